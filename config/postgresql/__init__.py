@@ -1,0 +1,1 @@
+"""Django's PostgreSQL backend, whose connections are never those of a superuser."""
