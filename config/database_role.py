@@ -21,8 +21,8 @@ class UnsafeRole(ImproperlyConfigured):
     """The login role of DATABASE_URL would see every tenant's rows."""
 
 
-def step_down(connection: Connection[Any]) -> bool:
-    """Give up superuser rights on a new connection; True means that a role was set.
+def step_down(connection: Connection[Any]) -> None:
+    """Give up superuser rights on a new connection, or refuse it.
 
     Invariant: a connection that leaves here is bound by row-level security.
     """
@@ -34,7 +34,6 @@ def step_down(connection: Connection[Any]) -> bool:
             f"DATABASE_URL logs in as '{login}', which bypasses row-level security: every tenant's "
             f"rows would be visible. Use a role without BYPASSRLS."
         )
-    return is_superuser
 
 
 def prepare_role(conninfo: str, *, may_create_databases: bool = False) -> None:

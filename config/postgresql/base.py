@@ -15,4 +15,5 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """
 
     def _configure_role(self, connection: Connection[Any]) -> bool:
-        return step_down(connection)
+        step_down(connection)
+        return True  # Django then commits, so that no transaction is left open by the question
