@@ -1,0 +1,197 @@
+"""Which windows a usage event counts in: a tenant's budgets, compiled for speed."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from metering.dimensions import MATCHABLE, REQUEST
+from metering.models import Budget
+from metering.periods import GRAIN_SECONDS, ROLLING_SECONDS, PeriodClock, Span, floor_seconds
+
+PLACE: Final = {name: place for place, name in enumerate(MATCHABLE)}
+KNOWN_GROUPS_MAX: Final = 100_000
+KNOWN_WINDOWS_MAX: Final = 200_000
+
+# An event's values in the order of MATCHABLE; "" where it has none.
+Values = tuple[str, ...]
+
+
+class Amounts(NamedTuple):
+    """What usage adds to a balance."""
+
+    cost_nanos: int
+    tokens: int
+    requests: int
+    tool_calls: int
+
+
+class WindowKey(NamedTuple):
+    """A window before its id is known: the budget's rule, its group's values, and where it begins."""
+
+    budget_id: int
+    group: Values
+    starts_at: datetime
+
+
+class LevelRule(NamedTuple):
+    """A level of a budget."""
+
+    percent: int
+    action: str
+    notify: tuple[str, ...]
+
+
+class BudgetRule:
+    """One budget, ready to judge events."""
+
+    def __init__(self, budget: Budget, levels: Sequence[LevelRule]) -> None:
+        self.id = budget.id
+        self.name = budget.name
+        self.revision = budget.revision
+        self.mode = budget.mode
+        self.per = tuple(budget.per)
+        self.match = dict(budget.match)
+        self.limits = {
+            "cost_nanos": budget.limit_cost_nanos,
+            "tokens": budget.limit_tokens,
+            "requests": budget.limit_requests,
+            "tool_calls": budget.limit_tool_calls,
+        }
+        self.limit_seconds = budget.limit_seconds
+        self.levels = tuple(levels)
+        self.counts_from = budget.counts_from
+        self.period = budget.period
+        self.is_rolling = budget.is_rolling
+        self.has_rollover = budget.has_rollover
+        self.rollover_max_percent = budget.rollover_max_percent
+        self.is_per_request = REQUEST in self.per
+        self.clock = PeriodClock(
+            period="lifetime" if budget.is_rolling or self.is_per_request else budget.period,
+            timezone=budget.timezone,
+            anchor_at=budget.anchor_at,
+        )
+        self.places = [PLACE[name] for name in self.per if name != REQUEST]
+        self.wanted = [(PLACE[name], wanted_values(value)) for name, value in self.match.items()]
+        self._group = _group_getter(self.places)
+
+    def group(self, values: Values) -> Values | None:
+        """The values of the budget's group for an event, or None where the budget does not match it."""
+        for place, wanted in self.wanted:
+            if values[place] not in wanted:
+                return None
+        return self._group(values)
+
+    def span(self, at: datetime) -> Span | None:
+        """The period that an event of this time counts in; None for times before the budget counts."""
+        if at < self.counts_from:
+            return None
+        return self.clock.span(at)
+
+    def grain_at(self, at: datetime) -> datetime:
+        """The portion of a rolling window that usage of this time leaves with."""
+        return floor_seconds(at, GRAIN_SECONDS[self.period])
+
+    def counted_from(self, now: datetime) -> datetime:
+        """A rolling window: usage before this moment has left it."""
+        length = timedelta(seconds=ROLLING_SECONDS[self.period])
+        return floor_seconds(now - length, GRAIN_SECONDS[self.period])
+
+
+def wanted_values(value: object) -> frozenset[str]:
+    """What a budget's match asks of one dimension: a value, any of a list, or null for "has none"."""
+    values = value if isinstance(value, list) else [value]
+    return frozenset("" if one is None else str(one) for one in values)
+
+
+def _group_getter(places: list[int]) -> Callable[[Values], Values]:
+    if not places:
+        return lambda values: ()
+    if len(places) == 1:
+        place = places[0]
+        return lambda values: (values[place],)
+    return itemgetter(*places)
+
+
+def group_key(group: Sequence[str]) -> str:
+    """A group's values as the text that `budget_window.group_key` holds."""
+    return json.dumps(list(group), ensure_ascii=False, separators=(",", ":"))
+
+
+class BudgetBook:
+    """A tenant's budgets as of one configuration version, and the windows this process knows of."""
+
+    def __init__(self, *, tenant_id: int, version: int, rules: Iterable[BudgetRule]) -> None:
+        self.tenant_id = tenant_id
+        self.version = version
+        self.rules = {rule.id: rule for rule in rules}
+        self.window_ids: dict[WindowKey, int] = {}
+        self._plain = [rule for rule in self.rules.values() if not rule.is_per_request]
+        self.request_rules = [rule for rule in self.rules.values() if rule.is_per_request]
+        places = sorted(
+            {place for rule in self._plain for place in rule.places}
+            | {place for rule in self._plain for place, _ in rule.wanted}
+        )
+        self._relevant = _group_getter(places)
+        self._is_quantised = all(rule.clock._is_aligned for rule in self._plain)
+        self._known: dict[tuple[Values, int], tuple[WindowKey, ...]] = {}
+
+    def windows_of(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
+        """The windows in which an event with these values at this time counts.
+
+        Events that agree in every dimension a budget looks at, within a quarter of an hour, count in the
+        same windows; most events of a batch are answered from what is known.
+        """
+        if not self._plain:
+            return ()
+        if not self._is_quantised:
+            return self._find(values, at)
+        known_key = (self._relevant(values), int(at.timestamp()) // 900)
+        known = self._known.get(known_key)
+        if known is None:
+            known = self._find(values, at)
+            # The quarter in which a budget begins to count has events on both sides of that moment.
+            if not any(0 <= (rule.counts_from - at).total_seconds() + 900 <= 1800 for rule in self._plain):
+                if len(self._known) >= KNOWN_GROUPS_MAX:
+                    self._known.clear()
+                self._known[known_key] = known
+        return known
+
+    def _find(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
+        found = []
+        for rule in self._plain:
+            group = rule.group(values)
+            if group is None:
+                continue
+            span = rule.span(at)
+            if span is not None:
+                found.append(WindowKey(rule.id, group, span.starts_at))
+        return tuple(found)
+
+    def request_windows_of(
+        self, values: Values, request: str, at: datetime, amounts: Amounts
+    ) -> list[WindowKey]:
+        """Windows of budgets on single calls. Only a call that reaches a level gets one."""
+        found = []
+        for rule in self.request_rules:
+            group = rule.group(values)
+            if group is None or at < rule.counts_from or not reaches_a_level(rule, amounts):
+                continue
+            found.append(WindowKey(rule.id, (*group, request), rule.clock.span(at).starts_at))
+        return found
+
+    def remember(self, key: WindowKey, window_id: int) -> None:
+        """Keep a window's id. A window is never removed while its budget's revision counts."""
+        if len(self.window_ids) >= KNOWN_WINDOWS_MAX:
+            self.window_ids.clear()
+        self.window_ids[key] = window_id
+
+
+def reaches_a_level(rule: BudgetRule, amounts: Amounts) -> bool:
+    """Whether one call alone reaches the lowest level of a budget on single calls."""
+    lowest = rule.levels[0].percent if rule.levels else 100
+    return any(
+        limit is not None and used > 0 and used * 100 >= lowest * limit
+        for used, limit in zip(amounts, rule.limits.values(), strict=True)
+    )

@@ -1,0 +1,283 @@
+"""Budgets as configuration: made, changed, archived; each change counts what its period has spent already."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from django.db import connection, transaction
+from django.utils import timezone
+from psycopg import sql
+
+from metering.budget_rules import Amounts, BudgetBook, BudgetRule, LevelRule, WindowKey
+from metering.dimensions import MATCHABLE, REQUEST
+from metering.ledger import (
+    WINDOW_COLUMNS,
+    Posting,
+    WindowState,
+    add_amounts,
+    open_windows,
+    post,
+    record_crossings,
+)
+from metering.models import Budget, BudgetLevel, CostSource, EntryKind, Operation, Status
+from metering.periods import EPOCH
+from tenants.audit import facts_of, record_change
+from tenants.models import Tenant
+from tenants.scope import change_configuration
+
+# A change of one of these changes what is counted, so the budget starts a new revision.
+COUNTING_FIELDS: Final = (
+    "match",
+    "per",
+    "period",
+    "timezone",
+    "anchor_at",
+    "is_rolling",
+    "has_rollover",
+    "rollover_max_percent",
+)
+
+
+def read_book(tenant_id: int, *, version: int | None = None) -> BudgetBook:
+    """The tenant's budgets in force, as of now; `version` where the caller holds the configuration lock."""
+    if version is None:
+        version = Tenant.objects.values_list("configuration_version", flat=True).get(id=tenant_id)
+    levels: dict[int, list[LevelRule]] = {}
+    for level in BudgetLevel.objects.filter(tenant_id=tenant_id).order_by("percent"):
+        levels.setdefault(level.budget_id, []).append(
+            LevelRule(level.percent, level.action, tuple(level.notify))
+        )
+    budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
+    return BudgetBook(
+        tenant_id=tenant_id,
+        version=version,
+        rules=[BudgetRule(budget, levels.get(budget.id, [])) for budget in budgets],
+    )
+
+
+@transaction.atomic
+def create_budget(
+    *, tenant: Tenant, actor: str, levels: Sequence[LevelRule], **fields: Any
+) -> Budget:
+    """Make a budget that has already counted what its current period spent.
+
+    Invariant: no batch falls between the count and the budget. The configuration lock waits for every
+    batch in flight and holds new ones back until this commits.
+    """
+    change_configuration(tenant.id)
+    budget = Budget(tenant=tenant, counts_from=EPOCH, **fields)
+    budget.counts_from = first_counted(budget)
+    budget.save()
+    _write_levels(budget, levels)
+    record_change(
+        tenant_id=tenant.id,
+        actor=actor,
+        action="create",
+        subject=budget,
+        after=budget_facts(budget),
+    )
+    _count_what_was_spent(budget)
+    return budget
+
+
+@transaction.atomic
+def update_budget(
+    *,
+    budget: Budget,
+    actor: str,
+    changes: Mapping[str, Any],
+    levels: Sequence[LevelRule] | None = None,
+) -> Budget:
+    """Change a budget. What changes its counting starts a new revision with windows of its own."""
+    change_configuration(budget.tenant_id)
+    stored = Budget.objects.select_for_update().get(tenant_id=budget.tenant_id, id=budget.id)
+    before = budget_facts(stored)
+    for name, value in changes.items():
+        setattr(stored, name, value)
+    is_new_revision = any(
+        facts_of(stored).get(name) != before.get(name) for name in COUNTING_FIELDS
+    )
+    if is_new_revision:
+        stored.revision += 1
+        stored.counts_from = first_counted(stored)
+    stored.save()
+    if levels is not None:
+        BudgetLevel.objects.filter(tenant_id=stored.tenant_id, budget=stored).delete()
+        _write_levels(stored, levels)
+    record_change(
+        tenant_id=stored.tenant_id,
+        actor=actor,
+        action="update",
+        subject=stored,
+        before=before,
+        after=budget_facts(stored),
+    )
+    if is_new_revision:
+        _count_what_was_spent(stored)
+    else:
+        _judge_open_windows_again(stored)
+    return stored
+
+
+@transaction.atomic
+def archive_budget(*, budget: Budget, actor: str) -> Budget:
+    """End a budget: nothing is counted in it any more; its windows and entries stay."""
+    change_configuration(budget.tenant_id)
+    before = budget_facts(budget)
+    if budget.archived_at is None:
+        budget.archived_at = timezone.now()
+        budget.save(update_fields=["archived_at"])
+    record_change(
+        tenant_id=budget.tenant_id,
+        actor=actor,
+        action="archive",
+        subject=budget,
+        before=before,
+        after=budget_facts(budget),
+    )
+    return budget
+
+
+def budget_facts(budget: Budget) -> dict[str, Any]:
+    """A budget with its levels as JSON values, for the audit log."""
+    levels = BudgetLevel.objects.filter(tenant_id=budget.tenant_id, budget_id=budget.id)
+    return {
+        **facts_of(budget),
+        "levels": [
+            {"percent": one.percent, "action": one.action, "notify": one.notify} for one in levels
+        ],
+    }
+
+
+def first_counted(budget: Budget) -> datetime:
+    """From when a budget made now counts: the beginning of its current period."""
+    rule = BudgetRule(budget, [])
+    now = timezone.now()
+    if budget.is_rolling:
+        return rule.counted_from(now)
+    if rule.is_per_request:
+        return now
+    return rule.clock.span(now).starts_at
+
+
+def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:
+    BudgetLevel.objects.bulk_create(
+        BudgetLevel(
+            tenant_id=budget.tenant_id,
+            budget=budget,
+            percent=level.percent,
+            action=level.action,
+            notify=list(level.notify),
+        )
+        for level in levels
+    )
+
+
+def _count_what_was_spent(budget: Budget) -> None:
+    """Post what the budget's first period holds already, as one entry a window (and grain)."""
+    book = read_book(budget.tenant_id)
+    rule = book.rules[budget.id]
+    if rule.is_per_request:
+        return
+    sums: dict[tuple[WindowKey, datetime | None], Amounts] = {}
+    for at, group, amounts in stored_amounts(rule, tenant_id=budget.tenant_id):
+        span = rule.span(at)
+        if span is None:
+            continue
+        grain_at = rule.grain_at(at) if rule.is_rolling else None
+        key = (WindowKey(rule.id, group, span.starts_at), grain_at)
+        sums[key] = add_amounts(sums[key], amounts) if key in sums else amounts
+    # Nobody else posts to this budget yet, and the configuration lock keeps it so until commit.
+    open_windows(book=book, keys={window for window, _ in sums})
+    post(
+        book=book,
+        sums={
+            Posting(book.window_ids[window], grain_at): amounts
+            for (window, grain_at), amounts in sums.items()
+        },
+        kind=EntryKind.BACKFILL,
+        batch_id=None,
+    )
+
+
+def stored_amounts(
+    rule: BudgetRule, *, tenant_id: int
+) -> Iterator[tuple[datetime, tuple[str, ...], Amounts]]:
+    """What stored events add to a budget, by a minute of time and group: (minute, group, amounts).
+
+    A minute, because period ends and grains fall on full minutes and on nothing finer.
+    """
+    columns = [_dimension_sql(name) for name in rule.per if name != REQUEST]
+    conditions = [sql.SQL("tenant_id = {}").format(sql.Literal(tenant_id)), sql.SQL("NOT is_void")]
+    if rule.counts_from > EPOCH:
+        conditions.append(sql.SQL("time >= {}").format(sql.Literal(rule.counts_from)))
+    for name, (_, wanted) in zip(rule.match, rule.wanted, strict=True):
+        values = sql.Literal(sorted(wanted))
+        conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(name), values))
+    grouped = sql.SQL(", ").join([sql.SQL("date_trunc('minute', time)"), *columns])
+    query = sql.SQL(
+        "SELECT coalesce(sum(cost_nanos), 0)::bigint, sum(input_tokens + output_tokens)::bigint,"
+        " count(*) FILTER (WHERE operation <> {tool}), count(*) FILTER (WHERE operation = {tool}),"
+        " {grouped} FROM usage_event WHERE {conditions} GROUP BY {grouped}"
+    ).format(
+        tool=sql.Literal(Operation.TOOL.value),
+        grouped=grouped,
+        conditions=sql.SQL(" AND ").join(conditions),
+    )
+    with connection.cursor() as cursor:
+        # A moment's zone does not matter to the minute, since zones differ by whole minutes.
+        cursor.execute(query.as_string(cursor.cursor))
+        for cost, tokens, requests, tool_calls, at, *group in cursor:
+            yield at, tuple(group), Amounts(cost, tokens, requests, tool_calls)
+
+
+def _dimension_sql(name: str) -> sql.Composable:
+    """A dimension's value as text; what is stored as a number is spelled out."""
+    assert name in MATCHABLE, name
+    if name == "operation":
+        return _spelled("operation", Operation)
+    if name == "status":
+        return _spelled("status", Status)
+    return sql.Identifier(name)
+
+
+def _spelled(column: str, choices: type[Operation] | type[Status] | type[CostSource]) -> sql.Composable:
+    whens = [
+        sql.SQL("WHEN {} THEN {}").format(sql.Literal(one.value), sql.Literal(one.label))
+        for one in choices
+    ]
+    return sql.SQL("CASE {} {} END").format(sql.Identifier(column), sql.SQL(" ").join(whens))
+
+
+def _judge_open_windows_again(budget: Budget) -> None:
+    """After a change of limits or levels: windows that are beyond a level now have reached it."""
+    book = read_book(budget.tenant_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.budget_id = %s"  # noqa: S608
+            " AND w.revision = %s AND (w.ends_at IS NULL OR w.ends_at > now()) ORDER BY w.id FOR UPDATE",
+            [budget.tenant_id, budget.id, budget.revision],
+        )
+        # From zero: a level that was moved or added below what is spent counts as reached now.
+        windows = [WindowState(*row)._replace(level_percent=0) for row in cursor.fetchall()]
+    record_crossings(book=book, windows=windows)
+
+
+# A process keeps the books of the tenants it works for; a version that changed makes it read again.
+BOOKS_MAX: Final = 1_000
+_books: dict[int, BudgetBook] = {}
+_books_lock = threading.Lock()
+
+
+def known_book(tenant_id: int, version: int) -> BudgetBook:
+    """The book of this configuration version, read when this process does not have it. In the tenant's scope."""
+    book = _books.get(tenant_id)
+    if book is not None and book.version == version:
+        return book
+    fresh = read_book(tenant_id, version=version)
+    with _books_lock:
+        if len(_books) >= BOOKS_MAX:
+            _books.clear()
+        _books[tenant_id] = fresh
+    return fresh

@@ -1,0 +1,81 @@
+"""What metering refuses, as small exceptions. `metering.api.problems` maps them to HTTP."""
+
+from typing import Any
+
+
+class MeteringError(Exception):
+    """Something a caller asked for was refused. `code` is stable; `detail` is a sentence for people."""
+
+    code = "refused"
+
+    def __init__(self, detail: str, **facts: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+
+class MalformedBody(MeteringError):
+    """The body as a whole cannot be read. Nothing of it was taken."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class TooManyEvents(MeteringError):
+    """More events in one body than the contract allows."""
+
+    code = "too_many_events"
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"The body holds {count:,} events; send at most 10,000 at once.")
+
+
+class NotFound(MeteringError):
+    """There is no such object in this tenant."""
+
+    code = "not_found"
+
+
+class InvalidRequest(MeteringError):
+    """A request's own words are wrong; `errors` says which, as {"pointer", "code", "detail"}."""
+
+    code = "invalid_request"
+
+
+class IdempotencyConflict(MeteringError):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_conflict"
+
+
+class Conflict(MeteringError):
+    """The request contradicts what is stored."""
+
+    code = "conflict"
+
+
+class EventRejected(MeteringError):
+    """One event of a body was not taken; the others were. Returned, not raised, by decoders."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        event_id: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.pointer = pointer
+        self.event_id = event_id
+
+    def as_error(self, index: int) -> dict[str, Any]:
+        """The event's line in an answer's `errors`."""
+        error: dict[str, Any] = {"index": index, "code": self.code, "detail": self.detail}
+        if self.event_id is not None:
+            error["id"] = self.event_id
+        if self.pointer is not None:
+            error["pointer"] = self.pointer
+        return error

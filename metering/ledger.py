@@ -1,0 +1,418 @@
+"""The ledger: the one writer of window balances, and the entries that say why they moved.
+
+Invariant: a window's `spent_*` is the sum of its entries. Both are written by the same statement list,
+in one transaction, last before commit; `manage.py audit_ledger` recomputes them and the events behind.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from django.db import connection
+from django.utils import timezone
+
+from metering.budget_rules import (
+    Amounts,
+    BudgetBook,
+    BudgetRule,
+    LevelRule,
+    WindowKey,
+    group_key,
+)
+from metering.models import Crossing, EntryKind
+from metering.periods import Span
+
+NOTHING: Final = Amounts(0, 0, 0, 0)
+
+
+class Posting(NamedTuple):
+    """Where amounts go: a window, and for a rolling one the grain of time that they leave with."""
+
+    window_id: int
+    grain_at: datetime | None
+
+
+class WindowState(NamedTuple):
+    """A window as it stands, in the order of WINDOW_COLUMNS."""
+
+    id: int
+    budget_id: int
+    revision: int
+    group_key: str
+    starts_at: datetime
+    ends_at: datetime | None
+    spent_nanos: int
+    spent_tokens: int
+    spent_requests: int
+    spent_tool_calls: int
+    carried_nanos: int
+    first_used_at: datetime | None
+    level_percent: int
+    episode: int
+
+    @property
+    def spent(self) -> Amounts:
+        """What was spent in it."""
+        return Amounts(
+            self.spent_nanos, self.spent_tokens, self.spent_requests, self.spent_tool_calls
+        )
+
+
+WINDOW_COLUMNS: Final = ", ".join(f"w.{name}" for name in WindowState._fields)
+
+
+def add_amounts(left: Amounts, right: Amounts) -> Amounts:
+    """The sum, part by part."""
+    return Amounts(
+        left[0] + right[0], left[1] + right[1], left[2] + right[2], left[3] + right[3]
+    )
+
+
+def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
+    """See that a window exists for every key, and remember their ids in the book.
+
+    Called in a transaction of its own before the one that locks windows: inserting inside the locking
+    transaction would take locks in the order of arrival, and two batches would block each other.
+    """
+    missing = sorted(set(keys) - book.window_ids.keys())
+    if not missing:
+        return
+    rules = [book.rules[key.budget_id] for key in missing]
+    spans = [_span_of(rule, key) for rule, key in zip(rules, missing, strict=True)]
+    now = timezone.now()
+    columns = (
+        [key.budget_id for key in missing],
+        [rule.revision for rule in rules],
+        [group_key(key.group) for key in missing],
+        [span.starts_at for span in spans],
+        [span.ends_at for span in spans],
+        [_carried(book.tenant_id, rule, key) for rule, key in zip(rules, missing, strict=True)],
+        [rule.counted_from(now) if rule.is_rolling else None for rule in rules],
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO budget_window (tenant_id, id, budget_id, revision, group_key, starts_at,
+                ends_at, carried_nanos, counted_from)
+            SELECT %s, nextval('budget_window_id'), n.* FROM unnest(%s::bigint[], %s::int[], %s::text[],
+                %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::timestamptz[]) AS n
+            ON CONFLICT DO NOTHING
+            """,
+            [book.tenant_id, *columns],
+        )
+        cursor.execute(
+            """
+            SELECT w.id, n.place FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
+                WITH ORDINALITY AS n (budget_id, revision, group_key, starts_at, place)
+            JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
+                AND w.revision = n.revision AND w.starts_at = n.starts_at AND w.group_key = n.group_key
+            """,
+            [*columns[:4], book.tenant_id],
+        )
+        for window_id, place in cursor.fetchall():
+            book.remember(missing[place - 1], window_id)
+
+
+def _span_of(rule: BudgetRule, key: WindowKey) -> Span:
+    return rule.clock.span(key.starts_at)
+
+
+def _carried(tenant_id: int, rule: BudgetRule, key: WindowKey) -> int:
+    """What the group's period before left unused, as far as the budget carries it over."""
+    limit = rule.limits["cost_nanos"]
+    if not rule.has_rollover or limit is None or key.starts_at <= rule.counts_from:
+        return 0
+    before = rule.clock.before(rule.clock.span(key.starts_at))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT spent_nanos, carried_nanos FROM budget_window WHERE tenant_id = %s"
+            " AND budget_id = %s AND revision = %s AND group_key = %s AND starts_at = %s",
+            [tenant_id, rule.id, rule.revision, group_key(key.group), before.starts_at],
+        )
+        row = cursor.fetchone()
+    spent_nanos, carried_nanos = row or (0, 0)
+    return unused_nanos(rule, limit=limit, carried=carried_nanos, spent=spent_nanos)
+
+
+def unused_nanos(rule: BudgetRule, *, limit: int, carried: int, spent: int) -> int:
+    """What a finished window hands to the next: what is left of its limit, up to the budget's maximum."""
+    most = limit * rule.rollover_max_percent // 100
+    return max(0, min(most, limit + carried - spent))
+
+
+def post(
+    *,
+    book: BudgetBook,
+    sums: Mapping[Posting, Amounts],
+    kind: EntryKind,
+    batch_id: int | None,
+    first_used_at: datetime | None = None,
+) -> None:
+    """Move balances and write the entries that say why; then the crossings that this caused.
+
+    The last thing a transaction does: windows stay locked until it ends. They are locked in the order
+    of their ids, everywhere, so that no two transactions can wait for each other.
+    """
+    sums = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
+    if not sums:
+        return
+    successors = _late_successors(book, {key.window_id for key in sums})
+    with connection.cursor() as cursor:
+        sums = _lock(cursor, book, sums, successors)
+        if not sums:
+            return
+        _insert_entries(cursor, book.tenant_id, sums, kind, batch_id)
+        changed = _move(cursor, book.tenant_id, sums, first_used_at)
+    _carry_on(book, changed, successors)
+    record_crossings(book=book, windows=changed)
+
+
+def _lock(
+    cursor: Any,
+    book: BudgetBook,
+    sums: Mapping[Posting, Amounts],
+    successors: Sequence[int],
+) -> dict[Posting, Amounts]:
+    """Lock the windows; leave out what is too old for a rolling window, now that it cannot move."""
+    cursor.execute(
+        "SELECT id, counted_from FROM budget_window WHERE tenant_id = %s AND id = ANY(%s)"
+        " ORDER BY id FOR UPDATE",
+        [book.tenant_id, sorted({*(key.window_id for key in sums), *successors})],
+    )
+    counted_from = {row[0]: row[1] for row in cursor.fetchall() if row[1] is not None}
+    if not counted_from:
+        return dict(sums)
+    return {
+        key: amounts
+        for key, amounts in sums.items()
+        if key.grain_at is None
+        or key.window_id not in counted_from
+        or key.grain_at >= counted_from[key.window_id]
+    }
+
+
+def _insert_entries(
+    cursor: Any, tenant_id: int, sums: Mapping[Posting, Amounts], kind: EntryKind, batch_id: int | None
+) -> None:
+    cursor.execute(
+        """
+        INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
+            cost_nanos, tokens, requests, tool_calls)
+        SELECT %s, nextval('ledger_entry_id'), %s, %s, n.* FROM unnest(%s::bigint[], %s::timestamptz[],
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS n
+        """,
+        [
+            tenant_id,
+            kind.value,
+            batch_id,
+            [key.window_id for key in sums],
+            [key.grain_at for key in sums],
+            *(list(column) for column in zip(*sums.values(), strict=True)),
+        ],
+    )
+
+
+def _move(
+    cursor: Any,
+    tenant_id: int,
+    sums: Mapping[Posting, Amounts],
+    first_used_at: datetime | None,
+) -> list[WindowState]:
+    by_window: dict[int, Amounts] = {}
+    for key, amounts in sums.items():
+        before = by_window.get(key.window_id)
+        by_window[key.window_id] = amounts if before is None else add_amounts(before, amounts)
+    cursor.execute(
+        f"""
+        UPDATE budget_window w SET
+            spent_nanos = w.spent_nanos + n.cost, spent_tokens = w.spent_tokens + n.tokens,
+            spent_requests = w.spent_requests + n.requests,
+            spent_tool_calls = w.spent_tool_calls + n.tool_calls,
+            first_used_at = coalesce(w.first_used_at, %s)
+        FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+            AS n (id, cost, tokens, requests, tool_calls)
+        WHERE w.tenant_id = %s AND w.id = n.id
+        RETURNING {WINDOW_COLUMNS}
+        """,  # noqa: S608 - the column list is a constant
+        [
+            first_used_at or timezone.now(),
+            list(by_window),
+            *(list(column) for column in zip(*by_window.values(), strict=True)),
+            tenant_id,
+        ],
+    )
+    return [WindowState(*row) for row in cursor.fetchall()]
+
+
+def _late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
+    """Later windows of the same group, for budgets with rollover: late usage changes what they carry."""
+    if not any(rule.has_rollover for rule in book.rules.values()):
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT DISTINCT later.id FROM budget_window w
+            JOIN budget b ON b.tenant_id = w.tenant_id AND b.id = w.budget_id AND b.has_rollover
+            JOIN budget_window later ON later.tenant_id = w.tenant_id AND later.budget_id = w.budget_id
+                AND later.revision = w.revision AND later.group_key = w.group_key
+                AND later.starts_at > w.starts_at
+            WHERE w.tenant_id = %s AND w.id = ANY(%s)
+            """,
+            [book.tenant_id, list(window_ids)],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _carry_on(book: BudgetBook, changed: Sequence[WindowState], successors: Sequence[int]) -> None:
+    """Carry the unused part of changed windows into the ones after them, oldest first."""
+    if not successors:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.id = ANY(%s)"  # noqa: S608
+            " ORDER BY w.starts_at",
+            [book.tenant_id, list(successors)],
+        )
+        later = [WindowState(*row) for row in cursor.fetchall()]
+        by_end = {(one.budget_id, one.group_key, one.ends_at): one for one in [*changed, *later]}
+        for window in later:
+            rule = book.rules.get(window.budget_id)
+            before = by_end.get((window.budget_id, window.group_key, window.starts_at))
+            limit = rule.limits["cost_nanos"] if rule else None
+            if rule is None or before is None or limit is None:
+                continue
+            carried = unused_nanos(
+                rule, limit=limit, carried=before.carried_nanos, spent=before.spent_nanos
+            )
+            cursor.execute(
+                "UPDATE budget_window SET carried_nanos = %s WHERE tenant_id = %s AND id = %s",
+                [carried, book.tenant_id, window.id],
+            )
+            by_end[window.budget_id, window.group_key, window.ends_at] = window._replace(
+                carried_nanos=carried
+            )
+
+
+class Use(NamedTuple):
+    """How full a window is by its fullest part, in percent; exact to a hundredth, never rounded up."""
+
+    percent: Decimal
+    part: str
+
+
+def used_percent(rule: BudgetRule, window: WindowState, *, now: datetime) -> Use:
+    """The fullest part of a window's limit."""
+    fullest = Use(Decimal(0), "cost_nanos")
+    for (part, limit), spent in zip(rule.limits.items(), window.spent, strict=True):
+        if limit is None:
+            continue
+        whole = limit + window.carried_nanos if part == "cost_nanos" else limit
+        fullest = max(fullest, Use(_percent(spent, whole), part))
+    if rule.limit_seconds is not None and window.first_used_at is not None:
+        seconds = max(0, int((now - window.first_used_at) / timedelta(seconds=1)))
+        fullest = max(fullest, Use(_percent(seconds, rule.limit_seconds), "seconds"))
+    return fullest
+
+
+# What stands for "infinitely full": anything spent under a limit of zero.
+BEYOND_PERCENT: Final = Decimal(100_000_000)
+
+
+def _percent(spent: int, limit: int) -> Decimal:
+    if spent <= 0:
+        return Decimal(0)
+    if limit <= 0:
+        return BEYOND_PERCENT
+    return min(BEYOND_PERCENT, Decimal(spent * 10_000 // limit) / 100)
+
+
+def record_crossings(*, book: BudgetBook, windows: Iterable[WindowState]) -> None:
+    """Write a crossing for every level that these windows have newly reached, once for ever."""
+    now = timezone.now()
+    crossings: list[Crossing] = []
+    levels: dict[int, int] = {}
+    for window in windows:
+        rule = book.rules.get(window.budget_id)
+        if rule is None or not rule.levels or rule.revision != window.revision:
+            continue
+        use = used_percent(rule, window, now=now)
+        reached = [
+            level for level in rule.levels if window.level_percent < level.percent <= use.percent
+        ]
+        if reached:
+            levels[window.id] = reached[-1].percent
+            crossings += [_crossing(book, rule, window, level, use) for level in reached]
+    if not crossings:
+        return
+    Crossing.objects.bulk_create(crossings, ignore_conflicts=True)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE budget_window w SET level_percent = n.level FROM unnest(%s::bigint[], %s::int[])"
+            " AS n (id, level) WHERE w.tenant_id = %s AND w.id = n.id",
+            [list(levels), list(levels.values()), book.tenant_id],
+        )
+
+
+def _crossing(
+    book: BudgetBook, rule: BudgetRule, window: WindowState, level: LevelRule, use: Use
+) -> Crossing:
+    limit = rule.limits["cost_nanos"]
+    return Crossing(
+        tenant_id=book.tenant_id,
+        budget_id=rule.id,
+        window_id=window.id,
+        percent=level.percent,
+        episode=window.episode,
+        action=level.action,
+        mode=rule.mode,
+        notify=list(level.notify),
+        group_key=window.group_key,
+        used_percent=use.percent,
+        spent_nanos=window.spent_nanos,
+        limit_nanos=None if limit is None else limit + window.carried_nanos,
+    )
+
+
+def age_rolling_window(*, book: BudgetBook, window_id: int, now: datetime) -> None:
+    """Take out of a rolling window what has become older than its period, by an entry that says so."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT budget_id, counted_from FROM budget_window WHERE tenant_id = %s AND id = %s FOR UPDATE",
+            [book.tenant_id, window_id],
+        )
+        budget_id, counted_from = cursor.fetchone()
+        until = book.rules[budget_id].counted_from(now)
+        if counted_from is None or until <= counted_from:
+            return
+        cursor.execute(
+            """
+            SELECT coalesce(sum(cost_nanos), 0)::bigint, coalesce(sum(tokens), 0)::bigint,
+                coalesce(sum(requests), 0)::bigint, coalesce(sum(tool_calls), 0)::bigint
+            FROM ledger_entry WHERE tenant_id = %s AND window_id = %s AND grain_at >= %s AND grain_at < %s
+            """,
+            [book.tenant_id, window_id, counted_from, until],
+        )
+        amounts = Amounts(*(-part for part in cursor.fetchone()))
+        if amounts != NOTHING:
+            # No grain of its own: it belongs to the grains it cancels, which are never summed again.
+            sums = {Posting(window_id, None): amounts}
+            _insert_entries(cursor, book.tenant_id, sums, EntryKind.AGED_OUT, None)
+            changed = _move(cursor, book.tenant_id, sums, None)
+        cursor.execute(
+            "UPDATE budget_window SET counted_from = %s WHERE tenant_id = %s AND id = %s",
+            [until, book.tenant_id, window_id],
+        )
+        if amounts != NOTHING and not _still_reached(book, changed):
+            # Below its level again: reaching it once more is news, so a new episode begins.
+            cursor.execute(
+                "UPDATE budget_window SET level_percent = 0, episode = episode + 1"
+                " WHERE tenant_id = %s AND id = %s",
+                [book.tenant_id, window_id],
+            )
+
+
+def _still_reached(book: BudgetBook, windows: Sequence[WindowState]) -> bool:
+    window = windows[0]
+    rule = book.rules[window.budget_id]
+    return used_percent(rule, window, now=timezone.now()).percent >= window.level_percent

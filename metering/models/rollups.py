@@ -1,0 +1,68 @@
+"""Usage added up: what reading is fast from. Derived from events by batch, and always provable against them."""
+
+from django.db import models
+
+from tenants.models import Tenant
+
+MEASURES = (
+    "cost_nanos",
+    "requests",
+    "errors",
+    "unpriced",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "tool_calls",
+)
+
+
+class UsageRollup(models.Model):
+    """Sums of one bucket of time (15 minutes, or a UTC day) for one value or pair of values.
+
+    `dimension_set` names the grain and the dimensions (see `metering.rollups`); `value_1` and
+    `value_2` are their values, or the mark of the long tail.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "dimension_set", "starts_at", "value_1", "value_2")
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    dimension_set = models.SmallIntegerField()
+    starts_at = models.DateTimeField()
+    value_1 = models.TextField(db_collation="C")
+    value_2 = models.TextField(db_collation="C")
+    cost_nanos = models.BigIntegerField()
+    requests = models.BigIntegerField()
+    errors = models.BigIntegerField()
+    unpriced = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    tool_calls = models.BigIntegerField()
+
+    class Meta:
+        db_table = "usage_rollup"
+
+
+class UsageHistogram(models.Model):
+    """How often a measure fell into a bin, for percentiles: bin `b` holds values up to GROWTH ** b."""
+
+    pk = models.CompositePrimaryKey(
+        "tenant_id", "dimension_set", "starts_at", "value_1", "measure", "bin"
+    )
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    dimension_set = models.SmallIntegerField()
+    starts_at = models.DateTimeField()
+    value_1 = models.TextField(db_collation="C")
+    measure = models.SmallIntegerField()
+    bin = models.SmallIntegerField()
+    count = models.BigIntegerField()
+
+    class Meta:
+        db_table = "usage_histogram"

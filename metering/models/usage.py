@@ -1,0 +1,202 @@
+"""Usage as it was reported, and the keys that make each report count once.
+
+These tables hold facts. They are written by `metering.ingest` alone, with COPY; the models here are
+for reading. `usage_event` is partitioned by month, so Django does not manage it.
+"""
+
+from django.db import models
+
+from tenants.models import Tenant
+
+# An event's id is its batch's id times this, plus its place in the batch: the events of a batch are a
+# range of ids, ids rise with time of arrival, and no index beyond the one on ids is needed to find them.
+BATCH_ID_STRIDE = 1 << 14
+
+
+class Operation(models.IntegerChoices):
+    """What kind of call an event was."""
+
+    LLM = 1, "llm"
+    EMBEDDING = 2, "embedding"
+    TOOL = 3, "tool"
+    OTHER = 4, "other"
+
+
+class Status(models.IntegerChoices):
+    """How a call ended."""
+
+    SUCCESS = 1, "success"
+    ERROR = 2, "error"
+    CANCELLED = 3, "cancelled"
+
+
+class CostSource(models.IntegerChoices):
+    """Where an event's cost comes from."""
+
+    CATALOGUE = 1, "catalogue"
+    OVERRIDE = 2, "override"
+    GIVEN = 3, "given"
+    UNPRICED = 4, "unpriced"
+
+
+class Route(models.IntegerChoices):
+    """The way by which events were reported."""
+
+    NATIVE = 1, "native"
+    CLOUDEVENTS = 2, "cloudevents"
+    OTLP = 3, "otlp"
+    LITELLM = 4, "litellm"
+    FILE = 5, "file"
+    CORRECTION = 6, "correction"
+    SETTLE = 7, "settle"
+
+
+class IngestBatch(models.Model):
+    """One committed transaction of ingest. Whatever is derived later claims these rows."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "id")
+    tenant = models.ForeignKey(Tenant, on_delete=models.DO_NOTHING, db_constraint=False)
+    id = models.BigIntegerField()
+    received_at = models.DateTimeField()
+    event_count = models.IntegerField()
+    first_at = models.DateTimeField(null=True)
+    last_at = models.DateTimeField(null=True)
+    rolled_up_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "ingest_batch"
+        indexes = [
+            models.Index(
+                fields=["tenant", "id"],
+                condition=models.Q(rolled_up_at=None),
+                name="ingest_batch_waiting",
+            )
+        ]
+
+
+class EventKey(models.Model):
+    """What makes an event count once: a hash of (source, id), or of (provider, response_id).
+
+    `fingerprint` is a hash of the event as it was sent; NULL on the keys of provider responses.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "key")
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    key = models.UUIDField()
+    fingerprint = models.UUIDField(null=True)
+    event_id = models.BigIntegerField()
+    event_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "event_key"
+
+
+class UsageEvent(models.Model):
+    """A fact, never edited: one model call or tool call. Only its rating may be redone.
+
+    `sent_id` is the client's id; `id` is ours. Token fields are as normalised: input includes cached
+    input, output includes reasoning. `cost_nanos` is NULL while the event is unpriced.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "id", "time")
+    tenant = models.ForeignKey(Tenant, on_delete=models.DO_NOTHING, db_constraint=False)
+    id = models.BigIntegerField()
+    time = models.DateTimeField()
+    operation = models.SmallIntegerField(choices=Operation.choices)
+    status = models.SmallIntegerField(choices=Status.choices)
+    cost_source = models.SmallIntegerField(choices=CostSource.choices)
+    route = models.SmallIntegerField(choices=Route.choices)
+    is_void = models.BooleanField(default=False)
+    cost_nanos = models.BigIntegerField(null=True)
+    price_id = models.BigIntegerField(null=True)
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    cache_write_1h_tokens = models.BigIntegerField(null=True)
+    input_audio_tokens = models.BigIntegerField(null=True)
+    output_audio_tokens = models.BigIntegerField(null=True)
+    web_searches = models.BigIntegerField(null=True)
+    latency_ms = models.BigIntegerField(null=True)
+    time_to_first_token_ms = models.BigIntegerField(null=True)
+    max_output_tokens = models.BigIntegerField(null=True)
+    saved_nanos = models.BigIntegerField(null=True)
+    step = models.IntegerField(null=True)
+    complexity = models.SmallIntegerField(null=True)
+    team = models.TextField()
+    customer = models.TextField()
+    agent = models.TextField()
+    user = models.TextField()
+    feature = models.TextField()
+    model = models.TextField()
+    session = models.TextField()
+    task = models.TextField()
+    trace = models.TextField()
+    provider = models.TextField()
+    tool = models.TextField()
+    source = models.TextField()
+    sent_id = models.TextField()
+    span = models.TextField(null=True)
+    parent_span = models.TextField(null=True)
+    response_id = models.TextField(null=True)
+    requested_model = models.TextField(null=True)
+    service_tier = models.TextField(null=True)
+    error_type = models.TextField(null=True)
+    tool_arguments_hash = models.TextField(null=True)
+    task_type = models.TextField(null=True)
+    output_hash = models.TextField(null=True)
+    prefix_hash = models.TextField(null=True)
+    reservation_id = models.UUIDField(null=True)
+    extra_usage = models.JSONField(null=True)
+    tags = models.JSONField(null=True)
+
+    class Meta:
+        db_table = "usage_event"
+        managed = False
+
+
+class Outcome(models.Model):
+    """Whether a task or a session succeeded, and what that was worth."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    task = models.CharField(max_length=200, blank=True)
+    session = models.CharField(max_length=200, blank=True)
+    is_success = models.BooleanField()
+    value_nanos = models.BigIntegerField(null=True)
+    reported_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "outcome"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "task", "session"], name="outcome_once_a_task_or_session"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task or self.session}: {'success' if self.is_success else 'failure'}"
+
+
+class Correction(models.Model):
+    """Why an event was voided or replaced; the ledger entries that did it carry its batch."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    event_id = models.BigIntegerField()
+    source = models.TextField()
+    sent_id = models.TextField()
+    action = models.CharField(max_length=10)
+    reason = models.TextField()
+    actor = models.CharField(max_length=300)
+    replacement_event_id = models.BigIntegerField(null=True)
+    fingerprint = models.UUIDField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "correction"
+        indexes = [models.Index(fields=["tenant", "event_id"], name="correction_of_event")]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.sent_id}"

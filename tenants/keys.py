@@ -1,0 +1,165 @@
+"""API keys: made, shown once, found again by their hash, revoked."""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from tenants.audit import facts_of, record_change
+from tenants.models import ApiKey, Tenant, User
+from tenants.roles import ALL_SCOPES, Scope
+from tenants.scope import platform_scope
+
+PREFIX_LENGTH = 12
+# How long a process may go on with what it knows of a key: the delay of a revocation.
+KNOWN_KEY_SECONDS = 1.0
+KNOWN_KEYS_MAX = 10_000
+LAST_USED_GRAIN = timedelta(minutes=1)
+
+
+class KeyHolder(NamedTuple):
+    """Who a key stands for."""
+
+    key_id: int
+    tenant_id: int
+    tenant_name: str
+    prefix: str
+    scopes: frozenset[str]
+
+
+class _KnownKey(NamedTuple):
+    secret_hash: bytes
+    holder: KeyHolder
+    expires_at: datetime | None
+    read_at: float
+
+
+@transaction.atomic
+def create_api_key(
+    *,
+    tenant: Tenant,
+    name: str,
+    actor: str,
+    scopes: list[str] | None = None,
+    expires_at: datetime | None = None,
+    created_by: User | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key and answer it with its text, which is shown this once and kept only as a hash."""
+    alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+    prefix = "".join(secrets.choice(alphabet) for _ in range(PREFIX_LENGTH))
+    secret = secrets.token_urlsafe(32)
+    key = ApiKey.objects.create(
+        tenant=tenant,
+        name=name,
+        prefix=prefix,
+        secret_hash=_hash(secret),
+        scopes=sorted(set(scopes)) if scopes is not None else ALL_SCOPES,
+        expires_at=expires_at,
+        created_by=created_by,
+    )
+    record_change(
+        tenant_id=tenant.id, actor=actor, action="create", subject=key, after=facts_of(key)
+    )
+    return key, f"sg_{prefix}_{secret}"
+
+
+@transaction.atomic
+def revoke_api_key(*, key: ApiKey, actor: str) -> ApiKey:
+    """Refuse the key from now on, everywhere within a second. Revoking twice changes nothing."""
+    before = facts_of(key)
+    if key.revoked_at is None:
+        key.revoked_at = timezone.now()
+        key.save(update_fields=["revoked_at"])
+    record_change(
+        tenant_id=key.tenant_id,
+        actor=actor,
+        action="update",
+        subject=key,
+        before=before,
+        after=facts_of(key),
+    )
+    return key
+
+
+_known: dict[str, _KnownKey] = {}
+_known_lock = threading.Lock()
+
+
+def find_key_holder(text: str) -> KeyHolder | None:
+    """Who this key text stands for; None for a key that is malformed, unknown, expired or revoked.
+
+    The secret has 256 random bits, so one round of SHA-256 is as good as a slow hash and leaves
+    room for thousands of requests a second.
+    """
+    kind, _, rest = text.partition("_")
+    prefix, _, secret = rest.partition("_")
+    if kind != "sg" or not prefix or not secret or len(text) > 200 or not text.isascii():
+        return None
+    known = _known.get(prefix)
+    if known is None or known.read_at < time.monotonic() - KNOWN_KEY_SECONDS:
+        known = _read_key(prefix)
+    if known is None or not hmac.compare_digest(known.secret_hash, _hash(secret)):
+        return None
+    if known.expires_at is not None and known.expires_at <= timezone.now():
+        return None
+    return known.holder
+
+
+def forget_known_keys() -> None:
+    """Empty this process's memory of keys (tests change keys under it)."""
+    with _known_lock:
+        _known.clear()
+
+
+def _read_key(prefix: str) -> _KnownKey | None:
+    # The tenant is not known before its key is found: a look-up for the platform.
+    with platform_scope("key look-up"):
+        key = (
+            ApiKey.objects.filter(prefix=prefix, revoked_at=None).select_related("tenant").first()
+        )
+        if key is not None:
+            _note_use(key)
+    with _known_lock:
+        if key is None:
+            _known.pop(prefix, None)
+            return None
+        if len(_known) >= KNOWN_KEYS_MAX:
+            _known.clear()
+        known = _known[prefix] = _KnownKey(
+            secret_hash=bytes(key.secret_hash),
+            holder=KeyHolder(
+                key_id=key.id,
+                tenant_id=key.tenant_id,
+                tenant_name=key.tenant.name,
+                prefix=key.prefix,
+                scopes=frozenset(key.scopes),
+            ),
+            expires_at=key.expires_at,
+            read_at=time.monotonic(),
+        )
+    return known
+
+
+def _note_use(key: ApiKey) -> None:
+    now = timezone.now()
+    if key.last_used_at is None or key.last_used_at < now - LAST_USED_GRAIN:
+        # SKIP LOCKED: a note of use must never make a caller wait for another.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE api_key SET last_used_at = %s WHERE id ="
+                " (SELECT id FROM api_key WHERE id = %s FOR UPDATE SKIP LOCKED)",
+                [now, key.id],
+            )
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+__all__ = ["KeyHolder", "Scope", "create_api_key", "find_key_holder", "revoke_api_key"]

@@ -1,0 +1,51 @@
+"""`manage.py create_tenant NAME --owner EMAIL [--json]`."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.core.validators import validate_email
+
+from tenants.people import TenantExists, create_tenant
+
+
+class Command(BaseCommand):
+    """Make a tenant with an owner and a key."""
+
+    help = "Make a tenant with its owner and an API key with all scopes."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME")
+        parser.add_argument("--owner", required=True, metavar="EMAIL")
+        parser.add_argument("--json", action="store_true", help="Print one JSON object last.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        name = options["name"].strip()
+        if not 1 <= len(name) <= 200 or not name.isprintable():
+            raise CommandError("NAME must have 1 to 200 printable characters.")
+        try:
+            validate_email(options["owner"])
+            new = create_tenant(
+                name=name, owner_email=options["owner"], actor="manage.py create_tenant"
+            )
+        except ValidationError as error:
+            raise CommandError(
+                f"--owner {options['owner']!r} is not an e-mail address."
+            ) from error
+        except TenantExists as error:
+            raise CommandError(str(error)) from error
+        if options["json"]:
+            facts = {
+                "tenant": new.tenant.name,
+                "api_key": new.api_key,
+                "email": new.email,
+                "password": new.password,
+            }
+            self.stdout.write(json.dumps(facts))
+            return
+        self.stdout.write(f"Tenant    {new.tenant.name}")
+        self.stdout.write(f"API key   {new.api_key}   (shown this once)")
+        self.stdout.write(f"Sign in   {new.email}")
+        self.stdout.write(f"Password  {new.password or '(as before)'}")

@@ -1,0 +1,75 @@
+"""Which tenant a request is for, and the transaction that sees only that tenant."""
+
+from collections.abc import Callable
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from tenants.keys import KeyHolder, find_key_holder
+from tenants.models import Membership, Tenant, User
+from tenants.roles import SCOPES_BY_ROLE, Role
+from tenants.scope import platform_scope, tenant_scope
+
+SESSION_TENANT = "tenant_id"
+# Health and metrics must answer while the database does not; these pages belong to no tenant.
+OUTSIDE_TENANTS = ("/healthz", "/readyz", "/metrics", "/static/", "/v1/schema", "/v1/docs")
+
+
+class TenantMiddleware:
+    """Find the tenant by API key or by session and run everything below inside its scope.
+
+    The transaction spans the whole response, template rendering included: rows read lazily while a
+    template renders must be visible too. A response of 500 or above is rolled back.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path.startswith(OUTSIDE_TENANTS):
+            return self.get_response(request)
+        request.key_holder = _key_holder(request)  # type: ignore[attr-defined]
+        tenant_id = _tenant_id(request)
+        request.tenant_id = tenant_id  # type: ignore[attr-defined]
+        if tenant_id is None:
+            with platform_scope("sign-in and pages without a tenant"):
+                return self.get_response(request)
+        with tenant_scope(tenant_id, is_snapshot=request.method in {"GET", "HEAD"}):
+            request.tenant = Tenant.objects.get(id=tenant_id)  # type: ignore[attr-defined]
+            response = self.get_response(request)
+            if isinstance(response, HttpResponse) and response.status_code >= 500:
+                transaction.set_rollback(True)
+            assert not isinstance(response, StreamingHttpResponse) or response.get(
+                "X-Opens-Own-Scope"
+            ), "a stream runs after this transaction and must open its own scope"
+            return response
+
+
+def _key_holder(request: HttpRequest) -> KeyHolder | None:
+    kind, _, text = request.headers.get("Authorization", "").partition(" ")
+    return find_key_holder(text.strip()) if kind.lower() == "bearer" else None
+
+
+def _tenant_id(request: HttpRequest) -> int | None:
+    holder: KeyHolder | None = request.key_holder  # type: ignore[attr-defined]
+    if request.path.startswith("/v1/"):
+        return holder.tenant_id if holder is not None else None
+    user = request.user
+    if not isinstance(user, User):
+        request.role = None  # type: ignore[attr-defined]
+        return None
+    with platform_scope("memberships of the person who is signed in"):
+        memberships = list(
+            Membership.objects.filter(user=user).order_by("id").select_related("tenant")
+        )
+    request.memberships = memberships  # type: ignore[attr-defined]
+    chosen = request.session.get(SESSION_TENANT)
+    membership = next(
+        (one for one in memberships if one.tenant_id == chosen),
+        memberships[0] if memberships else None,
+    )
+    request.role = Role(membership.role) if membership else None  # type: ignore[attr-defined]
+    request.scopes = (  # type: ignore[attr-defined]
+        SCOPES_BY_ROLE[Role(membership.role)] if membership else frozenset()
+    )
+    return membership.tenant_id if membership else None

@@ -1,0 +1,38 @@
+"""Row-level security on everything that belongs to a tenant, and an audit log that only grows.
+
+Locks: everything here is new and empty. `user_account` has no policy: a person may belong to several
+tenants and signs in before one is chosen.
+"""
+
+from django.db import migrations
+
+from tenants.row_security import ForceRowSecurity
+
+APPEND_ONLY = """
+    CREATE FUNCTION refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'rows of the audit log are never changed or removed';
+    END $$;
+    CREATE TRIGGER audit_entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change();
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("tenants", "0001_initial")]
+
+    operations = [
+        ForceRowSecurity("tenant", column="id"),
+        ForceRowSecurity(
+            "team",
+            "membership",
+            "team_member",
+            "api_key",
+            "audit_entry",
+            "idempotency_record",
+        ),
+        migrations.RunSQL(
+            APPEND_ONLY,
+            "DROP TRIGGER audit_entry_append_only ON audit_entry; DROP FUNCTION refuse_audit_change()",
+        ),
+    ]

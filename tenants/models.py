@@ -1,0 +1,192 @@
+"""Tenants, people, keys, and the log of what was changed."""
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import AbstractUser, BaseUserManager
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+from tenants.roles import Role
+
+
+class UserManager(BaseUserManager["User"]):
+    """Makes people, who are known by their e-mail address."""
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        """Add a person. Raises IntegrityError when the address is taken."""
+        user = self.model(email=self.normalize_email(email).lower(), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        """Add an operator of the service, for `manage.py createsuperuser`."""
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+
+class User(AbstractUser):
+    """A person. Belongs to tenants through memberships, so it has no tenant of its own."""
+
+    username = None  # type: ignore[assignment]
+    email = models.EmailField("e-mail address", unique=True)
+
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+    objects: ClassVar[UserManager] = UserManager()  # type: ignore[assignment]
+
+    class Meta:
+        db_table = "user_account"
+
+
+class UnpricedPolicy(models.TextChoices):
+    """What enforcement does with a model that has no price."""
+
+    REFUSE = "refuse"
+    ASSUME = "assume"
+    ALLOW = "allow"
+
+
+class Tenant(models.Model):
+    """An organisation that uses the service; owns everything below."""
+
+    # Four bytes: it is in every row of every fact.
+    id = models.AutoField(primary_key=True)
+    name = models.CharField(max_length=200, unique=True)
+    timezone = models.CharField(max_length=64, default="UTC")
+    unpriced_policy = models.CharField(
+        max_length=10, choices=UnpricedPolicy.choices, default=UnpricedPolicy.REFUSE
+    )
+    assumed_input_nanos_per_mtok = models.BigIntegerField(null=True, blank=True)
+    assumed_output_nanos_per_mtok = models.BigIntegerField(null=True, blank=True)
+    trusts_given_costs = models.BooleanField(
+        default=False, help_text="Take cost attributes inside OTLP and LiteLLM payloads as true."
+    )
+    # Raised by every change of what usage is judged by: budgets, prices, settings.
+    configuration_version = models.BigIntegerField(default=1, editable=False)
+    is_demo_complete = models.BooleanField(default=False, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "tenant"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Team(models.Model):
+    """People inside a tenant. Its name is what events carry in their `team` dimension."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="teams")
+    name = models.CharField(max_length=200)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "team"
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="team_name_once_a_tenant")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """A person in a tenant, in one role."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(
+        max_length=10, choices=[(role.value, role.value) for role in Role], default=Role.VIEWER.value
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "membership"
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "user"], name="membership_once_a_tenant"),
+            models.CheckConstraint(
+                condition=models.Q(role__in=[role.value for role in Role]), name="membership_role"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user.email} ({self.role})"
+
+
+class TeamMember(models.Model):
+    """A member of a team; leads hear of the team's budgets."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="members")
+    user = models.ForeignKey(User, on_delete=models.CASCADE)
+    is_lead = models.BooleanField(default=False)
+
+    class Meta:
+        db_table = "team_member"
+        constraints = [
+            models.UniqueConstraint(fields=["team", "user"], name="team_member_once_a_team")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user.email} in {self.team.name}"
+
+
+class ApiKey(models.Model):
+    """A key of a tenant. Only the hash of its secret is kept."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=200)
+    prefix = models.CharField(max_length=16, unique=True, editable=False)
+    secret_hash = models.BinaryField(editable=False)
+    scopes = ArrayField(models.CharField(max_length=10))
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        db_table = "api_key"
+
+    def __str__(self) -> str:
+        return f"{self.name} (sg_{self.prefix}_…)"
+
+
+class AuditEntry(models.Model):
+    """One change of configuration: who, what, from what to what. Never changed or removed."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    at = models.DateTimeField(auto_now_add=True)
+    actor = models.CharField(max_length=300, help_text="A person's address, a key, or a command.")
+    action = models.CharField(max_length=20)
+    object_type = models.CharField(max_length=40)
+    object_id = models.CharField(max_length=64)
+    changes = models.JSONField(default=dict, help_text='{"field": [before, after]}')
+
+    class Meta:
+        db_table = "audit_entry"
+        verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["tenant", "-id"], name="audit_entry_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.actor} {self.action} {self.object_type} {self.object_id}"
+
+
+class IdempotencyRecord(models.Model):
+    """The answer to a POST that carried an Idempotency-Key, so that a retry gets the same answer."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    key = models.CharField(max_length=200)
+    request_hash = models.BinaryField()
+    status = models.PositiveSmallIntegerField(null=True)
+    body = models.TextField(default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "idempotency_record"
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "key"], name="idempotency_key_once_a_tenant")
+        ]
+
+    def __str__(self) -> str:
+        return self.key

@@ -1,0 +1,79 @@
+"""Tenants and their people: how both come to be."""
+
+import secrets
+from typing import NamedTuple
+
+from django.db import transaction
+
+from tenants.audit import facts_of, record_change
+from tenants.keys import create_api_key
+from tenants.models import Membership, Team, Tenant, User
+from tenants.roles import Role
+from tenants.scope import platform_scope, tenant_scope
+
+
+class NewTenant(NamedTuple):
+    """What the founder of a tenant needs to begin. The key and the password are shown this once."""
+
+    tenant: Tenant
+    api_key: str
+    email: str
+    password: str | None
+
+
+class TenantExists(ValueError):
+    """Another tenant has this name."""
+
+
+def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
+    """Make a tenant with its owner and a key with all scopes. An owner who exists keeps the password."""
+    with platform_scope("create tenant"):
+        if Tenant.objects.filter(name=name).exists():
+            raise TenantExists(f"A tenant named {name!r} exists already.")
+        tenant = Tenant.objects.create(name=name)
+        with tenant_scope(tenant.id):
+            record_change(
+                tenant_id=tenant.id,
+                actor=actor,
+                action="create",
+                subject=tenant,
+                after=facts_of(tenant),
+            )
+            user, password = _find_or_create_user(owner_email)
+            add_member(tenant=tenant, user=user, role=Role.OWNER, actor=actor)
+            _, api_key = create_api_key(
+                tenant=tenant, name="First key", actor=actor, created_by=user
+            )
+    return NewTenant(tenant=tenant, api_key=api_key, email=user.email, password=password)
+
+
+def _find_or_create_user(email: str) -> tuple[User, str | None]:
+    user = User.objects.filter(email=email.lower()).first()
+    if user is not None:
+        return user, None
+    password = secrets.token_urlsafe(12)
+    return User.objects.create_user(email, password, is_staff=True), password
+
+
+@transaction.atomic
+def add_member(*, tenant: Tenant, user: User, role: Role, actor: str) -> Membership:
+    """Let a person into a tenant. Owners, admins and finance may enter the admin pages."""
+    membership = Membership.objects.create(tenant=tenant, user=user, role=role.value)
+    record_change(
+        tenant_id=tenant.id,
+        actor=actor,
+        action="create",
+        subject=membership,
+        after=facts_of(membership),
+    )
+    return membership
+
+
+@transaction.atomic
+def create_team(*, tenant: Tenant, name: str, actor: str) -> Team:
+    """Add a team. Raises IntegrityError when the tenant has one of that name."""
+    team = Team.objects.create(tenant=tenant, name=name)
+    record_change(
+        tenant_id=tenant.id, actor=actor, action="create", subject=team, after=facts_of(team)
+    )
+    return team
