@@ -51,8 +51,12 @@ def prepare_role(conninfo: str, *, may_create_databases: bool = False) -> None:
             _create_application_role(connection)
             if may_create_databases:
                 connection.execute(_with_role("ALTER ROLE {role} CREATEDB"))
-            connection.execute(_with_role("GRANT CREATE, CONNECT, TEMPORARY ON DATABASE {database} TO {role}",
-                                          database=connection.info.dbname))
+            connection.execute(
+                _with_role(
+                    "GRANT CREATE, CONNECT, TEMPORARY ON DATABASE {database} TO {role}",
+                    database=connection.info.dbname,
+                )
+            )
             connection.execute(_with_role("GRANT USAGE, CREATE ON SCHEMA public TO {role}"))
 
 
@@ -66,9 +70,13 @@ def _login_role(connection: Connection[Any]) -> tuple[str, bool, bool]:
 
 
 def _assume_application_role(connection: Connection[Any], login: str) -> None:
-    row = connection.cursor(row_factory=tuple_row).execute(
-        "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = %s", [APPLICATION_ROLE]
-    ).fetchone()
+    row = (
+        connection.cursor(row_factory=tuple_row)
+        .execute(
+            "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = %s", [APPLICATION_ROLE]
+        )
+        .fetchone()
+    )
     if row is None:
         raise UnsafeRole(
             f"DATABASE_URL logs in as the superuser '{login}', and the role {APPLICATION_ROLE} it "
@@ -91,4 +99,4 @@ def _create_application_role(connection: Connection[Any]) -> None:
 
 def _with_role(statement: str, **names: str) -> sql.Composed:
     identifiers = {name: sql.Identifier(value) for name, value in names.items()}
-    return sql.SQL(statement).format(role=sql.Identifier(APPLICATION_ROLE), **identifiers)  # type: ignore[arg-type]
+    return sql.SQL(statement).format(role=sql.Identifier(APPLICATION_ROLE), **identifiers)

@@ -1,7 +1,8 @@
 """The environment of one installation: read once, judged here, and nothing else reads it.
 
 Every variable also comes from `NAME_FILE`, the path of a file that holds its value. A wrong value
-raises `WrongSetting` with a sentence that says what and why; values that may be secret are not shown.
+raises `WrongSetting` with a sentence that says what and why. Values that may be secret are not
+shown.
 """
 
 import ipaddress
@@ -92,7 +93,7 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
 
 
 def secret_key(environment: Environment) -> str:
-    """The given key, or one made once for this DATA_DIR and kept there, readable by its owner only."""
+    """The given key, or one made once for this DATA_DIR and kept there for its owner alone."""
     if environment.secret_key:
         return environment.secret_key
     path = environment.data_dir / "secret_key"
@@ -113,11 +114,13 @@ def secret_key(environment: Environment) -> str:
 
 
 def database_parameters(environment: Environment) -> dict[str, Any]:
-    """Django's DATABASES["default"]. The backend steps down from a superuser on every connection."""
+    """Django's DATABASES["default"]. Its backend steps down from a superuser."""
     if environment.database_url is None:
         parts = embedded_connection(environment.data_dir)
     else:
-        parts = {name: str(value) for name, value in conninfo_to_dict(environment.database_url).items()}
+        parts = {
+            name: str(value) for name, value in conninfo_to_dict(environment.database_url).items()
+        }
     named = {
         setting: parts.pop(name, "")
         for setting, name in (
@@ -171,14 +174,18 @@ def _text(environ: Mapping[str, str], name: str) -> str | None:
         return Path(file).read_text().strip() or None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise WrongSetting(f"{name}_FILE names '{file}', which cannot be read: {reason}.") from error
+        raise WrongSetting(
+            f"{name}_FILE names '{file}', which cannot be read: {reason}."
+        ) from error
 
 
 def _whole_number(least: int, most: int) -> Callable[[str, str], int]:
     def parse(name: str, value: str) -> int:
         is_number = value.isascii() and value.isdecimal() and len(value) <= len(str(most))
         if not is_number or not least <= int(value) <= most:
-            raise WrongSetting(f"{name} is '{value}': it must be a whole number from {least} to {most}.")
+            raise WrongSetting(
+                f"{name} is '{value}': it must be a whole number from {least} to {most}."
+            )
         return int(value)
 
     return parse
@@ -195,7 +202,9 @@ def _host(name: str, value: str) -> str:
         return str(ipaddress.ip_address(value.strip("[]")))
     except ValueError:
         if not HOST_NAME.fullmatch(value):
-            raise WrongSetting(f"{name} is '{value}': it must be an address or a host name.") from None
+            raise WrongSetting(
+                f"{name} is '{value}': it must be an address or a host name."
+            ) from None
     return value
 
 
@@ -266,7 +275,9 @@ def _public_url(name: str, value: str) -> str:
     except ValueError:
         is_origin = False
     if not is_origin or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise WrongSetting(f"{name} is '{value}': it must be an origin without a path, such as {form}.")
+        raise WrongSetting(
+            f"{name} is '{value}': it must be an origin without a path, such as {form}."
+        )
     return value.rstrip("/")
 
 

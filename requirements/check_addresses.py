@@ -9,13 +9,17 @@ import sys
 from pathlib import Path
 
 # Written so that this file does not match itself.
-REGISTRY = re.compile(rb"(pypi|pythonhosted|npmjs|registry\.npm|deb\.debian)[.](org|com)", re.IGNORECASE)
+REGISTRY = re.compile(
+    rb"(pypi|pythonhosted|npmjs|registry\.npm|deb\.debian)[.](org|com)", re.IGNORECASE
+)
 MACHINE_PATH = re.compile(rb"/(root|home/[a-z]+|work|Users)/[\w.]")
 
 
 def main() -> int:
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True)  # noqa: S607
-    wrong = [fault for path in listed.stdout.split(b"\0") if path for fault in faults(path.decode())]
+    wrong = [
+        fault for path in listed.stdout.split(b"\0") if path for fault in faults(path.decode())
+    ]
     sys.stdout.writelines(f"{fault}\n" for fault in wrong)
     return 1 if wrong else 0
 
@@ -25,7 +29,10 @@ def faults(name: str) -> list[str]:
     if not path.is_file():
         return []  # deleted in the work tree, not yet in the index
     content = path.read_bytes()
-    kinds = ((REGISTRY, "names a package registry"), (MACHINE_PATH, "names a folder of one machine"))
+    kinds = (
+        (REGISTRY, "names a package registry"),
+        (MACHINE_PATH, "names a folder of one machine"),
+    )
     return [
         f"{name}:{line_of(content, match)}: {what}"
         for pattern, what in kinds

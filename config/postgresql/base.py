@@ -11,7 +11,7 @@ from config.database_role import step_down
 class DatabaseWrapper(base.DatabaseWrapper):
     """Refuses or leaves behind a role that row-level security does not bind.
 
-    Each connection asks for itself, so a process that nobody prepared cannot see every tenant's rows.
+    Each connection asks for itself: a process that nobody prepared cannot see every tenant's rows.
     """
 
     def _configure_role(self, connection: Connection[Any]) -> bool:
