@@ -1,0 +1,1 @@
+"""Real traffic, made small, and the means to play it into a running service."""

@@ -1,0 +1,167 @@
+"""Write the demo's calls as events, partly in the providers' own words for usage.
+
+The same count, seed and end give the same events, ids included, so that a load that is repeated or
+resumed stores nothing twice.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from heapq import merge
+from typing import Any
+
+import numpy as np
+
+from demo.agents import agent_calls
+from demo.calls import Call, epoch_ms
+from demo.customers import customer_calls
+from demo.developers import developer_calls, recorded_requests
+
+AGENT_SHARE = 0.06
+DEVELOPER_SHARE = 0.06
+
+SOURCE = re.compile(r"demo-(?P<seed>\d+)-(?P<count>\d+)-(?P<end>\d{8}T\d{4}Z)")
+END_FORMAT = "%Y%m%dT%H%MZ"
+
+Event = dict[str, Any]
+
+
+def demo_events(*, count: int, seed: int, end: datetime) -> Iterator[Event]:
+    """Exactly `count` events of the fortnight before `end`, oldest first."""
+    source = source_name(count=count, seed=seed, end=end)
+    for call in demo_calls(count=count, seed=seed, end=end):
+        yield event_of(call, source=source)
+
+
+def demo_calls(*, count: int, seed: int, end: datetime) -> Iterator[Call]:
+    """The calls behind `demo_events`."""
+    agents_random, developers_random, customers_random = (
+        np.random.default_rng([seed, stream]) for stream in range(3)
+    )
+    end_ms = epoch_ms(end)
+    agents = agent_calls(at_most=int(count * AGENT_SHARE), end_ms=end_ms, random=agents_random)
+    developers = min(int(count * DEVELOPER_SHARE), recorded_requests())
+    return merge(
+        customer_calls(
+            count=count - len(agents) - developers, end_ms=end_ms, random=customers_random
+        ),
+        developer_calls(count=developers, end_ms=end_ms, random=developers_random),
+        agents,
+        key=lambda call: call.time_ms,
+    )
+
+
+def source_name(*, count: int, seed: int, end: datetime) -> str:
+    """What the events of one load share as `source`: another load never conflicts with it."""
+    return f"demo-{seed}-{count}-{end.astimezone(UTC).strftime(END_FORMAT)}"
+
+
+def end_of_source(source: str, *, count: int, seed: int) -> datetime | None:
+    """The end of an earlier load of the same events, None for any other source."""
+    found = SOURCE.fullmatch(source)
+    if not found or (found["seed"], found["count"]) != (str(seed), str(count)):
+        return None
+    return datetime.strptime(found["end"], END_FORMAT).replace(tzinfo=UTC)
+
+
+def whole_hour(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def event_of(call: Call, *, source: str) -> Event:
+    """One event as the ingest contract has it; fields without a value are left out."""
+    event: Event = {
+        "id": call.id,
+        "source": source,
+        "time": (EPOCH + timedelta(milliseconds=call.time_ms)).isoformat(),
+        "team": call.team,
+        "agent": call.agent,
+        "user": call.user,
+        "feature": call.feature,
+        "status": call.status,
+        "latency_ms": call.latency_ms,
+        "tags": {"environment": "production", "dataset": call.dataset, "latency": "modelled"},
+    }
+    for name in OPTIONAL:
+        value = getattr(call, name)
+        if value is not None:
+            event[name] = value
+    if call.model is None:
+        event["operation"] = "tool"
+        return event
+    event["provider"] = call.model.provider
+    event["model"] = call.model.name
+    event.update(tokens_of(call, words=call.model.words))
+    return event
+
+
+OPTIONAL = (
+    "customer",
+    "session",
+    "task",
+    "trace",
+    "span",
+    "parent_span",
+    "step",
+    "tool",
+    "tool_arguments_hash",
+    "output_hash",
+    "prefix_hash",
+    "error_type",
+    "time_to_first_token_ms",
+)
+
+
+def tokens_of(call: Call, *, words: str) -> Event:
+    """Token counts as flat fields or as the provider's own usage object."""
+    if call.input_tokens is None or words == "flat":
+        return flat_tokens(call)
+    return {"usage": USAGE_BY_WORDS[words](call, call.input_tokens)}
+
+
+def flat_tokens(call: Call) -> Event:
+    """All input and all output; a count that the recording lacks is left out, not sent as zero."""
+    tokens = {"output_tokens": call.output_tokens}
+    if call.input_tokens is not None:
+        tokens["input_tokens"] = call.input_tokens
+    if call.reasoning_tokens:
+        tokens["reasoning_tokens"] = call.reasoning_tokens
+    return tokens
+
+
+def anthropic_usage(call: Call, input_tokens: int) -> Event:
+    """Anthropic counts cache reads and writes beside the input, not in it."""
+    return {
+        "input_tokens": input_tokens - call.cache_read_tokens - call.cache_write_tokens,
+        "cache_creation_input_tokens": call.cache_write_tokens,
+        "cache_read_input_tokens": call.cache_read_tokens,
+        "output_tokens": call.output_tokens,
+    }
+
+
+def openai_usage(call: Call, input_tokens: int) -> Event:
+    """OpenAI counts cache reads in the prompt and reasoning in the completion."""
+    return {
+        "prompt_tokens": input_tokens,
+        "completion_tokens": call.output_tokens,
+        "total_tokens": input_tokens + call.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": call.cache_read_tokens},
+    }
+
+
+def google_usage(call: Call, input_tokens: int) -> Event:
+    return {
+        "promptTokenCount": input_tokens,
+        "candidatesTokenCount": call.output_tokens,
+        "totalTokenCount": input_tokens + call.output_tokens,
+    }
+
+
+USAGE_BY_WORDS = {
+    "anthropic": anthropic_usage,
+    "openai": openai_usage,
+    "google": google_usage,
+}

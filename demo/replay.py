@@ -1,0 +1,239 @@
+"""Load the demo into a running service over HTTP, as a client would.
+
+    python -m demo.replay --url http://127.0.0.1:8000 --api-key KEY [--events 150000] [--seed N]
+
+Run again with the same numbers, everything is a duplicate: the load finds in the service where the
+earlier one ended in time and sends the same events.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from threading import Lock
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from demo.calls import Call
+from demo.client import Answer, Client, LoadFailed
+from demo.configuration import configure, items
+from demo.events import (
+    Event,
+    demo_calls,
+    demo_events,
+    end_of_source,
+    event_of,
+    source_name,
+    whole_hour,
+)
+
+__all__ = ["LoadFailed", "Summary", "demo_events", "load", "main"]
+
+EVENTS = 150_000
+SEED = 1
+BATCH = 1_000
+CONNECTIONS = 3
+OLDEST_END = timedelta(days=14)  # an older load would pass the age at which events are refused
+ERRORS_KEPT = 5
+
+
+@dataclass
+class Summary:
+    """What became of a load. `rejected` should be 0; `remarks` are sentences for people."""
+
+    end: datetime
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    unpriced: int = 0
+    duration_seconds: float = 0.0
+    errors: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def processed(self) -> int:
+        return self.accepted + self.duplicates + self.rejected
+
+    def add(self, body: Event) -> None:
+        """Count the answer to one batch."""
+        for name in ("accepted", "duplicates", "rejected", "unpriced"):
+            setattr(self, name, getattr(self, name) + int(body.get(name, 0)))
+        for error in body.get("errors", [])[: ERRORS_KEPT - len(self.errors)]:
+            self.errors.append(f"{error.get('id')}: {error.get('code')}, {error.get('detail')}")
+
+    def sentence(self) -> str:
+        rate = self.processed / max(self.duration_seconds, 0.001)
+        return (
+            f"{self.accepted:,} events accepted, {self.duplicates:,} duplicates, "
+            f"{self.rejected:,} rejected, {self.unpriced:,} without a price; "
+            f"{self.duration_seconds:.1f} s, {rate:,.0f} events/s."
+        )
+
+
+def load(
+    url: str,
+    api_key: str,
+    *,
+    count: int = EVENTS,
+    seed: int = SEED,
+    end: datetime | None = None,
+    progress: Callable[[int], None] = lambda processed: None,
+) -> Summary:
+    """Make the demo's configuration and send its events. Raises LoadFailed with a sentence.
+
+    Without an end, that of an earlier load found in the service is taken, else the last whole hour.
+    `progress` is called with the number of events dealt with, from one thread at a time.
+    """
+    started = time.monotonic()
+    with Client(url=url, api_key=api_key) as client:
+        chosen_end = end or earlier_end(client, count=count, seed=seed) or whole_hour(now())
+        calls = list(demo_calls(count=count, seed=seed, end=chosen_end))
+        summary = Summary(end=chosen_end)
+        summary.remarks = configure(client, calls=calls, seed=seed, end=chosen_end)
+    source = source_name(count=count, seed=seed, end=chosen_end)
+    Sender(
+        url=url, api_key=api_key, batches=batches(calls, source=source), summary=summary
+    ).send_all(progress)
+    summary.duration_seconds = time.monotonic() - started
+    return summary
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def earlier_end(client: Client, *, count: int, seed: int) -> datetime | None:
+    """The end of an earlier load of the same events, read from the newest events stored."""
+    for event in items(client.get("/v1/events?limit=100")):
+        end = end_of_source(str(event.get("source")), count=count, seed=seed)
+        if end and end > now() - OLDEST_END:
+            return end
+    return None
+
+
+def batches(calls: Sequence[Call], *, source: str) -> Iterator[list[Event]]:
+    """The events in order of time, a batch at a time."""
+    events = (event_of(call, source=source) for call in calls)
+    while batch := list(islice(events, BATCH)):
+        yield batch
+
+
+class Sender:
+    """Sends batches over a few connections; each thread takes the next batch when it is free.
+
+    A batch whose answer was lost is sent again, and its events come back as duplicates, so every
+    event is counted once, as accepted or as a duplicate.
+    """
+
+    def __init__(
+        self, *, url: str, api_key: str, batches: Iterator[list[Event]], summary: Summary
+    ) -> None:
+        self.url = url
+        self.api_key = api_key
+        self.batches = batches
+        self.summary = summary
+        self.taking = Lock()
+        self.counting = Lock()
+        self.is_stopped = False
+
+    def send_all(self, progress: Callable[[int], None]) -> None:
+        """Send everything; the first failure stops every thread and is raised."""
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            try:
+                work = [threads.submit(self.send_some, progress) for _ in range(CONNECTIONS)]
+                settled(work)
+            finally:
+                self.is_stopped = True
+
+    def send_some(self, progress: Callable[[int], None]) -> None:
+        with Client(url=self.url, api_key=self.api_key) as client:
+            while batch := self.take():
+                answer = client.post("/v1/events", batch)
+                counts = counts_of(answer)
+                with self.counting:
+                    self.summary.add(counts)
+                    progress(self.summary.processed)
+
+    def take(self) -> list[Event]:
+        with self.taking:
+            return [] if self.is_stopped else next(self.batches, [])
+
+
+def settled(work: Sequence[Future[None]]) -> None:
+    """Wait for all, or for the first that fails and raise what it raised."""
+    done, _ = wait(work, return_when=FIRST_EXCEPTION)
+    for future in done:
+        future.result()
+
+
+def counts_of(answer: Answer) -> Event:
+    """The counts of a batch; a batch of which everything was rejected says so with a 422."""
+    if isinstance(answer.body, dict) and "accepted" in answer.body:
+        return answer.body
+    if answer.status in {401, 403}:
+        raise LoadFailed(f"The service refused the API key ({answer.status}): {answer.detail}")
+    raise LoadFailed(f"The service refused the events ({answer.status}): {answer.detail}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load as the options say; 0 when every event is in the service."""
+    options = parsed(arguments)
+    console = Console(stderr=True, quiet=options.quiet)
+    try:
+        summary = load_with_bar(options, console)
+    except LoadFailed as error:
+        sys.stderr.write(f"The demo could not be loaded. {error}\n")
+        return 1
+    for remark in [*summary.remarks, *summary.errors]:
+        sys.stderr.write(f"{remark}\n")
+    console.print(summary.sentence(), highlight=False)
+    if summary.rejected:
+        sys.stderr.write(f"The service rejected {summary.rejected:,} of the demo's events.\n")
+        return 1
+    return 0
+
+
+def load_with_bar(options: argparse.Namespace, console: Console) -> Summary:
+    columns = (
+        TextColumn("Loading the demo"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("load", total=options.events)
+        return load(
+            options.url,
+            options.api_key,
+            count=options.events,
+            seed=options.seed,
+            progress=lambda processed: bar.update(task, completed=processed),
+        )
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.replay", description="Load the demo into a running service."
+    )
+    parser.add_argument("--url", required=True, help="for example http://127.0.0.1:8000")
+    parser.add_argument("--api-key", required=True, help="with the scopes ingest, read and manage")
+    parser.add_argument("--events", type=positive, default=EVENTS)
+    parser.add_argument("--seed", type=positive, default=SEED)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("it must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

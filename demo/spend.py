@@ -1,0 +1,57 @@
+"""What the demo's calls will cost, near enough to choose budgets that are neither empty nor absurd.
+
+The service prices every event itself; these figures never reach it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from decimal import Decimal
+from functools import cache
+from typing import TypeVar
+
+from genai_prices import Usage, calc_price
+
+from demo.calls import Call, Model
+
+Group = TypeVar("Group", bound=Hashable)
+
+NANOS = 10**9
+SAMPLE_TOKENS = 1_000  # short of the sizes at which some models cost more
+
+
+@cache
+def rates(model: Model) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """Nano-dollars a token: plain input, output, cache read, cache write."""
+
+    def rate(usage: Usage) -> Decimal:
+        price = calc_price(usage, model.name, provider_id=model.provider).total_price
+        return price * NANOS / SAMPLE_TOKENS
+
+    return (
+        rate(Usage(input_tokens=SAMPLE_TOKENS)),
+        rate(Usage(output_tokens=SAMPLE_TOKENS)),
+        rate(Usage(input_tokens=SAMPLE_TOKENS, cache_read_tokens=SAMPLE_TOKENS)),
+        rate(Usage(input_tokens=SAMPLE_TOKENS, cache_write_tokens=SAMPLE_TOKENS)),
+    )
+
+
+def cost_nanos(call: Call) -> int:
+    """A model call's cost; tool calls and models without a price cost nothing here."""
+    if call.model is None or call.model.provider == "in-house":
+        return 0
+    plain, written, cache_read, cache_write = rates(call.model)
+    cached = call.cache_read_tokens + call.cache_write_tokens
+    return int(
+        ((call.input_tokens or 0) - cached) * plain
+        + call.output_tokens * written
+        + call.cache_read_tokens * cache_read
+        + call.cache_write_tokens * cache_write
+    )
+
+
+def spend_by(calls: Iterable[Call], group: Callable[[Call], Group]) -> dict[Group, int]:
+    """Nano-dollars for each group."""
+    spent: dict[Group, int] = defaultdict(int)
+    for call in calls:
+        spent[group(call)] += cost_nanos(call)
+    return dict(spent)
