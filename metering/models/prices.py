@@ -1,11 +1,13 @@
 """Prices: the global catalogue, and what a tenant sets over it.
 
-A row's `rates` maps a usage key of the price library to what it costs:
-`{"input_tokens": {"nanos": "3000000000", "per": 1000000, "tiers": [{"above": 200000, "nanos": "6000000000"}]}}`.
-`nanos` is a decimal string, since a few catalogue prices are finer than a nano-dollar. See `metering.rates`.
+A row's `rates` maps a usage key of the price library to what so many (`per`) of it cost:
 
-An event keeps one `price_id` for all three tables: a catalogue row's own id, which is positive, and
-below zero the tenant's rows, even for model prices and odd for tool prices.
+    {"input_tokens": {"nanos": "3000000000", "per": 1000000,
+                      "tiers": [{"above": 200000, "nanos": "6000000000"}]}}
+
+`nanos` is a decimal string, since a few catalogue prices are finer than a nano-dollar. See
+`metering.rates`. An event keeps one `price_id` for all three tables: a catalogue row's own id, which
+is positive, and below zero the tenant's rows, even for model prices and odd for tool prices.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
 class CataloguePrice(models.Model):
     """One price of one model, as the price library of `catalogue_version` had it.
 
-    Of a model's standard prices (empty `context`) the one with the highest `ordinal` that is in force
-    applies; rows with a `context` replace single rates of it when the call was made that way (say
-    `{"service_tier": "flex"}`), the lowest ordinal first. Rows are never changed: a new price is a new
-    row, and the old one is kept as superseded so that the events rated with it can still name it.
+    Of a model's standard prices (empty `context`) the one with the highest `ordinal` that is in
+    force applies; rows with a `context` replace single rates of it when the call was made that way
+    (say `{"service_tier": "flex"}`), the lowest ordinal first. Rows are never changed: a new price
+    is a new row, and the old one is kept as superseded so that the events rated with it can still
+    name it.
     """
 
     provider = models.CharField(max_length=100)
@@ -99,11 +102,6 @@ class TenantPrice(_DatedPrice):
     def __str__(self) -> str:
         return f"{self.provider} {self.model}".strip()
 
-    def clean(self) -> None:
-        super().clean()
-        if problem := check_rates(self.rates):
-            raise ValidationError({"rates": problem})
-
     def save(
         self,
         *,
@@ -121,6 +119,11 @@ class TenantPrice(_DatedPrice):
             using=using,
             update_fields=update_fields,
         )
+
+    def clean(self) -> None:
+        super().clean()
+        if problem := check_rates(self.rates):
+            raise ValidationError({"rates": problem})
 
     @property
     def price_id(self) -> int:

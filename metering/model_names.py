@@ -1,0 +1,171 @@
+"""Which model of the price library a call's provider and model names mean.
+
+The library's own matching comes first, with its fallbacks from a reseller to the maker. What it
+does not find is tried by the other ways in which tools spell the same names. A model that several
+hosts sell at prices of their own is never priced as another host's.
+"""
+
+import re
+from functools import cache, lru_cache
+from typing import Final, NamedTuple
+
+from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
+from genai_prices.types import ModelInfo, Provider
+
+# Clients name models freely; this many answers are remembered and no more.
+NAMES_REMEMBERED: Final = 8192
+
+_PROVIDER_BY_ALIAS: Final = {
+    "gcp.gen_ai": "google",
+    "x_ai": "x-ai",
+    "z.ai": "zai",
+    "z_ai": "zai",
+    "azure_ai": "azure",
+    "azure.ai.inference": "azure",
+    "az.ai.inference": "azure",
+    "fireworks_ai": "fireworks",
+    "fireworks-ai": "fireworks",
+    "together.ai": "together",
+    "togetherai": "together",
+    "openrouter.ai": "openrouter",
+    "groq.com": "groq",
+    "zhipu": "zhipuai",
+}
+# Their models are sold at the maker's price wherever they are reached, so that a gateway's name is
+# no obstacle. Open weights are excepted: every host sells those at its own price.
+_SOLD_AT_MAKERS_PRICE: Final = ("openai", "anthropic", "google", "x-ai")
+_OPEN_WEIGHTS: Final = ("gpt-oss", "gemma")
+_BEDROCK_NAME: Final = re.compile(
+    r"^(?:[a-z]+\.)?(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen)\."
+)
+
+
+class CatalogueModel(NamedTuple):
+    """A model of the catalogue. Variants by context apply only where its maker itself sells it."""
+
+    provider: str
+    model: str
+    has_variants: bool
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def find_model(provider: str | None, model: str) -> CatalogueModel | None:
+    """The catalogue's model, or None when no price can be told with certainty."""
+    name = model.lower().strip()
+    known = find_provider(provider)
+    if known is None and _is_gateway(provider):
+        known, name = _strip_gateway_prefix(provider, name)
+    seller = known or (_maker(name) if _is_gateway(provider) else None)
+    if seller is not None and (found := _model_of(seller, name)):
+        return _catalogued(seller, found)
+    if known is None and _is_gateway(provider) and _BEDROCK_NAME.match(name):
+        return find_model("aws", name)
+    return _at_makers_price(name)
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def find_provider(provider: str | None) -> Provider | None:
+    """The library's provider for an identifier, an OpenTelemetry name, or a host."""
+    if not provider:
+        return None
+    name = provider.lower().strip()
+    providers = get_snapshot().providers
+    found = find_provider_by_id(providers, _PROVIDER_BY_ALIAS.get(name, name))
+    if found is not None or "." not in name:
+        return found
+    url = name if "://" in name else f"https://{name}"
+    return next((each for each in providers if re.match(each.api_pattern, url)), None)
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def canonical_provider(provider: str | None, model: str | None) -> str:
+    """One spelling for the provider whose response a call got, to know the same call again.
+
+    A reseller passes on its maker's responses, and tools name either of the two, so both are
+    spelled as the maker.
+    """
+    known = find_provider(provider)
+    if known is None:
+        if provider and not _is_gateway(provider):
+            return provider.lower().strip()
+        maker = _maker(model.lower()) if model else None
+        return maker.id if maker else (provider or "").lower().strip()
+    if known.fallback_model_providers:
+        maker = _maker(model.lower()) if model else None
+        if maker is not None:
+            return maker.id
+        return "openai" if known.id == "azure" else known.id
+    return known.id
+
+
+def _is_gateway(provider: str | None) -> bool:
+    """Whether a provider's name says nothing about who serves the model."""
+    return not provider or provider.lower().strip() == "litellm"
+
+
+def _strip_gateway_prefix(provider: str | None, name: str) -> tuple[Provider | None, str]:
+    """`anthropic/claude-sonnet-4-5` names its provider, as LiteLLM writes it."""
+    prefix, slash, rest = name.partition("/")
+    if not slash:
+        return None, name
+    providers = get_snapshot().providers
+    if provider is None:
+        # Without LiteLLM's word for it, `mistralai/…` may be a name of the model's files.
+        found = next((each for each in providers if each.id == prefix), None)
+        found = found or find_provider_by_id(providers, _PROVIDER_BY_ALIAS.get(prefix, "-"))
+    else:
+        found = find_provider(prefix)
+    return (found, rest) if found else (None, name)
+
+
+def _spellings(name: str, seller: Provider) -> list[str]:
+    """The name, then without the path that leads to it."""
+    spellings = [name]
+    if "models/" in name:
+        spellings.append(name.rpartition("models/")[2])
+    if name.startswith(f"{seller.id}/"):
+        spellings.append(name.removeprefix(f"{seller.id}/"))
+    return spellings
+
+
+def _maker(name: str) -> Provider | None:
+    """Whose model the library takes a bare name for."""
+    bare = name.rpartition("models/")[2]
+    for provider in get_snapshot().providers:
+        if provider.model_match is not None and provider.model_match.is_match(bare):
+            return provider
+    return None
+
+
+def _model_of(seller: Provider, name: str) -> ModelInfo | None:
+    """The library's answer; where its patterns pass over the very id of a model, that model."""
+    providers = get_snapshot().providers
+    for reference in _spellings(name, seller):
+        if found := seller.find_model(reference, all_providers=providers):
+            return found
+    return next((model for model in seller.models if model.id.lower() == name), None)
+
+
+def _at_makers_price(name: str) -> CatalogueModel | None:
+    bare = name.rpartition("/")[2]
+    maker = _maker(bare)
+    if maker is None or maker.id not in _SOLD_AT_MAKERS_PRICE:
+        return None
+    found = maker.find_model(bare)
+    if found is None or any(word in found.id for word in _OPEN_WEIGHTS):
+        return None
+    return _catalogued(maker, found)
+
+
+def _catalogued(seller: Provider, found: ModelInfo) -> CatalogueModel:
+    owner, model = _owners()[id(found)]
+    return CatalogueModel(owner, model, has_variants=owner == seller.id)
+
+
+@cache
+def _owners() -> dict[int, tuple[str, str]]:
+    return {
+        id(model): (provider.id, model.id)
+        for provider in get_snapshot().providers
+        for model in provider.models
+    }

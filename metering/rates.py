@@ -1,0 +1,294 @@
+"""What usage costs at given rates: parsed once, then a few whole-number multiplications a call.
+
+A price names a rate for some usage keys of the price library. Each token is billed at the most
+specific key that is priced: of 10 input tokens, 4 of them read from a cache that has its own rate,
+6 cost the input rate; where the cache has none, all 10 do. Instead of splitting the counts for
+every call, each key gets a coefficient beforehand (the cache's is its own rate less the input
+rate), so that the cost is the sum of coefficient times count.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from functools import cache
+from typing import Final, NamedTuple
+
+from genai_prices.data_units import unit_data
+from genai_prices.units import UnitDef, UnitRegistry
+from genai_prices.validation import validate_model_price
+
+from metering.usage_shapes import OVERLAP, Tokens
+
+# The most that one rate may be: a million dollars. It keeps any cost far inside eight bytes' reach.
+RATE_NANOS_MAX: Final = Decimal(10) ** 15
+RATE_DECIMALS_MAX: Final = 12
+
+# The library calls these otherwise than the fields of Tokens.
+_FIELD_BY_KEY: Final = {
+    **{
+        name: name for name in Tokens.__struct_fields__ if name not in ("reasoning_tokens", "extra")
+    },
+    "output_reasoning_tokens": "reasoning_tokens",
+}
+# Kinds of input that may have been read from the cache without the provider saying how much.
+_CACHED_KINDS: Final = ("audio", "image", "video")
+
+
+class Tier(NamedTuple):
+    """The rate of a whole call whose input exceeds `above` tokens."""
+
+    above: int
+    nanos: Fraction
+
+
+class Rate(NamedTuple):
+    """Nano-dollars for `per` of what is counted; fewer than `minimum`, but some, count as that."""
+
+    nanos: Fraction
+    per: int
+    tiers: tuple[Tier, ...] = ()
+    minimum: int = 0
+
+
+@cache
+def units() -> UnitRegistry:
+    """The usage keys that the price library knows, and which of them are parts of which."""
+    return UnitRegistry(unit_data)
+
+
+def check_rates(raw: object) -> str | None:
+    """Say what is wrong with rates as stored, or None. What passes can be compiled."""
+    try:
+        rates = parse_rates(raw)
+        registry = units().units
+        validate_model_price({registry[key].price_key for key in rates}, units())
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def parse_rates(raw: object) -> dict[str, Rate]:
+    """Read rates as stored. Raises ValueError with a sentence about the first that is wrong."""
+    if not isinstance(raw, Mapping) or not raw:
+        raise ValueError("Rates must map at least one usage key to its rate.")
+    return {key: _parse_rate(key, entry) for key, entry in raw.items()}
+
+
+def _parse_rate(key: str, entry: object) -> Rate:
+    unit = units().units.get(key)
+    if unit is None:
+        raise ValueError(f"{key} is not a usage key that can be priced.")
+    if not isinstance(entry, Mapping) or "nanos" not in entry:
+        raise ValueError(f"{key}: a rate is an object with 'nanos'.")
+    per = entry.get("per", unit.per)
+    minimum = entry.get("minimum", 0)
+    if type(per) is not int or per < 1 or type(minimum) is not int or minimum < 0:
+        raise ValueError(f"{key}: 'per' must be a positive and 'minimum' no negative whole number.")
+    return Rate(_parse_nanos(key, entry["nanos"]), per, _parse_tiers(key, entry), minimum)
+
+
+def _parse_tiers(key: str, entry: Mapping[str, object]) -> tuple[Tier, ...]:
+    raw = entry.get("tiers", [])
+    if not isinstance(raw, list):
+        raise ValueError(f"{key}: 'tiers' must be a list.")
+    tiers = []
+    for item in raw:
+        above = item.get("above") if isinstance(item, Mapping) else None
+        if type(above) is not int or above < 0:
+            raise ValueError(f"{key}: a tier needs 'above', a whole number of input tokens.")
+        tiers.append(Tier(above, _parse_nanos(key, item.get("nanos"))))
+    if [tier.above for tier in tiers] != sorted({tier.above for tier in tiers}):
+        raise ValueError(f"{key}: tiers must rise and not repeat.")
+    return tuple(tiers)
+
+
+def _parse_nanos(key: str, value: object) -> Fraction:
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InvalidOperation
+        nanos = Decimal(value)
+    except InvalidOperation as error:
+        raise ValueError(f"{key}: 'nanos' must be a decimal string.") from error
+    if not nanos.is_finite() or not 0 <= nanos <= RATE_NANOS_MAX:
+        raise ValueError(f"{key}: 'nanos' must lie between 0 and {RATE_NANOS_MAX:f}.")
+    exponent = nanos.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -RATE_DECIMALS_MAX:
+        raise ValueError(f"{key}: 'nanos' has more than {RATE_DECIMALS_MAX} decimals.")
+    return Fraction(nanos)
+
+
+class _Bracket:
+    """One price's coefficients for calls of one range of input sizes.
+
+    All coefficients are whole numbers of nano-dollars times `scale`, which makes them exact.
+    """
+
+    __slots__ = (
+        "fixed",
+        "half",
+        "input",
+        "leaves",
+        "output",
+        "read",
+        "reasoning",
+        "scale",
+        "web",
+        "write",
+        "write_1h",
+    )
+
+    def __init__(self, nanos_by_key: Mapping[str, Fraction]) -> None:
+        # Rounding adds half a nano-dollar, so the scale must be even.
+        self.scale = 2 * math.lcm(*(nanos.denominator for nanos in nanos_by_key.values()))
+        self.half = self.scale // 2
+        scaled = {key: int(nanos * self.scale) for key, nanos in nanos_by_key.items()}
+        self.leaves = tuple((key, scaled[key]) for key in _most_specific_first(scaled))
+        coefficients: dict[str, int] = {}
+        for key in reversed(_most_specific_first(scaled)):
+            wholes = units().ancestor_usage_keys(key)
+            coefficients[key] = scaled[key] - sum(coefficients.get(whole, 0) for whole in wholes)
+        self.fixed = coefficients.get("requests", 0) + self.half
+        self.input = coefficients.get("input_tokens", 0)
+        self.output = coefficients.get("output_tokens", 0)
+        self.read = coefficients.get("cache_read_tokens", 0)
+        self.write = coefficients.get("cache_write_tokens", 0)
+        self.write_1h = coefficients.get("cache_write_1h_tokens", 0)
+        self.reasoning = coefficients.get("output_reasoning_tokens", 0)
+        self.web = coefficients.get("web_searches", 0)
+
+
+class CompiledRates:
+    """Rates made ready for rating. Immutable."""
+
+    __slots__ = ("_brackets", "_parts", "_thresholds", "rates")
+
+    def __init__(self, rates: Mapping[str, Rate]) -> None:
+        self.rates = dict(rates)
+        thresholds = sorted({tier.above for rate in rates.values() for tier in rate.tiers})
+        self._thresholds = tuple(thresholds)
+        self._brackets = tuple(
+            _Bracket({key: _nanos_each(rate, above) for key, rate in rates.items()})
+            for above in (-1, *thresholds)
+        )
+        self._parts = {key: _parts_of(key, rates) for key in rates}
+
+    def cost_nanos(self, tokens: Tokens) -> int:
+        """The cost of one call: summed exactly, rounded once, half up."""
+        given = tokens.input_tokens
+        read = tokens.cache_read_tokens
+        write = tokens.cache_write_tokens
+        if (
+            tokens.extra is not None
+            or tokens.input_audio_tokens
+            or tokens.output_audio_tokens
+            or read + write > given
+        ):
+            return self._cost_of_parts(tokens)
+        bracket = self._bracket(given)
+        total = bracket.fixed + given * bracket.input + tokens.output_tokens * bracket.output
+        if read:
+            total += read * bracket.read
+        if write:
+            total += write * bracket.write + tokens.cache_write_1h_tokens * bracket.write_1h
+        if bracket.reasoning:
+            total += tokens.reasoning_tokens * bracket.reasoning
+        if tokens.web_searches:
+            total += tokens.web_searches * bracket.web
+        return total // bracket.scale
+
+    def _bracket(self, input_tokens: int) -> _Bracket:
+        if self._thresholds:
+            return self._brackets[bisect_left(self._thresholds, input_tokens)]
+        return self._brackets[0]
+
+    def _cost_of_parts(self, tokens: Tokens) -> int:
+        """As `cost_nanos`, for usage of any class: splits the counts as the price library does.
+
+        A part that exceeds its whole is billed, and its whole then counts nothing beside it.
+        """
+        bracket = self._bracket(tokens.input_tokens)
+        counts = _counts(tokens)
+        billed: dict[str, int | Fraction] = {}
+        total: int | Fraction = bracket.half
+        for key, nanos in bracket.leaves:
+            used = self._count(key, counts) - sum(billed[part] for part in self._parts[key])
+            if key == "input_tokens" and billed.keys() >= {
+                "cache_read_tokens",
+                "cache_write_tokens",
+            }:
+                used += counts.get(OVERLAP, 0)
+            billed[key] = max(used, 0)
+            total += billed[key] * nanos
+        return (
+            math.floor(total / bracket.scale)
+            if isinstance(total, Fraction)
+            else int(total // bracket.scale)
+        )
+
+    def _count(self, key: str, counts: Mapping[str, int | Fraction]) -> int | Fraction:
+        used = counts.get(key, 0)
+        # A whole that was not told is at least as large as its parts.
+        used = used or max((counts[part] for part in _told_parts(key, counts)), default=0)
+        minimum = self.rates[key].minimum
+        return max(used, minimum) if used else used
+
+
+def _nanos_each(rate: Rate, above: int) -> Fraction:
+    nanos = rate.nanos
+    for tier in rate.tiers:
+        if tier.above <= above:
+            nanos = tier.nanos
+    return nanos / rate.per
+
+
+def _most_specific_first(keys: Iterable[str]) -> list[str]:
+    registry = units().units
+    return sorted(keys, key=lambda key: (-len(registry[key].dimensions), key))
+
+
+def _parts_of(key: str, priced: Iterable[str]) -> tuple[str, ...]:
+    return tuple(other for other in priced if key in units().ancestor_usage_keys(other))
+
+
+def _told_parts(key: str, counts: Mapping[str, int | Fraction]) -> list[str]:
+    if key in _FIELD_BY_KEY:
+        return []
+    return [
+        other
+        for other in counts
+        if other in units().units and key in units().ancestor_usage_keys(other)
+    ]
+
+
+def _counts(tokens: Tokens) -> dict[str, int | Fraction]:
+    """Every count of a call by the library's key: one request, and cached audio that must be."""
+    counts: dict[str, int | Fraction] = {"requests": 1}
+    for key, field in _FIELD_BY_KEY.items():
+        if used := getattr(tokens, field):
+            counts[key] = used
+    for key, value in (tokens.extra or {}).items():
+        if isinstance(value, float):
+            counts[key] = Fraction(Decimal(repr(value)))
+        elif isinstance(value, int):
+            counts[key] = value
+    for kind in _CACHED_KINDS:
+        _count_forced_overlap(kind, counts)
+    return counts
+
+
+def _count_forced_overlap(kind: str, counts: dict[str, int | Fraction]) -> None:
+    """When cached tokens and tokens of a kind do not both fit in the input, some are both."""
+    joint = f"cache_{kind}_read_tokens"
+    whole = f"input_{kind}_tokens"
+    if joint in counts or whole not in counts:
+        return
+    both = counts.get("cache_read_tokens", 0) + counts[whole] - counts.get("input_tokens", 0)
+    if both > 0:
+        counts[joint] = both
+
+
+def unit_of(key: str) -> UnitDef:
+    """The library's description of a usage key."""
+    return units().units[key]

@@ -1,0 +1,146 @@
+"""What a provider's own usage object means, in the service's words. Pure: objects in, counts out.
+
+"Input" includes cached tokens for one provider and leaves them out for another; reasoning is inside
+the output here and beside it there. Each shape has a function of its own; where the object gives a
+total, arithmetic decides, and a shape that nobody knows is refused rather than read as zero.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from metering.usage_shapes import camel, chat, gemini, messages, responses, smaller
+from metering.usage_shapes.counts import Usage
+from metering.usage_shapes.tokens import (
+    OTHER_MODELS,
+    OVERLAP,
+    ExtraValue,
+    Tokens,
+    UnknownUsage,
+    check_tokens,
+)
+
+__all__ = [
+    "OTHER_MODELS",
+    "OVERLAP",
+    "ExtraValue",
+    "Tokens",
+    "UnknownUsage",
+    "check_tokens",
+    "normalise_usage",
+    "service_tier",
+]
+
+Shape = Callable[[Usage, str | None], Tokens]
+
+# Where providers put the usage object in their answers and in the events of their streams.
+_WRAPPERS: Final = (
+    "usage",
+    "usageMetadata",
+    "usage_metadata",
+    "tokenUsage",
+    "token_usage",
+    "usage_info",
+    "amazon-bedrock-invocationMetrics",
+    "response",
+    "message",
+    "metadata",
+    "result",
+    "meta",
+    "x_groq",
+)
+_WRAPPED_DEEPEST: Final = 3
+
+_BY_KEY: Final[tuple[tuple[str, Shape], ...]] = (
+    ("prompt_token_count", gemini.from_snake_gemini),
+    ("candidates_token_count", gemini.from_snake_gemini),
+    ("total_token_count", gemini.from_snake_gemini),
+    ("response_token_count", gemini.from_snake_gemini),
+    ("generation_token_count", gemini.from_snake_gemini),
+    ("totalTokenCount", gemini.from_gemini),
+    ("candidatesTokenCount", gemini.from_gemini),
+    ("responseTokenCount", gemini.from_gemini),
+    ("completion_tokens", chat.from_chat),
+    ("billed_units", smaller.from_cohere),
+    ("tokens", smaller.from_cohere),
+    ("promptTokens", camel.from_prompt_camel),
+    ("completionTokens", camel.from_prompt_camel),
+    ("inputTokenCount", camel.from_invocation_metrics),
+    ("outputTokenCount", camel.from_invocation_metrics),
+    ("inputTextTokenCount", camel.from_invocation_metrics),
+    ("prompt_eval_count", smaller.from_ollama),
+    ("eval_count", smaller.from_ollama),
+    ("input_token_count", smaller.from_input_count),
+    ("output_token_count", smaller.from_input_count),
+    ("generated_token_count", smaller.from_input_count),
+    ("total_tokens", smaller.from_total),
+    ("totalTokens", smaller.from_total),
+    ("pages_processed", smaller.from_pages),
+    ("seconds", smaller.from_duration),
+)
+
+
+def normalise_usage(usage: Mapping[str, object], *, provider: str | None) -> Tokens:
+    """The counts that a provider's usage object means, whole or wrapped as the provider returns it.
+
+    Raises UnknownUsage for a shape nobody knows and for a known one with a count that is negative,
+    no whole number or beyond 2**53. No token is lost and none is counted twice.
+    """
+    if "prompt_tokens" in usage:
+        return chat.from_chat(usage, provider)
+    if "input_tokens" in usage or "output_tokens" in usage:
+        if messages.MARKS.isdisjoint(usage):
+            return responses.from_responses(usage, provider)
+        return messages.from_messages(usage, provider)
+    if "promptTokenCount" in usage:
+        return gemini.from_gemini(usage, provider)
+    if "inputTokens" in usage or "outputTokens" in usage:
+        return camel.from_camel(usage, provider)
+    return _rarer(usage, provider, 0)
+
+
+def _rarer(usage: Usage, provider: str | None, depth: int) -> Tokens:
+    for key, shape in _BY_KEY:
+        if key in usage and not (key == "tokens" and not isinstance(usage[key], Mapping)):
+            return shape(usage, provider)
+    if not messages.MARKS.isdisjoint(usage):
+        return messages.from_messages(usage, provider)
+    if depth < _WRAPPED_DEEPEST:
+        for key in _WRAPPERS:
+            inner = usage.get(key)
+            if isinstance(inner, Mapping):
+                return _unwrapped(inner, provider, depth)
+    raise UnknownUsage("the usage object has no shape that is known")
+
+
+def _unwrapped(inner: Usage, provider: str | None, depth: int) -> Tokens:
+    if depth + 1 >= _WRAPPED_DEEPEST or not inner.keys().isdisjoint(_FIRST_KEYS):
+        return normalise_usage(inner, provider=provider)
+    return _rarer(inner, provider, depth + 1)
+
+
+_FIRST_KEYS: Final = frozenset(
+    {
+        "prompt_tokens",
+        "input_tokens",
+        "output_tokens",
+        "promptTokenCount",
+        "inputTokens",
+        "outputTokens",
+    }
+)
+
+
+def service_tier(usage: Mapping[str, object]) -> str | None:
+    """The tier by which the provider served the call, where its usage object tells it."""
+    if usage.get("speed") == "fast":
+        return "fast"
+    for key in ("service_tier", "serviceTier"):
+        value = usage.get(key)
+        if isinstance(value, str) and value:
+            return value.lower()
+    traffic = usage.get("trafficType")
+    if traffic == "ON_DEMAND_FLEX":
+        return "flex"
+    if traffic == "ON_DEMAND_PRIORITY":
+        return "priority"
+    return None
