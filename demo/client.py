@@ -4,6 +4,7 @@ import gzip
 import time
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from threading import Event
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
@@ -41,16 +42,25 @@ class Answer:
 
 
 class Client:
-    """One connection, for one thread. Use it as a context manager."""
+    """One connection, for one thread. Use it as a context manager.
+
+    Setting `stopping` ends its pauses, so that a load can be given up at once.
+    """
 
     def __init__(
-        self, *, url: str, api_key: str, patience_seconds: float = PATIENCE_SECONDS
+        self,
+        *,
+        url: str,
+        api_key: str,
+        patience_seconds: float = PATIENCE_SECONDS,
+        stopping: Event | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.parts = parse(self.url)
         self.api_key = api_key
         self.patience_seconds = patience_seconds
         self.is_packing = self.parts.hostname not in LOOPBACK  # it costs more than it saves there
+        self.stopping = stopping or Event()
         self.connection: HTTPConnection | None = None
 
     def __enter__(self) -> Self:
@@ -103,7 +113,8 @@ class Client:
                     f"The service at {self.url} could not be used for "
                     f"{self.patience_seconds:g} seconds: {trouble}."
                 )
-            time.sleep(max(pause_seconds, wanted_seconds))
+            if self.stopping.wait(max(pause_seconds, wanted_seconds)):
+                raise LoadFailed("The load was stopped.")
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
     def send(

@@ -11,7 +11,7 @@ from typing import Any
 
 from demo.calls import Call, epoch_ms
 from demo.client import Answer, Client
-from demo.spend import NANOS, spend_by
+from demo.spend import NANOS, TOOL_PRICES, spend_by
 
 TEAMS = (
     "analysis",
@@ -23,8 +23,6 @@ TEAMS = (
     "search",
     "support",
 )
-# Dollars a call, chosen for the demo: the recordings know nothing of what a tool costs.
-TOOL_PRICES = {"web_surfer": "0.004", "terminal": "0.0005"}
 PRICES_FROM = timedelta(days=35)
 
 Body = dict[str, Any]
@@ -81,12 +79,14 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
     """Six budgets, each of another kind."""
     day = end.replace(hour=0, minute=0, second=0, microsecond=0)
     month = day.replace(day=1)
-    everything = spent_since(calls, month)
-    researchers = since(calls, day - timedelta(days=1), team="research")
-    busiest_day = max(spend_by(researchers, lambda call: call.agent).values(), default=0)
-    top_customer = top_spend(since(calls, month), lambda call: call.customer)
+    research = [call for call in calls if call.team == "research"]
+    everything = expected_spend(calls, start=month, group=lambda call: "all")
+    customer = expected_spend(calls, start=month, group=lambda call: call.customer)
+    researcher = expected_spend(research, start=day, group=lambda call: call.agent, share=0.04)
     session = top_spend(calls, lambda call: call.session, share=0.03)
-    contracts = spent_since([call for call in calls if call.feature == "contract_review"])
+    contracts = top_spend(
+        [call for call in calls if call.feature == "contract_review"], lambda call: call.feature
+    )
     completion_tokens = sum(
         (call.input_tokens or 0) + call.output_tokens
         for call in calls
@@ -111,7 +111,10 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
             "match": {"team": "research"},
             "per": ["agent"],
             "period": "day",
-            "limit": {"cost_usd": limit_usd(busiest_day, used_percent=95), "tool_calls": 500},
+            "limit": {
+                "cost_usd": limit_usd(researcher, used_percent=95),
+                "tool_calls": 500,
+            },
             "mode": "enforce",
             "levels": [
                 level(70, "none", "team_lead"),
@@ -124,7 +127,7 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
             "match": {},
             "per": ["customer"],
             "period": "month",
-            "limit": {"cost_usd": limit_usd(top_customer, used_percent=106)},
+            "limit": {"cost_usd": limit_usd(customer, used_percent=106)},
             "mode": "warn",
             "levels": [level(80, "none", "finance"), level(100, "block", "finance")],
         },
@@ -166,14 +169,20 @@ def level(percent: int, action: str, *notify: str) -> Body:
     return {"percent": percent, "notify": list(notify), "action": action}
 
 
-def since(calls: Sequence[Call], start: datetime, *, team: str | None = None) -> list[Call]:
+def expected_spend(
+    calls: Sequence[Call],
+    *,
+    start: datetime,
+    group: Callable[[Call], str | None],
+    share: float = 0.25,
+) -> int:
+    """What the top group spends from a start on, or a share of the fortnight where that is more.
+
+    A period that has just begun says little, and a limit after it would stop everything soon.
+    """
     start_ms = epoch_ms(start)
-    return [call for call in calls if call.time_ms >= start_ms and team in {None, call.team}]
-
-
-def spent_since(calls: Sequence[Call], start: datetime | None = None) -> int:
-    chosen = calls if start is None else since(calls, start)
-    return spend_by(chosen, lambda call: None).get(None, 0)
+    current = top_spend([call for call in calls if call.time_ms >= start_ms], group)
+    return max(current, int(top_spend(calls, group) * Decimal(str(share))))
 
 
 def top_spend(
@@ -186,9 +195,9 @@ def top_spend(
 
 
 def limit_usd(spent_nanos: int, *, used_percent: int) -> str:
-    """A limit of two figures of which the spending is about the percentage, on its side of 100.
+    """A limit of two figures, a dime at least, of which the spending is about the percentage.
 
-    At least a dime: at the start of a period nothing is spent yet, and a limit must be something.
+    It is rounded down where the spending shall be over it, and up where it shall not.
     """
     wanted = Decimal(spent_nanos) * 100 / used_percent / NANOS
     step = Decimal(1).scaleb(wanted.adjusted() - 1) if wanted else Decimal("0.01")

@@ -8,13 +8,13 @@ earlier one ended in time and sends the same events.
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from threading import Lock
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -137,9 +137,9 @@ class Sender:
         self.api_key = api_key
         self.batches = batches
         self.summary = summary
-        self.taking = Lock()
-        self.counting = Lock()
-        self.is_stopped = False
+        self.taking = threading.Lock()
+        self.counting = threading.Lock()
+        self.stopping = threading.Event()
 
     def send_all(self, progress: Callable[[int], None]) -> None:
         """Send everything; the first failure stops every thread and is raised."""
@@ -148,10 +148,10 @@ class Sender:
                 work = [threads.submit(self.send_some, progress) for _ in range(CONNECTIONS)]
                 settled(work)
             finally:
-                self.is_stopped = True
+                self.stopping.set()
 
     def send_some(self, progress: Callable[[int], None]) -> None:
-        with Client(url=self.url, api_key=self.api_key) as client:
+        with Client(url=self.url, api_key=self.api_key, stopping=self.stopping) as client:
             while batch := self.take():
                 answer = client.post("/v1/events", batch)
                 counts = counts_of(answer)
@@ -161,7 +161,7 @@ class Sender:
 
     def take(self) -> list[Event]:
         with self.taking:
-            return [] if self.is_stopped else next(self.batches, [])
+            return [] if self.stopping.is_set() else next(self.batches, [])
 
 
 def settled(work: Sequence[Future[None]]) -> None:
@@ -189,6 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoadFailed as error:
         sys.stderr.write(f"The demo could not be loaded. {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("The load was stopped; run it again and it goes on.\n")
+        return 130
     for remark in [*summary.remarks, *summary.errors]:
         sys.stderr.write(f"{remark}\n")
     console.print(summary.sentence(), highlight=False)

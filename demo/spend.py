@@ -18,6 +18,9 @@ Group = TypeVar("Group", bound=Hashable)
 NANOS = 10**9
 SAMPLE_TOKENS = 1_000  # short of the sizes at which some models cost more
 
+# Dollars a call, invented: the recordings know nothing of what a tool costs. A shell is free.
+TOOL_PRICES = {"web_surfer": "0.004", "terminal": "0.0005"}
+
 
 @cache
 def rates(model: Model) -> tuple[Decimal, Decimal, Decimal, Decimal]:
@@ -36,7 +39,9 @@ def rates(model: Model) -> tuple[Decimal, Decimal, Decimal, Decimal]:
 
 
 def cost_nanos(call: Call) -> int:
-    """A model call's cost; tool calls and models without a price cost nothing here."""
+    """A call's cost. A model without a price costs nothing here, and so does a free tool."""
+    if call.tool:
+        return int(Decimal(TOOL_PRICES.get(call.tool, "0")) * NANOS)
     if call.model is None or call.model.provider == "in-house":
         return 0
     plain, written, cache_read, cache_write = rates(call.model)

@@ -40,7 +40,8 @@ def test_a_call_costs_what_the_price_library_says() -> None:
     assert cost_nanos(spent) == 27_450_000
 
 
-def test_tool_calls_and_unpriced_models_cost_nothing() -> None:
+def test_tools_cost_their_price_and_unpriced_models_nothing() -> None:
+    assert cost_nanos(call(tool="web_surfer")) == 4_000_000
     assert cost_nanos(call(tool="shell")) == 0
     unpriced = Model("in-house", "ticket-tagger-8b-ft3", "flat", LARGE)
     assert cost_nanos(call(model=unpriced, input_tokens=5, output_tokens=5)) == 0
@@ -74,6 +75,14 @@ def test_one_customer_is_over_and_the_tenant_is_near_its_limit() -> None:
     assert 1 <= len(over) <= 2
     total = sum(spend_by(month, lambda item: "all").values()) / 1e9
     assert 0.70 < total / made["All spend, monthly"] < 0.80
+
+
+def test_a_month_that_has_just_begun_does_not_make_its_budgets_tiny() -> None:
+    end = END.replace(month=12, day=1, hour=0)
+    calls = list(demo_calls(count=20_000, seed=1, end=end))
+    made = {budget["name"]: budget["limit"] for budget in budgets(calls, end=end)}
+    fortnight = sum(spend_by(calls, lambda item: "all").values()) / 1e9
+    assert float(made["All spend, monthly"]["cost_usd"]) > fortnight / 4
 
 
 def test_levels_rise_and_modes_are_of_every_kind() -> None:

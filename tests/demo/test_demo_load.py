@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
@@ -171,6 +172,17 @@ def test_a_service_that_never_answers_fails_with_a_sentence() -> None:
     client = Client(url=url, api_key="sg_key", patience_seconds=0.1)
     with pytest.raises(LoadFailed, match=r"could not be used for 0\.1 seconds"):
         client.get("/v1/events")
+
+
+def test_a_load_that_is_stopped_does_not_wait_for_its_patience() -> None:
+    with Service() as closed:
+        url = closed.url
+    stopping = Event()
+    stopping.set()
+    started = time.monotonic()
+    with pytest.raises(LoadFailed, match="The load was stopped"):
+        Client(url=url, api_key="sg_key", stopping=stopping).get("/v1/events")
+    assert time.monotonic() - started < 5
 
 
 def test_an_address_that_is_none_fails_with_a_sentence() -> None:
