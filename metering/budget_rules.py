@@ -134,40 +134,33 @@ class BudgetBook:
             | {place for rule in self._plain for place, _ in rule.wanted}
         )
         self._relevant = _group_getter(places)
-        self._is_quantised = all(rule.clock._is_aligned for rule in self._plain)
-        self._known: dict[tuple[Values, int], tuple[WindowKey, ...]] = {}
+        self._known: dict[Values, list[tuple[BudgetRule, Values]]] = {}
 
     def windows_of(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
         """The windows in which an event with these values at this time counts.
 
-        Events that agree in every dimension a budget looks at, within a quarter of an hour, count in the
-        same windows; most events of a batch are answered from what is known.
+        Events that agree in every dimension that a budget looks at fall into the same groups, so most
+        events of a batch are answered from what is known.
         """
         if not self._plain:
             return ()
-        if not self._is_quantised:
-            return self._find(values, at)
-        known_key = (self._relevant(values), int(at.timestamp()) // 900)
-        known = self._known.get(known_key)
-        if known is None:
-            known = self._find(values, at)
-            # The quarter in which a budget begins to count has events on both sides of that moment.
-            if not any(0 <= (rule.counts_from - at).total_seconds() + 900 <= 1800 for rule in self._plain):
-                if len(self._known) >= KNOWN_GROUPS_MAX:
-                    self._known.clear()
-                self._known[known_key] = known
-        return known
-
-    def _find(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
-        found = []
-        for rule in self._plain:
-            group = rule.group(values)
-            if group is None:
-                continue
-            span = rule.span(at)
-            if span is not None:
-                found.append(WindowKey(rule.id, group, span.starts_at))
-        return tuple(found)
+        relevant = self._relevant(values)
+        groups = self._known.get(relevant)
+        if groups is None:
+            if len(self._known) >= KNOWN_GROUPS_MAX:
+                self._known.clear()
+            groups = self._known[relevant] = [
+                (rule, group)
+                for rule in self._plain
+                if (group := rule.group(values)) is not None
+            ]
+        return tuple(
+            [
+                WindowKey(rule.id, group, rule.clock.span(at).starts_at)
+                for rule, group in groups
+                if at >= rule.counts_from
+            ]
+        )
 
     def request_windows_of(
         self, values: Values, request: str, at: datetime, amounts: Amounts

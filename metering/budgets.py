@@ -1,6 +1,5 @@
 """Budgets as configuration: made, changed, archived; each change counts what its period has spent already."""
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -262,22 +261,3 @@ def _judge_open_windows_again(budget: Budget) -> None:
         # From zero: a level that was moved or added below what is spent counts as reached now.
         windows = [WindowState(*row)._replace(level_percent=0) for row in cursor.fetchall()]
     record_crossings(book=book, windows=windows)
-
-
-# A process keeps the books of the tenants it works for; a version that changed makes it read again.
-BOOKS_MAX: Final = 1_000
-_books: dict[int, BudgetBook] = {}
-_books_lock = threading.Lock()
-
-
-def known_book(tenant_id: int, version: int) -> BudgetBook:
-    """The book of this configuration version, read when this process does not have it. In the tenant's scope."""
-    book = _books.get(tenant_id)
-    if book is not None and book.version == version:
-        return book
-    fresh = read_book(tenant_id, version=version)
-    with _books_lock:
-        if len(_books) >= BOOKS_MAX:
-            _books.clear()
-        _books[tenant_id] = fresh
-    return fresh

@@ -60,13 +60,13 @@ class PeriodClock:
         self.zone = ZoneInfo(timezone)
         self.anchor = anchor_at.astimezone(self.zone) if anchor_at is not None else None
         self._known: dict[int, Span] = {}
-        self._is_aligned = anchor_at is None or anchor_at.timestamp() % QUANTUM_SECONDS == 0
+        self.is_aligned = anchor_at is None or anchor_at.timestamp() % QUANTUM_SECONDS == 0
 
     def span(self, at: datetime) -> Span:
         """The period that holds `at` (aware); its ends in UTC."""
-        if not self._is_aligned:
+        if not self.is_aligned:
             return self._span(at)
-        quantum = int(at.timestamp() // QUANTUM_SECONDS)
+        quantum = int(at.timestamp()) // QUANTUM_SECONDS
         known = self._known.get(quantum)
         if known is None:
             if len(self._known) >= KNOWN_QUANTA_MAX:

@@ -128,23 +128,23 @@ class BudgetWindow(models.Model):
     group_key = models.TextField()
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True)
-    spent_nanos = models.BigIntegerField(default=0)
-    spent_tokens = models.BigIntegerField(default=0)
-    spent_requests = models.BigIntegerField(default=0)
-    spent_tool_calls = models.BigIntegerField(default=0)
-    reserved_nanos = models.BigIntegerField(default=0)
-    reserved_tokens = models.BigIntegerField(default=0)
-    reserved_requests = models.BigIntegerField(default=0)
-    reserved_tool_calls = models.BigIntegerField(default=0)
-    overrun_nanos = models.BigIntegerField(default=0)
+    spent_nanos = models.BigIntegerField(db_default=0)
+    spent_tokens = models.BigIntegerField(db_default=0)
+    spent_requests = models.BigIntegerField(db_default=0)
+    spent_tool_calls = models.BigIntegerField(db_default=0)
+    reserved_nanos = models.BigIntegerField(db_default=0)
+    reserved_tokens = models.BigIntegerField(db_default=0)
+    reserved_requests = models.BigIntegerField(db_default=0)
+    reserved_tool_calls = models.BigIntegerField(db_default=0)
+    overrun_nanos = models.BigIntegerField(db_default=0)
     # What the period before left unused (budgets with rollover).
-    carried_nanos = models.BigIntegerField(default=0)
+    carried_nanos = models.BigIntegerField(db_default=0)
     # Rolling windows: usage before this moment has left the window again.
     counted_from = models.DateTimeField(null=True)
     first_used_at = models.DateTimeField(null=True)
-    level_percent = models.IntegerField(default=0)
+    level_percent = models.IntegerField(db_default=0)
     # Rolling windows fall below a level and may reach it again: each time is an episode of its own.
-    episode = models.IntegerField(default=0)
+    episode = models.IntegerField(db_default=0)
 
     class Meta:
         db_table = "budget_window"

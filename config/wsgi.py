@@ -1,0 +1,42 @@
+"""The web process: the busiest endpoints answered at once, everything else by Django."""
+
+import os
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+django_application = get_wsgi_application()
+
+# Models can be imported only once Django is set up.
+from metering.api.hot import HANDLERS, HotRequest  # noqa: E402
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """WSGI entry point."""
+    handler = HANDLERS.get(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "POST" else None
+    if handler is None:
+        response: Iterable[bytes] = django_application(environ, start_response)
+        return response
+    answer = handler(HotRequest(_headers(environ), environ["wsgi.input"].read))
+    start_response(
+        REASONS[answer.status],
+        [*answer.headers.items(), ("Content-Length", str(len(answer.body)))],
+    )
+    return [answer.body]
+
+
+def _headers(environ: Environ) -> dict[str, str]:
+    headers = {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    headers["content-type"] = environ.get("CONTENT_TYPE", "")
+    return headers

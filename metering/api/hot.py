@@ -1,0 +1,212 @@
+"""The busiest endpoints as plain handlers: authenticate, decode, call the domain, answer.
+
+`config.wsgi` dispatches to them before Django; the Django view of the same address calls the same
+function, so that both answer alike.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from django.db import close_old_connections
+
+from metering.api.parsing import BODY_BYTES_MAX, TOO_LARGE, BodyTooLarge, decompress
+from metering.api.problems import CONTENT_TYPE, problem, problem_of
+from metering.committer import commit
+from metering.configuration import known_configuration
+from metering.decoders import cloudevents, litellm, native, otlp
+from metering.decoders.native import Decoded
+from metering.errors import EventRejected, MeteringError
+from metering.ingest import Job, prepare_job
+from metering.models import Route
+from tenants.keys import KeyHolder, find_key_holder
+from tenants.roles import Scope
+
+JSON: Final = "application/json"
+PROTOBUF: Final = "application/x-protobuf"
+# The most that is read of a body to no avail, before it is refused: clients see a broken pipe otherwise.
+DRAIN_BYTES_MAX: Final = 256 * 1024 * 1024
+
+
+class HotRequest(NamedTuple):
+    """What a handler needs of a request. Header names are lower-case."""
+
+    headers: Mapping[str, str]
+    read: Callable[[int], bytes]
+
+
+class HotResponse(NamedTuple):
+    """A status, headers, and the bytes of the body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class UnsupportedMediaType(MeteringError):
+    """The content type is not one of the endpoint's."""
+
+    code = "unsupported_media_type"
+
+
+Decoder = Callable[[Mapping[str, str], bytes], list[Decoded]]
+
+EVENT_DECODERS: Final[dict[str, tuple[Decoder, Route]]] = {
+    JSON: (lambda headers, body: native.decode_json(body), Route.NATIVE),
+    "application/x-ndjson": (lambda headers, body: native.decode_ndjson(body), Route.NATIVE),
+    "application/cloudevents+json": (
+        lambda headers, body: cloudevents.decode_structured(body),
+        Route.CLOUDEVENTS,
+    ),
+    "application/cloudevents-batch+json": (
+        lambda headers, body: cloudevents.decode_batch(body),
+        Route.CLOUDEVENTS,
+    ),
+}
+
+
+def handle_events(request: HotRequest) -> HotResponse:
+    """`POST /v1/events`: one event, an array, NDJSON, or CloudEvents in either mode."""
+
+    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+        kind = _content_type(request.headers)
+        if kind not in EVENT_DECODERS:
+            accepted = ", ".join(EVENT_DECODERS)
+            raise UnsupportedMediaType(f"Send one of {accepted}; this is {kind or 'nothing'!r}.")
+        decode, route = EVENT_DECODERS[kind]
+        if kind == JSON and "ce-specversion" in request.headers:
+            items = cloudevents.decode_binary(request.headers, body)
+            route = Route.CLOUDEVENTS
+        else:
+            items = decode(request.headers, body)
+        return _answer(_commit(holder, items, route))
+
+    return _handle(request, take)
+
+
+def handle_litellm(request: HotRequest) -> HotResponse:
+    """`POST /v1/integrations/litellm`: LiteLLM's generic callback."""
+
+    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+        kind = _content_type(request.headers)
+        if kind != JSON:
+            raise UnsupportedMediaType(f"Send {JSON}; this is {kind or 'nothing'!r}.")
+        trusts = known_configuration(holder.tenant_id).trusts_given_costs
+        items = litellm.decode_litellm(body, trusts_given_costs=trusts)
+        return _answer(_commit(holder, items, Route.LITELLM))
+
+    return _handle(request, take)
+
+
+def handle_traces(request: HotRequest) -> HotResponse:
+    """`POST /v1/traces`: OTLP over HTTP. Spans that are no model or tool calls are passed over."""
+
+    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+        kind = _content_type(request.headers)
+        if kind not in (JSON, PROTOBUF):
+            raise UnsupportedMediaType(f"Send {PROTOBUF} or {JSON}; this is {kind or 'nothing'!r}.")
+        decode = otlp.decode_otlp_protobuf if kind == PROTOBUF else otlp.decode_otlp_json
+        trusts = known_configuration(holder.tenant_id).trusts_given_costs
+        job = _commit(holder, decode(body, trusts_given_costs=trusts), Route.OTLP)
+        message = "; ".join(
+            f"{error.event_id or index}: {error.detail}" for index, error in job.errors[:20]
+        )
+        return HotResponse(
+            200,
+            {"Content-Type": kind},
+            otlp.encode_otlp_response(kind, len(job.errors), message),
+        )
+
+    return _handle(request, take)
+
+
+# POST to these addresses never enters Django.
+HANDLERS: Final[dict[str, Callable[[HotRequest], HotResponse]]] = {
+    "/v1/events": handle_events,
+    "/v1/traces": handle_traces,
+    "/v1/integrations/litellm": handle_litellm,
+}
+
+
+def _handle(
+    request: HotRequest, take: Callable[[KeyHolder, bytes], HotResponse]
+) -> HotResponse:
+    try:
+        # What Django does between requests: a connection that broke is made anew.
+        close_old_connections()
+        # The body first, whatever the answer will be: a client that still sends cannot read it.
+        body, is_too_large = _read(request)
+        holder = find_key_holder(_bearer(request.headers))
+        if holder is None or Scope.INGEST.value not in holder.scopes:
+            return _refuse(holder)
+        if is_too_large:
+            raise BodyTooLarge(TOO_LARGE)
+        return take(holder, decompress(body, request.headers.get("content-encoding", "")))
+    except UnsupportedMediaType as error:
+        return problem_answer(problem(415, code=error.code, detail=error.detail))
+    except Exception as error:  # noqa: BLE001 - every error is answered as a problem
+        return problem_answer(problem_of(error))
+
+
+def _read(request: HotRequest) -> tuple[bytes, bool]:
+    """The body, and whether it is over the limit; what is over is read and dropped."""
+    body = request.read(BODY_BYTES_MAX + 1)
+    if len(body) <= BODY_BYTES_MAX:
+        return body, False
+    dropped = 0
+    while dropped < DRAIN_BYTES_MAX and (chunk := request.read(1 << 20)):
+        dropped += len(chunk)
+    return b"", True
+
+
+def _refuse(holder: KeyHolder | None) -> HotResponse:
+    if holder is None:
+        facts = problem(401, detail="Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")
+        return problem_answer(facts, {"WWW-Authenticate": 'Bearer realm="spendgate"'})
+    return problem_answer(problem(403, detail="This key lacks the scope 'ingest'."))
+
+
+def _bearer(headers: Mapping[str, str]) -> str:
+    kind, _, text = headers.get("authorization", "").partition(" ")
+    return text.strip() if kind.lower() == "bearer" else ""
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _commit(holder: KeyHolder, items: list[Decoded], route: Route) -> Job:
+    job = prepare_job(items, tenant_id=holder.tenant_id, route=route)
+    commit(job)
+    return job
+
+
+def _answer(job: Job) -> HotResponse:
+    answer = job.answer()
+    if job.event_count and answer["rejected"] == job.event_count:
+        detail = f"All {job.event_count:,} events were rejected: {_reasons(job.errors)}."
+        facts = problem(422, code="all_rejected", detail=detail, **answer)
+        return problem_answer(facts)
+    return HotResponse(200, {"Content-Type": JSON}, msgspec.json.encode(answer))
+
+
+def _reasons(errors: list[tuple[int, EventRejected]]) -> str:
+    return ", ".join(sorted({error.code for _, error in errors}))
+
+
+def problem_answer(
+    facts: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> HotResponse:
+    """A problem as a plain response."""
+    more = {"Retry-After": "1"} if facts["status"] == 503 else {}
+    return HotResponse(
+        facts["status"],
+        {"Content-Type": CONTENT_TYPE, **more, **(headers or {})},
+        msgspec.json.encode(facts),
+    )
+
+
+def request_of(headers: Mapping[str, str], body: bytes) -> HotRequest:
+    """A request whose body is at hand already (Django's, or a test's)."""
+    return HotRequest({name.lower(): value for name, value in headers.items()}, io.BytesIO(body).read)

@@ -1,0 +1,340 @@
+"""From one reported event to one row: tokens normalised, rated, matched to windows. No database."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+
+from metering.budget_rules import Amounts, Values, WindowKey
+from metering.configuration import Configuration
+from metering.decoders.native import EventBody
+from metering.errors import EventRejected
+from metering.models import CostSource, Operation, Route, Status
+from metering.money import nanos_from_usd
+from metering.usage_shapes import Tokens, UnknownUsage, check_tokens, normalise_usage
+
+AHEAD_MAX: Final = timedelta(minutes=5)
+TAGS_BYTES_MAX: Final = 16 * 1024
+OPERATIONS: Final = {one.label: one.value for one in Operation}
+STATUSES: Final = {one.label: one.value for one in Status}
+SOURCES: Final = {one.label: one for one in CostSource}
+NO_TOKENS: Final = Tokens()
+FLAT_FIELDS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+)
+
+_encode: Callable[[Any], bytes] = msgspec.json.Encoder(order="deterministic").encode
+# NUL, which PostgreSQL cannot store, and what its COPY text format spells with a backslash.
+_SPECIAL: Final = re.compile(r"[\x00\\\t\n\r\x08\x0b\x0c]")
+_ESCAPES: Final = str.maketrans(
+    {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\v": "\\v", "\f": "\\f"}
+)
+NULL: Final = "\\N"
+
+
+class PreparedEvent:
+    """An event that fits the contract, ready to be written if it turns out to be new."""
+
+    __slots__ = (
+        "amounts",
+        "at",
+        "body",
+        "cost_nanos",
+        "cost_source",
+        "fingerprint",
+        "index",
+        "key",
+        "operation",
+        "price_id",
+        "response_key",
+        "rest",
+        "tokens",
+        "values",
+        "windows",
+    )
+
+    def __init__(self, body: EventBody, *, index: int, at: datetime, tokens: Tokens) -> None:
+        self.body = body
+        self.index = index
+        self.at = at
+        self.tokens = tokens
+        self.operation = body.operation or _implied_operation(body)
+        self.values: Values = (
+            body.team or "",
+            body.customer or "",
+            body.agent or "",
+            body.user or "",
+            body.feature or "",
+            body.session or "",
+            body.task or "",
+            body.trace or "",
+            body.model or "",
+            body.provider or "",
+            body.tool or "",
+            self.operation,
+            body.status or "success",
+            body.source or "",
+        )
+        self.key = key_of_id(body.source or "", body.id)
+        self.fingerprint = fingerprint_of(body)
+        self.response_key: str | None = None
+        self.cost_nanos: int | None = None
+        self.price_id: int | None = None
+        self.cost_source = CostSource.UNPRICED
+        self.amounts = Amounts(0, 0, 0, 0)
+        self.windows: tuple[WindowKey, ...] = ()
+        self.rest = ""
+
+    def judge(self, configuration: Configuration) -> None:
+        """Rate the event and find its windows, by one version of the configuration."""
+        body = self.body
+        if body.cost_usd is not None:
+            self.cost_nanos = nanos_from_usd(body.cost_usd)
+            self.cost_source = CostSource.GIVEN
+        else:
+            self._rate(configuration)
+        if body.response_id is not None:
+            provider = configuration.prices.canonical_provider(body.provider, body.model)
+            self.response_key = key_of_response(provider, body.response_id)
+        is_tool = self.operation == "tool"
+        tokens = self.tokens
+        self.amounts = Amounts(
+            self.cost_nanos or 0,
+            tokens.input_tokens + tokens.output_tokens,
+            0 if is_tool else 1,
+            1 if is_tool else 0,
+        )
+        book = configuration.budgets
+        self.windows = book.windows_of(self.values, self.at)
+        if book.request_rules:
+            self.windows += tuple(
+                book.request_windows_of(self.values, self.key, self.at, self.amounts)
+            )
+
+    def _rate(self, configuration: Configuration) -> None:
+        body = self.body
+        rating = configuration.prices.rate(
+            provider=body.provider,
+            model=body.model,
+            at=self.at,
+            tokens=self.tokens,
+            service_tier=body.service_tier,
+            tool=body.tool,
+            operation=self.operation,
+        )
+        self.cost_source = SOURCES[rating.source]
+        is_priced = self.cost_source is not CostSource.UNPRICED
+        self.cost_nanos = rating.cost_nanos if is_priced else None
+        self.price_id = rating.price_id
+
+    def line(self, event_id: int) -> str:
+        """The event as a line of COPY text, in the order of COPY_COLUMNS."""
+        cost = NULL if self.cost_nanos is None else self.cost_nanos
+        price = NULL if self.price_id is None else self.price_id
+        return (
+            f"{self.response_key or NULL}\t{event_id}\t{cost}\t{price}\t{self.cost_source.value}\t"
+            f"{self.rest}"
+        )
+
+
+COPY_COLUMNS: Final = (
+    "response_key, id, cost_nanos, price_id, cost_source, key, fingerprint, tenant_id, time, route,"
+    " operation, status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,"
+    " reasoning_tokens, cache_write_1h_tokens, input_audio_tokens, output_audio_tokens, web_searches,"
+    " latency_ms, time_to_first_token_ms, max_output_tokens, saved_nanos, step, complexity,"
+    ' reservation_id, team, customer, agent, "user", feature, session, task, trace, model, provider,'
+    " tool, source, sent_id, span, parent_span, response_id, requested_model, service_tier, error_type,"
+    " tool_arguments_hash, task_type, output_hash, prefix_hash, extra_usage, tags"
+)
+
+
+def key_of_id(source: str, sent_id: str) -> str:
+    """What an event's own id is known by: 128 bits of hash, as hexadecimal."""
+    return blake2b(f"{source}\x00{sent_id}".encode(), digest_size=16, person=b"id").hexdigest()
+
+
+def key_of_response(provider: str, response_id: str) -> str:
+    """What a provider's response is known by, by whichever way it is reported."""
+    text = f"{provider}\x00{response_id}".encode()
+    return blake2b(text, digest_size=16, person=b"response").hexdigest()
+
+
+def fingerprint_of(body: EventBody) -> str:
+    """A hash of the event as sent, whatever the order of its fields."""
+    return blake2b(_encode(body), digest_size=16).hexdigest()
+
+
+def prepare_event(
+    body: EventBody,
+    *,
+    index: int,
+    now: datetime,
+    max_age: timedelta,
+    tenant_id: int,
+    route: Route,
+    configuration: Configuration,
+) -> PreparedEvent | EventRejected:
+    """Judge one event by the contract and the tenant's configuration."""
+    try:
+        at = _event_time(body, now=now, max_age=max_age)
+        event = PreparedEvent(body, index=index, at=at, tokens=_tokens(body))
+        _check_strings(body)
+        event.judge(configuration)
+        event.rest = _rest(event, tenant_id=tenant_id, route=route)
+    except EventRejected as error:
+        error.event_id = body.id
+        return error
+    return event
+
+
+def _implied_operation(body: EventBody) -> str:
+    """A report of a tool and nothing that a model used is a tool call; everything else is `llm`."""
+    is_tool = body.tool is not None and body.model is None and not _has_tokens(body)
+    return "tool" if is_tool else "llm"
+
+
+def _event_time(body: EventBody, *, now: datetime, max_age: timedelta) -> datetime:
+    if body.time is None:
+        return now
+    if now - max_age <= body.time <= now + AHEAD_MAX:
+        return body.time.astimezone(UTC)
+    raise EventRejected(
+        "time_out_of_range",
+        f"'time' must be within the last {max_age.days} days and at most 5 minutes ahead.",
+        pointer="/time",
+    )
+
+
+def _has_tokens(body: EventBody) -> bool:
+    return body.usage is not None or any(
+        getattr(body, name) is not None for name in FLAT_FIELDS
+    )
+
+
+def _tokens(body: EventBody) -> Tokens:
+    tokens = _tokens_as_sent(body)
+    problem = check_tokens(tokens)
+    if problem is not None:
+        raise EventRejected("inconsistent_tokens", problem)
+    return tokens
+
+
+def _tokens_as_sent(body: EventBody) -> Tokens:
+    if body.usage is None:
+        if not _has_tokens(body):
+            if body.cost_usd is None and body.tool is None and body.web_searches is None:
+                raise EventRejected(
+                    "missing_usage",
+                    "Send token counts, the provider's 'usage', 'cost_usd', or a 'tool'.",
+                )
+            return Tokens(web_searches=body.web_searches) if body.web_searches else NO_TOKENS
+        return Tokens(
+            input_tokens=body.input_tokens or 0,
+            output_tokens=body.output_tokens or 0,
+            cache_read_tokens=body.cache_read_tokens or 0,
+            cache_write_tokens=body.cache_write_tokens or 0,
+            cache_write_1h_tokens=body.cache_write_1h_tokens or 0,
+            reasoning_tokens=body.reasoning_tokens or 0,
+            input_audio_tokens=body.input_audio_tokens or 0,
+            output_audio_tokens=body.output_audio_tokens or 0,
+            web_searches=body.web_searches or 0,
+        )
+    try:
+        tokens = normalise_usage(body.usage, provider=body.provider)
+    except UnknownUsage as error:
+        raise EventRejected("unknown_usage", f"{error}", pointer="/usage") from error
+    for name in (*FLAT_FIELDS, "web_searches"):
+        flat = getattr(body, name)
+        if flat is not None and flat != getattr(tokens, name):
+            raise EventRejected(
+                "usage_mismatch",
+                f"{name!r} is {flat}, but 'usage' says {getattr(tokens, name)}; send one of them.",
+                pointer=f"/{name}",
+            )
+    return tokens
+
+
+def _check_strings(body: EventBody) -> None:
+    if body.tags and len(_encode(body.tags)) > TAGS_BYTES_MAX:
+        raise EventRejected("invalid_value", "'tags' holds more than 16 KiB.", pointer="/tags")
+    for name in ("cost_usd", "saved_usd"):
+        value = getattr(body, name)
+        if value is not None:
+            try:
+                nanos_from_usd(value)
+            except ValueError as error:
+                raise EventRejected(
+                    "invalid_value", f"{name!r} {error}.", pointer=f"/{name}"
+                ) from error
+
+
+def _rest(event: PreparedEvent, *, tenant_id: int, route: Route) -> str:
+    """The part of the COPY line that neither a new rating nor a new id changes."""
+    body, tokens = event.body, event.tokens
+    texts = (
+        *event.values[:11],
+        event.values[13],
+        body.id,
+        body.span,
+        body.parent_span,
+        body.response_id,
+        body.requested_model,
+        body.service_tier,
+        body.error_type,
+        body.tool_arguments_hash,
+        body.task_type,
+        body.output_hash,
+        body.prefix_hash,
+        _encode(tokens.extra).decode() if tokens.extra else None,
+        _encode(body.tags).decode() if body.tags else None,
+    )
+    special = _SPECIAL.search("".join([text for text in texts if text is not None]))
+    if special is None:
+        written = "\t".join([NULL if text is None else text for text in texts])
+    elif special[0] == "\x00":
+        raise EventRejected("invalid_value", "A string holds the character NUL.")
+    else:
+        written = "\t".join([NULL if text is None else text.translate(_ESCAPES) for text in texts])
+    numbers = (
+        tokens.cache_write_1h_tokens or None,
+        tokens.input_audio_tokens or None,
+        tokens.output_audio_tokens or None,
+        tokens.web_searches or None,
+        body.latency_ms,
+        body.time_to_first_token_ms,
+        body.max_output_tokens,
+        None if body.saved_usd is None else nanos_from_usd(body.saved_usd),
+        body.step,
+        body.complexity,
+        _reservation(body),
+    )
+    optional = "\t".join([NULL if number is None else str(number) for number in numbers])
+    return (
+        f"{event.key}\t{event.fingerprint}\t{tenant_id}\t{event.at.isoformat()}\t{route.value}\t"
+        f"{OPERATIONS[event.operation]}\t{STATUSES[event.values[12]]}\t{tokens.input_tokens}\t"
+        f"{tokens.output_tokens}\t{tokens.cache_read_tokens}\t{tokens.cache_write_tokens}\t"
+        f"{tokens.reasoning_tokens}\t{optional}\t{written}\n"
+    )
+
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+
+
+def _reservation(body: EventBody) -> str | None:
+    if body.reservation is None:
+        return None
+    if not _UUID.fullmatch(body.reservation):
+        raise EventRejected(
+            "invalid_value", "'reservation' is not the id of a reservation.", pointer="/reservation"
+        )
+    return body.reservation

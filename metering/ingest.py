@@ -1,0 +1,415 @@
+"""The transaction that takes usage in: dedupe, events, ledger. Acknowledged means committed.
+
+One transaction serves one tenant and as many bodies as were waiting. In order: the configuration lock
+(shared), the batch's number, the events by COPY into a temporary table (COPY straight into a table with
+row security is refused by PostgreSQL), their keys, the events that turned out new, the batch's row, and
+last the balances of the windows they count in.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+from django.conf import settings
+from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection
+from django.utils import timezone
+
+from metering.budget_rules import Amounts, BudgetBook
+from metering.configuration import Configuration, known_configuration, read_configuration
+from metering.decoders.native import Decoded
+from metering.errors import EventRejected
+from metering.events import COPY_COLUMNS, PreparedEvent, prepare_event
+from metering.ledger import Posting, add_amounts, open_windows, post
+from metering.models import BATCH_ID_STRIDE, CostSource, EntryKind, Route
+from metering.partitions import make_due_partitions
+from tenants.scope import lock_configuration_shared, tenant_scope
+
+ATTEMPTS_MAX: Final = 5
+# The most events one transaction takes; below the number of ids a batch has.
+TRANSACTION_EVENTS_MAX: Final = 10_000
+assert TRANSACTION_EVENTS_MAX < BATCH_ID_STRIDE
+
+
+class ConfigurationChanged(Exception):
+    """The tenant's configuration is not the one that the events were judged by."""
+
+
+@dataclass
+class Job:
+    """One body on its way: events that fit the contract, and what became of each."""
+
+    tenant_id: int
+    route: Route
+    event_count: int
+    events: list[PreparedEvent]
+    errors: list[tuple[int, EventRejected]] = field(default_factory=list)
+    accepted: int = 0
+    duplicates: int = 0
+    unpriced: int = 0
+
+    def forget_outcome(self) -> None:
+        """Before another attempt: what a transaction that was rolled back had found out."""
+        self.accepted = self.duplicates = self.unpriced = 0
+        self.errors = [one for one in self.errors if one[1].code != "id_conflict"]
+
+    def answer(self) -> dict[str, Any]:
+        """The counts and errors, as the contract has them."""
+        self.errors.sort(key=lambda one: one[0])
+        return {
+            "accepted": self.accepted,
+            "duplicates": self.duplicates,
+            "rejected": len(self.errors),
+            "unpriced": self.unpriced,
+            "errors": [error.as_error(index) for index, error in self.errors],
+        }
+
+
+def prepare_job(
+    items: Sequence[Decoded], *, tenant_id: int, route: Route, now: datetime | None = None
+) -> Job:
+    """Judge every decoded item by itself; none can make another fail."""
+    configuration = known_configuration(tenant_id)
+    moment = now or timezone.now()
+    job = Job(tenant_id=tenant_id, route=route, event_count=len(items), events=[])
+    max_age: timedelta = settings.EVENT_MAX_AGE
+    for index, item in enumerate(items):
+        event: PreparedEvent | EventRejected
+        if isinstance(item, EventRejected):
+            event = item
+        else:
+            event = prepare_event(
+                item,
+                index=index,
+                now=moment,
+                max_age=max_age,
+                tenant_id=tenant_id,
+                route=route,
+                configuration=configuration,
+            )
+        if isinstance(event, EventRejected):
+            job.errors.append((index, event))
+        else:
+            job.events.append(event)
+    return job
+
+
+def ingest(items: Sequence[Decoded], *, tenant_id: int, route: Route) -> Job:
+    """Take decoded items in, in this thread. The web process combines callers instead (`committer`)."""
+    job = prepare_job(items, tenant_id=tenant_id, route=route)
+    commit_jobs(tenant_id, [job])
+    return job
+
+
+def commit_jobs(tenant_id: int, jobs: Sequence[Job]) -> None:
+    """Commit jobs of one tenant together; where that fails, apart, so that none spoils another's.
+
+    Raises OperationalError when the database cannot be reached: nothing was acknowledged, and since
+    every event carries its id, sending it again is safe.
+    """
+    try:
+        _commit_with_retries(tenant_id, jobs)
+    except DataError as error:
+        if len(jobs) > 1:
+            for job in jobs:
+                commit_jobs(tenant_id, [job])
+        else:
+            _commit_in_halves(jobs[0], error)
+
+
+def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        for job in jobs:
+            job.forget_outcome()
+        try:
+            _commit(tenant_id, jobs)
+        except ConfigurationChanged:
+            configuration = read_configuration(tenant_id)
+            for event in _events(jobs):
+                event.judge(configuration)
+        except IntegrityError as error:
+            if attempt == ATTEMPTS_MAX or not _lacks_partition(error):
+                raise
+            with tenant_scope(tenant_id):
+                make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
+        except OperationalError as error:
+            # A connection that the server had closed is made anew, once; events that a broken commit
+            # did store will be found as duplicates.
+            is_broken = attempt == 1 and connection.connection is not None and (
+                connection.connection.closed
+            )
+            if is_broken:
+                connection.close()
+            elif attempt == ATTEMPTS_MAX or not is_conflict(error):
+                raise
+        else:
+            return
+    raise DatabaseError("The tenant's configuration changes faster than events can be judged by it.")
+
+
+def is_conflict(error: DatabaseError) -> bool:
+    """Whether PostgreSQL gave up on a transaction because of another one: to be tried again."""
+    return isinstance(
+        error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
+    )
+
+
+def _lacks_partition(error: IntegrityError) -> bool:
+    return isinstance(error.__cause__, psycopg.errors.CheckViolation) and "partition" in str(error)
+
+
+def _commit_in_halves(job: Job, error: DatabaseError) -> None:
+    """Find the event that the database refuses, although the contract let it through, and refuse it alone."""
+    if len(job.events) == 1:
+        rejected = EventRejected(
+            "invalid_value",
+            f"The event cannot be stored: {str(error).splitlines()[0]}",
+            event_id=job.events[0].body.id,
+        )
+        job.forget_outcome()
+        job.errors.append((job.events[0].index, rejected))
+        return
+    middle = len(job.events) // 2
+    halves = [
+        Job(job.tenant_id, job.route, 0, job.events[:middle]),
+        Job(job.tenant_id, job.route, 0, job.events[middle:]),
+    ]
+    job.forget_outcome()
+    for half in halves:
+        commit_jobs(job.tenant_id, [half])
+        job.accepted += half.accepted
+        job.duplicates += half.duplicates
+        job.unpriced += half.unpriced
+        job.errors += half.errors
+
+
+def _events(jobs: Iterable[Job]) -> list[PreparedEvent]:
+    return [event for job in jobs for event in job.events]
+
+
+def _commit(tenant_id: int, jobs: Sequence[Job]) -> None:
+    events = _events(jobs)
+    if not events:
+        return
+    configuration = known_configuration(tenant_id)
+    book = configuration.budgets
+    missing = {
+        key for event in events for key in event.windows if key not in book.window_ids
+    }
+    if missing:
+        if not all(key.budget_id in book.rules for key in missing):
+            raise ConfigurationChanged
+        with tenant_scope(tenant_id):
+            open_windows(book=book, keys=missing)
+    with tenant_scope(tenant_id):
+        if lock_configuration_shared(tenant_id) != configuration.version:
+            raise ConfigurationChanged
+        _write(configuration, jobs)
+
+
+def _write(configuration: Configuration, jobs: Sequence[Job]) -> None:
+    outcome = _Outcome(jobs)
+    with connection.cursor() as cursor:
+        batch_id = next_batch_id(cursor)
+        first_id = batch_id * BATCH_ID_STRIDE
+        unique = outcome.unique
+        copy_incoming(cursor, unique, first_id)
+        fresh = _claim_keys(cursor, configuration.tenant_id, unique, first_id, outcome)
+        if fresh:
+            _insert_events(cursor)
+            write_batch_row(cursor, configuration.tenant_id, batch_id, fresh)
+    outcome.settle(fresh)
+    if fresh:
+        post(
+            book=configuration.budgets,
+            sums=sums_by_posting(configuration.budgets, fresh),
+            kind=EntryKind.USAGE,
+            batch_id=batch_id,
+        )
+
+
+class _Outcome:
+    """What becomes of the events of a transaction."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.job_of = {id(event): job for job in jobs for event in job.events}
+        self.unique: list[PreparedEvent] = []
+        first: dict[str, PreparedEvent] = {}
+        # The same id twice in one transaction: the first counts, as if they had come one by one.
+        self.repeats: list[tuple[PreparedEvent, PreparedEvent]] = []
+        for job in jobs:
+            for event in job.events:
+                earlier = first.setdefault(event.key, event)
+                if earlier is event:
+                    self.unique.append(event)
+                else:
+                    self.repeats.append((event, earlier))
+
+    def duplicate(self, event: PreparedEvent) -> None:
+        """The event was reported before."""
+        self.job_of[id(event)].duplicates += 1
+
+    def conflict(self, event: PreparedEvent) -> None:
+        """The event's id belongs to another event."""
+        self.job_of[id(event)].errors.append(
+            (
+                event.index,
+                EventRejected(
+                    "id_conflict",
+                    f"The id {event.body.id!r} of this source was used for an event with other"
+                    " content; what is stored stays. To change it, post a correction.",
+                    event_id=event.body.id,
+                ),
+            )
+        )
+
+    def settle(self, fresh: Iterable[PreparedEvent]) -> None:
+        """Count what was taken, and judge repeats against the first of their kind."""
+        for event in fresh:
+            job = self.job_of[id(event)]
+            job.accepted += 1
+            if event.cost_source is CostSource.UNPRICED:
+                job.unpriced += 1
+        for event, earlier in self.repeats:
+            if event.fingerprint == earlier.fingerprint:
+                self.duplicate(event)
+            else:
+                self.conflict(event)
+
+
+# One statement, so that every transaction may ask for the table; it lives as long as the connection.
+CREATE_INCOMING: Final = """
+    CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
+        LIKE usage_event INCLUDING DEFAULTS, key uuid, fingerprint uuid, response_key uuid
+    ) ON COMMIT DELETE ROWS
+"""
+EVENT_COLUMNS: Final = COPY_COLUMNS.replace("response_key, ", "").replace("key, fingerprint, ", "")
+
+
+def next_batch_id(cursor: Any) -> int:
+    """A number for the batch. Rises with every transaction that begins to write."""
+    cursor.execute("SELECT nextval('ingest_batch_id')")
+    return int(cursor.fetchone()[0])
+
+
+def copy_incoming(cursor: Any, events: Sequence[PreparedEvent], first_id: int) -> None:
+    """Put events into the connection's temporary table, under the ids they would get."""
+    cursor.execute(CREATE_INCOMING)
+    if connection.savepoint_ids:
+        # Within a larger transaction the table may hold what an earlier call left.
+        cursor.execute("DELETE FROM incoming")
+    lines = "".join([event.line(first_id + place) for place, event in enumerate(events)])
+    with cursor.cursor.copy(f"COPY incoming ({COPY_COLUMNS}) FROM STDIN") as copy:
+        copy.write(lines)
+
+
+def _claim_keys(
+    cursor: Any,
+    tenant_id: int,
+    events: Sequence[PreparedEvent],
+    first_id: int,
+    outcome: _Outcome,
+) -> list[PreparedEvent]:
+    """Write the events' keys; answer the events whose keys were new, by id and by provider's response.
+
+    Keys are inserted in their own order, ids before responses, so that transactions with events in
+    common wait for each other in one direction only.
+    """
+    cursor.execute(
+        "INSERT INTO event_key (tenant_id, key, fingerprint, event_id, event_at)"
+        " SELECT %s, key, fingerprint, id, time FROM incoming ORDER BY key"
+        " ON CONFLICT DO NOTHING",
+        [tenant_id],
+    )
+    known: set[int] = set()
+    if cursor.rowcount < len(events):
+        # A statement of its own: its snapshot sees what the first one waited for.
+        cursor.execute(
+            "SELECT i.id, i.fingerprint = k.fingerprint FROM incoming i JOIN event_key k"
+            " ON k.tenant_id = %s AND k.key = i.key AND k.event_id <> i.id",
+            [tenant_id],
+        )
+        for event_id, is_same in cursor.fetchall():
+            known.add(event_id)
+            event = events[event_id - first_id]
+            (outcome.duplicate if is_same else outcome.conflict)(event)
+        cursor.execute("DELETE FROM incoming WHERE id = ANY(%s)", [list(known)])
+    by_response = _claim_responses(cursor, tenant_id, events, first_id, known, outcome)
+    gone = known | by_response
+    if not gone:
+        return list(events)
+    return [event for place, event in enumerate(events) if first_id + place not in gone]
+
+
+def _claim_responses(
+    cursor: Any,
+    tenant_id: int,
+    events: Sequence[PreparedEvent],
+    first_id: int,
+    known: set[int],
+    outcome: _Outcome,
+) -> set[int]:
+    """Write the keys of providers' responses; answer the ids of events that report a known one."""
+    expected = sum(
+        1
+        for place, event in enumerate(events)
+        if event.response_key is not None and first_id + place not in known
+    )
+    if not expected:
+        return set()
+    cursor.execute(
+        "INSERT INTO event_key (tenant_id, key, event_id, event_at)"
+        " SELECT %s, response_key, id, time FROM incoming WHERE response_key IS NOT NULL"
+        " ORDER BY response_key, id ON CONFLICT DO NOTHING",
+        [tenant_id],
+    )
+    if cursor.rowcount == expected:
+        return set()
+    # The id of the second report leads to the event that the first one stored.
+    cursor.execute(
+        "WITH again AS (SELECT i.id, i.key, k.event_id, k.event_at FROM incoming i"
+        "   JOIN event_key k ON k.tenant_id = %s AND k.key = i.response_key AND k.event_id <> i.id),"
+        " led AS (UPDATE event_key k SET event_id = again.event_id, event_at = again.event_at"
+        "   FROM again WHERE k.tenant_id = %s AND k.key = again.key)"
+        " SELECT id FROM again",
+        [tenant_id, tenant_id],
+    )
+    again = {row[0] for row in cursor.fetchall()}
+    for event_id in again:
+        outcome.duplicate(events[event_id - first_id])
+    cursor.execute("DELETE FROM incoming WHERE id = ANY(%s)", [list(again)])
+    return again
+
+
+def _insert_events(cursor: Any) -> None:
+    cursor.execute(
+        f"INSERT INTO usage_event ({EVENT_COLUMNS}) SELECT {EVENT_COLUMNS} FROM incoming"  # noqa: S608
+    )
+
+
+def write_batch_row(
+    cursor: Any, tenant_id: int, batch_id: int, fresh: Sequence[PreparedEvent]
+) -> None:
+    """The row that roll-ups and everything else derived from these events will claim."""
+    times = [event.at for event in fresh]
+    cursor.execute(
+        "INSERT INTO ingest_batch (tenant_id, id, received_at, event_count, first_at, last_at)"
+        " VALUES (%s, %s, now(), %s, %s, %s)",
+        [tenant_id, batch_id, len(fresh), min(times), max(times)],
+    )
+
+
+def sums_by_posting(book: BudgetBook, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
+    """What these events add to each window (and grain of a rolling one)."""
+    sums: dict[Posting, Amounts] = {}
+    rules, window_ids = book.rules, book.window_ids
+    for event in events:
+        amounts = event.amounts
+        for key in event.windows:
+            rule = rules[key.budget_id]
+            grain_at = rule.grain_at(event.at) if rule.is_rolling else None
+            posting = Posting(window_ids[key], grain_at)
+            before = sums.get(posting)
+            sums[posting] = amounts if before is None else add_amounts(before, amounts)
+    return sums
