@@ -50,7 +50,51 @@ _WRAPPERS: Final = (
 )
 _WRAPPED_DEEPEST: Final = 3
 
+
+def normalise_usage(usage: Mapping[str, object], *, provider: str | None) -> Tokens:
+    """The counts that a provider's usage object means, whole or wrapped as the provider returns it.
+
+    Raises UnknownUsage for a shape nobody knows and for a known one with a count that is negative,
+    no whole number or beyond 2**53. No token is lost and none is counted twice.
+    """
+    if "prompt_tokens" in usage:
+        return chat.from_chat(usage, provider)
+    if "input_tokens" in usage or "output_tokens" in usage:
+        return _from_input_and_output(usage, provider)
+    if "promptTokenCount" in usage:
+        return gemini.from_gemini(usage, provider)
+    if "inputTokens" in usage or "outputTokens" in usage:
+        return camel.from_camel(usage, provider)
+    return _rarer(usage, provider)
+
+
+def _from_input_and_output(usage: Usage, provider: str | None) -> Tokens:
+    if messages.MARKS.isdisjoint(usage):
+        return responses.from_responses(usage, provider)
+    return messages.from_messages(usage, provider)
+
+
+def _rarer(usage: Usage, provider: str | None) -> Tokens:
+    """Any shape, perhaps inside what its provider wraps around it."""
+    for _ in range(_WRAPPED_DEEPEST + 1):
+        for key, shape in _BY_KEY:
+            if usage.get(key) is not None:
+                return shape(usage, provider)
+        inner = (usage.get(key) for key in _WRAPPERS)
+        found = next((each for each in inner if isinstance(each, Mapping)), None)
+        if found is None:
+            break
+        usage = found
+    raise UnknownUsage("the usage object has no shape that is known")
+
+
 _BY_KEY: Final[tuple[tuple[str, Shape], ...]] = (
+    ("prompt_tokens", chat.from_chat),
+    ("input_tokens", _from_input_and_output),
+    ("output_tokens", _from_input_and_output),
+    ("promptTokenCount", gemini.from_gemini),
+    ("inputTokens", camel.from_camel),
+    ("outputTokens", camel.from_camel),
     ("prompt_token_count", gemini.from_snake_gemini),
     ("candidates_token_count", gemini.from_snake_gemini),
     ("total_token_count", gemini.from_snake_gemini),
@@ -72,61 +116,11 @@ _BY_KEY: Final[tuple[tuple[str, Shape], ...]] = (
     ("input_token_count", smaller.from_input_count),
     ("output_token_count", smaller.from_input_count),
     ("generated_token_count", smaller.from_input_count),
+    *((mark, messages.from_messages) for mark in sorted(messages.MARKS)),
     ("total_tokens", smaller.from_total),
     ("totalTokens", smaller.from_total),
     ("pages_processed", smaller.from_pages),
     ("seconds", smaller.from_duration),
-)
-
-
-def normalise_usage(usage: Mapping[str, object], *, provider: str | None) -> Tokens:
-    """The counts that a provider's usage object means, whole or wrapped as the provider returns it.
-
-    Raises UnknownUsage for a shape nobody knows and for a known one with a count that is negative,
-    no whole number or beyond 2**53. No token is lost and none is counted twice.
-    """
-    if "prompt_tokens" in usage:
-        return chat.from_chat(usage, provider)
-    if "input_tokens" in usage or "output_tokens" in usage:
-        if messages.MARKS.isdisjoint(usage):
-            return responses.from_responses(usage, provider)
-        return messages.from_messages(usage, provider)
-    if "promptTokenCount" in usage:
-        return gemini.from_gemini(usage, provider)
-    if "inputTokens" in usage or "outputTokens" in usage:
-        return camel.from_camel(usage, provider)
-    return _rarer(usage, provider, 0)
-
-
-def _rarer(usage: Usage, provider: str | None, depth: int) -> Tokens:
-    for key, shape in _BY_KEY:
-        if key in usage and not (key == "tokens" and not isinstance(usage[key], Mapping)):
-            return shape(usage, provider)
-    if not messages.MARKS.isdisjoint(usage):
-        return messages.from_messages(usage, provider)
-    if depth < _WRAPPED_DEEPEST:
-        for key in _WRAPPERS:
-            inner = usage.get(key)
-            if isinstance(inner, Mapping):
-                return _unwrapped(inner, provider, depth)
-    raise UnknownUsage("the usage object has no shape that is known")
-
-
-def _unwrapped(inner: Usage, provider: str | None, depth: int) -> Tokens:
-    if depth + 1 >= _WRAPPED_DEEPEST or not inner.keys().isdisjoint(_FIRST_KEYS):
-        return normalise_usage(inner, provider=provider)
-    return _rarer(inner, provider, depth + 1)
-
-
-_FIRST_KEYS: Final = frozenset(
-    {
-        "prompt_tokens",
-        "input_tokens",
-        "output_tokens",
-        "promptTokenCount",
-        "inputTokens",
-        "outputTokens",
-    }
 )
 
 

@@ -46,7 +46,11 @@ def count(holder: Usage, key: str) -> int:
 
 def largest(holder: Usage, keys: Iterable[str]) -> int:
     """The count that is told under several names at once."""
-    return max(count(holder, key) for key in keys)
+    most = 0
+    for key in keys:
+        if key in holder and (used := count(holder, key)) > most:
+            most = used
+    return most
 
 
 def seconds(holder: Usage, key: str) -> int | float:

@@ -8,6 +8,7 @@ from typing import Final
 
 from metering.usage_shapes.arithmetic import Reported, settle
 from metering.usage_shapes.counts import (
+    INFORMATION,
     Usage,
     count,
     first_part,
@@ -26,7 +27,7 @@ _OUTPUT_DETAILS: Final = (
     "output_token_details",
     "completion_tokens_details",
 )
-_PLAIN: Final = frozenset(
+_PLAIN: Final = INFORMATION | frozenset(
     {
         "input_tokens",
         "output_tokens",
