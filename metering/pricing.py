@@ -5,7 +5,7 @@ holds one replaces it when the tenant's configuration changes.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
@@ -223,9 +223,7 @@ class PriceBook:
             rating = Rating(tool.call_nanos, tool.price_id, OVERRIDE)
             call = _ToolCall(tool.effective_from, tool.effective_to, rating)
             self._tools.setdefault(tool.tool, []).append(call)
-        self._entry: Callable[[str | None, str, str | None], _Entry] = lru_cache(
-            maxsize=NAMES_REMEMBERED
-        )(self._find_entry)
+        self._entry = lru_cache(maxsize=NAMES_REMEMBERED)(self._find_entry)
 
     def rate(  # noqa: PLR0913 - a rating depends on all of these
         self,
@@ -264,6 +262,9 @@ class PriceBook:
             if _is_at(override, at):
                 return override.price
         return schedule.at(at) if schedule is not None else None
+
+    def names_remembered(self) -> int:
+        return self._entry.cache_info().currsize
 
     def canonical_provider(self, provider: str | None, model: str | None) -> str:
         """One spelling of the provider, for telling whether two reports are of one call."""

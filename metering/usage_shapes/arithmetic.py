@@ -48,7 +48,8 @@ def settle(
             # A total that leaves no room for it shows a rounding of the provider's own.
             reasoning, output = (output, output) if total else (reasoning, output + reasoning)
         if read + write > given:
-            extra = {**(extra or {}), OVERLAP: read + write - given}
+            # One call read and wrote the same tokens: the fewer are all among the more.
+            extra = {**(extra or {}), OVERLAP: min(read, write)}
     return Tokens(
         given,
         output,

@@ -49,7 +49,7 @@ def _chat(usage: Usage) -> Usage:
     write = into.get("cache_write_tokens", 0)
     extra = {"input_video_tokens": into.get("video_tokens", 0)}
     if read + write > prompt:
-        extra["cache_overlap_tokens"] = read + write - prompt
+        extra["cache_overlap_tokens"] = min(read, write)
     searched = usage.get("server_tool_use_details") or {}
     return {
         "input_tokens": prompt,
