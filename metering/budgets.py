@@ -203,10 +203,12 @@ def _count_what_was_spent(budget: Budget) -> None:
 def stored_amounts(
     rule: BudgetRule, *, tenant_id: int
 ) -> Iterator[tuple[datetime, tuple[str, ...], Amounts]]:
-    """What stored events add to a budget, by a minute of time and group: (minute, group, amounts).
+    """What stored events add to a budget, by a portion of time and group: (its begin, group, amounts).
 
-    A minute, because period ends and grains fall on full minutes and on nothing finer.
+    A portion is a quarter of an hour, within which no period ends; a minute where an anchor or a rolling
+    window is as fine as that.
     """
+    minutes = 15 if rule.clock.is_aligned and not rule.is_rolling else 1
     columns = [_dimension_sql(name) for name in rule.per if name != REQUEST]
     conditions = [sql.SQL("tenant_id = {}").format(sql.Literal(tenant_id)), sql.SQL("NOT is_void")]
     if rule.counts_from > EPOCH:
@@ -214,7 +216,10 @@ def stored_amounts(
     for name, (_, wanted) in zip(rule.match, rule.wanted, strict=True):
         values = sql.Literal(sorted(wanted))
         conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(name), values))
-    grouped = sql.SQL(", ").join([sql.SQL("date_trunc('minute', time)"), *columns])
+    portion = sql.SQL("date_bin({}::interval, time, {})").format(
+        sql.Literal(f"{minutes} minutes"), sql.Literal(EPOCH)
+    )
+    grouped = sql.SQL(", ").join([portion, *columns])
     query = sql.SQL(
         "SELECT coalesce(sum(cost_nanos), 0)::bigint, sum(input_tokens + output_tokens)::bigint,"
         " count(*) FILTER (WHERE operation <> {tool}), count(*) FILTER (WHERE operation = {tool}),"
@@ -225,7 +230,6 @@ def stored_amounts(
         conditions=sql.SQL(" AND ").join(conditions),
     )
     with connection.cursor() as cursor:
-        # A moment's zone does not matter to the minute, since zones differ by whole minutes.
         cursor.execute(query.as_string(cursor.cursor))
         for cost, tokens, requests, tool_calls, at, *group in cursor:
             yield at, tuple(group), Amounts(cost, tokens, requests, tool_calls)

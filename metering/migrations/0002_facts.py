@@ -116,6 +116,7 @@ class Migration(migrations.Migration):
             "budget_window",
             "ledger_entry",
             "crossing",
+            "window_seal",
             "usage_rollup",
             "usage_histogram",
             "tenant_price",

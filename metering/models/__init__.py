@@ -10,6 +10,7 @@ from metering.models.budgets import (
     LedgerEntry,
     Mode,
     Period,
+    WindowSeal,
 )
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.rollups import MEASURES, UsageHistogram, UsageRollup
@@ -52,4 +53,5 @@ __all__ = [
     "UsageEvent",
     "UsageHistogram",
     "UsageRollup",
+    "WindowSeal",
 ]

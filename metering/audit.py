@@ -1,0 +1,172 @@
+"""The proof of the ledger: every balance recomputed from its entries, and from the events behind them."""
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from django.db import connection
+
+from metering.budget_rules import Amounts, BudgetBook, BudgetRule, group_key
+from metering.budgets import read_book, stored_amounts
+from metering.ledger import NOTHING, add_amounts
+from tenants.scope import tenant_scope
+
+PARTS: Final = ("nanos", "tokens", "requests", "tool_calls")
+
+
+class Drift(NamedTuple):
+    """A balance that is not what it must be. `subject` says which, `expected` and `found` in its unit."""
+
+    subject: str
+    part: str
+    expected: int
+    found: int
+
+    def __str__(self) -> str:
+        difference = self.found - self.expected
+        return (
+            f"{self.subject}: {self.part} is {self.found:,}, must be {self.expected:,}"
+            f" ({difference:+,})"
+        )
+
+
+def audit_tenant(tenant_id: int) -> list[Drift]:
+    """Every drift of a tenant's balances, as of one moment; the service may go on meanwhile."""
+    with tenant_scope(tenant_id, is_snapshot=True):
+        book = read_book(tenant_id)
+        drifts = [*_entries_drift(tenant_id), *_repeated_events(tenant_id)]
+        for rule in book.rules.values():
+            check = _requests_drift if rule.is_per_request else _events_drift
+            drifts += check(book, rule)
+        return drifts
+
+
+def _entries_drift(tenant_id: int) -> Iterator[Drift]:
+    """Windows whose balance is not the sum of their entries."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT w.id, w.spent_nanos, w.spent_tokens, w.spent_requests, w.spent_tool_calls,
+                coalesce(e.nanos, 0), coalesce(e.tokens, 0), coalesce(e.requests, 0),
+                coalesce(e.tool_calls, 0)
+            FROM budget_window w LEFT JOIN (
+                SELECT window_id, sum(cost_nanos)::bigint AS nanos, sum(tokens)::bigint AS tokens,
+                    sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls
+                FROM ledger_entry WHERE tenant_id = %s GROUP BY window_id
+            ) e ON e.window_id = w.id
+            WHERE w.tenant_id = %s AND (w.spent_nanos, w.spent_tokens, w.spent_requests,
+                w.spent_tool_calls) IS DISTINCT FROM (coalesce(e.nanos, 0), coalesce(e.tokens, 0),
+                coalesce(e.requests, 0), coalesce(e.tool_calls, 0))
+            """,
+            [tenant_id, tenant_id],
+        )
+        for window_id, *amounts in cursor.fetchall():
+            yield from _compare(
+                f"window {window_id} against its entries", Amounts(*amounts[4:]), Amounts(*amounts[:4])
+            )
+        cursor.execute(
+            "SELECT count(*) FROM ledger_entry e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"
+            " budget_window w WHERE w.tenant_id = e.tenant_id AND w.id = e.window_id)",
+            [tenant_id],
+        )
+        (orphans,) = cursor.fetchone()
+        if orphans:
+            yield Drift("entries without a window", "entries", 0, orphans)
+
+
+def _repeated_events(tenant_id: int) -> Iterator[Drift]:
+    """Events that are stored, and so counted, more than once."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) - count(DISTINCT (source, sent_id)) FROM usage_event"
+            " WHERE tenant_id = %s AND NOT is_void",
+            [tenant_id],
+        )
+        (repeats,) = cursor.fetchone()
+    if repeats:
+        yield Drift("events stored more than once", "events", 0, repeats)
+
+
+def _events_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
+    """Windows of a budget in force whose balance is not the sum of the events that count in them."""
+    counted_from = _counted_from(book.tenant_id, rule) if rule.is_rolling else {}
+    expected: dict[tuple[str, Any], Amounts] = {}
+    for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id):
+        span = rule.span(at)
+        key = group_key(group)
+        if span is None or (key in counted_from and rule.grain_at(at) < counted_from[key]):
+            continue
+        place = (key, span.starts_at)
+        expected[place] = add_amounts(expected.get(place, NOTHING), amounts)
+    found = _balances(book.tenant_id, rule)
+    for place in sorted(expected.keys() | found.keys()):
+        yield from _compare(
+            f"budget {rule.name!r}, group {place[0]}, window from {place[1]:%Y-%m-%d %H:%M} UTC,"
+            " against its events",
+            expected.get(place, NOTHING),
+            found.get(place, NOTHING),
+        )
+
+
+def _counted_from(tenant_id: int, rule: BudgetRule) -> dict[str, Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT group_key, counted_from FROM budget_window WHERE tenant_id = %s AND budget_id = %s"
+            " AND revision = %s AND counted_from IS NOT NULL",
+            [tenant_id, rule.id, rule.revision],
+        )
+        return dict(cursor.fetchall())
+
+
+def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts]:
+    """What the windows of a rule hold, without what was sealed when its events were dropped."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT w.group_key, w.starts_at, w.spent_nanos - coalesce(s.nanos, 0),
+                w.spent_tokens - coalesce(s.tokens, 0), w.spent_requests - coalesce(s.requests, 0),
+                w.spent_tool_calls - coalesce(s.tool_calls, 0)
+            FROM budget_window w LEFT JOIN (
+                SELECT window_id, sum(cost_nanos)::bigint AS nanos, sum(tokens)::bigint AS tokens,
+                    sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls
+                FROM window_seal WHERE tenant_id = %s GROUP BY window_id
+            ) s ON s.window_id = w.id
+            WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s
+            """,
+            [tenant_id, tenant_id, rule.id, rule.revision],
+        )
+        return {(row[0], row[1]): Amounts(*row[2:]) for row in cursor.fetchall()}
+
+
+def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
+    """Windows of a budget on single calls whose balance is not that of their one event."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT w.id, w.spent_nanos, w.spent_tokens, w.spent_requests, w.spent_tool_calls,
+                coalesce(e.cost_nanos, 0), coalesce(e.input_tokens + e.output_tokens, 0),
+                CASE WHEN e.id IS NULL OR e.operation = 3 THEN 0 ELSE 1 END,
+                CASE WHEN e.operation = 3 THEN 1 ELSE 0 END
+            FROM budget_window w
+            LEFT JOIN event_key k ON k.tenant_id = w.tenant_id
+                AND k.key = (w.group_key::jsonb ->> -1)::uuid
+            LEFT JOIN usage_event e ON e.tenant_id = w.tenant_id AND e.id = k.event_id
+                AND e.time = k.event_at AND NOT e.is_void
+            WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s
+                AND NOT EXISTS (SELECT FROM window_seal s WHERE s.tenant_id = w.tenant_id
+                    AND s.window_id = w.id)
+            """,
+            [book.tenant_id, rule.id, rule.revision],
+        )
+        for window_id, *amounts in cursor.fetchall():
+            yield from _compare(
+                f"budget {rule.name!r}, window {window_id}, against its call",
+                Amounts(*amounts[4:]),
+                Amounts(*amounts[:4]),
+            )
+
+
+def _compare(subject: str, expected: Amounts, found: Amounts) -> Iterator[Drift]:
+    for part, wanted, have in zip(PARTS, expected, found, strict=True):
+        if wanted != have:
+            yield Drift(subject, part, wanted, have)
+

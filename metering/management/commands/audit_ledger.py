@@ -1,0 +1,40 @@
+"""`manage.py audit_ledger [--tenant NAME]`: prove every balance; exit 1 on any drift."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from metering.audit import audit_tenant
+from tenants.models import Tenant
+from tenants.scope import platform_scope
+
+
+class Command(BaseCommand):
+    """Recompute every balance from its entries and its events, and print what differs."""
+
+    help = "Prove every window's balance against its ledger entries and its events."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--tenant", metavar="NAME")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with platform_scope("audit of every tenant"):
+            tenants = Tenant.objects.order_by("id")
+            if options["tenant"] is not None:
+                tenants = tenants.filter(name=options["tenant"])
+            found = list(tenants)
+        if options["tenant"] is not None and not found:
+            raise CommandError(f"There is no tenant named {options['tenant']!r}.")
+        count = 0
+        for tenant in found:
+            drifts = audit_tenant(tenant.id)
+            count += len(drifts)
+            for drift in drifts:
+                self.stdout.write(f"{tenant.name}: {drift}")
+        if count:
+            raise CommandError(f"{count:,} balances drift.", returncode=1)
+        if options["verbosity"] > 0:
+            self.stdout.write(
+                f"Zero drift: every balance of {len(found):,} tenants equals its entries and its events."
+            )
