@@ -396,11 +396,14 @@ def load_price_book(tenant_id: int) -> PriceBook:
 def _load_catalogue() -> Catalogue:
     """The catalogue as stored, read again only when an import has changed it."""
     global _remembered  # noqa: PLW0603 - one catalogue a process, since it is the same for all
-    # Rows are only added and superseded, so these three change with every change.
+    # Rows are only added and superseded, so these change with every change.
     state = CataloguePrice.objects.aggregate(
-        last=Max("id"), current=Count("id", filter=Q(superseded_at=None)), when=Max("superseded_at")
+        Max("id"),
+        Max("created_at"),
+        Max("superseded_at"),
+        current=Count("id", filter=Q(superseded_at=None)),
     )
-    version = (state["last"], state["current"], state["when"])
+    version = tuple(state.values())
     if _remembered is None or _remembered[0] != version:
         rows = CataloguePrice.objects.filter(superseded_at=None)
         _remembered = (version, Catalogue(list(rows)))
