@@ -217,7 +217,7 @@ def _write(configuration: Configuration, jobs: Sequence[Job]) -> None:
         copy_incoming(cursor, unique, first_id)
         fresh = _claim_keys(cursor, configuration.tenant_id, unique, first_id, outcome)
         if fresh:
-            _insert_events(cursor)
+            insert_events(cursor)
             write_batch_row(cursor, configuration.tenant_id, batch_id, fresh)
     outcome.settle(fresh)
     if fresh:
@@ -382,7 +382,7 @@ def _claim_responses(
     return again
 
 
-def _insert_events(cursor: Any) -> None:
+def insert_events(cursor: Any) -> None:
     cursor.execute(
         f"INSERT INTO usage_event ({EVENT_COLUMNS}) SELECT {EVENT_COLUMNS} FROM incoming"  # noqa: S608
     )

@@ -21,7 +21,6 @@ from metering.budget_rules import (
     group_key,
 )
 from metering.models import Crossing, EntryKind
-from metering.periods import Span
 
 NOTHING: Final = Amounts(0, 0, 0, 0)
 
@@ -79,17 +78,8 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
     if not missing:
         return
     rules = [book.rules[key.budget_id] for key in missing]
-    spans = [_span_of(rule, key) for rule, key in zip(rules, missing, strict=True)]
+    spans = [rule.clock.span(key.starts_at) for rule, key in zip(rules, missing, strict=True)]
     now = timezone.now()
-    columns = (
-        [key.budget_id for key in missing],
-        [rule.revision for rule in rules],
-        [group_key(key.group) for key in missing],
-        [span.starts_at for span in spans],
-        [span.ends_at for span in spans],
-        [_carried(book.tenant_id, rule, key) for rule, key in zip(rules, missing, strict=True)],
-        [rule.counted_from(now) if rule.is_rolling else None for rule in rules],
-    )
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -99,8 +89,21 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
                 %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::timestamptz[]) AS n
             ON CONFLICT DO NOTHING
             """,
-            [book.tenant_id, *columns],
+            [
+                book.tenant_id,
+                *_places(book, missing),
+                [span.ends_at for span in spans],
+                [_carried(book.tenant_id, rule, key) for rule, key in zip(rules, missing, strict=True)],
+                [rule.counted_from(now) if rule.is_rolling else None for rule in rules],
+            ],
         )
+    find_windows(book=book, keys=missing)
+
+
+def find_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> set[WindowKey]:
+    """The keys for which a window exists; their ids are remembered in the book."""
+    wanted = list(keys)
+    with connection.cursor() as cursor:
         cursor.execute(
             """
             SELECT w.id, n.place FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
@@ -108,14 +111,24 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
             JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
                 AND w.revision = n.revision AND w.starts_at = n.starts_at AND w.group_key = n.group_key
             """,
-            [*columns[:4], book.tenant_id],
+            [*_places(book, wanted), book.tenant_id],
         )
+        found = set()
         for window_id, place in cursor.fetchall():
-            book.remember(missing[place - 1], window_id)
+            key = wanted[place - 1]
+            book.remember(key, window_id)
+            found.add(key)
+        return found
 
 
-def _span_of(rule: BudgetRule, key: WindowKey) -> Span:
-    return rule.clock.span(key.starts_at)
+def _places(book: BudgetBook, keys: Sequence[WindowKey]) -> tuple[list[Any], ...]:
+    """What identifies windows, as columns: budget, revision, group, begin."""
+    return (
+        [key.budget_id for key in keys],
+        [book.rules[key.budget_id].revision for key in keys],
+        [group_key(key.group) for key in keys],
+        [key.starts_at for key in keys],
+    )
 
 
 def _carried(tenant_id: int, rule: BudgetRule, key: WindowKey) -> int:

@@ -14,6 +14,18 @@ SESSION_TENANT = "tenant_id"
 # Health and metrics must answer while the database does not; these pages belong to no tenant.
 OUTSIDE_TENANTS = ("/healthz", "/readyz", "/metrics", "/static/", "/v1/schema", "/v1/docs")
 
+# These work in transactions of their own, some of them in many: what they lock must not stay locked
+# until the response is sent.
+OWN_TRANSACTIONS = frozenset(
+    {
+        ("POST", "/v1/events"),
+        ("POST", "/v1/traces"),
+        ("POST", "/v1/integrations/litellm"),
+        ("POST", "/v1/corrections"),
+        ("POST", "/v1/prices/rerate"),
+    }
+)
+
 
 class TenantMiddleware:
     """Find the tenant by API key or by session and run everything below inside its scope.
@@ -34,6 +46,8 @@ class TenantMiddleware:
         if tenant_id is None:
             with platform_scope("sign-in and pages without a tenant"):
                 return self.get_response(request)
+        if (request.method, request.path) in OWN_TRANSACTIONS:
+            return self.get_response(request)
         with tenant_scope(tenant_id, is_snapshot=request.method in {"GET", "HEAD"}):
             request.tenant = Tenant.objects.get(id=tenant_id)  # type: ignore[attr-defined]
             response = self.get_response(request)

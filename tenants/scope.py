@@ -7,7 +7,7 @@ and nothing when it names none. Work that must see all tenants enters `platform_
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import connection, models, transaction
+from django.db import connection, transaction
 from psycopg import sql
 
 TENANT_SETTING = "spendgate.tenant"
@@ -83,14 +83,16 @@ def lock_configuration_shared(tenant_id: int) -> int:
 
 
 def change_configuration(tenant_id: int) -> None:
-    """Wait for every writer of usage in flight, keep new ones out until commit, and bump the version."""
-    from tenants.models import Tenant  # noqa: PLC0415 - models import roles, which must load first
+    """Wait for every writer of usage in flight, keep new ones out until commit, and bump the version.
 
+    Versions come from a sequence: one that was rolled back never comes again with other contents.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [CONFIGURATION_LOCK, tenant_id])
-    Tenant.objects.filter(id=tenant_id).update(
-        configuration_version=models.F("configuration_version") + 1
-    )
+        cursor.execute(
+            "UPDATE tenant SET configuration_version = nextval('configuration_version') WHERE id = %s",
+            [tenant_id],
+        )
 
 
 def bump_all_configurations() -> None:

@@ -22,6 +22,9 @@ class Migration(migrations.Migration):
     dependencies = [("tenants", "0001_initial")]
 
     operations = [
+        migrations.RunSQL(
+            "CREATE SEQUENCE configuration_version START 2", "DROP SEQUENCE configuration_version"
+        ),
         ForceRowSecurity("tenant", column="id"),
         ForceRowSecurity(
             "team",

@@ -1,0 +1,149 @@
+"""`POST /v1/outcomes` and `POST /v1/corrections`."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from metering.corrections import REPLACE, VOID, correct_event
+from metering.decoders.native import EventBody
+from metering.errors import InvalidRequest
+from metering.money import nanos_from_usd, usd_from_nanos
+from metering.outcomes import report_outcome
+from tenants.roles import Scope
+
+import msgspec
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses fields that it does not know, as everything of this API does."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := sorted(set(data) - set(self.fields))):
+            raise serializers.ValidationError(
+                {name: [serializers.ErrorDetail("This field is not known.", "unknown_field")] for name in unknown}
+            )
+        return super().to_internal_value(data)
+
+
+class OutcomeSerializer(StrictSerializer):
+    """How a task or a session ended."""
+
+    task = serializers.CharField(max_length=200, required=False)
+    session = serializers.CharField(max_length=200, required=False)
+    success = serializers.BooleanField()
+    value_usd = serializers.CharField(max_length=40, required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("task" in attrs) == ("session" in attrs):
+            raise serializers.ValidationError("Send either 'task' or 'session'.")
+        return attrs
+
+    def validate_value_usd(self, value: str | None) -> int | None:
+        if value is None:
+            return None
+        try:
+            return nanos_from_usd(value)
+        except ValueError as error:
+            raise serializers.ValidationError(f"This {error}.") from error
+
+
+class CorrectionSerializer(StrictSerializer):
+    """Which event is wrong, and what to do about it."""
+
+    id = serializers.CharField(max_length=200)
+    source = serializers.CharField(max_length=200, allow_blank=True, default="")
+    action = serializers.ChoiceField([VOID, REPLACE])
+    event = serializers.DictField(required=False, help_text="The event that is true instead.")
+    reason = serializers.CharField(max_length=1000)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if (attrs["action"] == REPLACE) != ("event" in attrs):
+            raise serializers.ValidationError("'event' belongs to the action 'replace', and only there.")
+        return attrs
+
+
+class CorrectedSerializer(serializers.Serializer[Any]):
+    """What a correction did."""
+
+    id = serializers.CharField()
+    source = serializers.CharField()
+    action = serializers.CharField()
+    voided_cost_usd = serializers.CharField(allow_null=True)
+    cost_usd = serializers.CharField(allow_null=True)
+
+
+class OutcomesView(APIView):
+    """Whether the work succeeded, and what that was worth."""
+
+    write_scope = Scope.INGEST
+
+    @extend_schema(request=OutcomeSerializer, responses={200: OutcomeSerializer})
+    def post(self, request: Request) -> Response:
+        asked = OutcomeSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        outcome = report_outcome(
+            tenant_id=request.auth.tenant_id,
+            task=asked.validated_data.get("task", ""),
+            session=asked.validated_data.get("session", ""),
+            is_success=asked.validated_data["success"],
+            value_nanos=asked.validated_data.get("value_usd"),
+        )
+        value = outcome.value_nanos
+        return Response(
+            {
+                **({"task": outcome.task} if outcome.task else {"session": outcome.session}),
+                "success": outcome.is_success,
+                "value_usd": None if value is None else usd_from_nanos(value),
+            }
+        )
+
+
+class CorrectionsView(APIView):
+    """Void or replace a stored event, by a new ledger entry."""
+
+    write_scope = Scope.MANAGE
+
+    @extend_schema(request=CorrectionSerializer, responses={200: CorrectedSerializer})
+    def post(self, request: Request) -> Response:
+        asked = CorrectionSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        facts = asked.validated_data
+        corrected = correct_event(
+            tenant_id=request.auth.tenant_id,
+            source=facts["source"],
+            sent_id=facts["id"],
+            replacement=_replacement(facts),
+            reason=facts["reason"],
+            actor=f"key sg_{request.auth.prefix}",
+        )
+        return Response(
+            {
+                "id": facts["id"],
+                "source": facts["source"],
+                "action": facts["action"],
+                "voided_cost_usd": _usd(corrected.voided_nanos),
+                "cost_usd": _usd(corrected.replacement_nanos),
+            }
+        )
+
+
+def _replacement(facts: dict[str, Any]) -> EventBody | None:
+    if "event" not in facts:
+        return None
+    # The event keeps its name; the replacement may repeat it and may leave it out.
+    named = {"id": facts["id"], **({"source": facts["source"]} if facts["source"] else {})}
+    try:
+        body = msgspec.convert({**named, **facts["event"]}, EventBody)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"The replacement is not an event: {error}.") from error
+    if (body.id, body.source or "") != (facts["id"], facts["source"]):
+        raise InvalidRequest("The replacement must keep the event's 'id' and 'source'.")
+    return body
+
+
+def _usd(nanos: int | None) -> str | None:
+    return None if nanos is None else usd_from_nanos(nanos)

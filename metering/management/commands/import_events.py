@@ -1,0 +1,148 @@
+"""`manage.py import_events FILE --tenant NAME`: the same events as over HTTP, from a file."""
+
+import csv
+import gzip
+import itertools
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.progress import Progress
+
+from metering.decoders import native
+from metering.ingest import ingest
+from metering.models import Route
+from tenants.models import Tenant
+from tenants.scope import platform_scope
+
+CHUNK_EVENTS = 2_000
+ERRORS_SHOWN = 20
+WHOLE_NUMBERS = frozenset(
+    name
+    for name in native.EventBody.__struct_fields__
+    if name.endswith(("_tokens", "_ms")) or name in {"step", "complexity", "web_searches"}
+)
+OBJECTS = frozenset({"usage", "tags"})
+
+
+class Command(BaseCommand):
+    """Take events in from NDJSON or CSV. Safe to start again: what is stored is counted as a duplicate."""
+
+    help = "Import usage events from NDJSON (.ndjson, .jsonl) or CSV, gzipped or not."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", metavar="FILE", type=Path)
+        parser.add_argument("--tenant", required=True, metavar="NAME")
+        parser.add_argument("--quiet", action="store_true", help="No progress bar.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        path: Path = options["file"]
+        tenant_id = _find_tenant(options["tenant"])
+        counts = {"accepted": 0, "duplicates": 0, "rejected": 0, "unpriced": 0}
+        shown = 0
+        with self._open(path) as (raw, lines), self._bar(options["quiet"]) as bar:
+            task = bar.add_task(f"Importing {path.name}", total=path.stat().st_size)
+            events = _csv_events(lines) if ".csv" in path.suffixes else _json_events(lines)
+            for chunk in _chunks(events):
+                first = sum(counts[name] for name in ("accepted", "duplicates", "rejected"))
+                items = native.decode_ndjson(b"\n".join(chunk))
+                answer = ingest(items, tenant_id=tenant_id, route=Route.FILE).answer()
+                for name in counts:
+                    counts[name] += answer[name]
+                for error in answer["errors"][: ERRORS_SHOWN - shown]:
+                    shown += 1
+                    self.stderr.write(
+                        f"event {first + error['index'] + 1:,}: {error['code']}: {error['detail']}"
+                    )
+                bar.update(task, completed=raw.tell())
+        self.stdout.write(
+            f"{counts['accepted']:,} accepted, {counts['duplicates']:,} duplicates,"
+            f" {counts['rejected']:,} rejected, {counts['unpriced']:,} without a price."
+        )
+        if counts["rejected"]:
+            raise CommandError(f"{counts['rejected']:,} events were rejected.", returncode=1)
+
+    def _bar(self, is_quiet: bool) -> Progress:
+        return Progress(console=Console(stderr=True), transient=True, disable=is_quiet)
+
+    def _open(self, path: Path) -> "_Opened":
+        if not path.is_file():
+            raise CommandError(f"There is no file {str(path)!r}.")
+        return _Opened(path)
+
+
+class _Opened:
+    """A file, and its lines; the first tells how far reading has got, compressed or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.raw: IO[bytes] = path.open("rb")
+        self.lines: IO[bytes] = (
+            gzip.open(self.raw) if path.suffix == ".gz" else self.raw  # type: ignore[assignment]
+        )
+
+    def __enter__(self) -> tuple[IO[bytes], IO[bytes]]:
+        return self.raw, self.lines
+
+    def __exit__(self, *error: object) -> None:
+        self.lines.close()
+        self.raw.close()
+
+
+def _find_tenant(name: str) -> int:
+    with platform_scope("find the tenant to import for"):
+        tenant = Tenant.objects.filter(name=name).first()
+    if tenant is None:
+        raise CommandError(f"There is no tenant named {name!r}.")
+    return tenant.id
+
+
+def _chunks(events: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while chunk := list(itertools.islice(events, CHUNK_EVENTS)):
+        yield chunk
+
+
+def _json_events(lines: IO[bytes]) -> Iterator[bytes]:
+    return (line.strip() for line in lines if line.strip())
+
+
+def _csv_events(lines: IO[bytes]) -> Iterator[bytes]:
+    """One event a row; the header names the fields of the contract, `tags.<name>` a single tag."""
+    reader = csv.DictReader(line.decode("utf-8-sig" if first else "utf-8") for first, line in _numbered(lines))
+    for row in reader:
+        yield msgspec.json.encode(_event_of(row))
+
+
+def _numbered(lines: IO[bytes]) -> Iterator[tuple[bool, bytes]]:
+    for number, line in enumerate(lines):
+        yield number == 0, line
+
+
+def _event_of(row: dict[str | Any, Any]) -> dict[str, Any]:
+    event: dict[str, Any] = {}
+    for name, value in row.items():
+        if name is None:
+            event["more cells than the header"] = value
+        elif value in ("", None):
+            continue
+        elif name.startswith("tags."):
+            event.setdefault("tags", {})[name.removeprefix("tags.")] = value
+        else:
+            event[name] = _value_of(name, value)
+    return event
+
+
+def _value_of(name: str, text: str) -> Any:
+    """A cell's value; one that is no number or JSON stays text, and the contract says what is wrong."""
+    try:
+        if name in WHOLE_NUMBERS:
+            return int(text)
+        if name in OBJECTS:
+            return json.loads(text)
+    except ValueError:
+        return text
+    return text

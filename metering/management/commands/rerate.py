@@ -1,0 +1,66 @@
+"""`manage.py rerate --tenant NAME --from DATE --to DATE [--dry-run]`."""
+
+from argparse import ArgumentParser
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from rich.console import Console
+from rich.progress import Progress
+
+from metering.money import usd_from_nanos
+from metering.rerate import rerate
+from tenants.models import Tenant
+from tenants.scope import platform_scope, tenant_scope
+
+
+class Command(BaseCommand):
+    """Rate a period's events at the prices known now."""
+
+    help = "Rate a period's events again; balances move by correcting ledger entries."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--tenant", required=True, metavar="NAME")
+        parser.add_argument("--from", dest="from_", required=True, metavar="TIME", help="RFC 3339 or a date (UTC)")
+        parser.add_argument("--to", required=True, metavar="TIME", help="RFC 3339 or a date (UTC); excluded")
+        parser.add_argument("--dry-run", action="store_true", help="Say what would change, and change nothing.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from_, to = _moment(options["from_"], "--from"), _moment(options["to"], "--to")
+        if from_ >= to:
+            raise CommandError("--from must be before --to.")
+        with platform_scope("find the tenant to rate again"):
+            tenant = Tenant.objects.filter(name=options["tenant"]).first()
+        if tenant is None:
+            raise CommandError(f"There is no tenant named {options['tenant']!r}.")
+        with tenant_scope(tenant.id), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM usage_event WHERE tenant_id = %s AND time >= %s AND time < %s"
+                " AND NOT is_void AND cost_source <> 3",
+                [tenant.id, from_, to],
+            )
+            (total,) = cursor.fetchone()
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("Rating events", total=total)
+            summary = rerate(
+                tenant_id=tenant.id,
+                from_=from_,
+                to=to,
+                is_dry_run=options["dry_run"],
+                progress=lambda count: bar.advance(task, count),
+            )
+        did = "would change" if options["dry_run"] else "changed"
+        self.stdout.write(
+            f"Examined {summary.examined:,} events; {did} {summary.changed:,} by"
+            f" {usd_from_nanos(summary.difference_nanos)} USD in all;"
+            f" {summary.newly_priced:,} newly priced, {summary.still_unpriced:,} still without a price."
+        )
+
+
+def _moment(text: str, option: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(f"{option} {text!r} is no RFC 3339 time and no date.") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
