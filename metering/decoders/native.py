@@ -1,0 +1,260 @@
+"""The service's own event format: bytes in, one event or one error per item out.
+
+A body is split into raw items first, so that one bad event does not fail the others; each item is
+then decoded against the contract by msgspec. What breaks the JSON of the whole body fails the body.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, NoReturn
+
+import msgspec
+
+from metering.errors import EventRejected, MalformedBody, TooManyEvents
+
+COUNT_MAX: Final = 2**53
+DEPTH_MAX: Final = 32
+EVENTS_MAX: Final = 10_000
+TAGS_MAX: Final = 32
+
+Dimension = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Word = Annotated[str, msgspec.Meta(max_length=1000)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+Step = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+TagKey = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+TagValue = str | int | float | bool | None
+
+
+class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """One usage event as the contract has it. Every decoder answers this, whatever it reads."""
+
+    id: Name
+    source: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    time: Moment | None = None
+    provider: Name | None = None
+    model: Dimension | None = None
+    requested_model: Name | None = None
+    usage: dict[str, Any] | None = None
+    team: Dimension | None = None
+    customer: Dimension | None = None
+    agent: Dimension | None = None
+    user: Dimension | None = None
+    feature: Dimension | None = None
+    session: Dimension | None = None
+    task: Dimension | None = None
+    trace: Dimension | None = None
+    span: Name | None = None
+    parent_span: Name | None = None
+    step: Step | None = None
+    operation: Literal["llm", "embedding", "tool", "other"] | None = None
+    tool: Name | None = None
+    tool_arguments_hash: Name | None = None
+    response_id: Name | None = None
+    service_tier: Name | None = None
+    status: Literal["success", "error", "cancelled"] | None = None
+    error_type: Word | None = None
+    latency_ms: Count | None = None
+    time_to_first_token_ms: Count | None = None
+    max_output_tokens: Count | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    cache_write_1h_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    input_audio_tokens: Count | None = None
+    output_audio_tokens: Count | None = None
+    web_searches: Count | None = None
+    cost_usd: str | int | float | None = None
+    saved_usd: str | int | float | None = None
+    task_type: Name | None = None
+    complexity: Annotated[int, msgspec.Meta(ge=0, le=10)] | None = None
+    output_hash: Name | None = None
+    prefix_hash: Name | None = None
+    tags: Annotated[dict[TagKey, TagValue], msgspec.Meta(max_length=TAGS_MAX)] | None = None
+    reservation: Name | None = None
+
+
+# What an item of a body turned into.
+Decoded = EventBody | EventRejected
+
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_event = msgspec.json.Decoder(EventBody).decode
+# Times here cannot be turned into another zone, which later steps do without asking.
+_YEARS_AT_THE_EDGE: Final = (1, 9999)
+# Possessive, and a string that never ends ends with the text: every byte is looked at once.
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+
+
+def decode_json(body: bytes) -> list[Decoded]:
+    """One event or an array of them. Raises MalformedBody for a body that is not JSON."""
+    require_utf8(body)
+    if body.lstrip()[:1] == b"[":
+        items = split_array(body)
+        return [decode_item(bytes(item), index=index, depth=1) for index, item in enumerate(items)]
+    return [decode_item(body)]
+
+
+def decode_ndjson(body: bytes) -> list[Decoded]:
+    """One event a line. A line that is not JSON is that line's error: the others still are."""
+    # Split at line feeds only: JSON strings may hold the other line separators of Unicode.
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if len(lines) > EVENTS_MAX:
+        raise TooManyEvents(len(lines))
+    return [_decode_line(index, line) for index, line in enumerate(lines)]
+
+
+def require_utf8(body: bytes) -> None:
+    """Raise MalformedBody for bytes that are not UTF-8."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBody(
+            "invalid_utf8", f"The body is not UTF-8: byte {error.start} cannot be read."
+        ) from error
+
+
+def split_array(body: bytes) -> list[msgspec.Raw]:
+    """The items of a JSON array, undecoded. Raises TooManyEvents beyond the limit."""
+    try:
+        items = _decode_items(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _malformed(body, error) from error
+    if len(items) > EVENTS_MAX:
+        raise TooManyEvents(len(items))
+    return items
+
+
+def require_shallow(raw: bytes, *, depth: int = 0) -> None:
+    """Raise MalformedBody when the JSON, itself `depth` levels down, nests deeper than allowed."""
+    # Brackets bound the depth from above; only a text with many is walked.
+    if raw.count(b"{") + raw.count(b"[") + depth <= DEPTH_MAX:
+        return
+    for token in _BRACKETS.finditer(raw):
+        mark = token[0]
+        if mark in b"[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise MalformedBody("too_deep", f"JSON nests deeper than {DEPTH_MAX} levels.")
+        elif mark in b"]}":
+            depth -= 1
+
+
+def decode_item(raw: bytes, *, index: int | None = None, depth: int = 0) -> Decoded:
+    """One event of a body, where it stands at `index` and `depth` levels down.
+
+    Raises MalformedBody when it is no JSON at all, which is the fault of the whole body.
+    """
+    require_shallow(raw, depth=depth)
+    try:
+        event = _decode_event(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        # What does not fit is found first, and the rest may still be no JSON.
+        require_json(raw, index)
+        if isinstance(error, msgspec.ValidationError):
+            return rejected(error, raw)
+        return EventRejected("invalid_value", f"{_sentence(error)}.", event_id=_id_in(raw))
+    if b"\\u0000" in raw and holds_nul(event):
+        return EventRejected(
+            "invalid_value", "A string holds the character NUL.", event_id=event.id
+        )
+    if event.time is not None and event.time.year in _YEARS_AT_THE_EDGE:
+        return EventRejected(
+            "time_out_of_range",
+            f"The time {event.time.isoformat()} is far from now.",
+            pointer="/time",
+            event_id=event.id,
+        )
+    return event
+
+
+def _decode_line(index: int, line: bytes) -> Decoded:
+    try:
+        require_utf8(line)
+        return decode_item(line, index=index)
+    except MalformedBody as error:
+        return EventRejected(error.code, error.detail)
+
+
+def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
+    """What the contract says about an item that does not fit it."""
+    text = str(error)
+    message, _, path = text.partition(" - at `$")
+    pointer = path.rstrip("`").replace("[...]", "").replace(".", "/")
+    if found := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
+        field = found[1][:100]
+        detail = f"The field {field!r} is not part of an event; free pairs go into 'tags'."
+        pointer = "/" + field.replace("~", "~0").replace("/", "~1")
+        return EventRejected("unknown_field", detail, pointer=pointer, event_id=_id_in(raw))
+    if found := re.match(r"Object missing required field `(.*)`", message):
+        return EventRejected(
+            "missing_field", f"The field {found[1]!r} is missing.", pointer=f"/{found[1]}"
+        )
+    where = f"{pointer[1:]!r}: " if pointer else ""
+    return EventRejected(
+        "invalid_value", f"{where}{message}.", pointer=pointer or None, event_id=_id_in(raw)
+    )
+
+
+def holds_nul(value: object) -> bool:
+    """Whether a string anywhere in the value holds NUL, which PostgreSQL cannot store."""
+    return any("\x00" in text for text in _strings(msgspec.to_builtins(value)))
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _strings(key)
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def require_json(raw: bytes, index: int | None = None) -> None:
+    """Tell an item that is not JSON at all (the body's fault) from one whose values do not fit."""
+    where = "" if index is None else f" in item {index}"
+
+    def refuse(constant: str) -> NoReturn:
+        raise MalformedBody("malformed_json", f"{constant} is not JSON{where}.")
+
+    try:
+        # A number with more digits than Python reads is still JSON.
+        read = json.loads(raw.decode(), parse_constant=refuse, parse_int=len)
+        json.dumps(read, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        detail = f"A string{where} holds half of a surrogate pair."
+        raise MalformedBody("malformed_json", detail) from error
+    except (ValueError, RecursionError) as error:
+        raise _malformed(raw, error) from error
+
+
+def _malformed(body: bytes, error: Exception) -> MalformedBody:
+    if isinstance(error, RecursionError):
+        return MalformedBody("too_deep", f"JSON nests deeper than {DEPTH_MAX} levels.")
+    if not body.strip():
+        return MalformedBody("malformed_json", "The body is empty; send an event or an array.")
+    return MalformedBody("malformed_json", f"The body is not JSON: {_sentence(error)}.")
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).removeprefix("JSON is malformed: ").rstrip(".")
+
+
+class _IdOnly(msgspec.Struct):
+    id: Any = None
+
+
+def _id_in(raw: bytes) -> str | None:
+    """The id that a rejected item carries, where it can be read, so that its sender finds it."""
+    try:
+        found = msgspec.json.decode(raw, type=_IdOnly).id
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return found[:200] if isinstance(found, str) else None
