@@ -16,7 +16,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from genai_prices.data_units import unit_data
-from genai_prices.units import UnitDef, UnitRegistry
+from genai_prices.units import UnitRegistry
 from genai_prices.validation import validate_model_price
 
 from metering.usage_shapes import OVERLAP, Tokens
@@ -287,8 +287,3 @@ def _count_forced_overlap(kind: str, counts: dict[str, int | Fraction]) -> None:
     both = counts.get("cache_read_tokens", 0) + counts[whole] - counts.get("input_tokens", 0)
     if both > 0:
         counts[joint] = both
-
-
-def unit_of(key: str) -> UnitDef:
-    """The library's description of a usage key."""
-    return units().units[key]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from metering.usage_shapes.tokens import OVERLAP, ExtraValue, Tokens, UnknownUsage
+from metering.usage_shapes.tokens import OVERLAP, ExtraValue, Tokens
 
 
 class Reported(NamedTuple):
@@ -78,8 +78,3 @@ def _place_gap(reported: Reported) -> tuple[int, int, int]:
     if reported.is_cache_apart and gap > cached:
         given, gap = given + cached, gap - cached
     return given, output + gap, reasoning or gap
-
-
-def refuse_contradiction(problem: str | None) -> None:
-    if problem is not None:
-        raise UnknownUsage(problem)

@@ -116,7 +116,7 @@ def _with_more_keys(
     reported: Reported, usage: Usage, prompt_details: Usage, completion_details: Usage
 ) -> Tokens:
     """Read what providers tell beside the fields that all share."""
-    creation = first_creation(usage, prompt_details)
+    creation = _creation(usage, prompt_details)
     kept_an_hour = count(creation, "ephemeral_1h_input_tokens")
     written = kept_an_hour + count(creation, "ephemeral_5m_input_tokens")
     reasoning = count(usage, "reasoning_tokens")
@@ -151,7 +151,7 @@ def _with_perplexity(
     return reported._replace(output_tokens=output, total_tokens=0), extra
 
 
-def first_creation(usage: Usage, details: Usage) -> Usage:
+def _creation(usage: Usage, details: Usage) -> Usage:
     """How long the written tokens are kept, under Anthropic's name for it or LiteLLM's."""
     return part(usage, "cache_creation") or part(details, "cache_creation_token_details")
 

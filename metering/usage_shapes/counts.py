@@ -54,9 +54,9 @@ def largest(holder: Usage, keys: Iterable[str]) -> int:
 
 
 def seconds(holder: Usage, key: str) -> int | float:
-    """A duration: the one count that providers give with a fraction."""
+    """A duration, the one count that comes with fractions. Mistral writes none as `{}`."""
     value = holder.get(key)
-    if value is None:
+    if value is None or value == {}:
         return 0
     if type(value) in (int, float) and 0 <= value <= MOST_TOKENS:  # type: ignore[operator]
         return value  # type: ignore[return-value]
@@ -73,12 +73,10 @@ def part(holder: Usage, key: str) -> Usage:
     raise UnknownUsage(f"{key} must be an object")
 
 
-def first_part(holder: Usage, keys: Iterable[str]) -> Usage:
-    for key in keys:
-        found = part(holder, key)
-        if found:
-            return found
-    return NOTHING
+def merged_parts(holder: Usage, keys: Iterable[str]) -> Usage:
+    """The objects under several names for the same thing, as one."""
+    found = [inner for key in keys if (inner := part(holder, key))]
+    return found[0] if len(found) == 1 else {key: each[key] for each in found for key in each}
 
 
 def require_one(holder: Usage, keys: Iterable[str]) -> None:

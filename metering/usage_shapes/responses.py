@@ -11,8 +11,8 @@ from metering.usage_shapes.counts import (
     INFORMATION,
     Usage,
     count,
-    first_part,
     largest,
+    merged_parts,
     part,
     refuse_unknown,
     require_one,
@@ -70,7 +70,9 @@ _KNOWN: Final = (
             "output_text_tokens",
             "input_text_messages",
             "billable_audio_seconds",
-            "details",  # what a client library found beside the counts that it knows
+            # Of client libraries: what they found beside the counts, and its split by request.
+            "details",
+            "request_usage_entries",
         }
     )
 )
@@ -101,8 +103,8 @@ def from_responses(usage: Usage, provider: str | None) -> Tokens:
         out = part(usage, "output_tokens_details")
     else:
         refuse_unknown(usage, _KNOWN)
-        into = first_part(usage, _INPUT_DETAILS)
-        out = first_part(usage, _OUTPUT_DETAILS)
+        into = merged_parts(usage, _INPUT_DETAILS)
+        out = merged_parts(usage, _OUTPUT_DETAILS)
     if total != given + output:
         refuse_unknown(into, _DETAILS)
         refuse_unknown(out, _DETAILS)
