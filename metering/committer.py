@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict, deque
 from typing import Final
 
-import structlog
 from django.db import connection
 
 from metering.ingest import Job, commit_jobs
@@ -17,9 +16,6 @@ from metering.ingest import Job, commit_jobs
 # a transaction takes well under a second.
 MERGED_EVENTS_MAX: Final = 5_000
 THREADS: Final = 2
-
-log = structlog.get_logger(__name__)
-
 
 class _Waiting:
     """A caller's job and the signal that it is done."""
@@ -37,7 +33,8 @@ class Committer:
 
     def __init__(self, *, threads: int = THREADS) -> None:
         self._threads_max = threads
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
+        self._is_stopping = False
         self._queues: OrderedDict[int, deque[_Waiting]] = OrderedDict()
         self._changed = threading.Condition()
 
@@ -48,27 +45,38 @@ class Committer:
         waiting = _Waiting(job)
         with self._changed:
             self._queues.setdefault(job.tenant_id, deque()).append(waiting)
-            if self._threads < self._threads_max:
-                self._threads += 1
-                threading.Thread(target=self._run, name="committer", daemon=True).start()
+            if len(self._threads) < self._threads_max:
+                thread = threading.Thread(target=self._run, name="committer", daemon=True)
+                self._threads.append(thread)
+                thread.start()
             self._changed.notify()
         waiting.done.wait()
         if waiting.error is not None:
             raise waiting.error
 
-    def _run(self) -> None:
-        while True:
-            try:
-                tenant_id, taken = self._take()
-                self._commit(tenant_id, taken)
-            except Exception:
-                # The callers have been told; the thread goes on for the next ones.
-                log.exception("committer failed")
+    def stop(self) -> None:
+        """Commit what waits, then end the threads and their connections. A later job starts new ones."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self._is_stopping = False
 
-    def _take(self) -> tuple[int, list[_Waiting]]:
+    def _run(self) -> None:
+        try:
+            while (turn := self._take()) is not None:
+                self._commit(*turn)
+        finally:
+            connection.close()
+
+    def _take(self) -> tuple[int, list[_Waiting]] | None:
         """The next tenant in turn, and as many of its bodies as one transaction should take."""
         with self._changed:
             while not self._queues:
+                if self._is_stopping:
+                    return None
                 self._changed.wait()
             tenant_id, queue = self._queues.popitem(last=False)
             taken = [queue.popleft()]
@@ -95,9 +103,9 @@ class Committer:
                 waiting.done.set()
 
 
-_committer = Committer()
+PROCESS_COMMITTER: Final = Committer()
 
 
 def commit(job: Job) -> None:
     """Commit a job together with those of other callers in this process."""
-    _committer.submit(job)
+    PROCESS_COMMITTER.submit(job)

@@ -1,15 +1,18 @@
 """API keys for DRF: who calls, and whether the key's scopes reach."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from tenants.keys import KeyHolder
 from tenants.roles import Scope
+
+if TYPE_CHECKING:
+    # Importing it here for good would go in a circle: views load the classes that settings name.
+    from rest_framework.views import APIView
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -28,7 +31,7 @@ class ApiKeyAuthentication(BaseAuthentication):
 class HasScope(BasePermission):
     """Lets a key through whose scopes the view asks for: `read_scope` for reading, else `write_scope`."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: "APIView") -> bool:
         holder = request.auth
         if holder is None:
             raise NotAuthenticated("Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")

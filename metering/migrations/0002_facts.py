@@ -80,7 +80,9 @@ APPEND_ONLY = """
     BEGIN
         RAISE EXCEPTION 'rows of % are never changed or removed; write a correcting row', TG_TABLE_NAME;
     END $$;
-    CREATE TRIGGER ledger_entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_entry
+    CREATE TRIGGER ledger_entry_append_only BEFORE UPDATE OR DELETE ON ledger_entry
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+    CREATE TRIGGER ledger_entry_no_truncate BEFORE TRUNCATE ON ledger_entry
         FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
@@ -102,7 +104,7 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(
             APPEND_ONLY,
-            "DROP TRIGGER ledger_entry_append_only ON ledger_entry; DROP FUNCTION refuse_change()",
+            "DROP FUNCTION refuse_change() CASCADE",
         ),
         migrations.RunSQL(STORAGE, migrations.RunSQL.noop),
         ForceRowSecurity(

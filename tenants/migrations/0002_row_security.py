@@ -13,7 +13,9 @@ APPEND_ONLY = """
     BEGIN
         RAISE EXCEPTION 'rows of the audit log are never changed or removed';
     END $$;
-    CREATE TRIGGER audit_entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry
+    CREATE TRIGGER audit_entry_append_only BEFORE UPDATE OR DELETE ON audit_entry
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change();
+    CREATE TRIGGER audit_entry_no_truncate BEFORE TRUNCATE ON audit_entry
         FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change();
 """
 
@@ -36,6 +38,6 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(
             APPEND_ONLY,
-            "DROP TRIGGER audit_entry_append_only ON audit_entry; DROP FUNCTION refuse_audit_change()",
+            "DROP FUNCTION refuse_audit_change() CASCADE",
         ),
     ]

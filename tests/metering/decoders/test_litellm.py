@@ -1,0 +1,303 @@
+"""LiteLLM's callback: its payloads become events, whatever it logs of a call."""
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metering.decoders.litellm import decode_litellm
+from metering.decoders.native import EventBody
+from metering.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
+from metering.usage_shapes import Tokens, normalise_usage
+
+# LiteLLM's own form of Anthropic's usage: cached input is inside the prompt.
+USAGE = {
+    "prompt_tokens": 8855,
+    "completion_tokens": 193,
+    "total_tokens": 9048,
+    "completion_tokens_details": {"reasoning_tokens": 10, "audio_tokens": None},
+    "prompt_tokens_details": {
+        "cached_tokens": 8845,
+        "cache_write_tokens": 6,
+        "cache_creation_tokens": 6,
+        "cache_creation_token_details": {
+            "ephemeral_5m_input_tokens": 2,
+            "ephemeral_1h_input_tokens": 4,
+        },
+        "audio_tokens": None,
+        "web_search_requests": None,
+    },
+    "cache_creation_input_tokens": 6,
+    "cache_read_input_tokens": 8845,
+    "server_tool_use": {"web_search_requests": 2},
+}
+PAYLOAD: dict[str, Any] = {
+    "id": "msg_01ABC",
+    "litellm_call_id": "5b1c3e0e-9e4b-4f7c-9d57-0d9c4a1e9d11",
+    "trace_id": "trace-1",
+    "session_id": "s-1",
+    "call_type": "acompletion",
+    "stream": True,
+    "status": "success",
+    "custom_llm_provider": "anthropic",
+    "model": "anthropic/claude-sonnet-4-5",
+    "model_group": "smart",
+    "prompt_tokens": 8855,
+    "completion_tokens": 193,
+    "total_tokens": 9048,
+    "response_cost": 0.00123456,
+    "saved_cache_cost": 0.0,
+    "cache_hit": None,
+    "startTime": 1795305007.5,
+    "endTime": 1795305009.75,
+    "completionStartTime": 1795305007.9,
+    "end_user": "acme",
+    "request_tags": ["environment:prod", "beta", "feature:email_writer", "User-Agent: curl/8"],
+    "metadata": {
+        "usage_object": USAGE,
+        "user_api_key_team_alias": "growth",
+        "user_api_key_team_id": "3f",
+        "user_api_key_user_id": "u-17",
+        "spend_logs_metadata": {"agent": "researcher", "task_id": "t-9"},
+        "requester_metadata": {"agent": "not-this", "session": "mine"},
+    },
+    "model_parameters": {"max_tokens": 512},
+    "response": {"id": "msg_01ABC", "usage": {"prompt_tokens": 1}, "service_tier": "standard"},
+    "messages": [{"role": "user", "content": "x" * 100}],
+}
+
+
+def decoded(trusts_given_costs: bool = False, **changes: Any) -> EventBody | EventRejected:
+    body = json.dumps([PAYLOAD | changes]).encode()
+    (item,) = decode_litellm(body, trusts_given_costs=trusts_given_costs)
+    return item
+
+
+def event(trusts_given_costs: bool = False, **changes: Any) -> EventBody:
+    item = decoded(trusts_given_costs, **changes)
+    assert isinstance(item, EventBody)
+    return item
+
+
+def tokens(item: EventBody) -> Tokens:
+    assert item.usage is not None
+    return normalise_usage(item.usage, provider=item.provider)
+
+
+def test_a_payload_is_an_event() -> None:
+    item = event()
+    assert (item.id, item.source, item.response_id) == ("msg_01ABC", "litellm", "msg_01ABC")
+    assert (item.provider, item.model) == ("anthropic", "claude-sonnet-4-5")
+    assert (item.requested_model, item.operation, item.status) == ("smart", "llm", "success")
+    assert item.time == datetime.fromtimestamp(1795305007.5, UTC)
+    assert (item.latency_ms, item.time_to_first_token_ms) == (2250, 400)
+    assert (item.team, item.customer, item.agent, item.user) == (
+        "growth",
+        "acme",
+        "researcher",
+        "u-17",
+    )
+    assert (item.session, item.task, item.trace) == ("mine", "t-9", "trace-1")
+    assert item.feature == "email_writer"
+    assert item.tags == {"environment": "prod", "beta": True, "User-Agent": "curl/8"}
+    assert (item.max_output_tokens, item.service_tier) == (512, "standard")
+    assert item.cost_usd is None
+
+
+def test_cached_input_is_counted_once() -> None:
+    assert tokens(event()) == Tokens(8855, 193, 8845, 6, 4, 10, 0, 0, 2)
+
+
+def test_flat_counts_stand_in_for_a_usage_nobody_knows() -> None:
+    metadata = PAYLOAD["metadata"] | {"usage_object": {"warp_tokens": 9}}
+    item = event(metadata=metadata, response="redacted-by-litellm")
+    assert (item.usage, item.input_tokens, item.output_tokens) == (None, 8855, 193)
+
+
+def test_a_usage_that_falls_short_of_the_flat_counts_is_not_believed() -> None:
+    metadata = PAYLOAD["metadata"] | {"usage_object": {"prompt_tokens": 0, "completion_tokens": 0}}
+    item = event(metadata=metadata, response=None)
+    assert (item.usage, item.input_tokens, item.output_tokens) == (None, 8855, 193)
+
+
+def test_no_count_at_all_is_refused() -> None:
+    item = decoded(prompt_tokens=None, completion_tokens=None, metadata=None, response=None)
+    assert isinstance(item, EventRejected)
+    assert (item.code, item.event_id) == ("invalid_value", "msg_01ABC")
+
+
+def test_costs_are_ignored_unless_the_tenant_trusts_them() -> None:
+    assert event().cost_usd is None
+    assert event(trusts_given_costs=True).cost_usd == "0.00123456"
+    assert event(trusts_given_costs=True, response_cost=1e-07).cost_usd == "0.0000001"
+    assert event(response_cost="nonsense").cost_usd is None
+    for bad in (-1.0, "nonsense", True, [1]):
+        assert isinstance(decoded(trusts_given_costs=True, response_cost=bad), EventRejected)
+
+
+def test_an_answer_from_litellms_cache_used_no_tokens() -> None:
+    item = event(cache_hit=True, id="msg_01ABC_cache_hit1795305009.7", saved_cache_cost=0.0321)
+    assert (item.input_tokens, item.output_tokens, item.usage) == (0, 0, None)
+    assert (item.saved_usd, item.response_id) == ("0.0321", None)
+    assert item.tags is not None
+    assert item.tags["cache_hit"] is True
+
+
+def test_failures_of_one_request_are_events_of_their_own() -> None:
+    failure: dict[str, Any] = {
+        "id": PAYLOAD["litellm_call_id"],
+        "status": "failure",
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "metadata": {},
+        "response": {},
+        "error_information": {"error_class": "RateLimitError", "error_code": "429"},
+    }
+    first, second = event(**failure), event(**failure, startTime=1795305001.0)
+    assert (first.status, first.error_type) == ("error", "RateLimitError")
+    assert (first.input_tokens, first.output_tokens, first.response_id) == (0, 0, None)
+    assert first.id != second.id
+    assert event(**failure | {"error_information": {"error_class": "CancelledError"}}).status == (
+        "cancelled"
+    )
+
+
+def test_a_response_id_that_litellm_wrapped_is_the_providers_again() -> None:
+    inner = "litellm:custom_llm_provider:openai;model_id:None;response_id:resp_68123"
+    wrapped = "resp_" + base64.b64encode(inner.encode()).decode()
+    assert event(response={"id": wrapped}, id=wrapped).response_id == "resp_68123"
+    assert event(response={"id": "resp_68123"}).response_id == "resp_68123"
+
+
+def test_azure_names_a_model_by_litellms_price_map() -> None:
+    item = event(
+        custom_llm_provider="azure",
+        model="azure/my-deployment",
+        model_map_information={"model_map_key": "azure/gpt-4o"},
+    )
+    assert (item.provider, item.model) == ("azure", "gpt-4o")
+
+
+@pytest.mark.parametrize(
+    ("given", "provider"),
+    [("bedrock", "aws"), ("vertex_ai", "google"), ("xai", "x-ai"), ("hosted_vllm", "hosted_vllm")],
+)
+def test_providers_have_the_catalogues_names(given: str, provider: str) -> None:
+    assert event(custom_llm_provider=given).provider == provider
+
+
+@pytest.mark.parametrize(
+    ("call_type", "operation"),
+    [
+        ("completion", "llm"),
+        ("aresponses", "llm"),
+        ("anthropic_messages", "llm"),
+        ("pass_through_endpoint", "llm"),
+        (None, "llm"),
+        ("aembedding", "embedding"),
+        ("image_generation", "other"),
+        ("atranscription", "other"),
+    ],
+)
+def test_call_types_are_operations(call_type: str | None, operation: str) -> None:
+    assert event(call_type=call_type).operation == operation
+
+
+def test_a_tool_call_through_mcp_is_a_tool() -> None:
+    call = {"name": "search", "arguments": {"b": 1, "a": 2}}
+    item = event(call_type="call_mcp_tool", metadata={"mcp_tool_call_metadata": call})
+    assert (item.operation, item.tool, item.input_tokens, item.usage) == (
+        "tool",
+        "search",
+        None,
+        None,
+    )
+    assert item.tool_arguments_hash == hashlib.sha256(b'{"a":2,"b":1}').hexdigest()
+
+
+def test_a_header_names_the_agent() -> None:
+    metadata = {"usage_object": USAGE, "requester_custom_headers": {"x-spendgate-agent": "scout"}}
+    assert event(metadata=metadata).agent == "scout"
+
+
+def test_the_three_log_formats_are_read() -> None:
+    line = json.dumps(PAYLOAD).encode()
+    wide = json.dumps(PAYLOAD, indent=2).encode()
+    one = decode_litellm(line, trusts_given_costs=False)
+    assert one == decode_litellm(wide, trusts_given_costs=False)
+    assert one == decode_litellm(b"[" + line + b"]", trusts_given_costs=False)
+    assert decode_litellm(line + b"\n" + line + b"\n", trusts_given_costs=False) == one * 2
+    assert decode_litellm(b"[]", trusts_given_costs=False) == []
+
+
+def test_a_bad_payload_leaves_the_others() -> None:
+    line = json.dumps(PAYLOAD).encode()
+    bad = [
+        b"7",
+        b"{}",
+        b'{"id": 5}',
+        json.dumps(PAYLOAD | {"prompt_tokens": -1}).encode(),
+        json.dumps(PAYLOAD | {"startTime": 1e300}).encode(),
+        json.dumps(PAYLOAD | {"startTime": "now"}).encode(),
+        json.dumps(PAYLOAD | {"end_user": "a\x00b"}).encode(),
+    ]
+    items = decode_litellm(b"[" + b",".join([line, *bad, line]) + b"]", trusts_given_costs=False)
+    codes = [item.code if isinstance(item, EventRejected) else "fine" for item in items]
+    assert codes == [
+        "fine",
+        "invalid_value",
+        "missing_field",
+        "missing_field",
+        "invalid_value",
+        "invalid_value",
+        "invalid_value",
+        "invalid_value",
+        "fine",
+    ]
+    lines = decode_litellm(b"\n".join([line, b'{"id": ', line]), trusts_given_costs=False)
+    assert [isinstance(item, EventBody) for item in lines] == [True, False, True]
+
+
+def test_what_is_no_json_fails_the_body() -> None:
+    for body, code in (
+        (b"", "malformed_json"),
+        (b"{", "malformed_json"),
+        (b'{"id": "a", "x": NaN}', "malformed_json"),
+        (b'{"id": "\xff"}', "invalid_utf8"),
+        (b'{"id": ' + b"[" * 40 + b"]" * 40 + b"}", "too_deep"),
+    ):
+        with pytest.raises(MalformedBody) as caught:
+            decode_litellm(body, trusts_given_costs=False)
+        assert caught.value.code == code
+    for body in (b"[" + b",".join([b"{}"] * 10_001) + b"]", b"{}\n" * 10_001):
+        with pytest.raises(TooManyEvents):
+            decode_litellm(body, trusts_given_costs=False)
+
+
+def test_long_names_are_cut_rather_than_losing_the_spend() -> None:
+    item = event(end_user="x" * 300, request_tags=["k" * 300 + ":v"])
+    assert item.customer == "x" * 200
+    assert item.tags == {"k" * 200: "v"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(PAYLOAD)), JSON, max_size=5), st.booleans())
+def test_any_payload_is_an_event_or_a_refusal(changes: dict[str, Any], trusts: bool) -> None:
+    body = json.dumps([PAYLOAD | changes]).encode()
+    try:
+        (item,) = decode_litellm(body, trusts_given_costs=trusts)
+    except MeteringError:
+        return
+    assert isinstance(item, EventBody | EventRejected)

@@ -1,0 +1,163 @@
+"""Taking usage in: once, priced, in every balance, whatever else happens."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+
+from metering.committer import Committer
+from metering.decoders import native
+from metering.ingest import prepare_job
+from metering.models import EventKey, LedgerEntry, Route, UsageEvent
+from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def stored(account: Account) -> list[UsageEvent]:
+    with account.scope():
+        return list(UsageEvent.objects.filter(tenant=account.tenant).order_by("id"))
+
+
+def test_an_event_is_stored_priced_and_in_its_budget(account: Account) -> None:
+    budget = make_budget(account)
+    answer = send(account, [make_event(input_tokens=1_000_000, output_tokens=100_000)])
+    assert answer == {"accepted": 1, "duplicates": 0, "rejected": 0, "unpriced": 0, "errors": []}
+    (event,) = stored(account)
+    # claude-sonnet-4-5 above 200,000 input tokens: 6 and 22.5 USD a million.
+    assert event.cost_nanos == 6_000_000_000 + 2_250_000_000
+    (window,) = windows_of(account, budget)
+    assert (window.spent_nanos, window.spent_tokens) == (event.cost_nanos, 1_100_000)
+    assert (window.spent_requests, window.spent_tool_calls) == (1, 0)
+
+
+def test_the_same_event_again_is_a_duplicate_and_moves_nothing(account: Account) -> None:
+    budget = make_budget(account)
+    event = make_event()
+    send(account, [event])
+    before = windows_of(account, budget)[0].spent_nanos
+    # The order of fields is not content.
+    again = send(account, [dict(reversed(event.items())), event])
+    assert (again["accepted"], again["duplicates"], again["rejected"]) == (0, 2, 0)
+    assert windows_of(account, budget)[0].spent_nanos == before
+    assert len(stored(account)) == 1
+
+
+def test_the_same_id_with_other_content_is_a_conflict(account: Account) -> None:
+    event = make_event()
+    other = event | {"output_tokens": 101}
+    answer = send(account, [event, other])
+    assert (answer["accepted"], answer["rejected"]) == (1, 1)
+    assert answer["errors"][0]["code"] == "id_conflict"
+    assert send(account, [other])["errors"][0]["code"] == "id_conflict"
+    assert [one.output_tokens for one in stored(account)] == [100]
+
+
+def test_the_same_id_from_another_source_is_another_event(account: Account) -> None:
+    event = make_event()
+    assert send(account, [event, event | {"source": "elsewhere"}])["accepted"] == 2
+
+
+def test_a_provider_response_reported_two_ways_counts_once(account: Account) -> None:
+    budget = make_budget(account)
+    first = make_event(response_id="msg_1")
+    second = make_event(response_id="msg_1", source="gateway", provider="Anthropic")
+    answer = send(account, [first, second])
+    assert (answer["accepted"], answer["duplicates"]) == (1, 1)
+    # In a later batch as well, and its own id is then known too.
+    third = make_event(response_id="msg_1", source="otlp")
+    assert send(account, [third])["duplicates"] == 1
+    assert send(account, [third])["duplicates"] == 1
+    assert windows_of(account, budget)[0].spent_requests == 1
+    with account.scope():
+        keys = set(
+            EventKey.objects.filter(tenant=account.tenant).values_list("event_id", flat=True)
+        )
+    assert keys == {stored(account)[0].id}
+
+
+def test_a_conflicting_event_does_not_claim_its_response(account: Account) -> None:
+    event = make_event()
+    send(account, [event])
+    assert send(account, [event | {"response_id": "msg_2"}])["rejected"] == 1
+    assert send(account, [make_event(response_id="msg_2")])["accepted"] == 1
+
+
+def test_one_bad_event_loses_no_good_one(account: Account) -> None:
+    answer = send(
+        account,
+        [make_event(), make_event(team=""), make_event(usage={"foo": 1}, input_tokens=..., output_tokens=...)]
+        + [make_event(time="9999-12-31T23:59:59Z"), make_event(tags={"a\tb\\": "c\nd"}), make_event(id=5)],
+    )
+    assert (answer["accepted"], answer["rejected"]) == (2, 4)
+    assert [error["index"] for error in answer["errors"]] == [1, 2, 3, 5]
+    codes = [error["code"] for error in answer["errors"]]
+    assert codes == ["invalid_value", "unknown_usage", "time_out_of_range", "invalid_value"]
+    assert stored(account)[1].tags == {"a\tb\\": "c\nd"}
+
+
+@pytest.mark.parametrize(
+    "text", ["tab\there", "back\\slash", "line\nfeed", "\\N", "'quote\"", "‮", "💸", "\x01\x7f", "{}"]
+)
+def test_strings_are_stored_as_they_came(account: Account, text: str) -> None:
+    assert send(account, [make_event(agent=text, tags={text: text})])["accepted"] == 1
+    (event,) = stored(account)
+    assert (event.agent, event.tags) == (text, {text: text})
+
+
+def test_a_model_without_a_price_is_stored_and_said_to_be_unpriced(account: Account) -> None:
+    budget = make_budget(account)
+    answer = send(account, [make_event(model="nobody-prices-this")])
+    assert (answer["accepted"], answer["unpriced"]) == (1, 1)
+    assert stored(account)[0].cost_nanos is None
+    assert windows_of(account, budget)[0].spent_tokens == 1_100
+
+
+def test_a_given_cost_wins_and_is_rounded_half_up(account: Account) -> None:
+    send(account, [make_event(cost_usd="0.0000000015"), make_event(cost_usd=0.1)])
+    assert [event.cost_nanos for event in stored(account)] == [2, 100_000_000]
+
+
+def test_an_event_in_the_past_counts_in_the_window_of_its_time(account: Account) -> None:
+    budget = make_budget(account, period="hour")
+    earlier = datetime.now(UTC) - timedelta(hours=3)
+    send(account, [make_event(time=earlier.isoformat()), make_event()])
+    # Before the budget's first window nothing is counted: the budget did not exist then.
+    assert [window.spent_requests for window in windows_of(account, budget)] == [1]
+
+
+def test_callers_of_one_process_are_combined_and_each_gets_its_own_answer(account: Account) -> None:
+    budget = make_budget(account, per=["agent"])
+    other = make_account()
+    committer = Committer()
+    answers: dict[int, dict[str, int]] = {}
+
+    def call(number: int) -> None:
+        tenant = (account if number % 3 else other).tenant
+        events = [make_event(id=f"{number}-{place}", agent=f"a{place}") for place in range(20)]
+        events.append(make_event(id="shared", agent="shared", time=...))
+        items = [native.msgspec.convert(event, native.EventBody) for event in events]
+        job = prepare_job(items, tenant_id=tenant.id, route=Route.NATIVE)
+        committer.submit(job)
+        answers[number] = job.answer()
+        connection.close()
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    committer.stop()
+    shared = [answer["accepted"] - 20 for answer in answers.values()]
+    assert sorted(shared) == [0] * 22 + [1] * 2
+    assert sum(window.spent_requests for window in windows_of(account, budget)) == 16 * 20 + 1
+
+
+def test_entries_are_never_changed(account: Account) -> None:
+    make_budget(account)
+    send(account, [make_event()])
+    with account.scope(), pytest.raises(Exception, match="never changed or removed"):
+        LedgerEntry.objects.filter(tenant=account.tenant).update(cost_nanos=0)
+    with account.scope(), pytest.raises(Exception, match="never changed or removed"):
+        LedgerEntry.objects.filter(tenant=account.tenant).delete()
