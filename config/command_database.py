@@ -23,7 +23,8 @@ def database_for_command(environment: Environment, command: str) -> Iterator[Non
     """See to it that the database of this environment can be reached while the block runs.
 
     The embedded server belongs to whoever owns DATA_DIR. While the service runs, its server is
-    used. Otherwise the command starts the server for itself, after waiting for another command that did.
+    used. Otherwise the command starts the server for itself, after waiting for another command
+    that did.
     """
     with ExitStack() as stack:
         if command in WITHOUT_DATABASE:

@@ -213,7 +213,8 @@ class EmbeddedPostgres:
         if of_data != of_server.group():
             raise PostgresFailed(
                 f"The data in {self.cluster} were written by PostgreSQL {of_data}, and this "
-                f"release brings PostgreSQL {of_server.group()}: see 'Upgrade' in docs/operations.md."
+                f"release brings PostgreSQL {of_server.group()}: see 'Upgrade' in "
+                f"docs/operations.md."
             )
 
     def _clear_leftovers(self) -> None:

@@ -1,0 +1,97 @@
+"""Celery: the broker, the queues, and the one place that says what runs when.
+
+Rows in the database are the queue of what is to be done; a message only says "look now". So a lost
+message loses nothing, and the next beat finds the same rows.
+"""
+
+import os
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import SecurityWarning
+from celery.schedules import crontab
+
+from config.environment import Environment, read_environment
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+DEFAULT_QUEUE = "default"
+# Work of one kind waits behind its own kind alone once there are workers for each.
+QUEUE_BY_TASKS = {
+    "metering.tasks.*": "ingest",
+    "alerts.tasks.*": "alerts",
+    "billing.tasks.*": "billing",
+}
+QUEUES = (DEFAULT_QUEUE, *QUEUE_BY_TASKS.values())
+
+SOFT_LIMIT_SECONDS = 240
+HARD_LIMIT_SECONDS = 300
+
+
+def every(seconds: float, task: str) -> dict[str, Any]:
+    """Run a task again and again; what waited longer than its period is dropped, not piled up."""
+    return {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": seconds}}
+
+
+def daily(hour: int, task: str) -> dict[str, Any]:
+    """Run a task once a day, at an hour UTC."""
+    return {"task": task, "schedule": crontab(hour=str(hour), minute="10"), "options": {}}
+
+
+BEAT_SCHEDULE = {
+    "roll up what was acknowledged": every(5, "metering.tasks.roll_up"),
+    "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
+    "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
+}
+
+
+def broker(environment: Environment) -> dict[str, Any]:
+    """Celery's settings for the given broker, or for files under DATA_DIR."""
+    if environment.broker_url is not None:
+        return {"broker_url": environment.broker_url}
+    folder = environment.data_dir / "broker"
+    for name in ("messages", "control"):
+        Path(folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {
+        "broker_url": "filesystem://localhost//",
+        "broker_transport_options": {
+            "data_folder_in": str(folder / "messages"),
+            "data_folder_out": str(folder / "messages"),
+            "control_folder": str(folder / "control"),
+            "polling_interval": 0.1,  # the transport's own default answers after seconds
+        },
+        # These write a file for every word between workers, and there is one worker.
+        "worker_enable_remote_control": False,
+    }
+
+
+def configure(environment: Environment) -> dict[str, Any]:
+    return {
+        **broker(environment),
+        "beat_schedule": BEAT_SCHEDULE,
+        "beat_schedule_filename": str(environment.data_dir / "beat_schedule"),
+        "broker_connection_retry_on_startup": True,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "task_ignore_result": True,
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_routes": {tasks: {"queue": queue} for tasks, queue in QUEUE_BY_TASKS.items()},
+        "task_acks_late": True,
+        "task_soft_time_limit": SOFT_LIMIT_SECONDS,
+        "task_time_limit": HARD_LIMIT_SECONDS,
+        "worker_prefetch_multiplier": 1,
+        "worker_hijack_root_logger": False,
+        "timezone": "UTC",
+        "enable_utc": True,
+    }
+
+
+# Running as root is discouraged where messages may hold code; these are JSON.
+warnings.filterwarnings("ignore", category=SecurityWarning)
+
+application = Celery("spendgate")
+application.conf.update(configure(read_environment()))
+application.autodiscover_tasks()

@@ -1,0 +1,123 @@
+"""The demo's tenant: made once in an empty database, loaded over HTTP, and where to look at it."""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from django.core.management import call_command
+from rich.console import Console
+from rich.text import Text
+
+from tenants.models import Tenant
+from tenants.scope import platform_scope
+
+TENANT = "demo"
+OWNER = "demo@example.com"
+ACCESS_FILE = "demo.json"
+# Beside it while the load is not complete; a start that finds it goes on loading.
+UNFINISHED_FILE = "demo.unfinished"
+
+
+@dataclass(frozen=True)
+class Access:
+    """What DATA_DIR/demo.json holds: how people and programs enter the demo's tenant."""
+
+    url: str
+    api_key: str
+    email: str
+    password: str
+    tenant: str
+
+
+def open_demo(*, data_dir: Path, url: str) -> Access | None:
+    """Make the tenant when the database has none; None when the database holds other people's."""
+    stored = _stored(data_dir)
+    if not _has_tenant():
+        stored = _create(data_dir, url)
+    elif stored is None or not _has_tenant(stored.tenant):
+        return None
+    access = Access(**{**asdict(stored), "url": url})
+    _write(data_dir, access)
+    return access
+
+
+def is_loaded(data_dir: Path) -> bool:
+    return not (data_dir / UNFINISHED_FILE).exists()
+
+
+def load(access: Access, *, data_dir: Path) -> bool:
+    """Send the demo's events as a client would. Events that arrived before are duplicates."""
+    done = subprocess.run(
+        [sys.executable, "-m", "demo.replay", "--url", access.url, "--api-key", access.api_key],
+        check=False,
+    )
+    if done.returncode == 0:
+        (data_dir / UNFINISHED_FILE).unlink(missing_ok=True)
+    return done.returncode == 0
+
+
+def show(access: Access, console: Console) -> None:
+    """Where to look, with lines that can be copied: they are never wrapped."""
+    event = {
+        "id": "my-first-call",
+        "provider": "anthropic",
+        "model": "claude-sonnet-4-5",
+        "input_tokens": 1200,
+        "output_tokens": 300,
+        "agent": "my-agent",
+    }
+    authorization = f"Authorization: Bearer {access.api_key}"
+    post = ["curl", "-s", f"{access.url}/v1/events", "-H", authorization]
+    post += ["-H", "Content-Type: application/json", "-d", json.dumps(event)]
+    totals = f"{access.url}/v1/usage?interval=none&filter[agent]=my-agent"
+    read = ["curl", "-s", "-g", totals, "-H", authorization]
+    lines = [
+        ("Look at it", access.url),
+        ("Sign in as", f"{access.email}   password  {access.password}"),
+        ("Send an event", shlex.join(post)),
+        ("See its total", shlex.join(read)),
+    ]
+    console.print()
+    for label, value in lines:
+        console.print(
+            Text(f"{label:<15}", style="bold").append(value, style="not bold cyan"), soft_wrap=True
+        )
+    console.print()
+
+
+def _create(data_dir: Path, url: str) -> Access:
+    answer = io.StringIO()
+    call_command("create_tenant", TENANT, owner=OWNER, json=True, stdout=answer)
+    facts = json.loads(answer.getvalue().splitlines()[-1])
+    (data_dir / UNFINISHED_FILE).touch()
+    access = Access(url=url, **facts)
+    _write(data_dir, access)
+    return access
+
+
+def _has_tenant(name: str | None = None) -> bool:
+    with platform_scope("look for the demo's tenant"):
+        tenants = Tenant.objects.all() if name is None else Tenant.objects.filter(name=name)
+        return tenants.exists()
+
+
+def _stored(data_dir: Path) -> Access | None:
+    try:
+        return Access(**json.loads((data_dir / ACCESS_FILE).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _write(data_dir: Path, access: Access) -> None:
+    path = data_dir / ACCESS_FILE
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(asdict(access), file, indent=2)
+        file.write("\n")
+    draft.replace(path)

@@ -1,0 +1,42 @@
+"""The supervisor's words and those of its children, on one screen."""
+
+import os
+import select
+import sys
+
+LINE_MAX_BYTES = 4000  # less than a pipe takes at once, so that a write never waits
+
+
+def say(sentence: str, *, speaker: str = "spendgate") -> None:
+    """Print one line, unless nobody reads: a full pipe must not stop whoever restarts children."""
+    line = f"{speaker:<9} | {sentence}".encode(errors="replace")[:LINE_MAX_BYTES] + b"\n"
+    try:
+        descriptor = sys.stdout.fileno()
+        if select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, line)
+    except (OSError, ValueError):
+        pass  # the terminal is gone; the service goes on
+
+
+class LineSplitter:
+    """Cuts a child's output into lines as it comes."""
+
+    def __init__(self, speaker: str) -> None:
+        self.speaker = speaker
+        self._rest = b""
+
+    def feed(self, output: bytes) -> None:
+        *lines, self._rest = (self._rest + output).split(b"\n")
+        for line in lines:
+            self._say(line)
+        if len(self._rest) > LINE_MAX_BYTES:
+            self.finish()
+
+    def finish(self) -> None:
+        self._say(self._rest)
+        self._rest = b""
+
+    def _say(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if text:
+            say(text, speaker=self.speaker)
