@@ -1,0 +1,47 @@
+"""Reading: what was used, by whom, and what it cost. Read-only.
+
+Owns no table. Every function names the tenant besides row-level security, and those that join
+roll-ups with events must run inside one snapshot, as every GET does.
+"""
+
+from metering.queries.events import EventPage, EventQuestion, list_events
+from metering.queries.focus import focus_rows
+from metering.queries.overview import (
+    UnpricedModel,
+    WindowFill,
+    budget_windows,
+    top_values,
+    unpriced,
+)
+from metering.queries.percentiles import Percentiles, percentiles_of
+from metering.queries.question import InvalidQuestion, UsageQuestion
+from metering.queries.sessions import Session, SessionStep, read_session
+from metering.queries.traces import CallNode, CallTree, call_tree
+from metering.queries.usage import Measures, UsagePage, UsageRow, total_usage, usage
+
+__all__ = [
+    "CallNode",
+    "CallTree",
+    "EventPage",
+    "EventQuestion",
+    "InvalidQuestion",
+    "Measures",
+    "Percentiles",
+    "Session",
+    "SessionStep",
+    "UnpricedModel",
+    "UsagePage",
+    "UsageQuestion",
+    "UsageRow",
+    "WindowFill",
+    "budget_windows",
+    "call_tree",
+    "focus_rows",
+    "list_events",
+    "percentiles_of",
+    "read_session",
+    "top_values",
+    "total_usage",
+    "unpriced",
+    "usage",
+]

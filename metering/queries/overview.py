@@ -1,0 +1,101 @@
+"""What an overview shows: who spent most, what has no price, and how full budgets are."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from django.db import connection
+
+from metering.budget_rules import BudgetRule
+from metering.budgets import read_book
+from metering.ledger import WindowState, used_percent
+from metering.models import BudgetWindow, CostSource
+from metering.queries.question import Filters, UsageQuestion
+from metering.queries.usage import UsageRow, usage
+
+
+class UnpricedModel(NamedTuple):
+    """Events of one model that no price covers."""
+
+    provider: str
+    model: str
+    event_count: int
+    last_at: datetime
+
+
+class WindowFill(NamedTuple):
+    """A window of a budget, how full it is by its fullest part, and which part that is."""
+
+    rule: BudgetRule
+    window: BudgetWindow
+    used_percent: Decimal
+    part: str
+
+
+# The windows of the present revisions that hold a moment. Sorted by about how full they are, which
+# is judged exactly for the few that are left.
+CURRENT_WINDOWS: Final = """
+    SELECT w.* FROM budget_window w JOIN budget b
+        ON b.tenant_id = w.tenant_id AND b.id = w.budget_id AND b.revision = w.revision
+    WHERE w.tenant_id = %s AND b.archived_at IS NULL
+    AND w.starts_at <= %s AND (w.ends_at IS NULL OR w.ends_at > %s)
+    ORDER BY greatest(
+        w.spent_nanos / nullif(b.limit_cost_nanos + w.carried_nanos, 0)::float8,
+        w.spent_tokens / nullif(b.limit_tokens, 0)::float8,
+        w.spent_requests / nullif(b.limit_requests, 0)::float8,
+        w.spent_tool_calls / nullif(b.limit_tool_calls, 0)::float8
+    ) DESC NULLS LAST, w.id
+    LIMIT %s
+"""
+
+
+def top_values(
+    *,
+    tenant_id: int,
+    dimension: str,
+    starts_at: datetime,
+    ends_at: datetime,
+    limit: int = 10,
+    filters: Filters | None = None,
+) -> list[UsageRow]:
+    """The values of a dimension that cost most, the highest first."""
+    question = UsageQuestion(
+        tenant_id=tenant_id,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        group_by=(dimension,),
+        interval="none",
+        filters=filters or {},
+    )
+    return usage(question, limit=limit).rows
+
+
+def unpriced(
+    *, tenant_id: int, starts_at: datetime, ends_at: datetime, limit: int = 100
+) -> list[UnpricedModel]:
+    """Models without a price that were used, those with most events first."""
+    with connection.cursor() as database:
+        # The number is written out, so that the partial index of unpriced events fits.
+        database.execute(
+            "SELECT provider, model, count(*), max(time) FROM usage_event"  # noqa: S608
+            f" WHERE tenant_id = %s AND cost_source = {CostSource.UNPRICED.value} AND NOT is_void"
+            " AND time >= %s AND time < %s"
+            " GROUP BY provider, model ORDER BY count(*) DESC, provider, model LIMIT %s",
+            [tenant_id, starts_at, ends_at, limit],
+        )
+        return [UnpricedModel(*row) for row in database.fetchall()]
+
+
+def budget_windows(*, tenant_id: int, now: datetime, limit: int = 100) -> list[WindowFill]:
+    """The windows that hold `now`, of budgets in force, the fullest first."""
+    rules = read_book(tenant_id).rules
+    windows = BudgetWindow.objects.raw(CURRENT_WINDOWS, [tenant_id, now, now, limit])
+    fills = [_fill(rules[one.budget_id], one, now) for one in windows if one.budget_id in rules]
+    fills.sort(key=lambda fill: (-fill.used_percent, fill.rule.name, fill.window.group_key))
+    return fills
+
+
+def _fill(rule: BudgetRule, window: BudgetWindow, now: datetime) -> WindowFill:
+    state = WindowState(*(getattr(window, name) for name in WindowState._fields))
+    use = used_percent(rule, state, now=now)
+    return WindowFill(rule, window, use.percent, use.part)

@@ -1,0 +1,354 @@
+"""Which batches are rolled up when, and the one writer of roll-up rows."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import numpy as np
+from django.db import connection, transaction
+from psycopg import Cursor
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+
+from metering.models import BATCH_ID_STRIDE, MEASURES
+from metering.rollups.sets import OTHER, ROLLED_UP_DIMENSIONS, SETS
+from metering.rollups.sums import (
+    EVENT_COLUMNS,
+    EventColumns,
+    SetCounts,
+    SetSums,
+    Whole,
+    counts_by_set,
+    sums_by_set,
+)
+
+# One transaction per tenant writes roll-ups at a time, so that two never fold the same value
+# differently.
+ROLL_UP_LOCK: Final = 7303
+# Batches whose ids are this close are read in one stretch; between them lie other tenants' ids.
+STRETCH_GAP_MAX: Final = 1_000
+# So many events are in memory at once, at about 1 KB each.
+PORTION_EVENTS_MAX: Final = 50_000
+
+MEASURE_LIST: Final = ", ".join(MEASURES)
+CREATE_DELTAS: Final = f"""
+    CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta (
+        dimension_set smallint, starts_at timestamptz,
+        value_1 text COLLATE "C", value_2 text COLLATE "C",
+        {", ".join(f"{name} bigint" for name in MEASURES)},
+        is_folded boolean NOT NULL DEFAULT false
+    ) ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS usage_histogram_delta (
+        dimension_set smallint, starts_at timestamptz, value_1 text COLLATE "C",
+        measure smallint, bin smallint, count bigint
+    ) ON COMMIT DELETE ROWS;
+    TRUNCATE pg_temp.usage_delta, pg_temp.usage_histogram_delta
+"""
+COPY_DELTAS: Final = f"""
+    COPY pg_temp.usage_delta (dimension_set, starts_at, value_1, value_2, {MEASURE_LIST}) FROM STDIN
+"""
+COPY_HISTOGRAMS: Final = """
+    COPY pg_temp.usage_histogram_delta (dimension_set, starts_at, value_1, measure, bin, count)
+    FROM STDIN
+"""
+# Buckets that would hold more values than their set keeps. Almost always there are none.
+FIND_CROWDED: Final = """
+    WITH touched AS (
+        SELECT dimension_set, starts_at, count(*) AS new_count FROM pg_temp.usage_delta
+        GROUP BY dimension_set, starts_at
+    )
+    SELECT t.dimension_set, t.starts_at, p.present_count
+    FROM touched t JOIN unnest(%s::smallint[], %s::bigint[]) AS s (dimension_set, values_max)
+        USING (dimension_set)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS present_count FROM usage_rollup r WHERE r.tenant_id = %s
+        AND r.dimension_set = t.dimension_set AND r.starts_at = t.starts_at
+    ) p
+    WHERE p.present_count + t.new_count > s.values_max
+"""
+# A value with a row of its own keeps it; new values get one while there is room, the costly ones
+# first.
+MARK_FOLDED: Final = """
+    WITH new AS (
+        SELECT n.ctid AS place, dimension_set, starts_at, value_1, value_2, c.room,
+            sum(n.cost_nanos) OVER (PARTITION BY dimension_set, starts_at, value_1, value_2) AS cost
+        FROM pg_temp.usage_delta n
+        JOIN unnest(%s::smallint[], %s::timestamptz[], %s::bigint[])
+            AS c (dimension_set, starts_at, room) USING (dimension_set, starts_at)
+        WHERE NOT EXISTS (
+            SELECT FROM usage_rollup r WHERE r.tenant_id = %s AND r.dimension_set = n.dimension_set
+            AND r.starts_at = n.starts_at AND r.value_1 = n.value_1 AND r.value_2 = n.value_2
+        )
+    ), ranked AS (
+        SELECT place, room, dense_rank() OVER (
+            PARTITION BY dimension_set, starts_at ORDER BY cost DESC, value_1, value_2
+        ) AS rank FROM new
+    )
+    UPDATE pg_temp.usage_delta d SET is_folded = true
+    FROM ranked WHERE d.ctid = ranked.place AND ranked.rank > ranked.room
+"""
+FOLD_HISTOGRAMS: Final = """
+    UPDATE pg_temp.usage_histogram_delta h SET value_1 = %s
+    FROM pg_temp.usage_delta d
+    WHERE d.is_folded AND d.dimension_set = h.dimension_set AND d.starts_at = h.starts_at
+    AND d.value_1 = h.value_1
+"""
+FOLD: Final = "UPDATE pg_temp.usage_delta SET value_1 = %s, value_2 = '' WHERE is_folded"
+# Sorted by grouping, so that neighbours in the index are written together.
+ADD_DELTAS: Final = f"""
+    INSERT INTO usage_rollup AS r
+        (tenant_id, dimension_set, starts_at, value_1, value_2, {MEASURE_LIST})
+    SELECT %s, dimension_set, starts_at, value_1, value_2,
+        {", ".join(f"sum({name})" for name in MEASURES)}
+    FROM pg_temp.usage_delta
+    GROUP BY dimension_set, starts_at, value_1, value_2
+    ORDER BY dimension_set, starts_at, value_1, value_2
+    ON CONFLICT (tenant_id, dimension_set, starts_at, value_1, value_2) DO UPDATE SET
+        {", ".join(f"{name} = r.{name} + excluded.{name}" for name in MEASURES)}
+"""  # noqa: S608 - built from constants
+ADD_HISTOGRAMS: Final = """
+    INSERT INTO usage_histogram AS h
+        (tenant_id, dimension_set, starts_at, value_1, measure, bin, count)
+    SELECT %s, dimension_set, starts_at, value_1, measure, bin, sum(count)
+    FROM pg_temp.usage_histogram_delta
+    GROUP BY dimension_set, starts_at, value_1, measure, bin
+    ORDER BY dimension_set, starts_at, value_1, measure, bin
+    ON CONFLICT (tenant_id, dimension_set, starts_at, value_1, measure, bin)
+        DO UPDATE SET count = h.count + excluded.count
+"""
+
+
+@transaction.atomic
+def roll_up(*, tenant_id: int, events_max: int = 200_000) -> int:
+    """Add waiting batches, oldest first, to the roll-ups; answer how many. Zero: none left now.
+
+    Call it inside the tenant's scope. Safe to run twice, by several at once and killed anywhere:
+    the batches are marked in the same transaction. Batches that a correction holds are left for
+    later.
+    """
+    if not _try_lock(tenant_id):
+        return 0
+    counts = _claim(tenant_id, events_max)
+    if not counts:
+        return 0
+    _post(tenant_id, _portions(tenant_id, counts), sign=1)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE ingest_batch SET rolled_up_at = now() WHERE tenant_id = %s AND id = ANY(%s)",
+            [tenant_id, list(counts)],
+        )
+    return len(counts)
+
+
+def lock_batches(*, tenant_id: int, batch_ids: Iterable[int]) -> set[int]:
+    """Keep these batches as they are, rolled up or not, until this transaction ends.
+
+    Answers which of them are rolled up. Whoever changes events' rating or voids them calls this
+    first and posts deltas for the events of those batches; the others count as they are when their
+    turn comes.
+    """
+    ids = sorted(set(batch_ids))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, rolled_up_at IS NOT NULL FROM ingest_batch"
+            " WHERE tenant_id = %s AND id = ANY(%s) ORDER BY id FOR SHARE",
+            [tenant_id, ids],
+        )
+        return {batch_id for batch_id, is_rolled_up in cursor.fetchall() if is_rolled_up}
+
+
+def post_deltas(*, tenant_id: int, event_ids: Sequence[int], sign: Literal[-1, 1]) -> None:
+    """Add (1) or take away (-1) what these stored events count now, in every roll-up.
+
+    In one transaction: lock their batches, take the rolled-up ones' events away, change the events,
+    add them again. Void events count nothing, so voiding is the same three steps. Events of batches
+    that are not rolled up must not be named.
+    """
+    if not event_ids:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
+    events = _read_events(tenant_id, "id = ANY(%s)", [list(event_ids)])
+    _post(tenant_id, [] if events is None else [events], sign=sign)
+
+
+def tenants_waiting() -> list[int]:
+    """Tenants with batches to roll up. Needs a platform scope."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT DISTINCT tenant_id FROM ingest_batch WHERE rolled_up_at IS NULL")
+        return sorted(row[0] for row in cursor.fetchall())
+
+
+def events_of_batches(batch_ids: Sequence[int]) -> tuple[str, list[Any]]:
+    """A condition on `id`, with its parameters: events of these batches, given in order."""
+    stretches: list[list[int]] = []
+    for batch_id in batch_ids:
+        if stretches and batch_id - stretches[-1][1] <= STRETCH_GAP_MAX:
+            stretches[-1][1] = batch_id
+        else:
+            stretches.append([batch_id, batch_id])
+    if not stretches:
+        return "false", []
+    ranges = " OR ".join(["(id >= %s AND id < %s)"] * len(stretches))
+    bounds = [
+        bound
+        for first, last in stretches
+        for bound in (first * BATCH_ID_STRIDE, (last + 1) * BATCH_ID_STRIDE)
+    ]
+    return (
+        f"({ranges}) AND id / {BATCH_ID_STRIDE} = ANY(%s)",
+        [*bounds, list(batch_ids)],
+    )
+
+
+def _try_lock(tenant_id: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
+        return bool(cursor.fetchone()[0])
+
+
+def _claim(tenant_id: int, events_max: int) -> dict[int, int]:
+    """Lock waiting batches in id order until they hold `events_max` events: at least one batch.
+
+    Answers how many events each of them has.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT id FROM (
+                SELECT id, sum(event_count) OVER (ORDER BY id) - event_count AS events_before
+                FROM (
+                    SELECT id, event_count FROM ingest_batch
+                    WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id LIMIT %s
+                ) oldest
+            ) waiting WHERE events_before < %s
+            """,
+            [tenant_id, events_max, events_max],
+        )
+        waiting = [row[0] for row in cursor.fetchall()]
+        cursor.execute(
+            "SELECT id, event_count FROM ingest_batch WHERE tenant_id = %s AND id = ANY(%s)"
+            " AND rolled_up_at IS NULL ORDER BY id FOR UPDATE SKIP LOCKED",
+            [tenant_id, waiting],
+        )
+        return dict(cursor.fetchall())
+
+
+def _portions(tenant_id: int, counts: dict[int, int]) -> Iterator[EventColumns]:
+    """The batches' events, in portions that fit into memory."""
+    batch_ids: list[int] = []
+    held = 0
+    for batch_id, count in counts.items():
+        if held and held + count > PORTION_EVENTS_MAX:
+            yield from _events_of(tenant_id, batch_ids)
+            batch_ids, held = [], 0
+        batch_ids.append(batch_id)
+        held += count
+    yield from _events_of(tenant_id, batch_ids)
+
+
+def _events_of(tenant_id: int, batch_ids: Sequence[int]) -> Iterator[EventColumns]:
+    events = _read_events(tenant_id, *events_of_batches(batch_ids))
+    if events is not None:
+        yield events
+
+
+def _read_events(tenant_id: int, condition: str, parameters: list[Any]) -> EventColumns | None:
+    """The events as columns; None when there are none."""
+    connection.ensure_connection()
+    # Django's own cursor transfers numbers as text; arrays of binary ones are read in one go.
+    with Cursor(connection.connection) as cursor:
+        cursor.adapters.register_loader(cursor.adapters.types["int8"].array_oid, _WholeLoader)
+        arrays = ", ".join(f"array_agg({column})" for column in EVENT_COLUMNS)
+        cursor.execute(
+            f"SELECT {arrays} FROM usage_event"  # noqa: S608 - the condition is code's own
+            f" WHERE tenant_id = %s AND {condition} AND NOT is_void",
+            [tenant_id, *parameters],
+            binary=True,
+        )
+        columns = cursor.fetchone()
+    if columns is None or columns[0] is None:
+        return None
+    width = len(ROLLED_UP_DIMENSIONS)
+    return EventColumns(texts=columns[:width], numbers=columns[width:])
+
+
+class _WholeLoader(Loader):
+    """Reads a bigint[] without NULL: 20 bytes of head, then a length and a number each."""
+
+    format = Format.BINARY
+    ITEM = np.dtype([("length", ">i4"), ("number", ">i8")])
+
+    def load(self, data: Buffer) -> Whole:
+        items = np.frombuffer(data, self.ITEM, offset=20)
+        return items["number"].astype(np.int64)
+
+
+def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1, 1]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(CREATE_DELTAS)
+        for events in portions:
+            with cursor.copy(COPY_DELTAS) as copy:
+                for sums in sums_by_set(events, sign=sign):
+                    copy.write(_sum_lines(sums))
+            with cursor.copy(COPY_HISTOGRAMS) as copy:
+                for counts in counts_by_set(events, sign=sign):
+                    copy.write(_count_lines(counts))
+        _fold_long_tail(cursor, tenant_id)
+        cursor.execute(ADD_DELTAS, [tenant_id])
+        cursor.execute(ADD_HISTOGRAMS, [tenant_id])
+
+
+def _fold_long_tail(cursor: Any, tenant_id: int) -> None:
+    """Give values beyond what their set keeps to OTHER: for good, since rows are never removed."""
+    kept = {one.number: one.values_max for one in SETS}
+    cursor.execute(FIND_CROWDED, [list(kept), list(kept.values()), tenant_id])
+    crowded = cursor.fetchall()
+    if not crowded:
+        return
+    numbers, starts, present = (list(column) for column in zip(*crowded, strict=True))
+    room = [max(0, kept[number] - count) for number, count in zip(numbers, present, strict=True)]
+    cursor.execute(MARK_FOLDED, [numbers, starts, room, tenant_id])
+    cursor.execute(FOLD_HISTOGRAMS, [OTHER])
+    cursor.execute(FOLD, [OTHER])
+
+
+def _sum_lines(sums: SetSums) -> str:
+    """Rows as COPY reads them."""
+    moments = _Moments()
+    texts = _Escaped()
+    return "".join(
+        f"{sums.set_number}\t{moments[start]}\t{texts[one]}\t{texts[two]}\t"
+        + "\t".join(map(str, measures))
+        + "\n"
+        for start, one, two, measures in zip(
+            sums.starts, sums.values_1, sums.values_2, sums.measures, strict=True
+        )
+    )
+
+
+def _count_lines(counts: SetCounts) -> str:
+    moments = _Moments()
+    texts = _Escaped()
+    return "".join(
+        f"{counts.set_number}\t{moments[start]}\t{texts[value]}\t{measure}\t{bin_number}\t{count}\n"
+        for start, value, measure, bin_number, count in zip(*counts[1:], strict=True)
+    )
+
+
+class _Moments(dict[int, str]):
+    """Seconds since the epoch as PostgreSQL reads a moment."""
+
+    def __missing__(self, seconds: int) -> str:
+        text = self[seconds] = datetime.fromtimestamp(seconds, UTC).isoformat()
+        return text
+
+
+class _Escaped(dict[str, str]):
+    """Texts as COPY reads them."""
+
+    def __missing__(self, text: str) -> str:
+        escaped = text.replace("\\", "\\\\").replace("\t", "\\t")
+        escaped = self[text] = escaped.replace("\n", "\\n").replace("\r", "\\r")
+        return escaped

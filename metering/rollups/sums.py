@@ -1,0 +1,191 @@
+"""Adds events up for every dimension set at once. Pure, and in whole numbers throughout.
+
+GROUP BY takes PostgreSQL 13 µs an event for all these sets; adding to dense arrays here takes 1 µs.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metering.models import MEASURES, Operation, Status
+from metering.rollups.bins import COST, LATENCY, TIME_TO_FIRST_TOKEN, bins_of
+from metering.rollups.sets import (
+    DAY_SECONDS,
+    HISTOGRAM_SETS,
+    QUARTER_SECONDS,
+    ROLLED_UP_DIMENSIONS,
+    SETS,
+    DimensionSet,
+)
+
+Whole = NDArray[np.int64]
+
+# What is read of an event after its dimensions, in this order: bigint without NULL.
+NUMBER_COLUMNS: Final = (
+    f"floor(extract(epoch FROM time) / {QUARTER_SECONDS})::bigint",
+    "coalesce(cost_nanos, -1)",
+    "operation::bigint",
+    "status::bigint",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "coalesce(latency_ms, -1)",
+    "coalesce(time_to_first_token_ms, -1)",
+)
+EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBER_COLUMNS)
+NOT_KNOWN: Final = -1
+# Up to this many possible groups are added up in an array with a place for each.
+DENSE_MAX: Final = 1 << 18
+
+
+class SetSums(NamedTuple):
+    """Sums of one set: per row the bucket's start (seconds since the epoch), values, measures."""
+
+    set_number: int
+    starts: list[int]
+    values_1: list[str]
+    values_2: list[str]
+    measures: list[list[int]]
+
+
+class SetCounts(NamedTuple):
+    """Histogram of one set: per row the day's start, value, measure, bin and count."""
+
+    set_number: int
+    starts: list[int]
+    values: list[str]
+    measures: list[int]
+    bins: list[int]
+    counts: list[int]
+
+
+class _Coded(NamedTuple):
+    """A column as places in the list of its distinct values."""
+
+    codes: Whole
+    values: list[Any]
+
+
+class _Numbering(dict[Any, int]):
+    """Numbers what it has not seen before."""
+
+    def __missing__(self, value: Any) -> int:
+        number = self[value] = len(self)
+        return number
+
+
+class EventColumns:
+    """Events as columns: texts in the order of ROLLED_UP_DIMENSIONS, numbers as NUMBER_COLUMNS."""
+
+    def __init__(self, *, texts: Sequence[list[str]], numbers: Sequence[Whole]) -> None:
+        quarters, cost, operation, status = numbers[:4]
+        self.dimensions = {
+            name: _code(column) for name, column in zip(ROLLED_UP_DIMENSIONS, texts, strict=True)
+        }
+        self.buckets = {
+            QUARTER_SECONDS: _code_numbers(quarters, unit=QUARTER_SECONDS),
+            DAY_SECONDS: _code_numbers(quarters * QUARTER_SECONDS // DAY_SECONDS, unit=DAY_SECONDS),
+        }
+        is_tool = operation == Operation.TOOL
+        by_name: dict[str, NDArray[Any]] = {
+            "cost_nanos": np.maximum(cost, 0),
+            "requests": ~is_tool,
+            "errors": status == Status.ERROR,
+            "unpriced": cost == NOT_KNOWN,
+            "tool_calls": is_tool,
+            "input_tokens": numbers[4],
+            "output_tokens": numbers[5],
+            "cache_read_tokens": numbers[6],
+            "cache_write_tokens": numbers[7],
+            "reasoning_tokens": numbers[8],
+        }
+        self.measures = [by_name[name].astype(np.int64) for name in MEASURES]
+        # What a call took and cost; tool calls are no requests and would blur a model's
+        # percentiles.
+        self.observed = {
+            LATENCY: np.where(is_tool, NOT_KNOWN, numbers[9]),
+            TIME_TO_FIRST_TOKEN: np.where(is_tool, NOT_KNOWN, numbers[10]),
+            COST: np.where(is_tool, NOT_KNOWN, cost),
+        }
+
+    def parts(self, one: DimensionSet) -> list[_Coded]:
+        """The columns that tell a set's groups apart: the bucket, then the dimensions."""
+        return [self.buckets[one.grain_seconds], *(self.dimensions[d] for d in one.dimensions)]
+
+
+class _Groups:
+    """The distinct combinations of some columns, and which of them each event belongs to."""
+
+    def __init__(self, parts: Sequence[_Coded]) -> None:
+        self.parts = parts
+        key = parts[0].codes
+        size = len(parts[0].values)
+        for part in parts[1:]:
+            key = key * len(part.values) + part.codes
+            size *= len(part.values)
+        if size > DENSE_MAX:
+            keys, self.place = np.unique(key, return_inverse=True)
+            self.events = np.bincount(self.place)
+            self.present = np.arange(keys.size)
+        else:
+            self.place = key
+            self.events = np.bincount(key, minlength=size)
+            self.present = np.flatnonzero(self.events)
+            keys = np.arange(size)
+        self.keys = keys[self.present]
+
+    def sum_of(self, measure: Whole) -> Whole:
+        """The measure added up for each group."""
+        sums = np.zeros(self.events.size, np.int64)
+        np.add.at(sums, self.place, measure)
+        return sums[self.present]
+
+    def names(self) -> list[list[Any]]:
+        """Per column, each group's value."""
+        columns: list[list[Any]] = []
+        keys = self.keys
+        for part in reversed(self.parts):
+            columns.append([part.values[code] for code in (keys % len(part.values)).tolist()])
+            keys = keys // len(part.values)
+        return columns[::-1]
+
+
+def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetSums]:
+    """The events' measures added up for every set, times `sign`."""
+    for one in SETS:
+        groups = _Groups(events.parts(one))
+        measures = np.stack([groups.sum_of(measure) for measure in events.measures], axis=1) * sign
+        starts, *values = groups.names()
+        values += [[""] * len(starts)] * (2 - len(values))
+        yield SetSums(one.number, starts, values[0], values[1], measures.tolist())
+
+
+def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
+    """How often each measure fell into each bin, per set with histograms, times `sign`."""
+    for measure, observed in events.observed.items():
+        known = np.flatnonzero(observed != NOT_KNOWN)
+        if not known.size:
+            continue
+        bins = _code_numbers(bins_of(observed[known]), unit=1)
+        for one in HISTOGRAM_SETS:
+            parts = [_Coded(part.codes[known], part.values) for part in events.parts(one)]
+            groups = _Groups([*parts, bins])
+            starts, *values, numbers = groups.names()
+            counts = (groups.events[groups.present] * sign).tolist()
+            named = values[0] if values else [""] * len(starts)
+            yield SetCounts(one.number, starts, named, [measure] * len(starts), numbers, counts)
+
+
+def _code(column: list[str]) -> _Coded:
+    numbering = _Numbering()
+    codes = np.fromiter(map(numbering.__getitem__, column), np.int64, len(column))
+    return _Coded(codes, list(numbering))
+
+
+def _code_numbers(column: Whole, *, unit: int) -> _Coded:
+    values, codes = np.unique(column, return_inverse=True)
+    return _Coded(codes, (values * unit).tolist())
