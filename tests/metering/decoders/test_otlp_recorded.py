@@ -154,7 +154,12 @@ def attributes_of(observation: dict[str, Any]) -> Attributes:
     if observation["type"] == "GENERATION" and not has_counts and scope not in UNCOUNTED:
         attributes["gen_ai.usage.input_tokens"] = usage.get("input", 0)
         attributes["gen_ai.usage.output_tokens"] = usage.get("output", 0)
-    return {key: value for key, value in attributes.items() if value is not None}
+    # Instrumentations write objects as JSON; Langfuse has read them.
+    return {
+        key: json.dumps(value) if isinstance(value, dict | list) else value
+        for key, value in attributes.items()
+        if value is not None
+    }
 
 
 def framework_export(name: str) -> Export:
