@@ -156,7 +156,8 @@ def first_counted(budget: Budget) -> datetime:
     if budget.is_rolling:
         return rule.counted_from(now)
     if rule.is_per_request:
-        return now
+        # Calls are judged one by one as they arrive, whatever their time.
+        return EPOCH
     return rule.clock.span(now).starts_at
 
 

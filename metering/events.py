@@ -13,9 +13,18 @@ from metering.configuration import Configuration
 from metering.decoders.native import EventBody
 from metering.errors import EventRejected
 from metering.models import CostSource, Operation, Route, Status
-from metering.money import nanos_from_usd
-from metering.usage_shapes import Tokens, UnknownUsage, check_tokens, normalise_usage
+from metering.money import NANOS_PER_USD, USD_MAX, nanos_from_usd
+from metering.usage_shapes import (
+    Tokens,
+    UnknownUsage,
+    check_tokens,
+    normalise_usage,
+    service_tier,
+)
 
+COST_NANOS_MAX: Final = int(USD_MAX) * NANOS_PER_USD
+# More than any call can use, and little enough that sums of many fit their columns.
+TOKENS_MAX: Final = 10**12
 AHEAD_MAX: Final = timedelta(minutes=5)
 TAGS_BYTES_MAX: Final = 16 * 1024
 OPERATIONS: Final = {one.label: one.value for one in Operation}
@@ -58,6 +67,7 @@ class PreparedEvent:
         "price_id",
         "response_key",
         "rest",
+        "service_tier",
         "tokens",
         "values",
         "windows",
@@ -69,6 +79,10 @@ class PreparedEvent:
         self.at = at
         self.tokens = tokens
         self.operation = body.operation or _implied_operation(body)
+        # A tier is priced differently; where the client does not say it, the provider's usage may.
+        self.service_tier = body.service_tier or (
+            service_tier(body.usage) if body.usage is not None else None
+        )
         self.values: Values = (
             body.team or "",
             body.customer or "",
@@ -128,7 +142,7 @@ class PreparedEvent:
             model=body.model,
             at=self.at,
             tokens=self.tokens,
-            service_tier=body.service_tier,
+            service_tier=self.service_tier,
             tool=body.tool,
             operation=self.operation,
         )
@@ -136,6 +150,10 @@ class PreparedEvent:
         is_priced = self.cost_source is not CostSource.UNPRICED
         self.cost_nanos = rating.cost_nanos if is_priced else None
         self.price_id = rating.price_id
+        if is_priced and rating.cost_nanos > COST_NANOS_MAX:
+            raise EventRejected(
+                "cost_out_of_range", "At its price the event would cost more than 10,000,000 USD."
+            )
 
     def line(self, event_id: int) -> str:
         """The event as a line of COPY text, in the order of COPY_COLUMNS."""
@@ -224,6 +242,8 @@ def _has_tokens(body: EventBody) -> bool:
 def _tokens(body: EventBody) -> Tokens:
     tokens = _tokens_as_sent(body)
     problem = check_tokens(tokens)
+    if tokens.input_tokens > TOKENS_MAX or tokens.output_tokens > TOKENS_MAX:
+        problem = "No call uses more than 1,000,000,000,000 tokens."
     if problem is not None:
         raise EventRejected("inconsistent_tokens", problem)
     return tokens
@@ -289,7 +309,7 @@ def _rest(event: PreparedEvent, *, tenant_id: int, route: Route) -> str:
         body.parent_span,
         body.response_id,
         body.requested_model,
-        body.service_tier,
+        event.service_tier,
         body.error_type,
         body.tool_arguments_hash,
         body.task_type,

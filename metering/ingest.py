@@ -44,10 +44,25 @@ class Job:
     route: Route
     event_count: int
     events: list[PreparedEvent]
+    # What the events were judged by; compared with what is in force by the transaction that writes.
+    configuration: Configuration
     errors: list[tuple[int, EventRejected]] = field(default_factory=list)
     accepted: int = 0
     duplicates: int = 0
     unpriced: int = 0
+
+    def judge(self, configuration: Configuration) -> None:
+        """Judge the events by this configuration, where they were judged by another one."""
+        if self.configuration.version == configuration.version:
+            return
+        self.configuration = configuration
+        for event in list(self.events):
+            try:
+                event.judge(configuration)
+            except EventRejected as error:
+                error.event_id = event.body.id
+                self.errors.append((event.index, error))
+                self.events.remove(event)
 
     def forget_outcome(self) -> None:
         """Before another attempt: what a transaction that was rolled back had found out."""
@@ -72,7 +87,7 @@ def prepare_job(
     """Judge every decoded item by itself; none can make another fail."""
     configuration = known_configuration(tenant_id)
     moment = now or timezone.now()
-    job = Job(tenant_id=tenant_id, route=route, event_count=len(items), events=[])
+    job = Job(tenant_id, route, len(items), [], configuration)
     max_age: timedelta = settings.EVENT_MAX_AGE
     for index, item in enumerate(items):
         event: PreparedEvent | EventRejected
@@ -123,11 +138,7 @@ def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
         for job in jobs:
             job.forget_outcome()
         try:
-            _commit(tenant_id, jobs)
-        except ConfigurationChanged:
-            configuration = read_configuration(tenant_id)
-            for event in _events(jobs):
-                event.judge(configuration)
+            _commit_as_configured(tenant_id, jobs)
         except IntegrityError as error:
             if attempt == ATTEMPTS_MAX or not _lacks_partition(error):
                 raise
@@ -145,7 +156,23 @@ def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
                 raise
         else:
             return
-    raise DatabaseError("The tenant's configuration changes faster than events can be judged by it.")
+
+
+def _commit_as_configured(tenant_id: int, jobs: Sequence[Job]) -> None:
+    """Commit jobs judged by the configuration in force, however often it changes meanwhile.
+
+    Each turn means that somebody else's change has been committed, so somebody always gets on.
+    """
+    configuration = known_configuration(tenant_id)
+    while True:
+        for job in jobs:
+            job.judge(configuration)
+        try:
+            _commit(configuration, jobs)
+        except ConfigurationChanged:
+            configuration = read_configuration(tenant_id, known=configuration)
+        else:
+            return
 
 
 def is_conflict(error: DatabaseError) -> bool:
@@ -172,8 +199,8 @@ def _commit_in_halves(job: Job, error: DatabaseError) -> None:
         return
     middle = len(job.events) // 2
     halves = [
-        Job(job.tenant_id, job.route, 0, job.events[:middle]),
-        Job(job.tenant_id, job.route, 0, job.events[middle:]),
+        Job(job.tenant_id, job.route, 0, job.events[:middle], job.configuration),
+        Job(job.tenant_id, job.route, 0, job.events[middle:], job.configuration),
     ]
     job.forget_outcome()
     for half in halves:
@@ -188,18 +215,13 @@ def _events(jobs: Iterable[Job]) -> list[PreparedEvent]:
     return [event for job in jobs for event in job.events]
 
 
-def _commit(tenant_id: int, jobs: Sequence[Job]) -> None:
+def _commit(configuration: Configuration, jobs: Sequence[Job]) -> None:
     events = _events(jobs)
     if not events:
         return
-    configuration = known_configuration(tenant_id)
-    book = configuration.budgets
-    missing = {
-        key for event in events for key in event.windows if key not in book.window_ids
-    }
+    tenant_id, book = configuration.tenant_id, configuration.budgets
+    missing = {key for event in events for key in event.windows if key not in book.window_ids}
     if missing:
-        if not all(key.budget_id in book.rules for key in missing):
-            raise ConfigurationChanged
         with tenant_scope(tenant_id):
             open_windows(book=book, keys=missing)
     with tenant_scope(tenant_id):
@@ -409,7 +431,11 @@ def sums_by_posting(book: BudgetBook, events: Iterable[PreparedEvent]) -> dict[P
         for key in event.windows:
             rule = rules[key.budget_id]
             grain_at = rule.grain_at(event.at) if rule.is_rolling else None
-            posting = Posting(window_ids[key], grain_at)
+            try:
+                posting = Posting(window_ids[key], grain_at)
+            except KeyError as error:
+                # The book's memory was full and began anew; the next turn looks the window up again.
+                raise ConfigurationChanged from error
             before = sums.get(posting)
             sums[posting] = amounts if before is None else add_amounts(before, amounts)
     return sums

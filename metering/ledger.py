@@ -395,8 +395,9 @@ def age_rolling_window(*, book: BudgetBook, window_id: int, now: datetime) -> No
             [book.tenant_id, window_id],
         )
         budget_id, counted_from = cursor.fetchone()
-        until = book.rules[budget_id].counted_from(now)
-        if counted_from is None or until <= counted_from:
+        rule = book.rules.get(budget_id)
+        until = rule.counted_from(now) if rule is not None else None
+        if counted_from is None or until is None or until <= counted_from:
             return
         cursor.execute(
             """

@@ -1,0 +1,69 @@
+"""What time alone changes: rolling windows let go, partitions are made ahead, old months go."""
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from metering.budgets import read_book
+from metering.ledger import age_rolling_window
+from metering.models import Budget, BudgetWindow, EventKey
+from metering.partitions import make_due_partitions
+from metering.rerate import price_unpriced
+from tenants.scope import lock_configuration_shared, platform_scope, tenant_scope
+
+
+def age_rolling_windows() -> int:
+    """Take out of every rolling window what is older than its period; answers how many were looked at."""
+    now = timezone.now()
+    with platform_scope("rolling budgets of all tenants"):
+        tenant_ids = list(
+            Budget.objects.filter(is_rolling=True, archived_at=None)
+            .values_list("tenant_id", flat=True)
+            .distinct()
+        )
+    return sum(_age_windows_of(tenant_id, now) for tenant_id in tenant_ids)
+
+
+def _age_windows_of(tenant_id: int, now: datetime) -> int:
+    with tenant_scope(tenant_id):
+        book = read_book(tenant_id)
+        window_ids = [
+            window_id
+            for rule in book.rules.values()
+            if rule.is_rolling
+            for window_id in BudgetWindow.objects.filter(
+                tenant_id=tenant_id, budget_id=rule.id, counted_from__lt=rule.counted_from(now)
+            ).values_list("id", flat=True)
+        ]
+    for window_id in window_ids:
+        # A transaction each: a window that many wait for is not kept longer than its own turn.
+        with tenant_scope(tenant_id):
+            version = lock_configuration_shared(tenant_id)
+            if book.version != version:
+                book = read_book(tenant_id, version=version)
+            age_rolling_window(book=book, window_id=window_id, now=now)
+    return len(window_ids)
+
+
+def make_partitions_ahead() -> list[str]:
+    """Partitions for the months to come."""
+    with platform_scope("partitions for the months ahead"):
+        return make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
+
+
+def price_what_was_unpriced() -> int:
+    """Rate unpriced events of tenants once more: what a new price missed when a process was killed."""
+    with platform_scope("tenants with unpriced events"), connection.cursor() as cursor:
+        cursor.execute("SELECT DISTINCT tenant_id FROM usage_event WHERE cost_source = 4")
+        tenant_ids = [row[0] for row in cursor.fetchall()]
+    return sum(price_unpriced(tenant_id=tenant_id) for tenant_id in tenant_ids)
+
+
+def forget_old_keys() -> int:
+    """Drop keys of events that are too old to be sent again; a day is added to the contract's limit."""
+    until = timezone.now() - settings.EVENT_MAX_AGE - timedelta(days=1)
+    with platform_scope("keys of events too old to come again"):
+        count, _ = EventKey.objects.filter(event_at__lt=until).delete()
+    return count

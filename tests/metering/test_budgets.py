@@ -1,0 +1,255 @@
+"""Budgets after the fact: what counts where, since when, and what is said about it once."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection
+
+from metering.budget_rules import LevelRule
+from metering.budgets import archive_budget, update_budget
+from metering.models import BudgetWindow, Crossing, LedgerEntry
+from metering.upkeep import age_rolling_windows
+from tenants.models import AuditEntry
+from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def crossings(account: Account) -> list[tuple[int, str]]:
+    with account.scope():
+        rows = Crossing.objects.filter(tenant=account.tenant).order_by("id")
+        return [(row.percent, row.action) for row in rows]
+
+
+def spend(account: Account, usd: str, **fields: Any) -> None:
+    assert send(account, [make_event(cost_usd=usd, **fields)])["accepted"] == 1
+
+
+def test_a_budget_made_in_mid_period_counts_what_was_spent(account: Account) -> None:
+    spend(account, "30", agent="a")
+    spend(account, "50", agent="b")
+    budget = make_budget(account, per=["agent"], levels=[(25, "none"), (40, "block")])
+    assert sorted(window.spent_nanos // NANOS for window in windows_of(account, budget)) == [30, 50]
+    assert sorted(crossings(account)) == [(25, "none"), (25, "none"), (40, "block")]
+
+
+def test_match_per_and_empty_values(account: Account) -> None:
+    budget = make_budget(account, match={"team": ["x", "y"], "provider": "anthropic"}, per=["user"])
+    spend(account, "1", team="x", user="u")
+    spend(account, "2", team="y")
+    spend(account, "4", team="z", user="u")
+    spend(account, "8", team="x", user="u", provider="openai")
+    found = {window.group_key: window.spent_nanos // NANOS for window in windows_of(account, budget)}
+    # Leaving out the user escapes nothing: the empty value has a window of its own.
+    assert found == {'["u"]': 1, '[""]': 2}
+
+
+def test_every_kind_of_limit_is_counted(account: Account) -> None:
+    budget = make_budget(
+        account,
+        cost_usd=None,
+        limit_tokens=10_000,
+        limit_requests=3,
+        limit_tool_calls=2,
+        levels=[(100, "block")],
+    )
+    send(account, [make_event(), make_event()])
+    assert crossings(account) == []
+    send(account, [make_event(tool="search", model=..., input_tokens=..., output_tokens=...)] * 1)
+    send(account, [make_event(operation="tool", tool="search", input_tokens=..., output_tokens=...)])
+    (window,) = windows_of(account, budget)
+    assert (window.spent_tokens, window.spent_requests, window.spent_tool_calls) == (2_200, 2, 2)
+    assert crossings(account) == [(100, "block")]
+
+
+def test_a_crossing_is_written_once(account: Account) -> None:
+    make_budget(account, levels=[(50, "none"), (100, "block"), (120, "lockout")])
+    spend(account, "49.999999999")
+    assert crossings(account) == []
+    spend(account, "0.000000001")
+    assert crossings(account) == [(50, "none")]
+    spend(account, "100")
+    spend(account, "100")
+    assert crossings(account) == [(50, "none"), (100, "block"), (120, "lockout")]
+
+
+def test_two_batches_at_once_cross_a_level_once_and_lose_nothing(account: Account) -> None:
+    budget = make_budget(account, levels=[(50, "none")], per=["agent"])
+    spend(account, "0", agent="a")
+
+    def run(number: int) -> None:
+        for turn in range(10):
+            spend(account, "2", agent="ab"[(number + turn) % 2])
+            spend(account, "2", agent="ba"[(number + turn) % 2])
+        connection.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [window.spent_nanos // NANOS for window in windows_of(account, budget)] == [80, 80]
+    assert crossings(account) == [(50, "none"), (50, "none")]
+
+
+def test_changing_a_limit_keeps_the_balance_and_says_what_is_reached_now(account: Account) -> None:
+    budget = make_budget(account, levels=[(100, "block")])
+    spend(account, "30")
+    with account.scope():
+        update_budget(budget=budget, actor="tests", changes={"limit_cost_nanos": 20 * NANOS})
+    (window,) = windows_of(account, budget)
+    assert window.spent_nanos == 30 * NANOS
+    assert crossings(account) == [(100, "block")]
+
+
+def test_changing_what_is_counted_counts_the_period_again(account: Account) -> None:
+    budget = make_budget(account, match={"team": "x"})
+    spend(account, "1", team="x")
+    spend(account, "2", team="y")
+    with account.scope():
+        update_budget(budget=budget, actor="tests", changes={"match": {"team": "y"}})
+    spend(account, "4", team="y")
+    assert [window.spent_nanos // NANOS for window in windows_of(account, budget)] == [6]
+    with account.scope():
+        entry = AuditEntry.objects.filter(object_type="budget", action="update").get()
+    assert entry.changes["match"] == [{"team": "x"}, {"team": "y"}]
+
+
+def test_an_archived_budget_counts_no_more(account: Account) -> None:
+    budget = make_budget(account)
+    spend(account, "1")
+    with account.scope():
+        archive_budget(budget=budget, actor="tests")
+    spend(account, "2")
+    assert [window.spent_nanos // NANOS for window in windows_of(account, budget)] == [1]
+
+
+def test_a_budget_made_while_batches_arrive_misses_none_and_counts_none_twice(
+    account: Account,
+) -> None:
+    stop = threading.Event()
+    sent = [0, 0]
+
+    def run(number: int) -> None:
+        while not stop.is_set():
+            spend(account, "0.001", agent=f"a{number}")
+            sent[number] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    budgets = [make_budget(account, per=["agent"]) for _ in range(5)]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    for budget in budgets:
+        assert sum(window.spent_requests for window in windows_of(account, budget)) == sum(sent)
+
+
+def test_what_a_period_leaves_is_carried_over(account: Account) -> None:
+    now = datetime.now(UTC).replace(minute=30)
+    with time_machine.travel(now - timedelta(hours=2), tick=False):
+        budget = make_budget(account, period="hour", has_rollover=True, rollover_max_percent=150)
+        spend(account, "40", time=...)
+    with time_machine.travel(now - timedelta(hours=1), tick=False):
+        spend(account, "10", time=...)
+    with time_machine.travel(now, tick=False):
+        spend(account, "1", time=...)
+        carried = [window.carried_nanos // NANOS for window in windows_of(account, budget)]
+        # 100 - 40 = 60; then 100 + 60 - 10 = 150.
+        assert carried == [0, 60, 150]
+        # Usage that comes late takes from what was carried, all the way.
+        late = (now - timedelta(hours=2)).isoformat()
+        spend(account, "20", time=late)
+        carried = [window.carried_nanos // NANOS for window in windows_of(account, budget)]
+        assert carried == [0, 40, 130]
+
+
+def test_a_rolling_window_lets_go_of_what_is_older_than_its_period(account: Account) -> None:
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    with time_machine.travel(now - timedelta(minutes=50), tick=False):
+        budget = make_budget(account, period="hour", is_rolling=True, levels=[(50, "block")])
+        spend(account, "40", time=...)
+    with time_machine.travel(now, tick=False):
+        spend(account, "20", time=...)
+        assert crossings(account) == [(50, "block")]
+        age_rolling_windows()
+        assert windows_of(account, budget)[0].spent_nanos == 60 * NANOS
+    with time_machine.travel(now + timedelta(minutes=11), tick=False):
+        age_rolling_windows()
+        age_rolling_windows()
+        (window,) = windows_of(account, budget)
+        assert window.spent_nanos == 20 * NANOS
+        spend(account, "100", time=(now - timedelta(minutes=55)).isoformat())
+        assert windows_of(account, budget)[0].spent_nanos == 20 * NANOS
+        # Below the level again, so that reaching it is news again.
+        spend(account, "30", time=...)
+        assert crossings(account) == [(50, "block"), (50, "block")]
+        call_command("audit_ledger", verbosity=0)
+
+
+def test_a_budget_on_single_calls_has_windows_for_the_calls_that_reach_a_level(
+    account: Account,
+) -> None:
+    budget = make_budget(account, cost_usd=1, per=["request"], levels=[(80, "none"), (100, "block")])
+    spend(account, "0.5")
+    spend(account, "0.8", id="near")
+    spend(account, "3", id="beyond")
+    assert sorted(window.spent_nanos for window in windows_of(account, budget)) == [
+        800_000_000,
+        3 * NANOS,
+    ]
+    assert sorted(crossings(account)) == [(80, "none"), (80, "none"), (100, "block")]
+
+
+@pytest.mark.parametrize("part", ["balance", "event", "entry"])
+def test_the_audit_finds_drift_of_every_kind(account: Account, part: str) -> None:
+    make_budget(account)
+    spend(account, "1")
+    statements = {
+        "balance": "UPDATE budget_window SET spent_nanos = spent_nanos + 1",
+        "event": "UPDATE usage_event SET cost_nanos = cost_nanos + 1",
+        "entry": "INSERT INTO ledger_entry (tenant_id, id, window_id, kind, cost_nanos, tokens, requests,"
+        " tool_calls) SELECT tenant_id, 0, window_id, kind, 1, 0, 0, 0 FROM ledger_entry",
+    }
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute(statements[part])
+    with pytest.raises(CommandError, match=r"balances drift"):
+        call_command("audit_ledger", verbosity=0)
+    undo = {
+        "balance": "UPDATE budget_window SET spent_nanos = spent_nanos - 1",
+        "event": "UPDATE usage_event SET cost_nanos = cost_nanos - 1",
+        "entry": "UPDATE budget_window SET spent_nanos = spent_nanos + 1;"
+        " UPDATE usage_event SET cost_nanos = cost_nanos + 1",
+    }
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute(undo[part])
+
+
+def test_a_window_cannot_hold_less_than_nothing(account: Account) -> None:
+    make_budget(account)
+    spend(account, "1")
+    with account.scope(), pytest.raises(Exception, match="budget_window_spent_not_negative"):
+        BudgetWindow.objects.filter(tenant=account.tenant).update(spent_nanos=-1)
+    with account.scope():
+        assert LedgerEntry.objects.filter(tenant=account.tenant).count() == 1
+
+
+def test_levels_follow_the_notice_they_were_given(account: Account) -> None:
+    budget = make_budget(account)
+    with account.scope():
+        update_budget(
+            budget=budget,
+            actor="tests",
+            changes={},
+            levels=[LevelRule(10, "none", ("team_lead", "finance"))],
+        )
+    spend(account, "11")
+    with account.scope():
+        assert Crossing.objects.get().notify == ["team_lead", "finance"]
