@@ -85,9 +85,7 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         event_max_age_days=_read(environ, "EVENT_MAX_AGE_DAYS", 35, _whole_number(1, 400)),
         web_workers=_read(environ, "WEB_WORKERS", 1, _whole_number(1, 64)),
         web_threads=_read(environ, "WEB_THREADS", 16, _whole_number(1, 256)),
-        allowed_hosts=_read(
-            environ, "ALLOWED_HOSTS", _default_allowed_hosts(host, public_url), _host_list
-        ),
+        allowed_hosts=_allowed_hosts(environ, host, public_url),
         public_url=public_url,
     )
 
@@ -281,9 +279,12 @@ def _public_url(name: str, value: str) -> str:
     return value.rstrip("/")
 
 
-def _default_allowed_hosts(host: str, public_url: str | None) -> list[str]:
-    if host in ALL_ADDRESSES and public_url is None:
+def _allowed_hosts(environ: Mapping[str, str], host: str, public_url: str | None) -> list[str]:
+    """Names by which the service may be called; this machine itself always may."""
+    given: list[str] = _read(environ, "ALLOWED_HOSTS", [], _host_list)
+    if not given and public_url is None and host in ALL_ADDRESSES:
         return ["*"]  # nobody said by which names this machine is reached
-    names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
-    public_host = urlsplit(public_url).hostname if public_url else None
-    return sorted(names | ({public_host} if public_host else set()))
+    names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host, *given}
+    if public_url is not None:
+        names.add(urlsplit(public_url).hostname or "")
+    return sorted(names - ALL_ADDRESSES)

@@ -58,7 +58,11 @@ def main() -> int:
     try:
         environment = read_environment()
         with own_data_folder(environment.data_dir, purpose=SERVICE):
-            return Supervisor(environment).run()
+            return Supervisor(
+                environment,
+                children=service_children(environment),
+                preparation=Child("prepare", manage("prepare_database")),
+            ).run()
     except WrongSetting as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -70,9 +74,12 @@ def main() -> int:
 class Supervisor:
     """Runs the service of one DATA_DIR, whose lock the caller holds, until it is asked to stop."""
 
-    def __init__(self, environment: Environment, children: Sequence[Child] | None = None) -> None:
+    def __init__(
+        self, environment: Environment, *, children: Sequence[Child], preparation: Child
+    ) -> None:
         self.environment = environment
-        self.children = list(service_children(environment) if children is None else children)
+        self.children = list(children)
+        self.preparation = preparation
         self.postgres: EmbeddedPostgres | None = None
         self._marker = f"SPENDGATE_RUN={folder_identity(environment.data_dir)}"
         self._environ = child_environment(environment, self._marker)
@@ -129,7 +136,7 @@ class Supervisor:
     def _prepare_database(self) -> None:
         """Migrations and prices, in a process of their own, whose memory goes with it."""
         say("Bringing the database up to date ...")
-        self._helper = Child("prepare", manage("prepare_database"))
+        self._helper = self.preparation
         self._start(self._helper)
         process = self._helper.process
         assert process is not None, "it was started"
@@ -147,11 +154,13 @@ class Supervisor:
         while True:
             self._pump(TICK_SECONDS)
             self._watch_postgres()
+            if self._helper is not None and not self._helper.is_running():
+                self._helper = None  # the demo is loaded, or has said why not
             for child in self.children:
                 child.notice()
                 if child.is_due():
                     self._start(child)
-            if not has_greeted and all(child.is_up for child in self.children[:1]):
+            if not has_greeted and self.children[0].is_up:
                 self._greet()
                 has_greeted = True
 

@@ -1,0 +1,176 @@
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from config.environment import (
+    CHECKOUT,
+    WrongSetting,
+    database_parameters,
+    read_environment,
+    secret_key,
+)
+
+
+def test_nothing_set_is_a_service_for_this_machine_alone() -> None:
+    environment = read_environment({})
+    assert environment.database_url is None
+    assert environment.broker_url is None
+    assert environment.data_dir == CHECKOUT / ".data"
+    assert (environment.host, environment.port) == ("127.0.0.1", 8000)
+    assert environment.url == "http://127.0.0.1:8000"
+    assert environment.demo
+    assert environment.event_max_age_days == 35
+    assert environment.allowed_hosts == ["127.0.0.1", "[::1]", "localhost"]
+    assert not environment.is_https
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert read_environment({"PORT": "", "DATABASE_URL": ""}) == read_environment({})
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"PORT": "abc"}, "PORT is 'abc': it must be a whole number from 1 to 65535."),
+        ({"PORT": "0"}, "PORT is '0': it must be a whole number from 1 to 65535."),
+        ({"PORT": "65536"}, "PORT is '65536': it must be a whole number from 1 to 65535."),
+        ({"PORT": "８０"}, "PORT is '８０': it must be a whole number from 1 to 65535."),  # noqa: RUF001
+        (
+            {"PORT": "9" * 5000},
+            f"PORT is '{'9' * 5000}': it must be a whole number from 1 to 65535.",
+        ),
+        ({"WEB_WORKERS": "-1"}, "WEB_WORKERS is '-1': it must be a whole number from 1 to 64."),
+        ({"WEB_THREADS": "1.5"}, "WEB_THREADS is '1.5': it must be a whole number from 1 to 256."),
+        (
+            {"EVENT_MAX_AGE_DAYS": "0"},
+            "EVENT_MAX_AGE_DAYS is '0': it must be a whole number from 1 to 400.",
+        ),
+        ({"DEMO": "maybe"}, "DEMO is 'maybe': it must be 0 or 1."),
+        ({"HOST": "http://x"}, "HOST is 'http://x': it must be an address or a host name."),
+        (
+            {"ALLOWED_HOSTS": "a.example,b/c"},
+            "ALLOWED_HOSTS holds 'b/c': it must be host names separated by commas.",
+        ),
+        ({"SECRET_KEY": "short"}, "SECRET_KEY has 5 characters: it must have 32 or more."),
+        (
+            {"CELERY_BROKER_URL": "localhost"},
+            "CELERY_BROKER_URL must be the URL of a broker, such as redis://host:6379/0.",
+        ),
+        (
+            {"PUBLIC_URL": "https://a.example/path"},
+            "PUBLIC_URL is 'https://a.example/path': it must be an origin without a path, "
+            "such as https://spendgate.example.com.",
+        ),
+        (
+            {"DATABASE_URL": "mysql://u:secret@h/d"},
+            "DATABASE_URL must be a PostgreSQL URL such as "
+            "postgresql://user:password@host:port/database.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:sec%zzret@h/d"},
+            "DATABASE_URL cannot be read: it must look like "
+            "postgresql://user:password@host:port/database.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u@h:99999/d"},
+            "DATABASE_URL has a port that is not a whole number from 1 to 65535.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u@h"},
+            "DATABASE_URL names no database: it must look like "
+            "postgresql://user:password@host:port/database.",
+        ),
+        ({"PORT": "1", "PORT_FILE": "/x"}, "PORT and PORT_FILE are both set: keep one of them."),
+        (
+            {"SECRET_KEY_FILE": "/nowhere/key"},
+            "SECRET_KEY_FILE names '/nowhere/key', "
+            "which cannot be read: No such file or directory.",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_with_a_sentence(environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(WrongSetting) as refusal:
+        read_environment(environ)
+    assert str(refusal.value) == sentence
+
+
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WrongSetting, match="it must be a folder"):
+        read_environment({"DATA_DIR": str(tmp_path / "file")})
+
+
+def test_every_variable_also_comes_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://u:p@h/d\n")
+    environment = read_environment({"DATABASE_URL_FILE": str(tmp_path / "url")})
+    assert environment.database_url == "postgresql://u:p@h/d"
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "url").write_bytes(b"\xff\xfe")
+    with pytest.raises(WrongSetting, match="which cannot be read: it is not text"):
+        read_environment({"DATABASE_URL_FILE": str(tmp_path / "url")})
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "postgresql://u:p%40ss@db.example:5433/main?sslmode=require",
+            {"HOST": "db.example", "PORT": "5433", "NAME": "main", "USER": "u", "PASSWORD": "p@ss"},
+        ),
+        ("postgres://u@%2Fvar%2Frun/main", {"HOST": "/var/run", "NAME": "main", "PORT": ""}),
+        ("postgresql:///main?host=/run/s&user=u", {"HOST": "/run/s", "NAME": "main", "USER": "u"}),
+        ("postgresql://[::1]/main", {"HOST": "::1", "NAME": "main"}),
+        ("postgresql://a:1,b:2/main", {"HOST": "a,b", "PORT": "1,2"}),
+        ("postgresql:///?service=main", {"NAME": "", "HOST": ""}),
+    ],
+)
+def test_every_form_of_a_database_url_is_understood(url: str, expected: dict[str, str]) -> None:
+    parameters = database_parameters(read_environment({"DATABASE_URL": url}))
+    assert {name: parameters[name] for name in expected} == expected
+
+
+def test_the_rest_of_a_database_url_goes_to_the_client_library() -> None:
+    url = "postgresql://u@h/d?sslmode=require&application_name=mine"
+    options = database_parameters(read_environment({"DATABASE_URL": url}))["OPTIONS"]
+    assert options == {
+        "connect_timeout": "10",
+        "application_name": "mine",
+        "sslmode": "require",
+    }
+
+
+def test_a_public_url_is_trusted_and_allowed() -> None:
+    environment = read_environment({"PUBLIC_URL": "https://spend.example/", "HOST": "0.0.0.0"})  # noqa: S104
+    assert environment.trusted_origins == ["https://spend.example"]
+    assert environment.is_https
+    assert "spend.example" in environment.allowed_hosts
+    assert environment.url == "http://localhost:8000"
+
+
+def test_given_hosts_keep_this_machine_allowed() -> None:
+    environment = read_environment({"ALLOWED_HOSTS": "a.example, .b.example"})
+    assert environment.allowed_hosts == [
+        *(".b.example", "127.0.0.1", "[::1]", "a.example", "localhost")
+    ]
+
+
+def test_a_secret_key_is_made_once_whoever_asks_first(tmp_path: Path) -> None:
+    environment = read_environment({"DATA_DIR": str(tmp_path / "data")})
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: secret_key(environment), range(32)))
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 50
+    stored = tmp_path / "data" / "secret_key"
+    assert stat.S_IMODE(stored.stat().st_mode) == 0o600
+    assert list(stored.parent.iterdir()) == [stored]
+
+
+def test_a_given_secret_key_wins(tmp_path: Path) -> None:
+    given = "k" * 50
+    environment = read_environment({"DATA_DIR": str(tmp_path), "SECRET_KEY": given})
+    assert secret_key(environment) == given
+    assert list(tmp_path.iterdir()) == []
