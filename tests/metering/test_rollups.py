@@ -1,0 +1,334 @@
+"""Roll-ups sum to exactly the events of the batches that they hold."""
+
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from django.db import connection
+
+from metering import rollups, tasks
+from metering.corrections import correct_event
+from metering.models import (
+    BATCH_ID_STRIDE,
+    MEASURES,
+    IngestBatch,
+    Operation,
+    Status,
+    UsageEvent,
+    UsageHistogram,
+    UsageRollup,
+)
+from metering.periods import floor_seconds
+from metering.rollups import OTHER, batches, bins
+from metering.rollups.sets import HISTOGRAM_SETS, SETS, DimensionSet
+from tenants.scope import platform_scope
+from tests.factories import Account, make_event, send
+
+TEAMS = ["growth", "platform", ""]
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def make_events(count: int, *, seed: int = 1) -> list[dict[str, Any]]:
+    """Events over three days, with values that repeat and values that need escaping."""
+    chance = random.Random(seed)
+    now = datetime.now(UTC)
+    return [
+        make_event(
+            id=f"{seed}-{number}",
+            time=(now - timedelta(seconds=chance.randrange(3 * 86_400))).isoformat(),
+            team=chance.choice(["growth", "platform", ...]),
+            customer=chance.choice(["acme", "tab\there", "back\\slash\nline", "Größe"]),
+            agent=f"agent-{chance.randrange(4)}",
+            user=f"user-{chance.randrange(30)}",
+            feature=chance.choice(["search", ...]),
+            model=chance.choice(["claude-sonnet-4-5", "gpt-4o", "a model nobody knows"]),
+            provider=chance.choice(["anthropic", "openai"]),
+            status=chance.choice(["success", "success", "error"]),
+            latency_ms=chance.choice([0, 1, 812, 40_000, ...]),
+            **chance.choice([{}, {"operation": "tool", "tool": "web_search"}]),
+        )
+        for number in range(count)
+    ]
+
+
+def roll_everything_up(account: Account) -> int:
+    count = 0
+    with account.scope():
+        while done := rollups.roll_up(tenant_id=account.tenant.id):
+            count += done
+    return count
+
+
+def expected_rollups(
+    account: Account, *, is_rolled_up: bool = True
+) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    """Every set's sums, added up here from the events of rolled-up batches."""
+    with account.scope():
+        held = set(
+            IngestBatch.objects.exclude(rolled_up_at=None).values_list("id", flat=True)
+        )
+        events = [
+            event
+            for event in UsageEvent.objects.filter(tenant=account.tenant, is_void=False)
+            if event.id // BATCH_ID_STRIDE in held
+        ]
+    sums: dict[tuple[Any, ...], tuple[int, ...]] = defaultdict(lambda: (0,) * len(MEASURES))
+    for event in events:
+        for one in SETS:
+            key = (one.number, floor_seconds(event.time, one.grain_seconds), *values_of(event, one))
+            sums[key] = tuple(map(sum, zip(sums[key], measures_of(event), strict=True)))
+    return dict(sums)
+
+
+def values_of(event: UsageEvent, one: DimensionSet) -> tuple[str, str]:
+    values = [getattr(event, name) for name in one.dimensions]
+    return tuple([*values, "", ""][:2])  # type: ignore[return-value]
+
+
+def measures_of(event: UsageEvent) -> tuple[int, ...]:
+    is_tool = event.operation == Operation.TOOL
+    by_name = {
+        "cost_nanos": event.cost_nanos or 0,
+        "requests": int(not is_tool),
+        "errors": int(event.status == Status.ERROR),
+        "unpriced": int(event.cost_nanos is None),
+        "tool_calls": int(is_tool),
+    }
+    return tuple(by_name.get(name, getattr(event, name, 0)) for name in MEASURES)
+
+
+def stored_rollups(account: Account) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    with account.scope():
+        rows = UsageRollup.objects.filter(tenant=account.tenant).values_list(
+            "dimension_set", "starts_at", "value_1", "value_2", *MEASURES
+        )
+        return {row[:4]: row[4:] for row in rows if any(row[4:])}
+
+
+def test_every_set_sums_to_the_events(account: Account) -> None:
+    send(account, make_events(300))
+    send(account, make_events(50, seed=2))
+    assert roll_everything_up(account) == 2
+    expected = expected_rollups(account)
+    assert stored_rollups(account) == expected
+    assert {key[0] for key in expected} == {one.number for one in SETS}
+
+
+def test_a_second_run_adds_nothing(account: Account) -> None:
+    send(account, make_events(20))
+    roll_everything_up(account)
+    before = stored_rollups(account)
+    assert roll_everything_up(account) == 0
+    assert stored_rollups(account) == before
+
+
+def test_batches_of_a_claim_are_read_in_portions(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "PORTION_EVENTS_MAX", 30)
+    for seed in range(5):
+        send(account, make_events(20, seed=seed))
+    with account.scope():
+        assert rollups.roll_up(tenant_id=account.tenant.id) == 5
+    assert stored_rollups(account) == expected_rollups(account)
+
+
+def test_a_claim_is_bounded_and_takes_the_oldest(account: Account) -> None:
+    for seed in range(3):
+        send(account, make_events(10, seed=seed))
+    with account.scope():
+        assert rollups.roll_up(tenant_id=account.tenant.id, events_max=11) == 2
+        waiting = IngestBatch.objects.filter(rolled_up_at=None)
+        assert [batch.id for batch in waiting] == [IngestBatch.objects.order_by("id").last().id]  # type: ignore[union-attr]
+
+
+def test_a_run_that_dies_leaves_nothing_behind(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, make_events(20))
+    monkeypatch.setattr(batches, "ADD_HISTOGRAMS", "SELECT 1 / 0 FROM tenant WHERE id = %s")
+    with pytest.raises(Exception, match="division by zero"):
+        roll_everything_up(account)
+    assert stored_rollups(account) == {}
+    monkeypatch.undo()
+    assert roll_everything_up(account) == 1
+    assert stored_rollups(account) == expected_rollups(account)
+
+
+def test_another_tenant_is_not_touched(account: Account, stranger: Account) -> None:
+    send(account, make_events(10))
+    send(stranger, make_events(10, seed=2))
+    roll_everything_up(account)
+    with stranger.scope():
+        assert UsageRollup.objects.count() == 0
+        assert IngestBatch.objects.filter(rolled_up_at=None).count() == 1
+
+
+def test_the_task_rolls_up_every_tenant(account: Account, stranger: Account) -> None:
+    send(account, make_events(10))
+    send(stranger, make_events(10, seed=2))
+    tasks.roll_up()
+    with platform_scope("see what waits"):
+        assert rollups.tenants_waiting() == []
+    assert stored_rollups(stranger) == expected_rollups(stranger)
+
+
+@contextmanager
+def running(*jobs: Any) -> Iterator[None]:
+    """Run jobs in threads of their own; what one raises fails the test."""
+    errors: list[BaseException] = []
+
+    def run(job: Any) -> None:
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_ingest_and_two_workers_at_once_count_each_event_once(account: Account) -> None:
+    done = threading.Event()
+
+    def take_in() -> None:
+        for seed in range(12):
+            send(account, make_events(25, seed=seed))
+
+    def work() -> None:
+        while not done.is_set():
+            roll_everything_up(account)
+
+    with running(work, work):
+        with running(take_in):
+            pass
+        done.set()
+    roll_everything_up(account)
+    assert stored_rollups(account) == expected_rollups(account)
+
+
+def test_a_batch_that_a_correction_holds_is_left_for_later(account: Account) -> None:
+    send(account, make_events(5))
+    send(account, make_events(5, seed=2))
+    with account.scope():
+        first = IngestBatch.objects.order_by("id").values_list("id", flat=True)[0]
+        assert rollups.lock_batches(tenant_id=account.tenant.id, batch_ids=[first]) == set()
+        with running(lambda: roll_everything_up(account)):
+            pass
+        waiting = IngestBatch.objects.filter(rolled_up_at=None).values_list("id", flat=True)
+        assert list(waiting) == [first]
+    assert roll_everything_up(account) == 1
+    assert stored_rollups(account) == expected_rollups(account)
+
+
+def test_a_voided_event_leaves_the_rollups_it_was_in(account: Account) -> None:
+    events = make_events(40)
+    send(account, events)
+    roll_everything_up(account)
+    void(account, events[3])
+    send(account, events_after := make_events(5, seed=9))
+    void(account, events_after[0])
+    assert stored_rollups(account) == expected_rollups(account)
+    roll_everything_up(account)
+    assert stored_rollups(account) == expected_rollups(account)
+    assert sum_of_histograms(account) == expected_histograms(account)
+
+
+def void(account: Account, event: dict[str, Any]) -> None:
+    with account.scope():
+        correct_event(
+            tenant_id=account.tenant.id,
+            source=event["source"],
+            sent_id=event["id"],
+            action="void",
+            replacement=None,
+            reason="sent by mistake",
+            actor="tests",
+        )
+
+
+def sum_of_histograms(account: Account) -> dict[int, int]:
+    with account.scope():
+        rows = UsageHistogram.objects.filter(dimension_set=HISTOGRAM_SETS[0].number)
+        counts: dict[int, int] = defaultdict(int)
+        for row in rows:
+            counts[row.measure] += row.count
+    return dict(counts)
+
+
+def expected_histograms(account: Account) -> dict[int, int]:
+    counts: dict[int, int] = defaultdict(int)
+    with account.scope():
+        calls = UsageEvent.objects.filter(is_void=False).exclude(operation=Operation.TOOL)
+        for event in calls:
+            for measure, column in bins.MEASURE_COLUMNS.items():
+                counts[measure] += getattr(event, column) is not None
+    return {measure: count for measure, count in counts.items() if count}
+
+
+def test_new_values_beyond_the_limit_are_added_up_as_one(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tuple(one._replace(values_max=3) for one in SETS)
+    monkeypatch.setattr(batches, "SETS", small)
+    time = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    first = [make_event(time=time, customer=f"c-{n}", cost_usd=f"{n}") for n in range(5)]
+    send(account, first)
+    roll_everything_up(account)
+    send(account, [make_event(time=time, customer=f"c-{n}", cost_usd="10") for n in range(7)])
+    roll_everything_up(account)
+    costs = {
+        key[2]: measures[0] // 10**9
+        for key, measures in stored_rollups(account).items()
+        if key[0] == 23
+    }
+    # The three most expensive of the first batch have rows of their own, and keep them.
+    assert costs == {"c-4": 14, "c-3": 13, "c-2": 12, OTHER: 0 + 1 + 4 * 10}
+    for number in (1, 3, 23, 45):
+        total = sum(m[0] for key, m in stored_rollups(account).items() if key[0] == number)
+        assert total == 80 * 10**9
+
+
+def test_a_folded_event_is_taken_away_from_the_long_tail(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tuple(one._replace(values_max=1) for one in SETS)
+    monkeypatch.setattr(batches, "SETS", small)
+    events = [make_event(agent=f"a-{n}", cost_usd=f"{n}") for n in range(3)]
+    send(account, events)
+    roll_everything_up(account)
+    void(account, events[1])
+    by_agent = {
+        key[2]: measures[0] for key, measures in stored_rollups(account).items() if key[0] == 24
+    }
+    assert by_agent == {"a-2": 2 * 10**9, OTHER: 0}
+
+
+def test_bins_hold_their_values_within_five_percent() -> None:
+    values = np.array([1, 2, 7, 99, 812, 10_000, 123_456_789, 2**50], np.int64)
+    for value, bin_number in zip(values.tolist(), bins.bins_of(values).tolist(), strict=True):
+        assert abs(bins.middle(bin_number) - value) <= max(1, value * 0.05)
+    assert bins.bins_of(np.array([0], np.int64)).tolist() == [bins.ZERO_BIN]
+    assert bins.middle(bins.ZERO_BIN) == 0
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    counts = {bins.ZERO_BIN: 50, 10: 45, 20: 4, 30: 1}
+    assert bins.percentile(counts, 50) == 0
+    assert bins.percentile(counts, 95) == bins.middle(10)
+    assert bins.percentile(counts, 99) == bins.middle(20)
+    assert bins.percentile(counts, 100) == bins.middle(30)
+    assert bins.percentile({}, 50) is None
