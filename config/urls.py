@@ -1,5 +1,23 @@
 """Every address of the service."""
 
-from django.urls import URLPattern, URLResolver
+from django.contrib import admin
+from django.urls import include, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from config import health
+from config.documentation import DocumentationView, SchemaView
+
+urlpatterns = [
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("metrics", health.metrics),
+    path("v1/schema", SchemaView.as_view(), name="schema"),
+    path("v1/docs", DocumentationView.as_view(), name="docs"),
+    path("v1/", include("metering.api.urls")),
+    path("admin/", admin.site.urls),
+    path("", include("dashboard.urls")),
+]
+
+handler400 = "config.error_pages.bad_request"
+handler403 = "config.error_pages.forbidden"
+handler404 = "config.error_pages.not_found"
+handler500 = "config.error_pages.server_error"

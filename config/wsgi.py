@@ -1,16 +1,22 @@
 """The web process: the busiest endpoints answered at once, everything else by Django."""
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
 from django.core.wsgi import get_wsgi_application
 
+from config.environment import read_environment
+from config.shared_metrics import share_between_workers
+
+share_between_workers(read_environment())
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django_application = get_wsgi_application()
 
 # Models can be imported only once Django is set up.
+from config.metrics import note_answer  # noqa: E402
 from metering.api.hot import HANDLERS, HotRequest  # noqa: E402
 
 Environ = dict[str, Any]
@@ -20,11 +26,15 @@ REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPSta
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """WSGI entry point."""
-    handler = HANDLERS.get(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "POST" else None
+    path = environ["PATH_INFO"]
+    handler = HANDLERS.get(path) if environ["REQUEST_METHOD"] == "POST" else None
     if handler is None:
         response: Iterable[bytes] = django_application(environ, start_response)
         return response
+    started_at = time.perf_counter()
     answer = handler(HotRequest(_headers(environ), environ["wsgi.input"].read))
+    seconds = time.perf_counter() - started_at
+    note_answer(method="POST", route=path, status=answer.status, seconds=seconds)
     start_response(
         REASONS[answer.status],
         [*answer.headers.items(), ("Content-Length", str(len(answer.body)))],

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from django.db import close_old_connections
 
+from metering.api.counters import count_job
 from metering.api.parsing import BODY_BYTES_MAX, TOO_LARGE, BodyTooLarge, decompress
 from metering.api.problems import CONTENT_TYPE, problem, problem_of
 from metering.committer import commit
@@ -179,6 +180,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 def _commit(holder: KeyHolder, items: list[Decoded], route: Route) -> Job:
     job = prepare_job(items, tenant_id=holder.tenant_id, route=route)
     commit(job)
+    count_job(job)
     return job
 
 

@@ -2,14 +2,17 @@
 
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from rest_framework.parsers import BaseParser
 
-from metering.decoders.native import require_shallow, require_utf8
+from metering.decoders.native import holds_nul, require_shallow, require_utf8
 from metering.errors import MalformedBody, MeteringError
 
 BODY_BYTES_MAX: Final = 10 * 1024 * 1024
+# The most that is read of a body to no avail before it is refused.
+DRAIN_BYTES_MAX: Final = 256 * 1024 * 1024
 TOO_LARGE: Final = "The body is larger than 10 MiB after decompression."
 
 
@@ -27,7 +30,7 @@ class StrictJSONParser(BaseParser):
     def parse(
         self, stream: Any, media_type: str | None = None, parser_context: Any = None
     ) -> Any:
-        body = stream.read()
+        body = read_bounded(stream.read)
         request = (parser_context or {}).get("request")
         if request is not None:
             body = decompress(body, request.headers.get("Content-Encoding", ""))
@@ -46,13 +49,24 @@ def parse_json(body: bytes) -> Any:
         raise MalformedBody("malformed_json", "A string holds half of a surrogate pair.") from error
     except (ValueError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error
-    if "\\u0000" in text:
+    if "\\u0000" in text and holds_nul(value):
         raise MalformedBody("invalid_value", "A string holds the character NUL.")
     return value
 
 
 def _refuse(constant: str) -> NoReturn:
     raise MalformedBody("malformed_json", f"{constant} is not JSON.")
+
+
+def read_bounded(read: Callable[[int], bytes]) -> bytes:
+    """The body as sent. Raises BodyTooLarge, after reading the rest: else clients see a broken pipe."""
+    body = read(BODY_BYTES_MAX + 1)
+    if len(body) <= BODY_BYTES_MAX:
+        return body
+    dropped = 0
+    while dropped < DRAIN_BYTES_MAX and (chunk := read(1 << 20)):
+        dropped += len(chunk)
+    raise BodyTooLarge(TOO_LARGE)
 
 
 def decompress(body: bytes, encoding: str) -> bytes:

@@ -1,0 +1,113 @@
+"""`/metrics`: what this service tells Prometheus. Sums over all tenants, and no names of theirs."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponseBase
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import REGISTRY, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from config.shared_metrics import VARIABLE
+from tenants.scope import platform_scope
+
+log = structlog.get_logger(__name__)
+
+REQUESTS: Final = Counter("spendgate_requests", "Answers.", ["method", "route", "status"])
+REQUEST_SECONDS: Final = Histogram(
+    "spendgate_request_seconds",
+    "How long an answer took.",
+    ["method", "route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def note_answer(*, method: str, route: str, status: int, seconds: float) -> None:
+    """Count an answer. `route` is a pattern, never a path: clients could make up paths for ever."""
+    method = method if method in METHODS else "other"
+    REQUESTS.labels(method, route, str(status)).inc()
+    REQUEST_SECONDS.labels(method, route).observe(seconds)
+
+
+class RequestMetrics:
+    """Middleware that counts what Django answers; plain handlers are counted by their caller."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        started_at = time.perf_counter()
+        response = self.get_response(request)
+        match = request.resolver_match
+        note_answer(
+            method=request.method or "other",
+            route=f"/{match.route}" if match else "unmatched",
+            status=response.status_code,
+            seconds=time.perf_counter() - started_at,
+        )
+        return response
+
+
+class _Now(Collector):
+    """What is read at the moment of the scrape: the waiting batches, and this process's memory."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "spendgate_process_resident_bytes",
+            "Memory of the process that answers this scrape.",
+            value=resident_bytes(),
+        )
+        state = _database_state()
+        yield GaugeMetricFamily(
+            "spendgate_database_up", "Whether the database answers.", value=float(state is not None)
+        )
+        if state is not None:
+            count, age_seconds = state
+            yield GaugeMetricFamily(
+                "spendgate_waiting_batches", "Batches that are not rolled up yet.", value=count
+            )
+            yield GaugeMetricFamily(
+                "spendgate_waiting_batch_seconds", "Age of the oldest of them.", value=age_seconds
+            )
+
+
+def _database_state() -> tuple[int, float] | None:
+    try:
+        with platform_scope("metrics"), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*), coalesce(extract(epoch FROM now() - min(received_at)), 0)::float8"
+                " FROM ingest_batch WHERE rolled_up_at IS NULL"
+            )
+            count, age_seconds = cursor.fetchone()
+    except DatabaseError as error:
+        log.warning("metrics without the database", error=str(error))
+        return None
+    return count, age_seconds
+
+
+def resident_bytes() -> int:
+    """The memory that this process occupies."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def exposition() -> bytes:
+    """The text that Prometheus reads: this process's metrics, or those of all workers together."""
+    registry = CollectorRegistry()
+    registry.register(_Now())
+    if VARIABLE in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+    return generate_latest(REGISTRY) + generate_latest(registry)

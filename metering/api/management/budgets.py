@@ -1,0 +1,446 @@
+"""`/v1/budgets`: limits on what matches, and the windows that they count in."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from django.db.models import Q
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from metering.api.fields import (
+    Choice,
+    Count,
+    Flag,
+    Moment,
+    StrictSerializer,
+    Text,
+    Timezone,
+    Usd,
+    moment_text,
+    problem_at,
+)
+from metering.api.idempotency import idempotent
+from metering.api.pagination import (
+    PAGE_PARAMETERS,
+    PAGE_SCHEMA,
+    flag_parameter,
+    page_answer,
+    page_of,
+    page_serializer,
+)
+from metering.api.views import ApiView, actor_of, tenant_of
+from metering.budget_rules import BudgetRule, LevelRule
+from metering.budgets import archive_budget, create_budget, update_budget
+from metering.dimensions import MATCHABLE, REQUEST
+from metering.errors import Conflict, NotFound
+from metering.ledger import WindowState, used_percent
+from metering.models import Action, Budget, BudgetWindow, Mode, Operation, Period, Status
+from metering.money import usd_from_nanos
+
+MATCH_VALUES_MAX: Final = 200
+LEVELS_MAX: Final = 20
+NOTIFY_MAX: Final = 20
+# A rollover of more could pass what the ledger's columns hold.
+ROLLOVER_PERCENT_MAX: Final = 500
+WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
+LIMIT_FIELDS: Final = (
+    "limit_cost_nanos",
+    "limit_tokens",
+    "limit_requests",
+    "limit_tool_calls",
+    "limit_seconds",
+)
+
+_VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 200}
+_OR_NULL_SCHEMA: Final = {**_VALUE_SCHEMA, "type": ["string", "null"]}
+_MATCH_SCHEMA: Final = {
+    "type": "object",
+    "description": "Dimension to value, to any of a list of values, or to null for none.",
+    "properties": {
+        name: {
+            "oneOf": [
+                _OR_NULL_SCHEMA,
+                {"type": "array", "items": _OR_NULL_SCHEMA, "minItems": 1},
+            ]
+        }
+        for name in MATCHABLE
+    },
+    "additionalProperties": False,
+    "example": {"team": "growth"},
+}
+
+
+@extend_schema_field(_MATCH_SCHEMA)
+class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
+    """Which events a budget counts, by dimension; empty means all."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError('must be an object, as in {"team": "growth"}')
+        errors = {
+            name: problem
+            for name, value in data.items()
+            if (problem := _match_problem(name, value))
+        }
+        if errors:
+            raise serializers.ValidationError(errors)
+        return data
+
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+        return value
+
+
+def _match_problem(name: str, value: object) -> str | None:
+    if name not in MATCHABLE:
+        return f"is no dimension; dimensions are {', '.join(MATCHABLE)}"
+    values = value if isinstance(value, list) else [value]
+    if not 1 <= len(values) <= MATCH_VALUES_MAX:
+        return f"a list must hold 1 to {MATCH_VALUES_MAX} values"
+    for one in values:
+        if one is not None and not (isinstance(one, str) and 1 <= len(one) <= 200):
+            return "must be a string of 1 to 200 characters, a list of such, or null for none"
+        words = WORDS_BY_DIMENSION.get(name)
+        if words is not None and one not in words:
+            return f"must be one of {', '.join(words)}"
+    return None
+
+
+class LimitBody(StrictSerializer):
+    """One or more parts, all of which hold."""
+
+    cost_usd = Usd(source="limit_cost_nanos", required=False, allow_null=True)
+    tokens = Count(
+        source="limit_tokens", required=False, allow_null=True, help_text="Input and output."
+    )
+    requests = Count(source="limit_requests", required=False, allow_null=True)
+    tool_calls = Count(source="limit_tool_calls", required=False, allow_null=True)
+    seconds = Count(
+        source="limit_seconds",
+        required=False,
+        allow_null=True,
+        help_text="Since the first use within the window.",
+    )
+
+
+class LevelBody(StrictSerializer):
+    """A share of the limit, whom to tell when it is reached, and what to do."""
+
+    percent = Count(max_value=1000)
+    notify = serializers.ListField(
+        child=Text(max_length=100), max_length=NOTIFY_MAX, required=False
+    )
+    action = Choice(choices=Action.values, required=False)
+
+
+class BudgetBody(StrictSerializer):
+    """A budget. A PATCH changes the members it names, and of `limit` the parts."""
+
+    id = serializers.IntegerField(read_only=True)
+    name = Text()
+    match = Match(required=False)
+    per = serializers.ListField(
+        child=Choice(choices=[*MATCHABLE, REQUEST]), required=False, max_length=len(MATCHABLE)
+    )
+    period = Choice(choices=Period.values)
+    timezone = Timezone(required=False)
+    anchor = Moment(
+        source="anchor_at",
+        required=False,
+        allow_null=True,
+        help_text="Periods begin at this moment and its repetitions. Whole minutes.",
+    )
+    rolling = Flag(
+        source="is_rolling", required=False, help_text="Count the trailing period instead."
+    )
+    rollover = Flag(
+        source="has_rollover",
+        required=False,
+        help_text="Add what a period leaves unused to the next one's limit.",
+    )
+    rollover_max_percent = Count(
+        required=False,
+        max_value=ROLLOVER_PERCENT_MAX,
+        help_text="The most carried over, of the limit.",
+    )
+    limit = LimitBody(source="*")
+    mode = Choice(choices=Mode.values, required=False)
+    levels = serializers.ListField(child=LevelBody(), required=False, max_length=LEVELS_MAX)
+    revision = serializers.IntegerField(
+        read_only=True, help_text="Rises when what the budget counts is changed."
+    )
+    created_at = Moment(read_only=True)
+    archived_at = Moment(read_only=True, allow_null=True)
+
+    def validate_per(self, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise serializers.ValidationError("names a dimension twice")
+        return value
+
+    def validate_anchor(self, value: datetime | None) -> datetime | None:
+        if value is not None and (value.second or value.microsecond):
+            raise serializers.ValidationError("must be a whole minute")
+        return value
+
+    def validate_levels(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        percents = [level["percent"] for level in value]
+        if len(set(percents)) != len(percents):
+            raise serializers.ValidationError("two levels have the same percent")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Judge the budget as it would be."""
+        budget = self.instance if isinstance(self.instance, Budget) else Budget()
+        merged = {
+            field.attname: attrs.get(field.attname, getattr(budget, field.attname))
+            for field in Budget._meta.concrete_fields
+        }
+        _require_consistent(merged)
+        return attrs
+
+
+def _require_consistent(budget: Mapping[str, Any]) -> None:
+    if all(budget[field] is None for field in LIMIT_FIELDS):
+        parts = ", ".join(LimitBody().fields)
+        raise problem_at("limit", f"needs at least one of {parts}", "missing_limit")
+    has_no_periods = budget["period"] == Period.LIFETIME or REQUEST in budget["per"]
+    why = "a lifetime budget" if budget["period"] == Period.LIFETIME else "a budget per request"
+    for field, member in (
+        ("is_rolling", "rolling"),
+        ("has_rollover", "rollover"),
+        ("anchor_at", "anchor"),
+    ):
+        if has_no_periods and budget[field]:
+            raise problem_at(member, f"{why} has no periods that follow each other")
+    if budget["is_rolling"] and (budget["anchor_at"] or budget["has_rollover"]):
+        member = "anchor" if budget["anchor_at"] else "rollover"
+        raise problem_at(member, "a rolling budget has no periods that begin or end")
+    if budget["has_rollover"] and budget["limit_cost_nanos"] is None:
+        raise problem_at("rollover", "needs a limit of 'cost_usd' to carry over")
+
+
+class WindowAnswer(serializers.Serializer[Any]):
+    """One group and period of a budget: what was spent, what is held, and what is left."""
+
+    group = serializers.DictField(child=serializers.CharField(allow_blank=True))
+    window_start = Moment()
+    window_end = Moment(allow_null=True)
+    limit_usd = Usd(
+        allow_null=True, help_text="With what the period before left, where that is added."
+    )
+    spent_usd = Usd()
+    reserved_usd = Usd()
+    remaining_usd = serializers.CharField(allow_null=True, help_text="Below zero when overspent.")
+    overrun_usd = Usd()
+    carried_usd = Usd()
+    limit_tokens = serializers.IntegerField(allow_null=True)
+    spent_tokens = serializers.IntegerField()
+    reserved_tokens = serializers.IntegerField()
+    remaining_tokens = serializers.IntegerField(allow_null=True)
+    limit_requests = serializers.IntegerField(allow_null=True)
+    spent_requests = serializers.IntegerField()
+    reserved_requests = serializers.IntegerField()
+    remaining_requests = serializers.IntegerField(allow_null=True)
+    limit_tool_calls = serializers.IntegerField(allow_null=True)
+    spent_tool_calls = serializers.IntegerField()
+    reserved_tool_calls = serializers.IntegerField()
+    remaining_tool_calls = serializers.IntegerField(allow_null=True)
+    limit_seconds = serializers.IntegerField(allow_null=True)
+    first_used_at = Moment(allow_null=True)
+    used_percent = serializers.FloatField(help_text="Of the fullest part of the limit.")
+    level = serializers.IntegerField(
+        allow_null=True, help_text="The highest level that was reached, in percent."
+    )
+
+
+class BudgetsView(ApiView):
+    """All budgets of the tenant."""
+
+    parameters = {"GET": PAGE_PARAMETERS | {"archived"}}
+
+    @extend_schema(
+        summary="List budgets, oldest first",
+        parameters=[
+            *PAGE_SCHEMA,
+            OpenApiParameter("archived", bool, description="Archived ones (true) or the others."),
+        ],
+        responses=page_serializer(BudgetBody),
+    )
+    def get(self, request: Request) -> Response:
+        page = page_of(request, [int])
+        is_archived = flag_parameter(request, "archived")
+        budgets = Budget.objects.filter(
+            tenant=tenant_of(request),
+            archived_at__isnull=not is_archived,
+            id__gt=page.after[0] if page.after else 0,
+        ).prefetch_related("levels")
+        rows = list(budgets.order_by("id")[: page.limit + 1])
+        return Response(
+            page_answer(
+                rows, page=page, answer=lambda row: BudgetBody(row).data, key=lambda row: [row.id]
+            )
+        )
+
+    @extend_schema(
+        summary="Make a budget, which counts what its period has spent already",
+        request=BudgetBody,
+        responses={201: BudgetBody},
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        body = BudgetBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        fields = dict(body.validated_data)
+        levels = _levels(fields.pop("levels", []))
+        budget = create_budget(
+            tenant=tenant_of(request), actor=actor_of(request), levels=levels, **fields
+        )
+        return Response(BudgetBody(budget).data, status=201)
+
+
+class BudgetView(ApiView):
+    """One budget."""
+
+    @extend_schema(summary="Show a budget", responses=BudgetBody)
+    def get(self, request: Request, budget_id: int) -> Response:
+        return Response(BudgetBody(_find(request, budget_id)).data)
+
+    @extend_schema(
+        summary="Change a budget",
+        description="Of `limit`, the parts that are named change, and null removes one; every other"
+        " member is replaced. A change of what is counted starts a new revision with new windows.",
+        request=BudgetBody,
+        responses=BudgetBody,
+    )
+    def patch(self, request: Request, budget_id: int) -> Response:
+        budget = _find(request, budget_id)
+        if budget.archived_at is not None:
+            raise Conflict("The budget is archived and cannot be changed.")
+        body = BudgetBody(budget, data=request.data, partial=True)
+        body.is_valid(raise_exception=True)
+        changes = dict(body.validated_data)
+        levels = _levels(changes.pop("levels")) if "levels" in changes else None
+        changed = update_budget(
+            budget=budget, actor=actor_of(request), changes=changes, levels=levels
+        )
+        return Response(BudgetBody(changed).data)
+
+    @extend_schema(
+        summary="Archive a budget: it counts no more, and its windows stay",
+        request=None,
+        responses={204: None},
+    )
+    def delete(self, request: Request, budget_id: int) -> Response:
+        archive_budget(budget=_find(request, budget_id), actor=actor_of(request))
+        return Response(status=204)
+
+
+class WindowsView(ApiView):
+    """The windows of a budget's present revision."""
+
+    parameters = {"GET": PAGE_PARAMETERS}
+
+    @extend_schema(
+        summary="List a budget's windows, newest first",
+        parameters=PAGE_SCHEMA,
+        responses=page_serializer(WindowAnswer),
+    )
+    def get(self, request: Request, budget_id: int) -> Response:
+        page = page_of(request, [datetime, int])
+        budget = _find(request, budget_id)
+        windows = BudgetWindow.objects.filter(
+            tenant=tenant_of(request), budget_id=budget.id, revision=budget.revision
+        )
+        if page.after is not None:
+            starts_at, window_id = page.after
+            windows = windows.filter(
+                Q(starts_at__lt=starts_at) | Q(starts_at=starts_at, id__lt=window_id)
+            )
+        rows = list(windows.order_by("-starts_at", "-id")[: page.limit + 1])
+        rule = BudgetRule(budget, [])
+        now = timezone.now()
+        return Response(
+            page_answer(
+                rows,
+                page=page,
+                answer=lambda row: window_answer(rule, row, now=now),
+                key=lambda row: [row.starts_at, row.id],
+            )
+        )
+
+
+def window_answer(rule: BudgetRule, window: BudgetWindow, *, now: datetime) -> dict[str, Any]:
+    """A window as the API shows it."""
+    state = WindowState(*(getattr(window, name) for name in WindowState._fields))
+    limits = dict(rule.limits)
+    if limits["cost_nanos"] is not None:
+        limits["cost_nanos"] += window.carried_nanos
+    return {
+        "group": group_of(rule, window.group_key),
+        "window_start": moment_text(window.starts_at),
+        "window_end": moment_text(window.ends_at) if window.ends_at else None,
+        **_money_parts(limits["cost_nanos"], window),
+        **_counted_parts("tokens", limits["tokens"], window),
+        **_counted_parts("requests", limits["requests"], window),
+        **_counted_parts("tool_calls", limits["tool_calls"], window),
+        "limit_seconds": rule.limit_seconds,
+        "first_used_at": moment_text(window.first_used_at) if window.first_used_at else None,
+        "used_percent": float(used_percent(rule, state, now=now).percent),
+        "level": window.level_percent or None,
+    }
+
+
+def group_of(rule: BudgetRule, group_key: str) -> dict[str, str]:
+    """A window's group as dimension to value; a single call's own mark comes last."""
+    names = [name for name in rule.per if name != REQUEST]
+    if rule.is_per_request:
+        names.append(REQUEST)
+    return dict(zip(names, json.loads(group_key), strict=True))
+
+
+def _money_parts(limit: int | None, window: BudgetWindow) -> dict[str, str | None]:
+    left = None if limit is None else limit - window.spent_nanos - window.reserved_nanos
+    return {
+        "limit_usd": None if limit is None else usd_from_nanos(limit),
+        "spent_usd": usd_from_nanos(window.spent_nanos),
+        "reserved_usd": usd_from_nanos(window.reserved_nanos),
+        "remaining_usd": None if left is None else usd_from_nanos(left),
+        "overrun_usd": usd_from_nanos(window.overrun_nanos),
+        "carried_usd": usd_from_nanos(window.carried_nanos),
+    }
+
+
+def _counted_parts(part: str, limit: int | None, window: BudgetWindow) -> dict[str, int | None]:
+    spent = getattr(window, f"spent_{part}")
+    reserved = getattr(window, f"reserved_{part}")
+    return {
+        f"limit_{part}": limit,
+        f"spent_{part}": spent,
+        f"reserved_{part}": reserved,
+        f"remaining_{part}": None if limit is None else limit - spent - reserved,
+    }
+
+
+def _find(request: Request, budget_id: int) -> Budget:
+    budget = (
+        Budget.objects.filter(tenant=tenant_of(request), id=budget_id)
+        .prefetch_related("levels")
+        .first()
+    )
+    if budget is None:
+        raise NotFound(f"There is no budget {budget_id}.")
+    return budget
+
+
+def _levels(levels: Sequence[Mapping[str, Any]]) -> list[LevelRule]:
+    rules = [
+        LevelRule(
+            one["percent"], one.get("action", Action.NONE.value), tuple(one.get("notify", ()))
+        )
+        for one in levels
+    ]
+    return sorted(rules, key=lambda level: level.percent)

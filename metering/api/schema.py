@@ -1,0 +1,151 @@
+"""The OpenAPI document: what every operation has in common is said here, once."""
+
+from typing import Any, Final
+
+import msgspec
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import Direction
+
+from metering.api.idempotency import HEADER, KEY_MAX_CHARACTERS
+from metering.api.problems import CONTENT_TYPE, TITLE_BY_STATUS
+from metering.decoders.native import EventBody
+
+PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "What went wrong, as RFC 9457 has it.",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "description": "Stable, for programs."},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "index": {"type": "integer"},
+                    "pointer": {"type": "string"},
+                    "code": {"type": "string"},
+                    "detail": {"type": "string"},
+                },
+                "required": ["code", "detail"],
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail", "code"],
+}
+# Any operation may answer these; 404 and 409 are added where there is an object or a creation.
+COMMON_PROBLEMS: Final = (400, 401, 403, 503)
+BODY_PROBLEMS: Final = (413, 415)
+
+
+CLOUD_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "CloudEvents 1.0 around an event. `id`, `source` and `time` are the event's;"
+    " `subject` is the customer when the data names none.",
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1, "maxLength": 200},
+        "source": {"type": "string", "minLength": 1, "maxLength": 200},
+        "type": {"type": "string", "minLength": 1},
+        "time": {"type": "string", "format": "date-time"},
+        "subject": {"type": "string"},
+        "datacontenttype": {"const": "application/json"},
+        "data": {"type": "object", "description": "The event; its `id` may be left out."},
+    },
+    "required": ["specversion", "id", "source", "type", "data"],
+}
+
+
+def add_components(
+    result: dict[str, Any], generator: object, request: object, public: bool
+) -> dict[str, Any]:
+    """Hook of drf-spectacular: shapes that are no serializer's."""
+    schemas = result.setdefault("components", {}).setdefault("schemas", {})
+    _, parts = msgspec.json.schema_components(
+        [EventBody], ref_template="#/components/schemas/{name}"
+    )
+    event = parts.pop("EventBody")
+    event["description"] = "One model call or tool call."
+    schemas |= {**parts, "Event": event, "CloudEvent": CLOUD_EVENT, "Problem": PROBLEM}
+    spelled_out: dict[str, Any] = _spell_out_nullable(result)
+    return spelled_out
+
+
+def _spell_out_nullable(part: Any) -> Any:
+    """OpenAPI 3.1 has no `nullable`: a type that may be null is a list of two."""
+    if isinstance(part, list):
+        return [_spell_out_nullable(inner) for inner in part]
+    if not isinstance(part, dict):
+        return part
+    spelled = {name: _spell_out_nullable(inner) for name, inner in part.items()}
+    if spelled.get("nullable") is True and "type" in spelled:
+        del spelled["nullable"]
+        spelled["type"] = [spelled["type"], "null"]
+    return spelled
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """How `ApiKeyAuthentication` is described."""
+
+    target_class = "tenants.authentication.ApiKeyAuthentication"
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key: `Authorization: Bearer sg_<prefix>_<secret>`.",
+        }
+
+
+class ContractSchema(AutoSchema):
+    """Adds problems, cursors and idempotency keys to what the views say of themselves."""
+
+    def get_operation_id(self) -> str:
+        """`get_budgets_id`: a method and a path are named alike for ever."""
+        words = [
+            word.strip("{}").replace("-", "_").replace(".", "_") for word in self.path.split("/")
+        ]
+        return "_".join([self.method.lower(), *(word for word in words if word not in ("", "v1"))])
+
+    def _get_parameters(self) -> list[dict[str, Any]]:
+        parameters: list[dict[str, Any]] = super()._get_parameters()
+        if self._takes_idempotency_key():
+            parameters.append(
+                {
+                    "in": "header",
+                    "name": HEADER,
+                    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_MAX_CHARACTERS},
+                    "description": "Send the same key again to get the same answer again.",
+                }
+            )
+        return parameters
+
+    def _get_response_bodies(self, direction: Direction = "response") -> dict[str, Any]:
+        responses: dict[str, Any] = super()._get_response_bodies(direction)
+        for status in self._problem_statuses():
+            responses.setdefault(str(status), self._problem(status))
+        return responses
+
+    def _problem_statuses(self) -> list[int]:
+        statuses = list(COMMON_PROBLEMS)
+        if "{" in self.path:
+            statuses.append(404)
+        if self.method in ("POST", "PATCH", "PUT"):
+            statuses += BODY_PROBLEMS
+        if self._takes_idempotency_key() or self.method == "PATCH":
+            statuses.append(409)
+        return sorted(statuses)
+
+    def _problem(self, status: int) -> dict[str, Any]:
+        return {
+            "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "description": TITLE_BY_STATUS[status],
+        }
+
+    def _takes_idempotency_key(self) -> bool:
+        action = getattr(self.view, self.method.lower(), None)
+        return getattr(action, "takes_idempotency_key", False)

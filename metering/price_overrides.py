@@ -1,0 +1,120 @@
+"""A tenant's own prices: added and ended, never changed, so that usage rated by one can name it.
+
+Each change holds the configuration lock alone, so no batch is rated by prices that were replaced
+before it was committed. Usage that had no price is priced once the change is committed.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import structlog
+from django.db import transaction
+from django.utils import timezone
+
+from metering.models import TenantPrice, ToolPrice
+from metering.rerate import price_unpriced
+from tenants.audit import facts_of, record_change
+from tenants.models import Tenant
+from tenants.scope import change_configuration
+
+log = structlog.get_logger(__name__)
+
+
+class Validity(NamedTuple):
+    """From when, and until when if that is known, a price applies, and why."""
+
+    effective_from: datetime
+    effective_to: datetime | None = None
+    note: str = ""
+
+
+@transaction.atomic
+def add_price(
+    *,
+    tenant: Tenant,
+    actor: str,
+    model: str,
+    provider: str = "",
+    rates: Mapping[str, Any],
+    validity: Validity,
+) -> TenantPrice:
+    """Add a price for a model; an empty provider means any. `rates` as `metering.rates` has them.
+
+    Raises ValidationError when the rates cannot be compiled. What is priced already keeps its price
+    until it is rated again.
+    """
+    change_configuration(tenant.id)
+    price = TenantPrice(
+        tenant=tenant,
+        provider=provider,
+        model=model,
+        rates=dict(rates),
+        **validity._asdict(),
+    )
+    price.save()
+    _record(price, actor=actor, action="create", before=None)
+    _price_what_had_none(tenant.id)
+    return price
+
+
+@transaction.atomic
+def add_tool_price(
+    *,
+    tenant: Tenant,
+    actor: str,
+    tool: str,
+    call_nanos: int,
+    validity: Validity,
+) -> ToolPrice:
+    """Say what one call of a tool costs."""
+    change_configuration(tenant.id)
+    price = ToolPrice.objects.create(
+        tenant=tenant,
+        tool=tool,
+        call_nanos=call_nanos,
+        **validity._asdict(),
+    )
+    _record(price, actor=actor, action="create", before=None)
+    return price
+
+
+@transaction.atomic
+def end_price(*, price: TenantPrice | ToolPrice, actor: str) -> TenantPrice | ToolPrice:
+    """Let a price end now; one that has ended stays as it is, one that has not begun never does.
+
+    The row stays, since events may name it.
+    """
+    change_configuration(price.tenant_id)
+    before = facts_of(price)
+    # The table wants an end after the start: the least moment that there is.
+    end = max(timezone.now(), price.effective_from + timedelta(microseconds=1))
+    if price.effective_to is None or price.effective_to > end:
+        price.effective_to = end
+        price.save(update_fields=["effective_to"])
+    _record(price, actor=actor, action="update", before=before)
+    return price
+
+
+def _record(
+    price: TenantPrice | ToolPrice, *, actor: str, action: str, before: Mapping[str, Any] | None
+) -> None:
+    record_change(
+        tenant_id=price.tenant_id,
+        actor=actor,
+        action=action,
+        subject=price,
+        before=before,
+        after=facts_of(price),
+    )
+
+
+def _price_what_had_none(tenant_id: int) -> None:
+    """After commit, so that what this process remembers of prices is what is stored."""
+
+    def price() -> None:
+        count = price_unpriced(tenant_id=tenant_id)
+        log.info("priced what had no price", tenant_id=tenant_id, events=count)
+
+    # A failure here must not turn an added price into an error; `manage.py rerate` does it again.
+    transaction.on_commit(price, robust=True)
