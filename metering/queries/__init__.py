@@ -17,7 +17,14 @@ from metering.queries.percentiles import Percentiles, percentiles_of
 from metering.queries.question import InvalidQuestion, UsageQuestion
 from metering.queries.sessions import Session, SessionStep, read_session
 from metering.queries.traces import CallNode, CallTree, call_tree
-from metering.queries.usage import Measures, UsagePage, UsageRow, total_usage, usage
+from metering.queries.usage import (
+    Measures,
+    UsagePage,
+    UsageRow,
+    range_of_cursor,
+    total_usage,
+    usage,
+)
 
 __all__ = [
     "CallNode",
@@ -39,6 +46,7 @@ __all__ = [
     "focus_rows",
     "list_events",
     "percentiles_of",
+    "range_of_cursor",
     "read_session",
     "top_values",
     "total_usage",

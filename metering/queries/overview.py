@@ -35,7 +35,7 @@ class WindowFill(NamedTuple):
 # The windows of the present revisions that hold a moment. Sorted by about how full they are, which
 # is judged exactly for the few that are left.
 CURRENT_WINDOWS: Final = """
-    SELECT w.* FROM budget_window w JOIN budget b
+    SELECT w.id FROM budget_window w JOIN budget b
         ON b.tenant_id = w.tenant_id AND b.id = w.budget_id AND b.revision = w.revision
     WHERE w.tenant_id = %s AND b.archived_at IS NULL
     AND w.starts_at <= %s AND (w.ends_at IS NULL OR w.ends_at > %s)
@@ -89,7 +89,10 @@ def unpriced(
 def budget_windows(*, tenant_id: int, now: datetime, limit: int = 100) -> list[WindowFill]:
     """The windows that hold `now`, of budgets in force, the fullest first."""
     rules = read_book(tenant_id).rules
-    windows = BudgetWindow.objects.raw(CURRENT_WINDOWS, [tenant_id, now, now, limit])
+    with connection.cursor() as database:
+        database.execute(CURRENT_WINDOWS, [tenant_id, now, now, limit])
+        window_ids = [row[0] for row in database.fetchall()]
+    windows = BudgetWindow.objects.filter(tenant_id=tenant_id, id__in=window_ids)
     fills = [_fill(rules[one.budget_id], one, now) for one in windows if one.budget_id in rules]
     fills.sort(key=lambda fill: (-fill.used_percent, fill.rule.name, fill.window.group_key))
     return fills

@@ -32,6 +32,8 @@ class Session(NamedTuple):
 
 def read_session(*, tenant_id: int, session: str) -> Session:
     """The first 10,000 events of a session, and totals of all of them. Raises NotFound."""
+    if "\x00" in session:  # which PostgreSQL would not take
+        raise NotFound("There are no events of this session.")
     events = list(
         UsageEvent.objects.filter(tenant_id=tenant_id, session=session)
         .exclude(session="")

@@ -39,6 +39,8 @@ def call_tree(*, tenant_id: int, trace: str) -> CallTree:
     Events without span, and those whose parent is not there, are roots. Spans that name each other
     as parents hang below the earliest of them.
     """
+    if "\x00" in trace:  # which PostgreSQL would not take
+        raise NotFound("There are no events of this trace.")
     events = list(
         UsageEvent.objects.filter(tenant_id=tenant_id, trace=trace)
         .exclude(trace="")

@@ -118,7 +118,7 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
             rows = _rows_by_start(database, question, source, position, limit + 1)
         total = _total(database, question, waiting)
     page = rows[:limit]
-    next_cursor = write_cursor(mark, _end_of(page[-1])) if len(rows) > limit else None
+    next_cursor = write_cursor(mark, _end_of(question, page[-1])) if len(rows) > limit else None
     return UsagePage(page, total, next_cursor)
 
 
@@ -130,7 +130,7 @@ def total_usage(question: UsageQuestion) -> Measures:
 
 
 def _question_mark(question: UsageQuestion) -> str:
-    """What tells this question from others in a cursor. The range is no part: cursors carry it."""
+    """What tells this question from others in a cursor."""
     return fingerprint(
         question.group_by,
         question.interval,
@@ -386,8 +386,21 @@ def _row(question: UsageQuestion, start: datetime, values: Sequence[Any]) -> Usa
     return UsageRow(question.group_by, tuple(values[:width]), start, Measures(*values[width:]))
 
 
-def _end_of(row: UsageRow) -> dict[str, Any]:
+def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
+    """The range of the question that a cursor belongs to: defaults move on between two pages."""
+    _, position = read_cursor(cursor)
+    try:
+        starts_at, ends_at = (datetime.fromisoformat(text) for text in position["range"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise foreign_cursor() from error
+    if starts_at.tzinfo is None or ends_at.tzinfo is None:
+        raise foreign_cursor()
+    return starts_at, ends_at
+
+
+def _end_of(question: UsageQuestion, row: UsageRow) -> dict[str, Any]:
     return {
+        "range": [question.starts_at.isoformat(), question.ends_at.isoformat()],
         "start": row.start.isoformat(),
         "cost_nanos": row.measures.cost_nanos,
         "group": list(row.key),

@@ -1,0 +1,156 @@
+"""`GET /v1/events`: the stored events, newest first."""
+
+from typing import Any, Final
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from metering.api.fields import moment_text
+from metering.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
+from metering.api.reading.parameters import (
+    FILTER_SCHEMA,
+    RANGE_SCHEMA,
+    ReadingView,
+    filters_of,
+    flag_of,
+    limit_of,
+    moment_of,
+)
+from metering.api.views import tenant_of
+from metering.dimensions import DIMENSIONS
+from metering.models import CostSource, Operation, Route, Status, UsageEvent
+from metering.money import usd_from_nanos
+from metering.queries import EventQuestion, list_events
+from tenants.roles import Scope
+
+COUNTS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+    "web_searches",
+    "max_output_tokens",
+    "latency_ms",
+    "time_to_first_token_ms",
+    "step",
+    "complexity",
+    "price_id",
+)
+TEXTS: Final = (
+    "source",
+    "provider",
+    *DIMENSIONS,
+    "tool",
+    "span",
+    "parent_span",
+    "response_id",
+    "requested_model",
+    "service_tier",
+    "error_type",
+    "tool_arguments_hash",
+    "task_type",
+    "output_hash",
+    "prefix_hash",
+)
+# What an event has in any case; the other texts are null where it has none.
+SURE_TEXTS: Final = frozenset({"source"})
+_COUNT: Final = {"type": "integer", "nullable": True}
+_TEXT: Final = {"type": "string", "nullable": True}
+EVENT_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "time": {"type": "string", "format": "date-time"},
+        "operation": {"type": "string", "enum": Operation.labels},
+        "status": {"type": "string", "enum": Status.labels},
+        "route": {"type": "string", "enum": Route.labels},
+        **{name: {"type": "string"} if name in SURE_TEXTS else _TEXT for name in TEXTS},
+        **dict.fromkeys(COUNTS, _COUNT),
+        "cost_usd": {**_TEXT, "description": "Null while there is no price."},
+        "cost_source": {"type": "string", "enum": CostSource.labels},
+        "saved_usd": _TEXT,
+        "reservation": _TEXT,
+        "tags": {"type": "object", "additionalProperties": {}},
+        "void": {"type": "boolean", "description": "Taken back by a correction."},
+    },
+    "required": ["id", "source", "time", "cost_usd", "cost_source", "void"],
+}
+EVENTS_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "data": {"type": "array", "items": EVENT_SCHEMA},
+        "next_cursor": {"type": "string", "nullable": True},
+    },
+    "required": ["data", "next_cursor"],
+}
+
+
+class EventsView(ReadingView):
+    """The stored events."""
+
+    read_scope = Scope.READ
+    takes_filters = True
+    parameters = {"GET": PAGE_PARAMETERS | {"from", "to", "status", "unpriced"}}
+
+    @extend_schema(
+        summary="The stored events, newest first",
+        description="Tokens are as normalised: input includes cached, output includes reasoning."
+        " Events that a correction took back are listed with `void`.",
+        parameters=[
+            *PAGE_SCHEMA,
+            *RANGE_SCHEMA,
+            OpenApiParameter("status", str, enum=Status.labels),
+            OpenApiParameter("unpriced", bool, description="Only those without (or with) a price."),
+            *FILTER_SCHEMA,
+        ],
+        responses={200: EVENTS_SCHEMA},
+    )
+    def get(self, request: Request) -> Response:
+        filters = dict(filters_of(request))
+        if (status := request.query_params.get("status")) is not None:
+            filters["status"] = (status,)
+        question = EventQuestion(
+            tenant_id=tenant_of(request).id,
+            starts_at=moment_of(request, "from"),
+            ends_at=moment_of(request, "to"),
+            filters=filters,
+            is_unpriced=flag_of(request, "unpriced"),
+        )
+        page = list_events(
+            question, limit=limit_of(request), cursor=request.query_params.get("cursor")
+        )
+        return Response(
+            {
+                "data": [event_answer(event) for event in page.events],
+                "next_cursor": page.next_cursor,
+            }
+        )
+
+
+def event_answer(event: UsageEvent) -> dict[str, Any]:
+    """An event as it is answered; an empty dimension is null, as it was sent."""
+    return {
+        "id": event.sent_id,
+        "time": moment_text(event.time),
+        "operation": Operation(event.operation).label,
+        "status": Status(event.status).label,
+        "route": Route(event.route).label,
+        **{name: getattr(event, name) or None for name in TEXTS},
+        **{name: getattr(event, name) for name in COUNTS},
+        "source": event.source,
+        "cost_usd": _usd(event.cost_nanos),
+        "cost_source": CostSource(event.cost_source).label,
+        "saved_usd": _usd(event.saved_nanos),
+        "reservation": None if event.reservation_id is None else str(event.reservation_id),
+        "tags": event.tags or {},
+        "void": event.is_void,
+    }
+
+
+def _usd(nanos: int | None) -> str | None:
+    return None if nanos is None else usd_from_nanos(nanos)
