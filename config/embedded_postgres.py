@@ -30,7 +30,7 @@ from config.environment import (
     EMBEDDED_DATABASE,
     EMBEDDED_RECORD,
     EMBEDDED_ROLE,
-    embedded_connection,
+    embedded_conninfo,
 )
 
 # Found, not imported: importing the package starts helpers of its own that are not wanted here.
@@ -275,8 +275,8 @@ class EmbeddedPostgres:
 @contextmanager
 def running_postgres(
     data_dir: Path, *, settings: Mapping[str, str] | None = None, statements: tuple[str, ...] = ()
-) -> Iterator[dict[str, str]]:
-    """A server for the duration of the block; yields libpq's keywords to reach it.
+) -> Iterator[str]:
+    """A server for the duration of the block; yields what psycopg.connect takes to reach it.
 
     `statements` are run as the superuser before it starts.
     """
@@ -287,7 +287,7 @@ def running_postgres(
             server.administer(*statements)
         server.launch()
         server.wait_until_ready()
-        yield embedded_connection(data_dir)
+        yield embedded_conninfo(data_dir)
     finally:
         server.stop()
 

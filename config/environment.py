@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 Value = TypeVar("Value")
 
@@ -153,6 +153,11 @@ def embedded_connection(data_dir: Path) -> dict[str, str]:
         "user": EMBEDDED_ROLE,
         "password": record["password"],
     }
+
+
+def embedded_conninfo(data_dir: Path) -> str:
+    """The same as one text, as psycopg.connect takes it."""
+    return make_conninfo("", **embedded_connection(data_dir))
 
 
 def _read(

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from config.database_role import prepare_role
 from config.embedded_postgres import running_postgres
+from config.environment import embedded_connection
 
 # Nothing outlives the run, so nothing need survive a power cut.
 FAST = {
@@ -26,9 +27,10 @@ FAST = {
 def _start_postgres(data_dir: Path) -> str:
     stack = ExitStack()
     atexit.register(stack.close)
-    parts = stack.enter_context(
+    stack.enter_context(
         running_postgres(data_dir, settings=FAST, statements=("ALTER ROLE spendgate CREATEDB;",))
     )
+    parts = embedded_connection(data_dir)
     options = urlencode({"host": parts["host"]})
     return f"postgresql://{parts['user']}:{quote(parts['password'])}@/{parts['dbname']}?{options}"
 

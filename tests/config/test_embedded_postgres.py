@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from config import processes
 from config.embedded_postgres import (
@@ -14,7 +15,7 @@ from config.embedded_postgres import (
     running_postgres,
     server_settings,
 )
-from config.environment import EMBEDDED_RECORD
+from config.environment import EMBEDDED_RECORD, embedded_conninfo
 
 GIBIBYTE = 1024**3
 QUICK = {"fsync": "off", "shared_buffers": "64MB"}
@@ -27,8 +28,8 @@ def data_dir(tmp_path: Path) -> Path:
 
 def test_the_service_logs_in_without_power_over_row_security(data_dir: Path) -> None:
     with (
-        running_postgres(data_dir, settings=QUICK) as parts,
-        psycopg.connect(**parts) as connection,
+        running_postgres(data_dir, settings=QUICK) as conninfo,
+        psycopg.connect(conninfo) as connection,
     ):
         query = (
             "SELECT rolsuper, rolbypassrls, rolcreatedb FROM pg_roles WHERE rolname = current_user"
@@ -43,11 +44,11 @@ def test_the_service_logs_in_without_power_over_row_security(data_dir: Path) -> 
 
 
 def test_nobody_else_gets_in(data_dir: Path) -> None:
-    with running_postgres(data_dir, settings=QUICK) as parts:
+    with running_postgres(data_dir, settings=QUICK) as conninfo:
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            psycopg.connect(**{**parts, "password": "guess"})
+            psycopg.connect(make_conninfo(conninfo, password="guess"))
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            psycopg.connect(**{**parts, "user": "postgres"})
+            psycopg.connect(make_conninfo(conninfo, user="postgres"))
         closed = [data_dir, data_dir / "postgres", data_dir / EMBEDDED_RECORD]
         assert [stat.S_IMODE(path.stat().st_mode) & 0o077 for path in closed] == [0, 0, 0]
         assert (data_dir / "postgres").stat().st_uid != 0
@@ -60,7 +61,7 @@ def test_a_server_that_was_killed_recovers_what_was_committed(data_dir: Path) ->
     server.wait_until_ready()
     record = json.loads((data_dir / EMBEDDED_RECORD).read_text())
     assert server.process is not None
-    with running_connection(data_dir) as connection:
+    with psycopg.connect(embedded_conninfo(data_dir), autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
         os.killpg(server.process.pid, signal.SIGKILL)
     server.process.wait()
@@ -70,22 +71,11 @@ def test_a_server_that_was_killed_recovers_what_was_committed(data_dir: Path) ->
     pid_file.write_text("\n".join([str(os.getpid()), *others]) + "\n")
 
     with (
-        running_postgres(data_dir, settings=QUICK) as parts,
-        psycopg.connect(**parts) as connection,
+        running_postgres(data_dir, settings=QUICK) as conninfo,
+        psycopg.connect(conninfo) as connection,
     ):
         assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
     assert json.loads((data_dir / EMBEDDED_RECORD).read_text()) == record
-
-
-def running_connection(data_dir: Path) -> psycopg.Connection[tuple[object, ...]]:
-    record = json.loads((data_dir / EMBEDDED_RECORD).read_text())
-    return psycopg.connect(
-        host=record["socket_folder"],
-        dbname="spendgate",
-        user="spendgate",
-        password=record["password"],
-        autocommit=True,
-    )
 
 
 def test_a_start_waits_for_the_server_of_a_killed_supervisor(data_dir: Path) -> None:
@@ -94,8 +84,8 @@ def test_a_start_waits_for_the_server_of_a_killed_supervisor(data_dir: Path) -> 
     first.launch()
     first.wait_until_ready()
     with (
-        running_postgres(data_dir, settings=QUICK) as parts,
-        psycopg.connect(**parts) as connection,
+        running_postgres(data_dir, settings=QUICK) as conninfo,
+        psycopg.connect(conninfo) as connection,
     ):
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert first.process is not None
@@ -107,8 +97,8 @@ def test_a_lost_record_is_made_anew(data_dir: Path) -> None:
         pass
     (data_dir / EMBEDDED_RECORD).unlink()
     with (
-        running_postgres(data_dir, settings=QUICK) as parts,
-        psycopg.connect(**parts) as connection,
+        running_postgres(data_dir, settings=QUICK) as conninfo,
+        psycopg.connect(conninfo) as connection,
     ):
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -117,8 +107,8 @@ def test_a_first_start_that_was_killed_leaves_no_half_made_cluster(data_dir: Pat
     (data_dir / "postgres.new").mkdir(parents=True)
     (data_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
     with (
-        running_postgres(data_dir, settings=QUICK) as parts,
-        psycopg.connect(**parts) as connection,
+        running_postgres(data_dir, settings=QUICK) as conninfo,
+        psycopg.connect(conninfo) as connection,
     ):
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert not (data_dir / "postgres.new").exists()
@@ -126,12 +116,12 @@ def test_a_first_start_that_was_killed_leaves_no_half_made_cluster(data_dir: Pat
 
 def test_a_long_path_gets_a_short_way_in_that_is_kept(tmp_path: Path) -> None:
     data_dir = tmp_path / ("long" * 30) / "data"
-    with running_postgres(data_dir, settings=QUICK) as parts:
-        psycopg.connect(**parts).close()
-        link = Path(parts["host"])
+    with running_postgres(data_dir, settings=QUICK) as conninfo:
+        psycopg.connect(conninfo).close()
+        link = Path(str(conninfo_to_dict(conninfo)["host"]))
         assert link.readlink() == data_dir / "postgres"
-    with running_postgres(data_dir, settings=QUICK) as parts:
-        assert parts["host"] == str(link)
+    with running_postgres(data_dir, settings=QUICK) as conninfo:
+        assert conninfo_to_dict(conninfo)["host"] == str(link)
     link.unlink()
     link.parent.rmdir()
 
@@ -139,8 +129,8 @@ def test_a_long_path_gets_a_short_way_in_that_is_kept(tmp_path: Path) -> None:
 def test_a_path_that_only_root_may_enter_is_no_obstacle(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    with running_postgres(closed / "data", settings=QUICK) as parts:
-        psycopg.connect(**parts).close()
+    with running_postgres(closed / "data", settings=QUICK) as conninfo:
+        psycopg.connect(conninfo).close()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 

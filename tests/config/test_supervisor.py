@@ -13,7 +13,7 @@ import pytest
 
 from config import processes
 from config.data_folder import DataFolderInUse, own_data_folder
-from config.environment import embedded_connection
+from config.environment import embedded_conninfo
 from config.supervisor import folder_identity
 
 PATIENCE_SECONDS = 15.0
@@ -96,12 +96,12 @@ def test_a_running_service_survives_what_happens_to_its_parts(data_dir: Path) ->
     service.wait_for("awake", times=2)
 
     # So is PostgreSQL, and what was committed is there.
-    with psycopg.connect(**embedded_connection(data_dir), autocommit=True) as connection:
+    with psycopg.connect(embedded_conninfo(data_dir), autocommit=True) as connection:
         connection.execute("CREATE TABLE kept (id int)")
         postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
         os.kill(postmaster, signal.SIGKILL)
     service.wait_for("PostgreSQL is back")
-    with psycopg.connect(**embedded_connection(data_dir)) as connection:
+    with psycopg.connect(embedded_conninfo(data_dir)) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
     # A second one on the same folder says who has it, and disturbs nothing.
@@ -136,7 +136,7 @@ def test_what_a_killed_supervisor_leaves_is_gone_before_the_next_start(data_dir:
 def test_the_next_start_recovers_after_everything_was_killed(data_dir: Path) -> None:
     service = Service(data_dir)
     service.wait_for("Ready")
-    with psycopg.connect(**embedded_connection(data_dir), autocommit=True) as connection:
+    with psycopg.connect(embedded_conninfo(data_dir), autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS id")
     service.process.kill()
     for pid in service.living():
@@ -145,7 +145,7 @@ def test_the_next_start_recovers_after_everything_was_killed(data_dir: Path) -> 
 
     again = Service(data_dir)
     again.wait_for("Ready", times=2)
-    with psycopg.connect(**embedded_connection(data_dir)) as connection:
+    with psycopg.connect(embedded_conninfo(data_dir)) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1000,)
     again.process.send_signal(signal.SIGTERM)
     assert again.wait() == 0
