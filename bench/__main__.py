@@ -1,0 +1,138 @@
+"""`make bench`: the service's own figures beside the raw limit of its PostgreSQL, in one run."""
+
+import argparse
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import raw_limit, reading
+from bench.client import Sent, send
+from bench.load import DAYS, Load, budget_bodies
+from bench.service import Service, running_service
+
+CONNECTIONS = 8
+# A minute of traffic: a thousand events touch some 900 windows of the five budgets.
+LIVE_DAYS = 1 / 1440
+
+
+def main() -> None:
+    """Run the benchmarks and print their figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("--stored", type=int, default=5_000_000, help="events to fill up to")
+    parser.add_argument("--batches", type=int, default=200, help="batches of 1,000 a measurement")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    options = parser.parse_args()
+    console = Console(width=100)
+    table = Table("What", "Figure", "Wanted", title="Spendgate, client and PostgreSQL on one machine")
+    with running_service() as service:
+        service.create_tenant()
+        for body in budget_bodies():
+            service.call("POST", "/v1/budgets", body)
+        bench = _Bench(service, console, table, options.batches, options.connections)
+        bench.run(options.stored)
+    console.print(table)
+
+
+class _Bench:
+    def __init__(
+        self, service: Service, console: Console, table: Table, batches: int, connections: int
+    ) -> None:
+        self.service = service
+        self.console = console
+        self.table = table
+        self.batches = batches
+        self.connections = connections
+        self.stored = 0
+
+    def run(self, stored: int) -> None:
+        """All measurements, in the order of a growing database."""
+        self._send("warm-up", batches=20)
+        raw = self._measure("raw limit", self._raw_limit)
+        self.row("PostgreSQL alone: COPY, insert on conflict", f"{raw:,.0f} rows/s", "")
+        first = self._rate("empty")
+        share = f"15,000 and half of the raw limit ({raw / 2:,.0f})"
+        self.row("Batches of 1,000, 5 budgets, empty", f"{first:,.0f} events/s", share)
+        self._singles()
+        self._fill(stored)
+        full = self._rate("full")
+        self.row(
+            f"Batches of 1,000 with {self.stored:,} stored",
+            f"{full:,.0f} events/s ({full / first:.0%} of empty)",
+            "80 %",
+        )
+        self.row("Largest web process", f"{self.service.web_memory_mib():,.0f} MiB", "under 400 MiB")
+        self._read()
+
+    def row(self, what: str, figure: str, wanted: str) -> None:
+        """One line of the result, shown at once and again in the table."""
+        self.console.print(f"{what}: {figure}")
+        self.table.add_row(what, figure, wanted)
+
+    def _measure(self, name: str, measure: Callable[[], float]) -> float:
+        self.console.print(f"Measuring {name} ...", style="dim")
+        return measure()
+
+    def _raw_limit(self) -> float:
+        with self.service.connect() as connection:
+            return raw_limit.rows_per_second(connection)
+
+    def _send(self, name: str, *, batches: int, days: float = LIVE_DAYS) -> Sent:
+        load = Load(seed=self.stored, name=f"{name}-{self.stored}", days=days)
+        sent = send(
+            port=self.service.port,
+            headers=self.service.headers,
+            bodies=load.bodies(batches=batches, size=1_000),
+            connections=self.connections,
+        )
+        assert sent.accepted == batches * 1_000, sent
+        self.stored += sent.accepted
+        return sent
+
+    def _rate(self, name: str) -> float:
+        sent = self._send(name, batches=self.batches)
+        self.console.print(
+            f"{name}: 50 % of batches within {sent.percentile_ms(50):.0f} ms,"
+            f" 99 % within {sent.percentile_ms(99):.0f} ms",
+            style="dim",
+        )
+        return sent.accepted / sent.seconds
+
+    def _singles(self) -> None:
+        bodies = Load(seed=1, name=f"single-{self.stored}", days=LIVE_DAYS).single_bodies(4_000)
+        for connections in (1, 32):
+            part = bodies[:500] if connections == 1 else bodies[500:]
+            sent = send(
+                port=self.service.port,
+                headers=self.service.headers,
+                bodies=part,
+                connections=connections,
+            )
+            self.stored += sent.accepted
+            self.row(
+                f"Single events, {connections} connections",
+                f"{sent.accepted / sent.seconds:,.0f} events/s, half within {sent.percentile_ms(50):.1f} ms",
+                "500 events/s" if connections > 1 else "",
+            )
+
+    def _fill(self, stored: int) -> None:
+        while self.stored < stored:
+            batches = min(500, (stored - self.stored + 999) // 1_000)
+            sent = self._send("fill", batches=batches, days=DAYS)
+            self.console.print(
+                f"{self.stored:,} stored, {sent.accepted / sent.seconds:,.0f} events/s", style="dim"
+            )
+
+    def _read(self) -> None:
+        begun = time.perf_counter()
+        self.console.print("Waiting for roll-ups ...", style="dim")
+        with self.service.connect() as connection:
+            reading.wait_for_roll_ups(connection)
+        self.console.print(f"rolled up after {time.perf_counter() - begun:.0f} s", style="dim")
+        for what, p95_ms, wanted_ms in reading.measure(self.service):
+            self.row(f"/v1/usage by {what}, 30 days, 95 % within", f"{p95_ms:,.0f} ms", f"{wanted_ms} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The service under test: started from outside as a user would start it, on a folder of its own."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+STARTS_WITHIN_SECONDS = 60
+
+
+class Service:
+    """A running service and a tenant in it."""
+
+    def __init__(self, *, process: subprocess.Popen[bytes], data_dir: Path, port: int) -> None:
+        self.process = process
+        self.data_dir = data_dir
+        self.port = port
+        self.environ = _environ(data_dir, port)
+        self.api_key = ""
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command; answers what it printed."""
+        done = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "manage.py", *arguments],
+            cwd=CHECKOUT,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def create_tenant(self) -> None:
+        """Make the tenant that the benchmarks use."""
+        printed = self.manage("create_tenant", "bench", "--owner", "bench@example.com", "--json")
+        self.api_key = json.loads(printed.splitlines()[-1])["api_key"]
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """One request of the API; answers its JSON."""
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"http://127.0.0.1:{self.port}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers=self.headers,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - loopback
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            error.msg = f"{method} {path}: {error.read().decode(errors='replace')[:500]}"
+            raise
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What a client sends with every request."""
+        return {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection to the service's own PostgreSQL, as its own role."""
+        record = json.loads((self.data_dir / "embedded_postgres.json").read_text())
+        return psycopg.connect(
+            host=record["socket_folder"],
+            user="spendgate",
+            password=record["password"],
+            dbname="spendgate",
+        )
+
+    def web_memory_mib(self) -> float:
+        """The largest resident set of a web process."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        sizes = [_resident_mib(child) for child in children if "granian" in _command(child)]
+        return max(sizes, default=0.0)
+
+
+def _resident_mib(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_info().rss) / 2**20
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
+
+
+def _environ(data_dir: Path, port: int) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    return {**kept, "DATA_DIR": str(data_dir), "PORT": str(port), "DEMO": "0"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_service() -> Iterator[Service]:
+    """Start the service on an empty folder; stop it and remove the folder at the end."""
+    data_dir = Path(tempfile.mkdtemp(prefix="spendgate-bench-"))
+    port = free_port()
+    with (data_dir / "output.log").open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "config.supervisor"],
+            cwd=CHECKOUT,
+            env=_environ(data_dir, port),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        service = Service(process=process, data_dir=data_dir, port=port)
+        try:
+            _wait_until_ready(service)
+            yield service
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+            shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _wait_until_ready(service: Service) -> None:
+    end = time.monotonic() + STARTS_WITHIN_SECONDS
+    while time.monotonic() < end:
+        if service.process.poll() is not None:
+            break
+        try:
+            service.call("GET", "/readyz")
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.2)
+        else:
+            return
+    raise SystemExit((service.data_dir / "output.log").read_text()[-4000:])
