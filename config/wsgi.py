@@ -1,5 +1,6 @@
 """The web process: the busiest endpoints answered at once, everything else by Django."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterable
