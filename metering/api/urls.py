@@ -1,9 +1,22 @@
 """Addresses of the API."""
 
-from django.urls import path, re_path
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 
 from metering.api import hot_views, reading, reports
 from metering.api.management import audit, budgets, keys, prices, settings, teams
+
+
+class SignedConverter(StringConverter):
+    """A whole number that may be below zero, as the ids of a tenant's own prices are."""
+
+    regex = "-?[0-9]{1,18}"
+
+    def to_python(self, value: str) -> int:  # type: ignore[override]
+        return int(value)
+
+
+register_converter(SignedConverter, "signed")
 
 urlpatterns = [
     path("events", hot_views.EventsView.as_view()),
@@ -16,15 +29,14 @@ urlpatterns = [
     path("budgets/<int:budget_id>/windows", budgets.WindowsView.as_view()),
     path("prices", prices.PricesView.as_view()),
     path("prices/rerate", prices.RerateView.as_view()),
-    # Below zero are the tenant's own.
-    re_path(r"^prices/(?P<price_id>-?[0-9]{1,18})$", prices.PriceView.as_view()),
+    path("prices/<signed:price_id>", prices.PriceView.as_view()),
     path("keys", keys.KeysView.as_view()),
     path("keys/<int:key_id>", keys.KeyView.as_view()),
     path("teams", teams.TeamsView.as_view()),
     path("settings", settings.SettingsView.as_view()),
     path("audit-log", audit.AuditLogView.as_view()),
     path("usage", reading.UsageView.as_view()),
-    path("traces/<str:trace>", reading.TraceView.as_view()),
-    path("sessions/<str:session>", reading.SessionView.as_view()),
+    path("traces/<path:trace>", reading.TraceView.as_view()),
+    path("sessions/<path:session>", reading.SessionView.as_view()),
     path("export/focus.csv", reading.FocusExportView.as_view()),
 ]

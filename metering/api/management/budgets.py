@@ -169,7 +169,11 @@ class BudgetBody(StrictSerializer):
     )
     limit = LimitBody(source="*")
     mode = Choice(choices=Mode.values, required=False)
-    levels = serializers.ListField(child=LevelBody(), required=False, max_length=LEVELS_MAX)
+    levels = LevelBody(
+        many=True,
+        required=False,
+        max_length=LEVELS_MAX,  # type: ignore[call-arg] - the stubs lack what lists take
+    )
     revision = serializers.IntegerField(
         read_only=True, help_text="Rises when what the budget counts is changed."
     )

@@ -1,11 +1,8 @@
 """`/v1/prices`: the tenant's own prices, what applies to a model, and rating a period again."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from django.db import connections
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -23,7 +20,7 @@ from metering.api.pagination import (
     page_of,
     page_serializer,
 )
-from metering.api.views import ApiView, actor_of, tenant_of
+from metering.api.views import ApiView, actor_of, holder_of, tenant_of
 from metering.errors import Conflict, InvalidRequest, NotFound
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.prices import price_row
@@ -31,10 +28,11 @@ from metering.money import usd_from_nanos
 from metering.price_overrides import Validity, add_price, add_tool_price, end_price
 from metering.pricing import CATALOGUE, OVERRIDE, load_price_book
 from metering.rates import parse_rates
-from metering.rerate import RerateSummary, rerate
+from metering.rerate import rerate
 
 AnyPrice = CataloguePrice | TenantPrice | ToolPrice
-MODEL_MEMBERS = ("provider", "rates", "tiers")
+# What belongs to the other kind of price.
+OTHER_MEMBERS: Final = {"model": ("call_usd",), "tool": ("provider", "rates", "tiers")}
 
 
 class PriceBody(StrictSerializer):
@@ -45,7 +43,7 @@ class PriceBody(StrictSerializer):
     rates = NamedRates(required=False)
     tiers = Tiers(required=False)
     tool = Text(required=False)
-    call_usd = Usd(required=False)
+    call_usd = Usd(source="call_nanos", required=False)
     effective_from = Moment(required=False, help_text="Now, unless given; may lie in the past.")
     effective_to = Moment(required=False, allow_null=True)
     note = Text(required=False, min_length=0, max_length=500, allow_blank=True)
@@ -63,16 +61,13 @@ class PriceBody(StrictSerializer):
         return attrs
 
     def _require_members(self, attrs: Mapping[str, Any]) -> None:
-        needed, foreign = (
-            ("rates", ("call_usd",)) if "model" in attrs else ("call_usd", MODEL_MEMBERS)
-        )
-        if needed not in attrs:
+        kind = "model" if "model" in attrs else "tool"
+        needed = "rates" if kind == "model" else "call_usd"
+        if self.fields[needed].source not in attrs:
             raise problem_at(needed, "is missing", "required")
-        for name in foreign:
-            if name in attrs:
-                raise problem_at(
-                    name, f"does not go with {'model' if 'model' in attrs else 'tool'!r}"
-                )
+        for name in OTHER_MEMBERS[kind]:
+            if self.fields[name].source in attrs:
+                raise problem_at(name, f"does not go with {kind!r}")
 
 
 class PriceAnswer(serializers.Serializer[Any]):
@@ -195,13 +190,18 @@ class RerateView(ApiView):
         request=RerateBody,
         responses={200: RerateAnswer},
     )
-    @idempotent
     def post(self, request: Request) -> Response:
         body = RerateBody(data=request.data)
         body.is_valid(raise_exception=True)
         fields = body.validated_data
         is_dry_run = fields.get("dry_run", False)
-        summary = _rerate_apart(tenant_of(request).id, fields["from"], fields["to"], is_dry_run)
+        # In transactions of its own (see the middleware), and safe to repeat without a key.
+        summary = rerate(
+            tenant_id=holder_of(request).tenant_id,
+            from_=fields["from"],
+            to=fields["to"],
+            is_dry_run=is_dry_run,
+        )
         return Response(
             {
                 "dry_run": is_dry_run,
@@ -220,22 +220,6 @@ def _add(request: Request, fields: dict[str, Any]) -> TenantPrice | ToolPrice:
     )
     add = add_price if "model" in fields else add_tool_price
     return add(tenant=tenant_of(request), actor=actor_of(request), validity=validity, **fields)
-
-
-def _rerate_apart(tenant_id: int, from_: datetime, to: datetime, is_dry_run: bool) -> RerateSummary:
-    """Rate again on a connection of its own, whose transactions commit as they go.
-
-    Inside this request's transaction a long period would keep all its windows locked to the end.
-    """
-
-    def work() -> RerateSummary:
-        try:
-            return rerate(tenant_id=tenant_id, from_=from_, to=to, is_dry_run=is_dry_run)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(work).result()
 
 
 def _own_prices(request: Request, *, after: int, limit: int) -> list[TenantPrice | ToolPrice]:
