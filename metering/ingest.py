@@ -16,12 +16,12 @@ from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection
 from django.utils import timezone
 
-from metering.budget_rules import Amounts, BudgetBook
+from metering.budget_rules import Amounts, BudgetBook, WindowKey
 from metering.configuration import Configuration, known_configuration, read_configuration
 from metering.decoders.native import Decoded
 from metering.errors import EventRejected
 from metering.events import COPY_COLUMNS, PreparedEvent, prepare_event
-from metering.ledger import Posting, add_amounts, open_windows, post
+from metering.ledger import Posting, open_windows, post
 from metering.models import BATCH_ID_STRIDE, CostSource, EntryKind, Route
 from metering.partitions import make_due_partitions
 from tenants.scope import lock_configuration_shared, tenant_scope
@@ -424,18 +424,29 @@ def write_batch_row(
 
 def sums_by_posting(book: BudgetBook, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
     """What these events add to each window (and grain of a rolling one)."""
-    sums: dict[Posting, Amounts] = {}
-    rules, window_ids = book.rules, book.window_ids
+    # Added up in place: this runs once for every event and budget.
+    sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
+    rules = book.rules
+    rolling = {rule.id for rule in rules.values() if rule.is_rolling}
     for event in events:
-        amounts = event.amounts
+        cost_nanos, tokens, requests, tool_calls = event.amounts
         for key in event.windows:
-            rule = rules[key.budget_id]
-            grain_at = rule.grain_at(event.at) if rule.is_rolling else None
-            try:
-                posting = Posting(window_ids[key], grain_at)
-            except KeyError as error:
-                # The book's memory was full and began anew; the next turn looks the window up again.
-                raise ConfigurationChanged from error
-            before = sums.get(posting)
-            sums[posting] = amounts if before is None else add_amounts(before, amounts)
-    return sums
+            is_rolling = key[0] in rolling
+            place = (key, rules[key[0]].grain_at(event.at) if is_rolling else None)
+            sum_ = sums.get(place)
+            if sum_ is None:
+                sums[place] = [cost_nanos, tokens, requests, tool_calls]
+            else:
+                sum_[0] += cost_nanos
+                sum_[1] += tokens
+                sum_[2] += requests
+                sum_[3] += tool_calls
+    window_ids = book.window_ids
+    try:
+        return {
+            Posting(window_ids[key], grain_at): Amounts(*sum_)
+            for (key, grain_at), sum_ in sums.items()
+        }
+    except KeyError as error:
+        # The book's memory was full and began anew; the next turn looks the window up again.
+        raise ConfigurationChanged from error

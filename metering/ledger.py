@@ -176,9 +176,58 @@ def post(
         if not sums:
             return
         _insert_entries(cursor, book.tenant_id, sums, kind, batch_id)
-        changed = _move(cursor, book.tenant_id, sums, first_used_at)
-    _carry_on(book, changed, successors)
-    record_crossings(book=book, windows=changed)
+        moved = _move(cursor, book.tenant_id, sums, first_used_at)
+        reaching = [window.id for window in moved if _may_reach_a_level(book, window)]
+        if successors:
+            _carry_on(book, _states(cursor, book.tenant_id, [one.id for one in moved]), successors)
+        if reaching:
+            record_crossings(book=book, windows=_states(cursor, book.tenant_id, reaching))
+
+
+class Moved(NamedTuple):
+    """As much of a window that moved as tells whether it is worth a closer look."""
+
+    id: int
+    budget_id: int
+    spent_nanos: int
+    spent_tokens: int
+    spent_requests: int
+    spent_tool_calls: int
+    carried_nanos: int
+    level_percent: int
+
+
+MOVED_COLUMNS: Final = ", ".join(f"w.{name}" for name in Moved._fields)
+
+
+def _may_reach_a_level(book: BudgetBook, window: Moved) -> bool:
+    """Whether a level above the window's last one may be reached. Whole numbers only: most are not."""
+    rule = book.rules.get(window.budget_id)
+    if rule is None:
+        return False
+    percent = next((one.percent for one in rule.levels if one.percent > window.level_percent), None)
+    if percent is None:
+        return False
+    if rule.limit_seconds is not None:
+        return True
+    limits = rule.limits
+    cost, tokens = limits["cost_nanos"], limits["tokens"]
+    requests, tool_calls = limits["requests"], limits["tool_calls"]
+    return (
+        (cost is not None and window[2] * 100 >= percent * (cost + window.carried_nanos))
+        or (tokens is not None and window[3] * 100 >= percent * tokens)
+        or (requests is not None and window[4] * 100 >= percent * requests)
+        or (tool_calls is not None and window[5] * 100 >= percent * tool_calls)
+    )
+
+
+def _states(cursor: Any, tenant_id: int, window_ids: Sequence[int]) -> list[WindowState]:
+    cursor.execute(
+        f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.id = ANY(%s)"  # noqa: S608
+        " ORDER BY w.id",
+        [tenant_id, list(window_ids)],
+    )
+    return [WindowState(*row) for row in cursor.fetchall()]
 
 
 def _lock(
@@ -231,11 +280,11 @@ def _move(
     tenant_id: int,
     sums: Mapping[Posting, Amounts],
     first_used_at: datetime | None,
-) -> list[WindowState]:
+) -> list[Moved]:
     by_window: dict[int, Amounts] = {}
     for key, amounts in sums.items():
-        before = by_window.get(key.window_id)
-        by_window[key.window_id] = amounts if before is None else add_amounts(before, amounts)
+        before = by_window.get(key[0])
+        by_window[key[0]] = amounts if before is None else add_amounts(before, amounts)
     cursor.execute(
         f"""
         UPDATE budget_window w SET
@@ -246,7 +295,7 @@ def _move(
         FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
             AS n (id, cost, tokens, requests, tool_calls)
         WHERE w.tenant_id = %s AND w.id = n.id
-        RETURNING {WINDOW_COLUMNS}
+        RETURNING {MOVED_COLUMNS}
         """,  # noqa: S608 - the column list is a constant
         [
             first_used_at or timezone.now(),
@@ -255,7 +304,7 @@ def _move(
             tenant_id,
         ],
     )
-    return [WindowState(*row) for row in cursor.fetchall()]
+    return [Moved(*row) for row in cursor.fetchall()]
 
 
 def _late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
@@ -412,21 +461,17 @@ def age_rolling_window(*, book: BudgetBook, window_id: int, now: datetime) -> No
             # No grain of its own: it belongs to the grains it cancels, which are never summed again.
             sums = {Posting(window_id, None): amounts}
             _insert_entries(cursor, book.tenant_id, sums, EntryKind.AGED_OUT, None)
-            changed = _move(cursor, book.tenant_id, sums, None)
+            _move(cursor, book.tenant_id, sums, None)
         cursor.execute(
             "UPDATE budget_window SET counted_from = %s WHERE tenant_id = %s AND id = %s",
             [until, book.tenant_id, window_id],
         )
-        if amounts != NOTHING and not _still_reached(book, changed):
+        (window,) = _states(cursor, book.tenant_id, [window_id])
+        percent = used_percent(book.rules[budget_id], window, now=now).percent
+        if percent < window.level_percent:
             # Below its level again: reaching it once more is news, so a new episode begins.
             cursor.execute(
                 "UPDATE budget_window SET level_percent = 0, episode = episode + 1"
                 " WHERE tenant_id = %s AND id = %s",
                 [book.tenant_id, window_id],
             )
-
-
-def _still_reached(book: BudgetBook, windows: Sequence[WindowState]) -> bool:
-    window = windows[0]
-    rule = book.rules[window.budget_id]
-    return used_percent(rule, window, now=timezone.now()).percent >= window.level_percent
