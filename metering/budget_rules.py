@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -179,6 +180,21 @@ class BudgetBook:
         if len(self.window_ids) >= KNOWN_WINDOWS_MAX:
             self.window_ids.clear()
         self.window_ids[key] = window_id
+
+    def for_transaction(self) -> "BudgetBook":
+        """This book with a memory of its own, for a transaction that opens windows.
+
+        What it opens is not there for others before it commits, and never if it does not: had they
+        the id, they would post to a window that is not found.
+        """
+        book = copy(self)
+        book.window_ids = {}
+        return book
+
+    def learn(self, committed: "BudgetBook") -> None:
+        """Remember what a transaction opened, now that it is committed."""
+        for key, window_id in committed.window_ids.items():
+            self.remember(key, window_id)
 
 
 def reaches_a_level(rule: BudgetRule, amounts: Amounts) -> bool:

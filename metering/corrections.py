@@ -199,7 +199,7 @@ def _take_back(configuration: Configuration, event: StoredEvent) -> None:
 
 def _put_in(configuration: Configuration, asked: _Asked, new: PreparedEvent) -> int:
     """Store the replacement as an event of a batch of its own, under the same key."""
-    tenant_id, book = configuration.tenant_id, configuration.budgets
+    tenant_id, book = configuration.tenant_id, configuration.budgets.for_transaction()
     open_windows(book=book, keys=new.windows)
     with connection.cursor() as cursor:
         batch_id = next_batch_id(cursor)

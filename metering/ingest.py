@@ -222,8 +222,10 @@ def _commit(configuration: Configuration, jobs: Sequence[Job]) -> None:
     tenant_id, book = configuration.tenant_id, configuration.budgets
     missing = {key for event in events for key in event.windows if key not in book.window_ids}
     if missing:
+        opened = book.for_transaction()
         with tenant_scope(tenant_id):
-            open_windows(book=book, keys=missing)
+            open_windows(book=opened, keys=missing)
+        book.learn(opened)
     with tenant_scope(tenant_id):
         if lock_configuration_shared(tenant_id) != configuration.version:
             raise ConfigurationChanged

@@ -71,6 +71,7 @@ def add_amounts(left: Amounts, right: Amounts) -> Amounts:
 def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
     """See that a window exists for every key, and remember their ids in the book.
 
+    Until the transaction commits, the book must be the transaction's own (`for_transaction`).
     Called in a transaction of its own before the one that locks windows: inserting inside the locking
     transaction would take locks in the order of arrival, and two batches would block each other.
     """
@@ -242,7 +243,9 @@ def _lock(
         " ORDER BY id FOR UPDATE",
         [book.tenant_id, sorted({*(key.window_id for key in sums), *successors})],
     )
-    counted_from = {row[0]: row[1] for row in cursor.fetchall() if row[1] is not None}
+    found = cursor.fetchall()
+    assert {key.window_id for key in sums} <= {row[0] for row in found}, "windows are never removed"
+    counted_from = {row[0]: row[1] for row in found if row[1] is not None}
     if not counted_from:
         return dict(sums)
     return {

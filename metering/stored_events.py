@@ -125,6 +125,7 @@ def sums_of_changes(book: BudgetBook, changes: Sequence[Change]) -> dict[Posting
     Opening inside this transaction is safe here: ingest opens windows in a transaction that holds
     nothing else, so nobody waits for this one while it waits for them.
     """
+    book = book.for_transaction()
     calls = _windows_of_calls(book, changes)
     plain = [(change, book.windows_of(change.event.values, change.event.time)) for change in changes]
     open_windows(book=book, keys={key for _, keys in plain for key in keys} | {key for key, _ in calls})
