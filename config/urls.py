@@ -1,10 +1,10 @@
 """Every address of the service."""
 
-from django.contrib import admin
 from django.urls import include, path
 
 from config import health
 from config.documentation import DocumentationView, SchemaView
+from tenants.admin import site as admin_site
 
 urlpatterns = [
     path("healthz", health.healthz),
@@ -13,7 +13,7 @@ urlpatterns = [
     path("v1/schema", SchemaView.as_view(), name="schema"),
     path("v1/docs", DocumentationView.as_view(), name="docs"),
     path("v1/", include("metering.api.urls")),
-    path("admin/", admin.site.urls),
+    path("admin/", admin_site.urls),
     path("", include("dashboard.urls")),
 ]
 

@@ -1,0 +1,92 @@
+"""Who may open a page, and when a page that a browser holds is still right."""
+
+import hashlib
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, cast
+
+from django.contrib.auth.decorators import login_required
+from django.db import connection
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.views.decorators.http import condition
+
+from tenants.models import Membership, Tenant, User
+from tenants.roles import Role
+
+# Another process may have other templates: what it answered is not compared with ours.
+STARTED_AT: Final = timezone.now().isoformat()
+
+# A batch with a lower id may be committed after one with a higher, so the newest id alone does not
+# tell whether anything came: what waits and what was rolled up last do.
+LATE_BATCHES_MAX: Final = 500
+_NEWEST: Final = """
+    SELECT max(id), count(*) FILTER (WHERE rolled_up_at IS NULL),
+        sum(id) FILTER (WHERE rolled_up_at IS NULL), max(rolled_up_at),
+        (SELECT max(id) FROM audit_entry WHERE tenant_id = %(tenant)s)
+    FROM (
+        SELECT id, rolled_up_at FROM ingest_batch WHERE tenant_id = %(tenant)s
+        ORDER BY id DESC LIMIT %(batches)s
+    ) latest
+"""
+
+
+class PageRequest(HttpRequest):
+    """A request of a signed-in member, as the tenant middleware has completed it."""
+
+    user: User
+    tenant: Tenant
+    role: Role
+    memberships: list[Membership]
+
+
+Page = Callable[..., HttpResponse]
+
+
+def member_page(view: Page) -> Page:
+    """A page for signed-in members of a tenant, any role. Others sign in, or learn what to do."""
+
+    @wraps(view)
+    def for_members(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if getattr(request, "tenant", None) is None:
+            return render(request, "dashboard/no_tenant.html", status=403)
+        response = view(cast(PageRequest, request), *args, **kwargs)
+        patch_cache_control(response, private=True, no_cache=True)
+        patch_vary_headers(response, ["Cookie"])
+        return response
+
+    return login_required(for_members)
+
+
+def cached_page(view: Page) -> Page:
+    """A member page that is answered with 304 while nothing that it shows has changed."""
+    return member_page(condition(etag_func=_mark)(view))
+
+
+def _mark(request: HttpRequest, *args: Any, **kwargs: Any) -> str:
+    """What a page depends on: the newest batch and change, who looks, and the minute.
+
+    The minute is in it because estimates and running periods move with the clock.
+    """
+    member = cast(PageRequest, request)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _NEWEST,
+            {"tenant": member.tenant.id, "batches": LATE_BATCHES_MAX},
+        )
+        newest = cursor.fetchone()
+    parts = [
+        STARTED_AT,
+        request.get_full_path(),
+        member.user.pk,
+        member.role,
+        len(member.memberships),
+        member.tenant.id,
+        member.tenant.configuration_version,
+        newest,
+        timezone.now().strftime("%Y%m%d%H%M"),
+        request.META.get("CSRF_COOKIE", ""),
+    ]
+    return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'

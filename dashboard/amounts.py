@@ -1,0 +1,99 @@
+"""Amounts as people read them. Pure: whole numbers in, text out; nothing passes through a float."""
+
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Final
+
+from metering.money import NANOS_PER_USD, usd_from_nanos
+
+MINUS: Final = "\u2212"
+# A thin space that does not break keeps a number and its unit together.
+NARROW: Final = "\u202f"
+_SCALES: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
+
+
+def money(nanos: int) -> str:
+    """Dollars with the decimals that mean something: $12,345, $12.34, $0.0123."""
+    sign = MINUS if nanos < 0 else ""
+    size = abs(nanos)
+    if size == 0:
+        return "$0"
+    if size >= 1000 * NANOS_PER_USD:
+        return f"{sign}${_rounded(size, 0):,}"
+    if size >= NANOS_PER_USD:
+        return f"{sign}${_rounded(size, 2):,}"
+    return f"{sign}${_below_a_dollar(size)}"
+
+
+def exact_money(nanos: int) -> str:
+    """Every nano-dollar, with thousands marked: $1,234.000000567."""
+    whole, _, rest = usd_from_nanos(abs(nanos)).partition(".")
+    sign = MINUS if nanos < 0 else ""
+    return f"{sign}${int(whole):,}" + (f".{rest}" if rest else "")
+
+
+def _rounded(nanos: int, places: int) -> Decimal:
+    usd = Decimal(nanos) / NANOS_PER_USD
+    return usd.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+
+
+def _below_a_dollar(nanos: int) -> str:
+    """Three significant digits, two decimals at least: 0.50, 0.0123, 0.000000004."""
+    usd = Decimal(nanos) / NANOS_PER_USD
+    places = min(9, 2 - usd.adjusted())
+    text = f"{_rounded(nanos, places):f}".rstrip("0")
+    whole, _, decimals = text.partition(".")
+    return f"{whole}.{decimals:0<2}"
+
+
+def count(number: int) -> str:
+    """A count with a scale: 950, 1.2 k, 12.3 M, 123 M."""
+    sign = MINUS if number < 0 else ""
+    size = abs(number)
+    for scale, letter in _SCALES:
+        # From 999,500 on it is a million, and would read as 1000 k.
+        if size >= 1000 and size * 2000 >= scale * 1999:
+            return f"{sign}{_scaled(size, scale)}{NARROW}{letter}"
+    return f"{sign}{size}"
+
+
+def _tenths(size: int, scale: int) -> int:
+    return (size * 20 + scale) // (scale * 2)
+
+
+def _scaled(size: int, scale: int) -> str:
+    tenths = _tenths(size, scale)
+    if tenths >= 1000:
+        return f"{(size * 2 + scale) // (scale * 2)}"
+    return f"{tenths // 10}.{tenths % 10}"
+
+
+def exact_count(number: int) -> str:
+    """Every single one, with thousands marked."""
+    return f"{number:,}".replace("-", MINUS)
+
+
+def percent(part: int, whole: int) -> str:
+    """A share: 42 %, 4.2 %, <0.1 %; of nothing it is a dash."""
+    if whole <= 0:
+        return "—"
+    return percent_text(Decimal(part) * 100 / whole)
+
+
+def percent_text(value: Decimal) -> str:
+    """A percentage with one decimal below ten, none above."""
+    sign = MINUS if value < 0 else ""
+    size = abs(value)
+    if 0 < size < Decimal("0.1"):
+        return f"{sign}<0.1{NARROW}%"
+    step = Decimal("0.1") if size < 10 else Decimal(1)
+    rounded = size.quantize(step, rounding=ROUND_HALF_UP)
+    if rounded == rounded.to_integral_value():
+        rounded = rounded.quantize(Decimal(1))
+    return f"{sign}{rounded:,}{NARROW}%"
+
+
+def change(now: int, before: int) -> Decimal | None:
+    """By how many percent something grew; None where there was nothing before."""
+    if before <= 0:
+        return None
+    return Decimal(now - before) * 100 / before

@@ -1,0 +1,220 @@
+"""Budget windows as people watch them: how full, how much is reserved, and when they run out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from django.db import connection
+
+from metering.budget_rules import BudgetBook, BudgetRule
+from metering.dimensions import REQUEST
+from metering.ledger import WINDOW_COLUMNS, WindowState, used_percent
+from metering.periods import ROLLING_SECONDS
+
+# A rate that was seen for less than this share of the window, or these minutes, says nothing yet.
+SEEN_SHARE: Final = Decimal("0.02")
+SEEN_MIN: Final = timedelta(minutes=10)
+WHOLE: Final = Decimal(100)
+# A bar shows this much beyond its limit; what is further is cut off and said in words.
+BAR_PERCENT_MAX: Final = Decimal(160)
+
+_FULLEST = f"""
+    SELECT {WINDOW_COLUMNS}, w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
+        w.reserved_tool_calls, ranked.windows
+    FROM (
+        SELECT o.tenant_id, o.id, count(*) OVER (PARTITION BY o.budget_id) AS windows,
+            row_number() OVER (PARTITION BY o.budget_id ORDER BY greatest(
+                o.spent_nanos::numeric / nullif(b.limit_cost_nanos + o.carried_nanos, 0),
+                o.spent_tokens::numeric / nullif(b.limit_tokens, 0),
+                o.spent_requests::numeric / nullif(b.limit_requests, 0),
+                o.spent_tool_calls::numeric / nullif(b.limit_tool_calls, 0)
+            ) DESC NULLS LAST, o.id) AS place
+        FROM budget b JOIN budget_window o ON o.tenant_id = b.tenant_id AND o.budget_id = b.id
+            AND o.revision = b.revision
+        WHERE b.tenant_id = %s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
+            AND o.starts_at <= %s AND (o.ends_at IS NULL OR o.ends_at > %s)
+    ) ranked JOIN budget_window w ON w.tenant_id = ranked.tenant_id AND w.id = ranked.id
+    WHERE ranked.place <= %s
+"""  # noqa: S608 - the column list is a constant
+
+
+@dataclass(frozen=True)
+class WatchedWindow:
+    """A window that counts now. Percentages are of its fullest part."""
+
+    rule: BudgetRule
+    state: WindowState
+    group: tuple[tuple[str, str], ...]
+    part: str
+    spent: int
+    reserved: int
+    limit: int
+    percent: Decimal
+    reserved_percent: Decimal
+    windows: int
+    outlook: "Outlook"
+
+    @property
+    def levels(self) -> list[tuple[int, str]]:
+        return [(level.percent, level.action) for level in self.rule.levels]
+
+    @property
+    def tone(self) -> str:
+        """How pressing it is: over, near (a level is reached), or calm."""
+        if self.percent >= WHOLE:
+            return "over"
+        reached = [one.percent for one in self.rule.levels if one.percent <= self.percent]
+        return "near" if reached else "calm"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Where a window is going: `runs_out_at` at this rate, or the percentage at its end."""
+
+    runs_out_at: datetime | None = None
+    end_percent: Decimal | None = None
+    is_over: bool = False
+
+
+def watched_windows(
+    *, tenant_id: int, book: BudgetBook, now: datetime, per_budget: int
+) -> list[WatchedWindow]:
+    """The fullest windows of each budget that count now, the fullest first.
+
+    Budgets on single calls have no window that fills, and are not here.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_FULLEST, [tenant_id, now, now, per_budget])
+        rows = cursor.fetchall()
+    width = len(WindowState._fields)
+    found = [
+        _watched(
+            book.rules[state.budget_id],
+            state,
+            reserved=row[width : width + 4],
+            windows=row[width + 4],
+            now=now,
+        )
+        for row in rows
+        if (state := WindowState(*row[:width])).budget_id in book.rules
+    ]
+    found.sort(key=lambda one: (-one.percent, one.rule.name, one.state.id))
+    return found
+
+
+def _watched(
+    rule: BudgetRule, state: WindowState, *, reserved: Sequence[int], windows: int, now: datetime
+) -> WatchedWindow:
+    use = used_percent(rule, state, now=now)
+    if use.part == "seconds":
+        assert rule.limit_seconds is not None, "a part is fullest only where it is limited"
+        assert state.first_used_at is not None, "its time runs from the first use"
+        spent, held, limit = _seconds(state.first_used_at, now), 0, rule.limit_seconds
+    else:
+        part = _fullest_part(rule, use.part)
+        place = list(rule.limits).index(part)
+        spent, held, limit = state.spent[place], reserved[place], rule.limits[part] or 0
+        if part == "cost_nanos":
+            limit += state.carried_nanos
+        use = use._replace(part=part)
+    return WatchedWindow(
+        rule=rule,
+        state=state,
+        group=_group(rule, state.group_key),
+        part=use.part,
+        spent=spent,
+        reserved=held,
+        limit=limit,
+        percent=use.percent,
+        reserved_percent=Decimal(held) * 100 / limit if limit else Decimal(0),
+        windows=windows,
+        outlook=outlook(rule, state, percent=use.percent, now=now),
+    )
+
+
+def _fullest_part(rule: BudgetRule, part: str) -> str:
+    """The part to show: an unused window names cost, which its budget may not limit."""
+    if rule.limits[part] is not None:
+        return part
+    return next((name for name, limit in rule.limits.items() if limit is not None), part)
+
+
+def _seconds(first_used_at: datetime, now: datetime) -> int:
+    return max(0, int((now - first_used_at).total_seconds()))
+
+
+def _group(rule: BudgetRule, key: str) -> tuple[tuple[str, str], ...]:
+    names = [name for name in rule.per if name != REQUEST]
+    return tuple(zip(names, json.loads(key), strict=False))
+
+
+def outlook(rule: BudgetRule, state: WindowState, *, percent: Decimal, now: datetime) -> Outlook:
+    """Where the window will be if it goes on at its rate so far. Pure.
+
+    No estimate (all fields empty) where too little was seen, or where usage also leaves the window.
+    """
+    if percent >= WHOLE:
+        return Outlook(is_over=True)
+    elapsed = now - (state.starts_at if state.ends_at else state.first_used_at or now)
+    if percent <= 0 or rule.is_rolling or elapsed < _seen_min(state):
+        return Outlook()
+    left = elapsed * float((WHOLE - percent) / percent)
+    if state.ends_at is None:
+        # A window without end always runs out some day; a quarter of a year ahead nobody cares.
+        is_near = left < timedelta(seconds=ROLLING_SECONDS["quarter"])
+        return Outlook(runs_out_at=now + left) if is_near else Outlook()
+    if now + left < state.ends_at:
+        return Outlook(runs_out_at=now + left)
+    share = Decimal((state.ends_at - state.starts_at) / elapsed)
+    return Outlook(end_percent=percent * share)
+
+
+def _seen_min(state: WindowState) -> timedelta:
+    if state.ends_at is None:
+        return timedelta(days=1)
+    return max(SEEN_MIN, (state.ends_at - state.starts_at) * float(SEEN_SHARE))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A window's bar: places and widths in percent of the drawing, not of the limit."""
+
+    spent_width: Decimal
+    over_from: Decimal
+    over_width: Decimal
+    reserved_from: Decimal
+    reserved_width: Decimal
+    limit_at: Decimal
+    ticks: list[tuple[Decimal, int, str]]
+    is_cut: bool
+
+
+def bar_of(window: WatchedWindow) -> Bar:
+    """How a window is drawn. Pure."""
+    used = window.percent + window.reserved_percent
+    highest = max([level for level, _ in window.levels], default=100)
+    scale = max(WHOLE, min(BAR_PERCENT_MAX, max(used, Decimal(highest))))
+    drawn = min(window.percent, scale)
+    within = min(drawn, WHOLE)
+    reserved = max(Decimal(0), min(used, scale) - drawn)
+
+    def placed(percent: Decimal) -> Decimal:
+        return round(percent * 100 / scale, 2)
+
+    return Bar(
+        spent_width=placed(within),
+        over_from=placed(within),
+        over_width=placed(drawn - within),
+        reserved_from=placed(drawn),
+        reserved_width=placed(reserved),
+        limit_at=placed(WHOLE),
+        ticks=[
+            (placed(Decimal(level)), level, action)
+            for level, action in window.levels
+            if level <= scale
+        ],
+        is_cut=used > scale,
+    )

@@ -1,0 +1,64 @@
+"""Which colour a dimension value has, on every page. Pure.
+
+The eight colours differ for people with each of the common colour blindnesses, and stand out from
+their background by three to one at least; `tests/dashboard/test_colours.py` computes both.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Final
+
+LIGHT: Final = (
+    "#1d3c86",
+    "#bc3d17",
+    "#359bd9",
+    "#aa9117",
+    "#7f51c1",
+    "#037465",
+    "#da60a4",
+    "#683110",
+)
+DARK: Final = (
+    "#3295f6",
+    "#bc3d17",
+    "#42d9fa",
+    "#aa9117",
+    "#8f4ab4",
+    "#1d8071",
+    "#ed86a7",
+    "#f6c88f",
+)
+LIGHT_OTHER: Final = "#868b95"
+DARK_OTHER: Final = "#858b97"
+SERIES_MAX: Final = len(LIGHT)
+
+
+def places_of(known: Iterable[str], shown: Sequence[str]) -> dict[str, int]:
+    """The palette place of each shown value; at most as many as the palette has.
+
+    A value's place follows from its name. Where two names want the same place, the `known` values
+    (the greatest of the tenant, whatever the filter) are placed first and in the order of their
+    names, so that filtering or another rank never changes a colour.
+    """
+    assert len(shown) <= SERIES_MAX, "there is a colour for each"
+    greatest = sorted(set(known))[:SERIES_MAX]
+    places = _fill({}, greatest)
+    kept = {name: places[name] for name in shown if name in places}
+    return _fill(kept, sorted(set(shown) - kept.keys()))
+
+
+def _fill(taken: dict[str, int], names: Iterable[str]) -> dict[str, int]:
+    places = dict(taken)
+    for name in names:
+        wanted = _wanted(name)
+        used = set(places.values())
+        places[name] = next(
+            place
+            for step in range(SERIES_MAX)
+            if (place := (wanted + step) % SERIES_MAX) not in used
+        )
+    return places
+
+
+def _wanted(name: str) -> int:
+    return blake2b(name.encode(), digest_size=1).digest()[0] % SERIES_MAX

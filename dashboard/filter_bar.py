@@ -1,0 +1,228 @@
+"""The filter bar: which time and which usage a page shows. It lives in the URL and nowhere else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from django.http import QueryDict
+
+from metering.dimensions import MATCHABLE
+
+PRESETS: Final = {
+    "today": "Today",
+    "7d": "7 days",
+    "30d": "30 days",
+    "month": "This month",
+    "last_month": "Last month",
+}
+DEFAULT_PRESET: Final = "7d"
+CUSTOM: Final = "custom"
+CUSTOM_DAYS_MAX: Final = 366
+# What a chart can be split by, in the order in which it is offered.
+SPLITS: Final = ("model", "team", "agent", "feature", "customer", "provider", "user")
+CHIPS_MAX: Final = 20
+VALUE_CHARACTERS_MAX: Final = 200
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+class TimeRange(NamedTuple):
+    """A stretch of time in the tenant's zone. `until` is where it ends or, if earlier, now."""
+
+    starts_at: datetime
+    ends_at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True)
+class FilterBar:
+    """What a page was asked to show. `notices` says in words what was not understood."""
+
+    preset: str
+    days: tuple[date, date] | None
+    zone: ZoneInfo
+    now: datetime
+    split: str
+    has_comparison: bool
+    chips: Pairs
+    notices: tuple[str, ...] = ()
+
+    @property
+    def range(self) -> TimeRange:
+        starts_at, ends_at = self._bounds(0)
+        return TimeRange(starts_at, ends_at, max(starts_at, min(ends_at, self.now)))
+
+    @property
+    def previous(self) -> TimeRange:
+        """The stretch before, as far into it as this one has come."""
+        starts_at, ends_at = self._bounds(1)
+        elapsed = self.range.until - self.range.starts_at
+        return TimeRange(starts_at, ends_at, min(ends_at, starts_at + elapsed))
+
+    def _bounds(self, back: int) -> tuple[datetime, datetime]:
+        first, end = self._days(back)
+        return self._midnight(first), self._midnight(end)
+
+    def _days(self, back: int) -> tuple[date, date]:
+        """The first day, and the day after the last one."""
+        today = self.now.astimezone(self.zone).date()
+        if self.preset in {"month", "last_month"}:
+            months = back + (self.preset == "last_month")
+            return _month(today, -months), _month(today, 1 - months)
+        if self.days is not None:
+            first, end = self.days[0], self.days[1] + timedelta(days=1)
+        else:
+            length = {"today": 1, "7d": 7, "30d": 30}[self.preset]
+            first, end = today - timedelta(days=length - 1), today + timedelta(days=1)
+        shift = (end - first) * back
+        return first - shift, end - shift
+
+    def _midnight(self, day: date) -> datetime:
+        local = datetime(day.year, day.month, day.day, tzinfo=self.zone)
+        return local.astimezone(UTC)
+
+    @property
+    def interval(self) -> str:
+        """How wide a bar of the chart is."""
+        length = self.range.ends_at - self.range.starts_at
+        if length <= timedelta(days=2, hours=1):
+            return "hour"
+        return "day" if length <= timedelta(days=100) else "month"
+
+    @property
+    def previous_words(self) -> str:
+        """The stretch before in words, as in "up 5 % on yesterday"."""
+        if self.preset == "today":
+            return "yesterday by this time"
+        if self.preset == "month":
+            return "last month by this day"
+        if self.preset == "last_month":
+            return "the month before"
+        first, end = self._days(0)
+        days = (end - first).days
+        return f"the {days} days before" if days > 1 else "the day before"
+
+    @property
+    def filters(self) -> dict[str, list[str]]:
+        """The chips as queries take them: any of the values of each dimension."""
+        found: dict[str, list[str]] = {}
+        for name, value in self.chips:
+            found.setdefault(name, []).append(value)
+        return found
+
+    def query(self, *, path: str = "") -> str:
+        """This bar as a query string, without what is the default anyway."""
+        pairs: list[tuple[str, str]] = []
+        if self.days is not None:
+            pairs += [("from", self.days[0].isoformat()), ("to", self.days[1].isoformat())]
+        elif self.preset != DEFAULT_PRESET:
+            pairs.append(("period", self.preset))
+        if self.split != SPLITS[0]:
+            pairs.append(("by", self.split))
+        if not self.has_comparison:
+            pairs.append(("compare", "off"))
+        pairs += self.chips
+        return f"{path}?{urlencode(pairs)}"
+
+    def with_period(self, preset: str) -> "FilterBar":
+        return replace(self, preset=preset, days=None)
+
+    def with_split(self, split: str) -> "FilterBar":
+        return replace(self, split=split)
+
+    def with_comparison(self, has_comparison: bool) -> "FilterBar":
+        return replace(self, has_comparison=has_comparison)
+
+    def with_chip(self, name: str, value: str) -> "FilterBar":
+        pair = (name, value)
+        return self if pair in self.chips else replace(self, chips=(*self.chips, pair))
+
+    def without_chip(self, name: str, value: str) -> "FilterBar":
+        return replace(self, chips=tuple(one for one in self.chips if one != (name, value)))
+
+    def without_chips(self) -> "FilterBar":
+        return replace(self, chips=())
+
+    def with_only(self, name: str, value: str | None) -> "FilterBar":
+        """One value of a dimension, or all of them, in place of what was chosen of it."""
+        others = tuple(one for one in self.chips if one[0] != name)
+        chosen = () if value is None else ((name, value),)
+        return replace(self, chips=(*others, *chosen))
+
+
+def _month(day: date, months: int) -> date:
+    """The first day of the month so many months after a day's own."""
+    years, month = divmod(day.month - 1 + months, 12)
+    return date(day.year + years, month + 1, 1)
+
+
+def read_filter_bar(query: QueryDict, *, timezone: str, now: datetime) -> FilterBar:
+    """The bar that a query string asks for. What is not understood is left out and said."""
+    notices: list[str] = []
+    preset, days = _read_period(query, notices)
+    split = query.get("by", SPLITS[0])
+    if split not in SPLITS:
+        notices.append("Spend cannot be split that way, so it is split by model.")
+        split = SPLITS[0]
+    return FilterBar(
+        preset=preset,
+        days=days,
+        zone=ZoneInfo(timezone),
+        now=now,
+        split=split,
+        has_comparison=query.get("compare") != "off",
+        chips=_read_chips(query, notices),
+        notices=tuple(notices),
+    )
+
+
+def _read_period(
+    query: Mapping[str, str], notices: list[str]
+) -> tuple[str, tuple[date, date] | None]:
+    if query.get("from") or query.get("to"):
+        days = _read_days(query.get("from", ""), query.get("to", ""))
+        if days is not None:
+            return CUSTOM, days
+        notices.append(
+            "These dates could not be read, so the last 7 days are shown. "
+            f"Give two dates, the earlier one first, at most {CUSTOM_DAYS_MAX} days apart."
+        )
+        return DEFAULT_PRESET, None
+    preset = query.get("period", DEFAULT_PRESET)
+    if preset in PRESETS:
+        return preset, None
+    notices.append("This period is not known, so the last 7 days are shown.")
+    return DEFAULT_PRESET, None
+
+
+def _read_days(first: str, last: str) -> tuple[date, date] | None:
+    try:
+        days = date.fromisoformat(first), date.fromisoformat(last)
+    except ValueError:
+        return None
+    is_usable = days[0] <= days[1] and (days[1] - days[0]).days < CUSTOM_DAYS_MAX
+    # Far from the ends of the calendar, where the stretch before could not be computed.
+    return days if is_usable and days[0].year >= 1971 and days[1].year <= 9000 else None
+
+
+def _read_chips(query: QueryDict, notices: list[str]) -> Pairs:
+    pairs = [
+        (name, value)
+        for name in MATCHABLE
+        for value in dict.fromkeys(query.getlist(name))
+        if len(value) <= VALUE_CHARACTERS_MAX and "\0" not in value
+    ]
+    if len(pairs) > CHIPS_MAX:
+        notices.append(f"Only the first {CHIPS_MAX} filters are used.")
+    return tuple(pairs[:CHIPS_MAX])
+
+
+def choices(bar: FilterBar) -> Sequence[tuple[str, str, bool]]:
+    """The presets as (query, words, is chosen)."""
+    return [
+        (bar.with_period(name).query(), words, name == bar.preset)
+        for name, words in PRESETS.items()
+    ]

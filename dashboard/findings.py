@@ -1,0 +1,81 @@
+"""Titles that state what the numbers say. Pure."""
+
+from collections.abc import Sequence
+
+from dashboard.amounts import change, money, percent, percent_text
+from dashboard.budget_windows import WatchedWindow
+from dashboard.filter_bar import FilterBar
+from dashboard.spend import Spender
+
+# Within this many percent spending counts as steady.
+STEADY_PERCENT = 3
+
+
+def headline(
+    bar: FilterBar, *, spent_nanos: int, before_nanos: int | None, spenders: Sequence[Spender]
+) -> str:
+    """One sentence: how much, against before, and who made most of it."""
+    if spent_nanos == 0:
+        return "Nothing was spent in this period"
+    parts = [trend(bar, spent_nanos=spent_nanos, before_nanos=before_nanos)]
+    greatest = greatest_share(spent_nanos, spenders)
+    if greatest is not None:
+        parts.append(greatest)
+    return "; ".join(parts)
+
+
+def trend(bar: FilterBar, *, spent_nanos: int, before_nanos: int | None) -> str:
+    """How spending moved."""
+    spent = f"{money(spent_nanos)} spent"
+    if before_nanos is None:
+        return spent
+    grown = change(spent_nanos, before_nanos)
+    if grown is None:
+        return f"{spent}, and nothing in the period before"
+    if abs(grown) < STEADY_PERCENT:
+        return f"Spend is steady against {bar.previous_words}"
+    way = "up" if grown > 0 else "down"
+    return f"Spend is {way} {percent_text(abs(grown))} on {bar.previous_words}"
+
+
+def greatest_share(spent_nanos: int, spenders: Sequence[Spender]) -> str | None:
+    """Who made the largest part; None where no single value stands out by name."""
+    named = [one for one in spenders if not one.is_other and one.value]
+    if not named or len(spenders) < 2:
+        return None
+    top = named[0]
+    if top.measures.cost_nanos * 10 < spent_nanos:
+        return None
+    return f"“{shortened(top.value)}” made {percent(top.measures.cost_nanos, spent_nanos)} of it"
+
+
+def shortened(value: str, length: int = 40) -> str:
+    """A value that fits into a sentence."""
+    return value if len(value) <= length else value[: length - 1] + "…"
+
+
+def budgets_headline(windows: Sequence[WatchedWindow]) -> str:
+    """How many budget windows are in trouble, the worst news first."""
+    over = sum(one.tone == "over" for one in windows)
+    running_out = sum(one.outlook.runs_out_at is not None for one in windows)
+    if over:
+        verb = "is" if over == 1 else "are"
+        more = f", {running_out} more will run out at this rate" if running_out else ""
+        return f"{_windows(over)} {verb} over the limit{more}"
+    if running_out:
+        return f"{_windows(running_out)} will run out at this rate"
+    return "No budget is about to run out" if windows else "No budget is in use"
+
+
+def _windows(number: int) -> str:
+    return f"{number:,} budget window{'' if number == 1 else 's'}"
+
+
+def unpriced_headline(events: int, models: int) -> str:
+    """How much usage has no price."""
+    if not events:
+        return "Every model that was used has a price"
+    return (
+        f"{events:,} call{'' if events == 1 else 's'} to {models:,} "
+        f"model{'' if models == 1 else 's'} without a price"
+    )

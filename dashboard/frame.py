@@ -1,0 +1,56 @@
+"""What every page has around it: who looks, where else to go, and the filter bar."""
+
+from typing import Any
+
+from django.urls import reverse
+
+from dashboard import charts
+from dashboard.access import PageRequest
+from dashboard.filter_bar import SPLITS, FilterBar, choices
+from tenants.models import Team
+
+TEAMS_MAX = 200
+
+
+def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
+    """Values of the base template. Only pages that exist are linked."""
+    return {
+        "page": page,
+        "bar": bar,
+        "periods": choices(bar),
+        "splits": [(bar.with_split(name).query(), name, name == bar.split) for name in SPLITS],
+        "chips": [
+            (name, value, bar.without_chip(name, value).query()) for name, value in bar.chips
+        ],
+        "cleared_query": bar.without_chips().query(),
+        "compare_query": bar.with_comparison(not bar.has_comparison).query(),
+        # The other pages show the whole tenant.
+        "teams": _teams(request, bar) if page == "overview" else [],
+        "navigation": [
+            (name, words, bar.query(path=reverse(f"dashboard:{name}")), name == page)
+            for name, words in (("overview", "Overview"), ("budgets", "Budgets"))
+        ],
+        "tenant": request.tenant,
+        "role": request.role,
+        "other_tenants": [
+            one.tenant for one in request.memberships if one.tenant_id != request.tenant.id
+        ],
+        "plotly_version": charts.PLOTLY_VERSION,
+        "last_day": bar.days[1] if bar.days else None,
+        "first_day": bar.days[0] if bar.days else None,
+    }
+
+
+def _teams(request: PageRequest, bar: FilterBar) -> list[tuple[str, str, bool]]:
+    """The team filter as (query, words, is chosen)."""
+    chosen = bar.filters.get("team", [])
+    names = list(
+        Team.objects.filter(tenant=request.tenant)
+        .order_by("name")
+        .values_list("name", flat=True)[:TEAMS_MAX]
+    )
+    names += [value for value in chosen if value and value not in names]
+    everything = [(bar.with_only("team", None).query(), "All teams", not chosen)]
+    return everything + [
+        (bar.with_only("team", name).query(), name, chosen == [name]) for name in names
+    ]

@@ -1,0 +1,133 @@
+"""Template tags that print amounts, times and values as every page shows them."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from urllib.parse import urlencode
+
+from django import template
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from dashboard import amounts
+from dashboard.filter_bar import FilterBar
+from dashboard.findings import shortened
+from metering.queries.overview import UnpricedModel
+
+register = template.Library()
+
+VALUE_CHARACTERS = 44
+
+
+@register.simple_tag
+def money(nanos: int) -> SafeString:
+    """Dollars, with the exact amount on hover."""
+    return format_html(
+        '<span class="number" title="{}">{}</span>',
+        amounts.exact_money(nanos),
+        amounts.money(nanos),
+    )
+
+
+@register.simple_tag
+def count(number: int) -> SafeString:
+    """A count, with the exact one on hover."""
+    return format_html(
+        '<span class="number" title="{}">{}</span>',
+        amounts.exact_count(number),
+        amounts.count(number),
+    )
+
+
+@register.simple_tag
+def share(part: int, whole: int) -> str:
+    return amounts.percent(part, whole)
+
+
+@register.filter
+def percent(value: Decimal) -> str:
+    return amounts.percent_text(value)
+
+
+@register.simple_tag
+def delta(now: int, before: int | str | None, kind: str = "spend") -> SafeString:
+    """A change with sign, arrow and colour; more spending is bad news, more requests are neither.
+
+    Nothing at all where the page is not compared: `before` is None, or "" as templates have it.
+    """
+    if not isinstance(before, int):
+        return SafeString("")
+    grown = amounts.change(now, before)
+    if grown is None:
+        words, why = ("new", "Nothing in the period before") if now else ("—", "Nothing in either")
+        return format_html('<span class="delta" title="{}">{}</span>', why, words)
+    if abs(grown) < Decimal("0.05"):
+        return format_html('<span class="delta">{}</span>', "±0\u202f%")
+    tone = ("worse" if grown > 0 else "better") if kind == "spend" else "neutral"
+    sign, arrow = ("+", "▲") if grown > 0 else (amounts.MINUS, "▼")
+    return format_html(
+        '<span class="delta {}">{}{}<span class="arrow" aria-hidden="true">{}</span></span>',
+        tone,
+        sign,
+        amounts.percent_text(abs(grown)),
+        arrow,
+    )
+
+
+@register.simple_tag
+def moment(at: datetime | None, form: str = "short") -> SafeString:
+    """A time that the browser shows in the viewer's zone; UTC until it does."""
+    if at is None:
+        return SafeString("never")
+    iso = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return format_html(
+        '<time datetime="{}" data-form="{}" title="{} UTC">{}</time>',
+        iso,
+        form,
+        at.strftime("%Y-%m-%d %H:%M:%S"),
+        at.strftime("%a %-d %b %H:%M UTC"),
+    )
+
+
+@register.simple_tag
+def chip_link(bar: FilterBar, name: str, value: str) -> SafeString:
+    """A dimension value that filters the page by itself when clicked."""
+    return format_html(
+        '<a class="value" href="{}" title="{}">{}</a>',
+        bar.with_chip(name, value).query(),
+        f"Show only {name} {value}" if value else f"Show only usage without a {name}",
+        shortened(value, VALUE_CHARACTERS) if value else "(none)",
+    )
+
+
+@register.simple_tag
+def chip_query(bar: FilterBar, name: str, value: str) -> str:
+    """The overview of one value alone."""
+    return bar.with_chip(name, value).query(path=reverse("dashboard:overview"))
+
+
+@register.simple_tag
+def price_query(model: UnpricedModel) -> str:
+    """What the form for a new price is filled with: the model, and its first call at the latest."""
+    return urlencode({"provider": model.provider, "model": model.model})
+
+
+@register.simple_tag
+def share_width(part: int, whole: int, width: int) -> int:
+    """How much of a bar of that width a part fills."""
+    return min(width, -(-part * width // whole)) if whole > 0 and part > 0 else 0
+
+
+@register.simple_tag
+def words_of_value(value: str) -> str:
+    return shortened(value, VALUE_CHARACTERS) if value else "(none)"
+
+
+@register.simple_tag
+def amount_of(part: str, amount: int) -> SafeString:
+    """An amount of a budget's limit in its own unit."""
+    if part == "cost_nanos":
+        return money(amount)
+    if part == "seconds":
+        return format_html('<span class="number">{}</span>', timedelta(seconds=amount))
+    return format_html("{} {}", count(amount), part.replace("_", " "))

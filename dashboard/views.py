@@ -1,0 +1,182 @@
+"""Pages: each reads the filter bar, asks the domain, and renders."""
+
+import csv
+import gzip
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, findings, spend
+from dashboard.access import PageRequest, cached_page
+from dashboard.budget_windows import bar_of, watched_windows
+from dashboard.filter_bar import FilterBar, read_filter_bar
+from dashboard.frame import frame
+from dashboard.tables import csv_rows, table_rows
+from metering.budgets import read_book
+from metering.queries.overview import unpriced as unpriced_models
+from tenants.roles import ROLES_THAT_GRANT, SCOPES_BY_ROLE, Scope
+
+OVERVIEW_WINDOWS_PER_BUDGET = 2
+OVERVIEW_WINDOWS_MAX = 8
+WINDOWS_PER_BUDGET_MAX = 25
+UNPRICED_MAX = 200
+FOR_EVER = "public, max-age=31536000, immutable"
+
+
+def _bar(request: PageRequest) -> FilterBar:
+    return read_filter_bar(request.GET, timezone=request.tenant.timezone, now=timezone.now())
+
+
+@require_safe
+@cached_page
+def overview(request: PageRequest) -> HttpResponse:
+    """What are we spending, on what, and is anything about to run out?"""
+    bar = _bar(request)
+    context: dict[str, Any] = frame(request, bar, page="overview")
+    if not spend.has_usage(request.tenant.id):
+        context |= {"url": service_url(request), "may_make_keys": request.role in ROLES_THAT_GRANT}
+        return render(request, "dashboard/welcome.html", context)
+    totals = spend.read_totals(request.tenant.id, bar, bar.range)
+    before = spend.read_totals(request.tenant.id, bar, bar.previous) if bar.has_comparison else None
+    spenders = spend.read_spenders(request.tenant.id, bar, totals)
+    windows = watched_windows(
+        tenant_id=request.tenant.id,
+        book=read_book(request.tenant.id),
+        now=bar.now,
+        per_budget=OVERVIEW_WINDOWS_PER_BUDGET,
+    )
+    context |= {
+        "headline": findings.headline(
+            bar,
+            spent_nanos=totals.cost_nanos,
+            before_nanos=before.cost_nanos if before else None,
+            spenders=spenders,
+        ),
+        "totals": totals,
+        "tokens": totals.input_tokens + totals.output_tokens,
+        "unpriced_link": bar.without_chips().query(path=reverse("dashboard:unpriced")),
+        "month_query": bar.with_period("30d").query(),
+        "before": before,
+        "spenders": spenders,
+        "has_rows": bool(totals.requests or totals.tool_calls),
+        "windows": [(one, bar_of(one)) for one in windows[:OVERVIEW_WINDOWS_MAX]],
+        "windows_title": findings.budgets_headline(windows),
+        "may_edit_budgets": _may_manage(request),
+    }
+    return render(request, "dashboard/overview.html", context)
+
+
+def service_url(request: HttpRequest) -> str:
+    """Where clients reach the service."""
+    public_url: str | None = settings.ENVIRONMENT.public_url
+    return (public_url or request.build_absolute_uri("/")).rstrip("/")
+
+
+def _may_manage(request: PageRequest) -> bool:
+    return Scope.MANAGE in SCOPES_BY_ROLE[request.role]
+
+
+@require_safe
+@cached_page
+def spend_chart(request: PageRequest) -> HttpResponse:
+    """The figure of the overview, for the theme that the browser has."""
+    theme = charts.THEMES.get(request.GET.get("theme", "light"))
+    if theme is None:
+        raise Http404("There is no such theme.")
+    bar = _bar(request)
+    series = spend.read_series(request.tenant.id, bar)
+    figure = charts.spend_figure(
+        series,
+        greatest=spend.read_greatest(request.tenant.id, bar),
+        starts=[spend.local(start, bar) for start in series.starts],
+        theme=theme,
+    )
+    return JsonResponse(figure)
+
+
+@require_safe
+@cached_page
+def spend_table(request: PageRequest) -> HttpResponse:
+    """The numbers behind the chart, as a table."""
+    bar = _bar(request)
+    series = spend.read_series(request.tenant.id, bar)
+    context = {"bar": bar, "series": series, "rows": table_rows(series, bar)}
+    return render(request, "dashboard/spend_table.html", context)
+
+
+@require_safe
+@cached_page
+def spend_csv(request: PageRequest) -> HttpResponse:
+    """The numbers behind the chart, exact, for spreadsheets."""
+    bar = _bar(request)
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="spend-by-{bar.split}.csv"'
+    csv.writer(response).writerows(csv_rows(spend.read_series(request.tenant.id, bar), bar))
+    return response
+
+
+@require_safe
+@cached_page
+def budgets(request: PageRequest) -> HttpResponse:
+    """Every budget with its fullest windows."""
+    bar = _bar(request)
+    book = read_book(request.tenant.id)
+    windows = watched_windows(
+        tenant_id=request.tenant.id, book=book, now=bar.now, per_budget=WINDOWS_PER_BUDGET_MAX
+    )
+    shown = {one.rule.id for one in windows}
+    context = frame(request, bar, page="budgets") | {
+        "headline": findings.budgets_headline(windows),
+        "windows": [(one, bar_of(one)) for one in windows],
+        "unused": [rule for rule in book.rules.values() if rule.id not in shown],
+        "budget_count": len(book.rules),
+        "may_edit_budgets": _may_manage(request),
+    }
+    return render(request, "dashboard/budgets.html", context)
+
+
+@require_safe
+@cached_page
+def unpriced(request: PageRequest) -> HttpResponse:
+    """Models that were used and have no price, with what to do."""
+    bar = _bar(request)
+    models = unpriced_models(
+        tenant_id=request.tenant.id,
+        starts_at=bar.range.starts_at,
+        ends_at=bar.range.ends_at,
+        limit=UNPRICED_MAX,
+    )
+    context = frame(request, bar, page="unpriced") | {
+        "headline": findings.unpriced_headline(sum(one.event_count for one in models), len(models)),
+        "models": models,
+        "may_add_prices": _may_manage(request),
+    }
+    return render(request, "dashboard/unpriced.html", context)
+
+
+@require_safe
+def plotly_script(request: HttpRequest, version: str) -> HttpResponse:
+    """plotly.js from the installed package; its address changes with its version."""
+    if version != charts.PLOTLY_VERSION:
+        raise Http404("Another version is installed.")
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        response = HttpResponse(_compressed_script(), content_type="text/javascript; charset=utf-8")
+        response["Content-Encoding"] = "gzip"
+    else:
+        response = HttpResponse(
+            charts.script_path().read_bytes(), content_type="text/javascript; charset=utf-8"
+        )
+    response["Vary"] = "Accept-Encoding"
+    response["Cache-Control"] = FOR_EVER
+    return response
+
+
+@cache
+def _compressed_script() -> bytes:
+    return gzip.compress(charts.script_path().read_bytes(), compresslevel=6, mtime=0)
