@@ -10,7 +10,7 @@ COMPILE = uv pip compile --quiet --universal --fork-strategy fewest --python-ver
 .PHONY: run test lint bench lock chromium clean
 
 run: .venv/run.stamp
-	@exec $(BIN)/python -m config.supervisor
+	@exec $(BIN)/python -m config.supervisor --under-make
 
 # PYTEST passes arguments on: make test PYTEST="tests/config -k environment"
 test: .venv/dev.stamp chromium

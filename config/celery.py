@@ -57,6 +57,7 @@ def broker(environment: Environment) -> dict[str, Any]:
         Path(folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     return {
         "broker_url": "filesystem://localhost//",
+        "broker_transport": "config.file_broker:Transport",
         "broker_transport_options": {
             "data_folder_in": str(folder / "messages"),
             "data_folder_out": str(folder / "messages"),

@@ -26,6 +26,7 @@ from config.database_role import UnsafeRole, prepare_role
 from config.embedded_postgres import EmbeddedPostgres, PostgresFailed
 from config.environment import Environment, WrongSetting, read_environment
 from config.listening import PortInUse, require_free_port
+from config.make_parent import MakeParent
 from config.output import LineSplitter, say
 
 TICK_SECONDS = 0.1
@@ -54,7 +55,8 @@ CANNOT_RUN = (
 )
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
+    parent = MakeParent() if "--under-make" in arguments else None
     try:
         environment = read_environment()
         with own_data_folder(environment.data_dir, purpose=SERVICE):
@@ -62,6 +64,7 @@ def main() -> int:
                 environment,
                 children=service_children(environment),
                 preparation=Child("prepare", manage("prepare_database")),
+                parent=parent,
             ).run()
     except WrongSetting as error:
         sys.stderr.write(f"{error}\n")
@@ -75,11 +78,17 @@ class Supervisor:
     """Runs the service of one DATA_DIR, whose lock the caller holds, until it is asked to stop."""
 
     def __init__(
-        self, environment: Environment, *, children: Sequence[Child], preparation: Child
+        self,
+        environment: Environment,
+        *,
+        children: Sequence[Child],
+        preparation: Child,
+        parent: MakeParent | None = None,
     ) -> None:
         self.environment = environment
         self.children = list(children)
         self.preparation = preparation
+        self.parent = parent
         self.postgres: EmbeddedPostgres | None = None
         self._marker = f"SPENDGATE_RUN={folder_identity(environment.data_dir)}"
         self._environ = child_environment(environment, self._marker)
@@ -241,6 +250,8 @@ class Supervisor:
                     os.read(key.fd, 4096)  # a signal woke us; its handler has run
             else:
                 self._pass_on(key)
+        if self.parent is not None and self.parent.wants_to_stop():
+            self._stop_at = self._stop_at or time.monotonic()
         if self._stop_at:
             raise Stopped
 
@@ -345,4 +356,4 @@ def folder_identity(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -28,9 +29,14 @@ class Service:
         self.port = port or free_port()
         environ = {**os.environ, "DATA_DIR": str(data_dir), "PORT": str(self.port), "DEMO": "0"}
         environ.pop("DATABASE_URL", None)
+        arguments = [sys.executable, "-m", "tests.config.toy_service", kind]
+        if kind == "under-make":
+            makefile = data_dir.with_name("Makefile")
+            makefile.write_text(f"run:\n\t@exec {shlex.join(arguments)}\n")
+            arguments = ["make", "-f", str(makefile), "run"]
         with self.words.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.config.toy_service", kind],
+                arguments,
                 env=environ,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -180,6 +186,16 @@ def test_a_second_interrupt_does_not_wait(data_dir: Path) -> None:
     time.sleep(0.35)
     service.process.send_signal(signal.SIGINT)
     assert service.wait() == 0
+    assert service.living() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ending_make_alone_ends_the_service(data_dir: Path, number: signal.Signals) -> None:
+    service = Service(data_dir, kind="under-make")
+    service.wait_for("Ready")
+    service.process.send_signal(number)
+    service.wait()
+    assert processes.wait_until(lambda: "Stopped." in service.said(), PATIENCE_SECONDS)
     assert service.living() == []
 
 

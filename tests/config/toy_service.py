@@ -1,6 +1,6 @@
 """A supervised service without the application: quick to start, and easy to break.
 
-python -m tests.config.toy_service [healthy | broken | unprepared]
+python -m tests.config.toy_service [healthy | broken | unprepared | under-make]
 """
 
 import sys
@@ -9,6 +9,7 @@ from config import child, supervisor
 from config.child import Child, has_lived
 from config.data_folder import SERVICE, DataFolderUnusable, own_data_folder
 from config.environment import read_environment
+from config.make_parent import MakeParent
 from config.supervisor import Supervisor
 
 SLEEPING = "import time; print('awake', flush=True); time.sleep(600)"
@@ -37,7 +38,12 @@ def main(kind: str) -> int:
     environment = read_environment()
     try:
         with own_data_folder(environment.data_dir, purpose=SERVICE):
-            return Supervisor(environment, children=children, preparation=preparation).run()
+            return Supervisor(
+                environment,
+                children=children,
+                preparation=preparation,
+                parent=MakeParent() if kind == "under-make" else None,
+            ).run()
     except DataFolderUnusable as error:
         sys.stderr.write(f"{error}\n")
         return 1
