@@ -24,7 +24,10 @@ class StrictSerializer(serializers.Serializer[Any]):
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict) and (unknown := sorted(set(data) - set(self.fields))):
             raise serializers.ValidationError(
-                {name: [serializers.ErrorDetail("This field is not known.", "unknown_field")] for name in unknown}
+                {
+                    name: [serializers.ErrorDetail("This field is not known.", "unknown_field")]
+                    for name in unknown
+                }
             )
         return super().to_internal_value(data)
 
@@ -62,7 +65,9 @@ class CorrectionSerializer(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if (attrs["action"] == REPLACE) != ("event" in attrs):
-            raise serializers.ValidationError("'event' belongs to the action 'replace', and only there.")
+            raise serializers.ValidationError(
+                "'event' belongs to the action 'replace', and only there."
+            )
         return attrs
 
 
@@ -106,6 +111,7 @@ class CorrectionsView(APIView):
     """Void or replace a stored event, by a new ledger entry."""
 
     write_scope = Scope.MANAGE
+    also_answers = {"POST": (404, 409)}
 
     @extend_schema(request=CorrectionSerializer, responses={200: CorrectedSerializer})
     def post(self, request: Request) -> Response:

@@ -111,6 +111,11 @@ class ContractSchema(AutoSchema):
         ]
         return "_".join([self.method.lower(), *(word for word in words if word not in ("", "v1"))])
 
+    def get_summary(self) -> str:
+        """What a view says of itself, where it says nothing of the operation."""
+        about = (type(self.view).__doc__ or "").strip().splitlines()
+        return super().get_summary() or about[0].rstrip(".")
+
     def _get_parameters(self) -> list[dict[str, Any]]:
         parameters: list[dict[str, Any]] = super()._get_parameters()
         if self._takes_idempotency_key():
@@ -138,7 +143,9 @@ class ContractSchema(AutoSchema):
             statuses += BODY_PROBLEMS
         if self._takes_idempotency_key() or self.method == "PATCH":
             statuses.append(409)
-        return sorted(statuses)
+        # A view that refuses more than others says so.
+        statuses += getattr(self.view, "also_answers", {}).get(self.method, ())
+        return sorted(set(statuses))
 
     def _problem(self, status: int) -> dict[str, Any]:
         return {

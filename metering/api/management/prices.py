@@ -160,6 +160,8 @@ class PricesView(ApiView):
 class PriceView(ApiView):
     """One price, by the `price_id` that events carry: the tenant's own or the catalogue's."""
 
+    also_answers = {"DELETE": (409,)}
+
     @extend_schema(
         summary="Show a price, the tenant's own or the catalogue's", responses=PriceAnswer
     )

@@ -1,0 +1,139 @@
+"""The OpenAPI document: it is served as the contract says, it names every address, and it is true.
+
+Schemathesis makes requests out of it, right ones and wrong ones, and holds every answer against it.
+"""
+
+import re
+from typing import Any
+
+import pytest
+import schemathesis
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from hypothesis import HealthCheck, Phase, given, settings, strategies
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from config.wsgi import application
+from tests.factories import Account, make_budget, make_event, send
+from tests.metering.api.caller import caller
+
+EXAMPLES = 25
+# Requests as the document has them, and requests that break it somewhere.
+MODES = strategies.sampled_from(list(GenerationMode))
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.fixture
+def document(client: Client) -> dict[str, Any]:
+    response = client.get("/v1/schema")
+    assert response.status_code == 200
+    assert response["Content-Type"] == "application/json"
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def test_the_document_names_every_address_of_the_api(document: dict[str, Any]) -> None:
+    def routes(patterns: list[Any], prefix: str = "/") -> set[str]:
+        found: set[str] = set()
+        for pattern in patterns:
+            route = prefix + str(pattern.pattern)
+            if isinstance(pattern, URLResolver):
+                found |= routes(pattern.url_patterns, route)
+            elif isinstance(pattern, URLPattern):
+                found.add(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route))
+        return found
+
+    ours = {route for route in routes(get_resolver().url_patterns) if route.startswith("/v1/")}
+    assert document["paths"].keys() == ours - {"/v1/schema", "/v1/docs"}
+    assert document["openapi"] == "3.1.0"
+
+
+def test_every_operation_wants_a_key_and_may_answer_a_problem(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            assert operation["security"] == [{"apiKey": []}], where
+            assert operation["summary"], where
+            for status in ("400", "401", "403"):
+                content = operation["responses"][status]["content"]
+                assert list(content) == ["application/problem+json"], where
+            if method == "post":
+                assert {"413", "415"} <= operation["responses"].keys(), where
+
+
+def test_the_document_is_also_yaml(client: Client) -> None:
+    response = client.get("/v1/schema", headers={"Accept": "application/vnd.oai.openapi"})
+    assert response.content.startswith(b"openapi: 3.1.0")
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
+    response = client.get("/v1/docs")
+    page = response.content.decode()
+    assert response["Content-Type"].startswith("text/html")
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "script-src 'self';" in response["Content-Security-Policy"] + ";"
+    assert "<script>" not in page
+    script = client.get("/v1/docs", {"script": ""})
+    assert script["Content-Type"].startswith("application/javascript")
+    assert b"/v1/schema" in script.content
+    for address in ("swagger-ui.css", "swagger-ui-bundle.js"):
+        served = client.get(f"/static/drf_spectacular_sidecar/swagger-ui-dist/{address}")
+        assert served.status_code == 200
+        served.close()
+
+
+SCHEMA = schemathesis.openapi.from_wsgi("/v1/schema", application)
+OPERATIONS = {
+    found.ok().label: found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)
+}
+
+
+def make_objects(account: Account) -> dict[str, Any]:
+    """One object of each kind, by the name of the path parameter that finds it."""
+    send(account, [make_event(team="growth", trace="t", session="s")])
+    api = caller(account)
+    price = {"tool": "web_search", "call_usd": "0.01"}
+    return {
+        "budget_id": make_budget(account, per=["team"]).id,
+        "price_id": api.post("/v1/prices", price).body["id"],
+        "key_id": api.post("/v1/keys", {"name": "CI", "scopes": ["read"]}).body["id"],
+        "trace": "t",
+        "session": "s",
+    }
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_answer_is_as_the_document_says(account: Account, label: str) -> None:
+    known = make_objects(account)
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(data=strategies.data())
+    def hold(data: Any) -> None:
+        case = data.draw(OPERATIONS[label].as_strategy(generation_mode=data.draw(MODES)))
+        if data.draw(strategies.booleans()):
+            # Made-up ids seldom find anything.
+            names = case.path_parameters.keys() & known.keys()
+            case.path_parameters.update({name: known[name] for name in names})
+        case.call_and_validate(headers=account.headers, checks=CHECKS)
+
+    hold()
