@@ -17,10 +17,13 @@ from kombu.utils.json import dumps, loads
 class Channel(filesystem.Channel):
     """A message is a file that appears by being renamed, and is taken by being renamed."""
 
-    def _put(self, queue: str, message: Any, **options: Any) -> None:
+    # The typing of the two classes above disagrees on the name of the message.
+    def _put(  # type: ignore[override]
+        self, queue: str, payload: dict[str, Any], **kwargs: Any
+    ) -> None:
         path = self._folder / f"{time.time_ns()}_{uuid.uuid4().hex}.{queue}.msg"
         draft = path.with_name(f"{path.name}.draft")
-        draft.write_text(dumps(message))
+        draft.write_text(dumps(payload))
         draft.rename(path)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
@@ -32,9 +35,9 @@ class Channel(filesystem.Channel):
                 (self._folder / name).rename(taken)
             except FileNotFoundError:
                 continue  # another worker was first
-            payload = taken.read_text()
+            content = taken.read_text()
             taken.unlink()
-            return loads(payload)
+            return loads(content)
         raise Empty
 
     @property

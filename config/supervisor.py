@@ -28,6 +28,7 @@ from config.environment import Environment, WrongSetting, read_environment
 from config.listening import PortInUse, require_free_port
 from config.make_parent import MakeParent
 from config.output import LineSplitter, say
+from config.parts import arguments_of
 
 TICK_SECONDS = 0.1
 LEFTOVER_SECONDS = 10.0
@@ -292,36 +293,12 @@ class Supervisor:
 
 def service_children(environment: Environment) -> list[Child]:
     """The processes of the service; the first is the one that takes requests."""
-    web = Child("web", web_arguments(environment), judge=answers(environment), stop_seconds=30.0)
-    return [web, Child("worker", worker_arguments()), Child("beat", beat_arguments())]
-
-
-def web_arguments(environment: Environment) -> list[str]:
-    return [
-        *(sys.executable, "-m", "granian", "config.wsgi:application"),
-        *("--interface", "wsgi", "--http", "1", "--no-ws"),
-        *("--host", environment.host, "--port", str(environment.port)),
-        *("--workers", str(environment.web_workers)),
-        *("--blocking-threads", str(environment.web_threads)),
-        *("--blocking-threads-idle-timeout", "600"),
-        *("--backlog", "2048", "--backpressure", "1024"),
-        *("--workers-kill-timeout", "20", "--log-level", "error"),
-    ]
-
-
-def worker_arguments() -> list[str]:
-    return [
-        *(sys.executable, "-m", "celery", "--quiet", "--app", "config.celery", "worker"),
-        *("--queues", "default,ingest,alerts,billing", "--concurrency", "2"),
-        *("--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"),
-    ]
-
-
-def beat_arguments() -> list[str]:
-    return [
-        *(sys.executable, "-m", "celery", "--quiet", "--app", "config.celery", "beat"),
-        *("--loglevel", "WARNING", "--pidfile", ""),
-    ]
+    web, worker, beat = (
+        Child(part, arguments_of(part, environment)) for part in ("web", "worker", "beat")
+    )
+    web.judge = answers(environment)
+    web.stop_seconds = 30.0  # it answers what it has taken
+    return [web, worker, beat]
 
 
 def manage(command: str) -> list[str]:

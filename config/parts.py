@@ -1,0 +1,63 @@
+"""The parts of the service, and how each is started; `python -m config.parts NAME` becomes one.
+
+The supervisor runs all of them; where something else supervises, each runs by itself.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from config.environment import Environment, WrongSetting, read_environment
+
+
+def arguments_of(part: str, environment: Environment) -> list[str]:
+    """The command line of a part."""
+    return [sys.executable, "-m", *PARTS[part](environment)]
+
+
+def web(environment: Environment) -> list[str]:
+    return [
+        *("granian", "config.wsgi:application"),
+        *("--interface", "wsgi", "--http", "1", "--no-ws"),
+        *("--host", environment.host, "--port", str(environment.port)),
+        *("--workers", str(environment.web_workers)),
+        *("--blocking-threads", str(environment.web_threads)),
+        # Threads keep their database connections, so they are kept too.
+        *("--blocking-threads-idle-timeout", "600"),
+        *("--backlog", "2048", "--backpressure", "1024"),
+        *("--workers-kill-timeout", "20", "--log-level", "error"),
+    ]
+
+
+def worker(environment: Environment) -> list[str]:
+    return [
+        *("celery", "--quiet", "--app", "config.celery", "worker"),
+        *("--queues", "default,ingest,alerts,billing", "--concurrency", "2"),
+        *("--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+    ]
+
+
+def beat(environment: Environment) -> list[str]:
+    return [
+        *("celery", "--quiet", "--app", "config.celery", "beat"),
+        *("--loglevel", "WARNING", "--pidfile", ""),
+    ]
+
+
+PARTS: dict[str, Callable[[Environment], list[str]]] = {"web": web, "worker": worker, "beat": beat}
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in PARTS:
+        sys.stderr.write(f"Name one part of the service: {', '.join(PARTS)}.\n")
+        return 2
+    try:
+        command = arguments_of(arguments[0], read_environment())
+    except WrongSetting as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
