@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     options = parser.parse_args()
     console = Console(width=100)
-    table = Table("What", "Figure", "Wanted", title="Spendgate, client and PostgreSQL on one machine")
+    table = Table(
+        "What", "Figure", "Wanted", title="Spendgate, client and PostgreSQL on one machine"
+    )
     with running_service() as service:
         service.create_tenant()
         for body in budget_bodies():
@@ -62,7 +64,9 @@ class _Bench:
             f"{full:,.0f} events/s ({full / first:.0%} of empty)",
             "80 %",
         )
-        self.row("Largest web process", f"{self.service.web_memory_mib():,.0f} MiB", "under 400 MiB")
+        self.row(
+            "Largest web process", f"{self.service.web_memory_mib():,.0f} MiB", "under 400 MiB"
+        )
         self._read()
 
     def row(self, what: str, figure: str, wanted: str) -> None:
@@ -86,7 +90,8 @@ class _Bench:
             bodies=load.bodies(batches=batches, size=1_000),
             connections=self.connections,
         )
-        assert sent.accepted == batches * 1_000, sent
+        if sent.accepted != batches * 1_000:
+            raise SystemExit(f"Not everything was accepted: {sent}")
         self.stored += sent.accepted
         return sent
 
@@ -112,7 +117,8 @@ class _Bench:
             self.stored += sent.accepted
             self.row(
                 f"Single events, {connections} connections",
-                f"{sent.accepted / sent.seconds:,.0f} events/s, half within {sent.percentile_ms(50):.1f} ms",
+                f"{sent.accepted / sent.seconds:,.0f} events/s,"
+                f" half within {sent.percentile_ms(50):.1f} ms",
                 "500 events/s" if connections > 1 else "",
             )
 
@@ -131,7 +137,9 @@ class _Bench:
             reading.wait_for_roll_ups(connection)
         self.console.print(f"rolled up after {time.perf_counter() - begun:.0f} s", style="dim")
         for what, p95_ms, wanted_ms in reading.measure(self.service):
-            self.row(f"/v1/usage by {what}, 30 days, 95 % within", f"{p95_ms:,.0f} ms", f"{wanted_ms} ms")
+            self.row(
+                f"/v1/usage by {what}, 30 days, 95 % within", f"{p95_ms:,.0f} ms", f"{wanted_ms} ms"
+            )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def send(
     """POST every body to /v1/events from a process of its own, over some connections at once."""
     context = get_context("fork")
     results: Queue[Sent] = context.Queue()
-    process = context.Process(target=_send, args=(port, dict(headers), bodies, connections, results))
+    process = context.Process(
+        target=_send, args=(port, dict(headers), bodies, connections, results)
+    )
     process.start()
     sent = results.get()
     process.join()
@@ -75,5 +77,7 @@ def _send(
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - begun
-    totals = [sum(answer[name] for answer in answers) for name in ("accepted", "duplicates", "rejected")]
+    totals = [
+        sum(answer[name] for answer in answers) for name in ("accepted", "duplicates", "rejected")
+    ]
     results.put(Sent(seconds, *totals, latencies))

@@ -1,7 +1,9 @@
-"""The events that the benchmarks send: skewed as real customers are, 900 windows touched by a thousand.
+"""The events that the benchmarks send: skewed as real customers are, 900 windows touched by a
+thousand.
 
-200 customers, 10 teams of 5 agents, 20 features, 1,000 users, 8 models. Popularity falls with rank as
-among the clients of ServeGen (see `demo/data/SOURCES.md`): the first of 200 customers makes a fifth.
+200 customers, 10 teams of 5 agents, 20 features, 1,000 users, 8 models. Popularity falls with rank
+as
+among the clients of ServeGen (`demo/data/SOURCES.md`): the first of 200 customers makes a tenth.
 """
 
 import itertools

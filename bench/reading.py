@@ -40,7 +40,10 @@ def measure(service: Service) -> Iterator[tuple[str, float, int]]:
     ):
         slowest = max((_p95_ms(service, one, "day"), ",".join(one)) for one in groupings)
         yield f"{name} ({slowest[1]} is slowest)", slowest[0], wanted_ms
-    for name, groupings, wanted_ms in (("one dimension, no interval", ones, 300), ("two, no interval", pairs, 800)):
+    for name, groupings, wanted_ms in (
+        ("one dimension, no interval", ones, 300),
+        ("two, no interval", pairs, 800),
+    ):
         slowest = max((_p95_ms(service, one, "none"), ",".join(one)) for one in groupings)
         yield f"{name} ({slowest[1]} is slowest)", slowest[0], wanted_ms
 

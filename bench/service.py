@@ -51,7 +51,7 @@ class Service:
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """One request of the API; answers its JSON."""
-        request = urllib.request.Request(  # noqa: S310 - loopback
+        request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
@@ -118,7 +118,7 @@ def running_service() -> Iterator[Service]:
     data_dir = Path(tempfile.mkdtemp(prefix="spendgate-bench-"))
     port = free_port()
     with (data_dir / "output.log").open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own command
+        process = subprocess.Popen(
             [sys.executable, "-m", "config.supervisor"],
             cwd=CHECKOUT,
             env=_environ(data_dir, port),

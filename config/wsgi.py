@@ -20,8 +20,9 @@ django_application = get_wsgi_application()
 from config.metrics import note_answer  # noqa: E402
 from metering.api.hot import HANDLERS, HotRequest  # noqa: E402
 
-# A batch makes tens of thousands of short-lived objects without cycles; looking for cycles among them
-# as often as Python does by default took two fifths of the process's time. What start-up made stays.
+# A batch makes tens of thousands of short-lived objects without cycles; looking for cycles among
+# them as often as Python does by default took two fifths of the process's time. What start-up made
+# stays.
 gc.collect()
 gc.freeze()
 gc.set_threshold(200_000, 50, 50)

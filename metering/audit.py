@@ -1,4 +1,6 @@
-"""The proof of the ledger: every balance recomputed from its entries, and from the events behind them."""
+"""The proof of the ledger: every balance recomputed from its entries, and from the events behind
+them.
+"""
 
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -14,7 +16,9 @@ PARTS: Final = ("nanos", "tokens", "requests", "tool_calls")
 
 
 class Drift(NamedTuple):
-    """A balance that is not what it must be. `subject` says which, `expected` and `found` in its unit."""
+    """A balance that is not what it must be. `subject` says which, `expected` and `found` in its
+    unit.
+    """
 
     subject: str
     part: str
@@ -61,7 +65,9 @@ def _entries_drift(tenant_id: int) -> Iterator[Drift]:
         )
         for window_id, *amounts in cursor.fetchall():
             yield from _compare(
-                f"window {window_id} against its entries", Amounts(*amounts[4:]), Amounts(*amounts[:4])
+                f"window {window_id} against its entries",
+                Amounts(*amounts[4:]),
+                Amounts(*amounts[:4]),
             )
         cursor.execute(
             "SELECT count(*) FROM ledger_entry e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"
@@ -87,7 +93,7 @@ def _repeated_events(tenant_id: int) -> Iterator[Drift]:
 
 
 def _events_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
-    """Windows of a budget in force whose balance is not the sum of the events that count in them."""
+    """Windows of a budget in force whose balance is not the sum of the events that count there."""
     counted_from = _counted_from(book.tenant_id, rule) if rule.is_rolling else {}
     expected: dict[tuple[str, Any], Amounts] = {}
     for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id):
@@ -110,7 +116,8 @@ def _events_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
 def _counted_from(tenant_id: int, rule: BudgetRule) -> dict[str, Any]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT group_key, counted_from FROM budget_window WHERE tenant_id = %s AND budget_id = %s"
+            "SELECT group_key, counted_from FROM budget_window WHERE tenant_id = %s AND"
+            " budget_id = %s"
             " AND revision = %s AND counted_from IS NOT NULL",
             [tenant_id, rule.id, rule.revision],
         )
@@ -169,4 +176,3 @@ def _compare(subject: str, expected: Amounts, found: Amounts) -> Iterator[Drift]
     for part, wanted, have in zip(PARTS, expected, found, strict=True):
         if wanted != have:
             yield Drift(subject, part, wanted, have)
-

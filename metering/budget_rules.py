@@ -29,7 +29,7 @@ class Amounts(NamedTuple):
 
 
 class WindowKey(NamedTuple):
-    """A window before its id is known: the budget's rule, its group's values, and where it begins."""
+    """A window before its id is known: the budget, its group's values, and where it begins."""
 
     budget_id: int
     group: Values
@@ -78,14 +78,18 @@ class BudgetRule:
         self._group = _group_getter(self.places)
 
     def group(self, values: Values) -> Values | None:
-        """The values of the budget's group for an event, or None where the budget does not match it."""
+        """The values of the budget's group for an event, or None where the budget does not match
+        it.
+        """
         for place, wanted in self.wanted:
             if values[place] not in wanted:
                 return None
         return self._group(values)
 
     def span(self, at: datetime) -> Span | None:
-        """The period that an event of this time counts in; None for times before the budget counts."""
+        """The period that an event of this time counts in; None for times before the budget
+        counts.
+        """
         if at < self.counts_from:
             return None
         return self.clock.span(at)
@@ -101,7 +105,7 @@ class BudgetRule:
 
 
 def wanted_values(value: object) -> frozenset[str]:
-    """What a budget's match asks of one dimension: a value, any of a list, or null for "has none"."""
+    """What a match asks of one dimension: a value, any of a list, or null for "has none"."""
     values = value if isinstance(value, list) else [value]
     return frozenset("" if one is None else str(one) for one in values)
 
@@ -140,7 +144,8 @@ class BudgetBook:
     def windows_of(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
         """The windows in which an event with these values at this time counts.
 
-        Events that agree in every dimension that a budget looks at fall into the same groups, so most
+        Events that agree in every dimension that a budget looks at fall into the same groups, so
+        most
         events of a batch are answered from what is known.
         """
         if not self._plain:
@@ -151,9 +156,7 @@ class BudgetBook:
             if len(self._known) >= KNOWN_GROUPS_MAX:
                 self._known.clear()
             groups = self._known[relevant] = [
-                (rule, group)
-                for rule in self._plain
-                if (group := rule.group(values)) is not None
+                (rule, group) for rule in self._plain if (group := rule.group(values)) is not None
             ]
         return tuple(
             [

@@ -1,4 +1,6 @@
-"""Budgets as configuration: made, changed, archived; each change counts what its period has spent already."""
+"""Budgets as configuration: made, changed, archived; each change counts what its period has spent
+already.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -39,7 +41,9 @@ COUNTING_FIELDS: Final = (
 
 
 def read_book(tenant_id: int, *, version: int | None = None) -> BudgetBook:
-    """The tenant's budgets in force, as of now; `version` where the caller holds the configuration lock."""
+    """The tenant's budgets in force, as of now; `version` where the caller holds the configuration
+    lock.
+    """
     if version is None:
         version = Tenant.objects.values_list("configuration_version", flat=True).get(id=tenant_id)
     levels: dict[int, list[LevelRule]] = {}
@@ -61,7 +65,8 @@ def create_budget(
 ) -> Budget:
     """Make a budget that has already counted what its current period spent.
 
-    Invariant: no batch falls between the count and the budget. The configuration lock waits for every
+    Invariant: no batch falls between the count and the budget. The configuration lock waits for
+    every
     batch in flight and holds new ones back until this commits.
     """
     change_configuration(tenant.id)
@@ -204,9 +209,11 @@ def _count_what_was_spent(budget: Budget) -> None:
 def stored_amounts(
     rule: BudgetRule, *, tenant_id: int
 ) -> Iterator[tuple[datetime, tuple[str, ...], Amounts]]:
-    """What stored events add to a budget, by a portion of time and group: (its begin, group, amounts).
+    """What stored events add to a budget, by a portion of time and group: (its begin, group,
+    amounts).
 
-    A portion is a quarter of an hour, within which no period ends; a minute where an anchor or a rolling
+    A portion is a quarter of an hour, within which no period ends; a minute where an anchor or a
+    rolling
     window is as fine as that.
     """
     minutes = 15 if rule.clock.is_aligned and not rule.is_rolling else 1
@@ -246,7 +253,9 @@ def _dimension_sql(name: str) -> sql.Composable:
     return sql.Identifier(name)
 
 
-def _spelled(column: str, choices: type[Operation] | type[Status] | type[CostSource]) -> sql.Composable:
+def _spelled(
+    column: str, choices: type[Operation] | type[Status] | type[CostSource]
+) -> sql.Composable:
     whens = [
         sql.SQL("WHEN {} THEN {}").format(sql.Literal(one.value), sql.Literal(one.label))
         for one in choices
@@ -259,8 +268,9 @@ def _judge_open_windows_again(budget: Budget) -> None:
     book = read_book(budget.tenant_id)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.budget_id = %s"  # noqa: S608
-            " AND w.revision = %s AND (w.ends_at IS NULL OR w.ends_at > now()) ORDER BY w.id FOR UPDATE",
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w"  # noqa: S608 - a constant list
+            " WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s"
+            " AND (w.ends_at IS NULL OR w.ends_at > now()) ORDER BY w.id FOR UPDATE",
             [budget.tenant_id, budget.id, budget.revision],
         )
         # From zero: a level that was moved or added below what is spent counts as reached now.

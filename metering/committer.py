@@ -1,6 +1,7 @@
 """Combines callers: bodies that wait in a process are committed together, one transaction a tenant.
 
-Nothing waits on purpose: a body that arrives while no transaction runs is committed at once, and those
+Nothing waits on purpose: a body that arrives while no transaction runs is committed at once, and
+those
 that arrive meanwhile make up the next one. Tenants take turns.
 """
 
@@ -16,6 +17,7 @@ from metering.ingest import Job, commit_jobs
 # a transaction takes well under a second.
 MERGED_EVENTS_MAX: Final = 5_000
 THREADS: Final = 2
+
 
 class _Waiting:
     """A caller's job and the signal that it is done."""
@@ -55,7 +57,9 @@ class Committer:
             raise waiting.error
 
     def stop(self) -> None:
-        """Commit what waits, then end the threads and their connections. A later job starts new ones."""
+        """Commit what waits, then end the threads and their connections. A later job starts new
+        ones.
+        """
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -91,10 +95,11 @@ class Committer:
     def _commit(self, tenant_id: int, taken: list[_Waiting]) -> None:
         error: BaseException | None = None
         try:
-            # A connection that the server closed is noticed here, not by the statement that needs it.
+            # A connection that the server closed is noticed here, not by the statement that needs
+            # it.
             connection.close_if_unusable_or_obsolete()
             commit_jobs(tenant_id, [waiting.job for waiting in taken])
-        except Exception as caught:  # noqa: BLE001 - every caller is told, whatever it was
+        except Exception as caught:  # every caller is told
             error = caught
             connection.close()
         finally:

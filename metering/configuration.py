@@ -15,7 +15,8 @@ from tenants.models import Tenant
 from tenants.scope import tenant_scope
 
 SNAPSHOTS_MAX: Final = 1_000
-# How long a process trusts its snapshot where nothing compares versions (how to read a payload, say).
+# How long a process trusts its snapshot where nothing compares versions (how to read a payload,
+# say).
 SNAPSHOT_SECONDS: Final = 1.0
 
 

@@ -70,9 +70,11 @@ def correct_event(
     reason: str,
     actor: str,
 ) -> Corrected:
-    """Take an event back (and put `replacement` in its place); the same correction twice counts once.
+    """Take an event back (and put `replacement` in its place); the same correction twice counts
+    once.
 
-    One transaction: the event's amounts leave every window and roll-up, and the replacement's enter.
+    One transaction: the event's amounts leave every window and roll-up, and the replacement's
+    enter.
     Raises NotFound, AlreadyCorrected, or InvalidRequest for a replacement that no event may be.
     """
     asked = _Asked(source, sent_id, replacement, reason, actor)

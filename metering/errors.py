@@ -4,7 +4,9 @@ from typing import Any
 
 
 class MeteringError(Exception):
-    """Something a caller asked for was refused. `code` is stable; `detail` is a sentence for people."""
+    """Something a caller asked for was refused. `code` is stable; `detail` is a sentence for
+    people.
+    """
 
     code = "refused"
 

@@ -168,10 +168,13 @@ class PreparedEvent:
 COPY_COLUMNS: Final = (
     "response_key, id, cost_nanos, price_id, cost_source, key, fingerprint, tenant_id, time, route,"
     " operation, status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,"
-    " reasoning_tokens, cache_write_1h_tokens, input_audio_tokens, output_audio_tokens, web_searches,"
+    " reasoning_tokens, cache_write_1h_tokens, input_audio_tokens, output_audio_tokens,"
+    " web_searches,"
     " latency_ms, time_to_first_token_ms, max_output_tokens, saved_nanos, step, complexity,"
-    ' reservation_id, team, customer, agent, "user", feature, session, task, trace, model, provider,'
-    " tool, source, sent_id, span, parent_span, response_id, requested_model, service_tier, error_type,"
+    ' reservation_id, team, customer, agent, "user", feature, session, task, trace, model,'
+    " provider,"
+    " tool, source, sent_id, span, parent_span, response_id, requested_model, service_tier,"
+    " error_type,"
     " tool_arguments_hash, task_type, output_hash, prefix_hash, extra_usage, tags"
 )
 
@@ -192,7 +195,7 @@ def fingerprint_of(body: EventBody) -> str:
     return blake2b(_encode(body), digest_size=16).hexdigest()
 
 
-def prepare_event(
+def prepare_event(  # noqa: PLR0913 - all of it is what an event is judged by
     body: EventBody,
     *,
     index: int,
@@ -234,9 +237,7 @@ def _event_time(body: EventBody, *, now: datetime, max_age: timedelta) -> dateti
 
 
 def _has_tokens(body: EventBody) -> bool:
-    return body.usage is not None or any(
-        getattr(body, name) is not None for name in FLAT_FIELDS
-    )
+    return body.usage is not None or any(getattr(body, name) is not None for name in FLAT_FIELDS)
 
 
 def _tokens(body: EventBody) -> Tokens:

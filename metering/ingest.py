@@ -1,9 +1,9 @@
 """The transaction that takes usage in: dedupe, events, ledger. Acknowledged means committed.
 
-One transaction serves one tenant and as many bodies as were waiting. In order: the configuration lock
-(shared), the batch's number, the events by COPY into a temporary table (COPY straight into a table with
-row security is refused by PostgreSQL), their keys, the events that turned out new, the batch's row, and
-last the balances of the windows they count in.
+One transaction serves one tenant and as many bodies as were waiting. In order: the configuration
+lock (shared), the batch's number, the events by COPY into a temporary table (COPY straight into a
+table with row security is refused by PostgreSQL), their keys, the events that turned out new, the
+batch's row, and last the balances of the windows they count in.
 """
 
 from collections.abc import Iterable, Sequence
@@ -111,7 +111,9 @@ def prepare_job(
 
 
 def ingest(items: Sequence[Decoded], *, tenant_id: int, route: Route) -> Job:
-    """Take decoded items in, in this thread. The web process combines callers instead (`committer`)."""
+    """Take decoded items in, in this thread. The web process combines callers instead
+    (`committer`).
+    """
     job = prepare_job(items, tenant_id=tenant_id, route=route)
     commit_jobs(tenant_id, [job])
     return job
@@ -145,17 +147,22 @@ def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
             with tenant_scope(tenant_id):
                 make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
         except OperationalError as error:
-            # A connection that the server had closed is made anew, once; events that a broken commit
-            # did store will be found as duplicates.
-            is_broken = attempt == 1 and connection.connection is not None and (
-                connection.connection.closed
-            )
-            if is_broken:
-                connection.close()
-            elif attempt == ATTEMPTS_MAX or not is_conflict(error):
+            if attempt == ATTEMPTS_MAX or not (_renew_connection(attempt) or is_conflict(error)):
                 raise
         else:
             return
+
+
+def _renew_connection(attempt: int) -> bool:
+    """Make a connection that the server had closed anew, once.
+
+    Events that a broken commit did store will be found as duplicates.
+    """
+    is_broken = connection.connection is not None and connection.connection.closed
+    if is_broken and attempt == 1:
+        connection.close()
+        return True
+    return False
 
 
 def _commit_as_configured(tenant_id: int, jobs: Sequence[Job]) -> None:
@@ -187,7 +194,9 @@ def _lacks_partition(error: IntegrityError) -> bool:
 
 
 def _commit_in_halves(job: Job, error: DatabaseError) -> None:
-    """Find the event that the database refuses, although the contract let it through, and refuse it alone."""
+    """Find the event that the database refuses, although the contract let it through, and refuse
+    it alone.
+    """
     if len(job.events) == 1:
         rejected = EventRejected(
             "invalid_value",
@@ -302,7 +311,8 @@ class _Outcome:
                 self.conflict(event)
 
 
-# One statement, so that every transaction may ask for the table; it lives as long as the connection.
+# One statement, so that every transaction may ask for the table; it lives as long as the
+# connection.
 CREATE_INCOMING: Final = """
     CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
         LIKE usage_event INCLUDING DEFAULTS, key uuid, fingerprint uuid, response_key uuid
@@ -335,7 +345,8 @@ def _claim_keys(
     first_id: int,
     outcome: _Outcome,
 ) -> list[PreparedEvent]:
-    """Write the events' keys; answer the events whose keys were new, by id and by provider's response.
+    """Write the events' keys; answer the events whose keys were new, by id and by provider's
+    response.
 
     Keys are inserted in their own order, ids before responses, so that transactions with events in
     common wait for each other in one direction only.
@@ -393,7 +404,8 @@ def _claim_responses(
     # The id of the second report leads to the event that the first one stored.
     cursor.execute(
         "WITH again AS (SELECT i.id, i.key, k.event_id, k.event_at FROM incoming i"
-        "   JOIN event_key k ON k.tenant_id = %s AND k.key = i.response_key AND k.event_id <> i.id),"
+        "   JOIN event_key k ON k.tenant_id = %s AND k.key = i.response_key AND k.event_id <>"
+        " i.id),"
         " led AS (UPDATE event_key k SET event_id = again.event_id, event_at = again.event_at"
         "   FROM again WHERE k.tenant_id = %s AND k.key = again.key)"
         " SELECT id FROM again",

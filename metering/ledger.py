@@ -1,7 +1,9 @@
 """The ledger: the one writer of window balances, and the entries that say why they moved.
 
-Invariant: a window's `spent_*` is the sum of its entries. Both are written by the same statement list,
-in one transaction, last before commit; `manage.py audit_ledger` recomputes them and the events behind.
+Invariant: a window's `spent_*` is the sum of its entries. Both are written by the same statement
+list,
+in one transaction, last before commit; `manage.py audit_ledger` recomputes them and the events
+behind.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,16 +65,15 @@ WINDOW_COLUMNS: Final = ", ".join(f"w.{name}" for name in WindowState._fields)
 
 def add_amounts(left: Amounts, right: Amounts) -> Amounts:
     """The sum, part by part."""
-    return Amounts(
-        left[0] + right[0], left[1] + right[1], left[2] + right[2], left[3] + right[3]
-    )
+    return Amounts(left[0] + right[0], left[1] + right[1], left[2] + right[2], left[3] + right[3])
 
 
 def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
     """See that a window exists for every key, and remember their ids in the book.
 
     Until the transaction commits, the book must be the transaction's own (`for_transaction`).
-    Called in a transaction of its own before the one that locks windows: inserting inside the locking
+    Called in a transaction of its own before the one that locks windows: inserting inside the
+    locking
     transaction would take locks in the order of arrival, and two batches would block each other.
     """
     missing = sorted(set(keys) - book.window_ids.keys())
@@ -86,7 +87,8 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
             """
             INSERT INTO budget_window (tenant_id, id, budget_id, revision, group_key, starts_at,
                 ends_at, carried_nanos, counted_from)
-            SELECT %s, nextval('budget_window_id'), n.* FROM unnest(%s::bigint[], %s::int[], %s::text[],
+            SELECT %s, nextval('budget_window_id'), n.* FROM unnest(%s::bigint[],
+                %s::int[], %s::text[],
                 %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::timestamptz[]) AS n
             ON CONFLICT DO NOTHING
             """,
@@ -94,7 +96,10 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
                 book.tenant_id,
                 *_places(book, missing),
                 [span.ends_at for span in spans],
-                [_carried(book.tenant_id, rule, key) for rule, key in zip(rules, missing, strict=True)],
+                [
+                    _carried(book.tenant_id, rule, key)
+                    for rule, key in zip(rules, missing, strict=True)
+                ],
                 [rule.counted_from(now) if rule.is_rolling else None for rule in rules],
             ],
         )
@@ -110,7 +115,8 @@ def find_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> set[WindowKe
             SELECT w.id, n.place FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
                 WITH ORDINALITY AS n (budget_id, revision, group_key, starts_at, place)
             JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
-                AND w.revision = n.revision AND w.starts_at = n.starts_at AND w.group_key = n.group_key
+                AND w.revision = n.revision AND w.starts_at = n.starts_at AND w.group_key =
+                n.group_key
             """,
             [*_places(book, wanted), book.tenant_id],
         )
@@ -150,7 +156,9 @@ def _carried(tenant_id: int, rule: BudgetRule, key: WindowKey) -> int:
 
 
 def unused_nanos(rule: BudgetRule, *, limit: int, carried: int, spent: int) -> int:
-    """What a finished window hands to the next: what is left of its limit, up to the budget's maximum."""
+    """What a finished window hands to the next: what is left of its limit, up to the budget's
+    maximum.
+    """
     most = limit * rule.rollover_max_percent // 100
     return max(0, min(most, limit + carried - spent))
 
@@ -165,7 +173,8 @@ def post(
 ) -> None:
     """Move balances and write the entries that say why; then the crossings that this caused.
 
-    The last thing a transaction does: windows stay locked until it ends. They are locked in the order
+    The last thing a transaction does: windows stay locked until it ends. They are locked in the
+    order
     of their ids, everywhere, so that no two transactions can wait for each other.
     """
     sums = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
@@ -202,7 +211,9 @@ MOVED_COLUMNS: Final = ", ".join(f"w.{name}" for name in Moved._fields)
 
 
 def _may_reach_a_level(book: BudgetBook, window: Moved) -> bool:
-    """Whether a level above the window's last one may be reached. Whole numbers only: most are not."""
+    """Whether a level above the window's last one may be reached. Whole numbers only: most are
+    not.
+    """
     rule = book.rules.get(window.budget_id)
     if rule is None:
         return False
@@ -258,13 +269,18 @@ def _lock(
 
 
 def _insert_entries(
-    cursor: Any, tenant_id: int, sums: Mapping[Posting, Amounts], kind: EntryKind, batch_id: int | None
+    cursor: Any,
+    tenant_id: int,
+    sums: Mapping[Posting, Amounts],
+    kind: EntryKind,
+    batch_id: int | None,
 ) -> None:
     cursor.execute(
         """
         INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
             cost_nanos, tokens, requests, tool_calls)
-        SELECT %s, nextval('ledger_entry_id'), %s, %s, n.* FROM unnest(%s::bigint[], %s::timestamptz[],
+        SELECT %s, nextval('ledger_entry_id'), %s, %s, n.*
+        FROM unnest(%s::bigint[], %s::timestamptz[],
             %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS n
         """,
         [
@@ -311,7 +327,9 @@ def _move(
 
 
 def _late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
-    """Later windows of the same group, for budgets with rollover: late usage changes what they carry."""
+    """Later windows of the same group, for budgets with rollover: late usage changes what they
+    carry.
+    """
     if not any(rule.has_rollover for rule in book.rules.values()):
         return []
     with connection.cursor() as cursor:
@@ -319,7 +337,8 @@ def _late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
             """
             SELECT DISTINCT later.id FROM budget_window w
             JOIN budget b ON b.tenant_id = w.tenant_id AND b.id = w.budget_id AND b.has_rollover
-            JOIN budget_window later ON later.tenant_id = w.tenant_id AND later.budget_id = w.budget_id
+            JOIN budget_window later ON later.tenant_id = w.tenant_id AND later.budget_id =
+            w.budget_id
                 AND later.revision = w.revision AND later.group_key = w.group_key
                 AND later.starts_at > w.starts_at
             WHERE w.tenant_id = %s AND w.id = ANY(%s)
@@ -335,7 +354,8 @@ def _carry_on(book: BudgetBook, changed: Sequence[WindowState], successors: Sequ
         return
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.id = ANY(%s)"  # noqa: S608
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w"  # noqa: S608 - a constant list
+            " WHERE w.tenant_id = %s AND w.id = ANY(%s)"
             " ORDER BY w.starts_at",
             [book.tenant_id, list(successors)],
         )
@@ -360,7 +380,9 @@ def _carry_on(book: BudgetBook, changed: Sequence[WindowState], successors: Sequ
 
 
 class Use(NamedTuple):
-    """How full a window is by its fullest part, in percent; exact to a hundredth, never rounded up."""
+    """How full a window is by its fullest part, in percent; exact to a hundredth, never rounded
+    up.
+    """
 
     percent: Decimal
     part: str
@@ -413,7 +435,8 @@ def record_crossings(*, book: BudgetBook, windows: Iterable[WindowState]) -> Non
     Crossing.objects.bulk_create(crossings, ignore_conflicts=True)
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE budget_window w SET level_percent = n.level FROM unnest(%s::bigint[], %s::int[])"
+            "UPDATE budget_window w SET level_percent = n.level"
+            " FROM unnest(%s::bigint[], %s::int[])"
             " AS n (id, level) WHERE w.tenant_id = %s AND w.id = n.id",
             [list(levels), list(levels.values()), book.tenant_id],
         )
@@ -440,10 +463,13 @@ def _crossing(
 
 
 def age_rolling_window(*, book: BudgetBook, window_id: int, now: datetime) -> None:
-    """Take out of a rolling window what has become older than its period, by an entry that says so."""
+    """Take out of a rolling window what has become older than its period, by an entry that says
+    so.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT budget_id, counted_from FROM budget_window WHERE tenant_id = %s AND id = %s FOR UPDATE",
+            "SELECT budget_id, counted_from FROM budget_window WHERE tenant_id = %s AND id = %s"
+            " FOR UPDATE",
             [book.tenant_id, window_id],
         )
         budget_id, counted_from = cursor.fetchone()
@@ -455,13 +481,15 @@ def age_rolling_window(*, book: BudgetBook, window_id: int, now: datetime) -> No
             """
             SELECT coalesce(sum(cost_nanos), 0)::bigint, coalesce(sum(tokens), 0)::bigint,
                 coalesce(sum(requests), 0)::bigint, coalesce(sum(tool_calls), 0)::bigint
-            FROM ledger_entry WHERE tenant_id = %s AND window_id = %s AND grain_at >= %s AND grain_at < %s
+            FROM ledger_entry WHERE tenant_id = %s AND window_id = %s AND grain_at >= %s AND
+            grain_at < %s
             """,
             [book.tenant_id, window_id, counted_from, until],
         )
         amounts = Amounts(*(-part for part in cursor.fetchone()))
         if amounts != NOTHING:
-            # No grain of its own: it belongs to the grains it cancels, which are never summed again.
+            # No grain of its own: it belongs to the grains it cancels, which are never summed
+            # again.
             sums = {Posting(window_id, None): amounts}
             _insert_entries(cursor, book.tenant_id, sums, EntryKind.AGED_OUT, None)
             _move(cursor, book.tenant_id, sums, None)

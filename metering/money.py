@@ -4,21 +4,23 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Final
 
 NANOS_PER_USD: Final = 1_000_000_000
-# The most that one amount may be: enough for any call or budget line, and sums of many fit a bigint.
+# The most that one amount may be: enough for any call or budget line, and sums of many fit a
+# bigint.
 USD_MAX: Final = Decimal(10_000_000)
 
 
 def nanos_from_usd(value: str | int | float) -> int:
-    """Whole nano-dollars, rounded half up. Raises ValueError with a sentence for what is no such amount.
+    """Whole nano-dollars, rounded half up. Raises ValueError with a sentence for what is no such
+    amount.
 
     A JSON number is taken by its shortest decimal form, which is what its sender wrote.
     """
     if isinstance(value, bool) or (isinstance(value, str) and len(value) > 40):
-        raise ValueError("must be a decimal number of USD, as in \"0.0123\"")
+        raise ValueError('must be a decimal number of USD, as in "0.0123"')
     try:
         usd = Decimal(value if isinstance(value, str | int) else repr(value))
     except InvalidOperation as error:
-        raise ValueError("must be a decimal number of USD, as in \"0.0123\"") from error
+        raise ValueError('must be a decimal number of USD, as in "0.0123"') from error
     if not usd.is_finite() or usd < 0 or usd > USD_MAX:
         raise ValueError("must be from 0 to 10,000,000 USD")
     return int((usd * NANOS_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_UP))

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 from dateutil.relativedelta import relativedelta
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Every zone's offset and every clock change is a multiple of this, so within it a period cannot change.
+# Every zone's offset and every clock change is a multiple of this, so within it a period cannot
+# change.
 QUANTUM_SECONDS: Final = 900
 KNOWN_QUANTA_MAX: Final = 20_000
 
@@ -28,7 +29,8 @@ ROLLING_SECONDS: Final = {
     "quarter": 91 * 86_400,
     "year": 365 * 86_400,
 }
-# In what portions usage leaves a rolling window: a window looks back its length and up to one grain more.
+# In what portions usage leaves a rolling window: a window looks back its length and up to one grain
+# more.
 GRAIN_SECONDS: Final = {
     "hour": 60,
     "day": 900,
@@ -49,8 +51,9 @@ class Span(NamedTuple):
 class PeriodClock:
     """Answers which period a moment falls into.
 
-    Calendar periods begin at the zone's midnight (weeks on Monday), whatever the clock does that night:
-    a day has 23, 24 or 25 hours. With an anchor, periods begin at the anchor and its repetitions by the
+    Calendar periods begin at the zone's midnight (weeks on Monday), whatever the clock does then:
+    a day has 23, 24 or 25 hours. With an anchor, periods begin at the anchor and its repetitions by
+    the
     zone's wall clock; a month from the 31st begins on the last day of a shorter month.
     """
 
@@ -85,7 +88,8 @@ class PeriodClock:
         if self.anchor is not None:
             return self._anchored(at)
         if self.period == "hour":
-            # In UTC from the local full hour, so that the hour which a clock change repeats is two hours.
+            # In UTC from the local full hour, so that the hour which a clock change repeats is two
+            # hours.
             starts_at = at.astimezone(UTC) - timedelta(
                 minutes=local.minute, seconds=local.second, microseconds=local.microsecond
             )

@@ -1,4 +1,6 @@
-"""Rating again: a period's events at the prices known now, by entries that correct and never rewrite."""
+"""Rating again: a period's events at the prices known now, by entries that correct and never
+rewrite.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -61,7 +63,8 @@ def rerate(
 ) -> RerateSummary:
     """Rate the events of [from_, to) again. Given costs stay; a dry run says what would change.
 
-    Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves no
+    Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves
+    no
     drift and running again goes on.
     """
     condition = "e.cost_source <> 3 AND e.time >= %s AND e.time < %s AND (e.time, e.id) > (%s, %s)"
@@ -131,7 +134,9 @@ def _summary(reratings: Sequence[_Rerating]) -> RerateSummary:
             1 for one in changed if one.event.cost_source == unpriced and one.source is not unpriced
         ),
         still_unpriced=sum(1 for one in reratings if one.source is unpriced),
-        difference_nanos=sum((one.cost_nanos or 0) - (one.event.cost_nanos or 0) for one in changed),
+        difference_nanos=sum(
+            (one.cost_nanos or 0) - (one.event.cost_nanos or 0) for one in changed
+        ),
     )
 
 
@@ -140,13 +145,17 @@ def _apply(configuration: Configuration, reratings: Sequence[_Rerating]) -> None
     if not reratings:
         return
     tenant_id = configuration.tenant_id
-    rolled_up = lock_batches(tenant_id=tenant_id, batch_ids={one.event.batch_id for one in reratings})
+    rolled_up = lock_batches(
+        tenant_id=tenant_id, batch_ids={one.event.batch_id for one in reratings}
+    )
     summed = [one.event.id for one in reratings if one.event.batch_id in rolled_up]
     post_deltas(tenant_id=tenant_id, event_ids=summed, sign=-1)
     _update_ratings(tenant_id, reratings)
     post_deltas(tenant_id=tenant_id, event_ids=summed, sign=1)
     changes = [
-        Change(one.event, one.event.amounts(one.event.cost_nanos), one.event.amounts(one.cost_nanos))
+        Change(
+            one.event, one.event.amounts(one.event.cost_nanos), one.event.amounts(one.cost_nanos)
+        )
         for one in reratings
     ]
     post(

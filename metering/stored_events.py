@@ -89,11 +89,16 @@ class StoredEvent(NamedTuple):
         return Amounts(cost_nanos or 0, tokens, 0 if is_tool else 1, 1 if is_tool else 0)
 
 
-COLUMNS: Final = ", ".join('e."user"' if name == "user" else f"e.{name}" for name in StoredEvent._fields)
+COLUMNS: Final = ", ".join(
+    'e."user"' if name == "user" else f"e.{name}" for name in StoredEvent._fields
+)
 
 
-def lock_events(*, tenant_id: int, condition: str, parameters: Sequence[Any], limit: int) -> list[StoredEvent]:
-    """Up to `limit` events that count, in order of time and id, kept from other changes until commit.
+def lock_events(
+    *, tenant_id: int, condition: str, parameters: Sequence[Any], limit: int
+) -> list[StoredEvent]:
+    """Up to `limit` events that count, in order of time and id, kept from other changes until
+    commit.
 
     `condition` is SQL of this package's own, never a caller's text.
     """
@@ -107,7 +112,9 @@ def lock_events(*, tenant_id: int, condition: str, parameters: Sequence[Any], li
 
 
 class Change(NamedTuple):
-    """An event and the two amounts between which its windows move; NOTHING takes it out altogether."""
+    """An event and the two amounts between which its windows move; NOTHING takes it out
+    altogether.
+    """
 
     event: StoredEvent
     before: Amounts
@@ -127,8 +134,12 @@ def sums_of_changes(book: BudgetBook, changes: Sequence[Change]) -> dict[Posting
     """
     book = book.for_transaction()
     calls = _windows_of_calls(book, changes)
-    plain = [(change, book.windows_of(change.event.values, change.event.time)) for change in changes]
-    open_windows(book=book, keys={key for _, keys in plain for key in keys} | {key for key, _ in calls})
+    plain = [
+        (change, book.windows_of(change.event.values, change.event.time)) for change in changes
+    ]
+    open_windows(
+        book=book, keys={key for _, keys in plain for key in keys} | {key for key, _ in calls}
+    )
     sums: dict[Posting, Amounts] = {}
     for change, keys in plain:
         for key in keys:
@@ -144,7 +155,9 @@ def sums_of_changes(book: BudgetBook, changes: Sequence[Change]) -> dict[Posting
 def _windows_of_calls(
     book: BudgetBook, changes: Sequence[Change]
 ) -> list[tuple[WindowKey, Amounts]]:
-    """Windows of budgets on single calls, and what goes there: a call that had none posts all of it."""
+    """Windows of budgets on single calls, and what goes there: a call that had none posts all of
+    it.
+    """
     if not book.request_rules:
         return []
     candidates = [

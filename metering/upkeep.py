@@ -15,7 +15,9 @@ from tenants.scope import lock_configuration_shared, platform_scope, tenant_scop
 
 
 def age_rolling_windows() -> int:
-    """Take out of every rolling window what is older than its period; answers how many were looked at."""
+    """Take out of every rolling window what is older than its period; answers how many were looked
+    at.
+    """
     now = timezone.now()
     with platform_scope("rolling budgets of all tenants"):
         tenant_ids = list(
@@ -54,7 +56,9 @@ def make_partitions_ahead() -> list[str]:
 
 
 def price_what_was_unpriced() -> int:
-    """Rate unpriced events of tenants once more: what a new price missed when a process was killed."""
+    """Rate unpriced events of tenants once more: what a new price missed when a process was
+    killed.
+    """
     with platform_scope("tenants with unpriced events"), connection.cursor() as cursor:
         cursor.execute("SELECT DISTINCT tenant_id FROM usage_event WHERE cost_source = 4")
         tenant_ids = [row[0] for row in cursor.fetchall()]
@@ -62,7 +66,9 @@ def price_what_was_unpriced() -> int:
 
 
 def forget_old_keys() -> int:
-    """Drop keys of events that are too old to be sent again; a day is added to the contract's limit."""
+    """Drop keys of events that are too old to be sent again; a day is added to the contract's
+    limit.
+    """
     until = timezone.now() - settings.EVENT_MAX_AGE - timedelta(days=1)
     with platform_scope("keys of events too old to come again"):
         count, _ = EventKey.objects.filter(event_at__lt=until).delete()

@@ -16,7 +16,8 @@ PLATFORM_SETTING = "spendgate.platform"
 
 @contextmanager
 def tenant_scope(tenant_id: int, *, is_snapshot: bool = False) -> Iterator[None]:
-    """Open a transaction that sees one tenant's rows; with `is_snapshot` all its reads see one moment.
+    """Open a transaction that sees one tenant's rows; with `is_snapshot` all its reads see one
+    moment.
 
     Inside another scope it narrows or changes what is seen until it ends, in the same transaction.
     """
@@ -50,7 +51,10 @@ def _scope(*, tenant: str, platform: str, is_snapshot: bool) -> Iterator[None]:
 def _set(tenant: str, platform: str) -> None:
     # SET LOCAL, not set_config(): it is what a distributed PostgreSQL passes on to its workers.
     statement = sql.SQL("SET LOCAL {} = {}; SET LOCAL {} = {}").format(
-        sql.SQL(TENANT_SETTING), sql.Literal(tenant), sql.SQL(PLATFORM_SETTING), sql.Literal(platform)
+        sql.SQL(TENANT_SETTING),
+        sql.Literal(tenant),
+        sql.SQL(PLATFORM_SETTING),
+        sql.Literal(platform),
     )
     with connection.cursor() as cursor:
         cursor.execute(statement.as_string(cursor.cursor))
@@ -59,23 +63,26 @@ def _set(tenant: str, platform: str) -> None:
 def _current() -> tuple[str, str]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(current_setting(%s, true), ''), coalesce(current_setting(%s, true), '')",
+            "SELECT coalesce(current_setting(%s, true), ''), coalesce(current_setting(%s,"
+            " true), '')",
             [TENANT_SETTING, PLATFORM_SETTING],
         )
         tenant, platform = cursor.fetchone()
     return tenant, platform
 
 
-# Every writer of usage holds this lock shared until it commits; whoever changes what usage is judged
-# by (budgets, prices, settings) holds it alone. So no batch is rated or matched by a configuration
-# that was replaced before the batch became visible.
+# Every writer of usage holds this lock shared until it commits; whoever changes what usage is
+# judged by (budgets, prices, settings) holds it alone. So no batch is rated or matched by a
+# configuration that was replaced before the batch became visible.
 CONFIGURATION_LOCK = 7301
 
 
 def lock_configuration_shared(tenant_id: int) -> int:
     """Keep the tenant's configuration as it is until this transaction ends; answer its version."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", [CONFIGURATION_LOCK, tenant_id])
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock_shared(%s, %s)", [CONFIGURATION_LOCK, tenant_id]
+        )
         # A second statement, so that its snapshot is younger than the lock.
         cursor.execute("SELECT configuration_version FROM tenant WHERE id = %s", [tenant_id])
         row = cursor.fetchone()
@@ -83,20 +90,22 @@ def lock_configuration_shared(tenant_id: int) -> int:
 
 
 def change_configuration(tenant_id: int) -> None:
-    """Wait for every writer of usage in flight, keep new ones out until commit, and bump the version.
+    """Wait for every writer of usage in flight, keep new ones out until commit, and bump the
+    version.
 
     Versions come from a sequence: one that was rolled back never comes again with other contents.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [CONFIGURATION_LOCK, tenant_id])
         cursor.execute(
-            "UPDATE tenant SET configuration_version = nextval('configuration_version') WHERE id = %s",
+            "UPDATE tenant SET configuration_version = nextval('configuration_version') WHERE"
+            " id = %s",
             [tenant_id],
         )
 
 
 def bump_all_configurations() -> None:
-    """After a change of the global catalogue: every tenant reads its prices again. Platform scope."""
+    """After a change of the catalogue: every tenant reads its prices again. In a platform scope."""
     from tenants.models import Tenant  # noqa: PLC0415 - models import roles, which must load first
 
     for tenant_id in Tenant.objects.order_by("id").values_list("id", flat=True):

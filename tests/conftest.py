@@ -13,7 +13,6 @@ from metering.models import CataloguePrice
 from tenants.keys import forget_known_keys
 from tests.factories import Account, make_account
 
-
 # What a test's end leaves: the price catalogue is the same for all, and Django fills the rest once.
 KEPT_TABLES = frozenset(
     {"django_migrations", "django_content_type", "auth_permission", "catalogue_price"}
@@ -29,7 +28,8 @@ def _empty_tables(self: TransactionTestCase) -> None:
             " DROP TRIGGER IF EXISTS audit_entry_no_truncate ON audit_entry"
         )
         cursor.execute(
-            "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind IN ('r', 'p')"
+            "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind IN"
+            " ('r', 'p')"
             " AND relnamespace = 'public'::regnamespace AND NOT relispartition"
             " AND NOT relname = ANY(%s)",
             [list(KEPT_TABLES)],

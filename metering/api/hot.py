@@ -26,7 +26,8 @@ from tenants.roles import Scope
 
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
-# The most that is read of a body to no avail, before it is refused: clients see a broken pipe otherwise.
+# The most that is read of a body to no avail, before it is refused: clients see a broken pipe
+# otherwise.
 DRAIN_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
@@ -130,9 +131,7 @@ HANDLERS: Final[dict[str, Callable[[HotRequest], HotResponse]]] = {
 }
 
 
-def _handle(
-    request: HotRequest, take: Callable[[KeyHolder, bytes], HotResponse]
-) -> HotResponse:
+def _handle(request: HotRequest, take: Callable[[KeyHolder, bytes], HotResponse]) -> HotResponse:
     try:
         # What Django does between requests: a connection that broke is made anew.
         close_old_connections()
@@ -146,7 +145,7 @@ def _handle(
         return take(holder, decompress(body, request.headers.get("content-encoding", "")))
     except UnsupportedMediaType as error:
         return problem_answer(problem(415, code=error.code, detail=error.detail))
-    except Exception as error:  # noqa: BLE001 - every error is answered as a problem
+    except Exception as error:
         return problem_answer(problem_of(error))
 
 
@@ -211,4 +210,6 @@ def problem_answer(
 
 def request_of(headers: Mapping[str, str], body: bytes) -> HotRequest:
     """A request whose body is at hand already (Django's, or a test's)."""
-    return HotRequest({name.lower(): value for name, value in headers.items()}, io.BytesIO(body).read)
+    return HotRequest(
+        {name.lower(): value for name, value in headers.items()}, io.BytesIO(body).read
+    )

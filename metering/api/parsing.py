@@ -27,9 +27,7 @@ class StrictJSONParser(BaseParser):
 
     media_type = "application/json"
 
-    def parse(
-        self, stream: Any, media_type: str | None = None, parser_context: Any = None
-    ) -> Any:
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         body = read_bounded(stream.read)
         request = (parser_context or {}).get("request")
         if request is not None:
@@ -59,7 +57,9 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def read_bounded(read: Callable[[int], bytes]) -> bytes:
-    """The body as sent. Raises BodyTooLarge, after reading the rest: else clients see a broken pipe."""
+    """The body as sent. Raises BodyTooLarge, after reading the rest: else clients see a broken
+    pipe.
+    """
     body = read(BODY_BYTES_MAX + 1)
     if len(body) <= BODY_BYTES_MAX:
         return body
@@ -70,14 +70,16 @@ def read_bounded(read: Callable[[int], bytes]) -> bytes:
 
 
 def decompress(body: bytes, encoding: str) -> bytes:
-    """The body as its sender wrote it. Stops at the limit, so that a bomb costs no more than that."""
+    """The body as its sender wrote it. Stops at the limit: a bomb costs no more than that."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         if len(body) > BODY_BYTES_MAX:
             raise BodyTooLarge(TOO_LARGE)
         return body
     if encoding != "gzip":
-        raise UnsupportedEncoding(f"The content encoding {encoding[:40]!r} is not understood; use gzip.")
+        raise UnsupportedEncoding(
+            f"The content encoding {encoding[:40]!r} is not understood; use gzip."
+        )
     decompressor = zlib.decompressobj(wbits=31)
     try:
         plain = decompressor.decompress(body, BODY_BYTES_MAX + 1)
@@ -110,4 +112,3 @@ class UnsupportedEncoding(MeteringError):
     """A content encoding other than gzip."""
 
     code = "unsupported_media_type"
-

@@ -96,11 +96,13 @@ def problem_of(error: Exception) -> dict[str, Any]:
         return problem(
             503,
             code="database_unavailable",
-            detail="The database cannot be reached. Nothing of this request was taken; send it again.",
+            detail="The database cannot be reached. Nothing of this request was taken; send"
+            " it again.",
         )
     log.error("unexpected error", exc_info=error)
     return problem(
-        500, detail="The error was logged. Nothing of this request was taken; sending it again is safe."
+        500,
+        detail="The error was logged. Nothing of this request was taken; sending it again is safe.",
     )
 
 
@@ -165,5 +167,7 @@ def problem_response(facts: Mapping[str, Any]) -> HttpResponse:
 
 
 def is_api(request: HttpRequest) -> bool:
-    """Whether errors of this request are for a program (problem details) rather than a person (a page)."""
+    """Whether errors of this request are for a program (problem details) rather than a person (a
+    page).
+    """
     return request.path.startswith(("/v1/", "/webhooks/"))

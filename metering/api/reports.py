@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -14,8 +15,6 @@ from metering.errors import InvalidRequest
 from metering.money import nanos_from_usd, usd_from_nanos
 from metering.outcomes import report_outcome
 from tenants.roles import Scope
-
-import msgspec
 
 
 class StrictSerializer(serializers.Serializer[Any]):

@@ -3,6 +3,7 @@
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from tenants.models import Tenant
 
@@ -38,7 +39,9 @@ class Action(models.TextChoices):
 
 
 class Budget(models.Model):
-    """A limit on what matches, per group and period. Changing what it counts starts a new revision."""
+    """A limit on what matches, per group and period. Changing what it counts starts a new
+    revision.
+    """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="budgets")
     name = models.CharField(max_length=200)
@@ -113,7 +116,8 @@ class BudgetLevel(models.Model):
 class BudgetWindow(models.Model):
     """One budget, one group, one period: what was spent and what is reserved.
 
-    Invariant: `spent_*` is the sum of the window's ledger entries and `reserved_*` the sum of its open
+    Invariant: `spent_*` is the sum of the window's ledger entries and `reserved_*` the sum of its
+    open
     reservations; `manage.py audit_ledger` proves both. `metering.ledger` is the one writer.
     """
 
@@ -171,6 +175,9 @@ class BudgetWindow(models.Model):
             ),
         ]
 
+    def __str__(self) -> str:
+        return f"window {self.id}"
+
 
 class EntryKind(models.IntegerChoices):
     """Why a balance moved."""
@@ -201,15 +208,20 @@ class LedgerEntry(models.Model):
     tokens = models.BigIntegerField()
     requests = models.BigIntegerField()
     tool_calls = models.BigIntegerField()
-    created_at = models.DateTimeField(db_default=models.functions.Now())
+    created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         db_table = "ledger_entry"
         indexes = [models.Index(fields=["tenant", "window_id"], name="ledger_entry_of_window")]
 
+    def __str__(self) -> str:
+        return f"entry {self.id}"
+
 
 class Crossing(models.Model):
-    """A window reached one of its budget's levels. Once per window and level, in the transaction that did it."""
+    """A window reached one of its budget's levels. Once per window and level, in the transaction
+    that did it.
+    """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     budget = models.ForeignKey(Budget, on_delete=models.CASCADE)
@@ -223,7 +235,7 @@ class Crossing(models.Model):
     used_percent = models.DecimalField(max_digits=20, decimal_places=2)
     spent_nanos = models.BigIntegerField()
     limit_nanos = models.BigIntegerField(null=True)
-    crossed_at = models.DateTimeField(db_default=models.functions.Now())
+    crossed_at = models.DateTimeField(db_default=Now())
     # Alerts claims a crossing by setting this.
     claimed_at = models.DateTimeField(null=True)
 

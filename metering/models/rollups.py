@@ -1,4 +1,6 @@
-"""Usage added up: what reading is fast from. Derived from events by batch, and always provable against them."""
+"""Usage added up: what reading is fast from. Derived from events by batch, and always provable
+against them.
+"""
 
 from django.db import models
 
@@ -47,9 +49,14 @@ class UsageRollup(models.Model):
     class Meta:
         db_table = "usage_rollup"
 
+    def __str__(self) -> str:
+        return f"{self.value_1} {self.value_2} from {self.starts_at}"
+
 
 class UsageHistogram(models.Model):
-    """How often a measure fell into a bin, for percentiles: bin `b` holds values up to GROWTH ** b."""
+    """How often a measure fell into a bin, for percentiles: bin `b` holds values up to GROWTH **
+    b.
+    """
 
     pk = models.CompositePrimaryKey(
         "tenant_id", "dimension_set", "starts_at", "value_1", "measure", "bin"
@@ -66,3 +73,6 @@ class UsageHistogram(models.Model):
 
     class Meta:
         db_table = "usage_histogram"
+
+    def __str__(self) -> str:
+        return f"{self.value_1} from {self.starts_at}"

@@ -8,8 +8,9 @@ from django.db import models
 
 from tenants.models import Tenant
 
-# An event's id is its batch's id times this, plus its place in the batch: the events of a batch are a
-# range of ids, ids rise with time of arrival, and no index beyond the one on ids is needed to find them.
+# An event's id is its batch's id times this, plus its place in the batch: the events of a batch are
+# a range of ids, ids rise with time of arrival, and no index beyond the one on ids is needed to
+# find them.
 BATCH_ID_STRIDE = 1 << 14
 
 
@@ -73,6 +74,9 @@ class IngestBatch(models.Model):
             )
         ]
 
+    def __str__(self) -> str:
+        return f"batch {self.id}"
+
 
 class EventKey(models.Model):
     """What makes an event count once: a hash of (source, id), or of (provider, response_id).
@@ -92,11 +96,15 @@ class EventKey(models.Model):
     class Meta:
         db_table = "event_key"
 
+    def __str__(self) -> str:
+        return f"{self.key}"
+
 
 class UsageEvent(models.Model):
     """A fact, never edited: one model call or tool call. Only its rating may be redone.
 
-    `sent_id` is the client's id; `id` is ours. Token fields are as normalised: input includes cached
+    `sent_id` is the client's id; `id` is ours. Token fields are as normalised: input includes
+    cached
     input, output includes reasoning. `cost_nanos` is NULL while the event is unpriced.
     """
 
@@ -139,16 +147,16 @@ class UsageEvent(models.Model):
     tool = models.TextField()
     source = models.TextField()
     sent_id = models.TextField()
-    span = models.TextField(null=True)
-    parent_span = models.TextField(null=True)
-    response_id = models.TextField(null=True)
-    requested_model = models.TextField(null=True)
-    service_tier = models.TextField(null=True)
-    error_type = models.TextField(null=True)
-    tool_arguments_hash = models.TextField(null=True)
-    task_type = models.TextField(null=True)
-    output_hash = models.TextField(null=True)
-    prefix_hash = models.TextField(null=True)
+    span = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    parent_span = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    response_id = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    requested_model = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    service_tier = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    error_type = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    tool_arguments_hash = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    task_type = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    output_hash = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    prefix_hash = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
     reservation_id = models.UUIDField(null=True)
     extra_usage = models.JSONField(null=True)
     tags = models.JSONField(null=True)
@@ -156,6 +164,9 @@ class UsageEvent(models.Model):
     class Meta:
         db_table = "usage_event"
         managed = False
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.sent_id}"
 
 
 class Outcome(models.Model):

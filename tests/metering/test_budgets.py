@@ -44,7 +44,9 @@ def test_match_per_and_empty_values(account: Account) -> None:
     spend(account, "2", team="y")
     spend(account, "4", team="z", user="u")
     spend(account, "8", team="x", user="u", provider="openai")
-    found = {window.group_key: window.spent_nanos // NANOS for window in windows_of(account, budget)}
+    found = {
+        window.group_key: window.spent_nanos // NANOS for window in windows_of(account, budget)
+    }
     # Leaving out the user escapes nothing: the empty value has a window of its own.
     assert found == {'["u"]': 1, '[""]': 2}
 
@@ -61,7 +63,9 @@ def test_every_kind_of_limit_is_counted(account: Account) -> None:
     send(account, [make_event(), make_event()])
     assert crossings(account) == []
     send(account, [make_event(tool="search", model=..., input_tokens=..., output_tokens=...)] * 1)
-    send(account, [make_event(operation="tool", tool="search", input_tokens=..., output_tokens=...)])
+    send(
+        account, [make_event(operation="tool", tool="search", input_tokens=..., output_tokens=...)]
+    )
     (window,) = windows_of(account, budget)
     assert (window.spent_tokens, window.spent_requests, window.spent_tool_calls) == (2_200, 2, 2)
     assert crossings(account) == [(100, "block")]
@@ -197,7 +201,9 @@ def test_a_rolling_window_lets_go_of_what_is_older_than_its_period(account: Acco
 def test_a_budget_on_single_calls_has_windows_for_the_calls_that_reach_a_level(
     account: Account,
 ) -> None:
-    budget = make_budget(account, cost_usd=1, per=["request"], levels=[(80, "none"), (100, "block")])
+    budget = make_budget(
+        account, cost_usd=1, per=["request"], levels=[(80, "none"), (100, "block")]
+    )
     spend(account, "0.5")
     spend(account, "0.8", id="near")
     spend(account, "3", id="beyond")
@@ -215,7 +221,8 @@ def test_the_audit_finds_drift_of_every_kind(account: Account, part: str) -> Non
     statements = {
         "balance": "UPDATE budget_window SET spent_nanos = spent_nanos + 1",
         "event": "UPDATE usage_event SET cost_nanos = cost_nanos + 1",
-        "entry": "INSERT INTO ledger_entry (tenant_id, id, window_id, kind, cost_nanos, tokens, requests,"
+        "entry": "INSERT INTO ledger_entry (tenant_id, id, window_id, kind, cost_nanos,"
+        " tokens, requests,"
         " tool_calls) SELECT tenant_id, 0, window_id, kind, 1, 0, 0, 0 FROM ledger_entry",
     }
     with account.scope(), connection.cursor() as cursor:

@@ -38,7 +38,9 @@ def test_csv_with_numbers_objects_and_tags(account: Account, tmp_path: Path) -> 
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "model", "usage", "input_tokens", "agent", "tags.environment"])
-        writer.writerow(["1", "claude-sonnet-4-5", json.dumps(usage), "", 'a "quoted"\nname', "prod"])
+        writer.writerow(
+            ["1", "claude-sonnet-4-5", json.dumps(usage), "", 'a "quoted"\nname', "prod"]
+        )
         writer.writerow(["2", "claude-sonnet-4-5", "", "12", "", ""])
     assert run(account, path).startswith("2 accepted")
     with account.scope():

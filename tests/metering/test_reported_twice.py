@@ -1,4 +1,5 @@
-"""The same calls reported by several instrumentations and by the client: counted once, over the real handlers.
+"""The same calls reported by several instrumentations and by the client: counted once, over the
+real handlers.
 
 The recordings lie beside the repository; where they are not, these tests are skipped.
 """
@@ -39,7 +40,9 @@ def shifted(body: bytes) -> bytes:
     shift = AN_HOUR_AGO_NS - last
     for span in spans:
         # A minute between the first and the last keeps every span within the allowed time.
-        span.start_time_unix_nano = max(span.start_time_unix_nano + shift, last + shift - 60 * 10**9)
+        span.start_time_unix_nano = max(
+            span.start_time_unix_nano + shift, last + shift - 60 * 10**9
+        )
         span.end_time_unix_nano = max(span.end_time_unix_nano + shift, span.start_time_unix_nano)
     return request.SerializeToString()
 

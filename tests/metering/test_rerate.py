@@ -44,7 +44,9 @@ def run(account: Account, *, is_dry_run: bool = False) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("is_rolled_up", [False, True])
-def test_a_period_is_rated_again_by_a_correcting_entry(account: Account, is_rolled_up: bool) -> None:
+def test_a_period_is_rated_again_by_a_correcting_entry(
+    account: Account, is_rolled_up: bool
+) -> None:
     budget = make_budget(account)
     send(account, [make_event(), make_event(cost_usd="7"), make_event(model="unknown-model")])
     if is_rolled_up:

@@ -36,5 +36,6 @@ class Command(BaseCommand):
             raise CommandError(f"{count:,} balances drift.", returncode=1)
         if options["verbosity"] > 0:
             self.stdout.write(
-                f"Zero drift: every balance of {len(found):,} tenants equals its entries and its events."
+                f"Zero drift: every balance of {len(found):,} tenants equals its entries and"
+                f" its events."
             )

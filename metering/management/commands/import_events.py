@@ -31,7 +31,9 @@ OBJECTS = frozenset({"usage", "tags"})
 
 
 class Command(BaseCommand):
-    """Take events in from NDJSON or CSV. Safe to start again: what is stored is counted as a duplicate."""
+    """Take events in from NDJSON or CSV. Safe to start again: what is stored is counted as a
+    duplicate.
+    """
 
     help = "Import usage events from NDJSON (.ndjson, .jsonl) or CSV, gzipped or not."
 
@@ -82,7 +84,9 @@ class _Opened:
     def __init__(self, path: Path) -> None:
         self.raw: IO[bytes] = path.open("rb")
         self.lines: IO[bytes] = (
-            gzip.open(self.raw) if path.suffix == ".gz" else self.raw  # type: ignore[assignment]
+            gzip.open(self.raw)  # noqa: SIM115 - closed by __exit__
+            if path.suffix == ".gz"
+            else self.raw  # type: ignore[assignment]
         )
 
     def __enter__(self) -> tuple[IO[bytes], IO[bytes]]:
@@ -112,7 +116,9 @@ def _json_events(lines: IO[bytes]) -> Iterator[bytes]:
 
 def _csv_events(lines: IO[bytes]) -> Iterator[bytes]:
     """One event a row; the header names the fields of the contract, `tags.<name>` a single tag."""
-    reader = csv.DictReader(line.decode("utf-8-sig" if first else "utf-8") for first, line in _numbered(lines))
+    reader = csv.DictReader(
+        line.decode("utf-8-sig" if first else "utf-8") for first, line in _numbered(lines)
+    )
     for row in reader:
         yield msgspec.json.encode(_event_of(row))
 
@@ -137,7 +143,9 @@ def _event_of(row: dict[str | Any, Any]) -> dict[str, Any]:
 
 
 def _value_of(name: str, text: str) -> Any:
-    """A cell's value; one that is no number or JSON stays text, and the contract says what is wrong."""
+    """A cell's value; one that is no number or JSON stays text, and the contract says what is
+    wrong.
+    """
     try:
         if name in WHOLE_NUMBERS:
             return int(text)

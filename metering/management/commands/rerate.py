@@ -22,9 +22,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--tenant", required=True, metavar="NAME")
-        parser.add_argument("--from", dest="from_", required=True, metavar="TIME", help="RFC 3339 or a date (UTC)")
-        parser.add_argument("--to", required=True, metavar="TIME", help="RFC 3339 or a date (UTC); excluded")
-        parser.add_argument("--dry-run", action="store_true", help="Say what would change, and change nothing.")
+        parser.add_argument(
+            "--from", dest="from_", required=True, metavar="TIME", help="RFC 3339 or a date (UTC)"
+        )
+        parser.add_argument(
+            "--to", required=True, metavar="TIME", help="RFC 3339 or a date (UTC); excluded"
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Say what would change, and change nothing."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         from_, to = _moment(options["from_"], "--from"), _moment(options["to"], "--to")
@@ -54,7 +60,8 @@ class Command(BaseCommand):
         self.stdout.write(
             f"Examined {summary.examined:,} events; {did} {summary.changed:,} by"
             f" {usd_from_nanos(summary.difference_nanos)} USD in all;"
-            f" {summary.newly_priced:,} newly priced, {summary.still_unpriced:,} still without a price."
+            f" {summary.newly_priced:,} newly priced, {summary.still_unpriced:,} still without"
+            f" a price."
         )
 
 
