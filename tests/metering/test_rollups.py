@@ -172,12 +172,33 @@ def test_another_tenant_is_not_touched(account: Account, stranger: Account) -> N
 
 
 def test_the_task_rolls_up_every_tenant(account: Account, stranger: Account) -> None:
-    send(account, make_events(10))
-    send(stranger, make_events(10, seed=2))
+    send(account, [make_event(team="growth")])
+    send(stranger, [make_event()])
     tasks.roll_up()
     with platform_scope("see what waits"):
         assert rollups.tenants_waiting() == []
     assert stored_rollups(stranger) == expected_rollups(stranger)
+
+
+def test_a_few_old_events_gather_before_they_are_added_up(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    for days in (0, 3):
+        send(account, [make_event(time=(now - timedelta(days=days)).isoformat())])
+
+    def added_up(patience: timedelta) -> int:
+        with account.scope():
+            return rollups.roll_up(tenant_id=account.tenant.id, patience=patience)
+
+    assert added_up(timedelta(minutes=1)) == 0
+    monkeypatch.setattr(batches, "GATHERED_EVENTS_MAX", 2)
+    assert added_up(timedelta(minutes=1)) == 2
+    monkeypatch.undo()
+    for days in (0, 3):
+        send(account, [make_event(time=(now - timedelta(days=days)).isoformat())])
+    assert added_up(timedelta(microseconds=1)) == 2
+    assert stored_rollups(account) == expected_rollups(account)
 
 
 @contextmanager
