@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     except WrongSetting as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    return os.execv(command[0], command)
+    return os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 if __name__ == "__main__":
