@@ -77,7 +77,12 @@ def _send(
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - begun
-    totals = [
-        sum(answer[name] for answer in answers) for name in ("accepted", "duplicates", "rejected")
-    ]
-    results.put(Sent(seconds, *totals, latencies))
+    results.put(
+        Sent(
+            seconds=seconds,
+            accepted=sum(answer["accepted"] for answer in answers),
+            duplicates=sum(answer["duplicates"] for answer in answers),
+            rejected=sum(answer["rejected"] for answer in answers),
+            latencies_ms=latencies,
+        )
+    )

@@ -41,7 +41,9 @@ BUDGETS: Final = (
 
 def budget_bodies() -> list[dict[str, object]]:
     """Five budgets that every event matches."""
-    levels = [{"percent": percent, "notify": [], "action": "none"} for percent in (70, 100)]
+    levels: list[dict[str, object]] = [
+        {"percent": percent, "notify": [], "action": "none"} for percent in (70, 100)
+    ]
     return [
         {"match": {}, "limit": {"cost_usd": "1000000"}, "mode": "warn", "levels": levels, **one}
         for one in BUDGETS
@@ -103,6 +105,7 @@ def _picks(pick: random.Random, count: int, draws: int) -> Sequence[int]:
 
 def _usage(provider: str, pick: random.Random) -> str:
     tokens, written = pick.randrange(200, 9000), pick.randrange(10, 900)
+    usage: dict[str, object]
     if provider == "anthropic":
         usage = {
             "input_tokens": tokens,

@@ -13,7 +13,7 @@ from metering.configuration import Configuration
 from metering.decoders.native import EventBody
 from metering.errors import EventRejected
 from metering.models import CostSource, Operation, Route, Status
-from metering.money import NANOS_PER_USD, USD_MAX, nanos_from_usd
+from metering.money import NANOS_PER_USD, nanos_from_usd
 from metering.usage_shapes import (
     Tokens,
     UnknownUsage,
@@ -22,8 +22,8 @@ from metering.usage_shapes import (
     service_tier,
 )
 
-COST_NANOS_MAX: Final = int(USD_MAX) * NANOS_PER_USD
-# More than any call can use, and little enough that sums of many fit their columns.
+# More than any call costs, and little enough that sums of many fit their columns.
+COST_NANOS_MAX: Final = 10_000_000 * NANOS_PER_USD
 TOKENS_MAX: Final = 10**12
 AHEAD_MAX: Final = timedelta(minutes=5)
 TAGS_BYTES_MAX: Final = 16 * 1024
@@ -117,6 +117,8 @@ class PreparedEvent:
             self.cost_source = CostSource.GIVEN
         else:
             self._rate(configuration)
+        if self.cost_nanos is not None and self.cost_nanos > COST_NANOS_MAX:
+            raise EventRejected("cost_out_of_range", "No event costs more than 10,000,000 USD.")
         if body.response_id is not None:
             provider = configuration.prices.canonical_provider(body.provider, body.model)
             self.response_key = key_of_response(provider, body.response_id)
@@ -150,10 +152,6 @@ class PreparedEvent:
         is_priced = self.cost_source is not CostSource.UNPRICED
         self.cost_nanos = rating.cost_nanos if is_priced else None
         self.price_id = rating.price_id
-        if is_priced and rating.cost_nanos > COST_NANOS_MAX:
-            raise EventRejected(
-                "cost_out_of_range", "At its price the event would cost more than 10,000,000 USD."
-            )
 
     def line(self, event_id: int) -> str:
         """The event as a line of COPY text, in the order of COPY_COLUMNS."""

@@ -4,9 +4,8 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Final
 
 NANOS_PER_USD: Final = 1_000_000_000
-# The most that one amount may be: enough for any call or budget line, and sums of many fit a
-# bigint.
-USD_MAX: Final = Decimal(10_000_000)
+# The most that an amount may be: enough for any limit, and it fits a bigint in nano-dollars.
+USD_MAX: Final = Decimal(1_000_000_000)
 
 
 def nanos_from_usd(value: str | int | float) -> int:
@@ -22,7 +21,7 @@ def nanos_from_usd(value: str | int | float) -> int:
     except InvalidOperation as error:
         raise ValueError('must be a decimal number of USD, as in "0.0123"') from error
     if not usd.is_finite() or usd < 0 or usd > USD_MAX:
-        raise ValueError("must be from 0 to 10,000,000 USD")
+        raise ValueError("must be from 0 to 1,000,000,000 USD")
     return int((usd * NANOS_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 

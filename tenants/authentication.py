@@ -29,10 +29,10 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """Lets a key through whose scopes the view asks for: `read_scope` for reading, else `write_scope`."""
+    """Lets a key through that has the view's `read_scope` for reading, else its `write_scope`."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
-        holder = request.auth
+        holder: Any = request.auth
         if holder is None:
             raise NotAuthenticated("Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")
         needed = needed_scope(request.method or "GET", view)

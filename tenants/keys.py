@@ -120,9 +120,7 @@ def forget_known_keys() -> None:
 def _read_key(prefix: str) -> _KnownKey | None:
     # The tenant is not known before its key is found: a look-up for the platform.
     with platform_scope("key look-up"):
-        key = (
-            ApiKey.objects.filter(prefix=prefix, revoked_at=None).select_related("tenant").first()
-        )
+        key = ApiKey.objects.filter(prefix=prefix, revoked_at=None).select_related("tenant").first()
         if key is not None:
             _note_use(key)
     with _known_lock:

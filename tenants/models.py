@@ -96,7 +96,9 @@ class Membership(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(
-        max_length=10, choices=[(role.value, role.value) for role in Role], default=Role.VIEWER.value
+        max_length=10,
+        choices=[(role.value, role.value) for role in Role],
+        default=Role.VIEWER.value,
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

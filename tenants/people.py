@@ -26,7 +26,10 @@ class TenantExists(ValueError):
 
 
 def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
-    """Make a tenant with its owner and a key with all scopes. An owner who exists keeps the password."""
+    """Make a tenant with its owner and a key with all scopes.
+
+    An owner who exists already keeps the password.
+    """
     with platform_scope("create tenant"):
         if Tenant.objects.filter(name=name).exists():
             raise TenantExists(f"A tenant named {name!r} exists already.")

@@ -11,7 +11,8 @@ POLICY = "tenant_isolation"
 def row_security_sql(table: str, *, column: str = "tenant_id") -> str:
     """SQL that shows a transaction only the rows of the tenant it set, the table's owner included.
 
-    The settings are read in sub-selects so that they are evaluated once a statement, not once a row.
+    The settings are read in sub-selects so that they are evaluated once a statement, not once a
+    row.
     After a commit the setting is an empty string, not NULL: nullif makes both mean "no rows".
     """
     return f"""
@@ -41,13 +42,21 @@ class ForceRowSecurity(Operation):
         """The models do not change."""
 
     def database_forwards(
-        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: Any,
+        to_state: Any,
     ) -> None:
         for table in self.tables:
             schema_editor.execute(row_security_sql(table, column=self.column))
 
     def database_backwards(
-        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: Any,
+        to_state: Any,
     ) -> None:
         for table in self.tables:
             schema_editor.execute(f"DROP POLICY IF EXISTS {POLICY} ON {table}")

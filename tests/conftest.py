@@ -38,7 +38,7 @@ def _empty_tables(self: TransactionTestCase) -> None:
         cursor.execute(f"TRUNCATE {tables}")
 
 
-TransactionTestCase._fixture_teardown = _empty_tables  # type: ignore[method-assign]
+setattr(TransactionTestCase, "_fixture_teardown", _empty_tables)  # noqa: B010 - not in the stubs
 
 
 @pytest.fixture(scope="session", autouse=True)

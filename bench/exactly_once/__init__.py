@@ -4,6 +4,6 @@
 processes meanwhile, `proof` compares what is stored with what was sent.
 """
 
-from bench.exactly_once.run import Outcome, run
+from bench.exactly_once.trial import Outcome, run
 
 __all__ = ["Outcome", "run"]

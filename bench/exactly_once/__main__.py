@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-from bench.exactly_once.run import run
+from bench.exactly_once.trial import run
 
 
 def main() -> int:

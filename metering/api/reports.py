@@ -7,60 +7,45 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from metering.api.fields import Choice, Flag, StrictSerializer, Text, Usd
+from metering.api.views import ApiView, actor_of, holder_of
 from metering.corrections import REPLACE, VOID, correct_event
 from metering.decoders.native import EventBody
 from metering.errors import InvalidRequest
-from metering.money import nanos_from_usd, usd_from_nanos
+from metering.money import usd_from_nanos
 from metering.outcomes import report_outcome
 from tenants.roles import Scope
 
 
-class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses fields that it does not know, as everything of this API does."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict) and (unknown := sorted(set(data) - set(self.fields))):
-            raise serializers.ValidationError(
-                {
-                    name: [serializers.ErrorDetail("This field is not known.", "unknown_field")]
-                    for name in unknown
-                }
-            )
-        return super().to_internal_value(data)
-
-
-class OutcomeSerializer(StrictSerializer):
+class OutcomeBody(StrictSerializer):
     """How a task or a session ended."""
 
-    task = serializers.CharField(max_length=200, required=False)
-    session = serializers.CharField(max_length=200, required=False)
-    success = serializers.BooleanField()
-    value_usd = serializers.CharField(max_length=40, required=False, allow_null=True)
+    task = Text(required=False)
+    session = Text(required=False)
+    success = Flag()
+    value_usd = Usd(required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("task" in attrs) == ("session" in attrs):
             raise serializers.ValidationError("Send either 'task' or 'session'.")
         return attrs
 
-    def validate_value_usd(self, value: str | None) -> int | None:
-        if value is None:
-            return None
-        try:
-            return nanos_from_usd(value)
-        except ValueError as error:
-            raise serializers.ValidationError(f"This {error}.") from error
 
-
-class CorrectionSerializer(StrictSerializer):
+class CorrectionBody(StrictSerializer):
     """Which event is wrong, and what to do about it."""
 
-    id = serializers.CharField(max_length=200)
-    source = serializers.CharField(max_length=200, allow_blank=True, default="")
-    action = serializers.ChoiceField([VOID, REPLACE])
-    event = serializers.DictField(required=False, help_text="The event that is true instead.")
-    reason = serializers.CharField(max_length=1000)
+    # "source" is also a name of DRF's own, so the fields are made by `get_fields`.
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {
+            "id": Text(),
+            "source": Text(min_length=0, allow_blank=True, default=""),
+            "action": Choice([VOID, REPLACE]),
+            "event": serializers.DictField(
+                required=False, help_text="The event that is true instead."
+            ),
+            "reason": Text(max_length=1000),
+        }
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if (attrs["action"] == REPLACE) != ("event" in attrs):
@@ -70,27 +55,30 @@ class CorrectionSerializer(StrictSerializer):
         return attrs
 
 
-class CorrectedSerializer(serializers.Serializer[Any]):
+class CorrectedBody(serializers.Serializer[Any]):
     """What a correction did."""
 
-    id = serializers.CharField()
-    source = serializers.CharField()
-    action = serializers.CharField()
-    voided_cost_usd = serializers.CharField(allow_null=True)
-    cost_usd = serializers.CharField(allow_null=True)
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {
+            "id": Text(),
+            "source": Text(allow_blank=True),
+            "action": Choice([VOID, REPLACE]),
+            "voided_cost_usd": serializers.CharField(allow_null=True),
+            "cost_usd": serializers.CharField(allow_null=True),
+        }
 
 
-class OutcomesView(APIView):
+class OutcomesView(ApiView):
     """Whether the work succeeded, and what that was worth."""
 
     write_scope = Scope.INGEST
 
-    @extend_schema(request=OutcomeSerializer, responses={200: OutcomeSerializer})
+    @extend_schema(request=OutcomeBody, responses={200: OutcomeBody})
     def post(self, request: Request) -> Response:
-        asked = OutcomeSerializer(data=request.data)
+        asked = OutcomeBody(data=request.data)
         asked.is_valid(raise_exception=True)
         outcome = report_outcome(
-            tenant_id=request.auth.tenant_id,
+            tenant_id=holder_of(request).tenant_id,
             task=asked.validated_data.get("task", ""),
             session=asked.validated_data.get("session", ""),
             is_success=asked.validated_data["success"],
@@ -106,24 +94,24 @@ class OutcomesView(APIView):
         )
 
 
-class CorrectionsView(APIView):
+class CorrectionsView(ApiView):
     """Void or replace a stored event, by a new ledger entry."""
 
     write_scope = Scope.MANAGE
     also_answers = {"POST": (404, 409)}
 
-    @extend_schema(request=CorrectionSerializer, responses={200: CorrectedSerializer})
+    @extend_schema(request=CorrectionBody, responses={200: CorrectedBody})
     def post(self, request: Request) -> Response:
-        asked = CorrectionSerializer(data=request.data)
+        asked = CorrectionBody(data=request.data)
         asked.is_valid(raise_exception=True)
         facts = asked.validated_data
         corrected = correct_event(
-            tenant_id=request.auth.tenant_id,
+            tenant_id=holder_of(request).tenant_id,
             source=facts["source"],
             sent_id=facts["id"],
             replacement=_replacement(facts),
             reason=facts["reason"],
-            actor=f"key sg_{request.auth.prefix}",
+            actor=actor_of(request),
         )
         return Response(
             {

@@ -3,6 +3,7 @@
 import threading
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from django.db import connection
 
@@ -144,7 +145,7 @@ def test_callers_of_one_process_are_combined_and_each_gets_its_own_answer(accoun
         tenant = (account if number % 3 else other).tenant
         events = [make_event(id=f"{number}-{place}", agent=f"a{place}") for place in range(20)]
         events.append(make_event(id="shared", agent="shared", time=...))
-        items = [native.msgspec.convert(event, native.EventBody) for event in events]
+        items = [msgspec.convert(event, native.EventBody) for event in events]
         job = prepare_job(items, tenant_id=tenant.id, route=Route.NATIVE)
         committer.submit(job)
         answers[number] = job.answer()

@@ -88,7 +88,7 @@ def post_natively(account: Account) -> dict[str, Any]:
 def stored_totals(account: Account) -> dict[str, tuple[int, int]]:
     with account.scope():
         events = UsageEvent.objects.filter(tenant=account.tenant)
-        return {one.response_id: (one.input_tokens, one.output_tokens) for one in events}
+        return {str(one.response_id): (one.input_tokens, one.output_tokens) for one in events}
 
 
 def wanted_totals() -> dict[str, tuple[int, int]]:

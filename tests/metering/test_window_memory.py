@@ -1,4 +1,5 @@
-"""What a process remembers of windows: an id counts only once the transaction that opened it committed.
+"""What a process remembers of windows: an id counts only once the transaction that opened it
+committed.
 
 Afterwards the account's fixture proves every balance.
 """
@@ -10,6 +11,7 @@ import pytest
 from django.db import connection
 
 from metering import ingest
+from metering.ledger import open_windows
 from metering.models import BudgetWindow
 from tests.factories import Account, make_budget, make_event, send
 
@@ -26,7 +28,6 @@ def test_a_window_whose_opening_was_rolled_back_is_opened_again(
         open_windows(**arguments)
         raise ConnectionError("the server ended before the commit")
 
-    open_windows = ingest.open_windows
     with account.scope():
         make_budget(account, period="month")
     monkeypatch.setattr(ingest, "open_windows", open_and_fail)
@@ -53,7 +54,6 @@ def test_nobody_posts_to_a_window_before_its_opening_is_committed(
         send(account, [make_event(cost_usd="1")])
         connection.close()
 
-    open_windows = ingest.open_windows
     with account.scope():
         make_budget(account, period="month")
     monkeypatch.setattr(ingest, "open_windows", open_and_wait)

@@ -31,9 +31,7 @@ class Command(BaseCommand):
                 name=name, owner_email=options["owner"], actor="manage.py create_tenant"
             )
         except ValidationError as error:
-            raise CommandError(
-                f"--owner {options['owner']!r} is not an e-mail address."
-            ) from error
+            raise CommandError(f"--owner {options['owner']!r} is not an e-mail address.") from error
         except TenantExists as error:
             raise CommandError(str(error)) from error
         if options["json"]:
