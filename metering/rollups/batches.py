@@ -29,7 +29,7 @@ ROLL_UP_LOCK: Final = 7303
 # Batches whose ids are this close are read in one stretch; between them lie other tenants' ids.
 STRETCH_GAP_MAX: Final = 1_000
 # So many events are in memory at once, at about 1 KB each.
-PORTION_EVENTS_MAX: Final = 50_000
+PORTION_EVENTS_MAX: Final = 80_000
 # So many events are added up in one transaction: the more, the fewer rows are written for each.
 CLAIM_EVENTS_MAX: Final = 1_000_000
 # What is worth gathering before it is added up: events of more than a span, and how many.
@@ -350,7 +350,7 @@ def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1,
                 for counts in counts_by_set(events, sign=sign):
                     copy.write(_count_lines(counts))
         # Sorting a large claim on disk takes twice as long.
-        cursor.execute("SET LOCAL work_mem = '64MB'; ANALYZE pg_temp.usage_delta")
+        cursor.execute("SET LOCAL work_mem = '64MB'")
         _fold_long_tail(cursor, tenant_id)
         cursor.execute(ADD_DELTAS, [tenant_id])
         cursor.execute(ADD_HISTOGRAMS, [tenant_id])
