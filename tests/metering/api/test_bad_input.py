@@ -1,0 +1,388 @@
+"""Hostile bodies: always a problem with a code, never a failure, and never a good event lost.
+
+Each goes both ways: to the plain handler as the web process calls it (a bare WSGI call), and
+through Django's views.
+"""
+
+import gzip
+import io
+import json
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from config.wsgi import application
+from metering.models import UsageEvent
+from tests.factories import Account, make_event
+from tests.metering.api.caller import Answer, Caller, caller
+
+Send = Callable[..., Answer]
+HOT = ("/v1/events", "/v1/traces", "/v1/integrations/litellm")
+MANAGED = ("/v1/budgets", "/v1/prices", "/v1/keys", "/v1/teams", "/v1/prices/rerate")
+REPORTED = ("/v1/outcomes", "/v1/corrections")
+MEBIBYTE = 1 << 20
+
+
+def call_wsgi(
+    account: Account,
+    path: str,
+    body: bytes | io.RawIOBase,
+    *,
+    content_type: str = "application/json",
+    length: int | None = None,
+    **headers: str,
+) -> Answer:
+    """POST as the web server does, to the application of the web process."""
+    stream = io.BytesIO(body) if isinstance(body, bytes) else body
+    size = len(body) if isinstance(body, bytes) else length
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path,
+        "SCRIPT_NAME": "",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "8000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "CONTENT_TYPE": content_type,
+        "CONTENT_LENGTH": str(size),
+        "wsgi.input": stream,
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": io.StringIO(),
+        "HTTP_HOST": "localhost",
+        "HTTP_AUTHORIZATION": f"Bearer {account.api_key}",
+        **{f"HTTP_{name.upper()}": value for name, value in headers.items()},
+    }
+    found: dict[str, Any] = {}
+
+    def start_response(status: str, response_headers: list[tuple[str, str]]) -> None:
+        found["status"] = int(status.split(maxsplit=1)[0])
+        found["headers"] = dict(response_headers)
+
+    answered = application(environ, start_response)
+    try:
+        content = b"".join(answered)
+    finally:
+        if hasattr(answered, "close"):
+            answered.close()
+    kind = found["headers"]["Content-Type"]
+    return Answer(found["status"], json.loads(content) if "json" in kind else content, kind)
+
+
+@pytest.fixture(params=["plain handler", "Django view"])
+def send(request: pytest.FixtureRequest, account: Account) -> Send:
+    """Posts a body, by either way."""
+    if request.param == "plain handler":
+        return lambda path, body, **options: call_wsgi(account, path, body, **options)
+    api = caller(account)
+    return lambda path, body, **options: api.send("POST", path, body, **options)
+
+
+def stored_ids(account: Account) -> set[str]:
+    with account.scope():
+        return set(
+            UsageEvent.objects.filter(tenant=account.tenant).values_list("sent_id", flat=True)
+        )
+
+
+def nested(depth: int) -> bytes:
+    return b'{"a":' * depth + b"1" + b"}" * depth
+
+
+BROKEN_BODIES: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "malformed_json"),
+    "spaces": (b"  \n ", "malformed_json"),
+    "half an object": (b'{"id": "a"', "malformed_json"),
+    "not JSON": (b"hello", "malformed_json"),
+    "two values": (b'{"id": "a"} {"id": "b"}', "malformed_json"),
+    "NaN": (b'{"id": "a", "input_tokens": NaN}', "malformed_json"),
+    "Infinity": (b'[{"id": "a", "input_tokens": -Infinity}]', "malformed_json"),
+    "half a surrogate pair": (b'{"id": "\\ud800", "input_tokens": 1}', "malformed_json"),
+    "invalid UTF-8": (b'{"id": "\xff\xfe", "input_tokens": 1}', "invalid_utf8"),
+    "UTF-16": ('{"id": "a"}'.encode("utf-16"), "invalid_utf8"),
+    "deep object": (nested(33), "too_deep"),
+    "very deep object": (nested(100_000), "too_deep"),
+    "very deep array": (b"[" * 500_000, "too_deep"),
+    "deep behind a string of quotes": (
+        b'{"x":"' + b'\\"' * 1000 + b'","a":' + nested(40) + b"}",
+        "too_deep",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_BODIES)
+def test_a_body_that_is_no_json_is_a_400_with_a_code(
+    account: Account, name: str, send: Send
+) -> None:
+    body, code = BROKEN_BODIES[name]
+    for path in ("/v1/events", "/v1/integrations/litellm"):
+        answer = send(path, body)
+        assert (answer.status, answer.code) == (400, code), path
+    for path in (*MANAGED, *REPORTED):
+        answer = send(path, body)
+        assert answer.status == 400, path
+        assert answer.code
+    assert stored_ids(account) == set()
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN_BODIES if name != "nothing"])
+def test_a_broken_otlp_body_is_a_400(send: Send, name: str) -> None:
+    body, _ = BROKEN_BODIES[name]
+    for kind in ("application/json", "application/x-protobuf"):
+        answer = send("/v1/traces", body, content_type=kind)
+        assert answer.status == 400, kind
+        assert answer.code
+
+
+BAD_EVENTS: dict[str, tuple[dict[str, Any] | bytes, str]] = {
+    "negative tokens": ({"input_tokens": -1}, "invalid_value"),
+    "fractions of tokens": ({"input_tokens": 1.5}, "invalid_value"),
+    "more tokens than there can be": ({"input_tokens": 2**53 + 1}, "invalid_value"),
+    "a number of 5,000 digits": (
+        b'{"id": "bad", "input_tokens": ' + b"9" * 5000 + b"}",
+        "invalid_value",
+    ),
+    "a number beyond all floats": (b'{"id": "bad", "input_tokens": 1e999}', "invalid_value"),
+    "tokens as text": ({"input_tokens": "many"}, "invalid_value"),
+    "tokens as truth": ({"input_tokens": True}, "invalid_value"),
+    "an id that is a number": ({"id": 5}, "invalid_value"),
+    "no id": ({"id": ...}, "missing_field"),
+    "an empty id": ({"id": ""}, "invalid_value"),
+    "a name of 300 characters": ({"agent": "a" * 300}, "invalid_value"),
+    "an empty dimension": ({"team": ""}, "invalid_value"),
+    "a dimension that is a list": ({"team": ["growth"]}, "invalid_value"),
+    "NUL in a name": ({"customer": "a\x00b"}, "invalid_value"),
+    "NUL in a tag": ({"tags": {"a\x00": "b"}}, "invalid_value"),
+    "NUL in a usage object": (
+        {
+            "usage": {"input_tokens": 1, "output_tokens": 1, "x": "\x00"},
+            "input_tokens": ...,
+            "output_tokens": ...,
+        },
+        "invalid_value",
+    ),
+    "the year 9999": ({"time": "9999-12-31T23:59:59Z"}, "time_out_of_range"),
+    "the year 9999 at the edge of time": (
+        {"time": "9999-12-31T23:59:59-14:00"},
+        "time_out_of_range",
+    ),
+    "the year 1": ({"time": "0001-01-01T00:00:00+14:00"}, "time_out_of_range"),
+    "a time without a zone": ({"time": "2026-11-21T12:00:00"}, "invalid_value"),
+    "a time that is none": ({"time": "yesterday"}, "invalid_value"),
+    "a negative cost": ({"cost_usd": "-1"}, "invalid_value"),
+    "a cost that is no number": ({"cost_usd": "NaN"}, "invalid_value"),
+    "an endless cost": ({"cost_usd": "1e9999999"}, "invalid_value"),
+    "an unknown field": ({"colour": "red"}, "unknown_field"),
+    "an unknown operation": ({"operation": "guess"}, "invalid_value"),
+    "33 tags": ({"tags": {f"t{n}": "v" for n in range(33)}}, "invalid_value"),
+    "tags that nest": ({"tags": {"a": {"b": "c"}}}, "invalid_value"),
+    "a usage that nobody knows": (
+        {"usage": {"pages": 4}, "input_tokens": ..., "output_tokens": ...},
+        "unknown_usage",
+    ),
+    "more read from the cache than sent": ({"cache_read_tokens": 5000}, "inconsistent_tokens"),
+    "an array in the array": (b"[1, 2]", "invalid_value"),
+    "null": (b"null", "invalid_value"),
+    "a string": (b'"event"', "invalid_value"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EVENTS)
+def test_a_bad_event_is_refused_and_its_neighbours_are_stored(
+    account: Account, send: Send, name: str
+) -> None:
+    bad, code = BAD_EVENTS[name]
+    raw = bad if isinstance(bad, bytes) else json.dumps(make_event(**{"id": "bad", **bad})).encode()
+    good = [json.dumps(make_event(id=f"good-{number}")).encode() for number in (1, 2)]
+    alone = send("/v1/events", b"[" + raw + b"]")
+    assert (alone.status, alone.code) == (422, "all_rejected")
+    assert (alone.body["accepted"], alone.body["rejected"]) == (0, 1)
+    assert [error["code"] for error in alone.body["errors"]] == [code]
+    among = send("/v1/events", b"[" + good[0] + b"," + raw + b"," + good[1] + b"]")
+    assert among.status == 200, among.body
+    assert (among.body["accepted"], among.body["rejected"]) == (2, 1)
+    (error,) = among.body["errors"]
+    assert (error["index"], error["code"]) == (1, code)
+    assert error["detail"]
+    assert stored_ids(account) == {"good-1", "good-2"}
+
+
+def test_a_line_that_is_no_json_loses_no_other_line(account: Account, send: Send) -> None:
+    lines = [
+        json.dumps(make_event(id="good-1")).encode(),
+        b'{"id": "bad", ',
+        b"\xff\xfe",
+        b'{"id": "bad", "input_tokens": NaN}',
+        nested(50),
+        b'{"id": "\\udfff", "input_tokens": 1}',
+        b"",
+        json.dumps(make_event(id="good-2", agent="\u2028 \U0001f680")).encode(),
+    ]
+    answer = send("/v1/events", b"\n".join(lines), content_type="application/x-ndjson")
+    assert answer.status == 200, answer.body
+    assert (answer.body["accepted"], answer.body["rejected"]) == (2, 5)
+    assert stored_ids(account) == {"good-1", "good-2"}
+
+
+def test_a_gzip_bomb_costs_no_more_than_the_limit(account: Account, send: Send) -> None:
+    bomb = gzip.compress(b"[" + b" " * (200 * MEBIBYTE), compresslevel=9)
+    assert len(bomb) < MEBIBYTE
+    for path in (*HOT, *MANAGED, *REPORTED):
+        tracemalloc.start()
+        answer = send(path, bomb, Content_Encoding="gzip")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (answer.status, answer.code) == (413, "too_large"), path
+        assert peak < 60 * MEBIBYTE
+
+
+def test_gzip_that_is_none_or_ends_early_is_a_400(account: Account, send: Send) -> None:
+    whole = gzip.compress(json.dumps([make_event(id="good")]).encode())
+    for body in (b"not gzip", whole[:-4], whole + b"rest", b""):
+        answer = send("/v1/events", body, Content_Encoding="gzip")
+        assert (answer.status, answer.code) == (400, "malformed_gzip"), body
+    assert stored_ids(account) == set()
+    assert send("/v1/events", whole, Content_Encoding="gzip").body["accepted"] == 1
+    odd = send("/v1/events", whole, Content_Encoding="br")
+    assert (odd.status, odd.code) == (415, "unsupported_media_type")
+
+
+class EndlessSpaces(io.RawIOBase):
+    """A body of some size that is nowhere in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def read(self, size: int = -1) -> bytes:
+        size = self.left if size < 0 else min(size, self.left)
+        self.left -= size
+        return b" " * size
+
+
+def test_a_body_of_100_mb_is_read_to_its_end_and_refused(account: Account) -> None:
+    for path in (*HOT, "/v1/budgets", "/v1/corrections"):
+        stream = EndlessSpaces(100 * MEBIBYTE)
+        tracemalloc.start()
+        answer = call_wsgi(account, path, stream, length=100 * MEBIBYTE)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (answer.status, answer.code) == (413, "too_large"), path
+        # A client that is still sending would see a broken pipe instead of the answer.
+        assert stream.left == 0
+        assert peak < 60 * MEBIBYTE
+
+
+def test_a_body_of_the_largest_size_is_taken(account: Account, send: Send) -> None:
+    event = json.dumps(make_event(id="good")).encode()
+    body = event + b" " * (10 * MEBIBYTE - len(event))
+    assert send("/v1/events", body).body["accepted"] == 1
+    assert send("/v1/events", body + b" ").code == "too_large"
+
+
+def test_too_many_events_are_a_413(account: Account, send: Send) -> None:
+    answer = send("/v1/events", b"[" + b"{}," * 10_000 + b"{}]")
+    assert (answer.status, answer.code) == (413, "too_many_events")
+    answer = send("/v1/events", b"{}\n" * 10_001, content_type="application/x-ndjson")
+    assert (answer.status, answer.code) == (413, "too_many_events")
+
+
+def test_an_empty_array_is_fine(send: Send) -> None:
+    answer = send("/v1/events", b"[]")
+    assert (answer.status, answer.body["accepted"]) == (200, 0)
+
+
+def test_a_content_type_that_is_not_understood_is_a_415(send: Send) -> None:
+    for path in (*HOT, *MANAGED, *REPORTED):
+        for kind in ("text/plain", "application/xml", "", "application/jsonx"):
+            answer = send(path, b"{}", content_type=kind)
+            assert (answer.status, answer.code) == (415, "unsupported_media_type"), (path, kind)
+
+
+@pytest.fixture
+def api(account: Account) -> Caller:
+    return caller(account)
+
+
+WRONG_FORMS: list[Any] = [[], [1], "text", 5, None, True, {"name": {"a": 1}}, {"name": "\ud800"}]
+WRONG_NAMES: list[Any] = ["a\x00b", "n" * 300, "", 5, ["a"], {"a": "b"}, None, True, 1e308, 10**400]
+
+
+def test_configuration_of_the_wrong_form_is_a_400(api: Caller) -> None:
+    for path in (*MANAGED, *REPORTED):
+        for body in WRONG_FORMS:
+            answer = api.post(path, body)
+            assert answer.status == 400, (path, body, answer.body)
+            assert answer.code
+
+
+def test_a_wrong_name_is_a_400(api: Caller) -> None:
+    for name in WRONG_NAMES:
+        for path, body in {
+            "/v1/budgets": {"name": name, "period": "month", "limit": {"tokens": 5}},
+            "/v1/teams": {"name": name},
+            "/v1/keys": {"name": name, "scopes": ["read"]},
+            "/v1/prices": {"tool": name, "call_usd": "1"},
+        }.items():
+            answer = api.post(path, body)
+            assert answer.status == 400, (path, name, answer.body)
+            assert answer.code
+
+
+def test_text_that_only_looks_like_nul_is_taken(api: Caller) -> None:
+    assert api.post("/v1/teams", b'{"name": "a\\\\u0000b"}').body["name"] == "a\\u0000b"
+
+
+WRONG_PARAMETERS = [
+    "/v1/events?team=%00",
+    "/v1/events?filter[team]=%00",
+    "/v1/events?filter[%00]=a",
+    "/v1/events?cursor=%00",
+    "/v1/events?cursor=%FF%FE",
+    "/v1/events?from=9999-12-31T23:59:59-14:00",
+    "/v1/events?to=0001-01-01T00:00:00%2B14:00",
+    "/v1/events?limit=99999999999999999999",
+    "/v1/usage?from=9999-12-31T23:59:59-14:00",
+    "/v1/usage?timezone=%00",
+    "/v1/usage?timezone=../../etc/passwd",
+    "/v1/usage?group_by=%00",
+    "/v1/usage?cursor=W10",
+    "/v1/export/focus.csv?month=9999-12",
+    "/v1/export/focus.csv?month=%00",
+    "/v1/budgets?cursor=%00",
+    "/v1/prices?catalogue=true&model=%00",
+    "/v1/prices?catalogue=true&model=a&at=9999-12-31T23:59:59-14:00",
+    "/v1/audit-log?actor=%00",
+    "/v1/audit-log?object_id=%ED%A0%80%00",
+    f"/v1/audit-log?actor={'a' * 5000}%00",
+]
+
+
+def test_a_wrong_parameter_is_a_400(api: Caller) -> None:
+    for path in WRONG_PARAMETERS:
+        answer = api.get(path)
+        assert answer.status == 400, (path, answer.body)
+        assert answer.code
+
+
+UNKNOWN_ADDRESSES = [
+    "/v1/traces/%00",
+    "/v1/traces/%FF",
+    f"/v1/traces/{'t' * 3000}",
+    "/v1/sessions/%00",
+    f"/v1/budgets/{10**18}",
+    f"/v1/budgets/{'9' * 5000}",
+    f"/v1/budgets/{10**18}/windows",
+    f"/v1/prices/-{10**17}",
+    f"/v1/prices/{'9' * 5000}",
+    "/v1/prices/-",
+    "/v1/prices/0",
+    "/v1/%00",
+    "/v1/../admin",
+]
+
+
+def test_an_address_that_finds_nothing_is_a_404(api: Caller) -> None:
+    for path in UNKNOWN_ADDRESSES:
+        answer = api.get(path)
+        assert (answer.status, answer.code) == (404, "not_found"), path

@@ -1,0 +1,364 @@
+"""No tenant sees another's rows: by table in raw SQL, and by address over HTTP."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from django.db import ProgrammingError, connection, transaction
+from django.urls import URLPattern, URLResolver, get_resolver
+from psycopg import sql
+
+from metering.models import BudgetWindow, Outcome, WindowSeal
+from metering.partitions import make_partitions, partition_name
+from metering.rollups import roll_up
+from tenants.authentication import needed_scope
+from tenants.models import Team, TeamMember, User
+from tenants.roles import ALL_SCOPES
+from tenants.scope import platform_scope, tenant_scope
+from tests.factories import Account, make_budget, make_event, send
+from tests.metering.api.caller import Caller, caller
+
+# Tables that belong to no tenant, each with its reason.
+SHARED: dict[str, str] = {
+    "user_account": "a person may belong to several tenants, and signs in before one is chosen",
+    "user_account_groups": "Django's own; groups are not used",
+    "user_account_user_permissions": "Django's own; operators of the service",
+    "auth_group": "Django's own",
+    "auth_group_permissions": "Django's own",
+    "auth_permission": "Django's own",
+    "django_admin_log": "Django's own; what operators did",
+    "django_content_type": "Django's own",
+    "django_migrations": "Django's own",
+    "django_session": "Django's own; found by an unguessable key",
+    "axes_accessattempt": "wrong passwords, before it is known whose",
+    "axes_accessattemptexpiration": "wrong passwords, before it is known whose",
+    "axes_accessfailurelog": "wrong passwords, before it is known whose",
+    "axes_accesslog": "sign-ins, before a tenant is chosen",
+    "catalogue_price": "the global price catalogue, the same for all",
+}
+TABLES = """
+    SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relispartition
+    FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+    ORDER BY c.relname
+"""
+Table = tuple[str, str]
+
+
+def tables() -> list[Table]:
+    """Every table that belongs to tenants, partitions too, and the column that says to whom."""
+    with connection.cursor() as cursor:
+        cursor.execute(TABLES)
+        names = [row[0] for row in cursor.fetchall() if row[0] not in SHARED]
+    return [(name, "id" if name == "tenant" else "tenant_id") for name in names]
+
+
+def run(statement: str, table: Table, *parameters: Any) -> Any:
+    """The first value of a statement on a table, or how many rows it changed."""
+    query = sql.SQL(statement).format(
+        table=sql.Identifier(table[0]), tenant=sql.Identifier(table[1])
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(query.as_string(cursor.cursor), parameters)
+        return cursor.fetchone()[0] if cursor.description else cursor.rowcount
+
+
+@pytest.fixture
+def filled(account: Account) -> Account:
+    """A tenant with a row in every table."""
+    make_budget(account, levels=[(1, "block")], cost_usd=1)
+    usage = {"team": "growth", "trace": "t", "session": "s", "cost_usd": "5"}
+    send(account, [make_event(id=f"event-{number}", **usage) for number in range(3)])
+    api = caller(account)
+    answers = [
+        api.post("/v1/teams", {"name": "growth"}, Idempotency_Key="one"),
+        api.post("/v1/prices", {"model": "m", "rates": {"input_per_mtok_usd": "1"}}),
+        api.post("/v1/prices", {"tool": "t", "call_usd": "1"}),
+        api.post("/v1/outcomes", {"task": "t", "success": True}),
+        api.post(
+            "/v1/corrections",
+            {"id": "event-0", "source": "tests", "action": "void", "reason": "test"},
+        ),
+    ]
+    assert {answer.status // 100 for answer in answers} == {2}
+    with account.scope():
+        team = Team.objects.get()
+        user = User.objects.get(email=account.email)
+        TeamMember.objects.create(tenant=account.tenant, team=team, user=user)
+        assert roll_up(tenant_id=account.tenant.id) > 0
+        window = BudgetWindow.objects.get(tenant=account.tenant)
+        nothing = dict.fromkeys(("cost_nanos", "tokens", "requests", "tool_calls"), 0)
+        WindowSeal.objects.create(
+            tenant=account.tenant, window_id=window.id, month=date(2020, 1, 1), **nothing
+        )
+    return account
+
+
+def test_the_applications_role_is_bound_by_row_security(db: None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT rolsuper, rolbypassrls FROM pg_roles"
+            " WHERE rolname IN (current_user, session_user)"
+        )
+        assert set(cursor.fetchall()) == {(False, False)}
+
+
+def test_row_security_is_on_and_forced_on_every_table_but_the_listed(db: None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(TABLES)
+        rows = cursor.fetchall()
+    bare = {name for name, is_on, is_forced, _ in rows if not (is_on and is_forced)}
+    assert bare == SHARED.keys() & {name for name, *_ in rows}
+    assert bare == SHARED.keys(), "a reason for a table that does not exist"
+    assert sum(1 for *_, is_partition in rows if is_partition) >= 3
+
+
+def test_every_table_has_rows_to_be_hidden(filled: Account) -> None:
+    """What follows proves something only of tables that hold something."""
+    month = (partition_name(datetime.now(UTC).date()), "tenant_id")
+    with filled.scope():
+        empty = {table for table in tables() if not _count(table)}
+    assert {table for table in empty if not _is_month(table)} == set()
+    assert month not in empty
+
+
+def _count(table: Table) -> int:
+    return int(run("SELECT count(*) FROM {table}", table))
+
+
+def test_without_a_tenant_there_are_no_rows(filled: Account) -> None:
+    for table in tables():
+        assert _count(table) == 0, table
+        if _is_open(table):
+            assert run("UPDATE {table} SET {tenant} = {tenant}", table) == 0, table
+            assert run("DELETE FROM {table}", table) == 0, table
+
+
+def _is_open(table: Table) -> bool:
+    """Whether rows of the table may be changed at all: triggers guard what is append-only."""
+    return table[0] not in ("ledger_entry", "audit_entry")
+
+
+def test_another_tenant_sees_and_touches_nothing(filled: Account, stranger: Account) -> None:
+    others = "SELECT count(*) FROM {table} WHERE {tenant} <> %s"
+    update = "UPDATE {table} SET {tenant} = {tenant} WHERE {tenant} = %s"
+    delete = "DELETE FROM {table} WHERE {tenant} = %s"
+    for table in tables():
+        with stranger.scope():
+            assert run(others, table, stranger.tenant.id) == 0, table
+            if _is_open(table):
+                assert run(update, table, filled.tenant.id) == 0, table
+                assert run(delete, table, filled.tenant.id) == 0, table
+    with filled.scope():
+        assert all(_count(table) for table in tables() if not _is_month(table))
+
+
+@pytest.mark.parametrize("is_signed_in", [False, True], ids=["nobody", "a stranger"])
+def test_a_row_for_another_tenant_is_refused(
+    filled: Account, stranger: Account, is_signed_in: bool
+) -> None:
+    """A copy of a tenant's own row, whose columns therefore fit, is offered from outside."""
+    refused = set()
+    for table in tables():
+        with filled.scope():
+            row = _some_row(table) if _count(table) else None
+        if row is None:
+            continue
+        with (
+            pytest.raises(ProgrammingError, match="row-level security"),
+            stranger.scope() if is_signed_in else transaction.atomic(),
+        ):
+            _insert(table, row)
+        refused.add(table[0])
+    assert len(refused) >= 20
+
+
+def _some_row(table: Table) -> str:
+    return str(run("SELECT to_jsonb(t)::text FROM {table} t LIMIT 1", table))
+
+
+def _insert(table: Table, row: str) -> None:
+    run(
+        "INSERT INTO {table} OVERRIDING SYSTEM VALUE"
+        " SELECT * FROM jsonb_populate_record(NULL::{table}, %s::jsonb)",
+        table,
+        row,
+    )
+
+
+def _is_month(table: Table) -> bool:
+    return re.fullmatch(r"usage_event_\d{4}_\d\d", table[0]) is not None
+
+
+def test_a_scope_ends_with_its_transaction(filled: Account) -> None:
+    with filled.scope():
+        assert _count(("team", "tenant_id")) == 1
+    # After a commit the setting is an empty string, which must mean nobody.
+    assert _count(("team", "tenant_id")) == 0
+    with pytest.raises(ZeroDivisionError), filled.scope():
+        raise ZeroDivisionError
+    assert _count(("team", "tenant_id")) == 0
+
+
+def test_a_scope_within_another_gives_way_to_it_again(filled: Account, stranger: Account) -> None:
+    with stranger.scope():
+        assert _count(("team", "tenant_id")) == 0
+        with tenant_scope(filled.tenant.id):
+            assert _count(("team", "tenant_id")) == 1
+        assert _count(("team", "tenant_id")) == 0
+        with platform_scope("tests"):
+            assert _count(("team", "tenant_id")) == 1
+        assert _count(("team", "tenant_id")) == 0
+
+
+def test_a_new_partition_is_protected_like_the_others(filled: Account, stranger: Account) -> None:
+    month = date(2031, 5, 1)
+    table = ("usage_event_2031_05", "tenant_id")
+    with transaction.atomic():
+        assert make_partitions(first=month, last=month) == [table[0]]
+        assert table in tables()
+        with filled.scope():
+            row = json.loads(_some_row(("usage_event", "tenant_id")))
+            _insert(table, json.dumps({**row, "time": "2031-05-02T00:00:00Z"}))
+            assert _count(table) == 1
+        with stranger.scope():
+            assert _count(table) == 0
+        assert _count(table) == 0
+        with connection.cursor() as cursor:
+            cursor.execute(TABLES)
+            assert (table[0], True, True, True) in cursor.fetchall()
+        transaction.set_rollback(True)
+
+
+METHODS = ("GET", "POST", "PATCH", "DELETE")
+OUTSIDE = {"/v1/schema", "/v1/docs"}
+
+
+def addresses() -> Iterator[tuple[str, Any]]:
+    """Every address of the API with its view's class."""
+
+    def walk(patterns: list[Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for pattern in patterns:
+            route = prefix + str(pattern.pattern)
+            if isinstance(pattern, URLResolver):
+                yield from walk(pattern.url_patterns, route)
+            elif isinstance(pattern, URLPattern):
+                yield route, getattr(pattern.callback, "cls", None)
+
+    for route, view in walk(get_resolver().url_patterns, "/"):
+        if route.startswith("/v1/") and route not in OUTSIDE:
+            yield route, view
+
+
+OPERATIONS = [
+    (method, route)
+    for route, view in addresses()
+    for method in METHODS
+    if view is not None and hasattr(view, method.lower())
+]
+
+
+@pytest.fixture
+def objects(filled: Account) -> dict[str, Any]:
+    """The first tenant's objects, by the name that addresses give them."""
+    api = caller(filled)
+    return {
+        "budget_id": api.get("/v1/budgets").body["data"][0]["id"],
+        "price_id": api.get("/v1/prices").body["data"][0]["id"],
+        "key_id": api.get("/v1/keys").body["data"][0]["id"],
+        "trace": "t",
+        "session": "s",
+    }
+
+
+def fill(route: str, objects: dict[str, Any]) -> str:
+    return re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(objects[found[1]]), route)
+
+
+def test_a_stranger_gets_nothing_of_anothers(
+    filled: Account, stranger: Account, objects: dict[str, Any]
+) -> None:
+    api = caller(stranger)
+    for method, route in OPERATIONS:
+        query = f"?month={datetime.now(UTC):%Y-%m}" if route.endswith("focus.csv") else ""
+        answer = api.send(method, fill(route, objects) + query, {})
+        if "<" in route:
+            assert (answer.status, answer.code) == (404, "not_found"), (method, route)
+        text = str(answer.body)
+        for theirs in (
+            "growth",
+            filled.tenant.name,
+            "event-1",
+            filled.email,
+            "sg_" + prefix(filled),
+        ):
+            assert theirs not in text, (method, route)
+        if answer.status == 200 and isinstance(answer.body, dict):
+            assert _is_own(answer.body), (method, route, answer.body)
+
+
+def prefix(account: Account) -> str:
+    return account.api_key.split("_")[1]
+
+
+def _is_own(body: dict[str, Any]) -> bool:
+    """Whether a list holds at most what every tenant has: its first key, and how it began."""
+    kinds = {row.get("object_type", row.get("name")) for row in body.get("data", [])}
+    is_empty = "total" not in body or body["total"]["requests"] == 0
+    return is_empty and kinds <= {"tenant", "membership", "apikey", "First key"}
+
+
+def test_without_a_key_there_is_no_answer(filled: Account, objects: dict[str, Any]) -> None:
+    for key in (None, "sg_wrong_wrong", filled.api_key[:-1]):
+        for method, route in OPERATIONS:
+            answer = Caller(key).send(method, fill(route, objects), {})
+            assert (answer.status, answer.code) == (401, "unauthenticated"), (method, route)
+
+
+def test_a_key_without_the_scope_is_refused(filled: Account, objects: dict[str, Any]) -> None:
+    without = {}
+    for scope in ALL_SCOPES:
+        others = [other for other in ALL_SCOPES if other != scope]
+        body = {"name": f"all but {scope}", "scopes": others}
+        without[scope] = caller(filled).post("/v1/keys", body).body["key"]
+    for method, route in OPERATIONS:
+        needed = needed_scope(method, dict(addresses())[route]).value
+        answer = Caller(without[needed]).send(method, fill(route, objects), {})
+        assert (answer.status, answer.code) == (403, "forbidden"), (method, route)
+        assert repr(needed) in answer.body["detail"]
+
+
+def test_ids_in_bodies_find_nothing_of_anothers(filled: Account, stranger: Account) -> None:
+    correction = {"id": "event-1", "source": "tests", "action": "void", "reason": "malice"}
+    refused = caller(stranger).post("/v1/corrections", correction)
+    assert (refused.status, refused.code) == (404, "not_found")
+    event = make_event(id="event-1", team="growth")
+    assert caller(stranger).post("/v1/events", event).body["accepted"] == 1
+    own = {"name": "mine", "period": "month", "match": {"team": "growth"}, "limit": {"requests": 5}}
+    budget = caller(stranger).post("/v1/budgets", own).body
+    windows = caller(stranger).get(f"/v1/budgets/{budget['id']}/windows").body["data"]
+    assert [window["spent_requests"] for window in windows] == [1]
+
+
+def test_a_session_of_one_tenants_member_shows_only_that_tenant(
+    filled: Account, stranger: Account, client: Any
+) -> None:
+    user = User.objects.get(email=stranger.email)
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    session = client.session
+    session["tenant_id"] = filled.tenant.id
+    session.save()
+    page = client.get("/")
+    assert filled.tenant.name not in page.content.decode()
+    answer = client.get("/v1/budgets")
+    assert answer.status_code == 401, "pages sign in by session, the API by key alone"
+
+
+def test_facts_of_the_same_key_exist_in_two_tenants(filled: Account, stranger: Account) -> None:
+    with stranger.scope():
+        Outcome.objects.create(tenant=stranger.tenant, task="t", session="", is_success=False)
+        assert Outcome.objects.count() == 1
+    with filled.scope():
+        assert Outcome.objects.get().is_success is True
