@@ -9,10 +9,17 @@ from typing import Final, NamedTuple
 
 from metering.dimensions import MATCHABLE, REQUEST
 from metering.models import Budget
-from metering.periods import GRAIN_SECONDS, ROLLING_SECONDS, PeriodClock, Span, floor_seconds
+from metering.periods import (
+    GRAIN_SECONDS,
+    QUANTUM_SECONDS,
+    ROLLING_SECONDS,
+    PeriodClock,
+    Span,
+    floor_seconds,
+)
 
 PLACE: Final = {name: place for place, name in enumerate(MATCHABLE)}
-KNOWN_GROUPS_MAX: Final = 100_000
+KNOWN_GROUPS_MAX: Final = 300_000
 KNOWN_WINDOWS_MAX: Final = 200_000
 
 # An event's values in the order of MATCHABLE; "" where it has none.
@@ -124,6 +131,14 @@ def group_key(group: Sequence[str]) -> str:
     return json.dumps(list(group), ensure_ascii=False, separators=(",", ":"))
 
 
+class _Group(NamedTuple):
+    """A group of a budget, and its windows by quarter of an hour as far as they are known."""
+
+    rule: BudgetRule
+    group: Values
+    keys: dict[int, WindowKey]
+
+
 class BudgetBook:
     """A tenant's budgets as of one configuration version, and the windows this process knows of."""
 
@@ -139,32 +154,50 @@ class BudgetBook:
             | {place for rule in self._plain for place, _ in rule.wanted}
         )
         self._relevant = _group_getter(places)
-        self._known: dict[Values, list[tuple[BudgetRule, Values]]] = {}
+        self._known: dict[Values, list[_Group]] = {}
+        self._known_count = 0
 
     def windows_of(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
         """The windows in which an event with these values at this time counts.
 
-        Events that agree in every dimension that a budget looks at fall into the same groups, so
-        most
-        events of a batch are answered from what is known.
+        Events that agree in every dimension that a budget looks at fall into the same groups, and
+        within a quarter of an hour into the same windows: most are answered from what is known.
         """
         if not self._plain:
             return ()
-        relevant = self._relevant(values)
-        groups = self._known.get(relevant)
-        if groups is None:
-            if len(self._known) >= KNOWN_GROUPS_MAX:
-                self._known.clear()
-            groups = self._known[relevant] = [
-                (rule, group) for rule in self._plain if (group := rule.group(values)) is not None
-            ]
+        groups = self._known.get(relevant := self._relevant(values))
+        if groups is None or self._known_count > KNOWN_GROUPS_MAX:
+            groups = self._learn_groups(relevant, values)
+        quantum = int(at.timestamp()) // QUANTUM_SECONDS
         return tuple(
             [
-                WindowKey(rule.id, group, rule.clock.span(at).starts_at)
-                for rule, group in groups
+                keys[quantum] if quantum in keys else self._learn_window(keys, rule, group, at)
+                for rule, group, keys in groups
                 if at >= rule.counts_from
             ]
         )
+
+    def _learn_groups(self, relevant: Values, values: Values) -> list[_Group]:
+        if self._known_count > KNOWN_GROUPS_MAX:
+            self._known.clear()
+            self._known_count = 0
+        groups = [
+            _Group(rule, group, {})
+            for rule in self._plain
+            if (group := rule.group(values)) is not None
+        ]
+        self._known[relevant] = groups
+        self._known_count += 1 + len(groups)
+        return groups
+
+    def _learn_window(
+        self, keys: dict[int, WindowKey], rule: BudgetRule, group: Values, at: datetime
+    ) -> WindowKey:
+        key = WindowKey(rule.id, group, rule.clock.span(at).starts_at)
+        if rule.clock.is_aligned:
+            keys[int(at.timestamp()) // QUANTUM_SECONDS] = key
+            self._known_count += 1
+        return key
 
     def request_windows_of(
         self, values: Values, request: str, at: datetime, amounts: Amounts
