@@ -44,6 +44,8 @@ def daily(hour: int, task: str) -> dict[str, Any]:
 BEAT_SCHEDULE = {
     "roll up what was acknowledged": every(5, "metering.tasks.roll_up"),
     "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
+    "price what was unpriced": every(600, "metering.tasks.price_unpriced"),
+    "forget keys too old to come again": daily(1, "metering.tasks.forget_old_keys"),
     "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
 }
 

@@ -71,5 +71,5 @@ def forget_old_keys() -> int:
     """
     until = timezone.now() - settings.EVENT_MAX_AGE - timedelta(days=1)
     with platform_scope("keys of events too old to come again"):
-        count, _ = EventKey.objects.filter(event_at__lt=until).delete()
-    return count
+        # One statement: deleting model by model would read what it removes.
+        return EventKey.objects.filter(event_at__lt=until)._raw_delete("default")
