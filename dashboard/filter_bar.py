@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from django.http import QueryDict
 
 from metering.dimensions import MATCHABLE
+from metering.models import Operation, Status
 
 PRESETS: Final = {
     "today": "Today",
@@ -25,6 +26,9 @@ CUSTOM_DAYS_MAX: Final = 366
 SPLITS: Final = ("model", "team", "agent", "feature", "customer", "provider", "user")
 CHIPS_MAX: Final = 20
 VALUE_CHARACTERS_MAX: Final = 200
+
+# Dimensions that have these values and no others.
+WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -213,11 +217,19 @@ def _read_chips(query: QueryDict, notices: list[str]) -> Pairs:
         (name, value)
         for name in MATCHABLE
         for value in dict.fromkeys(query.getlist(name))
-        if len(value) <= VALUE_CHARACTERS_MAX and "\0" not in value
+        if is_possible(name, value)
     ]
     if len(pairs) > CHIPS_MAX:
         notices.append(f"Only the first {CHIPS_MAX} filters are used.")
     return tuple(pairs[:CHIPS_MAX])
+
+
+def is_possible(name: str, value: str) -> bool:
+    """Whether an event can have this value."""
+    words = WORDS_BY_DIMENSION.get(name)
+    if words is not None:
+        return value in words
+    return len(value) <= VALUE_CHARACTERS_MAX and "\0" not in value
 
 
 def choices(bar: FilterBar) -> Sequence[tuple[str, str, bool]]:

@@ -13,8 +13,8 @@ urlpatterns = [
     path("charts/spend.csv", views.spend_csv, name="spend_csv"),
     path("budgets", views.budgets, name="budgets"),
     path("unpriced", views.unpriced, name="unpriced"),
-    # Under the prefix that belongs to no tenant; with the version in it, it can be kept for ever.
-    path("static/plotly/<str:version>/plotly.min.js", views.plotly_script, name="plotly_script"),
+    # With the version in its address, it can be kept for ever.
+    path("assets/plotly-<str:version>.min.js", views.plotly_script, name="plotly_script"),
     path("login", accounts.LoginPage.as_view(), name="login"),
     path("logout", accounts.LogoutPage.as_view(), name="logout"),
     path("password", accounts.PasswordPage.as_view(), name="password"),

@@ -39,7 +39,7 @@ from metering.models import (
     ToolPrice,
 )
 from metering.money import nanos_from_usd, usd_from_nanos
-from metering.price_overrides import add_price, add_tool_price, end_price
+from metering.price_overrides import Validity, add_price, add_tool_price, end_price
 from metering.rates import check_rates, parse_rates, units
 from tenants.admin_site import (
     ReadOnlyAdmin,
@@ -161,10 +161,12 @@ class BudgetForm(RowForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        zones = sorted(available_timezones() | {self.instance.timezone})
-        self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
-        for name, words in LIMIT_WORDS.items():
-            self.fields[name].label = words.capitalize()
+        # Who only looks gets a form without fields.
+        if "timezone" in self.fields:
+            zones = sorted(available_timezones() | {self.instance.timezone})
+            self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
+        for name in LIMIT_WORDS.keys() & self.fields.keys():
+            self.fields[name].label = LIMIT_WORDS[name].capitalize()
             self.fields[name].widget = UnfoldAdminBigIntegerFieldWidget(attrs={"min": 0})
 
     def clean_per(self) -> list[str]:
@@ -509,6 +511,11 @@ class ModelPriceForm(_DatedPriceForm):
         return data
 
 
+def validity_of(data: Mapping[str, Any]) -> Validity:
+    """When a price applies, from a form's values."""
+    return Validity(data["effective_from"], data["effective_to"], data["note"])
+
+
 class PriceAdmin(TenantModelAdmin):
     """Prices are added and ended, never changed: what was priced by one can still name it."""
 
@@ -591,8 +598,10 @@ class ModelPriceAdmin(PriceAdmin):
         return add_price(
             tenant=tenant_of(request),
             actor=actor_of(request),
+            provider=data["provider"],
+            model=data["model"],
             rates=data["rates"],
-            **{name: data[name] for name in ModelPriceForm.Meta.fields},
+            validity=validity_of(data),
         )
 
     def response_add(
@@ -647,7 +656,9 @@ class ToolPriceAdmin(PriceAdmin):
         return add_tool_price(
             tenant=tenant_of(request),
             actor=actor_of(request),
-            **{name: data[name] for name in ToolPriceForm.Meta.fields},
+            tool=data["tool"],
+            call_nanos=data["call_nanos"],
+            validity=validity_of(data),
         )
 
 

@@ -1,0 +1,187 @@
+"""Pages in a real browser: they draw, fold, answer to the keyboard, and break no policy."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from metering.models import Budget
+from tests.factories import Account, make_budget, make_event, send
+
+CHROMIUM = Path("/usr/bin/chromium")
+HOSTILE = "<img src=x onerror=\"document.title='broken'\">"
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason=f"Page tests need {CHROMIUM}: apt-get install chromium."
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # The driver runs an event loop in this thread, which Django takes for asynchronous code.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield chromium
+        chromium.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser complains about: errors of scripts, of the policy, of what is missing."""
+    return []
+
+
+def open_page(
+    browser: Browser,
+    server: LiveServer,
+    account: Account,
+    complaints: list[str],
+    *,
+    width: int = 1440,
+    scheme: str = "light",
+) -> Page:
+    """A window in which the owner has signed in by the form."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if scheme == "dark" else "light",
+        base_url=server.url,
+        timezone_id="Asia/Tokyo",
+    )
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto("/")
+    page.get_by_label("E-mail address").fill(account.email)
+    page.get_by_label("Password").fill(account.password)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{server.url}/")
+    return page
+
+
+def overflow(page: Page) -> int:
+    found: int = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    return found
+
+
+@pytest.fixture
+def busy(account: Account) -> Account:
+    """A tenant with usage, some of it named to do harm, and a budget that is nearly full."""
+    make_budget(account, name="Everything", cost_usd=20, levels=[(70, "none"), (100, "block")])
+    send(
+        account,
+        [
+            make_event(agent="researcher", team="growth", cost_usd="12"),
+            make_event(agent="writer", team="growth", cost_usd="3"),
+            make_event(agent=HOSTILE, team="x" * 200, cost_usd="1"),
+        ],
+    )
+    return account
+
+
+def test_the_overview_draws_filters_and_tells_the_numbers(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
+) -> None:
+    page = open_page(browser, live_server, busy, complaints)
+    page.goto("/?by=agent")
+    page.wait_for_selector(".chart[data-ready=light]")
+    assert page.locator(".chart .bars path").count() == 21
+    assert page.locator(".chart .legendtext").first.text_content() == "researcher"
+    assert HOSTILE[:20] in "".join(page.locator(".chart .legendtext").all_text_contents())
+    page.get_by_text("Show the numbers").click()
+    expect(page.locator(".numbers tbody tr").first).to_contain_text("so far")
+    page.get_by_role("link", name="researcher", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("$12.00 spent")
+    assert "agent=researcher" in page.url
+    page.wait_for_selector(".chart[data-ready=light]")
+    page.get_by_label("Remove agent researcher").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("$16.00 spent")
+    assert page.title().startswith("$16.00 spent")
+    assert complaints == []
+
+
+def test_a_change_of_the_theme_draws_the_chart_anew(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
+) -> None:
+    page = open_page(browser, live_server, busy, complaints, scheme="dark")
+    page.wait_for_selector(".chart[data-ready=dark]")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector(".chart[data-ready=light]")
+    assert complaints == []
+
+
+def test_a_phone_shows_everything_within_its_width(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
+) -> None:
+    page = open_page(browser, live_server, busy, complaints, width=390)
+    page.wait_for_selector(".chart[data-ready]")
+    assert overflow(page) == 0
+    menu = page.get_by_role("button", name="Menu")
+    expect(page.get_by_role("link", name="Budgets", exact=True)).to_be_hidden()
+    menu.click()
+    expect(menu).to_have_attribute("aria-expanded", "true")
+    page.get_by_role("link", name="Budgets", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("run out")
+    for path in ("/budgets", "/unpriced", "/?by=team", "/password"):
+        page.goto(path)
+        assert overflow(page) == 0, path
+    assert complaints == []
+
+
+def test_times_are_the_viewers(
+    browser: Browser, live_server: LiveServer, account: Account, complaints: list[str]
+) -> None:
+    send(account, [make_event(model="unheard-of", provider="nobody")])
+    page = open_page(browser, live_server, account, complaints)
+    page.goto("/unpriced")
+    shown = page.locator("time[data-shown]").first
+    assert "Asia/Tokyo" in str(shown.get_attribute("title"))
+    assert complaints == []
+
+
+def test_the_keyboard_reaches_the_content_and_sees_where_it_is(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
+) -> None:
+    page = open_page(browser, live_server, busy, complaints)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#content")).to_be_focused()
+    page.keyboard.press("Tab")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    assert complaints == []
+
+
+def test_a_budget_is_made_in_the_admin_with_a_level_added(
+    browser: Browser, live_server: LiveServer, account: Account, complaints: list[str]
+) -> None:
+    page = open_page(browser, live_server, account, complaints)
+    page.goto("/admin/metering/budget/add/")
+    page.locator("[name=name]").fill("From the form")
+    page.locator("[name=limit_cost_nanos]").fill("25")
+    page.locator("[name=match_0]").select_option("team")
+    page.locator("[name=match_1]").fill("growth")
+    page.get_by_text("Add another").click()
+    page.locator("[name=levels-3-percent]").fill("80")
+    page.locator("[name=levels-3-notify]").fill("finance")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_url("**/admin/metering/budget/")
+    with account.scope():
+        budget = Budget.objects.get(tenant=account.tenant)
+        levels = [(one.percent, one.notify) for one in budget.levels.all()]
+    assert (budget.name, budget.match, levels) == (
+        "From the form",
+        {"team": "growth"},
+        [(80, ["finance"])],
+    )
+    assert complaints == []

@@ -1,0 +1,130 @@
+"""Windows as people watch them: the bar that is drawn, and when a window runs out."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from dashboard.budget_windows import (
+    Outlook,
+    WatchedWindow,
+    bar_of,
+    outlook,
+    watched_windows,
+)
+from metering.budget_rules import BudgetRule, LevelRule
+from metering.budgets import archive_budget, read_book
+from metering.ledger import WindowState
+from metering.models import Budget
+from tests.factories import NANOS, Account, make_budget, make_event, send
+
+START = datetime(2026, 11, 22, tzinfo=UTC)
+LEVELS = [LevelRule(70, "none", ()), LevelRule(100, "block", ()), LevelRule(120, "lockout", ())]
+
+
+def make_rule(*, is_rolling: bool = False) -> BudgetRule:
+    budget = Budget(
+        id=1, name="all", period="day", limit_cost_nanos=100 * NANOS, is_rolling=is_rolling
+    )
+    budget.counts_from = START
+    return BudgetRule(budget, LEVELS)
+
+
+def make_state(*, spent: int, ends_at: datetime | None = START + timedelta(days=1)) -> WindowState:
+    return WindowState(
+        1, 1, 1, "[]", START, ends_at, spent, 0, 0, 0, 0, first_used_at=START,
+        level_percent=0, episode=0,
+    )  # fmt: skip
+
+
+def judge(percent: int, hours: float, **changes: object) -> Outlook:
+    state = make_state(spent=percent * NANOS, **changes)  # type: ignore[arg-type]
+    now = START + timedelta(hours=hours)
+    return outlook(make_rule(), state, percent=Decimal(percent), now=now)
+
+
+def test_a_window_that_fills_too_fast_runs_out_at_its_rate() -> None:
+    assert judge(50, 6) == Outlook(runs_out_at=START + timedelta(hours=12))
+
+
+def test_a_window_that_lasts_says_where_it_ends() -> None:
+    assert judge(25, 12) == Outlook(end_percent=Decimal(50))
+
+
+def test_a_full_window_is_over_and_an_empty_or_new_one_says_nothing() -> None:
+    assert judge(100, 6) == Outlook(is_over=True)
+    assert judge(0, 6) == Outlook()
+    assert judge(5, 0.1) == Outlook()
+
+
+def test_rolling_windows_have_no_estimate_since_usage_leaves_them_too() -> None:
+    state = make_state(spent=50 * NANOS)
+    now = START + timedelta(hours=6)
+    assert outlook(make_rule(is_rolling=True), state, percent=Decimal(50), now=now) == Outlook()
+
+
+def test_a_lifetime_that_lasts_for_years_says_nothing() -> None:
+    assert judge(1, 48, ends_at=None) == Outlook()
+    assert judge(50, 48, ends_at=None) == Outlook(runs_out_at=START + timedelta(hours=96))
+
+
+def watched(percent: int, reserved: int) -> WatchedWindow:
+    return WatchedWindow(
+        rule=make_rule(),
+        state=make_state(spent=percent * NANOS),
+        group=(),
+        part="cost_nanos",
+        spent=percent * NANOS,
+        reserved=reserved * NANOS,
+        limit=100 * NANOS,
+        percent=Decimal(percent),
+        reserved_percent=Decimal(reserved),
+        windows=1,
+        outlook=Outlook(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("percent", "reserved", "spent_width", "over_width", "reserved_width", "is_cut"),
+    [
+        (60, 30, "50", "0", "25", False),
+        (110, 0, "83.33", "8.33", "0", False),
+        (500, 0, "62.5", "37.5", "0", True),
+        (0, 0, "0", "0", "0", False),
+    ],
+)
+def test_the_bar_keeps_spent_reserved_and_beyond_apart(
+    percent: int,
+    reserved: int,
+    spent_width: str,
+    over_width: str,
+    reserved_width: str,
+    is_cut: bool,
+) -> None:
+    bar = bar_of(watched(percent, reserved))
+    assert bar.spent_width == Decimal(spent_width)
+    assert bar.over_width == Decimal(over_width)
+    assert bar.reserved_width == Decimal(reserved_width)
+    assert bar.is_cut is is_cut
+    assert bar.spent_width + bar.over_width + bar.reserved_width <= 100
+
+
+def test_the_fullest_windows_of_each_budget_come_first(account: Account) -> None:
+    make_budget(account, name="agents", per=["agent"], cost_usd=1)
+    make_budget(account, name="calls", cost_usd=None, limit_requests=2)
+    make_budget(account, name="single calls", per=["request"], cost_usd=1)
+    gone = make_budget(account, name="gone")
+    send(account, [make_event(agent=agent, cost_usd="0.10") for agent in "aab"])
+    with account.scope():
+        archive_budget(budget=gone, actor="tests")
+        windows = watched_windows(
+            tenant_id=account.tenant.id,
+            book=read_book(account.tenant.id),
+            now=datetime.now(UTC),
+            per_budget=1,
+        )
+    assert [(one.rule.name, one.group, one.part, one.percent) for one in windows] == [
+        ("calls", (), "requests", Decimal(150)),
+        ("agents", (("agent", "a"),), "cost_nanos", Decimal(20)),
+    ]
+    assert [(one.windows, one.tone) for one in windows] == [(1, "over"), (2, "calm")]
