@@ -32,8 +32,8 @@ def has_lived(seconds: float) -> Callable[["Child"], bool]:
 class Child:
     """A process that should always run.
 
-    A death before it came up counts; coming up sets the count back. So a child that is killed from
-    outside is restarted for ever, and one that cannot start is given up after a few tries.
+    One that never came up is given up after a few tries: it cannot start. One that did is started
+    again for ever, after pauses that grow until it is up once more: what ails it may pass.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Child:
     started_at: float = 0.0
     failures: int = 0
     is_up: bool = False
+    has_been_up: bool = False
     judge_at: float = 0.0
     restart_at: float = 0.0
 
@@ -72,6 +73,7 @@ class Child:
         elif not self.is_up and time.monotonic() >= self.judge_at:
             self.judge_at = time.monotonic() + JUDGE_SECONDS
             self.is_up = self.judge(self)
+            self.has_been_up |= self.is_up
 
     def is_due(self) -> bool:
         return self.process is None and time.monotonic() >= self.restart_at
@@ -91,12 +93,12 @@ class Child:
         self.kill()  # what it started must not keep its port or its work
         self.process = None
         self.failures = 0 if self.is_up else self.failures + 1
-        if self.failures >= FAILURES_MAX:
+        if self.failures >= FAILURES_MAX and not self.has_been_up:
             raise KeepsFailing(
                 f"{self.name} {how} and came up in none of {FAILURES_MAX} tries: stopping. "
                 f"Its own words are above."
             )
-        pause = min(RESTART_FIRST_SECONDS * 2**self.failures, RESTART_MOST_SECONDS)
+        pause = min(RESTART_FIRST_SECONDS * 2 ** min(self.failures, 10), RESTART_MOST_SECONDS)
         self.restart_at = time.monotonic() + pause
         say(f"{self.name} {how}: starting it again in {pause:.1f} s.")
 

@@ -21,6 +21,8 @@ OWNER = "demo@example.com"
 ACCESS_FILE = "demo.json"
 # Beside it while the load is not complete; a start that finds it goes on loading.
 UNFINISHED_FILE = "demo.unfinished"
+# A client like any other: it knows the service by its address and a key alone.
+REPLAY = ["-m", "demo.replay"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def is_loaded(data_dir: Path) -> bool:
 def load(access: Access, *, data_dir: Path) -> bool:
     """Send the demo's events as a client would. Events that arrived before are duplicates."""
     done = subprocess.run(
-        [sys.executable, "-m", "demo.replay", "--url", access.url, "--api-key", access.api_key],
+        [sys.executable, *REPLAY, "--url", access.url, "--api-key", access.api_key],
         check=False,
     )
     if done.returncode == 0:
