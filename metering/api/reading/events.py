@@ -24,7 +24,8 @@ from metering.money import usd_from_nanos
 from metering.queries import EventQuestion, list_events
 from tenants.roles import Scope
 
-COUNTS: Final = (
+# What a call used: none is zero.
+USED: Final = (
     "input_tokens",
     "output_tokens",
     "cache_read_tokens",
@@ -34,6 +35,9 @@ COUNTS: Final = (
     "input_audio_tokens",
     "output_audio_tokens",
     "web_searches",
+)
+# What may be unknown.
+COUNTS: Final = (
     "max_output_tokens",
     "latency_ms",
     "time_to_first_token_ms",
@@ -70,6 +74,7 @@ EVENT_SCHEMA: Final[dict[str, Any]] = {
         "status": {"type": "string", "enum": Status.labels},
         "route": {"type": "string", "enum": Route.labels},
         **{name: {"type": "string"} if name in SURE_TEXTS else _TEXT for name in TEXTS},
+        **dict.fromkeys(USED, {"type": "integer"}),
         **dict.fromkeys(COUNTS, _COUNT),
         "cost_usd": {**_TEXT, "description": "Null while there is no price."},
         "cost_source": {"type": "string", "enum": CostSource.labels},
@@ -141,6 +146,7 @@ def event_answer(event: UsageEvent) -> dict[str, Any]:
         "status": Status(event.status).label,
         "route": Route(event.route).label,
         **{name: getattr(event, name) or None for name in TEXTS},
+        **{name: getattr(event, name) or 0 for name in USED},
         **{name: getattr(event, name) for name in COUNTS},
         "source": event.source,
         "cost_usd": _usd(event.cost_nanos),
