@@ -4,7 +4,7 @@ from django.urls import include, path
 
 from config import health
 from config.documentation import DocumentationView, SchemaView
-from tenants.admin import site as admin_site
+from tenants.admin_site import site as admin_site
 
 urlpatterns = [
     path("healthz", health.healthz),

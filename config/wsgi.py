@@ -1,6 +1,7 @@
 """The web process: the busiest endpoints answered at once, everything else by Django."""
 
 import gc
+import io
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ django_application = get_wsgi_application()
 # Models can be imported only once Django is set up.
 from config.metrics import note_answer  # noqa: E402
 from metering.api.hot import HANDLERS, HotRequest  # noqa: E402
+from metering.api.parsing import read_body  # noqa: E402
 
 # A batch makes tens of thousands of short-lived objects without cycles; looking for cycles among
 # them as often as Python does by default took two fifths of the process's time. What start-up made
@@ -37,7 +39,7 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
     path = environ["PATH_INFO"]
     handler = HANDLERS.get(path) if environ["REQUEST_METHOD"] == "POST" else None
     if handler is None:
-        response: Iterable[bytes] = django_application(environ, start_response)
+        response: Iterable[bytes] = django_application(_with_length(environ), start_response)
         return response
     started_at = time.perf_counter()
     answer = handler(HotRequest(_headers(environ), environ["wsgi.input"].read))
@@ -48,6 +50,14 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
         [*answer.headers.items(), ("Content-Length", str(len(answer.body)))],
     )
     return [answer.body]
+
+
+def _with_length(environ: Environ) -> Environ:
+    """A body that comes in chunks names no length, and without one Django reads nothing."""
+    if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" not in environ:
+        return environ
+    body = read_body(environ["wsgi.input"].read)
+    return {**environ, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
 
 
 def _headers(environ: Environ) -> dict[str, str]:

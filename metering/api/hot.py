@@ -12,7 +12,7 @@ import msgspec
 from django.db import close_old_connections
 
 from metering.api.counters import count_job
-from metering.api.parsing import BODY_BYTES_MAX, TOO_LARGE, BodyTooLarge, decompress
+from metering.api.parsing import BODY_BYTES_MAX, TOO_LARGE, BodyTooLarge, decompress, read_body
 from metering.api.problems import CONTENT_TYPE, problem, problem_of
 from metering.committer import commit
 from metering.configuration import known_configuration
@@ -26,9 +26,6 @@ from tenants.roles import Scope
 
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
-# The most that is read of a body to no avail, before it is refused: clients see a broken pipe
-# otherwise.
-DRAIN_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class HotRequest(NamedTuple):
@@ -136,28 +133,17 @@ def _handle(request: HotRequest, take: Callable[[KeyHolder, bytes], HotResponse]
         # What Django does between requests: a connection that broke is made anew.
         close_old_connections()
         # The body first, whatever the answer will be: a client that still sends cannot read it.
-        body, is_too_large = _read(request)
+        body = read_body(request.read)
         holder = find_key_holder(_bearer(request.headers))
         if holder is None or Scope.INGEST.value not in holder.scopes:
             return _refuse(holder)
-        if is_too_large:
+        if len(body) > BODY_BYTES_MAX:
             raise BodyTooLarge(TOO_LARGE)
         return take(holder, decompress(body, request.headers.get("content-encoding", "")))
     except UnsupportedMediaType as error:
         return problem_answer(problem(415, code=error.code, detail=error.detail))
     except Exception as error:
         return problem_answer(problem_of(error))
-
-
-def _read(request: HotRequest) -> tuple[bytes, bool]:
-    """The body, and whether it is over the limit; what is over is read and dropped."""
-    body = request.read(BODY_BYTES_MAX + 1)
-    if len(body) <= BODY_BYTES_MAX:
-        return body, False
-    dropped = 0
-    while dropped < DRAIN_BYTES_MAX and (chunk := request.read(1 << 20)):
-        dropped += len(chunk)
-    return b"", True
 
 
 def _refuse(holder: KeyHolder | None) -> HotResponse:

@@ -28,7 +28,9 @@ class StrictJSONParser(BaseParser):
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        body = read_bounded(stream.read)
+        body = read_body(stream.read)
+        if len(body) > BODY_BYTES_MAX:
+            raise BodyTooLarge(TOO_LARGE)
         request = (parser_context or {}).get("request")
         if request is not None:
             body = decompress(body, request.headers.get("Content-Encoding", ""))
@@ -56,17 +58,16 @@ def _refuse(constant: str) -> NoReturn:
     raise MalformedBody("malformed_json", f"{constant} is not JSON.")
 
 
-def read_bounded(read: Callable[[int], bytes]) -> bytes:
-    """The body as sent. Raises BodyTooLarge, after reading the rest: else clients see a broken
-    pipe.
+def read_body(read: Callable[[int], bytes]) -> bytes:
+    """The body as sent, cut off one byte beyond the limit.
+
+    What is beyond is read and dropped: a client that is still sending would not see the answer.
     """
     body = read(BODY_BYTES_MAX + 1)
-    if len(body) <= BODY_BYTES_MAX:
-        return body
     dropped = 0
-    while dropped < DRAIN_BYTES_MAX and (chunk := read(1 << 20)):
+    while len(body) > BODY_BYTES_MAX and dropped < DRAIN_BYTES_MAX and (chunk := read(1 << 20)):
         dropped += len(chunk)
-    raise BodyTooLarge(TOO_LARGE)
+    return body
 
 
 def decompress(body: bytes, encoding: str) -> bytes:

@@ -169,11 +169,7 @@ class BudgetBody(StrictSerializer):
     )
     limit = LimitBody(source="*")
     mode = Choice(choices=Mode.values, required=False)
-    levels = LevelBody(
-        many=True,
-        required=False,
-        max_length=LEVELS_MAX,  # type: ignore[call-arg] - the stubs lack what lists take
-    )
+    levels = LevelBody(many=True, required=False)
     revision = serializers.IntegerField(
         read_only=True, help_text="Rises when what the budget counts is changed."
     )
@@ -191,6 +187,8 @@ class BudgetBody(StrictSerializer):
         return value
 
     def validate_levels(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if len(value) > LEVELS_MAX:
+            raise serializers.ValidationError(f"must be at most {LEVELS_MAX} levels")
         percents = [level["percent"] for level in value]
         if len(set(percents)) != len(percents):
             raise serializers.ValidationError("two levels have the same percent")

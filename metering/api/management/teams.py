@@ -1,6 +1,5 @@
 """`/v1/teams`: the teams of a tenant, whose names events carry."""
 
-
 from django.db import IntegrityError
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers

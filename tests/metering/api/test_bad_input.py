@@ -54,6 +54,8 @@ def call_wsgi(
         "HTTP_AUTHORIZATION": f"Bearer {account.api_key}",
         **{f"HTTP_{name.upper()}": value for name, value in headers.items()},
     }
+    if "transfer_encoding" in headers:
+        del environ["CONTENT_LENGTH"]
     found: dict[str, Any] = {}
 
     def start_response(status: str, response_headers: list[tuple[str, str]]) -> None:
@@ -271,6 +273,17 @@ def test_a_body_of_100_mb_is_read_to_its_end_and_refused(account: Account) -> No
         # A client that is still sending would see a broken pipe instead of the answer.
         assert stream.left == 0
         assert peak < 60 * MEBIBYTE
+
+
+def test_a_body_in_chunks_without_a_length_is_read(account: Account) -> None:
+    made = call_wsgi(account, "/v1/teams", b'{"name": "growth"}', transfer_encoding="chunked")
+    assert (made.status, made.body["name"]) == (201, "growth")
+    sent = json.dumps(make_event()).encode()
+    assert call_wsgi(account, "/v1/events", sent, transfer_encoding="chunked").body["accepted"] == 1
+    for path in ("/v1/teams", "/v1/events"):
+        stream = EndlessSpaces(100 * MEBIBYTE)
+        assert call_wsgi(account, path, stream, transfer_encoding="chunked").code == "too_large"
+        assert stream.left == 0
 
 
 def test_a_body_of_the_largest_size_is_taken(account: Account, send: Send) -> None:

@@ -412,28 +412,18 @@ def test_every_change_is_in_the_audit_log(account: Account, api: Caller) -> None
         assert AuditEntry.objects.count() == len(log["data"]) + len(older)
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/budgets", "/v1/prices", "/v1/teams", "/v1/keys", "/v1/audit-log"]
+WRONG_PAGES = (
+    *("limit=0", "limit=501", "limit=x", "limit=", "limit=1&limit=2", "colour=red"),
+    *("cursor=x", "cursor=WzFd!", "cursor=bnVsbA", "cursor=%00"),
 )
-@pytest.mark.parametrize(
-    "query",
-    [
-        "limit=0",
-        "limit=501",
-        "limit=x",
-        "limit=",
-        "cursor=x",
-        "cursor=WzFd!",
-        "limit=1&limit=2",
-        "colour=red",
-        "cursor=bnVsbA",
-        "cursor=%00",
-    ],
-)
-def test_a_list_refuses_parameters_that_make_no_sense(api: Caller, path: str, query: str) -> None:
-    answer = api.get(f"{path}?{query}")
-    assert answer.status == 400
-    assert answer.code in {"invalid_request", "invalid_cursor", "unknown_parameter"}
+
+
+def test_a_list_refuses_parameters_that_make_no_sense(api: Caller) -> None:
+    for noun in ("budgets", "prices", "teams", "keys", "audit-log"):
+        for query in WRONG_PAGES:
+            answer = api.get(f"/v1/{noun}?{query}")
+            assert answer.status == 400, (noun, query)
+            assert answer.code in {"invalid_request", "invalid_cursor", "unknown_parameter"}
 
 
 def test_what_does_not_exist_is_a_problem_and_never_a_page(api: Caller) -> None:
