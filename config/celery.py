@@ -46,6 +46,7 @@ BEAT_SCHEDULE = {
     "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
     "price what was unpriced": every(600, "metering.tasks.price_unpriced"),
     "forget keys too old to come again": daily(1, "metering.tasks.forget_old_keys"),
+    "forget answers too old to be asked for again": daily(2, "metering.tasks.forget_old_answers"),
     "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
 }
 

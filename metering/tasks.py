@@ -52,3 +52,9 @@ def price_unpriced() -> None:
 def forget_old_keys() -> None:
     """Drop the keys of events that are too old to be sent again."""
     upkeep.forget_old_keys()
+
+
+@shared_task(ignore_result=True)
+def forget_old_answers() -> None:
+    """Drop the answers that are kept for retries."""
+    upkeep.forget_old_answers()

@@ -1,6 +1,7 @@
 """What time alone changes: rolling windows let go, partitions are made ahead, old months go."""
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from django.conf import settings
 from django.db import connection
@@ -11,7 +12,11 @@ from metering.ledger import age_rolling_window
 from metering.models import Budget, BudgetWindow, EventKey
 from metering.partitions import make_due_partitions
 from metering.rerate import price_unpriced
+from tenants.models import IdempotencyRecord
 from tenants.scope import lock_configuration_shared, platform_scope, tenant_scope
+
+# How long a retry with the same Idempotency-Key gets the first answer.
+ANSWERS_KEPT: Final = timedelta(days=7)
 
 
 def age_rolling_windows() -> int:
@@ -73,3 +78,10 @@ def forget_old_keys() -> int:
     with platform_scope("keys of events too old to come again"):
         # One statement: deleting model by model would read what it removes.
         return EventKey.objects.filter(event_at__lt=until)._raw_delete("default")
+
+
+def forget_old_answers() -> int:
+    """Drop the answers that are kept for retries, once nobody tries that request again."""
+    until = timezone.now() - ANSWERS_KEPT
+    with platform_scope("answers too old to be asked for again"):
+        return IdempotencyRecord.objects.filter(created_at__lt=until)._raw_delete("default")

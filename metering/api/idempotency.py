@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from functools import cache, wraps
 from typing import Any, Final, TypeVar
 
@@ -30,8 +29,6 @@ HEADER: Final = "Idempotency-Key"
 KEY_MAX_CHARACTERS: Final = 200
 # How long a retry waits for the first request with its key to finish.
 WAIT_SECONDS: Final = 10
-# How long a key is remembered.
-RETENTION: Final = timedelta(days=7)
 
 
 class InvalidIdempotencyKey(InvalidRequest):
@@ -67,12 +64,6 @@ def idempotent(view: View) -> View:
 
     once.takes_idempotency_key = True  # type: ignore[attr-defined]
     return once  # type: ignore[return-value]
-
-
-def forget_old_records(*, now: datetime) -> int:
-    """Remove the keys of long ago, inside a platform scope; answers how many."""
-    removed, _ = IdempotencyRecord.objects.filter(created_at__lt=now - RETENTION).delete()
-    return removed
 
 
 def _require_key(key: str) -> None:
