@@ -18,8 +18,13 @@ ALIAS_SHARE: Final = 0.05
 REPEATED_OTHERWISE_SHARE: Final = 0.15 / (1 - ALIAS_SHARE)
 PRICED_SHARE: Final = 0.2
 TOOL_SHARE: Final = 0.1
-TODAY_SHARE: Final = 0.6
+QUARTERS: Final = 12
+# The first client reports calls of the past week, the others calls of today: what is scattered over
+# days is rolled up later than what belongs together.
+LATE_CLIENT: Final = 0
 OLDEST: Final = timedelta(days=6)
+QUARTER: Final = timedelta(minutes=15)
+MICROSECOND: Final = timedelta(microseconds=1)
 # Bodies by their number of events; as many of one as of another would leave no small ones.
 SIZES: Final = (1, 37, 500, 1_000)
 SIZE_WEIGHTS: Final = (40, 40, 10, 10)
@@ -138,12 +143,20 @@ class Plan(NamedTuple):
         return sum(len(batch.reports) for batches in self.batches for batch in batches)
 
 
+class Quarters(NamedTuple):
+    """When calls were made: at a few times, as agents do, not evenly over a week."""
+
+    today: Sequence[datetime]
+    earlier: Sequence[datetime]
+
+
 def make_plan(*, events: int, clients: int, seed: int, now: datetime) -> Plan:
     """Decide everything that is sent; the same seed and time give the same plan."""
     pick = random.Random(seed)  # noqa: S311 - load, not secrets
-    shapes = _shapes(pick, now)
+    shapes, quarters = _shapes(pick, now), _quarters(pick, now)
     calls = [
-        _call(pick, number, clients=clients, shapes=shapes, now=now) for number in range(events)
+        _call(pick, number, clients=clients, shapes=shapes, quarters=quarters)
+        for number in range(events)
     ]
     reports: list[list[Report]] = [[] for _ in range(clients)]
     for call in calls:
@@ -172,35 +185,51 @@ def _shape(provider: str, model: str, given: int, written: int, now: datetime) -
 
 
 def _call(
-    pick: random.Random, number: int, *, clients: int, shapes: Sequence[Shape], now: datetime
+    pick: random.Random,
+    number: int,
+    *,
+    clients: int,
+    shapes: Sequence[Shape],
+    quarters: Quarters,
 ) -> Call:
     team, agent = pick.randrange(TEAMS), pick.randrange(AGENTS_PER_TEAM)
     is_tool = pick.random() < TOOL_SHARE
+    client = number % clients
+    is_late = client == LATE_CLIENT
     is_priced = not is_tool and pick.random() < PRICED_SHARE
     return Call(
         number=number,
-        at=_moment(pick, now),
+        at=_moment(pick, quarters.earlier if is_late else quarters.today),
         team=f"team-{team}",
         customer=f"customer-{int(CUSTOMERS * pick.random() ** 2)}",
         agent=f"agent-{team}-{agent}",
         shape=pick.choice(shapes),
         given_nanos=None if is_priced else pick.randrange(1, 200_000_000),
         is_tool=is_tool,
-        client=number % clients,
-        has_alias=clients > 1 and pick.random() < ALIAS_SHARE,
+        client=client,
+        has_alias=not is_late and clients > 2 and pick.random() < ALIAS_SHARE,
     )
 
 
-def _moment(pick: random.Random, now: datetime) -> datetime:
-    """Most calls are of today, so that daily budgets made now count them."""
+def _quarters(pick: random.Random, now: datetime) -> Quarters:
     midnight = datetime(now.year, now.month, now.day, tzinfo=UTC)
-    span = now - midnight if pick.random() < TODAY_SHARE else OLDEST
-    return now - timedelta(microseconds=pick.randrange(int(span / timedelta(microseconds=1)) + 1))
+    spans = (now - midnight, OLDEST)
+    today, earlier = (
+        [min(now, now - pick.random() * span + QUARTER) for _ in range(QUARTERS)] for span in spans
+    )
+    return Quarters(today, earlier)
+
+
+def _moment(pick: random.Random, quarters: Sequence[datetime]) -> datetime:
+    """Within a quarter of an hour before one of these times."""
+    return pick.choice(quarters) - timedelta(microseconds=pick.randrange(QUARTER // MICROSECOND))
 
 
 def _repeat(pick: random.Random, call: Call, place: float, clients: int) -> tuple[int, Report]:
     """Who sends a call again, and when: in the same body, later, at the same time, or before."""
-    other = (call.client + pick.randrange(1, clients)) % clients if clients > 1 else call.client
+    if call.client == LATE_CLIENT:
+        return call.client, Report(pick.uniform(place, 1), call, False)
+    other = pick.randrange(LATE_CLIENT + 1, clients)
     if call.has_alias:
         return other, Report(pick.choice([place, pick.random()]), call, True)
     kind = pick.randrange(3)

@@ -53,10 +53,13 @@ def run(
     clients: int = 8,
     seed: int = 1,
     seconds: float | None = None,
+    awaits_roll_ups: bool = True,
     console: Console | None = None,
 ) -> Outcome:
     """Send events while the service is killed, then prove that each was stored and counted once.
 
+    Takes two clients or more. Roll-ups of scattered batches are made after a minute: who does not
+    await them proves that answers hold before, and saves that minute.
     Starts a service of its own on an empty folder, which goes afterwards; where the proof fails the
     folder stays, and the output names it.
     """
@@ -68,7 +71,7 @@ def run(
     try:
         with running_victim() as victim:
             trial = _Trial(victim, plan, seed=seed, seconds=spread_seconds, console=console)
-            outcomes.append(trial.outcome())
+            outcomes.append(trial.outcome(awaits_roll_ups=awaits_roll_ups))
             if not outcomes[0].is_proved:
                 console.print(f"The service's folder stays: {victim.data_dir}")
                 raise NotProved
@@ -98,7 +101,7 @@ class _Trial:
         self.killer = Killer(victim=victim, traffic=self.traffic, pick=self.pick)
         self.budgets: list[Budget] = []
 
-    def outcome(self) -> Outcome:
+    def outcome(self, *, awaits_roll_ups: bool) -> Outcome:
         """Send and kill, then compare."""
         for budget in (TENANT, AGENTS, CUSTOMERS, TEAMS):
             self._make(budget)
@@ -107,7 +110,9 @@ class _Trial:
         seconds = time.monotonic() - begun
         if self.victim.process.poll() is None and self.traffic.share >= 1:
             self.victim.wait_until_ready()
-            checks += prove(self.victim, self.plan.calls, self.budgets)
+            checks += prove(
+                self.victim, self.plan.calls, self.budgets, awaits_roll_ups=awaits_roll_ups
+            )
             checks.append(self._send_again())
             checks.append(
                 Check("exit status of the service when asked to stop", 0, self.victim.stop())
