@@ -11,7 +11,7 @@ from django.db import ProgrammingError, connection, transaction
 from django.urls import URLPattern, URLResolver, get_resolver
 from psycopg import sql
 
-from metering.models import BudgetWindow, Outcome, WindowSeal
+from metering.models import Outcome
 from metering.partitions import make_partitions, partition_name
 from metering.rollups import roll_up
 from tenants.authentication import needed_scope
@@ -88,11 +88,6 @@ def filled(account: Account) -> Account:
         user = User.objects.get(email=account.email)
         TeamMember.objects.create(tenant=account.tenant, team=team, user=user)
         assert roll_up(tenant_id=account.tenant.id) > 0
-        window = BudgetWindow.objects.get(tenant=account.tenant)
-        nothing = dict.fromkeys(("cost_nanos", "tokens", "requests", "tool_calls"), 0)
-        WindowSeal.objects.create(
-            tenant=account.tenant, window_id=window.id, month=date(2020, 1, 1), **nothing
-        )
     return account
 
 
