@@ -125,21 +125,12 @@ def _counted_from(tenant_id: int, rule: BudgetRule) -> dict[str, Any]:
 
 
 def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts]:
-    """What the windows of a rule hold, without what was sealed when its events were dropped."""
+    """What the windows of a rule hold."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            SELECT w.group_key, w.starts_at, w.spent_nanos - coalesce(s.nanos, 0),
-                w.spent_tokens - coalesce(s.tokens, 0), w.spent_requests - coalesce(s.requests, 0),
-                w.spent_tool_calls - coalesce(s.tool_calls, 0)
-            FROM budget_window w LEFT JOIN (
-                SELECT window_id, sum(cost_nanos)::bigint AS nanos, sum(tokens)::bigint AS tokens,
-                    sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls
-                FROM window_seal WHERE tenant_id = %s GROUP BY window_id
-            ) s ON s.window_id = w.id
-            WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s
-            """,
-            [tenant_id, tenant_id, rule.id, rule.revision],
+            "SELECT group_key, starts_at, spent_nanos, spent_tokens, spent_requests, spent_tool_calls"
+            " FROM budget_window WHERE tenant_id = %s AND budget_id = %s AND revision = %s",
+            [tenant_id, rule.id, rule.revision],
         )
         return {(row[0], row[1]): Amounts(*row[2:]) for row in cursor.fetchall()}
 
@@ -159,8 +150,6 @@ def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
             LEFT JOIN usage_event e ON e.tenant_id = w.tenant_id AND e.id = k.event_id
                 AND e.time = k.event_at AND NOT e.is_void
             WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s
-                AND NOT EXISTS (SELECT FROM window_seal s WHERE s.tenant_id = w.tenant_id
-                    AND s.window_id = w.id)
             """,
             [book.tenant_id, rule.id, rule.revision],
         )

@@ -517,7 +517,6 @@ class Migration(migrations.Migration):
                             (4, "rerate"),
                             (5, "aged_out"),
                             (6, "settle"),
-                            (7, "sealed"),
                         ]
                     ),
                 ),
@@ -708,32 +707,6 @@ class Migration(migrations.Migration):
                 "db_table": "usage_rollup",
             },
         ),
-        migrations.CreateModel(
-            name="WindowSeal",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("window_id", models.BigIntegerField()),
-                ("month", models.DateField()),
-                ("cost_nanos", models.BigIntegerField()),
-                ("tokens", models.BigIntegerField()),
-                ("requests", models.BigIntegerField()),
-                ("tool_calls", models.BigIntegerField()),
-                (
-                    "tenant",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE, to="tenants.tenant"
-                    ),
-                ),
-            ],
-            options={
-                "db_table": "window_seal",
-            },
-        ),
         migrations.AddConstraint(
             model_name="budget",
             constraint=models.CheckConstraint(
@@ -849,12 +822,6 @@ class Migration(migrations.Migration):
             model_name="toolprice",
             constraint=models.CheckConstraint(
                 condition=models.Q(("call_nanos__gte", 0)), name="tool_price_not_negative"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="windowseal",
-            constraint=models.UniqueConstraint(
-                fields=("tenant", "window_id", "month"), name="window_seal_once_a_month"
             ),
         ),
     ]

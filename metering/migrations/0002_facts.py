@@ -118,7 +118,6 @@ class Migration(migrations.Migration):
             "budget_window",
             "ledger_entry",
             "crossing",
-            "window_seal",
             "usage_rollup",
             "usage_histogram",
             "tenant_price",

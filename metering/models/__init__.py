@@ -10,7 +10,6 @@ from metering.models.budgets import (
     LedgerEntry,
     Mode,
     Period,
-    WindowSeal,
 )
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.rollups import MEASURES, UsageHistogram, UsageRollup
@@ -53,5 +52,4 @@ __all__ = [
     "UsageEvent",
     "UsageHistogram",
     "UsageRollup",
-    "WindowSeal",
 ]

@@ -188,7 +188,6 @@ class EntryKind(models.IntegerChoices):
     RERATE = 4, "rerate"
     AGED_OUT = 5, "aged_out"
     SETTLE = 6, "settle"
-    SEALED = 7, "sealed"
 
 
 class LedgerEntry(models.Model):
@@ -250,26 +249,3 @@ class Crossing(models.Model):
 
     def __str__(self) -> str:
         return f"{self.percent} % of window {self.window_id}"
-
-
-class WindowSeal(models.Model):
-    """What a dropped month of events had added to a window, so that the proof still closes."""
-
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
-    window_id = models.BigIntegerField()
-    month = models.DateField()
-    cost_nanos = models.BigIntegerField()
-    tokens = models.BigIntegerField()
-    requests = models.BigIntegerField()
-    tool_calls = models.BigIntegerField()
-
-    class Meta:
-        db_table = "window_seal"
-        constraints = [
-            models.UniqueConstraint(
-                fields=["tenant", "window_id", "month"], name="window_seal_once_a_month"
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"window {self.window_id}, {self.month:%Y-%m}"
