@@ -440,21 +440,21 @@ class SettingsForm(RowForm):
         help_text="Where the days and months of the pages begin.",
     )
     assumed_input_usd = forms.DecimalField(
-        label="Assumed input rate",
+        label="Assumed input rate, USD",
         required=False,
         min_value=0,
         max_value=1_000_000,
         decimal_places=9,
-        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal", "prefix": "$"}),
-        help_text="USD per million tokens, for models without a price under the policy “assume”.",
+        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
+        help_text="Per million tokens, for models without a price under the policy “assume”.",
     )
     assumed_output_usd = forms.DecimalField(
-        label="Assumed output rate",
+        label="Assumed output rate, USD",
         required=False,
         min_value=0,
         max_value=1_000_000,
         decimal_places=9,
-        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal", "prefix": "$"}),
+        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
     )
 
     class Meta:

@@ -22,7 +22,7 @@ def record_change(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> AuditEntry | None:
-    """Write who changed what, in values of `facts_of`; an update without a change writes nothing."""
+    """Write who changed what, in values of `facts_of`; an update without change writes nothing."""
     changes = _differences(before or {}, after or {})
     if action == "update" and not changes:
         return None

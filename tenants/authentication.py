@@ -18,7 +18,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class ApiKeyAuthentication(BaseAuthentication):
-    """`Authorization: Bearer sg_<prefix>_<secret>`. The middleware has looked the key up already."""
+    """`Authorization: Bearer sg_<prefix>_<secret>`. The middleware has looked it up."""
 
     def authenticate(self, request: Request) -> tuple[None, KeyHolder] | None:
         holder: KeyHolder | None = getattr(request._request, "key_holder", None)
@@ -29,7 +29,7 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """Lets a key through that has the view's `read_scope` for reading, else its `write_scope`."""
+    """Lets a key through that has the view's `read_scope` to read, else its `write_scope`."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         holder: Any = request.auth

@@ -175,7 +175,7 @@ class AuditEntry(models.Model):
 
 
 class IdempotencyRecord(models.Model):
-    """The answer to a POST that carried an Idempotency-Key, so that a retry gets the same answer."""
+    """The answer to a POST that carried an Idempotency-Key, for a retry to get again."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     key = models.CharField(max_length=200)

@@ -74,7 +74,7 @@ EVENT_SCHEMA: Final[dict[str, Any]] = {
         "status": {"type": "string", "enum": Status.labels},
         "route": {"type": "string", "enum": Route.labels},
         **{name: {"type": "string"} if name in SURE_TEXTS else _TEXT for name in TEXTS},
-        **dict.fromkeys(USED, {"type": "integer"}),
+        **{name: {"type": "integer"} for name in USED},
         **dict.fromkeys(COUNTS, _COUNT),
         "cost_usd": {**_TEXT, "description": "Null while there is no price."},
         "cost_source": {"type": "string", "enum": CostSource.labels},
