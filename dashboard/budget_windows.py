@@ -22,22 +22,31 @@ WHOLE: Final = Decimal(100)
 BAR_PERCENT_MAX: Final = Decimal(160)
 
 _FULLEST = f"""
-    SELECT {WINDOW_COLUMNS}, w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
-        w.reserved_tool_calls, ranked.windows
-    FROM (
-        SELECT o.tenant_id, o.id, count(*) OVER (PARTITION BY o.budget_id) AS windows,
-            row_number() OVER (PARTITION BY o.budget_id ORDER BY greatest(
-                o.spent_nanos::numeric / nullif(b.limit_cost_nanos + o.carried_nanos, 0),
-                o.spent_tokens::numeric / nullif(b.limit_tokens, 0),
-                o.spent_requests::numeric / nullif(b.limit_requests, 0),
-                o.spent_tool_calls::numeric / nullif(b.limit_tool_calls, 0)
-            ) DESC NULLS LAST, o.id) AS place
+    WITH counting AS (
+        SELECT o.tenant_id, o.id, o.budget_id, greatest(
+            o.spent_nanos::numeric / nullif(b.limit_cost_nanos + o.carried_nanos, 0),
+            o.spent_tokens::numeric / nullif(b.limit_tokens, 0),
+            o.spent_requests::numeric / nullif(b.limit_requests, 0),
+            o.spent_tool_calls::numeric / nullif(b.limit_tool_calls, 0)
+        ) AS used, CASE WHEN o.ends_at IS NOT NULL AND NOT b.is_rolling THEN
+            extract(epoch FROM %(now)s - o.starts_at) / extract(epoch FROM o.ends_at - o.starts_at)
+        END AS passed
         FROM budget b JOIN budget_window o ON o.tenant_id = b.tenant_id AND o.budget_id = b.id
             AND o.revision = b.revision
-        WHERE b.tenant_id = %s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
-            AND o.starts_at <= %s AND (o.ends_at IS NULL OR o.ends_at > %s)
-    ) ranked JOIN budget_window w ON w.tenant_id = ranked.tenant_id AND w.id = ranked.id
-    WHERE ranked.place <= %s
+        WHERE b.tenant_id = %(tenant)s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
+            AND o.starts_at <= %(now)s AND (o.ends_at IS NULL OR o.ends_at > %(now)s)
+    ), ranked AS (
+        SELECT tenant_id, id, count(*) OVER (PARTITION BY budget_id) AS windows,
+            count(*) FILTER (WHERE used >= 1) OVER () AS over,
+            count(*) FILTER (WHERE used < 1 AND used > passed AND passed >= {SEEN_SHARE}) OVER ()
+                AS running_out,
+            row_number() OVER (PARTITION BY budget_id ORDER BY used DESC NULLS LAST, id) AS place
+        FROM counting
+    )
+    SELECT {WINDOW_COLUMNS}, w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
+        w.reserved_tool_calls, ranked.windows, ranked.over, ranked.running_out
+    FROM ranked JOIN budget_window w ON w.tenant_id = ranked.tenant_id AND w.id = ranked.id
+    WHERE ranked.place <= %(per_budget)s
 """  # noqa: S608 - the column list is a constant
 
 
@@ -79,15 +88,22 @@ class Outlook:
     is_over: bool = False
 
 
-def watched_windows(
-    *, tenant_id: int, book: BudgetBook, now: datetime, per_budget: int
-) -> list[WatchedWindow]:
-    """The fullest windows of each budget that count now, the fullest first.
+@dataclass(frozen=True)
+class Watch:
+    """The fullest windows of each budget, and how many of all are over or will be at their rate."""
+
+    windows: list[WatchedWindow]
+    over: int
+    running_out: int
+
+
+def watched_windows(*, tenant_id: int, book: BudgetBook, now: datetime, per_budget: int) -> Watch:
+    """The windows that count now, the fullest first.
 
     Budgets on single calls have no window that fills, and are not here.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_FULLEST, [tenant_id, now, now, per_budget])
+        cursor.execute(_FULLEST, {"tenant": tenant_id, "now": now, "per_budget": per_budget})
         rows = cursor.fetchall()
     width = len(WindowState._fields)
     found = [
@@ -102,7 +118,10 @@ def watched_windows(
         if (state := WindowState(*row[:width])).budget_id in book.rules
     ]
     found.sort(key=lambda one: (-one.percent, one.rule.name, one.state.id))
-    return found
+    over, running_out = rows[0][width + 5 :] if rows else (0, 0)
+    # Windows without an end have no rate in SQL; those that are shown have one here.
+    endless = sum(one.state.ends_at is None and bool(one.outlook.runs_out_at) for one in found)
+    return Watch(found, over, running_out + endless)
 
 
 def _watched(

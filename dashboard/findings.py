@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dashboard.amounts import change, money, percent, percent_text
-from dashboard.budget_windows import WatchedWindow
+from dashboard.budget_windows import Watch
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Spender
 
@@ -31,7 +31,7 @@ def trend(bar: FilterBar, *, spent_nanos: int, before_nanos: int | None) -> str:
         return spent
     grown = change(spent_nanos, before_nanos)
     if grown is None:
-        return f"{spent}, and nothing in the period before"
+        return f"{spent}, after nothing in the period before"
     if abs(grown) < STEADY_PERCENT:
         return f"Spend is steady against {bar.previous_words}"
     way = "up" if grown > 0 else "down"
@@ -54,17 +54,17 @@ def shortened(value: str, length: int = 40) -> str:
     return value if len(value) <= length else value[: length - 1] + "…"
 
 
-def budgets_headline(windows: Sequence[WatchedWindow]) -> str:
+def budgets_headline(watch: Watch) -> str:
     """How many budget windows are in trouble, the worst news first."""
-    over = sum(one.tone == "over" for one in windows)
-    running_out = sum(one.outlook.runs_out_at is not None for one in windows)
-    if over:
-        verb = "is" if over == 1 else "are"
-        more = f", {running_out} more will run out at this rate" if running_out else ""
-        return f"{_windows(over)} {verb} over the limit{more}"
-    if running_out:
-        return f"{_windows(running_out)} will run out at this rate"
-    return "No budget is about to run out" if windows else "No budget is in use"
+    if watch.over:
+        verb = "is" if watch.over == 1 else "are"
+        more = (
+            f", {watch.running_out:,} more will run out at this rate" if watch.running_out else ""
+        )
+        return f"{_windows(watch.over)} {verb} over the limit{more}"
+    if watch.running_out:
+        return f"{_windows(watch.running_out)} will run out at this rate"
+    return "No budget is about to run out" if watch.windows else "No budget is in use"
 
 
 def _windows(number: int) -> str:

@@ -45,7 +45,7 @@ def overview(request: PageRequest) -> HttpResponse:
     totals = spend.read_totals(request.tenant.id, bar, bar.range)
     before = spend.read_totals(request.tenant.id, bar, bar.previous) if bar.has_comparison else None
     spenders = spend.read_spenders(request.tenant.id, bar, totals)
-    windows = watched_windows(
+    watch = watched_windows(
         tenant_id=request.tenant.id,
         book=read_book(request.tenant.id),
         now=bar.now,
@@ -65,8 +65,8 @@ def overview(request: PageRequest) -> HttpResponse:
         "before": before,
         "spenders": spenders,
         "has_rows": bool(totals.requests or totals.tool_calls),
-        "windows": [(one, bar_of(one)) for one in windows[:OVERVIEW_WINDOWS_MAX]],
-        "windows_title": findings.budgets_headline(windows),
+        "windows": [(one, bar_of(one)) for one in watch.windows[:OVERVIEW_WINDOWS_MAX]],
+        "windows_title": findings.budgets_headline(watch),
         "may_edit_budgets": _may_manage(request),
     }
     return render(request, "dashboard/overview.html", context)
@@ -127,13 +127,13 @@ def budgets(request: PageRequest) -> HttpResponse:
     """Every budget with its fullest windows."""
     bar = _bar(request)
     book = read_book(request.tenant.id)
-    windows = watched_windows(
+    watch = watched_windows(
         tenant_id=request.tenant.id, book=book, now=bar.now, per_budget=WINDOWS_PER_BUDGET_MAX
     )
-    shown = {one.rule.id for one in windows}
+    shown = {one.rule.id for one in watch.windows}
     context = frame(request, bar, page="budgets") | {
-        "headline": findings.budgets_headline(windows),
-        "windows": [(one, bar_of(one)) for one in windows],
+        "headline": findings.budgets_headline(watch),
+        "windows": [(one, bar_of(one)) for one in watch.windows],
         "unused": [rule for rule in book.rules.values() if rule.id not in shown],
         "budget_count": len(book.rules),
         "may_edit_budgets": _may_manage(request),

@@ -117,14 +117,31 @@ def test_the_fullest_windows_of_each_budget_come_first(account: Account) -> None
     send(account, [make_event(agent=agent, cost_usd="0.10") for agent in "aab"])
     with account.scope():
         archive_budget(budget=gone, actor="tests")
-        windows = watched_windows(
+        watch = watched_windows(
             tenant_id=account.tenant.id,
             book=read_book(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=1,
         )
+    windows = watch.windows
     assert [(one.rule.name, one.group, one.part, one.percent) for one in windows] == [
         ("calls", (), "requests", Decimal(150)),
         ("agents", (("agent", "a"),), "cost_nanos", Decimal(20)),
     ]
     assert [(one.windows, one.tone) for one in windows] == [(1, "over"), (2, "calm")]
+    assert watch.over == 1
+
+
+def test_all_windows_are_counted_and_not_the_shown_ones_alone(account: Account) -> None:
+    make_budget(account, name="agents", per=["agent"], cost_usd=1, period="year")
+    spent = {"a": "1.00", "b": "2.5", "c": "0.99", "d": "0.000000001"}
+    send(account, [make_event(agent=agent, cost_usd=usd) for agent, usd in spent.items()])
+    with account.scope():
+        watch = watched_windows(
+            tenant_id=account.tenant.id,
+            book=read_book(account.tenant.id),
+            now=datetime.now(UTC),
+            per_budget=1,
+        )
+    assert [one.percent for one in watch.windows] == [Decimal(250)]
+    assert watch.over == 2
