@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,33 @@ def test_the_overview_draws_filters_and_tells_the_numbers(
     page.get_by_label("Remove agent researcher").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("$16.00 spent")
     assert page.title().startswith("$16.00 spent")
+    assert complaints == []
+
+
+def test_days_are_chosen_and_a_bar_leads_to_its_value(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
+) -> None:
+    page = open_page(browser, live_server, busy, complaints)
+    page.goto("/?by=agent&team=growth")
+    page.get_by_text("Dates", exact=True).click()
+    today = datetime.now(UTC).date().isoformat()
+    page.get_by_label("From", exact=True).fill(today)
+    page.get_by_label("To, included").fill(today)
+    page.get_by_role("button", name="Show these days").click()
+    expect(page.get_by_role("heading", name="Spend by hour")).to_be_visible()
+    assert f"from={today}&to={today}&by=agent" in page.url
+    assert "team=growth" in page.url
+    page.wait_for_selector(".chart[data-ready=light]")
+    bars = page.locator(".chart .bars path").evaluate_all(
+        "paths => paths.map(path => path.getBBox()).map(box => box.height)"
+    )
+    tallest = page.locator(".chart .bars path").nth(bars.index(max(bars)))
+    box = tallest.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.up()
+    expect(page.get_by_label("Remove agent researcher")).to_be_visible()
     assert complaints == []
 
 

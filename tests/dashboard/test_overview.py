@@ -69,7 +69,7 @@ def test_the_numbers_are_those_of_the_events(account: Account, owner: Client) ->
     assert "made 86\u202f% of it" in html
     assert "1</span> failed" in html
     assert '<dd class="figure">8.3\u202f%</dd>' in html
-    assert "See which models, add prices" in html
+    assert "See models, add prices" in html
     bars = {one["name"]: one["y"] for one in figure(owner, "by=agent")["data"]}
     assert (bars["a"][-1], bars["b"][-1]) == (1.5, 0.25)
 

@@ -38,6 +38,7 @@
         displayModeBar: false,
         responsive: true,
       });
+      box.removeAllListeners("plotly_click");
       box.on("plotly_click", (event) => choose(box, event.points[0]));
       box.dataset.ready = theme;
     } catch (error) {
