@@ -15,6 +15,7 @@ from bench.service import Service, running_service
 CONNECTIONS = 8
 # A minute of traffic: a thousand events touch some 900 windows of the five budgets.
 LIVE_DAYS = 1 / 1440
+FILL_BATCHES = 250
 
 
 def main() -> None:
@@ -58,6 +59,8 @@ class _Bench:
         self.row("Batches of 1,000, 5 budgets, empty", f"{first:,.0f} events/s", share)
         self._singles()
         self._fill(stored)
+        # What is measured is live traffic with its own roll-ups, not the backlog of the filling.
+        self._wait_for_roll_ups()
         full = self._rate("full")
         self.row(
             f"Batches of 1,000 with {self.stored:,} stored",
@@ -82,8 +85,15 @@ class _Bench:
         with self.service.connect() as connection:
             return raw_limit.rows_per_second(connection)
 
-    def _send(self, name: str, *, batches: int, days: float = LIVE_DAYS) -> Sent:
-        load = Load(seed=self.stored, name=f"{name}-{self.stored}", days=days)
+    def _send(
+        self, name: str, *, batches: int, days: float = LIVE_DAYS, until_days_ago: float = 0
+    ) -> Sent:
+        load = Load(
+            seed=self.stored,
+            name=f"{name}-{self.stored}",
+            days=days,
+            until_days_ago=until_days_ago,
+        )
         sent = send(
             port=self.service.port,
             headers=self.service.headers,
@@ -123,19 +133,30 @@ class _Bench:
             )
 
     def _fill(self, stored: int) -> None:
+        """Thirty days of events in the order of their time, as they would have come."""
+        first = self.stored
         while self.stored < stored:
-            batches = min(500, (stored - self.stored + 999) // 1_000)
-            sent = self._send("fill", batches=batches, days=DAYS)
+            batches = min(FILL_BATCHES, (stored - self.stored + 999) // 1_000)
+            days = DAYS * batches * 1_000 / (stored - first)
+            sent = self._send(
+                "fill",
+                batches=batches,
+                days=days,
+                until_days_ago=max(0.0, DAYS * (stored - self.stored) / (stored - first) - days),
+            )
             self.console.print(
                 f"{self.stored:,} stored, {sent.accepted / sent.seconds:,.0f} events/s", style="dim"
             )
 
-    def _read(self) -> None:
+    def _wait_for_roll_ups(self) -> None:
         begun = time.perf_counter()
         self.console.print("Waiting for roll-ups ...", style="dim")
         with self.service.connect() as connection:
             reading.wait_for_roll_ups(connection)
         self.console.print(f"rolled up after {time.perf_counter() - begun:.0f} s", style="dim")
+
+    def _read(self) -> None:
+        self._wait_for_roll_ups()
         for what, p95_ms, wanted_ms in reading.measure(self.service):
             self.row(
                 f"/v1/usage by {what}, 30 days, 95 % within", f"{p95_ms:,.0f} ms", f"{wanted_ms} ms"

@@ -58,10 +58,11 @@ def _weights(count: int, *, exponent: float = 0.7) -> list[float]:
 class Load:
     """A seeded stream of batches."""
 
-    def __init__(self, *, seed: int, name: str, days: float) -> None:
+    def __init__(self, *, seed: int, name: str, days: float, until_days_ago: float = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 - load, not secrets
         self._name = name
         self._days = days
+        self._until_days_ago = until_days_ago
         self._numbers = itertools.count()
 
     def bodies(self, *, batches: int, size: int) -> list[bytes]:
@@ -74,7 +75,7 @@ class Load:
 
     def _events(self, count: int) -> Iterator[str]:
         pick = self._random
-        now = datetime.now(UTC)
+        until = datetime.now(UTC) - timedelta(days=self._until_days_ago)
         customers = _picks(pick, CUSTOMERS, count)
         agents = _picks(pick, AGENTS, count)
         features = _picks(pick, FEATURES, count)
@@ -84,7 +85,7 @@ class Load:
             number = next(self._numbers)
             provider, model = MODELS[models[place]]
             agent = agents[place]
-            at = now - timedelta(seconds=pick.random() * self._days * 86_400)
+            at = until - timedelta(seconds=pick.random() * self._days * 86_400)
             event_id = f"{self._name}-{number}"
             yield (
                 f'{{"id":"{event_id}","source":"bench","time":"{at.isoformat()}",'

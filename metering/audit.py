@@ -129,7 +129,8 @@ def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT group_key, starts_at, spent_nanos, spent_tokens, spent_requests,"
-            " spent_tool_calls FROM budget_window WHERE tenant_id = %s AND budget_id = %s AND revision = %s",
+            " spent_tool_calls FROM budget_window"
+            " WHERE tenant_id = %s AND budget_id = %s AND revision = %s",
             [tenant_id, rule.id, rule.revision],
         )
         return {(row[0], row[1]): Amounts(*row[2:]) for row in cursor.fetchall()}

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from metering.api.fields import Choice, Flag, StrictSerializer, Text, Usd
+from metering.api.idempotency import idempotent
 from metering.api.views import ApiView, actor_of, holder_of
 from metering.corrections import REPLACE, VOID, correct_event
 from metering.decoders.native import EventBody
@@ -74,6 +75,7 @@ class OutcomesView(ApiView):
     write_scope = Scope.INGEST
 
     @extend_schema(request=OutcomeBody, responses={200: OutcomeBody})
+    @idempotent
     def post(self, request: Request) -> Response:
         asked = OutcomeBody(data=request.data)
         asked.is_valid(raise_exception=True)
