@@ -28,7 +28,7 @@ from unfold.widgets import (
 from metering.budget_rules import LevelRule, wanted_values
 from metering.budgets import archive_budget, create_budget, update_budget
 from metering.dimensions import MATCHABLE, REQUEST
-from metering.match_field import MatchField
+from metering.match_field import MatchField, rows_for
 from metering.models import (
     Budget,
     BudgetLevel,
@@ -105,15 +105,21 @@ class UsdField(forms.CharField):
             raise ValidationError(f"The amount {error}.") from error
 
 
+def match_field(*, rows: int) -> MatchField:
+    """The field for what a budget counts."""
+    return MatchField(
+        rows=rows,
+        label="Counts only",
+        required=False,
+        help_text="Nothing chosen: all usage. Several values of a dimension: any of them.",
+    )
+
+
 class BudgetForm(RowForm):
     """A budget as people think of it: money in USD, values one per line."""
 
     limit_cost_nanos = UsdField(label="Cost, USD", required=False)
-    match = MatchField(
-        label="Counts only",
-        required=False,
-        help_text="Nothing chosen: all usage. Several lines of one dimension: any of these values.",
-    )
+    match = match_field(rows=rows_for({}))
     per = forms.MultipleChoiceField(
         label="A window for each",
         required=False,
@@ -161,6 +167,9 @@ class BudgetForm(RowForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if "match" in self.fields:
+            # A match of many dimensions, made through the API, must survive being saved here.
+            self.fields["match"] = match_field(rows=rows_for(self.instance.match))
         # Who only looks gets a form without fields.
         if "timezone" in self.fields:
             zones = sorted(available_timezones() | {self.instance.timezone})

@@ -1,5 +1,7 @@
 """The form field for what a budget counts: rows of a dimension and its values, no JSON in sight."""
 
+import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django import forms
@@ -28,9 +30,10 @@ class MatchWidget(forms.MultiWidget):
 
     template_name = "metering/match_widget.html"
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
+        self.row_count = rows
         widgets: list[forms.Widget] = []
-        for row in range(ROWS):
+        for row in range(rows):
             label = f"row {row + 1}"
             widgets += [
                 UnfoldAdminSelectWidget(
@@ -52,8 +55,8 @@ class MatchWidget(forms.MultiWidget):
         parts: list[Any] = []
         for name, wanted in (value or {}).items():
             values = wanted_values(wanted)
-            parts += [name, "\n".join(sorted(values - {""})), "" in values]
-        return parts + ["", "", False] * (ROWS - len(parts) // 3)
+            parts += [name, "\n".join(map(_as_line, sorted(values - {""}))), "" in values]
+        return parts + ["", "", False] * (self.row_count - len(parts) // 3)
 
     def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
         """The widgets as rows, for the template."""
@@ -66,16 +69,18 @@ class MatchWidget(forms.MultiWidget):
 class MatchField(forms.MultiValueField):
     """A budget's match. A value for each dimension, or a list of them; null for events without."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, rows: int = ROWS, **kwargs: Any) -> None:
         fields: list[forms.Field] = []
-        for _ in range(ROWS):
+        for _ in range(rows):
             fields += [
                 forms.ChoiceField(choices=DIMENSION_CHOICES, required=False),
                 # A space at a value's end is part of it, as it is in events.
                 forms.CharField(required=False, strip=False, max_length=100_000),
                 forms.BooleanField(required=False),
             ]
-        super().__init__(fields=fields, widget=MatchWidget(), require_all_fields=False, **kwargs)
+        super().__init__(
+            fields=fields, widget=MatchWidget(rows), require_all_fields=False, **kwargs
+        )
 
     def compress(self, data_list: list[Any]) -> dict[str, Any]:
         """The rows as a match. Raises ValidationError with a sentence."""
@@ -94,9 +99,8 @@ class MatchField(forms.MultiValueField):
 
 def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
     name, text, has_none = row
-    values: list[str | None] = list(
-        dict.fromkeys(line for line in (text or "").splitlines() if line)
-    )
+    lines = (text or "").replace("\r\n", "\n").split("\n")
+    values: list[str | None] = list(dict.fromkeys(_from_line(line) for line in lines if line))
     if has_none:
         values.append(None)
     if not name:
@@ -113,3 +117,20 @@ def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
     if words is not None and not set(values) <= set(words):
         raise ValidationError(f"A {name} is one of {', '.join(words)}.")
     return name, values
+
+
+def rows_for(match: Mapping[str, Any]) -> int:
+    """How many rows show a match with room for one dimension more."""
+    return min(len(MATCHABLE), max(ROWS, len(match) + 1))
+
+
+_MARKS: Final = {"\\": "\\", "n": "\n", "r": "\r"}
+
+
+def _as_line(value: str) -> str:
+    """A value as one line: its own line breaks as backslash and letter."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _from_line(line: str) -> str:
+    return re.sub(r"\\([\\nr])", lambda found: _MARKS[found[1]], line)

@@ -236,6 +236,25 @@ def test_saving_a_budget_unchanged_changes_nothing(account: Account, owner: Clie
     assert changed(account) == before
 
 
+def test_a_match_that_no_form_would_make_survives_being_saved(
+    account: Account, owner: Client
+) -> None:
+    match = {
+        "team": [" a ", "a\\nb", "line\nbreak", "\u2028", "\\"],
+        "customer": "c",
+        "agent": "d",
+        "user": "e",
+        "feature": ["f", None],
+        "status": "error",
+    }
+    budget = make_budget(account, match=match)
+    path = f"/admin/metering/budget/{budget.id}/change/"
+    assert owner.post(path, saved_form(owner, path)).status_code == 302
+    with account.scope():
+        stored = Budget.objects.get(id=budget.id)
+    assert (stored.match, stored.revision) == (match, 1)
+
+
 def test_a_change_of_levels_and_limit_is_made_and_logged(account: Account, owner: Client) -> None:
     budget = make_budget(account, cost_usd=100, levels=[(70, "none"), (100, "block")])
     send(account, [make_event(cost_usd="45")])
