@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from csp.constants import NONE, SELF, UNSAFE_INLINE
 
 from config.environment import database_parameters, read_environment, secret_key
 
@@ -131,8 +131,6 @@ CONTENT_SECURITY_POLICY: dict[str, Any] = {
         "manifest-src": [SELF],
     },
 }
-# The admin's Alpine evaluates expressions; it alone may.
-ADMIN_SCRIPT_SOURCES = [SELF, UNSAFE_EVAL, UNSAFE_INLINE]
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 

@@ -186,15 +186,19 @@ def _count_what_was_spent(budget: Budget) -> None:
     if rule.is_per_request:
         return
     sums: dict[tuple[WindowKey, datetime | None], Amounts] = {}
+    first_used_at: dict[WindowKey, datetime] = {}
     for at, group, amounts in stored_amounts(rule, tenant_id=budget.tenant_id):
         span = rule.span(at)
         if span is None:
             continue
         grain_at = rule.grain_at(at) if rule.is_rolling else None
-        key = (WindowKey(rule.id, group, span.starts_at), grain_at)
+        window = WindowKey(rule.id, group, span.starts_at)
+        first_used_at[window] = min(at, first_used_at.get(window, at))
+        key = (window, grain_at)
         sums[key] = add_amounts(sums[key], amounts) if key in sums else amounts
     # Nobody else posts to this budget yet, and the configuration lock keeps it so until commit.
-    open_windows(book=book, keys={window for window, _ in sums})
+    open_windows(book=book, keys=first_used_at)
+    _note_first_use(book, first_used_at)
     post(
         book=book,
         sums={
@@ -204,6 +208,21 @@ def _count_what_was_spent(budget: Budget) -> None:
         kind=EntryKind.BACKFILL,
         batch_id=None,
     )
+
+
+def _note_first_use(book: BudgetBook, first_used_at: Mapping[WindowKey, datetime]) -> None:
+    """Say since when windows have been used, to a quarter of an hour; before anything is posted."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE budget_window w SET first_used_at = n.at"
+            " FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, at)"
+            " WHERE w.tenant_id = %s AND w.id = n.id",
+            [
+                [book.window_ids[window] for window in first_used_at],
+                list(first_used_at.values()),
+                book.tenant_id,
+            ],
+        )
 
 
 def stored_amounts(

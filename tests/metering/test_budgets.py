@@ -38,6 +38,13 @@ def test_a_budget_made_in_mid_period_counts_what_was_spent(account: Account) -> 
     assert sorted(crossings(account)) == [(25, "none"), (25, "none"), (40, "block")]
 
 
+def test_a_limit_on_time_counts_from_the_first_use_also_before_the_budget(account: Account) -> None:
+    now = datetime.now(UTC)
+    spend(account, "1", agent="a", time=(now - timedelta(hours=2)).isoformat())
+    make_budget(account, cost_usd=None, limit_seconds=3600, per=["agent"], period="lifetime")
+    assert crossings(account) == [(100, "block")]
+
+
 def test_match_per_and_empty_values(account: Account) -> None:
     budget = make_budget(account, match={"team": ["x", "y"], "provider": "anthropic"}, per=["user"])
     spend(account, "1", team="x", user="u")
