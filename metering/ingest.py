@@ -147,22 +147,21 @@ def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
             with tenant_scope(tenant_id):
                 make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
         except OperationalError as error:
-            if attempt == ATTEMPTS_MAX or not (_renew_connection(attempt) or is_conflict(error)):
+            if attempt == ATTEMPTS_MAX or not (is_conflict(error) or _renew_connection(attempt)):
                 raise
         else:
             return
 
 
 def _renew_connection(attempt: int) -> bool:
-    """Make a connection that the server had closed anew, once.
+    """Make the connection anew, once: the server may have closed it, which is not always known yet.
 
     Events that a broken commit did store will be found as duplicates.
     """
-    is_broken = connection.connection is not None and connection.connection.closed
-    if is_broken and attempt == 1:
-        connection.close()
-        return True
-    return False
+    if attempt > 1 or connection.in_atomic_block:
+        return False
+    connection.close()
+    return True
 
 
 def _commit_as_configured(tenant_id: int, jobs: Sequence[Job]) -> None:
@@ -334,7 +333,12 @@ def copy_incoming(cursor: Any, events: Sequence[PreparedEvent], first_id: int) -
         # Within a larger transaction the table may hold what an earlier call left.
         cursor.execute("DELETE FROM incoming")
     lines = "".join([event.line(first_id + place) for place, event in enumerate(events)])
-    with cursor.cursor.copy(f"COPY incoming ({COPY_COLUMNS}) FROM STDIN") as copy:
+    # Straight to psycopg, whose errors nobody would know otherwise: neither that the connection
+    # broke nor that PostgreSQL refuses a value.
+    with (
+        connection.wrap_database_errors,
+        cursor.cursor.copy(f"COPY incoming ({COPY_COLUMNS}) FROM STDIN") as copy,
+    ):
         copy.write(lines)
 
 
