@@ -19,10 +19,12 @@ SERVES_SECONDS: Final = (0.5, 1.5)
 EARLY_SHARE: Final = 0.1
 EARLY_SECONDS: Final = (0.3, 1.5)
 WAIT_FOR_REQUEST_SECONDS: Final = 2.0
+CUT_EVERY_SECONDS: Final = (0.02, 0.2)
 
 WEB_WORKER: Final = "web worker, SIGKILL"
 WEB_PARENT: Final = "web parent, SIGKILL"
 WEB_BOTH: Final = "web parent and worker, SIGKILL"
+CONNECTION: Final = "database connections, cut within a transaction"
 CELERY: Final = "Celery worker, SIGKILL"
 POSTGRES: Final = "PostgreSQL, immediate shutdown"
 EVERYTHING: Final = "the whole service, SIGKILL"
@@ -36,7 +38,11 @@ class Due(NamedTuple):
 
 
 class Killer:
-    """Kills the web process every few seconds, and other parts when their time has come."""
+    """Kills the web process every few seconds, and other parts when their time has come.
+
+    Between these deaths it cuts database connections, which hits many more transactions, some of
+    them while they commit.
+    """
 
     def __init__(self, *, victim: Victim, traffic: Traffic, pick: random.Random) -> None:
         self.victim = victim
@@ -49,6 +55,7 @@ class Killer:
         self._wait_seconds = pick.uniform(*EVERY_SECONDS)
         self._serve_seconds = pick.uniform(*SERVES_SECONDS)
         self._is_early = False
+        self._cut_at = 0.0
 
     def run(self, dues: Sequence[Due], *, give_up_at: float, tick: Callable[[], None]) -> None:
         """Kill until the clients are done; everything due has happened before that."""
@@ -62,6 +69,8 @@ class Killer:
                 waiting.pop(0).act()
             elif self._is_time():
                 self._kill_web()
+            elif self._served_at is not None and time.monotonic() > self._cut_at:
+                self._cut_connection()
         for due in waiting:
             due.act()
 
@@ -97,6 +106,11 @@ class Killer:
         )
         self.deaths[kind] += kill(victims) > 0
         self._begin_anew()
+
+    def _cut_connection(self) -> None:
+        self._cut_at = time.monotonic() + self.pick.uniform(*CUT_EVERY_SECONDS)
+        if self.traffic.in_flight:
+            self.deaths[CONNECTION] += self.victim.cut_connection()
 
     def _is_time(self) -> bool:
         """Whether the web process has lived long enough since the last death."""

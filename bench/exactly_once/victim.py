@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+import psycopg
 
 from bench.service import CHECKOUT, Service, free_port
 
@@ -106,6 +107,16 @@ class Victim(Service):
             return [psutil.Process(int(pid))]
         except (OSError, IndexError, psutil.NoSuchProcess):
             return []
+
+    def cut_connection(self) -> bool:
+        """End one of the service's database connections in the middle of its transaction."""
+        with contextlib.suppress(psycopg.OperationalError), self.connect() as connection:
+            cut = connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state <> 'idle'"
+                " AND usename = current_user AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1"
+            ).fetchone()
+            return cut == (True,)
+        return False
 
     def everything(self) -> list[psutil.Process]:
         """The supervisor and all processes below it, PostgreSQL's too; the supervisor first."""
