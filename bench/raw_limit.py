@@ -42,7 +42,6 @@ def rows_per_second(connection: psycopg.Connection[Any]) -> float:
             )
     seconds = time.perf_counter() - begun
     connection.execute("DROP TABLE raw_limit; DROP TABLE raw_incoming")
-    connection.commit()
     return BATCHES * len(lines) / seconds
 
 

@@ -77,6 +77,8 @@ class Service:
             user="spendgate",
             password=record["password"],
             dbname="spendgate",
+            # Otherwise every transaction of a benchmark would be a part of one that never ends.
+            autocommit=True,
         )
 
     def web_memory_mib(self) -> float:

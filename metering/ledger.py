@@ -174,8 +174,7 @@ def post(
     """Move balances and write the entries that say why; then the crossings that this caused.
 
     The last thing a transaction does: windows stay locked until it ends. They are locked in the
-    order
-    of their ids, everywhere, so that no two transactions can wait for each other.
+    order of their ids, everywhere, so that no two transactions can wait for each other.
     """
     sums = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
     if not sums:
@@ -185,8 +184,7 @@ def post(
         sums = _lock(cursor, book, sums, successors)
         if not sums:
             return
-        _insert_entries(cursor, book.tenant_id, sums, kind, batch_id)
-        moved = _move(cursor, book.tenant_id, sums, first_used_at)
+        moved = _write_entries_and_move(cursor, book.tenant_id, sums, kind, batch_id, first_used_at)
         reaching = [window.id for window in moved if _may_reach_a_level(book, window)]
         if successors:
             _carry_on(book, _states(cursor, book.tenant_id, [one.id for one in moved]), successors)
@@ -211,9 +209,7 @@ MOVED_COLUMNS: Final = ", ".join(f"w.{name}" for name in Moved._fields)
 
 
 def _may_reach_a_level(book: BudgetBook, window: Moved) -> bool:
-    """Whether a level above the window's last one may be reached. Whole numbers only: most are
-    not.
-    """
+    """Whether the window may have reached its next level. Whole numbers only: most have not."""
     rule = book.rules.get(window.budget_id)
     if rule is None:
         return False
@@ -250,9 +246,9 @@ def _lock(
 ) -> dict[Posting, Amounts]:
     """Lock the windows; leave out what is too old for a rolling window, now that it cannot move."""
     cursor.execute(
-        "SELECT id, counted_from FROM budget_window WHERE tenant_id = %s AND id = ANY(%s)"
-        " ORDER BY id FOR UPDATE",
-        [book.tenant_id, sorted({*(key.window_id for key in sums), *successors})],
+        "SELECT id, counted_from FROM budget_window WHERE tenant_id = %s"
+        " AND id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY id FOR UPDATE",
+        [book.tenant_id, ",".join(map(str, {*(key.window_id for key in sums), *successors}))],
     )
     found = cursor.fetchall()
     assert {key.window_id for key in sums} <= {row[0] for row in found}, "windows are never removed"
@@ -268,62 +264,60 @@ def _lock(
     }
 
 
-def _insert_entries(
+def _write_entries_and_move(
     cursor: Any,
     tenant_id: int,
     sums: Mapping[Posting, Amounts],
     kind: EntryKind,
     batch_id: int | None,
-) -> None:
-    cursor.execute(
-        """
-        INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
-            cost_nanos, tokens, requests, tool_calls)
-        SELECT %s, nextval('ledger_entry_id'), %s, %s, n.*
-        FROM unnest(%s::bigint[], %s::timestamptz[],
-            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS n
-        """,
-        [
-            tenant_id,
-            kind.value,
-            batch_id,
-            [key.window_id for key in sums],
-            [key.grain_at for key in sums],
-            *(list(column) for column in zip(*sums.values(), strict=True)),
-        ],
-    )
-
-
-def _move(
-    cursor: Any,
-    tenant_id: int,
-    sums: Mapping[Posting, Amounts],
     first_used_at: datetime | None,
 ) -> list[Moved]:
-    by_window: dict[int, Amounts] = {}
-    for key, amounts in sums.items():
-        before = by_window.get(key[0])
-        by_window[key[0]] = amounts if before is None else add_amounts(before, amounts)
+    """One statement: the entries, and the balances that are their sums."""
+    grains = [key.grain_at for key in sums]
+    columns = [
+        [key.window_id for key in sums],
+        *zip(*sums.values(), strict=True),
+    ]
     cursor.execute(
         f"""
+        WITH n AS MATERIALIZED (
+            SELECT * FROM unnest({", ".join(["string_to_array(%s, ',')::bigint[]"] * 5)},
+                %s::timestamptz[]) AS n (id, cost, tokens, requests, tool_calls, grain_at)
+        ), entries AS (
+            INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
+                cost_nanos, tokens, requests, tool_calls)
+            SELECT %s, nextval('ledger_entry_id'), %s, %s, id, grain_at, cost, tokens, requests,
+                tool_calls FROM n
+        )
         UPDATE budget_window w SET
             spent_nanos = w.spent_nanos + n.cost, spent_tokens = w.spent_tokens + n.tokens,
             spent_requests = w.spent_requests + n.requests,
             spent_tool_calls = w.spent_tool_calls + n.tool_calls,
             first_used_at = coalesce(w.first_used_at, %s)
-        FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-            AS n (id, cost, tokens, requests, tool_calls)
-        WHERE w.tenant_id = %s AND w.id = n.id
+        FROM {_ONE_ROW_A_WINDOW if any(grains) else "n"} WHERE w.tenant_id = %s AND w.id = n.id
         RETURNING {MOVED_COLUMNS}
-        """,  # noqa: S608 - the column list is a constant
+        """,  # noqa: S608 - constant lists
         [
+            # Numbers joined to texts: an array of thousands is quoted item by item otherwise.
+            *(",".join(map(str, column)) for column in columns),
+            # The grains of budgets that do not roll are all NULL, as are those a short array lacks.
+            grains if any(grains) else [],
+            tenant_id,
+            kind.value,
+            batch_id,
             first_used_at or timezone.now(),
-            list(by_window),
-            *(list(column) for column in zip(*by_window.values(), strict=True)),
             tenant_id,
         ],
     )
     return [Moved(*row) for row in cursor.fetchall()]
+
+
+# A rolling window may get several grains at once; an UPDATE would add only one of them.
+_ONE_ROW_A_WINDOW: Final = (
+    "(SELECT id, sum(cost)::bigint AS cost, sum(tokens)::bigint AS tokens,"
+    " sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls"
+    " FROM n GROUP BY id) n"
+)
 
 
 def _late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
@@ -491,8 +485,7 @@ def age_rolling_window(*, book: BudgetBook, window_id: int, now: datetime) -> No
             # No grain of its own: it belongs to the grains it cancels, which are never summed
             # again.
             sums = {Posting(window_id, None): amounts}
-            _insert_entries(cursor, book.tenant_id, sums, EntryKind.AGED_OUT, None)
-            _move(cursor, book.tenant_id, sums, None)
+            _write_entries_and_move(cursor, book.tenant_id, sums, EntryKind.AGED_OUT, None, None)
         cursor.execute(
             "UPDATE budget_window SET counted_from = %s WHERE tenant_id = %s AND id = %s",
             [until, book.tenant_id, window_id],
