@@ -2,8 +2,7 @@
 thousand.
 
 200 customers, 10 teams of 5 agents, 20 features, 1,000 users, 8 models. Popularity falls with rank
-as
-among the clients of ServeGen (`demo/data/SOURCES.md`): the first of 200 customers makes a tenth.
+as among the clients of ServeGen (`demo/data/SOURCES.md`): the first of 200 customers makes a tenth.
 """
 
 import itertools

@@ -66,8 +66,7 @@ def create_budget(
     """Make a budget that has already counted what its current period spent.
 
     Invariant: no batch falls between the count and the budget. The configuration lock waits for
-    every
-    batch in flight and holds new ones back until this commits.
+    every batch in flight and holds new ones back until this commits.
     """
     change_configuration(tenant.id)
     budget = Budget(tenant=tenant, counts_from=EPOCH, **fields)
@@ -232,8 +231,7 @@ def stored_amounts(
     amounts).
 
     A portion is a quarter of an hour, within which no period ends; a minute where an anchor or a
-    rolling
-    window is as fine as that.
+    rolling window is as fine as that.
     """
     minutes = 15 if rule.clock.is_aligned and not rule.is_rolling else 1
     columns = [_dimension_sql(name) for name in rule.per if name != REQUEST]

@@ -1,8 +1,7 @@
 """Combines callers: bodies that wait in a process are committed together, one transaction a tenant.
 
 Nothing waits on purpose: a body that arrives while no transaction runs is committed at once, and
-those
-that arrive meanwhile make up the next one. Tenants take turns.
+those that arrive meanwhile make up the next one. Tenants take turns.
 """
 
 import threading

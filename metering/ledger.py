@@ -1,9 +1,8 @@
 """The ledger: the one writer of window balances, and the entries that say why they moved.
 
 Invariant: a window's `spent_*` is the sum of its entries. Both are written by the same statement
-list,
-in one transaction, last before commit; `manage.py audit_ledger` recomputes them and the events
-behind.
+list, in one transaction, last before commit; `manage.py audit_ledger` recomputes them and the
+events behind.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,8 +72,8 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
 
     Until the transaction commits, the book must be the transaction's own (`for_transaction`).
     Called in a transaction of its own before the one that locks windows: inserting inside the
-    locking
-    transaction would take locks in the order of arrival, and two batches would block each other.
+    locking transaction would take locks in the order of arrival, and two batches would block each
+    other.
     """
     missing = sorted(set(keys) - book.window_ids.keys())
     if not missing:

@@ -53,8 +53,7 @@ class PeriodClock:
 
     Calendar periods begin at the zone's midnight (weeks on Monday), whatever the clock does then:
     a day has 23, 24 or 25 hours. With an anchor, periods begin at the anchor and its repetitions by
-    the
-    zone's wall clock; a month from the 31st begins on the last day of a shorter month.
+    the zone's wall clock; a month from the 31st begins on the last day of a shorter month.
     """
 
     def __init__(self, *, period: str, timezone: str, anchor_at: datetime | None = None) -> None:

@@ -64,8 +64,7 @@ def rerate(
     """Rate the events of [from_, to) again. Given costs stay; a dry run says what would change.
 
     Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves
-    no
-    drift and running again goes on.
+    no drift and running again goes on.
     """
     condition = "e.cost_source <> 3 AND e.time >= %s AND e.time < %s AND (e.time, e.id) > (%s, %s)"
     return _rerate_chunks(tenant_id, condition, (from_, to), is_dry_run, progress)

@@ -117,8 +117,7 @@ class BudgetWindow(models.Model):
     """One budget, one group, one period: what was spent and what is reserved.
 
     Invariant: `spent_*` is the sum of the window's ledger entries and `reserved_*` the sum of its
-    open
-    reservations; `manage.py audit_ledger` proves both. `metering.ledger` is the one writer.
+    open reservations; `manage.py audit_ledger` proves both. `metering.ledger` is the one writer.
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id")

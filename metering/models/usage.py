@@ -104,8 +104,7 @@ class UsageEvent(models.Model):
     """A fact, never edited: one model call or tool call. Only its rating may be redone.
 
     `sent_id` is the client's id; `id` is ours. Token fields are as normalised: input includes
-    cached
-    input, output includes reasoning. `cost_nanos` is NULL while the event is unpriced.
+    cached input, output includes reasoning. `cost_nanos` is NULL while the event is unpriced.
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id", "time")
