@@ -13,9 +13,9 @@ TEAMS: Final = 8
 AGENTS_PER_TEAM: Final = 5
 CUSTOMERS: Final = 200
 NANOS: Final = 1_000_000_000
-# A fifth of all calls is reported again, one in four of these by someone else.
+# A fifth of all calls is reported again, one in four of these under another name.
+REPEATED_SHARE: Final = 0.2
 ALIAS_SHARE: Final = 0.05
-REPEATED_OTHERWISE_SHARE: Final = 0.15 / (1 - ALIAS_SHARE)
 PRICED_SHARE: Final = 0.2
 TOOL_SHARE: Final = 0.1
 QUARTERS: Final = 12
@@ -162,7 +162,7 @@ def make_plan(*, events: int, clients: int, seed: int, now: datetime) -> Plan:
     for call in calls:
         place = pick.random()
         reports[call.client].append(Report(place, call, False))
-        if call.has_alias or pick.random() < REPEATED_OTHERWISE_SHARE:
+        if call.has_alias or pick.random() < _repeated_share(call):
             client, repeat = _repeat(pick, call, place, clients)
             reports[client].append(repeat)
     return Plan(calls, [list(_batches(pick, sorted(one, key=_place))) for one in reports])
@@ -223,6 +223,13 @@ def _quarters(pick: random.Random, now: datetime) -> Quarters:
 def _moment(pick: random.Random, quarters: Sequence[datetime]) -> datetime:
     """Within a quarter of an hour before one of these times."""
     return pick.choice(quarters) - timedelta(microseconds=pick.randrange(QUARTER // MICROSECOND))
+
+
+def _repeated_share(call: Call) -> float:
+    """How likely a call without an alias is sent again."""
+    if call.client == LATE_CLIENT:
+        return REPEATED_SHARE
+    return (REPEATED_SHARE - ALIAS_SHARE) / (1 - ALIAS_SHARE)
 
 
 def _repeat(pick: random.Random, call: Call, place: float, clients: int) -> tuple[int, Report]:

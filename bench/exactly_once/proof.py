@@ -52,7 +52,7 @@ def prove(
     victim: Victim, calls: Sequence[Call], budgets: Sequence[Budget], *, awaits_roll_ups: bool
 ) -> Iterator[Check]:
     """Every check, in the order of the contract: stored, in the balances, in the answers."""
-    with victim.connect() as connection:
+    with victim.connect() as connection, connection.transaction():
         # Row security shows nothing to a transaction that does not say why it looks.
         connection.execute("SET LOCAL spendgate.platform = 'proof'")
         yield from _events(connection, calls)
