@@ -294,7 +294,7 @@ def running_postgres(
 
 def server_settings(memory_bytes: int) -> dict[str, str]:
     """For steady ingest on a small machine. What was acknowledged is on disk: fsync stays on."""
-    shared_mebibytes = max(32, min(1024, memory_bytes // 4 // MEBIBYTE))
+    shared_mebibytes = max(32, min(4096, memory_bytes // 4 // MEBIBYTE))
     return {
         "listen_addresses": "",
         "unix_socket_directories": OWN_FOLDER,

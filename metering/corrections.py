@@ -227,9 +227,16 @@ def _lead_keys(cursor: Any, tenant_id: int, new: PreparedEvent, event_id: int) -
         [event_id, new.at, new.fingerprint, tenant_id, new.key],
     )
     if new.response_key is not None:
+        # The response that was reported first stays known; another one gets a key of its own.
         cursor.execute(
-            "INSERT INTO event_key (tenant_id, key, event_id, event_at) VALUES (%s, %s, %s, %s)"
-            " ON CONFLICT (tenant_id, key) DO UPDATE SET event_id = excluded.event_id,"
-            " event_at = excluded.event_at",
-            [tenant_id, new.response_key, event_id, new.at],
+            "INSERT INTO event_key (tenant_id, key, response_key, fingerprint, event_id, event_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [
+                tenant_id,
+                new.response_key,
+                new.response_key,
+                new.fingerprint,
+                event_id,
+                new.at,
+            ],
         )

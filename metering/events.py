@@ -324,20 +324,17 @@ def _rest(event: PreparedEvent, *, tenant_id: int, route: Route) -> str:
         raise EventRejected("invalid_value", "A string holds the character NUL.")
     else:
         written = "\t".join([NULL if text is None else text.translate(_ESCAPES) for text in texts])
-    numbers = (
-        tokens.cache_write_1h_tokens or None,
-        tokens.input_audio_tokens or None,
-        tokens.output_audio_tokens or None,
-        tokens.web_searches or None,
-        body.latency_ms,
-        body.time_to_first_token_ms,
-        body.max_output_tokens,
-        None if body.saved_usd is None else nanos_from_usd(body.saved_usd),
-        body.step,
-        body.complexity,
-        _reservation(body),
+    optional = (
+        f"{tokens.cache_write_1h_tokens or NULL}\t{tokens.input_audio_tokens or NULL}\t"
+        f"{tokens.output_audio_tokens or NULL}\t{tokens.web_searches or NULL}\t"
+        f"{NULL if body.latency_ms is None else body.latency_ms}\t"
+        f"{NULL if body.time_to_first_token_ms is None else body.time_to_first_token_ms}\t"
+        f"{NULL if body.max_output_tokens is None else body.max_output_tokens}\t"
+        f"{NULL if body.saved_usd is None else nanos_from_usd(body.saved_usd)}\t"
+        f"{NULL if body.step is None else body.step}\t"
+        f"{NULL if body.complexity is None else body.complexity}\t"
+        f"{_reservation(body) or NULL}"
     )
-    optional = "\t".join([NULL if number is None else str(number) for number in numbers])
     return (
         f"{event.key}\t{event.fingerprint}\t{tenant_id}\t{event.at.isoformat()}\t{route.value}\t"
         f"{OPERATIONS[event.operation]}\t{STATUSES[event.values[12]]}\t{tokens.input_tokens}\t"

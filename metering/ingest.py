@@ -349,77 +349,57 @@ def _claim_keys(
     first_id: int,
     outcome: _Outcome,
 ) -> list[PreparedEvent]:
-    """Write the events' keys; answer the events whose keys were new, by id and by provider's
-    response.
+    """Write the events' keys; answer the events whose id and whose provider's response were new.
 
-    Keys are inserted in their own order, ids before responses, so that transactions with events in
-    common wait for each other in one direction only.
+    Keys are inserted in their own order, so that transactions with events in common wait for each
+    other in one direction only.
     """
     cursor.execute(
-        "INSERT INTO event_key (tenant_id, key, fingerprint, event_id, event_at)"
-        " SELECT %s, key, fingerprint, id, time FROM incoming ORDER BY key"
-        " ON CONFLICT DO NOTHING",
+        "INSERT INTO event_key (tenant_id, key, response_key, fingerprint, event_id, event_at)"
+        " SELECT %s, key, response_key, fingerprint, id, time FROM incoming"
+        " ORDER BY coalesce(response_key, key), id ON CONFLICT DO NOTHING",
         [tenant_id],
     )
-    known: set[int] = set()
-    if cursor.rowcount < len(events):
-        # A statement of its own: its snapshot sees what the first one waited for.
-        cursor.execute(
-            "SELECT i.id, i.fingerprint = k.fingerprint FROM incoming i JOIN event_key k"
-            " ON k.tenant_id = %s AND k.key = i.key AND k.event_id <> i.id",
-            [tenant_id],
-        )
-        for event_id, is_same in cursor.fetchall():
-            known.add(event_id)
-            event = events[event_id - first_id]
-            (outcome.duplicate if is_same else outcome.conflict)(event)
-        cursor.execute("DELETE FROM incoming WHERE id = ANY(%s)", [list(known)])
-    by_response = _claim_responses(cursor, tenant_id, events, first_id, known, outcome)
-    gone = known | by_response
-    if not gone:
+    if cursor.rowcount == len(events):
         return list(events)
+    known = _known_events(cursor, tenant_id)
+    for event_id, has_id, is_same in known:
+        event = events[event_id - first_id]
+        (outcome.conflict if has_id and not is_same else outcome.duplicate)(event)
+    gone = {event_id for event_id, _, _ in known}
+    cursor.execute("DELETE FROM incoming WHERE id = ANY(%s)", [list(gone)])
     return [event for place, event in enumerate(events) if first_id + place not in gone]
 
 
-def _claim_responses(
-    cursor: Any,
-    tenant_id: int,
-    events: Sequence[PreparedEvent],
-    first_id: int,
-    known: set[int],
-    outcome: _Outcome,
-) -> set[int]:
-    """Write the keys of providers' responses; answer the ids of events that report a known one."""
-    expected = sum(
-        1
-        for place, event in enumerate(events)
-        if event.response_key is not None and first_id + place not in known
-    )
-    if not expected:
-        return set()
+def _known_events(cursor: Any, tenant_id: int) -> list[tuple[int, bool, bool]]:
+    """Events whose keys were taken: (id they would have got, by their own id, with that content).
+
+    A statement of its own: its snapshot sees what the insertion waited for. A second report of a
+    provider's response gets a key that leads to the event which the first one stored.
+    """
     cursor.execute(
-        "INSERT INTO event_key (tenant_id, key, event_id, event_at)"
-        " SELECT %s, response_key, id, time FROM incoming WHERE response_key IS NOT NULL"
-        " ORDER BY response_key, id ON CONFLICT DO NOTHING",
-        [tenant_id],
+        """
+        WITH known AS MATERIALIZED (
+            SELECT i.id, i.key, i.fingerprint, i.response_key, k.event_id,
+                k.fingerprint = i.fingerprint AS is_same
+            FROM incoming i
+            -- LIMIT keeps this a look-up by index, whatever the planner thinks of a new table.
+            LEFT JOIN LATERAL (SELECT event_id, fingerprint FROM event_key k
+                WHERE k.tenant_id = %s AND k.key = i.key LIMIT 1) k ON true
+            WHERE k.event_id IS DISTINCT FROM i.id
+        ), led AS (
+            INSERT INTO event_key (tenant_id, key, fingerprint, event_id, event_at)
+            SELECT %s, known.key, known.fingerprint, r.event_id, r.event_at FROM known
+            CROSS JOIN LATERAL (SELECT event_id, event_at FROM event_key r
+                WHERE r.tenant_id = %s AND r.response_key = known.response_key LIMIT 1) r
+            WHERE known.event_id IS NULL
+            ON CONFLICT DO NOTHING
+        )
+        SELECT id, event_id IS NOT NULL, coalesce(is_same, false) FROM known
+        """,
+        [tenant_id, tenant_id, tenant_id],
     )
-    if cursor.rowcount == expected:
-        return set()
-    # The id of the second report leads to the event that the first one stored.
-    cursor.execute(
-        "WITH again AS (SELECT i.id, i.key, k.event_id, k.event_at FROM incoming i"
-        "   JOIN event_key k ON k.tenant_id = %s AND k.key = i.response_key AND k.event_id <>"
-        " i.id),"
-        " led AS (UPDATE event_key k SET event_id = again.event_id, event_at = again.event_at"
-        "   FROM again WHERE k.tenant_id = %s AND k.key = again.key)"
-        " SELECT id FROM again",
-        [tenant_id, tenant_id],
-    )
-    again = {row[0] for row in cursor.fetchall()}
-    for event_id in again:
-        outcome.duplicate(events[event_id - first_id])
-    cursor.execute("DELETE FROM incoming WHERE id = ANY(%s)", [list(again)])
-    return again
+    return list(cursor.fetchall())
 
 
 def insert_events(cursor: Any) -> None:

@@ -5,7 +5,9 @@ function, so that both answer alike.
 """
 
 import io
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -120,6 +122,11 @@ def handle_traces(request: HotRequest) -> HotResponse:
     return _handle(request, take)
 
 
+# One large body is judged at a time: threads that compute all want Python's lock, and the ones that
+# talk to PostgreSQL, which need it for moments only, would wait for each of them in turn.
+_TURN: Final = threading.Semaphore(1)
+LARGE_BODY_EVENTS: Final = 50
+
 # POST to these addresses never enters Django.
 HANDLERS: Final[dict[str, Callable[[HotRequest], HotResponse]]] = {
     "/v1/events": handle_events,
@@ -163,7 +170,8 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _commit(holder: KeyHolder, items: list[Decoded], route: Route) -> Job:
-    job = prepare_job(items, tenant_id=holder.tenant_id, route=route)
+    with _TURN if len(items) > LARGE_BODY_EVENTS else nullcontext():
+        job = prepare_job(items, tenant_id=holder.tenant_id, route=route)
     commit(job)
     count_job(job)
     return job

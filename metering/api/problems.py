@@ -102,7 +102,8 @@ def problem_of(error: Exception) -> dict[str, Any]:
     log.error("unexpected error", exc_info=error)
     return problem(
         500,
-        detail="The error was logged. Nothing of this request was taken; sending it again is safe.",
+        detail="The error was logged. Sending the request again is safe:"
+        " what was taken already is recognised.",
     )
 
 

@@ -64,7 +64,7 @@ CREATE_USAGE_EVENT = """
     ) PARTITION BY RANGE (time);
     CREATE INDEX usage_event_time ON usage_event (tenant_id, time, id);
     CREATE INDEX usage_event_id ON usage_event (tenant_id, id);
-    CREATE INDEX usage_event_session ON usage_event (tenant_id, session, time) WHERE session <> '';
+    CREATE INDEX usage_event_session ON usage_event (tenant_id, session) WHERE session <> '';
     CREATE INDEX usage_event_trace ON usage_event (tenant_id, trace) WHERE trace <> '';
     CREATE INDEX usage_event_unpriced ON usage_event (tenant_id, time) WHERE cost_source = 4;
 """
@@ -90,6 +90,11 @@ APPEND_ONLY = """
 STORAGE = """
     ALTER TABLE budget_window SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
     ALTER TABLE usage_rollup SET (fillfactor = 80);
+    -- These only grow: to look at all of them for every tenth row more is work for nothing.
+    ALTER TABLE event_key SET (autovacuum_vacuum_insert_scale_factor = 1,
+        autovacuum_vacuum_insert_threshold = 500000, autovacuum_analyze_scale_factor = 0.5);
+    ALTER TABLE ledger_entry SET (autovacuum_vacuum_insert_scale_factor = 1,
+        autovacuum_vacuum_insert_threshold = 500000, autovacuum_analyze_scale_factor = 0.5);
 """
 
 

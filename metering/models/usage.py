@@ -81,7 +81,8 @@ class IngestBatch(models.Model):
 class EventKey(models.Model):
     """What makes an event count once: a hash of (source, id), or of (provider, response_id).
 
-    `fingerprint` is a hash of the event as it was sent; NULL on the keys of provider responses.
+    `fingerprint` is a hash of the event as it was sent. A second report of a response has a key
+    of its own that leads to the event which the first report stored.
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "key")
@@ -89,12 +90,16 @@ class EventKey(models.Model):
         Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
     )
     key = models.UUIDField()
-    fingerprint = models.UUIDField(null=True)
+    response_key = models.UUIDField(null=True)
+    fingerprint = models.UUIDField()
     event_id = models.BigIntegerField()
     event_at = models.DateTimeField()
 
     class Meta:
         db_table = "event_key"
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "response_key"], name="event_key_of_response")
+        ]
 
     def __str__(self) -> str:
         return f"{self.key}"
