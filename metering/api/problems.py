@@ -96,8 +96,8 @@ def problem_of(error: Exception) -> dict[str, Any]:
         return problem(
             503,
             code="database_unavailable",
-            detail="The database cannot be reached. Nothing of this request was taken; send"
-            " it again.",
+            detail="The database cannot be reached. Send the request again:"
+            " what was taken already is recognised.",
         )
     log.error("unexpected error", exc_info=error)
     return problem(
