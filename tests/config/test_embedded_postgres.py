@@ -149,7 +149,8 @@ def test_a_server_that_cannot_start_says_why(data_dir: Path) -> None:
 
 
 def test_settings_fit_the_machine() -> None:
-    assert server_settings(16 * GIBIBYTE)["shared_buffers"] == "1024MB"
+    assert server_settings(64 * GIBIBYTE)["shared_buffers"] == "4096MB"
+    assert server_settings(8 * GIBIBYTE)["shared_buffers"] == "2048MB"
     assert server_settings(2 * GIBIBYTE)["shared_buffers"] == "512MB"
     assert server_settings(GIBIBYTE // 2)["shared_buffers"] == "128MB"
     assert server_settings(2 * GIBIBYTE)["work_mem"] == "16MB"

@@ -60,7 +60,7 @@ def test_a_price_that_changed_is_superseded_and_can_still_be_named(account: Acco
     done = import_catalogue()
 
     assert (done.added, done.superseded) == (1, 2)
-    assert version_of(account) == before + 1
+    assert version_of(account) > before
     price.refresh_from_db()
     gone.refresh_from_db()
     assert price.superseded_at is not None
