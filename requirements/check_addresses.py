@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Written so that this file does not match itself.
 REGISTRY = re.compile(
-    rb"(pypi|pythonhosted|npmjs|registry\.npm|deb\.debian)[.](org|com)", re.IGNORECASE
+    rb"(py[p]i|python[h]osted|npm[j]s|registry[.]n[p]m|de[b][.]debian)[.](org|com)", re.IGNORECASE
 )
 MACHINE_PATH = re.compile(rb"/(root|home/[a-z]+|work|Users)/[\w.]")
 
