@@ -49,6 +49,25 @@ class LevelRule(NamedTuple):
     percent: int
     action: str
     notify: tuple[str, ...]
+    # Of `throttle`: what may be asked for within any minute.
+    cost_nanos_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+class RaiseRule(NamedTuple):
+    """An approved raise of a budget's limits: for a group (empty: all), for a while, by how
+    much.
+    """
+
+    budget_id: int
+    group_key: str
+    starts_at: datetime
+    ends_at: datetime
+    cost_nanos: int
+    tokens: int
+    requests: int
+    tool_calls: int
+    seconds: int
 
 
 class BudgetRule:

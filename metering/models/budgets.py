@@ -34,6 +34,7 @@ class Action(models.TextChoices):
     NONE = "none"
     THROTTLE = "throttle"
     DOWNGRADE = "downgrade"
+    HOLD = "hold"
     BLOCK = "block"
     LOCKOUT = "lockout"
 
@@ -98,6 +99,10 @@ class BudgetLevel(models.Model):
     percent = models.PositiveIntegerField()
     action = models.CharField(max_length=10, choices=Action.choices, default=Action.NONE)
     notify = ArrayField(models.CharField(max_length=100), default=list, blank=True)
+    # Of `throttle`: what may be asked for within any minute. Neither given: what is left of the
+    # window, spread over the time that is left of it.
+    cost_nanos_per_minute = models.BigIntegerField(null=True, blank=True)
+    tokens_per_minute = models.BigIntegerField(null=True, blank=True)
 
     class Meta:
         db_table = "budget_level"

@@ -1,0 +1,1 @@
+"""Ask before spending: reservations, and everything that may refuse one."""
