@@ -1,0 +1,17 @@
+"""Admin pages of limits and prices.
+
+Facts (usage, windows, ledger) have composite keys, which the admin cannot serve. Each module
+registers its pages when it is imported, so every one of them is named here.
+"""
+
+from metering.admin import (
+    budgets,
+    crossings,
+    prices,
+)
+
+__all__ = [
+    "budgets",
+    "crossings",
+    "prices",
+]
