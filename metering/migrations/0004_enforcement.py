@@ -419,7 +419,7 @@ class Migration(migrations.Migration):
                         fields=["tenant"],
                         name="halt_in_force",
                     ),
-                    models.Index(fields=["tenant", "-version"], name="halt_version"),
+                    models.Index(fields=["tenant", "-version"], name="halt_newest"),
                 ],
                 "constraints": [
                     models.UniqueConstraint(

@@ -152,7 +152,7 @@ class Halt(models.Model):
             models.Index(
                 fields=["tenant"], condition=Q(lifted_at__isnull=True), name="halt_in_force"
             ),
-            models.Index(fields=["tenant", "-version"], name="halt_version"),
+            models.Index(fields=["tenant", "-version"], name="halt_newest"),
         ]
         constraints = [
             models.UniqueConstraint(
