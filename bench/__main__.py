@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from bench import raw_limit, reading
+from bench import enforcement, raw_limit, reading
 from bench.client import Sent, send
 from bench.load import DAYS, Load, budget_bodies
 from bench.service import Service, running_service
@@ -16,6 +16,8 @@ CONNECTIONS = 8
 # A minute of traffic: a thousand events touch some 900 windows of the five budgets.
 LIVE_DAYS = 1 / 1440
 FILL_BATCHES = 250
+ENFORCEMENT = "enforcement"
+PARTS = (ENFORCEMENT, "ingest")
 
 
 def main() -> None:
@@ -24,17 +26,20 @@ def main() -> None:
     parser.add_argument("--stored", type=int, default=5_000_000, help="events to fill up to")
     parser.add_argument("--batches", type=int, default=200, help="batches of 1,000 a measurement")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument("--only", choices=PARTS, help="one part of the figures; all otherwise")
     options = parser.parse_args()
     console = Console(width=100)
     table = Table(
         "What", "Figure", "Wanted", title="Spendgate, client and PostgreSQL on one machine"
     )
-    with running_service() as service:
-        service.create_tenant()
-        for body in budget_bodies():
-            service.call("POST", "/v1/budgets", body)
-        bench = _Bench(service, console, table, options.batches, options.connections)
-        bench.run(options.stored)
+    for part in [options.only] if options.only else PARTS:
+        # Each on an empty database of its own, as none may be slowed by what another left.
+        with running_service() as service:
+            bench = _Bench(service, console, table, options.batches, options.connections)
+            if part == ENFORCEMENT:
+                enforcement.measure(service, bench.row)
+            else:
+                bench.run(options.stored)
     console.print(table)
 
 
@@ -50,7 +55,10 @@ class _Bench:
         self.stored = 0
 
     def run(self, stored: int) -> None:
-        """All measurements, in the order of a growing database."""
+        """All measurements of ingest and reading, in the order of a growing database."""
+        self.service.create_tenant()
+        for body in budget_bodies():
+            self.service.call("POST", "/v1/budgets", body)
         self._send("warm-up", batches=20)
         raw = self._measure("raw limit", self._raw_limit)
         self.row("PostgreSQL alone: COPY, insert on conflict", f"{raw:,.0f} rows/s", "")

@@ -1,5 +1,6 @@
 """The service under test: started from outside as a user would start it, on a folder of its own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -44,9 +45,9 @@ class Service:
         )
         return done.stdout
 
-    def create_tenant(self) -> None:
-        """Make the tenant that the benchmarks use."""
-        printed = self.manage("create_tenant", "bench", "--owner", "bench@example.com", "--json")
+    def create_tenant(self, name: str = "bench") -> None:
+        """Make a tenant, for which all calls are made from now on."""
+        printed = self.manage("create_tenant", name, "--owner", f"{name}@example.com", "--json")
         self.api_key = json.loads(printed.splitlines()[-1])["api_key"]
 
     def call(self, method: str, path: str, body: object = None) -> Any:
@@ -80,6 +81,39 @@ class Service:
             # Otherwise every transaction of a benchmark would be a part of one that never ends.
             autocommit=True,
         )
+
+    @contextmanager
+    def another_web(self) -> Iterator[int]:
+        """A second web process on the same database; the answer is its port."""
+        port = free_port()
+        with (self.data_dir / "other_web.log").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "config.parts", "web"],
+                cwd=CHECKOUT,
+                env={**self.environ, "PORT": str(port)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                _wait_until_listening(port)
+                yield port
+            finally:
+                process.terminate()
+                process.wait(timeout=60)
+
+    @contextmanager
+    def stopped_postgres(self) -> Iterator[None]:
+        """PostgreSQL neither answers nor hangs up meanwhile."""
+        pid = int((self.data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+        postmaster = psutil.Process(pid)
+        stopped = [postmaster, *postmaster.children(recursive=True)]
+        for process in stopped:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
 
     def web_memory_mib(self) -> float:
         """The largest resident set of a web process."""
@@ -135,6 +169,15 @@ def running_service() -> Iterator[Service]:
             process.terminate()
             process.wait(timeout=60)
             shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _wait_until_listening(port: int) -> None:
+    end = time.monotonic() + STARTS_WITHIN_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    raise SystemExit("The second web process does not listen.")
 
 
 def _wait_until_ready(service: Service) -> None:

@@ -1,0 +1,315 @@
+"""What asking before spending takes: reserve, then settle at a true cost; and how fast halts are.
+
+One process drives all clients, because it shares the machine with the service and PostgreSQL.
+"""
+
+import json
+import random
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from bench.service import Service
+from bench.wire import Answer, Connection, Conversation, Requests, converse
+
+WARM_UP_SECONDS: Final = 3.0
+MEASURED_SECONDS: Final = 15.0
+AGENTS: Final = 1_000
+NANO_DIGITS: Final = 9
+RESERVATION_ID: Final = re.compile(rb'"id":\s?"([0-9a-f-]{36})"')
+COST: Final = re.compile(rb'"cost_usd":\s?"([0-9.]+)"')
+MODEL: Final = {"provider": "openai", "model": "gpt-4o-mini"}
+
+HALTS: Final = 20
+HALT_WITHIN_SECONDS: Final = 10.0
+# Longer than anything a process may go on with without asking PostgreSQL.
+STOPPED_SECONDS: Final = 4.0
+
+Note = Callable[[str, str, str], None]
+
+
+class Row(NamedTuple):
+    """One load: so many clients on these budgets."""
+
+    what: str
+    wanted: str
+    clients: int
+    agents: int
+    budgets: Sequence[dict[str, Any]]
+
+
+def _budget(name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "match": {},
+        "period": "month",
+        "limit": {"cost_usd": "1000000", "tokens": 10**14},
+        "mode": "enforce",
+        "levels": [{"percent": 100, "notify": [], "action": "block"}],
+        **fields,
+    }
+
+
+def rows() -> Iterator[Row]:
+    """What is measured, each in a tenant of its own."""
+    shared = [_budget("shared")]
+    yield Row("One budget, 50 clients", "1,000/s, 99 % in 100 ms", 50, 1, shared)
+    yield Row("One budget, 200 clients", "no errors", 200, 1, shared)
+    spread = "as fast as one budget"
+    per_agent = [_budget("each agent", per=["agent"])]
+    yield Row("A window for each of 1,000 agents, 50 clients", spread, 50, AGENTS, per_agent)
+    matched = [_budget(f"agent {one}", match={"agent": f"agent-{one}"}) for one in range(AGENTS)]
+    yield Row("1,000 budgets, 50 clients", spread, 50, AGENTS, matched)
+
+
+@dataclass
+class Tally:
+    """What the clients saw. Times count while the measuring goes on, costs always."""
+
+    reserves_ms: list[float] = field(default_factory=list)
+    settles_ms: list[float] = field(default_factory=list)
+    costs: list[bytes] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def booked_nanos(self) -> int:
+        """What the service says it has booked."""
+        return sum(map(_nanos, self.costs))
+
+
+def _nanos(usd: bytes) -> int:
+    whole, _, part = usd.partition(b".")
+    return int(whole) * 10**NANO_DIGITS + int(part.ljust(NANO_DIGITS, b"0"))
+
+
+class Load:
+    """Clients that reserve and settle for a while, and then finish what they hold."""
+
+    def __init__(self, headers: dict[str, str], *, agents: int, seed: int) -> None:
+        self.tally = Tally()
+        self._requests = Requests(headers)
+        self._agents = agents
+        self._pick = random.Random(seed)  # noqa: S311 - load, not secrets
+        self._from = self._until = 0.0
+
+    def run(self, port: int, *, clients: int, warm_up: float, measured: float) -> None:
+        """Let the clients work."""
+        self._from = time.perf_counter() + warm_up
+        self._until = self._from + measured
+        converse(port, [self._converse(f"c{number}") for number in range(clients)])
+
+    def _converse(self, client: str) -> Conversation:
+        count = 0
+        while (begun := time.perf_counter()) < self._until:
+            count += 1
+            ask, true_use = self._call()
+            answer = yield self._requests.make("POST", "/v1/reservations", ask)
+            found = RESERVATION_ID.search(answer.body) if answer.status == 201 else None
+            if found is None:
+                self._note_error("reserve", answer)
+                continue
+            reserved = self._note_time(self.tally.reserves_ms, begun)
+            body = b'{"id":"%b-%d",%b}' % (client.encode(), count, true_use)
+            path = f"/v1/reservations/{found[1].decode()}/settle"
+            answer = yield self._requests.make("POST", path, body)
+            self._note_settle(answer, reserved)
+
+    def _call(self) -> tuple[bytes, bytes]:
+        """What is asked for, and what the call turns out to use: sometimes more."""
+        pick = self._pick
+        given, most = pick.randrange(200, 4_000), pick.randrange(64, 1_024)
+        ask = {
+            **MODEL,
+            "agent": f"agent-{pick.randrange(self._agents)}",
+            "input_tokens": given,
+            "max_output_tokens": most,
+        }
+        written = pick.randrange(1, most * 11 // 10 + 1)
+        true_use = b'"input_tokens":%d,"output_tokens":%d' % (given, written)
+        return json.dumps(ask).encode(), true_use
+
+    def _note_time(self, times_ms: list[float], begun: float) -> float:
+        now = time.perf_counter()
+        if begun >= self._from and now <= self._until:
+            times_ms.append((now - begun) * 1000)
+        return now
+
+    def _note_settle(self, answer: Answer, begun: float) -> None:
+        cost = COST.search(answer.body) if answer.status == 200 else None
+        if cost is None:
+            self._note_error("settle", answer)
+            return
+        self._note_time(self.tally.settles_ms, begun)
+        self.tally.costs.append(cost[1])
+
+    def _note_error(self, what: str, answer: Answer) -> None:
+        words = answer.body[:200].decode(errors="replace")
+        self.tally.errors[f"{what}: {answer.status} {words}"] += 1
+
+
+def measure(service: Service, note: Note) -> None:
+    """Every figure of enforcement."""
+    for place, row in enumerate(rows()):
+        budget_ids = _prepare(service, f"row-{place}", row.budgets)
+        tally = _run(service, row, seed=place)
+        note(f"{row.what}: reserve, settle", _figure(tally), row.wanted)
+        _require_exact(service, budget_ids, tally)
+    _measure_alone(service, note)
+    _measure_halts(service, note)
+
+
+def _prepare(service: Service, tenant: str, budgets: Sequence[dict[str, Any]]) -> list[int]:
+    service.create_tenant(tenant)
+    return [service.call("POST", "/v1/budgets", body)["id"] for body in budgets]
+
+
+def _run(service: Service, row: Row, *, seed: int, measured: float = MEASURED_SECONDS) -> Tally:
+    load = Load(dict(service.headers), agents=row.agents, seed=seed)
+    load.run(service.port, clients=row.clients, warm_up=WARM_UP_SECONDS, measured=measured)
+    return load.tally
+
+
+def _figure(tally: Tally) -> str:
+    if not tally.reserves_ms or not tally.settles_ms:
+        return f"nothing measured; {_errors(tally)}"
+    rate = len(tally.reserves_ms) / MEASURED_SECONDS
+    reserves, settles = sorted(tally.reserves_ms), sorted(tally.settles_ms)
+    return (
+        f"{rate:,.0f} reserves/s, 50 % in {_percentile(reserves, 50):.0f} ms,"
+        f" 99 % in {_percentile(reserves, 99):.0f} ms"
+        f" (settles {_percentile(settles, 50):.0f}, {_percentile(settles, 99):.0f} ms),"
+        f" {_errors(tally)}"
+    )
+
+
+def _percentile(ordered: Sequence[float], percent: int) -> float:
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def _errors(tally: Tally) -> str:
+    if not tally.errors:
+        return "no errors"
+    (words, _), *_ = tally.errors.most_common(1)
+    return f"{tally.errors.total():,} ERRORS, most of them {words}"
+
+
+def _require_exact(service: Service, budget_ids: Sequence[int], tally: Tally) -> None:
+    """What is spent is the sum of the answers, and nothing is held any more."""
+    with service.connect() as connection, connection.transaction():
+        connection.execute("SET LOCAL spendgate.platform = 'bench'")
+        found = connection.execute(
+            "SELECT coalesce(sum(spent_nanos), 0)::bigint, coalesce(sum(spent_requests), 0)::bigint"
+            ", coalesce(sum(reserved_nanos + reserved_requests), 0)::bigint"
+            " FROM budget_window WHERE budget_id = ANY(%s)",
+            [list(budget_ids)],
+        ).fetchone()
+    wanted = (tally.booked_nanos, len(tally.costs), 0)
+    if found != wanted:
+        raise SystemExit(f"Spent, settled, held must be {wanted}, are {found}; {_errors(tally)}")
+
+
+def _measure_alone(service: Service, note: Note) -> None:
+    row = Row("One client alone", "3 ms", 1, 1, [_budget("shared")])
+    budget_ids = _prepare(service, "alone", row.budgets)
+    tally = _run(service, row, seed=0, measured=MEASURED_SECONDS / 3)
+    _require_exact(service, budget_ids, tally)
+    figure = (
+        f"{statistics.median(tally.reserves_ms):.1f} ms to reserve,"
+        f" {statistics.median(tally.settles_ms):.1f} ms to settle, at the median"
+    )
+    note(row.what, figure, row.wanted)
+
+
+def _measure_halts(service: Service, note: Note) -> None:
+    _prepare(service, "halts", [_budget("shared")])
+    requests = Requests(service.headers)
+    with service.another_web() as other_port:
+        webs = [_Web(port, requests) for port in (service.port, other_port)]
+        worst = max(_halt_ms(webs, number) for number in range(HALTS))
+        note(f"A halt stops both web processes, worst of {HALTS}", f"{worst:,.0f} ms", "1,000 ms")
+        with _known_halt(webs) as agent, service.stopped_postgres():
+            figure = _refusals_figure(webs, agent)
+        note("A known halt, with PostgreSQL stopped", figure, "refused")
+
+
+class _Web:
+    """A web process as one client sees it."""
+
+    def __init__(self, port: int, requests: Requests) -> None:
+        self.connection = Connection(port)
+        self.requests = requests
+
+    def ask(self, method: str, path: str, body: object = None) -> Answer:
+        content = b"" if body is None else json.dumps(body).encode()
+        return self.connection.ask(self.requests.make(method, path, content))
+
+    def reserve(self, agent: str) -> int:
+        """The status that a small call of this agent meets."""
+        body = {**MODEL, "agent": agent, "amount_usd": "0.000001", "ttl_seconds": 60}
+        return self.ask("POST", "/v1/reservations", body).status
+
+
+def _halt_ms(webs: Sequence[_Web], number: int) -> float:
+    """How long after the answer the last web process refused for the first time."""
+    agent = f"halted-{number}"
+    _require(all(web.reserve(agent) == 201 for web in webs), "an agent that runs is refused")
+    halt_id = _halt(webs[0], agent)
+    begun = time.perf_counter()
+    running = list(webs)
+    while running:
+        running = [web for web in running if web.reserve(agent) != 423]
+        _require(time.perf_counter() < begun + HALT_WITHIN_SECONDS, "a halt is not in force")
+    halted = time.perf_counter()
+    _require(all(web.reserve(agent) == 423 for web in webs), "a halted agent was let through")
+    _lift(webs[0], halt_id)
+    return (halted - begun) * 1000
+
+
+@contextmanager
+def _known_halt(webs: Sequence[_Web]) -> Iterator[str]:
+    """An agent whose halt every web process knows."""
+    agent = "halted-before"
+    halt_id = _halt(webs[0], agent)
+    while any(web.reserve(agent) != 423 for web in webs):
+        time.sleep(0.05)
+    yield agent
+    _lift(webs[0], halt_id)
+
+
+def _halt(web: _Web, agent: str) -> int:
+    answer = web.ask("POST", "/v1/halts", {"match": {"agent": agent}, "reason": "bench"})
+    _require(answer.status == 201, f"no halt was made: {answer}")
+    return int(json.loads(answer.body)["id"])
+
+
+def _lift(web: _Web, halt_id: int) -> None:
+    answer = web.ask("DELETE", f"/v1/halts/{halt_id}")
+    _require(answer.status in (200, 204), f"a halt was not lifted: {answer}")
+
+
+def _refusals_figure(webs: Sequence[_Web], agent: str) -> str:
+    """What a halted agent meets while nothing can be asked of PostgreSQL."""
+    times_ms: list[float] = []
+    end = time.perf_counter() + STOPPED_SECONDS
+    while time.perf_counter() < end:
+        for web in webs:
+            begun = time.perf_counter()
+            try:
+                status: object = web.reserve(agent)
+            except OSError as error:
+                status = error
+            if status != 423:
+                return f"NOT REFUSED: {status}"
+            times_ms.append((time.perf_counter() - begun) * 1000)
+        time.sleep(0.01)
+    return f"refused, all {len(times_ms):,} times, within {max(times_ms):,.0f} ms"
+
+
+def _require(holds: bool, problem: str) -> None:
+    if not holds:
+        raise SystemExit(f"Halts: {problem}.")
