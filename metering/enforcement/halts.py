@@ -119,8 +119,13 @@ def _combinations(halt: StandingHalt) -> int:
 
 NO_HALTS: Final = StandingHalts.of((), mark=HaltMark(0, 0, 0), read_at=0.0)
 
-# For each tenant its mark, and its halts where the mark is not the one that is known: a tenant
-# whose halts are known costs one row. Outside joins, since few halts are of a breaker.
+# What every transaction that enforces asks first: a third of the time that HALTS_SQL takes.
+MARK_SQL: Final = """
+    SELECT coalesce((SELECT max(version) FROM halt WHERE tenant_id = %s), 0),
+        count(*), coalesce(sum(version), 0)::bigint
+    FROM halt WHERE tenant_id = %s AND lifted_at IS NULL
+"""
+# For each tenant its mark, and its halts where the mark is not the one that is known.
 HALTS_SQL: Final = """
     SELECT k.tenant_id, m.version, m.halts, m.version_sum,
         h.id, h.match::text, h.reason, h.kind, h.since, h.breaker_id, h.group_key,
@@ -201,9 +206,18 @@ def _standing(columns: Sequence[Any]) -> StandingHalt:
 
 
 def read_halts(cursor: Any, tenant_id: int) -> StandingHalts:
-    """The tenant's halts in force, in one statement: those of this process's memory unless they
-    have changed.
+    """The tenant's halts in force: by their mark those of this process's memory, and read only when
+    they have changed.
     """
+    cursor.execute(MARK_SQL, [tenant_id, tenant_id])
+    return halts_of_mark(cursor, tenant_id, cursor.fetchone())
+
+
+def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> StandingHalts:
+    """The halts that the row of MARK_SQL stands for. For who sends that with other statements."""
+    known = remembered_halts(tenant_id)
+    if known is not None and known.mark == tuple(mark):
+        return known
     question = HaltsQuestion([tenant_id])
     cursor.execute(HALTS_SQL, question.parameters)
     return question.take(cursor.fetchall())[tenant_id]
