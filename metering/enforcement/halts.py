@@ -189,10 +189,10 @@ class HaltsQuestion:
         self, tenant_id: int, mark: HaltMark, halts: Sequence[StandingHalt]
     ) -> StandingHalts:
         known = self.known[tenant_id]
-        if known is not None and known.mark == mark and not self._is_whole:
-            known.read_at = self.read_at
-            return known
-        return StandingHalts.of(halts, mark=mark, read_at=self.read_at)
+        if known is None or known.mark != mark or (self._is_whole and known != tuple(halts)):
+            return StandingHalts.of(halts, mark=mark, read_at=self.read_at)
+        known.read_at = self.read_at
+        return known
 
 
 def _standing(columns: Sequence[Any]) -> StandingHalt:
@@ -225,6 +225,8 @@ def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> StandingH
 
 _memory: dict[int, StandingHalts] = {}
 _memory_lock = threading.Lock()
+# Set when this process has committed a halt or lifted one: `halt_watch` then looks at once.
+halts_changed: Final = threading.Event()
 
 
 def remembered_halts(tenant_id: int) -> StandingHalts | None:
@@ -241,10 +243,10 @@ def note_halts(tenant_id: int, halts: StandingHalts) -> StandingHalts:
     return halts
 
 
-def forget_halts_of(tenant_ids: Iterable[int]) -> None:
-    """Drop what is remembered of tenants."""
+def forget_halts_of(tenant_ids: Iterable[int] | None) -> None:
+    """Drop what is remembered of tenants; of all of them where none are named."""
     with _memory_lock:
-        for tenant_id in tenant_ids:
+        for tenant_id in list(_memory) if tenant_ids is None else tenant_ids:
             _memory.pop(tenant_id, None)
 
 
@@ -318,6 +320,7 @@ def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -
     record_change(
         tenant_id=tenant.id, actor=actor, action="create", subject=made, after=facts_of(made)
     )
+    transaction.on_commit(halts_changed.set)
     return made
 
 
@@ -342,6 +345,7 @@ def lift_halt(*, halt: Halt, actor: str) -> Halt:
         before=before,
         after=facts_of(stored),
     )
+    transaction.on_commit(halts_changed.set)
     return stored
 
 
