@@ -1,0 +1,279 @@
+"""What stops calls: halts by hand, by a breaker, and by a level that locks out."""
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from metering.dimensions import MATCHABLE
+from metering.enforcement.halts import (
+    StandingHalts,
+    halt,
+    insert_halt,
+    lift_halt,
+    match_of_group,
+    note_halts,
+    read_halts,
+    remembered_halts,
+)
+from metering.models import Breaker, BreakerState, Halt
+from tenants.models import AuditEntry
+from tenants.scope import change_configuration
+from tests.factories import Account
+
+
+def values(**dimensions: str) -> tuple[str, ...]:
+    return tuple(dimensions.get(name, "") for name in MATCHABLE)
+
+
+def in_force(account: Account) -> StandingHalts:
+    with account.scope(), connection.cursor() as cursor:
+        return read_halts(cursor, account.tenant.id)
+
+
+def make_halt(account: Account, match: dict[str, Any], reason: str = "it loops") -> Halt:
+    with account.scope():
+        return halt(tenant=account.tenant, match=match, reason=reason, actor="tests")
+
+
+def lift(account: Account, made: Halt) -> Halt:
+    with account.scope():
+        return lift_halt(halt=made, actor="finance")
+
+
+def test_a_halt_stops_what_matches_and_nothing_else(account: Account) -> None:
+    make_halt(account, {"agent": "researcher"})
+    make_halt(account, {"team": ["growth", "sales"], "customer": None})
+    standing = in_force(account)
+    assert [found.code for found in standing.matching(values(agent="researcher"))] == ["halted"]
+    assert not standing.matching(values(agent="writer"))
+    assert standing.matching(values(team="sales", agent="writer"))
+    assert not standing.matching(values(team="sales", customer="acme"))
+    assert not standing.matching(values())
+    assert len(standing.matching(values(team="growth", agent="researcher"))) == 2
+
+
+def test_an_empty_match_stops_everything(account: Account) -> None:
+    make_halt(account, {})
+    standing = in_force(account)
+    assert standing.matching(values())
+    assert standing.matching(values(agent="researcher", team="growth"))
+
+
+def test_halts_by_hand_are_told_first_and_then_the_oldest(account: Account) -> None:
+    with account.scope(), connection.cursor() as cursor:
+        for number in (1, 2):
+            lock_out(cursor, account, window_id=number)
+    make_halt(account, {"team": "growth"})
+    found = in_force(account).matching(values(agent="researcher", team="growth"))
+    assert [one.code for one in found] == ["halted", "locked_out", "locked_out"]
+    assert found[1].id < found[2].id
+
+
+def test_a_halt_of_very_many_combinations_stops_them_all(account: Account) -> None:
+    agents, teams = [f"a{number}" for number in range(40)], [f"t{number}" for number in range(40)]
+    make_halt(account, {"agent": agents, "team": teams})
+    standing = in_force(account)
+    assert standing.matching(values(agent="a39", team="t39"))
+    assert not standing.matching(values(agent="a39", team="t40"))
+
+
+def test_a_halt_is_gone_once_it_is_lifted_and_lifting_again_changes_nothing(
+    account: Account,
+) -> None:
+    made = make_halt(account, {"agent": "researcher"})
+    lifted = lift(account, made)
+    assert lifted.version > made.version
+    assert lifted.lifted_by == "finance"
+    assert in_force(account) == ()
+    again = lift(account, made)
+    assert (again.version, again.lifted_at) == (lifted.version, lifted.lifted_at)
+    with account.scope():
+        entries = AuditEntry.objects.filter(object_type="halt").order_by("id")
+        assert [(one.action, one.actor) for one in entries] == [
+            ("create", "tests"),
+            ("update", "finance"),
+        ]
+        assert entries[0].changes["reason"] == [None, "it loops"]
+
+
+def test_halts_of_one_tenant_stop_nobody_elses_calls(account: Account, stranger: Account) -> None:
+    make_halt(account, {})
+    assert in_force(stranger) == ()
+    assert len(in_force(account)) == 1
+
+
+def lock_out(cursor: Any, account: Account, **cause: int) -> int | None:
+    cause = {"window_id": 7, "level_percent": 120, "episode": 0, **cause}
+    return insert_halt(
+        cursor,
+        tenant_id=account.tenant.id,
+        match={"agent": "researcher"},
+        reason="120 % of the budget",
+        kind="lockout",
+        actor="budget 1",
+        window_id=cause["window_id"],
+        level_percent=cause["level_percent"],
+        episode=cause["episode"],
+    )
+
+
+def test_a_level_locks_out_once_a_window_and_episode_even_after_it_was_lifted(
+    account: Account,
+) -> None:
+    with account.scope(), connection.cursor() as cursor:
+        first = lock_out(cursor, account)
+        assert first is not None
+        assert lock_out(cursor, account) is None
+        lift_halt(halt=Halt.objects.get(id=first), actor="finance")
+        assert lock_out(cursor, account) is None
+        assert lock_out(cursor, account, episode=1) is not None
+        assert lock_out(cursor, account, level_percent=150) is not None
+        assert lock_out(cursor, account, window_id=8) is not None
+
+
+def make_breaker(account: Account, close: str) -> Breaker:
+    breaker = Breaker.objects.create(
+        tenant=account.tenant,
+        name="Too fast",
+        cost_nanos_per_minute=1,
+        close=close,
+        cool_down_seconds=60,
+    )
+    BreakerState.objects.create(
+        tenant=account.tenant,
+        id=1,
+        breaker_id=breaker.id,
+        group_key='["researcher"]',
+        nanos=[],
+        calls=[],
+        errors=[],
+        opened_at=timezone.now(),
+    )
+    return breaker
+
+
+def open_breaker(cursor: Any, account: Account, breaker: Breaker) -> int | None:
+    return insert_halt(
+        cursor,
+        tenant_id=account.tenant.id,
+        match={"agent": "researcher"},
+        reason="$5 within a minute",
+        kind="breaker",
+        actor=f"breaker {breaker.id}",
+        breaker_id=breaker.id,
+        group_key='["researcher"]',
+    )
+
+
+def test_a_breaker_halts_its_group_once_at_a_time(account: Account) -> None:
+    with account.scope(), connection.cursor() as cursor:
+        breaker = make_breaker(account, "hand")
+        first = open_breaker(cursor, account, breaker)
+        assert first is not None
+        assert open_breaker(cursor, account, breaker) is None
+        lift_halt(halt=Halt.objects.get(id=first), actor="finance")
+        assert open_breaker(cursor, account, breaker) is not None
+
+
+@pytest.mark.parametrize(("close", "is_certain_later"), [("hand", True), ("trial", False)])
+def test_a_breaker_refuses_without_a_look_until_a_trial_may_be_due(
+    account: Account, close: str, is_certain_later: bool
+) -> None:
+    with account.scope(), connection.cursor() as cursor:
+        open_breaker(cursor, account, make_breaker(account, close))
+    (standing,) = in_force(account)
+    assert standing.code == "breaker_open"
+    now = timezone.now()
+    assert standing.is_certain(now)
+    assert standing.is_certain(now + timedelta(seconds=61)) is is_certain_later
+
+
+def test_halts_that_have_not_changed_are_not_read_again(account: Account) -> None:
+    made = make_halt(account, {"agent": "researcher"})
+    first = in_force(account)
+    assert in_force(account) is first
+    assert remembered_halts(account.tenant.id) is first
+    make_halt(account, {"agent": "writer"})
+    assert len(in_force(account)) == 2
+    lift(account, made)
+    assert [one.match for one in in_force(account)] == [{"agent": "writer"}]
+
+
+def test_a_halt_that_commits_after_a_later_one_is_seen(account: Account) -> None:
+    """The version of the first is below what was seen already."""
+    is_first_written, may_commit = threading.Event(), threading.Event()
+
+    def halt_slowly() -> None:
+        try:
+            with account.scope():
+                halt(tenant=account.tenant, match={"agent": "slow"}, reason="slow", actor="tests")
+                is_first_written.set()
+                may_commit.wait(10)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=halt_slowly)
+    thread.start()
+    is_first_written.wait(10)
+    make_halt(account, {"agent": "quick"})
+    seen = in_force(account)
+    assert [one.match["agent"] for one in seen] == ["quick"]
+    may_commit.set()
+    thread.join()
+    now_seen = in_force(account)
+    assert [one.match["agent"] for one in now_seen] == ["slow", "quick"]
+    assert now_seen.mark.version == seen.mark.version
+    assert now_seen.mark != seen.mark
+
+
+def test_a_halt_does_not_wait_for_who_writes_usage(account: Account) -> None:
+    is_locked, may_go_on = threading.Event(), threading.Event()
+
+    def hold_the_configuration() -> None:
+        try:
+            with account.scope():
+                change_configuration(account.tenant.id)
+                is_locked.set()
+                may_go_on.wait(10)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=hold_the_configuration)
+    thread.start()
+    is_locked.wait(10)
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '1s'")
+        halt(tenant=account.tenant, match={}, reason="now", actor="tests")
+    assert len(in_force(account)) == 1
+    may_go_on.set()
+    thread.join()
+
+
+def test_an_older_reading_never_replaces_a_newer_one(account: Account) -> None:
+    tenant_id = account.tenant.id
+    old = in_force(account)
+    make_halt(account, {"agent": "researcher"})
+    new = in_force(account)
+    old.read_at = new.read_at - 1
+    note_halts(tenant_id, old)
+    assert remembered_halts(tenant_id) is new
+
+
+@pytest.mark.parametrize(
+    ("match", "per", "group", "expected"),
+    [
+        ({"team": "growth"}, ["agent"], ["reader"], {"team": "growth", "agent": "reader"}),
+        ({"team": ["a", "b"]}, ["team"], ["b"], {"team": "b"}),
+        ({}, ["agent", "session"], ["", "s-1"], {"agent": None, "session": "s-1"}),
+        ({}, ["request", "agent"], ["reader", "call-7"], {"agent": "reader"}),
+        ({"customer": None}, [], [], {"customer": None}),
+    ],
+)
+def test_the_match_of_a_group_names_its_values(
+    match: dict[str, Any], per: list[str], group: list[str], expected: dict[str, Any]
+) -> None:
+    assert match_of_group(match, per, group) == expected
