@@ -1,0 +1,190 @@
+"""Temporary raises: asked for, decided once, in force until their end."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from metering.budget_rules import RaiseRule
+from metering.budgets import archive_budget, read_book
+from metering.enforcement import raises
+from metering.enforcement.raises import (
+    Added,
+    AlreadyDecided,
+    NotApproved,
+    RaiseAsk,
+    RaiseOver,
+    TooManyRequests,
+    approve_raise,
+    ask_for_raise,
+    end_raise,
+    end_raises_of_groups,
+    refuse_raise,
+)
+from metering.errors import Conflict
+from metering.models import Budget, BudgetRaise
+from metering.periods import EPOCH
+from tenants.models import AuditEntry, Tenant
+from tests.factories import NANOS, Account, make_budget
+
+HOUR = timedelta(hours=1)
+
+
+def ask(
+    budget: Budget, *, ends_in: timedelta = HOUR, group_key: str = "", window_id: int | None = None
+) -> BudgetRaise:
+    """Five dollars more for an hour, unless told otherwise."""
+    wanted = RaiseAsk(
+        add=Added(cost_nanos=5 * NANOS),
+        reason="A large import",
+        ends_at=timezone.now() + ends_in,
+        group_key=group_key,
+        window_id=window_id,
+        level_percent=None if window_id is None else 100,
+    )
+    return ask_for_raise(budget=budget, actor="an agent", ask=wanted)
+
+
+def raises_in_force(account: Account, budget: Budget) -> tuple[RaiseRule, ...]:
+    return read_book(account.tenant.id).rules[budget.id].raises
+
+
+def version(account: Account) -> int:
+    return Tenant.objects.values_list("configuration_version", flat=True).get(id=account.tenant.id)
+
+
+def facts(row: BudgetRaise) -> dict[str, object]:
+    return BudgetRaise.objects.filter(id=row.id).values().get()
+
+
+def test_a_request_moves_nothing_and_an_approval_counts_at_once(account: Account) -> None:
+    budget = make_budget(account, per=["agent"])
+    with account.scope():
+        before = version(account)
+        asked = ask(budget, group_key='["a"]')
+        assert (asked.status, asked.starts_at, asked.asked_by) == ("asked", None, "an agent")
+        assert raises_in_force(account, budget) == ()
+        assert version(account) == before
+        approved = approve_raise(budget_raise=asked, actor="finance", note="Until noon")
+        assert version(account) > before
+        (rule,) = raises_in_force(account, budget)
+        assert rule == RaiseRule(
+            budget_id=budget.id,
+            group_key='["a"]',
+            starts_at=approved.starts_at or EPOCH,
+            ends_at=asked.ends_at,
+            cost_nanos=5 * NANOS,
+            tokens=0,
+            requests=0,
+            tool_calls=0,
+            seconds=0,
+        )
+        assert (approved.decided_by, approved.note) == ("finance", "Until noon")
+        assert approved.starts_at == approved.decided_at
+        entries = AuditEntry.objects.filter(object_type="budgetraise").order_by("id")
+        assert [(one.actor, one.action) for one in entries] == [
+            ("an agent", "create"),
+            ("finance", "approve"),
+        ]
+
+
+def test_a_decision_is_made_once(account: Account) -> None:
+    budget = make_budget(account)
+    with account.scope():
+        approved = approve_raise(budget_raise=ask(budget), actor="one")
+        refused = refuse_raise(budget_raise=ask(budget), actor="one", note="no")
+        before = [facts(approved), facts(refused)]
+        assert approve_raise(budget_raise=approved, actor="two").decided_by == "one"
+        assert refuse_raise(budget_raise=refused, actor="two").decided_by == "one"
+        with pytest.raises(AlreadyDecided, match="approved by one"):
+            refuse_raise(budget_raise=approved, actor="two")
+        with pytest.raises(AlreadyDecided, match="refused by one"):
+            approve_raise(budget_raise=refused, actor="two")
+        assert [facts(approved), facts(refused)] == before
+        assert len(raises_in_force(account, budget)) == 1
+        entries = AuditEntry.objects.filter(object_type="budgetraise")
+        assert entries.count() == 4
+
+
+def test_what_is_over_or_limits_nothing_is_not_approved(account: Account) -> None:
+    budget = make_budget(account)
+    with account.scope():
+        late = ask(budget, ends_in=-HOUR)
+        with pytest.raises(RaiseOver):
+            approve_raise(budget_raise=late, actor="one")
+        waiting = ask(budget)
+        archive_budget(budget=budget, actor="one")
+        with pytest.raises(Conflict, match="archived"):
+            approve_raise(budget_raise=waiting, actor="one")
+        with pytest.raises(Conflict, match="archived"):
+            ask(budget)
+        assert {facts(one)["status"] for one in (late, waiting)} == {"asked"}
+        assert BudgetRaise.objects.count() == 2
+
+
+def test_an_approved_raise_can_be_ended_before_its_time(account: Account) -> None:
+    budget = make_budget(account)
+    with account.scope():
+        asked = ask(budget)
+        with pytest.raises(NotApproved):
+            end_raise(budget_raise=asked, actor="one")
+        approve_raise(budget_raise=asked, actor="one")
+        ended = end_raise(budget_raise=asked, actor="one")
+        assert ended.ends_at <= timezone.now()
+        assert raises_in_force(account, budget)[0].ends_at == ended.ends_at
+        assert end_raise(budget_raise=asked, actor="one").ends_at == ended.ends_at
+
+
+def test_a_level_that_holds_asks_once_for_its_window(account: Account) -> None:
+    budget = make_budget(account)
+    with account.scope():
+        first = ask(budget, window_id=7)
+        assert ask(budget, window_id=7).id == first.id
+        assert ask(budget, window_id=8).id != first.id
+        refuse_raise(budget_raise=first, actor="one")
+        assert ask(budget, window_id=7).id == first.id, "a refusal stands"
+        BudgetRaise.objects.filter(id=first.id).update(ends_at=timezone.now() - HOUR)
+        second = ask(budget, window_id=7)
+        assert (second.id != first.id, second.status) == (True, "asked")
+        approve_raise(budget_raise=second, actor="one")
+        third = ask(budget, window_id=7)
+        assert (third.id != second.id, third.status) == (True, "asked"), "what was raised is used"
+
+
+def test_a_request_that_nobody_decided_in_time_asks_for_the_time_to_come(account: Account) -> None:
+    budget = make_budget(account)
+    with account.scope():
+        stale = ask(budget, window_id=7, ends_in=-HOUR)
+        again = ask(budget, window_id=7)
+        assert (again.id, again.status) == (stale.id, "asked")
+        assert again.ends_at > timezone.now()
+        assert BudgetRaise.objects.count() == 1
+
+
+def test_an_agent_cannot_bury_people_in_requests(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raises, "OPEN_REQUESTS_MAX", 2)
+    budget, other = make_budget(account), make_budget(account)
+    with account.scope():
+        first = ask(budget)
+        ask(budget)
+        with pytest.raises(TooManyRequests):
+            ask(budget)
+        assert BudgetRaise.objects.count() == 2
+        ask(other)
+        refuse_raise(budget_raise=first, actor="one")
+        assert ask(budget).status == "asked"
+
+
+def test_groups_that_are_no_more_are_raised_no_more(account: Account) -> None:
+    budget = make_budget(account, per=["agent"])
+    with account.scope():
+        approved = approve_raise(budget_raise=ask(budget, group_key='["a"]'), actor="one")
+        waiting = ask(budget, group_key='["b"]')
+        for_all = approve_raise(budget_raise=ask(budget), actor="one")
+        end_raises_of_groups(budget=budget, actor="one")
+        for row in (approved, waiting, for_all):
+            row.refresh_from_db()
+        assert approved.ends_at <= timezone.now() < for_all.ends_at
+        assert (waiting.status, waiting.note) == ("refused", "The budget's groups were changed.")
