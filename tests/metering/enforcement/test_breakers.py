@@ -1,0 +1,461 @@
+"""Breakers as rows: opened once, whatever happens at once; closed by hand, by a trial, by time."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from metering.budget_rules import Amounts
+from metering.dimensions import MATCHABLE
+from metering.enforcement.breakers import (
+    BreakerChange,
+    close_breaker,
+    create_breaker,
+    delete_breaker,
+    feed_breakers,
+    forget_idle_states,
+    forget_trial,
+    read_breaker_rules,
+    try_trial,
+    update_breaker,
+)
+from metering.enforcement.breakers.feed import cause_of
+from metering.enforcement.breakers.states import open_groups
+from metering.enforcement.halts import lift_halt
+from metering.enforcement.tightening import end_tightening, open_tightening, read_tightenings
+from metering.models import Breaker, BreakerState, Decision, Halt, Tightening
+from tenants.models import AuditEntry
+from tests.factories import NANOS, Account, make_account
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+RESEARCHER = '["researcher",""]'
+
+
+def values(**dimensions: str) -> tuple[str, ...]:
+    return tuple({"status": "success", **dimensions}.get(name, "") for name in MATCHABLE)
+
+
+def reported(
+    usd: str = "0",
+    *,
+    tokens: int = 0,
+    at: datetime | None = None,
+    reservation: UUID | None = None,
+    **dimensions: str,
+) -> Any:
+    """As much of a prepared event as breakers look at."""
+    return SimpleNamespace(
+        at=at or NOW,
+        amounts=Amounts(int(float(usd) * NANOS), tokens, 1, 0),
+        values=values(**{"agent": "researcher", **dimensions}),
+        body=SimpleNamespace(reservation=str(reservation) if reservation else None),
+    )
+
+
+def feed(account: Account, *events: Any, seconds: float = 0) -> list[BreakerChange]:
+    now = NOW + timedelta(seconds=seconds)
+    with account.scope():
+        configuration: Any = SimpleNamespace(
+            tenant_id=account.tenant.id, breakers=read_breaker_rules(account.tenant.id)
+        )
+        return feed_breakers(configuration=configuration, events=events, now=now)
+
+
+def make_breaker(account: Account, **fields: Any) -> Breaker:
+    fields = {"name": "Research", "cost_nanos_per_minute": 10 * NANOS, **fields}
+    with account.scope():
+        return create_breaker(tenant=account.tenant, actor="tests", **fields)
+
+
+def halts(account: Account) -> list[Halt]:
+    with account.scope():
+        return list(Halt.objects.filter(tenant=account.tenant).order_by("id"))
+
+
+def decisions(account: Account) -> list[tuple[str, str]]:
+    with account.scope():
+        rows = Decision.objects.filter(tenant=account.tenant).order_by("id")
+        return [(row.decision, row.reasons[0]["detail"]) for row in rows]
+
+
+def state_of(account: Account, group_key: str = RESEARCHER) -> BreakerState:
+    with account.scope():
+        return BreakerState.objects.get(tenant=account.tenant, group_key=group_key)
+
+
+def try_(account: Account, halt_id: int, *, seconds: float, trial_id: UUID | None = None) -> bool:
+    with account.scope(), connection.cursor() as cursor:
+        return try_trial(
+            cursor,
+            tenant_id=account.tenant.id,
+            halt_id=halt_id,
+            reservation_id=trial_id or uuid4(),
+            now=NOW + timedelta(seconds=seconds),
+        )
+
+
+def in_threads(runs: Sequence[Callable[[], None]]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded(run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=guarded, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_one_that_opens_halts_its_group_and_says_why(account: Account) -> None:
+    breaker = make_breaker(account, match={"team": ["growth", "sales"]})
+    spent = {"team": "growth", "feature": "email"}
+    assert feed(account, reported("6", **spent), reported("20", team="other")) == []
+    (change,) = feed(account, reported("6.4", **spent))
+    (halt,) = halts(account)
+    why = "spent $12.40 in 60 s, limit $10.00 a minute"
+    assert (change.turn, change.halt_id, change.why) == ("open", halt.id, why)
+    assert halt.kind == "breaker"
+    assert halt.match == {"team": ["growth", "sales"], "agent": "researcher", "feature": "email"}
+    assert halt.reason == f"The breaker 'Research' opened: {why}."
+    assert (halt.breaker_id, halt.group_key) == (breaker.id, '["researcher","email"]')
+    state = state_of(account, halt.group_key)
+    assert (state.opened_at, state.why, state.halt_id) == (NOW, why, halt.id)
+    with account.scope():
+        decision = Decision.objects.get(tenant=account.tenant)
+    assert (decision.decision, decision.code, decision.agent) == (
+        "open",
+        "breaker_open",
+        "researcher",
+    )
+    assert decision.dimensions == {"agent": "researcher", "feature": "email"}
+    assert decision.reasons == [
+        {
+            "breaker": breaker.id,
+            "name": "Research",
+            "group": {"agent": "researcher", "feature": "email"},
+            "mode": "enforce",
+            "action": "halt",
+            "halt": halt.id,
+            "detail": why,
+        }
+    ]
+
+
+def test_a_call_without_an_agent_is_watched_and_halted_as_such(account: Account) -> None:
+    make_breaker(account)
+    feed(account, reported("11", agent=""))
+    assert halts(account)[0].match == {"agent": None, "feature": None}
+
+
+def test_it_opens_once_and_others_go_on(account: Account) -> None:
+    make_breaker(account)
+    assert len(feed(account, reported("11"), reported("11"), reported("1", agent="writer"))) == 1
+    assert feed(account, reported("11"), reported("9", agent="writer"), seconds=1) == []
+    assert len(halts(account)) == 1
+    assert [one for one, _ in decisions(account)] == ["open"]
+
+
+def test_failures_count_by_the_status_of_calls(account: Account) -> None:
+    make_breaker(account, cost_nanos_per_minute=None, error_percent=50, error_min_calls=4)
+    assert feed(account, *[reported(status=one) for one in ("error", "success", "error")]) == []
+    (change,) = feed(account, reported(status="cancelled"))
+    assert change.why == "2 of 4 calls failed in 60 s, 50 %, limit 50 %"
+
+
+def test_what_is_usual_is_kept_between_transactions(account: Account) -> None:
+    make_breaker(account, cost_nanos_per_minute=None, tokens_times=10, usual_min_calls=3)
+    for _ in range(3):
+        assert feed(account, reported(tokens=4_000)) == []
+    (change,) = feed(account, reported(tokens=40_000), seconds=300)
+    assert change.why == "a call used 40,000 tokens, 10 times the usual 4,000, limit 10 times"
+    state = state_of(account)
+    assert (state.usual_calls, state.usual_tokens) == (3, 12_000)
+
+
+def test_calls_count_when_they_become_known_and_history_does_not(account: Account) -> None:
+    make_breaker(account)
+    assert feed(account, reported("50", at=NOW - timedelta(minutes=61))) == []
+    assert len(feed(account, reported("50", at=NOW - timedelta(minutes=59)))) == 1
+
+
+def test_many_that_report_at_once_lose_nothing_and_open_it_once(account: Account) -> None:
+    make_breaker(account, cost_nanos_per_minute=39 * NANOS)
+    opened: list[BreakerChange] = []
+
+    def run() -> None:
+        for turn in range(10):
+            # Several groups in one transaction, in either order.
+            agents = ["researcher", "writer"] if turn % 2 else ["writer", "researcher"]
+            opened.extend(feed(account, *[reported("1", agent=one) for one in agents]))
+
+    in_threads([run] * 4)
+    assert sorted(change.group_key for change in opened) == [RESEARCHER, '["writer",""]']
+    assert {change.why for change in opened} == {"spent $40.00 in 60 s, limit $39.00 a minute"}
+    assert len(halts(account)) == 2
+
+
+@pytest.mark.parametrize("mode", ["shadow", "warn"])
+def test_where_it_does_not_act_it_records_the_same_and_closes_by_itself(
+    account: Account, mode: str
+) -> None:
+    make_breaker(account, mode=mode, cool_down_seconds=60)
+    feed(account, reported("11"))
+    feed(account, reported("11"), seconds=59)
+    assert [one for one, _ in decisions(account)] == ["open"]
+    feed(account, reported("1"), seconds=60)
+    assert [one for one, _ in decisions(account)] == ["open", "close"]
+    assert halts(account) == []
+    assert state_of(account).opened_at is None
+
+
+def test_one_with_a_percent_tightens_budgets_instead_of_stopping(account: Account) -> None:
+    breaker = make_breaker(account, limit_percent=40, close="trial", cool_down_seconds=60)
+    feed(account, reported("11"))
+    with account.scope(), connection.cursor() as cursor:
+        (tightening,) = read_tightenings(cursor, account.tenant.id)
+    assert tightening.limit_percent == 40
+    assert tightening.reason == (
+        "The breaker 'Research' opened: spent $11.00 in 60 s, limit $10.00 a minute."
+    )
+    assert tightening.matches(values(agent="researcher"))
+    assert not tightening.matches(values(agent="researcher", feature="email"))
+    assert halts(account) == []
+    feed(account, reported("1"), seconds=60)
+    with account.scope(), connection.cursor() as cursor:
+        assert read_tightenings(cursor, account.tenant.id) == ()
+        ended = Tightening.objects.get(tenant=account.tenant)
+    assert (ended.cause, ended.ended_at is None) == (f"breaker:{breaker.id}:{RESEARCHER}", False)
+
+
+def test_a_tightening_is_one_for_a_cause(account: Account, stranger: Account) -> None:
+    new: dict[str, Any] = {"tenant_id": account.tenant.id, "match": {}, "reason": "odd"}
+    with account.scope():
+        assert open_tightening(None, **new, limit_percent=50, cause="anomaly:1") is not None
+        assert open_tightening(None, **new, limit_percent=60, cause="anomaly:1") is None
+    with stranger.scope(), connection.cursor() as cursor:
+        assert not end_tightening(cursor, tenant_id=account.tenant.id, cause="anomaly:1")
+        assert read_tightenings(cursor, account.tenant.id) == ()
+    with account.scope():
+        assert end_tightening(None, tenant_id=account.tenant.id, cause="anomaly:1")
+        assert not end_tightening(None, tenant_id=account.tenant.id, cause="anomaly:1")
+
+
+def test_the_cause_of_a_long_group_fits_and_is_its_own() -> None:
+    causes = {cause_of(7, f'["{letter * 600}"]') for letter in "ab"}
+    assert len(causes) == 2
+    assert all(len(cause) <= 500 for cause in causes)
+
+
+def test_it_costs_nothing_where_no_breaker_matches(account: Account) -> None:
+    configuration: Any = SimpleNamespace(tenant_id=account.tenant.id, breakers=())
+    with account.scope(), CaptureQueriesContext(connection) as queries:
+        assert feed_breakers(configuration=configuration, events=[reported("11")]) == []
+        configuration.breakers = read_breaker_rules(account.tenant.id)
+        assert len(queries) == 1
+    make_breaker(account, match={"team": "growth"})
+    with account.scope():
+        configuration.breakers = read_breaker_rules(account.tenant.id)
+        with CaptureQueriesContext(connection) as queries:
+            assert feed_breakers(configuration=configuration, events=[reported("11")]) == []
+            assert len(queries) == 0
+
+
+def test_a_halt_that_a_person_lifts_closes_it_and_it_counts_from_nothing(
+    account: Account,
+) -> None:
+    make_breaker(account)
+    feed(account, reported("11"))
+    with account.scope():
+        lift_halt(halt=halts(account)[0], actor="finance")
+    assert feed(account, reported("9"), seconds=1) == []
+    assert len(feed(account, reported("2"), seconds=2)) == 1
+    first, second = halts(account)
+    assert (first.lifted_by, second.lifted_at) == ("finance", None)
+    assert state_of(account).halt_id == second.id
+
+
+def test_a_trial_closes_it(account: Account) -> None:
+    make_breaker(account, close="trial", cool_down_seconds=60)
+    feed(account, reported("11"))
+    (halt,) = halts(account)
+    trial_id = uuid4()
+    assert not try_(account, halt.id, seconds=59.9)
+    assert try_(account, halt.id, seconds=60, trial_id=trial_id)
+    assert feed(account, reported("1", reservation=uuid4()), seconds=61) == []
+    (change,) = feed(account, reported("1", reservation=trial_id), seconds=62)
+    assert (change.turn, change.halt_id) == ("close", halt.id)
+    lifted = halts(account)[0]
+    assert lifted.lifted_by == "breaker Research"
+    assert lifted.version > halt.version
+    state = state_of(account)
+    assert (state.opened_at, state.halt_id, state.trial_id) == (None, None, None)
+    assert [one for one, _ in decisions(account)] == ["open", "close"]
+
+
+def test_a_trial_that_fails_keeps_the_halt_and_begins_the_cool_down_anew(
+    account: Account,
+) -> None:
+    make_breaker(account, close="trial", cool_down_seconds=60)
+    feed(account, reported("11"))
+    (halt,) = halts(account)
+    trial_id = uuid4()
+    assert try_(account, halt.id, seconds=60, trial_id=trial_id)
+    (change,) = feed(account, reported(reservation=trial_id, status="error"), seconds=70)
+    assert (change.turn, change.why) == ("open", "the trial call failed")
+    assert [one.lifted_at for one in halts(account)] == [None]
+    assert not try_(account, halt.id, seconds=129)
+    assert try_(account, halt.id, seconds=130)
+
+
+def test_a_trial_is_for_one_call_and_over_after_the_cool_down_or_when_given_up(
+    account: Account,
+) -> None:
+    make_breaker(account, close="trial", cool_down_seconds=60)
+    feed(account, reported("11"))
+    (halt,) = halts(account)
+    trial_id = uuid4()
+    assert try_(account, halt.id, seconds=60, trial_id=trial_id)
+    assert not try_(account, halt.id, seconds=119)
+    with account.scope(), connection.cursor() as cursor:
+        forget_trial(cursor, account.tenant.id, [trial_id])
+    assert try_(account, halt.id, seconds=119)
+    assert try_(account, halt.id, seconds=179)
+
+
+def test_of_many_that_ask_at_once_one_is_the_trial(account: Account) -> None:
+    make_breaker(account, close="trial", cool_down_seconds=60)
+    feed(account, reported("11"))
+    (halt,) = halts(account)
+    let_through: list[bool] = []
+
+    def run() -> None:
+        let_through.extend(try_(account, halt.id, seconds=61) for _ in range(5))
+
+    in_threads([run] * 6)
+    assert let_through.count(True) == 1
+    assert len(let_through) == 30
+
+
+def test_there_is_no_trial_for_a_breaker_closed_by_hand_nor_for_strangers(
+    account: Account, stranger: Account
+) -> None:
+    make_breaker(account, close="hand", cool_down_seconds=1)
+    make_breaker(account, close="trial", per=["user"], cool_down_seconds=1)
+    feed(account, reported("11", user="u"))
+    by_hand, by_trial = halts(account)
+    assert not try_(account, by_hand.id, seconds=1000)
+    assert not try_(stranger, by_trial.id, seconds=1000)
+    with account.scope():
+        lift_halt(halt=by_trial, actor="finance")
+    assert not try_(account, by_trial.id, seconds=1000)
+
+
+def test_it_is_closed_by_hand_for_one_group_or_for_all(account: Account) -> None:
+    breaker = make_breaker(account)
+    feed(account, *[reported("11", agent=one) for one in ("a", "b", "c")])
+    with account.scope():
+        assert close_breaker(breaker=breaker, actor="ann", group_key='["b",""]') == ['["b",""]']
+        assert close_breaker(breaker=breaker, actor="ann", group_key='["b",""]') == []
+        assert [one.lifted_by for one in halts(account)] == ["", "ann", ""]
+        assert len(close_breaker(breaker=breaker, actor="ann")) == 2
+    assert [one.lifted_by for one in halts(account)] == ["ann"] * 3
+    assert decisions(account)[3:] == [("close", "closed by ann")] * 3
+    # From an empty minute.
+    assert feed(account, reported("9", agent="b"), seconds=1) == []
+    with account.scope():
+        entries = AuditEntry.objects.filter(object_type="breaker", action="close").order_by("id")
+        assert [entry.changes["groups"][1] for entry in entries] == [
+            [{"agent": "b", "feature": ""}],
+            [{"agent": "a", "feature": ""}, {"agent": "c", "feature": ""}],
+        ]
+
+
+def test_a_change_of_a_threshold_keeps_it_open_and_of_what_it_does_closes_it(
+    account: Account,
+) -> None:
+    breaker = make_breaker(account)
+    feed(account, reported("11"))
+    version = halts(account)[0].version
+    with account.scope():
+        update_breaker(
+            breaker=breaker,
+            actor="ann",
+            changes={"cost_nanos_per_minute": 50 * NANOS, "close": "trial"},
+        )
+    (halt,) = halts(account)
+    assert halt.lifted_at is None
+    # Processes read the halt again: it lets a trial through now.
+    assert halt.version > version
+    with account.scope():
+        update_breaker(breaker=breaker, actor="ann", changes={"mode": "shadow"})
+    assert halts(account)[0].lifted_by == "ann"
+    with account.scope():
+        assert not BreakerState.objects.filter(tenant=account.tenant).exists()
+        entry = AuditEntry.objects.filter(object_type="breaker", action="update").latest("id")
+    assert entry.changes == {"mode": ["enforce", "shadow"]}
+
+
+def test_a_removed_breaker_leaves_nothing_halted(account: Account) -> None:
+    breaker = make_breaker(account)
+    tight = make_breaker(account, limit_percent=50)
+    feed(account, reported("11"))
+    with account.scope():
+        delete_breaker(breaker=breaker, actor="ann")
+        delete_breaker(breaker=tight, actor="ann")
+        assert not Breaker.objects.filter(tenant=account.tenant).exists()
+        assert not BreakerState.objects.filter(tenant=account.tenant).exists()
+        assert not Tightening.objects.filter(tenant=account.tenant, ended_at=None).exists()
+    assert halts(account)[0].lifted_by == "ann"
+
+
+def test_open_groups_are_those_that_are_still_open(account: Account) -> None:
+    by_hand = make_breaker(account, per=["agent"])
+    shadow = make_breaker(account, per=["agent"], mode="shadow", cool_down_seconds=60)
+    feed(account, reported("11", agent="a"), reported("11", agent="b"))
+    with account.scope():
+        lift_halt(halt=halts(account)[0], actor="finance")
+    ids = [by_hand.id, shadow.id]
+    for seconds, expected in (
+        (59, {by_hand.id: ['["b"]'], shadow.id: ['["a"]', '["b"]']}),
+        (60, {by_hand.id: ['["b"]']}),
+    ):
+        with account.scope(), connection.cursor() as cursor:
+            now = NOW + timedelta(seconds=seconds)
+            found = open_groups(cursor, account.tenant.id, ids, now=now)
+        assert {
+            breaker_id: [one.group_key for one in groups] for breaker_id, groups in found.items()
+        } == expected
+
+
+def test_groups_that_are_no_longer_seen_are_forgotten_unless_open(account: Account) -> None:
+    make_breaker(account)
+    feed(account, reported("11", agent="open"), reported("1", agent="gone"))
+    feed(account, reported("1", agent="here"), seconds=3600)
+    before = int(NOW.timestamp()) + 3600
+    with account.scope(), connection.cursor() as cursor:
+        assert forget_idle_states(cursor, before_second=before) == 1
+        states = BreakerState.objects.filter(tenant=account.tenant).order_by("group_key")
+        assert [state.group_key for state in states] == ['["here",""]', '["open",""]']
+
+
+def test_tenants_have_breakers_of_their_own(account: Account) -> None:
+    other = make_account()
+    make_breaker(account)
+    make_breaker(other)
+    feed(account, reported("11"))
+    assert feed(other, reported("9")) == []
+    assert (len(halts(account)), len(halts(other))) == (1, 0)
