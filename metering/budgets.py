@@ -21,7 +21,15 @@ from metering.ledger import (
     post,
     record_crossings,
 )
-from metering.models import Budget, BudgetLevel, CostSource, EntryKind, Operation, Status
+from metering.models import (
+    Action,
+    Budget,
+    BudgetLevel,
+    CostSource,
+    EntryKind,
+    Operation,
+    Status,
+)
 from metering.periods import EPOCH
 from tenants.audit import facts_of, record_change
 from tenants.models import Tenant
@@ -38,6 +46,8 @@ COUNTING_FIELDS: Final = (
     "has_rollover",
     "rollover_max_percent",
 )
+# What a budget has that names no levels.
+DEFAULT_LEVELS: Final = (LevelRule(100, Action.BLOCK.value, ()),)
 
 
 def read_book(tenant_id: int, *, version: int | None = None) -> BudgetBook:
@@ -49,7 +59,13 @@ def read_book(tenant_id: int, *, version: int | None = None) -> BudgetBook:
     levels: dict[int, list[LevelRule]] = {}
     for level in BudgetLevel.objects.filter(tenant_id=tenant_id).order_by("percent"):
         levels.setdefault(level.budget_id, []).append(
-            LevelRule(level.percent, level.action, tuple(level.notify))
+            LevelRule(
+                level.percent,
+                level.action,
+                tuple(level.notify),
+                level.cost_nanos_per_minute,
+                level.tokens_per_minute,
+            )
         )
     budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
     return BudgetBook(
@@ -148,7 +164,14 @@ def budget_facts(budget: Budget) -> dict[str, Any]:
     return {
         **facts_of(budget),
         "levels": [
-            {"percent": one.percent, "action": one.action, "notify": one.notify} for one in levels
+            {
+                "percent": one.percent,
+                "action": one.action,
+                "notify": one.notify,
+                "cost_nanos_per_minute": one.cost_nanos_per_minute,
+                "tokens_per_minute": one.tokens_per_minute,
+            }
+            for one in levels
         ],
     }
 
@@ -166,6 +189,7 @@ def first_counted(budget: Budget) -> datetime:
 
 
 def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:
+    """Where none are named the limit blocks: one that nobody enforces would be a trap."""
     BudgetLevel.objects.bulk_create(
         BudgetLevel(
             tenant_id=budget.tenant_id,
@@ -173,8 +197,10 @@ def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:
             percent=level.percent,
             action=level.action,
             notify=list(level.notify),
+            cost_nanos_per_minute=level.cost_nanos_per_minute,
+            tokens_per_minute=level.tokens_per_minute,
         )
-        for level in levels
+        for level in levels or DEFAULT_LEVELS
     )
 
 

@@ -4,7 +4,16 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
 from metering.api import hot_views, reading, reports
-from metering.api.management import audit, budgets, keys, prices, settings, teams
+from metering.api.management import (
+    audit,
+    budgets,
+    keys,
+    prices,
+    raises,
+    routes,
+    settings,
+    teams,
+)
 
 
 class SignedConverter(StringConverter):
@@ -25,8 +34,16 @@ urlpatterns = [
     path("outcomes", reports.OutcomesView.as_view()),
     path("corrections", reports.CorrectionsView.as_view()),
     path("budgets", budgets.BudgetsView.as_view()),
+    path("budgets/presets", budgets.PresetsView.as_view()),
     path("budgets/<int:budget_id>", budgets.BudgetView.as_view()),
     path("budgets/<int:budget_id>/windows", budgets.WindowsView.as_view()),
+    path("budgets/<int:budget_id>/raises", raises.RaisesView.as_view()),
+    path("budgets/<int:budget_id>/raises/<int:raise_id>", raises.RaiseView.as_view()),
+    path("budgets/<int:budget_id>/raises/<int:raise_id>/approve", raises.ApproveView.as_view()),
+    path("budgets/<int:budget_id>/raises/<int:raise_id>/refuse", raises.RefuseView.as_view()),
+    path("raises", raises.AllRaisesView.as_view()),
+    path("routes", routes.RoutesView.as_view()),
+    path("routes/<int:route_id>", routes.RouteView.as_view()),
     path("prices", prices.PricesView.as_view()),
     path("prices/rerate", prices.RerateView.as_view()),
     path("prices/<signed:price_id>", prices.PriceView.as_view()),

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
+from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -37,6 +38,7 @@ from metering.api.views import ApiView, actor_of, tenant_of
 from metering.budget_rules import BudgetRule, LevelRule
 from metering.budgets import archive_budget, create_budget, update_budget
 from metering.dimensions import MATCHABLE, REQUEST
+from metering.enforcement.presets import PRESETS, Preset
 from metering.errors import Conflict, NotFound
 from metering.ledger import WindowState, used_percent
 from metering.models import Action, Budget, BudgetWindow, Mode, Operation, Period, Status
@@ -55,6 +57,7 @@ LIMIT_FIELDS: Final = (
     "limit_tool_calls",
     "limit_seconds",
 )
+RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute")
 
 _VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 200}
 _OR_NULL_SCHEMA: Final = {**_VALUE_SCHEMA, "type": ["string", "null"]}
@@ -127,6 +130,24 @@ class LimitBody(StrictSerializer):
     )
 
 
+class ThrottleBody(StrictSerializer):
+    """What a level that throttles lets through within any minute."""
+
+    cost_usd_per_minute = Usd(source="cost_nanos_per_minute", required=False, allow_null=True)
+    tokens_per_minute = Count(required=False, allow_null=True, help_text="Input and output.")
+
+    def run_validation(self, data: Any = empty) -> Any:
+        """Null names no rate."""
+        return {} if data is None else super().run_validation(data)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("cost_nanos_per_minute") == 0:
+            raise problem_at("cost_usd_per_minute", "must be more than 0; 'block' stops calls")
+        if all(value is None for value in attrs.values()):
+            raise serializers.ValidationError("needs at least one rate")
+        return attrs
+
+
 class LevelBody(StrictSerializer):
     """A share of the limit, whom to tell when it is reached, and what to do."""
 
@@ -134,7 +155,35 @@ class LevelBody(StrictSerializer):
     notify = serializers.ListField(
         child=Text(max_length=100), max_length=NOTIFY_MAX, required=False
     )
-    action = Choice(choices=Action.values, required=False)
+    action = Choice(
+        choices=Action.values,
+        required=False,
+        help_text="`none` only notifies; `throttle` lets calls through at a rate; `downgrade` names"
+        " the cheaper model of a route; `hold` refuses like `block` and asks people for a raise;"
+        " `lockout` halts what matches until a person lifts it.",
+    )
+    throttle = ThrottleBody(
+        source="*",
+        required=False,
+        allow_null=True,
+        help_text="For the action `throttle` alone. Null: what is left of the limit, spread evenly"
+        " over what is left of the period.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "percent" not in attrs:
+            # Left out of a PATCH, whose members are optional; those of a level are not.
+            raise problem_at("percent", "This field is required.", "required")
+        is_throttle = attrs.get("action") == Action.THROTTLE
+        if not is_throttle and any(attrs.get(rate) is not None for rate in RATE_FIELDS):
+            raise problem_at("throttle", "is for the action 'throttle' alone")
+        return attrs
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        shown: dict[str, Any] = super().to_representation(instance)
+        if all(getattr(instance, rate) is None for rate in RATE_FIELDS):
+            shown["throttle"] = None
+        return shown
 
 
 class BudgetBody(StrictSerializer):
@@ -169,7 +218,12 @@ class BudgetBody(StrictSerializer):
     )
     limit = LimitBody(source="*")
     mode = Choice(choices=Mode.values, required=False)
-    levels = LevelBody(many=True, required=False)
+    levels = LevelBody(
+        many=True,
+        required=False,
+        help_text="None named: one at 100 percent that blocks, since a limit that nobody enforces"
+        " would be a trap. The action `none` only watches.",
+    )
     revision = serializers.IntegerField(
         read_only=True, help_text="Rises when what the budget counts is changed."
     )
@@ -223,6 +277,30 @@ def _require_consistent(budget: Mapping[str, Any]) -> None:
         raise problem_at(member, "a rolling budget has no periods that begin or end")
     if budget["has_rollover"] and budget["limit_cost_nanos"] is None:
         raise problem_at("rollover", "needs a limit of 'cost_usd' to carry over")
+
+
+class NewBudgetBody(BudgetBody):
+    """A budget to make. With a preset, what is left out is taken from it; of `limit` by parts."""
+
+    name = Text(required=False, help_text="Needed without a preset.")
+    period = Choice(choices=Period.values, required=False, help_text="Needed without a preset.")
+    limit = LimitBody(source="*", required=False, help_text="Needed without a preset.")
+    preset = Choice(
+        choices=list(PRESETS), required=False, help_text="As `GET /v1/budgets/presets` lists them."
+    )
+
+
+class PresetAnswer(serializers.Serializer[Any]):
+    """A budget that is ready to use: `POST /v1/budgets {"preset": …}` makes it."""
+
+    preset = serializers.CharField()
+    description = serializers.CharField()
+    name = serializers.CharField()
+    per = serializers.ListField(child=serializers.CharField())
+    period = serializers.CharField()
+    limit = LimitBody()
+    mode = serializers.CharField()
+    levels = LevelBody(many=True)
 
 
 class WindowAnswer(serializers.Serializer[Any]):
@@ -289,19 +367,37 @@ class BudgetsView(ApiView):
 
     @extend_schema(
         summary="Make a budget, which counts what its period has spent already",
-        request=BudgetBody,
+        request=NewBudgetBody,
         responses={201: BudgetBody},
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        body = BudgetBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        fields = dict(body.validated_data)
-        levels = _levels(fields.pop("levels", []))
+        fields, levels = _new_budget(request.data)
         budget = create_budget(
             tenant=tenant_of(request), actor=actor_of(request), levels=levels, **fields
         )
         return Response(BudgetBody(budget).data, status=201)
+
+
+class PresetsView(ApiView):
+    """Budgets that are ready to use."""
+
+    parameters = {"GET": PAGE_PARAMETERS}
+
+    @extend_schema(
+        summary="List presets of budgets",
+        parameters=PAGE_SCHEMA,
+        responses=page_serializer(PresetAnswer),
+    )
+    def get(self, request: Request) -> Response:
+        page = page_of(request, [int])
+        first = page.after[0] if page.after else 0
+        rows = list(enumerate(PRESETS.items(), start=1))[max(0, first) :]
+        return Response(
+            page_answer(
+                rows, page=page, answer=lambda row: preset_answer(*row[1]), key=lambda row: [row[0]]
+            )
+        )
 
 
 class BudgetView(ApiView):
@@ -309,7 +405,7 @@ class BudgetView(ApiView):
 
     @extend_schema(summary="Show a budget", responses=BudgetBody)
     def get(self, request: Request, budget_id: int) -> Response:
-        return Response(BudgetBody(_find(request, budget_id)).data)
+        return Response(BudgetBody(find_budget(request, budget_id)).data)
 
     @extend_schema(
         summary="Change a budget",
@@ -319,7 +415,7 @@ class BudgetView(ApiView):
         responses=BudgetBody,
     )
     def patch(self, request: Request, budget_id: int) -> Response:
-        budget = _find(request, budget_id)
+        budget = find_budget(request, budget_id)
         if budget.archived_at is not None:
             raise Conflict("The budget is archived and cannot be changed.")
         body = BudgetBody(budget, data=request.data, partial=True)
@@ -337,7 +433,7 @@ class BudgetView(ApiView):
         responses={204: None},
     )
     def delete(self, request: Request, budget_id: int) -> Response:
-        archive_budget(budget=_find(request, budget_id), actor=actor_of(request))
+        archive_budget(budget=find_budget(request, budget_id), actor=actor_of(request))
         return Response(status=204)
 
 
@@ -353,7 +449,7 @@ class WindowsView(ApiView):
     )
     def get(self, request: Request, budget_id: int) -> Response:
         page = page_of(request, [datetime, int])
-        budget = _find(request, budget_id)
+        budget = find_budget(request, budget_id)
         windows = BudgetWindow.objects.filter(
             tenant=tenant_of(request), budget_id=budget.id, revision=budget.revision
         )
@@ -427,7 +523,40 @@ def _counted_parts(part: str, limit: int | None, window: BudgetWindow) -> dict[s
     }
 
 
-def _find(request: Request, budget_id: int) -> Budget:
+def preset_answer(name: str, preset: Preset) -> dict[str, Any]:
+    """A preset as the API shows it."""
+    budget = Budget(**preset.fields)
+    return {
+        "preset": name,
+        "description": preset.description,
+        "name": budget.name,
+        "per": budget.per,
+        "period": budget.period,
+        "limit": LimitBody(budget).data,
+        "mode": budget.mode,
+        "levels": [LevelBody(level).data for level in preset.levels],
+    }
+
+
+def _new_budget(data: Any) -> tuple[dict[str, Any], Sequence[LevelRule]]:
+    """The fields and levels of a budget to make; a preset fills what the body leaves out."""
+    if not isinstance(data, dict) or "preset" not in data:
+        body = BudgetBody(data=data)
+        preset = Preset("", {}, ())
+    else:
+        name = data["preset"]
+        if not isinstance(name, str) or name not in PRESETS:
+            raise problem_at("preset", f"must be one of {', '.join(PRESETS)}", "invalid_choice")
+        preset = PRESETS[name]
+        given = {member: value for member, value in data.items() if member != "preset"}
+        body = BudgetBody(Budget(**preset.fields), data=given, partial=True)
+    body.is_valid(raise_exception=True)
+    fields = {**preset.fields, **body.validated_data}
+    levels = _levels(fields.pop("levels")) if "levels" in fields else preset.levels
+    return fields, levels
+
+
+def find_budget(request: Request, budget_id: int) -> Budget:
     budget = (
         Budget.objects.filter(tenant=tenant_of(request), id=budget_id)
         .prefetch_related("levels")
@@ -441,7 +570,11 @@ def _find(request: Request, budget_id: int) -> Budget:
 def _levels(levels: Sequence[Mapping[str, Any]]) -> list[LevelRule]:
     rules = [
         LevelRule(
-            one["percent"], one.get("action", Action.NONE.value), tuple(one.get("notify", ()))
+            one["percent"],
+            one.get("action", Action.NONE.value),
+            tuple(one.get("notify", ())),
+            one.get("cost_nanos_per_minute"),
+            one.get("tokens_per_minute"),
         )
         for one in levels
     ]

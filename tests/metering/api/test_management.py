@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from metering.budget_rules import LevelRule
+from metering.budgets import read_book
 from metering.models import Budget, TenantPrice
 from tenants.models import AuditEntry, Tenant
 from tests.factories import Account, make_event, send
@@ -23,6 +25,8 @@ RESEARCH: dict[str, Any] = {
         {"percent": 70, "notify": ["team_lead"], "action": "none"},
     ],
 }
+# What a budget has that names no levels.
+BLOCK = {"percent": 100, "notify": [], "action": "block", "throttle": None}
 
 
 @pytest.fixture
@@ -47,7 +51,12 @@ def test_a_budget_is_answered_as_it_was_made(api: Caller) -> None:
         "seconds": None,
     }
     assert [level["percent"] for level in budget["levels"]] == [70, 120]
-    assert budget["levels"][1] == {"percent": 120, "notify": ["engineering"], "action": "lockout"}
+    assert budget["levels"][1] == {
+        "percent": 120,
+        "notify": ["engineering"],
+        "action": "lockout",
+        "throttle": None,
+    }
     assert (budget["anchor"], budget["rolling"], budget["rollover"]) == (None, False, False)
     assert api.get(f"/v1/budgets/{budget['id']}").body == budget
     assert api.get("/v1/budgets").body == {"data": [budget], "next_cursor": None}
@@ -58,8 +67,63 @@ def test_a_budget_needs_a_name_a_period_and_a_limit_only(api: Caller) -> None:
     assert made.status == 201
     assert made.body["match"] == {}
     assert made.body["per"] == []
-    assert made.body["levels"] == []
+    assert made.body["levels"] == [BLOCK]
     assert made.body["mode"] == "enforce"
+
+
+def test_a_budget_made_with_an_empty_list_of_levels_blocks_when_it_is_used_up(api: Caller) -> None:
+    assert api.post("/v1/budgets", change(levels=[])).body["levels"] == [BLOCK]
+
+
+def test_a_level_that_throttles_keeps_its_rates(account: Account, api: Caller) -> None:
+    rates = {"cost_usd_per_minute": "0.25", "tokens_per_minute": 30_000}
+    levels = [
+        {"percent": 80, "notify": [], "action": "throttle", "throttle": rates},
+        {"percent": 90, "notify": [], "action": "throttle", "throttle": None},
+        {"percent": 100, "notify": ["finance"], "action": "hold", "throttle": None},
+    ]
+    budget = api.post("/v1/budgets", change(levels=levels)).body
+    assert budget["levels"] == levels
+    assert api.get(f"/v1/budgets/{budget['id']}").body["levels"] == levels
+    with account.scope():
+        first, second, third = read_book(account.tenant.id).rules[budget["id"]].levels
+    assert first == LevelRule(80, "throttle", (), 250_000_000, 30_000)
+    assert (second.cost_nanos_per_minute, second.tokens_per_minute) == (None, None)
+    assert third == LevelRule(100, "hold", ("finance",))
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+@pytest.mark.parametrize(
+    ("level", "pointer"),
+    [
+        ({"action": "throttle"}, "/levels/0/percent"),
+        ({"percent": 80, "action": "block", "throttle": {"tokens_per_minute": 5}}, "/levels/0/"),
+        ({"percent": 80, "action": "throttle", "throttle": {}}, "/levels/0/throttle"),
+        (
+            {"percent": 80, "action": "throttle", "throttle": {"tokens_per_minute": None}},
+            "/levels/0/throttle",
+        ),
+        (
+            {"percent": 80, "action": "throttle", "throttle": {"cost_usd_per_minute": "0"}},
+            "/levels/0/throttle/cost_usd_per_minute",
+        ),
+        (
+            {"percent": 80, "action": "throttle", "throttle": {"tokens_per_minute": 0}},
+            "/levels/0/throttle/tokens_per_minute",
+        ),
+        ({"percent": 80, "action": "throttle", "throttle": {"rate": 1}}, "/levels/0/throttle/rate"),
+    ],
+)
+def test_a_wrong_level_is_refused_and_changes_nothing(
+    api: Caller, method: str, level: dict[str, Any], pointer: str
+) -> None:
+    budget = api.post("/v1/budgets", RESEARCH).body
+    path = "/v1/budgets" if method == "POST" else f"/v1/budgets/{budget['id']}"
+    body = change(levels=[level]) if method == "POST" else {"levels": [level]}
+    refused = api.send(method, path, body)
+    assert (refused.status, refused.code) == (400, "invalid_request")
+    assert any(found.startswith(pointer) for found in refused.pointers), refused.body
+    assert api.get("/v1/budgets").body["data"] == [budget]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +248,7 @@ def test_a_patch_changes_what_it_names_and_of_the_limit_the_parts(api: Caller) -
         "limit": {**budget["limit"], "cost_usd": "60", "tokens": None},
         "mode": "shadow",
     }
-    assert api.patch(path, {"levels": []}).body["levels"] == []
+    assert api.patch(path, {"levels": []}).body["levels"] == [BLOCK]
     assert api.patch(path, {"per": ["team"]}).body["revision"] == 2
     assert api.get(path).body["limit"]["cost_usd"] == "60"
 

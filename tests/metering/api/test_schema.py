@@ -106,8 +106,13 @@ def make_objects(account: Account) -> dict[str, Any]:
     send(account, [make_event(team="growth", trace="t", session="s")])
     api = caller(account)
     price = {"tool": "web_search", "call_usd": "0.01"}
+    route = {"name": "All", "tiers": [{"provider": "openai", "model": "gpt-5-nano"}]}
+    budget = make_budget(account, per=["team"])
+    higher = {"by": {"cost_usd": "5"}, "duration_seconds": 60, "reason": "An import"}
     return {
-        "budget_id": make_budget(account, per=["team"]).id,
+        "budget_id": budget.id,
+        "raise_id": api.post(f"/v1/budgets/{budget.id}/raises", higher).body["id"],
+        "route_id": api.post("/v1/routes", route).body["id"],
         "price_id": api.post("/v1/prices", price).body["id"],
         "key_id": api.post("/v1/keys", {"name": "CI", "scopes": ["read"]}).body["id"],
         "trace": "t",

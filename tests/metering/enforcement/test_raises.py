@@ -54,7 +54,7 @@ def version(account: Account) -> int:
 
 
 def facts(row: BudgetRaise) -> dict[str, object]:
-    return BudgetRaise.objects.filter(id=row.id).values().get()
+    return dict(BudgetRaise.objects.filter(id=row.id).values().get())
 
 
 def test_a_request_moves_nothing_and_an_approval_counts_at_once(account: Account) -> None:

@@ -1,0 +1,244 @@
+"""Temporary raises over HTTP: an agent asks, and somebody else decides."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from metering.budgets import archive_budget, read_book
+from metering.models import Budget, BudgetRaise
+from tests.factories import Account, make_budget
+from tests.metering.api.caller import Caller, caller
+
+ASK: dict[str, Any] = {
+    "by": {"cost_usd": "5.25"},
+    "duration_seconds": 3600,
+    "reason": "A large import",
+}
+
+
+@pytest.fixture
+def api(account: Account) -> Caller:
+    return caller(account)
+
+
+@pytest.fixture
+def agent(api: Caller) -> Caller:
+    """A key as agents have it: it asks and reads, and manages nothing."""
+    made = api.post("/v1/keys", {"name": "agents", "scopes": ["enforce", "read"]})
+    return Caller(made.body["key"])
+
+
+@pytest.fixture
+def budget(account: Account) -> Budget:
+    return make_budget(account, per=["team", "agent"], limit_tool_calls=10)
+
+
+def change(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**ASK, **members}.items() if value is not ...}
+
+
+def raised_nanos(account: Account, budget: Budget) -> list[tuple[str, int]]:
+    with account.scope():
+        rules = read_book(account.tenant.id).rules[budget.id].raises
+    return [(rule.group_key, rule.cost_nanos) for rule in rules]
+
+
+def test_an_agent_asks_and_a_manager_approves(
+    account: Account, api: Caller, agent: Caller, budget: Budget
+) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    body = change(
+        by={"cost_usd": "5.25", "tool_calls": 3, "tokens": None},
+        group={"agent": "reader", "team": None},
+    )
+    before = datetime.now(UTC)
+    asked = agent.post(path, body)
+    assert asked.status == 201, asked.body
+    found = asked.body
+    assert found["by"] == {
+        "cost_usd": "5.25",
+        "tokens": None,
+        "requests": None,
+        "tool_calls": 3,
+        "seconds": None,
+    }
+    assert (found["budget"], found["group"]) == (budget.id, {"team": "", "agent": "reader"})
+    assert (found["status"], found["reason"]) == ("asked", "A large import")
+    assert (found["starts_at"], found["decided_at"], found["decided_by"]) == (None, None, None)
+    assert found["asked_by"].startswith("API key sg_")
+    ends_at = datetime.fromisoformat(found["ends_at"])
+    assert timedelta(0) <= ends_at - before - timedelta(hours=1) < timedelta(minutes=1)
+    assert raised_nanos(account, budget) == []
+
+    for decision in ("approve", "refuse"):
+        assert agent.post(f"{path}/{found['id']}/{decision}").status == 403
+    assert agent.delete(f"{path}/{found['id']}").status == 403
+    assert agent.get(f"{path}/{found['id']}").body == found
+
+    approved = api.post(f"{path}/{found['id']}/approve", {"note": "Until noon"}).body
+    assert (approved["status"], approved["note"]) == ("approved", "Until noon")
+    assert approved["starts_at"] == approved["decided_at"]
+    assert raised_nanos(account, budget) == [('["","reader"]', 5_250_000_000)]
+    assert api.post(f"{path}/{found['id']}/approve").body == approved
+    refused = api.post(f"{path}/{found['id']}/refuse")
+    assert (refused.status, refused.code) == (409, "already_decided")
+    assert api.get(f"{path}/{found['id']}").body == approved
+
+
+def test_a_raise_for_every_group_can_be_refused_and_moves_nothing(
+    account: Account, api: Caller, agent: Caller, budget: Budget
+) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    asked = agent.post(path, change(group=None)).body
+    assert asked["group"] is None
+    refused = api.post(f"{path}/{asked['id']}/refuse", {})
+    assert (refused.status, refused.body["status"]) == (200, "refused")
+    assert refused.body["starts_at"] is None
+    again = api.post(f"{path}/{asked['id']}/approve")
+    assert (again.status, again.code) == (409, "already_decided")
+    assert raised_nanos(account, budget) == []
+
+
+def test_an_approved_raise_is_ended_and_stays_to_be_read(api: Caller, budget: Budget) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    made = api.post(path, ASK).body
+    assert (api.delete(f"{path}/{made['id']}").status) == 409
+    assert api.get(f"{path}/{made['id']}").body == made
+    api.post(f"{path}/{made['id']}/approve")
+    assert api.delete(f"{path}/{made['id']}").status == 204
+    ended = api.get(f"{path}/{made['id']}").body
+    assert datetime.fromisoformat(ended["ends_at"]) <= datetime.now(UTC)
+    assert ended["status"] == "approved"
+
+
+def test_a_request_sent_again_is_one_request(agent: Caller, budget: Budget) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    first = agent.post(path, ASK, Idempotency_Key="one")
+    assert agent.post(path, ASK, Idempotency_Key="one").body == first.body
+    other = agent.post(path, change(reason="Another"), Idempotency_Key="one")
+    assert (other.status, other.code) == (409, "idempotency_conflict")
+    assert len(agent.get(path).body["data"]) == 1
+
+
+def test_raises_are_listed_newest_first_by_status_and_budget(
+    account: Account, api: Caller, budget: Budget
+) -> None:
+    other = make_budget(account)
+    path = f"/v1/budgets/{budget.id}/raises"
+    first, second = (api.post(path, change(reason=reason)).body for reason in ("one", "two"))
+    third = api.post(f"/v1/budgets/{other.id}/raises", ASK).body
+    approved = api.post(f"{path}/{first['id']}/approve").body
+    assert api.get(path).body == {"data": [second, approved], "next_cursor": None}
+    assert api.get(path, status="asked").body["data"] == [second]
+    assert api.get("/v1/raises").body["data"] == [third, second, approved]
+    assert api.get("/v1/raises", status="approved").body["data"] == [approved]
+    assert api.get("/v1/raises", status="refused").body["data"] == []
+    page = api.get("/v1/raises", limit=2).body
+    assert page["data"] == [third, second]
+    rest = api.get("/v1/raises", limit=2, cursor=page["next_cursor"]).body
+    assert rest == {"data": [approved], "next_cursor": None}
+    assert api.get("/v1/raises", status="open").code == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("members", "pointer"),
+    [
+        ({"by": ...}, "/by"),
+        ({"by": {}}, "/by"),
+        ({"by": {"cost_usd": "0"}}, "/by"),
+        ({"by": {"cost_usd": "-1"}}, "/by/cost_usd"),
+        ({"by": {"tokens": 5}}, "/by/tokens"),
+        ({"by": {"tool_calls": 0}}, "/by/tool_calls"),
+        ({"by": {"euros": 5}}, "/by/euros"),
+        ({"group": {"agent": "a"}}, "/group"),
+        ({"group": {"agent": "a", "team": "t", "user": "u"}}, "/group"),
+        ({"group": {"agent": "a", "team": 5}}, "/group/team"),
+        ({"group": {"agent": "a", "team": "t" * 201}}, "/group/team"),
+        ({"group": "a"}, "/group"),
+        ({"reason": ...}, "/reason"),
+        ({"reason": " "}, "/reason"),
+        ({"reason": "r" * 1001}, "/reason"),
+        ({"duration_seconds": ...}, "/ends_at"),
+        ({"ends_at": "2100-01-01T00:00:00Z"}, "/ends_at"),
+        ({"duration_seconds": ..., "ends_at": "2100-01-01T00:00:00Z"}, "/ends_at"),
+        ({"duration_seconds": ..., "ends_at": "2020-01-01T00:00:00Z"}, "/ends_at"),
+        ({"duration_seconds": ..., "ends_at": "soon"}, "/ends_at"),
+        ({"duration_seconds": 0}, "/duration_seconds"),
+        ({"duration_seconds": 31 * 86_400 + 1}, "/duration_seconds"),
+        ({"status": "approved"}, "/status"),
+    ],
+)
+def test_what_is_no_raise_is_refused_and_not_kept(
+    account: Account, api: Caller, budget: Budget, members: dict[str, Any], pointer: str
+) -> None:
+    refused = api.post(f"/v1/budgets/{budget.id}/raises", change(**members))
+    assert (refused.status, refused.code, refused.pointers) == (400, "invalid_request", {pointer})
+    with account.scope():
+        assert not BudgetRaise.objects.exists()
+
+
+def test_a_budget_on_single_calls_is_raised_for_all_of_them(account: Account, api: Caller) -> None:
+    budget = make_budget(account, per=["agent", "request"])
+    path = f"/v1/budgets/{budget.id}/raises"
+    group = {"agent": "a", "request": "r"}
+    assert api.post(path, change(group=group)).pointers == {"/group"}
+    assert api.post(path, ASK).body["group"] is None
+
+
+def test_an_archived_budget_is_not_raised(account: Account, api: Caller, budget: Budget) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    waiting = api.post(path, ASK).body
+    with account.scope():
+        archive_budget(budget=budget, actor="tests")
+    for answer in (api.post(path, ASK), api.post(f"{path}/{waiting['id']}/approve")):
+        assert (answer.status, answer.code) == (409, "conflict")
+    assert api.get(path).body["data"] == [waiting]
+
+
+def test_scopes_reach_as_far_as_they_say(api: Caller, budget: Budget) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    made = api.post(path, ASK).body
+    keys = {
+        scope: Caller(api.post("/v1/keys", {"name": scope, "scopes": [scope]}).body["key"])
+        for scope in ("read", "enforce", "manage", "ingest")
+    }
+    statuses = {
+        scope: (
+            key.get(path).status,
+            key.get("/v1/raises").status,
+            key.post(path, ASK).status,
+            key.post(f"{path}/{made['id']}/approve").status,
+        )
+        for scope, key in keys.items()
+    }
+    assert statuses == {
+        "read": (200, 200, 403, 403),
+        "enforce": (403, 403, 201, 403),
+        "manage": (403, 403, 403, 200),
+        "ingest": (403, 403, 403, 403),
+    }
+    assert Caller(None).get(path).status == 401
+
+
+def test_another_tenants_raises_are_not_there(
+    account: Account, stranger: Account, api: Caller, budget: Budget
+) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    made = api.post(path, ASK).body
+    other = make_budget(account)
+    theirs = caller(stranger)
+    own = make_budget(stranger)
+    for answer in (
+        theirs.get(path),
+        theirs.post(path, ASK),
+        theirs.get(f"{path}/{made['id']}"),
+        theirs.delete(f"{path}/{made['id']}"),
+        theirs.post(f"{path}/{made['id']}/approve"),
+        theirs.post(f"{path}/{made['id']}/refuse"),
+        theirs.post(f"/v1/budgets/{own.id}/raises/{made['id']}/approve"),
+        api.post(f"/v1/budgets/{other.id}/raises/{made['id']}/approve"),
+    ):
+        assert (answer.status, answer.code) == (404, "not_found")
+    assert theirs.get("/v1/raises").body["data"] == []
+    assert api.get(f"{path}/{made['id']}").body == made
