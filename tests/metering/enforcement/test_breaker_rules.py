@@ -115,15 +115,21 @@ def test_a_trial_that_goes_well_closes_it_and_others_do_not() -> None:
     assert (watch.opened_at, watch.why, watch.minute.sum("nanos")) == (None, "", NANOS // 10)
 
 
+def on_trial(by: BreakerRule) -> Watch:
+    """Open since NOW, with a trial under way for a minute later."""
+    watch = Watch()
+    feed(watch, by, call(usd=2))
+    watch.trial_id, watch.trial_at = uuid4(), NOW + timedelta(seconds=60)
+    return watch
+
+
 def test_a_trial_that_fails_or_trips_begins_the_cool_down_anew() -> None:
     by = rule(cost_nanos_per_minute=NANOS, close="trial", cool_down_seconds=60)
     for trial, why in (
         (call(70, is_error=True), "the trial call failed"),
         (call(70, usd=1.5), "spent $1.50 in 60 s, limit $1.00 a minute"),
     ):
-        watch = Watch()
-        feed(watch, by, call(usd=2))
-        watch.trial_id, watch.trial_at = uuid4(), NOW + timedelta(seconds=60)
+        watch = on_trial(by)
         assert watch.feed(by, trial, is_trial=True) is Turn.OPENED
         assert (watch.why, watch.trial_id) == (why, None)
         assert not watch.may_try(by, NOW + timedelta(seconds=129))
