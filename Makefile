@@ -7,7 +7,7 @@ CHROMIUM := /usr/bin/chromium
 COMPILE = uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
 	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: run test lint bench lock chromium clean
+.PHONY: run test lint bench soak lock chromium clean
 
 run: .venv/run.stamp
 	@exec $(BIN)/python -m config.supervisor --under-make
@@ -26,6 +26,10 @@ lint: .venv/dev.stamp
 # BENCH passes arguments on, as PYTEST does.
 bench: .venv/run.stamp
 	$(BIN)/python -m bench $(BENCH)
+
+# The long form of tests/test_soak.py: make soak SOAK="--operations 1000000 --seed 1"
+soak: .venv/run.stamp
+	$(BIN)/python -m bench.soak $(SOAK)
 
 # Resolves requirements/*.in anew. The locked files hold hashes and no addresses.
 lock:

@@ -5,11 +5,10 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import psutil
 
-from bench.exactly_once.traffic import Traffic
 from bench.exactly_once.victim import Victim, kill
 
 EVERY_SECONDS: Final = (2.0, 4.0)
@@ -30,6 +29,43 @@ POSTGRES: Final = "PostgreSQL, immediate shutdown"
 EVERYTHING: Final = "the whole service, SIGKILL"
 
 
+class Acknowledging(Protocol):
+    """Counts what was answered."""
+
+    @property
+    def acknowledged(self) -> int:
+        """How much was."""
+
+
+class Load(Protocol):
+    """Clients at work."""
+
+    def is_going(self) -> bool:
+        """Whether any of them still has something to do."""
+
+    @property
+    def tally(self) -> Acknowledging:
+        """What came of their requests."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are on their way."""
+
+    @property
+    def share(self) -> float:
+        """How much of all that is to be done is done."""
+
+
+class Rhythm(NamedTuple):
+    """How often something dies, in seconds from and to."""
+
+    web: tuple[float, float] = EVERY_SECONDS
+    connections: tuple[float, float] = CUT_EVERY_SECONDS
+
+
+USUAL: Final = Rhythm()
+
+
 class Due(NamedTuple):
     """What happens once this share of the events was acknowledged."""
 
@@ -44,15 +80,23 @@ class Killer:
     them while they commit.
     """
 
-    def __init__(self, *, victim: Victim, traffic: Traffic, pick: random.Random) -> None:
+    def __init__(
+        self,
+        *,
+        victim: Victim,
+        traffic: Load,
+        pick: random.Random,
+        rhythm: Rhythm = USUAL,
+    ) -> None:
         self.victim = victim
+        self.rhythm = rhythm
         self.traffic = traffic
         self.pick = pick
         self.deaths: Counter[str] = Counter()
         self._killed_at = time.monotonic()
         self._acknowledged = 0
         self._served_at: float | None = None
-        self._wait_seconds = pick.uniform(*EVERY_SECONDS)
+        self._wait_seconds = pick.uniform(*rhythm.web)
         self._serve_seconds = pick.uniform(*SERVES_SECONDS)
         self._is_early = False
         self._cut_at = 0.0
@@ -108,7 +152,7 @@ class Killer:
         self._begin_anew()
 
     def _cut_connection(self) -> None:
-        self._cut_at = time.monotonic() + self.pick.uniform(*CUT_EVERY_SECONDS)
+        self._cut_at = time.monotonic() + self.pick.uniform(*self.rhythm.connections)
         if self.traffic.in_flight:
             self.deaths[CONNECTION] += self.victim.cut_connection()
 
@@ -132,7 +176,7 @@ class Killer:
         self._served_at = None
         self._is_early = not self._is_early and self.pick.random() < EARLY_SHARE
         self._wait_seconds = self.pick.uniform(
-            *(EARLY_SECONDS if self._is_early else EVERY_SECONDS)
+            *(EARLY_SECONDS if self._is_early else self.rhythm.web)
         )
         self._serve_seconds = self.pick.uniform(*SERVES_SECONDS)
 

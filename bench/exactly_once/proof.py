@@ -65,7 +65,7 @@ def prove(
     if awaits_roll_ups:
         yield Check("batches not rolled up after a while", 0, _wait_for_roll_ups(victim))
         yield from _usage(victim, calls, total, "rolled up")
-    yield _audit(victim)
+    yield audit(victim)
 
 
 def _events(connection: psycopg.Connection[Any], calls: Sequence[Call]) -> Iterator[Check]:
@@ -177,7 +177,8 @@ def _until_zero(count: Callable[[], int], *, seconds: float) -> int:
     return left
 
 
-def _audit(victim: Victim) -> Check:
+def audit(victim: Victim) -> Check:
+    """What the service's own audit says."""
     try:
         said = victim.manage("audit_ledger").splitlines()[-1]
     except subprocess.CalledProcessError as error:

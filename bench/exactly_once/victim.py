@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +33,7 @@ class ServiceEnded(Exception):
 class Victim(Service):
     """A service whose processes are killed while it is used."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, more: Mapping[str, str] | None = None) -> None:
         port = free_port()
         self.log = data_dir / "output.log"
         environ = {
@@ -41,6 +41,7 @@ class Victim(Service):
             "DATA_DIR": str(data_dir / "data"),
             "PORT": str(port),
             "DEMO": "0",
+            **(more or {}),
         }
         super().__init__(process=_spawn(environ, self.log), data_dir=data_dir / "data", port=port)
         self.environ = environ
@@ -155,10 +156,13 @@ def kill(victims: Sequence[psutil.Process], number: signal.Signals = signal.SIGK
 
 
 @contextmanager
-def running_victim() -> Iterator[Victim]:
-    """Start the service on an empty folder. The folder goes at the end, unless the block fails."""
-    folder = Path(tempfile.mkdtemp(prefix="spendgate-exactly-once-"))
-    victim = Victim(folder)
+def running_victim(more: Mapping[str, str] | None = None) -> Iterator[Victim]:
+    """Start the service on an empty folder, with `more` in its environment.
+
+    The folder goes at the end, unless the block fails.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="spendgate-victim-"))
+    victim = Victim(folder, more)
     try:
         victim.wait_until_ready()
         yield victim

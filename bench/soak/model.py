@@ -1,0 +1,59 @@
+"""What every window must hold, from what was booked. Pure, and simple enough to be believed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from bench.soak.world import NOTHING, Amounts, Budget, Place, floor_to_minute
+
+# From when a rolling group still counts; what is older has left its window.
+CountedFrom = Callable[[tuple[str, ...]], datetime]
+
+
+class Booking(NamedTuple):
+    """An event that is in the books."""
+
+    values: Mapping[str, str]
+    at: datetime
+    amounts: Amounts
+    # By budget: the window that its reservation held, of the budget's present revision.
+    held: Mapping[int, Place]
+    # What it cost beyond what was still held for it.
+    overrun_nanos: int
+
+
+class Balance(NamedTuple):
+    """What a window must hold."""
+
+    spent: Amounts = NOTHING
+    overrun_nanos: int = 0
+
+    def with_booking(self, booking: Booking, *, is_held: bool) -> "Balance":
+        """With one more event."""
+        overrun_nanos = booking.overrun_nanos if is_held else 0
+        return Balance(self.spent.plus(booking.amounts), self.overrun_nanos + overrun_nanos)
+
+
+def expected_balances(
+    budget: Budget,
+    bookings: Iterable[Booking],
+    *,
+    counts_from: datetime,
+    counted_from: CountedFrom,
+) -> dict[Place, Balance]:
+    """The windows of a budget's present revision.
+
+    A settled event counts in the window that was held for it, whatever it says itself. Where
+    nothing was held it counts by its own time and dimensions.
+    """
+    balances: dict[Place, Balance] = {}
+    for booking in bookings:
+        held = booking.held.get(budget.id)
+        place = held or budget.place(booking.values, booking.at)
+        if place is None or (held is None and booking.at < counts_from):
+            continue
+        has_left = budget.is_rolling and floor_to_minute(booking.at) < counted_from(place.group)
+        spent = booking._replace(amounts=NOTHING) if has_left else booking
+        known = balances.get(place, Balance())
+        balances[place] = known.with_booking(spent, is_held=held is not None)
+    return balances

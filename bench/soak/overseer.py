@@ -1,0 +1,225 @@
+"""People at work while calls are made: limits moved, budgets revised, raises approved, halts."""
+
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from bench.soak.caller import Caller, code_of
+from bench.soak.caps import Caps
+from bench.soak.records import Memory
+from bench.soak.world import (
+    HALTED_AGENTS,
+    NANOS,
+    ROLLING_GRAIN,
+    ROUGH,
+    Budget,
+    Limit,
+    floor_to_minute,
+    nanos_of,
+    usd,
+)
+from bench.wire import Answer
+
+EVERY_SECONDS: Final = (0.1, 0.6)
+HALT_SECONDS: Final = (1.5, 3.0)
+RAISE_SECONDS: Final = (2, 8)
+# How much room a window is given beyond what it has used, at first.
+ROOMS: Final = Limit(nanos=NANOS // 2, tokens=60_000, requests=20, tool_calls=4)
+LEAST_ROOM: Final = -0.1
+FULL_PERCENT: Final = 97
+FACTORS: Final = (0.5, 64.0)
+ZONES: Final = ("UTC", "Asia/Kathmandu", "Europe/Berlin")
+
+
+class HaltSpan(NamedTuple):
+    """When a halt was certainly in force, on the shared clock."""
+
+    agent: str
+    since: float
+    until: float
+
+
+class Overseer:
+    """Changes what calls are judged by, and remembers what it changed."""
+
+    def __init__(
+        self,
+        *,
+        budgets: Sequence[Budget],
+        callers: Mapping[str, Caller],
+        caps: Caps,
+        memory: Memory,
+        pick: random.Random,
+    ) -> None:
+        self.budgets = {budget.id: budget for budget in budgets}
+        # Of revised budgets: between which moments the present revision was made.
+        self.revised: dict[int, tuple[datetime, datetime]] = {}
+        self.halts: list[HaltSpan] = []
+        self.memory = memory
+        self._callers = callers
+        self._caps = caps
+        self._pick = pick
+        self._factors: dict[int, float] = {}
+        self._halt: tuple[str, int, float] | None = None
+        self._lift_at = 0.0
+        self._keys = 0
+
+    def run(self, stopping: threading.Event) -> None:
+        """Work until asked to stop; a halt that stands is lifted at the end."""
+        try:
+            while not stopping.wait(self._pick.uniform(*EVERY_SECONDS)):
+                self._work()
+            self._lift()
+        except Exception as error:
+            self.memory.wrong[f"the overseer ended with {error!r}"] += 1
+
+    def _work(self) -> None:
+        if self._halt is not None and time.monotonic() > self._lift_at:
+            self._lift()
+        ways: dict[Callable[[], None], int] = {
+            self._hover: 12,
+            self._revise: 1,
+            self._raise: 3,
+            self._stop_agent: 3,
+        }
+        (way,) = self._pick.choices(list(ways), list(ways.values()))
+        way()
+
+    def _one(self, is_wanted: Callable[[Budget], bool]) -> Budget:
+        return self._pick.choice([one for one in self.budgets.values() if is_wanted(one)])
+
+    # Limits.
+
+    def _hover(self) -> None:
+        """Move a limit to where the budget's windows are, so that calls meet its edge."""
+        budget = self._one(lambda budget: budget.is_hovering)
+        path = f"/v1/budgets/{budget.id}/windows?limit=200"
+        windows = self._read(budget, "GET", path)["data"]
+        present = [one for one in windows if one["window_start"] == windows[0]["window_start"]]
+        if not present:
+            return
+        used = [_used(window) for window in present]
+        self._adapt(budget, used)
+        limit = Limit(
+            *(
+                None if old is None else self._next(budget, part, [one[part] or 0 for one in used])
+                for part, old in enumerate(budget.limit)
+            )
+        )
+        self._caps.may_become(budget.id, limit, time.monotonic())
+        self._change(replace(budget, limit=limit), {"limit": limit.body()})
+        self._caps.became(budget.id, time.monotonic())
+        self.memory.operations["limit moved"] += 1
+
+    def _adapt(self, budget: Budget, used: Sequence[Limit]) -> None:
+        """Give more room where most windows were full, so that about half the time they are not."""
+        full = [
+            any(
+                limit is not None and (have or 0) * 100 >= limit * FULL_PERCENT
+                for have, limit in zip(one, budget.limit, strict=True)
+            )
+            for one in used
+        ]
+        factor = self._factors.get(budget.id, 1.0) * (1.5 if statistics.mean(full) > 0.5 else 0.8)
+        self._factors[budget.id] = min(max(factor, FACTORS[0]), FACTORS[1])
+
+    def _next(self, budget: Budget, part: int, used: Sequence[int]) -> int:
+        room = (ROOMS[part] or 0) * self._factors[budget.id] * self._pick.uniform(LEAST_ROOM, 1)
+        return max(1, int(self._pick.choice(used) + room))
+
+    def _revise(self) -> None:
+        """Let a budget count anew: from the next minute on, or by the hours of another zone."""
+        budget = self._one(lambda budget: budget.is_revised)
+        soon = floor_to_minute(datetime.now(UTC)) + ROLLING_GRAIN
+        anchor = soon if self._pick.random() < 0.7 else None
+        changed = replace(budget, anchor=anchor, timezone=self._pick.choice(ZONES))
+        body = changed.body()
+        asked_at = datetime.now(UTC)
+        self._change(changed, {"anchor": body["anchor"], "timezone": body["timezone"]})
+        if (changed.anchor, changed.timezone) != (budget.anchor, budget.timezone):
+            self.revised[budget.id] = asked_at, datetime.now(UTC)
+        self.memory.operations["budget revised"] += 1
+
+    def _change(self, budget: Budget, body: object) -> None:
+        self._read(budget, "PATCH", f"/v1/budgets/{budget.id}", body)
+        self.budgets[budget.id] = budget
+
+    def _raise(self) -> None:
+        """An agent asks for more, a person approves it, and it ends by itself."""
+        budget = self._one(lambda budget: budget.is_raised)
+        nanos, seconds = self._pick.randrange(1, NANOS), self._pick.randrange(*RAISE_SECONDS)
+        path = f"/v1/budgets/{budget.id}/raises"
+        ask = {"by": {"cost_usd": usd(nanos)}, "duration_seconds": seconds, "reason": "soak"}
+        asked = self._read(budget, "POST", path, ask, key=self._key())
+        left = (datetime.fromisoformat(asked["ends_at"]) - datetime.now(UTC)).total_seconds()
+        now = time.monotonic()
+        self._caps.may_rise(budget.id, nanos, since=now, until=now + max(0.0, left))
+        answer = self._ask(budget.tenant, "POST", f"{path}/{asked['id']}/approve", {})
+        self._check(answer.status == 200 or code_of(answer) == "raise_over", answer)
+        self.memory.operations["raise approved"] += 1
+
+    # Halts.
+
+    def _stop_agent(self) -> None:
+        if self._halt is not None:
+            return
+        agent = self._pick.choice(HALTED_AGENTS)
+        body = {"match": {"agent": agent}, "reason": "soak"}
+        answer = self._ask(ROUGH, "POST", "/v1/halts", body, key=self._key())
+        self._check(answer.status == 201, answer)
+        self._halt = agent, _json(answer)["id"], time.monotonic()
+        self._lift_at = time.monotonic() + self._pick.uniform(*HALT_SECONDS)
+        self.memory.operations["halt"] += 1
+
+    def _lift(self) -> None:
+        if self._halt is None:
+            return
+        agent, halt_id, since = self._halt
+        self.halts.append(HaltSpan(agent, since, time.monotonic()))
+        answer = self._ask(ROUGH, "DELETE", f"/v1/halts/{halt_id}")
+        # Lifted by an attempt whose answer did not come.
+        self._check(answer.status in (200, 204, 404), answer)
+        self._halt = None
+
+    def _key(self) -> str:
+        self._keys += 1
+        return f"overseer-{self._keys}"
+
+    def _read(
+        self, budget: Budget, method: str, path: str, body: object = None, *, key: str = ""
+    ) -> Any:
+        answer = self._ask(budget.tenant, method, path, body, key=key)
+        self._check(answer.status < 300, answer)
+        return _json(answer)
+
+    def _ask(
+        self, tenant: str, method: str, path: str, body: object = None, *, key: str = ""
+    ) -> Answer:
+        caller = self._callers[tenant]
+        return caller.ask(caller.request(method, path, body, key=key))
+
+    def _check(self, holds: bool, answer: Answer) -> None:
+        if not holds:
+            words = answer.body[:300].decode(errors="replace")
+            self.memory.wrong[f"overseer: {answer.status} {words}"] += 1
+
+
+def _used(window: Mapping[str, Any]) -> Limit:
+    """What a window's parts have used, as the API shows it."""
+    return Limit(
+        nanos=nanos_of(window["spent_usd"]) + nanos_of(window["reserved_usd"]),
+        tokens=window["spent_tokens"] + window["reserved_tokens"],
+        requests=window["spent_requests"] + window["reserved_requests"],
+        tool_calls=window["spent_tool_calls"] + window["reserved_tool_calls"],
+    )
+
+
+def _json(answer: Answer) -> Any:
+    return msgspec.json.decode(answer.body)

@@ -1,0 +1,122 @@
+"""What the clients remember of what they did, for the proof at the end."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from bench.soak.world import Amounts, usd
+
+SOURCE: Final = "soak"
+
+
+class Fate(Enum):
+    """What the answers say of something that was asked for."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    # The client hung up and never asked again.
+    UNKNOWN = "unknown"
+
+
+class Event(NamedTuple):
+    """A call as it is reported."""
+
+    sent_id: str
+    at: datetime
+    nanos: int
+    # The model's tokens: input, output. Without a model the cost is given.
+    tokens: tuple[int, int]
+    model: tuple[str, str] | None
+    is_tool: bool
+    # What the event itself names, and all that it counts by.
+    named: Mapping[str, str]
+    values: Mapping[str, str]
+
+    @property
+    def amounts(self) -> Amounts:
+        """What it adds to a window."""
+        return Amounts(self.nanos, sum(self.tokens), int(not self.is_tool), int(self.is_tool))
+
+    def body(self, *, reservation: str | None = None) -> dict[str, Any]:
+        """As the API takes it."""
+        body: dict[str, Any] = {
+            "id": self.sent_id,
+            "source": SOURCE,
+            "time": self.at.isoformat(),
+            "input_tokens": self.tokens[0],
+            "output_tokens": self.tokens[1],
+            **self.named,
+        }
+        if self.model is None:
+            body["cost_usd"] = usd(self.nanos)
+        else:
+            body["provider"], body["model"] = self.model
+        if self.is_tool:
+            body |= {"tool": "web_search", "operation": "tool"}
+        if reservation is not None:
+            body["reservation"] = reservation
+        return body
+
+
+@dataclass(slots=True)
+class Hold:
+    """A reservation that somebody asked for."""
+
+    key: str
+    tenant: str
+    values: Mapping[str, str]
+    # What must be held. Of the cost, what the answer said.
+    amounts: Amounts
+    asked_at: datetime
+    answered_at: datetime
+    id: str = ""
+    granted: Fate = Fate.DONE
+    released: Fate | None = None
+    # Of the answers to a settle: whether it was late.
+    late: bool | None = None
+    expires_at: datetime | None = None
+    # Events that were sent to settle it, and what became of each.
+    settles: list[tuple[Event, Fate]] = field(default_factory=list)
+
+    def is_over(self, at: datetime, tolerance: timedelta) -> bool:
+        """Whether its time was over at a moment, give or take."""
+        return self.expires_at is not None and at > self.expires_at + tolerance
+
+
+class Grant(NamedTuple):
+    """A reservation or an extension that an agent was given, between two moments of the clock that
+    all processes share.
+    """
+
+    agent: str
+    began: float
+    ended: float
+
+
+@dataclass
+class Memory:
+    """All that one process remembers."""
+
+    holds: list[Hold] = field(default_factory=list)
+    # By tenant: events without a reservation.
+    events: list[tuple[str, Event, Fate]] = field(default_factory=list)
+    # Agents that are halted now and then: what was granted them.
+    grants: list[Grant] = field(default_factory=list)
+    operations: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    # Answers that the contract does not know, or that contradict what is known.
+    wrong: Counter[str] = field(default_factory=Counter)
+    cut_off: int = 0
+
+    def add(self, other: "Memory") -> None:
+        """Take in what another process remembers."""
+        self.holds += other.holds
+        self.events += other.events
+        self.grants += other.grants
+        self.operations += other.operations
+        self.answers += other.answers
+        self.wrong += other.wrong
+        self.cut_off += other.cut_off

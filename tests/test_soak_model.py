@@ -1,0 +1,316 @@
+"""The model that the soak compares the service with: it must find what it is there to find."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bench.soak.books import Books, BudgetRow, EventRow, ReservationRow, WindowRow
+from bench.soak.caps import Caps
+from bench.soak.model import Balance, Booking, expected_balances
+from bench.soak.overseer import HaltSpan
+from bench.soak.proof import Proof, grants_while_halted
+from bench.soak.records import Event, Fate, Grant, Hold, Memory
+from bench.soak.snapshots import Snapshot, Window, overspent, wrong_holds
+from bench.soak.world import EPOCH, NOTHING, ROUGH, TIDY, Amounts, Budget, Limit, Place
+from bench.wire import Answer, AnswerReader, Broken
+
+NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def make_budget(**fields: object) -> Budget:
+    budget = Budget(TIDY, "all", "lifetime", Limit(nanos=100), per=("agent",), id=1)
+    return replace(budget, **fields)  # type: ignore[arg-type]
+
+
+def make_booking(agent: str = "a", nanos: int = 10, **fields: object) -> Booking:
+    booking = Booking({"agent": agent}, NOON, Amounts(nanos, 1, 1, 0), {}, 0)
+    return booking._replace(**fields)  # type: ignore[arg-type]
+
+
+def balances_of(budget: Budget, *bookings: Booking) -> dict[Place, Balance]:
+    return expected_balances(
+        budget, bookings, counts_from=EPOCH, counted_from=lambda group: NOON - 60 * MINUTE
+    )
+
+
+# Periods.
+
+
+@pytest.mark.parametrize(
+    ("fields", "at", "starts_at"),
+    [
+        ({"period": "lifetime"}, NOON, EPOCH),
+        ({"period": "hour"}, NOON + 59 * MINUTE, NOON),
+        ({"period": "hour", "anchor": NOON + 5 * MINUTE}, NOON, NOON - 55 * MINUTE),
+        ({"period": "hour", "anchor": NOON + 5 * MINUTE}, NOON + 5 * MINUTE, NOON + 5 * MINUTE),
+        ({"period": "hour", "timezone": "Asia/Kathmandu"}, NOON, NOON - 45 * MINUTE),
+        ({"period": "day", "timezone": "Asia/Kathmandu"}, NOON, NOON - timedelta(hours=17.75)),
+        ({"period": "month"}, NOON, datetime(2026, 11, 1, tzinfo=UTC)),
+        ({"period": "hour", "is_rolling": True}, NOON, EPOCH),
+    ],
+)
+def test_a_period_begins_where_the_contract_says(
+    fields: dict[str, object], at: datetime, starts_at: datetime
+) -> None:
+    assert make_budget(**fields).starts_at(at) == starts_at
+
+
+# Balances.
+
+
+def test_events_count_by_their_own_group() -> None:
+    found = balances_of(make_budget(), make_booking("a"), make_booking("a"), make_booking("b"))
+
+    assert found == {
+        Place(("a",), EPOCH): Balance(Amounts(20, 2, 2, 0)),
+        Place(("b",), EPOCH): Balance(Amounts(10, 1, 1, 0)),
+    }
+
+
+def test_a_settled_event_counts_in_the_window_that_was_held() -> None:
+    place = Place(("held",), EPOCH)
+
+    found = balances_of(make_budget(), make_booking("a", held={1: place}, overrun_nanos=4))
+
+    assert found == {place: Balance(Amounts(10, 1, 1, 0), 4)}
+
+
+def test_an_event_that_does_not_match_counts_nowhere() -> None:
+    budget = make_budget(match={"agent": None})
+
+    assert balances_of(budget, make_booking("a")) == {}
+    assert balances_of(budget, make_booking("")) == {
+        Place(("",), EPOCH): Balance(Amounts(10, 1, 1, 0))
+    }
+
+
+def test_what_is_older_than_a_rolling_hour_has_left() -> None:
+    budget = make_budget(is_rolling=True, period="hour")
+    old = make_booking(at=NOON - 61 * MINUTE)
+
+    assert balances_of(budget, old, make_booking()) == {
+        Place(("a",), EPOCH): Balance(Amounts(10, 1, 1, 0))
+    }
+
+
+# Between two looks.
+
+
+def make_snapshot(at: float, *windows: tuple[int, Window], unreserved: int = 0) -> Snapshot:
+    held = {id_: window.reserved for id_, window in windows if window.reserved != NOTHING}
+    return Snapshot(at, at + 0.1, dict(windows), held, {7: unreserved})
+
+
+def make_window(spent: int, reserved: int = 0, overrun: int = 0) -> Window:
+    return Window(1, Amounts(spent), Amounts(reserved), overrun, 0)
+
+
+def make_caps(*limits: int) -> Caps:
+    caps = Caps()
+    for second, limit in enumerate(limits):
+        caps.may_become(1, Limit(nanos=limit), float(second))
+    return caps
+
+
+def found_between(before: Snapshot, after: Snapshot, caps: Caps) -> Iterator[str]:
+    return overspent(before, after, budgets={1: make_budget()}, caps=caps)
+
+
+def test_a_window_may_grow_up_to_its_limit() -> None:
+    before, after = make_snapshot(1), make_snapshot(2, (7, make_window(60, 40)))
+
+    assert not list(found_between(before, after, make_caps(100)))
+
+
+def test_a_window_beyond_its_limit_is_found() -> None:
+    before, after = make_snapshot(1), make_snapshot(2, (7, make_window(60, 41)))
+
+    assert list(found_between(before, after, make_caps(100))) == [
+        "'all', window 7: nanos went from 0 to 101, 100 at most"
+    ]
+
+
+def test_overrun_and_usage_without_a_reservation_excuse_exactly_themselves() -> None:
+    before = make_snapshot(1)
+    excused = make_snapshot(2, (7, make_window(109, overrun=4)), unreserved=5)
+    beyond = make_snapshot(2, (7, make_window(110, overrun=4)), unreserved=5)
+
+    assert not list(found_between(before, excused, make_caps(100)))
+    assert len(list(found_between(before, beyond, make_caps(100)))) == 1
+
+
+def test_a_window_that_was_beyond_a_lowered_limit_must_not_grow() -> None:
+    caps = make_caps(100, 50)
+    caps.became(1, 1.5)
+    before = make_snapshot(2, (7, make_window(80)))
+
+    assert not list(found_between(before, make_snapshot(3, (7, make_window(79, 1))), caps))
+    assert len(list(found_between(before, make_snapshot(3, (7, make_window(79, 2))), caps))) == 1
+
+
+def test_while_a_change_is_on_its_way_either_limit_may_be_in_force() -> None:
+    caps = make_caps(100, 50)
+    after = make_snapshot(2, (7, make_window(100)))
+
+    assert not list(found_between(make_snapshot(1), after, caps))
+
+
+def test_a_raise_counts_until_its_end() -> None:
+    caps = make_caps(100)
+    caps.may_rise(1, 30, since=1.0, until=2.0)
+
+    assert caps.largest(1, 0, since=1.5, until=1.6) == 130
+    assert caps.largest(1, 0, since=20.0, until=21.0) == 100
+
+
+def test_a_window_that_holds_more_than_its_reservations_is_found() -> None:
+    snapshot = make_snapshot(1, (7, make_window(0, 5)))._replace(held={7: Amounts(4)})
+
+    assert list(wrong_holds(make_snapshot(1, (7, make_window(0, 5))))) == []
+    assert list(wrong_holds(snapshot)) == [
+        "window 7 holds (5, 0, 0, 0), its reservations (4, 0, 0, 0)"
+    ]
+
+
+# At the end.
+
+EVENT = Event("e-1", NOON, 60, (1, 0), None, False, {}, {"agent": "a"})
+ROW = ReservationRow("r-1", 2, NOON, Amounts(50, 5, 1, 0), (7,), 11, 60, 1, False)
+
+
+def make_hold(*settles: tuple[Event, Fate]) -> Hold:
+    return Hold(
+        key="k",
+        tenant=TIDY,
+        values={"agent": "a"},
+        amounts=ROW.amounts,
+        asked_at=NOON,
+        answered_at=NOON,
+        id="r-1",
+        late=False,
+        settles=list(settles),
+    )
+
+
+def make_books() -> Books:
+    place = Place(("a",), EPOCH)
+    return Books(
+        reservations={"r-1": ROW},
+        events={"e-1": EventRow(11, NOON, EVENT.amounts, "r-1")},
+        windows={7: WindowRow(1, 1, place, None, EVENT.amounts, NOTHING, 10)},
+        budgets={1: BudgetRow(1, EPOCH)},
+    )
+
+
+def found_in(books: Books, hold: Hold | None = None) -> dict[str, int]:
+    memory = Memory(holds=[make_hold((EVENT, Fate.DONE)) if hold is None else hold])
+    return dict(Proof(books=books, memory=memory, budgets={1: make_budget()}).compare().found)
+
+
+def test_books_that_agree_with_the_clients_prove_it() -> None:
+    assert found_in(make_books()) == {}
+
+
+def test_an_acknowledged_settle_that_is_gone_is_found() -> None:
+    books = make_books()
+    books.events = {}
+    books.windows[7] = books.windows[7]._replace(spent=NOTHING, overrun_nanos=0)
+    books.reservations["r-1"] = ROW._replace(state=4, event_id=None, cost_nanos=None)
+
+    assert "acknowledged events that are gone" in found_in(books)
+
+
+def test_a_settle_booked_twice_is_found() -> None:
+    books = make_books()
+    books.windows[7] = books.windows[7]._replace(spent=EVENT.amounts.plus(EVENT.amounts))
+
+    assert found_in(books) == {"windows that drift": 1}
+
+
+def test_a_finished_reservation_that_still_holds_is_found() -> None:
+    books = make_books()
+    books.windows[7] = books.windows[7]._replace(reserved=Amounts(1))
+
+    assert found_in(books) == {"windows that hold something": 1}
+
+
+def test_overrun_that_was_not_recorded_is_found() -> None:
+    books = make_books()
+    books.windows[7] = books.windows[7]._replace(overrun_nanos=0)
+
+    assert found_in(books) == {"windows of another overrun": 1}
+
+
+def test_a_reservation_that_nobody_asked_for_is_found() -> None:
+    books = make_books()
+    books.reservations["r-2"] = ROW._replace(id="r-2", state=4)
+
+    assert found_in(books) == {"reservations that nobody asked for": 1}
+
+
+def test_a_settle_of_unknown_outcome_may_or_may_not_be_booked() -> None:
+    hold = make_hold((EVENT, Fate.UNKNOWN))
+    unsettled = make_books()
+    unsettled.events = {}
+    unsettled.windows[7] = unsettled.windows[7]._replace(spent=NOTHING, overrun_nanos=0)
+    unsettled.reservations["r-1"] = ROW._replace(state=4, event_id=None, cost_nanos=None)
+
+    assert found_in(make_books(), hold) == {}
+    assert found_in(unsettled, hold) == {}
+
+
+def test_a_refused_settle_that_is_booked_is_found() -> None:
+    other = EVENT._replace(sent_id="e-2")
+    books = make_books()
+    books.events["e-2"] = EventRow(12, NOON, other.amounts, "r-1")
+    hold = make_hold((EVENT, Fate.DONE), (other, Fate.REFUSED))
+
+    assert "refused events that are stored" in found_in(books, hold)
+
+
+def test_what_is_given_while_halted_is_found() -> None:
+    halts = [HaltSpan("a", 10.0, 20.0)]
+    given = [Grant("a", 10.5, 10.6), Grant("a", 11.5, 11.6), Grant("a", 19.5, 20.5)]
+
+    assert list(grants_while_halted([*given, Grant("b", 12.0, 12.1)], halts)) == [given[1]]
+
+
+def test_tenants_differ_in_what_excuses_them() -> None:
+    window = Window(1, Amounts(0, 200), NOTHING, 0, 0)
+    caps = Caps()
+    caps.may_become(1, Limit(nanos=100, tokens=100), 0.0)
+    found = {
+        tenant: len(
+            list(
+                overspent(
+                    make_snapshot(1),
+                    make_snapshot(2, (7, window)),
+                    budgets={1: make_budget(tenant=tenant)},
+                    caps=caps,
+                )
+            )
+        )
+        for tenant in (TIDY, ROUGH)
+    }
+
+    assert found == {TIDY: 1, ROUGH: 0}
+
+
+# On the wire.
+
+
+def test_an_answer_is_put_together_from_its_pieces() -> None:
+    reader = AnswerReader()
+
+    assert reader.feed(b"HTTP/1.1 201 Created\r\nContent-") is None
+    assert reader.feed(b"Length: 4\r\n\r\nab") is None
+    assert reader.feed(b"cd") == Answer(201, b"abcd")
+    assert reader.feed(b"HTTP/1.1 204 No Content\r\n\r\n") == Answer(204, b"")
+
+
+def test_a_connection_that_ends_early_is_broken() -> None:
+    with pytest.raises(Broken):
+        AnswerReader().feed(b"")
