@@ -43,10 +43,12 @@ def daily(hour: int, task: str) -> dict[str, Any]:
 
 BEAT_SCHEDULE = {
     "roll up what was acknowledged": every(5, "metering.tasks.roll_up"),
+    "expire reservations": every(2, "metering.tasks.expire_reservations"),
     "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
     "price what was unpriced": every(600, "metering.tasks.price_unpriced"),
     "forget keys too old to come again": daily(1, "metering.tasks.forget_old_keys"),
     "forget answers too old to be asked for again": daily(2, "metering.tasks.forget_old_answers"),
+    "forget decisions too old to be read": daily(3, "metering.tasks.forget_old_decisions"),
     "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
 }
 

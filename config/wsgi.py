@@ -19,7 +19,8 @@ django_application = get_wsgi_application()
 
 # Models can be imported only once Django is set up.
 from config.metrics import note_answer  # noqa: E402
-from metering.api.hot import HANDLERS, HotRequest  # noqa: E402
+from metering.api.hot import HotRequest  # noqa: E402
+from metering.api.hot_reservations import find_handler  # noqa: E402
 from metering.api.parsing import read_body  # noqa: E402
 
 # A batch makes tens of thousands of short-lived objects without cycles; looking for cycles among
@@ -36,15 +37,15 @@ REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPSta
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """WSGI entry point."""
-    path = environ["PATH_INFO"]
-    handler = HANDLERS.get(path) if environ["REQUEST_METHOD"] == "POST" else None
-    if handler is None:
+    found = find_handler(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+    if found is None:
         response: Iterable[bytes] = django_application(_with_length(environ), start_response)
         return response
+    handler, route = found
     started_at = time.perf_counter()
     answer = handler(HotRequest(_headers(environ), environ["wsgi.input"].read))
     seconds = time.perf_counter() - started_at
-    note_answer(method="POST", route=path, status=answer.status, seconds=seconds)
+    note_answer(method="POST", route=route, status=answer.status, seconds=seconds)
     start_response(
         REASONS[answer.status],
         [*answer.headers.items(), ("Content-Length", str(len(answer.body)))],

@@ -3,13 +3,15 @@ them.
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
 from metering.budget_rules import Amounts, BudgetBook, BudgetRule, group_key
-from metering.budgets import read_book, stored_amounts
+from metering.budgets import held_amounts, read_book, stored_amounts
 from metering.ledger import NOTHING, add_amounts
+from metering.models import ReservationState
 from tenants.scope import tenant_scope
 
 PARTS: Final = ("nanos", "tokens", "requests", "tool_calls")
@@ -37,7 +39,12 @@ def audit_tenant(tenant_id: int) -> list[Drift]:
     """Every drift of a tenant's balances, as of one moment; the service may go on meanwhile."""
     with tenant_scope(tenant_id, is_snapshot=True):
         book = read_book(tenant_id)
-        drifts = [*_entries_drift(tenant_id), *_repeated_events(tenant_id)]
+        drifts = [
+            *_entries_drift(tenant_id),
+            *_reserved_drift(tenant_id),
+            *_settled_drift(tenant_id),
+            *_repeated_events(tenant_id),
+        ]
         for rule in book.rules.values():
             check = _requests_drift if rule.is_per_request else _events_drift
             drifts += check(book, rule)
@@ -79,6 +86,53 @@ def _entries_drift(tenant_id: int) -> Iterator[Drift]:
             yield Drift("entries without a window", "entries", 0, orphans)
 
 
+def _reserved_drift(tenant_id: int) -> Iterator[Drift]:
+    """Windows whose reserved amounts are not the sum of the open reservations that hold them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT w.id, w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
+                w.reserved_tool_calls, coalesce(r.nanos, 0), coalesce(r.tokens, 0),
+                coalesce(r.requests, 0), coalesce(r.tool_calls, 0)
+            FROM budget_window w LEFT JOIN (
+                SELECT window_id, sum(reserved_nanos)::bigint AS nanos,
+                    sum(reserved_tokens)::bigint AS tokens,
+                    sum(reserved_requests)::bigint AS requests,
+                    sum(reserved_tool_calls)::bigint AS tool_calls
+                FROM reservation, unnest(window_ids) AS window_id
+                WHERE tenant_id = %s AND state = {ReservationState.OPEN.value} GROUP BY window_id
+            ) r ON r.window_id = w.id
+            WHERE w.tenant_id = %s AND (w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
+                w.reserved_tool_calls) IS DISTINCT FROM (coalesce(r.nanos, 0),
+                coalesce(r.tokens, 0), coalesce(r.requests, 0), coalesce(r.tool_calls, 0))
+            """,  # noqa: S608 - a number of this package's own
+            [tenant_id, tenant_id],
+        )
+        for window_id, *amounts in cursor.fetchall():
+            yield from _compare(
+                f"window {window_id} against its open reservations, reserved",
+                Amounts(*amounts[4:]),
+                Amounts(*amounts[:4]),
+            )
+
+
+def _settled_drift(tenant_id: int) -> Iterator[Drift]:
+    """Settled reservations whose event is not there. What it cost may have been rated again."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT count(*) FROM reservation r WHERE r.tenant_id = %s
+                AND r.state = {ReservationState.SETTLED.value} AND NOT EXISTS (
+                    SELECT FROM usage_event e WHERE e.tenant_id = r.tenant_id
+                    AND e.id = r.event_id)
+            """,  # noqa: S608 - a number of this package's own
+            [tenant_id],
+        )
+        (lost,) = cursor.fetchone()
+    if lost:
+        yield Drift("settled reservations without their event", "events", 0, lost)
+
+
 def _repeated_events(tenant_id: int) -> Iterator[Drift]:
     """Events that are stored, and so counted, more than once."""
     with connection.cursor() as cursor:
@@ -96,13 +150,19 @@ def _events_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
     """Windows of a budget in force whose balance is not the sum of the events that count there."""
     counted_from = _counted_from(book.tenant_id, rule) if rule.is_rolling else {}
     expected: dict[tuple[str, Any], Amounts] = {}
-    for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id):
-        span = rule.span(at)
-        key = group_key(group)
-        if span is None or (key in counted_from and rule.grain_at(at) < counted_from[key]):
-            continue
-        place = (key, span.starts_at)
+
+    def count(at: datetime, key: str, starts_at: datetime, amounts: Amounts) -> None:
+        if key in counted_from and rule.grain_at(at) < counted_from[key]:
+            return
+        place = (key, starts_at)
         expected[place] = add_amounts(expected.get(place, NOTHING), amounts)
+
+    for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id, without_held=True):
+        span = rule.span(at)
+        if span is not None:
+            count(at, group_key(group), span.starts_at, amounts)
+    for at, key, starts_at, amounts in held_amounts(rule, tenant_id=book.tenant_id):
+        count(at, key, starts_at, amounts)
     found = _balances(book.tenant_id, rule)
     for place in sorted(expected.keys() | found.keys()):
         yield from _compare(

@@ -35,6 +35,11 @@ class Amounts(NamedTuple):
     tool_calls: int
 
 
+# What raises add to cost, tokens, requests, tool calls and seconds.
+Raised = tuple[int, int, int, int, int]
+NO_RAISE: Final[Raised] = (0, 0, 0, 0, 0)
+
+
 class WindowKey(NamedTuple):
     """A window before its id is known: the budget, its group's values, and where it begins."""
 
@@ -73,7 +78,12 @@ class RaiseRule(NamedTuple):
 class BudgetRule:
     """One budget, ready to judge events."""
 
-    def __init__(self, budget: Budget, levels: Sequence[LevelRule]) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        levels: Sequence[LevelRule],
+        raises: Sequence[RaiseRule] = (),
+    ) -> None:
         self.id = budget.id
         self.name = budget.name
         self.revision = budget.revision
@@ -88,6 +98,17 @@ class BudgetRule:
         }
         self.limit_seconds = budget.limit_seconds
         self.levels = tuple(levels)
+        self.raises = tuple(raises)
+        # For whoever judges calls: limits in the order of Amounts, and levels that do something.
+        self.limit_parts = tuple(self.limits.values())
+        self.limited_places = [
+            place for place, limit in enumerate(self.limit_parts) if limit is not None
+        ]
+        self.acting_levels = [level for level in self.levels if level.action != "none"]
+        self.throttles = [level for level in self.levels if level.action == "throttle"]
+        self.refuses = any(
+            level.action in ("hold", "block", "lockout") for level in self.acting_levels
+        )
         self.counts_from = budget.counts_from
         self.period = budget.period
         self.is_rolling = budget.is_rolling
@@ -119,6 +140,20 @@ class BudgetRule:
         if at < self.counts_from:
             return None
         return self.clock.span(at)
+
+    def raised(self, group_key: str, now: datetime) -> Raised:
+        """What approved raises add to a group's limits at a moment."""
+        if not self.raises:
+            return NO_RAISE
+        cost = tokens = requests = tool_calls = seconds = 0
+        for one in self.raises:
+            if one.starts_at <= now < one.ends_at and one.group_key in ("", group_key):
+                cost += one.cost_nanos
+                tokens += one.tokens
+                requests += one.requests
+                tool_calls += one.tool_calls
+                seconds += one.seconds
+        return cost, tokens, requests, tool_calls, seconds
 
     def grain_at(self, at: datetime) -> datetime:
         """The portion of a rolling window that usage of this time leaves with."""

@@ -3,14 +3,21 @@ already.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db import connection, transaction
 from django.utils import timezone
 from psycopg import sql
 
-from metering.budget_rules import Amounts, BudgetBook, BudgetRule, LevelRule, WindowKey
+from metering.budget_rules import (
+    Amounts,
+    BudgetBook,
+    BudgetRule,
+    LevelRule,
+    RaiseRule,
+    WindowKey,
+)
 from metering.dimensions import MATCHABLE, REQUEST
 from metering.ledger import (
     WINDOW_COLUMNS,
@@ -25,9 +32,11 @@ from metering.models import (
     Action,
     Budget,
     BudgetLevel,
+    BudgetRaise,
     CostSource,
     EntryKind,
     Operation,
+    RaiseStatus,
     Status,
 )
 from metering.periods import EPOCH
@@ -67,12 +76,40 @@ def read_book(tenant_id: int, *, version: int | None = None) -> BudgetBook:
                 level.tokens_per_minute,
             )
         )
+    raises = _read_raises(tenant_id)
     budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
     return BudgetBook(
         tenant_id=tenant_id,
         version=version,
-        rules=[BudgetRule(budget, levels.get(budget.id, [])) for budget in budgets],
+        rules=[
+            BudgetRule(budget, levels.get(budget.id, []), raises.get(budget.id, []))
+            for budget in budgets
+        ],
     )
+
+
+def _read_raises(tenant_id: int) -> dict[int, list[RaiseRule]]:
+    """Approved raises that are not over, or only just: clocks of processes differ a little."""
+    rules: dict[int, list[RaiseRule]] = {}
+    for one in BudgetRaise.objects.filter(
+        tenant_id=tenant_id,
+        status=RaiseStatus.APPROVED,
+        ends_at__gt=timezone.now() - timedelta(hours=1),
+    ).order_by("id"):
+        assert one.starts_at is not None, "an approved raise has begun"
+        rule = RaiseRule(
+            budget_id=one.budget_id,
+            group_key=one.group_key,
+            starts_at=one.starts_at,
+            ends_at=one.ends_at,
+            cost_nanos=one.add_cost_nanos,
+            tokens=one.add_tokens,
+            requests=one.add_requests,
+            tool_calls=one.add_tool_calls,
+            seconds=one.add_seconds,
+        )
+        rules.setdefault(one.budget_id, []).append(rule)
+    return rules
 
 
 @transaction.atomic
@@ -251,10 +288,10 @@ def _note_first_use(book: BudgetBook, first_used_at: Mapping[WindowKey, datetime
 
 
 def stored_amounts(
-    rule: BudgetRule, *, tenant_id: int
+    rule: BudgetRule, *, tenant_id: int, without_held: bool = False
 ) -> Iterator[tuple[datetime, tuple[str, ...], Amounts]]:
     """What stored events add to a budget, by a portion of time and group: (its begin, group,
-    amounts).
+    amounts). `without_held` leaves out what counts where a reservation holds (`held_amounts`).
 
     A portion is a quarter of an hour, within which no period ends; a minute where an anchor or a
     rolling window is as fine as that.
@@ -264,6 +301,8 @@ def stored_amounts(
     conditions = [sql.SQL("tenant_id = {}").format(sql.Literal(tenant_id)), sql.SQL("NOT is_void")]
     if rule.counts_from > EPOCH:
         conditions.append(sql.SQL("time >= {}").format(sql.Literal(rule.counts_from)))
+    if without_held:
+        conditions.append(_not_held(rule, tenant_id))
     for name, (_, wanted) in zip(rule.match, rule.wanted, strict=True):
         values = sql.Literal(sorted(wanted))
         conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(name), values))
@@ -284,6 +323,45 @@ def stored_amounts(
         cursor.execute(query.as_string(cursor.cursor))
         for cost, tokens, requests, tool_calls, at, *group in cursor:
             yield at, tuple(group), Amounts(cost, tokens, requests, tool_calls)
+
+
+def _not_held(rule: BudgetRule, tenant_id: int) -> sql.Composable:
+    return sql.SQL(
+        "(reservation_id IS NULL OR NOT EXISTS (SELECT FROM reservation r JOIN budget_window w"
+        " ON w.tenant_id = r.tenant_id AND w.id = ANY(r.window_ids)"
+        " WHERE r.tenant_id = {tenant} AND r.id = usage_event.reservation_id"
+        " AND w.budget_id = {budget} AND w.revision = {revision}))"
+    ).format(
+        tenant=sql.Literal(tenant_id),
+        budget=sql.Literal(rule.id),
+        revision=sql.Literal(rule.revision),
+    )
+
+
+def held_amounts(
+    rule: BudgetRule, *, tenant_id: int
+) -> Iterator[tuple[datetime, str, datetime, Amounts]]:
+    """What events of reservations add to the windows of a budget that these hold, whatever the
+    events say of themselves: (event time to a minute, group key, the window's begin, amounts).
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT date_bin('1 minute', e.time, %s), w.group_key, w.starts_at,
+                coalesce(sum(e.cost_nanos), 0)::bigint,
+                sum(e.input_tokens + e.output_tokens)::bigint,
+                count(*) FILTER (WHERE e.operation <> {Operation.TOOL.value}),
+                count(*) FILTER (WHERE e.operation = {Operation.TOOL.value})
+            FROM usage_event e
+            JOIN reservation r ON r.tenant_id = e.tenant_id AND r.id = e.reservation_id
+            JOIN budget_window w ON w.tenant_id = r.tenant_id AND w.id = ANY(r.window_ids)
+            WHERE e.tenant_id = %s AND NOT e.is_void AND w.budget_id = %s AND w.revision = %s
+            GROUP BY 1, 2, 3
+            """,  # noqa: S608 - numbers of this package's own
+            [EPOCH, tenant_id, rule.id, rule.revision],
+        )
+        for at, key, starts_at, *amounts in cursor.fetchall():
+            yield at, key, starts_at, Amounts(*amounts)
 
 
 def _dimension_sql(name: str) -> sql.Composable:

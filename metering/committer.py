@@ -1,12 +1,13 @@
-"""Combines callers: bodies that wait in a process are committed together, one transaction a tenant.
+"""Combines callers: what waits in a process is committed together, one transaction a tenant.
 
-Nothing waits on purpose: a body that arrives while no transaction runs is committed at once, and
+Nothing waits on purpose: a job that arrives while no transaction runs is committed at once, and
 those that arrive meanwhile make up the next one. Tenants take turns.
 """
 
 import threading
 from collections import OrderedDict, deque
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
 
 from django.db import connection
 
@@ -18,36 +19,66 @@ MERGED_EVENTS_MAX: Final = 5_000
 THREADS: Final = 2
 
 
-class _Waiting:
-    """A caller's job and the signal that it is done."""
+class Combinable(Protocol):
+    """What callers wait for: of one tenant, and as heavy as so many events."""
 
-    __slots__ = ("done", "error", "job")
+    @property
+    def tenant_id(self) -> int: ...
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    @property
+    def weight(self) -> int: ...
+
+
+Work = TypeVar("Work", bound=Combinable)
+
+
+class _Waiting(Generic[Work]):
+    """A caller's work and the signal that it is done."""
+
+    __slots__ = ("done", "error", "work")
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
         self.done = threading.Event()
         self.error: BaseException | None = None
 
 
-class Committer:
-    """The threads of one process that commit on behalf of its callers."""
+class Committer(Generic[Work]):
+    """The threads of one process that commit on behalf of its callers.
 
-    def __init__(self, *, threads: int = THREADS) -> None:
+    `commit` takes one tenant's works together and settles between them whose error is whose; what
+    it raises is every caller's. With `is_one_a_tenant` a tenant has one transaction at a time,
+    which leaves more callers to each: for work that would wait for the same rows anyway.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[int, Sequence[Work]], None],
+        *,
+        name: str,
+        threads: int = THREADS,
+        weight_max: int = MERGED_EVENTS_MAX,
+        is_one_a_tenant: bool = False,
+    ) -> None:
+        self._commit_works = commit
+        self._name = name
         self._threads_max = threads
+        self._weight_max = weight_max
+        self._is_one_a_tenant = is_one_a_tenant
         self._threads: list[threading.Thread] = []
         self._is_stopping = False
-        self._queues: OrderedDict[int, deque[_Waiting]] = OrderedDict()
+        self._queues: OrderedDict[int, deque[_Waiting[Work]]] = OrderedDict()
+        # Tenants whose transaction runs; their queues wait beside the others.
+        self._busy: dict[int, deque[_Waiting[Work]]] = {}
         self._changed = threading.Condition()
 
-    def submit(self, job: Job) -> None:
-        """Commit the job and come back when it is durable. Raises what the commit raised."""
-        if not job.events:
-            return
-        waiting = _Waiting(job)
+    def submit(self, work: Work) -> None:
+        """Commit the work and come back when it is durable. Raises what the commit raised."""
+        waiting = _Waiting(work)
         with self._changed:
-            self._queues.setdefault(job.tenant_id, deque()).append(waiting)
+            self._queue_of(work.tenant_id).append(waiting)
             if len(self._threads) < self._threads_max:
-                thread = threading.Thread(target=self._run, name="committer", daemon=True)
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
             self._changed.notify()
@@ -56,7 +87,7 @@ class Committer:
             raise waiting.error
 
     def stop(self) -> None:
-        """Commit what waits, then end the threads and their connections. A later job starts new
+        """Commit what waits, then end the threads and their connections. Later work starts new
         ones.
         """
         with self._changed:
@@ -67,15 +98,21 @@ class Committer:
         self._threads.clear()
         self._is_stopping = False
 
+    def _queue_of(self, tenant_id: int) -> deque[_Waiting[Work]]:
+        if tenant_id in self._busy:
+            return self._busy[tenant_id]
+        return self._queues.setdefault(tenant_id, deque())
+
     def _run(self) -> None:
         try:
             while (turn := self._take()) is not None:
                 self._commit(*turn)
+                self._end_turn(turn[0])
         finally:
             connection.close()
 
-    def _take(self) -> tuple[int, list[_Waiting]] | None:
-        """The next tenant in turn, and as many of its bodies as one transaction should take."""
+    def _take(self) -> tuple[int, list[_Waiting[Work]]] | None:
+        """The next tenant in turn, and as much of its work as one transaction should take."""
         with self._changed:
             while not self._queues:
                 if self._is_stopping:
@@ -83,21 +120,31 @@ class Committer:
                 self._changed.wait()
             tenant_id, queue = self._queues.popitem(last=False)
             taken = [queue.popleft()]
-            count = len(taken[0].job.events)
-            while queue and count + len(queue[0].job.events) <= MERGED_EVENTS_MAX:
+            weight = taken[0].work.weight
+            while queue and weight + queue[0].work.weight <= self._weight_max:
                 taken.append(queue.popleft())
-                count += len(taken[-1].job.events)
-            if queue:
+                weight += taken[-1].work.weight
+            if self._is_one_a_tenant:
+                self._busy[tenant_id] = queue
+            elif queue:
                 self._queues[tenant_id] = queue
             return tenant_id, taken
 
-    def _commit(self, tenant_id: int, taken: list[_Waiting]) -> None:
+    def _end_turn(self, tenant_id: int) -> None:
+        if not self._is_one_a_tenant:
+            return
+        with self._changed:
+            if queue := self._busy.pop(tenant_id):
+                self._queues[tenant_id] = queue
+                self._changed.notify()
+
+    def _commit(self, tenant_id: int, taken: list[_Waiting[Work]]) -> None:
         error: BaseException | None = None
         try:
             # A connection that the server closed is noticed here, not by the statement that needs
             # it.
             connection.close_if_unusable_or_obsolete()
-            commit_jobs(tenant_id, [waiting.job for waiting in taken])
+            self._commit_works(tenant_id, [waiting.work for waiting in taken])
         except Exception as caught:  # every caller is told
             error = caught
             connection.close()
@@ -107,9 +154,10 @@ class Committer:
                 waiting.done.set()
 
 
-PROCESS_COMMITTER: Final = Committer()
+PROCESS_COMMITTER: Final[Committer[Job]] = Committer(commit_jobs, name="committer")
 
 
 def commit(job: Job) -> None:
     """Commit a job together with those of other callers in this process."""
-    PROCESS_COMMITTER.submit(job)
+    if job.events:
+        PROCESS_COMMITTER.submit(job)

@@ -10,8 +10,12 @@ from typing import Final, NamedTuple
 
 from metering.budget_rules import BudgetBook
 from metering.budgets import read_book
+from metering.enforcement.breakers import BreakerRule, read_breaker_rules
+from metering.enforcement.rate_limits import RateRule, read_rate_rules
+from metering.enforcement.routes import RouteTable, read_routes
 from metering.pricing import PriceBook, load_price_book
-from tenants.models import Tenant
+from metering.usage_shapes import Tokens
+from tenants.models import Tenant, UnpricedPolicy
 from tenants.scope import tenant_scope
 
 SNAPSHOTS_MAX: Final = 1_000
@@ -28,6 +32,20 @@ class Configuration(NamedTuple):
     prices: PriceBook
     budgets: BudgetBook
     trusts_given_costs: bool
+    unpriced_policy: str
+    # Nano-dollars per million input and output tokens, where the policy is to assume them.
+    assumed_rates: tuple[int, int] | None
+    routes: RouteTable
+    rate_limits: tuple[RateRule, ...]
+    breakers: tuple[BreakerRule, ...]
+
+    def assumed_nanos(self, tokens: Tokens) -> int | None:
+        """What a call of a model without a price is taken to cost; None where nothing is."""
+        if self.assumed_rates is None:
+            return None
+        input_nanos, output_nanos = self.assumed_rates
+        sum_ = tokens.input_tokens * input_nanos + tokens.output_tokens * output_nanos
+        return (sum_ + 500_000) // 1_000_000
 
 
 _snapshots: dict[int, tuple[Configuration, float]] = {}
@@ -55,8 +73,20 @@ def read_configuration(tenant_id: int, *, known: Configuration | None = None) ->
                 prices=load_price_book(tenant_id),
                 budgets=read_book(tenant_id, version=tenant.configuration_version),
                 trusts_given_costs=tenant.trusts_given_costs,
+                unpriced_policy=tenant.unpriced_policy,
+                assumed_rates=_assumed_rates(tenant),
+                routes=read_routes(tenant_id),
+                rate_limits=read_rate_rules(tenant_id),
+                breakers=read_breaker_rules(tenant_id),
             )
         )
+
+
+def _assumed_rates(tenant: Tenant) -> tuple[int, int] | None:
+    rates = (tenant.assumed_input_nanos_per_mtok, tenant.assumed_output_nanos_per_mtok)
+    if tenant.unpriced_policy != UnpricedPolicy.ASSUME or None in rates:
+        return None
+    return rates[0] or 0, rates[1] or 0
 
 
 def _remember(configuration: Configuration) -> Configuration:

@@ -9,8 +9,15 @@ from django.utils import timezone
 
 from metering.configuration import Configuration, read_configuration
 from metering.decoders.native import EventBody
+from metering.enforcement.holds import find_held
 from metering.errors import Conflict, EventRejected, InvalidRequest, NotFound
-from metering.events import PreparedEvent, fingerprint_of, key_of_id, prepare_event
+from metering.events import (
+    PreparedEvent,
+    fingerprint_of,
+    key_of_id,
+    prepare_event,
+    reservation_of,
+)
 from metering.ingest import (
     copy_incoming,
     insert_events,
@@ -163,6 +170,8 @@ def _answer(tenant_id: int, correction: Correction) -> Corrected:
 
 def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent:
     assert asked.replacement is not None
+    reservation_id = reservation_of(asked.replacement)
+    held = find_held(configuration.tenant_id, [reservation_id] if reservation_id else [])
     prepared = prepare_event(
         asked.replacement,
         index=0,
@@ -171,6 +180,7 @@ def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent:
         tenant_id=configuration.tenant_id,
         route=Route.CORRECTION,
         configuration=configuration,
+        held=held.get(reservation_id) if reservation_id else None,
     )
     if isinstance(prepared, EventRejected):
         error = prepared.as_error(0)

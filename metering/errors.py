@@ -57,6 +57,48 @@ class Conflict(MeteringError):
     code = "conflict"
 
 
+class BudgetExceeded(MeteringError):
+    """A budget that blocks has no room for the call. `budgets` says which, and what they hold."""
+
+    code = "budget_exceeded"
+
+
+class Unpriced(BudgetExceeded):
+    """A budget on cost blocks, and nobody knows what the model costs."""
+
+    code = "unpriced"
+
+
+class ApprovalNeeded(BudgetExceeded):
+    """The budget's level holds calls until a person has raised the limit."""
+
+    code = "approval_needed"
+
+
+class Halted(MeteringError):
+    """A halt is in force: by hand (`halted`), by a breaker (`breaker_open`) or a `locked_out`."""
+
+    code = "halted"
+
+    def __init__(self, detail: str, *, code: str = "halted", **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.code = code
+
+
+class Throttled(MeteringError):
+    """Too much for this minute. `retry_after_seconds` says when to ask again."""
+
+    code = "throttled"
+
+
+class ReservationFinished(Conflict):
+    """The reservation has been settled, released, or has expired; `code` says which."""
+
+    def __init__(self, detail: str, *, code: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
 class EventRejected(MeteringError):
     """One event of a body was not taken; the others were. Returned, not raised, by decoders."""
 

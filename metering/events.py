@@ -5,15 +5,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
 from metering.budget_rules import Amounts, Values, WindowKey
 from metering.configuration import Configuration
 from metering.decoders.native import EventBody
+from metering.dimensions import MATCHABLE
+from metering.enforcement.holds import Held
 from metering.errors import EventRejected
 from metering.models import CostSource, Operation, Route, Status
-from metering.money import NANOS_PER_USD, nanos_from_usd
+from metering.money import NANOS_PER_USD, nanos_from_usd, usd_from_nanos
 from metering.usage_shapes import (
     Tokens,
     UnknownUsage,
@@ -61,6 +64,7 @@ class PreparedEvent:
         "cost_nanos",
         "cost_source",
         "fingerprint",
+        "held",
         "index",
         "key",
         "operation",
@@ -73,7 +77,22 @@ class PreparedEvent:
         "windows",
     )
 
-    def __init__(self, body: EventBody, *, index: int, at: datetime, tokens: Tokens) -> None:
+    def __init__(
+        self,
+        body: EventBody,
+        *,
+        index: int,
+        at: datetime,
+        tokens: Tokens,
+        held: Held | None = None,
+    ) -> None:
+        # Of the event as it was sent.
+        self.fingerprint = fingerprint_of(body)
+        # The reservation that the event names, where there is one: what the event leaves out is
+        # taken from it, and the event counts in the windows that it holds.
+        self.held = held
+        if held is not None:
+            body = _inherit(body, held)
         self.body = body
         self.index = index
         self.at = at
@@ -100,7 +119,6 @@ class PreparedEvent:
             body.source or "",
         )
         self.key = key_of_id(body.source or "", body.id)
-        self.fingerprint = fingerprint_of(body)
         self.response_key: str | None = None
         self.cost_nanos: int | None = None
         self.price_id: int | None = None
@@ -132,10 +150,33 @@ class PreparedEvent:
         )
         book = configuration.budgets
         self.windows = book.windows_of(self.values, self.at)
+        if self.held is not None:
+            self.windows = self.held.windows_with(self.windows, book)
         if book.request_rules:
             self.windows += tuple(
                 book.request_windows_of(self.values, self.key, self.at, self.amounts)
             )
+
+    def note_saving(self, configuration: Configuration) -> None:
+        """Where a cheaper model was used than the best of its route: what that saved."""
+        held, body = self.held, self.body
+        if held is None or held.top is None or body.saved_usd is not None:
+            return
+        if self.cost_nanos is None or held.top[1] == body.model:
+            return
+        provider, model = held.top
+        top = configuration.prices.rate(
+            provider=provider or None,
+            model=model,
+            at=self.at,
+            tokens=self.tokens,
+            service_tier=None,
+            tool=None,
+            operation=self.operation,
+        )
+        saved_nanos = top.cost_nanos - self.cost_nanos
+        if top.source != "unpriced" and saved_nanos > 0:
+            self.body = msgspec.structs.replace(body, saved_usd=usd_from_nanos(saved_nanos))
 
     def _rate(self, configuration: Configuration) -> None:
         body = self.body
@@ -150,7 +191,9 @@ class PreparedEvent:
         )
         self.cost_source = SOURCES[rating.source]
         is_priced = self.cost_source is not CostSource.UNPRICED
-        self.cost_nanos = rating.cost_nanos if is_priced else None
+        self.cost_nanos = (
+            rating.cost_nanos if is_priced else configuration.assumed_nanos(self.tokens)
+        )
         self.price_id = rating.price_id
 
     def line(self, event_id: int) -> str:
@@ -202,18 +245,41 @@ def prepare_event(  # noqa: PLR0913 - all of it is what an event is judged by
     tenant_id: int,
     route: Route,
     configuration: Configuration,
+    held: Held | None = None,
 ) -> PreparedEvent | EventRejected:
-    """Judge one event by the contract and the tenant's configuration."""
+    """Judge one event by the contract, the tenant's configuration, and its reservation."""
     try:
         at = _event_time(body, now=now, max_age=max_age)
-        event = PreparedEvent(body, index=index, at=at, tokens=_tokens(body))
+        tokens = _tokens(body if held is None else _inherit(body, held))
+        event = PreparedEvent(body, index=index, at=at, tokens=tokens, held=held)
         _check_strings(body)
         event.judge(configuration)
+        event.note_saving(configuration)
         event.rest = _rest(event, tenant_id=tenant_id, route=route)
     except EventRejected as error:
         error.event_id = body.id
         return error
     return event
+
+
+def _inherit(body: EventBody, held: Held) -> EventBody:
+    """The event with what it leaves out taken from its reservation."""
+    wanted = dict(zip(MATCHABLE, held.values, strict=True))
+    says_little = body.model is None and not _has_tokens(body) and body.operation is None
+    is_tool = (body.operation or _implied_operation(body)) == "tool" or (
+        wanted["operation"] == "tool" and says_little
+    )
+    # A tool call is no call of the reservation's model, nor the other way round.
+    names = (*INHERITED, "tool") if is_tool else (*INHERITED, "model", "provider")
+    missing = {name: wanted[name] for name in names if wanted[name] and getattr(body, name) is None}
+    if body.operation is None:
+        operation = "tool" if is_tool else wanted["operation"]
+        if is_tool or operation != "tool":
+            missing["operation"] = operation
+    return msgspec.structs.replace(body, **missing)
+
+
+INHERITED: Final = ("team", "customer", "agent", "user", "feature", "session", "task", "trace")
 
 
 def _implied_operation(body: EventBody) -> str:
@@ -344,6 +410,13 @@ def _rest(event: PreparedEvent, *, tenant_id: int, route: Route) -> str:
 
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+
+
+def reservation_of(body: EventBody) -> UUID | None:
+    """The reservation that an event names, None where it names none or no possible one."""
+    if body.reservation is None or not _UUID.fullmatch(body.reservation):
+        return None
+    return UUID(body.reservation)
 
 
 def _reservation(body: EventBody) -> str | None:

@@ -6,10 +6,11 @@ table with row security is refused by PostgreSQL), their keys, the events that t
 batch's row, and last the balances of the windows they count in.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from django.conf import settings
@@ -18,9 +19,12 @@ from django.utils import timezone
 
 from metering.budget_rules import Amounts, BudgetBook, WindowKey
 from metering.configuration import Configuration, known_configuration, read_configuration
-from metering.decoders.native import Decoded
+from metering.decoders.native import Decoded, EventBody
+from metering.enforcement.breakers import feed_breakers
+from metering.enforcement.holds import Held, HoldMoves, are_known, find_held, write_standings
+from metering.enforcement.settling import Stored, lock_named_reservations, settle_with_events
 from metering.errors import EventRejected
-from metering.events import COPY_COLUMNS, PreparedEvent, prepare_event
+from metering.events import COPY_COLUMNS, PreparedEvent, prepare_event, reservation_of
 from metering.ledger import Posting, open_windows, post
 from metering.models import BATCH_ID_STRIDE, CostSource, EntryKind, Route
 from metering.partitions import make_due_partitions
@@ -50,6 +54,11 @@ class Job:
     accepted: int = 0
     duplicates: int = 0
     unpriced: int = 0
+
+    @property
+    def weight(self) -> int:
+        """How much of a transaction it makes up, in events."""
+        return len(self.events)
 
     def judge(self, configuration: Configuration) -> None:
         """Judge the events by this configuration, where they were judged by another one."""
@@ -88,6 +97,7 @@ def prepare_job(
     configuration = known_configuration(tenant_id)
     moment = now or timezone.now()
     job = Job(tenant_id, route, len(items), [], configuration)
+    held = _held_by(items, tenant_id)
     max_age: timedelta = settings.EVENT_MAX_AGE
     for index, item in enumerate(items):
         event: PreparedEvent | EventRejected
@@ -102,12 +112,33 @@ def prepare_job(
                 tenant_id=tenant_id,
                 route=route,
                 configuration=configuration,
+                held=_named(item, held) if held else None,
             )
         if isinstance(event, EventRejected):
             job.errors.append((index, event))
         else:
             job.events.append(event)
     return job
+
+
+def _held_by(items: Sequence[Decoded], tenant_id: int) -> Mapping[UUID, Held]:
+    """The reservations that events name, as far as they exist."""
+    ids = {
+        id_
+        for item in items
+        if isinstance(item, EventBody) and (id_ := reservation_of(item)) is not None
+    }
+    if not ids:
+        return {}
+    if are_known(tenant_id, ids):
+        return find_held(tenant_id, ids)
+    with tenant_scope(tenant_id):
+        return find_held(tenant_id, ids)
+
+
+def _named(item: EventBody, held: Mapping[UUID, Held]) -> Held | None:
+    id_ = reservation_of(item)
+    return None if id_ is None else held.get(id_)
 
 
 def ingest(items: Sequence[Decoded], *, tenant_id: int, route: Route) -> Job:
@@ -136,11 +167,23 @@ def commit_jobs(tenant_id: int, jobs: Sequence[Job]) -> None:
 
 
 def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
-    for attempt in range(1, ATTEMPTS_MAX + 1):
+    def commit() -> None:
         for job in jobs:
             job.forget_outcome()
+        _commit_as_configured(tenant_id, jobs)
+
+    with_retries(tenant_id, commit)
+
+
+def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
+    """Commit again where PostgreSQL gave up because of another transaction, where a month lacks its
+    partition, and where the server had closed the connection.
+
+    `commit` must be safe to repeat after a commit whose answer was lost.
+    """
+    for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
-            _commit_as_configured(tenant_id, jobs)
+            commit()
         except IntegrityError as error:
             if attempt == ATTEMPTS_MAX or not _lacks_partition(error):
                 raise
@@ -241,6 +284,29 @@ def _commit(configuration: Configuration, jobs: Sequence[Job]) -> None:
 
 
 def _write(configuration: Configuration, jobs: Sequence[Job]) -> None:
+    standings = lock_named_reservations(configuration.tenant_id, _events(jobs))
+    stored = store_events(configuration, jobs)
+    moves = HoldMoves()
+    if standings:
+        moves = settle_with_events(configuration, stored, standings)
+        write_standings(configuration.tenant_id, standings.values())
+    feed_breakers(configuration=configuration, events=stored.fresh)
+    if stored.fresh or moves:
+        post(
+            book=configuration.budgets,
+            sums=sums_by_posting(configuration.budgets, stored.fresh),
+            kind=EntryKind.USAGE,
+            batch_id=stored.batch_id,
+            holds=moves,
+        )
+
+
+def store_events(configuration: Configuration, jobs: Sequence[Job]) -> Stored:
+    """Store the events that are new, with their keys and their batch's row; judge the others.
+
+    `event_ids` has the id of each fresh event by `id(event)`. What they add to windows is for the
+    caller to post, in this transaction.
+    """
     outcome = _Outcome(jobs)
     with connection.cursor() as cursor:
         batch_id = next_batch_id(cursor)
@@ -252,13 +318,8 @@ def _write(configuration: Configuration, jobs: Sequence[Job]) -> None:
             insert_events(cursor)
             write_batch_row(cursor, configuration.tenant_id, batch_id, fresh)
     outcome.settle(fresh)
-    if fresh:
-        post(
-            book=configuration.budgets,
-            sums=sums_by_posting(configuration.budgets, fresh),
-            kind=EntryKind.USAGE,
-            batch_id=batch_id,
-        )
+    places = {id(event): first_id + place for place, event in enumerate(unique)}
+    return Stored(batch_id, fresh, places, outcome.duplicates)
 
 
 class _Outcome:
@@ -270,6 +331,7 @@ class _Outcome:
         first: dict[str, PreparedEvent] = {}
         # The same id twice in one transaction: the first counts, as if they had come one by one.
         self.repeats: list[tuple[PreparedEvent, PreparedEvent]] = []
+        self.duplicates: list[PreparedEvent] = []
         for job in jobs:
             for event in job.events:
                 earlier = first.setdefault(event.key, event)
@@ -280,6 +342,7 @@ class _Outcome:
 
     def duplicate(self, event: PreparedEvent) -> None:
         """The event was reported before."""
+        self.duplicates.append(event)
         self.job_of[id(event)].duplicates += 1
 
     def conflict(self, event: PreparedEvent) -> None:

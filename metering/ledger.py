@@ -5,6 +5,7 @@ list, in one transaction, last before commit; `manage.py audit_ledger` recompute
 events behind.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -21,9 +22,12 @@ from metering.budget_rules import (
     WindowKey,
     group_key,
 )
-from metering.models import Crossing, EntryKind
+from metering.enforcement.halts import insert_halt, match_of_group
+from metering.models import Action, Crossing, EntryKind, HaltKind, Mode
 
 NOTHING: Final = Amounts(0, 0, 0, 0)
+# Who halts, in the words of the halt's record.
+BY_LEVEL: Final = "a budget's level"
 
 
 class Posting(NamedTuple):
@@ -46,7 +50,12 @@ class WindowState(NamedTuple):
     spent_tokens: int
     spent_requests: int
     spent_tool_calls: int
+    reserved_nanos: int
+    reserved_tokens: int
+    reserved_requests: int
+    reserved_tool_calls: int
     carried_nanos: int
+    counted_from: datetime | None
     first_used_at: datetime | None
     level_percent: int
     episode: int
@@ -58,6 +67,16 @@ class WindowState(NamedTuple):
             self.spent_nanos, self.spent_tokens, self.spent_requests, self.spent_tool_calls
         )
 
+    @property
+    def reserved(self) -> Amounts:
+        """What open reservations hold in it."""
+        return Amounts(
+            self.reserved_nanos,
+            self.reserved_tokens,
+            self.reserved_requests,
+            self.reserved_tool_calls,
+        )
+
 
 WINDOW_COLUMNS: Final = ", ".join(f"w.{name}" for name in WindowState._fields)
 
@@ -65,6 +84,38 @@ WINDOW_COLUMNS: Final = ", ".join(f"w.{name}" for name in WindowState._fields)
 def add_amounts(left: Amounts, right: Amounts) -> Amounts:
     """The sum, part by part."""
     return Amounts(left[0] + right[0], left[1] + right[1], left[2] + right[2], left[3] + right[3])
+
+
+class HoldMove(NamedTuple):
+    """How what is reserved in a window changes; the overrun is what was booked beyond a hold."""
+
+    reserved: Amounts
+    overrun_nanos: int = 0
+
+    def plus(self, other: "HoldMove") -> "HoldMove":
+        """Both moves as one."""
+        return HoldMove(
+            add_amounts(self.reserved, other.reserved), self.overrun_nanos + other.overrun_nanos
+        )
+
+
+NO_HOLD: Final = HoldMove(NOTHING)
+
+
+class Moved(NamedTuple):
+    """As much of a window that moved as tells whether it is worth a closer look."""
+
+    id: int
+    budget_id: int
+    spent_nanos: int
+    spent_tokens: int
+    spent_requests: int
+    spent_tool_calls: int
+    carried_nanos: int
+    level_percent: int
+
+
+MOVED_COLUMNS: Final = ", ".join(f"w.{name}" for name in Moved._fields)
 
 
 def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
@@ -169,13 +220,19 @@ def post(
     kind: EntryKind,
     batch_id: int | None,
     first_used_at: datetime | None = None,
+    holds: Mapping[int, HoldMove] | None = None,
 ) -> None:
     """Move balances and write the entries that say why; then the crossings that this caused.
 
+    `holds` says what reservations that this transaction finishes give back, by window.
     The last thing a transaction does: windows stay locked until it ends. They are locked in the
     order of their ids, everywhere, so that no two transactions can wait for each other.
     """
     sums = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
+    if holds:
+        locked = lock_windows(book=book, window_ids={*(key.window_id for key in sums), *holds})
+        move(book=book, locked=locked, sums=sums, holds=holds, kind=kind, batch_id=batch_id)
+        return
     if not sums:
         return
     successors = _late_successors(book, {key.window_id for key in sums})
@@ -191,20 +248,132 @@ def post(
             record_crossings(book=book, windows=_states(cursor, book.tenant_id, reaching))
 
 
-class Moved(NamedTuple):
-    """As much of a window that moved as tells whether it is worth a closer look."""
+class Locked(NamedTuple):
+    """Windows that this transaction has locked, as they stand; and the later windows of budgets
+    with rollover whose carried amount depends on them.
+    """
 
-    id: int
-    budget_id: int
-    spent_nanos: int
-    spent_tokens: int
-    spent_requests: int
-    spent_tool_calls: int
-    carried_nanos: int
-    level_percent: int
+    windows: dict[int, WindowState]
+    successors: list[int]
 
 
-MOVED_COLUMNS: Final = ", ".join(f"w.{name}" for name in Moved._fields)
+def lock_windows(*, book: BudgetBook, window_ids: set[int]) -> Locked:
+    """Lock windows in the order of their ids, so that nobody else moves them until commit."""
+    successors = _late_successors(book, window_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s"  # noqa: S608
+            " AND w.id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY w.id FOR UPDATE",
+            [book.tenant_id, ",".join(map(str, {*window_ids, *successors}))],
+        )
+        windows = {row[0]: WindowState(*row) for row in cursor.fetchall()}
+    assert window_ids <= windows.keys(), "windows are never removed"
+    return Locked(windows, successors)
+
+
+def move(
+    *,
+    book: BudgetBook,
+    locked: Locked,
+    sums: Mapping[Posting, Amounts],
+    holds: Mapping[int, HoldMove],
+    kind: EntryKind,
+    batch_id: int | None,
+) -> None:
+    """Move what is spent and what is reserved in locked windows, by one statement; then crossings.
+
+    Every window of `sums` and `holds` must be locked. What is too old for a rolling window does not
+    count in it.
+    """
+    counted = {
+        key: amounts
+        for key, amounts in sums.items()
+        if amounts != NOTHING and _still_counts(key, locked.windows[key.window_id])
+    }
+    if not counted and not holds:
+        return
+    with connection.cursor() as cursor:
+        moved = _move_both(cursor, book.tenant_id, counted, holds, kind, batch_id)
+        if not counted:
+            return
+        reaching = [window.id for window in moved if _may_reach_a_level(book, window)]
+        if locked.successors:
+            states = _states(cursor, book.tenant_id, [one.id for one in moved])
+            _carry_on(book, states, locked.successors)
+        if reaching:
+            record_crossings(book=book, windows=_states(cursor, book.tenant_id, reaching))
+
+
+def _still_counts(key: Posting, window: WindowState) -> bool:
+    return (
+        key.grain_at is None or window.counted_from is None or key.grain_at >= window.counted_from
+    )
+
+
+_ENTRIES: Final = f"""
+    n AS MATERIALIZED (
+        SELECT * FROM unnest({", ".join(["string_to_array(%s, ',')::bigint[]"] * 5)},
+            %s::timestamptz[]) AS n (id, cost, tokens, requests, tool_calls, grain_at)
+    ), entries AS (
+        INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
+            cost_nanos, tokens, requests, tool_calls)
+        SELECT %s, nextval('ledger_entry_id'), %s, %s, id, grain_at, cost, tokens, requests,
+            tool_calls FROM n
+    ),
+"""  # noqa: S608 - constant lists
+_MOVES: Final = f"""
+    m AS MATERIALIZED (
+        SELECT * FROM unnest({", ".join(["string_to_array(%s, ',')::bigint[]"] * 10)})
+            AS m (id, cost, tokens, requests, tool_calls, held_nanos, held_tokens, held_requests,
+                held_tool_calls, overrun)
+    )
+    UPDATE budget_window w SET
+        spent_nanos = w.spent_nanos + m.cost, spent_tokens = w.spent_tokens + m.tokens,
+        spent_requests = w.spent_requests + m.requests,
+        spent_tool_calls = w.spent_tool_calls + m.tool_calls,
+        reserved_nanos = w.reserved_nanos + m.held_nanos,
+        reserved_tokens = w.reserved_tokens + m.held_tokens,
+        reserved_requests = w.reserved_requests + m.held_requests,
+        reserved_tool_calls = w.reserved_tool_calls + m.held_tool_calls,
+        overrun_nanos = w.overrun_nanos + m.overrun,
+        first_used_at = coalesce(w.first_used_at, %s)
+    FROM m WHERE w.tenant_id = %s AND w.id = m.id
+    RETURNING {MOVED_COLUMNS}
+"""  # noqa: S608 - constant lists
+
+
+def _move_both(
+    cursor: Any,
+    tenant_id: int,
+    sums: Mapping[Posting, Amounts],
+    holds: Mapping[int, HoldMove],
+    kind: EntryKind,
+    batch_id: int | None,
+) -> list[Moved]:
+    """The entries, and the balances: what is spent is their sum."""
+    spent: dict[int, Amounts] = {}
+    for key, amounts in sums.items():
+        spent[key.window_id] = add_amounts(spent.get(key.window_id, NOTHING), amounts)
+    rows = [
+        (
+            window_id,
+            *spent.get(window_id, NOTHING),
+            *(hold := holds.get(window_id, NO_HOLD)).reserved,
+            hold.overrun_nanos,
+        )
+        for window_id in {**spent, **holds}
+    ]
+    parameters: list[Any] = []
+    if sums:
+        columns = [[key.window_id for key in sums], *zip(*sums.values(), strict=True)]
+        parameters += [",".join(map(str, column)) for column in columns]
+        parameters += [[key.grain_at for key in sums], tenant_id, kind.value, batch_id]
+    parameters += [",".join(map(str, column)) for column in zip(*rows, strict=True)]
+    parameters += [timezone.now(), tenant_id]
+    cursor.execute(f"WITH {_ENTRIES if sums else ''} {_MOVES}", parameters)
+    moved = [Moved(*row) for row in cursor.fetchall()]
+    assert len(moved) == len(rows), "every window that moves is there"
+    return moved
 
 
 def _may_reach_a_level(book: BudgetBook, window: Moved) -> bool:
@@ -384,14 +553,15 @@ class Use(NamedTuple):
 def used_percent(rule: BudgetRule, window: WindowState, *, now: datetime) -> Use:
     """The fullest part of a window's limit."""
     fullest = Use(Decimal(0), "cost_nanos")
-    for (part, limit), spent in zip(rule.limits.items(), window.spent, strict=True):
+    raised = rule.raised(window.group_key, now)
+    for place, (part, limit) in enumerate(rule.limits.items()):
         if limit is None:
             continue
-        whole = limit + window.carried_nanos if part == "cost_nanos" else limit
-        fullest = max(fullest, Use(_percent(spent, whole), part))
+        whole = limit + raised[place] + (window.carried_nanos if part == "cost_nanos" else 0)
+        fullest = max(fullest, Use(_percent(window.spent[place], whole), part))
     if rule.limit_seconds is not None and window.first_used_at is not None:
         seconds = max(0, int((now - window.first_used_at) / timedelta(seconds=1)))
-        fullest = max(fullest, Use(_percent(seconds, rule.limit_seconds), "seconds"))
+        fullest = max(fullest, Use(_percent(seconds, rule.limit_seconds + raised[4]), "seconds"))
     return fullest
 
 
@@ -423,6 +593,7 @@ def record_crossings(*, book: BudgetBook, windows: Iterable[WindowState]) -> Non
         if reached:
             levels[window.id] = reached[-1].percent
             crossings += [_crossing(book, rule, window, level, use) for level in reached]
+            _lock_out(book, rule, window, reached, use)
     if not crossings:
         return
     Crossing.objects.bulk_create(crossings, ignore_conflicts=True)
@@ -433,6 +604,33 @@ def record_crossings(*, book: BudgetBook, windows: Iterable[WindowState]) -> Non
             " AS n (id, level) WHERE w.tenant_id = %s AND w.id = n.id",
             [list(levels), list(levels.values()), book.tenant_id],
         )
+
+
+def _lock_out(
+    book: BudgetBook,
+    rule: BudgetRule,
+    window: WindowState,
+    reached: Sequence[LevelRule],
+    use: Use,
+) -> None:
+    """Halt the window's group where what was spent has reached a level that locks out."""
+    for level in reached:
+        if level.action != Action.LOCKOUT or rule.mode != Mode.ENFORCE:
+            continue
+        group = json.loads(window.group_key)
+        with connection.cursor() as cursor:
+            insert_halt(
+                cursor,
+                tenant_id=book.tenant_id,
+                match=match_of_group(rule.match, rule.per, group),
+                reason=f"The budget {rule.name!r} has reached {use.percent} % of its limit;"
+                f" it locks out at {level.percent} %.",
+                kind=HaltKind.LOCKOUT,
+                actor=BY_LEVEL,
+                window_id=window.id,
+                level_percent=level.percent,
+                episode=window.episode,
+            )
 
 
 def _crossing(

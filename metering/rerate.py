@@ -119,7 +119,9 @@ def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:
         operation=OPERATIONS[event.operation],
     )
     source = SOURCES[rating.source]
-    cost_nanos = None if source is CostSource.UNPRICED else rating.cost_nanos
+    cost_nanos: int | None = rating.cost_nanos
+    if source is CostSource.UNPRICED:
+        cost_nanos = configuration.assumed_nanos(event.tokens)
     return _Rerating(event, rating, source, cost_nanos)
 
 

@@ -1,12 +1,14 @@
 """Stored events as the ledger needs them again: to rate them anew, or to take them back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from django.db import connection
 
 from metering.budget_rules import Amounts, BudgetBook, Values, WindowKey, reaches_a_level
+from metering.enforcement.holds import Held, find_held
 from metering.events import key_of_id
 from metering.ledger import NOTHING, Posting, add_amounts, find_windows, open_windows
 from metering.models import BATCH_ID_STRIDE, Operation, Status
@@ -51,6 +53,7 @@ class StoredEvent(NamedTuple):
     tool: str
     source: str
     sent_id: str
+    reservation_id: UUID | None
 
     @property
     def tokens(self) -> Tokens:
@@ -134,9 +137,11 @@ def sums_of_changes(book: BudgetBook, changes: Sequence[Change]) -> dict[Posting
     """
     book = book.for_transaction()
     calls = _windows_of_calls(book, changes)
-    plain = [
-        (change, book.windows_of(change.event.values, change.event.time)) for change in changes
-    ]
+    held = find_held(
+        book.tenant_id,
+        {id_ for change in changes if (id_ := change.event.reservation_id) is not None},
+    )
+    plain = [(change, _windows_of(change.event, book, held)) for change in changes]
     open_windows(
         book=book, keys={key for _, keys in plain for key in keys} | {key for key, _ in calls}
     )
@@ -150,6 +155,16 @@ def sums_of_changes(book: BudgetBook, changes: Sequence[Change]) -> dict[Posting
     for key, amounts in calls:
         sums[Posting(book.window_ids[key], None)] = amounts
     return sums
+
+
+def _windows_of(
+    event: StoredEvent, book: BudgetBook, held: Mapping[UUID, Held]
+) -> tuple[WindowKey, ...]:
+    """Where an event counts: as when it was stored, in the windows that its reservation holds."""
+    own = book.windows_of(event.values, event.time)
+    if event.reservation_id is None or event.reservation_id not in held:
+        return own
+    return held[event.reservation_id].windows_with(own, book)
 
 
 def _windows_of_calls(

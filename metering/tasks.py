@@ -7,6 +7,7 @@ from typing import Final
 from celery import shared_task
 
 from metering import rollups, upkeep
+from metering.enforcement import decisions
 from tenants.scope import platform_scope, tenant_scope
 
 # A run ends after this time; the next beat goes on where it stopped.
@@ -28,6 +29,12 @@ def roll_up() -> None:
 def _roll_up_once(tenant_id: int) -> int:
     with tenant_scope(tenant_id):
         return rollups.roll_up(tenant_id=tenant_id, patience=PATIENCE)
+
+
+@shared_task(ignore_result=True)
+def expire_reservations() -> None:
+    """Give back what reservations hold whose time is over."""
+    upkeep.expire_reservations()
 
 
 @shared_task(ignore_result=True)
@@ -58,3 +65,9 @@ def forget_old_keys() -> None:
 def forget_old_answers() -> None:
     """Drop the answers that are kept for retries."""
     upkeep.forget_old_answers()
+
+
+@shared_task(ignore_result=True)
+def forget_old_decisions() -> None:
+    """Drop the decisions that are older than they are kept."""
+    decisions.forget_old_decisions()

@@ -8,6 +8,8 @@ from django.db import connection
 from django.utils import timezone
 
 from metering.budgets import read_book
+from metering.enforcement.holds import OPEN
+from metering.enforcement.turn import expire_due
 from metering.ledger import age_rolling_window
 from metering.models import Budget, BudgetWindow, EventKey
 from metering.partitions import make_due_partitions
@@ -52,6 +54,24 @@ def _age_windows_of(tenant_id: int, now: datetime) -> int:
                 book = read_book(tenant_id, version=version)
             age_rolling_window(book=book, window_id=window_id, now=now)
     return len(window_ids)
+
+
+def expire_reservations() -> int:
+    """Give back what reservations of all tenants hold whose time is over; answers how many."""
+    with platform_scope("reservations whose time is over"), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT tenant_id FROM reservation WHERE state = %s AND expires_at <= now()",
+            [OPEN],
+        )
+        tenant_ids = [row[0] for row in cursor.fetchall()]
+    return sum(_expire_all(tenant_id) for tenant_id in tenant_ids)
+
+
+def _expire_all(tenant_id: int) -> int:
+    expired = 0
+    while count := expire_due(tenant_id):
+        expired += count
+    return expired
 
 
 def make_partitions_ahead() -> list[str]:

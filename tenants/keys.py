@@ -111,6 +111,17 @@ def find_key_holder(text: str) -> KeyHolder | None:
     return known.holder
 
 
+def remembered_key_holder(text: str) -> KeyHolder | None:
+    """Who this key text stood for when it was last looked up: for refusals while the database is
+    away, and never for more than that, since the key may have been revoked.
+    """
+    prefix, _, secret = text.removeprefix("sg_").partition("_")
+    known = _known.get(prefix)
+    if known is None or not hmac.compare_digest(known.secret_hash, _hash(secret)):
+        return None
+    return known.holder
+
+
 def forget_known_keys() -> None:
     """Empty this process's memory of keys (tests change keys under it)."""
     with _known_lock:

@@ -25,6 +25,8 @@ OWN_TRANSACTIONS = frozenset(
         ("POST", "/v1/prices/rerate"),
     }
 )
+# Reservations and what is done with them share transactions between callers.
+OWN_PREFIX = ("POST", "/v1/reservations")
 
 
 class TenantMiddleware:
@@ -46,7 +48,7 @@ class TenantMiddleware:
         if tenant_id is None:
             with platform_scope("sign-in and pages without a tenant"):
                 return self.get_response(request)
-        if (request.method, request.path) in OWN_TRANSACTIONS:
+        if _opens_its_own(request):
             return self.get_response(request)
         with tenant_scope(tenant_id, is_snapshot=request.method in {"GET", "HEAD"}):
             request.tenant = Tenant.objects.get(id=tenant_id)  # type: ignore[attr-defined]
@@ -57,6 +59,13 @@ class TenantMiddleware:
                 "X-Opens-Own-Scope"
             ), "a stream runs after this transaction and must open its own scope"
             return response
+
+
+def _opens_its_own(request: HttpRequest) -> bool:
+    method, prefix = OWN_PREFIX
+    return (request.method, request.path) in OWN_TRANSACTIONS or (
+        request.method == method and request.path.startswith(prefix)
+    )
 
 
 def _key_holder(request: HttpRequest) -> KeyHolder | None:

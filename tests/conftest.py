@@ -8,6 +8,7 @@ from django.db import connection
 from django.test import TransactionTestCase
 
 from metering.committer import PROCESS_COMMITTER
+from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.configuration import forget_configurations
 from metering.enforcement.halt_watch import forget_halts, stop_watching
 from metering.models import CataloguePrice
@@ -49,6 +50,7 @@ def _stop_committer(django_db_setup: None) -> Iterator[None]:
     """Threads keep connections, and a database in use cannot be dropped."""
     yield
     PROCESS_COMMITTER.stop()
+    PROCESS_ENFORCER.stop()
     stop_watching()
 
 

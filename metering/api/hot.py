@@ -15,7 +15,7 @@ from django.db import close_old_connections
 
 from metering.api.counters import count_job
 from metering.api.parsing import BODY_BYTES_MAX, TOO_LARGE, BodyTooLarge, decompress, read_body
-from metering.api.problems import CONTENT_TYPE, problem, problem_of
+from metering.api.problems import CONTENT_TYPE, problem, problem_of, retry_headers
 from metering.committer import commit
 from metering.configuration import known_configuration
 from metering.decoders import cloudevents, litellm, native, otlp
@@ -71,7 +71,7 @@ def handle_events(request: HotRequest) -> HotResponse:
     """`POST /v1/events`: one event, an array, NDJSON, or CloudEvents in either mode."""
 
     def take(holder: KeyHolder, body: bytes) -> HotResponse:
-        kind = _content_type(request.headers)
+        kind = content_type(request.headers)
         if kind not in EVENT_DECODERS:
             accepted = ", ".join(EVENT_DECODERS)
             raise UnsupportedMediaType(f"Send one of {accepted}; this is {kind or 'nothing'!r}.")
@@ -83,28 +83,28 @@ def handle_events(request: HotRequest) -> HotResponse:
             items = decode(request.headers, body)
         return _answer(_commit(holder, items, route))
 
-    return _handle(request, take)
+    return handle(request, take, scope=Scope.INGEST)
 
 
 def handle_litellm(request: HotRequest) -> HotResponse:
     """`POST /v1/integrations/litellm`: LiteLLM's generic callback."""
 
     def take(holder: KeyHolder, body: bytes) -> HotResponse:
-        kind = _content_type(request.headers)
+        kind = content_type(request.headers)
         if kind != JSON:
             raise UnsupportedMediaType(f"Send {JSON}; this is {kind or 'nothing'!r}.")
         trusts = known_configuration(holder.tenant_id).trusts_given_costs
         items = litellm.decode_litellm(body, trusts_given_costs=trusts)
         return _answer(_commit(holder, items, Route.LITELLM))
 
-    return _handle(request, take)
+    return handle(request, take, scope=Scope.INGEST)
 
 
 def handle_traces(request: HotRequest) -> HotResponse:
     """`POST /v1/traces`: OTLP over HTTP. Spans that are no model or tool calls are passed over."""
 
     def take(holder: KeyHolder, body: bytes) -> HotResponse:
-        kind = _content_type(request.headers)
+        kind = content_type(request.headers)
         if kind not in (JSON, PROTOBUF):
             raise UnsupportedMediaType(f"Send {PROTOBUF} or {JSON}; this is {kind or 'nothing'!r}.")
         decode = otlp.decode_otlp_protobuf if kind == PROTOBUF else otlp.decode_otlp_json
@@ -119,7 +119,7 @@ def handle_traces(request: HotRequest) -> HotResponse:
             otlp.encode_otlp_response(kind, len(job.errors), message),
         )
 
-    return _handle(request, take)
+    return handle(request, take, scope=Scope.INGEST)
 
 
 # One large body is judged at a time: threads that compute all want Python's lock, and the ones that
@@ -127,23 +127,27 @@ def handle_traces(request: HotRequest) -> HotResponse:
 _TURN: Final = threading.Semaphore(1)
 LARGE_BODY_EVENTS: Final = 50
 
-# POST to these addresses never enters Django.
-HANDLERS: Final[dict[str, Callable[[HotRequest], HotResponse]]] = {
-    "/v1/events": handle_events,
-    "/v1/traces": handle_traces,
-    "/v1/integrations/litellm": handle_litellm,
-}
+
+Handler = Callable[[HotRequest], HotResponse]
+FindHolder = Callable[[str], KeyHolder | None]
 
 
-def _handle(request: HotRequest, take: Callable[[KeyHolder, bytes], HotResponse]) -> HotResponse:
+def handle(
+    request: HotRequest,
+    take: Callable[[KeyHolder, bytes], HotResponse],
+    *,
+    scope: Scope,
+    find_holder: FindHolder = find_key_holder,
+) -> HotResponse:
+    """Authenticate, read the body, and let `take` answer; what it raises becomes a problem."""
     try:
         # What Django does between requests: a connection that broke is made anew.
         close_old_connections()
         # The body first, whatever the answer will be: a client that still sends cannot read it.
         body = read_body(request.read)
-        holder = find_key_holder(_bearer(request.headers))
-        if holder is None or Scope.INGEST.value not in holder.scopes:
-            return _refuse(holder)
+        holder = find_holder(_bearer(request.headers))
+        if holder is None or scope.value not in holder.scopes:
+            return _refuse(holder, scope)
         if len(body) > BODY_BYTES_MAX:
             raise BodyTooLarge(TOO_LARGE)
         return take(holder, decompress(body, request.headers.get("content-encoding", "")))
@@ -153,11 +157,11 @@ def _handle(request: HotRequest, take: Callable[[KeyHolder, bytes], HotResponse]
         return problem_answer(problem_of(error))
 
 
-def _refuse(holder: KeyHolder | None) -> HotResponse:
+def _refuse(holder: KeyHolder | None, scope: Scope) -> HotResponse:
     if holder is None:
         facts = problem(401, detail="Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")
         return problem_answer(facts, {"WWW-Authenticate": 'Bearer realm="spendgate"'})
-    return problem_answer(problem(403, detail="This key lacks the scope 'ingest'."))
+    return problem_answer(problem(403, detail=f"This key lacks the scope {scope.value!r}."))
 
 
 def _bearer(headers: Mapping[str, str]) -> str:
@@ -165,7 +169,7 @@ def _bearer(headers: Mapping[str, str]) -> str:
     return text.strip() if kind.lower() == "bearer" else ""
 
 
-def _content_type(headers: Mapping[str, str]) -> str:
+def content_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -194,10 +198,9 @@ def problem_answer(
     facts: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> HotResponse:
     """A problem as a plain response."""
-    more = {"Retry-After": "1"} if facts["status"] == 503 else {}
     return HotResponse(
         facts["status"],
-        {"Content-Type": CONTENT_TYPE, **more, **(headers or {})},
+        {"Content-Type": CONTENT_TYPE, **retry_headers(facts), **(headers or {})},
         msgspec.json.encode(facts),
     )
 

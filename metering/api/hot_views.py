@@ -101,7 +101,7 @@ class EventsView(reading.EventsView):
         responses=INGEST_ANSWERS,
     )
     def post(self, request: Request) -> HttpResponse:
-        return _answer(handle_events(_hot_request(request)))
+        return answer_of(handle_events(hot_request(request)))
 
 
 class TracesView(ApiView):
@@ -115,7 +115,7 @@ class TracesView(ApiView):
         responses={(200, JSON): OTLP_ANSWER, (200, PROTOBUF): OpenApiTypes.BINARY},
     )
     def post(self, request: Request) -> HttpResponse:
-        return _answer(handle_traces(_hot_request(request)))
+        return answer_of(handle_traces(hot_request(request)))
 
 
 class LitellmView(ApiView):
@@ -129,13 +129,15 @@ class LitellmView(ApiView):
         responses=INGEST_ANSWERS,
     )
     def post(self, request: Request) -> HttpResponse:
-        return _answer(handle_litellm(_hot_request(request)))
+        return answer_of(handle_litellm(hot_request(request)))
 
 
-def _hot_request(request: Request) -> HotRequest:
+def hot_request(request: Request) -> HotRequest:
+    """A request of Django's as the plain handlers take it."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     return HotRequest(headers, request._request.read)
 
 
-def _answer(answer: HotResponse) -> HttpResponse:
+def answer_of(answer: HotResponse) -> HttpResponse:
+    """A plain answer as one of Django's."""
     return HttpResponse(answer.body, status=answer.status, headers=answer.headers)

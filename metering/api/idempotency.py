@@ -1,40 +1,26 @@
 """Safe retries: a POST with an `Idempotency-Key` is done once and answered alike every time.
 
 The key is claimed in the transaction that does the work, so both are there or neither is: a
-refusal leaves the key free. An answer is kept unreadable without SECRET_KEY, since one of them is a
-new API key.
+refusal leaves the key free.
 """
 
-import base64
-import hashlib
-import json
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, Final, TypeVar
 
-from cryptography.fernet import Fernet, InvalidToken
-from django.conf import settings
 from django.db import OperationalError, connection
-from django.utils.crypto import salted_hmac
 from psycopg.errors import LockNotAvailable
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from metering.answers import HEADER, hash_of, opened, require_key, sealed
 from metering.api.views import tenant_of
-from metering.errors import Conflict, IdempotencyConflict, InvalidRequest
+from metering.errors import Conflict, IdempotencyConflict
 from tenants.models import IdempotencyRecord
 
 View = TypeVar("View", bound=Callable[..., Response])
-HEADER: Final = "Idempotency-Key"
-KEY_MAX_CHARACTERS: Final = 200
 # How long a retry waits for the first request with its key to finish.
 WAIT_SECONDS: Final = 10
-
-
-class InvalidIdempotencyKey(InvalidRequest):
-    """A key that is empty, too long, or not printable ASCII."""
-
-    code = "invalid_idempotency_key"
 
 
 class RequestInProgress(Conflict):
@@ -51,32 +37,21 @@ def idempotent(view: View) -> View:
         key = request.headers.get(HEADER)
         if key is None:
             return view(self, request, *args, **kwargs)
-        _require_key(key)
-        record, is_first = _claim(tenant_of(request).id, key, _hash_of(request))
+        require_key(key)
+        record, is_first = _claim(
+            tenant_of(request).id, key, hash_of(str(request.method), request.path, request.data)
+        )
         if not is_first:
             return _answer_again(record)
         response = view(self, request, *args, **kwargs)
         assert response.status_code < 300, "a refusal is raised, so that it frees the key"
         record.status = response.status_code
-        record.body = _cipher().encrypt(json.dumps(response.data).encode()).decode()
+        record.body = sealed(response.data)
         record.save(update_fields=["status", "body"])
         return response
 
     once.takes_idempotency_key = True  # type: ignore[attr-defined]
     return once  # type: ignore[return-value]
-
-
-def _require_key(key: str) -> None:
-    if not key.isascii() or not key.isprintable() or not 1 <= len(key) <= KEY_MAX_CHARACTERS:
-        raise InvalidIdempotencyKey(
-            f"{HEADER} must be 1 to {KEY_MAX_CHARACTERS} printable ASCII characters."
-        )
-
-
-def _hash_of(request: Request) -> bytes:
-    """What makes two requests the same: method, address and the value of the body."""
-    body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(f"{request.method} {request.path}\n{body}".encode()).digest()
 
 
 def _claim(tenant_id: int, key: str, request_hash: bytes) -> tuple[IdempotencyRecord, bool]:
@@ -107,17 +82,4 @@ def _claim(tenant_id: int, key: str, request_hash: bytes) -> tuple[IdempotencyRe
 
 
 def _answer_again(record: IdempotencyRecord) -> Response:
-    try:
-        data = json.loads(_cipher().decrypt(record.body.encode()))
-    except InvalidToken as error:
-        # SECRET_KEY was replaced since; the work was done and must not be done again.
-        raise Conflict(f"This {HEADER} was used, and its answer can no longer be read.") from error
-    return Response(data, status=record.status)
-
-
-@cache
-def _cipher() -> Fernet:
-    digest = salted_hmac(
-        __name__, "answers", secret=settings.SECRET_KEY, algorithm="sha256"
-    ).digest()
-    return Fernet(base64.urlsafe_b64encode(digest))
+    return Response(opened(record.body), status=record.status)

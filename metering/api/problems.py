@@ -13,12 +13,15 @@ from rest_framework.response import Response
 
 from metering.api.parsing import BodyTooLarge, UnsupportedEncoding
 from metering.errors import (
+    BudgetExceeded,
     Conflict,
+    Halted,
     IdempotencyConflict,
     InvalidRequest,
     MalformedBody,
     MeteringError,
     NotFound,
+    Throttled,
     TooManyEvents,
 )
 
@@ -28,16 +31,20 @@ CONTENT_TYPE: Final = "application/problem+json"
 STATUS_BY_ERROR: Final[dict[type[MeteringError], int]] = {
     MalformedBody: 400,
     InvalidRequest: 400,
+    BudgetExceeded: 402,
     NotFound: 404,
     Conflict: 409,
     IdempotencyConflict: 409,
     TooManyEvents: 413,
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,
+    Halted: 423,
+    Throttled: 429,
 }
 TITLE_BY_STATUS: Final = {
     400: "The request is not valid",
     401: "An API key is needed",
+    402: "The budget does not allow this",
     403: "The API key does not allow this",
     404: "Not found",
     405: "Method not allowed",
@@ -46,6 +53,7 @@ TITLE_BY_STATUS: Final = {
     413: "The request is too large",
     415: "The content type is not understood",
     422: "Nothing was accepted",
+    423: "Stopped",
     429: "Too many requests",
     500: "Something went wrong on our side",
     503: "Not available right now",
@@ -127,7 +135,15 @@ def _facts_and_headers(error: Exception) -> tuple[dict[str, Any], dict[str, str]
     if isinstance(error, exceptions.APIException):
         return _api_problem(error)
     facts = problem_of(error)
-    return facts, {"Retry-After": "1"} if facts["status"] == 503 else {}
+    return facts, retry_headers(facts)
+
+
+def retry_headers(facts: Mapping[str, Any]) -> dict[str, str]:
+    """When to ask again, where the problem says so."""
+    if facts["status"] == 503:
+        return {"Retry-After": "1"}
+    seconds = facts.get("retry_after_seconds")
+    return {"Retry-After": str(seconds)} if seconds else {}
 
 
 def _api_problem(error: exceptions.APIException) -> tuple[dict[str, Any], dict[str, str]]:

@@ -7,9 +7,10 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction
 
-from metering.api.idempotency import HEADER, KEY_MAX_CHARACTERS
+from metering.answers import HEADER, KEY_MAX_CHARACTERS
 from metering.api.problems import CONTENT_TYPE, TITLE_BY_STATUS
 from metering.decoders.native import EventBody
+from metering.enforcement.asks import AskBody, ExtendBody
 
 PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -65,11 +66,29 @@ def add_components(
     """Hook of drf-spectacular: shapes that are no serializer's."""
     schemas = result.setdefault("components", {}).setdefault("schemas", {})
     _, parts = msgspec.json.schema_components(
-        [EventBody], ref_template="#/components/schemas/{name}"
+        [EventBody, AskBody, ExtendBody], ref_template="#/components/schemas/{name}"
     )
-    event = parts.pop("EventBody")
+    event, ask, extension = (parts.pop(name) for name in ("EventBody", "AskBody", "ExtendBody"))
     event["description"] = "One model call or tool call."
-    schemas |= {**parts, "Event": event, "CloudEvent": CLOUD_EVENT, "Problem": PROBLEM}
+    settled = {
+        **event,
+        "description": "The call that was made. What it leaves out is taken from the reservation.",
+        "required": [],
+    }
+    ask["description"] = (
+        "What the call may cost: `amount_usd`, or `input_tokens` and `max_output_tokens`; a tool"
+        " alone is priced from the tenant's tool prices."
+    )
+    extension["description"] = "For how long from now."
+    schemas |= {
+        **parts,
+        "Event": event,
+        "SettledEvent": settled,
+        "Ask": ask,
+        "Extension": extension,
+        "CloudEvent": CLOUD_EVENT,
+        "Problem": PROBLEM,
+    }
     spelled_out: dict[str, Any] = _spell_out_nullable(result)
     return spelled_out
 

@@ -3,11 +3,12 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from metering.api import hot_views, reading, reports
+from metering.api import hot_views, reading, reports, reservations
 from metering.api.management import (
     audit,
     breakers,
     budgets,
+    halts,
     keys,
     prices,
     raises,
@@ -35,6 +36,12 @@ urlpatterns = [
     path("integrations/litellm", hot_views.LitellmView.as_view()),
     path("outcomes", reports.OutcomesView.as_view()),
     path("corrections", reports.CorrectionsView.as_view()),
+    path("reservations", reservations.ReservationsView.as_view()),
+    path("reservations/<uuid:reservation_id>", reservations.ReservationView.as_view()),
+    path("reservations/<uuid:reservation_id>/settle", reservations.SettleView.as_view()),
+    path("reservations/<uuid:reservation_id>/release", reservations.ReleaseView.as_view()),
+    path("reservations/<uuid:reservation_id>/extend", reservations.ExtendView.as_view()),
+    path("balances", reservations.BalancesView.as_view()),
     path("budgets", budgets.BudgetsView.as_view()),
     path("budgets/presets", budgets.PresetsView.as_view()),
     path("budgets/<int:budget_id>", budgets.BudgetView.as_view()),
@@ -46,6 +53,8 @@ urlpatterns = [
     path("raises", raises.AllRaisesView.as_view()),
     path("routes", routes.RoutesView.as_view()),
     path("routes/<int:route_id>", routes.RouteView.as_view()),
+    path("halts", halts.HaltsView.as_view()),
+    path("halts/<int:halt_id>", halts.HaltView.as_view()),
     path("rate-limits", rate_limits.RateLimitsView.as_view()),
     path("rate-limits/<int:rate_limit_id>", rate_limits.RateLimitView.as_view()),
     path("breakers", breakers.BreakersView.as_view()),
@@ -62,5 +71,6 @@ urlpatterns = [
     path("usage", reading.UsageView.as_view()),
     path("traces/<path:trace>", reading.TraceView.as_view()),
     path("sessions/<path:session>", reading.SessionView.as_view()),
+    path("decisions", reading.DecisionsView.as_view()),
     path("export/focus.csv", reading.FocusExportView.as_view()),
 ]

@@ -172,6 +172,16 @@ def decode_item(raw: bytes, *, index: int | None = None, depth: int = 0) -> Deco
     return event
 
 
+def decode_event(body: bytes, *, default_id: str) -> Decoded:
+    """The one event of a body, which gets this id where it names none."""
+    require_utf8(body)
+    event = decode_item(body)
+    if isinstance(event, EventRejected) and (event.code, event.pointer) == ("missing_field", "/id"):
+        fields = msgspec.json.decode(body)
+        return decode_item(msgspec.json.encode({**fields, "id": default_id}))
+    return event
+
+
 def _decode_line(index: int, line: bytes) -> Decoded:
     try:
         require_utf8(line)

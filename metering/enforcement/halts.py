@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from math import prod
 from typing import Any, Final, NamedTuple, NotRequired, Self, TypedDict, Unpack
@@ -154,19 +154,14 @@ class HaltsQuestion:
     To be asked before its transaction writes halts: what is read is remembered for the process.
     """
 
-    def __init__(self, tenant_ids: Iterable[int], *, is_whole: bool = False) -> None:
-        """`is_whole`: read the halts even of tenants whose mark is the one that is known."""
+    def __init__(self, tenant_ids: Iterable[int]) -> None:
         self.read_at = time.monotonic()
         self.known = {tenant_id: remembered_halts(tenant_id) for tenant_id in tenant_ids}
-        self._is_whole = is_whole
 
     @property
     def parameters(self) -> list[list[int]]:
         """The parameters of HALTS_SQL."""
-        marks = [
-            NOT_KNOWN if known is None or self._is_whole else known.mark
-            for known in self.known.values()
-        ]
+        marks = [NOT_KNOWN if known is None else known.mark for known in self.known.values()]
         columns = (list(column) for column in zip(*marks, strict=True))
         return [list(self.known), *columns] if marks else [[], [], [], []]
 
@@ -189,7 +184,7 @@ class HaltsQuestion:
         self, tenant_id: int, mark: HaltMark, halts: Sequence[StandingHalt]
     ) -> StandingHalts:
         known = self.known[tenant_id]
-        if known is None or known.mark != mark or (self._is_whole and known != tuple(halts)):
+        if known is None or known.mark != mark:
             return StandingHalts.of(halts, mark=mark, read_at=self.read_at)
         known.read_at = self.read_at
         return known
@@ -279,7 +274,7 @@ def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
     """Halt within the caller's transaction; the id, or None where the halt is there already.
 
     A lockout is made once for a window, level and episode, even after it was lifted; of a breaker
-    and group there is one halt in force.
+    and group there is one halt in force. Who commits it sets `halts_changed`.
     """
     cursor.execute(
         _INSERT,
@@ -297,7 +292,17 @@ def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
         ],
     )
     row = cursor.fetchone()
-    return None if row is None else int(row[0])
+    if row is None:
+        return None
+    halt_id = int(row[0])
+    record_change(
+        tenant_id=new["tenant_id"],
+        actor=new["actor"],
+        action="create",
+        subject=Halt(id=halt_id),
+        after={name: new.get(name) for name in ("match", "reason", "kind")},
+    )
+    return halt_id
 
 
 @transaction.atomic
@@ -316,12 +321,8 @@ def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -
             actor=actor,
         )
     assert halt_id is not None, "nothing keeps people from halting twice"
-    made = Halt.objects.get(tenant_id=tenant.id, id=halt_id)
-    record_change(
-        tenant_id=tenant.id, actor=actor, action="create", subject=made, after=facts_of(made)
-    )
     transaction.on_commit(halts_changed.set)
-    return made
+    return Halt.objects.get(tenant_id=tenant.id, id=halt_id)
 
 
 @transaction.atomic
@@ -345,8 +346,15 @@ def lift_halt(*, halt: Halt, actor: str) -> Halt:
         before=before,
         after=facts_of(stored),
     )
+    # This process refuses nothing for it any more; the watcher reads what is still in force.
+    transaction.on_commit(partial(forget_halts_of, [stored.tenant_id]))
     transaction.on_commit(halts_changed.set)
     return stored
+
+
+def is_wide(match: Mapping[str, Any]) -> bool:
+    """Whether a match may be about every call: it asks for no value that calls have to name."""
+    return all(name == "operation" or "" in wanted_values(value) for name, value in match.items())
 
 
 def match_of_group(

@@ -32,8 +32,8 @@ def make_rule(*, is_rolling: bool = False) -> BudgetRule:
 
 def make_state(*, spent: int, ends_at: datetime | None = START + timedelta(days=1)) -> WindowState:
     return WindowState(
-        1, 1, 1, "[]", START, ends_at, spent, 0, 0, 0, 0, first_used_at=START,
-        level_percent=0, episode=0,
+        1, 1, 1, "[]", START, ends_at, spent, 0, 0, 0, 0, 0, 0, 0, carried_nanos=0,
+        counted_from=None, first_used_at=START, level_percent=0, episode=0,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from django.db import connection
 
 from metering.committer import Committer
 from metering.decoders import native
-from metering.ingest import prepare_job
+from metering.ingest import commit_jobs, prepare_job
 from metering.models import EventKey, LedgerEntry, Route, UsageEvent
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
 
@@ -138,7 +138,7 @@ def test_an_event_in_the_past_counts_in_the_window_of_its_time(account: Account)
 def test_callers_of_one_process_are_combined_and_each_gets_its_own_answer(account: Account) -> None:
     budget = make_budget(account, per=["agent"])
     other = make_account()
-    committer = Committer()
+    committer = Committer(commit_jobs, name="test")
     answers: dict[int, dict[str, int]] = {}
 
     def call(number: int) -> None:

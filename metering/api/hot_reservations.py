@@ -1,0 +1,179 @@
+"""Reservations as plain handlers, which the web process calls before Django."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from django.db import InterfaceError, OperationalError
+from django.utils import timezone
+
+from metering.answers import RequestKey, hash_of, require_key
+from metering.api.hot import (
+    JSON,
+    Handler,
+    HotRequest,
+    HotResponse,
+    UnsupportedMediaType,
+    content_type,
+    handle,
+    handle_events,
+    handle_litellm,
+    handle_traces,
+)
+from metering.decoders.native import decode_event
+from metering.enforcement import counters
+from metering.enforcement.asks import Ask, decode_ask, decode_extend, values_of
+from metering.enforcement.committer import enforce
+from metering.enforcement.estimates import expected_size
+from metering.enforcement.halt_watch import known_halts, remember_refusal
+from metering.enforcement.rows import decision_row
+from metering.enforcement.verdicts import refuse_by_halt
+from metering.enforcement.works import Extend, Release, Reserve, Settle, Work
+from metering.errors import EventRejected, InvalidRequest
+from tenants.keys import KeyHolder, find_key_holder, remembered_key_holder
+from tenants.roles import Scope
+
+RESERVATIONS: Final = "/v1/reservations"
+_ACTION: Final = re.compile(
+    r"/v1/reservations/([0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12})"
+    r"/(settle|release|extend)"
+)
+
+
+def find_handler(method: str, path: str) -> tuple[Handler, str] | None:
+    """The handler of an address that never enters Django, and the address as metrics name it."""
+    if method != "POST":
+        return None
+    if path in HANDLERS:
+        return HANDLERS[path], path
+    found = _ACTION.fullmatch(path)
+    if found is None:
+        return None
+    action = found[2]
+    handler = partial(ACTIONS[action], reservation_id=UUID(found[1]))
+    return handler, f"/v1/reservations/{{id}}/{action}"
+
+
+def handle_reserve(request: HotRequest) -> HotResponse:
+    """`POST /v1/reservations`: ask before spending."""
+
+    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+        _require_json(request.headers)
+        asked = decode_ask(body)
+        ask = Ask(asked, key_prefix=holder.prefix, at=timezone.now())
+        if (stopped := _stopped(holder, ask)) is not None:
+            raise stopped
+        if asked.estimate == "expected":
+            size = expected_size(
+                holder.tenant_id,
+                agent=asked.agent or "",
+                feature=asked.feature or "",
+                model=asked.model or "",
+            )
+            ask.expected = (size.cost_nanos, size.tokens) if size is not None else None
+        key = request.headers.get("idempotency-key")
+        request_key = None
+        if key is not None:
+            require_key(key)
+            value = msgspec.to_builtins(asked)
+            request_key = RequestKey(key, hash_of("POST", RESERVATIONS, value))
+        work = Reserve(
+            holder.tenant_id, ask, ttl_seconds=asked.ttl_seconds, request_key=request_key
+        )
+        return _done(work, status=201)
+
+    return handle(request, take, scope=Scope.ENFORCE, find_holder=_find_holder)
+
+
+def handle_settle(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
+    """`POST /v1/reservations/{id}/settle`: say what the call has cost."""
+
+    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+        _require_json(request.headers)
+        event = decode_event(body, default_id=f"reservation:{reservation_id}")
+        if isinstance(event, EventRejected):
+            facts = event.as_error(0)
+            del facts["index"]
+            raise InvalidRequest(event.detail, errors=[facts])
+        return _done(Settle(holder.tenant_id, reservation_id, event))
+
+    return handle(request, take, scope=Scope.ENFORCE)
+
+
+def handle_release(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
+    """`POST /v1/reservations/{id}/release`: the call was not made."""
+
+    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+        return _done(Release(holder.tenant_id, reservation_id))
+
+    return handle(request, take, scope=Scope.ENFORCE)
+
+
+def handle_extend(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
+    """`POST /v1/reservations/{id}/extend`: the call still runs."""
+
+    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+        ttl_seconds = decode_extend(body).ttl_seconds
+        return _done(Extend(holder.tenant_id, reservation_id, ttl_seconds=ttl_seconds))
+
+    return handle(request, take, scope=Scope.ENFORCE)
+
+
+ACTIONS: Final[dict[str, Callable[..., HotResponse]]] = {
+    "settle": handle_settle,
+    "release": handle_release,
+    "extend": handle_extend,
+}
+HANDLERS: Final[dict[str, Handler]] = {
+    "/v1/events": handle_events,
+    "/v1/traces": handle_traces,
+    "/v1/integrations/litellm": handle_litellm,
+    RESERVATIONS: handle_reserve,
+}
+
+
+def _require_json(headers: Mapping[str, str]) -> None:
+    kind = content_type(headers)
+    if kind not in (JSON, ""):
+        raise UnsupportedMediaType(f"Send {JSON}; this is {kind!r}.")
+
+
+def _find_holder(text: str) -> KeyHolder | None:
+    """Who asks. While the database is away, whoever the key stood for last: a known halt refuses
+    them, and nothing is granted without the database.
+    """
+    try:
+        return find_key_holder(text)
+    except (OperationalError, InterfaceError):
+        holder = remembered_key_holder(text)
+        if holder is None:
+            raise
+        return holder
+
+
+def _stopped(holder: KeyHolder, ask: Ask) -> Any:
+    """The refusal by a halt that this process knows of, without asking the database."""
+    halts = known_halts(holder.tenant_id)
+    if not halts:
+        return None
+    body = ask.body
+    values = values_of(body, provider=body.provider, model=body.model)
+    now = timezone.now()
+    certain = [halt for halt in halts.matching(values) if halt.is_certain(now)]
+    if not certain:
+        return None
+    verdict = refuse_by_halt(ask, certain[0])
+    remember_refusal(holder.tenant_id, decision_row(None, verdict, now=now))
+    counters.DECISIONS.labels("refuse", certain[0].code).inc()
+    return verdict.error
+
+
+def _done(work: Work, *, status: int = 200) -> HotResponse:
+    enforce(work)
+    counters.count(work)
+    if work.error is not None:
+        raise work.error
+    return HotResponse(status, {"Content-Type": JSON}, msgspec.json.encode(work.answer))

@@ -1,0 +1,19 @@
+"""Combines callers that ask, settle, release or extend: one transaction a tenant at a time."""
+
+from typing import Final
+
+from metering.committer import Committer
+from metering.enforcement.turn import take_turn
+from metering.enforcement.works import Work
+
+# A turn of so many callers takes some tens of milliseconds; those who come later have the next.
+WORKS_MAX: Final = 200
+
+PROCESS_ENFORCER: Final[Committer[Work]] = Committer(
+    take_turn, name="enforcer", weight_max=WORKS_MAX, is_one_a_tenant=True
+)
+
+
+def enforce(work: Work) -> None:
+    """Do the work together with that of other callers in this process."""
+    PROCESS_ENFORCER.submit(work)
