@@ -1,5 +1,6 @@
 """API keys for DRF: who calls, and whether the key's scopes reach."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rest_framework.authentication import BaseAuthentication
@@ -29,20 +30,32 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """Lets a key through that has the view's `read_scope` to read, else its `write_scope`."""
+    """Lets a key through that has one of the view's `read_scopes` to read, else its
+    `write_scope`.
+    """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         holder: Any = request.auth
         if holder is None:
             raise NotAuthenticated("Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")
-        needed = needed_scope(request.method or "GET", view)
-        if needed.value not in holder.scopes:
-            raise PermissionDenied(f"This key lacks the scope {needed.value!r}.")
+        lack = lacks_scopes(holder, needed_scopes(request.method or "GET", view))
+        if lack is not None:
+            raise PermissionDenied(lack)
         return True
 
 
-def needed_scope(method: str, view: Any) -> Scope:
-    """The scope that a view asks for; views without their own attributes read and manage."""
+def needed_scopes(method: str, view: Any) -> tuple[Scope, ...]:
+    """The scopes any of which a view asks for; views without their own attributes read and
+    manage.
+    """
     if method in SAFE_METHODS:
-        return Scope(getattr(view, "read_scope", Scope.READ))
-    return Scope(getattr(view, "write_scope", Scope.MANAGE))
+        scopes: tuple[Scope, ...] = getattr(view, "read_scopes", ())
+        return scopes or (Scope(getattr(view, "read_scope", Scope.READ)),)
+    return (Scope(getattr(view, "write_scope", Scope.MANAGE)),)
+
+
+def lacks_scopes(holder: KeyHolder, needed: Sequence[Scope]) -> str | None:
+    """What a key lacks that has none of the scopes, as a sentence; None where it has one."""
+    if any(scope.value in holder.scopes for scope in needed):
+        return None
+    return f"This key lacks the scope {' or '.join(repr(scope.value) for scope in needed)}."

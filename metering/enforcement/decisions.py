@@ -6,6 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from django.db.models import Q
+from django.utils import timezone
+
+from metering.models import Decision
+from tenants.scope import platform_scope
+
 # How long decisions can be read.
 DECISIONS_KEPT: Final = timedelta(days=35)
 
@@ -59,3 +65,49 @@ def insert_decisions(cursor: Any, tenant_id: int, rows: Sequence[DecisionRow]) -
             [json.dumps(row.reasons) for row in rows],
         ],
     )
+
+
+class DecisionQuestion(NamedTuple):
+    """Which of a tenant's decisions; None asks for all."""
+
+    tenant_id: int
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    agent: str | None = None
+    decision: str | None = None
+    code: str | None = None
+    # A budget that is among the reasons.
+    budget_id: int | None = None
+
+
+def list_decisions(
+    question: DecisionQuestion, *, limit: int, after: tuple[datetime, int] | None = None
+) -> list[Decision]:
+    """Decisions by time and id, the newest first; `after` is where the page before ended."""
+    found = Decision.objects.filter(tenant_id=question.tenant_id)
+    conditions = {
+        "decided_at__gte": question.starts_at,
+        "decided_at__lt": question.ends_at,
+        "agent": question.agent,
+        "decision": question.decision,
+        "code": question.code,
+    }
+    named = {name: value for name, value in conditions.items() if value is not None}
+    found = found.filter(**named)
+    if question.budget_id is not None:
+        found = found.filter(reasons__contains=[{"budget": question.budget_id}])
+    if after is not None:
+        decided_at, decision_id = after
+        # The first condition is what an index is entered by.
+        found = found.filter(decided_at__lte=decided_at).filter(
+            Q(decided_at__lt=decided_at) | Q(id__lt=decision_id)
+        )
+    return list(found.order_by("-decided_at", "-id")[:limit])
+
+
+def forget_old_decisions() -> int:
+    """Drop decisions that are older than they are kept; answers how many."""
+    until = timezone.now() - DECISIONS_KEPT
+    with platform_scope("decisions too old to be read"):
+        # One statement: deleting model by model would read what it removes.
+        return Decision.objects.filter(decided_at__lt=until)._raw_delete("default")

@@ -36,11 +36,11 @@ log = structlog.get_logger(__name__)
 PAUSE_SECONDS: Final = 0.4
 # Without tenants to watch the thread sleeps until there is one; this is for a signal missed.
 IDLE_SECONDS: Final = 30.0
-# Marks do not show that a breaker's cool-down was changed; reading everything does.
-WHOLE_READING_SECONDS: Final = 10.0
 # A tenant that nobody asked about for so long is not watched any more.
 WATCHED_SECONDS: Final = 3600.0
 STATEMENT_TIMEOUT: Final = "2s"
+# After so long without an answer nobody should wait for the database who can do without.
+SILENT_SECONDS: Final = 2.0
 REFUSALS_MAX: Final = 10_000
 REFUSALS_AT_ONCE: Final = 1_000
 # While the database is down the log says so this often.
@@ -61,8 +61,9 @@ class HaltWatcher:
         # Held while the database is asked.
         self._turn = threading.Lock()
         self._stopping = threading.Event()
-        self._read_whole_at = 0.0
         self._complained_at = -COMPLAINT_SECONDS
+        # Since when the database has been asked without an answer.
+        self._unanswered_since: float | None = None
 
     def watch(self, tenant_id: int) -> None:
         """Keep the halts of a tenant in memory from now on."""
@@ -77,6 +78,11 @@ class HaltWatcher:
         """Record a refusal soon."""
         self._refusals.append((tenant_id, row))
         self.watch(tenant_id)
+
+    def is_unanswered(self) -> bool:
+        """Whether the database has not answered for a while, however it fails to."""
+        since = self._unanswered_since
+        return since is not None and since < time.monotonic() - SILENT_SECONDS
 
     def stop(self) -> None:
         """Write what waits, then end the thread and its connection. Being asked again starts
@@ -96,6 +102,7 @@ class HaltWatcher:
             self._asked_at.clear()
             self._refusals.clear()
             self._unwritten.clear()
+            self._unanswered_since = None
 
     def _start(self) -> None:
         with self._lock:
@@ -128,9 +135,12 @@ class HaltWatcher:
             if not (self._asked_at or self._refusals or self._unwritten):
                 connection.close()
                 return False
+            if self._unanswered_since is None:
+                self._unanswered_since = time.monotonic()
             try:
                 connection.close_if_unusable_or_obsolete()
                 self._read()
+                self._unanswered_since = None
                 self._write_refusals()
             except Exception as error:  # the thread goes on whatever happened
                 connection.close()
@@ -145,13 +155,10 @@ class HaltWatcher:
         forget_halts_of(gone)
 
     def _read(self) -> None:
-        is_whole = time.monotonic() >= self._read_whole_at + WHOLE_READING_SECONDS
-        question = HaltsQuestion(self._asked_at.copy(), is_whole=is_whole)
+        question = HaltsQuestion(self._asked_at.copy())
         with _short_cursor("halts of the tenants that this process serves") as cursor:
             cursor.execute(HALTS_SQL, question.parameters)
             question.take(cursor.fetchall())
-        if is_whole:
-            self._read_whole_at = question.read_at
 
     def _write_refusals(self) -> None:
         while self._unwritten or self._refusals:
@@ -202,6 +209,13 @@ def known_halts(tenant_id: int) -> StandingHalts:
     PROCESS_WATCHER.watch(tenant_id)
     known = remembered_halts(tenant_id)
     return NO_HALTS if known is None else known
+
+
+def is_database_silent() -> bool:
+    """Whether the database has not answered this process for two seconds: what is known here is
+    then the best that there is.
+    """
+    return PROCESS_WATCHER.is_unanswered()
 
 
 def remember_refusal(tenant_id: int, row: DecisionRow) -> None:

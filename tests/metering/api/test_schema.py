@@ -115,6 +115,7 @@ def make_objects(account: Account) -> dict[str, Any]:
         "route_id": api.post("/v1/routes", route).body["id"],
         "price_id": api.post("/v1/prices", price).body["id"],
         "key_id": api.post("/v1/keys", {"name": "CI", "scopes": ["read"]}).body["id"],
+        "halt_id": api.post("/v1/halts", {"match": {"agent": "a"}, "reason": "r"}).body["id"],
         "trace": "t",
         "session": "s",
     }

@@ -23,7 +23,7 @@ from metering.enforcement.halt_watch import (
 from metering.enforcement.halts import insert_halt, remembered_halts
 from metering.models import Decision
 from tests.factories import Account
-from tests.metering.enforcement.test_halts import lift, make_breaker, make_halt, open_breaker
+from tests.metering.enforcement.test_halts import lift, make_halt
 
 
 class WatcherByHand(HaltWatcher):
@@ -126,10 +126,14 @@ def test_what_is_known_stays_in_force_while_the_database_is_away_and_is_logged_o
         for _ in range(3):
             watcher.refuse(account.tenant.id, refusal())
             watcher.look()
+        assert not watcher.is_unanswered()
+        patched.setattr(halt_watch, "SILENT_SECONDS", 0.0)
+        assert watcher.is_unanswered()
     assert len(remembered_halts(account.tenant.id) or ()) == 1
     assert len(lines) == 1
     assert decisions(account) == 0
     watcher.look()
+    assert not watcher.is_unanswered()
     assert decisions(account) == 3
     watcher.look()
     assert decisions(account) == 3
@@ -180,31 +184,6 @@ def test_a_tenant_that_nobody_asks_about_is_dropped(
     monkeypatch.setattr(halt_watch, "WATCHED_SECONDS", -1.0)
     assert not watcher.look()
     assert remembered_halts(account.tenant.id) is None
-
-
-def test_a_changed_cool_down_is_noticed_by_the_next_whole_reading(
-    account: Account, watcher: HaltWatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with account.scope(), connection.cursor() as cursor:
-        breaker = make_breaker(account, "hand")
-        open_breaker(cursor, account, breaker)
-    watcher.watch(account.tenant.id)
-    watcher.look()
-    before = known_trial(account)
-    with account.scope():
-        breaker.close = "trial"
-        breaker.save()
-    watcher.look()
-    assert (before, known_trial(account)) == (None, None)
-    monkeypatch.setattr(halt_watch, "WHOLE_READING_SECONDS", 0.0)
-    watcher.look()
-    assert known_trial(account) is not None
-
-
-def known_trial(account: Account) -> object:
-    standing = remembered_halts(account.tenant.id)
-    assert standing is not None
-    return standing[0].trial_from
 
 
 def test_the_thread_is_stopped_with_its_refusals_written_and_starts_again(

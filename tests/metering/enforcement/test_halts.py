@@ -13,6 +13,7 @@ from metering.enforcement.halts import (
     StandingHalts,
     halt,
     insert_halt,
+    is_wide,
     lift_halt,
     match_of_group,
     note_halts,
@@ -97,7 +98,12 @@ def test_a_halt_is_gone_once_it_is_lifted_and_lifting_again_changes_nothing(
             ("create", "tests"),
             ("update", "finance"),
         ]
-        assert entries[0].changes["reason"] == [None, "it loops"]
+        assert entries[0].changes == {
+            "kind": [None, "manual"],
+            "match": [None, {"agent": "researcher"}],
+            "reason": [None, "it loops"],
+        }
+        assert entries[1].changes["lifted_by"] == ["", "finance"]
 
 
 def test_halts_of_one_tenant_stop_nobody_elses_calls(account: Account, stranger: Account) -> None:
@@ -261,6 +267,23 @@ def test_an_older_reading_never_replaces_a_newer_one(account: Account) -> None:
     old.read_at = new.read_at - 1
     note_halts(tenant_id, old)
     assert remembered_halts(tenant_id) is new
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ({}, True),
+        ({"team": None}, True),
+        ({"customer": ["acme", None], "operation": ["llm", "tool"]}, True),
+        ({"operation": "llm"}, True),
+        ({"agent": "researcher"}, False),
+        ({"agent": ["researcher", "writer"], "team": None}, False),
+    ],
+)
+def test_a_match_that_may_be_about_every_call_is_wide(
+    match: dict[str, Any], expected: bool
+) -> None:
+    assert is_wide(match) is expected
 
 
 @pytest.mark.parametrize(

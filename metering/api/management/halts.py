@@ -1,0 +1,194 @@
+"""`/v1/halts`: the kill switch. Listed for clients that poll, also while the database is away."""
+
+from typing import Any, Final
+
+import msgspec
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from metering.api.fields import Moment, StrictSerializer, Text, moment_text
+from metering.api.hot import JSON, HotRequest, HotResponse, problem_answer, request_of
+from metering.api.idempotency import idempotent
+from metering.api.management.budgets import Match
+from metering.api.problems import problem, problem_of
+from metering.api.views import ApiView, actor_of, holder_of, tenant_of
+from metering.enforcement.halt_watch import is_database_silent, known_halts
+from metering.enforcement.halts import (
+    StandingHalt,
+    StandingHalts,
+    halt,
+    is_wide,
+    lift_halt,
+    read_halts,
+    remembered_halts,
+)
+from metering.errors import NotFound
+from metering.models import Halt, HaltKind
+from tenants.authentication import lacks_scopes
+from tenants.keys import KeyHolder, find_key_holder, remembered_key_holder
+from tenants.roles import Scope
+from tenants.scope import tenant_scope
+
+# Agents ask whether they are stopped with the key that they reserve with.
+READERS: Final = (Scope.READ, Scope.ENFORCE)
+READ_TIMEOUT: Final = "1s"
+ETAG_PARAMETER: Final = OpenApiParameter(
+    "If-None-Match",
+    str,
+    OpenApiParameter.HEADER,
+    description="The `ETag` of the last answer: 304 while no halt began or ended.",
+)
+
+
+class HaltBody(StrictSerializer):
+    """A halt: no reservation is given or extended to what matches until it is lifted."""
+
+    id = serializers.IntegerField(read_only=True)
+    match = Match(required=False, help_text="Empty: the whole tenant.")
+    reason = Text(max_length=1000)
+    kind = serializers.ChoiceField(choices=HaltKind.values, read_only=True)
+    since = Moment(read_only=True)
+
+    def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
+        if "status" in value:
+            message = "is not known before a call has run"
+            raise serializers.ValidationError({"status": message})
+        return value
+
+
+class HaltsAnswer(serializers.Serializer[Any]):
+    """The halts in force."""
+
+    version = serializers.IntegerField(help_text="Rises when a halt begins or ends.")
+    halts = HaltBody(many=True)
+
+
+class HaltsView(ApiView):
+    """The halts in force."""
+
+    read_scopes = READERS
+    write_scope = Scope.ENFORCE
+
+    @extend_schema(
+        summary="The halts in force, oldest first",
+        description="Answered from memory while the database is away.",
+        parameters=[ETAG_PARAMETER],
+        responses={200: HaltsAnswer, 304: OpenApiResponse(description="As the `ETag` says.")},
+    )
+    def get(self, request: Request) -> HttpResponse:
+        answer = _answer_to(request_of(dict(request.headers), b""))
+        return HttpResponse(answer.body, status=answer.status, headers=answer.headers)
+
+    @extend_schema(
+        summary="Halt what matches, everywhere within a second",
+        description="Calls in flight finish, and are settled. A match that may be about every call"
+        " (empty, or of nothing but null) needs the scope `manage`.",
+        request=HaltBody,
+        responses={201: HaltBody},
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        body = HaltBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        match = body.validated_data.get("match", {})
+        if is_wide(match) and Scope.MANAGE.value not in holder_of(request).scopes:
+            raise PermissionDenied("To halt everything this key lacks the scope 'manage'.")
+        made = halt(
+            tenant=tenant_of(request),
+            match=match,
+            reason=body.validated_data["reason"],
+            actor=actor_of(request),
+        )
+        return Response(HaltBody(made).data, status=201)
+
+
+class HaltView(ApiView):
+    """One halt. An agent never lifts its own: that needs `manage`."""
+
+    @extend_schema(
+        summary="Lift a halt, everywhere within a second", request=None, responses={204: None}
+    )
+    def delete(self, request: Request, halt_id: int) -> Response:
+        found = Halt.objects.filter(tenant=tenant_of(request), id=halt_id).first()
+        if found is None:
+            raise NotFound(f"There is no halt {halt_id}.")
+        lift_halt(halt=found, actor=actor_of(request))
+        return Response(status=204)
+
+
+def handle_halts(request: HotRequest) -> HotResponse:
+    """`GET /v1/halts` as a plain handler, since Django's transaction needs the database."""
+    # What Django does between requests: a connection that broke is made anew.
+    close_old_connections()
+    return _answer_to(request)
+
+
+def _answer_to(request: HotRequest) -> HotResponse:
+    try:
+        holder = _find_holder(request.headers.get("authorization", ""))
+        if holder is None:
+            detail = "Send an API key: Authorization: Bearer sg_<prefix>_<secret>."
+            header = {"WWW-Authenticate": 'Bearer realm="spendgate"'}
+            return problem_answer(problem(401, detail=detail), header)
+        if (lack := lacks_scopes(holder, READERS)) is not None:
+            return problem_answer(problem(403, detail=lack))
+        halts = _read_halts(holder.tenant_id)
+    except Exception as error:
+        return problem_answer(problem_of(error))
+    return _answer(halts, request.headers.get("if-none-match", ""))
+
+
+def _find_holder(authorization: str) -> KeyHolder | None:
+    """Who asks; while the database is away, whoever the key stood for last."""
+    kind, _, text = authorization.partition(" ")
+    if kind.lower() != "bearer":
+        return None
+    remembered = remembered_key_holder(text.strip())
+    if remembered is not None and is_database_silent():
+        return remembered
+    try:
+        return find_key_holder(text.strip())
+    except (OperationalError, InterfaceError):
+        if remembered is None:
+            raise
+        return remembered
+
+
+def _read_halts(tenant_id: int) -> StandingHalts:
+    """The halts as they are stored; while the database is away, as this process knows them."""
+    known_halts(tenant_id)
+    remembered = remembered_halts(tenant_id)
+    if remembered is not None and is_database_silent():
+        return remembered
+    try:
+        with tenant_scope(tenant_id), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL statement_timeout = '{READ_TIMEOUT}'")
+            return read_halts(cursor, tenant_id)
+    except (OperationalError, InterfaceError):
+        if remembered is None:
+            raise
+        return remembered
+
+
+def _answer(halts: StandingHalts, known_tags: str) -> HotResponse:
+    tag = '"' + "-".join(map(str, halts.mark)) + '"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if tag in [one.strip().removeprefix("W/") for one in known_tags.split(",")]:
+        return HotResponse(304, headers, b"")
+    body = {"version": halts.mark.version, "halts": [_halt_answer(one) for one in halts]}
+    return HotResponse(200, {"Content-Type": JSON, **headers}, msgspec.json.encode(body))
+
+
+def _halt_answer(standing: StandingHalt) -> dict[str, Any]:
+    return {
+        "id": standing.id,
+        "match": standing.match,
+        "reason": standing.reason,
+        "kind": standing.kind,
+        "since": moment_text(standing.since),
+    }
