@@ -6,7 +6,12 @@ from typing import Any, Final
 from django.db import connection, transaction
 from django.utils import timezone
 
-from metering.enforcement.breakers.feed import BreakerChange, record_changes, stop_acting
+from metering.enforcement.breakers.feed import (
+    BreakerChange,
+    forget_halts_on_commit,
+    record_changes,
+    stop_acting,
+)
 from metering.enforcement.breakers.rules import BreakerRule, Turn
 from metering.enforcement.breakers.states import (
     group_values,
@@ -14,7 +19,6 @@ from metering.enforcement.breakers.states import (
     remove_states,
     reset_states,
 )
-from metering.enforcement.halts import halts_changed
 from metering.models import Breaker
 from tenants.audit import facts_of, record_change
 from tenants.models import Tenant
@@ -118,7 +122,7 @@ def _renew_halts(breaker: Breaker) -> None:
             " WHERE tenant_id = %s AND breaker_id = %s AND lifted_at IS NULL",
             [breaker.tenant_id, breaker.id],
         )
-    transaction.on_commit(halts_changed.set)
+    forget_halts_on_commit(breaker.tenant_id)
 
 
 def _record(

@@ -4,17 +4,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import time_machine
 
 from metering.budget_rules import Amounts
 from metering.dimensions import MATCHABLE
 from metering.enforcement.pace import MEASURES, Minute, PaceState
 from metering.enforcement.rate_limits import RateRule, read_rate_rules
-from metering.models import RateLimit
+from metering.models import Pace, RateLimit
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account
 from tests.metering.api.caller import Caller, caller
 
-NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)
 AGENTS: dict[str, Any] = {
     "name": "Agents of growth",
     "match": {"team": "growth"},
@@ -160,6 +161,28 @@ def test_another_tenants_rate_limit_is_not_there_and_scopes_count(
     assert reader.get(path).body == limit
     assert (reader.delete(path).status, reader.patch(path, {"name": "x"}).status) == (403, 403)
     assert api.get(path).body == limit
+
+
+def test_reservations_over_the_rate_are_told_when_to_come_again(
+    account: Account, api: Caller
+) -> None:
+    api.post("/v1/rate-limits", change(match={}, per=["key"], mode="enforce"))
+    other = Caller(api.post("/v1/keys", {"name": "b", "scopes": ["enforce"]}).body["key"])
+    ask = {"amount_usd": "1"}
+    with time_machine.travel(NOW, tick=False):
+        assert [api.post("/v1/reservations", ask).status for _ in range(2)] == [201, 201]
+    with time_machine.travel(NOW + timedelta(seconds=20), tick=False):
+        refused = api.post("/v1/reservations", ask)
+        assert (refused.status, refused.code) == (429, "throttled")
+        assert refused.body["retry_after_seconds"] == 41
+        assert api.post("/v1/reservations", {"amount_usd": "0.5"}).status == 201
+        # Another key has a minute of its own.
+        assert other.post("/v1/reservations", ask).status == 201
+    with account.scope():
+        paces = Pace.objects.filter(tenant=account.tenant)
+        assert sorted(sum(pace.nanos) for pace in paces) == [NANOS, 2 * NANOS + NANOS // 2]
+    with time_machine.travel(NOW + timedelta(seconds=61), tick=False):
+        assert api.post("/v1/reservations", ask).status == 201
 
 
 def make_rule(**fields: Any) -> RateRule:
