@@ -12,6 +12,7 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 
 from metering.models import BATCH_ID_STRIDE, MEASURES
+from metering.rollups.call_sizes import learn
 from metering.rollups.sets import OTHER, QUARTER_SECONDS, ROLLED_UP_DIMENSIONS, SETS
 from metering.rollups.sums import (
     EVENT_COLUMNS,
@@ -141,7 +142,7 @@ def roll_up(
     counts = _claim(tenant_id, events_max)
     if not counts:
         return 0
-    _post(tenant_id, _portions(tenant_id, counts), sign=1)
+    _post(tenant_id, _learned(tenant_id, _portions(tenant_id, counts)), sign=1)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE ingest_batch SET rolled_up_at = now() WHERE tenant_id = %s AND id = ANY(%s)",
@@ -281,6 +282,13 @@ def _portions(tenant_id: int, counts: dict[int, int]) -> Iterator[EventColumns]:
         events = _read_events(tenant_id, within, bounds)
         if events is not None:
             yield events
+
+
+def _learned(tenant_id: int, portions: Iterable[EventColumns]) -> Iterator[EventColumns]:
+    """The portions as they are, learned from on their way."""
+    for events in portions:
+        learn(tenant_id=tenant_id, events=events)
+        yield events
 
 
 def _events_by_quarter(

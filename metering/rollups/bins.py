@@ -1,6 +1,7 @@
 """Bins of the histograms behind percentiles: each is a tenth wider than the one before."""
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -41,8 +42,19 @@ def middle(bin_number: int) -> int:
     return max(1, round(math.pow(GROWTH, bin_number - 0.5)))
 
 
-def percentile(counts: dict[int, int], percent: int) -> int | None:
+def largest(bin_number: int) -> int:
+    """The largest whole number of a bin: at most a tenth above every value in it."""
+    return 0 if bin_number == ZERO_BIN else math.floor(math.pow(GROWTH, bin_number))
+
+
+def percentile(counts: Mapping[int, int], percent: int) -> int | None:
     """The nearest-rank percentile of values counted by bin; None when there are none."""
+    found = percentile_bin(counts, percent)
+    return None if found is None else middle(found)
+
+
+def percentile_bin(counts: Mapping[int, int], percent: int) -> int | None:
+    """The bin that holds the nearest-rank percentile; None when nothing is counted."""
     total = sum(counts.values())
     if total <= 0:
         return None
@@ -51,5 +63,5 @@ def percentile(counts: dict[int, int], percent: int) -> int | None:
     for bin_number in sorted(counts):
         seen += counts[bin_number]
         if seen >= rank:
-            return middle(bin_number)
+            return bin_number
     raise AssertionError("a rank is never above the number of values")

@@ -111,6 +111,9 @@ class EventColumns:
             TIME_TO_FIRST_TOKEN: np.where(is_tool, NOT_KNOWN, numbers[10]),
             COST: np.where(is_tool, NOT_KNOWN, cost),
         }
+        is_model_call = (operation == Operation.LLM) | (operation == Operation.EMBEDDING)
+        # What estimates learn from: model calls that did what they were asked, at a known cost.
+        self.is_learned = is_model_call & (status == Status.SUCCESS) & (cost != NOT_KNOWN)
 
     def parts(self, one: DimensionSet) -> list[_Coded]:
         """The columns that tell a set's groups apart: the bucket, then the dimensions."""
