@@ -5,13 +5,21 @@ registers its pages when it is imported, so every one of them is named here.
 """
 
 from metering.admin import (
+    breakers,
     budgets,
     crossings,
     prices,
+    raises,
+    rate_limits,
+    routes,
 )
 
 __all__ = [
+    "breakers",
     "budgets",
     "crossings",
     "prices",
+    "raises",
+    "rate_limits",
+    "routes",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlencode
 from zoneinfo import available_timezones
 
 from django import forms
@@ -9,7 +10,9 @@ from django.contrib.admin import SimpleListFilter, display, register
 from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from unfold.decorators import action
 from unfold.widgets import (
     UnfoldAdminBigIntegerFieldWidget,
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -19,10 +22,11 @@ from unfold.widgets import (
 
 from metering.admin.fields import MONEY_ROLES, UsdField, match_field, usd_words
 from metering.budget_rules import LevelRule, wanted_values
-from metering.budgets import archive_budget, create_budget, update_budget
+from metering.budgets import DEFAULT_LEVELS, archive_budget, create_budget, update_budget
 from metering.dimensions import MATCHABLE, REQUEST
+from metering.enforcement.presets import PRESETS
 from metering.match_field import rows_for
-from metering.models import Budget, BudgetLevel, Period
+from metering.models import Action, Budget, BudgetLevel, Period
 from tenants.admin_site import (
     RowForm,
     RowFormSet,
@@ -39,6 +43,8 @@ LIMIT_WORDS: Final = {
     "limit_tool_calls": "tool calls",
     "limit_seconds": "seconds since first use",
 }
+RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute")
+PRESET: Final = "preset"
 
 
 class BudgetForm(RowForm):
@@ -167,16 +173,34 @@ class LevelForm(RowForm):
         max_length=20,
         widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "team_lead, finance"}),
     )
+    cost_nanos_per_minute = UsdField(label="Throttle to USD a minute", required=False)
+    tokens_per_minute = forms.IntegerField(
+        label="and tokens a minute",
+        required=False,
+        min_value=1,
+        widget=UnfoldAdminBigIntegerFieldWidget(attrs={"min": 1}),
+    )
 
     class Meta:
         model = BudgetLevel
-        fields = ("percent", "action", "notify")
+        fields = ("percent", "action", "notify", *RATE_FIELDS)
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if data.get("cost_nanos_per_minute") == 0:
+            self.add_error("cost_nanos_per_minute", "More than 0; the action “block” stops calls.")
+        for name in RATE_FIELDS:
+            if data.get(name) and data.get("action") != Action.THROTTLE:
+                self.add_error(name, "Only the action “throttle” has a rate.")
+        return data
 
 
 class LevelFormSet(RowFormSet):
     """The levels of a budget: each percentage once."""
 
     def clean(self) -> None:
+        if any(self.errors):
+            return
         percents = [level.percent for level in levels_of([self])]
         if len(percents) != len(set(percents)):
             raise ValidationError("Two levels are at the same percentage.")
@@ -189,6 +213,8 @@ def levels_of(formsets: Sequence[Any]) -> list[LevelRule]:
             form.cleaned_data["percent"],
             form.cleaned_data["action"],
             tuple(form.cleaned_data["notify"]),
+            form.cleaned_data["cost_nanos_per_minute"],
+            form.cleaned_data["tokens_per_minute"],
         )
         for formset in formsets
         for form in formset.forms
@@ -204,7 +230,7 @@ class LevelInline(TenantInline):
     form = LevelForm
     formset = LevelFormSet
     writers = MONEY_ROLES
-    fields = ("percent", "action", "notify")
+    fields = ("percent", "action", "notify", *RATE_FIELDS)
     ordering = ("percent",)
     verbose_name = "level"
     verbose_name_plural = "levels"
@@ -240,6 +266,7 @@ class BudgetAdmin(TenantModelAdmin):
     form = BudgetForm
     writers = MONEY_ROLES
     inlines = (LevelInline,)
+    actions_list = ("add_session_limits",)
     list_display = (
         "name",
         "counts",
@@ -263,7 +290,8 @@ class BudgetAdmin(TenantModelAdmin):
         (
             "Limit",
             {
-                "description": "Any of them, whichever is reached first.",
+                "description": "Any of them, whichever is reached first. Without a level the "
+                "budget blocks at 100 %.",
                 "fields": (
                     "limit_cost_nanos",
                     ("limit_tokens", "limit_requests"),
@@ -323,10 +351,7 @@ class BudgetAdmin(TenantModelAdmin):
 
     @display(description="Levels")
     def levels_words(self, obj: Budget) -> str:
-        return ", ".join(
-            f"{level.percent} %" + (f" {level.action}" if level.action != "none" else "")
-            for level in obj.levels.all()
-        )
+        return ", ".join(level_words(level) for level in obj.levels.all())
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Budget]:
         rows: QuerySet[Budget] = super().get_queryset(request)
@@ -381,6 +406,46 @@ class BudgetAdmin(TenantModelAdmin):
 
     def end(self, request: HttpRequest, obj: Budget) -> None:
         archive_budget(budget=obj, actor=actor_of(request))
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Add session limits", permissions=["add"], icon="timer"
+    )
+    def add_session_limits(self, request: HttpRequest) -> HttpResponse:
+        """The form of a new budget, filled in: nothing is made before it is saved."""
+        return HttpResponseRedirect(
+            f"{reverse('admin:metering_budget_add')}?{urlencode({PRESET: 'session'})}"
+        )
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        initial = dict(super().get_changeform_initial_data(request))
+        preset = PRESETS.get(initial.pop(PRESET, ""))
+        return {**initial, **preset.fields} if preset else initial
+
+    def get_formset_kwargs(
+        self, request: HttpRequest, obj: Any, inline: Any, prefix: str
+    ) -> dict[str, Any]:
+        """A new budget starts with its levels. Only when it is shown: what is sent back unchanged
+        must count as given.
+        """
+        kwargs: dict[str, Any] = super().get_formset_kwargs(request, obj, inline, prefix)
+        if request.method == "GET" and obj.pk is None:
+            preset = PRESETS.get(request.GET.get(PRESET, ""))
+            levels = preset.levels if preset else DEFAULT_LEVELS
+            kwargs["initial"] = [
+                {**level._asdict(), "notify": list(level.notify)} for level in levels
+            ]
+        return kwargs
+
+
+def level_words(level: BudgetLevel) -> str:
+    """A level as people read it: "80 % throttle to $1.00 and 5,000 tokens a minute"."""
+    words = f"{level.percent} %" + (f" {level.action}" if level.action != "none" else "")
+    rates = []
+    if level.cost_nanos_per_minute is not None:
+        rates.append(usd_words(level.cost_nanos_per_minute))
+    if level.tokens_per_minute is not None:
+        rates.append(f"{level.tokens_per_minute:,} tokens")
+    return f"{words} to {' and '.join(rates)} a minute" if rates else words
 
 
 def _values_words(value: object) -> str:

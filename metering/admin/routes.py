@@ -1,0 +1,129 @@
+"""Admin pages of the routing table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from django import forms
+from django.contrib.admin import display, register
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminTextareaWidget
+
+from metering.admin.fields import MONEY_ROLES
+from metering.enforcement.routes import (
+    Tier,
+    create_route,
+    delete_route,
+    tiers_problem,
+    update_route,
+)
+from metering.errors import MeteringError
+from metering.models import ModelRoute
+from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+
+NAME_CHARACTERS_MAX: Final = 200
+
+
+def tier_line(tier: Mapping[str, Any]) -> str:
+    """A tier as it is typed: provider, model and the complexity that it takes."""
+    bound = tier["max_complexity"]
+    parts = [tier["provider"], tier["model"], *([] if bound is None else [str(bound)])]
+    return ", ".join(parts)
+
+
+class TiersField(forms.CharField):
+    """Tiers, a line each. Its value is a list of `Tier`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = UnfoldAdminTextareaWidget(
+            attrs={"rows": 5, "placeholder": "openai, gpt-5-nano, 4\nanthropic, claude-sonnet-4-5"}
+        )
+        super().__init__(widget=widget, **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return "\n".join(tier_line(tier) for tier in value)
+        return value
+
+    def clean(self, value: Any) -> list[Tier]:
+        """Raises ValidationError with a sentence for what is no table."""
+        lines = [line for line in super().clean(value).splitlines() if line.strip()]
+        tiers = [_tier_of(line) for line in lines]
+        if problem := tiers_problem(tiers):
+            raise ValidationError(f"The models {problem}.")
+        return tiers
+
+
+def _tier_of(line: str) -> Tier:
+    parts = [part.strip() for part in line.split(",")]
+    has_bound = len(parts) == 3 and parts[2].isdecimal() and len(parts[2]) <= 3
+    bound = int(parts.pop()) if has_bound else None
+    is_known = len(parts) == 2 and all(1 <= len(part) <= NAME_CHARACTERS_MAX for part in parts)
+    if not is_known:
+        raise ValidationError(f"“{line.strip()}” is not: provider, model, complexity.")
+    return Tier(parts[0], parts[1], bound)
+
+
+class RouteForm(RowForm):
+    """A kind of task, and the models that do it."""
+
+    tiers = TiersField(
+        label="Models",
+        help_text="A line each, from the cheapest to the best: provider, model, and up to which "
+        "complexity (0 to 10) it is good enough. The last one takes everything and has no number.",
+    )
+
+    class Meta:
+        model = ModelRoute
+        fields = ("name", "task_type", "tiers")
+        help_texts = {"task_type": "As calls name it. Empty: every task that no other route names."}
+
+
+@register(ModelRoute, site=site)
+class RouteAdmin(TenantModelAdmin):
+    """Which models do a kind of task: what a level that downgrades chooses from."""
+
+    form = RouteForm
+    writers = MONEY_ROLES
+    list_display = ("name", "tasks", "models_words")
+    search_fields = ("name", "task_type")
+    ordering = ("name",)
+    end_verb = "Remove route"
+    end_consequence = (
+        "From the next call on, levels that downgrade name no cheaper model for these tasks; calls "
+        "go on with the model that they asked for."
+    )
+    end_done = "removed."
+
+    @display(description="Tasks", ordering="task_type")
+    def tasks(self, obj: ModelRoute) -> str:
+        return obj.task_type or "all others"
+
+    @display(description="Models, cheapest first")
+    def models_words(self, obj: ModelRoute) -> str:
+        return " → ".join(tier["model"] for tier in obj.tiers)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        if obj is not None and not self.may_write(request):
+            return ("name", "tasks", "models_words")
+        return ("name", "task_type", "tiers")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        return () if self.may_write(request) else ("name", "tasks", "models_words")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may_write(request)
+
+    def write(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> ModelRoute:
+        fields = {name: form.cleaned_data[name] for name in RouteForm.Meta.fields}
+        try:
+            if change:
+                return update_route(route=form.instance, actor=actor_of(request), changes=fields)
+            return create_route(tenant=tenant_of(request), actor=actor_of(request), **fields)
+        except MeteringError as error:
+            raise ValidationError(error.detail) from error
+
+    def end(self, request: HttpRequest, obj: ModelRoute) -> None:
+        delete_route(route=obj, actor=actor_of(request))
