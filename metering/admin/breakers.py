@@ -84,8 +84,10 @@ class BreakerForm(GroupedForm):
                 "Each is watched and stopped by itself. Nothing chosen: all calls together. At "
                 f"most {PER_MAX}."
             )
-            if self.instance.pk is None:
-                self.initial["per"] = list(PER_DEFAULT)
+        if self.instance._state.adding:
+            self.initial["per"] = list(PER_DEFAULT)
+            for name in ("error_min_calls", "usual_min_calls", "cool_down_seconds"):
+                self.initial[name] = getattr(self.instance, name)
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data

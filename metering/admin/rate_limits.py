@@ -25,7 +25,6 @@ from metering.match_field import rows_for
 from metering.models import RateLimit
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
-
 # As in the API: what every client's numbers can hold.
 COUNT_MAX: Final = 2**53
 

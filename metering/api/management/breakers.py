@@ -1,7 +1,7 @@
 """`/v1/breakers`: what opens by itself for whoever spends too fast, fails, or asks for too much."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from django.db import connection
 from django.utils import timezone
@@ -45,15 +45,16 @@ from metering.enforcement.breakers import (
     delete_breaker,
     update_breaker,
 )
-from metering.enforcement.breakers.configuration import RULE_FIELDS
+from metering.enforcement.breakers.configuration import (
+    CALLS_MAX,
+    COOL_DOWN_SECONDS_MAX,
+    RULE_FIELDS,
+)
 from metering.enforcement.breakers.rules import cool_down
 from metering.enforcement.breakers.states import OpenGroup, group_values, open_groups
 from metering.enforcement.grouping import ASKABLE, PER_MAX, Grouping
 from metering.errors import NotFound
 from metering.models import Breaker, BreakerClose, Mode
-
-CALLS_MAX: Final = 1_000_000
-COOL_DOWN_SECONDS_MAX: Final = 7 * 24 * 3600
 
 
 class BreakerBody(StrictSerializer):

@@ -25,6 +25,9 @@ from tenants.models import Tenant
 from tenants.scope import change_configuration
 
 PER_DEFAULT: Final = ("agent", "feature")
+# The most calls that anything is measured by, and the longest cool-down.
+CALLS_MAX: Final = 1_000_000
+COOL_DOWN_SECONDS_MAX: Final = 7 * 24 * 3600
 # At least one of them makes a breaker.
 RULE_FIELDS: Final = ("cost_nanos_per_minute", "error_percent", "tokens_times")
 # A change of one of these changes what it counts or does: what is open closes, and all begins anew.
