@@ -70,6 +70,7 @@ NAVIGATION: Final = (
         (
             Item("Budgets", "savings", "metering.budget"),
             Item("Crossings", "flag", "metering.crossing"),
+            Item("Halts", "front_hand", "metering.halt"),
         ),
     ),
     (

@@ -15,6 +15,7 @@ from metering.api.fields import Moment, StrictSerializer, Text, moment_text
 from metering.api.hot import JSON, HotRequest, HotResponse, problem_answer, request_of
 from metering.api.idempotency import idempotent
 from metering.api.management.budgets import Match
+from metering.api.management.rate_limits import require_askable
 from metering.api.problems import problem, problem_of
 from metering.api.views import ApiView, actor_of, holder_of, tenant_of
 from metering.enforcement.halt_watch import is_database_silent, known_halts
@@ -55,10 +56,7 @@ class HaltBody(StrictSerializer):
     since = Moment(read_only=True)
 
     def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
-        if "status" in value:
-            message = "is not known before a call has run"
-            raise serializers.ValidationError({"status": message})
-        return value
+        return require_askable(value)
 
 
 class HaltsAnswer(serializers.Serializer[Any]):
