@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from zoneinfo import available_timezones
 
 from django import forms
+from django.contrib import messages
 from django.contrib.admin import SimpleListFilter, display, register
 from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
@@ -412,6 +413,7 @@ class BudgetAdmin(TenantModelAdmin):
     )
     def add_session_limits(self, request: HttpRequest) -> HttpResponse:
         """The form of a new budget, filled in: nothing is made before it is saved."""
+        messages.info(request, PRESETS["session"].description)
         return HttpResponseRedirect(
             f"{reverse('admin:metering_budget_add')}?{urlencode({PRESET: 'session'})}"
         )

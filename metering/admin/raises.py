@@ -181,8 +181,14 @@ class RaiseAdmin(TenantModelAdmin):
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_foreignkey(db_field, request, **kwargs)
         field.queryset = field.queryset.filter(archived_at=None).order_by("name")
-        for option in ("can_add_related", "can_change_related", "can_view_related"):
-            setattr(field.widget, option, False)
+        return field
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name == "budget":
+            # A budget is chosen here, not made.
+            for option in ("can_add_related", "can_change_related", "can_view_related"):
+                setattr(field.widget, option, False)
         return field
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:

@@ -84,6 +84,7 @@ def test_session_limits_are_two_clicks_away(account: Account, owner: Client) -> 
     assert b"Add session limits" in owner.get("/admin/metering/budget/").content
     opened = owner.get("/admin/metering/budget/add_session_limits/")
     path = opened["Location"]
+    assert b"Calls without a session share one of these limits" in owner.get(path).content
     assert owner.post(path, saved_form(owner, path)).status_code == 302
     with account.scope():
         budget = Budget.objects.get()
