@@ -98,6 +98,23 @@ def test_a_halt_made_in_this_process_is_known_at_once(account: Account) -> None:
     assert wait_for(lambda: not known_halts(account.tenant.id)) < halt_watch.PAUSE_SECONDS / 2
 
 
+def test_the_thread_makes_its_connection_anew_when_it_broke(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halt_watch.log, "warning", lambda *args, **facts: None)
+    tenant_id = account.tenant.id
+    known_halts(tenant_id)
+    wait_for(lambda: remembered_halts(tenant_id) is not None)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert cursor.fetchone() != (0,)
+    halt_elsewhere(account, {"agent": "researcher"})
+    assert wait_for(lambda: known_halts(tenant_id)) < 2
+
+
 def test_one_look_reads_the_halts_of_all_tenants(
     account: Account, stranger: Account, watcher: HaltWatcher
 ) -> None:
