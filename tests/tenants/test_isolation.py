@@ -12,6 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from psycopg import sql
 
 from metering.enforcement.decisions import DecisionRow, insert_decisions
+from metering.enforcement.pace import lock_paces
 from metering.models import Outcome
 from metering.partitions import make_partitions, partition_name
 from metering.rollups import roll_up
@@ -71,9 +72,12 @@ def run(statement: str, table: Table, *parameters: Any) -> Any:
 def filled(account: Account) -> Account:
     """A tenant with a row in every table."""
     make_budget(account, levels=[(1, "block")], cost_usd=1)
+    api = caller(account)
+    # Opened by the usage below.
+    breaker = {"name": "growth", "cost_usd_per_minute": "1", "limit_percent": 50}
+    assert api.post("/v1/breakers", breaker).status == 201
     usage = {"team": "growth", "trace": "t", "session": "s", "cost_usd": "5"}
     send(account, [make_event(id=f"event-{number}", **usage) for number in range(3)])
-    api = caller(account)
     answers = [
         api.post("/v1/teams", {"name": "growth"}, Idempotency_Key="one"),
         api.post("/v1/prices", {"model": "m", "rates": {"input_per_mtok_usd": "1"}}),
@@ -84,6 +88,7 @@ def filled(account: Account) -> Account:
             {"id": "event-0", "source": "tests", "action": "void", "reason": "test"},
         ),
         api.post("/v1/halts", {"match": {"team": "growth"}, "reason": "test"}),
+        api.post("/v1/rate-limits", {"name": "growth", "limit": {"requests_per_minute": 1}}),
     ]
     assert {answer.status // 100 for answer in answers} == {2}
     with account.scope():
@@ -92,6 +97,7 @@ def filled(account: Account) -> Account:
         TeamMember.objects.create(tenant=account.tenant, team=team, user=user)
         with connection.cursor() as cursor:
             insert_decisions(cursor, account.tenant.id, [REFUSAL])
+            lock_paces(cursor, account.tenant.id, [("limit:1", "[]")])
         assert roll_up(tenant_id=account.tenant.id) > 0
     return account
 
@@ -269,6 +275,8 @@ def objects(filled: Account) -> dict[str, Any]:
         "price_id": api.get("/v1/prices").body["data"][0]["id"],
         "key_id": api.get("/v1/keys").body["data"][0]["id"],
         "halt_id": api.get("/v1/halts").body["halts"][0]["id"],
+        "rate_limit_id": api.get("/v1/rate-limits").body["data"][0]["id"],
+        "breaker_id": api.get("/v1/breakers").body["data"][0]["id"],
         "trace": "t",
         "session": "s",
     }
