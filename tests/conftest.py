@@ -8,8 +8,8 @@ from django.db import connection
 from django.test import TransactionTestCase
 
 from metering.committer import PROCESS_COMMITTER
-from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.configuration import forget_configurations
+from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.enforcement.halt_watch import forget_halts, stop_watching
 from metering.models import CataloguePrice
 from tenants.keys import forget_known_keys
