@@ -86,6 +86,24 @@ def test_an_agent_asks_and_a_manager_approves(
     assert api.get(f"{path}/{found['id']}").body == approved
 
 
+def test_a_level_that_holds_asks_for_what_a_person_then_approves(
+    account: Account, api: Caller, agent: Caller
+) -> None:
+    budget = make_budget(account, cost_usd=1, per=["agent"], levels=[(100, "hold")])
+    call = {"agent": "reader", "amount_usd": "2"}
+    for _ in range(2):
+        refused = agent.post("/v1/reservations", call)
+        assert (refused.status, refused.code) == (402, "approval_needed")
+    (asked,) = api.get("/v1/raises", status="asked").body["data"]
+    assert (asked["budget"], asked["level"]) == (budget.id, 100)
+    assert (asked["group"], asked["by"]["cost_usd"]) == ({"agent": "reader"}, "2")
+    api.post(f"/v1/budgets/{budget.id}/raises/{asked['id']}/approve")
+    assert agent.post("/v1/reservations", {**call, "agent": "writer"}).status == 402
+    assert agent.post("/v1/reservations", call).status == 201
+    api.delete(f"/v1/budgets/{budget.id}/raises/{asked['id']}")
+    assert agent.post("/v1/reservations", {**call, "amount_usd": "0.01"}).status == 402
+
+
 def test_a_raise_for_every_group_can_be_refused_and_moves_nothing(
     account: Account, api: Caller, agent: Caller, budget: Budget
 ) -> None:

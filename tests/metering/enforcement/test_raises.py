@@ -1,8 +1,11 @@
 """Temporary raises: asked for, decided once, in force until their end."""
 
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from metering.budget_rules import RaiseRule
@@ -104,6 +107,40 @@ def test_a_decision_is_made_once(account: Account) -> None:
         assert len(raises_in_force(account, budget)) == 1
         entries = AuditEntry.objects.filter(object_type="budgetraise")
         assert entries.count() == 4
+
+
+def test_of_two_who_decide_at_once_one_decides(account: Account) -> None:
+    budget = make_budget(account)
+    with account.scope():
+        rows = [ask(budget) for _ in range(6)]
+    outcomes: list[str] = []
+
+    def decide(row: BudgetRaise, actor: str, decision: Callable[..., BudgetRaise]) -> None:
+        with account.scope():
+            try:
+                outcomes.append(decision(budget_raise=row, actor=actor).decided_by)
+            except AlreadyDecided:
+                outcomes.append("too late")
+        connection.close()
+
+    for row in rows:
+        threads = [
+            threading.Thread(target=decide, args=(row, actor, decision))
+            for actor, decision in (("one", approve_raise), ("two", refuse_raise))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert outcomes.count("too late") == 6
+    with account.scope():
+        decided = BudgetRaise.objects.order_by("id")
+        words = [(one.status, one.decided_by) for one in decided]
+        assert set(words) <= {("approved", "one"), ("refused", "two")}
+        approved = sum(status == "approved" for status, _ in words)
+        assert len(raises_in_force(account, budget)) == approved
+        entries = AuditEntry.objects.filter(object_type="budgetraise").exclude(action="create")
+        assert entries.count() == 6
 
 
 def test_what_is_over_or_limits_nothing_is_not_approved(account: Account) -> None:
