@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db import connection
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.fields import empty
 from rest_framework.request import Request
@@ -23,7 +23,7 @@ from metering.api.fields import (
 )
 from metering.api.idempotency import idempotent
 from metering.api.management.budgets import Match
-from metering.api.management.raises import Group
+from metering.api.management.raises import VALUE_CHARACTERS_MAX, Group
 from metering.api.management.rate_limits import (
     has_any,
     require_above_zero,
@@ -150,14 +150,23 @@ class BreakerAnswer(BreakerBody):
     open = OpenGroupAnswer(many=True, read_only=True)
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "description": "A value for each dimension of the breaker's `per`; null or empty where it"
+        " has none. Left out: every group.",
+        "additionalProperties": {"type": ["string", "null"], "maxLength": VALUE_CHARACTERS_MAX},
+        "example": {"agent": "researcher", "feature": None},
+    }
+)
+class GroupToClose(Group):
+    """One group of a breaker, by dimension."""
+
+
 class CloseBody(StrictSerializer):
     """What to close. Validated for the breaker in the context."""
 
-    group = Group(
-        required=False,
-        allow_null=True,
-        help_text="A value for each dimension of `per`, null for none. Left out: every group.",
-    )
+    group = GroupToClose(required=False, allow_null=True)
 
     def run_validation(self, data: Any = empty) -> Any:
         """Null names no group."""

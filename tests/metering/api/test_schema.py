@@ -108,6 +108,8 @@ def make_objects(account: Account) -> dict[str, Any]:
     price = {"tool": "web_search", "call_usd": "0.01"}
     route = {"name": "All", "tiers": [{"provider": "openai", "model": "gpt-5-nano"}]}
     budget = make_budget(account, per=["team"])
+    rate = {"name": "All", "limit": {"requests_per_minute": 600}}
+    breaker = {"name": "All", "per": ["agent"], "error_percent": 50}
     higher = {"by": {"cost_usd": "5"}, "duration_seconds": 60, "reason": "An import"}
     return {
         "budget_id": budget.id,
@@ -116,6 +118,8 @@ def make_objects(account: Account) -> dict[str, Any]:
         "price_id": api.post("/v1/prices", price).body["id"],
         "key_id": api.post("/v1/keys", {"name": "CI", "scopes": ["read"]}).body["id"],
         "halt_id": api.post("/v1/halts", {"match": {"agent": "a"}, "reason": "r"}).body["id"],
+        "rate_limit_id": api.post("/v1/rate-limits", rate).body["id"],
+        "breaker_id": api.post("/v1/breakers", breaker).body["id"],
         "trace": "t",
         "session": "s",
     }
