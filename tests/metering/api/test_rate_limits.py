@@ -1,16 +1,18 @@
 """Rate limits over HTTP, and what they make of a minute."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import time_machine
+from django.db import connection
 
 from metering.budget_rules import Amounts
 from metering.dimensions import MATCHABLE
 from metering.enforcement.pace import MEASURES, Minute, PaceState
 from metering.enforcement.rate_limits import RateRule, read_rate_rules
-from metering.models import Pace, RateLimit
+from metering.models import Decision, Pace, RateLimit, Reservation
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account
 from tests.metering.api.caller import Caller, caller
@@ -183,6 +185,25 @@ def test_reservations_over_the_rate_are_told_when_to_come_again(
         assert sorted(sum(pace.nanos) for pace in paces) == [NANOS, 2 * NANOS + NANOS // 2]
     with time_machine.travel(NOW + timedelta(seconds=61), tick=False):
         assert api.post("/v1/reservations", ask).status == 201
+
+
+def test_many_that_ask_at_once_get_the_rate_and_not_one_more(account: Account, api: Caller) -> None:
+    api.post("/v1/rate-limits", {"name": "All", "limit": {"requests_per_minute": 10}})
+
+    def ask(number: int) -> list[int]:
+        own = caller(account)
+        try:
+            return [own.post("/v1/reservations", {"amount_usd": "1"}).status for _ in range(5)]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        statuses = [status for found in pool.map(ask, range(6)) for status in found]
+    assert (statuses.count(201), statuses.count(429)) == (10, 20)
+    with account.scope():
+        assert Reservation.objects.filter(tenant=account.tenant).count() == 10
+        assert Decision.objects.filter(tenant=account.tenant, code="throttled").count() == 20
+        assert sum(Pace.objects.get(tenant=account.tenant).requests) == 10
 
 
 def make_rule(**fields: Any) -> RateRule:
