@@ -4,6 +4,12 @@ Owns no table. Every function names the tenant besides row-level security, and t
 roll-ups with events must run inside one snapshot, as every GET does.
 """
 
+from metering.queries.estimates import (
+    EstimateError,
+    EstimateErrorPage,
+    EstimateQuestion,
+    estimate_errors,
+)
 from metering.queries.events import EventPage, EventQuestion, list_events
 from metering.queries.focus import focus_rows
 from metering.queries.overview import (
@@ -29,6 +35,9 @@ from metering.queries.usage import (
 __all__ = [
     "CallNode",
     "CallTree",
+    "EstimateError",
+    "EstimateErrorPage",
+    "EstimateQuestion",
     "EventPage",
     "EventQuestion",
     "InvalidQuestion",
@@ -43,6 +52,7 @@ __all__ = [
     "WindowFill",
     "budget_windows",
     "call_tree",
+    "estimate_errors",
     "focus_rows",
     "list_events",
     "percentiles_of",
