@@ -72,5 +72,6 @@ urlpatterns = [
     path("traces/<path:trace>", reading.TraceView.as_view()),
     path("sessions/<path:session>", reading.SessionView.as_view()),
     path("decisions", reading.DecisionsView.as_view()),
+    path("estimates", reading.EstimatesView.as_view()),
     path("export/focus.csv", reading.FocusExportView.as_view()),
 ]
