@@ -28,8 +28,8 @@ KEYS_ROW: Final = (OTHER, OTHER, OTHER)
 
 # Writing a call takes 40 µs, as long as adding it up for all roll-ups. So of each portion only some
 # are learned: so many in any case, and one in so many; those of well-known keys seldom.
-LEARNED_AT_LEAST: Final = 150
-LEARNED_ONE_IN: Final = 20
+LEARNED_AT_LEAST: Final = 100
+LEARNED_ONE_IN: Final = 25
 WELL_KNOWN_CALLS: Final = 100
 WELL_KNOWN_ONE_IN: Final = 8
 # Once this many calls are known of a key, they count as half as many: what was long ago fades.

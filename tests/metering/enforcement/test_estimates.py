@@ -185,6 +185,7 @@ def test_calls_beyond_a_share_of_a_roll_up_are_left_out(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call_sizes, "LEARNED_AT_LEAST", 5)
+    monkeypatch.setattr(call_sizes, "LEARNED_ONE_IN", 20)
     learned(account, calls(40))
     assert counted(account) == {("researcher", "search", MODEL): each(5 + 40 // 20)}
 
