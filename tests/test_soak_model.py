@@ -75,7 +75,17 @@ def test_a_settled_event_counts_in_the_window_that_was_held() -> None:
 
     found = balances_of(make_budget(), make_booking("a", held={1: place}, overrun_nanos=4))
 
-    assert found == {place: Balance(Amounts(10, 1, 1, 0), 4)}
+    assert found == {place: Balance(Amounts(10, 1, 1, 0), 4, 4)}
+
+
+def test_a_settled_event_is_all_overrun_where_nothing_was_held() -> None:
+    elsewhere = {2: Place((), EPOCH)}
+
+    found = balances_of(
+        make_budget(), make_booking(held=elsewhere, overrun_nanos=4, unheld_overrun_nanos=10)
+    )
+
+    assert found == {Place(("a",), EPOCH): Balance(Amounts(10, 1, 1, 0), 10)}
 
 
 def test_an_event_that_does_not_match_counts_nowhere() -> None:

@@ -168,6 +168,8 @@ class Actor:
         if answer.status != 201:
             codes = REFUSALS.get(answer.status, frozenset())
             self._check(code_of(answer) in codes, "reserve", answer)
+            for name in _refusing(answer):
+                self.memory.refusals[name] += 1
             return
         facts = _read(answer)
         hold.id, hold.answered_at = facts["id"], datetime.now(UTC)
@@ -193,7 +195,7 @@ class Actor:
         if not self._open:
             return
         hold, ask = self._open[-1]
-        body = {**ask.body, "ttl_seconds": ask.body["ttl_seconds"] + 1}
+        body = {**ask.body, "ttl_seconds": ask.body["ttl_seconds"] - 1}
         request = self._caller.request("POST", "/v1/reservations", body, key=hold.key)
         answer = self._caller.ask(request)
         self._check(code_of(answer) == "idempotency_conflict", "another body", answer)
@@ -371,10 +373,11 @@ class Actor:
         settle, release = self._caller.ask_both(
             self._other, self._settle_request(hold, event), self._release_request(hold)
         )
-        hold.settles.append((event, Fate.UNKNOWN))
-        self._note_released(hold, release)
-        hold.settles.pop()
+        # Where the release is refused it may have been done before all the same: when its answer is
+        # lost, and the settle comes before it is asked for again.
+        hold.released = Fate.UNKNOWN
         self._note_settled(hold, event, settle, asked_at)
+        self._note_released(hold, release)
 
     def _race_extension(self, hold: Hold, ask: Ask) -> None:
         release, extension = self._caller.ask_both(
@@ -456,6 +459,13 @@ class Actor:
 
     def _note_wrong(self, words: str) -> None:
         self.memory.wrong[words] += 1
+
+
+def _refusing(answer: Answer) -> list[str]:
+    """The budgets that refused, or the code of what did."""
+    facts = _read(answer)
+    names = [one["name"] for one in facts.get("budgets", []) if one["refused"]]
+    return names or [facts["code"]]
 
 
 def _read(answer: Answer) -> Any:

@@ -1,5 +1,7 @@
 """The processes that make calls, each with a few clients in threads."""
 
+import ctypes
+import signal
 import threading
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,6 +17,7 @@ from bench.soak.records import Memory
 from bench.soak.world import ROUGH, TIDY
 
 NUMBERS: Final = 2
+PR_SET_PDEATHSIG: Final = 1
 JOIN_SECONDS: Final = 30.0
 
 
@@ -125,6 +128,8 @@ class Clients:
 
 def _work(plan: Plan, process: int, numbers: Any, results: "Queue[Memory]") -> None:
     """One process: its clients at once, then all that they remember."""
+    # Whatever ends the one that started it ends this one too.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prices, progress = Prices(plan.now), Progress(numbers)
     actors = [Actor(seat, prices=prices, progress=progress) for seat in plan.seats(process)]
     threads = [threading.Thread(target=actor.run) for actor in actors]

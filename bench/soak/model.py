@@ -18,8 +18,10 @@ class Booking(NamedTuple):
     amounts: Amounts
     # By budget: the window that its reservation held, of the budget's present revision.
     held: Mapping[int, Place]
-    # What it cost beyond what was still held for it.
+    # What it cost beyond what was still held for it, in windows that were held; and in others that
+    # it counts in, where nothing was. Of usage without a reservation neither is overrun.
     overrun_nanos: int
+    unheld_overrun_nanos: int = 0
 
 
 class Balance(NamedTuple):
@@ -27,11 +29,18 @@ class Balance(NamedTuple):
 
     spent: Amounts = NOTHING
     overrun_nanos: int = 0
+    # The part of it that is of windows which were held.
+    held_overrun_nanos: int = 0
 
     def with_booking(self, booking: Booking, *, is_held: bool) -> "Balance":
         """With one more event."""
-        overrun_nanos = booking.overrun_nanos if is_held else 0
-        return Balance(self.spent.plus(booking.amounts), self.overrun_nanos + overrun_nanos)
+        held = booking.overrun_nanos if is_held else 0
+        unheld = 0 if is_held else booking.unheld_overrun_nanos
+        return Balance(
+            self.spent.plus(booking.amounts),
+            self.overrun_nanos + held + unheld,
+            self.held_overrun_nanos + held,
+        )
 
 
 def expected_balances(

@@ -27,14 +27,17 @@ from bench.soak.world import (
 )
 from bench.wire import Answer
 
-EVERY_SECONDS: Final = (0.1, 0.6)
+EVERY_SECONDS: Final = (0.05, 0.4)
 HALT_SECONDS: Final = (1.5, 3.0)
 RAISE_SECONDS: Final = (2, 8)
 # How much room a window is given beyond what it has used, at first.
-ROOMS: Final = Limit(nanos=NANOS // 2, tokens=60_000, requests=20, tool_calls=4)
-LEAST_ROOM: Final = -0.1
-FULL_PERCENT: Final = 97
-FACTORS: Final = (0.5, 64.0)
+ROOMS: Final = Limit(nanos=2 * NANOS, tokens=150_000, requests=60, tool_calls=20)
+LEAST_ROOM: Final = -0.05
+FULL_PERCENT: Final = 90
+FULL_SHARE: Final = 0.3
+# Of so many budgets the fullest is changed.
+LOOKED_AT: Final = 3
+FACTORS: Final = (0.5, 512.0)
 ZONES: Final = ("UTC", "Asia/Kathmandu", "Europe/Berlin")
 
 
@@ -99,13 +102,12 @@ class Overseer:
 
     def _hover(self) -> None:
         """Move a limit to where the budget's windows are, so that calls meet its edge."""
-        budget = self._one(lambda budget: budget.is_hovering)
-        path = f"/v1/budgets/{budget.id}/windows?limit=200"
-        windows = self._read(budget, "GET", path)["data"]
-        present = [one for one in windows if one["window_start"] == windows[0]["window_start"]]
-        if not present:
+        budgets = [self._one(lambda budget: budget.is_hovering) for _ in range(LOOKED_AT)]
+        budget, used = max(
+            ((budget, self._used(budget)) for budget in budgets), key=lambda one: _fullness(*one)
+        )
+        if not used:
             return
-        used = [_used(window) for window in present]
         self._adapt(budget, used)
         limit = Limit(
             *(
@@ -118,21 +120,24 @@ class Overseer:
         self._caps.became(budget.id, time.monotonic())
         self.memory.operations["limit moved"] += 1
 
+    def _used(self, budget: Budget) -> Sequence[Limit]:
+        """What the windows of the present period have used."""
+        path = f"/v1/budgets/{budget.id}/windows?limit=200"
+        windows = self._read(budget, "GET", path)["data"]
+        return [_used(one) for one in windows if one["window_start"] == windows[0]["window_start"]]
+
     def _adapt(self, budget: Budget, used: Sequence[Limit]) -> None:
-        """Give more room where most windows were full, so that about half the time they are not."""
-        full = [
-            any(
-                limit is not None and (have or 0) * 100 >= limit * FULL_PERCENT
-                for have, limit in zip(one, budget.limit, strict=True)
-            )
-            for one in used
-        ]
-        factor = self._factors.get(budget.id, 1.0) * (1.5 if statistics.mean(full) > 0.5 else 0.8)
+        """Give more room where many windows were full, so that most of the time they are not."""
+        factor = self._factors.get(budget.id, 1.0) * (
+            2.0 if _fullness(budget, used) > FULL_SHARE else 0.7
+        )
         self._factors[budget.id] = min(max(factor, FACTORS[0]), FACTORS[1])
 
     def _next(self, budget: Budget, part: int, used: Sequence[int]) -> int:
         room = (ROOMS[part] or 0) * self._factors[budget.id] * self._pick.uniform(LEAST_ROOM, 1)
-        return max(1, int(self._pick.choice(used) + room))
+        # Mostly every window gets room, at times only the emptier ones.
+        base = max(used) if self._pick.random() < 0.7 else self._pick.choice(used)
+        return max(1, int(base + room))
 
     def _revise(self) -> None:
         """Let a budget count anew: from the next minute on, or by the hours of another zone."""
@@ -209,6 +214,18 @@ class Overseer:
         if not holds:
             words = answer.body[:300].decode(errors="replace")
             self.memory.wrong[f"overseer: {answer.status} {words}"] += 1
+
+
+def _fullness(budget: Budget, used: Sequence[Limit]) -> float:
+    """The share of windows that are full, or nearly."""
+    full = [
+        any(
+            limit is not None and (have or 0) * 100 >= limit * FULL_PERCENT
+            for have, limit in zip(one, budget.limit, strict=True)
+        )
+        for one in used
+    ]
+    return statistics.mean(full) if full else 0.0
 
 
 def _used(window: Mapping[str, Any]) -> Limit:

@@ -159,7 +159,8 @@ class Proof:
         held: Mapping[int, Place],
         overrun_nanos: int,
     ) -> None:
-        booking = Booking(event.values, found.at, found.amounts, held, overrun_nanos)
+        unheld_nanos = 0 if found.reservation is None else event.nanos
+        booking = Booking(event.values, found.at, found.amounts, held, overrun_nanos, unheld_nanos)
         self.bookings.setdefault(tenant, []).append(booking)
 
     def _strangers(self) -> None:
@@ -198,9 +199,10 @@ class Proof:
             have = _balance(found.get(place))
             example = (budget.name, place, wanted, have)
             self.findings.require(have.spent == wanted.spent, "windows that drift", example)
-            self.findings.require(
-                have.overrun_nanos == wanted.overrun_nanos, "windows of another overrun", example
-            )
+            # What was settled before a revision is no overrun of its windows.
+            least = wanted.held_overrun_nanos if budget.is_revised else wanted.overrun_nanos
+            is_told = least <= have.overrun_nanos <= wanted.overrun_nanos
+            self.findings.require(is_told, "windows of another overrun", example)
 
     def _nothing_held(self) -> None:
         for window_id, window in self.books.windows.items():
@@ -215,7 +217,9 @@ class Proof:
 
 
 def _balance(window: WindowRow | None) -> Balance:
-    return Balance() if window is None else Balance(window.spent, window.overrun_nanos)
+    if window is None:
+        return Balance()
+    return Balance(window.spent, window.overrun_nanos, window.overrun_nanos)
 
 
 def grants_while_halted(grants: Sequence[Grant], halts: Sequence[HaltSpan]) -> Iterator[Grant]:

@@ -107,6 +107,8 @@ class Memory:
     grants: list[Grant] = field(default_factory=list)
     operations: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
+    # Reservations that were refused, by the budget or the code.
+    refusals: Counter[str] = field(default_factory=Counter)
     # Answers that the contract does not know, or that contradict what is known.
     wrong: Counter[str] = field(default_factory=Counter)
     cut_off: int = 0
@@ -118,5 +120,6 @@ class Memory:
         self.grants += other.grants
         self.operations += other.operations
         self.answers += other.answers
+        self.refusals += other.refusals
         self.wrong += other.wrong
         self.cut_off += other.cut_off

@@ -207,7 +207,7 @@ class Trial:
         body = {
             "name": "A slow agent",
             "match": {"agent": PACED_AGENT},
-            "requests_per_minute": PACED_PER_MINUTE,
+            "limit": {"requests_per_minute": PACED_PER_MINUTE},
             "mode": "enforce",
         }
         self._post(ROUGH, "/v1/rate-limits", body)
@@ -343,6 +343,7 @@ def what_was_done(outcome: Outcome) -> Table:
     memory = outcome.memory
     rows: dict[str, int] = {
         **dict(sorted(memory.operations.items())),
+        **{f"... refused by {one}": n for one, n in sorted(memory.refusals.items())},
         **{f"... answered {one}": n for one, n in sorted(memory.answers.items())},
         "... cut off, so asked again": memory.cut_off,
         "seconds": round(outcome.seconds),

@@ -181,10 +181,10 @@ def _hovering(
 ) -> Budget:
     """A budget whose limit follows what is spent, so that calls meet its edge all the time."""
     first = {
-        "nanos": room * NANOS // 2,
-        "tokens": room * 100_000,
-        "requests": room * 60,
-        "tool_calls": room * 10,
+        "nanos": room * 2 * NANOS,
+        "tokens": room * 200_000,
+        "requests": room * 100,
+        "tool_calls": room * 20,
     }
     limit = Limit(**{part: first[part] for part in parts})
     return Budget(tenant, name, period, limit, is_hovering=True, **more)
