@@ -22,10 +22,12 @@ DEFAULT_QUEUE = "default"
 # Work of one kind waits behind its own kind alone once there are workers for each.
 QUEUE_BY_TASKS = {
     "metering.tasks.*": "ingest",
+    # One of them may take minutes.
+    "metering.tasks.run_simulations": DEFAULT_QUEUE,
     "alerts.tasks.*": "alerts",
     "billing.tasks.*": "billing",
 }
-QUEUES = (DEFAULT_QUEUE, *QUEUE_BY_TASKS.values())
+QUEUES = tuple(dict.fromkeys((DEFAULT_QUEUE, *QUEUE_BY_TASKS.values())))
 
 SOFT_LIMIT_SECONDS = 240
 HARD_LIMIT_SECONDS = 300
@@ -44,6 +46,7 @@ def daily(hour: int, task: str) -> dict[str, Any]:
 BEAT_SCHEDULE = {
     "roll up what was acknowledged": every(5, "metering.tasks.roll_up"),
     "expire reservations": every(2, "metering.tasks.expire_reservations"),
+    "run simulations": every(10, "metering.tasks.run_simulations"),
     "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
     "price what was unpriced": every(600, "metering.tasks.price_unpriced"),
     "forget keys too old to come again": daily(1, "metering.tasks.forget_old_keys"),

@@ -7,11 +7,13 @@ from typing import Final
 from celery import shared_task
 
 from metering import rollups, upkeep
-from metering.enforcement import decisions
+from metering.enforcement import decisions, simulation
 from tenants.scope import platform_scope, tenant_scope
 
 # A run ends after this time; the next beat goes on where it stopped.
 ROLL_UP_SECONDS: Final = 60.0
+# As above. A single replay may take longer than this, and ends before the task's own limit.
+SIMULATE_SECONDS: Final = 30.0
 # How long old events may wait for more of their kind. Answers are exact all the while.
 PATIENCE: Final = timedelta(minutes=1)
 
@@ -71,3 +73,9 @@ def forget_old_answers() -> None:
 def forget_old_decisions() -> None:
     """Drop the decisions that are older than they are kept."""
     decisions.forget_old_decisions()
+
+
+@shared_task(ignore_result=True)
+def run_simulations() -> None:
+    """Replay the proposals that wait."""
+    simulation.work_off(seconds=SIMULATE_SECONDS)

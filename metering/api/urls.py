@@ -15,6 +15,7 @@ from metering.api.management import (
     rate_limits,
     routes,
     settings,
+    simulations,
     teams,
 )
 
@@ -60,6 +61,8 @@ urlpatterns = [
     path("breakers", breakers.BreakersView.as_view()),
     path("breakers/<int:breaker_id>", breakers.BreakerView.as_view()),
     path("breakers/<int:breaker_id>/close", breakers.CloseView.as_view()),
+    path("simulations", simulations.SimulationsView.as_view()),
+    path("simulations/<int:simulation_id>", simulations.SimulationView.as_view()),
     path("prices", prices.PricesView.as_view()),
     path("prices/rerate", prices.RerateView.as_view()),
     path("prices/<signed:price_id>", prices.PriceView.as_view()),
