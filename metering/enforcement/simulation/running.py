@@ -22,7 +22,7 @@ from metering.enforcement.simulation.tally import Tally
 from metering.models import BudgetRaise, Mode, RaiseStatus
 from tenants.models import UnpricedPolicy
 
-# What a breaker must have seen before it judges: its minute, and for some days what is usual.
+# What a breaker must have seen before it judges: its minute, and for a day what is usual.
 MINUTE: Final = timedelta(seconds=61)
 USUAL: Final = timedelta(days=1)
 COMMON_ASSUMPTIONS: Final = (
