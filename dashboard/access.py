@@ -13,8 +13,9 @@ from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.views.decorators.http import condition
 
+from metering.models import ReservationState
 from tenants.models import Membership, Tenant, User
-from tenants.roles import Role
+from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 
 # Another process may have other templates: what it answered is not compared with ours.
 STARTED_AT: Final = timezone.now().isoformat()
@@ -22,15 +23,20 @@ STARTED_AT: Final = timezone.now().isoformat()
 # A batch with a lower id may be committed after one with a higher, so the newest id alone does not
 # tell whether anything came: what waits and what was rolled up last do.
 LATE_BATCHES_MAX: Final = 500
-_NEWEST: Final = """
+# What is held shows in budgets' bars. More open reservations than that are not counted.
+OPEN_MAX: Final = 10_000
+_NEWEST: Final = f"""
     SELECT max(id), count(*) FILTER (WHERE rolled_up_at IS NULL),
         sum(id) FILTER (WHERE rolled_up_at IS NULL), max(rolled_up_at),
-        (SELECT max(id) FROM audit_entry WHERE tenant_id = %(tenant)s)
+        (SELECT max(id) FROM audit_entry WHERE tenant_id = %(tenant)s),
+        (SELECT max(created_at) FROM reservation WHERE tenant_id = %(tenant)s),
+        (SELECT count(*) FROM (SELECT FROM reservation WHERE tenant_id = %(tenant)s
+            AND state = {ReservationState.OPEN.value} LIMIT {OPEN_MAX}) held)
     FROM (
         SELECT id, rolled_up_at FROM ingest_batch WHERE tenant_id = %(tenant)s
         ORDER BY id DESC LIMIT %(batches)s
     ) latest
-"""
+"""  # noqa: S608 - built from constants
 
 
 class PageRequest(HttpRequest):
@@ -58,6 +64,18 @@ def member_page(view: Page) -> Page:
         return response
 
     return login_required(for_members)
+
+
+def may_manage(request: PageRequest) -> bool:
+    """Whether the person may change limits, decide requests and lift halts."""
+    return Scope.MANAGE in SCOPES_BY_ROLE[request.role]
+
+
+def may_halt(request: PageRequest) -> bool:
+    """Whether the person may stop an agent. Stopping everything takes `may_manage`, as it does of
+    API keys.
+    """
+    return may_manage(request) or Scope.ENFORCE in SCOPES_BY_ROLE[request.role]
 
 
 def cached_page(view: Page) -> Page:

@@ -1,5 +1,6 @@
 """Amounts as people read them. Pure: whole numbers in, text out; nothing passes through a float."""
 
+from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
@@ -97,3 +98,18 @@ def change(now: int, before: int) -> Decimal | None:
     if before <= 0:
         return None
     return Decimal(now - before) * 100 / before
+
+
+def amount_words(part: str, amount: int) -> str:
+    """An amount of a part of a limit, in its own unit: $50.00, 1 request, 2,000 tokens."""
+    if part == "cost_nanos":
+        return money(amount)
+    words = part.replace("_", " ")
+    return f"{exact_count(amount)} {words.removesuffix('s') if amount == 1 else words}"
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Words as a sentence lists them: a, b and c."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -1,17 +1,19 @@
 """Budget windows as people watch them: how full, how much is reserved, and when they run out."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.db import connection
 
-from metering.budget_rules import BudgetBook, BudgetRule
+from metering.budget_rules import BudgetBook, BudgetRule, RaiseRule
 from metering.dimensions import REQUEST
 from metering.ledger import WINDOW_COLUMNS, WindowState, used_percent
+from metering.models import BudgetRaise, RaiseStatus
 from metering.periods import ROLLING_SECONDS
 
 # A rate that was seen for less than this share of the window, or these minutes, says nothing yet.
@@ -22,17 +24,28 @@ WHOLE: Final = Decimal(100)
 BAR_PERCENT_MAX: Final = Decimal(160)
 
 _FULLEST = f"""
-    WITH counting AS (
+    WITH raised AS (
+        SELECT budget_id, group_key, sum(add_cost_nanos) AS nanos, sum(add_tokens) AS tokens,
+            sum(add_requests) AS requests, sum(add_tool_calls) AS tool_calls
+        FROM budget_raise WHERE tenant_id = %(tenant)s AND status = '{RaiseStatus.APPROVED.value}'
+            AND starts_at <= %(now)s AND ends_at > %(now)s GROUP BY budget_id, group_key
+    ), counting AS (
         SELECT o.tenant_id, o.id, o.budget_id, greatest(
-            o.spent_nanos::numeric / nullif(b.limit_cost_nanos + o.carried_nanos, 0),
-            o.spent_tokens::numeric / nullif(b.limit_tokens, 0),
-            o.spent_requests::numeric / nullif(b.limit_requests, 0),
-            o.spent_tool_calls::numeric / nullif(b.limit_tool_calls, 0)
+            o.spent_nanos / nullif(b.limit_cost_nanos + o.carried_nanos
+                + coalesce(every.nanos, 0) + coalesce(own.nanos, 0), 0),
+            o.spent_tokens / nullif(b.limit_tokens
+                + coalesce(every.tokens, 0) + coalesce(own.tokens, 0), 0),
+            o.spent_requests / nullif(b.limit_requests
+                + coalesce(every.requests, 0) + coalesce(own.requests, 0), 0),
+            o.spent_tool_calls / nullif(b.limit_tool_calls
+                + coalesce(every.tool_calls, 0) + coalesce(own.tool_calls, 0), 0)
         ) AS used, CASE WHEN o.ends_at IS NOT NULL AND NOT b.is_rolling THEN
             extract(epoch FROM %(now)s - o.starts_at) / extract(epoch FROM o.ends_at - o.starts_at)
         END AS passed
         FROM budget b JOIN budget_window o ON o.tenant_id = b.tenant_id AND o.budget_id = b.id
             AND o.revision = b.revision
+        LEFT JOIN raised every ON every.budget_id = b.id AND every.group_key = ''
+        LEFT JOIN raised own ON own.budget_id = b.id AND own.group_key = o.group_key
         WHERE b.tenant_id = %(tenant)s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
             AND o.starts_at <= %(now)s AND (o.ends_at IS NULL OR o.ends_at > %(now)s)
     ), ranked AS (
@@ -43,11 +56,25 @@ _FULLEST = f"""
             row_number() OVER (PARTITION BY budget_id ORDER BY used DESC NULLS LAST, id) AS place
         FROM counting
     )
-    SELECT {WINDOW_COLUMNS}, w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
-        w.reserved_tool_calls, ranked.windows, ranked.over, ranked.running_out
+    SELECT {WINDOW_COLUMNS}, ranked.windows, ranked.over, ranked.running_out
     FROM ranked JOIN budget_window w ON w.tenant_id = ranked.tenant_id AND w.id = ranked.id
     WHERE ranked.place <= %(per_budget)s
 """  # noqa: S608 - the column list is a constant
+_OF_GROUPS = f"""
+    SELECT {WINDOW_COLUMNS}
+    FROM unnest(%(budget_ids)s::bigint[], %(group_keys)s::text[]) AS n (budget_id, group_key)
+    JOIN budget b ON b.tenant_id = %(tenant)s AND b.id = n.budget_id
+    JOIN budget_window w ON w.tenant_id = b.tenant_id AND w.budget_id = b.id
+        AND w.revision = b.revision AND w.group_key = n.group_key
+    WHERE w.starts_at <= %(now)s AND (w.ends_at IS NULL OR w.ends_at > %(now)s)
+"""  # noqa: S608 - the column list is a constant
+
+
+class GroupOfBudget(NamedTuple):
+    """A budget and a group's key, as `budget_window` has it."""
+
+    budget_id: int
+    group_key: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +92,9 @@ class WatchedWindow:
     reserved_percent: Decimal
     windows: int
     outlook: "Outlook"
+    # Raises in force, and how many requests for one wait.
+    raises: tuple[RaiseRule, ...] = ()
+    requests: int = 0
 
     @property
     def levels(self) -> list[tuple[int, str]]:
@@ -106,43 +136,82 @@ def watched_windows(*, tenant_id: int, book: BudgetBook, now: datetime, per_budg
         cursor.execute(_FULLEST, {"tenant": tenant_id, "now": now, "per_budget": per_budget})
         rows = cursor.fetchall()
     width = len(WindowState._fields)
+    waiting = open_requests(tenant_id, now)
     found = [
-        _watched(
-            book.rules[state.budget_id],
-            state,
-            reserved=row[width : width + 4],
-            windows=row[width + 4],
-            now=now,
-        )
+        _watched(book.rules[state.budget_id], state, waiting, windows=row[width], now=now)
         for row in rows
         if (state := WindowState(*row[:width])).budget_id in book.rules
     ]
     found.sort(key=lambda one: (-one.percent, one.rule.name, one.state.id))
-    over, running_out = rows[0][width + 5 :] if rows else (0, 0)
+    over, running_out = rows[0][width + 1 :] if rows else (0, 0)
     # Windows without an end have no rate in SQL; those that are shown have one here.
     endless = sum(one.state.ends_at is None and bool(one.outlook.runs_out_at) for one in found)
     return Watch(found, over, running_out + endless)
 
 
+def windows_of_groups(
+    *, tenant_id: int, book: BudgetBook, groups: Iterable[GroupOfBudget], now: datetime
+) -> dict[GroupOfBudget, WatchedWindow]:
+    """The windows that count now for these groups; none for those that used nothing yet."""
+    wanted = list(set(groups))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _OF_GROUPS,
+            {
+                "tenant": tenant_id,
+                "now": now,
+                "budget_ids": [one.budget_id for one in wanted],
+                "group_keys": [one.group_key for one in wanted],
+            },
+        )
+        states = [WindowState(*row) for row in cursor.fetchall()]
+    return {
+        GroupOfBudget(state.budget_id, state.group_key): _watched(
+            book.rules[state.budget_id], state, Counter(), windows=1, now=now
+        )
+        for state in states
+        if state.budget_id in book.rules
+    }
+
+
+def open_requests(tenant_id: int, now: datetime) -> Counter[GroupOfBudget]:
+    """How many requests to raise a limit wait, by budget and group ("": every group)."""
+    waiting = BudgetRaise.objects.filter(
+        tenant_id=tenant_id, status=RaiseStatus.ASKED, ends_at__gt=now
+    )
+    return Counter(
+        GroupOfBudget(*row)
+        for row in waiting.values_list("budget_id", "group_key").order_by("budget_id")
+    )
+
+
 def _watched(
-    rule: BudgetRule, state: WindowState, *, reserved: Sequence[int], windows: int, now: datetime
+    rule: BudgetRule,
+    state: WindowState,
+    waiting: Counter[GroupOfBudget],
+    *,
+    windows: int,
+    now: datetime,
 ) -> WatchedWindow:
     use = used_percent(rule, state, now=now)
+    raised = rule.raised(state.group_key, now)
     if use.part == "seconds":
         assert rule.limit_seconds is not None, "a part is fullest only where it is limited"
         assert state.first_used_at is not None, "its time runs from the first use"
-        spent, held, limit = _seconds(state.first_used_at, now), 0, rule.limit_seconds
+        spent, held = _seconds(state.first_used_at, now), 0
+        limit = rule.limit_seconds + raised[4]
     else:
         part = _fullest_part(rule, use.part)
         place = list(rule.limits).index(part)
-        spent, held, limit = state.spent[place], reserved[place], rule.limits[part] or 0
+        spent, held = state.spent[place], state.reserved[place]
+        limit = (rule.limits[part] or 0) + raised[place]
         if part == "cost_nanos":
             limit += state.carried_nanos
         use = use._replace(part=part)
     return WatchedWindow(
         rule=rule,
         state=state,
-        group=_group(rule, state.group_key),
+        group=group_of(rule.per, state.group_key),
         part=use.part,
         spent=spent,
         reserved=held,
@@ -151,6 +220,16 @@ def _watched(
         reserved_percent=Decimal(held) * 100 / limit if limit else Decimal(0),
         windows=windows,
         outlook=outlook(rule, state, percent=use.percent, now=now),
+        raises=_raises_now(rule, state.group_key, now),
+        requests=sum(waiting[GroupOfBudget(rule.id, key)] for key in ("", state.group_key)),
+    )
+
+
+def _raises_now(rule: BudgetRule, group_key: str, now: datetime) -> tuple[RaiseRule, ...]:
+    return tuple(
+        one
+        for one in rule.raises
+        if one.starts_at <= now < one.ends_at and one.group_key in ("", group_key)
     )
 
 
@@ -165,8 +244,9 @@ def _seconds(first_used_at: datetime, now: datetime) -> int:
     return max(0, int((now - first_used_at).total_seconds()))
 
 
-def _group(rule: BudgetRule, key: str) -> tuple[tuple[str, str], ...]:
-    names = [name for name in rule.per if name != REQUEST]
+def group_of(per: Iterable[str], key: str) -> tuple[tuple[str, str], ...]:
+    """A group's key as dimensions and values. The budget may have other dimensions today."""
+    names = [name for name in per if name != REQUEST]
     return tuple(zip(names, json.loads(key), strict=False))
 
 
@@ -195,6 +275,25 @@ def _seen_min(state: WindowState) -> timedelta:
     if state.ends_at is None:
         return timedelta(days=1)
     return max(SEEN_MIN, (state.ends_at - state.starts_at) * float(SEEN_SHARE))
+
+
+def full_parts(window: WatchedWindow, add: Sequence[int], *, now: datetime) -> list[str]:
+    """The parts that would have no room even if this were added to the limits. Pure."""
+    rule, state = window.rule, window.state
+    more = [
+        one + another for one, another in zip(rule.raised(state.group_key, now), add, strict=True)
+    ]
+    more[0] += state.carried_nanos
+    used = [one + another for one, another in zip(state.spent, state.reserved, strict=True)]
+    found = [
+        part
+        for place, (part, limit) in enumerate(rule.limits.items())
+        if limit is not None and used[place] >= limit + more[place]
+    ]
+    if rule.limit_seconds is None or state.first_used_at is None:
+        return found
+    is_late = _seconds(state.first_used_at, now) >= rule.limit_seconds + more[4]
+    return [*found, "seconds"] if is_late else found
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Titles that state what the numbers say. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dashboard.amounts import change, money, percent, percent_text
 from dashboard.budget_windows import Watch
@@ -79,3 +79,54 @@ def unpriced_headline(events: int, models: int) -> str:
         f"{events:,} call{'' if events == 1 else 's'} to {models:,} "
         f"model{'' if models == 1 else 's'} without a price"
     )
+
+
+def requests_headline(waiting: int) -> str:
+    """How many requests to raise a limit wait for a person."""
+    if not waiting:
+        return "No request waits for a decision"
+    return f"{waiting:,} request{'s wait' if waiting > 1 else ' waits'} for a decision"
+
+
+def halts_headline(halts: int) -> str:
+    """How much is stopped."""
+    if not halts:
+        return "Nothing is halted"
+    return f"{halts:,} halt{'s are' if halts > 1 else ' is'} in force"
+
+
+_DECISIONS_WORDS = {
+    "refuse": ("call was refused", "calls were refused"),
+    "downgrade": ("call was sent to a cheaper model", "calls were sent to a cheaper model"),
+    "allow": ("call went on against an objection", "calls went on against an objection"),
+    "open": ("time a breaker opened", "times a breaker opened"),
+    "close": ("time a breaker closed", "times a breaker closed"),
+}
+
+
+def decisions_headline(decision: str, agents: Mapping[str, int], *, is_capped: bool) -> str:
+    """How often it was decided so in the period, and for whom most of all.
+
+    `agents` has the number of each agent's; where the count was cut off there are more of them.
+    """
+    number = sum(agents.values())
+    one, many = _DECISIONS_WORDS[decision]
+    if not number:
+        return f"No {one}"
+    headline = f"{'At least ' if is_capped else ''}{number:,} {one if number == 1 else many}"
+    greatest = max(agents, key=lambda name: (agents[name], name))
+    if len(agents) < 2 or not greatest or agents[greatest] * 10 < number:
+        return headline
+    share = percent(agents[greatest], number)
+    return f"{headline}; “{shortened(greatest)}” made {share} of them"
+
+
+def estimates_headline(*, settled: int, reserved_nanos: int, cost_nanos: int) -> str:
+    """What was reserved against what it cost."""
+    if not settled:
+        return "No reservation was settled in this period"
+    if not reserved_nanos:
+        return (
+            f"{settled:,} reservation{'s' if settled > 1 else ''} settled, none of them held cost"
+        )
+    return f"Calls cost {percent(cost_nanos, reserved_nanos)} of what was reserved for them"

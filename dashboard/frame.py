@@ -3,13 +3,25 @@
 from typing import Any
 
 from django.urls import reverse
+from django.utils import timezone
 
 from dashboard import charts
 from dashboard.access import PageRequest
-from dashboard.filter_bar import SPLITS, FilterBar, choices
+from dashboard.filter_bar import SPLITS, FilterBar, choices, read_filter_bar
 from tenants.models import Team
 
 TEAMS_MAX = 200
+# Page, words, and the address that leads there.
+NAVIGATION = (
+    ("overview", "Overview", "dashboard:overview"),
+    ("budgets", "Budgets", "dashboard:budgets"),
+    ("enforcement", "Enforcement", "dashboard:requests"),
+)
+
+
+def filter_bar_of(request: PageRequest) -> FilterBar:
+    """The filter bar that the page's address asks for."""
+    return read_filter_bar(request.GET, timezone=request.tenant.timezone, now=timezone.now())
 
 
 def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
@@ -27,8 +39,8 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
         # The other pages show the whole tenant.
         "teams": _teams(request, bar) if page == "overview" else [],
         "navigation": [
-            (name, words, bar.query(path=reverse(f"dashboard:{name}")), name == page)
-            for name, words in (("overview", "Overview"), ("budgets", "Budgets"))
+            (name, words, bar.query(path=reverse(address)), name == page)
+            for name, words, address in NAVIGATION
         ],
         "tenant": request.tenant,
         "role": request.role,

@@ -9,18 +9,16 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import charts, findings, spend
-from dashboard.access import PageRequest, cached_page
+from dashboard.access import PageRequest, cached_page, may_halt, may_manage
 from dashboard.budget_windows import bar_of, watched_windows
-from dashboard.filter_bar import FilterBar, read_filter_bar
-from dashboard.frame import frame
+from dashboard.frame import filter_bar_of, frame
 from dashboard.tables import csv_rows, table_rows
 from metering.budgets import read_book
 from metering.queries.overview import unpriced as unpriced_models
-from tenants.roles import ROLES_THAT_GRANT, SCOPES_BY_ROLE, Scope
+from tenants.roles import ROLES_THAT_GRANT
 
 OVERVIEW_WINDOWS_PER_BUDGET = 2
 OVERVIEW_WINDOWS_MAX = 8
@@ -29,15 +27,11 @@ UNPRICED_MAX = 200
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
-def _bar(request: PageRequest) -> FilterBar:
-    return read_filter_bar(request.GET, timezone=request.tenant.timezone, now=timezone.now())
-
-
 @require_safe
 @cached_page
 def overview(request: PageRequest) -> HttpResponse:
     """What are we spending, on what, and is anything about to run out?"""
-    bar = _bar(request)
+    bar = filter_bar_of(request)
     context: dict[str, Any] = frame(request, bar, page="overview")
     if not spend.has_usage(request.tenant.id):
         context |= {"url": service_url(request), "may_make_keys": request.role in ROLES_THAT_GRANT}
@@ -67,7 +61,8 @@ def overview(request: PageRequest) -> HttpResponse:
         "has_rows": bool(totals.requests or totals.tool_calls),
         "windows": [(one, bar_of(one)) for one in watch.windows[:OVERVIEW_WINDOWS_MAX]],
         "windows_title": findings.budgets_headline(watch),
-        "may_edit_budgets": _may_manage(request),
+        "may_edit_budgets": may_manage(request),
+        "may_halt": may_halt(request),
     }
     return render(request, "dashboard/overview.html", context)
 
@@ -78,10 +73,6 @@ def service_url(request: HttpRequest) -> str:
     return (public_url or request.build_absolute_uri("/")).rstrip("/")
 
 
-def _may_manage(request: PageRequest) -> bool:
-    return Scope.MANAGE in SCOPES_BY_ROLE[request.role]
-
-
 @require_safe
 @cached_page
 def spend_chart(request: PageRequest) -> HttpResponse:
@@ -89,7 +80,7 @@ def spend_chart(request: PageRequest) -> HttpResponse:
     theme = charts.THEMES.get(request.GET.get("theme", "light"))
     if theme is None:
         raise Http404("There is no such theme.")
-    bar = _bar(request)
+    bar = filter_bar_of(request)
     series = spend.read_series(request.tenant.id, bar)
     figure = charts.spend_figure(
         series,
@@ -104,7 +95,7 @@ def spend_chart(request: PageRequest) -> HttpResponse:
 @cached_page
 def spend_table(request: PageRequest) -> HttpResponse:
     """The numbers behind the chart, as a table."""
-    bar = _bar(request)
+    bar = filter_bar_of(request)
     series = spend.read_series(request.tenant.id, bar)
     context = {"bar": bar, "series": series, "rows": table_rows(series, bar)}
     return render(request, "dashboard/spend_table.html", context)
@@ -114,7 +105,7 @@ def spend_table(request: PageRequest) -> HttpResponse:
 @cached_page
 def spend_csv(request: PageRequest) -> HttpResponse:
     """The numbers behind the chart, exact, for spreadsheets."""
-    bar = _bar(request)
+    bar = filter_bar_of(request)
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="spend-by-{bar.split}.csv"'
     csv.writer(response).writerows(csv_rows(spend.read_series(request.tenant.id, bar), bar))
@@ -125,7 +116,7 @@ def spend_csv(request: PageRequest) -> HttpResponse:
 @cached_page
 def budgets(request: PageRequest) -> HttpResponse:
     """Every budget with its fullest windows."""
-    bar = _bar(request)
+    bar = filter_bar_of(request)
     book = read_book(request.tenant.id)
     watch = watched_windows(
         tenant_id=request.tenant.id, book=book, now=bar.now, per_budget=WINDOWS_PER_BUDGET_MAX
@@ -136,7 +127,8 @@ def budgets(request: PageRequest) -> HttpResponse:
         "windows": [(one, bar_of(one)) for one in watch.windows],
         "unused": [rule for rule in book.rules.values() if rule.id not in shown],
         "budget_count": len(book.rules),
-        "may_edit_budgets": _may_manage(request),
+        "may_edit_budgets": may_manage(request),
+        "may_halt": may_halt(request),
     }
     return render(request, "dashboard/budgets.html", context)
 
@@ -145,7 +137,7 @@ def budgets(request: PageRequest) -> HttpResponse:
 @cached_page
 def unpriced(request: PageRequest) -> HttpResponse:
     """Models that were used and have no price, with what to do."""
-    bar = _bar(request)
+    bar = filter_bar_of(request)
     models = unpriced_models(
         tenant_id=request.tenant.id,
         starts_at=bar.range.starts_at,
@@ -155,7 +147,7 @@ def unpriced(request: PageRequest) -> HttpResponse:
     context = frame(request, bar, page="unpriced") | {
         "headline": findings.unpriced_headline(sum(one.event_count for one in models), len(models)),
         "models": models,
-        "may_add_prices": _may_manage(request),
+        "may_add_prices": may_manage(request),
     }
     return render(request, "dashboard/unpriced.html", context)
 

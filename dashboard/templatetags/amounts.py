@@ -12,11 +12,15 @@ from django.utils.safestring import SafeString
 from dashboard import amounts
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import shortened
+from metering.budget_rules import RaiseRule
+from metering.enforcement.raises import Added
 from metering.queries.overview import UnpricedModel
 
 register = template.Library()
 
 VALUE_CHARACTERS = 44
+# What a budget or breaker does that does not enforce.
+MODE_WORDS = {"shadow": "Shadow: only watches", "warn": "Warn: never refuses"}
 
 
 @register.simple_tag
@@ -131,3 +135,41 @@ def amount_of(part: str, amount: int) -> SafeString:
     if part == "seconds":
         return format_html('<span class="number">{}</span>', timedelta(seconds=amount))
     return format_html("{} {}", count(amount), part.replace("_", " "))
+
+
+@register.simple_tag
+def raised_words(raised: RaiseRule) -> str:
+    """By how much a raise in force makes limits higher."""
+    parts = [(part, getattr(raised, part)) for part in Added._fields]
+    return amounts.listed([amounts.amount_words(part, amount) for part, amount in parts if amount])
+
+
+@register.simple_tag
+def mode_tag(mode: str) -> SafeString:
+    """A mark on what refuses nothing; nothing on what enforces."""
+    words = MODE_WORDS.get(mode)
+    return format_html('<span class="tag mode">{}</span>', words) if words else SafeString("")
+
+
+@register.simple_tag
+def halt_link(name: str, value: str) -> SafeString:
+    """The way to halt what has this value; it asks once more."""
+    query = urlencode({"dimension": name, "value": value})
+    return format_html(
+        '<a class="halt-link" href="{}?{}" aria-label="Halt {} {} …">Halt …</a>',
+        reverse("dashboard:confirm_halt"),
+        query,
+        name,
+        shortened(value, VALUE_CHARACTERS),
+    )
+
+
+@register.simple_tag
+def agent_decisions(bar: FilterBar, agent: str) -> SafeString:
+    """An agent that shows only its decisions when clicked."""
+    return format_html(
+        '<a class="value" href="{}" title="Show only agent {}">{}</a>',
+        bar.with_only("agent", agent).query(),
+        agent,
+        shortened(agent, VALUE_CHARACTERS),
+    )

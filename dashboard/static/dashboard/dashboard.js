@@ -64,6 +64,7 @@
 
   const forms = {
     short: { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" },
+    seconds: { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" },
   };
 
   function showTime(element) {

@@ -36,7 +36,7 @@ from metering.api.pagination import (
 )
 from metering.api.views import ApiView, actor_of, tenant_of
 from metering.budget_rules import BudgetRule, LevelRule
-from metering.budgets import archive_budget, create_budget, update_budget
+from metering.budgets import archive_budget, create_budget, read_book, update_budget
 from metering.dimensions import MATCHABLE, REQUEST
 from metering.enforcement.presets import PRESETS, Preset
 from metering.errors import Conflict, NotFound
@@ -310,7 +310,9 @@ class WindowAnswer(serializers.Serializer[Any]):
     window_start = Moment()
     window_end = Moment(allow_null=True)
     limit_usd = Usd(
-        allow_null=True, help_text="With what the period before left, where that is added."
+        allow_null=True,
+        help_text="With what the period before left, where that is added, and what raises in force"
+        " add now.",
     )
     spent_usd = Usd()
     reserved_usd = Usd()
@@ -459,7 +461,8 @@ class WindowsView(ApiView):
                 Q(starts_at__lt=starts_at) | Q(starts_at=starts_at, id__lt=window_id)
             )
         rows = list(windows.order_by("-starts_at", "-id")[: page.limit + 1])
-        rule = BudgetRule(budget, [])
+        # With its raises, which an archived budget has none of.
+        rule = read_book(budget.tenant_id).rules.get(budget.id) or BudgetRule(budget, [])
         now = timezone.now()
         return Response(
             page_answer(
@@ -474,7 +477,11 @@ class WindowsView(ApiView):
 def window_answer(rule: BudgetRule, window: BudgetWindow, *, now: datetime) -> dict[str, Any]:
     """A window as the API shows it."""
     state = WindowState(*(getattr(window, name) for name in WindowState._fields))
-    limits = dict(rule.limits)
+    raised = rule.raised(window.group_key, now)
+    limits = {
+        part: None if limit is None else limit + raised[place]
+        for place, (part, limit) in enumerate(rule.limits.items())
+    }
     if limits["cost_nanos"] is not None:
         limits["cost_nanos"] += window.carried_nanos
     return {
@@ -485,7 +492,7 @@ def window_answer(rule: BudgetRule, window: BudgetWindow, *, now: datetime) -> d
         **_counted_parts("tokens", limits["tokens"], window),
         **_counted_parts("requests", limits["requests"], window),
         **_counted_parts("tool_calls", limits["tool_calls"], window),
-        "limit_seconds": rule.limit_seconds,
+        "limit_seconds": None if rule.limit_seconds is None else rule.limit_seconds + raised[4],
         "first_used_at": moment_text(window.first_used_at) if window.first_used_at else None,
         "used_percent": float(used_percent(rule, state, now=now).percent),
         "level": window.level_percent or None,

@@ -1,0 +1,185 @@
+"""Requests to raise a limit: what waits for a person, what is in force, what was decided."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from django import forms
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from dashboard.access import PageRequest, may_manage, member_page
+from dashboard.amounts import amount_words, listed
+from dashboard.budget_windows import (
+    Bar,
+    GroupOfBudget,
+    WatchedWindow,
+    bar_of,
+    full_parts,
+    group_of,
+    windows_of_groups,
+)
+from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
+from dashboard.findings import requests_headline, shortened
+from dashboard.frame import filter_bar_of
+from metering.budget_rules import group_key
+from metering.budgets import read_book
+from metering.dimensions import REQUEST
+from metering.enforcement.raises import Added, approve_raise, end_raise, refuse_raise
+from metering.errors import InvalidRequest
+from metering.models import BudgetRaise, RaiseStatus
+from tenants.admin_site import actor_of
+
+# More than this nobody decides in one sitting; the newest come when these are decided.
+SHOWN_MAX: Final = 100
+PAST_PER_PAGE: Final = 25
+NOTE_CHARACTERS_MAX: Final = 1000
+
+
+@dataclass(frozen=True)
+class RaiseLine:
+    """A raise as the page shows it."""
+
+    row: BudgetRaise
+    now: datetime
+    window: WatchedWindow | None = None
+
+    @property
+    def drawn(self) -> Bar | None:
+        return bar_of(self.window) if self.window else None
+
+    @property
+    def added(self) -> Added:
+        return Added(*(getattr(self.row, f"add_{part}") for part in Added._fields))
+
+    @property
+    def by(self) -> str:
+        """How much higher the limit is to be, in words."""
+        parts = self.added._asdict().items()
+        return listed([amount_words(part, amount) for part, amount in parts if amount])
+
+    @property
+    def group(self) -> tuple[tuple[str, str], ...] | None:
+        """The dimensions and values that it is for; None: every group."""
+        return group_of(self.row.budget.per, self.row.group_key) if self.row.group_key else None
+
+    @property
+    def whom(self) -> str:
+        """The same in words, as in "50 dollars more for …"."""
+        names = [name for name in self.row.budget.per if name != REQUEST]
+        if self.group is None:
+            each = "call" if REQUEST in self.row.budget.per else listed(names)
+            return f"every {each}" if each else "all that the budget counts"
+        values = [
+            f"{name} “{shortened(value)}”" if value else f"calls without {name}"
+            for name, value in self.group
+        ]
+        return listed(values) or "all that the budget counts"
+
+    @property
+    def lacking(self) -> str:
+        """What would be used up all the same, in words; empty where there would be room."""
+        if self.window is None:
+            return ""
+        parts = full_parts(self.window, self.added, now=self.now)
+        return listed(
+            ["cost" if part == "cost_nanos" else part.replace("_", " ") for part in parts]
+        )
+
+    @property
+    def state(self) -> str:
+        """What became of it."""
+        if self.row.status == RaiseStatus.REFUSED:
+            return "refused"
+        if self.row.status == RaiseStatus.ASKED:
+            return "not decided in time" if self.row.ends_at <= self.now else "waiting"
+        return "over" if self.row.ends_at <= self.now else "in force"
+
+
+class NoteForm(forms.Form):
+    """What whoever decides wants to say about it."""
+
+    note = forms.CharField(required=False, max_length=NOTE_CHARACTERS_MAX)
+
+
+@require_safe
+@member_page
+def page(request: PageRequest) -> HttpResponse:
+    """What waits for a decision, what is raised now, and what was decided before."""
+    bar = filter_bar_of(request)
+    raises = BudgetRaise.objects.filter(tenant=request.tenant).select_related("budget")
+    is_over = Q(ends_at__lte=bar.now)
+    waiting = raises.filter(~is_over, status=RaiseStatus.ASKED).order_by("asked_at", "id")
+    in_force = raises.filter(~is_over, status=RaiseStatus.APPROVED).order_by("ends_at", "id")
+    past = raises.filter(is_over | Q(status=RaiseStatus.REFUSED)).order_by("-id")
+    before = number_of(request.GET.get("before", ""))
+    older = list((past.filter(id__lt=before) if before else past)[: PAST_PER_PAGE + 1])
+    context = enforcement_frame(request, bar, tab="requests")
+    context |= {
+        "headline": requests_headline(waiting.count()),
+        "waiting": _with_windows(request.tenant.id, waiting[:SHOWN_MAX], bar.now),
+        "in_force": _with_windows(request.tenant.id, in_force[:SHOWN_MAX], bar.now),
+        "past": [RaiseLine(row, bar.now) for row in older[:PAST_PER_PAGE]],
+        "older": older[PAST_PER_PAGE - 1].id if len(older) > PAST_PER_PAGE else None,
+        "is_first_page": before is None,
+        "shown_max": SHOWN_MAX,
+        "note_characters_max": NOTE_CHARACTERS_MAX,
+    }
+    return render(request, "dashboard/enforcement/requests.html", context)
+
+
+def _with_windows(tenant_id: int, rows: QuerySet[BudgetRaise], now: datetime) -> list[RaiseLine]:
+    """Raises with the window of their group, so that people see what they decide about."""
+    groups = {row: _group(row) for row in rows}
+    windows = windows_of_groups(
+        tenant_id=tenant_id, book=read_book(tenant_id), groups=groups.values(), now=now
+    )
+    return [RaiseLine(row, now, windows.get(group)) for row, group in groups.items()]
+
+
+def _group(row: BudgetRaise) -> GroupOfBudget:
+    """The one group that the raise is for. No window has the key that stands for every group."""
+    is_for_all = not row.group_key and not row.budget.per
+    return GroupOfBudget(row.budget_id, group_key(()) if is_for_all else row.group_key)
+
+
+@button_of("requests", may=may_manage)
+def approve(request: PageRequest, raise_id: int) -> str:
+    """Put a raise in force until its end."""
+    found, note = _find(request, raise_id), _note(request)
+    approve_raise(budget_raise=found, actor=actor_of(request), note=note)
+    return f"The limit of “{found.budget.name}” is raised. New calls go by it at once."
+
+
+@button_of("requests", may=may_manage)
+def refuse(request: PageRequest, raise_id: int) -> str:
+    """Say no."""
+    found, note = _find(request, raise_id), _note(request)
+    refuse_raise(budget_raise=found, actor=actor_of(request), note=note)
+    return f"The request is refused. The limit of “{found.budget.name}” stays as it is."
+
+
+@button_of("requests", may=may_manage)
+def end(request: PageRequest, raise_id: int) -> str:
+    """Let a raise end now."""
+    found = _find(request, raise_id)
+    end_raise(budget_raise=found, actor=actor_of(request))
+    return f"The raise is over. The limit of “{found.budget.name}” is as it was before."
+
+
+def _find(request: PageRequest, raise_id: int) -> BudgetRaise:
+    raises = BudgetRaise.objects.filter(tenant=request.tenant, id=raise_id)
+    found = raises.select_related("budget").first()
+    if found is None:
+        raise Http404
+    return found
+
+
+def _note(request: PageRequest) -> str:
+    form = NoteForm(request.POST)
+    if not form.is_valid():
+        raise InvalidRequest("The note cannot be stored as it is, so nothing was decided.")
+    note: str = form.cleaned_data["note"]
+    return note
