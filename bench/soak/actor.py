@@ -103,7 +103,8 @@ class Actor:
 
     def _weighed_ways(self) -> dict[Callable[[], None], int]:
         ways = {
-            self._reserve: 42,
+            self._reserve: 34,
+            self._reserve_two: 8,
             self._settle: 25,
             self._settle_again: 4,
             self._settle_otherwise: 3,
@@ -142,6 +143,15 @@ class Actor:
         else:
             answer = self._caller.ask(request)
         self._note_reserved(hold, ask, answer, began)
+
+    def _reserve_two(self) -> None:
+        """Two calls at once, which may want the same last dollars."""
+        asked = [self._new_ask() for _ in range(2)]
+        first, second = (self._reserve_request(ask, hold) for ask, hold in asked)
+        began = time.monotonic()
+        answers = self._caller.ask_both(self._other, first, second)
+        for (ask, hold), answer in zip(asked, answers, strict=True):
+            self._note_reserved(hold, ask, answer, began)
 
     def _new_ask(self) -> tuple[Ask, Hold]:
         self._asks += 1
@@ -198,7 +208,9 @@ class Actor:
         body = {**ask.body, "ttl_seconds": ask.body["ttl_seconds"] - 1}
         request = self._caller.request("POST", "/v1/reservations", body, key=hold.key)
         answer = self._caller.ask(request)
-        self._check(code_of(answer) == "idempotency_conflict", "another body", answer)
+        # A known halt refuses whatever is asked for.
+        codes = {"idempotency_conflict", "halted"}
+        self._check(code_of(answer) in codes, "another body", answer)
 
     def _abandon(self) -> None:
         """Hang up on a reservation or on a settle, and leave it at that."""

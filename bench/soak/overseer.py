@@ -28,15 +28,17 @@ from bench.soak.world import (
 from bench.wire import Answer
 
 EVERY_SECONDS: Final = (0.05, 0.4)
-HALT_SECONDS: Final = (1.5, 3.0)
+HALT_SECONDS: Final = (2.0, 3.5)
 RAISE_SECONDS: Final = (2, 8)
 # How much room a window is given beyond what it has used, at first.
 ROOMS: Final = Limit(nanos=2 * NANOS, tokens=150_000, requests=60, tool_calls=20)
 LEAST_ROOM: Final = -0.05
+TIGHT_ROOMS: Final = Limit(nanos=NANOS // 15, tokens=8_000, requests=4, tool_calls=2)
+TIGHT_SHARE: Final = 0.5
 FULL_PERCENT: Final = 90
 FULL_SHARE: Final = 0.3
-# Of so many budgets the fullest is changed.
-LOOKED_AT: Final = 3
+# Of so many budgets the fuller one is changed.
+LOOKED_AT: Final = 2
 FACTORS: Final = (0.5, 512.0)
 ZONES: Final = ("UTC", "Asia/Kathmandu", "Europe/Berlin")
 
@@ -77,6 +79,9 @@ class Overseer:
     def run(self, stopping: threading.Event) -> None:
         """Work until asked to stop; a halt that stands is lifted at the end."""
         try:
+            # Each kind of work at least once, however short the run.
+            for way in (self._stop_agent, self._raise, self._hover, self._revise):
+                way()
             while not stopping.wait(self._pick.uniform(*EVERY_SECONDS)):
                 self._work()
             self._lift()
@@ -87,10 +92,10 @@ class Overseer:
         if self._halt is not None and time.monotonic() > self._lift_at:
             self._lift()
         ways: dict[Callable[[], None], int] = {
-            self._hover: 12,
+            self._hover: 9,
             self._revise: 1,
-            self._raise: 3,
-            self._stop_agent: 3,
+            self._raise: 2,
+            self._stop_agent: 6,
         }
         (way,) = self._pick.choices(list(ways), list(ways.values()))
         way()
@@ -109,9 +114,12 @@ class Overseer:
         if not used:
             return
         self._adapt(budget, used)
+        is_tight = self._pick.random() < TIGHT_SHARE
         limit = Limit(
             *(
-                None if old is None else self._next(budget, part, [one[part] or 0 for one in used])
+                None
+                if old is None
+                else self._next(budget, part, [one[part] or 0 for one in used], is_tight=is_tight)
                 for part, old in enumerate(budget.limit)
             )
         )
@@ -133,7 +141,10 @@ class Overseer:
         )
         self._factors[budget.id] = min(max(factor, FACTORS[0]), FACTORS[1])
 
-    def _next(self, budget: Budget, part: int, used: Sequence[int]) -> int:
+    def _next(self, budget: Budget, part: int, used: Sequence[int], *, is_tight: bool) -> int:
+        if is_tight:
+            # For a call or two: all who ask now want the same last dollars.
+            return max(1, int(max(used) + (TIGHT_ROOMS[part] or 0) * self._pick.random()))
         room = (ROOMS[part] or 0) * self._factors[budget.id] * self._pick.uniform(LEAST_ROOM, 1)
         # Mostly every window gets room, at times only the emptier ones.
         base = max(used) if self._pick.random() < 0.7 else self._pick.choice(used)

@@ -23,7 +23,7 @@ ROUGH: Final = "rough"
 AGENTS: Final = tuple(f"agent-{number}" for number in range(8))
 HALTED_AGENTS: Final = ("agent-0", "agent-1")
 PACED_AGENT: Final = "paced"
-PACED_PER_MINUTE: Final = 40
+PACED_PER_MINUTE: Final = 8
 FEATURES: Final = ("draft", "search", "review")
 # Nothing is reserved for this one: events name it only when they settle.
 LATE_FEATURE: Final = "named-late"
