@@ -47,6 +47,7 @@ BEAT_SCHEDULE = {
     "roll up what was acknowledged": every(5, "metering.tasks.roll_up"),
     "expire reservations": every(2, "metering.tasks.expire_reservations"),
     "run simulations": every(10, "metering.tasks.run_simulations"),
+    "forget idle groups": every(600, "metering.tasks.forget_idle_groups"),
     "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
     "price what was unpriced": every(600, "metering.tasks.price_unpriced"),
     "forget keys too old to come again": daily(1, "metering.tasks.forget_old_keys"),

@@ -84,7 +84,7 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         demo=_read(environ, "DEMO", True, _switch),
         event_max_age_days=_read(environ, "EVENT_MAX_AGE_DAYS", 35, _whole_number(1, 400)),
         web_workers=_read(environ, "WEB_WORKERS", 1, _whole_number(1, 64)),
-        web_threads=_read(environ, "WEB_THREADS", 16, _whole_number(1, 256)),
+        web_threads=_read(environ, "WEB_THREADS", 64, _whole_number(1, 256)),
         allowed_hosts=_allowed_hosts(environ, host, public_url),
         public_url=public_url,
     )

@@ -17,12 +17,12 @@ def arguments_of(part: str, environment: Environment) -> list[str]:
 
 def web(environment: Environment) -> list[str]:
     return [
-        *("granian", "config.wsgi:application"),
+        *("granian", "config.web:application"),
         *("--interface", "wsgi", "--http", "1", "--no-ws"),
         *("--host", environment.host, "--port", str(environment.port)),
         *("--workers", str(environment.web_workers)),
         *("--blocking-threads", str(environment.web_threads)),
-        # Threads keep their database connections, so they are kept too.
+        # Starting a thread takes longer than answering.
         *("--blocking-threads-idle-timeout", "600"),
         *("--backlog", "2048", "--backpressure", "1024"),
         *("--workers-kill-timeout", "20", "--log-level", "error"),

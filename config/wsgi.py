@@ -37,7 +37,8 @@ REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPSta
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """WSGI entry point."""
-    found = find_handler(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+    method = environ["REQUEST_METHOD"]
+    found = find_handler(method, environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
     if found is None:
         response: Iterable[bytes] = django_application(_with_length(environ), start_response)
         return response
@@ -45,11 +46,11 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
     started_at = time.perf_counter()
     answer = handler(HotRequest(_headers(environ), environ["wsgi.input"].read))
     seconds = time.perf_counter() - started_at
-    note_answer(method="POST", route=route, status=answer.status, seconds=seconds)
-    start_response(
-        REASONS[answer.status],
-        [*answer.headers.items(), ("Content-Length", str(len(answer.body)))],
-    )
+    note_answer(method=method, route=route, status=answer.status, seconds=seconds)
+    headers = list(answer.headers.items())
+    if answer.status != HTTPStatus.NOT_MODIFIED:
+        headers.append(("Content-Length", str(len(answer.body))))
+    start_response(REASONS[answer.status], headers)
     return [answer.body]
 
 

@@ -201,6 +201,8 @@ class BudgetBook:
         self.version = version
         self.rules = {rule.id: rule for rule in rules}
         self.window_ids: dict[WindowKey, int] = {}
+        self.has_rollover = any(rule.has_rollover for rule in self.rules.values())
+        self.has_throttles = any(rule.throttles for rule in self.rules.values())
         self._plain = [rule for rule in self.rules.values() if not rule.is_per_request]
         self.request_rules = [rule for rule in self.rules.values() if rule.is_per_request]
         places = sorted(

@@ -19,6 +19,7 @@ from metering.budget_rules import (
     WindowKey,
 )
 from metering.dimensions import MATCHABLE, REQUEST
+from metering.enforcement.raises import end_raises_of_groups
 from metering.ledger import (
     WINDOW_COLUMNS,
     Posting,
@@ -158,6 +159,8 @@ def update_budget(
         stored.revision += 1
         stored.counts_from = first_counted(stored)
     stored.save()
+    if "per" in changes and list(before["per"]) != list(stored.per):
+        end_raises_of_groups(budget=stored, actor=actor)
     if levels is not None:
         BudgetLevel.objects.filter(tenant_id=stored.tenant_id, budget=stored).delete()
         _write_levels(stored, levels)

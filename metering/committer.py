@@ -5,6 +5,7 @@ those that arrive meanwhile make up the next one. Tenants take turns.
 """
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
@@ -17,6 +18,8 @@ from metering.ingest import Job, commit_jobs
 # a transaction takes well under a second.
 MERGED_EVENTS_MAX: Final = 5_000
 THREADS: Final = 2
+# After so long a connection is made anew, which takes some milliseconds.
+IDLE_SECONDS: Final = 60.0
 
 
 class Combinable(Protocol):
@@ -104,10 +107,16 @@ class Committer(Generic[Work]):
         return self._queues.setdefault(tenant_id, deque())
 
     def _run(self) -> None:
+        ended_at = time.monotonic()
         try:
             while (turn := self._take()) is not None:
+                # The server, or what is between, may have closed a connection that lay idle. One
+                # that breaks under way is made anew by who commits.
+                if time.monotonic() > ended_at + IDLE_SECONDS:
+                    connection.close()
                 self._commit(*turn)
                 self._end_turn(turn[0])
+                ended_at = time.monotonic()
         finally:
             connection.close()
 
@@ -141,9 +150,6 @@ class Committer(Generic[Work]):
     def _commit(self, tenant_id: int, taken: list[_Waiting[Work]]) -> None:
         error: BaseException | None = None
         try:
-            # A connection that the server closed is noticed here, not by the statement that needs
-            # it.
-            connection.close_if_unusable_or_obsolete()
             self._commit_works(tenant_id, [waiting.work for waiting in taken])
         except Exception as caught:  # every caller is told
             error = caught

@@ -205,7 +205,47 @@ class PreparedEvent:
             f"{self.rest}"
         )
 
+    def row(self, event_id: int, *, tenant_id: int, route: Route) -> dict[str, Any]:
+        """The event as a row of `usage_event`, by column; what is absent is NULL."""
+        body, tokens = self.body, self.tokens
+        return {
+            **dict(zip(TEXT_COLUMNS, (*self.values[:11], self.values[13], body.id), strict=True)),
+            **{name: getattr(body, name) for name in BODY_COLUMNS},
+            "id": event_id,
+            "tenant_id": tenant_id,
+            "time": self.at,
+            "route": route.value,
+            "operation": OPERATIONS[self.operation],
+            "status": STATUSES[self.values[12]],
+            "cost_nanos": self.cost_nanos,
+            "price_id": self.price_id,
+            "cost_source": self.cost_source.value,
+            "input_tokens": tokens.input_tokens,
+            "output_tokens": tokens.output_tokens,
+            "cache_read_tokens": tokens.cache_read_tokens,
+            "cache_write_tokens": tokens.cache_write_tokens,
+            "reasoning_tokens": tokens.reasoning_tokens,
+            "cache_write_1h_tokens": tokens.cache_write_1h_tokens or None,
+            "input_audio_tokens": tokens.input_audio_tokens or None,
+            "output_audio_tokens": tokens.output_audio_tokens or None,
+            "web_searches": tokens.web_searches or None,
+            "saved_nanos": None if body.saved_usd is None else nanos_from_usd(body.saved_usd),
+            "service_tier": self.service_tier,
+            "reservation_id": body.reservation,
+            "extra_usage": tokens.extra or None,
+            "tags": body.tags or None,
+        }
 
+
+TEXT_COLUMNS: Final = (
+    *("team", "customer", "agent", "user", "feature", "session", "task", "trace", "model"),
+    *("provider", "tool", "source", "sent_id"),
+)
+BODY_COLUMNS: Final = (
+    *("span", "parent_span", "response_id", "requested_model", "error_type"),
+    *("tool_arguments_hash", "task_type", "output_hash", "prefix_hash"),
+    *("latency_ms", "time_to_first_token_ms", "max_output_tokens", "step", "complexity"),
+)
 COPY_COLUMNS: Final = (
     "response_key, id, cost_nanos, price_id, cost_source, key, fingerprint, tenant_id, time, route,"
     " operation, status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,"

@@ -289,7 +289,8 @@ def _write(configuration: Configuration, jobs: Sequence[Job]) -> None:
     moves = HoldMoves()
     if standings:
         moves = settle_with_events(configuration, stored, standings)
-        write_standings(configuration.tenant_id, standings.values())
+        with connection.cursor() as cursor:
+            write_standings(cursor, configuration.tenant_id, standings.values())
     feed_breakers(configuration=configuration, events=stored.fresh)
     if stored.fresh or moves:
         post(

@@ -257,18 +257,47 @@ class Locked(NamedTuple):
     successors: list[int]
 
 
+LOCK_WINDOWS: Final = (
+    f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s"  # noqa: S608
+    " AND w.id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY w.id FOR UPDATE"
+)
+
+
 def lock_windows(*, book: BudgetBook, window_ids: set[int]) -> Locked:
     """Lock windows in the order of their ids, so that nobody else moves them until commit."""
     successors = _late_successors(book, window_ids)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s"  # noqa: S608
-            " AND w.id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY w.id FOR UPDATE",
-            [book.tenant_id, ",".join(map(str, {*window_ids, *successors}))],
-        )
-        windows = {row[0]: WindowState(*row) for row in cursor.fetchall()}
+        cursor.execute(LOCK_WINDOWS, lock_parameters(book, {*window_ids, *successors}))
+        return locked_of(cursor.fetchall(), window_ids, successors)
+
+
+def lock_parameters(book: BudgetBook, window_ids: Iterable[int]) -> list[Any]:
+    """The parameters of LOCK_WINDOWS."""
+    return [book.tenant_id, ",".join(map(str, window_ids))]
+
+
+def locked_of(
+    rows: Iterable[Sequence[Any]], window_ids: set[int], successors: Sequence[int] = ()
+) -> Locked:
+    """The windows that LOCK_WINDOWS has locked."""
+    windows = {row[0]: WindowState(*row) for row in rows}
     assert window_ids <= windows.keys(), "windows are never removed"
-    return Locked(windows, successors)
+    return Locked(windows, list(successors))
+
+
+class Planned(NamedTuple):
+    """A move of locked windows: one statement, and what is to be looked at once it is done."""
+
+    statement: str
+    parameters: list[Any]
+    # Windows that may reach a level by it; and whether later windows carry what changes.
+    reaching: list[int]
+    moved: list[int]
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left to do once the statement is done."""
+        return not self.reaching and not self.moved
 
 
 def move(
@@ -285,23 +314,70 @@ def move(
     Every window of `sums` and `holds` must be locked. What is too old for a rolling window does not
     count in it.
     """
+    planned = plan_move(
+        book=book, locked=locked, sums=sums, holds=holds, kind=kind, batch_id=batch_id
+    )
+    if planned is None:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(planned.statement, planned.parameters)
+    finish_move(book=book, locked=locked, planned=planned)
+
+
+def plan_move(
+    *,
+    book: BudgetBook,
+    locked: Locked,
+    sums: Mapping[Posting, Amounts],
+    holds: Mapping[int, HoldMove],
+    kind: EntryKind,
+    batch_id: int | None,
+) -> Planned | None:
+    """The statement that moves locked windows; None where nothing moves. See `move`."""
     counted = {
         key: amounts
         for key, amounts in sums.items()
         if amounts != NOTHING and _still_counts(key, locked.windows[key.window_id])
     }
     if not counted and not holds:
+        return None
+    spent: dict[int, Amounts] = {}
+    for key, amounts in counted.items():
+        spent[key.window_id] = add_amounts(spent.get(key.window_id, NOTHING), amounts)
+    reaching = [
+        window_id
+        for window_id, amounts in spent.items()
+        if _may_reach_a_level(book, _moved(locked.windows[window_id], amounts))
+    ]
+    return Planned(
+        statement=_MOVE_ALL if counted else _MOVE_HOLDS,
+        parameters=_move_parameters(book.tenant_id, counted, spent, holds, kind, batch_id),
+        reaching=reaching,
+        moved=list(spent) if locked.successors else [],
+    )
+
+
+def finish_move(*, book: BudgetBook, locked: Locked, planned: Planned) -> None:
+    """After a planned move: what later windows carry, and crossings."""
+    if planned.is_all:
         return
     with connection.cursor() as cursor:
-        moved = _move_both(cursor, book.tenant_id, counted, holds, kind, batch_id)
-        if not counted:
-            return
-        reaching = [window.id for window in moved if _may_reach_a_level(book, window)]
-        if locked.successors:
-            states = _states(cursor, book.tenant_id, [one.id for one in moved])
+        if planned.moved:
+            states = _states(cursor, book.tenant_id, planned.moved)
             _carry_on(book, states, locked.successors)
-        if reaching:
-            record_crossings(book=book, windows=_states(cursor, book.tenant_id, reaching))
+        if planned.reaching:
+            states = _states(cursor, book.tenant_id, planned.reaching)
+            record_crossings(book=book, windows=states)
+
+
+def _moved(window: WindowState, amounts: Amounts) -> Moved:
+    return Moved(
+        window.id,
+        window.budget_id,
+        *add_amounts(window.spent, amounts),
+        carried_nanos=window.carried_nanos,
+        level_percent=window.level_percent,
+    )
 
 
 def _still_counts(key: Posting, window: WindowState) -> bool:
@@ -338,22 +414,22 @@ _MOVES: Final = f"""
         overrun_nanos = w.overrun_nanos + m.overrun,
         first_used_at = coalesce(w.first_used_at, %s)
     FROM m WHERE w.tenant_id = %s AND w.id = m.id
-    RETURNING {MOVED_COLUMNS}
 """  # noqa: S608 - constant lists
 
 
-def _move_both(
-    cursor: Any,
+_MOVE_ALL: Final = f"WITH {_ENTRIES} {_MOVES}"
+_MOVE_HOLDS: Final = f"WITH {_MOVES}"
+
+
+def _move_parameters(
     tenant_id: int,
     sums: Mapping[Posting, Amounts],
+    spent: Mapping[int, Amounts],
     holds: Mapping[int, HoldMove],
     kind: EntryKind,
     batch_id: int | None,
-) -> list[Moved]:
+) -> list[Any]:
     """The entries, and the balances: what is spent is their sum."""
-    spent: dict[int, Amounts] = {}
-    for key, amounts in sums.items():
-        spent[key.window_id] = add_amounts(spent.get(key.window_id, NOTHING), amounts)
     rows = [
         (
             window_id,
@@ -369,11 +445,7 @@ def _move_both(
         parameters += [",".join(map(str, column)) for column in columns]
         parameters += [[key.grain_at for key in sums], tenant_id, kind.value, batch_id]
     parameters += [",".join(map(str, column)) for column in zip(*rows, strict=True)]
-    parameters += [timezone.now(), tenant_id]
-    cursor.execute(f"WITH {_ENTRIES if sums else ''} {_MOVES}", parameters)
-    moved = [Moved(*row) for row in cursor.fetchall()]
-    assert len(moved) == len(rows), "every window that moves is there"
-    return moved
+    return [*parameters, timezone.now(), tenant_id]
 
 
 def _may_reach_a_level(book: BudgetBook, window: Moved) -> bool:
@@ -492,7 +564,7 @@ def _late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
     """Later windows of the same group, for budgets with rollover: late usage changes what they
     carry.
     """
-    if not any(rule.has_rollover for rule in book.rules.values()):
+    if not book.has_rollover:
         return []
     with connection.cursor() as cursor:
         cursor.execute(

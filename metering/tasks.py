@@ -40,6 +40,12 @@ def expire_reservations() -> None:
 
 
 @shared_task(ignore_result=True)
+def forget_idle_groups() -> None:
+    """Drop paces and breaker states that nobody asks for any more."""
+    upkeep.forget_idle_groups()
+
+
+@shared_task(ignore_result=True)
 def make_partitions() -> None:
     """See that events of every allowed time have a partition to go to."""
     upkeep.make_partitions_ahead()

@@ -8,7 +8,9 @@ from django.db import connection
 from django.utils import timezone
 
 from metering.budgets import read_book
+from metering.enforcement.breakers import forget_idle_states
 from metering.enforcement.holds import OPEN
+from metering.enforcement.pace import forget_idle_paces
 from metering.enforcement.turn import expire_due
 from metering.ledger import age_rolling_window
 from metering.models import Budget, BudgetWindow, EventKey
@@ -18,6 +20,8 @@ from tenants.models import IdempotencyRecord
 from tenants.scope import lock_configuration_shared, platform_scope, tenant_scope
 
 # How long a retry with the same Idempotency-Key gets the first answer.
+IDLE_PACE_SECONDS: Final = 3600
+IDLE_STATE_SECONDS: Final = 35 * 86_400
 ANSWERS_KEPT: Final = timedelta(days=7)
 
 
@@ -72,6 +76,14 @@ def _expire_all(tenant_id: int) -> int:
     while count := expire_due(tenant_id):
         expired += count
     return expired
+
+
+def forget_idle_groups() -> None:
+    """Drop what is kept of groups that nobody asks for any more: paces, and what is usual."""
+    now_second = int(timezone.now().timestamp())
+    with platform_scope("paces and breaker states of idle groups"), connection.cursor() as cursor:
+        forget_idle_paces(cursor, before_second=now_second - IDLE_PACE_SECONDS)
+        forget_idle_states(cursor, before_second=now_second - IDLE_STATE_SECONDS)
 
 
 def make_partitions_ahead() -> list[str]:

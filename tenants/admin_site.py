@@ -70,7 +70,11 @@ NAVIGATION: Final = (
         (
             Item("Budgets", "savings", "metering.budget"),
             Item("Crossings", "flag", "metering.crossing"),
+            Item("Raises", "trending_up", "metering.budgetraise"),
             Item("Halts", "front_hand", "metering.halt"),
+            Item("Breakers", "electric_bolt", "metering.breaker"),
+            Item("Rate limits", "speed", "metering.ratelimit"),
+            Item("Routes", "alt_route", "metering.modelroute"),
         ),
     ),
     (

@@ -10,6 +10,7 @@ from django.test import TransactionTestCase
 from metering.committer import PROCESS_COMMITTER
 from metering.configuration import forget_configurations
 from metering.enforcement.committer import PROCESS_ENFORCER
+from metering.enforcement.estimates import forget_estimates
 from metering.enforcement.halt_watch import forget_halts, stop_watching
 from metering.models import CataloguePrice
 from tenants.keys import forget_known_keys
@@ -59,9 +60,11 @@ def _fresh_process_memory() -> Iterator[None]:
     """Ids come again after a test's rows are gone, so what the process remembers must go too."""
     forget_configurations()
     forget_known_keys()
+    forget_estimates()
     yield
     forget_configurations()
     forget_known_keys()
+    forget_estimates()
 
 
 @pytest.fixture

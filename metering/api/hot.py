@@ -141,8 +141,6 @@ def handle(
 ) -> HotResponse:
     """Authenticate, read the body, and let `take` answer; what it raises becomes a problem."""
     try:
-        # What Django does between requests: a connection that broke is made anew.
-        close_old_connections()
         # The body first, whatever the answer will be: a client that still sends cannot read it.
         body = read_body(request.read)
         holder = find_holder(_bearer(request.headers))
@@ -155,6 +153,9 @@ def handle(
         return problem_answer(problem(415, code=error.code, detail=error.detail))
     except Exception as error:
         return problem_answer(problem_of(error))
+    finally:
+        # What Django does between requests: a connection that broke, or that others share, goes.
+        close_old_connections()
 
 
 def _refuse(holder: KeyHolder | None, scope: Scope) -> HotResponse:

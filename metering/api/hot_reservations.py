@@ -23,12 +23,21 @@ from metering.api.hot import (
     handle_litellm,
     handle_traces,
 )
+from metering.api.management.halts import handle_halts
+from metering.configuration import known_configuration
 from metering.decoders.native import decode_event
 from metering.enforcement import counters
-from metering.enforcement.asks import Ask, decode_ask, decode_extend, values_of
+from metering.enforcement.asks import (
+    Ask,
+    AskBody,
+    decode_ask,
+    decode_extend,
+    route_of,
+    values_of,
+)
 from metering.enforcement.committer import enforce
-from metering.enforcement.estimates import expected_size
-from metering.enforcement.halt_watch import known_halts, remember_refusal
+from metering.enforcement.estimates import ExpectedSize, expected_size
+from metering.enforcement.halt_watch import is_database_silent, known_halts, remember_refusal
 from metering.enforcement.rows import decision_row
 from metering.enforcement.verdicts import refuse_by_halt
 from metering.enforcement.works import Extend, Release, Reserve, Settle, Work
@@ -37,14 +46,18 @@ from tenants.keys import KeyHolder, find_key_holder, remembered_key_holder
 from tenants.roles import Scope
 
 RESERVATIONS: Final = "/v1/reservations"
+# Clients that poll must learn of halts also while Django's transaction cannot be opened.
+HALTS: Final = "/v1/halts"
 _ACTION: Final = re.compile(
     r"/v1/reservations/([0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12})"
     r"/(settle|release|extend)"
 )
 
 
-def find_handler(method: str, path: str) -> tuple[Handler, str] | None:
+def find_handler(method: str, path: str, query: str = "") -> tuple[Handler, str] | None:
     """The handler of an address that never enters Django, and the address as metrics name it."""
+    if (method, path, query) == ("GET", HALTS, ""):
+        return handle_halts, HALTS
     if method != "POST":
         return None
     if path in HANDLERS:
@@ -67,13 +80,7 @@ def handle_reserve(request: HotRequest) -> HotResponse:
         if (stopped := _stopped(holder, ask)) is not None:
             raise stopped
         if asked.estimate == "expected":
-            size = expected_size(
-                holder.tenant_id,
-                agent=asked.agent or "",
-                feature=asked.feature or "",
-                model=asked.model or "",
-            )
-            ask.expected = (size.cost_nanos, size.tokens) if size is not None else None
+            ask.sizes = _usual_sizes(holder.tenant_id, asked)
         key = request.headers.get("idempotency-key")
         request_key = None
         if key is not None:
@@ -135,6 +142,19 @@ HANDLERS: Final[dict[str, Handler]] = {
 }
 
 
+def _usual_sizes(tenant_id: int, asked: AskBody) -> dict[str, ExpectedSize]:
+    """What such calls usually use, for the model that is named and the one that may be offered."""
+    models = {asked.model or ""}
+    if (route := route_of(asked, known_configuration(tenant_id))) is not None:
+        models.add(route.tier_for(asked.complexity).model)
+    agent, feature = asked.agent or "", asked.feature or ""
+    return {
+        model: size
+        for model in models
+        if (size := expected_size(tenant_id, agent=agent, feature=feature, model=model))
+    }
+
+
 def _require_json(headers: Mapping[str, str]) -> None:
     kind = content_type(headers)
     if kind not in (JSON, ""):
@@ -145,13 +165,15 @@ def _find_holder(text: str) -> KeyHolder | None:
     """Who asks. While the database is away, whoever the key stood for last: a known halt refuses
     them, and nothing is granted without the database.
     """
+    remembered = remembered_key_holder(text)
+    if remembered is not None and is_database_silent():
+        return remembered
     try:
         return find_key_holder(text)
     except (OperationalError, InterfaceError):
-        holder = remembered_key_holder(text)
-        if holder is None:
+        if remembered is None:
             raise
-        return holder
+        return remembered
 
 
 def _stopped(holder: KeyHolder, ask: Ask) -> Any:

@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from metering.api.fields import Moment, Usd, moment_text
+from metering.api.hot import JSON
 from metering.api.hot_reservations import (
     handle_extend,
     handle_release,
@@ -34,6 +35,7 @@ from tenants.roles import Scope
 
 ASK: Final = {"$ref": "#/components/schemas/Ask"}
 EVENT: Final = {"$ref": "#/components/schemas/SettledEvent"}
+EXTENSION: Final = {"$ref": "#/components/schemas/Extension"}
 PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
 READERS: Final = (Scope.ENFORCE, Scope.READ)
 # `status` is how a call ended; what is left does not depend on it.
@@ -181,7 +183,7 @@ class ReservationsView(ApiView):
     @extend_schema(
         summary="Ask before spending",
         description="Holds the amount in every window that the call counts in, or in none.",
-        request=ASK,
+        request={JSON: ASK},
         responses={201: GrantAnswer, **REFUSALS},
     )
     def post(self, request: Request) -> HttpResponse:
@@ -215,7 +217,7 @@ class SettleView(_ActionView):
         summary="Say what the call has cost",
         description="The true cost is always booked: above the hold as an overrun, after the hold"
         " has ended as late. The same settle again gets the same answer.",
-        request=EVENT,
+        request={JSON: EVENT},
         responses=SettleAnswer,
     )
     def post(self, request: Request, reservation_id: UUID) -> HttpResponse:
@@ -239,7 +241,7 @@ class ExtendView(_ActionView):
 
     @extend_schema(
         summary="Hold on for longer: the call still runs",
-        request={"$ref": "#/components/schemas/Extension"},
+        request={JSON: EXTENSION},
         responses={200: ExtendAnswer, **REFUSALS},
     )
     def post(self, request: Request, reservation_id: UUID) -> HttpResponse:

@@ -1,5 +1,6 @@
 """What a reservation asks for: decoded, priced, and matched to windows. No database."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -8,6 +9,8 @@ import msgspec
 from metering.budget_rules import Amounts, Values, WindowKey
 from metering.configuration import Configuration
 from metering.decoders.native import Count, Dimension, Name, holds_nul, require_shallow
+from metering.enforcement.estimates import ExpectedSize
+from metering.enforcement.routes import RouteRule
 from metering.errors import InvalidRequest, MalformedBody
 from metering.events import COST_NANOS_MAX, TOKENS_MAX
 from metering.money import nanos_from_usd, usd_from_nanos
@@ -174,6 +177,13 @@ class Offer(NamedTuple):
     windows: tuple[WindowKey, ...]
 
 
+def route_of(body: AskBody, configuration: Configuration) -> RouteRule | None:
+    """The route of what is asked, where its tokens say what each model would cost."""
+    if not configuration.routes or body.model is None or body.input_tokens is None:
+        return None
+    return configuration.routes.choose(body.task_type)
+
+
 class Ask:
     """A reservation that is asked for, judged by one version of the configuration."""
 
@@ -182,9 +192,9 @@ class Ask:
         "body",
         "cheaper",
         "estimate",
-        "expected",
         "key_prefix",
         "offer",
+        "sizes",
         "top",
         "top_nanos",
     )
@@ -194,8 +204,8 @@ class Ask:
         self.key_prefix = key_prefix
         self.at = at
         self.estimate = "amount" if body.amount_usd is not None else body.estimate
-        # What such calls usually use (cost in nanos, tokens); the caller looks it up.
-        self.expected: tuple[int, int] | None = None
+        # What such calls usually use, by model; the caller looks it up.
+        self.sizes: Mapping[str, ExpectedSize] = {}
         # Not judged yet: nothing is known but the values.
         self.offer = Offer(
             provider=body.provider or "",
@@ -215,13 +225,11 @@ class Ask:
         body = self.body
         self.offer = self._offer(configuration, body.provider, body.model)
         self.cheaper = self.top = self.top_nanos = None
-        if not configuration.routes or body.model is None or body.input_tokens is None:
-            return
-        route = configuration.routes.choose(body.task_type, body.complexity)
+        route = route_of(body, configuration)
         if route is None:
             return
         self.top = (route.top.provider, route.top.model)
-        self.top_nanos = self._worst_nanos(configuration, *self.top)
+        self.top_nanos = self._nanos(configuration, *self.top, _worst_tokens(body))
         tier = route.tier_for(body.complexity)
         if tier.model != body.model:
             cheaper = self._offer(configuration, tier.provider, tier.model)
@@ -239,17 +247,20 @@ class Ask:
     ) -> Offer:
         body = self.body
         values = values_of(body, provider=provider, model=model)
-        tokens = (body.input_tokens or 0) + (body.max_output_tokens or 0)
+        used = self._tokens(model)
+        tokens = used.input_tokens + used.output_tokens
         cost: int | None
         if body.amount_usd is not None:
             cost = nanos_from_usd(body.amount_usd)
         else:
-            cost = self._worst_nanos(configuration, provider, model)
+            cost = self._nanos(configuration, provider, model, used)
         is_unpriced = cost is None
         if cost is None:
-            cost = configuration.assumed_nanos(_worst_tokens(body)) or 0
-        if self.expected is not None:
-            cost, tokens = min(cost, self.expected[0]), min(tokens, self.expected[1])
+            cost = configuration.assumed_nanos(used) or 0
+        size = self.sizes.get(model or "")
+        if size is not None and tokens <= size.tokens:
+            # Such calls are cheaper than their tokens say: much of their input is cached.
+            cost = min(cost, size.cost_nanos)
         is_tool = values[11] == "tool"
         amounts = Amounts(cost, tokens, 0 if is_tool else 1, 1 if is_tool else 0)
         return Offer(
@@ -265,16 +276,31 @@ class Ask:
             windows=configuration.budgets.windows_of(values, self.at),
         )
 
-    def _worst_nanos(
-        self, configuration: Configuration, provider: str | None, model: str | None
+    def _tokens(self, model: str | None) -> Tokens:
+        """What is held of tokens: the worst case, or what such calls usually write."""
+        worst = _worst_tokens(self.body)
+        size = self.sizes.get(model or "")
+        if size is None or self.body.amount_usd is not None:
+            return worst
+        return Tokens(
+            input_tokens=worst.input_tokens,
+            output_tokens=min(worst.output_tokens, size.output_tokens),
+        )
+
+    def _nanos(
+        self,
+        configuration: Configuration,
+        provider: str | None,
+        model: str | None,
+        used: Tokens,
     ) -> int | None:
-        """What the call costs at most, None without a price."""
+        """What the call costs with these tokens, None without a price."""
         body = self.body
         rating = configuration.prices.rate(
             provider=provider,
             model=model,
             at=self.at,
-            tokens=_worst_tokens(body),
+            tokens=used,
             service_tier=body.service_tier,
             tool=body.tool,
             operation=operation_of(body),

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import msgspec
 from django.db import connection
 
 from metering.budget_rules import Amounts, BudgetBook, Values, WindowKey
@@ -27,6 +28,7 @@ STATES: Final = {one.value: one.label for one in ReservationState}
 HELD_MAX: Final = 50_000
 # How many due reservations one transaction lets go of.
 DUE_MAX: Final = 500
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class HeldWindow(NamedTuple):
@@ -232,6 +234,20 @@ class Standing:
         move = HoldMove(Amounts(*(-amount for amount in self.held.amounts)))
         return {window.window_id: move for window in self.held.windows}
 
+    def row(self) -> dict[str, Any]:
+        """The columns that change."""
+        return {
+            "id": self.held.id,
+            "state": self.state,
+            "expires_at": self.expires_at,
+            "finished_at": self.finished_at,
+            "fingerprint": self.fingerprint,
+            "event_id": self.event_id,
+            "cost_nanos": self.cost_nanos,
+            "used_tokens": self.used_tokens,
+            "is_late": self.is_late,
+        }
+
     @property
     def overrun_nanos(self) -> int:
         """What the call cost above what was reserved for it."""
@@ -249,63 +265,54 @@ _STANDING: Final = (
     "id, state, expires_at, finished_at, replace(fingerprint::text, '-', ''), event_id,"
     " cost_nanos, used_tokens, is_late"
 )
+LOCK_RESERVATIONS: Final = (
+    f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"  # noqa: S608
+    " ORDER BY id FOR UPDATE"
+)
+_LOCK_DUE: Final = (
+    f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"  # noqa: S608
+    f" AND expires_at <= now() AND id <> ALL(%s::uuid[]) ORDER BY id LIMIT {DUE_MAX}"
+    " FOR UPDATE SKIP LOCKED"
+)
 
 
-def lock_reservations(
-    tenant_id: int, held: Mapping[UUID, Held], *, is_due_wanted: bool = False
-) -> dict[UUID, Standing]:
-    """Lock these reservations in the order of their ids; with `is_due_wanted` also open ones whose
-    time is over, passing over what somebody else has locked.
-    """
-    found: dict[UUID, Standing] = {}
+def lock_reservations(tenant_id: int, held: Mapping[UUID, Held]) -> dict[UUID, Standing]:
+    """Lock these reservations in the order of their ids."""
+    if not held:
+        return {}
     with connection.cursor() as cursor:
-        if held:
-            cursor.execute(
-                f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND id = ANY(%s)"  # noqa: S608
-                " ORDER BY id FOR UPDATE",
-                [tenant_id, list(held)],
-            )
-            found = {row[0]: Standing(held[row[0]], row[1:]) for row in cursor.fetchall()}
-        if is_due_wanted:
-            cursor.execute(
-                f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"  # noqa: S608
-                f" AND expires_at <= now() ORDER BY id LIMIT {DUE_MAX} FOR UPDATE SKIP LOCKED",
-                [tenant_id],
-            )
-            rows = [row for row in cursor.fetchall() if row[0] not in found]
-            due = find_held(tenant_id, [row[0] for row in rows])
-            found |= {row[0]: Standing(due[row[0]], row[1:]) for row in rows}
-    return found
+        cursor.execute(LOCK_RESERVATIONS, [tenant_id, list(held)])
+        return standings_of(cursor.fetchall(), held)
 
 
-def write_standings(tenant_id: int, standings: Iterable[Standing]) -> None:
+def standings_of(rows: Iterable[Sequence[Any]], held: Mapping[UUID, Held]) -> dict[UUID, Standing]:
+    """The reservations that LOCK_RESERVATIONS has locked."""
+    return {row[0]: Standing(held[row[0]], row[1:]) for row in rows}
+
+
+def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, Standing]:
+    """Lock open reservations whose time is over, passing over what somebody else has locked."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_DUE, [tenant_id, list(without)])
+        rows = cursor.fetchall()
+    return standings_of(rows, find_held(tenant_id, [row[0] for row in rows]))
+
+
+_WRITE: Final = """
+    UPDATE reservation r SET state = n.state, expires_at = n.expires_at,
+        finished_at = n.finished_at, fingerprint = n.fingerprint, event_id = n.event_id,
+        cost_nanos = n.cost_nanos, used_tokens = n.used_tokens, is_late = n.is_late
+    FROM json_populate_recordset(NULL::reservation, %s::json) n
+    WHERE r.tenant_id = %s AND r.id = n.id
+"""
+
+
+def write_standings(cursor: Any, tenant_id: int, standings: Iterable[Standing]) -> None:
     """Store the locked reservations that changed, in one statement."""
     changed = [one for one in standings if one.is_changed]
     if not changed:
         return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE reservation r SET state = n.state, expires_at = n.expires_at,"
-            " finished_at = n.finished_at, fingerprint = n.fingerprint, event_id = n.event_id,"
-            " cost_nanos = n.cost_nanos, used_tokens = n.used_tokens, is_late = n.is_late"
-            " FROM unnest(%s::uuid[], %s::smallint[], %s::timestamptz[], %s::timestamptz[],"
-            " %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::boolean[]) AS n"
-            " (id, state, expires_at, finished_at, fingerprint, event_id, cost_nanos,"
-            " used_tokens, is_late) WHERE r.tenant_id = %s AND r.id = n.id",
-            [
-                [one.held.id for one in changed],
-                [one.state for one in changed],
-                [one.expires_at for one in changed],
-                [one.finished_at for one in changed],
-                [one.fingerprint for one in changed],
-                [one.event_id for one in changed],
-                [one.cost_nanos for one in changed],
-                [one.used_tokens for one in changed],
-                [one.is_late for one in changed],
-                tenant_id,
-            ],
-        )
-        assert cursor.rowcount == len(changed), "locked rows are there"
+    cursor.execute(_WRITE, [_encode([one.row() for one in changed]).decode(), tenant_id])
     for one in changed:
         one.is_changed = False
 

@@ -66,7 +66,7 @@ class RouteTable:
     def __len__(self) -> int:
         return len(self._by_task_type)
 
-    def choose(self, task_type: str | None, complexity: int | None = None) -> RouteRule | None:
+    def choose(self, task_type: str | None) -> RouteRule | None:
         """The route of a task type, else the one for tasks that no route names."""
         return self._by_task_type.get(task_type or "") or self._by_task_type.get("")
 

@@ -1,11 +1,11 @@
 """What a turn writes of the asks that it decided: reservations, decisions, lockouts."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.utils import timezone
 
 from metering.budget_rules import PLACE, wanted_values
@@ -16,43 +16,22 @@ from metering.enforcement.verdicts import Lockout, Verdict
 from metering.ledger import BY_LEVEL
 from metering.models import HaltKind
 
-
-class ReservationRow(NamedTuple):
-    """A reservation that is granted, in the order of _INSERT."""
-
-    id: UUID
-    created_at: datetime
-    expires_at: datetime
-    dimensions: str
-    estimate: str
-    model: str
-    provider: str
-    requested_model: str | None
-    top_model: str | None
-    top_provider: str | None
-    reserved_nanos: int
-    reserved_tokens: int
-    reserved_requests: int
-    reserved_tool_calls: int
-    window_ids: str
-
-
-# Arrays of arrays cannot be unnested row by row, so windows come as PostgreSQL spells an array.
+_encode: Final = msgspec.json.Encoder().encode
+_COLUMNS: Final = (
+    "id, created_at, expires_at, dimensions, estimate, model, provider, requested_model,"
+    " top_model, top_provider, reserved_nanos, reserved_tokens, reserved_requests,"
+    " reserved_tool_calls, window_ids"
+)
 _INSERT: Final = f"""
-    INSERT INTO reservation (tenant_id, state, {", ".join(ReservationRow._fields)})
-    SELECT %s, {OPEN}, n.id, n.created_at, n.expires_at, n.dimensions::jsonb, n.estimate, n.model,
-        n.provider, n.requested_model, n.top_model, n.top_provider, n.reserved_nanos,
-        n.reserved_tokens, n.reserved_requests, n.reserved_tool_calls, n.window_ids::bigint[]
-    FROM unnest(%s::uuid[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::text[],
-        %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
-        %s::smallint[], %s::smallint[], %s::text[]) AS n ({", ".join(ReservationRow._fields)})
+    INSERT INTO reservation (tenant_id, state, {_COLUMNS})
+    SELECT %s, {OPEN}, {_COLUMNS} FROM json_populate_recordset(NULL::reservation, %s::json)
 """  # noqa: S608 - a constant list
 
 
-def insert_reservations(cursor: Any, tenant_id: int, rows: Sequence[ReservationRow]) -> None:
+def insert_reservations(cursor: Any, tenant_id: int, rows: Sequence[dict[str, Any]]) -> None:
     """Store granted reservations, in one statement."""
     if rows:
-        cursor.execute(_INSERT, [tenant_id, *map(list, zip(*rows, strict=True))])
+        cursor.execute(_INSERT, [tenant_id, _encode(rows).decode()])
 
 
 def reservation_row(
@@ -62,27 +41,27 @@ def reservation_row(
     *,
     now: datetime,
     expires_at: datetime,
-) -> ReservationRow:
-    """The row of a granted ask."""
+) -> dict[str, Any]:
+    """The row of a granted ask, by column."""
     offer, ask = verdict.offer, verdict.ask
     assert offer is not None, "only what is granted is held"
-    return ReservationRow(
-        id=reservation_id,
-        created_at=now,
-        expires_at=expires_at,
-        dimensions=json.dumps(dimensions_of(offer.values), ensure_ascii=False),
-        estimate=ask.estimate,
-        model=offer.model,
-        provider=offer.provider,
-        requested_model=ask.body.model if verdict.is_downgrade else None,
-        top_model=ask.top[1] if ask.top else None,
-        top_provider=ask.top[0] if ask.top else None,
-        reserved_nanos=offer.amounts.cost_nanos,
-        reserved_tokens=offer.amounts.tokens,
-        reserved_requests=offer.amounts.requests,
-        reserved_tool_calls=offer.amounts.tool_calls,
-        window_ids="{" + ",".join(map(str, window_ids)) + "}",
-    )
+    return {
+        "id": reservation_id,
+        "created_at": now,
+        "expires_at": expires_at,
+        "dimensions": dimensions_of(offer.values),
+        "estimate": ask.estimate,
+        "model": offer.model,
+        "provider": offer.provider,
+        "requested_model": ask.body.model if verdict.is_downgrade else None,
+        "top_model": ask.top[1] if ask.top else None,
+        "top_provider": ask.top[0] if ask.top else None,
+        "reserved_nanos": offer.amounts.cost_nanos,
+        "reserved_tokens": offer.amounts.tokens,
+        "reserved_requests": offer.amounts.requests,
+        "reserved_tool_calls": offer.amounts.tool_calls,
+        "window_ids": window_ids,
+    }
 
 
 def decision_row(reservation_id: UUID | None, verdict: Verdict, *, now: datetime) -> DecisionRow:

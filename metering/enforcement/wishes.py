@@ -20,6 +20,8 @@ def ask_at_level(*, tenant_id: int, wish: RaiseWish, now: datetime) -> None:
     In the transaction that refuses the call, which holds the window's lock.
     """
     rule, window = wish.rule, wish.window
+    if rule.is_per_request:
+        return  # the next call is another group
     ends_at = now + LENGTH
     if window.ends_at is not None and now < window.ends_at < ends_at:
         ends_at = window.ends_at

@@ -4,7 +4,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -81,12 +81,7 @@ class Reserve(Work):
         self.ttl_seconds = ttl_seconds
         self.request_key = request_key
         self.id = new_id()
-        self.verdict: Verdict | None = None
         self._judged_by = -1
-
-    def reset(self) -> None:
-        super().reset()
-        self.verdict = None
 
     def judge(self, configuration: Configuration, held: Held | None) -> None:
         if self._judged_by != configuration.version:
@@ -205,10 +200,6 @@ class Extend(Named):
     def __init__(self, tenant_id: int, reservation_id: UUID, *, ttl_seconds: int) -> None:
         super().__init__(tenant_id, reservation_id)
         self.ttl_seconds = ttl_seconds
-
-    def wanted(self, now: datetime) -> datetime:
-        """Until when."""
-        return now + timedelta(seconds=self.ttl_seconds)
 
     def extended(self, standing: Standing) -> dict[str, Any]:
         """The answer."""

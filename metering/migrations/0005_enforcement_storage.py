@@ -20,6 +20,7 @@ STORAGE = """
         autovacuum_vacuum_insert_scale_factor = 1);
     ALTER TABLE pace SET (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);
     ALTER TABLE breaker_state SET (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);
+    ALTER TABLE call_size SET (fillfactor = 70);
     ALTER TABLE decision SET (autovacuum_vacuum_insert_scale_factor = 1);
 """
 

@@ -111,6 +111,8 @@ class Decision(models.Model):
 
     class Meta:
         db_table = "decision"
+        # Ids come in portions to each connection: they are not in order of time.
+        indexes = [models.Index(fields=["tenant", "-decided_at", "-id"], name="decision_newest")]
 
     def __str__(self) -> str:
         return f"{self.decision} {self.code}".strip()

@@ -1,0 +1,76 @@
+"""Stores the few events that settle, in one statement, where all of them are new.
+
+`metering.ingest.store_events` does it for any number, and tells what was known before; that takes
+as many round trips as a turn has otherwise.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from metering.enforcement.settling import Stored
+from metering.events import COPY_COLUMNS, PreparedEvent
+from metering.models import BATCH_ID_STRIDE, Route
+from tenants.pipeline import Pipeline
+
+
+class KnownBefore(Exception):
+    """Some event, or its provider's response, has been reported before."""
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_KEYS: Final = ("key", "response_key", "fingerprint")
+_COLUMNS: Final = ", ".join(name for name in COPY_COLUMNS.split(", ") if name not in _KEYS)
+# Where any key was there, no event is stored, and the caller starts anew with the other way.
+_STORE: Final = f"""
+    WITH sent AS MATERIALIZED (
+        SELECT * FROM json_populate_recordset(NULL::usage_event, %s::json)
+    ), keys AS (
+        INSERT INTO event_key (tenant_id, key, response_key, fingerprint, event_id, event_at)
+        SELECT %s, n.key, n.response_key, n.fingerprint, n.event_id, n.event_at
+        FROM json_populate_recordset(NULL::event_key, %s::json) n
+        ON CONFLICT DO NOTHING RETURNING event_id
+    ), batch AS (
+        INSERT INTO ingest_batch (tenant_id, id, received_at, event_count, first_at, last_at)
+        SELECT %s, %s, now(), count(*), min(time), max(time) FROM sent
+    )
+    INSERT INTO usage_event ({_COLUMNS}) SELECT {_COLUMNS} FROM sent
+    WHERE (SELECT count(*) FROM keys) = (SELECT count(*) FROM sent) RETURNING id
+"""  # noqa: S608 - constant lists
+
+
+def send_events(
+    pipeline: Pipeline, events: Sequence[PreparedEvent], *, tenant_id: int, batch_id: int
+) -> Any:
+    """Send the statement that stores these events as a batch; its cursor goes to `stored_of`."""
+    first_id = batch_id * BATCH_ID_STRIDE
+    rows = [
+        event.row(first_id + place, tenant_id=tenant_id, route=Route.SETTLE)
+        for place, event in enumerate(events)
+    ]
+    keys: list[dict[str, Any]] = [
+        {
+            "key": event.key,
+            "response_key": event.response_key,
+            "fingerprint": event.fingerprint,
+            "event_id": first_id + place,
+            "event_at": event.at,
+        }
+        for place, event in enumerate(events)
+    ]
+    # In their own order, so that transactions with events in common wait one way only.
+    keys.sort(key=lambda row: str(row["response_key"] or row["key"]))
+    return pipeline.send(
+        _STORE,
+        [_encode(rows).decode(), tenant_id, _encode(keys).decode(), tenant_id, batch_id],
+    )
+
+
+def stored_of(cursor: Any, events: Sequence[PreparedEvent], *, batch_id: int) -> Stored:
+    """What was stored. Raises KnownBefore where nothing was, since not all were new."""
+    if len(cursor.fetchall()) != len(events):
+        raise KnownBefore
+    first_id = batch_id * BATCH_ID_STRIDE
+    places = {id(event): first_id + place for place, event in enumerate(events)}
+    return Stored(batch_id, list(events), places, [])
