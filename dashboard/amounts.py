@@ -101,9 +101,10 @@ def change(now: int, before: int) -> Decimal | None:
 
 
 def amount_words(part: str, amount: int) -> str:
-    """An amount of a part of a limit, in its own unit: $50.00, 1 request, 2,000 tokens."""
+    """An exact amount of a part of a limit, in its own unit: $50.00, 1 request, 2,000 tokens."""
     if part == "cost_nanos":
-        return money(amount)
+        whole, _, decimals = exact_money(amount).partition(".")
+        return f"{whole}.{decimals:0<2}"
     words = part.replace("_", " ")
     return f"{exact_count(amount)} {words.removesuffix('s') if amount == 1 else words}"
 

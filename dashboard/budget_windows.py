@@ -12,6 +12,7 @@ from django.db import connection
 
 from metering.budget_rules import BudgetBook, BudgetRule, RaiseRule
 from metering.dimensions import REQUEST
+from metering.enforcement.levels import REFUSING
 from metering.ledger import WINDOW_COLUMNS, WindowState, used_percent
 from metering.models import BudgetRaise, RaiseStatus
 from metering.periods import ROLLING_SECONDS
@@ -278,21 +279,27 @@ def _seen_min(state: WindowState) -> timedelta:
 
 
 def full_parts(window: WatchedWindow, add: Sequence[int], *, now: datetime) -> list[str]:
-    """The parts that would have no room even if this were added to the limits. Pure."""
+    """The parts that would have reached a level that refuses even if this were added to the limits.
+
+    Pure.
+    """
     rule, state = window.rule, window.state
-    more = [
-        one + another for one, another in zip(rule.raised(state.group_key, now), add, strict=True)
-    ]
+    percent = min((one.percent for one in rule.levels if one.action in REFUSING), default=None)
+    if percent is None:
+        return []
+    raised = rule.raised(state.group_key, now)
+    more = [one + another for one, another in zip(raised, add, strict=True)]
     more[0] += state.carried_nanos
     used = [one + another for one, another in zip(state.spent, state.reserved, strict=True)]
     found = [
         part
         for place, (part, limit) in enumerate(rule.limits.items())
-        if limit is not None and used[place] >= limit + more[place]
+        if limit is not None and used[place] * 100 >= percent * (limit + more[place])
     ]
     if rule.limit_seconds is None or state.first_used_at is None:
         return found
-    is_late = _seconds(state.first_used_at, now) >= rule.limit_seconds + more[4]
+    seconds = _seconds(state.first_used_at, now)
+    is_late = seconds * 100 >= percent * (rule.limit_seconds + more[4])
     return [*found, "seconds"] if is_late else found
 
 

@@ -1,6 +1,7 @@
 """Addresses of the pages."""
 
 from django.urls import path
+from django.views.generic import RedirectView
 
 from dashboard import accounts, views
 from dashboard.enforcement import decisions, estimates, halts, raises
@@ -14,6 +15,7 @@ urlpatterns = [
     path("charts/spend.csv", views.spend_csv, name="spend_csv"),
     path("budgets", views.budgets, name="budgets"),
     path("unpriced", views.unpriced, name="unpriced"),
+    path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),
     path("enforcement/requests", raises.page, name="requests"),
     path("enforcement/requests/<int:raise_id>/approve", raises.approve, name="approve_raise"),
     path("enforcement/requests/<int:raise_id>/refuse", raises.refuse, name="refuse_raise"),

@@ -342,6 +342,8 @@ def _reason(facts: Mapping[str, Any], chosen: Filter) -> Reason:
     detail = str(facts.get("detail", ""))
     if "halt" in facts and "kind" in facts:
         detail = f"{HALT_WORDS.get(facts['kind'], 'Halted')}: {detail}"
+    elif "breaker" in facts:
+        detail = f"Breaker “{facts.get('name', '')}”: {detail}"
     kinds = {"budget": "Budget", "breaker": "Breaker", "rate_limit": "Rate limit", "halt": "Halt"}
     kind = next((words for name, words in kinds.items() if name in facts), "Reason")
     name = facts.get("name")

@@ -66,6 +66,11 @@ class RaiseLine:
         return group_of(self.row.budget.per, self.row.group_key) if self.row.group_key else None
 
     @property
+    def is_for_many(self) -> bool:
+        """Whether it is for several windows, of which some may have no room even so."""
+        return not self.row.group_key and bool(self.row.budget.per)
+
+    @property
     def whom(self) -> str:
         """The same in words, as in "50 dollars more for …"."""
         names = [name for name in self.row.budget.per if name != REQUEST]
@@ -141,8 +146,8 @@ def _with_windows(tenant_id: int, rows: QuerySet[BudgetRaise], now: datetime) ->
 
 def _group(row: BudgetRaise) -> GroupOfBudget:
     """The one group that the raise is for. No window has the key that stands for every group."""
-    is_for_all = not row.group_key and not row.budget.per
-    return GroupOfBudget(row.budget_id, group_key(()) if is_for_all else row.group_key)
+    is_only_one = not row.group_key and not row.budget.per
+    return GroupOfBudget(row.budget_id, group_key(()) if is_only_one else row.group_key)
 
 
 @button_of("requests", may=may_manage)

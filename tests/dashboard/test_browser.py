@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
-from metering.models import Budget
+from metering.models import Budget, Halt
 from tests.factories import Account, make_budget, make_event, send
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -162,6 +162,42 @@ def test_a_phone_shows_everything_within_its_width(
     for path in ("/budgets", "/unpriced", "/?by=team", "/password"):
         page.goto(path)
         assert overflow(page) == 0, path
+    assert complaints == []
+
+
+def test_an_agent_is_halted_from_the_overview_and_let_go_on(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
+) -> None:
+    page = open_page(browser, live_server, busy, complaints, width=390, scheme="dark")
+    page.goto("/?by=agent")
+    page.get_by_role("link", name="Halt agent <img").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(
+        f"Halt calls by agent “{HOSTILE[:30]}"
+    )
+    expect(page.get_by_label("Why")).to_be_focused()
+    assert overflow(page) == 0
+    page.keyboard.type("It loops")
+    page.get_by_role("button", name="Halt agent").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("1 halt is in force")
+    assert page.url.endswith("/enforcement/halts")
+    lift = page.get_by_role("button", name="Lift the halt of calls by agent")
+    lift.click()
+    question = page.get_by_role("dialog", name="Lift this halt?")
+    expect(question).to_contain_text("are let through again within a second")
+    page.keyboard.press("Escape")
+    expect(question).to_be_hidden()
+    expect(lift).to_be_focused()
+    assert overflow(page) == 0
+    lift.click()
+    page.get_by_role("button", name="Lift halt").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Nothing is halted")
+    for name in ("Requests", "Decisions", "Estimates"):
+        page.get_by_role("navigation", name="Enforcement").get_by_role("link", name=name).click()
+        expect(page.get_by_role("link", name=name)).to_have_attribute("aria-current", "page")
+        assert overflow(page) == 0, name
+    with busy.scope():
+        (halt,) = Halt.objects.all()
+        assert (halt.match, halt.lifted_by) == ({"agent": HOSTILE}, busy.email)
     assert complaints == []
 
 

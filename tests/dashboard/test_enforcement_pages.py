@@ -13,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from dashboard.amounts import amount_words, listed
 from dashboard.budget_windows import full_parts, watched_windows
 from dashboard.enforcement.matches import calls_of
 from dashboard.findings import decisions_headline
@@ -165,6 +166,18 @@ def test_an_approval_that_would_not_help_says_so(account: Account, owner: Client
     said = words(owner, "/enforcement/requests")
     assert "That is not enough: its cost would still be used up" in said
     assert "New calls go through at once" not in said
+
+
+def test_an_approval_counts_by_the_lowest_level_that_refuses(
+    account: Account, owner: Client
+) -> None:
+    levels = [(20, "none"), (50, "hold"), (100, "block")]
+    budget = make_budget(account, per=["agent"], levels=levels)
+    send(account, [make_event(agent="a", cost_usd="76")])
+    make_raise(account, budget)
+    assert "That is not enough: its cost" in words(owner, "/enforcement/requests")
+    make_raise(account, budget, usd=53, agent=None)
+    assert "New calls go by it at once." in words(owner, "/enforcement/requests")
 
 
 def test_a_budget_that_refuses_nothing_says_that_no_call_depends_on_it(
@@ -405,6 +418,9 @@ def test_a_breaker_that_only_watches_is_shown_as_such(account: Account, owner: C
     assert "Nothing is halted" in said
     assert "only watches" in said
     assert "limits count 50 %" in said
+    said = words(owner, "/enforcement/decisions?decision=open")
+    assert "2 times a breaker opened" in said
+    assert "Breaker “Tight”: spent $3.00 in 60 s, limit $1.00 a minute" in said
 
 
 # Decisions
@@ -756,6 +772,7 @@ def test_only_members_come_in_and_a_button_followed_as_a_link_does_nothing(
     account: Account, owner: Client
 ) -> None:
     made = make_halt(account, agent="a")
+    assert owner.get("/enforcement")["Location"] == "/enforcement/requests"
     for path in (*PAGES, f"/enforcement/halts/{made.id}/lift"):
         answer = Client().get(path)
         assert answer.status_code == 302
@@ -818,6 +835,19 @@ def test_hostile_words_are_shown_and_do_nothing(account: Account, owner: Client)
 
 
 # Words
+
+
+def test_what_is_decided_about_is_named_exactly() -> None:
+    assert amount_words("cost_nanos", 50 * NANOS) == "$50.00"
+    assert amount_words("cost_nanos", 12_345_678_901_234) == "$12,345.678901234"
+    assert amount_words("tool_calls", 1) == "1 tool call"
+    assert amount_words("tokens", 20_000) == "20,000 tokens"
+    assert [listed(list(words)) for words in ("", "a", "ab", "abc")] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
 
 
 @pytest.mark.parametrize(
