@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.models import MEASURES, Operation, Status
+from metering.models import MEASURES, CostSource, Operation, Status
 from metering.queries.conditions import (
     Condition,
     event_value,
@@ -40,7 +40,7 @@ EVENT_MEASURES: Final = {
     "cost_nanos": "coalesce(cost_nanos, 0)",
     "requests": f"(operation <> {Operation.TOOL.value})::int::bigint",
     "errors": f"(status = {Status.ERROR.value})::int::bigint",
-    "unpriced": "(cost_nanos IS NULL)::int::bigint",
+    "unpriced": f"(cost_source = {CostSource.UNPRICED.value})::int::bigint",
     "tool_calls": f"(operation = {Operation.TOOL.value})::int::bigint",
 }
 EVENT_MEASURE_LIST: Final = ", ".join(

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.models import MEASURES, Operation, Status
+from metering.models import MEASURES, CostSource, Operation, Status
 from metering.rollups.bins import COST, LATENCY, TIME_TO_FIRST_TOKEN, bins_of
 from metering.rollups.sets import (
     DAY_SECONDS,
@@ -35,6 +35,7 @@ NUMBER_COLUMNS: Final = (
     "reasoning_tokens",
     "coalesce(latency_ms, -1)",
     "coalesce(time_to_first_token_ms, -1)",
+    "cost_source::bigint",
 )
 EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBER_COLUMNS)
 NOT_KNOWN: Final = -1
@@ -95,7 +96,8 @@ class EventColumns:
             "cost_nanos": np.maximum(cost, 0),
             "requests": ~is_tool,
             "errors": status == Status.ERROR,
-            "unpriced": cost == NOT_KNOWN,
+            # Such an event may have a cost all the same, where the tenant has one assumed.
+            "unpriced": numbers[11] == CostSource.UNPRICED,
             "tool_calls": is_tool,
             "input_tokens": numbers[4],
             "output_tokens": numbers[5],

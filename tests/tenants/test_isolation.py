@@ -13,7 +13,7 @@ from psycopg import sql
 
 from metering.enforcement.decisions import DecisionRow, insert_decisions
 from metering.enforcement.pace import lock_paces
-from metering.models import Outcome
+from metering.models import Outcome, Reservation
 from metering.partitions import make_partitions, partition_name
 from metering.rollups import roll_up
 from tenants.authentication import needed_scopes
@@ -21,7 +21,7 @@ from tenants.models import Team, TeamMember, User
 from tenants.roles import ALL_SCOPES, Scope
 from tenants.scope import platform_scope, tenant_scope
 from tests.factories import Account, make_budget, make_event, send
-from tests.metering.api.caller import Caller, caller
+from tests.metering.api.caller import Answer, Caller, caller
 
 # Tables that belong to no tenant, each with its reason.
 SHARED: dict[str, str] = {
@@ -68,6 +68,23 @@ def run(statement: str, table: Table, *parameters: Any) -> Any:
         return cursor.fetchone()[0] if cursor.description else cursor.rowcount
 
 
+TIERS = [
+    {"provider": "anthropic", "model": "claude-haiku-4-5", "max_complexity": 5},
+    {"provider": "anthropic", "model": "growth", "max_complexity": None},
+]
+
+
+def _ask_for_more(api: Caller) -> list[Answer]:
+    """A raise that is asked for, and what would happen with another limit."""
+    budget_id = api.get("/v1/budgets").body["data"][0]["id"]
+    wish = {"by": {"cost_usd": "1"}, "duration_seconds": 60, "reason": "growth"}
+    changes = {"budget_id": budget_id, "changes": {"limit": {"cost_usd": "7"}}}
+    return [
+        api.post(f"/v1/budgets/{budget_id}/raises", wish),
+        api.post("/v1/simulations", changes),
+    ]
+
+
 @pytest.fixture
 def filled(account: Account) -> Account:
     """A tenant with a row in every table."""
@@ -76,6 +93,7 @@ def filled(account: Account) -> Account:
     # Opened by the usage below.
     breaker = {"name": "growth", "cost_usd_per_minute": "1", "limit_percent": 50}
     assert api.post("/v1/breakers", breaker).status == 201
+    assert api.post("/v1/reservations", {"amount_usd": "0", "agent": "growth"}).status == 201
     usage = {"team": "growth", "trace": "t", "session": "s", "cost_usd": "5"}
     send(account, [make_event(id=f"event-{number}", **usage) for number in range(3)])
     answers = [
@@ -88,7 +106,9 @@ def filled(account: Account) -> Account:
             {"id": "event-0", "source": "tests", "action": "void", "reason": "test"},
         ),
         api.post("/v1/halts", {"match": {"team": "growth"}, "reason": "test"}),
+        api.post("/v1/routes", {"name": "growth", "tiers": TIERS}),
         api.post("/v1/rate-limits", {"name": "growth", "limit": {"requests_per_minute": 1}}),
+        *_ask_for_more(api),
     ]
     assert {answer.status // 100 for answer in answers} == {2}
     with account.scope():
@@ -277,9 +297,18 @@ def objects(filled: Account) -> dict[str, Any]:
         "halt_id": api.get("/v1/halts").body["halts"][0]["id"],
         "rate_limit_id": api.get("/v1/rate-limits").body["data"][0]["id"],
         "breaker_id": api.get("/v1/breakers").body["data"][0]["id"],
+        "route_id": api.get("/v1/routes").body["data"][0]["id"],
+        "raise_id": api.get("/v1/raises").body["data"][0]["id"],
+        "simulation_id": api.get("/v1/simulations").body["data"][0]["id"],
+        "reservation_id": _any_reservation(filled),
         "trace": "t",
         "session": "s",
     }
+
+
+def _any_reservation(account: Account) -> Any:
+    with account.scope():
+        return Reservation.objects.values_list("id", flat=True)[0]
 
 
 def fill(route: str, objects: dict[str, Any]) -> str:
@@ -313,10 +342,10 @@ def prefix(account: Account) -> str:
 
 
 def _is_own(body: dict[str, Any]) -> bool:
-    """Whether a list holds at most what every tenant has: its first key, and how it began."""
+    """Whether a list holds at most what every tenant has: its first key, presets, how it began."""
     kinds = {row.get("object_type", row.get("name")) for row in body.get("data", [])}
     is_empty = "total" not in body or body["total"]["requests"] == 0
-    return is_empty and kinds <= {"tenant", "membership", "apikey", "First key"}
+    return is_empty and kinds <= {"tenant", "membership", "apikey", "First key", "Session limits"}
 
 
 def test_without_a_key_there_is_no_answer(filled: Account, objects: dict[str, Any]) -> None:

@@ -374,7 +374,7 @@ class BudgetsView(ApiView):
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        fields, levels = _new_budget(request.data)
+        fields, levels = new_budget(request.data)
         budget = create_budget(
             tenant=tenant_of(request), actor=actor_of(request), levels=levels, **fields
         )
@@ -423,7 +423,7 @@ class BudgetView(ApiView):
         body = BudgetBody(budget, data=request.data, partial=True)
         body.is_valid(raise_exception=True)
         changes = dict(body.validated_data)
-        levels = _levels(changes.pop("levels")) if "levels" in changes else None
+        levels = levels_of(changes.pop("levels")) if "levels" in changes else None
         changed = update_budget(
             budget=budget, actor=actor_of(request), changes=changes, levels=levels
         )
@@ -545,7 +545,7 @@ def preset_answer(name: str, preset: Preset) -> dict[str, Any]:
     }
 
 
-def _new_budget(data: Any) -> tuple[dict[str, Any], Sequence[LevelRule]]:
+def new_budget(data: Any) -> tuple[dict[str, Any], Sequence[LevelRule]]:
     """The fields and levels of a budget to make; a preset fills what the body leaves out."""
     if not isinstance(data, dict) or "preset" not in data:
         body = BudgetBody(data=data)
@@ -559,7 +559,7 @@ def _new_budget(data: Any) -> tuple[dict[str, Any], Sequence[LevelRule]]:
         body = BudgetBody(Budget(**preset.fields), data=given, partial=True)
     body.is_valid(raise_exception=True)
     fields = {**preset.fields, **body.validated_data}
-    levels = _levels(fields.pop("levels")) if "levels" in fields else preset.levels
+    levels = levels_of(fields.pop("levels")) if "levels" in fields else preset.levels
     return fields, levels
 
 
@@ -574,7 +574,7 @@ def find_budget(request: Request, budget_id: int) -> Budget:
     return budget
 
 
-def _levels(levels: Sequence[Mapping[str, Any]]) -> list[LevelRule]:
+def levels_of(levels: Sequence[Mapping[str, Any]]) -> list[LevelRule]:
     rules = [
         LevelRule(
             one["percent"],

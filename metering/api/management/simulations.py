@@ -19,9 +19,9 @@ from metering.api.management.breakers import BreakerBody
 from metering.api.management.budgets import (
     BudgetBody,
     NewBudgetBody,
-    _levels,
-    _new_budget,
     find_budget,
+    levels_of,
+    new_budget,
 )
 from metering.api.pagination import (
     ID_MAX,
@@ -51,7 +51,7 @@ class BudgetMember(serializers.Field[ProposedBudget, Any, Any, Any]):
     """A budget as for `POST /v1/budgets`, presets included."""
 
     def to_internal_value(self, data: Any) -> ProposedBudget:
-        fields, levels = _new_budget(data)
+        fields, levels = new_budget(data)
         return ProposedBudget.of(Budget(counts_from=EPOCH, **fields), levels)
 
 
@@ -286,7 +286,7 @@ def _changed(budget: Budget, changes: Mapping[str, Any]) -> Proposal:
     except serializers.ValidationError as error:
         raise serializers.ValidationError({"changes": error.detail}) from error
     fields = dict(body.validated_data)
-    levels = _levels(fields.pop("levels")) if "levels" in fields else None
+    levels = levels_of(fields.pop("levels")) if "levels" in fields else None
     present = ProposedBudget.stored(budget)
     return Proposal(budget=present.changed(fields, levels), present=present)
 
