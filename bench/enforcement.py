@@ -10,7 +10,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -228,8 +228,10 @@ def _measure_alone(service: Service, note: Note) -> None:
 def _measure_halts(service: Service, note: Note) -> None:
     _prepare(service, "halts", [_budget("shared")])
     requests = Requests(service.headers)
-    with service.another_web() as other_port:
+    with service.another_web() as other_port, ExitStack() as stack:
         webs = [_Web(port, requests) for port in (service.port, other_port)]
+        for web in webs:
+            stack.callback(web.connection.close)
         worst = max(_halt_ms(webs, number) for number in range(HALTS))
         note(f"A halt stops both web processes, worst of {HALTS}", f"{worst:,.0f} ms", "1,000 ms")
         with _known_halt(webs) as agent, service.stopped_postgres():

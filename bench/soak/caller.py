@@ -82,6 +82,10 @@ class Caller:
         self._connection.close()
         self._progress.count(1, -1)
 
+    def close(self) -> None:
+        """Hang up for good."""
+        self._connection.close()
+
     def _insist(self, request: bytes, answer: Answer | None) -> Answer:
         end = time.monotonic() + PATIENCE_SECONDS
         while answer is None or _is_for_later(answer):

@@ -100,6 +100,7 @@ def run(
             trial = Trial(victim, seed=seed, operations=operations, console=console)
             trial.plan(processes=processes, clients=clients, seconds=seconds)
             outcomes.append(trial.outcome())
+            trial.close()
             if not outcomes[0].is_proved:
                 console.print(f"The service's folder stays: {victim.data_dir}")
                 raise NotProved
@@ -176,6 +177,11 @@ class Trial:
             self.victim.wait_until_ready()
             checks += self._compare()
         return Outcome(checks, self.killer.deaths, self.memory, seconds)
+
+    def close(self) -> None:
+        """Hang up."""
+        for caller in self.callers.values():
+            caller.close()
 
     # Before.
 

@@ -1,0 +1,177 @@
+"""What answers must be: each is compared with what its client knows, and noted."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from bench.soak.caller import code_of
+from bench.soak.records import Event, Fate, Grant, Hold, Memory
+from bench.soak.world import CALL_LIMIT_NANOS, HALTED_AGENTS, ROUGH, TIDY, nanos_of
+from bench.wire import Answer
+
+# Clocks of one machine; what is written may be judged a little later.
+TOLERANCE: Final = timedelta(seconds=2)
+REFUSALS: Final = {
+    402: frozenset({"budget_exceeded"}),
+    423: frozenset({"halted"}),
+    429: frozenset({"throttled"}),
+}
+ALREADY_SETTLED: Final = "already_settled"
+# A known halt refuses whatever is asked for, with whichever key.
+KEY_REUSED: Final = frozenset({"idempotency_conflict", "halted"})
+
+
+class Judge:
+    """Judges the answers of one client, and remembers what they say."""
+
+    def __init__(self, tenant: str, memory: Memory) -> None:
+        self._tenant = tenant
+        self._memory = memory
+
+    def require(self, holds: bool, what: str, answer: Answer) -> None:
+        """Note an answer that is wrong."""
+        if not holds:
+            words = answer.body[:300].decode(errors="replace")
+            self.note_wrong(f"{what}, but {answer.status} {words}")
+
+    def note_wrong(self, words: str) -> None:
+        """Note that something is wrong."""
+        self._memory.wrong[f"{self._tenant}: {words}"] += 1
+
+    def one_reservation(self, first: Answer, second: Answer) -> Answer:
+        """Of two answers to one key, the one to go by."""
+        ids = {read(one)["id"] for one in (first, second) if one.status == 201}
+        self.require(len(ids) < 2, "one key gave two reservations", first)
+        return first if first.status == 201 else second
+
+    def key_reused(self, answer: Answer) -> None:
+        """The key of a reservation was sent with another body."""
+        self.require(code_of(answer) in KEY_REUSED, "another body", answer)
+
+    def reserved(self, hold: Hold, answer: Answer, began: float, ended: float) -> bool:
+        """A reservation was asked for; answers whether it was given."""
+        if answer.status != 201:
+            codes = REFUSALS.get(answer.status, frozenset())
+            self.require(code_of(answer) in codes, "reserve", answer)
+            for name in _refusing(answer):
+                self._memory.refusals[name] += 1
+            return False
+        facts = read(answer)
+        hold.id, hold.answered_at = facts["id"], datetime.now(UTC)
+        hold.expires_at = moment(facts["expires_at"])
+        held, wanted = nanos_of(facts["reserved_usd"]), hold.amounts.nanos
+        self.require(held == wanted, f"{wanted} nanos are to be held", answer)
+        is_above = self._tenant == TIDY and held > CALL_LIMIT_NANOS
+        self.require(not is_above, "a call above the limit of single calls", answer)
+        self._memory.holds.append(hold)
+        self._note_grant(hold, began, ended)
+        return True
+
+    def settled(self, hold: Hold, event: Event, answer: Answer, asked_at: datetime) -> bool:
+        """A settle was sent; answers whether it was taken."""
+        is_done = answer.status == 200
+        hold.settles.append((event, Fate.DONE if is_done else Fate.REFUSED))
+        if not is_done:
+            self.require(code_of(answer) == ALREADY_SETTLED, "settle", answer)
+            return False
+        facts = read(answer)
+        hold.late = facts["late"]
+        self.require(nanos_of(facts["cost_usd"]) == event.nanos, f"costs {event.nanos}", answer)
+        if not hold.late:
+            spared = hold.amounts.nanos - event.nanos
+            told = nanos_of(facts["released_usd"]), nanos_of(facts["overrun_usd"])
+            self.require(told == (max(0, spared), max(0, -spared)), f"spares {spared}", answer)
+        # Late is what comes after a release or the expiry, and nothing else.
+        may_be_late = hold.released is not None or self._may_be_over(hold)
+        self.require(may_be_late or not hold.late, "it is not late", answer)
+        must_be_late = hold.is_over(asked_at, TOLERANCE)
+        self.require(hold.late is True or not must_be_late, "it is late", answer)
+        return True
+
+    def settled_again(self, known: Any, answer: Answer) -> None:
+        """The same settle gives the same answer."""
+        is_same = answer.status == 200 and read(answer) == known
+        self.require(is_same, f"the answer was {known}", answer)
+
+    def settled_otherwise(self, answer: Answer) -> None:
+        """A different settle of the same reservation is refused."""
+        self.require(code_of(answer) == ALREADY_SETTLED, "another settle", answer)
+
+    def one_settle(self, first: Answer, second: Answer) -> None:
+        """Of two different settles at once one is taken."""
+        statuses = sorted((first.status, second.status))
+        self.require(statuses == [200, 409], f"two settles: {statuses}", first)
+
+    def released(self, hold: Hold, answer: Answer) -> None:
+        """A release was sent."""
+        if answer.status == 200:
+            hold.released = Fate.DONE
+            return
+        self.require(answer.status == 409, "release", answer)
+        has_ended = self._may_be_over(hold) or bool(hold.settles)
+        self.require(has_ended, "it can be released", answer)
+
+    def extended(self, hold: Hold, answer: Answer, began: float, ended: float) -> None:
+        """An extension was sent."""
+        if answer.status == 200:
+            hold.expires_at = moment(read(answer)["expires_at"])
+            self._note_grant(hold, began, ended)
+            return
+        is_halted = answer.status == 423 and hold.values.get("agent") in HALTED_AGENTS
+        is_over = answer.status == 409 and self._may_be_over(hold)
+        self.require(is_halted or is_over, "extend", answer)
+
+    def extended_or_released(self, hold: Hold, release: Answer, extension: Answer) -> None:
+        """Both were sent at once."""
+        self.released(hold, release)
+        self.require(extension.status in (200, 409, 423), "extend and release", extension)
+        if extension.status == 200 and release.status != 200:
+            hold.expires_at = moment(read(extension)["expires_at"])
+
+    def reported(self, count: int, answer: Answer) -> None:
+        """Events were sent, none of them wrong."""
+        self.require(answer.status == 200, "report", answer)
+        if answer.status == 200:
+            facts = read(answer)
+            taken = facts["accepted"] + facts["duplicates"]
+            self.require(taken == count and not facts["unpriced"], f"{count} events", answer)
+
+    def shown_settled(self, hold: Hold, event: Event, answer: Answer) -> None:
+        """A settled reservation was looked at."""
+        self.require(answer.status == 200, "look", answer)
+        facts = read(answer)
+        wanted = ("settled", event.nanos, hold.late)
+        found = (facts["status"], nanos_of(facts["cost_usd"]), facts["late"])
+        self.require(found == wanted, f"{wanted} is known", answer)
+
+    def shown_open(self, hold: Hold, answer: Answer) -> None:
+        """A reservation that nobody has ended was looked at."""
+        self.require(answer.status == 200, "look", answer)
+        is_open = read(answer)["status"] == "open" or self._may_be_over(hold)
+        self.require(is_open, "it is open", answer)
+
+    def _may_be_over(self, hold: Hold) -> bool:
+        return hold.is_over(datetime.now(UTC), -TOLERANCE)
+
+    def _note_grant(self, hold: Hold, began: float, ended: float) -> None:
+        agent = hold.values.get("agent")
+        if self._tenant == ROUGH and agent in HALTED_AGENTS:
+            self._memory.grants.append(Grant(str(agent), began, ended))
+
+
+def _refusing(answer: Answer) -> list[str]:
+    """The budgets that refused, or the code of what did."""
+    facts = read(answer)
+    names = [one["name"] for one in facts.get("budgets", []) if one["refused"]]
+    return names or [facts["code"]]
+
+
+def read(answer: Answer) -> Any:
+    """An answer's JSON."""
+    return msgspec.json.decode(answer.body)
+
+
+def moment(text: str) -> datetime:
+    """A time of the API."""
+    return datetime.fromisoformat(text)
