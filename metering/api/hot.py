@@ -143,9 +143,12 @@ def handle(
     try:
         # The body first, whatever the answer will be: a client that still sends cannot read it.
         body = read_body(request.read)
-        holder = find_holder(_bearer(request.headers))
+        holder = find_holder(bearer(request.headers))
+        # A connection that was borrowed for the look-up goes back before this thread waits for
+        # others, who need one.
+        close_old_connections()
         if holder is None or scope.value not in holder.scopes:
-            return _refuse(holder, scope)
+            return refuse(holder, scope)
         if len(body) > BODY_BYTES_MAX:
             raise BodyTooLarge(TOO_LARGE)
         return take(holder, decompress(body, request.headers.get("content-encoding", "")))
@@ -154,18 +157,19 @@ def handle(
     except Exception as error:
         return problem_answer(problem_of(error))
     finally:
-        # What Django does between requests: a connection that broke, or that others share, goes.
         close_old_connections()
 
 
-def _refuse(holder: KeyHolder | None, scope: Scope) -> HotResponse:
+def refuse(holder: KeyHolder | None, scope: Scope) -> HotResponse:
+    """The answer to a key that nobody holds, or that lacks the scope."""
     if holder is None:
         facts = problem(401, detail="Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")
         return problem_answer(facts, {"WWW-Authenticate": 'Bearer realm="spendgate"'})
     return problem_answer(problem(403, detail=f"This key lacks the scope {scope.value!r}."))
 
 
-def _bearer(headers: Mapping[str, str]) -> str:
+def bearer(headers: Mapping[str, str]) -> str:
+    """The key that a request carries."""
     kind, _, text = headers.get("authorization", "").partition(" ")
     return text.strip() if kind.lower() == "bearer" else ""
 

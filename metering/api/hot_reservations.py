@@ -17,11 +17,13 @@ from metering.api.hot import (
     HotRequest,
     HotResponse,
     UnsupportedMediaType,
+    bearer,
     content_type,
     handle,
     handle_events,
     handle_litellm,
     handle_traces,
+    refuse,
 )
 from metering.api.management.halts import handle_halts
 from metering.configuration import known_configuration
@@ -79,6 +81,11 @@ def handle_reserve(request: HotRequest) -> HotResponse:
         ask = Ask(asked, key_prefix=holder.prefix, at=timezone.now())
         if (stopped := _stopped(holder, ask)) is not None:
             raise stopped
+        # Nothing is granted on what is only remembered of a key.
+        if (current := find_key_holder(bearer(request.headers))) is None:
+            return refuse(None, Scope.ENFORCE)
+        if Scope.ENFORCE.value not in current.scopes:
+            return refuse(current, Scope.ENFORCE)
         if asked.estimate == "expected":
             ask.sizes = _usual_sizes(holder.tenant_id, asked)
         key = request.headers.get("idempotency-key")
@@ -162,11 +169,11 @@ def _require_json(headers: Mapping[str, str]) -> None:
 
 
 def _find_holder(text: str) -> KeyHolder | None:
-    """Who asks. While the database is away, whoever the key stood for last: a known halt refuses
-    them, and nothing is granted without the database.
+    """Who asks. Where halts are known, or the database is away, whoever the key stood for last: a
+    known halt refuses them at once, however long the database takes to answer.
     """
     remembered = remembered_key_holder(text)
-    if remembered is not None and is_database_silent():
+    if remembered is not None and (is_database_silent() or known_halts(remembered.tenant_id)):
         return remembered
     try:
         return find_key_holder(text)

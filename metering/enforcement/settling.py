@@ -18,6 +18,7 @@ from metering.enforcement.holds import (
     settle_with,
 )
 from metering.events import PreparedEvent
+from metering.ledger import NOTHING, HoldMove
 
 
 class Stored(NamedTuple):
@@ -50,6 +51,7 @@ def settle_with_events(
     for event in stored.fresh:
         if event.held is None or (standing := standings.get(event.held.id)) is None:
             continue
+        moves.add(_beyond_holds(event, book))
         if standing.state == SETTLED:
             moves.add_overrun(event.held, book, event.amounts.cost_nanos)
             continue
@@ -70,6 +72,22 @@ def settle_with_events(
         if standing.state != SETTLED:
             _settle_with_known(configuration.tenant_id, standing, event, moves, book, now)
     return moves
+
+
+def _beyond_holds(event: PreparedEvent, book: BudgetBook) -> dict[int, HoldMove]:
+    """What an event books in windows that its reservation does not hold: of a budget that it did
+    not match then, or that has begun to count anew since. Nothing was held there.
+    """
+    assert event.held is not None, "only an event of a reservation goes beyond its hold"
+    cost_nanos = event.amounts.cost_nanos
+    if cost_nanos <= 0:
+        return {}
+    held = event.held.window_keys(book)
+    return {
+        book.window_ids[key]: HoldMove(NOTHING, cost_nanos)
+        for key in event.windows
+        if key.budget_id not in held and not book.rules[key.budget_id].is_per_request
+    }
 
 
 def _settle_with_known(

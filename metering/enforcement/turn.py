@@ -60,13 +60,14 @@ from tenants.pipeline import Pipeline, pipelined
 from tenants.scope import CONFIGURATION_LOCK, lock_configuration_shared, tenant_scope
 
 
-def take_turn(tenant_id: int, works: Sequence[Work]) -> None:
+def take_turn(tenant_id: int, works: Sequence[Work], *, attempted: set[UUID] | None = None) -> None:
     """Do what callers of one tenant want, in one transaction; an error of one fails no other.
 
     Raises OperationalError when the database cannot be reached: nothing was granted, and what was
-    committed without an answer is recognised when it is sent again.
+    committed without an answer is recognised when it is sent again. `attempted` are reservations
+    that an earlier attempt may have made.
     """
-    attempted: set[UUID] = set()
+    attempted = set() if attempted is None else attempted
 
     def commit() -> None:
         pending = _not_committed(tenant_id, works, attempted)
@@ -78,11 +79,11 @@ def take_turn(tenant_id: int, works: Sequence[Work]) -> None:
     except (DataError, IntegrityError) as error:
         if len(works) > 1:
             for work in works:
-                take_turn(tenant_id, [work])
+                take_turn(tenant_id, [work], attempted=attempted)
         elif isinstance(error, DataError):
             detail = f"The request cannot be stored: {str(error).splitlines()[0]}."
             works[0].error = InvalidRequest(detail)
-        else:
+        elif _not_committed(tenant_id, works, attempted):
             raise
 
 

@@ -9,10 +9,12 @@ from uuid import uuid4
 import pytest
 from django.db import connection
 
-from metering.enforcement import holds, turn
+from metering.api import hot, hot_reservations
+from metering.enforcement import halts, holds, turn
 from metering.enforcement.turn import expire_due
 from metering.models import Budget, Decision, Halt, LedgerEntry, Reservation, UsageEvent
 from metering.upkeep import expire_reservations
+from tenants import keys
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 
@@ -388,6 +390,8 @@ def test_the_cost_goes_to_the_windows_that_are_held_whatever_the_event_says(
     # A budget that the reservation knows nothing of goes by the event.
     assert [one.group_key for one in windows_of(account, made_since)] == ['["b"]']
     assert balances(account, budget) == balances(account, late) == [(500, 0, 0)]
+    # Nothing was held there, so what is booked may be beyond its limit.
+    assert balances(account, made_since) == [(500, 0, 500)]
 
 
 def test_a_budget_that_changes_meanwhile_counts_what_is_settled(account: Account) -> None:
@@ -652,6 +656,26 @@ def test_an_error_of_one_caller_fails_no_other(account: Account) -> None:
         "settles": 200,
         "wrong": 400,
     }
+
+
+def test_a_known_halt_refuses_without_asking_the_database(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = caller(account)
+    assert ask(api, "0", agent="a").status == 201
+    halt = api.post("/v1/halts", {"match": {"agent": "a"}, "reason": "runs away"})
+    assert halt.status == 201
+    with account.scope(), connection.cursor() as cursor:
+        halts.read_halts(cursor, account.tenant.id)
+
+    def hang(*arguments: object) -> None:
+        raise AssertionError("the database is asked")
+
+    monkeypatch.setattr(keys, "_read_key", hang)
+    monkeypatch.setattr(hot_reservations, "enforce", hang)
+    forget = {"authorization": account.headers["Authorization"], "content-type": "application/json"}
+    request = hot.request_of(forget, b'{"amount_usd": "1", "agent": "a"}')
+    assert hot_reservations.handle_reserve(request).status == 423
 
 
 def test_another_tenant_sees_no_reservation(account: Account, stranger: Account) -> None:
