@@ -102,21 +102,24 @@ def find_key_holder(text: str) -> KeyHolder | None:
     if kind != "sg" or not prefix or not secret or len(text) > 200 or not text.isascii():
         return None
     known = _known.get(prefix)
-    if known is None:
-        known = _read_key(prefix)
-    elif _is_to_be_read_again(prefix, known):
-        try:
-            known = _read_key(prefix)
-        except Exception:
-            # Nobody knows better; the next one asks again.
-            with _known_lock:
-                _known[prefix] = known
-            raise
+    if known is None or _is_to_be_read_again(prefix, known):
+        known = _read_key_anew(prefix, known)
     if known is None or not hmac.compare_digest(known.secret_hash, _hash(secret)):
         return None
     if known.expires_at is not None and known.expires_at <= timezone.now():
         return None
     return known.holder
+
+
+def _read_key_anew(prefix: str, known: _KnownKey | None) -> _KnownKey | None:
+    try:
+        return _read_key(prefix)
+    except Exception:
+        if known is not None:
+            # Nobody knows better; the next one asks again.
+            with _known_lock:
+                _known[prefix] = known
+        raise
 
 
 def _is_to_be_read_again(prefix: str, known: _KnownKey) -> bool:
