@@ -246,6 +246,7 @@ def test_a_budget_is_made_in_the_admin_with_a_level_added(
     assert (budget.name, budget.match, levels) == (
         "From the form",
         {"team": "growth"},
-        [(80, ["finance"])],
+        # A new budget blocks at its limit, unless the form says otherwise.
+        [(80, ["finance"]), (100, [])],
     )
     assert complaints == []

@@ -24,7 +24,7 @@ from config.wsgi import application
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
 
-EXAMPLES = 25
+EXAMPLES = 10
 # Requests as the document has them, and requests that break it somewhere.
 MODES = strategies.sampled_from(list(GenerationMode))
 CHECKS = [

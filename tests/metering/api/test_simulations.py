@@ -448,7 +448,7 @@ def test_a_failure_of_one_fails_no_other(
     is_rolling=st.booleans(),
 )
 @settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_calls_that_real_reservations_let_through_are_let_through_again(
     account: Account, asks: Sequence[tuple[str, int, int]], action: str, is_rolling: bool

@@ -362,7 +362,7 @@ def periods(draw: st.DrawFn) -> list[Call]:
     per=st.sampled_from([[], ["agent"]]),
     action=st.sampled_from(["block", "lockout", "hold", "throttle", "downgrade"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_limit_of_at_least_what_was_spent_refuses_and_saves_nothing(
     calls: list[Call], period: str, is_rolling: bool, per: list[str], action: str
 ) -> None:
@@ -382,7 +382,7 @@ def test_a_limit_of_at_least_what_was_spent_refuses_and_saves_nothing(
 
 
 @given(calls=periods(), limit_usd=st.integers(0, 20), per=st.sampled_from([[], ["agent"]]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_no_window_spends_more_than_its_limit(
     calls: list[Call], limit_usd: int, per: list[str]
 ) -> None:
