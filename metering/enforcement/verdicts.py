@@ -425,7 +425,7 @@ class Judge:
             for value in (passed.limit, passed.spent, passed.reserved, passed.asked)
         )
         return (
-            f"{who} holds {limit} at its level of {passed.level.percent} %: {spent} are spent,"
+            f"{who} allows {limit} at its level of {passed.level.percent} %: {spent} are spent,"
             f" {reserved} reserved, and this call asks for {asked}."
         )
 
