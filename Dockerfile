@@ -25,6 +25,7 @@ COPY manage.py ./
 COPY config config
 COPY dashboard dashboard
 COPY metering metering
+COPY alerts alerts
 COPY tenants tenants
 
 USER spendgate

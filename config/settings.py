@@ -35,6 +35,7 @@ INSTALLED_APPS = [
     "csp",
     "tenants",
     "metering",
+    "alerts",
     "dashboard",
     "config",
 ]

@@ -63,10 +63,17 @@ class IngestBatch(models.Model):
     first_at = models.DateTimeField(null=True)
     last_at = models.DateTimeField(null=True)
     rolled_up_at = models.DateTimeField(null=True)
+    # Alerts claims a batch by setting this once its sessions were looked at.
+    sessions_checked_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "ingest_batch"
         indexes = [
+            models.Index(
+                fields=["tenant", "id"],
+                condition=models.Q(sessions_checked_at=None),
+                name="ingest_batch_sessions",
+            ),
             models.Index(
                 fields=["tenant", "id"],
                 condition=models.Q(rolled_up_at=None),

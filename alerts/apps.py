@@ -1,0 +1,9 @@
+"""The app of alerts."""
+
+from django.apps import AppConfig
+
+
+class AlertsConfig(AppConfig):
+    """Incidents, and who hears of them."""
+
+    name = "alerts"

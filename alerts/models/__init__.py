@@ -1,0 +1,34 @@
+"""Rows of alerts: incidents, channels and deliveries, settings, and what scans remember."""
+
+from alerts.models.channels import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    DeliveryAttempt,
+    DeliveryEvent,
+    DeliveryState,
+    Digest,
+)
+from alerts.models.detection import Anomaly, ScanProgress, SeriesState
+from alerts.models.incidents import EntryKind, Incident, IncidentEntry, IncidentKind, Severity
+from alerts.models.settings import AlertSettings, MaintenanceWindow
+
+__all__ = [
+    "AlertSettings",
+    "Anomaly",
+    "Channel",
+    "ChannelKind",
+    "Delivery",
+    "DeliveryAttempt",
+    "DeliveryEvent",
+    "DeliveryState",
+    "Digest",
+    "EntryKind",
+    "Incident",
+    "IncidentEntry",
+    "IncidentKind",
+    "MaintenanceWindow",
+    "ScanProgress",
+    "SeriesState",
+    "Severity",
+]
