@@ -4,46 +4,24 @@ from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
-from metering.money import NANOS_PER_USD, usd_from_nanos
+from metering.money import MINUS, exact_money, money
 
-MINUS: Final = "\u2212"
+__all__ = [
+    "MINUS",
+    "amount_words",
+    "change",
+    "count",
+    "exact_count",
+    "exact_money",
+    "listed",
+    "money",
+    "percent",
+    "percent_text",
+]
+
 # A thin space that does not break keeps a number and its unit together.
 NARROW: Final = "\u202f"
 _SCALES: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
-
-
-def money(nanos: int) -> str:
-    """Dollars with the decimals that mean something: $12,345, $12.34, $0.0123."""
-    sign = MINUS if nanos < 0 else ""
-    size = abs(nanos)
-    if size == 0:
-        return "$0"
-    if size >= 1000 * NANOS_PER_USD:
-        return f"{sign}${_rounded(size, 0):,}"
-    if size >= NANOS_PER_USD:
-        return f"{sign}${_rounded(size, 2):,}"
-    return f"{sign}${_below_a_dollar(size)}"
-
-
-def exact_money(nanos: int) -> str:
-    """Every nano-dollar, with thousands marked: $1,234.000000567."""
-    whole, _, rest = usd_from_nanos(abs(nanos)).partition(".")
-    sign = MINUS if nanos < 0 else ""
-    return f"{sign}${int(whole):,}" + (f".{rest}" if rest else "")
-
-
-def _rounded(nanos: int, places: int) -> Decimal:
-    usd = Decimal(nanos) / NANOS_PER_USD
-    return usd.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
-
-
-def _below_a_dollar(nanos: int) -> str:
-    """Three significant digits, two decimals at least: 0.50, 0.0123, 0.000000004."""
-    usd = Decimal(nanos) / NANOS_PER_USD
-    places = min(9, 2 - usd.adjusted())
-    text = f"{_rounded(nanos, places):f}".rstrip("0")
-    whole, _, decimals = text.partition(".")
-    return f"{whole}.{decimals:0<2}"
 
 
 def count(number: int) -> str:

@@ -1,4 +1,7 @@
-"""Money at the edge: decimal strings in USD outside, whole nano-dollars inside."""
+"""Money at the edge: decimal strings in USD outside, whole nano-dollars inside; and words for it.
+
+Nothing passes through a float.
+"""
 
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Final
@@ -6,6 +9,7 @@ from typing import Final
 NANOS_PER_USD: Final = 1_000_000_000
 # The most that an amount may be: enough for any limit, and it fits a bigint in nano-dollars.
 USD_MAX: Final = Decimal(1_000_000_000)
+MINUS: Final = "\u2212"
 
 
 def nanos_from_usd(value: str | int | float) -> int:
@@ -30,3 +34,37 @@ def usd_from_nanos(nanos: int) -> str:
     whole, rest = divmod(abs(nanos), NANOS_PER_USD)
     sign = "-" if nanos < 0 else ""
     return f"{sign}{whole}.{rest:09d}".rstrip("0").rstrip(".") if rest else f"{sign}{whole}"
+
+
+def money(nanos: int) -> str:
+    """Dollars with the decimals that mean something: $12,345, $12.34, $0.0123."""
+    sign = MINUS if nanos < 0 else ""
+    size = abs(nanos)
+    if size == 0:
+        return "$0"
+    if size >= 1000 * NANOS_PER_USD:
+        return f"{sign}${_rounded(size, 0):,}"
+    if size >= NANOS_PER_USD:
+        return f"{sign}${_rounded(size, 2):,}"
+    return f"{sign}${_below_a_dollar(size)}"
+
+
+def exact_money(nanos: int) -> str:
+    """Every nano-dollar, with thousands marked: $1,234.000000567."""
+    whole, _, rest = usd_from_nanos(abs(nanos)).partition(".")
+    sign = MINUS if nanos < 0 else ""
+    return f"{sign}${int(whole):,}" + (f".{rest}" if rest else "")
+
+
+def _rounded(nanos: int, places: int) -> Decimal:
+    usd = Decimal(nanos) / NANOS_PER_USD
+    return usd.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+
+
+def _below_a_dollar(nanos: int) -> str:
+    """Three significant digits, two decimals at least: 0.50, 0.0123, 0.000000004."""
+    usd = Decimal(nanos) / NANOS_PER_USD
+    places = min(9, 2 - usd.adjusted())
+    text = f"{_rounded(nanos, places):f}".rstrip("0")
+    whole, _, decimals = text.partition(".")
+    return f"{whole}.{decimals:0<2}"
