@@ -1,0 +1,168 @@
+"""Plain rules beside the detector: what a tenant may set, and when a rule is met. Pure.
+
+Money is whole nano-dollars and compared exactly. Each rule has a floor below which nobody wants to
+hear of it, whatever the ratio: a cent instead of a tenth of a cent is ten times as much too.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+NANOS_PER_USD: Final = 1_000_000_000
+INFO: Final = "info"
+WARNING: Final = "warning"
+
+COSTLY_REQUEST: Final = "costly_request"
+COSTLY_QUARTER: Final = "costly_quarter"
+HOURLY_SPEND: Final = "hourly_spend"
+USER_DAY_BUDGET: Final = "user_day_budget"
+FEATURE_WEEK: Final = "feature_week"
+MONTH_PROJECTION: Final = "month_projection"
+
+# A single request below this is nobody's business.
+REQUEST_NANOS_MIN: Final = NANOS_PER_USD // 10
+# An average of fewer calls says nothing about the next one.
+CALLS_MIN: Final = 20
+# The requests of a quarter of an hour must be more than this.
+QUARTER_REQUESTS: Final = 10
+QUARTER_NANOS_MIN: Final = NANOS_PER_USD // 10
+HOUR_NANOS_MIN: Final = NANOS_PER_USD
+# An average over less than this of a tenant's first day is none.
+BASELINE_HOURS_MIN: Final = 6
+# By how much a feature's week must have grown, besides the share.
+WEEK_GROWTH_NANOS_MIN: Final = 5 * NANOS_PER_USD
+# A projection from less than this many days would be a guess.
+PROJECTED_DAYS_MIN: Final = 3.0
+
+
+class RuleSpec(NamedTuple):
+    """A rule as it is where the tenant does not say otherwise.
+
+    Rules about a jump are `info`: the detector finds the same with less noise and calls people.
+    """
+
+    words: str
+    # What the threshold counts: "times" or "percent".
+    unit: str
+    threshold: int
+    severity: str
+    is_on: bool = True
+
+
+RULES: Final[Mapping[str, RuleSpec]] = {
+    COSTLY_REQUEST: RuleSpec(
+        "One request costs this many times what such requests (of its agent, feature and model)"
+        " cost on average",
+        "times",
+        10,
+        INFO,
+    ),
+    COSTLY_QUARTER: RuleSpec(
+        "The requests of an agent within 15 minutes, more than 10, cost this many times as much"
+        " each as they did on average over 24 hours",
+        "times",
+        3,
+        INFO,
+    ),
+    HOURLY_SPEND: RuleSpec(
+        "An hour's spend is this many times the average hour of the 24 hours before it",
+        "times",
+        3,
+        INFO,
+    ),
+    USER_DAY_BUDGET: RuleSpec(
+        "A user has used this much of a daily budget", "percent", 90, WARNING
+    ),
+    FEATURE_WEEK: RuleSpec(
+        "A feature cost this much more in 7 days than in the 7 days before", "percent", 50, INFO
+    ),
+    MONTH_PROJECTION: RuleSpec(
+        "A month's spend will reach this much of its budget at the present pace",
+        "percent",
+        100,
+        WARNING,
+    ),
+}
+
+
+class Wish(NamedTuple):
+    """A rule in force for a tenant."""
+
+    threshold: int
+    severity: str
+
+
+class Spend(NamedTuple):
+    """What a number of requests cost together."""
+
+    cost_nanos: int
+    requests: int
+
+
+def wishes(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Wish]:
+    """The rules that are on, by name; `stored` says how they differ from their defaults."""
+    found = {}
+    for name, rule in RULES.items():
+        changed = stored.get(name, {})
+        if changed.get("on", rule.is_on):
+            found[name] = Wish(
+                changed.get("threshold", rule.threshold), changed.get("severity", rule.severity)
+            )
+    return found
+
+
+def is_costly_request(*, cost_nanos: int, usual: Spend, times: int) -> bool:
+    """Whether a request costs more than `times` the average of enough others like it."""
+    return (
+        usual.requests >= CALLS_MIN
+        and cost_nanos >= REQUEST_NANOS_MIN
+        and cost_nanos * usual.requests > times * usual.cost_nanos
+    )
+
+
+def is_costly_quarter(*, quarter: Spend, day: Spend, times: int) -> bool:
+    """Whether the requests of a quarter cost more than `times` as much each as those of a day."""
+    return (
+        quarter.requests > QUARTER_REQUESTS
+        and day.requests > QUARTER_REQUESTS
+        and quarter.cost_nanos >= QUARTER_NANOS_MIN
+        and quarter.cost_nanos * day.requests > times * day.cost_nanos * quarter.requests
+    )
+
+
+def is_high_hour(*, hour_nanos: int, before_nanos: int, before_hours: int, times: int) -> bool:
+    """Whether an hour cost more than `times` the average of the hours before it."""
+    return (
+        before_hours >= BASELINE_HOURS_MIN
+        and hour_nanos >= HOUR_NANOS_MIN
+        and hour_nanos * before_hours > times * before_nanos
+    )
+
+
+def is_grown_week(*, week_nanos: int, before_nanos: int, percent: int) -> bool:
+    """Whether a week cost more than `percent` percent more than one in which there was usage."""
+    return (
+        before_nanos > 0
+        and week_nanos - before_nanos >= WEEK_GROWTH_NANOS_MIN
+        and (week_nanos - before_nanos) * 100 > percent * before_nanos
+    )
+
+
+def projected_nanos(
+    *,
+    spent_nanos: int,
+    passed_days: Sequence[float],
+    all_days: Sequence[float],
+    profile: Sequence[int],
+) -> int | None:
+    """What a month will have cost at its end, if the rest goes like what has passed.
+
+    `passed_days` and `all_days` count the month's days by weekday, from Monday; `profile` is what
+    each weekday usually costs, so that a month that begins with a weekend is not underrated. None
+    where too little has passed.
+    """
+    if sum(passed_days) < PROJECTED_DAYS_MIN:
+        return None
+    weights = profile if min(profile) > 0 else (1,) * 7
+    passed = sum(days * weight for days, weight in zip(passed_days, weights, strict=True))
+    whole = sum(days * weight for days, weight in zip(all_days, weights, strict=True))
+    return round(spent_nanos * (whole / passed))
