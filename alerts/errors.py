@@ -1,0 +1,45 @@
+"""What alerts refuse, as small exceptions. `metering.api.problems` maps them to HTTP."""
+
+from metering.errors import Conflict, InvalidRequest, MeteringError
+
+
+class AlertError(MeteringError):
+    """Something asked of alerts was refused. `detail` is a sentence for people."""
+
+
+class IncidentResolved(AlertError, Conflict):
+    """The incident is over: nobody can act on it any more."""
+
+    code = "incident_resolved"
+
+
+class WrongChannel(AlertError, InvalidRequest):
+    """What a channel was to be set to cannot be. `field` names the setting; no secret is shown."""
+
+    code = "invalid_request"
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(
+            f"{field}: {detail}",
+            errors=[{"pointer": f"/{field}", "code": "invalid", "detail": detail}],
+        )
+        self.field = field
+        self.reason = detail
+
+
+class ChannelUnavailable(AlertError, Conflict):
+    """The channel is paused or was removed, so nothing can be sent over it."""
+
+    code = "channel_unavailable"
+
+
+class NotResendable(AlertError, Conflict):
+    """The delivery has not ended yet, or was replaced by a newer one."""
+
+    code = "not_resendable"
+
+
+class SecretsUnreadable(AlertError, Conflict):
+    """Secrets were encrypted with another SECRET_KEY."""
+
+    code = "secrets_unreadable"
