@@ -19,7 +19,10 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from alerts.mail_server import WrongMailServer, read_mail_server
+
 Value = TypeVar("Value")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -53,6 +56,8 @@ class Environment:
     web_threads: int
     allowed_hosts: list[str]
     public_url: str | None
+    mail_url: str | None
+    channel_networks: list[Network]
 
     @property
     def is_https(self) -> bool:
@@ -87,6 +92,8 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         web_threads=_read(environ, "WEB_THREADS", 64, _whole_number(1, 256)),
         allowed_hosts=_allowed_hosts(environ, host, public_url),
         public_url=public_url,
+        mail_url=_read(environ, "MAIL_URL", None, _mail_url),
+        channel_networks=_read(environ, "CHANNEL_NETWORKS", [], _networks),
     )
 
 
@@ -282,6 +289,27 @@ def _public_url(name: str, value: str) -> str:
             f"{name} is '{value}': it must be an origin without a path, such as {form}."
         )
     return value.rstrip("/")
+
+
+def _mail_url(name: str, value: str) -> str:
+    try:
+        read_mail_server(value)
+    except WrongMailServer as error:
+        raise WrongSetting(f"{name} {error}") from None
+    return value
+
+
+def _networks(name: str, value: str) -> list[Network]:
+    networks: list[Network] = []
+    for one in value.split(","):
+        try:
+            networks += [ipaddress.ip_network(one.strip())] if one.strip() else []
+        except ValueError:
+            raise WrongSetting(
+                f"{name} holds '{one.strip()}': it must be networks separated by commas,"
+                " such as 10.0.0.0/8."
+            ) from None
+    return networks
 
 
 def _allowed_hosts(environ: Mapping[str, str], host: str, public_url: str | None) -> list[str]:

@@ -169,6 +169,10 @@ BODY_MAX_BYTES = 10 * 1024 * 1024
 BODY_MAX_EVENTS = 10_000
 JSON_MAX_DEPTH = 32
 
+# The operator's mail server, and the private networks that tenants' channels may reach.
+MAIL_URL = ENVIRONMENT.mail_url
+CHANNEL_NETWORKS = ENVIRONMENT.channel_networks
+
 structlog.configure(
     processors=[
         structlog.contextvars.merge_contextvars,

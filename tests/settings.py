@@ -44,7 +44,14 @@ def _database_url(data_dir: Path) -> str:
 
 _data_dir = Path(tempfile.mkdtemp(prefix="spendgate-tests-"))
 atexit.register(shutil.rmtree, _data_dir, ignore_errors=True)
-for _name in ("CELERY_BROKER_URL", "ALLOWED_HOSTS", "PUBLIC_URL", "EVENT_MAX_AGE_DAYS"):
+for _name in (
+    "CELERY_BROKER_URL",
+    "ALLOWED_HOSTS",
+    "PUBLIC_URL",
+    "EVENT_MAX_AGE_DAYS",
+    "MAIL_URL",
+    "CHANNEL_NETWORKS",
+):
     os.environ.pop(_name, None)
 os.environ.update(
     DATABASE_URL=_database_url(_data_dir),

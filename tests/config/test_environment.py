@@ -82,6 +82,24 @@ def test_an_empty_variable_counts_as_not_set() -> None:
             "DATABASE_URL names no database: it must look like "
             "postgresql://user:password@host:port/database.",
         ),
+        (
+            {"MAIL_URL": "https://u:secret@mail.example"},
+            "MAIL_URL must look like smtp://user:password@host:587?from=alerts@example.com"
+            " (smtps:// where encryption comes first).",
+        ),
+        (
+            {"MAIL_URL": "smtp://u:secret@mail.example"},
+            "MAIL_URL does not say who the mail is from: add ?from=alerts@example.com.",
+        ),
+        (
+            {"MAIL_URL": "smtp://mail.example:0?from=a@b.example"},
+            "MAIL_URL has a port that is not a whole number from 1 to 65535.",
+        ),
+        (
+            {"CHANNEL_NETWORKS": "10.0.0.0/8, 10.1.2.3/8"},
+            "CHANNEL_NETWORKS holds '10.1.2.3/8': it must be networks separated by commas,"
+            " such as 10.0.0.0/8.",
+        ),
         ({"PORT": "1", "PORT_FILE": "/x"}, "PORT and PORT_FILE are both set: keep one of them."),
         (
             {"SECRET_KEY_FILE": "/nowhere/key"},
@@ -156,6 +174,14 @@ def test_given_hosts_keep_this_machine_allowed() -> None:
     assert environment.allowed_hosts == [
         *(".b.example", "127.0.0.1", "[::1]", "a.example", "localhost")
     ]
+
+
+def test_networks_and_the_mail_server_of_channels_are_read() -> None:
+    environment = read_environment(
+        {"CHANNEL_NETWORKS": "127.0.0.0/8, fd00::/8,", "MAIL_URL": "smtp://a%40b.example:p@mail"}
+    )
+    assert [str(one) for one in environment.channel_networks] == ["127.0.0.0/8", "fd00::/8"]
+    assert environment.mail_url == "smtp://a%40b.example:p@mail"
 
 
 def test_a_secret_key_is_made_once_whoever_asks_first(tmp_path: Path) -> None:
