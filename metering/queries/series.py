@@ -1,0 +1,212 @@
+"""Sums by quarter of an hour for every value of some dimensions: what detectors read.
+
+Each function is one statement, so it sees one moment by itself: roll-ups plus the events of batches
+that they do not hold yet. Read-only.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from django.db import connection
+from numpy.typing import NDArray
+
+from metering.models import BATCH_ID_STRIDE, MEASURES
+from metering.queries.usage import EVENT_MEASURE_LIST, MEASURE_LIST, SUM_LIST
+from metering.rollups.sets import OTHER, QUARTER_SECONDS, QUARTER_SETS
+
+Whole = NDArray[np.int64]
+
+# The dimensions that have sums by quarter; empty: the tenant as a whole.
+SERIES_DIMENSIONS: Final = ("", "team", "agent", "feature", "customer", "model")
+COMBINED_DIMENSIONS: Final = SERIES_DIMENSIONS[1:]
+_SET_OF: Final = {
+    "".join(one.dimensions): one.number
+    for one in QUARTER_SETS
+    if "".join(one.dimensions) in SERIES_DIMENSIONS
+}
+_PLACE_OF_SET: Final = {
+    _SET_OF[dimension]: place for place, dimension in enumerate(SERIES_DIMENSIONS)
+}
+_GROUPING_SETS: Final = ", ".join(
+    f"(quarter, {dimension})" if dimension else "(quarter)" for dimension in SERIES_DIMENSIONS
+)
+# GROUPING answers a bit for each column that a row is not grouped by.
+_SET_NUMBER: Final = "CASE {} ELSE {} END".format(
+    " ".join(f"WHEN GROUPING({name}) = 0 THEN {_SET_OF[name]}" for name in COMBINED_DIMENSIONS),
+    _SET_OF[""],
+)
+# Row by row within each waiting batch: a batch's events are a range of ids.
+_WAITING_EVENTS: Final = f"""
+    SELECT floor(extract(epoch FROM e.time) / {QUARTER_SECONDS})::bigint * {QUARTER_SECONDS}
+        AS quarter, {", ".join(f'e.{name} COLLATE "C" AS {name}' for name in COMBINED_DIMENSIONS)},
+        {EVENT_MEASURE_LIST}
+    FROM ingest_batch b JOIN usage_event e ON e.tenant_id = b.tenant_id
+        AND e.id >= b.id * {BATCH_ID_STRIDE} AND e.id < (b.id + 1) * {BATCH_ID_STRIDE}
+    WHERE b.tenant_id = %(tenant_id)s AND b.rolled_up_at IS NULL AND e.tenant_id = %(tenant_id)s
+        AND e.time >= %(starts_at)s AND e.time < %(ends_at)s AND NOT e.is_void
+"""  # noqa: S608 - built from constants
+_QUARTER_SUMS: Final = f"""
+    SELECT set_number, quarter, value, {SUM_LIST} FROM (
+        SELECT dimension_set AS set_number, extract(epoch FROM starts_at)::bigint AS quarter,
+            value_1 AS value, {MEASURE_LIST}
+        FROM usage_rollup
+        WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
+        UNION ALL
+        SELECT {_SET_NUMBER}, quarter, coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {SUM_LIST}
+        FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
+    ) parts WHERE value <> %(other)s GROUP BY set_number, quarter, value
+"""  # noqa: S608 - built from constants
+_SERIES_COST: Final = f"""
+    SELECT (
+        SELECT coalesce(sum(cost_nanos), 0) FROM usage_rollup
+        WHERE tenant_id = %(tenant_id)s AND dimension_set = %(set)s
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s AND value_1 = %(value)s
+    ) + (
+        SELECT coalesce(sum(cost_nanos), 0) FROM ({_WAITING_EVENTS}) waiting WHERE {{is_of_series}}
+    )
+"""  # noqa: S608 - built from constants
+_COMBINATIONS: Final = f"""
+    SELECT {", ".join(COMBINED_DIMENSIONS)}, {SUM_LIST} FROM (
+        SELECT {", ".join(COMBINED_DIMENSIONS)}, {EVENT_MEASURE_LIST} FROM usage_event
+        WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void
+    ) events GROUP BY {", ".join(COMBINED_DIMENSIONS)}
+    ORDER BY sum(cost_nanos) DESC, sum(requests) DESC LIMIT %s
+"""  # noqa: S608 - built from constants
+
+
+class QuarterSums(NamedTuple):
+    """Sums as columns, a row for each series and quarter that has usage; in no order.
+
+    `dimensions` holds places in SERIES_DIMENSIONS, `quarters` the seconds since the epoch at which
+    each begins, `measures` a column for each of `metering.models.MEASURES`.
+    """
+
+    dimensions: Whole
+    values: list[str]
+    quarters: Whole
+    measures: Whole
+
+    def column(self, name: str) -> Whole:
+        """A measure of all rows."""
+        found: Whole = self.measures[:, MEASURES.index(name)]
+        return found
+
+
+class Combination(NamedTuple):
+    """What one combination of values used; `values` in the order of COMBINED_DIMENSIONS."""
+
+    values: tuple[str, ...]
+    cost_nanos: int
+    requests: int
+    errors: int
+    tokens: int
+
+
+def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> QuarterSums:
+    """The usage of every series in whole quarters from `starts_at` up to but not including
+    `ends_at`.
+
+    The long tail of values that roll-ups keep as one is left out: it is another set of values in
+    every quarter.
+    """
+    with connection.cursor() as cursor:
+        # Compiling takes longer than running.
+        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(
+            _QUARTER_SUMS,
+            {
+                "tenant_id": tenant_id,
+                "starts_at": starts_at,
+                "ends_at": ends_at,
+                "sets": list(_PLACE_OF_SET),
+                "other": OTHER,
+            },
+        )
+        return _columns(cursor.fetchall())
+
+
+def series_cost(
+    *, tenant_id: int, dimension: str, value: str, starts_at: datetime, ends_at: datetime
+) -> int:
+    """What a series cost from the quarter `starts_at` on, in nano-dollars.
+
+    A value that was part of the long tail in some quarter counts without it.
+    """
+    condition = f"{dimension} = %(value)s" if dimension else "true"
+    assert dimension in SERIES_DIMENSIONS, dimension
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _SERIES_COST.format(is_of_series=condition),
+            {
+                "tenant_id": tenant_id,
+                "set": _SET_OF[dimension],
+                "value": value,
+                "starts_at": starts_at,
+                "ends_at": ends_at,
+            },
+        )
+        return int(cursor.fetchone()[0])
+
+
+def combinations(
+    *, tenant_id: int, starts_at: datetime, ends_at: datetime, limit: int
+) -> list[Combination]:
+    """Which combinations of values were used, the costly ones first, up to `limit`.
+
+    Reads the events of the range: meant for an hour, not for a month.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(_COMBINATIONS, [tenant_id, starts_at, ends_at, limit])
+        return [_combination(row) for row in cursor.fetchall()]
+
+
+def first_usage_at(*, tenant_id: int, since: datetime) -> datetime | None:
+    """The first quarter with usage at or after `since`; None where there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT least((SELECT min(starts_at) FROM usage_rollup WHERE tenant_id = %(tenant_id)s"
+            " AND dimension_set = %(set)s AND starts_at >= %(since)s),"
+            " (SELECT min(greatest(first_at, %(since)s)) FROM ingest_batch"
+            " WHERE tenant_id = %(tenant_id)s AND rolled_up_at IS NULL AND last_at >= %(since)s))",
+            {"tenant_id": tenant_id, "set": _SET_OF[""], "since": since},
+        )
+        found: datetime | None = cursor.fetchone()[0]
+        return found
+
+
+def newest_batch(*, tenant_id: int) -> int:
+    """The highest id of the tenant's batches; 0 where there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(max(id), 0) FROM ingest_batch WHERE tenant_id = %s", [tenant_id]
+        )
+        return int(cursor.fetchone()[0])
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> QuarterSums:
+    if not rows:
+        nothing = np.zeros(0, np.int64)
+        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES)), np.int64))
+    sets, quarters, values, *measures = zip(*rows, strict=True)
+    return QuarterSums(
+        np.array([_PLACE_OF_SET[number] for number in sets], np.int64),
+        list(values),
+        np.array(quarters, np.int64),
+        np.array(measures, np.int64).T,
+    )
+
+
+def _combination(row: tuple[Any, ...]) -> Combination:
+    width = len(COMBINED_DIMENSIONS)
+    sums = dict(zip(MEASURES, row[width:], strict=True))
+    return Combination(
+        row[:width],
+        sums["cost_nanos"],
+        sums["requests"],
+        sums["errors"],
+        sums["input_tokens"] + sums["output_tokens"],
+    )

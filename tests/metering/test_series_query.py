@@ -1,0 +1,161 @@
+"""Sums by quarter equal what the events say, whatever is rolled up."""
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from metering.models import MEASURES, UsageEvent
+from metering.periods import floor_seconds
+from metering.queries.series import (
+    COMBINED_DIMENSIONS,
+    SERIES_DIMENSIONS,
+    QuarterSums,
+    combinations,
+    first_usage_at,
+    newest_batch,
+    quarter_sums,
+    series_cost,
+)
+from metering.rollups import batches
+from metering.rollups.sets import SETS
+from tests.factories import Account, make_event, send
+from tests.metering.test_rollups import make_events, measures_of, roll_everything_up, void
+
+pytestmark = pytest.mark.django_db(transaction=True)
+DAY = timedelta(days=1)
+
+
+def as_sums(found: QuarterSums) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    return {
+        (SERIES_DIMENSIONS[place], value, quarter): tuple(measures)
+        for place, value, quarter, measures in zip(
+            found.dimensions.tolist(),
+            found.values,
+            found.quarters.tolist(),
+            found.measures.tolist(),
+            strict=True,
+        )
+        if any(measures)
+    }
+
+
+def expected(
+    account: Account, starts_at: datetime, ends_at: datetime
+) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    """Every series' sums, from nothing but the events."""
+    sums: dict[tuple[Any, ...], tuple[int, ...]] = defaultdict(lambda: (0,) * len(MEASURES))
+    with account.scope():
+        events = list(
+            UsageEvent.objects.filter(is_void=False, time__gte=starts_at, time__lt=ends_at)
+        )
+    for event in events:
+        quarter = int(floor_seconds(event.time, 900).timestamp())
+        for dimension in SERIES_DIMENSIONS:
+            key = (dimension, getattr(event, dimension) if dimension else "", quarter)
+            sums[key] = tuple(map(sum, zip(sums[key], measures_of(event), strict=True)))
+    return dict(sums)
+
+
+def read(account: Account, starts_at: datetime, ends_at: datetime) -> QuarterSums:
+    with account.scope():
+        return quarter_sums(tenant_id=account.tenant.id, starts_at=starts_at, ends_at=ends_at)
+
+
+def test_sums_are_those_of_roll_ups_and_of_what_waits(account: Account, stranger: Account) -> None:
+    now = datetime.now(UTC)
+    starts_at, ends_at = floor_seconds(now - 2 * DAY, 900), floor_seconds(now, 900)
+    rolled_up, waiting = make_events(150), make_events(80, seed=2)
+    send(account, rolled_up)
+    roll_everything_up(account)
+    send(account, waiting)
+    void(account, rolled_up[3])
+    void(account, waiting[3])
+    send(stranger, make_events(20, seed=3))
+    wanted = expected(account, starts_at, ends_at)
+    assert as_sums(read(account, starts_at, ends_at)) == wanted
+    assert {key[0] for key in wanted} == set(SERIES_DIMENSIONS)
+    roll_everything_up(account)
+    assert as_sums(read(account, starts_at, ends_at)) == wanted
+
+
+def test_the_cost_of_a_series_counts_what_waits(account: Account) -> None:
+    now = datetime.now(UTC)
+    events = [make_event(agent="a"), make_event(agent="b"), make_event(agent="a")]
+    send(account, events[:2])
+    roll_everything_up(account)
+    send(account, events[2:])
+    for (dimension, value), cost_nanos in {
+        ("agent", "a"): 9_000_000,
+        ("agent", "b"): 4_500_000,
+        ("agent", "c"): 0,
+        ("", ""): 13_500_000,
+    }.items():
+        with account.scope():
+            found = series_cost(
+                tenant_id=account.tenant.id,
+                dimension=dimension,
+                value=value,
+                starts_at=floor_seconds(now - DAY, 900),
+                ends_at=now + DAY,
+            )
+        assert found == cost_nanos
+
+
+def test_the_long_tail_is_no_series(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "SETS", [one._replace(values_max=2) for one in SETS])
+    now = datetime.now(UTC)
+    send(account, [make_event(agent=f"agent-{number}") for number in range(5)])
+    roll_everything_up(account)
+    found = as_sums(read(account, now - DAY, now + DAY))
+    assert sum(1 for dimension, _, _ in found if dimension == "agent") == 2
+    assert next(sums for (name, _, _), sums in found.items() if name == "")[1] == 5
+
+
+def test_combinations_are_the_costly_ones_first(account: Account) -> None:
+    now = datetime.now(UTC)
+    send(
+        account,
+        [
+            make_event(agent="a", customer="acme", status="error"),
+            make_event(agent="a", customer="acme", input_tokens=9_000),
+            make_event(agent="b"),
+        ],
+    )
+    with account.scope():
+        first, second = combinations(
+            tenant_id=account.tenant.id, starts_at=now - DAY, ends_at=now + DAY, limit=5
+        )
+        only = combinations(
+            tenant_id=account.tenant.id, starts_at=now - DAY, ends_at=now + DAY, limit=1
+        )
+    values = dict(zip(COMBINED_DIMENSIONS, first.values, strict=True))
+    assert values == {
+        "team": "",
+        "agent": "a",
+        "feature": "",
+        "customer": "acme",
+        "model": "claude-sonnet-4-5",
+    }
+    assert first[1:] == (33_000_000, 2, 1, 10_200)
+    assert second[1:] == (4_500_000, 1, 0, 1_100)
+    assert only == [first]
+
+
+def test_first_usage_and_the_newest_batch_are_known_before_any_roll_up(account: Account) -> None:
+    now = datetime.now(UTC)
+    tenant_id = account.tenant.id
+    with account.scope():
+        assert first_usage_at(tenant_id=tenant_id, since=now - 9 * DAY) is None
+        assert newest_batch(tenant_id=tenant_id) == 0
+    send(account, [make_event(time=(now - 3 * DAY).isoformat())])
+    with account.scope():
+        assert first_usage_at(tenant_id=tenant_id, since=now - 9 * DAY) == now - 3 * DAY
+        assert first_usage_at(tenant_id=tenant_id, since=now - DAY) is None
+        assert newest_batch(tenant_id=tenant_id) > 0
+    roll_everything_up(account)
+    with account.scope():
+        assert first_usage_at(tenant_id=tenant_id, since=now - 9 * DAY) == floor_seconds(
+            now - 3 * DAY, 900
+        )
