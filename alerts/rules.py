@@ -5,6 +5,7 @@ hear of it, whatever the ratio: a cent instead of a tenth of a cent is ten times
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 NANOS_PER_USD: Final = 1_000_000_000
@@ -43,7 +44,7 @@ class RuleSpec(NamedTuple):
     words: str
     # What the threshold counts: "times" or "percent".
     unit: str
-    threshold: int
+    threshold: float
     severity: str
     is_on: bool = True
 
@@ -85,9 +86,9 @@ RULES: Final[Mapping[str, RuleSpec]] = {
 
 
 class Wish(NamedTuple):
-    """A rule in force for a tenant."""
+    """A rule in force for a tenant. The threshold is exact, as its decimal was written."""
 
-    threshold: int
+    threshold: Fraction
     severity: str
 
 
@@ -104,13 +105,12 @@ def wishes(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Wish]:
     for name, rule in RULES.items():
         changed = stored.get(name, {})
         if changed.get("on", rule.is_on):
-            found[name] = Wish(
-                changed.get("threshold", rule.threshold), changed.get("severity", rule.severity)
-            )
+            threshold = Fraction(str(changed.get("threshold", rule.threshold)))
+            found[name] = Wish(threshold, changed.get("severity", rule.severity))
     return found
 
 
-def is_costly_request(*, cost_nanos: int, usual: Spend, times: int) -> bool:
+def is_costly_request(*, cost_nanos: int, usual: Spend, times: Fraction) -> bool:
     """Whether a request costs more than `times` the average of enough others like it."""
     return (
         usual.requests >= CALLS_MIN
@@ -119,7 +119,7 @@ def is_costly_request(*, cost_nanos: int, usual: Spend, times: int) -> bool:
     )
 
 
-def is_costly_quarter(*, quarter: Spend, day: Spend, times: int) -> bool:
+def is_costly_quarter(*, quarter: Spend, day: Spend, times: Fraction) -> bool:
     """Whether the requests of a quarter cost more than `times` as much each as those of a day."""
     return (
         quarter.requests > QUARTER_REQUESTS
@@ -129,7 +129,7 @@ def is_costly_quarter(*, quarter: Spend, day: Spend, times: int) -> bool:
     )
 
 
-def is_high_hour(*, hour_nanos: int, before_nanos: int, before_hours: int, times: int) -> bool:
+def is_high_hour(*, hour_nanos: int, before_nanos: int, before_hours: int, times: Fraction) -> bool:
     """Whether an hour cost more than `times` the average of the hours before it."""
     return (
         before_hours >= BASELINE_HOURS_MIN
@@ -138,7 +138,7 @@ def is_high_hour(*, hour_nanos: int, before_nanos: int, before_hours: int, times
     )
 
 
-def is_grown_week(*, week_nanos: int, before_nanos: int, percent: int) -> bool:
+def is_grown_week(*, week_nanos: int, before_nanos: int, percent: Fraction) -> bool:
     """Whether a week cost more than `percent` percent more than one in which there was usage."""
     return (
         before_nanos > 0
