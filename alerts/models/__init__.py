@@ -8,6 +8,7 @@ from alerts.models.channels import (
     DeliveryEvent,
     DeliveryState,
     Digest,
+    HeldBy,
 )
 from alerts.models.detection import Anomaly, ScanProgress, SeriesState
 from alerts.models.incidents import EntryKind, Incident, IncidentEntry, IncidentKind, Severity
@@ -24,6 +25,7 @@ __all__ = [
     "DeliveryState",
     "Digest",
     "EntryKind",
+    "HeldBy",
     "Incident",
     "IncidentEntry",
     "IncidentKind",

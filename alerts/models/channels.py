@@ -94,6 +94,15 @@ class DeliveryState(models.TextChoices):
     SUPERSEDED = "superseded"
 
 
+class HeldBy(models.TextChoices):
+    """Why a delivery waits although nothing failed."""
+
+    QUIET_HOURS = "quiet hours"
+    MAINTENANCE = "maintenance"
+    COOL_DOWN = "cool-down"
+    BURST = "burst"
+
+
 class Delivery(models.Model):
     """One message for one channel, and the queue of what is to be sent.
 
@@ -118,7 +127,7 @@ class Delivery(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     # Not before this: the next attempt, or the end of quiet hours or of a maintenance window.
     due_at = models.DateTimeField(db_default=Now())
-    # Why it waits although nothing failed: "quiet hours", "maintenance"; else empty.
+    # A `HeldBy`; empty once it is released, and where nothing held it.
     held_by = models.CharField(max_length=20, blank=True)
     claimed_until = models.DateTimeField(null=True)
     attempts = models.IntegerField(default=0)

@@ -1,5 +1,7 @@
 """What a tenant wants to hear, and when not."""
 
+from datetime import time
+
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -17,7 +19,7 @@ class AlertSettings(models.Model):
     # The same cause is not told again within this time, unless it became more severe.
     cool_down_seconds = models.PositiveIntegerField(default=900)
     # When daily and weekly digests leave, in the tenant's zone; weekly ones on Monday.
-    digest_at = models.TimeField(default="08:00")
+    digest_at = models.TimeField(default=time(8))
     # Whether a session that loops is halted.
     halts_loops = models.BooleanField(default=False)
     # What budgets' limits count while a critical anomaly is open; None: as much as ever.

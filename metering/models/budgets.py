@@ -244,6 +244,13 @@ class Crossing(models.Model):
 
     class Meta:
         db_table = "crossing"
+        indexes = [
+            models.Index(
+                fields=["tenant", "id"],
+                condition=Q(claimed_at__isnull=True),
+                name="crossing_unclaimed",
+            )
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant", "window_id", "percent", "episode"],

@@ -1,0 +1,192 @@
+"""Several incidents in one message: what was held leaves together, and digests by the clock."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from alerts.incidents import RANK, status_of
+from alerts.messages import Line, Message, decode, encode, moment_text
+from alerts.models import (
+    AlertSettings,
+    Channel,
+    Delivery,
+    DeliveryEvent,
+    DeliveryState,
+    Digest,
+    Incident,
+    Severity,
+)
+from alerts.routing import NEVER_GATHERED, link_to, link_to_incidents
+from alerts.settings import settings_of
+from tenants.models import Tenant
+
+# A message lists so many; the page has the others.
+LINES_MAX: Final = 50
+MONDAY: Final = 0
+
+
+def tenants_with_held(now: datetime) -> list[int]:
+    """Tenants with messages whose time of peace is over. Needs a platform scope."""
+    return sorted(_held(now).values_list("tenant_id", flat=True).distinct())
+
+
+@transaction.atomic
+def gather_held(*, tenant_id: int, now: datetime) -> int:
+    """Make one message of what was held for the same receiver; what is alone leaves as it is.
+
+    Answers how many were gathered. Urgent things were not held, so nothing gets lost in a list.
+    """
+    held = list(
+        _held(now)
+        .filter(tenant_id=tenant_id)
+        .select_for_update(skip_locked=True, of=("self",))
+        .select_related("channel")
+        .order_by("channel_id", "recipients", "id")
+    )
+    gathered = 0
+    for _, group in groupby(held, key=lambda one: (one.channel_id, one.recipients)):
+        deliveries = list(group)
+        if len(deliveries) > 1 and _may_gather(deliveries[0].channel):
+            _gather(deliveries, now)
+            gathered += len(deliveries)
+        else:
+            ids = [one.id for one in deliveries]
+            Delivery.objects.filter(id__in=ids).update(held_by="")
+    return gathered
+
+
+def _held(now: datetime) -> QuerySet[Delivery]:
+    return Delivery.objects.filter(
+        state=DeliveryState.WAITING, attempts=0, claimed_until=None, due_at__lte=now
+    ).exclude(held_by="")
+
+
+def _may_gather(channel: Channel | None) -> bool:
+    return channel is None or channel.kind not in NEVER_GATHERED
+
+
+def _gather(deliveries: Sequence[Delivery], now: datetime) -> None:
+    messages = [decode(one.message) for one in deliveries]
+    lines = [Line(one.severity, one.title, one.event, one.link) for one in messages]
+    first = deliveries[0]
+    message = _digest_message(
+        first.tenant_id,
+        title=f"{len(lines)} incidents while nobody was told",
+        summary=f"Held back since {first.created_at:%Y-%m-%d %H:%M} UTC"
+        f" ({', '.join(sorted({one.held_by for one in deliveries}))}).",
+        lines=lines,
+        now=now,
+    )
+    _write(first.tenant_id, first.channel, first.recipients, message)
+    ids = [one.id for one in deliveries]
+    Delivery.objects.filter(id__in=ids).update(state=DeliveryState.SUPERSEDED)
+
+
+def tenants_with_digests() -> list[int]:
+    """Tenants with channels that want digests. Needs a platform scope."""
+    return sorted(_wanting().values_list("tenant_id", flat=True).distinct())
+
+
+@transaction.atomic
+def write_digests(*, tenant_id: int, now: datetime) -> int:
+    """Write the digests that are due: what opened or ended since the last one. Nothing, no message.
+
+    Answers how many were written. A channel's first digest begins with the channel's wish for one.
+    """
+    wishes = settings_of(tenant_id)
+    zone = ZoneInfo(Tenant.objects.get(id=tenant_id).timezone)
+    written = 0
+    for channel in _wanting().filter(tenant_id=tenant_id).select_for_update(skip_locked=True):
+        last = last_due(channel.digest, wishes, zone, now)
+        since = channel.digested_at or max(channel.created_at, last - timedelta(days=7))
+        if since >= last:
+            continue
+        written += _write_digest(channel, since, last, now)
+        channel.digested_at = last
+        channel.save(update_fields=["digested_at"])
+    return written
+
+
+def last_due(digest: str, wishes: AlertSettings, zone: ZoneInfo, now: datetime) -> datetime:
+    """The latest moment, not after now, at which a digest leaves."""
+    local = now.astimezone(zone)
+    if digest == Digest.HOURLY:
+        return local.replace(minute=0, second=0, microsecond=0)
+    day = local.date()
+    while True:
+        due = datetime.combine(day, wishes.digest_at, zone)
+        is_day = digest == Digest.DAILY or day.weekday() == MONDAY
+        if is_day and due.timestamp() <= now.timestamp():
+            return due
+        day -= timedelta(days=1)
+
+
+def _wanting() -> QuerySet[Channel]:
+    return (
+        Channel.objects.filter(removed_at=None, is_paused=False)
+        .exclude(digest=Digest.NONE)
+        .order_by("id")
+    )
+
+
+def _write_digest(channel: Channel, since: datetime, until: datetime, now: datetime) -> int:
+    of_tenant = Incident.objects.filter(tenant_id=channel.tenant_id)
+    incidents = list(
+        of_tenant.filter(
+            Q(opened_at__gte=since, opened_at__lt=until)
+            | Q(resolved_at__gte=since, resolved_at__lt=until)
+        ).order_by("-id")
+    )
+    if not incidents:
+        return 0
+    unresolved = of_tenant.filter(resolved_at=None).count()
+    message = _digest_message(
+        channel.tenant_id,
+        title=f"{len(incidents)} incident{'s'[: len(incidents) != 1]} since"
+        f" {since:%Y-%m-%d %H:%M %Z}",
+        summary=f"{unresolved} of all incidents are not resolved now.",
+        lines=[Line(one.severity, one.title, status_of(one), link_to(one.id)) for one in incidents],
+        now=now,
+    )
+    _write(channel.tenant_id, channel, [], message)
+    return 1
+
+
+def _write(
+    tenant_id: int, channel: Channel | None, recipients: Sequence[str], message: Message
+) -> None:
+    Delivery.objects.create(
+        tenant_id=tenant_id,
+        channel=channel,
+        recipients=list(recipients),
+        event=DeliveryEvent.DIGEST,
+        severity=message.severity,
+        message=encode(message),
+    )
+
+
+def _digest_message(
+    tenant_id: int, *, title: str, summary: str, lines: Iterable[Line], now: datetime
+) -> Message:
+    """One message of many lines, the most severe first."""
+    ordered = sorted(lines, key=lambda one: -RANK[one.severity])
+    further = len(ordered) - LINES_MAX
+    return Message(
+        event=DeliveryEvent.DIGEST,
+        severity=ordered[0].severity if ordered else Severity.INFO,
+        kind="digest",
+        title=title,
+        summary=summary + (f" {further} more are on the page." if further > 0 else ""),
+        tenant=Tenant.objects.get(id=tenant_id).name,
+        incident=None,
+        cause=f"spendgate-digest-{tenant_id}-{moment_text(now)}",
+        link=link_to_incidents(),
+        opened_at="",
+        at=moment_text(now),
+        lines=ordered[:LINES_MAX],
+    )

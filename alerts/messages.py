@@ -1,0 +1,83 @@
+"""What a channel is told, made from an incident. Pure: the channels turn it into their own form.
+
+A message is stored with its delivery and never changes, so that every attempt says the same.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from metering.money import usd_from_nanos
+
+NANOS_SUFFIX: Final = "_nanos"
+USD_SUFFIX: Final = "_usd"
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One incident in a digest."""
+
+    severity: str
+    title: str
+    status: str
+    link: str
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What is told. Times are RFC 3339 in UTC, or empty; money in `data` is decimal USD."""
+
+    # A `DeliveryEvent`.
+    event: str
+    severity: str
+    # An `IncidentKind`, "digest" or "test".
+    kind: str
+    title: str
+    summary: str
+    tenant: str
+    incident: int | None
+    # The same for all messages of one incident: what receivers recognise it by.
+    cause: str
+    link: str
+    opened_at: str
+    at: str
+    # (words, text) for people.
+    facts: list[tuple[str, str]] = []
+    # Dimensions and values that it is about.
+    match: dict[str, Any] = {}
+    # Figures for machines.
+    data: dict[str, Any] = {}
+    # Of a digest.
+    lines: list[Line] = []
+
+
+def encode(message: Message) -> dict[str, Any]:
+    """The message as JSON values."""
+    encoded: dict[str, Any] = msgspec.to_builtins(message)
+    return encoded
+
+
+def decode(stored: Mapping[str, Any]) -> Message:
+    """The message that `encode` made."""
+    return msgspec.convert(stored, Message)
+
+
+def moment_text(at: datetime | None) -> str:
+    """RFC 3339 in UTC with whole seconds, or nothing."""
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def outside(facts: Any) -> Any:
+    """Facts as they leave the service: what ends in `_nanos` becomes decimal USD in `_usd`."""
+    if isinstance(facts, Mapping):
+        return dict(_outside_pair(name, value) for name, value in facts.items())
+    if isinstance(facts, list | tuple):
+        return [outside(one) for one in facts]
+    return facts
+
+
+def _outside_pair(name: str, value: Any) -> tuple[str, Any]:
+    if not name.endswith(NANOS_SUFFIX):
+        return name, outside(value)
+    renamed = name.removesuffix(NANOS_SUFFIX) + USD_SUFFIX
+    return renamed, None if value is None else usd_from_nanos(int(value))

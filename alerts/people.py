@@ -1,0 +1,60 @@
+"""Whom a contact's name stands for where no channel reaches it: members, by team or role.
+
+Mail leaves through the operator's own server, so it goes to members of the tenant alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from alerts.channels.email import can_mail_people
+from alerts.quiet import values_of
+from tenants.models import Membership, TeamMember
+from tenants.roles import Role
+
+TEAM_LEAD: Final = "team_lead"
+# Names that levels use for people in a role.
+ROLE_BY_CONTACT: Final[Mapping[str, Role]] = {
+    **{role.value: role for role in Role},
+    "engineering": Role.ENGINEER,
+}
+RECIPIENTS_MAX: Final = 50
+
+
+def mail_of_contacts(
+    *, tenant_id: int, names: Sequence[str], match: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Addresses of the people that these contacts stand for, in order; none where the service
+    cannot send mail.
+
+    `team_lead` are the leads of the teams that `match` names, a role's name its members, an
+    address the member who has it. Where names stand for nobody the owners hear of it.
+    """
+    if not names or not can_mail_people():
+        return ()
+    addresses: set[str] = set()
+    for name in names:
+        addresses |= _addresses(tenant_id, name, match) or _in_role(tenant_id, Role.OWNER)
+    return tuple(sorted(addresses)[:RECIPIENTS_MAX])
+
+
+def _addresses(tenant_id: int, name: str, match: Mapping[str, Any]) -> set[str]:
+    if name == TEAM_LEAD:
+        return _leads(tenant_id, match)
+    if name in ROLE_BY_CONTACT:
+        return _in_role(tenant_id, ROLE_BY_CONTACT[name])
+    members = Membership.objects.filter(tenant_id=tenant_id, user__email=name.lower())
+    return set(members.values_list("user__email", flat=True))
+
+
+def _leads(tenant_id: int, match: Mapping[str, Any]) -> set[str]:
+    if "team" not in match:
+        return set()
+    leads = TeamMember.objects.filter(
+        tenant_id=tenant_id, is_lead=True, team__name__in=values_of(match["team"])
+    )
+    return set(leads.values_list("user__email", flat=True))
+
+
+def _in_role(tenant_id: int, role: Role) -> set[str]:
+    members = Membership.objects.filter(tenant_id=tenant_id, role=role, user__is_active=True)
+    return set(members.values_list("user__email", flat=True))

@@ -1,0 +1,265 @@
+"""Looks at the sessions that had new calls, opens incidents for loops, and halts them if wished.
+
+Batches are claimed and marked in the transaction that looks at their sessions: nothing is skipped,
+whatever the order in which batches commit, and a killed worker's batches are looked at again.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeGuard
+
+from django.db import connection, transaction
+
+from alerts.incidents import RANK, Observation, end, note, observe
+from alerts.loops import CALLS_MAX, Call, Finding, SessionVerdict, Strength, judge
+from alerts.models import EntryKind, Incident, IncidentEntry, IncidentKind, Severity
+from alerts.routing import BY_ITSELF
+from alerts.settings import settings_of
+from metering.enforcement.halts import halts_changed, insert_halt
+from metering.models import HaltKind, IngestBatch, Operation, Status
+from metering.money import NANOS_PER_USD, money
+from metering.queries.session_calls import (
+    SessionCall,
+    latest_calls,
+    session_costs,
+    sessions_of_batches,
+)
+
+# What one transaction claims, at most (a single batch may have more events); the next goes on.
+BATCHES_MAX: Final = 1_000
+EVENTS_MAX: Final = 20_000
+SESSIONS_AT_ONCE: Final = 200
+# What is older is history that somebody sends, and wakes nobody.
+RECENT: Final = timedelta(days=1)
+# A session whose latest call is older has nothing left to be stopped.
+HALTABLE: Final = timedelta(hours=1)
+# How much further back a session's calls are read.
+LOOK_BACK: Final = timedelta(hours=6)
+# A loop without a call for so long is over.
+RESTS_AFTER: Final = timedelta(minutes=30)
+# From here on a loop is worth waking somebody: wasted already, or within an hour at this rate.
+CRITICAL_WASTE_NANOS: Final = 5 * NANOS_PER_USD
+CRITICAL_HOURLY_NANOS: Final = 20 * NANOS_PER_USD
+WAITING: Final = """
+    SELECT id FROM (
+        SELECT id, sum(event_count) OVER (ORDER BY id) - event_count AS events_before
+        FROM (
+            SELECT id, event_count FROM ingest_batch
+            WHERE tenant_id = %s AND sessions_checked_at IS NULL ORDER BY id LIMIT %s
+        ) oldest
+    ) waiting WHERE events_before < %s
+"""
+CLAIM: Final = """
+    SELECT id, last_at FROM ingest_batch
+    WHERE tenant_id = %s AND id = ANY(%s) AND sessions_checked_at IS NULL
+    ORDER BY id FOR UPDATE SKIP LOCKED
+"""
+OPERATIONS: Final[Mapping[int, Any]] = {one.value: one.label for one in Operation}
+STATUSES: Final[Mapping[int, Any]] = {one.value: one.label for one in Status}
+# Values that all of a session's calls share say whom it concerns.
+SHARED: Final = ("team", "customer", "user", "feature", "agent")
+
+
+def tenants_to_check() -> list[int]:
+    """Tenants with batches whose sessions nobody has looked at. Needs a platform scope."""
+    waiting = IngestBatch.objects.filter(sessions_checked_at=None)
+    return sorted(waiting.values_list("tenant_id", flat=True).distinct())
+
+
+@transaction.atomic
+def check_sessions(*, tenant_id: int, now: datetime) -> int:
+    """Look at the sessions of waiting batches; answers how many batches. Zero: none wait."""
+    batches = _claim(tenant_id)
+    if not batches:
+        return 0
+    fresh = [id_ for id_, last_at in batches.items() if last_at and last_at >= now - RECENT]
+    if fresh:
+        sessions = sessions_of_batches(tenant_id=tenant_id, batch_ids=fresh, since=now - RECENT)
+        _judge_all(tenant_id, list(sessions), now)
+    IngestBatch.objects.filter(tenant_id=tenant_id, id__in=list(batches)).update(
+        sessions_checked_at=now
+    )
+    return len(batches)
+
+
+def _claim(tenant_id: int) -> dict[int, datetime | None]:
+    """Lock waiting batches, the oldest first; each one's newest event."""
+    with connection.cursor() as cursor:
+        cursor.execute(WAITING, [tenant_id, BATCHES_MAX, EVENTS_MAX])
+        waiting = [row[0] for row in cursor.fetchall()]
+        cursor.execute(CLAIM, [tenant_id, waiting])
+        return dict(cursor.fetchall())
+
+
+def tenants_with_loops() -> list[int]:
+    """Tenants with a loop that is not resolved. Needs a platform scope."""
+    unresolved = Incident.objects.filter(kind=IncidentKind.LOOP, resolved_at=None)
+    return sorted(unresolved.values_list("tenant_id", flat=True).distinct())
+
+
+@transaction.atomic
+def end_loops(*, tenant_id: int, now: datetime) -> int:
+    """Resolve the loops without a call for half an hour. Answers how many."""
+    resting = Incident.objects.filter(
+        tenant_id=tenant_id,
+        kind=IncidentKind.LOOP,
+        resolved_at=None,
+        seen_at__lt=now - RESTS_AFTER,
+    )
+    causes = list(resting.values_list("cause", flat=True))
+    for cause in causes:
+        end(tenant_id=tenant_id, cause=cause, summary="No call for half an hour.")
+    return len(causes)
+
+
+def _judge_all(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
+    for place in range(0, len(sessions), SESSIONS_AT_ONCE):
+        calls_by_session = latest_calls(
+            tenant_id=tenant_id,
+            sessions=sessions[place : place + SESSIONS_AT_ONCE],
+            since=now - RECENT - LOOK_BACK,
+            limit=CALLS_MAX,
+        )
+        verdicts = {
+            session: verdict
+            for session, calls in calls_by_session.items()
+            if (verdict := judge([_call(one) for one in calls])) is not None and verdict.is_loop
+        }
+        costs = session_costs(tenant_id=tenant_id, sessions=verdicts) if verdicts else {}
+        for session, verdict in verdicts.items():
+            calls = calls_by_session[session]
+            observation = observation_of(session, calls, verdict, costs[session])
+            incident = _note_loop(tenant_id, observation, verdict)
+            if calls[-1].time >= now - HALTABLE and _is_to_be_halted(incident):
+                _halt(incident, observation)
+
+
+def _call(one: SessionCall) -> Call:
+    return Call(
+        at=one.time.timestamp(),
+        agent=one.agent,
+        operation=OPERATIONS[one.operation],
+        model=one.model,
+        tool=one.tool,
+        tool_arguments_hash=one.tool_arguments_hash,
+        output_hash=one.output_hash,
+        prefix_hash=one.prefix_hash,
+        status=STATUSES[one.status],
+        error_type=one.error_type,
+        input_tokens=one.input_tokens,
+        output_tokens=one.output_tokens,
+        cache_read_tokens=one.cache_read_tokens,
+        cost_nanos=one.cost_nanos,
+        step=one.step,
+    )
+
+
+def _note_loop(
+    tenant_id: int, observation: Observation, verdict: SessionVerdict
+) -> Incident | None:
+    """Open or update the incident of a loop that goes on; end that of one that does not.
+
+    A loop that was over before anybody could look is noted too, but pages nobody.
+    """
+    if verdict.is_ongoing:
+        return observe(tenant_id=tenant_id, observation=observation)
+    if not Incident.objects.filter(tenant_id=tenant_id, cause=observation.cause).exists():
+        severity = min(observation.severity, Severity.WARNING, key=RANK.__getitem__)
+        observe(tenant_id=tenant_id, observation=observation._replace(severity=severity))
+    end(tenant_id=tenant_id, cause=observation.cause, summary="It got out by itself.")
+    return None
+
+
+def _is_to_be_halted(incident: Incident | None) -> TypeGuard[Incident]:
+    """Whether the tenant wishes it, once an incident: what a person lifted stays lifted."""
+    if incident is None or incident.resolved_at is not None:
+        return False
+    if not settings_of(incident.tenant_id).halts_loops:
+        return False
+    halted = IncidentEntry.objects.filter(incident=incident, kind=EntryKind.HALTED)
+    return not halted.exists()
+
+
+def _halt(incident: Incident, observation: Observation) -> None:
+    with connection.cursor() as cursor:
+        insert_halt(
+            cursor,
+            tenant_id=incident.tenant_id,
+            match={"session": observation.match["session"]},
+            reason=f"{observation.title}. {observation.summary}",
+            kind=HaltKind.BREAKER,
+            actor=BY_ITSELF,
+        )
+    note(
+        incident=incident,
+        kind=EntryKind.HALTED,
+        text="The session was halted: its new calls are refused until somebody lifts the halt.",
+    )
+    transaction.on_commit(halts_changed.set)
+
+
+def observation_of(
+    session: str, calls: Sequence[SessionCall], verdict: SessionVerdict, cost_nanos: int
+) -> Observation:
+    """What a session's loop says. `cost_nanos` is what the whole session has cost."""
+    loops = [one for one in verdict.findings if one.strength == Strength.LOOP]
+    main = max(loops, key=lambda one: one.last)
+    hourly_nanos = verdict.projected_nanos_per_hour
+    return Observation(
+        kind=IncidentKind.LOOP,
+        cause=f"loop:{session}",
+        severity=_severity(verdict),
+        title=f"Session {session!r} goes round in circles",
+        summary=_summary(main, verdict, cost_nanos),
+        match={"session": session, **_shared(calls)},
+        facts={
+            "session": session,
+            "findings": [
+                {
+                    "kind": one.kind,
+                    "strength": one.strength,
+                    "calls": one.calls,
+                    "words": one.words,
+                    "cost_nanos": one.cost_nanos,
+                    "began_at": _moment(one.began_at),
+                    "found_at": _moment(one.found_at),
+                }
+                for one in verdict.findings
+            ],
+            "cost_nanos": cost_nanos,
+            "wasted_nanos": verdict.wasted_nanos,
+            "call_cost_nanos": verdict.nanos_per_call,
+            "projected_per_hour_nanos": hourly_nanos,
+            "last_call_at": calls[-1].time.isoformat(),
+        },
+        excess_nanos=verdict.wasted_nanos,
+    )
+
+
+def _summary(main: Finding, verdict: SessionVerdict, cost_nanos: int) -> str:
+    parts = [
+        main.words,
+        f"It has cost {money(cost_nanos)} so far, {money(verdict.wasted_nanos)} of it since the"
+        " first repeat.",
+    ]
+    if verdict.projected_nanos_per_hour is not None:
+        parts.append(f"At this rate another hour costs {money(verdict.projected_nanos_per_hour)}.")
+    return " ".join(parts)
+
+
+def _severity(verdict: SessionVerdict) -> Severity:
+    is_costly = verdict.wasted_nanos >= CRITICAL_WASTE_NANOS
+    is_fast = (verdict.projected_nanos_per_hour or 0) >= CRITICAL_HOURLY_NANOS
+    return Severity.CRITICAL if is_costly or is_fast else Severity.WARNING
+
+
+def _shared(calls: Sequence[SessionCall]) -> dict[str, str]:
+    """Dimensions in which all of the calls have the same value."""
+    values = {name: {getattr(one, name) for one in calls} for name in SHARED}
+    return {
+        name: min(found) for name, found in values.items() if len(found) == 1 and "" not in found
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

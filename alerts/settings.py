@@ -1,0 +1,108 @@
+"""A tenant's wishes about alerts: reading and changing them."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from alerts.models import AlertSettings, Delivery, DeliveryState, HeldBy, MaintenanceWindow
+from tenants.audit import facts_of, record_change
+from tenants.models import Tenant
+
+
+def settings_of(tenant_id: int) -> AlertSettings:
+    """The tenant's settings; the defaults, unsaved, where nothing was changed yet."""
+    stored = AlertSettings.objects.filter(tenant_id=tenant_id).first()
+    return stored or AlertSettings(tenant_id=tenant_id)
+
+
+@transaction.atomic
+def change_alert_settings(
+    *, tenant: Tenant, actor: str, changes: Mapping[str, Any]
+) -> AlertSettings:
+    """Change settings. What is told from now on follows them; what waits already leaves as it
+    would have.
+    """
+    AlertSettings.objects.get_or_create(tenant=tenant)
+    stored = AlertSettings.objects.select_for_update().get(tenant=tenant)
+    before = facts_of(stored)
+    for name, value in changes.items():
+        setattr(stored, name, value)
+    stored.full_clean(validate_unique=False)
+    stored.save(update_fields=list(changes) or None)
+    record_change(
+        tenant_id=tenant.id,
+        actor=actor,
+        action="update",
+        subject=stored,
+        before=before,
+        after=facts_of(stored),
+    )
+    return stored
+
+
+@transaction.atomic
+def create_maintenance_window(
+    *,
+    tenant: Tenant,
+    actor: str,
+    starts_at: datetime,
+    ends_at: datetime,
+    match: Mapping[str, Any],
+    reason: str,
+) -> MaintenanceWindow:
+    """Announce a time in which unusual spend is expected. Raises ValidationError for one that is
+    over already.
+    """
+    if ends_at <= max(starts_at, timezone.now()):
+        raise ValidationError("A maintenance window ends after it begins, and not in the past.")
+    window = MaintenanceWindow.objects.create(
+        tenant=tenant,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        match=dict(match),
+        reason=reason,
+        created_by=actor[:300],
+    )
+    record_change(
+        tenant_id=tenant.id, actor=actor, action="create", subject=window, after=facts_of(window)
+    )
+    return window
+
+
+@transaction.atomic
+def end_maintenance_window(*, window: MaintenanceWindow, actor: str) -> None:
+    """End a window now; one that has not begun is taken back. A past one stays as it is.
+
+    What waits for its end leaves at once.
+    """
+    stored = MaintenanceWindow.objects.select_for_update().filter(id=window.id).first()
+    now = timezone.now()
+    if stored is None or stored.ends_at <= now:
+        return
+    before = facts_of(stored)
+    Delivery.objects.filter(
+        tenant_id=stored.tenant_id,
+        state=DeliveryState.WAITING,
+        held_by=HeldBy.MAINTENANCE,
+        due_at=stored.ends_at,
+    ).update(due_at=now)
+    if stored.starts_at >= now:
+        record_change(
+            tenant_id=stored.tenant_id, actor=actor, action="delete", subject=stored, before=before
+        )
+        stored.delete()
+        return
+    stored.ends_at = now
+    stored.save(update_fields=["ends_at"])
+    record_change(
+        tenant_id=stored.tenant_id,
+        actor=actor,
+        action="update",
+        subject=stored,
+        before=before,
+        after=facts_of(stored),
+    )
