@@ -19,11 +19,15 @@ from config.environment import Environment, read_environment
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 DEFAULT_QUEUE = "default"
+SCANS_QUEUE = "scans"
 # Work of one kind waits behind its own kind alone once there are workers for each.
 QUEUE_BY_TASKS = {
     "metering.tasks.*": "ingest",
     # One of them may take minutes.
     "metering.tasks.run_simulations": DEFAULT_QUEUE,
+    # These may take a minute, and who is to be told of something must not wait for them.
+    "alerts.tasks.scan_*": SCANS_QUEUE,
+    "alerts.tasks.check_*": SCANS_QUEUE,
     "alerts.tasks.*": "alerts",
     "billing.tasks.*": "billing",
 }
@@ -46,6 +50,12 @@ def daily(hour: int, task: str) -> dict[str, Any]:
 BEAT_SCHEDULE = {
     "roll up what was acknowledged": every(5, "metering.tasks.roll_up"),
     "expire reservations": every(2, "metering.tasks.expire_reservations"),
+    "tell of what metering left": every(2, "alerts.tasks.notify"),
+    "send what is due": every(2, "alerts.tasks.deliver"),
+    "look for loops": every(5, "alerts.tasks.check_sessions"),
+    "end what is over": every(10, "alerts.tasks.end_incidents"),
+    "scan for anomalies": every(30, "alerts.tasks.scan_anomalies"),
+    "judge by rules": every(60, "alerts.tasks.check_rules"),
     "run simulations": every(10, "metering.tasks.run_simulations"),
     "forget idle groups": every(600, "metering.tasks.forget_idle_groups"),
     "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
@@ -53,6 +63,7 @@ BEAT_SCHEDULE = {
     "forget keys too old to come again": daily(1, "metering.tasks.forget_old_keys"),
     "forget answers too old to be asked for again": daily(2, "metering.tasks.forget_old_answers"),
     "forget decisions too old to be read": daily(3, "metering.tasks.forget_old_decisions"),
+    "forget deliveries too old to be asked for": daily(4, "alerts.tasks.forget_old_deliveries"),
     "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
 }
 

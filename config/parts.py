@@ -32,7 +32,7 @@ def web(environment: Environment) -> list[str]:
 def worker(environment: Environment) -> list[str]:
     return [
         *("celery", "--quiet", "--app", "config.celery", "worker"),
-        *("--queues", "default,ingest,alerts,billing", "--concurrency", "2"),
+        *("--queues", "default,ingest,alerts,scans,billing", "--concurrency", "2"),
         *("--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]
 
