@@ -1,0 +1,255 @@
+"""Whether model calls repeat, with or without hashes.
+
+A call repeats an earlier one of its agent when the output is the same and nothing had changed
+before it: no tool gave news in between, and the input was as long as then (an agent asked the same
+again) or had grown by as much as then (an agent that carries its history along). Without a hash,
+the output's size stands for it.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Final, NamedTuple
+
+from alerts.loops.calls import Call, Evidence, Kind, Placed, Strength
+from alerts.loops.chains import chain_around
+from alerts.loops.news import News
+from alerts.loops.outputs import SIMHASH, output_names
+
+# How these figures were chosen, and on what, is in docs/decisions/0011.
+WINDOW_CALLS: Final = 10
+SAME_AGENT_CALLS: Final = 5
+UNCHANGED_CALLS: Final = 3
+UNCHANGED_AFTER_CALLS: Final = 12
+ROUND_CALLS: Final = 8
+ROUND_REPEATS: Final = 4
+SUSPECT_REPEATS: Final = 2
+IN_A_ROW: Final = 5
+
+# Shorter outputs ("yes", a label) are alike by nature.
+OUTPUT_TOKENS_MIN: Final = 20
+# To ask a tool about one thing after another takes as many tokens each time, and each answer may be
+# as long. So without a hash, shorter outputs say nothing while the input grows.
+GROWING_OUTPUT_TOKENS_MIN: Final = 80
+
+# Calls of nearly one size, a few of them equal by chance, are a batch and no loop.
+NEAR_TOKENS: Final = 4
+NEAR_INPUT_PERCENT: Final = 5
+NEAR_OUTPUT_PERCENT: Final = 25
+EQUAL_OF_NEAR: Final = 4
+
+
+class Step(NamedTuple):
+    """A successful model call, and by how much its agent's input had grown before it.
+
+    `output` is what the output is known by, None when that says nothing; `is_sized` when that is
+    its size for want of a hash.
+    """
+
+    position: int
+    agent: str
+    output: str | None
+    is_sized: bool
+    input_tokens: int
+    output_tokens: int
+    grown_tokens: int
+    news: News
+
+
+class Repeat(NamedTuple):
+    """A step that repeats earlier ones.
+
+    `number` is among the steps it was looked for in. `alike` counts it and what it repeats within
+    the window, `unchanged` those of them that had equal input.
+    """
+
+    number: int
+    position: int
+    output: str | None
+    alike: int
+    unchanged: int
+
+
+def repeated_model_calls(calls: Sequence[Placed], news: Mapping[int, News]) -> Iterator[Evidence]:
+    """Model calls that repeat: among those of the session, and among those of one of its agents."""
+    steps = _steps(calls, news)
+    by_agent: defaultdict[str, list[Step]] = defaultdict(list)
+    for step in steps:
+        by_agent[step.agent].append(step)
+    apart = by_agent.values() if len(by_agent) > 1 else ()
+    evidence = [one for one in (_in_session(steps), *map(_of_one_agent, apart)) if one]
+    if evidence:
+        similar = any(SIMHASH.fullmatch(one.call.output_hash or "") for one in calls)
+        first = min(evidence, key=lambda one: (one.strength is not Strength.LOOP, one.found))
+        yield first._replace(kind=Kind.SIMILAR_OUTPUTS) if similar else first
+    for own in by_agent.values():
+        yield from _outputs_in_a_row(own)
+
+
+def _steps(calls: Sequence[Placed], news: Mapping[int, News]) -> list[Step]:
+    inputs: dict[str, int] = {}
+    steps = []
+    names = output_names(one.call.output_hash for one in calls)
+    for (position, call), name in zip(calls, names, strict=True):
+        if call.status != "success":
+            continue
+        before = inputs.get(call.agent, call.input_tokens)
+        inputs[call.agent] = call.input_tokens
+        steps.append(
+            Step(
+                position=position,
+                agent=call.agent,
+                output=_output(call, name),
+                is_sized=not (name or call.tool_arguments_hash),
+                input_tokens=call.input_tokens,
+                output_tokens=call.output_tokens,
+                grown_tokens=call.input_tokens - before,
+                news=news[position],
+            )
+        )
+    return steps
+
+
+def _output(call: Call, name: str | None) -> str | None:
+    """What an output is known by, including the tool call that an event may tell of."""
+    if call.tool_arguments_hash:
+        return f"{call.tool}({call.tool_arguments_hash}) {name or ''}"
+    if name and call.output_tokens == 0:  # priced by hand, and no tokens told
+        return name
+    if call.output_tokens < OUTPUT_TOKENS_MIN:
+        return None
+    return name or f"{call.tool} {call.output_tokens}"
+
+
+def _in_session(steps: Sequence[Step]) -> Evidence | None:
+    """Half of the latest calls repeat, or one call did so twice in a session of a dozen."""
+    repeats = _repeats(steps)
+    suspect = None
+    for place, repeat in enumerate(repeats):
+        latest = repeats[max(0, place - ROUND_CALLS + 1) : place + 1]
+        recent = sum(repeat.number - one.number < ROUND_CALLS for one in latest)
+        is_often = (
+            repeat.unchanged >= UNCHANGED_CALLS and repeat.number >= UNCHANGED_AFTER_CALLS - 1
+        )
+        is_loop = is_often or recent >= ROUND_REPEATS or repeat.alike >= SAME_AGENT_CALLS
+        if not is_loop and (suspect or recent < SUSPECT_REPEATS):
+            continue
+        if _is_chance(steps, repeat.number):
+            continue
+        if is_loop:
+            return _evidence(repeats, place, Strength.LOOP)
+        suspect = _evidence(repeats, place, Strength.SUSPECT)
+    return suspect
+
+
+def _of_one_agent(steps: Sequence[Step]) -> Evidence | None:
+    """Half of the agent's latest calls are one and the same, whatever others do meanwhile."""
+    repeats = _repeats(steps)
+    for place, repeat in enumerate(repeats):
+        if repeat.alike >= SAME_AGENT_CALLS and not _is_chance(steps, repeat.number):
+            return _evidence(repeats, place, Strength.LOOP)
+    return None
+
+
+def _repeats(steps: Sequence[Step]) -> list[Repeat]:
+    recent: defaultdict[tuple[str, str], deque[int]] = defaultdict(
+        lambda: deque(maxlen=WINDOW_CALLS)
+    )
+    found = []
+    for number, step in enumerate(steps):
+        if step.output is None:
+            continue
+        earlier = recent[step.agent, step.output]
+        window = [steps[one] for one in earlier if number - one < WINDOW_CALLS]
+        same = [one for one in window if _is_same(one, step)]
+        if same:
+            unchanged = sum(one.input_tokens == step.input_tokens for one in same)
+            found.append(Repeat(number, step.position, step.output, len(same) + 1, unchanged + 1))
+        earlier.append(number)
+    return found
+
+
+def _is_same(earlier: Step, later: Step) -> bool:
+    """Whether both had the same output with nothing changed before the later one."""
+    if (earlier.agent, earlier.output) != (later.agent, later.output) or later.output is None:
+        return False
+    if later.news.before > earlier.news.asked:
+        return False
+    if earlier.input_tokens == later.input_tokens:
+        return True
+    if min(earlier.grown_tokens, later.grown_tokens) <= 0:
+        return False
+    if later.is_sized:
+        is_long = later.output_tokens >= GROWING_OUTPUT_TOKENS_MIN
+        return is_long and earlier.grown_tokens == later.grown_tokens
+    return _is_near(earlier.grown_tokens, later.grown_tokens, NEAR_INPUT_PERCENT)
+
+
+def _is_near(one: int, other: int, percent: int) -> bool:
+    return abs(one - other) <= max(NEAR_TOKENS, max(one, other) * percent // 100)
+
+
+def _is_chance(steps: Sequence[Step], number: int) -> bool:
+    """Whether so many calls were nearly like the repeated ones that some had to be equal."""
+    pairs = list(combinations(steps[max(0, number - WINDOW_CALLS + 1) : number + 1], 2))
+    equal = [pair for pair in pairs if _is_same(*pair)]
+    repeated = {step.position for pair in equal for step in pair}
+    near = sum(
+        _is_like(one, other)
+        for one, other in pairs
+        if one.position in repeated or other.position in repeated
+    )
+    return len(equal) * EQUAL_OF_NEAR < near
+
+
+def _is_like(one: Step, other: Step) -> bool:
+    return _is_near(one.output_tokens, other.output_tokens, NEAR_OUTPUT_PERCENT) and (
+        _is_near(one.input_tokens, other.input_tokens, NEAR_INPUT_PERCENT)
+        or _is_near(one.grown_tokens, other.grown_tokens, NEAR_INPUT_PERCENT)
+    )
+
+
+def _evidence(repeats: Sequence[Repeat], place: int, strength: Strength) -> Evidence:
+    first, last = chain_around([one.number for one in repeats], place, WINDOW_CALLS)
+    chain = repeats[first : last + 1]
+    outputs = len({one.output for one in chain})
+    span = chain[-1].number - chain[0].number + 1
+    which = "one output" if outputs == 1 else f"{outputs} outputs"
+    return Evidence(
+        kind=Kind.REPEATED_CALL if outputs == 1 else Kind.CYCLE,
+        strength=strength,
+        first_repeat=chain[0].position,
+        found=repeats[place].position,
+        last=chain[-1].position,
+        calls=len(chain),
+        what=f"{len(chain)} of {span} model calls gave {which} again with nothing changed",
+    )
+
+
+def _outputs_in_a_row(steps: Sequence[Step]) -> Iterator[Evidence]:
+    """One agent's same output again and again, however its input grew; only a hash can tell."""
+    start = longest = length = 0
+    for number in range(1, len(steps)):
+        goes_on = _is_said_again(steps[number - 1], steps[number])
+        length = length + 1 if goes_on else 0
+        if length > longest:
+            start, longest = number - length, length
+    if longest + 1 >= IN_A_ROW:
+        yield Evidence(
+            kind=Kind.SIMILAR_OUTPUTS,
+            strength=Strength.LOOP,
+            first_repeat=steps[start + 1].position,
+            found=steps[start + IN_A_ROW - 1].position,
+            last=steps[start + longest].position,
+            calls=longest,
+            what=f"{longest + 1} model calls in a row gave the same output",
+        )
+
+
+def _is_said_again(earlier: Step, later: Step) -> bool:
+    return (
+        later.output == earlier.output is not None
+        and not later.is_sized
+        and later.news.before <= earlier.news.asked
+        and later.input_tokens >= earlier.input_tokens
+    )

@@ -1,0 +1,142 @@
+"""Whether tool calls with the same arguments repeat, and when that is polling.
+
+A tool call repeats an earlier one of its agent when tool and arguments are the same, unless the
+agent waited in between or the result changed: that is polling. Tool calls without a hash of their
+arguments are judged by the model calls around them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from alerts.loops.calls import Call, Evidence, Kind, Placed, Strength
+from alerts.loops.chains import chain_around
+from alerts.loops.outputs import output_names
+
+WINDOW_CALLS: Final = 10
+POLL_PAUSE_SECONDS: Final = 30.0
+
+SUSPECT_WINDOW: Final = 5
+SUSPECT_CALLS: Final = 3
+IN_A_ROW: Final = 4
+# Retries are meant to fail some times.
+IN_A_ROW_FAILING: Final = 5
+SAME_RESULT_CALLS: Final = 5
+CYCLE_LENGTHS: Final = range(2, 6)
+CYCLE_ROUNDS: Final = 3
+ROUND_CALLS: Final = 8
+ROUND_REPEATS: Final = 6
+
+Key = tuple[str, str]
+
+
+class Use(NamedTuple):
+    """One use of a tool; `proven` counts it and the same within the window that had its result."""
+
+    position: int
+    call: Call
+    key: Key
+    is_repeat: bool
+    proven: int
+
+
+def repeated_tool_calls(calls: Sequence[Placed]) -> Iterator[Evidence]:
+    """Tool calls that repeat, judged for each agent by itself."""
+    by_agent: defaultdict[str, list[tuple[Placed, str | None]]] = defaultdict(list)
+    # What an event of a model call says of its output is the model's, not the tool's.
+    results = output_names(
+        one.call.output_hash if one.call.operation == "tool" else None for one in calls
+    )
+    for placed, result in zip(calls, results, strict=True):
+        if placed.call.tool_arguments_hash:
+            by_agent[placed.call.agent].append((placed, result))
+    for own in by_agent.values():
+        yield from _agent_evidence(_uses(own))
+
+
+def _uses(calls: Sequence[tuple[Placed, str | None]]) -> list[Use]:
+    uses: list[Use] = []
+    results = [result for _, result in calls]
+    for number, (placed, result) in enumerate(calls):
+        key = (placed.call.tool, placed.call.tool_arguments_hash or "")
+        start = max(0, number - WINDOW_CALLS + 1)
+        same = [one for one in range(start, number) if uses[one].key == key]
+        is_repeat = bool(same) and not _is_poll(
+            uses[same[-1]].call, placed.call, results[same[-1]], result
+        )
+        proven = 1 + sum(results[one] == result for one in same) if result else 0
+        uses.append(Use(placed.position, placed.call, key, is_repeat, proven))
+    return uses
+
+
+def _is_poll(earlier: Call, later: Call, result_before: str | None, result: str | None) -> bool:
+    has_changed = bool(result and result_before) and result != result_before
+    return has_changed or later.at - earlier.at >= POLL_PAUSE_SECONDS
+
+
+def _agent_evidence(uses: Sequence[Use]) -> Iterator[Evidence]:
+    repeats = [number for number, use in enumerate(uses) if use.is_repeat]
+    loop = _cycle(uses) or _often(uses, repeats)
+    if loop:
+        yield _evidence(uses, repeats, loop, Strength.LOOP)
+        return
+    for number in repeats:
+        recent = uses[max(0, number - SUSPECT_WINDOW + 1) : number + 1]
+        if sum(one.key == uses[number].key for one in recent) >= SUSPECT_CALLS:
+            found = _Found(number, Kind.REPEATED_CALL, 1)
+            yield _evidence(uses, repeats, found, Strength.SUSPECT)
+            return
+
+
+class _Found(NamedTuple):
+    number: int
+    kind: Kind
+    cycle_length: int
+
+
+def _cycle(uses: Sequence[Use]) -> _Found | None:
+    """The first use that completes a row of one call, or a few rounds of the same calls."""
+    runs = dict.fromkeys((1, *CYCLE_LENGTHS), 0)
+    for number, use in enumerate(uses):
+        for length, run in runs.items():
+            goes_on = use.is_repeat and number >= length and uses[number - length].key == use.key
+            runs[length] = run + 1 if goes_on else 0
+        if runs[1] + 1 >= (IN_A_ROW if use.call.status == "success" else IN_A_ROW_FAILING):
+            return _Found(number, Kind.REPEATED_CALL, 1)
+        for length in CYCLE_LENGTHS:
+            if runs[length] >= length * (CYCLE_ROUNDS - 1) and runs[1] == 0:
+                return _Found(number, Kind.CYCLE, length)
+    return None
+
+
+def _often(uses: Sequence[Use], repeats: Sequence[int]) -> _Found | None:
+    """The first use by which most of the latest calls repeat, though in no order."""
+    for place, number in enumerate(repeats):
+        recent = sum(number - one < ROUND_CALLS for one in repeats[: place + 1][-ROUND_CALLS:])
+        if recent >= ROUND_REPEATS or uses[number].proven >= SAME_RESULT_CALLS:
+            return _Found(number, Kind.REPEATED_CALL, 1)
+    return None
+
+
+def _evidence(
+    uses: Sequence[Use], repeats: Sequence[int], found: _Found, strength: Strength
+) -> Evidence:
+    first, last = chain_around(repeats, repeats.index(found.number), WINDOW_CALLS)
+    chain = repeats[first : last + 1]
+    return Evidence(
+        kind=found.kind,
+        strength=strength,
+        first_repeat=uses[chain[0]].position,
+        found=uses[found.number].position,
+        last=uses[chain[-1]].position,
+        calls=len(chain),
+        what=_words(uses, chain, found),
+    )
+
+
+def _words(uses: Sequence[Use], chain: Sequence[int], found: _Found) -> str:
+    span = chain[-1] - chain[0] + 1
+    again = f"{len(chain)} of {span} tool calls repeat earlier ones with the same arguments"
+    if found.kind is Kind.CYCLE:
+        return f"{again}, in a cycle of {found.cycle_length}"
+    return f"{again}, mostly {uses[found.number].call.tool}"
