@@ -1,0 +1,119 @@
+"""Posts to the addresses of channels, within the limits of `alerts.outbound`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+import requests
+from urllib3.exceptions import HTTPError
+
+from alerts.channels.addresses import reach_of
+from alerts.channels.kind import NotDelivered, Sent
+from alerts.outbound import CALL_SECONDS, CONNECT_SECONDS, Call, calling_out
+
+USER_AGENT: Final = "Spendgate"
+GONE: Final = 410
+TOO_MANY: Final = 429
+ANSWERS_WITH_PATIENCE: Final = frozenset({TOO_MANY, 503})
+TOO_SLOW: Final = f"The receiver did not answer within {CALL_SECONDS:.0f} seconds."
+# The first that fits counts.
+WORDS_BY_ERROR: Final[Sequence[tuple[type[Exception], str]]] = (
+    (requests.ReadTimeout, TOO_SLOW),
+    (requests.exceptions.SSLError, "The receiver's certificate or encryption cannot be trusted."),
+    (
+        requests.ConnectTimeout,
+        f"The receiver did not accept a connection within {CONNECT_SECONDS:.0f} seconds.",
+    ),
+    (
+        requests.ConnectionError,
+        "The receiver cannot be reached, or closed the connection without an answer.",
+    ),
+)
+# However long a receiver asks to be left alone, it is tried again after this.
+PATIENCE_MAX_SECONDS: Final = 3600.0
+
+
+def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None) -> Sent:
+    """Post a value as JSON. Raises NotDelivered unless the answer is a success."""
+    return post(url, msgspec.json.encode(value), headers=headers)
+
+
+def post(url: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> Sent:
+    """Post JSON bytes. Raises NotDelivered unless the answer is a success.
+
+    Redirects are not followed, and proxies and passwords of this machine's environment not used:
+    the address means what it says. The answer's body is not read: it is the receiver's to choose,
+    and may repeat a secret.
+    """
+    status, answered = _answer(url, body, headers or {})
+    if 200 <= status < 300:
+        return Sent(status)
+    raise NotDelivered(
+        _sentence(status),
+        status=status,
+        is_receiver_down=status == TOO_MANY or status >= 500,
+        is_final=status == GONE,
+        retry_after_seconds=_patience(status, answered),
+    )
+
+
+def _answer(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+    with calling_out(reach=reach_of(url)) as call, requests.Session() as session:
+        session.trust_env = False
+        try:
+            response = session.post(
+                url,
+                data=body,
+                headers={
+                    "User-Agent": USER_AGENT,
+                    "Content-Type": "application/json",
+                    **headers,
+                },
+                timeout=(CONNECT_SECONDS, CALL_SECONDS),
+                allow_redirects=False,
+                stream=True,
+            )
+            response.close()
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            raise NotDelivered(_reason(error, call)) from None
+    return response.status_code, response.headers
+
+
+def _reason(error: Exception, call: Call) -> str:
+    """Why there was no answer. The library's own words hold the whole address."""
+    if call.refusal:
+        return call.refusal
+    if call.is_late:
+        return TOO_SLOW
+    reasons = (words for kind, words in WORDS_BY_ERROR if isinstance(error, kind))
+    return next(reasons, "The receiver's address or answer cannot be understood.")
+
+
+def _sentence(status: int) -> str:
+    try:
+        phrase = f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = str(status)
+    if 300 <= status < 400:
+        return f"The receiver answered {phrase}: redirects are not followed, enter the new address."
+    return f"The receiver answered {phrase}."
+
+
+def _patience(status: int, headers: Mapping[str, str]) -> float | None:
+    if status not in ANSWERS_WITH_PATIENCE or "Retry-After" not in headers:
+        return None
+    seconds = _seconds(headers["Retry-After"].strip())
+    return None if seconds is None else min(max(seconds, 0.0), PATIENCE_MAX_SECONDS)
+
+
+def _seconds(text: str) -> float | None:
+    """A delay in seconds, or until a date."""
+    if text.isascii() and text.replace(".", "", 1).isdecimal():
+        return float(text[:20])
+    try:
+        return (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return None
