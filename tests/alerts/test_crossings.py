@@ -1,0 +1,174 @@
+"""Crossings become incidents of their window, and end with it."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from django.db import connection
+
+from alerts.crossings import end_crossings, take_crossings, tenants_with_crossings
+from alerts.incidents import status_of
+from alerts.models import Delivery, Incident, Severity
+from metering.budget_rules import LevelRule
+from metering.budgets import archive_budget, create_budget
+from metering.models import Crossing
+from tenants.scope import platform_scope
+from tests.alerts.scene import make_channel, timeline, told
+from tests.factories import NANOS, Account, make_budget, make_event, send
+
+LEVELS = [LevelRule(70, "none", ("team_lead",)), LevelRule(100, "block", ("finance",))]
+
+
+@pytest.fixture
+def daily(account: Account) -> Account:
+    """A tenant with 10 USD a day for each agent of team growth."""
+    with account.scope():
+        create_budget(
+            tenant=account.tenant,
+            actor="tests",
+            name="Agents, daily",
+            match={"team": "growth"},
+            per=["agent"],
+            period="day",
+            limit_cost_nanos=10 * NANOS,
+            levels=LEVELS,
+        )
+    return account
+
+
+def spend(account: Account, usd: str, **fields: object) -> None:
+    fields = {"team": "growth", "agent": "researcher", **fields}
+    send(account, [make_event(cost_usd=usd, **fields)])
+
+
+def take(account: Account) -> int:
+    with account.scope():
+        return take_crossings(tenant_id=account.tenant.id)
+
+
+def test_levels_of_one_window_are_one_incident_and_each_is_told_to_its_contacts(
+    daily: Account,
+) -> None:
+    make_channel(daily, "slack", name="leads", contacts=["team_lead"])
+    make_channel(daily, "pagerduty", name="money", contacts=["finance"])
+    spend(daily, "7")
+    assert take(daily) == 1
+    spend(daily, "3.5")
+    assert take(daily) == 1
+    assert take(daily) == 0
+    with daily.scope():
+        (incident,) = Incident.objects.all()
+        assert incident.title == "Budget 'Agents, daily' reached 100 % for agent 'researcher'"
+        assert incident.severity == Severity.CRITICAL
+        assert incident.match == {"team": "growth", "agent": "researcher"}
+        assert incident.excess_nanos == NANOS // 2
+        assert incident.summary.startswith("105 % of its limit is used: $10.50 of $10.00 since ")
+        assert "New calls are refused." in incident.summary
+        assert [row[:2] for row in told(daily)] == [("leads", "opened"), ("money", "escalated")]
+        assert timeline(incident) == ["opened", "notified", "escalated", "notified"]
+
+
+def test_each_group_has_its_own_incident(daily: Account) -> None:
+    spend(daily, "7")
+    spend(daily, "8", agent="writer")
+    assert take(daily) == 2
+    with daily.scope():
+        assert Incident.objects.count() == 2
+
+
+def test_two_workers_at_once_tell_of_a_crossing_once(daily: Account) -> None:
+    make_channel(daily)
+    for number in range(10):
+        spend(daily, "11", agent=f"agent-{number}")
+    barrier = threading.Barrier(4)
+    taken: list[int] = []
+
+    def run() -> None:
+        try:
+            barrier.wait()
+            taken.append(take(daily))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(taken) == 20
+    with daily.scope():
+        assert Incident.objects.count() == Delivery.objects.count() == 10
+
+
+def test_a_worker_killed_halfway_leaves_the_crossing_to_the_next(
+    daily: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_channel(daily)
+    spend(daily, "11")
+
+    def die(**_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as broken:
+        broken.setattr("alerts.routing.encode", die)
+        with pytest.raises(TypeError):
+            take(daily)
+    with platform_scope("tests"):
+        assert tenants_with_crossings() == [daily.tenant.id]
+        assert not Incident.objects.exists()
+    assert take(daily) == 2
+    with daily.scope():
+        assert Delivery.objects.count() == 1
+
+
+def test_a_window_that_is_over_before_anybody_looks_wakes_nobody(daily: Account) -> None:
+    spend(daily, "11")
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=1), tick=False):
+        assert take(daily) == 2
+    with daily.scope():
+        assert not Incident.objects.exists()
+        assert not Crossing.objects.filter(claimed_at=None).exists()
+
+
+def test_a_budget_that_only_watches_is_information(account: Account) -> None:
+    make_budget(account, cost_usd=1, mode="shadow")
+    send(account, [make_event(cost_usd="2")])
+    take(account)
+    with account.scope():
+        (incident,) = Incident.objects.all()
+        assert incident.severity == Severity.INFO
+        assert "nothing was stopped" in incident.summary
+
+
+def test_a_window_that_is_over_ends_its_incident(daily: Account) -> None:
+    spend(daily, "11")
+    take(daily)
+    now = datetime.now(UTC)
+    with daily.scope():
+        tenant_id = daily.tenant.id
+        assert end_crossings(tenant_id=tenant_id, now=now) == 0
+        with time_machine.travel(now + timedelta(days=1), tick=False):
+            assert end_crossings(tenant_id=tenant_id, now=now + timedelta(days=1)) == 1
+        (incident,) = Incident.objects.all()
+        assert (status_of(incident), incident.resolved_by) == ("resolved", "")
+        assert incident.summary == "The budget's period is over."
+
+
+def test_an_archived_budget_ends_its_incidents(account: Account) -> None:
+    budget = make_budget(account, cost_usd=1)
+    send(account, [make_event(cost_usd="2")])
+    take(account)
+    with account.scope():
+        archive_budget(budget=budget, actor="tests")
+        assert end_crossings(tenant_id=account.tenant.id, now=datetime.now(UTC)) == 1
+
+
+def test_single_calls_above_their_limit_are_one_incident_of_their_budget(account: Account) -> None:
+    make_budget(account, cost_usd=1, per=["request"], period="lifetime")
+    for _ in range(3):
+        send(account, [make_event(cost_usd="2")])
+        take(account)
+    with account.scope():
+        (incident,) = Incident.objects.all()
+        assert incident.observations == 3

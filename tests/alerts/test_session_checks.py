@@ -1,0 +1,154 @@
+"""Sessions that go round in circles become incidents, and are halted where that is wished."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from alerts import incidents
+from alerts.models import Incident, Severity
+from alerts.session_checks import check_sessions, end_loops, tenants_to_check
+from alerts.settings import change_alert_settings
+from metering.enforcement.halts import lift_halt
+from metering.models import Halt
+from metering.rollups import roll_up
+from tenants.scope import platform_scope
+from tests.alerts.scene import timeline
+from tests.factories import Account, make_event, send
+from tests.metering.api.caller import caller
+
+
+def turns(
+    count: int, *, session: str = "s-1", cost_usd: str = "0.05", **fields: Any
+) -> Iterator[dict[str, Any]]:
+    """An agent that asks the same tool the same thing again and again, the last time just now."""
+    began_at = datetime.now(UTC) - timedelta(seconds=20 * count)
+    for number in range(count):
+        at = began_at + timedelta(seconds=20 * number)
+        shared = {"session": session, "agent": "researcher", "team": "growth", **fields}
+        yield make_event(
+            time=at.isoformat(), cost_usd=cost_usd, output_hash="same", step=2 * number, **shared
+        )
+        yield make_event(
+            time=(at + timedelta(seconds=1)).isoformat(),
+            operation="tool",
+            tool="search",
+            tool_arguments_hash="same",
+            step=2 * number + 1,
+            input_tokens=...,
+            output_tokens=...,
+            model=...,
+            provider=...,
+            **shared,
+        )
+
+
+def check(account: Account) -> int:
+    with account.scope():
+        return check_sessions(tenant_id=account.tenant.id, now=datetime.now(UTC))
+
+
+def test_a_loop_is_one_incident_with_what_it_has_cost(account: Account) -> None:
+    send(account, list(turns(8)))
+    assert check(account) == 1
+    assert check(account) == 0
+    with platform_scope("tests"):
+        assert tenants_to_check() == []
+    with account.scope():
+        (incident,) = Incident.objects.all()
+    assert incident.cause == "loop:s-1"
+    assert incident.match == {"session": "s-1", "team": "growth", "agent": "researcher"}
+    assert incident.facts["cost_nanos"] == 400_000_000
+    assert 0 < incident.facts["wasted_nanos"] <= 400_000_000
+    assert "It has cost $0.40 so far" in incident.summary
+    assert "another hour costs" in incident.summary
+    assert incident.severity == Severity.WARNING
+
+
+def test_it_is_seen_before_and_after_its_batches_are_rolled_up(account: Account) -> None:
+    events = list(turns(8))
+    send(account, events[:6])
+    with account.scope():
+        roll_up(tenant_id=account.tenant.id)
+    send(account, events[6:])
+    assert check(account) == 2
+    with account.scope():
+        assert Incident.objects.count() == 1
+
+
+def test_a_session_that_works_is_left_alone(account: Account) -> None:
+    send(
+        account,
+        [
+            make_event(
+                session="s-2", output_hash=f"{number}", step=number, input_tokens=900 + number
+            )
+            for number in range(12)
+        ],
+    )
+    assert check(account) == 1
+    with account.scope():
+        assert not Incident.objects.exists()
+
+
+def test_what_wastes_much_money_is_critical(account: Account) -> None:
+    send(account, list(turns(8, cost_usd="2")))
+    check(account)
+    with account.scope():
+        assert Incident.objects.get().severity == Severity.CRITICAL
+
+
+def test_a_tenant_that_wishes_it_has_the_session_halted_once(account: Account) -> None:
+    with account.scope():
+        change_alert_settings(tenant=account.tenant, actor="tests", changes={"halts_loops": True})
+    send(account, list(turns(8)))
+    check(account)
+    api = caller(account)
+    ask = {"amount_usd": "1", "session": "s-1"}
+    refused = api.post("/v1/reservations", ask)
+    assert (refused.status, refused.body["code"]) == (423, "breaker_open")
+    assert api.post("/v1/reservations", {"amount_usd": "1", "session": "s-2"}).status == 201
+    with account.scope():
+        (halt,) = Halt.objects.all()
+        lift_halt(halt=halt, actor="ann@example.com")
+    send(account, list(turns(3)))
+    check(account)
+    with account.scope():
+        assert Halt.objects.count() == 1
+        assert "halted" in timeline(Incident.objects.get())
+    assert api.post("/v1/reservations", ask).status == 201
+
+
+def test_history_that_is_sent_later_wakes_nobody_and_halts_nothing(account: Account) -> None:
+    with account.scope():
+        change_alert_settings(tenant=account.tenant, actor="tests", changes={"halts_loops": True})
+    old = [
+        {**event, "time": (datetime.fromisoformat(event["time"]) - timedelta(days=3)).isoformat()}
+        for event in turns(8)
+    ]
+    send(account, old)
+    assert check(account) == 1
+    with account.scope():
+        assert not Incident.objects.exists()
+        assert not Halt.objects.exists()
+
+
+def test_a_loop_that_rests_is_over(account: Account) -> None:
+    send(account, list(turns(8)))
+    check(account)
+    now = datetime.now(UTC)
+    with account.scope():
+        assert end_loops(tenant_id=account.tenant.id, now=now) == 0
+        assert end_loops(tenant_id=account.tenant.id, now=now + timedelta(minutes=31)) == 1
+        assert incidents.status_of(Incident.objects.get()) == "resolved"
+
+
+def test_another_tenants_session_of_the_same_name_is_its_own(
+    account: Account, stranger: Account
+) -> None:
+    events = list(turns(8))
+    send(account, events[:8])
+    send(stranger, events[8:])
+    check(account)
+    with account.scope():
+        calls = Incident.objects.get().facts["cost_nanos"] if Incident.objects.exists() else 0
+    assert calls in {0, 200_000_000}
