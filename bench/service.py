@@ -21,16 +21,24 @@ import psycopg
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN_SECONDS = 60
+NOTHING_FURTHER: Mapping[str, str] = {}
 
 
 class Service:
     """A running service and a tenant in it."""
 
-    def __init__(self, *, process: subprocess.Popen[bytes], data_dir: Path, port: int) -> None:
+    def __init__(
+        self,
+        *,
+        process: subprocess.Popen[bytes],
+        data_dir: Path,
+        port: int,
+        further: Mapping[str, str],
+    ) -> None:
         self.process = process
         self.data_dir = data_dir
         self.port = port
-        self.environ = _environ(data_dir, port)
+        self.environ = _environ(data_dir, port, further)
         self.api_key = ""
 
     def manage(self, *arguments: str) -> str:
@@ -136,9 +144,9 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
-def _environ(data_dir: Path, port: int) -> dict[str, str]:
+def _environ(data_dir: Path, port: int, further: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    return {**kept, "DATA_DIR": str(data_dir), "PORT": str(port), "DEMO": "0"}
+    return {**kept, "DATA_DIR": str(data_dir), "PORT": str(port), "DEMO": "0", **further}
 
 
 def free_port() -> int:
@@ -149,19 +157,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_service() -> Iterator[Service]:
-    """Start the service on an empty folder; stop it and remove the folder at the end."""
+def running_service(further: Mapping[str, str] = NOTHING_FURTHER) -> Iterator[Service]:
+    """Start the service on an empty folder, with these variables besides; stop it and remove the
+    folder at the end.
+    """
     data_dir = Path(tempfile.mkdtemp(prefix="spendgate-bench-"))
     port = free_port()
     with (data_dir / "output.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "config.supervisor"],
             cwd=CHECKOUT,
-            env=_environ(data_dir, port),
+            env=_environ(data_dir, port, further),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        service = Service(process=process, data_dir=data_dir, port=port)
+        service = Service(process=process, data_dir=data_dir, port=port, further=further)
         try:
             _wait_until_ready(service)
             yield service

@@ -1,0 +1,191 @@
+"""How soon the right receiver hears of it: from an acknowledged event to the delivered webhook.
+
+A webhook receiver on loopback notes when each message arrives. The service runs with its default
+schedule. In between the receiver is away for a while, and a worker is killed.
+"""
+
+import json
+import random
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, NamedTuple
+
+import psutil
+
+from bench.service import Service, free_port
+
+CROSSINGS: Final = 30
+# Gaps of varying length, so that events meet the schedule at every moment of its period.
+GAP_SECONDS: Final = 1.3
+ARRIVES_WITHIN_SECONDS: Final = 60.0
+AWAY_CROSSINGS: Final = 10
+# Receivers that come back are tried again within a minute or so at this stage of the back-off.
+COMES_BACK_WITHIN_SECONDS: Final = 120.0
+LOOPBACK_ALLOWED: Final = {"CHANNEL_NETWORKS": "127.0.0.0/8"}
+
+Note = Callable[[str, str, str], None]
+
+
+class Arrival(NamedTuple):
+    """A message as it came in."""
+
+    at: float
+    reference: str
+    body: dict[str, Any]
+
+
+class Receiver:
+    """An HTTP server on loopback that takes every message, while it is up."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.arrivals: list[Arrival] = []
+        self._server: ThreadingHTTPServer | None = None
+
+    @contextmanager
+    def up(self) -> Iterator[None]:
+        """Listen until the block ends."""
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                at = time.perf_counter()
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.arrivals.append(Arrival(at, self.headers["webhook-id"], body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Nothing: the figures are the log."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    def wait_for(self, count: int, *, seconds: float) -> None:
+        """Until so many different messages have come, or the time is over."""
+        end = time.monotonic() + seconds
+        while len({one.reference for one in self.arrivals}) < count and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+def measure(service: Service, note: Note) -> None:
+    """Measure on a service that may reach loopback, and print the figures."""
+    service.create_tenant("alerting")
+    receiver = Receiver()
+    service.call(
+        "POST",
+        "/v1/channels",
+        {
+            "name": "bench",
+            "kind": "webhook",
+            "config": {"url": f"http://127.0.0.1:{receiver.port}/hook"},
+        },
+    )
+    service.call(
+        "POST",
+        "/v1/budgets",
+        {
+            "name": "each agent",
+            "per": ["agent"],
+            "period": "day",
+            "limit": {"cost_usd": "1"},
+            "levels": [{"percent": 100, "notify": ["engineering"], "action": "block"}],
+        },
+    )
+    with receiver.up():
+        _latency(service, receiver, note)
+    _away(service, receiver, note)
+    _killed(service, receiver, note)
+
+
+def _latency(service: Service, receiver: Receiver, note: Note) -> None:
+    acknowledged = {}
+    draw = random.Random(1)  # noqa: S311 - only spreads the moments
+    for number in range(CROSSINGS):
+        agent = f"agent-{number}"
+        _cross(service, agent)
+        acknowledged[agent] = time.perf_counter()
+        time.sleep(GAP_SECONDS * draw.uniform(0.5, 1.5))
+    receiver.wait_for(CROSSINGS, seconds=ARRIVES_WITHIN_SECONDS)
+    arrived = {_agent(one): one.at for one in reversed(receiver.arrivals)}
+    waits = sorted(arrived[agent] - at for agent, at in acknowledged.items() if agent in arrived)
+    figure = "nothing arrived"
+    if waits:
+        figure = (
+            f"median {statistics.median(waits):.1f} s, slowest {waits[-1]:.1f} s"
+            f" ({len(waits)} of {CROSSINGS} arrived)"
+        )
+    note("Acknowledged event that crosses a level, to the delivered webhook", figure, "10 s")
+
+
+def _away(service: Service, receiver: Receiver, note: Note) -> None:
+    before = len(receiver.arrivals)
+    for number in range(AWAY_CROSSINGS):
+        _cross(service, f"away-{number}")
+    time.sleep(15)
+    with receiver.up():
+        receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
+        time.sleep(5)
+    note(
+        f"Receiver down for 15 s while {AWAY_CROSSINGS} incidents opened",
+        _kept(receiver.arrivals[before:], AWAY_CROSSINGS),
+        "all, no duplicate without its id",
+    )
+
+
+def _killed(service: Service, receiver: Receiver, note: Note) -> None:
+    before = len(receiver.arrivals)
+    with receiver.up():
+        for number in range(AWAY_CROSSINGS):
+            _cross(service, f"killed-{number}")
+            if number % 3 == 0:
+                _kill_workers(service)
+            time.sleep(0.7)
+        receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
+        time.sleep(5)
+    note(
+        "Workers killed (SIGKILL) 4 times meanwhile",
+        _kept(receiver.arrivals[before:], AWAY_CROSSINGS),
+        "all, no duplicate without its id",
+    )
+
+
+def _kept(arrivals: list[Arrival], wanted: int) -> str:
+    times = Counter(one.reference for one in arrivals)
+    agents = {_agent(one) for one in arrivals}
+    repeats = sum(times.values()) - len(times)
+    return (
+        f"{len(agents)} of {wanted} incidents told, {len(times) - len(agents)} told under two ids,"
+        f" {repeats} repeats under one id"
+    )
+
+
+def _cross(service: Service, agent: str) -> None:
+    event = {"id": agent, "source": "bench", "agent": agent, "cost_usd": "2"}
+    answer = service.call("POST", "/v1/events", event)
+    if answer["accepted"] != 1:
+        raise SystemExit(f"The event was not accepted: {answer}")
+
+
+def _agent(arrival: Arrival) -> str:
+    return str(arrival.body["data"]["match"]["agent"])
+
+
+def _kill_workers(service: Service) -> None:
+    """Kill the processes that do the tasks of the alerts' queue, as a full memory would."""
+    for process in psutil.Process(service.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if " worker " in " ".join(process.cmdline()):
+                process.kill()
