@@ -214,7 +214,7 @@ def _name(value: Any) -> str:
 
 
 def _contacts(value: Any) -> list[str]:
-    contacts = list(value) if isinstance(value, list | tuple) else [None]
+    contacts: list[Any] = list(value) if isinstance(value, list | tuple) else [None]
     is_fine = len(contacts) <= CONTACTS_MAX and all(
         isinstance(one, str) and 1 <= len(one.strip()) <= CONTACT_MAX_CHARACTERS for one in contacts
     )
@@ -227,8 +227,8 @@ def _contacts(value: Any) -> list[str]:
 
 
 def _severities(value: Any) -> list[str]:
-    severities = set(value) if isinstance(value, list | tuple) else {None}
-    if not severities <= set(Severity.values):
+    severities: list[Any] = list(value) if isinstance(value, list | tuple) else [None]
+    if not all(one in Severity.values for one in severities):
         raise WrongChannel("severities", f"must be some of {', '.join(Severity.values)}")
     return [one for one in Severity.values if one in severities]
 

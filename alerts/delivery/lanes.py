@@ -1,0 +1,122 @@
+"""Which delivery is next, and who may send it."""
+
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
+from django.db.models.functions import Greatest
+from django.utils import timezone
+
+from alerts.models import Channel, Delivery, DeliveryState
+from tenants.scope import platform_scope, tenant_scope
+
+# Longer than any attempt: `alerts.outbound` ends one after 15 s, and resolving a name may add 30.
+LEASE: Final = timedelta(seconds=60)
+
+
+class Lane(NamedTuple):
+    """Deliveries that leave one after another: of one channel, or a tenant's mail to people."""
+
+    tenant_id: int
+    channel_id: int | None
+    is_failing: bool
+
+
+class Claim(NamedTuple):
+    """A delivery that this worker may send until the claim runs out."""
+
+    delivery: Delivery
+    lane: Lane
+    until: datetime
+
+
+def lanes_due() -> list[Lane]:
+    """Lanes with something due: those that work first, and of these whoever was served longest ago.
+
+    So a receiver with thousands of messages waiting takes turns with one that has a single one.
+    """
+    now = timezone.now()
+    with platform_scope("find the channels with deliveries due"):
+        found = (
+            Delivery.objects.filter(_is_due(now))
+            .filter(Q(channel=None) | Q(channel__is_paused=False, channel__removed_at=None))
+            .values("tenant_id", "channel_id", "channel__delivered_at", "channel__failed_at")
+            .annotate(
+                due_since=Min("due_at"),
+                served_at=Greatest("channel__delivered_at", "channel__failed_at"),
+            )
+            .order_by(F("served_at").asc(nulls_first=True), "due_since")
+        )
+        lanes = [
+            Lane(
+                one["tenant_id"],
+                one["channel_id"],
+                _is_failing(one["channel__delivered_at"], one["channel__failed_at"]),
+            )
+            for one in found
+        ]
+    return sorted(lanes, key=lambda lane: lane.is_failing)
+
+
+def claim(lane: Lane) -> Claim | None:
+    """Take the next delivery of a lane for sending. None where another worker has the lane, or
+    nothing is due after all.
+
+    Invariants: a channel has one attempt under way at a time (whoever claims holds its row locked),
+    and messages of one incident leave in their order: none before an earlier one has ended.
+    """
+    now = timezone.now()
+    with tenant_scope(lane.tenant_id):
+        if lane.channel_id is not None and not _lock_free_channel(lane.channel_id, now):
+            return None
+        earlier = _of(lane).filter(
+            recipients=OuterRef("recipients"),
+            incident_id=OuterRef("incident_id"),
+            id__lt=OuterRef("id"),
+            state=DeliveryState.WAITING,
+            held_by="",
+        )
+        delivery = (
+            _of(lane)
+            .filter(_is_due(now))
+            .exclude(Exists(earlier))
+            .select_related("channel")
+            .select_for_update(skip_locked=True, of=("self",))
+            .order_by("due_at", "id")
+            .first()
+        )
+        if delivery is None:
+            return None
+        delivery.claimed_until = now + LEASE
+        delivery.attempts += 1
+        delivery.tries += 1
+        delivery.save(update_fields=["claimed_until", "attempts", "tries"])
+        return Claim(delivery, lane, delivery.claimed_until)
+
+
+def _of(lane: Lane) -> QuerySet[Delivery]:
+    deliveries = Delivery.objects.filter(tenant_id=lane.tenant_id)
+    if lane.channel_id is None:
+        return deliveries.filter(channel=None)
+    return deliveries.filter(channel_id=lane.channel_id)
+
+
+def _is_due(now: datetime) -> Q:
+    """What may be sent now and nobody is sending."""
+    is_free = Q(claimed_until=None) | Q(claimed_until__lte=now)
+    return is_free & Q(state=DeliveryState.WAITING, held_by="", due_at__lte=now)
+
+
+def _is_failing(delivered_at: datetime | None, failed_at: datetime | None) -> bool:
+    return failed_at is not None and (delivered_at is None or delivered_at < failed_at)
+
+
+def _lock_free_channel(channel_id: int, now: datetime) -> bool:
+    """Lock a channel unless another claims from it, or has an attempt under way."""
+    usable = Channel.objects.filter(id=channel_id, is_paused=False, removed_at=None)
+    if usable.select_for_update(skip_locked=True, no_key=True).first() is None:
+        return False
+    # A second statement, so that it sees the claim of whoever held the lock just before.
+    return not Delivery.objects.filter(
+        channel_id=channel_id, state=DeliveryState.WAITING, claimed_until__gt=now
+    ).exists()

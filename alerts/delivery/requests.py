@@ -1,0 +1,90 @@
+"""What people ask for: a test of a channel, and a delivery once more."""
+
+from functools import partial
+
+from celery import current_app
+from django.db import transaction
+from django.utils import timezone
+
+from alerts.channels.email import can_mail_people
+from alerts.errors import ChannelUnavailable, NotResendable
+from alerts.messages import Message, encode, moment_text
+from alerts.models import Channel, Delivery, DeliveryEvent, DeliveryState, Severity
+from tenants.audit import record_change
+
+
+@transaction.atomic
+def resend(*, delivery: Delivery, actor: str) -> Delivery:
+    """Send a delivery that has ended once more, under its reference, with its message as it was.
+
+    Raises NotResendable while it still waits or where a newer message took its place, and
+    ChannelUnavailable.
+    """
+    stored = Delivery.objects.select_for_update().get(tenant=delivery.tenant_id, id=delivery.id)
+    if stored.state not in (DeliveryState.SENT, DeliveryState.DEAD):
+        raise NotResendable("Only a delivery that was sent or given up can be sent again.")
+    _require_way(stored.channel)
+    before = {"state": stored.state}
+    stored.state = DeliveryState.WAITING
+    stored.due_at = timezone.now()
+    stored.tries = 0
+    stored.sent_at = None
+    stored.save(update_fields=["state", "due_at", "tries", "sent_at"])
+    record_change(
+        tenant_id=stored.tenant_id,
+        actor=actor,
+        action="resend",
+        subject=stored,
+        before=before,
+        after={"state": stored.state},
+    )
+    send_on_commit()
+    return stored
+
+
+@transaction.atomic
+def test_channel(*, channel: Channel, actor: str) -> Delivery:
+    """Send a test message over a channel, as any other is sent. Raises ChannelUnavailable."""
+    _require_way(channel)
+    message = Message(
+        event=DeliveryEvent.TEST,
+        severity=Severity.INFO,
+        kind="test",
+        title=f"Spendgate reaches {channel.name}",
+        summary=f"{actor} asked for this message. Nothing is wrong, and nothing needs to be done.",
+        tenant=channel.tenant.name,
+        incident=None,
+        cause=f"spendgate-test-{channel.id}",
+        link="",
+        opened_at="",
+        at=moment_text(timezone.now()),
+    )
+    delivery = Delivery.objects.create(
+        tenant_id=channel.tenant_id,
+        channel=channel,
+        event=DeliveryEvent.TEST,
+        severity=Severity.INFO,
+        message=encode(message),
+    )
+    send_on_commit()
+    return delivery
+
+
+def send_on_commit() -> None:
+    """Ask a worker to look for what is due once this transaction is committed.
+
+    The rows are the queue, so nothing is lost where the broker cannot be reached.
+    """
+    ask = partial(current_app.send_task, "alerts.tasks.deliver", retry=False)
+    transaction.on_commit(ask, robust=True)
+
+
+def _require_way(channel: Channel | None) -> None:
+    if channel is None:
+        if not can_mail_people():
+            raise ChannelUnavailable("This service has no mail server any more.")
+        return
+    if channel.removed_at is not None:
+        raise ChannelUnavailable("This channel was removed.")
+    if channel.is_paused:
+        raise ChannelUnavailable("This channel is paused: resume it first.")
