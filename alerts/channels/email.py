@@ -29,7 +29,10 @@ from alerts.models import Severity
 from alerts.outbound import CALL_SECONDS, Call, Reach, calling_out
 
 RECIPIENTS_MAX: Final = 50
-SUBJECT_MAX_CHARACTERS: Final = 200
+SUBJECT_MAX_CHARACTERS: Final = 150
+# The library adds spaces where it folds a header that is not ASCII, so it folds none: a line may
+# have 998 characters.
+POLICY: Final = SMTP.clone(max_line_length=990)
 ANSWER_MAX_CHARACTERS: Final = 200
 
 
@@ -60,9 +63,9 @@ def _mail(
     """The mail. Its identity is the delivery's, so a repeat shows as one mail in most readers; all
     mails of an incident refer to the same one, so they are one thread.
     """
-    mail = EmailMessage(policy=SMTP)
-    shown = f"[Spendgate] {headline(message)} ({mark(message, reference)})"
-    mail["Subject"] = cut(shown, SUBJECT_MAX_CHARACTERS)
+    mail = EmailMessage(policy=POLICY)
+    shown = cut(headline(message), SUBJECT_MAX_CHARACTERS)
+    mail["Subject"] = f"[Spendgate] {shown} ({mark(message, reference)})"
     mail["From"] = server.sender
     mail["To"] = ", ".join(recipients)
     mail["Date"] = format_datetime(datetime.fromisoformat(message.at))

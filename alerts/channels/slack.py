@@ -26,7 +26,6 @@ def payload_of(message: Message, reference: str) -> dict[str, Any]:
     """The message as an attachment without blocks, which compatible servers understand too."""
     writer = _Written(  # type: ignore[no-untyped-call]
         **UNUSED,
-        mode="webhook",
         use_blocks=False,
         include_image=False,
         asset=asset_of(message, reference),

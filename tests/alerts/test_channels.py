@@ -1,0 +1,340 @@
+"""What each kind of channel really sends, as a receiver on loopback gets it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError
+
+from alerts.channels import KINDS, NotDelivered, Sent
+from alerts.channels.webhook import headers_of, rotated
+from alerts.errors import WrongChannel
+from alerts.messages import Line, Message
+from tests.alerts.receivers import (
+    LOOPBACK,
+    Answer,
+    MailReceiver,
+    WebReceiver,
+    mail_receiver,
+    web_receiver,
+)
+
+REFERENCE = "3f9a2c00-0000-4000-8000-000000000001"
+LINK = "https://spend.example/incidents/12"
+HOSTILE = (
+    "<!channel> @everyone [pay](http://evil.example) *now* `x` <b>&amp;\r\nBcc: x@evil.example"
+)
+
+
+def make_message(**fields: Any) -> Message:
+    return Message(
+        **{
+            "event": "opened",
+            "severity": "critical",
+            "kind": "anomaly",
+            "title": "researcher spends 5 times as much",
+            "summary": "Expected 2.00 USD, saw 10.00 USD.",
+            "tenant": "Acme",
+            "incident": 12,
+            "cause": "spendgate-incident-12",
+            "link": LINK,
+            "opened_at": "2026-11-22T08:00:00Z",
+            "at": "2026-11-22T08:00:01Z",
+            "facts": [("Agent", "researcher")],
+            "match": {"agent": "researcher"},
+            "data": {"excess_usd": "8.000000000"},
+            **fields,
+        }
+    )
+
+
+def send(kind: str, fields: dict[str, Any], message: Message) -> Sent:
+    config, secrets = KINDS[kind].read(fields)
+    return KINDS[kind].send(config, secrets, message, REFERENCE)
+
+
+@pytest.fixture(autouse=True)
+def _loopback_is_allowed(settings: Settings) -> None:
+    settings.CHANNEL_NETWORKS = [ip_network(LOOPBACK)]
+
+
+@pytest.fixture
+def web() -> Iterator[WebReceiver]:
+    with web_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def mail() -> Iterator[MailReceiver]:
+    with mail_receiver() as receiver:
+        yield receiver
+
+
+def test_slack_gets_an_attachment_that_links_to_the_incident(web: WebReceiver) -> None:
+    assert send("slack", {"url": f"{web.url}/hooks/1"}, make_message()).status == 200
+    (received,) = web.received
+    assert received.path == "/hooks/1"
+    (attachment,) = received.json["attachments"]
+    attachment.pop("ts")
+    assert attachment == {
+        "title": "Critical: researcher spends 5 times as much",
+        "title_link": LINK,
+        "fallback": "Critical: researcher spends 5 times as much",
+        "text": "Expected 2.00 USD, saw 10.00 USD.\nAgent: researcher",
+        "color": "#A32037",
+        "footer": "Spendgate #12 · 3f9a2c",
+        "mrkdwn_in": [],
+    }
+
+
+def test_teams_gets_a_card_with_a_button(web: WebReceiver) -> None:
+    send("teams", {"url": f"{web.url}/flow?sig=1"}, make_message(event="resolved"))
+    (received,) = web.received
+    assert received.path == "/flow?sig=1"
+    (attachment,) = received.json["attachments"]
+    assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
+    title, body = attachment["content"]["body"]
+    assert title["text"] == "Resolved: researcher spends 5 times as much"
+    assert body["text"] == (
+        "Expected 2.00 USD, saw 10.00 USD.\n\nAgent: researcher\n\nSpendgate #12 · 3f9a2c"
+    )
+    assert attachment["content"]["actions"] == [
+        {"type": "Action.OpenUrl", "title": "Open", "url": LINK}
+    ]
+
+
+def test_discord_gets_an_embed_that_mentions_nobody(web: WebReceiver) -> None:
+    send("discord", {"url": web.url}, make_message(event="escalated"))
+    (received,) = web.received
+    assert received.json["allowed_mentions"] == {"parse": []}
+    (embed,) = received.json["embeds"]
+    assert embed == {
+        "author": {"name": "Spendgate #12 · 3f9a2c"},
+        "title": "Now critical: researcher spends 5 times as much",
+        "description": "Expected 2.00 USD, saw 10.00 USD.\nAgent: researcher",
+        "color": 0xA32037,
+        "url": LINK,
+    }
+
+
+@pytest.mark.parametrize("kind", ["slack", "teams", "discord"])
+def test_what_an_event_says_means_nothing_to_a_chat(web: WebReceiver, kind: str) -> None:
+    hostile = make_message(title=HOSTILE, summary=f"# {HOSTILE}", facts=[("Agent", HOSTILE)])
+    send(kind, {"url": web.url}, hostile)
+    text = web.received[0].body.decode().encode().decode("unicode_escape")
+    for markup in ("<!channel>", "@everyone", "](", "*now*", "`x`", "<b>", "\r\nBcc", '"# '):
+        assert markup not in text
+    payload = web.received[0].json
+    assert "entities" not in str(payload)
+    assert "content" not in payload
+
+
+def test_a_message_is_cut_to_what_a_chat_takes(web: WebReceiver) -> None:
+    send("discord", {"url": web.url}, make_message(title="t" * 5000, summary="s" * 50_000))
+    (embed,) = web.received[0].json["embeds"]
+    assert len(embed["title"]) == 240
+    assert len(embed["description"]) == 3500
+    assert embed["description"].endswith("s…")
+
+
+def test_one_alert_of_pagerduty_is_triggered_acknowledged_and_resolved(web: WebReceiver) -> None:
+    fields = {"routing_key": "R" * 32, "url": f"{web.url}/v2/enqueue"}
+    for event in ("opened", "escalated", "acknowledged", "resolved"):
+        send("pagerduty", fields, make_message(event=event))
+    events = [one.json for one in web.received]
+    assert [one["event_action"] for one in events] == [
+        *("trigger", "trigger", "acknowledge", "resolve")
+    ]
+    assert {one["dedup_key"] for one in events} == {"spendgate-incident-12"}
+    assert {one["routing_key"] for one in events} == {"R" * 32}
+    assert events[0]["links"] == [{"href": LINK, "text": "Incident"}]
+    assert events[0]["payload"] == {
+        "summary": "researcher spends 5 times as much",
+        "source": "Acme",
+        "severity": "critical",
+        "timestamp": "2026-11-22T08:00:01Z",
+        "class": "anomaly",
+        "custom_details": {
+            "summary": "Expected 2.00 USD, saw 10.00 USD.",
+            "match": {"agent": "researcher"},
+            "figures": {"excess_usd": "8.000000000"},
+            "reference": "#12 · 3f9a2c",
+        },
+    }
+
+
+def test_a_test_of_pagerduty_leaves_nothing_open(web: WebReceiver) -> None:
+    send("pagerduty", {"routing_key": "R" * 32, "url": web.url}, make_message(event="test"))
+    assert [one.json["event_action"] for one in web.received] == ["trigger", "resolve"]
+
+
+def test_a_webhook_is_signed_and_carries_its_reference(web: WebReceiver) -> None:
+    config, secrets = KINDS["webhook"].read({"url": f"{web.url}/in?key=s3cret"})
+    assert config == {"url": f"{web.url}/in?…"}
+    KINDS["webhook"].send(config, secrets, make_message(), REFERENCE)
+    (received,) = web.received
+    assert received.headers["webhook-id"] == REFERENCE
+    payload = Webhook(secrets["secret"]).verify(received.body, dict(received.headers))
+    assert payload == {
+        "type": "incident.opened",
+        "timestamp": "2026-11-22T08:00:01Z",
+        "data": {
+            "incident": 12,
+            "cause": "spendgate-incident-12",
+            "kind": "anomaly",
+            "severity": "critical",
+            "title": "researcher spends 5 times as much",
+            "summary": "Expected 2.00 USD, saw 10.00 USD.",
+            "tenant": "Acme",
+            "match": {"agent": "researcher"},
+            "figures": {"excess_usd": "8.000000000"},
+            "opened_at": "2026-11-22T08:00:00Z",
+            "link": LINK,
+        },
+    }
+
+
+def test_two_secrets_sign_while_one_takes_over_from_the_other(web: WebReceiver) -> None:
+    config, old = KINDS["webhook"].read({"url": web.url})
+    new = rotated(old, datetime.now(UTC))
+    KINDS["webhook"].send(config, new, make_message(), REFERENCE)
+    body, headers = web.received[0].body, dict(web.received[0].headers)
+    Webhook(old["secret"]).verify(body, headers)
+    Webhook(new["secret"]).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(rotated(new, datetime.now(UTC))["secret"]).verify(body, headers)
+    tomorrow = datetime.now(UTC) + timedelta(hours=25)
+    assert len(headers_of(new, body, REFERENCE, tomorrow)["webhook-signature"].split(" ")) == 1
+
+
+def test_a_mail_is_text_and_html_in_the_incident_s_thread(
+    mail: MailReceiver, settings: Settings
+) -> None:
+    settings.MAIL_URL = mail.url
+    send("email", {"to": ["a@x.example", "b@x.example"]}, make_message())
+    (received,) = mail.received
+    assert received.sender == "alerts@spendgate.example"
+    assert received.recipients == ["a@x.example", "b@x.example"]
+    message = received.message
+    assert message["Subject"] == (
+        "[Spendgate] Critical: researcher spends 5 times as much (#12 · 3f9a2c)"
+    )
+    assert message["Message-ID"] == f"<{REFERENCE}@spendgate.example>"
+    assert message["References"] == "<spendgate-incident-12@spendgate.example>"
+    text, html = (part.get_content() for part in message.iter_parts())
+    assert text.splitlines() == [
+        "Critical: researcher spends 5 times as much",
+        "",
+        "Expected 2.00 USD, saw 10.00 USD.",
+        "Agent: researcher",
+        "",
+        LINK,
+        "",
+        "Spendgate #12 · 3f9a2c, Acme",
+    ]
+    assert f'<a href="{LINK}">Open in Spendgate</a>' in html
+
+
+def test_what_an_event_says_adds_no_header_and_no_markup_to_a_mail(mail: MailReceiver) -> None:
+    lines = [Line("info", HOSTILE, "open", LINK)]
+    message = make_message(title=HOSTILE, summary=HOSTILE, facts=[("A", HOSTILE)], lines=lines)
+    send("email", {"to": ["a@x.example"], "smtp_url": mail.url}, message)
+    (received,) = mail.received
+    assert received.recipients == ["a@x.example"]
+    assert "Bcc" not in received.message
+    assert "Bcc: x@evil.example" in received.message["Subject"]
+    html = list(received.message.iter_parts())[1].get_content()
+    assert "<b>" not in html
+    assert "&lt;b&gt;&amp;amp; Bcc" in html
+
+
+def test_a_recipient_that_does_not_exist_keeps_no_mail_from_the_others(mail: MailReceiver) -> None:
+    mail.refused = {"gone@x.example"}
+    fields = {"to": ["gone@x.example", "a@x.example"], "smtp_url": mail.url}
+    sent = send("email", fields, make_message())
+    assert sent == Sent(250, "Refused by the mail server: gone@x.example.")
+    with pytest.raises(NotDelivered) as failure:
+        send("email", {**fields, "to": ["gone@x.example"]}, make_message())
+    assert failure.value.detail == "The mail server answered 550: 5.1.1 no such mailbox"
+    assert (failure.value.status, failure.value.is_receiver_down) == (550, False)
+
+
+def test_a_password_is_not_sent_to_a_mail_server_without_encryption(mail: MailReceiver) -> None:
+    url = mail.url.replace("smtp://", "smtp://user:s3cret@")
+    with pytest.raises(NotDelivered, match="so the password was not sent"):
+        send("email", {"to": ["a@x.example"], "smtp_url": url}, make_message())
+    assert mail.received == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail", "facts"),
+    [
+        (Answer(500), "The receiver answered 500 Internal Server Error.", (True, False, None)),
+        (Answer(404), "The receiver answered 404 Not Found.", (False, False, None)),
+        (Answer(410), "The receiver answered 410 Gone.", (False, True, None)),
+        (
+            Answer(429, {"Retry-After": "77"}),
+            "The receiver answered 429 Too Many Requests.",
+            (True, False, 77.0),
+        ),
+        (
+            Answer(503, {"Retry-After": "999999"}),
+            "The receiver answered 503 Service Unavailable.",
+            (True, False, 3600.0),
+        ),
+        (
+            Answer(307, {"Location": "http://127.0.0.1:1/s3cret"}),
+            "The receiver answered 307 Temporary Redirect: redirects are not followed,"
+            " enter the new address.",
+            (False, False, None),
+        ),
+    ],
+)
+def test_what_is_not_a_success_says_why(
+    web: WebReceiver, answer: Answer, detail: str, facts: tuple[bool, bool, float | None]
+) -> None:
+    web.answers.append(answer)
+    with pytest.raises(NotDelivered) as failure:
+        send("webhook", {"url": web.url}, make_message())
+    error = failure.value
+    assert (error.detail, error.status) == (detail, answer.status)
+    assert (error.is_receiver_down, error.is_final, error.retry_after_seconds) == facts
+    assert len(web.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "field", "reason"),
+    [
+        ("slack", {}, "url", "is required"),
+        (
+            "slack",
+            {"url": "ftp://x.example/"},
+            "url",
+            "must be an address such as https://host/path",
+        ),
+        ("slack", {"url": "https://x.example:99999/"}, "url", "must be an address such as"),
+        ("webhook", {"url": "https://x.example/\nHost: y"}, "url", "must be printable"),
+        ("pagerduty", {"routing_key": "short"}, "routing_key", "must be the 32 letters and digits"),
+        ("email", {"to": []}, "to", "must be 1 to 50 addresses"),
+        ("email", {"to": ["a@x.example\nBcc: b@y"]}, "to", "is not an e-mail address"),
+        ("email", {"to": ["a@x.example"]}, "smtp_url", "has set no mail server"),
+        (
+            "email",
+            {"to": ["a@x.example"], "smtp_url": "smtp://u:s3cret@h"},
+            "smtp_url",
+            "does not say who the mail is from",
+        ),
+    ],
+)
+def test_wrong_fields_are_refused_by_name(
+    kind: str, fields: dict[str, Any], field: str, reason: str
+) -> None:
+    with pytest.raises(WrongChannel) as refusal:
+        KINDS[kind].read(fields)
+    assert refusal.value.field == field
+    assert reason in refusal.value.reason
+    assert "s3cret" not in refusal.value.detail
