@@ -1,0 +1,309 @@
+"""Which unusual series have one cause, which series that is, and how bad it is. Pure.
+
+A runaway agent shows in the sums of its team, feature, customer and model and of the whole tenant,
+in cost, tokens and requests at once. One incident is about the series that is most unusual in
+proportion to itself and makes up half of what the others have too much; the rest is its shadow.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alerts.series import (
+    CACHE_HIT_SHARE,
+    COST,
+    COST_PER_REQUEST,
+    ERROR_RATE,
+    REQUESTS,
+    TENANT,
+    TOKENS,
+    SeriesKey,
+)
+from metering.money import NANOS_PER_USD
+from metering.queries.series import COMBINED_DIMENSIONS, Combination
+
+# What is too much of a series is explained by causes that make up this share of it.
+EXPLAINED_SHARE: Final = 0.5
+# Of series that are about as unusual the most specific one is the cause.
+SPECIFIC_FIRST: Final = ("agent", "feature", "customer", "model", "team", "")
+UNUSUAL_BANDS: Final = 5
+# Below this an hour, or this share of what the tenant spends, it is nobody's business however
+# unusual it is: a person's minute costs more.
+FLOOR_NANOS_PER_HOUR: Final = NANOS_PER_USD // 10
+FLOOR_SHARE: Final = 0.01
+# What costs nothing is told from these on: requests, or failed ones, and tokens in a quarter.
+FLOOR_REQUESTS: Final = 10
+FLOOR_TOKENS: Final = 100_000
+# From these on somebody should be called at night.
+CRITICAL_NANOS_PER_HOUR: Final = 10 * NANOS_PER_USD
+CRITICAL_SHARE: Final = 0.5
+# How a series' most telling measure is chosen.
+TELLING_FIRST: Final = (COST, COST_PER_REQUEST, TOKENS, REQUESTS, ERROR_RATE, CACHE_HIT_SHARE)
+SECONDS_PER_HOUR: Final = 3600
+
+
+class Activity(NamedTuple):
+    """What a series did in the quarters that are judged, and what was expected of it.
+
+    A running quarter is expected in full: what it has not reached yet is no lack.
+    """
+
+    cost_nanos: float
+    expected_nanos: float
+    requests: float
+    seconds: int
+
+    @property
+    def excess_nanos(self) -> float:
+        """What it cost beyond the expected."""
+        return max(0.0, self.cost_nanos - self.expected_nanos)
+
+    @property
+    def excess_nanos_per_hour(self) -> float:
+        """The same in an hour."""
+        return self.excess_nanos * SECONDS_PER_HOUR / max(1, self.seconds)
+
+
+class Finding(NamedTuple):
+    """One measure of one series that is not as expected. Numbers are in the measure's unit."""
+
+    key: SeriesKey
+    measure: str
+    is_above: bool
+    score: float
+    actual: float
+    expected: float
+    began_at: datetime
+    activity: Activity
+
+    @property
+    def is_fall(self) -> bool:
+        """Whether usage has stopped."""
+        return not self.is_above and self.measure == REQUESTS
+
+
+class Cause(NamedTuple):
+    """A series that explains findings, its own among them where it has some."""
+
+    key: SeriesKey
+    findings: tuple[Finding, ...]
+
+
+class Overlaps:
+    """How much of one series is another's too, by the combinations of values that were used."""
+
+    def __init__(self, used: Sequence[Combination]) -> None:
+        self._values = [
+            np.array([row.values[place] for row in used], dtype=object)
+            for place in range(len(COMBINED_DIMENSIONS))
+        ]
+        self._cost_nanos = np.array([row.cost_nanos for row in used], np.int64)
+        self._requests = np.array([row.requests for row in used], np.int64)
+        self._known: dict[SeriesKey, NDArray[np.bool_]] = {}
+
+    def cost_nanos(self, one: SeriesKey, other: SeriesKey) -> int:
+        """What cost counts in both."""
+        return int(self._cost_nanos[self._rows(one) & self._rows(other)].sum())
+
+    def requests(self, one: SeriesKey, other: SeriesKey) -> int:
+        """The requests that count in both."""
+        return int(self._requests[self._rows(one) & self._rows(other)].sum())
+
+    def shares(self, key: SeriesKey) -> list[tuple[SeriesKey, float]]:
+        """For each other dimension the value that most of the series' cost is of, and its share."""
+        total = self.cost_nanos(key, TENANT)
+        if total <= 0:
+            return []
+        found = []
+        for place, dimension in enumerate(COMBINED_DIMENSIONS):
+            if dimension != key.dimension:
+                values = set(self._values[place][self._rows(key)])
+                costs = {
+                    value: self.cost_nanos(key, SeriesKey(dimension, value)) for value in values
+                }
+                most = max(costs, key=lambda value: (costs[value], value))
+                found.append((SeriesKey(dimension, most), costs[most] / total))
+        return found
+
+    def _rows(self, key: SeriesKey) -> NDArray[np.bool_]:
+        if key not in self._known:
+            if key == TENANT:
+                rows = np.ones(len(self._cost_nanos), bool)
+            else:
+                rows = self._values[COMBINED_DIMENSIONS.index(key.dimension)] == key.value
+            self._known[key] = np.asarray(rows, bool)
+        return self._known[key]
+
+
+def is_worth_telling(finding: Finding, usual_nanos_per_hour: float) -> bool:
+    """Whether what was found matters at all, given what the tenant usually spends in an hour."""
+    activity = finding.activity
+    if finding.is_fall:
+        return finding.actual == 0 and finding.expected >= FLOOR_REQUESTS
+    if finding.measure == ERROR_RATE:
+        return (finding.actual - finding.expected) * activity.requests >= FLOOR_REQUESTS
+    if activity.cost_nanos == 0 and finding.measure in (TOKENS, REQUESTS):
+        floor = FLOOR_TOKENS if finding.measure == TOKENS else FLOOR_REQUESTS
+        return finding.actual - finding.expected >= floor
+    floor_nanos = max(FLOOR_NANOS_PER_HOUR, FLOOR_SHARE * usual_nanos_per_hour)
+    if finding.measure == CACHE_HIT_SHARE:
+        # What the loss costs is not known apart from what the series costs.
+        return activity.cost_nanos * SECONDS_PER_HOUR >= floor_nanos * activity.seconds
+    return activity.excess_nanos_per_hour >= floor_nanos
+
+
+def severity_of(findings: Iterable[Finding], usual_nanos_per_hour: float) -> str:
+    """How soon somebody should look, by the money.
+
+    Critical: 10 USD an hour or more beyond the expected, and at least half of what the tenant as a
+    whole usually spends in an hour. Warning: any other money, and requests that fail. Info: usage
+    that stopped, and what costs nothing.
+    """
+    found = list(findings)
+    excess = max((one.activity.excess_nanos_per_hour for one in found if one.is_above), default=0.0)
+    if excess >= max(CRITICAL_NANOS_PER_HOUR, CRITICAL_SHARE * usual_nanos_per_hour):
+        return "critical"
+    if any(one.measure in (ERROR_RATE, CACHE_HIT_SHARE) for one in found):
+        return "warning"
+    return "warning" if excess >= FLOOR_NANOS_PER_HOUR else "info"
+
+
+def most_telling(findings: Sequence[Finding], key: SeriesKey) -> Finding:
+    """The finding to speak of: of the cause's own series where it has some, cost before others."""
+    own = [one for one in findings if one.key == key] or list(findings)
+    return min(own, key=lambda one: (TELLING_FIRST.index(one.measure), -one.score))
+
+
+def find_causes(
+    *,
+    findings: Sequence[Finding],
+    activities: Mapping[SeriesKey, Activity],
+    overlaps: Overlaps,
+    standing: Sequence[SeriesKey] = (),
+) -> list[Cause]:
+    """Give each finding to one cause. `standing` are the causes of open incidents: what they
+    explain is theirs. A cause of `standing` without new findings is not in the answer.
+    """
+    found: dict[SeriesKey, list[Finding]] = {}
+    falls = [one for one in findings if one.is_fall]
+    if falls:
+        # Nothing tells what silence overlaps with: it is one cause.
+        found[min((one.key for one in falls), key=_specificity_of_fall)] = falls
+    money = [one for one in findings if not one.is_fall and one.activity.excess_nanos > 0]
+    costly = _CostShare(activities, overlaps)
+    roots = _assign(money, _candidates(money, activities), standing, costly, found)
+    others = [one for one in findings if not one.is_fall and one.activity.excess_nanos <= 0]
+    _assign(others, [], [*standing, *roots], _RequestShare(others, overlaps), found)
+    return [Cause(key, tuple(mine)) for key, mine in found.items()]
+
+
+class _CostShare:
+    """How much of what one series has too much is another's."""
+
+    def __init__(self, activities: Mapping[SeriesKey, Activity], overlaps: Overlaps) -> None:
+        self._activities = activities
+        self._overlaps = overlaps
+
+    def of(self, cause: SeriesKey, finding: Finding) -> float:
+        if cause == finding.key:
+            return 1.0
+        activity = self._activities.get(cause)
+        if activity is None or activity.excess_nanos <= 0:
+            return 0.0
+        joint = self._overlaps.cost_nanos(cause, finding.key)
+        return min(activity.excess_nanos, joint) / finding.activity.excess_nanos
+
+    def rank(self, key: SeriesKey) -> tuple[int, int, float, str]:
+        """The likeliest cause first: by how much of itself is too much, then the most specific."""
+        activity = self._activities[key]
+        share = activity.excess_nanos / max(1.0, activity.cost_nanos)
+        band = min(UNUSUAL_BANDS - 1, int(share * UNUSUAL_BANDS))
+        return (-band, _specificity(key), -activity.excess_nanos, key.value)
+
+
+class _RequestShare:
+    """The same for what is no money: how many of a series' requests are another's too."""
+
+    def __init__(self, findings: Sequence[Finding], overlaps: Overlaps) -> None:
+        self._score = {one.key: abs(one.actual - one.expected) for one in findings}
+        self._overlaps = overlaps
+
+    def of(self, cause: SeriesKey, finding: Finding) -> float:
+        if cause == finding.key:
+            return 1.0
+        joint = self._overlaps.requests(cause, finding.key)
+        return joint / max(1.0, finding.activity.requests)
+
+    def rank(self, key: SeriesKey) -> tuple[int, int, float, str]:
+        return (0, _specificity(key), -self._score[key], key.value)
+
+
+def _candidates(
+    findings: Sequence[Finding], activities: Mapping[SeriesKey, Activity]
+) -> list[SeriesKey]:
+    """Series that may be the cause without a finding of their own: new ones, of which nothing can
+    be unusual yet, with a good part of what is too much.
+    """
+    smallest = min((one.activity.excess_nanos for one in findings), default=0.0)
+    return [
+        key
+        for key, activity in activities.items()
+        if (key.value or key == TENANT)
+        and smallest
+        and activity.excess_nanos >= EXPLAINED_SHARE * smallest
+    ]
+
+
+def _assign(
+    findings: Sequence[Finding],
+    candidates: Iterable[SeriesKey],
+    standing: Sequence[SeriesKey],
+    share: "_CostShare | _RequestShare",
+    found: dict[SeriesKey, list[Finding]],
+) -> list[SeriesKey]:
+    """Give the findings to causes, the likeliest first; answers the new causes."""
+    left = list(findings)
+    causes: list[SeriesKey] = list(standing)
+    new: list[SeriesKey] = []
+    own = {one.key for one in findings}
+    left = _take_explained(left, causes, share, found)
+    for key in sorted({*own, *candidates} - set(causes), key=share.rank):
+        explained = [one for one in left if share.of(key, one) >= EXPLAINED_SHARE]
+        if not explained or (key in own and all(one.key != key for one in left)):
+            continue
+        causes.append(key)
+        new.append(key)
+        found.setdefault(key, [])
+        left = _take_explained(left, causes, share, found)
+    return new
+
+
+def _take_explained(
+    left: list[Finding],
+    causes: Sequence[SeriesKey],
+    share: "_CostShare | _RequestShare",
+    found: dict[SeriesKey, list[Finding]],
+) -> list[Finding]:
+    """Hand the findings that these causes explain together to the one with the largest share."""
+    kept = []
+    for one in left:
+        shares = {key: share.of(key, one) for key in causes}
+        if sum(shares.values()) < EXPLAINED_SHARE:
+            kept.append(one)
+        else:
+            found.setdefault(max(shares, key=lambda key: shares[key]), []).append(one)
+    return kept
+
+
+def _specificity(key: SeriesKey) -> int:
+    """Where a dimension stands from specific to general; having no value explains nothing."""
+    if key.dimension and not key.value:
+        return len(SPECIFIC_FIRST)
+    return SPECIFIC_FIRST.index(key.dimension)
+
+
+def _specificity_of_fall(key: SeriesKey) -> tuple[bool, int, str]:
+    return (key != TENANT, _specificity(key), key.value)

@@ -1,0 +1,311 @@
+"""The scan of one tenant's series: learns what is over, judges what is under way.
+
+Every whole quarter of an hour is learned once, a while after it has ended, so that late events are
+part of it. What comes after is judged by a copy of what is known: the last whole quarter, and the
+one that is running, with the events that no roll-up holds yet. So a spike is found within moments
+of its data, and nothing is learned from half of it. Usage that comes later still changes neither
+what was learned nor what was judged.
+
+Everything happens in the caller's transaction, in the tenant's scope: a scan that dies has changed
+nothing, and the row of its progress, locked, keeps others from scanning the same tenant.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+import numpy as np
+from django.db import connection
+from numpy.typing import NDArray
+
+from alerts.anomaly import Verdicts
+from alerts.causes import Activity, Finding
+from alerts.findings import Sight, open_series, take_findings
+from alerts.models import ScanProgress
+from alerts.series import (
+    COST,
+    MEASURES,
+    NEVER,
+    PLACE,
+    PORTION_SERIES,
+    QUARTER,
+    REQUESTS,
+    SUMS,
+    TENANT,
+    Frame,
+    Learned,
+    SeriesKey,
+    Usage,
+    Watch,
+    count_series,
+    forget_idle,
+    frames,
+    new_records,
+    read_states,
+    save,
+    stored_portions,
+    usage_of,
+)
+from metering.periods import floor_seconds
+from metering.queries.series import first_usage_at, newest_batch, quarter_sums
+from metering.rollups.sets import QUARTER_SECONDS
+
+# A quarter is learned this long after its end.
+LATENESS: Final = timedelta(minutes=15)
+# So much of the past is learned when a tenant is scanned for the first time, and a series that was
+# not used for as long is forgotten.
+HISTORY: Final = timedelta(days=35)
+# A scan goes on learning for so long; the next one goes on from there.
+LEARN_SECONDS: Final = 20.0
+# How many sums are read at once, and of how many quarters at most.
+STRETCH_SUMS: Final = 200_000
+STRETCH_QUARTERS: Final = 96
+# A ratio of a running quarter that rests on fewer requests may be anything at its end.
+RUNNING_REQUESTS_MIN: Final = 20
+SECONDS_PER_HOUR: Final = 3600
+
+# Tenants with batches that no scan has seen, and those whose last scan was in another quarter.
+_TO_SCAN: Final = """
+    SELECT t.id FROM tenant t LEFT JOIN scan_progress p ON p.tenant_id = t.id
+    WHERE EXISTS (SELECT FROM ingest_batch b
+            WHERE b.tenant_id = t.id AND b.id > coalesce(p.batch_id, 0))
+        OR p.scanned_at < date_bin('15 minutes', now(), 'epoch')
+    ORDER BY p.scanned_at NULLS FIRST, t.id
+"""
+
+
+def tenants_to_scan() -> list[int]:
+    """Tenants about which there may be news, the longest waiting first. Needs a platform scope."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TO_SCAN)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def scan_tenant(*, tenant_id: int, now: datetime) -> int:
+    """Learn what has ended, judge what is under way, and bring the tenant's incidents up to date.
+
+    Answers how many series were judged: none where nothing is new, another scan is at it, or there
+    is more to learn first than one scan may. A second run changes nothing.
+    """
+    progress = _claim(tenant_id, now)
+    if progress is None:
+        return 0
+    newest = newest_batch(tenant_id=tenant_id)
+    if newest == progress.batch_id and progress.scanned_at >= floor_seconds(now, QUARTER_SECONDS):
+        return 0
+    judged = 0
+    learnable_until = floor_seconds(now - LATENESS, QUARTER_SECONDS)
+    restless = _learn(tenant_id, progress, learnable_until)
+    if progress.learned_until >= learnable_until:
+        judged = _judge(tenant_id, progress.learned_until, restless, now)
+        progress.batch_id, progress.scanned_at = newest, now
+    progress.save(update_fields=["learned_until", "batch_id", "scanned_at"])
+    return judged
+
+
+def _claim(tenant_id: int, now: datetime) -> ScanProgress | None:
+    """Lock the tenant's progress. None: another scan has it, or there was never any usage."""
+    rows = ScanProgress.objects.filter(tenant_id=tenant_id)
+    progress = rows.select_for_update(skip_locked=True).first()
+    if progress is None and not rows.exists():
+        first = first_usage_at(tenant_id=tenant_id, since=now - HISTORY)
+        if first is None:
+            return None
+        begun = floor_seconds(first, QUARTER_SECONDS)
+        ScanProgress.objects.bulk_create(
+            [ScanProgress(tenant_id=tenant_id, learned_until=begun, scanned_at=NEVER)],
+            ignore_conflicts=True,
+        )
+        progress = rows.select_for_update(skip_locked=True).first()
+    if progress is not None:
+        oldest = floor_seconds(now - HISTORY, QUARTER_SECONDS)
+        progress.learned_until = max(progress.learned_until, oldest)
+    return progress
+
+
+def _learn(tenant_id: int, progress: ScanProgress, until: datetime) -> set[SeriesKey]:
+    """Learn whole quarters up to `until`, as far as the time allows; answers the series that were
+    not as expected in the last of them.
+    """
+    ends_at = time.monotonic() + LEARN_SECONDS
+    restless: set[SeriesKey] = set()
+    if progress.learned_until < until:
+        forget_idle(tenant_id=tenant_id, before=until - HISTORY)
+    while progress.learned_until < until and time.monotonic() < ends_at:
+        quarters = STRETCH_SUMS // max(1, count_series(tenant_id=tenant_id))
+        length = QUARTER * max(1, min(STRETCH_QUARTERS, quarters))
+        stretch_ends_at = min(until, progress.learned_until + length)
+        restless = _learn_stretch(tenant_id, progress.learned_until, stretch_ends_at)
+        progress.learned_until = stretch_ends_at
+    return restless
+
+
+def _learn_stretch(tenant_id: int, starts_at: datetime, ends_at: datetime) -> set[SeriesKey]:
+    usage = _usage(tenant_id, starts_at, ends_at)
+    quarters = _quarters(starts_at, ends_at)
+    restless: set[SeriesKey] = set()
+    seen: set[SeriesKey] = set()
+    for portion in stored_portions(tenant_id=tenant_id):
+        seen.update(portion.keys)
+        restless |= _learn_portion(tenant_id, portion, usage, quarters)
+    fresh = [key for key in usage.keys if key not in seen]
+    for keys in _portions(fresh):
+        portion = Learned(keys, new_records(len(keys)), [NEVER] * len(keys))
+        restless |= _learn_portion(tenant_id, portion, usage, quarters)
+    return restless
+
+
+def _learn_portion(
+    tenant_id: int, portion: Learned, usage: Usage, quarters: Sequence[int]
+) -> set[SeriesKey]:
+    """Learn the quarters of some series, and keep what is known now."""
+    watch = Watch(portion.records)
+    first, last = usage.bounds(portion.keys)
+    is_new = np.array([at == NEVER for at in portion.used_at])
+    verdicts: Verdicts | None = None
+    for frame in frames(usage, portion.keys, quarters):
+        # Before a series was used for the first time nothing is known of it, not even that it was
+        # idle.
+        frame.values[is_new & (first > frame.quarter)] = np.nan
+        verdicts = watch.observe(frame)
+    assert verdicts is not None, "there is a quarter to learn"
+    used_at = [
+        max(known, datetime.fromtimestamp(quarter, UTC)) if quarter else known
+        for known, quarter in zip(portion.used_at, last.tolist(), strict=True)
+    ]
+    save(tenant_id=tenant_id, learned=Learned(portion.keys, watch.records(), used_at))
+    return {portion.keys[place] for place in np.flatnonzero(verdicts.is_open.any(axis=1))}
+
+
+class _Step(NamedTuple):
+    """A quarter that was judged, and how."""
+
+    frame: Frame
+    verdicts: Verdicts
+    is_running: bool
+
+
+def _judge(tenant_id: int, since: datetime, restless: set[SeriesKey], now: datetime) -> int:
+    """Judge what was used since, and what was not as expected before; answers how many series."""
+    running = floor_seconds(now, QUARTER_SECONDS)
+    usage = _usage(tenant_id, since, running + QUARTER)
+    keys = sorted({TENANT, *usage.keys, *restless, *open_series(tenant_id=tenant_id)})
+    findings: list[Finding] = []
+    activities: dict[SeriesKey, Activity] = {}
+    usual_nanos_per_hour = 0.0
+    for portion in _portions(keys):
+        steps = _steps(tenant_id, portion, usage, _quarters(since, running + QUARTER), running)
+        active = _activities(portion, steps)
+        findings += _findings(portion, steps, active)
+        activities.update(active)
+        if portion[0] == TENANT:
+            usual_nanos_per_hour = _expected_cost(steps[0])[0] * SECONDS_PER_HOUR / QUARTER_SECONDS
+    sight = Sight(findings, activities, usual_nanos_per_hour, since)
+    take_findings(tenant_id=tenant_id, sight=sight, now=now)
+    return len(keys)
+
+
+def _steps(
+    tenant_id: int,
+    keys: list[SeriesKey],
+    usage: Usage,
+    quarters: Sequence[int],
+    running: datetime,
+) -> list[_Step]:
+    """Judge the quarters by a copy of what is known, the running one without learning from it."""
+    watch = Watch(read_states(tenant_id=tenant_id, keys=keys).records)
+    steps = []
+    for frame in frames(usage, keys, quarters):
+        is_running = frame.quarter >= int(running.timestamp())
+        verdicts = watch.judge(frame) if is_running else watch.observe(frame)
+        steps.append(_Step(frame, verdicts, is_running))
+    return steps
+
+
+def _activities(keys: Sequence[SeriesKey], steps: Sequence[_Step]) -> dict[SeriesKey, Activity]:
+    """What each series did, and was expected to do, in the quarters in which it cost too much; in
+    all of them where it never did.
+    """
+    cost = np.stack([step.frame.values[:, PLACE[COST]] for step in steps])
+    requests = np.stack([step.frame.values[:, PLACE[REQUESTS]] for step in steps])
+    expected = np.stack([_expected_cost(step) for step in steps])
+    counted = cost > expected
+    counted[:, ~counted.any(axis=0)] = True
+    return {
+        key: Activity(*row)
+        for key, row in zip(
+            keys,
+            zip(
+                (cost * counted).sum(axis=0).tolist(),
+                (expected * counted).sum(axis=0).tolist(),
+                (requests * counted).sum(axis=0).tolist(),
+                (counted.sum(axis=0) * QUARTER_SECONDS).tolist(),
+                strict=True,
+            ),
+            strict=True,
+        )
+    }
+
+
+def _expected_cost(step: _Step) -> NDArray[np.float64]:
+    """What each series was expected to cost; nothing where nothing was."""
+    expected = np.nan_to_num(step.verdicts.expected[:, PLACE[COST]])
+    return np.maximum(expected, 0.0)
+
+
+def _findings(
+    keys: Sequence[SeriesKey], steps: Sequence[_Step], activities: dict[SeriesKey, Activity]
+) -> Iterator[Finding]:
+    """The measures that are not as expected now, in a direction that is worth telling."""
+    whole = [step for step in steps if not step.is_running]
+    is_open = np.zeros((len(keys), len(MEASURES)), bool)
+    if whole:
+        is_open |= _is_open(whole[-1])
+    for step in steps[len(whole) :]:
+        is_open |= _is_open(step)
+    for row, column in np.argwhere(is_open).tolist():
+        open_steps = [step for step in steps if _is_open(step)[row, column]]
+        step = max(open_steps, key=lambda one: one.verdicts.score[row, column])
+        yield Finding(
+            key=keys[row],
+            measure=MEASURES[column].name,
+            is_above=bool(step.verdicts.is_above[row, column]),
+            score=float(step.verdicts.score[row, column]),
+            actual=float(np.nan_to_num(step.frame.values[row, column])),
+            expected=float(np.nan_to_num(step.verdicts.expected[row, column])),
+            began_at=datetime.fromtimestamp(open_steps[0].frame.quarter, UTC),
+            activity=activities[keys[row]],
+        )
+
+
+def _is_open(step: _Step) -> NDArray[np.bool_]:
+    """What counts of a step's verdicts: the bad direction, and requests that stopped.
+
+    A running quarter says something of a sum only where that is too high already, and of a ratio
+    only where that rests on some requests.
+    """
+    verdicts = step.verdicts
+    is_bad_above = np.array([measure.is_bad_above for measure in MEASURES])
+    counts = verdicts.is_above == is_bad_above
+    if step.is_running:
+        counts[:, :SUMS] &= verdicts.is_above[:, :SUMS]
+        counts[:, SUMS:] &= step.frame.weights[:, SUMS:] >= RUNNING_REQUESTS_MIN
+    else:
+        stopped = PLACE[REQUESTS]
+        counts[:, stopped] |= step.frame.values[:, stopped] == 0
+    found: NDArray[np.bool_] = verdicts.is_open & counts
+    return found
+
+
+def _usage(tenant_id: int, starts_at: datetime, ends_at: datetime) -> Usage:
+    return usage_of(quarter_sums(tenant_id=tenant_id, starts_at=starts_at, ends_at=ends_at))
+
+
+def _quarters(starts_at: datetime, ends_at: datetime) -> range:
+    return range(int(starts_at.timestamp()), int(ends_at.timestamp()), QUARTER_SECONDS)
+
+
+def _portions(keys: Sequence[SeriesKey]) -> Iterator[list[SeriesKey]]:
+    for start in range(0, len(keys), PORTION_SERIES):
+        yield list(keys[start : start + PORTION_SERIES])

@@ -1,0 +1,357 @@
+"""Scans find what is unusual within moments of its data, and make one incident of each cause."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from alerts import findings, scans
+from alerts.models import Anomaly, EntryKind, Incident, ScanProgress, SeriesState
+from alerts.scans import scan_tenant, tenants_to_scan
+from alerts.settings import change_alert_settings
+from metering.enforcement.tightening import read_tightenings
+from metering.periods import floor_seconds
+from tenants.scope import platform_scope
+from tests.alerts.usage_history import QUARTER, Stream, write_usage
+from tests.factories import NANOS, Account, make_event, send
+from tests.metering.test_rollups import roll_everything_up
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CENT = NANOS // 100
+RESEARCH = Stream("growth", "research", "email", "acme", "gpt-4o", 40, CENT)
+SUPPORT = Stream("care", "support", "chat", "globex", "claude-sonnet-4-5", 60, CENT)
+USUAL = [RESEARCH, SUPPORT]
+HISTORY_QUARTERS = 2 * 96
+
+
+@pytest.fixture
+def begun() -> datetime:
+    """The begin of a quarter, half a day ago: what a test calls now comes after it."""
+    return floor_seconds(datetime.now(UTC) - timedelta(hours=12), 900)
+
+
+@pytest.fixture
+def used(account: Account, begun: datetime) -> Account:
+    """A tenant with three days of two agents, scanned up to the quarter that begins at `begun`."""
+    write_usage(
+        account, USUAL, starts_at=begun - HISTORY_QUARTERS * QUARTER, quarters=HISTORY_QUARTERS
+    )
+    scan(account, begun)
+    return account
+
+
+def scan(account: Account, now: datetime) -> int:
+    with account.scope():
+        return scan_tenant(tenant_id=account.tenant.id, now=now)
+
+
+def incidents_of(account: Account) -> list[Incident]:
+    with account.scope():
+        return list(Incident.objects.filter(tenant=account.tenant).order_by("id"))
+
+
+def anomalies_of(account: Account, **fields: Any) -> set[tuple[str, str, str]]:
+    with account.scope():
+        return set(
+            Anomaly.objects.filter(tenant=account.tenant, **fields).values_list(
+                "dimension", "value", "measure"
+            )
+        )
+
+
+def told(account: Account, incident: Incident) -> list[str]:
+    with account.scope():
+        return list(incident.entries.order_by("id").values_list("kind", flat=True))
+
+
+def spend(account: Account, stream: Stream, at: datetime, *, usd: int, calls: int = 20) -> None:
+    """Calls that cost so much together, as a client reports them."""
+    send(
+        account,
+        [
+            make_event(
+                time=at.isoformat(),
+                team=stream.team,
+                agent=stream.agent,
+                feature=stream.feature,
+                customer=stream.customer,
+                model=stream.model,
+                provider=...,
+                cost_usd=str(usd / calls),
+            )
+            for _ in range(calls)
+        ],
+    )
+
+
+def test_a_tenant_without_usage_has_nothing_to_scan(account: Account, begun: datetime) -> None:
+    assert scan(account, begun) == 0
+    with account.scope():
+        assert not ScanProgress.objects.exists()
+
+
+def test_usual_usage_is_learned_once_and_raises_nothing(used: Account, begun: datetime) -> None:
+    with used.scope():
+        progress = ScanProgress.objects.get()
+        assert progress.learned_until == begun - QUARTER
+        assert SeriesState.objects.count() == 1 + 2 * 5
+    assert scan(used, begun + timedelta(minutes=14)) == 0
+    write_usage(used, USUAL, starts_at=begun, quarters=2, seed=2)
+    assert scan(used, begun + QUARTER) == 11
+    assert scan(used, begun + 2 * QUARTER) == 11
+    assert incidents_of(used) == []
+    with used.scope():
+        assert ScanProgress.objects.get().learned_until == begun + QUARTER
+
+
+def test_a_spike_is_found_before_any_roll_up(used: Account, begun: datetime) -> None:
+    spend(used, RESEARCH, begun + timedelta(minutes=2), usd=30)
+    assert scan(used, begun + timedelta(minutes=3)) > 0
+    (incident,) = incidents_of(used)
+    assert incident.match == {"agent": "research"}
+    assert incident.severity == "critical"
+    assert incident.title.startswith("Agent 'research' costs ")
+    assert "model 'gpt-4o'" in incident.summary
+    assert incident.facts["cost_nanos"] == 30 * NANOS
+    assert incident.excess_nanos == incident.facts["excess_nanos"] > 29 * NANOS
+    # All that the agent takes part in is its shadow, and nobody hears of it by itself.
+    shadows = anomalies_of(used, incident=incident)
+    assert {("agent", "research", "cost"), ("", "", "cost"), ("model", "gpt-4o", "cost")} <= shadows
+    assert anomalies_of(used) == shadows
+    # Rolled up, it is the same.
+    roll_everything_up(used)
+    scan(used, begun + timedelta(minutes=4))
+    assert [one.id for one in incidents_of(used)] == [incident.id]
+    assert anomalies_of(used) == shadows
+
+
+def test_two_agents_at_once_are_two_incidents(used: Account, begun: datetime) -> None:
+    spend(used, RESEARCH, begun, usd=30)
+    spend(used, SUPPORT, begun, usd=40)
+    scan(used, begun + timedelta(minutes=1))
+    assert [one.match for one in incidents_of(used)] == [
+        {"agent": "support"},
+        {"agent": "research"},
+    ]
+
+
+def test_a_new_agent_is_the_cause_of_what_it_adds(used: Account, begun: datetime) -> None:
+    spend(used, RESEARCH._replace(agent="unheard-of"), begun, usd=30)
+    scan(used, begun + timedelta(minutes=1))
+    (incident,) = incidents_of(used)
+    assert incident.match == {"agent": "unheard-of"}
+    assert incident.title == "Agent 'unheard-of' costs $120.00 an hour as never before"
+
+
+def test_what_starts_later_joins_the_incident_that_explains_it(
+    used: Account, begun: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spend(used, RESEARCH, begun, usd=6)
+    scan(used, begun + timedelta(minutes=1))
+    (incident,) = incidents_of(used)
+    before = anomalies_of(used)
+    spend(used, RESEARCH, begun + timedelta(minutes=5), usd=60, calls=200)
+    scan(used, begun + timedelta(minutes=6))
+    assert [one.id for one in incidents_of(used)] == [incident.id]
+    assert anomalies_of(used) > before
+    assert anomalies_of(used) == anomalies_of(used, incident=incident)
+    with used.scope():
+        assert incident.entries.filter(text__startswith="Also unusual: ").count() == 1
+
+
+def test_a_small_sum_is_nobodys_business(account: Account, begun: datetime) -> None:
+    tiny = [one._replace(nanos_per_request=NANOS // 1_000_000) for one in USUAL]
+    write_usage(account, tiny, starts_at=begun - 288 * QUARTER, quarters=288)
+    scan(account, begun)
+    spend(account, RESEARCH, begun, usd=1, calls=2_000)
+    with account.scope():
+        assert scan_tenant(tenant_id=account.tenant.id, now=begun + timedelta(minutes=1)) > 0
+    assert [one.severity for one in incidents_of(account)] == ["warning"]
+
+
+def spike_of(quarters: int) -> Iterator[tuple[int, list[Stream]]]:
+    """Quarters with what is used in each: some usual ones, the spike, and two hours after it."""
+    for number in range(quarters + 12):
+        is_spike = 2 <= number < 2 + quarters
+        research = RESEARCH._replace(requests=RESEARCH.requests * (20 if is_spike else 1))
+        yield number, [research, SUPPORT]
+
+
+def test_six_hours_are_one_incident_with_one_begin_and_one_end(
+    used: Account, begun: datetime
+) -> None:
+    for number, streams in spike_of(24):
+        write_usage(used, streams, starts_at=begun + number * QUARTER, quarters=1, seed=number)
+        scan(used, begun + (number + 1) * QUARTER - timedelta(seconds=1))
+    (incident,) = incidents_of(used)
+    kinds = told(used, incident)
+    assert kinds.count(EntryKind.OPENED) == 1
+    assert kinds.count(EntryKind.RESOLVED) == 1
+    assert kinds.count(EntryKind.REOPENED) == 0
+    assert incident.resolved_at is not None
+    assert incident.match == {"agent": "research"}
+    assert anomalies_of(used, ended_at=None) == set()
+    assert incident.excess_nanos is not None
+    # 19 times 40 requests at a cent, 24 times, give or take what they vary.
+    assert incident.excess_nanos == pytest.approx(24 * 19 * 40 * CENT, rel=0.15)
+
+
+def test_two_scans_at_once_open_one_incident(used: Account, begun: datetime) -> None:
+    spend(used, RESEARCH, begun, usd=30)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            scan(used, begun + timedelta(minutes=1))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(incidents_of(used)) == 1
+    assert len(anomalies_of(used)) > 1
+
+
+def test_the_first_scans_of_a_tenant_at_once_learn_everything_once(
+    account: Account, begun: datetime
+) -> None:
+    write_usage(account, USUAL, starts_at=begun - 8 * QUARTER, quarters=8)
+    threads = [
+        threading.Thread(target=lambda: (scan(account, begun), connection.close()))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with account.scope():
+        assert ScanProgress.objects.get().learned_until == begun - QUARTER
+        assert SeriesState.objects.count() == 11
+
+
+def test_a_scan_that_dies_has_changed_nothing(
+    used: Account, begun: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state() -> list[Any]:
+        with used.scope():
+            progress = ScanProgress.objects.values_list("learned_until", "batch_id").get()
+            return [progress, list(SeriesState.objects.order_by("pk").values_list("records"))]
+
+    before = state()
+    spend(used, RESEARCH, begun + QUARTER, usd=30)
+    monkeypatch.setattr(findings, "summary", lambda story: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scan(used, begun + QUARTER + timedelta(minutes=1))
+    assert state() == before
+    assert incidents_of(used) == []
+    assert anomalies_of(used) == set()
+    monkeypatch.undo()
+    scan(used, begun + QUARTER + timedelta(minutes=1))
+    assert len(incidents_of(used)) == 1
+
+
+def test_events_that_come_within_a_quarter_of_its_end_are_learned(
+    used: Account, begun: datetime
+) -> None:
+    write_usage(used, USUAL, starts_at=begun, quarters=1, seed=3)
+    scan(used, begun + QUARTER + timedelta(minutes=1))
+    spend(used, RESEARCH, begun + timedelta(minutes=3), usd=30)
+    scan(used, begun + QUARTER + timedelta(minutes=10))
+    (incident,) = incidents_of(used)
+    assert incident.facts["began_at"] == begun.isoformat()
+
+
+def test_another_tenant_is_not_touched(used: Account, stranger: Account, begun: datetime) -> None:
+    write_usage(stranger, USUAL, starts_at=begun - 96 * QUARTER, quarters=96)
+    scan(stranger, begun)
+    spend(used, RESEARCH, begun, usd=30)
+    scan(stranger, begun + timedelta(minutes=1))
+    scan(used, begun + timedelta(minutes=1))
+    assert incidents_of(stranger) == []
+    assert len(incidents_of(used)) == 1
+    with stranger.scope():
+        assert Anomaly.objects.count() == 0
+        assert scan_tenant(tenant_id=used.tenant.id, now=begun + 2 * QUARTER) == 0
+
+
+def test_a_critical_incident_tightens_budgets_while_it_lasts(
+    used: Account, begun: datetime
+) -> None:
+    with used.scope():
+        change_alert_settings(
+            tenant=used.tenant, actor="tests", changes={"anomaly_limit_percent": 50}
+        )
+
+    def tightened() -> list[tuple[dict[str, Any], int]]:
+        with used.scope(), connection.cursor() as cursor:
+            return [
+                (dict(one.match), one.limit_percent)
+                for one in read_tightenings(cursor, used.tenant.id)
+            ]
+
+    write_usage(used, USUAL, starts_at=begun, quarters=12, seed=4)
+    spend(used, RESEARCH, begun, usd=30)
+    scan(used, begun + timedelta(minutes=1))
+    assert tightened() == [({"agent": "research"}, 50)]
+    scan(used, begun + timedelta(minutes=14))
+    assert tightened() == [({"agent": "research"}, 50)]
+    for number in range(1, 13):
+        scan(used, begun + number * QUARTER)
+    (incident,) = incidents_of(used)
+    assert incident.resolved_at is not None
+    assert tightened() == []
+
+
+def test_usage_that_stops_is_worth_a_note_only(account: Account, begun: datetime) -> None:
+    write_usage(account, USUAL, starts_at=begun - 288 * QUARTER, quarters=288)
+    scan(account, begun)
+    for number in range(1, 6):
+        scan(account, begun + number * QUARTER)
+    (incident,) = incidents_of(account)
+    assert (incident.title, incident.severity) == ("All requests have stopped", "info")
+    assert incident.match == {}
+    assert incident.excess_nanos == 0
+
+
+def test_learning_a_long_past_stops_when_its_time_is_over(
+    account: Account, begun: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scans, "LEARN_SECONDS", 0.0)
+    write_usage(account, USUAL, starts_at=begun - 20 * QUARTER, quarters=20)
+    with account.scope():
+        scan_tenant(tenant_id=account.tenant.id, now=begun)
+        first = ScanProgress.objects.get()
+        assert first.learned_until == begun - 20 * QUARTER
+    monkeypatch.undo()
+    scan(account, begun)
+    with account.scope():
+        assert ScanProgress.objects.get().learned_until == begun - QUARTER
+
+
+def test_tenants_are_scanned_when_something_came_or_a_quarter_ended(
+    account: Account, stranger: Account
+) -> None:
+    def waiting() -> list[int]:
+        with platform_scope("see who is to be scanned"):
+            return tenants_to_scan()
+
+    assert waiting() == []
+    send(account, [make_event()])
+    assert waiting() == [account.tenant.id]
+    now = datetime.now(UTC)
+    scan(account, now)
+    scan(account, now)
+    assert waiting() == []
+    with account.scope():
+        ScanProgress.objects.update(scanned_at=now - QUARTER)
+    assert waiting() == [account.tenant.id]
