@@ -12,9 +12,10 @@ COMPILE = uv pip compile --quiet --universal --fork-strategy fewest --python-ver
 run: .venv/run.stamp
 	@exec $(BIN)/python -m config.supervisor --under-make
 
-# PYTEST passes arguments on: make test PYTEST="tests/config -k environment"
+# A process per core runs tests, four at most. PYTEST passes arguments on:
+# make test PYTEST="tests/config -k environment"; with "-n 0" there is one process, as for pytest.
 test: .venv/dev.stamp chromium
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 $(PYTEST)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

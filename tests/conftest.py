@@ -1,49 +1,33 @@
 """Fixtures for all tests: accounts, and the proof that no test left the ledger unbalanced."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
-from django.test import TransactionTestCase
 
 from metering.committer import PROCESS_COMMITTER
 from metering.configuration import forget_configurations
 from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.enforcement.estimates import forget_estimates
-from metering.enforcement.halt_watch import forget_halts, stop_watching
+from metering.enforcement.halt_watch import stop_watching
 from metering.models import CataloguePrice
 from tenants.keys import forget_known_keys
+from tests.empty_tables import replace_flush
 from tests.factories import Account, make_account
+from tests.side_by_side import SERVICES, SideBySide, share_of
 
-# What a test's end leaves: the price catalogue is the same for all, and Django fills the rest once.
-KEPT_TABLES = frozenset(
-    {"django_migrations", "django_content_type", "auth_permission", "catalogue_price"}
-)
+replace_flush()
 
 
-def _empty_tables(self: TransactionTestCase) -> None:
-    """In place of Django's flush, which fills its own tables again after every test."""
-    # Else its reading, which locks some tables in its own order, might meet the locks of all.
-    forget_halts()
-    with connection.cursor() as cursor:
-        # Only the tests empty tables whose rows are never removed.
-        cursor.execute(
-            "DROP TRIGGER IF EXISTS ledger_entry_no_truncate ON ledger_entry;"
-            " DROP TRIGGER IF EXISTS audit_entry_no_truncate ON audit_entry"
-        )
-        cursor.execute(
-            "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind IN"
-            " ('r', 'p')"
-            " AND relnamespace = 'public'::regnamespace AND NOT relispartition"
-            " AND NOT relname = ANY(%s)",
-            [list(KEPT_TABLES)],
-        )
-        (tables,) = cursor.fetchone()
-        cursor.execute(f"TRUNCATE {tables}")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SideBySide:
+    return SideBySide(config, log)
 
 
-setattr(TransactionTestCase, "_fixture_teardown", _empty_tables)  # noqa: B010 - not in the stubs
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: share_of(item.nodeid) != SERVICES)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,6 +21,7 @@ FAST = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "256MB",
+    "max_connections": "300",  # several processes of tests share it
 }
 
 
