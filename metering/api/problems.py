@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
@@ -132,6 +133,9 @@ def _facts_and_headers(error: Exception) -> tuple[dict[str, Any], dict[str, str]
         errors = list(_validation_errors(error.detail))
         detail = "; ".join(f"{one['pointer'] or 'body'}: {one['detail']}" for one in errors[:5])
         return problem(400, code="invalid_request", detail=detail, errors=errors), {}
+    if isinstance(error, DjangoValidationError):
+        # A rule that only the domain can judge.
+        return problem(400, detail=" ".join(error.messages)), {}
     if isinstance(error, exceptions.APIException):
         return _api_problem(error)
     facts = problem_of(error)

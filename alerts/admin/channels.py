@@ -1,0 +1,385 @@
+"""Admin pages of channels: where alerts go, a form for each kind, and a test."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin import display, register
+from django.contrib.postgres.forms import SimpleArrayField
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.decorators import action
+from unfold.decorators import display as labelled
+from unfold.enums import ActionVariant
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from alerts.admin.confirmation import Question, ask, sent
+from alerts.admin.tables import moment_words
+from alerts.channel_settings import (
+    CONTACT_MAX_CHARACTERS,
+    CONTACTS_MAX,
+    create_channel,
+    remove_channel,
+    rotate_secret,
+    shown_fields,
+    signing_secret,
+    update_channel,
+)
+from alerts.channels import KINDS, Field
+from alerts.delivery import test_channel
+from alerts.errors import AlertError, WrongChannel
+from alerts.models import Channel, ChannelKind, Severity
+from metering.admin.fields import MONEY_ROLES
+from tenants.admin import shown_once
+from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+
+VALUE_CHARACTERS_MAX: Final = 2000
+TOLD: Final = ("severities", "contacts", "digest", "is_paused")
+OWN_FIELDS: Final = ("name", *TOLD)
+# What the form calls a field of the kind, lest it meet a column of the same name.
+PREFIX: Final = "config_"
+SIGNING_WORDS: Final = (
+    "Whoever has it can sign messages that look like ours: copy it now to where they are verified."
+)
+
+
+class ChannelForm(RowForm):
+    """What all channels have; the fields of a kind come with `form_of`."""
+
+    kind: ClassVar[str]
+    contacts = SimpleArrayField(
+        forms.CharField(max_length=CONTACT_MAX_CHARACTERS),
+        required=False,
+        max_length=CONTACTS_MAX,
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "team_lead, finance"}),
+        help_text="Names in budgets' levels that are reached here. Empty: it goes by severity.",
+    )
+    severities = forms.MultipleChoiceField(
+        label="Tells at once",
+        required=False,
+        choices=Severity.choices,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+        help_text="The rest waits for the digest.",
+    )
+
+    class Meta:
+        model = Channel
+        fields = OWN_FIELDS
+        labels = {"is_paused": "Paused"}
+        help_texts = {"is_paused": "Nothing is told while it is."}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance._state.adding:
+            self.initial["severities"] = list(KINDS[self.kind].severities)
+            return
+        shown = shown_fields(self.instance)
+        for field in KINDS[self.kind].fields:
+            if field.is_secret:
+                self.fields[PREFIX + field.name].required = False
+            else:
+                self.initial[PREFIX + field.name] = _as_text(shown.get(field.name, ""))
+
+    def clean(self) -> dict[str, Any]:
+        """Judge a new channel here, where what is wrong can be mended. A change is judged with what
+        is stored.
+        """
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if self.instance._state.adding and not self.errors:
+            try:
+                KINDS[self.kind].read(self.given())
+            except WrongChannel as error:
+                self.add_error(PREFIX + error.field, f"This {error.reason}.")
+        return data
+
+    def given(self) -> dict[str, Any]:
+        """The kind's fields that were written; what is shown in part stays as it is stored."""
+        changed = set(self.changed_data)
+        return {
+            field.name: self.cleaned_data[PREFIX + field.name]
+            for field in KINDS[self.kind].fields
+            if PREFIX + field.name in changed
+        }
+
+
+def _as_text(value: object) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class Lines(forms.CharField):
+    """A list, one value a line."""
+
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
+
+    def clean(self, value: Any) -> Any:
+        text = super().clean(value)
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def form_field(field: Field) -> forms.Field:
+    """How a field of a kind is asked for. A secret is never shown, not even to be kept."""
+    options: dict[str, Any] = {
+        "label": field.words,
+        "required": field.is_required,
+        "max_length": VALUE_CHARACTERS_MAX,
+        "help_text": field.help,
+    }
+    if field.is_list:
+        return Lines(**{**options, "help_text": f"{field.help} One a line."})
+    if field.is_secret:
+        return forms.CharField(
+            **{**options, "help_text": f"{field.help} Left empty, it stays as it is."},
+            widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+        )
+    return forms.CharField(**options, widget=UnfoldAdminTextInputWidget())
+
+
+def form_of(kind: str) -> type[ChannelForm]:
+    """The form of a kind of channel."""
+    fields: dict[str, Any] = {
+        PREFIX + field.name: form_field(field) for field in KINDS[kind].fields
+    }
+    return type("ChannelForm", (ChannelForm,), {**fields, "kind": kind})
+
+
+@register(Channel, site=site)
+class ChannelAdmin(TenantModelAdmin):
+    """Where alerts go. Who only looks gets no form."""
+
+    writers = MONEY_ROLES
+    list_display = ("name", "kind", "to", "severity_words", "contact_words", "state", "delivered")
+    list_filter = ("kind",)
+    search_fields = ("name",)
+    ordering = ("name",)
+    actions_detail = ("send_test", "new_secret")
+    end_verb = "Remove channel"
+    end_consequence = (
+        "Nothing is told here any more, and what waits for it is not sent. What was sent can still "
+        "be read."
+    )
+    end_done = "removed."
+    shown = (
+        "name",
+        "kind",
+        "to",
+        "severity_words",
+        "contact_words",
+        "digest",
+        "state",
+        "delivered",
+        "last_error",
+    )
+
+    @display(description="To")
+    def to(self, obj: Channel) -> str:
+        values = [_as_text(value).replace("\n", ", ") for value in shown_fields(obj).values()]
+        return "; ".join(filter(None, values))
+
+    @display(description="Tells at once")
+    def severity_words(self, obj: Channel) -> str:
+        return ", ".join(obj.severities) or "nothing"
+
+    @display(description="Contacts")
+    def contact_words(self, obj: Channel) -> str:
+        return ", ".join(obj.contacts) or "—"
+
+    @labelled(  # type: ignore[untyped-decorator]
+        description="State", label={"ready": "success", "failing": "danger", "paused": "warning"}
+    )
+    def state(self, obj: Channel) -> str:
+        if obj.is_paused:
+            return "paused"
+        has_failed = obj.failed_at is not None
+        is_mended = obj.delivered_at is not None and (
+            obj.failed_at is None or obj.delivered_at > obj.failed_at
+        )
+        return "failing" if has_failed and not is_mended else "ready"
+
+    @display(description="Last delivered", ordering="delivered_at")
+    def delivered(self, obj: Channel) -> str:
+        return moment_words(obj.delivered_at)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Channel]:
+        rows: QuerySet[Channel] = super().get_queryset(request)
+        return rows.filter(removed_at__isnull=True)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may_write(request)
+
+    def has_test_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return self.may_write(request)
+
+    def has_rotate_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """Webhooks alone have a secret that is made here."""
+        webhooks = Channel.objects.filter(
+            tenant=tenant_of(request), id=object_id, kind=ChannelKind.WEBHOOK
+        )
+        return self.may_write(request) and webhooks.exists()
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """The kind is chosen first: it says what is asked for."""
+        if self.has_add_permission(request) and _kind_asked_for(request) is None:
+            return TemplateResponse(
+                request,
+                "admin/alerts/choose_kind.html",
+                {
+                    **self.admin_site.each_context(request),
+                    "opts": self.opts,
+                    "title": "What kind of channel?",
+                    "kinds": [(f"?kind={kind}", one.words) for kind, one in KINDS.items()],
+                },
+            )
+        response: HttpResponse = super().add_view(request, form_url, extra_context)
+        return response
+
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        if self.may_write(request):
+            kwargs["form"] = form_of(_kind(request, obj))
+        return super().get_form(request, obj, change, **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if not self.may_write(request):
+            return ((None, {"fields": self.shown}),)
+        kind = _kind(request, obj)
+        names = [PREFIX + field.name for field in KINDS[kind].fields]
+        told = [name for name in TOLD if name != "digest" or KINDS[kind].has_digests]
+        top = ("name", *names) if obj is None else ("name", *names, "state", "last_error")
+        return (
+            (KINDS[kind].words, {"fields": top}),
+            ("What it tells", {"fields": tuple(told)}),
+        )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        return ("state", "last_error") if self.may_write(request) else self.shown
+
+    def write(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Channel:
+        data = form.cleaned_data
+        fields = {name: data[name] for name in OWN_FIELDS if name in data}
+        try:
+            return self._write(request, form, fields, change)
+        except AlertError as error:
+            raise ValidationError(error.detail) from error
+
+    def _write(
+        self, request: HttpRequest, form: Any, fields: Mapping[str, Any], change: bool
+    ) -> Channel:
+        if change:
+            changes = {**fields, "fields": form.given()}
+            return update_channel(channel=form.instance, actor=actor_of(request), changes=changes)
+        made = create_channel(
+            tenant=tenant_of(request),
+            actor=actor_of(request),
+            kind=_kind(request, None),
+            fields=form.given(),
+            **fields,
+        )
+        request.shown_once = signing_secret(made)  # type: ignore[attr-defined]
+        return made
+
+    def response_add(
+        self, request: HttpRequest, obj: Channel, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        secret: str | None = getattr(request, "shown_once", None)
+        if secret is not None:
+            return shown_once(
+                self,
+                request,
+                title=f"The secret of “{obj.name}”",
+                secret=secret,
+                words=SIGNING_WORDS,
+            )
+        messages.success(request, f"{obj.name} is added. Send a test to see that it gets through.")
+        return HttpResponseRedirect(reverse("admin:alerts_channel_change", args=[obj.pk]))
+
+    def end(self, request: HttpRequest, obj: Channel) -> None:
+        remove_channel(channel=obj, actor=actor_of(request))
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Send a test",
+        permissions=["test"],
+        icon="send",
+        variant=ActionVariant.PRIMARY,
+    )
+    def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask once more, then lead to the delivery, which says what became of it."""
+        channel = self._find(request, object_id)
+        form = forms.Form(sent(request))
+        if form.is_valid():
+            try:
+                delivery = test_channel(channel=channel, actor=actor_of(request))
+            except AlertError as error:
+                messages.error(request, error.detail)
+                return HttpResponseRedirect(_page_of(channel))
+            messages.success(request, f"{channel}: a test is on its way. Reload to see it arrive.")
+            return HttpResponseRedirect(reverse("admin:alerts_delivery_change", args=[delivery.id]))
+        question = Question(
+            title=f"Send a test to “{channel}”?",
+            verb="Send a test",
+            consequence="One message that says that it is a test.",
+            facts=[("To", self.to(channel))],
+            back=_page_of(channel),
+        )
+        return ask(self, request, question=question, form=form)
+
+    @action(  # type: ignore[untyped-decorator]
+        description="New secret", permissions=["rotate"], icon="key"
+    )
+    def new_secret(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask once more, then show the secret, this once."""
+        channel = self._find(request, object_id)
+        form = forms.Form(sent(request))
+        if form.is_valid():
+            secret = rotate_secret(channel=channel, actor=actor_of(request))
+            return shown_once(
+                self,
+                request,
+                title=f"The new secret of “{channel}”",
+                secret=secret,
+                words=SIGNING_WORDS,
+            )
+        question = Question(
+            title=f"Give “{channel}” a new secret?",
+            verb="Make a new secret",
+            consequence="For 24 hours messages are signed with the old one too, so that the "
+            "receiver can change over.",
+            facts=[("To", self.to(channel))],
+            back=_page_of(channel),
+        )
+        return ask(self, request, question=question, form=form)
+
+    def _find(self, request: HttpRequest, object_id: str) -> Channel:
+        found = self.get_queryset(request).filter(id=object_id).first()
+        if found is None:
+            raise Http404
+        return found
+
+
+def _page_of(channel: Channel) -> str:
+    return reverse("admin:alerts_channel_change", args=[channel.id])
+
+
+def _kind_asked_for(request: HttpRequest) -> str | None:
+    kind = request.GET.get("kind")
+    return kind if kind in KINDS else None
+
+
+def _kind(request: HttpRequest, channel: Channel | None) -> str:
+    """The kind of the channel, or of the one that is being added."""
+    kind = channel.kind if channel is not None else _kind_asked_for(request)
+    assert kind is not None, "a channel is added by its kind's form alone"
+    return kind

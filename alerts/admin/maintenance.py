@@ -1,0 +1,141 @@
+"""Admin pages of maintenance windows: announced, and ended early."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.admin import SimpleListFilter, display, register
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.decorators import display as labelled
+from unfold.widgets import UnfoldAdminTextareaWidget
+
+from alerts.api.maintenance import DURATION_SECONDS_MAX
+from alerts.models import MaintenanceWindow
+from alerts.settings import create_maintenance_window, end_maintenance_window
+from metering.admin.fields import MONEY_ROLES
+from metering.admin.rate_limits import match_words
+from metering.match_field import MatchField
+from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+
+
+class MaintenanceWindowForm(RowForm):
+    """From when to when, what about, and why."""
+
+    match = MatchField(
+        label="Holds back only",
+        required=False,
+        help_text="Nothing chosen: all incidents. Several values of a dimension: any of them.",
+    )
+
+    class Meta:
+        model = MaintenanceWindow
+        fields = ("starts_at", "ends_at", "match", "reason")
+        widgets = {"reason": UnfoldAdminTextareaWidget(attrs={"rows": 2})}
+        help_texts = {
+            "starts_at": "UTC.",
+            "ends_at": "UTC. At most 31 days later.",
+            "reason": "Whoever wonders why nothing came reads it.",
+        }
+
+    class Media:
+        css = {"all": ["dashboard/admin.css"]}
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        starts_at, ends_at = data.get("starts_at"), data.get("ends_at")
+        if starts_at is None or ends_at is None:
+            return data
+        if ends_at <= max(starts_at, timezone.now()):
+            self.add_error("ends_at", "It ends after it begins, and not in the past.")
+        elif ends_at > starts_at + timedelta(seconds=DURATION_SECONDS_MAX):
+            self.add_error("ends_at", "At most 31 days after it begins.")
+        return data
+
+
+class OverFilter(SimpleListFilter):
+    """Windows that are or will be, or those that are over."""
+
+    title = "state"
+    parameter_name = "over"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Over")]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """The first choice is what the list shows by itself."""
+        for place, choice in enumerate(super().choices(changelist)):
+            yield {**choice, "display": "Now and planned"} if place == 0 else choice
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        now = timezone.now()
+        if self.value() == "yes":
+            return queryset.filter(ends_at__lte=now)
+        return queryset.filter(ends_at__gt=now)
+
+
+@register(MaintenanceWindow, site=site)
+class MaintenanceWindowAdmin(TenantModelAdmin):
+    """Times in which unusual spend is expected."""
+
+    form = MaintenanceWindowForm
+    writers = MONEY_ROLES
+    list_display = ("reason", "about", "starts_at", "ends_at", "state", "created_by")
+    list_filter = (OverFilter,)
+    search_fields = ("reason", "created_by")
+    ordering = ("-id",)
+    end_verb = "End window"
+    end_consequence = (
+        "From now on incidents are told at once again. What waits already leaves at the end that "
+        "was announced. A window that has not begun is taken back."
+    )
+    end_done = "ended."
+
+    @display(description="Holds back")
+    def about(self, obj: MaintenanceWindow) -> str:
+        return match_words(obj.match) if obj.match else "all incidents"
+
+    @labelled(  # type: ignore[untyped-decorator]
+        description="State", label={"now": "warning", "planned": "info", "over": "success"}
+    )
+    def state(self, obj: MaintenanceWindow) -> str:
+        now = timezone.now()
+        if obj.ends_at <= now:
+            return "over"
+        return "now" if obj.starts_at <= now else "planned"
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may_write(request) and (obj is None or obj.ends_at > timezone.now())
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            description = "What is not critical waits until it is over, and is told then."
+            return (
+                (
+                    None,
+                    {
+                        "description": description,
+                        "fields": ("starts_at", "ends_at", "match", "reason"),
+                    },
+                ),
+            )
+        shown = ("reason", "about", "starts_at", "ends_at", "state", "created_by", "created_at")
+        return ((None, {"fields": shown}),)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        return () if obj is None else ("about", "state", "created_by", "created_at")
+
+    def write(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> MaintenanceWindow:
+        fields = {name: form.cleaned_data[name] for name in MaintenanceWindowForm.Meta.fields}
+        return create_maintenance_window(
+            tenant=tenant_of(request), actor=actor_of(request), **fields
+        )
+
+    def end(self, request: HttpRequest, obj: MaintenanceWindow) -> None:
+        end_maintenance_window(window=obj, actor=actor_of(request))

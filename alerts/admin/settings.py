@@ -1,0 +1,197 @@
+"""The admin page of alert settings: what the tenant wants to hear, and when not."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin import display, register
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from unfold.widgets import (
+    UnfoldAdminBigIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldBooleanSwitchWidget,
+)
+
+from alerts.admin.tables import table
+from alerts.models import AlertSettings, Severity
+from alerts.rule_settings import (
+    COOL_DOWN_SECONDS_MAX,
+    THRESHOLD_MAX,
+    change_settings_and_rules,
+    default_rule,
+)
+from alerts.rules import RULES
+from alerts.settings import settings_of
+from metering.admin.fields import MONEY_ROLES
+from metering.admin.rate_limits import count_field
+from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+
+SETTINGS_FIELDS: Final = (
+    "quiet_from",
+    "quiet_until",
+    "cool_down_seconds",
+    "digest_at",
+    "halts_loops",
+    "anomaly_limit_percent",
+)
+RULE_PARTS: Final = ("on", "threshold", "severity")
+
+
+def rule_fields(name: str) -> tuple[str, str, str]:
+    """The names of a rule's fields on the form."""
+    on, threshold, severity = (f"{name}_{part}" for part in RULE_PARTS)
+    return on, threshold, severity
+
+
+def _fields_of_rules() -> dict[str, forms.Field]:
+    fields: dict[str, forms.Field] = {}
+    for name, rule in RULES.items():
+        on, threshold, severity = rule_fields(name)
+        fields[on] = forms.BooleanField(
+            label="On", required=False, widget=UnfoldBooleanSwitchWidget()
+        )
+        fields[threshold] = forms.IntegerField(
+            label="%" if rule.unit == "percent" else rule.unit.capitalize(),
+            min_value=1,
+            max_value=THRESHOLD_MAX,
+            widget=UnfoldAdminBigIntegerFieldWidget(attrs={"min": 1}),
+            help_text=f"{rule.threshold} unless changed.",
+        )
+        fields[severity] = forms.ChoiceField(
+            label="Severity", choices=Severity.choices, widget=UnfoldAdminSelectWidget()
+        )
+    return fields
+
+
+class AlertSettingsBase(RowForm):
+    """Quiet hours, cool-down, digests, loops and anomalies."""
+
+    cool_down_seconds = count_field(
+        "Cool-down, seconds",
+        minimum=0,
+        maximum=COOL_DOWN_SECONDS_MAX,
+        help_text="The same cause is not told again within this time, unless it became more "
+        "severe.",
+    )
+    anomaly_limit_percent = count_field(
+        "Tighten budgets to, %",
+        maximum=99,
+        required=False,
+        help_text="While a critical anomaly lasts, the limits of the budgets that it is about "
+        "count so much less. Empty: as ever.",
+    )
+
+    class Meta:
+        model = AlertSettings
+        fields = SETTINGS_FIELDS
+        labels = {
+            "quiet_from": "From",
+            "quiet_until": "Until",
+            "digest_at": "Digests leave at",
+            "halts_loops": "Halt a session that loops",
+        }
+        help_texts = {
+            "digest_at": "Daily and weekly ones, in the tenant's zone; weekly ones on Monday.",
+            "halts_loops": "Its next calls are refused until somebody lifts the halt.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in RULES:
+            values = {**default_rule(name), **self.instance.rules.get(name, {})}
+            for part in RULE_PARTS:
+                self.initial[f"{name}_{part}"] = values[part]
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        begins, ends = data.get("quiet_from"), data.get("quiet_until")
+        if (begins is None) != (ends is None):
+            missing = "quiet_from" if begins is None else "quiet_until"
+            self.add_error(missing, "Quiet hours have two ends; leave both empty for none.")
+        elif begins is not None and begins == ends:
+            self.add_error("quiet_until", "They must not end when they begin.")
+        return data
+
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """Every rule as the form has it."""
+        return {
+            name: {part: self.cleaned_data[f"{name}_{part}"] for part in RULE_PARTS}
+            for name in RULES
+        }
+
+
+# A row of fields for each rule there is.
+AlertSettingsForm: Any = type("AlertSettingsForm", (AlertSettingsBase,), _fields_of_rules())
+
+
+@register(AlertSettings, site=site)
+class AlertSettingsAdmin(TenantModelAdmin):
+    """The present tenant's alert settings."""
+
+    form = AlertSettingsForm
+    writers = MONEY_ROLES
+    fieldsets = (
+        (
+            "Quiet hours",
+            {
+                "description": "In the tenant's zone. What is not critical waits until they are "
+                "over, and is told then.",
+                "fields": (("quiet_from", "quiet_until"),),
+            },
+        ),
+        ("When it is told", {"fields": (("cool_down_seconds", "digest_at"),)}),
+        ("What is done by itself", {"fields": ("halts_loops", "anomaly_limit_percent")}),
+        *((rule.words, {"fields": (rule_fields(name),)}) for name, rule in RULES.items()),
+    )
+    shown_fields = (*SETTINGS_FIELDS, "rules_words")
+
+    @display(description="Rules")
+    def rules_words(self, obj: AlertSettings) -> str:
+        lines = []
+        for name, rule in RULES.items():
+            values = {**default_rule(name), **obj.rules.get(name, {})}
+            state = f"{values['threshold']} {rule.unit}, {values['severity']}"
+            lines.append((rule.words, state if values["on"] else "off"))
+        return table(lines)
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> AlertSettings | None:
+        """The tenant's one row, by the tenant's id, also while it was never saved."""
+        tenant = tenant_of(request)
+        return settings_of(tenant.id) if object_id == str(tenant.id) else None
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return (
+            self.fieldsets if self.may_write(request) else ((None, {"fields": self.shown_fields}),)
+        )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        return () if self.may_write(request) else self.shown_fields
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, str] | None = None
+    ) -> HttpResponse:
+        """There is one row: its form."""
+        return HttpResponseRedirect(
+            reverse("admin:alerts_alertsettings_change", args=[tenant_of(request).id])
+        )
+
+    def write(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> AlertSettings:
+        return change_settings_and_rules(
+            tenant=tenant_of(request),
+            actor=actor_of(request),
+            changes={name: form.cleaned_data[name] for name in SETTINGS_FIELDS},
+            rules=form.rules(),
+        )
+
+    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        messages.success(request, "The alert settings are changed.")
+        return HttpResponseRedirect(request.path)

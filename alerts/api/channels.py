@@ -1,0 +1,259 @@
+"""`/v1/channels`: where alerts go."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from drf_spectacular.utils import extend_schema, extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from alerts.api.deliveries import DeliveryDetailAnswer, detail_answer
+from alerts.channel_settings import (
+    CONTACT_MAX_CHARACTERS,
+    CONTACTS_MAX,
+    create_channel,
+    remove_channel,
+    rotate_secret,
+    shown_fields,
+    signing_secret,
+    update_channel,
+)
+from alerts.channels import KINDS, Field
+from alerts.delivery import test_channel
+from alerts.errors import WrongChannel
+from alerts.models import Channel, ChannelKind, Digest, Severity
+from metering.api.fields import Choice, Flag, Moment, StrictSerializer, Text, problem_at
+from metering.api.idempotency import idempotent
+from metering.api.pagination import (
+    PAGE_PARAMETERS,
+    PAGE_SCHEMA,
+    page_answer,
+    page_of,
+    page_serializer,
+)
+from metering.api.views import ApiView, actor_of, tenant_of
+from metering.errors import NotFound
+
+VALUE_CHARACTERS_MAX: Final = 2000
+VALUES_MAX: Final = 50
+
+
+def _field_schema(field: Field) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARACTERS_MAX}
+    shown = "Shown masked." if field.is_secret else ""
+    described = {"description": " ".join(filter(None, (field.help, shown)))}
+    if field.is_list:
+        return {"type": "array", "items": text, "maxItems": VALUES_MAX, **described}
+    return {**text, **described}
+
+
+@extend_schema_field(
+    {
+        "description": "The fields of the channel's kind.",
+        "anyOf": [
+            {
+                "title": kind.words,
+                "type": "object",
+                "properties": {field.name: _field_schema(field) for field in kind.fields},
+                "additionalProperties": False,
+            }
+            for kind in KINDS.values()
+        ],
+        "example": {"url": "https://hooks.example.com/services/T0/B0/secret"},
+    }
+)
+class Config(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
+    """Fields by name; which there are says the channel's kind."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("must be an object of the kind's fields")
+        return data
+
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+        return value
+
+
+class ChannelBody(StrictSerializer):
+    """A channel. A PATCH changes the members it names, and of `config` the fields."""
+
+    id = serializers.IntegerField(read_only=True)
+    name = Text()
+    kind = Choice(choices=ChannelKind.values)
+    config = Config(source="fields", help_text="What is secret is answered masked.")
+    contacts = serializers.ListField(
+        child=Text(max_length=CONTACT_MAX_CHARACTERS),
+        required=False,
+        max_length=CONTACTS_MAX,
+        help_text="Names in budget levels' `notify` that are reached here.",
+    )
+    severities = serializers.ListField(
+        child=Choice(choices=Severity.values),
+        required=False,
+        max_length=len(Severity.values),
+        help_text="What is told at once; the rest waits for the digest.",
+    )
+    digest = Choice(choices=Digest.values, required=False)
+    is_paused = Flag(required=False, help_text="Nothing is told while it is.")
+    created_at = Moment(read_only=True)
+    delivered_at = Moment(read_only=True, allow_null=True)
+    failed_at = Moment(read_only=True, allow_null=True)
+    last_error = serializers.CharField(read_only=True, allow_blank=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if (
+            self.instance is not None
+            and attrs.pop("kind", self.instance.kind) != self.instance.kind
+        ):
+            raise problem_at("kind", "stays as it is; add another channel", "fixed")
+        return attrs
+
+
+class NewChannelAnswer(ChannelBody):
+    """A channel, and what is shown this once."""
+
+    secret = serializers.CharField(
+        read_only=True,
+        allow_null=True,
+        help_text="What signatures are verified with, of a webhook; shown this once.",
+    )
+
+
+class SecretAnswer(serializers.Serializer[Any]):
+    """A secret that is shown this once."""
+
+    secret = serializers.CharField()
+
+
+class ChannelsView(ApiView):
+    """All channels of the tenant."""
+
+    parameters = {"GET": PAGE_PARAMETERS}
+
+    @extend_schema(
+        summary="List channels, oldest first",
+        parameters=PAGE_SCHEMA,
+        responses=page_serializer(ChannelBody),
+    )
+    def get(self, request: Request) -> Response:
+        page = page_of(request, [int])
+        channels = Channel.objects.filter(
+            tenant=tenant_of(request),
+            removed_at__isnull=True,
+            id__gt=page.after[0] if page.after else 0,
+        )
+        rows = list(channels.order_by("id")[: page.limit + 1])
+        return Response(
+            page_answer(rows, page=page, answer=channel_answer, key=lambda row: [row.id])
+        )
+
+    @extend_schema(
+        summary="Add a channel",
+        description="What it needs to know is in `config`, by its kind.",
+        request=ChannelBody,
+        responses={201: NewChannelAnswer},
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        body = ChannelBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        with refusals():
+            channel = create_channel(
+                tenant=tenant_of(request), actor=actor_of(request), **body.validated_data
+            )
+        answer = {**channel_answer(channel), "secret": signing_secret(channel)}
+        return Response(answer, status=201)
+
+
+class ChannelView(ApiView):
+    """One channel."""
+
+    @extend_schema(summary="Show a channel", responses=ChannelBody)
+    def get(self, request: Request, channel_id: int) -> Response:
+        return Response(channel_answer(_find(request, channel_id)))
+
+    @extend_schema(
+        summary="Change a channel",
+        description="What waits for it is sent as it is then.",
+        request=ChannelBody,
+        responses=ChannelBody,
+    )
+    def patch(self, request: Request, channel_id: int) -> Response:
+        channel = _find(request, channel_id)
+        body = ChannelBody(channel, data=request.data, partial=True)
+        body.is_valid(raise_exception=True)
+        with refusals():
+            changed = update_channel(
+                channel=channel, actor=actor_of(request), changes=body.validated_data
+            )
+        return Response(channel_answer(changed))
+
+    @extend_schema(
+        summary="Remove a channel; its deliveries stay to be read",
+        description="What waits for it is not sent any more.",
+        request=None,
+        responses={204: None},
+    )
+    def delete(self, request: Request, channel_id: int) -> Response:
+        remove_channel(channel=_find(request, channel_id), actor=actor_of(request))
+        return Response(status=204)
+
+
+class ProbeView(ApiView):
+    """A test of one channel."""
+
+    @extend_schema(
+        summary="Send a test message",
+        description="The answer is given before it is tried: see the delivery's `state` and"
+        " `attempts` later.",
+        request=None,
+        responses={202: DeliveryDetailAnswer},
+    )
+    @idempotent
+    def post(self, request: Request, channel_id: int) -> Response:
+        delivery = test_channel(channel=_find(request, channel_id), actor=actor_of(request))
+        return Response(detail_answer(delivery), status=202)
+
+
+class RotateView(ApiView):
+    """A new secret for one channel."""
+
+    @extend_schema(
+        summary="Give a webhook a new secret, shown this once",
+        description="For 24 hours messages are signed with the old one too.",
+        request=None,
+        responses={200: SecretAnswer},
+    )
+    @idempotent
+    def post(self, request: Request, channel_id: int) -> Response:
+        with refusals():
+            secret = rotate_secret(channel=_find(request, channel_id), actor=actor_of(request))
+        return Response({"secret": secret})
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the domain refuses of a channel, at the member that is wrong."""
+    try:
+        yield
+    except WrongChannel as error:
+        wrong = {error.field: serializers.ErrorDetail(error.reason, code="invalid")}
+        is_own = error.field in ChannelBody().fields
+        raise serializers.ValidationError(wrong if is_own else {"config": wrong}) from error
+
+
+def channel_answer(channel: Channel) -> dict[str, Any]:
+    """A channel as the API shows it."""
+    answer: dict[str, Any] = ChannelBody({**vars(channel), "fields": shown_fields(channel)}).data
+    return answer
+
+
+def _find(request: Request, channel_id: int) -> Channel:
+    channel = Channel.objects.filter(
+        tenant=tenant_of(request), id=channel_id, removed_at__isnull=True
+    ).first()
+    if channel is None:
+        raise NotFound(f"There is no channel {channel_id}.")
+    return channel
