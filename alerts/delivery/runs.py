@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Final
 
+import structlog
+
 from alerts.delivery.attempts import Outcome, attempt, record
 from alerts.delivery.lanes import Claim, claim, lanes_due
+
+log = structlog.get_logger(__name__)
 
 # Attempts of one run at a time, each to another channel.
 AT_ONCE: Final = 8
@@ -33,8 +37,16 @@ def deliver_due(*, seconds: float) -> int:
                 return attempts
             landed, _ = wait(flights, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
             for flight in landed:
-                record(flights.pop(flight), flight.result())
+                _record(flights.pop(flight), flight.result())
                 attempts += 1
+
+
+def _record(claimed: Claim, outcome: Outcome) -> None:
+    try:
+        record(claimed, outcome)
+    except Exception:
+        # The claim runs out and the message is sent again; others' outcomes are not lost with it.
+        log.exception("outcome of a delivery not recorded", delivery=claimed.delivery.id)
 
 
 def _claim_free(claims: list[Claim]) -> Iterator[Claim]:

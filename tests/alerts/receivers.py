@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -43,6 +43,8 @@ class WebReceiver:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.answers: deque[Answer] = deque()
+        # Called before each answer: a receiver may take its time.
+        self.on_request: Callable[[], object] = lambda: None
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
         self.come_up()
@@ -74,6 +76,7 @@ def _handler(receiver: WebReceiver) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(length)
             headers = {name.lower(): value for name, value in self.headers.items()}
             receiver.received.append(Received(self.path, headers, body))
+            receiver.on_request()
             answer = receiver.answers.popleft() if receiver.answers else Answer(200)
             self.send_response(answer.status)
             for name, value in answer.headers.items():
