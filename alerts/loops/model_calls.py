@@ -18,11 +18,12 @@ from alerts.loops.outputs import SIMHASH, output_names
 
 # How these figures were chosen, and on what, is in docs/decisions/0011.
 WINDOW_CALLS: Final = 10
-SAME_AGENT_CALLS: Final = 5
+SAME_CALLS: Final = 5
 UNCHANGED_CALLS: Final = 3
 UNCHANGED_AFTER_CALLS: Final = 12
 ROUND_CALLS: Final = 8
 ROUND_REPEATS: Final = 4
+ROUND_REPEATS_SIZED: Final = 5
 SUSPECT_REPEATS: Final = 2
 IN_A_ROW: Final = 5
 
@@ -36,7 +37,9 @@ GROWING_OUTPUT_TOKENS_MIN: Final = 80
 NEAR_TOKENS: Final = 4
 NEAR_INPUT_PERCENT: Final = 5
 NEAR_OUTPUT_PERCENT: Final = 25
-EQUAL_OF_NEAR: Final = 4
+USUAL_CALLS: Final = 20
+EQUAL_OF_NEAR_PERCENT: Final = 25
+EQUAL_OF_NEAR_ALONE_PERCENT: Final = 40
 
 
 class Step(NamedTuple):
@@ -71,13 +74,13 @@ class Repeat(NamedTuple):
 
 
 def repeated_model_calls(calls: Sequence[Placed], news: Mapping[int, News]) -> Iterator[Evidence]:
-    """Model calls that repeat: among those of the session, and among those of one of its agents."""
+    """Model calls that repeat: among those of the session, or among those of one of its agents."""
     steps = _steps(calls, news)
     by_agent: defaultdict[str, list[Step]] = defaultdict(list)
     for step in steps:
         by_agent[step.agent].append(step)
     apart = by_agent.values() if len(by_agent) > 1 else ()
-    evidence = [one for one in (_in_session(steps), *map(_of_one_agent, apart)) if one]
+    evidence = [one for one in map(_repeated, (steps, *apart)) if one]
     if evidence:
         similar = any(SIMHASH.fullmatch(one.call.output_hash or "") for one in calls)
         first = min(evidence, key=lambda one: (one.strength is not Strength.LOOP, one.found))
@@ -121,34 +124,26 @@ def _output(call: Call, name: str | None) -> str | None:
     return name or f"{call.tool} {call.output_tokens}"
 
 
-def _in_session(steps: Sequence[Step]) -> Evidence | None:
-    """Half of the latest calls repeat, or one call did so twice in a session of a dozen."""
+def _repeated(steps: Sequence[Step]) -> Evidence | None:
+    """Half of the latest calls repeat, or one call did so twice among a dozen."""
     repeats = _repeats(steps)
     suspect = None
     for place, repeat in enumerate(repeats):
         latest = repeats[max(0, place - ROUND_CALLS + 1) : place + 1]
         recent = sum(repeat.number - one.number < ROUND_CALLS for one in latest)
-        is_often = (
-            repeat.unchanged >= UNCHANGED_CALLS and repeat.number >= UNCHANGED_AFTER_CALLS - 1
-        )
-        is_loop = is_often or recent >= ROUND_REPEATS or repeat.alike >= SAME_AGENT_CALLS
-        if not is_loop and (suspect or recent < SUSPECT_REPEATS):
-            continue
-        if _is_chance(steps, repeat.number):
-            continue
-        if is_loop:
+        needed = ROUND_REPEATS_SIZED if steps[repeat.number].is_sized else ROUND_REPEATS
+        if _is_often(steps, repeat) or (recent >= needed and not _is_chance(steps, repeat.number)):
             return _evidence(repeats, place, Strength.LOOP)
-        suspect = _evidence(repeats, place, Strength.SUSPECT)
+        if not suspect and recent >= SUSPECT_REPEATS and not _is_chance(steps, repeat.number):
+            suspect = _evidence(repeats, place, Strength.SUSPECT)
     return suspect
 
 
-def _of_one_agent(steps: Sequence[Step]) -> Evidence | None:
-    """Half of the agent's latest calls are one and the same, whatever others do meanwhile."""
-    repeats = _repeats(steps)
-    for place, repeat in enumerate(repeats):
-        if repeat.alike >= SAME_AGENT_CALLS and not _is_chance(steps, repeat.number):
-            return _evidence(repeats, place, Strength.LOOP)
-    return None
+def _is_often(steps: Sequence[Step], repeat: Repeat) -> bool:
+    """Whether one and the same call came often enough by itself."""
+    is_third = repeat.unchanged >= UNCHANGED_CALLS and repeat.number >= UNCHANGED_AFTER_CALLS - 1
+    is_often = is_third or repeat.alike >= SAME_CALLS
+    return is_often and not _is_chance(steps, repeat.number, alone=True)
 
 
 def _repeats(steps: Sequence[Step]) -> list[Repeat]:
@@ -175,8 +170,8 @@ def _is_same(earlier: Step, later: Step) -> bool:
         return False
     if later.news.before > earlier.news.asked:
         return False
-    if earlier.input_tokens == later.input_tokens:
-        return True
+    if earlier.input_tokens >= later.input_tokens:
+        return earlier.input_tokens == later.input_tokens
     if min(earlier.grown_tokens, later.grown_tokens) <= 0:
         return False
     if later.is_sized:
@@ -189,17 +184,39 @@ def _is_near(one: int, other: int, percent: int) -> bool:
     return abs(one - other) <= max(NEAR_TOKENS, max(one, other) * percent // 100)
 
 
-def _is_chance(steps: Sequence[Step], number: int) -> bool:
-    """Whether so many calls were nearly like the repeated ones that some had to be equal."""
-    pairs = list(combinations(steps[max(0, number - WINDOW_CALLS + 1) : number + 1], 2))
+def _is_chance(steps: Sequence[Step], number: int, *, alone: bool = False) -> bool:
+    """Whether so many calls were nearly like the repeated ones that some had to be equal.
+
+    `alone` asks it of this call and its likes, otherwise it is asked of all that repeat.
+    """
+    start = max(0, number - WINDOW_CALLS + 1)
+    pairs = list(combinations(steps[start : number + 1], 2))
     equal = [pair for pair in pairs if _is_same(*pair)]
+    if alone:
+        equal = [pair for pair in equal if pair[0].output == steps[number].output]
     repeated = {step.position for pair in equal for step in pair}
     near = sum(
         _is_like(one, other)
         for one, other in pairs
         if one.position in repeated or other.position in repeated
     )
-    return len(equal) * EQUAL_OF_NEAR < near
+    needed_percent = EQUAL_OF_NEAR_ALONE_PERCENT if alone else EQUAL_OF_NEAR_PERCENT
+    if len(equal) * 100 < near * needed_percent:
+        return True
+    usual_percent = _usual_percent(steps[max(0, start - USUAL_CALLS) : start], steps[number])
+    return len(equal) * 100 < near * (needed_percent + 2 * usual_percent)
+
+
+def _usual_percent(earlier: Sequence[Step], step: Step) -> int:
+    """How many of the pairs of earlier calls of one's size were equal, as in a batch some are."""
+    size = [
+        one
+        for one in earlier
+        if one.input_tokens == step.input_tokens
+        and _is_near(one.output_tokens, step.output_tokens, NEAR_OUTPUT_PERCENT)
+    ]
+    pairs = list(combinations(size, 2))
+    return sum(_is_same(*pair) for pair in pairs) * 100 // max(1, len(pairs))
 
 
 def _is_like(one: Step, other: Step) -> bool:
@@ -227,7 +244,7 @@ def _evidence(repeats: Sequence[Repeat], place: int, strength: Strength) -> Evid
 
 
 def _outputs_in_a_row(steps: Sequence[Step]) -> Iterator[Evidence]:
-    """One agent's same output again and again, however its input grew; only a hash can tell."""
+    """One agent's same output again and again, however its input grows; only a hash tells."""
     start = longest = length = 0
     for number in range(1, len(steps)):
         goes_on = _is_said_again(steps[number - 1], steps[number])
@@ -251,5 +268,5 @@ def _is_said_again(earlier: Step, later: Step) -> bool:
         later.output == earlier.output is not None
         and not later.is_sized
         and later.news.before <= earlier.news.asked
-        and later.input_tokens >= earlier.input_tokens
+        and later.input_tokens > earlier.input_tokens
     )

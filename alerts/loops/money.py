@@ -5,7 +5,6 @@ from itertools import accumulate
 from typing import Final
 
 from alerts.loops.calls import Call, Evidence, Finding
-from metering.money import money
 
 RATE_CALLS: Final = 20
 MICROS_PER_SECOND: Final = 1_000_000
@@ -30,7 +29,6 @@ class Bill:
 
     def priced(self, evidence: Evidence) -> Finding:
         """The evidence with what was spent since its first repeat."""
-        cost = self.cost_from(evidence.first_repeat)
         return Finding(
             kind=evidence.kind,
             strength=evidence.strength,
@@ -40,8 +38,8 @@ class Bill:
             calls=evidence.calls,
             began_at=self._calls[evidence.first_repeat].at,
             found_at=self._calls[evidence.found].at,
-            cost_nanos=cost,
-            words=f"{evidence.what}; {money(cost)} spent since.",
+            cost_nanos=self.cost_from(evidence.first_repeat),
+            words=f"{evidence.what}.",
         )
 
     def nanos_per_call(self) -> int:

@@ -76,9 +76,10 @@ def _is_poll(earlier: Call, later: Call, result_before: str | None, result: str 
 
 def _agent_evidence(uses: Sequence[Use]) -> Iterator[Evidence]:
     repeats = [number for number, use in enumerate(uses) if use.is_repeat]
-    loop = _cycle(uses) or _often(uses, repeats)
-    if loop:
-        yield _evidence(uses, repeats, loop, Strength.LOOP)
+    loops = [one for one in (_cycle(uses), _often(uses, repeats)) if one]
+    if loops:
+        first = min(loops, key=lambda one: one.number)
+        yield _evidence(uses, repeats, first, Strength.LOOP)
         return
     for number in repeats:
         recent = uses[max(0, number - SUSPECT_WINDOW + 1) : number + 1]
@@ -104,7 +105,8 @@ def _cycle(uses: Sequence[Use]) -> _Found | None:
         if runs[1] + 1 >= (IN_A_ROW if use.call.status == "success" else IN_A_ROW_FAILING):
             return _Found(number, Kind.REPEATED_CALL, 1)
         for length in CYCLE_LENGTHS:
-            if runs[length] >= length * (CYCLE_ROUNDS - 1) and runs[1] == 0:
+            needed = min(length * (CYCLE_ROUNDS - 1), ROUND_REPEATS)
+            if runs[length] >= needed and runs[1] == 0:
                 return _Found(number, Kind.CYCLE, length)
     return None
 
