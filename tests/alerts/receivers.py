@@ -1,18 +1,25 @@
 """Real receivers on loopback: a web server and a mail server that keep what reaches them."""
 
 import json
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 # What an operator sets to let channels reach these.
 LOOPBACK = "127.0.0.0/8"
@@ -109,8 +116,9 @@ class Mail(NamedTuple):
 
 @dataclass
 class MailReceiver:
-    """A mail server without encryption. Recipients in `refused` do not exist there."""
+    """A mail server. Recipients in `refused` do not exist there; `logins` are those it let in."""
 
+    logins: list[tuple[str, str]] = field(default_factory=list)
     received: list[Mail] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     port: int = 0
@@ -118,6 +126,12 @@ class MailReceiver:
     @property
     def url(self) -> str:
         return f"smtp://127.0.0.1:{self.port}?from=alerts@spendgate.example"
+
+    def authenticate(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
+    ) -> AuthResult:
+        self.logins.append((data.login.decode(), data.password.decode()))
+        return AuthResult(success=True)
 
     async def handle_RCPT(  # noqa: N802 - the library's name for it
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -146,12 +160,44 @@ class _AnyPort(Controller):
 
 
 @contextmanager
-def mail_receiver() -> Iterator[MailReceiver]:
+def mail_receiver(certificate: Path | None = None) -> Iterator[MailReceiver]:
+    """A mail server; with a certificate it offers encryption, and lets people in after that."""
     receiver = MailReceiver()
-    controller = _AnyPort(receiver, hostname="127.0.0.1", port=0)
+    encrypted: dict[str, Any] = {}
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        encrypted = {"tls_context": context, "authenticator": receiver.authenticate}
+    controller = _AnyPort(receiver, hostname="127.0.0.1", port=0, **encrypted)
     controller.start()
     receiver.port = controller.port
     try:
         yield receiver
     finally:
         controller.stop()
+
+
+def write_certificate(path: Path) -> Path:
+    """A certificate for 127.0.0.1 that is its own authority, with its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path

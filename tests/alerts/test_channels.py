@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.alerts.receivers import (
     WebReceiver,
     mail_receiver,
     web_receiver,
+    write_certificate,
 )
 
 REFERENCE = "3f9a2c00-0000-4000-8000-000000000001"
@@ -268,6 +270,22 @@ def test_a_password_is_not_sent_to_a_mail_server_without_encryption(mail: MailRe
     with pytest.raises(NotDelivered, match="so the password was not sent"):
         send("email", {"to": ["a@x.example"], "smtp_url": url}, make_message())
     assert mail.received == []
+
+
+def test_a_password_is_sent_after_the_mail_server_has_proved_who_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = write_certificate(tmp_path / "server.pem")
+    with mail_receiver(certificate) as mail:
+        url = mail.url.replace("smtp://", "smtp://user:s3cret@")
+        fields = {"to": ["a@x.example"], "smtp_url": url}
+        with pytest.raises(NotDelivered, match="certificate or encryption cannot be trusted"):
+            send("email", fields, make_message())
+        assert mail.logins == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert send("email", fields, make_message()) == Sent(250)
+        assert mail.logins == [("user", "s3cret")]
+        assert len(mail.received) == 1
 
 
 @pytest.mark.parametrize(
