@@ -88,7 +88,7 @@ class Finding(NamedTuple):
 class SessionVerdict(NamedTuple):
     """What is to be said of a session.
 
-    `is_ongoing` is false once a loop's last repeat is followed by ten calls of something else.
+    `is_ongoing` is false once ten calls of something else by its agent follow on a loop.
     `wasted_nanos` is spent since the first repeat of what was found, a growing context apart.
     `nanos_per_call` and `projected_nanos_per_hour` follow the latest calls; the projection is None
     while they all have the same time.

@@ -20,7 +20,7 @@ from alerts.loops.money import Bill
 from alerts.loops.news import news_by_position
 from alerts.loops.tool_calls import repeated_tool_calls
 
-# A loop has ended when so many calls in a row no longer belong to it.
+# A loop has ended when so many later calls of its agent no longer belong to it.
 ENDED_CALLS: Final = 10
 # One tool alone, and steps that are all alike: neither proves a loop, both together do.
 TOGETHER: Final = frozenset({Kind.DOMINANT_TOOL, Kind.NO_PROGRESS})
@@ -40,7 +40,7 @@ def judge(calls: Sequence[Call]) -> SessionVerdict | None:
     bill = Bill(ordered)
     return SessionVerdict(
         is_loop=bool(loops),
-        is_ongoing=any(len(ordered) - one.last <= ENDED_CALLS for one in loops),
+        is_ongoing=any(_goes_on(one, ordered) for one in loops),
         findings=tuple(bill.priced(one) for one in sorted(found, key=_weight)),
         cost_nanos=bill.cost_nanos,
         wasted_nanos=bill.cost_from(_first_repeat(loops or found, len(ordered))),
@@ -65,6 +65,11 @@ def _combined(found: Sequence[Evidence]) -> Iterator[Evidence]:
     for one in found:
         proves = one.kind in TOGETHER and kinds >= TOGETHER
         yield one._replace(strength=Strength.LOOP) if proves else one
+
+
+def _goes_on(loop: Evidence, ordered: Sequence[Call]) -> bool:
+    agent = ordered[loop.last].agent
+    return sum(one.agent == agent for one in ordered[loop.last + 1 :]) < ENDED_CALLS
 
 
 def _weight(one: Evidence) -> tuple[bool, int]:

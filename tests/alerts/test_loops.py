@@ -332,6 +332,8 @@ def test_a_loop_that_was_left_behind_is_no_longer_going_on() -> None:
     assert verdict_on([*looped, *different(9)]).is_ongoing
     verdict = verdict_on([*looped, *different(10)])
     assert (verdict.is_loop, verdict.is_ongoing) == (True, False)
+    others = [one._replace(agent="b") for one in different(30)]
+    assert verdict_on([*looped, *others]).is_ongoing
 
 
 def test_the_latest_calls_alone_are_judged() -> None:
