@@ -193,28 +193,51 @@ def find_causes(
         # Nothing tells what silence overlaps with: it is one cause.
         found[min((one.key for one in falls), key=_specificity_of_fall)] = falls
     money = [one for one in findings if not one.is_fall and one.activity.excess_nanos > 0]
-    costly = _CostShare(activities, overlaps)
+    costly = _CostShare(activities, overlaps, standing)
     roots = _assign(money, _candidates(money, activities), standing, costly, found)
     others = [one for one in findings if not one.is_fall and one.activity.excess_nanos <= 0]
     _assign(others, [], [*standing, *roots], _RequestShare(others, overlaps), found)
     return [Cause(key, tuple(mine)) for key, mine in found.items()]
 
 
+def are_apart(one: SeriesKey, other: SeriesKey) -> bool:
+    """Whether no call can be of both: they are two values of one dimension."""
+    return one.dimension == other.dimension and one != other
+
+
 class _CostShare:
     """How much of what one series has too much is another's."""
 
-    def __init__(self, activities: Mapping[SeriesKey, Activity], overlaps: Overlaps) -> None:
+    def __init__(
+        self,
+        activities: Mapping[SeriesKey, Activity],
+        overlaps: Overlaps,
+        standing: Sequence[SeriesKey],
+    ) -> None:
         self._activities = activities
         self._overlaps = overlaps
+        self._standing = frozenset(standing)
 
     def of(self, cause: SeriesKey, finding: Finding) -> float:
+        """From 0 on; 1 where all of it is."""
         if cause == finding.key:
             return 1.0
-        activity = self._activities.get(cause)
-        if activity is None or activity.excess_nanos <= 0:
+        excess_nanos = self._excess_nanos(cause)
+        if are_apart(cause, finding.key) or excess_nanos <= 0:
             return 0.0
-        joint = self._overlaps.cost_nanos(cause, finding.key)
-        return min(activity.excess_nanos, joint) / finding.activity.excess_nanos
+        joint = float(self._overlaps.cost_nanos(cause, finding.key))
+        known = self._overlaps.cost_nanos(finding.key, TENANT)
+        if known < EXPLAINED_SHARE * finding.activity.cost_nanos:
+            # Which events these were is not known: what is too much alike is taken for the same.
+            joint = excess_nanos
+        return min(excess_nanos, joint) / finding.activity.excess_nanos
+
+    def _excess_nanos(self, cause: SeriesKey) -> float:
+        activity = self._activities.get(cause)
+        if activity is None:
+            return 0.0
+        # A detector gets used to what goes on: of a known cause all counts as too much.
+        return activity.cost_nanos if cause in self._standing else activity.excess_nanos
 
     def rank(self, key: SeriesKey) -> tuple[int, int, float, str]:
         """The likeliest cause first: by how much of itself is too much, then the most specific."""
@@ -232,8 +255,11 @@ class _RequestShare:
         self._overlaps = overlaps
 
     def of(self, cause: SeriesKey, finding: Finding) -> float:
+        """As above."""
         if cause == finding.key:
             return 1.0
+        if are_apart(cause, finding.key):
+            return 0.0
         joint = self._overlaps.requests(cause, finding.key)
         return joint / max(1.0, finding.activity.requests)
 

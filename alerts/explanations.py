@@ -24,7 +24,14 @@ TIMES_MAX: Final = 1_000
 SHARE_MIN: Final = 0.5
 # What is said of where the excess comes from, the most telling dimension first.
 EXPLAINING_FIRST: Final = ("agent", "model", "feature", "customer", "team")
-EXPLAINING_MAX: Final = 2
+EXPLAINING_MAX: Final = 3
+_BY: Final[Mapping[str, str]] = {
+    "agent": "by",
+    "model": "by",
+    "feature": "in",
+    "customer": "for",
+    "team": "in",
+}
 _ARTICLES: Final[Mapping[str, str]] = {"agent": "an agent"}
 # With the series as a noun before it: "Agent 'research' costs ...".
 _OF_A_SERIES: Final[Mapping[str, str]] = {
@@ -129,10 +136,10 @@ def shares_text(shares: Sequence[tuple[SeriesKey, float]]) -> str:
     if not telling:
         return ""
     parts = [
-        f"{share_text(share)} of it is of {key.dimension} {quoted(key.value)}"
+        f"{share_text(share)} {_BY[key.dimension]} {key.dimension} {quoted(key.value)}"
         for key, share in telling[:EXPLAINING_MAX]
     ]
-    return f"{' and '.join(parts)}."
+    return f"Of this {', '.join(parts)}."
 
 
 def over_text(began_at: datetime, ended_at: datetime, excess_nanos: int) -> str:

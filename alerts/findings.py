@@ -126,7 +126,8 @@ def _cases(
 def _see(anomaly: Anomaly, finding: Finding, now: datetime) -> None:
     """Note that it was seen, and its most unusual figures."""
     anomaly.seen_at = now
-    if finding.score >= anomaly.score:
+    before = anomaly.score, abs(anomaly.actual - anomaly.expected)
+    if (finding.score, abs(finding.actual - finding.expected)) > before:
         anomaly.score = finding.score
         anomaly.actual, anomaly.expected = finding.actual, finding.expected
 
@@ -275,10 +276,13 @@ def _facts(
 
 
 def _telling(case: _Case, activity: Activity) -> Finding:
-    """The finding to speak of. A new series has none of its own: what it costs speaks for it."""
+    """The finding to speak of, as it was at its worst. A new series has none of its own: what it
+    costs speaks for it.
+    """
     telling = most_telling(case.findings, case.key)
     if telling.key == case.key or telling.is_fall:
-        return telling
+        worst = next(one for one in case.anomalies if _is_of(one, telling))
+        return telling._replace(score=worst.score, actual=worst.actual, expected=worst.expected)
     quarters = max(1.0, activity.seconds / QUARTER_SECONDS)
     return telling._replace(
         key=case.key,
@@ -286,6 +290,10 @@ def _telling(case: _Case, activity: Activity) -> Finding:
         actual=activity.cost_nanos / quarters,
         expected=activity.expected_nanos / quarters,
     )
+
+
+def _is_of(anomaly: Anomaly, finding: Finding) -> bool:
+    return (anomaly.dimension, anomaly.value, anomaly.measure) == (*finding.key, finding.measure)
 
 
 def _is_costly(finding: Finding) -> bool:

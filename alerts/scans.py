@@ -88,7 +88,7 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
     Answers how many series were judged: none where nothing is new, another scan is at it, or there
     is more to learn first than one scan may. A second run changes nothing.
     """
-    progress = _claim(tenant_id, now)
+    progress = claim_progress(tenant_id=tenant_id, now=now)
     if progress is None:
         return 0
     newest = newest_batch(tenant_id=tenant_id)
@@ -104,7 +104,7 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
     return judged
 
 
-def _claim(tenant_id: int, now: datetime) -> ScanProgress | None:
+def claim_progress(*, tenant_id: int, now: datetime) -> ScanProgress | None:
     """Lock the tenant's progress. None: another scan has it, or there was never any usage."""
     rows = ScanProgress.objects.filter(tenant_id=tenant_id)
     progress = rows.select_for_update(skip_locked=True).first()

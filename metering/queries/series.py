@@ -12,15 +12,25 @@ import numpy as np
 from django.db import connection
 from numpy.typing import NDArray
 
-from metering.models import BATCH_ID_STRIDE, MEASURES
+from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
 from metering.queries.usage import EVENT_MEASURE_LIST, MEASURE_LIST, SUM_LIST
-from metering.rollups.sets import OTHER, QUARTER_SECONDS, QUARTER_SETS
+from metering.rollups.bins import middle
+from metering.rollups.call_sizes import COST, known_model
+from metering.rollups.sets import (
+    DAY_SECONDS,
+    OTHER,
+    QUARTER_SECONDS,
+    QUARTER_SETS,
+    find_set,
+)
 
 Whole = NDArray[np.int64]
 
 # The dimensions that have sums by quarter; empty: the tenant as a whole.
 SERIES_DIMENSIONS: Final = ("", "team", "agent", "feature", "customer", "model")
 COMBINED_DIMENSIONS: Final = SERIES_DIMENSIONS[1:]
+# Batches beyond these, the newest, are no news.
+BATCHES_MAX: Final = 5_000
 _SET_OF: Final = {
     "".join(one.dimensions): one.number
     for one in QUARTER_SETS
@@ -68,6 +78,37 @@ _SERIES_COST: Final = f"""
         SELECT coalesce(sum(cost_nanos), 0) FROM ({_WAITING_EVENTS}) waiting WHERE {{is_of_series}}
     )
 """  # noqa: S608 - built from constants
+_VALUE_SUMS: Final = f"""
+    SELECT value, width_bucket(at, %(bounds)s::timestamptz[]) - 1, sum(cost_nanos)::bigint,
+        sum(requests)::bigint
+    FROM (
+        SELECT value_1 AS value, starts_at AS at, cost_nanos, requests FROM usage_rollup
+        WHERE tenant_id = %(tenant_id)s AND dimension_set = %(set)s
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
+        UNION ALL
+        SELECT {{value}}, to_timestamp(quarter), cost_nanos, requests
+        FROM ({_WAITING_EVENTS}) waiting
+    ) parts WHERE value <> %(other)s GROUP BY 1, 2
+"""  # noqa: S608 - built from constants
+_COSTLIEST: Final = f"""
+    SELECT DISTINCT ON (agent, feature, model) agent, feature, model, cost_nanos, session, source,
+        sent_id
+    FROM usage_event e JOIN (
+        SELECT id FROM (
+            SELECT id, received_at FROM ingest_batch WHERE tenant_id = %(tenant_id)s
+            ORDER BY id DESC LIMIT %(batches_max)s
+        ) newest WHERE received_at >= %(received_from)s
+    ) b ON e.id >= b.id * {BATCH_ID_STRIDE} AND e.id < (b.id + 1) * {BATCH_ID_STRIDE}
+    WHERE e.tenant_id = %(tenant_id)s AND NOT is_void AND cost_nanos >= %(nanos_min)s
+        AND operation = ANY(%(operations)s)
+    ORDER BY agent, feature, model, cost_nanos DESC LIMIT %(limit)s
+"""  # noqa: S608 - built from constants
+_USUAL_COST: Final = """
+    SELECT c.agent, c.feature, c.model, c.bin, c.count
+    FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (agent, feature, model)
+    JOIN call_size c ON c.tenant_id = %s AND c.agent = k.agent AND c.feature = k.feature
+        AND c.model = k.model AND c.measure = %s
+"""
 _COMBINATIONS: Final = f"""
     SELECT {", ".join(COMBINED_DIMENSIONS)}, {SUM_LIST} FROM (
         SELECT {", ".join(COMBINED_DIMENSIONS)}, {EVENT_MEASURE_LIST} FROM usage_event
@@ -93,6 +134,26 @@ class QuarterSums(NamedTuple):
         """A measure of all rows."""
         found: Whole = self.measures[:, MEASURES.index(name)]
         return found
+
+
+class Spent(NamedTuple):
+    """What a number of requests cost together."""
+
+    cost_nanos: int = 0
+    requests: int = 0
+
+
+class CostlyCall(NamedTuple):
+    """The costliest of the model calls with these values, and what such calls usually cost."""
+
+    agent: str
+    feature: str
+    model: str
+    cost_nanos: int
+    session: str
+    source: str
+    sent_id: str
+    usual: Spent
 
 
 class Combination(NamedTuple):
@@ -149,6 +210,73 @@ def series_cost(
             },
         )
         return int(cursor.fetchone()[0])
+
+
+def value_sums(
+    *, tenant_id: int, dimension: str, bounds: Sequence[datetime]
+) -> dict[str, list[Spent]]:
+    """What each value of a dimension cost between each two neighbours of `bounds`, which are begins
+    of quarters. Values that were not used in all that time are not in the answer.
+
+    Where all bounds are begins of UTC days it is read from sums of days, of which there are fewer.
+    """
+    assert dimension in SERIES_DIMENSIONS, dimension
+    are_days = all(at.timestamp() % DAY_SECONDS == 0 for at in bounds)
+    found = find_set(
+        frozenset({dimension} - {""}), grain_seconds=DAY_SECONDS if are_days else QUARTER_SECONDS
+    )
+    assert found is not None, "each of these dimensions has sums of both grains"
+    sums: dict[str, list[Spent]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(
+            _VALUE_SUMS.format(value=dimension or "''"),
+            {
+                "tenant_id": tenant_id,
+                "set": found.number,
+                "bounds": list(bounds),
+                "starts_at": bounds[0],
+                "ends_at": bounds[-1],
+                "other": OTHER,
+            },
+        )
+        for value, span, cost_nanos, requests in cursor.fetchall():
+            spans = sums.setdefault(value, [Spent()] * (len(bounds) - 1))
+            spans[span] = Spent(cost_nanos, requests)
+    return sums
+
+
+def costly_calls(
+    *, tenant_id: int, received_from: datetime, nanos_min: int, limit: int
+) -> list[CostlyCall]:
+    """Of each agent, feature and model the costliest call that was received since then, if it cost
+    `nanos_min` or more.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _COSTLIEST,
+            {
+                "tenant_id": tenant_id,
+                "received_from": received_from,
+                "batches_max": BATCHES_MAX,
+                "nanos_min": nanos_min,
+                "operations": [Operation.LLM.value, Operation.EMBEDDING.value],
+                "limit": limit,
+            },
+        )
+        rows = cursor.fetchall()
+        keys = [(agent, feature, known_model(model)) for agent, feature, model, *_ in rows]
+        columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
+        cursor.execute(_USUAL_COST, [*columns, tenant_id, COST])
+        usual: dict[tuple[str, str, str], Spent] = {}
+        for agent, feature, model, bin_number, count in cursor.fetchall():
+            before = usual.get((agent, feature, model), Spent())
+            usual[agent, feature, model] = Spent(
+                before.cost_nanos + middle(bin_number) * count, before.requests + count
+            )
+    return [
+        CostlyCall(*row, usual=usual.get(key, Spent())) for row, key in zip(rows, keys, strict=True)
+    ]
 
 
 def combinations(

@@ -1,7 +1,6 @@
 """Scans find what is unusual within moments of its data, and make one incident of each cause."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -173,20 +172,15 @@ def test_a_small_sum_is_nobodys_business(account: Account, begun: datetime) -> N
     assert [one.severity for one in incidents_of(account)] == ["warning"]
 
 
-def spike_of(quarters: int) -> Iterator[tuple[int, list[Stream]]]:
-    """Quarters with what is used in each: some usual ones, the spike, and two hours after it."""
-    for number in range(quarters + 12):
-        is_spike = 2 <= number < 2 + quarters
-        research = RESEARCH._replace(requests=RESEARCH.requests * (20 if is_spike else 1))
-        yield number, [research, SUPPORT]
-
-
 def test_six_hours_are_one_incident_with_one_begin_and_one_end(
     used: Account, begun: datetime
 ) -> None:
-    for number, streams in spike_of(24):
-        write_usage(used, streams, starts_at=begun + number * QUARTER, quarters=1, seed=number)
-        scan(used, begun + (number + 1) * QUARTER - timedelta(seconds=1))
+    spike = RESEARCH._replace(requests=20 * RESEARCH.requests)
+    write_usage(used, USUAL, starts_at=begun, quarters=2, seed=2)
+    write_usage(used, [spike, SUPPORT], starts_at=begun + 2 * QUARTER, quarters=24, seed=3)
+    write_usage(used, USUAL, starts_at=begun + 26 * QUARTER, quarters=12, seed=4)
+    for number in [1, 2, 3, 4, 8, 12, 16, 20, 24, 26, 27, 28, 29, 30, 31, 32, 34, 36]:
+        scan(used, begun + number * QUARTER + timedelta(minutes=10))
     (incident,) = incidents_of(used)
     kinds = told(used, incident)
     assert kinds.count(EntryKind.OPENED) == 1

@@ -13,10 +13,12 @@ from metering.queries.series import (
     SERIES_DIMENSIONS,
     QuarterSums,
     combinations,
+    costly_calls,
     first_usage_at,
     newest_batch,
     quarter_sums,
     series_cost,
+    value_sums,
 )
 from metering.rollups import batches
 from metering.rollups.sets import SETS
@@ -101,6 +103,49 @@ def test_the_cost_of_a_series_counts_what_waits(account: Account) -> None:
                 ends_at=now + DAY,
             )
         assert found == cost_nanos
+
+
+def test_values_are_summed_between_bounds_from_days_or_quarters(account: Account) -> None:
+    now = datetime.now(UTC)
+    midnight = floor_seconds(now, 86_400)
+    tenant_id = account.tenant.id
+    for days, agent in [(2, "a"), (2, "a"), (1, "a"), (1, "b")]:
+        at = midnight - days * DAY + timedelta(hours=13)
+        send(account, [make_event(agent=agent, time=at.isoformat())])
+        if days == 2:
+            roll_everything_up(account)
+    for shift in (timedelta(), timedelta(hours=2)):
+        bounds = [midnight - days * DAY + shift for days in (2, 1, 0)]
+        with account.scope():
+            found = value_sums(tenant_id=tenant_id, dimension="agent", bounds=bounds)
+            whole = value_sums(tenant_id=tenant_id, dimension="", bounds=bounds)
+        assert found == {
+            "a": [(9_000_000, 2), (4_500_000, 1)],
+            "b": [(0, 0), (4_500_000, 1)],
+        }
+        assert whole == {"": [(9_000_000, 2), (9_000_000, 2)]}
+
+
+def test_the_costliest_new_call_of_each_kind_is_found_with_what_is_usual(
+    account: Account,
+) -> None:
+    send(account, [make_event(agent="a") for _ in range(30)])
+    roll_everything_up(account)
+    received_from = datetime.now(UTC)
+    costly = make_event(agent="a", input_tokens=200_000, session="s")
+    send(account, [make_event(agent="a", input_tokens=150_000), costly, make_event(agent="b")])
+    with account.scope():
+        (found,) = costly_calls(
+            tenant_id=account.tenant.id,
+            received_from=received_from,
+            nanos_min=100_000_000,
+            limit=10,
+        )
+    assert (found.agent, found.model) == ("a", "claude-sonnet-4-5")
+    assert (found.session, found.sent_id) == ("s", costly["id"])
+    assert found.cost_nanos == 601_500_000
+    assert found.usual.requests == 30
+    assert found.usual.cost_nanos == pytest.approx(30 * 4_500_000, rel=0.05)
 
 
 def test_the_long_tail_is_no_series(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
