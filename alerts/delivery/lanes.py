@@ -21,6 +21,10 @@ class Lane(NamedTuple):
     channel_id: int | None
     is_failing: bool
 
+    @property
+    def key(self) -> tuple[int, int | None]:
+        return self.tenant_id, self.channel_id
+
 
 class Claim(NamedTuple):
     """A delivery that this worker may send until the claim runs out."""
@@ -76,13 +80,13 @@ def claim(lane: Lane) -> Claim | None:
             state=DeliveryState.WAITING,
             held_by="",
         )
+        # Oldest first: so the index ends the search at the first that may leave.
+        first = _of(lane).filter(_is_due(now)).exclude(Exists(earlier)).order_by("id")
         delivery = (
             _of(lane)
-            .filter(_is_due(now))
-            .exclude(Exists(earlier))
+            .filter(_is_due(now), id__in=first.values("id")[:1])
             .select_related("channel")
             .select_for_update(skip_locked=True, of=("self",))
-            .order_by("due_at", "id")
             .first()
         )
         if delivery is None:

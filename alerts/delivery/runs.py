@@ -1,14 +1,16 @@
 """One run of a worker: several attempts at a time, each over another channel."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Final
 
 import structlog
 
 from alerts.delivery.attempts import Outcome, attempt, record
-from alerts.delivery.lanes import Claim, claim, lanes_due
+from alerts.delivery.lanes import Claim, Lane, claim, lanes_due
 
 log = structlog.get_logger(__name__)
 
@@ -28,10 +30,11 @@ def deliver_due(*, seconds: float) -> int:
     ends_at = time.monotonic() + seconds
     attempts = 0
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="delivery") as pool:
+        rota = _Rota()
         flights: dict[Future[Outcome], Claim] = {}
         while True:
             if time.monotonic() < ends_at:
-                for claimed in _claim_free(list(flights.values())):
+                for claimed in rota.claims(list(flights.values())):
                     flights[pool.submit(attempt, claimed.delivery)] = claimed
             if not flights:
                 return attempts
@@ -49,21 +52,32 @@ def _record(claimed: Claim, outcome: Outcome) -> None:
         log.exception("outcome of a delivery not recorded", delivery=claimed.delivery.id)
 
 
-def _claim_free(claims: list[Claim]) -> Iterator[Claim]:
-    """Claims for the attempts that may still begin, each of another lane."""
-    if len(claims) >= AT_ONCE:
-        return
-    taken = {(one.lane.tenant_id, one.lane.channel_id) for one in claims}
-    failing = sum(one.lane.is_failing for one in claims)
-    free = AT_ONCE - len(claims)
-    for lane in lanes_due():
-        if free == 0:
-            return
-        if (lane.tenant_id, lane.channel_id) in taken:
-            continue
-        if lane.is_failing and failing >= FAILING_AT_ONCE:
-            continue
-        if (claimed := claim(lane)) is not None:
-            free -= 1
-            failing += lane.is_failing
-            yield claimed
+class _Rota:
+    """The lanes with something due, as they were half a second ago at most; each has its turn."""
+
+    def __init__(self) -> None:
+        self._lanes: deque[Lane] = deque()
+        self._looked_at = -math.inf
+
+    def claims(self, under_way: Sequence[Claim]) -> Iterator[Claim]:
+        """Claims for the attempts that may begin beside those under way, each of another lane."""
+        self._look(is_idle=not under_way)
+        busy = {one.lane.key for one in under_way}
+        failing = sum(one.lane.is_failing for one in under_way)
+        for _ in range(len(self._lanes)):
+            if len(busy) == AT_ONCE:
+                return
+            lane = self._lanes.popleft()
+            if lane.key in busy or (lane.is_failing and failing == FAILING_AT_ONCE):
+                self._lanes.append(lane)
+            elif (claimed := claim(lane)) is not None:
+                self._lanes.append(lane)
+                busy.add(lane.key)
+                failing += lane.is_failing
+                yield claimed
+
+    def _look(self, *, is_idle: bool) -> None:
+        now = time.monotonic()
+        if is_idle or now - self._looked_at >= LOOK_SECONDS:
+            self._lanes = deque(lanes_due())
+            self._looked_at = now
