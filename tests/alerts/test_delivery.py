@@ -313,6 +313,19 @@ def test_people_get_mail_through_the_operator_s_server(owner: Account, settings:
         assert mail.received[0].recipients == ["lead@x.example"]
 
 
+def test_what_the_operator_no_longer_allows_is_not_connected_to(
+    owner: Account, web: WebReceiver, settings: Settings
+) -> None:
+    delivery = queue(owner, channel_to(owner, web))
+    settings.CHANNEL_NETWORKS = []
+    assert deliver_due(seconds=1) == 1
+    assert web.received == []
+    assert fresh(owner, delivery).last_error == (
+        "Without encryption only addresses in networks that the operator of this service allows"
+        " can be reached: use an encrypted address."
+    )
+
+
 def test_a_replaced_secret_key_fails_with_a_sentence(owner: Account, web: WebReceiver) -> None:
     channel = channel_to(owner, web)
     delivery = queue(owner, channel)
