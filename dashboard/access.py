@@ -28,6 +28,9 @@ OPEN_MAX: Final = 10_000
 _NEWEST: Final = f"""
     SELECT max(id), count(*) FILTER (WHERE rolled_up_at IS NULL),
         sum(id) FILTER (WHERE rolled_up_at IS NULL), max(rolled_up_at),
+        (SELECT concat(count(*), max(updated_at)) FROM incident
+            WHERE tenant_id = %(tenant)s AND resolved_at IS NULL),
+        (SELECT max(id) FROM incident WHERE tenant_id = %(tenant)s),
         (SELECT max(id) FROM audit_entry WHERE tenant_id = %(tenant)s),
         (SELECT max(created_at) FROM reservation WHERE tenant_id = %(tenant)s),
         (SELECT count(*) FROM (SELECT FROM reservation WHERE tenant_id = %(tenant)s

@@ -4,6 +4,7 @@ Figures are plain dictionaries in plotly's schema; building them from its classe
 process a second and tens of megabytes. The tests validate them with those classes.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,8 @@ from dashboard.colours import (
     places_of,
 )
 from dashboard.findings import shortened
-from dashboard.spend import Series
+from dashboard.incidents.course import Amount, Course, Measure, Stretch
+from dashboard.spend import Mark, Series
 from metering.money import NANOS_PER_USD
 
 Figure = dict[str, Any]
@@ -28,8 +30,10 @@ Figure = dict[str, Any]
 PLOTLY_VERSION: Final[str] = plotly.__version__
 HATCH: Final = "/"
 NAME_CHARACTERS: Final = 26
+TITLE_CHARACTERS: Final = 60
 OTHERS: Final = "other"
 NO_VALUE: Final = "(none)"
+MARGIN: Final = {"l": 8, "r": 8, "t": 8, "b": 8}
 FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
@@ -42,13 +46,31 @@ class Theme(NamedTuple):
     text: str
     muted: str
     grid: str
+    warning: str
+    critical: str
+
+    @property
+    def by_severity(self) -> dict[str, str]:
+        """The colour of a mark."""
+        return {"critical": self.critical, "warning": self.warning, "info": self.muted}
 
 
 THEMES: Final = {
-    "light": Theme(LIGHT, LIGHT_OTHER, "#ffffff", "#1b1f27", "#5b6370", "#e6e8ec"),
-    "dark": Theme(DARK, DARK_OTHER, "#17191f", "#e8eaee", "#a3aab6", "#2b2f38"),
+    "light": Theme(
+        LIGHT, LIGHT_OTHER, "#ffffff", "#1b1f27", "#5b6370", "#e6e8ec", "#c98500", "#b3261e"
+    ),
+    "dark": Theme(
+        DARK, DARK_OTHER, "#17191f", "#e8eaee", "#a3aab6", "#2b2f38", "#d79a22", "#ff8a80"
+    ),
 }
-_HOVER_TIMES: Final = {"hour": "%a %-d %b, %H:%M", "day": "%a %-d %b %Y", "month": "%B %Y"}
+_HOVER_TIMES: Final = {
+    "15min": "%a %-d %b, %H:%M",
+    "hour": "%a %-d %b, %H:%M",
+    "day": "%a %-d %b %Y",
+    "month": "%B %Y",
+}
+# The shape tells the severity, too; the pages use the same ones.
+_SYMBOLS: Final = {"critical": "diamond", "warning": "triangle-up", "info": "circle"}
 
 
 @cache
@@ -58,14 +80,20 @@ def script_path() -> Path:
 
 
 def spend_figure(
-    series: Series, *, greatest: list[str], starts: list[datetime], theme: Theme
+    series: Series,
+    *,
+    greatest: list[str],
+    starts: list[datetime],
+    theme: Theme,
+    marks: Sequence[Mark] = (),
 ) -> Figure:
-    """Spend over time: stacked bars, the running one hatched, the period before as a dotted line.
+    """Spend over time: stacked bars, the running one hatched, the period before as a dotted line,
+    incidents as marks above the bars that lead to them.
 
     `starts` are the buckets' beginnings by the tenant's clock; `greatest` are the values that own
     the colours.
     """
-    labels = [start.replace(tzinfo=None).isoformat() for start in starts]
+    labels = _labels(starts)
     places = places_of(greatest, list(series.amounts))
     bars = [
         # A click on the bar asks for the value itself, which its name may shorten.
@@ -78,12 +106,142 @@ def spend_figure(
     if series.others is not None:
         bars.append(_bars(series, labels, name=OTHERS, amounts=series.others, colour=theme.other))
     lines = [_line_before(series.before, labels, theme)] if series.before else []
-    return {"data": [*bars, *lines], "layout": _layout(series, theme)}
+    drawn = [_marks(marks, labels, theme)] if marks else []
+    layout = _layout(theme) | {
+        "barmode": "stack",
+        "xaxis": _time_axis(theme, series.interval) | _ticks(series),
+        "yaxis": _amount_axis(theme) | {"tickformat": _axis_format(series.totals)},
+    }
+    if marks:
+        # Along the upper edge, whatever the bars are high.
+        layout["margin"] = MARGIN | {"t": 24}
+        layout["yaxis2"] = {
+            "overlaying": "y",
+            "range": [0, 1],
+            "visible": False,
+            "fixedrange": True,
+        }
+    return {"data": [*bars, *lines, *drawn], "layout": layout}
+
+
+def incident_figure(
+    course: Course, *, starts: list[datetime], cause: Stretch, theme: Theme
+) -> Figure:
+    """The measure of an incident by time, the incident shaded, the week before as a dotted line.
+
+    `starts` and `cause` are by the tenant's clock.
+    """
+    labels = _labels(starts)
+    measure = course.measure
+    traces = [_course_trace(course, labels, theme)]
+    if course.before is not None:
+        traces.append(_line(course.before, labels, measure, theme) | {"name": "a week before"})
+    is_money = measure.unit == "money"
+    axis = {"tickprefix": "$"} if is_money else {"tickprefix": "", "tickformat": ".2~s"}
+    if measure.unit == "share":
+        axis = {"tickprefix": "", "tickformat": ".0%"}
+    layout = _layout(theme) | {
+        "xaxis": _time_axis(theme, course.interval),
+        "yaxis": _amount_axis(theme) | axis,
+        "shapes": _shapes(course, _labels(list(cause)), theme),
+    }
+    return {"data": traces, "layout": layout}
+
+
+def _course_trace(course: Course, labels: list[str], theme: Theme) -> Figure:
+    """Bars of what adds up, a line of what does not."""
+    colour = theme.palette[0]
+    look: Figure = {"type": "bar", "marker": {"color": colour, "line": {"width": 0}}}
+    if not course.measure.is_sum:
+        look = {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "line": {"color": colour, "width": 2},
+            "marker": {"size": 4},
+        }
+    return look | _points(course.actual, labels, course.measure) | {"name": course.measure.words}
+
+
+def _line(
+    amounts: Sequence[Amount | None], labels: list[str], measure: Measure, theme: Theme
+) -> Figure:
+    return _points(amounts, labels, measure) | {
+        "type": "scatter",
+        "mode": "lines",
+        "line": {"color": theme.muted, "width": 1.5, "dash": "dot", "shape": "hvh"},
+    }
+
+
+def _points(amounts: Sequence[Amount | None], labels: list[str], measure: Measure) -> Figure:
+    return {
+        "x": labels,
+        "y": [_height(amount, measure) for amount in amounts],
+        "customdata": [[measure.text(amount), measure.exact(amount)] for amount in amounts],
+        "hovertemplate": "%{customdata[0]}",
+    }
+
+
+def _height(amount: Amount | None, measure: Measure) -> float | None:
+    if amount is None:
+        return None
+    return amount / NANOS_PER_USD if measure.unit == "money" else float(amount)
+
+
+def _shapes(course: Course, cause: list[str], theme: Theme) -> list[Figure]:
+    """The incident's time, and what was expected then."""
+    stretch = {"xref": "x", "x0": cause[0], "x1": cause[1]}
+    shade = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+    look = {"fillcolor": theme.critical, "opacity": 0.1, "line": {"width": 0}}
+    shapes = [{**stretch, **shade, **look}]
+    if course.expected is not None:
+        height = _height(course.expected, course.measure)
+        line = {"color": theme.text, "width": 1.5, "dash": "dash"}
+        words = {"text": "expected", "textposition": "top left", "font": {"color": theme.text}}
+        shapes.append(
+            {**stretch, "type": "line", "y0": height, "y1": height, "line": line, "label": words}
+        )
+    return shapes
+
+
+def _marks(marks: Sequence[Mark], labels: list[str], theme: Theme) -> Figure:
+    """Incidents of each bucket. A click leads to them."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "incidents",
+        "yaxis": "y2",
+        "x": [labels[mark.place] for mark in marks],
+        "y": [1] * len(marks),
+        "cliponaxis": False,
+        "customdata": [[_mark_words(mark), mark.link] for mark in marks],
+        "hovertemplate": "%{customdata[0]}",
+        "marker": {
+            "size": 12,
+            "symbol": [_SYMBOLS[mark.severity] for mark in marks],
+            "color": [theme.by_severity[mark.severity] for mark in marks],
+            "line": {"width": 1, "color": theme.surface},
+        },
+        "meta": {"leads": True},
+    }
+
+
+def _mark_words(mark: Mark) -> str:
+    title = escaped(shortened(mark.title, TITLE_CHARACTERS))
+    return title if mark.number == 1 else f"{title} and {mark.number - 1} more"
+
+
+def _labels(starts: Sequence[datetime]) -> list[str]:
+    """Moments as plotly takes them: the clock's time, without a zone."""
+    return [start.replace(tzinfo=None).isoformat() for start in starts]
 
 
 def named(value: str) -> str:
     """A dimension value as a chart shows it: escaped, since plotly reads markup in names."""
-    text = shortened(value, NAME_CHARACTERS) if value else NO_VALUE
+    return escaped(shortened(value, NAME_CHARACTERS) if value else NO_VALUE)
+
+
+def escaped(text: str) -> str:
+    """Text of others in a figure, where plotly would read its markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -124,15 +282,14 @@ def _line_before(amounts: list[int], labels: list[str], theme: Theme) -> Figure:
     }
 
 
-def _layout(series: Series, theme: Theme) -> Figure:
+def _layout(theme: Theme) -> Figure:
     return {
-        "barmode": "stack",
         "bargap": 0.18,
         "hovermode": "x unified",
         "font": {"family": FONT, "size": 12, "color": theme.muted},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "margin": MARGIN,
         "showlegend": True,
         "legend": {
             "orientation": "h",
@@ -151,25 +308,29 @@ def _layout(series: Series, theme: Theme) -> Figure:
             "bordercolor": theme.grid,
             "font": {"color": theme.text, "size": 12},
         },
-        "xaxis": {
-            "type": "date",
-            "hoverformat": _HOVER_TIMES[series.interval],
-            "showgrid": False,
-            "linecolor": theme.grid,
-            "automargin": True,
-            "fixedrange": True,
-            **_ticks(series),
-        },
-        "yaxis": {
-            "tickprefix": "$",
-            "gridcolor": theme.grid,
-            "zeroline": False,
-            "rangemode": "tozero",
-            "automargin": True,
-            "fixedrange": True,
-            "nticks": 5,
-            "tickformat": _axis_format(series.totals),
-        },
+    }
+
+
+def _time_axis(theme: Theme, interval: str) -> Figure:
+    return {
+        "type": "date",
+        "hoverformat": _HOVER_TIMES[interval],
+        "showgrid": False,
+        "linecolor": theme.grid,
+        "automargin": True,
+        "fixedrange": True,
+    }
+
+
+def _amount_axis(theme: Theme) -> Figure:
+    return {
+        "tickprefix": "$",
+        "gridcolor": theme.grid,
+        "zeroline": False,
+        "rangemode": "tozero",
+        "automargin": True,
+        "fixedrange": True,
+        "nticks": 5,
     }
 
 

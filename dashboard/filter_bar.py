@@ -134,6 +134,9 @@ class FilterBar:
     def with_period(self, preset: str) -> "FilterBar":
         return replace(self, preset=preset, days=None)
 
+    def with_days(self, first: date, last: date) -> "FilterBar":
+        return replace(self, preset=CUSTOM, days=(first, last))
+
     def with_split(self, split: str) -> "FilterBar":
         return replace(self, split=split)
 

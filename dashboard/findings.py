@@ -130,3 +130,42 @@ def estimates_headline(*, settled: int, reserved_nanos: int, cost_nanos: int) ->
             f"{settled:,} reservation{'s' if settled > 1 else ''} settled, none of them held cost"
         )
     return f"Calls cost {percent(cost_nanos, reserved_nanos)} of what was reserved for them"
+
+
+def incidents_headline(*, open_count: int, worst: str, looked_at: int) -> str:
+    """What needs somebody now; `worst` is the title of the most severe of these."""
+    if open_count == 1:
+        return f"1 incident needs somebody: {worst}"
+    if open_count:
+        return f"{open_count:,} incidents need somebody, first of all: {worst}"
+    if looked_at:
+        return (
+            f"Nothing waits for somebody; {looked_at:,} {_incidents(looked_at)} looked at already"
+        )
+    return "Nothing needs anybody now"
+
+
+def _incidents(number: int) -> str:
+    return "incident is" if number == 1 else "incidents are"
+
+
+def channels_headline(*, channels: int, failing: int) -> str:
+    """Whether alerts reach people."""
+    if not channels:
+        return "No channel tells anybody of incidents"
+    if failing:
+        return f"{failing:,} of {_channels(channels)} did not take the last message"
+    return f"{_channels(channels).capitalize()} {'takes' if channels == 1 else 'take'} messages"
+
+
+def _channels(number: int) -> str:
+    return "1 channel" if number == 1 else f"{number:,} channels"
+
+
+def deliveries_headline(*, dead: int, waiting: int) -> str:
+    """What did not arrive, and what is on its way."""
+    if dead:
+        return f"{dead:,} message{'s were' if dead > 1 else ' was'} given up"
+    if waiting:
+        return f"{waiting:,} message{'s wait' if waiting > 1 else ' waits'} to leave"
+    return "Every message has arrived"

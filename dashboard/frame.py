@@ -5,6 +5,7 @@ from typing import Any
 from django.urls import reverse
 from django.utils import timezone
 
+from alerts.models import Incident, Severity
 from dashboard import charts
 from dashboard.access import PageRequest
 from dashboard.filter_bar import SPLITS, FilterBar, choices, read_filter_bar
@@ -15,6 +16,7 @@ TEAMS_MAX = 200
 NAVIGATION = (
     ("overview", "Overview", "dashboard:overview"),
     ("budgets", "Budgets", "dashboard:budgets"),
+    ("incidents", "Incidents", "dashboard:incidents"),
     ("enforcement", "Enforcement", "dashboard:requests"),
 )
 
@@ -26,6 +28,7 @@ def filter_bar_of(request: PageRequest) -> FilterBar:
 
 def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
     """Values of the base template. Only pages that exist are linked."""
+    counts = {"incidents": unresolved_incidents(request.tenant.id)}
     return {
         "page": page,
         "bar": bar,
@@ -39,7 +42,7 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
         # The other pages show the whole tenant.
         "teams": _teams(request, bar) if page == "overview" else [],
         "navigation": [
-            (name, words, bar.query(path=reverse(address)), name == page)
+            (name, words, bar.query(path=reverse(address)), name == page, counts.get(name, 0))
             for name, words, address in NAVIGATION
         ],
         "tenant": request.tenant,
@@ -51,6 +54,12 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
         "last_day": bar.days[1] if bar.days else None,
         "first_day": bar.days[0] if bar.days else None,
     }
+
+
+def unresolved_incidents(tenant_id: int) -> int:
+    """How many incidents somebody has yet to resolve. What only informs waits for nobody."""
+    rows = Incident.objects.filter(tenant_id=tenant_id, resolved_at=None)
+    return rows.exclude(severity=Severity.INFO).count()
 
 
 def _teams(request: PageRequest, bar: FilterBar) -> list[tuple[str, str, bool]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from dashboard.colours import SERIES_MAX
 from dashboard.filter_bar import FilterBar, TimeRange
@@ -60,6 +60,16 @@ class Series:
     def totals(self) -> list[int]:
         columns = [*self.amounts.values(), *([self.others] if self.others is not None else [])]
         return [sum(column[place] for column in columns) for place in range(len(self.starts))]
+
+
+class Mark(NamedTuple):
+    """Incidents that were opened in one bucket of a chart. `title` is of the worst of them."""
+
+    place: int
+    severity: str
+    title: str
+    number: int
+    link: str
 
 
 def has_usage(tenant_id: int) -> bool:

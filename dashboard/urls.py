@@ -5,6 +5,7 @@ from django.views.generic import RedirectView
 
 from dashboard import accounts, views
 from dashboard.enforcement import decisions, estimates, halts, raises
+from dashboard.incidents import actions, channels, deliveries, lists, one
 
 app_name = "dashboard"
 
@@ -27,6 +28,25 @@ urlpatterns = [
     path("enforcement/breakers/<int:breaker_id>/close", halts.close, name="close_breaker"),
     path("enforcement/decisions", decisions.page, name="decisions"),
     path("enforcement/estimates", estimates.page, name="estimates"),
+    path("incidents", lists.page, name="incidents"),
+    path("incidents/channels", channels.page, name="channels"),
+    path("incidents/channels/<int:channel_id>/test", channels.test, name="test_channel"),
+    path("incidents/channels/<int:channel_id>/pause", channels.pause, name="pause_channel"),
+    path("incidents/channels/<int:channel_id>/resume", channels.resume, name="resume_channel"),
+    path("incidents/deliveries", deliveries.page, name="deliveries"),
+    path("incidents/deliveries/<int:delivery_id>/resend", deliveries.resend, name="resend"),
+    path("incidents/deliveries/<int:delivery_id>/test", channels.test_state, name="test_state"),
+    path("incidents/<int:incident_id>", one.page, name="incident"),
+    path("incidents/<int:incident_id>/chart.json", one.chart, name="incident_chart"),
+    path("incidents/<int:incident_id>/chart.html", one.table, name="incident_table"),
+    path("incidents/<int:incident_id>/spenders", one.spenders, name="incident_spenders"),
+    path("incidents/<int:incident_id>/acknowledge", actions.acknowledge, name="acknowledge"),
+    path("incidents/<int:incident_id>/take", actions.take, name="take"),
+    path("incidents/<int:incident_id>/give-back", actions.give_back, name="give_back"),
+    path("incidents/<int:incident_id>/snooze", actions.snooze, name="snooze"),
+    path("incidents/<int:incident_id>/wake", actions.wake, name="wake"),
+    path("incidents/<int:incident_id>/comment", actions.comment, name="comment"),
+    path("incidents/<int:incident_id>/resolve", actions.resolve, name="resolve"),
     # With the version in its address, it can be kept for ever.
     path("assets/plotly-<str:version>.min.js", views.plotly_script, name="plotly_script"),
     path("login", accounts.LoginPage.as_view(), name="login"),

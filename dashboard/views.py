@@ -9,16 +9,19 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import charts, findings, spend
 from dashboard.access import PageRequest, cached_page, may_halt, may_manage
 from dashboard.budget_windows import bar_of, watched_windows
 from dashboard.frame import filter_bar_of, frame
+from dashboard.incidents.marks import read_marks
 from dashboard.tables import csv_rows, table_rows
 from metering.budgets import read_book
 from metering.queries.overview import unpriced as unpriced_models
-from tenants.roles import ROLES_THAT_GRANT
+from tenants.models import ApiKey
+from tenants.roles import ROLES_THAT_GRANT, Scope
 
 OVERVIEW_WINDOWS_PER_BUDGET = 2
 OVERVIEW_WINDOWS_MAX = 8
@@ -73,6 +76,19 @@ def service_url(request: HttpRequest) -> str:
     return (public_url or request.build_absolute_uri("/")).rstrip("/")
 
 
+def curl_context(request: PageRequest, scope: Scope) -> dict[str, Any]:
+    """What a ready line for the first call of an API is made of: the newest key with its scope."""
+    keys = ApiKey.objects.filter(
+        tenant=request.tenant, revoked_at=None, scopes__contains=[scope.value]
+    ).exclude(expires_at__lte=timezone.now())
+    key = keys.order_by("-id").first()
+    return {
+        "url": service_url(request),
+        "key_prefix": key.prefix if key else None,
+        "may_make_keys": request.role in ROLES_THAT_GRANT,
+    }
+
+
 @require_safe
 @cached_page
 def spend_chart(request: PageRequest) -> HttpResponse:
@@ -87,6 +103,7 @@ def spend_chart(request: PageRequest) -> HttpResponse:
         greatest=spend.read_greatest(request.tenant.id, bar),
         starts=[spend.local(start, bar) for start in series.starts],
         theme=theme,
+        marks=read_marks(request.tenant.id, bar, series.starts),
     )
     return JsonResponse(figure)
 

@@ -10,7 +10,6 @@ from uuid import UUID
 from django.db import connection
 from django.http import HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
@@ -20,15 +19,14 @@ from dashboard.enforcement.tabs import enforcement_frame, number_of, periods_of,
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import decisions_headline
 from dashboard.frame import filter_bar_of
-from dashboard.views import service_url
+from dashboard.views import curl_context
 from metering.api.pagination import InvalidCursor, read_cursor, write_cursor
 from metering.dimensions import DIMENSIONS
 from metering.enforcement.decisions import DecisionQuestion, list_decisions
 from metering.enforcement.halts import CODE_BY_KIND
 from metering.enforcement.levels import SEVERITY
 from metering.models import Budget, Decision, Reservation
-from tenants.models import ApiKey
-from tenants.roles import ROLES_THAT_GRANT, Scope
+from tenants.roles import Scope
 
 PER_PAGE: Final = 50
 # The newest of the period that are counted for the choices, however many there are.
@@ -198,7 +196,7 @@ def page(request: PageRequest) -> HttpResponse:
         "month": chosen.query(bar=chosen.bar.with_period("30d")),
     }
     if not rows and not chosen.is_narrow:
-        context |= _curl_context(request)
+        context |= curl_context(request, Scope.ENFORCE)
     return render(request, "dashboard/enforcement/decisions.html", context)
 
 
@@ -369,17 +367,3 @@ def _fact(facts: Mapping[str, Any], key: str) -> Fact | None:
     if key == "part":
         return Fact(words, "cost" if value == "cost_usd" else str(value).replace("_", " "))
     return Fact(words, f"{value:,}{UNITS.get(key, '')}" if isinstance(value, int) else str(value))
-
-
-def _curl_context(request: PageRequest) -> dict[str, Any]:
-    """What the ready line for a first reservation is made of."""
-    now = timezone.now()
-    keys = ApiKey.objects.filter(
-        tenant=request.tenant, revoked_at=None, scopes__contains=[Scope.ENFORCE.value]
-    ).exclude(expires_at__lte=now)
-    key = keys.order_by("-id").first()
-    return {
-        "url": service_url(request),
-        "key_prefix": key.prefix if key else None,
-        "may_make_keys": request.role in ROLES_THAT_GRANT,
-    }

@@ -4,6 +4,7 @@
 
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const OPEN_MENUS = "details.dates[open], details.menu[open]";
   let plotly = null;
 
   function loadPlotly(address) {
@@ -52,8 +53,12 @@
     }
   }
 
-  // A click on a bar shows its value alone.
+  // A click on a mark leads to its incidents; one on a bar shows its value alone.
   function choose(box, point) {
+    if (point?.data?.meta?.leads) {
+      location.assign(point.customdata[1]);
+      return;
+    }
     const value = point?.data?.meta?.value;
     if (value === undefined) return;
     const address = new URL(location.href);
@@ -129,17 +134,31 @@
       await navigator.clipboard.writeText(document.getElementById(copier.dataset.copies).innerText);
       copier.textContent = "Copied";
     }
-    document.querySelectorAll("details.dates[open]").forEach((one) => {
+    document.querySelectorAll(OPEN_MENUS).forEach((one) => {
       if (!one.contains(event.target)) one.open = false;
     });
   });
 
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    document.querySelectorAll("details.dates[open]").forEach((one) => {
+    document.querySelectorAll(OPEN_MENUS).forEach((one) => {
       one.open = false;
       one.querySelector("summary").focus();
     });
+  });
+
+  // What is no page of ours (a login that ran out, a refusal) cannot be put into this one.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { boosted, xhr } = event.detail;
+    if (!boosted || xhr.responseText.includes('id="page"')) return;
+    event.detail.shouldSwap = false;
+    location.assign(xhr.responseURL);
+  });
+
+  // A pressed button may be gone with what it did: the keyboard goes on from the content.
+  document.addEventListener("htmx:afterSettle", (event) => {
+    if (event.detail.requestConfig.verb !== "post" || document.activeElement !== document.body) return;
+    document.getElementById("content")?.focus({ preventScroll: true });
   });
 
   // A page that comes back from the browser's memory may be sent again.

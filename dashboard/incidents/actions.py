@@ -1,0 +1,103 @@
+"""What people do with an incident: acknowledge, take, snooze, comment, resolve."""
+
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from django import forms
+from django.http import Http404
+from django.utils import timezone
+
+from alerts import incidents
+from alerts.models import Incident
+from dashboard.access import PageRequest
+from dashboard.incidents.lines import SNOOZES, snooze_until
+from dashboard.incidents.tabs import button_back_to, may_handle
+from metering.errors import InvalidRequest
+from tenants.admin_site import actor_of
+
+TEXT_CHARACTERS_MAX: Final = 4000
+
+
+class TextForm(forms.Form):
+    """What somebody says about an incident."""
+
+    text = forms.CharField(required=False, max_length=TEXT_CHARACTERS_MAX)
+
+
+def find(request: PageRequest, incident_id: int) -> Incident:
+    """An incident of the tenant that the person looks at."""
+    rows = Incident.objects.filter(tenant=request.tenant, id=incident_id)
+    found = rows.select_related("assigned_to").first()
+    if found is None:
+        raise Http404
+    return found
+
+
+@button_back_to("incidents", may=may_handle)
+def acknowledge(request: PageRequest, incident_id: int) -> str:
+    """Say that somebody looks at it."""
+    incidents.acknowledge(incident=find(request, incident_id), actor=actor_of(request))
+    return "Acknowledged. Everybody sees that you look at it."
+
+
+@button_back_to("incidents", may=may_handle)
+def take(request: PageRequest, incident_id: int) -> str:
+    """Take it on."""
+    found = find(request, incident_id)
+    incidents.assign(incident=found, actor=actor_of(request), user=request.user)
+    return "It is yours now."
+
+
+@button_back_to("incidents", may=may_handle)
+def give_back(request: PageRequest, incident_id: int) -> str:
+    """Let somebody else take it."""
+    incidents.assign(incident=find(request, incident_id), actor=actor_of(request), user=None)
+    return "Nobody has it now."
+
+
+@button_back_to("incidents", may=may_handle)
+def snooze(request: PageRequest, incident_id: int) -> str:
+    """Be told nothing of it for a while."""
+    found, choice = find(request, incident_id), request.POST.get("for", "")
+    if choice not in SNOOZES:
+        raise InvalidRequest("Choose for how long. Nothing was snoozed.")
+    now = timezone.now()
+    until = snooze_until(choice, now=now, zone=ZoneInfo(request.tenant.timezone))
+    incidents.snooze(incident=found, actor=actor_of(request), until=until)
+    return f"Snoozed: {SNOOZES[choice].lower()}. It comes back sooner if it becomes critical."
+
+
+@button_back_to("incidents", may=may_handle)
+def wake(request: PageRequest, incident_id: int) -> str:
+    """End a snooze."""
+    incidents.snooze(incident=find(request, incident_id), actor=actor_of(request), until=None)
+    return "The snooze is over."
+
+
+@button_back_to("incidents", may=may_handle)
+def comment(request: PageRequest, incident_id: int) -> str:
+    """Write into its timeline."""
+    found, text = find(request, incident_id), _text(request)
+    if not text:
+        raise InvalidRequest("The comment is empty, so nothing was written.")
+    incidents.comment(incident=found, actor=actor_of(request), text=text)
+    return "Your comment is in the timeline."
+
+
+@button_back_to("incidents", may=may_handle)
+def resolve(request: PageRequest, incident_id: int) -> str:
+    """Say that it is dealt with."""
+    found = find(request, incident_id)
+    incidents.resolve(incident=found, actor=actor_of(request), text=_text(request))
+    return "Resolved. If it goes on after a rest, it opens a new incident."
+
+
+def _text(request: PageRequest) -> str:
+    form = TextForm(request.POST)
+    if not form.is_valid():
+        raise InvalidRequest(
+            f"This text cannot be stored: it can have up to {TEXT_CHARACTERS_MAX:,} characters."
+            " Nothing was changed."
+        )
+    text: str = form.cleaned_data["text"]
+    return text

@@ -1,0 +1,125 @@
+"""Deliveries: what has not arrived yet, what was given up, and what was sent."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from django.db.models import Count, QuerySet
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from alerts.delivery import resend as resend_delivery
+from alerts.models import Channel, Delivery, DeliveryState
+from dashboard.access import PageRequest, member_page
+from dashboard.enforcement.tabs import number_of, query_of
+from dashboard.filter_bar import FilterBar
+from dashboard.findings import deliveries_headline
+from dashboard.frame import filter_bar_of
+from dashboard.incidents.lists import Choice
+from dashboard.incidents.tabs import (
+    button_back_to,
+    incidents_frame,
+    may_change_channels,
+    newest_before,
+)
+from dashboard.incidents.timeline import DeliveryLine
+from tenants.admin_site import actor_of
+
+PER_PAGE: Final = 50
+STATES: Final = {
+    DeliveryState.DEAD.value: "Given up",
+    DeliveryState.WAITING.value: "Waiting",
+    DeliveryState.SENT.value: "Arrived",
+}
+CHANNELS_MAX: Final = 100
+
+
+@require_safe
+@member_page
+def page(request: PageRequest) -> HttpResponse:
+    """What did not arrive?"""
+    bar = filter_bar_of(request)
+    state = request.GET.get("state", "")
+    state = state if state in STATES else ""
+    channel_id = number_of(request.GET.get("channel", ""))
+    further = _further(state, channel_id)
+    counts = _counts(request.tenant.id, channel_id)
+    context = incidents_frame(request, bar, tab="deliveries") | {
+        "headline": deliveries_headline(
+            dead=counts.get(DeliveryState.DEAD, 0), waiting=counts.get(DeliveryState.WAITING, 0)
+        ),
+        "states": _states(bar, state, channel_id, counts),
+        "channels": _channels(request.tenant.id, bar, state, channel_id),
+        "state": state,
+    }
+    context |= _rows(request, bar, further, _of(request.tenant.id, state, channel_id))
+    return render(request, "dashboard/incidents/deliveries.html", context)
+
+
+@button_back_to("deliveries", may=may_change_channels)
+def resend(request: PageRequest, delivery_id: int) -> str:
+    """Send a message once more, the same one under the same reference."""
+    found = Delivery.objects.filter(tenant=request.tenant, id=delivery_id).first()
+    if found is None:
+        raise Http404
+    resend_delivery(delivery=found, actor=actor_of(request))
+    return "It is on its way again, under the same reference."
+
+
+def _of(tenant_id: int, state: str, channel_id: int | None) -> QuerySet[Delivery]:
+    """Deliveries that a person may want to look at; unless asked for, what has not arrived."""
+    wanted = [state] if state else [DeliveryState.DEAD, DeliveryState.WAITING]
+    rows = Delivery.objects.filter(tenant_id=tenant_id, state__in=wanted)
+    rows = rows if channel_id is None else rows.filter(channel=channel_id)
+    return rows.select_related("channel", "incident")
+
+
+def _further(state: str, channel_id: int | None) -> dict[str, str]:
+    pairs = {"state": state, "channel": str(channel_id or "")}
+    return {name: value for name, value in pairs.items() if value}
+
+
+def _rows(
+    request: PageRequest, bar: FilterBar, further: Mapping[str, str], rows: QuerySet[Delivery]
+) -> dict[str, Any]:
+    before = number_of(request.GET.get("before", ""))
+    found = newest_before(rows, before, limit=PER_PAGE)
+    older = {**further, "before": str(found.older)}
+    return {
+        "lines": [DeliveryLine(row) for row in found.rows],
+        "older": query_of(bar, older) if found.older else None,
+        "newest": query_of(bar, further) if before else None,
+    }
+
+
+def _counts(tenant_id: int, channel_id: int | None) -> dict[str, int]:
+    """How many of each state; what arrived is not counted, as it only grows."""
+    rows = Delivery.objects.filter(
+        tenant_id=tenant_id, state__in=[DeliveryState.DEAD, DeliveryState.WAITING]
+    )
+    rows = rows if channel_id is None else rows.filter(channel=channel_id)
+    return dict(rows.values_list("state").annotate(Count("id")))
+
+
+def _states(
+    bar: FilterBar, state: str, channel_id: int | None, counts: Mapping[str, int]
+) -> list[Choice]:
+    words = {"": "Not arrived", **STATES}
+    return [
+        Choice(
+            query_of(bar, _further(name, channel_id)),
+            text,
+            counts.get(name, 0) if name else sum(counts.values()),
+            name == state,
+        )
+        for name, text in words.items()
+    ]
+
+
+def _channels(tenant_id: int, bar: FilterBar, state: str, channel_id: int | None) -> list[Choice]:
+    rows = Channel.objects.filter(tenant_id=tenant_id).order_by("name", "id")[:CHANNELS_MAX]
+    every = Choice(query_of(bar, _further(state, None)), "Any channel", 0, channel_id is None)
+    return [every] + [
+        Choice(query_of(bar, _further(state, row.id)), row.name, 0, row.id == channel_id)
+        for row in rows
+    ]

@@ -1,0 +1,63 @@
+"""The figures of an incident in words. Pure."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from django.utils.dateparse import parse_datetime
+
+from dashboard.amounts import exact_count
+from dashboard.findings import shortened
+
+TEXT_CHARACTERS_MAX: Final = 120
+# Numbers of rows, which say nothing to people.
+FOR_MACHINES: Final = frozenset({"id", "episode"})
+TIMES: Final = frozenset({"at", "start", "end"})
+
+
+class Figure(NamedTuple):
+    """One figure: words and, of these, what fits."""
+
+    words: str
+    text: str = ""
+    nanos: int | None = None
+    at: datetime | None = None
+
+
+def figures_of(facts: Mapping[str, Any]) -> list[Figure]:
+    """Money first, then other numbers and words, then times; what is nested is told elsewhere."""
+    figures = (_figure(name, value) for name, value in sorted(facts.items()))
+    return sorted(
+        (one for one in figures if one is not None),
+        key=lambda one: (one.nanos is None, one.at is not None),
+    )
+
+
+def _figure(name: str, value: Any) -> Figure | None:
+    words, _, unit = name.rpartition("_")
+    if value is None or value == "" or isinstance(value, Mapping | list) or unit in FOR_MACHINES:
+        return None
+    if unit == "nanos" and isinstance(value, int):
+        return Figure(_titled(words), nanos=value)
+    if unit == "seconds" and isinstance(value, int | float):
+        return Figure(_titled(words), str(timedelta(seconds=round(value))))
+    if unit == "percent" and isinstance(value, int | float):
+        return Figure(_titled(words), f"{value:g}\u202f%")
+    at = parse_datetime(value) if isinstance(value, str) and unit in TIMES else None
+    if at is not None and at.tzinfo is not None:
+        return Figure(_titled(words if unit == "at" else name), at=at)
+    return Figure(_titled(name), _text(value))
+
+
+def _titled(name: str) -> str:
+    return name.replace("_", " ").strip().capitalize()
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return exact_count(value)
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return shortened(str(value), TEXT_CHARACTERS_MAX)

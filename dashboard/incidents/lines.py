@@ -1,0 +1,74 @@
+"""One incident as pages show it: who has it, since when, and what can be done about it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from alerts.incidents import status_of
+from alerts.models import Incident
+from dashboard.enforcement.matches import pairs_of
+from dashboard.incidents.filters import KINDS, SEVERITIES, STATUSES
+from metering.enforcement.grouping import ASKABLE
+
+# When a working day has begun for most.
+MORNING: Final = time(8)
+SNOOZES: Final = {"hour": "1 hour", "tomorrow": "Until tomorrow, 8:00", "week": "1 week"}
+
+
+@dataclass(frozen=True)
+class IncidentLine:
+    """An incident as lists and its own page show it."""
+
+    row: Incident
+    status: str
+
+    @property
+    def pairs(self) -> list[tuple[str, list[str]]]:
+        return pairs_of(self.row.match)
+
+    @property
+    def kind_words(self) -> str:
+        return KINDS[self.row.kind]
+
+    @property
+    def severity_words(self) -> str:
+        return SEVERITIES[self.row.severity]
+
+    @property
+    def status_words(self) -> str:
+        return STATUSES[self.status]
+
+    @property
+    def is_resolved(self) -> bool:
+        return self.status == "resolved"
+
+    @property
+    def who(self) -> str:
+        """Who looks after it; empty where nobody does."""
+        if self.row.assigned_to is not None:
+            return str(self.row.assigned_to)
+        return self.row.acknowledged_by
+
+    @property
+    def haltable(self) -> list[tuple[str, str]]:
+        """What can be halted because of it: dimensions that have one value here."""
+        return [
+            (name, values[0])
+            for name, values in self.pairs
+            if name in ASKABLE and len(values) == 1 and values[0]
+        ]
+
+
+def lines_of(rows: Iterable[Incident]) -> list[IncidentLine]:
+    """Incidents with the status of each."""
+    return [IncidentLine(row, status_of(row)) for row in rows]
+
+
+def snooze_until(choice: str, *, now: datetime, zone: ZoneInfo) -> datetime:
+    """When a snooze ends. Raises KeyError for what is none of SNOOZES."""
+    if choice == "tomorrow":
+        tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+        return datetime.combine(tomorrow, MORNING, tzinfo=zone)
+    return now + {"hour": timedelta(hours=1), "week": timedelta(weeks=1)}[choice]

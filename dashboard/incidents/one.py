@@ -1,0 +1,146 @@
+"""One incident: what was seen, whose it was, what happened since, and what can be done."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+from django.http import Http404, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from alerts.incidents import status_of
+from alerts.models import Anomaly, Incident, IncidentKind
+from dashboard import charts
+from dashboard.access import PageRequest, cached_page, may_halt, member_page
+from dashboard.filter_bar import CHIPS_MAX, CUSTOM_DAYS_MAX, FilterBar
+from dashboard.findings import shortened
+from dashboard.frame import filter_bar_of
+from dashboard.incidents.actions import TEXT_CHARACTERS_MAX, find
+from dashboard.incidents.course import MEASURES, Course, Stretch, cause_of, filters_of, read_course
+from dashboard.incidents.figures import figures_of
+from dashboard.incidents.lines import SNOOZES, IncidentLine
+from dashboard.incidents.spenders import read_spenders
+from dashboard.incidents.tabs import incidents_frame
+from dashboard.incidents.timeline import timeline_of
+from dashboard.spend import local
+
+# An incident of more series than this is told by those that were seen first.
+ANOMALIES_MAX: Final = 50
+
+
+class AnomalyLine(NamedTuple):
+    """What was not as expected, in words."""
+
+    row: Anomaly
+    measure: str
+    actual: str
+    expected: str
+
+
+@require_safe
+@member_page
+def page(request: PageRequest, incident_id: int) -> HttpResponse:
+    """What happened, who looks at it, and what can I do?"""
+    incident = find(request, incident_id)
+    bar = filter_bar_of(request)
+    anomalies = _anomalies(incident)
+    context = incidents_frame(request, bar, tab="incidents") | {
+        "headline": incident.title,
+        "line": IncidentLine(incident, status_of(incident)),
+        "figures": figures_of(incident.facts),
+        "anomalies": [_anomaly_line(one) for one in anomalies],
+        "timeline": timeline_of(incident),
+        "snoozes": SNOOZES,
+        "links": _links(incident, cause_of(incident, anomalies, bar.now), bar),
+        "may_halt": may_halt(request),
+        "text_characters_max": TEXT_CHARACTERS_MAX,
+    }
+    return render(request, "dashboard/incidents/incident.html", context)
+
+
+@require_safe
+@cached_page
+def chart(request: PageRequest, incident_id: int) -> HttpResponse:
+    """The figure of an incident, for the theme that the browser has."""
+    theme = charts.THEMES.get(request.GET.get("theme", "light"))
+    if theme is None:
+        raise Http404("There is no such theme.")
+    bar = filter_bar_of(request)
+    course = _course(request, incident_id, bar)
+    starts = [local(start, bar) for start in course.starts]
+    cause = Stretch(*(local(at, bar) for at in course.cause))
+    return JsonResponse(charts.incident_figure(course, starts=starts, cause=cause, theme=theme))
+
+
+@require_safe
+@cached_page
+def table(request: PageRequest, incident_id: int) -> HttpResponse:
+    """The numbers behind the chart."""
+    bar = filter_bar_of(request)
+    course = _course(request, incident_id, bar)
+    before = course.before or [None] * len(course.starts)
+    rows = [
+        (local(start, bar), _texts(course, actual), _texts(course, earlier))
+        for start, actual, earlier in zip(course.starts, course.actual, before, strict=True)
+    ]
+    context = {"bar": bar, "course": course, "rows": rows}
+    return render(request, "dashboard/incidents/course_table.html", context)
+
+
+@require_safe
+@cached_page
+def spenders(request: PageRequest, incident_id: int) -> HttpResponse:
+    """Whose spending it was."""
+    incident = find(request, incident_id)
+    bar = filter_bar_of(request)
+    cause = cause_of(incident, _anomalies(incident), bar.now)
+    context = {
+        "spenders": read_spenders(incident, cause),
+        "around": _around(incident, cause, bar),
+        "cause": cause,
+    }
+    return render(request, "dashboard/incidents/spenders.html", context)
+
+
+def _anomalies(incident: Incident) -> list[Anomaly]:
+    return list(incident.anomalies.order_by("id")[:ANOMALIES_MAX])
+
+
+def _course(request: PageRequest, incident_id: int, bar: FilterBar) -> Course:
+    incident = find(request, incident_id)
+    return read_course(incident, _anomalies(incident), zone=bar.zone, now=bar.now)
+
+
+def _texts(course: Course, amount: int | float | None) -> tuple[str, str]:
+    return course.measure.text(amount), course.measure.exact(amount)
+
+
+def _anomaly_line(row: Anomaly) -> AnomalyLine:
+    measure = MEASURES[row.measure]
+    return AnomalyLine(row, measure.words, measure.text(row.actual), measure.text(row.expected))
+
+
+def _around(incident: Incident, cause: Stretch, bar: FilterBar) -> FilterBar:
+    """The filter bar that shows the usage an incident is about, on the days on which it was."""
+    last = local(cause.ends_at, bar).date()
+    first = max(local(cause.starts_at, bar).date(), last - timedelta(days=CUSTOM_DAYS_MAX - 1))
+    chips = tuple(
+        (name, value) for name, values in filters_of(incident.match).items() for value in values
+    )
+    return replace(bar.with_days(first, last), chips=chips[:CHIPS_MAX])
+
+
+def _links(incident: Incident, cause: Stretch, bar: FilterBar) -> list[tuple[str, str]]:
+    """Where the next question is answered, as (words, address)."""
+    around = _around(incident, cause, bar)
+    links = [("Its usage in the overview", around.query(path=reverse("dashboard:overview")))]
+    agents = around.filters.get("agent", [])
+    if len(agents) == 1 and agents[0]:
+        decisions = around.with_only("agent", agents[0]).query(path=reverse("dashboard:decisions"))
+        links.append((f"Decisions about agent “{shortened(agents[0])}”", decisions))
+    if incident.kind == IncidentKind.CROSSING:
+        links.append(("The budgets", reverse("dashboard:budgets")))
+    if incident.kind == IncidentKind.BREAKER:
+        links.append(("Halts and open breakers", reverse("dashboard:halts")))
+    return links

@@ -1,0 +1,105 @@
+"""What happened to an incident: what the service saw, who did what, and who was told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from alerts.models import Delivery, DeliveryState, EntryKind, HeldBy, Incident, IncidentEntry
+
+ENTRY_WORDS: Final = {
+    EntryKind.OPENED: "Opened",
+    EntryKind.UPDATED: "Update",
+    EntryKind.ESCALATED: "Became more severe",
+    EntryKind.REOPENED: "It goes on",
+    EntryKind.ACKNOWLEDGED: "Acknowledged",
+    EntryKind.ASSIGNED: "Assigned",
+    EntryKind.SNOOZED: "Snoozed",
+    EntryKind.COMMENTED: "Comment",
+    EntryKind.NOTIFIED: "Told",
+    EntryKind.NOT_NOTIFIED: "Nobody was told",
+    EntryKind.HALTED: "Halted",
+    EntryKind.RESOLVED: "Resolved",
+}
+HELD_WORDS: Final = {
+    HeldBy.QUIET_HOURS: "quiet hours",
+    HeldBy.MAINTENANCE: "maintenance",
+    HeldBy.COOL_DOWN: "told a moment ago",
+    HeldBy.BURST: "too many at once",
+}
+# The newest of them; an incident that lasts for months has more than anybody reads.
+ENTRIES_MAX: Final = 300
+DELIVERIES_MAX: Final = 200
+
+
+@dataclass(frozen=True)
+class DeliveryLine:
+    """A delivery as pages show it."""
+
+    row: Delivery
+
+    @property
+    def whom(self) -> str:
+        if self.row.channel is not None:
+            return f"{self.row.channel.name} ({self.row.channel.get_kind_display()})"
+        return ", ".join(self.row.recipients)
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.row.state == DeliveryState.WAITING
+
+    @property
+    def is_dead(self) -> bool:
+        return self.row.state == DeliveryState.DEAD
+
+    @property
+    def held_words(self) -> str:
+        """Why it waits although nothing failed; empty where it is not held."""
+        return HELD_WORDS[HeldBy(self.row.held_by)] if self.row.held_by else ""
+
+    @property
+    def state_words(self) -> str:
+        """Where it stands."""
+        if self.is_waiting:
+            return (
+                "Held" if self.row.held_by else "Trying again" if self.row.attempts else "Leaving"
+            )
+        return {
+            DeliveryState.SENT: "Arrived",
+            DeliveryState.DEAD: "Given up",
+            DeliveryState.SUPERSEDED: "Not needed any more",
+        }[DeliveryState(self.row.state)]
+
+
+class TimelineLine(NamedTuple):
+    """One line: an entry, or a delivery."""
+
+    at: datetime
+    words: str
+    entry: IncidentEntry | None = None
+    delivery: DeliveryLine | None = None
+
+
+def timeline_of(incident: Incident) -> list[TimelineLine]:
+    """What happened, the newest first."""
+    deliveries = deliveries_of(incident)
+    # An entry that says who was told has the moment of its deliveries, which say more; it is all
+    # that is left when these are forgotten.
+    told_at = {one.row.created_at for one in deliveries}
+    entries = incident.entries.order_by("-id")[:ENTRIES_MAX]
+    lines = [
+        TimelineLine(entry.at, ENTRY_WORDS[EntryKind(entry.kind)], entry=entry)
+        for entry in entries
+        if entry.kind != EntryKind.NOTIFIED or entry.at not in told_at
+    ]
+    lines += [TimelineLine(one.row.created_at, "Told", delivery=one) for one in deliveries]
+    # Of one moment, what was seen comes before who was told of it.
+    return sorted(lines, key=lambda line: (line.at, line.delivery is not None), reverse=True)
+
+
+def deliveries_of(incident: Incident) -> Sequence[DeliveryLine]:
+    """Messages about an incident, the newest first."""
+    rows = Delivery.objects.filter(tenant_id=incident.tenant_id, incident=incident)
+    return [
+        DeliveryLine(row) for row in rows.select_related("channel").order_by("-id")[:DELIVERIES_MAX]
+    ]

@@ -1,0 +1,559 @@
+"""Pages of incidents: what needs somebody, what people do with it, and whether alerts arrive."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.db.models import Model
+from django.test import Client
+from django.utils import timezone
+
+from alerts.incidents import comment, observe, resolve
+from alerts.models import (
+    Anomaly,
+    Channel,
+    Delivery,
+    DeliveryState,
+    Incident,
+    IncidentEntry,
+    IncidentKind,
+    Severity,
+)
+from dashboard.findings import channels_headline, deliveries_headline, incidents_headline
+from dashboard.incidents.course import MEASURES
+from dashboard.incidents.figures import Figure, figures_of
+from dashboard.incidents.lines import snooze_until
+from metering.queries.usage import Measures
+from tenants.roles import Role
+from tests.alerts.scene import make_channel, seen
+from tests.dashboard.test_enforcement_pages import (
+    HOSTILE,
+    Handlers,
+    page,
+    press,
+    stored,
+    text_of,
+    words,
+)
+from tests.factories import NANOS, Account, make_account, make_event, send
+
+HANDLERS = {Role.OWNER, Role.ADMIN, Role.FINANCE, Role.ENGINEER}
+GRANTERS = {Role.OWNER, Role.ADMIN}
+
+
+def make_incident(account: Account, cause: str = "anomaly:agent=a", **fields: Any) -> Incident:
+    with account.scope():
+        return observe(tenant_id=account.tenant.id, observation=seen(cause, **fields))
+
+
+def again(account: Account, row: Model) -> Any:
+    """The row as it is stored now."""
+    with account.scope():
+        return type(row).objects.get(pk=row.pk)  # type: ignore[attr-defined]
+
+
+def delivery_of(account: Account, **changes: Any) -> Delivery:
+    """The newest delivery, changed as a worker would have."""
+    with account.scope():
+        found = Delivery.objects.filter(tenant=account.tenant).latest("id")
+        Delivery.objects.filter(id=found.id).update(**changes)
+        found.refresh_from_db()
+        return found
+
+
+# The list
+
+
+def test_the_worst_that_waits_comes_first_and_is_the_headline(
+    account: Account, owner: Client
+) -> None:
+    make_incident(account, "a", title="Warning one")
+    make_incident(account, "b", title="Critical one", severity=Severity.CRITICAL)
+    make_incident(account, "c", title="Info one", severity=Severity.INFO)
+    said = words(owner, "/incidents")
+    assert "2 incidents need somebody, first of all: Critical one" in said
+    lines = said.split("Needs somebody")[-1]
+    order = ("Critical one", "Warning one", "Worth knowing", "Info one")
+    places = [lines.index(words_of) for words_of in order]
+    assert places == sorted(places)
+    assert "Incidents 2 unresolved" in words(owner, "/budgets")
+
+
+def test_a_line_says_what_it_cost_since_when_and_who_has_it(
+    account: Account, owner: Client
+) -> None:
+    made = make_incident(account, excess_nanos=41 * NANOS)
+    html = page(owner, "/incidents")
+    assert 'title="$41">$41.00' in html
+    assert "more than usual" in html
+    assert f'<time datetime="{made.opened_at:%Y-%m-%dT%H:%M:%SZ}"' in html
+    assert 'href="?agent=a"' in html
+    press(owner, f"/incidents/{made.id}/take")
+    assert f"{account.email} has it" in words(owner, "/incidents")
+
+
+def test_filters_narrow_by_status_kind_severity_and_chips(account: Account, owner: Client) -> None:
+    make_incident(account, "a", title="The loop", kind=IncidentKind.LOOP, match={"agent": "b"})
+    make_incident(account, "b", title="The rule", kind=IncidentKind.RULE, match={"agent": None})
+    ended = make_incident(account, "c", title="The end", severity=Severity.CRITICAL)
+    with account.scope():
+        resolve(incident=ended, actor="Ana")
+    shown = {
+        "kind=loop": {"The loop"},
+        "agent=": {"The rule"},
+        "agent=b&agent=": {"The loop", "The rule"},
+        "severity=critical": {"The end"},
+        "status=resolved": {"The end"},
+        "status=open": {"The loop", "The rule"},
+        "status=snoozed": set(),
+        "from=2026-01-01&to=2026-01-02": {"The loop", "The rule"},
+    }
+    for query, titles in shown.items():
+        html = page(owner, f"/incidents?{query}")
+        found = set(re.findall(r"<h3><a[^>]*>(.*?)</a>", html))
+        assert found == titles, query
+    assert "No incident matches these filters" in words(owner, "/incidents?status=snoozed")
+    assert "This kind is not known" in words(owner, "/incidents?kind=dance")
+
+
+def test_resolved_ones_come_page_by_page(account: Account, owner: Client) -> None:
+    with account.scope():
+        Incident.objects.bulk_create(
+            Incident(
+                tenant=account.tenant,
+                kind=IncidentKind.RULE,
+                cause=str(number),
+                severity=Severity.INFO,
+                title=f"Rule {number}",
+                resolved_at=timezone.now(),
+            )
+            for number in range(27)
+        )
+    first = page(owner, "/incidents")
+    assert first.count("<h3>") == 25
+    older = re.search(r'href="(\?before=\d+)', first)
+    assert older is not None
+    second = page(owner, f"/incidents{older[1]}")
+    assert re.findall(r"Rule (\d+)</a>", second) == ["1", "0"]
+
+
+def test_an_empty_list_says_what_is_watched_and_how_to_be_told(
+    account: Account, owner: Client
+) -> None:
+    said = words(owner, "/incidents")
+    assert "Nothing needs anybody now" in said
+    assert "a session calls the same again and again" in said
+    assert "curl http://testserver/v1/channels" in said
+    assert f"Bearer {account.api_key[:11]}" in said
+    make_channel(account)
+    assert "curl" not in words(owner, "/incidents")
+
+
+# What people do
+
+
+def test_an_acknowledgement_is_written_once_however_often_it_is_pressed(
+    account: Account, owner: Client
+) -> None:
+    made = make_incident(account)
+    for _ in range(2):
+        said = press(owner, f"/incidents/{made.id}/acknowledge")
+        assert "Everybody sees that you look at it." in said
+    assert "Nothing waits for somebody; 1 incident is looked at already" in said
+    assert f"{account.email} looks at it" in said
+    assert again(account, made).acknowledged_by == account.email
+    kinds = [entry["kind"] for entry in stored(account, IncidentEntry)]
+    assert kinds.count("acknowledged") == 1
+
+
+def test_an_incident_is_taken_and_given_back(account: Account, owner: Client) -> None:
+    made = make_incident(account)
+    press(owner, f"/incidents/{made.id}/take")
+    assert again(account, made).assigned_to.email == account.email
+    assert "Give back" in words(owner, "/incidents")
+    press(owner, f"/incidents/{made.id}/give-back")
+    assert again(account, made).assigned_to is None
+
+
+def test_a_snooze_ends_as_chosen_or_by_hand(account: Account, owner: Client) -> None:
+    made = make_incident(account)
+    said = press(owner, f"/incidents/{made.id}/snooze", **{"for": "hour"})
+    assert "Snoozed: 1 hour." in said
+    until = again(account, made).snoozed_until
+    assert timedelta(minutes=59) < until - timezone.now() <= timedelta(hours=1)
+    assert "End snooze" in said
+    press(owner, f"/incidents/{made.id}/wake")
+    assert again(account, made).snoozed_until is None
+    assert "Nothing was snoozed" in press(owner, f"/incidents/{made.id}/snooze", **{"for": "year"})
+
+
+def test_tomorrow_begins_at_eight_by_the_clock_of_the_tenant() -> None:
+    zone = ZoneInfo("America/New_York")
+    now = datetime(2026, 11, 1, 3, 30, tzinfo=UTC)  # still 31 October there, before the clocks turn
+    until = snooze_until("tomorrow", now=now, zone=zone)
+    assert until.astimezone(UTC) == datetime(2026, 11, 1, 13, tzinfo=UTC)
+
+
+def test_a_resolved_incident_keeps_its_note_and_cannot_be_acted_on(
+    account: Account, owner: Client
+) -> None:
+    made = make_incident(account)
+    said = press(owner, f"/incidents/{made.id}/resolve", text="A test run")
+    assert "Resolved. If it goes on after a rest" in said
+    assert f"resolved by {account.email}" in said
+    assert "A test run" in words(owner, f"/incidents/{made.id}")
+    before = stored(account, IncidentEntry)
+    for action in ("acknowledge", "take", "snooze", "resolve"):
+        press(owner, f"/incidents/{made.id}/{action}", **{"for": "hour"})
+    assert stored(account, IncidentEntry) == before
+    assert "resolved already" in press(owner, f"/incidents/{made.id}/acknowledge")
+
+
+def test_a_comment_is_in_the_timeline_and_an_empty_one_is_not(
+    account: Account, owner: Client
+) -> None:
+    made = make_incident(account)
+    here = f"/incidents/{made.id}"
+    said = press(owner, f"{here}/comment", text="It was the import", back=here)
+    assert "Your comment is in the timeline." in said
+    assert f"Comment by {account.email} It was the import" in said
+    before = stored(account, IncidentEntry)
+    assert "nothing was written" in press(owner, f"{here}/comment", text=" ")
+    for text in ("x" * 4001, "a\0b"):
+        assert "Nothing was changed" in press(owner, f"{here}/comment", text=text)
+    assert stored(account, IncidentEntry) == before
+
+
+def test_a_button_leads_back_to_its_page_and_nowhere_else(account: Account, owner: Client) -> None:
+    made = make_incident(account)
+    path = f"/incidents/{made.id}/acknowledge"
+    assert owner.post(path, {"back": "/incidents?kind=rule"})["Location"] == "/incidents?kind=rule"
+    for elsewhere in ("https://evil.example", "//evil.example", "/\\evil.example", ""):
+        assert owner.post(path, {"back": elsewhere})["Location"] == "/incidents", elsewhere
+    assert owner.get(path)["Location"] == "/incidents"
+
+
+def test_who_may_act_follows_from_the_role(
+    account: Account, as_role: Callable[[Role], Client]
+) -> None:
+    made = make_incident(account)
+    channel = make_channel(account)
+    for role in Role:
+        client = as_role(role)
+        html = page(client, f"/incidents/{made.id}")
+        assert ("Snooze" in html) is (role in HANDLERS), role
+        assert ('name="text"' in html) is (role in HANDLERS), role
+        answer = client.post(f"/incidents/{made.id}/comment", {"text": "x"})
+        assert answer.status_code == (302 if role in HANDLERS else 403), role
+        assert ("Pause" in page(client, "/incidents/channels")) is (role in GRANTERS), role
+        answer = client.post(f"/incidents/channels/{channel.id}/resume")
+        assert answer.status_code == (302 if role in GRANTERS else 403), role
+
+
+# One incident
+
+
+def test_the_page_of_an_incident_tells_figures_timeline_and_what_to_do(
+    account: Account, owner: Client
+) -> None:
+    make_channel(account, name="On call")
+    made = make_incident(account, facts={"actual_nanos": 12 * NANOS, "level_percent": 80})
+    with account.scope():
+        comment(incident=made, actor="Ana", text="I look")
+    said = words(owner, f"/incidents/{made.id}")
+    assert "It cost $12 in a quarter of an hour; $1 was expected." in said
+    assert "Actual $12.00 Level 80 %" in said
+    assert "Comment by Ana I look" in said
+    assert "Told On call (Webhook) (opened) Leaving" in said
+    html = page(owner, f"/incidents/{made.id}")
+    assert 'href="/enforcement/halts/confirm?dimension=agent&amp;value=a"' in html
+    assert "/enforcement/decisions?" in html
+
+
+def test_the_timeline_says_what_did_not_arrive_and_lets_it_be_sent_again(
+    account: Account, owner: Client
+) -> None:
+    make_channel(account, name="On call")
+    made = make_incident(account)
+    dead = delivery_of(account, state=DeliveryState.DEAD, attempts=9, last_error="no answer")
+    here = f"/incidents/{made.id}"
+    said = words(owner, here)
+    assert "Told On call (Webhook) (opened) Given up 9 attempts no answer Send again" in said
+    assert "1 given up" in said
+    press(owner, f"/incidents/deliveries/{dead.id}/resend", back=here)
+    resent = again(account, dead)
+    assert (resent.state, resent.reference) == (DeliveryState.WAITING, dead.reference)
+
+
+def test_the_chart_has_the_usage_around_and_the_table_the_same_numbers(
+    account: Account, owner: Client
+) -> None:
+    now = timezone.now()
+    send(account, [make_event(agent="a", cost_usd="3"), make_event(agent="b", cost_usd="9")])
+    a_week_ago = (now - timedelta(days=7, hours=1)).isoformat()
+    send(account, [make_event(agent="a", cost_usd="1", time=a_week_ago)])
+    made = make_incident(account)
+    with account.scope():
+        Anomaly.objects.create(
+            tenant=account.tenant,
+            incident=made,
+            dimension="agent",
+            value="a",
+            measure="cost",
+            is_above=True,
+            began_at=now - timedelta(hours=2),
+            seen_at=now,
+            score=0.9,
+            actual=3 * NANOS,
+            expected=NANOS / 2,
+        )
+    figure = owner.get(f"/incidents/{made.id}/chart.json?theme=dark").json()
+    actual, before = figure["data"]
+    assert sum(actual["y"]) == 3
+    assert sum(before["y"]) == 1
+    shade, expected = figure["layout"]["shapes"]
+    assert (expected["y0"], shade["x0"], shade["x1"]) == (0.5, expected["x0"], expected["x1"])
+    table = words(owner, f"/incidents/{made.id}/chart.html")
+    assert table.count("$3.00") == 1
+    assert table.count("$1.00") == 1
+    said = words(owner, f"/incidents/{made.id}")
+    assert "Cost of agent a $3.00 $0.50" in said
+    assert owner.get(f"/incidents/{made.id}/chart.json?theme=pink").status_code == 404
+
+
+def test_spenders_are_the_values_that_the_match_leaves_open(
+    account: Account, owner: Client
+) -> None:
+    send(
+        account,
+        [
+            make_event(agent="a", feature="mail", cost_usd="3"),
+            make_event(agent="a", feature="search", cost_usd="1"),
+            make_event(agent="b", feature="mail", cost_usd="9"),
+        ],
+    )
+    made = make_incident(account)
+    html = page(owner, f"/incidents/{made.id}/spenders")
+    said = text_of(html)
+    assert "feature mail $3.00 75 % new feature search $1.00 25 % new model" in said
+    assert "agent" not in said
+    assert re.search(r'href="/\?from=[^"]*&amp;agent=a&amp;feature=mail"', html)
+
+
+def test_incidents_are_marks_on_the_chart_of_spend_that_lead_to_them(
+    account: Account, owner: Client
+) -> None:
+    send(account, [make_event(agent="a"), make_event(agent="b")])
+    made = make_incident(account, "a", title="<b>Up")
+    (mark,) = [
+        one
+        for one in owner.get("/charts/spend.json?agent=a").json()["data"]
+        if one["name"] == "incidents"
+    ]
+    assert mark["customdata"] == [["&lt;b&gt;Up", f"/incidents/{made.id}"]]
+    assert mark["marker"]["symbol"] == ["triangle-up"]
+    make_incident(account, "b", severity=Severity.CRITICAL, title="Worse")
+    mark = owner.get("/charts/spend.json").json()["data"][-1]
+    day = timezone.now().date().isoformat()
+    assert mark["customdata"] == [["Worse and 1 more", f"/incidents?from={day}&to={day}"]]
+    names = [one["name"] for one in owner.get("/charts/spend.json?agent=b").json()["data"]]
+    assert "incidents" not in names
+
+
+# Channels and deliveries
+
+
+def test_channels_show_whether_messages_arrive_and_no_secret(
+    account: Account, owner: Client
+) -> None:
+    channel = make_channel(account, "slack", name="Ops", contacts=["finance"])
+    make_incident(account)
+    with account.scope():
+        Channel.objects.filter(id=channel.id).update(
+            failed_at=timezone.now(), last_error="answered with 500"
+        )
+    html = page(owner, "/incidents/channels")
+    said = text_of(html)
+    assert "1 of 1 channel did not take the last message" in said
+    assert "answered with 500" in said
+    assert "reached for finance" in said
+    assert "1 waiting" in said
+    assert "abcdefghijklmnopqrstuvwx" not in html
+
+
+def test_a_channel_is_paused_and_resumed(account: Account, owner: Client) -> None:
+    channel = make_channel(account, name="Ops")
+    assert "“Ops” is paused." in press(owner, f"/incidents/channels/{channel.id}/pause")
+    assert again(account, channel).is_paused
+    said = press(owner, f"/incidents/channels/{channel.id}/resume")
+    assert "“Ops” is told of incidents again." in said
+    assert not again(account, channel).is_paused
+
+
+def test_a_test_is_followed_until_it_arrived_or_failed(account: Account, owner: Client) -> None:
+    channel = make_channel(account, name="Ops")
+    said = press(owner, f"/incidents/channels/{channel.id}/test")
+    assert "The test is on its way" in said
+    sent = delivery_of(account)
+    state = f"/incidents/deliveries/{sent.id}/test"
+    assert f'hx-get="{state}"' in page(owner, state)
+    delivery_of(account, attempts=1, last_error="answered with 404")
+    html = page(owner, state)
+    assert "The test did not arrive: answered with 404" in text_of(html)
+    assert "hx-get" not in html
+    delivery_of(account, state=DeliveryState.SENT, sent_at=timezone.now())
+    assert "The test arrived" in words(owner, state)
+    long_ago = timezone.now() - timedelta(minutes=2)
+    delivery_of(account, state=DeliveryState.WAITING, attempts=0, created_at=long_ago, sent_at=None)
+    html = page(owner, state)
+    assert "Nobody has sent the test yet." in text_of(html)
+    assert "hx-get" not in html
+
+
+def test_deliveries_show_what_has_not_arrived(account: Account, owner: Client) -> None:
+    make_channel(account, name="Ops")
+    make_incident(account, "a", title="First")
+    delivery_of(account, state=DeliveryState.SENT, sent_at=timezone.now())
+    make_incident(account, "b", title="Second")
+    delivery_of(account, state=DeliveryState.DEAD, last_error="no answer")
+    make_incident(account, "c", title="Third")
+    delivery_of(account, held_by="quiet hours")
+    said = words(owner, "/incidents/deliveries")
+    assert "1 message was given up" in said
+    assert "Third opened Ops (Webhook)" in said
+    assert "Held quiet hours, not before" in said
+    assert "First" not in said
+    assert "Second" not in words(owner, "/incidents/deliveries?state=waiting")
+    assert "First" in words(owner, "/incidents/deliveries?state=sent&channel=x")
+
+
+# Who may see what
+
+
+def test_another_tenant_sees_and_changes_nothing(account: Account, owner: Client) -> None:
+    stranger = make_account()
+    channel = make_channel(stranger, name="secret-channel")
+    made = make_incident(stranger, title="secret-title", match={"agent": "secret"})
+    delivery = delivery_of(stranger, state=DeliveryState.DEAD)
+    send(account, [make_event()])
+    tables = (Incident, IncidentEntry, Channel, Delivery)
+    before = [stored(stranger, model) for model in tables]
+    for path in ("/incidents", "/incidents/channels", "/incidents/deliveries"):
+        assert "secret" not in page(owner, path)
+    assert "secret" not in owner.get("/charts/spend.json").content.decode()
+    for path in (
+        f"/incidents/{made.id}",
+        f"/incidents/{made.id}/chart.json",
+        f"/incidents/{made.id}/chart.html",
+        f"/incidents/{made.id}/spenders",
+        f"/incidents/deliveries/{delivery.id}/test",
+    ):
+        assert owner.get(path).status_code == 404, path
+    actions = ("acknowledge", "take", "give-back", "snooze", "wake", "comment", "resolve")
+    for path in (
+        *(f"/incidents/{made.id}/{action}" for action in actions),
+        *(f"/incidents/channels/{channel.id}/{action}" for action in ("test", "pause", "resume")),
+        f"/incidents/deliveries/{delivery.id}/resend",
+        f"/incidents/{10**30}/resolve",
+    ):
+        assert owner.post(path, {"for": "hour", "text": "x"}).status_code == 404, path
+    assert [stored(stranger, model) for model in tables] == before
+
+
+def test_hostile_words_are_shown_and_do_nothing(account: Account, owner: Client) -> None:
+    for value in HOSTILE:
+        make_channel(account, name=value.replace("\u202e", ""), contacts=[value[:90]])
+        made = make_incident(
+            account,
+            value,
+            title=value,
+            summary=value,
+            match={"agent": [value, None]},
+            facts={"why": value, value[:20]: value},
+        )
+        with account.scope():
+            comment(incident=made, actor=value, text=value)
+        delivery_of(account, state=DeliveryState.DEAD, last_error=value)
+        press(owner, f"/incidents/{made.id}/take")
+        for path in (
+            "/incidents",
+            "/incidents/channels",
+            "/incidents/deliveries",
+            f"/incidents/{made.id}",
+            f"/incidents/{made.id}/spenders",
+        ):
+            html = page(owner, path)
+            parser = Handlers()
+            parser.feed(html)
+            assert parser.found == [], path
+            assert "<script>alert" not in html
+            assert "49{" not in html
+
+
+# Words
+
+
+def test_headlines_say_what_needs_somebody() -> None:
+    assert (
+        incidents_headline(open_count=1, worst="Up", looked_at=3) == "1 incident needs somebody: Up"
+    )
+    assert incidents_headline(open_count=0, worst="", looked_at=2) == (
+        "Nothing waits for somebody; 2 incidents are looked at already"
+    )
+    assert channels_headline(channels=0, failing=0) == "No channel tells anybody of incidents"
+    assert channels_headline(channels=2, failing=0) == "2 channels take messages"
+    assert deliveries_headline(dead=0, waiting=2) == "2 messages wait to leave"
+    assert deliveries_headline(dead=0, waiting=0) == "Every message has arrived"
+
+
+def test_figures_are_told_in_their_own_units() -> None:
+    at = "2026-11-01T12:00:00+00:00"
+    facts = {
+        "spent_nanos": 5,
+        "budget_id": 7,
+        "used_percent": 80.5,
+        "wait_seconds": 90,
+        "window_start": at,
+        "calls": 1200,
+        "group": {"agent": "a"},
+        "is_new": True,
+        "ratio": 1234.5,
+    }
+    assert figures_of(facts) == [
+        Figure("Spent", nanos=5),
+        Figure("Calls", "1,200"),
+        Figure("Is new", "yes"),
+        Figure("Ratio", "1,234"),
+        Figure("Used", "80.5\u202f%"),
+        Figure("Wait", "0:01:30"),
+        Figure("Window start", at=datetime(2026, 11, 1, 12, tzinfo=UTC)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cost", "$10.00"),
+        ("requests", "4"),
+        ("tokens", "1.1\u202fk"),
+        ("cost_per_request", "$2.50"),
+        ("error_rate", "25\u202f%"),
+        ("cache_hit_share", "50\u202f%"),
+    ],
+)
+def test_each_measure_comes_from_what_was_counted(name: str, text: str) -> None:
+    counted = Measures(
+        cost_nanos=10 * NANOS,
+        requests=4,
+        errors=1,
+        input_tokens=1000,
+        output_tokens=100,
+        cache_read_tokens=500,
+    )
+    measure = MEASURES[name]
+    assert measure.text(measure.of(counted)) == text
+    ratios = {"cost_per_request", "error_rate", "cache_hit_share"}
+    assert (measure.of(Measures()) is None) is (name in ratios)
