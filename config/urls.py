@@ -13,6 +13,7 @@ urlpatterns = [
     path("v1/schema", SchemaView.as_view(), name="schema"),
     path("v1/docs", DocumentationView.as_view(), name="docs"),
     path("v1/", include("metering.api.urls")),
+    path("v1/", include("alerts.api.urls")),
     path("admin/", admin_site.urls),
     path("", include("dashboard.urls")),
 ]

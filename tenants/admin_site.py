@@ -78,6 +78,16 @@ NAVIGATION: Final = (
         ),
     ),
     (
+        "Alerts",
+        (
+            Item("Incidents", "crisis_alert", "alerts.incident"),
+            Item("Channels", "campaign", "alerts.channel"),
+            Item("Deliveries", "outbox", "alerts.delivery"),
+            Item("Alert settings", "notifications_paused", "alerts.alertsettings"),
+            Item("Maintenance windows", "engineering", "alerts.maintenancewindow"),
+        ),
+    ),
+    (
         "Prices",
         (
             Item("Model prices", "sell", "metering.tenantprice"),

@@ -11,6 +11,7 @@ from django.db import ProgrammingError, connection, transaction
 from django.urls import URLPattern, URLResolver, get_resolver
 from psycopg import sql
 
+from alerts.models import Delivery, DeliveryAttempt, ScanProgress, SeriesState
 from metering.enforcement.decisions import DecisionRow, insert_decisions
 from metering.enforcement.pace import lock_paces
 from metering.models import Outcome, Reservation
@@ -20,6 +21,8 @@ from tenants.authentication import needed_scopes
 from tenants.models import Team, TeamMember, User
 from tenants.roles import ALL_SCOPES, Scope
 from tenants.scope import platform_scope, tenant_scope
+from tests.alerts.examples import make_anomaly, make_incident
+from tests.alerts.scene import make_channel
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import Answer, Caller, caller
 
@@ -85,6 +88,25 @@ def _ask_for_more(api: Caller) -> list[Answer]:
     ]
 
 
+def _alarm(account: Account) -> list[Answer]:
+    """An incident that was told, what it was seen by, and when nothing is to be told."""
+    make_channel(account, name="growth")
+    incident = make_incident(account, title="growth", match={"team": "growth"})
+    make_anomaly(account, incident, dimension="team", value="growth")
+    now = datetime.now(UTC)
+    with account.scope():
+        own = {"tenant": account.tenant}
+        tried = {"started_at": now, "duration_ms": 5, "is_success": False}
+        DeliveryAttempt.objects.create(delivery=Delivery.objects.get(), **own, **tried)
+        ScanProgress.objects.create(learned_until=now, **own)
+        SeriesState.objects.create(dimension="team", value="growth", used_at=now, **own)
+    api = caller(account)
+    return [
+        api.patch("/v1/alert-settings", {"halts_loops": True}),
+        api.post("/v1/maintenance-windows", {"reason": "growth", "duration_seconds": 60}),
+    ]
+
+
 @pytest.fixture
 def filled(account: Account) -> Account:
     """A tenant with a row in every table."""
@@ -109,6 +131,7 @@ def filled(account: Account) -> Account:
         api.post("/v1/routes", {"name": "growth", "tiers": TIERS}),
         api.post("/v1/rate-limits", {"name": "growth", "limit": {"requests_per_minute": 1}}),
         *_ask_for_more(api),
+        *_alarm(account),
     ]
     assert {answer.status // 100 for answer in answers} == {2}
     with account.scope():
@@ -300,6 +323,10 @@ def objects(filled: Account) -> dict[str, Any]:
         "route_id": api.get("/v1/routes").body["data"][0]["id"],
         "raise_id": api.get("/v1/raises").body["data"][0]["id"],
         "simulation_id": api.get("/v1/simulations").body["data"][0]["id"],
+        "incident_id": api.get("/v1/incidents").body["data"][0]["id"],
+        "channel_id": api.get("/v1/channels").body["data"][0]["id"],
+        "delivery_id": api.get("/v1/deliveries").body["data"][0]["id"],
+        "window_id": api.get("/v1/maintenance-windows").body["data"][0]["id"],
         "reservation_id": _any_reservation(filled),
         "trace": "t",
         "session": "s",

@@ -21,6 +21,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from config.wsgi import application
+from tests.alerts.examples import make_anomaly, make_incident
+from tests.alerts.scene import make_channel
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
 
@@ -101,8 +103,32 @@ OPERATIONS = {
 }
 
 
-def make_objects(account: Account) -> dict[str, Any]:
-    """One object of each kind, by the name of the path parameter that finds it."""
+ALERTS = ("/v1/incidents", "/v1/channels", "/v1/deliveries", "/v1/maintenance-windows")
+
+
+def make_objects(account: Account, label: str) -> dict[str, Any]:
+    """One object of each kind, by the name of the path parameter that finds it: of those that the
+    operation may be about.
+    """
+    is_of_alerts = label.partition(" ")[2].startswith(ALERTS)
+    return make_alerts(account) if is_of_alerts else make_configuration(account)
+
+
+def make_alerts(account: Account) -> dict[str, Any]:
+    channel = make_channel(account)
+    incident = make_incident(account)
+    make_anomaly(account, incident)
+    api = caller(account)
+    window = {"reason": "Import", "duration_seconds": 3600}
+    return {
+        "incident_id": incident.id,
+        "channel_id": channel.id,
+        "delivery_id": api.get("/v1/deliveries").body["data"][0]["id"],
+        "window_id": api.post("/v1/maintenance-windows", window).body["id"],
+    }
+
+
+def make_configuration(account: Account) -> dict[str, Any]:
     send(account, [make_event(team="growth", trace="t", session="s")])
     api = caller(account)
     price = {"tool": "web_search", "call_usd": "0.01"}
@@ -127,7 +153,7 @@ def make_objects(account: Account) -> dict[str, Any]:
 
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_every_answer_is_as_the_document_says(account: Account, label: str) -> None:
-    known = make_objects(account)
+    known = make_objects(account, label)
 
     @settings(
         max_examples=EXAMPLES,

@@ -1,0 +1,351 @@
+"""The admin of alerts: rights by role, forms by kind, secrets never shown again."""
+
+import re
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from alerts.channel_settings import signing_secret
+from alerts.models import (
+    AlertSettings,
+    Channel,
+    Delivery,
+    DeliveryState,
+    Incident,
+    MaintenanceWindow,
+)
+from alerts.sealing import unseal
+from tenants.models import AuditEntry, User
+from tenants.roles import Role
+from tests.alerts.examples import make_incident
+from tests.alerts.scene import make_channel
+from tests.dashboard.test_admin import changed, errors_of, saved_form
+from tests.factories import Account
+
+INCIDENTS = "/admin/alerts/incident"
+CHANNELS = "/admin/alerts/channel"
+DELIVERIES = "/admin/alerts/delivery"
+SETTINGS = "/admin/alerts/alertsettings"
+WINDOWS = "/admin/alerts/maintenancewindow"
+MANAGERS = {Role.OWNER, Role.ADMIN, Role.FINANCE}
+ON_CALL = {*MANAGERS, Role.ENGINEER}
+SECRET_URL = "https://hooks.slack.com/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx"
+
+
+def channel_form(**fields: Any) -> dict[str, Any]:
+    return {
+        "form_token": uuid.uuid4().hex,
+        "name": "Chat",
+        "config_url": SECRET_URL,
+        "contacts": "finance, engineering",
+        "severities": ["critical"],
+        "digest": "daily",
+        **fields,
+    }
+
+
+def window_form(**fields: Any) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "form_token": uuid.uuid4().hex,
+        "starts_at_0": f"{now:%Y-%m-%d}",
+        "starts_at_1": "00:00:00",
+        "ends_at_0": f"{now + timedelta(days=2):%Y-%m-%d}",
+        "ends_at_1": "00:00:00",
+        "match_0": "agent",
+        "match_1": "importer",
+        "reason": "Import",
+        **fields,
+    }
+
+
+def test_a_channel_is_made_by_its_kinds_form_and_its_secret_is_never_shown(
+    account: Account, owner: Client
+) -> None:
+    assert "?kind=pagerduty" in owner.get(f"{CHANNELS}/add/").content.decode()
+    path = f"{CHANNELS}/add/?kind=slack"
+    assert saved_form(owner, path)["severities"] == ["warning", "critical"]
+    assert owner.post(path, channel_form()).status_code == 302
+    with account.scope():
+        channel = Channel.objects.get()
+    assert (channel.kind, channel.contacts) == ("slack", ["finance", "engineering"])
+    assert (channel.severities, channel.digest) == (["critical"], "daily")
+    page = f"{CHANNELS}/{channel.id}/change/"
+    pages = [owner.get(where).content.decode() for where in (f"{CHANNELS}/", page)]
+    with account.scope():
+        logged = str(list(AuditEntry.objects.values_list("changes", flat=True)))
+    for text in (*pages, logged):
+        assert "abcdefghijklmnopqrst" not in text
+    before = changed(account)
+    shown = saved_form(owner, page)
+    assert shown["config_url"] == ""
+    assert owner.post(page, shown).status_code == 302
+    assert changed(account) == before
+    assert owner.post(page, {**shown, "name": "Other", "is_paused": "on"}).status_code == 302
+    with account.scope():
+        stored = Channel.objects.get()
+        assert (stored.name, stored.is_paused) == ("Other", True)
+        assert unseal(stored.secrets)["url"] == SECRET_URL
+    gone = owner.post(f"{CHANNELS}/{channel.id}/delete/", {"post": "yes"}, follow=True)
+    assert b"Other: removed." in gone.content
+    assert owner.get(page).status_code == 302
+    assert [one[1:] for one in changed(account)[-3:]] == [
+        ("create", "channel"),
+        ("update", "channel"),
+        ("delete", "channel"),
+    ]
+
+
+def test_a_webhooks_secret_is_shown_once_when_made_and_when_rotated(
+    account: Account, owner: Client
+) -> None:
+    address = "https://hooks.example.com/in?token=hidden"
+    form = channel_form(config_url=address, severities=["info"])
+    made = owner.post(f"{CHANNELS}/add/?kind=webhook", form)
+    with account.scope():
+        channel = Channel.objects.get()
+        first = signing_secret(channel)
+    assert re.findall(r"whsec_[\w+/=]+", made.content.decode()) == [first]
+    assert "no-store" in made["Cache-Control"]
+    page = f"{CHANNELS}/{channel.id}/change/"
+    text = owner.get(page).content.decode()
+    assert "whsec_" not in text
+    assert "token=hidden" not in text
+    # The address that is shown in part stays whole.
+    shown = saved_form(owner, page)
+    owner.post(page, {**shown, "contacts": ""})
+    asked = owner.get(f"{CHANNELS}/{channel.id}/new_secret/").content.decode()
+    assert "For 24 hours messages are signed with the old one too" in asked
+    rotated = owner.post(f"{CHANNELS}/{channel.id}/new_secret/", {"post": "yes"})
+    with account.scope():
+        stored = Channel.objects.get()
+        assert unseal(stored.secrets)["url"] == address
+        second = signing_secret(stored)
+    assert second != first
+    assert re.findall(r"whsec_[\w+/=]+", rotated.content.decode()) == [second]
+
+
+def test_a_wrong_channel_is_refused_in_words(account: Account, owner: Client) -> None:
+    slack = f"{CHANNELS}/add/?kind=slack"
+    for fields, words in (
+        ({"name": ""}, "This field is required"),
+        ({"config_url": ""}, "This field is required"),
+        ({"config_url": "https://127.0.0.1/x"}, "This "),
+        ({"severities": ["loud"]}, "Select a valid choice"),
+        ({"contacts": "x" * 101}, "at most 100 characters"),
+    ):
+        assert words in errors_of(owner.post(slack, channel_form(**fields))), fields
+    mail = channel_form(config_to="one@example.com\nnobody", config_smtp_url="")
+    refused = errors_of(owner.post(f"{CHANNELS}/add/?kind=email", mail))
+    assert "is not an e-mail address" in refused
+    assert b"What kind of channel?" in owner.post(f"{CHANNELS}/add/?kind=pigeon", mail).content
+    with account.scope():
+        assert not Channel.objects.exists()
+    make_channel(account, "slack", name="Chat")
+    twice = owner.post(slack, channel_form(), follow=True)
+    assert "another channel is named" in errors_of(twice)
+
+
+def test_a_test_leads_to_its_delivery(account: Account, owner: Client) -> None:
+    channel = make_channel(account)
+    path = f"{CHANNELS}/{channel.id}/send_test/"
+    assert b"One message that says that it is a test." in owner.get(path).content
+    with account.scope():
+        assert not Delivery.objects.exists()
+    answer = owner.post(path, {"post": "yes"}, follow=True)
+    with account.scope():
+        delivery = Delivery.objects.get(event="test")
+    assert answer.redirect_chain[0][0] == f"{DELIVERIES}/{delivery.id}/change/"
+    assert b"webhook channel" in answer.content
+
+
+def test_an_incident_is_read_and_handled(account: Account, owner: Client) -> None:
+    make_channel(account, "slack", name="<b>Chat</b>")
+    incident = make_incident(account, title="Agent <i> costs too much")
+    me = User.objects.get(email=account.email)
+    path = f"{INCIDENTS}/{incident.id}"
+    listed = owner.get(f"{INCIDENTS}/").content.decode()
+    assert "Agent &lt;i&gt; costs too much" in listed
+    assert "$11.500000001" in listed
+    page = owner.get(f"{path}/change/").content.decode()
+    assert "&lt;b&gt;Chat&lt;/b&gt; (Slack)" in page
+    assert "<b>Chat</b>" not in page
+    assert "Others see that you look at it" in owner.get(f"{path}/acknowledge/").content.decode()
+    for deed, form in (
+        ("acknowledge", {"post": "yes"}),
+        ("assign", {"user": me.id}),
+        ("snooze", {"hours": "4"}),
+        ("comment", {"text": "An <import> runs."}),
+        ("resolve", {"text": "Over."}),
+    ):
+        assert owner.post(f"{path}/{deed}/", form).status_code == 302, deed
+    with account.scope():
+        stored = Incident.objects.get()
+        assert (stored.acknowledged_by, stored.resolved_by) == (account.email,) * 2
+        assert stored.assigned_to_id == me.id
+        assert stored.snoozed_until is not None
+    page = owner.get(f"{path}/change/").content.decode()
+    assert "An &lt;import&gt; runs." in page
+    assert "/acknowledge/" not in page
+    assert owner.post(f"{path}/acknowledge/", {"post": "yes"}).status_code == 403
+    assert b"written" in owner.post(f"{path}/comment/", {"text": "Again."}, follow=True).content
+    assert "costs too much" not in owner.get(f"{INCIDENTS}/").content.decode()
+    assert "costs too much" in owner.get(f"{INCIDENTS}/?status=resolved").content.decode()
+
+
+def test_dead_deliveries_are_listed_and_sent_again(account: Account, owner: Client) -> None:
+    make_channel(account)
+    make_incident(account)
+    with account.scope():
+        Delivery.objects.update(state=DeliveryState.DEAD, last_error="No answer.")
+        delivery = Delivery.objects.get()
+    path = f"{DELIVERIES}/{delivery.id}"
+    assert b"No answer." in owner.get(f"{DELIVERIES}/?state__exact=dead").content
+    assert b"No answer." not in owner.get(f"{DELIVERIES}/?state__exact=sent").content
+    assert str(delivery.reference) in owner.get(f"{path}/change/").content.decode()
+    assert b"the same words and the same reference" in owner.get(f"{path}/send_again/").content
+    assert owner.post(f"{path}/send_again/", {"post": "yes"}).status_code == 302
+    with account.scope():
+        again = Delivery.objects.get()
+        assert (again.state, again.reference) == (DeliveryState.WAITING, delivery.reference)
+    assert owner.post(f"{path}/send_again/", {"post": "yes"}).status_code == 403
+
+
+def test_settings_have_one_form_with_a_row_for_each_rule(account: Account, owner: Client) -> None:
+    page = f"{SETTINGS}/{account.tenant.id}/change/"
+    assert owner.get(f"{SETTINGS}/")["Location"] == page
+    shown = saved_form(owner, page)
+    assert (shown["cool_down_seconds"], shown["feature_week_threshold"]) == ("900", "50")
+    changes = {
+        "quiet_from": "22:00",
+        "quiet_until": "07:00",
+        "halts_loops": "on",
+        "anomaly_limit_percent": "50",
+        "feature_week_threshold": "80",
+        "costly_request_severity": "warning",
+    }
+    form = {**shown, **changes}
+    del form["hourly_spend_on"]
+    assert owner.post(page, form).status_code == 302
+    with account.scope():
+        stored = AlertSettings.objects.get()
+        assert f"{stored.quiet_from:%H:%M} {stored.quiet_until:%H:%M}" == "22:00 07:00"
+        assert (stored.halts_loops, stored.anomaly_limit_percent) == (True, 50)
+        assert stored.rules == {
+            "costly_request": {"severity": "warning"},
+            "hourly_spend": {"on": False},
+            "feature_week": {"threshold": 80},
+        }
+    before = changed(account)
+    assert before[-1] == (account.email, "update", "alertsettings")
+    assert owner.post(page, saved_form(owner, page)).status_code == 302
+    assert changed(account) == before
+    for fields, words in (
+        ({"quiet_until": ""}, "Quiet hours have two ends"),
+        ({"quiet_until": "22:00"}, "must not end when they begin"),
+        ({"cool_down_seconds": "86401"}, "less than or equal to 86400"),
+        ({"feature_week_threshold": "0"}, "greater than or equal to 1"),
+    ):
+        assert words in errors_of(owner.post(page, {**form, **fields})), fields
+
+
+def test_a_maintenance_window_is_announced_and_ended(account: Account, owner: Client) -> None:
+    assert owner.post(f"{WINDOWS}/add/", window_form()).status_code == 302
+    with account.scope():
+        window = MaintenanceWindow.objects.get()
+    assert (window.match, window.created_by) == ({"agent": "importer"}, account.email)
+    assert "agent importer" in owner.get(f"{WINDOWS}/").content.decode()
+    path = f"{WINDOWS}/{window.id}"
+    assert b"incidents are told at once again" in owner.get(f"{path}/delete/").content
+    assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
+    with account.scope():
+        assert MaintenanceWindow.objects.get().ends_at <= datetime.now(UTC)
+    assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
+    for fields, words in (
+        ({"ends_at_0": "2026-01-01"}, "It ends after it begins, and not in the past."),
+        ({"ends_at_0": "2099-01-01"}, "At most 31 days"),
+        ({"reason": ""}, "This field is required"),
+    ):
+        assert words in errors_of(owner.post(f"{WINDOWS}/add/", window_form(**fields))), fields
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_who_is_on_call_handles_incidents_and_managers_change_the_rest(
+    account: Account, as_role: Callable[[Role], Client], role: Role
+) -> None:
+    channel = make_channel(account)
+    incident = make_incident(account)
+    with account.scope():
+        Delivery.objects.update(state=DeliveryState.DEAD)
+        delivery = Delivery.objects.get()
+    client = as_role(role)
+    settings = f"{SETTINGS}/{account.tenant.id}/change/"
+    for path in (
+        f"{INCIDENTS}/",
+        f"{INCIDENTS}/{incident.id}/change/",
+        f"{CHANNELS}/",
+        f"{CHANNELS}/{channel.id}/change/",
+        f"{DELIVERIES}/",
+        f"{DELIVERIES}/{delivery.id}/change/",
+        f"{WINDOWS}/",
+        settings,
+    ):
+        assert client.get(path).status_code == 200, path
+    handled = [
+        client.post(f"{INCIDENTS}/{incident.id}/{deed}/", form).status_code
+        for deed, form in (
+            ("acknowledge", {"post": "yes"}),
+            ("snooze", {"hours": "1"}),
+            ("comment", {"text": "Mine."}),
+            ("resolve", {"text": ""}),
+        )
+    ]
+    assert handled == [302 if role in ON_CALL else 403] * 4
+    before = changed(account)
+    managed = [
+        client.post(f"{CHANNELS}/add/?kind=slack", channel_form()).status_code,
+        client.post(f"{CHANNELS}/{channel.id}/send_test/", {"post": "yes"}).status_code,
+        client.post(f"{DELIVERIES}/{delivery.id}/send_again/", {"post": "yes"}).status_code,
+        client.post(f"{WINDOWS}/add/", window_form()).status_code,
+        client.post(settings, {"cool_down_seconds": "5"}).status_code,
+        client.post(f"{CHANNELS}/{channel.id}/delete/", {"post": "yes"}).status_code,
+    ]
+    if role in MANAGERS:
+        assert managed == [302, 302, 302, 302, 200, 302]
+    else:
+        assert managed == [403] * 6
+        assert changed(account) == before
+
+
+def test_a_strangers_alerts_are_not_there(
+    account: Account, stranger: Account, owner: Client
+) -> None:
+    channel = make_channel(stranger, name="secret channel")
+    incident = make_incident(stranger, title="secret incident")
+    with stranger.scope():
+        Delivery.objects.update(state=DeliveryState.DEAD)
+        delivery = Delivery.objects.get()
+    for path in (INCIDENTS, CHANNELS, DELIVERIES, WINDOWS):
+        assert b"secret" not in owner.get(f"{path}/").content, path
+    before = changed(stranger)
+    for path in (
+        f"{INCIDENTS}/{incident.id}/acknowledge/",
+        f"{INCIDENTS}/{incident.id}/comment/",
+        f"{CHANNELS}/{channel.id}/change/",
+        f"{CHANNELS}/{channel.id}/delete/",
+        f"{CHANNELS}/{channel.id}/send_test/",
+        f"{CHANNELS}/{channel.id}/new_secret/",
+        f"{DELIVERIES}/{delivery.id}/send_again/",
+        f"{SETTINGS}/{stranger.tenant.id}/change/",
+    ):
+        answer = owner.post(path, {"post": "yes", "text": "x", **channel_form()})
+        assert answer.status_code in {302, 403, 404}, path
+        assert b"secret" not in answer.content, path
+    assert changed(stranger) == before
+    with stranger.scope():
+        assert Incident.objects.get().acknowledged_at is None
+        assert Incident.objects.get().entries.count() == 2
