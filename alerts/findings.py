@@ -171,9 +171,14 @@ def _open(
         standing=[case.key for case in cases],
     )
     by_key = {case.key: case for case in cases}
+    silent = next((case for case in cases if case.facts.get("is_fall")), None)
     opened = []
     for cause in causes:
         case = by_key.get(cause.key)
+        if silent is not None and cause.findings[0].is_fall:
+            # Silence spreads from one series to the others: it is the same one.
+            case = silent
+            case.key = min(case.key, cause.key)
         if case is None:
             case = by_key[cause.key] = _Case(cause.key)
             opened.append(case)

@@ -91,6 +91,8 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
     progress = claim_progress(tenant_id=tenant_id, now=now)
     if progress is None:
         return 0
+    # A batch that is committed after one with a higher id is seen with the next one, or at the end
+    # of the quarter.
     newest = newest_batch(tenant_id=tenant_id)
     if newest == progress.batch_id and progress.scanned_at >= floor_seconds(now, QUARTER_SECONDS):
         return 0
@@ -251,7 +253,8 @@ def _activities(keys: Sequence[SeriesKey], steps: Sequence[_Step]) -> dict[Serie
 def _expected_cost(step: _Step) -> NDArray[np.float64]:
     """What each series was expected to cost; nothing where nothing was."""
     expected = np.nan_to_num(step.verdicts.expected[:, PLACE[COST]])
-    return np.maximum(expected, 0.0)
+    expected_nanos: NDArray[np.float64] = np.maximum(expected, 0.0)
+    return expected_nanos
 
 
 def _findings(
@@ -259,10 +262,11 @@ def _findings(
 ) -> Iterator[Finding]:
     """The measures that are not as expected now, in a direction that is worth telling."""
     whole = [step for step in steps if not step.is_running]
+    running = steps[len(whole) :]
     is_open = np.zeros((len(keys), len(MEASURES)), bool)
     if whole:
-        is_open |= _is_open(whole[-1])
-    for step in steps[len(whole) :]:
+        is_open |= _is_open(whole[-1]) & ~_goes_on(running, len(keys))
+    for step in running:
         is_open |= _is_open(step)
     for row, column in np.argwhere(is_open).tolist():
         open_steps = [step for step in steps if _is_open(step)[row, column]]
@@ -279,11 +283,20 @@ def _findings(
         )
 
 
+def _goes_on(running: Sequence[_Step], count: int) -> NDArray[np.bool_]:
+    """Where an end of all requests is disproved by those of the running quarter."""
+    goes_on = np.zeros((count, len(MEASURES)), bool)
+    for step in running:
+        requests = step.frame.values[:, PLACE[REQUESTS]]
+        goes_on[:, PLACE[REQUESTS]] |= (requests > 0) & ~step.verdicts.is_above[:, PLACE[REQUESTS]]
+    return goes_on
+
+
 def _is_open(step: _Step) -> NDArray[np.bool_]:
     """What counts of a step's verdicts: the bad direction, and requests that stopped.
 
     A running quarter says something of a sum only where that is too high already, and of a ratio
-    only where that rests on some requests.
+    only where that rests on some requests. Requests have not stopped while there are new ones.
     """
     verdicts = step.verdicts
     is_bad_above = np.array([measure.is_bad_above for measure in MEASURES])

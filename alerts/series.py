@@ -254,7 +254,8 @@ def read_states(*, tenant_id: int, keys: Sequence[SeriesKey]) -> Learned:
 
 def new_records(count: int) -> States:
     """The records of series of which nothing is known."""
-    return anomaly.new_states(count * WIDTH).reshape(count, WIDTH)
+    records: States = anomaly.new_states(count * WIDTH).reshape(count, WIDTH)
+    return records
 
 
 def save(*, tenant_id: int, learned: Learned) -> None:

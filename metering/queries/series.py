@@ -275,7 +275,8 @@ def costly_calls(
                 before.cost_nanos + middle(bin_number) * count, before.requests + count
             )
     return [
-        CostlyCall(*row, usual=usual.get(key, Spent())) for row, key in zip(rows, keys, strict=True)
+        CostlyCall._make((*row, usual.get(key, Spent())))
+        for row, key in zip(rows, keys, strict=True)
     ]
 
 

@@ -1,6 +1,7 @@
 """Scans find what is unusual within moments of its data, and make one incident of each cause."""
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -194,24 +195,29 @@ def test_six_hours_are_one_incident_with_one_begin_and_one_end(
     assert incident.excess_nanos == pytest.approx(24 * 19 * 40 * CENT, rel=0.15)
 
 
-def test_two_scans_at_once_open_one_incident(used: Account, begun: datetime) -> None:
-    spend(used, RESEARCH, begun, usd=30)
+def at_once(job: Callable[[], object], *, count: int) -> None:
+    """Do the same in several threads; what one raises fails the test."""
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            scan(used, begun + timedelta(minutes=1))
+            job()
         except BaseException as error:
             errors.append(error)
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=run) for _ in range(3)]
+    threads = [threading.Thread(target=run) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_two_scans_at_once_open_one_incident(used: Account, begun: datetime) -> None:
+    spend(used, RESEARCH, begun, usd=30)
+    at_once(lambda: scan(used, begun + timedelta(minutes=1)), count=3)
     assert len(incidents_of(used)) == 1
     assert len(anomalies_of(used)) > 1
 
@@ -220,14 +226,7 @@ def test_the_first_scans_of_a_tenant_at_once_learn_everything_once(
     account: Account, begun: datetime
 ) -> None:
     write_usage(account, USUAL, starts_at=begun - 8 * QUARTER, quarters=8)
-    threads = [
-        threading.Thread(target=lambda: (scan(account, begun), connection.close()))
-        for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(lambda: scan(account, begun), count=2)
     with account.scope():
         assert ScanProgress.objects.get().learned_until == begun - QUARTER
         assert SeriesState.objects.count() == 11
@@ -242,6 +241,7 @@ def test_a_scan_that_dies_has_changed_nothing(
             return [progress, list(SeriesState.objects.order_by("pk").values_list("records"))]
 
     before = state()
+    write_usage(used, USUAL, starts_at=begun, quarters=1, seed=2)
     spend(used, RESEARCH, begun + QUARTER, usd=30)
     monkeypatch.setattr(findings, "summary", lambda story: 1 / 0)
     with pytest.raises(ZeroDivisionError):
