@@ -6,8 +6,10 @@ transaction, under the lock of the tenant's progress: nobody else writes anomali
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
+
+from django.utils import timezone
 
 from alerts import incidents
 from alerts.causes import (
@@ -58,11 +60,6 @@ class _Case:
         self.anomalies: list[Anomaly] = []
         self.findings: list[Finding] = []
         self.joined: list[Finding] = []
-
-    @property
-    def name(self) -> str:
-        """The cause as its incident knows it: by its first anomaly."""
-        return self.incident.cause if self.incident else f"anomaly:{self.anomalies[0].id}"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -215,7 +212,7 @@ def _tell(
         tenant_id=tenant_id,
         observation=incidents.Observation(
             kind=IncidentKind.ANOMALY,
-            cause=case.name,
+            cause=_name(tenant_id, case),
             severity=Severity(severity_of(case.findings, sight.usual_nanos_per_hour)),
             title=title(story),
             summary=summary(story),
@@ -233,6 +230,28 @@ def _tell(
     Anomaly.objects.bulk_update(
         case.anomalies, ["incident", "seen_at", "score", "actual", "expected", "excess_nanos"]
     )
+
+
+def _name(tenant_id: int, case: _Case) -> str:
+    """The cause as its incident knows it: by its first anomaly.
+
+    What is back before the tenant's cool-down is over is the same cause: nobody is called again.
+    """
+    if case.incident is not None:
+        return case.incident.cause
+    cool_down = timedelta(seconds=settings_of(tenant_id).cool_down_seconds)
+    before = (
+        Incident.objects.filter(
+            tenant_id=tenant_id,
+            kind=IncidentKind.ANOMALY,
+            resolved_at__gte=timezone.now() - cool_down,
+            facts__dimension=case.key.dimension,
+            facts__value=case.key.value,
+        )
+        .order_by("-id")
+        .first()
+    )
+    return before.cause if before is not None else f"anomaly:{case.anomalies[0].id}"
 
 
 def _match(key: SeriesKey) -> dict[str, str | None]:

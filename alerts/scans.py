@@ -191,6 +191,8 @@ class _Step(NamedTuple):
 def _judge(tenant_id: int, since: datetime, restless: set[SeriesKey], now: datetime) -> int:
     """Judge what was used since, and what was not as expected before; answers how many series."""
     running = floor_seconds(now, QUARTER_SECONDS)
+    # A tenant's first events may be ahead of our clock.
+    since = min(since, running)
     usage = _usage(tenant_id, since, running + QUARTER)
     keys = sorted({TENANT, *usage.keys, *restless, *open_series(tenant_id=tenant_id)})
     findings: list[Finding] = []

@@ -1,5 +1,6 @@
 """One cause for what shows in many series, the most telling one, and several where there are."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import product
 
@@ -29,7 +30,7 @@ def used(usd: float, **values: str) -> Combination:
 
 def causes_of(
     combinations: list[Combination],
-    usual_usd: dict[SeriesKey, float],
+    usual_usd: Mapping[SeriesKey, float],
     *,
     found: list[SeriesKey],
     standing: tuple[SeriesKey, ...] = (),

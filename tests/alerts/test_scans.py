@@ -195,6 +195,28 @@ def test_six_hours_are_one_incident_with_one_begin_and_one_end(
     assert incident.excess_nanos == pytest.approx(24 * 19 * 40 * CENT, rel=0.15)
 
 
+def test_what_is_back_within_the_cool_down_is_the_same_incident(
+    used: Account, begun: datetime
+) -> None:
+    write_usage(used, USUAL, starts_at=begun, quarters=16, seed=2)
+    spend(used, RESEARCH, begun, usd=30)
+    for number in range(8):
+        scan(used, begun + number * QUARTER + timedelta(minutes=1))
+    (incident,) = incidents_of(used)
+    assert incident.resolved_at is not None
+    spend(used, RESEARCH, begun + 8 * QUARTER, usd=30)
+    scan(used, begun + 8 * QUARTER + timedelta(minutes=1))
+    (again,) = incidents_of(used)
+    assert (again.id, again.resolved_at) == (incident.id, None)
+    assert told(used, again).count(EntryKind.REOPENED) == 1
+    with used.scope():
+        Incident.objects.update(resolved_at=datetime.now(UTC) - timedelta(minutes=16))
+        Anomaly.objects.update(ended_at=datetime.now(UTC))
+    spend(used, RESEARCH, begun + 8 * QUARTER + timedelta(minutes=2), usd=30)
+    scan(used, begun + 8 * QUARTER + timedelta(minutes=3))
+    assert len(incidents_of(used)) == 2
+
+
 def at_once(job: Callable[[], object], *, count: int) -> None:
     """Do the same in several threads; what one raises fails the test."""
     errors: list[BaseException] = []
