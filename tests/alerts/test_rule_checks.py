@@ -107,7 +107,7 @@ def test_an_hour_above_its_multiple_of_the_day_is_told_and_ends(
 
 def test_a_detectors_incident_takes_the_rule_in(account: Account, begun: datetime) -> None:
     only(account, hourly_spend={})
-    write_usage(account, USUAL, starts_at=begun - 192 * QUARTER, quarters=192)
+    write_usage(account, USUAL, starts_at=begun - 96 * QUARTER, quarters=96)
     now = begun + timedelta(minutes=1)
     with account.scope():
         scan_tenant(tenant_id=account.tenant.id, now=begun)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ CENT = NANOS // 100
 RESEARCH = Stream("growth", "research", "email", "acme", "gpt-4o", 40, CENT)
 SUPPORT = Stream("care", "support", "chat", "globex", "claude-sonnet-4-5", 60, CENT)
 USUAL = [RESEARCH, SUPPORT]
-HISTORY_QUARTERS = 2 * 96
+HISTORY_QUARTERS = 96
 
 
 @pytest.fixture
@@ -68,7 +69,9 @@ def told(account: Account, incident: Incident) -> list[str]:
         return list(incident.entries.order_by("id").values_list("kind", flat=True))
 
 
-def spend(account: Account, stream: Stream, at: datetime, *, usd: int, calls: int = 20) -> None:
+def spend(
+    account: Account, stream: Stream, at: datetime, *, usd: int | Decimal, calls: int = 20
+) -> None:
     """Calls that cost so much together, as a client reports them."""
     send(
         account,
@@ -164,12 +167,17 @@ def test_what_starts_later_joins_the_incident_that_explains_it(
 
 
 def test_a_small_sum_is_nobodys_business(account: Account, begun: datetime) -> None:
-    tiny = [one._replace(nanos_per_request=NANOS // 1_000_000) for one in USUAL]
-    write_usage(account, tiny, starts_at=begun - 288 * QUARTER, quarters=288)
+    tiny = [one._replace(nanos_per_request=1_000) for one in USUAL]
+    write_usage(
+        account, tiny, starts_at=begun - HISTORY_QUARTERS * QUARTER, quarters=HISTORY_QUARTERS
+    )
     scan(account, begun)
-    spend(account, RESEARCH, begun, usd=1, calls=2_000)
-    with account.scope():
-        assert scan_tenant(tenant_id=account.tenant.id, now=begun + timedelta(minutes=1)) > 0
+    # 500 times the usual, and two cents.
+    spend(account, RESEARCH, begun, usd=Decimal("0.02"))
+    scan(account, begun + timedelta(minutes=1))
+    assert incidents_of(account) == []
+    spend(account, RESEARCH, begun, usd=Decimal("0.02"))
+    scan(account, begun + timedelta(minutes=2))
     assert [one.severity for one in incidents_of(account)] == ["warning"]
 
 
@@ -329,7 +337,7 @@ def test_a_critical_incident_tightens_budgets_while_it_lasts(
 
 
 def test_usage_that_stops_is_worth_a_note_only(account: Account, begun: datetime) -> None:
-    write_usage(account, USUAL, starts_at=begun - 288 * QUARTER, quarters=288)
+    write_usage(account, USUAL, starts_at=begun - 96 * QUARTER, quarters=96)
     scan(account, begun)
     for number in range(1, 6):
         scan(account, begun + number * QUARTER)
