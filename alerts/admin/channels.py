@@ -23,7 +23,7 @@ from unfold.widgets import (
 )
 
 from alerts.admin.confirmation import Question, ask, sent
-from alerts.admin.tables import moment_words
+from alerts.admin.lines import moment_words
 from alerts.channel_settings import (
     CONTACT_MAX_CHARACTERS,
     CONTACTS_MAX,
@@ -85,7 +85,9 @@ class ChannelForm(RowForm):
         shown = shown_fields(self.instance)
         for field in KINDS[self.kind].fields:
             if field.is_secret:
-                self.fields[PREFIX + field.name].required = False
+                secret = self.fields[PREFIX + field.name]
+                secret.required = False
+                secret.help_text = f"{field.help} Left empty, it stays as it is."
             else:
                 self.initial[PREFIX + field.name] = _as_text(shown.get(field.name, ""))
 
@@ -137,7 +139,7 @@ def form_field(field: Field) -> forms.Field:
         return Lines(**{**options, "help_text": f"{field.help} One a line."})
     if field.is_secret:
         return forms.CharField(
-            **{**options, "help_text": f"{field.help} Left empty, it stays as it is."},
+            **options,
             widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
         )
     return forms.CharField(**options, widget=UnfoldAdminTextInputWidget())

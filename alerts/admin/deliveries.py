@@ -12,7 +12,7 @@ from unfold.decorators import display as labelled
 from unfold.enums import ActionVariant
 
 from alerts.admin.confirmation import Question, ask, sent
-from alerts.admin.tables import moment_words, table
+from alerts.admin.lines import lines, moment_words
 from alerts.delivery import resend
 from alerts.errors import AlertError
 from alerts.models import Delivery, DeliveryState
@@ -98,16 +98,16 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @display(description="Attempts")
     def tried(self, obj: Delivery) -> str:
-        return table(
-            [
+        return lines(
+            (
                 (
                     moment_words(one.started_at),
                     f"{one.duration_ms:,} ms",
-                    "" if one.status is None else str(one.status),
-                    "delivered" if one.is_success else one.error,
-                )
-                for one in obj.tried.order_by("-id")[:ATTEMPTS_MAX]
-            ]
+                    "" if one.status is None else f"status {one.status}",
+                ),
+                "delivered" if one.is_success else one.error,
+            )
+            for one in obj.tried.order_by("-id")[:ATTEMPTS_MAX]
         )
 
     def has_resend_permission(self, request: HttpRequest, object_id: Any = None) -> bool:

@@ -18,7 +18,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from alerts.admin.confirmation import ON_CALL_ROLES, Question, ask, sent
-from alerts.admin.tables import moment_words, table
+from alerts.admin.lines import lines, moment_words
 from alerts.errors import AlertError
 from alerts.incident_lists import STATUSES, having_status
 from alerts.incidents import acknowledge, assign, comment, resolve, snooze, status_of
@@ -37,7 +37,7 @@ SNOOZE_HOURS: Final = (
     ("4", "4 hours"),
     ("24", "1 day"),
     ("168", "1 week"),
-    ("", "no longer: tell of it again"),
+    ("0", "no longer: tell of it again"),
 )
 
 
@@ -73,7 +73,7 @@ class SnoozeForm(NothingForm):
     """For how long."""
 
     hours = forms.ChoiceField(
-        label="For", required=False, choices=SNOOZE_HOURS, widget=UnfoldAdminSelectWidget()
+        label="For", initial="1", choices=SNOOZE_HOURS, widget=UnfoldAdminSelectWidget()
     )
 
 
@@ -106,8 +106,8 @@ class Deed(NamedTuple):
 
 
 def _snooze(incident: Incident, actor: str, data: Mapping[str, Any]) -> Incident:
-    hours = data["hours"]
-    until = timezone.now() + timedelta(hours=int(hours)) if hours else None
+    hours = int(data["hours"])
+    until = timezone.now() + timedelta(hours=hours) if hours else None
     return snooze(incident=incident, actor=actor, until=until)
 
 
@@ -253,26 +253,24 @@ class IncidentAdmin(ReadOnlyAdmin):
     @display(description="Timeline")
     def timeline(self, obj: Incident) -> str:
         entries = list(obj.entries.order_by("-id")[:LINES_MAX])
-        return table(
-            [
-                (moment_words(one.at), one.get_kind_display(), one.actor, one.text)
-                for one in reversed(entries)
-            ]
+        return lines(
+            ((moment_words(one.at), one.get_kind_display(), one.actor), one.text)
+            for one in reversed(entries)
         )
 
     @display(description="Deliveries")
     def told(self, obj: Incident) -> str:
         deliveries = obj.delivery_set.select_related("channel").order_by("-id")[:LINES_MAX]
-        return table(
-            [
+        return lines(
+            (
                 (
                     moment_words(one.created_at),
                     str(one.channel or ", ".join(one.recipients)),
                     one.get_event_display(),
-                    f"{one.state}: {one.last_error}" if one.last_error else one.state,
-                )
-                for one in deliveries
-            ]
+                ),
+                f"{one.state}: {one.last_error}" if one.last_error else one.state,
+            )
+            for one in deliveries
         )
 
     def has_act_permission(self, request: HttpRequest, object_id: Any = None) -> bool:

@@ -11,10 +11,11 @@ from django.urls import reverse
 from unfold.widgets import (
     UnfoldAdminBigIntegerFieldWidget,
     UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
     UnfoldBooleanSwitchWidget,
 )
 
-from alerts.admin.tables import table
+from alerts.admin.lines import lines
 from alerts.models import AlertSettings, Severity
 from alerts.rule_settings import (
     COOL_DOWN_SECONDS_MAX,
@@ -65,9 +66,22 @@ def _fields_of_rules() -> dict[str, forms.Field]:
     return fields
 
 
+def clock_field(label: str, **options: Any) -> forms.TimeField:
+    """A time of day in the tenant's zone: the admin's own widget would compare it with UTC."""
+    return forms.TimeField(
+        label=label, widget=UnfoldAdminTextInputWidget(attrs={"type": "time"}), **options
+    )
+
+
 class AlertSettingsBase(RowForm):
     """Quiet hours, cool-down, digests, loops and anomalies."""
 
+    quiet_from = clock_field("From", required=False)
+    quiet_until = clock_field("Until", required=False)
+    digest_at = clock_field(
+        "Digests leave at",
+        help_text="Daily and weekly ones, in the tenant's zone; weekly ones on Monday.",
+    )
     cool_down_seconds = count_field(
         "Cool-down, seconds",
         minimum=0,
@@ -86,16 +100,8 @@ class AlertSettingsBase(RowForm):
     class Meta:
         model = AlertSettings
         fields = SETTINGS_FIELDS
-        labels = {
-            "quiet_from": "From",
-            "quiet_until": "Until",
-            "digest_at": "Digests leave at",
-            "halts_loops": "Halt a session that loops",
-        }
-        help_texts = {
-            "digest_at": "Daily and weekly ones, in the tenant's zone; weekly ones on Monday.",
-            "halts_loops": "Its next calls are refused until somebody lifts the halt.",
-        }
+        labels = {"halts_loops": "Halt a session that loops"}
+        help_texts = {"halts_loops": "Its next calls are refused until somebody lifts the halt."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -149,12 +155,12 @@ class AlertSettingsAdmin(TenantModelAdmin):
 
     @display(description="Rules")
     def rules_words(self, obj: AlertSettings) -> str:
-        lines = []
+        shown = []
         for name, rule in RULES.items():
             values = {**default_rule(name), **obj.rules.get(name, {})}
             state = f"{values['threshold']} {rule.unit}, {values['severity']}"
-            lines.append((rule.words, state if values["on"] else "off"))
-        return table(lines)
+            shown.append(((rule.words,), state if values["on"] else "off"))
+        return lines(shown)
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None

@@ -361,7 +361,7 @@ def _find(request: Request, incident_id: int) -> Incident:
 def _detail(incident: Incident) -> Response:
     newest_entries = list(incident.entries.order_by("-id")[:TIMELINE_MAX])
     anomalies: QuerySet[Anomaly] = incident.anomalies.order_by("-id")[:ANOMALIES_MAX]
-    deliveries = incident.delivery_set.select_related("channel").order_by("-id")[:DELIVERIES_MAX]
+    deliveries = incident.delivery_set.order_by("-id")[:DELIVERIES_MAX]
     return Response(
         {
             **incident_answer(incident),

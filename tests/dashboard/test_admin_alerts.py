@@ -81,6 +81,7 @@ def test_a_channel_is_made_by_its_kinds_form_and_its_secret_is_never_shown(
     for text in (*pages, logged):
         assert "abcdefghijklmnopqrst" not in text
     before = changed(account)
+    assert "Remove channel" in pages[1]
     shown = saved_form(owner, page)
     assert shown["config_url"] == ""
     assert owner.post(page, shown).status_code == 302

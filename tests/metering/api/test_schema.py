@@ -103,7 +103,13 @@ OPERATIONS = {
 }
 
 
-ALERTS = ("/v1/incidents", "/v1/channels", "/v1/deliveries", "/v1/maintenance-windows")
+ALERTS = (
+    "/v1/alert-settings",
+    "/v1/channels",
+    "/v1/deliveries",
+    "/v1/incidents",
+    "/v1/maintenance-windows",
+)
 
 
 def make_objects(account: Account, label: str) -> dict[str, Any]:
