@@ -7,64 +7,24 @@ transaction, under the lock of the tenant's progress: nobody else writes anomali
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from django.utils import timezone
 
 from alerts import incidents
-from alerts.causes import (
-    SECONDS_PER_HOUR,
-    Activity,
-    Finding,
-    Overlaps,
-    find_causes,
-    is_worth_telling,
-    most_telling,
-    severity_of,
-)
-from alerts.explanations import SHARE_MIN, Story, noun_of, over_text, summary, title
+from alerts.cases import Case, Sight, excess_of, observation_of
+from alerts.causes import Finding, Overlaps, find_causes, is_worth_telling
+from alerts.explanations import over_text
 from alerts.models import Anomaly, EntryKind, Incident, IncidentKind, Severity
-from alerts.series import COST, QUARTER, SeriesKey
+from alerts.series import QUARTER, SeriesKey
 from alerts.settings import settings_of
 from metering.enforcement.tightening import end_tightening, open_tightening
-from metering.queries.series import combinations, series_cost
-from metering.rollups.sets import QUARTER_SECONDS
+from metering.queries.series import combinations
 
 # So many combinations of values tell what overlaps with what; the rest costs next to nothing.
 COMBINATIONS_MAX: Final = 2_000
 # Beyond these a scan's new anomalies, the most unusual first, are left to the next scan.
 NEW_MAX: Final = 200
-# Of a series that was not used.
-NOTHING: Final = Activity(0.0, 0.0, 0.0, 0)
-# So many series are named in a line of the timeline.
-JOINED_MAX: Final = 6
-
-
-class Sight(NamedTuple):
-    """What a scan saw: findings, what every series in use did since `starts_at`, and what the
-    tenant usually spends in an hour.
-    """
-
-    findings: Sequence[Finding]
-    activities: Mapping[SeriesKey, Activity]
-    usual_nanos_per_hour: float
-    starts_at: datetime
-
-
-class _Case:
-    """The anomalies of one cause that go on, and what this scan found of them."""
-
-    def __init__(self, key: SeriesKey, incident: Incident | None = None) -> None:
-        self.key = key
-        self.incident = incident
-        self.anomalies: list[Anomaly] = []
-        self.findings: list[Finding] = []
-        self.joined: list[Finding] = []
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What was known of it before."""
-        return dict(self.incident.facts) if self.incident else {}
 
 
 def open_series(*, tenant_id: int) -> set[SeriesKey]:
@@ -73,11 +33,12 @@ def open_series(*, tenant_id: int) -> set[SeriesKey]:
     return {SeriesKey(*row) for row in rows.values_list("dimension", "value")}
 
 
-def take_findings(*, tenant_id: int, sight: Sight, now: datetime) -> None:
+def take_findings(*, sight: Sight, now: datetime) -> None:
     """Open, update and end anomalies, and their causes' incidents, by what a scan saw.
 
     The same sight again changes nothing but the times at which things were last seen.
     """
+    tenant_id = sight.tenant_id
     known = list(
         Anomaly.objects.filter(tenant_id=tenant_id, ended_at=None)
         .select_related("incident")
@@ -92,9 +53,9 @@ def take_findings(*, tenant_id: int, sight: Sight, now: datetime) -> None:
     overlaps = None
     if new:
         overlaps = _overlaps(tenant_id, new, now)
-        cases += _open(tenant_id, cases, new, sight, overlaps)
+        cases += _open(cases, new, sight, overlaps)
     for case in cases:
-        _tell(tenant_id, case, sight, overlaps, now)
+        _tell(case, sight, overlaps, now)
     _end_incidents(tenant_id, cases, ended, now)
 
 
@@ -102,9 +63,9 @@ def _cases(
     known: Sequence[Anomaly],
     found: Mapping[tuple[str, str, str, bool], Finding],
     now: datetime,
-) -> list[_Case]:
+) -> list[Case]:
     """The causes that go on. Anomalies that do not are given their end."""
-    cases: dict[int, _Case] = {}
+    cases: dict[int, Case] = {}
     for anomaly in known:
         finding = found.get((anomaly.dimension, anomaly.value, anomaly.measure, anomaly.is_above))
         if finding is None:
@@ -114,7 +75,7 @@ def _cases(
         incident = anomaly.incident
         if incident is not None:
             key = SeriesKey(incident.facts["dimension"], incident.facts["value"])
-            case = cases.setdefault(incident.id, _Case(key, incident))
+            case = cases.setdefault(incident.id, Case(key, incident))
             case.anomalies.append(anomaly)
             case.findings.append(finding)
     return list(cases.values())
@@ -154,34 +115,29 @@ def _overlaps(tenant_id: int, new: Sequence[Finding], now: datetime) -> Overlaps
 
 
 def _open(
-    tenant_id: int,
-    cases: Sequence[_Case],
-    new: Sequence[Finding],
-    sight: Sight,
-    overlaps: Overlaps,
-) -> list[_Case]:
+    cases: Sequence[Case], new: Sequence[Finding], sight: Sight, overlaps: Overlaps
+) -> list[Case]:
     """Write anomalies, each with the case that explains it; answers the cases that are new."""
+    standing = {case.key: case for case in cases if not case.is_silence}
+    silent = next((case for case in cases if case.is_silence), None)
     causes = find_causes(
         findings=new,
         activities=sight.activities,
         overlaps=overlaps,
-        standing=[case.key for case in cases],
+        standing=list(standing),
     )
-    by_key = {case.key: case for case in cases}
-    silent = next((case for case in cases if case.facts.get("is_fall")), None)
     opened = []
     for cause in causes:
-        case = by_key.get(cause.key)
-        if silent is not None and cause.findings[0].is_fall:
-            # Silence spreads from one series to the others: it is the same one.
-            case = silent
-            case.key = min(case.key, cause.key)
+        is_fall = cause.findings[0].is_fall
+        case = silent if is_fall else standing.get(cause.key)
         if case is None:
-            case = by_key[cause.key] = _Case(cause.key)
+            case = Case(cause.key)
             opened.append(case)
         else:
+            # Silence spreads from one series to the others, in the end to the tenant.
+            case.key = min(case.key, cause.key) if is_fall else case.key
             case.joined += cause.findings
-        rows = [_anomaly(tenant_id, finding) for finding in cause.findings]
+        rows = [_anomaly(sight.tenant_id, finding) for finding in cause.findings]
         case.anomalies += Anomaly.objects.bulk_create(rows)
         case.findings += cause.findings
     return opened
@@ -202,37 +158,25 @@ def _anomaly(tenant_id: int, finding: Finding) -> Anomaly:
     )
 
 
-def _tell(
-    tenant_id: int, case: _Case, sight: Sight, overlaps: Overlaps | None, now: datetime
-) -> None:
+def _tell(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime) -> None:
     """Observe the cause's incident with the figures of now, and keep its anomalies."""
-    facts = _facts(tenant_id, case, sight, overlaps, now)
-    story = _story(case, facts)
     incident = incidents.observe(
-        tenant_id=tenant_id,
-        observation=incidents.Observation(
-            kind=IncidentKind.ANOMALY,
-            cause=_name(tenant_id, case),
-            severity=Severity(severity_of(case.findings, sight.usual_nanos_per_hour)),
-            title=title(story),
-            summary=summary(story),
-            match=_match(case.key),
-            facts=facts,
-            excess_nanos=facts["excess_nanos"],
-            entry=_joined_text(case.joined),
+        tenant_id=sight.tenant_id,
+        observation=observation_of(
+            cause=_name(sight.tenant_id, case), case=case, sight=sight, overlaps=overlaps, now=now
         ),
     )
-    _tighten(tenant_id, incident)
+    _tighten(sight.tenant_id, incident)
     for anomaly in case.anomalies:
         anomaly.incident = incident
         anomaly.seen_at = now
-        anomaly.excess_nanos = _excess_of(tenant_id, anomaly, now)
+        anomaly.excess_nanos = excess_of(anomaly, now)
     Anomaly.objects.bulk_update(
         case.anomalies, ["incident", "seen_at", "score", "actual", "expected", "excess_nanos"]
     )
 
 
-def _name(tenant_id: int, case: _Case) -> str:
+def _name(tenant_id: int, case: Case) -> str:
     """The cause as its incident knows it: by its first anomaly.
 
     What is back before the tenant's cool-down is over is the same cause: nobody is called again.
@@ -247,150 +191,12 @@ def _name(tenant_id: int, case: _Case) -> str:
             resolved_at__gte=timezone.now() - cool_down,
             facts__dimension=case.key.dimension,
             facts__value=case.key.value,
+            facts__is_fall=case.is_silence,
         )
         .order_by("-id")
         .first()
     )
     return before.cause if before is not None else f"anomaly:{case.anomalies[0].id}"
-
-
-def _match(key: SeriesKey) -> dict[str, str | None]:
-    """The series as a match: null is "has no value"."""
-    return {key.dimension: key.value or None} if key.dimension else {}
-
-
-def _facts(
-    tenant_id: int, case: _Case, sight: Sight, overlaps: Overlaps | None, now: datetime
-) -> dict[str, Any]:
-    """The figures of a cause.
-
-    What was to be expected is fixed when it is opened: what a detector expects moves towards what
-    goes on.
-    """
-    before = case.facts
-    activity = sight.activities.get(case.key, NOTHING)
-    telling = _telling(case, activity)
-    began_at = min(one.began_at for one in case.findings)
-    if before:
-        began_at = datetime.fromisoformat(before["began_at"])
-    cost_nanos = _cost_since(tenant_id, case.key, began_at, now)
-    expected_hourly = before.get("expected_nanos_per_hour", _expected_hourly(activity))
-    seconds = max(1.0, (now - began_at).total_seconds())
-    excess_nanos = 0
-    if before.get("excess_nanos") or any(_is_costly(one) for one in case.findings):
-        excess_nanos = max(0, cost_nanos - round(expected_hourly * seconds / SECONDS_PER_HOUR))
-    return {
-        "dimension": case.key.dimension,
-        "value": case.key.value,
-        "measure": telling.measure,
-        "is_fall": telling.is_fall,
-        "score": round(telling.score, 4),
-        "actual": telling.actual,
-        "expected": telling.expected,
-        "began_at": began_at.isoformat(),
-        "cost_nanos": cost_nanos,
-        "expected_nanos_per_hour": expected_hourly,
-        "excess_nanos": excess_nanos,
-        "excess_nanos_per_hour": round(
-            excess_nanos * SECONDS_PER_HOUR / max(QUARTER_SECONDS, seconds)
-        ),
-        "contributors": _contributors(case, before, overlaps),
-        "anomalies": len(case.anomalies),
-    }
-
-
-def _telling(case: _Case, activity: Activity) -> Finding:
-    """The finding to speak of, as it was at its worst. A new series has none of its own: what it
-    costs speaks for it.
-    """
-    telling = most_telling(case.findings, case.key)
-    if telling.key == case.key or telling.is_fall:
-        worst = next(one for one in case.anomalies if _is_of(one, telling))
-        return telling._replace(score=worst.score, actual=worst.actual, expected=worst.expected)
-    quarters = max(1.0, activity.seconds / QUARTER_SECONDS)
-    return telling._replace(
-        key=case.key,
-        measure=COST,
-        actual=activity.cost_nanos / quarters,
-        expected=activity.expected_nanos / quarters,
-    )
-
-
-def _is_of(anomaly: Anomaly, finding: Finding) -> bool:
-    return (anomaly.dimension, anomaly.value, anomaly.measure) == (*finding.key, finding.measure)
-
-
-def _is_costly(finding: Finding) -> bool:
-    return finding.is_above and finding.activity.excess_nanos > 0
-
-
-def _expected_hourly(activity: Activity) -> int:
-    return round(activity.expected_nanos * SECONDS_PER_HOUR / max(1, activity.seconds))
-
-
-def _contributors(
-    case: _Case, before: Mapping[str, Any], overlaps: Overlaps | None
-) -> list[dict[str, Any]]:
-    """The values that made most of it, as of when its last anomaly was found."""
-    if overlaps is None or not (case.joined or case.incident is None):
-        return list(before.get("contributors", []))
-    return [
-        {"dimension": key.dimension, "value": key.value, "share": round(share, 4)}
-        for key, share in overlaps.shares(case.key)
-        if share >= SHARE_MIN
-    ]
-
-
-def _story(case: _Case, facts: Mapping[str, Any]) -> Story:
-    return Story(
-        key=case.key,
-        measure=facts["measure"],
-        is_fall=facts["is_fall"],
-        actual=facts["actual"],
-        expected=facts["expected"],
-        began_at=datetime.fromisoformat(facts["began_at"]),
-        cost_nanos=facts["cost_nanos"],
-        excess_nanos=facts["excess_nanos"],
-        excess_nanos_per_hour=facts["excess_nanos_per_hour"],
-        shares=[
-            (SeriesKey(one["dimension"], one["value"]), one["share"])
-            for one in facts["contributors"]
-        ],
-    )
-
-
-def _joined_text(joined: Sequence[Finding]) -> str:
-    """A line for the timeline about what has joined it."""
-    if not joined:
-        return ""
-    measures: dict[SeriesKey, list[str]] = {}
-    for one in joined:
-        measures.setdefault(one.key, []).append(one.measure.replace("_", " "))
-    parts = [
-        f"{noun_of(key)} ({', '.join(names)})" for key, names in list(measures.items())[:JOINED_MAX]
-    ]
-    more = len(measures) - len(parts)
-    return f"Also unusual: {', '.join(parts)}{f' and {more} more' if more else ''}."
-
-
-def _cost_since(tenant_id: int, key: SeriesKey, began_at: datetime, now: datetime) -> int:
-    return series_cost(
-        tenant_id=tenant_id,
-        dimension=key.dimension,
-        value=key.value,
-        starts_at=began_at,
-        ends_at=now + QUARTER,
-    )
-
-
-def _excess_of(tenant_id: int, anomaly: Anomaly, now: datetime) -> int:
-    """What a series cost beyond the expected since its cost became unusual."""
-    if anomaly.measure != COST or not anomaly.is_above:
-        return 0
-    key = SeriesKey(anomaly.dimension, anomaly.value)
-    cost_nanos = _cost_since(tenant_id, key, anomaly.began_at, now)
-    quarters = (now - anomaly.began_at) / QUARTER
-    return max(0, cost_nanos - round(anomaly.expected * quarters))
 
 
 def _tighten(tenant_id: int, incident: Incident) -> None:
@@ -418,7 +224,7 @@ def _tightening_cause(incident: Incident) -> str:
 
 
 def _end_incidents(
-    tenant_id: int, cases: Sequence[_Case], ended: Sequence[Anomaly], now: datetime
+    tenant_id: int, cases: Sequence[Case], ended: Sequence[Anomaly], now: datetime
 ) -> None:
     """End the incidents whose last anomaly has ended."""
     going_on = {case.incident.id for case in cases if case.incident is not None}

@@ -20,8 +20,9 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from alerts.anomaly import Verdicts
+from alerts.cases import Sight
 from alerts.causes import Activity, Finding
-from alerts.findings import Sight, open_series, take_findings
+from alerts.findings import open_series, take_findings
 from alerts.models import ScanProgress
 from alerts.series import (
     COST,
@@ -205,8 +206,8 @@ def _judge(tenant_id: int, since: datetime, restless: set[SeriesKey], now: datet
         activities.update(active)
         if portion[0] == TENANT:
             usual_nanos_per_hour = _expected_cost(steps[0])[0] * SECONDS_PER_HOUR / QUARTER_SECONDS
-    sight = Sight(findings, activities, usual_nanos_per_hour, since)
-    take_findings(tenant_id=tenant_id, sight=sight, now=now)
+    sight = Sight(tenant_id, findings, activities, usual_nanos_per_hour)
+    take_findings(sight=sight, now=now)
     return len(keys)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from alerts import findings, scans
+from alerts import cases, scans
 from alerts.models import Anomaly, EntryKind, Incident, ScanProgress, SeriesState
 from alerts.scans import scan_tenant, tenants_to_scan
 from alerts.settings import change_alert_settings
@@ -273,7 +273,7 @@ def test_a_scan_that_dies_has_changed_nothing(
     before = state()
     write_usage(used, USUAL, starts_at=begun, quarters=1, seed=2)
     spend(used, RESEARCH, begun + QUARTER, usd=30)
-    monkeypatch.setattr(findings, "summary", lambda story: 1 / 0)
+    monkeypatch.setattr(cases, "summary", lambda story: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scan(used, begun + QUARTER + timedelta(minutes=1))
     assert state() == before

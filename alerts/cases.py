@@ -1,0 +1,224 @@
+"""One cause while it goes on: its anomalies, its figures, and what its incident says of it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from alerts.causes import SECONDS_PER_HOUR, Activity, Finding, Overlaps, most_telling, severity_of
+from alerts.explanations import SHARE_MIN, Story, noun_of, summary, title
+from alerts.incidents import Observation
+from alerts.models import Anomaly, Incident, IncidentKind, Severity
+from alerts.series import COST, QUARTER, REQUESTS, SeriesKey
+from metering.queries.series import series_cost
+from metering.rollups.sets import QUARTER_SECONDS
+
+# Of a series that was not used.
+NOTHING: Final = Activity(0.0, 0.0, 0.0, 0)
+# So many series are named in a line of the timeline.
+JOINED_MAX: Final = 6
+
+
+class Sight(NamedTuple):
+    """What a scan saw: findings, what every series in use did, and what the tenant usually spends
+    in an hour.
+    """
+
+    tenant_id: int
+
+    findings: Sequence[Finding]
+    activities: Mapping[SeriesKey, Activity]
+    usual_nanos_per_hour: float
+
+
+class Case:
+    """The anomalies of one cause that go on, and what this scan found of them.
+
+    `key` is the series that the incident is about; `joined` is what an incident that was there
+    before has got in this scan.
+    """
+
+    def __init__(self, key: SeriesKey, incident: Incident | None = None) -> None:
+        self.key = key
+        self.incident = incident
+        self.anomalies: list[Anomaly] = []
+        self.findings: list[Finding] = []
+        self.joined: list[Finding] = []
+
+    @property
+    def is_silence(self) -> bool:
+        """Whether it is about usage that stopped."""
+        return (
+            bool(self.anomalies)
+            and not self.anomalies[0].is_above
+            and (self.anomalies[0].measure == REQUESTS)
+        )
+
+    @property
+    def began_at(self) -> datetime:
+        """When the first of its anomalies began."""
+        if self.incident is not None:
+            return datetime.fromisoformat(self.incident.facts["began_at"])
+        return min(one.began_at for one in self.anomalies)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was known of it before."""
+        return dict(self.incident.facts) if self.incident else {}
+
+
+def observation_of(
+    *, cause: str, case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime
+) -> Observation:
+    """What is observed of a cause now. `overlaps` is None where nothing new was found."""
+    facts = _figures(case, sight, overlaps, now)
+    story = _story(case, facts)
+    return Observation(
+        kind=IncidentKind.ANOMALY,
+        cause=cause,
+        severity=Severity(severity_of(case.findings, sight.usual_nanos_per_hour)),
+        title=title(story),
+        summary=summary(story),
+        match=_match(case.key),
+        facts=facts,
+        excess_nanos=facts["excess_nanos"],
+        entry=_joined_text(case.joined),
+    )
+
+
+def _match(key: SeriesKey) -> dict[str, str | None]:
+    """The series as a match: null is "has no value"."""
+    return {key.dimension: key.value or None} if key.dimension else {}
+
+
+def _figures(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime) -> dict[str, Any]:
+    """The figures of a cause.
+
+    What was to be expected is fixed when it is opened: what a detector expects moves towards what
+    goes on.
+    """
+    before = case.facts
+    activity = sight.activities.get(case.key, NOTHING)
+    telling = _telling(case, activity)
+    began_at = case.began_at
+    cost_nanos = _cost_since(sight.tenant_id, case.key, began_at, now)
+    expected_hourly = before.get("expected_nanos_per_hour", _expected_hourly(activity))
+    seconds = max(1.0, (now - began_at).total_seconds())
+    excess_nanos = 0
+    if before.get("excess_nanos") or any(_is_costly(one) for one in case.findings):
+        excess_nanos = max(0, cost_nanos - round(expected_hourly * seconds / SECONDS_PER_HOUR))
+    return {
+        "dimension": case.key.dimension,
+        "value": case.key.value,
+        "measure": telling.measure,
+        "is_fall": telling.is_fall,
+        "score": round(telling.score, 4),
+        "actual": telling.actual,
+        "expected": telling.expected,
+        "began_at": began_at.isoformat(),
+        "cost_nanos": cost_nanos,
+        "expected_nanos_per_hour": expected_hourly,
+        "excess_nanos": excess_nanos,
+        "excess_nanos_per_hour": round(
+            excess_nanos * SECONDS_PER_HOUR / max(QUARTER_SECONDS, seconds)
+        ),
+        "contributors": _contributors(case, before, overlaps),
+        "anomalies": len(case.anomalies),
+    }
+
+
+def _telling(case: Case, activity: Activity) -> Finding:
+    """The finding to speak of, as it was at its worst. A new series has none of its own: what it
+    costs speaks for it.
+    """
+    telling = most_telling(case.findings, case.key)
+    if telling.key == case.key or telling.is_fall:
+        worst = next(one for one in case.anomalies if _is_of(one, telling))
+        return telling._replace(score=worst.score, actual=worst.actual, expected=worst.expected)
+    if before := case.facts:
+        return telling._replace(
+            measure=before["measure"], actual=before["actual"], expected=before["expected"]
+        )
+    quarters = max(1.0, activity.seconds / QUARTER_SECONDS)
+    return telling._replace(
+        key=case.key,
+        measure=COST,
+        actual=activity.cost_nanos / quarters,
+        expected=activity.expected_nanos / quarters,
+    )
+
+
+def _is_of(anomaly: Anomaly, finding: Finding) -> bool:
+    return (anomaly.dimension, anomaly.value, anomaly.measure) == (*finding.key, finding.measure)
+
+
+def _is_costly(finding: Finding) -> bool:
+    return finding.is_above and finding.activity.excess_nanos > 0
+
+
+def _expected_hourly(activity: Activity) -> int:
+    return round(activity.expected_nanos * SECONDS_PER_HOUR / max(1, activity.seconds))
+
+
+def _contributors(
+    case: Case, before: Mapping[str, Any], overlaps: Overlaps | None
+) -> list[dict[str, Any]]:
+    """The values that made most of it, as of when its last anomaly was found."""
+    if overlaps is None or not (case.joined or case.incident is None):
+        return list(before.get("contributors", []))
+    return [
+        {"dimension": key.dimension, "value": key.value, "share": round(share, 4)}
+        for key, share in overlaps.shares(case.key)
+        if share >= SHARE_MIN
+    ]
+
+
+def _story(case: Case, facts: Mapping[str, Any]) -> Story:
+    return Story(
+        key=case.key,
+        measure=facts["measure"],
+        is_fall=facts["is_fall"],
+        actual=facts["actual"],
+        expected=facts["expected"],
+        began_at=datetime.fromisoformat(facts["began_at"]),
+        cost_nanos=facts["cost_nanos"],
+        excess_nanos=facts["excess_nanos"],
+        excess_nanos_per_hour=facts["excess_nanos_per_hour"],
+        shares=[
+            (SeriesKey(one["dimension"], one["value"]), one["share"])
+            for one in facts["contributors"]
+        ],
+    )
+
+
+def _joined_text(joined: Sequence[Finding]) -> str:
+    """A line for the timeline about what has joined it."""
+    if not joined:
+        return ""
+    measures: dict[SeriesKey, list[str]] = {}
+    for one in joined:
+        measures.setdefault(one.key, []).append(one.measure.replace("_", " "))
+    parts = [
+        f"{noun_of(key)} ({', '.join(names)})" for key, names in list(measures.items())[:JOINED_MAX]
+    ]
+    more = len(measures) - len(parts)
+    return f"Also unusual: {', '.join(parts)}{f' and {more} more' if more else ''}."
+
+
+def _cost_since(tenant_id: int, key: SeriesKey, began_at: datetime, now: datetime) -> int:
+    return series_cost(
+        tenant_id=tenant_id,
+        dimension=key.dimension,
+        value=key.value,
+        starts_at=began_at,
+        ends_at=now + QUARTER,
+    )
+
+
+def excess_of(anomaly: Anomaly, now: datetime) -> int:
+    """What a series cost beyond the expected since its cost became unusual."""
+    if anomaly.measure != COST or not anomaly.is_above:
+        return 0
+    key = SeriesKey(anomaly.dimension, anomaly.value)
+    cost_nanos = _cost_since(anomaly.tenant_id, key, anomaly.began_at, now)
+    quarters = (now - anomaly.began_at) / QUARTER
+    return max(0, cost_nanos - round(anomaly.expected * quarters))
