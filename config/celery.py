@@ -14,27 +14,11 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.schedules import crontab
 
+from config import metrics_port, work_metrics
 from config.environment import Environment, read_environment
+from config.queues import DEFAULT_QUEUE, HARD_LIMIT_SECONDS, LimitsByQueue, route
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-
-DEFAULT_QUEUE = "default"
-SCANS_QUEUE = "scans"
-# Work of one kind waits behind its own kind alone once there are workers for each.
-QUEUE_BY_TASKS = {
-    "metering.tasks.*": "ingest",
-    # One of them may take minutes.
-    "metering.tasks.run_simulations": DEFAULT_QUEUE,
-    # These may take a minute, and who is to be told of something must not wait for them.
-    "alerts.tasks.scan_*": SCANS_QUEUE,
-    "alerts.tasks.check_*": SCANS_QUEUE,
-    "alerts.tasks.*": "alerts",
-    "billing.tasks.*": "billing",
-}
-QUEUES = tuple(dict.fromkeys((DEFAULT_QUEUE, *QUEUE_BY_TASKS.values())))
-
-SOFT_LIMIT_SECONDS = 240
-HARD_LIMIT_SECONDS = 300
 
 
 def every(seconds: float, task: str) -> dict[str, Any]:
@@ -68,10 +52,30 @@ BEAT_SCHEDULE = {
 }
 
 
+# What Redis was not told to be done in this time it gives to another worker. So it is longer than
+# any task may run; else a long one would run twice at once.
+VISIBILITY_TIMEOUT_SECONDS = 2 * HARD_LIMIT_SECONDS
+REDIS_OPTIONS = {
+    "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+    # A connection that a firewall forgot is noticed, and made anew.
+    "socket_keepalive": True,
+    "health_check_interval": 30,
+}
+# RabbitMQ waits 30 minutes for the same before it closes the channel, longer than any task runs.
+# Its queues are of the plain, durable kind: copies on other machines would keep nothing that the
+# next beat does not say again.
+TRANSPORT_OPTIONS = {"redis": REDIS_OPTIONS, "rediss": REDIS_OPTIONS}
+
+
 def broker(environment: Environment) -> dict[str, Any]:
     """Celery's settings for the given broker, or for files under DATA_DIR."""
     if environment.broker_url is not None:
-        return {"broker_url": environment.broker_url}
+        return {
+            "broker_url": environment.broker_url,
+            "broker_transport_options": TRANSPORT_OPTIONS.get(
+                environment.broker_url.partition("://")[0], {}
+            ),
+        }
     folder = environment.data_dir / "broker"
     for name in ("messages", "control"):
         Path(folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -99,10 +103,18 @@ def configure(environment: Environment) -> dict[str, Any]:
         "task_serializer": "json",
         "task_ignore_result": True,
         "task_default_queue": DEFAULT_QUEUE,
-        "task_routes": {tasks: {"queue": queue} for tasks, queue in QUEUE_BY_TASKS.items()},
+        "task_routes": (route,),
+        "task_annotations": (
+            LimitsByQueue(),
+            {"*": {"Request": "config.killed_tasks:CountedRequest"}},
+        ),
+        # A message is done when its task has ended, well or not. One whose process was killed goes
+        # back to the queue; should it kill the next as well, it soon expires. A task that takes
+        # too long would do so again: it is not repeated, and the beat asks for it anew.
         "task_acks_late": True,
-        "task_soft_time_limit": SOFT_LIMIT_SECONDS,
-        "task_time_limit": HARD_LIMIT_SECONDS,
+        "task_reject_on_worker_lost": True,
+        # A process takes a message when it is free to begin, so that none waits behind a long task
+        # while another process is idle.
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
         "timezone": "UTC",
@@ -116,3 +128,5 @@ warnings.filterwarnings("ignore", category=SecurityWarning)
 application = Celery("spendgate")
 application.conf.update(configure(read_environment()))
 application.autodiscover_tasks()
+work_metrics.listen()
+metrics_port.listen()

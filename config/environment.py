@@ -54,6 +54,7 @@ class Environment:
     event_max_age_days: int
     web_workers: int
     web_threads: int
+    metrics_port: int | None
     allowed_hosts: list[str]
     public_url: str | None
     mail_url: str | None
@@ -90,6 +91,7 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         event_max_age_days=_read(environ, "EVENT_MAX_AGE_DAYS", 35, _whole_number(1, 400)),
         web_workers=_read(environ, "WEB_WORKERS", 1, _whole_number(1, 64)),
         web_threads=_read(environ, "WEB_THREADS", 64, _whole_number(1, 256)),
+        metrics_port=_read(environ, "METRICS_PORT", None, _whole_number(1, 65535)),
         allowed_hosts=_allowed_hosts(environ, host, public_url),
         public_url=public_url,
         mail_url=_read(environ, "MAIL_URL", None, _mail_url),

@@ -37,6 +37,13 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
+# What waits as rows, by name: a statement that selects, for each, the time since which it waits.
+# It sees all tenants, and must be quick: every scrape runs it.
+WAITING_WORK: Final = {
+    "batches": "SELECT received_at FROM ingest_batch WHERE rolled_up_at IS NULL",
+}
+
+
 def note_answer(*, method: str, route: str, status: int, seconds: float) -> None:
     """Count an answer. `route` is a pattern, never a path: clients could make up paths for ever."""
     method = method if method in METHODS else "other"
@@ -72,32 +79,40 @@ class _Now(Collector):
             "Memory of the process that answers this scrape.",
             value=resident_bytes(),
         )
-        state = _database_state()
+        waiting = _waiting_work()
         yield GaugeMetricFamily(
-            "spendgate_database_up", "Whether the database answers.", value=float(state is not None)
+            "spendgate_database_up", "Whether the database answers.", value=float(bool(waiting))
         )
-        if state is not None:
-            count, age_seconds = state
-            yield GaugeMetricFamily(
-                "spendgate_waiting_batches", "Batches that are not rolled up yet.", value=count
-            )
-            yield GaugeMetricFamily(
-                "spendgate_waiting_batch_seconds", "Age of the oldest of them.", value=age_seconds
-            )
+        rows = GaugeMetricFamily(
+            "spendgate_waiting_rows", "Rows that a worker is yet to take up.", labels=["work"]
+        )
+        seconds = GaugeMetricFamily(
+            "spendgate_waiting_seconds",
+            "For how long the oldest of them could have been taken up.",
+            labels=["work"],
+        )
+        for work, count, oldest_seconds in waiting:
+            rows.add_metric([work], count)
+            seconds.add_metric([work], oldest_seconds)
+        yield from (rows, seconds)
 
 
-def _database_state() -> tuple[int, float] | None:
+def _waiting_work() -> list[tuple[str, int, float]]:
+    """Each kind of waiting work; none when the database does not answer."""
     try:
         with platform_scope("metrics"), connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*), coalesce(extract(epoch FROM now() - min(received_at)), 0)::float8"
-                " FROM ingest_batch WHERE rolled_up_at IS NULL"
-            )
-            count, age_seconds = cursor.fetchone()
+            cursor.execute(" UNION ALL ".join(map(_counted, WAITING_WORK)))
+            return list(cursor.fetchall())
     except DatabaseError as error:
         log.warning("metrics without the database", error=str(error))
-        return None
-    return count, age_seconds
+        return []
+
+
+def _counted(work: str) -> str:
+    return (
+        f"SELECT '{work}', count(*), coalesce(extract(epoch FROM now() - min(since)), 0)::float8"  # noqa: S608
+        f" FROM ({WAITING_WORK[work]}) AS waiting(since)"
+    )
 
 
 def resident_bytes() -> int:

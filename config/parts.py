@@ -6,8 +6,11 @@ The supervisor runs all of them; where something else supervises, each runs by i
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from config.environment import Environment, WrongSetting, read_environment
+from config.queues import QUEUES_BY_WORKER
+from config.shared_metrics import VARIABLE, shared_by_part
 
 
 def arguments_of(part: str, environment: Environment) -> list[str]:
@@ -29,10 +32,12 @@ def web(environment: Environment) -> list[str]:
     ]
 
 
-def worker(environment: Environment) -> list[str]:
+def worker(environment: Environment, *, name: str) -> list[str]:
     return [
         *("celery", "--quiet", "--app", "config.celery", "worker"),
-        *("--queues", "default,ingest,alerts,scans,billing", "--concurrency", "2"),
+        # Two workers of one machine are told apart by their names.
+        *("--hostname", f"{name}@%h"),
+        *("--queues", ",".join(QUEUES_BY_WORKER[name]), "--concurrency", "2"),
         *("--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]
 
@@ -44,7 +49,11 @@ def beat(environment: Environment) -> list[str]:
     ]
 
 
-PARTS: dict[str, Callable[[Environment], list[str]]] = {"web": web, "worker": worker, "beat": beat}
+PARTS: dict[str, Callable[[Environment], list[str]]] = {
+    "web": web,
+    **{name: partial(worker, name=name) for name in QUEUES_BY_WORKER},
+    "beat": beat,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,10 +61,13 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"Name one part of the service: {', '.join(PARTS)}.\n")
         return 2
     try:
-        command = arguments_of(arguments[0], read_environment())
+        environment = read_environment()
     except WrongSetting as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    command = arguments_of(arguments[0], environment)
+    if VARIABLE not in os.environ:
+        os.environ.update(shared_by_part(arguments[0], environment))
     return os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 

@@ -1,4 +1,4 @@
-"""`make run`: the database, the web process, the worker and the scheduler, under one roof.
+"""`make run`: the database, the web process, the workers and the scheduler, under one roof.
 
 One thread, one loop. Whatever ends the supervisor, even SIGKILL, ends its children: the kernel
 tells them. What a killed supervisor left all the same is ended by the next start, which knows it
@@ -28,7 +28,8 @@ from config.environment import Environment, WrongSetting, read_environment
 from config.listening import PortInUse, require_free_port
 from config.make_parent import MakeParent
 from config.output import LineSplitter, say
-from config.parts import arguments_of
+from config.parts import PARTS, arguments_of
+from config.shared_metrics import shared_by_service
 
 TICK_SECONDS = 0.1
 LEFTOVER_SECONDS = 10.0
@@ -122,6 +123,7 @@ class Supervisor:
     def _start_all(self) -> None:
         leftovers = processes.with_environment(self._marker)
         processes.end_all(leftovers, patience_seconds=LEFTOVER_SECONDS)
+        self._environ |= shared_by_service(self.environment)
         require_free_port(self.environment)
         self._start_database()
         self._prepare_database()
@@ -293,12 +295,10 @@ class Supervisor:
 
 def service_children(environment: Environment) -> list[Child]:
     """The processes of the service; the first is the one that takes requests."""
-    web, worker, beat = (
-        Child(part, arguments_of(part, environment)) for part in ("web", "worker", "beat")
-    )
+    web, *others = (Child(part, arguments_of(part, environment)) for part in PARTS)
     web.judge = answers(environment)
     web.stop_seconds = 30.0  # it answers what it has taken
-    return [web, worker, beat]
+    return [web, *others]
 
 
 def manage(command: str) -> list[str]:
@@ -324,6 +324,9 @@ def child_environment(environment: Environment, marker: str) -> dict[str, str]:
     # As one absolute path, whatever folder a child works in.
     environ.pop("DATA_DIR_FILE", None)
     environ["DATA_DIR"] = str(environment.data_dir)
+    # The web process tells the metrics of all.
+    environ.pop("METRICS_PORT", None)
+    environ.pop("METRICS_PORT_FILE", None)
     return environ
 
 

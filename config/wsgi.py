@@ -10,10 +10,6 @@ from typing import Any
 
 from django.core.wsgi import get_wsgi_application
 
-from config.environment import read_environment
-from config.shared_metrics import share_between_workers
-
-share_between_workers(read_environment())
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django_application = get_wsgi_application()
 

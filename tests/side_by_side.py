@@ -13,6 +13,7 @@ SERVICE_FILES: Final = frozenset(
     {
         "tests/test_exactly_once.py",
         "tests/test_soak.py",
+        "tests/config/test_brokers.py",
         "tests/config/test_command_database.py",
         "tests/config/test_database_role.py",
         "tests/config/test_embedded_postgres.py",

@@ -44,6 +44,10 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ({"WEB_WORKERS": "-1"}, "WEB_WORKERS is '-1': it must be a whole number from 1 to 64."),
         ({"WEB_THREADS": "1.5"}, "WEB_THREADS is '1.5': it must be a whole number from 1 to 256."),
         (
+            {"METRICS_PORT": "0"},
+            "METRICS_PORT is '0': it must be a whole number from 1 to 65535.",
+        ),
+        (
             {"EVENT_MAX_AGE_DAYS": "0"},
             "EVENT_MAX_AGE_DAYS is '0': it must be a whole number from 1 to 400.",
         ),

@@ -102,7 +102,8 @@ def test_metrics_count_answers_events_and_what_waits(account: Account) -> None:
     route = "/v1/budgets/<int:budget_id>"
     assert rise("spendgate_requests_total", "GET", route, "404") == 1
     assert rise("spendgate_requests_total", "GET", "unmatched", "404") == 1
-    assert rise("spendgate_waiting_batches") == 1
+    assert rise("spendgate_waiting_rows", "batches") == 1
+    assert 0 < after["spendgate_waiting_seconds", ("batches",)] < 60
     assert after["spendgate_database_up", ()] == 1
     assert after["spendgate_process_resident_bytes", ()] > 10_000_000
     names = " ".join(name for name, _ in after)
@@ -113,7 +114,7 @@ def test_metrics_answer_without_a_database(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("config.metrics.platform_scope", broken)
     found = scrape()
     assert found["spendgate_database_up", ()] == 0
-    assert ("spendgate_waiting_batches", ()) not in found
+    assert ("spendgate_waiting_rows", ("batches",)) not in found
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])

@@ -9,12 +9,14 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from config import processes
+from config.queues import queue_of
 from config.supervisor import folder_identity
 
 READY_SECONDS = 60.0
@@ -63,6 +65,15 @@ class Running:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def has_run(self, task: str) -> bool:
+        """Whether the metrics of all parts, as the web process tells them, count such a run."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        runs = (
+            f'spendgate_task_runs_total{{outcome="success",queue="{queue_of(task)}",task="{task}"}}'
+        )
+        return any(line.startswith(runs) for line in lines)
+
     def parts(self) -> list[int]:
         return processes.with_environment(f"SPENDGATE_RUN={folder_identity(self.data_dir)}")
 
@@ -95,6 +106,9 @@ def test_a_service_takes_an_event_survives_a_kill_and_stops_cleanly(service: Run
     assert [(row["group"], row["cost_usd"]) for row in totals["data"]] == [
         ({"agent": "mine"}, "2.5")
     ]
+
+    for task in ("metering.tasks.expire_reservations", "alerts.tasks.notify"):
+        assert processes.wait_until(partial(service.has_run, task), READY_SECONDS), task
 
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(60) == 0

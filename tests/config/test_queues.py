@@ -1,0 +1,95 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from config.celery import BEAT_SCHEDULE, application, broker
+from config.environment import read_environment
+from config.parts import PARTS
+from config.queues import QUEUES, QUEUES_BY_WORKER, LimitsByQueue, queue_of
+from config.shared_metrics import VARIABLE, shared_by_part, shared_by_service
+
+
+def test_every_queue_has_one_worker() -> None:
+    taken = [queue for queues in QUEUES_BY_WORKER.values() for queue in queues]
+    assert sorted(taken) == sorted(QUEUES)
+    assert set(QUEUES_BY_WORKER) < set(PARTS)
+
+
+@pytest.mark.parametrize(
+    ("task", "queue"),
+    [
+        ("metering.tasks.roll_up", "ingest"),
+        ("metering.tasks.run_simulations", "default"),
+        ("alerts.tasks.deliver", "alerts"),
+        ("alerts.tasks.scan_anomalies", "scans"),
+        ("alerts.tasks.check_sessions", "scans"),
+        ("billing.tasks.write_statements", "billing"),
+        ("celery.backend_cleanup", "default"),
+    ],
+)
+def test_a_task_waits_among_its_kind(task: str, queue: str) -> None:
+    assert queue_of(task) == queue
+    assert application.amqp.router.route({}, task)["queue"].name == queue
+
+
+def test_the_beat_sends_nothing_minute_long_to_those_who_tell_people() -> None:
+    scheduled = {entry["task"]: queue_of(entry["task"]) for entry in BEAT_SCHEDULE.values()}
+    assert scheduled["alerts.tasks.notify"] == "alerts"
+    assert not [
+        task
+        for task, queue in scheduled.items()
+        if queue in QUEUES_BY_WORKER["alerts"] and ("scan_" in task or "check_" in task)
+    ]
+
+
+def test_tasks_that_tell_people_are_stopped_sooner() -> None:
+    def limits(name: str, own: int | None = None) -> dict[str, int]:
+        task = SimpleNamespace(name=name, soft_time_limit=own, time_limit=own)
+        return LimitsByQueue().annotate(task)
+
+    assert limits("alerts.tasks.deliver") == {"soft_time_limit": 30, "time_limit": 45}
+    assert limits("alerts.tasks.scan_anomalies") == {"soft_time_limit": 240, "time_limit": 300}
+    assert limits("alerts.tasks.deliver", own=5) == {}
+
+
+def test_redis_gives_nothing_away_that_may_still_run(tmp_path: Path) -> None:
+    for url in ("redis://h/0", "rediss://h/0"):
+        given = broker(read_environment({"CELERY_BROKER_URL": url, "DATA_DIR": str(tmp_path)}))
+        assert given["broker_transport_options"]["visibility_timeout"] == 600
+    rabbitmq = broker(
+        read_environment({"CELERY_BROKER_URL": "amqp://h", "DATA_DIR": str(tmp_path)})
+    )
+    assert rabbitmq == {"broker_url": "amqp://h", "broker_transport_options": {}}
+
+
+def test_the_parts_of_one_service_count_together_from_its_start(tmp_path: Path) -> None:
+    environment = read_environment({"DATA_DIR": str(tmp_path)})
+    folder = tmp_path / "metrics"
+    assert shared_by_service(environment) == {VARIABLE: str(folder)}
+    (folder / "counter_1.db").touch()
+    shared_by_service(environment)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "environ", "is_shared"),
+    [
+        ("web", {}, False),
+        ("web", {"METRICS_PORT": "9000"}, False),
+        ("web", {"WEB_WORKERS": "2"}, True),
+        ("alerts", {}, False),
+        ("alerts", {"METRICS_PORT": "9000"}, True),
+    ],
+)
+def test_a_part_by_itself_counts_in_a_folder_of_its_own_when_it_has_several_processes(
+    part: str,
+    environ: dict[str, str],
+    is_shared: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    given = [shared_by_part(part, read_environment(environ)) for _ in range(2)]
+    assert [VARIABLE in one for one in given] == [is_shared, is_shared]
+    assert len(list(tmp_path.iterdir())) == (2 if is_shared else 0)
