@@ -70,7 +70,7 @@ _HOVER_TIMES: Final = {
     "month": "%B %Y",
 }
 # The shape tells the severity, too; the pages use the same ones.
-_SYMBOLS: Final = {"critical": "diamond", "warning": "triangle-up", "info": "circle"}
+_SYMBOLS: Final = {"critical": "◆", "warning": "▲", "info": "●"}
 
 
 @cache
@@ -106,22 +106,15 @@ def spend_figure(
     if series.others is not None:
         bars.append(_bars(series, labels, name=OTHERS, amounts=series.others, colour=theme.other))
     lines = [_line_before(series.before, labels, theme)] if series.before else []
-    drawn = [_marks(marks, labels, theme)] if marks else []
     layout = _layout(theme) | {
         "barmode": "stack",
         "xaxis": _time_axis(theme, series.interval) | _ticks(series),
         "yaxis": _amount_axis(theme) | {"tickformat": _axis_format(series.totals)},
+        "annotations": _marks(marks, labels, theme),
     }
     if marks:
-        # Along the upper edge, whatever the bars are high.
-        layout["margin"] = MARGIN | {"t": 24}
-        layout["yaxis2"] = {
-            "overlaying": "y",
-            "range": [0, 1],
-            "visible": False,
-            "fixedrange": True,
-        }
-    return {"data": [*bars, *lines, *drawn], "layout": layout}
+        layout["margin"] = MARGIN | {"t": 28}
+    return {"data": [*bars, *lines], "layout": layout}
 
 
 def incident_figure(
@@ -203,26 +196,27 @@ def _shapes(course: Course, cause: list[str], theme: Theme) -> list[Figure]:
     return shapes
 
 
-def _marks(marks: Sequence[Mark], labels: list[str], theme: Theme) -> Figure:
-    """Incidents of each bucket. A click leads to them."""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "incidents",
-        "yaxis": "y2",
-        "x": [labels[mark.place] for mark in marks],
-        "y": [1] * len(marks),
-        "cliponaxis": False,
-        "customdata": [[_mark_words(mark), mark.link] for mark in marks],
-        "hovertemplate": "%{customdata[0]}",
-        "marker": {
-            "size": 12,
-            "symbol": [_SYMBOLS[mark.severity] for mark in marks],
-            "color": [theme.by_severity[mark.severity] for mark in marks],
-            "line": {"width": 1, "color": theme.surface},
-        },
-        "meta": {"leads": True},
-    }
+def _marks(marks: Sequence[Mark], labels: list[str], theme: Theme) -> list[Figure]:
+    """Incidents of each bucket, above the bars: links, so that the keyboard reaches them too."""
+    return [
+        {
+            "x": labels[mark.place],
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "showarrow": False,
+            "text": _link(mark, theme.by_severity[mark.severity]),
+            "font": {"size": 16},
+            "hovertext": _mark_words(mark),
+        }
+        for mark in marks
+    ]
+
+
+def _link(mark: Mark, colour: str) -> str:
+    """In plotly's markup, which opens links elsewhere unless told otherwise."""
+    address, symbol = escaped(mark.link), _SYMBOLS[mark.severity]
+    return f'<a href="{address}" target="_self" style="color:{colour}">{symbol}</a>'
 
 
 def _mark_words(mark: Mark) -> str:

@@ -9,7 +9,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from alerts.incidents import observe
 from metering.models import Budget, Halt
+from tests.alerts.scene import seen
 from tests.factories import Account, make_budget, make_event, send
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -198,6 +200,38 @@ def test_an_agent_is_halted_from_the_overview_and_let_go_on(
     with busy.scope():
         (halt,) = Halt.objects.all()
         assert (halt.match, halt.lifted_by) == ({"agent": HOSTILE}, busy.email)
+    assert complaints == []
+
+
+def test_an_incident_is_found_on_the_chart_and_handled_without_a_reload(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
+) -> None:
+    match = {"agent": HOSTILE}
+    with busy.scope():
+        made = observe(tenant_id=busy.tenant.id, observation=seen(title=HOSTILE, match=match))
+    page = open_page(browser, live_server, busy, complaints, width=390)
+    page.wait_for_selector(".chart[data-ready]")
+    page.locator(".chart .annotation rect").click()
+    page.wait_for_url(f"{live_server.url}/incidents/{made.id}")
+    page.wait_for_selector(".chart[data-ready]")
+    expect(page.get_by_role("region", name="Whose spending it was")).to_contain_text("$1.00")
+    page.evaluate("document.querySelector('.chart svg').dataset.drawnOnce = 'yes'")
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.get_by_text("Everybody sees that you look at it.")).to_be_visible()
+    page.get_by_label("Say what you know or did").fill(HOSTILE)
+    page.get_by_role("button", name="Comment").dblclick()
+    expect(page.get_by_text("Your comment is in the timeline.")).to_be_visible()
+    expect(page.locator(".timeline p").filter(has_text=HOSTILE)).to_have_count(1)
+    assert page.evaluate("document.querySelector('.chart svg').dataset.drawnOnce") == "yes"
+    assert overflow(page) == 0
+    page.goto("/incidents")
+    assert overflow(page) == 0
+    page.get_by_label("Snooze: <img").click()
+    page.get_by_role("button", name="1 hour").click()
+    expect(page.get_by_role("heading", name="Snoozed")).to_be_visible()
+    with busy.scope():
+        made.refresh_from_db()
+        assert made.snoozed_until is not None
     assert complaints == []
 
 

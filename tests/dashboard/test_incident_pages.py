@@ -348,19 +348,22 @@ def test_incidents_are_marks_on_the_chart_of_spend_that_lead_to_them(
 ) -> None:
     send(account, [make_event(agent="a"), make_event(agent="b")])
     made = make_incident(account, "a", title="<b>Up")
-    (mark,) = [
-        one
-        for one in owner.get("/charts/spend.json?agent=a").json()["data"]
-        if one["name"] == "incidents"
-    ]
-    assert mark["customdata"] == [["&lt;b&gt;Up", f"/incidents/{made.id}"]]
-    assert mark["marker"]["symbol"] == ["triangle-up"]
+    assert marks_of(owner, "?agent=a") == [(f"/incidents/{made.id}", "▲", "&lt;b&gt;Up")]
     make_incident(account, "b", severity=Severity.CRITICAL, title="Worse")
-    mark = owner.get("/charts/spend.json").json()["data"][-1]
     day = timezone.now().date().isoformat()
-    assert mark["customdata"] == [["Worse and 1 more", f"/incidents?from={day}&to={day}"]]
-    names = [one["name"] for one in owner.get("/charts/spend.json?agent=b").json()["data"]]
-    assert "incidents" not in names
+    assert marks_of(owner) == [(f"/incidents?from={day}&amp;to={day}", "◆", "Worse and 1 more")]
+    assert marks_of(owner, "?agent=b") == []
+
+
+def marks_of(client: Client, query: str = "") -> list[tuple[str, str, str]]:
+    """Where the marks of the chart lead, their symbols, and what they say."""
+    marks = client.get(f"/charts/spend.json{query}").json()["layout"]["annotations"]
+    links = [re.fullmatch(r'<a href="([^"]*)"[^>]*>(.)</a>', one["text"]) for one in marks]
+    return [
+        (link[1], link[2], one["hovertext"])
+        for link, one in zip(links, marks, strict=True)
+        if link is not None
+    ]
 
 
 # Channels and deliveries

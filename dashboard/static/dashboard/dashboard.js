@@ -53,12 +53,8 @@
     }
   }
 
-  // A click on a mark leads to its incidents; one on a bar shows its value alone.
+  // A click on a bar shows its value alone.
   function choose(box, point) {
-    if (point?.data?.meta?.leads) {
-      location.assign(point.customdata[1]);
-      return;
-    }
     const value = point?.data?.meta?.value;
     if (value === undefined) return;
     const address = new URL(location.href);
