@@ -22,6 +22,7 @@ RUN useradd --system --uid 10001 --create-home spendgate \
 WORKDIR /app
 COPY --from=packages /app/.venv .venv
 COPY manage.py ./
+COPY alerts alerts
 COPY config config
 COPY dashboard dashboard
 COPY metering metering
