@@ -1,8 +1,8 @@
 """A tenant's wishes about alerts: reading and changing them."""
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -11,6 +11,8 @@ from django.utils import timezone
 from alerts.models import AlertSettings, Delivery, DeliveryState, HeldBy, MaintenanceWindow
 from tenants.audit import facts_of, record_change
 from tenants.models import Tenant
+
+MAINTENANCE_MAX: Final = timedelta(days=31)
 
 
 def settings_of(tenant_id: int) -> AlertSettings:
@@ -55,10 +57,12 @@ def create_maintenance_window(
     reason: str,
 ) -> MaintenanceWindow:
     """Announce a time in which unusual spend is expected. Raises ValidationError for one that is
-    over already.
+    over already, or longer than a month: who forgets it would hear of nothing.
     """
     if ends_at <= max(starts_at, timezone.now()):
         raise ValidationError("A maintenance window ends after it begins, and not in the past.")
+    if ends_at - starts_at > MAINTENANCE_MAX:
+        raise ValidationError(f"A maintenance window lasts at most {MAINTENANCE_MAX.days} days.")
     window = MaintenanceWindow.objects.create(
         tenant=tenant,
         starts_at=starts_at,

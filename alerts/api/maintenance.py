@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.models import MaintenanceWindow
-from alerts.settings import create_maintenance_window, end_maintenance_window
+from alerts.settings import MAINTENANCE_MAX, create_maintenance_window, end_maintenance_window
 from metering.api.fields import Count, Moment, StrictSerializer, Text, problem_at
 from metering.api.idempotency import idempotent
 from metering.api.management.budgets import Match
@@ -24,7 +24,7 @@ from metering.api.pagination import (
 from metering.api.views import ApiView, actor_of, tenant_of
 from metering.errors import NotFound
 
-DURATION_SECONDS_MAX: Final = 31 * 86_400
+DURATION_SECONDS_MAX: Final = int(MAINTENANCE_MAX.total_seconds())
 
 
 class MaintenanceWindowBody(StrictSerializer):

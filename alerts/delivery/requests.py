@@ -1,7 +1,5 @@
 """What people ask for: a test of a channel, and a delivery once more."""
 
-from functools import partial
-
 from celery import current_app
 from django.db import transaction
 from django.utils import timezone
@@ -75,8 +73,12 @@ def send_on_commit() -> None:
 
     The rows are the queue, so nothing is lost where the broker cannot be reached.
     """
-    ask = partial(current_app.send_task, "alerts.tasks.deliver", retry=False)
-    transaction.on_commit(ask, robust=True)
+    transaction.on_commit(_ask_worker, robust=True)
+
+
+def _ask_worker() -> None:
+    """A function of its own, by whose name Django logs that the broker cannot be reached."""
+    current_app.send_task("alerts.tasks.deliver", retry=False)
 
 
 def _require_way(channel: Channel | None) -> None:

@@ -44,7 +44,7 @@ class AlertSettings(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"alert settings of {self.tenant_id}"
+        return "alert settings"
 
 
 class MaintenanceWindow(models.Model):
