@@ -12,6 +12,8 @@ from dashboard.findings import shortened
 TEXT_CHARACTERS_MAX: Final = 120
 # Numbers of rows, which say nothing to people.
 FOR_MACHINES: Final = frozenset({"id", "episode"})
+# Some facts name a row, some say its number under the same name.
+ROWS: Final = frozenset({"budget", "window", "breaker"})
 TIMES: Final = frozenset({"at", "start", "end"})
 
 
@@ -33,9 +35,17 @@ def figures_of(facts: Mapping[str, Any]) -> list[Figure]:
     )
 
 
+def findings_of(facts: Mapping[str, Any]) -> list[str]:
+    """What was found, a sentence each, where a source gives several reasons."""
+    found = facts.get("findings")
+    if not isinstance(found, list):
+        return []
+    return [str(one["words"]) for one in found if isinstance(one, Mapping) and "words" in one]
+
+
 def _figure(name: str, value: Any) -> Figure | None:
     words, _, unit = name.rpartition("_")
-    if value is None or value == "" or isinstance(value, Mapping | list) or unit in FOR_MACHINES:
+    if not _is_for_people(name, value):
         return None
     if unit == "nanos" and isinstance(value, int):
         return Figure(_titled(words), nanos=value)
@@ -47,6 +57,13 @@ def _figure(name: str, value: Any) -> Figure | None:
     if at is not None and at.tzinfo is not None:
         return Figure(_titled(words if unit == "at" else name), at=at)
     return Figure(_titled(name), _text(value))
+
+
+def _is_for_people(name: str, value: Any) -> bool:
+    if value is None or value == "" or isinstance(value, Mapping | list):
+        return False
+    is_row = name in ROWS and isinstance(value, int)
+    return not is_row and name.rpartition("_")[2] not in FOR_MACHINES
 
 
 def _titled(name: str) -> str:

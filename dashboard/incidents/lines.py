@@ -7,13 +7,17 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from alerts.incidents import status_of
-from alerts.models import Incident
+from alerts.models import Incident, IncidentKind
 from dashboard.enforcement.matches import pairs_of
 from dashboard.incidents.filters import KINDS, SEVERITIES, STATUSES
 from metering.enforcement.grouping import ASKABLE
 
 # When a working day has begun for most.
 MORNING: Final = time(8)
+EXCESS_WORDS: Final = {
+    IncidentKind.CROSSING.value: "over the limit",
+    IncidentKind.LOOP.value: "wasted",
+}
 SNOOZES: Final = {"hour": "1 hour", "tomorrow": "Until tomorrow, 8:00", "week": "1 week"}
 
 
@@ -39,6 +43,11 @@ class IncidentLine:
     @property
     def status_words(self) -> str:
         return STATUSES[self.status]
+
+    @property
+    def excess_words(self) -> str:
+        """What the money of an incident is: beyond what."""
+        return EXCESS_WORDS.get(self.row.kind, "more than usual")
 
     @property
     def is_resolved(self) -> bool:

@@ -18,7 +18,7 @@ from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of
 from dashboard.incidents.actions import TEXT_CHARACTERS_MAX, find
 from dashboard.incidents.course import MEASURES, Course, Stretch, cause_of, filters_of, read_course
-from dashboard.incidents.figures import figures_of
+from dashboard.incidents.figures import figures_of, findings_of
 from dashboard.incidents.lines import SNOOZES, IncidentLine
 from dashboard.incidents.spenders import read_spenders
 from dashboard.incidents.tabs import incidents_frame
@@ -49,6 +49,7 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
         "headline": incident.title,
         "line": IncidentLine(incident, status_of(incident)),
         "figures": figures_of(incident.facts),
+        "findings": findings_of(incident.facts),
         "anomalies": [_anomaly_line(one) for one in anomalies],
         "timeline": timeline_of(incident),
         "snoozes": SNOOZES,

@@ -260,12 +260,13 @@ def test_the_page_of_an_incident_tells_figures_timeline_and_what_to_do(
     account: Account, owner: Client
 ) -> None:
     make_channel(account, name="On call")
-    made = make_incident(account, facts={"actual_nanos": 12 * NANOS, "level_percent": 80})
+    facts = {"actual_nanos": 12 * NANOS, "findings": [{"words": "It repeats."}], "used_percent": 80}
+    made = make_incident(account, facts=facts)
     with account.scope():
         comment(incident=made, actor="Ana", text="I look")
     said = words(owner, f"/incidents/{made.id}")
     assert "It cost $12 in a quarter of an hour; $1 was expected." in said
-    assert "Actual $12.00 Level 80 %" in said
+    assert "It repeats. Actual $12.00 Used 80 %" in said
     assert "Comment by Ana I look" in said
     assert "Told On call (Webhook) (opened) Leaving" in said
     html = page(owner, f"/incidents/{made.id}")
@@ -517,6 +518,8 @@ def test_figures_are_told_in_their_own_units() -> None:
     facts = {
         "spent_nanos": 5,
         "budget_id": 7,
+        "window": 9,
+        "budget": "Daily",
         "used_percent": 80.5,
         "wait_seconds": 90,
         "window_start": at,
@@ -527,6 +530,7 @@ def test_figures_are_told_in_their_own_units() -> None:
     }
     assert figures_of(facts) == [
         Figure("Spent", nanos=5),
+        Figure("Budget", "Daily"),
         Figure("Calls", "1,200"),
         Figure("Is new", "yes"),
         Figure("Ratio", "1,234"),
