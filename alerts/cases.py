@@ -104,7 +104,7 @@ def _figures(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime)
     expected_hourly = before.get("expected_nanos_per_hour", _expected_hourly(activity))
     seconds = max(1.0, (now - began_at).total_seconds())
     excess_nanos = 0
-    if before.get("excess_nanos") or any(_is_costly(one) for one in case.findings):
+    if before.get("excess_nanos") or any(one.is_costly for one in case.findings):
         excess_nanos = max(0, cost_nanos - round(expected_hourly * seconds / SECONDS_PER_HOUR))
     return {
         "dimension": case.key.dimension,
@@ -149,10 +149,6 @@ def _telling(case: Case, activity: Activity) -> Finding:
 
 def _is_of(anomaly: Anomaly, finding: Finding) -> bool:
     return (anomaly.dimension, anomaly.value, anomaly.measure) == (*finding.key, finding.measure)
-
-
-def _is_costly(finding: Finding) -> bool:
-    return finding.is_above and finding.activity.excess_nanos > 0
 
 
 def _expected_hourly(activity: Activity) -> int:

@@ -80,6 +80,12 @@ class Finding(NamedTuple):
     activity: Activity
 
     @property
+    def is_costly(self) -> bool:
+        """Whether it is about money: more of what costs, beyond what was expected to be spent."""
+        is_of_money = self.measure not in (ERROR_RATE, CACHE_HIT_SHARE)
+        return is_of_money and self.is_above and self.activity.excess_nanos > 0
+
+    @property
     def is_fall(self) -> bool:
         """Whether usage has stopped."""
         return not self.is_above and self.measure == REQUESTS
@@ -163,7 +169,9 @@ def severity_of(findings: Iterable[Finding], usual_nanos_per_hour: float) -> str
     that stopped, and what costs nothing.
     """
     found = list(findings)
-    excess = max((one.activity.excess_nanos_per_hour for one in found if one.is_above), default=0.0)
+    excess = max(
+        (one.activity.excess_nanos_per_hour for one in found if one.is_costly), default=0.0
+    )
     if excess >= max(CRITICAL_NANOS_PER_HOUR, CRITICAL_SHARE * usual_nanos_per_hour):
         return "critical"
     if any(one.measure in (ERROR_RATE, CACHE_HIT_SHARE) for one in found):
@@ -188,16 +196,19 @@ def find_causes(
     explain is theirs. A cause of `standing` without new findings is not in the answer.
     """
     found: dict[SeriesKey, list[Finding]] = {}
+    money = [one for one in findings if one.is_costly]
+    costly = _CostShare(activities, overlaps, standing)
+    roots = _assign(money, _candidates(money, activities), standing, costly, found)
+    others = [one for one in findings if not (one.is_costly or one.is_fall)]
+    failing = _RequestShare(others, activities, overlaps)
+    _assign(others, [], [*standing, *roots], failing, found)
+    causes = [Cause(key, tuple(mine)) for key, mine in found.items()]
     falls = [one for one in findings if one.is_fall]
     if falls:
         # Nothing tells what silence overlaps with: it is one cause.
-        found[min((one.key for one in falls), key=_specificity_of_fall)] = falls
-    money = [one for one in findings if not one.is_fall and one.activity.excess_nanos > 0]
-    costly = _CostShare(activities, overlaps, standing)
-    roots = _assign(money, _candidates(money, activities), standing, costly, found)
-    others = [one for one in findings if not one.is_fall and one.activity.excess_nanos <= 0]
-    _assign(others, [], [*standing, *roots], _RequestShare(others, overlaps), found)
-    return [Cause(key, tuple(mine)) for key, mine in found.items()]
+        key = min((one.key for one in falls), key=_specificity_of_fall)
+        causes.append(Cause(key, tuple(falls)))
+    return causes
 
 
 def are_apart(one: SeriesKey, other: SeriesKey) -> bool:
@@ -243,28 +254,54 @@ class _CostShare:
         """The likeliest cause first: by how much of itself is too much, then the most specific."""
         activity = self._activities[key]
         share = activity.excess_nanos / max(1.0, activity.cost_nanos)
-        band = min(UNUSUAL_BANDS - 1, int(share * UNUSUAL_BANDS))
-        return (-band, _specificity(key), -activity.excess_nanos, key.value)
+        return (-_band(share), _specificity(key), -activity.excess_nanos, key.value)
 
 
 class _RequestShare:
-    """The same for what is no money: how many of a series' requests are another's too."""
+    """The same for what is no money, by the requests that are not as they should be."""
 
-    def __init__(self, findings: Sequence[Finding], overlaps: Overlaps) -> None:
-        self._score = {one.key: abs(one.actual - one.expected) for one in findings}
+    def __init__(
+        self,
+        findings: Sequence[Finding],
+        activities: Mapping[SeriesKey, Activity],
+        overlaps: Overlaps,
+    ) -> None:
         self._overlaps = overlaps
+        self._requests = {one.key: one.activity.requests for one in findings}
+        # Of the cause of something else all requests may be concerned.
+        self._excess = {key: activity.requests for key, activity in activities.items()}
+        self._excess |= {one.key: unusual_requests(one) for one in findings}
 
     def of(self, cause: SeriesKey, finding: Finding) -> float:
         """As above."""
         if cause == finding.key:
             return 1.0
-        if are_apart(cause, finding.key):
+        excess = self._excess.get(cause, 0.0)
+        if are_apart(cause, finding.key) or excess <= 0:
             return 0.0
-        joint = self._overlaps.requests(cause, finding.key)
-        return joint / max(1.0, finding.activity.requests)
+        joint = float(self._overlaps.requests(cause, finding.key))
+        known = self._overlaps.requests(finding.key, TENANT)
+        if known < EXPLAINED_SHARE * finding.activity.requests:
+            joint = excess
+        return min(excess, joint) / max(1.0, unusual_requests(finding))
 
     def rank(self, key: SeriesKey) -> tuple[int, int, float, str]:
-        return (0, _specificity(key), -self._score[key], key.value)
+        """As above."""
+        share = self._excess[key] / max(1.0, self._requests[key])
+        return (-_band(share), _specificity(key), -self._excess[key], key.value)
+
+
+def unusual_requests(finding: Finding) -> float:
+    """About how many of a series' requests are not as they should be."""
+    share = abs(finding.actual - finding.expected)
+    if finding.measure in (TOKENS, REQUESTS):
+        share /= max(1.0, finding.actual)
+    return share * finding.activity.requests
+
+
+def _band(share: float) -> int:
+    """How much of a series is too much, so roughly that about the same is the same."""
+    return min(UNUSUAL_BANDS - 1, int(share * UNUSUAL_BANDS))
 
 
 def _candidates(

@@ -143,10 +143,19 @@ def test_what_a_known_cause_explains_is_its_own() -> None:
 def test_failing_calls_belong_to_the_cause_that_makes_them() -> None:
     combinations = [used(20, agent="a", model="m"), used(1, agent="b", model="n")]
     overlaps = Overlaps(combinations)
-    calm = Activity(1.0 * NANOS, 1.0 * NANOS, 200, 900)
     failing = [
-        Finding(key, "error_rate", True, 0.9, 0.5, 0.01, AT, calm)
-        for key in (SeriesKey("model", "m"), SeriesKey("model", "n"))
+        Finding(
+            SeriesKey("model", name),
+            "error_rate",
+            True,
+            0.9,
+            0.5,
+            0.01,
+            AT,
+            # A little more than expected says nothing of money.
+            Activity(1.1 * NANOS, 1.0 * NANOS, requests, 900),
+        )
+        for name, requests in (("m", 200), ("n", 10))
     ]
     spike = finding_of(agent("a"), Activity(20.0 * NANOS, 1.0 * NANOS, 200, 900))
     causes = find_causes(
@@ -158,6 +167,37 @@ def test_failing_calls_belong_to_the_cause_that_makes_them() -> None:
         agent("a"): 2,
         SeriesKey("model", "n"): 1,
     }
+
+
+def test_the_agent_whose_calls_fail_is_the_cause_of_what_fails_in_all() -> None:
+    rows = [used(5, agent=name, model="m") for name in ("a", "b", "c")]
+    few, all_ = Activity(1.0, 1.0, 50, 900), Activity(3.0, 3.0, 150, 900)
+    (cause,) = find_causes(
+        findings=[
+            Finding(TENANT, "error_rate", True, 0.9, 0.21, 0.01, AT, all_),
+            Finding(SeriesKey("model", "m"), "error_rate", True, 0.9, 0.21, 0.01, AT, all_),
+            Finding(agent("a"), "error_rate", True, 0.9, 0.61, 0.01, AT, few),
+        ],
+        activities={agent("a"): few, TENANT: all_, SeriesKey("model", "m"): all_},
+        overlaps=Overlaps(rows),
+    )
+    assert cause.key == agent("a")
+    assert len(cause.findings) == 3
+
+
+def test_silence_is_one_cause_beside_others() -> None:
+    idle = Activity(0.0, 0.0, 0, 900)
+    stopped = [
+        Finding(key, "requests", False, 0.9, 0.0, 50.0, AT, idle)
+        for key in (agent("b"), SeriesKey("model", "m"))
+    ]
+    spike = finding_of(agent("a"), Activity(20.0 * NANOS, 1.0 * NANOS, 200, 900))
+    causes = find_causes(
+        findings=[*stopped, spike],
+        activities={agent("a"): spike.activity},
+        overlaps=Overlaps([used(20, agent="a")]),
+    )
+    assert [(one.key, len(one.findings)) for one in causes] == [(agent("a"), 1), (agent("b"), 2)]
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,28 @@ def test_a_small_sum_is_nobodys_business(account: Account, begun: datetime) -> N
     assert [one.severity for one in incidents_of(account)] == ["warning"]
 
 
+def test_dearer_calls_a_lost_cache_and_failures_are_told_apart(
+    account: Account, begun: datetime
+) -> None:
+    cached = SUPPORT._replace(cached_percent=70)
+    steady = Stream("ops", "watch", "logs", "initech", "gpt-4o-mini", 50, CENT)
+    streams = [RESEARCH, cached, steady]
+    write_usage(
+        account, streams, starts_at=begun - HISTORY_QUARTERS * QUARTER, quarters=HISTORY_QUARTERS
+    )
+    scan(account, begun)
+    changed = [
+        RESEARCH._replace(nanos_per_request=10 * CENT),
+        cached._replace(cached_percent=0),
+        steady._replace(failed_percent=60),
+    ]
+    write_usage(account, changed, starts_at=begun, quarters=1, seed=2)
+    scan(account, begun + QUARTER + timedelta(minutes=1))
+    found = {(one.title.split(" ")[0], one.match["agent"]) for one in incidents_of(account)}
+    assert found == {("Agent", "research"), ("Agent", "support"), ("59", "watch")}
+    assert [one.severity for one in incidents_of(account)] == ["critical", "warning", "warning"]
+
+
 def test_six_hours_are_one_incident_with_one_begin_and_one_end(
     used: Account, begun: datetime
 ) -> None:
