@@ -117,6 +117,8 @@ def configure(environment: Environment) -> dict[str, Any]:
         # while another process is idle.
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
+        # The log's lines go to standard output as they are, not as warnings about output.
+        "worker_redirect_stdouts": False,
         "timezone": "UTC",
         "enable_utc": True,
     }

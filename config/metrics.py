@@ -41,6 +41,9 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 # It sees all tenants, and must be quick: every scrape runs it.
 WAITING_WORK: Final = {
     "batches": "SELECT received_at FROM ingest_batch WHERE rolled_up_at IS NULL",
+    "sessions": "SELECT received_at FROM ingest_batch WHERE sessions_checked_at IS NULL",
+    "crossings": "SELECT crossed_at FROM crossing WHERE claimed_at IS NULL",
+    "deliveries": "SELECT due_at FROM delivery WHERE state = 'waiting' AND due_at <= now()",
 }
 
 
