@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from bench import enforcement, raw_limit, reading
+from bench import alerting, anomalies, enforcement, loops, raw_limit, reading
 from bench.client import Sent, send
 from bench.load import DAYS, Load, budget_bodies
 from bench.service import Service, running_service
@@ -16,8 +16,11 @@ CONNECTIONS = 8
 # A minute of traffic: a thousand events touch some 900 windows of the five budgets.
 LIVE_DAYS = 1 / 1440
 FILL_BATCHES = 250
-ENFORCEMENT = "enforcement"
-PARTS = (ENFORCEMENT, "ingest")
+# Variables of the service that a part needs.
+FURTHER = {"alerting": alerting.LOOPBACK_ALLOWED}
+# Detectors are measured as what they are, without a service.
+DETECTORS = {"anomalies": anomalies.measure, "loops": loops.measure}
+PARTS = ("enforcement", "ingest", "alerting", *DETECTORS)
 
 
 def main() -> None:
@@ -32,24 +35,40 @@ def main() -> None:
     table = Table(
         "What", "Figure", "Wanted", title="Spendgate, client and PostgreSQL on one machine"
     )
+
+    def row(what: str, figure: str, wanted: str) -> None:
+        """One line of the result, shown at once and again in the table."""
+        console.print(f"{what}: {figure}")
+        table.add_row(what, figure, wanted)
+
     for part in [options.only] if options.only else PARTS:
+        if part in DETECTORS:
+            DETECTORS[part](row)
+            continue
         # Each on an empty database of its own, as none may be slowed by what another left.
-        with running_service() as service:
-            bench = _Bench(service, console, table, options.batches, options.connections)
-            if part == ENFORCEMENT:
-                enforcement.measure(service, bench.row)
+        with running_service(FURTHER.get(part, {})) as service:
+            if part == "enforcement":
+                enforcement.measure(service, row)
+            elif part == "alerting":
+                alerting.measure(service, row)
             else:
+                bench = _Bench(service, console, row, options.batches, options.connections)
                 bench.run(options.stored)
     console.print(table)
 
 
 class _Bench:
     def __init__(
-        self, service: Service, console: Console, table: Table, batches: int, connections: int
+        self,
+        service: Service,
+        console: Console,
+        row: Callable[[str, str, str], None],
+        batches: int,
+        connections: int,
     ) -> None:
         self.service = service
         self.console = console
-        self.table = table
+        self.row = row
         self.batches = batches
         self.connections = connections
         self.stored = 0
@@ -79,11 +98,6 @@ class _Bench:
             "Largest web process", f"{self.service.web_memory_mib():,.0f} MiB", "under 400 MiB"
         )
         self._read()
-
-    def row(self, what: str, figure: str, wanted: str) -> None:
-        """One line of the result, shown at once and again in the table."""
-        self.console.print(f"{what}: {figure}")
-        self.table.add_row(what, figure, wanted)
 
     def _measure(self, name: str, measure: Callable[[], float]) -> float:
         self.console.print(f"Measuring {name} ...", style="dim")

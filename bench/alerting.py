@@ -184,8 +184,9 @@ def _agent(arrival: Arrival) -> str:
 
 
 def _kill_workers(service: Service) -> None:
-    """Kill the processes that do the tasks of the alerts' queue, as a full memory would."""
+    """Kill the processes that do the tasks, as a full memory would."""
     for process in psutil.Process(service.process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if " worker " in " ".join(process.cmdline()):
+            command = process.cmdline()
+            if "celery" in command and "worker" in command:
                 process.kill()
