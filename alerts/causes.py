@@ -30,6 +30,8 @@ EXPLAINED_SHARE: Final = 0.5
 # Of series that are about as unusual the most specific one is the cause.
 SPECIFIC_FIRST: Final = ("agent", "feature", "customer", "model", "team", "")
 UNUSUAL_BANDS: Final = 5
+# So many series without a finding, those with most too much, are thought of as causes.
+CANDIDATES_MAX: Final = 50
 # Below this an hour, or this share of what the tenant spends, it is nobody's business however
 # unusual it is: a person's minute costs more.
 FLOOR_NANOS_PER_HOUR: Final = NANOS_PER_USD // 10
@@ -310,14 +312,20 @@ def _candidates(
     """Series that may be the cause without a finding of their own: new ones, of which nothing can
     be unusual yet, with a good part of what is too much.
     """
-    smallest = min((one.activity.excess_nanos for one in findings), default=0.0)
-    return [
+    if not findings:
+        return []
+    least_nanos = EXPLAINED_SHARE * min(one.activity.excess_nanos for one in findings)
+    found = [
         key
         for key, activity in activities.items()
-        if (key.value or key == TENANT)
-        and smallest
-        and activity.excess_nanos >= EXPLAINED_SHARE * smallest
+        if (key.value or key == TENANT) and activity.excess_nanos >= least_nanos
     ]
+    found.sort(key=lambda key: (-activities[key].excess_nanos, key))
+    return found[:CANDIDATES_MAX]
+
+
+# A finding that no cause explains yet, and how much of it those so far do.
+_Open = tuple[Finding, dict[SeriesKey, float]]
 
 
 def _assign(
@@ -328,34 +336,32 @@ def _assign(
     found: dict[SeriesKey, list[Finding]],
 ) -> list[SeriesKey]:
     """Give the findings to causes, the likeliest first; answers the new causes."""
-    left = list(findings)
-    causes: list[SeriesKey] = list(standing)
-    new: list[SeriesKey] = []
+    left = _take_explained([(one, {}) for one in findings], standing, share, found)
     own = {one.key for one in findings}
-    left = _take_explained(left, causes, share, found)
-    for key in sorted({*own, *candidates} - set(causes), key=share.rank):
-        explained = [one for one in left if share.of(key, one) >= EXPLAINED_SHARE]
-        if not explained or (key in own and all(one.key != key for one in left)):
+    new: list[SeriesKey] = []
+    for key in sorted({*own, *candidates} - set(standing), key=share.rank):
+        if key in own and all(one.key != key for one, _ in left):
             continue
-        causes.append(key)
-        new.append(key)
-        found.setdefault(key, [])
-        left = _take_explained(left, causes, share, found)
+        if any(share.of(key, one) >= EXPLAINED_SHARE for one, _ in left):
+            new.append(key)
+            left = _take_explained(left, [key], share, found)
     return new
 
 
 def _take_explained(
-    left: list[Finding],
+    left: Sequence[_Open],
     causes: Sequence[SeriesKey],
     share: "_CostShare | _RequestShare",
     found: dict[SeriesKey, list[Finding]],
-) -> list[Finding]:
-    """Hand the findings that these causes explain together to the one with the largest share."""
+) -> list[_Open]:
+    """Hand over the findings that these causes, with those before, explain: each to the one with
+    the largest share.
+    """
     kept = []
-    for one in left:
-        shares = {key: share.of(key, one) for key in causes}
+    for one, shares in left:
+        shares.update((key, share.of(key, one)) for key in causes)
         if sum(shares.values()) < EXPLAINED_SHARE:
-            kept.append(one)
+            kept.append((one, shares))
         else:
             found.setdefault(max(shares, key=lambda key: shares[key]), []).append(one)
     return kept
