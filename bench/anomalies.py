@@ -241,7 +241,8 @@ def _measure_spikes(row: Row, clients: Clients) -> None:
 def _spike_ratios(clients: Clients, seed: int, tally: dict[str, list[bool]]) -> None:
     """A model ten times dearer, and cache reads that collapse while requests go on."""
     requests = clients.requests
-    spikes = _spikes(requests, seed)
+    # Of some windows no tokens are known, so nothing of what they cost.
+    spikes = _spikes(np.where(np.isfinite(clients.cost), requests, 0), seed)
     during = _during(spikes, requests)
     dear = _per_request(clients.cost, requests) * np.where(during, 10, 1)
     pick = np.random.default_rng(seed)
