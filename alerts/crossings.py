@@ -126,7 +126,8 @@ def observation_of(window: BudgetWindow, reached: Sequence[Crossing]) -> Observa
     top = max(reached, key=lambda one: one.percent)
     budget = top.budget
     group: list[str] = json.loads(top.group_key)
-    match = match_of_group(budget.match, budget.per, group)
+    is_shadow = top.mode == Mode.SHADOW
+    match = budget.match if is_shadow else match_of_group(budget.match, budget.per, group)
     contacts = dict.fromkeys(name for one in reached for name in one.notify)
     summary = _summary(top, window)
     return Observation(
@@ -153,8 +154,8 @@ def observation_of(window: BudgetWindow, reached: Sequence[Crossing]) -> Observa
         },
         excess_nanos=_excess(top),
         contacts=tuple(contacts),
-        entry=summary,
-        is_news=True,
+        entry="" if is_shadow else summary,
+        is_news=not is_shadow,
     )
 
 
@@ -168,7 +169,11 @@ def severity_of(crossing: Crossing) -> Severity:
 
 
 def _cause(budget: Budget, group: Sequence[str], window: BudgetWindow, top: Crossing) -> str:
-    """A window and its episode; for single calls, each with a window, the rest of the group."""
+    """A window and its episode; for single calls, each with a window, the rest of the group; all
+    windows of a budget in shadow mode, of which one incident says enough.
+    """
+    if top.mode == Mode.SHADOW:
+        return f"budget:{budget.id}:shadow"
     if REQUEST in budget.per:
         named = [value for name, value in zip(budget.per, group, strict=True) if name != REQUEST]
         return f"budget:{budget.id}:{json.dumps(named)}"[:700]
@@ -189,7 +194,8 @@ def _summary(top: Crossing, window: BudgetWindow) -> str:
     spent = f"{float(top.used_percent):,.0f} % of its limit is used"
     if top.limit_nanos is not None:
         spent += f": {money(top.spent_nanos)} of {money(top.limit_nanos)}"
-    since = f" since {window.starts_at:%Y-%m-%d %H:%M} UTC"
+    # A window without an end begins at the epoch.
+    since = f" since {window.starts_at:%Y-%m-%d %H:%M} UTC" if window.ends_at else ""
     until = f" The period ends {window.ends_at:%Y-%m-%d %H:%M} UTC." if window.ends_at else ""
     consequence = MODE_WORDS.get(top.mode) or CONSEQUENCES[top.action]
     return f"{spent}{since}. {consequence}{until}"

@@ -226,6 +226,7 @@ def observation_of(
                 }
                 for one in verdict.findings
             ],
+            "began_at": _moment(min(one.began_at for one in loops)),
             "cost_nanos": cost_nanos,
             "wasted_nanos": verdict.wasted_nanos,
             "call_cost_nanos": verdict.nanos_per_call,

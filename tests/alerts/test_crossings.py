@@ -131,10 +131,10 @@ def test_a_window_that_is_over_before_anybody_looks_wakes_nobody(daily: Account)
         assert not Crossing.objects.filter(claimed_at=None).exists()
 
 
-def test_a_budget_that_only_watches_is_information(account: Account) -> None:
-    make_budget(account, cost_usd=1, mode="shadow")
-    send(account, [make_event(cost_usd="2")])
-    take(account)
+def test_a_budget_that_only_watches_is_one_incident_of_information(account: Account) -> None:
+    make_budget(account, cost_usd=1, mode="shadow", per=["session"], period="lifetime")
+    send(account, [make_event(cost_usd="2", session=f"s-{number}") for number in range(3)])
+    assert take(account) == 3
     with account.scope():
         (incident,) = Incident.objects.all()
         assert incident.severity == Severity.INFO
