@@ -204,7 +204,7 @@ def _tighten(tenant_id: int, incident: Incident) -> None:
     limit_percent = settings_of(tenant_id).anomaly_limit_percent
     is_critical = incident.severity == Severity.CRITICAL and incident.resolved_at is None
     if limit_percent is None or not is_critical:
-        end_tightening(None, tenant_id=tenant_id, cause=_tightening_cause(incident))
+        end_tightening(None, tenant_id=tenant_id, cause=incidents.tightening_cause(incident))
         return
     opened = open_tightening(
         None,
@@ -212,15 +212,11 @@ def _tighten(tenant_id: int, incident: Incident) -> None:
         match=incident.match,
         limit_percent=limit_percent,
         reason=incident.title,
-        cause=_tightening_cause(incident),
+        cause=incidents.tightening_cause(incident),
     )
     if opened is not None:
         text = f"Until it ends, limits of budgets count {limit_percent} % for what matches."
         incidents.note(incident=incident, kind=EntryKind.UPDATED, text=text)
-
-
-def _tightening_cause(incident: Incident) -> str:
-    return f"anomaly:{incident.id}"
 
 
 def _end_incidents(
@@ -234,5 +230,4 @@ def _end_incidents(
             continue
         began_at = datetime.fromisoformat(incident.facts["began_at"])
         text = over_text(began_at, now, incident.excess_nanos or 0)
-        end_tightening(None, tenant_id=tenant_id, cause=_tightening_cause(incident))
         incidents.end(tenant_id=tenant_id, cause=incident.cause, summary=text)

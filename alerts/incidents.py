@@ -18,6 +18,7 @@ from alerts.errors import IncidentResolved
 from alerts.models import DeliveryEvent, EntryKind, Incident, IncidentEntry, IncidentKind, Severity
 from alerts.routing import BY_ITSELF
 from alerts.settings import settings_of
+from metering.enforcement.tightening import end_tightening
 from tenants.models import Membership, User
 
 RANK: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(Severity.values)}
@@ -167,6 +168,11 @@ def wake_snoozed(*, tenant_id: int, now: datetime) -> int:
     return len(due)
 
 
+def tightening_cause(incident: Incident) -> str:
+    """By which name limits are tightened while an incident lasts."""
+    return f"anomaly:{incident.id}"
+
+
 def status_of(incident: Incident) -> str:
     """open, acknowledged, snoozed or resolved."""
     if incident.resolved_at is not None:
@@ -279,6 +285,7 @@ def _resolve(incident: Incident, *, actor: str, text: str) -> Incident:
     incident.resolved_at = now
     incident.resolved_by = "" if actor == BY_ITSELF else actor[:300]
     incident.updated_at = now
+    end_tightening(None, tenant_id=incident.tenant_id, cause=tightening_cause(incident))
     _note(incident, EntryKind.RESOLVED, actor, text)
     _save(incident)
     routing.tell(incident=incident, event=DeliveryEvent.RESOLVED)

@@ -167,7 +167,7 @@ def _covers(incident: Incident, met: Met) -> bool:
     """Whether a detector's incident is about the calls that meet the rule, or makes up a sum of all
     calls.
     """
-    about_budget = "window" in met.facts
+    about_budget = "window_id" in met.facts
     is_part = all(met.match.get(name) == value for name, value in incident.match.items())
     return not about_budget and (is_part or not met.match)
 
@@ -339,8 +339,9 @@ def _nearly_spent(rule: BudgetRule, window: WindowState, used: int) -> Met:
         ),
         match=match,
         facts={
-            "budget": rule.id,
-            "window": window.id,
+            "budget_id": rule.id,
+            "budget": rule.name,
+            "window_id": window.id,
             "used_percent": used,
             "spent_nanos": window.spent_nanos,
         },
@@ -424,8 +425,9 @@ def _high_month(
         ),
         match=match,
         facts={
-            "budget": rule.id,
-            "window": window.id,
+            "budget_id": rule.id,
+            "budget": rule.name,
+            "window_id": window.id,
             "spent_nanos": window.spent_nanos,
             "projected_nanos": projected_nanos,
             "limit_nanos": limit_nanos,

@@ -38,7 +38,7 @@ BEAT_SCHEDULE = {
     "send what is due": every(2, "alerts.tasks.deliver"),
     "look for loops": every(5, "alerts.tasks.check_sessions"),
     "end what is over": every(10, "alerts.tasks.end_incidents"),
-    "scan for anomalies": every(30, "alerts.tasks.scan_anomalies"),
+    "scan for anomalies": every(15, "alerts.tasks.scan_anomalies"),
     "judge by rules": every(60, "alerts.tasks.check_rules"),
     "run simulations": every(10, "metering.tasks.run_simulations"),
     "forget idle groups": every(600, "metering.tasks.forget_idle_groups"),
