@@ -43,7 +43,12 @@ class Victim(Service):
             "DEMO": "0",
             **(more or {}),
         }
-        super().__init__(process=_spawn(environ, self.log), data_dir=data_dir / "data", port=port)
+        super().__init__(
+            process=_spawn(environ, self.log),
+            data_dir=data_dir / "data",
+            port=port,
+            further=more or {},
+        )
         self.environ = environ
 
     def start_again(self) -> None:
