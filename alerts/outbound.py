@@ -45,6 +45,8 @@ UNICAST: Final = IPv6Network("2000::/3")
 RESERVED: Final[Sequence[Network]] = (
     IPv4Network("192.0.0.0/24"),
     IPv4Network("192.88.99.0/24"),
+    # Public by its number, but within Azure it is the host of the virtual machine.
+    IPv4Network("168.63.129.16/32"),
     IPv6Network("2001::/23"),
     IPv6Network("3fff::/20"),
 )

@@ -36,6 +36,15 @@ WORDS_BY_ERROR: Final[Sequence[tuple[type[Exception], str]]] = (
 PATIENCE_MAX_SECONDS: Final = 3600.0
 
 
+class _Session(requests.Session):
+    """Knows no redirects. The library reads the whole body of one even where it does not follow it,
+    and unpacks it: that of a hostile receiver never ends.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None) -> Sent:
     """Post a value as JSON. Raises NotDelivered unless the answer is a success."""
     return post(url, msgspec.json.encode(value), headers=headers)
@@ -61,7 +70,7 @@ def post(url: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> 
 
 
 def _answer(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
-    with calling_out(reach=reach_of(url)) as call, requests.Session() as session:
+    with calling_out(reach=reach_of(url)) as call, _Session() as session:
         session.trust_env = False
         try:
             response = session.post(

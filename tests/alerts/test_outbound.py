@@ -34,7 +34,15 @@ def web() -> Iterator[WebReceiver]:
     [
         *("127.0.0.1", "127.255.255.254", "0.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.0.1"),
         *("169.254.169.254", "100.64.0.1", "100.127.255.255", "192.0.0.8", "192.88.99.1"),
-        *("198.18.0.1", "203.0.113.1", "224.0.0.1", "239.1.2.3", "240.0.0.1", "255.255.255.255"),
+        *(
+            "168.63.129.16",
+            "198.18.0.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "239.1.2.3",
+            "240.0.0.1",
+            "255.255.255.255",
+        ),
         *("::", "::1", "::127.0.0.1", "fd00::1", "fc00::1", "fe80::1", "fe80::1%lo", "fec0::1"),
         *("ff02::1", "2001::1", "2001:db8::1", "3fff::1", "100::1", "5f00::1"),
         # IPv4 addresses in the clothes of IPv6: mapped, of NAT64, of 6to4.
@@ -196,6 +204,28 @@ def test_an_answer_that_drips_is_cut_off_in_time(settings: Settings) -> None:
             requests.get(f"http://127.0.0.1:{address[1]}/", timeout=5)
         assert 0.25 < time.monotonic() - began < 2
         assert call.is_late
+
+
+def test_the_endless_body_of_a_redirect_is_not_read(settings: Settings) -> None:
+    settings.CHANNEL_NETWORKS = [ip_network("127.0.0.0/8")]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        flood = threading.Thread(target=_flood, args=(server,), daemon=True)
+        flood.start()
+        began = time.monotonic()
+        with pytest.raises(NotDelivered, match="redirects are not followed"):
+            post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}")
+        assert time.monotonic() - began < 2
+        # The connection is closed, so the flood ends too.
+        flood.join(timeout=2)
+        assert not flood.is_alive()
+
+
+def _flood(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n")
+        while True:
+            connection.sendall(bytes(65536))
 
 
 def _drip(server: socket.socket) -> None:
