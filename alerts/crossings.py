@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import structlog
 from django.db import connection, transaction
 from django.utils import timezone
 
@@ -18,6 +19,8 @@ from metering.dimensions import REQUEST
 from metering.enforcement.halts import match_of_group
 from metering.models import Action, Budget, BudgetWindow, Crossing, Mode
 from metering.money import money
+
+log = structlog.get_logger(__name__)
 
 CLAIMED_MAX: Final = 500
 # Windows without an end (a session's, a lifetime's) are over when nothing was reached for so long.
@@ -53,8 +56,9 @@ def tenants_with_crossings() -> list[int]:
 def take_crossings(*, tenant_id: int) -> int:
     """Claim crossings and open, or bring up to date, the incidents of their windows.
 
-    Answers how many were claimed. Of windows that are over nobody needs to hear: old usage that is
-    sent later reaches levels too.
+    Answers how many were taken. Of windows that are over nobody needs to hear: old usage that is
+    sent later reaches levels too. Nor of those that a changed budget no longer counts in. A
+    crossing that something stumbles over is left for another time, and stops no other.
     """
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, [tenant_id, CLAIMED_MAX])
@@ -65,11 +69,31 @@ def take_crossings(*, tenant_id: int) -> int:
         by_window.setdefault((crossing.window_id, crossing.episode), []).append(crossing)
     windows = _windows(tenant_id, [window_id for window_id, _ in by_window])
     now = timezone.now()
-    for (window_id, _), reached in by_window.items():
+    taken = 0
+    # In order, so that two who tell of the same windows at once do not wait for each other.
+    for (window_id, _), reached in sorted(by_window.items()):
         window = windows.get(window_id)
-        if window is not None and (window.ends_at is None or window.ends_at > now):
-            observe(tenant_id=tenant_id, observation=observation_of(window, reached))
-    return len(ids)
+        if window is None or not _counts(window, reached[0].budget, now) or _tell(window, reached):
+            taken += len(reached)
+    return taken
+
+
+def _counts(window: BudgetWindow, budget: Budget, now: datetime) -> bool:
+    """Whether the budget, as it is now, counts in this window."""
+    return window.revision == budget.revision and (window.ends_at is None or window.ends_at > now)
+
+
+def _tell(window: BudgetWindow, reached: Sequence[Crossing]) -> bool:
+    """Observe the crossings of one window. False: it failed, and they are free again."""
+    try:
+        with transaction.atomic():
+            observe(tenant_id=window.tenant_id, observation=observation_of(window, reached))
+    except Exception:
+        ids = [one.id for one in reached]
+        log.exception("crossings not told", tenant_id=window.tenant_id, crossings=ids)
+        Crossing.objects.filter(id__in=ids).update(claimed_at=None)
+        return False
+    return True
 
 
 def tenants_with_incidents() -> list[int]:

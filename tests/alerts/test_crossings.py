@@ -11,8 +11,8 @@ from alerts.crossings import end_crossings, take_crossings, tenants_with_crossin
 from alerts.incidents import status_of
 from alerts.models import Delivery, Incident, Severity
 from metering.budget_rules import LevelRule
-from metering.budgets import archive_budget, create_budget
-from metering.models import Crossing
+from metering.budgets import archive_budget, create_budget, update_budget
+from metering.models import Budget, Crossing
 from tenants.scope import platform_scope
 from tests.alerts.scene import make_channel, timeline, told
 from tests.factories import NANOS, Account, make_budget, make_event, send
@@ -107,12 +107,12 @@ def test_a_worker_killed_halfway_leaves_the_crossing_to_the_next(
     make_channel(daily)
     spend(daily, "11")
 
-    def die(**_: object) -> None:
+    def die(*_: object) -> None:
         raise SystemExit
 
     with monkeypatch.context() as broken:
         broken.setattr("alerts.routing.encode", die)
-        with pytest.raises(TypeError):
+        with pytest.raises(SystemExit):
             take(daily)
     with platform_scope("tests"):
         assert tenants_with_crossings() == [daily.tenant.id]
@@ -129,6 +129,34 @@ def test_a_window_that_is_over_before_anybody_looks_wakes_nobody(daily: Account)
     with daily.scope():
         assert not Incident.objects.exists()
         assert not Crossing.objects.filter(claimed_at=None).exists()
+
+
+def test_a_budget_that_counts_by_something_else_by_now_stops_no_other(daily: Account) -> None:
+    spend(daily, "8")
+    with daily.scope():
+        budget = Budget.objects.get()
+        update_budget(budget=budget, actor="tests", changes={"per": ["agent", "user"]})
+    spend(daily, "9", user="ada")
+    # That of the window before, and one each of those that count now.
+    assert take(daily) == 3
+    with daily.scope():
+        assert [one.title for one in Incident.objects.order_by("title")] == [
+            "Budget 'Agents, daily' reached 70 % for agent 'researcher', no user",
+            "Budget 'Agents, daily' reached 70 % for agent 'researcher', user 'ada'",
+        ]
+
+
+def test_a_crossing_that_cannot_be_told_stays_and_stops_no_other(daily: Account) -> None:
+    spend(daily, "8")
+    spend(daily, "8", agent="writer")
+    with daily.scope():
+        bad = Crossing.objects.order_by("id")[0]
+        # As after a fault of the service: nothing that a tenant can cause.
+        Crossing.objects.filter(id=bad.id).update(group_key="no list")
+    assert take(daily) == 1
+    with daily.scope():
+        assert [one.match["agent"] for one in Incident.objects.all()] == ["writer"]
+        assert [one.id for one in Crossing.objects.filter(claimed_at=None)] == [bad.id]
 
 
 def test_a_budget_that_only_watches_is_one_incident_of_information(account: Account) -> None:
