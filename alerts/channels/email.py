@@ -21,6 +21,7 @@ from django.template.loader import render_to_string
 
 from alerts.channels.addresses import judge_host, read_text
 from alerts.channels.kind import Field, Fields, Kind, NotDelivered, Sent, Settings
+from alerts.channels.replies import Conversation, EncryptedConversation
 from alerts.channels.wording import body_lines, cut, headline, mark, plain
 from alerts.errors import WrongChannel
 from alerts.mail_server import MailServer, WrongMailServer, read_mail_server
@@ -34,6 +35,8 @@ SUBJECT_MAX_CHARACTERS: Final = 150
 # have 998 characters.
 POLICY: Final = SMTP.clone(max_line_length=990)
 ANSWER_MAX_CHARACTERS: Final = 200
+# Instead of the server's own words, which may repeat the password.
+LOGIN_REFUSED: Final = "it refuses the user or the password."
 
 
 def can_mail_people() -> bool:
@@ -145,8 +148,8 @@ def _connect(server: MailServer) -> smtplib.SMTP:
     trust = ssl.create_default_context()
     limits: dict[str, Any] = {"local_hostname": server.domain, "timeout": CALL_SECONDS}
     if server.is_encrypted_first:
-        return smtplib.SMTP_SSL(server.host, server.port, context=trust, **limits)
-    client = smtplib.SMTP(server.host, server.port, **limits)
+        return EncryptedConversation(server.host, server.port, context=trust, **limits)
+    client = Conversation(server.host, server.port, **limits)
     try:
         client.ehlo()
         if client.has_extn("starttls"):
@@ -170,7 +173,8 @@ def _failure(error: Exception, call: Call) -> NotDelivered:
         code, answer = next(iter(error.recipients.values()))
         return _answered(code, answer)
     if isinstance(error, smtplib.SMTPResponseException):
-        return _answered(error.smtp_code, error.smtp_error)
+        is_login = isinstance(error, smtplib.SMTPAuthenticationError)
+        return _answered(error.smtp_code, LOGIN_REFUSED if is_login else error.smtp_error)
     if isinstance(error, ssl.SSLError):
         return NotDelivered("The mail server's certificate or encryption cannot be trusted.")
     return NotDelivered("The mail server cannot be reached, or closed the connection.")

@@ -121,6 +121,8 @@ class MailReceiver:
     logins: list[tuple[str, str]] = field(default_factory=list)
     received: list[Mail] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
+    # Instead of letting somebody in.
+    login_answer: str = ""
     port: int = 0
 
     @property
@@ -130,6 +132,8 @@ class MailReceiver:
     def authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
     ) -> AuthResult:
+        if self.login_answer:
+            return AuthResult(success=False, handled=False, message=self.login_answer)
         self.logins.append((data.login.decode(), data.password.decode()))
         return AuthResult(success=True)
 

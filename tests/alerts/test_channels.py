@@ -1,6 +1,10 @@
 """What each kind of channel really sends, as a receiver on loopback gets it."""
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -286,6 +290,41 @@ def test_a_password_is_sent_after_the_mail_server_has_proved_who_it_is(
         assert send("email", fields, make_message()) == Sent(250)
         assert mail.logins == [("user", "s3cret")]
         assert len(mail.received) == 1
+
+
+def test_a_mail_server_that_repeats_the_password_does_not_reach_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = write_certificate(tmp_path / "server.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with mail_receiver(certificate) as mail:
+        mail.login_answer = "535 no such user: user with s3cret"
+        fields = {"to": ["a@x.example"], "smtp_url": mail.url.replace("//", "//user:s3cret@")}
+        with pytest.raises(NotDelivered) as failure:
+            send("email", fields, make_message())
+    assert failure.value.detail == (
+        "The mail server answered 535: it refuses the user or the password."
+    )
+
+
+def test_a_mail_server_that_talks_without_end_is_left() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endless = threading.Thread(target=_talk_without_end, args=(server,), daemon=True)
+        endless.start()
+        url = f"smtp://127.0.0.1:{server.getsockname()[1]}?from=a@x.example"
+        began = time.monotonic()
+        with pytest.raises(NotDelivered, match="cannot be reached, or closed the connection"):
+            send("email", {"to": ["a@x.example"], "smtp_url": url}, make_message())
+        assert time.monotonic() - began < 2
+        endless.join(timeout=2)
+        assert not endless.is_alive()
+
+
+def _talk_without_end(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        while True:
+            connection.sendall(b"220-and more\r\n" * 1000)
 
 
 @pytest.mark.parametrize(
