@@ -1,6 +1,6 @@
 """What alerts refuse, as small exceptions. `metering.api.problems` maps them to HTTP."""
 
-from metering.errors import Conflict, InvalidRequest, MeteringError
+from metering.errors import Conflict, InvalidRequest, MeteringError, Throttled
 
 
 class AlertError(MeteringError):
@@ -43,3 +43,9 @@ class SecretsUnreadable(AlertError, Conflict):
     """Secrets were encrypted with another SECRET_KEY."""
 
     code = "secrets_unreadable"
+
+
+class AskedTooOften(AlertError, Throttled):
+    """More tests than anybody reads were asked for within a minute."""
+
+    code = "asked_too_often"

@@ -204,10 +204,12 @@ class ChannelView(ApiView):
 class ProbeView(ApiView):
     """A test of one channel."""
 
+    also_answers = {"POST": (409, 429)}
+
     @extend_schema(
         summary="Send a test message",
         description="The answer is given before it is tried: see the delivery's `state` and"
-        " `attempts` later.",
+        " `attempts` later. At most 5 of a channel and 30 in all are sent within a minute.",
         request=None,
         responses={202: DeliveryDetailAnswer},
     )

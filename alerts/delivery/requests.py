@@ -1,26 +1,37 @@
 """What people ask for: a test of a channel, and a delivery once more."""
 
+from datetime import timedelta
+from typing import Final
+
 from celery import current_app
 from django.db import transaction
 from django.utils import timezone
 
 from alerts.channels.email import can_mail_people
-from alerts.errors import ChannelUnavailable, NotResendable
+from alerts.errors import AskedTooOften, ChannelUnavailable, NotResendable
 from alerts.messages import Message, encode, moment_text
 from alerts.models import Channel, Delivery, DeliveryEvent, DeliveryState, Severity
 from tenants.audit import record_change
+from tenants.models import Tenant
+
+ONE_MINUTE: Final = timedelta(minutes=1)
+# Whoever may ask could else fill the mailboxes of strangers in the operator's name.
+CHANNEL_TESTS_PER_MINUTE: Final = 5
+TENANT_TESTS_PER_MINUTE: Final = 30
 
 
 @transaction.atomic
 def resend(*, delivery: Delivery, actor: str) -> Delivery:
     """Send a delivery that has ended once more, under its reference, with its message as it was.
 
-    Raises NotResendable while it still waits or where a newer message took its place, and
-    ChannelUnavailable.
+    Raises NotResendable while it still waits, where a newer message took its place, or within a
+    minute after it was sent; and ChannelUnavailable.
     """
     stored = Delivery.objects.select_for_update().get(tenant=delivery.tenant_id, id=delivery.id)
     if stored.state not in (DeliveryState.SENT, DeliveryState.DEAD):
         raise NotResendable("Only a delivery that was sent or given up can be sent again.")
+    if stored.sent_at is not None and stored.sent_at > timezone.now() - ONE_MINUTE:
+        raise NotResendable("It was sent less than a minute ago.")
     _require_way(stored.channel)
     before = {"state": stored.state}
     stored.state = DeliveryState.WAITING
@@ -42,8 +53,13 @@ def resend(*, delivery: Delivery, actor: str) -> Delivery:
 
 @transaction.atomic
 def test_channel(*, channel: Channel, actor: str) -> Delivery:
-    """Send a test message over a channel, as any other is sent. Raises ChannelUnavailable."""
+    """Send a test message over a channel, as any other is sent.
+
+    Raises ChannelUnavailable, and AskedTooOften where as many tests as anybody needs were asked for
+    within the last minute.
+    """
     _require_way(channel)
+    _require_moderation(channel)
     message = Message(
         event=DeliveryEvent.TEST,
         severity=Severity.INFO,
@@ -79,6 +95,24 @@ def send_on_commit() -> None:
 def _ask_worker() -> None:
     """A function of its own, by whose name Django logs that the broker cannot be reached."""
     current_app.send_task("alerts.tasks.deliver", retry=False)
+
+
+def _require_moderation(channel: Channel) -> None:
+    """Count the tests of the last minute, one who asks at a time."""
+    Tenant.objects.select_for_update(no_key=True).get(id=channel.tenant_id)
+    recent = Delivery.objects.filter(
+        tenant_id=channel.tenant_id,
+        event=DeliveryEvent.TEST,
+        created_at__gt=timezone.now() - ONE_MINUTE,
+    )
+    tested = list(recent.values_list("channel_id", flat=True))
+    is_too_often = tested.count(channel.id) >= CHANNEL_TESTS_PER_MINUTE
+    if is_too_often or len(tested) >= TENANT_TESTS_PER_MINUTE:
+        raise AskedTooOften(
+            f"At most {CHANNEL_TESTS_PER_MINUTE} tests of a channel and"
+            f" {TENANT_TESTS_PER_MINUTE} in all are sent within a minute.",
+            retry_after_seconds=int(ONE_MINUTE.total_seconds()),
+        )
 
 
 def _require_way(channel: Channel | None) -> None:

@@ -113,7 +113,7 @@ class Delivery(models.Model):
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     # None: mail to `recipients` through the operator's own server.
-    channel = models.ForeignKey(Channel, null=True, on_delete=models.PROTECT)
+    channel = models.ForeignKey(Channel, null=True, on_delete=models.PROTECT, db_index=False)
     recipients = ArrayField(models.CharField(max_length=254), default=list, blank=True)
     incident = models.ForeignKey(Incident, null=True, on_delete=models.CASCADE)
     event = models.CharField(max_length=12, choices=DeliveryEvent.choices)
@@ -154,6 +154,13 @@ class Delivery(models.Model):
                 fields=["tenant", "-id"],
                 condition=Q(state=DeliveryState.DEAD),
                 name="delivery_dead",
+            ),
+            # How much was told lately; also of mail without a channel.
+            models.Index(fields=["channel", "created_at"], name="delivery_of_channel"),
+            models.Index(
+                fields=["tenant", "created_at"],
+                condition=Q(event=DeliveryEvent.TEST),
+                name="delivery_test",
             ),
         ]
         constraints = [

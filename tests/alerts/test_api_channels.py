@@ -133,6 +133,11 @@ def test_a_test_is_answered_with_its_delivery(account: Account, api: Caller) -> 
     assert api.get(f"/v1/deliveries/{delivery['id']}").body == delivery
     with account.scope():
         assert Delivery.objects.count() == 1
+    for _ in range(4):
+        assert api.post(f"/v1/channels/{channel['id']}/test").status == 202
+    refused = api.post(f"/v1/channels/{channel['id']}/test")
+    assert (refused.status, refused.code) == (429, "asked_too_often")
+    assert refused.body["retry_after_seconds"] == 60
 
 
 def test_another_tenants_channel_is_not_there_and_scopes_count(

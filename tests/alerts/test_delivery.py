@@ -19,7 +19,7 @@ from alerts.delivery import test_channel as send_test
 from alerts.delivery.attempts import Outcome, attempt, record
 from alerts.delivery.lanes import claim, lanes_due
 from alerts.delivery.schedule import TRIES_MAX, rest_seconds, wait_seconds
-from alerts.errors import ChannelUnavailable, NotResendable
+from alerts.errors import AskedTooOften, ChannelUnavailable, NotResendable
 from alerts.incidents import observe
 from alerts.messages import encode
 from alerts.models import Channel, Delivery, DeliveryAttempt, DeliveryState, Incident, Severity
@@ -298,6 +298,35 @@ def test_a_test_message_goes_the_way_of_every_other(owner: Account, web: WebRece
     assert received.json["type"] == "test"
     assert received.json["data"]["cause"] == f"spendgate-test-{channel.id}"
     assert "ada@example.com asked for this message." in received.json["data"]["summary"]
+
+
+def test_tests_are_bounded_by_channel_and_in_all(
+    owner: Account, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.delivery.requests.TENANT_TESTS_PER_MINUTE", 6)
+    first, second = channel_to(owner, web), channel_to(owner, web, name="second")
+    for channel in (first,) * 5 + (second,):
+        with owner.scope():
+            send_test(channel=channel, actor="tests")
+    for channel in (first, second):
+        with owner.scope(), pytest.raises(AskedTooOften):
+            send_test(channel=channel, actor="tests")
+    with owner.scope():
+        assert Delivery.objects.count() == 6
+        Delivery.objects.update(created_at=timezone.now() - timedelta(minutes=1))
+        send_test(channel=first, actor="tests")
+
+
+def test_what_was_sent_just_now_is_not_sent_again(owner: Account, web: WebReceiver) -> None:
+    delivery = queue(owner, channel_to(owner, web))
+    assert deliver_due(seconds=1) == 1
+    with owner.scope(), pytest.raises(NotResendable, match="less than a minute ago"):
+        resend(delivery=delivery, actor="tests")
+    assert fresh(owner, delivery).state == DeliveryState.SENT
+    with owner.scope():
+        Delivery.objects.update(sent_at=timezone.now() - timedelta(minutes=1))
+        resend(delivery=delivery, actor="tests")
+    assert fresh(owner, delivery).state == DeliveryState.WAITING
 
 
 def test_people_get_mail_through_the_operator_s_server(owner: Account, settings: Settings) -> None:
