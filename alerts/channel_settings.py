@@ -17,6 +17,8 @@ from tenants.audit import facts_of, record_change
 from tenants.models import Tenant
 
 NAME_MAX_CHARACTERS: Final = 200
+# Every incident may be told on all of them.
+CHANNELS_MAX: Final = 200
 CONTACTS_MAX: Final = 50
 CONTACT_MAX_CHARACTERS: Final = 100
 
@@ -33,6 +35,7 @@ def create_channel(
     """
     if kind not in KINDS:
         raise WrongChannel("kind", f"must be one of {', '.join(ChannelKind.values)}")
+    _require_room(tenant)
     channel = Channel(tenant=tenant, kind=kind, severities=list(KINDS[kind].severities))
     _apply(channel, {"name": name, **wishes})
     _keep(channel, _read(kind, fields, known={}))
@@ -53,7 +56,7 @@ def update_channel(*, channel: Channel, actor: str, changes: Mapping[str, Any]) 
     those that are not named stay.
 
     A secret that is given as it is shown, or not at all, stays too; it is asked for again where it
-    can no longer be read. Raises WrongChannel.
+    can no longer be read, or would from now on be sent to another address. Raises WrongChannel.
     """
     stored = _lock(channel)
     before = channel_facts(stored)
@@ -62,7 +65,9 @@ def update_channel(*, channel: Channel, actor: str, changes: Mapping[str, Any]) 
     after: dict[str, Any] = {}
     if fields:
         known = _known_fields(stored)
-        read = _read(stored.kind, _without_shown(stored, fields), known=known)
+        typed = _without_shown(stored, fields)
+        _require_keys(stored.kind, typed, known)
+        read = _read(stored.kind, typed, known=known)
         after["replaced_secrets"] = sorted(
             name for name, value in read.secrets.items() if value != known.get(name)
         )
@@ -143,8 +148,17 @@ def channel_facts(channel: Channel) -> dict[str, Any]:
     return {name: value for name, value in facts_of(channel).items() if name not in unlogged}
 
 
+def _require_room(tenant: Tenant) -> None:
+    """One more channel, one who asks at a time."""
+    Tenant.objects.select_for_update(no_key=True).get(id=tenant.id)
+    if Channel.objects.filter(tenant=tenant, removed_at=None).count() >= CHANNELS_MAX:
+        raise WrongChannel("name", f"there are {CHANNELS_MAX} channels already: remove one first")
+
+
 def _lock(channel: Channel) -> Channel:
-    stored = Channel.objects.select_for_update().get(tenant_id=channel.tenant_id, id=channel.id)
+    # No stronger, since what refers to a channel is written with other rows locked.
+    rows = Channel.objects.select_for_update(no_key=True)
+    stored = rows.get(tenant_id=channel.tenant_id, id=channel.id)
     if stored.removed_at is not None:
         raise ChannelUnavailable("This channel was removed.")
     return stored
@@ -197,6 +211,17 @@ def _without_shown(channel: Channel, fields: Fields) -> dict[str, Any]:
     }
 
 
+def _require_keys(kind: str, typed: Fields, known: Fields) -> None:
+    """Who may change an address without knowing the key must not learn the key by that."""
+    fields = KINDS[kind].fields
+    addresses = [one.name for one in fields if not (one.is_secret or one.is_list)]
+    if all(typed.get(name, "") == known.get(name, "") for name in addresses if name in typed):
+        return
+    for field in fields:
+        if field.is_secret and field.name in known and field.name not in typed:
+            raise WrongChannel(field.name, "enter it again: it would be sent to another address")
+
+
 def _apply(channel: Channel, wishes: Mapping[str, Any]) -> None:
     for name, value in wishes.items():
         if name not in READ_BY_WISH:
@@ -216,12 +241,16 @@ def _name(value: Any) -> str:
 def _contacts(value: Any) -> list[str]:
     contacts: list[Any] = list(value) if isinstance(value, list | tuple) else [None]
     is_fine = len(contacts) <= CONTACTS_MAX and all(
-        isinstance(one, str) and 1 <= len(one.strip()) <= CONTACT_MAX_CHARACTERS for one in contacts
+        isinstance(one, str)
+        and 1 <= len(one.strip()) <= CONTACT_MAX_CHARACTERS
+        and one.strip().isprintable()
+        for one in contacts
     )
     if not is_fine:
         raise WrongChannel(
             "contacts",
-            f"must be at most {CONTACTS_MAX} names of 1 to {CONTACT_MAX_CHARACTERS} characters",
+            f"must be at most {CONTACTS_MAX} names of 1 to {CONTACT_MAX_CHARACTERS} printable"
+            " characters",
         )
     return list(dict.fromkeys(one.strip() for one in contacts))
 

@@ -76,7 +76,13 @@ def test_a_kind_s_own_severities_apply_unless_others_are_given(owner: Account) -
         ({"is_paused": "yes"}, "is_paused", "must be true or false"),
         ({"kind": "slack"}, "kind", "is not a setting of a channel"),
         ({"fields": {"token": "x"}}, "token", "is not a field of PagerDuty"),
-        ({"fields": {"url": "https://10.0.0.1/"}}, "url", "The address leads into a private"),
+        (
+            {"fields": {"url": "https://10.0.0.1/", "routing_key": "K" * 32}},
+            "url",
+            "The address leads into a private",
+        ),
+        ({"fields": {"url": "https://other.example/"}}, "routing_key", "enter it again: it would"),
+        ({"contacts": ["a\x00b"]}, "contacts", "must be at most 50 names"),
     ],
 )
 def test_a_wrong_change_is_refused_and_changes_nothing(
@@ -171,3 +177,16 @@ def test_another_tenant_s_channel_is_not_there(owner: Account) -> None:
     stranger = make_account()
     with stranger.scope(), pytest.raises(Channel.DoesNotExist):
         update_channel(channel=channel, actor="tests", changes={"name": "mine"})
+
+
+def test_a_tenant_has_so_many_channels_and_no_more(
+    owner: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.channel_settings.CHANNELS_MAX", 2)
+    first = make_channel(owner, name="first")
+    make_channel(owner, name="second")
+    with pytest.raises(WrongChannel, match="there are 2 channels already"):
+        make_channel(owner, name="third")
+    with owner.scope():
+        remove_channel(channel=first, actor="tests")
+    make_channel(owner, name="third")
