@@ -5,7 +5,7 @@ in cost, tokens and requests at once. One incident is about the series that is m
 proportion to itself and makes up half of what the others have too much; the rest is its shadow.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -29,7 +29,10 @@ from metering.queries.series import COMBINED_DIMENSIONS, Combination
 EXPLAINED_SHARE: Final = 0.5
 # Of series that are about as unusual the most specific one is the cause.
 SPECIFIC_FIRST: Final = ("agent", "feature", "customer", "model", "team", "")
-UNUSUAL_BANDS: Final = 5
+ALIKE_MARGIN: Final = 0.2
+ALIKE_FACTOR: Final = 2.0
+# Of which less than this was to be expected is as unusual as can be.
+EXPECTED_MIN: Final = 0.05
 # So many series without a finding, those with most too much, are thought of as causes.
 CANDIDATES_MAX: Final = 50
 # Below this an hour, or this share of what the tenant spends, it is nobody's business however
@@ -252,11 +255,11 @@ class _CostShare:
         # A detector gets used to what goes on: of a known cause all counts as too much.
         return activity.cost_nanos if cause in self._standing else activity.excess_nanos
 
-    def rank(self, key: SeriesKey) -> tuple[int, int, float, str]:
-        """The likeliest cause first: by how much of itself is too much, then the most specific."""
+    def suspect(self, key: SeriesKey) -> "_Suspect":
+        """The series as one that may be the cause."""
         activity = self._activities[key]
         share = activity.excess_nanos / max(1.0, activity.cost_nanos)
-        return (-_band(share), _specificity(key), -activity.excess_nanos, key.value)
+        return _Suspect(key, share, activity.excess_nanos)
 
 
 class _RequestShare:
@@ -287,10 +290,10 @@ class _RequestShare:
             joint = excess
         return min(excess, joint) / max(1.0, unusual_requests(finding))
 
-    def rank(self, key: SeriesKey) -> tuple[int, int, float, str]:
+    def suspect(self, key: SeriesKey) -> "_Suspect":
         """As above."""
         share = self._excess[key] / max(1.0, self._requests[key])
-        return (-_band(share), _specificity(key), -self._excess[key], key.value)
+        return _Suspect(key, share, self._excess[key])
 
 
 def unusual_requests(finding: Finding) -> float:
@@ -301,9 +304,36 @@ def unusual_requests(finding: Finding) -> float:
     return share * finding.activity.requests
 
 
-def _band(share: float) -> int:
-    """How much of a series is too much, so roughly that about the same is the same."""
-    return min(UNUSUAL_BANDS - 1, int(share * UNUSUAL_BANDS))
+class _Suspect(NamedTuple):
+    """A series that may be a cause: which share of itself is too much, and how much that is."""
+
+    key: SeriesKey
+    share: float
+    excess: float
+
+    def is_like(self, other: "_Suspect") -> bool:
+        """Whether it is about as unusual as another, more unusual one: chance may have made the
+        difference.
+        """
+        expected, least = 1.0 - self.share, max(1.0 - other.share, EXPECTED_MIN)
+        return self.share >= other.share - ALIKE_MARGIN and expected <= ALIKE_FACTOR * least
+
+    @property
+    def rank(self) -> tuple[int, float, str]:
+        """Among those alike the likeliest first: the most specific, then the largest."""
+        return (_specificity(self.key), -self.excess, self.key.value)
+
+
+def _likeliest(suspects: Iterable[_Suspect]) -> Iterator[SeriesKey]:
+    """The most unusual series first; of those that are about as unusual as the most unusual one
+    that is left, the most specific.
+    """
+    left = list(suspects)
+    while left:
+        most = max(left, key=lambda one: one.share)
+        first = min((one for one in left if one.is_like(most)), key=lambda one: one.rank)
+        left.remove(first)
+        yield first.key
 
 
 def _candidates(
@@ -339,7 +369,8 @@ def _assign(
     left = _take_explained([(one, {}) for one in findings], standing, share, found)
     own = {one.key for one in findings}
     new: list[SeriesKey] = []
-    for key in sorted({*own, *candidates} - set(standing), key=share.rank):
+    suspects = [share.suspect(key) for key in {*own, *candidates} - set(standing)]
+    for key in _likeliest(suspects):
         if key in own and all(one.key != key for one, _ in left):
             continue
         if any(share.of(key, one) >= EXPLAINED_SHARE for one, _ in left):

@@ -95,6 +95,29 @@ def test_agents_that_spike_for_themselves_are_causes_of_their_own() -> None:
     assert sum(len(one.findings) for one in causes) == 5
 
 
+def test_agents_are_told_from_customers_that_are_by_chance_a_little_more_unusual() -> None:
+    """Two agents spike at once, for the same customers, of which one got more than its share."""
+    customer = SeriesKey("customer", "globex")
+    causes = causes_of(
+        [
+            used(1.16, agent="coder", customer="globex"),
+            used(1.51, agent="coder", customer="acme"),
+            used(0.44, agent="researcher", customer="globex"),
+            used(0.45, agent="researcher", customer="acme"),
+        ],
+        {
+            agent("coder"): 0.559,
+            agent("researcher"): 0.193,
+            customer: 0.24,
+            SeriesKey("customer", "acme"): 0.52,
+            TENANT: 0.76,
+        },
+        found=[customer, agent("researcher"), agent("coder"), TENANT],
+    )
+
+    assert keys_of(causes) == [agent("coder"), agent("researcher")]
+
+
 def test_a_customer_that_keeps_all_agents_busy_is_the_cause() -> None:
     names = [f"agent-{number}" for number in range(8)]
     acme = SeriesKey("customer", "acme")
