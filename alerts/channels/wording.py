@@ -61,7 +61,11 @@ def headline(message: Message) -> str:
         return plain(message.title)
     if message.event == "escalated":
         return plain(f"Now {message.severity}: {message.title}")
-    return plain(f"{WORDS_BY_EVENT.get(message.event, message.severity.title())}: {message.title}")
+    words = WORDS_BY_EVENT.get(message.event, message.severity.title())
+    if message.event == "updated" and message.kind == "crossing":
+        # Its next level: it goes on, but not as before.
+        words = message.severity.title()
+    return plain(f"{words}: {message.title}")
 
 
 def mark(message: Message, reference: str) -> str:

@@ -17,6 +17,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from alerts.channels import KINDS, NotDelivered, Sent
 from alerts.channels.webhook import headers_of, rotated
+from alerts.channels.wording import headline
 from alerts.errors import WrongChannel
 from alerts.messages import Line, Message
 from tests.alerts.receivers import (
@@ -78,6 +79,20 @@ def web() -> Iterator[WebReceiver]:
 def mail() -> Iterator[MailReceiver]:
     with mail_receiver() as receiver:
         yield receiver
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"event": "opened"}, "Critical: B"),
+        ({"event": "escalated"}, "Now critical: B"),
+        ({"event": "updated"}, "Still open: B"),
+        ({"event": "updated", "kind": "crossing"}, "Critical: B"),
+        ({"event": "resolved"}, "Resolved: B"),
+    ],
+)
+def test_a_headline_says_what_is_new(fields: dict[str, str], words: str) -> None:
+    assert headline(make_message(title="B", **fields)) == words
 
 
 def test_slack_gets_an_attachment_that_links_to_the_incident(web: WebReceiver) -> None:
