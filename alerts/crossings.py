@@ -215,7 +215,8 @@ def _title(budget: Budget, group: Sequence[str], top: Crossing) -> str:
 
 
 def _summary(top: Crossing, window: BudgetWindow) -> str:
-    spent = f"{float(top.used_percent):,.0f} % of its limit is used"
+    # Rounded down, so that nobody reads of a limit that is reached before it is.
+    spent = f"{int(top.used_percent):,} % of its limit is used"
     if top.limit_nanos is not None:
         spent += f": {money(top.spent_nanos)} of {money(top.limit_nanos)}"
     # A window without an end begins at the epoch.

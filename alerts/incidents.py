@@ -164,7 +164,7 @@ def wake_snoozed(*, tenant_id: int, now: datetime) -> int:
         incident.snoozed_until = None
         _note(incident, EntryKind.SNOOZED, BY_ITSELF, "over, and it still goes on")
         _save(incident)
-        routing.tell(incident=incident, event=DeliveryEvent.UPDATED)
+        routing.tell_again(incident=incident)
     return len(due)
 
 

@@ -24,6 +24,7 @@ from alerts.models import (
     HeldBy,
     Incident,
     IncidentEntry,
+    IncidentKind,
     MaintenanceWindow,
     Severity,
 )
@@ -43,6 +44,10 @@ NEWS: Final = frozenset({DeliveryEvent.OPENED, DeliveryEvent.UPDATED, DeliveryEv
 # What came of it is one message; that somebody looks at it need not fill a mailbox.
 NOT_ACKNOWLEDGED_TO: Final = frozenset({ChannelKind.EMAIL})
 
+EXCESS_WORDS: Final[dict[str, str]] = {
+    IncidentKind.CROSSING: "Over the limit",
+    IncidentKind.LOOP: "Wasted",
+}
 
 # Who acts when the service does.
 BY_ITSELF: Final = "spendgate"
@@ -76,10 +81,24 @@ def tell(
     Runs in the transaction that changed the incident, whose row is locked. While it is snoozed
     nothing leaves, unless it became critical.
     """
-    now = timezone.now()
-    if _is_snoozed(incident, event, now):
+    if _is_snoozed(incident, event, timezone.now()):
         return []
     targets = _targets(incident, contacts) if event in NEWS else _told(incident, event)
+    return _tell(incident, event, targets)
+
+
+def tell_again(*, incident: Incident) -> list[Delivery]:
+    """Say that an incident still goes on: to whoever has heard of it, and whom its severity now
+    concerns. Contacts of a level that was reached hear of that alone.
+    """
+    event = DeliveryEvent.UPDATED
+    named = () if incident.kind == IncidentKind.CROSSING else None
+    heard = _told(incident, event)
+    return _tell(incident, event, list(dict.fromkeys([*heard, *_targets(incident, named)])))
+
+
+def _tell(incident: Incident, event: DeliveryEvent, targets: Sequence[Target]) -> list[Delivery]:
+    now = timezone.now()
     hold = _hold(incident, event, now)
     deliveries = [
         delivery
@@ -99,11 +118,11 @@ def message_of(incident: Incident, event: DeliveryEvent, *, at: datetime) -> Mes
     facts = [("Since", f"{incident.opened_at:%Y-%m-%d %H:%M} UTC")]
     facts += [(name.capitalize(), _words_of(value)) for name, value in incident.match.items()]
     if incident.excess_nanos:
-        facts.append(("Beyond what was expected", exact_money(incident.excess_nanos)))
+        facts.append((_excess_words(incident), exact_money(incident.excess_nanos)))
     if incident.acknowledged_by:
         facts.append(("Acknowledged by", incident.acknowledged_by))
     if incident.resolved_at is not None:
-        facts.append(("Resolved", incident.resolved_by or "ended by itself"))
+        facts.append(("Resolved by", incident.resolved_by or "itself: it has ended"))
     return Message(
         event=event,
         severity=incident.severity,
@@ -131,6 +150,11 @@ def link_to_incidents() -> str:
     """The address of the page of all incidents."""
     environment = settings.ENVIRONMENT
     return urljoin(environment.public_url or environment.url, "/incidents")
+
+
+def _excess_words(incident: Incident) -> str:
+    """What the money of an incident is."""
+    return EXCESS_WORDS.get(incident.kind, "Beyond what was expected")
 
 
 def _words_of(value: object) -> str:

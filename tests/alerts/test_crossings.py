@@ -8,7 +8,8 @@ import time_machine
 from django.db import connection
 
 from alerts.crossings import end_crossings, take_crossings, tenants_with_crossings
-from alerts.incidents import status_of
+from alerts.incidents import snooze, status_of, wake_snoozed
+from alerts.messages import decode
 from alerts.models import Delivery, Incident, Severity
 from metering.budget_rules import LevelRule
 from metering.budgets import archive_budget, create_budget, update_budget
@@ -67,6 +68,38 @@ def test_levels_of_one_window_are_one_incident_and_each_is_told_to_its_contacts(
         assert "New calls are refused." in incident.summary
         assert [row[:2] for row in told(daily)] == [("leads", "opened"), ("money", "escalated")]
         assert timeline(incident) == ["opened", "notified", "escalated", "notified"]
+
+
+def test_who_was_not_told_of_a_level_is_not_told_that_it_goes_on(daily: Account) -> None:
+    make_channel(daily, "slack", name="leads", contacts=["team_lead"])
+    make_channel(daily, "slack", name="money", contacts=["finance"])
+    make_channel(daily, "slack", name="all")
+    spend(daily, "7")
+    take(daily)
+    with daily.scope():
+        later = datetime.now(UTC) + timedelta(hours=1)
+        snooze(incident=Incident.objects.get(), actor="ann@example.com", until=later)
+        wake_snoozed(tenant_id=daily.tenant.id, now=later)
+        assert [row[:2] for row in told(daily)] == [
+            ("leads", "opened"),
+            ("all", "opened"),
+            ("leads", "updated"),
+            ("all", "updated"),
+        ]
+
+
+def test_what_is_used_is_rounded_down_and_what_is_over_is_said_to_be(daily: Account) -> None:
+    make_channel(daily, "slack", name="leads", contacts=["team_lead", "finance"])
+    spend(daily, "9.99")
+    take(daily)
+    spend(daily, "0.28")
+    take(daily)
+    with daily.scope():
+        first, second = (decode(one.message) for one in Delivery.objects.order_by("id"))
+    assert first.summary.startswith("99 % of its limit is used: $9.99 of $10.00 since ")
+    assert "Over the limit" not in dict(first.facts)
+    assert second.summary.startswith("102 % of its limit is used: $10.27 of $10.00 since ")
+    assert dict(second.facts)["Over the limit"] == "$0.27"
 
 
 def test_each_group_has_its_own_incident(daily: Account) -> None:
