@@ -4,6 +4,7 @@
 longer (`scan_*`, `check_*`) never stands before them.
 """
 
+import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -38,11 +39,13 @@ DELIVER_EXPIRES_SECONDS: Final = 10
 def notify() -> None:
     """Make incidents of what metering left as rows, and let go of what was held back."""
     now = timezone.now()
-    run = _Run(SHORT_SECONDS)
-    written = run.repeat(crossings.tenants_with_crossings, crossings.take_crossings)
-    written += run.each(breakers.tenants_with_breakers, partial(breakers.compare_breakers, now=now))
+    run = _Run(SHORT_SECONDS, steps=3)
+    written = run.repeat(_shuffled(crossings.tenants_with_crossings), crossings.take_crossings)
     written += run.each(
-        partial(digests.tenants_with_held, now), partial(digests.gather_held, now=now)
+        _shuffled(breakers.tenants_with_breakers), partial(breakers.compare_breakers, now=now)
+    )
+    written += run.each(
+        _shuffled(partial(digests.tenants_with_held, now)), partial(digests.gather_held, now=now)
     )
     if written:
         deliver.apply_async(expires=DELIVER_EXPIRES_SECONDS)
@@ -59,11 +62,15 @@ def deliver() -> None:
 def end_incidents() -> None:
     """Resolve what is over, tell again of what was snoozed until now, and write due digests."""
     now = timezone.now()
-    run = _Run(SHORT_SECONDS)
-    run.each(crossings.tenants_with_incidents, partial(crossings.end_crossings, now=now))
-    run.each(session_checks.tenants_with_loops, partial(session_checks.end_loops, now=now))
-    run.each(partial(incidents.tenants_to_wake, now), partial(incidents.wake_snoozed, now=now))
-    run.each(digests.tenants_with_digests, partial(digests.write_digests, now=now))
+    run = _Run(SHORT_SECONDS, steps=4)
+    run.each(_shuffled(crossings.tenants_with_incidents), partial(crossings.end_crossings, now=now))
+    run.each(
+        _shuffled(session_checks.tenants_with_loops), partial(session_checks.end_loops, now=now)
+    )
+    run.each(
+        _shuffled(partial(incidents.tenants_to_wake, now)), partial(incidents.wake_snoozed, now=now)
+    )
+    run.each(_shuffled(digests.tenants_with_digests), partial(digests.write_digests, now=now))
     run.report()
 
 
@@ -72,7 +79,9 @@ def check_sessions() -> None:
     """Look for loops in the sessions that had new calls."""
     run = _Run(LONG_SECONDS)
     now = timezone.now()
-    run.repeat(session_checks.tenants_to_check, partial(session_checks.check_sessions, now=now))
+    run.repeat(
+        _shuffled(session_checks.tenants_to_check), partial(session_checks.check_sessions, now=now)
+    )
     run.report()
 
 
@@ -103,28 +112,39 @@ def forget_old_deliveries() -> None:
 class _Run:
     """One run over the tenants, each in a transaction of its own. One tenant's error stops no
     other's work.
+
+    Each of its steps has an equal share of the time, so that one with much to do keeps none of the
+    others from its own.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
+    def __init__(self, seconds: float, *, steps: int = 1) -> None:
+        self._step_seconds = seconds / steps
         self._failure: Exception | None = None
 
     def each(self, find: Callable[[], list[int]], work: Callable[..., int]) -> int:
         """Do the work of each tenant that has some, in turn; the sum of what they answer."""
-        with platform_scope("find the tenants with work for alerts"):
-            tenants = find()
-        return sum(self._once(tenant_id, work) for tenant_id in tenants)
+        return self._round(find, work, self._end_of_step())
 
     def repeat(self, find: Callable[[], list[int]], work: Callable[..., int]) -> int:
         """The same, again and again until nothing is left to do; the sum of all."""
-        done = 0
-        while found := self.each(find, work):
+        ends_at, done = self._end_of_step(), 0
+        while found := self._round(find, work, ends_at):
             done += found
         return done
 
+    def _end_of_step(self) -> float:
+        return time.monotonic() + self._step_seconds
+
+    def _round(
+        self, find: Callable[[], list[int]], work: Callable[..., int], ends_at: float
+    ) -> int:
+        with platform_scope("find the tenants with work for alerts"):
+            tenants = find()
+        return sum(
+            self._once(tenant_id, work) for tenant_id in tenants if time.monotonic() < ends_at
+        )
+
     def _once(self, tenant_id: int, work: Callable[..., int]) -> int:
-        if time.monotonic() >= self._ends_at:
-            return 0
         try:
             with tenant_scope(tenant_id):
                 return work(tenant_id=tenant_id)
@@ -137,3 +157,16 @@ class _Run:
         """Let the task fail, for whoever counts outcomes, once everybody had a turn."""
         if self._failure is not None:
             raise self._failure
+
+
+def _shuffled(find: Callable[[], list[int]]) -> Callable[[], list[int]]:
+    """The same tenants in any order: where the time does not suffice for all, it is not always the
+    same who have to wait.
+    """
+
+    def find_shuffled() -> list[int]:
+        tenants = find()
+        random.shuffle(tenants)
+        return tenants
+
+    return find_shuffled
