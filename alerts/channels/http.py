@@ -18,7 +18,7 @@ USER_AGENT: Final = "Spendgate"
 GONE: Final = 410
 TOO_MANY: Final = 429
 ANSWERS_WITH_PATIENCE: Final = frozenset({TOO_MANY, 503})
-TOO_SLOW: Final = f"The receiver did not answer within {CALL_SECONDS:.0f} seconds."
+TOO_SLOW: Final = "The receiver did not answer in time."
 # The first that fits counts.
 WORDS_BY_ERROR: Final[Sequence[tuple[type[Exception], str]]] = (
     (requests.ReadTimeout, TOO_SLOW),
@@ -45,19 +45,25 @@ class _Session(requests.Session):
         return None
 
 
-def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None) -> Sent:
+def post_json(url: str, value: Any, *, seconds: float = CALL_SECONDS) -> Sent:
     """Post a value as JSON. Raises NotDelivered unless the answer is a success."""
-    return post(url, msgspec.json.encode(value), headers=headers)
+    return post(url, msgspec.json.encode(value), seconds=seconds)
 
 
-def post(url: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> Sent:
-    """Post JSON bytes. Raises NotDelivered unless the answer is a success.
+def post(
+    url: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = CALL_SECONDS,
+) -> Sent:
+    """Post JSON bytes. Raises NotDelivered unless the answer is a success, within so many seconds.
 
     Redirects are not followed, and proxies and passwords of this machine's environment not used:
     the address means what it says. The answer's body is not read: it is the receiver's to choose,
     and may repeat a secret.
     """
-    status, answered = _answer(url, body, headers or {})
+    status, answered = _answer(url, body, headers or {}, seconds)
     if 200 <= status < 300:
         return Sent(status)
     raise NotDelivered(
@@ -69,8 +75,10 @@ def post(url: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> 
     )
 
 
-def _answer(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
-    with calling_out(reach=reach_of(url)) as call, _Session() as session:
+def _answer(
+    url: str, body: bytes, headers: Mapping[str, str], seconds: float
+) -> tuple[int, Mapping[str, str]]:
+    with calling_out(reach=reach_of(url), seconds=seconds) as call, _Session() as session:
         session.trust_env = False
         try:
             response = session.post(
@@ -81,7 +89,7 @@ def _answer(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Map
                     "Content-Type": "application/json",
                     **headers,
                 },
-                timeout=(CONNECT_SECONDS, CALL_SECONDS),
+                timeout=(CONNECT_SECONDS, seconds),
                 allow_redirects=False,
                 stream=True,
             )

@@ -13,6 +13,7 @@ from alerts.channels.wording import cut, mark, plain
 from alerts.errors import WrongChannel
 from alerts.messages import Message
 from alerts.models import Severity
+from alerts.outbound import CALL_SECONDS
 
 EVENTS_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
@@ -53,7 +54,9 @@ def _send(config: Fields, secrets: Fields, message: Message, reference: str) -> 
     for action in actions:
         event = event_of(message, reference, action)
         event["routing_key"] = secrets["routing_key"]
-        sent = post_json(secrets.get("url", EVENTS_URL), event)
+        # Both together may take no longer than one.
+        seconds = CALL_SECONDS / len(actions)
+        sent = post_json(secrets.get("url", EVENTS_URL), event, seconds=seconds)
     return sent
 
 

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from typing import Final
 
 import structlog
@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 AT_ONCE: Final = 8
 # So many of them may go to channels whose last attempt failed, since those may take their time.
 FAILING_AT_ONCE: Final = 4
+# So many go to receivers of one tenant, who may have many that take their time and still succeed.
+TENANT_AT_ONCE: Final = 4
 # While attempts are under way, newly due deliveries are looked for this often.
 LOOK_SECONDS: Final = 0.5
 
@@ -32,16 +34,21 @@ def deliver_due(*, seconds: float) -> int:
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="delivery") as pool:
         rota = _Rota()
         flights: dict[Future[Outcome], Claim] = {}
-        while True:
-            if time.monotonic() < ends_at:
-                for claimed in rota.claims(list(flights.values())):
-                    flights[pool.submit(attempt, claimed.delivery)] = claimed
-            if not flights:
-                return attempts
-            landed, _ = wait(flights, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
-            for flight in landed:
-                _record(flights.pop(flight), flight.result())
-                attempts += 1
+        try:
+            while True:
+                if time.monotonic() < ends_at:
+                    for claimed in rota.claims(list(flights.values())):
+                        flights[pool.submit(attempt, claimed.delivery)] = claimed
+                if not flights:
+                    return attempts
+                landed, _ = wait(flights, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                for flight in landed:
+                    _record(flights.pop(flight), flight.result())
+                    attempts += 1
+        finally:
+            # Whatever ended the run, what was sent meanwhile is not to be sent again.
+            for flight in as_completed(flights):
+                _record(flights[flight], flight.result())
 
 
 def _record(claimed: Claim, outcome: Outcome) -> None:
@@ -63,16 +70,20 @@ class _Rota:
         """Claims for the attempts that may begin beside those under way, each of another lane."""
         self._look(is_idle=not under_way)
         busy = {one.lane.key for one in under_way}
+        tenants = Counter(one.lane.tenant_id for one in under_way)
         failing = sum(one.lane.is_failing for one in under_way)
         for _ in range(len(self._lanes)):
             if len(busy) == AT_ONCE:
                 return
             lane = self._lanes.popleft()
-            if lane.key in busy or (lane.is_failing and failing == FAILING_AT_ONCE):
+            is_failing_too_often = lane.is_failing and failing == FAILING_AT_ONCE
+            is_tenant_served = tenants[lane.tenant_id] == TENANT_AT_ONCE
+            if lane.key in busy or is_failing_too_often or is_tenant_served:
                 self._lanes.append(lane)
             elif (claimed := claim(lane)) is not None:
                 self._lanes.append(lane)
                 busy.add(lane.key)
+                tenants[lane.tenant_id] += 1
                 failing += lane.is_failing
                 yield claimed
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -17,7 +17,7 @@ from alerts.channels.kind import NotDelivered
 from alerts.delivery import deliver_due, forget_old_deliveries, resend
 from alerts.delivery import test_channel as send_test
 from alerts.delivery.attempts import Outcome, attempt, record
-from alerts.delivery.lanes import claim, lanes_due
+from alerts.delivery.lanes import Lane, claim, lanes_due
 from alerts.delivery.schedule import TRIES_MAX, rest_seconds, wait_seconds
 from alerts.errors import AskedTooOften, ChannelUnavailable, NotResendable
 from alerts.incidents import observe
@@ -206,6 +206,43 @@ def test_a_receiver_that_hangs_holds_up_no_other(owner: Account, web: WebReceive
             assert not run.done()
             let_go.set()
             assert run.result() == 3
+
+
+def test_a_tenant_of_many_slow_receivers_holds_up_no_other(
+    owner: Account, stranger: Account, web: WebReceiver
+) -> None:
+    let_go = threading.Event()
+    with web_receiver() as slow:
+        slow.on_request = let_go.wait
+        for number in range(9):
+            queue(owner, channel_to(owner, slow, f"slow {number}"))
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(_run_and_close, lambda: deliver_due(seconds=5))
+            _until(lambda: len(slow.received) == 4)
+            queue(stranger, channel_to(stranger, web))
+            _until(lambda: len(web.received) == 1)
+            assert len(slow.received) == 4
+            let_go.set()
+            assert run.result() == 10
+
+
+def test_a_run_that_breaks_off_records_what_it_has_sent(
+    owner: Account, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = queue(owner, channel_to(owner, web))
+    lanes = [lanes_due()]
+
+    def look() -> list[Lane]:
+        if lanes:
+            return lanes.pop()
+        _until(lambda: len(web.received) == 1)
+        raise OperationalError  # the database is gone
+
+    monkeypatch.setattr("alerts.delivery.runs.lanes_due", look)
+    monkeypatch.setattr("alerts.delivery.runs.LOOK_SECONDS", 0)
+    with pytest.raises(OperationalError):
+        deliver_due(seconds=5)
+    assert fresh(owner, delivery).state == DeliveryState.SENT
 
 
 def test_a_receiver_asks_for_patience_and_its_other_messages_wait_too(
