@@ -8,7 +8,7 @@ from alerts.causes import SECONDS_PER_HOUR, Activity, Finding, Overlaps, most_te
 from alerts.explanations import SHARE_MIN, Story, noun_of, summary, title
 from alerts.incidents import Observation
 from alerts.models import Anomaly, Incident, IncidentKind, Severity
-from alerts.series import COST, QUARTER, REQUESTS, SeriesKey
+from alerts.series import COST, MONEY_MEASURES, QUARTER, REQUESTS, SeriesKey
 from metering.queries.series import series_cost
 from metering.rollups.sets import QUARTER_SECONDS
 
@@ -101,7 +101,7 @@ def _figures(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime)
     telling = _telling(case, activity)
     began_at = case.began_at
     cost_nanos = _cost_since(sight.tenant_id, case.key, began_at, now)
-    expected_hourly = before.get("expected_nanos_per_hour", _expected_hourly(activity))
+    expected_hourly = before.get("expected_per_hour_nanos", _expected_hourly(activity))
     seconds = max(1.0, (now - began_at).total_seconds())
     excess_nanos = 0
     if before.get("excess_nanos") or any(one.is_costly for one in case.findings):
@@ -112,13 +112,12 @@ def _figures(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime)
         "measure": telling.measure,
         "is_fall": telling.is_fall,
         "score": round(telling.score, 4),
-        "actual": telling.actual,
-        "expected": telling.expected,
+        **_measured(telling),
         "began_at": began_at.isoformat(),
         "cost_nanos": cost_nanos,
-        "expected_nanos_per_hour": expected_hourly,
+        "expected_per_hour_nanos": expected_hourly,
         "excess_nanos": excess_nanos,
-        "excess_nanos_per_hour": round(
+        "excess_per_hour_nanos": round(
             excess_nanos * SECONDS_PER_HOUR / max(QUARTER_SECONDS, seconds)
         ),
         "contributors": _contributors(case, before, overlaps),
@@ -135,9 +134,8 @@ def _telling(case: Case, activity: Activity) -> Finding:
         worst = next(one for one in case.anomalies if _is_of(one, telling))
         return telling._replace(score=worst.score, actual=worst.actual, expected=worst.expected)
     if before := case.facts:
-        return telling._replace(
-            measure=before["measure"], actual=before["actual"], expected=before["expected"]
-        )
+        actual, expected = _read_measured(before)
+        return telling._replace(measure=before["measure"], actual=actual, expected=expected)
     quarters = max(1.0, activity.seconds / QUARTER_SECONDS)
     return telling._replace(
         key=case.key,
@@ -145,6 +143,19 @@ def _telling(case: Case, activity: Activity) -> Finding:
         actual=activity.cost_nanos / quarters,
         expected=activity.expected_nanos / quarters,
     )
+
+
+def _measured(telling: Finding) -> dict[str, float]:
+    """The measure's figures as facts: money in whole nano-USD, and named so."""
+    if telling.measure not in MONEY_MEASURES:
+        return {"actual": telling.actual, "expected": telling.expected}
+    return {"actual_nanos": round(telling.actual), "expected_nanos": round(telling.expected)}
+
+
+def _read_measured(facts: Mapping[str, Any]) -> tuple[float, float]:
+    """What `_measured` wrote: actual, expected."""
+    unit = "_nanos" if facts["measure"] in MONEY_MEASURES else ""
+    return facts[f"actual{unit}"], facts[f"expected{unit}"]
 
 
 def _is_of(anomaly: Anomaly, finding: Finding) -> bool:
@@ -169,16 +180,17 @@ def _contributors(
 
 
 def _story(case: Case, facts: Mapping[str, Any]) -> Story:
+    actual, expected = _read_measured(facts)
     return Story(
         key=case.key,
         measure=facts["measure"],
         is_fall=facts["is_fall"],
-        actual=facts["actual"],
-        expected=facts["expected"],
+        actual=actual,
+        expected=expected,
         began_at=datetime.fromisoformat(facts["began_at"]),
         cost_nanos=facts["cost_nanos"],
         excess_nanos=facts["excess_nanos"],
-        excess_nanos_per_hour=facts["excess_nanos_per_hour"],
+        excess_nanos_per_hour=facts["excess_per_hour_nanos"],
         shares=[
             (SeriesKey(one["dimension"], one["value"]), one["share"])
             for one in facts["contributors"]

@@ -46,6 +46,8 @@ MEASURES: Final = (
     Measure(ERROR_RATE, is_sum=False, is_bad_above=True),
     Measure(CACHE_HIT_SHARE, is_sum=False, is_bad_above=False),
 )
+# Their figures are nano-USD.
+MONEY_MEASURES: Final = frozenset({COST, COST_PER_REQUEST})
 PLACE: Final = {measure.name: place for place, measure in enumerate(MEASURES)}
 WIDTH: Final = len(MEASURES)
 SUMS: Final = sum(measure.is_sum for measure in MEASURES)

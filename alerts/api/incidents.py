@@ -18,6 +18,7 @@ from alerts.incidents import SNOOZE_MAX, acknowledge, assign, comment, resolve, 
 from alerts.messages import outside
 from alerts.models import Anomaly, EntryKind, Incident, IncidentEntry, IncidentKind, Severity
 from alerts.routing import link_to
+from alerts.series import MONEY_MEASURES
 from metering.api.fields import Count, Moment, StrictSerializer, Text, Usd, moment_text, problem_at
 from metering.api.idempotency import idempotent
 from metering.api.pagination import (
@@ -47,7 +48,6 @@ TIMELINE_MAX: Final = 500
 ANOMALIES_MAX: Final = 100
 DELIVERIES_MAX: Final = 100
 # Measures whose unit is nano-dollars.
-MONEY_MEASURES: Final = frozenset({"cost", "cost_per_request"})
 WORDS_BY_FILTER: Final[Mapping[str, tuple[str, ...]]] = {
     "status": STATUSES,
     "kind": tuple(IncidentKind.values),

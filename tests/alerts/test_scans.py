@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 
 from alerts import cases, scans
+from alerts.messages import outside
 from alerts.models import Anomaly, EntryKind, Incident, ScanProgress, SeriesState
 from alerts.scans import scan_tenant, tenants_to_scan
 from alerts.settings import change_alert_settings
@@ -119,7 +120,10 @@ def test_a_spike_is_found_before_any_roll_up(used: Account, begun: datetime) -> 
     assert incident.severity == "critical"
     assert incident.title.startswith("Agent 'research' costs ")
     assert "model 'gpt-4o'" in incident.summary
-    assert incident.facts["cost_nanos"] == 30 * NANOS
+    assert incident.facts["cost_nanos"] == incident.facts["actual_nanos"] == 30 * NANOS
+    shown = outside(incident.facts)
+    assert (shown["cost_usd"], shown["actual_usd"]) == ("30", "30")
+    assert not any("nanos" in name for name in shown)
     assert incident.excess_nanos == incident.facts["excess_nanos"] > 29 * NANOS
     # All that the agent takes part in is its shadow, and nobody hears of it by itself.
     shadows = anomalies_of(used, incident=incident)
