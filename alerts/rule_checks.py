@@ -1,8 +1,8 @@
 """Reads figures, judges them by the plain rules, and keeps the rules' incidents in step.
 
-An incident of a rule lasts as long as the rule is met. Where an open incident of the detector is
-about the same calls, the rule adds a line to that one instead of calling people twice; and a rule
-about a budget is silent once a level of that budget has told it.
+An incident of a rule lasts as long as the rule is met. Where an incident of the detector is about
+the same calls, the rule adds a line to that one instead of calling people twice; and a rule about a
+budget is silent once a level of that budget has told it.
 """
 
 import json
@@ -106,7 +106,7 @@ def _judge(name: str, wish: Wish | None, moment: _Moment) -> int:
     if wish is not None and name in HOURLY and not moment.is_new_hour:
         return 0
     met = [] if wish is None else list(JUDGES[name](moment, wish.threshold))[:MET_MAX]
-    covering = _anomaly_incidents(moment.tenant_id) if met else []
+    covering = _anomaly_incidents(moment) if met else []
     causes = set()
     for one in met:
         cover = next((other for other in covering if _covers(other, one)), None)
@@ -155,12 +155,15 @@ def _end_others(name: str, causes: set[str], moment: _Moment) -> None:
         incidents.end(tenant_id=moment.tenant_id, cause=cause)
 
 
-def _anomaly_incidents(tenant_id: int) -> list[Incident]:
-    return list(
-        Incident.objects.filter(
-            tenant_id=tenant_id, kind=IncidentKind.ANOMALY, resolved_at=None, excess_nanos__gt=0
-        ).order_by("id")
+def _anomaly_incidents(moment: _Moment) -> list[Incident]:
+    """The detector's incidents about money whose calls may be part of a rule's figures: those that
+    ended within the hour too, since rules look as far back.
+    """
+    known = Incident.objects.filter(
+        tenant_id=moment.tenant_id, kind=IncidentKind.ANOMALY, excess_nanos__gt=0
     )
+    recent = Q(resolved_at=None) | Q(resolved_at__gt=moment.now - HOUR)
+    return list(known.filter(recent).order_by("id"))
 
 
 def _covers(incident: Incident, met: Met) -> bool:
@@ -175,7 +178,7 @@ def _covers(incident: Incident, met: Met) -> bool:
 def _mention(incident: Incident, name: str) -> None:
     """Say once in the timeline that the rule is met too."""
     text = f"By the rule {name} as well. {rules.RULES[name].words}."
-    if not incident.entries.filter(text=text).exists():
+    if incident.resolved_at is None and not incident.entries.filter(text=text).exists():
         incidents.note(incident=incident, kind=EntryKind.UPDATED, text=text)
 
 

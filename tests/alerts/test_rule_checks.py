@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from alerts import rules
+from alerts.incidents import resolve
 from alerts.models import EntryKind, Incident, ScanProgress
 from alerts.rule_checks import judge_rules, tenants_to_judge
 from alerts.scans import scan_tenant
@@ -121,6 +122,10 @@ def test_a_detectors_incident_takes_the_rule_in(account: Account, begun: datetim
     with account.scope():
         lines = incident.entries.filter(text__startswith="By the rule hourly_spend as well.")
         assert [one.kind for one in lines] == [EntryKind.UPDATED]
+        # The hour still holds what the anomaly cost, and nobody needs to hear of it again.
+        resolve(incident=incident, actor="ann@example.com")
+    judge(account, now)
+    assert standing(account) == []
 
 
 def test_a_user_near_the_end_of_a_day_is_told_once_and_not_beside_a_level(
