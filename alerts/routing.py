@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from alerts.channels import KINDS
 from alerts.messages import Message, encode, moment_text, outside
 from alerts.models import (
     Channel,
@@ -63,7 +64,7 @@ class Target(NamedTuple):
     def words(self) -> str:
         if self.channel is None:
             return ", ".join(self.recipients)
-        return f"{self.channel.name} ({self.channel.get_kind_display()})"
+        return f"{self.channel.name} ({KINDS[self.channel.kind].words})"
 
 
 class Hold(NamedTuple):

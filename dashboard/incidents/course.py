@@ -132,8 +132,10 @@ def filters_of(match: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 def read_course(
     incident: Incident, anomalies: Sequence[Anomaly], *, zone: ZoneInfo, now: datetime
 ) -> Course:
-    """The course of the measure that was seen first; of cost where none was."""
-    first = anomalies[0] if anomalies else None
+    """The course of the measure that the incident speaks of; of cost where there is none."""
+    spoken = tuple(incident.facts.get(name) for name in ("dimension", "value", "measure"))
+    told = (one for one in anomalies if (one.dimension, one.value, one.measure) == spoken)
+    first = next(told, anomalies[0] if anomalies else None)
     name = first.measure if first else DEFAULT_MEASURE
     measure = MEASURES.get(name, MEASURES[DEFAULT_MEASURE])
     cause = cause_of(incident, anomalies, now)

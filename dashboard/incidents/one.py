@@ -142,6 +142,6 @@ def _links(incident: Incident, cause: Stretch, bar: FilterBar) -> list[tuple[str
         links.append((f"Decisions about agent “{shortened(agents[0])}”", decisions))
     if incident.kind == IncidentKind.CROSSING:
         links.append(("The budgets", reverse("dashboard:budgets")))
-    if incident.kind == IncidentKind.BREAKER:
+    if incident.kind in (IncidentKind.BREAKER, IncidentKind.LOOP):
         links.append(("Halts and open breakers", reverse("dashboard:halts")))
     return links

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from alerts.channels import KINDS
 from alerts.models import Delivery, DeliveryState, EntryKind, HeldBy, Incident, IncidentEntry
 
 ENTRY_WORDS: Final = {
@@ -41,7 +42,7 @@ class DeliveryLine:
     @property
     def whom(self) -> str:
         if self.row.channel is not None:
-            return f"{self.row.channel.name} ({self.row.channel.get_kind_display()})"
+            return f"{self.row.channel.name} ({KINDS[self.row.channel.kind].words})"
         return ", ".join(self.row.recipients)
 
     @property
@@ -83,14 +84,14 @@ class TimelineLine(NamedTuple):
 def timeline_of(incident: Incident) -> list[TimelineLine]:
     """What happened, the newest first."""
     deliveries = deliveries_of(incident)
-    # An entry that says who was told has the moment of its deliveries, which say more; it is all
-    # that is left when these are forgotten.
-    told_at = {one.row.created_at for one in deliveries}
+    # An entry that says who was told follows its deliveries, which say more; it is all that is left
+    # when these are forgotten, the oldest first.
+    told_since = min((one.row.created_at for one in deliveries), default=None)
     entries = incident.entries.order_by("-id")[:ENTRIES_MAX]
     lines = [
         TimelineLine(entry.at, ENTRY_WORDS[EntryKind(entry.kind)], entry=entry)
         for entry in entries
-        if entry.kind != EntryKind.NOTIFIED or entry.at not in told_at
+        if entry.kind != EntryKind.NOTIFIED or told_since is None or entry.at < told_since
     ]
     lines += [TimelineLine(one.row.created_at, "Told", delivery=one) for one in deliveries]
     # Of one moment, what was seen comes before who was told of it.

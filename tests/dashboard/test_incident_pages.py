@@ -269,6 +269,8 @@ def test_the_page_of_an_incident_tells_figures_timeline_and_what_to_do(
     assert "It repeats. Actual $12.00 Used 80 %" in said
     assert "Comment by Ana I look" in said
     assert "Told On call (Webhook) (opened) Leaving" in said
+    # The entry that says the same is not repeated beside it.
+    assert said.count("On call (Webhook)") == 1
     html = page(owner, f"/incidents/{made.id}")
     assert 'href="/enforcement/halts/confirm?dimension=agent&amp;value=a"' in html
     assert "/enforcement/decisions?" in html
@@ -469,7 +471,9 @@ def test_another_tenant_sees_and_changes_nothing(account: Account, owner: Client
 
 def test_hostile_words_are_shown_and_do_nothing(account: Account, owner: Client) -> None:
     for value in HOSTILE:
-        make_channel(account, name=value.replace("\u202e", ""), contacts=[value[:90]])
+        # What cannot be seen is refused in the settings of channels.
+        visible = value.replace("\u202e", "")
+        make_channel(account, name=visible, contacts=[visible[:90]])
         made = make_incident(
             account,
             value,
