@@ -70,7 +70,7 @@ def take_crossings(*, tenant_id: int) -> int:
     windows = _windows(tenant_id, [window_id for window_id, _ in by_window])
     now = timezone.now()
     taken = 0
-    # In order, so that two who tell of the same windows at once do not wait for each other.
+    # In this order `end_crossings` takes them too: else two could wait for each other.
     for (window_id, _), reached in sorted(by_window.items()):
         window = windows.get(window_id)
         if window is None or not _counts(window, reached[0].budget, now) or _tell(window, reached):
@@ -106,16 +106,14 @@ def tenants_with_incidents() -> list[int]:
 def end_crossings(*, tenant_id: int, now: datetime) -> int:
     """Resolve the incidents of windows that are over. Answers how many."""
     unresolved = list(
-        Incident.objects.filter(
-            tenant_id=tenant_id, kind=IncidentKind.CROSSING, resolved_at=None
-        ).order_by("id")
+        Incident.objects.filter(tenant_id=tenant_id, kind=IncidentKind.CROSSING, resolved_at=None)
     )
     if not unresolved:
         return 0
     windows = _windows(tenant_id, [one.facts["window_id"] for one in unresolved])
     budgets = Budget.objects.in_bulk({one.facts["budget_id"] for one in unresolved})
     ended = 0
-    for incident in unresolved:
+    for incident in sorted(unresolved, key=_place):
         reason = _reason_to_end(
             incident,
             windows.get(incident.facts["window_id"]),
@@ -126,6 +124,11 @@ def end_crossings(*, tenant_id: int, now: datetime) -> int:
             end(tenant_id=tenant_id, cause=incident.cause, summary=reason)
             ended += 1
     return ended
+
+
+def _place(incident: Incident) -> tuple[int, int]:
+    """By window and episode: the order in which incidents are locked."""
+    return incident.facts["window_id"], incident.facts["episode"]
 
 
 def _reason_to_end(

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from msgspec import ValidationError
 
 from alerts.incidents import RANK, status_of
 from alerts.messages import Line, Message, decode, encode, moment_text
@@ -40,6 +41,7 @@ def gather_held(*, tenant_id: int, now: datetime) -> int:
     """Make one message of what was held for the same receiver; what is alone leaves as it is.
 
     Answers how many were gathered. Urgent things were not held, so nothing gets lost in a list.
+    What a later release cannot read leaves as it is too: its attempt says so.
     """
     held = list(
         _held(now)
@@ -51,7 +53,7 @@ def gather_held(*, tenant_id: int, now: datetime) -> int:
     gathered = 0
     for _, group in groupby(held, key=lambda one: (one.channel_id, one.recipients)):
         deliveries = list(group)
-        if len(deliveries) > 1 and _may_gather(deliveries[0].channel):
+        if len(deliveries) > 1 and _may_gather(deliveries):
             _gather(deliveries, now)
             gathered += len(deliveries)
         else:
@@ -66,8 +68,19 @@ def _held(now: datetime) -> QuerySet[Delivery]:
     ).exclude(held_by="")
 
 
-def _may_gather(channel: Channel | None) -> bool:
-    return channel is None or channel.kind not in NEVER_GATHERED
+def _may_gather(deliveries: Sequence[Delivery]) -> bool:
+    channel = deliveries[0].channel
+    if channel is not None and channel.kind in NEVER_GATHERED:
+        return False
+    return all(_is_readable(one) for one in deliveries)
+
+
+def _is_readable(delivery: Delivery) -> bool:
+    try:
+        decode(delivery.message)
+    except ValidationError:
+        return False
+    return True
 
 
 def _gather(deliveries: Sequence[Delivery], now: datetime) -> None:

@@ -75,7 +75,7 @@ def check_sessions(*, tenant_id: int, now: datetime) -> int:
     fresh = [id_ for id_, last_at in batches.items() if last_at and last_at >= now - RECENT]
     if fresh:
         sessions = sessions_of_batches(tenant_id=tenant_id, batch_ids=fresh, since=now - RECENT)
-        _judge_all(tenant_id, list(sessions), now)
+        _judge_all(tenant_id, sorted(sessions), now)
     IngestBatch.objects.filter(tenant_id=tenant_id, id__in=list(batches)).update(
         sessions_checked_at=now
     )
@@ -106,7 +106,7 @@ def end_loops(*, tenant_id: int, now: datetime) -> int:
         resolved_at=None,
         seen_at__lt=now - RESTS_AFTER,
     )
-    causes = list(resting.values_list("cause", flat=True))
+    causes = sorted(resting.values_list("cause", flat=True))
     for cause in causes:
         end(tenant_id=tenant_id, cause=cause, summary="No call for half an hour.")
     return len(causes)
@@ -126,7 +126,8 @@ def _judge_all(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
             if (verdict := judge([_call(one) for one in calls])) is not None and verdict.is_loop
         }
         costs = session_costs(tenant_id=tenant_id, sessions=verdicts) if verdicts else {}
-        for session, verdict in verdicts.items():
+        # In their order, as `end_loops`: else two could wait for each other's incidents.
+        for session, verdict in sorted(verdicts.items()):
             calls = calls_by_session[session]
             observation = observation_of(session, calls, verdict, costs[session])
             incident = _note_loop(tenant_id, observation, verdict)

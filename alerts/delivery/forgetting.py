@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
+from django.db.models import Q
 from django.utils import timezone
 
 from alerts.models import Delivery, DeliveryAttempt, DeliveryState
@@ -22,9 +23,9 @@ def forget_old_deliveries() -> int:
 
 def _forget_some() -> int:
     with platform_scope("forget old deliveries"):
-        old = Delivery.objects.exclude(state=DeliveryState.WAITING).filter(
-            created_at__lt=timezone.now() - KEPT
-        )
+        # What was written while its channel was removed waits for nobody.
+        is_over = ~Q(state=DeliveryState.WAITING) | Q(channel__removed_at__isnull=False)
+        old = Delivery.objects.filter(is_over, created_at__lt=timezone.now() - KEPT)
         ids = list(old.order_by("id").values_list("id", flat=True)[:FORGET_AT_ONCE])
         DeliveryAttempt.objects.filter(delivery_id__in=ids).delete()
         Delivery.objects.filter(id__in=ids).delete()

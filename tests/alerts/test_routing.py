@@ -131,6 +131,17 @@ def test_a_page_at_night_is_resolved_at_night(sleeper: Account) -> None:
         ]
 
 
+def test_a_held_message_that_cannot_be_read_keeps_no_other_waiting(sleeper: Account) -> None:
+    with sleeper.scope():
+        with time_machine.travel(NIGHT, tick=False):
+            for cause in ("one", "two"):
+                observe(tenant_id=sleeper.tenant.id, observation=seen(cause))
+        first = Delivery.objects.order_by("id")[0]
+        Delivery.objects.filter(id=first.id).update(message={"of": "another release"})
+        assert gather_held(tenant_id=sleeper.tenant.id, now=MORNING) == 0
+        assert set(Delivery.objects.values_list("state", "held_by")) == {("waiting", "")}
+
+
 def test_quiet_hours_are_the_tenants_own(sleeper: Account) -> None:
     with sleeper.scope():
         change_settings(
