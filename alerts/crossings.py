@@ -5,6 +5,7 @@ and what is to be told of it are one transaction, so a killed worker loses nothi
 """
 
 import json
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -23,6 +24,8 @@ from metering.money import money
 log = structlog.get_logger(__name__)
 
 CLAIMED_MAX: Final = 500
+# So many incidents of a tenant are looked at in one run, whether they are over.
+LOOKED_AT_MAX: Final = 2_000
 # Windows without an end (a session's, a lifetime's) are over when nothing was reached for so long.
 RESTS_AFTER: Final = timedelta(days=1)
 STOPPING: Final = frozenset({Action.HOLD, Action.BLOCK, Action.LOCKOUT})
@@ -104,12 +107,16 @@ def tenants_with_incidents() -> list[int]:
 
 @transaction.atomic
 def end_crossings(*, tenant_id: int, now: datetime) -> int:
-    """Resolve the incidents of windows that are over. Answers how many."""
-    unresolved = list(
-        Incident.objects.filter(tenant_id=tenant_id, kind=IncidentKind.CROSSING, resolved_at=None)
-    )
-    if not unresolved:
+    """Resolve the incidents of windows that are over. Answers how many.
+
+    Of very many some are looked at, by chance: so each has its turn soon, and no run takes long.
+    """
+    of_crossings = Incident.objects.filter(tenant_id=tenant_id, kind=IncidentKind.CROSSING)
+    ids = list(of_crossings.filter(resolved_at=None).values_list("id", flat=True))
+    if not ids:
         return 0
+    chosen = random.sample(ids, LOOKED_AT_MAX) if len(ids) > LOOKED_AT_MAX else ids
+    unresolved = list(of_crossings.filter(id__in=chosen, resolved_at=None))
     windows = _windows(tenant_id, [one.facts["window_id"] for one in unresolved])
     budgets = Budget.objects.in_bulk({one.facts["budget_id"] for one in unresolved})
     ended = 0

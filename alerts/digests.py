@@ -28,6 +28,8 @@ from tenants.models import Tenant
 
 # A message lists so many; the page has the others.
 LINES_MAX: Final = 50
+# So many held messages of a tenant are gathered at once; the next run goes on.
+GATHERED_MAX: Final = 5_000
 MONDAY: Final = 0
 
 
@@ -48,7 +50,7 @@ def gather_held(*, tenant_id: int, now: datetime) -> int:
         .filter(tenant_id=tenant_id)
         .select_for_update(skip_locked=True, of=("self",))
         .select_related("channel")
-        .order_by("channel_id", "recipients", "id")
+        .order_by("channel_id", "recipients", "id")[:GATHERED_MAX]
     )
     gathered = 0
     for _, group in groupby(held, key=lambda one: (one.channel_id, one.recipients)):
@@ -93,6 +95,7 @@ def _gather(deliveries: Sequence[Delivery], now: datetime) -> None:
         summary=f"Held back since {first.created_at:%Y-%m-%d %H:%M} UTC"
         f" ({', '.join(sorted({one.held_by for one in deliveries}))}).",
         lines=lines,
+        count=len(lines),
         now=now,
     )
     _write(first.tenant_id, first.channel, first.recipients, message)
@@ -149,25 +152,36 @@ def _wanting() -> QuerySet[Channel]:
 
 def _write_digest(channel: Channel, since: datetime, until: datetime, now: datetime) -> int:
     of_tenant = Incident.objects.filter(tenant_id=channel.tenant_id)
-    incidents = list(
-        of_tenant.filter(
-            Q(opened_at__gte=since, opened_at__lt=until)
-            | Q(resolved_at__gte=since, resolved_at__lt=until)
-        ).order_by("-id")
+    told = of_tenant.filter(
+        Q(opened_at__gte=since, opened_at__lt=until)
+        | Q(resolved_at__gte=since, resolved_at__lt=until)
     )
-    if not incidents:
+    count = told.count()
+    if not count:
         return 0
     unresolved = of_tenant.filter(resolved_at=None).count()
     message = _digest_message(
         channel.tenant_id,
-        title=f"{len(incidents)} incident{'s'[: len(incidents) != 1]} since"
-        f" {since:%Y-%m-%d %H:%M %Z}",
+        title=f"{count} incident{'s'[: count != 1]} since {since:%Y-%m-%d %H:%M %Z}",
         summary=f"{unresolved} of all incidents are not resolved now.",
-        lines=[Line(one.severity, one.title, status_of(one), link_to(one.id)) for one in incidents],
+        lines=[
+            Line(one.severity, one.title, status_of(one), link_to(one.id))
+            for one in _most_severe(told)
+        ],
+        count=count,
         now=now,
     )
     _write(channel.tenant_id, channel, [], message)
     return 1
+
+
+def _most_severe(incidents: QuerySet[Incident]) -> list[Incident]:
+    """As many as a message lists, the newest of each severity first."""
+    found: list[Incident] = []
+    for severity in reversed(Severity.values):
+        of_severity = incidents.filter(severity=severity).order_by("-id")
+        found += of_severity[: LINES_MAX - len(found)]
+    return found
 
 
 def _write(
@@ -184,11 +198,11 @@ def _write(
 
 
 def _digest_message(
-    tenant_id: int, *, title: str, summary: str, lines: Iterable[Line], now: datetime
+    tenant_id: int, *, title: str, summary: str, lines: Iterable[Line], count: int, now: datetime
 ) -> Message:
-    """One message of many lines, the most severe first."""
+    """One message of many lines, the most severe first, of `count` that there are."""
     ordered = sorted(lines, key=lambda one: -RANK[one.severity])
-    further = len(ordered) - LINES_MAX
+    further = count - LINES_MAX
     return Message(
         event=DeliveryEvent.DIGEST,
         severity=ordered[0].severity if ordered else Severity.INFO,

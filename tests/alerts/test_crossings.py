@@ -216,6 +216,20 @@ def test_a_window_that_is_over_ends_its_incident(daily: Account) -> None:
         assert incident.summary == "The budget's period is over."
 
 
+def test_of_many_incidents_each_has_its_turn_to_end(
+    daily: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.crossings.LOOKED_AT_MAX", 1)
+    for agent in ("a", "b"):
+        spend(daily, "8", agent=agent)
+    take(daily)
+    with daily.scope():
+        archive_budget(budget=Budget.objects.get(), actor="tests")
+        now = datetime.now(UTC)
+        ended = [end_crossings(tenant_id=daily.tenant.id, now=now) for _ in range(3)]
+    assert ended == [1, 1, 0]
+
+
 def test_an_archived_budget_ends_its_incidents(account: Account) -> None:
     budget = make_budget(account, cost_usd=1)
     send(account, [make_event(cost_usd="2")])

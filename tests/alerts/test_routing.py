@@ -206,3 +206,20 @@ def test_a_digest_tells_what_opened_since_the_last_one_and_nothing_twice(account
         assert write_digests(tenant_id=tenant_id, now=eight + timedelta(days=1)) == 0
         (message,) = [decode(one.message) for one in Delivery.objects.all()]
     assert (message.title, len(message.lines)) == ("1 incident since 2026-11-20 06:00 UTC", 1)
+
+
+def test_a_digest_lists_the_most_severe_and_counts_all(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.digests.LINES_MAX", 2)
+    created = datetime(2026, 11, 20, 6, tzinfo=UTC)
+    with account.scope(), time_machine.travel(created, tick=False) as clock:
+        make_channel(account, "slack", name="chat", severities=[], digest="hourly")
+        clock.shift(timedelta(minutes=1))
+        for severity in (Severity.CRITICAL, Severity.INFO, Severity.WARNING):
+            observe(tenant_id=account.tenant.id, observation=seen(severity, severity=severity))
+        write_digests(tenant_id=account.tenant.id, now=created + timedelta(hours=1))
+        message = decode(Delivery.objects.get(event=DeliveryEvent.DIGEST).message)
+    assert message.title == "3 incidents since 2026-11-20 06:00 UTC"
+    assert [one.severity for one in message.lines] == ["critical", "warning"]
+    assert message.summary.endswith(" 1 more are on the page.")
