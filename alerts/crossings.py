@@ -90,13 +90,30 @@ def _tell(window: BudgetWindow, reached: Sequence[Crossing]) -> bool:
     """Observe the crossings of one window. False: it failed, and they are free again."""
     try:
         with transaction.atomic():
-            observe(tenant_id=window.tenant_id, observation=observation_of(window, reached))
+            observation = _unless_repeated(window.tenant_id, observation_of(window, reached))
+            observe(tenant_id=window.tenant_id, observation=observation)
     except Exception:
         ids = [one.id for one in reached]
         log.exception("crossings not told", tenant_id=window.tenant_id, crossings=ids)
         Crossing.objects.filter(id__in=ids).update(claimed_at=None)
         return False
     return True
+
+
+def _unless_repeated(tenant_id: int, observation: Observation) -> Observation:
+    """News only where no crossing of the incident reached as high a level before: each of single
+    calls has a window of its own, and there may be thousands of them.
+    """
+    unresolved = Incident.objects.filter(
+        tenant_id=tenant_id, cause=observation.cause, resolved_at=None
+    )
+    before = unresolved.values_list("facts__highest_level_percent", flat=True).first()
+    percent = observation.facts["level_percent"]
+    highest = max(before or 0, percent)
+    told = observation._replace(facts={**observation.facts, "highest_level_percent": highest})
+    if before is None or percent > before:
+        return told
+    return told._replace(entry="", is_news=False)
 
 
 def tenants_with_incidents() -> list[int]:

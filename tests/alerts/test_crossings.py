@@ -239,11 +239,17 @@ def test_an_archived_budget_ends_its_incidents(account: Account) -> None:
         assert end_crossings(tenant_id=account.tenant.id, now=datetime.now(UTC)) == 1
 
 
-def test_single_calls_above_their_limit_are_one_incident_of_their_budget(account: Account) -> None:
-    make_budget(account, cost_usd=1, per=["request"], period="lifetime")
-    for _ in range(3):
-        send(account, [make_event(cost_usd="2")])
+def test_single_calls_above_their_limit_are_one_incident_and_one_message_a_level(
+    account: Account,
+) -> None:
+    make_channel(account)
+    levels = [(70, "none"), (100, "block")]
+    make_budget(account, levels=levels, cost_usd=1, per=["request"], period="lifetime")
+    for cost_usd in ("0.8", "2", "0.8", "2"):
+        send(account, [make_event(cost_usd=cost_usd) for _ in range(3)])
         take(account)
     with account.scope():
         (incident,) = Incident.objects.all()
-        assert incident.observations == 3
+        assert incident.observations == 12
+        assert timeline(incident) == ["opened", "notified", "escalated", "notified"]
+        assert [row[1] for row in told(account)] == ["opened", "escalated"]
