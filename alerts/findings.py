@@ -25,6 +25,8 @@ from metering.queries.series import combinations
 COMBINATIONS_MAX: Final = 2_000
 # Beyond these a scan's new anomalies, the most unusual first, are left to the next scan.
 NEW_MAX: Final = 200
+# A tenant has one pattern.
+PATTERN_CAUSE: Final = "pattern:tenant"
 
 
 def open_series(*, tenant_id: int) -> set[SeriesKey]:
@@ -197,6 +199,35 @@ def _name(tenant_id: int, case: Case) -> str:
         .first()
     )
     return before.cause if before is not None else f"anomaly:{case.anomalies[0].id}"
+
+
+def take_pattern(*, tenant_id: int, is_novel: bool, now: datetime) -> None:
+    """Note that the tenant's whole spend goes as it never went before, though no value is far off.
+
+    Worth a look and no more: information, unless something else is told of already.
+    """
+    if not is_novel:
+        incidents.end(tenant_id=tenant_id, cause=PATTERN_CAUSE)
+        return
+    others = Incident.objects.filter(
+        tenant_id=tenant_id, kind=IncidentKind.ANOMALY, resolved_at=None
+    ).exclude(cause=PATTERN_CAUSE)
+    if others.exists():
+        return
+    incidents.observe(
+        tenant_id=tenant_id,
+        observation=incidents.Observation(
+            kind=IncidentKind.ANOMALY,
+            cause=PATTERN_CAUSE,
+            severity=Severity.INFO,
+            title="The tenant's spend goes as it never went before",
+            summary="No quarter of an hour costs far too much or too little, but together the last"
+            " thirteen hours are like none that were seen before: steadier, more restless, or on"
+            " another level.",
+            match={},
+            facts={"seen_at": now.isoformat()},
+        ),
+    )
 
 
 def _tighten(tenant_id: int, incident: Incident) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from alerts.anomaly import Verdicts
 from alerts.cases import Sight
 from alerts.causes import Activity, Finding
-from alerts.findings import open_series, take_findings
+from alerts.findings import open_series, take_findings, take_pattern
 from alerts.models import ScanProgress
 from alerts.series import (
     COST,
@@ -199,6 +199,7 @@ def _judge(tenant_id: int, since: datetime, restless: set[SeriesKey], now: datet
     findings: list[Finding] = []
     activities: dict[SeriesKey, Activity] = {}
     usual_nanos_per_hour = 0.0
+    is_novel = False
     for portion in _portions(keys):
         steps = _steps(tenant_id, portion, usage, _quarters(since, running + QUARTER), running)
         active = _activities(portion, steps)
@@ -206,8 +207,10 @@ def _judge(tenant_id: int, since: datetime, restless: set[SeriesKey], now: datet
         activities.update(active)
         if portion[0] == TENANT:
             usual_nanos_per_hour = _expected_cost(steps[0])[0] * SECONDS_PER_HOUR / QUARTER_SECONDS
+            is_novel = any(step.verdicts.is_novel[0, PLACE[COST]] for step in steps)
     sight = Sight(tenant_id, findings, activities, usual_nanos_per_hour)
     take_findings(sight=sight, now=now)
+    take_pattern(tenant_id=tenant_id, is_novel=is_novel, now=now)
     return len(keys)
 
 
@@ -310,7 +313,8 @@ def _is_open(step: _Step) -> NDArray[np.bool_]:
     else:
         stopped = PLACE[REQUESTS]
         counts[:, stopped] |= step.frame.values[:, stopped] == 0
-    found: NDArray[np.bool_] = verdicts.is_open & counts
+    # That a series forms a new pattern is told of the whole tenant alone.
+    found: NDArray[np.bool_] = verdicts.is_open & ~verdicts.is_novel & counts
     return found
 
 

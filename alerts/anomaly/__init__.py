@@ -4,15 +4,18 @@ The method, in the order of the modules:
 
 1. `scales`: values are placed on a scale on which factors are distances, and noise stays small.
 2. `judgement`: several experts say what to expect: the last value, the last hour, this hour of the
-   day and of the week, and the hours next to them. A value that any of them expects is no
-   surprise; the interval between them is widened by what chance does with so many requests.
+   week, the middle of that and this hour of the day, and the hours next to them. A value that any
+   of them expects is no surprise; the interval between them is widened by what chance does with so
+   many requests.
 3. What remains is a miss. An alarm needs a miss far beyond the series' usual misses, or one that
    leaves its usual range (a power mean of its highs, and of its lows) by far. "Usual" is the
    fourth root of a mean of fourth powers: a series that bursts every day widens its own limits,
    one burst hardly does. All series share one set of parameters and one threshold.
-4. `lifecycle`: an anomaly stays open while at least half the distance to the limit is missed, ends
+4. `novelty`: besides single values the latest steps together are compared with the patterns seen
+   before. A pattern never seen opens an anomaly that says so (`is_novel`): worth a look, no alarm.
+5. `lifecycle`: an anomaly stays open while at least half the distance to the limit is missed, ends
    after half an hour of calm, and after half a day is accepted as the new level.
-5. `learning`: calm steps teach all of this; anomalous ones hardly anything.
+6. `learning`: calm steps teach all of this; anomalous ones hardly anything.
 
 Nothing looks ahead, the record of a series has a fixed size, and series do not influence each
 other.
@@ -26,6 +29,7 @@ import numpy.typing as npt
 from alerts.anomaly.judgement import Judgement, judge_step
 from alerts.anomaly.learning import learn
 from alerts.anomaly.lifecycle import follow
+from alerts.anomaly.novelty import is_new_pattern
 from alerts.anomaly.record import RECORD, Bools, Floats, States, new_states
 from alerts.anomaly.scales import LARGEST, Step, from_scale
 
@@ -42,6 +46,7 @@ class Verdicts(NamedTuple):
 
     score: Floats  # in [0, 1), how surprising this step's value is; THRESHOLD opens an anomaly
     is_open: Bools  # whether an anomaly is in force after this step
+    is_novel: Bools  # of the open anomaly: a pattern never seen before, and no value far off
     is_above: Bools  # of the open anomaly, else of this value: more than expected
     expected: Floats
     low: Floats  # at or beyond these an anomaly opens
@@ -66,7 +71,7 @@ def observe(
     """
     step = _step(at, step_seconds, values, weights, is_ratio=is_ratio)
     found = judge_step(states, step)
-    course = follow(states, step, found)
+    course = follow(states, step, found, is_new_pattern(states, step))
     learn(states, step, found, course)
     return _verdicts(states, found, course.is_open)
 
@@ -111,9 +116,12 @@ def _step(
 
 def _verdicts(states: States, found: Judgement, is_open: Bools) -> Verdicts:
     surprise = np.abs(found.surprise)
+    score = surprise / (1 + surprise)
+    is_novel = is_open & states["is_novel"] & (surprise < 1)
     return Verdicts(
-        score=surprise / (1 + surprise),
+        score=np.where(is_novel, np.maximum(score, THRESHOLD), score),
         is_open=is_open,
+        is_novel=is_novel,
         is_above=np.where(states["is_open"], states["is_above"], found.miss > 0),
         expected=from_scale((found.lowest + found.highest) / 2, found.noise),
         low=from_scale(found.low_limit, found.noise),

@@ -5,18 +5,19 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from alerts.anomaly.record import HOURS_OF_DAY, HOURS_OF_WEEK, Bools, Floats, States
-from alerts.anomaly.scales import HANDFUL, Step, chance_width, noise_of, to_scale
+from alerts.anomaly.scales import HANDFUL, Step, chance_width, from_scale, noise_of, to_scale
 
 WARM_UP_HOURS: Final = 6.0  # of age, and of anything going on, before the first alarm
 YOUNG_HOURS: Final = 48.0  # while days repeat for the first time, margins are wider by up to
 YOUNG_MARGIN: Final = 0.7
-MISS_FLOOR: Final = 0.5  # the least margin round expectations,
-MISS_FACTOR: Final = 4.0  # and how many usual misses it spans
-EXCESS_FLOOR: Final = 0.35  # the same for leaving the usual range
-EXCESS_FACTOR: Final = 3.0
+MISS_FLOOR: Final = 0.45  # the least margin round expectations,
+MISS_FACTOR: Final = 5.0  # and how many usual misses it spans
+EXCESS_FLOOR: Final = 0.4  # the same for leaving the usual range
+EXCESS_FACTOR: Final = 3.3
+RATIO_SHARE: Final = 0.7  # of all that, in ratios: what chance does to them is known
 LEAST_GAP: Final = 0.25  # between expectation and limit
 MOMENT: Final = 4
-IDLE_SHARE: Final = 0.1  # of the high end of the range; below it a series is idle
+IDLE_SHARE: Final = 0.05  # of the high end of the range; below it a series is idle
 
 
 class Judgement(NamedTuple):
@@ -48,7 +49,7 @@ def judge_step(states: States, step: Step) -> Judgement:
     wide_high = to_scale(high + chance_width(states, step, high), noise)
     place = _weighed(step, to_scale(step.values, noise), lowest, highest)
     is_idle = (np.abs(states["recent"]) < IDLE_SHARE * np.abs(high)) & (not step.is_ratio)
-    low_margins, high_margins = _margins(states)
+    low_margins, high_margins = _margins(states, step)
     # A series that wakes up is judged by its range alone: nobody expected just this hour.
     by_range = _beyond_range(highest, wide_high, high_margins)
     high_limit = np.where(is_idle, by_range, np.minimum(highest + high_margins[0], by_range))
@@ -83,8 +84,11 @@ def _expected(states: States, step: Step, noise: Floats) -> tuple[Floats, Floats
     hours = step.at // 3600
     experts = [states["last"], states["recent"]]
     for near in (-1, 0, 1):  # seasons are not punctual
-        experts.append(states["day"][rows, (hours + near) % HOURS_OF_DAY])
-        experts.append(states["week"][rows, (hours + near) % HOURS_OF_WEEK])
+        day = states["day"][rows, (hours + near) % HOURS_OF_DAY]
+        week = states["week"][rows, (hours + near) % HOURS_OF_WEEK]
+        # Else a quiet weekend would have to become as busy as a weekday to be noticed.
+        middle = from_scale((to_scale(day, noise) + to_scale(week, noise)) / 2, noise)
+        experts += [week, np.where(np.isnan(week), day, middle)]
     lowest = highest = experts[0]
     for expert in experts[1:]:  # unlike minimum and maximum these pass over hours never seen
         lowest, highest = np.fmin(lowest, expert), np.fmax(highest, expert)
@@ -110,13 +114,15 @@ def _weighed(step: Step, place: Floats, lowest: Floats, highest: Floats) -> Floa
     return drawn if step.is_ratio else np.where(place > expected, drawn, place)
 
 
-def _margins(states: States) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+def _margins(states: States, step: Step) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
     """Return the margins below and above, each for expectation and for the usual range."""
     youth = YOUNG_MARGIN * np.maximum(0.0, 1 - states["busy_hours"] / YOUNG_HOURS)
+    share = RATIO_SHARE if step.is_ratio else 1.0
     below, above = (
         (
-            MISS_FLOOR + youth + MISS_FACTOR * states["surprise_" + side] ** (1 / MOMENT),
-            EXCESS_FLOOR + youth + EXCESS_FACTOR * states["excess_" + side] ** (1 / MOMENT),
+            youth + share * (MISS_FLOOR + MISS_FACTOR * states["surprise_" + side] ** (1 / MOMENT)),
+            youth
+            + share * (EXCESS_FLOOR + EXCESS_FACTOR * states["excess_" + side] ** (1 / MOMENT)),
         )
         for side in ("below", "above")
     )

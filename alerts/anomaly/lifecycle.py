@@ -10,6 +10,7 @@ from alerts.anomaly.scales import Step, from_scale, to_scale
 
 LASTS_SHARE: Final = 0.5  # of the distance to the limit that keeps an open anomaly open
 CALM_HOURS: Final = 0.5  # after which it is over
+REST_HOURS: Final = 24.0  # in which no further new pattern opens anything
 ACCEPTED_HOURS: Final = 12.0  # after which it is a new level and no anomaly
 SETTLE_HOURS: Final = 3.0  # over which the new level is averaged
 
@@ -21,10 +22,17 @@ class Course(NamedTuple):
     is_open: Bools  # in this step, the one that opens it included, the one that closes it not
 
 
-def follow(states: States, step: Step, found: Judgement) -> Course:
+def follow(states: States, step: Step, found: Judgement, is_new_pattern: Bools) -> Course:
     """Open, carry on and close anomalies."""
     was_open = states["is_open"].copy()
-    opens = ~was_open & (np.abs(found.surprise) >= 1)
+    is_surprise = np.abs(found.surprise) >= 1
+    has_rested = (states["rest_hours"] >= REST_HOURS) & (step.hours > 0)
+    is_novel = ~was_open & ~is_surprise & is_new_pattern & has_rested
+    # A value far off while a new pattern is open is what that was the beginning of.
+    turns = was_open & states["is_novel"] & is_surprise
+    opens = (~was_open & is_surprise) | is_novel | turns
+    states["is_novel"] = (states["is_novel"] | is_novel) & ~is_surprise
+    states["rest_hours"] = np.where(opens, 0.0, states["rest_hours"] + step.hours)
     states["is_above"] = np.where(opens, found.surprise > 0, states["is_above"])
     states["open_hours"] = np.where(opens, 0.0, states["open_hours"] + step.hours)
     lasts = opens | (was_open & (_towards(states, found.surprise) >= LASTS_SHARE))

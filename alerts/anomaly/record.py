@@ -12,6 +12,10 @@ States = npt.NDArray[np.void]
 VERSION: Final = 1
 HOURS_OF_DAY: Final = 24
 HOURS_OF_WEEK: Final = 168
+LONG_AGO_HOURS: Final = 1e9
+PATTERN_STEPS: Final = 52
+PATTERNS: Final = 12
+BINS: Final = 11
 
 # Amounts are in the measure's own unit; "surprise" means distance on the scale of `scales.py`.
 RECORD: Final[np.dtype[Any]] = np.dtype(
@@ -19,6 +23,7 @@ RECORD: Final[np.dtype[Any]] = np.dtype(
         ("version", np.uint8),
         ("is_open", np.bool_),
         ("is_above", np.bool_),
+        ("is_novel", np.bool_),  # the open anomaly is a new pattern, and no more than that
         ("steps", np.float64),  # steps with a known value
         ("age_hours", np.float64),  # since the first known value, gaps that were reported included
         ("busy_hours", np.float64),  # of these with anything going on
@@ -35,9 +40,18 @@ RECORD: Final[np.dtype[Any]] = np.dtype(
         ("excess_below", np.float64),
         ("open_hours", np.float64),  # how long the anomaly lasts,
         ("calm_hours", np.float64),  # how long it has not been seen,
+        ("rest_hours", np.float64),  # since the latest anomaly opened,
         ("new_level", np.float64),  # and the level it would settle at
         ("day", np.float32, HOURS_OF_DAY),  # level of each hour of the day, and of the week, in UTC
         ("week", np.float32, HOURS_OF_WEEK),
+        ("first_low", np.float64),  # the range of the first steps
+        ("first_high", np.float64),
+        ("latest", np.uint8, PATTERN_STEPS),  # the bins of the latest steps, a ring
+        ("histogram", np.uint8, BINS),  # of these
+        ("patterns", np.uint8, (PATTERNS, BINS)),  # histograms seen before,
+        ("matched_at", np.uint32, PATTERNS),  # the step in which each was last seen,
+        ("pattern_count", np.uint8),  # how many there are,
+        ("pattern", np.uint8),  # and which was last
     ]
 )
 
@@ -48,4 +62,5 @@ def new_states(count: int) -> States:
     states["version"] = VERSION
     states["day"] = np.nan
     states["week"] = np.nan
+    states["rest_hours"] = LONG_AGO_HOURS
     return states

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from alerts.anomaly.record import Bools, Floats, States
 
-NOISE_SHARE: Final = 0.25  # of the typical size; below it differences stop being factors
+NOISE_SHARE: Final = 0.2  # of the typical size; below it differences stop being factors
 HANDFUL: Final = 10.0  # requests; evidence resting on so many counts half
 CHANCE: Final = 4.0  # -ln of how likely chance is to lie outside the width
 SUM_SKEW: Final = 2.0  # mean square over squared mean of what single requests add

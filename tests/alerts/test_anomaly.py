@@ -210,7 +210,7 @@ def test_a_record_kept_as_bytes_gives_the_same_verdicts() -> None:
     first = watch(values[:cut], states=states)
     kept = [record.tobytes() for record in states]
     assert {len(one) for one in kept} == {RECORD.itemsize}
-    assert RECORD.itemsize <= 1024
+    assert RECORD.itemsize <= 2048
     restored = np.frombuffer(b"".join(kept), RECORD).copy()
     second = watch(values[cut:], states=restored, first=cut)
     np.testing.assert_array_equal(whole.score, np.vstack([first.score, second.score]))
@@ -255,3 +255,49 @@ def test_an_anomaly_opens_at_the_limits_told_and_the_score_is_the_threshold_ther
     assert verdicts(states, high * 1.001).is_open.tolist() == [True]
     assert verdicts(states, high * 0.999).is_open.tolist() == [False]
     assert verdicts(states, high).score[0] == pytest.approx(THRESHOLD)
+
+
+def steady(days: int, *, seed: int, level: float = 100.0) -> Floats:
+    pick = np.random.default_rng(seed)
+    return level * np.exp(0.1 * pick.standard_normal(days * DAY))
+
+
+def test_a_pattern_never_seen_opens_once_and_says_that_no_value_is_far_off() -> None:
+    values = steady(20, seed=3)
+    # Two thirds above the usual for three hours, twice: not far off, and the second time not new.
+    for begins in (15 * DAY, 18 * DAY):
+        values[begins : begins + 12] = 165.0
+    states, novel = new_states(1), []
+    for step, value in enumerate(values):
+        at = START + step * STEP
+        found = observe(states, at=at, step_seconds=STEP, values=np.array([value]))
+        if found.is_novel[0]:
+            assert found.is_open[0]
+            assert found.score[0] == THRESHOLD
+            novel.append(step)
+    assert novel[0] == 15 * DAY
+    assert novel[-1] <= 15 * DAY + 12
+
+
+def test_a_spike_while_a_new_pattern_is_open_is_a_spike() -> None:
+    values = steady(16, seed=3)[: 15 * DAY + 2]
+    values[15 * DAY :] = 165.0, 10_000.0
+    states = new_states(1)
+    for step, value in enumerate(values):
+        at = START + step * STEP
+        found = observe(states, at=at, step_seconds=STEP, values=np.array([value]))
+    assert found.is_open[0]
+    assert found.is_above[0]
+    assert not found.is_novel[0]
+
+
+def test_a_weekend_as_busy_as_a_weekday_is_found() -> None:
+    hours = np.arange(20 * DAY) * STEP // 3600
+    weekday = 100 * (1.2 + np.sin(hours % 24 / 24 * 2 * np.pi))
+    values = np.where(hours // 24 % 7 >= 5, 0.1 * weekday, weekday)
+    pick = np.random.default_rng(7)
+    values = values * np.exp(0.1 * pick.standard_normal(len(values)))
+    saturday = 19 * DAY + 6 * 4
+    values[saturday : saturday + 8] *= 10
+    assert watch(values, values * 10).is_open[saturday, 0]
+    assert watch(values, values * 10).is_above[saturday, 0]

@@ -10,6 +10,8 @@ import pytest
 from django.db import connection
 
 from alerts import cases, scans
+from alerts.findings import take_pattern
+from alerts.incidents import observe
 from alerts.messages import outside
 from alerts.models import Anomaly, EntryKind, Incident, ScanProgress, SeriesState
 from alerts.scans import scan_tenant, tenants_to_scan
@@ -17,6 +19,7 @@ from alerts.settings import change_alert_settings
 from metering.enforcement.tightening import read_tightenings
 from metering.periods import floor_seconds
 from tenants.scope import platform_scope
+from tests.alerts.scene import seen
 from tests.alerts.usage_history import QUARTER, Stream, write_usage
 from tests.factories import NANOS, Account, make_event, send
 from tests.metering.test_rollups import roll_everything_up
@@ -405,3 +408,20 @@ def test_tenants_are_scanned_when_something_came_or_a_quarter_ended(
     with account.scope():
         ScanProgress.objects.update(scanned_at=now - QUARTER)
     assert waiting() == [account.tenant.id]
+
+
+def test_a_pattern_never_seen_is_one_note_that_ends_and_never_beside_an_anomaly(
+    account: Account,
+) -> None:
+    now, tenant_id = datetime.now(UTC), account.tenant.id
+    with account.scope():
+        for _ in range(3):
+            take_pattern(tenant_id=tenant_id, is_novel=True, now=now)
+        (incident,) = Incident.objects.all()
+        assert (incident.severity, incident.observations) == ("info", 3)
+        take_pattern(tenant_id=tenant_id, is_novel=False, now=now)
+        assert Incident.objects.get().resolved_at is not None
+        Incident.objects.update(resolved_at=now - timedelta(days=1))
+        observe(tenant_id=tenant_id, observation=seen())
+        take_pattern(tenant_id=tenant_id, is_novel=True, now=now)
+        assert not Incident.objects.filter(cause="pattern:tenant", resolved_at=None).exists()
