@@ -41,6 +41,7 @@ from alerts.series import (
     Watch,
     count_series,
     forget_idle,
+    forget_other_version,
     frames,
     new_records,
     read_states,
@@ -97,6 +98,9 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
     newest = newest_batch(tenant_id=tenant_id)
     if newest == progress.batch_id and progress.scanned_at >= floor_seconds(now, QUARTER_SECONDS):
         return 0
+    if forget_other_version(tenant_id=tenant_id):
+        # What is stored of usage is learned from again, else nothing would be found for weeks.
+        progress.learned_until = _first_quarter(tenant_id, now) or progress.learned_until
     judged = 0
     learnable_until = floor_seconds(now - LATENESS, QUARTER_SECONDS)
     restless = _learn(tenant_id, progress, learnable_until)
@@ -112,10 +116,9 @@ def claim_progress(*, tenant_id: int, now: datetime) -> ScanProgress | None:
     rows = ScanProgress.objects.filter(tenant_id=tenant_id)
     progress = rows.select_for_update(skip_locked=True).first()
     if progress is None and not rows.exists():
-        first = first_usage_at(tenant_id=tenant_id, since=now - HISTORY)
-        if first is None:
+        begun = _first_quarter(tenant_id, now)
+        if begun is None:
             return None
-        begun = floor_seconds(first, QUARTER_SECONDS)
         ScanProgress.objects.bulk_create(
             [ScanProgress(tenant_id=tenant_id, learned_until=begun, scanned_at=NEVER)],
             ignore_conflicts=True,
@@ -125,6 +128,12 @@ def claim_progress(*, tenant_id: int, now: datetime) -> ScanProgress | None:
         oldest = floor_seconds(now - HISTORY, QUARTER_SECONDS)
         progress.learned_until = max(progress.learned_until, oldest)
     return progress
+
+
+def _first_quarter(tenant_id: int, now: datetime) -> datetime | None:
+    """Where learning begins; None: there was no usage for as long as anything is learned from."""
+    first = first_usage_at(tenant_id=tenant_id, since=now - HISTORY)
+    return None if first is None else floor_seconds(first, QUARTER_SECONDS)
 
 
 def _learn(tenant_id: int, progress: ScanProgress, until: datetime) -> set[SeriesKey]:

@@ -287,6 +287,21 @@ def forget_idle(*, tenant_id: int, before: datetime) -> int:
         return int(cursor.rowcount)
 
 
+def forget_other_version(*, tenant_id: int) -> bool:
+    """Forget what another version of the detector has learned, which this one cannot read; answers
+    whether it was so.
+
+    One record tells of all: a version that learns writes every one of the tenant's anew.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT records FROM series_state WHERE tenant_id = %s LIMIT 1", [tenant_id])
+        row = cursor.fetchone()
+        if row is None or _restored(bytes(row[0])) is not None:
+            return False
+        cursor.execute("DELETE FROM series_state WHERE tenant_id = %s", [tenant_id])
+    return True
+
+
 def _plain_cursor() -> Cursor[Any]:
     # Django's own cursor transfers bytes as text twice as long.
     connection.ensure_connection()
@@ -307,8 +322,15 @@ def _learned(keys: Sequence[SeriesKey], rows: Sequence[Any]) -> Learned:
     for place, key in enumerate(keys):
         known, used = stored.get(key, (b"", NEVER))
         used_at.append(used)
-        if len(known) == records[place].nbytes:
-            restored = np.frombuffer(known, anomaly.RECORD)
-            if (restored["version"] == records[place]["version"]).all():
-                records[place] = restored
+        if (restored := _restored(known)) is not None:
+            records[place] = restored
     return Learned(list(keys), records, used_at)
+
+
+def _restored(known: bytes) -> States | None:
+    """The records of one series as they were saved; None where another version did."""
+    fresh = new_records(1)[0]
+    if len(known) != fresh.nbytes:
+        return None
+    restored: States = np.frombuffer(known, anomaly.RECORD)
+    return restored if (restored["version"] == fresh["version"]).all() else None

@@ -115,6 +115,17 @@ def test_usual_usage_is_learned_once_and_raises_nothing(used: Account, begun: da
         assert ScanProgress.objects.get().learned_until == begun + QUARTER
 
 
+def test_what_another_version_has_learned_is_learned_again(used: Account, begun: datetime) -> None:
+    with used.scope():
+        learned = dict(SeriesState.objects.values_list("value", "records"))
+        assert SeriesState.objects.update(records=b"older") == len(learned)
+    spend(used, RESEARCH, begun + timedelta(minutes=2), usd=30)
+    assert scan(used, begun + timedelta(minutes=3)) > 0
+    assert [one.match for one in incidents_of(used)] == [{"agent": "research"}]
+    with used.scope():
+        assert dict(SeriesState.objects.values_list("value", "records")) == learned
+
+
 def test_a_spike_is_found_before_any_roll_up(used: Account, begun: datetime) -> None:
     spend(used, RESEARCH, begun + timedelta(minutes=2), usd=30)
     assert scan(used, begun + timedelta(minutes=3)) > 0
