@@ -18,8 +18,10 @@ log = structlog.get_logger(__name__)
 AT_ONCE: Final = 8
 # So many of them may go to channels whose last attempt failed, since those may take their time.
 FAILING_AT_ONCE: Final = 4
-# So many go to receivers of one tenant, who may have many that take their time and still succeed.
+# So many go to receivers of one tenant, who may have many that take their time and still succeed;
+# and one whose last attempt failed has to leave room for those of its tenant that work.
 TENANT_AT_ONCE: Final = 4
+TENANT_AT_ONCE_IF_FAILING: Final = 2
 # While attempts are under way, newly due deliveries are looked for this often.
 LOOK_SECONDS: Final = 0.5
 
@@ -77,7 +79,8 @@ class _Rota:
                 return
             lane = self._lanes.popleft()
             is_failing_too_often = lane.is_failing and failing == FAILING_AT_ONCE
-            is_tenant_served = tenants[lane.tenant_id] == TENANT_AT_ONCE
+            most = TENANT_AT_ONCE_IF_FAILING if lane.is_failing else TENANT_AT_ONCE
+            is_tenant_served = tenants[lane.tenant_id] >= most
             if lane.key in busy or is_failing_too_often or is_tenant_served:
                 self._lanes.append(lane)
             elif (claimed := claim(lane)) is not None:

@@ -227,6 +227,26 @@ def test_a_tenant_of_many_slow_receivers_holds_up_no_other(
             assert run.result() == 10
 
 
+def test_a_tenant_s_failing_receivers_leave_room_for_one_that_works(
+    owner: Account, web: WebReceiver
+) -> None:
+    let_go = threading.Event()
+    with web_receiver() as slow:
+        slow.on_request = let_go.wait
+        for number in range(4):
+            queue(owner, channel_to(owner, slow, f"slow {number}"))
+        with owner.scope():
+            Channel.objects.update(failed_at=timezone.now())
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(_run_and_close, lambda: deliver_due(seconds=5))
+            _until(lambda: len(slow.received) == 2)
+            queue(owner, channel_to(owner, web))
+            _until(lambda: len(web.received) == 1)
+            assert len(slow.received) == 2
+            let_go.set()
+            assert run.result() == 5
+
+
 def test_a_run_that_breaks_off_records_what_it_has_sent(
     owner: Account, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
