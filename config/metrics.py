@@ -43,7 +43,10 @@ WAITING_WORK: Final = {
     "batches": "SELECT received_at FROM ingest_batch WHERE rolled_up_at IS NULL",
     "sessions": "SELECT received_at FROM ingest_batch WHERE sessions_checked_at IS NULL",
     "crossings": "SELECT crossed_at FROM crossing WHERE claimed_at IS NULL",
-    "deliveries": "SELECT due_at FROM delivery WHERE state = 'waiting' AND due_at <= now()",
+    # What a paused channel keeps back waits for a person.
+    "deliveries": "SELECT d.due_at FROM delivery d LEFT JOIN channel c ON c.id = d.channel_id"
+    " WHERE d.state = 'waiting' AND d.due_at <= now() AND c.removed_at IS NULL"
+    " AND c.is_paused IS NOT TRUE",
 }
 
 

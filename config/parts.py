@@ -32,12 +32,17 @@ def web(environment: Environment) -> list[str]:
     ]
 
 
+# Slow receivers may keep two processes of `alerts` busy while what is new is told by the third.
+PROCESSES_BY_WORKER = {"worker": 2, "alerts": 3}
+
+
 def worker(environment: Environment, *, name: str) -> list[str]:
     return [
         *("celery", "--quiet", "--app", "config.celery", "worker"),
         # Two workers of one machine are told apart by their names.
         *("--hostname", f"{name}@%h"),
-        *("--queues", ",".join(QUEUES_BY_WORKER[name]), "--concurrency", "2"),
+        *("--queues", ",".join(QUEUES_BY_WORKER[name])),
+        *("--concurrency", str(PROCESSES_BY_WORKER[name])),
         *("--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]
 

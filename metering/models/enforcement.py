@@ -387,6 +387,13 @@ class BreakerState(models.Model):
 
     class Meta:
         db_table = "breaker_state"
+        indexes = [
+            models.Index(
+                fields=["tenant"],
+                condition=Q(opened_at__isnull=False),
+                name="breaker_state_open",
+            )
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant", "breaker_id", "group_key"], name="breaker_state_once_a_group"
