@@ -163,7 +163,7 @@ def _write_digest(channel: Channel, since: datetime, until: datetime, now: datet
     message = _digest_message(
         channel.tenant_id,
         title=f"{count} incident{'s'[: count != 1]} since {since:%Y-%m-%d %H:%M %Z}",
-        summary=f"{unresolved} of all incidents are not resolved now.",
+        summary=f"Unresolved now, older ones among them: {unresolved}.",
         lines=[
             Line(one.severity, one.title, status_of(one), link_to(one.id))
             for one in _most_severe(told)

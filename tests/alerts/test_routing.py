@@ -206,6 +206,7 @@ def test_a_digest_tells_what_opened_since_the_last_one_and_nothing_twice(account
         assert write_digests(tenant_id=tenant_id, now=eight + timedelta(days=1)) == 0
         (message,) = [decode(one.message) for one in Delivery.objects.all()]
     assert (message.title, len(message.lines)) == ("1 incident since 2026-11-20 06:00 UTC", 1)
+    assert message.summary == "Unresolved now, older ones among them: 1."
 
 
 def test_a_digest_lists_the_most_severe_and_counts_all(
