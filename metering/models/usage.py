@@ -78,7 +78,7 @@ class IngestBatch(models.Model):
                 fields=["tenant", "id"],
                 condition=models.Q(rolled_up_at=None),
                 name="ingest_batch_waiting",
-            )
+            ),
         ]
 
     def __str__(self) -> str:
