@@ -129,7 +129,7 @@ def _telling(case: Case, activity: Activity) -> Finding:
     """The finding to speak of, as it was at its worst. A new series has none of its own: what it
     costs speaks for it.
     """
-    telling = most_telling(case.findings, case.key)
+    telling = most_telling(case.findings, case.key, told=case.facts.get("measure"))
     if telling.key == case.key or telling.is_fall:
         worst = next(one for one in case.anomalies if _is_of(one, telling))
         return telling._replace(score=worst.score, actual=worst.actual, expected=worst.expected)

@@ -184,10 +184,16 @@ def severity_of(findings: Iterable[Finding], usual_nanos_per_hour: float) -> str
     return "warning" if excess >= FLOOR_NANOS_PER_HOUR else "info"
 
 
-def most_telling(findings: Sequence[Finding], key: SeriesKey) -> Finding:
-    """The finding to speak of: of the cause's own series where it has some, cost before others."""
+def most_telling(
+    findings: Sequence[Finding], key: SeriesKey, *, told: str | None = None
+) -> Finding:
+    """The finding to speak of: of the cause's own series where it has some; of these the measure
+    that was told before (calls that fail also cost a little more), else cost before others.
+    """
     own = [one for one in findings if one.key == key] or list(findings)
-    return min(own, key=lambda one: (TELLING_FIRST.index(one.measure), -one.score))
+    return min(
+        own, key=lambda one: (one.measure != told, TELLING_FIRST.index(one.measure), -one.score)
+    )
 
 
 def find_causes(

@@ -222,8 +222,8 @@ def take_pattern(*, tenant_id: int, is_novel: bool, now: datetime) -> None:
             severity=Severity.INFO,
             title="The tenant's spend goes as it never went before",
             summary="No quarter of an hour costs far too much or too little, but together the last"
-            " thirteen hours are like none that were seen before: steadier, more restless, or on"
-            " another level.",
+            " thirteen hours are like none that were seen before: steadier, more restless, quieter"
+            " or on another level.",
             match={},
             facts={"seen_at": now.isoformat()},
         ),

@@ -13,6 +13,7 @@ from alerts.causes import (
     Overlaps,
     find_causes,
     is_worth_telling,
+    most_telling,
     severity_of,
 )
 from alerts.series import TENANT, SeriesKey
@@ -259,3 +260,11 @@ def test_what_is_small_is_not_worth_telling() -> None:
     stopped = Finding(agent("a"), "requests", False, 0.9, 0.0, 10.0, AT, free)
     assert is_worth_telling(stopped, 0)
     assert not is_worth_telling(stopped._replace(actual=1.0), 0)
+
+
+def test_what_was_told_first_stays_what_is_told() -> None:
+    activity = Activity(2e9, 1e9, 100.0, 900)
+    failing = finding_of(agent("a"), activity, "error_rate")
+    costly = finding_of(agent("a"), activity)
+    assert most_telling([failing, costly], agent("a")) == costly
+    assert most_telling([failing, costly], agent("a"), told="error_rate") == failing
