@@ -167,7 +167,8 @@ def _note_loop(
     if not Incident.objects.filter(tenant_id=tenant_id, cause=observation.cause).exists():
         severity = min(observation.severity, Severity.WARNING, key=RANK.__getitem__)
         observe(tenant_id=tenant_id, observation=observation._replace(severity=severity))
-    end(tenant_id=tenant_id, cause=observation.cause, summary="It got out by itself.")
+    summary = f"{observation.summary} It got out by itself."
+    end(tenant_id=tenant_id, cause=observation.cause, summary=summary)
     return None
 
 

@@ -152,3 +152,26 @@ def test_another_tenants_session_of_the_same_name_is_its_own(
     with account.scope():
         calls = Incident.objects.get().facts["cost_nanos"] if Incident.objects.exists() else 0
     assert calls in {0, 200_000_000}
+
+
+def test_a_loop_that_was_over_before_anybody_looked_is_noted_with_what_it_cost(
+    account: Account,
+) -> None:
+    work = [
+        make_event(
+            session="s-1",
+            agent="researcher",
+            step=100 + number,
+            output_hash=f"{number}",
+            input_tokens=5000 + 170 * number * number,
+            output_tokens=100 + 37 * number,
+        )
+        for number in range(14)
+    ]
+    send(account, [*turns(8), *work])
+    check(account)
+    with account.scope():
+        (incident,) = Incident.objects.all()
+    assert incidents.status_of(incident) == "resolved"
+    assert incident.summary.endswith("It got out by itself.")
+    assert "since the first repeat" in incident.summary
