@@ -47,6 +47,8 @@ class IncidentLine:
     @property
     def excess_words(self) -> str:
         """What the money of an incident is: beyond what."""
+        if "projected_nanos" in self.row.facts:
+            return "over the limit at this pace"
         return EXCESS_WORDS.get(self.row.kind, "more than usual")
 
     @property
@@ -62,12 +64,17 @@ class IncidentLine:
 
     @property
     def haltable(self) -> list[tuple[str, str]]:
-        """What can be halted because of it: dimensions that have one value here."""
+        """What can be halted because of it: dimensions that have one value here. Of a session
+        that loops the session and its agent; its team and customer have not done anything.
+        """
         return [
             (name, values[0])
             for name, values in self.pairs
-            if name in ASKABLE and len(values) == 1 and values[0]
+            if name in ASKABLE and len(values) == 1 and values[0] and self._is_cause(name)
         ]
+
+    def _is_cause(self, dimension: str) -> bool:
+        return self.row.kind != IncidentKind.LOOP or dimension in {"session", "agent"}
 
 
 def lines_of(rows: Iterable[Incident]) -> list[IncidentLine]:
