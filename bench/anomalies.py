@@ -34,7 +34,7 @@ ONE_DAY_MODELS: Final = {"mm-image", "deepseek-r1"}
 DAY: Final = 144
 MONDAY: Final = 1_704_067_200
 FACTORS: Final = (3, 5, 10, 20)
-SEEDS: Final = (11, 12)
+SEEDS: Final = (21, 22)
 PRICE: Final = (2_500, 10_000)  # nano-USD a token, read and written
 FOUR_WEEKS_DAYS: Final = 28
 
