@@ -101,10 +101,12 @@ def tell_again(*, incident: Incident) -> list[Delivery]:
 def _tell(incident: Incident, event: DeliveryEvent, targets: Sequence[Target]) -> list[Delivery]:
     now = timezone.now()
     hold = _hold(incident, event, now)
+    # All targets are told the same.
+    message = message_of(incident, event, at=now)
     deliveries = [
         delivery
         for target in targets
-        if (delivery := _write(incident, event, target, hold, now)) is not None
+        if (delivery := _write(incident, message, target, hold, now)) is not None
     ]
     if event in NEWS:
         _note(incident, targets, hold)
@@ -236,7 +238,7 @@ def _pauses(tenant_id: int, now: datetime) -> Iterable[Pause]:
 
 
 def _write(
-    incident: Incident, event: DeliveryEvent, target: Target, hold: Hold, now: datetime
+    incident: Incident, message: Message, target: Target, hold: Hold, now: datetime
 ) -> Delivery | None:
     """The row of one message. It takes the place of what was held of the same incident.
 
@@ -246,7 +248,7 @@ def _write(
     earlier.filter(state=DeliveryState.WAITING, attempts=0, claimed_until=None).exclude(
         held_by=""
     ).update(state=DeliveryState.SUPERSEDED)
-    if event == DeliveryEvent.RESOLVED and not _is_awaited(target, earlier.last()):
+    if message.event == DeliveryEvent.RESOLVED and not _is_awaited(target, earlier.last()):
         return None
     if not hold.by and _is_bursting(target, now):
         hold = Hold(now + BURST_SPAN, HeldBy.BURST)
@@ -255,9 +257,9 @@ def _write(
         channel=target.channel,
         recipients=list(target.recipients),
         incident=incident,
-        event=event,
-        severity=incident.severity,
-        message=encode(message_of(incident, event, at=now)),
+        event=message.event,
+        severity=message.severity,
+        message=encode(message),
         due_at=hold.until,
         held_by=hold.by,
     )

@@ -46,7 +46,7 @@ class Channel(models.Model):
     # Severities that are told at once; the others wait for the digest.
     severities = ArrayField(models.CharField(max_length=10, choices=Severity.choices))
     digest = models.CharField(max_length=10, choices=Digest.choices, default=Digest.NONE)
-    # Up to which incident entries were told in a digest.
+    # Until when incidents were told in a digest.
     digested_at = models.DateTimeField(null=True, editable=False)
     is_paused = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
