@@ -109,11 +109,16 @@ class EventRejected(MeteringError):
         *,
         pointer: str | None = None,
         event_id: str | None = None,
+        source: str | None = None,
+        sample: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.pointer = pointer
         self.event_id = event_id
+        # Who sent it, and its redacted form, for the page of sources; not part of the answer.
+        self.source = source
+        self.sample = sample
 
     def as_error(self, index: int) -> dict[str, Any]:
         """The event's line in an answer's `errors`."""

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from metering.budget_rules import Amounts, BudgetBook, WindowKey
 from metering.configuration import Configuration, known_configuration, read_configuration
-from metering.decoders.native import Decoded, EventBody
+from metering.decoders.native import Decoded, EventBody, PassedOver
 from metering.enforcement.breakers import feed_breakers
 from metering.enforcement.holds import Held, HoldMoves, are_known, find_held, write_standings
 from metering.enforcement.settling import Stored, lock_named_reservations, settle_with_events
@@ -51,9 +51,14 @@ class Job:
     # What the events were judged by; compared with what is in force by the transaction that writes.
     configuration: Configuration
     errors: list[tuple[int, EventRejected]] = field(default_factory=list)
+    # What was read and is no usage, such as a span of a database: not an error.
+    passed_over: list[PassedOver] = field(default_factory=list)
     accepted: int = 0
+    # Reports of calls that were known and that added something to them.
+    merged: int = 0
     duplicates: int = 0
     unpriced: int = 0
+    conflicts: int = 0
 
     @property
     def weight(self) -> int:
@@ -75,7 +80,7 @@ class Job:
 
     def forget_outcome(self) -> None:
         """Before another attempt: what a transaction that was rolled back had found out."""
-        self.accepted = self.duplicates = self.unpriced = 0
+        self.accepted = self.merged = self.duplicates = self.unpriced = self.conflicts = 0
         self.errors = [one for one in self.errors if one[1].code != "id_conflict"]
 
     def answer(self) -> dict[str, Any]:
@@ -83,6 +88,7 @@ class Job:
         self.errors.sort(key=lambda one: one[0])
         return {
             "accepted": self.accepted,
+            "merged": self.merged,
             "duplicates": self.duplicates,
             "rejected": len(self.errors),
             "unpriced": self.unpriced,

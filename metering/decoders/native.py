@@ -54,6 +54,7 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     tool: Name | None = None
     tool_arguments_hash: Name | None = None
     response_id: Name | None = None
+    request_id: Name | None = None
     service_tier: Name | None = None
     status: Literal["success", "error", "cancelled"] | None = None
     error_type: Word | None = None
@@ -77,6 +78,19 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     prefix_hash: Name | None = None
     tags: Annotated[dict[TagKey, TagValue], msgspec.Meta(max_length=TAGS_MAX)] | None = None
     reservation: Name | None = None
+    # Counts of an answer that broke off: what was received, not what was used.
+    is_estimate: bool | None = None
+    # The call was made and nobody told what it used: stored without a price.
+    is_usage_missing: bool | None = None
+
+
+class PassedOver(msgspec.Struct, frozen=True):
+    """Items of one source that are no usage: why, and one of them, redacted. Counted, not kept."""
+
+    source: str
+    reason: str
+    count: int = 1
+    sample: str | None = None
 
 
 # What an item of a body turned into.
