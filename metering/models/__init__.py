@@ -34,6 +34,9 @@ from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.rollups import MEASURES, UsageHistogram, UsageRollup
 from metering.models.usage import (
     BATCH_ID_STRIDE,
+    Authority,
+    CallReport,
+    Completeness,
     Correction,
     CostSource,
     EventKey,
@@ -42,6 +45,7 @@ from metering.models.usage import (
     Outcome,
     Route,
     Status,
+    TraceSpan,
     UsageEvent,
 )
 
@@ -49,6 +53,7 @@ __all__ = [
     "BATCH_ID_STRIDE",
     "MEASURES",
     "Action",
+    "Authority",
     "Breaker",
     "BreakerClose",
     "BreakerState",
@@ -56,8 +61,10 @@ __all__ = [
     "BudgetLevel",
     "BudgetRaise",
     "BudgetWindow",
+    "CallReport",
     "CallSize",
     "CataloguePrice",
+    "Completeness",
     "Correction",
     "CostSource",
     "Crossing",
@@ -85,6 +92,7 @@ __all__ = [
     "TenantPrice",
     "Tightening",
     "ToolPrice",
+    "TraceSpan",
     "UsageEvent",
     "UsageHistogram",
     "UsageRollup",

@@ -40,6 +40,28 @@ class CostSource(models.IntegerChoices):
     UNPRICED = 4, "unpriced"
 
 
+class Completeness(models.IntegerChoices):
+    """How much of what a call used is known."""
+
+    COMPLETE = 1, "complete"
+    # What was received of an answer that broke off.
+    ESTIMATE = 2, "estimate"
+    MISSING = 3, "missing"
+
+
+class Authority(models.IntegerChoices):
+    """Which source is believed where the reports of a call differ: the lowest number first."""
+
+    CLIENT_USAGE = 0, "client with the provider's usage object"
+    CLIENT = 1, "client"
+    GATEWAY = 2, "gateway"
+    CALLBACK = 3, "callback"
+    SPAN_USAGE = 4, "span with the provider's usage object"
+    SPAN = 5, "span"
+    LOG = 6, "log"
+    METRIC = 7, "metric"
+
+
 class Route(models.IntegerChoices):
     """The way by which events were reported."""
 
@@ -86,10 +108,12 @@ class IngestBatch(models.Model):
 
 
 class EventKey(models.Model):
-    """What makes an event count once: a hash of (source, id), or of (provider, response_id).
+    """What a report is known by: hashes of its (source, id) and of the identities of its call.
 
-    `fingerprint` is a hash of the event as it was sent. A second report of a response has a key
-    of its own that leads to the event which the first report stored.
+    `fingerprint` is a hash of the report as it was sent, `event_id` the call that it tells of. An
+    identity (the provider's response, its request, the trace's span) stands in the row of one
+    report only. Reports that share identities are a group: `group_id` is NULL while a report is
+    the only one of its call, which the call's row then tells in full (see `CallReport`).
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "key")
@@ -98,23 +122,105 @@ class EventKey(models.Model):
     )
     key = models.UUIDField()
     response_key = models.UUIDField(null=True)
+    request_key = models.UUIDField(null=True)
+    span_key = models.UUIDField(null=True)
     fingerprint = models.UUIDField()
+    group_id = models.BigIntegerField(null=True)
     event_id = models.BigIntegerField()
     event_at = models.DateTimeField()
 
     class Meta:
         db_table = "event_key"
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "response_key"], name="event_key_of_response")
+            models.UniqueConstraint(
+                fields=["tenant", "response_key"],
+                condition=models.Q(response_key__isnull=False),
+                name="event_key_of_response",
+            ),
+            models.UniqueConstraint(
+                fields=["tenant", "request_key"],
+                condition=models.Q(request_key__isnull=False),
+                name="event_key_of_request",
+            ),
+            models.UniqueConstraint(
+                fields=["tenant", "span_key"],
+                condition=models.Q(span_key__isnull=False),
+                name="event_key_of_span",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.key}"
 
 
-class UsageEvent(models.Model):
-    """A fact, never edited: one model call or tool call. Only its rating may be redone.
+class CallReport(models.Model):
+    """What one report told, for reports that share an identity with others.
 
+    The calls of a group are a function of its reports (`metering.calls.merging`), so their order
+    of arrival does not matter. `report` is a `metering.calls.report.Report` as JSON.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "key")
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    key = models.UUIDField()
+    group_id = models.BigIntegerField()
+    event_id = models.BigIntegerField()
+    event_at = models.DateTimeField()
+    report = models.TextField()
+
+    class Meta:
+        db_table = "call_report"
+        indexes = [models.Index(fields=["tenant", "group_id"], name="call_report_of_group")]
+
+    def __str__(self) -> str:
+        return f"{self.key}"
+
+
+class TraceSpan(models.Model):
+    """A span of a trace that may still grow: who its parent is, and what it tells, if anything.
+
+    Kept for an hour after the trace's last span. `call_fingerprint` is of the report that was made
+    of it; `match_key` finds spans of other traces that may tell of the same call.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "trace", "span")
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    trace = models.CharField(max_length=32)
+    span = models.CharField(max_length=16)
+    parent = models.CharField(max_length=16, null=True)  # noqa: DJ001 - absent is not empty
+    received_at = models.DateTimeField()
+    # Microseconds since 1970.
+    started_us = models.BigIntegerField()
+    ended_us = models.BigIntegerField()
+    match_key = models.UUIDField(null=True)
+    call_fingerprint = models.UUIDField(null=True)
+    told = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+
+    class Meta:
+        db_table = "trace_span"
+        indexes = [
+            models.Index(
+                fields=["tenant", "match_key"],
+                condition=models.Q(match_key__isnull=False),
+                name="trace_span_match",
+            ),
+            models.Index(fields=["received_at"], name="trace_span_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.trace}-{self.span}"
+
+
+class UsageEvent(models.Model):
+    """One model call or tool call, merged from the reports that told of it.
+
+    It changes when another report adds something and when it is rated again; each change moves
+    balances by ledger entries. `source`, `sent_id` and `authority` are of the report that is
+    believed most; `filled` says which fields no report told (bits of `events.FILLABLE`).
     `sent_id` is the client's id; `id` is ours. Token fields are as normalised: input includes
     cached input, output includes reasoning. `cost_nanos` is NULL while the event is unpriced.
     """
@@ -127,6 +233,10 @@ class UsageEvent(models.Model):
     status = models.SmallIntegerField(choices=Status.choices)
     cost_source = models.SmallIntegerField(choices=CostSource.choices)
     route = models.SmallIntegerField(choices=Route.choices)
+    authority = models.SmallIntegerField(choices=Authority.choices)
+    completeness = models.SmallIntegerField(choices=Completeness.choices)
+    filled = models.SmallIntegerField()
+    is_conflict = models.BooleanField(default=False)
     is_void = models.BooleanField(default=False)
     cost_nanos = models.BigIntegerField(null=True)
     price_id = models.BigIntegerField(null=True)
@@ -161,6 +271,7 @@ class UsageEvent(models.Model):
     span = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
     parent_span = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
     response_id = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    request_id = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
     requested_model = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
     service_tier = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
     error_type = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
