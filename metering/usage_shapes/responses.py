@@ -41,6 +41,9 @@ _CACHE_WRITE: Final = ("cache_write_tokens", "cache_write_input_tokens", "input_
 _REASONING: Final = ("reasoning_tokens", "reasoning_output_tokens", "output_reasoning_tokens")
 _READ_INSIDE: Final = ("cached_tokens", "cache_read_input_tokens", "cache_read")
 _WRITE_INSIDE: Final = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation")
+# LangChain splits what Anthropic wrote by how long it is kept.
+_WRITE_5M: Final = "ephemeral_5m_input_tokens"
+_WRITE_1H: Final = "ephemeral_1h_input_tokens"
 _REASONING_INSIDE: Final = ("reasoning_tokens", "thinking_tokens", "reasoning")
 _COMMON_INTO: Final = frozenset({"cached_tokens", "cache_write_tokens"})
 _COMMON_OUT: Final = frozenset({"reasoning_tokens"})
@@ -80,6 +83,8 @@ _DETAILS: Final = frozenset(
     {
         *_READ_INSIDE,
         *_WRITE_INSIDE,
+        _WRITE_5M,
+        _WRITE_1H,
         *_REASONING_INSIDE,
         *_KINDS,
         *(f"{kind}_tokens" for kind in _KINDS),
@@ -129,10 +134,12 @@ def _with_more_keys(
     out: Usage,
 ) -> Tokens:
     web, extra = searches(usage)
+    kept_an_hour = max(count(usage, "cache_write_1h_tokens"), count(into, _WRITE_1H))
+    written = kept_an_hour + max(count(usage, "cache_write_5m_tokens"), count(into, _WRITE_5M))
     reported = reported._replace(
         read_tokens=max(largest(into, _READ_INSIDE), largest(usage, _CACHE_READ)),
-        write_tokens=max(largest(into, _WRITE_INSIDE), largest(usage, _CACHE_WRITE)),
-        write_1h_tokens=count(usage, "cache_write_1h_tokens"),
+        write_tokens=max(largest(into, _WRITE_INSIDE), largest(usage, _CACHE_WRITE), written),
+        write_1h_tokens=kept_an_hour,
         reasoning_tokens=max(largest(out, _REASONING_INSIDE), largest(usage, _REASONING)),
     )
     heard = max(largest(into, ("audio_tokens", "audio")), count(usage, "input_audio_tokens"))

@@ -22,11 +22,17 @@ _PREFIXES: Final = (
     "user.",
     "enduser.",
     "agent",
+    "codex.",
 )
+# Not ours by their names, but told by spans around calls.
+_KEYS_OF_INTEREST: Final = frozenset({"model", "query_source", "query_source_safe"})
 
 _WORDS: Final[dict[str, Kind]] = {
     "llm": "llm",
     "chat": "llm",
+    "chat_completion": "llm",
+    "chat.completions": "llm",
+    "llm_call": "llm",
     "acompletion": "llm",
     "atext_completion": "llm",
     "aresponses": "llm",
@@ -47,12 +53,17 @@ _WORDS: Final[dict[str, Kind]] = {
     "embeddings": "embedding",
     "tool": "tool",
     "execute_tool": "tool",
+    "tool_call": "tool",
     "agent": "agent",
+    "agent_call": "agent",
     "create_agent": "agent",
     "invoke_agent": "agent",
     "handoff": "agent",
     "chain": "around",
+    "count_tokens": "around",
+    "create_memory": "around",
     "decision": "around",
+    "delete_memory": "around",
     "evaluator": "around",
     "event": "around",
     "guardrail": "around",
@@ -64,9 +75,14 @@ _WORDS: Final[dict[str, Kind]] = {
     "reranker": "around",
     "retrieval": "around",
     "retriever": "around",
+    "schedule_tool_calls": "around",
     "search_memory": "around",
     "span": "around",
+    "system_prompt": "around",
     "task": "around",
+    "update_memory": "around",
+    "upsert_memory": "around",
+    "user_prompt": "around",
     "workflow": "around",
 }
 # The first of these that a span carries decides.
@@ -85,17 +101,39 @@ _MODEL_KEYS: Final = (
     "llm.request.model",
     "llm.response.model",
     "llm.model_name",
+    "llm.request.model_name",
+    "llm.response.model_name",
+    "ai.model.id",
+    "ai.response.model",
+    "embedding.model_name",
+    "langfuse.observation.model.name",
 )
-_USAGE_PREFIXES: Final = ("gen_ai.usage.", "llm.usage.", "llm.token_count.")
+_USAGE_PREFIXES: Final = ("gen_ai.usage.", "llm.usage.", "llm.token_count.", "ai.usage.")
+# Codex tells what a request used where it reads the answer, and the model in a span around that.
+_CODEX_CALL: Final = "handle_responses"
+_CODEX_MODULE: Final = "codex_core"
 
 
 def is_of_interest(keys: Iterable[str]) -> bool:
     """Whether a span with these attributes can be a call or tell of the calls below it."""
-    return any(key.startswith(_PREFIXES) for key in keys)
+    return any(key.startswith(_PREFIXES) or key in _KEYS_OF_INTEREST for key in keys)
 
 
-def kind_of(attributes: Mapping[str, Any]) -> Kind:
-    """What the span stands for. `unknown` uses tokens of a model under a word nobody knows."""
+def has_usage(attributes: Mapping[str, Any]) -> bool:
+    """Whether the span tells tokens that were used."""
+    return any(key.startswith(_USAGE_PREFIXES) for key in attributes)
+
+
+def has_model(attributes: Mapping[str, Any]) -> bool:
+    """Whether the span itself names a model."""
+    return any(key in attributes for key in _MODEL_KEYS)
+
+
+def kind_of(attributes: Mapping[str, Any], span_name: str = "") -> Kind:
+    """What the span stands for. `unknown` uses tokens of a model under a word nobody knows.
+
+    A call may name no model (Codex's: the spans around it do) or no usage (Gemini CLI's streams).
+    """
     if attributes.get("logfire.span_type") == "pending_span":
         return "around"  # sent when a call begins, and again as a whole when it ends
     vercel = attributes.get("ai.operationId")
@@ -105,7 +143,9 @@ def kind_of(attributes: Mapping[str, Any]) -> Kind:
         word = attributes.get(key)
         if isinstance(word, str) and (kind := _WORDS.get(word.lower())):
             return kind
-    return _kind_by_shape(attributes)
+    if attributes.get("span.type") == "llm_request":
+        return "llm"  # Claude Code's, before it named the operation
+    return _kind_by_shape(attributes, span_name)
 
 
 def _kind_of_vercel(operation: str) -> Kind:
@@ -116,11 +156,18 @@ def _kind_of_vercel(operation: str) -> Kind:
     return "tool" if operation == "ai.toolCall" else "around"
 
 
-def _kind_by_shape(attributes: Mapping[str, Any]) -> Kind:
-    has_usage = any(key.startswith(_USAGE_PREFIXES) for key in attributes)
-    has_model = any(key in attributes for key in _MODEL_KEYS)
-    if has_usage and has_model:
+def _kind_by_shape(attributes: Mapping[str, Any], span_name: str) -> Kind:
+    is_used, is_modelled = has_usage(attributes), has_model(attributes)
+    if is_used and is_modelled:
         # A response of its own marks a call even where the word for it is new.
         is_named = attributes.get("gen_ai.operation.name") is not None
         return "unknown" if is_named and "gen_ai.response.id" not in attributes else "llm"
-    return "tool" if "gen_ai.tool.name" in attributes and not has_usage else "around"
+    if is_used:
+        return "llm" if _is_codex_call(attributes, span_name) else "around"
+    return "tool" if "gen_ai.tool.name" in attributes else "around"
+
+
+def _is_codex_call(attributes: Mapping[str, Any], span_name: str) -> bool:
+    module = attributes.get("code.module.name")
+    is_codex = isinstance(module, str) and module.startswith(_CODEX_MODULE)
+    return span_name == _CODEX_CALL or (is_codex and "codex.usage.total_tokens" in attributes)

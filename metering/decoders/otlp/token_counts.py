@@ -10,9 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from metering.decoders.assembly import count
-from metering.decoders.native import require_shallow
+from metering.decoders.otlp.quoted import (
+    Answer,
+    answer_of,
+    decode_object,
+    decode_text,
+    searches_told,
+)
 from metering.decoders.otlp.spans import first
-from metering.errors import MalformedBody
 from metering.usage_shapes import Tokens, UnknownUsage, normalise_usage
 from metering.usage_shapes.arithmetic import Reported, settle
 
@@ -38,6 +43,8 @@ _CACHE_READ: Final = (
     "gen_ai.usage.cache_read_input_tokens",
     "gen_ai.usage.cache_read_tokens",
     "gen_ai.usage.cached_tokens",
+    "gen_ai.usage.cached_input_tokens",
+    "gen_ai.usage.cache_read_input_token_count",
     "gen_ai.usage.input_tokens.cached",
     "gen_ai.usage.details.cache_read_tokens",
     "gen_ai.usage.details.cache_read_input_tokens",
@@ -46,23 +53,41 @@ _CACHE_READ: Final = (
     "llm.token_count.prompt_details.cache_read",
     "ai.usage.inputTokenDetails.cacheReadTokens",
     "ai.usage.cachedInputTokens",
+    "cache_read_tokens",
 )
 _CACHE_WRITE: Final = (
     "gen_ai.usage.cache_creation.input_tokens",
     "gen_ai.usage.cache_write.input_tokens",
     "gen_ai.usage.cache_creation_input_tokens",
     "gen_ai.usage.cache_write_tokens",
+    "gen_ai.usage.cache_write_input_tokens",
+    "gen_ai.usage.cache_creation_tokens",
     "gen_ai.usage.input_tokens.cache_write",
     "gen_ai.usage.details.cache_write_tokens",
     "gen_ai.usage.details.cache_creation_input_tokens",
     "llm.usage.cache_creation_input_tokens",
     "llm.token_count.prompt_details.cache_write",
     "ai.usage.inputTokenDetails.cacheWriteTokens",
+    "cache_creation_tokens",
 )
 _CACHE_WRITE_1H: Final = (
     "anthropic.usage.cache_creation.ephemeral_1h_input_tokens",
     "gen_ai.usage.cache_creation.ephemeral_1h_input_tokens",
+    "gen_ai.usage.cache_creation.ephemeral_1h.input_tokens",
+    "gen_ai.usage.cache_write.ephemeral_1h_input_tokens",
+    "gen_ai.usage.cache_creation_ephemeral_1h_input_tokens",
+    "gen_ai.usage.cache_creation_1h_tokens",
+    "gen_ai.usage.cache_creation_1h.input_tokens",
+    "gen_ai.usage.cache_write_1h_tokens",
+    "gen_ai.usage.cache_write_1h.input_tokens",
+    "gen_ai.usage.details.ephemeral_1h_input_tokens",
+    "gen_ai.usage.details.cache_write_1h_tokens",
+    "llm.usage.cache_creation.ephemeral_1h_input_tokens",
+    "llm.token_count.prompt_details.cache_write_1h",
+    "llm.token_count.prompt_details.cache_write.ephemeral_1h",
+    "cache_creation_1h_tokens",
 )
+_CACHE_WRITE_5M: Final = tuple(key.replace("1h", "5m") for key in _CACHE_WRITE_1H)
 _REASONING: Final = (
     "gen_ai.usage.reasoning.output_tokens",
     "gen_ai.usage.reasoning_tokens",
@@ -70,6 +95,7 @@ _REASONING: Final = (
     "gen_ai.usage.details.reasoning_tokens",
     "gen_ai.usage.details.thoughts_tokens",
     "llm.usage.reasoning_tokens",
+    "codex.usage.reasoning_output_tokens",
     "llm.token_count.completion_details.reasoning",
     "ai.usage.outputTokenDetails.reasoningTokens",
     "ai.usage.reasoningTokens",
@@ -91,23 +117,44 @@ _TOTAL: Final = (
     "ai.usage.totalTokens",
 )
 _LANGFUSE: Final = "langfuse.observation.usage_details"
-# The steps that Anthropic bills beside a response. Of three instrumentations of one call only one
-# tells them, and a call must come to the same tokens whichever of its spans arrives first.
+# Claude Code's own names, which it sends alone where it is old.
+_CLAUDE_CODE: Final = ("input_tokens", "output_tokens")
+_SEARCHES: Final = (
+    "gen_ai.usage.details.web_search_requests",
+    "gen_ai.usage.details.web_searches",
+    "gen_ai.usage.server_tool_use.web_search_requests",
+    "gen_ai.usage.web_search_requests",
+    "gen_ai.usage.web_searches",
+    "anthropic.usage.server_tool_use.web_search_requests",
+    "anthropic.usage.web_search_requests",
+    "llm.usage.web_search_requests",
+)
+# A compaction of the context is billed beside the answer that it was made for.
+_COMPACTION: Final = ("anthropic.usage.compaction.", "gen_ai.usage.compaction.")
 _STEPS: Final = "iterations"
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """`tokens` as counted; `usage` is the provider's own object where the span holds it."""
+    """`tokens` as counted; `usage` is the provider's own object where the span holds it.
+
+    `beside` are the input and output, inside `tokens`, of steps that are billed beside the answer
+    itself: of several instrumentations of one call, not all tell them.
+    """
 
     tokens: Tokens
     usage: dict[str, Any] | None
     details: int
+    has_searches_apart: bool = False
+    beside: tuple[int, int] = (0, 0)
 
     def facts(self) -> dict[str, object]:
         """The fields of an event that tell these counts."""
-        if self.usage is not None:
-            return {"usage": self.usage}
         used = self.tokens
+        searches: dict[str, object] = {}
+        if used.web_searches:
+            searches["web_searches"] = used.web_searches
+        if self.usage is not None:
+            return {"usage": self.usage} | (searches if self.has_searches_apart else {})
         facts: dict[str, object] = {
             "input_tokens": used.input_tokens,
             "output_tokens": used.output_tokens,
@@ -124,20 +171,25 @@ class Counted(msgspec.Struct, frozen=True):
         assert isinstance(written, int)
         facts["cache_write_1h_tokens"] = min(used.cache_write_1h_tokens, written)
         kept = ("input_tokens", "output_tokens")
-        return {key: value for key, value in facts.items() if value or key in kept}
+        return {key: value for key, value in facts.items() if value or key in kept} | searches
 
 
 class _Metadata(msgspec.Struct):
-    anthropic: dict[str, Any] | None = None
+    anthropic: Any = None
 
 
-class _Response(msgspec.Struct):
-    """What is of use in a provider's whole answer, where a span quotes it."""
-
-    id: Any = None
-    usage: Any = None
+class _GoogleAnswer(msgspec.Struct):
     usage_metadata: Any = None
-    usageMetadata: Any = None  # noqa: N815 -- Gemini's own spelling
+
+
+class _ToolUse(msgspec.Struct):
+    web_search_requests: Any = None
+
+
+class _AnswerFacts(msgspec.Struct):
+    """What OpenInference tells of an Anthropic answer beside its attributes."""
+
+    server_tool_use: _ToolUse | None = None
 
 
 def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
@@ -145,32 +197,48 @@ def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted
 
     Raises ValueError for counts that cannot be.
     """
+    answer = answer_of(attributes)
+    counted = _counted(attributes, provider, answer)
+    if counted is None or counted.tokens.web_searches:
+        return counted
+    searches = _searches(attributes, answer)
+    if not searches:
+        return counted
+    tokens = msgspec.structs.replace(counted.tokens, web_searches=searches)
+    return msgspec.structs.replace(counted, tokens=tokens, has_searches_apart=True)
+
+
+def _counted(attributes: Mapping[str, Any], provider: str | None, answer: Answer) -> Counted | None:
     flat = _flat(attributes, provider)
-    for usage in _own_objects(attributes):
+    for usage in _own_objects(attributes, answer):
         counted = _from_usage(usage, provider)
         if counted is not None and (flat is None or _covers(counted.tokens, flat.tokens)):
             return counted
     return flat or _from_langfuse(attributes)
 
 
-def response_of(attributes: Mapping[str, Any]) -> _Response:
-    """The provider's answer as OpenInference quotes it, which has no attribute for its id."""
-    quoted = attributes.get("output.value")
-    if "openinference.span.kind" in attributes and isinstance(quoted, str):
-        return _decode(quoted, _Response) or _Response()
-    return _Response()
-
-
-def _own_objects(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _own_objects(attributes: Mapping[str, Any], answer: Answer) -> list[dict[str, Any]]:
     found: list[object] = [attributes.get("gen_ai.usage.raw")]
-    if metadata := _decode(attributes.get("ai.response.providerMetadata"), _Metadata):
-        found.append((metadata.anthropic or {}).get("usage"))
-    if answer := _decode(attributes.get("gcp.vertex.agent.llm_response"), _Response):
-        found.append(answer.usage_metadata)
-    quoted = response_of(attributes)
-    found += [quoted.usage, quoted.usage_metadata, quoted.usageMetadata]
-    objects = [_decode(each if isinstance(each, str) else _encode(each), dict) for each in found]
+    if metadata := decode_text(attributes.get("ai.response.providerMetadata"), _Metadata):
+        own = metadata.anthropic
+        found.append(own.get("usage") if isinstance(own, dict) else None)
+    if google := decode_text(attributes.get("gcp.vertex.agent.llm_response"), _GoogleAnswer):
+        found.append(google.usage_metadata)
+    found += answer.usages
+    found.append(attributes.get("langsmith.metadata.usage_metadata"))
+    objects = [decode_object(each if isinstance(each, str) else _encode(each)) for each in found]
     return [each for each in objects if each]
+
+
+def _searches(attributes: Mapping[str, Any], answer: Answer) -> int:
+    """Web searches that stand beside the counts, in whichever place the dialect has for them."""
+    told = count(first(attributes, _SEARCHES))
+    if told is not None:
+        return told
+    facts = decode_text(attributes.get("metadata"), _AnswerFacts)
+    if facts is not None and facts.server_tool_use is not None:
+        told = count(facts.server_tool_use.web_search_requests)
+    return told or answer.web_searches or searches_told(attributes)
 
 
 def _encode(found: object) -> str | None:
@@ -178,23 +246,20 @@ def _encode(found: object) -> str | None:
     return msgspec.json.encode(found).decode() if isinstance(found, dict) else None
 
 
-def _decode(text: object, form: type) -> Any:
-    if not isinstance(text, str) or not text.lstrip().startswith("{"):
-        return None
-    try:
-        require_shallow(text.encode())
-        return msgspec.json.decode(text, type=form)
-    except (msgspec.DecodeError, MalformedBody):
-        return None
-
-
 def _from_usage(usage: dict[str, Any], provider: str | None) -> Counted | None:
-    usage = {key: value for key, value in usage.items() if key != _STEPS}
     try:
         tokens = normalise_usage(usage, provider=provider)
+        plain = tokens
+        if usage.get(_STEPS):
+            itself = {key: value for key, value in usage.items() if key != _STEPS}
+            plain = normalise_usage(itself, provider=provider)
     except UnknownUsage:
         return None
-    return Counted(tokens, usage, len(Tokens.__struct_fields__))
+    beside = (
+        tokens.input_tokens - plain.input_tokens,
+        tokens.output_tokens - plain.output_tokens,
+    )
+    return Counted(tokens, usage, len(Tokens.__struct_fields__), beside=beside)
 
 
 def _covers(own: Tokens, flat: Tokens) -> bool:
@@ -205,6 +270,9 @@ def _covers(own: Tokens, flat: Tokens) -> bool:
 def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
     given, output = count(first(attributes, _INPUT)), count(first(attributes, _OUTPUT))
     total = count(first(attributes, _TOTAL))
+    is_claude_code = given is None and output is None and _is_claude_code(attributes)
+    if is_claude_code:
+        given, output = (count(attributes.get(key)) for key in _CLAUDE_CODE)
     if given is None and output is None:
         return None
     parts = [
@@ -213,8 +281,11 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
     ]
     audio = [count(first(attributes, keys)) or 0 for keys in (_INPUT_AUDIO, _OUTPUT_AUDIO)]
     read, write, write_1h, reasoning = (part or 0 for part in parts)
-    write = max(write, write_1h)
+    write = max(write, write_1h + (count(first(attributes, _CACHE_WRITE_5M)) or 0))
     given, output = given or 0, output or 0
+    is_left_out = is_claude_code or _leaves_cache_out(attributes, provider)
+    if is_left_out and total == given + output:
+        total = None  # it leaves the cache out as well, and decides nothing
     reported = Reported(
         given,
         output,
@@ -223,10 +294,45 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
         write_1h,
         reasoning,
         total or 0,
-        is_cache_apart=read + write > given or _leaves_cache_out(attributes, provider),
+        is_cache_apart=read + write > given or is_left_out,
     )
     tokens = settle(reported, input_audio_tokens=audio[0], output_audio_tokens=audio[1])
-    return Counted(tokens, None, sum(part is not None for part in parts))
+    beside = _compaction(attributes)
+    return Counted(
+        _plus(tokens, beside),
+        None,
+        sum(part is not None for part in parts),
+        beside=(beside.input_tokens, beside.output_tokens),
+    )
+
+
+def _compaction(attributes: Mapping[str, Any]) -> Tokens:
+    def told(*names: str) -> int:
+        keys = tuple(f"{prefix}{name}" for prefix in _COMPACTION for name in names)
+        return count(first(attributes, keys)) or 0
+
+    if not any(key.startswith(_COMPACTION) for key in attributes):
+        return Tokens()
+    return Tokens(
+        told("input_tokens"),
+        told("output_tokens"),
+        told("cache_read.input_tokens", "cache_read_input_tokens"),
+        told("cache_write.input_tokens", "cache_creation_input_tokens"),
+    )
+
+
+def _plus(tokens: Tokens, more: Tokens) -> Tokens:
+    return msgspec.structs.replace(
+        tokens,
+        input_tokens=tokens.input_tokens + more.input_tokens,
+        output_tokens=tokens.output_tokens + more.output_tokens,
+        cache_read_tokens=tokens.cache_read_tokens + more.cache_read_tokens,
+        cache_write_tokens=tokens.cache_write_tokens + more.cache_write_tokens,
+    )
+
+
+def _is_claude_code(attributes: Mapping[str, Any]) -> bool:
+    return attributes.get("span.type") == "llm_request"
 
 
 def _leaves_cache_out(attributes: Mapping[str, Any], provider: str | None) -> bool:
@@ -241,7 +347,7 @@ def _leaves_cache_out(attributes: Mapping[str, Any], provider: str | None) -> bo
 def _from_langfuse(attributes: Mapping[str, Any]) -> Counted | None:
     """Langfuse's own attribute: counts by kind, beside one another where they fill the total."""
     details = attributes.get(_LANGFUSE)
-    details = _decode(details, dict) if isinstance(details, str) else details
+    details = decode_object(details) if isinstance(details, str) else details
     if not isinstance(details, dict):
         return None
     counts = {str(key): count(value) or 0 for key, value in details.items()}

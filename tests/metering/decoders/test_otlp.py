@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from metering.decoders.native import EventBody
 from metering.decoders.otlp import decode_otlp_json, decode_otlp_protobuf, encode_otlp_response
+from metering.decoders.otlp.token_counts import count_tokens
 from metering.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
 from metering.usage_shapes import Tokens, normalise_usage
 from tests.metering.decoders.spans import (
@@ -503,11 +504,14 @@ def test_a_usage_object_nobody_knows_gives_way_to_the_attributes() -> None:
         assert (event.usage, event.input_tokens) == (None, 8855)
 
 
-def test_the_steps_that_only_one_instrumentation_tells_are_left_out() -> None:
+def test_a_compaction_is_counted_beside_the_answer_and_told_apart() -> None:
     step = {"type": "compaction", "input_tokens": 5000, "output_tokens": 9}
     raw = {"input_tokens": 8855, "output_tokens": 193, "cache_read_input_tokens": 0}
-    event = export(CHAT | {"gen_ai.usage.raw": json.dumps(raw | {"iterations": [step]})}).event()
-    assert tokens(event) == Tokens(8855, 193)
+    span = CHAT | {"gen_ai.usage.raw": json.dumps(raw | {"iterations": [step]})}
+    assert tokens(export(span).event()) == Tokens(13855, 202)
+    counted = count_tokens(span, "anthropic")
+    assert counted is not None
+    assert counted.beside == (5000, 9)
 
 
 @pytest.mark.parametrize(
