@@ -48,6 +48,7 @@ BEAT_SCHEDULE = {
     "forget answers too old to be asked for again": daily(2, "metering.tasks.forget_old_answers"),
     "forget decisions too old to be read": daily(3, "metering.tasks.forget_old_decisions"),
     "forget deliveries too old to be asked for": daily(4, "alerts.tasks.forget_old_deliveries"),
+    "forget counts too old to be read": daily(5, "metering.tasks.forget_old_source_counts"),
     "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
 }
 

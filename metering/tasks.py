@@ -76,6 +76,12 @@ def forget_old_answers() -> None:
 
 
 @shared_task(ignore_result=True)
+def forget_old_source_counts() -> None:
+    """Drop the counts of sources that are older than they are kept."""
+    upkeep.forget_old_source_counts()
+
+
+@shared_task(ignore_result=True)
 def forget_old_decisions() -> None:
     """Drop the decisions that are older than they are kept."""
     decisions.forget_old_decisions()

@@ -13,7 +13,7 @@ from metering.enforcement.holds import OPEN
 from metering.enforcement.pace import forget_idle_paces
 from metering.enforcement.turn import expire_due
 from metering.ledger import age_rolling_window
-from metering.models import Budget, BudgetWindow, EventKey
+from metering.models import Budget, BudgetWindow, EventKey, SourceCount
 from metering.partitions import make_due_partitions
 from metering.rerate import price_unpriced
 from tenants.models import IdempotencyRecord
@@ -23,6 +23,8 @@ from tenants.scope import lock_configuration_shared, platform_scope, tenant_scop
 IDLE_PACE_SECONDS: Final = 3600
 IDLE_STATE_SECONDS: Final = 35 * 86_400
 ANSWERS_KEPT: Final = timedelta(days=7)
+# How long what each source sent can be read.
+SOURCE_COUNTS_KEPT: Final = timedelta(days=35)
 
 
 def age_rolling_windows() -> int:
@@ -117,3 +119,10 @@ def forget_old_answers() -> int:
     until = timezone.now() - ANSWERS_KEPT
     with platform_scope("answers too old to be asked for again"):
         return IdempotencyRecord.objects.filter(created_at__lt=until)._raw_delete("default")
+
+
+def forget_old_source_counts() -> int:
+    """Drop what sources sent so long ago that it is no longer read; answers how many rows."""
+    until = (timezone.now() - SOURCE_COUNTS_KEPT).date()
+    with platform_scope("counts of sources too old to be read"):
+        return SourceCount.objects.filter(day__lt=until)._raw_delete("default")

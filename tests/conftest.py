@@ -12,6 +12,7 @@ from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.enforcement.estimates import forget_estimates
 from metering.enforcement.halt_watch import stop_watching
 from metering.models import CataloguePrice
+from metering.sources import PROCESS_RECORDER
 from tenants.keys import forget_known_keys
 from tests.empty_tables import replace_flush
 from tests.factories import Account, make_account
@@ -36,6 +37,7 @@ def _stop_committer(django_db_setup: None) -> Iterator[None]:
     yield
     PROCESS_COMMITTER.stop()
     PROCESS_ENFORCER.stop()
+    PROCESS_RECORDER.stop()
     stop_watching()
 
 

@@ -8,6 +8,7 @@ from django.db import connection
 from django.test import TransactionTestCase
 
 from metering.enforcement.halt_watch import forget_halts
+from metering.sources import PROCESS_RECORDER
 from tenants.scope import platform_scope
 
 # What a test's end leaves: the price catalogue is the same for all, and Django fills the rest once.
@@ -36,6 +37,7 @@ def empty_tables() -> None:
     """Remove all rows but those of KEPT_TABLES, in one transaction."""
     # Else its reading, which locks some tables in its own order, might meet the locks of all.
     forget_halts()
+    PROCESS_RECORDER.forget()
     with platform_scope("empty the tables between tests"), connection.cursor() as cursor:
         # Only the tests empty tables whose rows are never removed.
         cursor.execute(

@@ -1,25 +1,45 @@
-"""What this process has taken in, for `/metrics`."""
+"""What this process has taken in: for `/metrics`, and by source for the tenant itself."""
 
 from typing import Final
 
+import structlog
 from prometheus_client import Counter
 
+from metering.errors import MeteringError
 from metering.ingest import Job
+from metering.models import Route
+from metering.source_tallies import refused_body, tallies_of
+from metering.sources import record_reports
+
+log = structlog.get_logger(__name__)
 
 EVENTS: Final = Counter(
     "spendgate_events",
-    "Usage events by how they came and what became of them; unpriced ones are among the accepted.",
+    "Usage events by how they came and what became of them; unpriced ones and conflicts are among"
+    " the accepted.",
     ["route", "outcome"],
 )
 
 
 def count_job(job: Job) -> None:
-    """Add a committed job. It carries no tenant: names of tenants are nobody's but theirs."""
+    """Add a committed job. Metrics carry no tenant: names of tenants are nobody's but theirs."""
     for outcome, count in (
         ("accepted", job.accepted),
+        ("merged", job.merged),
         ("duplicate", job.duplicates),
+        ("conflict", job.conflicts),
         ("rejected", len(job.errors)),
         ("unpriced", job.unpriced),
+        ("passed_over", sum(one.count for one in job.passed_over)),
     ):
         if count:
             EVENTS.labels(job.route.label, outcome).inc(count)
+    try:
+        record_reports(job.tenant_id, tallies_of(job))
+    except Exception:  # what was acknowledged stays so, whatever counting it does
+        log.exception("a body's sources cannot be counted")
+
+
+def count_refused_body(tenant_id: int, route: Route, error: MeteringError) -> None:
+    """Add a body that was refused as a whole."""
+    record_reports(tenant_id, [refused_body(route, error)])

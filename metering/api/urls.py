@@ -18,6 +18,7 @@ from metering.api.management import (
     simulations,
     teams,
 )
+from metering.api.reading.sources import SourcesView
 
 
 class SignedConverter(StringConverter):
@@ -71,6 +72,7 @@ urlpatterns = [
     path("teams", teams.TeamsView.as_view()),
     path("settings", settings.SettingsView.as_view()),
     path("audit-log", audit.AuditLogView.as_view()),
+    path("sources", SourcesView.as_view()),
     path("usage", reading.UsageView.as_view()),
     path("traces/<path:trace>", reading.TraceView.as_view()),
     path("sessions/<path:session>", reading.SessionView.as_view()),

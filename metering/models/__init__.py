@@ -32,6 +32,7 @@ from metering.models.enforcement import (
 )
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.rollups import MEASURES, UsageHistogram, UsageRollup
+from metering.models.sources import SourceCount, SourceOutcome
 from metering.models.usage import (
     BATCH_ID_STRIDE,
     Authority,
@@ -88,6 +89,8 @@ __all__ = [
     "Route",
     "Simulation",
     "SimulationStatus",
+    "SourceCount",
+    "SourceOutcome",
     "Status",
     "TenantPrice",
     "Tightening",

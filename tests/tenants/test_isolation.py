@@ -14,9 +14,10 @@ from psycopg import sql
 from alerts.models import Delivery, DeliveryAttempt, ScanProgress, SeriesState
 from metering.enforcement.decisions import DecisionRow, insert_decisions
 from metering.enforcement.pace import lock_paces
-from metering.models import Outcome, Reservation
+from metering.models import Outcome, Reservation, Route, SourceOutcome
 from metering.partitions import make_partitions, partition_name
 from metering.rollups import roll_up
+from metering.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.authentication import needed_scopes
 from tenants.models import Team, TeamMember, User
 from tenants.roles import ALL_SCOPES, Scope
@@ -134,6 +135,8 @@ def filled(account: Account) -> Account:
         *_alarm(account),
     ]
     assert {answer.status // 100 for answer in answers} == {2}
+    record_reports(account.tenant.id, [Tally("growth", Route.NATIVE, SourceOutcome.ACCEPTED, 1)])
+    PROCESS_RECORDER.flush()
     with account.scope():
         team = Team.objects.get()
         user = User.objects.get(email=account.email)
@@ -369,8 +372,11 @@ def prefix(account: Account) -> str:
 
 
 def _is_own(body: dict[str, Any]) -> bool:
-    """Whether a list holds at most what every tenant has: its first key, presets, how it began."""
-    kinds = {row.get("object_type", row.get("name")) for row in body.get("data", [])}
+    """Whether a list holds at most what every tenant has: its first key, presets, how it began,
+    and what it sent just now, which names no source.
+    """
+    rows = body.get("data", [])
+    kinds = {row.get("object_type", row.get("name", row.get("source"))) for row in rows} - {""}
     is_empty = "total" not in body or body["total"]["requests"] == 0
     return is_empty and kinds <= {"tenant", "membership", "apikey", "First key", "Session limits"}
 

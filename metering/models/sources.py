@@ -1,0 +1,51 @@
+"""What emitters send, as counts: what was counted, what was lost, and one sample of each reason."""
+
+from django.db import models
+
+from tenants.models import Tenant
+
+
+class SourceOutcome(models.IntegerChoices):
+    """What became of a report."""
+
+    ACCEPTED = 1, "accepted"
+    MERGED = 2, "merged"
+    DUPLICATE = 3, "duplicate"
+    # Stored as another call, because it contradicts the call that it shares an identity with.
+    CONFLICT = 4, "conflict"
+    # Among the accepted.
+    UNPRICED = 5, "unpriced"
+    REJECTED = 6, "rejected"
+    PASSED_OVER = 7, "passed_over"
+
+
+class SourceCount(models.Model):
+    """How many reports of one source came by one route on a UTC day and had one outcome.
+
+    `code` says why, and is empty where nothing need be said. `detail` and `sample` are those of the
+    latest report. Approximate by design: counts of the last second are lost with a killed process.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "day", "source", "route", "outcome", "code")
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    day = models.DateField()
+    source = models.TextField(db_collation="C")
+    # A `Route`.
+    route = models.SmallIntegerField()
+    outcome = models.SmallIntegerField(choices=SourceOutcome.choices)
+    code = models.TextField(db_collation="C")
+    count = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    detail = models.TextField()
+    # Redacted by who recorded it, and at most 2 KB.
+    sample = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+
+    class Meta:
+        db_table = "source_count"
+        indexes = [models.Index(fields=["day"], name="source_count_by_age")]
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.count} {SourceOutcome(self.outcome).label}"

@@ -1,0 +1,85 @@
+"""What a body that was taken in says of its sources. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from metering.errors import MeteringError
+from metering.ingest import Job
+from metering.models import CostSource, Route, SourceOutcome
+from metering.sources import Tally
+
+# Sources of a body whose events fared differently, which nobody told apart.
+SEVERAL: Final = "(several)"
+NO_PRICE: Final = "no_price"
+USAGE_MISSING: Final = "usage_missing"
+CONFLICT: Final = "conflict"
+
+
+def tallies_of(job: Job) -> list[Tally]:
+    """The counts of a committed job."""
+    sources = {event.body.source or "" for event in job.events}
+    lone = next(iter(sources)) if len(sources) == 1 else ""
+    taken = _of_one(job, lone) if len(sources) == 1 else _of_several(job)
+    return [*taken, *_rejected(job, lone), *_passed_over(job)]
+
+
+def refused_body(route: Route, error: MeteringError) -> Tally:
+    """A body that was refused as a whole, of whose sources nothing is known."""
+    return Tally("", route, SourceOutcome.REJECTED, 1, error.code, error.detail)
+
+
+def _of_one(job: Job, source: str) -> Iterator[Tally]:
+    """What was taken of the only source, by the job's own counts."""
+    for outcome, count, code in (
+        (SourceOutcome.ACCEPTED, job.accepted, ""),
+        (SourceOutcome.MERGED, job.merged, ""),
+        (SourceOutcome.DUPLICATE, job.duplicates, ""),
+        (SourceOutcome.CONFLICT, job.conflicts, CONFLICT),
+    ):
+        if count:
+            yield Tally(source, job.route, outcome, count, code)
+    if job.unpriced:
+        missing = sum(bool(event.body.is_usage_missing) for event in job.events)
+        missing = min(missing, job.unpriced)
+        for code, count in ((USAGE_MISSING, missing), (NO_PRICE, job.unpriced - missing)):
+            if count:
+                yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
+
+
+def _of_several(job: Job) -> Iterator[Tally]:
+    """What was taken of each source, where all of the body's events fared alike."""
+    if job.accepted != len(job.events):
+        yield from _of_one(job, SEVERAL)
+        return
+    counts = Counter(event.body.source or "" for event in job.events)
+    for source, count in counts.items():
+        yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
+    unpriced = Counter(
+        (event.body.source or "", USAGE_MISSING if event.body.is_usage_missing else NO_PRICE)
+        for event in job.events
+        if event.cost_source is CostSource.UNPRICED
+    )
+    for (source, code), count in unpriced.items():
+        yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
+
+
+def _rejected(job: Job, lone: str) -> Iterator[Tally]:
+    """What was rejected. What names no source is of the body's only one, where there is one."""
+    for _, error in job.errors:
+        source = lone if error.source is None else error.source
+        yield Tally(
+            source, job.route, SourceOutcome.REJECTED, 1, error.code, error.detail, error.sample
+        )
+
+
+def _passed_over(job: Job) -> Iterator[Tally]:
+    for one in job.passed_over:
+        yield Tally(
+            one.source,
+            job.route,
+            SourceOutcome.PASSED_OVER,
+            one.count,
+            code=one.reason,
+            sample=one.sample,
+        )
