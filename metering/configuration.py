@@ -24,6 +24,10 @@ SNAPSHOTS_MAX: Final = 1_000
 SNAPSHOT_SECONDS: Final = 1.0
 
 
+class ConfigurationChanged(Exception):
+    """What was found out before the transaction does not hold within it: do it again."""
+
+
 class Configuration(NamedTuple):
     """One version of a tenant's configuration."""
 

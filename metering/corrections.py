@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from metering.calls.known import lock_merging
 from metering.configuration import Configuration, read_configuration
 from metering.decoders.native import EventBody
 from metering.enforcement.holds import find_held
@@ -25,10 +26,10 @@ from metering.ingest import (
     sums_by_posting,
     write_batch_row,
 )
-from metering.ledger import NOTHING, open_windows, post
+from metering.ledger import open_windows, post
 from metering.models import BATCH_ID_STRIDE, Correction, EntryKind, Route
 from metering.rollups import lock_batches, post_deltas
-from metering.stored_events import Change, StoredEvent, lock_events, sums_of_changes
+from metering.stored_events import Change, StoredEvent, added_up, lock_events, movements
 from tenants.audit import record_change
 from tenants.scope import lock_configuration_shared, tenant_scope
 
@@ -95,6 +96,7 @@ def correct_event(
 
 def _correct(configuration: Configuration, asked: _Asked) -> Corrected:
     tenant_id = configuration.tenant_id
+    lock_merging(tenant_id)
     event_id, event_at = _find(tenant_id, asked)
     found = lock_events(
         tenant_id=tenant_id,
@@ -199,11 +201,10 @@ def _take_back(configuration: Configuration, event: StoredEvent) -> None:
             "UPDATE usage_event SET is_void = true WHERE tenant_id = %s AND id = %s AND time = %s",
             [tenant_id, event.id, event.time],
         )
-    change = Change(event, event.amounts(event.cost_nanos), NOTHING)
     book = configuration.budgets
     post(
         book=book,
-        sums=sums_of_changes(book, [change]),
+        sums=added_up(movements(book, [Change(event, None)])),
         kind=EntryKind.CORRECTION,
         batch_id=event.batch_id,
     )
@@ -218,7 +219,7 @@ def _put_in(configuration: Configuration, asked: _Asked, new: PreparedEvent) -> 
         event_id = batch_id * BATCH_ID_STRIDE
         copy_incoming(cursor, [new], event_id)
         insert_events(cursor)
-        write_batch_row(cursor, tenant_id, batch_id, [new])
+        write_batch_row(cursor, tenant_id, batch_id, 1, [new.at])
         _lead_keys(cursor, tenant_id, new, event_id)
     post(
         book=book,

@@ -15,7 +15,7 @@ from metering.decoders.native import EventBody
 from metering.dimensions import MATCHABLE
 from metering.enforcement.holds import Held
 from metering.errors import EventRejected
-from metering.models import CostSource, Operation, Route, Status
+from metering.models import Authority, Completeness, CostSource, Operation, Route, Status
 from metering.money import NANOS_PER_USD, nanos_from_usd, usd_from_nanos
 from metering.usage_shapes import (
     Tokens,
@@ -52,27 +52,47 @@ _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\v": "\\v", "\f": "\\f"}
 )
 NULL: Final = "\\N"
+# What reports may leave out: the bits of `usage_event.filled`, in this order.
+FILLABLE: Final = (
+    *("team", "customer", "agent", "user", "feature", "session", "task", "trace"),
+    *("model", "provider", "tool", "operation", "status", "time", "saved_usd"),
+)
+BIT_OF: Final = {name: 1 << place for place, name in enumerate(FILLABLE)}
+# What servers that number nothing put where an id belongs.
+NO_IDS: Final = frozenset(
+    {"", "0", "-", "none", "null", "nil", "undefined", "unknown", "n/a", "na", "nan", "string"}
+)
 
 
 class PreparedEvent:
-    """An event that fits the contract, ready to be written if it turns out to be new."""
+    """An event that fits the contract, ready to be written if it turns out to be new.
+
+    `told` is the body as it was sent, `body` the same with what its reservation adds.
+    """
 
     __slots__ = (
         "amounts",
         "at",
+        "authority",
         "body",
+        "completeness",
         "cost_nanos",
         "cost_source",
+        "filled",
         "fingerprint",
         "held",
         "index",
         "key",
         "operation",
         "price_id",
+        "request_key",
         "response_key",
         "rest",
+        "route",
         "service_tier",
+        "span_key",
         "tokens",
+        "told",
         "values",
         "windows",
     )
@@ -84,6 +104,7 @@ class PreparedEvent:
         index: int,
         at: datetime,
         tokens: Tokens,
+        route: Route,
         held: Held | None = None,
     ) -> None:
         # Of the event as it was sent.
@@ -91,10 +112,20 @@ class PreparedEvent:
         # The reservation that the event names, where there is one: what the event leaves out is
         # taken from it, and the event counts in the windows that it holds.
         self.held = held
+        self.told = body
+        self.filled = (
+            (BIT_OF["operation"] if body.operation is None else 0)
+            | (BIT_OF["status"] if body.status is None else 0)
+            | (BIT_OF["time"] if body.time is None else 0)
+        )
         if held is not None:
             body = _inherit(body, held)
+            self.filled |= _filled(self.told, body)
         self.body = body
         self.index = index
+        self.route = route
+        self.authority = authority_of(route, has_usage_object=body.usage is not None)
+        self.completeness = _completeness(body, tokens)
         self.at = at
         self.tokens = tokens
         self.operation = body.operation or _implied_operation(body)
@@ -120,6 +151,8 @@ class PreparedEvent:
         )
         self.key = key_of_id(body.source or "", body.id)
         self.response_key: str | None = None
+        self.request_key: str | None = None
+        self.span_key = key_of_span(body.trace, body.span) if body.span and body.trace else None
         self.cost_nanos: int | None = None
         self.price_id: int | None = None
         self.cost_source = CostSource.UNPRICED
@@ -137,9 +170,10 @@ class PreparedEvent:
             self._rate(configuration)
         if self.cost_nanos is not None and self.cost_nanos > COST_NANOS_MAX:
             raise EventRejected("cost_out_of_range", "No event costs more than 10,000,000 USD.")
-        if body.response_id is not None:
+        if body.response_id is not None or body.request_id is not None:
             provider = configuration.prices.canonical_provider(body.provider, body.model)
             self.response_key = key_of_response(provider, body.response_id)
+            self.request_key = key_of_request(provider, body.request_id)
         is_tool = self.operation == "tool"
         tokens = self.tokens
         self.amounts = Amounts(
@@ -176,10 +210,15 @@ class PreparedEvent:
         )
         saved_nanos = top.cost_nanos - self.cost_nanos
         if top.source != "unpriced" and saved_nanos > 0:
+            self.filled |= BIT_OF["saved_usd"]
             self.body = msgspec.structs.replace(body, saved_usd=usd_from_nanos(saved_nanos))
 
     def _rate(self, configuration: Configuration) -> None:
         body = self.body
+        if self.completeness is Completeness.MISSING:
+            self.cost_nanos, self.price_id = None, None
+            self.cost_source = CostSource.UNPRICED
+            return
         rating = configuration.prices.rate(
             provider=body.provider,
             model=body.model,
@@ -201,11 +240,11 @@ class PreparedEvent:
         cost = NULL if self.cost_nanos is None else self.cost_nanos
         price = NULL if self.price_id is None else self.price_id
         return (
-            f"{self.response_key or NULL}\t{event_id}\t{cost}\t{price}\t{self.cost_source.value}\t"
-            f"{self.rest}"
+            f"{self.response_key or NULL}\t{self.request_key or NULL}\t{event_id}\t{cost}\t"
+            f"{price}\t{self.cost_source.value}\t{self.rest}"
         )
 
-    def row(self, event_id: int, *, tenant_id: int, route: Route) -> dict[str, Any]:
+    def row(self, event_id: int, *, tenant_id: int) -> dict[str, Any]:
         """The event as a row of `usage_event`, by column; what is absent is NULL."""
         body, tokens = self.body, self.tokens
         return {
@@ -214,7 +253,10 @@ class PreparedEvent:
             "id": event_id,
             "tenant_id": tenant_id,
             "time": self.at,
-            "route": route.value,
+            "route": self.route.value,
+            "authority": self.authority.value,
+            "completeness": self.completeness.value,
+            "filled": self.filled,
             "operation": OPERATIONS[self.operation],
             "status": STATUSES[self.values[12]],
             "cost_nanos": self.cost_nanos,
@@ -242,19 +284,21 @@ TEXT_COLUMNS: Final = (
     *("provider", "tool", "source", "sent_id"),
 )
 BODY_COLUMNS: Final = (
-    *("span", "parent_span", "response_id", "requested_model", "error_type"),
+    *("span", "parent_span", "response_id", "request_id", "requested_model", "error_type"),
     *("tool_arguments_hash", "task_type", "output_hash", "prefix_hash"),
     *("latency_ms", "time_to_first_token_ms", "max_output_tokens", "step", "complexity"),
 )
 COPY_COLUMNS: Final = (
-    "response_key, id, cost_nanos, price_id, cost_source, key, fingerprint, tenant_id, time, route,"
+    "response_key, request_key, id, cost_nanos, price_id, cost_source, key, fingerprint, span_key,"
+    " tenant_id, time, route, authority, completeness, filled,"
     " operation, status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,"
     " reasoning_tokens, cache_write_1h_tokens, input_audio_tokens, output_audio_tokens,"
     " web_searches,"
     " latency_ms, time_to_first_token_ms, max_output_tokens, saved_nanos, step, complexity,"
     ' reservation_id, team, customer, agent, "user", feature, session, task, trace, model,'
     " provider,"
-    " tool, source, sent_id, span, parent_span, response_id, requested_model, service_tier,"
+    " tool, source, sent_id, span, parent_span, response_id, request_id, requested_model,"
+    " service_tier,"
     " error_type,"
     " tool_arguments_hash, task_type, output_hash, prefix_hash, extra_usage, tags"
 )
@@ -265,10 +309,53 @@ def key_of_id(source: str, sent_id: str) -> str:
     return blake2b(f"{source}\x00{sent_id}".encode(), digest_size=16, person=b"id").hexdigest()
 
 
-def key_of_response(provider: str, response_id: str) -> str:
+def key_of_response(provider: str, response_id: str | None) -> str | None:
     """What a provider's response is known by, by whichever way it is reported."""
-    text = f"{provider}\x00{response_id}".encode()
-    return blake2b(text, digest_size=16, person=b"response").hexdigest()
+    return _key_of_provider(provider, response_id, b"response")
+
+
+def key_of_request(provider: str, request_id: str | None) -> str | None:
+    """What a provider's request is known by: the id that it answers in a header."""
+    return _key_of_provider(provider, request_id, b"request")
+
+
+def _key_of_provider(provider: str, id_: str | None, person: bytes) -> str | None:
+    if id_ is None or id_.strip().lower() in NO_IDS:
+        return None
+    text = f"{provider}\x00{id_}".encode()
+    return blake2b(text, digest_size=16, person=person).hexdigest()
+
+
+def key_of_span(trace: str, span: str) -> str | None:
+    """What a span is known by, by whichever way it is reported; hex in either case."""
+    if span.lower() in NO_IDS:
+        return None
+    text = f"{trace.lower()}\x00{span.lower()}".encode()
+    return blake2b(text, digest_size=16, person=b"span").hexdigest()
+
+
+def authority_of(route: Route, *, has_usage_object: bool) -> Authority:
+    """How much a report is believed, by the way that it came."""
+    if route is Route.LITELLM:
+        return Authority.CALLBACK
+    if route is Route.OTLP:
+        return Authority.SPAN_USAGE if has_usage_object else Authority.SPAN
+    return Authority.CLIENT_USAGE if has_usage_object else Authority.CLIENT
+
+
+def _completeness(body: EventBody, tokens: Tokens) -> Completeness:
+    if body.is_usage_missing and not tokens.input_tokens and not tokens.output_tokens:
+        return Completeness.MISSING
+    return Completeness.ESTIMATE if body.is_estimate else Completeness.COMPLETE
+
+
+def _filled(told: EventBody, body: EventBody) -> int:
+    """Which fields stand in `body` that were not told."""
+    return sum(
+        bit
+        for name, bit in BIT_OF.items()
+        if getattr(told, name) is None and getattr(body, name) is not None
+    )
 
 
 def fingerprint_of(body: EventBody) -> str:
@@ -291,11 +378,11 @@ def prepare_event(  # noqa: PLR0913 - all of it is what an event is judged by
     try:
         at = _event_time(body, now=now, max_age=max_age)
         tokens = _tokens(body if held is None else _inherit(body, held))
-        event = PreparedEvent(body, index=index, at=at, tokens=tokens, held=held)
+        event = PreparedEvent(body, index=index, at=at, tokens=tokens, route=route, held=held)
         _check_strings(body)
         event.judge(configuration)
         event.note_saving(configuration)
-        event.rest = _rest(event, tenant_id=tenant_id, route=route)
+        event.rest = _rest(event, tenant_id=tenant_id)
     except EventRejected as error:
         error.event_id = body.id
         return error
@@ -357,7 +444,12 @@ def _tokens(body: EventBody) -> Tokens:
 def _tokens_as_sent(body: EventBody) -> Tokens:
     if body.usage is None:
         if not _has_tokens(body):
-            if body.cost_usd is None and body.tool is None and body.web_searches is None:
+            if (
+                body.cost_usd is None
+                and body.tool is None
+                and body.web_searches is None
+                and not body.is_usage_missing
+            ):
                 raise EventRejected(
                     "missing_usage",
                     "Send token counts, the provider's 'usage', 'cost_usd', or a 'tool'.",
@@ -378,6 +470,9 @@ def _tokens_as_sent(body: EventBody) -> Tokens:
         tokens = normalise_usage(body.usage, provider=body.provider)
     except UnknownUsage as error:
         raise EventRejected("unknown_usage", f"{error}", pointer="/usage") from error
+    if body.web_searches and not tokens.web_searches:
+        # Most usage objects cannot tell searches, which are billed beside the tokens.
+        tokens = msgspec.structs.replace(tokens, web_searches=body.web_searches)
     for name in (*FLAT_FIELDS, "web_searches"):
         flat = getattr(body, name)
         if flat is not None and flat != getattr(tokens, name):
@@ -403,7 +498,7 @@ def _check_strings(body: EventBody) -> None:
                 ) from error
 
 
-def _rest(event: PreparedEvent, *, tenant_id: int, route: Route) -> str:
+def _rest(event: PreparedEvent, *, tenant_id: int) -> str:
     """The part of the COPY line that neither a new rating nor a new id changes."""
     body, tokens = event.body, event.tokens
     texts = (
@@ -413,6 +508,7 @@ def _rest(event: PreparedEvent, *, tenant_id: int, route: Route) -> str:
         body.span,
         body.parent_span,
         body.response_id,
+        body.request_id,
         body.requested_model,
         event.service_tier,
         body.error_type,
@@ -442,7 +538,9 @@ def _rest(event: PreparedEvent, *, tenant_id: int, route: Route) -> str:
         f"{_reservation(body) or NULL}"
     )
     return (
-        f"{event.key}\t{event.fingerprint}\t{tenant_id}\t{event.at.isoformat()}\t{route.value}\t"
+        f"{event.key}\t{event.fingerprint}\t{event.span_key or NULL}\t{tenant_id}\t"
+        f"{event.at.isoformat()}\t{event.route.value}\t{event.authority.value}\t"
+        f"{event.completeness.value}\t{event.filled}\t"
         f"{OPERATIONS[event.operation]}\t{STATUSES[event.values[12]]}\t{tokens.input_tokens}\t"
         f"{tokens.output_tokens}\t{tokens.cache_read_tokens}\t{tokens.cache_write_tokens}\t"
         f"{tokens.reasoning_tokens}\t{optional}\t{written}\n"

@@ -18,26 +18,35 @@ from django.db import DatabaseError, DataError, IntegrityError, OperationalError
 from django.utils import timezone
 
 from metering.budget_rules import Amounts, BudgetBook, WindowKey
-from metering.configuration import Configuration, known_configuration, read_configuration
+from metering.calls.known import Absorber, Known
+from metering.configuration import (
+    Configuration,
+    ConfigurationChanged,
+    known_configuration,
+    read_configuration,
+)
 from metering.decoders.native import Decoded, EventBody, PassedOver
 from metering.enforcement.breakers import feed_breakers
-from metering.enforcement.holds import Held, HoldMoves, are_known, find_held, write_standings
+from metering.enforcement.holds import (
+    Held,
+    Standing,
+    are_known,
+    find_held,
+    write_standings,
+)
 from metering.enforcement.settling import Stored, lock_named_reservations, settle_with_events
 from metering.errors import EventRejected
 from metering.events import COPY_COLUMNS, PreparedEvent, prepare_event, reservation_of
 from metering.ledger import Posting, open_windows, post
 from metering.models import BATCH_ID_STRIDE, CostSource, EntryKind, Route
 from metering.partitions import make_due_partitions
+from metering.stored_events import added_up, movements
 from tenants.scope import lock_configuration_shared, tenant_scope
 
 ATTEMPTS_MAX: Final = 5
 # The most events one transaction takes; below the number of ids a batch has.
 TRANSACTION_EVENTS_MAX: Final = 10_000
 assert TRANSACTION_EVENTS_MAX < BATCH_ID_STRIDE
-
-
-class ConfigurationChanged(Exception):
-    """The tenant's configuration is not the one that the events were judged by."""
 
 
 @dataclass
@@ -263,6 +272,8 @@ def _commit_in_halves(job: Job, error: DatabaseError) -> None:
     for half in halves:
         commit_jobs(job.tenant_id, [half])
         job.accepted += half.accepted
+        job.merged += half.merged
+        job.conflicts += half.conflicts
         job.duplicates += half.duplicates
         job.unpriced += half.unpriced
         job.errors += half.errors
@@ -291,42 +302,120 @@ def _commit(configuration: Configuration, jobs: Sequence[Job]) -> None:
 
 def _write(configuration: Configuration, jobs: Sequence[Job]) -> None:
     standings = lock_named_reservations(configuration.tenant_id, _events(jobs))
-    stored = store_events(configuration, jobs)
-    moves = HoldMoves()
-    if standings:
-        moves = settle_with_events(configuration, stored, standings)
-        with connection.cursor() as cursor:
-            write_standings(cursor, configuration.tenant_id, standings.values())
-    feed_breakers(configuration=configuration, events=stored.fresh)
-    if stored.fresh or moves:
-        post(
-            book=configuration.budgets,
-            sums=sums_by_posting(configuration.budgets, stored.fresh),
-            kind=EntryKind.USAGE,
-            batch_id=stored.batch_id,
-            holds=moves,
-        )
+    stored = store_events(configuration, jobs, standings)
+    book = configuration.budgets
+    moves = settle_with_events(configuration, stored, standings, _events(jobs))
+    with connection.cursor() as cursor:
+        write_standings(cursor, configuration.tenant_id, standings.values())
+    feed_breakers(configuration=configuration, events=[*stored.fresh, *stored.inserted])
+    post(
+        book=book,
+        sums=sums_of_stored(book, stored),
+        kind=EntryKind.USAGE,
+        batch_id=stored.batch_id,
+        holds=moves,
+    )
 
 
-def store_events(configuration: Configuration, jobs: Sequence[Job]) -> Stored:
-    """Store the events that are new, with their keys and their batch's row; judge the others.
+def sums_of_stored(book: BudgetBook, stored: Stored) -> dict[Posting, Amounts]:
+    """What a transaction's new calls and merged ones add to each window."""
+    sums = sums_by_posting(book, stored.fresh)
+    return added_up([sums, *stored.moves]) if stored.moves else sums
 
-    `event_ids` has the id of each fresh event by `id(event)`. What they add to windows is for the
-    caller to post, in this transaction.
+
+def store_events(
+    configuration: Configuration,
+    jobs: Sequence[Job],
+    standings: Mapping[UUID, Standing],
+) -> Stored:
+    """Store the events that are new, with their keys and their batch's row; merge the reports of
+    calls that are known.
+
+    What that adds to windows is for the caller to post, in this transaction.
     """
+    tenant_id = configuration.tenant_id
     outcome = _Outcome(jobs)
     with connection.cursor() as cursor:
         batch_id = next_batch_id(cursor)
         first_id = batch_id * BATCH_ID_STRIDE
-        unique = outcome.unique
+        unique, linked = _apart_from_settled(outcome.unique, first_id, standings)
         copy_incoming(cursor, unique, first_id)
-        fresh = _claim_keys(cursor, configuration.tenant_id, unique, first_id, outcome)
+        fresh = _claim_keys(cursor, tenant_id, unique)
         if fresh:
             insert_events(cursor)
-            write_batch_row(cursor, configuration.tenant_id, batch_id, fresh)
-    outcome.settle(fresh)
-    places = {id(event): first_id + place for place, event in enumerate(unique)}
-    return Stored(batch_id, fresh, places, outcome.duplicates)
+        event_ids = {id(event): first_id + place for place, event in enumerate(unique)}
+        is_fresh = {id(event) for event in fresh}
+        late = [event for event in outcome.unique if id(event) not in is_fresh]
+        if late:
+            late = _without_repeats(tenant_id, late, outcome, event_ids)
+        known = NOTHING_KNOWN
+        if late:
+            known = Absorber(configuration, batch_id=batch_id).absorb(late, linked=linked)
+        times = [event.at for event in (*fresh, *known.inserted)]
+        if times:
+            times += [change.after.time for change in known.changes if change.after is not None]
+            write_batch_row(cursor, tenant_id, batch_id, len(fresh) + len(known.inserted), times)
+    outcome.settle(fresh, known)
+    return Stored(
+        batch_id,
+        fresh,
+        event_ids | known.event_ids,
+        known.calls,
+        known.inserted,
+        known.changes,
+        movements(configuration.budgets, known.changes) if known.changes else [],
+    )
+
+
+NOTHING_KNOWN: Final = Known({}, {}, {}, [], [])
+
+
+def _apart_from_settled(
+    events: Sequence[PreparedEvent], first_id: int, standings: Mapping[UUID, Standing]
+) -> tuple[list[PreparedEvent], dict[int, int]]:
+    """The events that may be new calls; and those whose reservation was settled with a call, or is
+    by another of these events, with that call's id.
+    """
+    unique: list[PreparedEvent] = []
+    linked: dict[int, int] = {}
+    settling: dict[UUID, int] = {}
+    for event in events:
+        standing = standings.get(event.held.id) if event.held is not None else None
+        if standing is None:
+            unique.append(event)
+        elif standing.event_id is not None:
+            linked[id(event)] = standing.event_id
+        elif standing.held.id in settling:
+            linked[id(event)] = settling[standing.held.id]
+        else:
+            settling[standing.held.id] = first_id + len(unique)
+            unique.append(event)
+    return unique, linked
+
+
+def _without_repeats(
+    tenant_id: int,
+    events: Sequence[PreparedEvent],
+    outcome: "_Outcome",
+    event_ids: dict[int, int],
+) -> list[PreparedEvent]:
+    """The events that were not sent before just as they are; nothing is locked for those."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT replace(key::text, '-', ''), replace(fingerprint::text, '-', ''), event_id"
+            " FROM event_key WHERE tenant_id = %s AND key = ANY(%s::uuid[])",
+            [tenant_id, [event.key for event in events]],
+        )
+        known = {key: (fingerprint, event_id) for key, fingerprint, event_id in cursor.fetchall()}
+    others = []
+    for event in events:
+        fingerprint, event_id = known.get(event.key, ("", 0))
+        if fingerprint == event.fingerprint:
+            event_ids[id(event)] = event_id
+            outcome.duplicate(event)
+        else:
+            others.append(event)
+    return others
 
 
 class _Outcome:
@@ -338,7 +427,6 @@ class _Outcome:
         first: dict[str, PreparedEvent] = {}
         # The same id twice in one transaction: the first counts, as if they had come one by one.
         self.repeats: list[tuple[PreparedEvent, PreparedEvent]] = []
-        self.duplicates: list[PreparedEvent] = []
         for job in jobs:
             for event in job.events:
                 earlier = first.setdefault(event.key, event)
@@ -349,7 +437,6 @@ class _Outcome:
 
     def duplicate(self, event: PreparedEvent) -> None:
         """The event was reported before."""
-        self.duplicates.append(event)
         self.job_of[id(event)].duplicates += 1
 
     def conflict(self, event: PreparedEvent) -> None:
@@ -366,28 +453,48 @@ class _Outcome:
             )
         )
 
-    def settle(self, fresh: Iterable[PreparedEvent]) -> None:
+    def settle(self, fresh: Iterable[PreparedEvent], known: Known) -> None:
         """Count what was taken, and judge repeats against the first of their kind."""
         for event in fresh:
-            job = self.job_of[id(event)]
-            job.accepted += 1
-            if event.cost_source is CostSource.UNPRICED:
-                job.unpriced += 1
+            self._accept(event)
+        for event in self.unique:
+            self._count_known(event, known.outcomes.get(id(event)))
         for event, earlier in self.repeats:
             if event.fingerprint == earlier.fingerprint:
                 self.duplicate(event)
             else:
                 self.conflict(event)
 
+    def _accept(self, event: PreparedEvent) -> None:
+        job = self.job_of[id(event)]
+        job.accepted += 1
+        if event.cost_source is CostSource.UNPRICED:
+            job.unpriced += 1
+
+    def _count_known(self, event: PreparedEvent, outcome: str | None) -> None:
+        if outcome == "accepted":
+            self._accept(event)
+            self.job_of[id(event)].conflicts += 1
+        elif outcome == "merged":
+            self.job_of[id(event)].merged += 1
+        elif outcome == "duplicate":
+            self.duplicate(event)
+        elif outcome == "conflict":
+            self.conflict(event)
+
 
 # One statement, so that every transaction may ask for the table; it lives as long as the
 # connection.
 CREATE_INCOMING: Final = """
     CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
-        LIKE usage_event INCLUDING DEFAULTS, key uuid, fingerprint uuid, response_key uuid
+        LIKE usage_event INCLUDING DEFAULTS, key uuid, fingerprint uuid, response_key uuid,
+        request_key uuid, span_key uuid
     ) ON COMMIT DELETE ROWS
 """
-EVENT_COLUMNS: Final = COPY_COLUMNS.replace("response_key, ", "").replace("key, fingerprint, ", "")
+KEY_COLUMNS: Final = ("key", "response_key", "request_key", "span_key", "fingerprint")
+EVENT_COLUMNS: Final = ", ".join(
+    name for name in COPY_COLUMNS.split(", ") if name not in KEY_COLUMNS
+)
 
 
 def next_batch_id(cursor: Any) -> int:
@@ -413,63 +520,32 @@ def copy_incoming(cursor: Any, events: Sequence[PreparedEvent], first_id: int) -
 
 
 def _claim_keys(
-    cursor: Any,
-    tenant_id: int,
-    events: Sequence[PreparedEvent],
-    first_id: int,
-    outcome: _Outcome,
+    cursor: Any, tenant_id: int, events: Sequence[PreparedEvent]
 ) -> list[PreparedEvent]:
-    """Write the events' keys; answer the events whose id and whose provider's response were new.
+    """Write the keys of events none of whose identities is known; answer these events.
 
     Keys are inserted in their own order, so that transactions with events in common wait for each
     other in one direction only.
     """
+    if not events:
+        return []
     cursor.execute(
-        "INSERT INTO event_key (tenant_id, key, response_key, fingerprint, event_id, event_at)"
-        " SELECT %s, key, response_key, fingerprint, id, time FROM incoming"
+        "INSERT INTO event_key (tenant_id, key, response_key, request_key, span_key, fingerprint,"
+        " event_id, event_at)"
+        " SELECT %s, key, response_key, request_key, span_key, fingerprint, id, time FROM incoming"
         " ORDER BY coalesce(response_key, key), id ON CONFLICT DO NOTHING",
         [tenant_id],
     )
     if cursor.rowcount == len(events):
         return list(events)
-    known = _known_events(cursor, tenant_id)
-    for event_id, has_id, is_same in known:
-        event = events[event_id - first_id]
-        (outcome.conflict if has_id and not is_same else outcome.duplicate)(event)
-    gone = {event_id for event_id, _, _ in known}
-    cursor.execute("DELETE FROM incoming WHERE id = ANY(%s)", [list(gone)])
-    return [event for place, event in enumerate(events) if first_id + place not in gone]
-
-
-def _known_events(cursor: Any, tenant_id: int) -> list[tuple[int, bool, bool]]:
-    """Events whose keys were taken: (id they would have got, by their own id, with that content).
-
-    A statement of its own: its snapshot sees what the insertion waited for. A second report of a
-    provider's response gets a key that leads to the event which the first one stored.
-    """
     cursor.execute(
-        """
-        WITH known AS MATERIALIZED (
-            SELECT i.id, i.key, i.fingerprint, i.response_key, k.event_id,
-                k.fingerprint = i.fingerprint AS is_same
-            FROM incoming i
-            -- LIMIT keeps this a look-up by index, whatever the planner thinks of a new table.
-            LEFT JOIN LATERAL (SELECT event_id, fingerprint FROM event_key k
-                WHERE k.tenant_id = %s AND k.key = i.key LIMIT 1) k ON true
-            WHERE k.event_id IS DISTINCT FROM i.id
-        ), led AS (
-            INSERT INTO event_key (tenant_id, key, fingerprint, event_id, event_at)
-            SELECT %s, known.key, known.fingerprint, r.event_id, r.event_at FROM known
-            CROSS JOIN LATERAL (SELECT event_id, event_at FROM event_key r
-                WHERE r.tenant_id = %s AND r.response_key = known.response_key LIMIT 1) r
-            WHERE known.event_id IS NULL
-            ON CONFLICT DO NOTHING
-        )
-        SELECT id, event_id IS NOT NULL, coalesce(is_same, false) FROM known
-        """,
-        [tenant_id, tenant_id, tenant_id],
+        # LIMIT keeps this a look-up by index, whatever the planner thinks of a new table.
+        "DELETE FROM incoming i WHERE NOT EXISTS (SELECT FROM event_key k WHERE k.tenant_id = %s"
+        " AND k.key = i.key AND k.event_id = i.id LIMIT 1) RETURNING replace(key::text, '-', '')",
+        [tenant_id],
     )
-    return list(cursor.fetchall())
+    gone = {row[0] for row in cursor.fetchall()}
+    return [event for event in events if event.key not in gone]
 
 
 def insert_events(cursor: Any) -> None:
@@ -479,14 +555,13 @@ def insert_events(cursor: Any) -> None:
 
 
 def write_batch_row(
-    cursor: Any, tenant_id: int, batch_id: int, fresh: Sequence[PreparedEvent]
+    cursor: Any, tenant_id: int, batch_id: int, count: int, times: Sequence[datetime]
 ) -> None:
     """The row that roll-ups and everything else derived from these events will claim."""
-    times = [event.at for event in fresh]
     cursor.execute(
         "INSERT INTO ingest_batch (tenant_id, id, received_at, event_count, first_at, last_at)"
         " VALUES (%s, %s, now(), %s, %s, %s)",
-        [tenant_id, batch_id, len(fresh), min(times), max(times)],
+        [tenant_id, batch_id, count, min(times), max(times)],
     )
 
 

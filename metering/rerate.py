@@ -11,10 +11,17 @@ from django.db import connection
 from metering.configuration import Configuration, read_configuration
 from metering.events import SOURCES
 from metering.ledger import post
-from metering.models import CostSource, EntryKind
+from metering.models import Completeness, CostSource, EntryKind
 from metering.pricing import Rating
 from metering.rollups import lock_batches, post_deltas
-from metering.stored_events import OPERATIONS, Change, StoredEvent, lock_events, sums_of_changes
+from metering.stored_events import (
+    OPERATIONS,
+    Change,
+    StoredEvent,
+    added_up,
+    lock_events,
+    movements,
+)
 from tenants.scope import lock_configuration_shared, tenant_scope
 
 CHUNK_EVENTS: Final = 2_000
@@ -72,7 +79,7 @@ def rerate(
 
 def price_unpriced(*, tenant_id: int) -> int:
     """Rate what has no price yet, after prices were added; answers how many events got one."""
-    condition = "e.cost_source = 4 AND (e.time, e.id) > (%s, %s)"
+    condition = "e.cost_source = 4 AND e.completeness <> 3 AND (e.time, e.id) > (%s, %s)"
     return _rerate_chunks(tenant_id, condition, (), False, None).newly_priced
 
 
@@ -109,6 +116,9 @@ def _rerate_chunks(
 
 
 def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:
+    if event.completeness == Completeness.MISSING:
+        # No price makes up for usage that nobody told.
+        return _Rerating(event, Rating(0, None, "unpriced"), CostSource.UNPRICED, None)
     rating = configuration.prices.rate(
         provider=event.provider or None,
         model=event.model or None,
@@ -154,14 +164,11 @@ def _apply(configuration: Configuration, reratings: Sequence[_Rerating]) -> None
     _update_ratings(tenant_id, reratings)
     post_deltas(tenant_id=tenant_id, event_ids=summed, sign=1)
     changes = [
-        Change(
-            one.event, one.event.amounts(one.event.cost_nanos), one.event.amounts(one.cost_nanos)
-        )
-        for one in reratings
+        Change(one.event, one.event._replace(cost_nanos=one.cost_nanos)) for one in reratings
     ]
     post(
         book=configuration.budgets,
-        sums=sums_of_changes(configuration.budgets, changes),
+        sums=added_up(movements(configuration.budgets, changes)),
         kind=EntryKind.RERATE,
         batch_id=None,
     )

@@ -1,13 +1,22 @@
-"""Stored events as the ledger needs them again: to rate them anew, or to take them back."""
+"""Stored events as the ledger needs them again: to rate, merge or take them back."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 
-from metering.budget_rules import Amounts, BudgetBook, Values, WindowKey, reaches_a_level
+from metering.budget_rules import (
+    Amounts,
+    BudgetBook,
+    BudgetRule,
+    Values,
+    WindowKey,
+    group_key,
+    reaches_a_level,
+)
 from metering.enforcement.holds import Held, find_held
 from metering.events import key_of_id
 from metering.ledger import NOTHING, Posting, add_amounts, find_windows, open_windows
@@ -54,6 +63,29 @@ class StoredEvent(NamedTuple):
     source: str
     sent_id: str
     reservation_id: UUID | None
+    route: int
+    authority: int
+    completeness: int
+    filled: int
+    is_conflict: bool
+    is_void: bool
+    span: str | None
+    parent_span: str | None
+    response_id: str | None
+    request_id: str | None
+    requested_model: str | None
+    error_type: str | None
+    tool_arguments_hash: str | None
+    task_type: str | None
+    output_hash: str | None
+    prefix_hash: str | None
+    latency_ms: int | None
+    time_to_first_token_ms: int | None
+    max_output_tokens: int | None
+    saved_nanos: int | None
+    step: int | None
+    complexity: int | None
+    tags: dict[str, Any] | None
 
     @property
     def tokens(self) -> Tokens:
@@ -85,11 +117,16 @@ class StoredEvent(NamedTuple):
         """The batch that the event came with."""
         return self.id // BATCH_ID_STRIDE
 
-    def amounts(self, cost_nanos: int | None) -> Amounts:
-        """What the event adds to its windows at this cost."""
+    def amounts_signed(self, sign: int) -> Amounts:
+        """What the event adds to its windows, or takes from them (-1)."""
         is_tool = self.operation == Operation.TOOL
         tokens = self.input_tokens + self.output_tokens
-        return Amounts(cost_nanos or 0, tokens, 0 if is_tool else 1, 1 if is_tool else 0)
+        return Amounts(
+            sign * (self.cost_nanos or 0),
+            sign * tokens,
+            0 if is_tool else sign,
+            sign if is_tool else 0,
+        )
 
 
 COLUMNS: Final = ", ".join(
@@ -111,80 +148,152 @@ def lock_events(
             f" AND {condition} ORDER BY e.time, e.id LIMIT %s FOR UPDATE",
             [tenant_id, *parameters, limit],
         )
-        return [StoredEvent(*row) for row in cursor.fetchall()]
+        return [event_of(row) for row in cursor.fetchall()]
+
+
+def lock_events_by_id(*, tenant_id: int, ids: Collection[int]) -> dict[int, StoredEvent]:
+    """These events, void ones included, kept from other changes until commit."""
+    if not ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM usage_event e WHERE e.tenant_id = %s AND e.id = ANY(%s)"  # noqa: S608
+            " ORDER BY e.time, e.id FOR UPDATE",
+            [tenant_id, list(ids)],
+        )
+        return {row[0]: event_of(row) for row in cursor.fetchall()}
+
+
+def event_of(row: Sequence[Any]) -> StoredEvent:
+    """The event in a row of COLUMNS. Django's cursors leave jsonb as text."""
+    event = StoredEvent(*row)
+    if event.extra_usage is None and event.tags is None:
+        return event
+    return event._replace(extra_usage=_object(event.extra_usage), tags=_object(event.tags))
+
+
+def _object(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 class Change(NamedTuple):
-    """An event and the two amounts between which its windows move; NOTHING takes it out
-    altogether.
-    """
+    """A call before and after something changed it; None where it does not count."""
 
-    event: StoredEvent
-    before: Amounts
-    after: Amounts
-
-    @property
-    def difference(self) -> Amounts:
-        """What moves."""
-        return Amounts(*(new - old for new, old in zip(self.after, self.before, strict=True)))
+    before: StoredEvent | None
+    after: StoredEvent | None
 
 
-def sums_of_changes(book: BudgetBook, changes: Sequence[Change]) -> dict[Posting, Amounts]:
-    """What changes add to each window, per grain of rolling ones; opens the windows that lack.
+def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting, Amounts]]:
+    """What each change adds to each window, per grain of rolling ones; opens the windows that lack.
 
-    Opening inside this transaction is safe here: ingest opens windows in a transaction that holds
-    nothing else, so nobody waits for this one while it waits for them.
+    A call leaves the windows in which it counted and enters those in which it counts; a window of
+    both gets the difference. Opening windows inside this transaction is safe: ingest opens them in
+    a transaction that holds nothing else, so nobody waits for this one while it waits for them.
     """
     book = book.for_transaction()
-    calls = _windows_of_calls(book, changes)
-    held = find_held(
-        book.tenant_id,
-        {id_ for change in changes if (id_ := change.event.reservation_id) is not None},
-    )
-    plain = [(change, _windows_of(change.event, book, held)) for change in changes]
-    open_windows(
-        book=book, keys={key for _, keys in plain for key in keys} | {key for key, _ in calls}
-    )
-    sums: dict[Posting, Amounts] = {}
-    for change, keys in plain:
+    held = _held_of(book.tenant_id, changes)
+    sides = [
+        (place, sign, event, _windows_of(event, book, held))
+        for place, change in enumerate(changes)
+        for sign, event in ((-1, change.before), (1, change.after))
+        if event is not None and not event.is_void
+    ]
+    moves: list[dict[Posting, Amounts]] = [{} for _ in changes]
+    open_windows(book=book, keys={key for *_, keys in sides for key in keys})
+    for place, sign, event, keys in sides:
+        amounts = event.amounts_signed(sign)
         for key in keys:
             rule = book.rules[key.budget_id]
-            grain_at = rule.grain_at(change.event.time) if rule.is_rolling else None
-            posting = Posting(book.window_ids[key], grain_at)
-            sums[posting] = add_amounts(sums.get(posting, NOTHING), change.difference)
-    for key, amounts in calls:
-        sums[Posting(book.window_ids[key], None)] = amounts
+            grain_at = rule.grain_at(event.time) if rule.is_rolling else None
+            _add(moves[place], Posting(book.window_ids[key], grain_at), amounts)
+    for rule in book.request_rules:
+        for place, posting, amounts in _moves_of_single_calls(book, rule, changes):
+            _add(moves[place], posting, amounts)
+    return [
+        {posting: amounts for posting, amounts in move.items() if amounts != NOTHING}
+        for move in moves
+    ]
+
+
+def added_up(moves: Iterable[Mapping[Posting, Amounts]]) -> dict[Posting, Amounts]:
+    """The sum of movements, by window and grain."""
+    sums: dict[Posting, Amounts] = {}
+    for move in moves:
+        for posting, amounts in move.items():
+            _add(sums, posting, amounts)
     return sums
+
+
+def _add(sums: dict[Posting, Amounts], posting: Posting, amounts: Amounts) -> None:
+    known = sums.get(posting)
+    sums[posting] = amounts if known is None else add_amounts(known, amounts)
+
+
+def _held_of(tenant_id: int, changes: Iterable[Change]) -> Mapping[UUID, Held]:
+    return find_held(
+        tenant_id,
+        {
+            event.reservation_id
+            for change in changes
+            for event in change
+            if event is not None and event.reservation_id is not None
+        },
+    )
 
 
 def _windows_of(
     event: StoredEvent, book: BudgetBook, held: Mapping[UUID, Held]
 ) -> tuple[WindowKey, ...]:
-    """Where an event counts: as when it was stored, in the windows that its reservation holds."""
+    """Where an event counts: in the windows that its reservation holds, else in its own."""
     own = book.windows_of(event.values, event.time)
     if event.reservation_id is None or event.reservation_id not in held:
         return own
     return held[event.reservation_id].windows_with(own, book)
 
 
-def _windows_of_calls(
-    book: BudgetBook, changes: Sequence[Change]
-) -> list[tuple[WindowKey, Amounts]]:
-    """Windows of budgets on single calls, and what goes there: a call that had none posts all of
-    it.
+def _moves_of_single_calls(
+    book: BudgetBook, rule: BudgetRule, changes: Sequence[Change]
+) -> Iterator[tuple[int, Posting, Amounts]]:
+    """What moves in windows of a budget on single calls, by the change's place: a call has one
+    window, once it has reached a level.
+
+    The window goes by the call's key. When another report becomes the one that names the call, the
+    window is renamed, so that what was told of it is not told again.
     """
-    if not book.request_rules:
-        return []
-    candidates = [
-        (WindowKey(rule.id, (*group, key_of_id(event.source, event.sent_id)), EPOCH), rule, change)
-        for change in changes
-        for event in [change.event]
-        for rule in book.request_rules
-        if (group := rule.group(event.values)) is not None and event.time >= rule.counts_from
-    ]
-    existing = find_windows(book=book, keys={key for key, _, _ in candidates})
-    return [
-        (key, change.difference if key in existing else change.after)
-        for key, rule, change in candidates
-        if key in existing or reaches_a_level(rule, change.after)
-    ]
+    pairs = [[_window_of_single_call(rule, event) for event in change] for change in changes]
+    found = find_windows(book=book, keys={key for pair in pairs for key in pair if key is not None})
+    for place, (change, (named, new)) in enumerate(zip(changes, pairs, strict=True)):
+        old = named
+        if named is not None and named in found and new is not None and new not in found:
+            _rename_window(book, named, new)
+            found = found - {named} | {new}
+            old = new
+        if old is not None and old in found and change.before is not None:
+            yield place, Posting(book.window_ids[old], None), change.before.amounts_signed(-1)
+        if new is None or change.after is None:
+            continue
+        amounts = change.after.amounts_signed(1)
+        if new not in found:
+            if not reaches_a_level(rule, amounts):
+                continue
+            open_windows(book=book, keys={new})
+        yield place, Posting(book.window_ids[new], None), amounts
+
+
+def _window_of_single_call(rule: BudgetRule, event: StoredEvent | None) -> WindowKey | None:
+    if event is None or event.is_void or event.time < rule.counts_from:
+        return None
+    group = rule.group(event.values)
+    if group is None:
+        return None
+    return WindowKey(rule.id, (*group, key_of_id(event.source, event.sent_id)), EPOCH)
+
+
+def _rename_window(book: BudgetBook, old: WindowKey, new: WindowKey) -> None:
+    window_id = book.window_ids[old]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE budget_window SET group_key = %s WHERE tenant_id = %s AND id = %s",
+            [group_key(new.group), book.tenant_id, window_id],
+        )
+    book.remember(new, window_id)

@@ -75,7 +75,10 @@ class IngestAnswer(serializers.Serializer[Any]):
     """What became of the events of a body, now that all that were accepted are durable."""
 
     accepted = serializers.IntegerField()
-    duplicates = serializers.IntegerField()
+    merged = serializers.IntegerField(
+        help_text="Reports of calls that were known, which added something to them."
+    )
+    duplicates = serializers.IntegerField(help_text="Reports that added nothing.")
     rejected = serializers.IntegerField()
     unpriced = serializers.IntegerField(help_text="Of the accepted ones.")
     # Django REST framework takes the name for something of its own, until it makes the class.

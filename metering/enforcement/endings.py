@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from metering.budget_rules import Amounts, BudgetBook, Values
-from metering.configuration import Configuration
+from metering.configuration import Configuration, ConfigurationChanged
 from metering.enforcement.decisions import DecisionRow
 from metering.enforcement.halts import StandingHalt, StandingHalts
 from metering.enforcement.holds import (
@@ -25,7 +25,7 @@ from metering.enforcement.settling import Stored, settle_with_events
 from metering.enforcement.verdicts import halt_detail
 from metering.enforcement.works import Extend, Release, Settle, Work, finished
 from metering.errors import BudgetExceeded, Conflict, Halted, ReservationFinished
-from metering.ingest import ConfigurationChanged, sums_by_posting
+from metering.ingest import sums_of_stored
 from metering.ledger import Posting
 
 
@@ -73,12 +73,14 @@ class Endings:
         for work in self.booking:
             assert work.event is not None
             ids.update(window_id_of(self.book, key) for key in work.event.windows)
+        # Once the events are stored: also where calls that were known counted before.
+        ids.update(posting.window_id for posting in self.sums)
         return ids
 
     def _sort_settles(self) -> None:
         for work in self.settles:
             standing = self.standings[work.reservation_id]
-            if standing.state == SETTLED:
+            if standing.state == SETTLED and standing.fingerprint is not None:
                 _settle_again(work, standing)
             elif work.reservation_id in self._settling:
                 self._repeated.append(work)
@@ -87,8 +89,9 @@ class Endings:
 
     def book_settled(self, stored: Stored) -> None:
         """Settle with the events that were stored."""
-        self.moves.add(settle_with_events(self.configuration, stored, self.standings))
-        self.sums = sums_by_posting(self.book, stored.fresh)
+        events = [work.event for work in self.booking if work.event is not None]
+        self.moves.add(settle_with_events(self.configuration, stored, self.standings, events))
+        self.sums = sums_of_stored(self.book, stored)
         for work in self.booking:
             _answer_settle(work, self.standings[work.reservation_id])
         for work in self._repeated:

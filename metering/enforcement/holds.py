@@ -216,13 +216,30 @@ class Standing:
         self.is_changed = True
 
     def settle(
-        self, *, cost_nanos: int, used_tokens: int, event_id: int, fingerprint: str, now: datetime
+        self,
+        *,
+        cost_nanos: int,
+        used_tokens: int,
+        event_id: int,
+        fingerprint: str | None,
+        now: datetime,
     ) -> None:
         """Record what the call cost. Any state but settled may be settled; all but open is late."""
         assert self.state != SETTLED, "settled once"
         self.is_late = self.state != OPEN
         self.state = SETTLED
         self.finished_at = now
+        self.cost_nanos = cost_nanos
+        self.used_tokens = used_tokens
+        self.event_id = event_id
+        self.fingerprint = fingerprint
+        self.is_changed = True
+
+    def confirm(
+        self, *, cost_nanos: int, used_tokens: int, event_id: int, fingerprint: str
+    ) -> None:
+        """Record the settle of a reservation that an event, posted before it, has settled."""
+        assert self.fingerprint is None, "one settle is answered"
         self.cost_nanos = cost_nanos
         self.used_tokens = used_tokens
         self.event_id = event_id
@@ -341,13 +358,15 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
     cost_nanos: int,
     used_tokens: int,
     event_id: int,
-    fingerprint: str,
+    fingerprint: str | None,
     is_posted: bool,
     now: datetime,
-) -> None:
-    """Settle a locked reservation: what it held goes back, and what the call cost beyond that is
-    noted as overrun. `is_posted`: whether this transaction posts the cost (a call that had been
-    reported before by another way is in the balances already).
+) -> int:
+    """Settle a locked reservation: what it held goes back; answer how much that was.
+
+    `is_posted`: this transaction posts the whole cost, so what goes beyond the hold is noted as
+    overrun. A call that was known before is judged by what moves (`settling`). `fingerprint` is of
+    the settle; None if an event settled it.
     """
     if standing.is_due(now):
         standing.finish(EXPIRED, now)
@@ -365,3 +384,4 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
     )
     if is_posted:
         moves.add_overrun(standing.held, book, cost_nanos - held_nanos)
+    return held_nanos

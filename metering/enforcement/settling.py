@@ -1,33 +1,43 @@
 """Events that settle reservations: found, locked, and what they give back."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import connection
 from django.utils import timezone
 
-from metering.budget_rules import BudgetBook
+from metering.budget_rules import Amounts, BudgetBook
 from metering.configuration import Configuration
 from metering.enforcement.holds import (
     SETTLED,
     HoldMoves,
     Standing,
+    find_held,
     lock_reservations,
     settle_with,
 )
 from metering.events import PreparedEvent
-from metering.ledger import NOTHING, HoldMove
+from metering.ledger import NOTHING, HoldMove, Posting
+from metering.models import Route
+from metering.stored_events import Change, StoredEvent
 
 
 class Stored(NamedTuple):
-    """What a transaction stored: the events that were new, and those that were known before."""
+    """What a transaction stored.
+
+    `fresh` are calls that no other report tells of. Those that are known, or contradict one that
+    is, are `changes`: `moves` has what each moves by window, `calls` the call of each report (by
+    `id(event)`) as it is now, and `inserted` those that are new. `event_ids` has the call of each
+    event by `id(event)`.
+    """
 
     batch_id: int
     fresh: list[PreparedEvent]
     event_ids: dict[int, int]
-    duplicates: list[PreparedEvent]
+    calls: dict[int, StoredEvent]
+    inserted: list[PreparedEvent]
+    changes: list[Change]
+    moves: list[dict[Posting, Amounts]]
 
 
 def lock_named_reservations(
@@ -39,39 +49,101 @@ def lock_named_reservations(
 
 
 def settle_with_events(
-    configuration: Configuration, stored: Stored, standings: Mapping[UUID, Standing]
+    configuration: Configuration,
+    stored: Stored,
+    standings: Mapping[UUID, Standing],
+    reports: Iterable[PreparedEvent],
 ) -> HoldMoves:
-    """Settle locked reservations with the events that name them; answers what they give back.
-
-    A second event of a reservation is usage like any other, beyond what was held.
+    """Settle locked reservations with the calls of the reports that name them; answer what that
+    gives back, and what was booked beyond what was held.
     """
     moves = HoldMoves()
     book = configuration.budgets
     now = timezone.now()
-    for event in stored.fresh:
+    fresh = {id(event) for event in stored.fresh}
+    # What each reservation held until now, which its call was booked against.
+    held_nanos: dict[UUID, int] = {}
+    for event in reports:
         if event.held is None or (standing := standings.get(event.held.id)) is None:
             continue
-        moves.add(_beyond_holds(event, book))
-        if standing.state == SETTLED:
-            moves.add_overrun(event.held, book, event.amounts.cost_nanos)
+        is_fresh = id(event) in fresh
+        amounts = event.amounts if is_fresh else _booked(event, stored, standing)
+        if amounts is None:
             continue
-        settle_with(
+        if is_fresh:
+            moves.add(_beyond_holds(event, book))
+        if standing.state == SETTLED:
+            if is_fresh:
+                moves.add_overrun(event.held, book, amounts.cost_nanos)
+            else:
+                _confirm(standing, event, amounts, stored.event_ids[id(event)])
+            continue
+        held_nanos[standing.held.id] = settle_with(
             standing,
             moves=moves,
             book=book,
-            cost_nanos=event.amounts.cost_nanos,
-            used_tokens=event.amounts.tokens,
+            cost_nanos=amounts.cost_nanos,
+            used_tokens=amounts.tokens,
             event_id=stored.event_ids[id(event)],
-            fingerprint=event.fingerprint,
-            is_posted=True,
+            fingerprint=_settled_by(event),
+            is_posted=is_fresh,
             now=now,
         )
-    for event in stored.duplicates:
-        if event.held is None or (standing := standings.get(event.held.id)) is None:
-            continue
-        if standing.state != SETTLED:
-            _settle_with_known(configuration.tenant_id, standing, event, moves, book, now)
+    for change, move in zip(stored.changes, stored.moves, strict=True):
+        moves.add(_beyond_holds_of_change(change, move, book, held_nanos))
     return moves
+
+
+def _booked(event: PreparedEvent, stored: Stored, standing: Standing) -> Amounts | None:
+    """What the call of a report that is not new is booked as, if it is the reservation's call."""
+    call = stored.calls.get(id(event))
+    if call is not None:
+        is_its_call = call.reservation_id == standing.held.id
+        return call.amounts_signed(1) if is_its_call else None
+    if standing.event_id is not None and stored.event_ids.get(id(event)) == standing.event_id:
+        # Sent before as an event, and now as the settle.
+        return Amounts(standing.cost_nanos or 0, standing.used_tokens or 0, 0, 0)
+    return None
+
+
+def _settled_by(event: PreparedEvent) -> str | None:
+    return event.fingerprint if event.route is Route.SETTLE else None
+
+
+def _confirm(standing: Standing, event: PreparedEvent, amounts: Amounts, event_id: int) -> None:
+    """Note the settle of a reservation that an event has settled before."""
+    if (fingerprint := _settled_by(event)) is not None and standing.fingerprint is None:
+        standing.confirm(
+            cost_nanos=amounts.cost_nanos,
+            used_tokens=amounts.tokens,
+            event_id=event_id,
+            fingerprint=fingerprint,
+        )
+
+
+def _beyond_holds_of_change(
+    change: Change,
+    move: Mapping[Posting, Amounts],
+    book: BudgetBook,
+    held_nanos: Mapping[UUID, int],
+) -> dict[int, HoldMove]:
+    """What a call of a reservation adds to windows beyond what the reservation held there."""
+    after = change.after
+    if after is None or after.reservation_id is None:
+        return {}
+    id_ = after.reservation_id
+    held = find_held(book.tenant_id, [id_]).get(id_)
+    if held is None:
+        return {}
+    holding = {window.window_id for window in held.windows}
+    added: dict[int, int] = {}
+    for posting, amounts in move.items():
+        added[posting.window_id] = added.get(posting.window_id, 0) + amounts.cost_nanos
+    beyond = {
+        window_id: nanos - (held_nanos.get(id_, 0) if window_id in holding else 0)
+        for window_id, nanos in added.items()
+    }
+    return {window_id: HoldMove(NOTHING, nanos) for window_id, nanos in beyond.items() if nanos > 0}
 
 
 def _beyond_holds(event: PreparedEvent, book: BudgetBook) -> dict[int, HoldMove]:
@@ -88,35 +160,3 @@ def _beyond_holds(event: PreparedEvent, book: BudgetBook) -> dict[int, HoldMove]
         for key in event.windows
         if key.budget_id not in held and not book.rules[key.budget_id].is_per_request
     }
-
-
-def _settle_with_known(
-    tenant_id: int,
-    standing: Standing,
-    event: PreparedEvent,
-    moves: HoldMoves,
-    book: BudgetBook,
-    now: datetime,
-) -> None:
-    """Settle with a call that was reported before by another way: its cost is in the balances."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT e.id, coalesce(e.cost_nanos, 0), e.input_tokens + e.output_tokens"
-            " FROM event_key k JOIN usage_event e ON e.tenant_id = k.tenant_id"
-            " AND e.id = k.event_id AND e.time = k.event_at WHERE k.tenant_id = %s AND k.key = %s",
-            [tenant_id, event.key],
-        )
-        row = cursor.fetchone()
-    if row is None:
-        return
-    settle_with(
-        standing,
-        moves=moves,
-        book=book,
-        cost_nanos=row[1],
-        used_tokens=row[2],
-        event_id=row[0],
-        fingerprint=event.fingerprint,
-        is_posted=False,
-        now=now,
-    )

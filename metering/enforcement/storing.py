@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from metering.enforcement.settling import Stored
-from metering.events import COPY_COLUMNS, PreparedEvent
-from metering.models import BATCH_ID_STRIDE, Route
+from metering.events import PreparedEvent
+from metering.ingest import EVENT_COLUMNS
+from metering.models import BATCH_ID_STRIDE
 from tenants.pipeline import Pipeline
 
 
@@ -20,22 +21,22 @@ class KnownBefore(Exception):
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_KEYS: Final = ("key", "response_key", "fingerprint")
-_COLUMNS: Final = ", ".join(name for name in COPY_COLUMNS.split(", ") if name not in _KEYS)
 # Where any key was there, no event is stored, and the caller starts anew with the other way.
 _STORE: Final = f"""
     WITH sent AS MATERIALIZED (
         SELECT * FROM json_populate_recordset(NULL::usage_event, %s::json)
     ), keys AS (
-        INSERT INTO event_key (tenant_id, key, response_key, fingerprint, event_id, event_at)
-        SELECT %s, n.key, n.response_key, n.fingerprint, n.event_id, n.event_at
+        INSERT INTO event_key (tenant_id, key, response_key, request_key, span_key, fingerprint,
+            event_id, event_at)
+        SELECT %s, n.key, n.response_key, n.request_key, n.span_key, n.fingerprint, n.event_id,
+            n.event_at
         FROM json_populate_recordset(NULL::event_key, %s::json) n
         ON CONFLICT DO NOTHING RETURNING event_id
     ), batch AS (
         INSERT INTO ingest_batch (tenant_id, id, received_at, event_count, first_at, last_at)
         SELECT %s, %s, now(), count(*), min(time), max(time) FROM sent
     )
-    INSERT INTO usage_event ({_COLUMNS}) SELECT {_COLUMNS} FROM sent
+    INSERT INTO usage_event ({EVENT_COLUMNS}) SELECT {EVENT_COLUMNS} FROM sent
     WHERE (SELECT count(*) FROM keys) = (SELECT count(*) FROM sent) RETURNING id
 """  # noqa: S608 - constant lists
 
@@ -45,14 +46,13 @@ def send_events(
 ) -> Any:
     """Send the statement that stores these events as a batch; its cursor goes to `stored_of`."""
     first_id = batch_id * BATCH_ID_STRIDE
-    rows = [
-        event.row(first_id + place, tenant_id=tenant_id, route=Route.SETTLE)
-        for place, event in enumerate(events)
-    ]
+    rows = [event.row(first_id + place, tenant_id=tenant_id) for place, event in enumerate(events)]
     keys: list[dict[str, Any]] = [
         {
             "key": event.key,
             "response_key": event.response_key,
+            "request_key": event.request_key,
+            "span_key": event.span_key,
             "fingerprint": event.fingerprint,
             "event_id": first_id + place,
             "event_at": event.at,
@@ -73,4 +73,4 @@ def stored_of(cursor: Any, events: Sequence[PreparedEvent], *, batch_id: int) ->
         raise KnownBefore
     first_id = batch_id * BATCH_ID_STRIDE
     places = {id(event): first_id + place for place, event in enumerate(events)}
-    return Stored(batch_id, list(events), places, [])
+    return Stored(batch_id, list(events), places, {}, [], [], [])

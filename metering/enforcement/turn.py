@@ -16,7 +16,12 @@ from uuid import UUID
 from django.db import DataError, IntegrityError, connection, transaction
 from django.utils import timezone
 
-from metering.configuration import Configuration, known_configuration, read_configuration
+from metering.configuration import (
+    Configuration,
+    ConfigurationChanged,
+    known_configuration,
+    read_configuration,
+)
 from metering.enforcement.asking import Asking
 from metering.enforcement.breakers import feed_breakers
 from metering.enforcement.decisions import insert_decisions
@@ -43,7 +48,7 @@ from metering.enforcement.storing import KnownBefore, send_events, stored_of
 from metering.enforcement.tightening import StandingTightening, read_tightenings
 from metering.enforcement.works import Reserve, Work
 from metering.errors import InvalidRequest, MeteringError, NotFound
-from metering.ingest import ConfigurationChanged, store_events, with_retries
+from metering.ingest import store_events, with_retries
 from metering.ledger import (
     LOCK_WINDOWS,
     Locked,
@@ -261,6 +266,12 @@ class _Turn:
             # After the wait for locks: what has expired by now is over.
             self.now = timezone.now()
             self.endings = Endings(self.configuration, self.works, self.standings)
+            if any(
+                self.standings[work.reservation_id].event_id is not None
+                for work in self.endings.booking
+            ):
+                # An event has settled it before: the settle is another report of that call.
+                self.is_careful = True
             locked = self._store_and_lock(cursor)
             self.endings.end(halts=self.halts, now=self.now)
             self.asking.decide(
@@ -350,7 +361,7 @@ class _Turn:
             return
         if self.is_careful:
             jobs = [work.job for work in booking if work.job is not None]
-            stored: Stored = store_events(self.configuration, jobs)
+            stored: Stored = store_events(self.configuration, jobs, self.standings)
             self.batch_id = stored.batch_id
         else:
             assert self.batch_id is not None
@@ -358,7 +369,7 @@ class _Turn:
             with pipelined() as pipeline:
                 stored = stored_of(self._send_events(pipeline), events, batch_id=self.batch_id)
         self.endings.book_settled(stored)
-        feed_breakers(configuration=self.configuration, events=stored.fresh)
+        feed_breakers(configuration=self.configuration, events=[*stored.fresh, *stored.inserted])
 
     def _write(self, locked: Locked) -> None:
         """Write what was decided, and commit where that is all."""

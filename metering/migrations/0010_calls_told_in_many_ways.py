@@ -46,6 +46,15 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        to="tenants.tenant",
+                    ),
+                ),
                 ("key", models.UUIDField()),
                 ("group_id", models.BigIntegerField()),
                 ("event_id", models.BigIntegerField()),
@@ -69,6 +78,15 @@ class Migration(migrations.Migration):
                         editable=False,
                         primary_key=True,
                         serialize=False,
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        to="tenants.tenant",
                     ),
                 ),
                 ("trace", models.CharField(max_length=32)),
@@ -126,26 +144,6 @@ class Migration(migrations.Migration):
                 condition=models.Q(("span_key__isnull", False)),
                 fields=("tenant", "span_key"),
                 name="event_key_of_span",
-            ),
-        ),
-        migrations.AddField(
-            model_name="callreport",
-            name="tenant",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                to="tenants.tenant",
-            ),
-        ),
-        migrations.AddField(
-            model_name="tracespan",
-            name="tenant",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                to="tenants.tenant",
             ),
         ),
         migrations.AddIndex(
