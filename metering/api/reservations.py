@@ -30,7 +30,13 @@ from metering.enforcement.verdicts import budget_answer
 from metering.errors import InvalidRequest, NotFound
 from metering.models import Reservation
 from metering.money import usd_from_nanos
-from metering.queries.reservations import find_reservation, held_windows, read_balances
+from metering.queries.reservations import (
+    Balance,
+    find_reservation,
+    held_windows,
+    outcome_of,
+    read_balances,
+)
 from tenants.roles import Scope
 
 ASK: Final = {"$ref": "#/components/schemas/Ask"}
@@ -72,6 +78,11 @@ class BudgetRoom(serializers.Serializer[Any]):
     limit_seconds = serializers.IntegerField(required=False)
     first_used_at = Moment(required=False, allow_null=True)
     refused = serializers.BooleanField(required=False, help_text="In a refusal: this one did.")
+    unknown_usd = Usd(
+        required=False,
+        help_text="In balances, where above zero: what was held for calls that may have run, until"
+        " their time was over. It is neither spent nor reserved.",
+    )
 
 
 class WarningAnswer(serializers.Serializer[Any]):
@@ -157,6 +168,13 @@ class ReservationAnswer(serializers.Serializer[Any]):
     released_usd = Usd(allow_null=True)
     overrun_usd = Usd(allow_null=True)
     late = serializers.BooleanField()
+    outcome = serializers.ChoiceField(
+        choices=["unknown", "known", "not_run"],
+        allow_null=True,
+        help_text="Of the call: `unknown` where the hold expired and nobody told of the call,"
+        " which may have run; a settle makes it `known`. `not_run` where the hold was released,"
+        " null while it is open.",
+    )
     windows = HeldWindowAnswer(many=True)
 
 
@@ -273,13 +291,14 @@ class BalancesView(ApiView):
         defaults = {"operation": "llm", "status": "success"}
         values = tuple([given.get(name, defaults.get(name, "")) for name in MATCHABLE])
         balances = read_balances(tenant_of(request).id, values)
-        return Response(
-            {
-                "budgets": [
-                    budget_answer(one.rule, one.window, one.room, one.key) for one in balances
-                ]
-            }
-        )
+        return Response({"budgets": [_balance_answer(one) for one in balances]})
+
+
+def _balance_answer(one: Balance) -> dict[str, Any]:
+    answer = budget_answer(one.rule, one.window, one.room, one.key)
+    if one.unknown_nanos:
+        answer["unknown_usd"] = usd_from_nanos(one.unknown_nanos)
+    return answer
 
 
 def _answer(found: Reservation) -> dict[str, Any]:
@@ -307,6 +326,7 @@ def _answer(found: Reservation) -> dict[str, Any]:
         "released_usd": None if released is None else usd_from_nanos(released),
         "overrun_usd": usd_from_nanos(max(0, cost - found.reserved_nanos)) if is_settled else None,
         "late": found.is_late,
+        "outcome": outcome_of(found),
         "windows": [
             {
                 **window,

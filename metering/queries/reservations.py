@@ -5,7 +5,7 @@ not it has been given back yet.
 import json
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection
@@ -13,21 +13,25 @@ from django.utils import timezone
 
 from metering.budget_rules import BudgetBook, BudgetRule, Values, WindowKey, group_key
 from metering.budgets import read_book
-from metering.enforcement.holds import EXPIRED, OPEN
+from metering.enforcement.holds import EXPIRED, OPEN, RELEASED, SETTLED
 from metering.enforcement.levels import Room
 from metering.ledger import WINDOW_COLUMNS, WindowState
 from metering.models import Reservation
+from metering.queries.unknown_holds import unknown_by_window, window_from
+
+OUTCOMES: Final = {OPEN: None, SETTLED: "known", RELEASED: "not_run", EXPIRED: "unknown"}
 
 
 class Balance(NamedTuple):
-    """A window that calls with some values count in: as it is stored (None: nobody used it yet)
-    and what it has room for.
+    """A window that calls with some values count in: as it is stored (None: nobody used it yet),
+    what it has room for, and what was held in it for calls of an unknown outcome.
     """
 
     rule: BudgetRule
     key: WindowKey
     window: WindowState | None
     room: Room
+    unknown_nanos: int
 
 
 def read_balances(tenant_id: int, values: Values) -> list[Balance]:
@@ -37,8 +41,22 @@ def read_balances(tenant_id: int, values: Values) -> list[Balance]:
     keys = book.windows_of(values, now)
     windows = _find_windows(book, keys)
     due = _due_holds(tenant_id, [window.id for window in windows.values()])
+    unknown = unknown_by_window(
+        tenant_id,
+        [
+            window_from(book.rules[key.budget_id], window.id, window.starts_at, now)
+            for key, window in windows.items()
+        ],
+        now=now,
+    )
     return [
-        Balance(book.rules[key.budget_id], key, window, _room(book, key, window, due, now=now))
+        Balance(
+            book.rules[key.budget_id],
+            key,
+            window,
+            _room(book, key, window, due, now=now),
+            unknown.get(window.id, 0) if window else 0,
+        )
         for key in keys
         for window in [windows.get(key)]
     ]
@@ -116,6 +134,14 @@ def find_reservation(tenant_id: int, reservation_id: UUID) -> Reservation | None
         found.state = EXPIRED
         found.finished_at = found.expires_at
     return found
+
+
+def outcome_of(reservation: Reservation) -> str | None:
+    """What is known of the call that a reservation was for; None while it is open.
+
+    `unknown`: its time is over and nobody told of the call, which may have run.
+    """
+    return OUTCOMES[reservation.state]
 
 
 def held_windows(tenant_id: int, reservation: Reservation) -> list[dict[str, Any]]:
