@@ -1,15 +1,18 @@
 """LiteLLM's generic callback: its StandardLoggingPayload, one or many of them, becomes events.
 
 LiteLLM counts tokens in OpenAI's way for every provider (cached input is inside `prompt_tokens`).
-An answer out of LiteLLM's own cache reached no provider, so it is an event without tokens.
+An answer out of LiteLLM's own cache reached no provider, so it is an event without tokens. LiteLLM
+sends a batch once and never again, so a payload that cannot be read is rejected alone; messages,
+tools and answers, which make payloads large, are skipped unread.
 """
 
 import base64
 import binascii
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -30,15 +33,37 @@ from metering.decoders.native import (
     require_json,
     require_shallow,
     require_utf8,
-    split_array,
 )
+from metering.decoders.pieces import items_of, without_deep_parts
 from metering.decoders.provider_names import canonical_provider
+from metering.decoders.samples import redacted_sample
 from metering.errors import EventRejected, MalformedBody, TooManyEvents
 from metering.usage_shapes import Tokens, UnknownUsage, normalise_usage
 
 SOURCE: Final = "litellm"
 _DIMENSIONS: Final = ("team", "customer", "agent", "user", "feature", "session", "task")
-_FIELDS_OF_TAGS: Final = frozenset(_DIMENSIONS)
+# What callers name with this before it is meant for this service, whatever else has the name.
+_OWN: Final = "spendgate_"
+_FIELDS_OF_TAGS: Final = frozenset(
+    (*_DIMENSIONS, *(f"{_OWN}{field}" for field in (*_DIMENSIONS, "reservation")))
+)
+_SESSION_HEADER: Final = "x-litellm-session-id"
+_SESSION_KEYS: Final = ("session_id", "litellm_session_id")
+# Whom LiteLLM's proxy names where its keys have no users.
+_NO_USERS: Final = frozenset({"default_user_id"})
+_NOISE_TAG: Final = "user-agent"
+# Ids that LiteLLM makes up itself: of traces that nobody named, and of answers whose provider's id
+# it drops when it brings them into OpenAI's form.
+_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}")
+_MADE_UP_ID: Final = re.compile(r"chatcmpl-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_TRANSLATED: Final = frozenset(
+    {"anthropic", "aws", "google", "cohere", "huggingface", "ollama", "replicate", "sagemaker"}
+)
+_REQUEST_ID_HEADERS: Final = (
+    "llm_provider-request-id",
+    "llm_provider-x-request-id",
+    "llm_provider-x-amzn-requestid",
+)
 
 _OPERATIONS: Final = {
     "embedding": "embedding",
@@ -51,6 +76,10 @@ _MODEL_CALLS: Final = re.compile(
     r"|a?generate_content(_stream)?|a?create_interaction|a?send_message|a?run_thread(_stream)?"
     r"|pass_through_endpoint|a?llm_passthrough_route|_?a?realtime|"
 )
+
+
+T = TypeVar("T")
+_Part = msgspec.Raw | msgspec.UnsetType
 
 
 class _Payload(msgspec.Struct):
@@ -66,7 +95,7 @@ class _Payload(msgspec.Struct):
     custom_llm_provider: Any = None
     model: Any = None
     model_group: Any = None
-    model_map_information: Any = None
+    model_map_information: _Part = msgspec.UNSET
     prompt_tokens: Any = None
     completion_tokens: Any = None
     total_tokens: Any = None
@@ -76,14 +105,60 @@ class _Payload(msgspec.Struct):
     startTime: Any = None  # noqa: N815 -- LiteLLM's own spelling
     endTime: Any = None  # noqa: N815
     completionStartTime: Any = None  # noqa: N815
-    metadata: Any = None
+    metadata: _Part = msgspec.UNSET
     request_tags: Any = None
     end_user: Any = None
     error_str: Any = None
-    error_information: Any = None
-    model_parameters: Any = None
-    response: Any = None
-    hidden_params: Any = None
+    error_information: _Part = msgspec.UNSET
+    model_parameters: _Part = msgspec.UNSET
+    response: _Part = msgspec.UNSET
+    hidden_params: _Part = msgspec.UNSET
+
+
+class _Metadata(msgspec.Struct):
+    session_id: Any = None
+    litellm_session_id: Any = None
+    spend_logs_metadata: _Part = msgspec.UNSET
+    requester_metadata: _Part = msgspec.UNSET
+    requester_custom_headers: _Part = msgspec.UNSET
+    user_api_key_team_alias: Any = None
+    user_api_key_team_id: Any = None
+    user_api_key_end_user_id: Any = None
+    user_api_key_user_id: Any = None
+    mcp_tool_call_metadata: Any = None
+    usage_object: _Part = msgspec.UNSET
+
+
+class _Response(msgspec.Struct):
+    id: Any = None
+    service_tier: Any = None
+    usage: _Part = msgspec.UNSET
+    output: _Part = msgspec.UNSET
+
+
+class _Hidden(msgspec.Struct):
+    additional_headers: _Part = msgspec.UNSET
+    usage_object: _Part = msgspec.UNSET
+
+
+class _MapInformation(msgspec.Struct):
+    model_map_key: Any = None
+
+
+class _Error(msgspec.Struct):
+    error_class: Any = None
+    error_code: Any = None
+
+
+class _Parameters(msgspec.Struct):
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
+
+
+class _Item(msgspec.Struct):
+    type: Any = None
+    status: Any = None
+    action: Any = None
 
 
 _decode_payload = msgspec.json.Decoder(_Payload).decode
@@ -91,15 +166,17 @@ _decode_payload = msgspec.json.Decoder(_Payload).decode
 
 def decode_litellm(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
     """An array of payloads, a single one, or one a line, which are LiteLLM's three log formats."""
-    require_utf8(body)
     if body.lstrip()[:1] == b"[":
-        items = [bytes(item) for item in split_array(body)]
-        return [_decode_item(item, trusts_given_costs, depth=1) for item in items]
+        try:
+            return [_decode_alone(item, trusts_given_costs) for item in items_of(body)]
+        except MalformedBody:
+            require_utf8(body)
+            raise
     lines = [line for line in body.split(b"\n") if line.strip()]
     if len(lines) > EVENTS_MAX and _are_payloads(lines):
         raise TooManyEvents(len(lines))
     if len(lines) > 1 and _are_payloads(lines):
-        return [_decode_line(line, trusts_given_costs) for line in lines]
+        return [_decode_alone(line, trusts_given_costs) for line in lines]
     return [_decode_item(body, trusts_given_costs)]
 
 
@@ -108,33 +185,88 @@ def _are_payloads(lines: list[bytes]) -> bool:
     return all(line.strip()[:1] == b"{" for line in lines[:2])
 
 
-def _decode_line(line: bytes, trusts_given_costs: bool) -> Decoded:
+def _decode_alone(raw: bytes, trusts_given_costs: bool) -> Decoded:
+    """One payload of several. Whatever is wrong with it is its own fault."""
     try:
-        return _decode_item(line, trusts_given_costs)
+        return _decode_item(raw, trusts_given_costs)
     except MalformedBody as error:
-        return EventRejected(error.code, error.detail)
+        return _rejected(error.code, error.detail, raw)
 
 
-def _decode_item(raw: bytes, trusts_given_costs: bool, *, depth: int = 0) -> Decoded:
-    require_shallow(raw, depth=depth)
+def _decode_item(raw: bytes, trusts_given_costs: bool) -> Decoded:
+    require_utf8(raw)
     try:
-        payload = _decode_payload(raw)
+        payload = _read(raw)
     except msgspec.ValidationError as error:
         require_json(raw)
-        return EventRejected("invalid_value", f"The payload: {error}.")
+        return _rejected("invalid_value", f"The payload: {error}.", raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error
     if not isinstance(payload.id, str) or not payload.id:
-        return EventRejected("missing_field", "The payload has no 'id'.", pointer="/id")
+        return _rejected("missing_field", "The payload has no 'id'.", raw, pointer="/id")
     try:
-        return assemble(_facts(payload, trusts_given_costs))
-    except ValueError as error:
-        return EventRejected("invalid_value", f"{error}.", event_id=payload.id[:200])
+        event = assemble(_facts(payload, trusts_given_costs))
+    except RecursionError:
+        return _rejected("too_deep", "A value of the payload nests too deeply.", raw, payload.id)
+    except (ValueError, MalformedBody) as error:
+        detail = error.detail if isinstance(error, MalformedBody) else f"{error}."
+        code = error.code if isinstance(error, MalformedBody) else "invalid_value"
+        return _rejected(code, detail, raw, payload.id)
+    if isinstance(event, EventRejected):
+        event.source, event.sample = SOURCE, redacted_sample(raw)
+    return event
+
+
+def _read(raw: bytes) -> _Payload:
+    try:
+        return _decode_payload(raw)
+    except RecursionError:
+        # Deeper than even skipping can go; what is needed stands far above.
+        return _decode_payload(without_deep_parts(raw))
+
+
+def _rejected(
+    code: str, detail: str, raw: bytes, event_id: str | None = None, *, pointer: str | None = None
+) -> EventRejected:
+    return EventRejected(
+        code,
+        detail,
+        pointer=pointer,
+        event_id=event_id[:200] if event_id else None,
+        source=SOURCE,
+        sample=redacted_sample(raw),
+    )
+
+
+def _part(raw: _Part, form: type[T]) -> T:
+    """This part of a payload, empty where there is none or it has another form."""
+    if not isinstance(raw, msgspec.UnsetType):
+        with suppress(msgspec.ValidationError, RecursionError):
+            return msgspec.json.decode(raw, type=form)
+    return form()
+
+
+def _pairs(raw: _Part) -> dict[str, object]:
+    """The plain values of an object; what nests in it is left out."""
+    found: dict[str, msgspec.Raw] = _part(raw, dict[str, msgspec.Raw])
+    return {
+        key: msgspec.json.decode(value)
+        for key, value in found.items()
+        if not bytes(value).startswith((b"{", b"["))
+    }
+
+
+def _usage(raw: _Part) -> dict[str, Any]:
+    """A usage object. Raises MalformedBody for one that nests too deeply to be read."""
+    if not isinstance(raw, msgspec.UnsetType):
+        require_shallow(bytes(raw))
+    return _part(raw, dict[str, Any])
 
 
 def _facts(payload: _Payload, trusts_given_costs: bool) -> dict[str, object]:
-    metadata = _mapping(payload.metadata)
-    response = _mapping(payload.response)
+    metadata = _part(payload.metadata, _Metadata)
+    response = _part(payload.response, _Response)
+    hidden = _part(payload.hidden_params, _Hidden)
     provider = canonical_provider(payload.custom_llm_provider)
     is_cached = payload.cache_hit is True
     facts: dict[str, object] = {
@@ -143,36 +275,50 @@ def _facts(payload: _Payload, trusts_given_costs: bool) -> dict[str, object]:
         "model": _model(payload, provider),
         "requested_model": name(payload.model_group),
         "operation": _operation(payload.call_type),
-        "trace": name(payload.trace_id),
-        "max_output_tokens": _max_output(payload.model_parameters),
-        "service_tier": name(response.get("service_tier")),
+        "max_output_tokens": _max_output(_part(payload.model_parameters, _Parameters)),
+        "service_tier": name(response.service_tier),
     }
-    facts |= _identity(payload, response, is_cached)
+    facts |= _identity(payload, response, hidden, provider)
     facts |= _times(payload)
     facts |= _outcome(payload)
     facts |= _dimensions(payload, metadata)
+    if trusts_given_costs:
+        facts["cost_usd"] = usd(payload.response_cost)
     if facts["operation"] == "tool":
         facts |= _tool(metadata)
     elif is_cached:
         facts |= {"input_tokens": 0, "output_tokens": 0, "saved_usd": usd(payload.saved_cache_cost)}
     else:
-        facts |= _tokens(payload, metadata, response, provider)
-    if trusts_given_costs:
-        facts["cost_usd"] = usd(payload.response_cost)
+        facts |= _tokens(payload, metadata, response, hidden, provider)
+        facts |= _missing(facts)
     return facts
 
 
+def _missing(facts: dict[str, object]) -> dict[str, object]:
+    """A call that succeeded used something; where nothing is told, that is not known to be free."""
+    if facts["status"] != "success" or facts["operation"] not in ("llm", "embedding"):
+        return {}
+    is_told = any(facts.get(key) for key in ("usage", "input_tokens", "output_tokens"))
+    is_paid = facts.get("cost_usd") not in (None, "0", "0.0")
+    return {} if is_told or is_paid else {"is_usage_missing": True}
+
+
 def _identity(
-    payload: _Payload, response: Mapping[str, object], is_cached: bool
+    payload: _Payload, response: _Response, hidden: _Hidden, provider: str | None
 ) -> dict[str, object]:
     if payload.status == "failure":
         # Attempts of one request share LiteLLM's id; each is a call of its own.
         return {"id": identity(f"{payload.id}:failure:{payload.startTime}")}
     facts: dict[str, object] = {"id": identity(payload.id)}
-    if not is_cached:
-        given = response.get("id") or payload.id
-        if given != payload.litellm_call_id:
-            facts["response_id"] = identity(_provider_response_id(given))
+    if payload.cache_hit is True:
+        return facts
+    given = response.id or payload.id
+    is_made_up = provider in _TRANSLATED and isinstance(given, str) and _MADE_UP_ID.fullmatch(given)
+    if given != payload.litellm_call_id and not is_made_up:
+        facts["response_id"] = identity(_provider_response_id(given))
+    headers = _pairs(hidden.additional_headers)
+    told = next((headers[key] for key in _REQUEST_ID_HEADERS if headers.get(key)), None)
+    facts["request_id"] = identity(told)
     return facts
 
 
@@ -192,7 +338,7 @@ def _model(payload: _Payload, provider: str | None) -> str | None:
     given = payload.model
     if provider == "azure":
         # There `model` is the name of a deployment; the price map's key says which model it runs.
-        given = _mapping(payload.model_map_information).get("model_map_key") or given
+        given = _part(payload.model_map_information, _MapInformation).model_map_key or given
     prefix = f"{payload.custom_llm_provider}/"
     return name(given.removeprefix(prefix)) if isinstance(given, str) else None
 
@@ -231,31 +377,42 @@ def _between(started: float, ended: object) -> int | None:
 def _outcome(payload: _Payload) -> dict[str, object]:
     if payload.status != "failure":
         return {"status": "success"}
-    error = _mapping(payload.error_information)
-    kind = error.get("error_class") or error.get("error_code") or payload.error_str or "error"
+    error = _part(payload.error_information, _Error)
+    kind = error.error_class or error.error_code or payload.error_str or "error"
     is_cancelled = "cancel" in str(kind).lower()
     return {"status": "cancelled" if is_cancelled else "error", "error_type": name(kind)}
 
 
-def _dimensions(payload: _Payload, metadata: Mapping[str, object]) -> dict[str, object]:
+def _dimensions(payload: _Payload, metadata: _Metadata) -> dict[str, object]:
     """Who spent it: as callers wrote into metadata, headers or tags, else as LiteLLM knows."""
     pairs = _tag_pairs(payload.request_tags)
-    headers = _mapping(metadata.get("requester_custom_headers"))
-    told = [
-        _mapping(metadata.get("spend_logs_metadata")),
-        _mapping(metadata.get("requester_metadata")),
-        {field: headers.get(f"x-spendgate-{field}") for field in _DIMENSIONS},
+    headers = _pairs(metadata.requester_custom_headers)
+    fields = (*_DIMENSIONS, "reservation")
+    told: list[dict[str, Any]] = [
+        _pairs(payload.metadata),
+        _pairs(metadata.spend_logs_metadata),
+        _pairs(metadata.requester_metadata),
+        {f"{_OWN}{field}": headers.get(f"x-spendgate-{field}") for field in fields},
         {key: value for key, value in pairs.items() if key in _FIELDS_OF_TAGS},
-        {
-            "team": metadata.get("user_api_key_team_alias") or metadata.get("user_api_key_team_id"),
-            "customer": payload.end_user or metadata.get("user_api_key_end_user_id"),
-            "user": metadata.get("user_api_key_user_id"),
-            "session": payload.session_id,
-        },
     ]
+    user = metadata.user_api_key_user_id
+    known = {
+        "team": metadata.user_api_key_team_alias or metadata.user_api_key_team_id,
+        "customer": payload.end_user or metadata.user_api_key_end_user_id,
+        "user": None if user in _NO_USERS else user,
+    }
     facts: dict[str, object] = {}
     for field in _DIMENSIONS:
-        facts[field] = next((found for each in told if (found := _dimension(each, field))), None)
+        # LiteLLM's own metadata has ids of its own in it, so it is asked for ours alone.
+        own = (name(each.get(f"{_OWN}{field}")) for each in told)
+        usual = (_dimension(each, field) for each in told[1:])
+        facts[field] = next(
+            (found for found in (*own, *usual, name(known.get(field))) if found), None
+        )
+    facts["reservation"] = next(
+        (found for each in told if (found := name(each.get(f"{_OWN}reservation")))), None
+    )
+    facts |= _trace_and_session(payload, metadata, headers, name(facts["session"]))
     free = {key: value for key, value in pairs.items() if key not in _FIELDS_OF_TAGS}
     if payload.cache_hit is True:
         free["cache_hit"] = True
@@ -263,22 +420,41 @@ def _dimensions(payload: _Payload, metadata: Mapping[str, object]) -> dict[str, 
     return facts
 
 
+def _trace_and_session(
+    payload: _Payload, metadata: _Metadata, headers: Mapping[str, object], told: str | None
+) -> dict[str, object]:
+    """LiteLLM also writes the session where the trace belongs; a trace of its own is a UUID."""
+    trace = name(payload.trace_id)
+    sessions = [
+        name(payload.session_id),
+        name(headers.get(_SESSION_HEADER)),
+        name(metadata.litellm_session_id),
+        name(metadata.session_id),
+    ]
+    session = told or next((each for each in sessions if each), None)
+    if session is None and trace is not None and not _UUID.fullmatch(trace):
+        session = trace
+    return {"session": session, "trace": None if trace == session else trace}
+
+
 def _dimension(told: Mapping[str, object], field: str) -> str | None:
-    return name(told.get(field)) or name(told.get(f"{field}_id"))
+    keys = _SESSION_KEYS if field == "session" else (f"{field}_id",)
+    return next((found for key in (field, *keys) if (found := name(told.get(key)))), None)
 
 
 def _tag_pairs(given: object) -> dict[str, TagValue]:
     """LiteLLM's tags are words; `environment:prod` is read as a pair, a bare word as true."""
     pairs: dict[str, TagValue] = {}
     for word in given if isinstance(given, list) else []:
-        if isinstance(word, str):
+        if isinstance(word, str) and not word.lower().startswith(_NOISE_TAG):
             key, colon, value = word.partition(":")
             pairs[key.strip()] = value.strip() if colon else True
     return pairs
 
 
-def _tool(metadata: Mapping[str, object]) -> dict[str, object]:
-    call = _mapping(metadata.get("mcp_tool_call_metadata"))
+def _tool(metadata: _Metadata) -> dict[str, object]:
+    call = metadata.mcp_tool_call_metadata
+    call = call if isinstance(call, dict) else {}
     facts: dict[str, object] = {"tool": name(call.get("name")) or "unknown"}
     if arguments := call.get("arguments"):
         text = msgspec.json.encode(arguments, order="deterministic").decode()
@@ -288,39 +464,49 @@ def _tool(metadata: Mapping[str, object]) -> dict[str, object]:
 
 def _tokens(
     payload: _Payload,
-    metadata: Mapping[str, object],
-    response: Mapping[str, object],
+    metadata: _Metadata,
+    response: _Response,
+    hidden: _Hidden,
     provider: str | None,
 ) -> dict[str, object]:
     flat_input, flat_output = count(payload.prompt_tokens), count(payload.completion_tokens)
-    for usage in (
-        metadata.get("usage_object"),
-        response.get("usage"),
-        _mapping(payload.hidden_params).get("usage_object"),
-    ):
-        if isinstance(usage, dict) and _agrees(usage, provider, flat_input):
-            return {"usage": usage}
-    if flat_input is None and flat_output is None and payload.status != "failure":
-        raise ValueError("the payload says neither 'prompt_tokens' nor 'completion_tokens'")
-    return {"input_tokens": flat_input or 0, "output_tokens": flat_output or 0}
+    searches = _searches_in(response.output)
+    for raw in (metadata.usage_object, response.usage, hidden.usage_object):
+        usage = _usage(raw)
+        tokens = _read_usage(usage, provider) if usage else None
+        # It must not fall short of the payload's own count.
+        if tokens is not None and tokens.input_tokens >= (flat_input or 0):
+            if not tokens.input_tokens and not tokens.output_tokens:
+                break
+            is_apart = searches and not tokens.web_searches
+            return {"usage": usage} | ({"web_searches": searches} if is_apart else {})
+    return {
+        "input_tokens": flat_input or 0,
+        "output_tokens": flat_output or 0,
+        "web_searches": searches or None,
+    }
 
 
-def _agrees(usage: dict[str, object], provider: str | None, flat_input: int | None) -> bool:
-    """Whether the usage object can be read and does not fall short of the payload's own count."""
+def _read_usage(usage: dict[str, Any], provider: str | None) -> Tokens | None:
     try:
-        tokens: Tokens = normalise_usage(usage, provider=provider)
+        return normalise_usage(usage, provider=provider)
     except UnknownUsage:
-        return False
-    return tokens.input_tokens >= (flat_input or 0)
-
-
-def _max_output(parameters: object) -> int | None:
-    given = _mapping(parameters)
-    try:
-        return count(given.get("max_completion_tokens") or given.get("max_tokens"))
-    except ValueError:  # what was asked for does not change what was spent
         return None
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
+def _searches_in(output: _Part) -> int:
+    """The web searches among the items of an answer of the Responses API, which bills each."""
+    found = 0
+    for raw in _part(output, list[msgspec.Raw]):
+        item = _part(raw, _Item)
+        action = item.action.get("type") if isinstance(item.action, dict) else None
+        is_billed = action in (None, "search") and item.status != "failed"
+        found += item.type == "web_search_call" and is_billed
+    return found
+
+
+def _max_output(parameters: _Parameters) -> int | None:
+    try:
+        return count(parameters.max_completion_tokens or parameters.max_tokens)
+    except ValueError:  # what was asked for does not change what was spent
+        return None

@@ -4,6 +4,7 @@ A body is split into raw items first, so that one bad event does not fail the ot
 then decoded against the contract by msgspec. What breaks the JSON of the whole body fails the body.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ COUNT_MAX: Final = 2**53
 DEPTH_MAX: Final = 32
 EVENTS_MAX: Final = 10_000
 TAGS_MAX: Final = 32
+_UTF8_PIECE_BYTES: Final = 1 << 20
 
 Dimension = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -124,11 +126,20 @@ def decode_ndjson(body: bytes) -> list[Decoded]:
 
 def require_utf8(body: bytes) -> None:
     """Raise MalformedBody for bytes that are not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    begin = 0
     try:
-        body.decode()
+        # Piece by piece: the text of a large body would take several times its bytes.
+        while len(body) - begin > _UTF8_PIECE_BYTES:
+            waiting = len(decoder.getstate()[0])
+            decoder.decode(memoryview(body)[begin : begin + _UTF8_PIECE_BYTES])
+            begin += _UTF8_PIECE_BYTES
+        waiting = len(decoder.getstate()[0])
+        decoder.decode(memoryview(body)[begin:], True)
     except UnicodeDecodeError as error:
+        at = begin - waiting + error.start
         raise MalformedBody(
-            "invalid_utf8", f"The body is not UTF-8: byte {error.start} cannot be read."
+            "invalid_utf8", f"The body is not UTF-8: byte {at} cannot be read."
         ) from error
 
 

@@ -54,6 +54,8 @@ _KNOWN = (
         }
     )
 )
+# LiteLLM's place for the searches of every provider.
+_SEARCHES_INSIDE = "web_search_requests"
 _PROMPT_DETAILS = frozenset(
     {
         "cached_tokens",
@@ -66,6 +68,7 @@ _PROMPT_DETAILS = frozenset(
         "text_tokens",
         "multimodal_tokens",
         "cached_tokens_details",
+        _SEARCHES_INSIDE,
     }
 )
 _COMPLETION_DETAILS = frozenset(
@@ -107,7 +110,8 @@ def from_chat(usage: Usage, provider: str | None) -> Tokens:
         is_reasoning_apart=provider is not None and _bills_reasoning_apart(provider),
     )
     if usage.keys() <= _PLAIN:
-        return _with_modalities(reported, prompt_details, completion_details, 0, {})
+        web = count(prompt_details, _SEARCHES_INSIDE)
+        return _with_modalities(reported, prompt_details, completion_details, web, {})
     refuse_unknown(usage, _KNOWN)
     return _with_more_keys(reported, usage, prompt_details, completion_details)
 
@@ -137,6 +141,7 @@ def _with_more_keys(
     if heard := seconds(usage, "prompt_audio_seconds"):
         extra["audio_seconds"] = extra["input_audio_seconds"] = heard
     web, more = searches(usage)
+    web = max(web, count(prompt_details, _SEARCHES_INSIDE))
     extra.update(more)
     return _with_modalities(reported, prompt_details, completion_details, web, extra)
 

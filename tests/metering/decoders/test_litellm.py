@@ -104,7 +104,7 @@ def test_a_payload_is_an_event() -> None:
     )
     assert (item.session, item.task, item.trace) == ("mine", "t-9", "trace-1")
     assert item.feature == "email_writer"
-    assert item.tags == {"environment": "prod", "beta": True, "User-Agent": "curl/8"}
+    assert item.tags == {"environment": "prod", "beta": True}
     assert (item.max_output_tokens, item.service_tier) == (512, "standard")
     assert item.cost_usd is None
 
@@ -125,10 +125,29 @@ def test_a_usage_that_falls_short_of_the_flat_counts_is_not_believed() -> None:
     assert (item.usage, item.input_tokens, item.output_tokens) == (None, 8855, 193)
 
 
-def test_no_count_at_all_is_refused() -> None:
-    item = decoded(prompt_tokens=None, completion_tokens=None, metadata=None, response=None)
-    assert isinstance(item, EventRejected)
-    assert (item.code, item.event_id) == ("invalid_value", "msg_01ABC")
+@pytest.mark.parametrize("counts", [{}, {"prompt_tokens": 0, "completion_tokens": 0}])
+def test_a_success_that_tells_no_tokens_lacks_its_usage_and_is_not_free(
+    counts: dict[str, Any],
+) -> None:
+    nothing = {"prompt_tokens": None, "completion_tokens": None, "response": None}
+    usage = {"usage_object": {"prompt_tokens": 0, "completion_tokens": 0}} if counts else None
+    item = event(**nothing | counts, metadata=usage)
+    assert (item.is_usage_missing, item.usage) == (True, None)
+    assert (item.input_tokens, item.output_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "failure", "error_str": "timeout"},
+        {"cache_hit": True},
+        {"call_type": "aimage_generation"},
+        {"trusts_given_costs": True},
+    ],
+)
+def test_what_failed_or_was_cached_lacks_nothing(changes: dict[str, Any]) -> None:
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None, "response": None}
+    assert event(**nothing | changes).is_usage_missing is None
 
 
 def test_costs_are_ignored_unless_the_tenant_trusts_them() -> None:
@@ -269,7 +288,11 @@ def test_what_is_no_json_fails_the_body() -> None:
         (b"{", "malformed_json"),
         (b'{"id": "a", "x": NaN}', "malformed_json"),
         (b'{"id": "\xff"}', "invalid_utf8"),
-        (b'{"id": ' + b"[" * 40 + b"]" * 40 + b"}", "too_deep"),
+        (b'[{"id": "a"}, {"id": ]', "malformed_json"),
+        (b'[{"id": "a"}, {"id": "b"}', "malformed_json"),
+        (b'[{"id": NaN}, 3]', "malformed_json"),
+        (b'[{"id": NaN}] [', "malformed_json"),
+        (b'[{"id": "\xff"}, 3', "invalid_utf8"),
     ):
         with pytest.raises(MalformedBody) as caught:
             decode_litellm(body, trusts_given_costs=False)
@@ -301,3 +324,146 @@ def test_any_payload_is_an_event_or_a_refusal(changes: dict[str, Any], trusts: b
     except MeteringError:
         return
     assert isinstance(item, EventBody | EventRejected)
+
+
+GOOD = json.dumps(PAYLOAD).encode()
+DEEP_TOOLS = json.dumps(
+    PAYLOAD | {"model_parameters": {"max_tokens": 512, "tools": [json.loads("[" * 60 + "]" * 60)]}}
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (b'{"id": "a", "response_cost": NaN}', "malformed_json"),
+        (b'{"id": "a", "x": "\xff"}', "invalid_utf8"),
+        (b'{"id": "a", "x": "\\ud800"}', "malformed_json"),
+        (b'{"id": "a", "x": 01}', "malformed_json"),
+        (b'{"id": 3}', "missing_field"),
+        (b'{"id": "a", "prompt_tokens": ' + b"[" * 900 + b"]" * 900 + b"}", "invalid_value"),
+        (
+            b'{"id": "a", "status": "success", "metadata": {"usage_object": {"prompt_tokens": 1,'
+            b' "x": ' + b"[" * 40 + b"]" * 40 + b"}}}",
+            "too_deep",
+        ),
+    ],
+)
+def test_a_payload_that_cannot_be_read_is_rejected_alone(bad: bytes, code: str) -> None:
+    for body in (b"[%s, %s, %s]" % (GOOD, bad, GOOD), b"\n".join([GOOD, bad, GOOD])):
+        before, rejected, after = decode_litellm(body, trusts_given_costs=False)
+        assert isinstance(before, EventBody)
+        assert before == after
+        assert isinstance(rejected, EventRejected)
+        assert (rejected.code, rejected.source) == (code, "litellm")
+        assert rejected.sample is not None
+
+
+@pytest.mark.parametrize("levels", [14, 60, 900, 5000, 100_000])
+def test_tools_and_messages_may_nest_as_they_like(levels: int) -> None:
+    deep = b"[" * levels + b"]" * levels
+    body = GOOD[:-1] + b', "messages": ' + deep + b', "model_parameters": {"tools": ' + deep + b"}}"
+    (item,) = decode_litellm(b"[" + body + b"]", trusts_given_costs=False)
+    assert isinstance(item, EventBody)
+    assert tokens(item) == Tokens(8855, 193, 8845, 6, 4, 10, 0, 0, 2)
+
+
+def test_a_rejected_payload_shows_its_shape_and_no_words() -> None:
+    item = decoded(startTime="yesterday", messages=[{"content": "my secret"}])
+    assert isinstance(item, EventRejected)
+    sample = json.loads(item.sample or "")
+    assert (sample["model"], sample["prompt_tokens"]) == ("anthropic/claude-sonnet-4-5", 8855)
+    assert "secret" not in (item.sample or "")
+    assert "acme" not in (item.sample or "")
+
+
+@pytest.mark.parametrize(
+    ("provider", "given", "expected"),
+    [
+        ("anthropic", "chatcmpl-648cddfd-04d3-44da-8810-abbdad3596a8", None),
+        ("bedrock", "chatcmpl-648cddfd-04d3-44da-8810-abbdad3596a8", None),
+        ("groq", "chatcmpl-648cddfd-04d3-44da-8810-abbdad3596a8", "same"),
+        ("anthropic", "msg_01ABC", "same"),
+        ("openai", "chatcmpl-CIUBKYMLJqwjgzNrzX48F", "same"),
+    ],
+)
+def test_an_id_that_litellm_made_up_is_no_response(
+    provider: str, given: str, expected: str | None
+) -> None:
+    item = event(id=given, response={"id": given}, custom_llm_provider=provider)
+    assert (item.id, item.response_id) == (given, given if expected else None)
+
+
+def test_the_providers_id_of_the_request_is_kept() -> None:
+    headers = {"llm_provider-request-id": "req_011C", "llm_provider-server": "x"}
+    assert event(hidden_params={"additional_headers": headers}).request_id == "req_011C"
+
+
+@pytest.mark.parametrize(
+    ("changes", "session", "trace"),
+    [
+        ({"trace_id": "ls-1"}, "ls-1", None),
+        (
+            {"trace_id": "a919d0c9-d85d-4e85-9d8e-bc08f4d17741"},
+            None,
+            "a919d0c9-d85d-4e85-9d8e-bc08f4d17741",
+        ),
+        (
+            {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"},
+            None,
+            "4bf92f3577b34da6a3ce929d0e0e4736",
+        ),
+        ({"trace_id": "tr", "session_id": "s-1"}, "s-1", "tr"),
+        ({"trace_id": "s-1", "session_id": "s-1"}, "s-1", None),
+        ({"metadata": {"session_id": "s-2"}}, "s-2", None),
+        ({"metadata": {"litellm_session_id": "s-2"}}, "s-2", None),
+        ({"metadata": {"requester_metadata": {"litellm_session_id": "s-2"}}}, "s-2", None),
+        (
+            {
+                "trace_id": "a919d0c9-d85d-4e85-9d8e-bc08f4d17741",
+                "metadata": {
+                    "requester_custom_headers": {
+                        "x-litellm-session-id": "a919d0c9-d85d-4e85-9d8e-bc08f4d17741"
+                    }
+                },
+            },
+            "a919d0c9-d85d-4e85-9d8e-bc08f4d17741",
+            None,
+        ),
+    ],
+)
+def test_a_session_is_known_wherever_litellm_puts_it(
+    changes: dict[str, Any], session: str | None, trace: str | None
+) -> None:
+    item = event(**{"session_id": "", "trace_id": None, "metadata": None} | changes)
+    assert (item.session, item.trace) == (session, trace)
+
+
+def test_what_is_meant_for_this_service_wins() -> None:
+    metadata = {
+        "spendgate_reservation": "r-1",
+        "spend_logs_metadata": {"team": "other", "spendgate_team": "growth"},
+        "requester_custom_headers": {"x-spendgate-agent": "mailer"},
+        "user_api_key_user_id": "default_user_id",
+    }
+    item = event(metadata=metadata, request_tags=["spendgate_feature:mail", "plan:pro"])
+    assert (item.reservation, item.team, item.agent) == ("r-1", "growth", "mailer")
+    assert (item.user, item.feature, item.tags) == (None, "mail", {"plan": "pro"})
+
+
+def test_searches_are_read_of_the_usage_or_of_what_was_put_out() -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 10,
+        "total_tokens": 110,
+        "prompt_tokens_details": {"web_search_requests": 3, "cached_tokens": 0},
+    }
+    flat = {"prompt_tokens": 100, "completion_tokens": 10}
+    item = event(**flat, metadata={"usage_object": usage})
+    assert (tokens(item), item.web_searches) == (Tokens(100, 10, web_searches=3), None)
+    output = [
+        {"type": "web_search_call", "action": {"type": "search", "query": "x"}},
+        {"type": "web_search_call", "action": {"type": "open_page"}},
+        {"type": "message", "content": []},
+    ]
+    item = event(**flat, metadata=None, response={"output": output, "usage": {"total_tokens": 0}})
+    assert (item.input_tokens, item.web_searches) == (100, 1)
