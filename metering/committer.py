@@ -165,5 +165,5 @@ PROCESS_COMMITTER: Final[Committer[Job]] = Committer(commit_jobs, name="committe
 
 def commit(job: Job) -> None:
     """Commit a job together with those of other callers in this process."""
-    if job.events:
+    if job.weight:
         PROCESS_COMMITTER.submit(job)

@@ -373,16 +373,21 @@ def prepare_event(  # noqa: PLR0913 - all of it is what an event is judged by
     route: Route,
     configuration: Configuration,
     held: Held | None = None,
+    tokens: Tokens | None = None,
 ) -> PreparedEvent | EventRejected:
-    """Judge one event by the contract, the tenant's configuration, and its reservation."""
+    """Judge one event by the contract, the tenant's configuration, and its reservation.
+
+    `tokens` are what the call used where several reports were counted together already.
+    """
     try:
         at = _event_time(body, now=now, max_age=max_age)
-        tokens = _tokens(body if held is None else _inherit(body, held))
+        if tokens is None:
+            tokens = _tokens(body if held is None else _inherit(body, held))
         event = PreparedEvent(body, index=index, at=at, tokens=tokens, route=route, held=held)
         _check_strings(body)
         event.judge(configuration)
         event.note_saving(configuration)
-        event.rest = _rest(event, tenant_id=tenant_id)
+        event.rest = rest_of_line(event, tenant_id=tenant_id)
     except EventRejected as error:
         error.event_id = body.id
         return error
@@ -498,7 +503,7 @@ def _check_strings(body: EventBody) -> None:
                 ) from error
 
 
-def _rest(event: PreparedEvent, *, tenant_id: int) -> str:
+def rest_of_line(event: PreparedEvent, *, tenant_id: int) -> str:
     """The part of the COPY line that neither a new rating nor a new id changes."""
     body, tokens = event.body, event.tokens
     texts = (

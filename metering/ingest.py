@@ -6,7 +6,7 @@ table with row security is refused by PostgreSQL), their keys, the events that t
 batch's row, and last the balances of the windows they count in.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ from django.db import DatabaseError, DataError, IntegrityError, OperationalError
 from django.utils import timezone
 
 from metering.budget_rules import Amounts, BudgetBook, WindowKey
-from metering.calls.known import Absorber, Known
+from metering.calls.known import Absorber, Known, lock_merging
 from metering.configuration import (
     Configuration,
     ConfigurationChanged,
@@ -26,6 +26,7 @@ from metering.configuration import (
     read_configuration,
 )
 from metering.decoders.native import Decoded, EventBody, PassedOver
+from metering.decoders.otlp import Export, SpanCall, ToldSpan
 from metering.enforcement.breakers import feed_breakers
 from metering.enforcement.holds import (
     Held,
@@ -36,9 +37,16 @@ from metering.enforcement.holds import (
 )
 from metering.enforcement.settling import Stored, lock_named_reservations, settle_with_events
 from metering.errors import EventRejected
-from metering.events import COPY_COLUMNS, PreparedEvent, prepare_event, reservation_of
+from metering.events import (
+    COPY_COLUMNS,
+    PreparedEvent,
+    prepare_event,
+    reservation_of,
+    rest_of_line,
+)
 from metering.ledger import Posting, open_windows, post
 from metering.models import BATCH_ID_STRIDE, CostSource, EntryKind, Route
+from metering.open_traces import fingerprint_of_call, take_spans
 from metering.partitions import make_due_partitions
 from metering.stored_events import added_up, movements
 from tenants.scope import lock_configuration_shared, tenant_scope
@@ -60,6 +68,11 @@ class Job:
     # What the events were judged by; compared with what is in force by the transaction that writes.
     configuration: Configuration
     errors: list[tuple[int, EventRejected]] = field(default_factory=list)
+    # Spans, whose calls are found among all that is known of their traces when they are written:
+    # `traced` are the reports that follow, as far as they are events.
+    spans: Sequence[ToldSpan] = ()
+    traced: list[PreparedEvent] = field(default_factory=list)
+    traced_errors: list[tuple[int, EventRejected]] = field(default_factory=list)
     # What was read and is no usage, such as a span of a database: not an error.
     passed_over: list[PassedOver] = field(default_factory=list)
     accepted: int = 0
@@ -72,7 +85,7 @@ class Job:
     @property
     def weight(self) -> int:
         """How much of a transaction it makes up, in events."""
-        return len(self.events)
+        return len(self.events) + len(self.spans)
 
     def judge(self, configuration: Configuration) -> None:
         """Judge the events by this configuration, where they were judged by another one."""
@@ -91,6 +104,11 @@ class Job:
         """Before another attempt: what a transaction that was rolled back had found out."""
         self.accepted = self.merged = self.duplicates = self.unpriced = self.conflicts = 0
         self.errors = [one for one in self.errors if one[1].code != "id_conflict"]
+
+    def keep_traced_errors(self) -> None:
+        """Once it is committed: what was found out about spans counts like what was read."""
+        self.errors += self.traced_errors
+        self.traced_errors = []
 
     def answer(self) -> dict[str, Any]:
         """The counts and errors, as the contract has them."""
@@ -136,6 +154,20 @@ def prepare_job(
     return job
 
 
+def prepare_export(export: Export, *, tenant_id: int) -> Job:
+    """The job that takes spans in."""
+    return Job(
+        tenant_id,
+        Route.OTLP,
+        len(export.spans) + len(export.rejected),
+        [],
+        known_configuration(tenant_id),
+        errors=list(enumerate(export.rejected)),
+        spans=export.spans,
+        passed_over=export.passed_over,
+    )
+
+
 def _held_by(items: Sequence[Decoded], tenant_id: int) -> Mapping[UUID, Held]:
     """The reservations that events name, as far as they exist."""
     ids = {
@@ -173,6 +205,8 @@ def commit_jobs(tenant_id: int, jobs: Sequence[Job]) -> None:
     """
     try:
         _commit_with_retries(tenant_id, jobs)
+        for job in jobs:
+            job.keep_traced_errors()
     except DataError as error:
         if len(jobs) > 1:
             for job in jobs:
@@ -254,19 +288,20 @@ def _commit_in_halves(job: Job, error: DatabaseError) -> None:
     """Find the event that the database refuses, although the contract let it through, and refuse
     it alone.
     """
-    if len(job.events) == 1:
-        rejected = EventRejected(
-            "invalid_value",
-            f"The event cannot be stored: {str(error).splitlines()[0]}",
-            event_id=job.events[0].body.id,
-        )
+    if job.weight == 1:
+        event_id = job.events[0].body.id if job.events else "-".join(job.spans[0].key)
+        detail = f"The event cannot be stored: {str(error).splitlines()[0]}"
+        rejected = EventRejected("invalid_value", detail, event_id=event_id)
         job.forget_outcome()
-        job.errors.append((job.events[0].index, rejected))
+        job.errors.append((job.events[0].index if job.events else 0, rejected))
         return
-    middle = len(job.events) // 2
+    middle = -(-len(job.events) // 2), -(-len(job.spans) // 2)
     halves = [
-        Job(job.tenant_id, job.route, 0, job.events[:middle], job.configuration),
-        Job(job.tenant_id, job.route, 0, job.events[middle:], job.configuration),
+        Job(job.tenant_id, job.route, 0, events, job.configuration, spans=spans)
+        for events, spans in (
+            (job.events[: middle[0]], job.spans[: middle[1]]),
+            (job.events[middle[0] :], job.spans[middle[1] :]),
+        )
     ]
     job.forget_outcome()
     for half in halves:
@@ -280,29 +315,94 @@ def _commit_in_halves(job: Job, error: DatabaseError) -> None:
 
 
 def _events(jobs: Iterable[Job]) -> list[PreparedEvent]:
-    return [event for job in jobs for event in job.events]
+    return [event for job in jobs for event in (*job.events, *job.traced)]
+
+
+class _WindowsMissing(Exception):
+    """Calls found in traces count in windows that are not open yet."""
 
 
 def _commit(configuration: Configuration, jobs: Sequence[Job]) -> None:
-    events = _events(jobs)
-    if not events:
+    if not any(job.weight for job in jobs):
         return
     tenant_id, book = configuration.tenant_id, configuration.budgets
-    missing = {key for event in events for key in event.windows if key not in book.window_ids}
-    if missing:
-        opened = book.for_transaction()
-        with tenant_scope(tenant_id):
-            open_windows(book=opened, keys=missing)
-        book.learn(opened)
-    with tenant_scope(tenant_id):
-        if lock_configuration_shared(tenant_id) != configuration.version:
-            raise ConfigurationChanged
-        _write(configuration, jobs)
+    is_done = False
+    while not is_done:
+        missing = _missing_windows(book, _events(jobs))
+        if missing:
+            opened = book.for_transaction()
+            with tenant_scope(tenant_id):
+                open_windows(book=opened, keys=missing)
+            book.learn(opened)
+        try:
+            with tenant_scope(tenant_id):
+                if lock_configuration_shared(tenant_id) != configuration.version:
+                    raise ConfigurationChanged
+                _write(configuration, jobs, _find_calls(configuration, jobs))
+            is_done = True
+        except _WindowsMissing:
+            pass  # the windows of what was found are opened before the next attempt
 
 
-def _write(configuration: Configuration, jobs: Sequence[Job]) -> None:
+def _missing_windows(book: BudgetBook, events: Iterable[PreparedEvent]) -> set[WindowKey]:
+    return {key for event in events for key in event.windows if key not in book.window_ids}
+
+
+def _find_calls(configuration: Configuration, jobs: Sequence[Job]) -> list[str]:
+    """Find the calls that the jobs' spans tell of, with all that is known of their traces; answer
+    the keys of reports that turned out to be none.
+    """
+    tracing = [job for job in jobs if job.spans]
+    if not tracing:
+        return []
+    tenant_id = configuration.tenant_id
+    for job in tracing:
+        job.traced, job.traced_errors = [], []
+    lock_merging(tenant_id)
+    now = timezone.now()
+    traced = take_spans(tenant_id, (span for job in tracing for span in job.spans), now=now)
+    owner = {span.key: job for job in tracing for span in job.spans}
+    for call in traced.calls:
+        job = owner.get(call.span.key, tracing[0])
+        event = _prepare_call(call, configuration, now)
+        if isinstance(event, EventRejected):
+            job.traced_errors.append((0, event))
+        else:
+            job.traced.append(event)
+    if _missing_windows(configuration.budgets, _events(tracing)):
+        raise _WindowsMissing
+    return traced.withdrawn
+
+
+def _prepare_call(
+    call: SpanCall, configuration: Configuration, now: datetime
+) -> PreparedEvent | EventRejected:
+    if isinstance(call.body, EventRejected):
+        return call.body
+    reservation_id = reservation_of(call.body)
+    held = find_held(configuration.tenant_id, [reservation_id]) if reservation_id else {}
+    event = prepare_event(
+        call.body,
+        index=0,
+        now=now,
+        max_age=settings.EVENT_MAX_AGE,
+        tenant_id=configuration.tenant_id,
+        route=Route.OTLP,
+        configuration=configuration,
+        held=held.get(reservation_id) if reservation_id else None,
+        tokens=call.tokens,
+    )
+    if isinstance(event, EventRejected):
+        event.source = call.span.source
+        return event
+    event.fingerprint = fingerprint_of_call(call)
+    event.rest = rest_of_line(event, tenant_id=configuration.tenant_id)
+    return event
+
+
+def _write(configuration: Configuration, jobs: Sequence[Job], withdrawn: Collection[str]) -> None:
     standings = lock_named_reservations(configuration.tenant_id, _events(jobs))
-    stored = store_events(configuration, jobs, standings)
+    stored = store_events(configuration, jobs, standings, withdrawn)
     book = configuration.budgets
     moves = settle_with_events(configuration, stored, standings, _events(jobs))
     with connection.cursor() as cursor:
@@ -327,6 +427,7 @@ def store_events(
     configuration: Configuration,
     jobs: Sequence[Job],
     standings: Mapping[UUID, Standing],
+    withdrawn: Collection[str] = (),
 ) -> Stored:
     """Store the events that are new, with their keys and their batch's row; merge the reports of
     calls that are known.
@@ -349,8 +450,9 @@ def store_events(
         if late:
             late = _without_repeats(tenant_id, late, outcome, event_ids)
         known = NOTHING_KNOWN
-        if late:
-            known = Absorber(configuration, batch_id=batch_id).absorb(late, linked=linked)
+        if late or withdrawn:
+            absorber = Absorber(configuration, batch_id=batch_id)
+            known = absorber.absorb(late, linked=linked, withdrawn=withdrawn)
         times = [event.at for event in (*fresh, *known.inserted)]
         if times:
             times += [change.after.time for change in known.changes if change.after is not None]
@@ -422,13 +524,13 @@ class _Outcome:
     """What becomes of the events of a transaction."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.job_of = {id(event): job for job in jobs for event in job.events}
+        self.job_of = {id(event): job for job in jobs for event in (*job.events, *job.traced)}
         self.unique: list[PreparedEvent] = []
         first: dict[str, PreparedEvent] = {}
         # The same id twice in one transaction: the first counts, as if they had come one by one.
         self.repeats: list[tuple[PreparedEvent, PreparedEvent]] = []
         for job in jobs:
-            for event in job.events:
+            for event in (*job.events, *job.traced):
                 earlier = first.setdefault(event.key, event)
                 if earlier is event:
                     self.unique.append(event)

@@ -21,7 +21,7 @@ from metering.configuration import known_configuration
 from metering.decoders import cloudevents, litellm, native, otlp
 from metering.decoders.native import Decoded
 from metering.errors import EventRejected, MeteringError
-from metering.ingest import Job, prepare_job
+from metering.ingest import Job, prepare_export, prepare_job
 from metering.models import Route
 from tenants.keys import KeyHolder, find_key_holder
 from tenants.roles import Scope
@@ -107,9 +107,11 @@ def handle_traces(request: HotRequest) -> HotResponse:
         kind = content_type(request.headers)
         if kind not in (JSON, PROTOBUF):
             raise UnsupportedMediaType(f"Send {PROTOBUF} or {JSON}; this is {kind or 'nothing'!r}.")
-        decode = otlp.decode_otlp_protobuf if kind == PROTOBUF else otlp.decode_otlp_json
+        read = otlp.read_otlp_protobuf if kind == PROTOBUF else otlp.read_otlp_json
         trusts = known_configuration(holder.tenant_id).trusts_given_costs
-        job = _commit(holder, decode(body, trusts_given_costs=trusts), Route.OTLP)
+        job = prepare_export(read(body, trusts_given_costs=trusts), tenant_id=holder.tenant_id)
+        commit(job)
+        count_job(job)
         message = "; ".join(
             f"{error.event_id or index}: {error.detail}" for index, error in job.errors[:20]
         )

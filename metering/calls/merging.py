@@ -10,24 +10,23 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from metering.calls.report import Report
 from metering.decoders.native import TAGS_MAX, EventBody, TagValue
 from metering.model_names import find_model
-from metering.models import Completeness
-from metering.usage_shapes import Tokens, check_tokens
+from metering.models import Authority
+from metering.usage_shapes import Tokens
+from metering.usage_shapes.completion import (
+    Usage,
+    do_outputs_agree,
+    inputs_of,
+    known_classes,
+    most_complete,
+)
 
 # Reports of one response that are further apart are of two calls of a server that counts anew.
 APART_MAX: Final = timedelta(hours=6)
 # How much earlier a report with less usage must be to be a preliminary figure of the other.
 TOGETHER: Final = timedelta(seconds=1)
-# Instrumentations that count a stream themselves are off by one.
-MISCOUNT_MAX: Final = 1
-_CLASSES: Final = (
-    *("cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens"),
-    *("input_audio_tokens", "output_audio_tokens", "web_searches"),
-)
 
 
 class Call(NamedTuple):
@@ -54,7 +53,7 @@ class Merged(NamedTuple):
 
 def order_of(report: Report) -> tuple[int, int, datetime, str]:
     """The total order: the source, how many classes of usage it knows, time, key."""
-    return (report.authority, -_known_classes(report.tokens), report.at, report.key)
+    return (report.authority, -known_classes(report.tokens), report.at, report.key)
 
 
 def calls_of(reports: Iterable[Report]) -> list[Call]:
@@ -184,14 +183,13 @@ def _family(name: str) -> str:
 
 
 def _is_other_usage(one: Report, two: Report) -> bool:
-    """Whether neither input nor output agree and the later report does not go beyond the earlier.
+    """Whether one sender tells later of less usage, in input and in output, than it told before.
 
-    Counts of an answer in the making grow, and a source that is blind to the cache, the reasoning
-    or a part of the input agrees in the other figure.
+    Counts of an answer in the making grow. Two senders may see different parts of one call.
     """
-    if not _has_usage(one) or not _has_usage(two):
+    if _sender(one) != _sender(two) or not _has_usage(one) or not _has_usage(two):
         return False
-    if _inputs(one.tokens) & _inputs(two.tokens) or _do_outputs_agree(one.tokens, two.tokens):
+    if inputs_of(one.tokens) & inputs_of(two.tokens) or do_outputs_agree(one.tokens, two.tokens):
         return False
     less, more = sorted((one, two), key=lambda report: report.tokens.output_tokens)
     if less.tokens.input_tokens > more.tokens.input_tokens:
@@ -199,23 +197,14 @@ def _is_other_usage(one: Report, two: Report) -> bool:
     return less.at > more.at + TOGETHER
 
 
+def _sender(report: Report) -> tuple[str | None, bool, int]:
+    """Who sent a report; a client sends events and settles alike."""
+    is_client = report.authority <= Authority.CLIENT
+    return report.told.source, is_client, 0 if is_client else report.route
+
+
 def _has_usage(report: Report) -> bool:
     return bool(report.tokens.input_tokens or report.tokens.output_tokens)
-
-
-def _inputs(tokens: Tokens) -> set[int]:
-    """All input, and what a source tells that leaves out the cache, or the reads alone."""
-    read, write = tokens.cache_read_tokens, tokens.cache_write_tokens
-    whole = tokens.input_tokens
-    return {whole, whole - read - write, whole - read, whole - write}
-
-
-def _do_outputs_agree(one: Tokens, two: Tokens) -> bool:
-    outputs = [
-        (tokens.output_tokens, tokens.output_tokens - tokens.reasoning_tokens)
-        for tokens in (one, two)
-    ]
-    return any(abs(a - b) <= MISCOUNT_MAX for a in outputs[0] for b in outputs[1])
 
 
 _CONTRADICTIONS: Final[tuple[tuple[str, Callable[[Report, Report], bool]], ...]] = (
@@ -240,7 +229,7 @@ def merge(reports: Sequence[Report]) -> Merged:
         )
     fields |= _place_in_trace(reports)
     fields["tags"] = _tags(reports)
-    tokens, completeness = _usage(reports)
+    tokens, completeness = most_complete([Usage(one.tokens, one.completeness) for one in reports])
     told = [one for one in reports if one.told.time is not None]
     at = told[0].at if told else min(one.at for one in reports)
     fields["time"] = at if told else None
@@ -289,62 +278,3 @@ def _tags(reports: Sequence[Report]) -> dict[str, TagValue] | None:
             if key not in tags and len(tags) < TAGS_MAX:
                 tags[key] = value
     return tags or None
-
-
-def _known_classes(tokens: Tokens) -> int:
-    return sum(1 for name in _CLASSES if getattr(tokens, name)) + (1 if tokens.extra else 0)
-
-
-def _usage(reports: Sequence[Report]) -> tuple[Tokens, int]:
-    """The most complete usage that is consistent, and how complete it is.
-
-    Input is the most that any report knows; output is the final figure, which is the largest (a
-    difference of one is a miscount: the report believed more is right). Each class of tokens is
-    taken from the first report that saw it, as long as it fits into its whole.
-    """
-    telling = [one for one in reports if _has_usage(one)]
-    if not telling:
-        used = next((one for one in reports if one.tokens != Tokens()), None)
-        levels = [one.completeness for one in reports]
-        # A call that failed, or came out of a cache, used nothing: that is known.
-        return (used.tokens if used else Tokens()), min(levels)
-    whole = max(one.tokens.input_tokens for one in telling)
-    base = next(one for one in telling if one.tokens.input_tokens == whole)
-    output = max(one.tokens.output_tokens for one in telling)
-    if output - base.tokens.output_tokens <= MISCOUNT_MAX:
-        output = base.tokens.output_tokens
-    final = [one for one in telling if one.tokens.output_tokens == output]
-    tokens = msgspec.structs.replace(
-        base.tokens, output_tokens=output, web_searches=_most(telling, "web_searches")
-    )
-    for names in (
-        ("cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
-        ("reasoning_tokens",),
-        ("input_audio_tokens",),
-        ("output_audio_tokens",),
-        ("extra",),
-    ):
-        tokens = _completed(tokens, telling, names)
-    return tokens, min(one.completeness for one in final)
-
-
-def _completed(tokens: Tokens, reports: Sequence[Report], names: tuple[str, ...]) -> Tokens:
-    """These classes as told by the report that knows most of them, if they fit."""
-    best = max(
-        reports,
-        key=lambda one: sum(1 for name in names if getattr(one.tokens, name)),
-    )
-    for one in (best, *reports):
-        known = {name: getattr(one.tokens, name) for name in names}
-        if any(known.values()):
-            completed = msgspec.structs.replace(tokens, **known)
-            if check_tokens(completed) is None:
-                return completed
-    return tokens
-
-
-def _most(reports: Sequence[Report], name: str) -> int:
-    return max(int(getattr(one.tokens, name)) for one in reports)
-
-
-assert Completeness.COMPLETE < Completeness.ESTIMATE < Completeness.MISSING

@@ -154,7 +154,7 @@ class Migration(migrations.Migration):
             model_name="tracespan",
             index=models.Index(
                 condition=models.Q(("match_key__isnull", False)),
-                fields=["tenant", "match_key"],
+                fields=["tenant", "match_key", "ended_us"],
                 name="trace_span_match",
             ),
         ),

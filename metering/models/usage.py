@@ -204,7 +204,7 @@ class TraceSpan(models.Model):
         db_table = "trace_span"
         indexes = [
             models.Index(
-                fields=["tenant", "match_key"],
+                fields=["tenant", "match_key", "ended_us"],
                 condition=models.Q(match_key__isnull=False),
                 name="trace_span_match",
             ),

@@ -1,158 +1,172 @@
-"""Which spans of one export are the same model call, so that it counts once.
+"""Which calls the spans of traces tell of. Pure, and a function of the set of spans.
 
-A framework's span and the provider SDK's span inside it tell of one call, as parent and child or in
-two traces. With a response id both are recognised wherever they arrive. Without one, only what is
-safe is decided: a span around another that used exactly the same is its wrapper, and a span around
-several that used exactly their sum has added them up. Calls below a tool or another agent are
-calls of their own.
+A framework's span and the provider SDK's span inside it tell of one call, as parent and child,
+side by side, or in two traces of one process. Spans are one call if they name the same response;
+if one is around the other and used exactly the same; or if one lies within the other's time, they
+come from two instrumentations of one process and agree in model and counts, and one of them names
+no response. A span around several that used exactly their sum has added them up. Calls below a
+tool or another agent are calls of their own.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from metering.decoders.otlp.kinds import Kind
-from metering.decoders.otlp.spans import Span
+from metering.decoders.assembly import assemble
+from metering.decoders.native import EventBody
 from metering.decoders.otlp.token_counts import Counted
+from metering.decoders.otlp.told import SpanKey, ToldSpan, Tree, ancestors, place_facts
+from metering.errors import EventRejected
 from metering.usage_shapes import Tokens
+from metering.usage_shapes.completion import (
+    Usage,
+    do_outputs_agree,
+    inputs_of,
+    known_classes,
+    most_complete,
+)
 
-ANCESTORS_MAX: Final = 64
 _UNDER_MAX: Final = 64
 _BOUNDARIES: Final = frozenset({"tool", "agent"})
+# `Completeness` in words of this pure module.
+_COMPLETE: Final = 1
+_ESTIMATE: Final = 2
+_MISSING: Final = 3
 
 
-class Call(msgspec.Struct, eq=False):
-    """A span that says it is one model call. `used` is None when it names no tokens."""
+class SpanCall(NamedTuple):
+    """A call, the span that stands for it, and what it used; or why it is no event."""
 
-    span: Span
-    kind: Kind
-    facts: dict[str, Any]
-    pairs: dict[str, object]
-    used: Counted | None
-
-    @property
-    def response_id(self) -> str | None:
-        return self.facts.get("response_id")
-
-    @property
-    def provider(self) -> str | None:
-        return self.facts.get("provider")
+    span: ToldSpan
+    body: EventBody | EventRejected
+    tokens: Tokens | None
 
 
-Tree = Mapping[tuple[str, str], tuple[Span, Kind]]
+def calls_of_spans(spans: Iterable[ToldSpan]) -> list[SpanCall]:
+    """The calls that really happened, of models and of tools, by time."""
+    ordered = sorted(spans, key=lambda span: (span.started_us, -span.ended_us, span.key))
+    tree = {span.key: span for span in ordered}
+    calls = [span for span in ordered if span.is_call]
+    groups = _Groups(calls)
+    dropped = _join_nested(calls, tree, groups)
+    kept = [call for call in calls if call.key not in dropped]
+    _join_by_response(kept, groups)
+    _join_across(kept, groups, tree)
+    found = [_model_call(group, tree) for group in groups.of(kept)]
+    found += [_tool_call(span, tree) for span in ordered if _is_outer_tool(span, tree)]
+    return sorted(found, key=lambda call: (call.span.started_us, call.span.key))
 
 
-def ancestors(span: Span, tree: Tree) -> Iterable[tuple[Span, Kind]]:
-    """The spans around this one that came in the same export, nearest first."""
-    seen = {span.key}
-    current = span
-    while current.parent is not None and len(seen) <= ANCESTORS_MAX:
-        found = tree.get((current.trace, current.parent))
-        if found is None or found[0].key in seen:
-            return
-        current = found[0]
-        seen.add(current.key)
-        yield found
+class _Groups:
+    """Spans of one call."""
+
+    def __init__(self, calls: Iterable[ToldSpan]) -> None:
+        self._parents = {call.key: call.key for call in calls}
+
+    def root(self, key: SpanKey) -> SpanKey:
+        while (parent := self._parents[key]) != key:
+            key = parent
+        return key
+
+    def join(self, one: ToldSpan, two: ToldSpan) -> None:
+        self._parents[self.root(one.key)] = self.root(two.key)
+
+    def of(self, calls: Iterable[ToldSpan]) -> list[list[ToldSpan]]:
+        """The groups, each in the order of its spans."""
+        groups: dict[SpanKey, list[ToldSpan]] = {}
+        for call in calls:
+            groups.setdefault(self.root(call.key), []).append(call)
+        return list(groups.values())
 
 
-def distinct_calls(calls: list[Call], tree: Tree) -> list[Call]:
-    """The calls that really happened, in their order: without wrappers and second reports."""
-    kept = _without_wrappers(calls, tree)
-    return _once_a_response([call for call in calls if call.span.key in kept])
+# Around one another
 
 
-def _without_wrappers(calls: list[Call], tree: Tree) -> set[tuple[str, str]]:
-    by_key = {call.span.key: call for call in calls}
-    outer = {key: _call_around(call, by_key, tree) for key, call in by_key.items()}
+def _join_nested(calls: Sequence[ToldSpan], tree: Tree, groups: _Groups) -> set[SpanKey]:
+    """Join wrappers with the call inside them; answer the spans that are no call of their own."""
+    by_key = {call.key: call for call in calls}
+    outer = {call.key: _call_around(call, by_key, tree) for call in calls}
     waiting = dict.fromkeys(by_key, 0)
     for around in outer.values():
         if around is not None:
             waiting[around] += 1
-    under: dict[tuple[str, str], list[Call]] = {key: [] for key in by_key}
-    dropped: set[tuple[str, str]] = set()
+    under: dict[SpanKey, list[ToldSpan]] = {key: [] for key in by_key}
+    dropped: set[SpanKey] = set()
     # Innermost first; spans that are each other's parents never come up, and stay.
     ready = [key for key, count in waiting.items() if count == 0]
     while ready:
         key = ready.pop()
-        kept = _judge(by_key[key], under.pop(key), dropped)
+        inner = sorted(under.pop(key), key=lambda call: (call.started_us, call.key))
+        stand_in = _judge(by_key[key], inner, dropped, groups)
         around = outer[key]
         if around is not None:
-            under[around] = (under[around] + kept)[:_UNDER_MAX]
+            under[around] = (under[around] + stand_in)[:_UNDER_MAX]
             waiting[around] -= 1
             if waiting[around] == 0:
                 ready.append(around)
-    return set(by_key) - dropped
+    return dropped
 
 
-def _call_around(
-    call: Call, by_key: Mapping[tuple[str, str], Call], tree: Tree
-) -> tuple[str, str] | None:
-    for span, kind in ancestors(call.span, tree):
-        if kind in _BOUNDARIES:
+def _call_around(call: ToldSpan, by_key: dict[SpanKey, ToldSpan], tree: Tree) -> SpanKey | None:
+    for span in ancestors(call, tree):
+        if span.kind in _BOUNDARIES:
             return None
         if span.key in by_key:
             return span.key
     return None
 
 
-def _judge(call: Call, under: list[Call], dropped: set[tuple[str, str]]) -> list[Call]:
-    """Decide about a call whose inner ones are decided; answers what stands for it from now on."""
+def _judge(
+    call: ToldSpan, under: list[ToldSpan], dropped: set[SpanKey], groups: _Groups
+) -> list[ToldSpan]:
+    """Decide about a call whose inner ones are decided; answer what stands for it from now on."""
     if not under:
         return [call]
-    if call.used is None:
-        dropped.add(call.span.key)
-        return under
-    silent = [inner for inner in under if inner.used is None]
-    dropped.update(inner.span.key for inner in silent)
-    under = [inner for inner in under if inner.used is not None]
-    same = next((inner for inner in under if _is_same(call, inner)), None)
-    if same is not None and call.response_id and not same.response_id:
-        dropped.add(same.span.key)
-        return [call, *(inner for inner in under if inner is not same)]
-    if same is not None and _tells_more(call, same):
-        return [call, *under]  # both name the response: the one that tells more is kept later
-    if same is not None or _is_sum(call, under) or _is_last_of(call, under):
-        dropped.add(call.span.key)
-        return under
-    return [call, *under]
+    telling = [inner for inner in under if inner.used is not None]
+    if call.used is None or not telling:
+        # One of them says what was used, or none does: a call and what wraps it.
+        if len(under) == 1:
+            groups.join(call, under[0])
+            return [under[0] if call.used is None else call]
+        silent = [call] if call.used is None else under
+        dropped.update(span.key for span in silent)
+        return under if call.used is None else [call]
+    dropped.update(inner.key for inner in under if inner.used is None)
+    same = next((inner for inner in telling if _is_same(call, inner)), None)
+    if same is not None:
+        groups.join(call, same)
+        return telling
+    if _is_sum(call, telling) or _is_last_of(call, telling):
+        dropped.add(call.key)
+        return telling
+    return [call, *telling]
 
 
-def _tells_more(outer: Call, inner: Call) -> bool:
-    return outer.response_id is not None and outer.response_id == inner.response_id
-
-
-def _is_same(outer: Call, inner: Call) -> bool:
+def _is_same(outer: ToldSpan, inner: ToldSpan) -> bool:
     if outer.used is None or inner.used is None:
         return False
     mine, other = outer.used.tokens, inner.used.tokens
     if not mine.input_tokens + mine.output_tokens or not _may_be_one_model(outer, inner):
         return False
-    return bool(_inputs(mine) & _inputs(other)) and bool(_outputs(mine) & _outputs(other))
+    return bool(_inputs(outer.used) & _inputs(inner.used)) and do_outputs_agree(mine, other)
 
 
-def _inputs(tokens: Tokens) -> set[int]:
-    """All input, and what one gets who leaves out the cache."""
-    cached = tokens.cache_read_tokens + tokens.cache_write_tokens
-    return {tokens.input_tokens, tokens.input_tokens - cached}
+def _inputs(used: Counted) -> set[int]:
+    beside = used.beside[0]
+    return {count - less for count in inputs_of(used.tokens) for less in (0, beside)}
 
 
-def _outputs(tokens: Tokens) -> set[int]:
-    return {tokens.output_tokens, tokens.output_tokens - tokens.reasoning_tokens}
-
-
-def _may_be_one_model(outer: Call, inner: Call) -> bool:
+def _may_be_one_model(one: ToldSpan, two: ToldSpan) -> bool:
     """Names agree when one is the other with a date or a provider's prefix."""
-    one, two = _names(outer), _names(inner)
-    return not one or not two or any(a in b or b in a for a in one for b in two)
+    mine, others = _names(one), _names(two)
+    return not mine or not others or any(a in b or b in a for a in mine for b in others)
 
 
-def _names(call: Call) -> list[str]:
+def _names(call: ToldSpan) -> list[str]:
     names = (call.facts.get("model"), call.facts.get("requested_model"))
-    return [given for given in names if given]
+    return [given.lower() for given in names if given]
 
 
-def _is_sum(outer: Call, under: list[Call]) -> bool:
+def _is_sum(outer: ToldSpan, under: list[ToldSpan]) -> bool:
     if outer.used is None or len(under) < 2 or len(under) == _UNDER_MAX:
         return False
     used = [inner.used.tokens for inner in under if inner.used is not None]
@@ -162,45 +176,235 @@ def _is_sum(outer: Call, under: list[Call]) -> bool:
     ) and mine.output_tokens == sum(tokens.output_tokens for tokens in used)
 
 
-def _is_last_of(outer: Call, under: list[Call]) -> bool:
+def _is_last_of(outer: ToldSpan, under: list[ToldSpan]) -> bool:
     """Frameworks name a sum of calls by the response of the last."""
-    return outer.response_id is not None and any(
-        inner.response_id == outer.response_id for inner in under
+    response_id = outer.facts.get("response_id")
+    return (
+        len(under) > 1
+        and response_id is not None
+        and any(inner.facts.get("response_id") == response_id for inner in under)
     )
 
 
-def _once_a_response(calls: list[Call]) -> list[Call]:
-    """One call for each response, told by the span with most detail and completed by the others."""
-    kept: dict[int, Call] = {}
-    place: dict[tuple[object, ...], int] = {}
-    for index, call in enumerate(calls):
-        known = [place[key] for key in _marks(call) if key in place]
-        at = known[0] if known else index
-        for key in _marks(call):
-            place.setdefault(key, at)
-        kept[at] = _merged(kept[at], call) if at in kept else call
-    return list(kept.values())
+# By what they name
 
 
-def _marks(call: Call) -> list[tuple[object, ...]]:
-    """By which a second report is known: the provider may be spelt as that of a gateway."""
-    if call.response_id is None:
+def _join_by_response(calls: Sequence[ToldSpan], groups: _Groups) -> None:
+    """The provider may be spelled as that of a gateway, so equal counts stand for it."""
+    first: dict[tuple[object, ...], ToldSpan] = {}
+    for call in calls:
+        for mark in _marks(call):
+            groups.join(call, first.setdefault(mark, call))
+
+
+def _marks(call: ToldSpan) -> list[tuple[object, ...]]:
+    response_id = call.facts.get("response_id")
+    if response_id is None:
         return []
-    marks: list[tuple[object, ...]] = [(call.response_id, call.provider)]
+    marks: list[tuple[object, ...]] = [(response_id, call.facts.get("provider"))]
     if call.used is not None:
         tokens = call.used.tokens
-        marks.append((call.response_id, tokens.input_tokens, tokens.output_tokens))
+        marks.append((response_id, tokens.input_tokens, tokens.output_tokens))
     return marks
 
 
-def _merged(one: Call, two: Call) -> Call:
-    first, second = (two, one) if _detail(two) > _detail(one) else (one, two)
-    for key, value in second.facts.items():
-        if first.facts.get(key) is None:
-            first.facts[key] = value
-    first.pairs = second.pairs | first.pairs
-    return first
+# By time and counts
 
 
-def _detail(call: Call) -> int:
-    return -1 if call.used is None else call.used.details
+def may_be_one(one: ToldSpan, two: ToldSpan) -> bool:
+    """Whether two spans of calls may tell of one call although neither is around the other."""
+    is_named = [call.facts.get("response_id") is not None for call in (one, two)]
+    return (
+        one.process == two.process
+        and one.scope != two.scope
+        and one.kind == two.kind
+        and not all(is_named)
+        and _may_be_one_model(one, two)
+        and (_contains(one, two) or _contains(two, one))
+        and (_is_same(one, two) or _both_failed(one, two) or _is_silent(one) != _is_silent(two))
+    )
+
+
+def _contains(outer: ToldSpan, inner: ToldSpan) -> bool:
+    return outer.started_us <= inner.started_us and inner.ended_us <= outer.ended_us
+
+
+def _both_failed(one: ToldSpan, two: ToldSpan) -> bool:
+    return one.has_failed and two.has_failed and one.used is None and two.used is None
+
+
+def _is_silent(call: ToldSpan) -> bool:
+    return call.used is None and not call.has_failed
+
+
+def _join_across(calls: Sequence[ToldSpan], groups: _Groups, tree: Tree) -> None:
+    """Join calls that two instrumentations told of, the closest in time first, each once.
+
+    A span that says nothing of what was used is joined only if there is no choice.
+    """
+    pairs = [
+        (_slack(one, two), one.key, two.key, one, two)
+        for place, one in enumerate(calls)
+        for two in _overlapping(calls, place)
+        if may_be_one(one, two)
+        and groups.root(one.key) != groups.root(two.key)
+        and not _is_around(one, two, tree)
+    ]
+    certain = [pair for pair in pairs if not _is_silent(pair[3]) and not _is_silent(pair[4])]
+    _join_pairs(sorted(certain, key=lambda pair: pair[:3]), groups)
+    silent = [pair for pair in pairs if _is_silent(pair[3]) != _is_silent(pair[4])]
+    choices: dict[SpanKey, set[SpanKey]] = {}
+    for *_, one, two in silent:
+        choices.setdefault(groups.root(one.key), set()).add(groups.root(two.key))
+        choices.setdefault(groups.root(two.key), set()).add(groups.root(one.key))
+    sure = [
+        pair
+        for pair in silent
+        if all(len(choices[groups.root(call.key)]) == 1 for call in (pair[3], pair[4]))
+    ]
+    _join_pairs(sure, groups)
+
+
+def _overlapping(calls: Sequence[ToldSpan], place: int) -> Iterable[ToldSpan]:
+    """Later calls, in order of their begin, that begin before this one ends."""
+    ended_us = calls[place].ended_us
+    for later in range(place + 1, len(calls)):
+        if calls[later].started_us > ended_us:
+            return
+        yield calls[later]
+
+
+def _is_around(one: ToldSpan, two: ToldSpan, tree: Tree) -> bool:
+    """Whether one is an ancestor of the other, which is judged elsewhere."""
+    return any(
+        span.key == other.key
+        for call, other in ((one, two), (two, one))
+        for span in ancestors(call, tree)
+    )
+
+
+def _slack(one: ToldSpan, two: ToldSpan) -> int:
+    return abs(one.started_us - two.started_us) + abs(one.ended_us - two.ended_us)
+
+
+_Pair = tuple[int, SpanKey, SpanKey, ToldSpan, ToldSpan]
+
+
+def _join_pairs(pairs: Iterable[_Pair], groups: _Groups) -> None:
+    """Join pairs, but never two spans of one instrumentation: it tells each call once."""
+    scopes: dict[SpanKey, set[str]] = {}
+    for *_, one, two in pairs:
+        roots = [groups.root(call.key) for call in (one, two)]
+        mine = [
+            scopes.get(root, {call.scope}) for root, call in zip(roots, (one, two), strict=True)
+        ]
+        if roots[0] == roots[1] or mine[0] & mine[1]:
+            continue
+        groups.join(one, two)
+        scopes[groups.root(two.key)] = mine[0] | mine[1]
+
+
+# What a call is
+
+
+def _model_call(group: list[ToldSpan], tree: Tree) -> SpanCall:
+    """One call out of all its spans: what the most telling one says first."""
+    spans = sorted(group, key=lambda span: _telling(span, group, tree))
+    first = spans[0]
+    facts: dict[str, Any] = {}
+    for span in spans:
+        for name, value in span.facts.items():
+            facts.setdefault(name, value)
+    facts |= _whose(spans, tree)
+    facts |= place_facts(first)
+    facts |= _model_around(facts, spans, tree)
+    facts["tags"] = next((span.tags for span in spans if span.tags), None)
+    tokens, completeness = most_complete([_usage_of(span) for span in spans])
+    if completeness != _MISSING:
+        facts |= _counted(spans, tokens)
+    facts["is_usage_missing"] = True if completeness == _MISSING else None
+    facts["is_estimate"] = True if completeness == _ESTIMATE else None
+    return SpanCall(first, assemble(facts), tokens)
+
+
+def _counted(spans: Sequence[ToldSpan], tokens: Tokens) -> dict[str, object]:
+    """The fields of an event that tell these tokens, with the provider's object if there is one."""
+    objects = [span.used for span in spans if span.used is not None and span.used.usage is not None]
+    if not objects:
+        return Counted(tokens, None, 0).facts()
+    searches = {"web_searches": tokens.web_searches} if tokens.web_searches else {}
+    return objects[0].facts() | searches
+
+
+def _telling(span: ToldSpan, group: Sequence[ToldSpan], tree: Tree) -> tuple[Any, ...]:
+    """The order of a call's spans: the provider's usage object, innermost, most classes, time."""
+    inside = {other.key for other in group}
+    depth = sum(1 for around in ancestors(span, tree) if around.key in inside)
+    used = span.used
+    return (
+        used is None,
+        used is None or used.usage is None,
+        -depth,
+        -known_classes(used.tokens) if used else 0,
+        span.started_us,
+        span.key,
+    )
+
+
+def _usage_of(span: ToldSpan) -> Usage:
+    if span.used is None:
+        return Usage(Tokens(), _COMPLETE if span.has_failed else _MISSING)
+    is_estimate = bool(span.facts.get("is_estimate"))
+    return Usage(span.used.tokens, _ESTIMATE if is_estimate else _COMPLETE)
+
+
+def _whose(spans: Sequence[ToldSpan], tree: Tree) -> dict[str, str]:
+    """Dimensions: of the call's own spans, then of those around them, then of their processes."""
+    dims: dict[str, str] = {}
+    for told in (
+        *(span.dims for span in spans),
+        *(around.dims for span in spans for around in ancestors(span, tree)),
+        *(span.process_dims for span in spans),
+    ):
+        for name, value in told.items():
+            dims.setdefault(name, value)
+    return dims
+
+
+def _model_around(
+    facts: dict[str, Any], spans: Sequence[ToldSpan], tree: Tree
+) -> dict[str, object]:
+    """The model of the span around, for usage that stands apart from it."""
+    if facts.get("model"):
+        return {}
+    for span in spans:
+        for around in ancestors(span, tree):
+            if model := around.facts.get("model"):
+                provider = facts.get("provider") or around.facts.get("provider")
+                return {"model": model, "provider": provider}
+    return {}
+
+
+def _is_outer_tool(span: ToldSpan, tree: Tree) -> bool:
+    """Whether this is a tool call and not a second span about the one around it."""
+    if span.kind != "tool":
+        return False
+    for around in ancestors(span, tree):
+        if around.kind == "tool":
+            return not _is_one_tool(around, span)
+        if around.kind != "around":
+            return True
+    return True
+
+
+def _is_one_tool(outer: ToldSpan, inner: ToldSpan) -> bool:
+    """A server's tool may go by its bare name, and its agent's by one that names the server."""
+    names = [str(span.facts.get("tool", "")).lower() for span in (outer, inner)]
+    return names[0] == names[1] or names[0].endswith(
+        (f"__{names[1]}", f".{names[1]}", f"/{names[1]}")
+    )
+
+
+def _tool_call(span: ToldSpan, tree: Tree) -> SpanCall:
+    facts = span.facts | _whose([span], tree) | place_facts(span)
+    return SpanCall(span, assemble(facts | {"tags": span.tags}), None)

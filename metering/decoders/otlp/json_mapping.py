@@ -1,7 +1,8 @@
 """Reading spans out of OTLP's JSON encoding.
 
 The specification writes ids in hex, but some exporters write base64, as plain protobuf JSON does.
-Enumerations come as numbers or names and 64-bit integers as strings or numbers.
+Enumerations come as numbers or names and 64-bit integers as strings or numbers, fields in camel
+case or as protobuf names them. A span that cannot be read is rejected alone.
 """
 
 import base64
@@ -12,17 +13,35 @@ from typing import Any, Final
 
 import msgspec
 
-from metering.decoders.native import EVENTS_MAX, require_shallow, require_utf8
+from metering.decoders.native import EVENTS_MAX, require_utf8
+from metering.decoders.otlp.facts import source_of
 from metering.decoders.otlp.kinds import is_of_interest
-from metering.decoders.otlp.spans import SPAN_LENGTH, STATUS_ERROR, TRACE_LENGTH, Attributes, Span
+from metering.decoders.otlp.signals import AT_TRACES
+from metering.decoders.otlp.spans import (
+    SPAN_LENGTH,
+    STATUS_ERROR,
+    TRACE_LENGTH,
+    VALUE_LEVELS_MAX,
+    Attributes,
+    Span,
+    is_id,
+    is_needed,
+)
+from metering.decoders.pieces import without_deep_parts
+from metering.decoders.samples import redacted_sample
 from metering.errors import EventRejected, MalformedBody, TooManyEvents
 
 _NANOS_MAX: Final = 2**64 - 1
+# Beyond what Python can read of nested JSON; each level of a value takes up to four.
+_LEVELS_KEPT: Final = 400
+
+
+_Part = msgspec.Raw | msgspec.UnsetType
 
 
 class _Pair(msgspec.Struct):
     key: str = ""
-    value: dict[str, Any] | None = None
+    value: _Part = msgspec.UNSET
 
 
 class _Holder(msgspec.Struct):
@@ -38,16 +57,32 @@ class _Status(msgspec.Struct):
     message: str | None = None
 
 
-class _Span(msgspec.Struct, rename="camel"):
-    trace_id: str | None = None
-    span_id: str | None = None
-    parent_span_id: str | None = None
+class _Span(msgspec.Struct):
+    """A span. Some exporters write the names of protobuf's fields as they are."""
+
+    trace_id: str | None = msgspec.field(name="traceId", default=None)
+    snake_trace_id: str | None = msgspec.field(name="trace_id", default=None)
+    span_id: str | None = msgspec.field(name="spanId", default=None)
+    snake_span_id: str | None = msgspec.field(name="span_id", default=None)
+    parent_id: str | None = msgspec.field(name="parentSpanId", default=None)
+    snake_parent_id: str | None = msgspec.field(name="parent_span_id", default=None)
     name: str | None = None
-    start_time_unix_nano: int | str | None = None
-    end_time_unix_nano: int | str | None = None
+    started: int | str | None = msgspec.field(name="startTimeUnixNano", default=None)
+    snake_started: int | str | None = msgspec.field(name="start_time_unix_nano", default=None)
+    ended: int | str | None = msgspec.field(name="endTimeUnixNano", default=None)
+    snake_ended: int | str | None = msgspec.field(name="end_time_unix_nano", default=None)
     attributes: list[_Pair] | None = None
     events: list[_Holder] | None = None
     status: _Status | None = None
+
+
+class _Ids(msgspec.Struct):
+    """Which span it is, where nothing else of it can be read."""
+
+    trace_id: Any = msgspec.field(name="traceId", default=None)
+    snake_trace_id: Any = msgspec.field(name="trace_id", default=None)
+    span_id: Any = msgspec.field(name="spanId", default=None)
+    snake_span_id: Any = msgspec.field(name="span_id", default=None)
 
 
 class _ScopeSpans(msgspec.Struct):
@@ -55,45 +90,88 @@ class _ScopeSpans(msgspec.Struct):
     spans: list[msgspec.Raw] | None = None
 
 
-class _ResourceSpans(msgspec.Struct, rename="camel"):
+class _ResourceSpans(msgspec.Struct):
     resource: _Holder | None = None
-    scope_spans: list[_ScopeSpans] | None = None
+    scopes: list[_ScopeSpans] | None = msgspec.field(name="scopeSpans", default=None)
+    snake_scopes: list[_ScopeSpans] | None = msgspec.field(name="scope_spans", default=None)
+
+    @property
+    def all_scopes(self) -> list[_ScopeSpans]:
+        return [*(self.scopes or []), *(self.snake_scopes or [])]
 
 
-class _Request(msgspec.Struct, rename="camel"):
-    resource_spans: list[_ResourceSpans] | None = None
+class _Request(msgspec.Struct):
+    groups: list[_ResourceSpans] | None = msgspec.field(name="resourceSpans", default=None)
+    snake_groups: list[_ResourceSpans] | None = msgspec.field(name="resource_spans", default=None)
+
+    @property
+    def all_groups(self) -> list[_ResourceSpans]:
+        return [*(self.groups or []), *(self.snake_groups or [])]
+
+
+class _Foreign(msgspec.Struct):
+    """What a request of another signal is known by."""
+
+    logs: _Part = msgspec.field(name="resourceLogs", default=msgspec.UNSET)
+    snake_logs: _Part = msgspec.field(name="resource_logs", default=msgspec.UNSET)
+    metrics: _Part = msgspec.field(name="resourceMetrics", default=msgspec.UNSET)
+    snake_metrics: _Part = msgspec.field(name="resource_metrics", default=msgspec.UNSET)
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_span = msgspec.json.Decoder(_Span).decode
+_decode_ids = msgspec.json.Decoder(_Ids).decode
+_decode_value = msgspec.json.Decoder(Any).decode
 
 
 def read_json(body: bytes) -> list[Span | EventRejected]:
-    """All spans, and why one cannot be read.
+    """All spans, and why one cannot be read. A request of another signal holds none.
 
     Spans that speak of no model, tool or agent are without their attributes.
 
     Raises MalformedBody for what is not JSON of this form, TooManyEvents beyond the limit.
     """
-    require_utf8(body)
-    require_shallow(body)
+    groups = _request(body).all_groups
+    count = sum(len(scope.spans or []) for group in groups for scope in group.all_scopes)
+    if count > EVENTS_MAX:
+        raise TooManyEvents(count)
+    if not count:
+        require_utf8(body)
+    return [span for group in groups for span in _spans(group)]
+
+
+def foreign_signal(body: bytes) -> str | None:
+    """What a body is that holds logs or metrics instead of spans, and where to send it."""
     try:
-        request = _decode_request(body)
+        found = msgspec.json.decode(body, type=_Foreign)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not (found.logs is msgspec.UNSET and found.snake_logs is msgspec.UNSET):
+        return AT_TRACES["logs"]
+    if not (found.metrics is msgspec.UNSET and found.snake_metrics is msgspec.UNSET):
+        return AT_TRACES["metrics"]
+    return None
+
+
+def _request(body: bytes) -> _Request:
+    try:
+        return _decode_request(body)
+    except RecursionError:
+        body = without_deep_parts(body, levels=_LEVELS_KEPT)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        require_utf8(body)  # says more where it is the reason
+    try:
+        return _decode_request(body)
     except msgspec.ValidationError as error:
         detail = f"The body is not an OTLP export request: {error}."
         raise MalformedBody("malformed_json", detail) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error
-    groups = request.resource_spans or []
-    count = sum(len(s.spans or []) for group in groups for s in group.scope_spans or [])
-    if count > EVENTS_MAX:
-        raise TooManyEvents(count)
-    return [span for group in groups for span in _spans(group)]
 
 
 def _spans(group: _ResourceSpans) -> Iterator[Span | EventRejected]:
     resource = _attributes(group.resource.attributes if group.resource else None)
-    for scope in group.scope_spans or []:
+    for scope in group.all_scopes:
         scope_name = (scope.scope.name if scope.scope else None) or ""
         for raw in scope.spans or []:
             yield _read(bytes(raw), scope_name, resource)
@@ -101,28 +179,53 @@ def _spans(group: _ResourceSpans) -> Iterator[Span | EventRejected]:
 
 def _read(raw: bytes, scope: str, resource: Attributes) -> Span | EventRejected:
     try:
-        message = _decode_span(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return EventRejected("invalid_value", f"A span cannot be read: {error}.")
-    is_told = is_of_interest(pair.key for pair in message.attributes or [])
-    status = message.status or _Status()
-    try:
+        require_utf8(raw)
+        message = _span_message(raw)
+        is_told = is_of_interest(pair.key for pair in message.attributes or [])
+        status = message.status or _Status()
         return Span(
-            trace=_id(message.trace_id, TRACE_LENGTH),
-            span=_id(message.span_id, SPAN_LENGTH),
-            parent=_id(message.parent_span_id, SPAN_LENGTH) or None,
+            trace=_id(message.trace_id or message.snake_trace_id, TRACE_LENGTH),
+            span=_id(message.span_id or message.snake_span_id, SPAN_LENGTH),
+            parent=_id(message.parent_id or message.snake_parent_id, SPAN_LENGTH) or None,
             name=message.name or "",
             scope=scope,
-            started_nanos=_nanos(message.start_time_unix_nano),
-            ended_nanos=_nanos(message.end_time_unix_nano),
+            started_nanos=_nanos(message.started or message.snake_started),
+            ended_nanos=_nanos(message.ended or message.snake_ended),
             status_code=_status(status.code),
             status_message=status.message or "",
             exception=_exception(message.events or []),
             attributes=_attributes(message.attributes) if is_told else {},
             resource=resource,
         )
-    except ValueError as error:
-        return EventRejected("invalid_value", f"A span cannot be read: {error}.")
+    except (MalformedBody, msgspec.DecodeError, RecursionError, ValueError) as error:
+        reason = error.detail if isinstance(error, MalformedBody) else f"{error}."
+        return EventRejected(
+            "invalid_value",
+            f"A span cannot be read: {reason}",
+            event_id=_event_id(raw),
+            source=source_of(resource),
+            sample=redacted_sample({"scope": scope, "span": msgspec.Raw(raw)}),
+        )
+
+
+def _span_message(raw: bytes) -> _Span:
+    try:
+        return _decode_span(raw)
+    except RecursionError:
+        return _decode_span(without_deep_parts(raw, levels=_LEVELS_KEPT))
+
+
+def _event_id(raw: bytes) -> str | None:
+    try:
+        ids = _decode_ids(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    trace, span = ids.trace_id or ids.snake_trace_id, ids.span_id or ids.snake_span_id
+    if not isinstance(trace, str) or not isinstance(span, str):
+        return None
+    trace, span = _id(trace, TRACE_LENGTH), _id(span, SPAN_LENGTH)
+    is_named = is_id(trace, TRACE_LENGTH) and is_id(span, SPAN_LENGTH)
+    return f"{trace}-{span}" if is_named else None
 
 
 def _id(given: str | None, length: int) -> str:
@@ -159,16 +262,29 @@ def _exception(events: list[_Holder]) -> str | None:
 
 
 def _attributes(pairs: list[_Pair] | None) -> Attributes:
-    return {pair.key: _value(pair.value) for pair in pairs or []}
+    return {pair.key: _read_value(pair.value) for pair in pairs or [] if is_needed(pair.key)}
 
 
-def _value(value: object) -> Any:
-    """The plain value of OTLP's AnyValue; what is none of its kinds is left out."""
+def _read_value(raw: _Part) -> Any:
+    if isinstance(raw, msgspec.UnsetType):
+        return None
+    try:
+        return _value(_decode_value(raw))
+    except RecursionError:
+        return _value(_decode_value(without_deep_parts(bytes(raw), levels=_LEVELS_KEPT)))
+
+
+def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> Any:
+    """The plain value of OTLP's AnyValue. What is none of its kinds, or deeper than anybody needs,
+    is left out.
+    """
     if not isinstance(value, Mapping):
         return None
     for kind, found in value.items():
         if kind in _READERS:
             return _READERS[kind](found)
+        if kind in _HOLDERS:
+            return _HOLDERS[kind](found, levels - 1) if levels else None
     return None
 
 
@@ -188,22 +304,30 @@ def _double(found: object) -> Any:
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
-def _array(found: object) -> Any:
+def _array(found: object, levels: int) -> Any:
     values = found.get("values") if isinstance(found, Mapping) else None
-    return [_value(inner) for inner in values] if isinstance(values, list) else []
+    return [_value(inner, levels) for inner in values] if isinstance(values, list) else []
 
 
-def _pairs(found: object) -> Any:
+def _pairs(found: object, levels: int) -> Any:
     values = found.get("values") if isinstance(found, Mapping) else None
     pairs = [inner for inner in values or [] if isinstance(inner, Mapping)]
-    return {str(pair.get("key")): _value(pair.get("value")) for pair in pairs}
+    return {str(pair.get("key")): _value(pair.get("value"), levels) for pair in pairs}
 
 
 _READERS: Final = {
     "stringValue": _plain,
+    "string_value": _plain,
     "boolValue": _plain,
+    "bool_value": _plain,
     "intValue": _integer,
+    "int_value": _integer,
     "doubleValue": _double,
+    "double_value": _double,
+}
+_HOLDERS: Final = {
     "arrayValue": _array,
+    "array_value": _array,
     "kvlistValue": _pairs,
+    "kvlist_value": _pairs,
 }

@@ -1,13 +1,33 @@
 """A span as this decoder sees it, whichever of OTLP's encodings it came in."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 Attributes = dict[str, Any]
 
 STATUS_ERROR = 2
+# Structured attributes are kept so deep; only their hashes are ever looked at.
+VALUE_LEVELS_MAX: Final = 32
+# Prompts, tools and what else makes spans large, of which nothing is used.
+_UNUSED: Final = (
+    "ai.prompt",
+    "ai.request.headers.",
+    "gen_ai.input.messages",
+    "gen_ai.prompt",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.definitions",
+    "llm.input_messages.",
+    "llm.invocation_parameters",
+    "llm.prompts",
+    "llm.request.functions.",
+    "llm.tools.",
+    "logfire.json_schema",
+    "model_request_parameters",
+    "pydantic_ai.all_messages",
+    "request_data",
+)
 
 
 class Span(msgspec.Struct, gc=False):
@@ -46,6 +66,11 @@ def first(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
         if value is not None and value != "":
             return value
     return None
+
+
+def is_needed(key: str) -> bool:
+    """Whether anybody reads this attribute."""
+    return not key.startswith(_UNUSED)
 
 
 def is_id(text: str, length: int) -> bool:

@@ -34,7 +34,8 @@ class TestTheSameCallTwice:
         made = Export()
         outer = made.add(CHAT)
         made.add(without_id(), parent=outer)
-        assert made.event().span == "0000000000000001"
+        event = made.event()
+        assert (event.span, event.response_id) == ("0000000000000002", CHAT["gen_ai.response.id"])
 
     def test_when_neither_names_the_response(self) -> None:
         made = Export()
