@@ -247,7 +247,7 @@ def test_traces_are_no_other_signal() -> None:
     "raw", [b"\x0a", b"\x0a\x05ab", b"\x00", b"\x0b", b"\x08" + b"\xff" * 11, b"\x09abc", b"\x80"]
 )
 def test_what_is_no_message_is_refused(raw: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"message|number|wire type"):
         list(fields_of(memoryview(raw)))
     with pytest.raises(MalformedBody):
         protobuf.read_protobuf(raw)
