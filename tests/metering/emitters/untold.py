@@ -34,14 +34,8 @@ UNTOLD: Final[Mapping[str, tuple[Untold, ...]]] = {
         Untold(("bad6e64c",), {"cr": 0}, "openai-v2 2.4b0 does not tell cached input."),
         Untold(("dceb842a",), {"reasoning": 0}, "openai-v2 2.4b0 does not tell reasoning."),
     ),
-    "python-otel/lc-ls": (
-        Untold(("91adb744",), NO_USAGE, NO_INCLUDE_USAGE),
-        Untold(("4f4e3332",), {"web": 0}, "LangChain drops a stream's count of web searches."),
-    ),
-    "python-otel/lc-oi": (
-        Untold(("ce3b57da",), NO_USAGE, NO_INCLUDE_USAGE),
-        Untold(("af365558",), {"web": 0}, "LangChain drops a stream's count of web searches."),
-    ),
+    "python-otel/lc-ls": (Untold(("91adb744",), NO_USAGE, NO_INCLUDE_USAGE),),
+    "python-otel/lc-oi": (Untold(("ce3b57da",), NO_USAGE, NO_INCLUDE_USAGE),),
     "python-otel/two-oib": (
         Untold(("5b94c6c6",), NO_USAGE, NO_INCLUDE_USAGE),
         Untold(
