@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -16,6 +16,7 @@ from metering.enforcement.levels import REFUSING
 from metering.ledger import WINDOW_COLUMNS, WindowState, used_percent
 from metering.models import BudgetRaise, RaiseStatus
 from metering.periods import ROLLING_SECONDS
+from metering.queries.unknown_holds import unknown_by_window, window_from
 
 # A rate that was seen for less than this share of the window, or these minutes, says nothing yet.
 SEEN_SHARE: Final = Decimal("0.02")
@@ -96,6 +97,8 @@ class WatchedWindow:
     # Raises in force, and how many requests for one wait.
     raises: tuple[RaiseRule, ...] = ()
     requests: int = 0
+    # What was held for calls that may have run, until their time was over.
+    unknown_nanos: int = 0
 
     @property
     def levels(self) -> list[tuple[int, str]]:
@@ -143,11 +146,20 @@ def watched_windows(*, tenant_id: int, book: BudgetBook, now: datetime, per_budg
         for row in rows
         if (state := WindowState(*row[:width])).budget_id in book.rules
     ]
+    found = _with_unknown(tenant_id, found, now)
     found.sort(key=lambda one: (-one.percent, one.rule.name, one.state.id))
     over, running_out = rows[0][width + 1 :] if rows else (0, 0)
     # Windows without an end have no rate in SQL; those that are shown have one here.
     endless = sum(one.state.ends_at is None and bool(one.outlook.runs_out_at) for one in found)
     return Watch(found, over, running_out + endless)
+
+
+def _with_unknown(
+    tenant_id: int, windows: Sequence[WatchedWindow], now: datetime
+) -> list[WatchedWindow]:
+    asked = [window_from(one.rule, one.state.id, one.state.starts_at, now) for one in windows]
+    unknown = unknown_by_window(tenant_id, asked, now=now)
+    return [replace(one, unknown_nanos=unknown.get(one.state.id, 0)) for one in windows]
 
 
 def windows_of_groups(

@@ -6,6 +6,7 @@ from dashboard.amounts import change, money, percent, percent_text
 from dashboard.budget_windows import Watch
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Spender
+from metering.models import SourceOutcome
 
 # Within this many percent spending counts as steady.
 STEADY_PERCENT = 3
@@ -130,6 +131,46 @@ def estimates_headline(*, settled: int, reserved_nanos: int, cost_nanos: int) ->
             f"{settled:,} reservation{'s' if settled > 1 else ''} settled, none of them held cost"
         )
     return f"Calls cost {percent(cost_nanos, reserved_nanos)} of what was reserved for them"
+
+
+_LOSS_WORDS = {
+    SourceOutcome.REJECTED: ("report of {} was rejected", "reports of {} were rejected"),
+    SourceOutcome.UNPRICED: ("call of {} has no cost", "calls of {} have no cost"),
+    SourceOutcome.CONFLICT: (
+        "report of {} contradicts a known call",
+        "reports of {} contradict known calls",
+    ),
+    SourceOutcome.PASSED_OVER: ("report of {} was passed over", "reports of {} were passed over"),
+}
+
+
+def sources_headline(
+    *, sources: int, losing: int, worst: tuple[str, SourceOutcome, int] | None
+) -> str:
+    """How many sources need a setting; `worst` has the name, outcome and number of what matters
+    most.
+    """
+    if not sources:
+        return "No source has reported in this period"
+    if worst is None:
+        return f"Nothing is lost from {_sources(sources)}"
+    name, outcome, reports = worst
+    words = _LOSS_WORDS[outcome][reports != 1].format(shortened(name))
+    verb = "needs" if losing == 1 else "need"
+    return f"{losing:,} of {_sources(sources)} {verb} attention: {reports:,} {words}"
+
+
+def _sources(number: int) -> str:
+    return "1 source" if number == 1 else f"{number:,} sources"
+
+
+def unknown_headline(*, holds: int, nanos: int, is_capped: bool) -> str:
+    """How many calls may have run without anybody telling of them."""
+    if not holds:
+        return "Every call was settled or released in time"
+    least = "At least " if is_capped else ""
+    calls = "1 call" if holds == 1 else f"{holds:,} calls"
+    return f"{least}{calls} may have run, for which {money(nanos)} was held"
 
 
 def incidents_headline(*, open_count: int, worst: str, looked_at: int) -> str:

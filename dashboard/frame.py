@@ -18,6 +18,7 @@ NAVIGATION = (
     ("budgets", "Budgets", "dashboard:budgets"),
     ("incidents", "Incidents", "dashboard:incidents"),
     ("enforcement", "Enforcement", "dashboard:requests"),
+    ("sources", "Sources", "dashboard:sources"),
 )
 
 

@@ -3,8 +3,8 @@
 from django.urls import path
 from django.views.generic import RedirectView
 
-from dashboard import accounts, views
-from dashboard.enforcement import decisions, estimates, halts, raises
+from dashboard import accounts, sources, views
+from dashboard.enforcement import decisions, estimates, halts, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
 app_name = "dashboard"
@@ -28,6 +28,7 @@ urlpatterns = [
     path("enforcement/breakers/<int:breaker_id>/close", halts.close, name="close_breaker"),
     path("enforcement/decisions", decisions.page, name="decisions"),
     path("enforcement/estimates", estimates.page, name="estimates"),
+    path("enforcement/unknown", unknown.page, name="unknown"),
     path("incidents", lists.page, name="incidents"),
     path("incidents/channels", channels.page, name="channels"),
     path("incidents/channels/<int:channel_id>/test", channels.test, name="test_channel"),
@@ -47,6 +48,7 @@ urlpatterns = [
     path("incidents/<int:incident_id>/wake", actions.wake, name="wake"),
     path("incidents/<int:incident_id>/comment", actions.comment, name="comment"),
     path("incidents/<int:incident_id>/resolve", actions.resolve, name="resolve"),
+    path("settings/sources", sources.page, name="sources"),
     # With the version in its address, it can be kept for ever.
     path("assets/plotly-<str:version>.min.js", views.plotly_script, name="plotly_script"),
     path("login", accounts.LoginPage.as_view(), name="login"),

@@ -28,8 +28,8 @@ ADVICE: Final[dict[str, Advice]] = {
     "conflict": Advice(
         "The report shares an id with a known call and contradicts it, so it was stored as another"
         " call.",
-        "Give each call a response_id, request_id or span of its own; list these calls with"
-        " GET /v1/events?conflicts=true.",
+        "Give each call a response_id, request_id or span of its own (GET"
+        " /v1/events?conflicts=true lists these calls).",
     ),
     # Rejected.
     "missing_usage": Advice(
@@ -116,7 +116,7 @@ ADVICE: Final[dict[str, Advice]] = {
     ),
     "cumulative_metric": Advice(
         "Cumulative sums do not say what was used since the last export.",
-        "Set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta.",
+        "Set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta where the sender runs.",
     ),
     # Passed over.
     "not_a_call": Advice(
@@ -137,6 +137,8 @@ ADVICE: Final[dict[str, Advice]] = {
     ),
 }
 
+# Passed over, and rightly so.
+HARMLESS: Final = frozenset({"not_a_call", "around_calls", "told_elsewhere"})
 _OTHER: Final = "See the detail and the sample; GET /v1/docs describes what can be sent."
 
 

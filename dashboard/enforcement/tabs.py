@@ -23,6 +23,7 @@ TABS: Final = (
     ("halts", "Halts"),
     ("decisions", "Decisions"),
     ("estimates", "Estimates"),
+    ("unknown", "Outcome unknown"),
 )
 NUMBER_DIGITS_MAX: Final = 18
 

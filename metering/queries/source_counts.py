@@ -12,7 +12,7 @@ from django.utils import timezone
 from metering.models import Route, SourceOutcome
 from metering.queries.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
 from metering.queries.question import InvalidQuestion, check_range
-from metering.source_advice import detail_of, what_to_set
+from metering.source_advice import HARMLESS, detail_of, what_to_set
 from metering.sources import NAME_MAX, unwritten_counts
 
 DAYS_DEFAULT: Final = 7
@@ -81,6 +81,11 @@ class SourceReason:
     @property
     def what_to_set(self) -> str:
         return what_to_set(self.code)
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether nothing that should count is lost by it."""
+        return self.outcome is SourceOutcome.PASSED_OVER and self.code in HARMLESS
 
 
 @dataclass

@@ -1,0 +1,77 @@
+"""Holds whose time is over and whose call nobody told of: what may have been spent unseen."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.utils.dateparse import parse_datetime
+from django.views.decorators.http import require_safe
+
+from dashboard.access import PageRequest, member_page
+from dashboard.enforcement.tabs import enforcement_frame, periods_of, query_of
+from dashboard.filter_bar import FilterBar
+from dashboard.findings import unknown_headline
+from dashboard.frame import filter_bar_of
+from dashboard.views import curl_context
+from metering.queries.unknown_holds import UnknownHold, list_unknown, sum_unknown
+from tenants.roles import Scope
+
+SHOWN_MAX: Final = 100
+BEFORE: Final = "before"
+# They have columns of their own.
+OWN_COLUMNS: Final = frozenset({"agent", "model", "provider", "operation", "status"})
+
+Place = tuple[datetime, UUID]
+
+
+@require_safe
+@member_page
+def page(request: PageRequest) -> HttpResponse:
+    """Calls that may have run, by when their hold was over, the latest first."""
+    bar = filter_bar_of(request)
+    period = {
+        "starts_at": bar.range.starts_at,
+        "ends_at": bar.range.ends_at,
+        "now": bar.now,
+    }
+    before = _place_of(request.GET.get(BEFORE, ""))
+    rows = list_unknown(request.tenant.id, **period, limit=SHOWN_MAX + 1, before=before)
+    total = sum_unknown(request.tenant.id, **period)
+    context = enforcement_frame(request, bar, tab="unknown") | {
+        "headline": unknown_headline(
+            holds=total.holds, nanos=total.nanos, is_capped=total.is_capped
+        ),
+        "periods": periods_of(bar, {}),
+        "lines": [(row, _further(row)) for row in rows[:SHOWN_MAX]],
+        "newest": query_of(bar, {}) if before else None,
+        "older": _older(bar, rows),
+        **curl_context(request, Scope.ENFORCE),
+    }
+    return render(request, "dashboard/enforcement/unknown.html", context)
+
+
+def _further(row: UnknownHold) -> list[tuple[str, str]]:
+    """The dimensions besides the agent and the model."""
+    return [(name, value) for name, value in row.dimensions.items() if name not in OWN_COLUMNS]
+
+
+def _older(bar: FilterBar, rows: Sequence[UnknownHold]) -> str | None:
+    if len(rows) <= SHOWN_MAX:
+        return None
+    last = rows[SHOWN_MAX - 1]
+    at = last.expires_at.astimezone(UTC).isoformat()
+    return query_of(bar, {BEFORE: f"{at}~{last.id}"})
+
+
+def _place_of(text: str) -> Place | None:
+    """Where the page before ended; None for what no page has named."""
+    at, _, hold_id = text.partition("~")
+    try:
+        found = parse_datetime(at)
+        place = UUID(hold_id)
+    except ValueError:
+        return None
+    return None if found is None or found.tzinfo is None else (found, place)

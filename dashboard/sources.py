@@ -1,0 +1,171 @@
+"""Sources: which emitters send, what arrives, what is lost, and what to set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from dashboard.access import PageRequest, member_page
+from dashboard.enforcement.tabs import periods_of
+from dashboard.findings import sources_headline
+from dashboard.frame import filter_bar_of, frame
+from dashboard.views import curl_context
+from metering.models import Route, SourceOutcome
+from metering.queries.source_counts import (
+    SourceQuestion,
+    SourceReason,
+    SourceRow,
+    read_sources,
+)
+from metering.source_tallies import SEVERAL
+from metering.sources import OTHER
+from tenants.roles import Scope
+
+SOURCES_MAX: Final = 500
+PROBLEMS_MAX: Final = 20
+# Names that no source gave itself.
+NAMES: Final = {
+    "": "Reports without a source",
+    OTHER: "Further sources",
+    SEVERAL: "Several sources in one body",
+}
+ROUTE_WORDS: Final = {
+    Route.NATIVE: "Events API",
+    Route.CLOUDEVENTS: "CloudEvents",
+    Route.OTLP: "OpenTelemetry",
+    Route.LITELLM: "LiteLLM callback",
+    Route.FILE: "Imported file",
+    Route.CORRECTION: "Corrections",
+    Route.SETTLE: "Settled reservations",
+}
+# The most serious first: what is not stored, what costs nothing, what may count twice.
+SEVERITIES: Final = {
+    SourceOutcome.REJECTED: "critical",
+    SourceOutcome.UNPRICED: "warning",
+    SourceOutcome.CONFLICT: "warning",
+    SourceOutcome.PASSED_OVER: "warning",
+}
+RANKS: Final = list(SEVERITIES)
+OUTCOME_WORDS: Final = {
+    SourceOutcome.REJECTED: "rejected",
+    SourceOutcome.UNPRICED: "without a cost",
+    SourceOutcome.CONFLICT: "in conflict with known calls",
+    SourceOutcome.PASSED_OVER: "passed over",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A reason for which data of a source is lost."""
+
+    line: "SourceLine"
+    reason: SourceReason
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        return (RANKS.index(self.reason.outcome), -self.reason.count, self.line.name)
+
+    @property
+    def severity(self) -> str:
+        return SEVERITIES[self.reason.outcome]
+
+    @property
+    def words(self) -> str:
+        return OUTCOME_WORDS[self.reason.outcome]
+
+    @property
+    def events_address(self) -> str | None:
+        """Where the API lists the calls in question; None where they are not stored."""
+        names = {SourceOutcome.CONFLICT: "conflicts", SourceOutcome.UNPRICED: "unpriced"}
+        name = names.get(self.reason.outcome)
+        if name is None or self.line.row.source in (OTHER, SEVERAL):
+            return None
+        return f"/v1/events?{name}=true&filter[source]={quote(self.line.row.source, safe='')}"
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """What one source sent by one route, as the page shows it."""
+
+    row: SourceRow
+
+    @property
+    def name(self) -> str:
+        return NAMES.get(self.row.source, self.row.source)
+
+    @property
+    def route(self) -> str:
+        return ROUTE_WORDS.get(self.row.route, self.row.route.label)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts by name."""
+        return {outcome.label: self.row.count(outcome) for outcome in SourceOutcome}
+
+    @property
+    def problems(self) -> list[Problem]:
+        found = [Problem(self, one) for one in self.row.reasons if not one.is_harmless]
+        return sorted(found, key=lambda one: one.rank)
+
+    @property
+    def harmless(self) -> int:
+        """How many reports were passed over rightly."""
+        return sum(one.count for one in self.row.reasons if one.is_harmless)
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """By consequence, then by how much arrives."""
+        problems = self.problems
+        worst = problems[0].rank if problems else (len(RANKS), 0, "")
+        return (*worst[:2], -self.row.count(SourceOutcome.ACCEPTED), self.name, self.route)
+
+
+@require_safe
+@member_page
+def page(request: PageRequest) -> HttpResponse:
+    """What is lost, and what must be set?"""
+    bar = filter_bar_of(request)
+    found = read_sources(
+        SourceQuestion(
+            tenant_id=request.tenant.id, starts_at=bar.range.starts_at, ends_at=bar.range.ends_at
+        ),
+        limit=SOURCES_MAX,
+    )
+    lines = sorted((SourceLine(row) for row in found.rows), key=lambda line: line.rank)
+    problems = sorted(
+        (problem for line in lines for problem in line.problems), key=lambda one: one.rank
+    )
+    context = frame(request, bar, page="sources") | {
+        "headline": headline_of(lines, problems),
+        "periods": periods_of(bar, {}),
+        "lines": lines,
+        "problems": problems[:PROBLEMS_MAX],
+        "problem_count": len(problems),
+        "totals": {
+            outcome.label: sum(line.row.count(outcome) for line in lines)
+            for outcome in SourceOutcome
+        },
+        "is_cut": found.next_cursor is not None,
+        "sources_max": SOURCES_MAX,
+        **curl_context(request, Scope.INGEST),
+    }
+    return render(request, "dashboard/sources.html", context)
+
+
+def headline_of(lines: Sequence[SourceLine], problems: Sequence[Problem]) -> str:
+    """The finding: how many sources lose data, and what matters most."""
+    worst = None
+    if problems:
+        first = problems[0]
+        name = first.line.name
+        words = name[:1].lower() + name[1:] if first.line.row.source in NAMES else f"“{name}”"
+        worst = (words, first.reason.outcome, first.reason.count)
+    return sources_headline(
+        sources=len({line.row.source for line in lines}),
+        losing=len({problem.line.row.source for problem in problems}),
+        worst=worst,
+    )
