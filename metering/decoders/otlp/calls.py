@@ -315,6 +315,7 @@ def _model_call(group: list[ToldSpan], tree: Tree) -> SpanCall:
     for span in spans:
         for name, value in span.facts.items():
             facts.setdefault(name, value)
+    facts |= _answering_model(facts.get("model"), spans)
     facts |= _whose(spans, tree)
     facts |= place_facts(first)
     facts |= _model_around(facts, spans, tree)
@@ -325,6 +326,15 @@ def _model_call(group: list[ToldSpan], tree: Tree) -> SpanCall:
     facts["is_usage_missing"] = True if completeness == _MISSING else None
     facts["is_estimate"] = True if completeness == _ESTIMATE else None
     return SpanCall(first, assemble(facts), tokens)
+
+
+def _answering_model(model: str | None, spans: Sequence[ToldSpan]) -> dict[str, str]:
+    """The model that answered, if the first span names the one that was asked for."""
+    for span in spans:
+        answering = span.facts.get("model")
+        if model and answering and span.facts.get("requested_model") == model:
+            return {"model": answering, "requested_model": model}
+    return {}
 
 
 def _counted(spans: Sequence[ToldSpan], tokens: Tokens) -> dict[str, object]:
