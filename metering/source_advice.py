@@ -10,9 +10,7 @@ class Advice(NamedTuple):
     what_to_set: str
 
 
-_ONE_CALL: Final = (
-    "Report each model call by itself, with token counts or the provider's usage object."
-)
+_ENCODING: Final = "Set OTEL_EXPORTER_OTLP_COMPRESSION=gzip, or send bodies uncompressed."
 _JSON: Final = "Send UTF-8 JSON; let a JSON library write it, and leave out NaN and Infinity."
 
 ADVICE: Final[dict[str, Advice]] = {
@@ -74,8 +72,9 @@ ADVICE: Final[dict[str, Advice]] = {
         "The body holds more than 10,000 events.", "Send at most 10,000 events at once."
     ),
     "unsupported_media_type": Advice(
-        "The content type is not known here.",
-        "Set Content-Type to application/json, or to application/x-protobuf for OTLP.",
+        "The content type or encoding is not known here.",
+        "Set Content-Type to application/json, or to application/x-protobuf for OTLP, and"
+        " Content-Encoding to gzip or nothing.",
     ),
     "unknown_field": Advice(
         "The event has a field that is not part of the contract.",
@@ -93,6 +92,8 @@ ADVICE: Final[dict[str, Advice]] = {
     ),
     "malformed_json": Advice("The body is not JSON.", _JSON),
     "invalid_utf8": Advice("The body is not UTF-8.", _JSON),
+    "malformed_gzip": Advice("The body is not gzip, or ends too early.", _ENCODING),
+    "malformed_deflate": Advice("The body is not deflate, or ends too early.", _ENCODING),
     "malformed_protobuf": Advice(
         "The body is not an OTLP message.",
         "Set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf or http/json.",
