@@ -14,7 +14,15 @@ import msgspec
 from django.db import close_old_connections
 
 from metering.api.counters import count_job
-from metering.api.parsing import BODY_BYTES_MAX, TOO_LARGE, BodyTooLarge, decompress, read_body
+from metering.api.parsing import (
+    BODY_BYTES_MAX,
+    LARGE_BODY_BYTES_MAX,
+    BodyTooLarge,
+    decompress,
+    drain,
+    read_up_to,
+    spooled,
+)
 from metering.api.problems import CONTENT_TYPE, problem, problem_of, retry_headers
 from metering.committer import commit
 from metering.configuration import known_configuration
@@ -28,6 +36,12 @@ from tenants.roles import Scope
 
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
+# Further names of the same.
+_SAME_TYPES: Final = {
+    "text/json": JSON,
+    "application/protobuf": PROTOBUF,
+    "application/vnd.google.protobuf": PROTOBUF,
+}
 
 
 class HotRequest(NamedTuple):
@@ -72,11 +86,14 @@ def handle_events(request: HotRequest) -> HotResponse:
 
     def take(holder: KeyHolder, body: bytes) -> HotResponse:
         kind = content_type(request.headers)
+        is_binary = "ce-specversion" in request.headers
+        if not kind and is_binary:
+            kind = JSON  # an event in binary mode may leave its data's type out
         if kind not in EVENT_DECODERS:
             accepted = ", ".join(EVENT_DECODERS)
             raise UnsupportedMediaType(f"Send one of {accepted}; this is {kind or 'nothing'!r}.")
         decode, route = EVENT_DECODERS[kind]
-        if kind == JSON and "ce-specversion" in request.headers:
+        if kind == JSON and is_binary:
             items = cloudevents.decode_binary(request.headers, body)
             route = Route.CLOUDEVENTS
         else:
@@ -97,7 +114,7 @@ def handle_litellm(request: HotRequest) -> HotResponse:
         items = litellm.decode_litellm(body, trusts_given_costs=trusts)
         return _answer(_commit(holder, items, Route.LITELLM))
 
-    return handle(request, take, scope=Scope.INGEST)
+    return handle(request, take, scope=Scope.INGEST, body_bytes_max=LARGE_BODY_BYTES_MAX)
 
 
 def handle_traces(request: HotRequest) -> HotResponse:
@@ -121,45 +138,78 @@ def handle_traces(request: HotRequest) -> HotResponse:
             otlp.encode_otlp_response(kind, len(job.errors), message),
         )
 
-    return handle(request, take, scope=Scope.INGEST)
+    return handle(request, take, scope=Scope.INGEST, body_bytes_max=LARGE_BODY_BYTES_MAX)
 
 
 # One large body is judged at a time: threads that compute all want Python's lock, and the ones that
 # talk to PostgreSQL, which need it for moments only, would wait for each of them in turn.
 _TURN: Final = threading.Semaphore(1)
 LARGE_BODY_EVENTS: Final = 50
+# So many bodies beyond the usual limit are in memory at once, whatever is sent.
+_ROOM: Final = threading.Semaphore(2)
 
 
 Handler = Callable[[HotRequest], HotResponse]
 FindHolder = Callable[[str], KeyHolder | None]
+Take = Callable[[KeyHolder, bytes], HotResponse]
 
 
 def handle(
     request: HotRequest,
-    take: Callable[[KeyHolder, bytes], HotResponse],
+    take: Take,
     *,
     scope: Scope,
     find_holder: FindHolder = find_key_holder,
+    body_bytes_max: int = BODY_BYTES_MAX,
 ) -> HotResponse:
-    """Authenticate, read the body, and let `take` answer; what it raises becomes a problem."""
+    """Authenticate, read the body, and let `take` answer; what it raises becomes a problem.
+
+    Of a body beyond the usual limit the rest is read once its sender is known.
+    """
+    rest: Callable[[int], bytes] | None = None
     try:
         # The body first, whatever the answer will be: a client that still sends cannot read it.
-        body = read_body(request.read)
+        body = read_up_to(request.read, BODY_BYTES_MAX + 1)
+        if len(body) > BODY_BYTES_MAX:
+            rest = request.read
         holder = find_holder(bearer(request.headers))
         # A connection that was borrowed for the look-up goes back before this thread waits for
         # others, who need one.
         close_old_connections()
         if holder is None or scope.value not in holder.scopes:
             return refuse(holder, scope)
-        if len(body) > BODY_BYTES_MAX:
-            raise BodyTooLarge(TOO_LARGE)
-        return take(holder, decompress(body, request.headers.get("content-encoding", "")))
+        encoding = request.headers.get("content-encoding", "")
+        if rest is None:
+            return _take(take, holder, body, encoding, body_bytes_max)
+        if body_bytes_max == BODY_BYTES_MAX:
+            raise BodyTooLarge
+        with spooled(rest, body, body_bytes_max) as spool:
+            rest = None
+            del body
+            with _ROOM:
+                plain = decompress(spool.read(), encoding, bytes_max=body_bytes_max)
+                return take(holder, plain)
     except UnsupportedMediaType as error:
         return problem_answer(problem(415, code=error.code, detail=error.detail))
     except Exception as error:
         return problem_answer(problem_of(error))
     finally:
         close_old_connections()
+        if rest is not None:
+            drain(rest)
+
+
+def _take(
+    take: Take, holder: KeyHolder, body: bytes, encoding: str, body_bytes_max: int
+) -> HotResponse:
+    try:
+        plain = decompress(body, encoding)
+    except BodyTooLarge:
+        if body_bytes_max == BODY_BYTES_MAX:
+            raise
+        with _ROOM:
+            return take(holder, decompress(body, encoding, bytes_max=body_bytes_max))
+    return take(holder, plain)
 
 
 def refuse(holder: KeyHolder | None, scope: Scope) -> HotResponse:
@@ -177,7 +227,9 @@ def bearer(headers: Mapping[str, str]) -> str:
 
 
 def content_type(headers: Mapping[str, str]) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
+    """The type of the body, under one of its names."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return _SAME_TYPES.get(kind, kind)
 
 
 def _commit(holder: KeyHolder, items: list[Decoded], route: Route) -> Job:

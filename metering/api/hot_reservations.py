@@ -143,6 +143,8 @@ ACTIONS: Final[dict[str, Callable[..., HotResponse]]] = {
 }
 HANDLERS: Final[dict[str, Handler]] = {
     "/v1/events": handle_events,
+    # Where OpenMeter's clients post the same.
+    "/api/v1/events": handle_events,
     "/v1/traces": handle_traces,
     "/v1/integrations/litellm": handle_litellm,
     RESERVATIONS: handle_reserve,

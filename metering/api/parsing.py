@@ -1,9 +1,14 @@
-"""Request bodies of the management API: JSON as strict as for events."""
+"""Request bodies: how much of one is read, how it is decompressed, and JSON of the management API,
+which is as strict as that of events.
+"""
 
+import io
 import json
+import tempfile
 import zlib
-from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final, NoReturn
 
 from rest_framework.parsers import BaseParser
 
@@ -13,13 +18,24 @@ from metering.errors import MalformedBody, MeteringError
 BODY_BYTES_MAX: Final = 10 * 1024 * 1024
 # The most that is read of a body to no avail before it is refused.
 DRAIN_BYTES_MAX: Final = 256 * 1024 * 1024
-TOO_LARGE: Final = "The body is larger than 10 MiB after decompression."
+# Telemetry and callbacks, which carry prompts that nobody reads: sent once, and lost when refused.
+LARGE_BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+_PIECE_BYTES: Final = 1 << 20
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
+_DEFLATE: Final = "deflate"
+# How zlib is told what stands around compressed data.
+_GZIP_WINDOW: Final = 31
+_ZLIB_WINDOW: Final = 15
+_RAW_WINDOW: Final = -15
 
 
 class BodyTooLarge(MeteringError):
     """The body is over the limit, as sent or once decompressed."""
 
     code = "too_large"
+
+    def __init__(self, bytes_max: int = BODY_BYTES_MAX) -> None:
+        super().__init__(f"The body is larger than {bytes_max >> 20} MiB after decompression.")
 
 
 class StrictJSONParser(BaseParser):
@@ -30,7 +46,7 @@ class StrictJSONParser(BaseParser):
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         body = read_body(stream.read)
         if len(body) > BODY_BYTES_MAX:
-            raise BodyTooLarge(TOO_LARGE)
+            raise BodyTooLarge
         request = (parser_context or {}).get("request")
         if request is not None:
             body = decompress(body, request.headers.get("Content-Encoding", ""))
@@ -63,53 +79,95 @@ def read_body(read: Callable[[int], bytes]) -> bytes:
 
     What is beyond is read and dropped: a client that is still sending would not see the answer.
     """
-    body = read(BODY_BYTES_MAX + 1)
-    dropped = 0
-    while len(body) > BODY_BYTES_MAX and dropped < DRAIN_BYTES_MAX and (chunk := read(1 << 20)):
-        dropped += len(chunk)
+    body = read_up_to(read, BODY_BYTES_MAX + 1)
+    if len(body) > BODY_BYTES_MAX:
+        drain(read)
     return body
 
 
-def decompress(body: bytes, encoding: str) -> bytes:
+def read_up_to(read: Callable[[int], bytes], bytes_max: int) -> bytes:
+    """So much of the body, or all of it."""
+    body = read(bytes_max)
+    while len(body) < bytes_max and (piece := read(bytes_max - len(body))):
+        body += piece
+    return body
+
+
+@contextmanager
+def spooled(read: Callable[[int], bytes], begun: bytes, bytes_max: int) -> Iterator[BinaryIO]:
+    """A large body as a file that ends with it, up to one byte beyond the limit.
+
+    A slow sender takes its time without taking memory.
+    """
+    with tempfile.TemporaryFile() as spool:
+        spool.write(begun)
+        while spool.tell() <= bytes_max and (piece := read(_PIECE_BYTES)):
+            spool.write(piece)
+        if spool.tell() > bytes_max:
+            drain(read)
+            raise BodyTooLarge(bytes_max)
+        spool.seek(0)
+        yield spool
+
+
+def drain(read: Callable[[int], bytes]) -> None:
+    """Read the rest of a body to no avail."""
+    dropped = 0
+    while dropped < DRAIN_BYTES_MAX and (piece := read(_PIECE_BYTES)):
+        dropped += len(piece)
+
+
+def decompress(body: bytes, encoding: str, *, bytes_max: int = BODY_BYTES_MAX) -> bytes:
     """The body as its sender wrote it. Stops at the limit: a bomb costs no more than that."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
-        if len(body) > BODY_BYTES_MAX:
-            raise BodyTooLarge(TOO_LARGE)
+        if len(body) > bytes_max:
+            raise BodyTooLarge(bytes_max)
         return body
-    if encoding != "gzip":
+    plain = io.BytesIO()
+    if encoding in _GZIP:
+        rest = _inflate(plain, body, _GZIP_WINDOW, bytes_max)
+        while rest:  # gzip files may be put one after another; the limit counts for all of them
+            rest = _inflate(plain, rest, _GZIP_WINDOW, bytes_max)
+    elif encoding == _DEFLATE:
+        if _inflate(plain, body, _window_of(body), bytes_max):
+            raise MalformedBody("malformed_deflate", "Something follows the compressed body.")
+    else:
         raise UnsupportedEncoding(
-            f"The content encoding {encoding[:40]!r} is not understood; use gzip."
+            f"The content encoding {encoding[:40]!r} is not understood; use gzip or deflate."
         )
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        plain = decompressor.decompress(body, BODY_BYTES_MAX + 1)
-    except zlib.error as error:
-        raise MalformedBody("malformed_gzip", "The body is not gzip.") from error
-    if len(plain) > BODY_BYTES_MAX:
-        raise BodyTooLarge(TOO_LARGE)
-    if not decompressor.eof:
-        raise MalformedBody("malformed_gzip", "The gzip body ends too early.")
-    return _further_members(plain, decompressor.unused_data)
+    return plain.getvalue()
 
 
-def _further_members(plain: bytes, rest: bytes) -> bytes:
-    """gzip files may be put one after another; the limit counts for all of them."""
-    while rest:
-        decompressor = zlib.decompressobj(wbits=31)
+def _window_of(body: bytes) -> int:
+    """HTTP's deflate has zlib's header around it, which some senders leave out."""
+    has_header = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
+    return _ZLIB_WINDOW if has_header else _RAW_WINDOW
+
+
+def _inflate(plain: io.BytesIO, body: bytes, window: int, bytes_max: int) -> bytes:
+    """Write what is compressed to `plain`, piece by piece, and answer what follows it."""
+    name = "gzip" if window == _GZIP_WINDOW else _DEFLATE
+    decompressor = zlib.decompressobj(wbits=window)
+    begin = 0
+    while not decompressor.eof:
+        piece = decompressor.unconsumed_tail
+        if not piece:
+            piece = body[begin : begin + _PIECE_BYTES]
+            begin += len(piece)
         try:
-            plain += decompressor.decompress(rest, BODY_BYTES_MAX + 1 - len(plain))
+            more = decompressor.decompress(piece, _PIECE_BYTES)
         except zlib.error as error:
-            raise MalformedBody("malformed_gzip", "The body is not gzip.") from error
-        if len(plain) > BODY_BYTES_MAX:
-            raise BodyTooLarge(TOO_LARGE)
-        if not decompressor.eof:
-            raise MalformedBody("malformed_gzip", "The gzip body ends too early.")
-        rest = decompressor.unused_data
-    return plain
+            raise MalformedBody(f"malformed_{name}", f"The body is not {name}.") from error
+        if not piece and not more:
+            raise MalformedBody(f"malformed_{name}", f"The {name} body ends too early.")
+        plain.write(more)
+        if plain.tell() > bytes_max:
+            raise BodyTooLarge(bytes_max)
+    return decompressor.unused_data + body[begin:]
 
 
 class UnsupportedEncoding(MeteringError):
-    """A content encoding other than gzip."""
+    """A content encoding that is not understood."""
 
     code = "unsupported_media_type"

@@ -2,7 +2,8 @@
 
 The envelope identifies the event: its `id` and `source` are the event's, and so is its `time` where
 it has one. Data may leave them out; when it repeats them, the envelope's count. `subject` is the
-customer when the data names none.
+customer when the data names none. Data that count `tokens` of one `type`, as OpenMeter's do, are
+read where it is plain which tokens they are.
 """
 
 import base64
@@ -13,14 +14,17 @@ from urllib.parse import unquote
 
 import msgspec
 
+from metering.decoders.assembly import count, tags
 from metering.decoders.native import (
     Decoded,
+    EventBody,
     decode_item,
     require_json,
     require_shallow,
     require_utf8,
     split_array,
 )
+from metering.decoders.samples import with_sample
 from metering.errors import EventRejected, MalformedBody
 
 SPEC_VERSION: Final = "1.0"
@@ -38,6 +42,17 @@ class _Envelope(msgspec.Struct):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data_base64: str | None = None
 
+
+# OpenMeter counts one kind of token an event, and names the kind so.
+_OPENMETER: Final = ("tokens", "type")
+_FIELD_BY_TYPE: Final = {
+    "input": "input_tokens",
+    "prompt": "input_tokens",
+    "output": "output_tokens",
+    "completion": "output_tokens",
+}
+_FIELDS: Final = frozenset(EventBody.__struct_fields__)
+_COUNTS: Final = frozenset({"usage", "input_tokens", "output_tokens"})
 
 _decode_any = msgspec.json.Decoder(Any).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -63,14 +78,29 @@ def decode_batch(body: bytes) -> list[Decoded]:
 def decode_binary(headers: Mapping[str, str], body: bytes) -> list[Decoded]:
     """A CloudEvent whose attributes are the headers `ce-…` and whose data is the body."""
     attributes = {
-        key.lower().removeprefix("ce-"): unquote(value, errors="replace")
+        key.lower().removeprefix("ce-"): unquote(_text(value), errors="replace")
         for key, value in headers.items()
         if key.lower().startswith("ce-")
     }
+    if attributes.get("source") == "":
+        detail = (
+            "The header 'ce-source' is empty, or not ASCII, of which nothing arrives: write other"
+            " characters percent-encoded, as CloudEvents has it."
+        )
+        event_id = attributes.get("id")
+        return [EventRejected("missing_field", detail, pointer="/source", event_id=event_id)]
     require_utf8(body)
     require_shallow(body)
     named = {key: attributes.get(key) for key in ("id", "source", "specversion", "time", "subject")}
     return [_open(_Envelope(**named, data=msgspec.Raw(body)))]
+
+
+def _text(value: str) -> str:
+    """A header's value. Its bytes come as Latin-1, and are UTF-8 where they are not ASCII."""
+    try:
+        return value if value.isascii() else value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _decode_event(raw: bytes) -> Decoded:
@@ -99,8 +129,10 @@ def _open(envelope: _Envelope) -> Decoded:
         return _rejected(envelope, "/data", "The data is not a JSON object with an event.")
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The data is not JSON: {error}.") from error
+    if "tokens" in fields and (refusal := _read_openmeter(fields, envelope)):
+        return refusal
     _name(fields, envelope)
-    return decode_item(msgspec.json.encode(fields))
+    return with_sample(decode_item(msgspec.json.encode(fields)), data, source=envelope.source)
 
 
 def _refusal(envelope: _Envelope) -> EventRejected | None:
@@ -142,6 +174,32 @@ def _data(envelope: _Envelope) -> bytes | EventRejected:
     return data
 
 
+def _read_openmeter(fields: dict[str, msgspec.Raw], envelope: _Envelope) -> EventRejected | None:
+    """Turn OpenMeter's own fields into an event's; what else the data hold become tags."""
+    tokens, kind = (_plain(fields.pop(key, None)) for key in _OPENMETER)
+    field = _FIELD_BY_TYPE.get(kind.lower()) if isinstance(kind, str) else None
+    if field is None or not _COUNTS.isdisjoint(fields):
+        detail = (
+            'The data count \'tokens\' without saying which: send "type": "input" or'
+            " \"type\": \"output\" with them, or 'input_tokens' and 'output_tokens' instead."
+        )
+        return _rejected(envelope, "/data/tokens", detail)
+    try:
+        used = count(tokens)
+    except ValueError as error:
+        return _rejected(envelope, "/data/tokens", f"{error}.")
+    fields |= {"input_tokens": _raw(0), "output_tokens": _raw(0)} | {field: _raw(used)}
+    free = {key: fields.pop(key) for key in fields.keys() - _FIELDS}
+    pairs = tags({key: _plain(value) for key, value in free.items()})
+    if pairs and "tags" not in fields:
+        fields["tags"] = _raw(pairs)
+    return None
+
+
+def _plain(raw: msgspec.Raw | None) -> Any:
+    return None if raw is None else _decode_any(raw)
+
+
 def _name(fields: dict[str, msgspec.Raw], envelope: _Envelope) -> None:
     """Let the envelope say which event this is, and for whom when the data does not."""
     fields["id"] = _raw(envelope.id)
@@ -152,9 +210,11 @@ def _name(fields: dict[str, msgspec.Raw], envelope: _Envelope) -> None:
         fields["customer"] = _raw(envelope.subject)
 
 
-def _raw(value: str | None) -> msgspec.Raw:
+def _raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
 def _rejected(envelope: _Envelope, pointer: str, detail: str) -> EventRejected:
-    return EventRejected("invalid_value", detail, pointer=pointer, event_id=envelope.id)
+    return EventRejected(
+        "invalid_value", detail, pointer=pointer, event_id=envelope.id, source=envelope.source
+    )

@@ -9,16 +9,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, Final, Literal, NoReturn
 
 import msgspec
 
+from metering.decoders.samples import with_sample
 from metering.errors import EventRejected, MalformedBody, TooManyEvents
 
 COUNT_MAX: Final = 2**53
 DEPTH_MAX: Final = 32
 EVENTS_MAX: Final = 10_000
 TAGS_MAX: Final = 32
+# Of so many rejected items of a body a sample is made; one of each reason is kept in the end.
+SAMPLES_MAX: Final = 20
 _UTF8_PIECE_BYTES: Final = 1 << 20
 
 Dimension = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -110,9 +114,10 @@ def decode_json(body: bytes) -> list[Decoded]:
     """One event or an array of them. Raises MalformedBody for a body that is not JSON."""
     require_utf8(body)
     if body.lstrip()[:1] == b"[":
-        items = split_array(body)
-        return [decode_item(bytes(item), index=index, depth=1) for index, item in enumerate(items)]
-    return [decode_item(body)]
+        items = [bytes(item) for item in split_array(body)]
+        found = [decode_item(item, index=index, depth=1) for index, item in enumerate(items)]
+        return _with_samples(found, items)
+    return _with_samples([decode_item(body)], [body])
 
 
 def decode_ndjson(body: bytes) -> list[Decoded]:
@@ -121,7 +126,16 @@ def decode_ndjson(body: bytes) -> list[Decoded]:
     lines = [line for line in body.split(b"\n") if line.strip()]
     if len(lines) > EVENTS_MAX:
         raise TooManyEvents(len(lines))
-    return [_decode_line(index, line) for index, line in enumerate(lines)]
+    found = [_decode_line(index, line) for index, line in enumerate(lines)]
+    return _with_samples(found, lines)
+
+
+def _with_samples(found: list[Decoded], items: list[bytes]) -> list[Decoded]:
+    """The same, where the first that were rejected say who sent them and show their form."""
+    rejected = (each for each in zip(found, items, strict=True) if type(each[0]) is EventRejected)
+    for item, raw in islice(rejected, SAMPLES_MAX):
+        with_sample(item, raw)
+    return found
 
 
 def require_utf8(body: bytes) -> None:

@@ -7,9 +7,11 @@ names of models, operations or programs, and look like such a name.
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
+
+from metering.errors import EventRejected
 
 SAMPLE_BYTES_MAX: Final = 2048
 # Tried in turn until the sample is short enough: levels, and members of each object or array.
@@ -54,6 +56,29 @@ _NAMES: Final = frozenset(
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,100}(?: [A-Za-z0-9_.:/-]{1,60}){0,2}")
 # A key that is no name of a field may be data: an address of somebody, a sentence.
 _KEY: Final = re.compile(r"[A-Za-z0-9_.:/$-]{1,100}")
+
+
+T = TypeVar("T")
+
+
+class _Source(msgspec.Struct):
+    source: Any = None
+
+
+def with_sample(item: T, raw: bytes, *, source: str | None = None) -> T:
+    """What became of an item, with its source and a sample of it where it was rejected."""
+    if isinstance(item, EventRejected) and item.sample is None:
+        item.source = item.source or source or _source_in(raw)
+        item.sample = redacted_sample(raw)
+    return item
+
+
+def _source_in(raw: bytes) -> str | None:
+    try:
+        found = msgspec.json.decode(raw, type=_Source).source
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found[:200] if isinstance(found, str) else None
 
 
 def redacted_sample(value: object) -> str:

@@ -168,3 +168,68 @@ def test_what_is_no_json_fails_the_body(body: bytes, code: str) -> None:
         with pytest.raises(MalformedBody) as caught:
             read()
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("data", "counts", "tags"),
+    [
+        ({"tokens": 120, "type": "input", "model": "gpt-4o"}, (120, 0), None),
+        ({"tokens": "120", "type": "prompt", "model": "gpt-4o"}, (120, 0), None),
+        (
+            {"tokens": 7, "type": "output", "region": "eu", "retry": 2},
+            (0, 7),
+            {"region": "eu", "retry": 2},
+        ),
+        ({"tokens": 7, "type": "Completion", "nested": {"a": 1}}, (0, 7), None),
+    ],
+)
+def test_openmeters_data_count_one_kind_of_token(
+    data: dict[str, Any], counts: tuple[int, int], tags: dict[str, Any] | None
+) -> None:
+    event = structured(data=data)
+    assert isinstance(event, EventBody)
+    assert (event.input_tokens, event.output_tokens) == counts
+    assert (event.tags, event.model, event.customer) == (tags, data.get("model"), "acme")
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        ({"tokens": 120, "model": "gpt-4o"}, '"type": "input"'),
+        ({"tokens": 120, "type": "system"}, '"type": "input"'),
+        ({"tokens": 120, "type": "input", "output_tokens": 3}, "input_tokens"),
+        ({"tokens": 120, "type": "input", "usage": {"input_tokens": 120}}, "input_tokens"),
+        ({"tokens": "many", "type": "input"}, "no number of tokens"),
+        ({"tokens": -1, "type": "input"}, "no number of tokens"),
+    ],
+)
+def test_tokens_of_which_nobody_knows_the_kind_are_refused(data: dict[str, Any], word: str) -> None:
+    item = structured(data=data)
+    assert isinstance(item, EventRejected)
+    assert (item.code, item.event_id, item.source) == ("invalid_value", "e-1", "/research")
+    assert word in item.detail
+
+
+HEADERS = {"ce-specversion": "1.0", "ce-id": "e-1", "ce-source": "/research", "ce-type": "call"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ("Z%C3%BCrich", "Zürich"),
+        ("Zürich".encode().decode("latin-1"), "Zürich"),
+        ("Z\xfcrich", "Z\xfcrich"),
+        ("東京", "東京"),
+    ],
+)
+def test_a_source_beyond_ascii_is_read_however_it_came(sent: str, expected: str) -> None:
+    (event,) = decode_binary(HEADERS | {"ce-source": sent}, json.dumps(DATA).encode())
+    assert isinstance(event, EventBody)
+    assert event.source == expected
+
+
+def test_a_source_that_a_server_could_not_hand_on_is_explained() -> None:
+    (item,) = decode_binary(HEADERS | {"ce-source": ""}, json.dumps(DATA).encode())
+    assert isinstance(item, EventRejected)
+    assert (item.code, item.event_id, item.pointer) == ("missing_field", "e-1", "/source")
+    assert "percent-encoded" in item.detail

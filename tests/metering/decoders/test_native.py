@@ -275,3 +275,21 @@ def test_any_values_are_events_or_a_refusal(fields: dict[str, object]) -> None:
     except MalformedBody:
         return
     assert isinstance(item, EventBody | EventRejected)
+
+
+def test_what_is_rejected_says_who_sent_it_and_shows_its_form() -> None:
+    bad = {"id": "bad", "source": "svc", "input_tokens": -1, "agent": "Ann"}
+    good = {"id": "good", "input_tokens": 1}
+    for body, decode in (
+        (json.dumps([good, bad]), decode_json),
+        (f"{json.dumps(good)}\n{json.dumps(bad)}", decode_ndjson),
+    ):
+        item = decode(body.encode())[1]
+        assert isinstance(item, EventRejected)
+        assert item.source == "svc"
+        assert json.loads(item.sample or "") == {
+            "id": "str[3]",
+            "source": "str[3]",
+            "input_tokens": -1,
+            "agent": "str[3]",
+        }
