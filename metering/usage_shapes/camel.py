@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from metering.usage_shapes.arithmetic import Reported, settle
-from metering.usage_shapes.counts import Usage, count, largest, part, refuse_unknown, require_one
+from metering.usage_shapes.counts import (
+    Usage,
+    count,
+    fills_total,
+    largest,
+    part,
+    refuse_unknown,
+    require_one,
+)
 from metering.usage_shapes.tokens import Tokens, UnknownUsage
 
 _READ_APART: Final = ("cacheReadInputTokens", "cacheReadInputTokenCount", "cacheReadTokens")
@@ -32,7 +40,8 @@ def from_camel(usage: Usage, provider: str | None) -> Tokens:
     total = count(usage, "totalTokens")
     if usage.keys() <= _PLAIN:
         return settle(Reported(given, output, total_tokens=total))
-    refuse_unknown(usage, _KNOWN)
+    if not fills_total(total, given + output):
+        refuse_unknown(usage, _KNOWN)
     into = part(usage, "inputTokenDetails")
     out = part(usage, "outputTokenDetails")
     refuse_unknown(into, _INPUT_DETAILS)

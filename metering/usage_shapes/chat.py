@@ -9,6 +9,7 @@ from metering.usage_shapes.counts import (
     INFORMATION,
     Usage,
     count,
+    fills_total,
     largest,
     part,
     refuse_unknown,
@@ -112,7 +113,8 @@ def from_chat(usage: Usage, provider: str | None) -> Tokens:
     if usage.keys() <= _PLAIN:
         web = count(prompt_details, _SEARCHES_INSIDE)
         return _with_modalities(reported, prompt_details, completion_details, web, {})
-    refuse_unknown(usage, _KNOWN)
+    if not fills_total(total, prompt + completion, prompt + completion + reasoning):
+        refuse_unknown(usage, _KNOWN)
     return _with_more_keys(reported, usage, prompt_details, completion_details)
 
 

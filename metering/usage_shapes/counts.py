@@ -87,6 +87,13 @@ def require_one(holder: Usage, keys: Iterable[str]) -> None:
     raise UnknownUsage(f"usage holds none of {', '.join(keys)}")
 
 
+def fills_total(total: int, *sums: int) -> bool:
+    """Whether the parts add up to the total that the provider gives: then nothing can stand beside
+    them, and what nobody knows says more of what is counted already.
+    """
+    return total > 0 and total in sums
+
+
 def refuse_unknown(holder: Usage, known: frozenset[str]) -> None:
     """Refuse a positive count of tokens under a key that nobody has given a meaning.
 

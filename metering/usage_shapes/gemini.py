@@ -12,6 +12,7 @@ from metering.usage_shapes.counts import (
     INFORMATION,
     Usage,
     count,
+    fills_total,
     largest,
     refuse_unknown,
     require_one,
@@ -68,11 +69,12 @@ def from_snake_gemini(usage: Usage, provider: str | None) -> Tokens:
 
 def from_gemini(usage: Usage, provider: str | None) -> Tokens:
     require_one(usage, ("promptTokenCount", "totalTokenCount", *_OUTPUT))
-    refuse_unknown(usage, _KNOWN)
     thoughts = count(usage, "thoughtsTokenCount")
     total = count(usage, "totalTokenCount")
     given = count(usage, "promptTokenCount") + count(usage, "toolUsePromptTokenCount")
     output = largest(usage, _OUTPUT) + thoughts
+    if not fills_total(total, given + output):
+        refuse_unknown(usage, _KNOWN)
     if not given and not output:
         given = total  # a cached content tells its size alone
     kinds = _by_kind(usage)

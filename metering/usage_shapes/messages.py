@@ -8,6 +8,7 @@ from metering.usage_shapes.counts import (
     INFORMATION,
     Usage,
     count,
+    fills_total,
     part,
     refuse_unknown,
     require_one,
@@ -24,6 +25,8 @@ _KNOWN: Final = (
     | SEARCH_KEYS
     | frozenset({"input_tokens", "output_tokens", "output_tokens_details", "total_tokens"})
 )
+# What the types of steps hold that are billed beside the answer.
+_BESIDE: Final = ("compaction", "advisor")
 _CREATION: Final = frozenset({"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"})
 
 
@@ -56,9 +59,11 @@ _NOTHING: Final = _Counts(0, 0, 0, 0, 0, 0)
 
 def from_messages(usage: Usage, provider: str | None) -> Tokens:
     require_one(usage, ("input_tokens", "output_tokens", *MARKS))
-    refuse_unknown(usage, _KNOWN)
     counts = _read(usage)
     total = count(usage, "total_tokens")
+    spoken = counts.fresh + counts.output
+    if not fills_total(total, spoken, spoken + counts.read + counts.write):
+        refuse_unknown(usage, _KNOWN)
     web, more = searches(usage)
     if usage.get("iterations"):
         elsewhere: dict[str, dict[str, int]] = {}
@@ -95,7 +100,8 @@ def _read(usage: Usage) -> _Counts:
 def _with_iterations(
     counts: _Counts, iterations: object, elsewhere: dict[str, dict[str, int]]
 ) -> _Counts:
-    """Add the steps that the top level leaves out: those of type message are its sum.
+    """Add the steps that the top level leaves out: messages are its sum, and a fallback, where
+    another model had to answer, is the message.
 
     A compaction of the context is billed beside it, and so is an advisor, which is another model;
     `elsewhere` receives the latter's part by model.
@@ -105,7 +111,7 @@ def _with_iterations(
     steps = [step for step in iterations if isinstance(step, Mapping)]
     whole = counts if _is_sum_of_all(counts, steps) else None
     for step in steps:
-        if step.get("type") == "message":
+        if not _is_beside(step):
             continue
         used = _read(step)
         model = step.get("model")
@@ -117,9 +123,19 @@ def _with_iterations(
     return counts
 
 
+def _is_beside(step: Usage) -> bool:
+    kind = step.get("type")
+    return isinstance(kind, str) and any(word in kind for word in _BESIDE)
+
+
 def _is_sum_of_all(counts: _Counts, steps: list[Usage]) -> bool:
     """Whether the top level already includes every step of its own model, compactions too."""
-    own = [_read(step) for step in steps if not isinstance(step.get("model"), str)]
+    own = [
+        _read(step)
+        for step in steps
+        if step.get("type") == "message"
+        or (_is_beside(step) and not isinstance(step.get("model"), str))
+    ]
     total = _NOTHING
     for used in own:
         total = total.plus(used)

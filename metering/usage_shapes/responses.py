@@ -11,6 +11,7 @@ from metering.usage_shapes.counts import (
     INFORMATION,
     Usage,
     count,
+    fills_total,
     largest,
     merged_parts,
     part,
@@ -107,7 +108,8 @@ def from_responses(usage: Usage, provider: str | None) -> Tokens:
         into = part(usage, "input_tokens_details")
         out = part(usage, "output_tokens_details")
     else:
-        refuse_unknown(usage, _KNOWN)
+        if not fills_total(total, given + output):
+            refuse_unknown(usage, _KNOWN)
         into = merged_parts(usage, _INPUT_DETAILS)
         out = merged_parts(usage, _OUTPUT_DETAILS)
     if total != given + output:

@@ -636,12 +636,13 @@ def test_what_nobody_can_read_is_refused(usage: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "usage",
     [
-        {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "dream_tokens": 5},
+        {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 15, "dream_tokens": 5},
+        {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "dream_tokens": 5},
         {"prompt_tokens": 9, "completion_tokens": 1, "dreams": {"lucid_tokens": 5}},
         {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"new_tokens": 5}},
         {"input_tokens": 9, "output_tokens": 1, "dream_tokens": 5},
         {"input_tokens": 9, "output_tokens": 1, "cache_creation": {"ephemeral_9h_tokens": 5}},
-        {"promptTokenCount": 9, "totalTokenCount": 9, "dreamTokenCount": 5},
+        {"promptTokenCount": 9, "totalTokenCount": 14, "dreamTokenCount": 5},
         {"inputTokens": 9, "outputTokens": 1, "dreamTokens": 5},
         {"total_tokens": 9, "dream_tokens": 5},
     ],
@@ -649,6 +650,87 @@ def test_what_nobody_can_read_is_refused(usage: dict[str, Any]) -> None:
 def test_tokens_that_nobody_can_place_are_refused(usage: dict[str, Any]) -> None:
     with pytest.raises(UnknownUsage, match="not known"):
         normalise_usage(usage, provider=None)
+
+
+@pytest.mark.parametrize(
+    ("provider", "usage", "counts"),
+    [
+        (
+            "x-ai",
+            {
+                "input_tokens": 100,
+                "output_tokens": 20,
+                "total_tokens": 120,
+                "input_tokens_details": {"cached_tokens": 40},
+                "output_tokens_details": {"reasoning_tokens": 5},
+                "context_details": {"system_tokens": 30, "history_tokens": 60},
+            },
+            {
+                "input_tokens": 100,
+                "output_tokens": 20,
+                "cache_read_tokens": 40,
+                "reasoning_tokens": 5,
+            },
+        ),
+        (
+            "x-ai",
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "total_tokens": 125,
+                "completion_tokens_details": {"reasoning_tokens": 5},
+                "context_tokens": 30,
+            },
+            {"input_tokens": 100, "output_tokens": 25, "reasoning_tokens": 5},
+        ),
+        (
+            None,
+            {
+                "input_tokens": 8,
+                "output_tokens": 2,
+                "cache_read_input_tokens": 90,
+                "total_tokens": 100,
+                "context_tokens": 30,
+            },
+            {"input_tokens": 98, "output_tokens": 2, "cache_read_tokens": 90},
+        ),
+        (
+            None,
+            {
+                "promptTokenCount": 9,
+                "candidatesTokenCount": 1,
+                "totalTokenCount": 10,
+                "dreamTokenCount": 5,
+            },
+            {"input_tokens": 9, "output_tokens": 1},
+        ),
+        (
+            None,
+            {"inputTokens": 9, "outputTokens": 1, "totalTokens": 10, "dreamTokens": 5},
+            {"input_tokens": 9, "output_tokens": 1},
+        ),
+    ],
+)
+def test_what_nobody_knows_is_passed_over_where_the_total_leaves_it_no_room(
+    provider: str | None, usage: dict[str, Any], counts: dict[str, Any]
+) -> None:
+    assert normalised(usage, provider) == counts
+
+
+def test_a_fallback_is_the_message_and_not_a_second_one() -> None:
+    message = {"input_tokens": 412, "output_tokens": 20, "cache_read_input_tokens": 0}
+    fallback = {"type": "fallback_message", "model": "claude-sonnet-4-5", **message}
+    refused = {"type": "message", "input_tokens": 412, "output_tokens": 0}
+    compaction = {"type": "compaction", "input_tokens": 150_000, "output_tokens": 2500}
+    for steps in ([fallback], [refused, fallback]):
+        assert normalised(message | {"iterations": steps}) == {
+            "input_tokens": 412,
+            "output_tokens": 20,
+        }
+    assert normalised(message | {"iterations": [compaction, fallback]}) == {
+        "input_tokens": 150_412,
+        "output_tokens": 2520,
+    }
 
 
 @pytest.mark.parametrize(
