@@ -6,11 +6,12 @@ client sees its own reports at once. A killed process loses its last second. A f
 delays the counts and fails no request; what waits is bounded.
 """
 
-import atexit
+import os
 import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from multiprocessing.util import Finalize
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -132,6 +133,8 @@ class SourceRecorder:
         self._recorded = threading.Event()
         self._stopping = threading.Event()
         self._complained_at = -COMPLAINT_SECONDS
+        # The process whose end writes what waits.
+        self._process_id: int | None = None
 
     def record(self, tenant_id: int, tallies: Iterable[Tally]) -> None:
         """Count reports. Takes microseconds, and never fails for what the database does."""
@@ -216,6 +219,11 @@ class SourceRecorder:
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return
+            if self._process_id != os.getpid():
+                self._process_id = os.getpid()
+                # The end of a web worker, which `multiprocessing` started, calls nothing that was
+                # registered with `atexit`.
+                Finalize(None, self.stop, exitpriority=1)
             # A thread that was stopped and is still under way keeps the event that stopped it.
             self._stopping = threading.Event()
             self._thread = threading.Thread(
@@ -313,8 +321,6 @@ def _clean(text: str) -> str:
 
 
 PROCESS_RECORDER: Final = SourceRecorder()
-# What waits is written before the process ends.
-atexit.register(PROCESS_RECORDER.stop)
 
 
 def record_reports(tenant_id: int, tallies: Iterable[Tally]) -> None:

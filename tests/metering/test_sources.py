@@ -3,6 +3,7 @@
 import threading
 import time
 from datetime import timedelta
+from multiprocessing import get_context
 from typing import Any
 
 import msgspec
@@ -19,7 +20,13 @@ from metering.errors import EventRejected, MalformedBody
 from metering.ingest import Job, ingest
 from metering.models import Route, SourceCount, SourceOutcome
 from metering.source_advice import ADVICE, what_to_set
-from metering.sources import OTHER, PROCESS_RECORDER, SourceRecorder, Tally
+from metering.sources import (
+    OTHER,
+    PROCESS_RECORDER,
+    SourceRecorder,
+    Tally,
+    record_reports,
+)
 from metering.tasks import forget_old_source_counts
 from tests.factories import Account, make_event
 
@@ -64,6 +71,11 @@ def take(account: Account, events: list[dict[str, Any]]) -> Job:
 def flush_elsewhere(recorder: SourceRecorder) -> None:
     recorder.flush()
     connection.close()
+
+
+def record_and_end(tenant_id: int) -> None:
+    """What a worker does that is told to end right after its last request."""
+    record_reports(tenant_id, [accepted("app", 3)])
 
 
 def test_counts_add_up_over_flushes_and_keep_the_latest_detail_and_sample(
@@ -236,6 +248,16 @@ def test_a_thread_writes_within_a_second_and_a_stop_writes_at_once(account: Acco
     recorder.record(account.tenant.id, [accepted("app")])
     recorder.stop()
     assert [row[4] for row in stored(account)] == [3]
+
+
+def test_the_end_of_a_process_writes_what_waits(account: Account) -> None:
+    """As a web worker ends, which `multiprocessing` starts."""
+    connection.close()
+    worker = get_context("fork").Process(target=record_and_end, args=[account.tenant.id])
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == 0
+    assert [(row[0], row[4]) for row in stored(account)] == [("app", 3)]
 
 
 def test_a_body_is_counted_by_source_outcome_and_reason(account: Account) -> None:

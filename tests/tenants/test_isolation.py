@@ -373,10 +373,11 @@ def prefix(account: Account) -> str:
 
 def _is_own(body: dict[str, Any]) -> bool:
     """Whether a list holds at most what every tenant has: its first key, presets, how it began,
-    and what it sent just now, which names no source.
+    and what it sent just now, which names no source or is LiteLLM's.
     """
     rows = body.get("data", [])
-    kinds = {row.get("object_type", row.get("name", row.get("source"))) for row in rows} - {""}
+    kinds = {row.get("object_type", row.get("name", row.get("source"))) for row in rows}
+    kinds -= {"", "litellm"}
     is_empty = "total" not in body or body["total"]["requests"] == 0
     return is_empty and kinds <= {"tenant", "membership", "apikey", "First key", "Session limits"}
 
