@@ -9,9 +9,10 @@ tools and answers, which make payloads large, are skipped unread.
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -47,7 +48,6 @@ _OWN: Final = "spendgate_"
 _FIELDS_OF_TAGS: Final = frozenset(
     (*_DIMENSIONS, *(f"{_OWN}{field}" for field in (*_DIMENSIONS, "reservation")))
 )
-_SESSION_HEADER: Final = "x-litellm-session-id"
 _SESSION_KEYS: Final = ("session_id", "litellm_session_id")
 # Whom LiteLLM's proxy names where its keys have no users.
 _NO_USERS: Final = frozenset({"default_user_id"})
@@ -58,11 +58,6 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]
 _MADE_UP_ID: Final = re.compile(r"chatcmpl-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _TRANSLATED: Final = frozenset(
     {"anthropic", "aws", "google", "cohere", "huggingface", "ollama", "replicate", "sagemaker"}
-)
-_REQUEST_ID_HEADERS: Final = (
-    "llm_provider-request-id",
-    "llm_provider-x-request-id",
-    "llm_provider-x-amzn-requestid",
 )
 
 _OPERATIONS: Final = {
@@ -155,6 +150,43 @@ class _Parameters(msgspec.Struct):
     max_tokens: Any = None
 
 
+_FIELDS: Final = (*_DIMENSIONS, "reservation")
+_USUAL_KEYS: Final = (
+    *((field, field) for field in _DIMENSIONS),
+    *(("session", key) for key in _SESSION_KEYS),
+    *((field, f"{field}_id") for field in _DIMENSIONS),
+)
+# What callers may have told, under every name that is read; the rest of their pairs is skipped.
+_Told = msgspec.defstruct(
+    "_Told",
+    [
+        (key, Any, None)
+        for key in dict.fromkeys(
+            (
+                *_DIMENSIONS,
+                *(f"{field}_id" for field in _DIMENSIONS),
+                *(f"{_OWN}{field}" for field in _FIELDS),
+                *_SESSION_KEYS,
+            )
+        )
+    ],
+)
+_Headers = msgspec.defstruct(
+    "_Headers",
+    [("litellm_session", Any, None), *((field, Any, None) for field in _FIELDS)],
+    rename={"litellm_session": "x-litellm-session-id"}
+    | {field: f"x-spendgate-{field}" for field in _FIELDS},
+)
+
+
+class _ProviderHeaders(msgspec.Struct):
+    """Where LiteLLM keeps the provider's id of the request."""
+
+    anthropic: Any = msgspec.field(name="llm_provider-request-id", default=None)
+    openai: Any = msgspec.field(name="llm_provider-x-request-id", default=None)
+    aws: Any = msgspec.field(name="llm_provider-x-amzn-requestid", default=None)
+
+
 class _Item(msgspec.Struct):
     type: Any = None
     status: Any = None
@@ -242,18 +274,22 @@ def _part(raw: _Part, form: type[T]) -> T:
     """This part of a payload, empty where there is none or it has another form."""
     if not isinstance(raw, msgspec.UnsetType):
         with suppress(msgspec.ValidationError, RecursionError):
-            return msgspec.json.decode(raw, type=form)
+            return _decoder(form).decode(raw)  # type: ignore[no-any-return, arg-type]
     return form()
 
 
-def _pairs(raw: _Part) -> dict[str, object]:
-    """The plain values of an object; what nests in it is left out."""
-    found: dict[str, msgspec.Raw] = _part(raw, dict[str, msgspec.Raw])
-    return {
-        key: msgspec.json.decode(value)
-        for key, value in found.items()
-        if not bytes(value).startswith((b"{", b"["))
-    }
+@cache
+def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(form)
+
+
+def _told(raw: _Part) -> dict[str, object]:
+    """What a caller's pairs tell of the fields of an event."""
+    return {} if raw is msgspec.UNSET else _given(_part(raw, _Told))
+
+
+def _given(pairs: msgspec.Struct) -> dict[str, Any]:
+    return {key: value for key, value in msgspec.structs.asdict(pairs).items() if value is not None}
 
 
 def _usage(raw: _Part) -> dict[str, Any]:
@@ -316,9 +352,8 @@ def _identity(
     is_made_up = provider in _TRANSLATED and isinstance(given, str) and _MADE_UP_ID.fullmatch(given)
     if given != payload.litellm_call_id and not is_made_up:
         facts["response_id"] = identity(_provider_response_id(given))
-    headers = _pairs(hidden.additional_headers)
-    told = next((headers[key] for key in _REQUEST_ID_HEADERS if headers.get(key)), None)
-    facts["request_id"] = identity(told)
+    headers = _part(hidden.additional_headers, _ProviderHeaders)
+    facts["request_id"] = identity(headers.anthropic or headers.openai or headers.aws)
     return facts
 
 
@@ -386,13 +421,12 @@ def _outcome(payload: _Payload) -> dict[str, object]:
 def _dimensions(payload: _Payload, metadata: _Metadata) -> dict[str, object]:
     """Who spent it: as callers wrote into metadata, headers or tags, else as LiteLLM knows."""
     pairs = _tag_pairs(payload.request_tags)
-    headers = _pairs(metadata.requester_custom_headers)
-    fields = (*_DIMENSIONS, "reservation")
+    headers = _given(_part(metadata.requester_custom_headers, _Headers))
     told: list[dict[str, Any]] = [
-        _pairs(payload.metadata),
-        _pairs(metadata.spend_logs_metadata),
-        _pairs(metadata.requester_metadata),
-        {f"{_OWN}{field}": headers.get(f"x-spendgate-{field}") for field in fields},
+        _told(payload.metadata),
+        _told(metadata.spend_logs_metadata),
+        _told(metadata.requester_metadata),
+        {f"{_OWN}{field}": value for field, value in headers.items()},
         {key: value for key, value in pairs.items() if key in _FIELDS_OF_TAGS},
     ]
     user = metadata.user_api_key_user_id
@@ -401,17 +435,13 @@ def _dimensions(payload: _Payload, metadata: _Metadata) -> dict[str, object]:
         "customer": payload.end_user or metadata.user_api_key_end_user_id,
         "user": None if user in _NO_USERS else user,
     }
-    facts: dict[str, object] = {}
-    for field in _DIMENSIONS:
-        # LiteLLM's own metadata has ids of its own in it, so it is asked for ours alone.
-        own = (name(each.get(f"{_OWN}{field}")) for each in told)
-        usual = (_dimension(each, field) for each in told[1:])
-        facts[field] = next(
-            (found for found in (*own, *usual, name(known.get(field))) if found), None
-        )
-    facts["reservation"] = next(
-        (found for each in told if (found := name(each.get(f"{_OWN}reservation")))), None
-    )
+    own = _first_of(told, [(field, f"{_OWN}{field}") for field in _FIELDS])
+    # LiteLLM's own metadata has ids of its own in it, so it is asked for ours alone.
+    usual = _first_of(told[1:], _USUAL_KEYS)
+    facts: dict[str, object] = {
+        field: own.get(field) or usual.get(field) or name(known.get(field)) for field in _DIMENSIONS
+    }
+    facts["reservation"] = own.get("reservation")
     facts |= _trace_and_session(payload, metadata, headers, name(facts["session"]))
     free = {key: value for key, value in pairs.items() if key not in _FIELDS_OF_TAGS}
     if payload.cache_hit is True:
@@ -427,7 +457,7 @@ def _trace_and_session(
     trace = name(payload.trace_id)
     sessions = [
         name(payload.session_id),
-        name(headers.get(_SESSION_HEADER)),
+        name(headers.get("litellm_session")),
         name(metadata.litellm_session_id),
         name(metadata.session_id),
     ]
@@ -437,9 +467,16 @@ def _trace_and_session(
     return {"session": session, "trace": None if trace == session else trace}
 
 
-def _dimension(told: Mapping[str, object], field: str) -> str | None:
-    keys = _SESSION_KEYS if field == "session" else (f"{field}_id",)
-    return next((found for key in (field, *keys) if (found := name(told.get(key)))), None)
+def _first_of(told: list[dict[str, Any]], keys: Iterable[tuple[str, str]]) -> dict[str, str | None]:
+    """By field what is told of it first, in the order of those who tell and then of the keys."""
+    found: dict[str, str | None] = {}
+    for each in told:
+        if not each:
+            continue
+        for field, key in keys:
+            if key in each and not found.get(field):
+                found[field] = name(each[key])
+    return found
 
 
 def _tag_pairs(given: object) -> dict[str, TagValue]:

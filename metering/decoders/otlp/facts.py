@@ -13,6 +13,7 @@ from metering.decoders.otlp.quoted import Answer, answer_of, decode_text
 from metering.decoders.otlp.spans import STATUS_ERROR, Attributes, Span, first
 from metering.decoders.otlp.token_counts import count_tokens
 from metering.decoders.provider_names import canonical_provider
+from metering.decoders.samples import redacted_sample
 
 DIMENSIONS: Final = ("team", "customer", "agent", "user", "feature", "session", "task")
 
@@ -149,6 +150,7 @@ _TOOL: Final = (
     "tool_call.function.name",
     "ai.toolCall.name",
     "traceloop.entity.name",
+    "tool_name",
 )
 _ARGUMENTS: Final = (
     "gen_ai.tool.call.arguments",
@@ -421,6 +423,12 @@ def _to_first_token(attributes: Mapping[str, Any]) -> int | None:
     if isinstance(in_milliseconds, int | float) and 0 <= in_milliseconds <= COUNT_MAX:
         return round(in_milliseconds)
     return milliseconds(first(attributes, _TO_FIRST_SECONDS))
+
+
+def sample_of(span: Span) -> str:
+    """What a span looked like, redacted, for the page of sources."""
+    told = {"scope": span.scope, "span_name": span.name, "attributes": span.attributes}
+    return redacted_sample(told)
 
 
 def _hash(content: object) -> str | None:

@@ -145,6 +145,8 @@ def kind_of(attributes: Mapping[str, Any], span_name: str = "") -> Kind:
             return kind
     if attributes.get("span.type") == "llm_request":
         return "llm"  # Claude Code's, before it named the operation
+    if attributes.get("span.type") == "tool" and "tool_name" in attributes:
+        return "tool"
     return _kind_by_shape(attributes, span_name)
 
 

@@ -6,6 +6,7 @@ its own reading of the counts in `usage_metadata` beside them.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,10 @@ _SEARCH_NAMES: Final = frozenset({"web_search", "web_search_preview", "web_searc
 # The ids of calls to tools that run at the provider: Anthropic's and OpenAI's.
 _SEARCH_ID_PREFIXES: Final = ("srvtoolu_", "ws_")
 _OUTPUT_PREFIXES: Final = ("llm.output_messages.", "gen_ai.completion.")
+_FIRST_CALLS: Final = (
+    "llm.output_messages.0.message.tool_calls.0.tool_call.id",
+    "gen_ai.completion.0.tool_calls.0.id",
+)
 _CALL_TYPES: Final = frozenset({"tool_call", "server_tool_call", "server_tool_use"})
 
 
@@ -153,7 +158,16 @@ def _of_langchain(generations: _Part) -> Answer:
 
 def searches_told(attributes: Mapping[str, Any]) -> int:
     """How many web searches the messages on the span show that the provider ran."""
-    found = {
+    for find in (_in_flat_messages, _in_messages, _in_vercels_calls):
+        if found := find(attributes):
+            return len(found)
+    return 0
+
+
+def _in_flat_messages(attributes: Mapping[str, Any]) -> set[object]:
+    if not any(key in attributes for key in _FIRST_CALLS):
+        return set()
+    return {
         value
         for key, value in attributes.items()
         if isinstance(value, str)
@@ -161,20 +175,23 @@ def searches_told(attributes: Mapping[str, Any]) -> int:
         and key.startswith(_OUTPUT_PREFIXES)
         and _names_a_search(attributes, key)
     }
-    if found:
-        return len(found)
+
+
+def _in_messages(attributes: Mapping[str, Any]) -> set[object]:
     said = attributes.get("gen_ai.output.messages")
-    if isinstance(said, str) and "web_search" in said:
-        blocks = [block for message in _list(said, _Said) for block in message.parts]
-        found = {block.id for block in blocks if block.type in _CALL_TYPES and _is_search(block)}
-        if found:
-            return len(found)
+    if not isinstance(said, str) or "web_search" not in said:
+        return set()
+    blocks = [block for message in _list(said, _Said) for block in message.parts]
+    return {block.id for block in blocks if block.type in _CALL_TYPES and _is_search(block)}
+
+
+def _in_vercels_calls(attributes: Mapping[str, Any]) -> set[object]:
     calls = attributes.get("ai.response.toolCalls")
-    if isinstance(calls, str) and "web_search" in calls:
-        listed = _list(calls, _VercelCall)
-        blocks = [_Block(id=call.tool_call_id, name=call.tool_name) for call in listed]
-        found = {block.id for block in blocks if _is_search(block)}
-    return len(found)
+    if not isinstance(calls, str) or "web_search" not in calls:
+        return set()
+    listed = _list(calls, _VercelCall)
+    blocks = [_Block(id=call.tool_call_id, name=call.tool_name) for call in listed]
+    return {block.id for block in blocks if _is_search(block)}
 
 
 def decode_text(text: object, form: type) -> Any:
@@ -200,9 +217,14 @@ def _decode(raw: str | _Part, form: Any) -> Any:
     if isinstance(raw, msgspec.UnsetType):
         return None
     try:
-        return msgspec.json.decode(raw, type=form)
+        return _decoder(form).decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return None
+
+
+@cache
+def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(form)
 
 
 def _list(raw: str | _Part, form: type) -> list[Any]:

@@ -129,9 +129,11 @@ _SEARCHES: Final = (
     "anthropic.usage.web_search_requests",
     "llm.usage.web_search_requests",
 )
+_KEPT_BY_TIME: Final = frozenset((*_CACHE_WRITE_1H, *_CACHE_WRITE_5M))
 # A compaction of the context is billed beside the answer that it was made for.
 _COMPACTION: Final = ("anthropic.usage.compaction.", "gen_ai.usage.compaction.")
 _STEPS: Final = "iterations"
+_NO_TOKENS: Final = Tokens()
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -275,13 +277,17 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
         given, output = (count(attributes.get(key)) for key in _CLAUDE_CODE)
     if given is None and output is None:
         return None
-    parts = [
-        count(first(attributes, keys))
-        for keys in (_CACHE_READ, _CACHE_WRITE, _CACHE_WRITE_1H, _REASONING)
-    ]
+    parts = [count(first(attributes, keys)) for keys in (_CACHE_READ, _CACHE_WRITE, _REASONING)]
+    is_split = not attributes.keys().isdisjoint(_KEPT_BY_TIME)
+    written_1h, written_5m = (
+        (count(first(attributes, keys)) for keys in (_CACHE_WRITE_1H, _CACHE_WRITE_5M))
+        if is_split
+        else (None, None)
+    )
+    parts.append(written_1h)
     audio = [count(first(attributes, keys)) or 0 for keys in (_INPUT_AUDIO, _OUTPUT_AUDIO)]
-    read, write, write_1h, reasoning = (part or 0 for part in parts)
-    write = max(write, write_1h + (count(first(attributes, _CACHE_WRITE_5M)) or 0))
+    read, write, reasoning, write_1h = (part or 0 for part in parts)
+    write = max(write, write_1h + (written_5m or 0))
     given, output = given or 0, output or 0
     is_left_out = is_claude_code or _leaves_cache_out(attributes, provider)
     if is_left_out and total == given + output:
@@ -299,7 +305,7 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
     tokens = settle(reported, input_audio_tokens=audio[0], output_audio_tokens=audio[1])
     beside = _compaction(attributes)
     return Counted(
-        _plus(tokens, beside),
+        _plus(tokens, beside) if beside is not _NO_TOKENS else tokens,
         None,
         sum(part is not None for part in parts),
         beside=(beside.input_tokens, beside.output_tokens),
@@ -312,7 +318,7 @@ def _compaction(attributes: Mapping[str, Any]) -> Tokens:
         return count(first(attributes, keys)) or 0
 
     if not any(key.startswith(_COMPACTION) for key in attributes):
-        return Tokens()
+        return _NO_TOKENS
     return Tokens(
         told("input_tokens"),
         told("output_tokens"),

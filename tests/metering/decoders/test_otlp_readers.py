@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from metering.decoders.otlp.facts import call_facts, dimensions_of, pairs_of, tool_facts
+from metering.decoders.otlp.facts import (
+    call_facts,
+    dimensions_of,
+    pairs_of,
+    sample_of,
+    tool_facts,
+)
 from metering.decoders.otlp.kinds import Kind, has_model, has_usage, is_of_interest, kind_of
 from metering.decoders.otlp.spans import STATUS_ERROR, Span
 from metering.decoders.otlp.token_counts import Counted, count_tokens
@@ -275,6 +281,20 @@ def test_an_old_claude_code_tells_its_counts_in_its_own_names() -> None:
     }
     assert kind_of(attributes) == "llm"
     assert counted(attributes).tokens == Tokens(22_630, 412, 15_230, 7397)
+
+
+def test_an_old_claude_code_names_its_tools_in_its_own_words() -> None:
+    attributes = {"span.type": "tool", "tool_name": "Bash", "gen_ai.tool.call.id": "toolu_01"}
+    assert (kind_of(attributes), tool_facts(span(attributes))["tool"]) == ("tool", "Bash")
+
+
+def test_a_sample_of_a_span_names_its_instrumentation_and_quotes_nothing() -> None:
+    told = CHAT | {"gen_ai.output.messages": "a secret", "gen_ai.usage.input_tokens": -1}
+    sample = json.loads(sample_of(span(told, scope="openinference.instrumentation.openai")))
+    assert sample["scope"] == "openinference.instrumentation.openai"
+    assert sample["attributes"]["gen_ai.usage.input_tokens"] == -1
+    assert sample["attributes"]["gen_ai.request.model"] == "claude-sonnet-4-5"
+    assert sample["attributes"]["gen_ai.output.messages"] == "str[8]"
 
 
 def test_a_total_that_leaves_the_cache_out_does_not_take_it_away() -> None:
