@@ -7,6 +7,7 @@ from dashboard.budget_windows import Watch
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Spender
 from metering.models import SourceOutcome
+from metering.queries.overview import UnpricedModel
 
 # Within this many percent spending counts as steady.
 STEADY_PERCENT = 3
@@ -72,14 +73,22 @@ def _windows(number: int) -> str:
     return f"{number:,} budget window{'' if number == 1 else 's'}"
 
 
-def unpriced_headline(events: int, models: int) -> str:
-    """How much usage has no price."""
-    if not events:
+def unpriced_headline(models: Sequence[UnpricedModel]) -> str:
+    """How much usage has no price, and how much was never told."""
+    if not models:
         return "Every model that was used has a price"
-    return (
-        f"{events:,} call{'' if events == 1 else 's'} to {models:,} "
-        f"model{'' if models == 1 else 's'} without a price"
-    )
+    unpriced = [one for one in models if not one.is_usage_missing]
+    calls = sum(one.event_count for one in unpriced)
+    missing = sum(one.event_count for one in models if one.is_usage_missing)
+    sentences = []
+    if unpriced:
+        sentences.append(
+            f"{calls:,} call{'' if calls == 1 else 's'} to {len(unpriced):,}"
+            f" model{'' if len(unpriced) == 1 else 's'} without a price"
+        )
+    if missing:
+        sentences.append(f"{missing:,} call{'' if missing == 1 else 's'} without usage")
+    return " · ".join(sentences)
 
 
 def requests_headline(waiting: int) -> str:

@@ -162,7 +162,7 @@ def unpriced(request: PageRequest) -> HttpResponse:
         limit=UNPRICED_MAX,
     )
     context = frame(request, bar, page="unpriced") | {
-        "headline": findings.unpriced_headline(sum(one.event_count for one in models), len(models)),
+        "headline": findings.unpriced_headline(models),
         "models": models,
         "may_add_prices": may_manage(request),
     }

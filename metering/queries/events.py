@@ -20,6 +20,8 @@ class EventQuestion:
     ends_at: datetime | None = None
     filters: Filters = field(default_factory=dict)
     is_unpriced: bool | None = None
+    # Calls that share an identity with another one which they contradict.
+    is_conflict: bool | None = None
 
     def __post_init__(self) -> None:
         check_filters(self.filters)
@@ -36,7 +38,13 @@ def list_events(
     question: EventQuestion, *, limit: int = 100, cursor: str | None = None
 ) -> EventPage:
     """A page of events by time and id, the newest first."""
-    mark = fingerprint(question.starts_at, question.ends_at, question.filters, question.is_unpriced)
+    mark = fingerprint(
+        question.starts_at,
+        question.ends_at,
+        question.filters,
+        question.is_unpriced,
+        question.is_conflict,
+    )
     found = _matching(question)
     if cursor is not None:
         time, event_id = _position(cursor, mark)
@@ -62,6 +70,8 @@ def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
         found = found.filter(cost_source=CostSource.UNPRICED)
     elif question.is_unpriced is False:
         found = found.exclude(cost_source=CostSource.UNPRICED)
+    if question.is_conflict is not None:
+        found = found.filter(is_conflict=question.is_conflict)
     return found
 
 

@@ -9,16 +9,17 @@ from django.db import connection
 from metering.budget_rules import BudgetRule
 from metering.budgets import read_book
 from metering.ledger import WindowState, used_percent
-from metering.models import BudgetWindow, CostSource
+from metering.models import BudgetWindow, Completeness, CostSource
 from metering.queries.question import Filters, UsageQuestion
 from metering.queries.usage import UsageRow, usage
 
 
 class UnpricedModel(NamedTuple):
-    """Events of one model that no price covers."""
+    """Events of one model that no price covers, or whose usage nobody told."""
 
     provider: str
     model: str
+    is_usage_missing: bool
     event_count: int
     last_at: datetime
 
@@ -77,10 +78,11 @@ def unpriced(
     with connection.cursor() as database:
         # The number is written out, so that the partial index of unpriced events fits.
         database.execute(
-            "SELECT provider, model, count(*), max(time) FROM usage_event"  # noqa: S608
+            f"SELECT provider, model, completeness = {Completeness.MISSING.value}, count(*),"  # noqa: S608
+            " max(time) FROM usage_event"
             f" WHERE tenant_id = %s AND cost_source = {CostSource.UNPRICED.value} AND NOT is_void"
             " AND time >= %s AND time < %s"
-            " GROUP BY provider, model ORDER BY count(*) DESC, provider, model LIMIT %s",
+            " GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2, 3 LIMIT %s",
             [tenant_id, starts_at, ends_at, limit],
         )
         return [UnpricedModel(*row) for row in database.fetchall()]

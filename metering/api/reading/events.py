@@ -19,7 +19,7 @@ from metering.api.reading.parameters import (
 )
 from metering.api.views import tenant_of
 from metering.dimensions import DIMENSIONS
-from metering.models import CostSource, Operation, Route, Status, UsageEvent
+from metering.models import Completeness, CostSource, Operation, Route, Status, UsageEvent
 from metering.money import usd_from_nanos
 from metering.queries import EventQuestion, list_events
 from tenants.roles import Scope
@@ -53,6 +53,7 @@ TEXTS: Final = (
     "span",
     "parent_span",
     "response_id",
+    "request_id",
     "requested_model",
     "service_tier",
     "error_type",
@@ -61,6 +62,7 @@ TEXTS: Final = (
     "output_hash",
     "prefix_hash",
 )
+UNPRICED_REASONS: Final = ("usage_missing", "no_price")
 # What an event has in any case; the other texts are null where it has none.
 SURE_TEXTS: Final = frozenset({"source"})
 _COUNT: Final = {"type": "integer", "nullable": True}
@@ -78,6 +80,21 @@ EVENT_SCHEMA: Final[dict[str, Any]] = {
         **dict.fromkeys(COUNTS, _COUNT),
         "cost_usd": {**_TEXT, "description": "Null while there is no price."},
         "cost_source": {"type": "string", "enum": CostSource.labels},
+        "unpriced_reason": {
+            "type": "string",
+            "enum": [*UNPRICED_REASONS, None],
+            "nullable": True,
+            "description": "`usage_missing`: nobody told what the call used. `no_price`: the"
+            " catalogue has no price for its model.",
+        },
+        "is_estimate": {
+            "type": "boolean",
+            "description": "The answer broke off: the figures are what was received.",
+        },
+        "conflict": {
+            "type": "boolean",
+            "description": "It shares an identity with another call and contradicts it.",
+        },
         "saved_usd": _TEXT,
         "reservation": _TEXT,
         "tags": {"type": "object", "additionalProperties": {}},
@@ -100,7 +117,7 @@ class EventsView(ReadingView):
 
     read_scope = Scope.READ
     takes_filters = True
-    parameters = {"GET": PAGE_PARAMETERS | {"from", "to", "status", "unpriced"}}
+    parameters = {"GET": PAGE_PARAMETERS | {"from", "to", "status", "unpriced", "conflicts"}}
 
     @extend_schema(
         summary="The stored events, newest first",
@@ -111,6 +128,12 @@ class EventsView(ReadingView):
             *RANGE_SCHEMA,
             OpenApiParameter("status", str, enum=Status.labels),
             OpenApiParameter("unpriced", bool, description="Only those without (or with) a price."),
+            OpenApiParameter(
+                "conflicts",
+                bool,
+                description="Only calls that share an identity with another call (the provider's"
+                " response, say) and contradict it, or only the others.",
+            ),
             *FILTER_SCHEMA,
         ],
         responses={200: EVENTS_SCHEMA},
@@ -125,6 +148,7 @@ class EventsView(ReadingView):
             ends_at=moment_of(request, "to"),
             filters=filters,
             is_unpriced=flag_of(request, "unpriced"),
+            is_conflict=flag_of(request, "conflicts"),
         )
         page = list_events(
             question, limit=limit_of(request), cursor=request.query_params.get("cursor")
@@ -151,11 +175,20 @@ def event_answer(event: UsageEvent) -> dict[str, Any]:
         "source": event.source,
         "cost_usd": _usd(event.cost_nanos),
         "cost_source": CostSource(event.cost_source).label,
+        "unpriced_reason": _unpriced_reason(event),
+        "is_estimate": event.completeness == Completeness.ESTIMATE,
+        "conflict": event.is_conflict,
         "saved_usd": _usd(event.saved_nanos),
         "reservation": None if event.reservation_id is None else str(event.reservation_id),
         "tags": event.tags or {},
         "void": event.is_void,
     }
+
+
+def _unpriced_reason(event: UsageEvent) -> str | None:
+    if event.cost_source != CostSource.UNPRICED:
+        return None
+    return "usage_missing" if event.completeness == Completeness.MISSING else "no_price"
 
 
 def _usd(nanos: int | None) -> str | None:
