@@ -10,9 +10,12 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from alerts.incidents import observe
-from metering.models import Budget, Halt
+from metering.models import Budget, Halt, Route, SourceOutcome
+from metering.sources import Tally, record_reports
 from tests.alerts.scene import seen
 from tests.factories import Account, make_budget, make_event, send
+from tests.metering.api.caller import caller
+from tests.metering.enforcement.test_reservations import ask, expire
 
 CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<img src=x onerror=\"document.title='broken'\">"
@@ -232,6 +235,28 @@ def test_an_incident_is_found_on_the_chart_and_handled_without_a_reload(
     with busy.scope():
         made.refresh_from_db()
         assert made.snoozed_until is not None
+    assert complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_sources_and_unknown_outcomes_fit_a_phone(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str], scheme: str
+) -> None:
+    fields = {"code": "unknown_usage", "detail": HOSTILE, "sample": "x" * 2000}
+    tally = Tally("s" * 200, Route.OTLP, SourceOutcome.REJECTED, 1, **fields)
+    record_reports(busy.tenant.id, [tally])
+    expire(busy, ask(caller(busy), "1", agent=HOSTILE, model="m" * 200))
+    page = open_page(browser, live_server, busy, complaints, width=390, scheme=scheme)
+    page.goto("/settings/sources")
+    page.get_by_text("Latest sample, redacted").click()
+    expect(page.locator(".sample").first).to_be_visible()
+    assert overflow(page) == 0
+    page.goto("/enforcement/unknown")
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        "1 call may have run, for which $1.00 was held"
+    )
+    assert overflow(page) == 0
+    assert page.title().startswith("1 call may have run")
     assert complaints == []
 
 
