@@ -28,6 +28,7 @@ from metering.committer import commit
 from metering.configuration import known_configuration
 from metering.decoders import cloudevents, litellm, native, otlp
 from metering.decoders.native import Decoded
+from metering.decoders.otlp import json_mapping, protobuf
 from metering.errors import EventRejected, MeteringError
 from metering.ingest import Job, prepare_export, prepare_job
 from metering.models import Route
@@ -126,12 +127,20 @@ def handle_traces(request: HotRequest) -> HotResponse:
             raise UnsupportedMediaType(f"Send {PROTOBUF} or {JSON}; this is {kind or 'nothing'!r}.")
         read = otlp.read_otlp_protobuf if kind == PROTOBUF else otlp.read_otlp_json
         trusts = known_configuration(holder.tenant_id).trusts_given_costs
-        job = prepare_export(read(body, trusts_given_costs=trusts), tenant_id=holder.tenant_id)
+        export = read(body, trusts_given_costs=trusts)
+        foreign = None
+        if not export.spans and not export.rejected:
+            foreign = (protobuf if kind == PROTOBUF else json_mapping).foreign_export(body)
+        if foreign is not None:
+            export.passed_over.append(foreign.passed_over())
+        job = prepare_export(export, tenant_id=holder.tenant_id)
         commit(job)
         count_job(job)
         message = "; ".join(
             f"{error.event_id or index}: {error.detail}" for index, error in job.errors[:20]
         )
+        if foreign is not None:
+            message = foreign.sentence
         return HotResponse(
             200,
             {"Content-Type": kind},

@@ -16,7 +16,7 @@ import msgspec
 from metering.decoders.native import EVENTS_MAX, require_utf8
 from metering.decoders.otlp.facts import source_of
 from metering.decoders.otlp.kinds import is_of_interest
-from metering.decoders.otlp.signals import AT_TRACES
+from metering.decoders.otlp.signals import Foreign
 from metering.decoders.otlp.spans import (
     SPAN_LENGTH,
     STATUS_ERROR,
@@ -109,13 +109,17 @@ class _Request(msgspec.Struct):
         return [*(self.groups or []), *(self.snake_groups or [])]
 
 
+class _ForeignGroup(msgspec.Struct):
+    resource: _Holder | None = None
+
+
 class _Foreign(msgspec.Struct):
     """What a request of another signal is known by."""
 
-    logs: _Part = msgspec.field(name="resourceLogs", default=msgspec.UNSET)
-    snake_logs: _Part = msgspec.field(name="resource_logs", default=msgspec.UNSET)
-    metrics: _Part = msgspec.field(name="resourceMetrics", default=msgspec.UNSET)
-    snake_metrics: _Part = msgspec.field(name="resource_metrics", default=msgspec.UNSET)
+    logs: list[_ForeignGroup] | None = msgspec.field(name="resourceLogs", default=None)
+    snake_logs: list[_ForeignGroup] | None = msgspec.field(name="resource_logs", default=None)
+    metrics: list[_ForeignGroup] | None = msgspec.field(name="resourceMetrics", default=None)
+    snake_metrics: list[_ForeignGroup] | None = msgspec.field(name="resource_metrics", default=None)
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -140,17 +144,27 @@ def read_json(body: bytes) -> list[Span | EventRejected]:
     return [span for group in groups for span in _spans(group)]
 
 
-def foreign_signal(body: bytes) -> str | None:
-    """What a body is that holds logs or metrics instead of spans, and where to send it."""
+def foreign_export(body: bytes) -> Foreign | None:
+    """What a body is that holds logs or metrics instead of spans."""
     try:
         found = msgspec.json.decode(body, type=_Foreign)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not (found.logs is msgspec.UNSET and found.snake_logs is msgspec.UNSET):
-        return AT_TRACES["logs"]
-    if not (found.metrics is msgspec.UNSET and found.snake_metrics is msgspec.UNSET):
-        return AT_TRACES["metrics"]
+    if logs := found.logs or found.snake_logs:
+        return Foreign("logs", _source(logs[0]))
+    if metrics := found.metrics or found.snake_metrics:
+        return Foreign("metrics", _source(metrics[0]))
     return None
+
+
+def foreign_signal(body: bytes) -> str | None:
+    """What a body is that holds logs or metrics instead of spans, and where to send it."""
+    found = foreign_export(body)
+    return None if found is None else found.sentence
+
+
+def _source(group: _ForeignGroup) -> str:
+    return source_of(_attributes(group.resource.attributes if group.resource else None))
 
 
 def _request(body: bytes) -> _Request:

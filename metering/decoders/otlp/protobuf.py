@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from metering.decoders.native import EVENTS_MAX
 from metering.decoders.otlp.facts import source_of
 from metering.decoders.otlp.kinds import is_of_interest
-from metering.decoders.otlp.signals import AT_TRACES, Signal
+from metering.decoders.otlp.signals import Foreign, Signal
 from metering.decoders.otlp.spans import (
     SPAN_LENGTH,
     TRACE_LENGTH,
@@ -73,13 +73,20 @@ def read_protobuf(body: bytes) -> list[Span | EventRejected]:
     return [_read(raw, group) for group in groups for raw in group.spans]
 
 
-def foreign_signal(body: bytes) -> str | None:
-    """What a body is that holds logs or metrics instead of spans, and where to send it."""
+def foreign_export(body: bytes) -> Foreign | None:
+    """What a body is that holds logs or metrics instead of spans."""
     try:
-        signal = _signal_of(list(_groups(memoryview(body))))
+        groups = list(_groups(memoryview(body)))
     except (ValueError, DecodeError):
         return None
-    return None if signal is None else AT_TRACES[signal]
+    signal = _signal_of(groups)
+    return None if signal is None else Foreign(signal, source_of(groups[0].resource))
+
+
+def foreign_signal(body: bytes) -> str | None:
+    """What a body is that holds logs or metrics instead of spans, and where to send it."""
+    found = foreign_export(body)
+    return None if found is None else found.sentence
 
 
 def _groups(body: memoryview) -> Iterator[_Group]:

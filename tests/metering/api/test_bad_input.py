@@ -13,6 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from config.wsgi import application
 from metering.models import UsageEvent
@@ -358,6 +362,25 @@ def test_other_names_of_the_same_types_are_understood(account: Account, send: Se
     assert send("/v1/events", body, content_type="text/json").body["accepted"] == 1
     answer = send("/v1/traces", b"", content_type="application/protobuf")
     assert (answer.status, answer.content_type) == (200, "application/x-protobuf")
+
+
+def test_a_body_of_logs_at_the_address_of_traces_says_where_it_belongs(send: Send) -> None:
+    body = b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "1"}]}]}]}'
+    answer = send("/v1/traces", body)
+    assert answer.status == 200
+    assert answer.body["partialSuccess"]["rejectedSpans"] == "0"
+    assert "/v1/logs" in answer.body["partialSuccess"]["errorMessage"]
+
+
+def test_a_body_of_metrics_in_protobuf_is_told_apart_as_well(account: Account) -> None:
+    metric = ExportMetricsServiceRequest()
+    point = metric.resource_metrics.add().scope_metrics.add().metrics.add(name="tokens")
+    point.sum.data_points.add(as_int=5)
+    body, kind = metric.SerializeToString(), "application/x-protobuf"
+    answer = call_wsgi(account, "/v1/traces", body, content_type=kind)
+    assert answer.status == 200
+    told = ExportTraceServiceResponse.FromString(answer.body)
+    assert "/v1/metrics" in told.partial_success.error_message
 
 
 def test_an_event_in_binary_mode_needs_no_content_type(account: Account) -> None:

@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
+from metering.decoders.native import PassedOver
 from metering.decoders.otlp import json_mapping, protobuf
 from metering.decoders.otlp.spans import Span
 from metering.decoders.otlp.wire import fields_of
@@ -221,7 +222,11 @@ def test_another_signal_in_protobuf_is_known_and_holds_no_span(body: bytes, addr
 
 @pytest.mark.parametrize("key", ["resourceLogs", "resource_logs"])
 def test_logs_in_json_are_known_and_hold_no_span(key: str) -> None:
-    body = json.dumps({key: [{"scopeLogs": []}]}).encode()
+    service = [{"key": "service.name", "value": {"stringValue": "claude-code"}}]
+    body = json.dumps({key: [{"resource": {"attributes": service}, "scopeLogs": []}]}).encode()
+    found = json_mapping.foreign_export(body)
+    assert found is not None
+    assert found.passed_over() == PassedOver("otlp:claude-code", "logs_at_traces")
     assert json_mapping.read_json(body) == []
     assert "/v1/logs" in (json_mapping.foreign_signal(body) or "")
 
