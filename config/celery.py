@@ -42,6 +42,7 @@ BEAT_SCHEDULE = {
     "judge by rules": every(60, "alerts.tasks.check_rules"),
     "run simulations": every(10, "metering.tasks.run_simulations"),
     "forget idle groups": every(600, "metering.tasks.forget_idle_groups"),
+    "forget spans of traces that grow no more": every(300, "metering.tasks.forget_old_spans"),
     "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
     "price what was unpriced": every(600, "metering.tasks.price_unpriced"),
     "forget keys too old to come again": daily(1, "metering.tasks.forget_old_keys"),

@@ -23,7 +23,7 @@ from metering.events import key_of_id
 TRACE_SPANS_MAX: Final = 2_000
 # Traces that may tell of the same calls as the ones in an export.
 PARTNERS_MAX: Final = 64
-# Spans of a tenant that are kept; beyond that, exports are judged by themselves.
+# Spans of a tenant that are kept; beyond that, the oldest are dropped.
 TENANT_SPANS_MAX: Final = 1_000_000
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
@@ -240,12 +240,37 @@ def _write(
             cursor.execute(_MARK, [_encode(marked).decode(), tenant_id])
 
 
-def forget_old_spans(cursor: Any, *, before: datetime, limit: int) -> int:
-    """Drop up to `limit` spans that were received before a time; answer how many."""
-    cursor.execute(
-        "DELETE FROM trace_span s USING (SELECT tenant_id, trace, span FROM trace_span"
-        " WHERE received_at < %s ORDER BY received_at LIMIT %s) o"
-        " WHERE s.tenant_id = o.tenant_id AND s.trace = o.trace AND s.span = o.span",
-        [before, limit],
-    )
+_FORGET: Final = """
+    DELETE FROM trace_span s USING (
+        SELECT o.tenant_id, o.trace, o.span FROM trace_span o WHERE o.received_at < %s
+        AND NOT EXISTS (SELECT FROM trace_span n WHERE n.tenant_id = o.tenant_id
+            AND n.trace = o.trace AND n.received_at >= %s)
+        ORDER BY o.received_at LIMIT %s
+    ) o WHERE s.tenant_id = o.tenant_id AND s.trace = o.trace AND s.span = o.span
+"""
+_FORGET_BEYOND: Final = """
+    DELETE FROM trace_span s USING (
+        SELECT o.trace, o.span FROM trace_span o WHERE o.tenant_id = %s
+        ORDER BY o.received_at LIMIT %s
+    ) o WHERE s.tenant_id = %s AND s.trace = o.trace AND s.span = o.span
+"""
+
+
+def forget_spans(cursor: Any, *, before: datetime, limit: int) -> int:
+    """Drop up to `limit` spans of traces that have not grown since a time; return how many."""
+    cursor.execute(_FORGET, [before, before, limit])
     return int(cursor.rowcount)
+
+
+def forget_spans_beyond(cursor: Any, *, limit: int) -> int:
+    """Drop up to `limit` of the oldest spans of each tenant that has too many; return how many."""
+    cursor.execute(
+        "SELECT tenant_id, count(*) FROM trace_span GROUP BY tenant_id HAVING count(*) > %s",
+        [TENANT_SPANS_MAX],
+    )
+    dropped = 0
+    for tenant_id, count in cursor.fetchall():
+        excess = min(limit, count - TENANT_SPANS_MAX)
+        cursor.execute(_FORGET_BEYOND, [tenant_id, excess, tenant_id])
+        dropped += int(cursor.rowcount)
+    return dropped

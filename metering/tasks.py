@@ -16,6 +16,9 @@ ROLL_UP_SECONDS: Final = 60.0
 SIMULATE_SECONDS: Final = 30.0
 # How long old events may wait for more of their kind. Answers are exact all the while.
 PATIENCE: Final = timedelta(minutes=1)
+# Exporters send a call's spans within five seconds of its settle: merging them is cheap before the
+# call is rolled up.
+GRACE: Final = timedelta(seconds=6)
 
 
 @shared_task(ignore_result=True)
@@ -30,7 +33,7 @@ def roll_up() -> None:
 
 def _roll_up_once(tenant_id: int) -> int:
     with tenant_scope(tenant_id):
-        return rollups.roll_up(tenant_id=tenant_id, patience=PATIENCE)
+        return rollups.roll_up(tenant_id=tenant_id, patience=PATIENCE, grace=GRACE)
 
 
 @shared_task(ignore_result=True)
@@ -67,6 +70,12 @@ def price_unpriced() -> None:
 def forget_old_keys() -> None:
     """Drop the keys of events that are too old to be sent again."""
     upkeep.forget_old_keys()
+
+
+@shared_task(ignore_result=True)
+def forget_old_spans() -> None:
+    """Drop the spans of traces that grow no more."""
+    upkeep.forget_old_spans()
 
 
 @shared_task(ignore_result=True)

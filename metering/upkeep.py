@@ -1,6 +1,8 @@
 """What time alone changes: rolling windows let go, partitions are made ahead, old months go."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from django.conf import settings
@@ -13,7 +15,8 @@ from metering.enforcement.holds import OPEN
 from metering.enforcement.pace import forget_idle_paces
 from metering.enforcement.turn import expire_due
 from metering.ledger import age_rolling_window
-from metering.models import Budget, BudgetWindow, EventKey, SourceCount
+from metering.models import Budget, BudgetWindow, CallReport, EventKey, SourceCount
+from metering.open_traces import forget_spans, forget_spans_beyond
 from metering.partitions import make_due_partitions
 from metering.rerate import price_unpriced
 from tenants.models import IdempotencyRecord
@@ -23,6 +26,9 @@ from tenants.scope import lock_configuration_shared, platform_scope, tenant_scop
 IDLE_PACE_SECONDS: Final = 3600
 IDLE_STATE_SECONDS: Final = 35 * 86_400
 ANSWERS_KEPT: Final = timedelta(days=7)
+# How long after its last span a trace may still grow.
+SPANS_KEPT: Final = timedelta(hours=1)
+SPANS_A_CHUNK: Final = 10_000
 # How long what each source sent can be read.
 SOURCE_COUNTS_KEPT: Final = timedelta(days=35)
 
@@ -110,8 +116,26 @@ def forget_old_keys() -> int:
     """
     until = timezone.now() - settings.EVENT_MAX_AGE - timedelta(days=1)
     with platform_scope("keys of events too old to come again"):
-        # One statement: deleting model by model would read what it removes.
+        # One statement each: deleting model by model would read what it removes.
+        CallReport.objects.filter(event_at__lt=until)._raw_delete("default")
         return EventKey.objects.filter(event_at__lt=until)._raw_delete("default")
+
+
+def forget_old_spans() -> int:
+    """Drop the spans of traces that have not grown for an hour, a chunk a transaction; return how
+    many.
+    """
+    before = timezone.now() - SPANS_KEPT
+    dropped = 0
+    for forget in (partial(forget_spans, before=before), forget_spans_beyond):
+        while count := _forget_chunk(forget):
+            dropped += count
+    return dropped
+
+
+def _forget_chunk(forget: Callable[..., int]) -> int:
+    with platform_scope("spans of traces that grow no more"), connection.cursor() as cursor:
+        return forget(cursor, limit=SPANS_A_CHUNK)
 
 
 def forget_old_answers() -> int:

@@ -127,19 +127,24 @@ ADD_HISTOGRAMS: Final = """
 
 @transaction.atomic
 def roll_up(
-    *, tenant_id: int, events_max: int = CLAIM_EVENTS_MAX, patience: timedelta = timedelta()
+    *,
+    tenant_id: int,
+    events_max: int = CLAIM_EVENTS_MAX,
+    patience: timedelta = timedelta(),
+    grace: timedelta = timedelta(),
 ) -> int:
     """Add waiting batches, oldest first, to the roll-ups; answer how many. Zero: nothing to do now.
 
     Call it inside the tenant's scope. Safe to run twice, by several at once and killed anywhere:
     the
     batches are marked in the same transaction. Batches that a correction holds are left for later.
+    Batches younger than `grace` wait: further reports of their calls are about to come.
     Few events of many days (somebody sends old ones) are left to gather for as long as `patience`:
     added up together, a million of them cost a tenth.
     """
     if not _try_lock(tenant_id) or _shall_gather(tenant_id, patience):
         return 0
-    counts = _claim(tenant_id, events_max)
+    counts = _claim(tenant_id, events_max, grace)
     if not counts:
         return 0
     _post(tenant_id, _learned(tenant_id, _portions(tenant_id, counts)), sign=1)
@@ -238,7 +243,7 @@ def _shall_gather(tenant_id: int, patience: timedelta) -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def _claim(tenant_id: int, events_max: int) -> dict[int, int]:
+def _claim(tenant_id: int, events_max: int, grace: timedelta) -> dict[int, int]:
     """Lock waiting batches in id order until they hold `events_max` events: at least one batch.
 
     Answers how many events each of them has.
@@ -250,11 +255,12 @@ def _claim(tenant_id: int, events_max: int) -> dict[int, int]:
                 SELECT id, sum(event_count) OVER (ORDER BY id) - event_count AS events_before
                 FROM (
                     SELECT id, event_count FROM ingest_batch
-                    WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id LIMIT %s
+                    WHERE tenant_id = %s AND rolled_up_at IS NULL
+                    AND received_at <= now() - make_interval(secs => %s) ORDER BY id LIMIT %s
                 ) oldest
             ) waiting WHERE events_before < %s
             """,
-            [tenant_id, events_max, events_max],
+            [tenant_id, grace.total_seconds(), events_max, events_max],
         )
         waiting = [row[0] for row in cursor.fetchall()]
         cursor.execute(
