@@ -24,7 +24,14 @@ def stored(account: Account) -> list[UsageEvent]:
 def test_an_event_is_stored_priced_and_in_its_budget(account: Account) -> None:
     budget = make_budget(account)
     answer = send(account, [make_event(input_tokens=1_000_000, output_tokens=100_000)])
-    assert answer == {"accepted": 1, "merged": 0, "duplicates": 0, "rejected": 0, "unpriced": 0, "errors": []}
+    assert answer == {
+        "accepted": 1,
+        "merged": 0,
+        "duplicates": 0,
+        "rejected": 0,
+        "unpriced": 0,
+        "errors": [],
+    }
     (event,) = stored(account)
     # claude-sonnet-4-5 above 200,000 input tokens: 6 and 22.5 USD a million.
     assert event.cost_nanos == 6_000_000_000 + 2_250_000_000
