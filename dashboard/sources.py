@@ -21,7 +21,6 @@ from metering.queries.source_counts import (
     SourceRow,
     read_sources,
 )
-from metering.source_tallies import SEVERAL
 from metering.sources import OTHER
 from tenants.roles import Scope
 
@@ -31,7 +30,6 @@ PROBLEMS_MAX: Final = 20
 NAMES: Final = {
     "": "Reports without a source",
     OTHER: "Further sources",
-    SEVERAL: "Several sources in one body",
 }
 ROUTE_WORDS: Final = {
     Route.NATIVE: "Events API",
@@ -82,7 +80,7 @@ class Problem:
         """Where the API lists the calls in question; None where they are not stored."""
         names = {SourceOutcome.CONFLICT: "conflicts", SourceOutcome.UNPRICED: "unpriced"}
         name = names.get(self.reason.outcome)
-        if name is None or self.line.row.source in (OTHER, SEVERAL):
+        if name is None or self.line.row.source == OTHER:
             return None
         return f"/v1/events?{name}=true&filter[source]={quote(self.line.row.source, safe='')}"
 

@@ -45,7 +45,7 @@ from metering.events import (
     rest_of_line,
 )
 from metering.ledger import Posting, open_windows, post
-from metering.models import BATCH_ID_STRIDE, CostSource, EntryKind, Route
+from metering.models import BATCH_ID_STRIDE, CostSource, EntryKind, Route, SourceOutcome
 from metering.open_traces import fingerprint_of_call, take_spans
 from metering.partitions import make_due_partitions
 from metering.stored_events import added_up, movements
@@ -81,6 +81,8 @@ class Job:
     duplicates: int = 0
     unpriced: int = 0
     conflicts: int = 0
+    # What became of each event, by `id(event)`: bodies may hold the events of several sources.
+    fates: dict[int, SourceOutcome] = field(default_factory=dict)
 
     @property
     def weight(self) -> int:
@@ -97,12 +99,21 @@ class Job:
                 event.judge(configuration)
             except EventRejected as error:
                 error.event_id = event.body.id
+                error.source = event.body.source
                 self.errors.append((event.index, error))
                 self.events.remove(event)
+
+    def accept(self, event: PreparedEvent) -> None:
+        """Count an event that was stored."""
+        self.accepted += 1
+        self.fates[id(event)] = SourceOutcome.ACCEPTED
+        if event.cost_source is CostSource.UNPRICED:
+            self.unpriced += 1
 
     def forget_outcome(self) -> None:
         """Before another attempt: what a transaction that was rolled back had found out."""
         self.accepted = self.merged = self.duplicates = self.unpriced = self.conflicts = 0
+        self.fates.clear()
         self.errors = [one for one in self.errors if one[1].code != "id_conflict"]
 
     def keep_traced_errors(self) -> None:
@@ -148,6 +159,8 @@ def prepare_job(
                 held=_named(item, held) if held else None,
             )
         if isinstance(event, EventRejected):
+            if isinstance(item, EventBody):
+                event.source = item.source
             job.errors.append((index, event))
         else:
             job.events.append(event)
@@ -309,6 +322,7 @@ def _commit_in_halves(job: Job, error: DatabaseError) -> None:
         job.accepted += half.accepted
         job.merged += half.merged
         job.conflicts += half.conflicts
+        job.fates |= half.fates
         job.duplicates += half.duplicates
         job.unpriced += half.unpriced
         job.errors += half.errors
@@ -539,7 +553,9 @@ class _Outcome:
 
     def duplicate(self, event: PreparedEvent) -> None:
         """The event was reported before."""
-        self.job_of[id(event)].duplicates += 1
+        job = self.job_of[id(event)]
+        job.duplicates += 1
+        job.fates[id(event)] = SourceOutcome.DUPLICATE
 
     def conflict(self, event: PreparedEvent) -> None:
         """The event's id belongs to another event."""
@@ -551,6 +567,7 @@ class _Outcome:
                     f"The id {event.body.id!r} of this source was used for an event with other"
                     " content; what is stored stays. To change it, post a correction.",
                     event_id=event.body.id,
+                    source=event.body.source,
                 ),
             )
         )
@@ -568,17 +585,18 @@ class _Outcome:
                 self.conflict(event)
 
     def _accept(self, event: PreparedEvent) -> None:
-        job = self.job_of[id(event)]
-        job.accepted += 1
-        if event.cost_source is CostSource.UNPRICED:
-            job.unpriced += 1
+        self.job_of[id(event)].accept(event)
 
     def _count_known(self, event: PreparedEvent, outcome: str | None) -> None:
         if outcome == "accepted":
             self._accept(event)
-            self.job_of[id(event)].conflicts += 1
+            job = self.job_of[id(event)]
+            job.conflicts += 1
+            job.fates[id(event)] = SourceOutcome.CONFLICT
         elif outcome == "merged":
-            self.job_of[id(event)].merged += 1
+            job = self.job_of[id(event)]
+            job.merged += 1
+            job.fates[id(event)] = SourceOutcome.MERGED
         elif outcome == "duplicate":
             self.duplicate(event)
         elif outcome == "conflict":

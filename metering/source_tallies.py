@@ -9,8 +9,6 @@ from metering.ingest import Job
 from metering.models import CostSource, Route, SourceOutcome
 from metering.sources import Tally
 
-# Sources of a body whose events fared differently, which nobody told apart.
-SEVERAL: Final = "(several)"
 NO_PRICE: Final = "no_price"
 USAGE_MISSING: Final = "usage_missing"
 CONFLICT: Final = "conflict"
@@ -20,7 +18,12 @@ def tallies_of(job: Job) -> list[Tally]:
     """The counts of a committed job."""
     sources = {event.body.source or "" for event in job.events}
     lone = next(iter(sources)) if len(sources) == 1 else ""
-    taken = _of_one(job, lone) if len(sources) == 1 else _of_several(job)
+    if len(sources) == 1:
+        taken = _of_one(job, lone)
+    elif job.accepted == len(job.events) and not job.conflicts and not job.unpriced:
+        taken = _accepted(job)
+    else:
+        taken = _of_several(job)
     return [*taken, *_rejected(job, lone), *_passed_over(job)]
 
 
@@ -47,19 +50,31 @@ def _of_one(job: Job, source: str) -> Iterator[Tally]:
                 yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
 
 
-def _of_several(job: Job) -> Iterator[Tally]:
-    """What was taken of each source, where all of the body's events fared alike."""
-    if job.accepted != len(job.events):
-        yield from _of_one(job, SEVERAL)
-        return
-    counts = Counter(event.body.source or "" for event in job.events)
-    for source, count in counts.items():
+def _accepted(job: Job) -> Iterator[Tally]:
+    """What was taken of each source, where nothing else need be said of any event."""
+    for source, count in Counter([event.body.source or "" for event in job.events]).items():
         yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
-    unpriced = Counter(
-        (event.body.source or "", USAGE_MISSING if event.body.is_usage_missing else NO_PRICE)
-        for event in job.events
-        if event.cost_source is CostSource.UNPRICED
-    )
+
+
+def _of_several(job: Job) -> Iterator[Tally]:
+    """What was taken of each source, by what became of each event."""
+    fates: Counter[tuple[str, SourceOutcome]] = Counter()
+    unpriced: Counter[tuple[str, str]] = Counter()
+    for event in job.events:
+        fate = job.fates.get(id(event))
+        if fate is None:  # among the rejected
+            continue
+        source = event.body.source or ""
+        fates[source, fate] += 1
+        is_new = fate in (SourceOutcome.ACCEPTED, SourceOutcome.CONFLICT)
+        if is_new and event.cost_source is CostSource.UNPRICED:
+            unpriced[source, USAGE_MISSING if event.body.is_usage_missing else NO_PRICE] += 1
+    for (source, fate), count in fates.items():
+        if fate is SourceOutcome.CONFLICT:
+            yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
+            yield Tally(source, job.route, fate, count, CONFLICT)
+        else:
+            yield Tally(source, job.route, fate, count)
     for (source, code), count in unpriced.items():
         yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from django.db import close_old_connections
 
-from metering.api.counters import count_job
+from metering.api.counters import count_job, count_refused_body
 from metering.api.parsing import (
     BODY_BYTES_MAX,
     LARGE_BODY_BYTES_MAX,
@@ -29,7 +29,7 @@ from metering.configuration import known_configuration
 from metering.decoders import cloudevents, litellm, native, otlp
 from metering.decoders.native import Decoded
 from metering.decoders.otlp import json_mapping, protobuf
-from metering.errors import EventRejected, MeteringError
+from metering.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
 from metering.ingest import Job, prepare_export, prepare_job
 from metering.models import Route
 from tenants.keys import KeyHolder, find_key_holder
@@ -101,7 +101,7 @@ def handle_events(request: HotRequest) -> HotResponse:
             items = decode(request.headers, body)
         return _answer(_commit(holder, items, route))
 
-    return handle(request, take, scope=Scope.INGEST)
+    return handle(request, take, scope=Scope.INGEST, route=Route.NATIVE)
 
 
 def handle_litellm(request: HotRequest) -> HotResponse:
@@ -115,7 +115,13 @@ def handle_litellm(request: HotRequest) -> HotResponse:
         items = litellm.decode_litellm(body, trusts_given_costs=trusts)
         return _answer(_commit(holder, items, Route.LITELLM))
 
-    return handle(request, take, scope=Scope.INGEST, body_bytes_max=LARGE_BODY_BYTES_MAX)
+    return handle(
+        request,
+        take,
+        scope=Scope.INGEST,
+        body_bytes_max=LARGE_BODY_BYTES_MAX,
+        route=Route.LITELLM,
+    )
 
 
 def handle_traces(request: HotRequest) -> HotResponse:
@@ -147,7 +153,13 @@ def handle_traces(request: HotRequest) -> HotResponse:
             otlp.encode_otlp_response(kind, len(job.errors), message),
         )
 
-    return handle(request, take, scope=Scope.INGEST, body_bytes_max=LARGE_BODY_BYTES_MAX)
+    return handle(
+        request,
+        take,
+        scope=Scope.INGEST,
+        body_bytes_max=LARGE_BODY_BYTES_MAX,
+        route=Route.OTLP,
+    )
 
 
 # One large body is judged at a time: threads that compute all want Python's lock, and the ones that
@@ -170,11 +182,14 @@ def handle(
     scope: Scope,
     find_holder: FindHolder = find_key_holder,
     body_bytes_max: int = BODY_BYTES_MAX,
+    route: Route | None = None,
 ) -> HotResponse:
     """Authenticate, read the body, and let `take` answer; what it raises becomes a problem.
 
-    Of a body beyond the usual limit the rest is read once its sender is known.
+    Of a body beyond the usual limit the rest is read once its sender is known. `route` is that of
+    bodies of usage, which are counted where they are refused as a whole.
     """
+    holder: KeyHolder | None = None
     rest: Callable[[int], bytes] | None = None
     try:
         # The body first, whatever the answer will be: a client that still sends cannot read it.
@@ -198,14 +213,24 @@ def handle(
             with _ROOM:
                 plain = decompress(spool.read(), encoding, bytes_max=body_bytes_max)
                 return take(holder, plain)
-    except UnsupportedMediaType as error:
-        return problem_answer(problem(415, code=error.code, detail=error.detail))
     except Exception as error:
-        return problem_answer(problem_of(error))
+        return _refusal(error, holder, route)
     finally:
         close_old_connections()
         if rest is not None:
             drain(rest)
+
+
+REFUSALS_OF_BODIES: Final = (MalformedBody, TooManyEvents, BodyTooLarge, UnsupportedMediaType)
+
+
+def _refusal(error: Exception, holder: KeyHolder | None, route: Route | None) -> HotResponse:
+    """The answer to what was raised. A body of usage that is refused as a whole is counted."""
+    if holder is not None and route is not None and isinstance(error, REFUSALS_OF_BODIES):
+        count_refused_body(holder.tenant_id, route, error)
+    if isinstance(error, UnsupportedMediaType):
+        return problem_answer(problem(415, code=error.code, detail=error.detail))
+    return problem_answer(problem_of(error))
 
 
 def _take(

@@ -11,6 +11,7 @@ from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from metering.answers import RequestKey, hash_of, require_key
+from metering.api.counters import count_job
 from metering.api.hot import (
     JSON,
     Handler,
@@ -112,7 +113,11 @@ def handle_settle(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
             facts = event.as_error(0)
             del facts["index"]
             raise InvalidRequest(event.detail, errors=[facts])
-        return _done(Settle(holder.tenant_id, reservation_id, event))
+        work = Settle(holder.tenant_id, reservation_id, event)
+        answer = _done(work)
+        if work.job is not None:
+            count_job(work.job)
+        return answer
 
     return handle(request, take, scope=Scope.ENFORCE)
 

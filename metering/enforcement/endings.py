@@ -89,6 +89,12 @@ class Endings:
 
     def book_settled(self, stored: Stored) -> None:
         """Settle with the events that were stored."""
+        fresh = {id(event) for event in stored.fresh}
+        for work in self.booking:
+            assert work.event is not None, "a settle that books has an event"
+            assert work.job is not None, "a settle that books has a job"
+            if id(work.event) in fresh and not work.job.fates:
+                work.job.accept(work.event)
         events = [work.event for work in self.booking if work.event is not None]
         self.moves.add(settle_with_events(self.configuration, stored, self.standings, events))
         self.sums = sums_of_stored(self.book, stored)

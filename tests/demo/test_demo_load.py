@@ -40,7 +40,13 @@ class Service(ThreadingHTTPServer):
 
     def take(self, events: list[dict[str, Any]]) -> dict[str, Any]:
         """Store what is new; answer as the ingest contract has it."""
-        answer: dict[str, Any] = {"accepted": 0, "merged": 0, "duplicates": 0, "rejected": 0, "unpriced": 0}
+        answer: dict[str, Any] = {
+            "accepted": 0,
+            "merged": 0,
+            "duplicates": 0,
+            "rejected": 0,
+            "unpriced": 0,
+        }
         answer["errors"] = []
         for event in events:
             if event["id"] == self.rejected_id:

@@ -279,6 +279,29 @@ def test_sources_of_one_body_are_told_apart(account: Account) -> None:
     assert [(row[0], row[4]) for row in stored(account)] == [("a", 1), ("b", 2)]
 
 
+def test_sources_of_one_body_that_fare_differently_are_told_apart(account: Account) -> None:
+    known = make_event(source="a", id="known")
+    take(account, [known])
+    take(
+        account,
+        [
+            known,
+            {**known, "input_tokens": 5},
+            make_event(source="a"),
+            make_event(source="b", model="nobody-knows-it"),
+            make_event(source="b", time="2020-01-01T00:00:00Z"),
+        ],
+    )
+    assert [(row[0], row[2], row[3], row[4]) for row in stored(account)] == [
+        ("a", ACCEPTED, "", 2),
+        ("a", SourceOutcome.DUPLICATE, "", 1),
+        ("a", REJECTED, "id_conflict", 1),
+        ("b", ACCEPTED, "", 1),
+        ("b", SourceOutcome.UNPRICED, "no_price", 1),
+        ("b", REJECTED, "time_out_of_range", 1),
+    ]
+
+
 def test_what_a_job_tells_besides_its_events_is_counted(account: Account) -> None:
     job = ingest([], tenant_id=account.tenant.id, route=Route.OTLP)
     job.passed_over = [PassedOver("app", "not_a_call", 7, "{}"), PassedOver("", "wrong_signal")]

@@ -26,6 +26,7 @@ from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import Answer, Caller, caller
+from tests.metering.exports import chat_span, export_spans
 
 # Tables that belong to no tenant, each with its reason.
 SHARED: dict[str, str] = {
@@ -119,6 +120,10 @@ def filled(account: Account) -> Account:
     assert api.post("/v1/reservations", {"amount_usd": "0", "agent": "growth"}).status == 201
     usage = {"team": "growth", "trace": "t", "session": "s", "cost_usd": "5"}
     send(account, [make_event(id=f"event-{number}", **usage) for number in range(3)])
+    # A second report of a call, and a span.
+    for number in range(2):
+        send(account, [make_event(id=f"report-{number}", response_id="r", agent=f"a-{number}")])
+    export_spans(account, [chat_span(1)])
     answers = [
         api.post("/v1/teams", {"name": "growth"}, Idempotency_Key="one"),
         api.post("/v1/prices", {"model": "m", "rates": {"input_per_mtok_usd": "1"}}),

@@ -43,6 +43,7 @@ from metering.errors import Conflict, NotFound
 from metering.ledger import WindowState, used_percent
 from metering.models import Action, Budget, BudgetWindow, Mode, Operation, Period, Status
 from metering.money import usd_from_nanos
+from metering.queries.unknown_holds import unknown_by_window, window_from
 
 MATCH_VALUES_MAX: Final = 200
 LEVELS_MAX: Final = 20
@@ -319,6 +320,11 @@ class WindowAnswer(serializers.Serializer[Any]):
     remaining_usd = serializers.CharField(allow_null=True, help_text="Below zero when overspent.")
     overrun_usd = Usd()
     carried_usd = Usd()
+    unknown_usd = Usd(
+        required=False,
+        help_text="Where above zero: what was held for calls that may have run, until their time"
+        " was over. It is neither spent nor reserved.",
+    )
     limit_tokens = serializers.IntegerField(allow_null=True)
     spent_tokens = serializers.IntegerField()
     reserved_tokens = serializers.IntegerField()
@@ -464,11 +470,18 @@ class WindowsView(ApiView):
         # With its raises, which an archived budget has none of.
         rule = read_book(budget.tenant_id).rules.get(budget.id) or BudgetRule(budget, [])
         now = timezone.now()
+        unknown = unknown_by_window(
+            budget.tenant_id,
+            [window_from(rule, row.id, row.starts_at, now) for row in rows],
+            now=now,
+        )
         return Response(
             page_answer(
                 rows,
                 page=page,
-                answer=lambda row: window_answer(rule, row, now=now),
+                answer=lambda row: (
+                    window_answer(rule, row, now=now) | _unknown_part(unknown.get(row.id, 0))
+                ),
                 key=lambda row: [row.starts_at, row.id],
             )
         )
@@ -517,6 +530,10 @@ def _money_parts(limit: int | None, window: BudgetWindow) -> dict[str, str | Non
         "overrun_usd": usd_from_nanos(window.overrun_nanos),
         "carried_usd": usd_from_nanos(window.carried_nanos),
     }
+
+
+def _unknown_part(nanos: int) -> dict[str, str]:
+    return {"unknown_usd": usd_from_nanos(nanos)} if nanos else {}
 
 
 def _counted_parts(part: str, limit: int | None, window: BudgetWindow) -> dict[str, int | None]:

@@ -145,3 +145,29 @@ def test_counts_last_their_time(account: Account, api: Caller) -> None:
     record(account, "app")
     with time_machine.travel(datetime.now(UTC) + timedelta(days=6), tick=False):
         assert [row["source"] for row in listed(api)] == ["app"]
+
+
+def test_a_body_that_is_refused_as_a_whole_is_counted(api: Caller) -> None:
+    assert api.send("POST", "/v1/events", b"{").status == 400
+    assert api.send("POST", "/v1/traces", b"{}", content_type="text/plain").status == 415
+    found = [
+        (row["source"], row["route"], row["rejected"], [one["code"] for one in row["reasons"]])
+        for row in listed(api)
+    ]
+    assert found == [
+        ("", "native", 1, ["malformed_json"]),
+        ("", "otlp", 1, ["unsupported_media_type"]),
+    ]
+
+
+def test_settles_are_counted_by_source(api: Caller) -> None:
+    asked = api.post("/v1/reservations", {"amount_usd": "1"}).body
+    event = {"id": "call", "source": "app", "cost_usd": "0.5"}
+    for _ in range(2):
+        assert api.post(f"/v1/reservations/{asked['id']}/settle", event).status == 200
+    (row,) = listed(api)
+    assert (row["source"], row["route"], counts_of(row)) == (
+        "app",
+        "settle",
+        {**NOTHING, "accepted": 1},
+    )

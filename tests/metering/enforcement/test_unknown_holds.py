@@ -58,6 +58,7 @@ def test_an_expired_hold_is_unknown_until_its_call_is_told(
 ) -> None:
     tenant = make_budget(account)
     make_budget(account, per=["agent"])
+    path = f"/v1/budgets/{tenant.id}/windows"
     killed, other = ask(api, "1.5", agent="a"), ask(api, "0.25", agent="b")
     assert outcome(api, killed) == ("open", None)
     assert unknown(api, agent="a") == [None, None]
@@ -69,6 +70,7 @@ def test_an_expired_hold_is_unknown_until_its_call_is_told(
     assert unknown(api, agent="a") == ["1.75", "1.5"]
     assert unknown(api, agent="b") == ["1.75", "0.25"]
     assert unknown(api, agent="c") == ["1.75", None]
+    assert [row["unknown_usd"] for row in api.get(path).body["data"]] == ["1.75"]
     rows = listed(account)
     assert [(row.dimensions["agent"], row.reserved_nanos) for row in rows] == [
         ("b", NANOS // 4),
