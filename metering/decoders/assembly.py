@@ -93,7 +93,7 @@ def usd(value: object) -> str | None:
         except ValueError:
             number = None
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    if not is_number or not math.isfinite(number) or number < 0:  # type: ignore[operator, arg-type]
+    if not is_number or not 0 <= number < math.inf:  # type: ignore[operator]
         raise ValueError(f"{str(value)[:50]!r} is no amount in USD")
     return format(Decimal(str(value)), "f")
 

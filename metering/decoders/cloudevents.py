@@ -8,6 +8,7 @@ read where it is plain which tokens they are.
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
@@ -197,7 +198,10 @@ def _read_openmeter(fields: dict[str, msgspec.Raw], envelope: _Envelope) -> Even
 
 
 def _plain(raw: msgspec.Raw | None) -> Any:
-    return None if raw is None else _decode_any(raw)
+    try:
+        return None if raw is None else _decode_any(raw)
+    except msgspec.ValidationError:  # a number that no computer holds
+        return math.inf
 
 
 def _name(fields: dict[str, msgspec.Raw], envelope: _Envelope) -> None:

@@ -35,7 +35,7 @@ from metering.decoders.native import (
     require_shallow,
     require_utf8,
 )
-from metering.decoders.pieces import items_of, without_deep_parts
+from metering.decoders.pieces import items_of, without_deep_parts, without_lone_surrogates
 from metering.decoders.provider_names import canonical_provider
 from metering.decoders.samples import redacted_sample
 from metering.errors import EventRejected, MalformedBody, TooManyEvents
@@ -222,6 +222,9 @@ def _decode_alone(raw: bytes, trusts_given_costs: bool) -> Decoded:
     try:
         return _decode_item(raw, trusts_given_costs)
     except MalformedBody as error:
+        repaired = without_lone_surrogates(raw)
+        if repaired != raw:
+            return _decode_alone(repaired, trusts_given_costs)
         return _rejected(error.code, error.detail, raw)
 
 
@@ -240,7 +243,7 @@ def _decode_item(raw: bytes, trusts_given_costs: bool) -> Decoded:
         event = assemble(_facts(payload, trusts_given_costs))
     except RecursionError:
         return _rejected("too_deep", "A value of the payload nests too deeply.", raw, payload.id)
-    except (ValueError, MalformedBody) as error:
+    except (ValueError, OverflowError, MalformedBody) as error:
         detail = error.detail if isinstance(error, MalformedBody) else f"{error}."
         code = error.code if isinstance(error, MalformedBody) else "invalid_value"
         return _rejected(code, detail, raw, payload.id)

@@ -21,6 +21,13 @@ _BRACKETS_MAX: Final = 2_000_000
 # Possessive, and a string that never ends ends with the text: every byte is looked at once.
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 
+# Escapes one by one, so that a backslash that is escaped itself begins none.
+_ESCAPES: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+_REPLACEMENT: Final = rb"\ufffd"
+
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -61,6 +68,16 @@ def without_deep_parts(raw: bytes, *, levels: int = KEPT_LEVELS) -> bytes:
     if depth > levels:
         return raw  # it never closes, and is no JSON
     return b"".join([*kept, raw[begin:]])
+
+
+def without_lone_surrogates(raw: bytes) -> bytes:
+    """The JSON with a replacement character for each half of a character that lacks the other.
+
+    Senders that cut a prompt to length cut through characters, and write the half as an escape.
+    """
+    if b"\\ud" not in raw and b"\\uD" not in raw:
+        return raw
+    return _ESCAPES.sub(lambda found: _REPLACEMENT if found[1] else found[0], raw)
 
 
 def _cut(body: bytes, error: Exception) -> list[bytes]:

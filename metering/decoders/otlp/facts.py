@@ -263,7 +263,13 @@ def _with_metadata(attributes: Attributes) -> Attributes:
 
 
 def _plain(raw: msgspec.Raw) -> object:
-    return None if bytes(raw).startswith((b"{", b"[")) else msgspec.json.decode(raw)
+    """A plain value; None for what nests, and for a number that no computer holds."""
+    if bytes(raw).startswith((b"{", b"[")):
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 def _agent_that_asks(attributes: Attributes) -> str | None:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +28,7 @@ from metering.decoders.otlp.spans import (
     is_id,
     is_needed,
 )
-from metering.decoders.pieces import without_deep_parts
+from metering.decoders.pieces import without_deep_parts, without_lone_surrogates
 from metering.decoders.samples import redacted_sample
 from metering.errors import EventRejected, MalformedBody, TooManyEvents
 
@@ -164,7 +165,7 @@ def foreign_signal(body: bytes) -> str | None:
 
 
 def _source(group: _ForeignGroup) -> str:
-    return source_of(_attributes(group.resource.attributes if group.resource else None))
+    return source_of(_resource(group.resource))
 
 
 def _request(body: bytes) -> _Request:
@@ -174,6 +175,7 @@ def _request(body: bytes) -> _Request:
         body = without_deep_parts(body, levels=_LEVELS_KEPT)
     except (msgspec.DecodeError, UnicodeDecodeError):
         require_utf8(body)  # says more where it is the reason
+        body = without_lone_surrogates(body)
     try:
         return _decode_request(body)
     except msgspec.ValidationError as error:
@@ -184,7 +186,7 @@ def _request(body: bytes) -> _Request:
 
 
 def _spans(group: _ResourceSpans) -> Iterator[Span | EventRejected]:
-    resource = _attributes(group.resource.attributes if group.resource else None)
+    resource = _resource(group.resource)
     for scope in group.all_scopes:
         scope_name = (scope.scope.name if scope.scope else None) or ""
         for raw in scope.spans or []:
@@ -277,6 +279,15 @@ def _exception(events: list[_Holder]) -> str | None:
 
 def _attributes(pairs: list[_Pair] | None) -> Attributes:
     return {pair.key: _read_value(pair.value) for pair in pairs or [] if is_needed(pair.key)}
+
+
+def _resource(holder: _Holder | None) -> Attributes:
+    """What a process says of itself. What cannot be read of it is no fault of its spans."""
+    found: Attributes = {}
+    for pair in (holder and holder.attributes) or []:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            found[pair.key] = _read_value(pair.value)
+    return found
 
 
 def _read_value(raw: _Part) -> Any:

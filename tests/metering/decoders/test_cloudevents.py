@@ -201,6 +201,7 @@ def test_openmeters_data_count_one_kind_of_token(
         ({"tokens": 120, "type": "input", "usage": {"input_tokens": 120}}, "input_tokens"),
         ({"tokens": "many", "type": "input"}, "no number of tokens"),
         ({"tokens": -1, "type": "input"}, "no number of tokens"),
+        ({"tokens": 10**400, "type": "input"}, "no number of tokens"),
     ],
 )
 def test_tokens_of_which_nobody_knows_the_kind_are_refused(data: dict[str, Any], word: str) -> None:

@@ -337,9 +337,10 @@ DEEP_TOOLS = json.dumps(
     [
         (b'{"id": "a", "response_cost": NaN}', "malformed_json"),
         (b'{"id": "a", "x": "\xff"}', "invalid_utf8"),
-        (b'{"id": "a", "x": "\\ud800"}', "malformed_json"),
         (b'{"id": "a", "x": 01}', "malformed_json"),
         (b'{"id": 3}', "missing_field"),
+        (b'{"id": "a", "response_cost": 1e999}', "invalid_value"),
+        (b'{"id": "a", "startTime": 5.5, "endTime": ' + b"9" * 400 + b"}", "invalid_value"),
         (b'{"id": "a", "prompt_tokens": ' + b"[" * 900 + b"]" * 900 + b"}", "invalid_value"),
         (
             b'{"id": "a", "status": "success", "metadata": {"usage_object": {"prompt_tokens": 1,'
@@ -467,3 +468,19 @@ def test_searches_are_read_of_the_usage_or_of_what_was_put_out() -> None:
     ]
     item = event(**flat, metadata=None, response={"output": output, "usage": {"total_tokens": 0}})
     assert (item.input_tokens, item.web_searches) == (100, 1)
+
+
+def test_a_prompt_that_was_cut_through_a_character_costs_nothing() -> None:
+    body = GOOD[:-1] + b', "messages": "half \\ud83d", "end_user": "\\ud83d\\ude00 \\udc00"}'
+    (item,) = decode_litellm(b"[" + body + b"]", trusts_given_costs=False)
+    assert isinstance(item, EventBody)
+    assert item.customer == "\U0001f600 \ufffd"
+
+
+def test_a_cost_beyond_all_floats_rejects_its_payload() -> None:
+    item = decoded(trusts_given_costs=True, response_cost=10**400)
+    assert isinstance(item, EventBody)
+    body = json.dumps([PAYLOAD | {"response_cost": -(10**400)}]).encode()
+    (item,) = decode_litellm(body, trusts_given_costs=True)
+    assert isinstance(item, EventRejected)
+    assert item.code == "invalid_value"

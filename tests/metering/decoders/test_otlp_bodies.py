@@ -256,3 +256,18 @@ def test_what_is_no_message_is_refused(raw: bytes) -> None:
         list(fields_of(memoryview(raw)))
     with pytest.raises(MalformedBody):
         protobuf.read_protobuf(raw)
+
+
+def test_text_that_was_cut_through_a_character_costs_no_span() -> None:
+    made = Export()
+    made.add(CHAT | {"spendgate.agent": "HERE"})
+    body = made.json().replace(b"HERE", b"a \\ud83d \\\\ud83d \\uD83D\\uDE00")
+    (found,) = spans_of(json_mapping.read_json(body))
+    assert found.attributes["spendgate.agent"] == "a \ufffd \\ud83d \U0001f600"
+
+
+def test_a_resource_with_a_value_that_cannot_be_read_costs_no_span() -> None:
+    made = Export(service__name="api", size=1.5)
+    made.add(CHAT)
+    (found,) = spans_of(json_mapping.read_json(made.json().replace(b"1.5", b"1e999")))
+    assert found.resource == {"service.name": "api"}

@@ -352,6 +352,7 @@ def test_a_total_that_leaves_the_cache_out_does_not_take_it_away() -> None:
         ),
         ({"metadata": '{"spendgate.team": "growth", "team": "other"}'}, {"team": "growth"}),
         ({"metadata": "{broken"}, {}),
+        ({"metadata": '{"team": 1e999, "user": "u"}'}, {"user": "u"}),
         ({"query_source": "agent:builtin:general-purpose"}, {"agent": "general-purpose"}),
         ({"query_source_safe": "agent.builtin.general-purpose"}, {"agent": "general-purpose"}),
         ({"query_source": "agent:custom:my.own:one"}, {"agent": "my.own:one"}),
