@@ -74,7 +74,6 @@ WHOSE: Final[Mapping[str, Mapping[str, str]]] = {
         "agent": "gemini-cli",
         "session": "b0d8c9e5-89f8-4232-89cf-8ed7579ab7f4",
     },
-    "litellm/llp4": {"user": ""},
 }
 # The calls of frameworks: input and output of each, and how many tools were called. `beeai` names
 # no tokens; its calls are counted without a price.
