@@ -323,11 +323,19 @@ def _langchain(plan: Plan, provider: str, model: str, chat: Any, usage: str) -> 
 
 def litellm(plan: Plan) -> Client:
     """LiteLLM's SDK with its generic callback, which it sends in batches."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet
     os.environ["GENERIC_LOGGER_ENDPOINT"] = f"{plan.service_url}/v1/integrations/litellm"
     os.environ["GENERIC_LOGGER_HEADERS"] = f"Authorization=Bearer {plan.api_key}"
     module: Any = importlib.import_module("litellm")
-    module.callbacks = ["generic_api"]
+    loggers: Any = importlib.import_module("litellm.integrations.generic_api.generic_api_callback")
     loop = _Loop()
+
+    async def make_logger() -> Any:
+        return loggers.GenericAPILogger()
+
+    # By its name alone, 1.110.2 does not find it.
+    logger = loop.run(make_logger())
+    module.callbacks = [logger]
 
     def call() -> Used:
         answer = loop.run(
@@ -341,8 +349,12 @@ def litellm(plan: Plan) -> Client:
         )
         return Used(answer.id, answer.usage.model_dump())
 
+    async def flush() -> None:
+        await asyncio.sleep(1)  # its worker puts the last calls into the batch
+        await logger.flush_queue()
+
     def finish() -> None:
-        loop.run(asyncio.sleep(12))  # it sends every five seconds, and has no flush
+        loop.run(flush())
         loop.stop()
 
     return Client("openai", OPENAI_MODEL, call, finish)
