@@ -4,6 +4,7 @@ from django.urls import include, path
 
 from config import health
 from config.documentation import DocumentationView, SchemaView
+from metering.api.hot_views import OpenMeterEventsView
 from tenants.admin_site import site as admin_site
 
 urlpatterns = [
@@ -13,6 +14,7 @@ urlpatterns = [
     path("v1/schema", SchemaView.as_view(), name="schema"),
     path("v1/docs", DocumentationView.as_view(), name="docs"),
     path("v1/", include("metering.api.urls")),
+    path("api/v1/events", OpenMeterEventsView.as_view()),
     path("v1/", include("alerts.api.urls")),
     path("admin/", admin_site.urls),
     path("", include("dashboard.urls")),

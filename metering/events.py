@@ -150,8 +150,8 @@ class PreparedEvent:
             body.source or "",
         )
         self.key = key_of_id(body.source or "", body.id)
-        self.response_key: str | None = None
-        self.request_key: str | None = None
+        self.response_key = key_of_response(body.response_id)
+        self.request_key = key_of_request(body.request_id)
         self.span_key = key_of_span(body.trace, body.span) if body.span and body.trace else None
         self.cost_nanos: int | None = None
         self.price_id: int | None = None
@@ -170,10 +170,6 @@ class PreparedEvent:
             self._rate(configuration)
         if self.cost_nanos is not None and self.cost_nanos > COST_NANOS_MAX:
             raise EventRejected("cost_out_of_range", "No event costs more than 10,000,000 USD.")
-        if body.response_id is not None or body.request_id is not None:
-            provider = configuration.prices.canonical_provider(body.provider, body.model)
-            self.response_key = key_of_response(provider, body.response_id)
-            self.request_key = key_of_request(provider, body.request_id)
         is_tool = self.operation == "tool"
         tokens = self.tokens
         self.amounts = Amounts(
@@ -239,10 +235,7 @@ class PreparedEvent:
         """The event as a line of COPY text, in the order of COPY_COLUMNS."""
         cost = NULL if self.cost_nanos is None else self.cost_nanos
         price = NULL if self.price_id is None else self.price_id
-        return (
-            f"{self.response_key or NULL}\t{self.request_key or NULL}\t{event_id}\t{cost}\t"
-            f"{price}\t{self.cost_source.value}\t{self.rest}"
-        )
+        return f"{event_id}\t{cost}\t{price}\t{self.cost_source.value}\t{self.rest}"
 
     def row(self, event_id: int, *, tenant_id: int) -> dict[str, Any]:
         """The event as a row of `usage_event`, by column; what is absent is NULL."""
@@ -289,7 +282,7 @@ BODY_COLUMNS: Final = (
     *("latency_ms", "time_to_first_token_ms", "max_output_tokens", "step", "complexity"),
 )
 COPY_COLUMNS: Final = (
-    "response_key, request_key, id, cost_nanos, price_id, cost_source, key, fingerprint, span_key,"
+    "id, cost_nanos, price_id, cost_source, key, fingerprint, response_key, request_key, span_key,"
     " tenant_id, time, route, authority, completeness, filled,"
     " operation, status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,"
     " reasoning_tokens, cache_write_1h_tokens, input_audio_tokens, output_audio_tokens,"
@@ -309,21 +302,24 @@ def key_of_id(source: str, sent_id: str) -> str:
     return blake2b(f"{source}\x00{sent_id}".encode(), digest_size=16, person=b"id").hexdigest()
 
 
-def key_of_response(provider: str, response_id: str | None) -> str | None:
-    """What a provider's response is known by, by whichever way it is reported."""
-    return _key_of_provider(provider, response_id, b"response")
+def key_of_response(response_id: str | None) -> str | None:
+    """What a provider's response is known by, by whichever way it is reported.
+
+    The provider is not part of it: not every report names it. Responses of two providers contradict
+    each other (`metering.calls.merging`).
+    """
+    return _key_of(response_id, b"response")
 
 
-def key_of_request(provider: str, request_id: str | None) -> str | None:
+def key_of_request(request_id: str | None) -> str | None:
     """What a provider's request is known by: the id that it answers in a header."""
-    return _key_of_provider(provider, request_id, b"request")
+    return _key_of(request_id, b"request")
 
 
-def _key_of_provider(provider: str, id_: str | None, person: bytes) -> str | None:
+def _key_of(id_: str | None, person: bytes) -> str | None:
     if id_ is None or id_.strip().lower() in NO_IDS:
         return None
-    text = f"{provider}\x00{id_}".encode()
-    return blake2b(text, digest_size=16, person=person).hexdigest()
+    return blake2b(id_.encode(), digest_size=16, person=person).hexdigest()
 
 
 def key_of_span(trace: str, span: str) -> str | None:
@@ -543,7 +539,8 @@ def rest_of_line(event: PreparedEvent, *, tenant_id: int) -> str:
         f"{_reservation(body) or NULL}"
     )
     return (
-        f"{event.key}\t{event.fingerprint}\t{event.span_key or NULL}\t{tenant_id}\t"
+        f"{event.key}\t{event.fingerprint}\t{event.response_key or NULL}\t"
+        f"{event.request_key or NULL}\t{event.span_key or NULL}\t{tenant_id}\t"
         f"{event.at.isoformat()}\t{event.route.value}\t{event.authority.value}\t"
         f"{event.completeness.value}\t{event.filled}\t"
         f"{OPERATIONS[event.operation]}\t{STATUSES[event.values[12]]}\t{tokens.input_tokens}\t"
@@ -555,9 +552,14 @@ def rest_of_line(event: PreparedEvent, *, tenant_id: int) -> str:
 _UUID: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 
 
+def is_reservation_id(text: str) -> bool:
+    """Whether this can be the id of a reservation."""
+    return _UUID.fullmatch(text) is not None
+
+
 def reservation_of(body: EventBody) -> UUID | None:
     """The reservation that an event names, None where it names none or no possible one."""
-    if body.reservation is None or not _UUID.fullmatch(body.reservation):
+    if body.reservation is None or not is_reservation_id(body.reservation):
         return None
     return UUID(body.reservation)
 
@@ -565,7 +567,7 @@ def reservation_of(body: EventBody) -> UUID | None:
 def _reservation(body: EventBody) -> str | None:
     if body.reservation is None:
         return None
-    if not _UUID.fullmatch(body.reservation):
+    if not is_reservation_id(body.reservation):
         raise EventRejected(
             "invalid_value", "'reservation' is not the id of a reservation.", pointer="/reservation"
         )

@@ -9,6 +9,7 @@ batch's row, and last the balances of the windows they count in.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from metering.enforcement.holds import (
     Standing,
     are_known,
     find_held,
+    lock_reservations,
     write_standings,
 )
 from metering.enforcement.settling import Stored, lock_named_reservations, settle_with_events
@@ -40,6 +42,7 @@ from metering.errors import EventRejected
 from metering.events import (
     COPY_COLUMNS,
     PreparedEvent,
+    is_reservation_id,
     prepare_event,
     reservation_of,
     rest_of_line,
@@ -372,6 +375,10 @@ def _find_calls(configuration: Configuration, jobs: Sequence[Job]) -> list[str]:
     tenant_id = configuration.tenant_id
     for job in tracing:
         job.traced, job.traced_errors = [], []
+    # Reservations before the merge lock, as everywhere.
+    named = {span.facts.get("reservation") for job in tracing for span in job.spans}
+    ids = [UUID(text) for text in named if text is not None and is_reservation_id(text)]
+    lock_reservations(tenant_id, find_held(tenant_id, ids))
     lock_merging(tenant_id)
     now = timezone.now()
     traced = take_spans(tenant_id, (span for job in tracing for span in job.spans), now=now)
@@ -461,11 +468,17 @@ def store_events(
         event_ids = {id(event): first_id + place for place, event in enumerate(unique)}
         is_fresh = {id(event) for event in fresh}
         late = [event for event in outcome.unique if id(event) not in is_fresh]
+        # Ids for calls that reports bring apart: of those that are no new call, and what a batch
+        # has beyond its events.
+        free_ids = chain(
+            [id_ for key, id_ in event_ids.items() if key not in is_fresh],
+            range(first_id + len(outcome.unique), first_id + BATCH_ID_STRIDE),
+        )
         if late:
             late = _without_repeats(tenant_id, late, outcome, event_ids)
         known = NOTHING_KNOWN
         if late or withdrawn:
-            absorber = Absorber(configuration, batch_id=batch_id)
+            absorber = Absorber(configuration, free_ids=free_ids)
             known = absorber.absorb(late, linked=linked, withdrawn=withdrawn)
         times = [event.at for event in (*fresh, *known.inserted)]
         if times:

@@ -264,9 +264,10 @@ def _moves_of_single_calls(
     found = find_windows(book=book, keys={key for pair in pairs for key in pair if key is not None})
     for place, (change, (named, new)) in enumerate(zip(changes, pairs, strict=True)):
         old = named
-        if named is not None and named in found and new is not None and new not in found:
+        if named is not None and named in found and _takes_over(book, named, new, found):
+            assert new is not None, "what takes over has a key"
             _rename_window(book, named, new)
-            found = found - {named} | {new}
+            found = found | {new}
             old = new
         if old is not None and old in found and change.before is not None:
             yield place, Posting(book.window_ids[old], None), change.before.amounts_signed(-1)
@@ -289,11 +290,36 @@ def _window_of_single_call(rule: BudgetRule, event: StoredEvent | None) -> Windo
     return WindowKey(rule.id, (*group, key_of_id(event.source, event.sent_id)), EPOCH)
 
 
-def _rename_window(book: BudgetBook, old: WindowKey, new: WindowKey) -> None:
-    window_id = book.window_ids[old]
+def _takes_over(
+    book: BudgetBook, old: WindowKey, new: WindowKey | None, found: Collection[WindowKey]
+) -> bool:
+    """Whether a call's window goes by a new key, which no window goes by that was used."""
+    return new is not None and new != old and (new not in found or _is_unused(book, new))
+
+
+def _is_unused(book: BudgetBook, key: WindowKey) -> bool:
+    """Whether a window was opened for a report that turned out to be of a known call."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE budget_window SET group_key = %s WHERE tenant_id = %s AND id = %s",
-            [group_key(new.group), book.tenant_id, window_id],
+            "SELECT FROM budget_window WHERE tenant_id = %s AND id = %s AND level_percent = 0"
+            " AND (spent_nanos, spent_tokens, spent_requests, spent_tool_calls) = (0, 0, 0, 0)",
+            [book.tenant_id, book.window_ids[key]],
         )
+        return cursor.fetchone() is not None
+
+
+def _rename_window(book: BudgetBook, old: WindowKey, new: WindowKey) -> None:
+    """Let a call's window go by its new key; one that goes by it already takes the old one."""
+    window_id, other_id = book.window_ids[old], book.window_ids.get(new)
+    old_key, new_key = group_key(old.group), group_key(new.group)
+    steps = [(window_id, new_key)]
+    if other_id is not None:
+        # Two windows never go by one key, not even for a moment.
+        steps = [(other_id, f"{new_key} "), *steps, (other_id, old_key)]
+    with connection.cursor() as cursor:
+        for id_, key in steps:
+            cursor.execute(
+                "UPDATE budget_window SET group_key = %s WHERE tenant_id = %s AND id = %s",
+                [key, book.tenant_id, id_],
+            )
     book.remember(new, window_id)

@@ -107,6 +107,11 @@ class EventsView(reading.EventsView):
         return answer_of(handle_events(hot_request(request)))
 
 
+@extend_schema(exclude=True)
+class OpenMeterEventsView(EventsView):
+    """OpenMeter's address for events."""
+
+
 class TracesView(ApiView):
     """OTLP over HTTP."""
 

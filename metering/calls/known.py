@@ -5,7 +5,7 @@ holds the tenant's merge lock: two transactions that bring reports of one call c
 other, by whatever identity each of them found it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -24,15 +24,13 @@ from metering.calls.report import (
 from metering.configuration import Configuration, ConfigurationChanged
 from metering.enforcement.holds import Held, find_held
 from metering.events import COPY_COLUMNS, PreparedEvent, key_of_id, reservation_of
-from metering.models import BATCH_ID_STRIDE, Authority, Completeness, Route
+from metering.models import Authority, Completeness, Route
 from metering.rollups import lock_batches, post_deltas
 from metering.stored_events import Change, StoredEvent, lock_events_by_id
 
 MERGE_LOCK: Final = 7304
 # Reports of one group. A report beyond that is a call of its own, marked as a conflict.
 GROUP_REPORTS_MAX: Final = 64
-# Ids of a batch that are left for calls which a report divides: see BATCH_ID_STRIDE.
-SPARE_IDS_FROM: Final = 10_000
 
 _encode: Final = msgspec.json.Encoder().encode
 _KEYS: Final = ("response_key", "request_key", "key", "fingerprint", "span_key")
@@ -90,7 +88,7 @@ def lock_merging(tenant_id: int) -> None:
 class Absorber:
     """Merges reports with what is known of their calls. One transaction uses it once."""
 
-    def __init__(self, configuration: Configuration, *, batch_id: int) -> None:
+    def __init__(self, configuration: Configuration, *, free_ids: Iterator[int]) -> None:
         self.configuration = configuration
         self.tenant_id = configuration.tenant_id
         self.outcomes: dict[int, str] = {}
@@ -98,7 +96,8 @@ class Absorber:
         self.calls: dict[int, StoredEvent] = {}
         self.changes: list[Change] = []
         self.inserted: list[PreparedEvent] = []
-        self._next_id = batch_id * BATCH_ID_STRIDE + SPARE_IDS_FROM
+        # For calls that are new: ids of this transaction's batch.
+        self._free_ids = free_ids
         self._key_rows: dict[str, _KeyRow] = {}
         self._members: dict[str, Member] = {}
         self._rows: dict[int, StoredEvent] = {}
@@ -294,8 +293,7 @@ class Absorber:
         return min(rows) if rows else self._take_id()
 
     def _take_id(self) -> int:
-        self._next_id += 1
-        return self._next_id
+        return next(self._free_ids)
 
     def _row_for(
         self, call: Call, group: Mapping[str, Member], free: dict[int, StoredEvent]
@@ -393,6 +391,16 @@ class Absorber:
     def _prepare(self, call: Call) -> PreparedEvent:
         """The call, judged by the configuration in force."""
         merged = merge(call.reports)
+        event = self._prepare_merged(merged)
+        if merged.has_floor:
+            used = self._prepare_merged(
+                merged._replace(body=msgspec.structs.replace(merged.body, cost_usd=None))
+            )
+            if (used.cost_nanos or 0) > (event.cost_nanos or 0):
+                return used
+        return event
+
+    def _prepare_merged(self, merged: Merged) -> PreparedEvent:
         event = self._judged(merged, merged.body)
         for provider, model in merged.other_models:
             if event.price_id is not None or event.completeness is Completeness.MISSING:

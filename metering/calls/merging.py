@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from metering.calls.report import Report
 from metering.decoders.native import TAGS_MAX, EventBody, TagValue
-from metering.model_names import find_model
+from metering.model_names import canonical_provider, find_model
 from metering.models import Authority
+from metering.money import nanos_from_usd
 from metering.usage_shapes import Tokens
 from metering.usage_shapes.completion import (
     Usage,
@@ -27,6 +28,9 @@ from metering.usage_shapes.completion import (
 APART_MAX: Final = timedelta(hours=6)
 # How much earlier a report with less usage must be to be a preliminary figure of the other.
 TOGETHER: Final = timedelta(seconds=1)
+
+
+Cost = str | int | float
 
 
 class Call(NamedTuple):
@@ -47,6 +51,8 @@ class Merged(NamedTuple):
     completeness: int
     # The report that is believed most.
     first: Report
+    # Whether it costs at least what its usage does, whatever cost was given.
+    has_floor: bool
     # Names of the model that other reports gave.
     other_models: tuple[tuple[str | None, str], ...]
 
@@ -132,6 +138,17 @@ def _are_two_events(one: Report, two: Report) -> bool:
     return is_one_sender and all(identity.startswith("reservation ") for identity in shared)
 
 
+def _are_two_providers(one: Report, two: Report) -> bool:
+    """The same id, given by two providers."""
+    shared = set(one.identities) & set(two.identities)
+    providers = [canonical_provider(each.told.provider, each.told.model) for each in (one, two)]
+    return (
+        all(providers)
+        and providers[0] != providers[1]
+        and all(identity.startswith(("response ", "request ")) for identity in shared)
+    )
+
+
 def _are_far_apart(one: Report, two: Report) -> bool:
     return abs(one.at - two.at) > APART_MAX
 
@@ -215,6 +232,7 @@ _CONTRADICTIONS: Final[tuple[tuple[str, Callable[[Report, Report], bool]], ...]]
     ("far apart", _are_far_apart),
     ("two tools", _are_two_tools),
     ("two models", _are_two_models),
+    ("two providers", _are_two_providers),
     ("other usage", _is_other_usage),
 )
 
@@ -230,6 +248,7 @@ def merge(reports: Sequence[Report]) -> Merged:
     fields |= _place_in_trace(reports)
     fields["tags"] = _tags(reports)
     tokens, completeness = most_complete([Usage(one.tokens, one.completeness) for one in reports])
+    fields["cost_usd"], has_floor = _given_cost(reports, tokens)
     told = [one for one in reports if one.told.time is not None]
     at = told[0].at if told else min(one.at for one in reports)
     fields["time"] = at if told else None
@@ -243,6 +262,7 @@ def merge(reports: Sequence[Report]) -> Merged:
         tokens=tokens,
         completeness=completeness,
         first=first,
+        has_floor=has_floor,
         other_models=tuple(
             dict.fromkeys(
                 (one.told.provider, one.told.model)
@@ -257,9 +277,36 @@ _FIRST_TOLD: Final = (
     *("provider", "model", "requested_model", "team", "customer", "agent", "user", "feature"),
     *("session", "task", "step", "operation", "tool", "tool_arguments_hash", "response_id"),
     *("request_id", "service_tier", "status", "error_type", "latency_ms"),
-    *("time_to_first_token_ms", "max_output_tokens", "cost_usd", "saved_usd", "task_type"),
+    *("time_to_first_token_ms", "max_output_tokens", "saved_usd", "task_type"),
     *("complexity", "output_hash", "prefix_hash", "reservation"),
 )
+
+
+def _given_cost(reports: Sequence[Report], tokens: Tokens) -> tuple[Cost | None, bool]:
+    """The cost that was told, and whether the call costs at least what its usage does.
+
+    Of those believed most the largest, which is the final one. A cost is of the usage beside it, so
+    that of less usage than the call's does not count. A cost without any usage does, but no less
+    is booked than a settle without a cost says that it used.
+    """
+    told = [one for one in reports if one.told.cost_usd is not None and _is_whole(one, tokens)]
+    if not told:
+        return None, False
+    most = max(told[0].authority, Authority.CLIENT)
+    believed = [one for one in told if one.authority <= most]
+    best = max(believed, key=lambda one: nanos_from_usd(one.told.cost_usd or 0))
+    settles = any(
+        one.told.reservation is not None and one.told.cost_usd is None and _has_usage(one)
+        for one in reports
+    )
+    return best.told.cost_usd, settles and not _has_usage(best)
+
+
+def _is_whole(report: Report, tokens: Tokens) -> bool:
+    """Whether a report tells as much usage as its call has, or leaves it to others."""
+    mine = report.tokens
+    agrees = bool(inputs_of(mine) & inputs_of(tokens)) and do_outputs_agree(mine, tokens)
+    return agrees or not _has_usage(report)
 
 
 def _place_in_trace(reports: Sequence[Report]) -> dict[str, str | None]:

@@ -470,7 +470,7 @@ def test_contradictions_are_listed(account: Account) -> None:
     assert answer.status == 200, answer
     shown = answer.body["data"]
     assert {one["id"].rpartition("-")[2] for one in shown} == {"0", "1", "2", "3", "4"}
-    assert all(one["is_conflict"] for one in shown)
+    assert all(one["conflict"] for one in shown)
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])

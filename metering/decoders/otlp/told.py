@@ -16,6 +16,7 @@ from metering.decoders.otlp.facts import (
     models_of,
     pairs_of,
     provider_of,
+    sample_of,
     source_of,
     span_facts,
     tool_facts,
@@ -101,7 +102,9 @@ def read_export(items: Sequence[Span | EventRejected], *, trusts_given_costs: bo
 def _tell(span: Span, trusts_given_costs: bool) -> ToldSpan | EventRejected:
     if not is_id(span.trace, TRACE_LENGTH) or not is_id(span.span, SPAN_LENGTH):
         detail = "A span's ids are not 16 and 8 bytes that are not all zero."
-        return EventRejected("invalid_value", detail, source=source_of(span.resource))
+        return EventRejected(
+            "invalid_value", detail, source=source_of(span.resource), sample=sample_of(span)
+        )
     kind = kind_of(span.attributes, span.name)
     if kind == "unknown":
         word = str(span.attributes.get("gen_ai.operation.name"))[:100]
@@ -167,7 +170,13 @@ def place_facts(told: ToldSpan) -> dict[str, object]:
 
 
 def _rejected(code: str, detail: str, span: Span) -> EventRejected:
-    return EventRejected(code, detail, event_id=span.event_id, source=source_of(span.resource))
+    return EventRejected(
+        code,
+        detail,
+        event_id=span.event_id,
+        source=source_of(span.resource),
+        sample=sample_of(span),
+    )
 
 
 ANCESTORS_MAX: Final = 64

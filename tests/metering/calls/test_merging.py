@@ -46,7 +46,7 @@ def report(
         authority=authority.value,
         completeness=completeness.value,
         route=ROUTES[authority].value,
-        response_key=key_of_response("openai", body.response_id),
+        response_key=key_of_response(body.response_id),
         span_key=key_of_span(body.trace, body.span) if body.trace and body.span else None,
     )
 
@@ -135,6 +135,10 @@ CONTRADICTIONS = {
     "two responses": (
         report("a", trace="t", span="s"),
         report("b", trace="t", span="s", response_id="chatcmpl-2"),
+    ),
+    "two providers": (
+        report("a", provider="openai", model=...),
+        report("b", provider="mistral", model=...),
     ),
     "far apart": (report("a"), report("b", after_seconds=6 * 3600 + 1)),
     "two models": (report("a"), report("b", model="claude-sonnet-4-5")),

@@ -1,0 +1,220 @@
+"""Reports of calls that are known, in the database: what was escaped before, and the edges."""
+
+from typing import Any
+
+import pytest
+
+from metering.models import Crossing, Reservation, UsageEvent
+from metering.rollups import roll_up
+from tests.factories import Account, make_budget, make_event, send, windows_of
+from tests.metering.api.caller import Caller
+from tests.metering.exports import chat_span, export_spans
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def events(account: Account) -> list[UsageEvent]:
+    with account.scope():
+        return list(UsageEvent.objects.filter(tenant=account.tenant).order_by("id"))
+
+
+def spent(account: Account, budget: Any) -> dict[str, int]:
+    return {
+        one.group_key: one.spent_nanos for one in windows_of(account, budget) if one.spent_nanos
+    }
+
+
+def test_a_span_before_the_settle_escapes_no_budget_that_it_does_not_name(account: Account) -> None:
+    budget = make_budget(account, cost_usd=1, match={"team": "growth"})
+    everything = make_budget(account, cost_usd=100)
+    api = Caller(account.api_key)
+    ask = {"team": "growth", "amount_usd": "0.06", "provider": "openai", "model": "gpt-4o"}
+    granted = 0
+    for number in range(31):
+        answer = api.post("/v1/reservations", ask)
+        if answer.status == 402:
+            break
+        granted += 1
+        told = {"response_id": f"r-{number}", "cost_usd": "0.055"}
+        send(account, [make_event(id=f"span-{number}", source="otel", **told)])
+        settled = api.post(
+            f"/v1/reservations/{answer.body['id']}/settle", {"id": f"settle-{number}", **told}
+        )
+        assert settled.status == 200, settled.body
+        assert (settled.body["cost_usd"], settled.body["released_usd"]) == ("0.055", "0.005")
+    assert granted == 18
+    assert spent(account, budget) == {"[]": granted * 55_000_000}
+    assert spent(account, everything) == {"[]": granted * 55_000_000}
+    with account.scope():
+        assert not Reservation.objects.filter(tenant=account.tenant, state=1).exists()
+
+
+@pytest.mark.parametrize("used", [{"cost_usd": "3.5"}, {"output_tokens": 350_000}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"cost_usd": "0.000156"},
+        {"cost_usd": "0.000156", "input_tokens": ..., "output_tokens": ...},
+        {"input_tokens": 1, "output_tokens": 1},
+    ],
+)
+def test_a_used_response_is_no_way_past_a_budget(
+    account: Account, used: dict[str, Any], given: dict[str, Any]
+) -> None:
+    budget = make_budget(account, cost_usd=10)
+    api = Caller(account.api_key)
+    model = {"provider": "openai", "model": "gpt-4o"}
+    send(account, [make_event(id="small", response_id="r", agent="other", **model, **given)])
+    for number in range(2):
+        held = api.post("/v1/reservations", {"amount_usd": "3.5"}).body["id"]
+        told = {"id": f"s-{number}", "response_id": "r", **model, **used}
+        assert api.post(f"/v1/reservations/{held}/settle", told).status == 200
+    assert sum(spent(account, budget).values()) >= 7_000_000_000
+    assert api.post("/v1/reservations", {"amount_usd": "3.5"}).status == 402
+
+
+def test_an_event_that_settled_is_completed_by_the_settle(account: Account) -> None:
+    api = Caller(account.api_key)
+    held = api.post("/v1/reservations", {"amount_usd": "1", "agent": "a"}).body["id"]
+    send(account, [make_event(id="event", source="sdk", reservation=held)])
+    settle = {
+        "id": "settle",
+        "model": "claude-sonnet-4-5",
+        "input_tokens": 1000,
+        "output_tokens": 100,
+        "cache_read_tokens": 900,
+        "user": "u",
+    }
+    first = api.post(f"/v1/reservations/{held}/settle", settle)
+    assert first.status == 200
+    assert api.post(f"/v1/reservations/{held}/settle", settle).body == first.body
+    other = api.post(f"/v1/reservations/{held}/settle", settle | {"output_tokens": 7})
+    assert (other.status, other.code) == (409, "already_settled")
+    (event,) = events(account)
+    assert (event.agent, event.user, event.cache_read_tokens) == ("a", "u", 900)
+
+
+def test_an_event_and_a_settle_of_one_id_are_one_call(account: Account) -> None:
+    api = Caller(account.api_key)
+    budget = make_budget(account)
+    held = api.post("/v1/reservations", {"amount_usd": "1", "agent": "a"}).body["id"]
+    call = {
+        "id": "call-1",
+        "model": "claude-sonnet-4-5",
+        "input_tokens": 1000,
+        "output_tokens": 100,
+    }
+    assert api.post("/v1/events", call).body["accepted"] == 1
+    for _ in range(2):
+        assert api.post(f"/v1/reservations/{held}/settle", call).status == 200
+    (event,) = events(account)
+    assert (event.agent, str(event.reservation_id)) == ("a", held)
+    assert spent(account, budget) == {"[]": event.cost_nanos}
+
+
+@pytest.mark.parametrize("is_rolled_up", [False, True])
+def test_a_merged_call_moves_in_what_was_rolled_up(account: Account, is_rolled_up: bool) -> None:
+    send(account, [make_event(id="a", response_id="r", team="x", output_tokens=1)])
+    if is_rolled_up:
+        with account.scope():
+            assert roll_up(tenant_id=account.tenant.id) == 1
+    answer = send(account, [make_event(id="b", source="other", response_id="r", agent="y")])
+    assert (answer["merged"], answer["accepted"]) == (1, 0)
+    with account.scope():
+        while roll_up(tenant_id=account.tenant.id):
+            pass
+    api = Caller(account.api_key)
+    usage = api.get("/v1/usage", group_by="team,agent", interval="none").body["data"]
+    assert [(one["group"], one["requests"], one["output_tokens"]) for one in usage] == [
+        ({"team": "x", "agent": "y"}, 1, 100)
+    ]
+
+
+def test_more_contradictions_than_a_group_takes_are_all_counted(account: Account) -> None:
+    budget = make_budget(account)
+    models = ["claude-sonnet-4-5", "gpt-4o", "gemini-2.5-pro"]
+    reports = [
+        make_event(id=f"e-{number}", response_id="same", model=models[number % 3], cost_usd="0.01")
+        for number in range(200)
+    ]
+    for event in reports:
+        event["provider"] = "litellm"
+        event["input_tokens"] = 1_000 + int(event["id"][2:])
+        event["output_tokens"] = 1_000 - int(event["id"][2:])
+    answer = send(account, reports)
+    assert answer["accepted"] + answer["merged"] + answer["duplicates"] == 200
+    assert len(events(account)) == answer["accepted"]
+    assert spent(account, budget) == {"[]": answer["accepted"] * 10_000_000}
+
+
+def test_a_corrected_call_is_changed_by_no_later_report(account: Account) -> None:
+    budget = make_budget(account)
+    api = Caller(account.api_key)
+    send(account, [make_event(id="a", response_id="r")])
+    void = {"id": "a", "source": "tests", "action": "void", "reason": "a test"}
+    assert api.post("/v1/corrections", void).status == 200
+    answer = send(account, [make_event(id="b", response_id="r", output_tokens=900)])
+    assert (answer["accepted"], answer["merged"], answer["duplicates"]) == (0, 0, 1)
+    assert spent(account, budget) == {}
+
+
+def test_an_alias_without_a_price_is_priced_by_the_model_that_another_report_names(
+    account: Account,
+) -> None:
+    send(account, [make_event(id="a", response_id="r", provider=..., model="our-deployment")])
+    assert events(account)[0].cost_nanos is None
+    export_spans(account, [chat_span(1, response_id="r")])
+    (event,) = events(account)
+    assert event.cost_nanos == 4_500_000
+
+
+def test_placeholders_are_no_identity(account: Account) -> None:
+    answer = send(
+        account, [make_event(response_id=name) for name in ("None", "none", "null", "0", "unknown")]
+    )
+    assert answer["accepted"] == 5
+
+
+def test_two_identities_lead_to_one_call_that_had_been_two(account: Account) -> None:
+    budget = make_budget(account, per=["agent"])
+    send(account, [make_event(id="a", response_id="r", agent="x")])
+    send(account, [make_event(id="b", source="b", trace="t", span="s")])
+    assert len(events(account)) == 2
+    answer = send(account, [make_event(id="c", source="c", response_id="r", trace="t", span="s")])
+    assert answer["merged"] == 1
+    (event,) = events(account)
+    assert spent(account, budget) == {'["x"]': event.cost_nanos}
+
+
+def test_a_call_without_usage_gets_no_price_when_a_price_comes(account: Account) -> None:
+    api = Caller(account.api_key)
+    export_spans(account, [chat_span(1, tokens=None)])
+    assert (
+        api.post(
+            "/v1/prices/rerate", {"from": "2026-01-01T00:00:00Z", "to": "2030-01-01T00:00:00Z"}
+        ).status
+        == 200
+    )
+    (event,) = events(account)
+    assert (event.cost_nanos, event.cost_source) == (None, 4)
+    shown = api.get("/v1/events").body["data"][0]
+    assert (shown["cost_usd"], shown["unpriced_reason"]) == (None, "usage_missing")
+
+
+def test_a_call_on_its_own_budget_is_told_once(account: Account) -> None:
+    budget = make_budget(account, cost_usd=None, limit_tokens=100, per=["request"])
+    send(account, [make_event(id="a", source="z", response_id="r")])
+    export_spans(account, [chat_span(1, response_id="r", agent="x")])
+    api = Caller(account.api_key)
+    held = api.post("/v1/reservations", {"amount_usd": "0.1"}).body["id"]
+    settle = {
+        "id": "s",
+        "response_id": "r",
+        "model": "claude-sonnet-4-5",
+        "usage": {"input_tokens": 1_000, "output_tokens": 100},
+    }
+    assert api.post(f"/v1/reservations/{held}/settle", settle).status == 200
+    (window,) = [one for one in windows_of(account, budget) if one.spent_requests]
+    assert (window.spent_tokens, window.spent_requests) == (1_100, 1)
+    with account.scope():
+        assert Crossing.objects.filter(tenant=account.tenant).count() == 1
