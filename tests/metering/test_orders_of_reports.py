@@ -4,12 +4,14 @@ It is one call in all of them, and counts once in every budget: in those which m
 reservation names, too.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any, Final, NamedTuple
 
 import pytest
+from django.db import connection
 
 from metering.audit import audit_tenant
 from metering.models import Budget, BudgetWindow, Reservation, ReservationState, UsageEvent
@@ -195,6 +197,35 @@ def test_a_call_counts_once_in_every_budget_in_whatever_order_it_is_told(
     assert told == 24
     assert faults == []
     assert audit_tenant(account.tenant.id) == []
+
+
+def test_a_call_counts_once_when_it_is_told_in_all_ways_at_once(account: Account) -> None:
+    budgets = make_budgets(account)
+    faults = []
+    for number in range(12):
+        telling = Telling(account, number, names_reservation=True)
+        telling.reserve()
+        tell_at_once(telling)
+        faults += faults_of(account, budgets, telling, told=number + 1)
+    assert faults == []
+    assert audit_tenant(account.tenant.id) == []
+
+
+def tell_at_once(telling: Telling) -> None:
+    """Everything but the reservation, each twice, by threads that wait for one another."""
+    ways = [telling.settle, telling.event, telling.span, telling.callback] * 2
+    barrier = threading.Barrier(len(ways))
+
+    def tell(way: Callable[[], None]) -> None:
+        barrier.wait()
+        way()
+        connection.close()
+
+    threads = [threading.Thread(target=tell, args=(way,)) for way in ways]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def faults_of(account: Account, budgets: Budgets, telling: Telling, *, told: int) -> list[str]:
