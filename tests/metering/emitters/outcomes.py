@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from django.db import connection
+
 from metering.api import hot
 from metering.api.hot_reservations import find_handler
 from metering.audit import audit_tenant
@@ -12,6 +14,8 @@ from metering.models import Budget, Operation, Status, UsageEvent
 from tests.factories import Account, make_account, make_budget, windows_of
 from tests.metering.emitters.pieces import Body
 
+# Ids that are given in the order of arrival.
+OWN_COLUMNS: Final = frozenset({"id", "tenant_id", "price_id"})
 DIMENSIONS: Final = ("agent", "session", "user", "team", "model")
 
 
@@ -43,6 +47,8 @@ class Outcome(NamedTuple):
     calls: tuple[Call, ...]
     cost_nanos: int
     cost_by: Mapping[str, Mapping[str, int]]
+    # Everything that is stored of each call but our own ids, as text.
+    rows: tuple[str, ...]
 
     @property
     def answered(self) -> list[Call]:
@@ -121,7 +127,15 @@ def read_outcome(books: Books) -> Outcome:
         }
         assert held == cost_by[name], name
     calls = tuple(sorted((_call(row) for row in rows), key=repr))
-    return Outcome(calls, cost_nanos, cost_by)
+    return Outcome(calls, cost_nanos, cost_by, tuple(sorted(_columns(books.account))))
+
+
+def _columns(account: Account) -> list[str]:
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM usage_event WHERE NOT is_void")
+        names = [column.name for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return [repr({name: row[name] for name in names if name not in OWN_COLUMNS}) for row in rows]
 
 
 def stored_rows(account: Account) -> Sequence[UsageEvent]:

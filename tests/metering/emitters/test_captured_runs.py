@@ -116,8 +116,12 @@ def whole(run: str) -> Outcome:
 
 
 def assert_same(found: Outcome, wanted: Outcome) -> None:
-    """The same calls, cost, and cost by agent, session, user, team and model."""
+    """The same calls, cost, and cost by agent, session, user, team and model; then whatever else
+    is stored.
+    """
     assert Counter(map(repr, found.calls)) == Counter(map(repr, wanted.calls))
+    assert found.cost_nanos == wanted.cost_nanos
+    assert found.cost_by == wanted.cost_by
     assert found == wanted
 
 
