@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from django.db import connection
@@ -105,6 +106,22 @@ def outcome_of(bodies: Iterable[Body]) -> Outcome:
     books = open_books()
     for body in bodies:
         post(books.account, body)
+    assert audit_tenant(books.account.tenant.id) == []
+    return read_outcome(books)
+
+
+def outcome_at_once(bodies: Sequence[Body], threads: int) -> Outcome:
+    """The same, of bodies that several exporters send at once."""
+    books = open_books()
+
+    def send(body: Body) -> None:
+        try:
+            post(books.account, body)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(send, bodies))
     assert audit_tenant(books.account.tenant.id) == []
     return read_outcome(books)
 

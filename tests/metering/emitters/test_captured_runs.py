@@ -21,11 +21,13 @@ import msgspec
 import pytest
 from django.utils import timezone
 
+from metering.api import hot
 from metering.configuration import read_configuration
+from metering.ingest import commit_jobs
 from metering.usage_shapes import Tokens, normalise_usage
 from tests.factories import Account, make_account
 from tests.metering.decoders.test_otlp_recorded import RECORDED, UNTOLD_WRITES, expected
-from tests.metering.emitters.outcomes import Call, Outcome, outcome_of
+from tests.metering.emitters.outcomes import Call, Outcome, outcome_at_once, outcome_of
 from tests.metering.emitters.pieces import at_random, in_order_of_end
 from tests.metering.emitters.recordings import (
     Recording,
@@ -309,3 +311,17 @@ def test_random_orders_and_splits_are_booked_alike(catalogue: None, run: str) ->
         seed = f"{SEED} {run} {number}"
         print(f"SPENDGATE_SEED={SEED}, order {number}")  # noqa: T201 - shown where it fails
         assert_same(outcome_of(at_random(pieces, random.Random(seed))), whole(run))  # noqa: S311
+
+
+@pytest.mark.parametrize(
+    "run", ["python-otel/lc-ls", "python-otel/pyd-simple", "claude-code/cc-tool", "litellm/llp4"]
+)
+def test_several_exporters_at_once_are_booked_alike(
+    catalogue: None, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = whole(run)
+    # Each body in a transaction of its own, as if each came to another process.
+    monkeypatch.setattr(hot, "commit", lambda job: commit_jobs(job.tenant_id, [job]))
+    seed = f"{SEED} {run} at once"
+    bodies = at_random(RUNS[run]().pieces, random.Random(seed))  # noqa: S311
+    assert_same(outcome_at_once([*bodies, *bodies], threads=6), wanted)
