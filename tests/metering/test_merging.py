@@ -473,6 +473,72 @@ def test_contradictions_are_listed(account: Account) -> None:
     assert all(one["conflict"] for one in shown)
 
 
+# Reports that may contradict one another in every way, by few names.
+wild_reports = st.lists(
+    st.fixed_dictionaries(
+        {
+            "source": st.sampled_from(["s1", "s2", "s3"]),
+            "provider": st.just("anthropic"),
+            "model": st.sampled_from([MODEL, f"{MODEL}-20250929", "claude-opus-4-1"]),
+            "hours": st.sampled_from([0, 0, 0, 4, 8, 13]),
+            "seconds": st.integers(0, 200),
+            "input_tokens": st.sampled_from([900, 1000]),
+            "output_tokens": st.sampled_from([1, 90, 100]),
+        },
+        optional={
+            "response_id": st.sampled_from(["msg_1", "msg_2"]),
+            "request_id": st.sampled_from(["req_1", "req_2"]),
+            "span": st.sampled_from(["1" * 16, "2" * 16]),
+            "team": st.sampled_from(["a", "b", "c"]),
+            "agent": st.sampled_from(["a", "b", "c"]),
+        },
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+@given(reports=wild_reports, data=st.data())
+@bounded
+def test_what_contradicts_is_told_apart_alike_in_any_order(
+    account: Account, reports: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    now = datetime.now(UTC) - timedelta(minutes=5)
+    bodies = [wild_body(number, report, now) for number, report in enumerate(reports)]
+    found = []
+    for _ in range(3):
+        tenant = make_account()
+        budget = make_budget(tenant, per=["team"], period="lifetime")
+        for body in data.draw(st.permutations(bodies)):
+            answer = post(tenant, EVENTS, body)
+            assert (answer.status, answer.body["errors"]) == (200, []), answer
+        assert audit_tenant(tenant.tenant.id) == []
+        found.append((stored_apart(tenant), spent_by_group(tenant, budget)))
+    assert found[0] == found[1] == found[2]
+
+
+def wild_body(number: int, report: dict[str, Any], now: datetime) -> dict[str, Any]:
+    body = {**report, "id": f"event-{number}"}
+    at = now - timedelta(hours=body.pop("hours"), seconds=body.pop("seconds"))
+    trace = {"trace": "1" * 32} if "span" in body else {}
+    return {**body, **trace, "time": at.isoformat()}
+
+
+def stored_apart(account: Account) -> Counter[tuple[Any, ...]]:
+    names = (
+        *("model", "input_tokens", "output_tokens", "team", "agent", "response_id"),
+        *("time", "is_conflict", "cost_nanos", "source", "sent_id"),
+    )
+    with account.scope():
+        rows = UsageEvent.objects.filter(tenant=account.tenant, is_void=False)
+        return Counter(rows.values_list(*names))
+
+
+def spent_by_group(account: Account, budget: Budget) -> dict[str, int]:
+    windows = windows_of(account, budget)
+    return {one.group_key: one.spent_nanos for one in windows if one.spent_nanos}
+
+
 @pytest.mark.parametrize("is_reversed", [False, True])
 def test_two_reservations_are_two_calls_whatever_they_share(
     account: Account, is_reversed: bool
