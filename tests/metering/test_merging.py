@@ -480,21 +480,21 @@ wild_reports = st.lists(
             "source": st.sampled_from(["s1", "s2", "s3"]),
             "provider": st.just("anthropic"),
             "model": st.sampled_from([MODEL, f"{MODEL}-20250929", "claude-opus-4-1"]),
-            "hours": st.sampled_from([0, 0, 0, 4, 8, 13]),
+            "hours": st.sampled_from([0, 4, 8]),
             "seconds": st.integers(0, 200),
             "input_tokens": st.sampled_from([900, 1000]),
             "output_tokens": st.sampled_from([1, 90, 100]),
+            "response_id": st.sampled_from(["msg_1", "msg_2"]),
         },
         optional={
-            "response_id": st.sampled_from(["msg_1", "msg_2"]),
             "request_id": st.sampled_from(["req_1", "req_2"]),
             "span": st.sampled_from(["1" * 16, "2" * 16]),
             "team": st.sampled_from(["a", "b", "c"]),
             "agent": st.sampled_from(["a", "b", "c"]),
         },
     ),
-    min_size=2,
-    max_size=6,
+    min_size=4,
+    max_size=7,
 )
 
 
