@@ -84,6 +84,7 @@ class _Bench:
         first = self._rate("empty")
         share = f"15,000 and half of the raw limit ({raw / 2:,.0f})"
         self.row("Batches of 1,000, 5 budgets, empty", f"{first:,.0f} events/s", share)
+        self._told_twice(first)
         self._singles()
         self._fill(stored)
         # What is measured is live traffic with its own roll-ups, not the backlog of the filling.
@@ -135,6 +136,29 @@ class _Bench:
             style="dim",
         )
         return sent.accepted / sent.seconds
+
+    def _told_twice(self, once: float) -> None:
+        """A fifth of the calls told a second time, by a source that adds nothing."""
+        load = Load(
+            seed=self.stored, name=f"twice-{self.stored}", days=LIVE_DAYS, told_twice_share=0.2
+        )
+        sent = send(
+            port=self.service.port,
+            headers=self.service.headers,
+            bodies=load.bodies(batches=self.batches, size=1_000),
+            connections=self.connections,
+        )
+        reports = sent.accepted + sent.merged + sent.duplicates
+        if sent.rejected or reports != self.batches * 1_000 or sent.accepted == reports:
+            raise SystemExit(f"Not every second report was recognized: {sent}")
+        self.stored += sent.accepted
+        rate = reports / sent.seconds
+        self.row(
+            "The same, 20% of calls told twice",
+            f"{rate:,.0f} reports/s ({rate / once:.0%}),"
+            f" {sent.accepted / sent.seconds:,.0f} calls/s",
+            "70%",
+        )
 
     def _singles(self) -> None:
         bodies = Load(seed=1, name=f"single-{self.stored}", days=LIVE_DAYS).single_bodies(4_000)

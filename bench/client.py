@@ -16,6 +16,7 @@ class Sent(NamedTuple):
 
     seconds: float
     accepted: int
+    merged: int
     duplicates: int
     rejected: int
     latencies_ms: list[float]
@@ -81,6 +82,7 @@ def _send(
         Sent(
             seconds=seconds,
             accepted=sum(answer["accepted"] for answer in answers),
+            merged=sum(answer["merged"] for answer in answers),
             duplicates=sum(answer["duplicates"] for answer in answers),
             rejected=sum(answer["rejected"] for answer in answers),
             latencies_ms=latencies,

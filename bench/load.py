@@ -8,6 +8,7 @@ as among the clients of ServeGen (`demo/data/SOURCES.md`): the first of 200 cust
 import itertools
 import json
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -55,22 +56,39 @@ def _weights(count: int, *, exponent: float = 0.7) -> list[float]:
 
 
 class Load:
-    """A seeded stream of batches."""
+    """A seeded stream of batches. A share of the calls is told a second time, a batch later, by a
+    source that knows neither team nor customer.
+    """
 
-    def __init__(self, *, seed: int, name: str, days: float, until_days_ago: float = 0) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        name: str,
+        days: float,
+        until_days_ago: float = 0,
+        told_twice_share: float = 0,
+    ) -> None:
         self._random = random.Random(seed)  # noqa: S311 - load, not secrets
         self._name = name
         self._days = days
         self._until_days_ago = until_days_ago
         self._numbers = itertools.count()
+        self._told_twice_share = told_twice_share
+        self._second_reports: deque[str] = deque()
 
     def bodies(self, *, batches: int, size: int) -> list[bytes]:
         """Request bodies of `size` events each."""
-        return [("[" + ",".join(self._events(size)) + "]").encode() for _ in range(batches)]
+        return [("[" + ",".join(self._reports(size)) + "]").encode() for _ in range(batches)]
 
     def single_bodies(self, count: int) -> list[bytes]:
         """Request bodies of one event each."""
         return [event.encode() for event in self._events(count)]
+
+    def _reports(self, count: int) -> list[str]:
+        """So many reports: second ones of calls of the batch before, then calls."""
+        again = [self._second_reports.popleft() for _ in range(len(self._second_reports))]
+        return [*again, *self._events(count - len(again))]
 
     def _events(self, count: int) -> Iterator[str]:
         pick = self._random
@@ -86,15 +104,23 @@ class Load:
             agent = agents[place]
             at = until - timedelta(seconds=pick.random() * self._days * 86_400)
             event_id = f"{self._name}-{number}"
+            call = (
+                f'"time":"{at.isoformat()}","provider":"{provider}","model":"{model}",'
+                f'"response_id":"r-{event_id}"'
+            )
+            usage, flat = _usage(provider, pick)
+            if self._told_twice_share and pick.random() < self._told_twice_share:
+                self._second_reports.append(
+                    f'{{"id":"{event_id}","source":"span",{call},{flat},'
+                    f'"session":"{self._name}-s{number // 12}"}}'
+                )
             yield (
-                f'{{"id":"{event_id}","source":"bench","time":"{at.isoformat()}",'
-                f'"provider":"{provider}","model":"{model}",'
-                f'"usage":{_usage(provider, pick)},'
+                f'{{"id":"{event_id}","source":"bench",{call},"usage":{usage},'
                 f'"team":"team-{agent % TEAMS}","customer":"customer-{customers[place]}",'
                 f'"agent":"agent-{agent}","user":"user-{users[place]}",'
                 f'"feature":"feature-{features[place]}","session":"{self._name}-s{number // 12}",'
                 f'"trace":"{self._name}-t{number // 4}","span":"{event_id}","step":{number % 12},'
-                f'"response_id":"r-{event_id}","latency_ms":{pick.randrange(200, 9000)},'
+                f'"latency_ms":{pick.randrange(200, 9000)},'
                 f'"tags":{{"environment":"prod"}}}}'
             )
 
@@ -103,8 +129,10 @@ def _picks(pick: random.Random, count: int, draws: int) -> Sequence[int]:
     return pick.choices(range(count), cum_weights=_weights(count), k=draws)
 
 
-def _usage(provider: str, pick: random.Random) -> str:
+def _usage(provider: str, pick: random.Random) -> tuple[str, str]:
+    """A provider's usage object, and the same as flat fields, which a span would tell."""
     tokens, written = pick.randrange(200, 9000), pick.randrange(10, 900)
+    flat = {"input_tokens": tokens, "output_tokens": written}
     usage: dict[str, object]
     if provider == "anthropic":
         usage = {
@@ -113,6 +141,7 @@ def _usage(provider: str, pick: random.Random) -> str:
             "cache_creation_input_tokens": 0,
             "output_tokens": written,
         }
+        flat |= {"input_tokens": tokens + tokens // 2, "cache_read_tokens": tokens // 2}
     elif provider == "openai":
         usage = {
             "prompt_tokens": tokens,
@@ -121,10 +150,11 @@ def _usage(provider: str, pick: random.Random) -> str:
             "prompt_tokens_details": {"cached_tokens": tokens // 3},
             "completion_tokens_details": {"reasoning_tokens": written // 4},
         }
+        flat |= {"cache_read_tokens": tokens // 3, "reasoning_tokens": written // 4}
     else:
         usage = {
             "promptTokenCount": tokens,
             "candidatesTokenCount": written,
             "totalTokenCount": tokens + written,
         }
-    return json.dumps(usage, separators=(",", ":"))
+    return json.dumps(usage, separators=(",", ":")), json.dumps(flat, separators=(",", ":"))[1:-1]

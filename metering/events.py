@@ -58,6 +58,18 @@ FILLABLE: Final = (
     *("model", "provider", "tool", "operation", "status", "time", "saved_usd"),
 )
 BIT_OF: Final = {name: 1 << place for place, name in enumerate(FILLABLE)}
+_NO_OPERATION: Final = BIT_OF["operation"]
+_NO_STATUS: Final = BIT_OF["status"]
+_NO_TIME: Final = BIT_OF["time"]
+# How much a report is believed by the way that it came, without and with the provider's object.
+_CLIENT: Final = (Authority.CLIENT.value, Authority.CLIENT_USAGE.value)
+AUTHORITIES: Final = dict.fromkeys(Route, _CLIENT) | {
+    Route.LITELLM: (Authority.CALLBACK.value, Authority.CALLBACK.value),
+    Route.OTLP: (Authority.SPAN.value, Authority.SPAN_USAGE.value),
+}
+COMPLETE: Final = Completeness.COMPLETE.value
+ESTIMATE: Final = Completeness.ESTIMATE.value
+MISSING: Final = Completeness.MISSING.value
 # What servers that number nothing put where an id belongs.
 NO_IDS: Final = frozenset(
     {"", "0", "-", "none", "null", "nil", "undefined", "unknown", "n/a", "na", "nan", "string"}
@@ -114,17 +126,18 @@ class PreparedEvent:
         self.held = held
         self.told = body
         self.filled = (
-            (BIT_OF["operation"] if body.operation is None else 0)
-            | (BIT_OF["status"] if body.status is None else 0)
-            | (BIT_OF["time"] if body.time is None else 0)
+            (_NO_OPERATION if body.operation is None else 0)
+            | (_NO_STATUS if body.status is None else 0)
+            | (_NO_TIME if body.time is None else 0)
         )
         if held is not None:
-            body = _inherit(body, held)
+            body = inherit(body, held)
             self.filled |= _filled(self.told, body)
         self.body = body
         self.index = index
         self.route = route
-        self.authority = authority_of(route, has_usage_object=body.usage is not None)
+        # `Authority` and `Completeness`, as numbers: this runs for every event.
+        self.authority = AUTHORITIES[route][body.usage is not None]
         self.completeness = _completeness(body, tokens)
         self.at = at
         self.tokens = tokens
@@ -211,7 +224,7 @@ class PreparedEvent:
 
     def _rate(self, configuration: Configuration) -> None:
         body = self.body
-        if self.completeness is Completeness.MISSING:
+        if self.completeness == MISSING:
             self.cost_nanos, self.price_id = None, None
             self.cost_source = CostSource.UNPRICED
             return
@@ -247,8 +260,8 @@ class PreparedEvent:
             "tenant_id": tenant_id,
             "time": self.at,
             "route": self.route.value,
-            "authority": self.authority.value,
-            "completeness": self.completeness.value,
+            "authority": self.authority,
+            "completeness": self.completeness,
             "filled": self.filled,
             "operation": OPERATIONS[self.operation],
             "status": STATUSES[self.values[12]],
@@ -324,25 +337,16 @@ def _key_of(id_: str | None, person: bytes) -> str | None:
 
 def key_of_span(trace: str, span: str) -> str | None:
     """What a span is known by, by whichever way it is reported; hex in either case."""
+    text = f"{trace}\x00{span}".lower()
     if span.lower() in NO_IDS:
         return None
-    text = f"{trace.lower()}\x00{span.lower()}".encode()
-    return blake2b(text, digest_size=16, person=b"span").hexdigest()
+    return blake2b(text.encode(), digest_size=16, person=b"span").hexdigest()
 
 
-def authority_of(route: Route, *, has_usage_object: bool) -> Authority:
-    """How much a report is believed, by the way that it came."""
-    if route is Route.LITELLM:
-        return Authority.CALLBACK
-    if route is Route.OTLP:
-        return Authority.SPAN_USAGE if has_usage_object else Authority.SPAN
-    return Authority.CLIENT_USAGE if has_usage_object else Authority.CLIENT
-
-
-def _completeness(body: EventBody, tokens: Tokens) -> Completeness:
+def _completeness(body: EventBody, tokens: Tokens) -> int:
     if body.is_usage_missing and not tokens.input_tokens and not tokens.output_tokens:
-        return Completeness.MISSING
-    return Completeness.ESTIMATE if body.is_estimate else Completeness.COMPLETE
+        return MISSING
+    return ESTIMATE if body.is_estimate else COMPLETE
 
 
 def _filled(told: EventBody, body: EventBody) -> int:
@@ -378,7 +382,7 @@ def prepare_event(  # noqa: PLR0913 - all of it is what an event is judged by
     try:
         at = _event_time(body, now=now, max_age=max_age)
         if tokens is None:
-            tokens = _tokens(body if held is None else _inherit(body, held))
+            tokens = _tokens(body if held is None else inherit(body, held))
         event = PreparedEvent(body, index=index, at=at, tokens=tokens, route=route, held=held)
         _check_strings(body)
         event.judge(configuration)
@@ -390,7 +394,7 @@ def prepare_event(  # noqa: PLR0913 - all of it is what an event is judged by
     return event
 
 
-def _inherit(body: EventBody, held: Held) -> EventBody:
+def inherit(body: EventBody, held: Held) -> EventBody:
     """The event with what it leaves out taken from its reservation."""
     wanted = dict(zip(MATCHABLE, held.values, strict=True))
     says_little = body.model is None and not _has_tokens(body) and body.operation is None
@@ -541,8 +545,8 @@ def rest_of_line(event: PreparedEvent, *, tenant_id: int) -> str:
     return (
         f"{event.key}\t{event.fingerprint}\t{event.response_key or NULL}\t"
         f"{event.request_key or NULL}\t{event.span_key or NULL}\t{tenant_id}\t"
-        f"{event.at.isoformat()}\t{event.route.value}\t{event.authority.value}\t"
-        f"{event.completeness.value}\t{event.filled}\t"
+        f"{event.at.isoformat()}\t{event.route.value}\t{event.authority}\t"
+        f"{event.completeness}\t{event.filled}\t"
         f"{OPERATIONS[event.operation]}\t{STATUSES[event.values[12]]}\t{tokens.input_tokens}\t"
         f"{tokens.output_tokens}\t{tokens.cache_read_tokens}\t{tokens.cache_write_tokens}\t"
         f"{tokens.reasoning_tokens}\t{optional}\t{written}\n"

@@ -84,7 +84,8 @@ class Job:
     duplicates: int = 0
     unpriced: int = 0
     conflicts: int = 0
-    # What became of each event, by `id(event)`: bodies may hold the events of several sources.
+    # What became of events that were not simply accepted, by `id(event)`: bodies may hold the
+    # events of several sources.
     fates: dict[int, SourceOutcome] = field(default_factory=dict)
 
     @property
@@ -109,7 +110,6 @@ class Job:
     def accept(self, event: PreparedEvent) -> None:
         """Count an event that was stored."""
         self.accepted += 1
-        self.fates[id(event)] = SourceOutcome.ACCEPTED
         if event.cost_source is CostSource.UNPRICED:
             self.unpriced += 1
 
@@ -462,7 +462,7 @@ def store_events(
         first_id = batch_id * BATCH_ID_STRIDE
         unique, linked = _apart_from_settled(outcome.unique, first_id, standings)
         copy_incoming(cursor, unique, first_id)
-        fresh = _claim_keys(cursor, tenant_id, unique)
+        fresh = _claim_keys(cursor, tenant_id, unique, first_id)
         if fresh:
             insert_events(cursor)
         event_ids = {id(event): first_id + place for place, event in enumerate(unique)}
@@ -572,7 +572,9 @@ class _Outcome:
 
     def conflict(self, event: PreparedEvent) -> None:
         """The event's id belongs to another event."""
-        self.job_of[id(event)].errors.append(
+        job = self.job_of[id(event)]
+        job.fates[id(event)] = SourceOutcome.REJECTED
+        job.errors.append(
             (
                 event.index,
                 EventRejected(
@@ -589,8 +591,9 @@ class _Outcome:
         """Count what was taken, and judge repeats against the first of their kind."""
         for event in fresh:
             self._accept(event)
-        for event in self.unique:
-            self._count_known(event, known.outcomes.get(id(event)))
+        if known.outcomes:
+            for event in self.unique:
+                self._count_known(event, known.outcomes.get(id(event)))
         for event, earlier in self.repeats:
             if event.fingerprint == earlier.fingerprint:
                 self.duplicate(event)
@@ -653,7 +656,7 @@ def copy_incoming(cursor: Any, events: Sequence[PreparedEvent], first_id: int) -
 
 
 def _claim_keys(
-    cursor: Any, tenant_id: int, events: Sequence[PreparedEvent]
+    cursor: Any, tenant_id: int, events: Sequence[PreparedEvent], first_id: int
 ) -> list[PreparedEvent]:
     """Write the keys of events none of whose identities is known; answer these events.
 
@@ -673,12 +676,14 @@ def _claim_keys(
         return list(events)
     cursor.execute(
         # LIMIT keeps this a look-up by index, whatever the planner thinks of a new table.
-        "DELETE FROM incoming i WHERE NOT EXISTS (SELECT FROM event_key k WHERE k.tenant_id = %s"
-        " AND k.key = i.key AND k.event_id = i.id LIMIT 1) RETURNING replace(key::text, '-', '')",
+        "SELECT i.id FROM incoming i LEFT JOIN LATERAL (SELECT event_id FROM event_key k"
+        " WHERE k.tenant_id = %s AND k.key = i.key LIMIT 1) k ON true"
+        " WHERE k.event_id IS DISTINCT FROM i.id",
         [tenant_id],
     )
     gone = {row[0] for row in cursor.fetchall()}
-    return [event for event in events if event.key not in gone]
+    cursor.execute("DELETE FROM incoming WHERE id = ANY(%s)", [list(gone)])
+    return [event for place, event in enumerate(events) if first_id + place not in gone]
 
 
 def insert_events(cursor: Any) -> None:

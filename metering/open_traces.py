@@ -149,7 +149,8 @@ def _traces_beside(tenant_id: int, calls: Collection[ToldSpan], seen: Collection
     with connection.cursor() as cursor:
         for key, mine in sorted(by_process.items()):
             cursor.execute(
-                "SELECT told FROM trace_span WHERE tenant_id = %s AND match_key = %s"
+                # "+ 0": by the index of the process, not by that of all the tenant's spans.
+                "SELECT told FROM trace_span WHERE tenant_id + 0 = %s AND match_key = %s"
                 " AND ended_us >= %s AND started_us <= %s AND trace <> ALL(%s)",
                 [
                     tenant_id,

@@ -1,10 +1,11 @@
 """What a body that was taken in says of its sources. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from metering.errors import MeteringError
+from metering.events import PreparedEvent
 from metering.ingest import Job
 from metering.models import CostSource, Route, SourceOutcome
 from metering.sources import Tally
@@ -16,14 +17,15 @@ CONFLICT: Final = "conflict"
 
 def tallies_of(job: Job) -> list[Tally]:
     """The counts of a committed job."""
-    sources = {event.body.source or "" for event in job.events}
+    events = [*job.events, *job.traced]
+    sources = {event.body.source or "" for event in events}
     lone = next(iter(sources)) if len(sources) == 1 else ""
     if len(sources) == 1:
-        taken = _of_one(job, lone)
-    elif job.accepted == len(job.events) and not job.conflicts and not job.unpriced:
-        taken = _accepted(job)
+        taken = _of_one(job, lone, events)
+    elif job.accepted == len(events) and not job.conflicts and not job.unpriced:
+        taken = _accepted(job, events)
     else:
-        taken = _of_several(job)
+        taken = _of_several(job, events)
     return [*taken, *_rejected(job, lone), *_passed_over(job)]
 
 
@@ -32,7 +34,7 @@ def refused_body(route: Route, error: MeteringError) -> Tally:
     return Tally("", route, SourceOutcome.REJECTED, 1, error.code, error.detail)
 
 
-def _of_one(job: Job, source: str) -> Iterator[Tally]:
+def _of_one(job: Job, source: str, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
     """What was taken of the only source, by the job's own counts."""
     for outcome, count, code in (
         (SourceOutcome.ACCEPTED, job.accepted, ""),
@@ -43,26 +45,26 @@ def _of_one(job: Job, source: str) -> Iterator[Tally]:
         if count:
             yield Tally(source, job.route, outcome, count, code)
     if job.unpriced:
-        missing = sum(bool(event.body.is_usage_missing) for event in job.events)
+        missing = sum(bool(event.body.is_usage_missing) for event in events)
         missing = min(missing, job.unpriced)
         for code, count in ((USAGE_MISSING, missing), (NO_PRICE, job.unpriced - missing)):
             if count:
                 yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
 
 
-def _accepted(job: Job) -> Iterator[Tally]:
+def _accepted(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
     """What was taken of each source, where nothing else need be said of any event."""
-    for source, count in Counter([event.body.source or "" for event in job.events]).items():
+    for source, count in Counter([event.body.source or "" for event in events]).items():
         yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
 
 
-def _of_several(job: Job) -> Iterator[Tally]:
+def _of_several(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
     """What was taken of each source, by what became of each event."""
     fates: Counter[tuple[str, SourceOutcome]] = Counter()
     unpriced: Counter[tuple[str, str]] = Counter()
-    for event in job.events:
-        fate = job.fates.get(id(event))
-        if fate is None:  # among the rejected
+    for event in events:
+        fate = job.fates.get(id(event), SourceOutcome.ACCEPTED)
+        if fate is SourceOutcome.REJECTED:
             continue
         source = event.body.source or ""
         fates[source, fate] += 1

@@ -164,6 +164,22 @@ def lock_events_by_id(*, tenant_id: int, ids: Collection[int]) -> dict[int, Stor
         return {row[0]: event_of(row) for row in cursor.fetchall()}
 
 
+def lock_events_of(*, tenant_id: int, times: Mapping[int, datetime]) -> dict[int, StoredEvent]:
+    """Events whose times are known, by id, void ones included, kept from other changes until
+    commit.
+    """
+    if not times:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, time)"  # noqa: S608
+            " JOIN usage_event e ON e.tenant_id = %s AND e.id = n.id AND e.time = n.time"
+            " ORDER BY e.time, e.id FOR UPDATE OF e",
+            [list(times), list(times.values()), tenant_id],
+        )
+        return {row[0]: event_of(row) for row in cursor.fetchall()}
+
+
 def event_of(row: Sequence[Any]) -> StoredEvent:
     """The event in a row of COLUMNS. Django's cursors leave jsonb as text."""
     event = StoredEvent(*row)
@@ -190,8 +206,8 @@ def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting,
     both gets the difference. Opening windows inside this transaction is safe: ingest opens them in
     a transaction that holds nothing else, so nobody waits for this one while it waits for them.
     """
-    book = book.for_transaction()
     held = _held_of(book.tenant_id, changes)
+    committed, book = book.window_ids, book.for_transaction()
     sides = [
         (place, sign, event, _windows_of(event, book, held))
         for place, change in enumerate(changes)
@@ -199,7 +215,10 @@ def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting,
         if event is not None and not event.is_void
     ]
     moves: list[dict[Posting, Amounts]] = [{} for _ in changes]
-    open_windows(book=book, keys={key for *_, keys in sides for key in keys})
+    counting = {key for *_, keys in sides for key in keys}
+    for key in counting & committed.keys():
+        book.remember(key, committed[key])
+    open_windows(book=book, keys=counting)
     for place, sign, event, keys in sides:
         amounts = event.amounts_signed(sign)
         for key in keys:

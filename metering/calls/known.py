@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 from django.db import connection
 
-from metering.calls.merging import Call, Merged, calls_of, merge
+from metering.calls.merging import Call, Merged, calls_of, merge, order_of
 from metering.calls.report import (
     Report,
     report_as_text,
@@ -22,11 +22,24 @@ from metering.calls.report import (
     report_of_row,
 )
 from metering.configuration import Configuration, ConfigurationChanged
+from metering.decoders.native import EventBody
 from metering.enforcement.holds import Held, find_held
-from metering.events import COPY_COLUMNS, PreparedEvent, key_of_id, reservation_of
-from metering.models import Authority, Completeness, Route
+from metering.events import (
+    COPY_COLUMNS,
+    MISSING,
+    PreparedEvent,
+    inherit,
+    key_of_id,
+    reservation_of,
+)
+from metering.models import Route
 from metering.rollups import lock_batches, post_deltas
-from metering.stored_events import Change, StoredEvent, lock_events_by_id
+from metering.stored_events import (
+    Change,
+    StoredEvent,
+    lock_events_by_id,
+    lock_events_of,
+)
 
 MERGE_LOCK: Final = 7304
 # Reports of one group. A report beyond that is a call of its own, marked as a conflict.
@@ -68,8 +81,21 @@ class _KeyRow(NamedTuple):
 
 _KEY_COLUMNS: Final = (
     ", ".join(f"replace(k.{name}::text, '-', '')" for name in _KeyRow._fields[:5])
-    + ", k.group_id, k.event_id, k.event_at"
+    + ", r.group_id, k.event_id, k.event_at"
 )
+
+
+# PostgreSQL has no statistics of a new tenant, and takes any index that begins with the tenant for
+# good enough. "+ 0" leaves it the index of the other column; LIMIT keeps it a look-up.
+_LOOK_UP: Final = f"""
+    SELECT {_KEY_COLUMNS} FROM unnest(%s::uuid[]) AS n (value)
+    CROSS JOIN LATERAL (
+        SELECT * FROM event_key k WHERE k.tenant_id{{unless_key}} = %s AND k.{{name}} = n.value
+        LIMIT 1
+    ) k LEFT JOIN LATERAL (
+        SELECT group_id FROM call_report r WHERE r.tenant_id = %s AND r.key = k.key LIMIT 1
+    ) r ON true
+"""  # noqa: S608 - constant lists
 
 
 class Member(NamedTuple):
@@ -141,55 +167,56 @@ class Absorber:
         keys = {event.key for event in events} | set(withdrawn)
         keys |= {_settle_key(event) for event in events if event.route is Route.SETTLE}
         self._load_keys(
-            "k.key = ANY(%s::uuid[]) OR k.response_key = ANY(%s::uuid[])"
-            " OR k.request_key = ANY(%s::uuid[]) OR k.span_key = ANY(%s::uuid[])",
-            [
-                list(keys),
-                [event.response_key for event in events if event.response_key],
-                [event.request_key for event in events if event.request_key],
-                [event.span_key for event in events if event.span_key],
-            ],
+            key=keys,
+            response_key=[event.response_key for event in events],
+            request_key=[event.request_key for event in events],
+            span_key=[event.span_key for event in events],
         )
         pending = [event for event in events if self._is_pending(event)]
         self._rows = lock_events_by_id(tenant_id=self.tenant_id, ids=set(linked.values()))
-        self._load_keys(
-            "k.key = ANY(%s::uuid[])",
-            [[key_of_id(row.source, row.sent_id) for row in self._rows.values()]],
-        )
+        self._load_keys(key=[key_of_id(row.source, row.sent_id) for row in self._rows.values()])
         groups = {row.group_id for row in self._key_rows.values() if row.group_id is not None}
         if groups:
             self._load_reports(groups)
-        ids = {row.event_id for row in self._key_rows.values()}
-        ids |= {member.event_id for member in self._members.values() if member.event_id}
-        self._rows |= lock_events_by_id(tenant_id=self.tenant_id, ids=ids - self._rows.keys())
+        times = {row.event_id: row.event_at for row in self._key_rows.values()}
+        self._rows |= lock_events_of(
+            tenant_id=self.tenant_id,
+            times={id_: at for id_, at in times.items() if id_ not in self._rows},
+        )
         for row in self._key_rows.values():
             if row.group_id is None and row.event_id in self._rows:
                 report = report_of_row(self._rows[row.event_id], row._asdict())
                 self._members[row.key] = Member(report, row.event_id)
         return pending
 
-    def _load_keys(self, condition: str, parameters: list[Any]) -> None:
-        if not any(parameters):
+    def _load_keys(self, **wanted: Iterable[str | None]) -> None:
+        """Load the rows of `event_key` with these values, by column."""
+        branches: list[str] = []
+        parameters: list[Any] = []
+        for name, values in wanted.items():
+            if present := sorted({value for value in values if value is not None}):
+                unless_key = "" if name == "key" else " + 0"
+                branches.append(_LOOK_UP.format(name=name, unless_key=unless_key))
+                parameters += [present, self.tenant_id, self.tenant_id]
+        if not branches:
             return
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT {_KEY_COLUMNS} FROM event_key k WHERE k.tenant_id = %s AND ({condition})",  # noqa: S608
-                [self.tenant_id, *parameters],
-            )
+            cursor.execute(" UNION ALL ".join(branches), parameters)
             for row in cursor.fetchall():
                 self._key_rows[row[0]] = _KeyRow(*row)
 
     def _load_reports(self, groups: Iterable[int]) -> None:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT event_id, report FROM call_report WHERE tenant_id = %s"
-                " AND group_id = ANY(%s)",
-                [self.tenant_id, list(groups)],
+                "SELECT r.event_id, r.report FROM unnest(%s::bigint[]) AS n (id)"
+                " JOIN LATERAL (SELECT event_id, report FROM call_report r"
+                " WHERE r.tenant_id + 0 = %s AND r.group_id = n.id LIMIT %s) r ON true",
+                [list(groups), self.tenant_id, 2 * GROUP_REPORTS_MAX],
             )
             for event_id, text in cursor.fetchall():
                 report = report_from_text(text)
                 self._members[report.key] = Member(report, event_id)
-        self._load_keys("k.key = ANY(%s::uuid[])", [list(self._members)])
+        self._load_keys(key=list(self._members))
 
     def _is_pending(self, event: PreparedEvent) -> bool:
         """Whether an event is a report to merge, not one that was sent before."""
@@ -319,6 +346,10 @@ class Absorber:
         group: Mapping[str, Member],
     ) -> None:
         """Write down what a call is now, and what became of the reports that arrived."""
+        if row is not None and self._is_told_already(call, row, group):
+            self._note_members(call, row, group_id)
+            self._note_outcomes(call, row, False, False, arrived)
+            return
         event = self._prepare(call)
         event_id = self._take_id() if row is None else row.id
         fields = event.row(event_id, tenant_id=self.tenant_id) | {"is_conflict": call.is_conflict}
@@ -332,11 +363,44 @@ class Absorber:
             is_changed = _content(after) != _content(row)
             self._updated.append((row, fields))
             self.changes.append(Change(row, after))
-            if row.reservation_id is None and after.reservation_id is not None:
-                is_changed = True
         self._note_members(call, after, group_id)
         self._note_outcomes(call, after, row is None, is_changed, arrived)
         self._move_holds(call, event_id, group)
+
+    def _is_told_already(self, call: Call, row: StoredEvent, group: Mapping[str, Member]) -> bool:
+        """Whether a stored call is what it would be without the reports that arrived."""
+        known = [
+            self._members[report.key].report
+            for report in call.reports
+            if report.key in self._members and group[report.key].event_id == row.id
+        ]
+        members = sum(member.event_id == row.id for member in group.values())
+        if len(known) != members or row.is_conflict != call.is_conflict:
+            return False
+        before, after = (
+            merge([self._with_its_reservation(report) for report in reports])
+            for reports in (sorted(known, key=order_of), call.reports)
+        )
+        return before == after
+
+    def _with_its_reservation(self, report: Report) -> Report:
+        """The report with what it leaves out taken from the reservation that it names, which is
+        then told by whoever is believed as much as the report.
+        """
+        held = self._held(report.told)
+        if held is None:
+            return report
+        used = report.tokens
+        counts = (used.input_tokens, used.output_tokens)
+        told = report.told
+        if any(counts):
+            told = msgspec.structs.replace(told, input_tokens=counts[0], output_tokens=counts[1])
+        told = inherit(told, held)
+        # A reservation is of a model call unless it says otherwise; the report may know better.
+        operation = "tool" if told.operation == "tool" else report.told.operation
+        return msgspec.structs.replace(
+            report, told=msgspec.structs.replace(told, operation=operation)
+        )
 
     def _note_members(self, call: Call, after: StoredEvent, group_id: int | None) -> None:
         for report in call.reports:
@@ -346,7 +410,6 @@ class Absorber:
                 "request_key": report.request_key,
                 "span_key": report.span_key,
                 "fingerprint": report.fingerprint,
-                "group_id": group_id,
                 "event_id": after.id,
                 "event_at": after.time,
             }
@@ -390,7 +453,7 @@ class Absorber:
 
     def _prepare(self, call: Call) -> PreparedEvent:
         """The call, judged by the configuration in force."""
-        merged = merge(call.reports)
+        merged = merge([self._with_its_reservation(report) for report in call.reports])
         event = self._prepare_merged(merged)
         if merged.has_floor:
             used = self._prepare_merged(
@@ -403,7 +466,7 @@ class Absorber:
     def _prepare_merged(self, merged: Merged) -> PreparedEvent:
         event = self._judged(merged, merged.body)
         for provider, model in merged.other_models:
-            if event.price_id is not None or event.completeness is Completeness.MISSING:
+            if event.price_id is not None or event.completeness == MISSING:
                 break
             # An alias has no price, and another report names the model behind it.
             other = msgspec.structs.replace(
@@ -423,14 +486,14 @@ class Absorber:
             route=Route(merged.first.route),
             held=self._held(body),
         )
-        event.authority = Authority(merged.first.authority)
-        event.completeness = Completeness(merged.completeness)
+        event.authority = merged.first.authority
+        event.completeness = merged.completeness
         event.key = merged.first.key
         event.judge(self.configuration)
         event.note_saving(self.configuration)
         return event
 
-    def _held(self, body: Any) -> Held | None:
+    def _held(self, body: EventBody) -> Held | None:
         id_ = reservation_of(body)
         return None if id_ is None else find_held(self.tenant_id, [id_]).get(id_)
 
@@ -542,8 +605,7 @@ class Absorber:
 
     def _is_moved(self, row: Mapping[str, Any]) -> bool:
         known = self._key_rows[row["key"]]
-        return (known.group_id, known.event_id, known.event_at, known.fingerprint) != (
-            row["group_id"],
+        return (known.event_id, known.event_at, known.fingerprint) != (
             row["event_id"],
             row["event_at"],
             row["fingerprint"],
@@ -578,12 +640,12 @@ def _identities_of(row: Mapping[str, Any]) -> tuple[str | None, ...] | None:
 
 _INSERT_KEYS: Final = """
     INSERT INTO event_key (tenant_id, key, response_key, request_key, span_key, fingerprint,
-        group_id, event_id, event_at)
-    SELECT %s, key, response_key, request_key, span_key, fingerprint, group_id, event_id, event_at
+        event_id, event_at)
+    SELECT %s, key, response_key, request_key, span_key, fingerprint, event_id, event_at
     FROM json_populate_recordset(NULL::event_key, %s::json) ON CONFLICT DO NOTHING
 """
 _UPDATE_KEYS: Final = """
-    UPDATE event_key k SET group_id = n.group_id, event_id = n.event_id, event_at = n.event_at,
+    UPDATE event_key k SET event_id = n.event_id, event_at = n.event_at,
         fingerprint = n.fingerprint
     FROM json_populate_recordset(NULL::event_key, %s::json) n
     WHERE k.tenant_id = %s AND k.key = n.key

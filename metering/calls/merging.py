@@ -240,11 +240,10 @@ _CONTRADICTIONS: Final[tuple[tuple[str, Callable[[Report, Report], bool]], ...]]
 def merge(reports: Sequence[Report]) -> Merged:
     """What a call is by all its reports, which stand in the order of `order_of`."""
     first = reports[0]
-    fields: dict[str, Any] = {}
-    for name in _FIRST_TOLD:
-        fields[name] = next(
-            (value for one in reports if (value := getattr(one.told, name)) not in (None, "")), None
-        )
+    fields: dict[str, Any] = {name: getattr(first.told, name) for name in _FIRST_TOLD}
+    for report in reports[1:]:
+        for name in [name for name, value in fields.items() if value is None]:
+            fields[name] = getattr(report.told, name)
     fields |= _place_in_trace(reports)
     fields["tags"] = _tags(reports)
     tokens, completeness = most_complete([Usage(one.tokens, one.completeness) for one in reports])

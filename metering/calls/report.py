@@ -8,7 +8,7 @@ import msgspec
 
 from metering.decoders.native import EventBody
 from metering.events import BIT_OF, FLAT_FIELDS, PreparedEvent, key_of_id, reservation_of
-from metering.models import Authority, Completeness, CostSource, Route
+from metering.models import CostSource
 from metering.money import usd_from_nanos
 from metering.stored_events import OPERATIONS, STATUSES, StoredEvent
 from metering.usage_shapes import Tokens
@@ -90,8 +90,8 @@ def report_of_event(event: PreparedEvent) -> Report:
         told=told,
         at=event.at,
         tokens=event.tokens,
-        authority=event.authority.value,
-        completeness=event.completeness.value,
+        authority=event.authority,
+        completeness=event.completeness,
         route=event.route.value,
         response_key=event.response_key,
         request_key=event.request_key,
@@ -129,9 +129,9 @@ def report_of_row(row: StoredEvent, keys: Mapping[str, str | None]) -> Report:
         told=EventBody(id=row.sent_id, **fields),
         at=row.time,
         tokens=row.tokens,
-        authority=Authority(row.authority).value,
-        completeness=Completeness(row.completeness).value,
-        route=Route(row.route).value,
+        authority=row.authority,
+        completeness=row.completeness,
+        route=row.route,
         response_key=keys["response_key"],
         request_key=keys["request_key"],
         span_key=keys["span_key"],

@@ -93,7 +93,7 @@ class Endings:
         for work in self.booking:
             assert work.event is not None, "a settle that books has an event"
             assert work.job is not None, "a settle that books has a job"
-            if id(work.event) in fresh and not work.job.fates:
+            if id(work.event) in fresh and not work.job.accepted:
                 work.job.accept(work.event)
         events = [work.event for work in self.booking if work.event is not None]
         self.moves.add(settle_with_events(self.configuration, stored, self.standings, events))

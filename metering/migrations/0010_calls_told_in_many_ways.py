@@ -109,11 +109,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="eventkey",
-            name="group_id",
-            field=models.BigIntegerField(null=True),
-        ),
-        migrations.AddField(
-            model_name="eventkey",
             name="request_key",
             field=models.UUIDField(null=True),
         ),
@@ -126,7 +121,7 @@ class Migration(migrations.Migration):
             model_name="eventkey",
             constraint=models.UniqueConstraint(
                 condition=models.Q(("response_key__isnull", False)),
-                fields=("tenant", "response_key"),
+                fields=("response_key", "tenant"),
                 name="event_key_of_response",
             ),
         ),
@@ -134,7 +129,7 @@ class Migration(migrations.Migration):
             model_name="eventkey",
             constraint=models.UniqueConstraint(
                 condition=models.Q(("request_key__isnull", False)),
-                fields=("tenant", "request_key"),
+                fields=("request_key", "tenant"),
                 name="event_key_of_request",
             ),
         ),
@@ -142,19 +137,19 @@ class Migration(migrations.Migration):
             model_name="eventkey",
             constraint=models.UniqueConstraint(
                 condition=models.Q(("span_key__isnull", False)),
-                fields=("tenant", "span_key"),
+                fields=("span_key", "tenant"),
                 name="event_key_of_span",
             ),
         ),
         migrations.AddIndex(
             model_name="callreport",
-            index=models.Index(fields=["tenant", "group_id"], name="call_report_of_group"),
+            index=models.Index(fields=["group_id", "tenant"], name="call_report_of_group"),
         ),
         migrations.AddIndex(
             model_name="tracespan",
             index=models.Index(
                 condition=models.Q(("match_key__isnull", False)),
-                fields=["tenant", "match_key", "ended_us"],
+                fields=["match_key", "tenant", "ended_us"],
                 name="trace_span_match",
             ),
         ),

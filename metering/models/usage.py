@@ -112,8 +112,8 @@ class EventKey(models.Model):
 
     `fingerprint` is a hash of the report as it was sent, `event_id` the call that it tells of. An
     identity (the provider's response, its request, the trace's span) stands in the row of one
-    report only. Reports that share identities are a group: `group_id` is NULL while a report is
-    the only one of its call, which the call's row then tells in full (see `CallReport`).
+    report only. While a report is the only one of its call, the call's row tells it in full; more
+    of them are a group (see `CallReport`).
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "key")
@@ -125,25 +125,26 @@ class EventKey(models.Model):
     request_key = models.UUIDField(null=True)
     span_key = models.UUIDField(null=True)
     fingerprint = models.UUIDField()
-    group_id = models.BigIntegerField(null=True)
     event_id = models.BigIntegerField()
     event_at = models.DateTimeField()
 
     class Meta:
         db_table = "event_key"
+        # The tenant comes last, so that no other index than the right one seems to fit a look-up in
+        # a tenant that PostgreSQL has no statistics of.
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "response_key"],
+                fields=["response_key", "tenant"],
                 condition=models.Q(response_key__isnull=False),
                 name="event_key_of_response",
             ),
             models.UniqueConstraint(
-                fields=["tenant", "request_key"],
+                fields=["request_key", "tenant"],
                 condition=models.Q(request_key__isnull=False),
                 name="event_key_of_request",
             ),
             models.UniqueConstraint(
-                fields=["tenant", "span_key"],
+                fields=["span_key", "tenant"],
                 condition=models.Q(span_key__isnull=False),
                 name="event_key_of_span",
             ),
@@ -172,7 +173,7 @@ class CallReport(models.Model):
 
     class Meta:
         db_table = "call_report"
-        indexes = [models.Index(fields=["tenant", "group_id"], name="call_report_of_group")]
+        indexes = [models.Index(fields=["group_id", "tenant"], name="call_report_of_group")]
 
     def __str__(self) -> str:
         return f"{self.key}"
@@ -204,7 +205,7 @@ class TraceSpan(models.Model):
         db_table = "trace_span"
         indexes = [
             models.Index(
-                fields=["tenant", "match_key", "ended_us"],
+                fields=["match_key", "tenant", "ended_us"],
                 condition=models.Q(match_key__isnull=False),
                 name="trace_span_match",
             ),

@@ -131,10 +131,10 @@ def _merged(facts: CallFacts, reports: Sequence[Report]) -> Expected:
     told = [facts.used(report) for report in reports]
     settling = [report for report in reports if report.has_reservation]
     values: dict[str, str] = dict.fromkeys(DIMENSIONS, "")
-    # A reservation fills what no report names.
-    for report in settling:
-        values |= {name: facts.value(name, report) for name in facts.reserved or ()}
+    # A reservation is told by the report that names it, where that report names nothing itself.
     for report in sorted(reports, key=lambda report: -report.authority):
+        names = facts.reserved or () if report.has_reservation else ()
+        values |= {name: facts.value(name, report) for name in names}
         values |= {name: facts.value(name, report) for name in report.dimensions}
     return Expected(
         values,

@@ -218,3 +218,24 @@ def test_a_call_on_its_own_budget_is_told_once(account: Account) -> None:
     assert (window.spent_tokens, window.spent_requests) == (1_100, 1)
     with account.scope():
         assert Crossing.objects.filter(tenant=account.tenant).count() == 1
+
+
+@pytest.mark.parametrize("is_span_first", [True, False])
+def test_what_a_reservation_names_is_believed_before_what_a_span_names(
+    account: Account, is_span_first: bool
+) -> None:
+    api = Caller(account.api_key)
+    held = api.post("/v1/reservations", {"amount_usd": "1", "team": "growth"}).body["id"]
+    settle = {"id": "s", "response_id": "r-1", "input_tokens": 1_000, "output_tokens": 100}
+
+    def send_settle() -> None:
+        assert api.post(f"/v1/reservations/{held}/settle", settle).status == 200
+
+    steps = [
+        lambda: export_spans(account, [chat_span(1, team="platform", agent="b")]),
+        send_settle,
+    ]
+    for step in steps if is_span_first else reversed(steps):
+        step()
+    (event,) = events(account)
+    assert (event.team, event.agent) == ("growth", "b")
