@@ -318,7 +318,7 @@ def test_a_body_of_the_largest_size_is_taken(account: Account, send: Send) -> No
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_a_large_batch_of_telemetry_is_taken_up_to_64_mib(account: Account, encoding: str) -> None:
     def send(body: bytes) -> Answer:
-        headers = {} if encoding == "identity" else {"content_encoding": encoding}
+        headers: dict[str, Any] = {} if encoding == "identity" else {"content_encoding": encoding}
         return call_wsgi(account, "/v1/integrations/litellm", body, **headers)
 
     def payload(number: int) -> bytes:
@@ -344,9 +344,11 @@ def test_a_large_batch_of_telemetry_is_taken_up_to_64_mib(account: Account, enco
 
 def test_a_deflated_body_is_read_with_and_without_its_header(account: Account, send: Send) -> None:
     raw = zlib.compressobj(wbits=-15)
-    for number, compress in enumerate(
-        (zlib.compress, lambda body: raw.compress(body) + raw.flush())
-    ):
+    ways: list[Callable[[bytes], bytes]] = [
+        zlib.compress,
+        lambda body: raw.compress(body) + raw.flush(),
+    ]
+    for number, compress in enumerate(ways):
         body = json.dumps([make_event(id=f"deflated-{number}")]).encode()
         sent = compress(body)
         answer = send("/v1/events", sent, Content_Encoding="deflate")
@@ -386,7 +388,12 @@ def test_a_body_of_metrics_in_protobuf_is_told_apart_as_well(account: Account) -
 def test_an_event_in_binary_mode_needs_no_content_type(account: Account) -> None:
     event = make_event()
     del event["id"], event["source"]
-    headers = {"ce_specversion": "1.0", "ce_id": "one", "ce_source": "/svc", "ce_type": "call"}
+    headers: dict[str, Any] = {
+        "ce_specversion": "1.0",
+        "ce_id": "one",
+        "ce_source": "/svc",
+        "ce_type": "call",
+    }
     body = json.dumps(event).encode()
     answer = call_wsgi(account, "/v1/events", body, content_type="", **headers)
     assert answer.body["accepted"] == 1, answer.body

@@ -458,7 +458,7 @@ def test_searches_are_read_of_the_usage_or_of_what_was_put_out() -> None:
         "total_tokens": 110,
         "prompt_tokens_details": {"web_search_requests": 3, "cached_tokens": 0},
     }
-    flat = {"prompt_tokens": 100, "completion_tokens": 10}
+    flat: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 10}
     item = event(**flat, metadata={"usage_object": usage})
     assert (tokens(item), item.web_searches) == (Tokens(100, 10, web_searches=3), None)
     output = [
