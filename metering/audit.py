@@ -10,7 +10,7 @@ from django.db import connection
 
 from metering.budget_rules import Amounts, BudgetBook, BudgetRule, group_key
 from metering.budgets import held_amounts, read_book, stored_amounts
-from metering.events import key_of_id
+from metering.event_keys import key_of_id
 from metering.ledger import NOTHING, add_amounts
 from metering.models import ReservationState
 from tenants.scope import tenant_scope

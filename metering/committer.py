@@ -12,7 +12,8 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from django.db import connection
 
-from metering.ingest import Job, commit_jobs
+from metering.ingest import commit_jobs
+from metering.job import Job
 
 # Large enough that the windows touched by a transaction cost little an event, and small enough that
 # a transaction takes well under a second.

@@ -7,25 +7,20 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from metering.calls.known import lock_merging
+from metering.calls.identities import lock_merging
 from metering.configuration import Configuration, read_configuration
 from metering.decoders.native import EventBody
 from metering.enforcement.holds import find_held
 from metering.errors import Conflict, EventRejected, InvalidRequest, NotFound
-from metering.events import (
-    PreparedEvent,
-    fingerprint_of,
-    key_of_id,
-    prepare_event,
-    reservation_of,
-)
-from metering.ingest import (
+from metering.event_keys import key_of_id
+from metering.event_storage import (
     copy_incoming,
     insert_events,
     next_batch_id,
     sums_by_posting,
     write_batch_row,
 )
+from metering.events import PreparedEvent, fingerprint_of, prepare_event, reservation_of
 from metering.ledger import open_windows, post
 from metering.models import BATCH_ID_STRIDE, Correction, EntryKind, Route
 from metering.rollups import lock_batches, post_deltas

@@ -15,6 +15,7 @@ from metering.decoders.native import EventBody
 from metering.dimensions import MATCHABLE
 from metering.enforcement.holds import Held
 from metering.errors import EventRejected
+from metering.event_keys import key_of_id, key_of_request, key_of_response, key_of_span
 from metering.models import Authority, Completeness, CostSource, Operation, Route, Status
 from metering.money import NANOS_PER_USD, nanos_from_usd, usd_from_nanos
 from metering.usage_shapes import (
@@ -70,10 +71,6 @@ AUTHORITIES: Final = dict.fromkeys(Route, _CLIENT) | {
 COMPLETE: Final = Completeness.COMPLETE.value
 ESTIMATE: Final = Completeness.ESTIMATE.value
 MISSING: Final = Completeness.MISSING.value
-# What servers that number nothing put where an id belongs.
-NO_IDS: Final = frozenset(
-    {"", "0", "-", "none", "null", "nil", "undefined", "unknown", "n/a", "na", "nan", "string"}
-)
 
 
 class PreparedEvent:
@@ -308,39 +305,6 @@ COPY_COLUMNS: Final = (
     " error_type,"
     " tool_arguments_hash, task_type, output_hash, prefix_hash, extra_usage, tags"
 )
-
-
-def key_of_id(source: str, sent_id: str) -> str:
-    """What an event's own id is known by: 128 bits of hash, as hexadecimal."""
-    return blake2b(f"{source}\x00{sent_id}".encode(), digest_size=16, person=b"id").hexdigest()
-
-
-def key_of_response(response_id: str | None) -> str | None:
-    """What a provider's response is known by, by whichever way it is reported.
-
-    The provider is not part of it: not every report names it. Responses of two providers contradict
-    each other (`metering.calls.merging`).
-    """
-    return _key_of(response_id, b"response")
-
-
-def key_of_request(request_id: str | None) -> str | None:
-    """What a provider's request is known by: the id that it answers in a header."""
-    return _key_of(request_id, b"request")
-
-
-def _key_of(id_: str | None, person: bytes) -> str | None:
-    if id_ is None or id_.strip().lower() in NO_IDS:
-        return None
-    return blake2b(id_.encode(), digest_size=16, person=person).hexdigest()
-
-
-def key_of_span(trace: str, span: str) -> str | None:
-    """What a span is known by, by whichever way it is reported; hex in either case."""
-    text = f"{trace}\x00{span}".lower()
-    if span.lower() in NO_IDS:
-        return None
-    return blake2b(text.encode(), digest_size=16, person=b"span").hexdigest()
 
 
 def _completeness(body: EventBody, tokens: Tokens) -> int:

@@ -17,7 +17,7 @@ from django.db import connection
 
 from metering.decoders.otlp import SpanCall, ToldSpan, calls_of_spans, may_be_one
 from metering.errors import EventRejected
-from metering.events import key_of_id
+from metering.event_keys import key_of_id
 
 # A trace beyond that many spans grows no more: further spans are judged with those of their export.
 TRACE_SPANS_MAX: Final = 2_000

@@ -6,7 +6,7 @@ from typing import Final
 
 from metering.errors import MeteringError
 from metering.events import PreparedEvent
-from metering.ingest import Job
+from metering.job import Job
 from metering.models import CostSource, Route, SourceOutcome
 from metering.sources import Tally
 

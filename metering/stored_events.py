@@ -18,7 +18,7 @@ from metering.budget_rules import (
     reaches_a_level,
 )
 from metering.enforcement.holds import Held, find_held
-from metering.events import key_of_id
+from metering.event_keys import key_of_id
 from metering.ledger import NOTHING, Posting, add_amounts, find_windows, open_windows
 from metering.models import BATCH_ID_STRIDE, Operation, Status
 from metering.periods import EPOCH

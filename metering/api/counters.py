@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import Counter
 
 from metering.errors import MeteringError
-from metering.ingest import Job
+from metering.job import Job
 from metering.models import Route
 from metering.source_tallies import refused_body, tallies_of
 from metering.sources import record_reports

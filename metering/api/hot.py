@@ -30,7 +30,8 @@ from metering.decoders import cloudevents, litellm, native, otlp
 from metering.decoders.native import Decoded
 from metering.decoders.otlp import json_mapping, protobuf
 from metering.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
-from metering.ingest import Job, prepare_export, prepare_job
+from metering.ingest import prepare_export, prepare_job
+from metering.job import Job
 from metering.models import Route
 from tenants.keys import KeyHolder, find_key_holder
 from tenants.roles import Scope

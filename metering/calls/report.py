@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from metering.decoders.native import EventBody
-from metering.events import BIT_OF, FLAT_FIELDS, PreparedEvent, key_of_id, reservation_of
+from metering.event_keys import key_of_id
+from metering.events import BIT_OF, FLAT_FIELDS, PreparedEvent, reservation_of
 from metering.models import CostSource
 from metering.money import usd_from_nanos
 from metering.stored_events import OPERATIONS, STATUSES, StoredEvent

@@ -25,7 +25,7 @@ from metering.enforcement.settling import Stored, settle_with_events
 from metering.enforcement.verdicts import halt_detail
 from metering.enforcement.works import Extend, Release, Settle, Work, finished
 from metering.errors import BudgetExceeded, Conflict, Halted, ReservationFinished
-from metering.ingest import sums_of_stored
+from metering.event_storage import sums_of_stored
 from metering.ledger import Posting
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from metering.enforcement.settling import Stored
+from metering.event_storage import EVENT_COLUMNS
 from metering.events import PreparedEvent
-from metering.ingest import EVENT_COLUMNS
 from metering.models import BATCH_ID_STRIDE
 from tenants.pipeline import Pipeline
 

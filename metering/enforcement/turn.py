@@ -48,7 +48,8 @@ from metering.enforcement.storing import KnownBefore, send_events, stored_of
 from metering.enforcement.tightening import StandingTightening, read_tightenings
 from metering.enforcement.works import Reserve, Work
 from metering.errors import InvalidRequest, MeteringError, NotFound
-from metering.ingest import store_events, with_retries
+from metering.event_storage import store_events
+from metering.ingest import with_retries
 from metering.ledger import (
     LOCK_WINDOWS,
     Locked,

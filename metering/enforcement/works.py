@@ -22,7 +22,7 @@ from metering.enforcement.moments import moment
 from metering.enforcement.verdicts import Verdict
 from metering.errors import EventRejected, InvalidRequest, MeteringError, ReservationFinished
 from metering.events import PreparedEvent, prepare_event
-from metering.ingest import Job
+from metering.job import Job
 from metering.models import Route
 from metering.money import usd_from_nanos
 

@@ -17,7 +17,8 @@ from metering.api.counters import count_job, count_refused_body
 from metering.decoders import native
 from metering.decoders.native import PassedOver
 from metering.errors import EventRejected, MalformedBody
-from metering.ingest import Job, ingest
+from metering.ingest import ingest
+from metering.job import Job
 from metering.models import Route, SourceCount, SourceOutcome
 from metering.source_advice import ADVICE, what_to_set
 from metering.sources import (

@@ -15,6 +15,7 @@ from metering.decoders.assembly import assemble
 from metering.decoders.native import EventBody
 from metering.decoders.otlp.token_counts import Counted
 from metering.decoders.otlp.told import SpanKey, ToldSpan, Tree, ancestors, place_facts
+from metering.disjoint_sets import DisjointSets
 from metering.errors import EventRejected
 from metering.usage_shapes import Tokens
 from metering.usage_shapes.completion import (
@@ -60,22 +61,18 @@ class _Groups:
     """Spans of one call."""
 
     def __init__(self, calls: Iterable[ToldSpan]) -> None:
-        self._parents = {call.key: call.key for call in calls}
+        self._sets = DisjointSets(call.key for call in calls)
 
-    def root(self, key: SpanKey) -> SpanKey:
-        while (parent := self._parents[key]) != key:
-            key = parent
-        return key
+    def root(self, call: ToldSpan) -> SpanKey:
+        return self._sets.root(call.key)
 
     def join(self, one: ToldSpan, two: ToldSpan) -> None:
-        self._parents[self.root(one.key)] = self.root(two.key)
+        self._sets.join(one.key, two.key)
 
     def of(self, calls: Iterable[ToldSpan]) -> list[list[ToldSpan]]:
         """The groups, each in the order of its spans."""
-        groups: dict[SpanKey, list[ToldSpan]] = {}
-        for call in calls:
-            groups.setdefault(self.root(call.key), []).append(call)
-        return list(groups.values())
+        by_key = {call.key: call for call in calls}
+        return [[by_key[key] for key in keys] for keys in self._sets.groups(by_key)]
 
 
 # Around one another
@@ -247,7 +244,7 @@ def _join_across(calls: Sequence[ToldSpan], groups: _Groups, tree: Tree) -> None
         for place, one in enumerate(calls)
         for two in _overlapping(calls, place)
         if may_be_one(one, two)
-        and groups.root(one.key) != groups.root(two.key)
+        and groups.root(one) != groups.root(two)
         and not _is_around(one, two, tree)
     ]
     certain = [pair for pair in pairs if not _is_silent(pair[3]) and not _is_silent(pair[4])]
@@ -255,12 +252,12 @@ def _join_across(calls: Sequence[ToldSpan], groups: _Groups, tree: Tree) -> None
     silent = [pair for pair in pairs if _is_silent(pair[3]) != _is_silent(pair[4])]
     choices: dict[SpanKey, set[SpanKey]] = {}
     for *_, one, two in silent:
-        choices.setdefault(groups.root(one.key), set()).add(groups.root(two.key))
-        choices.setdefault(groups.root(two.key), set()).add(groups.root(one.key))
+        choices.setdefault(groups.root(one), set()).add(groups.root(two))
+        choices.setdefault(groups.root(two), set()).add(groups.root(one))
     sure = [
         pair
         for pair in silent
-        if all(len(choices[groups.root(call.key)]) == 1 for call in (pair[3], pair[4]))
+        if all(len(choices[groups.root(call)]) == 1 for call in (pair[3], pair[4]))
     ]
     _join_pairs(sure, groups)
 
@@ -294,14 +291,14 @@ def _join_pairs(pairs: Iterable[_Pair], groups: _Groups) -> None:
     """Join pairs, but never two spans of one instrumentation: it tells each call once."""
     scopes: dict[SpanKey, set[str]] = {}
     for *_, one, two in pairs:
-        roots = [groups.root(call.key) for call in (one, two)]
+        roots = [groups.root(call) for call in (one, two)]
         mine = [
             scopes.get(root, {call.scope}) for root, call in zip(roots, (one, two), strict=True)
         ]
         if roots[0] == roots[1] or mine[0] & mine[1]:
             continue
         groups.join(one, two)
-        scopes[groups.root(two.key)] = mine[0] | mine[1]
+        scopes[groups.root(two)] = mine[0] | mine[1]
 
 
 # What a call is

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metering.calls.merging import calls_of, contradiction, merge
 from metering.calls.report import Report, report_as_text, report_from_text
 from metering.decoders.native import EventBody
-from metering.events import key_of_id, key_of_response, key_of_span
+from metering.event_keys import key_of_id, key_of_response, key_of_span
 from metering.models import Authority, Completeness, Route
 from metering.usage_shapes import Tokens
 

@@ -1,0 +1,89 @@
+"""One body on its way into the service: what it holds, and what became of each part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from metering.configuration import Configuration
+from metering.decoders.native import PassedOver
+from metering.decoders.otlp import ToldSpan
+from metering.errors import EventRejected
+from metering.events import PreparedEvent
+from metering.models import CostSource, Route, SourceOutcome
+
+
+@dataclass
+class Job:
+    """One body on its way: events that fit the contract, and what became of each."""
+
+    tenant_id: int
+    route: Route
+    event_count: int
+    events: list[PreparedEvent]
+    # What the events were judged by; compared with what is in force by the transaction that writes.
+    configuration: Configuration
+    errors: list[tuple[int, EventRejected]] = field(default_factory=list)
+    # Spans, whose calls are found among all that is known of their traces when they are written:
+    # `traced` are the reports that follow, as far as they are events.
+    spans: Sequence[ToldSpan] = ()
+    traced: list[PreparedEvent] = field(default_factory=list)
+    traced_errors: list[tuple[int, EventRejected]] = field(default_factory=list)
+    # What was read and is no usage, such as a span of a database: not an error.
+    passed_over: list[PassedOver] = field(default_factory=list)
+    accepted: int = 0
+    # Reports of calls that were known and that added something to them.
+    merged: int = 0
+    duplicates: int = 0
+    unpriced: int = 0
+    conflicts: int = 0
+    # What became of events that were not simply accepted, by `id(event)`: bodies may hold the
+    # events of several sources.
+    fates: dict[int, SourceOutcome] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> int:
+        """How much of a transaction it makes up, in events."""
+        return len(self.events) + len(self.spans)
+
+    def judge(self, configuration: Configuration) -> None:
+        """Judge the events by this configuration, where they were judged by another one."""
+        if self.configuration.version == configuration.version:
+            return
+        self.configuration = configuration
+        for event in list(self.events):
+            try:
+                event.judge(configuration)
+            except EventRejected as error:
+                error.event_id = event.body.id
+                error.source = event.body.source
+                self.errors.append((event.index, error))
+                self.events.remove(event)
+
+    def accept(self, event: PreparedEvent) -> None:
+        """Count an event that was stored."""
+        self.accepted += 1
+        if event.cost_source is CostSource.UNPRICED:
+            self.unpriced += 1
+
+    def forget_outcome(self) -> None:
+        """Before another attempt: what a transaction that was rolled back had found out."""
+        self.accepted = self.merged = self.duplicates = self.unpriced = self.conflicts = 0
+        self.fates.clear()
+        self.errors = [one for one in self.errors if one[1].code != "id_conflict"]
+
+    def keep_traced_errors(self) -> None:
+        """Once it is committed: what was found out about spans counts like what was read."""
+        self.errors += self.traced_errors
+        self.traced_errors = []
+
+    def answer(self) -> dict[str, Any]:
+        """The counts and errors, as the contract has them."""
+        self.errors.sort(key=lambda one: one[0])
+        return {
+            "accepted": self.accepted,
+            "merged": self.merged,
+            "duplicates": self.duplicates,
+            "rejected": len(self.errors),
+            "unpriced": self.unpriced,
+            "errors": [error.as_error(index) for index, error in self.errors],
+        }
