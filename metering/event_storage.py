@@ -241,7 +241,7 @@ def copy_incoming(cursor: Any, events: Sequence[PreparedEvent], first_id: int) -
 def _claim_keys(
     cursor: Any, tenant_id: int, events: Sequence[PreparedEvent], first_id: int
 ) -> list[PreparedEvent]:
-    """Write the keys of events none of whose identities is known; answer these events.
+    """Write the keys of events none of whose identities is known; return these events.
 
     Keys are inserted in their own order, so that transactions with events in common wait for each
     other in one direction only.

@@ -47,7 +47,7 @@ class _Kept(NamedTuple):
 
 
 def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> Traced:
-    """Add spans to their traces; answer what that changes. Needs the tenant's merge lock."""
+    """Add spans to their traces; return what that changes. Needs the tenant's merge lock."""
     arrived = {span.key: span for span in sorted(spans, key=_finality)}
     kept = _load_traces(tenant_id, {trace for trace, _ in arrived})
     fresh = [span for key, span in arrived.items() if _is_news(span, kept.get(key))]

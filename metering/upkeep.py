@@ -34,7 +34,7 @@ SOURCE_COUNTS_KEPT: Final = timedelta(days=35)
 
 
 def age_rolling_windows() -> int:
-    """Take out of every rolling window what is older than its period; answers how many were looked
+    """Take out of every rolling window what is older than its period; return how many were looked
     at.
     """
     now = timezone.now()
@@ -69,7 +69,7 @@ def _age_windows_of(tenant_id: int, now: datetime) -> int:
 
 
 def expire_reservations() -> int:
-    """Give back what reservations of all tenants hold whose time is over; answers how many."""
+    """Give back what reservations of all tenants hold whose time is over; return how many."""
     with platform_scope("reservations whose time is over"), connection.cursor() as cursor:
         cursor.execute(
             "SELECT DISTINCT tenant_id FROM reservation WHERE state = %s AND expires_at <= now()",
@@ -146,7 +146,7 @@ def forget_old_answers() -> int:
 
 
 def forget_old_source_counts() -> int:
-    """Drop what sources sent so long ago that it is no longer read; answers how many rows."""
+    """Drop what sources sent so long ago that it is no longer read; return how many rows."""
     until = (timezone.now() - SOURCE_COUNTS_KEPT).date()
     with platform_scope("counts of sources too old to be read"):
         return SourceCount.objects.filter(day__lt=until)._raw_delete("default")

@@ -101,7 +101,7 @@ class Absorber:
         linked: Mapping[int, int],
         withdrawn: Collection[str],
     ) -> list[PreparedEvent]:
-        """Load what the events' identities lead to; answer the events that are reports to merge."""
+        """Load what the events' identities lead to; return the events that are reports to merge."""
         keys = {event.key for event in events} | set(withdrawn)
         keys |= {settle_key(event) for event in events if event.route is Route.SETTLE}
         self._key_rows |= load_keys(

@@ -362,7 +362,7 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
     is_posted: bool,
     now: datetime,
 ) -> int:
-    """Settle a locked reservation: what it held goes back; answer how much that was.
+    """Settle a locked reservation: what it held goes back; return how much that was.
 
     `is_posted`: this transaction posts the whole cost, so what goes beyond the hold is noted as
     overrun. A call that was known before is judged by what moves (`settling`). `fingerprint` is of

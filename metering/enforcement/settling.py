@@ -54,7 +54,7 @@ def settle_with_events(
     standings: Mapping[UUID, Standing],
     reports: Iterable[PreparedEvent],
 ) -> HoldMoves:
-    """Settle locked reservations with the calls of the reports that name them; answer what that
+    """Settle locked reservations with the calls of the reports that name them; return what that
     gives back, and what was booked beyond what was held.
     """
     moves = HoldMoves()

@@ -79,7 +79,7 @@ class _Groups:
 
 
 def _join_nested(calls: Sequence[ToldSpan], tree: Tree, groups: _Groups) -> set[SpanKey]:
-    """Join wrappers with the call inside them; answer the spans that are no call of their own."""
+    """Join wrappers with the call inside them; return the spans that are no call of their own."""
     by_key = {call.key: call for call in calls}
     outer = {call.key: _call_around(call, by_key, tree) for call in calls}
     waiting = dict.fromkeys(by_key, 0)
@@ -115,7 +115,7 @@ def _call_around(call: ToldSpan, by_key: dict[SpanKey, ToldSpan], tree: Tree) ->
 def _judge(
     call: ToldSpan, under: list[ToldSpan], dropped: set[SpanKey], groups: _Groups
 ) -> list[ToldSpan]:
-    """Decide about a call whose inner ones are decided; answer what stands for it from now on."""
+    """Decide about a call whose inner ones are decided; return what stands for it from now on."""
     if not under:
         return [call]
     telling = [inner for inner in under if inner.used is not None]
