@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from bench.soak.caller import Caller, Progress
 from bench.soak.calls import Ask, Calls, Prices
 from bench.soak.judge import Judge, read
-from bench.soak.records import Event, Fate, Hold, Memory
+from bench.soak.records import RETOLD, Event, Fate, Hold, Memory
 from bench.soak.world import ROUGH, TIDY
 from bench.wire import Answer
 
@@ -318,9 +318,10 @@ class Actor:
         self._released.append(held)
 
     def _race_event(self, held: Held) -> None:
-        """A settle, and an event that names the reservation: both are usage, one settles it."""
+        """A settle, and an event that names the reservation: two reports of one call."""
         hold, asked_at = held.hold, datetime.now(UTC)
-        settling, reported = self._event(held), self._event(held)
+        settling = self._event(held)
+        reported = settling._replace(sent_id=settling.sent_id + RETOLD)
         settle, report = self._caller.ask_both(
             self._other,
             self._settle_request(hold, settling),
@@ -328,7 +329,6 @@ class Actor:
         )
         self._note_settled(hold, settling, settle, asked_at)
         self.judge.reported(1, report)
-        hold.settles.append((reported, Fate.DONE))
 
     # Reporting, and looking.
 

@@ -134,7 +134,7 @@ class Judge:
         self.require(answer.status == 200, "report", answer)
         if answer.status == 200:
             facts = read(answer)
-            taken = facts["accepted"] + facts["duplicates"]
+            taken = facts["accepted"] + facts["merged"] + facts["duplicates"]
             self.require(taken == count and not facts["unpriced"], f"{count} events", answer)
 
     def shown_settled(self, hold: Hold, event: Event, answer: Answer) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from bench.soak.books import OPEN, SETTLED, Books, EventRow, ReservationRow, WindowRow
 from bench.soak.model import Balance, Booking, expected_balances
 from bench.soak.overseer import HaltSpan
-from bench.soak.records import Event, Fate, Grant, Hold, Memory
+from bench.soak.records import RETOLD, Event, Fate, Grant, Hold, Memory
 from bench.soak.world import (
     EPOCH,
     NOTHING,
@@ -132,7 +132,9 @@ class Proof:
 
     def _stored(self, event: Event, fate: Fate, reservation: str | None) -> EventRow | None:
         """The event's row; judged by what its client was told."""
-        found = self.books.events.get(event.sent_id)
+        events = self.books.events
+        # A call goes by the id of one of its reports.
+        found = events.get(event.sent_id) or events.get(event.sent_id + RETOLD)
         if fate is Fate.DONE:
             self.findings.require(found is not None, "acknowledged events that are gone", event)
         if fate is Fate.REFUSED:

@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 from bench.soak.world import Amounts, usd
 
 SOURCE: Final = "soak"
+# What a second report of a call adds to its id.
+RETOLD: Final = "-event"
 
 
 class Fate(Enum):

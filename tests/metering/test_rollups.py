@@ -171,9 +171,15 @@ def test_another_tenant_is_not_touched(account: Account, stranger: Account) -> N
         assert IngestBatch.objects.filter(rolled_up_at=None).count() == 1
 
 
-def test_the_task_rolls_up_every_tenant(account: Account, stranger: Account) -> None:
+def test_the_task_rolls_up_every_tenant_once_further_reports_have_come(
+    account: Account, stranger: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     send(account, [make_event(team="growth")])
     send(stranger, [make_event()])
+    tasks.roll_up()
+    with platform_scope("see what waits"):
+        assert rollups.tenants_waiting() == [account.tenant.id, stranger.tenant.id]
+    monkeypatch.setattr(tasks, "GRACE", timedelta())
     tasks.roll_up()
     with platform_scope("see what waits"):
         assert rollups.tenants_waiting() == []
