@@ -1,4 +1,4 @@
-"""Holds whose time is over and whose call nobody told of: what may have been spent unseen."""
+"""Holds that expired although their call may have run: what may have been spent unseen."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -22,7 +22,7 @@ EVENTS: Final = Counter(
 
 
 def count_job(job: Job) -> None:
-    """Add a committed job. Metrics carry no tenant: names of tenants are nobody's but theirs."""
+    """Add a committed job. Metrics carry no tenant, because tenants must not see each other."""
     for outcome, count in (
         ("accepted", job.accepted),
         ("merged", job.merged),

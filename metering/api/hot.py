@@ -167,7 +167,7 @@ def handle_traces(request: HotRequest) -> HotResponse:
 # talk to PostgreSQL, which need it for moments only, would wait for each of them in turn.
 _TURN: Final = threading.Semaphore(1)
 LARGE_BODY_EVENTS: Final = 50
-# So many bodies beyond the usual limit are in memory at once, whatever is sent.
+# The number of bodies beyond the usual limit that are in memory at the same time.
 _ROOM: Final = threading.Semaphore(2)
 
 

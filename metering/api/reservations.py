@@ -171,7 +171,7 @@ class ReservationAnswer(serializers.Serializer[Any]):
     outcome = serializers.ChoiceField(
         choices=["unknown", "known", "not_run"],
         allow_null=True,
-        help_text="Of the call: `unknown` where the hold expired and nobody told of the call,"
+        help_text="Of the call: `unknown` if the hold expired and no report told of the call,"
         " which may have run; a settle makes it `known`. `not_run` where the hold was released,"
         " null while it is open.",
     )

@@ -1,8 +1,8 @@
 """Reports of calls that are known: found by what they share, merged, and written.
 
-Called within the transaction of ingest, after the keys of new reports were claimed. Whoever merges
-holds the tenant's merge lock: two transactions that bring reports of one call come one after the
-other, by whatever identity each of them found it.
+Called within the transaction of ingest, after the keys of new reports were claimed. Merging holds
+the tenant's merge lock: two transactions that bring reports of one call come one after the other,
+by whatever identity each of them found it.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -296,8 +296,8 @@ class Absorber:
         return before == after
 
     def _with_its_reservation(self, report: Report) -> Report:
-        """The report with what it leaves out taken from the reservation that it names, which is
-        then told by whoever is believed as much as the report.
+        """The report with what it leaves out taken from the reservation that it names, believed as
+        much as the report itself.
         """
         held = self._held(report.told)
         if held is None:

@@ -168,7 +168,7 @@ def test_an_alias_without_a_price_is_priced_by_the_model_that_another_report_nam
     assert event.cost_nanos == 4_500_000
 
 
-def test_placeholders_are_no_identity(account: Account) -> None:
+def test_an_empty_word_is_no_identity(account: Account) -> None:
     answer = send(
         account, [make_event(response_id=name) for name in ("None", "none", "null", "0", "unknown")]
     )

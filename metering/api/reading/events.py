@@ -84,7 +84,7 @@ EVENT_SCHEMA: Final[dict[str, Any]] = {
             "type": "string",
             "enum": [*UNPRICED_REASONS, None],
             "nullable": True,
-            "description": "`usage_missing`: nobody told what the call used. `no_price`: the"
+            "description": "`usage_missing`: no report says what the call used. `no_price`: the"
             " catalogue has no price for its model.",
         },
         "is_estimate": {
