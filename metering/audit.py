@@ -138,7 +138,8 @@ def _repeated_events(tenant_id: int) -> Iterator[Drift]:
     """Events that are stored, and so counted, more than once."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) - count(DISTINCT (source, sent_id)) FROM usage_event"
+            "SELECT count(*) - count(DISTINCT (source, sent_id, route, reservation_id))"
+            " FROM usage_event"
             " WHERE tenant_id = %s AND NOT is_void",
             [tenant_id],
         )

@@ -308,9 +308,17 @@ COPY_COLUMNS: Final = (
 
 
 def _completeness(body: EventBody, tokens: Tokens) -> int:
-    if body.is_usage_missing and not tokens.input_tokens and not tokens.output_tokens:
+    is_said = body.is_usage_missing or (body.usage is not None and _is_silent(body, tokens))
+    if is_said and not tokens.input_tokens and not tokens.output_tokens:
         return MISSING
     return ESTIMATE if body.is_estimate else COMPLETE
+
+
+def _is_silent(body: EventBody, tokens: Tokens) -> bool:
+    """Whether a provider's usage object counts nothing although the call succeeded: it was not
+    filled. What came out of a cache says what that saved.
+    """
+    return tokens == NO_TOKENS and body.status in (None, "success") and body.saved_usd is None
 
 
 def _filled(told: EventBody, body: EventBody) -> int:

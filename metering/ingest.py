@@ -17,7 +17,6 @@ from django.db import DatabaseError, DataError, IntegrityError, OperationalError
 from django.utils import timezone
 
 from metering.budget_rules import BudgetBook, WindowKey
-from metering.calls.identities import lock_merging
 from metering.configuration import (
     Configuration,
     ConfigurationChanged,
@@ -52,6 +51,8 @@ from metering.partitions import make_due_partitions
 from tenants.scope import lock_configuration_shared, tenant_scope
 
 ATTEMPTS_MAX: Final = 5
+# How often a transaction begins again because others were faster.
+CHANGES_MAX: Final = 100
 # The most events one transaction takes; below the number of ids a batch has.
 TRANSACTION_EVENTS_MAX: Final = 10_000
 assert TRANSACTION_EVENTS_MAX < BATCH_ID_STRIDE
@@ -198,7 +199,7 @@ def _commit_as_configured(tenant_id: int, jobs: Sequence[Job]) -> None:
     Each turn means that somebody else's change has been committed, so somebody always gets on.
     """
     configuration = known_configuration(tenant_id)
-    while True:
+    for _ in range(CHANGES_MAX):
         for job in jobs:
             job.judge(configuration)
         try:
@@ -207,6 +208,7 @@ def _commit_as_configured(tenant_id: int, jobs: Sequence[Job]) -> None:
             configuration = read_configuration(tenant_id, known=configuration)
         else:
             return
+    raise OperationalError("what the events count in changed again and again")
 
 
 def is_conflict(error: DatabaseError) -> bool:
@@ -295,11 +297,10 @@ def _find_calls(configuration: Configuration, jobs: Sequence[Job]) -> list[str]:
     tenant_id = configuration.tenant_id
     for job in tracing:
         job.traced, job.traced_errors = [], []
-    # Reservations before the merge lock, as everywhere.
+    # Reservations before anything else, as everywhere.
     named = {span.facts.get("reservation") for job in tracing for span in job.spans}
     ids = [UUID(text) for text in named if text is not None and is_reservation_id(text)]
     lock_reservations(tenant_id, find_held(tenant_id, ids))
-    lock_merging(tenant_id)
     now = timezone.now()
     traced = take_spans(tenant_id, (span for job in tracing for span in job.spans), now=now)
     owner = {span.key: job for job in tracing for span in job.spans}

@@ -18,11 +18,13 @@ from django.db import connection
 from metering.decoders.otlp import SpanCall, ToldSpan, calls_of_spans, may_be_one
 from metering.errors import EventRejected
 from metering.event_keys import key_of_id
+from metering.usage_shapes import Tokens
 
+TRACES_LOCK: Final = 7305
 # A trace beyond that many spans grows no more: further spans are judged with those of their export.
 TRACE_SPANS_MAX: Final = 2_000
 # Traces that may tell of the same calls as the ones in an export.
-PARTNERS_MAX: Final = 64
+PARTNERS_MAX: Final = 512
 # Spans of a tenant that are kept; beyond that, the oldest are dropped.
 TENANT_SPANS_MAX: Final = 1_000_000
 
@@ -47,7 +49,9 @@ class _Kept(NamedTuple):
 
 
 def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> Traced:
-    """Add spans to their traces; return what that changes. Needs the tenant's merge lock."""
+    """Add spans to their traces; return what that changes. Holds the tenant's lock on traces."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [TRACES_LOCK, tenant_id])
     arrived = {span.key: span for span in sorted(spans, key=_finality)}
     kept = _load_traces(tenant_id, {trace for trace, _ in arrived})
     fresh = [span for key, span in arrived.items() if _is_news(span, kept.get(key))]
@@ -56,14 +60,19 @@ def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> T
     grown = _full(kept)
     stored = [span for span in fresh if span.trace not in grown]
     known = kept | {span.key: _Kept(span, _text(span), _fingerprint(kept, span)) for span in fresh}
-    known |= _partners(tenant_id, known, fresh)
+    touched = {trace for trace, _ in known}
+    partners = _partners(tenant_id, known)
+    known |= partners
     calls = calls_of_spans(one.span for one in known.values())
-    changed = _changed(calls, known)
+    # Of partners that are not all known nothing is decided anew.
+    is_cut = len({trace for trace, _ in partners}) >= PARTNERS_MAX
+    judged = touched if is_cut else {trace for trace, _ in known}
+    changed = [one for one in _changed(calls, known) if one[0].span.trace in judged]
     standing = {call.span.key for call in calls}
     gone = [
         one
         for key, one in known.items()
-        if one.call_fingerprint is not None and key not in standing
+        if one.call_fingerprint is not None and key not in standing and key[0] in judged
     ]
     _write(tenant_id, stored, known, changed, gone, now)
     return Traced(
@@ -72,9 +81,12 @@ def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> T
     )
 
 
-def _finality(span: ToldSpan) -> tuple[int, bytes]:
-    """Of two reports of one span, the later one is final; equal ends are told apart by content."""
-    return span.ended_us, _encode(span)
+def _finality(span: ToldSpan) -> tuple[int, int, bytes]:
+    """Of two reports of one span the one with more usage is final, else the later one; equal ones
+    are told apart by content.
+    """
+    used = span.used.tokens if span.used is not None else Tokens()
+    return used.input_tokens + used.output_tokens, span.ended_us, _encode(span)
 
 
 def _is_news(span: ToldSpan, known: _Kept | None) -> bool:
@@ -123,12 +135,10 @@ def _kept(row: Sequence[Any]) -> _Kept:
     return _Kept(told, text, call_fingerprint)
 
 
-def _partners(
-    tenant_id: int, known: Mapping[SpanKey, _Kept], fresh: Collection[ToldSpan]
-) -> dict[SpanKey, _Kept]:
+def _partners(tenant_id: int, known: Mapping[SpanKey, _Kept]) -> dict[SpanKey, _Kept]:
     """The traces of the same processes with calls that may be the same as calls of these traces."""
     found: dict[SpanKey, _Kept] = {}
-    asking = [span for span in fresh if span.is_call]
+    asking = [one.span for one in known.values() if one.span.is_call]
     seen = {trace for trace, _ in known}
     while asking and len(seen) < PARTNERS_MAX:
         traces = _traces_beside(tenant_id, asking, seen)
@@ -144,7 +154,8 @@ def _partners(
 def _traces_beside(tenant_id: int, calls: Collection[ToldSpan], seen: Collection[str]) -> set[str]:
     by_process: dict[str, list[ToldSpan]] = {}
     for call in calls:
-        by_process.setdefault(_match_key(call), []).append(call)
+        for key in _partner_keys(call):
+            by_process.setdefault(key, []).append(call)
     traces: set[str] = set()
     with connection.cursor() as cursor:
         for key, mine in sorted(by_process.items()):
@@ -168,7 +179,18 @@ def _traces_beside(tenant_id: int, calls: Collection[ToldSpan], seen: Collection
 
 
 def _match_key(call: ToldSpan) -> str:
-    return call.process
+    """Where a call's partners look for it: by its process, and whether it names its response."""
+    return call.process if call.facts.get("response_id") else _nameless(call)
+
+
+def _partner_keys(call: ToldSpan) -> list[str]:
+    """Where a call looks for partners, of which at most one names the response."""
+    is_named = call.facts.get("response_id") is not None
+    return [_nameless(call)] if is_named else [call.process, _nameless(call)]
+
+
+def _nameless(call: ToldSpan) -> str:
+    return blake2b(f"nameless {call.process}".encode(), digest_size=16).hexdigest()
 
 
 def _changed(

@@ -286,7 +286,8 @@ def _moves_of_single_calls(
         if named is not None and named in found and _takes_over(book, named, new, found):
             assert new is not None, "what takes over has a key"
             _rename_window(book, named, new)
-            found = found | {new}
+            # The old name is free now, or goes with a window that was never used.
+            found = (found - {named} | {new}) if new not in found else found
             old = new
         if old is not None and old in found and change.before is not None:
             yield place, Posting(book.window_ids[old], None), change.before.amounts_signed(-1)
@@ -342,3 +343,7 @@ def _rename_window(book: BudgetBook, old: WindowKey, new: WindowKey) -> None:
                 [key, book.tenant_id, id_],
             )
     book.remember(new, window_id)
+    if other_id is None:
+        book.window_ids.pop(old, None)
+    else:
+        book.remember(old, other_id)

@@ -144,8 +144,11 @@ def handle_traces(request: HotRequest) -> HotResponse:
         commit(job)
         count_job(job)
         message = "; ".join(
-            f"{error.event_id or index}: {error.detail}" for index, error in job.errors[:20]
+            f"{error.event_id}: {error.detail}" if error.event_id else error.detail
+            for _, error in job.errors[:20]
         )
+        if not export.spans and not export.rejected:
+            message = "The body holds no spans: nothing was taken."
         if foreign is not None:
             message = foreign.sentence
         return HotResponse(

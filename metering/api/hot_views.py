@@ -109,7 +109,9 @@ class EventsView(reading.EventsView):
 
 @extend_schema(exclude=True)
 class OpenMeterEventsView(EventsView):
-    """OpenMeter's address for events."""
+    """OpenMeter's address for events, which only takes them in."""
+
+    http_method_names = ["post", "options"]
 
 
 class TracesView(ApiView):

@@ -18,7 +18,7 @@ from metering.errors import MalformedBody, MeteringError
 BODY_BYTES_MAX: Final = 10 * 1024 * 1024
 # The most that is read of a body to no avail before it is refused.
 DRAIN_BYTES_MAX: Final = 256 * 1024 * 1024
-# Telemetry and callbacks carry prompts, which are skipped. They are sent once: a refusal loses them.
+# Telemetry and callbacks carry prompts, and are sent once: a refusal loses them.
 LARGE_BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 _PIECE_BYTES: Final = 1 << 20
 _GZIP: Final = frozenset({"gzip", "x-gzip"})

@@ -8,7 +8,8 @@ from django.db import connection
 
 from metering.calls.report import Report, report_from_text
 from metering.event_keys import key_of_id
-from metering.events import PreparedEvent
+from metering.events import PreparedEvent, reservation_of
+from metering.models import Route
 
 MERGE_LOCK: Final = 7304
 # Reports of one group. A report beyond that is a call of its own, marked as a conflict.
@@ -82,8 +83,25 @@ def load_reports(tenant_id: int, groups: Iterable[int]) -> list[tuple[Report, in
         return [(report_from_text(text), event_id) for text, event_id in cursor.fetchall()]
 
 
-def settle_key(event: PreparedEvent) -> str:
-    """The key of a settle whose own key belongs to an event: a client may name its call alike in
-    both, and these are two reports all the same.
+def second_key(event: PreparedEvent) -> str:
+    """The key of a report whose own key belongs to a report of another kind: a client may name its
+    call alike in its event and in its settle, and these are two reports all the same.
     """
-    return key_of_id(f"{event.body.source or ''}\x00settle", event.body.id)
+    return key_of_id(f"{event.body.source or ''}\x00{kind_of_report(event)}", event.body.id)
+
+
+def kind_of_report(event: PreparedEvent) -> str:
+    """Reports of one kind and id replace or contradict each other; those of two kinds are two."""
+    reservation_id = reservation_of(event.told)
+    return _kind(event.route, None if reservation_id is None else str(reservation_id))
+
+
+def kind_of_stored(report: Report) -> str:
+    """The same for a report that is stored."""
+    return _kind(report.route, report.told.reservation)
+
+
+def _kind(route: int, reservation: str | None) -> str:
+    if route == Route.SETTLE:
+        return f"settle {reservation}"
+    return "span" if route == Route.OTLP else "event"

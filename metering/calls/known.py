@@ -5,18 +5,21 @@ the tenant's merge lock: two transactions that bring reports of one call come on
 by whatever identity each of them found it.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from metering.calls.identities import (
     GROUP_REPORTS_MAX,
+    IDENTITIES,
     KeyRow,
+    kind_of_report,
+    kind_of_stored,
     load_keys,
     load_reports,
     lock_merging,
-    settle_key,
+    second_key,
 )
 from metering.calls.merging import Call, Merged, calls_of, merge, order_of
 from metering.calls.report import Report, report_of_event, report_of_row
@@ -102,19 +105,32 @@ class Absorber:
         withdrawn: Collection[str],
     ) -> list[PreparedEvent]:
         """Load what the events' identities lead to; return the events that are reports to merge."""
+        self._rows = lock_events_by_id(tenant_id=self.tenant_id, ids=set(linked.values()))
         keys = {event.key for event in events} | set(withdrawn)
-        keys |= {settle_key(event) for event in events if event.route is Route.SETTLE}
-        self._key_rows |= load_keys(
-            self.tenant_id,
+        keys |= {second_key(event) for event in events}
+        keys |= {key_of_id(row.source, row.sent_id) for row in self._rows.values()}
+        self._load(
             key=keys,
             response_key=[event.response_key for event in events],
             request_key=[event.request_key for event in events],
             span_key=[event.span_key for event in events],
         )
-        pending = [event for event in events if self._is_pending(event)]
-        self._rows = lock_events_by_id(tenant_id=self.tenant_id, ids=set(linked.values()))
-        of_reservations = [key_of_id(row.source, row.sent_id) for row in self._rows.values()]
-        self._key_rows |= load_keys(self.tenant_id, key=of_reservations)
+        return [event for event in events if self._is_pending(event)]
+
+    def _load(self, **wanted: Iterable[str | None]) -> None:
+        """Load the reports with these keys and identities, and all that they lead to."""
+        for _ in range(GROUP_REPORTS_MAX):
+            found = load_keys(self.tenant_id, **wanted)
+            if found.keys() <= self._key_rows.keys():
+                return
+            before = set(self._members)
+            self._key_rows |= found
+            self._load_members()
+            # An identity of theirs may stand in the row of a report that came later.
+            fresh = [member.report for key, member in self._members.items() if key not in before]
+            wanted = {name: [getattr(one, name) for one in fresh] for name in IDENTITIES}
+
+    def _load_members(self) -> None:
         groups = {row.group_id for row in self._key_rows.values() if row.group_id is not None}
         if groups:
             for report, event_id in load_reports(self.tenant_id, groups):
@@ -128,12 +144,19 @@ class Absorber:
         for row in self._key_rows.values():
             if row.group_id is None and row.event_id in self._rows:
                 report = report_of_row(self._rows[row.event_id], row._asdict())
-                self._members[row.key] = Member(report, row.event_id)
-        return pending
+                self._members[row.key] = Member(self._with_known_hold(report), row.event_id)
+
+    def _with_known_hold(self, report: Report) -> Report:
+        """The report without a reservation that does not exist, which connects nothing."""
+        if report.told.reservation is None or self._held(report.told) is not None:
+            return report
+        return msgspec.structs.replace(
+            report, told=msgspec.structs.replace(report.told, reservation=None)
+        )
 
     def _is_pending(self, event: PreparedEvent) -> bool:
         """Whether an event is a report to merge, not one that was sent before."""
-        known = self._key_rows.get(event.key)
+        known = self._key_rows.get(self._key_of(event))
         if known is None:
             return True
         if known.fingerprint == event.fingerprint:
@@ -142,16 +165,17 @@ class Absorber:
             return False
         if event.route is Route.OTLP:
             return True
-        if event.route is Route.SETTLE and settle_key(event) not in self._key_rows:
-            return True
         self.outcomes[id(event)] = "conflict"
         return False
 
     def _key_of(self, event: PreparedEvent) -> str:
-        """The key that a report gets."""
+        """The key that a report gets: its own, unless a report of another kind has it."""
         known = self._key_rows.get(event.key)
-        is_second = known is not None and known.fingerprint != event.fingerprint
-        return settle_key(event) if is_second and event.route is Route.SETTLE else event.key
+        if known is None or known.fingerprint == event.fingerprint:
+            return event.key
+        holder = self._members.get(event.key)
+        is_other = holder is not None and kind_of_stored(holder.report) != kind_of_report(event)
+        return second_key(event) if is_other else event.key
 
     # Merging
 
@@ -202,17 +226,19 @@ class Absorber:
     ) -> None:
         known_ids = {member.event_id for member in group.values() if member.event_id is not None}
         rows = {id_: self._rows[id_] for id_ in known_ids if id_ in self._rows}
-        if any(row.is_void or row.route == Route.CORRECTION for row in rows.values()):
-            self._keep_corrected(group, arrived)
-            return
-        reports = [member.report for key, member in group.items() if key not in withdrawn]
-        if len(reports) > GROUP_REPORTS_MAX:
-            self._keep_apart(group, arrived)
-            return
+        # What settled a reservation stays, whatever its trace turns out to be.
+        withdrawn = {key for key in withdrawn if not self._has_settled(group, key)}
+        reports = self._first_of(group, withdrawn, arrived)
         calls = calls_of(reports)
         group_id = self._group_id(group, rows)
-        free = dict(rows)
+        corrected = {
+            id_ for id_, row in rows.items() if row.is_void or row.route == Route.CORRECTION
+        }
+        free = {id_: row for id_, row in rows.items() if id_ not in corrected}
         for call in calls:
+            if any(group[report.key].event_id in corrected for report in call.reports):
+                self._keep_corrected(call, arrived, group)
+                continue
             row = self._row_for(call, group, free)
             self._put(call, row, group_id if len(reports) > 1 else None, arrived, group)
         for row in free.values():
@@ -220,6 +246,27 @@ class Absorber:
             self.changes.append(Change(row, None))
         for key in group.keys() & withdrawn:
             self._writes.forget(key)
+
+    def _has_settled(self, group: Mapping[str, Member], key: str) -> bool:
+        return key in group and group[key].report.told.reservation is not None
+
+    def _first_of(
+        self,
+        group: Mapping[str, Member],
+        withdrawn: Collection[str],
+        arrived: Mapping[str, PreparedEvent],
+    ) -> list[Report]:
+        """The reports of a group, as many as it takes: beyond that each is a call of its own."""
+        staying = [key for key in group if key not in withdrawn]
+        known = [key for key in staying if key in self._members]
+        further = sorted(
+            (key for key in staying if key not in self._members),
+            key=lambda key: order_of(group[key].report),
+        )
+        room = max(0, GROUP_REPORTS_MAX - len(known))
+        for key in further[room:]:
+            self._put_apart(group[key].report, arrived, group)
+        return [group[key].report for key in (*known, *further[:room])]
 
     def _group_id(self, group: Mapping[str, Member], rows: Mapping[int, StoredEvent]) -> int:
         known = [
@@ -391,30 +438,20 @@ class Absorber:
         return None if id_ is None else find_held(self.tenant_id, [id_]).get(id_)
 
     def _keep_corrected(
-        self, group: Mapping[str, Member], arrived: Mapping[str, PreparedEvent]
+        self, call: Call, arrived: Mapping[str, PreparedEvent], group: Mapping[str, Member]
     ) -> None:
-        """A person corrected a call of this group: what is told of it later changes nothing.
+        """A person corrected this call: what is told of it later changes nothing.
 
         Except for a settle, which books what it says where its reservation holds.
         """
-        for key, member in group.items():
-            event = arrived.get(key)
+        for report in call.reports:
+            event = arrived.get(report.key)
             if event is None:
                 continue
-            if event.held is not None and key not in self._members:
-                self._put_apart(member.report, arrived, group)
+            if event.held is not None and report.key not in self._members:
+                self._put_apart(report, arrived, group)
             else:
                 self.outcomes[id(event)] = "duplicate"
-
-    def _keep_apart(
-        self, group: Mapping[str, Member], arrived: Mapping[str, PreparedEvent]
-    ) -> None:
-        """The group is full: each further report is a call of its own."""
-        for key, member in group.items():
-            event = arrived.get(key)
-            if event is None or key in self._members:
-                continue
-            self._put_apart(member.report, arrived, group)
 
     def _put_apart(
         self,

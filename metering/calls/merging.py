@@ -58,8 +58,13 @@ class Merged(NamedTuple):
 
 
 def order_of(report: Report) -> tuple[int, int, datetime, str]:
-    """The total order: the source, how many classes of usage it knows, time, key."""
-    return (report.authority, -known_classes(report.tokens), report.at, report.key)
+    """The total order: the source, how many classes of usage it knows, time, key.
+
+    A client's report that names a reservation comes first: what it counts as is what it holds.
+    """
+    settles = report.told.reservation is not None and report.authority <= Authority.CLIENT
+    authority = -1 if settles else report.authority
+    return (authority, -known_classes(report.tokens), report.at, report.key)
 
 
 def calls_of(reports: Iterable[Report]) -> list[Call]:
@@ -139,12 +144,14 @@ def _are_two_events(one: Report, two: Report) -> bool:
 
 
 def _are_two_providers(one: Report, two: Report) -> bool:
-    """The same id, given by two providers."""
+    """The same id, given by two providers for what is not the same model of a reseller's."""
     shared = set(one.identities) & set(two.identities)
     providers = [canonical_provider(each.told.provider, each.told.model) for each in (one, two)]
+    models = [[each.told.model] if each.told.model else [] for each in (one, two)]
     return (
         all(providers)
         and providers[0] != providers[1]
+        and not _share_a_name(*models)
         and all(identity.startswith(("response ", "request ")) for identity in shared)
     )
 
@@ -173,30 +180,31 @@ def _are_other_names(one: str | None, two: str | None) -> bool:
 
 
 def _are_other_models(one: EventBody, two: EventBody) -> bool:
-    """Whether two reports name models that are known and have nothing to do with each other.
+    """Whether two reports name models that are known to be different ones.
 
     A name that the catalogue does not know may be an alias of the other.
     """
-    names = [_model_names(body) for body in (one, two)]
-    if not names[0] or not names[1]:
-        return False
-    if any(not _are_other_names(a, b) for a in names[0] for b in names[1]):
-        return False
-    families = [{_family(name) for name in each if find_model(None, name)} for each in names]
-    return bool(families[0] and families[1]) and families[0].isdisjoint(families[1])
+    names = [[name for name in (body.model, body.requested_model) if name] for body in (one, two)]
+    known = [{model for name in each if (model := find_model(None, name))} for each in names]
+    return all(known) and known[0].isdisjoint(known[1]) and not _share_a_name(*names)
 
 
-def _model_names(body: EventBody) -> list[str]:
-    return [name for name in (body.model, body.requested_model) if name]
+def _share_a_name(one: Iterable[str], two: Iterable[str]) -> bool:
+    return not {_bare(name) for name in one}.isdisjoint(_bare(name) for name in two)
 
 
-def _family(name: str) -> str:
-    """A model's name without path, date and version: `claude-sonnet`, `gpt-mini`, `gemini-pro`."""
-    bare = re.sub(r"^.*[/.:](?=[a-z])", "", name.lower())
-    words = re.split(r"[-_@:. ]+", bare)
-    return "-".join(
-        word for word in words if word and not re.fullmatch(r"v?[\d]+[\da-z]*|latest", word)
-    )
+# What stands around a model's name: a path or a reseller's prefix, a date, a version, a variant.
+_AROUND: Final = re.compile(
+    r"^.*/|^(?:[a-z][a-z-]*\.)+(?=[a-z])|:.*$|-v\d+$|[-@]20\d\d-?\d\d-?\d\d.*$|-latest$"
+)
+
+
+def _bare(name: str) -> str:
+    """A model's name without what clients write around it."""
+    bare, before = name.lower().strip(), ""
+    while bare != before:
+        bare, before = _AROUND.sub("", bare), bare
+    return bare
 
 
 def _is_other_usage(one: Report, two: Report) -> bool:
@@ -298,7 +306,8 @@ def _given_cost(reports: Sequence[Report], tokens: Tokens) -> tuple[Cost | None,
         one.told.reservation is not None and one.told.cost_usd is None and _has_usage(one)
         for one in reports
     )
-    return best.told.cost_usd, settles and not _has_usage(best)
+    is_its_own = best.told.reservation is not None or best.authority > Authority.CLIENT
+    return best.told.cost_usd, settles and not (is_its_own and _has_usage(best))
 
 
 def _is_whole(report: Report, tokens: Tokens) -> bool:

@@ -78,7 +78,8 @@ def report_from_text(text: str) -> Report:
 
 def report_of_event(event: PreparedEvent) -> Report:
     """The report that an incoming event is."""
-    reservation_id = reservation_of(event.told)
+    # One that does not exist connects nothing.
+    reservation_id = reservation_of(event.told) if event.held is not None else None
     told = msgspec.structs.replace(
         event.told,
         **_USAGE,

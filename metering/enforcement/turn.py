@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from metering.configuration import (
@@ -49,7 +49,7 @@ from metering.enforcement.tightening import StandingTightening, read_tightenings
 from metering.enforcement.works import Reserve, Work
 from metering.errors import InvalidRequest, MeteringError, NotFound
 from metering.event_storage import store_events
-from metering.ingest import with_retries
+from metering.ingest import CHANGES_MAX, with_retries
 from metering.ledger import (
     LOCK_WINDOWS,
     Locked,
@@ -141,13 +141,15 @@ def _not_committed(tenant_id: int, works: Sequence[Work], attempted: set[UUID]) 
 
 def _take_as_configured(tenant_id: int, works: Sequence[Work]) -> None:
     configuration = known_configuration(tenant_id)
-    while works:
+    for _ in range(CHANGES_MAX if works else 0):
         try:
             _take(configuration, works)
         except ConfigurationChanged:
             configuration = read_configuration(tenant_id, known=configuration)
         else:
             return
+    if works:
+        raise OperationalError("what the calls count in changed again and again")
 
 
 def _take(configuration: Configuration, works: Sequence[Work]) -> None:

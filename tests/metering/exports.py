@@ -12,7 +12,7 @@ TRACE = "a" * 32
 BEGAN_NS = time.time_ns() - 60 * 10**9
 
 
-def chat_span(
+def chat_span(  # noqa: PLR0913 - what a span may tell
     number: int,
     *,
     trace: str = TRACE,
@@ -20,6 +20,7 @@ def chat_span(
     kind: str = "chat",
     tokens: tuple[int, int] | None = (1_000, 100),
     response_id: str | None = "r-1",
+    seconds: int = 1,
     **dimensions: str,
 ) -> dict[str, Any]:
     """A span of a call of 1,000 input and 100 output tokens, unless told otherwise. A span of an
@@ -45,7 +46,7 @@ def chat_span(
         "parentSpanId": f"{parent:016x}" if parent is not None else "",
         "name": kind,
         "startTimeUnixNano": str(BEGAN_NS + number * 10**6),
-        "endTimeUnixNano": str(BEGAN_NS + 10**9 + number * 10**6),
+        "endTimeUnixNano": str(BEGAN_NS + seconds * 10**9 + number * 10**6),
         "attributes": [{"key": key, "value": _value(value)} for key, value in attributes.items()],
     }
 
@@ -54,10 +55,12 @@ def _value(value: Any) -> dict[str, Any]:
     return {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}
 
 
-def export_spans(account: Account, spans: list[dict[str, Any]]) -> dict[str, Any]:
+def export_spans(
+    account: Account, spans: list[dict[str, Any]], *, scope: str = "tests"
+) -> dict[str, Any]:
     """Send spans in one export; answers how many were rejected, and the message."""
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "tests"}}]}
-    group = {"resource": resource, "scopeSpans": [{"scope": {"name": "tests"}, "spans": spans}]}
+    group = {"resource": resource, "scopeSpans": [{"scope": {"name": scope}, "spans": spans}]}
     headers = {**account.headers, "Content-Type": "application/json"}
     body = json.dumps({"resourceSpans": [group]}).encode()
     answer = hot.handle_traces(hot.request_of(headers, body))

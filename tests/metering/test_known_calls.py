@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from metering.models import Crossing, Reservation, UsageEvent
+from metering.models import CallReport, Crossing, EventKey, Reservation, UsageEvent
 from metering.rollups import roll_up
 from tests.factories import Account, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Caller
@@ -239,3 +239,71 @@ def test_what_a_reservation_names_is_believed_before_what_a_span_names(
         step()
     (event,) = events(account)
     assert (event.team, event.agent) == ("growth", "b")
+
+
+def test_a_span_replaces_no_report_of_a_client(account: Account) -> None:
+    budget = make_budget(account)
+    api = Caller(account.api_key)
+    held = api.post("/v1/reservations", {"amount_usd": "7"}).body["id"]
+    span = chat_span(1, response_id=None, tokens=(1, 1))
+    settle = {"id": f"{span['traceId']}-{span['spanId']}", "source": "otlp:tests", "cost_usd": "6"}
+    assert api.post(f"/v1/reservations/{held}/settle", settle).status == 200
+    export_spans(account, [span])
+    assert spent(account, budget)["[]"] >= 6_000_000_000
+
+
+def test_settles_of_one_id_are_all_booked(account: Account) -> None:
+    budget = make_budget(account, cost_usd=1)
+    api = Caller(account.api_key)
+    for number in range(4):
+        held = api.post("/v1/reservations", {"amount_usd": "0.2"}).body["id"]
+        settle = {"id": "same", "response_id": f"r-{number}", "cost_usd": "0.2"}
+        assert api.post(f"/v1/reservations/{held}/settle", settle).status == 200
+    assert spent(account, budget) == {"[]": 800_000_000}
+
+
+def test_a_void_forgets_no_other_call_of_that_response(account: Account) -> None:
+    budget = make_budget(account)
+    api = Caller(account.api_key)
+    send(account, [make_event(id="a", response_id="r")])
+    void = {"id": "a", "source": "tests", "action": "void", "reason": "a test"}
+    assert api.post("/v1/corrections", void).status == 200
+    other = make_event(id="b", response_id="r", provider="openai", model="gpt-4o", cost_usd="1")
+    assert send(account, [other])["accepted"] == 1
+    assert spent(account, budget) == {"[]": 1_000_000_000}
+
+
+def test_a_large_group_does_not_depend_on_the_split(account: Account, stranger: Account) -> None:
+    reports = [make_event(id=f"e-{number:02}", response_id="r") for number in range(70)]
+    send(account, reports)
+    for event in reports:
+        send(stranger, [event])
+    assert len(events(account)) == len(events(stranger)) == 7
+
+
+def test_what_never_was_reserved_connects_nothing(account: Account) -> None:
+    nowhere = "00000000-0000-7000-8000-000000000000"
+    send(
+        account,
+        [
+            make_event(id="a", reservation=nowhere),
+            make_event(id="b", source="b", reservation=nowhere),
+        ],
+    )
+    send(account, [make_event(id="c", source="c", reservation=nowhere)])
+    assert len(events(account)) == 3
+
+
+def test_an_identity_that_a_later_report_took_is_found_again(account: Account) -> None:
+    """A report in conflict holds no identity in its row; when the row that does is forgotten, a
+    later report takes it.
+    """
+    old = {"provider": "openai", "model": "gpt-4o"}
+    send(account, [make_event(id="h", response_id="r", **old)])
+    send(account, [make_event(id="m", response_id="r", request_id="q")])
+    with account.scope():
+        EventKey.objects.filter(tenant=account.tenant, response_key__isnull=False).delete()
+        CallReport.objects.filter(tenant=account.tenant, report__contains='"id":"h"').delete()
+    send(account, [make_event(id="n", response_id="r", source="n", **old)])
+    answer = send(account, [make_event(id="y", source="y", request_id="q", user="u")])
+    assert answer["merged"] == 1

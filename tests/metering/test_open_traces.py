@@ -121,3 +121,30 @@ def test_an_export_that_is_sent_again_writes_nothing(account: Account) -> None:
     with account.scope(), connection.cursor() as cursor:
         cursor.execute("SELECT max(xmin::text::bigint) FROM usage_event")
         assert cursor.fetchone() == before
+
+
+def test_a_call_over_two_traces_stays_one_when_their_roots_come(account: Account) -> None:
+    spans = [
+        (chat_span(2, trace="b" * 32, parent=9), "sdk"),
+        (chat_span(1, parent=8, response_id=None, seconds=2), "framework"),
+        (chat_span(8, kind="agent", agent="bob"), "framework"),
+        (chat_span(9, trace="b" * 32, kind="agent"), "sdk"),
+    ]
+    for span, scope in spans:
+        export_spans(account, [span], scope=scope)
+        assert len(events(account)) <= 1
+    (event,) = events(account)
+    assert (event.agent, event.response_id) == ("bob", "r-1")
+
+
+def test_a_span_that_is_sent_again_with_less_takes_nothing_back(account: Account) -> None:
+    export_spans(account, [chat_span(1)])
+    export_spans(account, [chat_span(1, tokens=(1, 1), seconds=3)])
+    (event,) = events(account)
+    assert (event.input_tokens, event.output_tokens) == (1_000, 100)
+
+
+def test_a_name_that_cannot_be_stored_loses_no_call_below_it(account: Account) -> None:
+    export_spans(account, [chat_span(1, kind="agent", agent="x\x00y"), chat_span(2, parent=1)])
+    (event,) = events(account)
+    assert event.agent == ""

@@ -27,6 +27,8 @@ from metering.usage_shapes.completion import (
 )
 
 _UNDER_MAX: Final = 64
+# How many later calls that look alike a call is compared with.
+_OVERLAPPING_MAX: Final = 256
 _BOUNDARIES: Final = frozenset({"tool", "agent"})
 # `Completeness` in words of this pure module.
 _COMPLETE: Final = 1
@@ -176,9 +178,15 @@ def _is_sum(outer: ToldSpan, under: list[ToldSpan]) -> bool:
 def _is_last_of(outer: ToldSpan, under: list[ToldSpan]) -> bool:
     """Frameworks name a sum of calls by the response of the last."""
     response_id = outer.facts.get("response_id")
+    used = [inner.used.tokens for inner in under if inner.used is not None]
     return (
         len(under) > 1
         and response_id is not None
+        and outer.used is not None
+        and (
+            outer.used.tokens.input_tokens <= sum(tokens.input_tokens for tokens in used)
+            or outer.used.tokens.output_tokens <= sum(tokens.output_tokens for tokens in used)
+        )
         and any(inner.facts.get("response_id") == response_id for inner in under)
     )
 
@@ -216,9 +224,10 @@ def may_be_one(one: ToldSpan, two: ToldSpan) -> bool:
         and one.scope != two.scope
         and one.kind == two.kind
         and not all(is_named)
+        and not any(one.dims[name] != two.dims[name] for name in one.dims.keys() & two.dims.keys())
         and _may_be_one_model(one, two)
         and (_contains(one, two) or _contains(two, one))
-        and (_is_same(one, two) or _both_failed(one, two) or _is_silent(one) != _is_silent(two))
+        and (_is_same(one, two) or _both_failed(one, two))
     )
 
 
@@ -230,42 +239,41 @@ def _both_failed(one: ToldSpan, two: ToldSpan) -> bool:
     return one.has_failed and two.has_failed and one.used is None and two.used is None
 
 
-def _is_silent(call: ToldSpan) -> bool:
-    return call.used is None and not call.has_failed
-
-
 def _join_across(calls: Sequence[ToldSpan], groups: _Groups, tree: Tree) -> None:
-    """Join calls that two instrumentations told of, the closest in time first, each once.
-
-    A span that says nothing of what was used is joined only if there is no choice.
-    """
+    """Join calls that two instrumentations told of, the closest in time first, each once."""
     pairs = [
         (_slack(one, two), one.key, two.key, one, two)
-        for place, one in enumerate(calls)
-        for two in _overlapping(calls, place)
+        for alike in _alike(calls)
+        for place, one in enumerate(alike)
+        for two in _overlapping(alike, place)
         if may_be_one(one, two)
         and groups.root(one) != groups.root(two)
         and not _is_around(one, two, tree)
     ]
-    certain = [pair for pair in pairs if not _is_silent(pair[3]) and not _is_silent(pair[4])]
-    _join_pairs(sorted(certain, key=lambda pair: pair[:3]), groups)
-    silent = [pair for pair in pairs if _is_silent(pair[3]) != _is_silent(pair[4])]
-    choices: dict[SpanKey, set[SpanKey]] = {}
-    for *_, one, two in silent:
-        choices.setdefault(groups.root(one), set()).add(groups.root(two))
-        choices.setdefault(groups.root(two), set()).add(groups.root(one))
-    sure = [
-        pair
-        for pair in silent
-        if all(len(choices[groups.root(call)]) == 1 for call in (pair[3], pair[4]))
-    ]
-    _join_pairs(sure, groups)
+    _join_pairs(sorted(pairs, key=lambda pair: pair[:3]), groups)
+
+
+def _alike(calls: Sequence[ToldSpan]) -> list[list[ToldSpan]]:
+    """Calls of one process that can agree in their output, in order of their begin.
+
+    Outputs agree with or without reasoning and but for a miscount, so a call stands in several.
+    """
+    alike: dict[tuple[object, ...], list[ToldSpan]] = {}
+    for call in calls:
+        outputs: set[int] = {-1} if call.used is None else set()
+        if call.used is not None:
+            tokens = call.used.tokens
+            outputs = {tokens.output_tokens, tokens.output_tokens - tokens.reasoning_tokens}
+            outputs |= {output + 1 for output in outputs}
+        for output in outputs:
+            alike.setdefault((call.process, call.kind, output), []).append(call)
+    return list(alike.values())
 
 
 def _overlapping(calls: Sequence[ToldSpan], place: int) -> Iterable[ToldSpan]:
-    """Later calls, in order of their begin, that begin before this one ends."""
+    """The next calls, in order of their begin, that begin before this one ends."""
     ended_us = calls[place].ended_us
-    for later in range(place + 1, len(calls)):
+    for later in range(place + 1, min(len(calls), place + 1 + _OVERLAPPING_MAX)):
         if calls[later].started_us > ended_us:
             return
         yield calls[later]
@@ -359,7 +367,7 @@ def _telling(span: ToldSpan, group: Sequence[ToldSpan], tree: Tree) -> tuple[Any
 
 
 def _usage_of(span: ToldSpan) -> Usage:
-    if span.used is None:
+    if span.used is None or (span.used.tokens == Tokens() and not span.has_failed):
         return Usage(Tokens(), _COMPLETE if span.has_failed else _MISSING)
     is_estimate = bool(span.facts.get("is_estimate"))
     return Usage(span.used.tokens, _ESTIMATE if is_estimate else _COMPLETE)

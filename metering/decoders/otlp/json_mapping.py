@@ -102,12 +102,26 @@ class _ResourceSpans(msgspec.Struct):
 
 
 class _Request(msgspec.Struct):
-    groups: list[_ResourceSpans] | None = msgspec.field(name="resourceSpans", default=None)
-    snake_groups: list[_ResourceSpans] | None = msgspec.field(name="resource_spans", default=None)
+    groups: list[msgspec.Raw] | None = msgspec.field(name="resourceSpans", default=None)
+    snake_groups: list[msgspec.Raw] | None = msgspec.field(name="resource_spans", default=None)
 
     @property
-    def all_groups(self) -> list[_ResourceSpans]:
-        return [*(self.groups or []), *(self.snake_groups or [])]
+    def all_groups(self) -> list[_ResourceSpans | EventRejected]:
+        return [_group(bytes(raw)) for raw in (*(self.groups or []), *(self.snake_groups or []))]
+
+
+def _group(raw: bytes) -> _ResourceSpans | EventRejected:
+    """The spans of one process, or why they cannot be read, which loses no others."""
+    try:
+        return _decode_group(raw)
+    except RecursionError:
+        raw = without_deep_parts(raw, levels=_LEVELS_KEPT)
+    except msgspec.ValidationError as error:
+        return EventRejected("invalid_value", f"An entry of resourceSpans: {error}.")
+    try:
+        return _decode_group(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return EventRejected("invalid_value", f"An entry of resourceSpans: {error}.")
 
 
 class _ForeignGroup(msgspec.Struct):
@@ -124,6 +138,7 @@ class _Foreign(msgspec.Struct):
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
+_decode_group = msgspec.json.Decoder(_ResourceSpans).decode
 _decode_span = msgspec.json.Decoder(_Span).decode
 _decode_ids = msgspec.json.Decoder(_Ids).decode
 _decode_value = msgspec.json.Decoder(Any).decode
@@ -136,13 +151,15 @@ def read_json(body: bytes) -> list[Span | EventRejected]:
 
     Raises MalformedBody for what is not JSON of this form, TooManyEvents beyond the limit.
     """
-    groups = _request(body).all_groups
+    entries = _request(body).all_groups
+    groups = [entry for entry in entries if isinstance(entry, _ResourceSpans)]
+    rejected = [entry for entry in entries if isinstance(entry, EventRejected)]
     count = sum(len(scope.spans or []) for group in groups for scope in group.all_scopes)
     if count > EVENTS_MAX:
         raise TooManyEvents(count)
     if not count:
         require_utf8(body)
-    return [span for group in groups for span in _spans(group)]
+    return [*rejected, *(span for group in groups for span in _spans(group))]
 
 
 def foreign_export(body: bytes) -> Foreign | None:

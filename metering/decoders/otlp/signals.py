@@ -25,11 +25,11 @@ class Foreign(NamedTuple):
 
 AT_TRACES: Final[dict[Signal, str]] = {
     "logs": (
-        "This is an export of logs, and nothing of it was taken: send it to /v1/logs (set"
-        " OTEL_EXPORTER_OTLP_LOGS_ENDPOINT to that address)."
+        "This is an export of logs, and nothing of it was taken: this address takes traces. Set"
+        " OTEL_EXPORTER_OTLP_LOGS_ENDPOINT to where your logs belong (/v1/logs)."
     ),
     "metrics": (
-        "This is an export of metrics, and nothing of it was taken: send it to /v1/metrics (set"
-        " OTEL_EXPORTER_OTLP_METRICS_ENDPOINT to that address)."
+        "This is an export of metrics, and nothing of it was taken: this address takes traces. Set"
+        " OTEL_EXPORTER_OTLP_METRICS_ENDPOINT to where your metrics belong (/v1/metrics)."
     ),
 }

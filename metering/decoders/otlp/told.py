@@ -120,14 +120,26 @@ def _tell(span: Span, trusts_given_costs: bool) -> ToldSpan | EventRejected:
         process=digest(repr(sorted(span.resource.items(), key=str)))[:32],
         started_us=(span.started_nanos or span.ended_nanos) // 1000,
         ended_us=max(span.ended_nanos, span.started_nanos) // 1000,
-        dims=dimensions_of(span, kind) if span.attributes else {},
-        process_dims=dimensions_of_resource(span.resource),
+        dims=_dimensions(span, kind),
+        process_dims=_storable(dimensions_of_resource(span.resource)),
     )
     try:
         _add_facts(told, span, trusts_given_costs)
     except ValueError as error:
         return _rejected("invalid_value", f"{error}.", span)
     return told
+
+
+def _dimensions(span: Span, kind: Kind) -> dict[str, str]:
+    """What the span itself names. A call with a name that cannot be stored is rejected alone; that
+    of a span around calls loses nothing but itself.
+    """
+    dims = dimensions_of(span, kind) if span.attributes else {}
+    return dims if kind in MODEL_KINDS or kind == "tool" else _storable(dims)
+
+
+def _storable(dims: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in dims.items() if "\x00" not in value}
 
 
 def _add_facts(told: ToldSpan, span: Span, trusts_given_costs: bool) -> None:

@@ -164,6 +164,42 @@ def test_what_contradicts_is_another_call_in_either_order(reason: str) -> None:
         assert [call.reports[0].told.id for call in calls] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("gpt-5", "gpt-5-nano"),
+        ("gpt-4o", "gpt-4o-mini"),
+        ("gemini-2.5-flash", "gemini-2.5-flash-lite"),
+        ("claude-sonnet-4-5", "claude-opus-4-1"),
+    ],
+)
+def test_different_models_of_a_family_contradict(one: str, two: str) -> None:
+    reports = report("a", model=one), report("b", model=two)
+    assert contradiction(*reports) == "two models"
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (("openrouter", "openai/gpt-5-nano"), ("openai", "gpt-5-nano")),
+        (("groq", "openai/gpt-oss-20b"), ("openai", "openai/gpt-oss-20b")),
+        (
+            ("aws.bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+            ("anthropic", "claude-sonnet-4-5-20250929"),
+        ),
+        (("azure", "gpt-4o"), ("openai", "gpt-4o-2024-08-06")),
+    ],
+)
+def test_a_resellers_spelling_contradicts_nothing(
+    one: tuple[str, str], two: tuple[str, str]
+) -> None:
+    reports = [
+        report(id_, provider=provider, model=model)
+        for id_, (provider, model) in zip("ab", (one, two), strict=True)
+    ]
+    assert contradiction(*reports) is None
+
+
 def test_growing_usage_and_an_alias_of_the_model_contradict_nothing() -> None:
     growing = report("a", Tokens(80, 30)), report("b", Tokens(100, 50), after_seconds=5)
     assert contradiction(*growing) is None

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -601,7 +602,6 @@ def test_protobuf_that_is_none_fails_the_body() -> None:
         (b"{", "malformed_json"),
         (b"[]", "malformed_json"),
         (b'{"resourceSpans": 5}', "malformed_json"),
-        (b'{"resourceSpans": [{"scopeSpans": [{"spans": {}}]}]}', "malformed_json"),
         (b'{"resourceSpans": NaN}', "malformed_json"),
         (b'{"x": "\xff"}', "invalid_utf8"),
     ],
@@ -697,3 +697,14 @@ def test_damaged_bodies_are_refused_or_read(noise: bytes, place: int) -> None:
             decode(damaged, trusts_given_costs=True)
         except MeteringError:
             continue
+
+
+def test_an_entry_that_cannot_be_read_loses_no_other() -> None:
+    entry = json.loads(export(chat(1, 2)).json())["resourceSpans"][0]
+    entries: list[Any] = [{"scopeSpans": "nope"}, {"scopeSpans": [{"spans": {}}]}, 7]
+    for bad in entries:
+        body = json.dumps({"resourceSpans": [bad, entry]}).encode()
+        rejected, event = decode_otlp_json(body, trusts_given_costs=False)
+        assert isinstance(rejected, EventRejected)
+        assert rejected.code == "invalid_value"
+        assert isinstance(event, EventBody)
