@@ -126,9 +126,19 @@ class Absorber:
             before = set(self._members)
             self._key_rows |= found
             self._load_members()
-            # An identity of theirs may stand in the row of a report that came later.
-            fresh = [member.report for key, member in self._members.items() if key not in before]
-            wanted = {name: [getattr(one, name) for one in fresh] for name in IDENTITIES}
+            wanted = {name: self._held_elsewhere(name, before) for name in IDENTITIES}
+
+    def _held_elsewhere(self, name: str, before: Collection[str]) -> list[str]:
+        """Identities of reports just loaded that do not stand in their own rows: they may stand in
+        the row of a report that came later.
+        """
+        return [
+            value
+            for key, member in self._members.items()
+            if key not in before
+            and (value := getattr(member.report, name)) is not None
+            and (key not in self._key_rows or getattr(self._key_rows[key], name) != value)
+        ]
 
     def _load_members(self) -> None:
         groups = {row.group_id for row in self._key_rows.values() if row.group_id is not None}
