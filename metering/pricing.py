@@ -266,10 +266,6 @@ class PriceBook:
     def names_remembered(self) -> int:
         return self._entry.cache_info().currsize
 
-    def canonical_provider(self, provider: str | None, model: str | None) -> str:
-        """One spelling of the provider, for telling whether two reports are of one call."""
-        return model_names.canonical_provider(provider or None, model or None)
-
     def _rate_tool(self, tool: str | None, at: datetime) -> Rating:
         for call in self._tools.get(tool or "", ()):
             if _is_at(call, at):

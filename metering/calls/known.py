@@ -450,7 +450,7 @@ class Absorber:
     def _keep_corrected(
         self, call: Call, arrived: Mapping[str, PreparedEvent], group: Mapping[str, Member]
     ) -> None:
-        """A person corrected this call: what is told of it later changes nothing.
+        """Leave a call that a person corrected as it is, whatever later reports say.
 
         Except for a settle, which books what it says where its reservation holds.
         """

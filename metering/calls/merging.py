@@ -24,7 +24,7 @@ from metering.usage_shapes.completion import (
     most_complete,
 )
 
-# Reports of one response that are further apart are of two calls of a server that counts anew.
+# Servers that number their responses from zero again reuse an id later than this.
 APART_MAX: Final = timedelta(hours=6)
 # How much earlier a report with less usage must be to be a preliminary figure of the other.
 TOGETHER: Final = timedelta(seconds=1)

@@ -86,7 +86,7 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     reservation: Name | None = None
     # Counts of an answer that broke off: what was received, not what was used.
     is_estimate: bool | None = None
-    # The call was made and nobody told what it used: stored without a price.
+    # The call was made and no report says what it used: stored without a price.
     is_usage_missing: bool | None = None
 
 

@@ -175,12 +175,6 @@ def foreign_export(body: bytes) -> Foreign | None:
     return None
 
 
-def foreign_signal(body: bytes) -> str | None:
-    """What a body is that holds logs or metrics instead of spans, and where to send it."""
-    found = foreign_export(body)
-    return None if found is None else found.sentence
-
-
 def _source(group: _ForeignGroup) -> str:
     return source_of(_resource(group.resource))
 

@@ -83,12 +83,6 @@ def foreign_export(body: bytes) -> Foreign | None:
     return None if signal is None else Foreign(signal, source_of(groups[0].resource))
 
 
-def foreign_signal(body: bytes) -> str | None:
-    """What a body is that holds logs or metrics instead of spans, and where to send it."""
-    found = foreign_export(body)
-    return None if found is None else found.sentence
-
-
 def _groups(body: memoryview) -> Iterator[_Group]:
     for group in parts_of(body, _GROUPS):
         resource: Attributes = {}

@@ -217,7 +217,9 @@ def observed_only() -> ExportLogsServiceRequest:
 )
 def test_another_signal_in_protobuf_is_known_and_holds_no_span(body: bytes, address: str) -> None:
     assert protobuf.read_protobuf(body) == []
-    assert address in (protobuf.foreign_signal(body) or "")
+    foreign = protobuf.foreign_export(body)
+    assert foreign is not None
+    assert address in foreign.sentence
 
 
 @pytest.mark.parametrize("key", ["resourceLogs", "resource_logs"])
@@ -228,24 +230,28 @@ def test_logs_in_json_are_known_and_hold_no_span(key: str) -> None:
     assert found is not None
     assert found.passed_over() == PassedOver("otlp:claude-code", "logs_at_traces")
     assert json_mapping.read_json(body) == []
-    assert "/v1/logs" in (json_mapping.foreign_signal(body) or "")
+    foreign = json_mapping.foreign_export(body)
+    assert foreign is not None
+    assert "/v1/logs" in foreign.sentence
 
 
 @pytest.mark.parametrize("key", ["resourceMetrics", "resource_metrics"])
 def test_metrics_in_json_are_known_and_hold_no_span(key: str) -> None:
     body = json.dumps({key: [{"scopeMetrics": []}]}).encode()
     assert json_mapping.read_json(body) == []
-    assert "/v1/metrics" in (json_mapping.foreign_signal(body) or "")
+    foreign = json_mapping.foreign_export(body)
+    assert foreign is not None
+    assert "/v1/metrics" in foreign.sentence
 
 
 def test_traces_are_no_other_signal() -> None:
     made = Export()
     made.add(CHAT)
-    assert protobuf.foreign_signal(made.protobuf()) is None
-    assert json_mapping.foreign_signal(made.json()) is None
+    assert protobuf.foreign_export(made.protobuf()) is None
+    assert json_mapping.foreign_export(made.json()) is None
     for body in (b"", b"{}", b"\xff"):
-        assert protobuf.foreign_signal(body) is None
-        assert json_mapping.foreign_signal(body) is None
+        assert protobuf.foreign_export(body) is None
+        assert json_mapping.foreign_export(body) is None
 
 
 @pytest.mark.parametrize(
