@@ -21,13 +21,12 @@ def arguments_of(part: str, environment: Environment) -> list[str]:
 def web(environment: Environment) -> list[str]:
     return [
         *("granian", "config.web:application"),
-        *("--interface", "wsgi", "--http", "1", "--no-ws"),
+        *("--interface", "rsgi", "--http", "1", "--no-ws"),
         *("--host", environment.host, "--port", str(environment.port)),
         *("--workers", str(environment.web_workers)),
-        *("--blocking-threads", str(environment.web_threads)),
-        # Starting a thread takes longer than answering.
-        *("--blocking-threads-idle-timeout", "600"),
-        *("--backlog", "2048", "--backpressure", "1024"),
+        # A connection costs some kilobytes, and one without a request ends after these seconds.
+        *("--backlog", "4096", "--backpressure", "16384"),
+        *("--http1-header-read-timeout", "15000"),
         *("--workers-kill-timeout", "20", "--log-level", "error"),
     ]
 

@@ -1,7 +1,9 @@
-"""The web process: the busiest endpoints answered at once, everything else by Django."""
+"""The service as a WSGI application: the busiest endpoints at once, everything else by Django.
 
-import gc
-import io
+The web process does the same from its event loop (`config.edge`); this is for callers that may
+block, such as tests.
+"""
+
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -15,16 +17,9 @@ django_application = get_wsgi_application()
 
 # Models can be imported only once Django is set up.
 from config.metrics import note_answer  # noqa: E402
-from metering.api.hot import HotRequest  # noqa: E402
-from metering.api.hot_reservations import find_handler  # noqa: E402
-from metering.api.parsing import read_body  # noqa: E402
-
-# A batch makes tens of thousands of short-lived objects without cycles; looking for cycles among
-# them as often as Python does by default took two fifths of the process's time. What start-up made
-# stays.
-gc.collect()
-gc.freeze()
-gc.set_threshold(200_000, 50, 50)
+from metering.api.hot import Endpoint, HotRequest, HotResponse, run  # noqa: E402
+from metering.api.hot_reservations import find_endpoint  # noqa: E402
+from metering.api.parsing import BODY_BYTES_MAX, keep_body  # noqa: E402
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -34,15 +29,14 @@ REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPSta
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """WSGI entry point."""
     method = environ["REQUEST_METHOD"]
-    found = find_handler(method, environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
-    if found is None:
-        response: Iterable[bytes] = django_application(_with_length(environ), start_response)
-        return response
-    handler, route = found
-    started_at = time.perf_counter()
-    answer = handler(HotRequest(_headers(environ), environ["wsgi.input"].read))
-    seconds = time.perf_counter() - started_at
-    note_answer(method=method, route=route, status=answer.status, seconds=seconds)
+    endpoint = find_endpoint(method, environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
+    bytes_max = endpoint.body_bytes_max if endpoint else BODY_BYTES_MAX
+    with keep_body(environ["wsgi.input"].read, bytes_max) as (body, size):
+        if endpoint is None:
+            known = {**environ, "CONTENT_LENGTH": str(size), "wsgi.input": body}
+            response: Iterable[bytes] = django_application(known, start_response)
+            return response
+        answer = _answer(endpoint, HotRequest(_headers(environ), body.read, size), method)
     headers = list(answer.headers.items())
     if answer.status != HTTPStatus.NOT_MODIFIED:
         headers.append(("Content-Length", str(len(answer.body))))
@@ -50,12 +44,12 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
     return [answer.body]
 
 
-def _with_length(environ: Environ) -> Environ:
-    """A body that comes in chunks names no length, and without one Django reads nothing."""
-    if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" not in environ:
-        return environ
-    body = read_body(environ["wsgi.input"].read)
-    return {**environ, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+def _answer(endpoint: Endpoint, request: HotRequest, method: str) -> HotResponse:
+    started_at = time.perf_counter()
+    answer = run(endpoint.begin(request))
+    seconds = time.perf_counter() - started_at
+    note_answer(method=method, route=endpoint.route, status=answer.status, seconds=seconds)
+    return answer
 
 
 def _headers(environ: Environ) -> dict[str, str]:

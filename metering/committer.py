@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from django.db import connection
 
@@ -36,15 +36,15 @@ class Combinable(Protocol):
 Work = TypeVar("Work", bound=Combinable)
 
 
-class _Waiting(Generic[Work]):
-    """A caller's work and the signal that it is done."""
+# Told once what a caller waits for is durable, or why it is not. It must not block or raise.
+Done = Callable[[Exception | None], None]
 
-    __slots__ = ("done", "error", "work")
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.done = threading.Event()
-        self.error: BaseException | None = None
+class _Waiting(NamedTuple, Generic[Work]):
+    """A caller's work, and whom to tell that it is done."""
+
+    work: Work
+    done: Done
 
 
 class Committer(Generic[Work]):
@@ -78,17 +78,28 @@ class Committer(Generic[Work]):
 
     def submit(self, work: Work) -> None:
         """Commit the work and come back when it is durable. Raises what the commit raised."""
-        waiting = _Waiting(work)
+        waiting = threading.Event()
+        errors: list[Exception] = []
+
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                errors.append(error)
+            waiting.set()
+
+        self.enqueue(work, done)
+        waiting.wait()
+        if errors:
+            raise errors.pop()
+
+    def enqueue(self, work: Work, done: Done) -> None:
+        """Commit the work, and call `done` from the thread that did."""
         with self._changed:
-            self._queue_of(work.tenant_id).append(waiting)
+            self._queue_of(work.tenant_id).append(_Waiting(work, done))
             if len(self._threads) < self._threads_max:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
             self._changed.notify()
-        waiting.done.wait()
-        if waiting.error is not None:
-            raise waiting.error
 
     def stop(self) -> None:
         """Commit what waits, then end the threads and their connections. Later work starts new
@@ -149,7 +160,7 @@ class Committer(Generic[Work]):
                 self._changed.notify()
 
     def _commit(self, tenant_id: int, taken: list[_Waiting[Work]]) -> None:
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             self._commit_works(tenant_id, [waiting.work for waiting in taken])
         except Exception as caught:  # every caller is told
@@ -157,14 +168,7 @@ class Committer(Generic[Work]):
             connection.close()
         finally:
             for waiting in taken:
-                waiting.error = error
-                waiting.done.set()
+                waiting.done(error)
 
 
 PROCESS_COMMITTER: Final[Committer[Job]] = Committer(commit_jobs, name="committer")
-
-
-def commit(job: Job) -> None:
-    """Commit a job together with those of other callers in this process."""
-    if job.weight:
-        PROCESS_COMMITTER.submit(job)

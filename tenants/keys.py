@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 import time
@@ -17,6 +18,7 @@ from tenants.roles import ALL_SCOPES, Scope
 from tenants.scope import platform_scope
 
 PREFIX_LENGTH = 12
+KEY_TEXT = re.compile(r"sg_([A-Za-z0-9]{1,40})_([A-Za-z0-9_-]{1,150})")
 # How long a process may go on with what it knows of a key: the delay of a revocation.
 KNOWN_KEY_SECONDS = 1.0
 KNOWN_KEYS_MAX = 10_000
@@ -97,14 +99,23 @@ def find_key_holder(text: str) -> KeyHolder | None:
     The secret has 256 random bits, so one round of SHA-256 is as good as a slow hash and leaves
     room for thousands of requests a second.
     """
-    kind, _, rest = text.partition("_")
-    prefix, _, secret = rest.partition("_")
-    if kind != "sg" or not prefix or not secret or len(text) > 200 or not text.isascii():
+    prefix, secret = _parts_of(text)
+    if not prefix:
         return None
     known = _known.get(prefix)
     if known is None or _is_to_be_read_again(prefix, known):
         known = _read_key_anew(prefix, known)
-    if known is None or not hmac.compare_digest(known.secret_hash, _hash(secret)):
+    return None if known is None else _holder_of(known, secret)
+
+
+def _parts_of(text: str) -> tuple[str, str]:
+    """The prefix and the secret of a key's text, or two empty strings where it is no key's."""
+    match = KEY_TEXT.fullmatch(text)
+    return (match[1], match[2]) if match is not None else ("", "")
+
+
+def _holder_of(known: _KnownKey, secret: str) -> KeyHolder | None:
+    if not hmac.compare_digest(known.secret_hash, _hash(secret)):
         return None
     if known.expires_at is not None and known.expires_at <= timezone.now():
         return None
@@ -140,11 +151,9 @@ def remembered_key_holder(text: str) -> KeyHolder | None:
     """Who this key text stood for when it was last looked up: for refusals while the database is
     away, and never for more than that, since the key may have been revoked.
     """
-    prefix, _, secret = text.removeprefix("sg_").partition("_")
+    prefix, secret = _parts_of(text)
     known = _known.get(prefix)
-    if known is None or not hmac.compare_digest(known.secret_hash, _hash(secret)):
-        return None
-    return known.holder
+    return None if known is None else _holder_of(known, secret)
 
 
 def forget_known_keys() -> None:

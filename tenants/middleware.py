@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
 
 from tenants.keys import KeyHolder, find_key_holder
 from tenants.models import Membership, Tenant, User
@@ -55,9 +55,9 @@ class TenantMiddleware:
             response = self.get_response(request)
             if isinstance(response, HttpResponse) and response.status_code >= 500:
                 transaction.set_rollback(True)
-            assert not isinstance(response, StreamingHttpResponse) or response.get(
-                "X-Opens-Own-Scope"
-            ), "a stream runs after this transaction and must open its own scope"
+            assert not response.streaming or isinstance(response, FileResponse), (
+                "a stream runs after this transaction: only a file can"
+            )
             return response
 
 

@@ -16,6 +16,7 @@ SERVICE_FILES: Final = frozenset(
         "tests/config/test_brokers.py",
         "tests/config/test_command_database.py",
         "tests/config/test_database_role.py",
+        "tests/config/test_edge.py",
         "tests/config/test_embedded_postgres.py",
         "tests/config/test_service.py",
         "tests/config/test_supervisor.py",

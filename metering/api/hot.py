@@ -1,16 +1,17 @@
 """The busiest endpoints as plain handlers: authenticate, decode, call the domain, answer.
 
-`config.wsgi` dispatches to them before Django; the Django view of the same address calls the same
-function, so that both answer alike.
+A handler is a generator. It yields what has to be committed, is resumed when that is durable, and
+returns the answer, so nothing waits in it: the web process (`config.edge`) waits for many callers
+on one thread. `run` drives a handler to its end for those who may block, such as the Django view of
+the same address.
 """
 
 import io
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import close_old_connections
 
 from metering.api.counters import count_job, count_refused_body
@@ -19,12 +20,9 @@ from metering.api.parsing import (
     LARGE_BODY_BYTES_MAX,
     BodyTooLarge,
     decompress,
-    drain,
-    read_up_to,
-    spooled,
 )
 from metering.api.problems import CONTENT_TYPE, problem, problem_of, retry_headers
-from metering.committer import commit
+from metering.committer import PROCESS_COMMITTER, Committer
 from metering.configuration import known_configuration
 from metering.decoders import cloudevents, litellm, native, otlp
 from metering.decoders.native import Decoded
@@ -47,10 +45,15 @@ _SAME_TYPES: Final = {
 
 
 class HotRequest(NamedTuple):
-    """What a handler needs of a request. Header names are lower-case."""
+    """What a handler needs of a request. Header names are lower-case.
+
+    The body has arrived: `size` says how many bytes, of which at least those are readable that the
+    endpoint takes.
+    """
 
     headers: Mapping[str, str]
-    read: Callable[[int], bytes]
+    read: Callable[[], bytes]
+    size: int
 
 
 class HotResponse(NamedTuple):
@@ -59,6 +62,46 @@ class HotResponse(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+class Submission(NamedTuple):
+    """What a handler wants committed, and who commits it together with that of others."""
+
+    committer: Committer[Any]
+    work: Any
+
+
+Steps = Generator[Submission, None, HotResponse]
+Begin = Callable[[HotRequest], Steps]
+
+
+class Endpoint(NamedTuple):
+    """A handler, its address as metrics name it, and the most bytes that it takes."""
+
+    begin: Begin
+    route: str
+    body_bytes_max: int = BODY_BYTES_MAX
+
+
+def run(steps: Steps) -> HotResponse:
+    """Drive a handler to its answer, waiting in this thread for what is committed."""
+    failure: Exception | None = None
+    try:
+        while True:
+            submission = steps.throw(failure) if failure else next(steps)
+            # A connection that was borrowed goes back before this thread waits for others, who
+            # need one.
+            close_old_connections()
+            try:
+                submission.committer.submit(submission.work)
+                failure = None
+            except Exception as error:
+                failure = error
+    except StopIteration as end:
+        answer: HotResponse = end.value
+        return answer
+    finally:
+        close_old_connections()
 
 
 class UnsupportedMediaType(MeteringError):
@@ -83,10 +126,10 @@ EVENT_DECODERS: Final[dict[str, tuple[Decoder, Route]]] = {
 }
 
 
-def handle_events(request: HotRequest) -> HotResponse:
+def handle_events(request: HotRequest) -> Steps:
     """`POST /v1/events`: one event, an array, NDJSON, or CloudEvents in either mode."""
 
-    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+    def take(holder: KeyHolder, body: bytes) -> Steps:
         kind = content_type(request.headers)
         is_binary = "ce-specversion" in request.headers
         if not kind and is_binary:
@@ -100,21 +143,21 @@ def handle_events(request: HotRequest) -> HotResponse:
             route = Route.CLOUDEVENTS
         else:
             items = decode(request.headers, body)
-        return _answer(_commit(holder, items, route))
+        return _answer((yield from _commit(holder, items, route)))
 
     return handle(request, take, scope=Scope.INGEST, route=Route.NATIVE)
 
 
-def handle_litellm(request: HotRequest) -> HotResponse:
+def handle_litellm(request: HotRequest) -> Steps:
     """`POST /v1/integrations/litellm`: LiteLLM's generic callback."""
 
-    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+    def take(holder: KeyHolder, body: bytes) -> Steps:
         kind = content_type(request.headers)
         if kind != JSON:
             raise UnsupportedMediaType(f"Send {JSON}; this is {kind or 'nothing'!r}.")
         trusts = known_configuration(holder.tenant_id).trusts_given_costs
         items = litellm.decode_litellm(body, trusts_given_costs=trusts)
-        return _answer(_commit(holder, items, Route.LITELLM))
+        return _answer((yield from _commit(holder, items, Route.LITELLM)))
 
     return handle(
         request,
@@ -125,10 +168,10 @@ def handle_litellm(request: HotRequest) -> HotResponse:
     )
 
 
-def handle_traces(request: HotRequest) -> HotResponse:
+def handle_traces(request: HotRequest) -> Steps:
     """`POST /v1/traces`: OTLP over HTTP. Spans that are no model or tool calls are passed over."""
 
-    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+    def take(holder: KeyHolder, body: bytes) -> Steps:
         kind = content_type(request.headers)
         if kind not in (JSON, PROTOBUF):
             raise UnsupportedMediaType(f"Send {PROTOBUF} or {JSON}; this is {kind or 'nothing'!r}.")
@@ -141,7 +184,7 @@ def handle_traces(request: HotRequest) -> HotResponse:
         if foreign is not None:
             export.passed_over.append(foreign.passed_over())
         job = prepare_export(export, tenant_id=holder.tenant_id)
-        commit(job)
+        yield from _committed(job)
         count_job(job)
         message = "; ".join(
             f"{error.event_id}: {error.detail}" if error.event_id else error.detail
@@ -166,17 +209,8 @@ def handle_traces(request: HotRequest) -> HotResponse:
     )
 
 
-# One large body is judged at a time: threads that compute all want Python's lock, and the ones that
-# talk to PostgreSQL, which need it for moments only, would wait for each of them in turn.
-_TURN: Final = threading.Semaphore(1)
-LARGE_BODY_EVENTS: Final = 50
-# The number of bodies beyond the usual limit that are in memory at the same time.
-_ROOM: Final = threading.Semaphore(2)
-
-
-Handler = Callable[[HotRequest], HotResponse]
 FindHolder = Callable[[str], KeyHolder | None]
-Take = Callable[[KeyHolder, bytes], HotResponse]
+Take = Callable[[KeyHolder, bytes], Steps]
 
 
 def handle(
@@ -187,42 +221,27 @@ def handle(
     find_holder: FindHolder = find_key_holder,
     body_bytes_max: int = BODY_BYTES_MAX,
     route: Route | None = None,
-) -> HotResponse:
-    """Authenticate, read the body, and let `take` answer; what it raises becomes a problem.
+) -> Steps:
+    """Authenticate and let `take` answer; what it raises becomes a problem.
 
-    Of a body beyond the usual limit the rest is read once its sender is known. `route` is that of
-    bodies of usage, which are counted where they are refused as a whole.
+    `route` is that of bodies of usage, which are counted where they are refused as a whole.
     """
     holder: KeyHolder | None = None
-    rest: Callable[[int], bytes] | None = None
     try:
-        # The body first, whatever the answer will be: a client that still sends cannot read it.
-        body = read_up_to(request.read, BODY_BYTES_MAX + 1)
-        if len(body) > BODY_BYTES_MAX:
-            rest = request.read
         holder = find_holder(bearer(request.headers))
-        # A connection that was borrowed for the look-up goes back before this thread waits for
-        # others, who need one.
-        close_old_connections()
         if holder is None or scope.value not in holder.scopes:
             return refuse(holder, scope)
+        if request.size > body_bytes_max:
+            raise BodyTooLarge(body_bytes_max)
         encoding = request.headers.get("content-encoding", "")
-        if rest is None:
-            return _take(take, holder, body, encoding, body_bytes_max)
-        if body_bytes_max == BODY_BYTES_MAX:
-            raise BodyTooLarge
-        with spooled(rest, body, body_bytes_max) as spool:
-            rest = None
-            del body
-            with _ROOM:
-                plain = decompress(spool.read(), encoding, bytes_max=body_bytes_max)
-                return take(holder, plain)
+        body = decompress(request.read(), encoding, bytes_max=body_bytes_max)
+        return (yield from take(holder, body))
+    except SynchronousOnlyOperation:
+        # Something must be read on the event loop's thread, which may not wait: its caller begins
+        # again on another. Nothing was committed yet.
+        raise
     except Exception as error:
         return _refusal(error, holder, route)
-    finally:
-        close_old_connections()
-        if rest is not None:
-            drain(rest)
 
 
 REFUSALS_OF_BODIES: Final = (MalformedBody, TooManyEvents, BodyTooLarge, UnsupportedMediaType)
@@ -235,19 +254,6 @@ def _refusal(error: Exception, holder: KeyHolder | None, route: Route | None) ->
     if isinstance(error, UnsupportedMediaType):
         return problem_answer(problem(415, code=error.code, detail=error.detail))
     return problem_answer(problem_of(error))
-
-
-def _take(
-    take: Take, holder: KeyHolder, body: bytes, encoding: str, body_bytes_max: int
-) -> HotResponse:
-    try:
-        plain = decompress(body, encoding)
-    except BodyTooLarge:
-        if body_bytes_max == BODY_BYTES_MAX:
-            raise
-        with _ROOM:
-            return take(holder, decompress(body, encoding, bytes_max=body_bytes_max))
-    return take(holder, plain)
 
 
 def refuse(holder: KeyHolder | None, scope: Scope) -> HotResponse:
@@ -270,12 +276,18 @@ def content_type(headers: Mapping[str, str]) -> str:
     return _SAME_TYPES.get(kind, kind)
 
 
-def _commit(holder: KeyHolder, items: list[Decoded], route: Route) -> Job:
-    with _TURN if len(items) > LARGE_BODY_EVENTS else nullcontext():
-        job = prepare_job(items, tenant_id=holder.tenant_id, route=route)
-    commit(job)
+def _commit(
+    holder: KeyHolder, items: list[Decoded], route: Route
+) -> Generator[Submission, None, Job]:
+    job = prepare_job(items, tenant_id=holder.tenant_id, route=route)
+    yield from _committed(job)
     count_job(job)
     return job
+
+
+def _committed(job: Job) -> Generator[Submission, None, None]:
+    if job.weight:
+        yield Submission(PROCESS_COMMITTER, job)
 
 
 def _answer(job: Job) -> HotResponse:
@@ -304,6 +316,5 @@ def problem_answer(
 
 def request_of(headers: Mapping[str, str], body: bytes) -> HotRequest:
     """A request whose body is at hand already (Django's, or a test's)."""
-    return HotRequest(
-        {name.lower(): value for name, value in headers.items()}, io.BytesIO(body).read
-    )
+    lower = {name.lower(): value for name, value in headers.items()}
+    return HotRequest(lower, io.BytesIO(body).read, len(body))

@@ -1,22 +1,24 @@
 """Reservations as plain handlers, which the web process calls before Django."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from metering.answers import RequestKey, hash_of, require_key
 from metering.api.counters import count_job
 from metering.api.hot import (
     JSON,
-    Handler,
+    Begin,
+    Endpoint,
     HotRequest,
     HotResponse,
+    Steps,
+    Submission,
     UnsupportedMediaType,
     bearer,
     content_type,
@@ -26,7 +28,8 @@ from metering.api.hot import (
     handle_traces,
     refuse,
 )
-from metering.api.management.halts import handle_halts
+from metering.api.management.halts import find_holder, handle_halts
+from metering.api.parsing import LARGE_BODY_BYTES_MAX
 from metering.configuration import known_configuration
 from metering.decoders.native import decode_event
 from metering.enforcement import counters
@@ -38,14 +41,14 @@ from metering.enforcement.asks import (
     route_of,
     values_of,
 )
-from metering.enforcement.committer import enforce
+from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.enforcement.estimates import ExpectedSize, expected_size
-from metering.enforcement.halt_watch import is_database_silent, known_halts, remember_refusal
+from metering.enforcement.halt_watch import known_halts, remember_refusal
 from metering.enforcement.rows import decision_row
 from metering.enforcement.verdicts import refuse_by_halt
 from metering.enforcement.works import Extend, Release, Reserve, Settle, Work
 from metering.errors import EventRejected, InvalidRequest
-from tenants.keys import KeyHolder, find_key_holder, remembered_key_holder
+from tenants.keys import KeyHolder, find_key_holder
 from tenants.roles import Scope
 
 RESERVATIONS: Final = "/v1/reservations"
@@ -57,26 +60,25 @@ _ACTION: Final = re.compile(
 )
 
 
-def find_handler(method: str, path: str, query: str = "") -> tuple[Handler, str] | None:
-    """The handler of an address that never enters Django, and the address as metrics name it."""
+def find_endpoint(method: str, path: str, query: str = "") -> Endpoint | None:
+    """The endpoint of an address that never enters Django."""
     if (method, path, query) == ("GET", HALTS, ""):
-        return handle_halts, HALTS
+        return Endpoint(handle_halts, HALTS)
     if method != "POST":
         return None
-    if path in HANDLERS:
-        return HANDLERS[path], path
-    found = _ACTION.fullmatch(path)
-    if found is None:
+    if path in ENDPOINTS:
+        return ENDPOINTS[path]
+    action = _ACTION.fullmatch(path)
+    if action is None:
         return None
-    action = found[2]
-    handler = partial(ACTIONS[action], reservation_id=UUID(found[1]))
-    return handler, f"/v1/reservations/{{id}}/{action}"
+    begin: Begin = partial(ACTIONS[action[2]], reservation_id=UUID(action[1]))
+    return Endpoint(begin, f"/v1/reservations/{{id}}/{action[2]}")
 
 
-def handle_reserve(request: HotRequest) -> HotResponse:
+def handle_reserve(request: HotRequest) -> Steps:
     """`POST /v1/reservations`: ask before spending."""
 
-    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+    def take(holder: KeyHolder, body: bytes) -> Steps:
         _require_json(request.headers)
         asked = decode_ask(body)
         ask = Ask(asked, key_prefix=holder.prefix, at=timezone.now())
@@ -98,15 +100,15 @@ def handle_reserve(request: HotRequest) -> HotResponse:
         work = Reserve(
             holder.tenant_id, ask, ttl_seconds=asked.ttl_seconds, request_key=request_key
         )
-        return _done(work, status=201)
+        return (yield from _done(work, status=201))
 
-    return handle(request, take, scope=Scope.ENFORCE, find_holder=_find_holder)
+    return handle(request, take, scope=Scope.ENFORCE, find_holder=find_holder)
 
 
-def handle_settle(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
+def handle_settle(request: HotRequest, *, reservation_id: UUID) -> Steps:
     """`POST /v1/reservations/{id}/settle`: say what the call has cost."""
 
-    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+    def take(holder: KeyHolder, body: bytes) -> Steps:
         _require_json(request.headers)
         event = decode_event(body, default_id=f"reservation:{reservation_id}")
         if isinstance(event, EventRejected):
@@ -114,7 +116,7 @@ def handle_settle(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
             del facts["index"]
             raise InvalidRequest(event.detail, errors=[facts])
         work = Settle(holder.tenant_id, reservation_id, event)
-        answer = _done(work)
+        answer = yield from _done(work)
         if work.job is not None:
             count_job(work.job)
         return answer
@@ -122,37 +124,41 @@ def handle_settle(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
     return handle(request, take, scope=Scope.ENFORCE)
 
 
-def handle_release(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
+def handle_release(request: HotRequest, *, reservation_id: UUID) -> Steps:
     """`POST /v1/reservations/{id}/release`: the call was not made."""
 
-    def take(holder: KeyHolder, body: bytes) -> HotResponse:
-        return _done(Release(holder.tenant_id, reservation_id))
+    def take(holder: KeyHolder, body: bytes) -> Steps:
+        return (yield from _done(Release(holder.tenant_id, reservation_id)))
 
     return handle(request, take, scope=Scope.ENFORCE)
 
 
-def handle_extend(request: HotRequest, *, reservation_id: UUID) -> HotResponse:
+def handle_extend(request: HotRequest, *, reservation_id: UUID) -> Steps:
     """`POST /v1/reservations/{id}/extend`: the call still runs."""
 
-    def take(holder: KeyHolder, body: bytes) -> HotResponse:
+    def take(holder: KeyHolder, body: bytes) -> Steps:
         ttl_seconds = decode_extend(body).ttl_seconds
-        return _done(Extend(holder.tenant_id, reservation_id, ttl_seconds=ttl_seconds))
+        work = Extend(holder.tenant_id, reservation_id, ttl_seconds=ttl_seconds)
+        return (yield from _done(work))
 
     return handle(request, take, scope=Scope.ENFORCE)
 
 
-ACTIONS: Final[dict[str, Callable[..., HotResponse]]] = {
+ACTIONS: Final[dict[str, Callable[..., Steps]]] = {
     "settle": handle_settle,
     "release": handle_release,
     "extend": handle_extend,
 }
-HANDLERS: Final[dict[str, Handler]] = {
-    "/v1/events": handle_events,
-    # Where OpenMeter's clients post the same.
-    "/api/v1/events": handle_events,
-    "/v1/traces": handle_traces,
-    "/v1/integrations/litellm": handle_litellm,
-    RESERVATIONS: handle_reserve,
+ENDPOINTS: Final[dict[str, Endpoint]] = {
+    endpoint.route: endpoint
+    for endpoint in (
+        Endpoint(handle_events, "/v1/events"),
+        # Where OpenMeter's clients post the same.
+        Endpoint(handle_events, "/api/v1/events"),
+        Endpoint(handle_traces, "/v1/traces", LARGE_BODY_BYTES_MAX),
+        Endpoint(handle_litellm, "/v1/integrations/litellm", LARGE_BODY_BYTES_MAX),
+        Endpoint(handle_reserve, RESERVATIONS),
+    )
 }
 
 
@@ -175,21 +181,6 @@ def _require_json(headers: Mapping[str, str]) -> None:
         raise UnsupportedMediaType(f"Send {JSON}; this is {kind!r}.")
 
 
-def _find_holder(text: str) -> KeyHolder | None:
-    """Who asks. Where halts are known, or the database is away, whoever the key stood for last: a
-    known halt refuses them at once, however long the database takes to answer.
-    """
-    remembered = remembered_key_holder(text)
-    if remembered is not None and (is_database_silent() or known_halts(remembered.tenant_id)):
-        return remembered
-    try:
-        return find_key_holder(text)
-    except (OperationalError, InterfaceError):
-        if remembered is None:
-            raise
-        return remembered
-
-
 def _stopped(holder: KeyHolder, ask: Ask) -> Any:
     """The refusal by a halt that this process knows of, without asking the database."""
     halts = known_halts(holder.tenant_id)
@@ -207,8 +198,8 @@ def _stopped(holder: KeyHolder, ask: Ask) -> Any:
     return verdict.error
 
 
-def _done(work: Work, *, status: int = 200) -> HotResponse:
-    enforce(work)
+def _done(work: Work, *, status: int = 200) -> Generator[Submission, None, HotResponse]:
+    yield Submission(PROCESS_ENFORCER, work)
     counters.count(work)
     if work.error is not None:
         raise work.error

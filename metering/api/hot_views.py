@@ -1,6 +1,6 @@
 """The busiest endpoints as views: the same handlers reached through Django, and documented.
 
-The web process answers these addresses before Django (`config.wsgi`); these views serve everything
+The web process answers these addresses before Django (`config.edge`); these views serve everything
 else that speaks to Django directly, and put the endpoints into the schema.
 """
 
@@ -16,12 +16,14 @@ from metering.api import reading
 from metering.api.hot import (
     JSON,
     PROTOBUF,
+    Begin,
     HotRequest,
-    HotResponse,
     handle_events,
     handle_litellm,
     handle_traces,
+    run,
 )
+from metering.api.parsing import LARGE_BODY_BYTES_MAX, keep_body
 from metering.api.problems import CONTENT_TYPE
 from metering.api.views import ApiView
 from tenants.roles import Scope
@@ -104,7 +106,7 @@ class EventsView(reading.EventsView):
         responses=INGEST_ANSWERS,
     )
     def post(self, request: Request) -> HttpResponse:
-        return answer_of(handle_events(hot_request(request)))
+        return answer_of(handle_events, request)
 
 
 @extend_schema(exclude=True)
@@ -125,7 +127,7 @@ class TracesView(ApiView):
         responses={(200, JSON): OTLP_ANSWER, (200, PROTOBUF): OpenApiTypes.BINARY},
     )
     def post(self, request: Request) -> HttpResponse:
-        return answer_of(handle_traces(hot_request(request)))
+        return answer_of(handle_traces, request)
 
 
 class LitellmView(ApiView):
@@ -139,15 +141,12 @@ class LitellmView(ApiView):
         responses=INGEST_ANSWERS,
     )
     def post(self, request: Request) -> HttpResponse:
-        return answer_of(handle_litellm(hot_request(request)))
+        return answer_of(handle_litellm, request)
 
 
-def hot_request(request: Request) -> HotRequest:
-    """A request of Django's as the plain handlers take it."""
+def answer_of(begin: Begin, request: Request) -> HttpResponse:
+    """A plain handler's answer to a request of Django's."""
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return HotRequest(headers, request._request.read)
-
-
-def answer_of(answer: HotResponse) -> HttpResponse:
-    """A plain answer as one of Django's."""
+    with keep_body(request._request.read, LARGE_BODY_BYTES_MAX) as (body, size):
+        answer = run(begin(HotRequest(headers, body.read, size)))
     return HttpResponse(answer.body, status=answer.status, headers=answer.headers)

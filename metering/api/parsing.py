@@ -1,4 +1,4 @@
-"""Request bodies: how much of one is read, how it is decompressed, and JSON of the management API,
+"""Request bodies: how much of one is kept, how it is decompressed, and JSON of the management API,
 which is as strict as that of events.
 """
 
@@ -8,7 +8,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 
 from rest_framework.parsers import BaseParser
 
@@ -20,7 +20,11 @@ BODY_BYTES_MAX: Final = 10 * 1024 * 1024
 DRAIN_BYTES_MAX: Final = 256 * 1024 * 1024
 # Telemetry and callbacks carry prompts, and are sent once: a refusal loses them.
 LARGE_BODY_BYTES_MAX: Final = 64 * 1024 * 1024
-_PIECE_BYTES: Final = 1 << 20
+# What is larger waits for its turn in a file.
+MEMORY_BYTES_MAX: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 16
+# Sizes of pieces and of compressed members are bounded, and so is the work for a body of tiny ones.
+_MEMBERS_MAX: Final = 4096
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _DEFLATE: Final = "deflate"
 # How zlib is told what stands around compressed data.
@@ -44,9 +48,10 @@ class StrictJSONParser(BaseParser):
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        body = read_body(stream.read)
-        if len(body) > BODY_BYTES_MAX:
-            raise BodyTooLarge
+        with keep_body(stream.read, BODY_BYTES_MAX) as (kept, size):
+            if size > BODY_BYTES_MAX:
+                raise BodyTooLarge
+            body = kept.read()
         request = (parser_context or {}).get("request")
         if request is not None:
             body = decompress(body, request.headers.get("Content-Encoding", ""))
@@ -74,47 +79,19 @@ def _refuse(constant: str) -> NoReturn:
     raise MalformedBody("malformed_json", f"{constant} is not JSON.")
 
 
-def read_body(read: Callable[[int], bytes]) -> bytes:
-    """The body as sent, cut off one byte beyond the limit.
+@contextmanager
+def keep_body(read: Callable[[int], bytes], bytes_max: int) -> Iterator[tuple[IO[bytes], int]]:
+    """The body as a file at its begin, with its size: up to one byte beyond the limit.
 
     What is beyond is read and dropped: a client that is still sending would not see the answer.
     """
-    body = read_up_to(read, BODY_BYTES_MAX + 1)
-    if len(body) > BODY_BYTES_MAX:
-        drain(read)
-    return body
-
-
-def read_up_to(read: Callable[[int], bytes], bytes_max: int) -> bytes:
-    """So much of the body, or all of it."""
-    body = read(bytes_max)
-    while len(body) < bytes_max and (piece := read(bytes_max - len(body))):
-        body += piece
-    return body
-
-
-@contextmanager
-def spooled(read: Callable[[int], bytes], begun: bytes, bytes_max: int) -> Iterator[BinaryIO]:
-    """A large body as a file that ends with it, up to one byte beyond the limit.
-
-    A slow sender takes its time without taking memory.
-    """
-    with tempfile.TemporaryFile() as spool:
-        spool.write(begun)
-        while spool.tell() <= bytes_max and (piece := read(_PIECE_BYTES)):
-            spool.write(piece)
-        if spool.tell() > bytes_max:
-            drain(read)
-            raise BodyTooLarge(bytes_max)
-        spool.seek(0)
-        yield spool
-
-
-def drain(read: Callable[[int], bytes]) -> None:
-    """Read the rest of a body to no avail."""
-    dropped = 0
-    while dropped < DRAIN_BYTES_MAX and (piece := read(_PIECE_BYTES)):
-        dropped += len(piece)
+    with tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX) as body:
+        size = 0
+        while size < DRAIN_BYTES_MAX and (piece := read(_PIECE_BYTES)):
+            body.write(piece[: max(0, bytes_max + 1 - size)])
+            size += len(piece)
+        body.seek(0)
+        yield body, min(size, bytes_max + 1)
 
 
 def decompress(body: bytes, encoding: str, *, bytes_max: int = BODY_BYTES_MAX) -> bytes:
@@ -126,11 +103,16 @@ def decompress(body: bytes, encoding: str, *, bytes_max: int = BODY_BYTES_MAX) -
         return body
     plain = io.BytesIO()
     if encoding in _GZIP:
-        rest = _inflate(plain, body, _GZIP_WINDOW, bytes_max)
-        while rest:  # gzip files may be put one after another; the limit counts for all of them
-            rest = _inflate(plain, rest, _GZIP_WINDOW, bytes_max)
+        begin = members = 0
+        # gzip files may be put one after another; the limit counts for all of them.
+        while begin < len(body) or not members:
+            members += 1
+            if members > _MEMBERS_MAX:
+                detail = f"The body has more than {_MEMBERS_MAX:,} gzip members; send one."
+                raise MalformedBody("malformed_gzip", detail)
+            begin = _inflate(plain, body, begin, _GZIP_WINDOW, bytes_max)
     elif encoding == _DEFLATE:
-        if _inflate(plain, body, _window_of(body), bytes_max):
+        if _inflate(plain, body, 0, _window_of(body), bytes_max) < len(body):
             raise MalformedBody("malformed_deflate", "Something follows the compressed body.")
     else:
         raise UnsupportedEncoding(
@@ -145,11 +127,10 @@ def _window_of(body: bytes) -> int:
     return _ZLIB_WINDOW if has_header else _RAW_WINDOW
 
 
-def _inflate(plain: io.BytesIO, body: bytes, window: int, bytes_max: int) -> bytes:
-    """Write what is compressed to `plain`, piece by piece, and answer what follows it."""
+def _inflate(plain: io.BytesIO, body: bytes, begin: int, window: int, bytes_max: int) -> int:
+    """Write to `plain` what is compressed from `begin` on, and answer where it ends."""
     name = "gzip" if window == _GZIP_WINDOW else _DEFLATE
     decompressor = zlib.decompressobj(wbits=window)
-    begin = 0
     while not decompressor.eof:
         piece = decompressor.unconsumed_tail
         if not piece:
@@ -164,7 +145,7 @@ def _inflate(plain: io.BytesIO, body: bytes, window: int, bytes_max: int) -> byt
         plain.write(more)
         if plain.tell() > bytes_max:
             raise BodyTooLarge(bytes_max)
-    return decompressor.unused_data + body[begin:]
+    return begin - len(decompressor.unused_data)
 
 
 class UnsupportedEncoding(MeteringError):

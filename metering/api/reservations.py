@@ -1,9 +1,10 @@
 """`/v1/reservations` and `/v1/balances` as views.
 
-The web process answers the POSTs before Django (`config.wsgi`); these views serve everything else
+The web process answers the POSTs before Django (`config.edge`); these views serve everything else
 that speaks to Django directly, and put the endpoints into the schema.
 """
 
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from metering.api.hot_reservations import (
     handle_reserve,
     handle_settle,
 )
-from metering.api.hot_views import answer_of, hot_request
+from metering.api.hot_views import answer_of
 from metering.api.problems import CONTENT_TYPE
 from metering.api.views import ApiView, tenant_of
 from metering.dimensions import DIMENSIONS, FURTHER_DIMENSIONS, MATCHABLE
@@ -205,7 +206,7 @@ class ReservationsView(ApiView):
         responses={201: GrantAnswer, **REFUSALS},
     )
     def post(self, request: Request) -> HttpResponse:
-        return answer_of(handle_reserve(hot_request(request)))
+        return answer_of(handle_reserve, request)
 
     post.takes_idempotency_key = True  # type: ignore[attr-defined]
 
@@ -239,7 +240,7 @@ class SettleView(_ActionView):
         responses=SettleAnswer,
     )
     def post(self, request: Request, reservation_id: UUID) -> HttpResponse:
-        return answer_of(handle_settle(hot_request(request), reservation_id=reservation_id))
+        return answer_of(partial(handle_settle, reservation_id=reservation_id), request)
 
 
 class ReleaseView(_ActionView):
@@ -251,7 +252,7 @@ class ReleaseView(_ActionView):
         responses=ReleaseAnswer,
     )
     def post(self, request: Request, reservation_id: UUID) -> HttpResponse:
-        return answer_of(handle_release(hot_request(request), reservation_id=reservation_id))
+        return answer_of(partial(handle_release, reservation_id=reservation_id), request)
 
 
 class ExtendView(_ActionView):
@@ -263,7 +264,7 @@ class ExtendView(_ActionView):
         responses={200: ExtendAnswer, **REFUSALS},
     )
     def post(self, request: Request, reservation_id: UUID) -> HttpResponse:
-        return answer_of(handle_extend(hot_request(request), reservation_id=reservation_id))
+        return answer_of(partial(handle_extend, reservation_id=reservation_id), request)
 
 
 class BalancesView(ApiView):

@@ -12,8 +12,3 @@ WORKS_MAX: Final = 200
 PROCESS_ENFORCER: Final[Committer[Work]] = Committer(
     take_turn, name="enforcer", weight_max=WORKS_MAX, is_one_a_tenant=True
 )
-
-
-def enforce(work: Work) -> None:
-    """Do the work together with that of other callers in this process."""
-    PROCESS_ENFORCER.submit(work)

@@ -63,7 +63,7 @@ def export_spans(
     group = {"resource": resource, "scopeSpans": [{"scope": {"name": scope}, "spans": spans}]}
     headers = {**account.headers, "Content-Type": "application/json"}
     body = json.dumps({"resourceSpans": [group]}).encode()
-    answer = hot.handle_traces(hot.request_of(headers, body))
+    answer = hot.run(hot.handle_traces(hot.request_of(headers, body)))
     assert answer.status == 200, answer.body
     partial = json.loads(answer.body).get("partialSuccess", {})
     return {

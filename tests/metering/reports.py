@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from metering.api import hot
-from metering.api.hot_reservations import find_handler
+from metering.api.hot_reservations import find_endpoint
 from tests.factories import Account
 from tests.metering.decoders.spans import Attributes, Export
 from tests.metering.emitters.pieces import JSON, LITELLM, PROTOBUF, TRACES
@@ -26,11 +26,11 @@ class Posted:
 
 def post(account: Account, path: str, body: Any, *, content_type: str = JSON) -> Posted:
     """Post a body, bytes as they are and everything else as JSON."""
-    found = find_handler("POST", path)
-    assert found is not None, path
+    endpoint = find_endpoint("POST", path)
+    assert endpoint is not None, path
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {**account.headers, "Content-Type": content_type}
-    answer = found[0](hot.request_of(headers, content))
+    answer = hot.run(endpoint.begin(hot.request_of(headers, content)))
     kind = answer.headers.get("Content-Type", "")
     return Posted(answer.status, json.loads(answer.body) if "json" in kind else answer.body)
 

@@ -58,7 +58,7 @@ def export(account: Account, dialect: str) -> int:
             "Content-Type": "application/x-protobuf",
             "Content-Encoding": "gzip",
         }
-        answer = hot.handle_traces(hot.request_of(headers, body))
+        answer = hot.run(hot.handle_traces(hot.request_of(headers, body)))
         assert answer.status == 200, answer.body
         partial = ExportTraceServiceResponse.FromString(answer.body).partial_success
         rejected += partial.rejected_spans
@@ -80,7 +80,7 @@ def post_natively(account: Account) -> dict[str, Any]:
             }
         )
     headers = {**account.headers, "Content-Type": "application/json"}
-    answer = hot.handle_events(hot.request_of(headers, json.dumps(events).encode()))
+    answer = hot.run(hot.handle_events(hot.request_of(headers, json.dumps(events).encode())))
     assert answer.status == 200, answer.body
     body: dict[str, Any] = json.loads(answer.body)
     return body

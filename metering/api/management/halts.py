@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 import msgspec
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
@@ -12,7 +13,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from metering.api.fields import Moment, StrictSerializer, Text, moment_text
-from metering.api.hot import JSON, HotRequest, HotResponse, problem_answer, request_of
+from metering.api.hot import (
+    JSON,
+    HotRequest,
+    HotResponse,
+    Steps,
+    bearer,
+    problem_answer,
+    refuse,
+    request_of,
+    run,
+)
 from metering.api.idempotency import idempotent
 from metering.api.management.budgets import Match
 from metering.api.management.rate_limits import require_askable
@@ -79,7 +90,7 @@ class HaltsView(ApiView):
         responses={200: HaltsAnswer, 304: OpenApiResponse(description="As the `ETag` says.")},
     )
     def get(self, request: Request) -> HttpResponse:
-        answer = _answer_to(request_of(dict(request.headers), b""))
+        answer = run(handle_halts(request_of(dict(request.headers), b"")))
         return HttpResponse(answer.body, status=answer.status, headers=answer.headers)
 
     @extend_schema(
@@ -119,38 +130,32 @@ class HaltView(ApiView):
         return Response(status=204)
 
 
-def handle_halts(request: HotRequest) -> HotResponse:
+def handle_halts(request: HotRequest) -> Steps:
     """`GET /v1/halts` as a plain handler, since Django's transaction needs the database."""
-    # What Django does between requests: a connection that broke is made anew.
-    close_old_connections()
-    return _answer_to(request)
-
-
-def _answer_to(request: HotRequest) -> HotResponse:
+    yield from ()  # a handler is a generator, also one that commits nothing
     try:
-        holder = _find_holder(request.headers.get("authorization", ""))
+        holder = find_holder(bearer(request.headers))
         if holder is None:
-            detail = "Send an API key: Authorization: Bearer sg_<prefix>_<secret>."
-            header = {"WWW-Authenticate": 'Bearer realm="spendgate"'}
-            return problem_answer(problem(401, detail=detail), header)
+            return refuse(None, Scope.READ)
         if (lack := lacks_scopes(holder, READERS)) is not None:
             return problem_answer(problem(403, detail=lack))
         halts = _read_halts(holder.tenant_id)
+    except SynchronousOnlyOperation:
+        raise
     except Exception as error:
         return problem_answer(problem_of(error))
     return _answer(halts, request.headers.get("if-none-match", ""))
 
 
-def _find_holder(authorization: str) -> KeyHolder | None:
-    """Who asks; while the database is away, whoever the key stood for last."""
-    kind, _, text = authorization.partition(" ")
-    if kind.lower() != "bearer":
-        return None
-    remembered = remembered_key_holder(text.strip())
+def find_holder(text: str) -> KeyHolder | None:
+    """Who asks about halts, or may be stopped by one. While the database is away that is whoever
+    the key stood for last, as long as it has not expired: nothing else can be known.
+    """
+    remembered = remembered_key_holder(text)
     if remembered is not None and is_database_silent():
         return remembered
     try:
-        return find_key_holder(text.strip())
+        return find_key_holder(text)
     except (OperationalError, InterfaceError):
         if remembered is None:
             raise

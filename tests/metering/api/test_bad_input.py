@@ -272,6 +272,18 @@ def test_gzip_that_is_none_or_ends_early_is_a_400(account: Account, send: Send) 
     assert (odd.status, odd.code) == (415, "unsupported_media_type")
 
 
+def test_gzip_in_very_many_members_is_refused_before_all_are_read(
+    account: Account, send: Send
+) -> None:
+    event = json.dumps(make_event(id="good")).encode()
+    pieces = [gzip.compress(event[begin : begin + 1]) for begin in range(len(event))]
+    assert send("/v1/events", b"".join(pieces), Content_Encoding="gzip").body["accepted"] == 1
+    for path in ("/v1/events", "/v1/traces", "/v1/budgets"):
+        refused = send(path, gzip.compress(b"") * 100_000, Content_Encoding="gzip")
+        assert (refused.status, refused.code) == (400, "malformed_gzip"), path
+        assert "4,096" in refused.body["detail"]
+
+
 class EndlessSpaces(io.RawIOBase):
     """A body of some size that is nowhere in memory."""
 

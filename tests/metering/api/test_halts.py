@@ -5,16 +5,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.utils import timezone
 
-from metering.api.hot import HotResponse, request_of
+from metering.api.hot import HotResponse, request_of, run
+from metering.api.hot_reservations import handle_reserve
 from metering.api.management import halts as halts_api
 from metering.api.management.halts import handle_halts
 from metering.enforcement import halt_watch
 from metering.enforcement.halt_watch import stop_watching
+from metering.enforcement.halts import read_halts
 from metering.models import Halt
 from tenants import keys
-from tenants.models import AuditEntry
+from tenants.models import ApiKey, AuditEntry
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
 
@@ -34,7 +37,7 @@ def with_scopes(account: Account, *scopes: str) -> str:
 def ask(api_key: str, **headers: str) -> HotResponse:
     """As a client that polls, past Django."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return handle_halts(request_of({"Authorization": f"Bearer {api_key}", **named}, b""))
+    return run(handle_halts(request_of({"Authorization": f"Bearer {api_key}", **named}, b"")))
 
 
 def halts_in_force(account: Account) -> int:
@@ -148,7 +151,7 @@ def test_halts_are_listed_for_who_reads_and_for_who_asks_before_spending(
 
 def test_without_a_key_nothing_is_listed() -> None:
     for headers in ({}, {"Authorization": "Basic x"}, {"Authorization": "Bearer"}):
-        answer = handle_halts(request_of(headers, b""))
+        answer = run(handle_halts(request_of(headers, b"")))
         assert answer.status == 401
         assert "WWW-Authenticate" in answer.headers
 
@@ -222,3 +225,30 @@ def test_nobody_waits_for_a_database_that_does_not_answer(
         patched.setattr(keys, "platform_scope", wait)
         patched.setattr(halts_api, "tenant_scope", wait)
         assert ask(account.api_key).status == 200
+
+
+def test_a_key_that_was_revoked_or_has_expired_learns_nothing_of_a_halt(
+    account: Account, api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A known halt is answered from memory; that a key still counts is not."""
+    texts = {name: with_scopes(account, "enforce") for name in ("revoked", "expired")}
+    assert api.post("/v1/halts", RESEARCHER).status == 201
+    with account.scope(), connection.cursor() as cursor:
+        read_halts(cursor, account.tenant.id)
+
+    def reserve(text: str) -> int:
+        headers = {"Authorization": f"Bearer {text}", "Content-Type": "application/json"}
+        body = b'{"agent": "researcher", "amount_usd": "1"}'
+        return run(handle_reserve(request_of(headers, body))).status
+
+    assert {reserve(text) for text in texts.values()} == {423}
+    monkeypatch.setattr(keys, "KNOWN_KEY_SECONDS", 0.0)
+    with account.scope():
+        key = ApiKey.objects.get(prefix=texts["revoked"].split("_")[1])
+        keys.revoke_api_key(key=key, actor="tests")
+        expired = ApiKey.objects.filter(prefix=texts["expired"].split("_")[1])
+        expired.update(expires_at=timezone.now())
+    assert {reserve(text) for text in texts.values()} == {401}
+    # An expiry is known without the database.
+    monkeypatch.setattr(halts_api, "is_database_silent", lambda: True)
+    assert reserve(texts["expired"]) == 401

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from django.db import connection
 
 from metering.api import hot
-from metering.api.hot_reservations import find_handler
+from metering.api.hot_reservations import find_endpoint
 from metering.audit import audit_tenant
 from metering.models import Budget, Operation, Status, UsageEvent
 from tests.factories import Account, make_account, make_budget, windows_of
@@ -94,10 +94,10 @@ def _far_budget(account: Account, *per: str) -> Budget:
 
 def post(account: Account, body: Body) -> None:
     """Send a body as its client would."""
-    found = find_handler("POST", body.path)
-    assert found is not None
+    endpoint = find_endpoint("POST", body.path)
+    assert endpoint is not None
     headers = {**account.headers, "Content-Type": body.content_type}
-    answer = found[0](hot.request_of(headers, body.content))
+    answer = hot.run(endpoint.begin(hot.request_of(headers, body.content)))
     assert answer.status == 200, (body.path, answer.status, answer.body[:1000])
 
 

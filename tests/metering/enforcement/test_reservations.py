@@ -11,6 +11,7 @@ from django.db import connection
 
 from metering.api import hot, hot_reservations
 from metering.enforcement import halts, holds, turn
+from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.enforcement.turn import expire_due
 from metering.models import Budget, Decision, Halt, LedgerEntry, Reservation, UsageEvent
 from metering.upkeep import expire_reservations
@@ -672,10 +673,10 @@ def test_a_known_halt_refuses_without_asking_the_database(
         raise AssertionError("the database is asked")
 
     monkeypatch.setattr(keys, "_read_key", hang)
-    monkeypatch.setattr(hot_reservations, "enforce", hang)
+    monkeypatch.setattr(PROCESS_ENFORCER, "enqueue", hang)
     forget = {"authorization": account.headers["Authorization"], "content-type": "application/json"}
     request = hot.request_of(forget, b'{"amount_usd": "1", "agent": "a"}')
-    assert hot_reservations.handle_reserve(request).status == 423
+    assert hot.run(hot_reservations.handle_reserve(request)).status == 423
 
 
 def test_another_tenant_sees_no_reservation(account: Account, stranger: Account) -> None:

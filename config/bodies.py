@@ -1,0 +1,139 @@
+"""Bodies of requests on the event loop: how slowly one may come, and how much is kept of all."""
+
+import asyncio
+import io
+import tempfile
+import time
+from collections.abc import AsyncIterator, Hashable
+from contextlib import suppress
+from typing import IO, Final
+
+from granian.rsgi import HTTPProtocol  # type: ignore[attr-defined]
+
+from metering.api.parsing import DRAIN_BYTES_MAX, MEMORY_BYTES_MAX
+
+# A body must begin within the grace and then come at this rate at least, without long silences.
+GRACE_SECONDS: Final = 10.0
+BYTES_PER_SECOND_MIN: Final = 8 * 1024
+SILENCE_SECONDS: Final = 10.0
+# What is this small comes within the grace, and is read at once.
+SMALL_BYTES: Final = 16 * 1024
+# Of a body that nobody will read: whoever is still sending should see the answer.
+DRAIN_SECONDS: Final = 5.0
+DRAIN_SILENCE_SECONDS: Final = 2.0
+# All bodies that have arrived and are not answered yet, and those of one caller.
+KEPT_BYTES_MAX: Final = 512 << 20
+OWNER_KEPT_BYTES_MAX: Final = 160 << 20
+
+
+class TooSlow(Exception):
+    """The body came slower than it must."""
+
+
+class TooMuch(Exception):
+    """More bodies wait than this process keeps."""
+
+
+class Room:
+    """How much has arrived and is not answered yet, of all and of each caller."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._by_owner: dict[Hashable, int] = {}
+
+    def take(self, owner: Hashable, size: int) -> None:
+        """Raise TooMuch where there is none left."""
+        owners = self._by_owner.get(owner, 0) + size
+        if self._size + size > KEPT_BYTES_MAX or owners > OWNER_KEPT_BYTES_MAX:
+            raise TooMuch
+        self._size += size
+        self._by_owner[owner] = owners
+
+    def give_back(self, owner: Hashable, size: int) -> None:
+        self._size -= size
+        left = self._by_owner.get(owner, 0) - size
+        if left > 0:
+            self._by_owner[owner] = left
+        else:
+            self._by_owner.pop(owner, None)
+
+
+class Body:
+    """A body as far as it has arrived: up to one byte beyond the limit, the rest is dropped."""
+
+    def __init__(self, room: Room, owner: Hashable, bytes_max: int) -> None:
+        self.file: IO[bytes] = io.BytesIO()
+        self.size = 0
+        self._room = room
+        self._owner = owner
+        self._bytes_max = bytes_max
+
+    @property
+    def is_over(self) -> bool:
+        """More has come than its address takes."""
+        return self.size > self._bytes_max
+
+    def read(self) -> bytes:
+        """The whole of it, as often as one likes."""
+        self.file.seek(0)
+        return self.file.read()
+
+    def close(self) -> None:
+        self._room.give_back(self._owner, self.size)
+        self.file.close()
+
+    async def receive(self, proto: HTTPProtocol, length: str) -> None:
+        """Read it at the pace that it must have. Raises TooSlow, TooMuch."""
+        if length.isdecimal() and int(length) <= SMALL_BYTES:
+            try:
+                async with asyncio.timeout(GRACE_SECONDS):
+                    self._add(await proto())
+            except TimeoutError:
+                raise TooSlow from None
+            return
+        started_at = time.monotonic()
+        arrived = 0
+        pieces = aiter(proto)
+        while arrived < DRAIN_BYTES_MAX:
+            due_at = started_at + GRACE_SECONDS + arrived / BYTES_PER_SECOND_MIN
+            try:
+                async with asyncio.timeout(min(SILENCE_SECONDS, due_at - time.monotonic())):
+                    piece = await _next(pieces)
+            except TimeoutError:
+                raise TooSlow from None
+            if not piece:
+                return
+            arrived += len(piece)
+            self._add(piece)
+
+    def _add(self, piece: bytes) -> None:
+        kept = piece[: max(0, self._bytes_max + 1 - self.size)]
+        self._room.take(self._owner, len(kept))
+        self.size += len(kept)
+        if self.size > MEMORY_BYTES_MAX and isinstance(self.file, io.BytesIO):
+            begun = self.file
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `close` does
+            self.file.write(begun.getvalue())
+        self.file.write(kept)
+
+
+async def drain(proto: HTTPProtocol) -> None:
+    """Read a body to no avail, for a little while."""
+    arrived = 0
+    pieces = aiter(proto)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while arrived < DRAIN_BYTES_MAX:
+                async with asyncio.timeout(DRAIN_SILENCE_SECONDS):
+                    piece = await _next(pieces)
+                if not piece:
+                    return
+                arrived += len(piece)
+
+
+async def _next(pieces: AsyncIterator[bytes]) -> bytes:
+    """The next piece, nothing at the end. (`anext` with a default crashes on the server's.)"""
+    try:
+        return await pieces.__anext__()
+    except StopAsyncIteration:
+        return b""

@@ -1,0 +1,127 @@
+"""Lanes: a few threads each, which work for many callers of the event loop, in turns between them.
+
+Whoever sends a thousand requests waits behind their own; another caller's request is next but one.
+All state belongs to the event loop's thread, so nothing here is locked.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from django.db import close_old_connections
+
+Result = TypeVar("Result")
+
+# What may wait in a lane, of one caller and of all.
+OWNER_WAITING_MAX: Final = 1_000
+WAITING_MAX: Final = 10_000
+# Whoever has waited for so long is better served by the answer that it is busy here.
+WAIT_SECONDS: Final = 20.0
+
+
+class Overloaded(Exception):
+    """More waits than can be done soon."""
+
+
+class _Call:
+    __slots__ = ("result", "timer", "work")
+
+    def __init__(self, work: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.work = work
+        self.result: asyncio.Future[Any] = loop.create_future()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def give_up(self) -> None:
+        if not self.result.done():
+            self.result.set_exception(Overloaded())
+
+
+class Lane:
+    """Threads for one kind of work. `owner_share` is the part of them that one caller may have."""
+
+    def __init__(self, name: str, *, threads: int, owner_share: float = 1.0) -> None:
+        self.threads = threads
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._free = threads
+        self._owner_max = max(1, round(threads * owner_share))
+        # Whose turn is next comes first. Owners that have their share of threads stand aside.
+        self._waiting: OrderedDict[Hashable, deque[_Call]] = OrderedDict()
+        self._aside: dict[Hashable, deque[_Call]] = {}
+        self._running: Counter[Hashable] = Counter()
+        self._waiting_count = 0
+
+    async def run(self, owner: Hashable, work: Callable[[], Result]) -> Result:
+        """Do the work on a thread, and give back whatever connection it borrowed.
+
+        Raises Overloaded, and what the work raises.
+        """
+        loop = asyncio.get_running_loop()
+        call = _Call(work, loop)
+        queue = self._aside.get(owner)
+        if queue is None:
+            queue = self._waiting.setdefault(owner, deque())
+        if len(queue) >= OWNER_WAITING_MAX or self._waiting_count >= WAITING_MAX:
+            raise Overloaded
+        queue.append(call)
+        self._waiting_count += 1
+        self._dispatch(loop)
+        if call in queue:
+            call.timer = loop.call_later(WAIT_SECONDS, call.give_up)
+        try:
+            result: Result = await call.result
+            return result
+        finally:
+            del call  # an error's traceback holds this frame, and the call holds the error
+
+    def stop(self) -> None:
+        """End the threads once what runs is done."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._free and self._waiting:
+            owner, queue = self._waiting.popitem(last=False)
+            call = queue.popleft()
+            self._waiting_count -= 1
+            if call.timer is not None:
+                call.timer.cancel()
+            if not call.result.done():
+                self._free -= 1
+                self._running[owner] += 1
+                self._executor.submit(self._work, loop, owner, call)
+            if self._running[owner] >= self._owner_max:
+                self._aside[owner] = queue
+            elif queue:
+                self._waiting[owner] = queue
+
+    def _work(self, loop: asyncio.AbstractEventLoop, owner: Hashable, call: _Call) -> None:
+        result, failure = None, None
+        try:
+            result = call.work()
+        except Exception as error:
+            failure = error
+        finally:
+            close_old_connections()
+        loop.call_soon_threadsafe(self._end, loop, owner, call, result, failure)
+
+    def _end(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Hashable,
+        call: _Call,
+        result: Any,
+        failure: Exception | None,
+    ) -> None:
+        self._free += 1
+        self._running[owner] -= 1
+        if not self._running[owner]:
+            del self._running[owner]
+        if queue := self._aside.pop(owner, None):
+            self._waiting[owner] = queue
+        if not call.result.done():  # its caller may have gone away
+            if failure is None:
+                call.result.set_result(result)
+            else:
+                call.result.set_exception(failure)
+        self._dispatch(loop)

@@ -1,0 +1,148 @@
+"""How slowly a body may come, and how much of all is kept. On a loop, without a server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from config import bodies
+from config.bodies import Body, Room, TooMuch, TooSlow, drain
+from config.lanes import Lane, Overloaded
+
+
+class Sender:
+    """A request's body as the server gives it: pieces, and after them silence or the end."""
+
+    def __init__(self, pieces: list[bytes], *, pause: float = 0.0, stalls: bool = False) -> None:
+        self.pieces, self.pause, self.stalls = pieces, pause, stalls
+        self.sent = 0
+
+    async def __call__(self) -> bytes:
+        return b"".join([piece async for piece in self])
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            await asyncio.sleep(self.pause)
+            self.sent += 1
+            yield piece
+        if self.stalls:
+            await asyncio.sleep(60)
+
+
+@pytest.fixture(autouse=True)
+def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GRACE_SECONDS", "SILENCE_SECONDS", "DRAIN_SECONDS", "DRAIN_SILENCE_SECONDS"):
+        monkeypatch.setattr(bodies, name, 0.05)
+
+
+def receive(sender: Any, *, length: str = "", bytes_max: int = 1000) -> Body:
+    body = Body(Room(), "tenant", bytes_max)
+    asyncio.run(body.receive(sender, length))
+    return body
+
+
+@pytest.mark.parametrize("length", ["", "6", "100000"])
+def test_a_body_is_read_however_it_is_cut(length: str) -> None:
+    assert receive(Sender([b"abc", b"def"]), length=length).read() == b"abcdef"
+
+
+@pytest.mark.parametrize("length", ["", "6", "100000"])
+def test_a_body_that_stalls_is_given_up(length: str) -> None:
+    with pytest.raises(TooSlow):
+        receive(Sender([b"abc"], stalls=True), length=length)
+
+
+def test_a_body_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "SILENCE_SECONDS", 60)
+    dripping = Sender([b"x"] * 100, pause=0.005)
+    with pytest.raises(TooSlow):
+        receive(dripping)
+    assert dripping.sent < 50
+    monkeypatch.setattr(bodies, "BYTES_PER_SECOND_MIN", 10)
+    assert receive(dripping).size == 100
+
+
+def test_of_a_body_over_the_limit_one_byte_more_is_kept_and_the_rest_read() -> None:
+    sender = Sender([b"x" * 600] * 4)
+    body = receive(sender)
+    assert (body.size, len(body.read()), body.is_over, sender.sent) == (1001, 1001, True, 4)
+
+
+def test_a_body_that_nobody_reads_is_drained_for_a_little_while() -> None:
+    sender = Sender([b"x"] * 3)
+    asyncio.run(drain(sender))  # type: ignore[arg-type]
+    assert sender.sent == 3
+    asyncio.run(drain(Sender([b"x"], stalls=True)))  # type: ignore[arg-type]
+
+
+def test_bodies_of_one_caller_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "OWNER_KEPT_BYTES_MAX", 1000)
+    monkeypatch.setattr(bodies, "KEPT_BYTES_MAX", 1500)
+    room = Room()
+    kept = [Body(room, owner, 2000) for owner in ("greedy", "greedy", "other", "third")]
+    asyncio.run(kept[0].receive(Sender([b"x" * 900]), ""))  # type: ignore[arg-type]
+    with pytest.raises(TooMuch):
+        asyncio.run(kept[1].receive(Sender([b"x" * 200]), ""))  # type: ignore[arg-type]
+    asyncio.run(kept[2].receive(Sender([b"x" * 500]), ""))  # type: ignore[arg-type]
+    with pytest.raises(TooMuch):
+        asyncio.run(kept[3].receive(Sender([b"x" * 200]), ""))  # type: ignore[arg-type]
+    for body in kept:
+        body.close()
+    assert (room._size, room._by_owner) == (0, {})
+
+
+def test_callers_of_a_lane_take_turns() -> None:
+    async def scenario() -> list[str]:
+        lane, order, first = Lane("test", threads=1), [], asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def work(name: str) -> Callable[[], None]:
+            return lambda: order.append(name)
+
+        def hold() -> None:
+            asyncio.run_coroutine_threadsafe(first.wait(), loop).result()
+
+        begun = [asyncio.create_task(lane.run("greedy", hold))]
+        await asyncio.sleep(0)
+        begun += [asyncio.create_task(lane.run("greedy", work(f"greedy {n}"))) for n in range(5)]
+        await asyncio.sleep(0)
+        begun.append(asyncio.create_task(lane.run("other", work("other"))))
+        await asyncio.sleep(0)
+        first.set()
+        await asyncio.gather(*begun)
+        lane.stop()
+        return order
+
+    order = asyncio.run(scenario())
+    assert order.index("other") <= 1
+    assert len(order) == 6
+
+
+def test_a_caller_of_a_lane_has_a_share_of_its_threads_and_a_bound_on_what_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("config.lanes.OWNER_WAITING_MAX", 3)
+    monkeypatch.setattr("config.lanes.WAIT_SECONDS", 0.05)
+
+    async def scenario() -> list[Any]:
+        lane, end = Lane("test", threads=4, owner_share=0.5), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold() -> str:
+            asyncio.run_coroutine_threadsafe(end.wait(), loop).result()
+            return "held"
+
+        tasks = [asyncio.create_task(lane.run("greedy", hold)) for _ in range(6)]
+        await asyncio.sleep(0)
+        # Two run, three wait, one was refused at once; there is room for another caller.
+        assert await lane.run("other", lambda: "served") == "served"
+        await asyncio.sleep(0.1)
+        end.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        lane.stop()
+        return outcomes
+
+    outcomes = asyncio.run(scenario())
+    assert outcomes[:2] == ["held", "held"]
+    assert [type(outcome) for outcome in outcomes[2:]] == [Overloaded] * 4
