@@ -7,14 +7,19 @@ import socket
 from contextlib import suppress
 from typing import Final
 
+import django
 from django.conf import settings
 
-from config.connection_pool import share_between_threads
-from config.edge import Edge
-from metering.committer import PROCESS_COMMITTER
-from metering.enforcement.committer import PROCESS_ENFORCER
-from metering.enforcement.halt_watch import stop_watching
-from metering.sources import PROCESS_RECORDER
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+django.setup()
+
+# Models can be imported only once Django is set up.
+from config.connection_pool import share_between_threads  # noqa: E402
+from config.edge import Edge  # noqa: E402
+from metering.committer import PROCESS_COMMITTER  # noqa: E402
+from metering.enforcement.committer import PROCESS_ENFORCER  # noqa: E402
+from metering.enforcement.halt_watch import stop_watching  # noqa: E402
+from metering.sources import PROCESS_RECORDER  # noqa: E402
 
 # A client that takes nothing of its answer for so long has gone away, whatever it says.
 UNREAD_SECONDS: Final = 30

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from bench.soak.caller import Caller, Progress
 from bench.soak.calls import Ask, Calls, Prices
 from bench.soak.judge import Judge, read
-from bench.soak.records import RETOLD, Event, Fate, Hold, Memory
+from bench.soak.records import RETOLD, SOURCE, Event, Fate, Hold, Memory
 from bench.soak.world import ROUGH, TIDY
 from bench.wire import Answer
 
@@ -115,6 +115,7 @@ class Actor:
         }
         if self.seat.tenant == ROUGH:
             ways |= {self._settle_late: 6, self._report: 7, self._abandon: 2}
+            ways |= {self._retell: 4, self._void: 2}
         return ways
 
     def _operate(self) -> None:
@@ -358,6 +359,32 @@ class Actor:
 
     def _report_request(self, bodies: list[dict[str, Any]]) -> bytes:
         return self._caller.request("POST", "/v1/events", bodies)
+
+    def _retell(self) -> None:
+        """A call that was reported, told again as a callback or by an instrumentation."""
+        told = [event for event in self._reported if event.response_id is not None]
+        if not told:
+            self._report()
+            return
+        event = self._pick.choice(told)
+        if self._pick.random() < 0.5:
+            path, body = "/v1/integrations/litellm", [event.callback()]
+            self.judge.retold(self._caller.ask(self._caller.request("POST", path, body)))
+        else:
+            trace, span = (f"{self._pick.getrandbits(bits):0{bits // 4}x}" for bits in (128, 64))
+            export = event.span(trace, span)
+            self.judge.traced(self._caller.ask(self._caller.request("POST", "/v1/traces", export)))
+
+    def _void(self) -> None:
+        """Take a reported call back: it leaves every window it counted in."""
+        if not self._reported:
+            self._report()
+            return
+        event = self._pick.choice(self._reported)
+        self._reported.remove(event)
+        asked = {"id": event.sent_id, "source": SOURCE, "action": "void", "reason": "soak"}
+        answer = self._caller.ask(self._caller.request("POST", "/v1/corrections", asked))
+        self.judge.voided(event, answer)
 
     def _look(self) -> None:
         """A reservation is what is known of it."""

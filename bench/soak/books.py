@@ -123,7 +123,7 @@ RESERVATIONS: Final = (
 )
 EVENTS: Final = (
     "SELECT sent_id, id, time, coalesce(cost_nanos, 0), input_tokens + output_tokens, operation,"
-    " reservation_id FROM usage_event"
+    " reservation_id FROM usage_event WHERE NOT is_void"
 )
 
 

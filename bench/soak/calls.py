@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from genai_prices import Usage, calc_price
 
-from bench.soak.records import SOURCE, Event
+from bench.soak.records import RETOLD, SOURCE, Event
 from bench.soak.world import (
     AGENTS,
     FEATURES,
@@ -138,7 +138,10 @@ class Calls:
         values = {**named, "source": SOURCE}
         event = self._event(nanos, (given, most), model, False, named, values)
         ago = pick.choice((0, 0, 60, OLDEST_SECONDS)) * pick.random()
-        return event._replace(at=event.at - timedelta(seconds=ago))
+        return event._replace(
+            at=event.at - timedelta(seconds=ago),
+            response_id=None if model is None else event.sent_id + RETOLD,
+        )
 
     def _event(
         self,

@@ -137,6 +137,30 @@ class Judge:
             taken = facts["accepted"] + facts["merged"] + facts["duplicates"]
             self.require(taken == count and not facts["unpriced"], f"{count} events", answer)
 
+    def retold(self, answer: Answer) -> None:
+        """A known call was told by a callback: it counts no second time."""
+        self.require(answer.status == 200, "a callback", answer)
+        if answer.status == 200:
+            told = read(answer)
+            known = told["merged"] + told["duplicates"]
+            self.require((told["accepted"], known) == (0, 1), "one known call", answer)
+
+    def traced(self, answer: Answer) -> None:
+        """A known call was told by a span, of which none is refused."""
+        self.require(answer.status == 200, "a span", answer)
+        if answer.status == 200:
+            partial = read(answer).get("partialSuccess") or {}
+            refused = int(partial.get("rejectedSpans") or 0)
+            self.require(refused == 0, "a span that can be read", answer)
+
+    def voided(self, event: Event, answer: Answer) -> None:
+        """A call was taken back."""
+        self.require(answer.status == 200, "void", answer)
+        if answer.status == 200:
+            cost = nanos_of(read(answer)["voided_cost_usd"])
+            self.require(cost == event.nanos, f"it cost {event.nanos}", answer)
+            self._memory.voided.add(event.sent_id)
+
     def shown_settled(self, hold: Hold, event: Event, answer: Answer) -> None:
         """A settled reservation was looked at."""
         self.require(answer.status == 200, "look", answer)

@@ -135,6 +135,9 @@ class Proof:
         events = self.books.events
         # A call goes by the id of one of its reports.
         found = events.get(event.sent_id) or events.get(event.sent_id + RETOLD)
+        if event.sent_id in self.memory.voided:
+            self.findings.require(found is None, "voided events that still count", event)
+            return None
         if fate is Fate.DONE:
             self.findings.require(found is not None, "acknowledged events that are gone", event)
         if fate is Fate.REFUSED:

@@ -36,6 +36,8 @@ class Event(NamedTuple):
     # What the event itself names, and all that it counts by.
     named: Mapping[str, str]
     values: Mapping[str, str]
+    # The provider's id of the call, by which other reports of it are known.
+    response_id: str | None = None
 
     @property
     def amounts(self) -> Amounts:
@@ -56,11 +58,57 @@ class Event(NamedTuple):
             body["cost_usd"] = usd(self.nanos)
         else:
             body["provider"], body["model"] = self.model
+        if self.response_id is not None:
+            body["response_id"] = self.response_id
         if self.is_tool:
             body |= {"tool": "web_search", "operation": "tool"}
         if reservation is not None:
             body["reservation"] = reservation
         return body
+
+    def callback(self) -> dict[str, Any]:
+        """The same call as LiteLLM's callback tells of it."""
+        provider, model = self.model or ("", "")
+        return {
+            "id": self.response_id,
+            "call_type": "acompletion",
+            "status": "success",
+            "custom_llm_provider": provider,
+            "model": model,
+            "prompt_tokens": self.tokens[0],
+            "completion_tokens": self.tokens[1],
+            "total_tokens": sum(self.tokens),
+            "startTime": self.at.timestamp() - 1,
+            "endTime": self.at.timestamp(),
+        }
+
+    def span(self, trace: str, span: str) -> dict[str, Any]:
+        """The same call as an instrumentation tells of it, in an export of its own."""
+        provider, model = self.model or ("", "")
+        texts = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": provider,
+            "gen_ai.request.model": model,
+            "gen_ai.response.id": self.response_id,
+        }
+        counts = {"input": self.tokens[0], "output": self.tokens[1]}
+        attributes: list[dict[str, Any]] = [
+            {"key": name, "value": {"stringValue": value}} for name, value in texts.items()
+        ]
+        attributes += [
+            {"key": f"gen_ai.usage.{name}_tokens", "value": {"intValue": str(count)}}
+            for name, count in counts.items()
+        ]
+        ended_at = int(self.at.timestamp() * 1_000_000) * 1000
+        told = {
+            "traceId": trace,
+            "spanId": span,
+            "name": f"chat {model}",
+            "startTimeUnixNano": str(ended_at - 1_000_000_000),
+            "endTimeUnixNano": str(ended_at),
+            "attributes": attributes,
+        }
+        return {"resourceSpans": [{"scopeSpans": [{"spans": [told]}]}]}
 
 
 @dataclass(slots=True)
@@ -105,6 +153,8 @@ class Memory:
     holds: list[Hold] = field(default_factory=list)
     # By tenant: events without a reservation.
     events: list[tuple[str, Event, Fate]] = field(default_factory=list)
+    # Of those, the ids of the ones that were taken back afterwards.
+    voided: set[str] = field(default_factory=set)
     # Agents that are halted now and then: what was granted them.
     grants: list[Grant] = field(default_factory=list)
     operations: Counter[str] = field(default_factory=Counter)
@@ -119,6 +169,7 @@ class Memory:
         """Take in what another process remembers."""
         self.holds += other.holds
         self.events += other.events
+        self.voided |= other.voided
         self.grants += other.grants
         self.operations += other.operations
         self.answers += other.answers

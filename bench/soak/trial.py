@@ -24,6 +24,7 @@ from bench.soak.caller import Caller, Progress
 from bench.soak.caps import Caps
 from bench.soak.clients import Clients, Plan
 from bench.soak.killing import LONG, SHORT, SoakKiller
+from bench.soak.nuisance import NUISANCE, Nuisance
 from bench.soak.overseer import Overseer
 from bench.soak.proof import (
     Findings,
@@ -41,6 +42,7 @@ from bench.soak.world import (
     TIDY,
     Budget,
     budgets_of_the_soak,
+    nanos_of,
 )
 
 WEB_WORKERS: Final = "2"
@@ -140,6 +142,12 @@ class Trial:
             caps=self.caps,
             every_seconds=LOOK_SECONDS[self.is_long],
         )
+        self.nuisance = Nuisance(
+            port=victim.port,
+            headers=self.headers[NUISANCE],
+            caller=self.callers[NUISANCE],
+            pick=random.Random(seed + 2),  # noqa: S311 - load, not secrets
+        )
         self.clients: Clients
         self.killer: SoakKiller
 
@@ -172,6 +180,7 @@ class Trial:
         seconds = time.monotonic() - begun
         self.memory.add(self.clients.memory)
         self.memory.add(self.overseer.memory)
+        self.memory.add(self.nuisance.memory)
         checks = [Check("reason why the service ended by itself", "none", problem)]
         if problem == "none" and not self.clients.is_going():
             self.victim.wait_until_ready()
@@ -186,6 +195,8 @@ class Trial:
     # Before.
 
     def _tenants(self) -> Mapping[str, Mapping[str, str]]:
+        names = (TIDY, ROUGH, NUISANCE)
+
         def make(name: str) -> Mapping[str, str]:
             owner = f"{name}@example.com"
             printed = self.victim.manage("create_tenant", name, "--owner", owner, "--json")
@@ -193,7 +204,7 @@ class Trial:
             return {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
         with ThreadPoolExecutor() as pool:
-            return dict(zip((TIDY, ROUGH), pool.map(make, (TIDY, ROUGH)), strict=True))
+            return dict(zip(names, pool.map(make, names), strict=True))
 
     def _caller(self, tenant: str) -> Caller:
         return Caller(
@@ -233,7 +244,7 @@ class Trial:
         stopping = threading.Event()
         besides = [
             threading.Thread(target=work, args=(stopping,))
-            for work in (self.overseer.run, self.watch.run)
+            for work in (self.overseer.run, self.watch.run, self.nuisance.run)
         ]
         with ExitStack() as stack:
             tick = self._bar(stack)
@@ -294,9 +305,17 @@ class Trial:
             Check("reservations of the slow agent beyond its rate", 0,
                   paced_too_fast(self.memory, books)),
             Check("deviations of what is stored", "none", _deviations(findings)),
+            Check("what the misbehaving tenant spent, in nano-dollars",
+                  self.nuisance.spent_nanos, self._nuisance_nanos()),
             audit(self.victim),
             Check("exit status of the service when asked to stop", 0, self.victim.stop()),
         ]  # fmt: skip
+
+    def _nuisance_nanos(self) -> int:
+        """What its usage says."""
+        caller = self.callers[NUISANCE]
+        answer = caller.ask(caller.request("GET", "/v1/usage?interval=none"))
+        return nanos_of(json.loads(answer.body)["total"]["cost_usd"])
 
     def _wait_for_expiry(self) -> int:
         """How many reservations are open once all have expired."""

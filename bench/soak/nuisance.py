@@ -1,0 +1,127 @@
+"""A tenant that misbehaves all the time, beside those whose books are compared."""
+
+import gzip
+import random
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from bench.soak.caller import Caller
+from bench.soak.records import Memory
+from bench.soak.world import NANOS
+from bench.wire import Requests
+
+NUISANCE: Final = "nuisance"
+EVERY_SECONDS: Final = (0.02, 0.2)
+# Connections that are left open; the oldest are closed.
+LEFT_OPEN_MAX: Final = 120
+AT_ONCE: Final = 20
+# The most that one event may cost, and so many of them that 64 bits of nano-dollars are not enough.
+FORTUNE_USD: Final = 10_000_000
+FORTUNES_AT_ONCE: Final = 500
+WRONG_BYTES: Final = 2_000_000
+
+
+class Nuisance:
+    """Sends what no client should send, and goes on."""
+
+    def __init__(
+        self, *, port: int, headers: Mapping[str, str], caller: Caller, pick: random.Random
+    ) -> None:
+        self.memory = Memory()
+        # What its own books must say, in nano-dollars.
+        self.spent_nanos = 0
+        self._port = port
+        self._requests = Requests(headers)
+        self._strangers = Requests({"Content-Type": "application/json"})
+        self._caller = caller
+        self._pick = pick
+        self._open: deque[socket.socket] = deque()
+        self._fortunes = 0
+
+    def run(self, stopping: threading.Event) -> None:
+        """Misbehave until asked to stop."""
+        ways: list[Callable[[], None]] = [
+            self._half_sent,
+            self._unread,
+            self._members,
+            self._bomb,
+            self._wrong,
+            self._fortune,
+        ]
+        try:
+            for way in ways:  # each at least once, however short the run
+                self._do(way)
+            while not stopping.wait(self._pick.uniform(*EVERY_SECONDS)):
+                self._do(self._pick.choice(ways))
+        except Exception as error:
+            self.memory.wrong[f"the nuisance ended with {error!r}"] += 1
+        finally:
+            while self._open:
+                self._open.popleft().close()
+
+    def _do(self, way: Callable[[], None]) -> None:
+        self.memory.operations["nuisance: " + way.__name__.strip("_").replace("_", " ")] += 1
+        way()
+
+    def _half_sent(self) -> None:
+        """Requests of which the rest never comes, with and without a key."""
+        for requests in (self._requests, self._strangers):
+            path = self._pick.choice(("/v1/events", "/v1/budgets", "/v1/reservations"))
+            whole = requests.make("POST", path, b"x" * 1000)
+            for _ in range(AT_ONCE):
+                self._leave(whole[: self._pick.choice((20, -999))])
+
+    def _unread(self) -> None:
+        """Answers that nobody reads."""
+        for path in ("/v1/export/focus.csv?month=2026-11", "/v1/events?limit=500", "/v1/halts"):
+            for _ in range(AT_ONCE // 4):
+                self._leave(self._requests.make("GET", path))
+
+    def _leave(self, request: bytes) -> None:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(2)
+        self._open.append(client)
+        with suppress(OSError):  # the service may be down just now
+            client.connect(("127.0.0.1", self._port))
+            client.sendall(request)
+        while len(self._open) > LEFT_OPEN_MAX:
+            self._open.popleft().close()
+
+    def _members(self) -> None:
+        self._expect({400}, gzip.compress(b"") * 20_000, **{"Content-Encoding": "gzip"})
+
+    def _bomb(self) -> None:
+        bomb = gzip.compress(b" " * (32 << 20), compresslevel=1)
+        self._expect({413}, bomb, **{"Content-Encoding": "gzip"})
+
+    def _wrong(self) -> None:
+        """Bodies that are refused, part by part."""
+        count = WRONG_BYTES // 200
+        events = [{"id": 1, f"field-{n}": "x" * 150} for n in range(min(count, 10_000))]
+        self._expect({400, 422}, msgspec.json.encode(events))
+
+    def _fortune(self) -> None:
+        """More money than a database's integers hold, and all of it counts."""
+        self._fortunes += 1
+        batch = [
+            {"id": f"fortune-{self._fortunes}-{n}", "cost_usd": str(FORTUNE_USD)}
+            for n in range(FORTUNES_AT_ONCE)
+        ]
+        self._expect({200}, msgspec.json.encode(batch))
+        self.spent_nanos += FORTUNES_AT_ONCE * FORTUNE_USD * NANOS
+
+    def _expect(self, statuses: set[int], body: bytes, **headers: str) -> None:
+        request = self._requests.make("POST", "/v1/events", body)
+        head, _, _ = request.partition(b"\r\n\r\n")
+        more = "".join(f"\r\n{name}: {value}" for name, value in headers.items()).encode()
+        answer = self._caller.ask(head + more + b"\r\n\r\n" + body)
+        if answer.status not in statuses:
+            words = answer.body[:200].decode(errors="replace")
+            self.memory.wrong[f"nuisance: {answer.status} {words}"] += 1
