@@ -13,11 +13,10 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods
 
 from alerts.models import Delivery, DeliveryState
-from dashboard.access import Page, PageRequest, may_halt, member_page
+from dashboard.access import Page, PageRequest, may_halt, may_manage, member_page
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import frame, unresolved_incidents
 from metering.errors import MeteringError
-from tenants.roles import ROLES_THAT_GRANT
 
 TABS: Final = (
     ("incidents", "Incidents"),
@@ -36,8 +35,10 @@ def may_handle(request: PageRequest) -> bool:
 
 
 def may_change_channels(request: PageRequest) -> bool:
-    """Whether the person may test and pause channels, and send messages anew."""
-    return request.role in ROLES_THAT_GRANT
+    """Whether the person may test and pause channels, and send messages anew: whoever may add and
+    remove them in the admin.
+    """
+    return may_manage(request)
 
 
 def incidents_frame(request: PageRequest, bar: FilterBar, *, tab: str) -> dict[str, Any]:
