@@ -36,6 +36,7 @@ BEAT_SCHEDULE = {
     "expire reservations": every(2, "metering.tasks.expire_reservations"),
     "tell of what metering left": every(2, "alerts.tasks.notify"),
     "send what is due": every(2, "alerts.tasks.deliver"),
+    "mail links to people": every(5, "dashboard.tasks.mail_links"),
     "look for loops": every(5, "alerts.tasks.check_sessions"),
     "end what is over": every(10, "alerts.tasks.end_incidents"),
     "scan for anomalies": every(15, "alerts.tasks.scan_anomalies"),
@@ -50,6 +51,7 @@ BEAT_SCHEDULE = {
     "forget decisions too old to be read": daily(3, "metering.tasks.forget_old_decisions"),
     "forget deliveries too old to be asked for": daily(4, "alerts.tasks.forget_old_deliveries"),
     "forget counts too old to be read": daily(5, "metering.tasks.forget_old_source_counts"),
+    "forget links that ended long ago": daily(6, "dashboard.tasks.forget_old_links"),
     "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
 }
 

@@ -59,6 +59,7 @@ class Environment:
     public_url: str | None
     mail_url: str | None
     channel_networks: list[Network]
+    trusted_proxies: list[Network]
 
     @property
     def is_https(self) -> bool:
@@ -96,6 +97,7 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         public_url=public_url,
         mail_url=_read(environ, "MAIL_URL", None, _mail_url),
         channel_networks=_read(environ, "CHANNEL_NETWORKS", [], _networks),
+        trusted_proxies=_read(environ, "TRUSTED_PROXIES", [], _networks),
     )
 
 

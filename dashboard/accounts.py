@@ -1,39 +1,86 @@
-"""Signing in and out, the password, and which of their tenants people look at."""
+"""Signing in and out, passwords, and which of their tenants people look at.
+
+These pages run outside the tenant's transaction: they hash passwords, which takes long, and open
+short transactions of their own around what they read and write.
+"""
 
 from typing import Any, cast
 
-from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.forms import AuthenticationForm
-from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
+from django.contrib.auth import login, update_session_auth_hash
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView, LogoutView
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse, reverse_lazy
-from django.views.decorators.http import require_POST
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.access import PageRequest, member_page
+from dashboard.account_forms import AddressForm, ChangePasswordForm, NewPasswordForm, SignInForm
+from tenants.attempts import TooSoon, wait_words
+from tenants.client_address import client_address
+from tenants.links import can_mail
 from tenants.middleware import SESSION_TENANT
+from tenants.models import User
+from tenants.password_resets import ResetEnded, ask_for_reset, find_reset_user, reset_password
+from tenants.passwords import TooManyHashes
+from tenants.sign_in import WrongPassword, change_password, choose_password, sign_in
 
 TOO_MANY_REQUESTS = 429
+SERVICE_UNAVAILABLE = 503
+GONE = 410
+
+form_page = require_http_methods(["GET", "HEAD", "POST"])
+
+
+def page_to_wait(
+    request: HttpRequest, template: str, context: dict[str, Any], error: TooSoon | TooManyHashes
+) -> HttpResponse:
+    """The form again, with how long to wait. Nothing was tried."""
+    if isinstance(error, TooSoon):
+        words = f"Too many tries. Wait {wait_words(error.seconds)}, then try again."
+        status = TOO_MANY_REQUESTS
+    else:
+        words = "Too many people are signing in at the moment. Try again in a few seconds."
+        status = SERVICE_UNAVAILABLE
+    said = {**context, "refusal": f"{words} Nothing was changed."}
+    response = render(request, template, said, status=status)
+    response["Retry-After"] = str(error.seconds)
+    return response
 
 
 class LoginPage(LoginView):
-    """E-mail address and password. Too many wrong ones lock that address out for a while."""
+    """E-mail address and password. Wrong ones make the next try wait; nothing locks."""
 
     template_name = "dashboard/login.html"
+    form_class = SignInForm  # type: ignore[assignment]
     redirect_authenticated_user = True
 
-    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
-        """Say what was wrong; a lock-out in words of our own."""
-        is_locked_out = bool(getattr(self.request, "axes_locked_out", False))
-        # Answered here: the middleware would put a bare line in place of the page.
-        self.request.axes_locked_out = False  # type: ignore[attr-defined]
-        context = self.get_context_data(
-            form=form,
-            is_locked_out=is_locked_out,
-            lockout_minutes=int(settings.AXES_COOLOFF_TIME.total_seconds() // 60),
-        )
-        status = TOO_MANY_REQUESTS if is_locked_out else 200
-        return self.render_to_response(context, status=status)
+    def get_form_kwargs(self) -> dict[str, Any]:
+        kwargs = super().get_form_kwargs()
+        kwargs.pop("request")
+        return kwargs
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        """Sign in, or say why not. Which of the two was wrong is not told."""
+        try:
+            user = sign_in(
+                email=form.cleaned_data["username"],
+                password=form.cleaned_data["password"],
+                address=client_address(self.request),
+            )
+        except WrongPassword:
+            return self.form_invalid(form)
+        except (TooSoon, TooManyHashes) as error:
+            context = self.get_context_data(form=form)
+            return page_to_wait(self.request, self.template_name, context, error)
+        login(self.request, user)
+        return HttpResponseRedirect(self.get_success_url())
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        return self.render_to_response(self.get_context_data(form=form, is_wrong=True))
 
 
 class LogoutPage(LogoutView):
@@ -42,17 +89,74 @@ class LogoutPage(LogoutView):
     next_page = "dashboard:login"
 
 
-class PasswordPage(PasswordChangeView):
-    """Change one's own password."""
+@sensitive_post_parameters()
+@form_page
+@never_cache
+@login_required
+def password(request: HttpRequest) -> HttpResponse:
+    """Change one's own password. Other sessions of the person end; this one goes on."""
+    user = cast(User, request.user)
+    form = ChangePasswordForm(request.POST or None, email=user.email)
+    template, context = "dashboard/password.html", {"form": form}
+    if not form.is_valid():
+        return render(request, template, context)
+    try:
+        changed = change_password(
+            user=user,
+            old=form.cleaned_data["old_password"],
+            new=form.cleaned_data["new_password1"],
+            address=client_address(request),
+        )
+    except WrongPassword:
+        form.add_error("old_password", "Your old password was entered incorrectly.")
+        return render(request, template, context)
+    except (TooSoon, TooManyHashes) as error:
+        return page_to_wait(request, template, context, error)
+    update_session_auth_hash(request, changed)
+    messages.success(request, "Your password is changed. Your other sessions have ended.")
+    return HttpResponseRedirect(reverse("dashboard:overview"))
 
-    template_name = "dashboard/password.html"
-    success_url = reverse_lazy("dashboard:overview")
 
-    def form_valid(self, form: Any) -> HttpResponse:
-        """Other sessions of the person end; this one goes on."""
-        response = super().form_valid(form)
-        messages.success(self.request, "Your password is changed.")
-        return response
+@form_page
+@never_cache
+def forgotten(request: HttpRequest) -> HttpResponse:
+    """Ask for a link to a new password. The answer is the same whether there is an account."""
+    template = "dashboard/forgotten.html"
+    if not can_mail():
+        return render(request, template, {"can_mail": False})
+    form = AddressForm(request.POST or None)
+    context: dict[str, Any] = {"can_mail": True, "form": form}
+    if form.is_valid():
+        try:
+            ask_for_reset(email=form.cleaned_data["email"], address=client_address(request))
+        except TooSoon as error:
+            return page_to_wait(request, template, context, error)
+        context["asked_for"] = form.cleaned_data["email"]
+    return render(request, template, context)
+
+
+@sensitive_post_parameters()
+@form_page
+@never_cache
+def new_password(request: HttpRequest, token: str) -> HttpResponse:
+    """Choose a new password by a link. All sessions of the person end."""
+    template = "dashboard/new_password.html"
+    try:
+        user = find_reset_user(token)
+        form = NewPasswordForm(request.POST or None, email=user.email)
+        context = {"form": form, "email": user.email}
+        if not form.is_valid():
+            return render(request, template, context)
+        stored = choose_password(
+            new=form.cleaned_data["new_password1"], address=client_address(request)
+        )
+        reset_password(token=token, stored_password=stored)
+    except ResetEnded:
+        return render(request, template, {"is_over": True}, status=GONE)
+    except (TooSoon, TooManyHashes) as error:
+        return page_to_wait(request, template, context, error)
+    messages.success(request, "Your password is changed, and all your sessions have ended.")
+    return HttpResponseRedirect(reverse("dashboard:login"))
 
 
 @require_POST

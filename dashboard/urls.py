@@ -3,7 +3,7 @@
 from django.urls import path
 from django.views.generic import RedirectView
 
-from dashboard import accounts, sources, views
+from dashboard import accounts, invitations, sources, views
 from dashboard.enforcement import decisions, estimates, halts, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
@@ -53,6 +53,9 @@ urlpatterns = [
     path("assets/plotly-<str:version>.min.js", views.plotly_script, name="plotly_script"),
     path("login", accounts.LoginPage.as_view(), name="login"),
     path("logout", accounts.LogoutPage.as_view(), name="logout"),
-    path("password", accounts.PasswordPage.as_view(), name="password"),
+    path("password", accounts.password, name="password"),
+    path("password/forgotten", accounts.forgotten, name="forgotten"),
+    path("password/new/<str:token>", accounts.new_password, name="new_password"),
+    path("invitations/<str:token>", invitations.invitation, name="invitation"),
     path("tenant", accounts.switch_tenant, name="switch_tenant"),
 ]

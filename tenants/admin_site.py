@@ -5,6 +5,7 @@ permissions and the staff flag mean nothing here. Writes go through the domain's
 keep the audit log, so Django's log of admin actions is off.
 """
 
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
@@ -12,10 +13,10 @@ from urllib.parse import urlencode
 
 from csp.constants import SELF, UNSAFE_EVAL
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
 from django.forms import ModelForm
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.templatetags.static import static
 from django.urls import reverse
 from unfold.admin import ModelAdmin, TabularInline
@@ -35,7 +36,13 @@ else:
 # The admin's Alpine evaluates expressions; under its paths alone that is allowed.
 SCRIPT_SOURCES: Final = [SELF, UNSAFE_EVAL]
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
-
+TOKEN_FORM: Final = re.compile(r"[0-9a-zA-Z-]{0,64}")
+# All rows of the admin have whole numbers for keys.
+ROW_ID: Final = re.compile(r"[0-9]{1,20}")
+PARAMETERS_MAX: Final = 100
+PARAMETER_CHARACTERS_MAX: Final = 2000
+# What the filters of lists add to the name of their field.
+FILTER_LOOKUPS: Final = ("", "__exact", "__isnull", "__id__exact")
 
 ACCENT: Final = {
     "50": "#eef4ff",
@@ -99,6 +106,7 @@ NAVIGATION: Final = (
         "Access",
         (
             Item("Members", "group", "tenants.membership"),
+            Item("Invitations", "mail", "tenants.invitation"),
             Item("Teams", "groups", "tenants.team"),
             Item("API keys", "key", "tenants.apikey"),
         ),
@@ -147,6 +155,7 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
         inner = super().admin_view(view, cacheable)
 
         def with_policy(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            _judge_address(request, kwargs.get("object_id"))
             response: HttpResponse = inner(request, *args, **kwargs)
             response._csp_replace = {"script-src": SCRIPT_SOURCES}  # type: ignore[attr-defined]
             return response
@@ -157,7 +166,7 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
     def login(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The pages' own: one place to sign in, one lock-out."""
+        """The pages' own: one place to sign in, with one set of limits."""
         if request.user.is_authenticated and not self.has_permission(request):
             raise PermissionDenied("You are no member of this tenant.")
         following = request.GET.get("next") or reverse("admin:index")
@@ -231,6 +240,17 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
         }
 
 
+def _judge_address(request: HttpRequest, object_id: str | None) -> None:
+    """Refuse, with 400 or 404, what no link of the admin leads to and some query would fail on."""
+    if object_id is not None and not ROW_ID.fullmatch(object_id):
+        raise Http404
+    values = [text for name, given in request.GET.lists() for text in (name, *given)]
+    if len(values) > PARAMETERS_MAX or any(
+        "\0" in text or len(text) > PARAMETER_CHARACTERS_MAX for text in values
+    ):
+        raise SuspiciousOperation("The query holds too much, or what no database takes.")
+
+
 site = TenantAdminSite(name="admin")
 
 
@@ -280,10 +300,22 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     show_full_result_count = False
     change_form_before_template = "admin/form_token.html"
     delete_confirmation_template = "admin/end_confirmation.html"
+    # Columns by which other pages link to this list, besides its filters.
+    linked_lookups: ClassVar[Sequence[str]] = ()
     # What ending a row is called, and what follows from it.
     end_verb: ClassVar[str] = "Remove"
     end_consequence: ClassVar[str] = ""
     end_done: ClassVar[str] = "Done."
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Only what the list's filters ask for. Django takes every lookup on a row's own columns,
+        and some fail in the database: `?name__regex=\\`.
+        """
+        names = [one if isinstance(one, str) else one.parameter_name for one in self.list_filter]
+        return lookup in {
+            *self.linked_lookups,
+            *(f"{name}{suffix}" for name in names for suffix in FILTER_LOOKUPS),
+        }
 
     def write(self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool) -> Any:
         """Call the domain; answer the row. ValidationError is shown as a message."""
@@ -406,8 +438,10 @@ def _claim_form(request: HttpRequest) -> None:
     token = request.POST.get(FORM_TOKEN, "")
     if not token:
         return
+    if not TOKEN_FORM.fullmatch(token):
+        raise SuspiciousOperation("The form's token was not made here.")
     _, is_first = IdempotencyRecord.objects.get_or_create(
-        tenant=tenant_of(request), key=f"form {token}"[:200], defaults={"request_hash": b""}
+        tenant=tenant_of(request), key=f"form {token}", defaults={"request_hash": b""}
     )
     if not is_first:
         raise AlreadySent

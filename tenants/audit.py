@@ -10,7 +10,7 @@ from django.db import models
 from tenants.models import AuditEntry
 
 # What must never reach the log, even hashed.
-SECRET_FIELDS = frozenset({"secret_hash", "password", "secrets"})
+SECRET_FIELDS = frozenset({"secret_hash", "token_hash", "password", "secrets"})
 
 
 def record_change(

@@ -1,46 +1,18 @@
-"""Members of a tenant and of its teams: added, given another role, removed."""
+"""Members of a tenant and of its teams: given another role, removed. They join by invitation."""
 
-import secrets
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from tenants.audit import facts_of, record_change
-from tenants.models import Membership, Team, TeamMember, Tenant, User
-from tenants.people import add_member
+from tenants.keys import revoke_api_key
+from tenants.models import ApiKey, Membership, Team, TeamMember, Tenant
 from tenants.roles import Role
 
 
 class MembershipRefused(ValueError):
     """A change of members that would break a rule; the text says which."""
-
-
-class NewMember(NamedTuple):
-    """A member, and for a person who is new to the service the password, shown this once."""
-
-    membership: Membership
-    password: str | None
-
-
-@transaction.atomic
-def add_person(
-    *, tenant: Tenant, email: str, role: Role, actor: str, actor_role: Role
-) -> NewMember:
-    """Let a person into a tenant; who is new to the service gets an account and a random password.
-
-    Raises MembershipRefused for a member, and where the actor may not give this role.
-    """
-    _lock(tenant.id)
-    _require_may_give(actor_role, role)
-    user = User.objects.filter(email=email.lower()).first()
-    password = None
-    if user is None:
-        password = secrets.token_urlsafe(12)
-        user = User.objects.create_user(email, password)
-    elif Membership.objects.filter(tenant=tenant, user=user).exists():
-        raise MembershipRefused(f"{user.email} is a member already.")
-    return NewMember(add_member(tenant=tenant, user=user, role=role, actor=actor), password)
 
 
 @transaction.atomic
@@ -49,12 +21,12 @@ def change_role(*, membership: Membership, role: Role, actor: str, actor_role: R
 
     Invariant: a tenant always has an owner, and only owners make or unmake owners.
     """
-    _lock(membership.tenant_id)
+    lock_members(membership.tenant_id)
     stored = Membership.objects.get(tenant_id=membership.tenant_id, id=membership.id)
     before = facts_of(stored)
     if Role(stored.role) is not role:
-        _require_may_give(actor_role, role)
-        _require_may_give(actor_role, Role(stored.role))
+        require_may_give(actor_role, role)
+        require_may_give(actor_role, Role(stored.role))
         _require_another_owner(stored)
     stored.role = role.value
     stored.save(update_fields=["role"])
@@ -69,19 +41,31 @@ def change_role(*, membership: Membership, role: Role, actor: str, actor_role: R
     return stored
 
 
+def working_keys_of(membership: Membership) -> QuerySet[ApiKey]:
+    """The tenant's API keys that this member made and that are not revoked, newest first."""
+    return ApiKey.objects.filter(
+        tenant_id=membership.tenant_id, created_by_id=membership.user_id, revoked_at=None
+    ).order_by("-id")
+
+
 @transaction.atomic
-def remove_member(*, membership: Membership, actor: str, actor_role: Role) -> None:
+def remove_member(
+    *, membership: Membership, actor: str, actor_role: Role, revoked_keys: Sequence[int] = ()
+) -> None:
     """Take a person out of a tenant and its teams; the account itself and other tenants' stay.
 
+    Of the keys that the person made, those with an id in `revoked_keys` are revoked with it.
     Invariant: a tenant always has an owner. The person's next request is refused.
     """
-    _lock(membership.tenant_id)
+    lock_members(membership.tenant_id)
     stored = Membership.objects.filter(tenant_id=membership.tenant_id, id=membership.id).first()
     if stored is None:
         return
-    _require_may_give(actor_role, Role(stored.role))
+    require_may_give(actor_role, Role(stored.role))
     _require_another_owner(stored)
     TeamMember.objects.filter(tenant_id=stored.tenant_id, user_id=stored.user_id).delete()
+    for key in working_keys_of(stored).filter(id__in=revoked_keys):
+        revoke_api_key(key=key, actor=actor)
     record_change(
         tenant_id=stored.tenant_id,
         actor=actor,
@@ -98,7 +82,7 @@ def change_team_members(*, team: Team, leads_by_user: Mapping[int, bool], actor:
 
     Raises MembershipRefused for people who do not belong to the tenant.
     """
-    _lock(team.tenant_id)
+    lock_members(team.tenant_id)
     members = set(
         Membership.objects.filter(tenant_id=team.tenant_id).values_list("user_id", flat=True)
     )
@@ -129,12 +113,15 @@ def _leads(team: Team) -> dict[str, str]:
     }
 
 
-def _lock(tenant_id: int) -> None:
-    # One change of members at a time: two owners who remove each other must not both succeed.
+def lock_members(tenant_id: int) -> None:
+    """Allow one change of members at a time: two owners who remove each other must not both
+    succeed.
+    """
     Tenant.objects.select_for_update().get(id=tenant_id)
 
 
-def _require_may_give(actor_role: Role, role: Role) -> None:
+def require_may_give(actor_role: Role, role: Role) -> None:
+    """Raise MembershipRefused where somebody of this role may not give or take the other."""
     if role is Role.OWNER and actor_role is not Role.OWNER:
         raise MembershipRefused("Only an owner makes, changes or removes an owner.")
 

@@ -12,7 +12,12 @@ from tenants.scope import platform_scope, tenant_scope
 
 SESSION_TENANT = "tenant_id"
 # Health and metrics must answer while the database does not; these pages belong to no tenant.
-OUTSIDE_TENANTS = ("/healthz", "/readyz", "/metrics", "/static/", "/v1/schema", "/v1/docs")
+# Pages of accounts hash passwords, during which no transaction may be open.
+ACCOUNT_PAGES = ("/login", "/password", "/invitations/")
+OUTSIDE_TENANTS = (
+    *("/healthz", "/readyz", "/metrics", "/static/", "/v1/schema", "/v1/docs"),
+    *ACCOUNT_PAGES,
+)
 
 # These work in transactions of their own, some of them in many: what they lock must not stay locked
 # until the response is sent.

@@ -1,20 +1,34 @@
 """Tenants, people, keys, and the log of what was changed."""
 
+import unicodedata
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models.functions import Lower
 
 from tenants.roles import Role
+
+
+def normalize_email(email: str) -> str:
+    """The one form of an address in which it is stored, compared and looked up."""
+    return unicodedata.normalize("NFC", email.strip()).lower()
 
 
 class UserManager(BaseUserManager["User"]):
     """Makes people, who are known by their e-mail address."""
 
+    def find(self, email: str) -> "User | None":
+        """The person with this address, in whatever case it is written."""
+        return self.filter(email=normalize_email(email)).first()
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return self.get(email=normalize_email(username or ""))
+
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
         """Add a person. Raises IntegrityError when the address is taken."""
-        user = self.model(email=self.normalize_email(email).lower(), **fields)
+        user = self.model(email=normalize_email(email), **fields)
         user.set_password(password)
         user.save(using=self._db)
         return user
@@ -36,6 +50,10 @@ class User(AbstractUser):
 
     class Meta:
         db_table = "user_account"
+        constraints = [
+            # Addresses are stored in one form; this keeps out what did not come by `create_user`.
+            models.UniqueConstraint(Lower("email"), name="user_email_in_any_case")
+        ]
 
 
 class UnpricedPolicy(models.TextChoices):
@@ -152,6 +170,84 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} (sg_{self.prefix}_…)"
+
+
+class Link(models.Model):
+    """A link that one person may use once, until it expires. Only the hash of its token is kept.
+
+    What is to be mailed is a row with `mail_due_at`; the worker that mails it makes the token, so
+    that no message or log ever holds one.
+    """
+
+    token_hash = models.BinaryField(null=True, editable=False, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    mail_due_at = models.DateTimeField(null=True, editable=False)
+    mail_attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+    mailed_at = models.DateTimeField(null=True, editable=False)
+    mail_error = models.CharField(max_length=300, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+
+class Invitation(Link):
+    """An address that may join a tenant in a role. The membership exists once it is accepted."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField("e-mail address")
+    role = models.CharField(max_length=10, choices=[(role.value, role.value) for role in Role])
+    invited_by = models.CharField(max_length=300, editable=False)
+    accepted_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        db_table = "invitation"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "email"],
+                condition=models.Q(accepted_at=None, revoked_at=None),
+                name="invitation_open_once_an_address",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(role__in=[role.value for role in Role]), name="invitation_role"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email} ({self.role})"
+
+
+class PasswordReset(Link):
+    """Somebody asked for a new password for an address, whether or not it has an account."""
+
+    email = models.EmailField("e-mail address")
+    used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        db_table = "password_reset"
+
+    def __str__(self) -> str:
+        return self.email
+
+
+class Attempt(models.Model):
+    """How often something was tried in vain of late, and when it may be tried again.
+
+    Keys are hashes of addresses and accounts, so the table tells nobody who signs in.
+    """
+
+    key = models.BinaryField(primary_key=True)
+    failures = models.PositiveSmallIntegerField()
+    tried_at = models.DateTimeField()
+    free_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "sign_in_attempt"
+        indexes = [models.Index(fields=["tried_at"], name="sign_in_attempt_oldest")]
+
+    def __str__(self) -> str:
+        return f"{self.failures} failures"
 
 
 class AuditEntry(models.Model):

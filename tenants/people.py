@@ -3,11 +3,12 @@
 import secrets
 from typing import NamedTuple
 
+from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
 from tenants.audit import facts_of, record_change
 from tenants.keys import create_api_key
-from tenants.models import Membership, Team, Tenant, User
+from tenants.models import Membership, Team, Tenant, User, normalize_email
 from tenants.roles import Role
 from tenants.scope import platform_scope, tenant_scope
 
@@ -28,8 +29,11 @@ class TenantExists(ValueError):
 def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
     """Make a tenant with its owner and a key with all scopes.
 
-    An owner who exists already keeps the password.
+    Who is new gets a first password; an owner who has an account keeps theirs, and `password` is
+    None. This is the operator's: a tenant lets people in by invitation.
     """
+    password = secrets.token_urlsafe(12)
+    stored_password = make_password(password)  # slow, so before the transaction
     with platform_scope("create tenant"):
         if Tenant.objects.filter(name=name).exists():
             raise TenantExists(f"A tenant named {name!r} exists already.")
@@ -42,25 +46,22 @@ def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
                 subject=tenant,
                 after=facts_of(tenant),
             )
-            user, password = _find_or_create_user(owner_email)
+            user = User.objects.find(owner_email)
+            is_new = user is None
+            if user is None:
+                user = User.objects.create(
+                    email=normalize_email(owner_email), password=stored_password
+                )
             add_member(tenant=tenant, user=user, role=Role.OWNER, actor=actor)
             _, api_key = create_api_key(
                 tenant=tenant, name="First key", actor=actor, created_by=user
             )
-    return NewTenant(tenant=tenant, api_key=api_key, email=user.email, password=password)
-
-
-def _find_or_create_user(email: str) -> tuple[User, str | None]:
-    user = User.objects.filter(email=email.lower()).first()
-    if user is not None:
-        return user, None
-    password = secrets.token_urlsafe(12)
-    return User.objects.create_user(email, password, is_staff=True), password
+    return NewTenant(tenant, api_key, user.email, password if is_new else None)
 
 
 @transaction.atomic
 def add_member(*, tenant: Tenant, user: User, role: Role, actor: str) -> Membership:
-    """Let a person into a tenant. Owners, admins and finance may enter the admin pages."""
+    """Let a person into a tenant: its founder, or who accepts an invitation."""
     membership = Membership.objects.create(tenant=tenant, user=user, role=role.value)
     record_change(
         tenant_id=tenant.id,

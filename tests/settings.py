@@ -52,6 +52,7 @@ for _name in (
     "EVENT_MAX_AGE_DAYS",
     "MAIL_URL",
     "CHANNEL_NETWORKS",
+    "TRUSTED_PROXIES",
 ):
     os.environ.pop(_name, None)
 os.environ.update(

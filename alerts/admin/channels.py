@@ -39,7 +39,7 @@ from alerts.delivery import test_channel
 from alerts.errors import AlertError, WrongChannel
 from alerts.models import Channel, ChannelKind, Severity
 from metering.admin.fields import MONEY_ROLES
-from tenants.admin import shown_once
+from tenants.admin.secrets import shown_once
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
 VALUE_CHARACTERS_MAX: Final = 2000

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.template.loader import render_to_string
+from django.utils import timezone
 
 from alerts.channels.addresses import judge_host, read_text
 from alerts.channels.kind import Field, Fields, Kind, NotDelivered, Sent, Settings
@@ -35,6 +36,7 @@ SUBJECT_MAX_CHARACTERS: Final = 150
 # have 998 characters.
 POLICY: Final = SMTP.clone(max_line_length=990)
 ANSWER_MAX_CHARACTERS: Final = 200
+NO_SERVER: Final = "This service has no mail server: its operator sets MAIL_URL."
 # Instead of the server's own words, which may repeat the password.
 LOGIN_REFUSED: Final = "it refuses the user or the password."
 
@@ -47,9 +49,26 @@ def can_mail_people() -> bool:
 def mail_people(recipients: Sequence[str], message: Message, reference: str) -> Sent:
     """Send a message through the operator's server. Raises NotDelivered."""
     if settings.MAIL_URL is None:
-        raise NotDelivered("This service has no mail server: its operator sets MAIL_URL.")
+        raise NotDelivered(NO_SERVER)
     server = read_mail_server(settings.MAIL_URL)
     return _hand_over(server, recipients, _mail(server, recipients, message, reference))
+
+
+def mail_text(recipient: str, *, subject: str, text: str, reference: str) -> None:
+    """Send a person a plain mail through the operator's server. Raises NotDelivered."""
+    if settings.MAIL_URL is None:
+        raise NotDelivered(NO_SERVER)
+    server = read_mail_server(settings.MAIL_URL)
+    mail = EmailMessage(policy=POLICY)
+    mail["Subject"] = cut(plain(subject), SUBJECT_MAX_CHARACTERS)
+    mail["From"] = server.sender
+    mail["To"] = recipient
+    mail["Date"] = format_datetime(timezone.now())
+    mail["Message-ID"] = f"<{reference}@{server.domain}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(text)
+    if _hand_over(server, [recipient], mail).remark:
+        raise NotDelivered("The mail server refused the address.")
 
 
 def _send(config: Fields, secrets: Fields, message: Message, reference: str) -> Sent:

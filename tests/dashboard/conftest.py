@@ -6,8 +6,8 @@ from itertools import count
 import pytest
 from django.test import Client
 
-from tenants.members import add_person
 from tenants.models import User
+from tenants.people import add_member
 from tenants.roles import Role
 from tests.factories import Account
 
@@ -26,9 +26,8 @@ def make_member(account: Account, role: Role) -> str:
     """Another person of the tenant; answers the address."""
     email = f"{role.value}-member-{next(_numbers)}@example.com"
     with account.scope():
-        add_person(
-            tenant=account.tenant, email=email, role=role, actor="tests", actor_role=Role.OWNER
-        )
+        user = User.objects.create_user(email)
+        add_member(tenant=account.tenant, user=user, role=role, actor="tests")
     return email
 
 

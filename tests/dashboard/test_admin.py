@@ -25,12 +25,13 @@ LISTS = (
     "metering/toolprice",
     "metering/catalogueprice",
     "tenants/membership",
+    "tenants/invitation",
     "tenants/team",
     "tenants/apikey",
     "tenants/auditentry",
 )
 MONEY_FORMS = ("metering/budget", "metering/tenantprice", "metering/toolprice")
-ACCESS_FORMS = ("tenants/membership", "tenants/team", "tenants/apikey")
+ACCESS_FORMS = ("tenants/invitation", "tenants/team", "tenants/apikey")
 
 
 def levels(*rows: tuple[int | str, str, str]) -> dict[str, Any]:
@@ -135,6 +136,7 @@ def test_who_may_not_write_changes_nothing_by_post(
         ("metering/tenantprice/add", price_form()),
         ("tenants/apikey/add", {"name": "x", "scopes": ["manage"]}),
         ("tenants/membership/add", {"email": "x@example.com", "role": "owner"}),
+        ("tenants/invitation/add", {"email": "x@example.com", "role": "owner"}),
         (f"tenants/tenant/{account.tenant.id}/change", {"timezone": "Asia/Tokyo"}),
     ):
         assert client.post(f"/admin/{path}/", form).status_code == 403, path
@@ -434,16 +436,11 @@ def member_form(email: str, role: str) -> dict[str, Any]:
     return {"form_token": uuid.uuid4().hex, "email": email, "role": role}
 
 
-def test_a_new_member_gets_a_password_that_works(account: Account, owner: Client) -> None:
-    answer = owner.post(
-        "/admin/tenants/membership/add/", member_form("New@example.com", "engineer")
-    )
-    found = re.search(r'<code id="secret"[^>]*>([^<]+)</code>', answer.content.decode())
-    assert found is not None
-    login = {"username": "new@example.com", "password": found[1]}
-    assert Client().post("/login", login).status_code == 302
+def test_members_are_added_by_invitation_and_once(account: Account, owner: Client) -> None:
+    answer = owner.get("/admin/tenants/membership/add/")
+    assert answer["Location"] == "/admin/tenants/invitation/add/"
     repeated = owner.post(
-        "/admin/tenants/membership/add/", member_form("new@example.com", "viewer"), follow=True
+        "/admin/tenants/invitation/add/", member_form(account.email.upper(), "viewer"), follow=True
     )
     assert b"is a member already" in repeated.content
 
@@ -457,7 +454,7 @@ def test_only_owners_make_owners_and_one_always_stays(account: Account, owner: C
     answer = owner.post(f"{path}/delete/", {"post": "yes"}, follow=True)
     assert b"This is the only owner" in answer.content
     admin = sign_in(make_member(account, Role.ADMIN))
-    refused = admin.post("/admin/tenants/membership/add/", member_form("a@example.com", "owner"))
+    refused = admin.post("/admin/tenants/invitation/add/", member_form("a@example.com", "owner"))
     assert "not one of the available choices" in errors_of(refused)
     answer = admin.post(f"{path}/delete/", {"post": "yes"}, follow=True)
     assert b"Only an owner" in answer.content

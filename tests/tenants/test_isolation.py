@@ -19,8 +19,9 @@ from metering.partitions import make_partitions, partition_name
 from metering.rollups import roll_up
 from metering.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.authentication import needed_scopes
+from tenants.invitations import invite
 from tenants.models import Team, TeamMember, User
-from tenants.roles import ALL_SCOPES, Scope
+from tenants.roles import ALL_SCOPES, Role, Scope
 from tenants.scope import platform_scope, tenant_scope
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
@@ -40,10 +41,8 @@ SHARED: dict[str, str] = {
     "django_content_type": "Django's own",
     "django_migrations": "Django's own",
     "django_session": "Django's own; found by an unguessable key",
-    "axes_accessattempt": "wrong passwords, before it is known whose",
-    "axes_accessattemptexpiration": "wrong passwords, before it is known whose",
-    "axes_accessfailurelog": "wrong passwords, before it is known whose",
-    "axes_accesslog": "sign-ins, before a tenant is chosen",
+    "sign_in_attempt": "passwords tried in vain, before it is known whose",
+    "password_reset": "a person may belong to several tenants, and is not signed in",
     "catalogue_price": "the global price catalogue, the same for all",
 }
 TABLES = """
@@ -146,6 +145,13 @@ def filled(account: Account) -> Account:
         team = Team.objects.get()
         user = User.objects.get(email=account.email)
         TeamMember.objects.create(tenant=account.tenant, team=team, user=user)
+        invite(
+            tenant=account.tenant,
+            email="growth@example.com",
+            role=Role.VIEWER,
+            actor="tests",
+            actor_role=Role.OWNER,
+        )
         with connection.cursor() as cursor:
             insert_decisions(cursor, account.tenant.id, [REFUSAL])
             lock_paces(cursor, account.tenant.id, [("limit:1", "[]")])

@@ -21,7 +21,7 @@ from metering.api.pagination import (
 from metering.api.views import ApiView, actor_of, holder_of, tenant_of
 from metering.errors import NotFound
 from tenants.keys import create_api_key, revoke_api_key
-from tenants.models import ApiKey
+from tenants.models import ApiKey, User
 from tenants.roles import ALL_SCOPES
 
 
@@ -84,7 +84,10 @@ class KeysView(ApiView):
         body.is_valid(raise_exception=True)
         _require_held(request, body.validated_data["scopes"])
         key, text = create_api_key(
-            tenant=tenant_of(request), actor=actor_of(request), **body.validated_data
+            tenant=tenant_of(request),
+            actor=actor_of(request),
+            created_by=_maker(request),
+            **body.validated_data,
         )
         return Response({**KeyBody(key).data, "key": text}, status=201)
 
@@ -101,6 +104,13 @@ class KeyView(ApiView):
             raise NotFound(f"There is no key {key_id}.")
         revoke_api_key(key=key, actor=actor_of(request))
         return Response(status=204)
+
+
+def _maker(request: Request) -> User | None:
+    """Who made the key that makes this one: when that person leaves, both are theirs to revoke."""
+    rows = ApiKey.objects.filter(tenant=tenant_of(request), id=holder_of(request).key_id)
+    maker = rows.select_related("created_by").first()
+    return maker.created_by if maker else None
 
 
 def _require_held(request: Request, scopes: list[str]) -> None:

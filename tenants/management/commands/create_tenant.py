@@ -22,16 +22,14 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="Print one JSON object last.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        name = options["name"].strip()
+        name, owner = options["name"].strip(), options["owner"].strip()
         if not 1 <= len(name) <= 200 or not name.isprintable():
             raise CommandError("NAME must have 1 to 200 printable characters.")
         try:
-            validate_email(options["owner"])
-            new = create_tenant(
-                name=name, owner_email=options["owner"], actor="manage.py create_tenant"
-            )
+            validate_email(owner)
+            new = create_tenant(name=name, owner_email=owner, actor="manage.py create_tenant")
         except ValidationError as error:
-            raise CommandError(f"--owner {options['owner']!r} is not an e-mail address.") from error
+            raise CommandError(f"--owner {owner!r} is not an e-mail address.") from error
         except TenantExists as error:
             raise CommandError(str(error)) from error
         if options["json"]:

@@ -1,0 +1,41 @@
+"""What the pages of members and of invitations share: roles that may be given, and refusals."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+
+from tenants.admin_site import role_of
+from tenants.members import MembershipRefused
+from tenants.roles import Role
+
+ROLE_WORDS = {
+    Role.OWNER: "owner: everything, owners included",
+    Role.ADMIN: "admin: everything but owners",
+    Role.FINANCE: "finance: budgets and prices",
+    Role.ENGINEER: "engineer: looks, reports, enforces",
+    Role.VIEWER: "viewer: looks",
+}
+
+
+def role_choices(request: HttpRequest) -> list[tuple[str, str]]:
+    """The roles that this person may give."""
+    is_owner = role_of(request) is Role.OWNER
+    return [(one.value, ROLE_WORDS[one]) for one in Role if one is not Role.OWNER or is_owner]
+
+
+def granting_role(request: HttpRequest) -> Role:
+    """The role of who invites, changes or removes."""
+    role = role_of(request)
+    assert role is not None, "the admin is for members"
+    return role
+
+
+@contextmanager
+def refusals_as_messages() -> Iterator[None]:
+    """Show what breaks a rule of members as the form's message."""
+    try:
+        yield
+    except MembershipRefused as error:
+        raise ValidationError(str(error)) from error

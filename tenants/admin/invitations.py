@@ -1,0 +1,188 @@
+"""Admin pages of invitations: who was invited, sent again, taken back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin import display, register
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.decorators import action
+from unfold.decorators import display as labelled
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminEmailInputWidget, UnfoldAdminSelectWidget
+
+from tenants.admin.granting import granting_role, refusals_as_messages, role_choices
+from tenants.admin.secrets import shown_once
+from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.invitations import (
+    InvitationState,
+    invite,
+    invite_again,
+    revoke_invitation,
+    state_of,
+)
+from tenants.links import can_mail, shown_link
+from tenants.members import MembershipRefused
+from tenants.models import Invitation
+from tenants.roles import ROLES_THAT_GRANT, Role
+
+LINK_WORDS = (
+    "Send it to this person alone, by a safe way: whoever opens it first can accept. It works "
+    "once, within seven days. Nobody is a member before accepting."
+)
+OPEN = frozenset({InvitationState.PENDING, InvitationState.EXPIRED})
+
+
+class InvitationForm(RowForm):
+    """A person by address, and a role."""
+
+    email = forms.EmailField(
+        label="E-mail address", max_length=254, widget=UnfoldAdminEmailInputWidget()
+    )
+    role = forms.ChoiceField(widget=UnfoldAdminSelectWidget())
+
+    class Meta:
+        model = Invitation
+        fields = ("email", "role")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "email" in self.fields:
+            self.fields["email"].help_text = (
+                "The person gets a mail with a link and chooses a password of their own."
+                if can_mail()
+                else "You get a link to hand on, once. The person chooses a password of their own."
+            )
+
+
+@register(Invitation, site=site)
+class InvitationAdmin(TenantModelAdmin):
+    """Who may join, and has not been removed from the list since."""
+
+    form = InvitationForm
+    writers = ROLES_THAT_GRANT
+    list_display = ("email", "role", "state", "sent", "expires_at", "invited_by")
+    search_fields = ("email",)
+    ordering = ("-id",)
+    actions_detail = ("send_again",)
+    end_verb = "Take back invitation"
+    end_consequence = "Its link stops working at once. You can invite the person again."
+    end_done = "the invitation is taken back."
+
+    @labelled(  # type: ignore[untyped-decorator]
+        description="State",
+        label={"pending": "info", "accepted": "success", "revoked": "danger", "expired": "warning"},
+    )
+    def state(self, obj: Invitation) -> str:
+        return state_of(obj).value
+
+    @display(description="Sent")
+    def sent(self, obj: Invitation) -> str:
+        if obj.mailed_at is not None:
+            return f"{obj.mailed_at:%Y-%m-%d %H:%M} UTC"
+        if obj.mail_error:
+            return f"not delivered: {obj.mail_error}"
+        return "waits to be mailed" if obj.mail_due_at is not None else "by a link"
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        more = ("state", "sent", "expires_at", "invited_by", "created_at")
+        return ("email", "role") if obj is None else ("email", "role", *more)
+
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        if "role" in form.base_fields:
+            form.base_fields["role"].choices = role_choices(request)
+        return form
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may_write(request) and (obj is None or state_of(obj) in OPEN)
+
+    def has_send_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        invitation = self._find(request, object_id)
+        return self.may_write(request) and invitation is not None and state_of(invitation) in OPEN
+
+    def write(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Invitation:
+        with refusals_as_messages():
+            new = invite(
+                tenant=tenant_of(request),
+                email=form.cleaned_data["email"],
+                role=Role(form.cleaned_data["role"]),
+                actor=actor_of(request),
+                actor_role=granting_role(request),
+            )
+        request.shown_once = new.token  # type: ignore[attr-defined]
+        return new.invitation
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        token: str | None = request.shown_once  # type: ignore[attr-defined]
+        return self._answer(request, obj, token)
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Send again",
+        permissions=["send"],
+        icon="forward_to_inbox",
+        variant=ActionVariant.PRIMARY,
+    )
+    def send_again(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask once more, then send it anew."""
+        invitation = self._find(request, object_id)
+        if invitation is None:
+            raise Http404
+        back = reverse("admin:tenants_invitation_change", args=[invitation.id])
+        if request.method != "POST":
+            context = {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": f"Send the invitation of {invitation.email} again?",
+                "verb": "Send again" if can_mail() else "Make a new link",
+                "back": back,
+            }
+            return TemplateResponse(request, "admin/tenants/send_again.html", context)
+        try:
+            new = invite_again(
+                invitation=invitation, actor=actor_of(request), actor_role=granting_role(request)
+            )
+        except MembershipRefused as error:
+            messages.error(request, str(error))
+            return HttpResponseRedirect(back)
+        return self._answer(request, new.invitation, new.token)
+
+    def end(self, request: HttpRequest, obj: Invitation) -> None:
+        with refusals_as_messages():
+            revoke_invitation(
+                invitation=obj, actor=actor_of(request), actor_role=granting_role(request)
+            )
+
+    def _answer(
+        self, request: HttpRequest, invitation: Invitation, token: str | None
+    ) -> HttpResponse:
+        if token is None:
+            messages.success(
+                request,
+                f"A mail to {invitation.email} is on its way. Who accepts becomes a member.",
+            )
+            return HttpResponseRedirect(reverse("admin:tenants_invitation_changelist"))
+        return shown_once(
+            self,
+            request,
+            title=f"The invitation of {invitation.email}",
+            secret=shown_link(request, reverse("dashboard:invitation", args=[token])),
+            words=LINK_WORDS,
+        )
+
+    def _find(self, request: HttpRequest, object_id: Any) -> Invitation | None:
+        rows: QuerySet[Invitation] = self.get_queryset(request)
+        return rows.filter(id=object_id).first()

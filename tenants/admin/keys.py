@@ -1,0 +1,143 @@
+"""Admin pages of API keys."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib.admin import display, register
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from unfold.decorators import display as labelled
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
+
+from tenants.admin.secrets import shown_once
+from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.keys import create_api_key, revoke_api_key
+from tenants.models import ApiKey, User
+from tenants.roles import ALL_SCOPES, ROLES_THAT_GRANT
+
+SCOPE_WORDS = {
+    "ingest": "ingest: report usage",
+    "enforce": "enforce: ask before spending",
+    "read": "read: usage, budgets, events",
+    "manage": "manage: budgets, prices, keys, teams",
+}
+
+
+class KeyForm(RowForm):
+    """What a new key is called and may do."""
+
+    name = forms.CharField(
+        max_length=200,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="Who or what will use it, as in “research service, production”.",
+    )
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, SCOPE_WORDS[scope]) for scope in ALL_SCOPES],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+        initial=["ingest"],
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ("name", "scopes", "expires_at")
+        help_texts: ClassVar[dict[str, str]] = {"expires_at": "UTC. Empty: it never expires."}
+
+    def clean_expires_at(self) -> Any:
+        expires_at = self.cleaned_data["expires_at"]
+        if expires_at is not None and expires_at <= timezone.now():
+            raise ValidationError("This moment is over. Choose a later one, or leave it empty.")
+        return expires_at
+
+
+@register(ApiKey, site=site)
+class KeyAdmin(TenantModelAdmin):
+    """Keys by which programs act for the tenant."""
+
+    form = KeyForm
+    writers = ROLES_THAT_GRANT
+    list_display = ("name", "begins_with", "may", "state", "last_used_at", "created_by")
+    search_fields = ("name", "prefix")
+    ordering = ("-id",)
+    fields = ("name", "scopes", "expires_at")
+    end_verb = "Revoke key"
+    end_consequence = (
+        "Everything that uses this key is refused within a second. This cannot be undone: make a "
+        "new key first where one is needed."
+    )
+    end_done = "revoked."
+
+    @display(description="Begins with")
+    def begins_with(self, obj: ApiKey) -> str:
+        return f"sg_{obj.prefix}_"
+
+    @display(description="May")
+    def may(self, obj: ApiKey) -> str:
+        return ", ".join(obj.scopes)
+
+    @labelled(  # type: ignore[untyped-decorator]
+        description="State",
+        label={"in use": "success", "revoked": "danger", "expired": "warning"},
+    )
+    def state(self, obj: ApiKey) -> str:
+        if obj.revoked_at is not None:
+            return "revoked"
+        is_expired = obj.expires_at is not None and obj.expires_at <= timezone.now()
+        return "expired" if is_expired else "in use"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
+        rows: QuerySet[ApiKey] = super().get_queryset(request)
+        return rows.select_related("created_by")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        if obj is None:
+            return ("name", "scopes", "expires_at")
+        return (
+            "name",
+            "begins_with",
+            "may",
+            "state",
+            "expires_at",
+            "revoked_at",
+            "last_used_at",
+            "created_by",
+            "created_at",
+        )
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may_write(request) and (obj is None or obj.revoked_at is None)
+
+    def write(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> ApiKey:
+        assert isinstance(request.user, User)
+        key, text = create_api_key(
+            tenant=tenant_of(request),
+            name=form.cleaned_data["name"],
+            scopes=form.cleaned_data["scopes"],
+            expires_at=form.cleaned_data["expires_at"],
+            created_by=request.user,
+            actor=actor_of(request),
+        )
+        request.shown_once = text  # type: ignore[attr-defined]
+        return key
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        return shown_once(
+            self,
+            request,
+            title=f"The key “{obj.name}”",
+            secret=request.shown_once,  # type: ignore[attr-defined]
+            words="Only its hash is kept. Copy it now to where it is used; whoever has it may act "
+            "for this tenant.",
+        )
+
+    def end(self, request: HttpRequest, obj: ApiKey) -> None:
+        revoke_api_key(key=obj, actor=actor_of(request))

@@ -1,0 +1,120 @@
+"""Admin page of a tenant's settings."""
+
+from collections.abc import Sequence
+from typing import Any
+from zoneinfo import available_timezones
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin import register
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.models import Tenant
+from tenants.roles import ROLES_THAT_GRANT
+from tenants.settings import change_settings
+
+
+class SettingsForm(RowForm):
+    """What a tenant's usage is judged by where budgets and prices do not say."""
+
+    timezone = forms.ChoiceField(
+        widget=UnfoldAdminSelectWidget(),
+        help_text="Where the days and months of the pages begin.",
+    )
+    assumed_input_usd = forms.DecimalField(
+        label="Assumed input rate, USD",
+        required=False,
+        min_value=0,
+        max_value=1_000_000,
+        decimal_places=9,
+        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
+        help_text="Per million tokens, for models without a price under the policy “assume”.",
+    )
+    assumed_output_usd = forms.DecimalField(
+        label="Assumed output rate, USD",
+        required=False,
+        min_value=0,
+        max_value=1_000_000,
+        decimal_places=9,
+        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
+    )
+
+    class Meta:
+        model = Tenant
+        fields = ("timezone", "unpriced_policy", "trusts_given_costs")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "timezone" not in self.fields:
+            return
+        names = sorted(available_timezones() | {self.instance.timezone})
+        self.fields["timezone"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
+        for side in ("input", "output"):
+            nanos = getattr(self.instance, f"assumed_{side}_nanos_per_mtok")
+            if nanos is not None:
+                whole, rest = divmod(nanos, 10**9)
+                self.initial[f"assumed_{side}_usd"] = f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        sides = ("assumed_input_usd", "assumed_output_usd")
+        is_complete = all(data.get(side) is not None for side in sides)
+        if data.get("unpriced_policy") == "assume" and not is_complete:
+            self.add_error("unpriced_policy", "“Assume” needs both assumed rates.")
+        return data
+
+
+@register(Tenant, site=site)
+class SettingsAdmin(TenantModelAdmin):
+    """The present tenant's settings."""
+
+    form = SettingsForm
+    writers = ROLES_THAT_GRANT
+    is_global = True
+    fieldsets = (
+        (None, {"fields": ("name", "timezone")}),
+        (
+            "Models without a price",
+            {"fields": ("unpriced_policy", "assumed_input_usd", "assumed_output_usd")},
+        ),
+        ("Costs that others report", {"fields": ("trusts_given_costs",)}),
+    )
+    readonly_fields = ("name",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
+        rows: QuerySet[Tenant] = super().get_queryset(request)
+        return rows.filter(id=tenant_of(request).id)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if self.may_write(request):
+            return self.fieldsets
+        return ((None, {"fields": ("name", "timezone", "unpriced_policy", "trusts_given_costs")}),)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, str] | None = None
+    ) -> HttpResponse:
+        """There is one row: its form."""
+        return HttpResponseRedirect(
+            reverse("admin:tenants_tenant_change", args=[tenant_of(request).id])
+        )
+
+    def write(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Tenant:
+        data = form.cleaned_data
+        changes = {name: data[name] for name in SettingsForm.Meta.fields}
+        for side in ("input", "output"):
+            usd = data[f"assumed_{side}_usd"]
+            changes[f"assumed_{side}_nanos_per_mtok"] = None if usd is None else int(usd * 10**9)
+        return change_settings(tenant=tenant_of(request), actor=actor_of(request), changes=changes)
+
+    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        messages.success(request, "The settings are changed.")
+        return HttpResponseRedirect(request.path)

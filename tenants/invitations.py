@@ -1,0 +1,245 @@
+"""People join a tenant by invitation: a link that they accept with a password of their own.
+
+A tenant never sets or sees a password, and learns of an address only what the person does with the
+invitation: whoever invites gets the same answer whether or not the address has an account.
+"""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from tenants.attempts import Limit, TooSoon, Tried, claim, wait_words
+from tenants.audit import record_change
+from tenants.links import hand_over, token_hash
+from tenants.members import MembershipRefused, lock_members, require_may_give
+from tenants.models import Invitation, Membership, Tenant, User, normalize_email
+from tenants.people import add_member
+from tenants.roles import Role
+from tenants.scope import platform_scope, tenant_scope
+
+LIFETIME: Final = timedelta(days=7)
+# So that nobody's mailbox, and no operator's mail server, is flooded by a tenant.
+INVITED_BY_TENANT: Final = Limit("invitations of tenant", free=50, longest_seconds=3600)
+INVITED_ADDRESS: Final = Limit("invitations of tenant to address", free=5, longest_seconds=3600)
+
+
+class InvitationState(StrEnum):
+    """What has become of an invitation."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+class InvitationEnded(Exception):
+    """The invitation cannot be accepted any more, or never existed (`state` is None)."""
+
+    def __init__(self, state: InvitationState | None) -> None:
+        super().__init__(state or "unknown")
+        self.state = state
+
+
+class WrongPerson(Exception):
+    """The invitation is for another address."""
+
+
+class HasAccount(Exception):
+    """The address has an account, so its password is needed, not a new one."""
+
+
+class NewInvitation(NamedTuple):
+    """An invitation, and the token of its link where no mail brings it: shown this once."""
+
+    invitation: Invitation
+    token: str | None
+
+
+def state_of(invitation: Invitation, *, now: datetime | None = None) -> InvitationState:
+    if invitation.accepted_at is not None:
+        return InvitationState.ACCEPTED
+    if invitation.revoked_at is not None:
+        return InvitationState.REVOKED
+    is_over = invitation.expires_at <= (now or timezone.now())
+    return InvitationState.EXPIRED if is_over else InvitationState.PENDING
+
+
+@transaction.atomic
+def invite(
+    *, tenant: Tenant, email: str, role: Role, actor: str, actor_role: Role
+) -> NewInvitation:
+    """Invite an address. Nobody becomes a member before the invitation is accepted.
+
+    Raises MembershipRefused for a member, for an address that is invited already, and where the
+    actor may not give this role. Members and open invitations change under the same lock.
+    """
+    lock_members(tenant.id)
+    require_may_give(actor_role, role)
+    email = normalize_email(email)
+    if Membership.objects.filter(tenant=tenant, user__email=email).exists():
+        raise MembershipRefused(f"{email} is a member already.")
+    earlier = Invitation.objects.filter(
+        tenant=tenant, email=email, accepted_at=None, revoked_at=None
+    ).first()
+    if earlier is not None and state_of(earlier) is InvitationState.PENDING:
+        raise MembershipRefused(f"{email} is invited already. Send that invitation again instead.")
+    if earlier is not None:
+        _revoke(earlier, actor)
+    invitation = Invitation(
+        tenant=tenant,
+        email=email,
+        role=role.value,
+        invited_by=actor[:300],
+        expires_at=timezone.now() + LIFETIME,
+    )
+    token = _hand_over(invitation)
+    invitation.save()
+    after = {"email": email, "role": role.value, "expires_at": invitation.expires_at.isoformat()}
+    _record(invitation, actor, "create", after=after)
+    return NewInvitation(invitation, token)
+
+
+@transaction.atomic
+def invite_again(*, invitation: Invitation, actor: str, actor_role: Role) -> NewInvitation:
+    """Send an invitation anew, valid from now; its earlier link stops working.
+
+    Raises MembershipRefused for one that was accepted or revoked.
+    """
+    stored = _lock_open(invitation, actor_role)
+    before = stored.expires_at.isoformat()
+    stored.expires_at = timezone.now() + LIFETIME
+    token = _hand_over(stored)
+    stored.save()
+    changes = ({"expires_at": before}, {"expires_at": stored.expires_at.isoformat()})
+    _record(stored, actor, "update", before=changes[0], after=changes[1])
+    return NewInvitation(stored, token)
+
+
+@transaction.atomic
+def revoke_invitation(*, invitation: Invitation, actor: str, actor_role: Role) -> None:
+    """Take an invitation back: its link stops working. Raises MembershipRefused once accepted."""
+    _revoke(_lock_open(invitation, actor_role), actor)
+
+
+def find_invitation(token: str) -> Invitation:
+    """The invitation behind a link, with its tenant. Raises InvitationEnded."""
+    with platform_scope("look-up of an invitation"):
+        rows = Invitation.objects.filter(token_hash=token_hash(token))
+        invitation = rows.select_related("tenant").first()
+    if invitation is None:
+        raise InvitationEnded(None)
+    if (state := state_of(invitation)) is not InvitationState.PENDING:
+        raise InvitationEnded(state)
+    return invitation
+
+
+def accept_invitation(*, token: str, user: User) -> Membership:
+    """Make the person who is signed in a member.
+
+    Invariant: an invitation makes one membership at most, however often and by whomever its link
+    is used. Raises InvitationEnded or WrongPerson.
+    """
+    with platform_scope("acceptance of an invitation"):
+        return _accept(_lock_pending(token), user)
+
+
+def accept_with_new_account(*, token: str, stored_password: str) -> Membership:
+    """Make an account with this hashed password for the invited address, and it a member.
+
+    Raises InvitationEnded, and HasAccount for an address that has an account.
+    """
+    with platform_scope("acceptance of an invitation"):
+        invitation = _lock_pending(token)
+        try:
+            with transaction.atomic():
+                user = User.objects.create(email=invitation.email, password=stored_password)
+        except IntegrityError as error:
+            raise HasAccount from error
+        return _accept(invitation, user)
+
+
+def _lock_pending(token: str) -> Invitation:
+    # The second of two clicks waits here, and then sees that the first was through.
+    rows = Invitation.objects.filter(token_hash=token_hash(token))
+    invitation = rows.first()
+    if invitation is None:
+        raise InvitationEnded(None)
+    lock_members(invitation.tenant_id)
+    invitation.refresh_from_db(from_queryset=Invitation.objects.select_for_update())
+    is_current = invitation.token_hash is not None and token_hash(token) == bytes(
+        invitation.token_hash
+    )
+    state = state_of(invitation) if is_current else None
+    if state is not InvitationState.PENDING:
+        raise InvitationEnded(state)
+    return invitation
+
+
+def _accept(invitation: Invitation, user: User) -> Membership:
+    if user.email != invitation.email:
+        raise WrongPerson
+    with tenant_scope(invitation.tenant_id):
+        invitation.accepted_at = timezone.now()
+        invitation.save(update_fields=["accepted_at"])
+        after = {"accepted_at": invitation.accepted_at.isoformat()}
+        _record(invitation, user.email, "update", after=after)
+        existing = Membership.objects.filter(tenant_id=invitation.tenant_id, user=user).first()
+        return existing or add_member(
+            tenant=Tenant.objects.get(id=invitation.tenant_id),
+            user=user,
+            role=Role(invitation.role),
+            actor=user.email,
+        )
+
+
+def _hand_over(invitation: Invitation) -> str | None:
+    try:
+        claim(
+            Tried(INVITED_BY_TENANT, str(invitation.tenant_id)),
+            Tried(INVITED_ADDRESS, f"{invitation.tenant_id} {invitation.email}"),
+        )
+    except TooSoon as error:
+        raise MembershipRefused(
+            f"Too many invitations were sent. Wait {wait_words(error.seconds)}, then try again."
+        ) from error
+    return hand_over(invitation)
+
+
+def _lock_open(invitation: Invitation, actor_role: Role) -> Invitation:
+    lock_members(invitation.tenant_id)
+    rows = Invitation.objects.select_for_update()
+    stored = rows.get(tenant_id=invitation.tenant_id, id=invitation.id)
+    require_may_give(actor_role, Role(stored.role))
+    state = state_of(stored)
+    if state in {InvitationState.ACCEPTED, InvitationState.REVOKED}:
+        raise MembershipRefused(f"The invitation of {stored.email} was {state.value} already.")
+    return stored
+
+
+def _revoke(invitation: Invitation, actor: str) -> None:
+    invitation.revoked_at = timezone.now()
+    invitation.mail_due_at = None
+    invitation.save(update_fields=["revoked_at", "mail_due_at"])
+    after = {"revoked_at": invitation.revoked_at.isoformat()}
+    _record(invitation, actor, "update", after=after)
+
+
+def _record(
+    invitation: Invitation,
+    actor: str,
+    action: str,
+    *,
+    before: dict[str, str] | None = None,
+    after: dict[str, str],
+) -> None:
+    record_change(
+        tenant_id=invitation.tenant_id,
+        actor=actor,
+        action=action,
+        subject=invitation,
+        before=before,
+        after=after,
+    )

@@ -1,0 +1,91 @@
+"""Links that let one person in once: their tokens, and which of them are to be mailed."""
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+from urllib.parse import urljoin
+
+from django.conf import settings
+from django.db.models import F
+from django.http import HttpRequest
+from django.utils import timezone
+
+from tenants.models import Invitation, Link, PasswordReset
+
+MAIL_ATTEMPTS_MAX: Final = 5
+# How long a worker has for one mail before another may try; doubled with each attempt.
+MAIL_LEASE: Final = timedelta(minutes=1)
+# What is over can still be told apart for a while: "expired", not "unknown".
+INVITATION_KEPT: Final = timedelta(days=35)
+RESET_KEPT: Final = timedelta(days=1)
+
+AnyLink = TypeVar("AnyLink", bound=Link)
+
+
+def new_token(link: Link) -> str:
+    """Give a link a token, in place of one that it had, and answer it: it is kept as a hash alone.
+
+    The token has 256 random bits, so one round of SHA-256 protects it.
+    """
+    token = secrets.token_urlsafe(32)
+    link.token_hash = token_hash(token)
+    return token
+
+
+def token_hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def shown_link(request: HttpRequest, path: str) -> str:
+    """A link to be handed on by whoever sees this page."""
+    url: str | None = settings.ENVIRONMENT.public_url
+    return urljoin(url, path) if url else request.build_absolute_uri(path)
+
+
+def can_mail() -> bool:
+    """Whether the service mails links, or shows them."""
+    return settings.MAIL_URL is not None
+
+
+def hand_over(link: Link) -> str | None:
+    """Have a link mailed soon, or answer its token for it to be shown. The caller saves it."""
+    link.mail_attempts, link.mailed_at, link.mail_error = 0, None, ""
+    link.mail_due_at, link.token_hash = None, None
+    if not can_mail():
+        return new_token(link)
+    link.mail_due_at = timezone.now()
+    return None
+
+
+def claim_mail(model: type[AnyLink], *, now: datetime) -> tuple[AnyLink, str] | None:
+    """Take the link that has waited longest to be mailed, with a new token; None: none waits.
+
+    A worker that dies leaves it to the next once its time is over.
+    """
+    due = model._default_manager.filter(mail_due_at__lte=now, expires_at__gt=now)
+    link = due.order_by("mail_due_at").select_for_update(skip_locked=True).first()
+    if link is None:
+        return None
+    token = new_token(link)
+    link.mail_attempts += 1
+    link.mail_due_at = now + MAIL_LEASE * 2**link.mail_attempts
+    link.save(update_fields=["token_hash", "mail_attempts", "mail_due_at"])
+    return link, token
+
+
+def note_mail(link: Link, *, error: str = "") -> None:
+    """Keep what became of a mail. After some failures it is not tried again by itself."""
+    is_over = not error or link.mail_attempts >= MAIL_ATTEMPTS_MAX
+    type(link)._default_manager.filter(pk=link.pk, token_hash=link.token_hash).update(
+        mail_due_at=None if is_over else F("mail_due_at"),
+        mailed_at=None if error else timezone.now(),
+        mail_error=error[:300],
+    )
+
+
+def forget_old_links(*, now: datetime) -> int:
+    """Remove links that ended long ago. In a platform scope."""
+    removed, _ = PasswordReset.objects.filter(expires_at__lt=now - RESET_KEPT).delete()
+    more, _ = Invitation.objects.filter(expires_at__lt=now - INVITATION_KEPT).delete()
+    return removed + more
