@@ -43,7 +43,7 @@ class InvitationForm(RowForm):
     email = forms.EmailField(
         label="E-mail address", max_length=254, widget=UnfoldAdminEmailInputWidget()
     )
-    role = forms.ChoiceField(widget=UnfoldAdminSelectWidget())
+    role = forms.ChoiceField(initial=Role.VIEWER.value, widget=UnfoldAdminSelectWidget())
 
     class Meta:
         model = Invitation
