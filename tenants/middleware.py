@@ -11,9 +11,9 @@ from tenants.roles import SCOPES_BY_ROLE, Role
 from tenants.scope import platform_scope, tenant_scope
 
 SESSION_TENANT = "tenant_id"
-# Health and metrics must answer while the database does not; these pages belong to no tenant.
 # Pages of accounts hash passwords, during which no transaction may be open.
 ACCOUNT_PAGES = ("/login", "/password", "/invitations/")
+# Health and metrics must answer while the database does not; these pages belong to no tenant.
 OUTSIDE_TENANTS = (
     *("/healthz", "/readyz", "/metrics", "/static/", "/v1/schema", "/v1/docs"),
     *ACCOUNT_PAGES,
