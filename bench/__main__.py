@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from bench import alerting, anomalies, enforcement, loops, raw_limit, reading
+from bench import alerting, anomalies, attacks, enforcement, loops, raw_limit, reading
 from bench.client import Sent, send
 from bench.load import DAYS, Load, budget_bodies
 from bench.service import Service, running_service
@@ -20,7 +20,7 @@ FILL_BATCHES = 250
 FURTHER = {"alerting": alerting.LOOPBACK_ALLOWED}
 # Detectors are measured as what they are, without a service.
 DETECTORS = {"anomalies": anomalies.measure, "loops": loops.measure}
-PARTS = ("enforcement", "ingest", "alerting", *DETECTORS)
+PARTS = ("enforcement", "ingest", "alerting", "attacks", *DETECTORS)
 
 
 def main() -> None:
@@ -29,6 +29,9 @@ def main() -> None:
     parser.add_argument("--stored", type=int, default=5_000_000, help="events to fill up to")
     parser.add_argument("--batches", type=int, default=200, help="batches of 1,000 a measurement")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument(
+        "--memory-seconds", type=float, default=60, help="how long refused bodies are sent"
+    )
     parser.add_argument("--only", choices=PARTS, help="one part of the figures; all otherwise")
     options = parser.parse_args()
     console = Console(width=100)
@@ -51,6 +54,8 @@ def main() -> None:
                 enforcement.measure(service, row)
             elif part == "alerting":
                 alerting.measure(service, row)
+            elif part == "attacks":
+                attacks.measure(service, row, memory_seconds=options.memory_seconds)
             else:
                 bench = _Bench(service, console, row, options.batches, options.connections)
                 bench.run(options.stored)

@@ -1,0 +1,229 @@
+"""What another tenant notices while a client attacks: each kind for some seconds, on this machine.
+
+Everything goes to the service that was started for it, on loopback, and ends by itself.
+"""
+
+import gzip
+import json
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from typing import Any, Final
+
+import msgspec
+
+from bench.service import Service
+from bench.wire import Answer, Connection, Requests
+
+ATTACK_SECONDS: Final = 5.0
+ASK_EVERY_SECONDS: Final = 0.01
+MEMORY_SECONDS: Final = 60.0
+RESERVE: Final = msgspec.json.encode({"agent": "quiet", "amount_usd": "0.0001"})
+JSON_TYPE: Final = {"Content-Type": "application/json"}
+GZIP: Final = {**JSON_TYPE, "Content-Encoding": "gzip"}
+Attack = Callable[[Event], None]
+Row = Callable[[str, str, str], None]
+
+
+def measure(service: Service, row: Row, *, memory_seconds: float = MEMORY_SECONDS) -> None:
+    """All attacks, one after the other, and what the memory of the web process does meanwhile."""
+    service.create_tenant("quiet")
+    quiet = service.headers
+    service.create_tenant("attacker")
+    attacks = _Attacks(service)
+    attacks.prepare()
+    _report(row, "nothing (for comparison)", _watched(service.port, quiet, lambda _: None))
+    for name, attack, clients in attacks.all():
+        answers = _watched(service.port, quiet, attack, clients=clients)
+        _report(row, f"{name} ({service.web_memory_mib():,.0f} MiB)", answers)
+    before = service.web_memory_mib()
+    _watched(service.port, quiet, attacks.refused, clients=2, seconds=memory_seconds)
+    grown = service.web_memory_mib() - before
+    row(
+        f"Web process over {memory_seconds:.0f} s of refused bodies",
+        f"{grown:+,.0f} MiB of {before:,.0f} MiB",
+        "flat",
+    )
+
+
+class _Attacks:
+    def __init__(self, service: Service) -> None:
+        self._port = service.port
+        self._service = service
+        self._key = Requests(dict(service.headers))
+        self._compressed = Requests({**service.headers, **GZIP})
+        self._nobody = Requests(JSON_TYPE)
+
+    def prepare(self) -> None:
+        """What some attacks need beforehand: as much configuration as one tenant may have."""
+        budget = {"name": "b", "period": "day", "limit": {"cost_usd": "5"}, "mode": "enforce"}
+        connection = Connection(self._port)
+        for number in range(1_000):
+            made = [
+                ("/v1/budgets", {**budget, "name": f"b{number}", "match": {"agent": "a"}}),
+                ("/v1/halts", {"match": {"agent": f"h{number}"}, "reason": "r"}),
+            ]
+            answers = [connection.ask(self._made("POST", path, body)) for path, body in made]
+            if all(answer.status >= 400 for answer in answers):
+                break
+
+    def all(self) -> Iterator[tuple[str, Attack, int]]:
+        """Name, attack, clients at once."""
+        yield "64 callers, and 10 that poll halts", self._poll, 74
+        yield "Half-sent bodies and heads, 1,500 connections", self._half_sent, 1
+        yield "Gzip of half a million members", self._members, 3
+        yield "A member of whom nothing is read: 100 exports", self._unread, 1
+        yield "Sign-in with invented names, 48 loops", self._sign_in, 48
+        yield "Sums beyond 64 bits, 2 clients", self._fortune, 2
+        yield "Refused bodies of 2 MB, 3 clients", self.refused, 3
+        yield "400,000 unknown fields, 2 clients", self._unknown_fields, 2
+        yield "Hundreds of budgets and halts, 4 clients", self._many_budgets, 4
+
+    def _made(self, method: str, path: str, body: object) -> bytes:
+        return self._key.make(method, path, msgspec.json.encode(body))
+
+    def _repeat(self, stopping: Event, request: bytes) -> None:
+        connection = Connection(self._port)
+        while not stopping.is_set():
+            with suppress(OSError):
+                connection.ask(request)
+
+    def _poll(self, stopping: Event) -> None:
+        is_poller = int(threading.current_thread().name.rpartition("-")[2]) < 10
+        ask = self._made("POST", "/v1/reservations", {"agent": "x", "amount_usd": "0.01"})
+        self._repeat(stopping, self._key.make("GET", "/v1/halts") if is_poller else ask)
+
+    def _half_sent(self, stopping: Event) -> None:
+        whole = [
+            requests.make("POST", path, b"x" * 1000)[:-990]
+            for requests in (self._key, self._nobody)
+            for path in ("/v1/events", "/v1/budgets")
+        ]
+        heads = [b"GET /v1/usage HTTP/1.1\r\nHost: x"]
+        with self._left_open([*(whole * 32), *(heads * 1_372)]):
+            stopping.wait()
+
+    def _unread(self, stopping: Event) -> None:
+        export = self._key.make("GET", "/v1/export/focus.csv?month=2026-11")
+        with self._left_open([export] * 100):
+            stopping.wait()
+
+    @contextmanager
+    def _left_open(self, requests: list[bytes]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for request in requests:
+                client = stack.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.settimeout(5)
+                with suppress(OSError):
+                    client.connect(("127.0.0.1", self._port))
+                    client.sendall(request)
+            yield
+
+    def _members(self, stopping: Event) -> None:
+        self._repeat(
+            stopping, self._compressed.make("POST", "/v1/events", gzip.compress(b"") * 500_000)
+        )
+
+    def _sign_in(self, stopping: Event) -> None:
+        """The way a browser does: the form's token in a cookie and in the body."""
+        token, number = "a" * 32, 0
+        headers = {
+            "Cookie": f"csrftoken={token}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        requests, connection = Requests(headers), Connection(self._port)
+        while not stopping.is_set():
+            number += 1
+            name = f"{threading.get_ident()}-{number}@example.com"
+            form = f"csrfmiddlewaretoken={token}&username={name}&password=wrong-{number}"
+            with suppress(OSError):
+                connection.ask(requests.make("POST", "/login", form.encode()))
+
+    def _fortune(self, stopping: Event) -> None:
+        connection, number = Connection(self._port), 0
+        while not stopping.is_set():
+            number += 1
+            name = f"{threading.get_ident()}-{number}"
+            events = [{"id": f"{name}-{n}", "cost_usd": "10000000"} for n in range(1_800)]
+            with suppress(OSError):
+                connection.ask(self._made("POST", "/v1/events", events))
+
+    def refused(self, stopping: Event) -> None:
+        """Bodies of which every event is wrong."""
+        events = [{"id": 1, "field": "x" * 150} for _ in range(9_000)]
+        self._repeat(stopping, self._made("POST", "/v1/events", events))
+
+    def _unknown_fields(self, stopping: Event) -> None:
+        body = json.dumps({f"f{n}": n for n in range(400_000)}).encode()
+        for path in ("/v1/reservations", "/v1/budgets"):
+            if not stopping.is_set():
+                Connection(self._port).ask(self._key.make("POST", path, body))
+        self._repeat(stopping, self._key.make("POST", "/v1/budgets", body))
+
+    def _many_budgets(self, stopping: Event) -> None:
+        connection, number = Connection(self._port), 0
+        while not stopping.is_set():
+            number += 1
+            event = {"id": f"{threading.get_ident()}-{number}", "cost_usd": "0.01", "agent": "a"}
+            ask = {"agent": "a", "amount_usd": "0.01"}
+            with suppress(OSError):
+                connection.ask(self._made("POST", "/v1/events", [event] * 50))
+                connection.ask(self._made("POST", "/v1/reservations", ask))
+
+
+def _watched(
+    port: int,
+    headers: Any,
+    attack: Attack,
+    *,
+    clients: int = 1,
+    seconds: float = ATTACK_SECONDS,
+) -> list[tuple[float, Answer]]:
+    """What the quiet tenant's reserves took and were answered while an attack went on.
+
+    The attackers have a process of their own, so that nobody here waits for them in Python.
+    """
+    context = get_context("fork")
+    stopping = context.Event()
+    attackers = context.Process(target=_attack_together, args=[attack, clients, stopping])
+    attackers.start()
+    request = Requests(headers).make("POST", "/v1/reservations", RESERVE)
+    connection, answers = Connection(port), []
+    end = time.monotonic() + seconds
+    while (begun := time.monotonic()) < end:
+        answers.append((begun, connection.ask(request)))
+        answers[-1] = (time.monotonic() - begun, answers[-1][1])
+        time.sleep(ASK_EVERY_SECONDS)
+    stopping.set()
+    attackers.join(timeout=60)
+    attackers.kill()
+    return answers
+
+
+def _attack_together(attack: Attack, clients: int, stopping: Event) -> None:
+    threads = [
+        threading.Thread(target=attack, args=[stopping], name=f"client-{number}", daemon=True)
+        for number in range(clients)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+
+
+def _report(row: Row, name: str, answers: list[tuple[float, Answer]]) -> None:
+    taken = [seconds * 1000 for seconds, _ in answers]
+    refused = sum(answer.status != 201 for _, answer in answers)
+    longest = max(taken)
+    row(
+        f"Attack: {name}",
+        f"half of another's reserves within {statistics.median(taken):,.1f} ms,"
+        f" all within {longest:,.0f} ms, {refused} of {len(taken)} refused",
+        "50 ms, none refused",
+    )
