@@ -3,27 +3,33 @@
 Nothing passes through a float.
 """
 
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+import re
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 NANOS_PER_USD: Final = 1_000_000_000
 # The most that an amount may be: enough for any limit, and it fits a bigint in nano-dollars.
 USD_MAX: Final = Decimal(1_000_000_000)
 MINUS: Final = "\u2212"
+# As the schema has an amount. Decimal() itself also reads "1_000", "1e3", " 5" and other scripts.
+USD_DECIMALS_MAX: Final = 18
+USD_PATTERN: Final = r"^[0-9]{1,10}(\.[0-9]{1,18})?$"
+_USD: Final = re.compile(USD_PATTERN)
 
 
 def nanos_from_usd(value: str | int | float) -> int:
     """Whole nano-dollars, rounded half up. Raises ValueError with a sentence for what is no such
     amount.
 
-    A JSON number is taken by its shortest decimal form, which is what its sender wrote.
+    A string is ASCII digits with a point and decimals or without, and nothing else. A JSON number
+    is taken by its shortest decimal form, which is what its sender wrote.
     """
-    if isinstance(value, bool) or (isinstance(value, str) and len(value) > 40):
+    if isinstance(value, str):
+        if _USD.fullmatch(value) is None:
+            raise ValueError('must be a decimal number of USD, as in "0.0123"')
+    elif isinstance(value, bool):
         raise ValueError('must be a decimal number of USD, as in "0.0123"')
-    try:
-        usd = Decimal(value if isinstance(value, str | int) else repr(value))
-    except InvalidOperation as error:
-        raise ValueError('must be a decimal number of USD, as in "0.0123"') from error
+    usd = Decimal(repr(value) if isinstance(value, float) else value)
     if not usd.is_finite() or usd < 0 or usd > USD_MAX:
         raise ValueError("must be from 0 to 1,000,000,000 USD")
     return int((usd * NANOS_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_UP))

@@ -56,7 +56,9 @@ class TiersField(forms.CharField):
 
 def _tier_of(line: str) -> Tier:
     parts = [part.strip() for part in line.split(",")]
-    has_bound = len(parts) == 3 and parts[2].isdecimal() and len(parts[2]) <= 3
+    has_bound = (
+        len(parts) == 3 and parts[2].isascii() and parts[2].isdecimal() and len(parts[2]) <= 3
+    )
     bound = int(parts.pop()) if has_bound else None
     is_known = len(parts) == 2 and all(1 <= len(part) <= NAME_CHARACTERS_MAX for part in parts)
     if not is_known:

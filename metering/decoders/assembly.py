@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -17,9 +18,11 @@ from metering.decoders.native import (
     rejected,
 )
 from metering.errors import EventRejected
+from metering.money import USD_DECIMALS_MAX
 
 NAME_MAX = 200
 TEXT_MAX = 1000
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 
 
 def assemble(facts: Mapping[str, object]) -> Decoded:
@@ -86,16 +89,14 @@ def usd(value: object) -> str | None:
     """
     if value is None:
         return None
-    number: object = value
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            number = None
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    if not is_number or not 0 <= number < math.inf:  # type: ignore[operator]
-        raise ValueError(f"{str(value)[:50]!r} is no amount in USD")
-    return format(Decimal(str(value)), "f")
+    text = repr(value) if isinstance(value, float) else str(value)
+    is_number = isinstance(value, str | int | float) and not isinstance(value, bool)
+    # An exponent is how languages print small floats; anything else is no number as JSON has it.
+    if not is_number or not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text[:50]!r} is no amount in USD")
+    digits = f"{Decimal(text):f}"
+    has_more = len(digits.partition(".")[2]) > USD_DECIMALS_MAX
+    return f"{Decimal(text):.{USD_DECIMALS_MAX}f}" if has_more else digits
 
 
 def milliseconds(seconds: object) -> int | None:

@@ -11,7 +11,7 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -397,7 +397,9 @@ def _times(payload: _Payload) -> dict[str, object]:
     if isinstance(started, bool) or not isinstance(started, int | float):
         raise ValueError("startTime is no number of seconds")
     try:
-        facts["time"] = datetime.fromtimestamp(started, UTC)
+        at = datetime.fromtimestamp(started, UTC)
+        # Cut off rather than rounded up, perhaps into the next day.
+        facts["time"] = at if at.timestamp() <= started else at - timedelta.resolution
     except (OverflowError, OSError, ValueError):
         raise ValueError(f"startTime {str(started)[:50]} is no time") from None
     facts["latency_ms"] = _between(started, payload.endTime)

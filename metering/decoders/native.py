@@ -16,6 +16,8 @@ import msgspec
 
 from metering.decoders.samples import with_sample
 from metering.errors import EventRejected, MalformedBody, TooManyEvents
+from metering.money import USD_PATTERN
+from metering.times import parse_moment
 
 COUNT_MAX: Final = 2**53
 DEPTH_MAX: Final = 32
@@ -31,6 +33,8 @@ Word = Annotated[str, msgspec.Meta(max_length=1000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Step = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+# The pattern stands in the schema alone; `nanos_from_usd` applies it, and says what is wrong.
+Usd = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": USD_PATTERN})] | int | float
 TagKey = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 TagValue = str | int | float | bool | None
 
@@ -76,8 +80,8 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     input_audio_tokens: Count | None = None
     output_audio_tokens: Count | None = None
     web_searches: Count | None = None
-    cost_usd: str | int | float | None = None
-    saved_usd: str | int | float | None = None
+    cost_usd: Usd | None = None
+    saved_usd: Usd | None = None
     task_type: Name | None = None
     complexity: Annotated[int, msgspec.Meta(ge=0, le=10)] | None = None
     output_hash: Name | None = None
@@ -106,6 +110,8 @@ _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_event = msgspec.json.Decoder(EventBody).decode
 # Times here cannot be turned into another zone, which later steps do without asking.
 _YEARS_AT_THE_EDGE: Final = (1, 9999)
+# What only some times have: msgspec would round their last digits up, perhaps into the next day.
+_FINER_THAN_MICROSECONDS: Final = re.compile(rb"\.[0-9]{7}")
 # Possessive, and a string that never ends ends with the text: every byte is looked at once.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
@@ -194,9 +200,21 @@ def decode_item(raw: bytes, *, index: int | None = None, depth: int = 0) -> Deco
     except (msgspec.DecodeError, RecursionError) as error:
         # What does not fit is found first, and the rest may still be no JSON.
         require_json(raw, index)
-        if isinstance(error, msgspec.ValidationError):
+        if not isinstance(error, msgspec.ValidationError):
+            return EventRejected("invalid_value", f"{_sentence(error)}.", event_id=_id_in(raw))
+        if not str(error).endswith("at `$.time`"):
             return rejected(error, raw)
-        return EventRejected("invalid_value", f"{_sentence(error)}.", event_id=_id_in(raw))
+        time = _time_as_written(raw)
+        if isinstance(time, EventRejected):
+            return time
+        members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        members["time"] = msgspec.Raw(msgspec.json.encode(time))
+        return decode_item(msgspec.json.encode(members), index=index, depth=depth)
+    if event.time is not None and _FINER_THAN_MICROSECONDS.search(raw):
+        time = _time_as_written(raw)
+        if isinstance(time, EventRejected):
+            return time
+        event = msgspec.structs.replace(event, time=time)
     if b"\\u0000" in raw and holds_nul(event):
         return EventRejected(
             "invalid_value", "A string holds the character NUL.", event_id=event.id
@@ -209,6 +227,18 @@ def decode_item(raw: bytes, *, index: int | None = None, depth: int = 0) -> Deco
             event_id=event.id,
         )
     return event
+
+
+def _time_as_written(raw: bytes) -> datetime | EventRejected:
+    """The time of an event that msgspec does not read, or rounds, or what is wrong with it."""
+    time = _members_in(raw).time
+    try:
+        if not isinstance(time, str):
+            raise ValueError("must be a string")
+        return parse_moment(time)
+    except ValueError as error:
+        detail = f"'time' {error}."
+        return EventRejected("invalid_value", detail, pointer="/time", event_id=_id_in(raw))
 
 
 def decode_event(body: bytes, *, default_id: str) -> Decoded:
@@ -296,14 +326,19 @@ def _sentence(error: Exception) -> str:
     return str(error).removeprefix("JSON is malformed: ").rstrip(".")
 
 
-class _IdOnly(msgspec.Struct):
+class _Members(msgspec.Struct):
     id: Any = None
+    time: Any = None
+
+
+def _members_in(raw: bytes) -> _Members:
+    return msgspec.json.decode(raw, type=_Members)
 
 
 def _id_in(raw: bytes) -> str | None:
     """The id that a rejected item carries, where it can be read, so that its sender finds it."""
     try:
-        found = msgspec.json.decode(raw, type=_IdOnly).id
+        found = _members_in(raw).id
     except (msgspec.DecodeError, RecursionError):
         return None
     return found[:200] if isinstance(found, str) else None

@@ -8,6 +8,7 @@ case or as protobuf names them. A span that cannot be read is rejected alone.
 import base64
 import binascii
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -328,8 +329,11 @@ def _plain(found: object) -> Any:
     return found if isinstance(found, str | bool) else None
 
 
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
+
+
 def _integer(found: object) -> Any:
-    if isinstance(found, str) and len(found) <= 20 and found.removeprefix("-").isdecimal():
+    if isinstance(found, str) and _INTEGER.fullmatch(found):
         return int(found)
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 

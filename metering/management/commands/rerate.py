@@ -1,7 +1,7 @@
 """`manage.py rerate --tenant NAME --from DATE --to DATE [--dry-run]`."""
 
 from argparse import ArgumentParser
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from metering.money import usd_from_nanos
 from metering.rerate import rerate
+from metering.times import parse_moment_or_date
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 
@@ -67,7 +68,6 @@ class Command(BaseCommand):
 
 def _moment(text: str, option: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_moment_or_date(text)
     except ValueError as error:
-        raise CommandError(f"{option} {text!r} is no RFC 3339 time and no date.") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        raise CommandError(f"{option} {text!r} {error}, or a date.") from error

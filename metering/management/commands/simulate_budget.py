@@ -3,7 +3,7 @@
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from metering.api.management.simulations import SimulationBody, proposal_of
 from metering.enforcement.simulation import Replayed, simulate
 from metering.errors import MeteringError
 from metering.models import Budget
+from metering.times import parse_moment_or_date
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 
@@ -133,10 +134,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _moment(text: str, option: str) -> str:
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_moment_or_date(text).isoformat()
     except ValueError as error:
-        raise CommandError(f"{option} {text!r} is no RFC 3339 time and no date.") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+        raise CommandError(f"{option} {text!r} {error}, or a date.") from error
 
 
 def _sentences(detail: Any, where: str = "") -> Iterator[str]:

@@ -587,7 +587,7 @@ def test_the_command_says_what_is_wrong(account: Account, tmp_path: Path) -> Non
         run(account, "--json", str(path))
     with pytest.raises(CommandError, match="has no budget 99"):
         run(account, "--budget-id", "99")
-    with pytest.raises(CommandError, match="no RFC 3339 time"):
+    with pytest.raises(CommandError, match="must be RFC 3339"):
         run(account, "--budget-id", "1", "--from", "yesterday")
     path.write_text("[]")
     with pytest.raises(CommandError, match="holds no object"):
