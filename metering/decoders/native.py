@@ -200,21 +200,30 @@ def decode_item(raw: bytes, *, index: int | None = None, depth: int = 0) -> Deco
     except (msgspec.DecodeError, RecursionError) as error:
         # What does not fit is found first, and the rest may still be no JSON.
         require_json(raw, index)
-        if not isinstance(error, msgspec.ValidationError):
-            return EventRejected("invalid_value", f"{_sentence(error)}.", event_id=_id_in(raw))
-        if not str(error).endswith("at `$.time`"):
-            return rejected(error, raw)
-        time = _time_as_written(raw)
-        if isinstance(time, EventRejected):
-            return time
-        members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-        members["time"] = msgspec.Raw(msgspec.json.encode(time))
-        return decode_item(msgspec.json.encode(members), index=index, depth=depth)
+        return _read_otherwise(raw, error)
     if event.time is not None and _FINER_THAN_MICROSECONDS.search(raw):
         time = _time_as_written(raw)
         if isinstance(time, EventRejected):
             return time
         event = msgspec.structs.replace(event, time=time)
+    return _refusal(event, raw) or event
+
+
+def _read_otherwise(raw: bytes, error: Exception) -> Decoded:
+    """An event whose time lies in a leap second, or why it is none."""
+    if not isinstance(error, msgspec.ValidationError):
+        return EventRejected("invalid_value", f"{_sentence(error)}.", event_id=_id_in(raw))
+    if not str(error).endswith("at `$.time`"):
+        return rejected(error, raw)
+    time = _time_as_written(raw)
+    if isinstance(time, EventRejected):
+        return time
+    members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    members["time"] = msgspec.Raw(msgspec.json.encode(time))
+    return decode_item(msgspec.json.encode(members))
+
+
+def _refusal(event: EventBody, raw: bytes) -> EventRejected | None:
     if b"\\u0000" in raw and holds_nul(event):
         return EventRejected(
             "invalid_value", "A string holds the character NUL.", event_id=event.id
@@ -226,7 +235,7 @@ def decode_item(raw: bytes, *, index: int | None = None, depth: int = 0) -> Deco
             pointer="/time",
             event_id=event.id,
         )
-    return event
+    return None
 
 
 def _time_as_written(raw: bytes) -> datetime | EventRejected:
