@@ -13,7 +13,7 @@ from metering.budgets import read_book
 from metering.enforcement.breakers import BreakerRule, read_breaker_rules
 from metering.enforcement.rate_limits import RateRule, read_rate_rules
 from metering.enforcement.routes import RouteTable, read_routes
-from metering.pricing import PriceBook, load_price_book
+from metering.pricing import UNPRICED, PriceBook, Rating, load_price_book
 from metering.usage_shapes import Tokens
 from tenants.models import Tenant, UnpricedPolicy
 from tenants.scope import tenant_scope
@@ -42,6 +42,15 @@ class Configuration(NamedTuple):
     routes: RouteTable
     rate_limits: tuple[RateRule, ...]
     breakers: tuple[BreakerRule, ...]
+
+    def cost_of(self, rating: Rating, tokens: Tokens) -> int | None:
+        """What a call is booked as: its cost, where nobody knows that the assumed one, else what is
+        known of it; None where nothing is.
+        """
+        if rating.source != UNPRICED:
+            return rating.cost_nanos
+        assumed = self.assumed_nanos(tokens)
+        return max(assumed or 0, rating.cost_nanos) or assumed
 
     def assumed_nanos(self, tokens: Tokens) -> int | None:
         """What a call of a model without a price is taken to cost; None where nothing is."""

@@ -18,6 +18,7 @@ from metering.errors import EventRejected
 from metering.event_keys import key_of_id, key_of_request, key_of_response, key_of_span
 from metering.models import Authority, Completeness, CostSource, Operation, Route, Status
 from metering.money import NANOS_PER_USD, nanos_from_usd, usd_from_nanos
+from metering.pricing import UNPRICED
 from metering.usage_shapes import (
     Tokens,
     UnknownUsage,
@@ -215,7 +216,7 @@ class PreparedEvent:
             operation=self.operation,
         )
         saved_nanos = top.cost_nanos - self.cost_nanos
-        if top.source != "unpriced" and saved_nanos > 0:
+        if top.source != UNPRICED and saved_nanos > 0:
             self.filled |= BIT_OF["saved_usd"]
             self.body = msgspec.structs.replace(body, saved_usd=usd_from_nanos(saved_nanos))
 
@@ -235,10 +236,7 @@ class PreparedEvent:
             operation=self.operation,
         )
         self.cost_source = SOURCES[rating.source]
-        is_priced = self.cost_source is not CostSource.UNPRICED
-        self.cost_nanos = (
-            rating.cost_nanos if is_priced else configuration.assumed_nanos(self.tokens)
-        )
+        self.cost_nanos = configuration.cost_of(rating, self.tokens)
         self.price_id = rating.price_id
 
     def line(self, event_id: int) -> str:

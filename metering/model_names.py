@@ -41,11 +41,14 @@ _BEDROCK_NAME: Final = re.compile(
 
 
 class CatalogueModel(NamedTuple):
-    """A model of the catalogue. Variants by context apply only where its maker itself sells it."""
+    """A model of the catalogue. Variants by context apply only where its maker itself sells it; a
+    reseller at the maker's price has variants of its own.
+    """
 
     provider: str
     model: str
     has_variants: bool
+    reseller: str = ""
 
 
 @lru_cache(maxsize=NAMES_REMEMBERED)
@@ -159,7 +162,8 @@ def _at_makers_price(name: str) -> CatalogueModel | None:
 
 def _catalogued(seller: Provider, found: ModelInfo) -> CatalogueModel:
     owner, model = _owners()[id(found)]
-    return CatalogueModel(owner, model, has_variants=owner == seller.id)
+    is_own = owner == seller.id
+    return CatalogueModel(owner, model, has_variants=is_own, reseller="" if is_own else seller.id)
 
 
 @cache

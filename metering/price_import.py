@@ -1,4 +1,4 @@
-"""Bringing the price library's catalogue into `catalogue_price`."""
+"""Bringing the price library's catalogue, and what supplements it, into `catalogue_price`."""
 
 import json
 from typing import NamedTuple
@@ -6,7 +6,8 @@ from typing import NamedTuple
 from django.utils import timezone
 
 from metering.models.prices import CataloguePrice
-from metering.price_catalogue import CatalogueRow, catalogue_rows, catalogue_version
+from metering.price_catalogue import CatalogueRow, catalogue_version
+from metering.price_supplement import supplemented_rows
 from tenants.scope import bump_all_configurations, platform_scope
 
 _Place = tuple[str, str, int]
@@ -28,7 +29,7 @@ def import_catalogue() -> Imported:
     A price that changed becomes a new row and the old one is kept as superseded, since events name
     it. Every tenant then reads its prices again.
     """
-    rows = catalogue_rows()
+    rows = supplemented_rows()
     with platform_scope("import prices"):
         current = {
             (row.provider, row.model, row.ordinal): row

@@ -15,7 +15,7 @@ from django.db.models import Count, Max, Q
 from metering import model_names
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
 from metering.rates import CompiledRates, Rate, parse_rates
-from metering.usage_shapes import OTHER_MODELS, Tokens
+from metering.usage_shapes import INFERENCE_GEO, OTHER_MODELS, Tokens
 
 CATALOGUE: Final = "catalogue"
 OVERRIDE: Final = "override"
@@ -32,14 +32,21 @@ _CONTEXT_BY_TIER: Final[dict[str, dict[str, str]]] = {
     "fast": {"service_tier": "fast", "speed": "fast"},
     "batch": {"service_tier": "batch", "processing": "batch"},
 }
+# Where a call may be bound to run at another price.
+_PRICED_GEOS: Final = frozenset({"us"})
 
 
 class Rating(NamedTuple):
-    """A call's cost, the price that gave it, and where that price stands."""
+    """A call's cost, the price that gave it, and where that price stands.
+
+    Unpriced with a price is a call of which the price has no rate for some units, which are
+    `unrated`; the cost is that of the rest.
+    """
 
     cost_nanos: int
     price_id: int | None
     source: str
+    unrated: tuple[str, ...] = ()
 
 
 _NO_PRICE: Final = Rating(0, None, UNPRICED)
@@ -109,19 +116,24 @@ class Catalogue:
             self._rows.setdefault((row.provider, row.model), []).append(row)
         for prices in self._rows.values():
             prices.sort(key=lambda row: row.ordinal)
-        self._schedules: dict[tuple[model_names.CatalogueModel, str | None], _Schedule] = {}
+        self._schedules: dict[_ScheduleKey, _Schedule] = {}
 
-    def schedule(self, found: model_names.CatalogueModel, tier: str | None) -> "_Schedule | None":
+    def schedule(
+        self, found: model_names.CatalogueModel, tier: str | None, geo: str | None = None
+    ) -> "_Schedule | None":
         """The model's prices over time. What is remembered is bounded by the catalogue's size."""
-        key = (found, tier)
+        key = (found, tier, geo)
         schedule = self._schedules.get(key)
         if schedule is None:
             rows = self._rows.get((found.provider, found.model))
             if rows is None:
                 return None
-            schedule = _Schedule(rows, _context(tier) if found.has_variants else {})
+            schedule = _Schedule(rows, _context(found, tier, geo))
             self._schedules[key] = schedule
         return schedule
+
+
+_ScheduleKey = tuple[model_names.CatalogueModel, str | None, str | None]
 
 
 class _Schedule:
@@ -239,12 +251,20 @@ class PriceBook:
         """What the call costs. Never raises for what a client sent; no price means 'unpriced'."""
         if operation == "tool":
             return self._rate_tool(tool, at)
-        price = self.price_at(provider=provider, model=model, at=at, service_tier=service_tier)
+        extra = tokens.extra
+        geo = extra.get(INFERENCE_GEO) if extra is not None else None
+        price = self.price_at(
+            provider=provider,
+            model=model,
+            at=at,
+            service_tier=service_tier,
+            geo=geo if isinstance(geo, str) else None,
+        )
         if price is None:
             return _NO_PRICE
-        if tokens.extra is not None and OTHER_MODELS in tokens.extra:
+        if extra is not None and OTHER_MODELS in extra:
             return self._rate_parts(provider, price, at, tokens)
-        return Rating(price.compiled.cost_nanos(tokens), price.price_id, price.source)
+        return _rating(price, price.cost_nanos(tokens), price.compiled.unrated(tokens))
 
     def price_at(
         self,
@@ -253,11 +273,12 @@ class PriceBook:
         model: str | None,
         at: datetime,
         service_tier: str | None = None,
+        geo: str | None = None,
     ) -> Price | None:
-        """The price in force for a model, or None."""
+        """The price in force for a model, or None; `geo` is where the call is bound to run."""
         if not model:
             return None
-        overrides, schedule = self._entry(provider or None, model, service_tier)
+        overrides, schedule = self._entry(provider or None, model, service_tier, geo)
         for override in overrides:
             if _is_at(override, at):
                 return override.price
@@ -279,21 +300,29 @@ class PriceBook:
         assert tokens.extra is not None
         parts = tokens.extra[OTHER_MODELS]
         own, cost = tokens, 0
+        unrated: set[str] = set()
         for model, keys in parts.items() if isinstance(parts, dict) else ():
             other = self.price_at(provider=provider, model=model, at=at)
             if other is None:
                 return _NO_PRICE
             part = _tokens_of(keys)
             cost += other.cost_nanos(part)
+            unrated.update(other.compiled.unrated(part))
             own = _without(own, part)
-        return Rating(cost + price.cost_nanos(own), price.price_id, price.source)
+        unrated.update(price.compiled.unrated(own))
+        return _rating(price, cost + price.cost_nanos(own), tuple(sorted(unrated)))
 
-    def _find_entry(self, provider: str | None, model: str, service_tier: str | None) -> _Entry:
+    def _find_entry(
+        self, provider: str | None, model: str, service_tier: str | None, geo: str | None
+    ) -> _Entry:
         found = model_names.find_model(provider, model)
         overrides = self._find_overrides(provider, model, found)
         tier = (service_tier or "").lower()
         tier_known = tier if tier in _CONTEXT_BY_TIER else None
-        schedule = self._catalogue.schedule(found, tier_known) if found is not None else None
+        geo_known = geo if geo in _PRICED_GEOS else None
+        schedule = (
+            self._catalogue.schedule(found, tier_known, geo_known) if found is not None else None
+        )
         return _Entry(overrides, schedule)
 
     def _find_overrides(
@@ -317,6 +346,12 @@ class PriceBook:
             rows.sort(key=lambda row: (bool(row.provider), *_newest_first(row)), reverse=True)
             ranked.extend(_override(row) for row in rows)
         return tuple(ranked)
+
+
+def _rating(price: Price, cost_nanos: int, unrated: tuple[str, ...]) -> Rating:
+    if unrated:
+        return Rating(cost_nanos, price.price_id, UNPRICED, unrated)
+    return Rating(cost_nanos, price.price_id, price.source)
 
 
 def _override(row: TenantPriceLike) -> _Override:
@@ -351,8 +386,15 @@ def _folded(name: str) -> str:
     return name.strip().lower()
 
 
-def _context(tier: str | None) -> dict[str, str]:
-    return _CONTEXT_BY_TIER[tier] if tier is not None else {}
+def _context(
+    found: model_names.CatalogueModel, tier: str | None, geo: str | None
+) -> dict[str, str]:
+    """What the variants of a model's price are chosen by."""
+    if not found.has_variants:
+        # A reseller's tiers are not its maker's.
+        return {"batch_at": found.reseller} if tier == "batch" else {}
+    context = _CONTEXT_BY_TIER[tier] if tier is not None else {}
+    return context if geo is None else {**context, INFERENCE_GEO: geo}
 
 
 def _tokens_of(keys: Mapping[str, int]) -> Tokens:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Final, NamedTuple
 
+import msgspec
 from genai_prices.data_units import unit_data
 from genai_prices.units import UnitRegistry
 from genai_prices.validation import validate_model_price
@@ -32,6 +33,22 @@ _FIELD_BY_KEY: Final = {
     },
     "output_reasoning_tokens": "reasoning_tokens",
 }
+# What providers bill by and the price library has no unit for, in its form.
+_OWN_UNITS: Final = {
+    "output_images": ("_kcount", 1000, {"family": "images", "direction": "output"}),
+    "output_video_seconds": (
+        "_hours",
+        3600,
+        {"family": "durations", "direction": "output", "modality": "video"},
+    ),
+    "search_sources": ("_kcount", 1000, {"family": "tool_calls", "tool_type": "search_source"}),
+    "document_searches": (
+        "_kcount",
+        1000,
+        {"family": "tool_calls", "tool_type": "document_search"},
+    ),
+    "url_fetches": ("_kcount", 1000, {"family": "tool_calls", "tool_type": "url_fetch"}),
+}
 # Kinds of input that may have been read from the cache without the provider saying how much.
 _CACHED_KINDS: Final = ("audio", "image", "video")
 
@@ -44,18 +61,30 @@ class Tier(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """Nano-dollars for `per` of what is counted; fewer than `minimum`, but some, count as that."""
+    """Nano-dollars for `per` of what is counted; fewer than `minimum`, but some, count as that.
+
+    Output that no report breaks down is all of this kind where `is_unsplit`.
+    """
 
     nanos: Fraction
     per: int
     tiers: tuple[Tier, ...] = ()
     minimum: int = 0
+    is_unsplit: bool = False
 
 
 @cache
 def units() -> UnitRegistry:
-    """The usage keys that the price library knows, and which of them are parts of which."""
-    return UnitRegistry(unit_data)
+    """The usage keys that a price may name, and which of them are parts of which."""
+    own = {
+        key: {
+            "price_key": key.removesuffix("_seconds") + mark,
+            "per": per,
+            "dimensions": dimensions,
+        }
+        for key, (mark, per, dimensions) in _OWN_UNITS.items()
+    }
+    return UnitRegistry({**unit_data, **own})
 
 
 def check_rates(raw: object) -> str | None:
@@ -86,7 +115,13 @@ def _parse_rate(key: str, entry: object) -> Rate:
     minimum = entry.get("minimum", 0)
     if type(per) is not int or per < 1 or type(minimum) is not int or minimum < 0:
         raise ValueError(f"{key}: 'per' must be a positive and 'minimum' no negative whole number.")
-    return Rate(_parse_nanos(key, entry["nanos"]), per, _parse_tiers(key, entry), minimum)
+    return Rate(
+        _parse_nanos(key, entry["nanos"]),
+        per,
+        _parse_tiers(key, entry),
+        minimum,
+        entry.get("is_unsplit") is True,
+    )
 
 
 def _parse_tiers(key: str, entry: Mapping[str, object]) -> tuple[Tier, ...]:
@@ -162,7 +197,7 @@ class _Bracket:
 class CompiledRates:
     """Rates made ready for rating. Immutable."""
 
-    __slots__ = ("_brackets", "_parts", "_thresholds", "rates")
+    __slots__ = ("_brackets", "_has_tokens", "_parts", "_plain", "_thresholds", "_unsplit", "rates")
 
     def __init__(self, rates: Mapping[str, Rate]) -> None:
         self.rates = dict(rates)
@@ -173,9 +208,39 @@ class CompiledRates:
             for above in (-1, *thresholds)
         )
         self._parts = {key: _parts_of(key, rates) for key in rates}
+        self._plain = tuple(
+            key in rates for key in ("input_tokens", "output_tokens", "web_searches")
+        )
+        self._unsplit = next((key for key, rate in rates.items() if rate.is_unsplit), None)
+        self._has_tokens = any(key in rates for key in ("input_tokens", "output_tokens"))
+
+    def unrated(self, tokens: Tokens) -> tuple[str, ...]:
+        """What a call used that no rate is for, neither its own nor that of a whole it is part of.
+
+        A call that tells nothing is no free call where the price is for something else than tokens:
+        then the units of the price are what is missing.
+        """
+        has_input, has_output, has_web = self._plain
+        if (
+            tokens.extra is None
+            and (has_input or not tokens.input_tokens)
+            and (has_output or not tokens.output_tokens)
+            and (has_web or not tokens.web_searches)
+        ):
+            is_told = tokens.input_tokens or tokens.output_tokens or tokens.web_searches
+            return () if self._has_tokens or is_told else tuple(sorted(self.rates))
+        return tuple(sorted(key for key in _used(tokens) if not self._is_rated(key)))
+
+    def _is_rated(self, key: str) -> bool:
+        if key in self.rates:
+            return True
+        return key in units().units and not units().ancestor_usage_keys(key).isdisjoint(self.rates)
 
     def cost_nanos(self, tokens: Tokens) -> int:
         """The cost of one call: summed exactly, rounded once, half up."""
+        if self._unsplit is not None and not _is_output_split(tokens):
+            extra = {**(tokens.extra or {}), self._unsplit: tokens.output_tokens}
+            tokens = msgspec.structs.replace(tokens, extra=extra)
         given = tokens.input_tokens
         read = tokens.cache_read_tokens
         write = tokens.cache_write_tokens
@@ -233,6 +298,22 @@ class CompiledRates:
         used = used or max((counts[part] for part in _told_parts(key, counts)), default=0)
         minimum = self.rates[key].minimum
         return max(used, minimum) if used else used
+
+
+def _is_output_split(tokens: Tokens) -> bool:
+    told = tokens.output_audio_tokens or tokens.reasoning_tokens
+    return bool(told) or any(key.startswith("output_") for key in tokens.extra or ())
+
+
+def _used(tokens: Tokens) -> list[str]:
+    """Every unit that a call used some of."""
+    used = [key for key, field in _FIELD_BY_KEY.items() if getattr(tokens, field)]
+    used += [
+        key
+        for key, value in (tokens.extra or {}).items()
+        if isinstance(value, int | float) and value and key != OVERLAP
+    ]
+    return used
 
 
 def _nanos_each(rate: Rate, above: int) -> Fraction:

@@ -129,10 +129,7 @@ def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:
         operation=OPERATIONS[event.operation],
     )
     source = SOURCES[rating.source]
-    cost_nanos: int | None = rating.cost_nanos
-    if source is CostSource.UNPRICED:
-        cost_nanos = configuration.assumed_nanos(event.tokens)
-    return _Rerating(event, rating, source, cost_nanos)
+    return _Rerating(event, rating, source, configuration.cost_of(rating, event.tokens))
 
 
 def _summary(reratings: Sequence[_Rerating]) -> RerateSummary:

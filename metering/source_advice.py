@@ -23,6 +23,12 @@ ADVICE: Final[dict[str, Advice]] = {
         "The model had no price when the call arrived.",
         "Add a price for the model (POST /v1/prices); its calls are then priced at once.",
     ),
+    "no_rate": Advice(
+        "The price of the model has no rate for some of what the call used, such as searches,"
+        " seconds or characters; the rest is priced.",
+        "Add a price for the model that has a rate for it (POST /v1/prices); GET /v1/events shows"
+        " the units in extra_usage.",
+    ),
     "conflict": Advice(
         "The report shares an id with a known call and contradicts it, so it was stored as another"
         " call.",
@@ -132,6 +138,11 @@ ADVICE: Final[dict[str, Advice]] = {
         "The report names tokens and no model.",
         "Set gen_ai.request.model or gen_ai.response.model on the span of the call.",
     ),
+    "unknown_usage_part": Advice(
+        "The usage object has members that are not known. Its counts add up without them, so the"
+        " call is counted; the members are kept in extra_usage.",
+        "Nothing need be set, unless the provider bills for these members.",
+    ),
     "told_elsewhere": Advice(
         "The same calls are counted by their logs or spans.",
         "Nothing need be set; to send less, turn these metrics off.",
@@ -139,7 +150,7 @@ ADVICE: Final[dict[str, Advice]] = {
 }
 
 # Passed over, and rightly so.
-HARMLESS: Final = frozenset({"not_a_call", "around_calls", "told_elsewhere"})
+HARMLESS: Final = frozenset({"not_a_call", "around_calls", "told_elsewhere", "unknown_usage_part"})
 _OTHER: Final = "See the detail and the sample; GET /v1/docs describes what can be sent."
 
 

@@ -4,14 +4,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from metering.decoders.samples import redacted_sample
 from metering.errors import MeteringError
 from metering.events import PreparedEvent
 from metering.job import Job
 from metering.models import CostSource, Route, SourceOutcome
 from metering.sources import Tally
+from metering.usage_shapes import UNKNOWN_PARTS
 
 NO_PRICE: Final = "no_price"
+NO_RATE: Final = "no_rate"
 USAGE_MISSING: Final = "usage_missing"
+UNKNOWN_PART: Final = "unknown_usage_part"
 CONFLICT: Final = "conflict"
 
 
@@ -26,7 +30,7 @@ def tallies_of(job: Job) -> list[Tally]:
         taken = _accepted(job, events)
     else:
         taken = _of_several(job, events)
-    return [*taken, *_rejected(job, lone), *_passed_over(job)]
+    return [*taken, *_unknown_parts(job, events), *_rejected(job, lone), *_passed_over(job)]
 
 
 def refused_body(route: Route, error: MeteringError) -> Tally:
@@ -45,11 +49,41 @@ def _of_one(job: Job, source: str, events: Sequence[PreparedEvent]) -> Iterator[
         if count:
             yield Tally(source, job.route, outcome, count, code)
     if job.unpriced:
-        missing = sum(bool(event.body.is_usage_missing) for event in events)
-        missing = min(missing, job.unpriced)
-        for code, count in ((USAGE_MISSING, missing), (NO_PRICE, job.unpriced - missing)):
+        codes = Counter(_unpriced_code(event) for event in events)
+        missing = min(codes[USAGE_MISSING], job.unpriced)
+        partly = min(codes[NO_RATE], job.unpriced - missing)
+        rest = job.unpriced - missing - partly
+        for code, count in ((USAGE_MISSING, missing), (NO_RATE, partly), (NO_PRICE, rest)):
             if count:
                 yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
+
+
+def _unpriced_code(event: PreparedEvent) -> str:
+    """Why the event would have no price; empty where it has one."""
+    if event.body.is_usage_missing:
+        return USAGE_MISSING
+    if event.cost_source is not CostSource.UNPRICED:
+        return ""
+    return NO_PRICE if event.price_id is None else NO_RATE
+
+
+def _unknown_parts(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """What nobody knows in usage objects that add up without it: passed over, and shown."""
+    parts = [
+        (event.body.source or "", extra[UNKNOWN_PARTS])
+        for event in events
+        if (extra := event.tokens.extra) is not None and UNKNOWN_PARTS in extra
+    ]
+    latest = dict(parts)
+    for source, count in Counter(source for source, _ in parts).items():
+        yield Tally(
+            source,
+            job.route,
+            SourceOutcome.PASSED_OVER,
+            count,
+            code=UNKNOWN_PART,
+            sample=redacted_sample(latest[source]),
+        )
 
 
 def _accepted(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
@@ -70,7 +104,7 @@ def _of_several(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
         fates[source, fate] += 1
         is_new = fate in (SourceOutcome.ACCEPTED, SourceOutcome.CONFLICT)
         if is_new and event.cost_source is CostSource.UNPRICED:
-            unpriced[source, USAGE_MISSING if event.body.is_usage_missing else NO_PRICE] += 1
+            unpriced[source, _unpriced_code(event)] += 1
     for (source, fate), count in fates.items():
         if fate is SourceOutcome.CONFLICT:
             yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)

@@ -223,7 +223,8 @@ class UsageEvent(models.Model):
     balances by ledger entries. `source`, `sent_id` and `authority` are of the report that is
     believed most; `filled` says which fields no report told (bits of `events.FILLABLE`).
     `sent_id` is the client's id; `id` is ours. Token fields are as normalised: input includes
-    cached input, output includes reasoning. `cost_nanos` is NULL while the event is unpriced.
+    cached input, output includes reasoning. `cost_nanos` is NULL while nothing is
+    known of the cost; an unpriced event with a `price_id` has what its rated units cost.
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id", "time")

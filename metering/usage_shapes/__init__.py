@@ -8,11 +8,15 @@ total, arithmetic decides, and a shape that nobody knows is refused rather than 
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from metering.usage_shapes import camel, chat, gemini, messages, responses, smaller
-from metering.usage_shapes.counts import Usage
+from metering.usage_shapes.counts import Usage, count, seconds
 from metering.usage_shapes.tokens import (
+    INFERENCE_GEO,
     OTHER_MODELS,
     OVERLAP,
+    UNKNOWN_PARTS,
     ExtraValue,
     Tokens,
     UnknownUsage,
@@ -20,8 +24,10 @@ from metering.usage_shapes.tokens import (
 )
 
 __all__ = [
+    "INFERENCE_GEO",
     "OTHER_MODELS",
     "OVERLAP",
+    "UNKNOWN_PARTS",
     "ExtraValue",
     "Tokens",
     "UnknownUsage",
@@ -49,6 +55,9 @@ _WRAPPERS: Final = (
     "x_groq",
 )
 _WRAPPED_DEEPEST: Final = 3
+# What an answer says of its place where the call was bound to none.
+_ANYWHERE: Final = frozenset({"", "global", "not_available"})
+_GEO_CHARACTERS_MAX: Final = 40
 
 
 def normalise_usage(usage: Mapping[str, object], *, provider: str | None) -> Tokens:
@@ -57,15 +66,29 @@ def normalise_usage(usage: Mapping[str, object], *, provider: str | None) -> Tok
     Raises UnknownUsage for a shape nobody knows and for a known one with a count that is negative,
     no whole number or beyond 2**53. No token is lost and none is counted twice.
     """
+    usage, shape = _shape_of(usage)
+    tokens = shape(usage, provider)
+    if INFERENCE_GEO in usage or not smaller.UNITS.isdisjoint(usage):
+        return _with_what_any_shape_holds(tokens, usage)
+    return tokens
+
+
+def _shape_of(usage: Usage) -> tuple[Usage, Shape]:
+    """The object itself, out of what its provider wraps around it, and its shape."""
     if "prompt_tokens" in usage:
-        return chat.from_chat(usage, provider)
+        return usage, chat.from_chat
     if "input_tokens" in usage or "output_tokens" in usage:
-        return _from_input_and_output(usage, provider)
-    if "promptTokenCount" in usage:
-        return gemini.from_gemini(usage, provider)
-    if "inputTokens" in usage or "outputTokens" in usage:
-        return camel.from_camel(usage, provider)
-    return _rarer(usage, provider)
+        return usage, _from_input_and_output
+    for _ in range(_WRAPPED_DEEPEST + 1):
+        for key, shape in _BY_KEY:
+            if usage.get(key) is not None:
+                return usage, shape
+        inner = (usage.get(key) for key in _WRAPPERS)
+        found = next((each for each in inner if isinstance(each, Mapping)), None)
+        if found is None:
+            break
+        usage = found
+    raise UnknownUsage("the usage object has no shape that is known")
 
 
 def _from_input_and_output(usage: Usage, provider: str | None) -> Tokens:
@@ -74,18 +97,21 @@ def _from_input_and_output(usage: Usage, provider: str | None) -> Tokens:
     return messages.from_messages(usage, provider)
 
 
-def _rarer(usage: Usage, provider: str | None) -> Tokens:
-    """Any shape, perhaps inside what its provider wraps around it."""
-    for _ in range(_WRAPPED_DEEPEST + 1):
-        for key, shape in _BY_KEY:
-            if usage.get(key) is not None:
-                return shape(usage, provider)
-        inner = (usage.get(key) for key in _WRAPPERS)
-        found = next((each for each in inner if isinstance(each, Mapping)), None)
-        if found is None:
-            break
-        usage = found
-    raise UnknownUsage("the usage object has no shape that is known")
+def _with_what_any_shape_holds(tokens: Tokens, usage: Usage) -> Tokens:
+    """Units that are no tokens, and where the call was bound to run."""
+    extra: dict[str, ExtraValue] = {}
+    for key in sorted(smaller.UNITS & usage.keys()):
+        if used := seconds(usage, key):
+            extra[key] = used
+    web = extra.pop("web_searches", 0)
+    geo = usage.get(INFERENCE_GEO)
+    if isinstance(geo, str) and geo.lower() not in _ANYWHERE:
+        extra[INFERENCE_GEO] = geo.lower()[:_GEO_CHARACTERS_MAX]
+    return msgspec.structs.replace(
+        tokens,
+        web_searches=tokens.web_searches or (count(usage, "web_searches") if web else 0),
+        extra={**extra, **(tokens.extra or {})} or None,
+    )
 
 
 _BY_KEY: Final[tuple[tuple[str, Shape], ...]] = (
@@ -121,6 +147,7 @@ _BY_KEY: Final[tuple[tuple[str, Shape], ...]] = (
     ("totalTokens", smaller.from_total),
     ("pages_processed", smaller.from_pages),
     ("seconds", smaller.from_duration),
+    *((unit, smaller.from_units) for unit in sorted(smaller.UNITS)),
 )
 
 
@@ -130,6 +157,8 @@ def service_tier(usage: Mapping[str, object]) -> str | None:
         return "fast"
     for key in ("service_tier", "serviceTier"):
         value = usage.get(key)
+        if isinstance(value, Mapping):  # as Bedrock has it
+            value = value.get("type")
         if isinstance(value, str) and value:
             return value.lower()
     traffic = usage.get("trafficType")

@@ -12,12 +12,13 @@ from metering.usage_shapes.counts import (
     Usage,
     count,
     fills_total,
+    judge_unknown,
     largest,
     part,
     refuse_unknown,
     require_one,
 )
-from metering.usage_shapes.tokens import Tokens, UnknownUsage
+from metering.usage_shapes.tokens import ExtraValue, Tokens, UnknownUsage, with_unknown
 
 _READ_APART: Final = ("cacheReadInputTokens", "cacheReadInputTokenCount", "cacheReadTokens")
 _WRITE_APART: Final = ("cacheWriteInputTokens", "cacheWriteInputTokenCount", "cacheWriteTokens")
@@ -29,6 +30,7 @@ _KNOWN: Final = (
     | frozenset((*_READ_APART, *_WRITE_APART))
     | frozenset({"cacheDetails", "reasoningTokens", "outputTokenDetails", "raw", "totalCents"})
 )
+_PROMPT_KNOWN: Final = frozenset({"promptTokens", "completionTokens", "totalTokens"})
 _INPUT_DETAILS: Final = frozenset({"noCacheTokens", "cacheReadTokens", "cacheWriteTokens"})
 _OUTPUT_DETAILS: Final = frozenset({"textTokens", "reasoningTokens"})
 
@@ -38,17 +40,20 @@ def from_camel(usage: Usage, provider: str | None) -> Tokens:
     given = count(usage, "inputTokens")
     output = count(usage, "outputTokens")
     total = count(usage, "totalTokens")
-    if usage.keys() <= _PLAIN:
+    if usage.keys() <= _PLAIN and not usage.get("serverToolUsage"):
         return settle(Reported(given, output, total_tokens=total))
-    if not fills_total(total, given + output):
-        refuse_unknown(usage, _KNOWN)
     into = part(usage, "inputTokenDetails")
     out = part(usage, "outputTokenDetails")
-    refuse_unknown(into, _INPUT_DETAILS)
-    refuse_unknown(out, _OUTPUT_DETAILS)
+    unknown = judge_unknown(
+        fills_total(total, given + output),
+        (usage, _KNOWN),
+        (into, _INPUT_DETAILS),
+        (out, _OUTPUT_DETAILS),
+    )
     is_inside = not _INSIDE.isdisjoint(usage)
     inside_read = max(count(usage, "cachedInputTokens"), count(into, "cacheReadTokens"))
-    return settle(
+    web, runs = _server_runs(part(usage, "serverToolUsage"))
+    tokens = settle(
         Reported(
             given,
             output,
@@ -58,8 +63,18 @@ def from_camel(usage: Usage, provider: str | None) -> Tokens:
             max(count(usage, "reasoningTokens"), count(out, "reasoningTokens")),
             total,
             is_cache_apart=not is_inside,
-        )
+        ),
+        web_searches=web,
+        extra=runs or None,
     )
+    return with_unknown(tokens, unknown)
+
+
+def _server_runs(told: Usage) -> tuple[int, dict[str, ExtraValue]]:
+    """Web searches, and other runs under the names they came with."""
+    runs: dict[str, ExtraValue] = {name: used for name in told if (used := count(told, name))}
+    web = runs.pop("webSearchRequests", 0)
+    return web if isinstance(web, int) else 0, runs
 
 
 def _kept_an_hour(usage: Usage) -> int:
@@ -78,14 +93,10 @@ def _kept_an_hour(usage: Usage) -> int:
 def from_prompt_camel(usage: Usage, provider: str | None) -> Tokens:
     """`promptTokens` and `completionTokens`, as older JavaScript libraries name them."""
     require_one(usage, ("promptTokens", "completionTokens"))
-    refuse_unknown(usage, frozenset({"promptTokens", "completionTokens", "totalTokens"}))
-    return settle(
-        Reported(
-            count(usage, "promptTokens"),
-            count(usage, "completionTokens"),
-            total_tokens=count(usage, "totalTokens"),
-        )
-    )
+    given, output = count(usage, "promptTokens"), count(usage, "completionTokens")
+    total = count(usage, "totalTokens")
+    unknown = judge_unknown(fills_total(total, given + output), (usage, _PROMPT_KNOWN))
+    return with_unknown(settle(Reported(given, output, total_tokens=total)), unknown)
 
 
 def from_invocation_metrics(usage: Usage, provider: str | None) -> Tokens:

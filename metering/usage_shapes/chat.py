@@ -10,14 +10,14 @@ from metering.usage_shapes.counts import (
     Usage,
     count,
     fills_total,
+    judge_unknown,
     largest,
     part,
-    refuse_unknown,
     require_one,
     seconds,
 )
 from metering.usage_shapes.searches import SEARCH_KEYS, searches
-from metering.usage_shapes.tokens import ExtraValue, Tokens
+from metering.usage_shapes.tokens import ExtraValue, Tokens, with_unknown
 
 _PLAIN = INFORMATION | frozenset(
     {
@@ -93,10 +93,6 @@ def from_chat(usage: Usage, provider: str | None) -> Tokens:
     prompt = count(usage, "prompt_tokens")
     completion = count(usage, "completion_tokens")
     total = count(usage, "total_tokens")
-    if total != prompt + completion:
-        # A breakdown that nobody knows is harmless only while the total leaves no room beside it.
-        refuse_unknown(prompt_details, _PROMPT_DETAILS)
-        refuse_unknown(completion_details, _COMPLETION_DETAILS)
     read = count(prompt_details, "cached_tokens")
     write = count(prompt_details, "cache_write_tokens")
     reasoning = count(completion_details, "reasoning_tokens")
@@ -110,12 +106,19 @@ def from_chat(usage: Usage, provider: str | None) -> Tokens:
         total,
         is_reasoning_apart=provider is not None and _bills_reasoning_apart(provider),
     )
+    unknown = judge_unknown(
+        # Parts that nobody knows are harmless only while the total leaves no room beside them.
+        fills_total(total, prompt + completion, prompt + completion + reasoning),
+        (prompt_details, _PROMPT_DETAILS),
+        (completion_details, _COMPLETION_DETAILS),
+        (usage, _KNOWN),
+    )
     if usage.keys() <= _PLAIN:
         web = count(prompt_details, _SEARCHES_INSIDE)
-        return _with_modalities(reported, prompt_details, completion_details, web, {})
-    if not fills_total(total, prompt + completion, prompt + completion + reasoning):
-        refuse_unknown(usage, _KNOWN)
-    return _with_more_keys(reported, usage, prompt_details, completion_details)
+        tokens = _with_modalities(reported, prompt_details, completion_details, web, {})
+    else:
+        tokens = _with_more_keys(reported, usage, prompt_details, completion_details)
+    return with_unknown(tokens, unknown)
 
 
 def _with_more_keys(

@@ -1,7 +1,7 @@
 """Reading counts out of a usage object, and refusing what cannot be one."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from metering.usage_shapes.tokens import UnknownUsage
 
@@ -100,11 +100,34 @@ def refuse_unknown(holder: Usage, known: frozenset[str]) -> None:
     Times, costs, identifiers and the like are let through; tokens that nobody can place could
     be money, so they are never dropped in silence.
     """
+    for key in unknown_parts(holder, known):
+        raise UnknownUsage(f"{key} counts tokens in a way that is not known")
+
+
+def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[str, Any]:
+    """What nobody knows in objects, each beside the keys that are known in it.
+
+    Where the counts add up to the total without it, it says more of what is counted already, and is
+    kept; else it is refused.
+    """
+    unknown: dict[str, Any] = {}
+    for holder, known in parts:
+        if not is_whole:
+            refuse_unknown(holder, known)
+        elif not holder.keys() <= known:
+            unknown |= unknown_parts(holder, known)
+    return unknown
+
+
+def unknown_parts(holder: Usage, known: frozenset[str]) -> dict[str, Any]:
+    """The members that count tokens under keys that nobody has given a meaning."""
     if holder.keys() <= known:
-        return
-    for key in holder.keys() - known:
-        if _holds_tokens(key, holder[key], False):
-            raise UnknownUsage(f"{key} counts tokens in a way that is not known")
+        return {}
+    return {
+        key: holder[key]
+        for key in sorted(holder.keys() - known)
+        if _holds_tokens(key, holder[key], False)
+    }
 
 
 def _holds_tokens(key: str, value: object, inside: bool) -> bool:

@@ -13,11 +13,11 @@ from metering.usage_shapes.counts import (
     Usage,
     count,
     fills_total,
+    judge_unknown,
     largest,
-    refuse_unknown,
     require_one,
 )
-from metering.usage_shapes.tokens import ExtraValue, Tokens, UnknownUsage
+from metering.usage_shapes.tokens import ExtraValue, Tokens, UnknownUsage, with_unknown
 
 MARKS: Final = frozenset({"promptTokenCount", "candidatesTokenCount", "totalTokenCount"})
 SNAKE_MARKS: Final = frozenset(
@@ -73,8 +73,7 @@ def from_gemini(usage: Usage, provider: str | None) -> Tokens:
     total = count(usage, "totalTokenCount")
     given = count(usage, "promptTokenCount") + count(usage, "toolUsePromptTokenCount")
     output = largest(usage, _OUTPUT) + thoughts
-    if not fills_total(total, given + output):
-        refuse_unknown(usage, _KNOWN)
+    unknown = judge_unknown(fills_total(total, given + output), (usage, _KNOWN))
     if not given and not output:
         given = total  # a cached content tells its size alone
     kinds = _by_kind(usage)
@@ -84,9 +83,10 @@ def from_gemini(usage: Usage, provider: str | None) -> Tokens:
     reported = Reported(
         given, output, count(usage, "cachedContentTokenCount"), 0, 0, thoughts, total
     )
-    return settle(
+    tokens = settle(
         reported, input_audio_tokens=heard, output_audio_tokens=spoken, extra=extra or None
     )
+    return with_unknown(tokens, unknown)
 
 
 def _by_kind(usage: Usage) -> dict[str, int]:

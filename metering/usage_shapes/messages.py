@@ -9,12 +9,13 @@ from metering.usage_shapes.counts import (
     Usage,
     count,
     fills_total,
+    judge_unknown,
     part,
     refuse_unknown,
     require_one,
 )
 from metering.usage_shapes.searches import SEARCH_KEYS, searches
-from metering.usage_shapes.tokens import OTHER_MODELS, Tokens, UnknownUsage
+from metering.usage_shapes.tokens import OTHER_MODELS, Tokens, UnknownUsage, with_unknown
 
 MARKS: Final = frozenset(
     {"cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation", "iterations"}
@@ -62,8 +63,9 @@ def from_messages(usage: Usage, provider: str | None) -> Tokens:
     counts = _read(usage)
     total = count(usage, "total_tokens")
     spoken = counts.fresh + counts.output
-    if not fills_total(total, spoken, spoken + counts.read + counts.write):
-        refuse_unknown(usage, _KNOWN)
+    unknown = judge_unknown(
+        fills_total(total, spoken, spoken + counts.read + counts.write), (usage, _KNOWN)
+    )
     web, more = searches(usage)
     if usage.get("iterations"):
         elsewhere: dict[str, dict[str, int]] = {}
@@ -71,9 +73,10 @@ def from_messages(usage: Usage, provider: str | None) -> Tokens:
         total = 0
         if elsewhere:
             more[OTHER_MODELS] = elsewhere
-    return settle(
+    tokens = settle(
         Reported(*counts, total, is_cache_apart=True), web_searches=web, extra=more or None
     )
+    return with_unknown(tokens, unknown)
 
 
 def _read(usage: Usage) -> _Counts:

@@ -12,15 +12,15 @@ from metering.usage_shapes.counts import (
     Usage,
     count,
     fills_total,
+    judge_unknown,
     largest,
     merged_parts,
     part,
-    refuse_unknown,
     require_one,
     seconds,
 )
 from metering.usage_shapes.searches import SEARCH_KEYS, searches
-from metering.usage_shapes.tokens import Tokens
+from metering.usage_shapes.tokens import Tokens, with_unknown
 
 _INPUT_DETAILS: Final = ("input_tokens_details", "input_token_details", "prompt_tokens_details")
 _OUTPUT_DETAILS: Final = (
@@ -108,13 +108,11 @@ def from_responses(usage: Usage, provider: str | None) -> Tokens:
         into = part(usage, "input_tokens_details")
         out = part(usage, "output_tokens_details")
     else:
-        if not fills_total(total, given + output):
-            refuse_unknown(usage, _KNOWN)
         into = merged_parts(usage, _INPUT_DETAILS)
         out = merged_parts(usage, _OUTPUT_DETAILS)
-    if total != given + output:
-        refuse_unknown(into, _DETAILS)
-        refuse_unknown(out, _DETAILS)
+    unknown = judge_unknown(
+        fills_total(total, given + output), (usage, _KNOWN), (into, _DETAILS), (out, _DETAILS)
+    )
     reported = Reported(
         given,
         output,
@@ -126,7 +124,7 @@ def from_responses(usage: Usage, provider: str | None) -> Tokens:
     )
     if is_plain and into.keys() <= _COMMON_INTO and out.keys() <= _COMMON_OUT:
         return settle(reported)
-    return _with_more_keys(reported, usage, into, out)
+    return with_unknown(_with_more_keys(reported, usage, into, out), unknown)
 
 
 def _with_more_keys(
@@ -157,6 +155,8 @@ def _with_more_keys(
     for key, used in told.items():
         if most := max(used, count(usage, key)):
             extra[key] = most
+    if "image_tokens" in out and (written := count(out, "text_tokens")):
+        extra["output_text_tokens"] = written
     if sounded := seconds(usage, "billable_audio_seconds"):
         extra["audio_seconds"] = sounded
     if messages := count(usage, "input_text_messages"):

@@ -14,6 +14,29 @@ from metering.usage_shapes.counts import (
 )
 from metering.usage_shapes.tokens import ExtraValue, Tokens
 
+# Usage keys of what is no token. They may stand in an object of any shape, or alone.
+UNITS: Final = frozenset(
+    {
+        "audio_seconds",
+        "input_audio_seconds",
+        "output_audio_seconds",
+        "output_video_seconds",
+        "input_characters",
+        "input_pixels",
+        "input_text_messages",
+        "input_document_pages",
+        "input_annotated_document_pages",
+        "output_images",
+        "rerank_searches",
+        "web_searches",
+        "social_searches",
+        "storage_searches",
+        "document_searches",
+        "search_sources",
+        "url_fetches",
+        "code_executions",
+    }
+)
 _BILLED: Final = (
     "input_tokens",
     "output_tokens",
@@ -48,6 +71,10 @@ def from_cohere(usage: Usage, provider: str | None) -> Tokens:
     extra: dict[str, ExtraValue] = {"input_image_tokens": seen} if seen else {}
     if ranked := count(billed, "search_units"):
         extra["rerank_searches"] = ranked
+    if sorted_ := count(billed, "classifications"):
+        extra["classifications"] = sorted_
+    if not seen and (pictures := count(billed, "images")):
+        extra["input_images"] = pictures
     return settle(
         Reported(count(billed, "input_tokens") + seen, count(billed, "output_tokens")),
         extra=extra or None,
@@ -99,3 +126,9 @@ def from_duration(usage: Usage, provider: str | None) -> Tokens:
     refuse_unknown(usage, frozenset())
     heard = seconds(usage, "seconds")
     return settle(Reported(0, 0), extra={"audio_seconds": heard, "input_audio_seconds": heard})
+
+
+def from_units(usage: Usage, provider: str | None) -> Tokens:
+    """What is billed by something else than tokens, each under its own name; see `UNITS`."""
+    refuse_unknown(usage, UNITS)
+    return Tokens()

@@ -1,11 +1,16 @@
 """What one call used, in the service's own meaning of each count."""
 
+from typing import Any
+
 import msgspec
 
-ExtraValue = int | float | dict[str, dict[str, int]]
+# A count; parts of the call by model; what nobody knows; or a word that changes the price.
+ExtraValue = int | float | str | dict[str, Any]
 
 OVERLAP = "cache_overlap_tokens"
 OTHER_MODELS = "other_models"
+UNKNOWN_PARTS = "unknown_parts"
+INFERENCE_GEO = "inference_geo"
 
 
 class Tokens(msgspec.Struct, frozen=True, gc=False):
@@ -16,10 +21,12 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     kept for an hour. The other fields are parts of these two.
 
     `extra` holds what has no field: further usage keys of the price library (such as
-    `input_image_tokens` or `audio_seconds`), and two of our own. `cache_overlap_tokens` were
-    read from the cache and written to it by the same call, so they stand in both counts.
-    `other_models` maps a model's name to the usage keys of the part of this call that another
-    model served; that part is included in the fields and is rated at that model's price.
+    `input_image_tokens` or `audio_seconds`), units that it does not know (`images`), and four of
+    our own. `cache_overlap_tokens` were read from the cache and written to it by the same call, so
+    they stand in both counts. `other_models` maps a model's name to the usage keys of the part of
+    this call that another model served; that part is included in the fields and is rated at that
+    model's price. `unknown_parts` are members of a usage object that adds up without them, kept as
+    they came. `inference_geo` is where the call was bound to run, which some models bill for.
     """
 
     input_tokens: int = 0
@@ -32,6 +39,13 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     output_audio_tokens: int = 0
     web_searches: int = 0
     extra: dict[str, ExtraValue] | None = None
+
+
+def with_unknown(tokens: Tokens, unknown: dict[str, Any]) -> Tokens:
+    """The counts, with what nobody knows kept beside them."""
+    if not unknown:
+        return tokens
+    return msgspec.structs.replace(tokens, extra={**(tokens.extra or {}), UNKNOWN_PARTS: unknown})
 
 
 class UnknownUsage(ValueError):

@@ -533,7 +533,11 @@ HAND_MADE: list[tuple[str, str | None, dict[str, Any], dict[str, Any]]] = [
             "total_tokens": 10,
             "prompt_tokens_details": {"holographic_tokens": 4},
         },
-        {"input_tokens": 9, "output_tokens": 1},
+        {
+            "input_tokens": 9,
+            "output_tokens": 1,
+            "extra": {"unknown_parts": {"holographic_tokens": 4}},
+        },
     ),
     (
         "limits and speeds count nothing",
@@ -670,6 +674,11 @@ def test_tokens_that_nobody_can_place_are_refused(usage: dict[str, Any]) -> None
                 "output_tokens": 20,
                 "cache_read_tokens": 40,
                 "reasoning_tokens": 5,
+                "extra": {
+                    "unknown_parts": {
+                        "context_details": {"system_tokens": 30, "history_tokens": 60}
+                    }
+                },
             },
         ),
         (
@@ -681,7 +690,12 @@ def test_tokens_that_nobody_can_place_are_refused(usage: dict[str, Any]) -> None
                 "completion_tokens_details": {"reasoning_tokens": 5},
                 "context_tokens": 30,
             },
-            {"input_tokens": 100, "output_tokens": 25, "reasoning_tokens": 5},
+            {
+                "input_tokens": 100,
+                "output_tokens": 25,
+                "reasoning_tokens": 5,
+                "extra": {"unknown_parts": {"context_tokens": 30}},
+            },
         ),
         (
             None,
@@ -692,7 +706,12 @@ def test_tokens_that_nobody_can_place_are_refused(usage: dict[str, Any]) -> None
                 "total_tokens": 100,
                 "context_tokens": 30,
             },
-            {"input_tokens": 98, "output_tokens": 2, "cache_read_tokens": 90},
+            {
+                "input_tokens": 98,
+                "output_tokens": 2,
+                "cache_read_tokens": 90,
+                "extra": {"unknown_parts": {"context_tokens": 30}},
+            },
         ),
         (
             None,
@@ -702,16 +721,48 @@ def test_tokens_that_nobody_can_place_are_refused(usage: dict[str, Any]) -> None
                 "totalTokenCount": 10,
                 "dreamTokenCount": 5,
             },
-            {"input_tokens": 9, "output_tokens": 1},
+            {
+                "input_tokens": 9,
+                "output_tokens": 1,
+                "extra": {"unknown_parts": {"dreamTokenCount": 5}},
+            },
+        ),
+        (
+            None,
+            {"promptTokens": 9, "completionTokens": 1, "totalTokens": 10, "dreamTokens": 5},
+            {
+                "input_tokens": 9,
+                "output_tokens": 1,
+                "extra": {"unknown_parts": {"dreamTokens": 5}},
+            },
+        ),
+        (
+            "x-ai",
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "total_tokens": 125,
+                "completion_tokens_details": {"reasoning_tokens": 5, "dream_tokens": 2},
+            },
+            {
+                "input_tokens": 100,
+                "output_tokens": 25,
+                "reasoning_tokens": 5,
+                "extra": {"unknown_parts": {"dream_tokens": 2}},
+            },
         ),
         (
             None,
             {"inputTokens": 9, "outputTokens": 1, "totalTokens": 10, "dreamTokens": 5},
-            {"input_tokens": 9, "output_tokens": 1},
+            {
+                "input_tokens": 9,
+                "output_tokens": 1,
+                "extra": {"unknown_parts": {"dreamTokens": 5}},
+            },
         ),
     ],
 )
-def test_what_nobody_knows_is_passed_over_where_the_total_leaves_it_no_room(
+def test_what_nobody_knows_is_kept_where_the_total_leaves_it_no_room(
     provider: str | None, usage: dict[str, Any], counts: dict[str, Any]
 ) -> None:
     assert normalised(usage, provider) == counts
@@ -781,3 +832,107 @@ def test_counts_that_agree_pass() -> None:
 )
 def test_the_tier_is_read_from_the_object(usage: dict[str, Any], tier: str | None) -> None:
     assert service_tier(usage) == tier
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        (
+            {"input_characters": 50_000_000},
+            {"extra": {"input_characters": 50_000_000}},
+        ),
+        ({"output_images": 3}, {"extra": {"output_images": 3}}),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "input_characters": 7},
+            {"input_tokens": 5, "output_tokens": 1, "extra": {"input_characters": 7}},
+        ),
+        (
+            {"promptTokenCount": 5, "candidatesTokenCount": 1, "web_searches": 2},
+            {"input_tokens": 5, "output_tokens": 1, "web_searches": 2},
+        ),
+        (
+            {"response": {"usage": {"input_tokens": 5, "output_tokens": 1, "code_executions": 2}}},
+            {"input_tokens": 5, "output_tokens": 1, "extra": {"code_executions": 2}},
+        ),
+        (
+            {"input_tokens": 5, "output_tokens": 1, "inference_geo": "US"},
+            {"input_tokens": 5, "output_tokens": 1, "extra": {"inference_geo": "us"}},
+        ),
+        (
+            {"input_tokens": 5, "output_tokens": 1, "inference_geo": "not_available"},
+            {"input_tokens": 5, "output_tokens": 1},
+        ),
+        (
+            {
+                "input_tokens": 5,
+                "output_tokens": 1,
+                "num_sources_used": 9,
+                "server_side_tool_usage_details": {
+                    "web_search_calls": 2,
+                    "x_search_calls": 3,
+                    "code_interpreter_calls": 4,
+                    "document_search_calls": 5,
+                    "mcp_calls": 6,
+                    "telepathy_calls": 7,
+                },
+            },
+            {
+                "input_tokens": 5,
+                "output_tokens": 1,
+                "web_searches": 2,
+                "extra": {
+                    "social_searches": 3,
+                    "code_executions": 4,
+                    "document_searches": 5,
+                    "telepathy_calls": 7,
+                },
+            },
+        ),
+        (
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 1,
+                "server_side_tool_usage": {
+                    "SERVER_SIDE_TOOL_WEB_SEARCH": 2,
+                    "SERVER_SIDE_TOOL_VIEW_IMAGE": 1,
+                },
+            },
+            {"input_tokens": 5, "output_tokens": 1, "web_searches": 2},
+        ),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "num_sources_used": 4},
+            {"input_tokens": 5, "output_tokens": 1, "extra": {"search_sources": 4}},
+        ),
+        (
+            {
+                "input_tokens": 5,
+                "output_tokens": 1,
+                "tool_calls_details": {
+                    "search_web": {"invocation": 2},
+                    "fetch_url": {"invocation": 3},
+                },
+            },
+            {
+                "input_tokens": 5,
+                "output_tokens": 1,
+                "web_searches": 2,
+                "extra": {"url_fetches": 3},
+            },
+        ),
+        (
+            {"inputTokens": 5, "outputTokens": 1, "serverToolUsage": {"webSearchRequests": 2}},
+            {"input_tokens": 5, "output_tokens": 1, "web_searches": 2},
+        ),
+        ({"billed_units": {"images": 4}}, {"extra": {"input_images": 4}}),
+        ({"billed_units": {"classifications": 4}}, {"extra": {"classifications": 4}}),
+    ],
+)
+def test_what_is_billed_beside_tokens_is_counted_in_every_shape(
+    usage: dict[str, Any], counts: dict[str, Any]
+) -> None:
+    assert normalised(usage) == counts
+
+
+def test_bedrocks_tier_is_read_out_of_its_object() -> None:
+    assert service_tier({"serviceTier": {"type": "flex"}}) == "flex"
+    assert service_tier({"serviceTier": {}}) is None

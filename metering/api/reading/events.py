@@ -62,7 +62,7 @@ TEXTS: Final = (
     "output_hash",
     "prefix_hash",
 )
-UNPRICED_REASONS: Final = ("usage_missing", "no_price")
+UNPRICED_REASONS: Final = ("usage_missing", "no_price", "no_rate")
 # What an event has in any case; the other texts are null where it has none.
 SURE_TEXTS: Final = frozenset({"source"})
 _COUNT: Final = {"type": "integer", "nullable": True}
@@ -78,14 +78,25 @@ EVENT_SCHEMA: Final[dict[str, Any]] = {
         **{name: {"type": "string"} if name in SURE_TEXTS else _TEXT for name in TEXTS},
         **{name: {"type": "integer"} for name in USED},
         **dict.fromkeys(COUNTS, _COUNT),
-        "cost_usd": {**_TEXT, "description": "Null while there is no price."},
+        "extra_usage": {
+            "type": "object",
+            "description": "What was used beside the counts above: units such as"
+            " `input_characters` or `audio_seconds`, and `unknown_parts` of a usage object that"
+            " adds up without them.",
+        },
+        "cost_usd": {
+            **_TEXT,
+            "description": "Null while there is no price; what has a rate where only some of it"
+            " has none.",
+        },
         "cost_source": {"type": "string", "enum": CostSource.labels},
         "unpriced_reason": {
             "type": "string",
             "enum": [*UNPRICED_REASONS, None],
             "nullable": True,
             "description": "`usage_missing`: no report says what the call used. `no_price`: the"
-            " catalogue has no price for its model.",
+            " catalogue has no price for its model. `no_rate`: the price has no rate for some of"
+            " what the call used; `cost_usd` is that of the rest.",
         },
         "is_estimate": {
             "type": "boolean",
@@ -173,6 +184,7 @@ def event_answer(event: UsageEvent) -> dict[str, Any]:
         **{name: getattr(event, name) or 0 for name in USED},
         **{name: getattr(event, name) for name in COUNTS},
         "source": event.source,
+        "extra_usage": event.extra_usage or {},
         "cost_usd": _usd(event.cost_nanos),
         "cost_source": CostSource(event.cost_source).label,
         "unpriced_reason": _unpriced_reason(event),
@@ -188,7 +200,9 @@ def event_answer(event: UsageEvent) -> dict[str, Any]:
 def _unpriced_reason(event: UsageEvent) -> str | None:
     if event.cost_source != CostSource.UNPRICED:
         return None
-    return "usage_missing" if event.completeness == Completeness.MISSING else "no_price"
+    if event.completeness == Completeness.MISSING:
+        return "usage_missing"
+    return "no_price" if event.price_id is None else "no_rate"
 
 
 def _usd(nanos: int | None) -> str | None:
