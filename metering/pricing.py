@@ -4,9 +4,8 @@ A `PriceBook` is one tenant's prices at one moment, immutable but for what it re
 holds one replaces it when the tenant's configuration changes.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -14,59 +13,42 @@ from django.db.models import Count, Max, Q
 
 from metering import model_names
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
-from metering.rates import CompiledRates, Rate, parse_rates
+from metering.price_schedule import (
+    CATALOGUE,
+    CONTEXT_BY_TIER,
+    PRICED_GEOS,
+    Catalogue,
+    Price,
+    Schedule,
+)
+from metering.rates import CompiledRates, parse_rates
 from metering.usage_shapes import INFERENCE_GEO, OTHER_MODELS, Tokens
+from metering.worst_case import Shape, worst_case_nanos
 
-CATALOGUE: Final = "catalogue"
 OVERRIDE: Final = "override"
 UNPRICED: Final = "unpriced"
 
 # A book remembers so many combinations of provider, model and tier, and no more.
 NAMES_REMEMBERED: Final = 4096
 
-# The tiers of service for which the catalogue has prices of their own, as its contexts.
-_CONTEXT_BY_TIER: Final[dict[str, dict[str, str]]] = {
-    "default": {"service_tier": "default"},
-    "flex": {"service_tier": "flex"},
-    "priority": {"service_tier": "priority"},
-    "fast": {"service_tier": "fast", "speed": "fast"},
-    "batch": {"service_tier": "batch", "processing": "batch"},
-}
-# Where a call may be bound to run at another price.
-_PRICED_GEOS: Final = frozenset({"us"})
-
 
 class Rating(NamedTuple):
     """A call's cost, the price that gave it, and where that price stands.
 
     Unpriced with a price is a call of which the price has no rate for some units, which are
-    `unrated`; the cost is that of the rest.
+    `unrated`; the cost is that of the rest. `is_free` tells of a worst case that nothing of the
+    model costs anything.
     """
 
     cost_nanos: int
     price_id: int | None
     source: str
     unrated: tuple[str, ...] = ()
+    is_free: bool = False
 
 
 _NO_PRICE: Final = Rating(0, None, UNPRICED)
 _FREE_TOOL: Final = Rating(0, None, CATALOGUE)
-
-
-class CataloguePriceLike(Protocol):
-    """What a catalogue row must tell; `CataloguePrice` does."""
-
-    @property
-    def price_id(self) -> int: ...
-
-    provider: str
-    model: str
-    ordinal: int
-    effective_from: date | None
-    daily_from: time | None
-    daily_to: time | None
-    context: Any
-    rates: Any
 
 
 class DatedPriceLike(Protocol):
@@ -90,115 +72,6 @@ class ToolPriceLike(DatedPriceLike, Protocol):
     call_nanos: int
 
 
-class Price(NamedTuple):
-    """The price of a model at a moment, ready for rating."""
-
-    price_id: int
-    source: str
-    provider: str
-    model: str
-    compiled: CompiledRates
-
-    @property
-    def rates(self) -> Mapping[str, Rate]:
-        return self.compiled.rates
-
-    def cost_nanos(self, tokens: Tokens) -> int:
-        return self.compiled.cost_nanos(tokens)
-
-
-class Catalogue:
-    """The global prices by provider and model, compiled when first asked for."""
-
-    def __init__(self, rows: Iterable[CataloguePriceLike]) -> None:
-        self._rows: dict[tuple[str, str], list[CataloguePriceLike]] = {}
-        for row in rows:
-            self._rows.setdefault((row.provider, row.model), []).append(row)
-        for prices in self._rows.values():
-            prices.sort(key=lambda row: row.ordinal)
-        self._schedules: dict[_ScheduleKey, _Schedule] = {}
-
-    def schedule(
-        self, found: model_names.CatalogueModel, tier: str | None, geo: str | None = None
-    ) -> "_Schedule | None":
-        """The model's prices over time. What is remembered is bounded by the catalogue's size."""
-        key = (found, tier, geo)
-        schedule = self._schedules.get(key)
-        if schedule is None:
-            rows = self._rows.get((found.provider, found.model))
-            if rows is None:
-                return None
-            schedule = _Schedule(rows, _context(found, tier, geo))
-            self._schedules[key] = schedule
-        return schedule
-
-
-_ScheduleKey = tuple[model_names.CatalogueModel, str | None, str | None]
-
-
-class _Schedule:
-    """The prices of one model for one tier of service: by date, and within a day by time."""
-
-    def __init__(self, rows: Sequence[CataloguePriceLike], context: Mapping[str, str]) -> None:
-        self._standard = [row for row in rows if not row.context]
-        self._variants = [
-            row
-            for row in rows
-            if row.context and all(context.get(key) == row.context[key] for key in row.context)
-        ]
-        used = (*self._standard, *self._variants)
-        days = sorted({row.effective_from for row in used if row.effective_from is not None})
-        cuts = {row.daily_from for row in used if row.daily_from is not None}
-        cuts |= {row.daily_to for row in used if row.daily_to is not None}
-        self._starts = [datetime.combine(day, time(), UTC) for day in days]
-        self._cuts = sorted(cuts)
-        self._made: dict[tuple[int, ...], Price] = {}
-        self._prices = [
-            [self._make(day, moment) for moment in (time(), *self._cuts)]
-            for day in (date.min, *days)
-        ]
-
-    def at(self, moment: datetime) -> Price:
-        prices = (
-            self._prices[bisect_right(self._starts, moment)] if self._starts else self._prices[0]
-        )
-        if self._cuts:
-            return prices[bisect_right(self._cuts, moment.astimezone(UTC).time())]
-        return prices[0]
-
-    def _make(self, day: date, moment: time) -> Price:
-        base = self._standard[0]  # in force when none else is
-        for row in self._standard:
-            if _is_in_force(row, day, moment):
-                base = row  # the last one that is in force
-        variants = [row for row in self._variants if _is_in_force(row, day, moment)]
-        key = tuple(row.price_id for row in (base, *variants))
-        if key not in self._made:
-            rates: dict[str, Rate] = {}
-            for row in reversed(variants):  # the first one names a rate for good
-                rates |= parse_rates(row.rates) if row.rates else {}
-            named = next((row for row in variants if row.rates), base)
-            standard = parse_rates(base.rates) if base.rates else {}
-            self._made[key] = Price(
-                named.price_id,
-                CATALOGUE,
-                base.provider,
-                base.model,
-                CompiledRates({**standard, **rates}),
-            )
-        return self._made[key]
-
-
-def _is_in_force(row: CataloguePriceLike, day: date, moment: time) -> bool:
-    if row.effective_from is not None and day < row.effective_from:
-        return False
-    if row.daily_from is None or row.daily_to is None:
-        return True
-    if row.daily_to < row.daily_from:
-        return moment >= row.daily_from or moment < row.daily_to
-    return row.daily_from <= moment < row.daily_to
-
-
 class _Override(NamedTuple):
     effective_from: datetime
     effective_to: datetime | None
@@ -213,7 +86,7 @@ class _ToolCall(NamedTuple):
 
 class _Entry(NamedTuple):
     overrides: tuple[_Override, ...]
-    schedule: _Schedule | None
+    schedule: Schedule | None
 
 
 class PriceBook:
@@ -265,6 +138,30 @@ class PriceBook:
         if extra is not None and OTHER_MODELS in extra:
             return self._rate_parts(provider, price, at, tokens)
         return _rating(price, price.cost_nanos(tokens), price.compiled.unrated(tokens))
+
+    def worst_case(
+        self,
+        *,
+        provider: str | None,
+        model: str | None,
+        moments: Iterable[datetime],
+        shape: Shape,
+        service_tier: str | None,
+        geo: str | None,
+    ) -> Rating:
+        """The most that a model call of this shape costs at any of these moments."""
+        ratings = []
+        for at in moments:
+            price = self.price_at(
+                provider=provider, model=model, at=at, service_tier=service_tier, geo=geo
+            )
+            if price is None:
+                return _NO_PRICE
+            nanos = worst_case_nanos(price.compiled, shape)
+            unrated = price.compiled.unrated(shape.as_tokens())
+            ratings.append(_rating(price, nanos, unrated)._replace(is_free=price.compiled.is_free))
+        # One that lacks a rate comes before all that lack none.
+        return max(ratings, key=lambda one: (one.source == UNPRICED, one.cost_nanos))
 
     def price_at(
         self,
@@ -318,8 +215,8 @@ class PriceBook:
         found = model_names.find_model(provider, model)
         overrides = self._find_overrides(provider, model, found)
         tier = (service_tier or "").lower()
-        tier_known = tier if tier in _CONTEXT_BY_TIER else None
-        geo_known = geo if geo in _PRICED_GEOS else None
+        tier_known = tier if tier in CONTEXT_BY_TIER else None
+        geo_known = geo if geo in PRICED_GEOS else None
         schedule = (
             self._catalogue.schedule(found, tier_known, geo_known) if found is not None else None
         )
@@ -384,17 +281,6 @@ def _newest_first(row: DatedPriceLike) -> tuple[datetime, int]:
 
 def _folded(name: str) -> str:
     return name.strip().lower()
-
-
-def _context(
-    found: model_names.CatalogueModel, tier: str | None, geo: str | None
-) -> dict[str, str]:
-    """What the variants of a model's price are chosen by."""
-    if not found.has_variants:
-        # A reseller's tiers are not its maker's.
-        return {"batch_at": found.reseller} if tier == "batch" else {}
-    context = _CONTEXT_BY_TIER[tier] if tier is not None else {}
-    return context if geo is None else {**context, INFERENCE_GEO: geo}
 
 
 def _tokens_of(keys: Mapping[str, int]) -> Tokens:

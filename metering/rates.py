@@ -154,7 +154,7 @@ def _parse_nanos(key: str, value: object) -> Fraction:
     return Fraction(nanos)
 
 
-class _Bracket:
+class Bracket:
     """One price's coefficients for calls of one range of input sizes.
 
     All coefficients are whole numbers of nano-dollars times `scale`, which makes them exact.
@@ -204,7 +204,7 @@ class CompiledRates:
         thresholds = sorted({tier.above for rate in rates.values() for tier in rate.tiers})
         self._thresholds = tuple(thresholds)
         self._brackets = tuple(
-            _Bracket({key: _nanos_each(rate, above) for key, rate in rates.items()})
+            Bracket({key: _nanos_each(rate, above) for key, rate in rates.items()})
             for above in (-1, *thresholds)
         )
         self._parts = {key: _parts_of(key, rates) for key in rates}
@@ -263,20 +263,49 @@ class CompiledRates:
             total += tokens.web_searches * bracket.web
         return total // bracket.scale
 
-    def _bracket(self, input_tokens: int) -> _Bracket:
+    @property
+    def is_free(self) -> bool:
+        """Whether the price says of everything it names that it costs nothing."""
+        return bool(self.rates) and not any(
+            nanos for bracket in self._brackets for _, nanos in bracket.leaves
+        )
+
+    def brackets_up_to(self, input_tokens: int) -> list[tuple[int, Bracket]]:
+        """Each range of input sizes that a call of at most so much input may fall into, with the
+        largest input in it.
+        """
+        reached = bisect_left(self._thresholds, input_tokens)
+        return list(
+            zip(
+                (*self._thresholds[:reached], input_tokens),
+                self._brackets[: reached + 1],
+                strict=True,
+            )
+        )
+
+    def _bracket(self, input_tokens: int) -> Bracket:
         if self._thresholds:
             return self._brackets[bisect_left(self._thresholds, input_tokens)]
         return self._brackets[0]
 
     def _cost_of_parts(self, tokens: Tokens) -> int:
-        """As `cost_nanos`, for usage of any class: splits the counts as the price library does.
+        """As `cost_nanos`, for usage of any class."""
+        bracket = self._bracket(tokens.input_tokens)
+        total = self.unrounded(bracket, tokens) + bracket.half
+        return (
+            math.floor(total / bracket.scale)
+            if isinstance(total, Fraction)
+            else int(total // bracket.scale)
+        )
+
+    def unrounded(self, bracket: Bracket, tokens: Tokens) -> int | Fraction:
+        """The cost in the bracket's unit: splits the counts as the price library does.
 
         A part that exceeds its whole is billed, and its whole then counts nothing beside it.
         """
-        bracket = self._bracket(tokens.input_tokens)
         counts = _counts(tokens)
         billed: dict[str, int | Fraction] = {}
-        total: int | Fraction = bracket.half
+        total: int | Fraction = 0
         for key, nanos in bracket.leaves:
             used = self._count(key, counts) - sum(billed[part] for part in self._parts[key])
             if key == "input_tokens" and billed.keys() >= {
@@ -286,11 +315,7 @@ class CompiledRates:
                 used += counts.get(OVERLAP, 0)
             billed[key] = max(used, 0)
             total += billed[key] * nanos
-        return (
-            math.floor(total / bracket.scale)
-            if isinstance(total, Fraction)
-            else int(total // bracket.scale)
-        )
+        return total
 
     def _count(self, key: str, counts: Mapping[str, int | Fraction]) -> int | Fraction:
         used = counts.get(key, 0)

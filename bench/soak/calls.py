@@ -104,6 +104,8 @@ class Calls:
             return Ask(body, values, Amounts(nanos, given + most, 1, 0), None, given, most)
         model = pick.choice(MODELS)
         body["provider"], body["model"] = model
+        # So that the worst case is the plain price of the tokens, which the model computes.
+        body["cache_control"] = "none"
         nanos = self._prices.nanos(model, given, most)
         return Ask(body, values, Amounts(nanos, given + most, 1, 0), model, given, most)
 

@@ -60,6 +60,32 @@ CLOUD_EVENT: Final[dict[str, Any]] = {
 }
 
 
+ASK_DESCRIPTION: Final = (
+    "What the call may cost: `amount_usd`; or `input_tokens` and `max_output_tokens`, or `units`,"
+    " of a `model`; a tool alone is priced from the tenant's tool prices.\n\n"
+    "`estimate: max` holds the dearest call that the request allows. What the request does not say"
+    " is taken to be the dearest: all input is written to the cache that is kept longest (twice the"
+    " input price at Anthropic) and is of the dearest kind that the model reads, all output of the"
+    " dearest kind that it writes. Say `cache_control`, `input_modalities` and `modalities` to hold"
+    " less. Searches, other units, further choices, the service tier and the place are those that"
+    " are said, and none where nothing is. Of an amount beside a size, the larger is held."
+)
+ASK_FIELDS: Final = {
+    "amount_usd": "An amount of 0 without a size tells nothing of what a model call costs: a budget"
+    " on cost then follows `unpriced_policy`.",
+    "choices": "How many answers are generated, of at most `max_output_tokens` each.",
+    "web_searches": "How many web searches the call may make: a tool's `max_uses`.",
+    "units": "What is billed by something else than tokens, at most, by usage key, as in"
+    ' {"input_characters": 5000}.',
+    "cache_control": "What the request may write to the provider's cache: `none`, for `5m` or `1h`;"
+    " or Anthropic's own object.",
+    "input_modalities": "What the input may hold.",
+    "modalities": "What the answer may hold.",
+    "inference_geo": "Where the call is bound to run, as in Anthropic's `inference_geo`.",
+    "service_tier": "`batch`, `flex`, `priority` or `fast`, where the call will be served so.",
+}
+
+
 def add_components(
     result: dict[str, Any], generator: object, request: object, public: bool
 ) -> dict[str, Any]:
@@ -75,10 +101,9 @@ def add_components(
         "description": "The call that was made. What it leaves out is taken from the reservation.",
         "required": [],
     }
-    ask["description"] = (
-        "What the call may cost: `amount_usd`, or `input_tokens` and `max_output_tokens`; a tool"
-        " alone is priced from the tenant's tool prices."
-    )
+    ask["description"] = ASK_DESCRIPTION
+    for name, text in ASK_FIELDS.items():
+        ask["properties"][name]["description"] = text
     extension["description"] = "For how long from now."
     schemas |= {
         **parts,

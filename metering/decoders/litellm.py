@@ -71,6 +71,23 @@ _MODEL_CALLS: Final = re.compile(
     r"|a?generate_content(_stream)?|a?create_interaction|a?send_message|a?run_thread(_stream)?"
     r"|pass_through_endpoint|a?llm_passthrough_route|_?a?realtime|"
 )
+# What manages things at the provider and runs no model. All else costs something, known or not.
+_UNBILLED: Final = re.compile(
+    r"a?(moderation|(get|list|delete|cancel|add)_\w+|retrieve_(?!batch)\w+"
+    r"|create_(batch|file|thread|assistants|skill|realtime_client_secret)|realtime_calls"
+    r"|\w+_(retrieve|list|delete|content|create|update|get|retrieve_job)|upload_\w+)"
+    r"|a_add_message|video_(create|get)_character"
+)
+_RETRIEVED_BATCH: Final = re.compile(r"a?retrieve_batch")
+_TRANSCRIPTION: Final = re.compile(r"a?transcription")
+_IMAGES: Final = re.compile(r"a?image_(generation|edit|variation)")
+# Runs of the provider's tools among the items of an answer of the Responses API, by usage key.
+_RUNS: Final = {
+    "web_search_call": "web_searches",
+    "file_search_call": "storage_searches",
+    "code_interpreter_call": "code_executions",
+    "image_generation_call": "output_images",
+}
 
 
 T = TypeVar("T")
@@ -128,7 +145,12 @@ class _Response(msgspec.Struct):
     id: Any = None
     service_tier: Any = None
     usage: _Part = msgspec.UNSET
+    # As Mistral's document reading names it.
+    usage_info: _Part = msgspec.UNSET
     output: _Part = msgspec.UNSET
+    # The length of what was transcribed, and the pictures that were made.
+    duration: Any = None
+    data: _Part = msgspec.UNSET
 
 
 class _Hidden(msgspec.Struct):
@@ -193,6 +215,7 @@ class _Item(msgspec.Struct):
     action: Any = None
 
 
+_NOTHING: Final = Tokens()
 _decode_payload = msgspec.json.Decoder(_Payload).decode
 
 
@@ -329,13 +352,21 @@ def _facts(payload: _Payload, trusts_given_costs: bool) -> dict[str, object]:
         facts |= {"input_tokens": 0, "output_tokens": 0, "saved_usd": usd(payload.saved_cache_cost)}
     else:
         facts |= _tokens(payload, metadata, response, hidden, provider)
-        facts |= _missing(facts)
+        if _is(_RETRIEVED_BATCH, payload.call_type) and facts.get("usage"):
+            # The whole batch, told when it has ended, by its id however often it is looked at.
+            facts |= {"operation": "llm", "service_tier": "batch"}
+        facts |= _missing(payload.call_type, facts)
     return facts
 
 
-def _missing(facts: dict[str, object]) -> dict[str, object]:
+def _is(kind: re.Pattern[str], call_type: object) -> bool:
+    return isinstance(call_type, str) and kind.fullmatch(call_type) is not None
+
+
+def _missing(call_type: object, facts: dict[str, object]) -> dict[str, object]:
     """A call that succeeded used something; where nothing is told, that is not known to be free."""
-    if facts["status"] != "success" or facts["operation"] not in ("llm", "embedding"):
+    is_unbilled = _is(_UNBILLED, call_type) or _is(_RETRIEVED_BATCH, call_type)
+    if facts["status"] != "success" or is_unbilled:
         return {}
     is_told = any(facts.get(key) for key in ("usage", "input_tokens", "output_tokens"))
     is_paid = facts.get("cost_usd") not in (None, "0", "0.0")
@@ -512,21 +543,34 @@ def _tokens(
     provider: str | None,
 ) -> dict[str, object]:
     flat_input, flat_output = count(payload.prompt_tokens), count(payload.completion_tokens)
-    searches = _searches_in(response.output)
-    for raw in (metadata.usage_object, response.usage, hidden.usage_object):
+    runs = _runs_in(response.output)
+    searches = runs.pop("web_searches", 0)
+    for raw in (metadata.usage_object, response.usage, hidden.usage_object, response.usage_info):
         usage = _usage(raw)
         tokens = _read_usage(usage, provider) if usage else None
         # It must not fall short of the payload's own count.
         if tokens is not None and tokens.input_tokens >= (flat_input or 0):
-            if not tokens.input_tokens and not tokens.output_tokens:
-                break
+            if tokens == _NOTHING:
+                continue
             is_apart = searches and not tokens.web_searches
-            return {"usage": usage} | ({"web_searches": searches} if is_apart else {})
-    return {
-        "input_tokens": flat_input or 0,
-        "output_tokens": flat_output or 0,
-        "web_searches": searches or None,
-    }
+            beside = {key: used for key, used in runs.items() if key not in (tokens.extra or {})}
+            return {"usage": {**usage, **beside}} | ({"web_searches": searches} if is_apart else {})
+    flat = {"input_tokens": flat_input or 0, "output_tokens": flat_output or 0}
+    units = {**runs, **_units(payload, response)}
+    told: dict[str, object] = {"usage": {**flat, **units}} if units else {**flat}
+    return told | {"web_searches": searches or None}
+
+
+def _units(payload: _Payload, response: _Response) -> dict[str, int | float]:
+    """What an answer without a usage object shows of what is billed by something else."""
+    if _is(_TRANSCRIPTION, payload.call_type):
+        length = response.duration
+        is_length = isinstance(length, int | float) and not isinstance(length, bool)
+        return {"input_audio_seconds": length} if is_length and length > 0 else {}
+    if _is(_IMAGES, payload.call_type):
+        images = len(_part(response.data, list[msgspec.Raw]))
+        return {"output_images": images} if images else {}
+    return {}
 
 
 def _read_usage(usage: dict[str, Any], provider: str | None) -> Tokens | None:
@@ -536,15 +580,19 @@ def _read_usage(usage: dict[str, Any], provider: str | None) -> Tokens | None:
         return None
 
 
-def _searches_in(output: _Part) -> int:
-    """The web searches among the items of an answer of the Responses API, which bills each."""
-    found = 0
+def _runs_in(output: _Part) -> dict[str, int]:
+    """How often the provider ran each of its tools, by the items of an answer.
+
+    Of the steps of a web search it bills the searches.
+    """
+    runs: dict[str, int] = {}
     for raw in _part(output, list[msgspec.Raw]):
         item = _part(raw, _Item)
+        key = _RUNS.get(item.type) if isinstance(item.type, str) else None
         action = item.action.get("type") if isinstance(item.action, dict) else None
-        is_billed = action in (None, "search") and item.status != "failed"
-        found += item.type == "web_search_call" and is_billed
-    return found
+        if key is not None and action in (None, "search") and item.status != "failed":
+            runs[key] = runs.get(key, 0) + 1
+    return runs
 
 
 def _max_output(parameters: _Parameters) -> int | None:

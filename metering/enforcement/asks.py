@@ -1,26 +1,51 @@
 """What a reservation asks for: decoded, priced, and matched to windows. No database."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from metering.budget_rules import Amounts, Values, WindowKey
 from metering.configuration import Configuration
-from metering.decoders.native import Count, Dimension, Name, holds_nul, require_shallow
+from metering.decoders.native import (
+    COUNT_MAX,
+    Count,
+    Dimension,
+    Name,
+    Usd,
+    holds_nul,
+    require_shallow,
+)
 from metering.enforcement.estimates import ExpectedSize
 from metering.enforcement.routes import RouteRule
 from metering.errors import InvalidRequest, MalformedBody
 from metering.events import COST_NANOS_MAX, TOKENS_MAX
 from metering.money import nanos_from_usd, usd_from_nanos
-from metering.usage_shapes import Tokens
+from metering.pricing import UNPRICED, Rating
+from metering.usage_shapes import INFERENCE_GEO, UNITS, Tokens
+from metering.worst_case import CACHE_5M, Shape
 
 TTL_SECONDS_DEFAULT: Final = 300
 TTL_SECONDS_MAX: Final = 3600
+CHOICES_MAX: Final = 1024
 
 NOTHING: Final = Amounts(0, 0, 0, 0)
 Ttl = Annotated[int, msgspec.Meta(ge=1, le=TTL_SECONDS_MAX)]
+
+
+Modality = Literal["text", "image", "audio", "video"]
+Quantity = (
+    Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+    | Annotated[float, msgspec.Meta(ge=0, le=COUNT_MAX)]
+)
+
+
+class CacheControl(msgspec.Struct):
+    """A provider's own word for what it shall cache."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] = CACHE_5M
 
 
 class AskBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -42,9 +67,18 @@ class AskBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc
     service_tier: Name | None = None
     task_type: Name | None = None
     complexity: Annotated[int, msgspec.Meta(ge=0, le=10)] | None = None
-    amount_usd: str | int | float | None = None
+    amount_usd: Usd | None = None
     input_tokens: Count | None = None
     max_output_tokens: Count | None = None
+    # Of `max_output_tokens` each.
+    choices: Annotated[int, msgspec.Meta(ge=1, le=CHOICES_MAX)] | None = None
+    web_searches: Count | None = None
+    # What is billed by something else than tokens, by usage key: `input_characters`, say.
+    units: dict[str, Quantity] | None = None
+    cache_control: Literal["none", "5m", "1h"] | CacheControl | None = None
+    input_modalities: list[Modality] | None = None
+    modalities: list[Modality] | None = None
+    inference_geo: Name | None = None
     estimate: Literal["max", "expected"] = "max"
     ttl_seconds: Ttl = TTL_SECONDS_DEFAULT
 
@@ -96,26 +130,39 @@ def _invalid(text: str) -> InvalidRequest:
 
 def _require_amount(ask: AskBody) -> None:
     """Raise InvalidRequest where nothing says how much the call may cost."""
-    has_tokens = ask.input_tokens is not None and ask.max_output_tokens is not None
-    if ask.amount_usd is None and not has_tokens and not is_tool_call(ask):
+    if ask.amount_usd is None and not has_size(ask) and not is_tool_call(ask):
         raise _missing(
             "Say how much to hold: 'amount_usd', or 'input_tokens' and 'max_output_tokens'.",
             pointer="/max_output_tokens" if ask.input_tokens is not None else "/amount_usd",
         )
     if ask.amount_usd is not None:
-        try:
-            nanos = nanos_from_usd(ask.amount_usd)
-        except ValueError as error:
-            detail = f"'amount_usd' {error}."
-            raise InvalidRequest(detail, errors=[_error("/amount_usd", detail)]) from error
-        if nanos > COST_NANOS_MAX:
-            detail = f"'amount_usd' is more than {usd_from_nanos(COST_NANOS_MAX)} USD."
-            raise InvalidRequest(detail, errors=[_error("/amount_usd", detail)])
-    elif has_tokens and ask.model is None and not is_tool_call(ask):
-        raise _missing("Tokens need a 'model' to be priced by.", pointer="/model")
-    if max(ask.input_tokens or 0, ask.max_output_tokens or 0) > TOKENS_MAX:
-        detail = f"No call uses more than {TOKENS_MAX:,} tokens."
-        raise InvalidRequest(detail, errors=[_error("/input_tokens", detail)])
+        _check_amount(ask.amount_usd)
+    elif ask.model is None and not is_tool_call(ask):
+        raise _missing("Tokens and units need a 'model' to be priced by.", pointer="/model")
+    if max(ask.input_tokens or 0, (ask.max_output_tokens or 0) * (ask.choices or 1)) > TOKENS_MAX:
+        raise _invalid_value("/input_tokens", f"No call uses more than {TOKENS_MAX:,} tokens.")
+    for unit in ask.units or ():
+        if unit not in UNITS:
+            known = ", ".join(sorted(UNITS))
+            raise _invalid_value(
+                f"/units/{unit[:100]}", f"{unit[:100]!r} is no unit; there are {known}."
+            )
+
+
+def _check_amount(amount_usd: str | int | float) -> None:
+    try:
+        nanos = nanos_from_usd(amount_usd)
+    except ValueError as error:
+        raise _invalid_value("/amount_usd", f"'amount_usd' {error}.") from error
+    if nanos > COST_NANOS_MAX:
+        most = usd_from_nanos(COST_NANOS_MAX)
+        raise _invalid_value("/amount_usd", f"'amount_usd' is more than {most} USD.")
+
+
+def has_size(ask: AskBody) -> bool:
+    """Whether the ask says how much the model may read and write at most."""
+    has_tokens = ask.input_tokens is not None and ask.max_output_tokens is not None
+    return has_tokens or bool(ask.units)
 
 
 def _missing(detail: str, *, pointer: str) -> InvalidRequest:
@@ -124,8 +171,10 @@ def _missing(detail: str, *, pointer: str) -> InvalidRequest:
     )
 
 
-def _error(pointer: str, detail: str) -> dict[str, str]:
-    return {"pointer": pointer, "code": "invalid_value", "detail": detail}
+def _invalid_value(pointer: str, detail: str) -> InvalidRequest:
+    return InvalidRequest(
+        detail, errors=[{"pointer": pointer, "code": "invalid_value", "detail": detail}]
+    )
 
 
 def is_tool_call(ask: AskBody) -> bool:
@@ -165,7 +214,8 @@ class Offer(NamedTuple):
     """One way to do what is asked: with the model that was named, or with a cheaper one.
 
     `checked` is what is compared with limits: at least one of what nobody could tell (a cost
-    without a price, tokens that were not named), so that what is not known is never unlimited.
+    without a price, tokens that were not named) and of what is stated as nothing, so that neither
+    is ever unlimited. `unknown` says why nobody can tell the cost, where that is so.
     """
 
     provider: str
@@ -173,8 +223,12 @@ class Offer(NamedTuple):
     values: Values
     amounts: Amounts
     checked: Amounts
-    is_unpriced: bool
     windows: tuple[WindowKey, ...]
+    unknown: str = ""
+
+    @property
+    def is_unpriced(self) -> bool:
+        return bool(self.unknown)
 
 
 def route_of(body: AskBody, configuration: Configuration) -> RouteRule | None:
@@ -213,7 +267,6 @@ class Ask:
             values=values_of(body, provider=body.provider, model=body.model),
             amounts=NOTHING,
             checked=NOTHING,
-            is_unpriced=False,
             windows=(),
         )
         self.cheaper: Offer | None = None
@@ -229,7 +282,8 @@ class Ask:
         if route is None:
             return
         self.top = (route.top.provider, route.top.model)
-        self.top_nanos = self._nanos(configuration, *self.top, _worst_tokens(body))
+        top = self._rating(configuration, *self.top)
+        self.top_nanos = None if top.source == UNPRICED else top.cost_nanos
         tier = route.tier_for(body.complexity)
         if tier.model != body.model:
             cheaper = self._offer(configuration, tier.provider, tier.model)
@@ -247,66 +301,105 @@ class Ask:
     ) -> Offer:
         body = self.body
         values = values_of(body, provider=provider, model=model)
-        used = self._tokens(model)
+        is_tool = values[11] == "tool"
+        used = self._expected_tokens(model) or _shape_of(body).as_tokens()
         tokens = used.input_tokens + used.output_tokens
-        cost: int | None
+        rating = self._rating(configuration, provider, model)
+        cost = configuration.cost_of(rating, used) or 0
+        unknown = _why_unknown(rating, model)
         if body.amount_usd is not None:
-            cost = nanos_from_usd(body.amount_usd)
-        else:
-            cost = self._nanos(configuration, provider, model, used)
-        is_unpriced = cost is None
-        if cost is None:
-            cost = configuration.assumed_nanos(used) or 0
+            amount = nanos_from_usd(body.amount_usd)
+            if amount:
+                unknown = ""
+            elif not is_tool and not unknown and not has_size(body) and not rating.is_free:
+                unknown = f"an amount of $0 holds nothing for a call of the model {model!r}"
+            # What the call says of its size is what it may cost, however small an amount it states.
+            cost = max(amount, rating.cost_nanos if amount else cost)
         size = self.sizes.get(model or "")
         if size is not None and tokens <= size.tokens:
             # Such calls are cheaper than their tokens say: much of their input is cached.
             cost = min(cost, size.cost_nanos)
-        is_tool = values[11] == "tool"
         amounts = Amounts(cost, tokens, 0 if is_tool else 1, 1 if is_tool else 0)
+        is_nothing_sure = is_tool or (not unknown and rating.is_free)
         return Offer(
             provider=provider or "",
             model=model or "",
             values=values,
             amounts=amounts,
             checked=amounts._replace(
-                cost_nanos=cost or (1 if is_unpriced else 0),
+                cost_nanos=cost or int(not is_nothing_sure or body.amount_usd is not None),
                 tokens=tokens or (1 if body.max_output_tokens is None and not is_tool else 0),
             ),
-            is_unpriced=is_unpriced,
             windows=configuration.budgets.windows_of(values, self.at),
+            unknown=unknown,
         )
 
-    def _tokens(self, model: str | None) -> Tokens:
-        """What is held of tokens: the worst case, or what such calls usually write."""
-        worst = _worst_tokens(self.body)
+    def _expected_tokens(self, model: str | None) -> Tokens | None:
+        """What such calls usually write, where that is known and asked for; their input as said."""
         size = self.sizes.get(model or "")
         if size is None or self.body.amount_usd is not None:
-            return worst
-        return Tokens(
-            input_tokens=worst.input_tokens,
+            return None
+        worst = _shape_of(self.body).as_tokens()
+        geo = self.body.inference_geo
+        return msgspec.structs.replace(
+            worst,
             output_tokens=min(worst.output_tokens, size.output_tokens),
+            extra={**(worst.extra or {}), INFERENCE_GEO: geo.lower()} if geo else worst.extra,
         )
 
-    def _nanos(
-        self,
-        configuration: Configuration,
-        provider: str | None,
-        model: str | None,
-        used: Tokens,
-    ) -> int | None:
-        """What the call costs with these tokens, None without a price."""
+    def _rating(
+        self, configuration: Configuration, provider: str | None, model: str | None
+    ) -> Rating:
+        """What the call is expected to cost, or else the most that it may."""
         body = self.body
-        rating = configuration.prices.rate(
+        operation = operation_of(body)
+        expected = self._expected_tokens(model)
+        if operation == "tool" or expected is not None:
+            return configuration.prices.rate(
+                provider=provider,
+                model=model,
+                at=self.at,
+                tokens=expected or Tokens(),
+                service_tier=body.service_tier,
+                tool=body.tool,
+                operation=operation,
+            )
+        return configuration.prices.worst_case(
             provider=provider,
             model=model,
-            at=self.at,
-            tokens=used,
+            # The call may begin while the hold lasts, and prices change by the date and the hour.
+            moments=(self.at, self.at + timedelta(seconds=body.ttl_seconds)),
+            shape=_shape_of(body),
             service_tier=body.service_tier,
-            tool=body.tool,
-            operation=operation_of(body),
+            geo=(body.inference_geo or "").lower() or None,
         )
-        return None if rating.source == "unpriced" else rating.cost_nanos
 
 
-def _worst_tokens(body: AskBody) -> Tokens:
-    return Tokens(input_tokens=body.input_tokens or 0, output_tokens=body.max_output_tokens or 0)
+def _why_unknown(rating: Rating, model: str | None) -> str:
+    """Why nobody can tell what the call costs; empty where one can."""
+    if rating.source != UNPRICED:
+        return ""
+    name = repr(model or "of this call")
+    if not rating.unrated:
+        return f"the model {name} has no price"
+    return f"the price of the model {name} has no rate for {', '.join(rating.unrated)}"
+
+
+def _shape_of(body: AskBody) -> Shape:
+    """What the request allows, as far as it says."""
+    beside: dict[str, int | float] = dict(body.units or {})
+    if body.web_searches:
+        beside["web_searches"] = body.web_searches
+    cache = body.cache_control
+    return Shape(
+        input_tokens=body.input_tokens or 0,
+        output_tokens=(body.max_output_tokens or 0) * (body.choices or 1),
+        units=beside,
+        cache=cache.ttl if isinstance(cache, CacheControl) else cache,
+        input_modalities=_modalities(body.input_modalities),
+        output_modalities=_modalities(body.modalities),
+    )
+
+
+def _modalities(said: list[Modality] | None) -> frozenset[str] | None:
+    return None if said is None else frozenset(said)

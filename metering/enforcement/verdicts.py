@@ -412,8 +412,9 @@ class Judge:
         passed = objection.passed
         if passed is None:
             return (
-                f"{who} limits cost, and the model {offer.model or 'of this call'!r} has no price."
-                " Add a price, or choose another 'unpriced_policy' in the settings."
+                f"{who} limits cost, and {offer.unknown}. Send 'input_tokens' and"
+                " 'max_output_tokens' of a model that has a price, or the amount; or choose another"
+                " 'unpriced_policy' in the settings."
             )
         if passed.part == "seconds":
             return (

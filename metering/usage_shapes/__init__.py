@@ -12,6 +12,7 @@ import msgspec
 
 from metering.usage_shapes import camel, chat, gemini, messages, responses, smaller
 from metering.usage_shapes.counts import Usage, count, seconds
+from metering.usage_shapes.smaller import UNITS
 from metering.usage_shapes.tokens import (
     INFERENCE_GEO,
     OTHER_MODELS,
@@ -27,6 +28,7 @@ __all__ = [
     "INFERENCE_GEO",
     "OTHER_MODELS",
     "OVERLAP",
+    "UNITS",
     "UNKNOWN_PARTS",
     "ExtraValue",
     "Tokens",
@@ -68,7 +70,7 @@ def normalise_usage(usage: Mapping[str, object], *, provider: str | None) -> Tok
     """
     usage, shape = _shape_of(usage)
     tokens = shape(usage, provider)
-    if INFERENCE_GEO in usage or not smaller.UNITS.isdisjoint(usage):
+    if INFERENCE_GEO in usage or not UNITS.isdisjoint(usage):
         return _with_what_any_shape_holds(tokens, usage)
     return tokens
 
@@ -100,7 +102,7 @@ def _from_input_and_output(usage: Usage, provider: str | None) -> Tokens:
 def _with_what_any_shape_holds(tokens: Tokens, usage: Usage) -> Tokens:
     """Units that are no tokens, and where the call was bound to run."""
     extra: dict[str, ExtraValue] = {}
-    for key in sorted(smaller.UNITS & usage.keys()):
+    for key in sorted(UNITS & usage.keys()):
         if used := seconds(usage, key):
             extra[key] = used
     web = extra.pop("web_searches", 0)
@@ -147,7 +149,7 @@ _BY_KEY: Final[tuple[tuple[str, Shape], ...]] = (
     ("totalTokens", smaller.from_total),
     ("pages_processed", smaller.from_pages),
     ("seconds", smaller.from_duration),
-    *((unit, smaller.from_units) for unit in sorted(smaller.UNITS)),
+    *((unit, smaller.from_units) for unit in sorted(UNITS)),
 )
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from metering.model_names import CatalogueModel, canonical_provider, find_model
 from metering.price_catalogue import catalogue_rows
-from metering.pricing import Catalogue, PriceBook, Rating
+from metering.price_schedule import Catalogue
+from metering.pricing import PriceBook, Rating
 from metering.rates import CompiledRates, check_rates, parse_rates
 from metering.usage_shapes import Tokens, normalise_usage
 

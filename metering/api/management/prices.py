@@ -26,7 +26,8 @@ from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.prices import price_row
 from metering.money import usd_from_nanos
 from metering.price_overrides import Validity, add_price, add_tool_price, end_price
-from metering.pricing import CATALOGUE, OVERRIDE, load_price_book
+from metering.price_schedule import CATALOGUE
+from metering.pricing import OVERRIDE, load_price_book
 from metering.rates import parse_rates
 from metering.rerate import rerate
 

@@ -141,7 +141,7 @@ def test_a_success_that_tells_no_tokens_lacks_its_usage_and_is_not_free(
     [
         {"status": "failure", "error_str": "timeout"},
         {"cache_hit": True},
-        {"call_type": "aimage_generation"},
+        {"call_type": "amoderation"},
         {"trusts_given_costs": True},
     ],
 )
@@ -484,3 +484,96 @@ def test_a_cost_beyond_all_floats_rejects_its_payload() -> None:
     (item,) = decode_litellm(body, trusts_given_costs=True)
     assert isinstance(item, EventRejected)
     assert item.code == "invalid_value"
+
+
+@pytest.mark.parametrize(
+    "call_type",
+    [
+        "aspeech",
+        "atranscription",
+        "aocr",
+        "aimage_generation",
+        "arerank",
+        "asearch",
+        "acreate_video",
+    ],
+)
+def test_a_call_of_any_kind_that_tells_nothing_is_not_free(call_type: str) -> None:
+    silent = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None, "response": {}}
+    assert event(**silent, call_type=call_type).is_usage_missing is True
+    failed = event(**silent, call_type=call_type, status="failure")
+    assert failed.is_usage_missing is None
+
+
+@pytest.mark.parametrize(
+    "call_type",
+    [
+        *("amoderation", "acreate_batch", "aretrieve_batch", "alist_batches", "acancel_batch"),
+        *("afile_content", "acreate_file", "aget_assistants", "avector_store_create"),
+        *("list_mcp_tools", "avideo_retrieve", "a_add_message"),
+    ],
+)
+def test_what_only_manages_things_costs_nothing(call_type: str) -> None:
+    silent = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None, "response": {}}
+    item = event(**silent, call_type=call_type)
+    assert (item.is_usage_missing, item.operation) == (None, "other")
+
+
+@pytest.mark.parametrize(
+    ("call_type", "response", "extra"),
+    [
+        (
+            "atranscription",
+            {"usage": {"type": "duration", "seconds": 9.5}},
+            {"audio_seconds": 9.5, "input_audio_seconds": 9.5},
+        ),
+        ("atranscription", {"duration": 9.5}, {"input_audio_seconds": 9.5}),
+        ("aocr", {"usage_info": {"pages_processed": 3}}, {"input_document_pages": 3}),
+        ("aimage_generation", {"data": [{"url": "x"}, {"url": "y"}]}, {"output_images": 2}),
+    ],
+)
+def test_units_that_are_no_tokens_are_counted(
+    call_type: str, response: dict[str, Any], extra: dict[str, Any]
+) -> None:
+    flat = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None}
+    item = event(**flat, call_type=call_type, response=response)
+    assert tokens(item) == Tokens(extra=extra)
+    assert item.is_usage_missing is None
+
+
+def test_a_retrieved_batch_is_one_call_at_its_tier() -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    response = {"id": "batch_1", "usage": usage}
+    first, second = (
+        event(
+            id=id_, call_type="aretrieve_batch", metadata=None, response=response, prompt_tokens=0
+        )
+        for id_ in ("look-1", "look-2")
+    )
+    assert (first.operation, first.service_tier) == ("llm", "batch")
+    assert first.response_id == second.response_id == "batch_1"
+    assert tokens(first) == Tokens(100, 10)
+
+
+def test_tools_that_the_provider_ran_are_read_of_what_was_put_out() -> None:
+    output = [
+        {"type": "web_search_call", "action": {"type": "search"}},
+        {"type": "web_search_call", "action": {"type": "search"}, "status": "failed"},
+        {"type": "file_search_call", "queries": ["x"]},
+        {"type": "code_interpreter_call"},
+        {"type": "image_generation_call"},
+    ]
+    usage = {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110}
+    flat: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 10, "metadata": None}
+    extra = {"storage_searches": 1, "code_executions": 1, "output_images": 1}
+    told = event(**flat, response={"output": output, "usage": usage})
+    untold = event(**flat, response={"output": output})
+    for item in (told, untold):
+        assert (tokens(item), item.web_searches) == (Tokens(100, 10, extra=extra), 1)
+
+
+def test_a_start_is_cut_to_microseconds_and_not_rounded_into_the_next_day() -> None:
+    midnight = datetime(2026, 11, 22, tzinfo=UTC)
+    at = event(startTime=midnight.timestamp() - 0.0000003).time
+    assert at is not None
+    assert at < midnight

@@ -75,8 +75,15 @@ def test_a_reservation_holds_in_every_window_that_the_call_counts_in(account: Ac
 def test_the_worst_case_of_the_tokens_is_held(account: Account) -> None:
     make_budget(account)
     tokens = {"input_tokens": 1000, "max_output_tokens": 1000}
-    answer = caller(account).post("/v1/reservations", {**MODEL, **tokens})
-    assert (answer.body["reserved_usd"], answer.body["reserved_tokens"]) == ("0.018", 2000)
+    api = caller(account)
+    # Without a word of the cache: all of the input may be kept for an hour, at twice its price.
+    answer = api.post("/v1/reservations", {**MODEL, **tokens})
+    assert (answer.body["reserved_usd"], answer.body["reserved_tokens"]) == ("0.021", 2000)
+    plain = api.post("/v1/reservations", {**MODEL, **tokens, "cache_control": "none"})
+    assert plain.body["reserved_usd"] == "0.018"
+    asked = {"cache_control": {"type": "ephemeral", "ttl": "1h"}, "web_searches": 20, "choices": 2}
+    more = api.post("/v1/reservations", {**MODEL, **tokens, **asked})
+    assert (more.body["reserved_usd"], more.body["reserved_tokens"]) == ("0.236", 3000)
 
 
 def test_a_settle_books_the_true_cost_and_gives_the_rest_back(account: Account) -> None:
@@ -440,6 +447,49 @@ def test_without_a_budget_on_cost_no_price_is_needed(account: Account) -> None:
     assert caller(account).post("/v1/reservations", body).status == 201
 
 
+def test_a_call_that_a_price_has_no_rate_for_follows_the_policy(account: Account) -> None:
+    budget = make_budget(account, cost_usd="0.01")
+    api = caller(account)
+    body = {"provider": "openai", "model": "tts-1"}
+    tokens = {"input_tokens": 50_000_000, "max_output_tokens": 0}
+    refused = api.post("/v1/reservations", {**body, **tokens})
+    assert refused.code == "unpriced"
+    assert "'tts-1' has no rate for input_tokens" in refused.body["detail"]
+    whole = api.post("/v1/reservations", {**body, "units": {"input_characters": 50_000_000}})
+    assert whole.code == "budget_exceeded"
+    some = api.post("/v1/reservations", {**body, "units": {"input_characters": 500}})
+    assert some.body["reserved_usd"] == "0.0075"
+    path = f"/v1/reservations/{some.body['id']}/settle"
+    settled = api.post(path, {"id": "e", "usage": {"input_characters": 400}})
+    assert settled.body["cost_usd"] == "0.006"
+    assert balances(account, budget) == [(6, 0, 0)]
+
+
+def test_an_amount_of_nothing_is_no_way_past_a_limit(account: Account) -> None:
+    budget = make_budget(account, cost_usd="0.03")
+    api = caller(account)
+    tokens = {"input_tokens": 1000, "max_output_tokens": 1000}
+    # What the call says of its size is held, whatever amount stands beside it.
+    for amount in ("0", "0.000000001"):
+        held = ask(api, amount, **MODEL, **tokens)
+        assert held.body["reserved_usd"] == "0.021"
+        assert ask(api, amount, **MODEL, **tokens).code == "budget_exceeded"
+        api.post(f"/v1/reservations/{held.body['id']}/release", {})
+    # Without a size nobody knows what it costs.
+    unknown = ask(api, "0", **MODEL)
+    assert unknown.code == "unpriced"
+    assert "an amount of $0 holds nothing" in unknown.body["detail"]
+    assert ask(api, "0").code == "unpriced"
+    # A tool is free, until the window is full.
+    assert ask(api, "0", tool="search").status == 201
+    settle(api, ask(api, "0.03"), "0.03")
+    for fields in ({"tool": "search"}, {**MODEL, "input_tokens": 0, "max_output_tokens": 0}):
+        assert ask(api, "0", **fields).code == "budget_exceeded"
+    empty = {**MODEL, "input_tokens": 0, "max_output_tokens": 0}
+    assert api.post("/v1/reservations", empty).code == "budget_exceeded"
+    assert balances(account, budget) == [(30, 0, 0)]
+
+
 @pytest.mark.parametrize("mode", ["shadow", "warn"])
 def test_a_budget_that_does_not_act_records_what_it_would_have_done(
     account: Account, mode: str
@@ -706,6 +756,13 @@ def test_another_tenant_sees_no_reservation(account: Account, stranger: Account)
         ({"amount_usd": "1", "agent": ""}, 400, "invalid_request"),
         ({"amount_usd": "1", "agent": "a\x00b"}, 400, "invalid_request"),
         ({"amount_usd": "1", "colour": "red"}, 400, "invalid_request"),
+        ({"amount_usd": "1_0"}, 400, "invalid_request"),
+        ({"amount_usd": "\uff11"}, 400, "invalid_request"),
+        ({"units": {"input_characters": 5}}, 400, "invalid_request"),
+        ({"units": {"dreams": 5}, "model": "m"}, 400, "invalid_request"),
+        ({"units": {"output_images": -1}, "model": "m"}, 400, "invalid_request"),
+        ({"amount_usd": "1", "cache_control": "forever"}, 400, "invalid_request"),
+        ({"amount_usd": "1", "modalities": ["smell"]}, 400, "invalid_request"),
         ([], 400, "invalid_request"),
     ],
 )
