@@ -4,7 +4,7 @@ A request that says nothing of a cache may write to the one that is kept longest
 nothing of modalities may hold and answer whatever its model has a rate for. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -28,8 +28,8 @@ class Shape(NamedTuple):
     output_tokens: int
     units: Mapping[str, int | float]
     cache: str | None = None
-    input_modalities: frozenset[str] | None = None
-    output_modalities: frozenset[str] | None = None
+    input_modalities: Collection[str] | None = None
+    output_modalities: Collection[str] | None = None
 
     def as_tokens(self) -> Tokens:
         """The same as usage, in the cheapest way: text, and nothing cached."""
@@ -48,14 +48,13 @@ def worst_case_nanos(compiled: CompiledRates, shape: Shape) -> int:
     A tier of the price is chosen by the whole input, of which the request may use less: each tier
     that it reaches counts, should a higher one be cheaper.
     """
+    wish = _wish(shape)
     beside = shape._replace(input_tokens=0, output_tokens=0).as_tokens()
     worst = 0
     for input_tokens, bracket in compiled.brackets_up_to(shape.input_tokens):
         total = compiled.unrounded(bracket, beside)
         for used, direction in ((input_tokens, "input"), (shape.output_tokens, "output")):
-            rates = [
-                rate for key, rate in bracket.leaves if _is_allowed(key, direction, _wish(shape))
-            ]
+            rates = [rate for key, rate in bracket.leaves if _is_allowed(key, direction, wish)]
             total += used * max(rates, default=0)
         worst = max(worst, int(Fraction(total + bracket.half) // bracket.scale))
     return worst
@@ -65,7 +64,11 @@ _Wish = tuple[str | None, frozenset[str] | None, frozenset[str] | None]
 
 
 def _wish(shape: Shape) -> _Wish:
-    return shape.cache, shape.input_modalities, shape.output_modalities
+    given, wanted = (
+        None if said is None else frozenset(said)
+        for said in (shape.input_modalities, shape.output_modalities)
+    )
+    return shape.cache, given, wanted
 
 
 @lru_cache(maxsize=4096)

@@ -396,10 +396,6 @@ def _shape_of(body: AskBody) -> Shape:
         output_tokens=(body.max_output_tokens or 0) * (body.choices or 1),
         units=beside,
         cache=cache.ttl if isinstance(cache, CacheControl) else cache,
-        input_modalities=_modalities(body.input_modalities),
-        output_modalities=_modalities(body.modalities),
+        input_modalities=body.input_modalities,
+        output_modalities=body.modalities,
     )
-
-
-def _modalities(said: list[Modality] | None) -> frozenset[str] | None:
-    return None if said is None else frozenset(said)

@@ -11,6 +11,7 @@ from metering.rerate import price_unpriced, rerate
 from metering.rollups import roll_up
 from tenants.scope import change_configuration
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+from tests.metering.api.caller import caller
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -77,6 +78,39 @@ def test_a_new_price_prices_what_had_none(account: Account) -> None:
     with account.scope():
         sources = set(UsageEvent.objects.values_list("cost_source", flat=True))
         assert sources == {CostSource.OVERRIDE}
+
+
+def test_what_has_a_rate_is_booked_and_the_rest_priced_when_it_gets_one(account: Account) -> None:
+    budget = make_budget(account)
+    usage = {
+        "input_tokens": 1000,
+        "output_tokens": 100,
+        "total_tokens": 1100,
+        "web_searches": 2,
+        "dream_tokens": 7,
+    }
+    event = make_event(
+        provider="openai", model="o1", usage=usage, input_tokens=..., output_tokens=...
+    )
+    api = caller(account)
+    assert api.post("/v1/events", event).body["unpriced"] == 1
+    assert windows_of(account, budget)[0].spent_nanos == 1000 * 15_000 + 100 * 60_000
+    (stored,) = api.get("/v1/events").body["data"]
+    assert (stored["cost_usd"], stored["cost_source"]) == ("0.021", "unpriced")
+    assert stored["unpriced_reason"] == "no_rate"
+    assert stored["extra_usage"] == {"unknown_parts": {"dream_tokens": 7}}
+    (source,) = api.get("/v1/sources").body["data"]
+    reasons = {one["code"]: one["sample"] for one in source["reasons"]}
+    assert reasons == {"no_rate": None, "unknown_usage_part": '{"dream_tokens":7}'}
+    rates = {**RATES, "web_searches": {"nanos": str(10 * NANOS), "per": 1000}}
+    with account.scope():
+        change_configuration(account.tenant.id)
+        since = datetime.now(UTC) - timedelta(days=1)
+        TenantPrice.objects.create(
+            tenant=account.tenant, model="o1", effective_from=since, rates=rates
+        )
+    assert price_unpriced(tenant_id=account.tenant.id) == 1
+    assert windows_of(account, budget)[0].spent_nanos == 3 * NANOS + 2 * NANOS // 100
 
 
 def test_a_dearer_call_gets_its_window_when_it_is_rated_again(account: Account) -> None:

@@ -148,7 +148,7 @@ def _value_of(name: str, text: str) -> Any:
     """
     try:
         if name in WHOLE_NUMBERS:
-            return int(text)
+            return int(text) if text.isascii() and text.isdecimal() else text
         if name in OBJECTS:
             return json.loads(text)
     except ValueError:

@@ -486,6 +486,14 @@ def test_a_cost_beyond_all_floats_rejects_its_payload() -> None:
     assert item.code == "invalid_value"
 
 
+SILENT: dict[str, Any] = {
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "metadata": None,
+    "response": {},
+}
+
+
 @pytest.mark.parametrize(
     "call_type",
     [
@@ -499,9 +507,8 @@ def test_a_cost_beyond_all_floats_rejects_its_payload() -> None:
     ],
 )
 def test_a_call_of_any_kind_that_tells_nothing_is_not_free(call_type: str) -> None:
-    silent = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None, "response": {}}
-    assert event(**silent, call_type=call_type).is_usage_missing is True
-    failed = event(**silent, call_type=call_type, status="failure")
+    assert event(**SILENT, call_type=call_type).is_usage_missing is True
+    failed = event(**SILENT, call_type=call_type, status="failure")
     assert failed.is_usage_missing is None
 
 
@@ -514,8 +521,7 @@ def test_a_call_of_any_kind_that_tells_nothing_is_not_free(call_type: str) -> No
     ],
 )
 def test_what_only_manages_things_costs_nothing(call_type: str) -> None:
-    silent = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None, "response": {}}
-    item = event(**silent, call_type=call_type)
+    item = event(**SILENT, call_type=call_type)
     assert (item.is_usage_missing, item.operation) == (None, "other")
 
 
@@ -535,8 +541,7 @@ def test_what_only_manages_things_costs_nothing(call_type: str) -> None:
 def test_units_that_are_no_tokens_are_counted(
     call_type: str, response: dict[str, Any], extra: dict[str, Any]
 ) -> None:
-    flat = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None}
-    item = event(**flat, call_type=call_type, response=response)
+    item = event(**SILENT | {"call_type": call_type, "response": response})
     assert tokens(item) == Tokens(extra=extra)
     assert item.is_usage_missing is None
 
@@ -565,7 +570,7 @@ def test_tools_that_the_provider_ran_are_read_of_what_was_put_out() -> None:
     ]
     usage = {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110}
     flat: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 10, "metadata": None}
-    extra = {"storage_searches": 1, "code_executions": 1, "output_images": 1}
+    extra: dict[str, Any] = {"storage_searches": 1, "code_executions": 1, "output_images": 1}
     told = event(**flat, response={"output": output, "usage": usage})
     untold = event(**flat, response={"output": output})
     for item in (told, untold):

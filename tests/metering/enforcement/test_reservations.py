@@ -448,7 +448,7 @@ def test_without_a_budget_on_cost_no_price_is_needed(account: Account) -> None:
 
 
 def test_a_call_that_a_price_has_no_rate_for_follows_the_policy(account: Account) -> None:
-    budget = make_budget(account, cost_usd="0.01")
+    budget = make_budget(account, cost_usd=None, limit_cost_nanos=10_000_000)
     api = caller(account)
     body = {"provider": "openai", "model": "tts-1"}
     tokens = {"input_tokens": 50_000_000, "max_output_tokens": 0}
@@ -466,7 +466,7 @@ def test_a_call_that_a_price_has_no_rate_for_follows_the_policy(account: Account
 
 
 def test_an_amount_of_nothing_is_no_way_past_a_limit(account: Account) -> None:
-    budget = make_budget(account, cost_usd="0.03")
+    budget = make_budget(account, cost_usd=None, limit_cost_nanos=30_000_000)
     api = caller(account)
     tokens = {"input_tokens": 1000, "max_output_tokens": 1000}
     # What the call says of its size is held, whatever amount stands beside it.
@@ -572,6 +572,7 @@ def test_a_level_that_downgrades_names_the_cheaper_model(account: Account) -> No
         "complexity": 2,
         "input_tokens": 10_000,
         "max_output_tokens": 6_000,
+        "cache_control": "none",
     }
     first = api.post("/v1/reservations", body)
     assert (first.body["decision"], first.body["reserved_usd"]) == ("downgrade", "0.04")
