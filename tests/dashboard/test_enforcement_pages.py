@@ -476,7 +476,13 @@ def test_a_cheaper_model_is_named_with_what_it_saved(
         ],
     }
     assert api.post("/v1/routes", route).status == 201
-    ask = {**MODEL, "input_tokens": 20_000, "max_output_tokens": 10_000, "agent": "a"}
+    ask = {
+        **MODEL,
+        "input_tokens": 20_000,
+        "max_output_tokens": 10_000,
+        "agent": "a",
+        "cache_control": "none",
+    }
     answer = api.post("/v1/reservations", {**ask, "task_type": "triage", "complexity": 3})
     assert (answer.status, answer.body["decision"]) == (201, "downgrade")
     said = words(owner, "/enforcement/decisions?decision=downgrade")
