@@ -387,14 +387,12 @@ def _why_unknown(rating: Rating, model: str | None) -> str:
 
 def _shape_of(body: AskBody) -> Shape:
     """What the request allows, as far as it says."""
-    beside: dict[str, int | float] = dict(body.units or {})
-    if body.web_searches:
-        beside["web_searches"] = body.web_searches
+    searches = {"web_searches": body.web_searches} if body.web_searches else {}
     cache = body.cache_control
     return Shape(
         input_tokens=body.input_tokens or 0,
         output_tokens=(body.max_output_tokens or 0) * (body.choices or 1),
-        units=beside,
+        units={**(body.units or {}), **searches},
         cache=cache.ttl if isinstance(cache, CacheControl) else cache,
         input_modalities=body.input_modalities,
         output_modalities=body.modalities,
