@@ -34,8 +34,11 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
     with keep_body(environ["wsgi.input"].read, bytes_max) as (body, size):
         if endpoint is None:
             known = {**environ, "CONTENT_LENGTH": str(size), "wsgi.input": body}
-            response: Iterable[bytes] = django_application(known, start_response)
-            return response
+            response: Any = django_application(known, start_response)
+            try:
+                return [b"".join(response)]
+            finally:
+                response.close()
         answer = _answer(endpoint, HotRequest(_headers(environ), body.read, size), method)
     headers = list(answer.headers.items())
     if answer.status != HTTPStatus.NOT_MODIFIED:
