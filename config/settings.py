@@ -18,6 +18,8 @@ ALLOWED_HOSTS = ENVIRONMENT.allowed_hosts
 CSRF_TRUSTED_ORIGINS = ENVIRONMENT.trusted_origins
 
 INSTALLED_APPS = [
+    # Before unfold, whose base template it extends.
+    "dashboard",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -35,7 +37,6 @@ INSTALLED_APPS = [
     "tenants",
     "metering",
     "alerts",
-    "dashboard",
     "config",
 ]
 
@@ -53,6 +54,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     # Opens the tenant's transaction around everything below it, template rendering included.
     "tenants.middleware.TenantMiddleware",
+    "dashboard.kept_input.KeptInputMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -67,6 +69,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "dashboard.stopped.stopped",
             ],
         },
     },
@@ -102,6 +105,7 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = ENVIRONMENT.is_https
 CSRF_COOKIE_SECURE = ENVIRONMENT.is_https
+CSRF_FAILURE_VIEW = "dashboard.kept_input.csrf_failure"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.is_https else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if ENVIRONMENT.is_https else 0

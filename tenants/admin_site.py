@@ -14,14 +14,22 @@ from urllib.parse import urlencode
 from csp.constants import SELF, UNSAFE_EVAL
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
-from django.forms import ModelForm
+from django.forms import BaseForm, ModelForm
 from django.forms.models import BaseInlineFormSet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.templatetags.static import static
 from django.urls import reverse
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.sites import UnfoldAdminSite
 
+from tenants.admin_questions import (
+    CONFIRMED,
+    EDITS,
+    PREVIEWS,
+    Question,
+    Unconfirmed,
+    ask_about_form,
+)
 from tenants.models import IdempotencyRecord, Tenant
 from tenants.roles import Role
 
@@ -306,6 +314,10 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     end_verb: ClassVar[str] = "Remove"
     end_consequence: ClassVar[str] = ""
     end_done: ClassVar[str] = "Done."
+    # Whether `question` can tell what saving would do, before it is asked to.
+    has_preview: ClassVar[bool] = False
+    # Fields whose values are never kept for a person who has to sign in first.
+    secret_fields: ClassVar[frozenset[str]] = frozenset()
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Only what the list's filters ask for. Django takes every lookup on a row's own columns,
@@ -325,6 +337,12 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
         """Call the domain function that ends a row."""
         raise NotImplementedError
 
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """What the person is asked before a valid form is written; None: nothing."""
+        return None
+
     def changeform_view(
         self,
         request: HttpRequest,
@@ -332,16 +350,31 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
-        token = request.POST.get(FORM_TOKEN) or uuid.uuid4().hex
+        kept: QueryDict | None = getattr(request, "kept_input", None)
+        if kept is not None:
+            # Shown as it was sent; `get_form` keeps it from being saved. Files are read first,
+            # since reading them later would put the empty body of the request in place of this.
+            assert not request.FILES, "a GET brings no files"
+            request.method, request.POST = "POST", kept  # type: ignore[misc]
+        token = request.POST.get(FORM_TOKEN, "")
+        if _is_of_other_tenant(request):
+            words = (
+                f"This form was opened for another tenant; you are in “{tenant_of(request)}” now."
+            )
+            messages.warning(request, f"{words} Nothing was saved. Check and save again.")
+            token = ""
         context = {
             **(extra_context or {}),
-            FORM_TOKEN: token,
+            FORM_TOKEN: token or f"{tenant_of(request).id}.{uuid.uuid4().hex}",
             "show_save_and_add_another": False,
             "show_save_and_continue": False,
             "end_verb": self.end_verb,
+            "previews": PREVIEWS if self.has_preview else "",
         }
         try:
             return super().changeform_view(request, object_id, form_url, context)
+        except Unconfirmed as unconfirmed:
+            return ask_about_form(self, request, unconfirmed.question)
         except AlreadySent:
             messages.info(request, "This form was sent already; nothing was done twice.")
         except ValidationError as error:
@@ -353,12 +386,25 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     def _address(self) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}"
 
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        is_kept = hasattr(request, "kept_input")
+        if is_kept or EDITS in request.POST or _is_of_other_tenant(request):
+            form.is_valid = _check_only
+        return form
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Nothing yet: `save_related` writes a row and what belongs to it at once."""
 
     def save_related(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
     ) -> None:
+        is_confirmed = CONFIRMED in request.POST
+        question = None if is_confirmed else self.question(request, form, formsets, change)
+        if question is not None:
+            raise Unconfirmed(question)
         if not change:
             _claim_form(request)
         form.instance.pk = self.write(request, form, formsets, change).pk
@@ -373,10 +419,10 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> Any:
         context = {
-            **(extra_context or {}),
             "end_verb": self.end_verb,
             "end_consequence": self.end_consequence,
             "title": f"{self.end_verb}?",
+            **(extra_context or {}),
         }
         try:
             return super().delete_view(request, object_id, context)
@@ -428,6 +474,18 @@ class ReadOnlyAdmin(TenantModelAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+def _check_only(form: BaseForm) -> bool:
+    """In place of a form's `is_valid`: what was typed is shown again with its errors, not saved."""
+    BaseForm.is_valid(form)
+    return False
+
+
+def _is_of_other_tenant(request: HttpRequest) -> bool:
+    """Whether a form was opened while the person looked at another tenant."""
+    tenant_id, has_tenant, _ = request.POST.get(FORM_TOKEN, "").partition(".")
+    return bool(has_tenant) and tenant_id != str(tenant_of(request).id)
 
 
 def _claim_form(request: HttpRequest) -> None:

@@ -22,7 +22,6 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from alerts.admin.confirmation import Question, ask, sent
 from alerts.admin.lines import moment_words
 from alerts.channel_settings import (
     CONTACT_MAX_CHARACTERS,
@@ -40,6 +39,7 @@ from alerts.errors import AlertError, WrongChannel
 from alerts.models import Channel, ChannelKind, Severity
 from metering.admin.fields import MONEY_ROLES
 from tenants.admin.secrets import shown_once
+from tenants.admin_questions import Question, ask, sent
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
 VALUE_CHARACTERS_MAX: Final = 2000
@@ -158,6 +158,9 @@ class ChannelAdmin(TenantModelAdmin):
     """Where alerts go. Who only looks gets no form."""
 
     writers = MONEY_ROLES
+    secret_fields = frozenset(
+        PREFIX + field.name for kind in KINDS.values() for field in kind.fields if field.is_secret
+    )
     list_display = ("name", "kind", "to", "severity_words", "contact_words", "state", "delivered")
     list_filter = ("kind",)
     search_fields = ("name",)

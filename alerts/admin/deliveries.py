@@ -11,12 +11,12 @@ from unfold.decorators import action
 from unfold.decorators import display as labelled
 from unfold.enums import ActionVariant
 
-from alerts.admin.confirmation import Question, ask, sent
 from alerts.admin.lines import lines, moment_words
 from alerts.delivery import resend
 from alerts.errors import AlertError
 from alerts.models import Delivery, DeliveryState
 from metering.admin.fields import MONEY_ROLES
+from tenants.admin_questions import Question, ask, sent
 from tenants.admin_site import ReadOnlyAdmin, actor_of, role_of, site, tenant_of
 
 # The latest: what fails for three days is tried more often than anybody reads.

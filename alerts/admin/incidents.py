@@ -17,7 +17,6 @@ from unfold.decorators import display as labelled
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
-from alerts.admin.confirmation import ON_CALL_ROLES, Question, ask, sent
 from alerts.admin.lines import lines, moment_words
 from alerts.errors import AlertError
 from alerts.incident_lists import STATUSES, having_status
@@ -25,9 +24,15 @@ from alerts.incidents import acknowledge, assign, comment, resolve, snooze, stat
 from alerts.models import Incident, Severity
 from metering.admin.fields import usd_words
 from metering.admin.rate_limits import match_words
+from tenants.admin_questions import Question, ask, sent
 from tenants.admin_site import ReadOnlyAdmin, actor_of, role_of, site, tenant_of
 from tenants.models import Tenant, User
+from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 
+# Who may act on incidents: whoever is on call, besides those who may change what is configured.
+ON_CALL_ROLES: Final = frozenset(
+    role for role in Role if {Scope.ENFORCE, Scope.MANAGE} & SCOPES_BY_ROLE[role]
+)
 TEXT_CHARACTERS_MAX: Final = 5000
 # The latest lines; all of them can be read through the API.
 LINES_MAX: Final = 200

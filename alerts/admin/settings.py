@@ -9,7 +9,6 @@ from django.contrib.admin import display, register
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.widgets import (
-    UnfoldAdminBigIntegerFieldWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextInputWidget,
     UnfoldBooleanSwitchWidget,
@@ -25,8 +24,7 @@ from alerts.rule_settings import (
 )
 from alerts.rules import RULES
 from alerts.settings import settings_of
-from metering.admin.fields import MONEY_ROLES
-from metering.admin.rate_limits import count_field
+from metering.admin.fields import MONEY_ROLES, count_field
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
 SETTINGS_FIELDS: Final = (
@@ -53,11 +51,9 @@ def _fields_of_rules() -> dict[str, forms.Field]:
         fields[on] = forms.BooleanField(
             label="On", required=False, widget=UnfoldBooleanSwitchWidget()
         )
-        fields[threshold] = forms.IntegerField(
-            label="%" if rule.unit == "percent" else rule.unit.capitalize(),
-            min_value=1,
-            max_value=THRESHOLD_MAX,
-            widget=UnfoldAdminBigIntegerFieldWidget(attrs={"min": 1}),
+        fields[threshold] = count_field(
+            "%" if rule.unit == "percent" else rule.unit.capitalize(),
+            maximum=THRESHOLD_MAX,
             help_text=f"{rule.threshold} unless changed.",
         )
         fields[severity] = forms.ChoiceField(

@@ -15,8 +15,8 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from metering.admin.fields import MONEY_ROLES, UsdField, usd_words
-from metering.admin.rate_limits import GroupedForm, count_field, match_words
+from metering.admin.fields import MONEY_ROLES, UsdField, count_field, usd_words
+from metering.admin.rate_limits import GroupedForm, match_words, question_about_mode
 from metering.enforcement.breakers import (
     close_breaker,
     create_breaker,
@@ -32,6 +32,7 @@ from metering.enforcement.breakers.configuration import (
 from metering.enforcement.breakers.states import OpenGroup, group_values, open_groups
 from metering.enforcement.grouping import ASKABLE, PER_MAX, Grouping
 from metering.models import Breaker, BreakerClose, Mode
+from tenants.admin_questions import Question
 from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
 
 
@@ -213,6 +214,12 @@ class BreakerAdmin(TenantModelAdmin):
             return False
         found = Breaker.objects.filter(tenant=tenant_of(request), id=object_id).first()
         return found is not None and bool(groups_open(found))
+
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """A breaker that would act no more."""
+        return question_about_mode(form, change)
 
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool

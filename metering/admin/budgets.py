@@ -8,35 +8,37 @@ from zoneinfo import available_timezones
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter, display, register
-from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
 from unfold.decorators import action
 from unfold.widgets import (
-    UnfoldAdminBigIntegerFieldWidget,
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminSelectWidget,
-    UnfoldAdminTextInputWidget,
 )
 
-from metering.admin.fields import MONEY_ROLES, UsdField, match_field, usd_words
+from metering.admin.budget_questions import ask_about
+from metering.admin.fields import MONEY_ROLES, UsdField, count_field, match_field, usd_words
+from metering.admin.levels import LevelInline, level_words, levels_of
 from metering.budget_rules import LevelRule, wanted_values
 from metering.budgets import DEFAULT_LEVELS, archive_budget, create_budget, update_budget
 from metering.dimensions import MATCHABLE, REQUEST
 from metering.enforcement.presets import PRESETS
+from metering.enforcement.simulation import Proposal, ProposedBudget
 from metering.match_field import rows_for
-from metering.models import Action, Budget, BudgetLevel, Period
+from metering.models import Budget, Period
+from metering.periods import EPOCH
+from tenants.admin_questions import PREVIEWS, Question
 from tenants.admin_site import (
     RowForm,
-    RowFormSet,
-    TenantInline,
     TenantModelAdmin,
     actor_of,
     site,
     tenant_of,
 )
+from tenants.number_fields import WholeNumberField
 
 LIMIT_WORDS: Final = {
     "limit_tokens": "tokens",
@@ -44,14 +46,25 @@ LIMIT_WORDS: Final = {
     "limit_tool_calls": "tool calls",
     "limit_seconds": "seconds since first use",
 }
-RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute")
 PRESET: Final = "preset"
+
+
+def limit_field(name: str) -> WholeNumberField:
+    """A part of the limit that is a count; 0 lets nothing through."""
+    return count_field(LIMIT_WORDS[name].capitalize(), minimum=0, required=False)
 
 
 class BudgetForm(RowForm):
     """A budget as people think of it: money in USD, values one per line."""
 
     limit_cost_nanos = UsdField(label="Cost, USD", required=False)
+    limit_tokens = limit_field("limit_tokens")
+    limit_requests = limit_field("limit_requests")
+    limit_tool_calls = limit_field("limit_tool_calls")
+    limit_seconds = limit_field("limit_seconds")
+    rollover_max_percent = count_field(
+        "At most, % of the limit", minimum=0, maximum=500, initial=100
+    )
     match = match_field(rows=rows_for({}))
     per = forms.MultipleChoiceField(
         label="A window for each",
@@ -71,11 +84,9 @@ class BudgetForm(RowForm):
             "anchor_at": "Periods begin at",
             "is_rolling": "Rolling",
             "has_rollover": "Carry over",
-            "rollover_max_percent": "At most, % of the limit",
         }
         help_texts = {
             "anchor_at": "UTC. Empty: with the calendar. Else at this moment and its repetitions.",
-            "rollover_max_percent": "",
         }
         fields = (
             "name",
@@ -107,9 +118,6 @@ class BudgetForm(RowForm):
         if "timezone" in self.fields:
             zones = sorted(available_timezones() | {self.instance.timezone})
             self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
-        for name in LIMIT_WORDS.keys() & self.fields.keys():
-            self.fields[name].label = LIMIT_WORDS[name].capitalize()
-            self.fields[name].widget = UnfoldAdminBigIntegerFieldWidget(attrs={"min": 0})
 
     def clean_per(self) -> list[str]:
         """In the order that the budget has, new ones last: another order would be another group."""
@@ -134,9 +142,6 @@ class BudgetForm(RowForm):
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        for name in LIMIT_WORDS:
-            if (data.get(name) or 0) < 0:
-                self.add_error(name, "A limit is not below zero.")
         if all(data.get(name) is None for name in ("limit_cost_nanos", *LIMIT_WORDS)):
             self.add_error("limit_cost_nanos", "Give at least one limit.")
         for name, words in period_problems(data):
@@ -157,88 +162,7 @@ def period_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         problems.append(("has_rollover", "A rolling budget has no periods that end."))
     if data.get("has_rollover") and data.get("limit_cost_nanos") is None:
         problems.append(("has_rollover", "Only a limit of cost is carried over."))
-    if (data.get("rollover_max_percent") or 0) > 500:
-        problems.append(("rollover_max_percent", "At most 500 %."))
     return problems
-
-
-class LevelForm(RowForm):
-    """One level: at how much, what is done, who hears of it."""
-
-    percent = forms.IntegerField(
-        min_value=1, max_value=1000, widget=UnfoldAdminBigIntegerFieldWidget(attrs={"min": 1})
-    )
-    notify = SimpleArrayField(
-        forms.CharField(max_length=100),
-        required=False,
-        max_length=20,
-        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "team_lead, finance"}),
-    )
-    cost_nanos_per_minute = UsdField(label="Throttle to USD a minute", required=False)
-    tokens_per_minute = forms.IntegerField(
-        label="and tokens a minute",
-        required=False,
-        min_value=1,
-        widget=UnfoldAdminBigIntegerFieldWidget(attrs={"min": 1}),
-    )
-
-    class Meta:
-        model = BudgetLevel
-        fields = ("percent", "action", "notify", *RATE_FIELDS)
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        if data.get("cost_nanos_per_minute") == 0:
-            self.add_error("cost_nanos_per_minute", "More than 0; the action “block” stops calls.")
-        for name in RATE_FIELDS:
-            if data.get(name) and data.get("action") != Action.THROTTLE:
-                self.add_error(name, "Only the action “throttle” has a rate.")
-        return data
-
-
-class LevelFormSet(RowFormSet):
-    """The levels of a budget: each percentage once."""
-
-    def clean(self) -> None:
-        if any(self.errors):
-            return
-        percents = [level.percent for level in levels_of([self])]
-        if len(percents) != len(set(percents)):
-            raise ValidationError("Two levels are at the same percentage.")
-
-
-def levels_of(formsets: Sequence[Any]) -> list[LevelRule]:
-    """The levels of a form, the lowest first."""
-    levels = [
-        LevelRule(
-            form.cleaned_data["percent"],
-            form.cleaned_data["action"],
-            tuple(form.cleaned_data["notify"]),
-            form.cleaned_data["cost_nanos_per_minute"],
-            form.cleaned_data["tokens_per_minute"],
-        )
-        for formset in formsets
-        for form in formset.forms
-        if form.cleaned_data.get("percent") and not form.cleaned_data.get("DELETE")
-    ]
-    return sorted(levels, key=lambda level: level.percent)
-
-
-class LevelInline(TenantInline):
-    """The levels, a row each."""
-
-    model = BudgetLevel
-    form = LevelForm
-    formset = LevelFormSet
-    writers = MONEY_ROLES
-    fields = ("percent", "action", "notify", *RATE_FIELDS)
-    ordering = ("percent",)
-    verbose_name = "level"
-    verbose_name_plural = "levels"
-
-    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
-        """A new budget starts with rows to fill in."""
-        return 3 if obj is None else 0
 
 
 class ArchivedFilter(SimpleListFilter):
@@ -286,6 +210,7 @@ class BudgetAdmin(TenantModelAdmin):
         "can be read through the API. This cannot be taken back; make a new budget instead."
     )
     end_done = "archived."
+    has_preview = True
     fieldsets = (
         (None, {"fields": ("name", "mode")}),
         (
@@ -405,6 +330,14 @@ class BudgetAdmin(TenantModelAdmin):
             tenant=tenant_of(request), actor=actor_of(request), levels=levels_of(formsets), **fields
         )
 
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """What the budget would refuse, where that is more than is refused as it is."""
+        proposal = _proposal(request, form, levels_of(formsets), change)
+        is_asked_for = PREVIEWS in request.POST
+        return ask_about(proposal, now=timezone.now(), is_asked_for=is_asked_for)
+
     def end(self, request: HttpRequest, obj: Budget) -> None:
         archive_budget(budget=obj, actor=actor_of(request))
 
@@ -439,15 +372,17 @@ class BudgetAdmin(TenantModelAdmin):
         return kwargs
 
 
-def level_words(level: BudgetLevel) -> str:
-    """A level as people read it: "80 % throttle to $1.00 and 5,000 tokens a minute"."""
-    words = f"{level.percent} %" + (f" {level.action}" if level.action != "none" else "")
-    rates = []
-    if level.cost_nanos_per_minute is not None:
-        rates.append(usd_words(level.cost_nanos_per_minute))
-    if level.tokens_per_minute is not None:
-        rates.append(f"{level.tokens_per_minute:,} tokens")
-    return f"{words} to {' and '.join(rates)} a minute" if rates else words
+def _proposal(
+    request: HttpRequest, form: Any, levels: Sequence[LevelRule], change: bool
+) -> Proposal:
+    fields = {name: form.cleaned_data[name] for name in BudgetForm.Meta.fields}
+    if not change:
+        budget = Budget(tenant=tenant_of(request), counts_from=EPOCH, **fields)
+        return Proposal(budget=ProposedBudget.of(budget, levels))
+    # Read anew: the form has changed its own.
+    stored = Budget.objects.get(tenant=tenant_of(request), id=form.instance.pk)
+    present = ProposedBudget.stored(stored)
+    return Proposal(budget=present.changed(fields, levels), present=present)
 
 
 def _values_words(value: object) -> str:

@@ -2,16 +2,15 @@
 
 from typing import Any, Final
 
-from django import forms
-from django.core.exceptions import ValidationError
-from unfold.widgets import UnfoldAdminTextInputWidget
-
 from metering.match_field import MatchField
 from metering.money import nanos_from_usd, usd_from_nanos
+from tenants.number_fields import AmountField, WholeNumberField
 from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 
 # Who may change budgets and prices: owners, admins and finance.
 MONEY_ROLES: Final = frozenset(role for role in Role if Scope.MANAGE in SCOPES_BY_ROLE[role])
+# As in the API: what every client's numbers can hold.
+COUNT_MAX: Final = 2**53
 
 
 def usd_words(nanos: int) -> str:
@@ -20,25 +19,23 @@ def usd_words(nanos: int) -> str:
     return f"${int(whole):,}.{decimals:0<2}"
 
 
-class UsdField(forms.CharField):
+class UsdField(AmountField):
     """An amount in USD; its value is whole nano-dollars."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("widget", UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}))
-        super().__init__(max_length=40, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
         return usd_from_nanos(value) if isinstance(value, int) else value
 
     def clean(self, value: Any) -> int | None:
         """Raises ValidationError with a sentence for what is no amount."""
-        text = super().clean(value).replace(",", "").removeprefix("$").strip()
-        if not text:
-            return None
-        try:
-            return nanos_from_usd(text)
-        except ValueError as error:
-            raise ValidationError(f"The amount {error}.") from error
+        amount = super().clean(value)
+        return None if amount is None else nanos_from_usd(f"{amount:f}")
+
+
+def count_field(
+    label: str, *, minimum: int = 1, maximum: int = COUNT_MAX, **options: Any
+) -> WholeNumberField:
+    """A whole number within bounds."""
+    return WholeNumberField(label=label, min_value=minimum, max_value=maximum, **options)
 
 
 def match_field(*, rows: int) -> MatchField:

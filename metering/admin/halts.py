@@ -16,6 +16,7 @@ from metering.admin.rate_limits import match_words
 from metering.enforcement.halts import halt, is_wide, lift_halt
 from metering.match_field import MatchField
 from metering.models import Halt, HaltKind
+from tenants.admin_questions import Question
 from tenants.admin_site import (
     RowForm,
     TenantModelAdmin,
@@ -129,6 +130,31 @@ class HaltAdmin(TenantModelAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
         return () if obj is None else ("stops", "halted_by", "lifted")
+
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """A halt of every call. Who may not make one is refused it by `write`."""
+        match = form.cleaned_data["match"]
+        if not is_wide(match) or role_of(request) not in MONEY_ROLES:
+            return None
+        words = "every call of the tenant" if not match else match_words(match)
+        return Question(
+            title=f"Halt {words}?",
+            verb="Halt",
+            consequence=f"{CONSEQUENCE} Nothing is halted yet.",
+            warnings=[f"This stops {words} until an owner, an admin or finance lifts it."],
+        )
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Lifting a halt of the whole tenant says so."""
+        found = self.get_object(request, object_id)
+        context = dict(extra_context or {})
+        if found is not None and not found.match:
+            context["end_consequence"] = f"This halt stops the whole tenant. {self.end_consequence}"
+        return super().delete_view(request, object_id, context)
 
     def write(self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool) -> Halt:
         match = form.cleaned_data["match"]

@@ -13,10 +13,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from metering.admin.fields import MONEY_ROLES, UsdField, usd_words
+from metering.admin.slips import rate_slips, tool_price_slips
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.money import usd_from_nanos
 from metering.price_overrides import Validity, add_price, add_tool_price, end_price
 from metering.rates import check_rates, parse_rates, units
+from tenants.admin_questions import Question, question_about
 from tenants.admin_site import (
     ReadOnlyAdmin,
     RowForm,
@@ -180,6 +182,20 @@ class ModelPriceAdmin(PriceAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
         return () if obj is None else ("any_provider", "rates_shown")
 
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """Rates that may not be per million."""
+        data = form.cleaned_data
+        warnings = rate_slips(
+            tenant_id=tenant_of(request).id,
+            provider=data["provider"],
+            model=data["model"],
+            rates=data["rates"],
+            now=timezone.now(),
+        )
+        return question_about(f"Add this price of {data['model']}?", warnings)
+
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
     ) -> TenantPrice:
@@ -237,6 +253,14 @@ class ToolPriceAdmin(PriceAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
         return () if obj is None else ("call_price",)
+
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """A price that may be for a thousand calls."""
+        data = form.cleaned_data
+        warnings = tool_price_slips(data["tool"], data["call_nanos"])
+        return question_about(f"Add this price of {data['tool']}?", warnings)
 
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool

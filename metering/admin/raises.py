@@ -16,9 +16,10 @@ from django.utils import timezone
 from unfold.decorators import action
 from unfold.decorators import display as labelled
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminBigIntegerFieldWidget, UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminTextareaWidget
 
-from metering.admin.fields import MONEY_ROLES, UsdField, usd_words
+from metering.admin.budget_questions import raise_slips
+from metering.admin.fields import MONEY_ROLES, UsdField, count_field, usd_words
 from metering.budget_rules import group_key
 from metering.dimensions import REQUEST
 from metering.enforcement.raises import (
@@ -32,6 +33,7 @@ from metering.enforcement.raises import (
 )
 from metering.errors import MeteringError
 from metering.models import Budget, BudgetRaise, RaiseStatus
+from tenants.admin_questions import Question, question_about
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
 PART_WORDS: Final = {
@@ -43,24 +45,14 @@ PART_WORDS: Final = {
 NOTE_CHARACTERS_MAX: Final = 1000
 
 
-def amount_field(words: str) -> forms.IntegerField:
-    """How much of a part is added; empty is nothing."""
-    return forms.IntegerField(
-        label=words.capitalize(),
-        required=False,
-        min_value=1,
-        widget=UnfoldAdminBigIntegerFieldWidget(attrs={"min": 1}),
-    )
-
-
 class RaiseForm(RowForm):
     """A raise that is in force as soon as it is saved."""
 
     add_cost_nanos = UsdField(label="Cost, USD", required=False)
-    add_tokens = amount_field("tokens")
-    add_requests = amount_field("requests")
-    add_tool_calls = amount_field("tool calls")
-    add_seconds = amount_field("seconds")
+    add_tokens = count_field("Tokens", required=False)
+    add_requests = count_field("Requests", required=False)
+    add_tool_calls = count_field("Tool calls", required=False)
+    add_seconds = count_field("Seconds", required=False)
     group = forms.CharField(
         required=False,
         strip=False,
@@ -225,6 +217,14 @@ class RaiseAdmin(TenantModelAdmin):
             tenant=tenant_of(request), id=object_id, status=RaiseStatus.ASKED
         )
         return self.may_write(request) and waiting.exists()
+
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """A raise that may have a digit too many."""
+        budget, added = form.cleaned_data["budget"], form.cleaned_data["added"]
+        warnings = list(raise_slips(budget, added._asdict()))
+        return question_about(f"Raise the limit of “{budget.name}”?", warnings)
 
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool

@@ -7,12 +7,10 @@ from django import forms
 from django.contrib.admin import display, register
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
-from unfold.widgets import (
-    UnfoldAdminBigIntegerFieldWidget,
-    UnfoldAdminCheckboxSelectMultipleWidget,
-)
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from metering.admin.fields import MONEY_ROLES, UsdField, match_field, usd_words
+from metering.admin.fields import MONEY_ROLES, UsdField, count_field, match_field, usd_words
+from metering.admin.slips import mode_slips
 from metering.budget_rules import wanted_values
 from metering.enforcement.grouping import ASKABLE, KEY, PER_MAX
 from metering.enforcement.rate_limits import (
@@ -23,22 +21,8 @@ from metering.enforcement.rate_limits import (
 )
 from metering.match_field import rows_for
 from metering.models import RateLimit
+from tenants.admin_questions import Question, question_about
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
-
-# As in the API: what every client's numbers can hold.
-COUNT_MAX: Final = 2**53
-
-
-def count_field(label: str, *, minimum: int = 1, maximum: int, **options: Any) -> forms.Field:
-    """A whole number within bounds."""
-    attrs = {"min": minimum, "max": maximum}
-    return forms.IntegerField(
-        label=label,
-        min_value=minimum,
-        max_value=maximum,
-        widget=UnfoldAdminBigIntegerFieldWidget(attrs=attrs),
-        **options,
-    )
 
 
 class GroupedForm(RowForm):
@@ -80,6 +64,13 @@ def _meaning(match: dict[str, Any]) -> dict[str, frozenset[str]]:
     return {name: wanted_values(value) for name, value in match.items()}
 
 
+def question_about_mode(form: Any, change: bool) -> Question | None:
+    """The question about a limit that acts and would not any more."""
+    name, before = form.cleaned_data["name"], form.initial.get("mode", "")
+    warnings = mode_slips(f"“{name}”", before, form.cleaned_data["mode"]) if change else []
+    return question_about(f"Save “{name}”?", warnings)
+
+
 def match_words(match: dict[str, Any]) -> str:
     """What a match picks, for people."""
     parts = []
@@ -94,11 +85,9 @@ class RateLimitForm(GroupedForm):
     """Rates, any of which may be left out but not all."""
 
     cost_nanos_per_minute = UsdField(label="Cost, USD", required=False)
-    tokens_per_minute = count_field(
-        "Tokens", maximum=COUNT_MAX, required=False, help_text="Input and output."
-    )
+    tokens_per_minute = count_field("Tokens", required=False, help_text="Input and output.")
     requests_per_minute = count_field(
-        "Requests", maximum=COUNT_MAX, required=False, help_text="Calls of models and of tools."
+        "Requests", required=False, help_text="Calls of models and of tools."
     )
 
     class Meta:
@@ -181,6 +170,12 @@ class RateLimitAdmin(TenantModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may_write(request)
+
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """A limit that would act no more."""
+        return question_about_mode(form, change)
 
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool

@@ -1,5 +1,6 @@
 """Admin pages of the routing table."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from metering.models import ModelRoute
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
 NAME_CHARACTERS_MAX: Final = 200
+BOUND: Final = re.compile("[0-9]{1,3}")
 
 
 def tier_line(tier: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Admin page of a tenant's settings."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from zoneinfo import available_timezones
 
 from django import forms
@@ -10,12 +10,15 @@ from django.contrib.admin import register
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.models import Tenant
+from tenants.number_fields import AmountField
 from tenants.roles import ROLES_THAT_GRANT
 from tenants.settings import change_settings
+
+RATE_USD_MAX: Final = 1_000_000
 
 
 class SettingsForm(RowForm):
@@ -25,22 +28,16 @@ class SettingsForm(RowForm):
         widget=UnfoldAdminSelectWidget(),
         help_text="Where the days and months of the pages begin.",
     )
-    assumed_input_usd = forms.DecimalField(
+    assumed_input_usd = AmountField(
         label="Assumed input rate, USD",
         required=False,
-        min_value=0,
-        max_value=1_000_000,
-        decimal_places=9,
-        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
+        maximum=RATE_USD_MAX,
         help_text="Per million tokens, for models without a price under the policy “assume”.",
     )
-    assumed_output_usd = forms.DecimalField(
+    assumed_output_usd = AmountField(
         label="Assumed output rate, USD",
         required=False,
-        min_value=0,
-        max_value=1_000_000,
-        decimal_places=9,
-        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
+        maximum=RATE_USD_MAX,
     )
 
     class Meta:

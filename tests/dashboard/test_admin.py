@@ -80,7 +80,7 @@ def price_form(**changes: Any) -> dict[str, Any]:
         "model": "house-model",
         "provider": "",
         "rate_input_tokens": "0.125",
-        "rate_output_tokens": "$1,000",
+        "rate_output_tokens": "$1000",
         "effective_from_0": "2026-01-01",
         "effective_from_1": "00:00:00",
         "effective_to_0": "",
@@ -263,7 +263,8 @@ def test_a_change_of_levels_and_limit_is_made_and_logged(account: Account, owner
     path = f"/admin/metering/budget/{budget.id}/change/"
     form = saved_form(owner, path)
     form |= {"limit_cost_nanos": "80", "levels-0-percent": "50", "levels-1-DELETE": "on"}
-    assert owner.post(path, form).status_code == 302
+    assert "This budget stops refusing calls" in errors_of(owner.post(path, form))
+    assert owner.post(path, {**form, "_confirmed": "yes"}).status_code == 302
     with account.scope():
         stored = Budget.objects.get(id=budget.id)
         assert (stored.limit_cost_nanos, stored.revision) == (80 * NANOS, 1)
@@ -276,9 +277,9 @@ def test_a_change_of_levels_and_limit_is_made_and_logged(account: Account, owner
     ("changes", "words"),
     [
         ({"limit_cost_nanos": ""}, "Give at least one limit."),
-        ({"limit_cost_nanos": "a lot"}, "The amount must be a decimal number"),
-        ({"limit_cost_nanos": "-5"}, "The amount must be from 0"),
-        ({"limit_cost_nanos": "1e400"}, "The amount must be from 0"),
+        ({"limit_cost_nanos": "a lot"}, "Write 1200.50: digits alone"),
+        ({"limit_cost_nanos": "-5"}, "Write an amount that is not below 0"),
+        ({"limit_cost_nanos": "1e400"}, "Write 1200.50: digits alone"),
         ({"match_1": ""}, "Give at least one value of team"),
         ({"match_0": "", "match_1": "x"}, "Choose the dimension"),
         ({"match_3": "team", "match_4": "x"}, "chosen twice"),
@@ -339,7 +340,7 @@ def test_a_price_in_usd_prices_what_had_none(account: Account, owner: Client) ->
     ("changes", "words"),
     [
         ({"rate_input_tokens": "", "rate_output_tokens": ""}, "Give at least one rate."),
-        ({"rate_input_tokens": "free"}, "The amount must be a decimal number"),
+        ({"rate_input_tokens": "free"}, "Write 1200.50: digits alone"),
         ({"effective_to_0": "2025-01-01", "effective_to_1": "00:00"}, "later than the start"),
         (
             {"rate_input_tokens": "", "rate_output_tokens": "", "rate_cache_read_tokens": "1"},

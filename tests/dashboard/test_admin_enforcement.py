@@ -215,7 +215,7 @@ def test_a_raise_made_here_is_in_force_at_once_until_it_is_ended(
     ("changes", "words"),
     [
         ({"add_cost_nanos": ""}, "Raise at least one part."),
-        ({"add_cost_nanos": "a lot"}, "The amount must be a decimal number"),
+        ({"add_cost_nanos": "a lot"}, "Write 1200.50: digits alone"),
         ({"add_tokens": "5"}, "The budget has no such limit."),
         ({"ends_at_0": "2020-01-01"}, "This moment is over."),
         ({"ends_at_0": ""}, "This field is required"),

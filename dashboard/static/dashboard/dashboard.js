@@ -31,6 +31,7 @@
         loadPlotly(box.dataset.plotly),
         fetch(address, { credentials: "same-origin" }),
       ]);
+      if (answer.redirected) return location.reload(); // signed out: the page leads to the login
       if (!answer.ok) throw new Error(`the figure was answered with ${answer.status}`);
       const figure = await answer.json();
       if (!box.isConnected || box.dataset.drawn !== theme) return;
@@ -85,6 +86,7 @@
     const place = details.querySelector("[aria-live]");
     try {
       const answer = await fetch(details.dataset.loads, { credentials: "same-origin" });
+      if (answer.redirected) return location.reload();
       if (!answer.ok) throw new Error(`answered with ${answer.status}`);
       place.innerHTML = await answer.text(); // our own page, escaped by the server
     } catch (error) {

@@ -51,6 +51,17 @@ class _Weighed(NamedTuple):
     pace: Minute | None = None
 
 
+class FullGroup(NamedTuple):
+    """A group whose next call is refused, and the part of its limit that is used up."""
+
+    group: Values
+    part: str
+    limit: int
+    spent: int
+
+
+# The least that a call asks for, whatever it is.
+LEAST: Final = Amounts(1, 1, 1, 1)
 _FREE: Final = _Weighed()
 _UNPRICED: Final = _Weighed("unpriced")
 
@@ -112,6 +123,22 @@ class BudgetReplay:
             self._decide(window, day, call)
         else:
             self._grant(window, call, None)
+
+    @property
+    def group_count(self) -> int:
+        """How many groups have a window that is open."""
+        return len(self._windows)
+
+    def full_groups(self, at: datetime) -> list[FullGroup]:
+        """The groups whose next call at a moment is refused, those furthest beyond first."""
+        full = []
+        for group, window in self._windows.items():
+            if window.ends_at is not None and window.ends_at <= at:
+                continue
+            first = most_severe(passed_levels(self.rule, window.room, LEAST, now=at))
+            if first is not None and first.level.action in REFUSING:
+                full.append(FullGroup(group, first.part, first.limit, first.spent))
+        return sorted(full, key=lambda one: (one.limit - one.spent, one.group))
 
     def levels_answer(self) -> list[dict[str, Any]]:
         """The levels as JSON values, and how many windows crossed each."""

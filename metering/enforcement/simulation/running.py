@@ -98,7 +98,7 @@ def _replay_budget(
     acts: bool,
 ) -> dict[str, Any]:
     tenant_id = configuration.tenant_id
-    raises = _read_raises(tenant_id, proposed.budget.id, period)
+    raises = read_raises(tenant_id, proposed.budget.id, period)
     rule = proposed.rule_from(period.starts_at, keeps_carried=keeps_carried, raises=raises)
     is_routed = bool(configuration.routes) and any(
         level.action == "downgrade" for level in rule.levels
@@ -164,7 +164,7 @@ def _first_watched(rule: BreakerRule, starts_at: datetime) -> datetime:
     return starts_at - (USUAL if rule.tokens_times is not None else MINUTE)
 
 
-def _read_raises(tenant_id: int, budget_id: int | None, period: Replayed) -> list[RaiseRule]:
+def read_raises(tenant_id: int, budget_id: int | None, period: Replayed) -> list[RaiseRule]:
     """The raises that were in force in the period, over or not."""
     if budget_id is None:
         return []
