@@ -355,7 +355,8 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
             # Shown as it was sent; `get_form` keeps it from being saved. Files are read first,
             # since reading them later would put the empty body of the request in place of this.
             assert not request.FILES, "a GET brings no files"
-            request.method, request.POST = "POST", kept  # type: ignore[misc]
+            request.method = "POST"
+            request.POST = kept  # type: ignore[assignment]
         token = request.POST.get(FORM_TOKEN, "")
         if _is_of_other_tenant(request):
             words = (

@@ -19,7 +19,9 @@ PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")
 REFUSED_BY_NOTHING: Final = {"requests": "model call", "tool_calls": "tool call"}
 TIMES_UNUSUAL: Final = 10
 GROUPS_NAMED: Final = 3
-NOT_ADDED_UP: Final = "What is spent now could not be added up in time, so it may refuse calls as soon as you save it."
+NOT_ADDED_UP: Final = (
+    "What is spent now could not be added up in time: it may refuse calls as soon as you save it."
+)
 NOT_REPLAYED: Final = (
     "The last 30 days could not be replayed in time. POST /v1/simulations replays them all."
 )
@@ -116,19 +118,27 @@ def amount_words(part: str, amount: int) -> str:
     return f"{amount:,} {words.removesuffix('s') if amount == 1 else words}"
 
 
-def warnings_of(found: Preview) -> list[str]:
+def warnings_of(found: Preview, proposed: ProposedBudget) -> list[str]:
     """What a budget that refuses would refuse that goes through as it is."""
     warnings = []
     if found.newly_full:
         warnings.append(_full_words(found.newly_full, found.groups or 0))
     replay = found.replay
-    if replay is not None and replay.refused > replay.present_refused:
+    if replay is not None and _refuses_more(replay, proposed):
         warnings.append(_refused_words(replay))
     if found.groups is None:
         warnings.append(NOT_ADDED_UP)
     if replay is None:
         warnings.append(NOT_REPLAYED)
     return warnings
+
+
+def _refuses_more(replay: Replay, proposed: ProposedBudget) -> bool:
+    """Whether calls that went through would have been refused; a limit of nothing goes without
+    saying.
+    """
+    is_more = replay.refused > replay.present_refused
+    return is_more and refuses(proposed) and not is_nothing(proposed)
 
 
 def _full_words(full: Sequence[GroupNow], groups: int) -> str:
@@ -198,14 +208,18 @@ def ask_about(proposal: Proposal, *, now: datetime, is_asked_for: bool) -> Quest
         found = preview(tenant_id=proposed.budget.tenant_id, proposal=proposal, now=now)
         # That a limit of nothing refuses everything says it all.
         if refuses(proposed) and not is_nothing(proposed):
-            warnings += warnings_of(found)
+            warnings += warnings_of(found, proposed)
     if not warnings and not is_asked_for:
         return None
-    replayed = "Each past call is replayed at its true cost, against this budget alone. "
+    sentences = ["Nothing is saved yet."]
+    if found is not None and found.replay is not None:
+        sentences.insert(
+            0, "Each past call is replayed at its true cost, against this budget alone."
+        )
     return Question(
         title=f"Save “{proposed.budget.name}”?",
         verb="Save anyway" if warnings else "Save",
-        consequence=f"{replayed if found is not None else ''}Nothing is saved yet.",
+        consequence=" ".join(sentences),
         facts=_facts(proposed, found),
         warnings=warnings,
     )
@@ -222,7 +236,7 @@ def _facts(proposed: ProposedBudget, found: Preview | None) -> list[tuple[str, s
         return facts
     if found.groups is not None:
         facts.append(("Now", _now_words(found, has_groups=bool(budget.per))))
-    if found.replay is not None:
+    if found.replay is not None and not _refuses_more(found.replay, proposed):
         facts.append(("Lately", _lately_words(found.replay, is_enforced=refuses(proposed))))
     return facts
 

@@ -27,7 +27,7 @@ Found = TypeVar("Found")
 LOOK_BACK: Final = timedelta(days=30)
 # Replayed twice where a budget is changed: in well under a second, and in time on a busy machine.
 CALLS_MAX: Final = 10_000
-SECONDS_MAX: Final = 4.0
+SECONDS_MAX: Final = 3.0
 STATEMENT_MS: Final = 2_500
 
 
