@@ -46,6 +46,8 @@ CHECK: Final = "Check and save again."
 NEVER_KEPT: Final = re.compile(
     "csrfmiddlewaretoken|password|secret|credential|_save|_edit|_confirmed|_preview", re.IGNORECASE
 )
+# What is sent there has no page to come back to.
+NO_PAGES: Final = frozenset({"dashboard:switch_tenant"})
 # Kept, and not shown.
 HIDDEN: Final = frozenset({"back", "form_token", "post", "next"})
 
@@ -115,7 +117,8 @@ class KeptInputMiddleware:
         self, request: HttpRequest, view: Any, args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
         """Show a form again to the person who filled it in."""
-        if request.method != "GET" or SESSION_KEY not in request.session:
+        is_members = hasattr(request, "memberships")  # no session is read for programs and health
+        if request.method != "GET" or not is_members or SESSION_KEY not in request.session:
             return None
         kept = _find(request)
         if kept is None:
@@ -158,6 +161,10 @@ def _sends_to_login(request: HttpRequest, response: HttpResponseBase) -> bool:
 
 
 def _on_the_way_to_login(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    match = request.resolver_match
+    if match is not None and match.view_name in NO_PAGES:
+        messages.warning(request, SIGNED_OUT)
+        return HttpResponseRedirect(settings.LOGIN_URL)
     if request.method == "POST":
         person = _last_person(request)
         if person is None or not _keep(request, person, SIGNED_OUT):

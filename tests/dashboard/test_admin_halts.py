@@ -92,11 +92,15 @@ def test_only_who_manages_stops_everything(
     account: Account, as_role: Callable[[Role], Client], role: Role
 ) -> None:
     everything = halt_form(match_0="", match_1="")
-    answer = as_role(role).post(f"{HALTS}/add/", everything, follow=True)
+    client = as_role(role)
+    answer = client.post(f"{HALTS}/add/", everything, follow=True)
     if role is Role.ENGINEER:
         assert "This may stop every call" in errors_of(answer)
         assert in_force(account) == []
     else:
+        assert "This stops every call of the tenant" in errors_of(answer)
+        assert in_force(account) == []
+        client.post(f"{HALTS}/add/", {**everything, "_confirmed": "yes"})
         assert in_force(account) == [{}]
 
 

@@ -171,7 +171,7 @@ def _replayed_from(tenant_id: int, now: datetime) -> datetime | None:
         cursor.execute(
             "SELECT time FROM usage_event WHERE tenant_id = %s AND time >= %s AND time < %s"
             " ORDER BY time DESC OFFSET %s LIMIT 1",
-            [tenant_id, since, now, CALLS_MAX],
+            [tenant_id, since, now, CALLS_MAX - 1],
         )
         row = cursor.fetchone()
     return None if row is None else row[0]
