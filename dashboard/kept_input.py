@@ -179,7 +179,11 @@ def _on_the_way_to_login(request: HttpRequest, response: HttpResponseBase) -> Ht
 
 
 def _keep(request: HttpRequest, person: Person, words: str) -> bool:
-    """Keep a form's fields in the session; False where there is too much."""
+    """Keep a form's fields in the session; False where there is too much, and for the pages of
+    accounts, which hold little but passwords.
+    """
+    if not hasattr(request, "tenant_id"):
+        return False
     secret = _secret_names(request.resolver_match)
     sent = [(name, [str(value) for value in values]) for name, values in request.POST.lists()]
     fields = [

@@ -15,7 +15,6 @@ PAGES = (
     "/budgets",
     "/incidents",
     "/enforcement/requests",
-    "/password",
     "/nothing/here",
     "/admin/",
     "/admin/metering/budget/",
