@@ -265,31 +265,28 @@ def _costly_quarter(agent: str, quarter: Spend, day: Spend) -> Met:
 def _high_hour(moment: _Moment, times: Fraction) -> Iterator[Met]:
     """By the running quarter and the three before it."""
     hour_at = floor_seconds(moment.now, QUARTER_SECONDS) - 3 * QUARTER
-    bounds = [hour_at - DAY, hour_at, hour_at + HOUR]
-    sums = value_sums(tenant_id=moment.tenant_id, dimension="", bounds=bounds)
-    first = first_usage_at(tenant_id=moment.tenant_id, since=bounds[0])
-    if not sums or first is None:
+    first = first_usage_at(tenant_id=moment.tenant_id, since=hour_at - rules.USUAL_WEEKS * WEEK)
+    if first is None:
         return
-    before, hour = sums[""]
-    # A tenant that began, or woke, within the day is judged by the hours since.
-    before_hours = max(0, -((first - hour_at) // HOUR))
-    if rules.is_high_hour(
-        hour_nanos=hour.cost_nanos,
-        before_nanos=before.cost_nanos,
-        before_hours=before_hours,
-        times=times,
+    # Whole hours since the tenant began, or woke.
+    count = max(0, (hour_at - first) // HOUR)
+    bounds = [hour_at - place * HOUR for place in range(count, -2, -1)]
+    sums = value_sums(tenant_id=moment.tenant_id, dimension="", bounds=bounds)
+    *hours, hour_nanos = (spent.cost_nanos for spent in sums.get("", [Spend(0, 0)]))
+    usual_nanos = rules.usual_hour_nanos(hours)
+    if usual_nanos is not None and rules.is_high_hour(
+        hour_nanos=hour_nanos, hours=hours, times=times
     ):
-        usual_nanos = before.cost_nanos // before_hours
         yield Met(
             subject=(),
-            title=f"An hour cost {times_text(hour.cost_nanos, usual_nanos)} the usual",
+            title=f"An hour cost {times_text(hour_nanos, usual_nanos)} the usual",
             summary=(
-                f"The last hour cost {money(hour.cost_nanos)}; the {before_hours} hours before it"
-                f" {money(usual_nanos)} each."
+                f"The last hour cost {money(hour_nanos)}; {money(usual_nanos)} is usual at this"
+                " hour."
             ),
             match={},
-            facts={"cost_nanos": hour.cost_nanos, "usual_nanos": usual_nanos},
-            excess_nanos=hour.cost_nanos - usual_nanos,
+            facts={"cost_nanos": hour_nanos, "usual_nanos": usual_nanos},
+            excess_nanos=hour_nanos - usual_nanos,
         )
 
 

@@ -6,6 +6,7 @@ hear of it, whatever the ratio: a cent instead of a tenth of a cent is ten times
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from statistics import median_high
 from typing import Any, Final, NamedTuple
 
 NANOS_PER_USD: Final = 1_000_000_000
@@ -27,8 +28,15 @@ CALLS_MIN: Final = 20
 QUARTER_REQUESTS: Final = 10
 QUARTER_NANOS_MIN: Final = NANOS_PER_USD // 10
 HOUR_NANOS_MIN: Final = NANOS_PER_USD
-# An average over less than this of a tenant's first day is none.
+# Less than this of a tenant's first day says nothing about its next hour.
 BASELINE_HOURS_MIN: Final = 6
+DAY_HOURS: Final = 24
+WEEK_HOURS: Final = 7 * DAY_HOURS
+# The same hour of so many weeks is compared with, and of so many days while there is no week yet.
+USUAL_WEEKS: Final = 4
+USUAL_DAYS: Final = 7
+# An hour is no news that so many of the latest days had one like it.
+ALIKE_DAYS: Final = 2
 # By how much a feature's week must have grown, besides the share.
 WEEK_GROWTH_NANOS_MIN: Final = 5 * NANOS_PER_USD
 # A projection from less than this many days would be a guess.
@@ -65,9 +73,10 @@ RULES: Final[Mapping[str, RuleSpec]] = {
         INFO,
     ),
     HOURLY_SPEND: RuleSpec(
-        "An hour's spend is this many times the average hour of the 24 hours before it",
+        "An hour's spend is this many times the usual for its hour of the week (the median of the 4"
+        " weeks before), and further above it than any hour on 6 of the last 7 days",
         "times",
-        3,
+        2,
         INFO,
     ),
     USER_DAY_BUDGET: RuleSpec(
@@ -129,13 +138,47 @@ def is_costly_quarter(*, quarter: Spend, day: Spend, times: Fraction) -> bool:
     )
 
 
-def is_high_hour(*, hour_nanos: int, before_nanos: int, before_hours: int, times: Fraction) -> bool:
-    """Whether an hour cost more than `times` the average of the hours before it."""
-    return (
-        before_hours >= BASELINE_HOURS_MIN
-        and hour_nanos >= HOUR_NANOS_MIN
-        and hour_nanos * before_hours > times * before_nanos
-    )
+def usual_hour_nanos(hours: Sequence[int], place: int | None = None) -> int | None:
+    """What an hour usually costs: the one after all of `hours`, or the one at a place among them.
+
+    `hours` are what the hours before it cost, the latest last, since usage began. The usual is the
+    median of the same hour of the last weeks; in the first week the most that this hour of the day
+    cost, or the average of a day; in the first day the most that any hour cost. What the hours next
+    to it cost then is usual too: a nightly job is not punctual. None while too little is known.
+    """
+    place = len(hours) if place is None else place
+    if place < BASELINE_HOURS_MIN:
+        return None
+    if weeks := _same_hours(hours, place, WEEK_HOURS, USUAL_WEEKS):
+        return median_high(weeks)
+    latest = hours[max(0, place - DAY_HOURS) : place]
+    if days := _same_hours(hours, place, DAY_HOURS, USUAL_DAYS):
+        return max(*days, sum(latest) // len(latest))
+    return max(latest)
+
+
+def _same_hours(hours: Sequence[int], place: int, apart: int, count: int) -> list[int]:
+    """What the same hour cost so many times before, or the dearer of those next to it."""
+    places = range(place - apart, max(-1, place - apart * count - 1), -apart)
+    return [max(hours[max(0, one - 1) : one + 2]) for one in places]
+
+
+def is_high_hour(*, hour_nanos: int, hours: Sequence[int], times: Fraction) -> bool:
+    """Whether an hour cost more than `times` what is usual after these hours, and is further above
+    it than the hours of nearly all of the latest days: some tenants burst every day.
+    """
+    usual_nanos = usual_hour_nanos(hours)
+    if usual_nanos is None or hour_nanos < HOUR_NANOS_MIN or hour_nanos <= times * usual_nanos:
+        return False
+    alike = {
+        (len(hours) - place - 1) // DAY_HOURS
+        for place in range(max(0, len(hours) - USUAL_DAYS * DAY_HOURS), len(hours))
+        if hours[place] >= HOUR_NANOS_MIN
+        and (before := usual_hour_nanos(hours, place)) is not None
+        and hours[place] > before
+        and hours[place] * usual_nanos >= hour_nanos * before
+    }
+    return len(alike) < ALIKE_DAYS
 
 
 def is_grown_week(*, week_nanos: int, before_nanos: int, percent: Fraction) -> bool:

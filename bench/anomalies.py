@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alerts.anomaly import THRESHOLD, new_states, observe
+from bench import usual
 
 SHARED: Final = Path(__file__).resolve().parents[2] / "shared"
 NAB: Final = SHARED / "data" / "nab"
@@ -48,6 +49,7 @@ def measure(row: Row) -> None:
     _measure_nab(row)
     _measure_clients(row)
     _measure_agents(row)
+    usual.measure(row)
     _measure_speed(row, steps=720, step_seconds=3600)
     _measure_speed(row, steps=96, step_seconds=900)
 

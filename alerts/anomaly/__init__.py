@@ -6,7 +6,9 @@ The method, in the order of the modules:
 2. `judgement`: several experts say what to expect: the last value, the last hour, this hour of the
    week, the middle of that and this hour of the day, and the hours next to them. A value that any
    of them expects is no surprise; the interval between them is widened by what chance does with so
-   many requests.
+   many requests. What people are told as usual is not in the middle of that interval: it is the
+   median of this hour of the week, this hour of the day and the last hour, corrected by how far
+   that was off over the last day.
 3. What remains is a miss. An alarm needs a miss far beyond the series' usual misses, or one that
    leaves its usual range (a power mean of its highs, and of its lows) by far. "Usual" is the
    fourth root of a mean of fourth powers: a series that bursts every day widens its own limits,
@@ -48,7 +50,7 @@ class Verdicts(NamedTuple):
     is_open: Bools  # whether an anomaly is in force after this step
     is_novel: Bools  # of the open anomaly: a pattern never seen before, and no value far off
     is_above: Bools  # of the open anomaly, else of this value: more than expected
-    expected: Floats
+    expected: Floats  # the usual value, a true middle: what people are told
     low: Floats  # at or beyond these an anomaly opens
     high: Floats
 
@@ -123,7 +125,7 @@ def _verdicts(states: States, found: Judgement, is_open: Bools) -> Verdicts:
         is_open=is_open,
         is_novel=is_novel,
         is_above=np.where(states["is_open"], states["is_above"], found.miss > 0),
-        expected=from_scale((found.lowest + found.highest) / 2, found.noise),
+        expected=found.usual,
         low=from_scale(found.low_limit, found.noise),
         high=from_scale(found.high_limit, found.noise),
     )

@@ -17,6 +17,7 @@ EXCESS_FACTOR: Final = 3.3
 RATIO_SHARE: Final = 0.7  # of all that, in ratios: what chance does to them is known
 LEAST_GAP: Final = 0.25  # between expectation and limit
 MOMENT: Final = 4
+CORRECTION_MAX: Final = 1_000.0  # beyond it, what is told and what came have nothing in common
 IDLE_SHARE: Final = 0.05  # of the high end of the range; below it a series is idle
 
 
@@ -24,6 +25,8 @@ class Judgement(NamedTuple):
     """Places on the scale, except `surprise`: 0 as expected, 1 at the limit, negative below."""
 
     noise: Floats
+    usual: Floats  # what is told as expected, in the measure's own unit
+    middle: Floats  # of this hour of the week, this hour of the day and the last hour
     place: Floats  # of the value, drawn towards expectation when it rests on few requests
     lowest: Floats  # what the experts expect, widened by chance
     highest: Floats
@@ -57,11 +60,18 @@ def judge_step(states: States, step: Step) -> Judgement:
     by_range = -_beyond_range(-lowest, -wide_low, low_margins)
     low_limit = lowest - low_margins[0]
     low_limit = np.where(step.is_busy, np.maximum(low_limit, by_range), low_limit)
+    middle = _middle(states, step, noise)
     miss = place - np.clip(place, lowest, highest)
     gap = np.where(miss > 0, high_limit - highest, lowest - low_limit)
     has_history = (states["age_hours"] >= WARM_UP_HOURS) & (states["busy_hours"] >= WARM_UP_HOURS)
     return Judgement(
         noise=noise,
+        usual=np.clip(
+            _usual(states, middle, noise),
+            from_scale(low_limit, noise),
+            from_scale(high_limit, noise),
+        ),
+        middle=middle,
         place=place,
         lowest=lowest,
         highest=highest,
@@ -76,6 +86,33 @@ def judge_step(states: States, step: Step) -> Judgement:
         surprise=np.where(step.is_known & has_history, miss / gap, 0.0),
         is_idle=is_idle,
     )
+
+
+def _middle(states: States, step: Step, noise: Floats) -> Floats:
+    """Return the median of this hour of the week, this hour of the day and the last hour."""
+    rows = np.arange(len(states))
+    hours = step.at // 3600
+    recent = to_scale(states["recent"], noise)
+    day = to_scale(states["day"][rows, hours % HOURS_OF_DAY], noise)
+    day = np.where(np.isnan(day), recent, day)
+    week = to_scale(states["week"][rows, hours % HOURS_OF_WEEK], noise)
+    week = np.where(np.isnan(week), (day + recent) / 2, week)
+    lower, upper = np.minimum(day, week), np.maximum(day, week)
+    return np.clip(recent, lower, upper)
+
+
+def _usual(states: States, middle: Floats, noise: Floats) -> Floats:
+    """Return the middle as an amount, corrected by how far it was off over the last day.
+
+    A mean on the scale of factors is less than the mean of the amounts, by much where most steps
+    are zero; and the seasons need days to follow a new level.
+    """
+    middles, values = states["mean_middle"], states["mean_value"]
+    is_alike = (middles != 0) & (np.sign(middles) * values >= 0)
+    is_alike &= np.abs(values) < CORRECTION_MAX * np.abs(middles)
+    factor = np.divide(values, middles, out=np.ones(len(middles)), where=is_alike)
+    usual: Floats = from_scale(middle, noise) * factor
+    return usual
 
 
 def _expected(states: States, step: Step, noise: Floats) -> tuple[Floats, Floats]:

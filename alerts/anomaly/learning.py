@@ -11,6 +11,7 @@ from alerts.anomaly.scales import FURTHEST, Step, from_scale, range_end, to_scal
 
 RECENT_HOURS: Final = 1.0
 TYPICAL_HOURS: Final = 48.0
+MEAN_HOURS: Final = 24.0  # in which every hour of the day comes once
 WEEK_HOURS: Final = 168.0  # memory of the usual range and of misses
 VARIANCE_HOURS: Final = 72.0
 DAY_MEMORY: Final = 5.0  # hours of data within one hour of the day,
@@ -37,6 +38,7 @@ def learn(states: States, step: Step, found: Judgement, course: Course) -> None:
     _learn_seasons(states, step, found, course.is_open)
     _learn_levels(states, step, found, calm)
     _learn_size(states, step, found, course.is_open)
+    _learn_means(states, step, found, calm)
     for field in ("last", "recent", "typical"):
         size = np.abs(step.values) if field == "typical" else step.values
         states[field] = np.where(first, size, states[field])
@@ -126,6 +128,14 @@ def _moved(level: Floats, found: Judgement, rate: Floats, states: States) -> Flo
     margin = np.where(found.miss > 0, found.high_margin, found.low_margin)
     margin = np.where(states["age_hours"] < WARM_UP_HOURS, np.inf, margin)
     return from_scale(place + rate * np.clip(distance, -margin, margin), found.noise)
+
+
+def _learn_means(states: States, step: Step, found: Judgement, calm: Bools) -> None:
+    """Learn how far the middle is off on average; what is beyond the limits counts up to them."""
+    rate = _rate(step.hours, MEAN_HOURS, states["busy_hours"]) * step.trust
+    low, high = (from_scale(end, found.noise) for end in (found.low_limit, found.high_limit))
+    _average(states, "mean_middle", from_scale(found.middle, found.noise), rate, calm)
+    _average(states, "mean_value", np.clip(step.values, low, high), rate, calm)
 
 
 def _learn_size(states: States, step: Step, found: Judgement, is_open: Bools) -> None:

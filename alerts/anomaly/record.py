@@ -9,7 +9,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 States = npt.NDArray[np.void]
 
-VERSION: Final = 1
+VERSION: Final = 2
 HOURS_OF_DAY: Final = 24
 HOURS_OF_WEEK: Final = 168
 LONG_AGO_HOURS: Final = 1e9
@@ -32,6 +32,8 @@ RECORD: Final[np.dtype[Any]] = np.dtype(
         ("variance", np.float64),  # between single requests, in ratios
         ("last", np.float64),
         ("recent", np.float64),  # level of the last hour
+        ("mean_middle", np.float64),  # over a day, of the middle of what was learned,
+        ("mean_value", np.float64),  # and of the values that came
         ("high", np.float64),  # the high and the low end of the usual range
         ("low", np.float64),
         ("surprise_above", np.float64),  # fourth moments of how far expectations were missed,

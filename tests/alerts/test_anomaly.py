@@ -35,6 +35,24 @@ class Story(NamedTuple):
         return [int(step) for step in np.flatnonzero(self.is_open[:, series])]
 
 
+def told(values: Floats, weights: Floats, *, is_ratio: bool, step_seconds: int = 3600) -> Floats:
+    """What was called expected of each step of the series, a column each."""
+    states = new_states(values.shape[1])
+    return np.array(
+        [
+            observe(
+                states,
+                at=START + number * step_seconds,
+                step_seconds=step_seconds,
+                values=row,
+                weights=weights[number],
+                is_ratio=is_ratio,
+            ).expected
+            for number, row in enumerate(values)
+        ]
+    )
+
+
 def watch(
     values: Floats,
     weights: Floats | None = None,
@@ -230,6 +248,53 @@ def test_units_do_not_matter() -> None:
     values = days(4)
     values[3 * DAY] *= 5
     np.testing.assert_allclose(watch(values).score, watch(values * 1e9).score, atol=1e-6)
+
+
+def off_by(told_values: Floats, true_values: Floats, hours: Bools) -> Floats:
+    """By what factor the hours of the third week were told too high or too low, of each series."""
+    third = np.arange(len(hours)) >= 14 * 24
+    ratio = np.log(told_values[third & hours] / true_values[third & hours])
+    return np.asarray(np.exp(np.abs(ratio).mean(axis=0)))
+
+
+def test_what_is_told_as_expected_is_the_true_middle_by_night_and_by_day() -> None:
+    pick = np.random.default_rng(11)
+    hours = np.arange(21 * 24)
+    night = hours % 24 < 6
+    quiet = np.where(night, 1.0, 10.0)
+    waves = 10 ** ((1 - np.cos(hours / 24 * 2 * np.pi)) / 2)
+    weekly = np.where(hours // 24 % 7 >= 5, 0.3, 1.0) * waves
+    levels = 200 * np.column_stack((quiet, 11 - quiet, waves, weekly))
+    noise = pick.lognormal(0, 0.1, levels.shape)
+    sums = told(levels * noise, levels * noise, is_ratio=False)
+    for part in (night, ~night):
+        assert (off_by(sums, levels, part) < [1.15, 1.15, 1.3, 1.35]).all()
+    # The same as ratios: what a request costs where nights are of another kind than days.
+    each = told(levels * noise, np.full(levels.shape, 300.0), is_ratio=True)
+    for part in (night, ~night):
+        assert (off_by(each, levels, part) < [1.15, 1.15, 1.3, 1.35]).all()
+
+
+def test_rates_of_rare_things_are_not_told_too_low() -> None:
+    pick = np.random.default_rng(12)
+    requests = np.full((21 * 24, 3), [500, 100, 50])
+    rates = np.array([0.02, 0.02, 0.1])
+    shares = pick.binomial(requests, rates) / requests
+    means = told(shares, requests.astype(np.float64), is_ratio=True)[14 * 24 :].mean(axis=0)
+    np.testing.assert_allclose(means / rates, 1, atol=0.1)
+    # A sum of few requests as well.
+    few = pick.poisson(2, (21 * 24, 2)).astype(np.float64)
+    sums = told(few * 5e8, few, is_ratio=False)[14 * 24 :].mean(axis=0)
+    np.testing.assert_allclose(sums / 1e9, 1, atol=0.15)
+
+
+def test_a_lasting_shift_is_what_is_told_as_expected_two_days_later() -> None:
+    pick = np.random.default_rng(13)
+    values = 1_000 * pick.lognormal(0, 0.1, (18 * 24, 1))
+    values[14 * 24 :] *= 3
+    expected = told(values, values, is_ratio=False)
+    assert 2_500 < expected[-24:].mean() < 4_000
+    assert 900 < expected[13 * 24 : 14 * 24].mean() < 1_100
 
 
 def verdicts(states: npt.NDArray[np.void], value: float) -> Verdicts:

@@ -91,7 +91,7 @@ def test_a_quarter_with_costly_requests_is_told_by_agent(account: Account, begun
     assert standing(account) == []
 
 
-def test_an_hour_above_its_multiple_of_the_day_is_told_and_ends(
+def test_an_hour_above_its_multiple_of_the_usual_is_told_and_ends(
     account: Account, begun: datetime
 ) -> None:
     only(account, hourly_spend={})
