@@ -6,6 +6,7 @@ whatever the order in which batches commit, and a killed worker's batches are lo
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final, TypeGuard
 
 from django.db import connection, transaction
@@ -33,13 +34,15 @@ SESSIONS_AT_ONCE: Final = 200
 RECENT: Final = timedelta(days=1)
 # A session whose latest call is older has nothing left to be stopped.
 HALTABLE: Final = timedelta(hours=1)
-# How much further back a session's calls are read.
-LOOK_BACK: Final = timedelta(hours=6)
-# A loop without a call for so long is over.
+# How much further back a session's calls are read: 40 of them may be an hour apart.
+LOOK_BACK: Final = timedelta(hours=24)
+# A loop without a call for so long is over, or for twice as long as it pauses between calls.
 RESTS_AFTER: Final = timedelta(minutes=30)
 # From here on a loop is worth waking somebody: wasted already, or within an hour at this rate.
 CRITICAL_WASTE_NANOS: Final = 5 * NANOS_PER_USD
 CRITICAL_HOURLY_NANOS: Final = 20 * NANOS_PER_USD
+# How long a loop pauses is told by so many of its latest calls.
+PAUSE_CALLS: Final = 10
 WAITING: Final = """
     SELECT id FROM (
         SELECT id, sum(event_count) OVER (ORDER BY id) - event_count AS events_before
@@ -99,16 +102,20 @@ def tenants_with_loops() -> list[int]:
 
 @transaction.atomic
 def end_loops(*, tenant_id: int, now: datetime) -> int:
-    """Resolve the loops without a call for half an hour. Answers how many."""
+    """Resolve the loops that have come to rest. Answers how many."""
     resting = Incident.objects.filter(
         tenant_id=tenant_id,
         kind=IncidentKind.LOOP,
         resolved_at=None,
         seen_at__lt=now - RESTS_AFTER,
     )
-    causes = sorted(resting.values_list("cause", flat=True))
+    causes = sorted(
+        incident.cause
+        for incident in resting.only("cause", "facts", "seen_at")
+        if incident.seen_at < now - 2 * timedelta(seconds=incident.facts.get("pause_seconds", 0))
+    )
     for cause in causes:
-        end(tenant_id=tenant_id, cause=cause, summary="No call for half an hour.")
+        end(tenant_id=tenant_id, cause=cause, summary="No further call.")
     return len(causes)
 
 
@@ -234,6 +241,7 @@ def observation_of(
             "call_cost_nanos": verdict.nanos_per_call,
             "projected_per_hour_nanos": hourly_nanos,
             "last_call_at": calls[-1].time.isoformat(),
+            "pause_seconds": _longest_pause(calls[-PAUSE_CALLS:]).total_seconds(),
         },
         excess_nanos=verdict.wasted_nanos,
     )
@@ -262,6 +270,12 @@ def _shared(calls: Sequence[SessionCall]) -> dict[str, str]:
     return {
         name: min(found) for name, found in values.items() if len(found) == 1 and "" not in found
     }
+
+
+def _longest_pause(calls: Sequence[SessionCall]) -> timedelta:
+    """The longest time between two calls in a row."""
+    pauses = (later.time - earlier.time for earlier, later in pairwise(calls))
+    return max(pauses, default=timedelta())
 
 
 def _moment(seconds: float) -> str:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import hashlib
 import json
+import random
 import timeit
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,6 +99,7 @@ def measure(row: Note) -> None:
             ("tau-bench", tau_bench(), "none"),
             ("Who&When", who_and_when(), "none for plain orchestration"),
             ("SWE-agent", swe_agent(), ""),
+            ("Made-up polling and classification", made_up(), "none"),
         ):
             flags = flagged(sessions, seen)
             figure = f"{len(flags)} of {len(sessions)} flagged{_names(flags)}"
@@ -245,6 +247,54 @@ def _steps(steps: Sequence[dict[str, Any]]) -> Iterator[Call]:
         asked = {"name": "shell", "arguments": step["action"].strip()}
         yield _tool_call(2 * number + 1, "coder", asked, step["observation"])
         context += _tokens(said) + _tokens(step["observation"])
+
+
+def made_up(*, seeds: int = 5, calls_each: int = CALLS_MAX) -> list[Session]:
+    """Honest work that repeats itself: waiting for jobs, and the same question of many items."""
+    sessions = []
+    for seed in range(seeds):
+        pick = random.Random(seed)  # noqa: S311 - sizes, not secrets
+        sessions += [
+            Session(f"polls {pause} s apart/{seed}", "normal", _polls(pick, pause))
+            for pause in (2, 30, 300)
+        ]
+        for labels in (["positive", "negative"], ["a", "b", "c", "d", "e"]):
+            for spread, tokens in ((0, 1), (0, 8), (0.05, 3), (0.05, 30), (0.5, 30)):
+                name = f"{len(labels)} labels of {tokens} tokens/{seed}"
+                calls = _classified(pick, labels, tokens, spread)[:calls_each]
+                sessions.append(Session(name, "normal", calls))
+    return sessions
+
+
+def _polls(pick: random.Random, pause: int) -> list[Call]:
+    """Work, then asking for a job: waiting while it is pending, at any pace while it goes on."""
+    calls, at = [], 0.0
+    for number in range(10):
+        call = _model_call(number, "worker", f"o{number}", (2_000 + 450 * number, 60 + 31 * number))
+        calls.append(call._replace(at=at))
+        at += SECONDS_PER_CALL
+    for number in range(pick.randint(20, 35)):
+        result = "pending" if pause >= 30 else f"{number} of 40"
+        call = _tool_call(10 + number, "worker", {"name": "job", "arguments": "17"}, result)
+        calls.append(call._replace(at=at))
+        at += pause
+    return calls
+
+
+def _classified(
+    pick: random.Random, labels: Sequence[str], tokens: int, spread: float
+) -> list[Call]:
+    """One prompt over many items, whose sizes differ by so much."""
+    size = 1_000
+    return [
+        _model_call(
+            number,
+            "classifier",
+            pick.choice(labels),
+            (round(size * (1 + spread * pick.uniform(-1, 1))), tokens),
+        )
+        for number in range(CALLS_MAX)
+    ]
 
 
 def _model_call(number: int, agent: str, output: str, tokens: tuple[int, int]) -> Call:

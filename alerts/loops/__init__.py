@@ -7,8 +7,11 @@ Pure: calls in, verdict out; no database, no clock. `judge` is the one entry.
 | `calls.py` | what a call, a piece of evidence and a verdict are |
 | `news.py` | whether anything new came between two model calls |
 | `outputs.py` | which outputs count as the same |
+| `steps.py` | what of a model call is compared, and when two are the same |
+| `rounds.py` | whether hashes prove that model calls go round in a fixed order |
 | `model_calls.py` | whether model calls repeat, with or without hashes |
 | `tool_calls.py` | whether tool calls repeat, and when that is polling or a batch |
+| `waits.py` | when an agent waits, and when it waits in vain |
 | `failures.py` | whether retries fail for the same reason |
 | `chains.py` | which repeats belong together |
 | `habits.py` | what is only a suspicion: one tool, no progress, growing context |

@@ -1,6 +1,6 @@
 """Whether retries fail for the same reason."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from alerts.loops.calls import Call, Evidence, Kind, Placed, Strength
@@ -9,8 +9,8 @@ SUSPECT_FAILURES: Final = 3
 LOOP_FAILURES: Final = 5
 # Without arguments to compare, failing calls may be different ones.
 LOOP_FAILURES_UNKNOWN: Final = 8
-# Whoever waits before trying again does as retries should.
-RETRY_PAUSE_SECONDS: Final = 30.0
+# Whoever waits before trying again does as retries should, but not for ever.
+LOOP_FAILURES_WAITING: Final = 40
 
 
 class _What(NamedTuple):
@@ -19,36 +19,58 @@ class _What(NamedTuple):
     name: str
 
 
-def failing_retries(calls: Sequence[Placed]) -> Iterator[Evidence]:
-    """For each agent and tool (or model) the longest run of failures for one reason."""
-    runs: dict[_What, list[Placed]] = {}
-    longest: dict[_What, list[Placed]] = {}
+class _Run(NamedTuple):
+    """Failures in a row for one reason, and those of them that came without a pause before."""
+
+    all: list[Placed]
+    hasty: list[Placed]
+
+
+def failing_retries(calls: Sequence[Placed], pauses: Mapping[int, int]) -> Iterator[Evidence]:
+    """For each agent and tool (or model) the longest run of failures for one reason. `pauses` tells
+    for each call how often its agent had paused until then.
+    """
+    runs: dict[_What, _Run] = {}
+    longest: dict[_What, _Run] = {}
     for placed in calls:
         what = _what(placed.call)
-        run = runs[what] = _continued(runs.get(what, []), placed)
-        if len(run) > len(longest.get(what, ())):
+        run = runs[what] = _continued(runs.get(what, _Run([], [])), placed, pauses)
+        known = longest.get(what, run)
+        if known is run or _rank(run) > _rank(known):
             longest[what] = run
     for what, run in longest.items():
-        if len(run) >= SUSPECT_FAILURES:
-            yield _evidence(what, run)
+        is_endless = len(run.all) >= LOOP_FAILURES_WAITING and _needed(run.all) is not None
+        if is_endless and not _is_hasty_loop(run.hasty):
+            yield _evidence(what, run.all, LOOP_FAILURES_WAITING)
+        elif len(run.hasty) >= SUSPECT_FAILURES:
+            yield _evidence(what, run.hasty, _needed(run.hasty))
+
+
+def _rank(run: _Run) -> tuple[int, int]:
+    return len(run.hasty), len(run.all)
+
+
+def _is_hasty_loop(run: Sequence[Placed]) -> bool:
+    needed = _needed(run)
+    return needed is not None and len(run) >= needed
 
 
 def _what(call: Call) -> _What:
     return _What(call.agent, call.operation, call.tool or call.model)
 
 
-def _continued(run: list[Placed], placed: Placed) -> list[Placed]:
+def _continued(run: _Run, placed: Placed, pauses: Mapping[int, int]) -> _Run:
     call = placed.call
     if call.status != "error":
-        return []
-    if run and run[-1].call.error_type == call.error_type:
-        waited = call.at - run[-1].call.at >= RETRY_PAUSE_SECONDS
-        return run if waited else [*run, placed]
-    return [placed]
+        return _Run([], [])
+    if run.all and run.all[-1].call.error_type == call.error_type:
+        has_paused = pauses[placed.position] > pauses[run.all[-1].position]
+        hasty = run.hasty if has_paused else [*run.hasty, placed]
+        return _Run([*run.all, placed], hasty)
+    return _Run([placed], [placed])
 
 
-def _evidence(what: _What, run: Sequence[Placed]) -> Evidence:
-    needed = _needed(run)
+def _evidence(what: _What, run: Sequence[Placed], needed: int | None) -> Evidence:
     is_loop = needed is not None and len(run) >= needed
     reason = run[0].call.error_type or "error"
     return Evidence(

@@ -19,6 +19,7 @@ from alerts.loops.model_calls import repeated_model_calls
 from alerts.loops.money import Bill
 from alerts.loops.news import news_by_position
 from alerts.loops.tool_calls import repeated_tool_calls
+from alerts.loops.waits import pauses_by_position, waits_in_vain
 
 # A loop has ended when so many later calls of its agent no longer belong to it.
 ENDED_CALLS: Final = 10
@@ -53,8 +54,12 @@ def _noticed(ordered: Sequence[Call]) -> Iterator[Evidence]:
     placed = [Placed(index, call) for index, call in enumerate(ordered)]
     model_calls = [one for one in placed if is_model_call(one.call)]
     yield from repeated_model_calls(model_calls, news_by_position(placed))
-    yield from repeated_tool_calls([one for one in placed if one.call.tool])
-    yield from failing_retries(placed)
+    pauses = pauses_by_position(placed)
+    repeated = list(repeated_tool_calls([one for one in placed if one.call.tool], pauses))
+    yield from repeated
+    if all(one.strength is not Strength.LOOP for one in repeated):
+        yield from waits_in_vain(placed)
+    yield from failing_retries(placed, pauses)
     yield from dominant_tool(placed)
     yield from no_progress(model_calls)
     yield from growing_context(model_calls)

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Final, NamedTuple
 
-from alerts.loops.calls import Call, Evidence, Kind, Placed, Strength
+from alerts.loops.calls import Evidence, Kind, Placed, Strength
 from alerts.loops.chains import chain_around
 from alerts.loops.news import News
-from alerts.loops.outputs import SIMHASH, output_names
+from alerts.loops.outputs import SIMHASH
+from alerts.loops.rounds import rounds
+from alerts.loops.steps import NEAR_INPUT_PERCENT, Step, is_near, is_same, steps_of
 
 # How these figures were chosen, and on what, is in docs/decisions/0011.
 WINDOW_CALLS: Final = 10
@@ -27,36 +29,11 @@ ROUND_REPEATS_SIZED: Final = 5
 SUSPECT_REPEATS: Final = 2
 IN_A_ROW: Final = 5
 
-# Shorter outputs ("yes", a label) are alike by nature.
-OUTPUT_TOKENS_MIN: Final = 20
-# To ask a tool about one thing after another takes as many tokens each time, and each answer may be
-# as long. So without a hash, shorter outputs say nothing while the input grows.
-GROWING_OUTPUT_TOKENS_MIN: Final = 80
-
 # Calls of nearly one size, a few of them equal by chance, are a batch and no loop.
-NEAR_TOKENS: Final = 4
-NEAR_INPUT_PERCENT: Final = 5
 NEAR_OUTPUT_PERCENT: Final = 25
 USUAL_CALLS: Final = 20
 EQUAL_OF_NEAR_PERCENT: Final = 25
 EQUAL_OF_NEAR_ALONE_PERCENT: Final = 40
-
-
-class Step(NamedTuple):
-    """A successful model call, and by how much its agent's input had grown before it.
-
-    `output` is what the output is known by, None when that says nothing; `is_sized` when that is
-    its size for want of a hash.
-    """
-
-    position: int
-    agent: str
-    output: str | None
-    is_sized: bool
-    input_tokens: int
-    output_tokens: int
-    grown_tokens: int
-    news: News
 
 
 class Repeat(NamedTuple):
@@ -75,53 +52,20 @@ class Repeat(NamedTuple):
 
 def repeated_model_calls(calls: Sequence[Placed], news: Mapping[int, News]) -> Iterator[Evidence]:
     """Model calls that repeat: among those of the session, or among those of one of its agents."""
-    steps = _steps(calls, news)
+    steps = steps_of(calls, news)
     by_agent: defaultdict[str, list[Step]] = defaultdict(list)
     for step in steps:
         by_agent[step.agent].append(step)
     apart = by_agent.values() if len(by_agent) > 1 else ()
     evidence = [one for one in map(_repeated, (steps, *apart)) if one]
+    if all(one.strength is not Strength.LOOP for one in evidence):
+        evidence += [one for one in map(rounds, by_agent.values()) if one]
     if evidence:
         similar = any(SIMHASH.fullmatch(one.call.output_hash or "") for one in calls)
         first = min(evidence, key=lambda one: (one.strength is not Strength.LOOP, one.found))
         yield first._replace(kind=Kind.SIMILAR_OUTPUTS) if similar else first
     for own in by_agent.values():
         yield from _outputs_in_a_row(own)
-
-
-def _steps(calls: Sequence[Placed], news: Mapping[int, News]) -> list[Step]:
-    inputs: dict[str, int] = {}
-    steps = []
-    names = output_names(one.call.output_hash for one in calls)
-    for (position, call), name in zip(calls, names, strict=True):
-        if call.status != "success":
-            continue
-        before = inputs.get(call.agent, call.input_tokens)
-        inputs[call.agent] = call.input_tokens
-        steps.append(
-            Step(
-                position=position,
-                agent=call.agent,
-                output=_output(call, name),
-                is_sized=not (name or call.tool_arguments_hash),
-                input_tokens=call.input_tokens,
-                output_tokens=call.output_tokens,
-                grown_tokens=call.input_tokens - before,
-                news=news[position],
-            )
-        )
-    return steps
-
-
-def _output(call: Call, name: str | None) -> str | None:
-    """What an output is known by, including the tool call that an event may tell of."""
-    if call.tool_arguments_hash:
-        return f"{call.tool}({call.tool_arguments_hash}) {name or ''}"
-    if name and call.output_tokens == 0:  # priced by hand, and no tokens told
-        return name
-    if call.output_tokens < OUTPUT_TOKENS_MIN:
-        return None
-    return name or f"{call.tool} {call.output_tokens}"
 
 
 def _repeated(steps: Sequence[Step]) -> Evidence | None:
@@ -156,32 +100,12 @@ def _repeats(steps: Sequence[Step]) -> list[Repeat]:
             continue
         earlier = recent[step.agent, step.output]
         window = [steps[one] for one in earlier if number - one < WINDOW_CALLS]
-        same = [one for one in window if _is_same(one, step)]
+        same = [one for one in window if is_same(one, step)]
         if same:
             unchanged = sum(one.input_tokens == step.input_tokens for one in same)
             found.append(Repeat(number, step.position, step.output, len(same) + 1, unchanged + 1))
         earlier.append(number)
     return found
-
-
-def _is_same(earlier: Step, later: Step) -> bool:
-    """Whether both had the same output with nothing changed before the later one."""
-    if (earlier.agent, earlier.output) != (later.agent, later.output) or later.output is None:
-        return False
-    if later.news.before > earlier.news.asked:
-        return False
-    if earlier.input_tokens >= later.input_tokens:
-        return earlier.input_tokens == later.input_tokens
-    if min(earlier.grown_tokens, later.grown_tokens) <= 0:
-        return False
-    if later.is_sized:
-        is_long = later.output_tokens >= GROWING_OUTPUT_TOKENS_MIN
-        return is_long and earlier.grown_tokens == later.grown_tokens
-    return _is_near(earlier.grown_tokens, later.grown_tokens, NEAR_INPUT_PERCENT)
-
-
-def _is_near(one: int, other: int, percent: int) -> bool:
-    return abs(one - other) <= max(NEAR_TOKENS, max(one, other) * percent // 100)
 
 
 def _is_chance(steps: Sequence[Step], number: int, *, alone: bool = False) -> bool:
@@ -191,7 +115,7 @@ def _is_chance(steps: Sequence[Step], number: int, *, alone: bool = False) -> bo
     """
     start = max(0, number - WINDOW_CALLS + 1)
     pairs = list(combinations(steps[start : number + 1], 2))
-    equal = [pair for pair in pairs if _is_same(*pair)]
+    equal = [pair for pair in pairs if is_same(*pair)]
     if alone:
         equal = [pair for pair in equal if pair[0].output == steps[number].output]
     repeated = {step.position for pair in equal for step in pair}
@@ -213,16 +137,16 @@ def _usual_percent(earlier: Sequence[Step], step: Step) -> int:
         one
         for one in earlier
         if one.input_tokens == step.input_tokens
-        and _is_near(one.output_tokens, step.output_tokens, NEAR_OUTPUT_PERCENT)
+        and is_near(one.output_tokens, step.output_tokens, NEAR_OUTPUT_PERCENT)
     ]
     pairs = list(combinations(size, 2))
-    return sum(_is_same(*pair) for pair in pairs) * 100 // max(1, len(pairs))
+    return sum(is_same(*pair) for pair in pairs) * 100 // max(1, len(pairs))
 
 
 def _is_like(one: Step, other: Step) -> bool:
-    return _is_near(one.output_tokens, other.output_tokens, NEAR_OUTPUT_PERCENT) and (
-        _is_near(one.input_tokens, other.input_tokens, NEAR_INPUT_PERCENT)
-        or _is_near(one.grown_tokens, other.grown_tokens, NEAR_INPUT_PERCENT)
+    return is_near(one.output_tokens, other.output_tokens, NEAR_OUTPUT_PERCENT) and (
+        is_near(one.input_tokens, other.input_tokens, NEAR_INPUT_PERCENT)
+        or is_near(one.grown_tokens, other.grown_tokens, NEAR_INPUT_PERCENT)
     )
 
 

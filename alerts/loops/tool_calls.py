@@ -6,7 +6,7 @@ arguments are judged by the model calls around them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from alerts.loops.calls import Call, Evidence, Kind, Placed, Strength
@@ -14,7 +14,6 @@ from alerts.loops.chains import chain_around
 from alerts.loops.outputs import output_names
 
 WINDOW_CALLS: Final = 10
-POLL_PAUSE_SECONDS: Final = 30.0
 
 SUSPECT_WINDOW: Final = 5
 SUSPECT_CALLS: Final = 3
@@ -22,7 +21,7 @@ IN_A_ROW: Final = 4
 # Retries are meant to fail some times.
 IN_A_ROW_FAILING: Final = 5
 SAME_RESULT_CALLS: Final = 5
-CYCLE_LENGTHS: Final = range(2, 6)
+CYCLE_LENGTHS: Final = range(2, 20)
 CYCLE_ROUNDS: Final = 3
 ROUND_CALLS: Final = 8
 ROUND_REPEATS: Final = 6
@@ -31,17 +30,25 @@ Key = tuple[str, str]
 
 
 class Use(NamedTuple):
-    """One use of a tool; `proven` counts it and the same within the window that had its result."""
+    """One use of a tool.
+
+    `goes_on` tells that it was used so before within the longest cycle, without a pause since nor
+    another result, `is_repeat` that it was so within the window. `proven` counts it and the same
+    within the window that had its result.
+    """
 
     position: int
     call: Call
     key: Key
+    goes_on: bool
     is_repeat: bool
     proven: int
 
 
-def repeated_tool_calls(calls: Sequence[Placed]) -> Iterator[Evidence]:
-    """Tool calls that repeat, judged for each agent by itself."""
+def repeated_tool_calls(calls: Sequence[Placed], pauses: Mapping[int, int]) -> Iterator[Evidence]:
+    """Tool calls that repeat, judged for each agent by itself. `pauses` tells for each call how
+    often its agent had paused until then.
+    """
     by_agent: defaultdict[str, list[tuple[Placed, str | None]]] = defaultdict(list)
     # What an event of a model call says of its output is the model's, not the tool's.
     results = output_names(
@@ -51,27 +58,28 @@ def repeated_tool_calls(calls: Sequence[Placed]) -> Iterator[Evidence]:
         if placed.call.tool_arguments_hash:
             by_agent[placed.call.agent].append((placed, result))
     for own in by_agent.values():
-        yield from _agent_evidence(_uses(own))
+        yield from _agent_evidence(_uses(own, pauses))
 
 
-def _uses(calls: Sequence[tuple[Placed, str | None]]) -> list[Use]:
+def _uses(calls: Sequence[tuple[Placed, str | None]], pauses: Mapping[int, int]) -> list[Use]:
     uses: list[Use] = []
     results = [result for _, result in calls]
     for number, (placed, result) in enumerate(calls):
         key = (placed.call.tool, placed.call.tool_arguments_hash or "")
-        start = max(0, number - WINDOW_CALLS + 1)
+        start = max(0, number - CYCLE_LENGTHS[-1])
         same = [one for one in range(start, number) if uses[one].key == key]
-        is_repeat = bool(same) and not _is_poll(
-            uses[same[-1]].call, placed.call, results[same[-1]], result
+        goes_on = bool(same) and not (
+            _has_changed(results[same[-1]], result)
+            or pauses[placed.position] > pauses[uses[same[-1]].position]
         )
-        proven = 1 + sum(results[one] == result for one in same) if result else 0
-        uses.append(Use(placed.position, placed.call, key, is_repeat, proven))
+        near = [one for one in same if number - one < WINDOW_CALLS]
+        proven = 1 + sum(results[one] == result for one in near) if result else 0
+        uses.append(Use(placed.position, placed.call, key, goes_on, goes_on and bool(near), proven))
     return uses
 
 
-def _is_poll(earlier: Call, later: Call, result_before: str | None, result: str | None) -> bool:
-    has_changed = bool(result and result_before) and result != result_before
-    return has_changed or later.at - earlier.at >= POLL_PAUSE_SECONDS
+def _has_changed(before: str | None, after: str | None) -> bool:
+    return bool(after and before) and after != before
 
 
 def _agent_evidence(uses: Sequence[Use]) -> Iterator[Evidence]:
@@ -79,13 +87,13 @@ def _agent_evidence(uses: Sequence[Use]) -> Iterator[Evidence]:
     loops = [one for one in (_cycle(uses), _often(uses, repeats)) if one]
     if loops:
         first = min(loops, key=lambda one: one.number)
-        yield _evidence(uses, repeats, first, Strength.LOOP)
+        yield _evidence(uses, first, Strength.LOOP)
         return
     for number in repeats:
         recent = uses[max(0, number - SUSPECT_WINDOW + 1) : number + 1]
         if sum(one.key == uses[number].key for one in recent) >= SUSPECT_CALLS:
             found = _Found(number, Kind.REPEATED_CALL, 1)
-            yield _evidence(uses, repeats, found, Strength.SUSPECT)
+            yield _evidence(uses, found, Strength.SUSPECT)
             return
 
 
@@ -100,12 +108,12 @@ def _cycle(uses: Sequence[Use]) -> _Found | None:
     runs = dict.fromkeys((1, *CYCLE_LENGTHS), 0)
     for number, use in enumerate(uses):
         for length, run in runs.items():
-            goes_on = use.is_repeat and number >= length and uses[number - length].key == use.key
+            goes_on = use.goes_on and number >= length and uses[number - length].key == use.key
             runs[length] = run + 1 if goes_on else 0
         if runs[1] + 1 >= (IN_A_ROW if use.call.status == "success" else IN_A_ROW_FAILING):
             return _Found(number, Kind.REPEATED_CALL, 1)
         for length in CYCLE_LENGTHS:
-            needed = min(length * (CYCLE_ROUNDS - 1), ROUND_REPEATS)
+            needed = max(length, min(length * (CYCLE_ROUNDS - 1), ROUND_REPEATS))
             if runs[length] >= needed and runs[1] == 0:
                 return _Found(number, Kind.CYCLE, length)
     return None
@@ -120,11 +128,10 @@ def _often(uses: Sequence[Use], repeats: Sequence[int]) -> _Found | None:
     return None
 
 
-def _evidence(
-    uses: Sequence[Use], repeats: Sequence[int], found: _Found, strength: Strength
-) -> Evidence:
-    first, last = chain_around(repeats, repeats.index(found.number), WINDOW_CALLS)
-    chain = repeats[first : last + 1]
+def _evidence(uses: Sequence[Use], found: _Found, strength: Strength) -> Evidence:
+    again = [number for number, use in enumerate(uses) if use.goes_on]
+    first, last = chain_around(again, again.index(found.number), WINDOW_CALLS)
+    chain = again[first : last + 1]
     return Evidence(
         kind=found.kind,
         strength=strength,

@@ -126,6 +126,25 @@ def test_a_conversation_that_goes_round_is_a_loop() -> None:
     ]
 
 
+@pytest.mark.parametrize("length", [4, 5, 6, 10, 15])
+def test_a_cycle_of_alike_sizes_is_a_loop_once_hashes_prove_a_second_round(length: int) -> None:
+    pick = random.Random(length)  # noqa: S311 - sizes, not secrets
+    cycle = [says(f"o{one}", output_tokens=pick.randint(48, 52)) for one in range(length)]
+    found = length + max(length, 6)
+    assert loops((cycle * 3)[:found]) == [Kind.CYCLE]
+    assert loops((cycle * 3)[: found - 1]) == []
+    assert loops(talk(cycle * 3, grown=[200])[: found + 1]) == [Kind.CYCLE]
+    # The same answers in any order are a batch's.
+    items = [pick.choice(cycle)._replace(input_tokens=pick.randint(900, 1100)) for _ in range(99)]
+    assert loops(items) == []
+
+
+def test_a_long_cycle_of_many_sizes_is_a_loop_without_hashes_too() -> None:
+    cycle = [says(output_tokens=60 + 37 * one) for one in range(12)]
+    assert loops(cycle * 2) == [Kind.CYCLE]
+    assert loops((cycle * 2)[:-1]) == []
+
+
 def test_the_same_words_after_something_else_was_read_are_no_loop() -> None:
     steps = [says("next page" if one % 2 else f"page {one}") for one in range(30)]
     assert suspicions(talk(steps, grown=[100, 300, 700, 1500, 3100])) == [Kind.GROWING_CONTEXT]
@@ -192,10 +211,14 @@ def test_model_calls_in_between_do_not_hide_repeated_tool_calls() -> None:
     )
 
 
-@pytest.mark.parametrize(("length", "calls"), [(2, 6), (3, 9), (4, 10), (5, 11)])
-def test_a_cycle_of_tool_calls_is_a_loop_by_its_third_round(length: int, calls: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "calls"), [(2, 6), (3, 9), (4, 10), (5, 11), (6, 12), (8, 14), (15, 30)]
+)
+def test_a_cycle_of_tool_calls_is_a_loop_by_its_second_or_third_round(
+    length: int, calls: int
+) -> None:
     cycle = [uses(f"q{one}") for one in range(length)] * 3
-    assert loops(cycle[:calls]) == [Kind.CYCLE]
+    assert loops(cycle[:calls])
     assert loops(cycle[: calls - 1]) == []
 
 
@@ -235,6 +258,56 @@ def test_the_same_result_five_times_of_ten_is_a_loop_though_other_calls_come_bet
         one for number in range(5) for one in (uses(f"edit {number}"), uses("run", "1 failed"))
     ]
     assert loops(calls) == [Kind.REPEATED_CALL]
+
+
+# Waiting in vain
+
+
+@pytest.mark.parametrize("seconds", [31.0, 300.0, 3600.0])
+def test_the_same_call_with_the_same_result_forty_times_is_a_loop_at_any_pace(
+    seconds: float,
+) -> None:
+    assert loops([uses("job", "pending")] * 40, seconds=seconds) == [Kind.REPEATED_CALL]
+    assert loops([uses("job", "pending")] * 39, seconds=seconds) == []
+    asked = [one for number in range(40) for one in (says(f"o{number}"), uses("job", "pending"))]
+    assert loops(asked, seconds=seconds) == [Kind.REPEATED_CALL]
+    assert Kind.FAILING_RETRIES in loops([fails(tool="")] * 40, seconds=seconds)
+    assert loops([fails()] * 39, seconds=seconds) == []
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(30.0, 10), (60.0, 14), (300.0, 23), (3600.0, 38)])
+def test_waiting_that_costs_money_is_a_loop_sooner_and_later_the_longer_it_pauses(
+    seconds: float, calls: int
+) -> None:
+    waits = [uses("job", "pending")] * calls
+    assert loops(waits, seconds=seconds, cost_nanos=20_000_000) == [Kind.REPEATED_CALL]
+    assert loops(waits[1:], seconds=seconds, cost_nanos=20_000_000) == []
+
+
+def test_cheap_waiting_beside_work_that_costs_is_no_loop() -> None:
+    work = [one._replace(cost_nanos=10**9, output_tokens=50) for one in timed(different(9))]
+    waits = [uses("job", "pending", at=100.0 + 60 * one, cost_nanos=10**5) for one in range(150)]
+    verdict = judge([*work, *waits])
+    assert verdict is None or not verdict.is_loop
+
+
+def test_whatever_is_new_begins_a_wait_anew() -> None:
+    waits = [uses("job", "pending")] * 39
+    assert loops([*waits, uses("job", "running"), *waits[1:]], seconds=60.0) == []
+    assert loops([*waits, uses("other job", "done"), *waits], seconds=60.0) == []
+
+
+def test_a_result_that_varies_at_one_length_takes_twice_as_many() -> None:
+    stamped = [
+        one
+        for number in range(40)
+        for one in (says(f"o{number}"), uses("q", f"at {number}", output_tokens=57))
+    ]
+    assert loops(stamped[:40], cost_nanos=10_000_000) == [Kind.REPEATED_CALL]
+    assert loops(stamped[:39], cost_nanos=10_000_000) == []
+    assert Kind.REPEATED_CALL in suspicions(stamped[:20])
+    grows = [one._replace(output_tokens=57 + number) for number, one in enumerate(stamped)]
+    assert loops(grows, cost_nanos=10_000_000) == []
 
 
 # Failures
@@ -359,6 +432,12 @@ def test_recorded_loops_are_found_before_the_money_doubles(
     for flag in flags:
         if flag.session.label == "loop":
             assert recorded.cost_ratio(flag.session.calls, flag.position) <= 2
+
+
+def test_polling_and_classification_are_no_loops() -> None:
+    sessions = recorded.made_up(seeds=1, calls_each=60)
+    for seen in recorded.WAYS.values():
+        assert recorded.flagged(sessions, seen) == []
 
 
 @needs_recordings

@@ -18,12 +18,17 @@ from tests.metering.api.caller import caller
 
 
 def turns(
-    count: int, *, session: str = "s-1", cost_usd: str = "0.05", **fields: Any
+    count: int,
+    *,
+    session: str = "s-1",
+    cost_usd: str = "0.05",
+    seconds: int = 20,
+    **fields: Any,
 ) -> Iterator[dict[str, Any]]:
     """An agent that asks the same tool the same thing again and again, the last time just now."""
-    began_at = datetime.now(UTC) - timedelta(seconds=20 * count)
+    began_at = datetime.now(UTC) - timedelta(seconds=seconds * count)
     for number in range(count):
-        at = began_at + timedelta(seconds=20 * number)
+        at = began_at + timedelta(seconds=seconds * number)
         shared = {"session": session, "agent": "researcher", "team": "growth", **fields}
         yield make_event(
             time=at.isoformat(), cost_usd=cost_usd, output_hash="same", step=2 * number, **shared
@@ -140,6 +145,17 @@ def test_a_loop_that_rests_is_over(account: Account) -> None:
         assert end_loops(tenant_id=account.tenant.id, now=now) == 0
         assert end_loops(tenant_id=account.tenant.id, now=now + timedelta(minutes=31)) == 1
         assert incidents.status_of(Incident.objects.get()) == "resolved"
+
+
+def test_a_slow_loop_is_not_over_while_it_pauses(account: Account) -> None:
+    # Forty calls, an hour apart: further back than a day, and nothing but tool calls.
+    calls = [one for one in turns(40, seconds=3600) if one.get("tool")]
+    send(account, calls)
+    check(account)
+    now = datetime.now(UTC)
+    with account.scope():
+        assert end_loops(tenant_id=account.tenant.id, now=now + timedelta(minutes=100)) == 0
+        assert end_loops(tenant_id=account.tenant.id, now=now + timedelta(minutes=125)) == 1
 
 
 def test_another_tenants_session_of_the_same_name_is_its_own(

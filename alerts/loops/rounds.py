@@ -1,0 +1,57 @@
+"""Whether model calls go round in a fixed order.
+
+To `model_calls`, which compares sizes, a cycle of calls of alike size looks like a batch with a few
+answers. A batch gives its answers in no order, though, and a cycle gives them in one.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from alerts.loops.calls import Evidence, Kind, Strength
+from alerts.loops.steps import Step, is_same
+
+ROUND_CALLS_MAX: Final = 20
+# Two answers come in any order by chance.
+OUTPUTS_MIN: Final = 3
+# Without hashes, so many sizes in the same order.
+SIZES_MIN: Final = 6
+# A whole round comes again, and no fewer calls than this.
+REPEATS_MIN: Final = 6
+
+
+def rounds(steps: Sequence[Step]) -> Evidence | None:
+    """The first cycle of an agent's calls that comes round again, call by call, nothing changed."""
+    runs = dict.fromkeys(range(OUTPUTS_MIN, ROUND_CALLS_MAX + 1), 0)
+    for number, step in enumerate(steps):
+        for length in runs:
+            goes_on = number >= length and is_same(steps[number - length], step)
+            runs[length] = runs[length] + 1 if goes_on else 0
+            if runs[length] >= max(length, REPEATS_MIN):
+                latest = steps[number - length + 1 : number + 1]
+                outputs = len({one.output for one in latest})
+                is_sized = any(one.is_sized for one in latest)
+                if outputs >= (SIZES_MIN if is_sized else OUTPUTS_MIN):
+                    return _evidence(steps, number, length, outputs)
+    return None
+
+
+def _evidence(steps: Sequence[Step], found: int, length: int, outputs: int) -> Evidence:
+    first = _end_of_run(steps, found, length, -1)
+    last = _end_of_run(steps, found, length, 1)
+    count = last - first + 1
+    return Evidence(
+        kind=Kind.CYCLE,
+        strength=Strength.LOOP,
+        first_repeat=steps[first].position,
+        found=steps[found].position,
+        last=steps[last].position,
+        calls=count,
+        what=f"{count} model calls in a row gave {outputs} outputs again, in a cycle of {length}",
+    )
+
+
+def _end_of_run(steps: Sequence[Step], number: int, length: int, direction: int) -> int:
+    following = number + direction
+    while length <= following < len(steps) and is_same(steps[following - length], steps[following]):
+        number, following = following, following + direction
+    return number
