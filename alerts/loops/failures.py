@@ -34,6 +34,9 @@ def failing_retries(calls: Sequence[Placed], pauses: Mapping[int, int]) -> Itera
     longest: dict[_What, _Run] = {}
     for placed in calls:
         what = _what(placed.call)
+        if placed.call.status != "error":
+            runs.pop(what, None)
+            continue
         run = runs[what] = _continued(runs.get(what, _Run([], [])), placed, pauses)
         known = longest.get(what, run)
         if known is run or _rank(run) > _rank(known):
@@ -60,10 +63,7 @@ def _what(call: Call) -> _What:
 
 
 def _continued(run: _Run, placed: Placed, pauses: Mapping[int, int]) -> _Run:
-    call = placed.call
-    if call.status != "error":
-        return _Run([], [])
-    if run.all and run.all[-1].call.error_type == call.error_type:
+    if run.all and run.all[-1].call.error_type == placed.call.error_type:
         has_paused = pauses[placed.position] > pauses[run.all[-1].position]
         hasty = run.hasty if has_paused else [*run.hasty, placed]
         return _Run([*run.all, placed], hasty)

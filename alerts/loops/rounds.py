@@ -4,6 +4,7 @@ To `model_calls`, which compares sizes, a cycle of calls of alike size looks lik
 answers. A batch gives its answers in no order, though, and a cycle gives them in one.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,12 +22,16 @@ REPEATS_MIN: Final = 6
 
 def rounds(steps: Sequence[Step]) -> Evidence | None:
     """The first cycle of an agent's calls that comes round again, call by call, nothing changed."""
-    runs = dict.fromkeys(range(OUTPUTS_MIN, ROUND_CALLS_MAX + 1), 0)
+    runs: dict[int, int] = {}
+    places: defaultdict[str | None, deque[int]] = defaultdict(lambda: deque(maxlen=ROUND_CALLS_MAX))
     for number, step in enumerate(steps):
-        for length in runs:
-            goes_on = number >= length and is_same(steps[number - length], step)
-            runs[length] = runs[length] + 1 if goes_on else 0
-            if runs[length] >= max(length, REPEATS_MIN):
+        earlier = places[step.output]
+        lengths = (number - place for place in earlier if is_same(steps[place], step))
+        # Cycles of other lengths end here.
+        runs = {length: runs.get(length, 0) + 1 for length in lengths}
+        earlier.append(number)
+        for length, run in runs.items():
+            if length <= ROUND_CALLS_MAX and run >= max(length, REPEATS_MIN):
                 latest = steps[number - length + 1 : number + 1]
                 outputs = len({one.output for one in latest})
                 is_sized = any(one.is_sized for one in latest)
