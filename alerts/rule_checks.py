@@ -20,15 +20,15 @@ from alerts.models import EntryKind, Incident, IncidentKind, Severity
 from alerts.rules import Spend, Wish
 from alerts.scans import claim_progress
 from alerts.settings import settings_of
+from metering.budget_reading import read_book
 from metering.budget_rules import BudgetRule
-from metering.budgets import read_book
 from metering.enforcement.halts import match_of_group
-from metering.ledger import WindowState, used_percent
 from metering.models import BudgetWindow
 from metering.money import money
 from metering.periods import floor_seconds
 from metering.queries.series import CostlyCall, costly_calls, first_usage_at, value_sums
 from metering.rollups.sets import DAY_SECONDS, QUARTER_SECONDS
+from metering.windows import WindowState, used_percent
 
 # Of one rule so many incidents at once; more would be one cause, and a storm.
 MET_MAX: Final = 50

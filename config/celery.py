@@ -34,6 +34,7 @@ def daily(hour: int, task: str) -> dict[str, Any]:
 BEAT_SCHEDULE = {
     "roll up what was acknowledged": every(5, "metering.tasks.roll_up"),
     "expire reservations": every(2, "metering.tasks.expire_reservations"),
+    "end what is over in budgets": every(2, "metering.tasks.end_what_is_over"),
     "tell of what metering left": every(2, "alerts.tasks.notify"),
     "send what is due": every(2, "alerts.tasks.deliver"),
     "mail links to people": every(5, "dashboard.tasks.mail_links"),

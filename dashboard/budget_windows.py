@@ -13,10 +13,10 @@ from django.db import connection
 from metering.budget_rules import BudgetBook, BudgetRule, RaiseRule
 from metering.dimensions import REQUEST
 from metering.enforcement.levels import REFUSING
-from metering.ledger import WINDOW_COLUMNS, WindowState, used_percent
 from metering.models import BudgetRaise, RaiseStatus
 from metering.periods import ROLLING_SECONDS
 from metering.queries.unknown_holds import unknown_by_window, window_from
+from metering.windows import WINDOW_COLUMNS, WindowState, used_percent
 
 # A rate that was seen for less than this share of the window, or these minutes, says nothing yet.
 SEEN_SHARE: Final = Decimal("0.02")

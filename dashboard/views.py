@@ -18,7 +18,7 @@ from dashboard.budget_windows import bar_of, watched_windows
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
 from dashboard.tables import csv_rows, table_rows
-from metering.budgets import read_book
+from metering.budget_reading import read_book
 from metering.queries.overview import unpriced as unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope

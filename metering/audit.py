@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
+from metering.budget_reading import read_book
 from metering.budget_rules import Amounts, BudgetBook, BudgetRule, group_key
-from metering.budgets import held_amounts, read_book, stored_amounts
+from metering.budgets import held_amounts, stored_amounts
 from metering.event_keys import key_of_id
 from metering.ledger import NOTHING, add_amounts
 from metering.models import ReservationState

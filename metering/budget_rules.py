@@ -20,6 +20,7 @@ from metering.periods import (
 
 PLACE: Final = {name: place for place, name in enumerate(MATCHABLE)}
 KNOWN_GROUPS_MAX: Final = 300_000
+# How many windows a process remembers of a tenant; a transaction knows all that it asks for.
 KNOWN_WINDOWS_MAX: Final = 200_000
 
 # An event's values in the order of MATCHABLE; "" where it has none.
@@ -193,14 +194,55 @@ class _Group(NamedTuple):
     keys: dict[int, WindowKey]
 
 
+class WindowMemory:
+    """The committed windows that a process knows of, by key: at most KNOWN_WINDOWS_MAX.
+
+    In two halves: when the younger is full it becomes the older one, whose contents go with the
+    next change. What is asked for in between moves to the younger, so that what is in use stays.
+    """
+
+    def __init__(self) -> None:
+        self._young: dict[WindowKey, int] = {}
+        self._old: dict[WindowKey, int] = {}
+
+    def find(self, keys: Iterable[WindowKey]) -> dict[WindowKey, int]:
+        """The ids of those keys that are known."""
+        known: dict[WindowKey, int] = {}
+        young, old = self._young, self._old
+        for key in keys:
+            window_id = young.get(key)
+            if window_id is None:
+                window_id = old.get(key)
+                if window_id is None:
+                    continue
+                self.keep(key, window_id)
+            known[key] = window_id
+        return known
+
+    def keep(self, key: WindowKey, window_id: int) -> None:
+        """Remember a window. It is never removed while its budget's revision counts."""
+        if len(self._young) >= KNOWN_WINDOWS_MAX // 2:
+            self._old, self._young = self._young, {}
+        self._young[key] = window_id
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+
 class BudgetBook:
-    """A tenant's budgets as of one configuration version, and the windows this process knows of."""
+    """A tenant's budgets as of one configuration version, and the ids of their windows.
+
+    `window_ids` has what whoever holds this book asked for. A process's snapshot holds none: each
+    transaction works with a book of its own (`for_transaction`), which forgets nothing while it
+    lasts, whatever others make the process remember or forget meanwhile.
+    """
 
     def __init__(self, *, tenant_id: int, version: int, rules: Iterable[BudgetRule]) -> None:
         self.tenant_id = tenant_id
         self.version = version
         self.rules = {rule.id: rule for rule in rules}
         self.window_ids: dict[WindowKey, int] = {}
+        self.memory = WindowMemory()
         self.has_rollover = any(rule.has_rollover for rule in self.rules.values())
         self.has_throttles = any(rule.throttles for rule in self.rules.values())
         self._plain = [rule for rule in self.rules.values() if not rule.is_per_request]
@@ -267,26 +309,28 @@ class BudgetBook:
             found.append(WindowKey(rule.id, (*group, request), rule.clock.span(at).starts_at))
         return found
 
-    def remember(self, key: WindowKey, window_id: int) -> None:
-        """Keep a window's id. A window is never removed while its budget's revision counts."""
-        if len(self.window_ids) >= KNOWN_WINDOWS_MAX:
-            self.window_ids.clear()
-        self.window_ids[key] = window_id
+    def for_transaction(self, keys: Iterable[WindowKey] = ()) -> "BudgetBook":
+        """This book for one transaction, with the ids of those of these windows that are known.
 
-    def for_transaction(self) -> "BudgetBook":
-        """This book with a memory of its own, for a transaction that opens windows.
-
-        What it opens is not there for others before it commits, and never if it does not: had they
-        the id, they would post to a window that is not found.
+        What a transaction opens is not there for others before it commits, and never if it does
+        not: had they the id, they would post to a window that is not found.
         """
         book = copy(self)
-        book.window_ids = {}
+        book.window_ids = dict(self.window_ids)
+        book.lacking(keys)
         return book
 
+    def lacking(self, keys: Iterable[WindowKey]) -> set[WindowKey]:
+        """The windows of these whose ids are not known; `window_ids` has the others afterwards."""
+        missing = set(keys) - self.window_ids.keys()
+        known = self.memory.find(missing)
+        self.window_ids.update(known)
+        return missing - known.keys()
+
     def learn(self, committed: "BudgetBook") -> None:
-        """Remember what a transaction opened, now that it is committed."""
+        """Remember for all what a transaction opened, now that it is committed."""
         for key, window_id in committed.window_ids.items():
-            self.remember(key, window_id)
+            self.memory.keep(key, window_id)
 
 
 def reaches_a_level(rule: BudgetRule, amounts: Amounts) -> bool:

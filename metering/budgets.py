@@ -3,44 +3,32 @@ already.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection, transaction
 from django.utils import timezone
 from psycopg import sql
 
-from metering.budget_rules import (
-    Amounts,
-    BudgetBook,
-    BudgetRule,
-    LevelRule,
-    RaiseRule,
-    WindowKey,
-)
+from metering.budget_reading import read_book
+from metering.budget_rules import Amounts, BudgetBook, BudgetRule, LevelRule, WindowKey
+from metering.crossings import Change, judge_windows_again
 from metering.dimensions import MATCHABLE, REQUEST
+from metering.enforcement.lockouts import lift_lockouts_of_budget
 from metering.enforcement.raises import end_raises_of_groups
-from metering.ledger import (
-    WINDOW_COLUMNS,
-    Posting,
-    WindowState,
-    add_amounts,
-    open_windows,
-    post,
-    record_crossings,
-)
+from metering.ledger import Posting, add_amounts, post
 from metering.models import (
     Action,
     Budget,
     BudgetLevel,
-    BudgetRaise,
     CostSource,
     EntryKind,
+    FellBy,
     Operation,
-    RaiseStatus,
     Status,
 )
 from metering.periods import EPOCH
+from metering.window_opening import open_windows
 from tenants.audit import facts_of, record_change
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -56,61 +44,15 @@ COUNTING_FIELDS: Final = (
     "has_rollover",
     "rollover_max_percent",
 )
+LIMIT_FIELDS: Final = (
+    "limit_cost_nanos",
+    "limit_tokens",
+    "limit_requests",
+    "limit_tool_calls",
+    "limit_seconds",
+)
 # What a budget has that names no levels.
 DEFAULT_LEVELS: Final = (LevelRule(100, Action.BLOCK.value, ()),)
-
-
-def read_book(tenant_id: int, *, version: int | None = None) -> BudgetBook:
-    """The tenant's budgets in force, as of now; `version` where the caller holds the configuration
-    lock.
-    """
-    if version is None:
-        version = Tenant.objects.values_list("configuration_version", flat=True).get(id=tenant_id)
-    levels: dict[int, list[LevelRule]] = {}
-    for level in BudgetLevel.objects.filter(tenant_id=tenant_id).order_by("percent"):
-        levels.setdefault(level.budget_id, []).append(
-            LevelRule(
-                level.percent,
-                level.action,
-                tuple(level.notify),
-                level.cost_nanos_per_minute,
-                level.tokens_per_minute,
-            )
-        )
-    raises = _read_raises(tenant_id)
-    budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
-    return BudgetBook(
-        tenant_id=tenant_id,
-        version=version,
-        rules=[
-            BudgetRule(budget, levels.get(budget.id, []), raises.get(budget.id, []))
-            for budget in budgets
-        ],
-    )
-
-
-def _read_raises(tenant_id: int) -> dict[int, list[RaiseRule]]:
-    """Approved raises that are not over, or only just: clocks of processes differ a little."""
-    rules: dict[int, list[RaiseRule]] = {}
-    for one in BudgetRaise.objects.filter(
-        tenant_id=tenant_id,
-        status=RaiseStatus.APPROVED,
-        ends_at__gt=timezone.now() - timedelta(hours=1),
-    ).order_by("id"):
-        assert one.starts_at is not None, "an approved raise has begun"
-        rule = RaiseRule(
-            budget_id=one.budget_id,
-            group_key=one.group_key,
-            starts_at=one.starts_at,
-            ends_at=one.ends_at,
-            cost_nanos=one.add_cost_nanos,
-            tokens=one.add_tokens,
-            requests=one.add_requests,
-            tool_calls=one.add_tool_calls,
-            seconds=one.add_seconds,
-        )
-        rules.setdefault(one.budget_id, []).append(rule)
-    return rules
 
 
 @transaction.atomic
@@ -164,19 +106,45 @@ def update_budget(
     if levels is not None:
         BudgetLevel.objects.filter(tenant_id=stored.tenant_id, budget=stored).delete()
         _write_levels(stored, levels)
+    after = budget_facts(stored)
     record_change(
         tenant_id=stored.tenant_id,
         actor=actor,
         action="update",
         subject=stored,
         before=before,
-        after=budget_facts(stored),
+        after=after,
     )
     if is_new_revision:
+        lift_lockouts_of_budget(tenant_id=stored.tenant_id, budget_id=stored.id)
         _count_what_was_spent(stored)
-    else:
-        _judge_open_windows_again(stored)
+    elif (change := _change_of_levels(before, after)) is not None:
+        book = read_book(stored.tenant_id)
+        judge_windows_again(book=book, budget_id=stored.id, change=change)
     return stored
+
+
+def _change_of_levels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:
+    """What a change of a budget means for the levels of its windows; None: nothing. Pure."""
+    limits = [(before[name], after[name]) for name in LIMIT_FIELDS if before[name] != after[name]]
+    is_other_mode = before["mode"] != after["mode"]
+    if not limits and not is_other_mode and before["levels"] == after["levels"]:
+        return None
+    actions = {level["percent"]: level["action"] for level in before["levels"]}
+    new_actions = {level["percent"]: level["action"] for level in after["levels"]}
+    is_higher = any(new is None or (old is not None and new > old) for old, new in limits)
+    locks_less = any(
+        action == Action.LOCKOUT and new_actions.get(percent) != action
+        for percent, action in actions.items()
+    )
+    is_other_action = any(
+        new_actions.get(percent, action) != action for percent, action in actions.items()
+    )
+    return Change(
+        by=FellBy.LIMIT if limits else FellBy.LEVELS,
+        lifts=is_higher or locks_less,
+        is_anew=is_other_mode or is_other_action,
+    )
 
 
 @transaction.atomic
@@ -187,6 +155,7 @@ def archive_budget(*, budget: Budget, actor: str) -> Budget:
     if budget.archived_at is None:
         budget.archived_at = timezone.now()
         budget.save(update_fields=["archived_at"])
+        lift_lockouts_of_budget(tenant_id=budget.tenant_id, budget_id=budget.id)
     record_change(
         tenant_id=budget.tenant_id,
         actor=actor,
@@ -385,18 +354,3 @@ def _spelled(
         for one in choices
     ]
     return sql.SQL("CASE {} {} END").format(sql.Identifier(column), sql.SQL(" ").join(whens))
-
-
-def _judge_open_windows_again(budget: Budget) -> None:
-    """After a change of limits or levels: windows that are beyond a level now have reached it."""
-    book = read_book(budget.tenant_id)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {WINDOW_COLUMNS} FROM budget_window w"  # noqa: S608 - a constant list
-            " WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s"
-            " AND (w.ends_at IS NULL OR w.ends_at > now()) ORDER BY w.id FOR UPDATE",
-            [budget.tenant_id, budget.id, budget.revision],
-        )
-        # From zero: a level that was moved or added below what is spent counts as reached now.
-        windows = [WindowState(*row)._replace(level_percent=0) for row in cursor.fetchall()]
-    record_crossings(book=book, windows=windows)

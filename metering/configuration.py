@@ -8,8 +8,8 @@ import threading
 import time
 from typing import Final, NamedTuple
 
+from metering.budget_reading import read_book
 from metering.budget_rules import BudgetBook
-from metering.budgets import read_book
 from metering.enforcement.breakers import BreakerRule, read_breaker_rules
 from metering.enforcement.rate_limits import RateRule, read_rate_rules
 from metering.enforcement.routes import RouteTable, read_routes

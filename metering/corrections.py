@@ -21,10 +21,12 @@ from metering.event_storage import (
     write_batch_row,
 )
 from metering.events import PreparedEvent, fingerprint_of, prepare_event, reservation_of
-from metering.ledger import open_windows, post
+from metering.ingest import with_retries
+from metering.ledger import post
 from metering.models import BATCH_ID_STRIDE, Correction, EntryKind, Route
 from metering.rollups import lock_batches, post_deltas
 from metering.stored_events import Change, StoredEvent, added_up, lock_events, movements
+from metering.window_opening import with_windows
 from tenants.audit import record_change
 from tenants.scope import lock_configuration_shared, tenant_scope
 
@@ -77,19 +79,30 @@ def correct_event(
     once.
 
     One transaction: the event's amounts leave every window and roll-up, and the replacement's
-    enter.
+    enter. A window of both gets the difference, so that no level falls and is reached again.
     Raises NotFound, AlreadyCorrected, or InvalidRequest for a replacement that no event may be.
     """
     asked = _Asked(source, sent_id, replacement, reason, actor)
+    corrected: list[Corrected] = []
+    with_retries(tenant_id, lambda: corrected.append(_correct_as_configured(tenant_id, asked)))
+    return corrected[-1]
+
+
+def _correct_as_configured(tenant_id: int, asked: _Asked) -> Corrected:
     configuration: Configuration | None = None
     while True:
         configuration = read_configuration(tenant_id, known=configuration)
+        new = None if asked.replacement is None else _prepare(configuration, asked)
+        keys = new.windows if isinstance(new, PreparedEvent) else ()
+        own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
         with tenant_scope(tenant_id):
             if lock_configuration_shared(tenant_id) == configuration.version:
-                return _correct(configuration, asked)
+                return _correct(own, asked, new)
 
 
-def _correct(configuration: Configuration, asked: _Asked) -> Corrected:
+def _correct(
+    configuration: Configuration, asked: _Asked, prepared: PreparedEvent | EventRejected | None
+) -> Corrected:
     tenant_id = configuration.tenant_id
     lock_merging(tenant_id)
     event_id, event_at = _find(tenant_id, asked)
@@ -108,10 +121,10 @@ def _correct(configuration: Configuration, asked: _Asked) -> Corrected:
         raise AlreadyCorrected(
             f"The event {asked.sent_id!r} was voided before; post a new event instead."
         )
-    event = found[0]
-    new = None if asked.replacement is None else _prepare(configuration, asked)
+    event, new = found[0], _accepted(prepared)
     _take_back(configuration, event)
-    replacement_id = None if new is None else _put_in(configuration, asked, new)
+    replacement_id = None if new is None else _put_in(tenant_id, new)
+    _post(configuration, event, new, replacement_id)
     correction = Correction.objects.create(
         tenant_id=tenant_id,
         event_id=event.id,
@@ -165,11 +178,12 @@ def _answer(tenant_id: int, correction: Correction) -> Corrected:
     )
 
 
-def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent:
+def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent | EventRejected:
     assert asked.replacement is not None
     reservation_id = reservation_of(asked.replacement)
-    held = find_held(configuration.tenant_id, [reservation_id] if reservation_id else [])
-    prepared = prepare_event(
+    with tenant_scope(configuration.tenant_id):
+        held = find_held(configuration.tenant_id, [reservation_id] if reservation_id else [])
+    return prepare_event(
         asked.replacement,
         index=0,
         now=timezone.now(),
@@ -179,6 +193,9 @@ def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent:
         configuration=configuration,
         held=held.get(reservation_id) if reservation_id else None,
     )
+
+
+def _accepted(prepared: PreparedEvent | EventRejected | None) -> PreparedEvent | None:
     if isinstance(prepared, EventRejected):
         error = prepared.as_error(0)
         error["pointer"] = f"/event{error.get('pointer', '')}"
@@ -196,19 +213,10 @@ def _take_back(configuration: Configuration, event: StoredEvent) -> None:
             "UPDATE usage_event SET is_void = true WHERE tenant_id = %s AND id = %s AND time = %s",
             [tenant_id, event.id, event.time],
         )
-    book = configuration.budgets
-    post(
-        book=book,
-        sums=added_up(movements(book, [Change(event, None)])),
-        kind=EntryKind.CORRECTION,
-        batch_id=event.batch_id,
-    )
 
 
-def _put_in(configuration: Configuration, asked: _Asked, new: PreparedEvent) -> int:
+def _put_in(tenant_id: int, new: PreparedEvent) -> int:
     """Store the replacement as an event of a batch of its own, under the same key."""
-    tenant_id, book = configuration.tenant_id, configuration.budgets.for_transaction()
-    open_windows(book=book, keys=new.windows)
     with connection.cursor() as cursor:
         batch_id = next_batch_id(cursor)
         event_id = batch_id * BATCH_ID_STRIDE
@@ -216,13 +224,24 @@ def _put_in(configuration: Configuration, asked: _Asked, new: PreparedEvent) -> 
         insert_events(cursor)
         write_batch_row(cursor, tenant_id, batch_id, 1, [new.at])
         _lead_keys(cursor, tenant_id, new, event_id)
-    post(
-        book=book,
-        sums=sums_by_posting(book, [new]),
-        kind=EntryKind.CORRECTION,
-        batch_id=batch_id,
-    )
     return event_id
+
+
+def _post(
+    configuration: Configuration,
+    event: StoredEvent,
+    new: PreparedEvent | None,
+    replacement_id: int | None,
+) -> None:
+    """Move every window by what it loses and gains, in one posting: windows are locked in the order
+    of their ids once.
+    """
+    book = configuration.budgets
+    moves = movements(book, [Change(event, None)])
+    if new is not None:
+        moves.append(sums_by_posting(book, [new]))
+    batch_id = event.batch_id if replacement_id is None else replacement_id // BATCH_ID_STRIDE
+    post(book=book, sums=added_up(moves), kind=EntryKind.CORRECTION, batch_id=batch_id)
 
 
 def _lead_keys(cursor: Any, tenant_id: int, new: PreparedEvent, event_id: int) -> None:

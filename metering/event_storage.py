@@ -10,7 +10,7 @@ from django.db import connection
 
 from metering.budget_rules import Amounts, BudgetBook, WindowKey
 from metering.calls.known import Absorber, Known
-from metering.configuration import Configuration, ConfigurationChanged
+from metering.configuration import Configuration
 from metering.enforcement.holds import Standing
 from metering.enforcement.settling import Stored
 from metering.errors import EventRejected
@@ -306,11 +306,6 @@ def sums_by_posting(book: BudgetBook, events: Iterable[PreparedEvent]) -> dict[P
                 sum_[2] += requests
                 sum_[3] += tool_calls
     window_ids = book.window_ids
-    try:
-        return {
-            Posting(window_ids[key], grain_at): Amounts(*sum_)
-            for (key, grain_at), sum_ in sums.items()
-        }
-    except KeyError as error:
-        # The book's memory was full and began anew; the next turn looks the window up again.
-        raise ConfigurationChanged from error
+    return {
+        Posting(window_ids[key], grain_at): Amounts(*sum_) for (key, grain_at), sum_ in sums.items()
+    }

@@ -16,7 +16,6 @@ from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection
 from django.utils import timezone
 
-from metering.budget_rules import BudgetBook, WindowKey
 from metering.configuration import (
     Configuration,
     ConfigurationChanged,
@@ -44,10 +43,11 @@ from metering.events import (
     rest_of_line,
 )
 from metering.job import Job
-from metering.ledger import open_windows, post
+from metering.ledger import post
 from metering.models import BATCH_ID_STRIDE, EntryKind, Route
 from metering.open_traces import fingerprint_of_call, take_spans
 from metering.partitions import make_due_partitions
+from metering.window_opening import with_windows
 from tenants.scope import lock_configuration_shared, tenant_scope
 
 ATTEMPTS_MAX: Final = 5
@@ -264,27 +264,19 @@ class _WindowsMissing(Exception):
 def _commit(configuration: Configuration, jobs: Sequence[Job]) -> None:
     if not any(job.weight for job in jobs):
         return
-    tenant_id, book = configuration.tenant_id, configuration.budgets
+    tenant_id = configuration.tenant_id
     is_done = False
     while not is_done:
-        missing = _missing_windows(book, _events(jobs))
-        if missing:
-            opened = book.for_transaction()
-            with tenant_scope(tenant_id):
-                open_windows(book=opened, keys=missing)
-            book.learn(opened)
+        keys = {key for event in _events(jobs) for key in event.windows}
+        own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
         try:
             with tenant_scope(tenant_id):
                 if lock_configuration_shared(tenant_id) != configuration.version:
                     raise ConfigurationChanged
-                _write(configuration, jobs, _find_calls(configuration, jobs))
+                _write(own, jobs, _find_calls(own, jobs))
             is_done = True
         except _WindowsMissing:
             pass  # the windows of what was found are opened before the next attempt
-
-
-def _missing_windows(book: BudgetBook, events: Iterable[PreparedEvent]) -> set[WindowKey]:
-    return {key for event in events for key in event.windows if key not in book.window_ids}
 
 
 def _find_calls(configuration: Configuration, jobs: Sequence[Job]) -> list[str]:
@@ -311,7 +303,7 @@ def _find_calls(configuration: Configuration, jobs: Sequence[Job]) -> list[str]:
             job.traced_errors.append((0, event))
         else:
             job.traced.append(event)
-    if _missing_windows(configuration.budgets, _events(tracing)):
+    if configuration.budgets.lacking({key for event in _events(tracing) for key in event.windows}):
         raise _WindowsMissing
     return traced.withdrawn
 

@@ -19,10 +19,11 @@ from metering.budget_rules import (
 )
 from metering.enforcement.holds import Held, find_held
 from metering.event_keys import key_of_id
-from metering.ledger import NOTHING, Posting, add_amounts, find_windows, open_windows
+from metering.ledger import NOTHING, Posting, add_amounts
 from metering.models import BATCH_ID_STRIDE, Operation, Status
 from metering.periods import EPOCH
 from metering.usage_shapes import Tokens
+from metering.window_opening import find_windows, open_windows
 
 OPERATIONS: Final = {one.value: one.label for one in Operation}
 STATUSES: Final = {one.value: one.label for one in Status}
@@ -207,7 +208,7 @@ def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting,
     a transaction that holds nothing else, so nobody waits for this one while it waits for them.
     """
     held = _held_of(book.tenant_id, changes)
-    committed, book = book.window_ids, book.for_transaction()
+    book = book.for_transaction()
     sides = [
         (place, sign, event, _windows_of(event, book, held))
         for place, change in enumerate(changes)
@@ -216,9 +217,7 @@ def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting,
     ]
     moves: list[dict[Posting, Amounts]] = [{} for _ in changes]
     counting = {key for *_, keys in sides for key in keys}
-    for key in counting & committed.keys():
-        book.remember(key, committed[key])
-    open_windows(book=book, keys=counting)
+    open_windows(book=book, keys=book.lacking(counting))
     for place, sign, event, keys in sides:
         amounts = event.amounts_signed(sign)
         for key in keys:
@@ -321,7 +320,7 @@ def _is_unused(book: BudgetBook, key: WindowKey) -> bool:
     """Whether a window was opened for a report that turned out to be of a known call."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT FROM budget_window WHERE tenant_id = %s AND id = %s AND level_percent = 0"
+            "SELECT FROM budget_window WHERE tenant_id = %s AND id = %s AND (level_percent, episode) = (0, 0)"
             " AND (spent_nanos, spent_tokens, spent_requests, spent_tool_calls) = (0, 0, 0, 0)",
             [book.tenant_id, book.window_ids[key]],
         )
@@ -342,8 +341,8 @@ def _rename_window(book: BudgetBook, old: WindowKey, new: WindowKey) -> None:
                 "UPDATE budget_window SET group_key = %s WHERE tenant_id = %s AND id = %s",
                 [key, book.tenant_id, id_],
             )
-    book.remember(new, window_id)
+    book.window_ids[new] = window_id
     if other_id is None:
         book.window_ids.pop(old, None)
     else:
-        book.remember(old, other_id)
+        book.window_ids[old] = other_id

@@ -43,6 +43,12 @@ def expire_reservations() -> None:
 
 
 @shared_task(ignore_result=True)
+def end_what_is_over() -> None:
+    """Judge windows without the raises that are over, and lift lockouts that have ended."""
+    upkeep.end_what_is_over()
+
+
+@shared_task(ignore_result=True)
 def forget_idle_groups() -> None:
     """Drop paces and breaker states that nobody asks for any more."""
     upkeep.forget_idle_groups()

@@ -5,22 +5,27 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+import structlog
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from metering.budgets import read_book
+from metering.budget_reading import read_book
 from metering.enforcement.breakers import forget_idle_states
 from metering.enforcement.holds import OPEN
+from metering.enforcement.lockouts import ENDED_MAX, lift_ended_lockouts
 from metering.enforcement.pace import forget_idle_paces
+from metering.enforcement.raises import judge_ended_raises, tenants_with_ended_raises
 from metering.enforcement.turn import expire_due
-from metering.ledger import age_rolling_window
 from metering.models import Budget, BudgetWindow, CallReport, EventKey, SourceCount
 from metering.open_traces import forget_spans, forget_spans_beyond
 from metering.partitions import make_due_partitions
 from metering.rerate import price_unpriced
+from metering.rolling import age_rolling_window
 from tenants.models import IdempotencyRecord
 from tenants.scope import lock_configuration_shared, platform_scope, tenant_scope
+
+log = structlog.get_logger(__name__)
 
 # How long a retry with the same Idempotency-Key gets the first answer.
 IDLE_PACE_SECONDS: Final = 3600
@@ -84,6 +89,36 @@ def _expire_all(tenant_id: int) -> int:
     while count := expire_due(tenant_id):
         expired += count
     return expired
+
+
+def end_what_is_over() -> int:
+    """Judge windows without the raises that are over, and lift lockouts that have ended; return how
+    many of both there were.
+    """
+    with platform_scope("raises that are over"):
+        raised = tenants_with_ended_raises()
+    with platform_scope("lockouts that have ended"), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT tenant_id FROM halt WHERE lifted_at IS NULL AND ends_at <= now()"
+        )
+        locked = [row[0] for row in cursor.fetchall()]
+    ended = sum(_each(tenant_id, judge_ended_raises) for tenant_id in raised)
+    for tenant_id in locked:
+        count = ENDED_MAX
+        while count == ENDED_MAX:
+            count = _each(tenant_id, lift_ended_lockouts)
+            ended += count
+    return ended
+
+
+def _each(tenant_id: int, work: Callable[[int], int]) -> int:
+    """Do a tenant's work in a transaction of its own; its error stops nobody else's."""
+    try:
+        with tenant_scope(tenant_id):
+            return work(tenant_id)
+    except Exception:
+        log.exception("upkeep failed", tenant_id=tenant_id, work=work.__name__)
+        return 0
 
 
 def forget_idle_groups() -> None:

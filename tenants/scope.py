@@ -89,14 +89,19 @@ def lock_configuration_shared(tenant_id: int) -> int:
     return int(row[0])
 
 
+def hold_configuration(tenant_id: int) -> None:
+    """Wait for every writer of usage in flight, and keep new ones out until commit."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [CONFIGURATION_LOCK, tenant_id])
+
+
 def change_configuration(tenant_id: int) -> None:
-    """Wait for every writer of usage in flight, keep new ones out until commit, and bump the
-    version.
+    """Hold the configuration, and bump its version.
 
     Versions come from a sequence: one that was rolled back never comes again with other contents.
     """
+    hold_configuration(tenant_id)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [CONFIGURATION_LOCK, tenant_id])
         cursor.execute(
             "UPDATE tenant SET configuration_version = nextval('configuration_version') WHERE"
             " id = %s",

@@ -24,8 +24,8 @@ from dashboard.budget_windows import (
 from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of
+from metering.budget_reading import read_book
 from metering.budget_rules import group_key
-from metering.budgets import read_book
 from metering.dimensions import REQUEST
 from metering.enforcement.raises import Added, approve_raise, end_raise, refuse_raise
 from metering.errors import InvalidRequest

@@ -4,11 +4,13 @@ The web process answers the POSTs before Django (`config.edge`); these views ser
 that speaks to Django directly, and put the endpoints into the schema.
 """
 
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from django.http import HttpResponse
+from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -292,11 +294,12 @@ class BalancesView(ApiView):
         defaults = {"operation": "llm", "status": "success"}
         values = tuple([given.get(name, defaults.get(name, "")) for name in MATCHABLE])
         balances = read_balances(tenant_of(request).id, values)
-        return Response({"budgets": [_balance_answer(one) for one in balances]})
+        now = timezone.now()
+        return Response({"budgets": [_balance_answer(balance, now) for balance in balances]})
 
 
-def _balance_answer(one: Balance) -> dict[str, Any]:
-    answer = budget_answer(one.rule, one.window, one.room, one.key)
+def _balance_answer(one: Balance, now: datetime) -> dict[str, Any]:
+    answer = budget_answer(one.rule, one.window, one.room, one.key, now=now)
     if one.unknown_nanos:
         answer["unknown_usd"] = usd_from_nanos(one.unknown_nanos)
     return answer

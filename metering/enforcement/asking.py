@@ -14,7 +14,7 @@ from metering.answers import KeptAnswer, claim_keys, free_keys, keep_answers
 from metering.configuration import Configuration
 from metering.enforcement.breakers import forget_trial, try_trial
 from metering.enforcement.decisions import DecisionRow
-from metering.enforcement.endings import Endings, last_moment, window_id_of
+from metering.enforcement.endings import Endings, last_moment
 from metering.enforcement.halts import StandingHalt, StandingHalts, halts_changed
 from metering.enforcement.holds import Held, HeldWindow
 from metering.enforcement.levels import Room
@@ -32,7 +32,8 @@ from metering.enforcement.verdicts import (
 from metering.enforcement.wishes import ask_at_level
 from metering.enforcement.works import Reserve, Work
 from metering.errors import Halted, IdempotencyConflict
-from metering.ledger import HoldMove, WindowState
+from metering.ledger import HoldMove
+from metering.windows import WindowState, room_of
 
 
 class Asking:
@@ -107,16 +108,14 @@ class Asking:
                         keys.add(key)
                 for window in offer.windows:
                     keys.update(
-                        throttle_key(window_id_of(self.book, window), level.percent)
+                        throttle_key(self.book.window_ids[window], level.percent)
                         for level in self.book.rules[window.budget_id].throttles
                     )
         return keys
 
     def window_ids(self) -> set[int]:
         """Every window that may be held."""
-        return {
-            window_id_of(self.book, key) for work in self.asking for key in work.ask.window_keys()
-        }
+        return {self.book.window_ids[key] for work in self.asking for key in work.ask.window_keys()}
 
     def decide(
         self,
@@ -156,13 +155,7 @@ class Asking:
         rooms = {}
         for window_id in self.window_ids():
             window = windows[window_id]
-            rooms[window_id] = Room(
-                spent=window.spent,
-                reserved=window.reserved,
-                carried_nanos=window.carried_nanos,
-                first_used_at=window.first_used_at,
-                raised=self.book.rules[window.budget_id].raised(window.group_key, now),
-            )
+            rooms[window_id] = room_of(self.book.rules[window.budget_id], window, now=now)
         for posting, amounts in endings.sums.items():
             if posting.window_id in rooms:
                 rooms[posting.window_id].spend(amounts)
@@ -209,7 +202,7 @@ class Asking:
     def _act(self, cursor: Any, verdict: Verdict, now: datetime) -> None:
         """What a refusal sets off: a halt by a level that locks out, or a wish for a raise."""
         if verdict.lockout is not None:
-            made = insert_lockout(cursor, self.tenant_id, verdict.lockout)
+            made = insert_lockout(cursor, self.tenant_id, verdict.lockout, now=now)
             if made is not None:
                 assert verdict.error is not None
                 self._lockouts.append(made)
@@ -217,7 +210,12 @@ class Asking:
                 verdict.error = Halted(halt_detail(made), code=made.code, halt=made.id, **facts)
                 transaction.on_commit(halts_changed.set)
         if verdict.wish is not None:
-            ask_at_level(tenant_id=self.tenant_id, wish=verdict.wish, now=now)
+            ask_at_level(
+                tenant_id=self.tenant_id,
+                version=self.configuration.version,
+                wish=verdict.wish,
+                now=now,
+            )
 
     def _refuse(self, work: Reserve, verdict: Verdict, now: datetime) -> None:
         work.error = verdict.error

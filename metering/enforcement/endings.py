@@ -5,11 +5,10 @@ Works on rows that the turn has locked. What ends gives back what it held before
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from metering.budget_rules import Amounts, BudgetBook, Values
-from metering.configuration import Configuration, ConfigurationChanged
+from metering.configuration import Configuration
 from metering.enforcement.decisions import DecisionRow
 from metering.enforcement.halts import StandingHalt, StandingHalts
 from metering.enforcement.holds import (
@@ -72,7 +71,7 @@ class Endings:
         }
         for work in self.booking:
             assert work.event is not None
-            ids.update(window_id_of(self.book, key) for key in work.event.windows)
+            ids.update(self.book.window_ids[key] for key in work.event.windows)
         # Once the events are stored: also where calls that were known counted before.
         ids.update(posting.window_id for posting in self.sums)
         return ids
@@ -110,7 +109,7 @@ class Endings:
     def end(self, *, halts: StandingHalts, now: datetime) -> None:
         """Expire what is due, release and extend."""
         for standing in self.standings.values():
-            if standing.is_due(now):
+            if standing.is_due:
                 standing.finish(EXPIRED, now)
                 self.moves.add(standing.returned())
         for work in self.releases:
@@ -159,15 +158,6 @@ def last_moment(book: BudgetBook, values: Values, began_at: datetime) -> datetim
         and rule.group(values) is not None
     ]
     return began_at + timedelta(seconds=min(seconds)) if seconds else None
-
-
-def window_id_of(book: BudgetBook, key: Any) -> int:
-    """A window's id as the book knows it."""
-    try:
-        return book.window_ids[key]
-    except KeyError as error:
-        # The book's memory was full and began anew; the next attempt looks the window up.
-        raise ConfigurationChanged from error
 
 
 def _settle_again(work: Settle, standing: Standing) -> None:

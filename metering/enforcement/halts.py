@@ -47,6 +47,8 @@ class StandingHalt(NamedTuple):
     trial_from: datetime | None
     # What `match` asks for, as (place in MATCHABLE, values).
     wanted: tuple[tuple[int, frozenset[str]], ...]
+    # Of a lockout: from when on it stops nothing.
+    ends_at: datetime | None = None
 
     @property
     def code(self) -> str:
@@ -96,6 +98,10 @@ class StandingHalts(tuple[StandingHalt, ...]):
             for halt in by_values.get(tuple([values[place] for place in places]), ())
         ]
         found += [halt for halt in self._manifold if halt.matches(values)]
+        if any(halt.ends_at is not None for halt in found):
+            # What is remembered may have ended since it was read, above all without a database.
+            now = timezone.now()
+            found = [halt for halt in found if halt.ends_at is None or halt.ends_at > now]
         return sorted(found, key=lambda halt: (halt.kind != HaltKind.MANUAL, halt.id))
 
     @cached_property
@@ -119,32 +125,35 @@ def _combinations(halt: StandingHalt) -> int:
 
 NO_HALTS: Final = StandingHalts.of((), mark=HaltMark(0, 0, 0), read_at=0.0)
 
+# A halt of these is in force: not lifted, and not ended.
+IN_FORCE: Final = "lifted_at IS NULL AND (ends_at IS NULL OR ends_at > now())"
 # What every transaction that enforces asks first: a third of the time that HALTS_SQL takes.
-MARK_SQL: Final = """
+MARK_SQL: Final = f"""
     SELECT coalesce((SELECT max(version) FROM halt WHERE tenant_id = %s), 0),
         count(*), coalesce(sum(version), 0)::bigint
-    FROM halt WHERE tenant_id = %s AND lifted_at IS NULL
-"""
+    FROM halt WHERE tenant_id = %s AND {IN_FORCE}
+"""  # noqa: S608 - a constant condition
 # For each tenant its mark, and its halts where the mark is not the one that is known.
-HALTS_SQL: Final = """
+HALTS_SQL: Final = f"""
     SELECT k.tenant_id, m.version, m.halts, m.version_sum,
         h.id, h.match::text, h.reason, h.kind, h.since, h.breaker_id, h.group_key,
         CASE WHEN b.close = 'trial'
-            THEN s.opened_at + make_interval(secs => b.cool_down_seconds) END
+            THEN s.opened_at + make_interval(secs => b.cool_down_seconds) END, h.ends_at
     FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
         AS k (tenant_id, version, halts, version_sum)
     CROSS JOIN LATERAL (
         SELECT coalesce((SELECT max(version) FROM halt WHERE tenant_id = k.tenant_id), 0)
             AS version, count(*) AS halts, coalesce(sum(version), 0)::bigint AS version_sum
-        FROM halt WHERE tenant_id = k.tenant_id AND lifted_at IS NULL
+        FROM halt WHERE tenant_id = k.tenant_id AND {IN_FORCE}
     ) m
-    LEFT JOIN halt h ON h.tenant_id = k.tenant_id AND h.lifted_at IS NULL
-        AND (m.version, m.halts, m.version_sum) <> (k.version, k.halts, k.version_sum)
+    LEFT JOIN LATERAL (
+        SELECT * FROM halt WHERE tenant_id = k.tenant_id AND {IN_FORCE}
+    ) h ON (m.version, m.halts, m.version_sum) <> (k.version, k.halts, k.version_sum)
     LEFT JOIN breaker b ON b.tenant_id = h.tenant_id AND b.id = h.breaker_id
     LEFT JOIN breaker_state s ON s.tenant_id = h.tenant_id AND s.breaker_id = h.breaker_id
         AND s.group_key = h.group_key
     ORDER BY k.tenant_id, h.id
-"""
+"""  # noqa: S608 - a constant condition
 NOT_KNOWN: Final = HaltMark(-1, -1, -1)
 
 
@@ -191,12 +200,21 @@ class HaltsQuestion:
 
 
 def _standing(columns: Sequence[Any]) -> StandingHalt:
-    id_, match_text, reason, kind, since, breaker_id, group_key, trial_from = columns
+    id_, match_text, reason, kind, since, breaker_id, group_key, trial_from, ends_at = columns
     match = json.loads(match_text)
     # In one order, so that halts on the same dimensions are looked up together.
     places = sorted((PLACE[name], wanted_values(value)) for name, value in match.items())
     return StandingHalt(
-        id_, match, reason, kind, since, breaker_id, group_key, trial_from, wanted=tuple(places)
+        id_,
+        match,
+        reason,
+        kind,
+        since,
+        breaker_id,
+        group_key,
+        trial_from,
+        wanted=tuple(places),
+        ends_at=ends_at,
     )
 
 
@@ -257,6 +275,7 @@ class NewHalt(TypedDict):
     window_id: NotRequired[int | None]
     level_percent: NotRequired[int | None]
     episode: NotRequired[int | None]
+    ends_at: NotRequired[datetime | None]
     # Of a breaker: which, and its group.
     breaker_id: NotRequired[int | None]
     group_key: NotRequired[str]
@@ -264,8 +283,8 @@ class NewHalt(TypedDict):
 
 _INSERT: Final = """
     INSERT INTO halt (tenant_id, match, reason, kind, actor, lifted_by, version, window_id,
-        level_percent, episode, breaker_id, group_key)
-    VALUES (%s, %s::jsonb, %s, %s, %s, '', nextval('halt_version'), %s, %s, %s, %s, %s)
+        level_percent, episode, ends_at, breaker_id, group_key)
+    VALUES (%s, %s::jsonb, %s, %s, %s, '', nextval('halt_version'), %s, %s, %s, %s, %s, %s)
     ON CONFLICT DO NOTHING RETURNING id
 """
 
@@ -273,8 +292,8 @@ _INSERT: Final = """
 def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
     """Halt within the caller's transaction; the id, or None where the halt is there already.
 
-    A lockout is made once for a window, level and episode, even after it was lifted; of a breaker
-    and group there is one halt in force. Who commits it sets `halts_changed`.
+    A lockout is made once for a window, level and episode, even after a person has lifted it; of a
+    breaker and group there is one halt in force. Who commits it sets `halts_changed`.
     """
     cursor.execute(
         _INSERT,
@@ -287,6 +306,7 @@ def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
             new.get("window_id"),
             new.get("level_percent"),
             new.get("episode"),
+            new.get("ends_at"),
             new.get("breaker_id"),
             new.get("group_key", ""),
         ],
@@ -346,10 +366,16 @@ def lift_halt(*, halt: Halt, actor: str) -> Halt:
         before=before,
         after=facts_of(stored),
     )
-    # This process refuses nothing for it any more; the watcher reads what is still in force.
-    transaction.on_commit(partial(forget_halts_of, [stored.tenant_id]))
-    transaction.on_commit(halts_changed.set)
+    forget_halts_on_commit(stored.tenant_id)
     return stored
+
+
+def forget_halts_on_commit(tenant_id: int) -> None:
+    """Where halts were lifted or changed: this process refuses nothing by what it remembers, and
+    the watcher reads what is still in force.
+    """
+    transaction.on_commit(partial(forget_halts_of, [tenant_id]))
+    transaction.on_commit(halts_changed.set)
 
 
 def is_wide(match: Mapping[str, Any]) -> bool:

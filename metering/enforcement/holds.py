@@ -52,18 +52,24 @@ class Held(NamedTuple):
     # (provider, model) of the best model, against which a cheaper one saves.
     top: tuple[str, str] | None
 
-    def window_keys(self, book: BudgetBook) -> dict[int, WindowKey]:
-        """By budget, the held windows that still count, whose ids the book then knows.
-
-        A window of an older revision, or of an archived budget, is posted to no more.
+    def counting(self, book: BudgetBook) -> list[HeldWindow]:
+        """The held windows that still count. A window of an older revision, or of an archived
+        budget, is posted to no more.
         """
+        return [
+            window
+            for window in self.windows
+            if (rule := book.rules.get(window.budget_id)) is not None
+            and rule.revision == window.revision
+        ]
+
+    def window_keys(self, book: BudgetBook) -> dict[int, WindowKey]:
+        """By budget, the held windows that still count, which the book's process then knows."""
         keys = {}
-        for window in self.windows:
-            rule = book.rules.get(window.budget_id)
-            if rule is not None and rule.revision == window.revision:
-                key = WindowKey(window.budget_id, window.group, window.starts_at)
-                book.remember(key, window.window_id)
-                keys[window.budget_id] = key
+        for window in self.counting(book):
+            key = WindowKey(window.budget_id, window.group, window.starts_at)
+            book.memory.keep(key, window.window_id)
+            keys[window.budget_id] = key
         return keys
 
     def windows_with(self, own: Iterable[WindowKey], book: BudgetBook) -> tuple[WindowKey, ...]:
@@ -171,6 +177,7 @@ class Standing:
         "finished_at",
         "held",
         "is_changed",
+        "is_due",
         "is_late",
         "state",
         "used_tokens",
@@ -187,6 +194,8 @@ class Standing:
         self.cost_nanos: int | None
         self.used_tokens: int | None
         self.is_late: bool
+        # Whether it is open and its time is over, by the clock of the database.
+        self.is_due: bool
         (
             self.state,
             self.expires_at,
@@ -196,16 +205,14 @@ class Standing:
             self.cost_nanos,
             self.used_tokens,
             self.is_late,
+            self.is_due,
         ) = row
-
-    def is_due(self, now: datetime) -> bool:
-        """Whether it is open and its time is over."""
-        return self.state == OPEN and self.expires_at <= now
 
     def finish(self, state: int, now: datetime) -> None:
         """End an open reservation without a cost."""
         assert self.state == OPEN, "only what is open ends"
         self.state = state
+        self.is_due = False
         self.finished_at = now
         self.is_changed = True
 
@@ -228,6 +235,7 @@ class Standing:
         assert self.state != SETTLED, "settled once"
         self.is_late = self.state != OPEN
         self.state = SETTLED
+        self.is_due = False
         self.finished_at = now
         self.cost_nanos = cost_nanos
         self.used_tokens = used_tokens
@@ -280,7 +288,7 @@ class Standing:
 
 _STANDING: Final = (
     "id, state, expires_at, finished_at, replace(fingerprint::text, '-', ''), event_id,"
-    " cost_nanos, used_tokens, is_late"
+    f" cost_nanos, used_tokens, is_late, state = {OPEN} AND expires_at <= clock_timestamp()"
 )
 LOCK_RESERVATIONS: Final = (
     f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"  # noqa: S608
@@ -346,8 +354,8 @@ class HoldMoves(dict[int, HoldMove]):
         """Note in the held windows that count what was booked beyond what was held."""
         if nanos <= 0:
             return
-        counting = {book.window_ids[key] for key in held.window_keys(book).values()}
-        self.add({window_id: HoldMove(NOTHING, nanos) for window_id in counting})
+        counting = held.counting(book)
+        self.add({window.window_id: HoldMove(NOTHING, nanos) for window in counting})
 
 
 def settle_with(  # noqa: PLR0913 - all of it is what a settle records
@@ -368,7 +376,7 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
     overrun. A call that was known before is judged by what moves (`settling`). `fingerprint` is of
     the settle; None if an event settled it.
     """
-    if standing.is_due(now):
+    if standing.is_due:
         standing.finish(EXPIRED, now)
         moves.add(standing.returned())
     held_nanos = 0

@@ -1,11 +1,14 @@
-"""Which levels of a budget a call would pass, and what they do about it. Pure whole numbers.
+"""How full a window is, which levels of its budget a call would pass, and what they do about it.
+Pure whole numbers.
 
-A level acts when `spent + reserved + asked` would be more than its percent of the limit, in any
-part; for `seconds`, when the window has been in use for that long.
+A level is reached when `spent` is its percent of the limit, in any part. It acts when `spent +
+reserved + asked` would be more than that; for `seconds`, when the window has been in use for that
+long.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 from metering.budget_rules import NO_RAISE, Amounts, BudgetRule, LevelRule
@@ -22,6 +25,8 @@ SEVERITY: Final = {
     "lockout": 5,
 }
 REFUSING: Final = frozenset({"hold", "block", "lockout"})
+# What stands for "infinitely full": anything spent under a limit of zero.
+BEYOND_PERCENT: Final = Decimal(100_000_000)
 
 
 class Room:
@@ -61,6 +66,45 @@ class Room:
         if limit is None:
             return None
         return limit + self.raised[place] + (self.carried_nanos if place == 0 else 0)
+
+    def whole_seconds(self, rule: BudgetRule) -> int | None:
+        """The limit on time with what is added to it, None where it has none."""
+        return None if rule.limit_seconds is None else rule.limit_seconds + self.raised[4]
+
+    def used_seconds(self, now: datetime) -> int:
+        """For how long the window has been in use."""
+        if self.first_used_at is None:
+            return 0
+        return max(0, int((now - self.first_used_at) / timedelta(seconds=1)))
+
+
+class Use(NamedTuple):
+    """How full a window is by its fullest part, in percent; exact to a hundredth, never rounded
+    up.
+    """
+
+    percent: Decimal
+    part: str
+
+
+def use_of(rule: BudgetRule, room: Room, *, now: datetime) -> Use:
+    """How full a window is: the one place that says so."""
+    fullest = Use(Decimal(0), PARTS[0])
+    for place in rule.limited_places:
+        whole = room.whole(rule, place)
+        assert whole is not None
+        fullest = max(fullest, Use(_percent(room.spent[place], whole), PARTS[place]))
+    if (whole_seconds := room.whole_seconds(rule)) is not None:
+        fullest = max(fullest, Use(_percent(room.used_seconds(now), whole_seconds), SECONDS))
+    return fullest
+
+
+def _percent(spent: int, limit: int) -> Decimal:
+    if spent <= 0:
+        return Decimal(0)
+    if limit <= 0:
+        return BEYOND_PERCENT
+    return min(BEYOND_PERCENT, Decimal(spent * 10_000 // limit) / 100)
 
 
 class Passed(NamedTuple):
@@ -115,10 +159,10 @@ def passed_levels(
 def _passed_seconds(
     rule: BudgetRule, room: Room, level: LevelRule, *, now: datetime, percent: int
 ) -> Passed | None:
-    if rule.limit_seconds is None or room.first_used_at is None:
+    limit = room.whole_seconds(rule)
+    if limit is None or room.first_used_at is None:
         return None
-    limit = rule.limit_seconds + room.raised[4]
-    seconds = int((now - room.first_used_at) / timedelta(seconds=1))
+    seconds = room.used_seconds(now)
     if seconds * 10_000 < percent * limit:
         return None
     return Passed(level, SECONDS, limit * percent // 10_000, seconds, 0, 0)

@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
+from metering.budget_reading import read_book
+from metering.crossings import Change, judge_windows_again
 from metering.errors import Conflict
-from metering.models import Budget, BudgetRaise, RaiseStatus
+from metering.models import Budget, BudgetRaise, FellBy, RaiseStatus
 from tenants.audit import facts_of, record_change
-from tenants.scope import change_configuration
+from tenants.scope import change_configuration, hold_configuration
 
+# How many raises that are over one transaction judges.
+ENDED_MAX: Final = 50
 # Requests of a budget that nobody has decided: more of them would tell people nothing.
 OPEN_REQUESTS_MAX: Final = 100
 
@@ -159,7 +163,9 @@ def approve_raise(*, budget_raise: BudgetRaise, actor: str, note: str = "") -> B
         raise RaiseOver("The time that this raise was asked for is over.")
     if stored.budget.archived_at is not None:
         raise Conflict("The budget is archived: it limits nothing.")
-    return _decide(stored, RaiseStatus.APPROVED, actor=actor, note=note)
+    decided = _decide(stored, RaiseStatus.APPROVED, actor=actor, note=note)
+    _judge_windows(decided, Change(FellBy.INCREASE, lifts=True))
+    return decided
 
 
 @transaction.atomic
@@ -179,7 +185,66 @@ def end_raise(*, budget_raise: BudgetRaise, actor: str) -> BudgetRaise:
     stored = _locked(budget_raise)
     if stored.status != RaiseStatus.APPROVED:
         raise NotApproved("This raise was not approved, so it is not in force.")
-    return _end(stored, actor=actor)
+    ended = _end(stored, actor=actor)
+    _judge_windows(ended, Change(FellBy.INCREASE))
+    return ended
+
+
+def tenants_with_ended_raises() -> list[int]:
+    """Tenants with a raise that is over by the database's clock, whose windows have not been judged
+    without it. Needs a platform scope.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT DISTINCT tenant_id FROM budget_raise WHERE {_ENDED}")  # noqa: S608
+        return [row[0] for row in cursor.fetchall()]
+
+
+# Written out, so that the partial index fits.
+_ENDED: Final = (
+    f"status = '{RaiseStatus.APPROVED.value}' AND judged_at IS NULL AND ends_at <= now()"
+)
+
+
+@transaction.atomic
+def judge_ended_raises(tenant_id: int) -> int:
+    """Judge the windows of raises that are over by the limits without them; return how many were.
+
+    Holds the configuration lock alone, as whoever ends a raise by hand. The configuration itself
+    stays: every book knows when a raise ends.
+    """
+    hold_configuration(tenant_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id, now() FROM budget_raise WHERE tenant_id = %s AND {_ENDED} ORDER BY id"  # noqa: S608
+            f" LIMIT {ENDED_MAX} FOR UPDATE",
+            [tenant_id],
+        )
+        ended = cursor.fetchall()
+    raises = BudgetRaise.objects.filter(tenant_id=tenant_id, id__in=[row[0] for row in ended])
+    groups = set(raises.values_list("budget_id", "group_key"))
+    book = read_book(tenant_id)
+    for budget_id, group_key in sorted(groups):
+        judge_windows_again(
+            book=book,
+            budget_id=budget_id,
+            change=Change(FellBy.INCREASE),
+            group_key=group_key,
+            now=ended[0][1],
+        )
+    raises.update(judged_at=timezone.now())
+    return len(ended)
+
+
+def _judge_windows(decided: BudgetRaise, change: Change) -> None:
+    """Settle the levels of the windows whose limit an approved raise moves. Nobody else moves them
+    while the caller holds the configuration lock.
+    """
+    judge_windows_again(
+        book=read_book(decided.tenant_id),
+        budget_id=decided.budget_id,
+        change=change,
+        group_key=decided.group_key,
+    )
 
 
 def end_raises_of_groups(*, budget: Budget, actor: str) -> None:
@@ -223,8 +288,11 @@ def _decide(stored: BudgetRaise, status: RaiseStatus, *, actor: str, note: str) 
 
 def _end(stored: BudgetRaise, *, actor: str) -> BudgetRaise:
     before = facts_of(stored)
-    stored.ends_at = min(stored.ends_at, timezone.now())
-    stored.save(update_fields=["ends_at"])
+    now = timezone.now()
+    stored.ends_at = min(stored.ends_at, now)
+    # Whoever ends it judges the windows, too.
+    stored.judged_at = stored.judged_at or now
+    stored.save(update_fields=["ends_at", "judged_at"])
     _record(stored, actor=actor, action="update", before=before)
     return stored
 

@@ -6,15 +6,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from django.utils import timezone
 
 from metering.budget_rules import PLACE, wanted_values
 from metering.enforcement.decisions import DecisionRow
 from metering.enforcement.halts import StandingHalt, insert_halt
 from metering.enforcement.holds import OPEN, dimensions_of
+from metering.enforcement.lockouts import lockout_ends_at
 from metering.enforcement.verdicts import Lockout, Verdict
-from metering.ledger import BY_LEVEL
-from metering.models import HaltKind
+from metering.models import BY_LEVEL, HaltKind
 
 _encode: Final = msgspec.json.Encoder().encode
 _COLUMNS: Final = (
@@ -84,9 +83,12 @@ def decision_row(reservation_id: UUID | None, verdict: Verdict, *, now: datetime
     )
 
 
-def insert_lockout(cursor: Any, tenant_id: int, lockout: Lockout) -> StandingHalt | None:
-    """Halt what a level locks out; None where it did so before and somebody has lifted it."""
+def insert_lockout(
+    cursor: Any, tenant_id: int, lockout: Lockout, *, now: datetime
+) -> StandingHalt | None:
+    """Halt what a level locks out; None where it did so before and a person has lifted it."""
     window = lockout.window
+    ends_at = lockout_ends_at(lockout.rule, window.ends_at, now) if window is not None else None
     halt_id = insert_halt(
         cursor,
         tenant_id=tenant_id,
@@ -97,6 +99,7 @@ def insert_lockout(cursor: Any, tenant_id: int, lockout: Lockout) -> StandingHal
         window_id=window.id if window is not None else None,
         level_percent=lockout.percent,
         episode=window.episode if window is not None else None,
+        ends_at=ends_at,
     )
     if halt_id is None:
         return None
@@ -105,9 +108,10 @@ def insert_lockout(cursor: Any, tenant_id: int, lockout: Lockout) -> StandingHal
         match=lockout.match,
         reason=lockout.reason,
         kind=HaltKind.LOCKOUT,
-        since=timezone.now(),
+        since=now,
         breaker_id=None,
         group_key="",
         trial_from=None,
         wanted=tuple((PLACE[name], wanted_values(value)) for name, value in lockout.match.items()),
+        ends_at=ends_at,
     )

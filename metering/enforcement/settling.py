@@ -154,7 +154,7 @@ def _beyond_holds(event: PreparedEvent, book: BudgetBook) -> dict[int, HoldMove]
     cost_nanos = event.amounts.cost_nanos
     if cost_nanos <= 0:
         return {}
-    held = event.held.window_keys(book)
+    held = {window.budget_id for window in event.held.counting(book)}
     return {
         book.window_ids[key]: HoldMove(NOTHING, cost_nanos)
         for key in event.windows

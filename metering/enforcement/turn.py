@@ -26,7 +26,7 @@ from metering.enforcement.asking import Asking
 from metering.enforcement.breakers import feed_breakers
 from metering.enforcement.decisions import insert_decisions
 from metering.enforcement.endings import Endings
-from metering.enforcement.halts import NO_HALTS, StandingHalts, halts_of_mark
+from metering.enforcement.halts import IN_FORCE, NO_HALTS, StandingHalts, halts_of_mark
 from metering.enforcement.holds import (
     EXPIRED,
     LOCK_RESERVATIONS,
@@ -58,10 +58,10 @@ from metering.ledger import (
     lock_windows,
     locked_of,
     move,
-    open_windows,
     plan_move,
 )
 from metering.models import EntryKind
+from metering.window_opening import with_windows
 from tenants.pipeline import Pipeline, pipelined
 from tenants.scope import CONFIGURATION_LOCK, lock_configuration_shared, tenant_scope
 
@@ -105,9 +105,8 @@ def expire_due(tenant_id: int) -> int:
         due = lock_due(tenant_id)
         now = timezone.now()
         for standing in due.values():
-            if standing.is_due(now):
-                standing.finish(EXPIRED, now)
-                moves.add(standing.returned())
+            standing.finish(EXPIRED, now)
+            moves.add(standing.returned())
         with connection.cursor() as cursor:
             write_standings(cursor, tenant_id, due.values())
         if moves:
@@ -158,13 +157,6 @@ def _take(configuration: Configuration, works: Sequence[Work]) -> None:
         work.reset()
     held = _held_of(tenant_id, works)
     able = [work for work in works if _judge(work, configuration, held)]
-    book = configuration.budgets
-    missing = {key for work in able for key in work.window_keys() if key not in book.window_ids}
-    if missing:
-        opened = book.for_transaction()
-        with tenant_scope(tenant_id):
-            open_windows(book=opened, keys=missing)
-        book.learn(opened)
     if not able:
         return
     try:
@@ -185,7 +177,9 @@ def _run(
     *,
     is_careful: bool,
 ) -> list[Held]:
-    turn = _Turn(configuration, works, held, is_careful=is_careful)
+    keys = {key for work in works for key in work.window_keys()}
+    own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
+    turn = _Turn(own, works, held, is_careful=is_careful)
     with transaction.atomic():
         turn.run()
     return turn.asking.made
@@ -223,9 +217,9 @@ _IN_FORCE: Final = f"""
             WHERE tenant_id = t.id AND state = {OPEN} AND expires_at <= now())
     FROM tenant t, LATERAL (
         SELECT count(*), coalesce(sum(version), 0)::bigint AS sum FROM halt
-        WHERE tenant_id = t.id AND lifted_at IS NULL
+        WHERE tenant_id = t.id AND {IN_FORCE}
     ) h WHERE t.id = %s
-"""  # noqa: S608 - a number of this package's own
+"""  # noqa: S608 - this package's own condition and number
 _NEXT_BATCH: Final = "SELECT nextval('ingest_batch_id')"
 
 

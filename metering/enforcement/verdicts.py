@@ -22,6 +22,7 @@ from metering.enforcement.levels import (
     most_severe,
     pace_of,
     passed_levels,
+    use_of,
 )
 from metering.enforcement.moments import moment
 from metering.enforcement.pace import PaceKey, PaceState
@@ -35,8 +36,8 @@ from metering.errors import (
     Throttled,
     Unpriced,
 )
-from metering.ledger import WindowState
 from metering.money import usd_from_nanos
+from metering.windows import WindowState
 from tenants.models import UnpricedPolicy
 
 ENFORCE: Final = "enforce"
@@ -362,14 +363,16 @@ class Judge:
         for key in offer.windows:
             window_id = self.book.window_ids[key]
             rule = self.book.rules[key.budget_id]
-            row = budget_answer(rule, self.windows[window_id], self.rooms[window_id], key)
+            window, room = self.windows[window_id], self.rooms[window_id]
+            row = budget_answer(rule, window, room, key, now=self.now)
             if refusing:
                 row["refused"] = (rule.id, window_id) in refused
             rows.append(row)
         for one in refusing:
             if one.window is None:
                 room = Room(reserved=offer.amounts, raised=one.room.raised)
-                rows.append({**budget_answer(one.rule, None, room, None), "refused": True})
+                row = budget_answer(one.rule, None, room, None, now=self.now)
+                rows.append({**row, "refused": True})
         return rows
 
     def _reason(self, objection: _Objection, offer: Offer) -> dict[str, Any]:
@@ -482,7 +485,12 @@ def rate_key(rule: RateRule, ask: Ask, offer: Offer) -> PaceKey | None:
 
 
 def budget_answer(
-    rule: BudgetRule, window: WindowState | None, room: Room, key: WindowKey | None
+    rule: BudgetRule,
+    window: WindowState | None,
+    room: Room,
+    key: WindowKey | None,
+    *,
+    now: datetime,
 ) -> dict[str, Any]:
     """A window as reservations, refusals and balances show it."""
     limit = room.whole(rule, 0)
@@ -498,7 +506,7 @@ def budget_answer(
         "spent_usd": usd_from_nanos(room.spent[0]),
         "reserved_usd": usd_from_nanos(room.reserved[0]),
         "remaining_usd": None if left is None else usd_from_nanos(left),
-        "used_percent": _used_percent(rule, room),
+        "used_percent": float(use_of(rule, room, now=now).percent),
         "level": (window.level_percent or None) if window else None,
     }
     for place, part in ((1, "tokens"), (2, "requests"), (3, "tool_calls")):
@@ -509,20 +517,9 @@ def budget_answer(
             answer[f"reserved_{part}"] = room.reserved[place]
             answer[f"remaining_{part}"] = whole - room.spent[place] - room.reserved[place]
     if rule.limit_seconds is not None:
-        answer["limit_seconds"] = rule.limit_seconds + room.raised[4]
+        answer["limit_seconds"] = room.whole_seconds(rule)
         answer["first_used_at"] = moment(room.first_used_at) if room.first_used_at else None
     return answer
-
-
-def _used_percent(rule: BudgetRule, room: Room) -> float:
-    """How full the fullest part is by what was spent; exact to a hundredth, never rounded up."""
-    fullest = 0
-    for place in rule.limited_places:
-        whole = room.whole(rule, place)
-        spent = room.spent[place]
-        if spent > 0:
-            fullest = max(fullest, spent * 10_000 // whole if whole else 10_000_000_000)
-    return min(fullest, 10_000_000_000) / 100
 
 
 def group_answer(rule: BudgetRule, key: WindowKey | None) -> dict[str, str]:

@@ -7,11 +7,13 @@ from metering.models.budgets import (
     BudgetWindow,
     Crossing,
     EntryKind,
+    FellBy,
     LedgerEntry,
     Mode,
     Period,
 )
 from metering.models.enforcement import (
+    BY_LEVEL,
     Breaker,
     BreakerClose,
     BreakerState,
@@ -52,6 +54,7 @@ from metering.models.usage import (
 
 __all__ = [
     "BATCH_ID_STRIDE",
+    "BY_LEVEL",
     "MEASURES",
     "Action",
     "Authority",
@@ -72,6 +75,7 @@ __all__ = [
     "Decision",
     "EntryKind",
     "EventKey",
+    "FellBy",
     "Halt",
     "HaltKind",
     "IngestBatch",

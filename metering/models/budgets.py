@@ -39,6 +39,17 @@ class Action(models.TextChoices):
     LOCKOUT = "lockout"
 
 
+class FellBy(models.TextChoices):
+    """Why the level that a window had reached is no longer reached."""
+
+    LIMIT = "limit"
+    LEVELS = "levels"
+    INCREASE = "increase"
+    SPEND = "spend"
+    AGED = "aged"
+    CARRIED = "carried"
+
+
 class Budget(models.Model):
     """A limit on what matches, per group and period. Changing what it counts starts a new
     revision.
@@ -150,9 +161,12 @@ class BudgetWindow(models.Model):
     # Rolling windows: usage before this moment has left the window again.
     counted_from = models.DateTimeField(null=True)
     first_used_at = models.DateTimeField(null=True)
+    # The highest level that its present spend has reached of its present limit.
     level_percent = models.IntegerField(db_default=0)
-    # Rolling windows fall below a level and may reach it again: each time is an episode of its own.
+    # Rises when the level falls: to reach it again is another crossing, and locks out again.
     episode = models.IntegerField(db_default=0)
+    # Why the level fell last; empty: it never did.
+    fell_by = models.CharField(max_length=10, choices=FellBy.choices, db_default="")
 
     class Meta:
         db_table = "budget_window"
@@ -177,6 +191,13 @@ class BudgetWindow(models.Model):
                 & Q(carried_nanos__gte=0),
                 name="budget_window_reserved_not_negative",
             ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["tenant", "budget_id"],
+                condition=Q(level_percent__gt=0),
+                name="budget_window_at_level",
+            )
         ]
 
     def __str__(self) -> str:
@@ -222,8 +243,8 @@ class LedgerEntry(models.Model):
 
 
 class Crossing(models.Model):
-    """A window reached one of its budget's levels. Once per window and level, in the transaction
-    that did it.
+    """A window reached one of its budget's levels, noted in the transaction that did it. Once per
+    window, level and episode.
     """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
@@ -241,6 +262,9 @@ class Crossing(models.Model):
     crossed_at = models.DateTimeField(db_default=Now())
     # Alerts claims a crossing by setting this.
     claimed_at = models.DateTimeField(null=True)
+    # How often telling of it failed, and when it is tried again.
+    failures = models.IntegerField(db_default=0)
+    retry_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "crossing"

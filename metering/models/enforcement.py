@@ -3,6 +3,8 @@
 `reservation`, `decision`, `pace` and `breaker_state` are facts; the others are configuration.
 """
 
+from typing import Final
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
@@ -126,8 +128,14 @@ class HaltKind(models.TextChoices):
     LOCKOUT = "lockout"
 
 
+# Who locks out, and lifts a lockout whose cause is gone, in the words of the halt's record.
+BY_LEVEL: Final = "a budget's level"
+
+
 class Halt(models.Model):
-    """Everything that matches stops: no reservation is given or extended until it is lifted."""
+    """Everything that matches stops: no reservation is given or extended until it is lifted, or
+    until it ends.
+    """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     match = models.JSONField(default=dict, blank=True)
@@ -135,12 +143,14 @@ class Halt(models.Model):
     kind = models.CharField(max_length=10, choices=HaltKind.choices, default=HaltKind.MANUAL)
     since = models.DateTimeField(db_default=Now())
     actor = models.CharField(max_length=300)
+    # Of a lockout: when its window's period ends. From then on it stops nothing.
+    ends_at = models.DateTimeField(null=True, blank=True, editable=False)
     lifted_at = models.DateTimeField(null=True, blank=True)
     lifted_by = models.CharField(max_length=300, blank=True)
     # Rises with every halt that begins or ends; a tenant's largest is what clients compare.
     version = models.BigIntegerField()
-    # Of a lockout: the window and level (and its episode) that caused it. Once lifted, that level
-    # locks nothing again.
+    # Of a lockout: the window and level (and its episode) that caused it. Once a person has lifted
+    # it, that level locks nothing again before the window has fallen below it.
     window_id = models.BigIntegerField(null=True, editable=False)
     level_percent = models.IntegerField(null=True, editable=False)
     episode = models.IntegerField(null=True, editable=False)
@@ -155,10 +165,16 @@ class Halt(models.Model):
                 fields=["tenant"], condition=Q(lifted_at__isnull=True), name="halt_in_force"
             ),
             models.Index(fields=["tenant", "-version"], name="halt_newest"),
+            models.Index(
+                fields=["ends_at"],
+                condition=Q(lifted_at__isnull=True, ends_at__isnull=False),
+                name="halt_ending",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant", "window_id", "level_percent", "episode"],
+                condition=~Q(lifted_by=BY_LEVEL),
                 name="lockout_once_a_window_and_level",
             ),
             models.UniqueConstraint(
@@ -204,9 +220,18 @@ class BudgetRaise(models.Model):
     # The window and level whose `hold` asked for it: one request a window and level.
     window_id = models.BigIntegerField(null=True, editable=False)
     level_percent = models.IntegerField(null=True, editable=False)
+    # When the windows were judged by the limits without it; null while it was not over.
+    judged_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         db_table = "budget_raise"
+        indexes = [
+            models.Index(
+                fields=["ends_at"],
+                condition=Q(status=RaiseStatus.APPROVED, judged_at__isnull=True),
+                name="budget_raise_to_be_judged",
+            )
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=Q(add_cost_nanos__gte=0)

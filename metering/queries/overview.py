@@ -6,12 +6,12 @@ from typing import Final, NamedTuple
 
 from django.db import connection
 
+from metering.budget_reading import read_book
 from metering.budget_rules import BudgetRule
-from metering.budgets import read_book
-from metering.ledger import WindowState, used_percent
 from metering.models import BudgetWindow, Completeness, CostSource
 from metering.queries.question import Filters, UsageQuestion
 from metering.queries.usage import UsageRow, usage
+from metering.windows import WindowState, used_percent
 
 
 class UnpricedModel(NamedTuple):

@@ -11,13 +11,13 @@ from uuid import UUID
 from django.db import connection
 from django.utils import timezone
 
+from metering.budget_reading import read_book
 from metering.budget_rules import BudgetBook, BudgetRule, Values, WindowKey, group_key
-from metering.budgets import read_book
 from metering.enforcement.holds import EXPIRED, OPEN, RELEASED, SETTLED
 from metering.enforcement.levels import Room
-from metering.ledger import WINDOW_COLUMNS, WindowState
 from metering.models import Reservation
 from metering.queries.unknown_holds import unknown_by_window, window_from
+from metering.windows import WINDOW_COLUMNS, WindowState, room_of
 
 OUTCOMES: Final = {OPEN: None, SETTLED: "known", RELEASED: "not_run", EXPIRED: "unknown"}
 
@@ -71,16 +71,9 @@ def _room(
     now: datetime,
 ) -> Room:
     rule = book.rules[key.budget_id]
-    raised = rule.raised(group_key(key.group), now)
     if window is None:
-        return Room(raised=raised)
-    room = Room(
-        spent=window.spent,
-        reserved=window.reserved,
-        carried_nanos=window.carried_nanos,
-        first_used_at=window.first_used_at,
-        raised=raised,
-    )
+        return Room(raised=rule.raised(group_key(key.group), now))
+    room = room_of(rule, window, now=now)
     room.hold(due.get(window.id, (0, 0, 0, 0)), sign=-1)
     return room
 

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from metering.budgets import read_book
+from metering.budget_reading import read_book
 from metering.enforcement.raises import Added, RaiseAsk, ask_for_raise
 from metering.enforcement.routes import Tier, create_route, read_routes
 from metering.models import Budget, BudgetRaise, ModelRoute

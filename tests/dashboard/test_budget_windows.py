@@ -12,10 +12,11 @@ from dashboard.budget_windows import (
     outlook,
     watched_windows,
 )
+from metering.budget_reading import read_book
 from metering.budget_rules import BudgetRule, LevelRule
-from metering.budgets import archive_budget, read_book
-from metering.ledger import WindowState
+from metering.budgets import archive_budget
 from metering.models import Budget
+from metering.windows import WindowState
 from tests.factories import NANOS, Account, make_budget, make_event, send
 
 START = datetime(2026, 11, 22, tzinfo=UTC)

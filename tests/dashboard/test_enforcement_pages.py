@@ -17,8 +17,9 @@ from dashboard.amounts import amount_words, listed
 from dashboard.budget_windows import full_parts, watched_windows
 from dashboard.enforcement.matches import calls_of
 from dashboard.findings import decisions_headline
+from metering.budget_reading import read_book
 from metering.budget_rules import group_key
-from metering.budgets import archive_budget, read_book
+from metering.budgets import archive_budget
 from metering.enforcement.breakers import create_breaker
 from metering.enforcement.breakers.states import open_groups
 from metering.enforcement.decisions import DecisionRow, insert_decisions

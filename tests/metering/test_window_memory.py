@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from metering import ingest
-from metering.ledger import open_windows
+from metering import window_opening
 from metering.models import BudgetWindow
+from metering.window_opening import open_windows
 from tests.factories import Account, make_budget, make_event, send
 
 
@@ -30,10 +30,10 @@ def test_a_window_whose_opening_was_rolled_back_is_opened_again(
 
     with account.scope():
         make_budget(account, period="month")
-    monkeypatch.setattr(ingest, "open_windows", open_and_fail)
+    monkeypatch.setattr(window_opening, "open_windows", open_and_fail)
     with pytest.raises(ConnectionError):
         send(account, [make_event(cost_usd="1")])
-    monkeypatch.setattr(ingest, "open_windows", open_windows)
+    monkeypatch.setattr(window_opening, "open_windows", open_windows)
 
     send(account, [make_event(cost_usd="2")])
 
@@ -56,11 +56,11 @@ def test_nobody_posts_to_a_window_before_its_opening_is_committed(
 
     with account.scope():
         make_budget(account, period="month")
-    monkeypatch.setattr(ingest, "open_windows", open_and_wait)
+    monkeypatch.setattr(window_opening, "open_windows", open_and_wait)
     first = threading.Thread(target=send_first)
     first.start()
     assert opened.wait(10)
-    monkeypatch.setattr(ingest, "open_windows", open_windows)
+    monkeypatch.setattr(window_opening, "open_windows", open_windows)
     send(account, [make_event(cost_usd="2")])
     may_commit.set()
     first.join()

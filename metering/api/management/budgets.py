@@ -35,15 +35,16 @@ from metering.api.pagination import (
     page_serializer,
 )
 from metering.api.views import ApiView, actor_of, tenant_of
+from metering.budget_reading import read_book
 from metering.budget_rules import BudgetRule, LevelRule
-from metering.budgets import archive_budget, create_budget, read_book, update_budget
+from metering.budgets import LIMIT_FIELDS, archive_budget, create_budget, update_budget
 from metering.dimensions import MATCHABLE, REQUEST
 from metering.enforcement.presets import PRESETS, Preset
 from metering.errors import Conflict, NotFound
-from metering.ledger import WindowState, used_percent
 from metering.models import Action, Budget, BudgetWindow, Mode, Operation, Period, Status
 from metering.money import usd_from_nanos
 from metering.queries.unknown_holds import unknown_by_window, window_from
+from metering.windows import WindowState, used_percent
 
 MATCH_VALUES_MAX: Final = 200
 LEVELS_MAX: Final = 20
@@ -51,13 +52,6 @@ NOTIFY_MAX: Final = 20
 # A rollover of more could pass what the ledger's columns hold.
 ROLLOVER_PERCENT_MAX: Final = 500
 WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
-LIMIT_FIELDS: Final = (
-    "limit_cost_nanos",
-    "limit_tokens",
-    "limit_requests",
-    "limit_tool_calls",
-    "limit_seconds",
-)
 RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute")
 
 _VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 200}

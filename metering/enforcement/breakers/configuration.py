@@ -8,7 +8,6 @@ from django.utils import timezone
 
 from metering.enforcement.breakers.feed import (
     BreakerChange,
-    forget_halts_on_commit,
     record_changes,
     stop_acting,
 )
@@ -19,6 +18,7 @@ from metering.enforcement.breakers.states import (
     remove_states,
     reset_states,
 )
+from metering.enforcement.halts import forget_halts_on_commit
 from metering.models import Breaker
 from tenants.audit import facts_of, record_change
 from tenants.models import Tenant

@@ -5,7 +5,6 @@ Runs within the transaction that stores the calls, before it locks paces and win
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -24,7 +23,7 @@ from metering.enforcement.breakers.states import (
     write_states,
 )
 from metering.enforcement.decisions import DecisionRow, insert_decisions
-from metering.enforcement.halts import forget_halts_of, halts_changed, insert_halt
+from metering.enforcement.halts import forget_halts_on_commit, halts_changed, insert_halt
 from metering.enforcement.tightening import CAUSE_CHARACTERS_MAX, end_tightening, open_tightening
 from metering.models import HaltKind
 
@@ -153,12 +152,6 @@ def stop_acting(cursor: Any, tenant_id: int, change: BreakerChange, *, actor: st
     if change.rule.limit_percent is not None:
         cause = cause_of(change.rule.id, change.group_key)
         end_tightening(cursor, tenant_id=tenant_id, cause=cause)
-
-
-def forget_halts_on_commit(tenant_id: int) -> None:
-    """Where halts were lifted or changed: this process refuses nothing by what it remembers."""
-    transaction.on_commit(partial(forget_halts_of, [tenant_id]))
-    transaction.on_commit(halts_changed.set)
 
 
 def record_changes(cursor: Any, tenant_id: int, changes: Sequence[BreakerChange]) -> None:

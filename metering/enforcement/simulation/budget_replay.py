@@ -11,8 +11,9 @@ from metering.enforcement.levels import REFUSING, Room, most_severe, pace_of, pa
 from metering.enforcement.pace import MEASURES, Minute
 from metering.enforcement.simulation.calls import Call, Cheaper, Earlier, no_cheaper
 from metering.enforcement.simulation.tally import DayTally, GroupTally, Tally
-from metering.ledger import add_amounts, unused_nanos
+from metering.ledger import add_amounts
 from metering.periods import Span
+from metering.rollover import unused_nanos
 
 LOCKOUT: Final = "lockout"
 THROTTLE: Final = "throttle"

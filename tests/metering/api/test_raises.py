@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from metering.budgets import archive_budget, read_book
+from metering.budget_reading import read_book
+from metering.budgets import archive_budget
 from metering.models import Budget, BudgetRaise
 from tests.factories import Account, make_budget
 from tests.metering.api.caller import Caller, caller

@@ -8,8 +8,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from metering.budget_reading import read_book
 from metering.budget_rules import RaiseRule
-from metering.budgets import archive_budget, read_book
+from metering.budgets import archive_budget
 from metering.enforcement import raises
 from metering.enforcement.raises import (
     Added,

@@ -1,0 +1,78 @@
+"""A budget's window as it is stored, and how full that is."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from metering.budget_rules import Amounts, BudgetRule
+from metering.enforcement.levels import Room, Use, use_of
+
+
+class WindowState(NamedTuple):
+    """A window as it stands, in the order of WINDOW_COLUMNS."""
+
+    id: int
+    budget_id: int
+    revision: int
+    group_key: str
+    starts_at: datetime
+    ends_at: datetime | None
+    spent_nanos: int
+    spent_tokens: int
+    spent_requests: int
+    spent_tool_calls: int
+    reserved_nanos: int
+    reserved_tokens: int
+    reserved_requests: int
+    reserved_tool_calls: int
+    carried_nanos: int
+    counted_from: datetime | None
+    first_used_at: datetime | None
+    level_percent: int
+    episode: int
+
+    @property
+    def spent(self) -> Amounts:
+        """What was spent in it."""
+        return Amounts(
+            self.spent_nanos, self.spent_tokens, self.spent_requests, self.spent_tool_calls
+        )
+
+    @property
+    def reserved(self) -> Amounts:
+        """What open reservations hold in it."""
+        return Amounts(
+            self.reserved_nanos,
+            self.reserved_tokens,
+            self.reserved_requests,
+            self.reserved_tool_calls,
+        )
+
+
+WINDOW_COLUMNS: Final = ", ".join(f"w.{name}" for name in WindowState._fields)
+
+
+def read_states(cursor: Any, tenant_id: int, window_ids: Sequence[int]) -> list[WindowState]:
+    """These windows as they stand, in the order of their ids."""
+    cursor.execute(
+        f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.id = ANY(%s)"  # noqa: S608
+        " ORDER BY w.id",
+        [tenant_id, list(window_ids)],
+    )
+    return [WindowState(*row) for row in cursor.fetchall()]
+
+
+def room_of(rule: BudgetRule, window: WindowState, *, now: datetime) -> Room:
+    """The room of a window under its present limits: with raises and what was carried over."""
+    return Room(
+        spent=window.spent,
+        reserved=window.reserved,
+        carried_nanos=window.carried_nanos,
+        first_used_at=window.first_used_at,
+        raised=rule.raised(window.group_key, now),
+    )
+
+
+def used_percent(rule: BudgetRule, window: WindowState, *, now: datetime) -> Use:
+    """The fullest part of a window's present limit."""
+    return use_of(rule, room_of(rule, window, now=now), now=now)
