@@ -45,6 +45,8 @@ class Observation(NamedTuple):
     entry: str = ""
     # Whether people are to hear of it although it is no more severe than before.
     is_news: bool = False
+    # Whether it is another matter than what was resolved before, however shortly ago.
+    starts_anew: bool = False
 
 
 @transaction.atomic
@@ -78,6 +80,21 @@ def end(*, tenant_id: int, cause: str, summary: str = "") -> Incident | None:
     if summary:
         incident.summary = summary
     return _resolve(incident, actor=BY_ITSELF, text=summary)
+
+
+def bring_up_to_date(*, incident: Incident, observation: Observation) -> None:
+    """Show what goes on as it stands now. Nobody is told: it is no worse than what was observed."""
+    stored = _unresolved(incident.tenant_id, incident.cause)
+    if stored is None or stored.id != incident.id or stored.facts != incident.facts:
+        return  # somebody else has changed it meanwhile
+    seen_at = stored.seen_at
+    _take(stored, observation, timezone.now())
+    # It was not observed anew.
+    stored.seen_at = seen_at
+    stored.severity = observation.severity
+    if observation.entry:
+        _note(stored, EntryKind.UPDATED, BY_ITSELF, observation.entry)
+    _save(stored)
 
 
 @transaction.atomic
@@ -204,6 +221,8 @@ def _begin(tenant_id: int, observation: Observation, now: datetime) -> tuple[Inc
     )
     if last is not None and last.resolved_at is None:
         return last, False
+    if last is not None and observation.starts_anew:
+        last = None
     if last is not None and last.resolved_by and now - last.seen_at < cool_down:
         return last, False
     if last is not None and not last.resolved_by and now - _ended_at(last) < cool_down:

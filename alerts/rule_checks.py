@@ -28,7 +28,7 @@ from metering.money import money
 from metering.periods import floor_seconds
 from metering.queries.series import CostlyCall, costly_calls, first_usage_at, value_sums
 from metering.rollups.sets import DAY_SECONDS, QUARTER_SECONDS
-from metering.windows import WindowState, used_percent
+from metering.windows import WindowState, state_of, used_percent
 
 # Of one rule so many incidents at once; more would be one cause, and a storm.
 MET_MAX: Final = 50
@@ -446,7 +446,7 @@ def _windows(rule: BudgetRule, moment: _Moment, condition: Q) -> list[WindowStat
         revision=rule.revision,
         starts_at__lte=moment.now,
     ).order_by("-spent_nanos", "id")[:WINDOWS_MAX]
-    return [WindowState(*(getattr(one, name) for name in WindowState._fields)) for one in found]
+    return [state_of(one) for one in found]
 
 
 # What is the same all hour long, or nearly so, is judged once an hour.

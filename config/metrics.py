@@ -43,6 +43,7 @@ WAITING_WORK: Final = {
     "batches": "SELECT received_at FROM ingest_batch WHERE rolled_up_at IS NULL",
     "sessions": "SELECT received_at FROM ingest_batch WHERE sessions_checked_at IS NULL",
     "crossings": "SELECT crossed_at FROM crossing WHERE claimed_at IS NULL",
+    "failed_crossings": "SELECT crossed_at FROM crossing WHERE claimed_at IS NULL AND failures > 0",
     # What a paused channel keeps back waits for a person.
     "deliveries": "SELECT d.due_at FROM delivery d LEFT JOIN channel c ON c.id = d.channel_id"
     " WHERE d.state = 'waiting' AND d.due_at <= now() AND c.removed_at IS NULL"

@@ -28,7 +28,8 @@ BAR_PERCENT_MAX: Final = Decimal(160)
 _FULLEST = f"""
     WITH raised AS (
         SELECT budget_id, group_key, sum(add_cost_nanos) AS nanos, sum(add_tokens) AS tokens,
-            sum(add_requests) AS requests, sum(add_tool_calls) AS tool_calls
+            sum(add_requests) AS requests, sum(add_tool_calls) AS tool_calls,
+            sum(add_seconds) AS seconds
         FROM budget_raise WHERE tenant_id = %(tenant)s AND status = '{RaiseStatus.APPROVED.value}'
             AND starts_at <= %(now)s AND ends_at > %(now)s GROUP BY budget_id, group_key
     ), counting AS (
@@ -40,7 +41,9 @@ _FULLEST = f"""
             o.spent_requests / nullif(b.limit_requests
                 + coalesce(every.requests, 0) + coalesce(own.requests, 0), 0),
             o.spent_tool_calls / nullif(b.limit_tool_calls
-                + coalesce(every.tool_calls, 0) + coalesce(own.tool_calls, 0), 0)
+                + coalesce(every.tool_calls, 0) + coalesce(own.tool_calls, 0), 0),
+            extract(epoch FROM %(now)s - o.first_used_at) / nullif(b.limit_seconds
+                + coalesce(every.seconds, 0) + coalesce(own.seconds, 0), 0)
         ) AS used, CASE WHEN o.ends_at IS NOT NULL AND NOT b.is_rolling THEN
             extract(epoch FROM %(now)s - o.starts_at) / extract(epoch FROM o.ends_at - o.starts_at)
         END AS passed

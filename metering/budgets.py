@@ -140,10 +140,12 @@ def _change_of_levels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ch
     is_other_action = any(
         new_actions.get(percent, action) != action for percent, action in actions.items()
     )
+    is_of_time = before["limit_seconds"] != after["limit_seconds"]
     return Change(
         by=FellBy.LIMIT if limits else FellBy.LEVELS,
         lifts=is_higher or locks_less,
         is_anew=is_other_mode or is_other_action,
+        is_of_time=is_of_time or actions.keys() != new_actions.keys(),
     )
 
 

@@ -7,7 +7,7 @@ carried over, a changed budget, and limit increases that begin or end.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from django.db import connection, transaction
@@ -22,6 +22,7 @@ from metering.windows import WINDOW_COLUMNS, WindowState, room_of, used_percent
 
 # Windows that one statement judges again: few enough to be done within a second.
 JUDGED_MAX: Final = 500
+YOUNG: Final = timedelta(days=1)
 
 
 class Change(NamedTuple):
@@ -33,6 +34,8 @@ class Change(NamedTuple):
     lifts: bool = False
     # Whether what levels do is not what it was: all that is reached is news.
     is_anew: bool = False
+    # Whether the limit on time, or the levels of it, changed.
+    is_of_time: bool = False
 
 
 def settle_levels(
@@ -199,14 +202,19 @@ def judge_windows_again(
     their limits or levels.
 
     The caller holds the configuration lock alone, so that nothing moves the windows meanwhile. Only
-    windows that have reached a level, or reach one now, are looked at, however many there are. Time
-    in use counts when a window is used next.
+    windows that have reached a level, or reach one now, are looked at, however many there are. Of
+    windows that are beyond a limit on time alone, those which were first used within a day are:
+    others are old sessions, whose time counts when they are used next.
     """
     rule = book.rules.get(budget_id)
     if rule is None:
         return
     now = now or timezone.now()
     condition, parameters = _may_change(rule)
+    if change.is_of_time and rule.limit_seconds is not None and rule.levels:
+        reached_after = timedelta(seconds=rule.limit_seconds * rule.levels[0].percent / 100)
+        condition += " OR (w.first_used_at <= %s AND w.first_used_at > %s)"
+        parameters += [now - reached_after, now - reached_after - YOUNG]
     after = 0
     while True:
         with connection.cursor() as cursor:

@@ -320,7 +320,8 @@ def _is_unused(book: BudgetBook, key: WindowKey) -> bool:
     """Whether a window was opened for a report that turned out to be of a known call."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT FROM budget_window WHERE tenant_id = %s AND id = %s AND (level_percent, episode) = (0, 0)"
+            "SELECT FROM budget_window WHERE tenant_id = %s AND id = %s"
+            " AND (level_percent, episode) = (0, 0)"
             " AND (spent_nanos, spent_tokens, spent_requests, spent_tool_calls) = (0, 0, 0, 0)",
             [book.tenant_id, book.window_ids[key]],
         )

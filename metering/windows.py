@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from metering.budget_rules import Amounts, BudgetRule
 from metering.enforcement.levels import Room, Use, use_of
+from metering.models import BudgetWindow
 
 
 class WindowState(NamedTuple):
@@ -50,6 +51,11 @@ class WindowState(NamedTuple):
 
 
 WINDOW_COLUMNS: Final = ", ".join(f"w.{name}" for name in WindowState._fields)
+
+
+def state_of(window: BudgetWindow) -> WindowState:
+    """The same of a window's row."""
+    return WindowState(*(getattr(window, name) for name in WindowState._fields))
 
 
 def read_states(cursor: Any, tenant_id: int, window_ids: Sequence[int]) -> list[WindowState]:

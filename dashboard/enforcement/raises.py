@@ -8,6 +8,7 @@ from django import forms
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, may_manage, member_page
@@ -27,6 +28,7 @@ from dashboard.frame import filter_bar_of
 from metering.budget_reading import read_book
 from metering.budget_rules import group_key
 from metering.dimensions import REQUEST
+from metering.enforcement.obstacles import Obstacle, read_obstacles
 from metering.enforcement.raises import Added, approve_raise, end_raise, refuse_raise
 from metering.errors import InvalidRequest
 from metering.models import BudgetRaise, RaiseStatus
@@ -45,6 +47,8 @@ class RaiseLine:
     row: BudgetRaise
     now: datetime
     window: WatchedWindow | None = None
+    # What stops its calls although it is in force.
+    obstacles: tuple[Obstacle, ...] = ()
 
     @property
     def drawn(self) -> Bar | None:
@@ -125,7 +129,7 @@ def page(request: PageRequest) -> HttpResponse:
     context |= {
         "headline": requests_headline(waiting.count()),
         "waiting": _with_windows(request.tenant.id, waiting[:SHOWN_MAX], bar.now),
-        "in_force": _with_windows(request.tenant.id, in_force[:SHOWN_MAX], bar.now),
+        "in_force": _with_obstacles(request.tenant.id, in_force[:SHOWN_MAX], bar.now),
         "past": [RaiseLine(row, bar.now) for row in older[:PAST_PER_PAGE]],
         "older": older[PAST_PER_PAGE - 1].id if len(older) > PAST_PER_PAGE else None,
         "is_first_page": before is None,
@@ -144,6 +148,17 @@ def _with_windows(tenant_id: int, rows: QuerySet[BudgetRaise], now: datetime) ->
     return [RaiseLine(row, now, windows.get(group)) for row, group in groups.items()]
 
 
+def _with_obstacles(tenant_id: int, rows: QuerySet[BudgetRaise], now: datetime) -> list[RaiseLine]:
+    """Raises in force with what stops their calls all the same."""
+    if not rows:
+        return []
+    obstacles = read_obstacles(tenant_id, now=now)
+    return [
+        RaiseLine(row, now, obstacles=tuple(obstacles.of(row.budget_id, row.group_key)))
+        for row in rows
+    ]
+
+
 def _group(row: BudgetRaise) -> GroupOfBudget:
     """The one group that the raise is for. No window has the key that stands for every group."""
     is_only_one = not row.group_key and not row.budget.per
@@ -154,8 +169,20 @@ def _group(row: BudgetRaise) -> GroupOfBudget:
 def approve(request: PageRequest, raise_id: int) -> str:
     """Put a raise in force until its end."""
     found, note = _find(request, raise_id), _note(request)
-    approve_raise(budget_raise=found, actor=actor_of(request), note=note)
-    return f"The limit of “{found.budget.name}” is raised. New calls go by it at once."
+    approved = approve_raise(budget_raise=found, actor=actor_of(request), note=note)
+    obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
+    stopping = obstacles.of(approved.budget_id, approved.group_key)
+    if not stopping:
+        return f"The limit of “{found.budget.name}” is raised. New calls go by it at once."
+    return (
+        f"The limit of “{found.budget.name}” is raised, but such calls are still stopped:"
+        f" {stopping[0].detail}{_and_more(len(stopping) - 1)} “Raised now” below says what can be"
+        " lifted."
+    )
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count} more)" if count else ""
 
 
 @button_of("requests", may=may_manage)

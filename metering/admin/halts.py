@@ -99,7 +99,7 @@ class HaltAdmin(TenantModelAdmin):
     end_verb = "Lift halt"
     end_consequence = (
         "New calls that match are let through again within a second, unless something else stops "
-        "them. A level that locked out does not lock this window out again."
+        "them. A level that locked out does so again only after its window has fallen below it."
     )
     end_done = "lifted."
 

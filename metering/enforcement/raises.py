@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from metering.budget_reading import read_book
+from metering.budget_rules import BudgetBook
 from metering.crossings import Change, judge_windows_again
 from metering.errors import Conflict
 from metering.models import Budget, BudgetRaise, FellBy, RaiseStatus
@@ -20,6 +21,10 @@ from tenants.scope import change_configuration, hold_configuration
 
 # How many raises that are over one transaction judges.
 ENDED_MAX: Final = 50
+# Written out, so that the partial index fits.
+_ENDED: Final = (
+    f"status = '{RaiseStatus.APPROVED.value}' AND judged_at IS NULL AND ends_at <= now()"
+)
 # Requests of a budget that nobody has decided: more of them would tell people nothing.
 OPEN_REQUESTS_MAX: Final = 100
 
@@ -164,7 +169,7 @@ def approve_raise(*, budget_raise: BudgetRaise, actor: str, note: str = "") -> B
     if stored.budget.archived_at is not None:
         raise Conflict("The budget is archived: it limits nothing.")
     decided = _decide(stored, RaiseStatus.APPROVED, actor=actor, note=note)
-    _judge_windows(decided, Change(FellBy.INCREASE, lifts=True))
+    _judge_windows(read_book(stored.tenant_id), decided, lifts=True)
     return decided
 
 
@@ -186,7 +191,7 @@ def end_raise(*, budget_raise: BudgetRaise, actor: str) -> BudgetRaise:
     if stored.status != RaiseStatus.APPROVED:
         raise NotApproved("This raise was not approved, so it is not in force.")
     ended = _end(stored, actor=actor)
-    _judge_windows(ended, Change(FellBy.INCREASE))
+    _judge_windows(read_book(stored.tenant_id), ended, lifts=False)
     return ended
 
 
@@ -197,12 +202,6 @@ def tenants_with_ended_raises() -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT DISTINCT tenant_id FROM budget_raise WHERE {_ENDED}")  # noqa: S608
         return [row[0] for row in cursor.fetchall()]
-
-
-# Written out, so that the partial index fits.
-_ENDED: Final = (
-    f"status = '{RaiseStatus.APPROVED.value}' AND judged_at IS NULL AND ends_at <= now()"
-)
 
 
 @transaction.atomic
@@ -221,29 +220,26 @@ def judge_ended_raises(tenant_id: int) -> int:
         )
         ended = cursor.fetchall()
     raises = BudgetRaise.objects.filter(tenant_id=tenant_id, id__in=[row[0] for row in ended])
-    groups = set(raises.values_list("budget_id", "group_key"))
     book = read_book(tenant_id)
-    for budget_id, group_key in sorted(groups):
-        judge_windows_again(
-            book=book,
-            budget_id=budget_id,
-            change=Change(FellBy.INCREASE),
-            group_key=group_key,
-            now=ended[0][1],
-        )
+    for budget_raise in raises.order_by("budget_id", "group_key"):
+        _judge_windows(book, budget_raise, lifts=False, now=ended[0][1])
     raises.update(judged_at=timezone.now())
     return len(ended)
 
 
-def _judge_windows(decided: BudgetRaise, change: Change) -> None:
+def _judge_windows(
+    book: BudgetBook, budget_raise: BudgetRaise, *, lifts: bool, now: datetime | None = None
+) -> None:
     """Settle the levels of the windows whose limit an approved raise moves. Nobody else moves them
     while the caller holds the configuration lock.
     """
+    is_of_time = budget_raise.add_seconds > 0
     judge_windows_again(
-        book=read_book(decided.tenant_id),
-        budget_id=decided.budget_id,
-        change=change,
-        group_key=decided.group_key,
+        book=book,
+        budget_id=budget_raise.budget_id,
+        change=Change(FellBy.INCREASE, lifts=lifts, is_of_time=is_of_time),
+        group_key=budget_raise.group_key,
+        now=now,
     )
 
 

@@ -11,7 +11,7 @@ from metering.budget_rules import BudgetRule
 from metering.models import BudgetWindow, Completeness, CostSource
 from metering.queries.question import Filters, UsageQuestion
 from metering.queries.usage import UsageRow, usage
-from metering.windows import WindowState, used_percent
+from metering.windows import state_of, used_percent
 
 
 class UnpricedModel(NamedTuple):
@@ -33,8 +33,8 @@ class WindowFill(NamedTuple):
     part: str
 
 
-# The windows of the present revisions that hold a moment. Sorted by about how full they are, which
-# is judged exactly for the few that are left.
+# The windows of the present revisions that hold a moment. Sorted by about how full they are, raises
+# aside, which is judged exactly for the few that are left.
 CURRENT_WINDOWS: Final = """
     SELECT w.id FROM budget_window w JOIN budget b
         ON b.tenant_id = w.tenant_id AND b.id = w.budget_id AND b.revision = w.revision
@@ -44,7 +44,8 @@ CURRENT_WINDOWS: Final = """
         w.spent_nanos / nullif(b.limit_cost_nanos + w.carried_nanos, 0)::float8,
         w.spent_tokens / nullif(b.limit_tokens, 0)::float8,
         w.spent_requests / nullif(b.limit_requests, 0)::float8,
-        w.spent_tool_calls / nullif(b.limit_tool_calls, 0)::float8
+        w.spent_tool_calls / nullif(b.limit_tool_calls, 0)::float8,
+        extract(epoch FROM %s - w.first_used_at) / nullif(b.limit_seconds, 0)::float8
     ) DESC NULLS LAST, w.id
     LIMIT %s
 """
@@ -92,7 +93,7 @@ def budget_windows(*, tenant_id: int, now: datetime, limit: int = 100) -> list[W
     """The windows that hold `now`, of budgets in force, the fullest first."""
     rules = read_book(tenant_id).rules
     with connection.cursor() as database:
-        database.execute(CURRENT_WINDOWS, [tenant_id, now, now, limit])
+        database.execute(CURRENT_WINDOWS, [tenant_id, now, now, now, limit])
         window_ids = [row[0] for row in database.fetchall()]
     windows = BudgetWindow.objects.filter(tenant_id=tenant_id, id__in=window_ids)
     fills = [_fill(rules[one.budget_id], one, now) for one in windows if one.budget_id in rules]
@@ -101,6 +102,5 @@ def budget_windows(*, tenant_id: int, now: datetime, limit: int = 100) -> list[W
 
 
 def _fill(rule: BudgetRule, window: BudgetWindow, now: datetime) -> WindowFill:
-    state = WindowState(*(getattr(window, name) for name in WindowState._fields))
-    use = used_percent(rule, state, now=now)
+    use = used_percent(rule, state_of(window), now=now)
     return WindowFill(rule, window, use.percent, use.part)

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 from django.db import connection
 
-from alerts.crossings import end_crossings, take_crossings, tenants_with_crossings
+from alerts.crossings import RETRY_FIRST, end_crossings, take_crossings, tenants_with_crossings
 from alerts.incidents import snooze, status_of, wake_snoozed
 from alerts.messages import decode
 from alerts.models import Delivery, Incident, Severity
@@ -60,11 +60,11 @@ def test_levels_of_one_window_are_one_incident_and_each_is_told_to_its_contacts(
     assert take(daily) == 0
     with daily.scope():
         (incident,) = Incident.objects.all()
-        assert incident.title == "Budget 'Agents, daily' reached 100 % for agent 'researcher'"
+        assert incident.title == "Budget 'Agents, daily' reached 100% for agent 'researcher'"
         assert incident.severity == Severity.CRITICAL
         assert incident.match == {"team": "growth", "agent": "researcher"}
         assert incident.excess_nanos == NANOS // 2
-        assert incident.summary.startswith("105 % of its limit is used: $10.50 of $10.00 since ")
+        assert incident.summary.startswith("105% of the limit used: $10.50 of $10.00 since ")
         assert "New calls are refused." in incident.summary
         assert [row[:2] for row in told(daily)] == [("leads", "opened"), ("money", "escalated")]
         assert timeline(incident) == ["opened", "notified", "escalated", "notified"]
@@ -96,9 +96,9 @@ def test_what_is_used_is_rounded_down_and_what_is_over_is_said_to_be(daily: Acco
     take(daily)
     with daily.scope():
         first, second = (decode(one.message) for one in Delivery.objects.order_by("id"))
-    assert first.summary.startswith("99 % of its limit is used: $9.99 of $10.00 since ")
+    assert first.summary.startswith("99% of the limit used: $9.99 of $10.00 since ")
     assert "Over the limit" not in dict(first.facts)
-    assert second.summary.startswith("102 % of its limit is used: $10.27 of $10.00 since ")
+    assert second.summary.startswith("102% of the limit used: $10.27 of $10.00 since ")
     assert dict(second.facts)["Over the limit"] == "$0.27"
 
 
@@ -155,13 +155,28 @@ def test_a_worker_killed_halfway_leaves_the_crossing_to_the_next(
         assert Delivery.objects.count() == 1
 
 
-def test_a_window_that_is_over_before_anybody_looks_wakes_nobody(daily: Account) -> None:
+def test_a_crossing_is_told_late_when_its_period_is_over_by_then(daily: Account) -> None:
+    make_channel(daily)
     spend(daily, "11")
-    with time_machine.travel(datetime.now(UTC) + timedelta(days=1), tick=False):
-        assert take(daily) == 2
-    with daily.scope():
-        assert not Incident.objects.exists()
-        assert not Crossing.objects.filter(claimed_at=None).exists()
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    midnight = tomorrow.replace(hour=0, minute=0, second=0, microsecond=0)
+    with time_machine.travel(tomorrow, tick=False), daily.scope():
+        assert take_crossings(tenant_id=daily.tenant.id) == 2
+        # Late usage of a day that is over is told, too.
+        spend(daily, "12", agent="writer", time=(midnight - timedelta(hours=1)).isoformat())
+        assert take_crossings(tenant_id=daily.tenant.id) == 2
+        assert [row[1] for row in told(daily)] == ["opened", "opened"]
+        for incident in Incident.objects.order_by("id"):
+            assert incident.summary.startswith(
+                f"In the period from {midnight - timedelta(days=1):%Y-%m-%d %H:%M} UTC"
+                f" to {midnight:%Y-%m-%d %H:%M} UTC, which is over, 1"
+            )
+        end_crossings(tenant_id=daily.tenant.id, now=tomorrow)
+        first = Incident.objects.order_by("id")[0]
+        assert first.summary == (
+            f"The period ended {midnight:%Y-%m-%d %H:%M} UTC. 110% of the limit used:"
+            " $11.00 of $10.00."
+        )
 
 
 def test_a_budget_that_counts_by_something_else_by_now_stops_no_other(daily: Account) -> None:
@@ -174,8 +189,8 @@ def test_a_budget_that_counts_by_something_else_by_now_stops_no_other(daily: Acc
     assert take(daily) == 3
     with daily.scope():
         assert [one.title for one in Incident.objects.order_by("title")] == [
-            "Budget 'Agents, daily' reached 70 % for agent 'researcher', no user",
-            "Budget 'Agents, daily' reached 70 % for agent 'researcher', user 'ada'",
+            "Budget 'Agents, daily' reached 70% for agent 'researcher', no user",
+            "Budget 'Agents, daily' reached 70% for agent 'researcher', user 'ada'",
         ]
 
 
@@ -189,7 +204,19 @@ def test_a_crossing_that_cannot_be_told_stays_and_stops_no_other(daily: Account)
     assert take(daily) == 1
     with daily.scope():
         assert [one.match["agent"] for one in Incident.objects.all()] == ["writer"]
-        assert [one.id for one in Crossing.objects.filter(claimed_at=None)] == [bad.id]
+        failed = Crossing.objects.get(claimed_at=None)
+        assert (failed.id, failed.failures) == (bad.id, 1)
+        assert failed.retry_at is not None
+        assert timedelta(0) < failed.retry_at - datetime.now(UTC) <= RETRY_FIRST
+        # Set aside: it does not come again at once, and each failure puts it off for longer.
+        assert take_crossings(tenant_id=daily.tenant.id) == 0
+        Crossing.objects.update(retry_at=datetime.now(UTC) - timedelta(seconds=1))
+        assert take_crossings(tenant_id=daily.tenant.id) == 0
+        failed.refresh_from_db()
+        assert failed.failures == 2
+        assert failed.retry_at > datetime.now(UTC) + RETRY_FIRST
+    with platform_scope("tests"):
+        assert tenants_with_crossings() == []
 
 
 def test_a_budget_that_only_watches_is_one_incident_of_information(account: Account) -> None:
@@ -213,7 +240,7 @@ def test_a_window_that_is_over_ends_its_incident(daily: Account) -> None:
             assert end_crossings(tenant_id=tenant_id, now=now + timedelta(days=1)) == 1
         (incident,) = Incident.objects.all()
         assert (status_of(incident), incident.resolved_by) == ("resolved", "")
-        assert incident.summary == "The budget's period is over."
+        assert incident.summary.startswith("The period ended ")
 
 
 def test_of_many_incidents_each_has_its_turn_to_end(

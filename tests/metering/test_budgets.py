@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import time_machine
 from django.core.management import call_command
@@ -12,8 +13,20 @@ from django.db import connection
 
 from metering.budget_rules import LevelRule
 from metering.budgets import archive_budget, update_budget
-from metering.models import BudgetWindow, Crossing, LedgerEntry
-from metering.upkeep import age_rolling_windows
+from metering.corrections import correct_event
+from metering.decoders.native import EventBody
+from metering.enforcement.halts import lift_halt, read_halts
+from metering.enforcement.raises import Added, RaiseAsk, approve_raise, ask_for_raise
+from metering.models import (
+    BY_LEVEL,
+    Budget,
+    BudgetRaise,
+    BudgetWindow,
+    Crossing,
+    Halt,
+    LedgerEntry,
+)
+from metering.upkeep import age_rolling_windows, end_what_is_over
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
 
@@ -267,3 +280,203 @@ def test_levels_follow_the_notice_they_were_given(account: Account) -> None:
     spend(account, "11")
     with account.scope():
         assert Crossing.objects.get().notify == ["team_lead", "finance"]
+
+
+def levels_of(account: Account, budget: Budget) -> list[int]:
+    return [window.level_percent for window in windows_of(account, budget)]
+
+
+def set_limit(account: Account, budget: Budget, usd: int, **changes: Any) -> None:
+    with account.scope():
+        changes = {"limit_cost_nanos": usd * NANOS, **changes}
+        update_budget(budget=budget, actor="tests", changes=changes)
+
+
+def in_force(account: Account) -> list[tuple[int | None, str]]:
+    with account.scope(), connection.cursor() as cursor:
+        standing = {halt.id for halt in read_halts(cursor, account.tenant.id)}
+        halts = Halt.objects.filter(id__in=standing).order_by("id")
+        return [(halt.level_percent, halt.match.get("agent", "")) for halt in halts]
+
+
+LOCKING = [(70, "none"), (100, "block"), (120, "lockout")]
+
+
+def test_a_level_falls_with_a_raised_limit_and_is_reached_and_locks_out_again(
+    account: Account,
+) -> None:
+    budget = make_budget(account, cost_usd=1, levels=LOCKING)
+    spend(account, "1.25")
+    assert (levels_of(account, budget), in_force(account)) == ([120], [(120, "")])
+    set_limit(account, budget, 10)
+    assert (levels_of(account, budget), in_force(account)) == ([0], [])
+    spend(account, "5.8")
+    assert crossings(account)[3:] == [(70, "none")]
+    spend(account, "5")
+    assert crossings(account)[4:] == [(100, "block"), (120, "lockout")]
+    assert (levels_of(account, budget), in_force(account)) == ([120], [(120, "")])
+    # A lower limit falls below nothing, and a name changes nothing.
+    set_limit(account, budget, 9)
+    with account.scope():
+        update_budget(budget=budget, actor="tests", changes={"name": "other"})
+    assert (len(crossings(account)), levels_of(account, budget)) == (6, [120])
+
+
+@pytest.mark.parametrize(
+    "part", ["limit_tokens", "limit_requests", "limit_tool_calls", "limit_seconds"]
+)
+def test_a_level_falls_and_rises_in_every_part(account: Account, part: str) -> None:
+    kind = {"operation": "tool", "tool": "search"} if part == "limit_tool_calls" else {}
+    limit = {"limit_tokens": 2000, "limit_requests": 2, "limit_tool_calls": 2, "limit_seconds": 60}
+    budget = make_budget(account, cost_usd=None, **{part: limit[part]}, period="lifetime")
+    now = datetime.now(UTC)
+    with time_machine.travel(now, tick=False):
+        spend(account, "0", **kind)
+        spend(account, "0", **kind)
+    with time_machine.travel(now + timedelta(seconds=61), tick=False):
+        if part == "limit_seconds":
+            spend(account, "0")
+        assert levels_of(account, budget) == [100]
+        for factor, level in ((10, 0), (1, 100)):
+            with account.scope():
+                changes = {part: limit[part] * factor}
+                update_budget(budget=budget, actor="tests", changes=changes)
+            assert levels_of(account, budget) == [level]
+    assert crossings(account) == [(100, "block")] * 2
+
+
+def test_a_rolling_window_that_falls_keeps_the_levels_that_it_still_reaches(
+    account: Account,
+) -> None:
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    levels = [(70, "lockout"), (90, "none"), (100, "block")]
+    with time_machine.travel(now - timedelta(minutes=50), tick=False):
+        budget = make_budget(account, period="hour", is_rolling=True, levels=levels)
+        spend(account, "6", time=...)
+    with time_machine.travel(now, tick=False):
+        spend(account, "95", time=...)
+        with account.scope():
+            lift_halt(halt=Halt.objects.get(), actor="ann")
+    with time_machine.travel(now + timedelta(minutes=11), tick=False):
+        age_rolling_windows()
+        assert levels_of(account, budget) == [90]
+        spend(account, "1", time=...)
+        # 96%: nothing new, and what a person lifted stays lifted.
+        assert (len(crossings(account)), in_force(account)) == (3, [])
+        spend(account, "4", time=...)
+        assert crossings(account)[3:] == [(100, "block")]
+
+
+def test_a_void_lets_the_level_fall_and_a_like_replacement_does_not(account: Account) -> None:
+    budget = make_budget(account, cost_usd=1, levels=LOCKING)
+    spend(account, "1.3", id="dear")
+
+    def correct(usd: str | None) -> None:
+        event = None if usd is None else make_event(id="dear", cost_usd=usd)
+        body = event and msgspec.convert(event, EventBody)
+        correct_event(
+            tenant_id=account.tenant.id,
+            source="tests",
+            sent_id="dear",
+            replacement=body,
+            reason="wrong",
+            actor="ann",
+        )
+
+    correct("1.25")
+    assert (levels_of(account, budget), in_force(account)) == ([120], [(120, "")])
+    correct("0.8")
+    assert (levels_of(account, budget), in_force(account)) == ([70], [])
+    correct(None)
+    assert levels_of(account, budget) == [0]
+    spend(account, "1.3")
+    assert crossings(account)[3:] == LOCKING
+    assert in_force(account) == [(120, "")]
+
+
+def test_an_increase_lets_the_level_fall_and_its_end_lets_it_rise(account: Account) -> None:
+    budget = make_budget(account, cost_usd=1, levels=LOCKING, per=["agent"])
+    for agent in "ab":
+        spend(account, "1.5", agent=agent)
+    until = datetime.now(UTC) + timedelta(hours=1)
+    with account.scope():
+        ask = RaiseAsk(Added(cost_nanos=NANOS), "release", until, group_key='["a"]')
+        asked = ask_for_raise(budget=budget, actor="agent", ask=ask)
+        approve_raise(budget_raise=asked, actor="ann")
+    assert (levels_of(account, budget), in_force(account)) == ([70, 120], [(120, "b")])
+    spend(account, "0.2", agent="a")
+    with account.scope():
+        # The crossing's limit is the raised one.
+        BudgetRaise.objects.update(ends_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert end_what_is_over() == 1
+    assert end_what_is_over() == 0
+    assert sorted(levels_of(account, budget)) == [120, 120]
+    assert in_force(account) == [(120, "b"), (120, "a")]
+    with account.scope():
+        limits = Crossing.objects.order_by("-id").values_list("percent", "limit_nanos")[:2]
+        assert list(limits) == [(120, NANOS), (100, NANOS)]
+
+
+def test_a_crossing_names_the_limit_with_what_was_raised(account: Account) -> None:
+    budget = make_budget(account, cost_usd=50, levels=[(80, "none")])
+    with account.scope():
+        until = datetime.now(UTC) + timedelta(hours=1)
+        ask = RaiseAsk(Added(cost_nanos=50 * NANOS), "release", until)
+        asked = ask_for_raise(budget=budget, actor="agent", ask=ask)
+        approve_raise(budget_raise=asked, actor="ann")
+    spend(account, "80")
+    with account.scope():
+        crossing = Crossing.objects.get()
+        assert (crossing.used_percent, crossing.limit_nanos) == (80, 100 * NANOS)
+
+
+def test_a_lockout_ends_with_its_period_its_mode_its_revision_and_its_budget(
+    account: Account,
+) -> None:
+    now = datetime.now(UTC)
+    budget = make_budget(account, cost_usd=1, levels=LOCKING, period="day")
+    spend(account, "2", time=now.isoformat())
+    (window,) = windows_of(account, budget)
+    with account.scope():
+        assert Halt.objects.get().ends_at == window.ends_at
+        # The day is over by the database's clock: nothing is in force any more, and then it is said
+        # to be lifted.
+        Halt.objects.update(ends_at=now - timedelta(seconds=1))
+    assert in_force(account) == []
+    assert end_what_is_over() == 1
+    with account.scope():
+        assert Halt.objects.get().lifted_by == BY_LEVEL
+        update_budget(budget=budget, actor="ann", changes={"mode": "warn"})
+        assert in_force(account) == []
+        update_budget(budget=budget, actor="ann", changes={"mode": "enforce"})
+    assert in_force(account) == [(120, "")]
+    with account.scope():
+        update_budget(budget=budget, actor="ann", changes={"match": {"agent": "b"}})
+    assert in_force(account) == []
+    spend(account, "2", agent="b")
+    assert in_force(account) == [(120, "b")]
+    with account.scope():
+        archive_budget(budget=Budget.objects.get(), actor="ann")
+    assert in_force(account) == []
+
+
+def test_less_that_is_carried_over_lets_a_level_be_reached(account: Account) -> None:
+    now = datetime.now(UTC).replace(minute=30)
+    earlier = now - timedelta(hours=1)
+    with time_machine.travel(earlier, tick=False):
+        budget = make_budget(account, cost_usd=10, period="hour", has_rollover=True)
+        spend(account, "0", time=...)
+    with time_machine.travel(now, tick=False):
+        spend(account, "15", time=...)
+        assert levels_of(account, budget) == [0, 0]
+        spend(account, "6", id="late", time=earlier.isoformat())
+        assert levels_of(account, budget) == [0, 100]
+        correct_event(
+            tenant_id=account.tenant.id,
+            source="tests",
+            sent_id="late",
+            replacement=None,
+            reason="wrong",
+            actor="ann",
+        )
+        assert levels_of(account, budget) == [0, 0]

@@ -44,7 +44,7 @@ from metering.errors import Conflict, NotFound
 from metering.models import Action, Budget, BudgetWindow, Mode, Operation, Period, Status
 from metering.money import usd_from_nanos
 from metering.queries.unknown_holds import unknown_by_window, window_from
-from metering.windows import WindowState, used_percent
+from metering.windows import state_of, used_percent
 
 MATCH_VALUES_MAX: Final = 200
 LEVELS_MAX: Final = 20
@@ -483,7 +483,6 @@ class WindowsView(ApiView):
 
 def window_answer(rule: BudgetRule, window: BudgetWindow, *, now: datetime) -> dict[str, Any]:
     """A window as the API shows it."""
-    state = WindowState(*(getattr(window, name) for name in WindowState._fields))
     raised = rule.raised(window.group_key, now)
     limits = {
         part: None if limit is None else limit + raised[place]
@@ -501,7 +500,7 @@ def window_answer(rule: BudgetRule, window: BudgetWindow, *, now: datetime) -> d
         **_counted_parts("tool_calls", limits["tool_calls"], window),
         "limit_seconds": None if rule.limit_seconds is None else rule.limit_seconds + raised[4],
         "first_used_at": moment_text(window.first_used_at) if window.first_used_at else None,
-        "used_percent": float(used_percent(rule, state, now=now).percent),
+        "used_percent": float(used_percent(rule, state_of(window), now=now).percent),
         "level": window.level_percent or None,
     }
 

@@ -65,6 +65,11 @@ class HaltBody(StrictSerializer):
     reason = Text(max_length=1000)
     kind = serializers.ChoiceField(choices=HaltKind.values, read_only=True)
     since = Moment(read_only=True)
+    ends_at = Moment(
+        read_only=True,
+        allow_null=True,
+        help_text="When a lockout ends by itself, with its period; null: until it is lifted.",
+    )
 
     def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
         return require_askable(value)
@@ -194,4 +199,5 @@ def _halt_answer(standing: StandingHalt) -> dict[str, Any]:
         "reason": standing.reason,
         "kind": standing.kind,
         "since": moment_text(standing.since),
+        "ends_at": moment_text(standing.ends_at) if standing.ends_at else None,
     }

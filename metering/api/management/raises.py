@@ -28,6 +28,7 @@ from metering.api.pagination import (
 from metering.api.views import ApiView, actor_of, tenant_of
 from metering.budget_rules import group_key
 from metering.dimensions import REQUEST
+from metering.enforcement.obstacles import Obstacle, read_obstacles
 from metering.enforcement.raises import (
     Added,
     RaiseAsk,
@@ -173,6 +174,32 @@ class RaiseAnswer(serializers.Serializer[Any]):
     note = serializers.CharField(allow_blank=True)
 
 
+class ObstacleAnswer(serializers.Serializer[Any]):
+    """Something else that refuses calls of the group, all of them or some."""
+
+    code = serializers.ChoiceField(
+        choices=["halted", "breaker_open", "locked_out", "budget_exceeded"]
+    )
+    detail = serializers.CharField()
+    match = serializers.DictField(help_text="The calls that it refuses.")
+    halt = serializers.IntegerField(allow_null=True)
+    breaker = serializers.IntegerField(allow_null=True)
+    budget = serializers.IntegerField(allow_null=True)
+    lift = serializers.CharField(
+        allow_null=True,
+        help_text="The request that ends it, as in `DELETE /v1/halts/7`; null: none does, raise"
+        " that budget's limit.",
+    )
+
+
+class ApprovedAnswer(RaiseAnswer):
+    """A raise in force, and what stops its calls all the same."""
+
+    still_stopped_by = ObstacleAnswer(
+        many=True, help_text="Halts, breakers and budgets that refuse such calls; 20 at most."
+    )
+
+
 class AllRaisesView(ApiView):
     """Raises of all budgets."""
 
@@ -249,12 +276,20 @@ class ApproveView(ApiView):
 
     @extend_schema(
         summary="Approve a raise: it counts from the next reservation on, until its end",
+        description="The answer names what still stops such calls: other halts, breakers and"
+        " budgets, and the request that lifts them.",
         request=NoteBody,
-        responses={200: RaiseAnswer},
+        responses={200: ApprovedAnswer},
     )
     @idempotent
     def post(self, request: Request, budget_id: int, raise_id: int) -> Response:
-        return _decide(request, approve_raise, _find(request, budget_id, raise_id))
+        approved = _decide(request, approve_raise, _find(request, budget_id, raise_id))
+        obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
+        stopping = [
+            _obstacle_answer(obstacle)
+            for obstacle in obstacles.of(approved.budget_id, approved.group_key)
+        ]
+        return Response({**raise_answer(approved), "still_stopped_by": stopping})
 
 
 class RefuseView(ApiView):
@@ -263,16 +298,35 @@ class RefuseView(ApiView):
     @extend_schema(summary="Refuse a raise", request=NoteBody, responses={200: RaiseAnswer})
     @idempotent
     def post(self, request: Request, budget_id: int, raise_id: int) -> Response:
-        return _decide(request, refuse_raise, _find(request, budget_id, raise_id))
+        refused = _decide(request, refuse_raise, _find(request, budget_id, raise_id))
+        return Response(raise_answer(refused))
 
 
-def _decide(request: Request, decide: Callable[..., BudgetRaise], found: BudgetRaise) -> Response:
+def _decide(
+    request: Request, decide: Callable[..., BudgetRaise], found: BudgetRaise
+) -> BudgetRaise:
     body = NoteBody(data=request.data)
     body.is_valid(raise_exception=True)
-    decided = decide(
+    return decide(
         budget_raise=found, actor=actor_of(request), note=body.validated_data.get("note", "")
     )
-    return Response(raise_answer(decided))
+
+
+def _obstacle_answer(obstacle: Obstacle) -> dict[str, Any]:
+    lift = None
+    if obstacle.breaker_id is not None:
+        lift = f"POST /v1/breakers/{obstacle.breaker_id}/close"
+    elif obstacle.halt_id is not None:
+        lift = f"DELETE /v1/halts/{obstacle.halt_id}"
+    return {
+        "code": obstacle.code,
+        "detail": obstacle.detail,
+        "match": dict(obstacle.match),
+        "halt": obstacle.halt_id,
+        "breaker": obstacle.breaker_id,
+        "budget": obstacle.budget_id,
+        "lift": lift,
+    }
 
 
 def _page(request: Request, raises: QuerySet[BudgetRaise]) -> Response:

@@ -298,9 +298,12 @@ class BudgetReplay:
         while window.grains and window.grains[0].at < until:
             gone = window.grains.popleft().amounts
             window.room.spend([-part for part in gone])
-        if window.reached and not self._is_reached(window, window.reached - 1, at):
-            # Below its level again: to reach it once more is another crossing.
-            window.reached = 0
+        # Below a level again: to reach it once more is another crossing. Those that are still
+        # reached are none.
+        while window.reached and not self._is_reached(window, window.reached - 1, at):
+            window.reached -= 1
+            if self.rule.levels[window.reached].action == LOCKOUT:
+                window.is_locked = False
 
     def _cross(self, window: _Window, at: datetime) -> None:
         """Count the levels that what was spent has newly reached; one of them may lock out."""

@@ -1,0 +1,146 @@
+"""What is said of a window that has reached a level, in the figures of this moment."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from alerts.models import Severity
+from metering.budget_rules import BudgetRule
+from metering.dimensions import REQUEST
+from metering.enforcement.levels import SECONDS, use_of
+from metering.models import Action, Budget, BudgetWindow, FellBy, Mode
+from metering.money import money
+from metering.windows import room_of, state_of
+
+STOPPING: Final = frozenset({Action.HOLD, Action.BLOCK, Action.LOCKOUT})
+CONSEQUENCES: Final[Mapping[str, str]] = {
+    Action.NONE: "Calls go on.",
+    Action.THROTTLE: "New calls are slowed down.",
+    Action.DOWNGRADE: "New calls get a cheaper model.",
+    Action.HOLD: "New calls wait until a person allows more.",
+    Action.BLOCK: "New calls are refused.",
+    Action.LOCKOUT: "New calls are refused until the period ends or a person lifts the halt.",
+}
+MODE_WORDS: Final[Mapping[str, str]] = {
+    Mode.SHADOW: "The budget is in shadow mode: nothing was stopped.",
+    Mode.WARN: "The budget only warns: nothing was stopped.",
+}
+# Why a level is no longer reached.
+FALLS: Final[Mapping[str, str]] = {
+    FellBy.LIMIT: "The limit was raised.",
+    FellBy.LEVELS: "The budget's levels or mode were changed.",
+    FellBy.INCREASE: "A limit increase was approved.",
+    FellBy.SPEND: "Spend was corrected.",
+    FellBy.AGED: "The spend of the rolling period fell below the level.",
+    FellBy.CARRIED: "More was carried over from the period before.",
+}
+
+
+class Figures(NamedTuple):
+    """A window's spend and limit at one moment; the limit with what was carried over and raised."""
+
+    # Rounded down, so that nobody reads of a limit that is reached before it is.
+    percent: float
+    spent_nanos: int
+    limit_nanos: int | None
+    # The fullest part in words: "$10.50 of $10.00", "1,200 of 1,000 tokens".
+    amounts: str
+
+    @property
+    def words(self) -> str:
+        return f"{int(self.percent):,}% of the limit used: {self.amounts}"
+
+    @property
+    def excess_nanos(self) -> int | None:
+        """What was spent beyond the limit; None without a limit on cost."""
+        return None if self.limit_nanos is None else max(0, self.spent_nanos - self.limit_nanos)
+
+
+class Reached(NamedTuple):
+    """A level that a window has reached, and what it does."""
+
+    budget: Budget
+    window: BudgetWindow
+    percent: int
+    action: str
+    mode: str
+    figures: Figures
+
+
+def figures_of(rule: BudgetRule, window: BudgetWindow, now: datetime) -> Figures:
+    """What is spent in a window now, of which limit."""
+    room = room_of(rule, state_of(window), now=now)
+    use = use_of(rule, room, now=now)
+    if use.part == SECONDS:
+        amounts = f"{room.used_seconds(now):,} of {room.whole_seconds(rule):,} seconds"
+    else:
+        place = list(rule.limits).index(use.part)
+        whole = room.whole(rule, place)
+        if place == 0:
+            amounts = money(room.spent[0]) + ("" if whole is None else f" of {money(whole)}")
+        else:
+            amounts = f"{room.spent[place]:,} of {whole:,} {use.part.replace('_', ' ')}"
+    return Figures(float(use.percent), window.spent_nanos, room.whole(rule, 0), amounts)
+
+
+def severity_of(reached: Reached) -> Severity:
+    """Critical where calls are stopped, information where the budget only watches."""
+    if reached.mode == Mode.SHADOW:
+        return Severity.INFO
+    if reached.mode == Mode.ENFORCE and reached.action in STOPPING:
+        return Severity.CRITICAL
+    return Severity.WARNING
+
+
+def title_of(reached: Reached) -> str:
+    """The level and whose it is."""
+    group: Sequence[str] = json.loads(reached.window.group_key)
+    named = [
+        f"{name} {value!r}" if value else f"no {name}"
+        for name, value in zip(reached.budget.per, group, strict=True)
+        if name != REQUEST
+    ]
+    subject = f" for {', '.join(named)}" if named else ""
+    return f"Budget {reached.budget.name!r} reached {reached.percent}%{subject}"
+
+
+def summary_of(reached: Reached, now: datetime) -> str:
+    """How full the window is now, and what that means for calls."""
+    window, figures = reached.window, reached.figures
+    if window.ends_at is not None and window.ends_at <= now:
+        return (
+            f"In the period from {_minute(window.starts_at)} to {_minute(window.ends_at)}, which is"
+            f" over, {figures.words}."
+        )
+    # A window without an end begins at the epoch.
+    since = f" since {_minute(window.starts_at)}" if window.ends_at else ""
+    until = f" The period ends {_minute(window.ends_at)}." if window.ends_at else ""
+    if window.level_percent < reached.percent:
+        why = FALLS.get(window.fell_by, "")
+        return f"{why} {figures.words}{since}: below the level again.{until}".lstrip()
+    consequence = MODE_WORDS.get(reached.mode) or CONSEQUENCES[reached.action]
+    return f"{figures.words}{since}. {consequence}{until}"
+
+
+def facts_of_level(reached: Reached, episode: int) -> dict[str, Any]:
+    """The same for machines."""
+    window, figures = reached.window, reached.figures
+    return {
+        "budget_id": reached.budget.id,
+        "budget": reached.budget.name,
+        "window_id": window.id,
+        "episode": episode,
+        "level_percent": reached.percent,
+        "used_percent": figures.percent,
+        "action": reached.action,
+        "mode": reached.mode,
+        "spent_nanos": figures.spent_nanos,
+        "limit_nanos": figures.limit_nanos,
+        "window_start": window.starts_at.isoformat(),
+        "window_end": window.ends_at.isoformat() if window.ends_at else None,
+    }
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
