@@ -11,6 +11,7 @@ from metering.configuration import forget_configurations
 from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.enforcement.estimates import forget_estimates
 from metering.enforcement.halt_watch import stop_watching
+from metering.enforcement.wishes import forget_wishes
 from metering.models import CataloguePrice
 from metering.sources import PROCESS_RECORDER
 from tenants.keys import forget_known_keys
@@ -47,10 +48,12 @@ def _fresh_process_memory() -> Iterator[None]:
     forget_configurations()
     forget_known_keys()
     forget_estimates()
+    forget_wishes()
     yield
     forget_configurations()
     forget_known_keys()
     forget_estimates()
+    forget_wishes()
 
 
 @pytest.fixture

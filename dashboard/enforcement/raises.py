@@ -171,7 +171,8 @@ def approve(request: PageRequest, raise_id: int) -> str:
     found, note = _find(request, raise_id), _note(request)
     approved = approve_raise(budget_raise=found, actor=actor_of(request), note=note)
     obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
-    stopping = obstacles.of(approved.budget_id, approved.group_key)
+    concerned = obstacles.of(approved.budget_id, approved.group_key)
+    stopping = [obstacle for obstacle in concerned if obstacle.is_for_all]
     if not stopping:
         return f"The limit of “{found.budget.name}” is raised. New calls go by it at once."
     return (

@@ -30,6 +30,8 @@ class Obstacle(NamedTuple):
     halt_id: int | None = None
     breaker_id: int | None = None
     budget_id: int | None = None
+    # Whether it refuses every such call, or may refuse some of them.
+    is_for_all: bool = False
 
 
 class Obstacles(NamedTuple):
@@ -39,15 +41,20 @@ class Obstacles(NamedTuple):
     all: Sequence[Obstacle]
 
     def of(self, budget_id: int, group_key: str) -> list[Obstacle]:
-        """What refuses calls that a budget counts for a group ("": for every group), halts first;
-        the budget's own window, too.
+        """What refuses calls that a budget counts for a group ("": for every group): what stops all
+        of them first, and halts before budgets. The budget's own window may be among them.
         """
         rule = self.rules.get(budget_id)
         if rule is None:
             return []
         group = json.loads(group_key) if group_key else []
         match = match_of_group(rule.match, rule.per[: len(group)], group)
-        return [obstacle for obstacle in self.all if may_meet(obstacle.match, match)][:NAMED_MAX]
+        found = [
+            obstacle._replace(is_for_all=_covers(obstacle.match, match))
+            for obstacle in self.all
+            if may_meet(obstacle.match, match)
+        ]
+        return sorted(found, key=lambda obstacle: not obstacle.is_for_all)[:NAMED_MAX]
 
 
 def read_obstacles(tenant_id: int, *, now: datetime) -> Obstacles:
@@ -63,6 +70,14 @@ def may_meet(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     return all(
         not wanted_values(left[name]).isdisjoint(wanted_values(right[name]))
         for name in left.keys() & right.keys()
+    )
+
+
+def _covers(wide: Mapping[str, Any], match: Mapping[str, Any]) -> bool:
+    """Whether every call that matches `match` matches `wide`."""
+    return all(
+        name in match and wanted_values(match[name]) <= wanted_values(value)
+        for name, value in wide.items()
     )
 
 

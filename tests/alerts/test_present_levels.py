@@ -1,6 +1,5 @@
 """Incidents of levels say what is true now: they end for their reason, and are told again."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +22,7 @@ LEVELS = [(70, "none"), (100, "block")]
 
 
 @pytest.fixture
-def budget(account: Account) -> Iterator[Budget]:
+def budget(account: Account) -> Budget:
     """One dollar a month, told on a webhook."""
     make_channel(account, severities=["warning", "critical"])
     return make_budget(account, name="Monthly", cost_usd=1, levels=LEVELS)

@@ -210,6 +210,18 @@ def test_an_approval_is_in_force_at_once_with_its_note(
         assert (entry.actor, entry.action) == (account.email, "approve")
 
 
+def test_an_approval_says_what_else_stops_the_calls_and_offers_to_lift_it(
+    account: Account, owner: Client, api: Caller
+) -> None:
+    asked = make_raise(account, make_budget(account, per=["agent"], cost_usd=1))
+    halt = api.post("/v1/halts", {"match": {}, "reason": "A leak of keys."}).body["id"]
+    said = press(owner, f"/enforcement/requests/{asked.id}/approve")
+    assert "is raised, but such calls are still stopped: A leak of keys." in said
+    assert "still stopped A leak of keys. Lift halt" in said
+    press(owner, f"/enforcement/halts/{halt}/lift")
+    assert "still stopped" not in words(owner, "/enforcement/requests")
+
+
 def test_a_refusal_leaves_the_limit_and_can_be_read_below(account: Account, owner: Client) -> None:
     budget = make_budget(account, per=["agent"])
     asked = make_raise(account, budget)

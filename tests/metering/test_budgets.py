@@ -327,8 +327,14 @@ def test_a_level_falls_with_a_raised_limit_and_is_reached_and_locks_out_again(
 )
 def test_a_level_falls_and_rises_in_every_part(account: Account, part: str) -> None:
     kind = {"operation": "tool", "tool": "search"} if part == "limit_tool_calls" else {}
-    limit = {"limit_tokens": 2000, "limit_requests": 2, "limit_tool_calls": 2, "limit_seconds": 60}
-    budget = make_budget(account, cost_usd=None, **{part: limit[part]}, period="lifetime")
+    limit: dict[str, Any] = {
+        "limit_tokens": 2000,
+        "limit_requests": 2,
+        "limit_tool_calls": 2,
+        "limit_seconds": 60,
+    }
+    fields: dict[str, Any] = {part: limit[part], "period": "lifetime"}
+    budget = make_budget(account, cost_usd=None, **fields)
     now = datetime.now(UTC)
     with time_machine.travel(now, tick=False):
         spend(account, "0", **kind)
@@ -372,8 +378,8 @@ def test_a_void_lets_the_level_fall_and_a_like_replacement_does_not(account: Acc
     spend(account, "1.3", id="dear")
 
     def correct(usd: str | None) -> None:
-        event = None if usd is None else make_event(id="dear", cost_usd=usd)
-        body = event and msgspec.convert(event, EventBody)
+        event = make_event(id="dear", cost_usd=usd)
+        body = None if usd is None else msgspec.convert(event, EventBody)
         correct_event(
             tenant_id=account.tenant.id,
             source="tests",
@@ -427,7 +433,8 @@ def test_a_crossing_names_the_limit_with_what_was_raised(account: Account) -> No
     spend(account, "80")
     with account.scope():
         crossing = Crossing.objects.get()
-        assert (crossing.used_percent, crossing.limit_nanos) == (80, 100 * NANOS)
+        assert crossing.used_percent == 80
+        assert crossing.limit_nanos == 100 * NANOS
 
 
 def test_a_lockout_ends_with_its_period_its_mode_its_revision_and_its_budget(

@@ -1,6 +1,7 @@
 """Voiding and replacing events: balances follow, rows stay."""
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from django.db import connection
 from metering.corrections import AlreadyCorrected, Corrected, correct_event
 from metering.decoders.native import EventBody
 from metering.errors import InvalidRequest, NotFound
-from metering.models import Correction, EntryKind, LedgerEntry, UsageEvent
+from metering.models import BudgetWindow, Correction, EntryKind, LedgerEntry, UsageEvent
 from metering.rollups import roll_up
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
@@ -93,6 +94,39 @@ def test_two_at_once_take_the_event_back_once(account: Account) -> None:
     assert windows_of(account, budget)[0].spent_nanos == 0
     with account.scope():
         assert Correction.objects.count() == 1
+
+
+def test_a_correction_locks_windows_in_the_order_of_all_others(account: Account) -> None:
+    make_budget(account, per=["user"])
+    send(account, [make_event(cost_usd="1", user="a")])
+    send(account, [make_event(id="wrong", cost_usd="2", user="b")])
+
+    def move() -> None:
+        correct(account, "wrong", cost_usd="2", user="a")
+        connection.close()
+
+    thread = threading.Thread(target=move)
+    lock = "SELECT id FROM budget_window WHERE group_key = %s FOR UPDATE"
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND query LIKE '%%budget_window%%'"
+    )
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute(lock, ['["a"]'])
+        thread.start()
+        ends_at = time.monotonic() + 10
+        count = 0
+        while not count and time.monotonic() < ends_at:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(waiting, [])
+            (count,) = cursor.fetchone()
+        assert count == 1, "the correction waits for the first window"
+        # It holds no later one, so nobody waits for it.
+        cursor.execute(f"{lock} NOWAIT", ['["b"]'])
+    thread.join()
+    with account.scope():
+        spent = BudgetWindow.objects.order_by("group_key").values_list("spent_nanos", flat=True)
+        assert list(spent) == [3 * NANOS, 0]
 
 
 def test_what_cannot_be_corrected_changes_nothing(account: Account, stranger: Account) -> None:

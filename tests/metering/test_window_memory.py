@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from metering import window_opening
+from metering import budget_rules, window_opening
 from metering.models import BudgetWindow
+from metering.periods import EPOCH
 from metering.window_opening import open_windows
 from tests.factories import Account, make_budget, make_event, send
+from tests.metering.api.caller import caller
 
 
 def spent_nanos(account: Account) -> list[int]:
@@ -66,3 +68,40 @@ def test_nobody_posts_to_a_window_before_its_opening_is_committed(
     first.join()
 
     assert spent_nanos(account) == [3_000_000_000]
+
+
+def test_what_a_transaction_asks_for_stays_when_the_process_forgets(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget_rules, "KNOWN_WINDOWS_MAX", 2)
+    with account.scope():
+        for per in ([], ["session"], ["agent", "session"]):
+            make_budget(account, period="month", per=per, cost_usd=1000)
+    api = caller(account)
+    for turn in range(2):
+        # One batch alone needs more windows than the process remembers.
+        events = [make_event(cost_usd="1", session=f"s-{turn}-{number}") for number in range(4)]
+        assert send(account, events)["accepted"] == 4
+        asked = api.post(
+            "/v1/reservations", {"amount_usd": "1", "session": f"r-{turn}", "agent": "a"}
+        )
+        assert asked.status == 201
+        path = f"/v1/reservations/{asked.body['id']}/settle"
+        assert api.post(path, {"id": f"settle-{turn}", "cost_usd": "1"}).status == 200
+    with account.scope():
+        # What is stored needs as many windows when a budget begins to count it.
+        make_budget(account, period="month", per=["session"], cost_usd=1000)
+        whole, *_ = BudgetWindow.objects.order_by("id")
+        assert whole.spent_nanos == 10_000_000_000
+        assert BudgetWindow.objects.filter(group_key__startswith='["').count() == 30
+
+
+def test_a_process_forgets_what_was_not_asked_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget_rules, "KNOWN_WINDOWS_MAX", 4)
+    memory = budget_rules.WindowMemory()
+    keys = [budget_rules.WindowKey(number, (), EPOCH) for number in range(100)]
+    for key in keys:
+        memory.keep(key, key.budget_id)
+        assert memory.find(keys[:1]) == {keys[0]: 0}
+        assert len(memory) <= 4
+    assert memory.find([keys[50]]) == {}

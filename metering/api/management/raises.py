@@ -182,6 +182,9 @@ class ObstacleAnswer(serializers.Serializer[Any]):
     )
     detail = serializers.CharField()
     match = serializers.DictField(help_text="The calls that it refuses.")
+    affects = serializers.ChoiceField(
+        choices=["all", "some"], help_text="Every call of the group, or maybe some of them."
+    )
     halt = serializers.IntegerField(allow_null=True)
     breaker = serializers.IntegerField(allow_null=True)
     budget = serializers.IntegerField(allow_null=True)
@@ -322,6 +325,7 @@ def _obstacle_answer(obstacle: Obstacle) -> dict[str, Any]:
         "code": obstacle.code,
         "detail": obstacle.detail,
         "match": dict(obstacle.match),
+        "affects": "all" if obstacle.is_for_all else "some",
         "halt": obstacle.halt_id,
         "breaker": obstacle.breaker_id,
         "budget": obstacle.budget_id,

@@ -8,7 +8,7 @@ import pytest
 from metering.budget_reading import read_book
 from metering.budgets import archive_budget
 from metering.models import Budget, BudgetRaise
-from tests.factories import Account, make_budget
+from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import Caller, caller
 
 ASK: dict[str, Any] = {
@@ -82,6 +82,7 @@ def test_an_agent_asks_and_a_manager_approves(
     assert approved["starts_at"] == approved["decided_at"]
     assert raised_nanos(account, budget) == [('["","reader"]', 5_250_000_000)]
     assert api.post(f"{path}/{found['id']}/approve").body == approved
+    assert approved.pop("still_stopped_by") == []
     refused = api.post(f"{path}/{found['id']}/refuse")
     assert (refused.status, refused.code) == (409, "already_decided")
     assert api.get(f"{path}/{found['id']}").body == approved
@@ -147,7 +148,8 @@ def test_raises_are_listed_newest_first_by_status_and_budget(
     path = f"/v1/budgets/{budget.id}/raises"
     first, second = (api.post(path, change(reason=reason)).body for reason in ("one", "two"))
     third = api.post(f"/v1/budgets/{other.id}/raises", ASK).body
-    approved = api.post(f"{path}/{first['id']}/approve").body
+    assert api.post(f"{path}/{first['id']}/approve").status == 200
+    approved = api.get(f"{path}/{first['id']}").body
     assert api.get(path).body == {"data": [second, approved], "next_cursor": None}
     assert api.get(path, status="asked").body["data"] == [second]
     assert api.get("/v1/raises").body["data"] == [third, second, approved]
@@ -261,3 +263,38 @@ def test_another_tenants_raises_are_not_there(
         assert (answer.status, answer.code) == (404, "not_found")
     assert theirs.get("/v1/raises").body["data"] == []
     assert api.get(f"{path}/{made['id']}").body == made
+
+
+def test_an_approval_says_what_else_stops_such_calls(account: Account, api: Caller) -> None:
+    budget = make_budget(account, cost_usd=1, per=["agent"], levels=[(100, "lockout")])
+    other = make_budget(account, name="All of growth", cost_usd=2, match={"team": "growth"})
+    legal = make_budget(account, cost_usd=1, match={"team": "legal"})
+    event = make_event(team="growth", agent="reader", cost_usd="3")
+    send(account, [event, make_event(team="legal", cost_usd="2")])
+    by_hand = {"match": {"agent": ["reader", "writer"]}, "reason": "It loops."}
+    halted = api.post("/v1/halts", by_hand).body["id"]
+    api.post("/v1/halts", {"match": {"agent": "painter"}, "reason": "It paints."})
+    path = f"/v1/budgets/{budget.id}/raises"
+    by = {"by": {"cost_usd": "1"}, "group": {"agent": "reader"}}
+    asked = api.post(path, change(**by)).body["id"]
+    approved = api.post(f"{path}/{asked}/approve").body
+    stopping = {row["code"]: row for row in approved["still_stopped_by"]}
+    assert [(row["code"], row["affects"]) for row in approved["still_stopped_by"]] == [
+        ("locked_out", "all"),
+        ("halted", "all"),
+        ("budget_exceeded", "all"),
+        ("budget_exceeded", "some"),
+        ("budget_exceeded", "some"),
+    ]
+    assert stopping["halted"]["lift"] == f"DELETE /v1/halts/{halted}"
+    assert (stopping["halted"]["detail"], stopping["halted"]["halt"]) == ("It loops.", halted)
+    named = [row["budget"] for row in approved["still_stopped_by"]]
+    assert named == [None, None, budget.id, legal.id, other.id]
+    # Enough of an increase lifts what the level locked out.
+    more = change(**{**by, "by": {"cost_usd": "10"}})
+    asked = api.post(path, more).body["id"]
+    approved = api.post(f"{path}/{asked}/approve").body
+    assert [row["budget"] for row in approved["still_stopped_by"]] == [None, legal.id, other.id]
+    assert approved["still_stopped_by"][2]["detail"] == (
+        "The budget 'All of growth' has used 150.00% of its limit on cost."
+    )

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.db import connection
 from django.utils import timezone
 
@@ -139,6 +140,31 @@ def test_a_level_locks_out_once_a_window_and_episode_even_after_it_was_lifted(
         assert lock_out(cursor, account, episode=1) is not None
         assert lock_out(cursor, account, level_percent=150) is not None
         assert lock_out(cursor, account, window_id=8) is not None
+
+
+def test_a_halt_that_has_ended_stops_nothing_however_long_it_is_remembered(
+    account: Account,
+) -> None:
+    with account.scope(), connection.cursor() as cursor:
+        halt_id = insert_halt(
+            cursor,
+            tenant_id=account.tenant.id,
+            match={},
+            reason="120% of the budget",
+            kind="lockout",
+            actor="budget 1",
+            ends_at=timezone.now() + timedelta(minutes=1),
+        )
+        (standing,) = read_halts(cursor, account.tenant.id)
+        assert standing.id == halt_id
+        remembered = read_halts(cursor, account.tenant.id)
+        assert remembered.matching(values(agent="a"))
+        with time_machine.travel(timezone.now() + timedelta(minutes=2), tick=False):
+            assert not remembered.matching(values(agent="a"))
+        # By the mark alone every process finds that it must read again.
+        Halt.objects.update(ends_at=timezone.now() - timedelta(seconds=1))
+        assert read_halts(cursor, account.tenant.id) == ()
+        assert read_halts(cursor, account.tenant.id).mark != remembered.mark
 
 
 def make_breaker(account: Account, close: str) -> Breaker:

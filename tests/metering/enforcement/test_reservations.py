@@ -7,13 +7,22 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import time_machine
 from django.db import connection
 
 from metering.api import hot, hot_reservations
-from metering.enforcement import halts, holds, turn
+from metering.enforcement import halts, holds, turn, wishes
 from metering.enforcement.committer import PROCESS_ENFORCER
 from metering.enforcement.turn import expire_due
-from metering.models import Budget, Decision, Halt, LedgerEntry, Reservation, UsageEvent
+from metering.models import (
+    Budget,
+    BudgetWindow,
+    Decision,
+    Halt,
+    LedgerEntry,
+    Reservation,
+    UsageEvent,
+)
 from metering.upkeep import expire_reservations
 from tenants import keys
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
@@ -521,6 +530,73 @@ def test_a_level_that_locks_out_halts_the_group_until_somebody_lifts_it(account:
     # Lifted is lifted: the level locks the window no second time, but still blocks.
     assert ask(api, "1.3", agent="a").code == "budget_exceeded"
     assert ask(api, "0.1", agent="a").status == 201
+
+
+def test_a_lockout_by_a_call_that_asked_too_much_ends_with_a_higher_limit(account: Account) -> None:
+    levels = [(100, "block"), (120, "lockout")]
+    budget = make_budget(account, cost_usd=1, per=["agent"], levels=levels)
+    api = caller(account)
+    assert ask(api, "1.3", agent="a").code == "locked_out"
+    for usd, code in (("0.9", "locked_out"), ("2", "allow")):
+        assert api.patch(f"/v1/budgets/{budget.id}", {"limit": {"cost_usd": usd}}).status == 200
+        answer = ask(api, "0.1", agent="a")
+        assert (answer.code if answer.status != 201 else "allow") == code
+    # Its cause was gone, so the level may lock out again.
+    assert ask(api, "2.4", agent="a").code == "locked_out"
+    with account.scope():
+        first, second = Halt.objects.order_by("id")
+        assert (first.lifted_by, second.lifted_at) == ("a budget's level", None)
+        assert second.ends_at == windows_of(account, budget)[0].ends_at
+
+
+def test_what_is_used_includes_the_time_everywhere(account: Account) -> None:
+    limits: dict[str, Any] = {"cost_usd": 10, "limit_seconds": 100, "levels": [(400, "block")]}
+    budget = make_budget(account, per=["session"], period="lifetime", **limits)
+    api = caller(account)
+    first = ask(api, "1", session="s")
+    assert first.body["budgets"][0]["used_percent"] == 0
+    with account.scope():
+        BudgetWindow.objects.update(first_used_at=datetime.now(UTC) - timedelta(seconds=150))
+    asked = ask(api, "1", session="s")
+    balance = api.get("/v1/balances", session="s")
+    window = api.get(f"/v1/budgets/{budget.id}/windows").body["data"][0]
+    used = [
+        asked.body["budgets"][0]["used_percent"],
+        balance.body["budgets"][0]["used_percent"],
+        window["used_percent"],
+    ]
+    assert all(150 <= percent < 170 for percent in used), used
+
+
+def test_what_is_due_goes_by_the_clock_of_the_database_alone(account: Account) -> None:
+    budget = make_budget(account, cost_usd=10)
+    api = caller(account)
+    ask(api, "1")
+    with account.scope():
+        Reservation.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    # An application whose clock is behind gives back what is due, once.
+    with time_machine.travel(datetime.now(UTC) - timedelta(minutes=1), tick=False):
+        assert expire_due(account.tenant.id) == 1
+        assert expire_due(account.tenant.id) == 0
+    assert balances(account, budget) == [(0, 0, 0)]
+
+
+def test_a_level_that_holds_asks_the_database_once(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = make_budget(account, cost_usd=1, levels=[(100, "hold")])
+    api = caller(account)
+    assert ask(api, "2").code == "approval_needed"
+    with monkeypatch.context() as watched:
+        watched.setattr(wishes, "ask_for_raise", None)
+        assert ask(api, "2").code == "approval_needed"
+    (raised,) = api.get(f"/v1/budgets/{budget.id}/raises").body["data"]
+    api.post(f"/v1/budgets/{budget.id}/raises/{raised['id']}/approve")
+    assert ask(api, "2").status == 201
+    # What was approved is used: the level asks anew.
+    assert ask(api, "2").code == "approval_needed"
+    found = api.get(f"/v1/budgets/{budget.id}/raises").body["data"]
+    assert [row["status"] for row in found] == ["asked", "approved"]
 
 
 def test_usage_that_reaches_a_lockout_halts_as_well(account: Account) -> None:
