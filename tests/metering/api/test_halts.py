@@ -53,7 +53,8 @@ def test_a_halt_is_answered_as_it_was_made_and_listed_until_it_is_lifted(
     made = api.post("/v1/halts", RESEARCHER)
     assert made.status == 201
     assert made.body == {**RESEARCHER, "id": made.body["id"], "kind": "manual"} | {
-        "since": made.body["since"]
+        "since": made.body["since"],
+        "ends_at": None,
     }
     listed = api.get("/v1/halts").body
     assert listed["halts"] == [made.body]

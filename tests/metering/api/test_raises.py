@@ -296,5 +296,5 @@ def test_an_approval_says_what_else_stops_such_calls(account: Account, api: Call
     approved = api.post(f"{path}/{asked}/approve").body
     assert [row["budget"] for row in approved["still_stopped_by"]] == [None, legal.id, other.id]
     assert approved["still_stopped_by"][2]["detail"] == (
-        "The budget 'All of growth' has used 150.00% of its limit on cost."
+        "The budget 'All of growth' has used 150% of its limit on cost."
     )
