@@ -8,8 +8,6 @@ from dashboard.spend import Series, local
 from metering.money import usd_from_nanos
 
 _FORMS = {"hour": "%a %-d %b %H:%M", "day": "%a %-d %b %Y", "month": "%B %Y"}
-# A spreadsheet runs a cell that begins like this as a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class TableRow(NamedTuple):
@@ -40,7 +38,7 @@ def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
 def csv_rows(series: Series, bar: FilterBar) -> Iterator[list[str]]:
     """A head, then start, value and exact USD for every bucket and value that spent."""
     yield ["start", bar.split, "cost_usd"]
-    names = [*(safe_cell(value) for value in series.amounts), "(other)"]
+    names = [*series.amounts, "(other)"]
     for place, start in enumerate(series.starts):
         moment = local(start, bar).isoformat()
         for name, column in zip(names, _columns(series), strict=False):
@@ -50,8 +48,3 @@ def csv_rows(series: Series, bar: FilterBar) -> Iterator[list[str]]:
 
 def _columns(series: Series) -> list[list[int]]:
     return [*series.amounts.values(), *([series.others] if series.others is not None else [])]
-
-
-def safe_cell(text: str) -> str:
-    """Text that a spreadsheet shows and does not run."""
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

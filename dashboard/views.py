@@ -1,6 +1,5 @@
 """Pages: each reads the filter bar, asks the domain, and renders."""
 
-import csv
 import gzip
 from functools import cache
 from typing import Any
@@ -19,6 +18,7 @@ from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
 from dashboard.tables import csv_rows, table_rows
 from metering.budget_reading import read_book
+from metering.csv_files import csv_lines
 from metering.queries.overview import unpriced as unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope
@@ -125,7 +125,7 @@ def spend_csv(request: PageRequest) -> HttpResponse:
     bar = filter_bar_of(request)
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="spend-by-{bar.split}.csv"'
-    csv.writer(response).writerows(csv_rows(spend.read_series(request.tenant.id, bar), bar))
+    response.writelines(csv_lines(csv_rows(spend.read_series(request.tenant.id, bar), bar)))
     return response
 
 

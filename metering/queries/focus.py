@@ -61,8 +61,6 @@ COLUMNS: Final = (
     "SubAccountName",
     "Tags",
 )
-# A cell that begins like this would be run as a formula by a spreadsheet.
-FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 ROWS_AT_ONCE: Final = 2_000
 READ_DAY: Final = f"""
     SELECT {", ".join(GROUP)}, sum(coalesce(cost_nanos, 0))::bigint,
@@ -98,13 +96,8 @@ def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[lis
         }
         for row in _read_day(tenant_id, day):
             cells = {**account, **period, **_charge(row)}
-            yield [guard(cells.get(column, "")) for column in COLUMNS]
+            yield [cells.get(column, "") for column in COLUMNS]
         day += timedelta(days=1)
-
-
-def guard(cell: str) -> str:
-    """The cell, with a mark before it where a spreadsheet would take it for a formula."""
-    return f"'{cell}" if cell.startswith(FORMULA_STARTS) else cell
 
 
 def _moment(at: datetime) -> str:

@@ -1,6 +1,5 @@
 """`GET /v1/export/focus.csv`: a month as FOCUS 1.0."""
 
-import csv
 import io
 import re
 import tempfile
@@ -13,15 +12,15 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 
-from metering.api.reading.parameters import ReadingView
-from metering.api.views import tenant_of
+from metering.api.views import ApiView, tenant_of
+from metering.csv_files import csv_lines
 from metering.queries import InvalidQuestion, focus_rows
 from tenants.roles import Scope
 
 MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 
 
-class FocusExportView(ReadingView):
+class FocusExportView(ApiView):
     """Usage of a month for finance tools."""
 
     read_scope = Scope.READ
@@ -62,7 +61,7 @@ def _written(rows: Iterable[list[str]]) -> IO[bytes]:
     """The lines as a file, which a client may take its time to read: no connection waits for it."""
     file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the response closes it
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    csv.writer(text).writerows(rows)
+    text.writelines(csv_lines(rows))
     text.detach()
     file.seek(0)
     return file
