@@ -4,6 +4,7 @@ Owns no table. Every function names the tenant besides row-level security, and t
 roll-ups with events must run inside one snapshot, as every GET does.
 """
 
+from metering.queries.cursors import range_of_cursor
 from metering.queries.estimates import (
     EstimateError,
     EstimateErrorPage,
@@ -27,7 +28,6 @@ from metering.queries.usage import (
     Measures,
     UsagePage,
     UsageRow,
-    range_of_cursor,
     total_usage,
     usage,
 )

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+from datetime import datetime
 from typing import Any
 
 from metering.queries.question import InvalidQuestion
@@ -25,12 +26,33 @@ def read_cursor(text: str) -> tuple[str, dict[str, Any]]:
     """The mark of the question and the position. Raises InvalidQuestion when it is none of ours."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        question, position = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        read = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        question, position = read
+        # Half surrogates, which JSON can name and no text can hold.
+        written = json.dumps(read, ensure_ascii=False).encode()
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
         raise foreign_cursor() from error
-    if not isinstance(question, str) or not isinstance(position, dict):
+    is_ours = isinstance(question, str) and isinstance(position, dict)
+    if not is_ours or b"\\u0000" in written:
         raise foreign_cursor()
     return question, position
+
+
+def range_part(starts_at: datetime, ends_at: datetime) -> dict[str, Any]:
+    """What a position says of the range of its question."""
+    return {"range": [starts_at.isoformat(), ends_at.isoformat()]}
+
+
+def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
+    """The range of the question that a cursor belongs to: defaults move on between two pages."""
+    _, position = read_cursor(cursor)
+    try:
+        starts_at, ends_at = (datetime.fromisoformat(text) for text in position["range"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise foreign_cursor() from error
+    if starts_at.tzinfo is None or ends_at.tzinfo is None:
+        raise foreign_cursor()
+    return starts_at, ends_at
 
 
 def foreign_cursor() -> InvalidQuestion:

@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, Q, QuerySet
+from django.db.models.expressions import RawSQL
 
 from metering.models import CostSource, UsageEvent
+from metering.queries.conditions import on_events
 from metering.queries.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
-from metering.queries.question import NUMBERED, TAG_PREFIX, Filters, check_filters, is_tag
+from metering.queries.question import Filters, check_filters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,9 @@ def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
         found = found.filter(time__gte=question.starts_at)
     if question.ends_at is not None:
         found = found.filter(time__lt=question.ends_at)
-    for name, values in question.filters.items():
-        found = found.filter(_condition(name, values))
+    if question.filters:
+        wanted = on_events(question.filters)
+        found = found.filter(RawSQL(wanted.sql, wanted.parameters, BooleanField()))  # noqa: S611
     if question.is_unpriced is True:
         found = found.filter(cost_source=CostSource.UNPRICED)
     elif question.is_unpriced is False:
@@ -73,19 +76,6 @@ def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
     if question.is_conflict is not None:
         found = found.filter(is_conflict=question.is_conflict)
     return found
-
-
-def _condition(name: str, values: tuple[str, ...]) -> Q:
-    if is_tag(name):
-        key = name.removeprefix(TAG_PREFIX)
-        return Q(*(Q(tags__contains={key: value}) for value in values), _connector=Q.OR)
-    if name in NUMBERED:
-        return Q(**{f"{name}__in": [NUMBERED[name][value] for value in values]})
-    condition = Q(**{f"{name}__in": list(values)})
-    if name in {"session", "trace"} and "" not in values:
-        # Said aloud so that the partial index is used.
-        condition &= ~Q(**{name: ""})
-    return condition
 
 
 def _position(cursor: str, mark: str) -> tuple[datetime, int]:

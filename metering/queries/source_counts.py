@@ -10,7 +10,13 @@ from django.db import connection
 from django.utils import timezone
 
 from metering.models import Route, SourceOutcome
-from metering.queries.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
+from metering.queries.cursors import (
+    fingerprint,
+    foreign_cursor,
+    range_part,
+    read_cursor,
+    write_cursor,
+)
 from metering.queries.question import InvalidQuestion, check_range
 from metering.source_advice import HARMLESS, detail_of, what_to_set
 from metering.sources import NAME_MAX, unwritten_counts
@@ -144,8 +150,11 @@ def read_sources(
     page = found[:limit]
     if len(found) == len(page):
         return SourcePage(page, None)
-    position = {"after": [page[-1].source, page[-1].route.value]}
-    return SourcePage(page, write_cursor(mark, position))
+    end = {
+        **range_part(question.starts_at, question.ends_at),
+        "after": [page[-1].source, page[-1].route.value],
+    }
+    return SourcePage(page, write_cursor(mark, end))
 
 
 def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
@@ -168,12 +177,7 @@ def _position(cursor: str, mark: str) -> tuple[str, int]:
     if asked != mark or not isinstance(after, list) or len(after) != 2:
         raise foreign_cursor()
     source, route = after
-    is_name = isinstance(source, str) and len(source) <= NAME_MAX and _is_text(source)
+    is_name = isinstance(source, str) and len(source) <= NAME_MAX
     if not is_name or type(route) is not int or not 0 <= route < 1 << 15:
         raise foreign_cursor()
     return source, route
-
-
-def _is_text(value: str) -> bool:
-    """Whether PostgreSQL can hold it: no NUL, and no half of a surrogate pair."""
-    return "\x00" not in value and value.encode(errors="replace").decode() == value

@@ -24,10 +24,17 @@ from metering.queries.conditions import (
     on_rollup,
     rollup_value,
 )
-from metering.queries.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
+from metering.queries.cursors import write_cursor
 from metering.queries.intervals import Bucket, buckets
 from metering.queries.question import UsageQuestion
 from metering.queries.sources import Stretch, sets_for, stretches
+from metering.queries.usage_cursors import (
+    end_of_page,
+    mark_of_group,
+    mark_of_question,
+    position_of,
+    shown_by,
+)
 from metering.rollups.batches import events_of_batches
 from metering.rollups.sets import OTHER, DimensionSet
 
@@ -105,20 +112,29 @@ class Source(NamedTuple):
 
 
 def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = None) -> UsagePage:
-    """A page of the answer: by start, then group; without interval the highest cost first."""
-    mark = _question_mark(question)
-    position = _position(cursor, mark, question)
+    """A page of the answer: by start, then group; without interval the highest cost first.
+
+    Costs move between two pages, so a cursor of those says which groups were shown: every group
+    comes once, whatever overtakes what. Where a cursor can name no more, the other groups follow in
+    the order of their values.
+    """
+    mark = mark_of_question(question)
+    position = position_of(cursor, mark, question)
     with connection.cursor() as database:
         database.execute(TUNING)
         waiting = waiting_batches(database, question)
         source = _source(database, question, question.dimensions, waiting)
         if question.interval == "none":
-            rows = _rows_by_cost(database, question, source, position, limit + 1)
+            rows = _rows_by_cost(database, question, source, position, limit)
         else:
             rows = _rows_by_start(database, question, source, position, limit + 1)
         total = _total(database, question, waiting)
     page = rows[:limit]
-    next_cursor = write_cursor(mark, _end_of(question, page[-1])) if len(rows) > limit else None
+    next_cursor = None
+    if len(rows) > limit:
+        keys = [row.key for row in page]
+        end = end_of_page(question, keys, start=page[-1].start, before=position)
+        next_cursor = write_cursor(mark, end)
     return UsagePage(page, total, next_cursor)
 
 
@@ -127,18 +143,6 @@ def total_usage(question: UsageQuestion) -> Measures:
     with connection.cursor() as database:
         database.execute(TUNING)
         return _total(database, question, waiting_batches(database, question))
-
-
-def _question_mark(question: UsageQuestion) -> str:
-    """What tells this question from others in a cursor."""
-    return fingerprint(
-        question.group_by,
-        question.interval,
-        question.timezone,
-        {name: sorted(values) for name, values in question.filters.items()},
-        question.starts_at,
-        question.ends_at,
-    )
 
 
 def waiting_batches(database: Any, question: UsageQuestion) -> list[int]:
@@ -250,26 +254,27 @@ def _rows_by_cost(
     position: dict[str, Any] | None,
     limit: int,
 ) -> list[UsageRow]:
+    """Up to a page of rows that no page has shown, and one more where there are more."""
+    shown = frozenset(shown_by(position))
+    after = None if position is None else position.get("group")
     whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
     branches = _branches(question, source, whole, group_by=question.group_by)
     groups = [f"group_{place}" for place in range(len(question.group_by))]
-    after = Condition("true", [])
-    if position is not None:
-        if not groups:
-            return []  # without groups there is one row, and the page before had it
-        values = ", ".join(["%s"] * len(groups))
-        after = Condition(
-            f"(-sum(cost_nanos), {', '.join(groups)}) > (%s, {values})",
-            [-position["cost_nanos"], *position["group"]],
-        )
+    condition = Condition("true", [])
+    if after:
+        values = ", ".join(["%s"] * len(after))
+        condition = Condition(f"({', '.join(groups)}) > ({values})", after)
+    order = ["sum(cost_nanos) DESC", *groups] if after is None else groups
     key = ", ".join(["bucket", *groups])
     database.execute(
         f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - built from constants
-        f" GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0 AND {after.sql}"
-        f" ORDER BY {', '.join(['sum(cost_nanos) DESC', *groups])} LIMIT %s",
-        [*branches.parameters, *after.parameters, limit],
+        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
+        f" ORDER BY {', '.join(order)} LIMIT %s",
+        [*branches.parameters, *condition.parameters, limit + 1 + len(shown)],
     )
-    return [_row(question, question.starts_at, row[1:]) for row in database.fetchall()]
+    found = (_row(question, question.starts_at, row[1:]) for row in database.fetchall())
+    rows = [row for row in found if mark_of_group(row.key) not in shown]
+    return rows[: limit + 1]
 
 
 def _branches(
@@ -384,47 +389,3 @@ def _buckets_from(question: UsageQuestion, position: dict[str, Any] | None) -> I
 def _row(question: UsageQuestion, start: datetime, values: Sequence[Any]) -> UsageRow:
     width = len(question.group_by)
     return UsageRow(question.group_by, tuple(values[:width]), start, Measures(*values[width:]))
-
-
-def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
-    """The range of the question that a cursor belongs to: defaults move on between two pages."""
-    _, position = read_cursor(cursor)
-    try:
-        starts_at, ends_at = (datetime.fromisoformat(text) for text in position["range"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise foreign_cursor() from error
-    if starts_at.tzinfo is None or ends_at.tzinfo is None:
-        raise foreign_cursor()
-    return starts_at, ends_at
-
-
-def _end_of(question: UsageQuestion, row: UsageRow) -> dict[str, Any]:
-    return {
-        "range": [question.starts_at.isoformat(), question.ends_at.isoformat()],
-        "start": row.start.isoformat(),
-        "cost_nanos": row.measures.cost_nanos,
-        "group": list(row.key),
-    }
-
-
-def _position(cursor: str | None, mark: str, question: UsageQuestion) -> dict[str, Any] | None:
-    if cursor is None:
-        return None
-    asked, position = read_cursor(cursor)
-    if asked != mark or not _is_position(position, len(question.group_by)):
-        raise foreign_cursor()
-    return position
-
-
-def _is_position(position: dict[str, Any], width: int) -> bool:
-    group = position.get("group")
-    try:
-        datetime.fromisoformat(position["start"]).astimezone()
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return False
-    return (
-        isinstance(position.get("cost_nanos"), int)
-        and isinstance(group, list)
-        and len(group) == width
-        and all(isinstance(value, str) and "\x00" not in value for value in group)
-    )

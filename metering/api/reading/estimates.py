@@ -9,11 +9,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from metering.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
-from metering.api.reading.parameters import RANGE_SCHEMA, ReadingView, limit_of, moment_of
+from metering.api.reading.parameters import RANGE_SCHEMA, limit_of, moment_of
 from metering.api.reading.usage import USD
-from metering.api.views import tenant_of
+from metering.api.views import ApiView, tenant_of
 from metering.money import usd_from_nanos
 from metering.queries import EstimateError, EstimateQuestion, estimate_errors
+from metering.queries.cursors import range_of_cursor
 from metering.queries.estimates import GROUPS
 from tenants.roles import Scope
 
@@ -53,7 +54,7 @@ ESTIMATES_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-class EstimatesView(ReadingView):
+class EstimatesView(ApiView):
     """The errors of estimates."""
 
     read_scope = Scope.READ
@@ -91,11 +92,10 @@ class EstimatesView(ReadingView):
 
 
 def _range_of(request: Request) -> tuple[datetime, datetime]:
-    ends_at = moment_of(request, "to") or timezone.now() + CLOCKS_DIFFER
-    starts_at = moment_of(request, "from")
-    if starts_at is not None:
-        return starts_at, ends_at
-    return ends_at - RANGE_DEFAULT, ends_at
+    cursor = request.query_params.get("cursor")
+    first, end = range_of_cursor(cursor) if cursor else (None, timezone.now() + CLOCKS_DIFFER)
+    ends_at = moment_of(request, "to") or end
+    return moment_of(request, "from") or first or ends_at - RANGE_DEFAULT, ends_at
 
 
 def _row(question: EstimateQuestion, row: EstimateError) -> dict[str, Any]:

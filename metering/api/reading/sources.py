@@ -9,9 +9,10 @@ from rest_framework.response import Response
 
 from metering.api.fields import moment_text
 from metering.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
-from metering.api.reading.parameters import RANGE_SCHEMA, ReadingView, limit_of, moment_of
-from metering.api.views import tenant_of
+from metering.api.reading.parameters import RANGE_SCHEMA, limit_of, moment_of
+from metering.api.views import ApiView, tenant_of
 from metering.models import Route, SourceOutcome
+from metering.queries.cursors import range_of_cursor
 from metering.queries.source_counts import (
     SourceQuestion,
     SourceReason,
@@ -70,7 +71,7 @@ SOURCES_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-class SourcesView(ReadingView):
+class SourcesView(ApiView):
     """What each source sends."""
 
     read_scope = Scope.READ
@@ -100,7 +101,8 @@ class SourcesView(ReadingView):
 
 
 def _range_of(request: Request) -> tuple[datetime, datetime]:
-    first, end = last_days()
+    cursor = request.query_params.get("cursor")
+    first, end = range_of_cursor(cursor) if cursor else last_days()
     return moment_of(request, "from") or first, moment_of(request, "to") or end
 
 
