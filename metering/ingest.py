@@ -250,6 +250,7 @@ def _commit_in_halves(job: Job, error: DatabaseError) -> None:
         job.fates |= half.fates
         job.duplicates += half.duplicates
         job.unpriced += half.unpriced
+        job.unpriced_models |= half.unpriced_models
         job.errors += half.errors
 
 

@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from metering.budget_rules import PLACE
 from metering.configuration import Configuration
 from metering.decoders.native import PassedOver
 from metering.decoders.otlp import ToldSpan
 from metering.errors import EventRejected
-from metering.events import PreparedEvent
+from metering.events import MISSING, PreparedEvent
+from metering.model_names import near_model
 from metering.models import CostSource, Route, SourceOutcome
+
+# How many models of a body are looked up among those that have a price.
+WARNINGS_MAX: Final = 20
+PROVIDER: Final = PLACE["provider"]
+MODEL: Final = PLACE["model"]
 
 
 @dataclass
@@ -36,6 +43,8 @@ class Job:
     duplicates: int = 0
     unpriced: int = 0
     conflicts: int = 0
+    # Provider and name of models without a price, the first of them.
+    unpriced_models: set[tuple[str, str]] = field(default_factory=set)
     # What became of events that were not simply accepted, by `id(event)`: bodies may hold the
     # events of several sources.
     fates: dict[int, SourceOutcome] = field(default_factory=dict)
@@ -64,11 +73,15 @@ class Job:
         self.accepted += 1
         if event.cost_source is CostSource.UNPRICED:
             self.unpriced += 1
+            is_priceable = event.body.model and event.completeness != MISSING
+            if is_priceable and len(self.unpriced_models) < WARNINGS_MAX:
+                self.unpriced_models.add((event.values[PROVIDER], event.values[MODEL]))
 
     def forget_outcome(self) -> None:
         """Before another attempt: what a transaction that was rolled back had found out."""
         self.accepted = self.merged = self.duplicates = self.unpriced = self.conflicts = 0
         self.fates.clear()
+        self.unpriced_models.clear()
         self.errors = [one for one in self.errors if one[1].code != "id_conflict"]
 
     def keep_traced_errors(self) -> None:
@@ -77,8 +90,13 @@ class Job:
         self.traced_errors = []
 
     def answer(self) -> dict[str, Any]:
-        """The counts and errors, as the contract has them."""
+        """The counts and errors, as the contract has them, and a warning of each misspelt model."""
         self.errors.sort(key=lambda one: one[0])
+        warnings = [
+            {"code": "unpriced", "model": model, "detail": f"{model!r} has no price.{near}"}
+            for provider, model in sorted(self.unpriced_models)
+            if (near := near_model(provider, model))
+        ]
         return {
             "accepted": self.accepted,
             "merged": self.merged,
@@ -86,4 +104,5 @@ class Job:
             "rejected": len(self.errors),
             "unpriced": self.unpriced,
             "errors": [error.as_error(index) for index, error in self.errors],
+            **({"warnings": warnings} if warnings else {}),
         }

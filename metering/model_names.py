@@ -6,6 +6,8 @@ hosts sell at prices of their own is never priced as another host's.
 """
 
 import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
@@ -39,6 +41,11 @@ _BEDROCK_NAME: Final = re.compile(
     r"^(?:[a-z]+\.)?(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen)\."
 )
 
+# How alike two names are that differ by a slip, as `difflib` counts it.
+_SLIP_RATIO: Final = 0.85
+_DIGITS: Final = re.compile(r"[0-9]+")
+_DATE_OR_LATEST: Final = re.compile(r"[-@](?:20[0-9]{2}-?[01][0-9]-?[0-3][0-9]|latest)$")
+
 
 class CatalogueModel(NamedTuple):
     """A model of the catalogue. Variants by context apply only where its maker itself sells it; a
@@ -64,6 +71,44 @@ def find_model(provider: str | None, model: str) -> CatalogueModel | None:
     if known is None and _is_gateway(provider) and _BEDROCK_NAME.match(name):
         return find_model("aws", name)
     return _at_makers_price(name)
+
+
+def near_model(provider: str | None, model: str | None) -> str:
+    """A question that names the catalogue's model that a misspelt name is nearest to, with a space
+    before it; "" where none is near.
+    """
+    near = nearest_model(provider or None, model) if model else None
+    return f" Did you mean {near!r}?" if near is not None else ""
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def nearest_model(provider: str | None, model: str) -> str | None:
+    """The catalogue's model whose name differs by a slip, and which has a price where this has
+    none. The numbers in both are the same: another version is another model.
+    """
+    bare = _DATE_OR_LATEST.sub("", model.lower().strip().rpartition("/")[2])
+    seller = find_provider(provider)
+    names = _names_by_digits(seller.id if seller else None).get(_digits(bare), ())
+    for name in get_close_matches(bare, names, cutoff=_SLIP_RATIO):
+        if name != bare and find_model(provider, name) is not None:
+            return name
+    return None
+
+
+@cache
+def _names_by_digits(provider_id: str | None) -> Mapping[str, list[str]]:
+    """The names of a provider's models (None: of every provider's), by the digits in them."""
+    names: dict[str, dict[str, None]] = {}
+    for provider in get_snapshot().providers:
+        if provider_id in (None, provider.id):
+            for model in provider.models:
+                name = model.id.lower().rpartition("/")[2]
+                names.setdefault(_digits(name), {})[name] = None
+    return {digits: list(each) for digits, each in names.items()}
+
+
+def _digits(name: str) -> str:
+    return "".join(_DIGITS.findall(name))
 
 
 @lru_cache(maxsize=NAMES_REMEMBERED)

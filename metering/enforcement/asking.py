@@ -24,14 +24,14 @@ from metering.enforcement.tightening import StandingTightening
 from metering.enforcement.verdicts import (
     Judge,
     Verdict,
-    halt_detail,
+    halted_by,
     rate_key,
     refuse_by_halt,
     throttle_key,
 )
 from metering.enforcement.wishes import ask_at_level
 from metering.enforcement.works import Reserve, Work
-from metering.errors import Halted, IdempotencyConflict
+from metering.errors import IdempotencyConflict
 from metering.ledger import HoldMove
 from metering.windows import WindowState, room_of
 
@@ -206,8 +206,7 @@ class Asking:
             if made is not None:
                 assert verdict.error is not None
                 self._lockouts.append(made)
-                facts = verdict.error.facts
-                verdict.error = Halted(halt_detail(made), code=made.code, halt=made.id, **facts)
+                verdict.error = halted_by(made, now=now, budgets=verdict.budgets)
                 transaction.on_commit(halts_changed.set)
         if verdict.wish is not None:
             ask_at_level(

@@ -21,9 +21,9 @@ from metering.enforcement.holds import (
     dimensions_of,
 )
 from metering.enforcement.settling import Stored, settle_with_events
-from metering.enforcement.verdicts import halt_detail
+from metering.enforcement.verdicts import halted_by
 from metering.enforcement.works import Extend, Release, Settle, Work, finished
-from metering.errors import BudgetExceeded, Conflict, Halted, ReservationFinished
+from metering.errors import BudgetExceeded, Conflict, ReservationFinished
 from metering.event_storage import sums_of_stored
 from metering.ledger import Posting
 
@@ -134,7 +134,7 @@ class Endings:
             return
         if halted := halts.matching(standing.held.values):
             halt = halted[0]
-            work.error = Halted(halt_detail(halt), code=halt.code, halt=halt.id)
+            work.error = halted_by(halt, now=now)
             self.decisions.append(_refused_extension(standing, halt, now))
             return
         last = last_moment(self.book, standing.held.values, standing.held.created_at)

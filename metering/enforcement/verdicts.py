@@ -6,7 +6,8 @@ compares cannot change before what it grants is written.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, Final, NamedTuple
 
 from metering.budget_rules import Amounts, BudgetRule, WindowKey
@@ -36,6 +37,7 @@ from metering.errors import (
     Throttled,
     Unpriced,
 )
+from metering.model_names import near_model
 from metering.money import usd_from_nanos
 from metering.windows import WindowState
 from tenants.models import UnpricedPolicy
@@ -282,6 +284,7 @@ class Judge:
         verdict.reasons += [self._reason(one, weighed.offer) for one in weighed.objections]
         verdict.budgets = self._budgets(weighed.offer, refusing=refusals)
         detail = self._detail(first, weighed.offer)
+        facts = {"budgets": verdict.budgets, **wait_part(self._free_at(refusals), now=self.now)}
         if first.action == "throttle":
             verdict.error = Throttled(
                 f"{detail} Ask again in {first.wait_seconds} s.",
@@ -292,14 +295,30 @@ class Judge:
             verdict.error = Unpriced(detail, budgets=verdict.budgets)
         elif first.action == "hold":
             verdict.error = ApprovalNeeded(
-                f"{detail} A person has been asked to raise the limit.", budgets=verdict.budgets
+                f"{detail} A person has been asked to raise the limit.", **facts
             )
             verdict.wish = self._wish(first, weighed.offer, detail)
         else:
-            verdict.error = BudgetExceeded(detail, budgets=verdict.budgets)
+            verdict.error = BudgetExceeded(detail, **facts)
             if first.action == "lockout":
                 verdict.lockout = self._lockout(first, detail)
         return verdict
+
+    def _free_at(self, refusals: Sequence[_Objection]) -> datetime | None:
+        """When windows begin in which nothing is used yet, in place of all that refuse; None where
+        time alone helps nothing, or where nobody knows when.
+        """
+        ends = []
+        for each in refusals:
+            if each.wait_seconds:
+                ends.append(self.now + timedelta(seconds=each.wait_seconds))
+                continue
+            passed, ends_at = each.passed, each.window and each.window.ends_at
+            # A call that is larger than the whole fits into no window.
+            if passed is None or ends_at is None or passed.asked > passed.limit:
+                return None
+            ends.append(ends_at)
+        return max(ends)
 
     def _lockout(self, objection: _Objection, detail: str) -> Lockout:
         assert objection.passed is not None
@@ -415,7 +434,8 @@ class Judge:
         passed = objection.passed
         if passed is None:
             return (
-                f"{who} limits cost, and {offer.unknown}. Send 'input_tokens' and"
+                f"{who} limits cost, and {offer.unknown}."
+                f"{near_model(offer.provider, offer.model)} Send 'input_tokens' and"
                 " 'max_output_tokens' of a model that has a price, or the amount; or choose another"
                 " 'unpriced_policy' in the settings."
             )
@@ -454,7 +474,7 @@ def refuse_by_halt(ask: Ask, halt: StandingHalt) -> Verdict:
     """The verdict on a call that a halt stops."""
     return Verdict(
         ask,
-        error=Halted(halt_detail(halt), code=halt.code, halt=halt.id),
+        error=halted_by(halt, now=ask.at),
         reasons=[
             {
                 "halt": halt.id,
@@ -465,6 +485,19 @@ def refuse_by_halt(ask: Ask, halt: StandingHalt) -> Verdict:
             }
         ],
     )
+
+
+def halted_by(halt: StandingHalt, *, now: datetime, **facts: Any) -> Halted:
+    """The refusal by a halt, with the time of a breaker's next trial where that lies ahead."""
+    wait = wait_part(halt.trial_from, now=now)
+    return Halted(halt_detail(halt), code=halt.code, halt=halt.id, **facts, **wait)
+
+
+def wait_part(until: datetime | None, *, now: datetime) -> dict[str, int]:
+    """When to ask again, as a refusal says it; nothing where that is not known."""
+    if until is None or until <= now:
+        return {}
+    return {"retry_after_seconds": ceil((until - now) / timedelta(seconds=1))}
 
 
 def halt_detail(halt: StandingHalt) -> str:

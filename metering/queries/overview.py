@@ -8,6 +8,7 @@ from django.db import connection
 
 from metering.budget_reading import read_book
 from metering.budget_rules import BudgetRule
+from metering.model_names import nearest_model
 from metering.models import BudgetWindow, Completeness, CostSource
 from metering.queries.question import Filters, UsageQuestion
 from metering.queries.usage import UsageRow, usage
@@ -22,6 +23,11 @@ class UnpricedModel(NamedTuple):
     is_usage_missing: bool
     event_count: int
     last_at: datetime
+
+    @property
+    def nearest(self) -> str | None:
+        """The model with a price that this one is a misspelling of, as far as one can tell."""
+        return None if self.is_usage_missing else nearest_model(self.provider or None, self.model)
 
 
 class WindowFill(NamedTuple):
