@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from django.http import QueryDict
 
-from metering.dimensions import MATCHABLE
+from metering.dimensions import MATCHABLE, normal_value
 from metering.models import Operation, Status
 
 PRESETS: Final = {
@@ -219,8 +219,8 @@ def _read_chips(query: QueryDict, notices: list[str]) -> Pairs:
     pairs = [
         (name, value)
         for name in MATCHABLE
-        for value in dict.fromkeys(query.getlist(name))
-        if is_possible(name, value)
+        for value, given in {normal_value(given): given for given in query.getlist(name)}.items()
+        if is_possible(name, value) and bool(value) == bool(given)
     ]
     if len(pairs) > CHIPS_MAX:
         notices.append(f"Only the first {CHIPS_MAX} filters are used.")

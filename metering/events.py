@@ -11,7 +11,7 @@ import msgspec
 
 from metering.budget_rules import Amounts, Values, WindowKey
 from metering.configuration import Configuration
-from metering.decoders.native import EventBody
+from metering.decoders.native import EventBody, with_normal_values
 from metering.dimensions import MATCHABLE
 from metering.enforcement.holds import Held
 from metering.errors import EventRejected
@@ -77,7 +77,7 @@ MISSING: Final = Completeness.MISSING.value
 class PreparedEvent:
     """An event that fits the contract, ready to be written if it turns out to be new.
 
-    `told` is the body as it was sent, `body` the same with what its reservation adds.
+    `told` is the body with normal values, `body` the same with what its reservation adds.
     """
 
     __slots__ = (
@@ -117,8 +117,9 @@ class PreparedEvent:
         route: Route,
         held: Held | None = None,
     ) -> None:
-        # Of the event as it was sent.
+        # Of the event as it was sent; everything else is of the values as they are stored.
         self.fingerprint = fingerprint_of(body)
+        body = with_normal_values(body)
         # The reservation that the event names, where there is one: what the event leaves out is
         # taken from it, and the event counts in the windows that it holds.
         self.held = held

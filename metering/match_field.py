@@ -1,6 +1,5 @@
 """The form field for what a budget counts: rows of a dimension and its values, no JSON in sight."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,12 +12,11 @@ from unfold.widgets import (
 )
 
 from metering.budget_rules import wanted_values
-from metering.dimensions import MATCHABLE
+from metering.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_value
 from metering.models import Operation, Status
 
 ROWS: Final = 4
 VALUES_MAX: Final = 200
-VALUE_CHARACTERS_MAX: Final = 200
 WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
 DIMENSION_CHOICES: Final = [("", "any"), *((name, name) for name in MATCHABLE)]
 
@@ -55,7 +53,7 @@ class MatchWidget(forms.MultiWidget):
         parts: list[Any] = []
         for name, wanted in (value or {}).items():
             values = wanted_values(wanted)
-            parts += [name, "\n".join(map(_as_line, sorted(values - {""}))), "" in values]
+            parts += [name, "\n".join(sorted(values - {""})), "" in values]
         return parts + ["", "", False] * (self.row_count - len(parts) // 3)
 
     def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
@@ -74,7 +72,6 @@ class MatchField(forms.MultiValueField):
         for _ in range(rows):
             fields += [
                 forms.ChoiceField(choices=DIMENSION_CHOICES, required=False),
-                # A space at a value's end is part of it, as it is in events.
                 forms.CharField(required=False, strip=False, max_length=100_000),
                 forms.BooleanField(required=False),
             ]
@@ -100,7 +97,8 @@ class MatchField(forms.MultiValueField):
 def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
     name, text, has_none = row
     lines = (text or "").replace("\r\n", "\n").split("\n")
-    values: list[str | None] = list(dict.fromkeys(_from_line(line) for line in lines if line))
+    given = [normal_value(line) for line in lines]
+    values: list[str | None] = list(dict.fromkeys(value for value in given if value))
     if has_none:
         values.append(None)
     if not name:
@@ -122,15 +120,3 @@ def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
 def rows_for(match: Mapping[str, Any]) -> int:
     """How many rows show a match with room for one dimension more."""
     return min(len(MATCHABLE), max(ROWS, len(match) + 1))
-
-
-_MARKS: Final = {"\\": "\\", "n": "\n", "r": "\r"}
-
-
-def _as_line(value: str) -> str:
-    """A value as one line: its own line breaks as backslash and letter."""
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-
-
-def _from_line(line: str) -> str:
-    return re.sub(r"\\([\\nr])", lambda found: _MARKS[found[1]], line)

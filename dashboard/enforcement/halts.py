@@ -20,6 +20,7 @@ from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.filter_bar import VALUE_CHARACTERS_MAX, is_possible
 from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of
+from metering.dimensions import normal_value
 from metering.enforcement.breakers import BreakerRule, close_breaker
 from metering.enforcement.breakers.rules import cool_down
 from metering.enforcement.breakers.states import OpenGroup, match_of, open_groups
@@ -109,7 +110,6 @@ class HaltForm(forms.Form):
     """What to halt, out of an address or a form, and why."""
 
     dimension = forms.ChoiceField(choices=[(name, name) for name in (*ASKABLE, EVERYTHING)])
-    # A space at a value's end is part of it, as it is in events.
     value = forms.CharField(required=False, strip=False, max_length=VALUE_CHARACTERS_MAX)
     reason = forms.CharField(required=False, max_length=REASON_CHARACTERS_MAX)
 
@@ -117,7 +117,8 @@ class HaltForm(forms.Form):
         """What the form names; None where it names nothing that a call can have."""
         if {"dimension", "value"} & self.errors.keys():
             return None
-        dimension, value = self.cleaned_data["dimension"], self.cleaned_data["value"]
+        dimension = self.cleaned_data["dimension"]
+        value = normal_value(self.cleaned_data["value"])
         if dimension == EVERYTHING:
             return Target(EVERYTHING, "")
         return Target(dimension, value) if value and is_possible(dimension, value) else None

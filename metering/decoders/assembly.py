@@ -17,6 +17,7 @@ from metering.decoders.native import (
     holds_nul,
     rejected,
 )
+from metering.dimensions import RAW_CHARACTERS_MAX, normal_value
 from metering.errors import EventRejected
 from metering.money import USD_DECIMALS_MAX
 
@@ -46,7 +47,9 @@ def name(value: object) -> str | None:
         return None
     if isinstance(value, int):
         value = str(value) if abs(value) < 10**NAME_MAX else None
-    return value[:NAME_MAX] or None if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    return normal_value(value[:RAW_CHARACTERS_MAX])[:NAME_MAX].rstrip() or None
 
 
 def identity(value: object) -> str | None:

@@ -10,13 +10,21 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any, Final, Literal, NoReturn
+from operator import attrgetter
+from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
 from metering.decoders.samples import with_sample
+from metering.dimensions import (
+    DIMENSIONS,
+    RAW_CHARACTERS_MAX,
+    VALUE_CHARACTERS_MAX,
+    normal_value,
+)
 from metering.errors import EventRejected, MalformedBody, TooManyEvents
 from metering.money import USD_PATTERN
+from metering.spelling import did_you_mean
 from metering.times import parse_moment
 
 COUNT_MAX: Final = 2**53
@@ -27,7 +35,21 @@ TAGS_MAX: Final = 32
 SAMPLES_MAX: Final = 20
 _UTF8_PIECE_BYTES: Final = 1 << 20
 
-Dimension = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+# The length that counts is that of the normal value, which `with_normal_values` judges.
+Dimension = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=RAW_CHARACTERS_MAX,
+        extra_json_schema={"maxLength": VALUE_CHARACTERS_MAX},
+    ),
+]
+Source = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=RAW_CHARACTERS_MAX, extra_json_schema={"maxLength": VALUE_CHARACTERS_MAX}
+    ),
+]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Word = Annotated[str, msgspec.Meta(max_length=1000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
@@ -43,9 +65,9 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     """One usage event as the contract has it. Every decoder answers this, whatever it reads."""
 
     id: Name
-    source: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    source: Source | None = None
     time: Moment | None = None
-    provider: Name | None = None
+    provider: Dimension | None = None
     model: Dimension | None = None
     requested_model: Name | None = None
     usage: dict[str, Any] | None = None
@@ -61,7 +83,7 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     parent_span: Name | None = None
     step: Step | None = None
     operation: Literal["llm", "embedding", "tool", "other"] | None = None
-    tool: Name | None = None
+    tool: Dimension | None = None
     tool_arguments_hash: Name | None = None
     response_id: Name | None = None
     request_id: Name | None = None
@@ -103,6 +125,7 @@ class PassedOver(msgspec.Struct, frozen=True):
     sample: str | None = None
 
 
+EVENT_FIELDS: Final = EventBody.__struct_fields__
 # What an item of a body turned into.
 Decoded = EventBody | EventRejected
 
@@ -268,24 +291,64 @@ def _decode_line(index: int, line: bytes) -> Decoded:
         return EventRejected(error.code, error.detail)
 
 
-def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
-    """What the contract says about an item that does not fit it."""
-    text = str(error)
-    message, _, path = text.partition(" - at `$")
-    pointer = path.rstrip("`").replace("[...]", "").replace(".", "/")
+class FieldProblem(NamedTuple):
+    """What a body's field has against the contract."""
+
+    code: str
+    detail: str
+    pointer: str | None
+
+
+def field_problem(error: msgspec.ValidationError, known: tuple[str, ...]) -> FieldProblem:
+    """What msgspec says of a body, with the nearest of the `known` fields where one is unknown."""
+    message, _, path = str(error).partition(" - at `$")
     if found := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
         field = found[1][:100]
-        detail = f"The field {field!r} is not part of an event; free pairs go into 'tags'."
+        detail = f"The field {field!r} is not known here.{did_you_mean(found[1], known)}"
         pointer = "/" + field.replace("~", "~0").replace("/", "~1")
-        return EventRejected("unknown_field", detail, pointer=pointer, event_id=_id_in(raw))
+        return FieldProblem("unknown_field", detail, pointer)
     if found := re.match(r"Object missing required field `(.*)`", message):
-        return EventRejected(
-            "missing_field", f"The field {found[1]!r} is missing.", pointer=f"/{found[1]}"
-        )
+        detail = f"The field {found[1]!r} is missing."
+        return FieldProblem("missing_field", detail, f"/{found[1]}")
+    pointer = path.rstrip("`").replace("[...]", "").replace(".", "/")
     where = f"{pointer[1:]!r}: " if pointer else ""
-    return EventRejected(
-        "invalid_value", f"{where}{message}.", pointer=pointer or None, event_id=_id_in(raw)
-    )
+    return FieldProblem("invalid_value", f"{where}{message}.", pointer or None)
+
+
+def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
+    """What the contract says about an item that does not fit it."""
+    code, detail, pointer = field_problem(error, EVENT_FIELDS)
+    if code == "unknown_field":
+        detail += " Free pairs go into 'tags'."
+    event_id = None if code == "missing_field" else _id_in(raw)
+    return EventRejected(code, detail, pointer=pointer, event_id=event_id)
+
+
+_NORMALISED: Final = (*DIMENSIONS, "provider", "tool", "source")
+_values_of = attrgetter(*_NORMALISED)
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+def with_normal_values(body: Body) -> Body:
+    """The body of an event or an ask with its dimensions' values as they are stored.
+
+    Raises EventRejected for a value that is too long, or of which nothing is left to see.
+    """
+    text = "".join([value for value in _values_of(body) if value is not None])
+    is_plain = len(text) <= VALUE_CHARACTERS_MAX and text.isascii() and text.isprintable()
+    if is_plain and " " not in text:
+        return body
+    changes = {}
+    for name, value in zip(_NORMALISED, _values_of(body), strict=True):
+        if value is None:
+            continue
+        normal = normal_value(value)
+        if len(normal) > VALUE_CHARACTERS_MAX or (value and not normal):
+            detail = f"{name!r} must be 1 to {VALUE_CHARACTERS_MAX} visible characters."
+            raise EventRejected("invalid_value", detail, pointer=f"/{name}")
+        if normal != value:
+            changes[name] = normal
+    return msgspec.structs.replace(body, **changes) if changes else body
 
 
 def holds_nul(value: object) -> bool:

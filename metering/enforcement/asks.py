@@ -13,13 +13,16 @@ from metering.decoders.native import (
     Count,
     Dimension,
     Name,
+    Source,
     Usd,
+    field_problem,
     holds_nul,
     require_shallow,
+    with_normal_values,
 )
 from metering.enforcement.estimates import ExpectedSize
 from metering.enforcement.routes import RouteRule
-from metering.errors import InvalidRequest, MalformedBody
+from metering.errors import EventRejected, InvalidRequest, MalformedBody
 from metering.events import COST_NANOS_MAX, TOKENS_MAX
 from metering.money import nanos_from_usd, usd_from_nanos
 from metering.pricing import UNPRICED, Rating
@@ -51,7 +54,7 @@ class CacheControl(msgspec.Struct):
 class AskBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """The body of `POST /v1/reservations`."""
 
-    provider: Name | None = None
+    provider: Dimension | None = None
     model: Dimension | None = None
     team: Dimension | None = None
     customer: Dimension | None = None
@@ -61,9 +64,9 @@ class AskBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc
     session: Dimension | None = None
     task: Dimension | None = None
     trace: Dimension | None = None
-    tool: Name | None = None
+    tool: Dimension | None = None
     operation: Literal["llm", "embedding", "tool", "other"] | None = None
-    source: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    source: Source | None = None
     service_tier: Name | None = None
     task_type: Name | None = None
     complexity: Annotated[int, msgspec.Meta(ge=0, le=10)] | None = None
@@ -95,37 +98,35 @@ _decode_extend = msgspec.json.Decoder(ExtendBody).decode
 
 def decode_ask(body: bytes) -> AskBody:
     """The body as the contract has it. Raises MalformedBody or InvalidRequest."""
-    ask: AskBody = _decode(_decode_ask, body)
+    ask: AskBody = _decode(_decode_ask, body, AskBody)
+    try:
+        ask = with_normal_values(ask)
+    except EventRejected as error:
+        problem = {"pointer": error.pointer, "code": error.code, "detail": error.detail}
+        raise InvalidRequest(error.detail, errors=[problem]) from error
     _require_amount(ask)
     return ask
 
 
 def decode_extend(body: bytes) -> ExtendBody:
     """The body of an extension; an empty one asks for the default."""
-    extension: ExtendBody = _decode(_decode_extend, body if body.strip() else b"{}")
+    extension: ExtendBody = _decode(_decode_extend, body if body.strip() else b"{}", ExtendBody)
     return extension
 
 
-def _decode(decode: Any, body: bytes) -> Any:
+def _decode(decode: Any, body: bytes, kind: type[msgspec.Struct]) -> Any:
     require_shallow(body)
     try:
         found = decode(body)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
+        code, detail, pointer = field_problem(error, kind.__struct_fields__)
+        problem = {"pointer": pointer or "", "code": code, "detail": detail}
+        raise InvalidRequest(detail, errors=[problem]) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error
     if b"\\u0000" in body and holds_nul(found):
         raise InvalidRequest("A string holds the character NUL.")
     return found
-
-
-def _invalid(text: str) -> InvalidRequest:
-    message, _, path = text.partition(" - at `$")
-    pointer = path.rstrip("`").replace(".", "/")
-    where = f"{pointer[1:]!r}: " if pointer else ""
-    detail = f"{where}{message}."
-    code = "unknown_field" if "unknown field" in message else "invalid_value"
-    return InvalidRequest(detail, errors=[{"pointer": pointer, "code": code, "detail": detail}])
 
 
 def _require_amount(ask: AskBody) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Final, NamedTuple
 
+from metering.dimensions import normal_value
 from metering.errors import NotFound
 from metering.models import Outcome, UsageEvent
 from metering.queries.events import cost_of
@@ -32,8 +33,7 @@ class Session(NamedTuple):
 
 def read_session(*, tenant_id: int, session: str) -> Session:
     """The first 10,000 events of a session, and totals of all of them. Raises NotFound."""
-    if "\x00" in session:  # which PostgreSQL would not take
-        raise NotFound("There are no events of this session.")
+    session = normal_value(session)
     events = list(
         UsageEvent.objects.filter(tenant_id=tenant_id, session=session)
         .exclude(session="")

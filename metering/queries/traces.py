@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from metering.dimensions import normal_value
 from metering.errors import NotFound
 from metering.models import UsageEvent
 from metering.queries.events import cost_of
@@ -39,8 +40,7 @@ def call_tree(*, tenant_id: int, trace: str) -> CallTree:
     Events without span, and those whose parent is not there, are roots. Spans that name each other
     as parents hang below the earliest of them.
     """
-    if "\x00" in trace:  # which PostgreSQL would not take
-        raise NotFound("There are no events of this trace.")
+    trace = normal_value(trace)
     events = list(
         UsageEvent.objects.filter(tenant_id=tenant_id, trace=trace)
         .exclude(trace="")

@@ -23,7 +23,7 @@ HOSTILE = [
     "{{ 7 * 7 }}{% csrf_token %}",
     "=HYPERLINK(1)",
     "x" * 200,
-    "名前 \u202e reversed",
+    "名前 אב reversed",
     "a&b=c#d",
 ]
 

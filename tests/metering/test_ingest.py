@@ -116,9 +116,9 @@ def test_one_bad_event_loses_no_good_one(account: Account) -> None:
     ["tab\there", "back\\slash", "line\nfeed", "\\N", "'quote\"", "\u202e", "💸", "\x01\x7f", "{}"],
 )
 def test_strings_are_stored_as_they_came(account: Account, text: str) -> None:
-    assert send(account, [make_event(agent=text, tags={text: text})])["accepted"] == 1
+    assert send(account, [make_event(error_type=text, tags={text: text})])["accepted"] == 1
     (event,) = stored(account)
-    assert (event.agent, event.tags) == (text, {text: text})
+    assert (event.error_type, event.tags) == (text, {text: text})
 
 
 def test_a_model_without_a_price_is_stored_and_said_to_be_unpriced(account: Account) -> None:
