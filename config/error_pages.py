@@ -1,18 +1,34 @@
 """What is answered where no view answers: problem details to programs, pages to people."""
 
+import re
 import sys
-from typing import Any
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponseBase
+from django.urls import URLPattern, URLResolver, get_resolver
 from django.views import defaults
 
-from metering.api.problems import is_api, problem, problem_of, problem_response
+from metering.api.problems import (
+    API_PREFIXES,
+    is_api,
+    problem,
+    problem_of,
+    problem_response,
+    unreadable_problem,
+)
+from metering.spelling import did_you_mean
+
+# What names an object, in an address that was asked for and in the pattern of one.
+_OBJECT: Final = re.compile(r"/(?:[0-9]+|[0-9a-fA-F-]{32,36})(?=/|$)")
+_PLACEHOLDER: Final = re.compile(r"<[^>]+>")
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """A request that Django itself refuses, as one for a host that is not ours."""
     if is_api(request):
-        return problem_response(problem(400, detail="The request cannot be read."))
+        return problem_response(unreadable_problem(exception))
     return defaults.bad_request(request, exception)
 
 
@@ -26,7 +42,8 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """An address that does not exist."""
     if is_api(request):
-        return problem_response(problem(404, detail="There is nothing at this address."))
+        near = did_you_mean(_OBJECT.sub("/{id}", request.path), api_paths())
+        return problem_response(problem(404, detail=f"There is nothing at this address.{near}"))
     return defaults.page_not_found(request, exception)
 
 
@@ -36,7 +53,21 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
         return defaults.server_error(request)
     error: Any = sys.exception()
     facts = problem_of(error) if isinstance(error, Exception) else problem(500, detail="Failed.")
-    response = problem_response(facts)
-    if facts["status"] == 503:
-        response["Retry-After"] = "1"
-    return response
+    return problem_response(facts)
+
+
+@cache
+def api_paths() -> tuple[str, ...]:
+    """The addresses of the API, with `{id}` for what names an object."""
+    return tuple(sorted(_paths(get_resolver().url_patterns)))
+
+
+def _paths(patterns: Iterable[URLPattern | URLResolver], above: str = "/") -> Iterator[str]:
+    for pattern in patterns:
+        path = above + _PLACEHOLDER.sub("{id}", str(pattern.pattern))
+        if not f"{path}/".startswith(API_PREFIXES):
+            continue
+        if isinstance(pattern, URLResolver):
+            yield from _paths(pattern.url_patterns, path)
+        else:
+            yield path

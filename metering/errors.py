@@ -1,6 +1,10 @@
 """What metering refuses, as small exceptions. `metering.api.problems` maps them to HTTP."""
 
-from typing import Any
+from typing import Any, Final
+
+# A refusal quotes what it refuses, and what it refuses may be as long as a body.
+DETAIL_CHARACTERS_MAX: Final = 500
+QUOTED_CHARACTERS_MAX: Final = 200
 
 
 class MeteringError(Exception):
@@ -11,8 +15,8 @@ class MeteringError(Exception):
     code = "refused"
 
     def __init__(self, detail: str, **facts: Any) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        self.detail = shortened(detail)
+        super().__init__(self.detail)
         self.facts = facts
 
 
@@ -114,7 +118,7 @@ class EventRejected(MeteringError):
     ) -> None:
         super().__init__(detail)
         self.code = code
-        self.pointer = pointer
+        self.pointer = None if pointer is None else shortened(pointer, QUOTED_CHARACTERS_MAX)
         self.event_id = event_id
         # Who sent it, and its redacted form, for the page of sources; not part of the answer.
         self.source = source
@@ -124,7 +128,15 @@ class EventRejected(MeteringError):
         """The event's line in an answer's `errors`."""
         error: dict[str, Any] = {"index": index, "code": self.code, "detail": self.detail}
         if self.event_id is not None:
-            error["id"] = self.event_id
+            error["id"] = self.event_id[:QUOTED_CHARACTERS_MAX]
         if self.pointer is not None:
             error["pointer"] = self.pointer
         return error
+
+
+def shortened(text: str, characters_max: int = DETAIL_CHARACTERS_MAX) -> str:
+    """The text, its middle left out where it is longer than an answer should quote."""
+    if len(text) <= characters_max:
+        return text
+    half = characters_max // 2
+    return f"{text[:half]}…{text[1 - half :]}"

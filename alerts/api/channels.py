@@ -24,7 +24,7 @@ from alerts.channels import KINDS, Field
 from alerts.delivery import test_channel
 from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Digest, Severity
-from metering.api.fields import Choice, Flag, Moment, StrictSerializer, Text, problem_at
+from metering.api.fields import Choice, Flag, Items, Moment, StrictSerializer, Text, problem_at
 from metering.api.idempotency import idempotent
 from metering.api.pagination import (
     PAGE_PARAMETERS,
@@ -83,13 +83,13 @@ class ChannelBody(StrictSerializer):
     name = Text()
     kind = Choice(choices=ChannelKind.values)
     config = Config(source="fields", help_text="What is secret is answered masked.")
-    contacts = serializers.ListField(
+    contacts = Items(
         child=Text(max_length=CONTACT_MAX_CHARACTERS),
         required=False,
         max_length=CONTACTS_MAX,
         help_text="Names in budget levels' `notify` that are reached here.",
     )
-    severities = serializers.ListField(
+    severities = Items(
         child=Choice(choices=Severity.values),
         required=False,
         max_length=len(Severity.values),

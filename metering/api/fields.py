@@ -1,14 +1,20 @@
 """Fields of request bodies and answers: strict where DRF's own are lenient."""
 
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 from zoneinfo import available_timezones
 
 from django.utils.functional import SimpleLazyObject
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.settings import api_settings
 
+from metering.api.problems import ERRORS_MAX, CountedCode
+from metering.dimensions import normal_value
+from metering.errors import QUOTED_CHARACTERS_MAX
 from metering.money import USD_PATTERN, nanos_from_usd, usd_from_nanos
+from metering.spelling import did_you_mean
 from metering.times import parse_moment
 
 COUNT_MAX: Final = 2**53
@@ -22,17 +28,30 @@ class StrictSerializer(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):
-            writable = {field.field_name for field in self._writable_fields}
-            if unknown := [name for name in data if name not in writable]:
+            known = tuple(str(field.field_name) for field in self._writable_fields)
+            if not data.keys() <= set(known):
                 raise serializers.ValidationError(
-                    {
-                        str(name)[:100]: serializers.ErrorDetail(
-                            "This field is not known here.", code="unknown_field"
-                        )
-                        for name in unknown
-                    }
+                    unknown_members(data, known, "This field is not known here.")
                 )
         return super().to_internal_value(data)
+
+
+def unknown_members(data: dict[Any, Any], known: tuple[str, ...], message: str) -> dict[str, Any]:
+    """The first members that are not known, each with the nearest that is, and the count of the
+    rest.
+    """
+    unknown = (name for name in data if name not in known)
+    errors: dict[str, Any] = {
+        str(name)[:QUOTED_CHARACTERS_MAX]: serializers.ErrorDetail(
+            f"{message}{did_you_mean(str(name), known)}", code="unknown_field"
+        )
+        for name in islice(unknown, ERRORS_MAX)
+    }
+    if count := sum(1 for _ in unknown):
+        code = CountedCode.of("unknown_field", stands_for=count)
+        further = serializers.ErrorDetail(f"{count:,} more are not known either.", code=code)
+        errors[api_settings.NON_FIELD_ERRORS_KEY] = [further]
+    return errors
 
 
 class Text(serializers.CharField):
@@ -48,6 +67,30 @@ class Text(serializers.CharField):
         if data and not data.strip():
             self.fail("blank")
         return super().to_internal_value(data)
+
+
+class Value(Text):
+    """A value of a dimension, as events carry it (`normal_value`)."""
+
+    def to_internal_value(self, data: Any) -> str:
+        value = normal_value(super().to_internal_value(data))
+        if data and not value:
+            self.fail("blank")
+        return value
+
+
+class Items(serializers.ListField):
+    """A list of at most so many items, which are counted before any of them is judged."""
+
+    def __init__(self, *, max_length: int, **options: Any) -> None:
+        super().__init__(max_length=max_length, **options)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        assert self.max_length is not None
+        if isinstance(data, list) and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        items: list[Any] = super().to_internal_value(data)
+        return items
 
 
 class Choice(serializers.ChoiceField):

@@ -294,8 +294,8 @@ def _answer(job: Job) -> HotResponse:
     answer = job.answer()
     if job.event_count and answer["rejected"] == job.event_count:
         detail = f"All {job.event_count:,} events were rejected: {_reasons(job.errors)}."
-        facts = problem(422, code="all_rejected", detail=detail, **answer)
-        return problem_answer(facts)
+        # Whoever sent the events needs the error of each, however many there are.
+        return problem_answer(problem(422, code="all_rejected", detail=detail) | answer)
     return HotResponse(200, {"Content-Type": JSON}, msgspec.json.encode(answer))
 
 

@@ -73,6 +73,14 @@ class EventErrorAnswer(serializers.Serializer[Any]):
     detail = serializers.CharField()
 
 
+class EventWarningAnswer(serializers.Serializer[Any]):
+    """Something that lost no event."""
+
+    code = serializers.CharField()
+    model = serializers.CharField()
+    detail = serializers.CharField()
+
+
 class IngestAnswer(serializers.Serializer[Any]):
     """What became of the events of a body, now that all that were accepted are durable."""
 
@@ -85,6 +93,9 @@ class IngestAnswer(serializers.Serializer[Any]):
     unpriced = serializers.IntegerField(help_text="Of the accepted ones.")
     # Django REST framework takes the name for something of its own, until it makes the class.
     errors = EventErrorAnswer(many=True)  # type: ignore[assignment]
+    warnings = EventWarningAnswer(
+        many=True, required=False, help_text="Models without a price that look misspelt."
+    )
 
 
 ALL_REJECTED: Final = {
@@ -113,7 +124,7 @@ class EventsView(reading.EventsView):
 class OpenMeterEventsView(EventsView):
     """OpenMeter's address for events, which only takes them in."""
 
-    http_method_names = ["post", "options"]
+    http_method_names = ["post"]
 
 
 class TracesView(ApiView):

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from metering.api.fields import Choice, Flag, StrictSerializer, Text, Usd
+from metering.api.fields import Choice, Flag, StrictSerializer, Text, Usd, Value
 from metering.api.idempotency import idempotent
 from metering.api.views import ApiView, actor_of, holder_of
 from metering.corrections import REPLACE, VOID, correct_event
@@ -22,8 +22,8 @@ from tenants.roles import Scope
 class OutcomeBody(StrictSerializer):
     """How a task or a session ended."""
 
-    task = Text(required=False)
-    session = Text(required=False)
+    task = Value(required=False)
+    session = Value(required=False)
     success = Flag()
     value_usd = Usd(required=False, allow_null=True)
 
@@ -40,7 +40,7 @@ class CorrectionBody(StrictSerializer):
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         return {
             "id": Text(),
-            "source": Text(min_length=0, allow_blank=True, default=""),
+            "source": Value(min_length=0, allow_blank=True, default=""),
             "action": Choice([VOID, REPLACE]),
             "event": serializers.DictField(
                 required=False, help_text="The event that is true instead."

@@ -27,7 +27,13 @@ from metering.api.hot_reservations import (
 from metering.api.hot_views import answer_of
 from metering.api.problems import CONTENT_TYPE
 from metering.api.views import ApiView, tenant_of
-from metering.dimensions import DIMENSIONS, FURTHER_DIMENSIONS, MATCHABLE
+from metering.dimensions import (
+    DIMENSIONS,
+    FURTHER_DIMENSIONS,
+    MATCHABLE,
+    VALUE_CHARACTERS_MAX,
+    normal_value,
+)
 from metering.enforcement.holds import OPEN, SETTLED, STATES
 from metering.enforcement.verdicts import budget_answer
 from metering.errors import InvalidRequest, NotFound
@@ -281,9 +287,11 @@ class BalancesView(ApiView):
         responses=BalancesAnswer,
     )
     def get(self, request: Request) -> Response:
-        given = request.query_params
-        if too_long := [name for name in given if not 1 <= len(given[name]) <= 200]:
-            detail = f"{too_long[0]!r} must be 1 to 200 characters."
+        query = request.query_params
+        given = {name: normal_value(query[name]) for name in query}
+        lengths = range(1, VALUE_CHARACTERS_MAX + 1)
+        if too_long := [name for name, value in given.items() if len(value) not in lengths]:
+            detail = f"{too_long[0]!r} must be 1 to {VALUE_CHARACTERS_MAX} visible characters."
             raise InvalidRequest(
                 detail,
                 errors=[

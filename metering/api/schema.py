@@ -8,7 +8,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction
 
 from metering.answers import HEADER, KEY_MAX_CHARACTERS
-from metering.api.problems import CONTENT_TYPE, TITLE_BY_STATUS
+from metering.api.problems import CONTENT_TYPE, ERRORS_MAX, TITLE_BY_STATUS
 from metering.decoders.native import EventBody
 from metering.enforcement.asks import AskBody, ExtendBody
 
@@ -33,6 +33,16 @@ PROBLEM: Final[dict[str, Any]] = {
                 },
                 "required": ["code", "detail"],
             },
+            "description": f"The first {ERRORS_MAX} things that are wrong; of events, all.",
+        },
+        "error_count": {
+            "type": "integer",
+            "description": "How many there are, where `errors` holds the first of them only.",
+        },
+        "retry_after_seconds": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "When to ask again, as `Retry-After` says. Absent: not known.",
         },
     },
     "required": ["type", "title", "status", "detail", "code"],

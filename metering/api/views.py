@@ -1,7 +1,8 @@
 """What every view of the API has in common: strict parameters, one representation, who acts."""
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -9,15 +10,25 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from metering.dimensions import MATCHABLE
 from metering.errors import InvalidRequest
+from metering.spelling import did_you_mean
 from tenants.keys import KeyHolder
 from tenants.models import Tenant
 
+FILTER: Final = re.compile(r"filter\[(.+)\]", re.DOTALL)
+
 
 class UnknownParameter(InvalidRequest):
-    """A query parameter that the address does not know."""
+    """A query parameter that the address does not know, or not as often."""
 
     code = "unknown_parameter"
+
+
+class InvalidValue(InvalidRequest):
+    """A query parameter whose value no request may have."""
+
+    code = "invalid_value"
 
 
 class OneRepresentation(BaseContentNegotiation):
@@ -35,37 +46,56 @@ class OneRepresentation(BaseContentNegotiation):
 
 
 class ApiView(APIView):
-    """A view of the API. `parameters` names the query parameters that each method takes."""
+    """A view of the API. `parameters` names the query parameters that each method takes; a GET that
+    takes filters takes `filter[dimension]`, more than once.
+    """
 
     content_negotiation_class = OneRepresentation
-    metadata_class = None
+    # OPTIONS would describe forms, which the schema does.
+    http_method_names = ["get", "post", "put", "patch", "delete", "head"]
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
+    takes_filters: ClassVar[bool] = False
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if request.method in self.parameters or hasattr(self, (request.method or "").lower()):
-            require_known_parameters(
-                request, self.parameters.get(request.method or "", frozenset())
+        method = "GET" if request.method == "HEAD" else request.method or ""
+        if method in self.parameters or hasattr(self, method.lower()):
+            known = self.parameters.get(method, frozenset())
+            _require_known_parameters(
+                request, known, takes_filters=self.takes_filters and method == "GET"
             )
 
 
-def require_known_parameters(request: Request, known: frozenset[str]) -> None:
-    """Raise UnknownParameter for a query parameter that is not among `known`, or comes twice."""
+def _require_known_parameters(
+    request: Request, known: frozenset[str], *, takes_filters: bool
+) -> None:
+    """Raise UnknownParameter for what is not known or comes twice, InvalidValue for NUL."""
     errors = []
-    for name in request.query_params:
-        if name not in known:
-            detail = f"The query parameter {name[:100]!r} is not known here."
-            errors.append(
-                {"pointer": f"?{name[:100]}", "code": "unknown_parameter", "detail": detail}
-            )
-        elif "\x00" in request.query_params[name]:
-            detail = f"The query parameter {name!r} holds the character NUL."
-            errors.append({"pointer": f"?{name}", "code": "invalid_value", "detail": detail})
-        elif len(request.query_params.getlist(name)) > 1:
-            detail = f"The query parameter {name!r} is given twice."
-            errors.append({"pointer": f"?{name}", "code": "repeated_parameter", "detail": detail})
+    for name, values in request.query_params.lists():
+        is_filter = takes_filters and FILTER.fullmatch(name) is not None
+        if name not in known and not is_filter:
+            code = "unknown_parameter"
+            near = _near_parameter(name, known, takes_filters=takes_filters)
+            detail = f"The query parameter {name[:100]!r} is not known here.{near}"
+        elif any("\x00" in value for value in values):
+            code, detail = "invalid_value", f"The query parameter {name!r} holds the character NUL."
+        elif len(values) > 1 and not is_filter:
+            code, detail = "repeated_parameter", f"The query parameter {name!r} is given twice."
+        else:
+            continue
+        errors.append({"pointer": f"?{name[:100]}", "code": code, "detail": detail})
     if errors:
-        raise UnknownParameter(errors[0]["detail"], errors=errors)
+        is_known = errors[0]["code"] == "invalid_value"
+        kind = InvalidValue if is_known else UnknownParameter
+        raise kind(errors[0]["detail"], errors=errors)
+
+
+def _near_parameter(name: str, known: frozenset[str], *, takes_filters: bool) -> str:
+    if not takes_filters:
+        return did_you_mean(name, tuple(sorted(known)))
+    if name in MATCHABLE:
+        return f" Did you mean 'filter[{name}]'?"
+    return did_you_mean(name, (*sorted(known), *(f"filter[{each}]" for each in MATCHABLE)))
 
 
 def tenant_of(request: Request) -> Tenant:

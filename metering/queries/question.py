@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from metering.dimensions import MATCHABLE
 from metering.errors import InvalidRequest
 from metering.models import Operation, Status
+from metering.spelling import did_you_mean
 
 INTERVALS: Final = ("15min", "hour", "day", "week", "month", "none")
 GROUP_BY_MAX: Final = 5
@@ -111,7 +112,9 @@ def is_tag(name: str) -> bool:
 def unknown_dimension(name: str) -> InvalidQuestion:
     """The refusal of what is no dimension."""
     return InvalidQuestion(
-        "unknown_dimension", f"{name[:60]!r} is none of the dimensions: {', '.join(MATCHABLE)}."
+        "unknown_dimension",
+        f"{name[:60]!r} is none of the dimensions: {', '.join(MATCHABLE)}."
+        f"{did_you_mean(name, MATCHABLE)}",
     )
 
 

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from metering.api.fields import (
     Choice,
     Count,
+    Items,
     Moment,
     StrictSerializer,
     Text,
@@ -23,7 +24,7 @@ from metering.api.fields import (
 )
 from metering.api.idempotency import idempotent
 from metering.api.management.budgets import Match
-from metering.api.management.raises import VALUE_CHARACTERS_MAX, Group
+from metering.api.management.raises import Group
 from metering.api.management.rate_limits import (
     has_any,
     require_above_zero,
@@ -39,6 +40,7 @@ from metering.api.pagination import (
 )
 from metering.api.views import ApiView, actor_of, tenant_of
 from metering.budget_rules import group_key
+from metering.dimensions import VALUE_CHARACTERS_MAX
 from metering.enforcement.breakers import (
     close_breaker,
     create_breaker,
@@ -68,7 +70,7 @@ class BreakerBody(StrictSerializer):
     id = serializers.IntegerField(read_only=True)
     name = Text()
     match = Match(required=False)
-    per = serializers.ListField(
+    per = Items(
         child=Choice(choices=ASKABLE),
         required=False,
         max_length=PER_MAX,

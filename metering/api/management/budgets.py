@@ -17,6 +17,7 @@ from metering.api.fields import (
     Choice,
     Count,
     Flag,
+    Items,
     Moment,
     StrictSerializer,
     Text,
@@ -24,6 +25,7 @@ from metering.api.fields import (
     Usd,
     moment_text,
     problem_at,
+    unknown_members,
 )
 from metering.api.idempotency import idempotent
 from metering.api.pagination import (
@@ -38,7 +40,7 @@ from metering.api.views import ApiView, actor_of, tenant_of
 from metering.budget_reading import read_book
 from metering.budget_rules import BudgetRule, LevelRule
 from metering.budgets import LIMIT_FIELDS, archive_budget, create_budget, update_budget
-from metering.dimensions import MATCHABLE, REQUEST
+from metering.dimensions import MATCHABLE, REQUEST, normal_match
 from metering.enforcement.presets import PRESETS, Preset
 from metering.errors import Conflict, NotFound
 from metering.models import Action, Budget, BudgetWindow, Mode, Operation, Period, Status
@@ -80,22 +82,24 @@ class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
             raise serializers.ValidationError('must be an object, as in {"team": "growth"}')
+        if not data.keys() <= set(MATCHABLE):
+            message = f"This is no dimension; dimensions are {', '.join(MATCHABLE)}."
+            raise serializers.ValidationError(unknown_members(data, MATCHABLE, message))
+        match = normal_match(data)
         errors = {
             name: problem
-            for name, value in data.items()
+            for name, value in match.items()
             if (problem := _match_problem(name, value))
         }
         if errors:
             raise serializers.ValidationError(errors)
-        return data
+        return match
 
     def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
         return value
 
 
 def _match_problem(name: str, value: object) -> str | None:
-    if name not in MATCHABLE:
-        return f"is no dimension; dimensions are {', '.join(MATCHABLE)}"
     values = value if isinstance(value, list) else [value]
     if not 1 <= len(values) <= MATCH_VALUES_MAX:
         return f"a list must hold 1 to {MATCH_VALUES_MAX} values"
@@ -147,9 +151,7 @@ class LevelBody(StrictSerializer):
     """A share of the limit, whom to tell when it is reached, and what to do."""
 
     percent = Count(max_value=1000)
-    notify = serializers.ListField(
-        child=Text(max_length=100), max_length=NOTIFY_MAX, required=False
-    )
+    notify = Items(child=Text(max_length=100), max_length=NOTIFY_MAX, required=False)
     action = Choice(
         choices=Action.values,
         required=False,
@@ -187,7 +189,7 @@ class BudgetBody(StrictSerializer):
     id = serializers.IntegerField(read_only=True)
     name = Text()
     match = Match(required=False)
-    per = serializers.ListField(
+    per = Items(
         child=Choice(choices=[*MATCHABLE, REQUEST]), required=False, max_length=len(MATCHABLE)
     )
     period = Choice(choices=Period.values)
@@ -213,8 +215,9 @@ class BudgetBody(StrictSerializer):
     )
     limit = LimitBody(source="*")
     mode = Choice(choices=Mode.values, required=False)
-    levels = LevelBody(
+    levels = LevelBody(  # type: ignore[call-arg]  # of the list that `many` makes
         many=True,
+        max_length=LEVELS_MAX,
         required=False,
         help_text="None named: one at 100 percent that blocks, since a limit that nobody enforces"
         " would be a trap. The action `none` only watches.",

@@ -9,7 +9,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from metering.api.fields import Choice, Moment, StrictSerializer, Text, problem_at
+from metering.api.fields import Choice, Items, Moment, StrictSerializer, Text, problem_at
 from metering.api.idempotency import idempotent
 from metering.api.pagination import (
     PAGE_PARAMETERS,
@@ -31,9 +31,7 @@ class KeyBody(StrictSerializer):
     id = serializers.IntegerField(read_only=True)
     name = Text()
     prefix = serializers.SerializerMethodField(help_text="How the key's text begins.")
-    scopes = serializers.ListField(
-        child=Choice(choices=ALL_SCOPES), min_length=1, max_length=len(ALL_SCOPES)
-    )
+    scopes = Items(child=Choice(choices=ALL_SCOPES), min_length=1, max_length=len(ALL_SCOPES))
     expires_at = Moment(required=False, allow_null=True)
     created_at = Moment(read_only=True)
     revoked_at = Moment(read_only=True, allow_null=True)

@@ -9,7 +9,16 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from metering.api.fields import Flag, Moment, StrictSerializer, Text, Usd, moment_text, problem_at
+from metering.api.fields import (
+    Flag,
+    Moment,
+    StrictSerializer,
+    Text,
+    Usd,
+    Value,
+    moment_text,
+    problem_at,
+)
 from metering.api.idempotency import idempotent
 from metering.api.management.rates import NamedRates, Tiers, rates_answer, stored_rates
 from metering.api.pagination import (
@@ -21,6 +30,7 @@ from metering.api.pagination import (
     page_serializer,
 )
 from metering.api.views import ApiView, actor_of, holder_of, tenant_of
+from metering.dimensions import normal_value
 from metering.errors import Conflict, InvalidRequest, NotFound
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.prices import price_row
@@ -39,11 +49,11 @@ OTHER_MEMBERS: Final = {"model": ("call_usd",), "tool": ("provider", "rates", "t
 class PriceBody(StrictSerializer):
     """A price for a model (`model` and `rates`) or for a tool (`tool` and `call_usd`)."""
 
-    model = Text(required=False)
-    provider = Text(required=False, help_text="Without it, the price is for any provider.")
+    model = Value(required=False)
+    provider = Value(required=False, help_text="Without it, the price is for any provider.")
     rates = NamedRates(required=False)
     tiers = Tiers(required=False)
-    tool = Text(required=False)
+    tool = Value(required=False)
     call_usd = Usd(source="call_nanos", required=False)
     effective_from = Moment(required=False, help_text="Now, unless given; may lie in the past.")
     effective_to = Moment(required=False, allow_null=True)
@@ -249,7 +259,7 @@ def _find(request: Request, price_id: int) -> AnyPrice:
 def _applying(request: Request) -> list[dict[str, Any]]:
     """The price that a call to the model has at a moment, if there is one."""
     query = request.query_params
-    model = query.get("model", "")
+    model = normal_value(query.get("model", ""))
     if not 1 <= len(model) <= 200:
         raise InvalidRequest("'catalogue=true' needs 'model', the name of a model.")
     at = Moment().run_validation(query["at"]) if "at" in query else timezone.now()

@@ -27,7 +27,7 @@ from metering.api.pagination import (
 )
 from metering.api.views import ApiView, actor_of, tenant_of
 from metering.budget_rules import group_key
-from metering.dimensions import REQUEST
+from metering.dimensions import REQUEST, VALUE_CHARACTERS_MAX, normal_match
 from metering.enforcement.obstacles import Obstacle, read_obstacles
 from metering.enforcement.raises import (
     Added,
@@ -44,7 +44,6 @@ from metering.money import usd_from_nanos
 from tenants.roles import Scope
 
 DURATION_SECONDS_MAX: Final = 31 * 86_400
-VALUE_CHARACTERS_MAX: Final = 200
 STATUS_PARAMETER: Final = OpenApiParameter("status", str, enum=RaiseStatus.values)
 
 
@@ -63,7 +62,7 @@ class Group(serializers.Field[dict[str, str], Any, Any, Any]):
     def to_internal_value(self, data: Any) -> dict[str, str]:
         if not isinstance(data, dict):
             raise serializers.ValidationError('must be an object, as in {"agent": "researcher"}')
-        values = {name: "" if value is None else value for name, value in data.items()}
+        values = {name: value or "" for name, value in normal_match(data).items()}
         for name, value in values.items():
             if not isinstance(value, str) or len(value) > VALUE_CHARACTERS_MAX:
                 most = f"at most {VALUE_CHARACTERS_MAX} characters"

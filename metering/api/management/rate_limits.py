@@ -8,7 +8,16 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from metering.api.fields import Choice, Count, Moment, StrictSerializer, Text, Usd, problem_at
+from metering.api.fields import (
+    Choice,
+    Count,
+    Items,
+    Moment,
+    StrictSerializer,
+    Text,
+    Usd,
+    problem_at,
+)
 from metering.api.idempotency import idempotent
 from metering.api.management.budgets import Match
 from metering.api.pagination import (
@@ -55,7 +64,7 @@ class RateLimitBody(StrictSerializer):
     id = serializers.IntegerField(read_only=True)
     name = Text()
     match = Match(required=False)
-    per = serializers.ListField(
+    per = Items(
         child=Choice(choices=[*ASKABLE, KEY]),
         required=False,
         max_length=PER_MAX,

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from metering.api.fields import Count, Moment, StrictSerializer, Text, problem_at
+from metering.api.fields import Count, Moment, StrictSerializer, Text, Value, problem_at
 from metering.api.idempotency import idempotent
 from metering.api.pagination import (
     PAGE_PARAMETERS,
@@ -20,6 +20,7 @@ from metering.api.pagination import (
 from metering.api.views import ApiView, actor_of, tenant_of
 from metering.enforcement.routes import (
     COMPLEXITY_MAX,
+    TIERS_MAX,
     Tier,
     create_route,
     delete_route,
@@ -33,8 +34,8 @@ from metering.models import ModelRoute
 class TierBody(StrictSerializer):
     """A model, and up to which complexity it is good enough."""
 
-    provider = Text()
-    model = Text()
+    provider = Value()
+    model = Value()
     max_complexity = Count(
         required=False,
         allow_null=True,
@@ -63,7 +64,9 @@ class RouteBody(StrictSerializer):
     task_type = Text(
         required=False, allow_null=True, help_text="Null: every task that no other route names."
     )
-    tiers = TierBody(many=True, help_text="From the cheapest to the best, which is last.")
+    tiers = TierBody(  # type: ignore[call-arg]  # of the list that `many` makes
+        many=True, max_length=TIERS_MAX, help_text="From the cheapest to the best, which is last."
+    )
     created_at = Moment(read_only=True)
 
     def validate_task_type(self, value: str | None) -> str:

@@ -6,7 +6,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from metering.api.fields import Moment, StrictSerializer, Text
+from metering.api.fields import Moment, StrictSerializer, Value
 from metering.api.idempotency import idempotent
 from metering.api.pagination import (
     PAGE_PARAMETERS,
@@ -25,7 +25,7 @@ class TeamBody(StrictSerializer):
     """A team."""
 
     id = serializers.IntegerField(read_only=True)
-    name = Text(help_text="As events carry it in `team`.")
+    name = Value(help_text="As events carry it in `team`.")
     created_at = Moment(read_only=True)
 
 

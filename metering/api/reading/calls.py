@@ -8,9 +8,8 @@ from rest_framework.response import Response
 
 from metering.api.fields import moment_text
 from metering.api.reading.events import EVENT_SCHEMA, event_answer
-from metering.api.reading.parameters import ReadingView
 from metering.api.reading.usage import MEASURES_SCHEMA, USD, measures_answer
-from metering.api.views import tenant_of
+from metering.api.views import ApiView, tenant_of
 from metering.models import Outcome
 from metering.money import usd_from_nanos
 from metering.queries import CallNode, call_tree, read_session
@@ -77,7 +76,7 @@ SESSION_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-class TraceView(ReadingView):
+class TraceView(ApiView):
     """One trace."""
 
     read_scope = Scope.READ
@@ -96,7 +95,7 @@ class TraceView(ReadingView):
         )
 
 
-class SessionView(ReadingView):
+class SessionView(ApiView):
     """One session."""
 
     read_scope = Scope.READ

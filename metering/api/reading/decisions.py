@@ -17,8 +17,8 @@ from metering.api.pagination import (
     page_of,
     page_serializer,
 )
-from metering.api.reading.parameters import RANGE_SCHEMA, ReadingView, moment_of
-from metering.api.views import tenant_of
+from metering.api.reading.parameters import RANGE_SCHEMA, moment_of, value_of
+from metering.api.views import ApiView, tenant_of
 from metering.enforcement.decisions import DecisionQuestion, list_decisions
 from metering.errors import InvalidRequest
 from tenants.roles import Scope
@@ -54,7 +54,7 @@ class DecisionAnswer(serializers.Serializer[Any]):
     )
 
 
-class DecisionsView(ReadingView):
+class DecisionsView(ApiView):
     """Decisions other than a plain allow."""
 
     read_scope = Scope.READ
@@ -79,11 +79,12 @@ class DecisionsView(ReadingView):
     )
     def get(self, request: Request) -> Response:
         page = page_of(request, [datetime, int])
+        agent = request.query_params.get("agent")
         question = DecisionQuestion(
             tenant_id=tenant_of(request).id,
             starts_at=moment_of(request, "from"),
             ends_at=moment_of(request, "to"),
-            agent=request.query_params.get("agent"),
+            agent=None if agent is None else value_of(agent),
             decision=_decision_of(request),
             code=request.query_params.get("code"),
             budget_id=_budget_of(request),

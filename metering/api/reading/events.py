@@ -11,13 +11,12 @@ from metering.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
 from metering.api.reading.parameters import (
     FILTER_SCHEMA,
     RANGE_SCHEMA,
-    ReadingView,
     filters_of,
     flag_of,
     limit_of,
     moment_of,
 )
-from metering.api.views import tenant_of
+from metering.api.views import ApiView, tenant_of
 from metering.dimensions import DIMENSIONS
 from metering.models import Completeness, CostSource, Operation, Route, Status, UsageEvent
 from metering.money import usd_from_nanos
@@ -123,7 +122,7 @@ EVENTS_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-class EventsView(ReadingView):
+class EventsView(ApiView):
     """The stored events."""
 
     read_scope = Scope.READ

@@ -3,26 +3,25 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Final
 
 from django.conf import settings
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from metering.api.fields import Moment
 from metering.api.pagination import LIMIT_DEFAULT, LIMIT_MAX
-from metering.api.views import ApiView, UnknownParameter
-from metering.dimensions import MATCHABLE
+from metering.api.views import FILTER
+from metering.dimensions import MATCHABLE, normal_value
 from metering.periods import floor_seconds
 from metering.queries import InvalidQuestion
+from metering.queries.question import is_tag
 from metering.rollups.sets import QUARTER_SECONDS
 
 RANGE_DEFAULT: Final = timedelta(days=30)
 QUARTER: Final = timedelta(seconds=QUARTER_SECONDS)
-FILTER: Final = re.compile(r"filter\[(.+)\]", re.DOTALL)
 # A zone's plus sign that was not escaped in an address arrives as a space.
 UNESCAPED_PLUS: Final = re.compile(r" (?=\d\d:?\d\d$)")
 
@@ -35,50 +34,27 @@ FILTER_SCHEMA: Final = [
     OpenApiParameter(
         f"filter[{name}]",
         {"type": "array", "items": {"type": "string", "maxLength": 200}},
-        description="Repeated: any of these values. Empty: without a value.",
+        description="Repeated: any of these values. Empty: without a value. Tags as `tags.<key>`.",
     )
     for name in MATCHABLE
 ]
 
 
-class ReadingView(ApiView):
-    """A view whose parameters may be filters, which may come more than once."""
-
-    takes_filters: ClassVar[bool] = False
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        APIView.initial(self, request, *args, **kwargs)
-        known = self.parameters.get("GET", frozenset())
-        errors = [
-            problem
-            for name, values in request.query_params.lists()
-            if (problem := _problem_of(name, len(values), known, self.takes_filters))
-        ]
-        if errors:
-            raise UnknownParameter(errors[0]["detail"], errors=errors)
-
-
-def _problem_of(
-    name: str, count: int, known: frozenset[str], takes_filters: bool
-) -> dict[str, str] | None:
-    if takes_filters and FILTER.fullmatch(name):
-        return None
-    if name not in known:
-        detail = f"The query parameter {name[:100]!r} is not known here."
-        return {"pointer": f"?{name[:100]}", "code": "unknown_parameter", "detail": detail}
-    if count > 1:
-        detail = f"The query parameter {name!r} is given more than once."
-        return {"pointer": f"?{name}", "code": "repeated_parameter", "detail": detail}
-    return None
-
-
 def filters_of(request: Request) -> Mapping[str, tuple[str, ...]]:
     """The filters by dimension; the values of one are alternatives."""
     return {
-        found[1]: tuple(values)
+        found[1]: tuple(values if is_tag(found[1]) else map(value_of, values))
         for name, values in request.query_params.lists()
         if (found := FILTER.fullmatch(name))
     }
+
+
+def value_of(text: str) -> str:
+    """A dimension's value as events have it. Raises InvalidQuestion where nothing can be seen."""
+    value = normal_value(text)
+    if text and not value:
+        raise InvalidQuestion("invalid_value", "A value must have visible characters.")
+    return value
 
 
 def moment_of(request: Request, name: str) -> datetime | None:

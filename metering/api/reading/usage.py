@@ -12,13 +12,12 @@ from metering.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
 from metering.api.reading.parameters import (
     FILTER_SCHEMA,
     RANGE_SCHEMA,
-    ReadingView,
     filters_of,
     flag_of,
     limit_of,
     range_of,
 )
-from metering.api.views import tenant_of
+from metering.api.views import ApiView, tenant_of
 from metering.models import MEASURES
 from metering.money import usd_from_nanos
 from metering.queries import (
@@ -77,7 +76,7 @@ USAGE_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-class UsageView(ReadingView):
+class UsageView(ApiView):
     """Usage of the tenant."""
 
     read_scope = Scope.READ
@@ -89,8 +88,9 @@ class UsageView(ReadingView):
     @extend_schema(
         summary="What was used and what it cost, by time and by dimensions",
         description="Rows come by start and then group values; without interval the most expensive"
-        " first. Every event is a request, except tool calls. `total` is of all pages. A value that"
-        " is beyond what roll-ups keep of a dimension counts in the group `(other)`.",
+        " first, and after 600 of them by group values. Each row comes once, even if costs move."
+        " Every event is a request, except tool calls. `total` is of all pages. A value that is"
+        " beyond what roll-ups keep of a dimension counts in the group `(other)`.",
         parameters=[
             *PAGE_SCHEMA,
             *RANGE_SCHEMA,
