@@ -11,7 +11,8 @@ import msgspec
 
 from metering.budget_rules import Amounts, Values, WindowKey
 from metering.configuration import Configuration
-from metering.decoders.native import EventBody, with_normal_values
+from metering.decoders.native import EventBody
+from metering.decoders.values import with_normal_values
 from metering.dimensions import MATCHABLE
 from metering.enforcement.holds import Held
 from metering.errors import EventRejected

@@ -15,6 +15,7 @@ from metering.decoders.native import (
     EventBody,
     TagValue,
     holds_nul,
+    refused_value,
     rejected,
 )
 from metering.dimensions import RAW_CHARACTERS_MAX, normal_value
@@ -35,7 +36,7 @@ def assemble(facts: Mapping[str, object]) -> Decoded:
     if holds_nul(event):
         detail = "A string holds the character NUL."
         return EventRejected("invalid_value", detail, event_id=event.id)
-    return event
+    return refused_value(event) or event
 
 
 def name(value: object) -> str | None:
@@ -49,6 +50,8 @@ def name(value: object) -> str | None:
         value = str(value) if abs(value) < 10**NAME_MAX else None
     if not isinstance(value, str):
         return None
+    if "\x00" in value:
+        return value[:NAME_MAX]  # which no event may hold
     return normal_value(value[:RAW_CHARACTERS_MAX])[:NAME_MAX].rstrip() or None
 
 

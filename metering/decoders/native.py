@@ -10,18 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from operator import attrgetter
-from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
 
 import msgspec
 
 from metering.decoders.samples import with_sample
-from metering.dimensions import (
-    DIMENSIONS,
-    RAW_CHARACTERS_MAX,
-    VALUE_CHARACTERS_MAX,
-    normal_value,
-)
+from metering.decoders.values import with_normal_values
+from metering.dimensions import RAW_CHARACTERS_MAX, VALUE_CHARACTERS_MAX
 from metering.errors import EventRejected, MalformedBody, TooManyEvents
 from metering.money import USD_PATTERN
 from metering.spelling import did_you_mean
@@ -258,7 +253,7 @@ def _refusal(event: EventBody, raw: bytes) -> EventRejected | None:
             pointer="/time",
             event_id=event.id,
         )
-    return None
+    return refused_value(event)
 
 
 def _time_as_written(raw: bytes) -> datetime | EventRejected:
@@ -324,31 +319,14 @@ def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
     return EventRejected(code, detail, pointer=pointer, event_id=event_id)
 
 
-_NORMALISED: Final = (*DIMENSIONS, "provider", "tool", "source")
-_values_of = attrgetter(*_NORMALISED)
-Body = TypeVar("Body", bound=msgspec.Struct)
-
-
-def with_normal_values(body: Body) -> Body:
-    """The body of an event or an ask with its dimensions' values as they are stored.
-
-    Raises EventRejected for a value that is too long, or of which nothing is left to see.
-    """
-    text = "".join([value for value in _values_of(body) if value is not None])
-    is_plain = len(text) <= VALUE_CHARACTERS_MAX and text.isascii() and text.isprintable()
-    if is_plain and " " not in text:
-        return body
-    changes = {}
-    for name, value in zip(_NORMALISED, _values_of(body), strict=True):
-        if value is None:
-            continue
-        normal = normal_value(value)
-        if len(normal) > VALUE_CHARACTERS_MAX or (value and not normal):
-            detail = f"{name!r} must be 1 to {VALUE_CHARACTERS_MAX} visible characters."
-            raise EventRejected("invalid_value", detail, pointer=f"/{name}")
-        if normal != value:
-            changes[name] = normal
-    return msgspec.structs.replace(body, **changes) if changes else body
+def refused_value(event: EventBody) -> EventRejected | None:
+    """The refusal of an event for the value of a dimension. It stays as it was sent."""
+    try:
+        with_normal_values(event)
+    except EventRejected as error:
+        error.event_id = event.id
+        return error
+    return None
 
 
 def holds_nul(value: object) -> bool:

@@ -18,8 +18,8 @@ from metering.decoders.native import (
     field_problem,
     holds_nul,
     require_shallow,
-    with_normal_values,
 )
+from metering.decoders.values import with_normal_values
 from metering.enforcement.estimates import ExpectedSize
 from metering.enforcement.routes import RouteRule
 from metering.errors import EventRejected, InvalidRequest, MalformedBody

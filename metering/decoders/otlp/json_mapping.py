@@ -117,11 +117,11 @@ def _group(raw: bytes) -> _ResourceSpans | EventRejected:
         return _decode_group(raw)
     except RecursionError:
         raw = without_deep_parts(raw, levels=_LEVELS_KEPT)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
         return EventRejected("invalid_value", f"An entry of resourceSpans: {error}.")
     try:
         return _decode_group(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return EventRejected("invalid_value", f"An entry of resourceSpans: {error}.")
 
 
