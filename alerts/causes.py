@@ -111,7 +111,8 @@ class Overlaps:
             np.array([row.values[place] for row in used], dtype=object)
             for place in range(len(COMBINED_DIMENSIONS))
         ]
-        self._cost_nanos = np.array([row.cost_nanos for row in used], np.int64)
+        # Exact whatever their sum: Python's own numbers.
+        self._cost_nanos = np.array([row.cost_nanos for row in used], dtype=object)
         self._requests = np.array([row.requests for row in used], np.int64)
         self._known: dict[SeriesKey, NDArray[np.bool_]] = {}
 

@@ -62,7 +62,7 @@ def _entries_drift(tenant_id: int) -> Iterator[Drift]:
                 coalesce(e.nanos, 0), coalesce(e.tokens, 0), coalesce(e.requests, 0),
                 coalesce(e.tool_calls, 0)
             FROM budget_window w LEFT JOIN (
-                SELECT window_id, sum(cost_nanos)::bigint AS nanos, sum(tokens)::bigint AS tokens,
+                SELECT window_id, sum(cost_nanos) AS nanos, sum(tokens) AS tokens,
                     sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls
                 FROM ledger_entry WHERE tenant_id = %s GROUP BY window_id
             ) e ON e.window_id = w.id
@@ -97,8 +97,8 @@ def _reserved_drift(tenant_id: int) -> Iterator[Drift]:
                 w.reserved_tool_calls, coalesce(r.nanos, 0), coalesce(r.tokens, 0),
                 coalesce(r.requests, 0), coalesce(r.tool_calls, 0)
             FROM budget_window w LEFT JOIN (
-                SELECT window_id, sum(reserved_nanos)::bigint AS nanos,
-                    sum(reserved_tokens)::bigint AS tokens,
+                SELECT window_id, sum(reserved_nanos) AS nanos,
+                    sum(reserved_tokens) AS tokens,
                     sum(reserved_requests)::bigint AS requests,
                     sum(reserved_tool_calls)::bigint AS tool_calls
                 FROM reservation, unnest(window_ids) AS window_id

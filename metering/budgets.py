@@ -285,7 +285,7 @@ def stored_amounts(
     )
     grouped = sql.SQL(", ").join([portion, *columns])
     query = sql.SQL(
-        "SELECT coalesce(sum(cost_nanos), 0)::bigint, sum(input_tokens + output_tokens)::bigint,"
+        "SELECT coalesce(sum(cost_nanos), 0), sum(input_tokens + output_tokens),"
         " count(*) FILTER (WHERE operation <> {tool}), count(*) FILTER (WHERE operation = {tool}),"
         " {grouped} FROM usage_event WHERE {conditions} GROUP BY {grouped}"
     ).format(
@@ -322,8 +322,8 @@ def held_amounts(
         cursor.execute(
             f"""
             SELECT date_bin('1 minute', e.time, %s), w.group_key, w.starts_at,
-                coalesce(sum(e.cost_nanos), 0)::bigint,
-                sum(e.input_tokens + e.output_tokens)::bigint,
+                coalesce(sum(e.cost_nanos), 0),
+                sum(e.input_tokens + e.output_tokens),
                 count(*) FILTER (WHERE e.operation <> {Operation.TOOL.value}),
                 count(*) FILTER (WHERE e.operation = {Operation.TOOL.value})
             FROM usage_event e

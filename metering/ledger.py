@@ -255,9 +255,15 @@ def _still_counts(key: Posting, window: WindowState) -> bool:
     )
 
 
+# Numbers come joined to texts: an array of thousands is quoted item by item otherwise.
+_WHOLES: Final = "string_to_array(%s, ',')::bigint[]"
+_SUMS: Final = "string_to_array(%s, ',')::numeric[]"
+# A window's id, cost, tokens, requests, tool calls; and what is held: the same four, the overrun.
+_AMOUNT_ARRAYS: Final = ", ".join((_WHOLES, _SUMS, _SUMS, _WHOLES, _WHOLES))
+_HOLD_ARRAYS: Final = ", ".join((_SUMS, _SUMS, _WHOLES, _WHOLES, _SUMS))
 _ENTRIES: Final = f"""
     n AS MATERIALIZED (
-        SELECT * FROM unnest({", ".join(["string_to_array(%s, ',')::bigint[]"] * 5)},
+        SELECT * FROM unnest({_AMOUNT_ARRAYS},
             %s::timestamptz[]) AS n (id, cost, tokens, requests, tool_calls, grain_at)
     ), entries AS (
         INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
@@ -268,7 +274,7 @@ _ENTRIES: Final = f"""
 """  # noqa: S608 - constant lists
 _MOVES: Final = f"""
     m AS MATERIALIZED (
-        SELECT * FROM unnest({", ".join(["string_to_array(%s, ',')::bigint[]"] * 10)})
+        SELECT * FROM unnest({_AMOUNT_ARRAYS}, {_HOLD_ARRAYS})
             AS m (id, cost, tokens, requests, tool_calls, held_nanos, held_tokens, held_requests,
                 held_tool_calls, overrun)
     )
@@ -383,7 +389,7 @@ def write_entries_and_move(
     cursor.execute(
         f"""
         WITH n AS MATERIALIZED (
-            SELECT * FROM unnest({", ".join(["string_to_array(%s, ',')::bigint[]"] * 5)},
+            SELECT * FROM unnest({_AMOUNT_ARRAYS},
                 %s::timestamptz[]) AS n (id, cost, tokens, requests, tool_calls, grain_at)
         ), entries AS (
             INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
@@ -400,7 +406,6 @@ def write_entries_and_move(
         RETURNING {MOVED_COLUMNS}
         """,  # noqa: S608 - constant lists
         [
-            # Numbers joined to texts: an array of thousands is quoted item by item otherwise.
             *(",".join(map(str, column)) for column in columns),
             # The grains of budgets that do not roll are all NULL, as are those a short array lacks.
             grains if any(grains) else [],
@@ -416,7 +421,7 @@ def write_entries_and_move(
 
 # A rolling window may get several grains at once; an UPDATE would add only one of them.
 _ONE_ROW_A_WINDOW: Final = (
-    "(SELECT id, sum(cost)::bigint AS cost, sum(tokens)::bigint AS tokens,"
+    "(SELECT id, sum(cost) AS cost, sum(tokens) AS tokens,"
     " sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls"
     " FROM n GROUP BY id) n"
 )

@@ -28,8 +28,8 @@ def age_rolling_window(*, book: BudgetBook, window_id: int, now: datetime) -> No
             return
         cursor.execute(
             """
-            SELECT coalesce(sum(cost_nanos), 0)::bigint, coalesce(sum(tokens), 0)::bigint,
-                coalesce(sum(requests), 0)::bigint, coalesce(sum(tool_calls), 0)::bigint
+            SELECT coalesce(sum(cost_nanos), 0), coalesce(sum(tokens), 0),
+                coalesce(sum(requests), 0), coalesce(sum(tool_calls), 0)
             FROM ledger_entry WHERE tenant_id = %s AND window_id = %s AND grain_at >= %s AND
             grain_at < %s
             """,

@@ -95,7 +95,7 @@ def carry_on(
         if moved:
             cursor.execute(
                 "UPDATE budget_window w SET carried_nanos = n.carried"
-                " FROM unnest(%s::bigint[], %s::bigint[]) AS n (id, carried)"
+                " FROM unnest(%s::bigint[], %s::numeric[]) AS n (id, carried)"
                 " WHERE w.tenant_id = %s AND w.id = n.id",
                 [
                     [window.id for window in moved],

@@ -31,7 +31,7 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
                 ends_at, carried_nanos, counted_from)
             SELECT %s, nextval('budget_window_id'), n.* FROM unnest(%s::bigint[],
                 %s::int[], %s::text[],
-                %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::timestamptz[]) AS n
+                %s::timestamptz[], %s::timestamptz[], %s::numeric[], %s::timestamptz[]) AS n
             ON CONFLICT DO NOTHING
             """,
             [

@@ -5,6 +5,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from alerts.models.incidents import Incident
+from metering.models.sums import SumField
 from tenants.models import Tenant
 
 
@@ -71,7 +72,7 @@ class Anomaly(models.Model):
     score = models.FloatField()
     actual = models.FloatField()
     expected = models.FloatField()
-    excess_nanos = models.BigIntegerField(default=0)
+    excess_nanos = SumField(default=0)
 
     class Meta:
         db_table = "anomaly"

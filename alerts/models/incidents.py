@@ -4,6 +4,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from metering.models.sums import SumField
 from tenants.models import Tenant, User
 
 
@@ -46,7 +47,7 @@ class Incident(models.Model):
     # Figures for machines; what is money ends in `_nanos`.
     facts = models.JSONField(default=dict)
     # Money that was spent beyond what was expected or allowed, as far as it is known.
-    excess_nanos = models.BigIntegerField(null=True)
+    excess_nanos = SumField(null=True)
     observations = models.IntegerField(default=1)
     opened_at = models.DateTimeField(db_default=Now())
     seen_at = models.DateTimeField(db_default=Now())

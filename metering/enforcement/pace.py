@@ -121,7 +121,7 @@ class PaceState:
 _LOCK: Final = """
     INSERT INTO pace (tenant_id, id, subject, group_key, nanos, tokens, requests)
     SELECT %(tenant_id)s, nextval('pace_id'), n.subject, n.group_key, z.zeros, z.zeros, z.zeros
-    FROM (SELECT array_fill(0::bigint, ARRAY[%(slots)s]) AS zeros) z, (
+    FROM (SELECT array_fill(0, ARRAY[%(slots)s]) AS zeros) z, (
         SELECT * FROM unnest(%(subjects)s::text[], %(group_keys)s::text[])
             WITH ORDINALITY AS n (subject, group_key, place) ORDER BY place
     ) n
@@ -166,8 +166,8 @@ def write_paces(cursor: Any, tenant_id: int, states: Iterable[PaceState]) -> Non
     if not changed:
         return
     cursor.execute(
-        "UPDATE pace p SET last_second = n.last_second, nanos = n.nanos::bigint[],"
-        " tokens = n.tokens::bigint[], requests = n.requests::bigint[]"
+        "UPDATE pace p SET last_second = n.last_second, nanos = n.nanos::numeric[],"
+        " tokens = n.tokens::numeric[], requests = n.requests::bigint[]"
         " FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[])"
         " AS n (id, last_second, nanos, tokens, requests)"
         " WHERE p.tenant_id = %s AND p.id = n.id",

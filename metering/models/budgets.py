@@ -5,6 +5,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from metering.models.sums import SumField
 from tenants.models import Tenant
 
 
@@ -147,17 +148,17 @@ class BudgetWindow(models.Model):
     group_key = models.TextField()
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True)
-    spent_nanos = models.BigIntegerField(db_default=0)
-    spent_tokens = models.BigIntegerField(db_default=0)
+    spent_nanos = SumField(db_default=0)
+    spent_tokens = SumField(db_default=0)
     spent_requests = models.BigIntegerField(db_default=0)
     spent_tool_calls = models.BigIntegerField(db_default=0)
-    reserved_nanos = models.BigIntegerField(db_default=0)
-    reserved_tokens = models.BigIntegerField(db_default=0)
+    reserved_nanos = SumField(db_default=0)
+    reserved_tokens = SumField(db_default=0)
     reserved_requests = models.BigIntegerField(db_default=0)
     reserved_tool_calls = models.BigIntegerField(db_default=0)
-    overrun_nanos = models.BigIntegerField(db_default=0)
+    overrun_nanos = SumField(db_default=0)
     # What the period before left unused (budgets with rollover).
-    carried_nanos = models.BigIntegerField(db_default=0)
+    carried_nanos = SumField(db_default=0)
     # Rolling windows: usage before this moment has left the window again.
     counted_from = models.DateTimeField(null=True)
     first_used_at = models.DateTimeField(null=True)
@@ -228,8 +229,8 @@ class LedgerEntry(models.Model):
     batch_id = models.BigIntegerField(null=True)
     # Rolling windows: the grain of event time that this entry counts, so that it can leave again.
     grain_at = models.DateTimeField(null=True)
-    cost_nanos = models.BigIntegerField()
-    tokens = models.BigIntegerField()
+    cost_nanos = SumField()
+    tokens = SumField()
     requests = models.BigIntegerField()
     tool_calls = models.BigIntegerField()
     created_at = models.DateTimeField(db_default=Now())
@@ -257,8 +258,8 @@ class Crossing(models.Model):
     notify = ArrayField(models.CharField(max_length=100), default=list)
     group_key = models.TextField()
     used_percent = models.DecimalField(max_digits=20, decimal_places=2)
-    spent_nanos = models.BigIntegerField()
-    limit_nanos = models.BigIntegerField(null=True)
+    spent_nanos = SumField()
+    limit_nanos = SumField(null=True)
     crossed_at = models.DateTimeField(db_default=Now())
     # Alerts claims a crossing by setting this.
     claimed_at = models.DateTimeField(null=True)

@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from metering.models.budgets import Budget, Mode
+from metering.models.sums import SumField
 from tenants.models import Tenant
 
 
@@ -318,8 +319,8 @@ class Pace(models.Model):
     subject = models.TextField()
     group_key = models.TextField()
     last_second = models.BigIntegerField(db_default=0)
-    nanos = ArrayField(models.BigIntegerField())
-    tokens = ArrayField(models.BigIntegerField())
+    nanos = ArrayField(SumField())
+    tokens = ArrayField(SumField())
     requests = ArrayField(models.BigIntegerField())
 
     class Meta:
@@ -397,7 +398,7 @@ class BreakerState(models.Model):
     group_key = models.TextField()
     # As in `Pace`.
     last_second = models.BigIntegerField(db_default=0)
-    nanos = ArrayField(models.BigIntegerField())
+    nanos = ArrayField(SumField())
     calls = ArrayField(models.BigIntegerField())
     errors = ArrayField(models.BigIntegerField())
     # Calls and tokens behind what is usual; halved together when they grow large.

@@ -4,6 +4,7 @@ against them.
 
 from django.db import models
 
+from metering.models.sums import SumField
 from tenants.models import Tenant
 
 MEASURES = (
@@ -35,15 +36,15 @@ class UsageRollup(models.Model):
     starts_at = models.DateTimeField()
     value_1 = models.TextField(db_collation="C")
     value_2 = models.TextField(db_collation="C")
-    cost_nanos = models.BigIntegerField()
+    cost_nanos = SumField()
     requests = models.BigIntegerField()
     errors = models.BigIntegerField()
     unpriced = models.BigIntegerField()
-    input_tokens = models.BigIntegerField()
-    output_tokens = models.BigIntegerField()
-    cache_read_tokens = models.BigIntegerField()
-    cache_write_tokens = models.BigIntegerField()
-    reasoning_tokens = models.BigIntegerField()
+    input_tokens = SumField()
+    output_tokens = SumField()
+    cache_read_tokens = SumField()
+    cache_write_tokens = SumField()
+    reasoning_tokens = SumField()
     tool_calls = models.BigIntegerField()
 
     class Meta:

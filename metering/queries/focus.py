@@ -63,8 +63,8 @@ COLUMNS: Final = (
 )
 ROWS_AT_ONCE: Final = 2_000
 READ_DAY: Final = f"""
-    SELECT {", ".join(GROUP)}, sum(coalesce(cost_nanos, 0))::bigint,
-        sum(input_tokens + output_tokens)::bigint, count(*)
+    SELECT {", ".join(GROUP)}, sum(coalesce(cost_nanos, 0)),
+        sum(input_tokens + output_tokens), count(*)
     FROM usage_event
     WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void
     GROUP BY {", ".join(GROUP)}

@@ -108,7 +108,7 @@ def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[in
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT window_id, sum(reserved_nanos)::bigint, sum(reserved_tokens)::bigint,
+            SELECT window_id, sum(reserved_nanos), sum(reserved_tokens),
                 sum(reserved_requests)::bigint, sum(reserved_tool_calls)::bigint
             FROM reservation, unnest(window_ids) AS window_id
             WHERE tenant_id = %s AND state = {OPEN} AND expires_at <= now()

@@ -25,6 +25,7 @@ from metering.rollups.sets import (
 )
 
 Whole = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 # The dimensions that have sums by quarter; empty: the tenant as a whole.
 SERIES_DIMENSIONS: Final = ("", "team", "agent", "feature", "customer", "model")
@@ -79,8 +80,8 @@ _SERIES_COST: Final = f"""
     )
 """  # noqa: S608 - built from constants
 _VALUE_SUMS: Final = f"""
-    SELECT value, width_bucket(at, %(bounds)s::timestamptz[]) - 1, sum(cost_nanos)::bigint,
-        sum(requests)::bigint
+    SELECT value, width_bucket(at, %(bounds)s::timestamptz[]) - 1, sum(cost_nanos),
+        sum(requests)
     FROM (
         SELECT value_1 AS value, starts_at AS at, cost_nanos, requests FROM usage_rollup
         WHERE tenant_id = %(tenant_id)s AND dimension_set = %(set)s
@@ -122,17 +123,18 @@ class QuarterSums(NamedTuple):
     """Sums as columns, a row for each series and quarter that has usage; in no order.
 
     `dimensions` holds places in SERIES_DIMENSIONS, `quarters` the seconds since the epoch at which
-    each begins, `measures` a column for each of `metering.models.MEASURES`.
+    each begins, `measures` a column for each of `metering.models.MEASURES`: floats, since sums may
+    pass 64 bits.
     """
 
     dimensions: Whole
     values: list[str]
     quarters: Whole
-    measures: Whole
+    measures: Floats
 
-    def column(self, name: str) -> Whole:
+    def column(self, name: str) -> Floats:
         """A measure of all rows."""
-        found: Whole = self.measures[:, MEASURES.index(name)]
+        found: Floats = self.measures[:, MEASURES.index(name)]
         return found
 
 
@@ -319,13 +321,13 @@ def newest_batch(*, tenant_id: int) -> int:
 def _columns(rows: Sequence[tuple[Any, ...]]) -> QuarterSums:
     if not rows:
         nothing = np.zeros(0, np.int64)
-        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES)), np.int64))
+        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES))))
     sets, quarters, values, *measures = zip(*rows, strict=True)
     return QuarterSums(
         np.array([_PLACE_OF_SET[number] for number in sets], np.int64),
         list(values),
         np.array(quarters, np.int64),
-        np.array(measures, np.int64).T,
+        np.array(measures, np.float64).T,
     )
 
 

@@ -83,7 +83,7 @@ def session_costs(*, tenant_id: int, sessions: Iterable[str]) -> dict[str, int]:
     """What each of these sessions has cost in all, in nano-dollars."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT session, coalesce(sum(cost_nanos), 0)::bigint FROM usage_event"
+            "SELECT session, coalesce(sum(cost_nanos), 0) FROM usage_event"
             " WHERE tenant_id = %s AND session = ANY(%s) AND session <> '' AND NOT is_void"
             " GROUP BY session",
             [tenant_id, list(sessions)],

@@ -29,7 +29,7 @@ _OF_TIME: Final = f"""
         ORDER BY expires_at DESC, id DESC LIMIT %(limit)s)
 """  # noqa: S608 - built from constants
 _BY_WINDOW: Final = f"""
-    SELECT asked.window_id, sum(held.reserved_nanos)::bigint
+    SELECT asked.window_id, sum(held.reserved_nanos)
     FROM ({
     _OF_TIME.format(
         columns="expires_at, created_at, window_ids, reserved_nanos",
@@ -53,7 +53,7 @@ _LIST: Final = f"""
 }) held ORDER BY expires_at DESC, id DESC LIMIT %(limit)s
 """  # noqa: S608 - built from constants
 _SUM: Final = f"""
-    SELECT count(*), coalesce(sum(reserved_nanos), 0)::bigint
+    SELECT count(*), coalesce(sum(reserved_nanos), 0)
     FROM ({_OF_TIME.format(columns="expires_at, id, reserved_nanos", condition=_IN_PERIOD)}) held
 """  # noqa: S608 - built from constants
 _LAST_ID: Final = UUID(int=2**128 - 1)

@@ -54,7 +54,7 @@ EVENT_MEASURE_LIST: Final = ", ".join(
     f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
 )
 MEASURE_LIST: Final = ", ".join(MEASURES)
-SUM_LIST: Final = ", ".join(f"sum({name})::bigint" for name in MEASURES)
+SUM_LIST: Final = ", ".join(f"sum({name})" for name in MEASURES)
 
 
 class Measures(NamedTuple):

@@ -42,7 +42,7 @@ CREATE_DELTAS: Final = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta (
         dimension_set smallint, starts_at timestamptz,
         value_1 text COLLATE "C", value_2 text COLLATE "C",
-        {", ".join(f"{name} bigint" for name in MEASURES)},
+        {", ".join(f"{name} numeric" for name in MEASURES)},
         is_folded boolean NOT NULL DEFAULT false
     ) ON COMMIT DELETE ROWS;
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_histogram_delta (

@@ -41,6 +41,9 @@ EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBER
 NOT_KNOWN: Final = -1
 # Up to this many possible groups are added up in an array with a place for each.
 DENSE_MAX: Final = 1 << 18
+# The largest number of 64 bits, and how many of them a half of one takes.
+WHOLE_MAX: Final = 2**63 - 1
+HALF_BITS: Final = 32
 
 
 class SetSums(NamedTuple):
@@ -143,11 +146,22 @@ class _Groups:
             keys = np.arange(size)
         self.keys = keys[self.present]
 
-    def sum_of(self, measure: Whole) -> Whole:
-        """The measure added up for each group."""
+    def sum_of(self, measure: Whole) -> list[int]:
+        """The measure added up for each group: exact, whatever its size."""
+        if int(measure.max(initial=0)) * measure.size <= WHOLE_MAX:
+            return self._sum_of(measure)
+        # In halves, neither of whose sums passes 64 bits.
+        high, low = measure >> HALF_BITS, measure & (1 << HALF_BITS) - 1
+        return [
+            (of_high << HALF_BITS) + of_low
+            for of_high, of_low in zip(self._sum_of(high), self._sum_of(low), strict=True)
+        ]
+
+    def _sum_of(self, measure: Whole) -> list[int]:
         sums = np.zeros(self.events.size, np.int64)
         np.add.at(sums, self.place, measure)
-        return sums[self.present]
+        added_up: list[int] = sums[self.present].tolist()
+        return added_up
 
     def names(self) -> list[list[Any]]:
         """Per column, each group's value."""
@@ -163,10 +177,11 @@ def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetSums]:
     """The events' measures added up for every set, times `sign`."""
     for one in SETS:
         groups = _Groups(events.parts(one))
-        measures = np.stack([groups.sum_of(measure) for measure in events.measures], axis=1) * sign
+        columns = [groups.sum_of(measure) for measure in events.measures]
+        measures = [[sign * sum_ for sum_ in row] for row in zip(*columns, strict=True)]
         starts, *values = groups.names()
         values += [[""] * len(starts)] * (2 - len(values))
-        yield SetSums(one.number, starts, values[0], values[1], measures.tolist())
+        yield SetSums(one.number, starts, values[0], values[1], measures)
 
 
 def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:

@@ -36,7 +36,7 @@ _LOCK: Final = """
     INSERT INTO breaker_state (tenant_id, id, breaker_id, group_key, nanos, calls, errors)
     SELECT %(tenant_id)s, nextval('breaker_state_id'), n.breaker_id, n.group_key, z.zeros, z.zeros,
         z.zeros
-    FROM (SELECT array_fill(0::bigint, ARRAY[%(slots)s]) AS zeros) z, (
+    FROM (SELECT array_fill(0, ARRAY[%(slots)s]) AS zeros) z, (
         SELECT * FROM unnest(%(breaker_ids)s::bigint[], %(group_keys)s::text[])
             WITH ORDINALITY AS n (breaker_id, group_key, place) ORDER BY place
     ) n
@@ -104,7 +104,7 @@ def write_states(cursor: Any, tenant_id: int, states: Iterable[StoredWatch]) -> 
     rows = list(states)
     cursor.execute(
         """
-        UPDATE breaker_state s SET last_second = n.last_second, nanos = n.nanos::bigint[],
+        UPDATE breaker_state s SET last_second = n.last_second, nanos = n.nanos::numeric[],
             calls = n.calls::bigint[], errors = n.errors::bigint[], usual_calls = n.usual_calls,
             usual_tokens = n.usual_tokens, opened_at = n.opened_at, why = n.why,
             halt_id = n.halt_id, trial_id = n.trial_id, trial_at = n.trial_at
@@ -233,7 +233,7 @@ def reset_states(cursor: Any, tenant_id: int, breaker_id: int, group_keys: list[
     cursor.execute(
         "UPDATE breaker_state SET opened_at = NULL, why = '', halt_id = NULL, trial_id = NULL,"
         " trial_at = NULL, nanos = z.zeros, calls = z.zeros, errors = z.zeros"
-        " FROM (SELECT array_fill(0::bigint, ARRAY[%s]) AS zeros) z"
+        " FROM (SELECT array_fill(0, ARRAY[%s]) AS zeros) z"
         " WHERE tenant_id = %s AND breaker_id = %s AND group_key = ANY(%s)",
         [SLOTS, tenant_id, breaker_id, group_keys],
     )

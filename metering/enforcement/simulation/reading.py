@@ -137,8 +137,8 @@ def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
     portion, parameters = _portion(rule, stretch.starts_at)
     with connection.chunked_cursor() as cursor:
         cursor.execute(
-            f"SELECT {portion}, min(time), coalesce(sum(cost_nanos), 0)::bigint,"  # noqa: S608
-            " sum(input_tokens + output_tokens)::bigint,"
+            f"SELECT {portion}, min(time), coalesce(sum(cost_nanos), 0),"  # noqa: S608
+            " sum(input_tokens + output_tokens),"
             f" count(*) FILTER (WHERE operation <> {TOOL}),"
             f" count(*) FILTER (WHERE operation = {TOOL}), {columns}"
             f" FROM usage_event WHERE {where.sql}"
