@@ -1,14 +1,14 @@
 """What the workers do for metering: thin, bounded, safe to run twice. The rows are the queue."""
 
-import time
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from celery import shared_task
 
 from metering import rollups, upkeep
 from metering.enforcement import decisions, simulation
-from tenants.scope import platform_scope, tenant_scope
+from tenants.runs import TenantRun, scoped, shuffled
 
 # A run ends after this time; the next beat goes on where it stopped.
 ROLL_UP_SECONDS: Final = 60.0
@@ -24,16 +24,10 @@ GRACE: Final = timedelta(seconds=6)
 @shared_task(ignore_result=True)
 def roll_up() -> None:
     """Add every tenant's waiting batches to its roll-ups, the tenants in turn."""
-    ends_at = time.monotonic() + ROLL_UP_SECONDS
-    with platform_scope("roll up the batches of all tenants"):
-        tenants = rollups.tenants_waiting()
-    while tenants and time.monotonic() < ends_at:
-        tenants = [tenant_id for tenant_id in tenants if _roll_up_once(tenant_id)]
-
-
-def _roll_up_once(tenant_id: int) -> int:
-    with tenant_scope(tenant_id):
-        return rollups.roll_up(tenant_id=tenant_id, patience=PATIENCE, grace=GRACE)
+    run = TenantRun(ROLL_UP_SECONDS)
+    work = partial(rollups.roll_up, patience=PATIENCE, grace=GRACE)
+    run.repeat("roll_up", shuffled(rollups.tenants_waiting), scoped(work))
+    run.report()
 
 
 @shared_task(ignore_result=True)

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-import structlog
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
@@ -13,20 +12,24 @@ from django.utils import timezone
 from metering.budget_reading import read_book
 from metering.enforcement.breakers import forget_idle_states
 from metering.enforcement.holds import OPEN
-from metering.enforcement.lockouts import ENDED_MAX, lift_ended_lockouts
+from metering.enforcement.lockouts import lift_ended_lockouts
 from metering.enforcement.pace import forget_idle_paces
 from metering.enforcement.raises import judge_ended_raises, tenants_with_ended_raises
 from metering.enforcement.turn import expire_due
-from metering.models import Budget, BudgetWindow, CallReport, EventKey, SourceCount
+from metering.models import Budget, BudgetWindow, CallReport, CostSource, EventKey, SourceCount
 from metering.open_traces import forget_spans, forget_spans_beyond
 from metering.partitions import make_due_partitions
 from metering.rerate import price_unpriced
 from metering.rolling import age_rolling_window
 from tenants.models import IdempotencyRecord
+from tenants.runs import TenantRun, scoped, shuffled
 from tenants.scope import lock_configuration_shared, platform_scope, tenant_scope
 
-log = structlog.get_logger(__name__)
-
+# A run ends after this time; the next beat goes on.
+EXPIRE_SECONDS: Final = 30.0
+END_SECONDS: Final = 30.0
+AGE_SECONDS: Final = 120.0
+PRICE_SECONDS: Final = 120.0
 # How long a retry with the same Idempotency-Key gets the first answer.
 IDLE_PACE_SECONDS: Final = 3600
 IDLE_STATE_SECONDS: Final = 35 * 86_400
@@ -39,20 +42,22 @@ SOURCE_COUNTS_KEPT: Final = timedelta(days=35)
 
 
 def age_rolling_windows() -> int:
-    """Take out of every rolling window what is older than its period; return how many were looked
-    at.
+    """Take out of every rolling window what is older than its period; return how many windows were
+    looked at.
     """
-    now = timezone.now()
-    with platform_scope("rolling budgets of all tenants"):
-        tenant_ids = list(
-            Budget.objects.filter(is_rolling=True, archived_at=None)
-            .values_list("tenant_id", flat=True)
-            .distinct()
-        )
-    return sum(_age_windows_of(tenant_id, now) for tenant_id in tenant_ids)
+    run = TenantRun(AGE_SECONDS)
+    work = partial(_age_windows_of, now=timezone.now())
+    count = run.each("age_rolling_windows", shuffled(_tenants_with_rolling_budgets), work)
+    run.report()
+    return count
 
 
-def _age_windows_of(tenant_id: int, now: datetime) -> int:
+def _tenants_with_rolling_budgets() -> list[int]:
+    rolling = Budget.objects.filter(is_rolling=True, archived_at=None)
+    return list(rolling.values_list("tenant_id", flat=True).distinct())
+
+
+def _age_windows_of(*, tenant_id: int, now: datetime) -> int:
     with tenant_scope(tenant_id):
         book = read_book(tenant_id)
         window_ids = [
@@ -75,50 +80,40 @@ def _age_windows_of(tenant_id: int, now: datetime) -> int:
 
 def expire_reservations() -> int:
     """Give back what reservations of all tenants hold whose time is over; return how many."""
-    with platform_scope("reservations whose time is over"), connection.cursor() as cursor:
+    run = TenantRun(EXPIRE_SECONDS)
+    count = run.repeat("expire_reservations", shuffled(_tenants_with_due_holds), expire_due)
+    run.report()
+    return count
+
+
+def _tenants_with_due_holds() -> list[int]:
+    with connection.cursor() as cursor:
         cursor.execute(
             "SELECT DISTINCT tenant_id FROM reservation WHERE state = %s AND expires_at <= now()",
             [OPEN],
         )
-        tenant_ids = [row[0] for row in cursor.fetchall()]
-    return sum(_expire_all(tenant_id) for tenant_id in tenant_ids)
-
-
-def _expire_all(tenant_id: int) -> int:
-    expired = 0
-    while count := expire_due(tenant_id):
-        expired += count
-    return expired
+        return [row[0] for row in cursor.fetchall()]
 
 
 def end_what_is_over() -> int:
     """Judge windows without the raises that are over, and lift lockouts that have ended; return how
     many of both there were.
     """
-    with platform_scope("raises that are over"):
-        raised = tenants_with_ended_raises()
-    with platform_scope("lockouts that have ended"), connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT tenant_id FROM halt WHERE lifted_at IS NULL AND ends_at <= now()"
-        )
-        locked = [row[0] for row in cursor.fetchall()]
-    ended = sum(_each(tenant_id, judge_ended_raises) for tenant_id in raised)
-    for tenant_id in locked:
-        count = ENDED_MAX
-        while count == ENDED_MAX:
-            count = _each(tenant_id, lift_ended_lockouts)
-            ended += count
+    run = TenantRun(END_SECONDS, steps=2)
+    ended = run.each("judge_ended_raises", tenants_with_ended_raises, scoped(judge_ended_raises))
+    ended += run.repeat(
+        "lift_ended_lockouts", _tenants_with_ended_lockouts, scoped(lift_ended_lockouts)
+    )
+    run.report()
     return ended
 
 
-def _each(tenant_id: int, work: Callable[[int], int]) -> int:
-    """Do a tenant's work in a transaction of its own; its error stops nobody else's."""
-    try:
-        with tenant_scope(tenant_id):
-            return work(tenant_id)
-    except Exception:
-        log.exception("upkeep failed", tenant_id=tenant_id, work=work.__name__)
-        return 0
+def _tenants_with_ended_lockouts() -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT tenant_id FROM halt WHERE lifted_at IS NULL AND ends_at <= now()"
+        )
+        return [row[0] for row in cursor.fetchall()]
 
 
 def forget_idle_groups() -> None:
@@ -139,10 +134,20 @@ def price_what_was_unpriced() -> int:
     """Rate unpriced events of tenants once more: what a new price missed when a process was
     killed.
     """
-    with platform_scope("tenants with unpriced events"), connection.cursor() as cursor:
-        cursor.execute("SELECT DISTINCT tenant_id FROM usage_event WHERE cost_source = 4")
-        tenant_ids = [row[0] for row in cursor.fetchall()]
-    return sum(price_unpriced(tenant_id=tenant_id) for tenant_id in tenant_ids)
+    run = TenantRun(PRICE_SECONDS)
+    count = run.each("price_unpriced", shuffled(_tenants_with_unpriced_events), price_unpriced)
+    run.report()
+    return count
+
+
+def _tenants_with_unpriced_events() -> list[int]:
+    with connection.cursor() as cursor:
+        # The number is written out, so that the partial index of unpriced events fits.
+        cursor.execute(
+            "SELECT DISTINCT tenant_id FROM usage_event"  # noqa: S608 - an enum's number
+            f" WHERE cost_source = {CostSource.UNPRICED.value}"
+        )
+        return [row[0] for row in cursor.fetchall()]
 
 
 def forget_old_keys() -> int:

@@ -15,6 +15,7 @@ from metering.enforcement.wishes import forget_wishes
 from metering.models import CataloguePrice
 from metering.sources import PROCESS_RECORDER
 from tenants.keys import forget_known_keys
+from tenants.runs import forget_pauses
 from tests.empty_tables import replace_flush
 from tests.factories import Account, make_account
 from tests.side_by_side import SERVICES, SideBySide, share_of
@@ -49,6 +50,7 @@ def _fresh_process_memory() -> Iterator[None]:
     forget_known_keys()
     forget_estimates()
     forget_wishes()
+    forget_pauses()
     yield
     forget_configurations()
     forget_known_keys()

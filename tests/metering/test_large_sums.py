@@ -117,7 +117,7 @@ def test_eighteen_billion_dollars_read_right_everywhere(spender: Account, client
     assert caller.get("/v1/traces/t").status == 200
     month = f"{datetime.now(UTC):%Y-%m}"
     export = client.get(f"/v1/export/focus.csv?month={month}", headers=spender.headers)
-    rows = csv.DictReader(io.StringIO(b"".join(export.streaming_content).decode()))
+    rows = csv.DictReader(io.StringIO(export.getvalue().decode()))
     assert sum(int(row["BilledCost"]) for row in rows) == int(wanted)
     refused = caller.post("/v1/reservations", {"amount_usd": "1", "customer": "acme"})
     assert refused.status in {402, 423}

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import structlog
-from django.db import DatabaseError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from metering.enforcement.simulation.proposals import Proposal
@@ -155,7 +155,7 @@ def _replay(claim: Claim) -> dict[str, Any]:
                 proposal=Proposal.from_facts(simulation.proposal["rules"]),
                 period=Replayed(simulation.from_at, simulation.to_at, _time_limit()),
             )
-    except DatabaseError:
+    except (OperationalError, InterfaceError):
         # Nothing is wrong with the proposal: the lease runs out, and it is tried again.
         raise
     except TooManyCalls:
