@@ -1,10 +1,24 @@
 """What metering refuses, as small exceptions. `metering.api.problems` maps them to HTTP."""
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 # A refusal quotes what it refuses, and what it refuses may be as long as a body.
 DETAIL_CHARACTERS_MAX: Final = 500
 QUOTED_CHARACTERS_MAX: Final = 200
+Error = TypeVar("Error", bound=BaseException)
+
+
+def without_frames(error: Error) -> Error:
+    """An error to keep, or to raise in another thread: without the frames that it and its causes
+    came through, which hold what they worked on, such as a whole body, until Python looks for
+    cycles.
+    """
+    link: BaseException | None = error
+    while link is not None and link.__traceback__ is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 class MeteringError(Exception):
@@ -103,26 +117,26 @@ class ReservationFinished(Conflict):
         self.code = code
 
 
-class EventRejected(MeteringError):
-    """One event of a body was not taken; the others were. Returned, not raised, by decoders."""
+@dataclass(slots=True)
+class EventRejected:
+    """One event of a body was not taken; the others were.
 
-    def __init__(
-        self,
-        code: str,
-        detail: str,
-        *,
-        pointer: str | None = None,
-        event_id: str | None = None,
-        source: str | None = None,
-        sample: str | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.pointer = None if pointer is None else shortened(pointer, QUOTED_CHARACTERS_MAX)
-        self.event_id = event_id
-        # Who sent it, and its redacted form, for the page of sources; not part of the answer.
-        self.source = source
-        self.sample = sample
+    A value, not an exception: an exception that is kept keeps the frames that it came through, and
+    with them the body.
+    """
+
+    code: str
+    detail: str
+    pointer: str | None = None
+    event_id: str | None = None
+    # Who sent it, and its redacted form, for the page of sources; not part of the answer.
+    source: str | None = None
+    sample: str | None = None
+
+    def __post_init__(self) -> None:
+        self.detail = shortened(self.detail)
+        if self.pointer is not None:
+            self.pointer = shortened(self.pointer, QUOTED_CHARACTERS_MAX)
 
     def as_error(self, index: int) -> dict[str, Any]:
         """The event's line in an answer's `errors`."""
@@ -140,3 +154,11 @@ def shortened(text: str, characters_max: int = DETAIL_CHARACTERS_MAX) -> str:
         return text
     half = characters_max // 2
     return f"{text[:half]}…{text[1 - half :]}"
+
+
+class RejectEvent(Exception):
+    """Raised where an event is judged; what is kept of it is `rejection`."""
+
+    def __init__(self, code: str, detail: str, *, pointer: str | None = None) -> None:
+        super().__init__(detail)
+        self.rejection = EventRejected(code, detail, pointer)

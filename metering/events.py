@@ -15,7 +15,7 @@ from metering.decoders.native import EventBody
 from metering.decoders.values import with_normal_values
 from metering.dimensions import MATCHABLE
 from metering.enforcement.holds import Held
-from metering.errors import EventRejected
+from metering.errors import EventRejected, RejectEvent
 from metering.event_keys import key_of_id, key_of_request, key_of_response, key_of_span
 from metering.models import Authority, Completeness, CostSource, Operation, Route, Status
 from metering.money import NANOS_PER_USD, nanos_from_usd, usd_from_nanos
@@ -182,7 +182,7 @@ class PreparedEvent:
         else:
             self._rate(configuration)
         if self.cost_nanos is not None and self.cost_nanos > COST_NANOS_MAX:
-            raise EventRejected("cost_out_of_range", "No event costs more than 10,000,000 USD.")
+            raise RejectEvent("cost_out_of_range", "No event costs more than 10,000,000 USD.")
         is_tool = self.operation == "tool"
         tokens = self.tokens
         self.amounts = Amounts(
@@ -218,7 +218,7 @@ class PreparedEvent:
             operation=self.operation,
         )
         saved_nanos = top.cost_nanos - self.cost_nanos
-        if top.source != UNPRICED and saved_nanos > 0:
+        if top.source != UNPRICED and 0 < saved_nanos <= COST_NANOS_MAX:
             self.filled |= BIT_OF["saved_usd"]
             self.body = msgspec.structs.replace(body, saved_usd=usd_from_nanos(saved_nanos))
 
@@ -360,9 +360,10 @@ def prepare_event(  # noqa: PLR0913 - all of it is what an event is judged by
         event.judge(configuration)
         event.note_saving(configuration)
         event.rest = rest_of_line(event, tenant_id=tenant_id)
-    except EventRejected as error:
-        error.event_id = body.id
-        return error
+    except RejectEvent as error:
+        rejection = error.rejection
+        rejection.event_id = body.id
+        return rejection
     return event
 
 
@@ -397,7 +398,7 @@ def _event_time(body: EventBody, *, now: datetime, max_age: timedelta) -> dateti
         return now
     if now - max_age <= body.time <= now + AHEAD_MAX:
         return body.time.astimezone(UTC)
-    raise EventRejected(
+    raise RejectEvent(
         "time_out_of_range",
         f"'time' must be within the last {max_age.days} days and at most 5 minutes ahead.",
         pointer="/time",
@@ -414,7 +415,7 @@ def _tokens(body: EventBody) -> Tokens:
     if tokens.input_tokens > TOKENS_MAX or tokens.output_tokens > TOKENS_MAX:
         problem = "No call uses more than 1,000,000,000,000 tokens."
     if problem is not None:
-        raise EventRejected("inconsistent_tokens", problem)
+        raise RejectEvent("inconsistent_tokens", problem)
     return tokens
 
 
@@ -427,7 +428,7 @@ def _tokens_as_sent(body: EventBody) -> Tokens:
                 and body.web_searches is None
                 and not body.is_usage_missing
             ):
-                raise EventRejected(
+                raise RejectEvent(
                     "missing_usage",
                     "Send token counts, the provider's 'usage', 'cost_usd', or a 'tool'.",
                 )
@@ -446,14 +447,14 @@ def _tokens_as_sent(body: EventBody) -> Tokens:
     try:
         tokens = normalise_usage(body.usage, provider=body.provider)
     except UnknownUsage as error:
-        raise EventRejected("unknown_usage", f"{error}", pointer="/usage") from error
+        raise RejectEvent("unknown_usage", f"{error}", pointer="/usage") from error
     if body.web_searches and not tokens.web_searches:
         # Most usage objects cannot tell searches, which are billed beside the tokens.
         tokens = msgspec.structs.replace(tokens, web_searches=body.web_searches)
     for name in (*FLAT_FIELDS, "web_searches"):
         flat = getattr(body, name)
         if flat is not None and flat != getattr(tokens, name):
-            raise EventRejected(
+            raise RejectEvent(
                 "usage_mismatch",
                 f"{name!r} is {flat}, but 'usage' says {getattr(tokens, name)}; send one of them.",
                 pointer=f"/{name}",
@@ -463,14 +464,14 @@ def _tokens_as_sent(body: EventBody) -> Tokens:
 
 def _check_strings(body: EventBody) -> None:
     if body.tags and len(_encode(body.tags)) > TAGS_BYTES_MAX:
-        raise EventRejected("invalid_value", "'tags' holds more than 16 KiB.", pointer="/tags")
+        raise RejectEvent("invalid_value", "'tags' holds more than 16 KiB.", pointer="/tags")
     for name in ("cost_usd", "saved_usd"):
         value = getattr(body, name)
         if value is not None:
             try:
                 nanos_from_usd(value)
             except ValueError as error:
-                raise EventRejected(
+                raise RejectEvent(
                     "invalid_value", f"{name!r} {error}.", pointer=f"/{name}"
                 ) from error
 
@@ -500,7 +501,7 @@ def rest_of_line(event: PreparedEvent, *, tenant_id: int) -> str:
     if special is None:
         written = "\t".join([NULL if text is None else text for text in texts])
     elif special[0] == "\x00":
-        raise EventRejected("invalid_value", "A string holds the character NUL.")
+        raise RejectEvent("invalid_value", "A string holds the character NUL.")
     else:
         written = "\t".join([NULL if text is None else text.translate(_ESCAPES) for text in texts])
     optional = (
@@ -544,7 +545,7 @@ def _reservation(body: EventBody) -> str | None:
     if body.reservation is None:
         return None
     if not is_reservation_id(body.reservation):
-        raise EventRejected(
+        raise RejectEvent(
             "invalid_value", "'reservation' is not the id of a reservation.", pointer="/reservation"
         )
     return body.reservation

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-import psycopg
+import structlog
 from django.conf import settings
-from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection
+from django.db import DatabaseError, IntegrityError, OperationalError, connection
 from django.utils import timezone
 
 from metering.configuration import (
@@ -22,6 +22,7 @@ from metering.configuration import (
     known_configuration,
     read_configuration,
 )
+from metering.database_errors import is_conflict, is_of_value, lacks_partition, sqlstate_of
 from metering.decoders.native import Decoded, EventBody
 from metering.decoders.otlp import Export, SpanCall
 from metering.enforcement.breakers import feed_breakers
@@ -33,7 +34,7 @@ from metering.enforcement.holds import (
     write_standings,
 )
 from metering.enforcement.settling import lock_named_reservations, settle_with_events
-from metering.errors import EventRejected
+from metering.errors import EventRejected, without_frames
 from metering.event_storage import store_events, sums_of_stored
 from metering.events import (
     PreparedEvent,
@@ -49,6 +50,8 @@ from metering.open_traces import fingerprint_of_call, take_spans
 from metering.partitions import make_due_partitions
 from metering.window_opening import with_windows
 from tenants.scope import lock_configuration_shared, tenant_scope
+
+log = structlog.get_logger(__name__)
 
 ATTEMPTS_MAX: Final = 5
 # How often a transaction begins again because others were faster.
@@ -130,26 +133,33 @@ def ingest(items: Sequence[Decoded], *, tenant_id: int, route: Route) -> Job:
     (`committer`).
     """
     job = prepare_job(items, tenant_id=tenant_id, route=route)
-    commit_jobs(tenant_id, [job])
+    waiting = [job]
+    while waiting:
+        waiting += commit_jobs(tenant_id, [waiting.pop()])
+    job.collect()
     return job
 
 
-def commit_jobs(tenant_id: int, jobs: Sequence[Job]) -> None:
-    """Commit jobs of one tenant together; where that fails, apart, so that none spoils another's.
+def commit_jobs(tenant_id: int, jobs: Sequence[Job]) -> Sequence[Job]:
+    """Commit jobs of one tenant together.
+
+    Where the database refuses a value of a single job, although the contract let it through,
+    returns smaller jobs to commit instead, until the event is found that is refused alone.
 
     Raises OperationalError when the database cannot be reached: nothing was acknowledged, and since
     every event carries its id, sending it again is safe.
     """
     try:
         _commit_with_retries(tenant_id, jobs)
-        for job in jobs:
-            job.keep_traced_errors()
-    except DataError as error:
-        if len(jobs) > 1:
-            for job in jobs:
-                commit_jobs(tenant_id, [job])
-        else:
-            _commit_in_halves(jobs[0], error)
+    except DatabaseError as error:
+        if len(jobs) > 1 or not is_of_value(error):
+            raise
+        log.warning("values not stored", tenant_id=tenant_id, sqlstate=sqlstate_of(error))
+        without_frames(error)
+        return jobs[0].without_what_failed()
+    for job in jobs:
+        job.keep_traced_errors()
+    return []
 
 
 def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
@@ -171,7 +181,7 @@ def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
         try:
             commit()
         except IntegrityError as error:
-            if attempt == ATTEMPTS_MAX or not _lacks_partition(error):
+            if attempt == ATTEMPTS_MAX or not lacks_partition(error):
                 raise
             with tenant_scope(tenant_id):
                 make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
@@ -209,49 +219,6 @@ def _commit_as_configured(tenant_id: int, jobs: Sequence[Job]) -> None:
         else:
             return
     raise OperationalError("what the events count in changed again and again")
-
-
-def is_conflict(error: DatabaseError) -> bool:
-    """Whether PostgreSQL gave up on a transaction because of another one: to be tried again."""
-    return isinstance(
-        error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
-    )
-
-
-def _lacks_partition(error: IntegrityError) -> bool:
-    return isinstance(error.__cause__, psycopg.errors.CheckViolation) and "partition" in str(error)
-
-
-def _commit_in_halves(job: Job, error: DatabaseError) -> None:
-    """Find the event that the database refuses, although the contract let it through, and refuse
-    it alone.
-    """
-    if job.weight == 1:
-        event_id = job.events[0].body.id if job.events else "-".join(job.spans[0].key)
-        detail = f"The event cannot be stored: {str(error).splitlines()[0]}"
-        rejected = EventRejected("invalid_value", detail, event_id=event_id)
-        job.forget_outcome()
-        job.errors.append((job.events[0].index if job.events else 0, rejected))
-        return
-    middle = -(-len(job.events) // 2), -(-len(job.spans) // 2)
-    halves = [
-        Job(job.tenant_id, job.route, 0, events, job.configuration, spans=spans)
-        for events, spans in (
-            (job.events[: middle[0]], job.spans[: middle[1]]),
-            (job.events[middle[0] :], job.spans[middle[1] :]),
-        )
-    ]
-    job.forget_outcome()
-    for half in halves:
-        commit_jobs(job.tenant_id, [half])
-        job.accepted += half.accepted
-        job.merged += half.merged
-        job.conflicts += half.conflicts
-        job.fates |= half.fates
-        job.duplicates += half.duplicates
-        job.unpriced += half.unpriced
-        job.unpriced_models |= half.unpriced_models
-        job.errors += half.errors
 
 
 def _events(jobs: Iterable[Job]) -> list[PreparedEvent]:

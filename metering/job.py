@@ -8,7 +8,7 @@ from metering.budget_rules import PLACE
 from metering.configuration import Configuration
 from metering.decoders.native import PassedOver
 from metering.decoders.otlp import ToldSpan
-from metering.errors import EventRejected
+from metering.errors import EventRejected, RejectEvent
 from metering.events import MISSING, PreparedEvent
 from metering.model_names import near_model
 from metering.models import CostSource, Route, SourceOutcome
@@ -17,6 +17,20 @@ from metering.models import CostSource, Route, SourceOutcome
 WARNINGS_MAX: Final = 20
 PROVIDER: Final = PLACE["provider"]
 MODEL: Final = PLACE["model"]
+# How many transactions of one body may fail by a value before the rest is refused unseen.
+FAILED_TURNS_MAX: Final = 200
+NOT_STORABLE: Final = "The event holds a value that cannot be stored."
+NOT_TRIED: Final = (
+    "Too many events of this body hold values that cannot be stored; this one may be among them."
+    " Send it again by itself."
+)
+
+
+@dataclass
+class Tries:
+    """How often a body may still fail by a value, over all its pieces."""
+
+    left: int = FAILED_TURNS_MAX
 
 
 @dataclass
@@ -48,11 +62,74 @@ class Job:
     # What became of events that were not simply accepted, by `id(event)`: bodies may hold the
     # events of several sources.
     fates: dict[int, SourceOutcome] = field(default_factory=dict)
+    # What was committed in its place, where it was too large for one transaction or failed.
+    parts: list["Job"] = field(default_factory=list)
+    tries: Tries = field(default_factory=Tries)
 
     @property
     def weight(self) -> int:
         """How much of a transaction it makes up, in events."""
         return len(self.events) + len(self.spans)
+
+    def pieces(self, weight_max: int) -> list["Job"]:
+        """The job as several, none of more events."""
+        self.forget_outcome()
+        self.parts = [
+            Job(
+                self.tenant_id,
+                self.route,
+                0,
+                self.events[at : at + weight_max],
+                self.configuration,
+                spans=self.spans[at : at + weight_max],
+                tries=self.tries,
+            )
+            for at in range(0, max(len(self.events), len(self.spans)), weight_max)
+        ]
+        return self.parts
+
+    def without_what_failed(self) -> list["Job"]:
+        """Two halves to commit instead, where one transaction failed by a value; of a single event
+        none: it is refused. So are all of them once too many transactions have failed.
+        """
+        self.forget_outcome()
+        self.tries.left -= 1
+        if self.weight > 1 and self.tries.left > 0:
+            return self.pieces(-(-max(len(self.events), len(self.spans)) // 2))
+        detail = NOT_STORABLE if self.weight == 1 else NOT_TRIED
+        self.errors += [
+            (
+                event.index,
+                EventRejected(
+                    "invalid_value", detail, event_id=event.body.id, source=event.body.source
+                ),
+            )
+            for event in self.events
+        ]
+        self.errors += [
+            (0, EventRejected("invalid_value", detail, event_id="-".join(span.key)))
+            for span in self.spans
+        ]
+        self.events, self.spans, self.traced, self.traced_errors = [], (), [], []
+        return []
+
+    def collect(self) -> None:
+        """Once all its parts are committed: count what became of them."""
+        if not self.parts:
+            return
+        parts, self.parts = self.parts, []
+        self.events, self.traced = [], []
+        for part in parts:
+            part.collect()
+            self.events += part.events
+            self.traced += part.traced
+            self.accepted += part.accepted
+            self.merged += part.merged
+            self.conflicts += part.conflicts
+            self.duplicates += part.duplicates
+            self.unpriced += part.unpriced
+            self.fates |= part.fates
+            self.errors += part.errors
 
     def judge(self, configuration: Configuration) -> None:
         """Judge the events by this configuration, where they were judged by another one."""
@@ -62,10 +139,10 @@ class Job:
         for event in list(self.events):
             try:
                 event.judge(configuration)
-            except EventRejected as error:
-                error.event_id = event.body.id
-                error.source = event.body.source
-                self.errors.append((event.index, error))
+            except RejectEvent as error:
+                rejection = error.rejection
+                rejection.event_id, rejection.source = event.body.id, event.body.source
+                self.errors.append((event.index, rejection))
                 self.events.remove(event)
 
     def accept(self, event: PreparedEvent) -> None:

@@ -288,6 +288,7 @@ def _commit(
 def _committed(job: Job) -> Generator[Submission, None, None]:
     if job.weight:
         yield Submission(PROCESS_COMMITTER, job)
+        job.collect()
 
 
 def _answer(job: Job) -> HotResponse:

@@ -83,7 +83,11 @@ def handle_reserve(request: HotRequest) -> Steps:
         asked = decode_ask(body)
         ask = Ask(asked, key_prefix=holder.prefix, at=timezone.now())
         if (stopped := _stopped(holder, ask)) is not None:
-            raise stopped
+            try:
+                raise stopped
+            finally:
+                # Else it would hold this frame, which holds it.
+                del stopped
         # Nothing is granted on what is only remembered of a key.
         if (current := find_key_holder(bearer(request.headers))) is None:
             return refuse(None, Scope.ENFORCE)
@@ -201,6 +205,10 @@ def _stopped(holder: KeyHolder, ask: Ask) -> Any:
 def _done(work: Work, *, status: int = 200) -> Generator[Submission, None, HotResponse]:
     yield Submission(PROCESS_ENFORCER, work)
     counters.count(work)
-    if work.error is not None:
-        raise work.error
+    if (error := work.take_error()) is not None:
+        try:
+            raise error
+        finally:
+            # Else it would hold this frame, which holds it.
+            del error
     return HotResponse(status, {"Content-Type": JSON}, msgspec.json.encode(work.answer))

@@ -17,7 +17,7 @@ import msgspec
 from metering.decoders.samples import with_sample
 from metering.decoders.values import with_normal_values
 from metering.dimensions import RAW_CHARACTERS_MAX, VALUE_CHARACTERS_MAX
-from metering.errors import EventRejected, MalformedBody, TooManyEvents
+from metering.errors import EventRejected, MalformedBody, RejectEvent, TooManyEvents
 from metering.money import USD_PATTERN
 from metering.spelling import did_you_mean
 from metering.times import parse_moment
@@ -323,9 +323,10 @@ def refused_value(event: EventBody) -> EventRejected | None:
     """The refusal of an event for the value of a dimension. It stays as it was sent."""
     try:
         with_normal_values(event)
-    except EventRejected as error:
-        error.event_id = event.id
-        return error
+    except RejectEvent as error:
+        rejection = error.rejection
+        rejection.event_id = event.id
+        return rejection
     return None
 
 

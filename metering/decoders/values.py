@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from metering.dimensions import DIMENSIONS, VALUE_CHARACTERS_MAX, normal_value
-from metering.errors import EventRejected
+from metering.errors import RejectEvent
 
 _NORMALISED: Final = (*DIMENSIONS, "provider", "tool", "source")
 _values_of = attrgetter(*_NORMALISED)
@@ -16,7 +16,7 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 def with_normal_values(body: Body) -> Body:
     """The body of an event or an ask with its dimensions' values as they are stored.
 
-    Raises EventRejected for a value that is too long, or of which nothing is left to see.
+    Raises RejectEvent for a value that is too long, or of which nothing is left to see.
     """
     text = "".join([value for value in _values_of(body) if value is not None])
     is_plain = len(text) <= VALUE_CHARACTERS_MAX and text.isascii() and text.isprintable()
@@ -29,7 +29,7 @@ def with_normal_values(body: Body) -> Body:
         normal = normal_value(value)
         if len(normal) > VALUE_CHARACTERS_MAX or (value and not normal):
             detail = f"{name!r} must be 1 to {VALUE_CHARACTERS_MAX} visible characters."
-            raise EventRejected("invalid_value", detail, pointer=f"/{name}")
+            raise RejectEvent("invalid_value", detail, pointer=f"/{name}")
         if normal != value:
             changes[name] = normal
     return msgspec.structs.replace(body, **changes) if changes else body

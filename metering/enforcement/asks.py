@@ -22,7 +22,7 @@ from metering.decoders.native import (
 from metering.decoders.values import with_normal_values
 from metering.enforcement.estimates import ExpectedSize
 from metering.enforcement.routes import RouteRule
-from metering.errors import EventRejected, InvalidRequest, MalformedBody
+from metering.errors import InvalidRequest, MalformedBody, RejectEvent
 from metering.events import COST_NANOS_MAX, TOKENS_MAX
 from metering.money import nanos_from_usd, usd_from_nanos
 from metering.pricing import UNPRICED, Rating
@@ -101,9 +101,14 @@ def decode_ask(body: bytes) -> AskBody:
     ask: AskBody = _decode(_decode_ask, body, AskBody)
     try:
         ask = with_normal_values(ask)
-    except EventRejected as error:
-        problem = {"pointer": error.pointer, "code": error.code, "detail": error.detail}
-        raise InvalidRequest(error.detail, errors=[problem]) from error
+    except RejectEvent as error:
+        rejection = error.rejection
+        problem = {
+            "pointer": rejection.pointer,
+            "code": rejection.code,
+            "detail": rejection.detail,
+        }
+        raise InvalidRequest(rejection.detail, errors=[problem]) from error
     _require_amount(ask)
     return ask
 

@@ -10,5 +10,5 @@ from metering.enforcement.works import Work
 WORKS_MAX: Final = 200
 
 PROCESS_ENFORCER: Final[Committer[Work]] = Committer(
-    take_turn, name="enforcer", weight_max=WORKS_MAX, is_one_a_tenant=True
+    take_turn, name="enforcer", weight_max=WORKS_MAX, tenant_threads=1
 )

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+import structlog
+from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from metering.configuration import (
@@ -22,6 +23,7 @@ from metering.configuration import (
     known_configuration,
     read_configuration,
 )
+from metering.database_errors import is_of_value, sqlstate_of
 from metering.enforcement.asking import Asking
 from metering.enforcement.breakers import feed_breakers
 from metering.enforcement.decisions import insert_decisions
@@ -47,7 +49,7 @@ from metering.enforcement.settling import Stored
 from metering.enforcement.storing import KnownBefore, send_events, stored_of
 from metering.enforcement.tightening import StandingTightening, read_tightenings
 from metering.enforcement.works import Reserve, Work
-from metering.errors import InvalidRequest, MeteringError, NotFound
+from metering.errors import InvalidRequest, MeteringError, NotFound, without_frames
 from metering.event_storage import store_events
 from metering.ingest import CHANGES_MAX, with_retries
 from metering.ledger import (
@@ -65,32 +67,36 @@ from metering.window_opening import with_windows
 from tenants.pipeline import Pipeline, pipelined
 from tenants.scope import CONFIGURATION_LOCK, lock_configuration_shared, tenant_scope
 
+log = structlog.get_logger(__name__)
 
-def take_turn(tenant_id: int, works: Sequence[Work], *, attempted: set[UUID] | None = None) -> None:
+
+def take_turn(tenant_id: int, works: Sequence[Work]) -> Sequence[Work]:
     """Do what callers of one tenant want, in one transaction; an error of one fails no other.
 
     Raises OperationalError when the database cannot be reached: nothing was granted, and what was
-    committed without an answer is recognised when it is sent again. `attempted` are reservations
-    that an earlier attempt may have made.
+    committed without an answer is recognised when it is sent again. Raises DataError or
+    IntegrityError where the database refuses a value of one of several works, which then are
+    committed apart. Nothing is ever left to do: returns no works.
     """
-    attempted = set() if attempted is None else attempted
 
     def commit() -> None:
-        pending = _not_committed(tenant_id, works, attempted)
-        attempted.update(work.id for work in pending if isinstance(work, Reserve))
+        pending = _not_committed(tenant_id, works)
+        for work in pending:
+            work.was_attempted = isinstance(work, Reserve)
         _take_as_configured(tenant_id, pending)
 
     try:
         with_retries(tenant_id, commit)
-    except (DataError, IntegrityError) as error:
-        if len(works) > 1:
-            for work in works:
-                take_turn(tenant_id, [work], attempted=attempted)
-        elif isinstance(error, DataError):
-            detail = f"The request cannot be stored: {str(error).splitlines()[0]}."
-            works[0].error = InvalidRequest(detail)
-        elif _not_committed(tenant_id, works, attempted):
+    except DatabaseError as error:
+        if len(works) > 1 or not is_of_value(error):
             raise
+        if isinstance(error, IntegrityError):
+            if _not_committed(tenant_id, works):
+                raise
+            return ()
+        log.warning("values not stored", tenant_id=tenant_id, sqlstate=sqlstate_of(error))
+        works[0].error = InvalidRequest("The request holds a value that cannot be stored.")
+    return ()
 
 
 def expire_due(tenant_id: int) -> int:
@@ -125,17 +131,18 @@ def expire_due(tenant_id: int) -> int:
     return ended
 
 
-def _not_committed(tenant_id: int, works: Sequence[Work], attempted: set[UUID]) -> list[Work]:
+def _not_committed(tenant_id: int, works: Sequence[Work]) -> list[Work]:
     """The works that an earlier attempt, whose commit was not answered, did not commit after all.
 
     Only reservations need this: the others find by what is stored that they are done.
     """
+    attempted = [work.id for work in works if isinstance(work, Reserve) and work.was_attempted]
     if not attempted:
         return list(works)
     with tenant_scope(tenant_id), connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM reservation WHERE tenant_id = %s AND id = ANY(%s)",
-            [tenant_id, list(attempted)],
+            [tenant_id, attempted],
         )
         committed = {row[0] for row in cursor.fetchall()}
     return [work for work in works if not (isinstance(work, Reserve) and work.id in committed)]
@@ -205,7 +212,7 @@ def _judge(work: Work, configuration: Configuration, held: dict[UUID, Held]) -> 
     try:
         work.judge(configuration, held.get(id_) if id_ is not None else None)
     except MeteringError as error:
-        work.error = error
+        work.error = without_frames(error)
         return False
     return True
 

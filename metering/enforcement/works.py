@@ -3,9 +3,9 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 from uuid import UUID
 
 import msgspec
@@ -40,11 +40,24 @@ class Work(ABC):
         self.tenant_id = tenant_id
         self.answer: dict[str, Any] | None = None
         self.error: MeteringError | None = None
+        # Whether an earlier attempt may have been committed without an answer.
+        self.was_attempted = False
 
     @property
     def weight(self) -> int:
         """How much of a transaction it makes up, in events."""
         return 1
+
+    def pieces(self, weight_max: int) -> Sequence[Self]:
+        """A request is one piece."""
+        return [self]
+
+    def take_error(self) -> MeteringError | None:
+        """The error, which the work then holds no more: whoever raises it has frames that hold the
+        work.
+        """
+        error, self.error = self.error, None
+        return error
 
     def reset(self) -> None:
         """Before another attempt: forget what a transaction that was rolled back had found."""

@@ -1,0 +1,39 @@
+"""What PostgreSQL's refusals mean, by SQLSTATE: the words of its messages depend on the server."""
+
+from typing import Final
+
+import psycopg
+from django.db import DatabaseError, InterfaceError, OperationalError
+
+# Data that is out of range, limits of PostgreSQL itself, and constraints.
+_VALUE_CLASSES: Final = frozenset({"22", "54", "23"})
+
+
+def is_conflict(error: DatabaseError) -> bool:
+    """Whether PostgreSQL gave up on a transaction because of another one: to be tried again."""
+    return isinstance(
+        error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
+    )
+
+
+def lacks_partition(error: DatabaseError) -> bool:
+    """Whether no partition takes a row. Other checks have a name."""
+    cause = error.__cause__
+    return isinstance(cause, psycopg.errors.CheckViolation) and not cause.diag.constraint_name
+
+
+def is_of_value(error: BaseException) -> bool:
+    """Whether what was to be written cannot be: it fails again however often it is tried."""
+    return isinstance(error, DatabaseError) and sqlstate_of(error)[:2] in _VALUE_CLASSES
+
+
+def is_of_all(error: BaseException) -> bool:
+    """Whether everybody's work failed with it: the database cannot be reached, or is too busy."""
+    is_away = isinstance(error, InterfaceError | OperationalError)
+    return is_away and not is_of_value(error)
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """The SQLSTATE behind an error of Django's; empty where the server did not answer."""
+    cause = error.__cause__
+    return (cause.sqlstate or "") if isinstance(cause, psycopg.Error) else ""
