@@ -73,13 +73,19 @@ def rerate(
     Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves
     no drift and running again goes on.
     """
-    condition = "e.cost_source <> 3 AND e.time >= %s AND e.time < %s AND (e.time, e.id) > (%s, %s)"
+    condition = (
+        f"e.cost_source <> {CostSource.GIVEN.value} AND e.time >= %s AND e.time < %s"
+        " AND (e.time, e.id) > (%s, %s)"
+    )
     return _rerate_chunks(tenant_id, condition, (from_, to), is_dry_run, progress)
 
 
 def price_unpriced(*, tenant_id: int) -> int:
     """Rate what has no price yet, after prices were added; answers how many events got one."""
-    condition = "e.cost_source = 4 AND e.completeness <> 3 AND (e.time, e.id) > (%s, %s)"
+    condition = (
+        f"e.cost_source = {CostSource.UNPRICED.value}"
+        f" AND e.completeness <> {Completeness.MISSING.value} AND (e.time, e.id) > (%s, %s)"
+    )
     return _rerate_chunks(tenant_id, condition, (), False, None).newly_priced
 
 

@@ -13,7 +13,8 @@ from psycopg.pq import Format
 
 from metering.models import BATCH_ID_STRIDE, MEASURES
 from metering.rollups.call_sizes import learn
-from metering.rollups.sets import OTHER, QUARTER_SECONDS, ROLLED_UP_DIMENSIONS, SETS
+from metering.rollups.long_tail import fold_long_tail
+from metering.rollups.sets import QUARTER_SECONDS, ROLLED_UP_DIMENSIONS
 from metering.rollups.sums import (
     EVENT_COLUMNS,
     EventColumns,
@@ -42,14 +43,17 @@ CREATE_DELTAS: Final = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta (
         dimension_set smallint, starts_at timestamptz,
         value_1 text COLLATE "C", value_2 text COLLATE "C",
-        {", ".join(f"{name} numeric" for name in MEASURES)},
-        is_folded boolean NOT NULL DEFAULT false
+        {", ".join(f"{name} numeric" for name in MEASURES)}
     ) ON COMMIT DELETE ROWS;
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_histogram_delta (
         dimension_set smallint, starts_at timestamptz, value_1 text COLLATE "C",
         measure smallint, bin smallint, count bigint
     ) ON COMMIT DELETE ROWS;
-    TRUNCATE pg_temp.usage_delta, pg_temp.usage_histogram_delta
+    CREATE TEMPORARY TABLE IF NOT EXISTS usage_folded (
+        dimension_set smallint, starts_at timestamptz,
+        value_1 text COLLATE "C", value_2 text COLLATE "C", is_present boolean
+    ) ON COMMIT DELETE ROWS;
+    TRUNCATE pg_temp.usage_delta, pg_temp.usage_histogram_delta, pg_temp.usage_folded
 """
 COPY_DELTAS: Final = f"""
     COPY pg_temp.usage_delta (dimension_set, starts_at, value_1, value_2, {MEASURE_LIST}) FROM STDIN
@@ -58,49 +62,6 @@ COPY_HISTOGRAMS: Final = """
     COPY pg_temp.usage_histogram_delta (dimension_set, starts_at, value_1, measure, bin, count)
     FROM STDIN
 """
-# Buckets that would hold more values than their set keeps. Almost always there are none.
-FIND_CROWDED: Final = """
-    WITH touched AS (
-        SELECT dimension_set, starts_at, count(*) AS new_count FROM pg_temp.usage_delta
-        GROUP BY dimension_set, starts_at
-    )
-    SELECT t.dimension_set, t.starts_at, p.present_count
-    FROM touched t JOIN unnest(%s::smallint[], %s::bigint[]) AS s (dimension_set, values_max)
-        USING (dimension_set)
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS present_count FROM usage_rollup r WHERE r.tenant_id = %s
-        AND r.dimension_set = t.dimension_set AND r.starts_at = t.starts_at
-    ) p
-    WHERE p.present_count + t.new_count > s.values_max
-"""
-# A value with a row of its own keeps it; new values get one while there is room, the costly ones
-# first.
-MARK_FOLDED: Final = """
-    WITH new AS (
-        SELECT n.ctid AS place, dimension_set, starts_at, value_1, value_2, c.room,
-            sum(n.cost_nanos) OVER (PARTITION BY dimension_set, starts_at, value_1, value_2) AS cost
-        FROM pg_temp.usage_delta n
-        JOIN unnest(%s::smallint[], %s::timestamptz[], %s::bigint[])
-            AS c (dimension_set, starts_at, room) USING (dimension_set, starts_at)
-        WHERE NOT EXISTS (
-            SELECT FROM usage_rollup r WHERE r.tenant_id = %s AND r.dimension_set = n.dimension_set
-            AND r.starts_at = n.starts_at AND r.value_1 = n.value_1 AND r.value_2 = n.value_2
-        )
-    ), ranked AS (
-        SELECT place, room, dense_rank() OVER (
-            PARTITION BY dimension_set, starts_at ORDER BY cost DESC, value_1, value_2
-        ) AS rank FROM new
-    )
-    UPDATE pg_temp.usage_delta d SET is_folded = true
-    FROM ranked WHERE d.ctid = ranked.place AND ranked.rank > ranked.room
-"""
-FOLD_HISTOGRAMS: Final = """
-    UPDATE pg_temp.usage_histogram_delta h SET value_1 = %s
-    FROM pg_temp.usage_delta d
-    WHERE d.is_folded AND d.dimension_set = h.dimension_set AND d.starts_at = h.starts_at
-    AND d.value_1 = h.value_1
-"""
-FOLD: Final = "UPDATE pg_temp.usage_delta SET value_1 = %s, value_2 = '' WHERE is_folded"
 # Sorted by grouping, so that neighbours in the index are written together.
 ADD_DELTAS: Final = f"""
     INSERT INTO usage_rollup AS r
@@ -365,23 +326,9 @@ def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1,
                     copy.write(_count_lines(counts))
         # Sorting a large claim on disk takes twice as long.
         cursor.execute("SET LOCAL work_mem = '64MB'")
-        _fold_long_tail(cursor, tenant_id)
+        fold_long_tail(cursor, tenant_id, sign=sign)
         cursor.execute(ADD_DELTAS, [tenant_id])
         cursor.execute(ADD_HISTOGRAMS, [tenant_id])
-
-
-def _fold_long_tail(cursor: Any, tenant_id: int) -> None:
-    """Give values beyond what their set keeps to OTHER: for good, since rows are never removed."""
-    kept = {one.number: one.values_max for one in SETS}
-    cursor.execute(FIND_CROWDED, [list(kept), list(kept.values()), tenant_id])
-    crowded = cursor.fetchall()
-    if not crowded:
-        return
-    numbers, starts, present = (list(column) for column in zip(*crowded, strict=True))
-    room = [max(0, kept[number] - count) for number, count in zip(numbers, present, strict=True)]
-    cursor.execute(MARK_FOLDED, [numbers, starts, room, tenant_id])
-    cursor.execute(FOLD_HISTOGRAMS, [OTHER])
-    cursor.execute(FOLD, [OTHER])
 
 
 def _sum_lines(sums: SetSums) -> str:

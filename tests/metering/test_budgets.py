@@ -247,7 +247,7 @@ def test_the_audit_finds_drift_of_every_kind(account: Account, part: str) -> Non
     }
     with account.scope(), connection.cursor() as cursor:
         cursor.execute(statements[part])
-    with pytest.raises(CommandError, match=r"balances drift"):
+    with pytest.raises(CommandError, match=r"sums drift"):
         call_command("audit_ledger", verbosity=0)
     undo = {
         "balance": "UPDATE budget_window SET spent_nanos = spent_nanos - 1",

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from django.db import connection
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 
 from metering import rollups, tasks
+from metering.audit import audit_tenant
 from metering.corrections import correct_event
 from metering.models import (
     BATCH_ID_STRIDE,
@@ -25,8 +27,10 @@ from metering.models import (
     UsageRollup,
 )
 from metering.periods import floor_seconds
-from metering.rollups import OTHER, batches, bins
-from metering.rollups.sets import HISTOGRAM_SETS, SETS, DimensionSet
+from metering.queries.question import UsageQuestion
+from metering.queries.usage import usage
+from metering.rollups import OTHER, batches, bins, long_tail
+from metering.rollups.sets import DAY_SECONDS, HISTOGRAM_SETS, SETS, DimensionSet
 from tenants.scope import platform_scope
 from tests.factories import Account, make_event, send
 
@@ -310,7 +314,7 @@ def test_new_values_beyond_the_limit_are_added_up_as_one(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = tuple(one._replace(values_max=3) for one in SETS)
-    monkeypatch.setattr(batches, "SETS", small)
+    monkeypatch.setattr(long_tail, "SETS", small)
     time = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     first = [make_event(time=time, customer=f"c-{n}", cost_usd=f"{n}") for n in range(5)]
     send(account, first)
@@ -329,11 +333,109 @@ def test_new_values_beyond_the_limit_are_added_up_as_one(
         assert total == 80 * 10**9
 
 
+def test_a_large_value_that_comes_late_takes_the_place_of_a_small_one(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tuple(one._replace(values_max=3) for one in SETS)
+    monkeypatch.setattr(long_tail, "SETS", small)
+    at = floor_seconds(datetime.now(UTC) - timedelta(hours=2), 3600) + timedelta(minutes=35)
+
+    def spend(**usd: str) -> None:
+        send(
+            account,
+            [
+                make_event(
+                    time=at.isoformat(), customer=name, agent=name, cost_usd=cost, latency_ms=5
+                )
+                for name, cost in usd.items()
+            ],
+        )
+        roll_everything_up(account)
+        assert audit_tenant(account.tenant.id) == []
+
+    def shown(**question: Any) -> dict[str, int]:
+        with account.scope():
+            page = usage(
+                UsageQuestion(
+                    tenant_id=account.tenant.id,
+                    starts_at=floor_seconds(at, DAY_SECONDS),
+                    ends_at=datetime.now(UTC) + timedelta(minutes=1),
+                    group_by=("customer",),
+                    **question,
+                )
+            )
+        return {row.group["customer"]: row.measures.cost_nanos // 10**9 for row in page.rows}
+
+    spend(a="1", b="2", c="3", d="4", e="5")
+    spend(late="500")
+    wanted = {"late": 500, "e": 5, "d": 4, "(other)": 6}
+    for question in (
+        {"interval": "hour"},
+        {"interval": "15min"},
+        {"interval": "day"},
+        {"interval": "hour", "timezone": "Asia/Kolkata"},
+        {"interval": "none"},
+    ):
+        assert shown(**question) == wanted, question
+    assert shown(interval="hour", filters={"customer": ("a",)}) == {"a": 1}
+    # One that lost its row and grows has one again, with what came since; sums stay exact.
+    spend(c="50")
+    assert shown(interval="hour") == {"late": 500, "c": 50, "e": 5, "(other)": 10}
+    assert sum_of_histograms(account) == expected_histograms(account)
+
+
+def test_a_rollup_that_was_changed_by_hand_is_found(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tuple(one._replace(values_max=2 if one.number == 24 else 1_000) for one in SETS)
+    monkeypatch.setattr(long_tail, "SETS", small)
+    now = floor_seconds(datetime.now(UTC) - timedelta(hours=1), 900).isoformat()
+    send(account, [make_event(time=now, agent=f"a-{n}", latency_ms=n) for n in range(5)])
+    roll_everything_up(account)
+    # What waits is no drift.
+    send(account, [make_event(time=now, agent="waits")])
+    assert audit_tenant(account.tenant.id) == []
+    changes = {
+        "cost_nanos = cost_nanos + 1": "dimension_set = 1",
+        "input_tokens = input_tokens - 1": "dimension_set = 4 AND value_1 = 'a-2'",
+        "requests = requests + 1": f"dimension_set = 24 AND value_1 = '{OTHER}'",
+        "tool_calls = 7": "dimension_set = 24 AND value_1 = 'a-0'",
+        "errors = 1": "dimension_set = 49 AND value_1 = 'a-3'",
+        "unpriced = 1": "dimension_set = 21",
+        "value_1 = 'moved'": "dimension_set = 4 AND value_1 = 'a-4'",
+        "starts_at = starts_at - interval '3 days'": "dimension_set = 7",
+    }
+    for change, row in changes.items():
+        with account.scope(), connection.cursor() as cursor:
+            cursor.execute(f"UPDATE usage_rollup SET {change} WHERE {row}")  # noqa: S608
+            assert cursor.rowcount == 1, row
+            assert [drift for drift in audit_tenant(account.tenant.id) if "roll-up" in str(drift)]
+            transaction.set_rollback(True)
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute("UPDATE usage_histogram SET count = count + 1 WHERE bin = 0")
+        assert cursor.rowcount
+        assert audit_tenant(account.tenant.id)
+        transaction.set_rollback(True)
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM usage_rollup")
+        (drift, *_) = audit_tenant(account.tenant.id)
+        assert str(drift).startswith("roll-up of the ")
+        assert "against its events" in str(drift)
+        transaction.set_rollback(True)
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute("UPDATE usage_rollup SET requests = 0 WHERE dimension_set = 1")
+    with pytest.raises(CommandError, match="1 sums drift") as caught:
+        call_command("audit_ledger", verbosity=0)
+    assert caught.value.returncode == 1
+    with account.scope(), connection.cursor() as cursor:
+        cursor.execute("UPDATE usage_rollup SET requests = 5 WHERE dimension_set = 1")
+
+
 def test_a_folded_event_is_taken_away_from_the_long_tail(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = tuple(one._replace(values_max=1) for one in SETS)
-    monkeypatch.setattr(batches, "SETS", small)
+    monkeypatch.setattr(long_tail, "SETS", small)
     events = [make_event(agent=f"a-{n}", cost_usd=f"{n}") for n in range(3)]
     send(account, events)
     roll_everything_up(account)

@@ -1,4 +1,4 @@
-"""`manage.py audit_ledger [--tenant NAME]`: prove every balance; exit 1 on any drift."""
+"""`manage.py audit_ledger [--tenant NAME]`: prove balances and roll-ups; exit 1 on any drift."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -13,7 +13,7 @@ from tenants.scope import platform_scope
 class Command(BaseCommand):
     """Recompute every balance from its entries and its events, and print what differs."""
 
-    help = "Prove every window's balance against its ledger entries and its events."
+    help = "Prove every window's balance and every roll-up against entries and events."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--tenant", metavar="NAME")
@@ -33,9 +33,9 @@ class Command(BaseCommand):
             for drift in drifts:
                 self.stdout.write(f"{tenant.name}: {drift}")
         if count:
-            raise CommandError(f"{count:,} balances drift.", returncode=1)
+            raise CommandError(f"{count:,} sums drift.", returncode=1)
         if options["verbosity"] > 0:
             self.stdout.write(
                 f"Zero drift: every balance of {len(found):,} tenants equals its entries and"
-                f" its events."
+                f" its events, and so does every roll-up."
             )
