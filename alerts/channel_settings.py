@@ -14,11 +14,10 @@ from alerts.errors import ChannelUnavailable, SecretsUnreadable, WrongChannel
 from alerts.models import Channel, ChannelKind, Delivery, DeliveryState, Digest, Severity
 from alerts.sealing import seal, unseal
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.models import Tenant
 
 NAME_MAX_CHARACTERS: Final = 200
-# Every incident may be told on all of them.
-CHANNELS_MAX: Final = 200
 CONTACTS_MAX: Final = 50
 CONTACT_MAX_CHARACTERS: Final = 100
 
@@ -35,7 +34,9 @@ def create_channel(
     """
     if kind not in KINDS:
         raise WrongChannel("kind", f"must be one of {', '.join(ChannelKind.values)}")
-    _require_room(tenant)
+    require_room(
+        tenant.id, "channels", Channel.objects.filter(tenant_id=tenant.id, removed_at=None)
+    )
     channel = Channel(tenant=tenant, kind=kind, severities=list(KINDS[kind].severities))
     _apply(channel, {"name": name, **wishes})
     _keep(channel, _read(kind, fields, known={}))
@@ -146,13 +147,6 @@ def channel_facts(channel: Channel) -> dict[str, Any]:
     """A channel as the audit log holds it: what was encrypted does not go there either."""
     unlogged = ("secrets", "digested_at", "delivered_at", "failed_at", "last_error")
     return {name: value for name, value in facts_of(channel).items() if name not in unlogged}
-
-
-def _require_room(tenant: Tenant) -> None:
-    """One more channel, one who asks at a time."""
-    Tenant.objects.select_for_update(no_key=True).get(id=tenant.id)
-    if Channel.objects.filter(tenant=tenant, removed_at=None).count() >= CHANNELS_MAX:
-        raise WrongChannel("name", f"there are {CHANNELS_MAX} channels already: remove one first")
 
 
 def _lock(channel: Channel) -> Channel:

@@ -30,6 +30,7 @@ from metering.models import (
 from metering.periods import EPOCH
 from metering.window_opening import open_windows
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
 
@@ -65,6 +66,7 @@ def create_budget(
     every batch in flight and holds new ones back until this commits.
     """
     change_configuration(tenant.id)
+    require_room(tenant.id, "budgets", Budget.objects.filter(tenant_id=tenant.id, archived_at=None))
     budget = Budget(tenant=tenant, counts_from=EPOCH, **fields)
     budget.counts_from = first_counted(budget)
     budget.save()

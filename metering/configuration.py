@@ -6,6 +6,7 @@ transaction that writes compares its version with the tenant's under the configu
 
 import threading
 import time
+from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from metering.budget_reading import read_book
@@ -19,6 +20,8 @@ from tenants.models import Tenant, UnpricedPolicy
 from tenants.scope import tenant_scope
 
 SNAPSHOTS_MAX: Final = 1_000
+# The windows that all snapshots of a process know together, at about 0.4 KB each.
+SNAPSHOT_WINDOWS_MAX: Final = 1_000_000
 # How long a process trusts its snapshot where nothing compares versions (how to read a payload,
 # say).
 SNAPSHOT_SECONDS: Final = 1.0
@@ -61,7 +64,8 @@ class Configuration(NamedTuple):
         return (sum_ + 500_000) // 1_000_000
 
 
-_snapshots: dict[int, tuple[Configuration, float]] = {}
+# The one used longest ago first.
+_snapshots: OrderedDict[int, tuple[Configuration, float]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -104,9 +108,15 @@ def _assumed_rates(tenant: Tenant) -> tuple[int, int] | None:
 
 def _remember(configuration: Configuration) -> Configuration:
     with _lock:
-        if len(_snapshots) >= SNAPSHOTS_MAX:
-            _snapshots.clear()
         _snapshots[configuration.tenant_id] = (configuration, time.monotonic())
+        _snapshots.move_to_end(configuration.tenant_id)
+        # What the snapshot just taken knows stays, however much that is.
+        known = sum(len(one.budgets.window_ids) for one, _ in _snapshots.values())
+        while len(_snapshots) > 1 and (
+            len(_snapshots) > SNAPSHOTS_MAX or known > SNAPSHOT_WINDOWS_MAX
+        ):
+            _, (dropped, _) = _snapshots.popitem(last=False)
+            known -= len(dropped.budgets.window_ids)
     return configuration
 
 

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import structlog
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from metering.models import TenantPrice, ToolPrice
 from metering.rerate import price_unpriced
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
 
@@ -45,6 +47,7 @@ def add_price(
     until it is rated again.
     """
     change_configuration(tenant.id)
+    _require_room(tenant.id)
     price = TenantPrice(
         tenant=tenant,
         provider=provider,
@@ -69,6 +72,7 @@ def add_tool_price(
 ) -> ToolPrice:
     """Say what one call of a tool costs."""
     change_configuration(tenant.id)
+    _require_room(tenant.id)
     price = ToolPrice.objects.create(
         tenant=tenant,
         tool=tool,
@@ -77,6 +81,16 @@ def add_tool_price(
     )
     _record(price, actor=actor, action="create", before=None)
     return price
+
+
+def _require_room(tenant_id: int) -> None:
+    has_not_ended = Q(effective_to=None) | Q(effective_to__gt=timezone.now())
+    require_room(
+        tenant_id,
+        "prices",
+        TenantPrice.objects.filter(has_not_ended, tenant_id=tenant_id),
+        ToolPrice.objects.filter(has_not_ended, tenant_id=tenant_id),
+    )
 
 
 @transaction.atomic

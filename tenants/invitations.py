@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from tenants.attempts import Limit, TooSoon, Tried, claim, wait_words
 from tenants.audit import record_change
+from tenants.limits import require_room
 from tenants.links import hand_over, token_hash
 from tenants.members import MembershipRefused, lock_members, require_may_give
 from tenants.models import Invitation, Membership, Tenant, User, normalize_email
@@ -74,7 +75,8 @@ def invite(
     """Invite an address. Nobody becomes a member before the invitation is accepted.
 
     Raises MembershipRefused for a member, for an address that is invited already, and where the
-    actor may not give this role. Members and open invitations change under the same lock.
+    actor may not give this role; LimitReached where the tenant has no room for another member.
+    Members and open invitations change under the same lock.
     """
     lock_members(tenant.id)
     require_may_give(actor_role, role)
@@ -88,6 +90,17 @@ def invite(
         raise MembershipRefused(f"{email} is invited already. Send that invitation again instead.")
     if earlier is not None:
         _revoke(earlier, actor)
+    require_room(
+        tenant.id,
+        "members",
+        Membership.objects.filter(tenant_id=tenant.id),
+        Invitation.objects.filter(
+            tenant_id=tenant.id,
+            accepted_at=None,
+            revoked_at=None,
+            expires_at__gt=timezone.now(),
+        ),
+    )
     invitation = Invitation(
         tenant=tenant,
         email=email,

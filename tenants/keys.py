@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.models import ApiKey, Tenant, User
 from tenants.roles import ALL_SCOPES, Scope
 from tenants.scope import platform_scope
@@ -53,6 +54,8 @@ def create_api_key(
     created_by: User | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key and answer it with its text, which is shown this once and kept only as a hash."""
+    in_use = ApiKey.objects.filter(tenant_id=tenant.id, revoked_at=None)
+    require_room(tenant.id, "keys", in_use)
     alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
     prefix = "".join(secrets.choice(alphabet) for _ in range(PREFIX_LENGTH))
     secret = secrets.token_urlsafe(32)

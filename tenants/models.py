@@ -81,6 +81,8 @@ class Tenant(models.Model):
     )
     # Raised by every change of what usage is judged by: budgets, prices, settings.
     configuration_version = models.BigIntegerField(default=1, editable=False)
+    # What the operator allows this tenant instead of `tenants.limits.LIMITS`, by name.
+    limits = models.JSONField(default=dict, blank=True, editable=False)
     is_demo_complete = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from tenants.audit import facts_of, record_change
 from tenants.keys import create_api_key
+from tenants.limits import require_room
 from tenants.models import Membership, Team, Tenant, User, normalize_email
 from tenants.roles import Role
 from tenants.scope import platform_scope, tenant_scope
@@ -76,6 +77,7 @@ def add_member(*, tenant: Tenant, user: User, role: Role, actor: str) -> Members
 @transaction.atomic
 def create_team(*, tenant: Tenant, name: str, actor: str) -> Team:
     """Add a team. Raises IntegrityError when the tenant has one of that name."""
+    require_room(tenant.id, "teams", Team.objects.filter(tenant_id=tenant.id))
     team = Team.objects.create(tenant=tenant, name=name)
     record_change(
         tenant_id=tenant.id, actor=actor, action="create", subject=team, after=facts_of(team)

@@ -31,6 +31,7 @@ from metering.models import Breaker, BreakerClose, Halt, HaltKind, Reservation, 
 from metering.queries.question import UsageQuestion
 from metering.queries.usage import Measures, total_usage, usage
 from tenants.admin_site import actor_of
+from tenants.limits import LimitReached
 
 IN_FORCE_MAX: Final = 200
 PAST_PER_PAGE: Final = 25
@@ -237,12 +238,15 @@ def make(request: PageRequest) -> str:
         raise PermissionDenied
     if not reason:
         raise InvalidRequest("Say why, in up to 1,000 characters. Nothing was halted.")
-    halt(
-        tenant=request.tenant,
-        match=target.match,
-        reason=reason,
-        actor=actor_of(request),
-    )
+    try:
+        halt(
+            tenant=request.tenant,
+            match=target.match,
+            reason=reason,
+            actor=actor_of(request),
+        )
+    except LimitReached as error:
+        raise InvalidRequest(f"{error.messages[0]} Nothing was halted.") from error
     return f"Halted. New {calls_of(target.match)} are refused within a second."
 
 

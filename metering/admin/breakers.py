@@ -6,6 +6,7 @@ from typing import Any, Final
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import display, register
+from django.contrib.admin.views.main import ChangeList
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -118,9 +119,16 @@ def group_words(breaker: Breaker, one: OpenGroup) -> str:
 
 def groups_open(breaker: Breaker) -> list[OpenGroup]:
     """Where a breaker is open, the latest first."""
+    return groups_of([breaker]).get(breaker.id, [])
+
+
+def groups_of(breakers: Sequence[Breaker]) -> dict[int, list[OpenGroup]]:
+    """Where breakers of a tenant are open, by breaker."""
+    if not breakers:
+        return {}
+    ids = [breaker.id for breaker in breakers]
     with connection.cursor() as cursor:
-        found = open_groups(cursor, breaker.tenant_id, [breaker.id], now=timezone.now())
-    return found.get(breaker.id, [])
+        return open_groups(cursor, breakers[0].tenant_id, ids, now=timezone.now())
 
 
 SHOWN: Final = ("name", "mode", "opens_when", "counts", "for_each", "does", "open_now")
@@ -190,7 +198,7 @@ class BreakerAdmin(TenantModelAdmin):
     def open_now(self, obj: Breaker) -> str:
         if obj._state.adding:
             return "—"
-        found = groups_open(obj)
+        found = obj.open_groups if hasattr(obj, "open_groups") else groups_open(obj)
         lines = [
             f"{group_words(obj, one)}: {one.why} ({one.opened_at:%Y-%m-%d %H:%M} UTC)"
             for one in found[:5]
@@ -198,6 +206,16 @@ class BreakerAdmin(TenantModelAdmin):
         if len(found) > len(lines):
             lines.append(f"and {len(found) - len(lines)} more")
         return "; ".join(lines) or "—"
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """A page of breakers, with what they have open by one query for all of them."""
+        changes: ChangeList = super().get_changelist_instance(request)
+        rows = list(changes.result_list)
+        found = groups_of(rows)
+        for row in rows:
+            row.open_groups = found.get(row.id, [])
+        changes.result_list = rows
+        return changes
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.fieldsets if self.may_write(request) else ((None, {"fields": SHOWN}),)

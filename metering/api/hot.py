@@ -27,7 +27,13 @@ from metering.configuration import known_configuration
 from metering.decoders import cloudevents, litellm, native, otlp
 from metering.decoders.native import Decoded
 from metering.decoders.otlp import json_mapping, protobuf
-from metering.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
+from metering.errors import (
+    EventRejected,
+    MalformedBody,
+    MeteringError,
+    TooManyEvents,
+    without_frames,
+)
 from metering.ingest import prepare_export, prepare_job
 from metering.job import Job
 from metering.models import Route
@@ -96,7 +102,7 @@ def run(steps: Steps) -> HotResponse:
                 submission.committer.submit(submission.work)
                 failure = None
             except Exception as error:
-                failure = error
+                failure = without_frames(error)
     except StopIteration as end:
         answer: HotResponse = end.value
         return answer

@@ -30,6 +30,7 @@ from metering.errors import (
     TooManyEvents,
     shortened,
 )
+from tenants.limits import LimitReached
 
 log = structlog.get_logger(__name__)
 
@@ -170,8 +171,7 @@ def _problem_of_djangos(error: Exception) -> dict[str, Any] | None:
     if isinstance(error, DjangoPermissionDenied):
         return problem(403, detail="This is not allowed.")
     if isinstance(error, DjangoValidationError):
-        # A rule that only the domain can judge.
-        return problem(400, detail=" ".join(error.messages))
+        return _domain_problem(error)
     if isinstance(error, SuspiciousOperation | BadRequest | UnreadablePostError):
         return unreadable_problem(error)
     return None
@@ -186,6 +186,15 @@ def unreadable_problem(error: Exception) -> dict[str, Any]:
             detail=f"Send at most {settings.DATA_UPLOAD_MAX_NUMBER_FIELDS:,} query parameters.",
         )
     return problem(400, detail="The request cannot be read.")
+
+
+def _domain_problem(error: DjangoValidationError) -> dict[str, Any]:
+    """A rule that only the domain can judge."""
+    detail = " ".join(error.messages)
+    if isinstance(error, LimitReached):
+        named = {"limit": error.name, "allowed": error.allowed}
+        return problem(409, code="limit_reached", detail=detail, **named)
+    return problem(400, detail=detail)
 
 
 def retry_headers(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from metering.budget_rules import PLACE, Values, wanted_values
 from metering.dimensions import REQUEST
 from metering.models import Halt, HaltKind
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.models import Tenant
 
 CODE_BY_KIND: Final[Mapping[str, str]] = {
@@ -331,6 +332,10 @@ def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -
 
     Reservations that were given before go on, and are settled at their true cost.
     """
+    if match:
+        # To stop everything is always possible.
+        by_hand = Halt.objects.filter(tenant_id=tenant.id, lifted_at=None, kind=HaltKind.MANUAL)
+        require_room(tenant.id, "halts", by_hand)
     with connection.cursor() as cursor:
         halt_id = insert_halt(
             cursor,

@@ -17,6 +17,7 @@ from metering.crossings import Change, judge_windows_again
 from metering.errors import Conflict
 from metering.models import Budget, BudgetRaise, FellBy, RaiseStatus
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.scope import change_configuration, hold_configuration
 
 # How many raises that are over one transaction judges.
@@ -97,6 +98,10 @@ def ask_for_raise(*, budget: Budget, actor: str, ask: RaiseAsk) -> BudgetRaise:
         raise Conflict("The budget is archived: it limits nothing.")
     if ask.window_id is None:
         _require_readable_number(budget)
+        waiting = BudgetRaise.objects.filter(
+            tenant_id=budget.tenant_id, status=RaiseStatus.ASKED, ends_at__gt=timezone.now()
+        )
+        require_room(budget.tenant_id, "raises", waiting)
     elif (standing := _standing_request(budget, ask)) is not None:
         return standing
     wanted = {f"add_{part}": amount for part, amount in ask.add._asdict().items()}

@@ -14,6 +14,7 @@ from metering.enforcement.grouping import Grouping
 from metering.enforcement.pace import PaceState
 from metering.models import RateLimit
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
 
@@ -86,6 +87,7 @@ def read_rate_rules(tenant_id: int) -> tuple[RateRule, ...]:
 def create_rate_limit(*, tenant: Tenant, actor: str, **fields: Any) -> RateLimit:
     """Add a rate limit, in force for the next reservation that begins."""
     change_configuration(tenant.id)
+    require_room(tenant.id, "rate_limits", RateLimit.objects.filter(tenant_id=tenant.id))
     limit = RateLimit.objects.create(tenant=tenant, **fields)
     _record(limit, actor=actor, action="create", after=facts_of(limit))
     return limit

@@ -9,6 +9,7 @@ from django.db import transaction
 from metering.errors import Conflict
 from metering.models import ModelRoute
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
 
@@ -106,6 +107,7 @@ def create_route(
     """Add a route. An empty task type means any that no other route names. Raises RouteExists."""
     assert tiers_problem(tiers) is None, tiers_problem(tiers)
     change_configuration(tenant.id)
+    require_room(tenant.id, "routes", ModelRoute.objects.filter(tenant_id=tenant.id))
     route = ModelRoute(
         tenant=tenant, name=name, task_type=task_type, tiers=[tier._asdict() for tier in tiers]
     )

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from pytest_django import Settings
 
@@ -18,6 +19,7 @@ from alerts.channel_settings import (
 from alerts.errors import ChannelUnavailable, SecretsUnreadable, WrongChannel
 from alerts.models import Channel, Delivery, DeliveryState
 from alerts.sealing import seal, unseal
+from tenants.limits import LimitReached
 from tenants.models import AuditEntry
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_account
@@ -179,13 +181,11 @@ def test_another_tenant_s_channel_is_not_there(owner: Account) -> None:
         update_channel(channel=channel, actor="tests", changes={"name": "mine"})
 
 
-def test_a_tenant_has_so_many_channels_and_no_more(
-    owner: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("alerts.channel_settings.CHANNELS_MAX", 2)
+def test_a_tenant_has_so_many_channels_and_no_more(owner: Account) -> None:
+    call_command("set_limit", owner.tenant.name, "channels", "2", verbosity=0)
     first = make_channel(owner, name="first")
     make_channel(owner, name="second")
-    with pytest.raises(WrongChannel, match="there are 2 channels already"):
+    with pytest.raises(LimitReached, match="limit of 2 channels"):
         make_channel(owner, name="third")
     with owner.scope():
         remove_channel(channel=first, actor="tests")

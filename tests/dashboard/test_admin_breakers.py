@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from metering.enforcement.breakers import create_breaker
@@ -254,3 +256,18 @@ def test_a_strangers_breakers_and_rate_limits_are_not_there(
     assert changed(stranger) == before
     with stranger.scope():
         assert Halt.objects.get().lifted_at is None
+
+
+def test_the_list_of_breakers_takes_as_many_queries_for_many_as_for_one(
+    account: Account, owner: Client
+) -> None:
+    def count() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert owner.get(f"{BREAKERS}/").status_code == 200
+        return len(queries)
+
+    make_breaker(account)
+    first = count()
+    for number in range(4):
+        make_breaker(account, name=f"b-{number}")
+    assert count() == first

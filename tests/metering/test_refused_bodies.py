@@ -10,7 +10,7 @@ import pytest
 
 from metering import ingest as ingesting
 from metering import job as jobs
-from metering.api.hot import HotResponse, handle_events, request_of
+from metering.api.hot import HotResponse, handle_events, request_of, run
 from metering.api.hot_reservations import handle_reserve, handle_settle
 from metering.enforcement.works import new_id
 from metering.events import PreparedEvent
@@ -24,8 +24,7 @@ NUL_IN_TAGS: Any = {"tags": {"a": "x\x00y"}}
 
 def post(account: Account, body: bytes, handle: Any = handle_events, **options: Any) -> HotResponse:
     headers = {**account.headers, "content-type": "application/json"}
-    answer: HotResponse = handle(request_of(headers, body), **options)
-    return answer
+    return run(handle(request_of(headers, body), **options))
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, ids: set[str]) -> None:

@@ -1,5 +1,6 @@
 """`/v1/keys`: API keys, whose text is answered once."""
 
+from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
@@ -81,6 +82,7 @@ class KeysView(ApiView):
         body = KeyBody(data=request.data)
         body.is_valid(raise_exception=True)
         _require_held(request, body.validated_data["scopes"])
+        _require_outlived(request, body.validated_data.get("expires_at"))
         key, text = create_api_key(
             tenant=tenant_of(request),
             actor=actor_of(request),
@@ -115,3 +117,13 @@ def _require_held(request: Request, scopes: list[str]) -> None:
     """A key hands on no more than it has itself."""
     if missing := sorted(set(scopes) - holder_of(request).scopes):
         raise PermissionDenied(f"This key lacks the scope {missing[0]!r}, so it cannot hand it on.")
+
+
+def _require_outlived(request: Request, expires_at: datetime | None) -> None:
+    """A key that expires hands on nothing that lasts longer."""
+    own = ApiKey.objects.values_list("expires_at", flat=True).get(id=holder_of(request).key_id)
+    if own is not None and (expires_at is None or expires_at > own):
+        raise PermissionDenied(
+            f"This key expires at {own:%Y-%m-%dT%H:%M:%SZ}, so 'expires_at' of a key that it makes"
+            " must not be later."
+        )

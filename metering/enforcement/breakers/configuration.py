@@ -21,6 +21,7 @@ from metering.enforcement.breakers.states import (
 from metering.enforcement.halts import forget_halts_on_commit
 from metering.models import Breaker
 from tenants.audit import facts_of, record_change
+from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
 
@@ -46,6 +47,7 @@ def read_breaker_rules(tenant_id: int) -> tuple[BreakerRule, ...]:
 def create_breaker(*, tenant: Tenant, actor: str, **fields: Any) -> Breaker:
     """Add a breaker, for each agent and feature unless `per` says otherwise. It counts from now."""
     change_configuration(tenant.id)
+    require_room(tenant.id, "breakers", Breaker.objects.filter(tenant_id=tenant.id))
     breaker = Breaker.objects.create(tenant=tenant, **{"per": list(PER_DEFAULT), **fields})
     _record(breaker, actor=actor, action="create", after=facts_of(breaker))
     return breaker

@@ -1,0 +1,92 @@
+"""How much a tenant may configure. What a tenant sets up costs every process that judges its calls
+memory and time, so none may set up without end; the operator gives more to who needs it.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from django.core.exceptions import ValidationError
+from django.db import connection, models, transaction
+
+from tenants.audit import record_change
+from tenants.models import Tenant
+
+# Budgets that are not archived, halts in force by hand, keys that are not revoked, members with
+# pending invitations, prices that have not ended, requests for raises that wait.
+LIMITS: Final[Mapping[str, int]] = {
+    "budgets": 300,
+    "halts": 500,
+    "breakers": 100,
+    "rate_limits": 100,
+    "routes": 100,
+    "prices": 1_000,
+    "raises": 500,
+    "channels": 200,
+    "keys": 500,
+    "members": 500,
+    "teams": 500,
+}
+# The most that the operator may allow: beyond it processes would not bear it.
+LIMIT_MAX: Final = 100_000
+# Two that come at once are counted one after the other.
+LIMIT_LOCK: Final = 7304
+
+
+class LimitReached(ValidationError):
+    """The tenant has as many of these as it may have."""
+
+    def __init__(self, name: str, allowed: int) -> None:
+        self.name = name
+        self.allowed = allowed
+        words = name.replace("_", " ")
+        super().__init__(
+            f"You have reached the limit of {allowed:,} {words}. Remove some that you no longer"
+            " need, or ask the operator of this service for more.",
+            code="limit_reached",
+        )
+
+
+def allowed(tenant_id: int, name: str) -> int:
+    """How many of something a tenant may have."""
+    limits = Tenant.objects.values_list("limits", flat=True).get(id=tenant_id)
+    return int(limits.get(name, LIMITS[name]))
+
+
+def require_room(tenant_id: int, name: str, *in_use: models.QuerySet[models.Model]) -> None:
+    """See that one more fits beside what the querysets count. Raises LimitReached.
+
+    Within the transaction that adds it, after any other lock that it takes: until that ends, nobody
+    else adds what is limited.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LIMIT_LOCK, tenant_id])
+    most = allowed(tenant_id, name)
+    if sum(rows.count() for rows in in_use) >= most:
+        raise LimitReached(name, most)
+
+
+@transaction.atomic
+def set_limit(*, tenant: Tenant, name: str, value: int | None, actor: str) -> int:
+    """Allow a tenant another number of something; None: as many as everybody. Return the number.
+
+    What a tenant has beyond a lower limit stays.
+    """
+    if name not in LIMITS:
+        raise ValueError(f"{name!r} is not limited; choose one of {', '.join(LIMITS)}")
+    if value is not None and not 0 <= value <= LIMIT_MAX:
+        raise ValueError(f"a limit must be from 0 to {LIMIT_MAX:,}")
+    stored = Tenant.objects.select_for_update(no_key=True).get(id=tenant.id)
+    before = dict(stored.limits)
+    stored.limits.pop(name, None)
+    if value is not None:
+        stored.limits[name] = value
+    stored.save(update_fields=["limits"])
+    record_change(
+        tenant_id=stored.id,
+        actor=actor,
+        action="update",
+        subject=stored,
+        before={"limits": before},
+        after={"limits": dict(stored.limits)},
+    )
+    return allowed(stored.id, name)
