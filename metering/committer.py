@@ -31,6 +31,9 @@ THREADS: Final = 3
 TENANT_THREADS: Final = THREADS - 1
 # How long a tenant's turn may take while others wait, going by what its last one took.
 TURN_SECONDS: Final = 0.05
+# No turn is cut to less than this: what a transaction costs by itself would be most of it, and
+# a slow machine would cut ever smaller pieces.
+TURN_EVENTS_MIN: Final = 200
 # Tenants whose last turn is remembered; beyond these the one longest ago is forgotten.
 SPEEDS_MAX: Final = 1_000
 # After so long a connection is made anew, which takes some milliseconds.
@@ -102,6 +105,7 @@ class Committer(Generic[Work]):
         threads: int = THREADS,
         tenant_threads: int = TENANT_THREADS,
         weight_max: int = MERGED_EVENTS_MAX,
+        weight_min: int = TURN_EVENTS_MIN,
     ) -> None:
         self._commit_works = commit
         self._name = name
@@ -109,6 +113,7 @@ class Committer(Generic[Work]):
         # One where the works of a tenant would wait for the same rows anyway.
         self._tenant_threads = tenant_threads
         self._weight_max = weight_max
+        self._weight_min = weight_min
         self._threads: list[threading.Thread] = []
         self._is_stopping = False
         self._queues: dict[int, deque[_Entry[Work]]] = {}
@@ -200,7 +205,8 @@ class Committer(Generic[Work]):
     def _weight_of_turn(self, tenant_id: int) -> int:
         if not self._turns:
             return self._weight_max
-        return min(self._weight_max, self._speeds.get(tenant_id, self._weight_max))
+        allowed = self._speeds.get(tenant_id, self._weight_max)
+        return min(self._weight_max, max(self._weight_min, allowed))
 
     def _cut_off(self, queue: deque[_Entry[Work]], weight_max: int) -> list[_Entry[Work]]:
         """Take entries from the front: one at least, cut where it alone is too heavy."""

@@ -168,6 +168,7 @@ class Job:
 
     def answer(self) -> dict[str, Any]:
         """The counts and errors, as the contract has them, and a warning of each misspelt model."""
+        self.collect()
         self.errors.sort(key=lambda one: one[0])
         warnings = [
             {"code": "unpriced", "model": model, "detail": f"{model!r} has no price.{near}"}

@@ -81,7 +81,7 @@ def test_a_tenant_whose_turns_never_end_leaves_a_thread_to_the_others() -> None:
 
 
 def queued(committer: Committer[Portion], tenant_id: int, *weights: int) -> None:
-    entries = [_Entry(Portion(tenant_id, weight), _Waiting()) for weight in weights]
+    entries = [_Entry(Portion(tenant_id, weight), _Waiting(lambda _: None)) for weight in weights]
     with committer._changed:
         committer._queue(tenant_id, entries)
 
@@ -93,7 +93,9 @@ def taken(committer: Committer[Portion]) -> tuple[int, list[int]]:
 
 
 def test_while_others_wait_a_turn_is_as_long_as_the_last_one_allows() -> None:
-    committer: Committer[Portion] = Committer(lambda *_: (), name="test", weight_max=100)
+    committer: Committer[Portion] = Committer(
+        lambda *_: (), name="test", weight_max=100, weight_min=2
+    )
     queued(committer, 1, 10)
     turn = committer._take()
     assert turn is not None

@@ -110,7 +110,9 @@ def test_what_was_removed_makes_room_and_other_tenants_have_their_own(account: A
 def test_the_form_says_that_the_limit_is_reached(account: Account) -> None:
     limit(account, "halts", 0)
     page = sign_in(account.email).post(
-        "/admin/metering/halt/add/", {"match": '{"agent": "x"}', "reason": "r"}, follow=True
+        "/admin/metering/halt/add/",
+        {"match_0": "agent", "match_1": "x", "reason": "r", "form_token": "t"},
+        follow=True,
     )
     assert "You have reached the limit of 0 halts." in page.content.decode()
 
