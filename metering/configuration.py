@@ -110,14 +110,26 @@ def _remember(configuration: Configuration) -> Configuration:
     with _lock:
         _snapshots[configuration.tenant_id] = (configuration, time.monotonic())
         _snapshots.move_to_end(configuration.tenant_id)
-        # What the snapshot just taken knows stays, however much that is.
-        known = sum(len(one.budgets.window_ids) for one, _ in _snapshots.values())
-        while len(_snapshots) > 1 and (
-            len(_snapshots) > SNAPSHOTS_MAX or known > SNAPSHOT_WINDOWS_MAX
-        ):
-            _, (dropped, _) = _snapshots.popitem(last=False)
-            known -= len(dropped.budgets.window_ids)
+        if len(_snapshots) > SNAPSHOTS_MAX:
+            _snapshots.popitem(last=False)
+        if _Measured.at + SNAPSHOT_SECONDS <= time.monotonic():
+            _Measured.at = time.monotonic()
+            _forget_windows_beyond(SNAPSHOT_WINDOWS_MAX)
     return configuration
+
+
+class _Measured:
+    """When it was last counted how many windows all snapshots know: too much work for each."""
+
+    at = 0.0
+
+
+def _forget_windows_beyond(windows_max: int) -> None:
+    """Drop the snapshots that were least lately taken, but never the latest."""
+    known = sum(len(snapshot.budgets.memory) for snapshot, _ in _snapshots.values())
+    while known > windows_max and len(_snapshots) > 1:
+        _, (dropped, _) = _snapshots.popitem(last=False)
+        known -= len(dropped.budgets.memory)
 
 
 def forget_configurations() -> None:

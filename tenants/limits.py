@@ -14,8 +14,8 @@ from tenants.models import Tenant
 # Budgets that are not archived, halts in force by hand, keys that are not revoked, members with
 # pending invitations, prices that have not ended, requests for raises that wait.
 LIMITS: Final[Mapping[str, int]] = {
-    "budgets": 300,
-    "halts": 500,
+    "budgets": 2_000,
+    "halts": 1_000,
     "breakers": 100,
     "rate_limits": 100,
     "routes": 100,
@@ -29,7 +29,7 @@ LIMITS: Final[Mapping[str, int]] = {
 # The most that the operator may allow: beyond it processes would not bear it.
 LIMIT_MAX: Final = 100_000
 # Two that come at once are counted one after the other.
-LIMIT_LOCK: Final = 7304
+LIMIT_LOCK: Final = 7306
 
 
 class LimitReached(ValidationError):

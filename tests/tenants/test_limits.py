@@ -157,6 +157,7 @@ def test_a_process_remembers_so_much_of_all_tenants_together(
     assert known() == [other.tenant.id for other in others]
     book = known_configuration(others[0].tenant.id).budgets
     for place in range(5):
-        book.remember(WindowKey(1, (str(place),), EPOCH), place)
+        book.memory.keep(WindowKey(1, (str(place),), EPOCH), place)
+    monkeypatch.setattr(configuration._Measured, "at", 0.0)
     known_configuration(account.tenant.id)
     assert known() == [others[1].tenant.id, others[2].tenant.id, account.tenant.id]
