@@ -19,7 +19,10 @@ from tests.alerts.usage_history import QUARTER, write_usage
 from tests.factories import NANOS, Account, make_budget, make_event, send
 from tests.metering.test_rollups import roll_everything_up
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("forgotten_history"),
+]
 DAY = timedelta(days=1)
 
 

@@ -24,7 +24,10 @@ from tests.alerts.usage_history import QUARTER, Stream, write_usage
 from tests.factories import NANOS, Account, make_event, send
 from tests.metering.test_rollups import roll_everything_up
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("forgotten_history"),
+]
 
 CENT = NANOS // 100
 RESEARCH = Stream("growth", "research", "email", "acme", "gpt-4o", 40, CENT)

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 import pytest
 from django.db import connection
 
-from metering.api import hot
 from metering.audit import audit_tenant
+from metering.committer import PROCESS_COMMITTER
 from metering.ingest import commit_jobs
 from metering.models import Budget, BudgetWindow, Reservation, ReservationState, UsageEvent
 from tests.factories import Account, make_budget, windows_of
@@ -205,7 +205,7 @@ def test_a_call_counts_once_when_it_is_told_in_all_ways_at_once(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each body in a transaction of its own, as if each came to another process.
-    monkeypatch.setattr(hot, "commit", lambda job: commit_jobs(job.tenant_id, [job]))
+    monkeypatch.setattr(PROCESS_COMMITTER, "submit", lambda job: commit_jobs(job.tenant_id, [job]))
     budgets = make_budgets(account)
     faults = []
     for number in range(12):

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 from django.utils import timezone
 
-from metering.api import hot
+from metering.committer import PROCESS_COMMITTER
 from metering.configuration import read_configuration
 from metering.ingest import commit_jobs
 from metering.usage_shapes import Tokens, normalise_usage
@@ -321,7 +321,7 @@ def test_several_exporters_at_once_are_booked_alike(
 ) -> None:
     wanted = whole(run)
     # Each body in a transaction of its own, as if each came to another process.
-    monkeypatch.setattr(hot, "commit", lambda job: commit_jobs(job.tenant_id, [job]))
+    monkeypatch.setattr(PROCESS_COMMITTER, "submit", lambda job: commit_jobs(job.tenant_id, [job]))
     seed = f"{SEED} {run} at once"
     bodies = at_random(RUNS[run]().pieces, random.Random(seed))  # noqa: S311
     assert_same(outcome_at_once([*bodies, *bodies], threads=6), wanted)
