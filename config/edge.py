@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -26,7 +27,15 @@ from config.bodies import SMALL_BYTES, Body, Room, TooMuch, TooSlow, drain
 from config.django_answers import Answer, Headers, address_of, answer_of_django, environ_of
 from config.lanes import Lane, Overloaded
 from config.metrics import note_answer
-from metering.api.hot import Endpoint, HotRequest, HotResponse, Steps, Submission, bearer
+from metering.api.hot import (
+    Endpoint,
+    HotRequest,
+    HotResponse,
+    Steps,
+    Submission,
+    TooLargeHere,
+    bearer,
+)
 from metering.api.hot_reservations import find_endpoint
 from metering.api.parsing import BODY_BYTES_MAX
 from metering.api.problems import CONTENT_TYPE, problem
@@ -36,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 # Forms; nobody uploads files here.
 PAGE_BODY_BYTES_MAX: Final = 1 << 20
+# What a small body may become by decompression and still be judged on the loop.
+SMALL_PLAIN_BYTES: Final = 4 * SMALL_BYTES
 # Bodies that are larger are judged one at a time.
 LARGE_BYTES: Final = 2 << 20
 # An answer that is larger waits for its reader in a file instead of memory.
@@ -180,16 +191,9 @@ class Edge:
     async def _hot(
         self, scope: Scope, endpoint: Endpoint, request: HotRequest, owner: Hashable
     ) -> Answer:
-        """Drive a handler to its answer: from here, unless it must read the database first."""
+        """Drive a handler to its answer: from here, unless that takes reading or is much work."""
         started_at = time.perf_counter()
-        steps = endpoint.begin(request)
-        reached: Submission | HotResponse | None = None
-        if request.size <= SMALL_BYTES:
-            with suppress(SynchronousOnlyOperation):
-                reached = _step(steps, None)
-        if reached is None:
-            steps = endpoint.begin(request)
-            reached = await self._lane_of(request).run(owner, lambda: _step(steps, None))
+        steps, reached = await self._first_step(endpoint, request, owner)
         while not isinstance(reached, HotResponse):
             failure = await self._completions.wait_for(reached)
             reached = _step(steps, failure)
@@ -198,10 +202,29 @@ class Edge:
         note_answer(method=scope.method, route=endpoint.route, status=status, seconds=seconds)
         return Answer(status, list(headers.items()), body)
 
-    def _lane_of(self, request: HotRequest) -> Lane:
+    async def _first_step(
+        self, endpoint: Endpoint, request: HotRequest, owner: Hashable
+    ) -> tuple[Steps, Submission | HotResponse]:
+        """Begin a handler where its body fits, which is known once it is decompressed."""
+        small = request._replace(plain_bytes_max=SMALL_PLAIN_BYTES)
+        lane = self._reads
         if request.size <= SMALL_BYTES:
-            return self._reads
-        return self._batches if request.size <= LARGE_BYTES else self._large_batches
+            steps = endpoint.begin(small)
+            try:
+                return steps, _step(steps, None)
+            except SynchronousOnlyOperation:
+                pass
+            except TooLargeHere:
+                lane = self._batches
+        else:
+            lane = self._batches if request.size <= LARGE_BYTES else self._large_batches
+        sized = {self._reads: small, self._batches: request._replace(plain_bytes_max=LARGE_BYTES)}
+        while True:
+            steps = endpoint.begin(sized.get(lane, request))
+            try:
+                return steps, await lane.run(owner, partial(_step, steps, None))
+            except TooLargeHere:
+                lane = self._batches if lane is self._reads else self._large_batches
 
     async def _django(
         self, scope: Scope, headers: Mapping[str, str], body: Body, owner: Hashable

@@ -4,6 +4,7 @@ import gc
 import os
 import resource
 import socket
+import sys
 from contextlib import suppress
 from typing import Final
 
@@ -58,5 +59,9 @@ application.on_stop(
 gc.collect()
 gc.freeze()
 gc.set_threshold(200_000, 50, 50)
+
+# A thread that computes hands Python's lock over after this time. By default (5 ms) the event loop,
+# which everybody waits for, would have it too seldom while large bodies are judged.
+sys.setswitchinterval(0.001)
 
 __all__ = ["application"]

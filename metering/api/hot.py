@@ -60,6 +60,13 @@ class HotRequest(NamedTuple):
     headers: Mapping[str, str]
     read: Callable[[], bytes]
     size: int
+    # The most bytes that may become of it here by decompression; beyond them TooLargeHere is
+    # raised.
+    plain_bytes_max: int | None = None
+
+
+class TooLargeHere(Exception):
+    """The body is within the endpoint's limit, but larger than its caller wants to work on."""
 
 
 class HotResponse(NamedTuple):
@@ -239,15 +246,25 @@ def handle(
             return refuse(holder, scope)
         if request.size > body_bytes_max:
             raise BodyTooLarge(body_bytes_max)
-        encoding = request.headers.get("content-encoding", "")
-        body = decompress(request.read(), encoding, bytes_max=body_bytes_max)
-        return (yield from take(holder, body))
-    except SynchronousOnlyOperation:
-        # Something must be read on the event loop's thread, which may not wait: its caller begins
-        # again on another. Nothing was committed yet.
+        return (yield from take(holder, _plain(request, body_bytes_max)))
+    except (SynchronousOnlyOperation, TooLargeHere):
+        # Something must be read on the event loop's thread, which may not wait, or this is too much
+        # for the thread it is on: its caller begins again on another. Nothing was committed yet.
         raise
     except Exception as error:
         return _refusal(error, holder, route)
+
+
+def _plain(request: HotRequest, bytes_max: int) -> bytes:
+    """The body as its sender wrote it."""
+    encoding = request.headers.get("content-encoding", "")
+    here = bytes_max if request.plain_bytes_max is None else request.plain_bytes_max
+    try:
+        return decompress(request.read(), encoding, bytes_max=min(bytes_max, here))
+    except BodyTooLarge:
+        if here < bytes_max:
+            raise TooLargeHere from None
+        raise
 
 
 REFUSALS_OF_BODIES: Final = (MalformedBody, TooManyEvents, BodyTooLarge, UnsupportedMediaType)

@@ -1,5 +1,7 @@
 """Clients that stall, stop reading or come in crowds, and a web process that goes on for others."""
 
+import gzip
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -115,6 +117,23 @@ def test_exports_that_nobody_reads_hold_up_nobody(
         ]
         require_service(web, stranger, "while 100 exports are open")
         assert clients[0].recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_small_body_that_is_large_once_decompressed_is_judged_apart(
+    web: WebProcess, account: Account
+) -> None:
+    """By each of the lanes that it may turn out to need."""
+    for size in (10, 2_000, 20_000):
+        body = gzip.compress(json.dumps([make_event() for _ in range(size)]).encode())
+        head = f"POST /v1/events HTTP/1.1\r\nContent-Length: {len(body)}"
+        client = web.send(
+            head + "\r\nContent-Type: application/json\r\nContent-Encoding: gzip",
+            api_key=account.api_key,
+            body=b"\r\n" + body,
+        )
+        with client:
+            status = client.recv(12)
+        assert status == (b"HTTP/1.1 413" if size > 10_000 else b"HTTP/1.1 200"), size
 
 
 def test_a_body_without_a_key_is_not_kept(web: WebProcess, account: Account) -> None:
