@@ -24,10 +24,17 @@ DRAIN_SILENCE_SECONDS: Final = 2.0
 # All bodies that have arrived and are not answered yet, and those of one caller.
 KEPT_BYTES_MAX: Final = 512 << 20
 OWNER_KEPT_BYTES_MAX: Final = 160 << 20
+# The same of those without a key: forms.
+STRANGERS_BYTES_MAX: Final = 64 << 20
+STRANGER_BYTES_MAX: Final = 16 << 20
 
 
 class TooSlow(Exception):
     """The body came slower than it must."""
+
+
+class Incomplete(Exception):
+    """The client went away, or said a wrong length: what has arrived is not the body."""
 
 
 class TooMuch(Exception):
@@ -37,14 +44,16 @@ class TooMuch(Exception):
 class Room:
     """How much has arrived and is not answered yet, of all and of each caller."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._owner_bytes_max = owner_bytes_max
         self._size = 0
         self._by_owner: dict[Hashable, int] = {}
 
     def take(self, owner: Hashable, size: int) -> None:
         """Raise TooMuch where there is none left."""
         owners = self._by_owner.get(owner, 0) + size
-        if self._size + size > KEPT_BYTES_MAX or owners > OWNER_KEPT_BYTES_MAX:
+        if self._size + size > self._bytes_max or owners > self._owner_bytes_max:
             raise TooMuch
         self._size += size
         self._by_owner[owner] = owners
@@ -83,7 +92,7 @@ class Body:
         self.file.close()
 
     async def receive(self, proto: HTTPProtocol, length: str) -> None:
-        """Read it at the pace that it must have. Raises TooSlow, TooMuch."""
+        """Read it at the pace that it must have. Raises TooSlow, TooMuch, Incomplete."""
         if length.isdecimal() and int(length) <= SMALL_BYTES:
             try:
                 async with asyncio.timeout(GRACE_SECONDS):
@@ -102,9 +111,11 @@ class Body:
             except TimeoutError:
                 raise TooSlow from None
             if not piece:
-                return
+                break
             arrived += len(piece)
             self._add(piece)
+        if length.isdecimal() and arrived < min(int(length), DRAIN_BYTES_MAX):
+            raise Incomplete
 
     def _add(self, piece: bytes) -> None:
         kept = piece[: max(0, self._bytes_max + 1 - self.size)]

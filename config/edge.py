@@ -23,7 +23,19 @@ from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
 
-from config.bodies import SMALL_BYTES, Body, Room, TooMuch, TooSlow, drain
+from config.bodies import (
+    KEPT_BYTES_MAX,
+    OWNER_KEPT_BYTES_MAX,
+    SMALL_BYTES,
+    STRANGER_BYTES_MAX,
+    STRANGERS_BYTES_MAX,
+    Body,
+    Incomplete,
+    Room,
+    TooMuch,
+    TooSlow,
+    drain,
+)
 from config.django_answers import Answer, Headers, address_of, answer_of_django, environ_of
 from config.lanes import Lane, Overloaded
 from config.metrics import note_answer
@@ -39,6 +51,7 @@ from metering.api.hot import (
 from metering.api.hot_reservations import find_endpoint
 from metering.api.parsing import BODY_BYTES_MAX
 from metering.api.problems import CONTENT_TYPE, problem
+from tenants.client_address import believed_address
 from tenants.keys import find_key_holder, remembered_key_holder
 
 log = structlog.get_logger(__name__)
@@ -102,13 +115,15 @@ class Edge:
         # Django's views and pages. One caller may have half of them, which leaves room for others.
         self._views = Lane("views", threads=threads, owner_share=0.5)
         # Busy endpoints that must read something first, keys, and what the operator asks.
-        self._reads = Lane("reads", threads=4)
+        self._reads = Lane("reads", threads=4, owner_share=0.5)
         # Judging bodies is work for Python alone: more threads would not be faster.
         self._batches = Lane("batches", threads=2, owner_share=0.5)
         self._large_batches = Lane("large batches", threads=1)
         self._lanes = (self._views, self._reads, self._batches, self._large_batches)
         self.threads = sum(lane.threads for lane in self._lanes)
-        self._room = Room()
+        self._room = Room(KEPT_BYTES_MAX, OWNER_KEPT_BYTES_MAX)
+        # What comes without a key has a room of its own, and takes none from who has one.
+        self._strangers_room = Room(STRANGERS_BYTES_MAX, STRANGER_BYTES_MAX)
         self._completions: Completions
         self._on_stop: list[Callable[[], None]] = []
 
@@ -135,6 +150,8 @@ class Edge:
             pass  # the client has gone away
         except TooSlow:
             _refuse(proto, scope, 408, "The body came too slowly; send it again.")
+        except Incomplete:
+            _refuse(proto, scope, 400, "The body ends before its Content-Length; send it again.")
         except (TooMuch, Overloaded):
             _refuse(proto, scope, 503, "Too many requests are waiting; send this one again.")
         except Exception:
@@ -149,9 +166,13 @@ class Edge:
             return
         endpoint = find_endpoint(scope.method, scope.path, scope.query_string)
         tenant_id = await self._tenant_id(scope, headers)
-        # Whose turn this takes.
-        owner: Hashable = tenant_id or headers.get("cookie") or address_of(scope)
-        body = Body(self._room, owner, _bytes_max(scope, endpoint))
+        # Whose turn this takes. Nothing that a client may make up tells strangers apart.
+        forwarded = headers.get("x-forwarded-for", "")
+        owner: Hashable = tenant_id or believed_address(
+            address_of(scope), forwarded, trusted=settings.TRUSTED_PROXIES
+        )
+        room = self._strangers_room if tenant_id is None else self._room
+        body = Body(room, owner, _bytes_max(scope, endpoint))
         try:
             if _has_body(headers):
                 if _is_api(scope.path) and tenant_id is None:

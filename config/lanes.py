@@ -99,8 +99,8 @@ class Lane:
         result, failure = None, None
         try:
             result = call.work()
-        except Exception as error:
-            failure = error
+        except BaseException as error:  # whatever it is, the caller waits for an answer
+            failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
         finally:
             close_old_connections()
         loop.call_soon_threadsafe(self._end, loop, owner, call, result, failure)

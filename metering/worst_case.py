@@ -7,6 +7,7 @@ nothing of modalities may hold and answer whatever its model has a rate for. Pur
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 from functools import lru_cache
+from math import ceil
 from typing import Final, NamedTuple
 
 from metering.rates import CompiledRates, units
@@ -37,7 +38,7 @@ class Shape(NamedTuple):
         return Tokens(
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
-            web_searches=int(self.units.get("web_searches", 0)),
+            web_searches=ceil(self.units.get("web_searches", 0)),
             extra={**extra} or None,
         )
 

@@ -44,7 +44,7 @@ else:
 # The admin's Alpine evaluates expressions; under its paths alone that is allowed.
 SCRIPT_SOURCES: Final = [SELF, UNSAFE_EVAL]
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
-TOKEN_FORM: Final = re.compile(r"[0-9a-zA-Z-]{0,64}")
+TOKEN_FORM: Final = re.compile(r"[0-9a-zA-Z.-]{0,64}")
 # All rows of the admin have whole numbers for keys.
 ROW_ID: Final = re.compile(r"[0-9]{1,20}")
 PARAMETERS_MAX: Final = 100

@@ -168,7 +168,11 @@ def accept_with_new_account(*, token: str, stored_password: str) -> Membership:
         invitation = _lock_pending(token)
         try:
             with transaction.atomic():
-                user = User.objects.create(email=invitation.email, password=stored_password)
+                user = User.objects.create(
+                    email=invitation.email,
+                    password=stored_password,
+                    is_address_proven=invitation.mailed_at is not None,
+                )
         except IntegrityError as error:
             raise HasAccount from error
         return _accept(invitation, user)

@@ -43,6 +43,9 @@ class User(AbstractUser):
 
     username = None  # type: ignore[assignment]
     email = models.EmailField("e-mail address", unique=True)
+    # Whether the person behind the address chose the password: not where it was made with a link
+    # that was shown to somebody else. What the operator gives goes to proven accounts alone.
+    is_address_proven = models.BooleanField(default=False, editable=False)
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []

@@ -61,6 +61,9 @@ def reset_password(*, token: str, stored_password: str) -> User:
     rows = PasswordReset.objects.select_for_update()
     reset = rows.filter(token_hash=token_hash(token)).first()
     user = _user_of(reset)
+    # The link was mailed to the address, or the operator gave it.
+    user.is_address_proven = True
+    user.save(update_fields=["is_address_proven"])
     store_password(user, stored_password)
     now = timezone.now()
     PasswordReset.objects.filter(email=user.email, used_at=None).update(

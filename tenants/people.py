@@ -30,8 +30,9 @@ class TenantExists(ValueError):
 def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
     """Make a tenant with its owner and a key with all scopes.
 
-    Who is new gets a first password; an owner who has an account keeps theirs, and `password` is
-    None. This is the operator's: a tenant lets people in by invitation.
+    Who is new gets a first password, and so does an account that somebody else may have made for
+    the address, which ends its sessions; an owner who has an account of their own keeps theirs, and
+    `password` is None. This is the operator's: a tenant lets people in by invitation.
     """
     password = secrets.token_urlsafe(12)
     stored_password = make_password(password)  # slow, so before the transaction
@@ -48,16 +49,17 @@ def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
                 after=facts_of(tenant),
             )
             user = User.objects.find(owner_email)
-            is_new = user is None
+            has_own = user is not None and user.is_address_proven
             if user is None:
-                user = User.objects.create(
-                    email=normalize_email(owner_email), password=stored_password
-                )
+                user = User(email=normalize_email(owner_email))
+            if not has_own:
+                user.password, user.is_address_proven = stored_password, True
+                user.save()
             add_member(tenant=tenant, user=user, role=Role.OWNER, actor=actor)
             _, api_key = create_api_key(
                 tenant=tenant, name="First key", actor=actor, created_by=user
             )
-    return NewTenant(tenant, api_key, user.email, password if is_new else None)
+    return NewTenant(tenant, api_key, user.email, None if has_own else password)
 
 
 @transaction.atomic

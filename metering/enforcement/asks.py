@@ -168,7 +168,7 @@ def _check_amount(amount_usd: str | int | float) -> None:
 def has_size(ask: AskBody) -> bool:
     """Whether the ask says how much the model may read and write at most."""
     has_tokens = ask.input_tokens is not None and ask.max_output_tokens is not None
-    return has_tokens or bool(ask.units)
+    return has_tokens or any((ask.units or {}).values())
 
 
 def _missing(detail: str, *, pointer: str) -> InvalidRequest:
@@ -385,10 +385,10 @@ def _why_unknown(rating: Rating, model: str | None) -> str:
     """Why nobody can tell what the call costs; empty where one can."""
     if rating.source != UNPRICED:
         return ""
-    name = repr(model or "of this call")
+    name = f"the model {model!r}" if model else "a call without a model"
     if not rating.unrated:
-        return f"the model {name} has no price"
-    return f"the price of the model {name} has no rate for {', '.join(rating.unrated)}"
+        return f"{name} has no price"
+    return f"the price of {name} has no rate for {', '.join(rating.unrated)}"
 
 
 def _shape_of(body: AskBody) -> Shape:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Final, NamedTuple
 
 from django.db import connection
+from django.utils.asyncio import async_unsafe
 
 from metering.rollups.bins import largest, percentile_bin
 from metering.rollups.call_sizes import CALLS, COST, OUTPUT, TOKENS, known_model
@@ -81,6 +82,13 @@ def _recall(key: _Key) -> ExpectedSize | None:
         known = _memory.get(key)
         if known is not None and known[1] > time.monotonic() - MEMORY_SECONDS:
             return known[0]
+    return _read_together(key)
+
+
+@async_unsafe
+def _read_together(key: _Key) -> ExpectedSize | None:
+    """Read it, or wait for who does: neither may be done on an event loop, which this refuses."""
+    with _lock:
         reading = _reading.get(key)
         is_reader = reading is None
         if reading is None:

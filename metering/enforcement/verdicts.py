@@ -433,9 +433,11 @@ class Judge:
             who += f" ({', '.join(f'{name} {value!r}' for name, value in group.items())})"
         passed = objection.passed
         if passed is None:
+            is_known = not offer.unknown.endswith("has no price")
+            near = "" if is_known else near_model(offer.provider, offer.model)
             return (
                 f"{who} limits cost, and {offer.unknown}."
-                f"{near_model(offer.provider, offer.model)} Send 'input_tokens' and"
+                f"{near} Send 'input_tokens' and"
                 " 'max_output_tokens' of a model that has a price, or the amount; or choose another"
                 " 'unpriced_policy' in the settings."
             )
@@ -488,8 +490,10 @@ def refuse_by_halt(ask: Ask, halt: StandingHalt) -> Verdict:
 
 
 def halted_by(halt: StandingHalt, *, now: datetime, **facts: Any) -> Halted:
-    """The refusal by a halt, with the time of a breaker's next trial where that lies ahead."""
-    wait = wait_part(halt.trial_from, now=now)
+    """The refusal by a halt, with the time of a breaker's next trial or of a lockout's end, where
+    that lies ahead.
+    """
+    wait = wait_part(halt.trial_from or halt.ends_at, now=now)
     return Halted(halt_detail(halt), code=halt.code, halt=halt.id, **facts, **wait)
 
 

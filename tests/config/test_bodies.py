@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from config import bodies
-from config.bodies import Body, Room, TooMuch, TooSlow, drain
+from config.bodies import Body, Incomplete, Room, TooMuch, TooSlow, drain
 from config.lanes import Lane, Overloaded
 
 
@@ -37,14 +37,19 @@ def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def receive(sender: Any, *, length: str = "", bytes_max: int = 1000) -> Body:
-    body = Body(Room(), "tenant", bytes_max)
+    body = Body(Room(10_000, 10_000), "tenant", bytes_max)
     asyncio.run(body.receive(sender, length))
     return body
 
 
-@pytest.mark.parametrize("length", ["", "6", "100000"])
+@pytest.mark.parametrize("length", ["", "6"])
 def test_a_body_is_read_however_it_is_cut(length: str) -> None:
     assert receive(Sender([b"abc", b"def"]), length=length).read() == b"abcdef"
+
+
+def test_a_body_that_ends_too_early_is_none() -> None:
+    with pytest.raises(Incomplete):
+        receive(Sender([b"abc", b"def"]), length="100000")
 
 
 @pytest.mark.parametrize("length", ["", "6", "100000"])
@@ -76,10 +81,8 @@ def test_a_body_that_nobody_reads_is_drained_for_a_little_while() -> None:
     asyncio.run(drain(Sender([b"x"], stalls=True)))  # type: ignore[arg-type]
 
 
-def test_bodies_of_one_caller_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "OWNER_KEPT_BYTES_MAX", 1000)
-    monkeypatch.setattr(bodies, "KEPT_BYTES_MAX", 1500)
-    room = Room()
+def test_bodies_of_one_caller_leave_room_for_others() -> None:
+    room = Room(1500, 1000)
     kept = [Body(room, owner, 2000) for owner in ("greedy", "greedy", "other", "third")]
     asyncio.run(kept[0].receive(Sender([b"x" * 900]), ""))  # type: ignore[arg-type]
     with pytest.raises(TooMuch):

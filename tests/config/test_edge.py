@@ -150,11 +150,11 @@ def test_every_kind_of_answer_gets_through(web: WebProcess, account: Account) ->
     assert (taken.status, taken.body["accepted"]) == (200, 900)
     listed = web.call("GET", "/v1/events?limit=500", account.api_key)
     assert len(listed.body["data"]) == 500
-    style = web.call("GET", "/static/dashboard/dashboard.css")
-    part = web.call("GET", "/static/dashboard/dashboard.css", Range="bytes=10-19")
+    style = web.call("GET", "/static/dashboard/dashboard.css", **BY_HTTPS)
+    part = web.call("GET", "/static/dashboard/dashboard.css", Range="bytes=10-19", **BY_HTTPS)
     assert (style.status, part.status) == (200, 206)
     assert part.body == style.body[10:20]
-    assert web.call("HEAD", "/static/dashboard/dashboard.css").body == b""
+    assert web.call("HEAD", "/static/dashboard/dashboard.css", **BY_HTTPS).body == b""
     assert web.call("GET", "/login", **BY_HTTPS).status == 200
     tag = web.call("GET", "/v1/halts", account.api_key).headers["etag"]
     same = web.call("GET", "/v1/halts", account.api_key, None, **{"If-None-Match": tag})

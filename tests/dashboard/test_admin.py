@@ -598,3 +598,25 @@ def test_hostile_names_are_escaped_in_the_admin(account: Account, owner: Client)
 def test_old_addresses_of_the_admins_own_accounts_lead_to_the_pages(owner: Client) -> None:
     assert owner.get("/admin/password_change/")["Location"] == "/password"
     assert owner.post("/admin/logout/")["Location"] == "/logout"
+
+
+@pytest.mark.parametrize(
+    ("address", "fields"),
+    [
+        ("/admin/tenants/invitation/add/", {"email": "new@example.com", "role": "viewer"}),
+        ("/admin/tenants/team/add/", {"name": "growth"}),
+        ("/admin/metering/budget/add/", budget_form()),
+    ],
+)
+def test_a_form_is_saved_as_it_was_shown(
+    account: Account, client: Client, address: str, fields: dict[str, Any]
+) -> None:
+    """With the token that the page holds, as a browser sends it."""
+    client.login(username=account.email, password=account.password)
+    shown = client.get(address).content.decode()
+    token = re.search(r'name="form_token" value="([^"]+)"', shown)
+    assert token is not None
+    rows = dict(re.findall(r'name="([a-z_-]+-(?:TOTAL|INITIAL)_FORMS)" value="(\d+)"', shown))
+    answer = client.post(address, {**rows, **fields, "form_token": token[1]})
+    assert answer.status_code in (200, 302), answer.content.decode()[:300]
+    assert "cannot be read" not in answer.content.decode()

@@ -217,7 +217,7 @@ def test_an_approval_says_what_else_stops_the_calls_and_offers_to_lift_it(
     halt = api.post("/v1/halts", {"match": {}, "reason": "A leak of keys."}).body["id"]
     said = press(owner, f"/enforcement/requests/{asked.id}/approve")
     assert "is raised, but such calls are still stopped: A leak of keys." in said
-    assert "still stopped A leak of keys. Lift halt" in said
+    assert "still stopped A leak of keys. Lift …" in said
     press(owner, f"/enforcement/halts/{halt}/lift")
     assert "still stopped" not in words(owner, "/enforcement/requests")
 
