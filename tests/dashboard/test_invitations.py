@@ -3,6 +3,7 @@
 import re
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,8 +15,9 @@ from time_machine import TimeMachineFixture as Clock
 from dashboard.tasks import forget_old_links, mail_links
 from tenants.invitations import InvitationEnded, accept_with_new_account, invite
 from tenants.keys import create_api_key, find_key_holder
-from tenants.members import MembershipRefused
+from tenants.members import MembershipRefused, lock_members
 from tenants.models import ApiKey, AuditEntry, Invitation, Membership, User
+from tenants.people import create_tenant
 from tenants.roles import Role
 from tests.alerts.receivers import mail_receiver
 from tests.dashboard.conftest import make_member, sign_in
@@ -298,3 +300,36 @@ def test_removing_a_member_offers_to_revoke_the_keys_they_made(
         (account.email, "update", "apikey"),
         (account.email, "delete", "membership"),
     ]
+
+
+def test_what_the_operator_gives_goes_to_nobody_who_made_an_account_for_the_address(
+    account: Account, owner: Client
+) -> None:
+    """Without mail the inviter sees the link, and could use it."""
+    path = invited(owner, "boss@corp.example", "viewer")
+    inviter = Client()
+    assert inviter.post(path, CHOSEN).status_code == 302
+    corp = create_tenant(name="corp", owner_email="boss@corp.example", actor="tests")
+    assert corp.password is not None
+    assert inviter.get("/").status_code == 302, "sessions of the earlier password end"
+    login = {"username": "boss@corp.example", "password": NEW}
+    assert Client().post("/login", login).status_code == 200
+    assert Client().post("/login", login | {"password": corp.password}).status_code == 302
+    again = create_tenant(name="corp 2", owner_email="boss@corp.example", actor="tests")
+    assert again.password is None, "it is theirs now"
+
+
+def test_adding_and_inviting_at_once_wait_for_each_other_without_end(
+    account: Account, stranger: Account
+) -> None:
+    """A row that is added asks for the tenant's; inviting must not keep it."""
+
+    def add_team() -> int:
+        try:
+            return caller(account).post("/v1/teams", {"name": "growth"}).status
+        finally:
+            connection.close()
+
+    with account.scope(), ThreadPoolExecutor(1) as other:
+        lock_members(account.tenant.id)
+        assert other.submit(add_team).result(timeout=20) == 201

@@ -1,5 +1,6 @@
 """What calls usually use: learned once, from what they really used, and answered quickly."""
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import OperationalError, connection
 
 from metering.enforcement import estimates
@@ -286,3 +288,18 @@ def test_what_could_not_be_read_is_not_remembered(
         expected(account)
     monkeypatch.undo()
     assert expected(account) is not None
+
+
+def test_the_event_loop_neither_reads_nor_waits_for_who_does(account: Account) -> None:
+    async def ask() -> None:
+        with pytest.raises(SynchronousOnlyOperation):
+            expected(account)
+
+    asyncio.run(ask())
+    assert not estimates._reading, "nobody waits for what was not begun"
+    assert expected(account) is None
+    asyncio.run(remembered(account))
+
+
+async def remembered(account: Account) -> None:
+    assert expected(account) is None

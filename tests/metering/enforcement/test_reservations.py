@@ -489,6 +489,7 @@ def test_an_amount_of_nothing_is_no_way_past_a_limit(account: Account) -> None:
     assert unknown.code == "unpriced"
     assert "an amount of $0 holds nothing" in unknown.body["detail"]
     assert ask(api, "0").code == "unpriced"
+    assert ask(api, "0", **MODEL, units={"web_searches": 0}).code == "unpriced"
     # A tool is free, until the window is full.
     assert ask(api, "0", tool="search").status == 201
     settle(api, ask(api, "0.03"), "0.03")
