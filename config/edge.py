@@ -303,6 +303,8 @@ def _send(proto: HTTPProtocol, answer: Answer) -> None:
         file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed below, once it was opened
         file.write(body)
         file.flush()
+        if not any(name.lower() == "content-length" for name, _ in headers):
+            headers.append(("content-length", str(len(body))))
     if file is None:
         proto.response_bytes(status, headers, body)
         return

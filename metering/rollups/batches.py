@@ -318,10 +318,10 @@ def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1,
     with connection.cursor() as cursor:
         cursor.execute(CREATE_DELTAS)
         for events in portions:
-            with cursor.copy(COPY_DELTAS) as copy:
+            with connection.wrap_database_errors, cursor.cursor.copy(COPY_DELTAS) as copy:
                 for sums in sums_by_set(events, sign=sign):
                     copy.write(_sum_lines(sums))
-            with cursor.copy(COPY_HISTOGRAMS) as copy:
+            with connection.wrap_database_errors, cursor.cursor.copy(COPY_HISTOGRAMS) as copy:
                 for counts in counts_by_set(events, sign=sign):
                     copy.write(_count_lines(counts))
         # Sorting a large claim on disk takes twice as long.

@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('tenants', '0004_limits'),
+        ("tenants", "0004_limits"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='user',
-            name='is_address_proven',
+            model_name="user",
+            name="is_address_proven",
             field=models.BooleanField(default=False, editable=False),
         ),
     ]

@@ -148,6 +148,9 @@ def test_every_kind_of_answer_gets_through(web: WebProcess, account: Account) ->
     events = [make_event(id=str(number), error_type="x" * 150) for number in range(900)]
     taken = web.call("POST", "/v1/events", account.api_key, events)
     assert (taken.status, taken.body["accepted"]) == (200, 900)
+    wrong = web.call("POST", "/v1/events", account.api_key, [{"id": 1}] * 9_000)
+    assert (wrong.status, len(wrong.body["errors"])) == (422, 9_000)
+    assert int(wrong.headers["content-length"]) > 256 * 1024
     listed = web.call("GET", "/v1/events?limit=500", account.api_key)
     assert len(listed.body["data"]) == 500
     style = web.call("GET", "/static/dashboard/dashboard.css", **BY_HTTPS)

@@ -116,7 +116,7 @@ def filled(account: Account) -> Account:
     # Opened by the usage below.
     breaker = {"name": "growth", "cost_usd_per_minute": "1", "limit_percent": 50}
     assert api.post("/v1/breakers", breaker).status == 201
-    assert api.post("/v1/reservations", {"amount_usd": "0", "agent": "growth"}).status == 201
+    assert api.post("/v1/reservations", {"amount_usd": "0.01", "agent": "growth"}).status == 201
     usage = {"team": "growth", "trace": "t", "session": "s", "cost_usd": "5"}
     send(account, [make_event(id=f"event-{number}", **usage) for number in range(3)])
     # A second report of a call, and a span.
