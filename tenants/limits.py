@@ -52,14 +52,18 @@ def allowed(tenant_id: int, name: str) -> int:
     return int(limits.get(name, LIMITS[name]))
 
 
-def require_room(tenant_id: int, name: str, *in_use: models.QuerySet[models.Model]) -> None:
+def require_room(
+    tenant_id: int, name: str, *in_use: models.QuerySet[models.Model], is_exact: bool = True
+) -> None:
     """See that one more fits beside what the querysets count. Raises LimitReached.
 
     Within the transaction that adds it, after any other lock that it takes: until that ends, nobody
-    else adds what is limited.
+    else adds what is limited. With `is_exact` off it waits for nobody, and those that come at once
+    may pass the limit by their number.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LIMIT_LOCK, tenant_id])
+    if is_exact:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LIMIT_LOCK, tenant_id])
     most = allowed(tenant_id, name)
     if sum(rows.count() for rows in in_use) >= most:
         raise LimitReached(name, most)

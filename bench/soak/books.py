@@ -112,18 +112,22 @@ def count_open(connection: psycopg.Connection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
+# The tenant that misbehaves has books of its own, which are not compared with what clients say.
+COMPARED: Final = "tenant_id IN (SELECT id FROM tenant WHERE name IN ('tidy', 'rough'))"
 WINDOWS: Final = (
     "SELECT id, budget_id, revision, group_key, starts_at, counted_from, spent_nanos,"
     " spent_tokens, spent_requests, spent_tool_calls, reserved_nanos, reserved_tokens,"
     " reserved_requests, reserved_tool_calls, overrun_nanos FROM budget_window"
 )
 RESERVATIONS: Final = (
-    "SELECT id, state, created_at, reserved_nanos, reserved_tokens, reserved_requests,"
+    "SELECT id, state, created_at, reserved_nanos, reserved_tokens, reserved_requests,"  # noqa: S608
     " reserved_tool_calls, window_ids, event_id, cost_nanos, used_tokens, is_late FROM reservation"
+    f" WHERE {COMPARED}"
 )
 EVENTS: Final = (
-    "SELECT sent_id, id, time, coalesce(cost_nanos, 0), input_tokens + output_tokens, operation,"
-    " reservation_id FROM usage_event WHERE NOT is_void"
+    "SELECT sent_id, id, time, coalesce(cost_nanos, 0),"  # noqa: S608 - built from constants
+    " input_tokens + output_tokens, operation,"
+    f" reservation_id FROM usage_event WHERE NOT is_void AND {COMPARED}"
 )
 
 

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
+import psycopg
 import structlog
 from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation, TooManyFieldsSent
@@ -35,6 +36,13 @@ from tenants.limits import LimitReached
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE: Final = "application/problem+json"
+# Django wraps what its cursors raise; COPY and pipelines raise psycopg's own.
+UNAVAILABLE: Final = (
+    OperationalError,
+    InterfaceError,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+)
 # So many things that are wrong are named; of the others a problem gives the count.
 ERRORS_MAX: Final = 100
 # Addresses that programs call. `/api/v1/` is where OpenMeter's clients post.
@@ -130,7 +138,7 @@ def problem_of(error: Exception) -> dict[str, Any]:
     """The problem that an exception becomes. Never a stack trace: what is not known is logged."""
     if isinstance(error, MeteringError):
         return problem(status_of(error), code=error.code, detail=error.detail, **error.facts)
-    if isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, UNAVAILABLE):
         log.warning("database unavailable", error=str(error))
         return problem(
             503,

@@ -335,7 +335,8 @@ def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -
     if match:
         # To stop everything is always possible.
         by_hand = Halt.objects.filter(tenant_id=tenant.id, lifted_at=None, kind=HaltKind.MANUAL)
-        require_room(tenant.id, "halts", by_hand)
+        # Whoever stops something waits for nobody.
+        require_room(tenant.id, "halts", by_hand, is_exact=False)
     with connection.cursor() as cursor:
         halt_id = insert_halt(
             cursor,
