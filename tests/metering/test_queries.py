@@ -18,7 +18,7 @@ from metering.queries import InvalidQuestion, Measures, UsageQuestion, UsageRow
 from metering.queries.intervals import Bucket, buckets
 from metering.queries.sources import sets_for, stretches
 from metering.queries.traces import DEPTH_MAX, CallNode, build_tree
-from metering.rollups import batches
+from metering.rollups import long_tail
 from metering.rollups.sets import SETS
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_budget, make_event, send
@@ -194,7 +194,7 @@ def test_another_tenant_sees_nothing(busy: Account, stranger: Account) -> None:
 def test_the_long_tail_is_one_row_and_its_values_are_found_by_name(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "SETS", tuple(one._replace(values_max=2) for one in SETS))
+    monkeypatch.setattr(long_tail, "SETS", tuple(one._replace(values_max=2) for one in SETS))
     time = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     events = [make_event(time=time, customer=f"c-{n}", cost_usd=f"{n}") for n in range(5)]
     send(account, events)
