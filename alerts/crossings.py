@@ -66,7 +66,7 @@ def tenants_with_crossings() -> list[int]:
 def take_crossings(*, tenant_id: int) -> int:
     """Claim crossings and open, or bring up to date, the incidents of their windows.
 
-    Answers how many were taken. A crossing is told late rather than never: also when its period is
+    Return how many were taken. A crossing is told late rather than never: also when its period is
     over by then. It is not told where a changed budget no longer counts in its window: the windows
     that count instead were judged by then. One that something stumbles over is set aside for a
     while, and stops no other.
@@ -167,7 +167,7 @@ def tenants_with_incidents() -> list[int]:
 @transaction.atomic
 def end_crossings(*, tenant_id: int, now: datetime) -> int:
     """Resolve the incidents of windows that are below all levels or over, and bring the figures of
-    the others up to date. Answers how many were resolved.
+    the others up to date. Return how many were resolved.
 
     Of very many some are looked at, by chance: so each has its turn soon, and no run takes long.
     """
