@@ -65,6 +65,8 @@ STRETCH_SUMS: Final = 200_000
 STRETCH_QUARTERS: Final = 96
 # A ratio of a running quarter that rests on fewer requests may be anything at its end.
 RUNNING_REQUESTS_MIN: Final = 20
+# Quarters with less than this share of the largest excess do not count as part of it.
+EXCESS_SHARE: Final = 0.1
 SECONDS_PER_HOUR: Final = 3600
 
 # Tenants with batches that no scan has seen, and those whose last scan was in another quarter.
@@ -243,11 +245,14 @@ def _steps(
 def _activities(keys: Sequence[SeriesKey], steps: Sequence[_Step]) -> dict[SeriesKey, Activity]:
     """What each series did, and was expected to do, in the quarters in which it cost too much; in
     all of them where it never did.
+
+    A quarter that is above the expected by a hair is none of them: it would halve the rate.
     """
     cost = np.stack([step.frame.values[:, PLACE[COST]] for step in steps])
     requests = np.stack([step.frame.values[:, PLACE[REQUESTS]] for step in steps])
     expected = np.stack([_expected_cost(step) for step in steps])
-    counted = cost > expected
+    excess = cost - expected
+    counted = (excess > 0) & (excess >= EXCESS_SHARE * excess.max(axis=0))
     counted[:, ~counted.any(axis=0)] = True
     return {
         key: Activity(*row)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -128,11 +128,21 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+class _SharedFiles(MultiProcessCollector):
+    """The counters of all processes. The file of one that is just starting is still empty, and
+    reading it would fail.
+    """
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in Path(self._path).glob("*.db") if file.stat().st_size]
+        return self.merge(files)  # type: ignore[no-untyped-call,no-any-return]
+
+
 def exposition() -> bytes:
     """The text that Prometheus reads: this process's metrics, or those of all workers together."""
     registry = CollectorRegistry()
     registry.register(_Now())
     if VARIABLE in os.environ:
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        _SharedFiles(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
     return generate_latest(REGISTRY) + generate_latest(registry)

@@ -187,11 +187,20 @@ def test_what_starts_later_joins_the_incident_that_explains_it(
         assert incident.entries.filter(text__startswith="Also unusual: ").count() == 1
 
 
-def test_a_small_sum_is_nobodys_business(account: Account, begun: datetime) -> None:
+@pytest.mark.parametrize("requests_before", [20, 60])
+def test_a_small_sum_is_nobodys_business(
+    account: Account, begun: datetime, requests_before: int
+) -> None:
+    """Whether the quarter before was below the expected or above it by a hair."""
     tiny = [one._replace(nanos_per_request=1_000) for one in USUAL]
     write_usage(
-        account, tiny, starts_at=begun - HISTORY_QUARTERS * QUARTER, quarters=HISTORY_QUARTERS
+        account,
+        tiny,
+        starts_at=begun - HISTORY_QUARTERS * QUARTER,
+        quarters=HISTORY_QUARTERS - 1,
     )
+    before = [one._replace(requests=requests_before) for one in tiny]
+    write_usage(account, before, starts_at=begun - QUARTER, quarters=1)
     scan(account, begun)
     # 500 times the usual, and two cents.
     spend(account, RESEARCH, begun, usd=Decimal("0.02"))

@@ -120,3 +120,11 @@ def test_metrics_answer_without_a_database(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 def test_health_is_only_read(path: str) -> None:
     assert Client().post(path).status_code == 405
+
+
+def test_a_process_that_is_just_starting_does_not_stop_the_scrape(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    (tmp_path / "counter_1.db").touch()
+    assert Client().get("/metrics").status_code == 200

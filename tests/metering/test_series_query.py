@@ -20,7 +20,7 @@ from metering.queries.series import (
     series_cost,
     value_sums,
 )
-from metering.rollups import batches
+from metering.rollups import long_tail
 from metering.rollups.sets import SETS
 from tests.factories import Account, make_event, send
 from tests.metering.test_rollups import make_events, measures_of, roll_everything_up, void
@@ -149,7 +149,7 @@ def test_the_costliest_new_call_of_each_kind_is_found_with_what_is_usual(
 
 
 def test_the_long_tail_is_no_series(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "SETS", [one._replace(values_max=2) for one in SETS])
+    monkeypatch.setattr(long_tail, "SETS", [one._replace(values_max=2) for one in SETS])
     now = datetime.now(UTC)
     send(account, [make_event(agent=f"agent-{number}") for number in range(5)])
     roll_everything_up(account)
