@@ -15,7 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup()
 
 # Models can be imported only once Django is set up.
-from config.connection_pool import share_between_threads  # noqa: E402
+from config.connections import BUSY, limit_process  # noqa: E402
 from config.edge import Edge  # noqa: E402
 from metering.committer import PROCESS_COMMITTER  # noqa: E402
 from metering.enforcement.committer import PROCESS_ENFORCER  # noqa: E402
@@ -48,8 +48,8 @@ def allow_many_connections() -> None:
 limit_unread_answers()
 allow_many_connections()
 
+limit_process(BUSY)
 application = Edge(threads=settings.ENVIRONMENT.web_threads)
-share_between_threads(application.threads)
 application.on_stop(
     PROCESS_COMMITTER.stop,
     PROCESS_ENFORCER.stop,
