@@ -317,8 +317,14 @@ class BudgetBook:
             self.remember(key, window_id)
 
     def remember(self, key: WindowKey, window_id: int) -> None:
-        """Remember a committed window of a budget's present revision."""
-        _WINDOW_IDS.keep((self.rules[key.budget_id].revision, key), window_id)
+        """Remember a committed window of a budget's present revision.
+
+        That of a single call is asked for anew: it goes by another key once another report names
+        the call.
+        """
+        rule = self.rules[key.budget_id]
+        if not rule.is_per_request:
+            _WINDOW_IDS.keep((rule.revision, key), window_id)
 
 
 def _rules_by_places(rules: Iterable[BudgetRule]) -> dict[tuple[int, ...], list[BudgetRule]]:

@@ -20,7 +20,7 @@ from metering.event_storage import (
     sums_by_posting,
     write_batch_row,
 )
-from metering.events import PreparedEvent, fingerprint_of, prepare_event, reservation_of
+from metering.events import PreparedEvent, Told, fingerprint_of, prepare_event, reservation_of
 from metering.ingest import with_retries
 from metering.ledger import post
 from metering.models import BATCH_ID_STRIDE, Correction, EntryKind, Route
@@ -184,14 +184,12 @@ def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent | Eve
     with tenant_scope(configuration.tenant_id):
         held = find_held(configuration.tenant_id, [reservation_id] if reservation_id else [])
     return prepare_event(
-        asked.replacement,
-        index=0,
+        Told(0, asked.replacement, held.get(reservation_id) if reservation_id else None),
         now=timezone.now(),
         max_age=settings.EVENT_MAX_AGE,
         tenant_id=configuration.tenant_id,
         route=Route.CORRECTION,
         configuration=configuration,
-        held=held.get(reservation_id) if reservation_id else None,
     )
 
 

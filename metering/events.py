@@ -1,10 +1,10 @@
 """From one reported event to one row: tokens normalised, rated, matched to windows. No database."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -335,36 +335,106 @@ def fingerprint_of(body: EventBody) -> str:
     return blake2b(_encode(body), digest_size=16).hexdigest()
 
 
-def prepare_event(  # noqa: PLR0913 - all of it is what an event is judged by
-    body: EventBody,
+class Told(NamedTuple):
+    """A report, where it stands in its body, and the reservation that it names.
+
+    `tokens` are what the call used where several reports were counted together already.
+    """
+
+    place: int
+    body: EventBody
+    held: Held | None = None
+    tokens: Tokens | None = None
+
+
+class _Draft:
+    """A report on its way to a prepared event, or to the reason why it is none."""
+
+    __slots__ = ("at", "event", "rejection", "tokens", "told")
+
+    def __init__(self, told: Told) -> None:
+        self.told = told
+        self.rejection: EventRejected | None = None
+        self.at: datetime
+        self.tokens: Tokens
+        self.event: PreparedEvent
+
+    @property
+    def outcome(self) -> PreparedEvent | EventRejected:
+        return self.event if self.rejection is None else self.rejection
+
+
+def prepare_events(
+    reports: Iterable[Told],
     *,
-    index: int,
     now: datetime,
     max_age: timedelta,
     tenant_id: int,
     route: Route,
     configuration: Configuration,
-    held: Held | None = None,
-    tokens: Tokens | None = None,
-) -> PreparedEvent | EventRejected:
-    """Judge one event by the contract, the tenant's configuration, and its reservation.
+) -> list[PreparedEvent | EventRejected]:
+    """Judge each by the contract, the tenant's configuration, and its reservation.
 
-    `tokens` are what the call used where several reports were counted together already.
+    Step by step over all of them: doing the same to a thousand events takes a processor about half
+    of the time that doing everything to one after the other takes (docs/decisions/0026).
     """
-    try:
-        at = _event_time(body, now=now, max_age=max_age)
+    drafts = [_Draft(told) for told in reports]
+
+    def read(draft: _Draft) -> None:
+        _, body, held, tokens = draft.told
+        draft.at = _event_time(body, now=now, max_age=max_age)
         if tokens is None:
             tokens = _tokens(body if held is None else inherit(body, held))
-        event = PreparedEvent(body, index=index, at=at, tokens=tokens, route=route, held=held)
-        _check_strings(body)
-        event.judge(configuration)
-        event.note_saving(configuration)
-        event.rest = rest_of_line(event, tenant_id=tenant_id)
-    except RejectEvent as error:
-        rejection = error.rejection
-        rejection.event_id = body.id
-        return rejection
-    return event
+        draft.tokens = tokens
+
+    def build(draft: _Draft) -> None:
+        place, body, held, _ = draft.told
+        draft.event = PreparedEvent(
+            body, index=place, at=draft.at, tokens=draft.tokens, route=route, held=held
+        )
+
+    def judge(draft: _Draft) -> None:
+        _check_strings(draft.told.body)
+        draft.event.judge(configuration)
+        draft.event.note_saving(configuration)
+
+    def write(draft: _Draft) -> None:
+        draft.event.rest = rest_of_line(draft.event, tenant_id=tenant_id)
+
+    for step in (read, build, judge, write):
+        _take_step(step, drafts)
+    return [draft.outcome for draft in drafts]
+
+
+def _take_step(step: Callable[[_Draft], None], drafts: Iterable[_Draft]) -> None:
+    for draft in drafts:
+        if draft.rejection is None:
+            try:
+                step(draft)
+            except RejectEvent as error:
+                draft.rejection = error.rejection
+                draft.rejection.event_id = draft.told.body.id
+
+
+def prepare_event(
+    told: Told,
+    *,
+    now: datetime,
+    max_age: timedelta,
+    tenant_id: int,
+    route: Route,
+    configuration: Configuration,
+) -> PreparedEvent | EventRejected:
+    """The same for one report."""
+    (outcome,) = prepare_events(
+        [told],
+        now=now,
+        max_age=max_age,
+        tenant_id=tenant_id,
+        route=route,
+        configuration=configuration,
+    )
+    return outcome
 
 
 def inherit(body: EventBody, held: Held) -> EventBody:

@@ -7,7 +7,7 @@ batch's row, and last the balances of the windows they count in.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -38,8 +38,10 @@ from metering.errors import EventRejected, without_frames
 from metering.event_storage import store_events, sums_of_stored
 from metering.events import (
     PreparedEvent,
+    Told,
     is_reservation_id,
     prepare_event,
+    prepare_events,
     reservation_of,
     rest_of_line,
 )
@@ -66,29 +68,28 @@ def prepare_job(
 ) -> Job:
     """Judge every decoded item by itself; none can make another fail."""
     configuration = known_configuration(tenant_id)
-    moment = now or timezone.now()
     job = Job(tenant_id, route, len(items), [], configuration)
     held = _held_by(items, tenant_id)
-    max_age: timedelta = settings.EVENT_MAX_AGE
-    for index, item in enumerate(items):
-        event: PreparedEvent | EventRejected
-        if isinstance(item, EventRejected):
-            event = item
-        else:
-            event = prepare_event(
-                item,
-                index=index,
-                now=moment,
-                max_age=max_age,
-                tenant_id=tenant_id,
-                route=route,
-                configuration=configuration,
-                held=_named(item, held) if held else None,
-            )
+    reports = [
+        Told(index, item, _named(item, held) if held else None)
+        for index, item in enumerate(items)
+        if isinstance(item, EventBody)
+    ]
+    job.errors += [
+        (index, item) for index, item in enumerate(items) if isinstance(item, EventRejected)
+    ]
+    prepared = prepare_events(
+        reports,
+        now=now or timezone.now(),
+        max_age=settings.EVENT_MAX_AGE,
+        tenant_id=tenant_id,
+        route=route,
+        configuration=configuration,
+    )
+    for told, event in zip(reports, prepared, strict=True):
         if isinstance(event, EventRejected):
-            if isinstance(item, EventBody):
-                event.source = item.source
-            job.errors.append((index, event))
+            event.source = told.body.source
+            job.errors.append((told.place, event))
         else:
             job.events.append(event)
     return job
@@ -284,15 +285,17 @@ def _prepare_call(
     reservation_id = reservation_of(call.body)
     held = find_held(configuration.tenant_id, [reservation_id]) if reservation_id else {}
     event = prepare_event(
-        call.body,
-        index=0,
+        Told(
+            0,
+            call.body,
+            held.get(reservation_id) if reservation_id else None,
+            tokens=call.tokens,
+        ),
         now=now,
         max_age=settings.EVENT_MAX_AGE,
         tenant_id=configuration.tenant_id,
         route=Route.OTLP,
         configuration=configuration,
-        held=held.get(reservation_id) if reservation_id else None,
-        tokens=call.tokens,
     )
     if isinstance(event, EventRejected):
         event.source = call.span.source

@@ -21,7 +21,7 @@ from metering.enforcement.holds import EXPIRED, RELEASED, SETTLED, STATES, Held,
 from metering.enforcement.moments import moment
 from metering.enforcement.verdicts import Verdict
 from metering.errors import EventRejected, InvalidRequest, MeteringError, ReservationFinished
-from metering.events import PreparedEvent, prepare_event
+from metering.events import PreparedEvent, Told, prepare_event
 from metering.job import Job
 from metering.models import Route
 from metering.money import usd_from_nanos
@@ -159,14 +159,12 @@ class Settle(Named):
             self._new_job(configuration)
             return
         prepared = prepare_event(
-            self.body,
-            index=0,
+            Told(0, self.body, held),
             now=self.at,
             max_age=settings.EVENT_MAX_AGE,
             tenant_id=self.tenant_id,
             route=Route.SETTLE,
             configuration=configuration,
-            held=held,
         )
         if isinstance(prepared, EventRejected):
             raise InvalidRequest(prepared.detail, errors=[_without_index(prepared)])

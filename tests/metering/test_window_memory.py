@@ -12,7 +12,9 @@ from django.db import connection
 
 from metering import budget_rules, window_opening
 from metering.bounded_memory import BoundedMemory
+from metering.budget_reading import read_book
 from metering.models import BudgetWindow
+from metering.periods import EPOCH
 from metering.window_opening import open_windows
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
@@ -103,3 +105,13 @@ def test_a_process_forgets_what_was_not_asked_for_longest() -> None:
         assert memory.get(0) == "0"
         assert len(memory) <= 4
     assert memory.get(50) is None
+
+
+def test_the_window_of_a_single_call_is_not_remembered(account: Account) -> None:
+    """It goes by another key once another report names the call."""
+    budget = make_budget(account, per=["request"], period="lifetime")
+    with account.scope():
+        book = read_book(account.tenant.id)
+    key = budget_rules.WindowKey(budget.id, ("0" * 32,), EPOCH)
+    book.remember(key, 1)
+    assert book.lacking([key]) == {key}
