@@ -12,7 +12,8 @@ import numpy as np
 from django.db import connection
 from numpy.typing import NDArray
 
-from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
+from metering.batch_events import select_of_batches
+from metering.models import MEASURES, Operation
 from metering.queries.usage import EVENT_MEASURE_LIST, MEASURE_LIST, SUM_LIST
 from metering.rollups.bins import middle
 from metering.rollups.call_sizes import COST, known_model
@@ -32,6 +33,10 @@ SERIES_DIMENSIONS: Final = ("", "team", "agent", "feature", "customer", "model")
 COMBINED_DIMENSIONS: Final = SERIES_DIMENSIONS[1:]
 # Batches beyond these, the newest, are no news.
 BATCHES_MAX: Final = 5_000
+# Compiling takes longer than running; and the other cores are for those who wait for an answer.
+_TUNING: Final = """
+    SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL work_mem = '32MB'
+"""
 _SET_OF: Final = {
     "".join(one.dimensions): one.number
     for one in QUARTER_SETS
@@ -48,16 +53,18 @@ _SET_NUMBER: Final = "CASE {} ELSE {} END".format(
     " ".join(f"WHEN GROUPING({name}) = 0 THEN {_SET_OF[name]}" for name in COMBINED_DIMENSIONS),
     _SET_OF[""],
 )
-# Row by row within each waiting batch: a batch's events are a range of ids.
-_WAITING_EVENTS: Final = f"""
-    SELECT floor(extract(epoch FROM e.time) / {QUARTER_SECONDS})::bigint * {QUARTER_SECONDS}
-        AS quarter, {", ".join(f'e.{name} COLLATE "C" AS {name}' for name in COMBINED_DIMENSIONS)},
-        {EVENT_MEASURE_LIST}
-    FROM ingest_batch b JOIN usage_event e ON e.tenant_id = b.tenant_id
-        AND e.id >= b.id * {BATCH_ID_STRIDE} AND e.id < (b.id + 1) * {BATCH_ID_STRIDE}
-    WHERE b.tenant_id = %(tenant_id)s AND b.rolled_up_at IS NULL AND e.tenant_id = %(tenant_id)s
-        AND e.time >= %(starts_at)s AND e.time < %(ends_at)s AND NOT e.is_void
-"""  # noqa: S608 - built from constants
+_WAITING_EVENTS: Final = select_of_batches(
+    f"floor(extract(epoch FROM e.time) / {QUARTER_SECONDS})::bigint * {QUARTER_SECONDS} AS quarter,"
+    + "".join(f' e.{name} COLLATE "C" AS {name},' for name in COMBINED_DIMENSIONS)
+    + EVENT_MEASURE_LIST,
+    batches="""
+        SELECT id, rolled_up_at IS NULL AS is_wanted FROM ingest_batch
+        WHERE tenant_id = %(tenant_id)s AND id >= (SELECT min(id) FROM ingest_batch
+            WHERE tenant_id = %(tenant_id)s AND rolled_up_at IS NULL)
+    """,
+    condition="e.tenant_id = %(tenant_id)s AND e.time >= %(starts_at)s AND e.time < %(ends_at)s"
+    " AND NOT e.is_void",
+)
 _QUARTER_SUMS: Final = f"""
     SELECT set_number, quarter, value, {SUM_LIST} FROM (
         SELECT dimension_set AS set_number, extract(epoch FROM starts_at)::bigint AS quarter,
@@ -91,17 +98,18 @@ _VALUE_SUMS: Final = f"""
         FROM ({_WAITING_EVENTS}) waiting
     ) parts WHERE value <> %(other)s GROUP BY 1, 2
 """  # noqa: S608 - built from constants
+_COSTLY_COLUMNS: Final = "agent, feature, model, cost_nanos, session, source, sent_id"
+_RECENT_EVENTS: Final = select_of_batches(
+    _COSTLY_COLUMNS,
+    batches="""
+        SELECT id, received_at >= %(received_from)s AS is_wanted FROM ingest_batch
+        WHERE tenant_id = %(tenant_id)s ORDER BY id DESC LIMIT %(batches_max)s
+    """,
+    condition="e.tenant_id = %(tenant_id)s AND NOT is_void AND cost_nanos >= %(nanos_min)s"
+    " AND operation = ANY(%(operations)s)",
+)
 _COSTLIEST: Final = f"""
-    SELECT DISTINCT ON (agent, feature, model) agent, feature, model, cost_nanos, session, source,
-        sent_id
-    FROM usage_event e JOIN (
-        SELECT id FROM (
-            SELECT id, received_at FROM ingest_batch WHERE tenant_id = %(tenant_id)s
-            ORDER BY id DESC LIMIT %(batches_max)s
-        ) newest WHERE received_at >= %(received_from)s
-    ) b ON e.id >= b.id * {BATCH_ID_STRIDE} AND e.id < (b.id + 1) * {BATCH_ID_STRIDE}
-    WHERE e.tenant_id = %(tenant_id)s AND NOT is_void AND cost_nanos >= %(nanos_min)s
-        AND operation = ANY(%(operations)s)
+    SELECT DISTINCT ON (agent, feature, model) {_COSTLY_COLUMNS} FROM ({_RECENT_EVENTS}) recent
     ORDER BY agent, feature, model, cost_nanos DESC LIMIT %(limit)s
 """  # noqa: S608 - built from constants
 _USUAL_COST: Final = """
@@ -176,8 +184,7 @@ def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> Q
     every quarter.
     """
     with connection.cursor() as cursor:
-        # Compiling takes longer than running.
-        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(_TUNING)
         cursor.execute(
             _QUARTER_SUMS,
             {
@@ -201,6 +208,7 @@ def series_cost(
     condition = f"{dimension} = %(value)s" if dimension else "true"
     assert dimension in SERIES_DIMENSIONS, dimension
     with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
         cursor.execute(
             _SERIES_COST.format(is_of_series=condition),
             {
@@ -230,7 +238,7 @@ def value_sums(
     assert found is not None, "each of these dimensions has sums of both grains"
     sums: dict[str, list[Spent]] = {}
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(_TUNING)
         cursor.execute(
             _VALUE_SUMS.format(value=dimension or "''"),
             {
@@ -255,6 +263,7 @@ def costly_calls(
     `nanos_min` or more.
     """
     with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
         cursor.execute(
             _COSTLIEST,
             {
@@ -290,7 +299,7 @@ def combinations(
     Reads the events of the range: meant for an hour, not for a month.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(_TUNING)
         cursor.execute(_COMBINATIONS, [tenant_id, starts_at, ends_at, limit])
         return [_combination(row) for row in cursor.fetchall()]
 

@@ -11,7 +11,8 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
-from metering.models import BATCH_ID_STRIDE, MEASURES
+from metering.batch_events import events_of_batches
+from metering.models import MEASURES
 from metering.rollups.call_sizes import learn
 from metering.rollups.long_tail import fold_long_tail
 from metering.rollups.sets import QUARTER_SECONDS, ROLLED_UP_DIMENSIONS
@@ -28,8 +29,6 @@ from metering.rollups.sums import (
 # One transaction per tenant writes roll-ups at a time, so that two never fold the same value
 # differently.
 ROLL_UP_LOCK: Final = 7303
-# Batches whose ids are this close are read in one stretch; between them lie other tenants' ids.
-STRETCH_GAP_MAX: Final = 1_000
 # So many events are in memory at once, at about 1 KB each.
 PORTION_EVENTS_MAX: Final = 80_000
 # So many events are added up in one transaction: the more, the fewer rows are written for each.
@@ -154,28 +153,6 @@ def tenants_waiting() -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT DISTINCT tenant_id FROM ingest_batch WHERE rolled_up_at IS NULL")
         return sorted(row[0] for row in cursor.fetchall())
-
-
-def events_of_batches(batch_ids: Sequence[int]) -> tuple[str, list[Any]]:
-    """A condition on `id`, with its parameters: events of these batches, given in order."""
-    stretches: list[list[int]] = []
-    for batch_id in batch_ids:
-        if stretches and batch_id - stretches[-1][1] <= STRETCH_GAP_MAX:
-            stretches[-1][1] = batch_id
-        else:
-            stretches.append([batch_id, batch_id])
-    if not stretches:
-        return "false", []
-    ranges = " OR ".join(["(id >= %s AND id < %s)"] * len(stretches))
-    bounds = [
-        bound
-        for first, last in stretches
-        for bound in (first * BATCH_ID_STRIDE, (last + 1) * BATCH_ID_STRIDE)
-    ]
-    return (
-        f"({ranges}) AND id / {BATCH_ID_STRIDE} = ANY(%s)",
-        [*bounds, list(batch_ids)],
-    )
 
 
 def _try_lock(tenant_id: int) -> bool:
