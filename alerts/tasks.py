@@ -106,7 +106,7 @@ def scan_anomalies() -> None:
     """Judge every tenant's series up to this moment."""
     run = TenantRun(LONG_SECONDS)
     now = timezone.now()
-    run.each("scan", scans.tenants_to_scan, scoped(partial(scans.scan_tenant, now=now)))
+    run.each("scan", scans.tenants_to_scan, partial(scans.scan_tenant, now=now))
     run.report()
 
 

@@ -77,14 +77,23 @@ _QUARTER_SUMS: Final = f"""
         FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
     ) parts WHERE value <> %(other)s GROUP BY set_number, quarter, value
 """  # noqa: S608 - built from constants
-_SERIES_COST: Final = f"""
+_SERIES_COSTS: Final = f"""
+    WITH waiting AS MATERIALIZED (
+        SELECT {_SET_NUMBER} AS set_number, to_timestamp(quarter) AS at,
+            coalesce({", ".join(COMBINED_DIMENSIONS)}, '') AS value, sum(cost_nanos) AS cost_nanos
+        FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
+    )
     SELECT (
         SELECT coalesce(sum(cost_nanos), 0) FROM usage_rollup
-        WHERE tenant_id = %(tenant_id)s AND dimension_set = %(set)s
-            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s AND value_1 = %(value)s
+        WHERE tenant_id = %(tenant_id)s AND dimension_set = a.set_number
+            AND starts_at >= a.starts_at AND starts_at < %(ends_at)s AND value_1 = a.value
     ) + (
-        SELECT coalesce(sum(cost_nanos), 0) FROM ({_WAITING_EVENTS}) waiting WHERE {{is_of_series}}
+        SELECT coalesce(sum(cost_nanos), 0) FROM waiting w
+        WHERE w.set_number = a.set_number AND w.value = a.value AND w.at >= a.starts_at
     )
+    FROM unnest(%(sets)s::smallint[], %(values)s::text[], %(starts)s::timestamptz[])
+        WITH ORDINALITY AS a (set_number, value, starts_at, place)
+    ORDER BY place
 """  # noqa: S608 - built from constants
 _VALUE_SUMS: Final = f"""
     SELECT value, width_bucket(at, %(bounds)s::timestamptz[]) - 1, sum(cost_nanos),
@@ -146,6 +155,14 @@ class QuarterSums(NamedTuple):
         return found
 
 
+class SeriesSince(NamedTuple):
+    """A series, from the quarter `starts_at` on."""
+
+    dimension: str
+    value: str
+    starts_at: datetime
+
+
 class Spent(NamedTuple):
     """What a number of requests cost together."""
 
@@ -198,28 +215,32 @@ def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> Q
         return _columns(cursor.fetchall())
 
 
-def series_cost(
-    *, tenant_id: int, dimension: str, value: str, starts_at: datetime, ends_at: datetime
-) -> int:
-    """What a series cost from the quarter `starts_at` on, in nano-dollars.
+def series_costs(
+    *, tenant_id: int, asked: Sequence[SeriesSince], ends_at: datetime
+) -> dict[SeriesSince, int]:
+    """What each of these series cost from a quarter on, in nano-dollars.
 
     A value that was part of the long tail in some quarter counts without it.
     """
-    condition = f"{dimension} = %(value)s" if dimension else "true"
-    assert dimension in SERIES_DIMENSIONS, dimension
+    if not asked:
+        return {}
     with connection.cursor() as cursor:
         cursor.execute(_TUNING)
         cursor.execute(
-            _SERIES_COST.format(is_of_series=condition),
+            _SERIES_COSTS,
             {
                 "tenant_id": tenant_id,
-                "set": _SET_OF[dimension],
-                "value": value,
-                "starts_at": starts_at,
+                "sets": [_SET_OF[one.dimension] for one in asked],
+                "values": [one.value for one in asked],
+                "starts": [one.starts_at for one in asked],
+                "starts_at": min(one.starts_at for one in asked),
                 "ends_at": ends_at,
             },
         )
-        return int(cursor.fetchone()[0])
+        return {
+            one: int(cost_nanos)
+            for one, (cost_nanos,) in zip(asked, cursor.fetchall(), strict=True)
+        }
 
 
 def value_sums(

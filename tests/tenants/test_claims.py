@@ -51,10 +51,14 @@ def test_a_claim_that_fails_shrinks_the_next_only_where_it_took_long(
     clock: SimpleNamespace,
 ) -> None:
     size = ClaimSize(least=10, first=1_000, most=4_000)
+
+    def fail(seconds: float) -> None:
+        clock.seconds += seconds
+        raise ValueError("no")
+
     for seconds, expected in ((0.1, 1_000), (4, 250)):
         with pytest.raises(ValueError, match="no"), size.measured(1, count=1_000):
-            clock.seconds += seconds
-            raise ValueError("no")
+            fail(seconds)
         assert size.of(1) == expected
 
 
