@@ -70,7 +70,7 @@ def end_incidents() -> None:
         shuffled(crossings.tenants_with_incidents),
         scoped(partial(crossings.end_crossings, now=now)),
     )
-    run.each(
+    run.repeat(
         "end_loops",
         shuffled(session_checks.tenants_with_loops),
         scoped(partial(session_checks.end_loops, now=now)),
@@ -96,7 +96,7 @@ def check_sessions() -> None:
     run.repeat(
         "check_sessions",
         shuffled(session_checks.tenants_to_check),
-        scoped(partial(session_checks.check_sessions, now=now)),
+        partial(session_checks.check_sessions, now=now),
     )
     run.report()
 
