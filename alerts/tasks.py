@@ -39,7 +39,7 @@ def notify() -> None:
         shuffled(crossings.tenants_with_crossings),
         scoped(crossings.take_crossings),
     )
-    written += run.each(
+    written += run.repeat(
         "compare_breakers",
         shuffled(breakers.tenants_with_breakers),
         scoped(partial(breakers.compare_breakers, now=now)),
@@ -68,14 +68,14 @@ def end_incidents() -> None:
     run.each(
         "end_crossings",
         shuffled(crossings.tenants_with_incidents),
-        scoped(partial(crossings.end_crossings, now=now)),
+        partial(crossings.end_crossings, now=now),
     )
     run.repeat(
         "end_loops",
         shuffled(session_checks.tenants_with_loops),
         scoped(partial(session_checks.end_loops, now=now)),
     )
-    run.each(
+    run.repeat(
         "wake_snoozed",
         shuffled(partial(incidents.tenants_to_wake, now)),
         scoped(partial(incidents.wake_snoozed, now=now)),
