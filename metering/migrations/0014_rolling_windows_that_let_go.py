@@ -1,4 +1,5 @@
-"""Rolling windows that have something to let go are found by an index, and so is what they let go.
+"""Rolling windows that have something to let go are found by an index, and so is what they let go;
+of a budget's windows those at a level and the newest.
 
 Locks writes to `budget_window` and `ledger_entry` while their indexes are built, a second or so per
 million rows. All rolling windows are looked at once more after it: what they count may be as old as
@@ -40,6 +41,22 @@ class Migration(migrations.Migration):
             index=models.Index(
                 fields=["tenant", "window_id", "grain_at"], name="ledger_entry_of_grain"
             ),
+        ),
+        migrations.RemoveIndex(
+            model_name="budgetwindow",
+            name="budget_window_at_level",
+        ),
+        migrations.AddIndex(
+            model_name="budgetwindow",
+            index=models.Index(
+                condition=models.Q(("level_percent__gt", 0)),
+                fields=["tenant", "budget_id", "id"],
+                name="budget_window_at_level",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="budgetwindow",
+            index=models.Index(fields=["tenant", "budget_id", "id"], name="budget_window_newest"),
         ),
         migrations.RemoveIndex(
             model_name="ledgerentry",

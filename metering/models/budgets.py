@@ -197,10 +197,11 @@ class BudgetWindow(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["tenant", "budget_id"],
+                fields=["tenant", "budget_id", "id"],
                 condition=Q(level_percent__gt=0),
                 name="budget_window_at_level",
             ),
+            models.Index(fields=["tenant", "budget_id", "id"], name="budget_window_newest"),
             # Changes when a window lets go, not when it moves: moves stay on their page.
             models.Index(
                 fields=["tenant", "budget_id", "oldest_grain_at"],
