@@ -8,7 +8,7 @@ from alerts.causes import SECONDS_PER_HOUR, Activity, Finding, Overlaps, most_te
 from alerts.explanations import SHARE_MIN, Story, noun_of, summary, title
 from alerts.incidents import Observation
 from alerts.models import Anomaly, Incident, IncidentKind, Severity
-from alerts.series import COST, MONEY_MEASURES, QUARTER, REQUESTS, SeriesKey
+from alerts.series import COST, MONEY_MEASURES, QUARTER, REQUESTS, SeriesKey, Usage
 from metering.queries.series import SeriesSince, series_costs
 from metering.rollups.sets import QUARTER_SECONDS
 
@@ -22,7 +22,8 @@ JOINED_MAX: Final = 6
 
 class Sight(NamedTuple):
     """What a scan saw: findings, what every series in use did, what the tenant usually spends in an
-    hour; and which values were used together, None where nothing may be new.
+    hour, all usage from a quarter on; and which values were used together, None where nothing may
+    be new.
     """
 
     tenant_id: int
@@ -30,6 +31,8 @@ class Sight(NamedTuple):
     findings: Sequence[Finding]
     activities: Mapping[SeriesKey, Activity]
     usual_nanos_per_hour: float
+    usage: Usage
+    usage_from: datetime
     overlaps: Overlaps | None = None
 
 
@@ -215,11 +218,23 @@ def _joined_text(joined: Sequence[Finding]) -> str:
     return f"Also unusual: {', '.join(parts)}{f' and {more} more' if more else ''}."
 
 
-def costs_of(tenant_id: int, cases: Sequence[Case], now: datetime) -> Costs:
-    """What the series of these cases and of their anomalies have cost since they began."""
+def costs_of(sight: Sight, cases: Sequence[Case]) -> Costs:
+    """What the series of these cases and of their anomalies have cost since they began.
+
+    Only what is older than the usage that the scan has read is read here.
+    """
     asked = {SeriesSince(*case.key, case.began_at) for case in cases}
     asked |= {_since(one) for case in cases for one in case.anomalies if _is_too_costly(one)}
-    return series_costs(tenant_id=tenant_id, asked=sorted(asked), ends_at=now + QUARTER)
+    older = series_costs(
+        tenant_id=sight.tenant_id,
+        asked=sorted(one for one in asked if one.starts_at < sight.usage_from),
+        ends_at=sight.usage_from,
+    )
+    return {one: older.get(one, 0) + _cost_in_sight(sight, one) for one in asked}
+
+
+def _cost_in_sight(sight: Sight, one: SeriesSince) -> int:
+    return sight.usage.cost_nanos(SeriesKey(one.dimension, one.value), since=one.starts_at)
 
 
 def excess_of(anomaly: Anomaly, costs: Costs, now: datetime) -> int:

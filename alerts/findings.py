@@ -53,7 +53,7 @@ def take_findings(*, sight: Sight, now: datetime) -> None:
     Anomaly.objects.bulk_update(ended, ["ended_at"])
     if new := _worth_telling(sight, known):
         cases += _open(cases, new, sight)
-    costs = costs_of(tenant_id, cases, now)
+    costs = costs_of(sight, cases)
     for case in cases:
         _tell(case, sight, costs, now)
     _end_incidents(tenant_id, cases, ended, now)

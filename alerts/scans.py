@@ -275,7 +275,8 @@ def _judge(
         if portion[0] == TENANT:
             usual_nanos_per_hour = _expected_cost(steps[0])[0] * SECONDS_PER_HOUR / QUARTER_SECONDS
             is_novel = any(step.verdicts.is_novel[0, PLACE[COST]] for step in steps)
-    return Sight(tenant_id, findings, activities, usual_nanos_per_hour), is_novel, len(keys)
+    sight = Sight(tenant_id, findings, activities, usual_nanos_per_hour, usage, since)
+    return sight, is_novel, len(keys)
 
 
 def _steps(

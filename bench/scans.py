@@ -70,7 +70,8 @@ def measure(service: Service, note: Note, *, batches: int, events: int) -> None:
     with service.connect() as connection:
         tenant_id = _one(connection, "SELECT max(id) FROM tenant")
         connection.execute("SELECT pg_advisory_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
-        (body,) = Load(seed=1, name="scans", days=1 / 1440).bodies(batches=1, size=COPIED)
+        # Of a day: there is something to learn before anything is judged.
+        (body,) = Load(seed=1, name="scans", days=1).bodies(batches=1, size=COPIED)
         service.call("POST", "/v1/events", json.loads(body))
         newest = _copy(connection, tenant_id, batches=batches, events=events)
         scan = _watch(service, connection, tenant_id, newest)

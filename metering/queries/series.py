@@ -53,12 +53,15 @@ _SET_NUMBER: Final = "CASE {} ELSE {} END".format(
     " ".join(f"WHEN GROUPING({name}) = 0 THEN {_SET_OF[name]}" for name in COMBINED_DIMENSIONS),
     _SET_OF[""],
 )
+# Batches without events of these times are passed over: most are, where the past is learned.
 _WAITING_EVENTS: Final = select_of_batches(
-    f"floor(extract(epoch FROM e.time) / {QUARTER_SECONDS})::bigint * {QUARTER_SECONDS} AS quarter,"
+    f"date_bin('{QUARTER_SECONDS} seconds', e.time, 'epoch') AS quarter,"
     + "".join(f' e.{name} COLLATE "C" AS {name},' for name in COMBINED_DIMENSIONS)
     + EVENT_MEASURE_LIST,
     batches="""
-        SELECT id, rolled_up_at IS NULL AS is_wanted FROM ingest_batch
+        SELECT id, rolled_up_at IS NULL AND coalesce(first_at < %(ends_at)s, true)
+            AND coalesce(last_at >= %(starts_at)s, true) AS is_wanted
+        FROM ingest_batch
         WHERE tenant_id = %(tenant_id)s AND id >= (SELECT min(id) FROM ingest_batch
             WHERE tenant_id = %(tenant_id)s AND rolled_up_at IS NULL)
     """,
@@ -73,13 +76,14 @@ _QUARTER_SUMS: Final = f"""
         WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
             AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
         UNION ALL
-        SELECT {_SET_NUMBER}, quarter, coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {SUM_LIST}
+        SELECT {_SET_NUMBER}, extract(epoch FROM quarter)::bigint,
+            coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {SUM_LIST}
         FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
     ) parts WHERE value <> %(other)s GROUP BY set_number, quarter, value
 """  # noqa: S608 - built from constants
 _SERIES_COSTS: Final = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT {_SET_NUMBER} AS set_number, to_timestamp(quarter) AS at,
+        SELECT {_SET_NUMBER} AS set_number, quarter AS at,
             coalesce({", ".join(COMBINED_DIMENSIONS)}, '') AS value, sum(cost_nanos) AS cost_nanos
         FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
     )
@@ -103,7 +107,7 @@ _VALUE_SUMS: Final = f"""
         WHERE tenant_id = %(tenant_id)s AND dimension_set = %(set)s
             AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
         UNION ALL
-        SELECT {{value}}, to_timestamp(quarter), cost_nanos, requests
+        SELECT {{value}}, quarter, cost_nanos, requests
         FROM ({_WAITING_EVENTS}) waiting
     ) parts WHERE value <> %(other)s GROUP BY 1, 2
 """  # noqa: S608 - built from constants

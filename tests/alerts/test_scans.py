@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from alerts import cases, scans
 from alerts.cases import Sight
@@ -154,6 +155,18 @@ def test_a_spike_is_found_before_any_roll_up(used: Account, begun: datetime) -> 
     scan(used, begun + timedelta(minutes=4))
     assert [one.id for one in incidents_of(used)] == [incident.id]
     assert anomalies_of(used) == shadows
+
+
+def test_what_a_new_cause_costs_is_known_from_what_the_scan_has_read(
+    used: Account, begun: datetime
+) -> None:
+    spend(used, RESEARCH, begun + timedelta(minutes=2), usd=30)
+    with CaptureQueriesContext(connection) as queries:
+        scan_tenant(tenant_id=used.tenant.id, now=begun + timedelta(minutes=3))
+    (incident,) = incidents_of(used)
+    assert incident.facts["cost_nanos"] == 30 * NANOS
+    # Once to judge, and once for which values were used together.
+    assert sum("FROM usage_event" in one["sql"] for one in queries) == 2
 
 
 def test_two_agents_at_once_are_two_incidents(used: Account, begun: datetime) -> None:
