@@ -118,7 +118,7 @@ def check_rules() -> None:
     run.each(
         "judge_rules",
         rule_checks.tenants_to_judge,
-        scoped(partial(rule_checks.judge_rules, now=now)),
+        partial(rule_checks.judge_rules, now=now),
     )
     run.report()
 
