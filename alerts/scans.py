@@ -7,7 +7,7 @@ of its data, and nothing is learned from half of it. Usage that comes later stil
 what was learned nor what was judged.
 
 No transaction of a scan takes long. Each stretch of quarters is learned and noted as learned in one
-of its own; what is to be judged is read in another, which writes nothing; and what was found is
+of its own; what is to be judged is read in others, which write nothing; and what was found is
 written in the last, unless another scan was faster. Who writes holds the row of the tenant's
 progress locked. So a scan that dies has learned whole stretches, and told nothing by halves.
 """
@@ -99,11 +99,11 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
     learned = _learn(tenant_id, now)
     if learned is None:
         return 0
+    since, restless = learned.progress.learned_until, learned.restless
     with tenant_scope(tenant_id):
         newest = newest_batch(tenant_id=tenant_id)
-        sight, is_novel, count = _judge(
-            tenant_id, learned.progress.learned_until, learned.restless, now
-        )
+        sight, is_novel, count = _judge(tenant_id, since, restless, now)
+    with tenant_scope(tenant_id):
         sight = with_overlaps(sight, now)
     with tenant_scope(tenant_id):
         progress = claim_progress(tenant_id=tenant_id, now=now)
