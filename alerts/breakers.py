@@ -20,6 +20,8 @@ from metering.enforcement.grouping import Grouping
 from metering.models import Breaker, BreakerState, Mode
 
 GROUP_CHARACTERS_MAX: Final = 500
+# So many incidents are opened or ended in one transaction.
+CHANGED_AT_ONCE: Final = 100
 
 
 def tenants_with_breakers() -> list[int]:
@@ -34,7 +36,7 @@ def compare_breakers(*, tenant_id: int, now: datetime) -> int:
     """Open an incident for each group for which a breaker is newly open; end those of the closed.
 
     An opening is one cause: it is observed once, and what a person resolved stays resolved. Answers
-    how many were opened or ended.
+    how many were opened or ended; the next turn goes on.
     """
     breakers = {one.id: one for one in Breaker.objects.filter(tenant_id=tenant_id)}
     with connection.cursor() as cursor:
@@ -48,11 +50,13 @@ def compare_breakers(*, tenant_id: int, now: datetime) -> int:
     incidents = Incident.objects.filter(tenant_id=tenant_id, kind=IncidentKind.BREAKER)
     known = set(incidents.filter(cause__in=observations).values_list("cause", flat=True))
     unresolved = set(incidents.filter(resolved_at=None).values_list("cause", flat=True))
-    for cause in sorted(observations.keys() - known):
+    opened = sorted(observations.keys() - known)[:CHANGED_AT_ONCE]
+    for cause in opened:
         observe(tenant_id=tenant_id, observation=observations[cause])
-    for cause in sorted(unresolved - observations.keys()):
+    closed = sorted(unresolved - observations.keys())[: CHANGED_AT_ONCE - len(opened)]
+    for cause in closed:
         end(tenant_id=tenant_id, cause=cause, summary="The breaker is closed again.")
-    return len(observations.keys() - known) + len(unresolved - observations.keys())
+    return len(opened) + len(closed)
 
 
 def _observation(breaker: Breaker, group: OpenGroup) -> Observation:

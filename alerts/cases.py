@@ -8,9 +8,11 @@ from alerts.causes import SECONDS_PER_HOUR, Activity, Finding, Overlaps, most_te
 from alerts.explanations import SHARE_MIN, Story, noun_of, summary, title
 from alerts.incidents import Observation
 from alerts.models import Anomaly, Incident, IncidentKind, Severity
-from alerts.series import COST, MONEY_MEASURES, QUARTER, REQUESTS, SeriesKey
-from metering.queries.series import series_cost
+from alerts.series import COST, MONEY_MEASURES, QUARTER, REQUESTS, SeriesKey, Usage
+from metering.queries.series import SeriesSince, series_costs
 from metering.rollups.sets import QUARTER_SECONDS
+
+Costs = Mapping[SeriesSince, int]
 
 # Of a series that was not used.
 NOTHING: Final = Activity(0.0, 0.0, 0.0, 0)
@@ -19,8 +21,9 @@ JOINED_MAX: Final = 6
 
 
 class Sight(NamedTuple):
-    """What a scan saw: findings, what every series in use did, and what the tenant usually spends
-    in an hour.
+    """What a scan saw: findings, what every series in use did, what the tenant usually spends in an
+    hour, all usage from a quarter on; and which values were used together, None where nothing may
+    be new.
     """
 
     tenant_id: int
@@ -28,6 +31,9 @@ class Sight(NamedTuple):
     findings: Sequence[Finding]
     activities: Mapping[SeriesKey, Activity]
     usual_nanos_per_hour: float
+    usage: Usage
+    usage_from: datetime
+    overlaps: Overlaps | None = None
 
 
 class Case:
@@ -67,10 +73,10 @@ class Case:
 
 
 def observation_of(
-    *, cause: str, case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime
+    *, cause: str, case: Case, sight: Sight, costs: Costs, now: datetime
 ) -> Observation:
-    """What is observed of a cause now. `overlaps` is None where nothing new was found."""
-    facts = _figures(case, sight, overlaps, now)
+    """What is observed of a cause now."""
+    facts = _figures(case, sight, costs, now)
     story = _story(case, facts)
     return Observation(
         kind=IncidentKind.ANOMALY,
@@ -90,7 +96,7 @@ def _match(key: SeriesKey) -> dict[str, str | None]:
     return {key.dimension: key.value or None} if key.dimension else {}
 
 
-def _figures(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime) -> dict[str, Any]:
+def _figures(case: Case, sight: Sight, costs: Costs, now: datetime) -> dict[str, Any]:
     """The figures of a cause.
 
     What was to be expected is fixed when it is opened: what a detector expects moves towards what
@@ -100,7 +106,7 @@ def _figures(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime)
     activity = sight.activities.get(case.key, NOTHING)
     telling = _telling(case, activity)
     began_at = case.began_at
-    cost_nanos = _cost_since(sight.tenant_id, case.key, began_at, now)
+    cost_nanos = costs[SeriesSince(*case.key, began_at)]
     expected_hourly = before.get("expected_per_hour_nanos", _expected_hourly(activity))
     seconds = max(1.0, (now - began_at).total_seconds())
     excess_nanos = 0
@@ -120,7 +126,7 @@ def _figures(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime)
         "excess_per_hour_nanos": round(
             excess_nanos * SECONDS_PER_HOUR / max(QUARTER_SECONDS, seconds)
         ),
-        "contributors": _contributors(case, before, overlaps),
+        "contributors": _contributors(case, before, sight.overlaps),
         "anomalies": len(case.anomalies),
     }
 
@@ -212,21 +218,36 @@ def _joined_text(joined: Sequence[Finding]) -> str:
     return f"Also unusual: {', '.join(parts)}{f' and {more} more' if more else ''}."
 
 
-def _cost_since(tenant_id: int, key: SeriesKey, began_at: datetime, now: datetime) -> int:
-    return series_cost(
-        tenant_id=tenant_id,
-        dimension=key.dimension,
-        value=key.value,
-        starts_at=began_at,
-        ends_at=now + QUARTER,
+def costs_of(sight: Sight, cases: Sequence[Case]) -> Costs:
+    """What the series of these cases and of their anomalies have cost since they began.
+
+    Only what is older than the usage that the scan has read is read here.
+    """
+    asked = {SeriesSince(*case.key, case.began_at) for case in cases}
+    asked |= {_since(one) for case in cases for one in case.anomalies if _is_too_costly(one)}
+    older = series_costs(
+        tenant_id=sight.tenant_id,
+        asked=sorted(one for one in asked if one.starts_at < sight.usage_from),
+        ends_at=sight.usage_from,
     )
+    return {one: older.get(one, 0) + _cost_in_sight(sight, one) for one in asked}
 
 
-def excess_of(anomaly: Anomaly, now: datetime) -> int:
+def _cost_in_sight(sight: Sight, one: SeriesSince) -> int:
+    return sight.usage.cost_nanos(SeriesKey(one.dimension, one.value), since=one.starts_at)
+
+
+def excess_of(anomaly: Anomaly, costs: Costs, now: datetime) -> int:
     """What a series cost beyond the expected since its cost became unusual."""
-    if anomaly.measure != COST or not anomaly.is_above:
+    if not _is_too_costly(anomaly):
         return 0
-    key = SeriesKey(anomaly.dimension, anomaly.value)
-    cost_nanos = _cost_since(anomaly.tenant_id, key, anomaly.began_at, now)
     quarters = (now - anomaly.began_at) / QUARTER
-    return max(0, cost_nanos - round(anomaly.expected * quarters))
+    return max(0, costs[_since(anomaly)] - round(anomaly.expected * quarters))
+
+
+def _is_too_costly(anomaly: Anomaly) -> bool:
+    return anomaly.measure == COST and anomaly.is_above
+
+
+def _since(anomaly: Anomaly) -> SeriesSince:
+    return SeriesSince(anomaly.dimension, anomaly.value, anomaly.began_at)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from alerts.crossing_texts import (
@@ -35,11 +35,15 @@ from metering.budget_rules import BudgetBook
 from metering.dimensions import REQUEST
 from metering.enforcement.halts import match_of_group
 from metering.models import Budget, BudgetWindow, Crossing, FellBy, Mode
+from tenants.claims import ClaimSize
+from tenants.scope import tenant_scope
 
 log = structlog.get_logger(__name__)
 
-CLAIMED_MAX: Final = 500
-# So many incidents of a tenant are looked at in one run, whether they are over.
+# How many crossings one transaction tells, and of how many incidents it sees whether they are over.
+CLAIM_CROSSINGS: Final = ClaimSize(least=1, first=50, most=500)
+CLAIM_INCIDENTS: Final = ClaimSize(least=1, first=100, most=1_000)
+# So many incidents of a tenant are looked at in one run.
 LOOKED_AT_MAX: Final = 2_000
 # Windows that never end or age (a session's, a lifetime's) rest when no level was reached so long.
 RESTS_AFTER: Final = timedelta(days=1)
@@ -50,7 +54,7 @@ CLAIM: Final = """
     UPDATE crossing SET claimed_at = now() WHERE id IN (
         SELECT id FROM crossing WHERE tenant_id = %s AND claimed_at IS NULL
             AND (retry_at IS NULL OR retry_at <= now())
-        ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+        ORDER BY failures, id LIMIT %s FOR UPDATE SKIP LOCKED
     ) RETURNING id
 """
 
@@ -69,13 +73,18 @@ def take_crossings(*, tenant_id: int) -> int:
     Return how many were taken. A crossing is told late rather than never: also when its period is
     over by then. It is not told where a changed budget no longer counts in its window: the windows
     that count instead were judged by then. One that something stumbles over is set aside for a
-    while, and stops no other.
+    while, and goes after those that were not tried yet.
     """
     with connection.cursor() as cursor:
-        cursor.execute(CLAIM, [tenant_id, CLAIMED_MAX])
+        cursor.execute(CLAIM, [tenant_id, CLAIM_CROSSINGS.of(tenant_id)])
         ids = [row[0] for row in cursor.fetchall()]
     if not ids:
         return 0
+    with CLAIM_CROSSINGS.measured(tenant_id, count=len(ids)):
+        return _take(tenant_id, ids)
+
+
+def _take(tenant_id: int, ids: Sequence[int]) -> int:
     by_window: dict[int, list[Crossing]] = {}
     for crossing in Crossing.objects.filter(id__in=ids).select_related("budget").order_by("id"):
         by_window.setdefault(crossing.window_id, []).append(crossing)
@@ -164,19 +173,32 @@ def tenants_with_incidents() -> list[int]:
     return sorted(unresolved.values_list("tenant_id", flat=True).distinct())
 
 
-@transaction.atomic
 def end_crossings(*, tenant_id: int, now: datetime) -> int:
     """Resolve the incidents of windows that are below all levels or over, and bring the figures of
     the others up to date. Return how many were resolved.
 
     Of very many some are looked at, by chance: so each has its turn soon, and no run takes long.
     """
-    of_crossings = Incident.objects.filter(tenant_id=tenant_id, kind=IncidentKind.CROSSING)
-    ids = list(of_crossings.filter(resolved_at=None).values_list("id", flat=True))
-    if not ids:
-        return 0
-    chosen = random.sample(ids, LOOKED_AT_MAX) if len(ids) > LOOKED_AT_MAX else ids
-    unresolved = list(of_crossings.filter(id__in=chosen, resolved_at=None))
+    with tenant_scope(tenant_id):
+        ids = list(_unresolved(tenant_id).values_list("id", flat=True))
+    chosen = random.sample(ids, min(len(ids), LOOKED_AT_MAX))
+    ended = 0
+    while chosen:
+        size = CLAIM_INCIDENTS.of(tenant_id)
+        some, chosen = chosen[:size], chosen[size:]
+        with CLAIM_INCIDENTS.measured(tenant_id, count=len(some)), tenant_scope(tenant_id):
+            ended += _end_some(tenant_id, some, now)
+    return ended
+
+
+def _unresolved(tenant_id: int) -> QuerySet[Incident]:
+    return Incident.objects.filter(
+        tenant_id=tenant_id, kind=IncidentKind.CROSSING, resolved_at=None
+    )
+
+
+def _end_some(tenant_id: int, ids: Sequence[int], now: datetime) -> int:
+    unresolved = list(_unresolved(tenant_id).filter(id__in=ids))
     sight = _Sight(
         now,
         read_book(tenant_id),

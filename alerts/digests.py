@@ -53,14 +53,15 @@ def gather_held(*, tenant_id: int, now: datetime) -> int:
         .order_by("channel_id", "recipients", "id")[:GATHERED_MAX]
     )
     gathered = 0
+    alone: list[int] = []
     for _, group in groupby(held, key=lambda one: (one.channel_id, one.recipients)):
         deliveries = list(group)
         if len(deliveries) > 1 and _may_gather(deliveries):
             _gather(deliveries, now)
             gathered += len(deliveries)
         else:
-            ids = [one.id for one in deliveries]
-            Delivery.objects.filter(id__in=ids).update(held_by="")
+            alone += [one.id for one in deliveries]
+    Delivery.objects.filter(id__in=alone).update(held_by="")
     return gathered
 
 

@@ -2,7 +2,7 @@
 
 An anomaly is a stretch of time in which one measure of one series is not as expected. It belongs to
 the incident of its cause, which lasts until the last of its anomalies has ended. Runs in the scan's
-transaction, under the lock of the tenant's progress: nobody else writes anomalies.
+last transaction, under the lock of the tenant's progress: nobody else writes anomalies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Final
 from django.utils import timezone
 
 from alerts import incidents
-from alerts.cases import Case, Sight, excess_of, observation_of
+from alerts.cases import Case, Costs, Sight, costs_of, excess_of, observation_of
 from alerts.causes import Finding, Overlaps, find_causes, is_worth_telling
 from alerts.explanations import over_text
 from alerts.models import Anomaly, EntryKind, Incident, IncidentKind, Severity
@@ -51,13 +51,11 @@ def take_findings(*, sight: Sight, now: datetime) -> None:
     ended = [one for one in known if one.ended_at is not None]
     # What has ended makes room for what is new of the same series.
     Anomaly.objects.bulk_update(ended, ["ended_at"])
-    new = _worth_telling(sight, known)
-    overlaps = None
-    if new:
-        overlaps = _overlaps(tenant_id, new, now)
-        cases += _open(cases, new, sight, overlaps)
+    if new := _worth_telling(sight, known):
+        cases += _open(cases, new, sight)
+    costs = costs_of(sight, cases)
     for case in cases:
-        _tell(case, sight, overlaps, now)
+        _tell(case, sight, costs, now)
     _end_incidents(tenant_id, cases, ended, now)
 
 
@@ -105,27 +103,36 @@ def _worth_telling(sight: Sight, known: Sequence[Anomaly]) -> list[Finding]:
     return new[:NEW_MAX]
 
 
-def _overlaps(tenant_id: int, new: Sequence[Finding], now: datetime) -> Overlaps:
-    return Overlaps(
-        combinations(
-            tenant_id=tenant_id,
-            starts_at=min(one.began_at for one in new),
-            ends_at=now + QUARTER,
-            limit=COMBINATIONS_MAX,
-        )
+def with_overlaps(sight: Sight, now: datetime) -> Sight:
+    """Add to a sight which values were used together, where some of its findings may be new."""
+    rows = Anomaly.objects.filter(tenant_id=sight.tenant_id, ended_at=None)
+    known = set(rows.values_list("dimension", "value", "measure", "is_above"))
+    new = [
+        one
+        for one in sight.findings
+        if (*one.key, one.measure, one.is_above) not in known
+        and is_worth_telling(one, sight.usual_nanos_per_hour)
+    ]
+    if not new:
+        return sight
+    found = combinations(
+        tenant_id=sight.tenant_id,
+        starts_at=min(one.began_at for one in new),
+        ends_at=now + QUARTER,
+        limit=COMBINATIONS_MAX,
     )
+    return sight._replace(overlaps=Overlaps(found))
 
 
-def _open(
-    cases: Sequence[Case], new: Sequence[Finding], sight: Sight, overlaps: Overlaps
-) -> list[Case]:
+def _open(cases: Sequence[Case], new: Sequence[Finding], sight: Sight) -> list[Case]:
     """Write anomalies, each with the case that explains it; answers the cases that are new."""
+    assert sight.overlaps is not None, "what is new now was not known when the sight was read"
     standing = {case.key: case for case in cases if not case.is_silence}
     silent = next((case for case in cases if case.is_silence), None)
     causes = find_causes(
         findings=new,
         activities=sight.activities,
-        overlaps=overlaps,
+        overlaps=sight.overlaps,
         standing=list(standing),
     )
     opened = []
@@ -160,19 +167,19 @@ def _anomaly(tenant_id: int, finding: Finding) -> Anomaly:
     )
 
 
-def _tell(case: Case, sight: Sight, overlaps: Overlaps | None, now: datetime) -> None:
+def _tell(case: Case, sight: Sight, costs: Costs, now: datetime) -> None:
     """Observe the cause's incident with the figures of now, and keep its anomalies."""
     incident = incidents.observe(
         tenant_id=sight.tenant_id,
         observation=observation_of(
-            cause=_name(sight.tenant_id, case), case=case, sight=sight, overlaps=overlaps, now=now
+            cause=_name(sight.tenant_id, case), case=case, sight=sight, costs=costs, now=now
         ),
     )
     _tighten(sight.tenant_id, incident)
     for anomaly in case.anomalies:
         anomaly.incident = incident
         anomaly.seen_at = now
-        anomaly.excess_nanos = excess_of(anomaly, now)
+        anomaly.excess_nanos = excess_of(anomaly, costs, now)
     Anomaly.objects.bulk_update(
         case.anomalies, ["incident", "seen_at", "score", "actual", "expected", "excess_nanos"]
     )

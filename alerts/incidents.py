@@ -25,6 +25,8 @@ RANK: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(Severit
 TITLE_CHARACTERS_MAX: Final = 300
 CAUSE_CHARACTERS_MAX: Final = 700
 SNOOZE_MAX: Final = timedelta(days=90)
+# So many snoozed incidents are told again in one transaction.
+WOKEN_AT_ONCE: Final = 100
 
 
 class Observation(NamedTuple):
@@ -171,11 +173,13 @@ def tenants_to_wake(now: datetime) -> list[int]:
 
 @transaction.atomic
 def wake_snoozed(*, tenant_id: int, now: datetime) -> int:
-    """Tell again of what was snoozed until now and still goes on. Answers how many."""
+    """Tell again of what was snoozed until now and still goes on. Answers how many; the next turn
+    goes on.
+    """
     due = list(
         Incident.objects.select_for_update(skip_locked=True)
         .filter(tenant_id=tenant_id, resolved_at=None, snoozed_until__lte=now)
-        .order_by("id")
+        .order_by("id")[:WOKEN_AT_ONCE]
     )
     for incident in due:
         incident.snoozed_until = None

@@ -6,7 +6,7 @@ budget is silent once a level of that budget has told it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
@@ -29,6 +29,7 @@ from metering.periods import floor_seconds
 from metering.queries.series import CostlyCall, costly_calls, first_usage_at, value_sums
 from metering.rollups.sets import DAY_SECONDS, QUARTER_SECONDS
 from metering.windows import WindowState, state_of, used_percent
+from tenants.scope import tenant_scope
 
 # Of one rule so many incidents at once; more would be one cause, and a storm.
 MET_MAX: Final = 50
@@ -87,36 +88,61 @@ def judge_rules(*, tenant_id: int, now: datetime) -> int:
     """Judge every rule that is on, open or update the incidents of those that are met, and end the
     others. Answers how many are met.
 
-    Safe to run twice and by several at once: the row of the tenant's progress is locked, and
-    whoever does not get it leaves the work to the other.
+    Each rule's figures are read in a transaction of their own; the incidents are written in the
+    last. Safe to run twice and by several at once: the row of the tenant's progress is locked then,
+    and whoever was slower leaves it at that.
     """
-    progress = claim_progress(tenant_id=tenant_id, now=now)
-    if progress is None:
-        return 0
-    moment = _Moment(tenant_id, now, progress.judged_at)
-    wishes = rules.wishes(settings_of(tenant_id).rules)
-    count = sum(_judge(name, wishes.get(name), moment) for name in rules.RULES)
-    progress.judged_at = now
-    progress.save(update_fields=["judged_at"])
-    return count
+    with tenant_scope(tenant_id):
+        progress = claim_progress(tenant_id=tenant_id, now=now)
+        if progress is None:
+            return 0
+        moment = _Moment(tenant_id, now, progress.judged_at)
+        wishes = rules.wishes(settings_of(tenant_id).rules)
+    judged = [_read(name, wishes.get(name), moment) for name in rules.RULES]
+    with tenant_scope(tenant_id):
+        progress = claim_progress(tenant_id=tenant_id, now=now)
+        if progress is None or progress.judged_at != moment.judged_at:
+            return 0
+        for one in judged:
+            _note(one, moment)
+        progress.judged_at = now
+        progress.save(update_fields=["judged_at"])
+    return sum(len(one.met) for one in judged)
 
 
-def _judge(name: str, wish: Wish | None, moment: _Moment) -> int:
+class _Judged(NamedTuple):
+    """A rule, and by what it is met; `is_new` where that was looked at now."""
+
+    name: str
+    wish: Wish | None
+    met: Sequence[Met]
+    is_new: bool = True
+
+
+def _read(name: str, wish: Wish | None, moment: _Moment) -> _Judged:
     """Judge one rule; one that is off is met by nothing."""
-    if wish is not None and name in HOURLY and not moment.is_new_hour:
-        return 0
-    met = [] if wish is None else list(JUDGES[name](moment, wish.threshold))[:MET_MAX]
-    covering = _anomaly_incidents(moment) if met else []
+    if wish is None:
+        return _Judged(name, wish, [])
+    if name in HOURLY and not moment.is_new_hour:
+        return _Judged(name, wish, [], is_new=False)
+    with tenant_scope(moment.tenant_id):
+        return _Judged(name, wish, list(JUDGES[name](moment, wish.threshold))[:MET_MAX])
+
+
+def _note(judged: _Judged, moment: _Moment) -> None:
+    """Open or update the incidents of a rule, and end the others."""
+    if not judged.is_new:
+        return
+    covering = _anomaly_incidents(moment) if judged.met else []
     causes = set()
-    for one in met:
+    for one in judged.met:
         cover = next((other for other in covering if _covers(other, one)), None)
         if cover is not None:
-            _mention(cover, name)
+            _mention(cover, judged.name)
             continue
-        causes.add(_cause(name, one.subject))
-        _observe(moment.tenant_id, name, wish, one)
-    _end_others(name, causes, moment)
-    return len(met)
+        causes.add(_cause(judged.name, one.subject))
+        _observe(moment.tenant_id, judged.name, judged.wish, one)
+    _end_others(judged.name, causes, moment)
 
 
 def _cause(name: str, subject: Iterable[str]) -> str:

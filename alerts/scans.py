@@ -6,8 +6,10 @@ one that is running, with the events that no roll-up holds yet. So a spike is fo
 of its data, and nothing is learned from half of it. Usage that comes later still changes neither
 what was learned nor what was judged.
 
-Everything happens in the caller's transaction, in the tenant's scope: a scan that dies has changed
-nothing, and the row of its progress, locked, keeps others from scanning the same tenant.
+No transaction of a scan takes long. Each stretch of quarters is learned and noted as learned in one
+of its own; what is to be judged is read in others, which write nothing; and what was found is
+written in the last, unless another scan was faster. Who writes holds the row of the tenant's
+progress locked. So a scan that dies has learned whole stretches, and told nothing by halves.
 """
 
 import time
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from alerts.anomaly import Verdicts
 from alerts.cases import Sight
 from alerts.causes import Activity, Finding
-from alerts.findings import open_series, take_findings, take_pattern
+from alerts.findings import open_series, take_findings, take_pattern, with_overlaps
 from alerts.models import ScanProgress
 from alerts.series import (
     COST,
@@ -52,6 +54,8 @@ from alerts.series import (
 from metering.periods import floor_seconds
 from metering.queries.series import first_usage_at, newest_batch, quarter_sums
 from metering.rollups.sets import QUARTER_SECONDS
+from tenants.claims import ClaimSize
+from tenants.scope import tenant_scope
 
 # A quarter is learned this long after its end.
 LATENESS: Final = timedelta(minutes=15)
@@ -60,8 +64,8 @@ LATENESS: Final = timedelta(minutes=15)
 HISTORY: Final = timedelta(days=35)
 # A scan goes on learning for so long; the next one goes on from there.
 LEARN_SECONDS: Final = 20.0
-# How many sums are read at once, and of how many quarters at most.
-STRETCH_SUMS: Final = 200_000
+# How many sums are learned in one transaction, and of how many quarters at most.
+LEARN_SUMS: Final = ClaimSize(least=2_000, first=20_000, most=200_000)
 STRETCH_QUARTERS: Final = 96
 # A ratio of a running quarter that rests on fewer requests may be anything at its end.
 RUNNING_REQUESTS_MIN: Final = 20
@@ -92,25 +96,39 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
     Answers how many series were judged: none where nothing is new, another scan is at it, or there
     is more to learn first than one scan may. A second run changes nothing.
     """
-    progress = claim_progress(tenant_id=tenant_id, now=now)
-    if progress is None:
+    learned = _learn(tenant_id, now)
+    if learned is None:
         return 0
-    # A batch that is committed after one with a higher id is seen with the next one, or at the end
-    # of the quarter.
-    newest = newest_batch(tenant_id=tenant_id)
-    if newest == progress.batch_id and progress.scanned_at >= floor_seconds(now, QUARTER_SECONDS):
-        return 0
-    if forget_other_version(tenant_id=tenant_id):
-        # What is stored of usage is learned from again, else nothing would be found for weeks.
-        progress.learned_until = _first_quarter(tenant_id, now) or progress.learned_until
-    judged = 0
-    learnable_until = floor_seconds(now - LATENESS, QUARTER_SECONDS)
-    restless = _learn(tenant_id, progress, learnable_until)
-    if progress.learned_until >= learnable_until:
-        judged = _judge(tenant_id, progress.learned_until, restless, now)
+    since, restless = learned.progress.learned_until, learned.restless
+    with tenant_scope(tenant_id):
+        newest = newest_batch(tenant_id=tenant_id)
+        sight, is_novel, count = _judge(tenant_id, since, restless, now)
+    with tenant_scope(tenant_id):
+        sight = with_overlaps(sight, now)
+    with tenant_scope(tenant_id):
+        progress = claim_progress(tenant_id=tenant_id, now=now)
+        if progress is None or _place(progress) != _place(learned.progress):
+            return 0
+        take_findings(sight=sight, now=now)
+        take_pattern(tenant_id=tenant_id, is_novel=is_novel, now=now)
         progress.batch_id, progress.scanned_at = newest, now
-    progress.save(update_fields=["learned_until", "batch_id", "scanned_at"])
-    return judged
+        progress.save(update_fields=["batch_id", "scanned_at"])
+    return count
+
+
+def _place(progress: ScanProgress) -> tuple[datetime, int, datetime]:
+    """How far scans have come: another place where one has ended since."""
+    return progress.learned_until, progress.batch_id, progress.scanned_at
+
+
+def _has_news(progress: ScanProgress, now: datetime) -> bool:
+    """Whether there is anything to scan.
+
+    A batch that is committed after one with a higher id is seen with the next one, or at the end of
+    the quarter.
+    """
+    is_new_quarter = progress.scanned_at < floor_seconds(now, QUARTER_SECONDS)
+    return is_new_quarter or newest_batch(tenant_id=progress.tenant_id) != progress.batch_id
 
 
 def claim_progress(*, tenant_id: int, now: datetime) -> ScanProgress | None:
@@ -138,20 +156,53 @@ def _first_quarter(tenant_id: int, now: datetime) -> datetime | None:
     return None if first is None else floor_seconds(first, QUARTER_SECONDS)
 
 
-def _learn(tenant_id: int, progress: ScanProgress, until: datetime) -> set[SeriesKey]:
-    """Learn whole quarters up to `until`, as far as the time allows; answers the series that were
-    not as expected in the last of them.
+class _Learned(NamedTuple):
+    """Where learning has ended, and the series that were not as expected in its last quarter."""
+
+    progress: ScanProgress
+    restless: set[SeriesKey]
+
+
+def _learn(tenant_id: int, now: datetime) -> _Learned | None:
+    """Learn all whole quarters that are over, a stretch a transaction. None: there is nothing to be
+    judged now, or another scan is at it, or the time is over.
     """
     ends_at = time.monotonic() + LEARN_SECONDS
+    until = floor_seconds(now - LATENESS, QUARTER_SECONDS)
     restless: set[SeriesKey] = set()
-    if progress.learned_until < until:
-        forget_idle(tenant_id=tenant_id, before=until - HISTORY)
-    while progress.learned_until < until and time.monotonic() < ends_at:
-        quarters = STRETCH_SUMS // max(1, count_series(tenant_id=tenant_id))
-        length = QUARTER * max(1, min(STRETCH_QUARTERS, quarters))
-        stretch_ends_at = min(until, progress.learned_until + length)
-        restless = _learn_stretch(tenant_id, progress.learned_until, stretch_ends_at)
-        progress.learned_until = stretch_ends_at
+    while True:
+        with tenant_scope(tenant_id):
+            progress = claim_progress(tenant_id=tenant_id, now=now)
+            if progress is None or not _has_news(progress, now):
+                return None
+            if forget_other_version(tenant_id=tenant_id):
+                # What is stored of usage is learned from again, else nothing would be found for
+                # weeks.
+                begun = _first_quarter(tenant_id, now)
+                progress.learned_until = begun or progress.learned_until
+            is_all = progress.learned_until >= until
+            is_in_time = time.monotonic() < ends_at
+            if not is_all and is_in_time:
+                restless = _learn_some(tenant_id, progress, until)
+            progress.save(update_fields=["learned_until"])
+        if is_all:
+            return _Learned(progress, restless)
+        if not is_in_time:
+            return None
+
+
+def _learn_some(tenant_id: int, progress: ScanProgress, until: datetime) -> set[SeriesKey]:
+    """Learn as many quarters as a transaction may; return the series that were not as expected in
+    the last of them.
+    """
+    forget_idle(tenant_id=tenant_id, before=until - HISTORY)
+    series, starts_at = count_series(tenant_id=tenant_id), progress.learned_until
+    # The first quarter of all tells how many series there are.
+    quarters = min(STRETCH_QUARTERS, LEARN_SUMS.of(tenant_id) // series) if series else 1
+    ends_at = min(until, starts_at + QUARTER * max(1, quarters))
+    with LEARN_SUMS.measured(tenant_id, count=series * ((ends_at - starts_at) // QUARTER)):
+        restless = _learn_stretch(tenant_id, starts_at, ends_at)
+    progress.learned_until = ends_at
     return restless
 
 
@@ -200,8 +251,13 @@ class _Step(NamedTuple):
     is_running: bool
 
 
-def _judge(tenant_id: int, since: datetime, restless: set[SeriesKey], now: datetime) -> int:
-    """Judge what was used since, and what was not as expected before; answers how many series."""
+def _judge(
+    tenant_id: int, since: datetime, restless: set[SeriesKey], now: datetime
+) -> tuple[Sight, bool, int]:
+    """Judge what was used since, and what was not as expected before.
+
+    Return what was seen, whether the tenant's pattern is a new one, and the number of series.
+    """
     running = floor_seconds(now, QUARTER_SECONDS)
     # A tenant's first events may be ahead of our clock.
     since = min(since, running)
@@ -219,10 +275,8 @@ def _judge(tenant_id: int, since: datetime, restless: set[SeriesKey], now: datet
         if portion[0] == TENANT:
             usual_nanos_per_hour = _expected_cost(steps[0])[0] * SECONDS_PER_HOUR / QUARTER_SECONDS
             is_novel = any(step.verdicts.is_novel[0, PLACE[COST]] for step in steps)
-    sight = Sight(tenant_id, findings, activities, usual_nanos_per_hour)
-    take_findings(sight=sight, now=now)
-    take_pattern(tenant_id=tenant_id, is_novel=is_novel, now=now)
-    return len(keys)
+    sight = Sight(tenant_id, findings, activities, usual_nanos_per_hour, usage, since)
+    return sight, is_novel, len(keys)
 
 
 def _steps(

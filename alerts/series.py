@@ -170,6 +170,11 @@ class Usage(NamedTuple):
         np.maximum.at(last, rows[chosen], self.sums.quarters[chosen])
         return first, last
 
+    def cost_nanos(self, key: SeriesKey, *, since: datetime) -> int:
+        """What a series cost in the quarters from `since` on."""
+        chosen = (self.rows_of([key]) != NOWHERE) & (self.sums.quarters >= since.timestamp())
+        return round(float(self.sums.column("cost_nanos")[chosen].sum()))
+
 
 def usage_of(sums: QuarterSums) -> Usage:
     """The sums with their series."""

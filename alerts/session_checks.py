@@ -1,7 +1,9 @@
 """Looks at the sessions that had new calls, opens incidents for loops, and halts them if wished.
 
-Batches are claimed and marked in the transaction that looks at their sessions: nothing is skipped,
-whatever the order in which batches commit, and a killed worker's batches are looked at again.
+Batches are marked once their sessions were looked at: nothing is skipped, whatever the order in
+which batches commit, and a killed worker's batches are looked at again, which changes nothing. So
+do two workers that look at the same batches. Sessions are judged some at a time, each time in a
+transaction that reads, and one that writes where there is a loop: none takes long.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +27,13 @@ from metering.queries.session_calls import (
     session_costs,
     sessions_of_batches,
 )
+from tenants.scope import tenant_scope
 
-# What one transaction claims, at most (a single batch may have more events); the next goes on.
+# What is looked at at once, at most (a single batch may have more events); the next turn goes on.
 BATCHES_MAX: Final = 1_000
 EVENTS_MAX: Final = 20_000
-SESSIONS_AT_ONCE: Final = 200
+# Of these a transaction reads and writes so many.
+SESSIONS_AT_ONCE: Final = 100
 # What is older is history that somebody sends, and wakes nobody.
 RECENT: Final = timedelta(days=1)
 # A session whose latest call is older has nothing left to be stopped.
@@ -41,21 +45,18 @@ RESTS_AFTER: Final = timedelta(minutes=30)
 # From here on a loop is worth waking somebody: wasted already, or within an hour at this rate.
 CRITICAL_WASTE_NANOS: Final = 5 * NANOS_PER_USD
 CRITICAL_HOURLY_NANOS: Final = 20 * NANOS_PER_USD
+# So many loops are ended in one transaction.
+ENDED_AT_ONCE: Final = 100
 # How long a loop pauses is told by so many of its latest calls.
 PAUSE_CALLS: Final = 10
 WAITING: Final = """
-    SELECT id FROM (
-        SELECT id, sum(event_count) OVER (ORDER BY id) - event_count AS events_before
+    SELECT id, last_at FROM (
+        SELECT id, last_at, sum(event_count) OVER (ORDER BY id) - event_count AS events_before
         FROM (
-            SELECT id, event_count FROM ingest_batch
+            SELECT id, event_count, last_at FROM ingest_batch
             WHERE tenant_id = %s AND sessions_checked_at IS NULL ORDER BY id LIMIT %s
         ) oldest
-    ) waiting WHERE events_before < %s
-"""
-CLAIM: Final = """
-    SELECT id, last_at FROM ingest_batch
-    WHERE tenant_id = %s AND id = ANY(%s) AND sessions_checked_at IS NULL
-    ORDER BY id FOR UPDATE SKIP LOCKED
+    ) waiting WHERE events_before < %s ORDER BY id
 """
 OPERATIONS: Final[Mapping[int, Any]] = {one.value: one.label for one in Operation}
 STATUSES: Final[Mapping[int, Any]] = {one.value: one.label for one in Status}
@@ -69,28 +70,27 @@ def tenants_to_check() -> list[int]:
     return sorted(waiting.values_list("tenant_id", flat=True).distinct())
 
 
-@transaction.atomic
 def check_sessions(*, tenant_id: int, now: datetime) -> int:
     """Look at the sessions of waiting batches; answers how many batches. Zero: none wait."""
-    batches = _claim(tenant_id)
-    if not batches:
-        return 0
-    fresh = [id_ for id_, last_at in batches.items() if last_at and last_at >= now - RECENT]
-    if fresh:
-        sessions = sessions_of_batches(tenant_id=tenant_id, batch_ids=fresh, since=now - RECENT)
-        _judge_all(tenant_id, sorted(sessions), now)
-    IngestBatch.objects.filter(tenant_id=tenant_id, id__in=list(batches)).update(
-        sessions_checked_at=now
-    )
+    with tenant_scope(tenant_id):
+        batches = _waiting(tenant_id)
+        fresh = [id_ for id_, last_at in batches.items() if last_at and last_at >= now - RECENT]
+        sessions = sorted(
+            sessions_of_batches(tenant_id=tenant_id, batch_ids=fresh, since=now - RECENT)
+        )
+    for place in range(0, len(sessions), SESSIONS_AT_ONCE):
+        _look_at(tenant_id, sessions[place : place + SESSIONS_AT_ONCE], now)
+    if batches:
+        with tenant_scope(tenant_id):
+            waiting = IngestBatch.objects.filter(tenant_id=tenant_id, sessions_checked_at=None)
+            waiting.filter(id__in=list(batches)).update(sessions_checked_at=now)
     return len(batches)
 
 
-def _claim(tenant_id: int) -> dict[int, datetime | None]:
-    """Lock waiting batches, the oldest first; each one's newest event."""
+def _waiting(tenant_id: int) -> dict[int, datetime | None]:
+    """The oldest batches whose sessions nobody has looked at; each one's newest event."""
     with connection.cursor() as cursor:
         cursor.execute(WAITING, [tenant_id, BATCHES_MAX, EVENTS_MAX])
-        waiting = [row[0] for row in cursor.fetchall()]
-        cursor.execute(CLAIM, [tenant_id, waiting])
         return dict(cursor.fetchall())
 
 
@@ -102,28 +102,29 @@ def tenants_with_loops() -> list[int]:
 
 @transaction.atomic
 def end_loops(*, tenant_id: int, now: datetime) -> int:
-    """Resolve the loops that have come to rest. Answers how many."""
+    """Resolve the loops that have come to rest. Answers how many; the next turn goes on."""
     resting = Incident.objects.filter(
         tenant_id=tenant_id,
         kind=IncidentKind.LOOP,
         resolved_at=None,
         seen_at__lt=now - RESTS_AFTER,
-    )
-    causes = sorted(
+    ).order_by("cause")
+    causes = [
         incident.cause
         for incident in resting.only("cause", "facts", "seen_at")
         if incident.seen_at < now - 2 * timedelta(seconds=incident.facts.get("pause_seconds", 0))
-    )
+    ][:ENDED_AT_ONCE]
     for cause in causes:
         end(tenant_id=tenant_id, cause=cause, summary="No further call.")
     return len(causes)
 
 
-def _judge_all(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
-    for place in range(0, len(sessions), SESSIONS_AT_ONCE):
+def _look_at(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
+    """Judge some sessions, and note their loops."""
+    with tenant_scope(tenant_id):
         calls_by_session = latest_calls(
             tenant_id=tenant_id,
-            sessions=sessions[place : place + SESSIONS_AT_ONCE],
+            sessions=sessions,
             since=now - RECENT - LOOK_BACK,
             limit=CALLS_MAX,
         )
@@ -133,6 +134,9 @@ def _judge_all(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
             if (verdict := judge([_call(one) for one in calls])) is not None and verdict.is_loop
         }
         costs = session_costs(tenant_id=tenant_id, sessions=verdicts) if verdicts else {}
+    if not verdicts:
+        return
+    with tenant_scope(tenant_id):
         # In their order, as `end_loops`: else two could wait for each other's incidents.
         for session, verdict in sorted(verdicts.items()):
             calls = calls_by_session[session]

@@ -39,7 +39,7 @@ def notify() -> None:
         shuffled(crossings.tenants_with_crossings),
         scoped(crossings.take_crossings),
     )
-    written += run.each(
+    written += run.repeat(
         "compare_breakers",
         shuffled(breakers.tenants_with_breakers),
         scoped(partial(breakers.compare_breakers, now=now)),
@@ -68,14 +68,14 @@ def end_incidents() -> None:
     run.each(
         "end_crossings",
         shuffled(crossings.tenants_with_incidents),
-        scoped(partial(crossings.end_crossings, now=now)),
+        partial(crossings.end_crossings, now=now),
     )
-    run.each(
+    run.repeat(
         "end_loops",
         shuffled(session_checks.tenants_with_loops),
         scoped(partial(session_checks.end_loops, now=now)),
     )
-    run.each(
+    run.repeat(
         "wake_snoozed",
         shuffled(partial(incidents.tenants_to_wake, now)),
         scoped(partial(incidents.wake_snoozed, now=now)),
@@ -96,7 +96,7 @@ def check_sessions() -> None:
     run.repeat(
         "check_sessions",
         shuffled(session_checks.tenants_to_check),
-        scoped(partial(session_checks.check_sessions, now=now)),
+        partial(session_checks.check_sessions, now=now),
     )
     run.report()
 
@@ -106,7 +106,7 @@ def scan_anomalies() -> None:
     """Judge every tenant's series up to this moment."""
     run = TenantRun(LONG_SECONDS)
     now = timezone.now()
-    run.each("scan", scans.tenants_to_scan, scoped(partial(scans.scan_tenant, now=now)))
+    run.each("scan", scans.tenants_to_scan, partial(scans.scan_tenant, now=now))
     run.report()
 
 
@@ -118,7 +118,7 @@ def check_rules() -> None:
     run.each(
         "judge_rules",
         rule_checks.tenants_to_judge,
-        scoped(partial(rule_checks.judge_rules, now=now)),
+        partial(rule_checks.judge_rules, now=now),
     )
     run.report()
 

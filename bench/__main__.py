@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from bench import alerting, anomalies, attacks, enforcement, loops, raw_limit, reading
+from bench import alerting, anomalies, attacks, enforcement, loops, raw_limit, reading, scans
 from bench.client import Sent, send
 from bench.load import DAYS, Load, budget_bodies
 from bench.service import Service, running_service
@@ -20,7 +20,7 @@ FILL_BATCHES = 250
 FURTHER = {"alerting": alerting.LOOPBACK_ALLOWED}
 # Detectors are measured as what they are, without a service.
 DETECTORS = {"anomalies": anomalies.measure, "loops": loops.measure}
-PARTS = ("enforcement", "ingest", "alerting", "attacks", *DETECTORS)
+PARTS = ("enforcement", "ingest", "alerting", "attacks", "scans", *DETECTORS)
 
 
 def main() -> None:
@@ -31,6 +31,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument(
         "--memory-seconds", type=float, default=60, help="how long refused bodies are sent"
+    )
+    parser.add_argument(
+        "--waiting-batches", type=int, default=2_000, help="small batches that a scan meets"
+    )
+    parser.add_argument(
+        "--waiting-events", type=int, default=100_000, help="the events of these batches"
     )
     parser.add_argument("--only", choices=PARTS, help="one part of the figures; all otherwise")
     options = parser.parse_args()
@@ -56,6 +62,10 @@ def main() -> None:
                 alerting.measure(service, row)
             elif part == "attacks":
                 attacks.measure(service, row, memory_seconds=options.memory_seconds)
+            elif part == "scans":
+                scans.measure(
+                    service, row, batches=options.waiting_batches, events=options.waiting_events
+                )
             else:
                 bench = _Bench(service, console, row, options.batches, options.connections)
                 bench.run(options.stored)

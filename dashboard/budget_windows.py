@@ -25,7 +25,32 @@ WHOLE: Final = Decimal(100)
 # A bar shows this much beyond its limit; what is further is cut off and said in words.
 BAR_PERCENT_MAX: Final = Decimal(160)
 
-_FULLEST = f"""
+# Of windows without end, which are all current for ever, so many of each budget are ranked: the
+# newest, and the newest of those that have reached a level. Of rolling ones those that count
+# anything.
+RANKED_MAX: Final = 1_000
+
+_RANKED: Final = f"""
+    SELECT * FROM budget_window o
+    WHERE o.ends_at > %(now)s AND o.starts_at <= %(now)s
+        AND o.tenant_id = b.tenant_id AND o.budget_id = b.id AND o.revision = b.revision
+    UNION ALL
+    SELECT * FROM budget_window o
+    WHERE b.is_rolling AND o.oldest_grain_at IS NOT NULL
+        AND o.tenant_id = b.tenant_id AND o.budget_id = b.id AND o.revision = b.revision
+    UNION ALL
+    SELECT * FROM budget_window o
+    WHERE NOT b.is_rolling AND o.tenant_id = b.tenant_id AND o.id IN (
+        (SELECT id FROM budget_window w WHERE w.tenant_id = b.tenant_id AND w.budget_id = b.id
+            AND w.revision = b.revision AND w.ends_at IS NULL AND w.level_percent > 0
+        ORDER BY id DESC LIMIT {RANKED_MAX})
+        UNION
+        (SELECT id FROM budget_window w WHERE w.tenant_id = b.tenant_id AND w.budget_id = b.id
+            AND w.revision = b.revision AND w.ends_at IS NULL
+        ORDER BY id DESC LIMIT {RANKED_MAX})
+    )
+"""  # noqa: S608 - a constant
+_FULLEST: Final = f"""
     WITH raised AS (
         SELECT budget_id, group_key, sum(add_cost_nanos) AS nanos, sum(add_tokens) AS tokens,
             sum(add_requests) AS requests, sum(add_tool_calls) AS tool_calls,
@@ -47,12 +72,10 @@ _FULLEST = f"""
         ) AS used, CASE WHEN o.ends_at IS NOT NULL AND NOT b.is_rolling THEN
             extract(epoch FROM %(now)s - o.starts_at) / extract(epoch FROM o.ends_at - o.starts_at)
         END AS passed
-        FROM budget b JOIN budget_window o ON o.tenant_id = b.tenant_id AND o.budget_id = b.id
-            AND o.revision = b.revision
+        FROM budget b CROSS JOIN LATERAL ({_RANKED}) o
         LEFT JOIN raised every ON every.budget_id = b.id AND every.group_key = ''
         LEFT JOIN raised own ON own.budget_id = b.id AND own.group_key = o.group_key
         WHERE b.tenant_id = %(tenant)s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
-            AND o.starts_at <= %(now)s AND (o.ends_at IS NULL OR o.ends_at > %(now)s)
     ), ranked AS (
         SELECT tenant_id, id, count(*) OVER (PARTITION BY budget_id) AS windows,
             count(*) FILTER (WHERE used >= 1) OVER () AS over,
@@ -102,6 +125,11 @@ class WatchedWindow:
     requests: int = 0
     # What was held for calls that may have run, until their time was over.
     unknown_nanos: int = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the budget may have windows besides those that were ranked."""
+        return self.state.ends_at is None and self.windows >= RANKED_MAX
 
     @property
     def levels(self) -> list[tuple[int, str]]:

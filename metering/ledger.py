@@ -16,7 +16,7 @@ from metering.budget_rules import Amounts, BudgetBook
 from metering.crossings import settle_levels
 from metering.models import EntryKind, FellBy
 from metering.rollover import carry_on, late_successors
-from metering.windows import WINDOW_COLUMNS, WindowState, read_states
+from metering.windows import WINDOW_COLUMNS, WindowState, left_until, read_states
 
 NOTHING: Final = Amounts(0, 0, 0, 0)
 
@@ -209,12 +209,24 @@ def plan_move(
     batch_id: int | None,
 ) -> Planned | None:
     """The statement that moves locked windows; None where nothing moves. See `move`."""
-    counted = {
-        key: amounts
-        for key, amounts in sums.items()
-        if amounts != NOTHING and _still_counts(key, locked.windows[key.window_id])
+    now = timezone.now()
+    sums = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
+    left = {
+        window.id: left_until(
+            book.rules.get(window.budget_id), window.counted_from, window.oldest_grain_at, now
+        )
+        for window in (locked.windows[key.window_id] for key in sums)
     }
-    if not counted and not holds:
+    counted = {
+        key: amounts for key, amounts in sums.items() if _still_counts(key, left[key.window_id])
+    }
+    # What is too late for a window has to be so for whoever adds its events up again.
+    noted = {
+        key.window_id: at
+        for key in sums.keys() - counted.keys()
+        if (at := left[key.window_id]) != locked.windows[key.window_id].counted_from
+    }
+    if not counted and not holds and not noted:
         return None
     spent: dict[int, Amounts] = {}
     for key, amounts in counted.items():
@@ -227,7 +239,16 @@ def plan_move(
     ]
     return Planned(
         statement=_MOVE_ALL if counted else _MOVE_HOLDS,
-        parameters=_move_parameters(book.tenant_id, counted, spent, holds, kind, batch_id),
+        parameters=_move_parameters(
+            tenant_id=book.tenant_id,
+            sums=counted,
+            spent=spent,
+            holds=holds,
+            noted=noted,
+            kind=kind,
+            batch_id=batch_id,
+            now=now,
+        ),
         changing=changing,
         moved=list(spent) if locked.successors else [],
     )
@@ -249,10 +270,8 @@ def _moved(window: WindowState, amounts: Amounts) -> Moved:
     )
 
 
-def _still_counts(key: Posting, window: WindowState) -> bool:
-    return (
-        key.grain_at is None or window.counted_from is None or key.grain_at >= window.counted_from
-    )
+def _still_counts(key: Posting, left: datetime | None) -> bool:
+    return key.grain_at is None or left is None or key.grain_at >= left
 
 
 # Numbers come joined to texts: an array of thousands is quoted item by item otherwise.
@@ -274,9 +293,9 @@ _ENTRIES: Final = f"""
 """  # noqa: S608 - constant lists
 _MOVES: Final = f"""
     m AS MATERIALIZED (
-        SELECT * FROM unnest({_AMOUNT_ARRAYS}, {_HOLD_ARRAYS})
+        SELECT * FROM unnest({_AMOUNT_ARRAYS}, {_HOLD_ARRAYS}, %s::timestamptz[], %s::timestamptz[])
             AS m (id, cost, tokens, requests, tool_calls, held_nanos, held_tokens, held_requests,
-                held_tool_calls, overrun)
+                held_tool_calls, overrun, grain_at, counted_from)
     )
     UPDATE budget_window w SET
         spent_nanos = w.spent_nanos + m.cost, spent_tokens = w.spent_tokens + m.tokens,
@@ -287,6 +306,8 @@ _MOVES: Final = f"""
         reserved_requests = w.reserved_requests + m.held_requests,
         reserved_tool_calls = w.reserved_tool_calls + m.held_tool_calls,
         overrun_nanos = w.overrun_nanos + m.overrun,
+        oldest_grain_at = least(w.oldest_grain_at, m.grain_at),
+        counted_from = coalesce(m.counted_from, w.counted_from),
         first_used_at = coalesce(w.first_used_at, %s)
     FROM m WHERE w.tenant_id = %s AND w.id = m.id
 """  # noqa: S608 - constant lists
@@ -296,15 +317,19 @@ _MOVE_ALL: Final = f"WITH {_ENTRIES} {_MOVES}"
 _MOVE_HOLDS: Final = f"WITH {_MOVES}"
 
 
-def _move_parameters(
+def _move_parameters(  # noqa: PLR0913 - all of it is what a move writes
+    *,
     tenant_id: int,
     sums: Mapping[Posting, Amounts],
     spent: Mapping[int, Amounts],
     holds: Mapping[int, HoldMove],
+    noted: Mapping[int, datetime | None],
     kind: EntryKind,
     batch_id: int | None,
+    now: datetime,
 ) -> list[Any]:
     """The entries, and the balances: what is spent is their sum."""
+    window_ids = list({**spent, **holds, **noted})
     rows = [
         (
             window_id,
@@ -312,15 +337,24 @@ def _move_parameters(
             *(hold := holds.get(window_id, NO_HOLD)).reserved,
             hold.overrun_nanos,
         )
-        for window_id in {**spent, **holds}
+        for window_id in window_ids
     ]
+    grains: dict[int, datetime] = {}
+    for key in sums:
+        if key.grain_at is not None:
+            grains[key.window_id] = min(grains.get(key.window_id, key.grain_at), key.grain_at)
     parameters: list[Any] = []
     if sums:
         columns = [[key.window_id for key in sums], *zip(*sums.values(), strict=True)]
         parameters += [",".join(map(str, column)) for column in columns]
         parameters += [[key.grain_at for key in sums], tenant_id, kind.value, batch_id]
     parameters += [",".join(map(str, column)) for column in zip(*rows, strict=True)]
-    return [*parameters, timezone.now(), tenant_id]
+    # Where no budget rolls there are none; what a short array lacks is NULL.
+    parameters += [
+        [moments.get(window_id) for window_id in window_ids] if moments else []
+        for moments in (grains, noted)
+    ]
+    return [*parameters, now, tenant_id]
 
 
 def _may_reach_a_level(book: BudgetBook, window: Moved) -> bool:
@@ -354,22 +388,32 @@ def _lock(
 ) -> dict[Posting, Amounts]:
     """Lock the windows; leave out what is too old for a rolling window, now that it cannot move."""
     cursor.execute(
-        "SELECT id, counted_from FROM budget_window WHERE tenant_id = %s"
+        "SELECT id, budget_id, counted_from, oldest_grain_at FROM budget_window"
+        " WHERE tenant_id = %s"
         " AND id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY id FOR UPDATE",
         [book.tenant_id, ",".join(map(str, {*(key.window_id for key in sums), *successors}))],
     )
     found = cursor.fetchall()
     assert {key.window_id for key in sums} <= {row[0] for row in found}, "windows are never removed"
-    counted_from = {row[0]: row[1] for row in found if row[1] is not None}
-    if not counted_from:
+    rolling = [row for row in found if row[2] is not None]
+    if not rolling:
         return dict(sums)
-    return {
-        key: amounts
-        for key, amounts in sums.items()
-        if key.grain_at is None
-        or key.window_id not in counted_from
-        or key.grain_at >= counted_from[key.window_id]
+    now = timezone.now()
+    left = {row[0]: left_until(book.rules.get(row[1]), row[2], row[3], now) for row in rolling}
+    counted = {
+        key: amounts for key, amounts in sums.items() if _still_counts(key, left.get(key.window_id))
     }
+    too_late = {key.window_id for key in sums.keys() - counted.keys()}
+    noted = [row[0] for row in rolling if row[0] in too_late and left[row[0]] != row[2]]
+    if noted:
+        # What is too late for a window has to be so for whoever adds its events up again.
+        cursor.execute(
+            "UPDATE budget_window w SET counted_from = n.at"
+            " FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, at)"
+            " WHERE w.tenant_id = %s AND w.id = n.id",
+            [noted, [left[window_id] for window_id in noted], book.tenant_id],
+        )
+    return counted
 
 
 def write_entries_and_move(
@@ -401,6 +445,7 @@ def write_entries_and_move(
             spent_nanos = w.spent_nanos + n.cost, spent_tokens = w.spent_tokens + n.tokens,
             spent_requests = w.spent_requests + n.requests,
             spent_tool_calls = w.spent_tool_calls + n.tool_calls,
+            oldest_grain_at = least(w.oldest_grain_at, n.grain_at),
             first_used_at = coalesce(w.first_used_at, %s)
         FROM {_ONE_ROW_A_WINDOW if any(grains) else "n"} WHERE w.tenant_id = %s AND w.id = n.id
         RETURNING {MOVED_COLUMNS}
@@ -422,6 +467,7 @@ def write_entries_and_move(
 # A rolling window may get several grains at once; an UPDATE would add only one of them.
 _ONE_ROW_A_WINDOW: Final = (
     "(SELECT id, sum(cost) AS cost, sum(tokens) AS tokens,"
-    " sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls"
+    " sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls,"
+    " min(grain_at) AS grain_at"
     " FROM n GROUP BY id) n"
 )

@@ -10,17 +10,18 @@ from django.db import connection
 from django.utils import timezone
 
 from metering.budget_reading import read_book
+from metering.budget_rules import BudgetBook
 from metering.enforcement.breakers import forget_idle_states
 from metering.enforcement.holds import OPEN
 from metering.enforcement.lockouts import lift_ended_lockouts
 from metering.enforcement.pace import forget_idle_paces
 from metering.enforcement.raises import judge_ended_raises, tenants_with_ended_raises
 from metering.enforcement.turn import expire_due
-from metering.models import Budget, BudgetWindow, CallReport, CostSource, EventKey, SourceCount
+from metering.models import Budget, CallReport, CostSource, EventKey, SourceCount
 from metering.open_traces import forget_spans, forget_spans_beyond
 from metering.partitions import make_due_partitions
 from metering.rerate import price_unpriced
-from metering.rolling import age_rolling_window
+from metering.rolling import age_windows, windows_letting_go
 from tenants.models import IdempotencyRecord
 from tenants.runs import TenantRun, scoped, shuffled
 from tenants.scope import lock_configuration_shared, platform_scope, tenant_scope
@@ -30,6 +31,8 @@ EXPIRE_SECONDS: Final = 30.0
 END_SECONDS: Final = 30.0
 AGE_SECONDS: Final = 120.0
 PRICE_SECONDS: Final = 120.0
+# So many windows are aged in one transaction.
+WINDOWS_AT_ONCE: Final = 50
 # How long a retry with the same Idempotency-Key gets the first answer.
 IDLE_PACE_SECONDS: Final = 3600
 IDLE_STATE_SECONDS: Final = 35 * 86_400
@@ -42,9 +45,7 @@ SOURCE_COUNTS_KEPT: Final = timedelta(days=35)
 
 
 def age_rolling_windows() -> int:
-    """Take out of every rolling window what is older than its period; return how many windows were
-    looked at.
-    """
+    """Take out of rolling windows what is older than their period; return how many let go."""
     run = TenantRun(AGE_SECONDS)
     work = partial(_age_windows_of, now=timezone.now())
     count = run.each("age_rolling_windows", shuffled(_tenants_with_rolling_budgets), work)
@@ -58,24 +59,29 @@ def _tenants_with_rolling_budgets() -> list[int]:
 
 
 def _age_windows_of(*, tenant_id: int, now: datetime) -> int:
+    """Age the windows that have something to let go of; return how many."""
     with tenant_scope(tenant_id):
         book = read_book(tenant_id)
-        window_ids = [
-            window_id
-            for rule in book.rules.values()
-            if rule.is_rolling
-            for window_id in BudgetWindow.objects.filter(
-                tenant_id=tenant_id, budget_id=rule.id, counted_from__lt=rule.counted_from(now)
-            ).values_list("id", flat=True)
-        ]
-    for window_id in window_ids:
-        # A transaction each: a window that many wait for is not kept longer than its own turn.
+        window_ids = windows_letting_go(book, now)
+    aged: set[int] = set()
+    for place in range(0, len(window_ids), WINDOWS_AT_ONCE):
+        some = window_ids[place : place + WINDOWS_AT_ONCE]
         with tenant_scope(tenant_id):
-            version = lock_configuration_shared(tenant_id)
-            if book.version != version:
-                book = read_book(tenant_id, version=version)
-            age_rolling_window(book=book, window_id=window_id, now=now)
+            book = _book_in_force(book)
+            aged |= age_windows(book=book, window_ids=some, now=now, waits=False)
+    for window_id in window_ids:
+        if window_id not in aged:
+            # Many want it: it is not kept longer than its own turn, and keeps no other waiting.
+            with tenant_scope(tenant_id):
+                book = _book_in_force(book)
+                age_windows(book=book, window_ids=[window_id], now=now, waits=True)
     return len(window_ids)
+
+
+def _book_in_force(book: BudgetBook) -> BudgetBook:
+    """Hold the tenant's configuration, and return the book of it."""
+    version = lock_configuration_shared(book.tenant_id)
+    return book if book.version == version else read_book(book.tenant_id, version=version)
 
 
 def expire_reservations() -> int:

@@ -31,6 +31,7 @@ class WindowState(NamedTuple):
     first_used_at: datetime | None
     level_percent: int
     episode: int
+    oldest_grain_at: datetime | None = None
 
     @property
     def spent(self) -> Amounts:
@@ -48,6 +49,23 @@ class WindowState(NamedTuple):
             self.reserved_requests,
             self.reserved_tool_calls,
         )
+
+
+def left_until(
+    rule: BudgetRule | None,
+    counted_from: datetime | None,
+    oldest_grain_at: datetime | None,
+    now: datetime,
+) -> datetime | None:
+    """The moment before which nothing counts any more in a rolling window; None in others.
+
+    Where nothing is to leave, nobody has noted that time went on since it was last posted to.
+    """
+    if counted_from is None or rule is None or not rule.is_rolling:
+        return counted_from
+    until = rule.counted_from(now)
+    is_letting_go = oldest_grain_at is not None and oldest_grain_at < until
+    return counted_from if is_letting_go else max(counted_from, until)
 
 
 WINDOW_COLUMNS: Final = ", ".join(f"w.{name}" for name in WindowState._fields)

@@ -161,6 +161,8 @@ class BudgetWindow(models.Model):
     carried_nanos = SumField(db_default=0)
     # Rolling windows: usage before this moment has left the window again.
     counted_from = models.DateTimeField(null=True)
+    # Rolling windows: the oldest grain that it still counts; none where it counts nothing.
+    oldest_grain_at = models.DateTimeField(null=True)
     first_used_at = models.DateTimeField(null=True)
     # The highest level that its present spend has reached of its present limit.
     level_percent = models.IntegerField(db_default=0)
@@ -195,10 +197,17 @@ class BudgetWindow(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["tenant", "budget_id"],
+                fields=["tenant", "budget_id", "id"],
                 condition=Q(level_percent__gt=0),
                 name="budget_window_at_level",
-            )
+            ),
+            models.Index(fields=["tenant", "budget_id", "id"], name="budget_window_newest"),
+            # Changes when a window lets go, not when it moves: moves stay on their page.
+            models.Index(
+                fields=["tenant", "budget_id", "oldest_grain_at"],
+                condition=Q(oldest_grain_at__isnull=False),
+                name="budget_window_letting_go",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -237,7 +246,9 @@ class LedgerEntry(models.Model):
 
     class Meta:
         db_table = "ledger_entry"
-        indexes = [models.Index(fields=["tenant", "window_id"], name="ledger_entry_of_window")]
+        indexes = [
+            models.Index(fields=["tenant", "window_id", "grain_at"], name="ledger_entry_of_grain")
+        ]
 
     def __str__(self) -> str:
         return f"entry {self.id}"

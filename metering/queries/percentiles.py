@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
+from metering.batch_events import events_of_batches
 from metering.models import Operation
 from metering.queries.conditions import Condition, event_value, on_events
 from metering.queries.intervals import Bucket, buckets
 from metering.queries.question import InvalidQuestion, UsageQuestion
 from metering.queries.sources import Stretch, stretches
 from metering.queries.usage import UsageRow, bucket_of, waiting_batches
-from metering.rollups.batches import events_of_batches
 from metering.rollups.bins import (
     BIN_SQL,
     COST,

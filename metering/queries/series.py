@@ -12,7 +12,8 @@ import numpy as np
 from django.db import connection
 from numpy.typing import NDArray
 
-from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
+from metering.batch_events import select_of_batches
+from metering.models import MEASURES, Operation
 from metering.queries.usage import EVENT_MEASURE_LIST, MEASURE_LIST, SUM_LIST
 from metering.rollups.bins import middle
 from metering.rollups.call_sizes import COST, known_model
@@ -32,6 +33,10 @@ SERIES_DIMENSIONS: Final = ("", "team", "agent", "feature", "customer", "model")
 COMBINED_DIMENSIONS: Final = SERIES_DIMENSIONS[1:]
 # Batches beyond these, the newest, are no news.
 BATCHES_MAX: Final = 5_000
+# Compiling takes longer than running; and the other cores are for those who wait for an answer.
+_TUNING: Final = """
+    SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL work_mem = '32MB'
+"""
 _SET_OF: Final = {
     "".join(one.dimensions): one.number
     for one in QUARTER_SETS
@@ -48,16 +53,21 @@ _SET_NUMBER: Final = "CASE {} ELSE {} END".format(
     " ".join(f"WHEN GROUPING({name}) = 0 THEN {_SET_OF[name]}" for name in COMBINED_DIMENSIONS),
     _SET_OF[""],
 )
-# Row by row within each waiting batch: a batch's events are a range of ids.
-_WAITING_EVENTS: Final = f"""
-    SELECT floor(extract(epoch FROM e.time) / {QUARTER_SECONDS})::bigint * {QUARTER_SECONDS}
-        AS quarter, {", ".join(f'e.{name} COLLATE "C" AS {name}' for name in COMBINED_DIMENSIONS)},
-        {EVENT_MEASURE_LIST}
-    FROM ingest_batch b JOIN usage_event e ON e.tenant_id = b.tenant_id
-        AND e.id >= b.id * {BATCH_ID_STRIDE} AND e.id < (b.id + 1) * {BATCH_ID_STRIDE}
-    WHERE b.tenant_id = %(tenant_id)s AND b.rolled_up_at IS NULL AND e.tenant_id = %(tenant_id)s
-        AND e.time >= %(starts_at)s AND e.time < %(ends_at)s AND NOT e.is_void
-"""  # noqa: S608 - built from constants
+# Batches without events of these times are passed over: most are, where the past is learned.
+_WAITING_EVENTS: Final = select_of_batches(
+    f"date_bin('{QUARTER_SECONDS} seconds', e.time, 'epoch') AS quarter,"
+    + "".join(f' e.{name} COLLATE "C" AS {name},' for name in COMBINED_DIMENSIONS)
+    + EVENT_MEASURE_LIST,
+    batches="""
+        SELECT id, rolled_up_at IS NULL AND coalesce(first_at < %(ends_at)s, true)
+            AND coalesce(last_at >= %(starts_at)s, true) AS is_wanted
+        FROM ingest_batch
+        WHERE tenant_id = %(tenant_id)s AND id >= (SELECT min(id) FROM ingest_batch
+            WHERE tenant_id = %(tenant_id)s AND rolled_up_at IS NULL)
+    """,
+    condition="e.tenant_id = %(tenant_id)s AND e.time >= %(starts_at)s AND e.time < %(ends_at)s"
+    " AND NOT e.is_void",
+)
 _QUARTER_SUMS: Final = f"""
     SELECT set_number, quarter, value, {SUM_LIST} FROM (
         SELECT dimension_set AS set_number, extract(epoch FROM starts_at)::bigint AS quarter,
@@ -66,18 +76,28 @@ _QUARTER_SUMS: Final = f"""
         WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
             AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
         UNION ALL
-        SELECT {_SET_NUMBER}, quarter, coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {SUM_LIST}
+        SELECT {_SET_NUMBER}, extract(epoch FROM quarter)::bigint,
+            coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {SUM_LIST}
         FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
     ) parts WHERE value <> %(other)s GROUP BY set_number, quarter, value
 """  # noqa: S608 - built from constants
-_SERIES_COST: Final = f"""
+_SERIES_COSTS: Final = f"""
+    WITH waiting AS MATERIALIZED (
+        SELECT {_SET_NUMBER} AS set_number, quarter AS at,
+            coalesce({", ".join(COMBINED_DIMENSIONS)}, '') AS value, sum(cost_nanos) AS cost_nanos
+        FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
+    )
     SELECT (
         SELECT coalesce(sum(cost_nanos), 0) FROM usage_rollup
-        WHERE tenant_id = %(tenant_id)s AND dimension_set = %(set)s
-            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s AND value_1 = %(value)s
+        WHERE tenant_id = %(tenant_id)s AND dimension_set = a.set_number
+            AND starts_at >= a.starts_at AND starts_at < %(ends_at)s AND value_1 = a.value
     ) + (
-        SELECT coalesce(sum(cost_nanos), 0) FROM ({_WAITING_EVENTS}) waiting WHERE {{is_of_series}}
+        SELECT coalesce(sum(cost_nanos), 0) FROM waiting w
+        WHERE w.set_number = a.set_number AND w.value = a.value AND w.at >= a.starts_at
     )
+    FROM unnest(%(sets)s::smallint[], %(values)s::text[], %(starts)s::timestamptz[])
+        WITH ORDINALITY AS a (set_number, value, starts_at, place)
+    ORDER BY place
 """  # noqa: S608 - built from constants
 _VALUE_SUMS: Final = f"""
     SELECT value, width_bucket(at, %(bounds)s::timestamptz[]) - 1, sum(cost_nanos),
@@ -87,21 +107,22 @@ _VALUE_SUMS: Final = f"""
         WHERE tenant_id = %(tenant_id)s AND dimension_set = %(set)s
             AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
         UNION ALL
-        SELECT {{value}}, to_timestamp(quarter), cost_nanos, requests
+        SELECT {{value}}, quarter, cost_nanos, requests
         FROM ({_WAITING_EVENTS}) waiting
     ) parts WHERE value <> %(other)s GROUP BY 1, 2
 """  # noqa: S608 - built from constants
+_COSTLY_COLUMNS: Final = "agent, feature, model, cost_nanos, session, source, sent_id"
+_RECENT_EVENTS: Final = select_of_batches(
+    _COSTLY_COLUMNS,
+    batches="""
+        SELECT id, received_at >= %(received_from)s AS is_wanted FROM ingest_batch
+        WHERE tenant_id = %(tenant_id)s ORDER BY id DESC LIMIT %(batches_max)s
+    """,
+    condition="e.tenant_id = %(tenant_id)s AND NOT is_void AND cost_nanos >= %(nanos_min)s"
+    " AND operation = ANY(%(operations)s)",
+)
 _COSTLIEST: Final = f"""
-    SELECT DISTINCT ON (agent, feature, model) agent, feature, model, cost_nanos, session, source,
-        sent_id
-    FROM usage_event e JOIN (
-        SELECT id FROM (
-            SELECT id, received_at FROM ingest_batch WHERE tenant_id = %(tenant_id)s
-            ORDER BY id DESC LIMIT %(batches_max)s
-        ) newest WHERE received_at >= %(received_from)s
-    ) b ON e.id >= b.id * {BATCH_ID_STRIDE} AND e.id < (b.id + 1) * {BATCH_ID_STRIDE}
-    WHERE e.tenant_id = %(tenant_id)s AND NOT is_void AND cost_nanos >= %(nanos_min)s
-        AND operation = ANY(%(operations)s)
+    SELECT DISTINCT ON (agent, feature, model) {_COSTLY_COLUMNS} FROM ({_RECENT_EVENTS}) recent
     ORDER BY agent, feature, model, cost_nanos DESC LIMIT %(limit)s
 """  # noqa: S608 - built from constants
 _USUAL_COST: Final = """
@@ -136,6 +157,14 @@ class QuarterSums(NamedTuple):
         """A measure of all rows."""
         found: Floats = self.measures[:, MEASURES.index(name)]
         return found
+
+
+class SeriesSince(NamedTuple):
+    """A series, from the quarter `starts_at` on."""
+
+    dimension: str
+    value: str
+    starts_at: datetime
 
 
 class Spent(NamedTuple):
@@ -176,8 +205,7 @@ def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> Q
     every quarter.
     """
     with connection.cursor() as cursor:
-        # Compiling takes longer than running.
-        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(_TUNING)
         cursor.execute(
             _QUARTER_SUMS,
             {
@@ -191,27 +219,32 @@ def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> Q
         return _columns(cursor.fetchall())
 
 
-def series_cost(
-    *, tenant_id: int, dimension: str, value: str, starts_at: datetime, ends_at: datetime
-) -> int:
-    """What a series cost from the quarter `starts_at` on, in nano-dollars.
+def series_costs(
+    *, tenant_id: int, asked: Sequence[SeriesSince], ends_at: datetime
+) -> dict[SeriesSince, int]:
+    """What each of these series cost from a quarter on, in nano-dollars.
 
     A value that was part of the long tail in some quarter counts without it.
     """
-    condition = f"{dimension} = %(value)s" if dimension else "true"
-    assert dimension in SERIES_DIMENSIONS, dimension
+    if not asked:
+        return {}
     with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
         cursor.execute(
-            _SERIES_COST.format(is_of_series=condition),
+            _SERIES_COSTS,
             {
                 "tenant_id": tenant_id,
-                "set": _SET_OF[dimension],
-                "value": value,
-                "starts_at": starts_at,
+                "sets": [_SET_OF[one.dimension] for one in asked],
+                "values": [one.value for one in asked],
+                "starts": [one.starts_at for one in asked],
+                "starts_at": min(one.starts_at for one in asked),
                 "ends_at": ends_at,
             },
         )
-        return int(cursor.fetchone()[0])
+        return {
+            one: int(cost_nanos)
+            for one, (cost_nanos,) in zip(asked, cursor.fetchall(), strict=True)
+        }
 
 
 def value_sums(
@@ -230,7 +263,7 @@ def value_sums(
     assert found is not None, "each of these dimensions has sums of both grains"
     sums: dict[str, list[Spent]] = {}
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(_TUNING)
         cursor.execute(
             _VALUE_SUMS.format(value=dimension or "''"),
             {
@@ -255,6 +288,7 @@ def costly_calls(
     `nanos_min` or more.
     """
     with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
         cursor.execute(
             _COSTLIEST,
             {
@@ -290,7 +324,7 @@ def combinations(
     Reads the events of the range: meant for an hour, not for a month.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL jit = off")
+        cursor.execute(_TUNING)
         cursor.execute(_COMBINATIONS, [tenant_id, starts_at, ends_at, limit])
         return [_combination(row) for row in cursor.fetchall()]
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from django.db import connection
 
-from metering.rollups.batches import events_of_batches
+from metering.batch_events import events_of_batches
 
 
 class SessionCall(NamedTuple):

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
+from metering.batch_events import events_of_batches
 from metering.models import MEASURES, CostSource, Operation, Status
 from metering.queries.conditions import (
     Condition,
@@ -35,7 +36,6 @@ from metering.queries.usage_cursors import (
     position_of,
     shown_by,
 )
-from metering.rollups.batches import events_of_batches
 from metering.rollups.sets import OTHER, DimensionSet
 
 # A page reads as few buckets as it needs: one of events or two of roll-ups first, then twice as

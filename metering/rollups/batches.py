@@ -11,7 +11,8 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
-from metering.models import BATCH_ID_STRIDE, MEASURES
+from metering.batch_events import events_of_batches
+from metering.models import MEASURES
 from metering.rollups.call_sizes import learn
 from metering.rollups.long_tail import fold_long_tail
 from metering.rollups.sets import QUARTER_SECONDS, ROLLED_UP_DIMENSIONS
@@ -24,19 +25,19 @@ from metering.rollups.sums import (
     counts_by_set,
     sums_by_set,
 )
+from tenants.claims import ClaimSize
 
 # One transaction per tenant writes roll-ups at a time, so that two never fold the same value
 # differently.
 ROLL_UP_LOCK: Final = 7303
-# Batches whose ids are this close are read in one stretch; between them lie other tenants' ids.
-STRETCH_GAP_MAX: Final = 1_000
 # So many events are in memory at once, at about 1 KB each.
 PORTION_EVENTS_MAX: Final = 80_000
-# So many events are added up in one transaction: the more, the fewer rows are written for each.
-CLAIM_EVENTS_MAX: Final = 1_000_000
-# What is worth gathering before it is added up: events of more than a span, and how many.
+# How many events are added up in one transaction: the more, the fewer rows are written for each.
+# Fewer than the least make a transaction hardly shorter where they are scattered over a month.
+CLAIM_EVENTS: Final = ClaimSize(least=4_000, first=10_000, most=200_000)
+# What is worth gathering before it is added up: less than a transaction's events, of more than a
+# span.
 COMPACT_SPAN: Final = timedelta(days=1)
-GATHERED_EVENTS_MAX: Final = 500_000
 
 MEASURE_LIST: Final = ", ".join(MEASURES)
 CREATE_DELTAS: Final = f"""
@@ -90,26 +91,28 @@ ADD_HISTOGRAMS: Final = """
 def roll_up(
     *,
     tenant_id: int,
-    events_max: int = CLAIM_EVENTS_MAX,
     patience: timedelta = timedelta(),
     grace: timedelta = timedelta(),
 ) -> int:
-    """Add waiting batches, oldest first, to the roll-ups; answer how many. Zero: nothing to do now.
+    """Add waiting batches, oldest first, to the roll-ups; return how many. Zero: nothing to do now.
 
-    Call it inside the tenant's scope. Safe to run twice, by several at once and killed anywhere:
-    the
-    batches are marked in the same transaction. Batches that a correction holds are left for later.
-    Batches younger than `grace` wait: further reports of their calls are about to come.
+    Call it inside the tenant's scope, again and again: one transaction takes as many batches as it
+    can in about a second, at least one. Safe to run twice, by several at once and killed anywhere:
+    the batches are marked in the same transaction. Batches that a correction holds are left for
+    later. Batches younger than `grace` wait: further reports of their calls are about to come.
     Few events of many days (somebody sends old ones) are left to gather for as long as `patience`:
-    added up together, a million of them cost a tenth.
+    what is added up together writes fewer rows.
     """
     if not _try_lock(tenant_id) or _shall_gather(tenant_id, patience):
         return 0
-    counts = _claim(tenant_id, events_max, grace)
+    counts = _claim(tenant_id, CLAIM_EVENTS.of(tenant_id), grace)
     if not counts:
         return 0
-    _post(tenant_id, _learned(tenant_id, _portions(tenant_id, counts)), sign=1)
-    with connection.cursor() as cursor:
+    with (
+        CLAIM_EVENTS.measured(tenant_id, count=sum(counts.values())),
+        connection.cursor() as cursor,
+    ):
+        _post(tenant_id, _learned(tenant_id, _portions(tenant_id, counts)), sign=1)
         cursor.execute(
             "UPDATE ingest_batch SET rolled_up_at = now() WHERE tenant_id = %s AND id = ANY(%s)",
             [tenant_id, list(counts)],
@@ -156,28 +159,6 @@ def tenants_waiting() -> list[int]:
         return sorted(row[0] for row in cursor.fetchall())
 
 
-def events_of_batches(batch_ids: Sequence[int]) -> tuple[str, list[Any]]:
-    """A condition on `id`, with its parameters: events of these batches, given in order."""
-    stretches: list[list[int]] = []
-    for batch_id in batch_ids:
-        if stretches and batch_id - stretches[-1][1] <= STRETCH_GAP_MAX:
-            stretches[-1][1] = batch_id
-        else:
-            stretches.append([batch_id, batch_id])
-    if not stretches:
-        return "false", []
-    ranges = " OR ".join(["(id >= %s AND id < %s)"] * len(stretches))
-    bounds = [
-        bound
-        for first, last in stretches
-        for bound in (first * BATCH_ID_STRIDE, (last + 1) * BATCH_ID_STRIDE)
-    ]
-    return (
-        f"({ranges}) AND id / {BATCH_ID_STRIDE} = ANY(%s)",
-        [*bounds, list(batch_ids)],
-    )
-
-
 def _try_lock(tenant_id: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
@@ -195,7 +176,7 @@ def _shall_gather(tenant_id: int, patience: timedelta) -> bool:
             " AND min(received_at) > now() - make_interval(secs => %s)"
             " FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL",
             [
-                GATHERED_EVENTS_MAX,
+                CLAIM_EVENTS.of(tenant_id),
                 COMPACT_SPAN.total_seconds(),
                 patience.total_seconds(),
                 tenant_id,
@@ -205,21 +186,22 @@ def _shall_gather(tenant_id: int, patience: timedelta) -> bool:
 
 
 def _claim(tenant_id: int, events_max: int, grace: timedelta) -> dict[int, int]:
-    """Lock waiting batches in id order until they hold `events_max` events: at least one batch.
+    """Lock waiting batches in id order as long as they hold `events_max` events, or the first.
 
-    Answers how many events each of them has.
+    Return how many events each of them has.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             """
             SELECT id FROM (
-                SELECT id, sum(event_count) OVER (ORDER BY id) - event_count AS events_before
+                SELECT id, event_count,
+                    sum(event_count) OVER (ORDER BY id) - event_count AS events_before
                 FROM (
                     SELECT id, event_count FROM ingest_batch
                     WHERE tenant_id = %s AND rolled_up_at IS NULL
                     AND received_at <= now() - make_interval(secs => %s) ORDER BY id LIMIT %s
                 ) oldest
-            ) waiting WHERE events_before < %s
+            ) waiting WHERE events_before = 0 OR events_before + event_count <= %s
             """,
             [tenant_id, grace.total_seconds(), events_max, events_max],
         )

@@ -1,12 +1,14 @@
 """Crossings become incidents of their window, and end with it."""
 
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
 from django.db import connection
 
+from alerts import crossings
 from alerts.crossings import RETRY_FIRST, end_crossings, take_crossings, tenants_with_crossings
 from alerts.incidents import snooze, status_of, wake_snoozed
 from alerts.messages import decode
@@ -14,6 +16,7 @@ from alerts.models import Delivery, Incident, Severity
 from metering.budget_rules import LevelRule
 from metering.budgets import archive_budget, create_budget, update_budget
 from metering.models import Budget, Crossing
+from tenants.claims import ClaimSize
 from tenants.scope import platform_scope
 from tests.alerts.scene import make_channel, timeline, told
 from tests.factories import NANOS, Account, make_budget, make_event, send
@@ -219,6 +222,23 @@ def test_a_crossing_that_cannot_be_told_stays_and_stops_no_other(daily: Account)
         assert tenants_with_crossings() == []
 
 
+def test_what_was_not_tried_yet_goes_before_what_failed(
+    daily: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.crossings.CLAIM_CROSSINGS", ClaimSize(least=1, first=1, most=1))
+    spend(daily, "8")
+    spend(daily, "8", agent="writer")
+    with daily.scope():
+        bad = Crossing.objects.order_by("id")[0]
+        Crossing.objects.filter(id=bad.id).update(group_key="no list")
+    assert take(daily) == 0
+    with daily.scope():
+        Crossing.objects.filter(id=bad.id).update(retry_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert take(daily) == 1
+    with daily.scope():
+        assert [one.match["agent"] for one in Incident.objects.all()] == ["writer"]
+
+
 def test_a_budget_that_only_watches_is_one_incident_of_information(account: Account) -> None:
     make_budget(account, cost_usd=1, mode="shadow", per=["session"], period="lifetime")
     send(account, [make_event(cost_usd="2", session=f"s-{number}") for number in range(3)])
@@ -255,6 +275,27 @@ def test_of_many_incidents_each_has_its_turn_to_end(
         now = datetime.now(UTC)
         ended = [end_crossings(tenant_id=daily.tenant.id, now=now) for _ in range(3)]
     assert ended == [1, 1, 0]
+
+
+def test_incidents_are_looked_at_some_at_a_time(
+    daily: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.crossings.CLAIM_INCIDENTS", ClaimSize(least=1, first=2, most=2))
+    looked_at = []
+    end_some = crossings._end_some
+
+    def noted(tenant_id: int, ids: Sequence[int], now: datetime) -> int:
+        looked_at.append(len(ids))
+        return end_some(tenant_id, ids, now)
+
+    monkeypatch.setattr(crossings, "_end_some", noted)
+    for agent in "abc":
+        spend(daily, "8", agent=agent)
+    take(daily)
+    with daily.scope():
+        archive_budget(budget=Budget.objects.get(), actor="tests")
+    assert end_crossings(tenant_id=daily.tenant.id, now=datetime.now(UTC)) == 3
+    assert looked_at == [2, 1]
 
 
 def test_an_archived_budget_ends_its_incidents(account: Account) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alerts import rules
+from alerts import rule_checks, rules
 from alerts.incidents import resolve
 from alerts.models import EntryKind, Incident, ScanProgress
 from alerts.rule_checks import judge_rules, tenants_to_judge
@@ -107,6 +107,26 @@ def test_an_hour_above_its_multiple_of_the_usual_is_told_and_ends(
     assert incident.match == {}
     judge(account, begun + timedelta(hours=1))
     assert standing(account) == []
+
+
+def test_rules_write_nothing_where_another_worker_was_faster(
+    account: Account, begun: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(account, hourly_spend={})
+    write_usage(account, USUAL, starts_at=begun - 96 * QUARTER, quarters=96)
+    judge(account, begun)
+    spend(account, RESEARCH, begun, usd=20)
+    tenant_id, now = account.tenant.id, begun + timedelta(minutes=1)
+    read = rule_checks._read
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        assert judge_rules(tenant_id=tenant_id, now=now) == 1
+        return read(*arguments)
+
+    monkeypatch.setattr(rule_checks, "_read", overtaken)
+    assert judge_rules(tenant_id=tenant_id, now=now) == 0
+    assert len(standing(account)) == 1
 
 
 def test_a_detectors_incident_takes_the_rule_in(account: Account, begun: datetime) -> None:

@@ -8,16 +8,20 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from alerts import cases, scans
-from alerts.findings import take_pattern
+from alerts.cases import Sight
+from alerts.findings import take_pattern, with_overlaps
 from alerts.incidents import observe
 from alerts.messages import outside
 from alerts.models import Anomaly, EntryKind, Incident, ScanProgress, SeriesState
 from alerts.scans import scan_tenant, tenants_to_scan
+from alerts.series import SeriesKey
 from alerts.settings import change_alert_settings
 from metering.enforcement.tightening import read_tightenings
 from metering.periods import floor_seconds
+from tenants.claims import ClaimSize
 from tenants.scope import platform_scope
 from tests.alerts.scene import seen
 from tests.alerts.usage_history import QUARTER, Stream, write_usage
@@ -151,6 +155,18 @@ def test_a_spike_is_found_before_any_roll_up(used: Account, begun: datetime) -> 
     scan(used, begun + timedelta(minutes=4))
     assert [one.id for one in incidents_of(used)] == [incident.id]
     assert anomalies_of(used) == shadows
+
+
+def test_what_a_new_cause_costs_is_known_from_what_the_scan_has_read(
+    used: Account, begun: datetime
+) -> None:
+    spend(used, RESEARCH, begun + timedelta(minutes=2), usd=30)
+    with CaptureQueriesContext(connection) as queries:
+        scan_tenant(tenant_id=used.tenant.id, now=begun + timedelta(minutes=3))
+    (incident,) = incidents_of(used)
+    assert incident.facts["cost_nanos"] == 30 * NANOS
+    # Once to judge, and once for which values were used together.
+    assert sum("FROM usage_event" in one["sql"] for one in queries) == 2
 
 
 def test_two_agents_at_once_are_two_incidents(used: Account, begun: datetime) -> None:
@@ -336,6 +352,57 @@ def test_a_scan_that_dies_has_changed_nothing(
     assert len(incidents_of(used)) == 1
 
 
+def test_a_scan_that_dies_at_its_end_has_learned_and_told_nothing(
+    used: Account, begun: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_usage(used, USUAL, starts_at=begun, quarters=1, seed=2)
+    spend(used, RESEARCH, begun + QUARTER, usd=30)
+    now = begun + QUARTER + timedelta(minutes=1)
+    monkeypatch.setattr(cases, "summary", lambda story: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scan_tenant(tenant_id=used.tenant.id, now=now)
+    assert anomalies_of(used) == set()
+    with used.scope():
+        assert ScanProgress.objects.get().learned_until == begun
+    monkeypatch.undo()
+    scan_tenant(tenant_id=used.tenant.id, now=now)
+    assert len(incidents_of(used)) == 1
+
+
+def test_a_scan_writes_nothing_where_another_was_faster(
+    used: Account, begun: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spend(used, RESEARCH, begun, usd=30)
+    now = begun + timedelta(minutes=1)
+
+    def overtaken(sight: Sight, at: datetime) -> Sight:
+        monkeypatch.undo()
+        assert scan_tenant(tenant_id=used.tenant.id, now=now) > 0
+        return with_overlaps(sight, at)
+
+    monkeypatch.setattr(scans, "with_overlaps", overtaken)
+    assert scan_tenant(tenant_id=used.tenant.id, now=now) == 0
+    assert len(incidents_of(used)) == 1
+
+
+def test_a_stretch_is_as_long_as_one_transaction_may_take(
+    account: Account, begun: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_usage(account, USUAL, starts_at=begun - 20 * QUARTER, quarters=20)
+    stretches = []
+    learn_stretch = scans._learn_stretch
+
+    def noted(tenant_id: int, starts_at: datetime, ends_at: datetime) -> set[SeriesKey]:
+        stretches.append((ends_at - starts_at) // QUARTER)
+        return learn_stretch(tenant_id, starts_at, ends_at)
+
+    monkeypatch.setattr(scans, "_learn_stretch", noted)
+    monkeypatch.setattr(scans, "LEARN_SUMS", ClaimSize(least=44, first=44, most=44))
+    scan_tenant(tenant_id=account.tenant.id, now=begun)
+    # By then it is known that there are eleven series.
+    assert stretches == [1, 4, 4, 4, 4, 2]
+
+
 def test_events_that_come_within_a_quarter_of_its_end_are_learned(
     used: Account, begun: datetime
 ) -> None:
@@ -357,7 +424,6 @@ def test_another_tenant_is_not_touched(used: Account, stranger: Account, begun: 
     assert len(incidents_of(used)) == 1
     with stranger.scope():
         assert Anomaly.objects.count() == 0
-        assert scan_tenant(tenant_id=used.tenant.id, now=begun + 2 * QUARTER) == 0
 
 
 def test_a_critical_incident_tightens_budgets_while_it_lasts(

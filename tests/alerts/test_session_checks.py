@@ -4,7 +4,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from alerts import incidents
+import pytest
+
+from alerts import incidents, session_checks
+from alerts.incidents import Observation
+from alerts.loops import SessionVerdict
 from alerts.models import Incident, Severity
 from alerts.session_checks import check_sessions, end_loops, tenants_to_check
 from alerts.settings import change_alert_settings
@@ -191,3 +195,42 @@ def test_a_loop_that_was_over_before_anybody_looked_is_noted_with_what_it_cost(
     assert incidents.status_of(incident) == "resolved"
     assert incident.summary.endswith("It got out by itself.")
     assert "since the first repeat" in incident.summary
+
+
+def test_a_worker_killed_between_two_sessions_leaves_its_batches_to_the_next(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, [*turns(8, session="s-1"), *turns(8, session="s-2")])
+    monkeypatch.setattr(session_checks, "SESSIONS_AT_ONCE", 1)
+    note_loop = session_checks._note_loop
+
+    def killed(tenant_id: int, observation: Observation, verdict: SessionVerdict) -> Any:
+        if observation.cause == "loop:s-2":
+            raise SystemExit
+        return note_loop(tenant_id, observation, verdict)
+
+    tenant_id, now = account.tenant.id, datetime.now(UTC)
+    with monkeypatch.context() as patched:
+        patched.setattr(session_checks, "_note_loop", killed)
+        with pytest.raises(SystemExit):
+            check_sessions(tenant_id=tenant_id, now=now)
+    with account.scope():
+        assert [one.cause for one in Incident.objects.all()] == ["loop:s-1"]
+    assert check_sessions(tenant_id=tenant_id, now=now) == 1
+    assert check_sessions(tenant_id=tenant_id, now=now) == 0
+    with account.scope():
+        incidents = list(Incident.objects.order_by("cause"))
+        assert [one.cause for one in incidents] == ["loop:s-1", "loop:s-2"]
+        assert timeline(incidents[0]) == timeline(incidents[1])
+
+
+def test_of_many_loops_that_rest_each_turn_ends_some(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_checks, "ENDED_AT_ONCE", 2)
+    send(account, [event for name in "abc" for event in turns(8, session=name)])
+    check(account)
+    with account.scope():
+        later = datetime.now(UTC) + timedelta(hours=1)
+        ended = [end_loops(tenant_id=account.tenant.id, now=later) for _ in range(3)]
+    assert ended == [2, 1, 0]

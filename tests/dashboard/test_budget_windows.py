@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+import time_machine
 
+from dashboard import budget_windows
 from dashboard.budget_windows import (
     Outlook,
     WatchedWindow,
@@ -16,6 +18,7 @@ from metering.budget_reading import read_book
 from metering.budget_rules import BudgetRule, LevelRule
 from metering.budgets import archive_budget
 from metering.models import Budget
+from metering.upkeep import age_rolling_windows
 from metering.windows import WindowState
 from tests.factories import NANOS, Account, make_budget, make_event, send
 
@@ -146,3 +149,40 @@ def test_all_windows_are_counted_and_not_the_shown_ones_alone(account: Account) 
         )
     assert [one.percent for one in watch.windows] == [Decimal(250)]
     assert watch.over == 2
+
+
+def test_of_windows_without_end_the_newest_and_those_at_a_level_are_ranked(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked_max = budget_windows.RANKED_MAX
+    make_budget(account, per=["session"], cost_usd=1, period="lifetime", levels=[(90, "none")])
+    for session, usd in [("full", "0.95"), ("old", "0.80"), ("new", "0.10"), ("newer", "0.20")]:
+        send(account, [make_event(session=session, cost_usd=usd)])
+    statement = budget_windows._FULLEST.replace(f"LIMIT {ranked_max}", "LIMIT 2")
+    assert statement.count("LIMIT 2") == 2
+    monkeypatch.setattr(budget_windows, "_FULLEST", statement)
+    monkeypatch.setattr(budget_windows, "RANKED_MAX", 2)
+    with account.scope():
+        watch = watched_windows(
+            tenant_id=account.tenant.id,
+            book=read_book(account.tenant.id),
+            now=datetime.now(UTC),
+            per_budget=9,
+        )
+    assert [one.group[0][1] for one in watch.windows] == ["full", "newer", "new"]
+    assert all(one.has_more for one in watch.windows)
+
+
+def test_rolling_windows_that_count_nothing_are_not_ranked(account: Account) -> None:
+    make_budget(account, per=["agent"], cost_usd=1, period="hour", is_rolling=True)
+    now = datetime.now(UTC)
+    with time_machine.travel(now - timedelta(hours=3), tick=False):
+        send(account, [make_event(agent="a", cost_usd="0.10", time=...)])
+    send(account, [make_event(agent="b", cost_usd="0.10")])
+    age_rolling_windows()
+    with account.scope():
+        watch = watched_windows(
+            tenant_id=account.tenant.id, book=read_book(account.tenant.id), now=now, per_budget=9
+        )
+    assert [one.group[0][1] for one in watch.windows] == ["b"]
+    assert not watch.windows[0].has_more

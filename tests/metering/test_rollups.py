@@ -1,11 +1,13 @@
 """Roll-ups sum to exactly the events of the batches that they hold."""
 
+import itertools
 import random
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,8 @@ from metering.queries.question import UsageQuestion
 from metering.queries.usage import usage
 from metering.rollups import OTHER, batches, bins, long_tail
 from metering.rollups.sets import DAY_SECONDS, HISTOGRAM_SETS, SETS, DimensionSet
+from tenants import claims
+from tenants.claims import TRANSACTION_SECONDS, ClaimSize
 from tenants.scope import platform_scope
 from tests.factories import Account, make_event, send
 
@@ -144,13 +148,35 @@ def test_batches_of_a_claim_are_read_in_portions(
     assert stored_rollups(account) == expected_rollups(account)
 
 
-def test_a_claim_is_bounded_and_takes_the_oldest(account: Account) -> None:
+def test_a_claim_is_bounded_and_takes_the_oldest(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CLAIM_EVENTS", ClaimSize(least=1, first=25, most=25))
     for seed in range(3):
         send(account, make_events(10, seed=seed))
     with account.scope():
-        assert rollups.roll_up(tenant_id=account.tenant.id, events_max=11) == 2
+        assert rollups.roll_up(tenant_id=account.tenant.id) == 2
         waiting = IngestBatch.objects.filter(rolled_up_at=None)
         assert [batch.id for batch in waiting] == [IngestBatch.objects.order_by("id").last().id]  # type: ignore[union-attr]
+
+
+def test_a_claim_is_smaller_where_the_last_one_took_long(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CLAIM_EVENTS", ClaimSize(least=1, first=40, most=40))
+    # As if each took longer than it may, so that the next claims a half.
+    monkeypatch.setattr(
+        claims,
+        "time",
+        SimpleNamespace(monotonic=itertools.count(0, 2 * TRANSACTION_SECONDS).__next__),
+    )
+    for seed in range(7):
+        send(account, make_events(10, seed=seed))
+    with account.scope():
+        claimed = [rollups.roll_up(tenant_id=account.tenant.id) for _ in range(4)]
+    # A batch is the least that one can claim.
+    assert claimed == [4, 2, 1, 0]
+    assert stored_rollups(account) == expected_rollups(account)
 
 
 def test_a_run_that_dies_leaves_nothing_behind(
@@ -202,7 +228,7 @@ def test_a_few_old_events_gather_before_they_are_added_up(
             return rollups.roll_up(tenant_id=account.tenant.id, patience=patience)
 
     assert added_up(timedelta(minutes=1)) == 0
-    monkeypatch.setattr(batches, "GATHERED_EVENTS_MAX", 2)
+    monkeypatch.setattr(batches, "CLAIM_EVENTS", ClaimSize(least=1, first=2, most=2))
     assert added_up(timedelta(minutes=1)) == 2
     monkeypatch.undo()
     for days in (0, 3):

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from metering.models import MEASURES, UsageEvent
 from metering.periods import floor_seconds
@@ -12,12 +14,13 @@ from metering.queries.series import (
     COMBINED_DIMENSIONS,
     SERIES_DIMENSIONS,
     QuarterSums,
+    SeriesSince,
     combinations,
     costly_calls,
     first_usage_at,
     newest_batch,
     quarter_sums,
-    series_cost,
+    series_costs,
     value_sums,
 )
 from metering.rollups import long_tail
@@ -88,21 +91,21 @@ def test_the_cost_of_a_series_counts_what_waits(account: Account) -> None:
     send(account, events[:2])
     roll_everything_up(account)
     send(account, events[2:])
-    for (dimension, value), cost_nanos in {
-        ("agent", "a"): 9_000_000,
-        ("agent", "b"): 4_500_000,
-        ("agent", "c"): 0,
-        ("", ""): 13_500_000,
-    }.items():
-        with account.scope():
-            found = series_cost(
-                tenant_id=account.tenant.id,
-                dimension=dimension,
-                value=value,
-                starts_at=floor_seconds(now - DAY, 900),
-                ends_at=now + DAY,
-            )
-        assert found == cost_nanos
+    day_ago, later = floor_seconds(now - DAY, 900), floor_seconds(now + DAY, 900)
+    costs = {
+        SeriesSince("agent", "a", day_ago): 9_000_000,
+        SeriesSince("agent", "b", day_ago): 4_500_000,
+        SeriesSince("agent", "c", day_ago): 0,
+        SeriesSince("", "", day_ago): 13_500_000,
+        SeriesSince("agent", "a", later): 0,
+        SeriesSince("", "", later): 0,
+    }
+    with account.scope(), CaptureQueriesContext(connection) as queries:
+        found = series_costs(tenant_id=account.tenant.id, asked=list(costs), ends_at=now + 2 * DAY)
+        assert series_costs(tenant_id=account.tenant.id, asked=[], ends_at=now) == {}
+    assert found == costs
+    # However many are asked for, what waits is read once.
+    assert sum("usage_event" in one["sql"] for one in queries) == 1
 
 
 def test_values_are_summed_between_bounds_from_days_or_quarters(account: Account) -> None:
