@@ -7,7 +7,8 @@ transaction that writes compares its version with the tenant's under the configu
 import threading
 import time
 from collections import OrderedDict
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
 
 from metering.budget_reading import read_book
 from metering.budget_rules import BudgetBook
@@ -17,7 +18,9 @@ from metering.enforcement.routes import RouteTable, read_routes
 from metering.pricing import UNPRICED, PriceBook, Rating, load_price_book
 from metering.usage_shapes import Tokens
 from tenants.models import Tenant, UnpricedPolicy
-from tenants.scope import tenant_scope
+from tenants.scope import lock_configuration_shared, tenant_scope
+
+T = TypeVar("T")
 
 SNAPSHOTS_MAX: Final = 1_000
 # The windows that all snapshots of a process know together, at about 0.4 KB each.
@@ -97,6 +100,18 @@ def read_configuration(tenant_id: int, *, known: Configuration | None = None) ->
                 breakers=read_breaker_rules(tenant_id),
             )
         )
+
+
+def as_configured(tenant_id: int, work: Callable[[Configuration], T]) -> T:
+    """Do work in a transaction of its own, in which the configuration that it gets stays in
+    force.
+    """
+    configuration = known_configuration(tenant_id)
+    while True:
+        with tenant_scope(tenant_id):
+            if lock_configuration_shared(tenant_id) == configuration.version:
+                return work(configuration)
+        configuration = read_configuration(tenant_id, known=configuration)
 
 
 def _assumed_rates(tenant: Tenant) -> tuple[int, int] | None:

@@ -247,7 +247,11 @@ class SimulationsView(ApiView):
             return Response(_result_answer(simulation), status=201)
         # Where the broker is not there, the next beat finds the row all the same.
         transaction.on_commit(_wake_a_worker, robust=True)
-        return Response(_result_answer(simulation), status=202)
+        return Response(
+            _result_answer(simulation),
+            status=202,
+            headers={"Location": f"/v1/simulations/{simulation.id}"},
+        )
 
 
 class SimulationView(ApiView):
