@@ -12,9 +12,10 @@ steps alone, changes shared.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from django.db import connection
 from psycopg import sql
@@ -24,8 +25,8 @@ from metering.budget_reading import read_book
 from metering.budget_rules import Amounts, BudgetBook, BudgetRule, WindowKey
 from metering.dimensions import MATCHABLE, REQUEST
 from metering.event_stretches import (
+    AT_ONCE_MAX,
     Position,
-    are_few_events,
     estimated_events,
     next_stretch,
 )
@@ -69,31 +70,36 @@ def count_what_was_spent(budget: Budget, *, actor: str) -> None:
     The caller holds the configuration lock alone: every batch of before is committed, and has a
     lower number than every later one.
     """
-    book = read_book(budget.tenant_id, budget_id=budget.id)
-    rule = book.rules[budget.id]
-    is_at_once = rule.is_per_request or are_few_events(
-        tenant_id=book.tenant_id, from_=rule.counts_from
+    past = next_stretch(
+        tenant_id=budget.tenant_id, after=Position(budget.counts_from), limit=AT_ONCE_MAX + 1
     )
-    if budget.is_counting == is_at_once:
-        budget.is_counting = not is_at_once
+    if REQUEST in budget.per:
+        past = None
+    is_long = past is not None and past.events > AT_ONCE_MAX
+    if budget.is_counting != is_long:
+        budget.is_counting = is_long
         budget.save(update_fields=["is_counting"])
-    if rule.is_per_request:
-        return
-    if is_at_once:
-        _count(book, rule, within=ALL)
-        return
+    if is_long:
+        _start_counting(budget, actor=actor)
+    elif past is not None:
+        book = read_book(budget.tenant_id, budget_id=budget.id)
+        # No reservation holds a window of a revision that has none yet.
+        _count(book, book.rules[budget.id], within=ALL, holders=())
+
+
+def _start_counting(budget: Budget, *, actor: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT nextval('ingest_batch_id')")
         (batch_id,) = cursor.fetchone()
     start_job(
-        tenant_id=book.tenant_id,
+        tenant_id=budget.tenant_id,
         kind=JobKind.COUNT_BUDGET,
         actor=actor,
-        total=estimated_events(tenant_id=book.tenant_id, from_=rule.counts_from),
+        total=estimated_events(tenant_id=budget.tenant_id, from_=budget.counts_from),
         budget_id=budget.id,
         revision=budget.revision,
         until_id=batch_id * BATCH_ID_STRIDE,
-        after_at=rule.counts_from,
+        after_at=budget.counts_from,
     )
 
 
@@ -121,11 +127,47 @@ def count_a_stretch(book: BudgetBook, job: BackgroundJob) -> None:
             end_time=sql.Literal(stretch.end.time),
             end_id=sql.Literal(stretch.end.id),
         )
-        _count(book.for_transaction(), rule, within=within)
+        holders = _holders(rule, book.tenant_id, within)
+        _count(book.for_transaction(), rule, within=within, holders=holders)
         move_on(job, position=stretch.end, count=stretch.events)
     if stretch is None or stretch.events < STEP_EVENTS:
         Budget.objects.filter(tenant_id=book.tenant_id, id=rule.id).update(is_counting=False)
         finish_job(job, {"is_complete": True})
+
+
+def _holders(rule: BudgetRule, tenant_id: int, within: sql.Composable) -> Sequence[UUID]:
+    """The reservations of these events that hold windows of the budget. Hardly ever any: they were
+    made after the budget, for calls that had been reported before it.
+
+    Look-ups by key, one after the other: joined, they take seconds where the planner knows nothing
+    of the new windows yet.
+    """
+    query = sql.SQL(
+        "SELECT DISTINCT e.reservation_id FROM usage_event e WHERE e.tenant_id = {tenant}"
+        " AND e.reservation_id IS NOT NULL AND {within}"
+    ).format(tenant=sql.Literal(tenant_id), within=within)
+    with connection.cursor() as cursor:
+        cursor.execute(query.as_string(cursor.cursor))
+        ids = [row[0] for row in cursor.fetchall()]
+        if not ids:
+            return ()
+        cursor.execute(
+            "SELECT id, window_ids FROM reservation WHERE tenant_id = %s AND id = ANY(%s)",
+            [tenant_id, ids],
+        )
+        held = dict(cursor.fetchall())
+        cursor.execute(
+            "SELECT id FROM budget_window WHERE tenant_id = %s AND id = ANY(%s)"
+            " AND budget_id = %s AND revision = %s",
+            [
+                tenant_id,
+                list({window_id for ids in held.values() for window_id in ids}),
+                rule.id,
+                rule.revision,
+            ],
+        )
+        windows = {row[0] for row in cursor.fetchall()}
+    return [id_ for id_, window_ids in held.items() if not windows.isdisjoint(window_ids)]
 
 
 def counting_pasts(book: BudgetBook) -> dict[int, CountingPast]:
@@ -168,11 +210,15 @@ def _counted(rule: BudgetRule, tenant_id: int) -> sql.Composable:
     )
 
 
-def _count(book: BudgetBook, rule: BudgetRule, *, within: sql.Composable) -> None:
-    """Post what these events add to the budget, as one entry a window (and grain)."""
+def _count(
+    book: BudgetBook, rule: BudgetRule, *, within: sql.Composable, holders: Sequence[UUID]
+) -> None:
+    """Post what these events add to the budget, as one entry a window (and grain). `holders` are
+    the reservations of some that hold its windows.
+    """
     sums: dict[tuple[WindowKey, datetime | None], Amounts] = {}
     first_used_at: dict[WindowKey, datetime] = {}
-    for at, window, amounts in _amounts(rule, book.tenant_id, within):
+    for at, window, amounts in _amounts(rule, book.tenant_id, within, holders):
         first_used_at[window] = min(at, first_used_at.get(window, at))
         key = (window, rule.grain_at(at) if rule.is_rolling else None)
         sums[key] = add_amounts(sums.get(key, NOTHING), amounts)
@@ -195,14 +241,21 @@ def _count(book: BudgetBook, rule: BudgetRule, *, within: sql.Composable) -> Non
 
 
 def _amounts(
-    rule: BudgetRule, tenant_id: int, within: sql.Composable
+    rule: BudgetRule, tenant_id: int, within: sql.Composable, holders: Sequence[UUID]
 ) -> Iterator[tuple[datetime, WindowKey, Amounts]]:
+    if holders:
+        held = sql.SQL("{} AND e.reservation_id = ANY({})").format(
+            within, sql.Literal(list(holders))
+        )
+        for at, key, starts_at, amounts in held_amounts(rule, tenant_id=tenant_id, within=held):
+            yield at, WindowKey(rule.id, tuple(json.loads(key)), starts_at), amounts
+        within = sql.SQL("{} AND (e.reservation_id = ANY({})) IS NOT TRUE").format(
+            within, sql.Literal(list(holders))
+        )
     for at, group, amounts in stored_amounts(rule, tenant_id=tenant_id, within=within):
         span = rule.span(at)
         if span is not None:
             yield at, WindowKey(rule.id, group, span.starts_at), amounts
-    for at, key, starts_at, amounts in held_amounts(rule, tenant_id=tenant_id, within=within):
-        yield at, WindowKey(rule.id, tuple(json.loads(key)), starts_at), amounts
 
 
 def _note_first_use(book: BudgetBook, first_used_at: Mapping[WindowKey, datetime]) -> None:
@@ -225,9 +278,10 @@ def stored_amounts(
     rule: BudgetRule, *, tenant_id: int, within: sql.Composable | None = None
 ) -> Iterator[tuple[datetime, tuple[str, ...], Amounts]]:
     """What stored events add to a budget, by a portion of time and group: (its begin, group,
-    amounts); without what counts where a reservation holds (`held_amounts`).
+    amounts).
 
-    Of all events that are counted so far, or of those `within` a condition on `e`.
+    Of those `within` a condition on `e`; else of all that are counted so far, without what counts
+    where a reservation holds (`held_amounts`).
 
     A portion is a quarter of an hour, within which no period ends; a minute where an anchor or a
     rolling window is as fine as that.
@@ -237,8 +291,7 @@ def stored_amounts(
     conditions = [
         sql.SQL("e.tenant_id = {}").format(sql.Literal(tenant_id)),
         sql.SQL("NOT e.is_void"),
-        within or _counted(rule, tenant_id),
-        _not_held(rule, tenant_id),
+        *([within] if within else [_counted(rule, tenant_id), _not_held(rule, tenant_id)]),
     ]
     if rule.counts_from > EPOCH:
         conditions.append(sql.SQL("e.time >= {}").format(sql.Literal(rule.counts_from)))

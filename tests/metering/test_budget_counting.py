@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from metering import budget_counting, event_stretches
+from metering import budget_counting
 from metering.budgets import archive_budget, update_budget
 from metering.corrections import correct_event
 from metering.decoders.native import EventBody
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A past of more than one event is long, and a step reads two."""
-    monkeypatch.setattr(event_stretches, "AT_ONCE_MAX", 1)
+    monkeypatch.setattr(budget_counting, "AT_ONCE_MAX", 1)
     monkeypatch.setattr(budget_counting, "STEP_EVENTS", 2)
 
 
