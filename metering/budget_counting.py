@@ -29,6 +29,7 @@ from metering.event_stretches import (
     Position,
     estimated_events,
     next_stretch,
+    within_stretch,
 )
 from metering.ledger import NOTHING, Posting, add_amounts, lock_windows, post
 from metering.models import (
@@ -117,15 +118,8 @@ def count_a_stretch(book: BudgetBook, job: BackgroundJob) -> None:
     after = position_of(job)
     stretch = next_stretch(tenant_id=book.tenant_id, after=after, limit=STEP_EVENTS)
     if stretch is not None:
-        within = sql.SQL(
-            "e.id < {until} AND e.time >= {time} AND e.time <= {end_time}"
-            " AND (e.time, e.id) > ({time}, {id}) AND (e.time, e.id) <= ({end_time}, {end_id})"
-        ).format(
-            until=sql.Literal(job.until_id),
-            time=sql.Literal(after.time),
-            id=sql.Literal(after.id),
-            end_time=sql.Literal(stretch.end.time),
-            end_id=sql.Literal(stretch.end.id),
+        within = sql.SQL("e.id < {} AND {}").format(
+            sql.Literal(job.until_id), within_stretch(after, stretch.end)
         )
         holders = _holders(rule, book.tenant_id, within)
         _count(book.for_transaction(), rule, within=within, holders=holders)

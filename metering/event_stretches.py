@@ -31,7 +31,9 @@ class Stretch(NamedTuple):
     end: Position
 
 
-def next_stretch(*, tenant_id: int, after: Position, limit: int) -> Stretch | None:
+def next_stretch(
+    *, tenant_id: int, after: Position, limit: int, to: datetime | None = None
+) -> Stretch | None:
     """The next events after a position, `limit` at most, void ones included; None: there are no
     more.
     """
@@ -40,23 +42,31 @@ def next_stretch(*, tenant_id: int, after: Position, limit: int) -> Stretch | No
             # The condition on time alone leaves out partitions, which the one on both does not.
             "SELECT count(*) OVER (), time, id FROM (SELECT time, id FROM usage_event"
             " WHERE tenant_id = %s AND time >= %s AND (time, id) > (%s, %s)"
+            " AND time < coalesce(%s, 'infinity'::timestamptz)"
             " ORDER BY time, id LIMIT %s) s ORDER BY time DESC, id DESC LIMIT 1",
-            [tenant_id, after.time, *after, limit],
+            [tenant_id, after.time, *after, to, limit],
         )
         row = cursor.fetchone()
     return None if row is None else Stretch(row[0], Position(row[1], row[2]))
 
 
-def are_few_events(*, tenant_id: int, from_: datetime, to: datetime | None = None) -> bool:
+def within_stretch(after: Position, end: Position) -> sql.Composable:
+    """A condition on `e` for events after one position, up to another."""
+    return sql.SQL(
+        "e.time >= {time} AND e.time <= {end_time}"
+        " AND (e.time, e.id) > ({time}, {id}) AND (e.time, e.id) <= ({end_time}, {end_id})"
+    ).format(
+        time=sql.Literal(after.time),
+        id=sql.Literal(after.id),
+        end_time=sql.Literal(end.time),
+        end_id=sql.Literal(end.id),
+    )
+
+
+def are_few_events(*, tenant_id: int, from_: datetime, to: datetime) -> bool:
     """Whether work on the events of a time can be done while a client waits."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT FROM usage_event WHERE tenant_id = %s AND time >= %s"
-            " AND time < coalesce(%s, 'infinity'::timestamptz)"
-            " ORDER BY time, id OFFSET %s LIMIT 1",
-            [tenant_id, from_, to, AT_ONCE_MAX],
-        )
-        return cursor.fetchone() is None
+    stretch = next_stretch(tenant_id=tenant_id, after=Position(from_), to=to, limit=AT_ONCE_MAX + 1)
+    return stretch is None or stretch.events <= AT_ONCE_MAX
 
 
 def are_few_unpriced(tenant_id: int) -> bool:
