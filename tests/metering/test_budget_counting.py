@@ -1,6 +1,8 @@
 """Budgets made over a long past: counted by a job, exact at every step, while usage goes on."""
 
 import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -228,37 +230,139 @@ def test_a_limit_on_time_counts_from_the_first_use(account: Account) -> None:
     assert window.level_percent == 100
 
 
+class SlowStep:
+    """A step of a count that has begun, and does not read the past before it is let go on."""
+
+    def __init__(self, account: Account, patch: pytest.MonkeyPatch) -> None:
+        self._tenant_id = account.tenant.id
+        self._patch = patch
+        self._reads, self._go_on = threading.Event(), threading.Event()
+        self._read = budget_counting.stored_amounts
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> "SlowStep":
+        self._patch.setattr(budget_counting, "stored_amounts", self._slow)
+        self._thread.start()
+        assert self._reads.wait(10)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._go_on.set()
+        self._thread.join(10)
+        self._patch.setattr(budget_counting, "stored_amounts", self._read)
+
+    def _slow(self, *args: Any, **kwargs: Any) -> Any:
+        self._reads.set()
+        assert self._go_on.wait(10)
+        return self._read(*args, **kwargs)
+
+    def _work(self) -> None:
+        try:
+            take_step(tenant_id=self._tenant_id)
+        finally:
+            connection.close()
+
+
 def test_usage_is_taken_while_a_step_reads_the_past(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spend(account, "1", "2", "4", "8")
     budget = make_long(account)
-    reads, go_on = threading.Event(), threading.Event()
-    read = budget_counting.stored_amounts
-
-    def slow(*args: Any, **kwargs: Any) -> Any:
-        reads.set()
-        assert go_on.wait(10)
-        return read(*args, **kwargs)
-
-    def work() -> None:
-        try:
-            take_step(tenant_id=account.tenant.id)
-        finally:
-            connection.close()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(budget_counting, "stored_amounts", slow)
-        thread = threading.Thread(target=work)
-        thread.start()
-        assert reads.wait(10)
+    with SlowStep(account, monkeypatch):
         spend(account, "16", time=at(0.1))
         assert spent(account, budget) == [16]
-        go_on.set()
-        thread.join(10)
     assert spent(account, budget) == [19]
     run_jobs()
     assert spent(account, budget) == [31]
+
+
+def test_a_correction_waits_for_a_step_that_may_read_what_it_corrects(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spend(account, "1", "2", "4", "8")
+    budget = make_long(account)
+    voiding = threading.Thread(target=in_thread, args=(void, account, "e1"))
+    with SlowStep(account, monkeypatch):
+        voiding.start()
+        wait_for_lock(budget_counting.COUNTING_LOCK)
+    voiding.join(10)
+    call_command("audit_ledger", verbosity=0)
+    run_jobs()
+    assert spent(account, budget) == [14]
+
+
+def void(account: Account, event_id: str) -> None:
+    correct_event(
+        tenant_id=account.tenant.id,
+        source="tests",
+        sent_id=event_id,
+        replacement=None,
+        reason="wrong",
+        actor="ann",
+    )
+
+
+def in_thread(work: Callable[..., object], *args: Any) -> None:
+    try:
+        work(*args)
+    finally:
+        connection.close()
+
+
+def at_once(*works: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=in_thread, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+
+def wait_for_lock(class_id: int) -> None:
+    """Until somebody waits for an advisory lock."""
+    ends_at = time.monotonic() + 10
+    with connection.cursor() as cursor:
+        while time.monotonic() < ends_at:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND classid = %s", [class_id]
+            )
+            if cursor.fetchone() != (0,):
+                return
+            time.sleep(0.01)
+    pytest.fail("nobody waits")
+
+
+def test_everything_at_once_counts_everything_once(account: Account) -> None:
+    """Steps, usage, merged reports, corrections and a new rating, side by side."""
+    events = [
+        make_event(id=f"old{n}", response_id=f"r{n}", time=at(40 - n), agent=f"a{n % 3}")
+        for n in range(30)
+    ]
+    send(account, events)
+    budgets = [make_long(account, per=per) for per in (["agent"], [], ["user", "agent"])]
+    set_price(account, "claude-sonnet-4-5")
+    now = datetime.now(UTC)
+
+    def report() -> None:
+        for n in range(30):
+            again = make_event(
+                response_id=f"r{n}", time=at(40 - n), agent=f"a{n % 3}", user=f"u{n % 2}"
+            )
+            send(account, [again, make_event(time=at(n), agent="a1")])
+
+    def correct() -> None:
+        for n in range(0, 30, 3):
+            void(account, f"old{n}")
+
+    def rate() -> None:
+        rerate(tenant_id=account.tenant.id, from_=now - timedelta(days=3), to=now)
+
+    at_once(report, correct, rate, run_jobs, run_jobs)
+    run_jobs()
+    call_command("audit_ledger", verbosity=0)
+    with account.scope():
+        assert not Budget.objects.filter(is_counting=True).exists()
+    for budget in budgets:
+        assert sum(window.spent_requests for window in windows_of(account, budget)) == 50
 
 
 def test_a_long_past_is_not_read_while_usage_is_kept_out(
