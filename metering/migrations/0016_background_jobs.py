@@ -79,6 +79,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "background_job",
+                "verbose_name": "job",
                 "indexes": [
                     models.Index(
                         condition=models.Q(("state__in", ("waiting", "running"))),

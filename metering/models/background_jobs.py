@@ -58,6 +58,7 @@ class BackgroundJob(models.Model):
 
     class Meta:
         db_table = "background_job"
+        verbose_name = "job"
         indexes = [
             models.Index(
                 fields=["tenant", "kind"], condition=UNFINISHED, name="background_job_unfinished"

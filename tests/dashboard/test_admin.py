@@ -26,6 +26,7 @@ LISTS = (
     "metering/tenantprice",
     "metering/toolprice",
     "metering/catalogueprice",
+    "metering/backgroundjob",
     "tenants/membership",
     "tenants/invitation",
     "tenants/team",
@@ -184,6 +185,9 @@ def test_a_budget_over_a_long_past_says_that_it_still_counts(
     assert "refuses by what it has counted so far" in html
     for path in ("/admin/metering/budget/", "/budgets"):
         assert "still counting" in owner.get(path).content.decode(), path
+    jobs = owner.get("/admin/metering/backgroundjob/").content.decode()
+    assert "Research agents" in jobs
+    assert "0 %" in jobs
     run_jobs()
     for path in ("/admin/metering/budget/", "/budgets"):
         assert "still counting" not in owner.get(path).content.decode(), path
