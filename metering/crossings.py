@@ -35,6 +35,7 @@ from metering.windows import WINDOW_COLUMNS, WindowState, room_of, used_percent
 # second.
 PORTION_WINDOWS: Final = 20_000
 JUDGED_MAX: Final = 500
+ID_MAX: Final = 2**63 - 1
 YOUNG: Final = timedelta(days=1)
 
 
@@ -276,6 +277,17 @@ class _Portion(NamedTuple):
     is_last: bool
 
 
+def _next_windows(cursor: Any, tenant_id: int, after: int) -> tuple[int, int]:
+    """How many windows a portion has, and the id of the last."""
+    cursor.execute(
+        "SELECT count(*), coalesce(max(id), %s) FROM (SELECT id FROM budget_window"
+        " WHERE tenant_id = %s AND id > %s ORDER BY id LIMIT %s) portion",
+        [after, tenant_id, after, PORTION_WINDOWS],
+    )
+    read, last_id = cursor.fetchone()
+    return read, last_id
+
+
 def _judge_portion(
     book: BudgetBook,
     rule: BudgetRule,
@@ -291,12 +303,8 @@ def _judge_portion(
         condition += " OR (w.first_used_at <= %s AND w.first_used_at > %s)"
         parameters += [now - reached_after, now - reached_after - YOUNG]
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*), coalesce(max(id), %s) FROM (SELECT id FROM budget_window"
-            " WHERE tenant_id = %s AND id > %s ORDER BY id LIMIT %s) portion",
-            [after, book.tenant_id, after, PORTION_WINDOWS],
-        )
-        read, last_id = cursor.fetchone()
+        # One group has few windows: they are not worth waiting for.
+        read, last_id = (0, ID_MAX) if group_key else _next_windows(cursor, book.tenant_id, after)
         cursor.execute(
             f"SELECT {WINDOW_COLUMNS} FROM budget_window w"  # noqa: S608 - constant lists
             " WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s AND w.id > %s"

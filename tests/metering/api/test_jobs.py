@@ -188,6 +188,21 @@ def test_a_changed_limit_is_held_against_many_windows_by_a_job(
     assert api.get("/v1/halts").body["halts"] == []
 
 
+def test_a_raise_of_one_group_waits_for_no_job(
+    account: Account, api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossings, "PORTION_WINDOWS", 1)
+    budget = make_budget(account, cost_usd=1, per=["agent"], levels=[(100, "lockout")])
+    send(account, [make_event(agent=f"a{place}", cost_usd="5") for place in range(3)])
+    path = f"/v1/budgets/{budget.id}/raises"
+    wish = {"by": {"cost_usd": "9"}, "duration_seconds": 600, "reason": "r"}
+    asked = api.post(path, {**wish, "group": {"agent": "a2"}})
+    assert api.post(f"{path}/{asked.body['id']}/approve").status == 200
+    levels = {window.group_key: window.level_percent for window in windows_of(account, budget)}
+    assert levels == {'["a0"]': 100, '["a1"]': 100, '["a2"]': 0}
+    assert api.get("/v1/jobs").body["data"] == []
+
+
 def test_another_tenants_jobs_are_not_found(
     account: Account, stranger: Account, api: Caller
 ) -> None:
