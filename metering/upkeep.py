@@ -36,8 +36,8 @@ EXPIRE_SECONDS: Final = 30.0
 END_SECONDS: Final = 30.0
 AGE_SECONDS: Final = 120.0
 PRICE_SECONDS: Final = 30.0
-# Shorter than the beat's period: else messages pile up, and every process of a worker runs jobs while
-# reservations wait to expire.
+# Shorter than the beat's period: else every process of a worker runs jobs, while reservations wait
+# to expire.
 JOBS_SECONDS: Final = 1.5
 PRICING_ACTOR: Final = "prices that changed"
 # How long a retry with the same Idempotency-Key gets the first answer.

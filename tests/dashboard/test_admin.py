@@ -13,12 +13,11 @@ from django.utils import timezone
 
 from metering import budget_counting
 from metering.models import Budget, Crossing, TenantPrice, ToolPrice
-from metering.tasks import run_jobs
 from tenants.keys import find_key_holder
 from tenants.models import ApiKey, AuditEntry, Membership, Team, TeamMember, Tenant
 from tenants.roles import Role
 from tests.dashboard.conftest import make_member, sign_in
-from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 
 LISTS = (
     "metering/budget",
@@ -188,7 +187,7 @@ def test_a_budget_over_a_long_past_says_that_it_still_counts(
     jobs = owner.get("/admin/metering/backgroundjob/").content.decode()
     assert "Research agents" in jobs
     assert "0 %" in jobs
-    run_jobs()
+    finish_jobs()
     for path in ("/admin/metering/budget/", "/budgets"):
         assert "still counting" not in owner.get(path).content.decode(), path
 

@@ -19,7 +19,7 @@ from metering.job_steps import run_job, take_step
 from metering.models import BackgroundJob, Budget, BudgetWindow, JobState
 from metering.rerate import rerate
 from metering.upkeep import run_jobs
-from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Caller, caller
 from tests.metering.test_rerate import set_price
 
@@ -108,7 +108,7 @@ def test_a_budget_refuses_by_what_it_has_counted(account: Account, api: Caller) 
     assert api.post("/v1/reservations", ask).code == "budget_exceeded"
     (found,) = api.get("/v1/budgets").body["data"]
     assert found["counting"] is True
-    run_jobs()
+    finish_jobs()
     assert api.get(f"/v1/budgets/{found['id']}").body["counting"] is False
 
 
@@ -223,7 +223,7 @@ def test_a_limit_on_time_counts_from_the_first_use(account: Account) -> None:
     spend(account, "1", "2", "4", agent="a")
     budget = make_long(account, cost_usd=None, limit_seconds=3600)
     spend(account, "8", time=at(0.1))
-    run_jobs()
+    finish_jobs()
     (window,) = windows_of(account, budget)
     assert window.first_used_at is not None
     assert window.first_used_at < datetime.now(UTC) - timedelta(hours=8.9)
@@ -272,7 +272,7 @@ def test_usage_is_taken_while_a_step_reads_the_past(
         spend(account, "16", time=at(0.1))
         assert spent(account, budget) == [16]
     assert spent(account, budget) == [19]
-    run_jobs()
+    finish_jobs()
     assert spent(account, budget) == [31]
 
 
@@ -287,7 +287,7 @@ def test_a_correction_waits_for_a_step_that_may_read_what_it_corrects(
         wait_for_lock(budget_counting.COUNTING_LOCK)
     voiding.join(10)
     call_command("audit_ledger", verbosity=0)
-    run_jobs()
+    finish_jobs()
     assert spent(account, budget) == [14]
 
 
@@ -356,8 +356,8 @@ def test_everything_at_once_counts_everything_once(account: Account) -> None:
     def rate() -> None:
         rerate(tenant_id=account.tenant.id, from_=now - timedelta(days=3), to=now)
 
-    at_once(report, correct, rate, run_jobs, run_jobs)
-    run_jobs()
+    at_once(report, correct, rate, finish_jobs, finish_jobs)
+    finish_jobs()
     call_command("audit_ledger", verbosity=0)
     with account.scope():
         assert not Budget.objects.filter(is_counting=True).exists()
@@ -374,5 +374,5 @@ def test_a_long_past_is_not_read_while_usage_is_kept_out(
         budget = make_long(account)
         with account.scope():
             update_budget(budget=budget, actor="ann", changes={"per": ["agent"]})
-    run_jobs()
+    finish_jobs()
     assert spent(account, budget) == [3]

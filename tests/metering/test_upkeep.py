@@ -12,10 +12,9 @@ from metering.tasks import (
     forget_old_keys,
     make_partitions,
     price_unpriced,
-    run_jobs,
 )
 from tenants.scope import platform_scope
-from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.test_rerate import set_price
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -59,14 +58,14 @@ def test_usage_is_tried_again_when_prices_changed_and_not_before(account: Accoun
     budget = make_budget(account)
     send(account, [make_event(model="in-house")])
     price_unpriced()
-    run_jobs()
+    finish_jobs()
     price_unpriced()
     assert pricing_jobs(account) == ["done"]
     # As when the process that added a price died before it said so.
     set_price(account, "in-house")
     price_unpriced()
     assert pricing_jobs(account) == ["done", "waiting"]
-    run_jobs()
+    finish_jobs()
     assert windows_of(account, budget)[0].spent_nanos == 3 * NANOS
     price_unpriced()
     assert pricing_jobs(account) == ["done", "done"]
@@ -82,7 +81,7 @@ def test_jobs_that_ended_go_but_the_latest_of_each_kind(account: Account) -> Non
         send(account, [make_event(model="in-house")])
         set_price(account, "other")
         price_unpriced()
-        run_jobs()
+        finish_jobs()
     forget_old_jobs()
     assert len(pricing_jobs(account)) == 2
     with time_machine.travel(datetime.now(UTC) + timedelta(days=36), tick=False):

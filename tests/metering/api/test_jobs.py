@@ -8,8 +8,7 @@ import pytest
 from metering import crossings, event_stretches, rerate
 from metering.job_steps import take_step
 from metering.models import BackgroundJob, Crossing
-from metering.upkeep import run_jobs
-from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Caller, caller
 from tests.metering.test_rerate import set_price
 
@@ -53,7 +52,7 @@ def test_a_long_period_is_rated_again_by_a_job(account: Account, api: Caller) ->
     assert (running["state"], running["done"]) == ("running", 2)
     assert (running["progress_percent"], running["result"]) == (40, None)
     send(account, [make_event(cost_usd="1")])
-    run_jobs()
+    finish_jobs()
     done = api.get(place).body
     assert (done["state"], done["progress_percent"]) == ("done", 100)
     assert done["finished_at"] is not None
@@ -75,7 +74,7 @@ def test_a_dry_run_by_a_job_changes_nothing(account: Account, api: Caller) -> No
     before = windows_of(account, budget)[0].spent_nanos
     set_price(account, "claude-sonnet-4-5")
     begun = api.post("/v1/prices/rerate", period(dry_run=True))
-    run_jobs()
+    finish_jobs()
     result = api.get(f"/v1/jobs/{begun.body['id']}").body["result"]
     assert (result["dry_run"], result["changed"]) == (True, 3)
     assert windows_of(account, budget)[0].spent_nanos == before
@@ -96,7 +95,7 @@ def test_a_job_that_dies_half_way_is_gone_on_with(
     stalled = api.get(f"/v1/jobs/{begun.body['id']}").body
     assert (stalled["state"], stalled["done"]) == ("running", 2)
     assert "error was logged" in stalled["error"]
-    run_jobs()
+    finish_jobs()
     done = api.get(f"/v1/jobs/{begun.body['id']}").body
     assert (done["state"], done["error"], done["result"]["changed"]) == ("done", None, 3)
     assert windows_of(account, budget)[0].spent_nanos == 9 * NANOS
@@ -124,7 +123,7 @@ def test_jobs_take_turns(account: Account, api: Caller) -> None:
         take_step(tenant_id=account.tenant.id)
     done = {job["id"]: job["done"] for job in api.get("/v1/jobs").body["data"]}
     assert done == {first: 2, second: 2}
-    run_jobs()
+    finish_jobs()
 
 
 def test_too_many_jobs_are_refused(
@@ -134,7 +133,7 @@ def test_too_many_jobs_are_refused(
     send(account, [make_event() for _ in range(3)])
     assert api.post("/v1/prices/rerate", period()).status == 202
     assert api.post("/v1/prices/rerate", period()).code == "too_many_jobs"
-    run_jobs()
+    finish_jobs()
     assert api.post("/v1/prices/rerate", period()).status == 202
 
 
@@ -149,7 +148,7 @@ def test_much_usage_without_a_price_is_priced_by_a_job(account: Account, api: Ca
     # Another price before it has begun needs no other job.
     other = api.post("/v1/prices", {**OWN, "model": "other", "effective_from": since})
     assert other.body["job"]["id"] == added.body["job"]["id"]
-    run_jobs()
+    finish_jobs()
     assert windows_of(account, budget)[0].spent_nanos == 9 * NANOS
     done = api.get(f"/v1/jobs/{added.body['job']['id']}").body
     assert (done["result"]["newly_priced"], done["done"]) == (3, 3)
@@ -177,13 +176,13 @@ def test_a_changed_limit_is_held_against_many_windows_by_a_job(
     assert api.patch(path, {"limit": {"cost_usd": "1"}}).status == 200
     (job,) = api.get("/v1/jobs").body["data"]
     assert (job["kind"], job["budget_id"], job["state"]) == ("judge_windows", budget.id, "waiting")
-    run_jobs()
+    finish_jobs()
     assert [window.level_percent for window in windows_of(account, budget)] == [100] * 5
     with account.scope():
         assert Crossing.objects.filter(budget_id=budget.id).count() == 5
     # Raised again, it frees them all.
     assert api.patch(path, {"limit": {"cost_usd": "10"}}).status == 200
-    run_jobs()
+    finish_jobs()
     assert [window.level_percent for window in windows_of(account, budget)] == [0] * 5
     assert api.get("/v1/halts").body["halts"] == []
 
