@@ -36,6 +36,7 @@ from config.bodies import (
     TooSlow,
     drain,
 )
+from config.connections import borrow_from_pool
 from config.django_answers import Answer, Headers, address_of, answer_of_django, environ_of
 from config.lanes import Lane, Overloaded
 from config.metrics import note_answer
@@ -113,14 +114,13 @@ class Edge:
 
     def __init__(self, *, threads: int) -> None:
         # Django's views and pages. One caller may have half of them, which leaves room for others.
-        self._views = Lane("views", threads=threads, owner_share=0.5)
+        self._views = Lane("views", threads=threads, owner_share=0.5, prepare=borrow_from_pool)
         # Busy endpoints that must read something first, keys, and what the operator asks.
         self._reads = Lane("reads", threads=4, owner_share=0.5)
         # Judging bodies is work for Python alone: more threads would not be faster.
         self._batches = Lane("batches", threads=2, owner_share=0.5)
         self._large_batches = Lane("large batches", threads=1)
         self._lanes = (self._views, self._reads, self._batches, self._large_batches)
-        self.threads = sum(lane.threads for lane in self._lanes)
         self._room = Room(KEPT_BYTES_MAX, OWNER_KEPT_BYTES_MAX)
         # What comes without a key has a room of its own, and takes none from who has one.
         self._strangers_room = Room(STRANGERS_BYTES_MAX, STRANGER_BYTES_MAX)

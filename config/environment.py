@@ -122,6 +122,11 @@ def secret_key(environment: Environment) -> str:
     return path.read_text().strip()
 
 
+# psycopg prepares a statement that is sent with prepare=True only where this is a number: so many
+# executions would prepare any other.
+PREPARE_WHAT_IS_MARKED = 1 << 30
+
+
 def database_parameters(environment: Environment) -> dict[str, Any]:
     """Django's DATABASES["default"]. Its backend steps down from a superuser."""
     if environment.database_url is None:
@@ -143,7 +148,12 @@ def database_parameters(environment: Environment) -> dict[str, Any]:
     return {
         "ENGINE": "config.postgresql",
         **named,
-        "OPTIONS": {"connect_timeout": "10", "application_name": "spendgate", **parts},
+        "OPTIONS": {
+            "connect_timeout": "10",
+            "application_name": "spendgate",
+            "prepare_threshold": PREPARE_WHAT_IS_MARKED,
+            **parts,
+        },
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
     }

@@ -10,7 +10,9 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
+
+from config.connections import borrows_from_pool
 
 Result = TypeVar("Result")
 
@@ -39,11 +41,19 @@ class _Call:
 
 
 class Lane:
-    """Threads for one kind of work. `owner_share` is the part of them that one caller may have."""
+    """Threads for one kind of work, each of which begins with `prepare`. `owner_share` is the part
+    of them that one caller may have.
+    """
 
-    def __init__(self, name: str, *, threads: int, owner_share: float = 1.0) -> None:
-        self.threads = threads
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    def __init__(
+        self,
+        name: str,
+        *,
+        threads: int,
+        owner_share: float = 1.0,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=prepare)
         self._free = threads
         self._owner_max = max(1, round(threads * owner_share))
         # Whose turn is next comes first. Owners that have their share of threads stand aside.
@@ -53,7 +63,7 @@ class Lane:
         self._waiting_count = 0
 
     async def run(self, owner: Hashable, work: Callable[[], Result]) -> Result:
-        """Do the work on a thread, and give back whatever connection it borrowed.
+        """Do the work on a thread, and give back the connection where it borrowed one.
 
         Raises Overloaded, and what the work raises.
         """
@@ -102,7 +112,10 @@ class Lane:
         except BaseException as error:  # whatever it is, the caller waits for an answer
             failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
         finally:
-            close_old_connections()
+            if borrows_from_pool():
+                connection.close()
+            else:
+                close_old_connections()
         loop.call_soon_threadsafe(self._end, loop, owner, call, result, failure)
 
     def _end(

@@ -21,7 +21,7 @@ def arguments_of(part: str, environment: Environment) -> list[str]:
 def web(environment: Environment) -> list[str]:
     return [
         *("granian", "config.web:application"),
-        *("--interface", "rsgi", "--http", "1", "--no-ws"),
+        *("--interface", "rsgi", "--http", "1", "--no-ws", "--loop", "uvloop"),
         *("--host", environment.host, "--port", str(environment.port)),
         *("--workers", str(environment.web_workers)),
         # A connection costs some kilobytes, and one without a request ends after these seconds.

@@ -15,12 +15,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup()
 
 # Models can be imported only once Django is set up.
-from config.connection_pool import share_between_threads  # noqa: E402
+from config.connections import BUSY, limit_process  # noqa: E402
 from config.edge import Edge  # noqa: E402
 from metering.committer import PROCESS_COMMITTER  # noqa: E402
 from metering.enforcement.committer import PROCESS_ENFORCER  # noqa: E402
 from metering.enforcement.halt_watch import stop_watching  # noqa: E402
 from metering.sources import PROCESS_RECORDER  # noqa: E402
+from tenants.changes import PROCESS_LISTENER  # noqa: E402
 
 # A client that takes nothing of its answer for so long has gone away, whatever it says.
 UNREAD_SECONDS: Final = 30
@@ -47,11 +48,16 @@ def allow_many_connections() -> None:
 limit_unread_answers()
 allow_many_connections()
 
+limit_process(BUSY)
 application = Edge(threads=settings.ENVIRONMENT.web_threads)
-share_between_threads(application.threads)
 application.on_stop(
-    PROCESS_COMMITTER.stop, PROCESS_ENFORCER.stop, PROCESS_RECORDER.stop, stop_watching
+    PROCESS_COMMITTER.stop,
+    PROCESS_ENFORCER.stop,
+    PROCESS_RECORDER.stop,
+    stop_watching,
+    PROCESS_LISTENER.stop,
 )
+PROCESS_LISTENER.start()
 
 # A batch makes tens of thousands of short-lived objects without cycles; looking for cycles among
 # them as often as Python does by default took two fifths of the process's time. What start-up made

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Final, NamedTuple
 
+from metering.bounded_memory import BoundedMemory
 from metering.dimensions import MATCHABLE, REQUEST
 from metering.models import Budget
 from metering.periods import (
@@ -19,9 +20,12 @@ from metering.periods import (
 )
 
 PLACE: Final = {name: place for place, name in enumerate(MATCHABLE)}
-KNOWN_GROUPS_MAX: Final = 300_000
-# How many windows a process remembers of a tenant; a transaction knows all that it asks for.
+# What a process remembers for all tenants, at about 0.4 KB each: groups, each with its windows of a
+# few quarters of an hour, and the ids of windows. A transaction knows all that it asks for.
+KNOWN_GROUPS_MAX: Final = 50_000
 KNOWN_WINDOWS_MAX: Final = 200_000
+# After so many a group's windows are found anew.
+WINDOWS_OF_GROUP_MAX: Final = 100
 
 # An event's values in the order of MATCHABLE; "" where it has none.
 Values = tuple[str, ...]
@@ -196,39 +200,34 @@ class _Group(NamedTuple):
     keys: dict[int, WindowKey]
 
 
-class WindowMemory:
-    """The committed windows that a process knows of, by key: at most KNOWN_WINDOWS_MAX.
-
-    In two halves: when the younger is full it becomes the older one, whose contents go with the
-    next change. What is asked for in between moves to the younger, so that what is in use stays.
+class _Shape:
+    """The budgets that look at the same dimensions: events that agree in these fall into the same
+    groups.
     """
 
-    def __init__(self) -> None:
-        self._young: dict[WindowKey, int] = {}
-        self._old: dict[WindowKey, int] = {}
+    def __init__(self, places: Sequence[int], rules: Sequence[BudgetRule]) -> None:
+        self.rules = rules
+        self.relevant = _group_getter(list(places))
 
-    def find(self, keys: Iterable[WindowKey]) -> dict[WindowKey, int]:
-        """The ids of those keys that are known."""
-        known: dict[WindowKey, int] = {}
-        young, old = self._young, self._old
-        for key in keys:
-            window_id = young.get(key)
-            if window_id is None:
-                window_id = old.get(key)
-                if window_id is None:
-                    continue
-                self.keep(key, window_id)
-            known[key] = window_id
-        return known
+    def groups(self, values: Values) -> list[_Group]:
+        """The group of each of the budgets that match these values; no windows are known yet."""
+        return [
+            _Group(rule, group, {})
+            for rule in self.rules
+            if (group := rule.group(values)) is not None
+        ]
 
-    def keep(self, key: WindowKey, window_id: int) -> None:
-        """Remember a window. It is never removed while its budget's revision counts."""
-        if len(self._young) >= KNOWN_WINDOWS_MAX // 2:
-            self._old, self._young = self._young, {}
-        self._young[key] = window_id
 
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+_GROUPS: Final = BoundedMemory[tuple[_Shape, Values], list[_Group]](KNOWN_GROUPS_MAX)
+# The committed windows that a process knows of, by the revision of their budget. One is never
+# removed while its budget's revision counts.
+_WINDOW_IDS: Final = BoundedMemory[tuple[int, WindowKey], int](KNOWN_WINDOWS_MAX)
+
+
+def forget_windows() -> None:
+    """Empty this process's memory (tests make windows anew under the same ids)."""
+    _GROUPS.forget_all()
+    _WINDOW_IDS.forget_all()
 
 
 class BudgetBook:
@@ -244,59 +243,40 @@ class BudgetBook:
         self.version = version
         self.rules = {rule.id: rule for rule in rules}
         self.window_ids: dict[WindowKey, int] = {}
-        self.memory = WindowMemory()
         self.has_rollover = any(rule.has_rollover for rule in self.rules.values())
         self.has_throttles = any(rule.throttles for rule in self.rules.values())
-        self._plain = [rule for rule in self.rules.values() if not rule.is_per_request]
+        plain = [rule for rule in self.rules.values() if not rule.is_per_request]
         self.request_rules = [rule for rule in self.rules.values() if rule.is_per_request]
-        places = sorted(
-            {place for rule in self._plain for place in rule.places}
-            | {place for rule in self._plain for place, _ in rule.wanted}
-        )
-        self._relevant = _group_getter(places)
-        self._known: dict[Values, list[_Group]] = {}
-        self._known_count = 0
+        self._shapes = [_Shape(places, rules) for places, rules in _rules_by_places(plain).items()]
 
     def windows_of(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
         """The windows in which an event with these values at this time counts.
 
-        Events that agree in every dimension that a budget looks at fall into the same groups, and
-        within a quarter of an hour into the same windows: most are answered from what is known.
+        Most are answered from what is known: events that agree in every dimension that a budget
+        looks at fall into the same group of it, and within a quarter of an hour into the same
+        window.
         """
-        if not self._plain:
-            return ()
-        groups = self._known.get(relevant := self._relevant(values))
-        if groups is None or self._known_count > KNOWN_GROUPS_MAX:
-            groups = self._learn_groups(relevant, values)
         quantum = int(at.timestamp()) // QUANTUM_SECONDS
-        return tuple(
-            [
-                keys[quantum] if quantum in keys else self._learn_window(keys, rule, group, at)
-                for rule, group, keys in groups
-                if at >= rule.counts_from
-            ]
-        )
-
-    def _learn_groups(self, relevant: Values, values: Values) -> list[_Group]:
-        if self._known_count > KNOWN_GROUPS_MAX:
-            self._known.clear()
-            self._known_count = 0
-        groups = [
-            _Group(rule, group, {})
-            for rule in self._plain
-            if (group := rule.group(values)) is not None
-        ]
-        self._known[relevant] = groups
-        self._known_count += 1 + len(groups)
-        return groups
+        windows: list[WindowKey] = []
+        for shape in self._shapes:
+            place = (shape, shape.relevant(values))
+            groups = _GROUPS.get(place)
+            if groups is None:
+                groups = _GROUPS.keep(place, shape.groups(values))
+            for rule, group, keys in groups:
+                if at >= rule.counts_from:
+                    key = keys.get(quantum)
+                    windows.append(key or self._learn_window(keys, rule, group, at))
+        return tuple(windows)
 
     def _learn_window(
         self, keys: dict[int, WindowKey], rule: BudgetRule, group: Values, at: datetime
     ) -> WindowKey:
         key = WindowKey(rule.id, group, rule.clock.span(at).starts_at)
         if rule.clock.is_aligned:
+            if len(keys) >= WINDOWS_OF_GROUP_MAX:
+                keys.clear()
             keys[int(at.timestamp()) // QUANTUM_SECONDS] = key
-            self._known_count += 1
         return key
 
     def request_windows_of(
@@ -324,15 +304,32 @@ class BudgetBook:
 
     def lacking(self, keys: Iterable[WindowKey]) -> set[WindowKey]:
         """The windows of these whose ids are not known; `window_ids` has the others afterwards."""
-        missing = set(keys) - self.window_ids.keys()
-        known = self.memory.find(missing)
-        self.window_ids.update(known)
-        return missing - known.keys()
+        missing = set()
+        for key in set(keys) - self.window_ids.keys():
+            window_id = _WINDOW_IDS.get((self.rules[key.budget_id].revision, key))
+            if window_id is None:
+                missing.add(key)
+            else:
+                self.window_ids[key] = window_id
+        return missing
 
     def learn(self, committed: "BudgetBook") -> None:
         """Remember for all what a transaction opened, now that it is committed."""
         for key, window_id in committed.window_ids.items():
-            self.memory.keep(key, window_id)
+            self.remember(key, window_id)
+
+    def remember(self, key: WindowKey, window_id: int) -> None:
+        """Remember a committed window of a budget's present revision."""
+        _WINDOW_IDS.keep((self.rules[key.budget_id].revision, key), window_id)
+
+
+def _rules_by_places(rules: Iterable[BudgetRule]) -> dict[tuple[int, ...], list[BudgetRule]]:
+    """The budgets by the places of the dimensions that they look at."""
+    shapes: dict[tuple[int, ...], list[BudgetRule]] = {}
+    for rule in rules:
+        places = {*rule.places, *(place for place, _ in rule.wanted)}
+        shapes.setdefault(tuple(sorted(places)), []).append(rule)
+    return shapes
 
 
 def reaches_a_level(rule: BudgetRule, amounts: Amounts) -> bool:

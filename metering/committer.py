@@ -26,9 +26,9 @@ log = structlog.get_logger(__name__)
 # Large enough that the windows touched by a transaction cost little an event, and small enough that
 # a transaction takes well under a second.
 MERGED_EVENTS_MAX: Final = 5_000
-THREADS: Final = 3
+THREADS: Final = 6
 # The threads that one tenant may have at a time.
-TENANT_THREADS: Final = THREADS - 1
+TENANT_THREADS: Final = 2
 # How long a tenant's turn may take while others wait, going by what its last one took.
 TURN_SECONDS: Final = 0.05
 # No turn is cut to less than this: what a transaction costs by itself would be most of it, and

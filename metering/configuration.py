@@ -4,30 +4,25 @@ Each process keeps the snapshots it works with. A snapshot may be old; that is h
 transaction that writes compares its version with the tenant's under the configuration lock.
 """
 
-import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
 from metering.budget_reading import read_book
-from metering.budget_rules import BudgetBook
+from metering.budget_rules import BudgetBook, forget_windows
 from metering.enforcement.breakers import BreakerRule, read_breaker_rules
 from metering.enforcement.rate_limits import RateRule, read_rate_rules
 from metering.enforcement.routes import RouteTable, read_routes
 from metering.pricing import UNPRICED, PriceBook, Rating, load_price_book
 from metering.usage_shapes import Tokens
 from tenants.models import Tenant, UnpricedPolicy
+from tenants.remembered import Remembered
 from tenants.scope import lock_configuration_shared, tenant_scope
 
 T = TypeVar("T")
 
-SNAPSHOTS_MAX: Final = 1_000
-# The windows that all snapshots of a process know together, at about 0.4 KB each.
-SNAPSHOT_WINDOWS_MAX: Final = 1_000_000
-# How long a process trusts its snapshot where nothing compares versions (how to read a payload,
-# say).
-SNAPSHOT_SECONDS: Final = 1.0
+# Those that a process keeps: some 10 KB each, and 1 KB for every budget. What they know of windows
+# and groups is bounded for the process (`budget_rules`).
+SNAPSHOTS_MAX: Final = 5_000
 
 
 class ConfigurationChanged(Exception):
@@ -67,38 +62,39 @@ class Configuration(NamedTuple):
         return (sum_ + 500_000) // 1_000_000
 
 
-# The one used longest ago first.
-_snapshots: OrderedDict[int, tuple[Configuration, float]] = OrderedDict()
-_lock = threading.Lock()
+_SNAPSHOTS: Final = Remembered[int, Configuration]("configuration", int, size_max=SNAPSHOTS_MAX)
 
 
 def known_configuration(tenant_id: int) -> Configuration:
     """The tenant's configuration as this process knows it, a second old at most."""
-    known = _snapshots.get(tenant_id)
-    if known is not None and known[1] > time.monotonic() - SNAPSHOT_SECONDS:
-        return known[0]
-    return read_configuration(tenant_id, known=known[0] if known else None)
+    configuration = _SNAPSHOTS.current(tenant_id, lambda known: _read(tenant_id, known))
+    assert configuration is not None, "a tenant has a configuration"
+    return configuration
 
 
 def read_configuration(tenant_id: int, *, known: Configuration | None = None) -> Configuration:
     """The tenant's configuration as it is stored; `known` is answered where it still is that."""
+    configuration = _read(tenant_id, known)
+    _SNAPSHOTS.keep(tenant_id, configuration)
+    return configuration
+
+
+def _read(tenant_id: int, known: Configuration | None) -> Configuration:
     with tenant_scope(tenant_id, is_snapshot=True):
         tenant = Tenant.objects.get(id=tenant_id)
         if known is not None and known.version == tenant.configuration_version:
-            return _remember(known)
-        return _remember(
-            Configuration(
-                tenant_id=tenant_id,
-                version=tenant.configuration_version,
-                prices=load_price_book(tenant_id),
-                budgets=read_book(tenant_id, version=tenant.configuration_version),
-                trusts_given_costs=tenant.trusts_given_costs,
-                unpriced_policy=tenant.unpriced_policy,
-                assumed_rates=_assumed_rates(tenant),
-                routes=read_routes(tenant_id),
-                rate_limits=read_rate_rules(tenant_id),
-                breakers=read_breaker_rules(tenant_id),
-            )
+            return known
+        return Configuration(
+            tenant_id=tenant_id,
+            version=tenant.configuration_version,
+            prices=load_price_book(tenant_id),
+            budgets=read_book(tenant_id, version=tenant.configuration_version),
+            trusts_given_costs=tenant.trusts_given_costs,
+            unpriced_policy=tenant.unpriced_policy,
+            assumed_rates=_assumed_rates(tenant),
+            routes=read_routes(tenant_id),
+            rate_limits=read_rate_rules(tenant_id),
+            breakers=read_breaker_rules(tenant_id),
         )
 
 
@@ -121,33 +117,7 @@ def _assumed_rates(tenant: Tenant) -> tuple[int, int] | None:
     return rates[0] or 0, rates[1] or 0
 
 
-def _remember(configuration: Configuration) -> Configuration:
-    with _lock:
-        _snapshots[configuration.tenant_id] = (configuration, time.monotonic())
-        _snapshots.move_to_end(configuration.tenant_id)
-        if len(_snapshots) > SNAPSHOTS_MAX:
-            _snapshots.popitem(last=False)
-        if _Measured.at + SNAPSHOT_SECONDS <= time.monotonic():
-            _Measured.at = time.monotonic()
-            _forget_windows_beyond(SNAPSHOT_WINDOWS_MAX)
-    return configuration
-
-
-class _Measured:
-    """When it was last counted how many windows all snapshots know: too much work for each."""
-
-    at = 0.0
-
-
-def _forget_windows_beyond(windows_max: int) -> None:
-    """Drop the snapshots that were least lately taken, but never the latest."""
-    known = sum(len(snapshot.budgets.memory) for snapshot, _ in _snapshots.values())
-    while known > windows_max and len(_snapshots) > 1:
-        _, (dropped, _) = _snapshots.popitem(last=False)
-        known -= len(dropped.budgets.memory)
-
-
 def forget_configurations() -> None:
     """Empty this process's memory (tests make tenants anew under the same ids)."""
-    with _lock:
-        _snapshots.clear()
+    _SNAPSHOTS.forget_all()
+    forget_windows()

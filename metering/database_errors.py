@@ -33,6 +33,12 @@ def is_of_all(error: BaseException) -> bool:
     return is_away and not is_of_value(error)
 
 
+def is_cut_short(error: BaseException) -> bool:
+    """Whether PostgreSQL ended a statement that took too long, or waited too long for a lock."""
+    cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    return isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable)
+
+
 def sqlstate_of(error: BaseException) -> str:
     """The SQLSTATE behind an error of Django's; empty where the server did not answer."""
     cause = error.__cause__

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +42,7 @@ class CatalogueRow(NamedTuple):
     rates: dict[str, dict[str, Any]]
 
 
+@cache
 def catalogue_version() -> str:
     return version("genai-prices")
 

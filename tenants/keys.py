@@ -4,24 +4,23 @@ import hashlib
 import hmac
 import re
 import secrets
-import threading
-import time
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection, transaction
 from django.utils import timezone
 
 from tenants.audit import facts_of, record_change
+from tenants.changes import tell_change
 from tenants.limits import require_room
 from tenants.models import ApiKey, Tenant, User
+from tenants.remembered import Remembered
 from tenants.roles import ALL_SCOPES, Scope
 from tenants.scope import platform_scope
 
 PREFIX_LENGTH = 12
 KEY_TEXT = re.compile(r"sg_([A-Za-z0-9]{1,40})_([A-Za-z0-9_-]{1,150})")
-# How long a process may go on with what it knows of a key: the delay of a revocation.
-KNOWN_KEY_SECONDS = 1.0
+# Those that a process remembers, at about 1 KB each.
 KNOWN_KEYS_MAX = 10_000
 LAST_USED_GRAIN = timedelta(minutes=1)
 
@@ -40,7 +39,6 @@ class _KnownKey(NamedTuple):
     secret_hash: bytes
     holder: KeyHolder
     expires_at: datetime | None
-    read_at: float
 
 
 @transaction.atomic
@@ -81,6 +79,7 @@ def revoke_api_key(*, key: ApiKey, actor: str) -> ApiKey:
     if key.revoked_at is None:
         key.revoked_at = timezone.now()
         key.save(update_fields=["revoked_at"])
+        tell_change("key", key.prefix)
     record_change(
         tenant_id=key.tenant_id,
         actor=actor,
@@ -92,8 +91,7 @@ def revoke_api_key(*, key: ApiKey, actor: str) -> ApiKey:
     return key
 
 
-_known: dict[str, _KnownKey] = {}
-_known_lock = threading.Lock()
+_KNOWN: Final = Remembered[str, _KnownKey]("key", str, size_max=KNOWN_KEYS_MAX)
 
 
 def find_key_holder(text: str) -> KeyHolder | None:
@@ -105,9 +103,7 @@ def find_key_holder(text: str) -> KeyHolder | None:
     prefix, secret = _parts_of(text)
     if not prefix:
         return None
-    known = _known.get(prefix)
-    if known is None or _is_to_be_read_again(prefix, known):
-        known = _read_key_anew(prefix, known)
+    known = _KNOWN.current(prefix, lambda _: _read_key(prefix))
     return None if known is None else _holder_of(known, secret)
 
 
@@ -125,44 +121,18 @@ def _holder_of(known: _KnownKey, secret: str) -> KeyHolder | None:
     return known.holder
 
 
-def _read_key_anew(prefix: str, known: _KnownKey | None) -> _KnownKey | None:
-    try:
-        return _read_key(prefix)
-    except Exception:
-        if known is not None:
-            # Nobody knows better; the next one asks again.
-            with _known_lock:
-                _known[prefix] = known
-        raise
-
-
-def _is_to_be_read_again(prefix: str, known: _KnownKey) -> bool:
-    """Whether this caller reads the key anew. One does when its second is over; the others of that
-    moment go on with what is known, instead of all asking the database at once.
-    """
-    now = time.monotonic()
-    if known.read_at >= now - KNOWN_KEY_SECONDS:
-        return False
-    with _known_lock:
-        if _known.get(prefix) is not known:
-            return False
-        _known[prefix] = known._replace(read_at=now)
-        return True
-
-
 def remembered_key_holder(text: str) -> KeyHolder | None:
     """Who this key text stood for when it was last looked up: for refusals while the database is
     away, and never for more than that, since the key may have been revoked.
     """
     prefix, secret = _parts_of(text)
-    known = _known.get(prefix)
+    known = _KNOWN.last_known(prefix)
     return None if known is None else _holder_of(known, secret)
 
 
 def forget_known_keys() -> None:
     """Empty this process's memory of keys (tests change keys under it)."""
-    with _known_lock:
-        _known.clear()
+    _KNOWN.forget_all()
 
 
 def _read_key(prefix: str) -> _KnownKey | None:
@@ -171,25 +141,19 @@ def _read_key(prefix: str) -> _KnownKey | None:
         key = ApiKey.objects.filter(prefix=prefix, revoked_at=None).select_related("tenant").first()
         if key is not None:
             _note_use(key)
-    with _known_lock:
-        if key is None:
-            _known.pop(prefix, None)
-            return None
-        if len(_known) >= KNOWN_KEYS_MAX:
-            _known.clear()
-        known = _known[prefix] = _KnownKey(
-            secret_hash=bytes(key.secret_hash),
-            holder=KeyHolder(
-                key_id=key.id,
-                tenant_id=key.tenant_id,
-                tenant_name=key.tenant.name,
-                prefix=key.prefix,
-                scopes=frozenset(key.scopes),
-            ),
-            expires_at=key.expires_at,
-            read_at=time.monotonic(),
-        )
-    return known
+    if key is None:
+        return None
+    return _KnownKey(
+        secret_hash=bytes(key.secret_hash),
+        holder=KeyHolder(
+            key_id=key.id,
+            tenant_id=key.tenant_id,
+            tenant_name=key.tenant.name,
+            prefix=key.prefix,
+            scopes=frozenset(key.scopes),
+        ),
+        expires_at=key.expires_at,
+    )
 
 
 def _note_use(key: ApiKey) -> None:

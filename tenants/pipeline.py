@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from django.db import connection
+from psycopg.abc import PQGen
 
 from tenants.scope import TENANT_SETTING
 
@@ -17,8 +18,9 @@ from tenants.scope import TENANT_SETTING
 class Pipeline:
     """Sends statements without waiting for their answers; reading a cursor waits for its own."""
 
-    def __init__(self, raw: psycopg.Connection[Any]) -> None:
+    def __init__(self, raw: psycopg.Connection[Any], queue: "_Queue") -> None:
         self._raw = raw
+        self._queue = queue
 
     def enter_tenant(self, tenant_id: int) -> None:
         """Let the transaction see one tenant's rows. The first statement of an outermost one."""
@@ -41,8 +43,29 @@ class Pipeline:
         self, statement: str, parameters: Sequence[Any], *, is_kept: bool
     ) -> psycopg.Cursor[Any]:
         cursor: psycopg.Cursor[Any] = psycopg.Cursor(self._raw)
-        cursor.execute(statement, parameters, prepare=is_kept)
+        self._queue.is_queueing = True
+        try:
+            cursor.execute(statement, parameters, prepare=is_kept)
+        finally:
+            self._queue.is_queueing = False
         return cursor
+
+
+class _Queue(psycopg.Pipeline):
+    """psycopg's pipeline, which sends each statement by itself, holding them back until one is
+    read: a system call, and a wake-up of the server, for all of them together.
+    """
+
+    is_queueing = False
+
+    def _communicate_gen(self) -> PQGen[None]:
+        if not self.is_queueing:
+            yield from super()._communicate_gen()
+
+    def _fetch_gen(self, *, flush: bool) -> PQGen[None]:
+        if self.command_queue:
+            yield from super()._communicate_gen()
+        yield from super()._fetch_gen(flush=flush)
 
 
 class PipelineCursor:
@@ -65,5 +88,6 @@ def pipelined() -> Iterator[Pipeline]:
     assert connection.in_atomic_block, "statements are pipelined within a transaction"
     connection.ensure_connection()
     raw: Any = connection.connection
+    queue = raw._pipeline = _Queue(raw)
     with connection.wrap_database_errors, raw.pipeline():
-        yield Pipeline(raw)
+        yield Pipeline(raw, queue)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from django.db import connection, transaction
 from psycopg import sql
 
+from tenants.changes import tell_change
+
 TENANT_SETTING = "spendgate.tenant"
 PLATFORM_SETTING = "spendgate.platform"
 
@@ -107,6 +109,7 @@ def change_configuration(tenant_id: int) -> None:
             " id = %s",
             [tenant_id],
         )
+    tell_change("configuration", tenant_id)
 
 
 def bump_all_configurations() -> None:

@@ -1,10 +1,14 @@
-"""The backend: as Django's own, and every new connection steps down before its first statement."""
+"""The backend: as Django's own, and every new connection steps down before its first statement, and
+gets limits of time.
+"""
 
 from typing import Any
 
+from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.postgresql import base
 from psycopg import Connection
 
+from config.connections import limit_connection, parameters_of_thread
 from config.database_role import step_down
 
 
@@ -14,6 +18,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     Each connection asks for itself: a process that nobody prepared cannot see every tenant's rows.
     """
 
+    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
+        super().__init__(parameters_of_thread(settings_dict), alias)
+
     def _configure_role(self, connection: Connection[Any]) -> bool:
         step_down(connection)
+        limit_connection(connection)
         return True  # Django then commits, so that no transaction is left open by the question

@@ -69,7 +69,6 @@ def _claim(tenant_id: int, key: str, request_hash: bytes) -> tuple[IdempotencyRe
                 [tenant_id, key, request_hash],
             )
             is_first = cursor.rowcount == 1
-            cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
     except OperationalError as error:
         if isinstance(error.__cause__, LockNotAvailable):
             detail = f"The first request with this {HEADER} is still at work; try again later."

@@ -16,6 +16,7 @@ from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from rest_framework import exceptions
 
 from metering.api.parsing import BodyTooLarge, UnsupportedEncoding
+from metering.database_errors import is_cut_short
 from metering.errors import (
     DETAIL_CHARACTERS_MAX,
     QUOTED_CHARACTERS_MAX,
@@ -138,6 +139,14 @@ def problem_of(error: Exception) -> dict[str, Any]:
     """The problem that an exception becomes. Never a stack trace: what is not known is logged."""
     if isinstance(error, MeteringError):
         return problem(status_of(error), code=error.code, detail=error.detail, **error.facts)
+    if isinstance(error, UNAVAILABLE) and is_cut_short(error):
+        log.warning("a statement took too long", error=str(error))
+        return problem(
+            503,
+            code="took_too_long",
+            detail="This took too long and was stopped. Ask for less, such as a shorter time or"
+            " fewer groups, or send the request again later.",
+        )
     if isinstance(error, UNAVAILABLE):
         log.warning("database unavailable", error=str(error))
         return problem(

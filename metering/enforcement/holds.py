@@ -5,7 +5,6 @@ held has been given back by then, and the cost is booked all the same. Nothing l
 """
 
 import json
-import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -14,6 +13,7 @@ from uuid import UUID
 import msgspec
 from django.db import connection
 
+from metering.bounded_memory import BoundedMemory
 from metering.budget_rules import Amounts, BudgetBook, Values, WindowKey
 from metering.dimensions import MATCHABLE
 from metering.ledger import NOTHING, HoldMove
@@ -68,7 +68,7 @@ class Held(NamedTuple):
         keys = {}
         for window in self.counting(book):
             key = WindowKey(window.budget_id, window.group, window.starts_at)
-            book.memory.keep(key, window.window_id)
+            book.remember(key, window.window_id)
             keys[window.budget_id] = key
         return keys
 
@@ -80,22 +80,17 @@ class Held(NamedTuple):
         return (*held.values(), *(key for key in own if key.budget_id not in held))
 
 
-_known: dict[tuple[int, UUID], Held] = {}
-_known_lock: Final = threading.Lock()
+_HELD: Final = BoundedMemory[tuple[int, UUID], Held](HELD_MAX)
 
 
 def remember_held(tenant_id: int, held: Held) -> None:
     """Keep a committed reservation's facts, which its settle will ask for."""
-    with _known_lock:
-        if len(_known) >= HELD_MAX:
-            for key in list(_known)[: HELD_MAX // 4]:
-                del _known[key]
-        _known[tenant_id, held.id] = held
+    _HELD.keep((tenant_id, held.id), held)
 
 
 def find_held(tenant_id: int, ids: Collection[UUID]) -> dict[UUID, Held]:
     """The facts of these reservations, as far as they exist. Reads within the tenant's scope."""
-    found = {id_: held for id_ in ids if (held := _known.get((tenant_id, id_))) is not None}
+    found = {id_: held for id_ in ids if (held := _HELD.get((tenant_id, id_))) is not None}
     if missing := [id_ for id_ in ids if id_ not in found]:
         for held in _read_held(tenant_id, missing):
             found[held.id] = held
@@ -105,13 +100,12 @@ def find_held(tenant_id: int, ids: Collection[UUID]) -> dict[UUID, Held]:
 
 def forget_held() -> None:
     """Empty this process's memory (tests change what is stored under it)."""
-    with _known_lock:
-        _known.clear()
+    _HELD.forget_all()
 
 
 def are_known(tenant_id: int, ids: Iterable[UUID]) -> bool:
     """Whether this process knows all of them, so that nothing need be read."""
-    return all((tenant_id, id_) in _known for id_ in ids)
+    return all(_HELD.get((tenant_id, id_)) is not None for id_ in ids)
 
 
 def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:

@@ -26,7 +26,7 @@ SEVERITY: Final = {
 }
 REFUSING: Final = frozenset({"hold", "block", "lockout"})
 # What stands for "infinitely full": anything spent under a limit of zero.
-BEYOND_PERCENT: Final = Decimal(100_000_000)
+BEYOND_HUNDREDTHS: Final = 10_000_000_000
 
 
 class Room:
@@ -89,22 +89,24 @@ class Use(NamedTuple):
 
 def use_of(rule: BudgetRule, room: Room, *, now: datetime) -> Use:
     """How full a window is: the one place that says so."""
-    fullest = Use(Decimal(0), PARTS[0])
+    fullest = (0, PARTS[0])
     for place in rule.limited_places:
         whole = room.whole(rule, place)
         assert whole is not None
-        fullest = max(fullest, Use(_percent(room.spent[place], whole), PARTS[place]))
+        fullest = max(fullest, (_hundredths(room.spent[place], whole), PARTS[place]))
     if (whole_seconds := room.whole_seconds(rule)) is not None:
-        fullest = max(fullest, Use(_percent(room.used_seconds(now), whole_seconds), SECONDS))
-    return fullest
+        fullest = max(fullest, (_hundredths(room.used_seconds(now), whole_seconds), SECONDS))
+    hundredths, part = fullest
+    return Use(Decimal(hundredths) / 100, part)
 
 
-def _percent(spent: int, limit: int) -> Decimal:
+def _hundredths(spent: int, limit: int) -> int:
+    """How many hundredths of a percent of the limit are spent."""
     if spent <= 0:
-        return Decimal(0)
+        return 0
     if limit <= 0:
-        return BEYOND_PERCENT
-    return min(BEYOND_PERCENT, Decimal(spent * 10_000 // limit) / 100)
+        return BEYOND_HUNDREDTHS
+    return min(BEYOND_HUNDREDTHS, spent * 10_000 // limit)
 
 
 class Passed(NamedTuple):

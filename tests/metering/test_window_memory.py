@@ -11,8 +11,8 @@ import pytest
 from django.db import connection
 
 from metering import budget_rules, window_opening
+from metering.bounded_memory import BoundedMemory
 from metering.models import BudgetWindow
-from metering.periods import EPOCH
 from metering.window_opening import open_windows
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
@@ -73,7 +73,7 @@ def test_nobody_posts_to_a_window_before_its_opening_is_committed(
 def test_what_a_transaction_asks_for_stays_when_the_process_forgets(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget_rules, "KNOWN_WINDOWS_MAX", 2)
+    monkeypatch.setattr(budget_rules, "_WINDOW_IDS", BoundedMemory(2))
     with account.scope():
         for per in ([], ["session"], ["agent", "session"]):
             make_budget(account, period="month", per=per, cost_usd=1000)
@@ -96,12 +96,10 @@ def test_what_a_transaction_asks_for_stays_when_the_process_forgets(
         assert BudgetWindow.objects.filter(group_key__startswith='["').count() == 30
 
 
-def test_a_process_forgets_what_was_not_asked_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget_rules, "KNOWN_WINDOWS_MAX", 4)
-    memory = budget_rules.WindowMemory()
-    keys = [budget_rules.WindowKey(number, (), EPOCH) for number in range(100)]
-    for key in keys:
-        memory.keep(key, key.budget_id)
-        assert memory.find(keys[:1]) == {keys[0]: 0}
+def test_a_process_forgets_what_was_not_asked_for_longest() -> None:
+    memory = BoundedMemory[int, str](4)
+    for key in range(100):
+        memory.keep(key, str(key))
+        assert memory.get(0) == "0"
         assert len(memory) <= 4
-    assert memory.find([keys[50]]) == {}
+    assert memory.get(50) is None

@@ -1,7 +1,6 @@
 """A tenant configures as much as it may, and no more, however many ask at once."""
 
 import threading
-from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,11 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from metering import configuration
-from metering.budget_rules import WindowKey
-from metering.configuration import known_configuration
 from metering.models import Budget
-from metering.periods import EPOCH
 from tenants.invitations import invite
 from tenants.keys import create_api_key
 from tenants.limits import LIMITS, LimitReached, set_limit
@@ -143,21 +138,3 @@ def test_a_key_that_expires_makes_none_that_lasts_longer(account: Account) -> No
     assert api.post("/v1/keys", key).status == 403
     sooner = (ends_at - timedelta(hours=1)).isoformat()
     assert api.post("/v1/keys", {**key, "expires_at": sooner}).status == 201
-
-
-def test_a_process_remembers_so_much_of_all_tenants_together(
-    monkeypatch: pytest.MonkeyPatch, account: Account
-) -> None:
-    others = [make_account() for _ in range(3)]
-    monkeypatch.setattr(configuration, "SNAPSHOT_WINDOWS_MAX", 5)
-    monkeypatch.setattr(configuration, "SNAPSHOTS_MAX", 3)
-    known: Callable[[], list[int]] = lambda: list(configuration._snapshots)  # noqa: E731
-    for each in (account, *others):
-        known_configuration(each.tenant.id)
-    assert known() == [other.tenant.id for other in others]
-    book = known_configuration(others[0].tenant.id).budgets
-    for place in range(5):
-        book.memory.keep(WindowKey(1, (str(place),), EPOCH), place)
-    monkeypatch.setattr(configuration._Measured, "at", 0.0)
-    known_configuration(account.tenant.id)
-    assert known() == [others[1].tenant.id, others[2].tenant.id, account.tenant.id]

@@ -16,7 +16,7 @@ from metering.enforcement import halt_watch
 from metering.enforcement.halt_watch import stop_watching
 from metering.enforcement.halts import read_halts
 from metering.models import Halt
-from tenants import keys
+from tenants import keys, remembered
 from tenants.models import ApiKey, AuditEntry
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
@@ -186,7 +186,7 @@ def no_database(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         raise OperationalError("no server")
 
     with monkeypatch.context() as patched:
-        patched.setattr(keys, "KNOWN_KEY_SECONDS", -1.0)
+        patched.setattr(remembered, "UNTOLD_SECONDS", -1.0)
         patched.setattr(keys, "platform_scope", is_away)
         patched.setattr(halt_watch, "platform_scope", is_away)
         patched.setattr(halts_api, "tenant_scope", is_away)
@@ -243,7 +243,7 @@ def test_a_key_that_was_revoked_or_has_expired_learns_nothing_of_a_halt(
         return run(handle_reserve(request_of(headers, body))).status
 
     assert {reserve(text) for text in texts.values()} == {423}
-    monkeypatch.setattr(keys, "KNOWN_KEY_SECONDS", 0.0)
+    monkeypatch.setattr(remembered, "UNTOLD_SECONDS", 0.0)
     with account.scope():
         key = ApiKey.objects.get(prefix=texts["revoked"].split("_")[1])
         keys.revoke_api_key(key=key, actor="tests")

@@ -1,0 +1,82 @@
+"""Every connection has limits of time; those of pages and of busy endpoints differ."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from django.db import OperationalError, connection
+
+from config import connections
+from config.connections import BUSY, PAGES, borrow_from_pool, limit_process
+from metering.api.problems import problem_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.fixture(autouse=True)
+def _busy_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections._Process, "limits", BUSY)
+
+
+def limits() -> list[str]:
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    with connection.cursor() as cursor:
+        found = []
+        for name in names:
+            cursor.execute(f"SHOW {name}")
+            found.append(cursor.fetchone()[0])
+    return found
+
+
+def test_a_thread_of_its_own_has_the_limits_of_its_process() -> None:
+    def look() -> None:
+        assert limits() == ["2s", "2s", "5s"]
+        assert connection.pool is None  # type: ignore[attr-defined]
+
+    in_a_thread(look)
+
+
+def test_a_thread_that_borrows_has_those_of_pages_and_gives_the_connection_back() -> None:
+    def look() -> None:
+        borrow_from_pool()
+        assert limits() == ["10s", "5s", "10s"]
+        pool = connection.pool  # type: ignore[attr-defined]
+        assert pool.get_stats()["pool_available"] == pool.get_stats()["pool_size"] - 1
+        connection.close()
+        assert pool.get_stats()["pool_available"] == pool.get_stats()["pool_size"]
+        connection.close_pool()  # type: ignore[attr-defined]
+
+    in_a_thread(look)
+
+
+def test_a_statement_that_takes_too_long_is_ended_and_says_so() -> None:
+    limit_process(BUSY._replace(statement_ms=50))
+
+    def wait() -> None:
+        with pytest.raises(OperationalError) as caught, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(10)")
+        problem = problem_of(caught.value)
+        assert (problem["status"], problem["code"]) == (503, "took_too_long")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    in_a_thread(wait)
+    assert PAGES.statement_ms > BUSY.statement_ms
