@@ -44,6 +44,7 @@ BEAT_SCHEDULE = {
     "end what is over": every(10, "alerts.tasks.end_incidents"),
     "scan for anomalies": every(15, "alerts.tasks.scan_anomalies"),
     "judge by rules": every(60, "alerts.tasks.check_rules"),
+    "go on with long work": every(2, "metering.tasks.run_jobs"),
     "run simulations": every(10, "metering.tasks.run_simulations"),
     "forget idle groups": every(600, "metering.tasks.forget_idle_groups"),
     "forget spans of traces that grow no more": every(300, "metering.tasks.forget_old_spans"),
@@ -54,6 +55,7 @@ BEAT_SCHEDULE = {
     "forget decisions too old to be read": daily(3, "metering.tasks.forget_old_decisions"),
     "forget deliveries too old to be asked for": daily(4, "alerts.tasks.forget_old_deliveries"),
     "forget counts too old to be read": daily(5, "metering.tasks.forget_old_source_counts"),
+    "forget jobs that ended long ago": daily(7, "metering.tasks.forget_old_jobs"),
     "forget links that ended long ago": daily(6, "dashboard.tasks.forget_old_links"),
     "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
 }

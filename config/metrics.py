@@ -44,6 +44,8 @@ WAITING_WORK: Final = {
     "sessions": "SELECT received_at FROM ingest_batch WHERE sessions_checked_at IS NULL",
     "crossings": "SELECT crossed_at FROM crossing WHERE claimed_at IS NULL",
     "failed_crossings": "SELECT crossed_at FROM crossing WHERE claimed_at IS NULL AND failures > 0",
+    "jobs": "SELECT coalesce(stepped_at, created_at) FROM background_job"
+    " WHERE state IN ('waiting', 'running')",
     # What a paused channel keeps back waits for a person.
     "deliveries": "SELECT d.due_at FROM delivery d LEFT JOIN channel c ON c.id = d.channel_id"
     " WHERE d.state = 'waiting' AND d.due_at <= now() AND c.removed_at IS NULL"

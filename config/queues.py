@@ -13,8 +13,9 @@ SCANS_QUEUE: Final = "scans"
 
 # The first pattern that fits decides.
 QUEUE_BY_TASKS: Final = {
-    # One of them may take minutes.
+    # These may take long: a simulation minutes.
     "metering.tasks.run_simulations": DEFAULT_QUEUE,
+    "metering.tasks.run_jobs": DEFAULT_QUEUE,
     "metering.tasks.*": "ingest",
     # These may take a minute, and who is to be told of something must not wait for them.
     "alerts.tasks.scan_*": SCANS_QUEUE,

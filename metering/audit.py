@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
+from metering.budget_counting import held_amounts, stored_amounts
 from metering.budget_reading import read_book
 from metering.budget_rules import Amounts, BudgetBook, BudgetRule, group_key
-from metering.budgets import held_amounts, stored_amounts
 from metering.event_keys import key_of_id
 from metering.ledger import NOTHING, add_amounts
 from metering.models import Operation, ReservationState
@@ -182,7 +182,7 @@ def _events_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
         place = (key, starts_at)
         expected[place] = add_amounts(expected.get(place, NOTHING), amounts)
 
-    for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id, without_held=True):
+    for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id):
         span = rule.span(at)
         if span is not None:
             count(at, group_key(group), span.starts_at, amounts)

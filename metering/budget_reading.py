@@ -9,14 +9,17 @@ from metering.models import Budget, BudgetLevel, BudgetRaise, RaiseStatus
 from tenants.models import Tenant
 
 
-def read_book(tenant_id: int, *, version: int | None = None) -> BudgetBook:
-    """The tenant's budgets in force, as of now; `version` where the caller holds the configuration
-    lock.
+def read_book(
+    tenant_id: int, *, version: int | None = None, budget_id: int | None = None
+) -> BudgetBook:
+    """The tenant's budgets in force, or one of them, as of now; `version` where the caller holds
+    the configuration lock.
     """
+    only = {} if budget_id is None else {"budget_id": budget_id}
     if version is None:
         version = Tenant.objects.values_list("configuration_version", flat=True).get(id=tenant_id)
     levels: dict[int, list[LevelRule]] = {}
-    for level in BudgetLevel.objects.filter(tenant_id=tenant_id).order_by("percent"):
+    for level in BudgetLevel.objects.filter(tenant_id=tenant_id, **only).order_by("percent"):
         levels.setdefault(level.budget_id, []).append(
             LevelRule(
                 level.percent,
@@ -28,6 +31,8 @@ def read_book(tenant_id: int, *, version: int | None = None) -> BudgetBook:
         )
     raises = _read_raises(tenant_id)
     budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
+    if budget_id is not None:
+        budgets = budgets.filter(id=budget_id)
     return BudgetBook(
         tenant_id=tenant_id,
         version=version,

@@ -115,6 +115,8 @@ class BudgetRule:
             level.action in ("hold", "block", "lockout") for level in self.acting_levels
         )
         self.counts_from = budget.counts_from
+        # Whether the past may not be in its windows yet; `metering.budget_counting` knows how much.
+        self.is_counting = budget.is_counting
         self.period = budget.period
         self.is_rolling = budget.is_rolling
         self.has_rollover = budget.has_rollover

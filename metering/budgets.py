@@ -1,34 +1,25 @@
-"""Budgets as configuration: made, changed, archived; each change counts what its period has spent
-already.
-"""
+"""Budgets as configuration: made, changed, archived."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
-from psycopg import sql
 
+from metering.budget_counting import count_what_was_spent
 from metering.budget_reading import read_book
-from metering.budget_rules import Amounts, BudgetBook, BudgetRule, LevelRule, WindowKey
+from metering.budget_rules import BudgetRule, LevelRule
 from metering.crossings import Change, judge_windows_again
-from metering.dimensions import MATCHABLE, REQUEST
 from metering.enforcement.lockouts import lift_lockouts_of_budget
 from metering.enforcement.raises import end_raises_of_groups
-from metering.ledger import Posting, add_amounts, post
 from metering.models import (
     Action,
     Budget,
     BudgetLevel,
-    CostSource,
-    EntryKind,
     FellBy,
-    Operation,
-    Status,
 )
 from metering.periods import EPOCH
-from metering.window_opening import open_windows
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
 from tenants.models import Tenant
@@ -60,7 +51,8 @@ DEFAULT_LEVELS: Final = (LevelRule(100, Action.BLOCK.value, ()),)
 def create_budget(
     *, tenant: Tenant, actor: str, levels: Sequence[LevelRule], **fields: Any
 ) -> Budget:
-    """Make a budget that has already counted what its current period spent.
+    """Make a budget that counts what its current period spent already: at once, or by a job where
+    that is much (`is_counting` until it is done).
 
     Invariant: no batch falls between the count and the budget. The configuration lock waits for
     every batch in flight and holds new ones back until this commits.
@@ -78,7 +70,7 @@ def create_budget(
         subject=budget,
         after=budget_facts(budget),
     )
-    _count_what_was_spent(budget)
+    count_what_was_spent(budget, actor=actor)
     return budget
 
 
@@ -119,9 +111,9 @@ def update_budget(
     )
     if is_new_revision:
         lift_lockouts_of_budget(tenant_id=stored.tenant_id, budget_id=stored.id)
-        _count_what_was_spent(stored)
+        count_what_was_spent(stored, actor=actor)
     elif (change := _change_of_levels(before, after)) is not None:
-        book = read_book(stored.tenant_id)
+        book = read_book(stored.tenant_id, budget_id=stored.id)
         judge_windows_again(book=book, budget_id=stored.id, change=change)
     return stored
 
@@ -215,146 +207,3 @@ def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:
         )
         for level in levels or DEFAULT_LEVELS
     )
-
-
-def _count_what_was_spent(budget: Budget) -> None:
-    """Post what the budget's first period holds already, as one entry a window (and grain)."""
-    book = read_book(budget.tenant_id)
-    rule = book.rules[budget.id]
-    if rule.is_per_request:
-        return
-    sums: dict[tuple[WindowKey, datetime | None], Amounts] = {}
-    first_used_at: dict[WindowKey, datetime] = {}
-    for at, group, amounts in stored_amounts(rule, tenant_id=budget.tenant_id):
-        span = rule.span(at)
-        if span is None:
-            continue
-        grain_at = rule.grain_at(at) if rule.is_rolling else None
-        window = WindowKey(rule.id, group, span.starts_at)
-        first_used_at[window] = min(at, first_used_at.get(window, at))
-        key = (window, grain_at)
-        sums[key] = add_amounts(sums[key], amounts) if key in sums else amounts
-    # Nobody else posts to this budget yet, and the configuration lock keeps it so until commit.
-    open_windows(book=book, keys=first_used_at)
-    _note_first_use(book, first_used_at)
-    post(
-        book=book,
-        sums={
-            Posting(book.window_ids[window], grain_at): amounts
-            for (window, grain_at), amounts in sums.items()
-        },
-        kind=EntryKind.BACKFILL,
-        batch_id=None,
-    )
-
-
-def _note_first_use(book: BudgetBook, first_used_at: Mapping[WindowKey, datetime]) -> None:
-    """Say since when windows have been used, to a quarter of an hour; before anything is posted."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE budget_window w SET first_used_at = n.at"
-            " FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, at)"
-            " WHERE w.tenant_id = %s AND w.id = n.id",
-            [
-                [book.window_ids[window] for window in first_used_at],
-                list(first_used_at.values()),
-                book.tenant_id,
-            ],
-        )
-
-
-def stored_amounts(
-    rule: BudgetRule, *, tenant_id: int, without_held: bool = False
-) -> Iterator[tuple[datetime, tuple[str, ...], Amounts]]:
-    """What stored events add to a budget, by a portion of time and group: (its begin, group,
-    amounts). `without_held` leaves out what counts where a reservation holds (`held_amounts`).
-
-    A portion is a quarter of an hour, within which no period ends; a minute where an anchor or a
-    rolling window is as fine as that.
-    """
-    minutes = 15 if rule.clock.is_aligned and not rule.is_rolling else 1
-    columns = [_dimension_sql(name) for name in rule.per if name != REQUEST]
-    conditions = [sql.SQL("tenant_id = {}").format(sql.Literal(tenant_id)), sql.SQL("NOT is_void")]
-    if rule.counts_from > EPOCH:
-        conditions.append(sql.SQL("time >= {}").format(sql.Literal(rule.counts_from)))
-    if without_held:
-        conditions.append(_not_held(rule, tenant_id))
-    for name, (_, wanted) in zip(rule.match, rule.wanted, strict=True):
-        values = sql.Literal(sorted(wanted))
-        conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(name), values))
-    portion = sql.SQL("date_bin({}::interval, time, {})").format(
-        sql.Literal(f"{minutes} minutes"), sql.Literal(EPOCH)
-    )
-    grouped = sql.SQL(", ").join([portion, *columns])
-    query = sql.SQL(
-        "SELECT coalesce(sum(cost_nanos), 0), sum(input_tokens + output_tokens),"
-        " count(*) FILTER (WHERE operation <> {tool}), count(*) FILTER (WHERE operation = {tool}),"
-        " {grouped} FROM usage_event WHERE {conditions} GROUP BY {grouped}"
-    ).format(
-        tool=sql.Literal(Operation.TOOL.value),
-        grouped=grouped,
-        conditions=sql.SQL(" AND ").join(conditions),
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(query.as_string(cursor.cursor))
-        for cost, tokens, requests, tool_calls, at, *group in cursor:
-            yield at, tuple(group), Amounts(cost, tokens, requests, tool_calls)
-
-
-def _not_held(rule: BudgetRule, tenant_id: int) -> sql.Composable:
-    return sql.SQL(
-        "(reservation_id IS NULL OR NOT EXISTS (SELECT FROM reservation r JOIN budget_window w"
-        " ON w.tenant_id = r.tenant_id AND w.id = ANY(r.window_ids)"
-        " WHERE r.tenant_id = {tenant} AND r.id = usage_event.reservation_id"
-        " AND w.budget_id = {budget} AND w.revision = {revision}))"
-    ).format(
-        tenant=sql.Literal(tenant_id),
-        budget=sql.Literal(rule.id),
-        revision=sql.Literal(rule.revision),
-    )
-
-
-def held_amounts(
-    rule: BudgetRule, *, tenant_id: int
-) -> Iterator[tuple[datetime, str, datetime, Amounts]]:
-    """What events of reservations add to the windows of a budget that these hold, whatever the
-    events say of themselves: (event time to a minute, group key, the window's begin, amounts).
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT date_bin('1 minute', e.time, %s), w.group_key, w.starts_at,
-                coalesce(sum(e.cost_nanos), 0),
-                sum(e.input_tokens + e.output_tokens),
-                count(*) FILTER (WHERE e.operation <> {Operation.TOOL.value}),
-                count(*) FILTER (WHERE e.operation = {Operation.TOOL.value})
-            FROM usage_event e
-            JOIN reservation r ON r.tenant_id = e.tenant_id AND r.id = e.reservation_id
-            JOIN budget_window w ON w.tenant_id = r.tenant_id AND w.id = ANY(r.window_ids)
-            WHERE e.tenant_id = %s AND NOT e.is_void AND w.budget_id = %s AND w.revision = %s
-            GROUP BY 1, 2, 3
-            """,  # noqa: S608 - numbers of this package's own
-            [EPOCH, tenant_id, rule.id, rule.revision],
-        )
-        for at, key, starts_at, *amounts in cursor.fetchall():
-            yield at, key, starts_at, Amounts(*amounts)
-
-
-def _dimension_sql(name: str) -> sql.Composable:
-    """A dimension's value as text; what is stored as a number is spelled out."""
-    assert name in MATCHABLE, name
-    if name == "operation":
-        return _spelled("operation", Operation)
-    if name == "status":
-        return _spelled("status", Status)
-    return sql.Identifier(name)
-
-
-def _spelled(
-    column: str, choices: type[Operation] | type[Status] | type[CostSource]
-) -> sql.Composable:
-    whens = [
-        sql.SQL("WHEN {} THEN {}").format(sql.Literal(one.value), sql.Literal(one.label))
-        for one in choices
-    ]
-    return sql.SQL("CASE {} {} END").format(sql.Identifier(column), sql.SQL(" ").join(whens))

@@ -4,7 +4,8 @@ Each process keeps the snapshots it works with. A snapshot may be old; that is h
 transaction that writes compares its version with the tenant's under the configuration lock.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
 
 from metering.budget_reading import read_book
 from metering.budget_rules import BudgetBook, forget_windows
@@ -15,7 +16,9 @@ from metering.pricing import UNPRICED, PriceBook, Rating, load_price_book
 from metering.usage_shapes import Tokens
 from tenants.models import Tenant, UnpricedPolicy
 from tenants.remembered import Remembered
-from tenants.scope import tenant_scope
+from tenants.scope import lock_configuration_shared, tenant_scope
+
+T = TypeVar("T")
 
 # Those that a process keeps: some 10 KB each, and 1 KB for every budget. What they know of windows
 # and groups is bounded for the process (`budget_rules`).
@@ -93,6 +96,18 @@ def _read(tenant_id: int, known: Configuration | None) -> Configuration:
             rate_limits=read_rate_rules(tenant_id),
             breakers=read_breaker_rules(tenant_id),
         )
+
+
+def as_configured(tenant_id: int, work: Callable[[Configuration], T]) -> T:
+    """Do work in a transaction of its own, in which the configuration that it gets stays in
+    force.
+    """
+    configuration = known_configuration(tenant_id)
+    while True:
+        with tenant_scope(tenant_id):
+            if lock_configuration_shared(tenant_id) == configuration.version:
+                return work(configuration)
+        configuration = read_configuration(tenant_id, known=configuration)
 
 
 def _assumed_rates(tenant: Tenant) -> tuple[int, int] | None:

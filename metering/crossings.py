@@ -13,15 +13,29 @@ from typing import Any, Final, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
+from metering.background_jobs import finish_job, start_job
 from metering.budget_rules import BudgetBook, BudgetRule, LevelRule
 from metering.enforcement.halts import halts_changed, insert_halt, match_of_group
 from metering.enforcement.levels import Use
 from metering.enforcement.lockouts import lift_lockouts, lockout_ends_at
-from metering.models import BY_LEVEL, Action, Crossing, FellBy, HaltKind, Mode
+from metering.models import (
+    BY_LEVEL,
+    Action,
+    BackgroundJob,
+    BudgetWindow,
+    Crossing,
+    FellBy,
+    HaltKind,
+    JobKind,
+    Mode,
+)
 from metering.windows import WINDOW_COLUMNS, WindowState, room_of, used_percent
 
-# Windows that one statement judges again: few enough to be done within a second.
+# Windows that one transaction reads, and of these judges again: few enough to be done within a
+# second.
+PORTION_WINDOWS: Final = 20_000
 JUDGED_MAX: Final = 500
+ID_MAX: Final = 2**63 - 1
 YOUNG: Final = timedelta(days=1)
 
 
@@ -199,10 +213,10 @@ def judge_windows_again(
     now: datetime | None = None,
 ) -> None:
     """Settle the levels of a budget's open windows (of one group, or of all) after a change of
-    their limits or levels.
+    their limits or levels: a first portion now, what is left by a job.
 
     The caller holds the configuration lock alone, so that nothing moves the windows meanwhile. Only
-    windows that have reached a level, or reach one now, are looked at, however many there are. Of
+    windows that have reached a level, or reach one now, are judged, however many there are. Of
     windows that are beyond a limit on time alone, those which were first used within a day are:
     others are old sessions, whose time counts when they are used next.
     """
@@ -210,30 +224,104 @@ def judge_windows_again(
     if rule is None:
         return
     now = now or timezone.now()
+    portion = _judge_portion(book, rule, change, group_key=group_key, after=0, now=now)
+    if portion.is_last:
+        return
+    start_job(
+        tenant_id=book.tenant_id,
+        kind=JobKind.JUDGE_WINDOWS,
+        actor=BY_LEVEL,
+        # Counted by the first step: nobody waits for that one.
+        total=0,
+        budget_id=budget_id,
+        revision=rule.revision,
+        parameters={"change": change._asdict(), "group_key": group_key},
+        after_id=portion.last_id,
+        done=portion.read,
+    )
+
+
+def judge_a_portion(book: BudgetBook, job: BackgroundJob) -> None:
+    """A step of such a job. In a transaction that holds the configuration shared, and the job; the
+    windows stay locked until commit, so that none moves while it is judged.
+
+    Usage that came after the change was judged by the new limits. Where what levels do was changed,
+    a level that it reached meanwhile is news once more.
+    """
+    rule = book.rules.get(job.budget_id or 0)
+    if rule is None or rule.revision != job.revision:
+        finish_job(job, {"is_complete": False})
+        return
+    if not job.total:
+        job.total = BudgetWindow.objects.filter(tenant_id=book.tenant_id).count()
+    told = job.parameters["change"]
+    portion = _judge_portion(
+        book,
+        rule,
+        Change(**{**told, "by": FellBy(told["by"])}),
+        group_key=job.parameters["group_key"],
+        after=job.after_id,
+        now=timezone.now(),
+    )
+    job.after_id = portion.last_id
+    job.done += portion.read
+    if portion.is_last:
+        finish_job(job, {"is_complete": True})
+
+
+class _Portion(NamedTuple):
+    """Windows of a tenant in the order of their ids, those of one budget among them judged."""
+
+    read: int
+    last_id: int
+    is_last: bool
+
+
+def _next_windows(cursor: Any, tenant_id: int, after: int) -> tuple[int, int]:
+    """How many windows a portion has, and the id of the last."""
+    cursor.execute(
+        "SELECT count(*), coalesce(max(id), %s) FROM (SELECT id FROM budget_window"
+        " WHERE tenant_id = %s AND id > %s ORDER BY id LIMIT %s) portion",
+        [after, tenant_id, after, PORTION_WINDOWS],
+    )
+    read, last_id = cursor.fetchone()
+    return read, last_id
+
+
+def _judge_portion(
+    book: BudgetBook,
+    rule: BudgetRule,
+    change: Change,
+    *,
+    group_key: str,
+    after: int,
+    now: datetime,
+) -> _Portion:
     condition, parameters = _may_change(rule)
     if change.is_of_time and rule.limit_seconds is not None and rule.levels:
         reached_after = timedelta(seconds=rule.limit_seconds * rule.levels[0].percent / 100)
         condition += " OR (w.first_used_at <= %s AND w.first_used_at > %s)"
         parameters += [now - reached_after, now - reached_after - YOUNG]
-    after = 0
-    while True:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT {WINDOW_COLUMNS} FROM budget_window w"  # noqa: S608 - constant lists
-                " WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s AND w.id > %s"
-                " AND (%s = '' OR w.group_key = %s) AND (w.ends_at IS NULL OR w.ends_at > %s)"
-                f" AND ({condition}) ORDER BY w.id LIMIT {JUDGED_MAX} FOR UPDATE",
-                [
-                    *(book.tenant_id, budget_id, rule.revision, after),
-                    *(group_key, group_key, now),
-                    *parameters,
-                ],
-            )
-            windows = [WindowState(*row) for row in cursor.fetchall()]
-        settle_levels(book=book, windows=windows, by=change.by, change=change, now=now)
-        if len(windows) < JUDGED_MAX:
-            return
-        after = windows[-1].id
+    with connection.cursor() as cursor:
+        # One group has few windows: they are not worth waiting for.
+        read, last_id = (0, ID_MAX) if group_key else _next_windows(cursor, book.tenant_id, after)
+        cursor.execute(
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w"  # noqa: S608 - constant lists
+            " WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s AND w.id > %s"
+            " AND w.id <= %s AND (%s = '' OR w.group_key = %s)"
+            " AND (w.ends_at IS NULL OR w.ends_at > %s)"
+            f" AND ({condition}) ORDER BY w.id LIMIT {JUDGED_MAX} FOR UPDATE",
+            [
+                *(book.tenant_id, rule.id, rule.revision, after, last_id),
+                *(group_key, group_key, now),
+                *parameters,
+            ],
+        )
+        windows = [WindowState(*row) for row in cursor.fetchall()]
+    settle_levels(book=book, windows=windows, by=change.by, change=change, now=now)
+    if len(windows) == JUDGED_MAX:
+        return _Portion(len(windows), windows[-1].id, is_last=False)
+    return _Portion(read, last_id, is_last=read < PORTION_WINDOWS)
 
 
 # The parts of a limit and the columns that they are held against, in the order of Amounts.

@@ -1,26 +1,26 @@
 """A tenant's own prices: added and ended, never changed, so that usage rated by one can name it.
 
 Each change holds the configuration lock alone, so no batch is rated by prices that were replaced
-before it was committed. Usage that had no price is priced once the change is committed.
+before it was committed. Usage that had no price is priced by a job.
 """
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
-import structlog
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from metering.models import TenantPrice, ToolPrice
-from metering.rerate import price_unpriced
+from metering.event_stretches import are_few_unpriced
+from metering.job_steps import run_job
+from metering.models import BackgroundJob, TenantPrice, ToolPrice
+from metering.rerate import start_pricing, waiting_pricing
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
-
-log = structlog.get_logger(__name__)
 
 
 class Validity(NamedTuple):
@@ -57,7 +57,7 @@ def add_price(
     )
     price.save()
     _record(price, actor=actor, action="create", before=None)
-    _price_what_had_none(tenant.id)
+    _price_what_had_none(tenant.id, actor=actor)
     return price
 
 
@@ -123,12 +123,20 @@ def _record(
     )
 
 
-def _price_what_had_none(tenant_id: int) -> None:
-    """After commit, so that what this process remembers of prices is what is stored."""
+def _price_what_had_none(tenant_id: int, *, actor: str) -> None:
+    """Begin to price usage that had no price; a little of it as soon as this is committed, so that
+    whoever added the price sees it.
+    """
+    job = start_pricing(tenant_id=tenant_id, actor=actor)
+    if job is not None and are_few_unpriced(tenant_id):
+        # A failure here must not turn an added price into an error; the job is still there.
+        transaction.on_commit(partial(run_job, job), robust=True)
 
-    def price() -> None:
-        count = price_unpriced(tenant_id=tenant_id)
-        log.info("priced what had no price", tenant_id=tenant_id, events=count)
 
-    # A failure here must not turn an added price into an error; `manage.py rerate` does it again.
-    transaction.on_commit(price, robust=True)
+def find_long_pricing(price: TenantPrice | ToolPrice) -> BackgroundJob | None:
+    """The job that will price what had no price, once a price was added in this transaction; None
+    where that is done at once.
+    """
+    if isinstance(price, ToolPrice) or are_few_unpriced(price.tenant_id):
+        return None
+    return waiting_pricing(price.tenant_id)

@@ -3,15 +3,29 @@ rewrite.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.configuration import Configuration, read_configuration
+from metering.background_jobs import finish_job, move_on, position_of, start_job
+from metering.configuration import Configuration, as_configured
+from metering.errors import Conflict
+from metering.event_stretches import Position, estimated_events
 from metering.events import SOURCES
 from metering.ledger import post
-from metering.models import Completeness, CostSource, EntryKind
+from metering.models import (
+    UNFINISHED,
+    BackgroundJob,
+    Completeness,
+    CostSource,
+    EntryKind,
+    JobKind,
+    JobState,
+    UsageEvent,
+)
+from metering.periods import EPOCH
 from metering.pricing import Rating
 from metering.rollups import lock_batches, post_deltas
 from metering.stored_events import (
@@ -19,15 +33,23 @@ from metering.stored_events import (
     Change,
     StoredEvent,
     added_up,
-    lock_events,
+    lock_events_of,
     movements,
+    read_events,
 )
-from tenants.scope import lock_configuration_shared, tenant_scope
 
-CHUNK_EVENTS: Final = 2_000
-BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# With a hundred budgets that is a second of work.
+CHUNK_EVENTS: Final = 500
+# Of one tenant at a time: each reads its period by itself.
+RERATES_MAX: Final = 20
 
 Progress = Callable[[int], None]
+
+
+class TooManyJobs(Conflict):
+    """So many jobs of this kind are not done yet."""
+
+    code = "too_many_jobs"
 
 
 class RerateSummary(NamedTuple):
@@ -45,6 +67,25 @@ class RerateSummary(NamedTuple):
 
 
 NO_CHANGE: Final = RerateSummary(0, 0, 0, 0, 0)
+
+
+class Selection(NamedTuple):
+    """The events that are rated again: those of [from_, to), or those without a price."""
+
+    from_: datetime = EPOCH
+    to: datetime | None = None
+    is_unpriced: bool = False
+
+
+UNPRICED: Final = Selection(is_unpriced=True)
+
+
+class Chunk(NamedTuple):
+    """One transaction's part: what was found in how many events, and the last; None: no more."""
+
+    summary: RerateSummary
+    events: int
+    end: Position | None
 
 
 class _Rerating(NamedTuple):
@@ -73,52 +114,163 @@ def rerate(
     Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves
     no drift and running again goes on.
     """
-    condition = (
-        f"e.cost_source <> {CostSource.GIVEN.value} AND e.time >= %s AND e.time < %s"
-        " AND (e.time, e.id) > (%s, %s)"
-    )
-    return _rerate_chunks(tenant_id, condition, (from_, to), is_dry_run, progress)
-
-
-def price_unpriced(*, tenant_id: int) -> int:
-    """Rate what has no price yet, after prices were added; answers how many events got one."""
-    condition = (
-        f"e.cost_source = {CostSource.UNPRICED.value}"
-        f" AND e.completeness <> {Completeness.MISSING.value} AND (e.time, e.id) > (%s, %s)"
-    )
-    return _rerate_chunks(tenant_id, condition, (), False, None).newly_priced
-
-
-def _rerate_chunks(
-    tenant_id: int,
-    condition: str,
-    parameters: Sequence[Any],
-    is_dry_run: bool,
-    progress: Progress | None,
-) -> RerateSummary:
-    summary = NO_CHANGE
-    after: tuple[datetime, int] = (BEGINNING, 0)
-    configuration: Configuration | None = None
+    selection = Selection(from_, to)
+    summary, after = NO_CHANGE, Position(from_)
     while True:
-        configuration = read_configuration(tenant_id, known=configuration)
-        with tenant_scope(tenant_id):
-            if lock_configuration_shared(tenant_id) != configuration.version:
-                continue
-            events = lock_events(
-                tenant_id=tenant_id,
-                condition=condition,
-                parameters=[*parameters, *after],
-                limit=CHUNK_EVENTS,
-            )
-            if not events:
-                return summary
-            reratings = [_rate(configuration, event) for event in events]
-            summary = summary.plus(_summary(reratings))
-            if not is_dry_run:
-                _apply(configuration, [one for one in reratings if one.is_change])
-        after = (events[-1].time, events[-1].id)
+        chunk = as_configured(
+            tenant_id,
+            partial(rerate_chunk, selection=selection, after=after, is_dry_run=is_dry_run),
+        )
+        summary = summary.plus(chunk.summary)
         if progress is not None:
-            progress(len(events))
+            progress(chunk.events)
+        if chunk.end is None:
+            return summary
+        after = chunk.end
+
+
+def start_rerating(
+    *, tenant_id: int, from_: datetime, to: datetime, is_dry_run: bool, actor: str
+) -> BackgroundJob:
+    """The same by a job. Raises TooManyJobs."""
+    unfinished = BackgroundJob.objects.filter(UNFINISHED, tenant_id=tenant_id, kind=JobKind.RERATE)
+    if unfinished.count() >= RERATES_MAX:
+        raise TooManyJobs(f"{RERATES_MAX} periods are being rated again. Try when some are done.")
+    return start_job(
+        tenant_id=tenant_id,
+        kind=JobKind.RERATE,
+        actor=actor,
+        total=estimated_events(tenant_id=tenant_id, from_=from_, to=to),
+        parameters={
+            "from": from_.isoformat(),
+            "to": to.isoformat(),
+            "dry_run": is_dry_run,
+        },
+        after_at=from_,
+    )
+
+
+def start_pricing(*, tenant_id: int, actor: str) -> BackgroundJob | None:
+    """Have a job rate what has no price, now that prices were added; None where nothing has none.
+
+    The caller holds the configuration lock, so that no such job has begun with other prices.
+    """
+    if not UsageEvent.objects.filter(tenant_id=tenant_id, cost_source=CostSource.UNPRICED).exists():
+        return None
+    parameters = {"prices": prices_mark(tenant_id)}
+    waiting = waiting_pricing(tenant_id)
+    if waiting is not None:
+        waiting.parameters = parameters
+        waiting.save(update_fields=["parameters"])
+        return waiting
+    return start_job(
+        tenant_id=tenant_id,
+        kind=JobKind.PRICE_UNPRICED,
+        actor=actor,
+        total=estimated_events(tenant_id=tenant_id, from_=EPOCH, is_unpriced=True),
+        parameters=parameters,
+        after_at=EPOCH,
+    )
+
+
+def waiting_pricing(tenant_id: int) -> BackgroundJob | None:
+    """A job that will rate what has no price, and has not begun."""
+    return BackgroundJob.objects.filter(
+        tenant_id=tenant_id, kind=JobKind.PRICE_UNPRICED, state=JobState.WAITING
+    ).first()
+
+
+# What decides on the cost of usage without a price: when this is as it was, no try is worth it.
+_MARK: Final = """jsonb_build_array(
+    (SELECT max(id) FROM tenant_price p WHERE p.tenant_id = t.id),
+    (SELECT max(id) FROM catalogue_price),
+    t.unpriced_policy, t.assumed_input_nanos_per_mtok, t.assumed_output_nanos_per_mtok)::text"""
+
+
+def prices_mark(tenant_id: int) -> str:
+    """A text that changes with whatever may give usage a price that has none."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {_MARK} FROM tenant t WHERE t.id = %s", [tenant_id])  # noqa: S608
+        return str(cursor.fetchone()[0])
+
+
+def tenants_with_other_prices() -> list[int]:
+    """Tenants with usage without a price that was not tried since prices changed. Needs a platform
+    scope.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH changed AS MATERIALIZED (
+                SELECT t.id FROM tenant t WHERE {_MARK} IS DISTINCT FROM (
+                    SELECT j.parameters ->> 'prices' FROM background_job j
+                    WHERE j.tenant_id = t.id AND j.kind = '{JobKind.PRICE_UNPRICED.value}'
+                    ORDER BY j.id DESC LIMIT 1)
+            )
+            SELECT c.id FROM changed c, LATERAL (
+                SELECT FROM usage_event e WHERE e.tenant_id = c.id
+                AND e.cost_source = {CostSource.UNPRICED.value} LIMIT 1
+            ) unpriced
+            """  # noqa: S608 - this module's own words
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def rerate_a_chunk(configuration: Configuration, job: BackgroundJob) -> None:
+    """A step of such a job. In a transaction that holds the configuration shared, and the job."""
+    asked = job.parameters
+    is_dry_run = asked.get("dry_run", False)
+    selection = UNPRICED
+    if job.kind == JobKind.RERATE:
+        selection = Selection(
+            datetime.fromisoformat(asked["from"]), datetime.fromisoformat(asked["to"])
+        )
+    chunk = rerate_chunk(
+        configuration, selection=selection, after=position_of(job), is_dry_run=is_dry_run
+    )
+    known = RerateSummary(**job.result) if job.result else NO_CHANGE
+    job.result = known.plus(chunk.summary)._asdict()
+    move_on(job, position=chunk.end or position_of(job), count=chunk.events)
+    if chunk.end is None:
+        finish_job(job, job.result)
+
+
+def rerate_chunk(
+    configuration: Configuration, *, selection: Selection, after: Position, is_dry_run: bool
+) -> Chunk:
+    """Rate the next events after a position.
+
+    They are read and rated without a lock; those that come out otherwise are then locked and rated
+    once more, as somebody may have changed them meanwhile.
+    """
+    tenant_id = configuration.tenant_id
+    condition = "e.time >= %s AND (e.time, e.id) > (%s, %s)"
+    parameters: list[Any] = [after.time, *after]
+    if selection.to is not None:
+        condition += " AND e.time < %s"
+        parameters.append(selection.to)
+    if selection.is_unpriced:
+        # Written out, so that the partial index of unpriced events fits.
+        condition += f" AND e.cost_source = {CostSource.UNPRICED.value}"
+    events = read_events(
+        tenant_id=tenant_id, condition=condition, parameters=parameters, limit=CHUNK_EVENTS
+    )
+    reratings = {event.id: _rate(configuration, event) for event in events if _is_rated(event)}
+    if not is_dry_run:
+        times = {id_: one.event.time for id_, one in reratings.items() if one.is_change}
+        locked = {
+            id_: _rate(configuration, event)
+            for id_, event in lock_events_of(tenant_id=tenant_id, times=times).items()
+            if _is_rated(event)
+        }
+        reratings = {id_: one for id_, one in reratings.items() if id_ not in times} | locked
+        _apply(configuration, [one for one in locked.values() if one.is_change])
+    end = Position(events[-1].time, events[-1].id) if len(events) == CHUNK_EVENTS else None
+    return Chunk(_summary(list(reratings.values())), len(events), end)
+
+
+def _is_rated(event: StoredEvent) -> bool:
+    return event.cost_source != CostSource.GIVEN and not event.is_void
 
 
 def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 
+from metering.budget_counting import CountingPast, counting_pasts
 from metering.budget_rules import (
     Amounts,
     BudgetBook,
@@ -143,10 +144,28 @@ def lock_events(
 
     `condition` is SQL of this package's own, never a caller's text.
     """
+    return read_events(
+        tenant_id=tenant_id,
+        condition=f"NOT e.is_void AND {condition}",
+        parameters=parameters,
+        limit=limit,
+        suffix="FOR UPDATE",
+    )
+
+
+def read_events(
+    *,
+    tenant_id: int,
+    condition: str,
+    parameters: Sequence[Any],
+    limit: int,
+    suffix: Literal["", "FOR UPDATE"] = "",
+) -> list[StoredEvent]:
+    """Up to `limit` events, void ones included, in order of time and id; `condition` as above."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {COLUMNS} FROM usage_event e WHERE e.tenant_id = %s AND NOT e.is_void"  # noqa: S608
-            f" AND {condition} ORDER BY e.time, e.id LIMIT %s FOR UPDATE",
+            f"SELECT {COLUMNS} FROM usage_event e WHERE e.tenant_id = %s"  # noqa: S608
+            f" AND {condition} ORDER BY e.time, e.id LIMIT %s {suffix}",
             [tenant_id, *parameters, limit],
         )
         return [event_of(row) for row in cursor.fetchall()]
@@ -204,13 +223,15 @@ def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting,
     """What each change adds to each window, per grain of rolling ones; opens the windows that lack.
 
     A call leaves the windows in which it counted and enters those in which it counts; a window of
-    both gets the difference. Opening windows inside this transaction is safe: ingest opens them in
+    both gets the difference. Windows of a budget that has not counted the call yet stay as they
+    are. Opening windows inside this transaction is safe: ingest opens them in
     a transaction that holds nothing else, so nobody waits for this one while it waits for them.
     """
     held = _held_of(book.tenant_id, changes)
     book = book.for_transaction()
+    pasts = counting_pasts(book)
     sides = [
-        (place, sign, event, _windows_of(event, book, held))
+        (place, sign, event, _counting_in(event, _windows_of(event, book, held), pasts))
         for place, change in enumerate(changes)
         for sign, event in ((-1, change.before), (1, change.after))
         if event is not None and not event.is_void
@@ -267,6 +288,21 @@ def _windows_of(
     if event.reservation_id is None or event.reservation_id not in held:
         return own
     return held[event.reservation_id].windows_with(own, book)
+
+
+def _counting_in(
+    event: StoredEvent, keys: tuple[WindowKey, ...], pasts: Mapping[int, CountingPast]
+) -> tuple[WindowKey, ...]:
+    """Those of an event's windows that it is in by now: the count of its budget may not have come
+    to it.
+    """
+    if not pasts:
+        return keys
+    return tuple(
+        key
+        for key in keys
+        if (past := pasts.get(key.budget_id)) is None or past.holds(event.id, event.time)
+    )
 
 
 def _moves_of_single_calls(

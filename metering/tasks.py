@@ -62,8 +62,20 @@ def age_rolling_windows() -> None:
 
 @shared_task(ignore_result=True)
 def price_unpriced() -> None:
-    """Rate what has no price once more, in case the process that added one died before it did."""
+    """Have what has no price rated once more where prices have changed since the last try."""
     upkeep.price_what_was_unpriced()
+
+
+@shared_task(ignore_result=True)
+def run_jobs() -> None:
+    """Go on with the work that was too long for a request."""
+    upkeep.run_jobs()
+
+
+@shared_task(ignore_result=True)
+def forget_old_jobs() -> None:
+    """Drop jobs that ended long ago."""
+    upkeep.forget_old_jobs()
 
 
 @shared_task(ignore_result=True)

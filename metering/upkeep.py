@@ -17,25 +17,38 @@ from metering.enforcement.lockouts import lift_ended_lockouts
 from metering.enforcement.pace import forget_idle_paces
 from metering.enforcement.raises import judge_ended_raises, tenants_with_ended_raises
 from metering.enforcement.turn import expire_due
-from metering.models import Budget, CallReport, CostSource, EventKey, SourceCount
+from metering.job_steps import take_step, tenants_with_jobs
+from metering.models import Budget, CallReport, EventKey, SourceCount
 from metering.open_traces import forget_spans, forget_spans_beyond
 from metering.partitions import make_due_partitions
-from metering.rerate import price_unpriced
+from metering.rerate import start_pricing, tenants_with_other_prices
 from metering.rolling import age_windows, windows_letting_go
 from tenants.models import IdempotencyRecord
 from tenants.runs import TenantRun, scoped, shuffled
-from tenants.scope import lock_configuration_shared, platform_scope, tenant_scope
+from tenants.scope import (
+    hold_configuration,
+    lock_configuration_shared,
+    platform_scope,
+    tenant_scope,
+)
 
 # A run ends after this time; the next beat goes on.
 EXPIRE_SECONDS: Final = 30.0
 END_SECONDS: Final = 30.0
 AGE_SECONDS: Final = 120.0
-PRICE_SECONDS: Final = 120.0
 # So many windows are aged in one transaction.
 WINDOWS_AT_ONCE: Final = 50
+PRICE_SECONDS: Final = 30.0
+# Shorter than the beat's period: else every process of a worker runs jobs, while reservations wait
+# to expire.
+JOBS_SECONDS: Final = 1.5
+PRICING_ACTOR: Final = "prices that changed"
 # How long a retry with the same Idempotency-Key gets the first answer.
 IDLE_PACE_SECONDS: Final = 3600
 IDLE_STATE_SECONDS: Final = 35 * 86_400
+# How long a job that has ended can be read.
+JOBS_KEPT: Final = timedelta(days=35)
+JOBS_A_CHUNK: Final = 10_000
 ANSWERS_KEPT: Final = timedelta(days=7)
 # How long after its last span a trace may still grow.
 SPANS_KEPT: Final = timedelta(hours=1)
@@ -137,23 +150,42 @@ def make_partitions_ahead() -> list[str]:
 
 
 def price_what_was_unpriced() -> int:
-    """Rate unpriced events of tenants once more: what a new price missed when a process was
-    killed.
+    """Begin to rate usage without a price once more where prices have changed since it was last
+    tried (an import of the catalogue, another policy); return for how many tenants.
     """
     run = TenantRun(PRICE_SECONDS)
-    count = run.each("price_unpriced", shuffled(_tenants_with_unpriced_events), price_unpriced)
+    count = run.each("price_unpriced", shuffled(tenants_with_other_prices), scoped(_start_pricing))
     run.report()
     return count
 
 
-def _tenants_with_unpriced_events() -> list[int]:
-    with connection.cursor() as cursor:
-        # The number is written out, so that the partial index of unpriced events fits.
+def _start_pricing(*, tenant_id: int) -> int:
+    # Alone, so that no job that waits begins while it is told of other prices.
+    hold_configuration(tenant_id)
+    return 0 if start_pricing(tenant_id=tenant_id, actor=PRICING_ACTOR) is None else 1
+
+
+def run_jobs() -> int:
+    """Do steps of the jobs of all tenants, in turn; return how many."""
+    run = TenantRun(JOBS_SECONDS)
+    count = run.repeat("run_jobs", shuffled(tenants_with_jobs), take_step)
+    run.report()
+    return count
+
+
+def forget_old_jobs() -> int:
+    """Drop jobs that ended long ago, but of each tenant and kind the latest: it says by which
+    prices usage was tried last.
+    """
+    with platform_scope("jobs that ended long ago"), connection.cursor() as cursor:
         cursor.execute(
-            "SELECT DISTINCT tenant_id FROM usage_event"  # noqa: S608 - an enum's number
-            f" WHERE cost_source = {CostSource.UNPRICED.value}"
+            "DELETE FROM background_job j WHERE j.id IN (SELECT o.id FROM background_job o"
+            " WHERE o.finished_at < %s AND EXISTS (SELECT FROM background_job later"
+            " WHERE later.tenant_id = o.tenant_id AND later.kind = o.kind AND later.id > o.id)"
+            " LIMIT %s)",
+            [timezone.now() - JOBS_KEPT, JOBS_A_CHUNK],
         )
-        return [row[0] for row in cursor.fetchall()]
+        return int(cursor.rowcount)
 
 
 def forget_old_keys() -> int:

@@ -123,6 +123,7 @@ NAVIGATION: Final = (
         "Tenant",
         (
             Item("Settings", "tune", "tenants.tenant"),
+            Item("Jobs", "pending_actions", "metering.backgroundjob"),
             Item("Audit log", "history", "tenants.auditentry"),
         ),
     ),

@@ -28,6 +28,7 @@ OWN_TRANSACTIONS = frozenset(
         ("POST", "/v1/integrations/litellm"),
         ("POST", "/v1/corrections"),
         ("POST", "/v1/prices/rerate"),
+        ("GET", "/v1/export/focus.csv"),
     }
 )
 # Reservations and what is done with them share transactions between callers.

@@ -14,6 +14,7 @@ from metering.budgets import create_budget
 from metering.decoders import native
 from metering.ingest import ingest
 from metering.models import Budget, BudgetWindow, Route
+from metering.upkeep import run_jobs
 from tenants.models import Tenant
 from tenants.people import NewTenant, create_tenant
 from tenants.scope import tenant_scope
@@ -100,3 +101,9 @@ def windows_of(account: Account, budget: Budget) -> list[BudgetWindow]:
                 tenant=account.tenant, budget_id=budget.id, revision=revision
             ).order_by("starts_at", "id")
         )
+
+
+def finish_jobs() -> None:
+    """What workers do, until no job is left."""
+    while run_jobs():
+        pass

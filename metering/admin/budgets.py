@@ -200,6 +200,7 @@ class BudgetAdmin(TenantModelAdmin):
         "period_words",
         "levels_words",
         "mode",
+        "state_words",
     )
     list_filter = (ArchivedFilter,)
     search_fields = ("name",)
@@ -241,6 +242,7 @@ class BudgetAdmin(TenantModelAdmin):
     shown_fields = (
         "name",
         "mode",
+        "state_words",
         "limits",
         "counts",
         "window_for_each",
@@ -278,6 +280,10 @@ class BudgetAdmin(TenantModelAdmin):
     @display(description="Levels")
     def levels_words(self, obj: Budget) -> str:
         return ", ".join(level_words(level) for level in obj.levels.all())
+
+    @display(description="State")
+    def state_words(self, obj: Budget) -> str:
+        return "still counting" if obj.is_counting else "—"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Budget]:
         rows: QuerySet[Budget] = super().get_queryset(request)
@@ -320,15 +326,26 @@ class BudgetAdmin(TenantModelAdmin):
     ) -> Budget:
         fields = {name: form.cleaned_data[name] for name in BudgetForm.Meta.fields}
         if change:
-            return update_budget(
+            budget = update_budget(
                 budget=form.instance,
                 actor=actor_of(request),
                 changes=fields,
                 levels=levels_of(formsets),
             )
-        return create_budget(
-            tenant=tenant_of(request), actor=actor_of(request), levels=levels_of(formsets), **fields
-        )
+        else:
+            budget = create_budget(
+                tenant=tenant_of(request),
+                actor=actor_of(request),
+                levels=levels_of(formsets),
+                **fields,
+            )
+        if budget.is_counting:
+            messages.info(
+                request,
+                "What was spent before is still being counted. Until that is done, the budget "
+                "refuses by what it has counted so far.",
+            )
+        return budget
 
     def question(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool

@@ -80,7 +80,7 @@ class ModelPriceForm(_DatedPriceForm):
         help_texts = {
             "provider": "As events name it. Empty: any provider.",
             "model": "As events name it; aliases and dated names of a known model are resolved.",
-            "effective_from": "UTC. Calls without a price since then are priced at once.",
+            "effective_from": "UTC. Calls without a price since then are priced, too.",
             "effective_to": "UTC. Empty: until you end it.",
         }
 

@@ -1,5 +1,6 @@
 """Rows of metering: configuration (prices, budgets) and facts (usage, ledger, roll-ups)."""
 
+from metering.models.background_jobs import UNFINISHED, BackgroundJob, JobKind, JobState
 from metering.models.budgets import (
     Action,
     Budget,
@@ -56,8 +57,10 @@ __all__ = [
     "BATCH_ID_STRIDE",
     "BY_LEVEL",
     "MEASURES",
+    "UNFINISHED",
     "Action",
     "Authority",
+    "BackgroundJob",
     "Breaker",
     "BreakerClose",
     "BreakerState",
@@ -79,6 +82,8 @@ __all__ = [
     "Halt",
     "HaltKind",
     "IngestBatch",
+    "JobKind",
+    "JobState",
     "LedgerEntry",
     "Mode",
     "ModelRoute",

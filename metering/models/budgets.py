@@ -83,6 +83,8 @@ class Budget(models.Model):
     # Windows of an older revision keep their balances and are no longer posted to.
     revision = models.IntegerField(default=1, editable=False)
     counts_from = models.DateTimeField(editable=False)
+    # What was spent before the budget was made is still being added to its windows.
+    is_counting = models.BooleanField(db_default=False, default=False, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 

@@ -8,11 +8,16 @@ in UTC.
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from operator import add, itemgetter
 from typing import Any, Final
 
 from django.db import connection
+from psycopg import sql
 
+from metering.event_stretches import Position, next_stretch, within_stretch
 from metering.money import usd_from_nanos
+from tenants.scope import tenant_scope
 
 GROUP: Final = ("provider", "model", "tool", "team", "customer", "agent", "feature")
 TAGS: Final = ("team", "customer", "agent", "feature")
@@ -61,19 +66,26 @@ COLUMNS: Final = (
     "SubAccountName",
     "Tags",
 )
-ROWS_AT_ONCE: Final = 2_000
-READ_DAY: Final = f"""
-    SELECT {", ".join(GROUP)}, sum(coalesce(cost_nanos, 0)),
-        sum(input_tokens + output_tokens), count(*)
-    FROM usage_event
-    WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void
-    GROUP BY {", ".join(GROUP)}
-    ORDER BY {", ".join(f'{name} COLLATE "C"' for name in GROUP)}
+# What one transaction reads.
+STEP_EVENTS: Final = 100_000
+_NAMES: Final = ", ".join(f"e.{name}" for name in GROUP)
+_READ: Final = f"""
+    SELECT date_trunc('day', e.time, 'UTC'), {_NAMES}, sum(coalesce(e.cost_nanos, 0)),
+        sum(e.input_tokens + e.output_tokens), count(*)
+    FROM usage_event e WHERE e.tenant_id = {{tenant}} AND NOT e.is_void AND {{within}}
+    GROUP BY 1, {_NAMES}
 """  # noqa: S608 - built from constants
+# A day and its group's values; and cost, tokens, events.
+_Key = tuple[Any, ...]
+_Sums = dict[_Key, tuple[int, int, int]]
 
 
 def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[list[str]]:
-    """The heading, then the rows of the month of `month`. Read it within one snapshot."""
+    """The heading, then the rows of the month of `month`.
+
+    Read in transactions of its own, a stretch of events each, so that a month of millions keeps no
+    old rows alive: usage that comes meanwhile may be in it or not. In memory is a day at most.
+    """
     yield list(COLUMNS)
     first = datetime(month.year, month.month, 1, tzinfo=UTC)
     until = _next_month(first)
@@ -88,16 +100,14 @@ def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[lis
         "PricingCategory": "Standard",
         "ServiceCategory": "AI and Machine Learning",
     }
-    day = first
-    while day < until:
+    for day, values in _read_days(tenant_id, Position(first), until):
         period = {
             "ChargePeriodStart": _moment(day),
             "ChargePeriodEnd": _moment(day + timedelta(days=1)),
         }
-        for row in _read_day(tenant_id, day):
+        for row in values:
             cells = {**account, **period, **_charge(row)}
             yield [cells.get(column, "") for column in COLUMNS]
-        day += timedelta(days=1)
 
 
 def _moment(at: datetime) -> str:
@@ -108,11 +118,30 @@ def _next_month(first: datetime) -> datetime:
     return (first + timedelta(days=32)).replace(day=1)
 
 
-def _read_day(tenant_id: int, day: datetime) -> Iterator[tuple[Any, ...]]:
-    with connection.chunked_cursor() as database:
-        database.execute(READ_DAY, [tenant_id, day, day + timedelta(days=1)])
-        while rows := database.fetchmany(ROWS_AT_ONCE):
-            yield from rows
+def _read_days(
+    tenant_id: int, after: Position, until: datetime
+) -> Iterator[tuple[datetime, list[_Key]]]:
+    """Each day that has events, and its rows: group, cost, tokens, events."""
+    sums: _Sums = {}
+    while after.time < until:
+        with tenant_scope(tenant_id):
+            stretch = next_stretch(tenant_id=tenant_id, after=after, to=until, limit=STEP_EVENTS)
+            if stretch is not None:
+                _add_stretch(sums, tenant_id, within_stretch(after, stretch.end))
+        after = Position(until) if stretch is None else stretch.end
+        finished = sorted(key for key in sums if key[0] + timedelta(days=1) <= after.time)
+        for day, keys in groupby(finished, key=itemgetter(0)):
+            yield day, [(*key[1:], *sums.pop(key)) for key in keys]
+
+
+def _add_stretch(sums: _Sums, tenant_id: int, within: sql.Composable) -> None:
+    query = sql.SQL(_READ).format(tenant=sql.Literal(tenant_id), within=within)
+    with connection.cursor() as cursor:
+        cursor.execute(query.as_string(cursor.cursor))
+        for row in cursor.fetchall():
+            key, amounts = row[:-3], row[-3:]
+            before = sums.get(key, (0, 0, 0))
+            sums[key] = tuple(map(add, before, amounts))
 
 
 def _charge(row: tuple[Any, ...]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from config.environment import read_environment
 from config.parts import PARTS
 from config.queues import QUEUES, QUEUES_BY_WORKER, LimitsByQueue, queue_of
 from config.shared_metrics import VARIABLE, shared_by_part, shared_by_service
+from metering.upkeep import JOBS_SECONDS
 
 
 def test_every_queue_has_one_worker() -> None:
@@ -21,6 +22,7 @@ def test_every_queue_has_one_worker() -> None:
     [
         ("metering.tasks.roll_up", "ingest"),
         ("metering.tasks.run_simulations", "default"),
+        ("metering.tasks.run_jobs", "default"),
         ("alerts.tasks.deliver", "alerts"),
         ("alerts.tasks.scan_anomalies", "scans"),
         ("alerts.tasks.check_sessions", "scans"),
@@ -41,6 +43,15 @@ def test_the_beat_sends_nothing_minute_long_to_those_who_tell_people() -> None:
         for task, queue in scheduled.items()
         if queue in QUEUES_BY_WORKER["alerts"] and ("scan_" in task or "check_" in task)
     ]
+
+
+def test_jobs_take_one_process_of_a_worker_and_leave_it_the_others() -> None:
+    (period,) = {
+        entry["schedule"].total_seconds()
+        for entry in BEAT_SCHEDULE.values()
+        if entry["task"] == "metering.tasks.run_jobs"
+    }
+    assert period > JOBS_SECONDS
 
 
 def test_tasks_that_tell_people_are_stopped_sooner() -> None:

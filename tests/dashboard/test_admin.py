@@ -11,12 +11,13 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from metering import budget_counting
 from metering.models import Budget, Crossing, TenantPrice, ToolPrice
 from tenants.keys import find_key_holder
 from tenants.models import ApiKey, AuditEntry, Membership, Team, TeamMember, Tenant
 from tenants.roles import Role
 from tests.dashboard.conftest import make_member, sign_in
-from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 
 LISTS = (
     "metering/budget",
@@ -24,6 +25,7 @@ LISTS = (
     "metering/tenantprice",
     "metering/toolprice",
     "metering/catalogueprice",
+    "metering/backgroundjob",
     "tenants/membership",
     "tenants/invitation",
     "tenants/team",
@@ -169,6 +171,25 @@ def test_a_budget_is_made_with_its_levels_and_counts_what_was_spent(
     assert found == [(70, "none", ["team_lead"]), (100, "block", ["finance", "engineering"])]
     assert windows_of(account, budget)[0].spent_nanos == 10 * NANOS
     assert changed(account)[-1] == (account.email, "create", "budget")
+
+
+def test_a_budget_over_a_long_past_says_that_it_still_counts(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget_counting, "AT_ONCE_MAX", 1)
+    send(account, [make_event(team="growth", cost_usd="1") for _ in range(2)])
+    form = budget_form((100, "block", ""))
+    answer = owner.post("/admin/metering/budget/add/", form, follow=True)
+    html = answer.content.decode()
+    assert "refuses by what it has counted so far" in html
+    for path in ("/admin/metering/budget/", "/budgets"):
+        assert "still counting" in owner.get(path).content.decode(), path
+    jobs = owner.get("/admin/metering/backgroundjob/").content.decode()
+    assert "Research agents" in jobs
+    assert "0 %" in jobs
+    finish_jobs()
+    for path in ("/admin/metering/budget/", "/budgets"):
+        assert "still counting" not in owner.get(path).content.decode(), path
 
 
 def test_a_second_click_makes_no_second_budget(account: Account, owner: Client) -> None:

@@ -6,8 +6,9 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
+from metering.job_steps import run_job
 from metering.models import CostSource, EntryKind, LedgerEntry, TenantPrice, UsageEvent
-from metering.rerate import price_unpriced, rerate
+from metering.rerate import rerate, start_pricing
 from metering.rollups import roll_up
 from tenants.scope import change_configuration
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
@@ -30,6 +31,16 @@ def set_price(account: Account, model: str) -> None:
             effective_from=datetime.now(UTC) - timedelta(days=1),
             rates=RATES,
         )
+
+
+def price_unpriced(account: Account) -> int:
+    """How many events got a price."""
+    with account.scope():
+        job = start_pricing(tenant_id=account.tenant.id, actor="tests")
+    assert job is not None
+    result = run_job(job).result
+    assert result is not None
+    return int(result["newly_priced"])
 
 
 def run(account: Account, *, is_dry_run: bool = False) -> tuple[int, ...]:
@@ -73,7 +84,7 @@ def test_a_new_price_prices_what_had_none(account: Account) -> None:
     send(account, [make_event(model="in-house")])
     assert windows_of(account, budget)[0].spent_nanos == 0
     set_price(account, "in-house")
-    assert price_unpriced(tenant_id=account.tenant.id) == 3
+    assert price_unpriced(account) == 3
     assert windows_of(account, budget)[0].spent_nanos == 9 * NANOS
     with account.scope():
         sources = set(UsageEvent.objects.values_list("cost_source", flat=True))
@@ -109,7 +120,7 @@ def test_what_has_a_rate_is_booked_and_the_rest_priced_when_it_gets_one(account:
         TenantPrice.objects.create(
             tenant=account.tenant, model="o1", effective_from=since, rates=rates
         )
-    assert price_unpriced(tenant_id=account.tenant.id) == 1
+    assert price_unpriced(account) == 1
     assert windows_of(account, budget)[0].spent_nanos == 3 * NANOS + 2 * NANOS // 100
 
 
@@ -118,7 +129,7 @@ def test_a_dearer_call_gets_its_window_when_it_is_rated_again(account: Account) 
     send(account, [make_event(model="in-house")])
     assert windows_of(account, budget) == []
     set_price(account, "in-house")
-    price_unpriced(tenant_id=account.tenant.id)
+    price_unpriced(account)
     assert [window.spent_nanos for window in windows_of(account, budget)] == [3 * NANOS]
 
 

@@ -6,10 +6,15 @@ import pytest
 import time_machine
 from django.db import connection
 
-from metering.models import EventKey
-from metering.tasks import forget_old_keys, make_partitions, price_unpriced
+from metering.models import BackgroundJob, EventKey
+from metering.tasks import (
+    forget_old_jobs,
+    forget_old_keys,
+    make_partitions,
+    price_unpriced,
+)
 from tenants.scope import platform_scope
-from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.test_rerate import set_price
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,9 +54,36 @@ def test_keys_go_when_their_events_are_too_old_to_be_sent_again(account: Account
         assert EventKey.objects.count() == 0
 
 
-def test_what_a_killed_process_left_unpriced_is_priced_by_the_next_run(account: Account) -> None:
+def test_usage_is_tried_again_when_prices_changed_and_not_before(account: Account) -> None:
     budget = make_budget(account)
     send(account, [make_event(model="in-house")])
+    price_unpriced()
+    finish_jobs()
+    price_unpriced()
+    assert pricing_jobs(account) == ["done"]
+    # As when the process that added a price died before it said so.
     set_price(account, "in-house")
     price_unpriced()
+    assert pricing_jobs(account) == ["done", "waiting"]
+    finish_jobs()
     assert windows_of(account, budget)[0].spent_nanos == 3 * NANOS
+    price_unpriced()
+    assert pricing_jobs(account) == ["done", "done"]
+
+
+def pricing_jobs(account: Account) -> list[str]:
+    with account.scope():
+        return list(BackgroundJob.objects.order_by("id").values_list("state", flat=True))
+
+
+def test_jobs_that_ended_go_but_the_latest_of_each_kind(account: Account) -> None:
+    for _ in range(2):
+        send(account, [make_event(model="in-house")])
+        set_price(account, "other")
+        price_unpriced()
+        finish_jobs()
+    forget_old_jobs()
+    assert len(pricing_jobs(account)) == 2
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=36), tick=False):
+        forget_old_jobs()
+    assert len(pricing_jobs(account)) == 1

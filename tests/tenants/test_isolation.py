@@ -119,6 +119,8 @@ def filled(account: Account) -> Account:
     assert api.post("/v1/reservations", {"amount_usd": "0.01", "agent": "growth"}).status == 201
     usage = {"team": "growth", "trace": "t", "session": "s", "cost_usd": "5"}
     send(account, [make_event(id=f"event-{number}", **usage) for number in range(3)])
+    # Priced by a job, once there is a price.
+    send(account, [make_event(model="m")])
     # A second report of a call, and a span.
     for number in range(2):
         send(account, [make_event(id=f"report-{number}", response_id="r", agent=f"a-{number}")])
@@ -337,6 +339,7 @@ def objects(filled: Account) -> dict[str, Any]:
         "route_id": api.get("/v1/routes").body["data"][0]["id"],
         "raise_id": api.get("/v1/raises").body["data"][0]["id"],
         "simulation_id": api.get("/v1/simulations").body["data"][0]["id"],
+        "job_id": api.get("/v1/jobs").body["data"][0]["id"],
         "incident_id": api.get("/v1/incidents").body["data"][0]["id"],
         "channel_id": api.get("/v1/channels").body["data"][0]["id"],
         "delivery_id": api.get("/v1/deliveries").body["data"][0]["id"],

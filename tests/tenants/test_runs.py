@@ -30,8 +30,9 @@ STEPS: list[tuple[Any, Any, str, Any, str]] = [
     ),
     (
         metering_tasks.price_unpriced,
-        *(upkeep, "_tenants_with_unpriced_events", upkeep, "price_unpriced"),
+        *(upkeep, "tenants_with_other_prices", upkeep, "_start_pricing"),
     ),
+    (metering_tasks.run_jobs, upkeep, "tenants_with_jobs", upkeep, "take_step"),
     (alert_tasks.notify, crossings, "tenants_with_crossings", crossings, "take_crossings"),
     (
         alert_tasks.notify,

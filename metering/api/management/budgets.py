@@ -225,6 +225,13 @@ class BudgetBody(StrictSerializer):
     revision = serializers.IntegerField(
         read_only=True, help_text="Rises when what the budget counts is changed."
     )
+    counting = serializers.BooleanField(
+        source="is_counting",
+        read_only=True,
+        help_text="Whether what was spent before the budget was made is still being added: its"
+        " windows then hold less than was spent, and refuse by what they hold. `/v1/jobs` tells how"
+        " far it is.",
+    )
     created_at = Moment(read_only=True)
     archived_at = Moment(read_only=True, allow_null=True)
 
@@ -372,6 +379,7 @@ class BudgetsView(ApiView):
 
     @extend_schema(
         summary="Make a budget, which counts what its period has spent already",
+        description="Over a long past it is `counting` at first.",
         request=NewBudgetBody,
         responses={201: BudgetBody},
     )

@@ -20,6 +20,7 @@ from metering.api.fields import (
     problem_at,
 )
 from metering.api.idempotency import idempotent
+from metering.api.management.jobs import JobAnswer, accepted, job_answer, rerate_answer
 from metering.api.management.rates import NamedRates, Tiers, rates_answer, stored_rates
 from metering.api.pagination import (
     PAGE_PARAMETERS,
@@ -32,14 +33,22 @@ from metering.api.pagination import (
 from metering.api.views import ApiView, actor_of, holder_of, tenant_of
 from metering.dimensions import normal_value
 from metering.errors import Conflict, InvalidRequest, NotFound
+from metering.event_stretches import AT_ONCE_MAX, are_few_events
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.prices import price_row
 from metering.money import usd_from_nanos
-from metering.price_overrides import Validity, add_price, add_tool_price, end_price
+from metering.price_overrides import (
+    Validity,
+    add_price,
+    add_tool_price,
+    end_price,
+    find_long_pricing,
+)
 from metering.price_schedule import CATALOGUE
 from metering.pricing import OVERRIDE, load_price_book
 from metering.rates import parse_rates
-from metering.rerate import rerate
+from metering.rerate import rerate, start_rerating
+from tenants.scope import tenant_scope
 
 AnyPrice = CataloguePrice | TenantPrice | ToolPrice
 # What belongs to the other kind of price.
@@ -95,6 +104,12 @@ class PriceAnswer(serializers.Serializer[Any]):
     effective_from = Moment(allow_null=True)
     effective_to = Moment(allow_null=True)
     note = serializers.CharField()
+
+
+class AddedPriceAnswer(PriceAnswer):
+    """A price that was added."""
+
+    job = JobAnswer(required=False, help_text="Where pricing usage that had none goes on.")
 
 
 class RerateBody(StrictSerializer):
@@ -155,17 +170,20 @@ class PricesView(ApiView):
 
     @extend_schema(
         summary="Add a price",
-        description="Usage that had no price and gets one by this is priced at once. Usage that has"
-        " a price keeps it until `/v1/prices/rerate`.",
+        description="Usage that had no price and gets one by this is priced at once, or by the job"
+        " that `job` shows where there is much of it. Usage that has a price keeps it until"
+        " `/v1/prices/rerate`.",
         request=PriceBody,
-        responses={201: PriceAnswer},
+        responses={201: AddedPriceAnswer},
     )
     @idempotent
     def post(self, request: Request) -> Response:
         body = PriceBody(data=request.data)
         body.is_valid(raise_exception=True)
         price = _add(request, dict(body.validated_data))
-        return Response(price_answer(price), status=201)
+        job = find_long_pricing(price)
+        going_on = {} if job is None else {"job": job_answer(job)}
+        return Response({**price_answer(price), **going_on}, status=201)
 
 
 class PriceView(ApiView):
@@ -197,34 +215,34 @@ class PriceView(ApiView):
 class RerateView(ApiView):
     """Rating a period again."""
 
+    also_answers = {"POST": (409,)}
+
     @extend_schema(
         summary="Rate a period's usage again at the prices known now",
-        description="Changes no tokens and no given cost; balances move by correcting entries.",
+        description="Changes no tokens and no given cost; balances move by correcting entries. 200"
+        f" with the result where the period holds at most {AT_ONCE_MAX:,} events; else 202 with a"
+        " job, whose `result` it is in the end.",
         request=RerateBody,
-        responses={200: RerateAnswer},
+        responses={200: RerateAnswer, 202: JobAnswer},
     )
     def post(self, request: Request) -> Response:
         body = RerateBody(data=request.data)
         body.is_valid(raise_exception=True)
         fields = body.validated_data
-        is_dry_run = fields.get("dry_run", False)
+        period: dict[str, Any] = {
+            "tenant_id": holder_of(request).tenant_id,
+            "from_": fields["from"],
+            "to": fields["to"],
+            "is_dry_run": fields.get("dry_run", False),
+        }
         # In transactions of its own (see the middleware), and safe to repeat without a key.
-        summary = rerate(
-            tenant_id=holder_of(request).tenant_id,
-            from_=fields["from"],
-            to=fields["to"],
-            is_dry_run=is_dry_run,
-        )
-        return Response(
-            {
-                "dry_run": is_dry_run,
-                "examined": summary.examined,
-                "changed": summary.changed,
-                "newly_priced": summary.newly_priced,
-                "still_unpriced": summary.still_unpriced,
-                "difference_usd": usd_from_nanos(summary.difference_nanos),
-            }
-        )
+        with tenant_scope(period["tenant_id"]):
+            if not are_few_events(
+                tenant_id=period["tenant_id"], from_=period["from_"], to=period["to"]
+            ):
+                return accepted(start_rerating(**period, actor=actor_of(request)))
+        summary = rerate(**period)
+        return Response(rerate_answer(summary._asdict(), is_dry_run=period["is_dry_run"]))
 
 
 def _add(request: Request, fields: dict[str, Any]) -> TenantPrice | ToolPrice:

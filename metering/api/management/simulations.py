@@ -35,6 +35,7 @@ from metering.api.views import ApiView, actor_of, tenant_of
 from metering.enforcement.breakers.configuration import PER_DEFAULT
 from metering.enforcement.simulation import Proposal, ProposedBudget, create_simulation
 from metering.errors import Conflict, NotFound
+from metering.event_stretches import AT_ONCE_MAX
 from metering.models import Breaker, Budget, Simulation, SimulationStatus
 from metering.periods import EPOCH
 
@@ -226,8 +227,8 @@ class SimulationsView(ApiView):
 
     @extend_schema(
         summary="Replay a past period against a proposed budget or breaker",
-        description="201 with the result where the period holds at most 50,000 events; else 202,"
-        " and the result is there once `status` is `done`. Nothing is changed by it.",
+        description=f"201 with the result where the period holds at most {AT_ONCE_MAX:,} events;"
+        " else 202, and the result is there once `status` is `done`. Nothing is changed by it.",
         request=SimulationBody,
         responses={201: SimulationResultAnswer, 202: SimulationResultAnswer},
     )
@@ -247,7 +248,11 @@ class SimulationsView(ApiView):
             return Response(_result_answer(simulation), status=201)
         # Where the broker is not there, the next beat finds the row all the same.
         transaction.on_commit(_wake_a_worker, robust=True)
-        return Response(_result_answer(simulation), status=202)
+        return Response(
+            _result_answer(simulation),
+            status=202,
+            headers={"Location": f"/v1/simulations/{simulation.id}"},
+        )
 
 
 class SimulationView(ApiView):

@@ -1,4 +1,6 @@
-"""Stored calls as a replay needs them, streamed in order: only the columns that it looks at."""
+"""Stored calls as a replay needs them, in order, a piece at a time: only the columns that it looks
+at.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -11,12 +13,15 @@ from metering.budget_rules import PLACE, Amounts, BudgetRule, Values, wanted_val
 from metering.configuration import Configuration
 from metering.dimensions import MATCHABLE, REQUEST
 from metering.enforcement.simulation.calls import Call, Cheaper, Earlier
+from metering.event_stretches import Position, next_stretch, within_stretch
 from metering.models import Operation, Status
 from metering.periods import EPOCH, GRAIN_SECONDS, QUANTUM_SECONDS
 from metering.queries.conditions import Condition, event_value, on_events
 from metering.usage_shapes import Tokens
+from tenants.scope import tenant_scope
 
-CHUNK_EVENTS: Final = 5_000
+# What one transaction reads.
+CHUNK_EVENTS: Final = 10_000
 # How a call ended is not known when it is asked for.
 STATUS: Final = "status"
 ASKED_STATUS: Final = f"'{Status.SUCCESS.label}'"
@@ -73,26 +78,10 @@ class Stretch(NamedTuple):
         ]
 
 
-def count_events(*, tenant_id: int, starts_at: datetime, ends_at: datetime, at_most: int) -> int:
-    """How many events a replay would read, counted no further than one above `at_most`."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM (SELECT FROM usage_event WHERE tenant_id = %s AND time >= %s"
-            " AND time < %s LIMIT %s) e",
-            [tenant_id, starts_at, ends_at, at_most + 1],
-        )
-        (count,) = cursor.fetchone()
-    return int(count)
-
-
 def read_calls(
     stretch: Stretch, *, assumed_nanos: Callable[[Tokens], int | None], check: Callable[[], None]
 ) -> Iterator[Call]:
-    """The calls in order of time and id. `check` is called now and then, and may raise.
-
-    Reads through a cursor of the server, so that it takes no more memory for a longer stretch.
-    """
-    where = stretch.where()
+    """The calls in order of time and id. `check` is called now and then, and may raise."""
     facts = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
     columns = ", ".join([*stretch.values(), *facts])
     ends = len(MATCHABLE)
@@ -117,38 +106,59 @@ def read_calls(
             at, rest[:ends], amounts, checked, cost_nanos is None, status == ERROR, rest[ends:]
         )
 
-    with connection.chunked_cursor() as cursor:
-        cursor.execute(
-            "SELECT time, cost_nanos, input_tokens, output_tokens, operation, status,"  # noqa: S608
-            f" {columns} FROM usage_event WHERE {where.sql} ORDER BY time, id",
-            where.parameters,
-        )
-        while rows := cursor.fetchmany(CHUNK_EVENTS):
-            check()
-            yield from starmap(call_of, rows)
+    select = (
+        "SELECT time, cost_nanos, input_tokens, output_tokens, operation, status,"  # noqa: S608
+        f" {columns} FROM usage_event e WHERE {{where}} ORDER BY time, id"
+    )
+    for rows in _read_pieces(stretch, select, []):
+        check()
+        yield from starmap(call_of, rows)
+
+
+def _read_pieces(
+    stretch: Stretch, select: str, parameters: Sequence[Any]
+) -> Iterator[list[tuple[Any, ...]]]:
+    """What a statement gives for a piece of the stretch after the other.
+
+    Each is read in a transaction of its own, unless the caller has one, so that a long replay keeps
+    no old rows alive; and takes no more memory.
+    """
+    where = stretch.where()
+    after = Position(stretch.starts_at)
+    while True:
+        with tenant_scope(stretch.tenant_id), connection.cursor() as cursor:
+            piece = next_stretch(
+                tenant_id=stretch.tenant_id, after=after, to=stretch.ends_at, limit=CHUNK_EVENTS
+            )
+            if piece is None:
+                return
+            within = within_stretch(after, piece.end).as_string(cursor.cursor)
+            cursor.execute(
+                select.format(where=f"{where.sql} AND {within}"), [*parameters, *where.parameters]
+            )
+            rows = cursor.fetchall()
+        yield rows
+        after = piece.end
 
 
 def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
-    """What a budget's groups spent before a replay begins, in order of time, added up: a row for
+    """What a budget's groups spent before a replay begins, in order of time, added up: rows for
     each group and grain of a rolling window, or portion of the periods that are carried over.
     """
-    where = stretch.where()
     columns = ", ".join(stretch.values())
     portion, parameters = _portion(rule, stretch.starts_at)
-    with connection.chunked_cursor() as cursor:
-        cursor.execute(
-            f"SELECT {portion}, min(time), coalesce(sum(cost_nanos), 0),"  # noqa: S608
-            " sum(input_tokens + output_tokens),"
-            f" count(*) FILTER (WHERE operation <> {TOOL}),"
-            f" count(*) FILTER (WHERE operation = {TOOL}), {columns}"
-            f" FROM usage_event WHERE {where.sql}"
-            f" GROUP BY {_ordinals(1)}, {_ordinals(7, len(MATCHABLE))} ORDER BY 1",
-            [*parameters, *where.parameters],
-        )
-        while rows := cursor.fetchmany(CHUNK_EVENTS):
-            for at, first_at, cost_nanos, tokens, requests, tool_calls, *values in rows:
-                amounts = Amounts(cost_nanos, tokens, requests, tool_calls)
-                yield Earlier(at, first_at, tuple(values), amounts)
+    select = (
+        f"SELECT {portion}, min(time), coalesce(sum(cost_nanos), 0),"  # noqa: S608
+        " sum(input_tokens + output_tokens),"
+        f" count(*) FILTER (WHERE operation <> {TOOL}),"
+        f" count(*) FILTER (WHERE operation = {TOOL}), {columns}"
+        " FROM usage_event e WHERE {where}"
+        f" GROUP BY {_ordinals(1)}, {_ordinals(7, len(MATCHABLE))} ORDER BY 1"
+    )
+    for rows in _read_pieces(stretch, select, parameters):
+        for at, first_at, cost_nanos, tokens, requests, tool_calls, *values in rows:
+            amounts = Amounts(cost_nanos, tokens, requests, tool_calls)
+            yield Earlier(at, first_at, tuple(values), amounts)
 
 
 def _ordinals(first: int, count: int = 1) -> str:

@@ -21,6 +21,7 @@ from metering.enforcement.simulation.reading import (
 from metering.enforcement.simulation.tally import Tally
 from metering.models import BudgetRaise, Mode, RaiseStatus
 from tenants.models import UnpricedPolicy
+from tenants.scope import tenant_scope
 
 # What a breaker must have seen before it judges: its minute, and for a day what is usual.
 MINUTE: Final = timedelta(seconds=61)
@@ -57,8 +58,8 @@ def first_read(proposal: Proposal, starts_at: datetime) -> datetime:
 def simulate(*, tenant_id: int, proposal: Proposal, period: Replayed) -> dict[str, Any]:
     """What the proposal would have refused and saved in the period, as JSON values.
 
-    Reads in the tenant's scope. The proposal acts whatever its mode; what is in force is held
-    against the same period in its own mode, as `compared_with`.
+    Reads in many short transactions, unless the caller has one. The proposal acts whatever its
+    mode; what is in force is held against the same period in its own mode, as `compared_with`.
     """
     # As it is now, not as it was within the last second.
     configuration = read_configuration(tenant_id, known=known_configuration(tenant_id))
@@ -168,13 +169,16 @@ def read_raises(tenant_id: int, budget_id: int | None, period: Replayed) -> list
     """The raises that were in force in the period, over or not."""
     if budget_id is None:
         return []
-    found = BudgetRaise.objects.filter(
-        tenant_id=tenant_id,
-        budget_id=budget_id,
-        status=RaiseStatus.APPROVED,
-        starts_at__lt=period.ends_at,
-        ends_at__gt=period.starts_at,
-    )
+    with tenant_scope(tenant_id):
+        found = list(
+            BudgetRaise.objects.filter(
+                tenant_id=tenant_id,
+                budget_id=budget_id,
+                status=RaiseStatus.APPROVED,
+                starts_at__lt=period.ends_at,
+                ends_at__gt=period.starts_at,
+            ).order_by("id")
+        )
     return [
         RaiseRule(
             budget_id=one.budget_id,
@@ -187,7 +191,7 @@ def read_raises(tenant_id: int, budget_id: int | None, period: Replayed) -> list
             tool_calls=one.add_tool_calls,
             seconds=one.add_seconds,
         )
-        for one in found.order_by("id")
+        for one in found
         if one.starts_at is not None
     ]
 

@@ -14,17 +14,15 @@ from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from metering.enforcement.simulation.proposals import Proposal
-from metering.enforcement.simulation.reading import count_events
 from metering.enforcement.simulation.running import Replayed, first_read, simulate
 from metering.errors import Conflict
+from metering.event_stretches import are_few_events
 from metering.models import Simulation, SimulationStatus
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 
 log = structlog.get_logger(__name__)
 
-# A period with more events than this is not replayed while a client waits.
-EVENTS_AT_ONCE: Final = 50_000
 # Of one tenant: they are replayed one after the other, and others' wait behind them.
 WAITING_MAX: Final = 20
 # A replay ends after this time, which is less than a worker's task may take.
@@ -74,13 +72,7 @@ def create_simulation(
         from_at=starts_at,
         to_at=ends_at,
     )
-    count = count_events(
-        tenant_id=tenant.id,
-        starts_at=first_read(proposal, starts_at),
-        ends_at=ends_at,
-        at_most=EVENTS_AT_ONCE,
-    )
-    if count > EVENTS_AT_ONCE:
+    if not are_few_events(tenant_id=tenant.id, from_=first_read(proposal, starts_at), to=ends_at):
         _require_few_waiting(tenant.id)
     else:
         simulation.result = simulate(
@@ -148,13 +140,14 @@ def _give_up(now: datetime) -> None:
 def _replay(claim: Claim) -> dict[str, Any]:
     """The columns that say how a claimed simulation ended."""
     try:
-        with tenant_scope(claim.tenant_id, is_snapshot=True):
+        with tenant_scope(claim.tenant_id):
             simulation = Simulation.objects.get(tenant_id=claim.tenant_id, id=claim.id)
-            result = simulate(
-                tenant_id=claim.tenant_id,
-                proposal=Proposal.from_facts(simulation.proposal["rules"]),
-                period=Replayed(simulation.from_at, simulation.to_at, _time_limit()),
-            )
+            proposal = Proposal.from_facts(simulation.proposal["rules"])
+        result = simulate(
+            tenant_id=claim.tenant_id,
+            proposal=proposal,
+            period=Replayed(simulation.from_at, simulation.to_at, _time_limit()),
+        )
     except (OperationalError, InterfaceError):
         # Nothing is wrong with the proposal: the lease runs out, and it is tried again.
         raise

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
 from rich.console import Console
 from rich.progress import Progress
 
+from metering.event_stretches import estimated_events
 from metering.money import usd_from_nanos
 from metering.rerate import rerate
 from metering.times import parse_moment_or_date
@@ -41,13 +41,8 @@ class Command(BaseCommand):
             tenant = Tenant.objects.filter(name=options["tenant"]).first()
         if tenant is None:
             raise CommandError(f"There is no tenant named {options['tenant']!r}.")
-        with tenant_scope(tenant.id), connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM usage_event WHERE tenant_id = %s AND time >= %s AND time < %s"
-                " AND NOT is_void AND cost_source <> 3",
-                [tenant.id, from_, to],
-            )
-            (total,) = cursor.fetchone()
+        with tenant_scope(tenant.id):
+            total = estimated_events(tenant_id=tenant.id, from_=from_, to=to)
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("Rating events", total=total)
             summary = rerate(

@@ -72,7 +72,7 @@ class Command(BaseCommand):
         if tenant is None:
             raise CommandError(f"There is no tenant named {options['tenant']!r}.")
         waiting = Console(stderr=True).status("Replaying ...")
-        with waiting, tenant_scope(tenant.id, is_snapshot=True):
+        with waiting:
             try:
                 fields, result = _simulate(tenant.id, _body(options))
             except MeteringError as error:
@@ -86,10 +86,11 @@ class Command(BaseCommand):
 
 
 def _simulate(tenant_id: int, body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    checked = SimulationBody(data=body)
-    checked.is_valid(raise_exception=True)
-    fields = checked.validated_data
-    proposal = proposal_of(fields, find=lambda budget_id: _find(tenant_id, budget_id))
+    with tenant_scope(tenant_id):
+        checked = SimulationBody(data=body)
+        checked.is_valid(raise_exception=True)
+        fields = checked.validated_data
+        proposal = proposal_of(fields, find=lambda budget_id: _find(tenant_id, budget_id))
     period = Replayed(fields["from"], fields["to"])
     return fields, simulate(tenant_id=tenant_id, proposal=proposal, period=period)
 

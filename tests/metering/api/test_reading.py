@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,8 +13,10 @@ from urllib.parse import urlencode
 import pytest
 from django.test import Client
 
+from metering.queries import focus
 from metering.queries.focus import COLUMNS
 from tenants.keys import create_api_key
+from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
 from tests.metering.test_rollups import make_events, roll_everything_up, void
 
@@ -386,6 +389,27 @@ def test_the_focus_export_sums_to_usage(client: Client, account: Account) -> Non
     assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
     tags = [json.loads(row["Tags"]) for row in rows]
     assert {"team": "=1+1", "agent": 'say "hi", all'} in tags
+
+
+def test_the_focus_export_reads_a_stretch_a_transaction(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    days = [now - timedelta(days=day) for day in range(min(now.day, 4))]
+    send(account, [make_event(time=day.isoformat()) for day in days for _ in range(5)])
+    month = f"{now:%Y-%m}"
+    whole = get(client, account, "/v1/export/focus.csv", month=month).getvalue()
+    assert whole.count(b"\n") == 1 + len(days)
+    monkeypatch.setattr(focus, "STEP_EVENTS", 3)
+    transactions = []
+
+    def counted(tenant_id: int) -> AbstractContextManager[None]:
+        transactions.append(tenant_id)
+        return tenant_scope(tenant_id)
+
+    monkeypatch.setattr("metering.queries.focus.tenant_scope", counted)
+    assert get(client, account, "/v1/export/focus.csv", month=month).getvalue() == whole
+    assert len(transactions) > 5 * len(days) // 3
 
 
 @pytest.mark.parametrize("month", ["", "2026", "2026-13", "1999-01", "2026-11-01", "٢٠٢٦-11"])

@@ -135,9 +135,9 @@ def make_alerts(account: Account) -> dict[str, Any]:
 
 
 def make_configuration(account: Account) -> dict[str, Any]:
-    send(account, [make_event(team="growth", trace="t", session="s")])
+    send(account, [make_event(team="growth", trace="t", session="s"), make_event(model="m")])
     api = caller(account)
-    price = {"tool": "web_search", "call_usd": "0.01"}
+    price = {"model": "m", "rates": {"input_per_mtok_usd": "1"}}
     route = {"name": "All", "tiers": [{"provider": "openai", "model": "gpt-5-nano"}]}
     budget = make_budget(account, per=["team"])
     rate = {"name": "All", "limit": {"requests_per_minute": 600}}
@@ -152,6 +152,7 @@ def make_configuration(account: Account) -> dict[str, Any]:
         "halt_id": api.post("/v1/halts", {"match": {"agent": "a"}, "reason": "r"}).body["id"],
         "rate_limit_id": api.post("/v1/rate-limits", rate).body["id"],
         "breaker_id": api.post("/v1/breakers", breaker).body["id"],
+        "job_id": api.get("/v1/jobs").body["data"][0]["id"],
         "trace": "t",
         "session": "s",
     }

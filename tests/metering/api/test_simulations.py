@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.celery import application
+from metering import event_stretches
 from metering.budgets import archive_budget
 from metering.enforcement.simulation import store
 from metering.models import Budget, BudgetWindow, Crossing, Decision, Halt, Simulation
@@ -318,7 +319,7 @@ def test_the_same_request_again_is_answered_alike(account: Account, api: Caller)
 def at_most_one(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Periods of more than one event are left to a worker; answers which tasks were sent."""
     sent: list[str] = []
-    monkeypatch.setattr(store, "EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr(event_stretches, "AT_ONCE_MAX", 1)
     monkeypatch.setattr(
         "metering.api.management.simulations.current_app.send_task",
         lambda name, **_: sent.append(name),
