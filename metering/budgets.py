@@ -28,6 +28,7 @@ from metering.models import (
     Status,
 )
 from metering.periods import EPOCH
+from metering.seals import read_sealed
 from metering.window_opening import open_windows
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
@@ -190,7 +191,9 @@ def budget_facts(budget: Budget) -> dict[str, Any]:
 
 
 def first_counted(budget: Budget) -> datetime:
-    """From when a budget made now counts: the beginning of its current period."""
+    """From when a budget made now counts: the beginning of its current period, but no usage that is
+    sealed.
+    """
     rule = BudgetRule(budget, [])
     now = timezone.now()
     if budget.is_rolling:
@@ -198,7 +201,7 @@ def first_counted(budget: Budget) -> datetime:
     if rule.is_per_request:
         # Calls are judged one by one as they arrive, whatever their time.
         return EPOCH
-    return rule.clock.span(now).starts_at
+    return max(rule.clock.span(now).starts_at, read_sealed(budget.tenant_id).frozen_until)
 
 
 def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:
@@ -264,10 +267,11 @@ def _note_first_use(book: BudgetBook, first_used_at: Mapping[WindowKey, datetime
 
 
 def stored_amounts(
-    rule: BudgetRule, *, tenant_id: int, without_held: bool = False
+    rule: BudgetRule, *, tenant_id: int, since: datetime = EPOCH, without_held: bool = False
 ) -> Iterator[tuple[datetime, tuple[str, ...], Amounts]]:
-    """What stored events add to a budget, by a portion of time and group: (its begin, group,
-    amounts). `without_held` leaves out what counts where a reservation holds (`held_amounts`).
+    """What events stored `since` then add to a budget, by a portion of time and group: (its begin,
+    group, amounts). `without_held` leaves out what counts where a reservation holds
+    (`held_amounts`).
 
     A portion is a quarter of an hour, within which no period ends; a minute where an anchor or a
     rolling window is as fine as that.
@@ -275,8 +279,8 @@ def stored_amounts(
     minutes = 15 if rule.clock.is_aligned and not rule.is_rolling else 1
     columns = [_dimension_sql(name) for name in rule.per if name != REQUEST]
     conditions = [sql.SQL("tenant_id = {}").format(sql.Literal(tenant_id)), sql.SQL("NOT is_void")]
-    if rule.counts_from > EPOCH:
-        conditions.append(sql.SQL("time >= {}").format(sql.Literal(rule.counts_from)))
+    if (first := max(rule.counts_from, since)) > EPOCH:
+        conditions.append(sql.SQL("time >= {}").format(sql.Literal(first)))
     if without_held:
         conditions.append(_not_held(rule, tenant_id))
     for name, (_, wanted) in zip(rule.match, rule.wanted, strict=True):
@@ -315,10 +319,11 @@ def _not_held(rule: BudgetRule, tenant_id: int) -> sql.Composable:
 
 
 def held_amounts(
-    rule: BudgetRule, *, tenant_id: int
+    rule: BudgetRule, *, tenant_id: int, since: datetime
 ) -> Iterator[tuple[datetime, str, datetime, Amounts]]:
-    """What events of reservations add to the windows of a budget that these hold, whatever the
-    events say of themselves: (event time to a minute, group key, the window's begin, amounts).
+    """What events of reservations `since` then add to the windows of a budget that these hold,
+    whatever the events say of themselves: (event time to a minute, group key, the window's begin,
+    amounts).
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -331,10 +336,11 @@ def held_amounts(
             FROM usage_event e
             JOIN reservation r ON r.tenant_id = e.tenant_id AND r.id = e.reservation_id
             JOIN budget_window w ON w.tenant_id = r.tenant_id AND w.id = ANY(r.window_ids)
-            WHERE e.tenant_id = %s AND NOT e.is_void AND w.budget_id = %s AND w.revision = %s
+            WHERE e.tenant_id = %s AND NOT e.is_void AND e.time >= %s AND w.budget_id = %s
+                AND w.revision = %s
             GROUP BY 1, 2, 3
             """,  # noqa: S608 - numbers of this package's own
-            [EPOCH, tenant_id, rule.id, rule.revision],
+            [EPOCH, tenant_id, since, rule.id, rule.revision],
         )
         for at, key, starts_at, *amounts in cursor.fetchall():
             yield at, key, starts_at, Amounts(*amounts)

@@ -138,16 +138,18 @@ COLUMNS: Final = ", ".join(
 def lock_events(
     *, tenant_id: int, condition: str, parameters: Sequence[Any], limit: int
 ) -> list[StoredEvent]:
-    """Up to `limit` events that count, in order of time and id, kept from other changes until
-    commit.
+    """Up to `limit` events that count and are not frozen, in order of time and id, kept from other
+    changes until commit.
 
     `condition` is SQL of this package's own, never a caller's text.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {COLUMNS} FROM usage_event e WHERE e.tenant_id = %s AND NOT e.is_void"  # noqa: S608
+            " AND e.time >= coalesce((SELECT frozen_until FROM usage_seal WHERE tenant_id = %s),"
+            " '-infinity')"
             f" AND {condition} ORDER BY e.time, e.id LIMIT %s FOR UPDATE",
-            [tenant_id, *parameters, limit],
+            [tenant_id, tenant_id, *parameters, limit],
         )
         return [event_of(row) for row in cursor.fetchall()]
 

@@ -7,7 +7,7 @@ import time_machine
 from django.db import connection
 
 from metering.models import EventKey
-from metering.tasks import forget_old_keys, make_partitions, price_unpriced
+from metering.tasks import make_partitions, price_unpriced, remove_old_rows
 from tenants.scope import platform_scope
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
 from tests.metering.test_rerate import set_price
@@ -40,11 +40,11 @@ def test_an_event_whose_partition_is_missing_is_taken_all_the_same(account: Acco
 
 def test_keys_go_when_their_events_are_too_old_to_be_sent_again(account: Account) -> None:
     send(account, [make_event(response_id="r")])
-    forget_old_keys()
+    remove_old_rows()
     with platform_scope("tests"):
         assert EventKey.objects.count() == 1
     with time_machine.travel(datetime.now(UTC) + timedelta(days=37), tick=False):
-        forget_old_keys()
+        remove_old_rows()
     with platform_scope("tests"):
         assert EventKey.objects.count() == 0
 
