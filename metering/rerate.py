@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from metering.configuration import Configuration, read_configuration
+from metering.errors import Conflict
 from metering.events import SOURCES
 from metering.ledger import post
 from metering.models import Completeness, CostSource, EntryKind
 from metering.pricing import Rating
 from metering.rollups import lock_batches, post_deltas
+from metering.seals import read_sealed
 from metering.stored_events import (
     OPERATIONS,
     Change,
@@ -28,6 +30,18 @@ CHUNK_EVENTS: Final = 2_000
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Progress = Callable[[int], None]
+
+
+class UsageSealed(Conflict):
+    """Events that are to change are sealed: their sums stand, and they are about to be dropped."""
+
+    code = "usage_sealed"
+
+    def __init__(self, frozen_until: datetime) -> None:
+        super().__init__(
+            f"Usage before {frozen_until:%Y-%m-%d} UTC is sealed and never changes any more: name a"
+            " period from then on."
+        )
 
 
 class RerateSummary(NamedTuple):
@@ -71,8 +85,12 @@ def rerate(
     """Rate the events of [from_, to) again. Given costs stay; a dry run says what would change.
 
     Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves
-    no drift and running again goes on.
+    no drift and running again goes on. Raises UsageSealed where part of the period is sealed.
     """
+    with tenant_scope(tenant_id):
+        frozen_until = read_sealed(tenant_id).frozen_until
+    if from_ < frozen_until:
+        raise UsageSealed(frozen_until)
     condition = (
         f"e.cost_source <> {CostSource.GIVEN.value} AND e.time >= %s AND e.time < %s"
         " AND (e.time, e.id) > (%s, %s)"

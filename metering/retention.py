@@ -36,7 +36,7 @@ from metering.seals import (
     freeze,
     keys_kept,
     read_sealed,
-    remove_unused_windows,
+    remove_ended_windows,
     seal_entries,
     seal_events,
     tenants_to_freeze,
@@ -69,7 +69,7 @@ def seal_old_usage(*, seconds: float) -> None:
     steps: dict[str, TenantWork] = {
         "seal_entries": partial(seal_entries, positions={}),
         "remove_reservations": _remove_reservations,
-        "remove_unused_windows": remove_unused_windows,
+        "remove_ended_windows": remove_ended_windows,
         "remove_batches": partial(_remove_batches, positions={}),
         "remove_quarters": _remove_quarters,
         "remove_days": _remove_days,

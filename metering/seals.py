@@ -250,8 +250,8 @@ _SEAL_ENTRIES: Final = """
 
 def seal_entries(*, tenant_id: int, positions: dict[int, int]) -> int:
     """Replace the oldest ledger entries by their sums in the seals of their windows, and remove
-    windows that are over by it; return how many old entries there were. Call it in the tenant's
-    scope.
+    those windows that are over by now; return how many old entries there were. Call it in the
+    tenant's scope.
 
     `positions` has the entry that each tenant's last chunk ended with: ids rise with time, but for
     portions that a connection has taken.
@@ -275,17 +275,15 @@ def seal_entries(*, tenant_id: int, positions: dict[int, int]) -> int:
     return int(count)
 
 
-def remove_unused_windows(*, tenant_id: int) -> int:
-    """Remove windows that ended long ago and in which nothing was ever spent; return how many. Call
+def remove_ended_windows(*, tenant_id: int) -> int:
+    """Remove windows that ended long ago and of whose entries none remains; return how many. Call
     it in the tenant's scope.
     """
     before = read_sealed(tenant_id).changes_until
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM budget_window w WHERE tenant_id = %s AND ends_at <= %s"
-            " AND (spent_nanos, spent_tokens, spent_requests, spent_tool_calls) = (0, 0, 0, 0)"
-            " AND (reserved_nanos, reserved_tokens, reserved_requests, reserved_tool_calls)"
-            " = (0, 0, 0, 0) AND NOT EXISTS (SELECT FROM ledger_entry e"
+            " AND NOT EXISTS (SELECT FROM ledger_entry e"
             " WHERE e.tenant_id = w.tenant_id AND e.window_id = w.id)"
             " ORDER BY ends_at LIMIT %s",
             [tenant_id, before, WINDOWS_A_CHUNK],

@@ -4,7 +4,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterable
-from datetime import date
+from datetime import UTC, datetime
 from typing import IO, Final
 
 from django.http import FileResponse
@@ -14,7 +14,7 @@ from rest_framework.request import Request
 
 from metering.api.views import ApiView, tenant_of
 from metering.csv_files import csv_lines
-from metering.queries import InvalidQuestion, focus_rows
+from metering.queries import InvalidQuestion, focus_rows, require_events
 from tenants.roles import Scope
 
 MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
@@ -46,9 +46,9 @@ class FocusExportView(ApiView):
             raise InvalidQuestion("invalid_month", "'month' must be a month, as in 2026-11.")
         year, month = text.split("-")
         tenant = tenant_of(request)
-        rows = focus_rows(
-            tenant_id=tenant.id, tenant_name=tenant.name, month=date(int(year), int(month), 1)
-        )
+        first = datetime(int(year), int(month), 1, tzinfo=UTC)
+        require_events(tenant_id=tenant.id, starts_at=first)
+        rows = focus_rows(tenant_id=tenant.id, tenant_name=tenant.name, month=first.date())
         return FileResponse(
             _written(rows),
             as_attachment=True,
