@@ -13,7 +13,16 @@ from django.db import DatabaseError, connection
 
 from metering import retention, rollups, seals
 from metering.audit import audit_tenant, count_seals
-from metering.models import Budget, BudgetWindow, EventKey, UsageEvent, WindowSeal
+from metering.corrections import correct_event
+from metering.models import (
+    Budget,
+    BudgetWindow,
+    EventKey,
+    LedgerEntry,
+    UsageEvent,
+    UsageSeal,
+    WindowSeal,
+)
 from metering.partitions import MONTHS_AHEAD, drop_sealed_partitions, partition_name
 from metering.periods import EPOCH
 from metering.rerate import UsageSealed, rerate
@@ -447,3 +456,27 @@ def test_usage_is_not_frozen_while_something_may_still_change_it(
         run(account, "DELETE FROM budget_window")
         run(account, "DELETE FROM usage_event")
         connection.cursor().execute("DELETE FROM usage_rollup; DELETE FROM usage_histogram")
+
+
+def test_a_rolling_window_keeps_the_entries_that_it_has_yet_to_let_go(account: Account) -> None:
+    budget = make_budget(account, is_rolling=True, period="day")
+    event = make_event(cost_usd="2")
+    send(account, [event])
+    run(account, "UPDATE ledger_entry SET created_at = created_at - interval '2 years'")
+    correct_event(
+        tenant_id=account.tenant.id,
+        source="tests",
+        sent_id=event["id"],
+        replacement=None,
+        reason="never ran",
+        actor="tests",
+    )
+    now = datetime.now(UTC)
+    with account.scope():
+        UsageSeal.objects.create(tenant=account.tenant, frozen_until=now, sealed_until=now)
+        assert seal_entries(tenant_id=account.tenant.id, positions={}) == 1
+        assert LedgerEntry.objects.count() == 2
+    with time_machine.travel(now + timedelta(days=2), tick=False):
+        age_rolling_windows()
+    assert windows_of(account, budget)[0].spent_nanos == 0
+    run(account, "DELETE FROM usage_seal")
