@@ -8,23 +8,31 @@ from typing import Any
 import pytest
 import time_machine
 from dateutil.relativedelta import relativedelta
+from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, connection
+from django.test.utils import CaptureQueriesContext
 
 from metering import retention, rollups, seals
 from metering.audit import audit_tenant, count_seals
 from metering.corrections import correct_event
+from metering.enforcement.halts import halt
 from metering.models import (
     Budget,
     BudgetWindow,
+    Crossing,
     EventKey,
+    Halt,
     LedgerEntry,
     UsageEvent,
+    UsageHistogram,
+    UsageRollup,
     UsageSeal,
     WindowSeal,
 )
 from metering.partitions import MONTHS_AHEAD, drop_sealed_partitions, partition_name
 from metering.periods import EPOCH
+from metering.queries import InvalidQuestion, UsageQuestion, require_sums
 from metering.rerate import UsageSealed, rerate
 from metering.seals import first_kept, freeze, read_sealed, seal_entries, seal_events
 from metering.tasks import make_partitions, price_unpriced, remove_old_rows
@@ -480,3 +488,71 @@ def test_a_rolling_window_keeps_the_entries_that_it_has_yet_to_let_go(account: A
         age_rolling_windows()
     assert windows_of(account, budget)[0].spent_nanos == 0
     run(account, "DELETE FROM usage_seal")
+
+
+def test_keys_are_found_by_their_age_and_go_in_chunks(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, [make_event() for _ in range(5)])
+    monkeypatch.setattr(retention, "ROWS_A_CHUNK", 2)
+    at = datetime.now(UTC) + timedelta(days=37)
+    with time_machine.travel(at, tick=False), CaptureQueriesContext(connection) as queries:
+        remove_old_rows()
+    deletes = [query["sql"] for query in queries if "DELETE FROM event_key" in query["sql"]]
+    assert len(deletes) == 4  # 2, 2, 1, none
+    with account.scope(), connection.cursor() as cursor:
+        assert EventKey.objects.count() == 0
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {deletes[0]}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "event_key_by_age" in plan
+    assert "Tid Scan on event_key" in plan
+
+
+def test_a_lockout_that_a_person_lifted_and_the_newest_halt_stay(account: Account) -> None:
+    budget = make_budget(account, period="lifetime", cost_usd=1, levels=[(100, "lockout")])
+    send(account, [make_event(cost_usd="2")])
+    old = datetime.now(UTC) - settings.RETENTION_INCIDENTS - timedelta(days=1)
+    with account.scope():
+        halts = [
+            halt(tenant=account.tenant, match={"agent": agent}, reason="test", actor="tests")
+            for agent in ("a", "b")
+        ]
+        (lockout,) = Halt.objects.filter(kind="lockout")
+        assert lockout.window_id == windows_of(account, budget)[0].id
+        Halt.objects.update(since=old, lifted_at=old, lifted_by="ada@example.com")
+    remove_old_rows()
+    with account.scope():
+        kept = set(Halt.objects.values_list("id", flat=True))
+    assert kept == {lockout.id, halts[1].id}
+
+
+def test_crossings_that_nobody_took_stay(account: Account) -> None:
+    make_budget(account, levels=[(1, "none"), (2, "none")])
+    send(account, [make_event(cost_usd="2")])
+    old = datetime.now(UTC) - settings.RETENTION_INCIDENTS - timedelta(days=1)
+    with account.scope():
+        Crossing.objects.update(crossed_at=old)
+        Crossing.objects.filter(percent=1).update(claimed_at=old)
+    remove_old_rows()
+    with account.scope():
+        assert [one.percent for one in Crossing.objects.all()] == [2]
+
+
+def test_sums_of_days_go_with_history(sealed: Year) -> None:
+    account, _ = sealed.accounts
+    at = FIRST_MONTH + settings.RETENTION_HISTORY + timedelta(days=40)
+    with time_machine.travel(at, tick=False):
+        sealing()
+        with account.scope():
+            for model in (UsageRollup, UsageHistogram):
+                first = model.objects.order_by("starts_at")[0]
+                assert first.starts_at.year == 2028
+            with pytest.raises(InvalidQuestion, match="is no longer kept"):
+                require_sums(
+                    UsageQuestion(
+                        tenant_id=account.tenant.id,
+                        starts_at=FIRST_MONTH,
+                        ends_at=FIRST_MONTH + timedelta(days=1),
+                    )
+                )
