@@ -24,10 +24,10 @@ from metering.stored_events import COLUMNS, Change, StoredEvent, added_up, event
 from tenants.retention import permit_removal
 from tenants.scope import change_configuration, hold_configuration, lock_configuration_shared
 
-EVENTS_A_CHUNK: Final = 5_000
+EVENTS_A_CHUNK: Final = 2_000
 ENTRIES_A_CHUNK: Final = 5_000
 # Events times budgets of one chunk: each may count in each.
-POSTINGS_A_CHUNK: Final = 200_000
+POSTINGS_A_CHUNK: Final = 80_000
 WINDOWS_A_CHUNK: Final = 2_000
 # Dimensions whose values come and go: each is of one piece of work.
 PASSING: Final = ("session", "task", "trace", REQUEST)
