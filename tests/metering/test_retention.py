@@ -11,6 +11,7 @@ from dateutil.relativedelta import relativedelta
 from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from metering import retention, rollups, seals
@@ -37,6 +38,8 @@ from metering.rerate import UsageSealed, rerate
 from metering.seals import first_kept, freeze, read_sealed, seal_entries, seal_events
 from metering.tasks import make_partitions, price_unpriced, remove_old_rows
 from metering.upkeep import age_rolling_windows, expire_reservations
+from tenants.models import User
+from tests.dashboard.conftest import BACKEND
 from tests.factories import (
     NANOS,
     Account,
@@ -400,6 +403,18 @@ def kill_after(account: Account, step: Callable[[], int]) -> None:
     with account.scope():
         step()
         raise KeyboardInterrupt
+
+
+def test_a_page_says_when_it_shows_a_time_whose_calls_are_gone(sealed: Year) -> None:
+    account, _ = sealed.accounts
+    client = Client()
+    with time_machine.travel(sealed.begin, tick=False):
+        client.force_login(User.objects.get(email=account.email), backend=BACKEND)
+        old = client.get("/", {"from": "2027-01-01", "to": "2027-03-31"}).content.decode()
+        kept = client.get("/", {"from": "2027-03-02", "to": "2027-03-31"}).content.decode()
+    sentence = "Calls before 2027-03-01 UTC are no longer kept"
+    assert sentence in old
+    assert sentence not in kept
 
 
 def test_a_run_killed_anywhere_leaves_no_drift_and_the_next_one_goes_on(
