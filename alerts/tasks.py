@@ -1,7 +1,7 @@
 """What the workers do for alerts: thin, bounded, safe to run twice. The rows are the queue.
 
 `notify`, `deliver` and `end_incidents` are short, and have a queue of their own; what may take
-longer (`scan_*`, `check_*`) never stands before them.
+longer (`scan_*`, `check_*`, `remove_*`) never stands before them.
 """
 
 from functools import partial
@@ -16,6 +16,7 @@ from alerts import (
     delivery,
     digests,
     incidents,
+    retention,
     rule_checks,
     scans,
     session_checks,
@@ -25,6 +26,7 @@ from tenants.runs import TenantRun, scoped, shuffled
 # A run ends after this time; the next beat goes on where it stopped.
 SHORT_SECONDS: Final = 10.0
 LONG_SECONDS: Final = 90.0
+REMOVE_SECONDS: Final = 60.0
 # A message that says "send now" is of no use later: the beat has said it again meanwhile.
 DELIVER_EXPIRES_SECONDS: Final = 10
 
@@ -124,6 +126,6 @@ def check_rules() -> None:
 
 
 @shared_task(ignore_result=True)
-def forget_old_deliveries() -> None:
-    """Drop deliveries that are older than they are kept."""
-    delivery.forget_old_deliveries()
+def remove_old_rows() -> None:
+    """Remove incidents, anomalies and deliveries that are too old to be kept."""
+    retention.remove_old_rows(seconds=REMOVE_SECONDS)

@@ -84,8 +84,6 @@ class EmbeddedPostgres:
 
     def launch(self) -> None:
         """Start the server; `is_ready` says when it takes connections."""
-        if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
-            self.log.replace(self.log.with_name("postgres.log.1"))
         with self.log.open("ab") as output:
             self.process = processes.spawn(
                 [self._binaries / "postgres", "-D", OWN_FOLDER, f"--cluster_name={self._title()}"],
@@ -96,6 +94,14 @@ class EmbeddedPostgres:
                 folder=self.cluster,
                 user=self._user,
             )
+
+    def rotate_log(self) -> None:
+        """Keep the log and the one before it within bounds. The server has it open to append, so it
+        goes on at the new end; a line that comes in between is lost.
+        """
+        if self.log.stat().st_size > LOG_MAX_BYTES:
+            shutil.copyfile(self.log, self.log.with_name("postgres.log.1"))
+            os.truncate(self.log, 0)
 
     def wait_until_ready(self) -> None:
         """Recovery after a crash may take a while; a server that ends raises PostgresFailed."""
@@ -319,6 +325,9 @@ def server_settings(memory_bytes: int) -> dict[str, str]:
         "autovacuum_vacuum_cost_limit": "1000",
         "idle_in_transaction_session_timeout": "10min",
         "log_lock_waits": "on",
+        # Statements and details hold what tenants sent: calls, names, addresses.
+        "log_min_error_statement": "panic",
+        "log_error_verbosity": "terse",
         "log_checkpoints": "off",
         "log_line_prefix": "%m [%p] %q%a ",
         "log_timezone": "UTC",

@@ -32,12 +32,25 @@ EMBEDDED_DATABASE = "spendgate"
 EMBEDDED_ROLE = "spendgate"
 
 SECRET_KEY_MIN_CHARACTERS = 32
+RETENTION_MAX_DAYS = 36_500
+# A year is the longest period that windows look back over, by rolling or by rollover.
+LONGEST_PERIOD_DAYS = 366
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
 
 
 class WrongSetting(Exception):
     """A variable of the environment holds a value the service cannot start with."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """For how many days rows are kept. `docs/operations.md` says which table follows which."""
+
+    events_days: int
+    decisions_days: int
+    incidents_days: int
+    history_days: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class Environment:
     secret_key: str | None
     demo: bool
     event_max_age_days: int
+    retention: Retention
     web_workers: int
     web_threads: int
     metrics_port: int | None
@@ -81,6 +95,7 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
     """Read and judge every variable; an empty one counts as not set."""
     host = _read(environ, "HOST", "127.0.0.1", _host)
     public_url = _read(environ, "PUBLIC_URL", None, _public_url)
+    event_max_age_days = _read(environ, "EVENT_MAX_AGE_DAYS", 35, _whole_number(1, 400))
     return Environment(
         database_url=_read(environ, "DATABASE_URL", None, _database_url),
         broker_url=_read(environ, "CELERY_BROKER_URL", None, _broker_url),
@@ -89,7 +104,8 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         port=_read(environ, "PORT", 8000, _whole_number(1, 65535)),
         secret_key=_read(environ, "SECRET_KEY", None, _secret_key),
         demo=_read(environ, "DEMO", True, _switch),
-        event_max_age_days=_read(environ, "EVENT_MAX_AGE_DAYS", 35, _whole_number(1, 400)),
+        event_max_age_days=event_max_age_days,
+        retention=_retention(environ, event_max_age_days),
         web_workers=_read(environ, "WEB_WORKERS", 1, _whole_number(1, 64)),
         web_threads=_read(environ, "WEB_THREADS", 16, _whole_number(1, 256)),
         metrics_port=_read(environ, "METRICS_PORT", None, _whole_number(1, 65535)),
@@ -324,6 +340,39 @@ def _networks(name: str, value: str) -> list[Network]:
                 " such as 10.0.0.0/8."
             ) from None
     return networks
+
+
+def _retention(environ: Mapping[str, str], event_max_age_days: int) -> Retention:
+    """Events outlive every change to them, and every window that may still count them."""
+    events_least = event_max_age_days + LONGEST_PERIOD_DAYS
+    events = _days(
+        environ,
+        "RETENTION_EVENTS_DAYS",
+        default=events_least,
+        least=events_least,
+        why=f", the sum of EVENT_MAX_AGE_DAYS ({event_max_age_days}) and the longest period of a"
+        f" budget ({LONGEST_PERIOD_DAYS})",
+    )
+    history = _days(
+        environ,
+        "RETENTION_HISTORY_DAYS",
+        default=max(1_100, events),
+        least=events,
+        why=", as RETENTION_EVENTS_DAYS is",
+    )
+    return Retention(
+        events_days=events,
+        decisions_days=_days(environ, "RETENTION_DECISIONS_DAYS", default=35, least=1),
+        incidents_days=_days(environ, "RETENTION_INCIDENTS_DAYS", default=400, least=35),
+        history_days=history,
+    )
+
+
+def _days(environ: Mapping[str, str], name: str, *, default: int, least: int, why: str = "") -> int:
+    days = _read(environ, name, default, _whole_number(1, RETENTION_MAX_DAYS))
+    if days < least:
+        raise WrongSetting(f"{name} is '{days}': it must be at least {least}{why}.")
+    return days
 
 
 def _allowed_hosts(environ: Mapping[str, str], host: str, public_url: str | None) -> list[str]:

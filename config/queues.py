@@ -17,9 +17,11 @@ QUEUE_BY_TASKS: Final = {
     "metering.tasks.run_simulations": DEFAULT_QUEUE,
     "metering.tasks.run_jobs": DEFAULT_QUEUE,
     "metering.tasks.*": "ingest",
+    "tenants.tasks.*": "ingest",
     # These may take a minute, and who is to be told of something must not wait for them.
     "alerts.tasks.scan_*": SCANS_QUEUE,
     "alerts.tasks.check_*": SCANS_QUEUE,
+    "alerts.tasks.remove_*": SCANS_QUEUE,
     "alerts.tasks.*": ALERTS_QUEUE,
     "dashboard.tasks.*": ALERTS_QUEUE,
     "billing.tasks.*": "billing",

@@ -167,6 +167,12 @@ BODY_MAX_BYTES = 10 * 1024 * 1024
 BODY_MAX_EVENTS = 10_000
 JSON_MAX_DEPTH = 32
 
+# How long rows are kept; event keys and the answers kept for retries go by the contract instead.
+RETENTION_EVENTS = timedelta(days=ENVIRONMENT.retention.events_days)
+RETENTION_DECISIONS = timedelta(days=ENVIRONMENT.retention.decisions_days)
+RETENTION_INCIDENTS = timedelta(days=ENVIRONMENT.retention.incidents_days)
+RETENTION_HISTORY = timedelta(days=ENVIRONMENT.retention.history_days)
+
 # The operator's mail server, and the private networks that tenants' channels may reach.
 MAIL_URL = ENVIRONMENT.mail_url
 CHANNEL_NETWORKS = ENVIRONMENT.channel_networks

@@ -188,6 +188,7 @@ class Supervisor:
         if self.postgres is None or self.postgres.process is None:
             return
         if self.postgres.process.poll() is None:
+            self.postgres.rotate_log()
             if self._postgres_failures and self.postgres.is_ready():
                 self._postgres_failures = 0
                 say("PostgreSQL is back.")

@@ -1,7 +1,9 @@
 """What every page has around it: who looks, where else to go, and the filter bar."""
 
+from dataclasses import replace
 from typing import Any
 
+from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
 
@@ -9,6 +11,7 @@ from alerts.models import Incident, Severity
 from dashboard import charts
 from dashboard.access import PageRequest
 from dashboard.filter_bar import SPLITS, FilterBar, choices, read_filter_bar
+from metering.seals import read_sealed
 from tenants.models import Team
 
 TEAMS_MAX = 200
@@ -24,7 +27,15 @@ NAVIGATION = (
 
 def filter_bar_of(request: PageRequest) -> FilterBar:
     """The filter bar that the page's address asks for."""
-    return read_filter_bar(request.GET, timezone=request.tenant.timezone, now=timezone.now())
+    bar = read_filter_bar(request.GET, timezone=request.tenant.timezone, now=timezone.now())
+    starts_at = bar.range.starts_at
+    if starts_at >= bar.now - settings.RETENTION_EVENTS:
+        return bar
+    kept_from = read_sealed(request.tenant.id).sealed_until
+    if starts_at >= kept_from:
+        return bar
+    notice = f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept; sums may lack them."
+    return replace(bar, notices=(*bar.notices, notice))
 
 
 def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""The proof of the ledger and the roll-ups: everything recomputed from entries and events."""
+"""The proof of the ledger and the roll-ups: everything recomputed from entries and events, and from
+the seals of those that retention took away.
+"""
 
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from django.conf import settings
 from django.db import connection
 
 from metering.budget_counting import held_amounts, stored_amounts
@@ -15,6 +18,7 @@ from metering.ledger import NOTHING, add_amounts
 from metering.models import Operation, ReservationState
 from metering.rollups.proof import rollup_drifts
 from metering.rollups.sets import DAY_SECONDS
+from metering.seals import read_sealed, sealed_events
 from tenants.scope import tenant_scope
 
 # So many are enough to see that roll-ups drift; a wrong day may have a hundred thousand rows.
@@ -40,26 +44,53 @@ class Drift(NamedTuple):
         )
 
 
+class Seals(NamedTuple):
+    """How many windows have seals, over how many removed entries, and until when usage is sealed
+    (the epoch: none is).
+    """
+
+    windows: int
+    entries: int
+    until: datetime
+
+
 def audit_tenant(tenant_id: int) -> list[Drift]:
     """Every drift of a tenant's balances, as of one moment; the service may go on meanwhile."""
     with tenant_scope(tenant_id, is_snapshot=True):
         book = read_book(tenant_id)
+        sealed_until = read_sealed(tenant_id).sealed_until
         drifts = [
             *_entries_drift(tenant_id),
             *_reserved_drift(tenant_id),
-            *_settled_drift(tenant_id),
+            *_settled_drift(tenant_id, sealed_until),
             *_repeated_events(tenant_id),
         ]
         for rule in book.rules.values():
-            check = _requests_drift if rule.is_per_request else _events_drift
-            drifts += check(book, rule)
-        drifts += _rollup_drifts(tenant_id)
+            if rule.is_per_request:
+                drifts += _requests_drift(book, rule)
+            else:
+                drifts += _events_drift(book, rule, sealed_until)
+        drifts += _rollup_drifts(tenant_id, sealed_until)
         return drifts
 
 
-def _rollup_drifts(tenant_id: int) -> Iterator[Drift]:
-    """Roll-ups that are not the sums of the events of their batches."""
-    for drift in islice(rollup_drifts(tenant_id), ROLLUP_DRIFTS_MAX):
+def count_seals(tenant_id: int) -> Seals:
+    """What of a tenant is provable by seals alone."""
+    with tenant_scope(tenant_id, is_snapshot=True), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), coalesce(sum(entry_count), 0)::bigint FROM window_seal"
+            " WHERE tenant_id = %s",
+            [tenant_id],
+        )
+        windows, entries = cursor.fetchone()
+        return Seals(windows, entries, read_sealed(tenant_id).sealed_until)
+
+
+def _rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
+    """Roll-ups that are not the sums of the events of their batches; of days whose events are
+    sealed, those that differ from the sums of the whole day.
+    """
+    for drift in islice(rollup_drifts(tenant_id, sealed_until), ROLLUP_DRIFTS_MAX):
         dimensions = drift.dimension_set.dimensions
         values = " ".join(
             f"{name}={value.strip()!r}"
@@ -76,7 +107,7 @@ def _rollup_drifts(tenant_id: int) -> Iterator[Drift]:
 
 
 def _entries_drift(tenant_id: int) -> Iterator[Drift]:
-    """Windows whose balance is not the sum of their entries."""
+    """Windows whose balance is not the sum of their entries, removed ones by their seal."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -86,13 +117,19 @@ def _entries_drift(tenant_id: int) -> Iterator[Drift]:
             FROM budget_window w LEFT JOIN (
                 SELECT window_id, sum(cost_nanos) AS nanos, sum(tokens) AS tokens,
                     sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls
-                FROM ledger_entry WHERE tenant_id = %s GROUP BY window_id
+                FROM (
+                    SELECT window_id, cost_nanos, tokens, requests, tool_calls
+                    FROM ledger_entry WHERE tenant_id = %s
+                    UNION ALL
+                    SELECT window_id, entry_nanos, entry_tokens, entry_requests, entry_tool_calls
+                    FROM window_seal WHERE tenant_id = %s
+                ) entries GROUP BY window_id
             ) e ON e.window_id = w.id
             WHERE w.tenant_id = %s AND (w.spent_nanos, w.spent_tokens, w.spent_requests,
                 w.spent_tool_calls) IS DISTINCT FROM (coalesce(e.nanos, 0), coalesce(e.tokens, 0),
                 coalesce(e.requests, 0), coalesce(e.tool_calls, 0))
             """,
-            [tenant_id, tenant_id],
+            [tenant_id, tenant_id, tenant_id],
         )
         for window_id, *amounts in cursor.fetchall():
             yield from _compare(
@@ -100,14 +137,15 @@ def _entries_drift(tenant_id: int) -> Iterator[Drift]:
                 Amounts(*amounts[4:]),
                 Amounts(*amounts[:4]),
             )
-        cursor.execute(
-            "SELECT count(*) FROM ledger_entry e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"
-            " budget_window w WHERE w.tenant_id = e.tenant_id AND w.id = e.window_id)",
-            [tenant_id],
-        )
-        (orphans,) = cursor.fetchone()
-        if orphans:
-            yield Drift("entries without a window", "entries", 0, orphans)
+        for rows, table in (("entries", "ledger_entry"), ("seals", "window_seal")):
+            cursor.execute(
+                f"SELECT count(*) FROM {table} e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"  # noqa: S608
+                " budget_window w WHERE w.tenant_id = e.tenant_id AND w.id = e.window_id)",
+                [tenant_id],
+            )
+            (orphans,) = cursor.fetchone()
+            if orphans:
+                yield Drift(f"{rows} without a window", rows, 0, orphans)
 
 
 def _reserved_drift(tenant_id: int) -> Iterator[Drift]:
@@ -140,17 +178,19 @@ def _reserved_drift(tenant_id: int) -> Iterator[Drift]:
             )
 
 
-def _settled_drift(tenant_id: int) -> Iterator[Drift]:
-    """Settled reservations whose event is not there. What it cost may have been rated again."""
+def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
+    """Settled reservations whose event is not there, unless it may be sealed and gone: it may be
+    older than its reservation. What it cost may have been rated again.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             SELECT count(*) FROM reservation r WHERE r.tenant_id = %s
-                AND r.state = {ReservationState.SETTLED.value} AND NOT EXISTS (
-                    SELECT FROM usage_event e WHERE e.tenant_id = r.tenant_id
+                AND r.state = {ReservationState.SETTLED.value} AND r.created_at >= %s
+                AND NOT EXISTS (SELECT FROM usage_event e WHERE e.tenant_id = r.tenant_id
                     AND e.id = r.event_id)
             """,  # noqa: S608 - a number of this package's own
-            [tenant_id],
+            [tenant_id, sealed_until + settings.EVENT_MAX_AGE],
         )
         (lost,) = cursor.fetchone()
     if lost:
@@ -171,8 +211,10 @@ def _repeated_events(tenant_id: int) -> Iterator[Drift]:
         yield Drift("events stored more than once", "events", 0, repeats)
 
 
-def _events_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
-    """Windows of a budget in force whose balance is not the sum of the events that count there."""
+def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) -> Iterator[Drift]:
+    """Windows of a budget in force whose balance is not the sum of the events that count there,
+    older ones by the window's seal.
+    """
     counted_from = _counted_from(book.tenant_id, rule) if rule.is_rolling else {}
     expected: dict[tuple[str, Any], Amounts] = {}
 
@@ -182,11 +224,15 @@ def _events_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
         place = (key, starts_at)
         expected[place] = add_amounts(expected.get(place, NOTHING), amounts)
 
-    for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id):
+    for seal in sealed_events(tenant_id=book.tenant_id, budget_id=rule.id, revision=rule.revision):
+        expected[seal.group_key, seal.starts_at] = seal.amounts
+    for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id, since=sealed_until):
         span = rule.span(at)
         if span is not None:
             count(at, group_key(group), span.starts_at, amounts)
-    for at, key, starts_at, amounts in held_amounts(rule, tenant_id=book.tenant_id):
+    for at, key, starts_at, amounts in held_amounts(
+        rule, tenant_id=book.tenant_id, since=sealed_until
+    ):
         count(at, key, starts_at, amounts)
     found = _balances(book.tenant_id, rule)
     for place in sorted(expected.keys() | found.keys()):
@@ -222,7 +268,8 @@ def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts
 
 
 def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
-    """Windows of a budget on single calls whose balance is not that of their one call.
+    """Windows of a budget on single calls whose balance is not that of their one call, for as long
+    as the call is known by its key.
 
     A report that names the call no more may have left an empty window behind.
     """
@@ -235,7 +282,7 @@ def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
                 CASE WHEN e.id IS NULL OR e.operation = {Operation.TOOL.value} THEN 0 ELSE 1 END,
                 CASE WHEN e.operation = {Operation.TOOL.value} THEN 1 ELSE 0 END
             FROM budget_window w
-            LEFT JOIN event_key k ON k.tenant_id = w.tenant_id
+            JOIN event_key k ON k.tenant_id = w.tenant_id
                 AND k.key = (w.group_key::jsonb ->> -1)::uuid
             LEFT JOIN usage_event e ON e.tenant_id = w.tenant_id AND e.id = k.event_id
                 AND e.time = k.event_at AND NOT e.is_void

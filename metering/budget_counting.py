@@ -269,10 +269,14 @@ def _note_first_use(book: BudgetBook, first_used_at: Mapping[WindowKey, datetime
 
 
 def stored_amounts(
-    rule: BudgetRule, *, tenant_id: int, within: sql.Composable | None = None
+    rule: BudgetRule,
+    *,
+    tenant_id: int,
+    within: sql.Composable | None = None,
+    since: datetime = EPOCH,
 ) -> Iterator[tuple[datetime, tuple[str, ...], Amounts]]:
-    """What stored events add to a budget, by a portion of time and group: (its begin, group,
-    amounts).
+    """What events stored `since` then add to a budget, by a portion of time and group: (its begin,
+    group, amounts).
 
     Of those `within` a condition on `e`; else of all that are counted so far, without what counts
     where a reservation holds (`held_amounts`).
@@ -287,8 +291,8 @@ def stored_amounts(
         sql.SQL("NOT e.is_void"),
         *([within] if within else [_counted(rule, tenant_id), _not_held(rule, tenant_id)]),
     ]
-    if rule.counts_from > EPOCH:
-        conditions.append(sql.SQL("e.time >= {}").format(sql.Literal(rule.counts_from)))
+    if (first := max(rule.counts_from, since)) > EPOCH:
+        conditions.append(sql.SQL("e.time >= {}").format(sql.Literal(first)))
     for name, (_, wanted) in zip(rule.match, rule.wanted, strict=True):
         values = sql.Literal(sorted(wanted))
         conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(name), values))
@@ -325,11 +329,15 @@ def _not_held(rule: BudgetRule, tenant_id: int) -> sql.Composable:
 
 
 def held_amounts(
-    rule: BudgetRule, *, tenant_id: int, within: sql.Composable | None = None
+    rule: BudgetRule,
+    *,
+    tenant_id: int,
+    within: sql.Composable | None = None,
+    since: datetime = EPOCH,
 ) -> Iterator[tuple[datetime, str, datetime, Amounts]]:
-    """What events of reservations add to the windows of a budget that these hold, whatever the
-    events say of themselves: (event time to a minute, group key, the window's begin, amounts).
-    `within` as for `stored_amounts`.
+    """What events of reservations `since` then add to the windows of a budget that these hold,
+    whatever the events say of themselves: (event time to a minute, group key, the window's begin,
+    amounts). `within` as for `stored_amounts`.
     """
     query = sql.SQL(
         """
@@ -340,14 +348,15 @@ def held_amounts(
         FROM usage_event e
         JOIN reservation r ON r.tenant_id = e.tenant_id AND r.id = e.reservation_id
         JOIN budget_window w ON w.tenant_id = r.tenant_id AND w.id = ANY(r.window_ids)
-        WHERE e.tenant_id = {tenant} AND NOT e.is_void AND w.budget_id = {budget}
-            AND w.revision = {revision} AND {within}
+        WHERE e.tenant_id = {tenant} AND NOT e.is_void AND e.time >= {since}
+            AND w.budget_id = {budget} AND w.revision = {revision} AND {within}
         GROUP BY 1, 2, 3
         """
     ).format(
         epoch=sql.Literal(EPOCH),
         tool=sql.Literal(Operation.TOOL.value),
         tenant=sql.Literal(tenant_id),
+        since=sql.Literal(since),
         budget=sql.Literal(rule.id),
         revision=sql.Literal(rule.revision),
         within=within or _counted(rule, tenant_id),

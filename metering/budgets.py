@@ -20,6 +20,7 @@ from metering.models import (
     FellBy,
 )
 from metering.periods import EPOCH
+from metering.seals import read_sealed
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
 from tenants.models import Tenant
@@ -182,7 +183,9 @@ def budget_facts(budget: Budget) -> dict[str, Any]:
 
 
 def first_counted(budget: Budget) -> datetime:
-    """From when a budget made now counts: the beginning of its current period."""
+    """From when a budget made now counts: the beginning of its current period, but no usage that is
+    sealed.
+    """
     rule = BudgetRule(budget, [])
     now = timezone.now()
     if budget.is_rolling:
@@ -190,7 +193,7 @@ def first_counted(budget: Budget) -> datetime:
     if rule.is_per_request:
         # Calls are judged one by one as they arrive, whatever their time.
         return EPOCH
-    return rule.clock.span(now).starts_at
+    return max(rule.clock.span(now).starts_at, read_sealed(budget.tenant_id).frozen_until)
 
 
 def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:

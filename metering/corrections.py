@@ -25,6 +25,7 @@ from metering.ingest import with_retries
 from metering.ledger import post
 from metering.models import BATCH_ID_STRIDE, Correction, EntryKind, Route
 from metering.rollups import lock_batches, post_deltas
+from metering.seals import keys_kept
 from metering.stored_events import Change, StoredEvent, added_up, lock_events, movements
 from metering.window_opening import with_windows
 from tenants.audit import record_change
@@ -156,7 +157,11 @@ def _find(tenant_id: int, asked: _Asked) -> tuple[int, datetime]:
         )
         row = cursor.fetchone()
     if row is None:
-        raise NotFound(f"There is no event {asked.sent_id!r} of the source {asked.source!r}.")
+        days = keys_kept().days
+        raise NotFound(
+            f"There is no event {asked.sent_id!r} of the source {asked.source!r} among those of the"
+            f" last {days} days. Older ones can no longer be corrected."
+        )
     return row[0], row[1]
 
 

@@ -28,6 +28,7 @@ from metering.models import (
 from metering.periods import EPOCH
 from metering.pricing import Rating
 from metering.rollups import lock_batches, post_deltas
+from metering.seals import read_sealed
 from metering.stored_events import (
     OPERATIONS,
     Change,
@@ -37,6 +38,7 @@ from metering.stored_events import (
     movements,
     read_events,
 )
+from tenants.scope import tenant_scope
 
 # With a hundred budgets that is a second of work.
 CHUNK_EVENTS: Final = 500
@@ -50,6 +52,25 @@ class TooManyJobs(Conflict):
     """So many jobs of this kind are not done yet."""
 
     code = "too_many_jobs"
+
+
+class UsageSealed(Conflict):
+    """Events that are to change are sealed: their sums stand, and they are about to be dropped."""
+
+    code = "usage_sealed"
+
+    def __init__(self, frozen_until: datetime) -> None:
+        super().__init__(
+            f"Usage before {frozen_until:%Y-%m-%d} UTC is sealed and never changes any more: name a"
+            " period from then on."
+        )
+
+
+def require_unsealed(*, tenant_id: int, from_: datetime) -> None:
+    """Raise UsageSealed where usage from then on is sealed in part. In the tenant's scope."""
+    frozen_until = read_sealed(tenant_id).frozen_until
+    if from_ < frozen_until:
+        raise UsageSealed(frozen_until)
 
 
 class RerateSummary(NamedTuple):
@@ -112,8 +133,10 @@ def rerate(
     """Rate the events of [from_, to) again. Given costs stay; a dry run says what would change.
 
     Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves
-    no drift and running again goes on.
+    no drift and running again goes on. Raises UsageSealed where part of the period is sealed.
     """
+    with tenant_scope(tenant_id):
+        require_unsealed(tenant_id=tenant_id, from_=from_)
     selection = Selection(from_, to)
     summary, after = NO_CHANGE, Position(from_)
     while True:
@@ -132,7 +155,8 @@ def rerate(
 def start_rerating(
     *, tenant_id: int, from_: datetime, to: datetime, is_dry_run: bool, actor: str
 ) -> BackgroundJob:
-    """The same by a job. Raises TooManyJobs."""
+    """The same by a job. Raises TooManyJobs and UsageSealed."""
+    require_unsealed(tenant_id=tenant_id, from_=from_)
     unfinished = BackgroundJob.objects.filter(UNFINISHED, tenant_id=tenant_id, kind=JobKind.RERATE)
     if unfinished.count() >= RERATES_MAX:
         raise TooManyJobs(f"{RERATES_MAX} periods are being rated again. Try when some are done.")

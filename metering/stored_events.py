@@ -136,18 +136,24 @@ COLUMNS: Final = ", ".join(
 )
 
 
+# What is sealed changes no more.
+_NOT_FROZEN: Final = (
+    "e.time >= coalesce((SELECT frozen_until FROM usage_seal WHERE tenant_id = %s), '-infinity')"
+)
+
+
 def lock_events(
     *, tenant_id: int, condition: str, parameters: Sequence[Any], limit: int
 ) -> list[StoredEvent]:
-    """Up to `limit` events that count, in order of time and id, kept from other changes until
-    commit.
+    """Up to `limit` events that count and are not frozen, in order of time and id, kept from other
+    changes until commit.
 
     `condition` is SQL of this package's own, never a caller's text.
     """
     return read_events(
         tenant_id=tenant_id,
-        condition=f"NOT e.is_void AND {condition}",
-        parameters=parameters,
+        condition=f"NOT e.is_void AND {_NOT_FROZEN} AND {condition}",
+        parameters=[tenant_id, *parameters],
         limit=limit,
         suffix="FOR UPDATE",
     )
@@ -194,8 +200,8 @@ def lock_events_of(*, tenant_id: int, times: Mapping[int, datetime]) -> dict[int
         cursor.execute(
             f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, time)"  # noqa: S608
             " JOIN usage_event e ON e.tenant_id = %s AND e.id = n.id AND e.time = n.time"
-            " ORDER BY e.time, e.id FOR UPDATE OF e",
-            [list(times), list(times.values()), tenant_id],
+            f" AND {_NOT_FROZEN} ORDER BY e.time, e.id FOR UPDATE OF e",
+            [list(times), list(times.values()), tenant_id, tenant_id],
         )
         return {row[0]: event_of(row) for row in cursor.fetchall()}
 

@@ -6,14 +6,17 @@ from typing import Final
 
 from celery import shared_task
 
-from metering import rollups, upkeep
-from metering.enforcement import decisions, simulation
+from metering import retention, rollups, upkeep
+from metering.enforcement import simulation
 from tenants.runs import TenantRun, scoped, shuffled
 
 # A run ends after this time; the next beat goes on where it stopped.
 ROLL_UP_SECONDS: Final = 60.0
 # As above. A single replay may take longer than this, and ends before the task's own limit.
 SIMULATE_SECONDS: Final = 30.0
+# As above, for what removes old rows.
+SEAL_SECONDS: Final = 120.0
+REMOVE_SECONDS: Final = 60.0
 # How long old events may wait for more of their kind. Answers are exact all the while.
 PATIENCE: Final = timedelta(minutes=1)
 # Exporters send a call's spans within five seconds of its settle: merging them is cheap before the
@@ -43,9 +46,27 @@ def end_what_is_over() -> None:
 
 
 @shared_task(ignore_result=True)
-def forget_idle_groups() -> None:
-    """Drop paces and breaker states that nobody asks for any more."""
-    upkeep.forget_idle_groups()
+def seal_old_usage() -> None:
+    """Seal usage that is too old to be kept, and remove it."""
+    retention.seal_old_usage(seconds=SEAL_SECONDS)
+
+
+@shared_task(ignore_result=True)
+def remove_old_rows() -> None:
+    """Remove other rows that are too old to be kept."""
+    retention.remove_old_rows(seconds=REMOVE_SECONDS)
+
+
+@shared_task(ignore_result=True)
+def remove_idle_groups() -> None:
+    """Remove paces and breaker states that nobody asks for any more."""
+    retention.remove_idle_groups()
+
+
+@shared_task(ignore_result=True)
+def remove_old_spans() -> None:
+    """Remove the spans of traces that grow no more."""
+    retention.remove_old_spans(seconds=REMOVE_SECONDS)
 
 
 @shared_task(ignore_result=True)
@@ -70,42 +91,6 @@ def price_unpriced() -> None:
 def run_jobs() -> None:
     """Go on with the work that was too long for a request."""
     upkeep.run_jobs()
-
-
-@shared_task(ignore_result=True)
-def forget_old_jobs() -> None:
-    """Drop jobs that ended long ago."""
-    upkeep.forget_old_jobs()
-
-
-@shared_task(ignore_result=True)
-def forget_old_keys() -> None:
-    """Drop the keys of events that are too old to be sent again."""
-    upkeep.forget_old_keys()
-
-
-@shared_task(ignore_result=True)
-def forget_old_spans() -> None:
-    """Drop the spans of traces that grow no more."""
-    upkeep.forget_old_spans()
-
-
-@shared_task(ignore_result=True)
-def forget_old_answers() -> None:
-    """Drop the answers that are kept for retries."""
-    upkeep.forget_old_answers()
-
-
-@shared_task(ignore_result=True)
-def forget_old_source_counts() -> None:
-    """Drop the counts of sources that are older than they are kept."""
-    upkeep.forget_old_source_counts()
-
-
-@shared_task(ignore_result=True)
-def forget_old_decisions() -> None:
-    """Drop the decisions that are older than they are kept."""
-    decisions.forget_old_decisions()
 
 
 @shared_task(ignore_result=True)

@@ -1,7 +1,6 @@
-"""What time alone changes: rolling windows let go, partitions are made ahead, old months go."""
+"""What time alone changes: rolling windows let go, holds expire, partitions are made ahead."""
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -11,19 +10,15 @@ from django.utils import timezone
 
 from metering.budget_reading import read_book
 from metering.budget_rules import BudgetBook
-from metering.enforcement.breakers import forget_idle_states
 from metering.enforcement.holds import OPEN
 from metering.enforcement.lockouts import lift_ended_lockouts
-from metering.enforcement.pace import forget_idle_paces
 from metering.enforcement.raises import judge_ended_raises, tenants_with_ended_raises
 from metering.enforcement.turn import expire_due
 from metering.job_steps import take_step, tenants_with_jobs
-from metering.models import Budget, CallReport, EventKey, SourceCount
-from metering.open_traces import forget_spans, forget_spans_beyond
+from metering.models import Budget
 from metering.partitions import make_due_partitions
 from metering.rerate import start_pricing, tenants_with_other_prices
 from metering.rolling import age_windows, windows_letting_go
-from tenants.models import IdempotencyRecord
 from tenants.runs import TenantRun, scoped, shuffled
 from tenants.scope import (
     hold_configuration,
@@ -43,18 +38,6 @@ PRICE_SECONDS: Final = 30.0
 # to expire.
 JOBS_SECONDS: Final = 1.5
 PRICING_ACTOR: Final = "prices that changed"
-# How long a retry with the same Idempotency-Key gets the first answer.
-IDLE_PACE_SECONDS: Final = 3600
-IDLE_STATE_SECONDS: Final = 35 * 86_400
-# How long a job that has ended can be read.
-JOBS_KEPT: Final = timedelta(days=35)
-JOBS_A_CHUNK: Final = 10_000
-ANSWERS_KEPT: Final = timedelta(days=7)
-# How long after its last span a trace may still grow.
-SPANS_KEPT: Final = timedelta(hours=1)
-SPANS_A_CHUNK: Final = 10_000
-# How long what each source sent can be read.
-SOURCE_COUNTS_KEPT: Final = timedelta(days=35)
 
 
 def age_rolling_windows() -> int:
@@ -135,14 +118,6 @@ def _tenants_with_ended_lockouts() -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def forget_idle_groups() -> None:
-    """Drop what is kept of groups that nobody asks for any more: paces, and what is usual."""
-    now_second = int(timezone.now().timestamp())
-    with platform_scope("paces and breaker states of idle groups"), connection.cursor() as cursor:
-        forget_idle_paces(cursor, before_second=now_second - IDLE_PACE_SECONDS)
-        forget_idle_states(cursor, before_second=now_second - IDLE_STATE_SECONDS)
-
-
 def make_partitions_ahead() -> list[str]:
     """Partitions for the months to come."""
     with platform_scope("partitions for the months ahead"):
@@ -171,60 +146,3 @@ def run_jobs() -> int:
     count = run.repeat("run_jobs", shuffled(tenants_with_jobs), take_step)
     run.report()
     return count
-
-
-def forget_old_jobs() -> int:
-    """Drop jobs that ended long ago, but of each tenant and kind the latest: it says by which
-    prices usage was tried last.
-    """
-    with platform_scope("jobs that ended long ago"), connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM background_job j WHERE j.id IN (SELECT o.id FROM background_job o"
-            " WHERE o.finished_at < %s AND EXISTS (SELECT FROM background_job later"
-            " WHERE later.tenant_id = o.tenant_id AND later.kind = o.kind AND later.id > o.id)"
-            " LIMIT %s)",
-            [timezone.now() - JOBS_KEPT, JOBS_A_CHUNK],
-        )
-        return int(cursor.rowcount)
-
-
-def forget_old_keys() -> int:
-    """Drop keys of events that are too old to be sent again; a day is added to the contract's
-    limit.
-    """
-    until = timezone.now() - settings.EVENT_MAX_AGE - timedelta(days=1)
-    with platform_scope("keys of events too old to come again"):
-        # One statement each: deleting model by model would read what it removes.
-        CallReport.objects.filter(event_at__lt=until)._raw_delete("default")
-        return EventKey.objects.filter(event_at__lt=until)._raw_delete("default")
-
-
-def forget_old_spans() -> int:
-    """Drop the spans of traces that have not grown for an hour, a chunk a transaction; return how
-    many.
-    """
-    before = timezone.now() - SPANS_KEPT
-    dropped = 0
-    for forget in (partial(forget_spans, before=before), forget_spans_beyond):
-        while count := _forget_chunk(forget):
-            dropped += count
-    return dropped
-
-
-def _forget_chunk(forget: Callable[..., int]) -> int:
-    with platform_scope("spans of traces that grow no more"), connection.cursor() as cursor:
-        return forget(cursor, limit=SPANS_A_CHUNK)
-
-
-def forget_old_answers() -> int:
-    """Drop the answers that are kept for retries, once nobody tries that request again."""
-    until = timezone.now() - ANSWERS_KEPT
-    with platform_scope("answers too old to be asked for again"):
-        return IdempotencyRecord.objects.filter(created_at__lt=until)._raw_delete("default")
-
-
-def forget_old_source_counts() -> int:
-    """Drop what sources sent so long ago that it is no longer read; return how many rows."""
-    until = (timezone.now() - SOURCE_COUNTS_KEPT).date()
-    with platform_scope("counts of sources too old to be read"):
-        return SourceCount.objects.filter(day__lt=until)._raw_delete("default")

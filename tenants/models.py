@@ -256,7 +256,9 @@ class Attempt(models.Model):
 
 
 class AuditEntry(models.Model):
-    """One change of configuration: who, what, from what to what. Never changed or removed."""
+    """One change of configuration: who, what, from what to what. Never changed, and removed by
+    retention alone.
+    """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     at = models.DateTimeField(auto_now_add=True)

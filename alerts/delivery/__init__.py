@@ -5,8 +5,7 @@ another sends the same message under the same reference. The network is never ca
 transaction, and threads that call it never touch the database.
 """
 
-from alerts.delivery.forgetting import forget_old_deliveries
 from alerts.delivery.requests import resend, send_on_commit, test_channel
 from alerts.delivery.runs import deliver_due
 
-__all__ = ["deliver_due", "forget_old_deliveries", "resend", "send_on_commit", "test_channel"]
+__all__ = ["deliver_due", "resend", "send_on_commit", "test_channel"]

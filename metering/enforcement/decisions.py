@@ -2,18 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import Q
-from django.utils import timezone
 
 from metering.models import Decision
-from tenants.scope import platform_scope
-
-# How long decisions can be read.
-DECISIONS_KEPT: Final = timedelta(days=35)
 
 
 class DecisionRow(NamedTuple):
@@ -103,11 +98,3 @@ def list_decisions(
             Q(decided_at__lt=decided_at) | Q(id__lt=decision_id)
         )
     return list(found.order_by("-decided_at", "-id")[:limit])
-
-
-def forget_old_decisions() -> int:
-    """Drop decisions that are older than they are kept; answers how many."""
-    until = timezone.now() - DECISIONS_KEPT
-    with platform_scope("decisions too old to be read"):
-        # One statement: deleting model by model would read what it removes.
-        return Decision.objects.filter(decided_at__lt=until)._raw_delete("default")

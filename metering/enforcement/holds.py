@@ -123,7 +123,8 @@ def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
             id=id_,
             values=values_from(_as_dict(dimensions)),
             amounts=Amounts(*amounts),
-            windows=tuple([windows[one] for one in window_ids]),
+            # Retention removes windows that are over.
+            windows=tuple([windows[one] for one in window_ids if one in windows]),
             created_at=created_at,
             top=(top_provider or "", top_model) if top_model is not None else None,
         )

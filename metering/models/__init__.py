@@ -35,6 +35,7 @@ from metering.models.enforcement import (
 )
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.rollups import MEASURES, UsageHistogram, UsageRollup
+from metering.models.seals import UsageSeal, WindowSeal
 from metering.models.sources import SourceCount, SourceOutcome
 from metering.models.usage import (
     BATCH_ID_STRIDE,
@@ -108,4 +109,6 @@ __all__ = [
     "UsageEvent",
     "UsageHistogram",
     "UsageRollup",
+    "UsageSeal",
+    "WindowSeal",
 ]

@@ -135,8 +135,9 @@ class BudgetLevel(models.Model):
 class BudgetWindow(models.Model):
     """One budget, one group, one period: what was spent and what is reserved.
 
-    Invariant: `spent_*` is the sum of the window's ledger entries and `reserved_*` the sum of its
-    open reservations; `manage.py audit_ledger` proves both. `metering.ledger` is the one writer.
+    Invariant: `spent_*` is the sum of the window's ledger entries, sealed ones included, and
+    `reserved_*` the sum of its open reservations; `manage.py audit_ledger` proves both.
+    `metering.ledger` is the one writer.
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id")
@@ -210,6 +211,11 @@ class BudgetWindow(models.Model):
                 condition=Q(oldest_grain_at__isnull=False),
                 name="budget_window_letting_go",
             ),
+            models.Index(
+                fields=["tenant", "ends_at"],
+                condition=Q(ends_at__isnull=False),
+                name="budget_window_by_end",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -228,7 +234,9 @@ class EntryKind(models.IntegerChoices):
 
 
 class LedgerEntry(models.Model):
-    """Append-only: why a window's balance moved. A trigger refuses updates and removals."""
+    """Append-only: why a window's balance moved. A trigger refuses updates, and removals by all but
+    retention, which adds what it removes to the window's seal.
+    """
 
     pk = models.CompositePrimaryKey("tenant_id", "id")
     tenant = models.ForeignKey(

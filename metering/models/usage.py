@@ -130,6 +130,7 @@ class EventKey(models.Model):
 
     class Meta:
         db_table = "event_key"
+        indexes = [models.Index(fields=["event_at"], name="event_key_by_age")]
         # The tenant comes last, so that no other index than the right one seems to fit a look-up in
         # a tenant that PostgreSQL has no statistics of.
         constraints = [
@@ -173,7 +174,10 @@ class CallReport(models.Model):
 
     class Meta:
         db_table = "call_report"
-        indexes = [models.Index(fields=["group_id", "tenant"], name="call_report_of_group")]
+        indexes = [
+            models.Index(fields=["group_id", "tenant"], name="call_report_of_group"),
+            models.Index(fields=["event_at"], name="call_report_by_age"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.key}"

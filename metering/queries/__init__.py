@@ -13,6 +13,7 @@ from metering.queries.estimates import (
 )
 from metering.queries.events import EventPage, EventQuestion, list_events
 from metering.queries.focus import focus_rows
+from metering.queries.kept import require_events, require_sums
 from metering.queries.overview import (
     UnpricedModel,
     WindowFill,
@@ -58,6 +59,8 @@ __all__ = [
     "percentiles_of",
     "range_of_cursor",
     "read_session",
+    "require_events",
+    "require_sums",
     "top_values",
     "total_usage",
     "unpriced",

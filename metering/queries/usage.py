@@ -158,13 +158,13 @@ def _source(
     database: Any, question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]
 ) -> Source:
     sets = sets_for(dimensions)
-    if question.filters and any(_is_folded(database, question, one) for one in sets):
+    if question.filters and any(is_folded(database, question, one) for one in sets):
         # A value that was asked for by name may be part of the long tail, where nobody can find it.
         sets = []
     return Source(sets, waiting)
 
 
-def _is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool:
+def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool:
     database.execute(
         """
         SELECT EXISTS (

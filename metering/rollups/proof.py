@@ -1,19 +1,24 @@
 """The proof of the roll-ups: every row recomputed from the events of rolled-up batches.
 
-PostgreSQL adds up again what Python added up on the way in, a day and a statement at a time.
+PostgreSQL adds up again what Python added up on the way in, a day and a statement at a time. Of
+days whose events are sealed, and may be gone, every set must add up to the same.
 """
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
 from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
 from metering.queries.usage import EVENT_MEASURE_LIST
 from metering.rollups.bins import MEASURE_COLUMNS
 from metering.rollups.sets import (
     DAY_SECONDS,
+    DAY_SETS,
+    HISTOGRAM_DIMENSIONS,
     HISTOGRAM_SETS,
     OTHER,
     QUARTER_SECONDS,
@@ -159,12 +164,56 @@ _DAYS: Final = f"""
 """  # noqa: S608 - built from constants
 
 
-def rollup_drifts(tenant_id: int) -> Iterator[RollupDrift]:
-    """Every row of a tenant that is not the sum of its events, day by day.
+_DAY_NUMBERS: Final = [one.number for one in DAY_SETS]
+_HISTOGRAM_NUMBERS: Final = [one.number for one in HISTOGRAM_SETS]
+_WHOLE_DAY: Final = HISTOGRAM_DIMENSIONS[()]
+# Each event is in a row of every set of days, and each measured call in every histogram.
+_DAY_TOTALS: Final = f"""
+    WITH totals AS (
+        SELECT dimension_set AS number, starts_at,
+            {", ".join(f"sum({name}) AS {name}" for name in MEASURES)}
+        FROM usage_rollup WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s GROUP BY 1, 2
+    ), keys AS (
+        SELECT number, starts_at FROM (SELECT DISTINCT starts_at FROM totals) days,
+            unnest(%(sets)s) AS sets (number)
+    )
+    SELECT k.number, k.starts_at, '', '',
+        {", ".join(f"coalesce(whole.{name}, 0)" for name in MEASURES)},
+        {", ".join(f"coalesce(part.{name}, 0)" for name in MEASURES)}
+    FROM keys k
+    LEFT JOIN totals whole ON whole.number = %(whole)s AND whole.starts_at = k.starts_at
+    LEFT JOIN totals part ON part.number = k.number AND part.starts_at = k.starts_at
+    ORDER BY 2, 1
+"""  # noqa: S608 - built from constants
+_HISTOGRAM_TOTALS: Final = """
+    WITH totals AS (
+        SELECT dimension_set AS number, starts_at, measure, sum(count) AS count
+        FROM usage_histogram WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s GROUP BY 1, 2, 3
+    ), keys AS (
+        SELECT number, starts_at, measure
+        FROM (SELECT DISTINCT starts_at, measure FROM totals) days,
+            unnest(%(sets)s) AS sets (number)
+    )
+    SELECT k.number, k.starts_at, k.measure, coalesce(whole.count, 0), coalesce(part.count, 0)
+    FROM keys k
+    LEFT JOIN totals whole ON whole.number = %(whole)s AND whole.starts_at = k.starts_at
+        AND whole.measure = k.measure
+    LEFT JOIN totals part ON part.number = k.number AND part.starts_at = k.starts_at
+        AND part.measure = k.measure
+    WHERE whole.count IS DISTINCT FROM part.count ORDER BY 2, 1, 3
+"""
+
+
+def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[RollupDrift]:
+    """Every row of a tenant that is not the sum of its events, day by day; before `sealed_until`
+    every set of a day that does not add up to what the whole day does.
 
     Call it in the tenant's scope, in a snapshot: batches become rolled up meanwhile.
     """
     set_of = {one.number: one for one in SETS}
+    oldest = timezone.now() - settings.RETENTION_HISTORY
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")
         cursor.execute(
@@ -175,6 +224,8 @@ def rollup_drifts(tenant_id: int) -> Iterator[RollupDrift]:
         (waiting,) = cursor.fetchone()
         cursor.execute(_DAYS, {"tenant_id": tenant_id})
         for (starts_at,) in cursor.fetchall():
+            if starts_at < oldest:
+                continue  # retention removes what there still is of it
             parameters = {
                 "tenant_id": tenant_id,
                 "starts_at": starts_at,
@@ -182,7 +233,10 @@ def rollup_drifts(tenant_id: int) -> Iterator[RollupDrift]:
                 "waiting": waiting,
                 "other": OTHER,
             }
-            cursor.execute(_COMPARE, parameters)
+            compare, count = _COMPARE, _COUNT
+            if starts_at < sealed_until:
+                compare, count = _DAY_TOTALS, _HISTOGRAM_TOTALS
+            cursor.execute(compare, {**parameters, "sets": _DAY_NUMBERS, "whole": _WHOLE_DAY})
             for number, at, value_1, value_2, *sums in cursor.fetchall():
                 half = len(MEASURES)
                 pairs = zip(MEASURES, sums[:half], sums[half:], strict=True)
@@ -190,7 +244,7 @@ def rollup_drifts(tenant_id: int) -> Iterator[RollupDrift]:
                     if expected != stored:
                         values = (value_1, value_2)
                         yield RollupDrift(set_of[number], at, values, name, expected, stored)
-            cursor.execute(_COUNT, parameters)
+            cursor.execute(count, {**parameters, "sets": _HISTOGRAM_NUMBERS, "whole": _WHOLE_DAY})
             for number, at, measure, expected, stored in cursor.fetchall():
                 name = f"calls with {MEASURE_COLUMNS[measure]}"
                 yield RollupDrift(set_of[number], at, ("", ""), name, expected, stored)

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from alerts.channel_settings import remove_channel
 from alerts.channels.kind import NotDelivered
-from alerts.delivery import deliver_due, forget_old_deliveries, resend
+from alerts.delivery import deliver_due, resend
 from alerts.delivery import test_channel as send_test
 from alerts.delivery.attempts import Outcome, attempt, record
 from alerts.delivery.lanes import Lane, claim, lanes_due
@@ -24,6 +24,7 @@ from alerts.errors import AskedTooOften, ChannelUnavailable, NotResendable
 from alerts.incidents import observe
 from alerts.messages import encode
 from alerts.models import Channel, Delivery, DeliveryAttempt, DeliveryState, Incident, Severity
+from alerts.retention import remove_old_rows
 from alerts.sealing import seal
 from tenants.models import AuditEntry
 from tests.alerts.receivers import (
@@ -440,7 +441,7 @@ def test_old_deliveries_are_forgotten_and_what_waits_is_not(
     owner: Account, web: WebReceiver
 ) -> None:
     channel = channel_to(owner, web)
-    old = timezone.now() - timedelta(days=91)
+    old = timezone.now() - timedelta(days=401)
     for state in DeliveryState.values:
         queue(owner, channel, state=state, created_at=old, due_at=old + timedelta(days=99))
     young = queue(owner, channel, state=DeliveryState.SENT)
@@ -449,7 +450,7 @@ def test_old_deliveries_are_forgotten_and_what_waits_is_not(
         remove_channel(channel=removed, actor="tests")
     # As one who had not seen yet that the channel is gone.
     queue(owner, removed, created_at=old)
-    assert forget_old_deliveries() == 4
+    assert remove_old_rows(seconds=10) == 4
     with owner.scope():
         kept = Delivery.objects.order_by("id").values_list("state", flat=True)
         assert list(kept) == [DeliveryState.WAITING, DeliveryState.SENT]

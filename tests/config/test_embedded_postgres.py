@@ -2,13 +2,14 @@ import json
 import os
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from config import processes
+from config import embedded_postgres, processes
 from config.embedded_postgres import (
     EmbeddedPostgres,
     PostgresFailed,
@@ -52,6 +53,39 @@ def test_nobody_else_gets_in(data_dir: Path) -> None:
         closed = [data_dir, data_dir / "postgres", data_dir / EMBEDDED_RECORD]
         assert [stat.S_IMODE(path.stat().st_mode) & 0o077 for path in closed] == [0, 0, 0]
         assert (data_dir / "postgres").stat().st_uid != 0
+
+
+def test_its_log_holds_no_values_of_statements(data_dir: Path) -> None:
+    with (
+        running_postgres(data_dir, settings=QUICK) as conninfo,
+        psycopg.connect(conninfo, autocommit=True) as connection,
+    ):
+        connection.execute("CREATE TABLE person (email text PRIMARY KEY)")
+        for _ in range(2):
+            with suppress(psycopg.errors.UniqueViolation):
+                connection.execute("INSERT INTO person VALUES ('ada@example.com')")
+    log = (data_dir / "postgres.log").read_text()
+    assert 'duplicate key value violates unique constraint "person_pkey"' in log
+    assert "ada@example.com" not in log
+
+
+def test_its_log_stays_within_bounds_while_it_runs(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_postgres, "LOG_MAX_BYTES", 2_000)
+    with (
+        running_postgres(data_dir, settings=QUICK) as conninfo,
+        psycopg.connect(conninfo, autocommit=True) as connection,
+    ):
+        server = EmbeddedPostgres(data_dir)
+        for _ in range(100):
+            with suppress(psycopg.errors.UndefinedTable):
+                connection.execute("SELECT FROM nowhere")
+            server.rotate_log()
+    sizes = [path.stat().st_size for path in data_dir.glob("postgres.log*")]
+    assert len(sizes) == 2
+    assert max(sizes) < 3_000
+    assert b"\0" not in (data_dir / "postgres.log").read_bytes()
 
 
 def test_a_server_that_was_killed_recovers_what_was_committed(data_dir: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from config.environment import (
     CHECKOUT,
+    Retention,
     WrongSetting,
     database_parameters,
     read_environment,
@@ -22,8 +23,19 @@ def test_nothing_set_is_a_service_for_this_machine_alone() -> None:
     assert environment.url == "http://127.0.0.1:8000"
     assert environment.demo
     assert environment.event_max_age_days == 35
+    assert environment.retention == Retention(401, 35, 400, 1_100)
     assert environment.allowed_hosts == ["127.0.0.1", "[::1]", "localhost"]
     assert not environment.is_https
+
+
+def test_events_are_kept_longer_where_older_ones_are_taken() -> None:
+    retention = read_environment({"EVENT_MAX_AGE_DAYS": "400"}).retention
+    assert retention == Retention(766, 35, 400, 1_100)
+
+
+def test_history_is_never_kept_shorter_than_events() -> None:
+    retention = read_environment({"RETENTION_EVENTS_DAYS": "3000"}).retention
+    assert retention.history_days == 3_000
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
@@ -50,6 +62,24 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         (
             {"EVENT_MAX_AGE_DAYS": "0"},
             "EVENT_MAX_AGE_DAYS is '0': it must be a whole number from 1 to 400.",
+        ),
+        (
+            {"RETENTION_EVENTS_DAYS": "400"},
+            "RETENTION_EVENTS_DAYS is '400': it must be at least 401, the sum of EVENT_MAX_AGE_DAYS"
+            " (35) and the longest period of a budget (366).",
+        ),
+        (
+            {"RETENTION_EVENTS_DAYS": "1 year"},
+            "RETENTION_EVENTS_DAYS is '1 year': it must be a whole number from 1 to 36500.",
+        ),
+        (
+            {"RETENTION_HISTORY_DAYS": "450", "RETENTION_EVENTS_DAYS": "500"},
+            "RETENTION_HISTORY_DAYS is '450': it must be at least 500, as RETENTION_EVENTS_DAYS"
+            " is.",
+        ),
+        (
+            {"RETENTION_INCIDENTS_DAYS": "34"},
+            "RETENTION_INCIDENTS_DAYS is '34': it must be at least 35.",
         ),
         ({"DEMO": "maybe"}, "DEMO is 'maybe': it must be 0 or 1."),
         ({"HOST": "http://x"}, "HOST is 'http://x': it must be an address or a host name."),

@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from metering import open_traces, upkeep
+from metering import open_traces, retention
 from metering.models import TraceSpan, UsageEvent
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.exports import chat_span, export_spans
@@ -77,7 +77,7 @@ def test_spans_are_kept_for_an_hour_after_the_last_of_their_trace(account: Accou
     with account.scope():
         TraceSpan.objects.filter(tenant=account.tenant).update(received_at=old)
     export_spans(account, [chat_span(3, trace="b" * 32, kind="agent")])
-    assert upkeep.forget_old_spans() == 1
+    assert retention.remove_old_spans(seconds=10) == 1
     with account.scope():
         left = TraceSpan.objects.filter(tenant=account.tenant).values_list("span", flat=True)
         assert sorted(left) == ["0000000000000002", "0000000000000003"]
@@ -89,7 +89,7 @@ def test_a_tenant_keeps_so_many_spans_at_most(
     monkeypatch.setattr(open_traces, "TENANT_SPANS_MAX", 2)
     spans = [chat_span(number, response_id=f"r-{number}") for number in range(1, 6)]
     export_spans(account, spans)
-    assert upkeep.forget_old_spans() == 3
+    assert retention.remove_old_spans(seconds=10) == 3
 
 
 def test_a_trace_beyond_its_bound_is_still_counted(

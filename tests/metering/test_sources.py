@@ -28,7 +28,7 @@ from metering.sources import (
     Tally,
     record_reports,
 )
-from metering.tasks import forget_old_source_counts
+from metering.tasks import remove_old_rows
 from tests.factories import Account, make_event
 
 ACCEPTED = SourceOutcome.ACCEPTED
@@ -332,10 +332,10 @@ def test_counts_go_after_35_days(account: Account, recorder: SourceRecorder) -> 
     recorder.record(account.tenant.id, [accepted("app")])
     recorder.flush()
     with time_machine.travel(timezone.now() + timedelta(days=35), tick=False):
-        forget_old_source_counts()
+        remove_old_rows()
     assert len(stored(account)) == 1
     with time_machine.travel(timezone.now() + timedelta(days=36), tick=False):
-        forget_old_source_counts()
+        remove_old_rows()
     assert stored(account) == []
 
 

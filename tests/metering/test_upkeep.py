@@ -7,12 +7,7 @@ import time_machine
 from django.db import connection
 
 from metering.models import BackgroundJob, EventKey
-from metering.tasks import (
-    forget_old_jobs,
-    forget_old_keys,
-    make_partitions,
-    price_unpriced,
-)
+from metering.tasks import make_partitions, price_unpriced, remove_old_rows
 from tenants.scope import platform_scope
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.test_rerate import set_price
@@ -45,11 +40,11 @@ def test_an_event_whose_partition_is_missing_is_taken_all_the_same(account: Acco
 
 def test_keys_go_when_their_events_are_too_old_to_be_sent_again(account: Account) -> None:
     send(account, [make_event(response_id="r")])
-    forget_old_keys()
+    remove_old_rows()
     with platform_scope("tests"):
         assert EventKey.objects.count() == 1
     with time_machine.travel(datetime.now(UTC) + timedelta(days=37), tick=False):
-        forget_old_keys()
+        remove_old_rows()
     with platform_scope("tests"):
         assert EventKey.objects.count() == 0
 
@@ -82,8 +77,8 @@ def test_jobs_that_ended_go_but_the_latest_of_each_kind(account: Account) -> Non
         set_price(account, "other")
         price_unpriced()
         finish_jobs()
-    forget_old_jobs()
+    remove_old_rows()
     assert len(pricing_jobs(account)) == 2
     with time_machine.travel(datetime.now(UTC) + timedelta(days=36), tick=False):
-        forget_old_jobs()
+        remove_old_rows()
     assert len(pricing_jobs(account)) == 1

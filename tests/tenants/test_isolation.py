@@ -14,8 +14,17 @@ from psycopg import sql
 from alerts.models import Delivery, DeliveryAttempt, ScanProgress, SeriesState
 from metering.enforcement.decisions import DecisionRow, insert_decisions
 from metering.enforcement.pace import lock_paces
-from metering.models import Outcome, Reservation, Route, SourceOutcome
+from metering.models import (
+    BudgetWindow,
+    Outcome,
+    Reservation,
+    Route,
+    SourceOutcome,
+    UsageSeal,
+    WindowSeal,
+)
 from metering.partitions import make_partitions, partition_name
+from metering.periods import EPOCH
 from metering.rollups import roll_up
 from metering.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.authentication import needed_scopes
@@ -158,6 +167,9 @@ def filled(account: Account) -> Account:
             insert_decisions(cursor, account.tenant.id, [REFUSAL])
             lock_paces(cursor, account.tenant.id, [("limit:1", "[]")])
         assert roll_up(tenant_id=account.tenant.id) > 0
+        UsageSeal.objects.create(tenant=account.tenant, frozen_until=EPOCH, sealed_until=EPOCH)
+        window = BudgetWindow.objects.all()[0]
+        WindowSeal.objects.create(tenant=account.tenant, window_id=window.id)
     return account
 
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
+from django.conf import settings
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -62,7 +63,7 @@ class DecisionsView(ApiView):
 
     @extend_schema(
         summary="Decisions other than a plain allow, newest first",
-        description="They can be read for 35 days.",
+        description=f"They can be read for {settings.RETENTION_DECISIONS.days} days.",
         parameters=[
             *PAGE_SCHEMA,
             *RANGE_SCHEMA,

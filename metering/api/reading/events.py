@@ -20,7 +20,7 @@ from metering.api.views import ApiView, tenant_of
 from metering.dimensions import DIMENSIONS
 from metering.models import Completeness, CostSource, Operation, Route, Status, UsageEvent
 from metering.money import usd_from_nanos
-from metering.queries import EventQuestion, list_events
+from metering.queries import EventQuestion, list_events, require_events
 from tenants.roles import Scope
 
 # What a call used: none is zero.
@@ -160,6 +160,8 @@ class EventsView(ApiView):
             is_unpriced=flag_of(request, "unpriced"),
             is_conflict=flag_of(request, "conflicts"),
         )
+        if question.starts_at is not None:
+            require_events(tenant_id=question.tenant_id, starts_at=question.starts_at)
         page = list_events(
             question, limit=limit_of(request), cursor=request.query_params.get("cursor")
         )

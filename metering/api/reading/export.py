@@ -4,7 +4,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterable
-from datetime import date
+from datetime import UTC, datetime
 from typing import IO, Final
 
 from django.http import FileResponse
@@ -14,7 +14,7 @@ from rest_framework.request import Request
 
 from metering.api.views import ApiView, holder_of
 from metering.csv_files import csv_lines
-from metering.queries import InvalidQuestion, focus_rows
+from metering.queries import InvalidQuestion, focus_rows, require_events
 from tenants.models import Tenant
 from tenants.roles import Scope
 from tenants.scope import tenant_scope
@@ -49,12 +49,12 @@ class FocusExportView(ApiView):
             raise InvalidQuestion("invalid_month", "'month' must be a month, as in 2026-11.")
         year, month = text.split("-")
         tenant_id = holder_of(request).tenant_id
+        first = datetime(int(year), int(month), 1, tzinfo=UTC)
         # In transactions of its own (see the middleware).
         with tenant_scope(tenant_id):
+            require_events(tenant_id=tenant_id, starts_at=first)
             name = Tenant.objects.values_list("name", flat=True).get(id=tenant_id)
-        rows = focus_rows(
-            tenant_id=tenant_id, tenant_name=name, month=date(int(year), int(month), 1)
-        )
+        rows = focus_rows(tenant_id=tenant_id, tenant_name=name, month=first.date())
         return FileResponse(
             _written(rows),
             as_attachment=True,

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
+from django.conf import settings
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -80,10 +81,10 @@ class SourcesView(ApiView):
     @extend_schema(
         summary="What each source sends, what is lost of it, and what to set",
         description="By source and route, over the UTC days that the range touches (default: the"
-        " last 7 days). Counts can be read for 35 days. `conflicts` and `unpriced` are among the"
-        " accepted. The reports of further sources than 200 a day count as `(other)`, those that"
-        " name no source as an empty one. What this process has taken in is in its next answer;"
-        " what other processes have, within a second.",
+        f" last 7 days). Counts can be read for {settings.RETENTION_DECISIONS.days} days."
+        " `conflicts` and `unpriced` are among the accepted. The reports of further sources than"
+        " 200 a day count as `(other)`, those that name no source as an empty one. What this"
+        " process has taken in is in its next answer; what other processes have, within a second.",
         parameters=[*PAGE_SCHEMA, *RANGE_SCHEMA],
         responses={200: SOURCES_SCHEMA},
     )

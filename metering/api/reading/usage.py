@@ -27,6 +27,7 @@ from metering.queries import (
     UsageRow,
     percentiles_of,
     range_of_cursor,
+    require_sums,
     usage,
 )
 from metering.queries.question import INTERVALS
@@ -110,6 +111,7 @@ class UsageView(ApiView):
     def get(self, request: Request) -> Response:
         cursor = request.query_params.get("cursor")
         question = _question(request, cursor)
+        require_sums(question)
         has_percentiles = flag_of(request, "percentiles") or False
         page = usage(question, limit=limit_of(request), cursor=cursor)
         percentiles: Sequence[Percentiles | None] = [None] * len(page.rows)

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from metering.audit import audit_tenant
+from metering.audit import audit_tenant, count_seals
+from metering.periods import EPOCH
 from tenants.models import Tenant
 from tenants.scope import platform_scope
 
@@ -32,10 +33,16 @@ class Command(BaseCommand):
             count += len(drifts)
             for drift in drifts:
                 self.stdout.write(f"{tenant.name}: {drift}")
+            seals = count_seals(tenant.id)
+            if options["verbosity"] > 0 and seals.until > EPOCH:
+                self.stdout.write(
+                    f"{tenant.name}: usage before {seals.until:%Y-%m-%d} UTC is sealed;"
+                    f" {seals.windows:,} windows have seals, in place of {seals.entries:,} entries."
+                )
         if count:
             raise CommandError(f"{count:,} sums drift.", returncode=1)
         if options["verbosity"] > 0:
             self.stdout.write(
                 f"Zero drift: every balance of {len(found):,} tenants equals its entries and"
-                f" its events, and so does every roll-up."
+                f" its events, as far as they are sealed by its seal, and so does every roll-up."
             )

@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from metering.enforcement.decisions import DECISIONS_KEPT, DecisionRow, insert_decisions
+from metering.enforcement.decisions import DecisionRow, insert_decisions
 from metering.models import Decision
-from metering.tasks import forget_old_decisions
+from metering.tasks import remove_old_rows
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
 
@@ -188,16 +189,16 @@ def test_another_tenants_decisions_are_not_listed_and_reading_needs_its_scope(
 def test_decisions_are_forgotten_after_their_time_and_no_sooner(
     account: Account, stranger: Account
 ) -> None:
-    now = timezone.now()
+    kept_from = timezone.now() - settings.RETENTION_DECISIONS
     for one in (account, stranger):
-        old = refusal()._replace(decided_at=now - DECISIONS_KEPT - timedelta(minutes=1))
-        young = refusal()._replace(decided_at=now - DECISIONS_KEPT + timedelta(minutes=1))
+        old = refusal()._replace(decided_at=kept_from - timedelta(minutes=1))
+        young = refusal()._replace(decided_at=kept_from + timedelta(minutes=1))
         record(one, [old, young])
-    forget_old_decisions()
+    remove_old_rows()
     for one in (account, stranger):
         with one.scope():
             (kept,) = Decision.objects.all()
-            assert kept.decided_at > now - DECISIONS_KEPT
+            assert kept.decided_at > kept_from
 
 
 def test_nothing_to_record_asks_the_database_nothing() -> None:

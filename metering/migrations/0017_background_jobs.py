@@ -11,7 +11,7 @@ from tenants.row_security import ForceRowSecurity
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("metering", "0014_rolling_windows_that_let_go"),
+        ("metering", "0016_rows_by_age"),
         ("tenants", "0005_proven_addresses"),
     ]
 
