@@ -14,9 +14,19 @@ STEADY_PERCENT = 3
 
 
 def headline(
-    bar: FilterBar, *, spent_nanos: int, before_nanos: int | None, spenders: Sequence[Spender]
+    bar: FilterBar,
+    *,
+    spent_nanos: int,
+    unpriced: int,
+    before_nanos: int | None,
+    spenders: Sequence[Spender],
 ) -> str:
-    """One sentence: how much, against before, and who made most of it."""
+    """One sentence: how much, against before, and who made most of it. `unpriced` is the number of
+    calls without a price.
+    """
+    if spent_nanos == 0 and unpriced:
+        calls = "1 call has" if unpriced == 1 else f"{unpriced:,} calls have"
+        return f"{calls} no price yet, so nobody knows what was spent"
     if spent_nanos == 0:
         return "Nothing was spent in this period"
     parts = [trend(bar, spent_nanos=spent_nanos, before_nanos=before_nanos)]

@@ -52,6 +52,7 @@ def overview(request: PageRequest) -> HttpResponse:
         "headline": findings.headline(
             bar,
             spent_nanos=totals.cost_nanos,
+            unpriced=totals.unpriced,
             before_nanos=before.cost_nanos if before else None,
             spenders=spenders,
         ),

@@ -142,7 +142,9 @@ class BudgetForm(RowForm):
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        if all(data.get(name) is None for name in ("limit_cost_nanos", *LIMIT_WORDS)):
+        limits = ("limit_cost_nanos", *LIMIT_WORDS)
+        has_wrong_limit = any(name in self.errors for name in limits)
+        if not has_wrong_limit and all(data.get(name) is None for name in limits):
             self.add_error("limit_cost_nanos", "Give at least one limit.")
         for name, words in period_problems(data):
             self.add_error(name, words)

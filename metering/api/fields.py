@@ -97,9 +97,13 @@ class Choice(serializers.ChoiceField):
     """One of some words, as a string."""
 
     def to_internal_value(self, data: Any) -> Any:
-        if not isinstance(data, str):
-            self.fail("invalid_choice", input=data)
-        return super().to_internal_value(data)
+        if isinstance(data, str) and data in self.choices:
+            return super().to_internal_value(data)
+        known = tuple(map(str, self.choices))
+        near = did_you_mean(data, known) if isinstance(data, str) else ""
+        raise serializers.ValidationError(
+            f"{data!r} is none of {', '.join(known)}.{near}", code="invalid_choice"
+        )
 
 
 class Flag(serializers.BooleanField):

@@ -317,7 +317,8 @@ def _committed(job: Job) -> Generator[Submission, None, None]:
 def _answer(job: Job) -> HotResponse:
     answer = job.answer()
     if job.event_count and answer["rejected"] == job.event_count:
-        detail = f"All {job.event_count:,} events were rejected: {_reasons(job.errors)}."
+        what = "The event was" if job.event_count == 1 else f"All {job.event_count:,} events were"
+        detail = f"{what} rejected: {_reasons(job.errors)}."
         # Whoever sent the events needs the error of each, however many there are.
         return problem_answer(problem(422, code="all_rejected", detail=detail) | answer)
     return HotResponse(200, {"Content-Type": JSON}, msgspec.json.encode(answer))

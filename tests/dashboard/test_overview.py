@@ -276,3 +276,8 @@ def test_nothing_is_loaded_from_elsewhere(account: Account, owner: Client) -> No
         assert found == []
     assert settings.DEBUG is False
     assert json.loads(owner.get("/charts/spend.json").content)["data"]
+
+
+def test_usage_without_a_price_is_not_called_nothing(account: Account, owner: Client) -> None:
+    send(account, [make_event(model="nobody-knows-this", provider="nobody") for _ in range(2)])
+    assert "2 calls have no price yet, so nobody knows what was spent" in page(owner)

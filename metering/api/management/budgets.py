@@ -41,6 +41,7 @@ from metering.budget_reading import read_book
 from metering.budget_rules import BudgetRule, LevelRule
 from metering.budgets import LIMIT_FIELDS, archive_budget, create_budget, update_budget
 from metering.dimensions import MATCHABLE, REQUEST, normal_match
+from metering.enforcement.levels import Room
 from metering.enforcement.presets import PRESETS, Preset
 from metering.errors import Conflict, NotFound
 from metering.models import Action, Budget, BudgetWindow, Mode, Operation, Period, Status
@@ -342,6 +343,7 @@ class WindowAnswer(serializers.Serializer[Any]):
     reserved_tool_calls = serializers.IntegerField()
     remaining_tool_calls = serializers.IntegerField(allow_null=True)
     limit_seconds = serializers.IntegerField(allow_null=True)
+    spent_seconds = serializers.IntegerField(help_text="Since the window's first use.")
     first_used_at = Moment(allow_null=True)
     used_percent = serializers.FloatField(help_text="Of the fullest part of the limit.")
     level = serializers.IntegerField(
@@ -510,6 +512,7 @@ def window_answer(rule: BudgetRule, window: BudgetWindow, *, now: datetime) -> d
         **_counted_parts("requests", limits["requests"], window),
         **_counted_parts("tool_calls", limits["tool_calls"], window),
         "limit_seconds": None if rule.limit_seconds is None else rule.limit_seconds + raised[4],
+        "spent_seconds": Room(first_used_at=window.first_used_at).used_seconds(now),
         "first_used_at": moment_text(window.first_used_at) if window.first_used_at else None,
         "used_percent": float(used_percent(rule, state_of(window), now=now).percent),
         "level": window.level_percent or None,
