@@ -99,6 +99,8 @@ class Body:
                     self._add(await proto())
             except TimeoutError:
                 raise TooSlow from None
+            if self.size < min(int(length), self._bytes_max + 1):
+                raise Incomplete
             return
         started_at = time.monotonic()
         arrived = 0

@@ -151,7 +151,8 @@ class Edge:
         except TooSlow:
             _refuse(proto, scope, 408, "The body came too slowly; send it again.")
         except Incomplete:
-            _refuse(proto, scope, 400, "The body ends before its Content-Length; send it again.")
+            # Whoever reads this has sent all of it: the connection, or this process, is ending.
+            _refuse(proto, scope, 503, "The body did not arrive in full; send it again.")
         except (TooMuch, Overloaded):
             _refuse(proto, scope, 503, "Too many requests are waiting; send this one again.")
         except Exception:
