@@ -219,8 +219,8 @@ class _Shape:
 
 
 _GROUPS: Final = BoundedMemory[tuple[_Shape, Values], list[_Group]](KNOWN_GROUPS_MAX)
-# The committed windows that a process knows of, by the revision of their budget. One is never
-# removed while its budget's revision counts.
+# The committed windows that a process knows of, by the version of their tenant's configuration:
+# whoever removes a window that may be used again makes a new one.
 _WINDOW_IDS: Final = BoundedMemory[tuple[int, WindowKey], int](KNOWN_WINDOWS_MAX)
 
 
@@ -306,7 +306,7 @@ class BudgetBook:
         """The windows of these whose ids are not known; `window_ids` has the others afterwards."""
         missing = set()
         for key in set(keys) - self.window_ids.keys():
-            window_id = _WINDOW_IDS.get((self.rules[key.budget_id].revision, key))
+            window_id = _WINDOW_IDS.get((self.version, key))
             if window_id is None:
                 missing.add(key)
             else:
@@ -324,9 +324,8 @@ class BudgetBook:
         That of a single call is asked for anew: it goes by another key once another report names
         the call.
         """
-        rule = self.rules[key.budget_id]
-        if not rule.is_per_request:
-            _WINDOW_IDS.keep((rule.revision, key), window_id)
+        if not self.rules[key.budget_id].is_per_request:
+            _WINDOW_IDS.keep((self.version, key), window_id)
 
 
 def _rules_by_places(rules: Iterable[BudgetRule]) -> dict[tuple[int, ...], list[BudgetRule]]:
