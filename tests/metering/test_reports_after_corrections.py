@@ -208,3 +208,20 @@ def test_a_span_told_anew_stays_the_call_of_the_reservation_that_it_settled(
     assert dollars(account, budget) == spent
     (event,) = events(account)
     assert (str(event.reservation_id), event.agent) == (held, "x")
+
+
+def test_a_span_that_is_told_anew_and_contradicts_its_settle_leaves_the_reservation_its_event(
+    account: Account,
+) -> None:
+    budget = make_budget(account, match={"team": "a"})
+    api = caller(account)
+    held = reserve(api, team="a")
+    span = chat_span(1, response_id="r-1", reservation=held)
+    named = {"response_id": "r-1", "trace": span["traceId"], "span": span["spanId"]}
+    settle(api, held, "4", **named)
+    event_id = settled_with(account, held).id
+    for response_id in ("r-1", "r-2"):
+        export_spans(account, [chat_span(1, response_id=response_id, reservation=held)])
+        assert settled_with(account, held).id == event_id
+    # Two responses are two calls, and both name the reservation.
+    assert dollars(account, budget) == {"[]": 4.0045}
