@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
@@ -39,6 +40,10 @@ class AlreadyCorrected(Conflict):
     """The event was voided or replaced before, otherwise than this."""
 
     code = "already_corrected"
+
+
+class _SettledMeanwhile(Exception):
+    """The event became the call of a reservation after its replacement was prepared."""
 
 
 class Corrected(NamedTuple):
@@ -96,9 +101,12 @@ def _correct_as_configured(tenant_id: int, asked: _Asked) -> Corrected:
         new = None if asked.replacement is None else _prepare(configuration, asked)
         keys = new.windows if isinstance(new, PreparedEvent) else ()
         own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
-        with tenant_scope(tenant_id):
-            if lock_configuration_shared(tenant_id) == configuration.version:
-                return _correct(own, asked, new)
+        try:
+            with tenant_scope(tenant_id):
+                if lock_configuration_shared(tenant_id) == configuration.version:
+                    return _correct(own, asked, new)
+        except _SettledMeanwhile:
+            pass  # prepared again as the call of its reservation
 
 
 def _correct(
@@ -123,6 +131,8 @@ def _correct(
             f"The event {asked.sent_id!r} was voided before; post a new event instead."
         )
     event, new = found[0], _accepted(prepared)
+    if new is not None and new.told.reservation is None and event.reservation_id is not None:
+        raise _SettledMeanwhile
     _take_back(configuration, event)
     replacement_id = None if new is None else _put_in(tenant_id, new)
     _post(configuration, event, new, replacement_id)
@@ -185,17 +195,35 @@ def _answer(tenant_id: int, correction: Correction) -> Corrected:
 
 def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent | EventRejected:
     assert asked.replacement is not None
-    reservation_id = reservation_of(asked.replacement)
+    body = asked.replacement
     with tenant_scope(configuration.tenant_id):
+        if body.reservation is None:
+            body = msgspec.structs.replace(body, reservation=_reservation_of(asked, configuration))
+        reservation_id = reservation_of(body)
         held = find_held(configuration.tenant_id, [reservation_id] if reservation_id else [])
     return prepare_event(
-        Told(0, asked.replacement, held.get(reservation_id) if reservation_id else None),
+        Told(0, body, held.get(reservation_id) if reservation_id else None),
         now=timezone.now(),
         max_age=settings.EVENT_MAX_AGE,
         tenant_id=configuration.tenant_id,
         route=Route.CORRECTION,
         configuration=configuration,
     )
+
+
+def _reservation_of(asked: _Asked, configuration: Configuration) -> str | None:
+    """The reservation of the call that is replaced: a settle names it in its path, not in its body,
+    and what replaces it goes to the windows that the reservation holds, too.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT e.reservation_id::text FROM event_key k JOIN usage_event e"
+            " ON e.tenant_id = k.tenant_id AND e.id = k.event_id AND e.time = k.event_at"
+            " WHERE k.tenant_id = %s AND k.key = %s",
+            [configuration.tenant_id, key_of_id(asked.source, asked.sent_id)],
+        )
+        row = cursor.fetchone()
+    return None if row is None else row[0]
 
 
 def _accepted(prepared: PreparedEvent | EventRejected | None) -> PreparedEvent | None:
@@ -253,6 +281,11 @@ def _lead_keys(cursor: Any, tenant_id: int, new: PreparedEvent, event_id: int) -
         "UPDATE event_key SET event_id = %s, event_at = %s, fingerprint = %s"
         " WHERE tenant_id = %s AND key = %s",
         [event_id, new.at, new.fingerprint, tenant_id, new.key],
+    )
+    # Else the report would seem to be of no stored call, and be booked once more.
+    cursor.execute(
+        "UPDATE call_report SET event_id = %s, event_at = %s WHERE tenant_id = %s AND key = %s",
+        [event_id, new.at, tenant_id, new.key],
     )
     if new.response_key is not None:
         # The response that was reported first stays known; another one gets a key of its own.

@@ -197,10 +197,7 @@ class Absorber:
     ) -> list[dict[str, Member]]:
         """All reports that are connected by identities with those that arrived or are withdrawn."""
         reports = {key: member.report for key, member in self._members.items()}
-        reports |= {
-            key: msgspec.structs.replace(report_of_event(event), key=key)
-            for key, event in arrived.items()
-        }
+        reports |= {key: self._report_of(key, event) for key, event in arrived.items()}
         sets = DisjointSets(reports)
         by_event = {member.event_id: key for key, member in self._members.items()}
         holders: dict[Any, str] = {}
@@ -216,6 +213,15 @@ class Absorber:
             for keys in sets.groups(reports)
             if sets.root(keys[0]) in roots
         ]
+
+    def _report_of(self, key: str, event: PreparedEvent) -> Report:
+        """The report that an event is. Told anew, it is of the reservation that it settled."""
+        report = msgspec.structs.replace(report_of_event(event), key=key)
+        settled = self._members[key].report.told.reservation if key in self._members else None
+        if settled is None:
+            return report
+        told = msgspec.structs.replace(report.told, reservation=settled)
+        return msgspec.structs.replace(report, told=told)
 
     def _event_id(self, key: str) -> int | None:
         return self._members[key].event_id if key in self._members else None
@@ -246,14 +252,16 @@ class Absorber:
         }
         free = {id_: row for id_, row in rows.items() if id_ not in corrected}
         for call in calls:
-            if any(group[report.key].event_id in corrected for report in call.reports):
-                self._keep_corrected(call, arrived, group)
+            ended = [report for report in call.reports if group[report.key].event_id in corrected]
+            if ended:
+                self._resolve_beside_corrected(call, ended, free, group_id, arrived, group)
                 continue
             row = self._row_for(call, group, free)
             self._put(call, row, group_id if len(reports) > 1 else None, arrived, group)
         for row in free.values():
             self._writes.delete(row)
             self.changes.append(Change(row, None))
+        self._move_holds(group)
         for key in group.keys() & withdrawn:
             self._writes.forget(key)
 
@@ -334,7 +342,6 @@ class Absorber:
             self.changes.append(Change(row, after))
         self._keep_reports(call, after, group_id)
         self._note_outcomes(call, after, row is None, is_changed, arrived)
-        self._move_holds(call, event_id, group)
 
     def _is_told_already(self, call: Call, row: StoredEvent, group: Mapping[str, Member]) -> bool:
         """Whether a stored call is what it would be without the reports that arrived."""
@@ -393,13 +400,20 @@ class Absorber:
             self.calls[id(event)] = after
             is_new, is_changed = False, is_changed or is_new
 
-    def _move_holds(self, call: Call, event_id: int, group: Mapping[str, Member]) -> None:
-        """A reservation that was settled with a call which is now part of another one."""
-        for report in call.reports:
-            known = group[report.key].event_id
-            reservation_id = reservation_of(report.told)
-            if known is not None and known != event_id and reservation_id is not None:
-                self._writes.move_hold(reservation_id, event_id)
+    def _move_holds(self, group: Mapping[str, Member]) -> None:
+        """Reservations settled with a call that names them no more, or is part of another one, go
+        on as settled with the call that the reports which name them are part of now.
+        """
+        moves = [
+            (reservation_id, member.event_id, event_id)
+            for key, member in group.items()
+            if (reservation_id := reservation_of(member.report.told)) is not None
+            and (event_id := self._writes.call_of(key)) is not None
+        ]
+        naming = {(reservation_id, event_id) for reservation_id, _, event_id in moves}
+        for reservation_id, before_id, event_id in moves:
+            if before_id is not None and (reservation_id, before_id) not in naming:
+                self._writes.move_hold(reservation_id, before_id, event_id)
 
     def _prepare(self, call: Call) -> PreparedEvent:
         """The call, judged by the configuration in force."""
@@ -447,21 +461,50 @@ class Absorber:
         id_ = reservation_of(body)
         return None if id_ is None else find_held(self.tenant_id, [id_]).get(id_)
 
-    def _keep_corrected(
-        self, call: Call, arrived: Mapping[str, PreparedEvent], group: Mapping[str, Member]
+    def _resolve_beside_corrected(
+        self,
+        call: Call,
+        ended: Sequence[Report],
+        free: dict[int, StoredEvent],
+        group_id: int,
+        arrived: Mapping[str, PreparedEvent],
+        group: Mapping[str, Member],
     ) -> None:
-        """Leave a call that a person corrected as it is, whatever later reports say.
+        """Leave what a person corrected as it is, whatever later reports say; `ended` are its
+        reports.
 
-        Except for a settle, which books what it says where its reservation holds.
+        What was counted beside it stays counted, and a reservation is settled whose call was not
+        the corrected one. Other reports change nothing.
         """
-        for report in call.reports:
-            event = arrived.get(report.key)
-            if event is None:
-                continue
-            if event.held is not None and report.key not in self._members:
-                self._put_apart(report, arrived, group)
+        rows = [
+            self._rows[id_] for report in ended if (id_ := group[report.key].event_id) is not None
+        ]
+        # Of a call that was replaced, what replaces it.
+        rows.sort(key=lambda row: row.is_void)
+        self._note_ended(ended, rows[0], arrived)
+        for beside in calls_of(report for report in call.reports if report not in ended):
+            row = self._row_for(beside, group, free)
+            named = {report.told.reservation for report in beside.reports} - {None}
+            # Two reservations are two calls.
+            reservation = named.pop() if named else None
+            of_reservation = [each for each in rows if str(each.reservation_id) == reservation]
+            if row is not None or (reservation is not None and not of_reservation):
+                self._put(beside._replace(is_conflict=True), row, group_id, arrived, group)
             else:
+                self._note_ended(beside.reports, (of_reservation or rows)[0], arrived)
+
+    def _note_ended(
+        self, reports: Iterable[Report], row: StoredEvent, arrived: Mapping[str, PreparedEvent]
+    ) -> None:
+        """Note that reports of a corrected call changed nothing: what they settle is settled with
+        the call as it was corrected.
+        """
+        for report in reports:
+            if (event := arrived.get(report.key)) is not None:
                 self.outcomes[id(event)] = "duplicate"
+                self.event_ids[id(event)] = row.id
+                if not row.is_void:
+                    self.calls[id(event)] = row
 
     def _put_apart(
         self,

@@ -34,7 +34,7 @@ class Writes:
         self._updated: list[tuple[StoredEvent, dict[str, Any]]] = []
         self._inserted: list[dict[str, Any]] = []
         self._deleted: list[StoredEvent] = []
-        self._moved_holds: list[tuple[UUID, int]] = []
+        self._moved_holds: list[tuple[UUID, int, int]] = []
 
     def insert(self, fields: dict[str, Any]) -> None:
         """A call that is new, by column."""
@@ -48,9 +48,14 @@ class Writes:
         """A call that is part of another one, or turned out to be none."""
         self._deleted.append(row)
 
-    def move_hold(self, reservation_id: UUID, event_id: int) -> None:
-        """A reservation that was settled with a call which is now part of another one."""
-        self._moved_holds.append((reservation_id, event_id))
+    def move_hold(self, reservation_id: UUID, before_id: int, event_id: int) -> None:
+        """Let a reservation that was settled with `before_id` be settled with another call."""
+        self._moved_holds.append((reservation_id, before_id, event_id))
+
+    def call_of(self, key: str) -> int | None:
+        """The call that a report is part of from now on; None where that does not change."""
+        kept = self._keys.get(key)
+        return kept["event_id"] if kept else None
 
     def forget(self, key: str) -> None:
         """A report that is withdrawn."""
@@ -251,13 +256,13 @@ def _note_in_batches(
         )
 
 
-def _move_holds(cursor: Any, tenant_id: int, moved: Sequence[tuple[UUID, int]]) -> None:
+def _move_holds(cursor: Any, tenant_id: int, moved: Sequence[tuple[UUID, int, int]]) -> None:
     if moved:
         cursor.execute(
             "UPDATE reservation r SET event_id = n.event_id"
-            " FROM unnest(%s::uuid[], %s::bigint[]) AS n (id, event_id)"
-            " WHERE r.tenant_id = %s AND r.id = n.id",
-            [[id_ for id_, _ in moved], [event_id for _, event_id in moved], tenant_id],
+            " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[]) AS n (id, before_id, event_id)"
+            " WHERE r.tenant_id = %s AND r.id = n.id AND r.event_id = n.before_id",
+            [*map(list, zip(*moved, strict=True)), tenant_id],
         )
 
 
