@@ -28,7 +28,8 @@ lint: .venv/dev.stamp
 bench: .venv/run.stamp
 	$(BIN)/python -m bench $(BENCH)
 
-# The long form of tests/test_soak.py: make soak SOAK="--operations 1000000 --seed 1"
+# The long form of tests/test_soak.py, a part of an hour (docs/proof.md):
+# make soak SOAK="--operations 250000 --seed 1 --folder /var/tmp/soak"
 soak: .venv/run.stamp
 	$(BIN)/python -m bench.soak $(SOAK)
 

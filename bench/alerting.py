@@ -10,14 +10,13 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple
 
-import psutil
-
-from bench.service import Service, free_port
+from bench.kit.figures import Row
+from bench.kit.service import Service, free_port, kill
 
 CROSSINGS: Final = 30
 # Gaps of varying length, so that events meet the schedule at every moment of its period.
@@ -27,8 +26,6 @@ AWAY_CROSSINGS: Final = 10
 # Receivers that come back are tried again within a minute or so at this stage of the back-off.
 COMES_BACK_WITHIN_SECONDS: Final = 120.0
 LOOPBACK_ALLOWED: Final = {"CHANNEL_NETWORKS": "127.0.0.0/8"}
-
-Note = Callable[[str, str, str], None]
 
 
 class Arrival(NamedTuple):
@@ -80,7 +77,7 @@ class Receiver:
             time.sleep(0.02)
 
 
-def measure(service: Service, note: Note) -> None:
+def measure(service: Service, note: Row) -> None:
     """Measure on a service that may reach loopback, and print the figures."""
     service.create_tenant("alerting")
     receiver = Receiver()
@@ -110,7 +107,7 @@ def measure(service: Service, note: Note) -> None:
     _killed(service, receiver, note)
 
 
-def _latency(service: Service, receiver: Receiver, note: Note) -> None:
+def _latency(service: Service, receiver: Receiver, note: Row) -> None:
     acknowledged = {}
     draw = random.Random(1)  # noqa: S311 - only spreads the moments
     for number in range(CROSSINGS):
@@ -130,7 +127,7 @@ def _latency(service: Service, receiver: Receiver, note: Note) -> None:
     note("Acknowledged event that crosses a level, to the delivered webhook", figure, "10 s")
 
 
-def _away(service: Service, receiver: Receiver, note: Note) -> None:
+def _away(service: Service, receiver: Receiver, note: Row) -> None:
     before = len(receiver.arrivals)
     for number in range(AWAY_CROSSINGS):
         _cross(service, f"away-{number}")
@@ -145,13 +142,14 @@ def _away(service: Service, receiver: Receiver, note: Note) -> None:
     )
 
 
-def _killed(service: Service, receiver: Receiver, note: Note) -> None:
+def _killed(service: Service, receiver: Receiver, note: Row) -> None:
     before = len(receiver.arrivals)
     with receiver.up():
         for number in range(AWAY_CROSSINGS):
             _cross(service, f"killed-{number}")
             if number % 3 == 0:
-                _kill_workers(service)
+                # As a full memory would.
+                kill(service.celery_workers())
             time.sleep(0.7)
         receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
         time.sleep(5)
@@ -181,12 +179,3 @@ def _cross(service: Service, agent: str) -> None:
 
 def _agent(arrival: Arrival) -> str:
     return str(arrival.body["data"]["match"]["agent"])
-
-
-def _kill_workers(service: Service) -> None:
-    """Kill the processes that do the tasks, as a full memory would."""
-    for process in psutil.Process(service.process.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            command = process.cmdline()
-            if "celery" in command and "worker" in command:
-                process.kill()

@@ -3,9 +3,7 @@
 Everything goes to the service that was started for it, on loopback, and ends by itself.
 """
 
-import gzip
 import json
-import socket
 import statistics
 import threading
 import time
@@ -17,17 +15,18 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.service import Service
-from bench.wire import Answer, Connection, Requests
+from bench.kit.abuse import GZIP, empty_members, fortunes, left_open, wrong_events
+from bench.kit.figures import Row
+from bench.kit.load import percentile
+from bench.kit.service import Service
+from bench.kit.wire import Answer, Connection, Requests
 
 ATTACK_SECONDS: Final = 5.0
 ASK_EVERY_SECONDS: Final = 0.01
 MEMORY_SECONDS: Final = 60.0
 RESERVE: Final = msgspec.json.encode({"agent": "quiet", "amount_usd": "0.0001"})
 JSON_TYPE: Final = {"Content-Type": "application/json"}
-GZIP: Final = {**JSON_TYPE, "Content-Encoding": "gzip"}
 Attack = Callable[[Event], None]
-Row = Callable[[str, str, str], None]
 
 
 def measure(service: Service, row: Row, *, memory_seconds: float = MEMORY_SECONDS) -> None:
@@ -37,12 +36,12 @@ def measure(service: Service, row: Row, *, memory_seconds: float = MEMORY_SECOND
     service.create_tenant("attacker")
     attacks = _Attacks(service)
     attacks.prepare()
-    _report(row, "nothing (for comparison)", _watched(service.port, quiet, lambda _: None))
+    _report(row, "nothing (for comparison)", watched(service.port, quiet, lambda _: None))
     for name, attack, clients in attacks.all():
-        answers = _watched(service.port, quiet, attack, clients=clients)
+        answers = watched(service.port, quiet, attack, clients=clients)
         _report(row, f"{name} ({service.web_memory_mib():,.0f} MiB)", answers)
     before = service.web_memory_mib()
-    _watched(service.port, quiet, attacks.refused, clients=2, seconds=memory_seconds)
+    watched(service.port, quiet, attacks.refused, clients=2, seconds=memory_seconds)
     grown = service.web_memory_mib() - before
     row(
         f"Web process over {memory_seconds:.0f} s of refused bodies",
@@ -117,18 +116,11 @@ class _Attacks:
     def _left_open(self, requests: list[bytes]) -> Iterator[None]:
         with ExitStack() as stack:
             for request in requests:
-                client = stack.enter_context(socket.socket())
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                client.settimeout(5)
-                with suppress(OSError):
-                    client.connect(("127.0.0.1", self._port))
-                    client.sendall(request)
+                stack.enter_context(left_open(self._port, request))
             yield
 
     def _members(self, stopping: Event) -> None:
-        self._repeat(
-            stopping, self._compressed.make("POST", "/v1/events", gzip.compress(b"") * 500_000)
-        )
+        self._repeat(stopping, self._compressed.make("POST", "/v1/events", empty_members(500_000)))
 
     def _sign_in(self, stopping: Event) -> None:
         """The way a browser does: the form's token in a cookie and in the body."""
@@ -150,14 +142,12 @@ class _Attacks:
         while not stopping.is_set():
             number += 1
             name = f"{threading.get_ident()}-{number}"
-            events = [{"id": f"{name}-{n}", "cost_usd": "10000000"} for n in range(1_800)]
             with suppress(OSError):
-                connection.ask(self._made("POST", "/v1/events", events))
+                connection.ask(self._made("POST", "/v1/events", fortunes(name, 1_800)))
 
     def refused(self, stopping: Event) -> None:
         """Bodies of which every event is wrong."""
-        events = [{"id": 1, "field": "x" * 150} for _ in range(9_000)]
-        self._repeat(stopping, self._made("POST", "/v1/events", events))
+        self._repeat(stopping, self._made("POST", "/v1/events", wrong_events(9_000)))
 
     def _unknown_fields(self, stopping: Event) -> None:
         body = json.dumps({f"f{n}": n for n in range(400_000)}).encode()
@@ -177,7 +167,7 @@ class _Attacks:
                 connection.ask(self._made("POST", "/v1/reservations", ask))
 
 
-def _watched(
+def watched(
     port: int,
     headers: Any,
     attack: Attack,
@@ -218,12 +208,17 @@ def _attack_together(attack: Attack, clients: int, stopping: Event) -> None:
 
 
 def _report(row: Row, name: str, answers: list[tuple[float, Answer]]) -> None:
-    taken = [seconds * 1000 for seconds, _ in answers]
+    report(row, f"Attack: {name}", answers)
+
+
+def report(row: Row, what: str, answers: list[tuple[float, Answer]]) -> None:
+    """Show what the quiet tenant noticed."""
+    taken = sorted(seconds * 1000 for seconds, _ in answers)
     refused = sum(answer.status != 201 for _, answer in answers)
-    longest = max(taken)
     row(
-        f"Attack: {name}",
+        what,
         f"half of another's reserves within {statistics.median(taken):,.1f} ms,"
-        f" all within {longest:,.0f} ms, {refused} of {len(taken)} refused",
-        "50 ms, none refused",
+        f" p99 {percentile(taken, 99):,.0f} ms, all within {taken[-1]:,.0f} ms,"
+        f" {refused} of {len(taken)} refused",
+        "p99 under 50 ms, none refused",
     )

@@ -3,23 +3,34 @@
 One process drives all clients, because it shares the machine with the service and PostgreSQL.
 """
 
+import itertools
 import json
 import random
 import re
 import statistics
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 from typing import Any, Final, NamedTuple
 
-from bench.service import Service
-from bench.wire import Answer, Connection, Conversation, Requests, converse
+from bench.attacks import report, watched
+from bench.events import Load as Events
+from bench.events import budget_bodies
+from bench.kit.figures import Row as Note
+from bench.kit.load import percentile
+from bench.kit.service import Service, headers_of
+from bench.kit.wire import Answer, Connection, Conversation, Requests, converse
+from bench.raw_limit import updates_per_second
 
 WARM_UP_SECONDS: Final = 3.0
-MEASURED_SECONDS: Final = 15.0
 AGENTS: Final = 1_000
+MATCHING: Final = 100
+TENANTS: Final = 1_000
+BUSY_CLIENTS: Final = 8
+BUSY_BODIES: Final = 400
 NANO_DIGITS: Final = 9
 RESERVATION_ID: Final = re.compile(rb'"id":\s?"([0-9a-f-]{36})"')
 COST: Final = re.compile(rb'"cost_usd":\s?"([0-9.]+)"')
@@ -30,15 +41,13 @@ HALT_WITHIN_SECONDS: Final = 10.0
 # Longer than anything a process may go on with without asking PostgreSQL.
 STOPPED_SECONDS: Final = 4.0
 
-Note = Callable[[str, str, str], None]
-
 
 class Row(NamedTuple):
-    """One load: so many clients on these budgets."""
+    """One load: so many connections on these budgets."""
 
     what: str
     wanted: str
-    clients: int
+    connections: int
     agents: int
     budgets: Sequence[dict[str, Any]]
 
@@ -56,15 +65,16 @@ def _budget(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def rows() -> Iterator[Row]:
-    """What is measured, each in a tenant of its own."""
+    """What is measured, each in a tenant of its own. The first is what others are compared with."""
     shared = [_budget("shared")]
-    yield Row("One budget, 50 clients", "1,000/s, 99 % in 100 ms", 50, 1, shared)
-    yield Row("One budget, 200 clients", "no errors", 200, 1, shared)
-    spread = "as fast as one budget"
+    yield Row("One budget, 50 connections", "1,500 pairs/s, p99 60 ms", 50, 1, shared)
+    yield Row("One budget, 200 connections", "no errors", 200, 1, shared)
     per_agent = [_budget("each agent", per=["agent"])]
-    yield Row("A window for each of 1,000 agents, 50 clients", spread, 50, AGENTS, per_agent)
+    yield Row("1,000 windows, 50 connections", "80% of one budget", 50, AGENTS, per_agent)
+    all_match = [_budget(f"match {number}") for number in range(MATCHING)]
+    yield Row("100 budgets that match, 50 connections", "40% of one budget", 50, 1, all_match)
     matched = [_budget(f"agent {one}", match={"agent": f"agent-{one}"}) for one in range(AGENTS)]
-    yield Row("1,000 budgets, 50 clients", spread, 50, AGENTS, matched)
+    yield Row("1,000 budgets of one agent each", "80% of one budget", 50, AGENTS, matched)
 
 
 @dataclass
@@ -75,6 +85,11 @@ class Tally:
     settles_ms: list[float] = field(default_factory=list)
     costs: list[bytes] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def pairs(self) -> int:
+        """How many reservations were settled while the measuring went on."""
+        return len(self.settles_ms)
 
     @property
     def booked_nanos(self) -> int:
@@ -90,9 +105,10 @@ def _nanos(usd: bytes) -> int:
 class Load:
     """Clients that reserve and settle for a while, and then finish what they hold."""
 
-    def __init__(self, headers: dict[str, str], *, agents: int, seed: int) -> None:
+    def __init__(self, keys: Sequence[str], *, agents: int, seed: int) -> None:
         self.tally = Tally()
-        self._requests = Requests(headers)
+        # Tenants take turns.
+        self._tenants = itertools.cycle([Requests(headers_of(key)) for key in keys])
         self._agents = agents
         self._pick = random.Random(seed)  # noqa: S311 - load, not secrets
         self._from = self._until = 0.0
@@ -108,7 +124,8 @@ class Load:
         while (begun := time.perf_counter()) < self._until:
             count += 1
             ask, true_use = self._call()
-            answer = yield self._requests.make("POST", "/v1/reservations", ask)
+            requests = next(self._tenants)
+            answer = yield requests.make("POST", "/v1/reservations", ask)
             found = RESERVATION_ID.search(answer.body) if answer.status == 201 else None
             if found is None:
                 self._note_error("reserve", answer)
@@ -116,7 +133,7 @@ class Load:
             reserved = self._note_time(self.tally.reserves_ms, begun)
             body = b'{"id":"%b-%d",%b}' % (client.encode(), count, true_use)
             path = f"/v1/reservations/{found[1].decode()}/settle"
-            answer = yield self._requests.make("POST", path, body)
+            answer = yield requests.make("POST", path, body)
             self._note_settle(answer, reserved)
 
     def _call(self) -> tuple[bytes, bytes]:
@@ -152,43 +169,52 @@ class Load:
         self.tally.errors[f"{what}: {answer.status} {words}"] += 1
 
 
-def measure(service: Service, note: Note) -> None:
+def measure(service: Service, note: Note, *, seconds: float) -> None:
     """Every figure of enforcement."""
+    first = 0.0
     for place, row in enumerate(rows()):
-        budget_ids = _prepare(service, f"row-{place}", row.budgets)
-        tally = _run(service, row, seed=place)
-        note(f"{row.what}: reserve, settle", _figure(tally), row.wanted)
+        budget_ids = _prepare(service, f"row-{place}", row, note)
+        tally = _run([service.api_key], service, row, seconds=seconds)
+        raw = updates_per_second(service, row.connections)
+        first = first or tally.pairs / seconds
+        note(
+            f"{row.what}: reserve and settle",
+            _figure(tally, seconds, first),
+            row.wanted,
+            f"{raw / 2:,.0f} pairs of updates of one row/s",
+        )
         _require_exact(service, budget_ids, tally)
-    _measure_alone(service, note)
+    _measure_alone(service, note, seconds=seconds / 3)
+    _measure_tenants(service, note, seconds=seconds, first=first)
+    _measure_quiet(service, note, seconds=seconds)
     _measure_halts(service, note)
 
 
-def _prepare(service: Service, tenant: str, budgets: Sequence[dict[str, Any]]) -> list[int]:
+def _prepare(service: Service, tenant: str, row: Row, note: Note) -> list[int]:
     service.create_tenant(tenant)
-    return [service.call("POST", "/v1/budgets", body)["id"] for body in budgets]
+    begun = time.perf_counter()
+    budget_ids = [service.call("POST", "/v1/budgets", body)["id"] for body in row.budgets]
+    if len(budget_ids) == AGENTS:
+        note("1,000 budgets made by API", f"{time.perf_counter() - begun:.1f} s", "15 s")
+    return budget_ids
 
 
-def _run(service: Service, row: Row, *, seed: int, measured: float = MEASURED_SECONDS) -> Tally:
-    load = Load(dict(service.headers), agents=row.agents, seed=seed)
-    load.run(service.port, clients=row.clients, warm_up=WARM_UP_SECONDS, measured=measured)
+def _run(keys: Sequence[str], service: Service, row: Row, *, seconds: float) -> Tally:
+    load = Load(keys, agents=row.agents, seed=row.connections)
+    load.run(service.port, clients=row.connections, warm_up=WARM_UP_SECONDS, measured=seconds)
     return load.tally
 
 
-def _figure(tally: Tally) -> str:
+def _figure(tally: Tally, seconds: float, first: float) -> str:
     if not tally.reserves_ms or not tally.settles_ms:
         return f"nothing measured; {_errors(tally)}"
-    rate = len(tally.reserves_ms) / MEASURED_SECONDS
-    reserves, settles = sorted(tally.reserves_ms), sorted(tally.settles_ms)
+    rate = tally.pairs / seconds
+    share = "" if rate == first else f" ({rate / first:.0%} of one budget)"
+    taken = sorted([*tally.reserves_ms, *tally.settles_ms])
     return (
-        f"{rate:,.0f} reserves/s, 50 % in {_percentile(reserves, 50):.0f} ms,"
-        f" 99 % in {_percentile(reserves, 99):.0f} ms"
-        f" (settles {_percentile(settles, 50):.0f}, {_percentile(settles, 99):.0f} ms),"
-        f" {_errors(tally)}"
+        f"{rate:,.0f} pairs/s{share}, half within {percentile(taken, 50):.0f} ms,"
+        f" p99 {percentile(taken, 99):.0f} ms, {_errors(tally)}"
     )
-
-
-def _percentile(ordered: Sequence[float], percent: int) -> float:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
 def _errors(tally: Tally) -> str:
@@ -213,20 +239,57 @@ def _require_exact(service: Service, budget_ids: Sequence[int], tally: Tally) ->
         raise SystemExit(f"Spent, settled, held must be {wanted}, are {found}; {_errors(tally)}")
 
 
-def _measure_alone(service: Service, note: Note) -> None:
-    row = Row("One client alone", "3 ms", 1, 1, [_budget("shared")])
-    budget_ids = _prepare(service, "alone", row.budgets)
-    tally = _run(service, row, seed=0, measured=MEASURED_SECONDS / 3)
+def _measure_alone(service: Service, note: Note, *, seconds: float) -> None:
+    row = Row("One client alone", "2.5 ms", 1, 1, [_budget("shared")])
+    budget_ids = _prepare(service, "alone", row, note)
+    tally = _run([service.api_key], service, row, seconds=seconds)
     _require_exact(service, budget_ids, tally)
     figure = (
         f"{statistics.median(tally.reserves_ms):.1f} ms to reserve,"
         f" {statistics.median(tally.settles_ms):.1f} ms to settle, at the median"
     )
-    note(row.what, figure, row.wanted)
+    note(row.what, figure, row.wanted, f"{1000 / updates_per_second(service, 1):.2f} ms to update")
+
+
+def _measure_tenants(service: Service, note: Note, *, seconds: float, first: float) -> None:
+    row = Row("1,000 tenants in turn, 50 connections", "half of one tenant", 50, 1, [])
+    keys = service.make_tenants(TENANTS)
+    connection = Connection(service.port)
+    body = json.dumps(_budget("shared")).encode()
+    budget_ids = []
+    for key in keys:
+        answer = connection.ask(Requests(headers_of(key)).make("POST", "/v1/budgets", body))
+        budget_ids.append(int(json.loads(answer.body)["id"]))
+    connection.close()
+    tally = _run(keys, service, row, seconds=seconds)
+    note(f"{row.what}: reserve and settle", _figure(tally, seconds, first), row.wanted)
+    _require_exact(service, budget_ids, tally)
+
+
+def _measure_quiet(service: Service, note: Note, *, seconds: float) -> None:
+    """What a quiet tenant notices while another reports all that it can."""
+    service.create_tenant("quiet")
+    quiet = service.headers
+    service.create_tenant("busy")
+    for body in budget_bodies():
+        service.call("POST", "/v1/budgets", body)
+    load = Events(seed=1, name="busy", days=1 / 1440)
+    bodies = deque(load.bodies(batches=BUSY_BODIES, size=1_000))
+    requests = Requests(service.headers)
+
+    def report_all(stopping: Event) -> None:
+        connection = Connection(service.port)
+        while bodies and not stopping.is_set():
+            connection.ask(requests.make("POST", "/v1/events", bodies.popleft()))
+        connection.close()
+
+    answers = watched(service.port, quiet, report_all, clients=BUSY_CLIENTS, seconds=seconds)
+    report(note, "A quiet tenant while another sends all it can", answers)
 
 
 def _measure_halts(service: Service, note: Note) -> None:
-    _prepare(service, "halts", [_budget("shared")])
+    service.create_tenant("halts")
+    service.call("POST", "/v1/budgets", _budget("shared"))
     requests = Requests(service.headers)
     with service.another_web() as other_port, ExitStack() as stack:
         webs = [_Web(port, requests) for port in (service.port, other_port)]

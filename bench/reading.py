@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from bench.service import Service
+from bench.kit.service import Service
 
 DIMENSIONS = ("team", "customer", "agent", "feature", "model")
 REPEATS = 12

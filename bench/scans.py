@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
-from bench.load import Load
-from bench.service import Service
+from bench.events import Load
+from bench.kit.service import Service
 
 # The first of the two numbers of the lock under which a tenant is rolled up.
 ROLL_UP_LOCK: Final = 7303

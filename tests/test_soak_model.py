@@ -1,20 +1,24 @@
 """The model that the soak compares the service with: it must find what it is there to find."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from bench.soak.books import Books, BudgetRow, EventRow, ReservationRow, WindowRow
+from bench.kit.wire import Answer, AnswerReader, Broken
+from bench.soak.books import Books, BudgetRow, EventRow, ReservationRow, Rows, WindowRow
 from bench.soak.caps import Caps
-from bench.soak.model import Balance, Booking, expected_balances
+from bench.soak.judge import Judge
+from bench.soak.model import Balance, Booking, book
 from bench.soak.overseer import HaltSpan
 from bench.soak.proof import Proof, grants_while_halted
-from bench.soak.records import Event, Fate, Grant, Hold, Memory
-from bench.soak.snapshots import Snapshot, Window, overspent, wrong_holds
+from bench.soak.records import Event, Fate, Frame, Grant, Hold, Memory, read_frames
+from bench.soak.trial import Parts
+from bench.soak.watch import Snapshot, Window, overspent, wrong_holds
 from bench.soak.world import EPOCH, NOTHING, ROUGH, TIDY, Amounts, Budget, Limit, Place
-from bench.wire import Answer, AnswerReader, Broken
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -31,9 +35,17 @@ def make_booking(agent: str = "a", nanos: int = 10, **fields: object) -> Booking
 
 
 def balances_of(budget: Budget, *bookings: Booking) -> dict[Place, Balance]:
-    return expected_balances(
-        budget, bookings, counts_from=EPOCH, counted_from=lambda group: NOON - 60 * MINUTE
-    )
+    balances: dict[Place, Balance] = {}
+    # A frame at a time, as the proof does.
+    for booking in bookings:
+        book(
+            balances,
+            budget,
+            [booking],
+            counts_from=EPOCH,
+            counted_from=lambda group: NOON - 60 * MINUTE,
+        )
+    return balances
 
 
 # Periods.
@@ -208,16 +220,29 @@ def make_hold(*settles: tuple[Event, Fate]) -> Hold:
 def make_books() -> Books:
     place = Place(("a",), EPOCH)
     return Books(
-        reservations={"r-1": ROW},
-        events={"e-1": EventRow(11, NOON, EVENT.amounts, "r-1")},
         windows={7: WindowRow(1, 1, place, None, EVENT.amounts, NOTHING, 10)},
         budgets={1: BudgetRow(1, EPOCH)},
+        reservations=Counter(settled=1),
+        events=1,
     )
 
 
-def found_in(books: Books, hold: Hold | None = None) -> dict[str, int]:
-    memory = Memory(holds=[make_hold((EVENT, Fate.DONE)) if hold is None else hold])
-    return dict(Proof(books=books, memory=memory, budgets={1: make_budget()}).compare().found)
+STORED = EventRow(11, NOON, EVENT.amounts, "r-1", ("", "", "a"))
+ROWS = Rows({"r-1": ROW}, {"e-1": STORED})
+EXPIRED = ROW._replace(state=4, event_id=None, cost_nanos=None)
+
+
+def make_unsettled_books() -> Books:
+    books = make_books()
+    books.events, books.reservations = 0, Counter(expired=1)
+    books.windows[7] = books.windows[7]._replace(spent=NOTHING, overrun_nanos=0)
+    return books
+
+
+def found_in(books: Books, hold: Hold | None = None, rows: Rows = ROWS) -> dict[str, int]:
+    proof = Proof(books=books, budgets={1: make_budget()}, voided=())
+    proof.add(Frame([make_hold((EVENT, Fate.DONE)) if hold is None else hold], [], []), rows)
+    return dict(proof.close().found)
 
 
 def test_books_that_agree_with_the_clients_prove_it() -> None:
@@ -225,12 +250,22 @@ def test_books_that_agree_with_the_clients_prove_it() -> None:
 
 
 def test_an_acknowledged_settle_that_is_gone_is_found() -> None:
-    books = make_books()
-    books.events = {}
-    books.windows[7] = books.windows[7]._replace(spent=NOTHING, overrun_nanos=0)
-    books.reservations["r-1"] = ROW._replace(state=4, event_id=None, cost_nanos=None)
+    gone = Rows({"r-1": EXPIRED}, {})
 
-    assert "acknowledged events that are gone" in found_in(books)
+    assert found_in(make_unsettled_books(), rows=gone) == {"acknowledged events that are gone": 1}
+
+
+def test_an_event_of_another_agent_is_found() -> None:
+    rows = Rows({"r-1": ROW}, {"e-1": STORED._replace(named=("", "", "b"))})
+
+    assert found_in(make_books(), rows=rows) == {"events stored otherwise": 1}
+
+
+def test_an_event_stored_twice_or_sent_by_nobody_is_found() -> None:
+    books = make_books()
+    books.events, books.repeated = 2, 1
+
+    assert found_in(books) == {"events that nobody sent": 1, "events stored twice": 1}
 
 
 def test_a_settle_booked_twice_is_found() -> None:
@@ -256,29 +291,64 @@ def test_overrun_that_was_not_recorded_is_found() -> None:
 
 def test_a_reservation_that_nobody_asked_for_is_found() -> None:
     books = make_books()
-    books.reservations["r-2"] = ROW._replace(id="r-2", state=4)
+    books.reservations["expired"] += 1
 
     assert found_in(books) == {"reservations that nobody asked for": 1}
 
 
 def test_a_settle_of_unknown_outcome_may_or_may_not_be_booked() -> None:
     hold = make_hold((EVENT, Fate.UNKNOWN))
-    unsettled = make_books()
-    unsettled.events = {}
-    unsettled.windows[7] = unsettled.windows[7]._replace(spent=NOTHING, overrun_nanos=0)
-    unsettled.reservations["r-1"] = ROW._replace(state=4, event_id=None, cost_nanos=None)
 
     assert found_in(make_books(), hold) == {}
-    assert found_in(unsettled, hold) == {}
+    assert found_in(make_unsettled_books(), hold, Rows({"r-1": EXPIRED}, {})) == {}
 
 
 def test_a_refused_settle_that_is_booked_is_found() -> None:
     other = EVENT._replace(sent_id="e-2")
-    books = make_books()
-    books.events["e-2"] = EventRow(12, NOON, other.amounts, "r-1")
+    rows = Rows(ROWS.reservations, {**ROWS.events, "e-2": STORED._replace(id=12)})
     hold = make_hold((EVENT, Fate.DONE), (other, Fate.REFUSED))
 
-    assert "refused events that are stored" in found_in(books, hold)
+    assert "refused events that are stored" in found_in(make_books(), hold, rows)
+
+
+def test_a_release_of_what_has_expired_is_no_release() -> None:
+    memory, hold, answer = Memory(), make_hold(), Answer(200, b'{"status":"expired"}')
+    hold.expires_at = NOON
+
+    Judge(TIDY, memory).released(hold, answer)
+    assert (hold.released, memory.wrong.total()) == (None, 0)
+
+    hold.expires_at = datetime.now(UTC) + timedelta(hours=1)
+    Judge(TIDY, memory).released(hold, answer)
+    assert memory.wrong.total() == 1
+
+
+# What clients remember.
+
+
+def test_what_can_still_change_stays_in_memory_until_it_cannot(tmp_path: Path) -> None:
+    live, done = make_hold(), make_hold((EVENT, Fate.DONE))
+    memory = Memory(holds=[live, done], events=[(TIDY, EVENT, Fate.DONE)])
+
+    memory.write(tmp_path / "client", live=[live])
+    assert (memory.holds, memory.events) == ([live], [])
+    live.released = Fate.DONE
+    memory.write(tmp_path / "client", live=())
+
+    frames = list(read_frames(tmp_path))
+    assert [frame.holds for frame in frames] == [[done], [live]]
+    assert [len(frame.events) for frame in frames] == [1, 0]
+    assert memory.holds == []
+
+
+def test_a_later_part_may_not_change_what_an_earlier_one_booked(tmp_path: Path) -> None:
+    first = Parts(tmp_path / "parts.json", seed=7)
+    first.close({"tidy-1": "2 events", "other": "1 event"})
+    second = Parts(tmp_path / "parts.json", seed=8)
+
+    assert (second.seed, second.number) == (7, 2)
+    assert second.changed({"tidy-1": "2 events", "tidy-2": "5 events"}) == []
+    assert second.changed({"tidy-1": "3 events"}) == ["tidy-1"]
 
 
 def test_what_is_given_while_halted_is_found() -> None:

@@ -1,10 +1,11 @@
-"""Enforcement under random use, proved from outside: a million operations by several processes,
-while people change what they are judged by and the service is killed again and again.
+"""Enforcement and ingest under random use, proved from outside: many clients in several processes,
+while people change what they are judged by and the service is broken again and again.
 
-`world` says what there is, `actor` what a client does, `overseer` what people do, `watch` looks
-at the database meanwhile, `model` and `proof` compare with it at the end.
+`world` says what there is; `actor` and `reporter` what clients do, `overseer` what people do,
+`nuisance` what nobody should do; `watch` looks at the database meanwhile, `model` and `proof`
+compare with it at the end. A run without operations is the trial that events count exactly once.
 """
 
-from bench.soak.trial import Outcome, run
+from bench.soak.trial import Outcome, Scale, run
 
-__all__ = ["Outcome", "run"]
+__all__ = ["Outcome", "Scale", "run"]

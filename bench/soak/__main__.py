@@ -3,30 +3,41 @@
 import argparse
 import secrets
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
-from bench.soak.trial import run
+from bench.kit.checks import append_result
+from bench.soak.trial import Scale, run
 
 
 def main() -> int:
     """Read the command line, run the soak, print what it found."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak")
-    parser.add_argument("--operations", type=int, default=1_000_000)
+    parser.add_argument("--operations", type=int, default=250_000)
+    parser.add_argument("--events", type=int, default=50_000, help="events reported in bodies")
     parser.add_argument("--seed", type=int, help="repeats what is drawn; what meets what varies")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--clients", type=int, default=12, help="clients of each process")
     parser.add_argument("--seconds", type=float, default=0.0, help="spread over this time at least")
+    parser.add_argument("--folder", type=Path, help="keep the data here; another run goes on")
+    parser.add_argument("--report", type=Path, help="append a line to the table of this file")
     options = parser.parse_args()
-    seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     outcome = run(
-        operations=options.operations,
-        seed=seed,
-        processes=options.processes,
-        clients=options.clients,
-        seconds=options.seconds,
+        Scale(
+            operations=options.operations,
+            events=options.events,
+            processes=options.processes,
+            clients=options.clients,
+            seconds=options.seconds,
+        ),
+        seed=secrets.randbelow(1_000_000) if options.seed is None else options.seed,
+        folder=options.folder,
         console=Console(),
     )
+    print(outcome.row())  # noqa: T201 - the result
+    if options.report is not None:
+        append_result(options.report, outcome.row())
     return 0 if outcome.is_proved else 1
 
 

@@ -5,14 +5,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench.soak.caller import Caller, Progress
+from bench.kit.caller import Caller, Progress
+from bench.kit.wire import Answer
 from bench.soak.calls import Ask, Calls, Prices
 from bench.soak.judge import Judge, read
-from bench.soak.records import RETOLD, SOURCE, Event, Fate, Hold, Memory
+from bench.soak.records import REPEATED, RETOLD, SOURCE, Event, Fate, Hold, Memory
 from bench.soak.world import ROUGH, TIDY
-from bench.wire import Answer
 
 HOLDS_MAX: Final = 8
 KNOWN_MAX: Final = 12
@@ -24,6 +25,8 @@ HUNG_UP_TTL_SECONDS: Final = 3
 SHORT_SHARE: Final = 0.12
 HANG_UP_SHARE: Final = 0.03
 BATCH_MAX: Final = 12
+SLOW_SHARE: Final = 0.01
+WRITTEN_EVERY: Final = 1_000
 
 
 class Seat(NamedTuple):
@@ -38,6 +41,12 @@ class Seat(NamedTuple):
     # Not sooner than this, counted from `begins_at` on the shared clock.
     seconds: float
     begins_at: float
+    records: Path
+
+    def wait_for_turn(self, number: int) -> None:
+        """Come back when an operation is due."""
+        due_at = self.begins_at + self.seconds * number / self.operations
+        time.sleep(max(0.0, due_at - time.monotonic()))
 
 
 class Held(NamedTuple):
@@ -69,7 +78,7 @@ class Actor:
             Caller(
                 port=seat.port,
                 headers=seat.headers,
-                memory=self.memory,
+                tally=self.memory.tally,
                 pick=self._pick,
                 progress=progress,
             )
@@ -87,18 +96,22 @@ class Actor:
         """Carry out all operations, then end what is still held."""
         try:
             for number in range(self.seat.operations):
-                self._wait_for_turn(number)
+                self.seat.wait_for_turn(number)
                 self._operate()
                 self._progress.count(0, 1)
+                if number % WRITTEN_EVERY == 0:
+                    self.memory.write(self.seat.records, live=self._live())
             while self._open:
                 self._end_one()
         except Exception as error:
             self.judge.note_wrong(f"a client ended with {error!r}")
+        self.memory.write(self.seat.records, live=())
         return self.memory
 
-    def _wait_for_turn(self, number: int) -> None:
-        due_at = self.seat.begins_at + self.seat.seconds * number / self.seat.operations
-        time.sleep(max(0.0, due_at - time.monotonic()))
+    def _live(self) -> list[Hold]:
+        """Return the reservations that this client may still do something about."""
+        known: list[Held | Settled] = [*self._open, *self._short, *self._released, *self._settled]
+        return [held.hold for held in known]
 
     def _weighed_ways(self) -> dict[Callable[[], None], int]:
         ways = {
@@ -141,8 +154,13 @@ class Actor:
             answers = self._caller.ask_both(self._other, request, request)
             answer = self.judge.one_reservation(*answers)
         else:
-            answer = self._caller.ask(request)
+            answer = self._ask(request)
         self._note_reserved(held, answer, began)
+
+    def _ask(self, request: bytes) -> Answer:
+        """Ask as a client with a good line, or now and then with a very bad one."""
+        is_slow = self._pick.random() < SLOW_SHARE
+        return (self._caller.ask_slowly if is_slow else self._caller.ask)(request)
 
     def _reserve_two(self) -> None:
         """Two calls at once, which may want the same last dollars."""
@@ -209,7 +227,7 @@ class Actor:
         if self.seat.tenant == ROUGH and self._pick.random() < 0.1:
             # Hang up first, and learn what became of it afterwards.
             self._caller.hang_up_on(request)
-        self._note_settled(hold, event, self._caller.ask(request), asked_at)
+        self._note_settled(hold, event, self._ask(request), asked_at)
 
     def _event(self, held: Held) -> Event:
         return self._calls.event(held.ask, held.hold.amounts.nanos)
@@ -225,6 +243,7 @@ class Actor:
     def _settle_again(self) -> None:
         if self._settled:
             known = self._pick.choice(self._settled)
+            self.memory.tally.faults[REPEATED] += 1
             answer = self._caller.ask(self._settle_request(known.hold, known.event))
             self.judge.settled_again(known.answer, answer)
 
@@ -341,6 +360,7 @@ class Actor:
         settling = [(held.hold, self._event(held)) for held in named]
         bodies = [event.body() for event in (*fresh, *repeated)]
         bodies += [event.body(reservation=hold.id) for hold, event in settling]
+        self.memory.tally.faults[REPEATED] += len(repeated)
         self._pick.shuffle(bodies)
         fate = self._send_report(bodies)
         self.memory.events += [(self.seat.tenant, event, fate) for event in fresh]
@@ -367,6 +387,7 @@ class Actor:
             self._report()
             return
         event = self._pick.choice(told)
+        self.memory.tally.faults[REPEATED] += 1
         if self._pick.random() < 0.5:
             path, body = "/v1/integrations/litellm", [event.callback()]
             self.judge.retold(self._caller.ask(self._caller.request("POST", path, body)))

@@ -1,19 +1,21 @@
 """What the database has at the end: reservations, events, windows, budgets. Read, not judged."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import psycopg
 
-from bench.soak.world import Amounts, Place, group_of
+from bench.soak.records import RETOLD, Frame
+from bench.soak.world import Amounts, Place, group_of, integers
 
 OPEN: Final = 1
 SETTLED: Final = 2
 STATES: Final = {1: "open", 2: "settled", 3: "released", 4: "expired"}
 TOOL: Final = 3
-ROWS_AT_ONCE: Final = 20_000
+Connection = psycopg.Connection[Any]
 
 
 class ReservationRow(NamedTuple):
@@ -42,6 +44,8 @@ class EventRow(NamedTuple):
     at: datetime
     amounts: Amounts
     reservation: str | None
+    # Of the dimensions those that no reservation can have added.
+    named: tuple[str, str, str] = ("", "", "")
 
 
 class WindowRow(NamedTuple):
@@ -65,12 +69,13 @@ class BudgetRow(NamedTuple):
 
 @dataclass
 class Books:
-    """All of it, as of one moment."""
+    """Windows and budgets, and how many rows there are of everything else."""
 
-    reservations: dict[str, ReservationRow] = field(default_factory=dict)
-    events: dict[str, EventRow] = field(default_factory=dict)
     windows: dict[int, WindowRow] = field(default_factory=dict)
     budgets: dict[int, BudgetRow] = field(default_factory=dict)
+    # Reservations by status.
+    reservations: Counter[str] = field(default_factory=Counter)
+    events: int = 0
     # Events beyond the first that have the same name.
     repeated: int = 0
 
@@ -84,50 +89,134 @@ class Books:
         }
 
 
-def read_books(connection: psycopg.Connection[Any]) -> Books:
-    """Everything, in one transaction."""
-    books = Books()
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        connection.execute("SET LOCAL spendgate.platform = 'soak'")
-        for row in _rows(connection, "SELECT id, revision, counts_from FROM budget"):
-            books.budgets[row[0]] = BudgetRow(*row[1:])
-        for row in _rows(connection, WINDOWS):
-            books.windows[row[0]] = _window(row)
-        for row in _rows(connection, RESERVATIONS):
-            books.reservations[str(row[0])] = ReservationRow(
-                str(row[0]), row[1], row[2], Amounts(*row[3:7]), tuple(row[7]), *row[8:]
-            )
-        for row in _rows(connection, EVENTS):
-            books.repeated += row[0] in books.events
-            books.events[row[0]] = _event(row)
-    return books
+class Rows(NamedTuple):
+    """What is stored of a frame of the clients' records."""
+
+    reservations: Mapping[str, ReservationRow]
+    events: Mapping[str, EventRow]
 
 
-def count_open(connection: psycopg.Connection[Any]) -> int:
-    """How many reservations still hold something."""
+class Archive:
+    """One moment of the database, read a frame at a time, so that memory stays small."""
+
+    def __init__(self, connection: Connection, tenant_ids: Sequence[int]) -> None:
+        self._connection = connection
+        connection.execute("SELECT set_config('spendgate.platform', 'soak', false)")
+        for query in COPIES:
+            connection.execute(query, [list(tenant_ids)])
+        connection.execute(INDEXES)
+
+    def books(self) -> Books:
+        """Return all windows and budgets, and the counts of the rest."""
+        return Books(
+            windows={row[0]: _window(row) for row in self._rows("SELECT * FROM soak_window")},
+            budgets={
+                row[0]: BudgetRow(*row[1:]) for row in self._rows("SELECT * FROM soak_budget")
+            },
+            reservations=Counter(
+                {
+                    STATES[row[0]]: row[1]
+                    for row in self._rows("SELECT state, count(*) FROM soak_reservation GROUP BY 1")
+                }
+            ),
+            events=self._number("SELECT count(*) FROM soak_event"),
+            repeated=self._number("SELECT count(*) - count(DISTINCT sent_id) FROM soak_event"),
+        )
+
+    def rows(self, frame: Frame) -> Rows:
+        """Return what is stored of a frame."""
+        sent = [event.sent_id for _, event, _ in frame.events]
+        sent += [event.sent_id for hold in frame.holds for event, _ in hold.settles]
+        names = [*sent, *(sent_id + RETOLD for sent_id in sent)]
+        holds = [hold.id for hold in frame.holds if hold.id]
+        by_id = "SELECT * FROM soak_reservation WHERE id = ANY(%s::uuid[])"
+        return Rows(
+            {
+                str(row[0]): ReservationRow(
+                    str(row[0]), row[1], row[2], Amounts(*row[3:7]), tuple(row[7]), *row[8:]
+                )
+                for row in self._rows(by_id, holds)
+            },
+            {
+                row[0]: _event(row)
+                for row in self._rows("SELECT * FROM soak_event WHERE sent_id = ANY(%s)", names)
+            },
+        )
+
+    def status(self, reservation_id: str) -> str:
+        """Return what has become of a reservation."""
+        by_id = "SELECT state FROM soak_reservation WHERE id = ANY(%s::uuid[])"
+        return "".join(STATES[row[0]] for row in self._rows(by_id, [reservation_id]))
+
+    def _rows(self, query: str, names: Iterable[str] | None = None) -> Iterator[tuple[Any, ...]]:
+        yield from self._connection.execute(query, None if names is None else [list(names)])
+
+    def _number(self, query: str) -> int:
+        ((number,),) = self._rows(query)
+        return int(number)
+
+
+def count_open(connection: Connection, tenant_ids: Sequence[int]) -> int:
+    """Return how many reservations still hold something."""
+    return _sum(
+        connection,
+        "SELECT count(*) FROM reservation WHERE state = 1 AND tenant_id = ANY(%s)",
+        tenant_ids,
+    )
+
+
+def count_waiting_batches(connection: Connection, tenant_ids: Sequence[int]) -> int:
+    """Return how many batches are not rolled up."""
+    return _sum(
+        connection,
+        "SELECT count(*) FROM ingest_batch WHERE rolled_up_at IS NULL AND tenant_id = ANY(%s)",
+        tenant_ids,
+    )
+
+
+def _sum(connection: Connection, query: str, tenant_ids: Sequence[int]) -> int:
     with connection.transaction():
         connection.execute("SET LOCAL spendgate.platform = 'soak'")
-        row = connection.execute("SELECT count(*) FROM reservation WHERE state = 1").fetchone()
+        row = connection.execute(query, [list(tenant_ids)]).fetchone()
     return int(row[0]) if row else 0
 
 
-# The tenant that misbehaves has books of its own, which are not compared with what clients say.
-COMPARED: Final = "tenant_id IN (SELECT id FROM tenant WHERE name IN ('tidy', 'rough'))"
-WINDOWS: Final = (
-    "SELECT id, budget_id, revision, group_key, starts_at, counted_from, spent_nanos,"
-    " spent_tokens, spent_requests, spent_tool_calls, reserved_nanos, reserved_tokens,"
-    " reserved_requests, reserved_tool_calls, overrun_nanos FROM budget_window"
+def tenants_named(connection: Connection, names: Sequence[str]) -> list[int]:
+    """Return the ids of tenants."""
+    with connection.transaction():
+        connection.execute("SET LOCAL spendgate.platform = 'soak'")
+        query = "SELECT id FROM tenant WHERE name = ANY(%s)"
+        return [row[0] for row in connection.execute(query, [list(names)])]
+
+
+def sums_by_tenant(connection: Connection) -> dict[str, str]:
+    """Return the number and the cost of every tenant's events, which no later part may change."""
+    with connection.transaction():
+        connection.execute("SET LOCAL spendgate.platform = 'soak'")
+        rows = connection.execute(
+            "SELECT t.name, count(*), sum(e.cost_nanos) FROM usage_event e"
+            " JOIN tenant t ON t.id = e.tenant_id WHERE NOT e.is_void GROUP BY t.name"
+        ).fetchall()
+    return {row[0]: f"{row[1]} events, {row[2]} nano-dollars" for row in rows}
+
+
+COPIES: Final = (
+    "CREATE TEMP TABLE soak_budget AS SELECT id, revision, counts_from FROM budget"
+    " WHERE tenant_id = ANY(%s)",
+    "CREATE TEMP TABLE soak_window AS SELECT id, budget_id, revision, group_key, starts_at,"
+    " counted_from, spent_nanos, spent_tokens, spent_requests, spent_tool_calls, reserved_nanos,"
+    " reserved_tokens, reserved_requests, reserved_tool_calls, overrun_nanos FROM budget_window"
+    " WHERE tenant_id = ANY(%s)",
+    "CREATE TEMP TABLE soak_reservation AS SELECT id, state, created_at, reserved_nanos,"
+    " reserved_tokens, reserved_requests, reserved_tool_calls, window_ids, event_id, cost_nanos,"
+    " used_tokens, is_late FROM reservation WHERE tenant_id = ANY(%s)",
+    "CREATE TEMP TABLE soak_event AS SELECT sent_id, id, time, coalesce(cost_nanos, 0),"
+    " input_tokens + output_tokens, operation, reservation_id, team, customer, agent"
+    " FROM usage_event WHERE NOT is_void AND tenant_id = ANY(%s)",
 )
-RESERVATIONS: Final = (
-    "SELECT id, state, created_at, reserved_nanos, reserved_tokens, reserved_requests,"  # noqa: S608
-    " reserved_tool_calls, window_ids, event_id, cost_nanos, used_tokens, is_late FROM reservation"
-    f" WHERE {COMPARED}"
-)
-EVENTS: Final = (
-    "SELECT sent_id, id, time, coalesce(cost_nanos, 0),"  # noqa: S608 - built from constants
-    " input_tokens + output_tokens, operation,"
-    f" reservation_id FROM usage_event WHERE NOT is_void AND {COMPARED}"
+INDEXES: Final = (
+    "CREATE INDEX ON soak_reservation (id); CREATE INDEX ON soak_event (sent_id);"
+    " ANALYZE soak_reservation; ANALYZE soak_event"
 )
 
 
@@ -137,9 +226,9 @@ def _window(row: tuple[Any, ...]) -> WindowRow:
         revision=row[2],
         place=Place(group_of(row[3]), row[4]),
         counted_from=row[5],
-        spent=Amounts(*row[6:10]),
-        reserved=Amounts(*row[10:14]),
-        overrun_nanos=row[14],
+        spent=integers(row[6:10]),
+        reserved=integers(row[10:14]),
+        overrun_nanos=int(row[14]),
     )
 
 
@@ -150,11 +239,5 @@ def _event(row: tuple[Any, ...]) -> EventRow:
         at=row[2],
         amounts=Amounts(row[3], row[4], int(not is_tool), int(is_tool)),
         reservation=None if row[6] is None else str(row[6]),
+        named=row[7:10],
     )
-
-
-def _rows(connection: psycopg.Connection[Any], query: str) -> Iterator[tuple[Any, ...]]:
-    with connection.cursor(name="books") as cursor:
-        cursor.itersize = ROWS_AT_ONCE
-        cursor.execute(query)
-        yield from cursor

@@ -38,20 +38,21 @@ class Prices:
 
     def __init__(self, now: datetime) -> None:
         self._nanos = {
-            (model, given, written): _price(model, given, written, now)
+            (model, given, written, cached): _price(model, given, written, cached, now)
             for model in MODELS
             for given in INPUTS
             for most in OUTPUTS
             for written in {most, *(most * percent // 100 for percent in WRITTEN_PERCENTS)}
+            for cached in (0, given // 3)
         }
 
-    def nanos(self, model: Model, given: int, written: int) -> int:
+    def nanos(self, model: Model, given: int, written: int, cached: int = 0) -> int:
         """The cost of a call in nano-dollars."""
-        return self._nanos[model, given, written]
+        return self._nanos[model, given, written, cached]
 
 
-def _price(model: Model, given: int, written: int, now: datetime) -> int:
-    usage = Usage(input_tokens=given, output_tokens=written)
+def _price(model: Model, given: int, written: int, cached: int, now: datetime) -> int:
+    usage = Usage(input_tokens=given, output_tokens=written, cache_read_tokens=cached or None)
     price = calc_price(usage, model[1], provider_id=model[0], genai_request_timestamp=now)
     return int((price.total_price * NANOS).to_integral_value(ROUND_HALF_UP))
 

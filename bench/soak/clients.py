@@ -8,13 +8,15 @@ from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench.kit.caller import Progress
 from bench.soak.actor import Actor, Seat
-from bench.soak.caller import Progress
 from bench.soak.calls import Prices
 from bench.soak.records import Memory
-from bench.soak.world import ROUGH, TIDY
+from bench.soak.reporter import REPORTERS, Reporter, Told
+from bench.soak.world import BULK, ROUGH, TIDY
 
 NUMBERS: Final = 2
 PR_SET_PDEATHSIG: Final = 1
@@ -26,30 +28,46 @@ class Plan(NamedTuple):
 
     port: int
     headers: Mapping[str, Mapping[str, str]]
-    seed: int
+    seed: str
     operations: int
+    events: int
     seconds: float
     processes: int
     clients: int
     now: datetime
     begins_at: float
+    records: Path
 
     def seats(self, process: int) -> list[Seat]:
-        """The clients of one process; half of all work for the tidy tenant."""
-        seats = self.processes * self.clients
+        """Return the clients of one process; half of all operations are the tidy tenant's."""
+        clients = self.clients if self.operations else 0
         return [
-            Seat(
-                name=f"p{process}c{client}",
-                tenant=(tenant := (TIDY, ROUGH)[client % 2]),
-                port=self.port,
-                headers=self.headers[tenant],
-                seed=f"{self.seed}-{process}-{client}",
-                operations=_share(self.operations, process * self.clients + client, seats),
-                seconds=self.seconds,
-                begins_at=self.begins_at,
-            )
-            for client in range(self.clients)
+            self._seat(f"p{process}c{client}", (TIDY, ROUGH)[client % 2], self.operations, place)
+            for client in range(clients)
+            for place in [(process * clients + client, self.processes * clients)]
         ]
+
+    def reporting_seats(self, process: int) -> list[Seat]:
+        """Return the clients of one process that report without asking first."""
+        reporters = REPORTERS if self.events else 0
+        return [
+            self._seat(f"p{process}r{reporter}", BULK, self.events, place)
+            for reporter in range(reporters)
+            for place in [(process * reporters + reporter, self.processes * reporters)]
+        ]
+
+    def _seat(self, name: str, tenant: str, whole: int, place: tuple[int, int]) -> Seat:
+        return Seat(
+            name=name,
+            tenant=tenant,
+            port=self.port,
+            headers=self.headers[tenant],
+            seed=f"{self.seed}-{name}",
+            operations=_share(whole, *place),
+            seconds=self.seconds,
+            begins_at=self.begins_at,
+            records=self.records / name,
+        )
 
 
 def _share(whole: int, place: int, places: int) -> int:
@@ -57,24 +75,11 @@ def _share(whole: int, place: int, places: int) -> int:
     return whole * (place + 1) // places - whole * place // places
 
 
-class Acknowledged:
-    """How many operations are done, as the killer of processes asks for it."""
-
-    def __init__(self, clients: "Clients") -> None:
-        self._clients = clients
-
-    @property
-    def acknowledged(self) -> int:
-        """Operations that were answered."""
-        return self._clients.done
-
-
 class Clients:
     """All processes at once."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.tally = Acknowledged(self)
         self.memory = Memory()
         context = get_context("fork")
         self._numbers = [context.Array("q", NUMBERS, lock=False) for _ in range(plan.processes)]
@@ -119,7 +124,7 @@ class Clients:
     @property
     def share(self) -> float:
         """How much of all that is to be done is done."""
-        return self.done / max(1, self.plan.operations)
+        return self.done / max(1, self.plan.operations + self.plan.events)
 
     def _collect(self) -> None:
         for _ in self._processes:
@@ -130,14 +135,20 @@ def _work(plan: Plan, process: int, numbers: Any, results: "Queue[Memory]") -> N
     """One process: its clients at once, then all that they remember."""
     # Whatever ends the one that started it ends this one too.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    prices, progress = Prices(plan.now), Progress(numbers)
-    actors = [Actor(seat, prices=prices, progress=progress) for seat in plan.seats(process)]
-    threads = [threading.Thread(target=actor.run) for actor in actors]
+    prices, progress, told = Prices(plan.now), Progress(numbers), Told()
+    clients: list[Actor | Reporter] = [
+        *(Actor(seat, prices=prices, progress=progress) for seat in plan.seats(process)),
+        *(
+            Reporter(seat, prices=prices, progress=progress, told=told)
+            for seat in plan.reporting_seats(process)
+        ),
+    ]
+    threads = [threading.Thread(target=client.run) for client in clients]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     memory = Memory()
-    for actor in actors:
-        memory.add(actor.memory)
+    for client in clients:
+        memory.add(client.memory)
     results.put(memory)

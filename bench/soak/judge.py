@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.soak.caller import code_of
+from bench.kit.caller import code_of
+from bench.kit.wire import Answer
 from bench.soak.records import Event, Fate, Grant, Hold, Memory
 from bench.soak.world import CALL_LIMIT_NANOS, HALTED_AGENTS, ROUGH, TIDY, nanos_of
-from bench.wire import Answer
 
 # Clocks of one machine; what is written may be judged a little later.
 TOLERANCE: Final = timedelta(seconds=2)
@@ -106,7 +106,11 @@ class Judge:
     def released(self, hold: Hold, answer: Answer) -> None:
         """A release was sent."""
         if answer.status == 200:
-            hold.released = Fate.DONE
+            # What has expired is answered as that: it holds nothing any more.
+            if read(answer)["status"] == "released":
+                hold.released = Fate.DONE
+            else:
+                self.require(self._may_be_over(hold), "it has not expired", answer)
             return
         self.require(answer.status == 409, "release", answer)
         has_ended = self._may_be_over(hold) or bool(hold.settles)

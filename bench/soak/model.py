@@ -43,19 +43,19 @@ class Balance(NamedTuple):
         )
 
 
-def expected_balances(
+def book(
+    balances: dict[Place, Balance],
     budget: Budget,
     bookings: Iterable[Booking],
     *,
     counts_from: datetime,
     counted_from: CountedFrom,
-) -> dict[Place, Balance]:
-    """The windows of a budget's present revision.
+) -> None:
+    """Add bookings to the windows of a budget's present revision.
 
     A settled event counts in the window that was held for it, whatever it says itself. Where
     nothing was held it counts by its own time and dimensions.
     """
-    balances: dict[Place, Balance] = {}
     for booking in bookings:
         held = booking.held.get(budget.id)
         place = held or budget.place(booking.values, booking.at)
@@ -65,4 +65,3 @@ def expected_balances(
         spent = booking._replace(amounts=NOTHING) if has_left else booking
         known = balances.get(place, Balance())
         balances[place] = known.with_booking(spent, is_held=held is not None)
-    return balances

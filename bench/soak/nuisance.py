@@ -11,20 +11,20 @@ from typing import Final
 
 import msgspec
 
-from bench.soak.caller import Caller
+from bench.kit.abuse import FORTUNE_USD, GZIP, empty_members, fortunes, left_open, wrong_events
+from bench.kit.caller import Caller
+from bench.kit.wire import Connection, Requests
 from bench.soak.records import Memory
 from bench.soak.world import NANOS
-from bench.wire import Requests
 
 NUISANCE: Final = "nuisance"
+MISUSE: Final = "misuse"
 EVERY_SECONDS: Final = (0.02, 0.2)
 # Connections that are left open; the oldest are closed.
 LEFT_OPEN_MAX: Final = 120
 AT_ONCE: Final = 20
-# The most that one event may cost, and so many of them that 64 bits of nano-dollars are not enough.
-FORTUNE_USD: Final = 10_000_000
 FORTUNES_AT_ONCE: Final = 500
-WRONG_BYTES: Final = 2_000_000
+WRONG_AT_ONCE: Final = 10_000
 
 
 class Nuisance:
@@ -53,6 +53,7 @@ class Nuisance:
             self._bomb,
             self._wrong,
             self._fortune,
+            self._drip,
         ]
         try:
             for way in ways:  # each at least once, however short the run
@@ -66,7 +67,7 @@ class Nuisance:
                 self._open.popleft().close()
 
     def _do(self, way: Callable[[], None]) -> None:
-        self.memory.operations["nuisance: " + way.__name__.strip("_").replace("_", " ")] += 1
+        self.memory.tally.faults[f"{MISUSE}: " + way.__name__.strip("_").replace("_", " ")] += 1
         way()
 
     def _half_sent(self) -> None:
@@ -84,38 +85,39 @@ class Nuisance:
                 self._leave(self._requests.make("GET", path))
 
     def _leave(self, request: bytes) -> None:
-        client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(2)
-        self._open.append(client)
-        with suppress(OSError):  # the service may be down just now
-            client.connect(("127.0.0.1", self._port))
-            client.sendall(request)
+        self._open.append(left_open(self._port, request))
         while len(self._open) > LEFT_OPEN_MAX:
             self._open.popleft().close()
 
     def _members(self) -> None:
-        self._expect({400}, gzip.compress(b"") * 20_000, **{"Content-Encoding": "gzip"})
+        self._expect({400}, empty_members(20_000), **GZIP)
 
     def _bomb(self) -> None:
         bomb = gzip.compress(b" " * (32 << 20), compresslevel=1)
-        self._expect({413}, bomb, **{"Content-Encoding": "gzip"})
+        self._expect({413}, bomb, **GZIP)
 
     def _wrong(self) -> None:
         """Bodies that are refused, part by part."""
-        count = WRONG_BYTES // 200
-        events = [{"id": 1, f"field-{n}": "x" * 150} for n in range(min(count, 10_000))]
-        self._expect({400, 422}, msgspec.json.encode(events))
+        self._expect({400, 422}, msgspec.json.encode(wrong_events(WRONG_AT_ONCE)))
 
     def _fortune(self) -> None:
         """More money than a database's integers hold, and all of it counts."""
         self._fortunes += 1
-        batch = [
-            {"id": f"fortune-{self._fortunes}-{n}", "cost_usd": str(FORTUNE_USD)}
-            for n in range(FORTUNES_AT_ONCE)
-        ]
+        batch = fortunes(f"fortune-{self._fortunes}", FORTUNES_AT_ONCE)
         self._expect({200}, msgspec.json.encode(batch))
         self.spent_nanos += FORTUNES_AT_ONCE * FORTUNE_USD * NANOS
+
+    def _drip(self) -> None:
+        """A good event a byte at a time, given up before its end, then sent as it should be."""
+        self._fortunes += 1
+        (event,) = fortunes(f"drip-{self._fortunes}", 1)
+        request = self._requests.make("POST", "/v1/events", msgspec.json.encode(event))
+        connection = Connection(self._port)
+        with suppress(OSError):
+            connection.drip(request[: self._pick.randrange(len(request))])
+        connection.close()
+        self._expect({200}, msgspec.json.encode(event))
+        self.spent_nanos += FORTUNE_USD * NANOS
 
     def _expect(self, statuses: set[int], body: bytes, **headers: str) -> None:
         request = self._requests.make("POST", "/v1/events", body)

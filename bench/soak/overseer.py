@@ -11,7 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bench.soak.caller import Caller, code_of
+from bench.kit.caller import Caller, code_of
+from bench.kit.faults import WEB_SKEW_SECONDS
+from bench.kit.wire import Answer
 from bench.soak.caps import Caps
 from bench.soak.records import Memory
 from bench.soak.world import (
@@ -25,7 +27,6 @@ from bench.soak.world import (
     nanos_of,
     usd,
 )
-from bench.wire import Answer
 
 EVERY_SECONDS: Final = (0.05, 0.4)
 HALT_SECONDS: Final = (2.0, 3.5)
@@ -68,7 +69,7 @@ class Overseer:
         self.revised: dict[int, tuple[datetime, datetime]] = {}
         self.halts: list[HaltSpan] = []
         self.memory = memory
-        self._callers = callers
+        self.callers = callers
         self._caps = caps
         self._pick = pick
         self._factors: dict[int, float] = {}
@@ -175,6 +176,8 @@ class Overseer:
         ask = {"by": {"cost_usd": usd(nanos)}, "duration_seconds": seconds, "reason": "soak"}
         asked = self._read(budget, "POST", path, ask, key=self._key())
         left = (datetime.fromisoformat(asked["ends_at"]) - datetime.now(UTC)).total_seconds()
+        # The web process that ends it may have another clock than the one that granted it.
+        left += 2 * WEB_SKEW_SECONDS
         now = time.monotonic()
         self._caps.may_rise(budget.id, nanos, since=now, until=now + max(0.0, left))
         answer = self._ask(budget.tenant, "POST", f"{path}/{asked['id']}/approve", {})
@@ -218,7 +221,7 @@ class Overseer:
     def _ask(
         self, tenant: str, method: str, path: str, body: object = None, *, key: str = ""
     ) -> Answer:
-        caller = self._callers[tenant]
+        caller = self.callers[tenant]
         return caller.ask(caller.request(method, path, body, key=key))
 
     def _check(self, holds: bool, answer: Answer) -> None:

@@ -2,28 +2,31 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 
-from bench.soak.books import OPEN, SETTLED, Books, EventRow, ReservationRow, WindowRow
-from bench.soak.model import Balance, Booking, expected_balances
+from bench.kit.faults import WEB_SKEW_SECONDS
+from bench.soak.books import OPEN, SETTLED, Books, EventRow, ReservationRow, Rows, WindowRow
+from bench.soak.model import Balance, Booking, book
 from bench.soak.overseer import HaltSpan
-from bench.soak.records import RETOLD, Event, Fate, Grant, Hold, Memory
+from bench.soak.records import RETOLD, Event, Fate, Frame, Grant, Hold
 from bench.soak.world import (
     EPOCH,
     NOTHING,
     PACED_AGENT,
     PACED_PER_MINUTE,
     ROUGH,
+    Amounts,
     Budget,
     Place,
-    usd,
 )
 
 HALTED_WITHIN_SECONDS: Final = 1.0
-CLOCK_TOLERANCE: Final = timedelta(seconds=1)
+# Reservations carry the time of the web process that made them.
+CLOCK_TOLERANCE: Final = timedelta(seconds=2 * WEB_SKEW_SECONDS + 1)
 
 
 @dataclass
@@ -45,43 +48,64 @@ class Findings:
 
 
 class Proof:
-    """All comparisons of one run."""
+    """All comparisons of one run, a frame of the clients' records at a time."""
 
-    def __init__(self, *, books: Books, memory: Memory, budgets: Mapping[int, Budget]) -> None:
+    def __init__(
+        self, *, books: Books, budgets: Mapping[int, Budget], voided: Collection[str]
+    ) -> None:
         self.books = books
-        self.memory = memory
         self.budgets = budgets
         self.findings = Findings()
-        self.bookings: dict[str, list[Booking]] = {}
-        self.settled = 0
+        # What was booked, by tenant and agent: what the service's usage must say.
+        self.usage: dict[str, dict[str, Amounts]] = {}
+        self._voided = voided
+        self._balances: dict[int, dict[Place, Balance]] = {id_: {} for id_ in budgets}
+        self._known: Counter[str] = Counter()
+        self._hung_up = 0
+        self._booked = 0
+        self._paced: list[datetime] = []
+        self._rows = Rows({}, {})
+        self._bookings: dict[str, list[Booking]] = {}
 
-    def compare(self) -> Findings:
-        """Compare everything that is stored."""
-        self._holds()
-        self._events()
+    def add(self, frame: Frame, rows: Rows) -> None:
+        """Compare what clients know of reservations and events, and add it to the balances."""
+        self._rows, self._bookings = rows, {}
+        for hold in frame.holds:
+            if hold.granted is Fate.UNKNOWN:
+                self._hung_up += 1
+            elif row := rows.reservations.get(hold.id):
+                self._known[row.status] += 1
+                self._hold(hold, row)
+            else:
+                self.findings.note("reservations that are gone", hold)
+        for tenant, event, fate in frame.events:
+            stored = self._stored(event, fate, None)
+            if stored is not None:
+                self._book(tenant, event, stored, {}, 0)
+        for budget in self.budgets.values():
+            self._add_to_windows(budget)
+
+    def close(self) -> Findings:
+        """Compare windows and totals, once all frames were added."""
         self._strangers()
         for budget in self.budgets.values():
             if not budget.is_per_request:
                 self._windows(budget)
-        self._nothing_held()
+        for window_id, window in self.books.windows.items():
+            holds_nothing = window.reserved == NOTHING
+            self.findings.require(holds_nothing, "windows that hold something", (window_id, window))
+        early = paced_too_fast(self._paced)
+        self.findings.require(not early, "reservations beyond a rate limit", early)
         return self.findings
 
     # Reservations and events.
-
-    def _holds(self) -> None:
-        for hold in self.memory.holds:
-            if hold.granted is Fate.UNKNOWN:
-                continue
-            row = self.books.reservations.get(hold.id)
-            if row is None:
-                self.findings.note("reservations that are gone", hold)
-                continue
-            self._hold(hold, row)
 
     def _hold(self, hold: Hold, row: ReservationRow) -> None:
         require = self.findings.require
         require(row.amounts == hold.amounts, "reservations of other amounts", (hold, row))
         require(row.state != OPEN, "reservations still open", (hold, row))
+        if hold.tenant == ROUGH and hold.values.get("agent") == PACED_AGENT:
+            self._paced.append(row.created_at)
         self._held_windows(hold, row)
         stored = [
             (event, found)
@@ -93,7 +117,6 @@ class Proof:
         require(row.status in wanted, f"reservations not {' or '.join(wanted)}", (hold, row))
         require(len(settling) == (row.state == SETTLED), "settled by nothing known", (hold, row))
         for event in settling:
-            self.settled += 1
             booked = row.cost_nanos, row.used_tokens
             require(booked == (event.nanos, sum(event.tokens)), "settled otherwise", (hold, row))
             is_told = hold.late in (None, row.is_late)
@@ -118,6 +141,7 @@ class Proof:
             window.budget_id: window.place
             for window in (self.books.windows[window_id] for window_id in row.window_ids)
         }
+        # A web process with another clock finds the period by that clock, which it also stores.
         times = (hold.asked_at, row.created_at, hold.answered_at)
         for budget in self.budgets.values():
             if budget.tenant != hold.tenant or budget.is_per_request:
@@ -132,10 +156,10 @@ class Proof:
 
     def _stored(self, event: Event, fate: Fate, reservation: str | None) -> EventRow | None:
         """The event's row; judged by what its client was told."""
-        events = self.books.events
+        events = self._rows.events
         # A call goes by the id of one of its reports.
         found = events.get(event.sent_id) or events.get(event.sent_id + RETOLD)
-        if event.sent_id in self.memory.voided:
+        if event.sent_id in self._voided:
             self.findings.require(found is None, "voided events that still count", event)
             return None
         if fate is Fate.DONE:
@@ -143,18 +167,13 @@ class Proof:
         if fate is Fate.REFUSED:
             self.findings.require(found is None, "refused events that are stored", event)
         if found is not None:
-            is_same = (found.at, found.amounts) == (event.at, event.amounts)
+            named = tuple(event.values.get(name, "") for name in ("team", "customer", "agent"))
+            is_same = (found.at, found.amounts, found.named) == (event.at, event.amounts, named)
             self.findings.require(is_same, "events stored otherwise", (event, found))
             self.findings.require(
                 found.reservation == reservation, "events of another reservation", (event, found)
             )
         return found
-
-    def _events(self) -> None:
-        for tenant, event, fate in self.memory.events:
-            found = self._stored(event, fate, None)
-            if found is not None:
-                self._book(tenant, event, found, {}, 0)
 
     def _book(
         self,
@@ -166,39 +185,55 @@ class Proof:
     ) -> None:
         unheld_nanos = 0 if found.reservation is None else event.nanos
         booking = Booking(event.values, found.at, found.amounts, held, overrun_nanos, unheld_nanos)
-        self.bookings.setdefault(tenant, []).append(booking)
+        self._bookings.setdefault(tenant, []).append(booking)
+        self._booked += 1
+        agents = self.usage.setdefault(tenant, {})
+        agent = event.values.get("agent", "")
+        agents[agent] = agents.get(agent, NOTHING).plus(found.amounts)
 
     def _strangers(self) -> None:
         """What nobody was told of: only reservations whose client hung up, and none settled."""
-        known = {hold.id for hold in self.memory.holds}
-        strangers = [row for id_, row in self.books.reservations.items() if id_ not in known]
-        hung_up = sum(hold.granted is Fate.UNKNOWN for hold in self.memory.holds)
-        require = self.findings.require
-        require(len(strangers) <= hung_up, "reservations that nobody asked for", len(strangers))
-        for row in strangers:
-            require(row.status == "expired", "reservations not expired", row)
-        booked = sum(len(bookings) for bookings in self.bookings.values())
-        require(booked == len(self.books.events), "events that nobody sent", len(self.books.events))
-        require(self.books.repeated == 0, "events stored twice", self.books.repeated)
+        require, books = self.findings.require, self.books
+        strangers = books.reservations - self._known
+        told = strangers.total() <= self._hung_up
+        require(told, "reservations that nobody asked for", strangers)
+        require(set(strangers) <= {"expired"}, "reservations not expired", strangers)
+        events = self._booked, books.events
+        require(self._booked == books.events, "events that nobody sent", events)
+        require(books.repeated == 0, "events stored twice", books.repeated)
 
     # Windows.
 
-    def _windows(self, budget: Budget) -> None:
+    def _add_to_windows(self, budget: Budget) -> None:
         row = self.books.budgets[budget.id]
-        found = {
-            window.place: window
-            for window in self.books.windows.values()
-            if window.budget_id == budget.id and window.revision == row.revision
-        }
-        counted_from = {
-            place.group: window.counted_from or EPOCH for place, window in found.items()
-        }
-        expected = expected_balances(
+        counted_from = self._counted_from[budget.id]
+        book(
+            self._balances[budget.id],
             budget,
-            self.bookings.get(budget.tenant, []),
+            self._bookings.get(budget.tenant, []),
             counts_from=row.counts_from,
             counted_from=lambda group: counted_from.get(group, EPOCH),
         )
+
+    @cached_property
+    def _present(self) -> dict[int, dict[Place, WindowRow]]:
+        """By budget, the windows of its present revision."""
+        present: dict[int, dict[Place, WindowRow]] = {id_: {} for id_ in self.budgets}
+        for window in self.books.windows.values():
+            if window.revision == self.books.budgets[window.budget_id].revision:
+                present[window.budget_id][window.place] = window
+        return present
+
+    @cached_property
+    def _counted_from(self) -> dict[int, dict[tuple[str, ...], datetime]]:
+        """From when each group of a budget still counts."""
+        return {
+            id_: {place.group: window.counted_from or EPOCH for place, window in windows.items()}
+            for id_, windows in self._present.items()
+        }
+
+    def _windows(self, budget: Budget) -> None:
+        found, expected = self._present[budget.id], self._balances[budget.id]
         for place in expected.keys() | found.keys():
             wanted = expected.get(place, Balance())
             have = _balance(found.get(place))
@@ -208,17 +243,6 @@ class Proof:
             least = wanted.held_overrun_nanos if budget.is_revised else wanted.overrun_nanos
             is_told = least <= have.overrun_nanos <= wanted.overrun_nanos
             self.findings.require(is_told, "windows of another overrun", example)
-
-    def _nothing_held(self) -> None:
-        for window_id, window in self.books.windows.items():
-            self.findings.require(
-                window.reserved == NOTHING, "windows that hold something", (window_id, window)
-            )
-
-    def spent_usd(self) -> str:
-        """What was booked in all, in dollars."""
-        everything = (one for bookings in self.bookings.values() for one in bookings)
-        return usd(sum(booking.amounts.nanos for booking in everything))
 
 
 def _balance(window: WindowRow | None) -> Balance:
@@ -242,27 +266,18 @@ def grants_while_halted(grants: Sequence[Grant], halts: Sequence[HaltSpan]) -> I
                 yield grant
 
 
-def paced_too_fast(memory: Memory, books: Books) -> int:
+def paced_too_fast(times: Sequence[datetime]) -> int:
     """How often the paced agent was given more within a minute than its rate limit lets through."""
-    times = sorted(
-        books.reservations[hold.id].created_at
-        for hold in memory.holds
-        if hold.id in books.reservations and _is_paced(hold)
-    )
+    ordered = sorted(times)
     minute = timedelta(minutes=1) - CLOCK_TOLERANCE
-    later = times[PACED_PER_MINUTE:]
-    return sum(after - before < minute for before, after in zip(times, later, strict=False))
-
-
-def _is_paced(hold: Hold) -> bool:
-    return hold.tenant == ROUGH and hold.values.get("agent") == PACED_AGENT
+    later = ordered[PACED_PER_MINUTE:]
+    return sum(after - before < minute for before, after in zip(ordered, later, strict=False))
 
 
 def revised_as_told(
     budget: Budget, counts_from: datetime, between: tuple[datetime, datetime]
 ) -> bool:
     """Whether a revision counts from the begin of the period that it was made in."""
-    return counts_from in {budget.counted_from(moment) for moment in between}
-
-
-__all__ = ["Findings", "Proof", "grants_while_halted", "paced_too_fast", "revised_as_told"]
+    skew = timedelta(seconds=WEB_SKEW_SECONDS)
+    moments = (moment + shift for moment in between for shift in (-skew, timedelta(), skew))
+    return counts_from in {budget.counted_from(moment) for moment in moments}

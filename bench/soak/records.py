@@ -1,17 +1,26 @@
-"""What the clients remember of what they did, for the proof at the end."""
+"""What the clients remember of what they did, for the proof at the end.
 
+What a client is through with it writes to a file, so that its memory stays small however long the
+soak takes.
+"""
+
+import pickle
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench.kit.caller import Tally
 from bench.soak.world import Amounts, usd
 
 SOURCE: Final = "soak"
 # What a second report of a call adds to its id.
 RETOLD: Final = "-event"
+GATEWAY: Final = "gateway"
+REPEATED: Final = "reports repeated"
 
 
 class Fate(Enum):
@@ -38,6 +47,7 @@ class Event(NamedTuple):
     values: Mapping[str, str]
     # The provider's id of the call, by which other reports of it are known.
     response_id: str | None = None
+    cached_tokens: int = 0
 
     @property
     def amounts(self) -> Amounts:
@@ -58,6 +68,8 @@ class Event(NamedTuple):
             body["cost_usd"] = usd(self.nanos)
         else:
             body["provider"], body["model"] = self.model
+        if self.cached_tokens:
+            body["cache_read_tokens"] = self.cached_tokens
         if self.response_id is not None:
             body["response_id"] = self.response_id
         if self.is_tool:
@@ -65,6 +77,10 @@ class Event(NamedTuple):
         if reservation is not None:
             body["reservation"] = reservation
         return body
+
+    def seen_by_gateway(self) -> dict[str, Any]:
+        """Return the call as another source tells of it, which does not know the client's id."""
+        return {**self.body(), "id": self.sent_id + RETOLD, "source": GATEWAY}
 
     def callback(self) -> dict[str, Any]:
         """The same call as LiteLLM's callback tells of it."""
@@ -146,33 +162,53 @@ class Grant(NamedTuple):
     ended: float
 
 
+class Frame(NamedTuple):
+    """A part of what clients are through with."""
+
+    holds: list[Hold]
+    # By tenant: events without a reservation.
+    events: list[tuple[str, Event, Fate]]
+    # Agents that are halted now and then: what was granted them.
+    grants: list[Grant]
+
+
 @dataclass
 class Memory:
-    """All that one process remembers."""
+    """All that a client remembers; `holds`, `events` and `grants` until they are written down."""
 
     holds: list[Hold] = field(default_factory=list)
-    # By tenant: events without a reservation.
     events: list[tuple[str, Event, Fate]] = field(default_factory=list)
-    # Of those, the ids of the ones that were taken back afterwards.
-    voided: set[str] = field(default_factory=set)
-    # Agents that are halted now and then: what was granted them.
     grants: list[Grant] = field(default_factory=list)
+    # The ids of events that were taken back afterwards.
+    voided: set[str] = field(default_factory=set)
     operations: Counter[str] = field(default_factory=Counter)
-    answers: Counter[str] = field(default_factory=Counter)
     # Reservations that were refused, by the budget or the code.
     refusals: Counter[str] = field(default_factory=Counter)
     # Answers that the contract does not know, or that contradict what is known.
     wrong: Counter[str] = field(default_factory=Counter)
-    cut_off: int = 0
+    tally: Tally = field(default_factory=Tally)
 
     def add(self, other: "Memory") -> None:
-        """Take in what another process remembers."""
-        self.holds += other.holds
-        self.events += other.events
+        """Take in what another client counted."""
         self.voided |= other.voided
-        self.grants += other.grants
         self.operations += other.operations
-        self.answers += other.answers
         self.refusals += other.refusals
         self.wrong += other.wrong
-        self.cut_off += other.cut_off
+        self.tally.add(other.tally)
+
+    def write(self, file: Path, *, live: Collection[Hold]) -> None:
+        """Append to a file all that can no longer change, and forget it."""
+        live_ids = {id(hold) for hold in live}
+        done = [hold for hold in self.holds if id(hold) not in live_ids]
+        with file.open("ab") as output:
+            pickle.dump(Frame(done, self.events, self.grants), output)
+        self.holds = [hold for hold in self.holds if id(hold) in live_ids]
+        self.events, self.grants = [], []
+
+
+def read_frames(folder: Path) -> Iterator[Frame]:
+    """Yield what was written to the files of a folder."""
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as records:
+            while records.peek(1):
+                yield pickle.load(records)  # noqa: S301 - our own file

@@ -1,45 +1,60 @@
-"""One run of the soak, from an empty folder to the table of what was found."""
+"""One part of the soak, from the start of the service to the table of what was found.
+
+A long soak is made of parts on one folder. Each part has tenants of its own, so that what its
+clients remember is compared at its end and then forgotten: neither memory nor records grow with
+the number of parts. The database does grow, and is the same one throughout: the service's audit
+proves all of it at the end of each part, and what earlier parts booked must be as they left it.
+`parts.json` in the folder keeps the seed and what each part booked, so a run that is given the
+folder goes on with the next part.
+"""
 
 import json
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlencode
 
+import msgspec
+import psycopg
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress as Bar
-from rich.table import Table
 
-from bench.exactly_once.proof import Check, audit
-from bench.exactly_once.victim import ServiceEnded, Victim, running_victim
-from bench.soak.books import Books, count_open, read_books
-from bench.soak.caller import Caller, Progress
+from bench.kit.caller import Caller, Progress, Tally
+from bench.kit.checks import Check, audit, checks_table, counts_table, lines, result_row
+from bench.kit.faults import WORKER_SKEW_SECONDS, Due, FaultInjector, Rhythm
+from bench.kit.service import Service, ServiceEnded, headers_of, running_service
+from bench.soak.books import (
+    Archive,
+    count_open,
+    count_waiting_batches,
+    sums_by_tenant,
+    tenants_named,
+)
 from bench.soak.caps import Caps
 from bench.soak.clients import Clients, Plan
-from bench.soak.killing import LONG, SHORT, SoakKiller
-from bench.soak.nuisance import NUISANCE, Nuisance
+from bench.soak.nuisance import MISUSE, NUISANCE, Nuisance
 from bench.soak.overseer import Overseer
-from bench.soak.proof import (
-    Findings,
-    Proof,
-    grants_while_halted,
-    paced_too_fast,
-    revised_as_told,
-)
-from bench.soak.records import Fate, Memory
+from bench.soak.proof import Proof, grants_while_halted, revised_as_told
+from bench.soak.records import Event, Fate, Hold, Memory, read_frames
 from bench.soak.watch import Watch
 from bench.soak.world import (
+    BULK,
+    COMPARED,
+    LATE,
+    NOTHING,
     PACED_AGENT,
     PACED_PER_MINUTE,
     ROUGH,
     TIDY,
+    Amounts,
     Budget,
     budgets_of_the_soak,
     nanos_of,
@@ -51,24 +66,49 @@ LONG_OPERATIONS: Final = 50_000
 LEAST_PER_SECOND: Final = 20
 PATIENCE_SECONDS: Final = 180.0
 EXPIRED_WITHIN_SECONDS: Final = 60.0
+ROLLED_UP_WITHIN_SECONDS: Final = 180.0 + 2 * WORKER_SKEW_SECONDS
 LOOK_SECONDS: Final = (0.15, 1.0)
 ASKED_AGAIN: Final = 200
+SENT_AGAIN: Final = 1_000
 # More than any limit lets through, so that it is refused.
 TOO_MUCH_USD: Final = "9999999"
-SHOWN: Final = 8
+# A long run has many deaths anyway, and should get on with its operations between them.
+LONG: Final = Rhythm(web=(15.0, 40.0), connections=(0.5, 3.0))
+# A short one would be over before the web process had served for long, so its deaths are counted.
+NEVER_SECONDS: Final = 1e9
+SHORT: Final = Rhythm(web=(NEVER_SECONDS, NEVER_SECONDS), connections=(0.05, 0.5))
+# Where events are only reported, everything may die all the time.
+OFTEN: Final = Rhythm(web=(2.0, 4.0), connections=(0.02, 0.2))
+LONG_DUES: Final = 36
 
 
-class NotProved(Exception):
-    """Something deviates; the outcome's table says what."""
+class Scale(NamedTuple):
+    """How much is done, and by how many."""
+
+    operations: int
+    events: int = 0
+    processes: int = 4
+    # Of each process.
+    clients: int = 12
+    # It is spread over this time at least.
+    seconds: float = 0.0
+
+    @property
+    def work(self) -> int:
+        """Operations and events."""
+        return self.operations + self.events
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run found."""
+    """What a part found."""
 
+    part: int
+    seed: int
     checks: Sequence[Check]
-    deaths: Counter[str]
+    faults: Counter[str]
     memory: Memory
+    scale: Scale
     seconds: float
 
     @property
@@ -76,142 +116,211 @@ class Outcome:
         """Whether every check holds."""
         return bool(self.checks) and all(check.holds for check in self.checks)
 
+    def _kinds(self) -> list[tuple[str, int]]:
+        """Return the faults with all that the misbehaving tenant does in one."""
+        kinds = Counter[str]()
+        for what, n in self.faults.items():
+            kinds[MISUSE if what.startswith(MISUSE) else what] += n
+        return sorted(kinds.items())
+
+    def row(self) -> str:
+        """Return the line of this part for docs/proof.md."""
+        return result_row(
+            str(self.seed),
+            str(self.part),
+            f"{self.scale.operations:,}",
+            f"{self.scale.events:,}",
+            f"{self.seconds / 60:.0f}",
+            ", ".join(f"{n:,} {what}" for what, n in self._kinds()),
+            "proved" if self.is_proved else "DEVIATIONS",
+        )
+
+
+class NotProved(Exception):
+    """Something deviates; the outcome's table says what."""
+
 
 def run(
+    scale: Scale,
     *,
-    operations: int,
     seed: int,
-    processes: int = 4,
-    clients: int = 12,
-    seconds: float = 0.0,
+    folder: Path | None = None,
+    awaits_roll_ups: bool = True,
     console: Console | None = None,
 ) -> Outcome:
-    """Make so many operations while the service is killed, then compare everything.
+    """Make so many operations and report so many events while the service is broken, then compare.
 
-    Starts a service of its own on an empty folder, which goes afterwards; where something deviates
-    the folder stays, and the output names it.
+    Without a folder the service gets an empty one, which goes afterwards unless something deviates.
+    Roll-ups of scattered batches are made after a minute: who does not await them proves that
+    answers hold before, and saves that minute.
     """
     console = console or Console(quiet=True)
-    console.print(
-        f"Soak: {operations:,} operations, {processes} processes of {clients} clients, seed {seed}."
-        f' Again: make soak SOAK="--operations {operations} --seed {seed}"'
-    )
     outcomes: list[Outcome] = []
-    try:
-        with running_victim({"WEB_WORKERS": WEB_WORKERS}) as victim:
-            trial = Trial(victim, seed=seed, operations=operations, console=console)
-            trial.plan(processes=processes, clients=clients, seconds=seconds)
-            outcomes.append(trial.outcome())
-            trial.close()
-            if not outcomes[0].is_proved:
-                console.print(f"The service's folder stays: {victim.data_dir}")
-                raise NotProved
-    except NotProved:
-        pass
-    console.print(what_was_done(outcomes[0]), checks_table(outcomes[0]))
-    return outcomes[0]
+    with (
+        suppress(NotProved),
+        running_service({"WEB_WORKERS": WEB_WORKERS}, folder=folder) as service,
+    ):
+        parts = Parts(service.folder / "parts.json", seed)
+        console.print(
+            f"Soak: part {parts.number}, {scale.operations:,} operations, {scale.events:,} events,"
+            f" {scale.processes} processes of {scale.clients} clients, seed {parts.seed}."
+        )
+        trial = Trial(service, parts, scale, console)
+        outcomes.append(trial.outcome(awaits_roll_ups=awaits_roll_ups))
+        if not outcomes[0].is_proved:
+            console.print(f"The service's folder stays: {service.folder}")
+            raise NotProved
+    (outcome,) = outcomes
+    memory, tally = outcome.memory, outcome.memory.tally
+    done = {
+        **dict(sorted(memory.operations.items())),
+        **{f"... refused by {what}": n for what, n in sorted(memory.refusals.items())},
+        **{f"... answered {status}": n for status, n in sorted(tally.answers.items())},
+        "... cut off, so asked again": tally.cut_off,
+        "seconds": round(outcome.seconds),
+        **dict(sorted(outcome.faults.items())),
+    }
+    verdict = "nothing deviates" if outcome.is_proved else "DEVIATIONS"
+    console.print(
+        counts_table("Done under these conditions", done),
+        checks_table(f"Soak: {verdict}", outcome.checks),
+    )
+    return outcome
+
+
+class Parts:
+    """What earlier parts on the same folder left behind."""
+
+    def __init__(self, file: Path, seed: int) -> None:
+        self._file = file
+        stored = json.loads(file.read_text()) if file.exists() else {}
+        self.seed = int(stored.get("seed", seed))
+        # By part, and by tenant: what is booked in all.
+        self._booked: list[dict[str, str]] = stored.get("booked", [])
+
+    @property
+    def number(self) -> int:
+        """Which part comes next, from 1."""
+        return len(self._booked) + 1
+
+    def changed(self, sums: Mapping[str, str]) -> list[str]:
+        """Return the tenants of earlier parts whose books are not as those parts left them."""
+        return [
+            tenant
+            for booked in self._booked
+            for tenant, sum_then in booked.items()
+            if sums.get(tenant) != sum_then
+        ]
+
+    def close(self, sums: Mapping[str, str]) -> None:
+        """Keep what the tenants of this part have booked."""
+        own = {name: text for name, text in sums.items() if name.endswith(f"-{self.number}")}
+        self._booked.append(own)
+        self._file.write_text(json.dumps({"seed": self.seed, "booked": self._booked}))
 
 
 class Trial:
     """The service, the clients, and everyone who is at work besides."""
 
-    def __init__(self, victim: Victim, *, seed: int, operations: int, console: Console) -> None:
-        self.victim = victim
-        self.seed = seed
-        self.operations = operations
+    def __init__(self, service: Service, parts: Parts, scale: Scale, console: Console) -> None:
+        self.service = service
+        self.parts = parts
+        self.scale = scale
         self.console = console
-        self.is_long = operations >= LONG_OPERATIONS
-        self.pick = random.Random(seed)  # noqa: S311 - load, not secrets
-        self.caps = Caps()
+        self.is_long = scale.work >= LONG_OPERATIONS
         self.memory = Memory()
+        self.caps = Caps()
         self.now = datetime.now(UTC)
-        self.headers = self._tenants()
-        self.callers = {tenant: self._caller(tenant) for tenant in self.headers}
-        self.budgets = [self._make(budget) for budget in budgets_of_the_soak(self.now)]
+        self.records = service.folder / f"records-{parts.number}"
+        self.records.mkdir()
+        names = {tenant: f"{tenant}-{parts.number}" for tenant in (*COMPARED, NUISANCE)}
+        with ThreadPoolExecutor() as pool:
+            keys = dict(zip(names, pool.map(service.make_tenant, names.values()), strict=True))
+        self.headers = {tenant: headers_of(key) for tenant, key in keys.items()}
+        with service.connect() as connection:
+            self.tenant_ids = tenants_named(connection, [names[tenant] for tenant in COMPARED])
+        # Each caller has one thread: those of the trial itself, and those of the overseer.
+        self.callers = {tenant: self._caller(tenant, self.memory.tally) for tenant in names}
+        budgets = [self._make(budget) for budget in budgets_of_the_soak(self.now)]
         self._limit_rate()
+        own = Memory()
         self.overseer = Overseer(
-            budgets=self.budgets,
-            callers=self.callers,
+            budgets=budgets,
+            callers={tenant: self._caller(tenant, own.tally) for tenant in names},
             caps=self.caps,
-            memory=Memory(),
-            pick=random.Random(seed + 1),  # noqa: S311 - load, not secrets
+            memory=own,
+            pick=self._pick("overseer"),
         )
         self.watch = Watch(
-            service=victim,
+            service=service,
             budgets=lambda: self.overseer.budgets,
             caps=self.caps,
+            tenant_ids=self.tenant_ids,
             every_seconds=LOOK_SECONDS[self.is_long],
         )
         self.nuisance = Nuisance(
-            port=victim.port,
+            port=service.port,
             headers=self.headers[NUISANCE],
             caller=self.callers[NUISANCE],
-            pick=random.Random(seed + 2),  # noqa: S311 - load, not secrets
+            pick=self._pick("nuisance"),
         )
-        self.clients: Clients
-        self.killer: SoakKiller
-
-    def plan(self, *, processes: int, clients: int, seconds: float) -> None:
-        """Decide who does how much."""
         self.clients = Clients(
             Plan(
-                port=self.victim.port,
+                port=self.service.port,
                 headers=self.headers,
-                seed=self.seed,
-                operations=self.operations,
-                seconds=seconds,
-                processes=processes,
-                clients=clients,
+                seed=f"{self.parts.seed}-{self.parts.number}",
+                operations=scale.operations,
+                events=scale.events,
+                seconds=scale.seconds,
+                processes=scale.processes,
+                clients=scale.clients,
                 now=self.now,
                 begins_at=time.monotonic(),
+                records=self.records,
             )
         )
-        self.killer = SoakKiller(
-            victim=self.victim,
-            traffic=self.clients,
-            pick=self.pick,
-            rhythm=LONG if self.is_long else SHORT,
+        self.injector = FaultInjector(
+            service=self.service,
+            clients=self.clients,
+            pick=self._pick("faults"),
+            rhythm=OFTEN if not scale.operations else LONG if self.is_long else SHORT,
         )
 
-    def outcome(self) -> Outcome:
-        """Work and kill, then compare."""
-        begun = time.monotonic()
+    def outcome(self, *, awaits_roll_ups: bool) -> Outcome:
+        """Work and break, then compare."""
+        begun, part = time.monotonic(), self.parts.number
         problem = self._work()
         seconds = time.monotonic() - begun
-        self.memory.add(self.clients.memory)
-        self.memory.add(self.overseer.memory)
-        self.memory.add(self.nuisance.memory)
+        for memory in (self.clients.memory, self.overseer.memory, self.nuisance.memory):
+            self.memory.add(memory)
         checks = [Check("reason why the service ended by itself", "none", problem)]
         if problem == "none" and not self.clients.is_going():
-            self.victim.wait_until_ready()
-            checks += self._compare()
-        return Outcome(checks, self.killer.deaths, self.memory, seconds)
-
-    def close(self) -> None:
-        """Hang up."""
-        for caller in self.callers.values():
+            self.service.wait_until_ready()
+            checks += self._compare(awaits_roll_ups=awaits_roll_ups)
+        for caller in (*self.callers.values(), *self.overseer.callers.values()):
             caller.close()
+        return Outcome(
+            part=part,
+            seed=self.parts.seed,
+            checks=checks,
+            faults=self.injector.counts + self.memory.tally.faults,
+            memory=self.memory,
+            scale=self.scale,
+            seconds=seconds,
+        )
 
     # Before.
 
-    def _tenants(self) -> Mapping[str, Mapping[str, str]]:
-        names = (TIDY, ROUGH, NUISANCE)
+    def _pick(self, who: str) -> random.Random:
+        seed = f"{self.parts.seed}-{self.parts.number}-{who}"
+        return random.Random(seed)  # noqa: S311 - load, not secrets
 
-        def make(name: str) -> Mapping[str, str]:
-            owner = f"{name}@example.com"
-            printed = self.victim.manage("create_tenant", name, "--owner", owner, "--json")
-            key = json.loads(printed.splitlines()[-1])["api_key"]
-            return {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-
-        with ThreadPoolExecutor() as pool:
-            return dict(zip(names, pool.map(make, names), strict=True))
-
-    def _caller(self, tenant: str) -> Caller:
+    def _caller(self, tenant: str, tally: Tally) -> Caller:
         return Caller(
-            port=self.victim.port,
+            port=self.service.port,
             headers=self.headers[tenant],
-            memory=self.memory,
-            pick=self.pick,
+            tally=tally,
+            pick=self._pick(tenant),
             progress=Progress([0, 0]),
         )
 
@@ -219,6 +328,11 @@ class Trial:
         made = replace(budget, id=self._post(budget.tenant, "/v1/budgets", budget.body())["id"])
         self.caps.may_become(made.id, made.limit, time.monotonic())
         return made
+
+    def _make_late(self) -> None:
+        """Make a budget of what has come and of what will."""
+        made = self._make(LATE)
+        self.overseer.budgets[made.id] = made
 
     def _limit_rate(self) -> None:
         body = {
@@ -231,7 +345,7 @@ class Trial:
 
     def _post(self, tenant: str, path: str, body: object) -> Any:
         caller = self.callers[tenant]
-        answer = caller.ask(caller.request("POST", path, body))
+        answer = caller.ask(caller.request("POST", path, body, key=f"make {time.monotonic_ns()}"))
         if answer.status != 201:
             raise ServiceEnded(f"{path}: {answer}")
         return json.loads(answer.body)
@@ -239,151 +353,195 @@ class Trial:
     # Meanwhile.
 
     def _work(self) -> str:
-        """Everything done, whatever died meanwhile; answers why not, or "none"."""
-        patience_seconds = PATIENCE_SECONDS + self.operations / LEAST_PER_SECOND
+        """Do everything, whatever dies meanwhile; returns why it was not done, or "none"."""
+        patience_seconds = PATIENCE_SECONDS + self.scale.work / LEAST_PER_SECOND
         stopping = threading.Event()
-        besides = [
-            threading.Thread(target=work, args=(stopping,))
-            for work in (self.overseer.run, self.watch.run, self.nuisance.run)
-        ]
+        others = [self.watch.run, self.nuisance.run]
+        if self.scale.operations:
+            others.append(self.overseer.run)
         with ExitStack() as stack:
             tick = self._bar(stack)
             stack.callback(self.clients.stop)
             # Processes are forked before there are threads.
             self.clients.start()
-            for thread in besides:
+            for work in others:
+                thread = threading.Thread(target=work, args=(stopping,))
                 thread.start()
                 stack.callback(thread.join)
             stack.callback(stopping.set)
+            give_up_at = time.monotonic() + patience_seconds
             try:
-                self.killer.run(
-                    self.killer.dues(is_long=self.is_long),
-                    give_up_at=time.monotonic() + patience_seconds,
-                    tick=tick,
-                )
+                self.injector.run(self._dues(), give_up_at=give_up_at, tick=tick)
             except ServiceEnded as error:
                 return str(error)
         return "none"
 
+    def _dues(self) -> list[Due]:
+        """List what happens when; in a short run each kind of fault once at most."""
+        injector = self.injector
+        dues = [Due(0.5, self._make_late)] if self.scale.events else []
+        if self.is_long:
+            ways = (
+                injector.stop_postgres,
+                injector.skew_clocks,
+                injector.kill_postgres,
+                injector.kill_workers,
+                injector.hang_postgres,
+                injector.kill_everything,
+            )
+            acts = [ways[place % len(ways)] for place in range(LONG_DUES)]
+        elif self.scale.operations:
+            acts = [
+                injector.skew_clocks,
+                injector.kill_web,
+                injector.hang_postgres,
+                injector.kill_postgres,
+            ]
+        else:
+            acts = [injector.kill_workers, injector.stop_postgres, injector.kill_everything]
+        return dues + [Due((place + 1) / (len(acts) + 1), act) for place, act in enumerate(acts)]
+
     def _bar(self, stack: ExitStack) -> Callable[[], None]:
-        """A bar on a terminal; the answer brings it up to date."""
+        """Show a bar on a terminal; what is returned brings it up to date."""
         if not self.console.is_terminal:
             return lambda: None
         bar = stack.enter_context(Bar(console=self.console))
-        task = bar.add_task("done", total=self.operations)
+        task = bar.add_task("done", total=self.scale.work)
 
         def update() -> None:
-            deaths = self.killer.deaths.total()
-            findings = self.watch.found.total()
-            words = f"done; {deaths} deaths, {self.watch.looks:,} looks, {findings} findings"
+            faults, found = self.injector.counts.total(), self.watch.found.total()
+            words = f"done; {faults} faults, {self.watch.looks:,} looks, {found} findings"
             bar.update(task, completed=self.clients.done, description=words)
 
         return update
 
     # Afterwards.
 
-    def _compare(self) -> list[Check]:
+    def _compare(self, *, awaits_roll_ups: bool) -> Iterator[Check]:
         still_open = self._wait_for_expiry()
-        with self.victim.connect() as connection:
+        with self.service.connect() as connection:
             self.watch.look(connection)
-            books = read_books(connection)
-        proof = Proof(books=books, memory=self.memory, budgets=self.overseer.budgets)
-        findings = proof.compare()
-        self._compare_revisions(books, findings)
-        for grant in grants_while_halted(self.memory.grants, self.overseer.halts):
-            findings.note("given although halted", grant)
-        self._ask_for_unknown(books, findings)
-        wrong = self.memory.wrong.most_common(SHOWN)
-        server_errors = {one: n for one, n in self.memory.answers.items() if one == "500"}
-        return [
-            Check("operations", self.operations, self.clients.done),
-            Check("answers that are wrong", "none", _lines(dict(wrong))),
-            Check("answers 500", {}, server_errors),
-            Check("windows beyond their limit, or that held otherwise, meanwhile", "none",
-                  _lines(self.watch.found)),
-            Check("reservations open after all have expired", 0, still_open),
-            Check("reservations of the slow agent beyond its rate", 0,
-                  paced_too_fast(self.memory, books)),
-            Check("deviations of what is stored", "none", _deviations(findings)),
-            Check("what the misbehaving tenant spent, in nano-dollars",
-                  self.nuisance.spent_nanos, self._nuisance_nanos()),
-            audit(self.victim),
-            Check("exit status of the service when asked to stop", 0, self.victim.stop()),
-        ]  # fmt: skip
+            yield from self._compare_records(Archive(connection, self.tenant_ids))
+        yield Check("operations and events", self.scale.work, self.clients.done)
+        yield Check("answers that are wrong", "none", lines(dict(self.memory.wrong.most_common(8))))
+        yield Check("answers 500", 0, self.memory.tally.answers["500"])
+        looked = "windows beyond their limit, or that held otherwise, meanwhile"
+        yield Check(looked, "none", lines(self.watch.found))
+        yield Check("reservations open after all have expired", 0, still_open)
+        if awaits_roll_ups:
+            yield Check("batches not rolled up after a while", 0, self._wait_for_roll_ups())
+            yield self._usage("rolled up")
+        spent = self._total(NUISANCE).nanos
+        yield Check("what the misbehaving tenant spent", self.nuisance.spent_nanos, spent)
+        with self.service.connect() as connection:
+            sums = sums_by_tenant(connection)
+        yield Check("books of earlier parts that changed", [], self.parts.changed(sums))
+        self.parts.close(sums)
+        yield audit(self.service)
+        yield Check("exit status of the service when asked to stop", 0, self.service.stop())
 
-    def _nuisance_nanos(self) -> int:
-        """What its usage says."""
-        caller = self.callers[NUISANCE]
-        answer = caller.ask(caller.request("GET", "/v1/usage?interval=none"))
-        return nanos_of(json.loads(answer.body)["total"]["cost_usd"])
-
-    def _wait_for_expiry(self) -> int:
-        """How many reservations are open once all have expired."""
-        end = time.monotonic() + EXPIRED_WITHIN_SECONDS
-        with self.victim.connect() as connection:
-            while (left := count_open(connection)) and time.monotonic() < end:
-                time.sleep(0.3)
-                for caller in (self.callers[TIDY], self.callers[ROUGH]):
-                    # Whoever asks, even in vain, lets go of what has expired.
-                    body = {"amount_usd": TOO_MUCH_USD, "agent": "nobody"}
-                    caller.ask(caller.request("POST", "/v1/reservations", body))
-        return left
-
-    def _compare_revisions(self, books: Books, findings: Findings) -> None:
+    def _compare_records(self, archive: Archive) -> Iterator[Check]:
+        """Compare all that clients remember with the books, a frame at a time."""
+        books = archive.books()
+        self.proof = proof = Proof(
+            books=books, budgets=self.overseer.budgets, voided=self.memory.voided
+        )
+        unknown: list[Hold] = []
+        sent: list[Event] = []
+        for frame in read_frames(self.records):
+            proof.add(frame, archive.rows(frame))
+            for grant in grants_while_halted(frame.grants, self.overseer.halts):
+                proof.findings.note("given although halted", grant)
+            unknown += [hold for hold in frame.holds if hold.id and _is_unknown(hold)]
+            sent += [event for tenant, event, _ in frame.events if tenant == BULK]
+            self._pick("sample").shuffle(sent)
+            del unknown[ASKED_AGAIN:], sent[SENT_AGAIN:]
+        findings = proof.close()
         for budget_id, between in self.overseer.revised.items():
             counts_from = books.budgets[budget_id].counts_from
             budget = self.overseer.budgets[budget_id]
             is_told = revised_as_told(budget, counts_from, between)
             findings.require(is_told, "revisions that count from elsewhere", (budget, counts_from))
+        for hold in unknown:
+            # What clients did not learn, the service still tells, as it is stored.
+            told = self._get(hold.tenant, f"/v1/reservations/{hold.id}").get("status")
+            stored = archive.status(hold.id)
+            findings.require(told == stored, "reservations told otherwise", (hold, told))
+        deviations = {
+            f"{what}, as {findings.examples[what]}": n for what, n in findings.found.items()
+        }
+        yield Check("deviations of what is stored", "none", lines(deviations))
+        yield self._usage("at once")
+        yield self._send_again(sent)
 
-    def _ask_for_unknown(self, books: Books, findings: Findings) -> None:
-        """What clients did not learn, the service still tells, as it is stored."""
-        unknown = [
-            hold
-            for hold in self.memory.holds
-            if hold.id and any(fate is Fate.UNKNOWN for _, fate in hold.settles)
-        ]
-        for hold in self.pick.sample(unknown, min(len(unknown), ASKED_AGAIN)):
-            caller = self.callers[hold.tenant]
-            answer = caller.ask(caller.request("GET", f"/v1/reservations/{hold.id}"))
-            facts, row = json.loads(answer.body), books.reservations.get(hold.id)
-            is_told = row is not None and facts.get("status") == row.status
-            findings.require(is_told, "reservations told otherwise", (facts, row))
+    def _send_again(self, events: Sequence[Event]) -> Check:
+        """Afterwards the service still knows the calls that were reported."""
+        caller, answer = self.callers[BULK], {}
+        if events:
+            bodies = [event.body() for event in events]
+            answer = json.loads(caller.ask(caller.request("POST", "/v1/events", bodies)).body)
+        names = ("accepted", "merged", "rejected")
+        counts = {name: answer.get(name, 0) for name in names}
+        return Check("events sent once more that are new", dict.fromkeys(names, 0), counts)
+
+    def _usage(self, when: str) -> Check:
+        """Compare /v1/usage with what is booked, for each agent and in all."""
+        drifting = []
+        for tenant, agents in self.proof.usage.items():
+            rows = self._get(tenant, self._usage_path(group_by="agent", limit=500))["data"]
+            told = {row["group"]["agent"] or "": _amounts(row) for row in rows}
+            booked = {agent: amounts._replace(tokens=0) for agent, amounts in agents.items()}
+            total = NOTHING
+            for amounts in booked.values():
+                total = total.plus(amounts)
+            if told != booked or self._total(tenant) != total:
+                drifting.append(f"{tenant}: {total}, but {self._total(tenant)}")
+        return Check(f"usage, {when}: tenants that drift", [], drifting)
+
+    def _total(self, tenant: str) -> Amounts:
+        return _amounts(self._get(tenant, self._usage_path())["total"])
+
+    def _usage_path(self, **more: str | int) -> str:
+        begin, end = self.now - timedelta(days=8), self.now + timedelta(days=1)
+        asked = {"interval": "none", "from": begin.isoformat(), "to": end.isoformat(), **more}
+        return f"/v1/usage?{urlencode(asked)}"
+
+    def _get(self, tenant: str, path: str) -> Any:
+        caller = self.callers[tenant]
+        return msgspec.json.decode(caller.ask(caller.request("GET", path)).body)
+
+    def _wait_for_expiry(self) -> int:
+        """Return how many reservations are open once all have expired."""
+
+        def ask_in_vain() -> None:
+            # Whoever asks, even in vain, lets go of what has expired.
+            for tenant in (TIDY, ROUGH):
+                caller = self.callers[tenant]
+                body = {"amount_usd": TOO_MUCH_USD, "agent": "nobody"}
+                caller.ask(caller.request("POST", "/v1/reservations", body))
+
+        return self._until_zero(count_open, EXPIRED_WITHIN_SECONDS, ask_in_vain)
+
+    def _wait_for_roll_ups(self) -> int:
+        return self._until_zero(count_waiting_batches, ROLLED_UP_WITHIN_SECONDS, lambda: None)
+
+    def _until_zero(
+        self,
+        count: Callable[[psycopg.Connection[Any], Sequence[int]], int],
+        seconds: float,
+        meanwhile: Callable[[], None],
+    ) -> int:
+        end = time.monotonic() + seconds
+        with self.service.connect() as connection:
+            while (left := count(connection, self.tenant_ids)) and time.monotonic() < end:
+                time.sleep(0.3)
+                meanwhile()
+        return left
 
 
-def _deviations(findings: Findings) -> str:
-    return _lines(
-        {f"{kind}, as {findings.examples[kind]}": n for kind, n in findings.found.items()}
-    )
+def _is_unknown(hold: Hold) -> bool:
+    return any(fate is Fate.UNKNOWN for _, fate in hold.settles)
 
 
-def _lines(found: Mapping[str, int]) -> str:
-    """Findings as lines of a table's cell."""
-    return "\n".join(f"{n:,} x {what}" for what, n in list(found.items())[:SHOWN]) or "none"
-
-
-def what_was_done(outcome: Outcome) -> Table:
-    """What was done, and what it met."""
-    table = Table("Done under these conditions", "", title_justify="left")
-    memory = outcome.memory
-    rows: dict[str, int] = {
-        **dict(sorted(memory.operations.items())),
-        **{f"... refused by {one}": n for one, n in sorted(memory.refusals.items())},
-        **{f"... answered {one}": n for one, n in sorted(memory.answers.items())},
-        "... cut off, so asked again": memory.cut_off,
-        "seconds": round(outcome.seconds),
-        **dict(sorted(outcome.deaths.items())),
-    }
-    for what, figure in rows.items():
-        table.add_row(what, f"{figure:,}")
-    return table
-
-
-def checks_table(outcome: Outcome) -> Table:
-    """What was found beside what must be."""
-    verdict = "nothing deviates" if outcome.is_proved else "DEVIATIONS"
-    table = Table(f"Soak: {verdict}", "Must be", "Is")
-    for check in outcome.checks:
-        style = "green" if check.holds else "bold red"
-        table.add_row(*(escape(str(part)) for part in check), style=style)
-    return table
+def _amounts(row: Mapping[str, Any]) -> Amounts:
+    return Amounts(nanos_of(row["cost_usd"]), 0, row["requests"], row["tool_calls"])

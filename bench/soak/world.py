@@ -16,10 +16,13 @@ NANOS: Final = 1_000_000_000
 ROLLING_GRAIN: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 
+# The tidy tenant, the rough one, and one that reports in bulk what nobody asked for beforehand.
 # In the tidy tenant all usage is reserved, settled in time and within its tokens, so that nothing
 # excuses a window beyond its limit but recorded overrun. In the rough one everything happens.
 TIDY: Final = "tidy"
 ROUGH: Final = "rough"
+BULK: Final = "bulk"
+COMPARED: Final = (TIDY, ROUGH, BULK)
 AGENTS: Final = tuple(f"agent-{number}" for number in range(8))
 HALTED_AGENTS: Final = ("agent-0", "agent-1")
 PACED_AGENT: Final = "paced"
@@ -49,6 +52,11 @@ class Amounts(NamedTuple):
 
 
 NOTHING: Final = Amounts()
+
+
+def integers(row: Sequence[Any]) -> Amounts:
+    """Return amounts from a row of the database, whose sums are decimals."""
+    return Amounts(*map(int, row))
 
 
 class Limit(NamedTuple):
@@ -273,4 +281,18 @@ def budgets_of_the_soak(now: datetime) -> Sequence[Budget]:
             timezone="Asia/Kathmandu",
             mode="warn",
         ),
+        _counting("Each agent, daily", "day", per=("agent",)),
+        _counting("Each customer, monthly", "month", per=("customer",)),
+        _counting("Each team, daily in Berlin", "day", per=("team",), timezone="Europe/Berlin"),
     )
+
+
+def _counting(name: str, period: str, **more: Any) -> Budget:
+    """Return a budget of the reporting tenant, which stops nothing."""
+    return Budget(BULK, name, period, Limit(nanos=1_000_000 * NANOS), mode="warn", **more)
+
+
+# Made while events arrive, so it must count what came before it and nothing twice.
+LATE: Final = _counting(
+    "Team 3, by customer and agent", "lifetime", per=("customer", "agent"), match={"team": "team-3"}
+)

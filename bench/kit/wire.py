@@ -6,6 +6,7 @@ thread drives many conversations at once, or a blocking connection serves one ca
 
 import selectors
 import socket
+import time
 from collections.abc import Generator, Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -14,6 +15,7 @@ HEAD_END: Final = b"\r\n\r\n"
 LENGTH: Final = b"content-length:"
 WITHOUT_BODY: Final = frozenset({204, 304})
 PATIENCE_SECONDS: Final = 30.0
+DRIP_SECONDS: Final = 0.002
 
 
 class Broken(ConnectionError):
@@ -113,6 +115,12 @@ class Connection:
         except OSError:
             self.close()
             raise
+
+    def drip(self, request: bytes) -> None:
+        """Send a request a byte at a time, as over a very bad line."""
+        for place in range(len(request)):
+            self.send(request[place : place + 1])
+            time.sleep(DRIP_SECONDS)
 
     def receive(self) -> Answer:
         """Wait for the answer of the request sent last."""

@@ -3,13 +3,14 @@
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
-from bench.soak.records import Memory
-from bench.wire import Answer, Connection, Requests
+from bench.kit.wire import Answer, Connection, Requests
 
 PATIENCE_SECONDS: Final = 120.0
 PAUSE_SECONDS: Final = (0.02, 0.3)
@@ -17,10 +18,27 @@ HUNG_UP_WITHIN_SECONDS: Final = 0.03
 # The service is starting, or without its database; what was asked may be asked again.
 PATIENT_STATUSES: Final = frozenset({502, 503, 504})
 IN_PROGRESS: Final = "request_in_progress"
+HUNG_UP: Final = "clients gone without their answer"
+DRIPPED: Final = "requests sent a byte at a time"
 
 
 class GaveUp(Exception):
     """The service did not say what happened."""
+
+
+@dataclass
+class Tally:
+    """What came of a client's requests, and what it did to the service on purpose."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    cut_off: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Count what another client met, too."""
+        self.answers += other.answers
+        self.faults += other.faults
+        self.cut_off += other.cut_off
 
 
 class Progress:
@@ -44,13 +62,13 @@ class Caller:
         *,
         port: int,
         headers: Mapping[str, str],
-        memory: Memory,
+        tally: Tally,
         pick: random.Random,
         progress: Progress,
     ) -> None:
         self._requests = Requests(headers)
         self._connection = Connection(port)
-        self._memory = memory
+        self._tally = tally
         self._pick = pick
         self._progress = progress
 
@@ -62,6 +80,17 @@ class Caller:
     def ask(self, request: bytes) -> Answer:
         """Send a request until its answer says what happened. Raises GaveUp."""
         return self._insist(request, self._try(request))
+
+    def ask_once(self, request: bytes) -> Answer | None:
+        """Send a request; None where it must be sent again to learn what happened."""
+        answer = self._try(request)
+        return None if answer is None or _is_for_later(answer) else answer
+
+    def ask_slowly(self, request: bytes) -> Answer:
+        """Ask a byte at a time, then as usual until the answer says what happened."""
+        self._tally.faults[DRIPPED] += 1
+        self._send(request, is_slow=True)
+        return self._insist(request, self._receive())
 
     def ask_both(self, other: "Caller", first: bytes, second: bytes) -> tuple[Answer, Answer]:
         """Two requests at once, over two connections."""
@@ -77,6 +106,7 @@ class Caller:
 
     def hang_up_on(self, request: bytes) -> None:
         """Send a request and never learn what became of it."""
+        self._tally.faults[HUNG_UP] += 1
         self._send(request)
         time.sleep(self._pick.uniform(0, HUNG_UP_WITHIN_SECONDS))
         self._connection.close()
@@ -99,10 +129,10 @@ class Caller:
         self._send(request)
         return self._receive()
 
-    def _send(self, request: bytes) -> None:
+    def _send(self, request: bytes, *, is_slow: bool = False) -> None:
         self._progress.count(1, 1)
         try:
-            self._connection.send(request)
+            (self._connection.drip if is_slow else self._connection.send)(request)
         except OSError:
             # To receive finds nothing sent.
             self._connection.close()
@@ -111,11 +141,11 @@ class Caller:
         try:
             answer = self._connection.receive()
         except OSError:
-            self._memory.cut_off += 1
+            self._tally.cut_off += 1
             return None
         finally:
             self._progress.count(1, -1)
-        self._memory.answers[str(answer.status)] += 1
+        self._tally.answers[str(answer.status)] += 1
         return answer
 
 

@@ -1,0 +1,3 @@
+"""What trials and benchmarks share: start a service, break its parts, send over many connections,
+and state what must hold.
+"""

@@ -1,0 +1,1 @@
+"""On PYTHONPATH, so that Python imports `sitecustomize` from here before anything else."""
