@@ -6,7 +6,7 @@ from tenants.row_security import ForceRowSecurity
 
 
 class Migration(migrations.Migration):
-    dependencies = [("alerts", "0001_initial"), ("tenants", "0002_row_security")]
+    dependencies = [("alerts", "0001_initial")]
 
     operations = [
         ForceRowSecurity(

@@ -1,14 +1,17 @@
-"""The table of events, the sequences, and what protects facts.
-
-Locks: everything here is new and empty.
+"""What models cannot say: the table of events and its first partitions, sequences, storage, the
+ledger that only grows, and row-level security.
 """
 
+from django.conf import settings
 from django.db import migrations
+from django.utils import timezone
 
+from metering.partitions import make_due_partitions
 from tenants.row_security import ForceRowSecurity
 
 # Columns of fixed width come first: reading sums over millions of rows skips nothing to get at them.
-CREATE_USAGE_EVENT = """
+# What many events lack comes last.
+USAGE_EVENT = """
     CREATE TABLE usage_event (
         id bigint NOT NULL,
         time timestamptz NOT NULL,
@@ -24,7 +27,11 @@ CREATE_USAGE_EVENT = """
         status smallint NOT NULL,
         cost_source smallint NOT NULL,
         route smallint NOT NULL,
+        authority smallint NOT NULL DEFAULT 1,
+        completeness smallint NOT NULL DEFAULT 1,
+        filled smallint NOT NULL DEFAULT 0,
         is_void boolean NOT NULL DEFAULT false,
+        is_conflict boolean NOT NULL DEFAULT false,
         team text NOT NULL,
         customer text NOT NULL,
         agent text NOT NULL,
@@ -41,6 +48,7 @@ CREATE_USAGE_EVENT = """
         span text,
         parent_span text,
         response_id text,
+        request_id text,
         requested_model text,
         service_tier text,
         error_type text,
@@ -66,18 +74,38 @@ CREATE_USAGE_EVENT = """
     CREATE INDEX usage_event_id ON usage_event (tenant_id, id);
     CREATE INDEX usage_event_session ON usage_event (tenant_id, session) WHERE session <> '';
     CREATE INDEX usage_event_trace ON usage_event (tenant_id, trace) WHERE trace <> '';
+    -- Cost source 4 is "unpriced".
     CREATE INDEX usage_event_unpriced ON usage_event (tenant_id, time) WHERE cost_source = 4;
+    CREATE INDEX usage_event_conflict ON usage_event (tenant_id, time) WHERE is_conflict;
+"""
+
+# Finds holds nobody told the outcome of; state 4 is "expired".
+UNKNOWN_HOLDS = """
+    CREATE INDEX reservation_unknown ON reservation (tenant_id, expires_at, id)
+        WHERE state = 4 AND event_id IS NULL;
 """
 
 SEQUENCES = """
     CREATE SEQUENCE ingest_batch_id;
     CREATE SEQUENCE budget_window_id;
     CREATE SEQUENCE ledger_entry_id CACHE 100;
+    CREATE SEQUENCE decision_id CACHE 100;
+    CREATE SEQUENCE pace_id;
+    CREATE SEQUENCE breaker_state_id;
+    CREATE SEQUENCE halt_version;
+"""
+DROP_SEQUENCES = """
+    DROP SEQUENCE ingest_batch_id, budget_window_id, ledger_entry_id, decision_id, pace_id,
+        breaker_state_id, halt_version
 """
 
+# Retention alone removes entries: it says so in the transaction in which it seals their sums.
 APPEND_ONLY = """
     CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
+        IF TG_OP = 'DELETE' AND current_setting('spendgate.retention', true) = 'on' THEN
+            RETURN NULL;
+        END IF;
         RAISE EXCEPTION 'rows of % are never changed or removed; write a correcting row', TG_TABLE_NAME;
     END $$;
     CREATE TRIGGER ledger_entry_append_only BEFORE UPDATE OR DELETE ON ledger_entry
@@ -86,46 +114,72 @@ APPEND_ONLY = """
         FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
-# Balances are updated all the time: room on the page keeps the new version beside the old one.
 STORAGE = """
+    -- Rows that are updated all the time: room on the page keeps the new version beside the old one.
     ALTER TABLE budget_window SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
     ALTER TABLE usage_rollup SET (fillfactor = 80);
+    ALTER TABLE reservation SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05,
+        autovacuum_vacuum_insert_scale_factor = 1);
+    ALTER TABLE pace SET (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);
+    ALTER TABLE breaker_state SET (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);
+    ALTER TABLE call_size SET (fillfactor = 70);
+    ALTER TABLE source_count SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
     -- These only grow: to look at all of them for every tenth row more is work for nothing.
     ALTER TABLE event_key SET (autovacuum_vacuum_insert_scale_factor = 1,
         autovacuum_vacuum_insert_threshold = 500000, autovacuum_analyze_scale_factor = 0.5);
     ALTER TABLE ledger_entry SET (autovacuum_vacuum_insert_scale_factor = 1,
         autovacuum_vacuum_insert_threshold = 500000, autovacuum_analyze_scale_factor = 0.5);
+    ALTER TABLE decision SET (autovacuum_vacuum_insert_scale_factor = 1);
 """
 
 
+def make_first_partitions(apps: object, schema_editor: object) -> None:
+    """Make partitions for the events that may arrive from today on."""
+    make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
+
+
 class Migration(migrations.Migration):
-    dependencies = [("metering", "0001_initial"), ("tenants", "0002_row_security")]
+    dependencies = [("metering", "0001_initial")]
 
     operations = [
-        migrations.RunSQL(CREATE_USAGE_EVENT, "DROP TABLE usage_event"),
-        migrations.RunSQL(
-            SEQUENCES,
-            "DROP SEQUENCE ingest_batch_id; DROP SEQUENCE budget_window_id; DROP SEQUENCE ledger_entry_id",
-        ),
-        migrations.RunSQL(
-            APPEND_ONLY,
-            "DROP FUNCTION refuse_change() CASCADE",
-        ),
+        migrations.RunSQL(USAGE_EVENT, "DROP TABLE usage_event"),
+        migrations.RunSQL(UNKNOWN_HOLDS, "DROP INDEX reservation_unknown"),
+        migrations.RunSQL(SEQUENCES, DROP_SEQUENCES),
+        migrations.RunSQL(APPEND_ONLY, "DROP FUNCTION refuse_change() CASCADE"),
         migrations.RunSQL(STORAGE, migrations.RunSQL.noop),
         ForceRowSecurity(
             "usage_event",
             "ingest_batch",
             "event_key",
+            "call_report",
+            "trace_span",
+            "source_count",
             "outcome",
             "correction",
             "budget",
             "budget_level",
             "budget_window",
+            "budget_raise",
             "ledger_entry",
             "crossing",
             "usage_rollup",
             "usage_histogram",
+            "usage_seal",
+            "window_seal",
             "tenant_price",
             "tool_price",
+            "reservation",
+            "decision",
+            "halt",
+            "model_route",
+            "rate_limit",
+            "pace",
+            "breaker",
+            "breaker_state",
+            "tightening",
+            "call_size",
+            "simulation",
+            "background_job",
         ),
+        migrations.RunPython(make_first_partitions, migrations.RunPython.noop),
     ]
