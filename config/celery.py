@@ -23,9 +23,15 @@ from config.queues import DEFAULT_QUEUE, HARD_LIMIT_SECONDS, LimitsByQueue, rout
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 
+# By so much the clocks of two machines may differ.
+CLOCKS_APART_SECONDS = 60.0
+
+
 def every(seconds: float, task: str) -> dict[str, Any]:
     """Run a task again and again; what waited longer than its period is dropped, not piled up."""
-    return {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": seconds}}
+    # The worker judges by its own clock, which may be ahead of the scheduler's.
+    expires = max(seconds, CLOCKS_APART_SECONDS)
+    return {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": expires}}
 
 
 def daily(hour: int, task: str) -> dict[str, Any]:

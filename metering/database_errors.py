@@ -3,7 +3,7 @@
 from typing import Final
 
 import psycopg
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 
 # Data that is out of range, limits of PostgreSQL itself, and constraints.
 _VALUE_CLASSES: Final = frozenset({"22", "54", "23"})
@@ -27,10 +27,24 @@ def is_of_value(error: BaseException) -> bool:
     return isinstance(error, DatabaseError) and sqlstate_of(error)[:2] in _VALUE_CLASSES
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether the database cannot be reached, has ended the connection, or is too busy.
+
+    Django wraps what its cursors raise; COPY and pipelines raise psycopg's own.
+    """
+    if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout | InternalError):
+        # After a pause of PostgreSQL its clocks have run out. psycopg takes that for a fault.
+        cause = error if isinstance(error, psycopg.Error) else error.__cause__
+        return isinstance(cause, psycopg.errors.IdleInTransactionSessionTimeout)
+    return isinstance(
+        error,
+        InterfaceError | OperationalError | psycopg.InterfaceError | psycopg.OperationalError,
+    )
+
+
 def is_of_all(error: BaseException) -> bool:
     """Whether everybody's work failed with it: the database cannot be reached, or is too busy."""
-    is_away = isinstance(error, InterfaceError | OperationalError)
-    return is_away and not is_of_value(error)
+    return is_away(error) and not is_of_value(error)
 
 
 def is_cut_short(error: BaseException) -> bool:

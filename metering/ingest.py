@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, OperationalError, connection
+from django.db import DatabaseError, IntegrityError, InternalError, OperationalError, connection
 from django.utils import timezone
 
 from metering.configuration import (
@@ -22,7 +22,7 @@ from metering.configuration import (
     known_configuration,
     read_configuration,
 )
-from metering.database_errors import is_conflict, is_of_value, lacks_partition, sqlstate_of
+from metering.database_errors import is_away, is_conflict, is_of_value, lacks_partition, sqlstate_of
 from metering.decoders.native import Decoded, EventBody
 from metering.decoders.otlp import Export, SpanCall
 from metering.enforcement.breakers import feed_breakers
@@ -186,8 +186,9 @@ def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
                 raise
             with tenant_scope(tenant_id):
                 make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
-        except OperationalError as error:
-            if attempt == ATTEMPTS_MAX or not (is_conflict(error) or _renew_connection(attempt)):
+        except (OperationalError, InternalError) as error:
+            is_over = attempt == ATTEMPTS_MAX or not is_away(error)
+            if is_over or not (is_conflict(error) or _renew_connection(attempt)):
                 raise
         else:
             return

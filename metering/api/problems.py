@@ -5,18 +5,17 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-import psycopg
 import structlog
 from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation, TooManyFieldsSent
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from rest_framework import exceptions
 
 from metering.api.parsing import BodyTooLarge, UnsupportedEncoding
-from metering.database_errors import is_cut_short
+from metering.database_errors import is_away, is_cut_short
 from metering.errors import (
     DETAIL_CHARACTERS_MAX,
     QUOTED_CHARACTERS_MAX,
@@ -37,13 +36,6 @@ from tenants.limits import LimitReached
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE: Final = "application/problem+json"
-# Django wraps what its cursors raise; COPY and pipelines raise psycopg's own.
-UNAVAILABLE: Final = (
-    OperationalError,
-    InterfaceError,
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-)
 # So many things that are wrong are named; of the others a problem gives the count.
 ERRORS_MAX: Final = 100
 # Addresses that programs call. `/api/v1/` is where OpenMeter's clients post.
@@ -139,7 +131,7 @@ def problem_of(error: Exception) -> dict[str, Any]:
     """The problem that an exception becomes. Never a stack trace: what is not known is logged."""
     if isinstance(error, MeteringError):
         return problem(status_of(error), code=error.code, detail=error.detail, **error.facts)
-    if isinstance(error, UNAVAILABLE) and is_cut_short(error):
+    if is_cut_short(error):
         log.warning("a statement took too long", error=str(error))
         return problem(
             503,
@@ -147,7 +139,7 @@ def problem_of(error: Exception) -> dict[str, Any]:
             detail="This took too long and was stopped. Ask for less, such as a shorter time or"
             " fewer groups, or send the request again later.",
         )
-    if isinstance(error, UNAVAILABLE):
+    if is_away(error):
         log.warning("database unavailable", error=str(error))
         return problem(
             503,

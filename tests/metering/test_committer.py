@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 import pytest
-from django.db import DataError, OperationalError
+from django.db import DataError, InternalError, OperationalError
 
 from metering import committer as committing
 from metering.committer import TURN_SECONDS, Committer, _Entry, _Waiting
@@ -177,6 +177,9 @@ def test_the_sqlstate_tells_whose_error_it_is() -> None:
         (of(psycopg.errors.NumericValueOutOfRange(), DataError), True, False),
         (of(psycopg.errors.ProgramLimitExceeded(), OperationalError), True, False),
         (of(psycopg.errors.QueryCanceled(), OperationalError), False, True),
+        (of(psycopg.errors.IdleInTransactionSessionTimeout(), InternalError), False, True),
+        (psycopg.errors.IdleInTransactionSessionTimeout(), False, True),
+        (of(psycopg.errors.InFailedSqlTransaction(), InternalError), False, False),
         (OperationalError("no answer"), False, True),
         (ValueError("no"), False, False),
     ):

@@ -1,15 +1,16 @@
 """Taking usage in: once, priced, in every balance, whatever else happens."""
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from metering.committer import Committer
 from metering.decoders import native
-from metering.ingest import commit_jobs, prepare_job
+from metering.ingest import commit_jobs, prepare_job, with_retries
 from metering.models import EventKey, LedgerEntry, Route, UsageEvent
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
 
@@ -176,3 +177,19 @@ def test_entries_are_never_changed(account: Account) -> None:
         LedgerEntry.objects.filter(tenant=account.tenant).update(cost_nanos=0)
     with account.scope(), pytest.raises(Exception, match="never changed or removed"):
         LedgerEntry.objects.filter(tenant=account.tenant).delete()
+
+
+def test_a_connection_that_ran_out_of_time_in_a_transaction_is_made_anew(account: Account) -> None:
+    """PostgreSQL ends it where it was paused itself, and psycopg has a class of its own for that."""
+    attempts = []
+
+    def commit() -> None:
+        attempts.append(connection.connection)
+        with transaction.atomic(), connection.cursor() as cursor:
+            if len(attempts) == 1:
+                cursor.execute("SET idle_in_transaction_session_timeout = '20ms'")
+                time.sleep(0.2)
+            cursor.execute("SELECT 1")
+
+    with_retries(account.tenant.id, commit)
+    assert len(attempts) == 2
