@@ -180,7 +180,7 @@ def test_entries_are_never_changed(account: Account) -> None:
 
 
 def test_a_connection_that_ran_out_of_time_in_a_transaction_is_made_anew(account: Account) -> None:
-    """PostgreSQL ends it where it was paused itself, and psycopg has a class of its own for that."""
+    """PostgreSQL ends it where it was paused itself; psycopg has a class of its own for that."""
     attempts = []
 
     def commit() -> None:
