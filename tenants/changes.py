@@ -20,8 +20,8 @@ CHANNEL: Final = "spendgate_changes"
 Kind = Literal["configuration", "key"]
 # How often the listener makes sure that it is told, and for how long that counts: a revoked key is
 # refused within a second.
-CHECK_SECONDS: Final = 0.25
-LIVE_SECONDS: Final = 0.8
+CHECK_SECONDS: Final = 0.2
+LIVE_SECONDS: Final = 0.95
 # While the database is away the log says so this often.
 COMPLAINT_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 2.0

@@ -33,14 +33,16 @@ from tenants.scope import platform_scope
 log = structlog.get_logger(__name__)
 
 # A halt must be in force everywhere within a second: two readings, and time for each.
-PAUSE_SECONDS: Final = 0.4
+PAUSE_SECONDS: Final = 0.25
 # Without tenants to watch the thread sleeps until there is one; this is for a signal missed.
 IDLE_SECONDS: Final = 30.0
 # A tenant that nobody asked about for so long is not watched any more.
 WATCHED_SECONDS: Final = 3600.0
 STATEMENT_TIMEOUT: Final = "2s"
-# After so long without an answer nobody should wait for the database who can do without.
-SILENT_SECONDS: Final = 2.0
+# After so long without an answer nobody should wait for the database who can do without. This, and
+# a pause, end before what is told of keys counts no more (`tenants.changes`): a halted agent is
+# refused without a question about its key that would hang.
+SILENT_SECONDS: Final = 0.4
 REFUSALS_MAX: Final = 10_000
 REFUSALS_AT_ONCE: Final = 1_000
 # While the database is down the log says so this often.
@@ -212,7 +214,7 @@ def known_halts(tenant_id: int) -> StandingHalts:
 
 
 def is_database_silent() -> bool:
-    """Whether the database has not answered this process for two seconds: what is known here is
+    """Whether the database has not answered this process for a while: what is known here is
     then the best that there is.
     """
     return PROCESS_WATCHER.is_unanswered()
