@@ -71,3 +71,7 @@ from config.settings import *  # noqa: E402, F403 - the environment above must b
 
 # A slow hash protects real passwords; the tests hash hundreds that protect nothing.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+# Else every client of a test looks through all static files before its first request. Where a
+# service is started, it does (tests/config/test_edge.py).
+WHITENOISE_AUTOREFRESH = True
