@@ -7,6 +7,8 @@ transaction that writes compares its version with the tenant's under the configu
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
+from django.db import connection
+
 from metering.budget_reading import read_book
 from metering.budget_rules import BudgetBook, forget_windows
 from metering.enforcement.breakers import BreakerRule, read_breaker_rules
@@ -84,17 +86,18 @@ def _read(tenant_id: int, known: Configuration | None) -> Configuration:
         tenant = Tenant.objects.get(id=tenant_id)
         if known is not None and known.version == tenant.configuration_version:
             return known
+        used = _tables_in_use(tenant_id)
         return Configuration(
             tenant_id=tenant_id,
             version=tenant.configuration_version,
-            prices=load_price_book(tenant_id),
+            prices=load_price_book(tenant_id, has_own=not used.isdisjoint(_PRICES)),
             budgets=read_book(tenant_id, version=tenant.configuration_version),
             trusts_given_costs=tenant.trusts_given_costs,
             unpriced_policy=tenant.unpriced_policy,
             assumed_rates=_assumed_rates(tenant),
-            routes=read_routes(tenant_id),
-            rate_limits=read_rate_rules(tenant_id),
-            breakers=read_breaker_rules(tenant_id),
+            routes=read_routes(tenant_id) if "model_route" in used else RouteTable(),
+            rate_limits=read_rate_rules(tenant_id) if "rate_limit" in used else (),
+            breakers=read_breaker_rules(tenant_id) if "breaker" in used else (),
         )
 
 
@@ -108,6 +111,23 @@ def as_configured(tenant_id: int, work: Callable[[Configuration], T]) -> T:
             if lock_configuration_shared(tenant_id) == configuration.version:
                 return work(configuration)
         configuration = read_configuration(tenant_id, known=configuration)
+
+
+_PRICES: Final = ("tenant_price", "tool_price")
+_OPTIONAL: Final = (*_PRICES, "model_route", "rate_limit", "breaker")
+_IN_USE: Final = " UNION ALL ".join(
+    f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table} WHERE tenant_id = %(tenant_id)s)"  # noqa: S608
+    for table in _OPTIONAL
+)
+
+
+def _tables_in_use(tenant_id: int) -> frozenset[str]:
+    """Which tables of what few tenants configure have rows of this one: one question, where one
+    each would take half of the time that a tenant's first request takes.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_USE, {"tenant_id": tenant_id})
+        return frozenset(row[0] for row in cursor.fetchall())
 
 
 def _assumed_rates(tenant: Tenant) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
-from django.db.models import Count, Max, Q
+from django.db import connection
 
 from metering import model_names
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
@@ -308,12 +308,14 @@ def _without(tokens: Tokens, part: Tokens) -> Tokens:
 _remembered: tuple[tuple[Any, ...], Catalogue] | None = None
 
 
-def load_price_book(tenant_id: int) -> PriceBook:
-    """Read a tenant's prices, inside its scope. The catalogue is read once for all tenants."""
+def load_price_book(tenant_id: int, *, has_own: bool = True) -> PriceBook:
+    """Read a tenant's prices, inside its scope; `has_own` is False where it is known to have none
+    of its own. The catalogue is read once for all tenants.
+    """
     return PriceBook(
         catalogue=_load_catalogue(),
-        tenant_prices=list(TenantPrice.objects.filter(tenant_id=tenant_id)),
-        tool_prices=list(ToolPrice.objects.filter(tenant_id=tenant_id)),
+        tenant_prices=list(TenantPrice.objects.filter(tenant_id=tenant_id)) if has_own else [],
+        tool_prices=list(ToolPrice.objects.filter(tenant_id=tenant_id)) if has_own else [],
     )
 
 
@@ -321,13 +323,12 @@ def _load_catalogue() -> Catalogue:
     """The catalogue as stored, read again only when an import has changed it."""
     global _remembered  # noqa: PLW0603 - one catalogue a process, since it is the same for all
     # Rows are only added and superseded, so these change with every change.
-    state = CataloguePrice.objects.aggregate(
-        Max("id"),
-        Max("created_at"),
-        Max("superseded_at"),
-        current=Count("id", filter=Q(superseded_at=None)),
-    )
-    version = tuple(state.values())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT max(id), max(created_at), max(superseded_at),"
+            " count(*) FILTER (WHERE superseded_at IS NULL) FROM catalogue_price"
+        )
+        version = cursor.fetchone()
     if _remembered is None or _remembered[0] != version:
         rows = CataloguePrice.objects.filter(superseded_at=None)
         _remembered = (version, Catalogue(list(rows)))

@@ -6,6 +6,7 @@ import pytest
 
 from config.environment import (
     CHECKOUT,
+    PREPARE_WHAT_IS_MARKED,
     Retention,
     WrongSetting,
     database_parameters,
@@ -191,6 +192,7 @@ def test_the_rest_of_a_database_url_goes_to_the_client_library() -> None:
     assert options == {
         "connect_timeout": "10",
         "application_name": "mine",
+        "prepare_threshold": PREPARE_WHAT_IS_MARKED,
         "sslmode": "require",
     }
 
