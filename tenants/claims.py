@@ -1,4 +1,4 @@
-"""How much one transaction of a job claims, so that it takes about a second whatever the backlog.
+"""How much one transaction of a job claims, so that it takes a second or two whatever the backlog.
 
 An old transaction keeps PostgreSQL from clearing away what everybody else's updates leave behind.
 """
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-TRANSACTION_SECONDS: Final = 1.0
+# Half a second below what a transaction may take: the next claim may be of another kind.
+TRANSACTION_SECONDS: Final = 1.5
 # Tenants whose claims a process remembers; beyond these the one longest ago is forgotten.
 TENANTS_MAX: Final = 10_000
 
@@ -49,8 +50,8 @@ class ClaimSize:
         size = self.of(tenant_id)
         if seconds > TRANSACTION_SECONDS:
             size = min(size, int(count * TRANSACTION_SECONDS / seconds))
-        elif has_room and seconds < TRANSACTION_SECONDS / 2:
-            size *= 2
+        elif has_room:
+            size = int(size * min(2.0, TRANSACTION_SECONDS / max(seconds, 1e-6)))
         self._sizes[tenant_id] = max(self._least, min(self._most, size))
         self._sizes.move_to_end(tenant_id)
         if len(self._sizes) > TENANTS_MAX:

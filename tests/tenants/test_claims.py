@@ -27,11 +27,12 @@ def test_it_shrinks_by_the_time_taken_and_grows_where_there_was_room(
 ) -> None:
     size = ClaimSize(least=10, first=1_000, most=1_500)
     assert size.of(1) == 1_000
-    assert claim(size, clock, count=1_000, seconds=4) == 250
-    assert claim(size, clock, count=250, seconds=0.75) == 250
-    assert claim(size, clock, count=250, seconds=0.25) == 500
-    assert claim(size, clock, count=500, seconds=0.25) == 1_000
-    assert claim(size, clock, count=1_000, seconds=0.25) == 1_500
+    assert claim(size, clock, count=1_000, seconds=6) == 250
+    assert claim(size, clock, count=250, seconds=1.5) == 250
+    assert claim(size, clock, count=250, seconds=1.25) == 300
+    assert claim(size, clock, count=300, seconds=0.25) == 600
+    assert claim(size, clock, count=600, seconds=0.75) == 1_200
+    assert claim(size, clock, count=1_200, seconds=0.25) == 1_500
     assert claim(size, clock, count=1_500, seconds=1_000) == 10
 
 
@@ -56,7 +57,7 @@ def test_a_claim_that_fails_shrinks_the_next_only_where_it_took_long(
         clock.seconds += seconds
         raise ValueError("no")
 
-    for seconds, expected in ((0.1, 1_000), (4, 250)):
+    for seconds, expected in ((0.1, 1_000), (6, 250)):
         with pytest.raises(ValueError, match="no"), size.measured(1, count=1_000):
             fail(seconds)
         assert size.of(1) == expected
