@@ -109,6 +109,10 @@ class Completions:
                 future.set_result(error)
 
 
+class KeyUnread(Exception):
+    """Nobody can say whose key a request carries."""
+
+
 class Edge:
     """The application that the server calls (RSGI)."""
 
@@ -153,6 +157,9 @@ class Edge:
         except Incomplete:
             # Whoever reads this has sent all of it: the connection, or this process, is ending.
             _refuse(proto, scope, 503, "The body did not arrive in full; send it again.")
+        except KeyUnread:
+            # Its body is not read: the handler would take an empty one for what was sent.
+            _refuse(proto, scope, 503, "The database cannot be reached; send the request again.")
         except (TooMuch, Overloaded):
             _refuse(proto, scope, 503, "Too many requests are waiting; send this one again.")
         except Exception:
@@ -206,8 +213,8 @@ class Edge:
                 holder = await self._reads.run(address_of(scope), lambda: find_key_holder(text))
             except Overloaded:
                 raise
-            except Exception:
-                return None  # the handler asks again, and says what is wrong
+            except Exception as error:
+                raise KeyUnread from error
         return None if holder is None else holder.tenant_id
 
     async def _hot(

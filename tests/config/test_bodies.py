@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
-from config import bodies
+from config import bodies, edge
 from config.bodies import Body, Incomplete, Room, TooMuch, TooSlow, drain
+from config.edge import Edge
 from config.lanes import Lane, Overloaded
 
 
@@ -150,3 +153,25 @@ def test_a_caller_of_a_lane_has_a_share_of_its_threads_and_a_bound_on_what_waits
     outcomes = asyncio.run(scenario())
     assert outcomes[:2] == ["held", "held"]
     assert [type(outcome) for outcome in outcomes[2:]] == [Overloaded] * 4
+
+
+def test_a_body_is_not_taken_for_empty_where_its_key_cannot_be_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(text: str) -> None:
+        raise OperationalError("no server")
+
+    answers: list[tuple[int, bytes]] = []
+    scope = SimpleNamespace(
+        method="POST",
+        path="/v1/reservations",
+        query_string="",
+        client="127.0.0.1:1",
+        headers={"authorization": "Bearer sg_a_b", "content-length": "2"},
+    )
+    protocol = SimpleNamespace(
+        response_bytes=lambda status, headers, body: answers.append((status, body))
+    )
+    monkeypatch.setattr(edge, "find_key_holder", fail)
+    asyncio.run(Edge(threads=1).__rsgi__(scope, protocol))  # type: ignore[arg-type]
+    assert [(status, b"database" in body) for status, body in answers] == [(503, True)]
