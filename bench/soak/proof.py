@@ -141,8 +141,11 @@ class Proof:
             window.budget_id: window.place
             for window in (self.books.windows[window_id] for window_id in row.window_ids)
         }
-        # A web process with another clock finds the period by that clock, which it also stores.
-        times = (hold.asked_at, row.created_at, hold.answered_at)
+        # A web process with another clock finds the period by that clock, before it waits for its
+        # turn.
+        skew = timedelta(seconds=WEB_SKEW_SECONDS)
+        begun, ended = hold.asked_at, hold.answered_at
+        times = (begun - skew, begun, row.created_at, ended, ended + skew)
         for budget in self.budgets.values():
             if budget.tenant != hold.tenant or budget.is_per_request:
                 continue
