@@ -173,7 +173,7 @@ class Usage(NamedTuple):
     def cost_nanos(self, key: SeriesKey, *, since: datetime) -> int:
         """What a series cost in the quarters from `since` on."""
         chosen = (self.rows_of([key]) != NOWHERE) & (self.sums.quarters >= since.timestamp())
-        return round(float(self.sums.column("cost_nanos")[chosen].sum()))
+        return int(self.sums.cost_nanos[chosen].sum())
 
 
 def usage_of(sums: QuarterSums) -> Usage:

@@ -152,6 +152,8 @@ class QuarterSums(NamedTuple):
     values: list[str]
     quarters: Whole
     measures: Floats
+    # Nano-dollars, exact whatever their sum: Python's own numbers.
+    cost_nanos: NDArray[np.object_]
 
     def column(self, name: str) -> Floats:
         """A measure of all rows."""
@@ -355,13 +357,14 @@ def newest_batch(*, tenant_id: int) -> int:
 def _columns(rows: Sequence[tuple[Any, ...]]) -> QuarterSums:
     if not rows:
         nothing = np.zeros(0, np.int64)
-        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES))))
+        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES))), np.zeros(0, object))
     sets, quarters, values, *measures = zip(*rows, strict=True)
     return QuarterSums(
         np.array([_PLACE_OF_SET[number] for number in sets], np.int64),
         list(values),
         np.array(quarters, np.int64),
         np.array(measures, np.float64).T,
+        np.array(measures[MEASURES.index("cost_nanos")], object),
     )
 
 

@@ -21,7 +21,17 @@ def sums_of(*rows: tuple[SeriesKey, int, dict[str, int]]) -> QuarterSums:
         [key.value for key, _, _ in rows],
         np.array([quarter for _, quarter, _ in rows]),
         np.array([[sums.get(name, 0) for name in SUMMED] for _, _, sums in rows]),
+        np.array([sums.get("cost_nanos", 0) for _, _, sums in rows], object),
     )
+
+
+def test_what_a_series_cost_is_exact_beyond_what_a_float_holds() -> None:
+    key = SeriesKey("agent", "research")
+    # Eighteen billion dollars and a nano-dollar.
+    rows = [(key, AT, {"cost_nanos": 18 * 10**18 + 1}), (key, AT + 900, {"cost_nanos": 1})]
+    usage = usage_of(sums_of(*rows))
+    assert usage.cost_nanos(key, since=datetime.fromtimestamp(AT, UTC)) == 18 * 10**18 + 2
+    assert usage.cost_nanos(TENANT, since=datetime.fromtimestamp(AT, UTC)) == 0
 
 
 def test_ratios_are_made_of_sums_and_rest_on_their_denominators() -> None:
