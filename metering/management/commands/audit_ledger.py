@@ -42,8 +42,8 @@ class Command(BaseCommand):
         if count:
             raise CommandError(f"{count:,} sums drift.", returncode=1)
         if options["verbosity"] > 0:
-            tenants = "1 tenant" if len(found) == 1 else f"{len(found):,} tenants"
+            whose = "1 tenant" if len(found) == 1 else f"{len(found):,} tenants"
             self.stdout.write(
-                f"Zero drift: every balance of {tenants} equals the sum of its entries and of its"
+                f"Zero drift: every balance of {whose} equals the sum of its entries and of its"
                 " events, or of its seal where they are sealed. So does every roll-up."
             )
