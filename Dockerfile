@@ -23,10 +23,10 @@ WORKDIR /app
 COPY --from=packages /app/.venv .venv
 COPY manage.py ./
 COPY alerts alerts
+COPY common common
 COPY config config
 COPY dashboard dashboard
 COPY metering metering
-COPY alerts alerts
 COPY tenants tenants
 
 USER spendgate

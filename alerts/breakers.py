@@ -10,13 +10,8 @@ from django.db import connection, transaction
 
 from alerts.incidents import Observation, end, observe
 from alerts.models import Incident, IncidentKind, Severity
-from metering.enforcement.breakers.states import (
-    OpenGroup,
-    group_values,
-    match_of,
-    open_groups,
-)
-from metering.enforcement.grouping import Grouping
+from metering.core.grouping import Grouping
+from metering.limits.breakers.states import OpenGroup, group_values, match_of, open_groups
 from metering.models import Breaker, BreakerState, Mode
 
 GROUP_CHARACTERS_MAX: Final = 500

@@ -9,7 +9,7 @@ from alerts.explanations import SHARE_MIN, Story, noun_of, summary, title
 from alerts.incidents import Observation
 from alerts.models import Anomaly, Incident, IncidentKind, Severity
 from alerts.series import COST, MONEY_MEASURES, QUARTER, REQUESTS, SeriesKey, Usage
-from metering.queries.series import SeriesSince, series_costs
+from metering.reporting.series import SeriesSince, series_costs
 from metering.rollups.sets import QUARTER_SECONDS
 
 Costs = Mapping[SeriesSince, int]

@@ -22,8 +22,8 @@ from alerts.series import (
     TOKENS,
     SeriesKey,
 )
-from metering.money import NANOS_PER_USD
-from metering.queries.series import COMBINED_DIMENSIONS, Combination
+from common.money import NANOS_PER_USD
+from metering.reporting.series import COMBINED_DIMENSIONS, Combination
 
 # What is too much of a series is explained by causes that make up this share of it.
 EXPLAINED_SHARE: Final = 0.5

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from alerts.models import Severity
-from metering.budget_rules import BudgetRule
-from metering.dimensions import REQUEST
-from metering.enforcement.levels import SECONDS, use_of
+from common.money import money
+from metering.budgets.levels import SECONDS, use_of
+from metering.budgets.rules import BudgetRule
+from metering.core.dimensions import REQUEST
+from metering.ledger.windows import room_of, state_of
 from metering.models import Action, Budget, BudgetWindow, FellBy, Mode
-from metering.money import money
-from metering.windows import room_of, state_of
 
 STOPPING: Final = frozenset({Action.HOLD, Action.BLOCK, Action.LOCKOUT})
 CONSEQUENCES: Final[Mapping[str, str]] = {

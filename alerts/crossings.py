@@ -30,10 +30,10 @@ from alerts.crossing_texts import (
 from alerts.incidents import Observation, bring_up_to_date, end, observe
 from alerts.models import Incident, IncidentKind
 from alerts.settings import settings_of
-from metering.budget_reading import read_book
-from metering.budget_rules import BudgetBook
-from metering.dimensions import REQUEST
-from metering.enforcement.halts import match_of_group
+from metering.budgets.reading import read_book
+from metering.budgets.rules import BudgetBook
+from metering.core.dimensions import REQUEST
+from metering.limits.halts import match_of_group
 from metering.models import Budget, BudgetWindow, Crossing, FellBy, Mode
 from tenants.claims import ClaimSize
 from tenants.scope import tenant_scope

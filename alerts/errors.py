@@ -1,6 +1,6 @@
-"""What alerts refuse, as small exceptions. `metering.api.problems` maps them to HTTP."""
+"""What alerts refuse, as small exceptions. `common.api.problems` maps them to HTTP."""
 
-from metering.errors import Conflict, InvalidRequest, MeteringError, Throttled
+from common.errors import Conflict, InvalidRequest, MeteringError, Throttled
 
 
 class AlertError(MeteringError):

@@ -14,7 +14,7 @@ from alerts.series import (
     TOKENS,
     SeriesKey,
 )
-from metering.money import money
+from common.money import money
 
 # A value as long as this fills a title, and says no more than its beginning.
 VALUE_CHARACTERS_MAX: Final = 80

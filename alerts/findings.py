@@ -18,8 +18,8 @@ from alerts.explanations import over_text
 from alerts.models import Anomaly, EntryKind, Incident, IncidentKind, Severity
 from alerts.series import QUARTER, SeriesKey
 from alerts.settings import settings_of
-from metering.enforcement.tightening import end_tightening, open_tightening
-from metering.queries.series import combinations
+from metering.limits.throttles import end_tightening, open_tightening
+from metering.reporting.series import combinations
 
 # So many combinations of values tell what overlaps with what; the rest costs next to nothing.
 COMBINATIONS_MAX: Final = 2_000

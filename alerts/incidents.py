@@ -18,7 +18,7 @@ from alerts.errors import IncidentResolved
 from alerts.models import DeliveryEvent, EntryKind, Incident, IncidentEntry, IncidentKind, Severity
 from alerts.routing import BY_ITSELF
 from alerts.settings import settings_of
-from metering.enforcement.tightening import end_tightening
+from metering.limits.throttles import end_tightening
 from tenants.models import Membership, User
 
 RANK: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(Severity.values)}

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from metering.money import usd_from_nanos
+from common.money import usd_from_nanos
 
 NANOS_SUFFIX: Final = "_nanos"
 USD_SUFFIX: Final = "_usd"

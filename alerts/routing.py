@@ -32,7 +32,7 @@ from alerts.models import (
 from alerts.people import mail_of_contacts
 from alerts.quiet import Pause, paused_until, quiet_until
 from alerts.settings import settings_of
-from metering.money import exact_money
+from common.money import exact_money
 from tenants.models import Tenant
 
 # More than this on one channel within the time, and the rest is told together afterwards.

@@ -20,15 +20,15 @@ from alerts.models import EntryKind, Incident, IncidentKind, Severity
 from alerts.rules import Spend, Wish
 from alerts.scans import claim_progress
 from alerts.settings import settings_of
-from metering.budget_reading import read_book
-from metering.budget_rules import BudgetRule
-from metering.enforcement.halts import match_of_group
+from common.money import money
+from metering.budgets.reading import read_book
+from metering.budgets.rules import BudgetRule
+from metering.core.periods import floor_seconds
+from metering.ledger.windows import WindowState, state_of, used_percent
+from metering.limits.halts import match_of_group
 from metering.models import BudgetWindow
-from metering.money import money
-from metering.periods import floor_seconds
-from metering.queries.series import CostlyCall, costly_calls, first_usage_at, value_sums
+from metering.reporting.series import CostlyCall, costly_calls, first_usage_at, value_sums
 from metering.rollups.sets import DAY_SECONDS, QUARTER_SECONDS
-from metering.windows import WindowState, state_of, used_percent
 from tenants.scope import tenant_scope
 
 # Of one rule so many incidents at once; more would be one cause, and a storm.

@@ -51,8 +51,8 @@ from alerts.series import (
     stored_portions,
     usage_of,
 )
-from metering.periods import floor_seconds
-from metering.queries.series import first_usage_at, newest_batch, quarter_sums
+from metering.core.periods import floor_seconds
+from metering.reporting.series import first_usage_at, newest_batch, quarter_sums
 from metering.rollups.sets import QUARTER_SECONDS
 from tenants.claims import ClaimSize
 from tenants.scope import tenant_scope

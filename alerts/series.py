@@ -15,7 +15,7 @@ from psycopg import Cursor
 
 from alerts import anomaly
 from alerts.anomaly import Verdicts
-from metering.queries.series import SERIES_DIMENSIONS, QuarterSums
+from metering.reporting.series import SERIES_DIMENSIONS, QuarterSums
 from metering.rollups.sets import QUARTER_SECONDS
 
 Numbers = NDArray[np.float64]

@@ -18,10 +18,10 @@ from alerts.loops import CALLS_MAX, Call, Finding, SessionVerdict, Strength, jud
 from alerts.models import EntryKind, Incident, IncidentEntry, IncidentKind, Severity
 from alerts.routing import BY_ITSELF
 from alerts.settings import settings_of
-from metering.enforcement.halts import halts_changed, insert_halt
+from common.money import NANOS_PER_USD, money
+from metering.limits.halts import halts_changed, insert_halt
 from metering.models import HaltKind, IngestBatch, Operation, Status
-from metering.money import NANOS_PER_USD, money
-from metering.queries.session_calls import (
+from metering.reporting.session_calls import (
     SessionCall,
     latest_calls,
     session_costs,

@@ -10,7 +10,7 @@ from typing import IO, Final
 
 from granian.rsgi import HTTPProtocol  # type: ignore[attr-defined]
 
-from metering.api.parsing import DRAIN_BYTES_MAX, MEMORY_BYTES_MAX
+from common.api.parsing import DRAIN_BYTES_MAX, MEMORY_BYTES_MAX
 
 # A body must begin within the grace and then come at this rate at least, without long silences.
 GRACE_SECONDS: Final = 10.0

@@ -40,9 +40,9 @@ def daily(hour: int, task: str) -> dict[str, Any]:
 
 
 BEAT_SCHEDULE = {
-    "roll up what was acknowledged": every(5, "metering.tasks.roll_up"),
-    "expire reservations": every(2, "metering.tasks.expire_reservations"),
-    "end what is over in budgets": every(2, "metering.tasks.end_what_is_over"),
+    "roll up what was acknowledged": every(5, "metering.jobs.tasks.roll_up"),
+    "expire reservations": every(2, "metering.jobs.tasks.expire_reservations"),
+    "end what is over in budgets": every(2, "metering.jobs.tasks.end_what_is_over"),
     "tell of what metering left": every(2, "alerts.tasks.notify"),
     "send what is due": every(2, "alerts.tasks.deliver"),
     "mail links to people": every(5, "dashboard.tasks.mail_links"),
@@ -50,18 +50,18 @@ BEAT_SCHEDULE = {
     "end what is over": every(10, "alerts.tasks.end_incidents"),
     "scan for anomalies": every(15, "alerts.tasks.scan_anomalies"),
     "judge by rules": every(60, "alerts.tasks.check_rules"),
-    "go on with long work": every(2, "metering.tasks.run_jobs"),
-    "run simulations": every(10, "metering.tasks.run_simulations"),
-    "remove what is kept of idle groups": every(600, "metering.tasks.remove_idle_groups"),
-    "remove spans of traces that grow no more": every(300, "metering.tasks.remove_old_spans"),
-    "age rolling windows": every(60, "metering.tasks.age_rolling_windows"),
-    "price what was unpriced": every(600, "metering.tasks.price_unpriced"),
-    "seal usage too old to be kept": every(900, "metering.tasks.seal_old_usage"),
-    "remove metering too old to be kept": every(900, "metering.tasks.remove_old_rows"),
+    "go on with long work": every(2, "metering.jobs.tasks.run_jobs"),
+    "run simulations": every(10, "metering.jobs.tasks.run_simulations"),
+    "remove what is kept of idle groups": every(600, "metering.jobs.tasks.remove_idle_groups"),
+    "remove spans of traces that grow no more": every(300, "metering.jobs.tasks.remove_old_spans"),
+    "age rolling windows": every(60, "metering.jobs.tasks.age_rolling_windows"),
+    "price what was unpriced": every(600, "metering.jobs.tasks.price_unpriced"),
+    "seal usage too old to be kept": every(900, "metering.jobs.tasks.seal_old_usage"),
+    "remove metering too old to be kept": every(900, "metering.jobs.tasks.remove_old_rows"),
     "remove alerts too old to be kept": every(900, "alerts.tasks.remove_old_rows"),
     "remove answers and audits too old to be kept": every(900, "tenants.tasks.remove_old_rows"),
     "forget links that ended long ago": daily(6, "dashboard.tasks.forget_old_links"),
-    "make partitions ahead": daily(0, "metering.tasks.make_partitions"),
+    "make partitions ahead": daily(0, "metering.jobs.tasks.make_partitions"),
 }
 
 
@@ -143,6 +143,7 @@ warnings.filterwarnings("ignore", category=SecurityWarning)
 application = Celery("spendgate")
 application.conf.update(configure(read_environment()))
 application.autodiscover_tasks()
+application.autodiscover_tasks(["metering.jobs"], related_name="tasks")
 work_metrics.listen()
 metrics_port.listen()
 worker_process_init.connect(lambda **_: limit_process(JOBS), weak=False)

@@ -6,7 +6,7 @@ from drf_spectacular.renderers import OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.renderers import TemplateHTMLRenderer
 
-from metering.api.views import OneRepresentation
+from tenants.api.views import OneRepresentation
 
 
 class JsonDocument(OpenApiJsonRenderer2):

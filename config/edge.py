@@ -23,6 +23,8 @@ from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
 
+from common.api.parsing import BODY_BYTES_MAX
+from common.api.problems import CONTENT_TYPE, problem
 from config.bodies import (
     KEPT_BYTES_MAX,
     OWNER_KEPT_BYTES_MAX,
@@ -40,7 +42,7 @@ from config.connections import borrow_from_pool
 from config.django_answers import Answer, Headers, address_of, answer_of_django, environ_of
 from config.lanes import Lane, Overloaded
 from config.metrics import note_answer
-from metering.api.hot import (
+from metering.api.fast_path import (
     Endpoint,
     HotRequest,
     HotResponse,
@@ -49,9 +51,7 @@ from metering.api.hot import (
     TooLargeHere,
     bearer,
 )
-from metering.api.hot_reservations import find_endpoint
-from metering.api.parsing import BODY_BYTES_MAX
-from metering.api.problems import CONTENT_TYPE, problem
+from metering.api.fast_reservations import find_endpoint
 from tenants.client_address import believed_address
 from tenants.keys import find_key_holder, remembered_key_holder
 

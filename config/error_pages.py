@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.views import defaults
 
-from metering.api.problems import (
+from common.api.problems import (
     API_PREFIXES,
     is_api,
     problem,
@@ -18,7 +18,7 @@ from metering.api.problems import (
     problem_response,
     unreadable_problem,
 )
-from metering.spelling import did_you_mean
+from common.spelling import did_you_mean
 
 # What names an object, in an address that was asked for and in the pattern of one.
 _OBJECT: Final = re.compile(r"/(?:[0-9]+|[0-9a-fA-F-]{32,36})(?=/|$)")

@@ -14,9 +14,9 @@ SCANS_QUEUE: Final = "scans"
 # The first pattern that fits decides.
 QUEUE_BY_TASKS: Final = {
     # These may take long: a simulation minutes.
-    "metering.tasks.run_simulations": DEFAULT_QUEUE,
-    "metering.tasks.run_jobs": DEFAULT_QUEUE,
-    "metering.tasks.*": "ingest",
+    "metering.jobs.tasks.run_simulations": DEFAULT_QUEUE,
+    "metering.jobs.tasks.run_jobs": DEFAULT_QUEUE,
+    "metering.jobs.tasks.*": "ingest",
     "tenants.tasks.*": "ingest",
     # These may take a minute, and who is to be told of something must not wait for them.
     "alerts.tasks.scan_*": SCANS_QUEUE,

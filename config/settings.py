@@ -137,9 +137,9 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["tenants.authentication.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["tenants.authentication.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["metering.api.parsing.StrictJSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "metering.api.schema.ContractSchema",
-    "EXCEPTION_HANDLER": "metering.api.problems.exception_handler",
+    "DEFAULT_PARSER_CLASSES": ["common.api.parsing.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "common.api.schema.ContractSchema",
+    "EXCEPTION_HANDLER": "common.api.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "COERCE_DECIMAL_TO_STRING": True,
 }
@@ -157,7 +157,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["metering.api.schema.add_components"],
+    "POSTPROCESSING_HOOKS": ["common.api.schema.add_components"],
 }
 
 # Limits of the HTTP contract.

@@ -17,10 +17,10 @@ django.setup()
 # Models can be imported only once Django is set up.
 from config.connections import BUSY, limit_process  # noqa: E402
 from config.edge import Edge  # noqa: E402
-from metering.committer import PROCESS_COMMITTER  # noqa: E402
-from metering.enforcement.committer import PROCESS_ENFORCER  # noqa: E402
-from metering.enforcement.halt_watch import stop_watching  # noqa: E402
-from metering.sources import PROCESS_RECORDER  # noqa: E402
+from metering.intake.committer import PROCESS_COMMITTER  # noqa: E402
+from metering.limits.halt_watch import stop_watching  # noqa: E402
+from metering.reservations.committer import PROCESS_ENFORCER  # noqa: E402
+from metering.usage.sources import PROCESS_RECORDER  # noqa: E402
 from tenants.changes import PROCESS_LISTENER  # noqa: E402
 
 # A client that takes nothing of its answer for so long has gone away, whatever it says.

@@ -16,10 +16,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django_application = get_wsgi_application()
 
 # Models can be imported only once Django is set up.
+from common.api.parsing import BODY_BYTES_MAX, keep_body  # noqa: E402
 from config.metrics import note_answer  # noqa: E402
-from metering.api.hot import Endpoint, HotRequest, HotResponse, run  # noqa: E402
-from metering.api.hot_reservations import find_endpoint  # noqa: E402
-from metering.api.parsing import BODY_BYTES_MAX, keep_body  # noqa: E402
+from metering.api.fast_path import Endpoint, HotRequest, HotResponse, run  # noqa: E402
+from metering.api.fast_reservations import find_endpoint  # noqa: E402
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
-from metering.money import MINUS, exact_money, money
+from common.money import MINUS, exact_money, money
 
 __all__ = [
     "MINUS",

@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 
 from django.db import connection
 
-from metering.budget_rules import BudgetBook, BudgetRule, RaiseRule
-from metering.dimensions import REQUEST
-from metering.enforcement.levels import REFUSING
+from metering.budgets.levels import REFUSING
+from metering.budgets.rules import BudgetBook, BudgetRule, RaiseRule
+from metering.core.dimensions import REQUEST
+from metering.core.periods import ROLLING_SECONDS
+from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent
 from metering.models import BudgetRaise, RaiseStatus
-from metering.periods import ROLLING_SECONDS
-from metering.queries.unknown_holds import unknown_by_window, window_from
-from metering.windows import WINDOW_COLUMNS, WindowState, used_percent
+from metering.reporting.unknown_holds import unknown_by_window, window_from
 
 # A rate that was seen for less than this share of the window, or these minutes, says nothing yet.
 SEEN_SHARE: Final = Decimal("0.02")

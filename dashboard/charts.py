@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import plotly
 
+from common.money import NANOS_PER_USD
 from dashboard.amounts import exact_money, money
 from dashboard.colours import (
     DARK,
@@ -23,7 +24,6 @@ from dashboard.colours import (
 from dashboard.findings import shortened
 from dashboard.incidents.course import Amount, Course, Measure, Stretch
 from dashboard.spend import Mark, Series
-from metering.money import NANOS_PER_USD
 
 Figure = dict[str, Any]
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from django.http import QueryDict
 
-from metering.dimensions import MATCHABLE, normal_value
+from metering.core.dimensions import MATCHABLE, normal_value
 from metering.models import Operation, Status
 
 PRESETS: Final = {

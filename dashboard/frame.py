@@ -11,7 +11,7 @@ from alerts.models import Incident, Severity
 from dashboard import charts
 from dashboard.access import PageRequest
 from dashboard.filter_bar import SPLITS, FilterBar, choices, read_filter_bar
-from metering.seals import read_sealed
+from metering.calls.seals import read_sealed
 from tenants.models import Team
 
 TEAMS_MAX = 200

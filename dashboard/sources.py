@@ -15,13 +15,8 @@ from dashboard.findings import sources_headline
 from dashboard.frame import filter_bar_of, frame
 from dashboard.views import curl_context
 from metering.models import Route, SourceOutcome
-from metering.queries.source_counts import (
-    SourceQuestion,
-    SourceReason,
-    SourceRow,
-    read_sources,
-)
-from metering.sources import OTHER
+from metering.reporting.source_counts import SourceQuestion, SourceReason, SourceRow, read_sources
+from metering.usage.sources import OTHER
 from tenants.roles import Scope
 
 SOURCES_MAX: Final = 500

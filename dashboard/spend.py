@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 from dashboard.colours import SERIES_MAX
 from dashboard.filter_bar import FilterBar, TimeRange
 from metering.models import IngestBatch
-from metering.queries.intervals import buckets
-from metering.queries.question import UsageQuestion
-from metering.queries.usage import Measures, total_usage, usage
+from metering.reporting.intervals import buckets
+from metering.reporting.question import UsageQuestion
+from metering.reporting.usage import Measures, total_usage, usage
 
 SPENDERS_MAX: Final = 10
 # Every bucket times every series: a year of days, or two days of hours.

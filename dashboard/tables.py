@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from common.money import usd_from_nanos
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Series, local
-from metering.money import usd_from_nanos
 
 _FORMS = {"hour": "%a %-d %b %H:%M", "day": "%a %-d %b %Y", "month": "%B %Y"}
 

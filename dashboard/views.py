@@ -11,15 +11,15 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from common.csv_files import csv_lines
 from dashboard import charts, findings, spend
 from dashboard.access import PageRequest, cached_page, may_halt, may_manage
 from dashboard.budget_windows import bar_of, watched_windows
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
 from dashboard.tables import csv_rows, table_rows
-from metering.budget_reading import read_book
-from metering.csv_files import csv_lines
-from metering.queries.overview import unpriced as unpriced_models
+from metering.budgets.reading import read_book
+from metering.reporting.overview import unpriced as unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope
 

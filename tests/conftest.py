@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import pytest
 from django.core.management import call_command
 
-from metering.committer import PROCESS_COMMITTER
-from metering.configuration import forget_configurations
-from metering.enforcement.committer import PROCESS_ENFORCER
-from metering.enforcement.estimates import forget_estimates
-from metering.enforcement.halt_watch import stop_watching
-from metering.enforcement.wishes import forget_wishes
+from metering.intake.committer import PROCESS_COMMITTER
+from metering.limits.estimates import forget_estimates
+from metering.limits.halt_watch import stop_watching
 from metering.models import CataloguePrice
-from metering.sources import PROCESS_RECORDER
+from metering.reservations.committer import PROCESS_ENFORCER
+from metering.reservations.wishes import forget_wishes
+from metering.snapshot import forget_configurations
+from metering.usage.sources import PROCESS_RECORDER
 from tenants.keys import forget_known_keys
 from tenants.runs import forget_pauses
 from tests.empty_tables import replace_flush

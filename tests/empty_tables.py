@@ -7,8 +7,8 @@ than a thousand tests commit a few rows each, so deleting those is 20 times fast
 from django.db import connection
 from django.test import TransactionTestCase
 
-from metering.enforcement.halt_watch import forget_halts
-from metering.sources import PROCESS_RECORDER
+from metering.limits.halt_watch import forget_halts
+from metering.usage.sources import PROCESS_RECORDER
 from tenants.scope import platform_scope
 
 # What a test's end leaves: the price catalogue is the same for all, and Django fills the rest once.

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from metering.budget_rules import LevelRule
-from metering.budgets import create_budget
-from metering.decoders import native
-from metering.ingest import ingest
+from metering.budgets.rules import LevelRule
+from metering.configuration.budgets import create_budget
+from metering.intake.ingest import ingest
+from metering.jobs.upkeep import run_jobs
 from metering.models import Budget, BudgetWindow, Route
-from metering.upkeep import run_jobs
+from metering.usage.decoders import native
 from tenants.models import Tenant
 from tenants.people import NewTenant, create_tenant
 from tenants.scope import tenant_scope

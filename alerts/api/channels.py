@@ -24,17 +24,17 @@ from alerts.channels import KINDS, Field
 from alerts.delivery import test_channel
 from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Digest, Severity
-from metering.api.fields import Choice, Flag, Items, Moment, StrictSerializer, Text, problem_at
-from metering.api.idempotency import idempotent
-from metering.api.pagination import (
+from common.api.fields import Choice, Flag, Items, Moment, StrictSerializer, Text, problem_at
+from common.api.pagination import (
     PAGE_PARAMETERS,
     PAGE_SCHEMA,
     page_answer,
     page_of,
     page_serializer,
 )
-from metering.api.views import ApiView, actor_of, tenant_of
-from metering.errors import NotFound
+from common.errors import NotFound
+from tenants.api.idempotency import idempotent
+from tenants.api.views import ApiView, actor_of, tenant_of
 
 VALUE_CHARACTERS_MAX: Final = 2000
 VALUES_MAX: Final = 50

@@ -9,9 +9,8 @@ from rest_framework.response import Response
 
 from alerts.delivery import resend
 from alerts.models import Delivery, DeliveryAttempt, DeliveryEvent, DeliveryState, HeldBy, Severity
-from metering.api.fields import Moment, moment_text
-from metering.api.idempotency import idempotent
-from metering.api.pagination import (
+from common.api.fields import Moment, moment_text
+from common.api.pagination import (
     ID_MAX,
     PAGE_PARAMETERS,
     PAGE_SCHEMA,
@@ -19,8 +18,9 @@ from metering.api.pagination import (
     page_of,
     page_serializer,
 )
-from metering.api.views import ApiView, actor_of, tenant_of
-from metering.errors import InvalidRequest, NotFound
+from common.errors import InvalidRequest, NotFound
+from tenants.api.idempotency import idempotent
+from tenants.api.views import ApiView, actor_of, tenant_of
 
 # The latest: what fails for three days is tried more often than anybody reads.
 ATTEMPTS_MAX: Final = 100

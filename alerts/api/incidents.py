@@ -19,26 +19,21 @@ from alerts.messages import outside
 from alerts.models import Anomaly, EntryKind, Incident, IncidentEntry, IncidentKind, Severity
 from alerts.routing import link_to
 from alerts.series import MONEY_MEASURES
-from metering.api.fields import Count, Moment, StrictSerializer, Text, Usd, moment_text, problem_at
-from metering.api.idempotency import idempotent
-from metering.api.pagination import (
+from common.api.fields import Count, Moment, StrictSerializer, Text, Usd, moment_text, problem_at
+from common.api.pagination import (
     PAGE_PARAMETERS,
     PAGE_SCHEMA,
     page_answer,
     page_of,
     page_serializer,
 )
-from metering.api.reading.parameters import (
-    FILTER_SCHEMA,
-    MOMENT_SCHEMA,
-    filters_of,
-    moment_of,
-)
-from metering.api.views import ApiView, actor_of, tenant_of
-from metering.dimensions import MATCHABLE
-from metering.errors import InvalidRequest, NotFound
-from metering.money import usd_from_nanos
-from metering.queries.question import unknown_dimension
+from common.errors import InvalidRequest, NotFound
+from common.money import usd_from_nanos
+from metering.api.parameters import FILTER_SCHEMA, MOMENT_SCHEMA, filters_of, moment_of
+from metering.core.dimensions import MATCHABLE
+from metering.reporting.question import unknown_dimension
+from tenants.api.idempotency import idempotent
+from tenants.api.views import ApiView, actor_of, tenant_of
 from tenants.models import User
 
 SNOOZE_SECONDS_MAX: Final = int(SNOOZE_MAX.total_seconds())

@@ -11,18 +11,18 @@ from rest_framework.response import Response
 
 from alerts.models import MaintenanceWindow
 from alerts.settings import MAINTENANCE_MAX, create_maintenance_window, end_maintenance_window
-from metering.api.fields import Count, Moment, StrictSerializer, Text, problem_at
-from metering.api.idempotency import idempotent
-from metering.api.management.budgets import Match
-from metering.api.pagination import (
+from common.api.fields import Count, Moment, StrictSerializer, Text, problem_at
+from common.api.pagination import (
     PAGE_PARAMETERS,
     PAGE_SCHEMA,
     page_answer,
     page_of,
     page_serializer,
 )
-from metering.api.views import ApiView, actor_of, tenant_of
-from metering.errors import NotFound
+from common.errors import NotFound
+from metering.api.budgets import Match
+from tenants.api.idempotency import idempotent
+from tenants.api.views import ApiView, actor_of, tenant_of
 
 DURATION_SECONDS_MAX: Final = int(MAINTENANCE_MAX.total_seconds())
 

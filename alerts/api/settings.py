@@ -19,8 +19,8 @@ from alerts.rule_settings import (
 )
 from alerts.rules import RULES
 from alerts.settings import settings_of
-from metering.api.fields import Choice, Count, Flag, StrictSerializer
-from metering.api.views import ApiView, actor_of, tenant_of
+from common.api.fields import Choice, Count, Flag, StrictSerializer
+from tenants.api.views import ApiView, actor_of, tenant_of
 
 CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 

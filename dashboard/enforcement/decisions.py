@@ -13,6 +13,7 @@ from django.shortcuts import render
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
+from common.api.pagination import InvalidCursor, read_cursor, write_cursor
 from dashboard.access import PageRequest, member_page
 from dashboard.enforcement.matches import pairs_of
 from dashboard.enforcement.tabs import enforcement_frame, number_of, periods_of, query_of
@@ -20,11 +21,10 @@ from dashboard.filter_bar import FilterBar
 from dashboard.findings import decisions_headline
 from dashboard.frame import filter_bar_of
 from dashboard.views import curl_context
-from metering.api.pagination import InvalidCursor, read_cursor, write_cursor
-from metering.dimensions import DIMENSIONS
-from metering.enforcement.decisions import DecisionQuestion, list_decisions
-from metering.enforcement.halts import CODE_BY_KIND
-from metering.enforcement.levels import SEVERITY
+from metering.budgets.levels import SEVERITY
+from metering.core.dimensions import DIMENSIONS
+from metering.limits.decisions import DecisionQuestion, list_decisions
+from metering.limits.halts import CODE_BY_KIND
 from metering.models import Budget, Decision, Reservation
 from tenants.roles import Scope
 

@@ -11,7 +11,7 @@ from dashboard.access import PageRequest, member_page
 from dashboard.enforcement.tabs import enforcement_frame, periods_of, query_of
 from dashboard.findings import estimates_headline
 from dashboard.frame import filter_bar_of
-from metering.queries.estimates import GROUPS, EstimateError, EstimateQuestion, estimate_errors
+from metering.reporting.estimates import GROUPS, EstimateError, EstimateQuestion, estimate_errors
 
 ROWS_MAX: Final = 200
 GROUP_DEFAULT: Final = "agent"

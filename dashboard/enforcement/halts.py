@@ -14,22 +14,22 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from common.errors import InvalidRequest
 from dashboard.access import PageRequest, may_halt, may_manage, member_page
 from dashboard.enforcement.matches import calls_of, pairs_of
 from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.filter_bar import VALUE_CHARACTERS_MAX, is_possible
 from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of
-from metering.dimensions import normal_value
-from metering.enforcement.breakers import BreakerRule, close_breaker
-from metering.enforcement.breakers.rules import cool_down
-from metering.enforcement.breakers.states import OpenGroup, match_of, open_groups
-from metering.enforcement.grouping import ASKABLE
-from metering.enforcement.halts import halt, is_wide, lift_halt
-from metering.errors import InvalidRequest
+from metering.core.dimensions import normal_value
+from metering.core.grouping import ASKABLE
+from metering.limits.breakers import BreakerRule, close_breaker
+from metering.limits.breakers.rules import cool_down
+from metering.limits.breakers.states import OpenGroup, match_of, open_groups
+from metering.limits.halts import halt, is_wide, lift_halt
 from metering.models import Breaker, BreakerClose, Halt, HaltKind, Reservation, ReservationState
-from metering.queries.question import UsageQuestion
-from metering.queries.usage import Measures, total_usage, usage
+from metering.reporting.question import UsageQuestion
+from metering.reporting.usage import Measures, total_usage, usage
 from tenants.admin_site import actor_of
 from tenants.limits import LimitReached
 

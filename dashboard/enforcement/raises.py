@@ -11,6 +11,7 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from common.errors import InvalidRequest
 from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.amounts import amount_words, listed
 from dashboard.budget_windows import (
@@ -25,12 +26,11 @@ from dashboard.budget_windows import (
 from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of
-from metering.budget_reading import read_book
-from metering.budget_rules import group_key
-from metering.dimensions import REQUEST
-from metering.enforcement.obstacles import Obstacle, read_obstacles
-from metering.enforcement.raises import Added, approve_raise, end_raise, refuse_raise
-from metering.errors import InvalidRequest
+from metering.budgets.reading import read_book
+from metering.budgets.rules import group_key
+from metering.core.dimensions import REQUEST
+from metering.limits.limit_increases import Added, approve_raise, end_raise, refuse_raise
+from metering.limits.obstacles import Obstacle, read_obstacles
 from metering.models import BudgetRaise, RaiseStatus
 from tenants.admin_site import actor_of
 

@@ -11,11 +11,11 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
+from common.errors import MeteringError
 from dashboard.access import Page, PageRequest, may_halt, may_manage, member_page
 from dashboard.budget_windows import open_requests
 from dashboard.filter_bar import PRESETS, FilterBar
 from dashboard.frame import frame
-from metering.errors import MeteringError
 from metering.models import Halt
 
 TABS: Final = (

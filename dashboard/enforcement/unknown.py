@@ -16,7 +16,7 @@ from dashboard.filter_bar import FilterBar
 from dashboard.findings import unknown_headline
 from dashboard.frame import filter_bar_of
 from dashboard.views import curl_context
-from metering.queries.unknown_holds import UnknownHold, list_unknown, sum_unknown
+from metering.reporting.unknown_holds import UnknownHold, list_unknown, sum_unknown
 from tenants.roles import Scope
 
 SHOWN_MAX: Final = 100

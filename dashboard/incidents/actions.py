@@ -9,10 +9,10 @@ from django.utils import timezone
 
 from alerts import incidents
 from alerts.models import Incident
+from common.errors import InvalidRequest
 from dashboard.access import PageRequest
 from dashboard.incidents.lines import SNOOZES, snooze_until
 from dashboard.incidents.tabs import button_back_to, may_handle
-from metering.errors import InvalidRequest
 from tenants.admin_site import actor_of
 
 TEXT_CHARACTERS_MAX: Final = 4000

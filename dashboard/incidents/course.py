@@ -12,11 +12,11 @@ from django.utils.dateparse import parse_datetime
 from alerts.models import Anomaly, Incident, IncidentKind
 from dashboard.amounts import count, exact_money, money, percent_text
 from dashboard.spend import POINTS_MAX
-from metering.budget_rules import wanted_values
-from metering.dimensions import MATCHABLE
-from metering.queries.intervals import buckets
-from metering.queries.question import VALUES_MAX, UsageQuestion
-from metering.queries.usage import Measures, usage
+from metering.budgets.rules import wanted_values
+from metering.core.dimensions import MATCHABLE
+from metering.reporting.intervals import buckets
+from metering.reporting.question import VALUES_MAX, UsageQuestion
+from metering.reporting.usage import Measures, usage
 
 # What was not seen in a series or a budget's period (a loop, a breaker) came of the time before.
 LOOK_BACK: Final = timedelta(days=1)

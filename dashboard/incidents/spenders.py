@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from alerts.models import Incident
 from dashboard.incidents.course import Stretch, filters_of
-from metering.queries.question import UsageQuestion
-from metering.queries.usage import UsageRow, usage
+from metering.reporting.question import UsageQuestion
+from metering.reporting.usage import UsageRow, usage
 
 # From the most telling to the least.
 ASKED: Final = ("agent", "feature", "model", "customer", "user", "team")

@@ -13,10 +13,10 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods
 
 from alerts.models import Delivery, DeliveryState
+from common.errors import MeteringError
 from dashboard.access import Page, PageRequest, may_halt, may_manage, member_page
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import frame, unresolved_incidents
-from metering.errors import MeteringError
 
 TABS: Final = (
     ("incidents", "Incidents"),

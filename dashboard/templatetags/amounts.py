@@ -12,9 +12,9 @@ from django.utils.safestring import SafeString
 from dashboard import amounts
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import shortened
-from metering.budget_rules import RaiseRule
-from metering.enforcement.raises import Added
-from metering.queries.overview import UnpricedModel
+from metering.budgets.rules import RaiseRule
+from metering.limits.limit_increases import Added
+from metering.reporting.overview import UnpricedModel
 
 register = template.Library()
 

@@ -10,8 +10,8 @@ from metering.admin import (
     crossings,
     halts,
     jobs,
+    limit_increases,
     prices,
-    raises,
     rate_limits,
     routes,
 )

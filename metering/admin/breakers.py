@@ -18,20 +18,15 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from metering.admin.fields import MONEY_ROLES, UsdField, count_field, usd_words
 from metering.admin.rate_limits import GroupedForm, match_words, question_about_mode
-from metering.enforcement.breakers import (
-    close_breaker,
-    create_breaker,
-    delete_breaker,
-    update_breaker,
-)
-from metering.enforcement.breakers.configuration import (
+from metering.core.grouping import ASKABLE, PER_MAX, Grouping
+from metering.limits.breakers import close_breaker, create_breaker, delete_breaker, update_breaker
+from metering.limits.breakers.configuration import (
     CALLS_MAX,
     COOL_DOWN_SECONDS_MAX,
     PER_DEFAULT,
     RULE_FIELDS,
 )
-from metering.enforcement.breakers.states import OpenGroup, group_values, open_groups
-from metering.enforcement.grouping import ASKABLE, PER_MAX, Grouping
+from metering.limits.breakers.states import OpenGroup, group_values, open_groups
 from metering.models import Breaker, BreakerClose, Mode
 from tenants.admin_questions import Question
 from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of

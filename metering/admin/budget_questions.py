@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from common.money import money, nanos_from_usd
 from metering.admin.fields import usd_words
-from metering.enforcement.levels import REFUSING
-from metering.enforcement.simulation import Proposal, ProposedBudget
-from metering.enforcement.simulation.preview import GroupNow, Preview, Replay, preview
+from metering.budgets.levels import REFUSING
 from metering.models import Budget, Mode
-from metering.money import money, nanos_from_usd
+from metering.simulation import Proposal, ProposedBudget
+from metering.simulation.preview import GroupNow, Preview, Replay, preview
 from tenants.admin_questions import Question
 
 PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")

@@ -22,14 +22,19 @@ from unfold.widgets import (
 from metering.admin.budget_questions import ask_about
 from metering.admin.fields import MONEY_ROLES, UsdField, count_field, match_field, usd_words
 from metering.admin.levels import LevelInline, level_words, levels_of
-from metering.budget_rules import LevelRule, wanted_values
-from metering.budgets import DEFAULT_LEVELS, archive_budget, create_budget, update_budget
-from metering.dimensions import MATCHABLE, REQUEST
-from metering.enforcement.presets import PRESETS
-from metering.enforcement.simulation import Proposal, ProposedBudget
-from metering.match_field import rows_for
+from metering.admin.match_field import rows_for
+from metering.budgets.presets import PRESETS
+from metering.budgets.rules import LevelRule, wanted_values
+from metering.configuration.budgets import (
+    DEFAULT_LEVELS,
+    archive_budget,
+    create_budget,
+    update_budget,
+)
+from metering.core.dimensions import MATCHABLE, REQUEST
+from metering.core.periods import EPOCH
 from metering.models import Budget, Period
-from metering.periods import EPOCH
+from metering.simulation import Proposal, ProposedBudget
 from tenants.admin_questions import PREVIEWS, Question
 from tenants.admin_site import (
     RowForm,

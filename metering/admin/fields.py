@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from metering.match_field import MatchField
-from metering.money import nanos_from_usd, usd_from_nanos
+from common.money import nanos_from_usd, usd_from_nanos
+from metering.admin.match_field import MatchField
 from tenants.number_fields import AmountField, WholeNumberField
 from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 

@@ -12,9 +12,9 @@ from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from metering.admin.fields import MONEY_ROLES
+from metering.admin.match_field import MatchField
 from metering.admin.rate_limits import match_words
-from metering.enforcement.halts import halt, is_wide, lift_halt
-from metering.match_field import MatchField
+from metering.limits.halts import halt, is_wide, lift_halt
 from metering.models import Halt, HaltKind
 from tenants.admin_questions import Question
 from tenants.admin_site import (

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from metering.admin.fields import MONEY_ROLES, UsdField, count_field, usd_words
-from metering.budget_rules import LevelRule
+from metering.budgets.rules import LevelRule
 from metering.models import Action, BudgetLevel
 from tenants.admin_site import RowForm, RowFormSet, TenantInline
 

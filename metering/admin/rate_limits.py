@@ -10,16 +10,16 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from metering.admin.fields import MONEY_ROLES, UsdField, count_field, match_field, usd_words
+from metering.admin.match_field import rows_for
 from metering.admin.slips import mode_slips
-from metering.budget_rules import wanted_values
-from metering.enforcement.grouping import ASKABLE, KEY, PER_MAX
-from metering.enforcement.rate_limits import (
+from metering.budgets.rules import wanted_values
+from metering.core.grouping import ASKABLE, KEY, PER_MAX
+from metering.limits.rate_limits import (
     RATE_FIELDS,
     create_rate_limit,
     delete_rate_limit,
     update_rate_limit,
 )
-from metering.match_field import rows_for
 from metering.models import RateLimit
 from tenants.admin_questions import Question, question_about
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from common.money import NANOS_PER_USD
 from metering.admin.fields import usd_words
-from metering.configuration import known_configuration, read_configuration
 from metering.models import Mode
-from metering.money import NANOS_PER_USD
-from metering.usage_shapes import Tokens
+from metering.snapshot import known_configuration, read_configuration
+from metering.usage.shapes import Tokens
 
 MILLION: Final = 1_000_000
 # A rate for one token or for a thousand is a thousand times off, or more.

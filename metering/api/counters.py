@@ -5,11 +5,11 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
-from metering.errors import MeteringError
-from metering.job import Job
+from common.errors import MeteringError
+from metering.calls.job import Job
+from metering.intake.source_tallies import refused_body, tallies_of
 from metering.models import Route
-from metering.source_tallies import refused_body, tallies_of
-from metering.sources import record_reports
+from metering.usage.sources import record_reports
 
 log = structlog.get_logger(__name__)
 

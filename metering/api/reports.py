@@ -8,14 +8,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from metering.api.fields import Choice, Flag, StrictSerializer, Text, Usd, Value
-from metering.api.idempotency import idempotent
-from metering.api.views import ApiView, actor_of, holder_of
-from metering.corrections import REPLACE, VOID, correct_event
-from metering.decoders.native import EventBody
-from metering.errors import InvalidRequest
-from metering.money import usd_from_nanos
-from metering.outcomes import report_outcome
+from common.api.fields import Choice, Flag, StrictSerializer, Text, Usd, Value
+from common.errors import InvalidRequest
+from common.money import usd_from_nanos
+from metering.intake.corrections import REPLACE, VOID, correct_event
+from metering.usage.decoders.native import EventBody
+from metering.usage.outcomes import report_outcome
+from tenants.api.idempotency import idempotent
+from tenants.api.views import ApiView, actor_of, holder_of
 from tenants.roles import Scope
 
 

@@ -16,36 +16,36 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from metering.api.fields import Moment, Usd, moment_text
-from metering.api.hot import JSON
-from metering.api.hot_reservations import (
+from common.api.fields import Moment, Usd, moment_text
+from common.api.problems import CONTENT_TYPE
+from common.errors import InvalidRequest, NotFound
+from common.money import usd_from_nanos
+from metering.api.fast_path import JSON
+from metering.api.fast_reservations import (
     handle_extend,
     handle_release,
     handle_reserve,
     handle_settle,
 )
-from metering.api.hot_views import answer_of
-from metering.api.problems import CONTENT_TYPE
-from metering.api.views import ApiView, tenant_of
-from metering.dimensions import (
+from metering.api.fast_views import answer_of
+from metering.core.dimensions import (
     DIMENSIONS,
     FURTHER_DIMENSIONS,
     MATCHABLE,
     VALUE_CHARACTERS_MAX,
     normal_value,
 )
-from metering.enforcement.holds import OPEN, SETTLED, STATES
-from metering.enforcement.verdicts import budget_answer
-from metering.errors import InvalidRequest, NotFound
+from metering.ledger.holds import OPEN, SETTLED, STATES
 from metering.models import Reservation
-from metering.money import usd_from_nanos
-from metering.queries.reservations import (
+from metering.reporting.reservations import (
     Balance,
     find_reservation,
     held_windows,
     outcome_of,
     read_balances,
 )
+from metering.reservations.judge import budget_answer
+from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope
 
 ASK: Final = {"$ref": "#/components/schemas/Ask"}

@@ -3,23 +3,27 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from metering.api import hot_views, reading, reports, reservations
-from metering.api.management import (
-    audit,
+from metering.api import (
     breakers,
     budgets,
+    calls,
+    decisions,
+    estimates,
+    export,
+    fast_views,
     halts,
     jobs,
-    keys,
+    limit_increases,
     prices,
-    raises,
     rate_limits,
+    reports,
+    reservations,
     routes,
-    settings,
     simulations,
-    teams,
+    sources,
+    usage,
 )
-from metering.api.reading.sources import SourcesView
+from tenants.api import audit, keys, settings, teams
 
 
 class SignedConverter(StringConverter):
@@ -34,9 +38,9 @@ class SignedConverter(StringConverter):
 register_converter(SignedConverter, "signed")
 
 urlpatterns = [
-    path("events", hot_views.EventsView.as_view()),
-    path("traces", hot_views.TracesView.as_view()),
-    path("integrations/litellm", hot_views.LitellmView.as_view()),
+    path("events", fast_views.EventsView.as_view()),
+    path("traces", fast_views.TracesView.as_view()),
+    path("integrations/litellm", fast_views.LitellmView.as_view()),
     path("outcomes", reports.OutcomesView.as_view()),
     path("corrections", reports.CorrectionsView.as_view()),
     path("reservations", reservations.ReservationsView.as_view()),
@@ -49,11 +53,16 @@ urlpatterns = [
     path("budgets/presets", budgets.PresetsView.as_view()),
     path("budgets/<int:budget_id>", budgets.BudgetView.as_view()),
     path("budgets/<int:budget_id>/windows", budgets.WindowsView.as_view()),
-    path("budgets/<int:budget_id>/raises", raises.RaisesView.as_view()),
-    path("budgets/<int:budget_id>/raises/<int:raise_id>", raises.RaiseView.as_view()),
-    path("budgets/<int:budget_id>/raises/<int:raise_id>/approve", raises.ApproveView.as_view()),
-    path("budgets/<int:budget_id>/raises/<int:raise_id>/refuse", raises.RefuseView.as_view()),
-    path("raises", raises.AllRaisesView.as_view()),
+    path("budgets/<int:budget_id>/raises", limit_increases.RaisesView.as_view()),
+    path("budgets/<int:budget_id>/raises/<int:raise_id>", limit_increases.RaiseView.as_view()),
+    path(
+        "budgets/<int:budget_id>/raises/<int:raise_id>/approve",
+        limit_increases.ApproveView.as_view(),
+    ),
+    path(
+        "budgets/<int:budget_id>/raises/<int:raise_id>/refuse", limit_increases.RefuseView.as_view()
+    ),
+    path("raises", limit_increases.AllRaisesView.as_view()),
     path("routes", routes.RoutesView.as_view()),
     path("routes/<int:route_id>", routes.RouteView.as_view()),
     path("halts", halts.HaltsView.as_view()),
@@ -75,11 +84,11 @@ urlpatterns = [
     path("teams", teams.TeamsView.as_view()),
     path("settings", settings.SettingsView.as_view()),
     path("audit-log", audit.AuditLogView.as_view()),
-    path("sources", SourcesView.as_view()),
-    path("usage", reading.UsageView.as_view()),
-    path("traces/<path:trace>", reading.TraceView.as_view()),
-    path("sessions/<path:session>", reading.SessionView.as_view()),
-    path("decisions", reading.DecisionsView.as_view()),
-    path("estimates", reading.EstimatesView.as_view()),
-    path("export/focus.csv", reading.FocusExportView.as_view()),
+    path("sources", sources.SourcesView.as_view()),
+    path("usage", usage.UsageView.as_view()),
+    path("traces/<path:trace>", calls.TraceView.as_view()),
+    path("sessions/<path:session>", calls.SessionView.as_view()),
+    path("decisions", decisions.DecisionsView.as_view()),
+    path("estimates", estimates.EstimatesView.as_view()),
+    path("export/focus.csv", export.FocusExportView.as_view()),
 ]

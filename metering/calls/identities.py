@@ -6,10 +6,10 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
+from metering.calls.events import PreparedEvent, reservation_of
 from metering.calls.report import Report, report_from_text
-from metering.event_keys import key_of_id
-from metering.events import PreparedEvent, reservation_of
 from metering.models import Route
+from metering.usage.event_keys import key_of_id
 
 MERGE_LOCK: Final = 7304
 # Reports of one group. A report beyond that is a call of its own, marked as a conflict.

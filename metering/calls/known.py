@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from metering.calls.events import MISSING, PreparedEvent, inherit, reservation_of
 from metering.calls.identities import (
     GROUP_REPORTS_MAX,
     IDENTITIES,
@@ -23,15 +24,14 @@ from metering.calls.identities import (
 )
 from metering.calls.merging import Call, Merged, calls_of, merge, order_of
 from metering.calls.report import Report, report_of_event, report_of_row
+from metering.calls.stored import Change, StoredEvent, lock_events_by_id, lock_events_of
 from metering.calls.writing import Writes, stored_of_row
-from metering.configuration import Configuration
-from metering.decoders.native import EventBody
-from metering.disjoint_sets import DisjointSets
-from metering.enforcement.holds import Held, find_held
-from metering.event_keys import key_of_id
-from metering.events import MISSING, PreparedEvent, inherit, reservation_of
+from metering.core.disjoint_sets import DisjointSets
+from metering.ledger.holds import Held, find_held
 from metering.models import Route
-from metering.stored_events import Change, StoredEvent, lock_events_by_id, lock_events_of
+from metering.snapshot import Configuration
+from metering.usage.decoders.native import EventBody
+from metering.usage.event_keys import key_of_id
 
 # What a call is known by in the service; all else is content.
 _NO_CONTENT: Final = frozenset({"id", "source", "sent_id", "route", "authority", "filled"})

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from common.money import nanos_from_usd
 from metering.calls.report import Report
-from metering.decoders.native import TAGS_MAX, EventBody, TagValue
-from metering.model_names import canonical_provider, find_model
 from metering.models import Authority
-from metering.money import nanos_from_usd
-from metering.usage_shapes import Tokens
-from metering.usage_shapes.completion import (
+from metering.pricing.model_names import canonical_provider, find_model
+from metering.usage.decoders.native import TAGS_MAX, EventBody, TagValue
+from metering.usage.shapes import Tokens
+from metering.usage.shapes.completion import (
     Usage,
     do_outputs_agree,
     inputs_of,

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
-from metering.decoders.native import EventBody
-from metering.event_keys import key_of_id
-from metering.events import BIT_OF, FLAT_FIELDS, PreparedEvent, reservation_of
+from common.money import usd_from_nanos
+from metering.calls.events import BIT_OF, FLAT_FIELDS, PreparedEvent, reservation_of
+from metering.calls.stored import OPERATIONS, STATUSES, StoredEvent
 from metering.models import CostSource
-from metering.money import usd_from_nanos
-from metering.stored_events import OPERATIONS, STATUSES, StoredEvent
-from metering.usage_shapes import Tokens
+from metering.usage.decoders.native import EventBody
+from metering.usage.event_keys import key_of_id
+from metering.usage.shapes import Tokens
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,12 +8,12 @@ from uuid import UUID
 import msgspec
 from django.db import connection
 
+from metering.calls.events import COPY_COLUMNS
 from metering.calls.identities import IDENTITIES, KeyRow
 from metering.calls.report import Report, report_as_text
-from metering.configuration import ConfigurationChanged
-from metering.events import COPY_COLUMNS
+from metering.calls.stored import StoredEvent
 from metering.rollups import lock_batches, post_deltas
-from metering.stored_events import StoredEvent
+from metering.snapshot import ConfigurationChanged
 
 _encode: Final = msgspec.json.Encoder().encode
 _KEYS: Final = ("response_key", "request_key", "key", "fingerprint", "span_key")

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import migrations
 from django.utils import timezone
 
-from metering.partitions import make_due_partitions
+from metering.usage.partitions import make_due_partitions
 from tenants.row_security import ForceRowSecurity
 
 # Columns of fixed width come first: reading sums over millions of rows skips nothing to get at them.

@@ -137,7 +137,7 @@ class BudgetWindow(models.Model):
 
     Invariant: `spent_*` is the sum of the window's ledger entries, sealed ones included, and
     `reserved_*` the sum of its open reservations; `manage.py audit_ledger` proves both.
-    `metering.ledger` is the one writer.
+    `metering.ledger.posting` is the one writer.
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id")

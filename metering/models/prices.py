@@ -6,8 +6,8 @@ A row's `rates` maps a usage key of the price library to what so many (`per`) of
                       "tiers": [{"above": 200000, "nanos": "6000000000"}]}}
 
 `nanos` is a decimal string, since a few catalogue prices are finer than a nano-dollar. See
-`metering.rates`. An event keeps one `price_id` for all three tables: a catalogue row's own id,
-which is positive, and below zero the tenant's rows, even for model prices and odd for tool prices.
+`metering.pricing.rates`. An event keeps one `price_id` for all three tables: a catalogue row's
+own id, which is positive, and below zero the tenant's rows, even for model prices and odd for tool prices.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from metering.rates import check_rates
+from metering.pricing.rates import check_rates
 from tenants.models import Tenant
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
-from metering.batch_events import events_of_batches
 from metering.models import MEASURES
 from metering.rollups.call_sizes import learn
 from metering.rollups.long_tail import fold_long_tail
@@ -25,6 +24,7 @@ from metering.rollups.sums import (
     counts_by_set,
     sums_by_set,
 )
+from metering.usage.batch_events import events_of_batches
 from tenants.claims import ClaimSize
 
 # One transaction per tenant writes roll-ups at a time, so that two never fold the same value

@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from django.db import connection
 
-from metering.model_names import find_model
 from metering.models import MEASURES
+from metering.pricing.model_names import find_model
 from metering.rollups.bins import ZERO_BIN, bins_of
 from metering.rollups.sets import OTHER
 from metering.rollups.sums import EventColumns, Whole

@@ -8,7 +8,7 @@ import pytest
 from alerts import breakers
 from alerts.breakers import compare_breakers
 from alerts.models import Incident
-from metering.enforcement.breakers.states import OpenGroup
+from metering.limits.breakers.states import OpenGroup
 from metering.models import Breaker
 from tests.factories import NANOS, Account
 

@@ -17,7 +17,7 @@ from alerts.causes import (
     severity_of,
 )
 from alerts.series import TENANT, SeriesKey
-from metering.queries.series import COMBINED_DIMENSIONS, Combination
+from metering.reporting.series import COMBINED_DIMENSIONS, Combination
 from tests.factories import NANOS
 
 AT = datetime(2026, 3, 4, 12, 15, tzinfo=UTC)

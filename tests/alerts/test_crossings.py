@@ -13,8 +13,8 @@ from alerts.crossings import RETRY_FIRST, end_crossings, take_crossings, tenants
 from alerts.incidents import snooze, status_of, wake_snoozed
 from alerts.messages import decode
 from alerts.models import Delivery, Incident, Severity
-from metering.budget_rules import LevelRule
-from metering.budgets import archive_budget, create_budget, update_budget
+from metering.budgets.rules import LevelRule
+from metering.configuration.budgets import archive_budget, create_budget, update_budget
 from metering.models import Budget, Crossing
 from tenants.claims import ClaimSize
 from tenants.scope import platform_scope

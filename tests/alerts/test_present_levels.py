@@ -9,12 +9,12 @@ import time_machine
 from alerts.crossings import end_crossings, take_crossings
 from alerts.incidents import resolve
 from alerts.models import Incident, Severity
-from metering.budget_rules import LevelRule
-from metering.budgets import update_budget
-from metering.corrections import correct_event
-from metering.enforcement.raises import Added, RaiseAsk, approve_raise, ask_for_raise
+from metering.budgets.rules import LevelRule
+from metering.configuration.budgets import update_budget
+from metering.intake.corrections import correct_event
+from metering.jobs.upkeep import age_rolling_windows
+from metering.limits.limit_increases import Added, RaiseAsk, approve_raise, ask_for_raise
 from metering.models import Budget
-from metering.upkeep import age_rolling_windows
 from tests.alerts.scene import make_channel, timeline, told
 from tests.factories import NANOS, Account, make_budget, make_event, send
 

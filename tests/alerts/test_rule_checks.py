@@ -11,8 +11,8 @@ from alerts.models import EntryKind, Incident, ScanProgress
 from alerts.rule_checks import judge_rules, tenants_to_judge
 from alerts.scans import scan_tenant
 from alerts.settings import change_alert_settings
+from metering.core.periods import floor_seconds
 from metering.models import BudgetWindow
-from metering.periods import floor_seconds
 from tenants.scope import platform_scope
 from tests.alerts.test_scans import RESEARCH, SUPPORT, USUAL, spend
 from tests.alerts.usage_history import QUARTER, write_usage

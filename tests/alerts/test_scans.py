@@ -19,8 +19,8 @@ from alerts.models import Anomaly, EntryKind, Incident, ScanProgress, SeriesStat
 from alerts.scans import scan_tenant, tenants_to_scan
 from alerts.series import SeriesKey
 from alerts.settings import change_alert_settings
-from metering.enforcement.tightening import read_tightenings
-from metering.periods import floor_seconds
+from metering.core.periods import floor_seconds
+from metering.limits.throttles import read_tightenings
 from tenants.claims import ClaimSize
 from tenants.scope import platform_scope
 from tests.alerts.scene import seen

@@ -9,7 +9,7 @@ from alerts import anomaly, series
 from alerts.models import SeriesState
 from alerts.series import MEASURES, NEVER, TENANT, Learned, SeriesKey, Watch, frames, usage_of
 from metering.models import MEASURES as SUMMED
-from metering.queries.series import SERIES_DIMENSIONS, QuarterSums
+from metering.reporting.series import SERIES_DIMENSIONS, QuarterSums
 from tests.factories import Account
 
 AT = 1_790_000_100 // 900 * 900

@@ -12,7 +12,7 @@ from alerts.loops import SessionVerdict
 from alerts.models import Incident, Severity
 from alerts.session_checks import check_sessions, end_loops, tenants_to_check
 from alerts.settings import change_alert_settings
-from metering.enforcement.halts import lift_halt
+from metering.limits.halts import lift_halt
 from metering.models import Halt
 from metering.rollups import roll_up
 from tenants.scope import platform_scope

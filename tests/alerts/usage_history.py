@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metering.models import MEASURES, UsageRollup
-from metering.queries.series import COMBINED_DIMENSIONS
+from metering.reporting.series import COMBINED_DIMENSIONS
 from metering.rollups.sets import QUARTER_SETS
 from tests.factories import Account
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 from django.db import connection
 
-from metering.audit import audit_tenant
+from metering.audit.ledger import audit_tenant
 from metering.models import Budget, UsageEvent
 from tests.clients.agents import Plan
 from tests.clients.replay import Provider, replaying

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from django.db import OperationalError, connection
 
+from common.api.problems import problem_of
 from config import connections
 from config.connections import BUSY, PAGES, borrow_from_pool, limit_process
 from config.processes import wait_until
-from metering.api.problems import problem_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -54,7 +54,7 @@ def test_a_mistake_in_a_view_is_a_500_that_leaves_nothing_behind(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "metering.api.management.teams.TeamBody.to_representation", raising(RuntimeError("hunter2"))
+        "tenants.api.teams.TeamBody.to_representation", raising(RuntimeError("hunter2"))
     )
     answer = caller(account).post("/v1/teams", {"name": "growth"})
     assert (answer.status, answer.code) == (500, "internal_error")

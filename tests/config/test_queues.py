@@ -8,7 +8,7 @@ from config.environment import read_environment
 from config.parts import PARTS
 from config.queues import QUEUES, QUEUES_BY_WORKER, LimitsByQueue, queue_of
 from config.shared_metrics import VARIABLE, shared_by_part, shared_by_service
-from metering.upkeep import JOBS_SECONDS
+from metering.jobs.upkeep import JOBS_SECONDS
 
 
 def test_every_queue_has_one_worker() -> None:
@@ -20,9 +20,9 @@ def test_every_queue_has_one_worker() -> None:
 @pytest.mark.parametrize(
     ("task", "queue"),
     [
-        ("metering.tasks.roll_up", "ingest"),
-        ("metering.tasks.run_simulations", "default"),
-        ("metering.tasks.run_jobs", "default"),
+        ("metering.jobs.tasks.roll_up", "ingest"),
+        ("metering.jobs.tasks.run_simulations", "default"),
+        ("metering.jobs.tasks.run_jobs", "default"),
         ("alerts.tasks.deliver", "alerts"),
         ("alerts.tasks.scan_anomalies", "scans"),
         ("alerts.tasks.check_sessions", "scans"),
@@ -49,7 +49,7 @@ def test_jobs_take_one_process_of_a_worker_and_leave_it_the_others() -> None:
     (period,) = {
         entry["schedule"].total_seconds()
         for entry in BEAT_SCHEDULE.values()
-        if entry["task"] == "metering.tasks.run_jobs"
+        if entry["task"] == "metering.jobs.tasks.run_jobs"
     }
     assert period > JOBS_SECONDS
 

@@ -107,7 +107,7 @@ def test_a_service_takes_an_event_survives_a_kill_and_stops_cleanly(service: Run
         ({"agent": "mine"}, "2.5")
     ]
 
-    for task in ("metering.tasks.expire_reservations", "alerts.tasks.notify"):
+    for task in ("metering.jobs.tasks.expire_reservations", "alerts.tasks.notify"):
         assert processes.wait_until(partial(service.has_run, task), READY_SECONDS), task
 
     service.process.send_signal(signal.SIGTERM)

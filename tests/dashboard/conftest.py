@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 from django.test import Client
 
-from metering.enforcement.simulation import preview
+from metering.simulation import preview
 from tenants.models import User
 from tenants.people import add_member
 from tenants.roles import Role

@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from metering import budget_counting
+from metering.ledger import counting
 from metering.models import Budget, Crossing, TenantPrice, ToolPrice
 from tenants.keys import find_key_holder
 from tenants.models import ApiKey, AuditEntry, Membership, Team, TeamMember, Tenant
@@ -176,7 +176,7 @@ def test_a_budget_is_made_with_its_levels_and_counts_what_was_spent(
 def test_a_budget_over_a_long_past_says_that_it_still_counts(
     account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget_counting, "AT_ONCE_MAX", 1)
+    monkeypatch.setattr(counting, "AT_ONCE_MAX", 1)
     send(account, [make_event(team="growth", cost_usd="1") for _ in range(2)])
     form = budget_form((100, "block", ""))
     answer = owner.post("/admin/metering/budget/add/", form, follow=True)

@@ -9,9 +9,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from metering.budget_reading import read_book
-from metering.enforcement.raises import Added, RaiseAsk, ask_for_raise
-from metering.enforcement.routes import Tier, create_route, read_routes
+from metering.budgets.reading import read_book
+from metering.limits.limit_increases import Added, RaiseAsk, ask_for_raise
+from metering.limits.routes import Tier, create_route, read_routes
 from metering.models import Budget, BudgetRaise, ModelRoute
 from tenants.models import AuditEntry
 from tenants.roles import Role

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from metering.enforcement.halts import halt
+from metering.limits.halts import halt
 from metering.models import Halt
 from tenants.roles import Role
 from tests.dashboard.test_admin import changed, errors_of

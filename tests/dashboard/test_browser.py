@@ -11,7 +11,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from alerts.incidents import observe
 from metering.models import Budget, Halt, Route, SourceOutcome
-from metering.sources import Tally, record_reports
+from metering.usage.sources import Tally, record_reports
 from tests.alerts.scene import seen
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from metering.enforcement.simulation import preview
 from metering.models import Budget, Halt, RateLimit, TenantPrice
+from metering.simulation import preview
 from tests.dashboard.test_admin import (
     FormReader,
     budget_form,

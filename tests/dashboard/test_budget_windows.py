@@ -14,12 +14,12 @@ from dashboard.budget_windows import (
     outlook,
     watched_windows,
 )
-from metering.budget_reading import read_book
-from metering.budget_rules import BudgetRule, LevelRule
-from metering.budgets import archive_budget
+from metering.budgets.reading import read_book
+from metering.budgets.rules import BudgetRule, LevelRule
+from metering.configuration.budgets import archive_budget
+from metering.jobs.upkeep import age_rolling_windows
+from metering.ledger.windows import WindowState
 from metering.models import Budget
-from metering.upkeep import age_rolling_windows
-from metering.windows import WindowState
 from tests.factories import NANOS, Account, make_budget, make_event, send
 
 START = datetime(2026, 11, 22, tzinfo=UTC)

@@ -17,14 +17,20 @@ from dashboard.amounts import amount_words, listed
 from dashboard.budget_windows import full_parts, watched_windows
 from dashboard.enforcement.matches import calls_of
 from dashboard.findings import decisions_headline
-from metering.budget_reading import read_book
-from metering.budget_rules import group_key
-from metering.budgets import archive_budget
-from metering.enforcement.breakers import create_breaker
-from metering.enforcement.breakers.states import open_groups
-from metering.enforcement.decisions import DecisionRow, insert_decisions
-from metering.enforcement.halts import halt, lift_halt
-from metering.enforcement.raises import Added, RaiseAsk, approve_raise, ask_for_raise, refuse_raise
+from metering.budgets.reading import read_book
+from metering.budgets.rules import group_key
+from metering.configuration.budgets import archive_budget
+from metering.limits.breakers import create_breaker
+from metering.limits.breakers.states import open_groups
+from metering.limits.decisions import DecisionRow, insert_decisions
+from metering.limits.halts import halt, lift_halt
+from metering.limits.limit_increases import (
+    Added,
+    RaiseAsk,
+    approve_raise,
+    ask_for_raise,
+    refuse_raise,
+)
 from metering.models import Breaker, Budget, BudgetRaise, Decision, Halt
 from tenants.keys import create_api_key
 from tenants.models import AuditEntry

@@ -26,7 +26,7 @@ from dashboard.findings import channels_headline, deliveries_headline, incidents
 from dashboard.incidents.course import MEASURES
 from dashboard.incidents.figures import Figure, figures_of
 from dashboard.incidents.lines import snooze_until
-from metering.queries.usage import Measures
+from metering.reporting.usage import Measures
 from tenants.roles import Role
 from tests.alerts.scene import make_channel, seen
 from tests.dashboard.test_enforcement_pages import (

@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from dashboard.findings import sources_headline, unknown_headline
 from dashboard.sources import SEVERITIES
+from metering.jobs.upkeep import expire_reservations
 from metering.models import Reservation, Route, SourceOutcome
-from metering.sources import PROCESS_RECORDER, Tally, record_reports
-from metering.upkeep import expire_reservations
+from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.roles import Role
 from tests.dashboard.test_enforcement_pages import HOSTILE, Handlers, page, words
 from tests.factories import NANOS, Account, make_budget

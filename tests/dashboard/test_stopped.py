@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.db import connection
 from django.test import Client
 
-from metering.enforcement.halts import halt, insert_halt, lift_halt
+from metering.limits.halts import halt, insert_halt, lift_halt
 from metering.models import HaltKind
 from tenants.roles import Role
 from tests.factories import Account, make_account

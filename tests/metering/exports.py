@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from metering.api import hot
+from metering.api import fast_path
 from tests.factories import Account
 
 TRACE = "a" * 32
@@ -63,7 +63,7 @@ def export_spans(
     group = {"resource": resource, "scopeSpans": [{"scope": {"name": scope}, "spans": spans}]}
     headers = {**account.headers, "Content-Type": "application/json"}
     body = json.dumps({"resourceSpans": [group]}).encode()
-    answer = hot.run(hot.handle_traces(hot.request_of(headers, body)))
+    answer = fast_path.run(fast_path.handle_traces(fast_path.request_of(headers, body)))
     assert answer.status == 200, answer.body
     partial = json.loads(answer.body).get("partialSuccess", {})
     return {

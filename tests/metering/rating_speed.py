@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django.setup()
 
 # Prices are models, which can be imported only once Django is set up.
-from metering.usage_shapes import Tokens, normalise_usage  # noqa: E402
+from metering.usage.shapes import Tokens, normalise_usage  # noqa: E402
 from tests.metering.test_pricing import NOON, book  # noqa: E402
 from tests.metering.test_usage_shapes import RECORDED  # noqa: E402
 

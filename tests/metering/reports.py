@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from metering.api import hot
-from metering.api.hot_reservations import find_endpoint
+from metering.api import fast_path
+from metering.api.fast_reservations import find_endpoint
 from tests.factories import Account
 from tests.metering.decoders.spans import Attributes, Export
 from tests.metering.emitters.pieces import JSON, LITELLM, PROTOBUF, TRACES
@@ -30,7 +30,7 @@ def post(account: Account, path: str, body: Any, *, content_type: str = JSON) ->
     assert endpoint is not None, path
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {**account.headers, "Content-Type": content_type}
-    answer = hot.run(endpoint.begin(hot.request_of(headers, content)))
+    answer = fast_path.run(endpoint.begin(fast_path.request_of(headers, content)))
     kind = answer.headers.get("Content-Type", "")
     return Posted(answer.status, json.loads(answer.body) if "json" in kind else answer.body)
 

@@ -8,9 +8,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from metering.batch_events import STRETCH_GAP_MAX, STRETCHES_MAX, events_of_batches
 from metering.models import BATCH_ID_STRIDE, IngestBatch
-from metering.queries.series import costly_calls, quarter_sums
+from metering.reporting.series import costly_calls, quarter_sums
+from metering.usage.batch_events import STRETCH_GAP_MAX, STRETCHES_MAX, events_of_batches
 from tests.factories import Account, make_event, send
 
 BATCHES = 60

@@ -11,14 +11,14 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from metering import budget_counting
-from metering.budgets import archive_budget, update_budget
-from metering.corrections import correct_event
-from metering.decoders.native import EventBody
-from metering.job_steps import run_job, take_step
+from metering.configuration.budgets import archive_budget, update_budget
+from metering.intake.corrections import correct_event
+from metering.intake.rerate import rerate
+from metering.jobs.steps import run_job, take_step
+from metering.jobs.upkeep import run_jobs
+from metering.ledger import counting
 from metering.models import BackgroundJob, Budget, BudgetWindow, JobState
-from metering.rerate import rerate
-from metering.upkeep import run_jobs
+from metering.usage.decoders.native import EventBody
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Caller, caller
 from tests.metering.test_rerate import set_price
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A past of more than one event is long, and a step reads two."""
-    monkeypatch.setattr(budget_counting, "AT_ONCE_MAX", 1)
-    monkeypatch.setattr(budget_counting, "STEP_EVENTS", 2)
+    monkeypatch.setattr(counting, "AT_ONCE_MAX", 1)
+    monkeypatch.setattr(counting, "STEP_EVENTS", 2)
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_step_that_dies_leaves_nothing_and_is_done_again(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(budget_counting, "move_on", die)
+        patch.setattr(counting, "move_on", die)
         with pytest.raises(RuntimeError):
             take_step(tenant_id=account.tenant.id)
     call_command("audit_ledger", verbosity=0)
@@ -237,11 +237,11 @@ class SlowStep:
         self._tenant_id = account.tenant.id
         self._patch = patch
         self._reads, self._go_on = threading.Event(), threading.Event()
-        self._read = budget_counting.stored_amounts
+        self._read = counting.stored_amounts
         self._thread = threading.Thread(target=self._work)
 
     def __enter__(self) -> "SlowStep":
-        self._patch.setattr(budget_counting, "stored_amounts", self._slow)
+        self._patch.setattr(counting, "stored_amounts", self._slow)
         self._thread.start()
         assert self._reads.wait(10)
         return self
@@ -249,7 +249,7 @@ class SlowStep:
     def __exit__(self, *exc: object) -> None:
         self._go_on.set()
         self._thread.join(10)
-        self._patch.setattr(budget_counting, "stored_amounts", self._read)
+        self._patch.setattr(counting, "stored_amounts", self._read)
 
     def _slow(self, *args: Any, **kwargs: Any) -> Any:
         self._reads.set()
@@ -284,7 +284,7 @@ def test_a_correction_waits_for_a_step_that_may_read_what_it_corrects(
     voiding = threading.Thread(target=in_thread, args=(void, account, "e1"))
     with SlowStep(account, monkeypatch):
         voiding.start()
-        wait_for_lock(budget_counting.COUNTING_LOCK)
+        wait_for_lock(counting.COUNTING_LOCK)
     voiding.join(10)
     call_command("audit_ledger", verbosity=0)
     finish_jobs()
@@ -370,7 +370,7 @@ def test_a_long_past_is_not_read_while_usage_is_kept_out(
 ) -> None:
     spend(account, "1", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(budget_counting, "stored_amounts", None)
+        patch.setattr(counting, "stored_amounts", None)
         budget = make_long(account)
         with account.scope():
             update_budget(budget=budget, actor="ann", changes={"per": ["agent"]})

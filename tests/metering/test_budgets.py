@@ -11,22 +11,14 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
 
-from metering.budget_rules import LevelRule
-from metering.budgets import archive_budget, update_budget
-from metering.corrections import correct_event
-from metering.decoders.native import EventBody
-from metering.enforcement.halts import lift_halt, read_halts
-from metering.enforcement.raises import Added, RaiseAsk, approve_raise, ask_for_raise
-from metering.models import (
-    BY_LEVEL,
-    Budget,
-    BudgetRaise,
-    BudgetWindow,
-    Crossing,
-    Halt,
-    LedgerEntry,
-)
-from metering.upkeep import age_rolling_windows, end_what_is_over
+from metering.budgets.rules import LevelRule
+from metering.configuration.budgets import archive_budget, update_budget
+from metering.intake.corrections import correct_event
+from metering.jobs.upkeep import age_rolling_windows, end_what_is_over
+from metering.limits.halts import lift_halt, read_halts
+from metering.limits.limit_increases import Added, RaiseAsk, approve_raise, ask_for_raise
+from metering.models import BY_LEVEL, Budget, BudgetRaise, BudgetWindow, Crossing, Halt, LedgerEntry
+from metering.usage.decoders.native import EventBody
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
 

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from django.db import DataError, InternalError, OperationalError
 
-from metering import committer as committing
-from metering.committer import TURN_SECONDS, Committer, _Entry, _Waiting
-from metering.database_errors import is_of_all, is_of_value
+from common.database_errors import is_of_all, is_of_value
+from metering.intake import committer as committing
+from metering.intake.committer import TURN_SECONDS, Committer, _Entry, _Waiting
 
 
 @dataclass(eq=False)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from metering.corrections import AlreadyCorrected, Corrected, correct_event
-from metering.decoders.native import EventBody
-from metering.errors import InvalidRequest, NotFound
+from common.errors import InvalidRequest, NotFound
+from metering.intake.corrections import AlreadyCorrected, Corrected, correct_event
 from metering.models import BudgetWindow, Correction, EntryKind, LedgerEntry, UsageEvent
 from metering.rollups import roll_up
+from metering.usage.decoders.native import EventBody
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
 

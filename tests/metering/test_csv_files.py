@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from metering.csv_files import csv_lines, safe_cell
+from common.csv_files import csv_lines, safe_cell
 
 
 @pytest.mark.parametrize(

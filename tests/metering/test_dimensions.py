@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.dimensions import normal_match, normal_value
+from metering.core.dimensions import normal_match, normal_value
 
 ZOE = "Zo\u00eb"
 

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from django.db import connection, transaction
 
-from metering.committer import Committer
-from metering.decoders import native
-from metering.ingest import commit_jobs, prepare_job, with_retries
+from metering.intake.committer import Committer
+from metering.intake.ingest import commit_jobs, prepare_job, with_retries
 from metering.models import EventKey, LedgerEntry, Route, UsageEvent
+from metering.usage.decoders import native
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
 
 pytestmark = pytest.mark.django_db(transaction=True)

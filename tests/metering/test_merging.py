@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from metering.audit import audit_tenant
-from metering.corrections import AlreadyCorrected, correct_event
-from metering.decoders.native import EventBody
-from metering.errors import NotFound
+from common.errors import NotFound
+from metering.audit.ledger import audit_tenant
+from metering.intake.corrections import AlreadyCorrected, correct_event
+from metering.intake.rerate import rerate
 from metering.models import Budget, Reservation, TenantPrice, UsageEvent
-from metering.rerate import rerate
+from metering.usage.decoders.native import EventBody
 from tenants.scope import change_configuration
 from tests.factories import NANOS, Account, make_account, make_budget, windows_of
 from tests.metering.api.caller import caller

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 from rest_framework.exceptions import ValidationError
 
-from metering.api.fields import Moment, Usd
-from metering.decoders.assembly import usd
-from metering.decoders.native import EventBody, decode_item
-from metering.decoders.otlp.json_mapping import _integer
-from metering.errors import EventRejected
-from metering.money import nanos_from_usd
-from metering.times import parse_moment, parse_moment_or_date
+from common.api.fields import Moment, Usd
+from common.errors import EventRejected
+from common.money import nanos_from_usd
+from common.times import parse_moment, parse_moment_or_date
+from metering.usage.decoders.assembly import usd
+from metering.usage.decoders.native import EventBody, decode_item
+from metering.usage.decoders.otlp.json_mapping import _integer
 
 NO_AMOUNTS = (
     *("1_000", "1_0", "\u0663", "\uff11\uff12", "\u00b2", " 1", "1 ", "1\n", "+1", "-1"),

@@ -7,7 +7,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from metering import open_traces, retention
+from metering.intake import open_traces
+from metering.jobs import retention
 from metering.models import TraceSpan, UsageEvent
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.exports import chat_span, export_spans

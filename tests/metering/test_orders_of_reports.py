@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 import pytest
 from django.db import connection
 
-from metering.audit import audit_tenant
-from metering.committer import PROCESS_COMMITTER
-from metering.ingest import commit_jobs
+from metering.audit.ledger import audit_tenant
+from metering.intake.committer import PROCESS_COMMITTER
+from metering.intake.ingest import commit_jobs
 from metering.models import Budget, BudgetWindow, Reservation, ReservationState, UsageEvent
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.reports import (

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 from django.utils import timezone
 
-from metering.queries import UsageQuestion, usage, usage_cursors
+from metering.reporting import UsageQuestion, usage, usage_cursors
 from tests.factories import Account, make_event, send
 from tests.metering.api.caller import Caller, caller
 
@@ -106,8 +106,8 @@ def test_a_default_range_stands_still_between_two_pages(
     estimates = api.get("/v1/estimates", limit=1).body
     sources = api.get("/v1/sources", limit=1).body
     later = Mock(wraps=timezone, now=lambda: datetime.now(UTC) + timedelta(days=8))
-    monkeypatch.setattr("metering.api.reading.estimates.timezone", later)
-    monkeypatch.setattr("metering.queries.source_counts.timezone", later)
+    monkeypatch.setattr("metering.api.estimates.timezone", later)
+    monkeypatch.setattr("metering.reporting.source_counts.timezone", later)
     agents = [row["group"]["agent"] for row in rest(api, "/v1/estimates", estimates, limit=1)]
     assert agents == ["b", "c"]
     assert [row["source"] for row in rest(api, "/v1/sources", sources, limit=1)] == ["b", "c"]

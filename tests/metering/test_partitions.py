@@ -12,9 +12,10 @@ from dateutil.relativedelta import relativedelta
 from django.conf import settings
 from django.db import connection, connections, transaction
 
-from metering import ingest, partitions
-from metering.partitions import drop_sealed_partitions, make_due_partitions, partition_name
-from metering.tasks import make_partitions
+from metering.intake import ingest
+from metering.jobs.tasks import make_partitions
+from metering.usage import partitions
+from metering.usage.partitions import drop_sealed_partitions, make_due_partitions, partition_name
 from tenants.scope import platform_scope, tenant_scope
 from tests.factories import Account, make_event, send
 

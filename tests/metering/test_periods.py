@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.periods import STEPS, PeriodClock
+from metering.core.periods import STEPS, PeriodClock
 
 
 def at(text: str) -> datetime:

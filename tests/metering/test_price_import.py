@@ -9,10 +9,10 @@ from django.core.management import call_command
 
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.prices import price_row, tenant_price_id, tool_price_id
-from metering.price_import import import_catalogue
-from metering.price_supplement import supplemented_rows
-from metering.pricing import Rating, load_price_book
-from metering.usage_shapes import Tokens
+from metering.pricing.book import Rating, load_price_book
+from metering.pricing.catalogue_import import import_catalogue
+from metering.pricing.supplement import supplemented_rows
+from metering.usage.shapes import Tokens
 from tenants.models import Tenant
 from tests.factories import Account
 

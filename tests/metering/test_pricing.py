@@ -14,12 +14,12 @@ from genai_prices.types import ModelInfo, Provider
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.model_names import CatalogueModel, canonical_provider, find_model
-from metering.price_catalogue import catalogue_rows
-from metering.price_schedule import Catalogue
-from metering.pricing import PriceBook, Rating
-from metering.rates import CompiledRates, check_rates, parse_rates
-from metering.usage_shapes import Tokens, normalise_usage
+from metering.pricing.book import PriceBook, Rating
+from metering.pricing.catalogue import catalogue_rows
+from metering.pricing.model_names import CatalogueModel, canonical_provider, find_model
+from metering.pricing.rates import CompiledRates, check_rates, parse_rates
+from metering.pricing.schedule import Catalogue
+from metering.usage.shapes import Tokens, normalise_usage
 
 CONTEXTS: dict[str | None, dict[str, str]] = {
     None: {},

@@ -10,14 +10,14 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from metering import queries
-from metering.errors import NotFound
+from common.errors import NotFound
+from metering import reporting
+from metering.core.periods import PeriodClock, floor_seconds
 from metering.models import MEASURES, Operation, Status, UsageEvent
-from metering.periods import PeriodClock, floor_seconds
-from metering.queries import InvalidQuestion, Measures, UsageQuestion, UsageRow
-from metering.queries.intervals import Bucket, buckets
-from metering.queries.sources import sets_for, stretches
-from metering.queries.traces import DEPTH_MAX, CallNode, build_tree
+from metering.reporting import InvalidQuestion, Measures, UsageQuestion, UsageRow
+from metering.reporting.intervals import Bucket, buckets
+from metering.reporting.sources import sets_for, stretches
+from metering.reporting.traces import DEPTH_MAX, CallNode, build_tree
 from metering.rollups import long_tail
 from metering.rollups.sets import SETS
 from tenants.scope import tenant_scope
@@ -44,9 +44,9 @@ def read_all(account: Account, question: UsageQuestion, *, limit: int = 500) -> 
     cursor = None
     with snapshot(account):
         while True:
-            page = queries.usage(question, limit=limit, cursor=cursor)
+            page = reporting.usage(question, limit=limit, cursor=cursor)
             assert len(page.rows) <= limit
-            assert page.total == queries.total_usage(question)
+            assert page.total == reporting.total_usage(question)
             rows += page.rows
             cursor = page.next_cursor
             if cursor is None:
@@ -140,7 +140,7 @@ def test_an_answer_equals_the_events(busy: Account, fields: dict[str, Any]) -> N
     else:
         assert rows == sorted(rows, key=lambda row: (row.start, *map(str.encode, row.key)))
     with snapshot(busy):
-        total = queries.total_usage(question)
+        total = reporting.total_usage(question)
     assert total == tuple(map(sum, zip(*wanted.values(), strict=True)))
 
 
@@ -163,11 +163,11 @@ def test_any_edges_are_exact(busy: Account) -> None:
 
 def test_what_was_acknowledged_is_in_the_next_answer(busy: Account) -> None:
     with snapshot(busy):
-        before = queries.total_usage(ask(busy))
+        before = reporting.total_usage(ask(busy))
     ahead = (datetime.now(UTC) + timedelta(minutes=4)).isoformat()
     send(busy, [make_event(time=ahead, cost_usd="0.000000001", input_tokens=7, output_tokens=0)])
     with snapshot(busy):
-        after = queries.total_usage(ask(busy))
+        after = reporting.total_usage(ask(busy))
     change = Measures(*(new - old for new, old in zip(after, before, strict=True)))
     assert change == Measures(cost_nanos=1, requests=1, input_tokens=7)
 
@@ -187,8 +187,8 @@ def test_void_events_count_nowhere(busy: Account) -> None:
 def test_another_tenant_sees_nothing(busy: Account, stranger: Account) -> None:
     question = ask(busy, interval="none")
     with snapshot(stranger):
-        assert queries.usage(question).rows == []
-        assert queries.total_usage(question) == Measures()
+        assert reporting.usage(question).rows == []
+        assert reporting.total_usage(question) == Measures()
 
 
 def test_the_long_tail_is_one_row_and_its_values_are_found_by_name(
@@ -217,7 +217,7 @@ def test_a_page_reads_only_the_buckets_it_needs(busy: Account) -> None:
     starts_at = floor_seconds(datetime.now(UTC) - timedelta(days=2), 86_400)
     question = ask(busy, starts_at=starts_at, group_by=("user", "agent"))
     with snapshot(busy), CaptureQueriesContext(connection) as context:
-        page = queries.usage(question, limit=2)
+        page = reporting.usage(question, limit=2)
     assert page.next_cursor is not None
     assert sum("group_1" in query["sql"] for query in context.captured_queries) == 1
 
@@ -225,15 +225,15 @@ def test_a_page_reads_only_the_buckets_it_needs(busy: Account) -> None:
 def test_a_cursor_is_for_its_own_question(busy: Account) -> None:
     question = ask(busy, group_by=("user",))
     with snapshot(busy):
-        cursor = queries.usage(question, limit=2).next_cursor
+        cursor = reporting.usage(question, limit=2).next_cursor
         assert cursor is not None
-        assert queries.range_of_cursor(cursor) == (question.starts_at, question.ends_at)
+        assert reporting.range_of_cursor(cursor) == (question.starts_at, question.ends_at)
         for wrong in (cursor[:-3], "x", "W10", cursor + "AAAA", "é"):
             with pytest.raises(InvalidQuestion) as caught:
-                queries.usage(question, cursor=wrong)
+                reporting.usage(question, cursor=wrong)
             assert caught.value.code == "invalid_cursor"
         with pytest.raises(InvalidQuestion):
-            queries.usage(ask(busy, group_by=("agent",)), cursor=cursor)
+            reporting.usage(ask(busy, group_by=("agent",)), cursor=cursor)
 
 
 @pytest.mark.parametrize(
@@ -318,8 +318,8 @@ def test_percentiles_are_within_five_percent(account: Account, fields: dict[str,
     )
     question = ask(account, **fields)
     with snapshot(account):
-        (row,) = [row for row in queries.usage(question).rows if row.measures.requests]
-        (found,) = queries.percentiles_of(question, [row])
+        (row,) = [row for row in reporting.usage(question).rows if row.measures.requests]
+        (found,) = reporting.percentiles_of(question, [row])
     values.sort()
     for percent, rank in ((50, 100), (95, 190), (99, 198)):
         exact = values[rank - 1]
@@ -334,21 +334,21 @@ def test_percentiles_are_within_five_percent(account: Account, fields: dict[str,
 def test_percentiles_of_other_groupings_are_refused(busy: Account) -> None:
     question = ask(busy, group_by=("team",))
     with snapshot(busy), pytest.raises(InvalidQuestion) as caught:
-        queries.percentiles_of(question, queries.usage(question).rows)
+        reporting.percentiles_of(question, reporting.usage(question).rows)
     assert caught.value.code == "percentiles_unavailable"
 
 
 def test_top_values_come_by_cost(busy: Account) -> None:
     now = datetime.now(UTC)
     with snapshot(busy):
-        rows = queries.top_values(
+        rows = reporting.top_values(
             tenant_id=busy.tenant.id,
             dimension="agent",
             starts_at=now - timedelta(days=4),
             ends_at=now,
             limit=2,
         )
-        everything = queries.top_values(
+        everything = reporting.top_values(
             tenant_id=busy.tenant.id,
             dimension="agent",
             starts_at=now - timedelta(days=4),
@@ -361,10 +361,10 @@ def test_top_values_come_by_cost(busy: Account) -> None:
 def test_unpriced_models_are_listed(busy: Account) -> None:
     now = datetime.now(UTC)
     with snapshot(busy):
-        found = queries.unpriced(
+        found = reporting.unpriced(
             tenant_id=busy.tenant.id, starts_at=now - timedelta(days=4), ends_at=now
         )
-        total = queries.total_usage(ask(busy))
+        total = reporting.total_usage(ask(busy))
     assert {one.model for one in found} == {"a model nobody knows"}
     assert sum(one.event_count for one in found) == total.unpriced
 
@@ -377,7 +377,7 @@ def test_budget_windows_come_by_how_full_they_are(account: Account) -> None:
     with account.scope():
         archived.archived_at = datetime.now(UTC)
         archived.save()
-        fills = queries.budget_windows(tenant_id=account.tenant.id, now=datetime.now(UTC))
+        fills = reporting.budget_windows(tenant_id=account.tenant.id, now=datetime.now(UTC))
     assert [(fill.rule.name, fill.window.group_key, str(fill.used_percent)) for fill in fills] == [
         ("narrow", '["growth"]', "75"),
         ("narrow", '["web"]', "25"),
@@ -429,12 +429,12 @@ def test_a_very_deep_trace_is_cut_to_a_depth_that_can_be_shown() -> None:
 def test_a_trace_that_is_not_there_is_not_found(busy: Account, stranger: Account) -> None:
     send(busy, [make_event(trace="t-1", span="1")])
     with busy.scope():
-        assert queries.call_tree(tenant_id=busy.tenant.id, trace="t-1").event_count == 1
+        assert reporting.call_tree(tenant_id=busy.tenant.id, trace="t-1").event_count == 1
         for trace in ("t-2", "", "a\x00b"):
             with pytest.raises(NotFound):
-                queries.call_tree(tenant_id=busy.tenant.id, trace=trace)
+                reporting.call_tree(tenant_id=busy.tenant.id, trace=trace)
     with stranger.scope(), pytest.raises(NotFound):
-        queries.call_tree(tenant_id=stranger.tenant.id, trace="t-1")
+        reporting.call_tree(tenant_id=stranger.tenant.id, trace="t-1")
 
 
 def test_a_session_adds_up_in_order(account: Account) -> None:
@@ -451,7 +451,7 @@ def test_a_session_adds_up_in_order(account: Account) -> None:
     send(account, [*sent, make_event(session="s-2", cost_usd="50")])
     void(account, sent[2])
     with snapshot(account):
-        session = queries.read_session(tenant_id=account.tenant.id, session="s-1")
+        session = reporting.read_session(tenant_id=account.tenant.id, session="s-1")
     assert [step.running_cost_nanos // NANOS for step in session.steps] == [1, 1, 4]
     assert session.total.cost_nanos == 4 * NANOS
     assert [row.measures.cost_nanos for row in session.by_dimension["agent"]] == [4 * NANOS]
@@ -459,7 +459,7 @@ def test_a_session_adds_up_in_order(account: Account) -> None:
 
 
 def test_events_are_listed_newest_first_by_page(busy: Account) -> None:
-    question = queries.EventQuestion(
+    question = reporting.EventQuestion(
         tenant_id=busy.tenant.id, filters={"customer": ("acme",), "status": ("success",)}
     )
     with busy.scope():
@@ -471,7 +471,7 @@ def test_events_are_listed_newest_first_by_page(busy: Account) -> None:
         found: list[int] = []
         cursor = None
         while True:
-            page = queries.list_events(question, limit=4, cursor=cursor)
+            page = reporting.list_events(question, limit=4, cursor=cursor)
             found += [event.id for event in page.events]
             cursor = page.next_cursor
             if cursor is None:

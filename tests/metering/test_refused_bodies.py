@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from metering import ingest as ingesting
-from metering import job as jobs
-from metering.api.hot import HotResponse, handle_events, request_of, run
-from metering.api.hot_reservations import handle_reserve, handle_settle
-from metering.enforcement.works import new_id
-from metering.events import PreparedEvent
-from metering.job import Job
+from metering.api.fast_path import HotResponse, handle_events, request_of, run
+from metering.api.fast_reservations import handle_reserve, handle_settle
+from metering.calls import job as jobs
+from metering.calls.events import PreparedEvent
+from metering.calls.job import Job
+from metering.intake import ingest as ingesting
 from metering.models import UsageEvent
+from metering.reservations.works import new_id
 from tests.factories import Account, make_budget, make_event, send, windows_of
 
 pytestmark = pytest.mark.django_db(transaction=True)

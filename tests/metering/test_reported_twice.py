@@ -15,9 +15,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from metering.api import hot
+from metering.api import fast_path
 from metering.models import UsageEvent
-from metering.usage_shapes import normalise_usage
+from metering.usage.shapes import normalise_usage
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.decoders.test_otlp_recorded import RECORDED, needs_recordings
 
@@ -58,7 +58,7 @@ def export(account: Account, dialect: str) -> int:
             "Content-Type": "application/x-protobuf",
             "Content-Encoding": "gzip",
         }
-        answer = hot.run(hot.handle_traces(hot.request_of(headers, body)))
+        answer = fast_path.run(fast_path.handle_traces(fast_path.request_of(headers, body)))
         assert answer.status == 200, answer.body
         partial = ExportTraceServiceResponse.FromString(answer.body).partial_success
         rejected += partial.rejected_spans
@@ -80,7 +80,9 @@ def post_natively(account: Account) -> dict[str, Any]:
             }
         )
     headers = {**account.headers, "Content-Type": "application/json"}
-    answer = hot.run(hot.handle_events(hot.request_of(headers, json.dumps(events).encode())))
+    answer = fast_path.run(
+        fast_path.handle_events(fast_path.request_of(headers, json.dumps(events).encode()))
+    )
     assert answer.status == 200, answer.body
     body: dict[str, Any] = json.loads(answer.body)
     return body

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from metering.ledger.opening import with_windows
 from metering.models import Budget, Reservation, UsageEvent
-from metering.window_opening import with_windows
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Caller, caller
 from tests.metering.exports import chat_span, export_spans
@@ -159,7 +159,7 @@ def test_a_call_that_is_settled_while_its_replacement_is_prepared_stays_the_rese
         settle(api, held, "4", response_id="r")
         return with_windows(*arguments)
 
-    monkeypatch.setattr("metering.corrections.with_windows", settle_meanwhile)
+    monkeypatch.setattr("metering.intake.corrections.with_windows", settle_meanwhile)
     replace(api, "seen", "by-response", cost_usd="2")
     assert dollars(account, budget) == {"[]": 2}
 

@@ -6,9 +6,9 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
-from metering.job_steps import run_job
+from metering.intake.rerate import rerate, start_pricing
+from metering.jobs.steps import run_job
 from metering.models import CostSource, EntryKind, LedgerEntry, TenantPrice, UsageEvent
-from metering.rerate import rerate, start_pricing
 from metering.rollups import roll_up
 from tenants.scope import change_configuration
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of

@@ -14,10 +14,17 @@ from django.db import DatabaseError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from metering import retention, rollups, seals
-from metering.audit import audit_tenant, count_seals
-from metering.corrections import correct_event
-from metering.enforcement.halts import halt
+from metering import rollups
+from metering.audit.ledger import audit_tenant, count_seals
+from metering.calls import seals
+from metering.calls.seals import first_kept, freeze, read_sealed, seal_entries, seal_events
+from metering.core.periods import EPOCH
+from metering.intake.corrections import correct_event
+from metering.intake.rerate import UsageSealed, rerate
+from metering.jobs import retention
+from metering.jobs.tasks import make_partitions, price_unpriced, remove_old_rows
+from metering.jobs.upkeep import age_rolling_windows, expire_reservations
+from metering.limits.halts import halt
 from metering.models import (
     Budget,
     BudgetWindow,
@@ -31,13 +38,8 @@ from metering.models import (
     UsageSeal,
     WindowSeal,
 )
-from metering.partitions import MONTHS_AHEAD, drop_sealed_partitions, partition_name
-from metering.periods import EPOCH
-from metering.queries import InvalidQuestion, UsageQuestion, require_sums
-from metering.rerate import UsageSealed, rerate
-from metering.seals import first_kept, freeze, read_sealed, seal_entries, seal_events
-from metering.tasks import make_partitions, price_unpriced, remove_old_rows
-from metering.upkeep import age_rolling_windows, expire_reservations
+from metering.reporting import InvalidQuestion, UsageQuestion, require_sums
+from metering.usage.partitions import MONTHS_AHEAD, drop_sealed_partitions, partition_name
 from tenants.models import User
 from tests.dashboard.conftest import BACKEND
 from tests.factories import (

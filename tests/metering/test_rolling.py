@@ -9,9 +9,10 @@ from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from metering import rolling, upkeep
+from metering.jobs import upkeep
+from metering.jobs.upkeep import age_rolling_windows
+from metering.ledger import rolling
 from metering.models import Budget, BudgetWindow, LedgerEntry
-from metering.upkeep import age_rolling_windows
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import caller
 

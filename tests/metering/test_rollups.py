@@ -15,9 +15,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
-from metering import rollups, tasks
-from metering.audit import audit_tenant
-from metering.corrections import correct_event
+from metering import rollups
+from metering.audit.ledger import audit_tenant
+from metering.core.periods import floor_seconds
+from metering.intake.corrections import correct_event
+from metering.jobs import tasks
 from metering.models import (
     BATCH_ID_STRIDE,
     MEASURES,
@@ -28,9 +30,8 @@ from metering.models import (
     UsageHistogram,
     UsageRollup,
 )
-from metering.periods import floor_seconds
-from metering.queries.question import UsageQuestion
-from metering.queries.usage import usage
+from metering.reporting.question import UsageQuestion
+from metering.reporting.usage import usage
 from metering.rollups import OTHER, batches, bins, long_tail
 from metering.rollups.sets import DAY_SECONDS, HISTOGRAM_SETS, SETS, DimensionSet
 from tenants import claims

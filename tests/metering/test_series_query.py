@@ -8,9 +8,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from metering.core.periods import floor_seconds
 from metering.models import MEASURES, UsageEvent
-from metering.periods import floor_seconds
-from metering.queries.series import (
+from metering.reporting.series import (
     COMBINED_DIMENSIONS,
     SERIES_DIMENSIONS,
     QuarterSums,

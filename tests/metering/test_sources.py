@@ -12,23 +12,17 @@ import time_machine
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from metering import sources
+from common.errors import EventRejected, MalformedBody
 from metering.api.counters import count_job, count_refused_body
-from metering.decoders import native
-from metering.decoders.native import PassedOver
-from metering.errors import EventRejected, MalformedBody
-from metering.ingest import ingest
-from metering.job import Job
+from metering.calls.job import Job
+from metering.intake.ingest import ingest
+from metering.jobs.tasks import remove_old_rows
 from metering.models import Route, SourceCount, SourceOutcome
-from metering.source_advice import ADVICE, what_to_set
-from metering.sources import (
-    OTHER,
-    PROCESS_RECORDER,
-    SourceRecorder,
-    Tally,
-    record_reports,
-)
-from metering.tasks import remove_old_rows
+from metering.usage import sources
+from metering.usage.decoders import native
+from metering.usage.decoders.native import PassedOver
+from metering.usage.source_advice import ADVICE, what_to_set
+from metering.usage.sources import OTHER, PROCESS_RECORDER, SourceRecorder, Tally, record_reports
 from tests.factories import Account, make_event
 
 ACCEPTED = SourceOutcome.ACCEPTED

@@ -2,9 +2,9 @@
 
 import pytest
 
-from metering.decoders.native import EVENT_FIELDS
-from metering.model_names import nearest_model
-from metering.spelling import did_you_mean, nearest
+from common.spelling import did_you_mean, nearest
+from metering.pricing.model_names import nearest_model
+from metering.usage.decoders.native import EVENT_FIELDS
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from metering.price_catalogue import CatalogueRow, catalogue_rows
-from metering.price_schedule import Catalogue
-from metering.price_supplement import supplement_lines, supplemented_rows
-from metering.pricing import PriceBook, Rating
-from metering.rates import CompiledRates, check_rates, parse_rates, units
-from metering.usage_shapes import Tokens, normalise_usage
+from metering.pricing.book import PriceBook, Rating
+from metering.pricing.catalogue import CatalogueRow, catalogue_rows
+from metering.pricing.rates import CompiledRates, check_rates, parse_rates, units
+from metering.pricing.schedule import Catalogue
+from metering.pricing.supplement import supplement_lines, supplemented_rows
+from metering.usage.shapes import Tokens, normalise_usage
 from tests.metering.test_pricing import NOON, CatalogueStandIn, TenantStandIn, flat, rate
 
 # One of everything that a usage object can hold, by usage key.

@@ -6,8 +6,8 @@ import pytest
 import time_machine
 from django.db import connection
 
+from metering.jobs.tasks import make_partitions, price_unpriced, remove_old_rows
 from metering.models import BackgroundJob, EventKey
-from metering.tasks import make_partitions, price_unpriced, remove_old_rows
 from tenants.scope import platform_scope
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.test_rerate import set_price

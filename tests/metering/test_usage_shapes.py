@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metering.usage_shapes import (
+from metering.usage.shapes import (
     OTHER_MODELS,
     Tokens,
     UnknownUsage,

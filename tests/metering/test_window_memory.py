@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from metering import budget_rules, window_opening
-from metering.bounded_memory import BoundedMemory
-from metering.budget_reading import read_book
+from common.bounded_memory import BoundedMemory
+from metering.budgets import rules
+from metering.budgets.reading import read_book
+from metering.core.periods import EPOCH
+from metering.ledger import opening
+from metering.ledger.opening import open_windows
 from metering.models import BudgetWindow
-from metering.periods import EPOCH
-from metering.window_opening import open_windows
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
 
@@ -34,10 +35,10 @@ def test_a_window_whose_opening_was_rolled_back_is_opened_again(
 
     with account.scope():
         make_budget(account, period="month")
-    monkeypatch.setattr(window_opening, "open_windows", open_and_fail)
+    monkeypatch.setattr(opening, "open_windows", open_and_fail)
     with pytest.raises(ConnectionError):
         send(account, [make_event(cost_usd="1")])
-    monkeypatch.setattr(window_opening, "open_windows", open_windows)
+    monkeypatch.setattr(opening, "open_windows", open_windows)
 
     send(account, [make_event(cost_usd="2")])
 
@@ -60,11 +61,11 @@ def test_nobody_posts_to_a_window_before_its_opening_is_committed(
 
     with account.scope():
         make_budget(account, period="month")
-    monkeypatch.setattr(window_opening, "open_windows", open_and_wait)
+    monkeypatch.setattr(opening, "open_windows", open_and_wait)
     first = threading.Thread(target=send_first)
     first.start()
     assert opened.wait(10)
-    monkeypatch.setattr(window_opening, "open_windows", open_windows)
+    monkeypatch.setattr(opening, "open_windows", open_windows)
     send(account, [make_event(cost_usd="2")])
     may_commit.set()
     first.join()
@@ -75,7 +76,7 @@ def test_nobody_posts_to_a_window_before_its_opening_is_committed(
 def test_what_a_transaction_asks_for_stays_when_the_process_forgets(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget_rules, "_WINDOW_IDS", BoundedMemory(2))
+    monkeypatch.setattr(rules, "_WINDOW_IDS", BoundedMemory(2))
     with account.scope():
         for per in ([], ["session"], ["agent", "session"]):
             make_budget(account, period="month", per=per, cost_usd=1000)
@@ -112,6 +113,6 @@ def test_the_window_of_a_single_call_is_not_remembered(account: Account) -> None
     budget = make_budget(account, per=["request"], period="lifetime")
     with account.scope():
         book = read_book(account.tenant.id)
-    key = budget_rules.WindowKey(budget.id, ("0" * 32,), EPOCH)
+    key = rules.WindowKey(budget.id, ("0" * 32,), EPOCH)
     book.remember(key, 1)
     assert book.lacking([key]) == {key}

@@ -12,8 +12,9 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from psycopg import sql
 
 from alerts.models import Delivery, DeliveryAttempt, ScanProgress, SeriesState
-from metering.enforcement.decisions import DecisionRow, insert_decisions
-from metering.enforcement.pace import lock_paces
+from metering.core.periods import EPOCH
+from metering.limits.decisions import DecisionRow, insert_decisions
+from metering.limits.rate_counters import lock_paces
 from metering.models import (
     BudgetWindow,
     Outcome,
@@ -23,10 +24,9 @@ from metering.models import (
     UsageSeal,
     WindowSeal,
 )
-from metering.partitions import make_partitions, partition_name
-from metering.periods import EPOCH
 from metering.rollups import roll_up
-from metering.sources import PROCESS_RECORDER, Tally, record_reports
+from metering.usage.partitions import make_partitions, partition_name
+from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.authentication import needed_scopes
 from tenants.invitations import invite
 from tenants.models import Team, TeamMember, User

@@ -12,8 +12,9 @@ from prometheus_client import REGISTRY
 from alerts import breakers as breaker_alerts
 from alerts import crossings, digests, incidents, rule_checks, scans, session_checks
 from alerts import tasks as alert_tasks
-from metering import rollups, upkeep
-from metering import tasks as metering_tasks
+from metering import rollups
+from metering.jobs import tasks as metering_tasks
+from metering.jobs import upkeep
 from metering.models import Crossing
 from tenants import runs
 from tenants.runs import PAUSE_SECONDS, PAUSE_SECONDS_MAX, TenantRun, scoped

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from metering.audit import audit_tenant, count_seals
-from metering.periods import EPOCH
+from metering.audit.ledger import audit_tenant, count_seals
+from metering.core.periods import EPOCH
 from tenants.models import Tenant
 from tenants.scope import platform_scope
 

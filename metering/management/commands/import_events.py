@@ -14,9 +14,9 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.progress import Progress
 
-from metering.decoders import native
-from metering.ingest import ingest
+from metering.intake.ingest import ingest
 from metering.models import Route
+from metering.usage.decoders import native
 from tenants.models import Tenant
 from tenants.scope import platform_scope
 

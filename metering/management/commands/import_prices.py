@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from metering.price_import import import_catalogue
+from metering.pricing.catalogue_import import import_catalogue
 
 
 class Command(BaseCommand):

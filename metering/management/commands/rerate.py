@@ -8,10 +8,10 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.progress import Progress
 
-from metering.event_stretches import estimated_events
-from metering.money import usd_from_nanos
-from metering.rerate import rerate
-from metering.times import parse_moment_or_date
+from common.money import usd_from_nanos
+from common.times import parse_moment_or_date
+from metering.core.event_stretches import estimated_events
+from metering.intake.rerate import rerate
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 

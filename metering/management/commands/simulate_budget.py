@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from metering.api.management.simulations import SimulationBody, proposal_of
-from metering.enforcement.simulation import Replayed, simulate
-from metering.errors import MeteringError
+from common.errors import MeteringError
+from common.times import parse_moment_or_date
+from metering.api.simulations import SimulationBody, proposal_of
 from metering.models import Budget
-from metering.times import parse_moment_or_date
+from metering.simulation import Replayed, simulate
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 

@@ -10,9 +10,9 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from metering.enforcement.decisions import DecisionRow, insert_decisions
+from metering.jobs.tasks import remove_old_rows
+from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.models import Decision
-from metering.tasks import remove_old_rows
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
 

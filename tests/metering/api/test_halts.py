@@ -8,13 +8,13 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from metering.api.hot import HotResponse, request_of, run
-from metering.api.hot_reservations import handle_reserve
-from metering.api.management import halts as halts_api
-from metering.api.management.halts import handle_halts
-from metering.enforcement import halt_watch
-from metering.enforcement.halt_watch import stop_watching
-from metering.enforcement.halts import read_halts
+from metering.api import halts as halts_api
+from metering.api.fast_path import HotResponse, request_of, run
+from metering.api.fast_reservations import handle_reserve
+from metering.api.halts import handle_halts
+from metering.limits import halt_watch
+from metering.limits.halt_watch import stop_watching
+from metering.limits.halts import read_halts
 from metering.models import Halt
 from tenants import keys, remembered
 from tenants.models import ApiKey, AuditEntry

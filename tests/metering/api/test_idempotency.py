@@ -9,9 +9,9 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
-from metering.api import idempotency
 from metering.models import Budget
 from tenants import retention
+from tenants.api import idempotency
 from tenants.keys import find_key_holder
 from tenants.models import ApiKey, IdempotencyRecord, Team
 from tests.factories import Account

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from metering import crossings, event_stretches, rerate
-from metering.job_steps import take_step
+from metering.core import event_stretches
+from metering.intake import rerate
+from metering.jobs.steps import take_step
+from metering.ledger import crossings
 from metering.models import BackgroundJob, Crossing
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Caller, caller

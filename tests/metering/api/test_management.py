@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from metering.budget_reading import read_book
-from metering.budget_rules import LevelRule
+from metering.budgets.reading import read_book
+from metering.budgets.rules import LevelRule
 from metering.models import Budget, TenantPrice
 from tenants.models import AuditEntry, Tenant
 from tests.factories import Account, make_event, send

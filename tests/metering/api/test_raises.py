@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from metering.budget_reading import read_book
-from metering.budgets import archive_budget
+from metering.budgets.reading import read_book
+from metering.configuration.budgets import archive_budget
 from metering.models import Budget, BudgetRaise
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import Caller, caller

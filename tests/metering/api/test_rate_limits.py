@@ -8,10 +8,10 @@ import pytest
 import time_machine
 from django.db import connection
 
-from metering.budget_rules import Amounts
-from metering.dimensions import MATCHABLE
-from metering.enforcement.pace import MEASURES, Minute, PaceState
-from metering.enforcement.rate_limits import RateRule, read_rate_rules
+from metering.budgets.rules import Amounts
+from metering.core.dimensions import MATCHABLE
+from metering.limits.rate_counters import MEASURES, Minute, PaceState
+from metering.limits.rate_limits import RateRule, read_rate_rules
 from metering.models import Decision, Pace, RateLimit, Reservation
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 import pytest
 from django.test import Client
 
-from metering.queries import focus
-from metering.queries.focus import COLUMNS
+from metering.reporting import focus
+from metering.reporting.focus import COLUMNS
 from tenants.keys import create_api_key
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
@@ -407,7 +407,7 @@ def test_the_focus_export_reads_a_stretch_a_transaction(
         transactions.append(tenant_id)
         return tenant_scope(tenant_id)
 
-    monkeypatch.setattr("metering.queries.focus.tenant_scope", counted)
+    monkeypatch.setattr("metering.reporting.focus.tenant_scope", counted)
     assert get(client, account, "/v1/export/focus.csv", month=month).getvalue() == whole
     assert len(transactions) > 5 * len(days) // 3
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from metering.enforcement.routes import Tier, read_routes
+from metering.limits.routes import Tier, read_routes
 from metering.models import ModelRoute
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller

@@ -15,14 +15,14 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.money import usd_from_nanos
 from config.celery import application
-from metering import event_stretches
-from metering.budgets import archive_budget
-from metering.enforcement.simulation import store
+from metering.configuration.budgets import archive_budget
+from metering.core import event_stretches
+from metering.jobs.tasks import run_simulations
+from metering.jobs.upkeep import age_rolling_windows
 from metering.models import Budget, BudgetWindow, Crossing, Decision, Halt, Simulation
-from metering.money import usd_from_nanos
-from metering.tasks import run_simulations
-from metering.upkeep import age_rolling_windows
+from metering.simulation import store
 from tenants.keys import forget_known_keys
 from tests.factories import NANOS, Account, make_account, make_budget, make_event, send
 from tests.metering.api.caller import Caller, caller
@@ -321,7 +321,7 @@ def at_most_one(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
     monkeypatch.setattr(event_stretches, "AT_ONCE_MAX", 1)
     monkeypatch.setattr(
-        "metering.api.management.simulations.current_app.send_task",
+        "metering.api.simulations.current_app.send_task",
         lambda name, **_: sent.append(name),
     )
     return sent
@@ -338,7 +338,7 @@ def test_a_long_period_is_left_to_a_worker(
         "waiting",
         None,
     )
-    assert at_most_one == ["metering.tasks.run_simulations"]
+    assert at_most_one == ["metering.jobs.tasks.run_simulations"]
     run_simulations()
     found = api.get(f"/v1/simulations/{waiting.body['id']}").body
     assert (found["status"], found["result"]["saved_usd"]) == ("done", "5")
@@ -350,7 +350,9 @@ def test_a_long_period_is_left_to_a_worker(
 def test_a_long_replay_does_not_wait_in_front_of_ingest() -> None:
     route = application.amqp.router.route({}, run_simulations.name)
     assert route["queue"].name == "default"
-    assert application.amqp.router.route({}, "metering.tasks.roll_up")["queue"].name == "ingest"
+    assert (
+        application.amqp.router.route({}, "metering.jobs.tasks.roll_up")["queue"].name == "ingest"
+    )
 
 
 def test_a_waiting_change_is_replayed_as_it_was_proposed(

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 
 from metering.models import Route, SourceOutcome
-from metering.sources import PROCESS_RECORDER, Tally, record_reports
+from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tests.factories import Account, make_event
 from tests.metering.api.caller import Caller, caller
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from metering.calls.merging import calls_of, contradiction, merge
 from metering.calls.report import Report, report_as_text, report_from_text
-from metering.decoders.native import EventBody
-from metering.event_keys import key_of_id, key_of_response, key_of_span
 from metering.models import Authority, Completeness, Route
-from metering.usage_shapes import Tokens
+from metering.usage.decoders.native import EventBody
+from metering.usage.event_keys import key_of_id, key_of_response, key_of_span
+from metering.usage.shapes import Tokens
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 ROUTES = {

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from metering.decoders.cloudevents import decode_batch, decode_binary, decode_structured
-from metering.decoders.native import Decoded, EventBody
-from metering.errors import EventRejected, MalformedBody, TooManyEvents
+from common.errors import EventRejected, MalformedBody, TooManyEvents
+from metering.usage.decoders.cloudevents import decode_batch, decode_binary, decode_structured
+from metering.usage.decoders.native import Decoded, EventBody
 
 DATA = {"provider": "openai", "model": "gpt-4o", "input_tokens": 3, "output_tokens": 4}
 ENVELOPE: dict[str, Any] = {

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.decoders.litellm import decode_litellm
-from metering.decoders.native import EventBody
-from metering.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
-from metering.usage_shapes import Tokens, normalise_usage
+from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
+from metering.usage.decoders.litellm import decode_litellm
+from metering.usage.decoders.native import EventBody
+from metering.usage.shapes import Tokens, normalise_usage
 
 # LiteLLM's own form of Anthropic's usage: cached input is inside the prompt.
 USAGE = {

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from metering.decoders.litellm import decode_litellm
-from metering.decoders.native import EventBody
-from metering.usage_shapes import Tokens, normalise_usage
+from metering.usage.decoders.litellm import decode_litellm
+from metering.usage.decoders.native import EventBody
+from metering.usage.shapes import Tokens, normalise_usage
 
 CAPTURED = Path(__file__).parents[3].parent / "shared" / "data" / "emitters" / "captured"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.decoders.native import EventBody, decode_json, decode_ndjson
-from metering.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
+from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
+from metering.usage.decoders.native import EventBody, decode_json, decode_ndjson
 
 GOOD = b'{"id": "good", "input_tokens": 3, "output_tokens": 4}'
 FULL = {

@@ -12,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from metering.decoders.native import EventBody
-from metering.decoders.otlp import decode_otlp_json, decode_otlp_protobuf, encode_otlp_response
-from metering.decoders.otlp.token_counts import count_tokens
-from metering.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
-from metering.usage_shapes import Tokens, normalise_usage
+from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
+from metering.usage.decoders.native import EventBody
+from metering.usage.decoders.otlp import (
+    decode_otlp_json,
+    decode_otlp_protobuf,
+    encode_otlp_response,
+)
+from metering.usage.decoders.otlp.token_counts import count_tokens
+from metering.usage.shapes import Tokens, normalise_usage
 from tests.metering.decoders.spans import (
     AGENT,
     CHAT,

@@ -12,11 +12,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from metering.decoders.native import PassedOver
-from metering.decoders.otlp import json_mapping, protobuf
-from metering.decoders.otlp.spans import Span
-from metering.decoders.otlp.wire import fields_of
-from metering.errors import EventRejected, MalformedBody
+from common.errors import EventRejected, MalformedBody
+from metering.usage.decoders.native import PassedOver
+from metering.usage.decoders.otlp import json_mapping, protobuf
+from metering.usage.decoders.otlp.spans import Span
+from metering.usage.decoders.otlp.wire import fields_of
 from tests.metering.decoders.spans import CHAT, TRACE, Attributes, Export
 
 Read = Callable[[Export], list[Span | EventRejected]]

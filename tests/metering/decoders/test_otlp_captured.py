@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from metering.decoders.otlp.facts import call_facts
-from metering.decoders.otlp.json_mapping import read_json
-from metering.decoders.otlp.kinds import kind_of
-from metering.decoders.otlp.protobuf import read_protobuf
-from metering.decoders.otlp.spans import Span
-from metering.decoders.otlp.token_counts import count_tokens
-from metering.errors import EventRejected
+from common.errors import EventRejected
+from metering.usage.decoders.otlp.facts import call_facts
+from metering.usage.decoders.otlp.json_mapping import read_json
+from metering.usage.decoders.otlp.kinds import kind_of
+from metering.usage.decoders.otlp.protobuf import read_protobuf
+from metering.usage.decoders.otlp.spans import Span
+from metering.usage.decoders.otlp.token_counts import count_tokens
 
 CAPTURED = Path(__file__).parents[3].parent / "shared" / "data" / "emitters" / "captured"
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from metering.decoders.otlp.facts import (
+from metering.usage.decoders.otlp.facts import (
     call_facts,
     dimensions_of,
     pairs_of,
     sample_of,
     tool_facts,
 )
-from metering.decoders.otlp.kinds import Kind, has_model, has_usage, is_of_interest, kind_of
-from metering.decoders.otlp.spans import STATUS_ERROR, Span
-from metering.decoders.otlp.token_counts import Counted, count_tokens
-from metering.usage_shapes import Tokens, normalise_usage
+from metering.usage.decoders.otlp.kinds import Kind, has_model, has_usage, is_of_interest, kind_of
+from metering.usage.decoders.otlp.spans import STATUS_ERROR, Span
+from metering.usage.decoders.otlp.token_counts import Counted, count_tokens
+from metering.usage.shapes import Tokens, normalise_usage
 from tests.metering.decoders.spans import CHAT, STARTED_NANOS, TRACE, Attributes, chat, without_id
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from metering.decoders.native import EventBody, decode_json
-from metering.decoders.otlp import decode_otlp_json, decode_otlp_protobuf
-from metering.errors import EventRejected
-from metering.usage_shapes import Tokens, normalise_usage
+from common.errors import EventRejected
+from metering.usage.decoders.native import EventBody, decode_json
+from metering.usage.decoders.otlp import decode_otlp_json, decode_otlp_protobuf
+from metering.usage.shapes import Tokens, normalise_usage
 from tests.metering.decoders.spans import Attributes, Export
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"

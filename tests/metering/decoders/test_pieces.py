@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from metering.decoders.native import require_utf8
-from metering.decoders.pieces import items_of, without_deep_parts
-from metering.errors import MalformedBody, TooManyEvents
+from common.errors import MalformedBody, TooManyEvents
+from metering.usage.decoders.native import require_utf8
+from metering.usage.decoders.pieces import items_of, without_deep_parts
 
 
 def test_items_come_out_as_they_were_sent() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.decoders.samples import SAMPLE_BYTES_MAX, redacted_sample
+from metering.usage.decoders.samples import SAMPLE_BYTES_MAX, redacted_sample
 
 
 def sample(value: object) -> Any:

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from django.db import connection
 
-from metering.api import hot
-from metering.api.hot_reservations import find_endpoint
-from metering.audit import audit_tenant
+from metering.api import fast_path
+from metering.api.fast_reservations import find_endpoint
+from metering.audit.ledger import audit_tenant
 from metering.models import Budget, Operation, Status, UsageEvent
 from tests.factories import Account, make_account, make_budget, windows_of
 from tests.metering.emitters.pieces import Body
@@ -97,7 +97,7 @@ def post(account: Account, body: Body) -> None:
     endpoint = find_endpoint("POST", body.path)
     assert endpoint is not None
     headers = {**account.headers, "Content-Type": body.content_type}
-    answer = hot.run(endpoint.begin(hot.request_of(headers, body.content)))
+    answer = fast_path.run(endpoint.begin(fast_path.request_of(headers, body.content)))
     assert answer.status == 200, (body.path, answer.status, answer.body[:1000])
 
 

@@ -21,10 +21,10 @@ import msgspec
 import pytest
 from django.utils import timezone
 
-from metering.committer import PROCESS_COMMITTER
-from metering.configuration import read_configuration
-from metering.ingest import commit_jobs
-from metering.usage_shapes import Tokens, normalise_usage
+from metering.intake.committer import PROCESS_COMMITTER
+from metering.intake.ingest import commit_jobs
+from metering.snapshot import read_configuration
+from metering.usage.shapes import Tokens, normalise_usage
 from tests.factories import Account, make_account
 from tests.metering.decoders.test_otlp_recorded import RECORDED, UNTOLD_WRITES, expected
 from tests.metering.emitters.outcomes import Call, Outcome, outcome_at_once, outcome_of

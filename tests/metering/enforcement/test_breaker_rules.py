@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from metering.enforcement.breakers import BreakerRule, Call, Turn, Watch
+from metering.limits.breakers import BreakerRule, Call, Turn, Watch
 from metering.models import Breaker
 from tests.factories import NANOS
 

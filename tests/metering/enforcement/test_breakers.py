@@ -13,9 +13,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from metering.budget_rules import Amounts
-from metering.dimensions import MATCHABLE
-from metering.enforcement.breakers import (
+from metering.budgets.rules import Amounts
+from metering.core.dimensions import MATCHABLE
+from metering.limits.breakers import (
     BreakerChange,
     close_breaker,
     create_breaker,
@@ -27,10 +27,10 @@ from metering.enforcement.breakers import (
     try_trial,
     update_breaker,
 )
-from metering.enforcement.breakers.feed import cause_of
-from metering.enforcement.breakers.states import open_groups
-from metering.enforcement.halts import lift_halt
-from metering.enforcement.tightening import end_tightening, open_tightening, read_tightenings
+from metering.limits.breakers.feed import cause_of
+from metering.limits.breakers.states import open_groups
+from metering.limits.halts import lift_halt
+from metering.limits.throttles import end_tightening, open_tightening, read_tightenings
 from metering.models import Breaker, BreakerState, Decision, Halt, Tightening
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_account

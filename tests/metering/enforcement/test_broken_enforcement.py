@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from metering.enforcement import turn
 from metering.models import Reservation, UsageEvent
+from metering.reservations import transaction
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 
@@ -26,13 +26,13 @@ def once(break_it: Callable[[], None]) -> Callable[[], None]:
 
 def break_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection ends when everything is locked and nothing written."""
-    write, break_once = turn._Turn._write, once(end_own_connection)
+    write, break_once = transaction._Turn._write, once(end_own_connection)
 
-    def broken(self: turn._Turn, *arguments: Any) -> None:
+    def broken(self: transaction._Turn, *arguments: Any) -> None:
         break_once()
         write(self, *arguments)
 
-    monkeypatch.setattr(turn._Turn, "_write", broken)
+    monkeypatch.setattr(transaction._Turn, "_write", broken)
 
 
 def break_after_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,14 +42,14 @@ def break_after_commit(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.close()
         raise OperationalError("server closed the connection unexpectedly")
 
-    run, break_once = turn._run, once(lose)
+    run, break_once = transaction._run, once(lose)
 
     def broken(*arguments: Any, **more: Any) -> Any:
         made = run(*arguments, **more)
         break_once()
         return made
 
-    monkeypatch.setattr(turn, "_run", broken)
+    monkeypatch.setattr(transaction, "_run", broken)
 
 
 def reserve(api: Caller) -> Answer:

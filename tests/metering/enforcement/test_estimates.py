@@ -12,8 +12,8 @@ import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import OperationalError, connection
 
-from metering.enforcement import estimates
-from metering.enforcement.estimates import ExpectedSize, expected_size, forget_estimates
+from metering.limits import estimates
+from metering.limits.estimates import ExpectedSize, expected_size, forget_estimates
 from metering.models import CallSize
 from metering.rollups import batches, call_sizes
 from metering.rollups.bins import bins_of, largest

@@ -11,16 +11,16 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from metering.enforcement import halt_watch
-from metering.enforcement.decisions import DecisionRow
-from metering.enforcement.halt_watch import (
+from metering.limits import halt_watch
+from metering.limits.decisions import DecisionRow
+from metering.limits.halt_watch import (
     PROCESS_WATCHER,
     HaltWatcher,
     known_halts,
     remember_refusal,
     stop_watching,
 )
-from metering.enforcement.halts import insert_halt, remembered_halts
+from metering.limits.halts import insert_halt, remembered_halts
 from metering.models import Decision
 from tests.factories import Account
 from tests.metering.enforcement.test_halts import lift, make_halt

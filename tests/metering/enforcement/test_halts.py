@@ -9,8 +9,8 @@ import time_machine
 from django.db import connection
 from django.utils import timezone
 
-from metering.dimensions import MATCHABLE
-from metering.enforcement.halts import (
+from metering.core.dimensions import MATCHABLE
+from metering.limits.halts import (
     StandingHalts,
     halt,
     insert_halt,

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from django.db import connection
 
-from metering.enforcement.pace import (
+from metering.limits.rate_counters import (
     SLOTS,
     Minute,
     PaceKey,

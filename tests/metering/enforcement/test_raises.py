@@ -8,11 +8,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from metering.budget_reading import read_book
-from metering.budget_rules import RaiseRule
-from metering.budgets import archive_budget
-from metering.enforcement import raises
-from metering.enforcement.raises import (
+from common.errors import Conflict
+from metering.budgets.reading import read_book
+from metering.budgets.rules import RaiseRule
+from metering.configuration.budgets import archive_budget
+from metering.core.periods import EPOCH
+from metering.limits import limit_increases
+from metering.limits.limit_increases import (
     Added,
     AlreadyDecided,
     NotApproved,
@@ -25,9 +27,7 @@ from metering.enforcement.raises import (
     end_raises_of_groups,
     refuse_raise,
 )
-from metering.errors import Conflict
 from metering.models import Budget, BudgetRaise
-from metering.periods import EPOCH
 from tenants.models import AuditEntry, Tenant
 from tests.factories import NANOS, Account, make_budget
 
@@ -202,7 +202,7 @@ def test_a_request_that_nobody_decided_in_time_asks_for_the_time_to_come(account
 def test_an_agent_cannot_bury_people_in_requests(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raises, "OPEN_REQUESTS_MAX", 2)
+    monkeypatch.setattr(limit_increases, "OPEN_REQUESTS_MAX", 2)
     budget, other = make_budget(account), make_budget(account)
     with account.scope():
         first = ask(budget)

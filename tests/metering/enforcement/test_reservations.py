@@ -10,10 +10,10 @@ import pytest
 import time_machine
 from django.db import connection
 
-from metering.api import hot, hot_reservations
-from metering.enforcement import halts, holds, turn, wishes
-from metering.enforcement.committer import PROCESS_ENFORCER
-from metering.enforcement.turn import expire_due
+from metering.api import fast_path, fast_reservations
+from metering.jobs.upkeep import expire_reservations
+from metering.ledger import holds
+from metering.limits import halts
 from metering.models import (
     Budget,
     BudgetWindow,
@@ -23,7 +23,9 @@ from metering.models import (
     Reservation,
     UsageEvent,
 )
-from metering.upkeep import expire_reservations
+from metering.reservations import transaction, wishes
+from metering.reservations.committer import PROCESS_ENFORCER
+from metering.reservations.transaction import expire_due
 from tenants import keys
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
@@ -193,14 +195,14 @@ def test_two_processes_never_pass_the_limit_together(account: Account) -> None:
 
 
 def _own_turn(account: Account) -> tuple[Any, Any]:
-    from metering.enforcement.asks import Ask, AskBody  # noqa: PLC0415 - this test's own
-    from metering.enforcement.works import Reserve  # noqa: PLC0415 - this test's own
+    from metering.reservations.request import Ask, AskBody  # noqa: PLC0415 - this test's own
+    from metering.reservations.works import Reserve  # noqa: PLC0415 - this test's own
 
     body = Ask(AskBody(amount_usd="1"), key_prefix="", at=datetime.now(UTC))
     work = Reserve(account.tenant.id, body, ttl_seconds=60)
 
     def take() -> None:
-        turn.take_turn(account.tenant.id, [work])
+        transaction.take_turn(account.tenant.id, [work])
         connection.close()
 
     return take, work
@@ -803,8 +805,8 @@ def test_a_known_halt_refuses_without_asking_the_database(
     monkeypatch.setattr(keys, "_read_key", hang)
     monkeypatch.setattr(PROCESS_ENFORCER, "enqueue", hang)
     forget = {"authorization": account.headers["Authorization"], "content-type": "application/json"}
-    request = hot.request_of(forget, b'{"amount_usd": "1", "agent": "a"}')
-    assert hot.run(hot_reservations.handle_reserve(request)).status == 423
+    request = fast_path.request_of(forget, b'{"amount_usd": "1", "agent": "a"}')
+    assert fast_path.run(fast_reservations.handle_reserve(request)).status == 423
 
 
 def test_another_tenant_sees_no_reservation(account: Account, stranger: Account) -> None:

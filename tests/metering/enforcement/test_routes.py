@@ -2,7 +2,7 @@
 
 import pytest
 
-from metering.enforcement.routes import (
+from metering.limits.routes import (
     RouteExists,
     RouteRule,
     RouteTable,

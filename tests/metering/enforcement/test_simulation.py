@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.budget_rules import PLACE, Amounts, BudgetRule, LevelRule, RaiseRule
-from metering.dimensions import MATCHABLE
-from metering.enforcement.breakers import BreakerRule
-from metering.enforcement.simulation.breaker_replay import BreakerReplay
-from metering.enforcement.simulation.budget_replay import BudgetReplay
-from metering.enforcement.simulation.calls import Call, Earlier
+from metering.budgets.rules import PLACE, Amounts, BudgetRule, LevelRule, RaiseRule
+from metering.core.dimensions import MATCHABLE
+from metering.core.periods import EPOCH
+from metering.limits.breakers import BreakerRule
 from metering.models import Breaker, Budget
-from metering.periods import EPOCH
+from metering.simulation.breaker_replay import BreakerReplay
+from metering.simulation.budget_replay import BudgetReplay
+from metering.simulation.calls import Call, Earlier
 from tests.factories import NANOS
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)  # a Wednesday

@@ -7,10 +7,10 @@ import pytest
 import time_machine
 from django.utils import timezone
 
+from metering.jobs.upkeep import expire_reservations
 from metering.models import Reservation
-from metering.queries import unknown_holds
-from metering.queries.unknown_holds import UnknownHold, UnknownSum, list_unknown, sum_unknown
-from metering.upkeep import expire_reservations
+from metering.reporting import unknown_holds
+from metering.reporting.unknown_holds import UnknownHold, UnknownSum, list_unknown, sum_unknown
 from tests.factories import NANOS, Account, make_budget, make_event, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.enforcement.test_reservations import ask, balances, expire, settle

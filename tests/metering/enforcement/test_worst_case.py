@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from metering.rates import CompiledRates, parse_rates, units
-from metering.usage_shapes import Tokens
-from metering.worst_case import Shape, worst_case_nanos
+from metering.pricing.rates import CompiledRates, parse_rates, units
+from metering.pricing.worst_case import Shape, worst_case_nanos
+from metering.usage.shapes import Tokens
 from tests.metering.test_pricing import flat
 from tests.metering.test_unrated import supplemented
 

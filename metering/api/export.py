@@ -1,0 +1,73 @@
+"""`GET /v1/export/focus.csv`: a month as FOCUS 1.0."""
+
+import io
+import re
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import IO, Final
+
+from django.http import FileResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+
+from common.csv_files import csv_lines
+from metering.reporting import InvalidQuestion, focus_rows, require_events
+from tenants.api.views import ApiView, holder_of
+from tenants.models import Tenant
+from tenants.roles import Scope
+from tenants.scope import tenant_scope
+
+MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
+
+
+class FocusExportView(ApiView):
+    """Usage of a month for finance tools."""
+
+    read_scope = Scope.READ
+    parameters = {"GET": frozenset({"month"})}
+
+    @extend_schema(
+        summary="A month of usage as FOCUS 1.0, in CSV",
+        description="By UTC day, provider, model, tool, team, customer, agent and feature. Sums to"
+        " exactly what `/v1/usage` answers for the month in UTC; usage that comes while it is read"
+        " may be in it or not.",
+        parameters=[
+            OpenApiParameter(
+                "month",
+                {"type": "string", "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])$"},
+                required=True,
+                description="As in 2026-11.",
+            )
+        ],
+        responses={(200, "text/csv"): OpenApiTypes.STR},
+    )
+    def get(self, request: Request) -> FileResponse:
+        text = request.query_params.get("month", "")
+        if not MONTH.fullmatch(text):
+            raise InvalidQuestion("invalid_month", "'month' must be a month, as in 2026-11.")
+        year, month = text.split("-")
+        tenant_id = holder_of(request).tenant_id
+        first = datetime(int(year), int(month), 1, tzinfo=UTC)
+        # In transactions of its own (see the middleware).
+        with tenant_scope(tenant_id):
+            require_events(tenant_id=tenant_id, starts_at=first)
+            name = Tenant.objects.values_list("name", flat=True).get(id=tenant_id)
+        rows = focus_rows(tenant_id=tenant_id, tenant_name=name, month=first.date())
+        return FileResponse(
+            _written(rows),
+            as_attachment=True,
+            filename=f"focus-{text}.csv",
+            content_type="text/csv; charset=utf-8",
+        )
+
+
+def _written(rows: Iterable[list[str]]) -> IO[bytes]:
+    """The lines as a file, which a client may take its time to read: no connection waits for it."""
+    file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the response closes it
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    text.writelines(csv_lines(rows))
+    text.detach()
+    file.seek(0)
+    return file

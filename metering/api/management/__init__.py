@@ -1,1 +1,0 @@
-"""Configuration over HTTP: a module per noun, with the domain's functions behind."""

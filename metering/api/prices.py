@@ -1,0 +1,325 @@
+"""`/v1/prices`: the tenant's own prices, what applies to a model, and rating a period again."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from common.api.fields import (
+    Flag,
+    Moment,
+    StrictSerializer,
+    Text,
+    Usd,
+    Value,
+    moment_text,
+    problem_at,
+)
+from common.api.pagination import (
+    PAGE_PARAMETERS,
+    PAGE_SCHEMA,
+    flag_parameter,
+    page_answer,
+    page_of,
+    page_serializer,
+)
+from common.errors import Conflict, InvalidRequest, NotFound
+from common.money import usd_from_nanos
+from metering.api.jobs import JobAnswer, accepted, job_answer, rerate_answer
+from metering.api.rates import NamedRates, Tiers, rates_answer, stored_rates
+from metering.configuration.prices import (
+    Validity,
+    add_price,
+    add_tool_price,
+    end_price,
+    find_long_pricing,
+)
+from metering.core.dimensions import normal_value
+from metering.core.event_stretches import AT_ONCE_MAX, are_few_events
+from metering.intake.rerate import rerate, start_rerating
+from metering.models import CataloguePrice, TenantPrice, ToolPrice
+from metering.models.prices import price_row
+from metering.pricing.book import OVERRIDE, load_price_book
+from metering.pricing.rates import parse_rates
+from metering.pricing.schedule import CATALOGUE
+from tenants.api.idempotency import idempotent
+from tenants.api.views import ApiView, actor_of, holder_of, tenant_of
+from tenants.scope import tenant_scope
+
+AnyPrice = CataloguePrice | TenantPrice | ToolPrice
+# What belongs to the other kind of price.
+OTHER_MEMBERS: Final = {"model": ("call_usd",), "tool": ("provider", "rates", "tiers")}
+
+
+class PriceBody(StrictSerializer):
+    """A price for a model (`model` and `rates`) or for a tool (`tool` and `call_usd`)."""
+
+    model = Value(required=False)
+    provider = Value(required=False, help_text="Without it, the price is for any provider.")
+    rates = NamedRates(required=False)
+    tiers = Tiers(required=False)
+    tool = Value(required=False)
+    call_usd = Usd(source="call_nanos", required=False)
+    effective_from = Moment(required=False, help_text="Now, unless given; may lie in the past.")
+    effective_to = Moment(required=False, allow_null=True)
+    note = Text(required=False, min_length=0, max_length=500, allow_blank=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("model" in attrs) == ("tool" in attrs):
+            raise problem_at("model", "a price is for a 'model' or for a 'tool'")
+        self._require_members(attrs)
+        attrs.setdefault("effective_from", timezone.now())
+        ends_at = attrs.get("effective_to")
+        if ends_at is not None and ends_at <= attrs["effective_from"]:
+            raise problem_at("effective_to", "must be later than 'effective_from'")
+        if "model" in attrs:
+            attrs["rates"] = stored_rates(attrs["rates"], attrs.pop("tiers", []))
+        return attrs
+
+    def _require_members(self, attrs: Mapping[str, Any]) -> None:
+        kind = "model" if "model" in attrs else "tool"
+        needed = "rates" if kind == "model" else "call_usd"
+        if self.fields[needed].source not in attrs:
+            raise problem_at(needed, "is missing", "required")
+        for name in OTHER_MEMBERS[kind]:
+            if self.fields[name].source in attrs:
+                raise problem_at(name, f"does not go with {kind!r}")
+
+
+class PriceAnswer(serializers.Serializer[Any]):
+    """A price. `id` is what events carry as `price_id`: below zero for the tenant's own."""
+
+    id = serializers.IntegerField()
+    source = serializers.ChoiceField(choices=[CATALOGUE, OVERRIDE])  # type: ignore[assignment]
+    model = serializers.CharField(allow_null=True)
+    provider = serializers.CharField(allow_null=True)
+    rates = NamedRates(allow_null=True)
+    tiers = Tiers()
+    tool = serializers.CharField(allow_null=True)
+    call_usd = Usd(allow_null=True)
+    effective_from = Moment(allow_null=True)
+    effective_to = Moment(allow_null=True)
+    note = serializers.CharField()
+
+
+class AddedPriceAnswer(PriceAnswer):
+    """A price that was added."""
+
+    job = JobAnswer(required=False, help_text="Where pricing usage that had none goes on.")
+
+
+class RerateBody(StrictSerializer):
+    """Which events to rate again, by their time."""
+
+    to = Moment()
+    dry_run = Flag(required=False, help_text="Say what would change, and change nothing.")
+
+    def get_fields(self) -> dict[str, Any]:
+        # `from` is a word of Python's own, so it cannot be declared as the others are.
+        return {"from": Moment(), **super().get_fields()}
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["from"] >= attrs["to"]:
+            raise problem_at("to", "must be later than 'from'")
+        return attrs
+
+
+class RerateAnswer(serializers.Serializer[Any]):
+    """What rating again found, and changed unless it was a dry run."""
+
+    dry_run = serializers.BooleanField()
+    examined = serializers.IntegerField()
+    changed = serializers.IntegerField()
+    newly_priced = serializers.IntegerField()
+    still_unpriced = serializers.IntegerField()
+    difference_usd = serializers.CharField(help_text="What it costs more; below zero: less.")
+
+
+class PricesView(ApiView):
+    """The tenant's own prices, or with `catalogue=true` what applies to a model."""
+
+    parameters = {"GET": PAGE_PARAMETERS | {"catalogue", "model", "provider", "at"}}
+
+    @extend_schema(
+        summary="List the tenant's own prices, oldest first, or what applies to a model",
+        parameters=[
+            *PAGE_SCHEMA,
+            OpenApiParameter(
+                "catalogue", bool, description="Answer the price that applies to `model`."
+            ),
+            OpenApiParameter("model", str),
+            OpenApiParameter("provider", str),
+            OpenApiParameter(
+                "at", {"type": "string", "format": "date-time"}, description="Now, if not given."
+            ),
+        ],
+        responses=page_serializer(PriceAnswer),
+    )
+    def get(self, request: Request) -> Response:
+        if flag_parameter(request, "catalogue"):
+            return Response({"data": _applying(request), "next_cursor": None})
+        page = page_of(request, [int])
+        rows = _own_prices(request, after=page.after[0] if page.after else 0, limit=page.limit + 1)
+        return Response(
+            page_answer(rows, page=page, answer=price_answer, key=lambda row: [-row.price_id])
+        )
+
+    @extend_schema(
+        summary="Add a price",
+        description="Usage that had no price and gets one by this is priced at once, or by the job"
+        " that `job` shows where there is much of it. Usage that has a price keeps it until"
+        " `/v1/prices/rerate`.",
+        request=PriceBody,
+        responses={201: AddedPriceAnswer},
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        body = PriceBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        price = _add(request, dict(body.validated_data))
+        job = find_long_pricing(price)
+        going_on = {} if job is None else {"job": job_answer(job)}
+        return Response({**price_answer(price), **going_on}, status=201)
+
+
+class PriceView(ApiView):
+    """One price, by the `price_id` that events carry: the tenant's own or the catalogue's."""
+
+    also_answers = {"DELETE": (409,)}
+
+    @extend_schema(
+        summary="Show a price, the tenant's own or the catalogue's", responses=PriceAnswer
+    )
+    def get(self, request: Request, price_id: int) -> Response:
+        return Response(price_answer(_find(request, price_id)))
+
+    @extend_schema(
+        summary="End a price: it applies to no usage from now on",
+        request=None,
+        responses={204: None},
+    )
+    def delete(self, request: Request, price_id: int) -> Response:
+        price = _find(request, price_id)
+        if isinstance(price, CataloguePrice):
+            raise Conflict(
+                "A price of the catalogue cannot be ended; add a price of your own over it."
+            )
+        end_price(price=price, actor=actor_of(request))
+        return Response(status=204)
+
+
+class RerateView(ApiView):
+    """Rating a period again."""
+
+    also_answers = {"POST": (409,)}
+
+    @extend_schema(
+        summary="Rate a period's usage again at the prices known now",
+        description="Changes no tokens and no given cost; balances move by correcting entries. 200"
+        f" with the result where the period holds at most {AT_ONCE_MAX:,} events; else 202 with a"
+        " job, whose `result` it is in the end.",
+        request=RerateBody,
+        responses={200: RerateAnswer, 202: JobAnswer},
+    )
+    def post(self, request: Request) -> Response:
+        body = RerateBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        fields = body.validated_data
+        period: dict[str, Any] = {
+            "tenant_id": holder_of(request).tenant_id,
+            "from_": fields["from"],
+            "to": fields["to"],
+            "is_dry_run": fields.get("dry_run", False),
+        }
+        # In transactions of its own (see the middleware), and safe to repeat without a key.
+        with tenant_scope(period["tenant_id"]):
+            if not are_few_events(
+                tenant_id=period["tenant_id"], from_=period["from_"], to=period["to"]
+            ):
+                return accepted(start_rerating(**period, actor=actor_of(request)))
+        summary = rerate(**period)
+        return Response(rerate_answer(summary._asdict(), is_dry_run=period["is_dry_run"]))
+
+
+def _add(request: Request, fields: dict[str, Any]) -> TenantPrice | ToolPrice:
+    validity = Validity(
+        fields.pop("effective_from"), fields.pop("effective_to", None), fields.pop("note", "")
+    )
+    add = add_price if "model" in fields else add_tool_price
+    return add(tenant=tenant_of(request), actor=actor_of(request), validity=validity, **fields)
+
+
+def _own_prices(request: Request, *, after: int, limit: int) -> list[TenantPrice | ToolPrice]:
+    """Prices of models and tools in the order in which they were added, roughly: by |price_id|."""
+    tenant = tenant_of(request)
+    for_models = TenantPrice.objects.filter(tenant=tenant, id__gt=after // 2).order_by("id")
+    # Odd ids are tools': row 7 has 15.
+    for_tools = ToolPrice.objects.filter(tenant=tenant, id__gt=(after - 1) // 2).order_by("id")
+    rows: list[TenantPrice | ToolPrice] = [*for_models[:limit], *for_tools[:limit]]
+    return sorted(rows, key=lambda row: -row.price_id)[:limit]
+
+
+def _find(request: Request, price_id: int) -> AnyPrice:
+    table, row_id = price_row(price_id)
+    rows: Any = table._default_manager.filter(id=row_id)
+    if table is not CataloguePrice:
+        rows = rows.filter(tenant=tenant_of(request))
+    price: AnyPrice | None = rows.first()
+    if price is None:
+        raise NotFound(f"There is no price {price_id}.")
+    return price
+
+
+def _applying(request: Request) -> list[dict[str, Any]]:
+    """The price that a call to the model has at a moment, if there is one."""
+    query = request.query_params
+    model = normal_value(query.get("model", ""))
+    if not 1 <= len(model) <= 200:
+        raise InvalidRequest("'catalogue=true' needs 'model', the name of a model.")
+    at = Moment().run_validation(query["at"]) if "at" in query else timezone.now()
+    price = load_price_book(tenant_of(request).id).price_at(
+        provider=query.get("provider") or None, model=model, at=at
+    )
+    if price is None:
+        return []
+    return [
+        {
+            **price_answer(_find(request, price.price_id)),
+            # Of a catalogue row these may hold variants' rates too, so the compiled ones count.
+            **rates_answer(price.rates),
+        }
+    ]
+
+
+def price_answer(price: AnyPrice) -> dict[str, Any]:
+    """A price as the API shows it."""
+    facts = {
+        "id": price.price_id,
+        "source": CATALOGUE if isinstance(price, CataloguePrice) else OVERRIDE,
+        **dict.fromkeys(("model", "provider", "rates", "tool", "call_usd")),
+        "tiers": [],
+        **_dates(price),
+    }
+    if isinstance(price, ToolPrice):
+        return {**facts, "tool": price.tool, "call_usd": usd_from_nanos(price.call_nanos)}
+    rates = rates_answer(parse_rates(price.rates)) if price.rates else {}
+    return {**facts, "model": price.model, "provider": price.provider or None, **rates}
+
+
+def _dates(price: AnyPrice) -> dict[str, Any]:
+    if isinstance(price, CataloguePrice):
+        day = price.effective_from
+        return {
+            "effective_from": f"{day:%Y-%m-%d}T00:00:00Z" if day else None,
+            "effective_to": moment_text(price.superseded_at) if price.superseded_at else None,
+            "note": f"From {price.catalogue_version}.",
+        }
+    return {
+        "effective_from": moment_text(price.effective_from),
+        "effective_to": moment_text(price.effective_to) if price.effective_to else None,
+        "note": price.note,
+    }

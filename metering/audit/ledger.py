@@ -1,0 +1,305 @@
+"""The proof of the ledger and the roll-ups: everything recomputed from entries and events, and from
+the seals of those that retention took away.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from django.conf import settings
+from django.db import connection
+
+from metering.audit.rollups import rollup_drifts
+from metering.budgets.reading import read_book
+from metering.budgets.rules import Amounts, BudgetBook, BudgetRule, group_key
+from metering.calls.seals import read_sealed, sealed_events
+from metering.ledger.counting import held_amounts, stored_amounts
+from metering.ledger.posting import NOTHING, add_amounts
+from metering.models import Operation, ReservationState
+from metering.rollups.sets import DAY_SECONDS
+from metering.usage.event_keys import key_of_id
+from tenants.scope import tenant_scope
+
+# So many are enough to see that roll-ups drift; a wrong day may have a hundred thousand rows.
+ROLLUP_DRIFTS_MAX: Final = 1_000
+PARTS: Final = ("nanos", "tokens", "requests", "tool_calls")
+
+
+class Drift(NamedTuple):
+    """A balance that is not what it must be. `subject` says which, `expected` and `found` in its
+    unit.
+    """
+
+    subject: str
+    part: str
+    expected: int
+    found: int
+
+    def __str__(self) -> str:
+        difference = self.found - self.expected
+        return (
+            f"{self.subject}: {self.part} is {self.found:,}, must be {self.expected:,}"
+            f" ({difference:+,})"
+        )
+
+
+class Seals(NamedTuple):
+    """How many windows have seals, over how many removed entries, and until when usage is sealed
+    (the epoch: none is).
+    """
+
+    windows: int
+    entries: int
+    until: datetime
+
+
+def audit_tenant(tenant_id: int) -> list[Drift]:
+    """Every drift of a tenant's balances, as of one moment; the service may go on meanwhile."""
+    with tenant_scope(tenant_id, is_snapshot=True):
+        book = read_book(tenant_id)
+        sealed_until = read_sealed(tenant_id).sealed_until
+        drifts = [
+            *_entries_drift(tenant_id),
+            *_reserved_drift(tenant_id),
+            *_settled_drift(tenant_id, sealed_until),
+            *_repeated_events(tenant_id),
+        ]
+        for rule in book.rules.values():
+            if rule.is_per_request:
+                drifts += _requests_drift(book, rule)
+            else:
+                drifts += _events_drift(book, rule, sealed_until)
+        drifts += _rollup_drifts(tenant_id, sealed_until)
+        return drifts
+
+
+def count_seals(tenant_id: int) -> Seals:
+    """What of a tenant is provable by seals alone."""
+    with tenant_scope(tenant_id, is_snapshot=True), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), coalesce(sum(entry_count), 0)::bigint FROM window_seal"
+            " WHERE tenant_id = %s",
+            [tenant_id],
+        )
+        windows, entries = cursor.fetchone()
+        return Seals(windows, entries, read_sealed(tenant_id).sealed_until)
+
+
+def _rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
+    """Roll-ups that are not the sums of the events of their batches; of days whose events are
+    sealed, those that differ from the sums of the whole day.
+    """
+    for drift in islice(rollup_drifts(tenant_id, sealed_until), ROLLUP_DRIFTS_MAX):
+        dimensions = drift.dimension_set.dimensions
+        values = " ".join(
+            f"{name}={value.strip()!r}"
+            for name, value in zip(dimensions, drift.values, strict=False)
+        )
+        grain = "day" if drift.dimension_set.grain_seconds == DAY_SECONDS else "quarter of an hour"
+        yield Drift(
+            f"roll-up of the {grain} from {drift.starts_at:%Y-%m-%d %H:%M} UTC"
+            f"{f', {values}' if values else ''}, against its events",
+            drift.measure,
+            drift.expected,
+            drift.stored,
+        )
+
+
+def _entries_drift(tenant_id: int) -> Iterator[Drift]:
+    """Windows whose balance is not the sum of their entries, removed ones by their seal."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT w.id, w.spent_nanos, w.spent_tokens, w.spent_requests, w.spent_tool_calls,
+                coalesce(e.nanos, 0), coalesce(e.tokens, 0), coalesce(e.requests, 0),
+                coalesce(e.tool_calls, 0)
+            FROM budget_window w LEFT JOIN (
+                SELECT window_id, sum(cost_nanos) AS nanos, sum(tokens) AS tokens,
+                    sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls
+                FROM (
+                    SELECT window_id, cost_nanos, tokens, requests, tool_calls
+                    FROM ledger_entry WHERE tenant_id = %s
+                    UNION ALL
+                    SELECT window_id, entry_nanos, entry_tokens, entry_requests, entry_tool_calls
+                    FROM window_seal WHERE tenant_id = %s
+                ) entries GROUP BY window_id
+            ) e ON e.window_id = w.id
+            WHERE w.tenant_id = %s AND (w.spent_nanos, w.spent_tokens, w.spent_requests,
+                w.spent_tool_calls) IS DISTINCT FROM (coalesce(e.nanos, 0), coalesce(e.tokens, 0),
+                coalesce(e.requests, 0), coalesce(e.tool_calls, 0))
+            """,
+            [tenant_id, tenant_id, tenant_id],
+        )
+        for window_id, *amounts in cursor.fetchall():
+            yield from _compare(
+                f"window {window_id} against its entries",
+                Amounts(*amounts[4:]),
+                Amounts(*amounts[:4]),
+            )
+        for rows, table in (("entries", "ledger_entry"), ("seals", "window_seal")):
+            cursor.execute(
+                f"SELECT count(*) FROM {table} e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"  # noqa: S608
+                " budget_window w WHERE w.tenant_id = e.tenant_id AND w.id = e.window_id)",
+                [tenant_id],
+            )
+            (orphans,) = cursor.fetchone()
+            if orphans:
+                yield Drift(f"{rows} without a window", rows, 0, orphans)
+
+
+def _reserved_drift(tenant_id: int) -> Iterator[Drift]:
+    """Windows whose reserved amounts are not the sum of the open reservations that hold them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT w.id, w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
+                w.reserved_tool_calls, coalesce(r.nanos, 0), coalesce(r.tokens, 0),
+                coalesce(r.requests, 0), coalesce(r.tool_calls, 0)
+            FROM budget_window w LEFT JOIN (
+                SELECT window_id, sum(reserved_nanos) AS nanos,
+                    sum(reserved_tokens) AS tokens,
+                    sum(reserved_requests)::bigint AS requests,
+                    sum(reserved_tool_calls)::bigint AS tool_calls
+                FROM reservation, unnest(window_ids) AS window_id
+                WHERE tenant_id = %s AND state = {ReservationState.OPEN.value} GROUP BY window_id
+            ) r ON r.window_id = w.id
+            WHERE w.tenant_id = %s AND (w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
+                w.reserved_tool_calls) IS DISTINCT FROM (coalesce(r.nanos, 0),
+                coalesce(r.tokens, 0), coalesce(r.requests, 0), coalesce(r.tool_calls, 0))
+            """,  # noqa: S608 - a number of this package's own
+            [tenant_id, tenant_id],
+        )
+        for window_id, *amounts in cursor.fetchall():
+            yield from _compare(
+                f"window {window_id} against its open reservations, reserved",
+                Amounts(*amounts[4:]),
+                Amounts(*amounts[:4]),
+            )
+
+
+def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
+    """Settled reservations whose event is not there, unless it may be sealed and gone: it may be
+    older than its reservation. What it cost may have been rated again.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT count(*) FROM reservation r WHERE r.tenant_id = %s
+                AND r.state = {ReservationState.SETTLED.value} AND r.created_at >= %s
+                AND NOT EXISTS (SELECT FROM usage_event e WHERE e.tenant_id = r.tenant_id
+                    AND e.id = r.event_id)
+            """,  # noqa: S608 - a number of this package's own
+            [tenant_id, sealed_until + settings.EVENT_MAX_AGE],
+        )
+        (lost,) = cursor.fetchone()
+    if lost:
+        yield Drift("settled reservations without their event", "events", 0, lost)
+
+
+def _repeated_events(tenant_id: int) -> Iterator[Drift]:
+    """Events that are stored, and so counted, more than once."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) - count(DISTINCT (source, sent_id, route, reservation_id))"
+            " FROM usage_event"
+            " WHERE tenant_id = %s AND NOT is_void",
+            [tenant_id],
+        )
+        (repeats,) = cursor.fetchone()
+    if repeats:
+        yield Drift("events stored more than once", "events", 0, repeats)
+
+
+def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) -> Iterator[Drift]:
+    """Windows of a budget in force whose balance is not the sum of the events that count there,
+    older ones by the window's seal.
+    """
+    counted_from = _counted_from(book.tenant_id, rule) if rule.is_rolling else {}
+    expected: dict[tuple[str, Any], Amounts] = {}
+
+    def count(at: datetime, key: str, starts_at: datetime, amounts: Amounts) -> None:
+        if key in counted_from and rule.grain_at(at) < counted_from[key]:
+            return
+        place = (key, starts_at)
+        expected[place] = add_amounts(expected.get(place, NOTHING), amounts)
+
+    for seal in sealed_events(tenant_id=book.tenant_id, budget_id=rule.id, revision=rule.revision):
+        expected[seal.group_key, seal.starts_at] = seal.amounts
+    for at, group, amounts in stored_amounts(rule, tenant_id=book.tenant_id, since=sealed_until):
+        span = rule.span(at)
+        if span is not None:
+            count(at, group_key(group), span.starts_at, amounts)
+    for at, key, starts_at, amounts in held_amounts(
+        rule, tenant_id=book.tenant_id, since=sealed_until
+    ):
+        count(at, key, starts_at, amounts)
+    found = _balances(book.tenant_id, rule)
+    for place in sorted(expected.keys() | found.keys()):
+        yield from _compare(
+            f"budget {rule.name!r}, group {place[0]}, window from {place[1]:%Y-%m-%d %H:%M} UTC,"
+            " against its events",
+            expected.get(place, NOTHING),
+            found.get(place, NOTHING),
+        )
+
+
+def _counted_from(tenant_id: int, rule: BudgetRule) -> dict[str, Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT group_key, counted_from FROM budget_window WHERE tenant_id = %s AND"
+            " budget_id = %s"
+            " AND revision = %s AND counted_from IS NOT NULL",
+            [tenant_id, rule.id, rule.revision],
+        )
+        return dict(cursor.fetchall())
+
+
+def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts]:
+    """What the windows of a rule hold."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT group_key, starts_at, spent_nanos, spent_tokens, spent_requests,"
+            " spent_tool_calls FROM budget_window"
+            " WHERE tenant_id = %s AND budget_id = %s AND revision = %s",
+            [tenant_id, rule.id, rule.revision],
+        )
+        return {(row[0], row[1]): Amounts(*row[2:]) for row in cursor.fetchall()}
+
+
+def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
+    """Windows of a budget on single calls whose balance is not that of their one call, for as long
+    as the call is known by its key.
+
+    A report that names the call no more may have left an empty window behind.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT w.id, w.group_key::jsonb ->> -1, e.source, e.sent_id,
+                w.spent_nanos, w.spent_tokens, w.spent_requests, w.spent_tool_calls,
+                coalesce(e.cost_nanos, 0), coalesce(e.input_tokens + e.output_tokens, 0),
+                CASE WHEN e.id IS NULL OR e.operation = {Operation.TOOL.value} THEN 0 ELSE 1 END,
+                CASE WHEN e.operation = {Operation.TOOL.value} THEN 1 ELSE 0 END
+            FROM budget_window w
+            JOIN event_key k ON k.tenant_id = w.tenant_id
+                AND k.key = (w.group_key::jsonb ->> -1)::uuid
+            LEFT JOIN usage_event e ON e.tenant_id = w.tenant_id AND e.id = k.event_id
+                AND e.time = k.event_at AND NOT e.is_void
+            WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s
+            """,  # noqa: S608 - an enum's number
+            [book.tenant_id, rule.id, rule.revision],
+        )
+        for window_id, key, source, sent_id, *amounts in cursor.fetchall():
+            is_its_call = source is not None and key_of_id(source, sent_id) == key
+            yield from _compare(
+                f"budget {rule.name!r}, window {window_id}, against its call",
+                Amounts(*amounts[4:]) if is_its_call else NOTHING,
+                Amounts(*amounts[:4]),
+            )
+
+
+def _compare(subject: str, expected: Amounts, found: Amounts) -> Iterator[Drift]:
+    for part, wanted, have in zip(PARTS, expected, found, strict=True):
+        if wanted != have:
+            yield Drift(subject, part, wanted, have)

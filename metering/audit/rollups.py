@@ -1,0 +1,250 @@
+"""The proof of the roll-ups: every row recomputed from the events of rolled-up batches.
+
+PostgreSQL adds up again what Python added up on the way in, a day and a statement at a time. Of
+days whose events are sealed, and may be gone, every set must add up to the same.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
+from metering.reporting.usage import EVENT_MEASURE_LIST
+from metering.rollups.bins import MEASURE_COLUMNS
+from metering.rollups.sets import (
+    DAY_SECONDS,
+    DAY_SETS,
+    HISTOGRAM_DIMENSIONS,
+    HISTOGRAM_SETS,
+    OTHER,
+    QUARTER_SECONDS,
+    ROLLED_UP_DIMENSIONS,
+    SETS,
+    DimensionSet,
+)
+
+DAY: Final = timedelta(days=1)
+
+
+class RollupDrift(NamedTuple):
+    """Rows of a set and bucket that are not the sum of their events; the long tail counts with its
+    bucket.
+    """
+
+    dimension_set: DimensionSet
+    starts_at: datetime
+    values: tuple[str, str]
+    measure: str
+    expected: int
+    stored: int
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+_COLUMNS: Final = ("quarter", "day", *ROLLED_UP_DIMENSIONS)
+
+
+def _grain(one: DimensionSet) -> str:
+    return "quarter" if one.grain_seconds == QUARTER_SECONDS else "day"
+
+
+def _mask(one: DimensionSet) -> int:
+    """What GROUPING answers of a set: a bit for each column by which its rows are not grouped."""
+    grouped = {_grain(one), *one.dimensions}
+    return sum(1 << place for place, name in enumerate(reversed(_COLUMNS)) if name not in grouped)
+
+
+def _by_set(place: int) -> str:
+    """The value of a row's first or second dimension, by its set."""
+    cases = " ".join(
+        f"WHEN {_mask(one)} THEN {_quoted(one.dimensions[place])}"
+        for one in SETS
+        if len(one.dimensions) > place
+    )
+    return f"CASE mask {cases} ELSE '' END"
+
+
+_GROUPING_SETS: Final = ", ".join(
+    f"({', '.join(map(_quoted, (_grain(one), *one.dimensions)))})" for one in SETS
+)
+_SET_NUMBER: Final = f"CASE mask {' '.join(f'WHEN {_mask(s)} THEN {s.number}' for s in SETS)} END"
+_EVENTS: Final = f"""
+    SELECT date_bin('{QUARTER_SECONDS} seconds', time, 'epoch') AS quarter,
+        date_bin('{DAY_SECONDS} seconds', time, 'epoch') AS day,
+        {", ".join(f'{_quoted(name)} COLLATE "C" AS {_quoted(name)}' for name in _COLUMNS[2:])},
+        {{measures}}
+    FROM usage_event WHERE tenant_id = %(tenant_id)s AND NOT is_void
+        AND time >= %(starts_at)s AND time < %(ends_at)s
+        AND NOT (id / {BATCH_ID_STRIDE} = ANY(%(waiting)s))
+"""  # noqa: S608 - built from constants
+# Of a bucket with a long tail all rows count as one, and no value may have more than its events.
+_COMPARE: Final = f"""
+    WITH events AS ({_EVENTS.format(measures=EVENT_MEASURE_LIST)}), added_up AS (
+        SELECT GROUPING({", ".join(map(_quoted, _COLUMNS))}) AS mask,
+            {", ".join(map(_quoted, _COLUMNS))},
+            {", ".join(f"sum({name}) AS sum_{name}" for name in MEASURES)}
+        FROM events GROUP BY GROUPING SETS ({_GROUPING_SETS})
+    ), expected (number, starts_at, value_1, value_2, {", ".join(MEASURES)}) AS (
+        SELECT {_SET_NUMBER}, coalesce(quarter, day), {_by_set(0)}, {_by_set(1)},
+            {", ".join(f"sum_{name}" for name in MEASURES)}
+        FROM added_up
+    ), stored AS MATERIALIZED (
+        SELECT dimension_set AS number, starts_at, value_1, value_2, {", ".join(MEASURES)}
+        FROM usage_rollup WHERE tenant_id = %(tenant_id)s
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
+    ), crowded AS (
+        SELECT number, starts_at FROM stored WHERE value_1 = %(other)s
+    ), compared AS (
+        SELECT number, starts_at, value_1, value_2, c.number IS NOT NULL AS is_crowded,
+            {", ".join(f"coalesce(e.{name}, 0) AS e_{name}" for name in MEASURES)},
+            {", ".join(f"coalesce(s.{name}, 0) AS s_{name}" for name in MEASURES)}
+        FROM expected e FULL JOIN stored s USING (number, starts_at, value_1, value_2)
+        LEFT JOIN crowded c USING (number, starts_at)
+    )
+    SELECT number, starts_at, value_1, value_2,
+        {", ".join(f"e_{name}" for name in MEASURES)}, {", ".join(f"s_{name}" for name in MEASURES)}
+    FROM compared
+    WHERE NOT is_crowded AND ({" OR ".join(f"e_{name} <> s_{name}" for name in MEASURES)})
+        OR is_crowded AND value_1 <> %(other)s
+            AND ({" OR ".join(f"e_{name} < s_{name}" for name in MEASURES)})
+    UNION ALL
+    SELECT number, starts_at, %(other)s, '',
+        {", ".join(f"sum(e_{name})" for name in MEASURES)},
+        {", ".join(f"sum(s_{name})" for name in MEASURES)}
+    FROM compared WHERE is_crowded GROUP BY number, starts_at
+    HAVING {" OR ".join(f"sum(e_{name}) <> sum(s_{name})" for name in MEASURES)}
+    ORDER BY 2, 1, 3, 4
+"""  # noqa: S608 - built from constants
+# Bins are cut a little differently in PostgreSQL; how many calls were counted is the same.
+_COUNT: Final = f"""
+    WITH events AS ({
+    _EVENTS.format(
+        measures=", ".join(
+            f"({column} IS NOT NULL)::int AS has_{number}"
+            for number, column in MEASURE_COLUMNS.items()
+        )
+        + ", operation"
+    )
+}), expected AS (
+        SELECT s.number, day AS starts_at, m.measure, sum(m.is_known) AS count
+        FROM events, (VALUES {", ".join(f"({one.number})" for one in HISTOGRAM_SETS)}) s (number),
+            LATERAL (VALUES {
+    ", ".join(f"({number}, has_{number})" for number in MEASURE_COLUMNS)
+}) m (measure, is_known)
+        WHERE operation <> {Operation.TOOL.value} GROUP BY 1, 2, 3
+    ), stored AS (
+        SELECT dimension_set AS number, starts_at, measure, sum(count) AS count
+        FROM usage_histogram WHERE tenant_id = %(tenant_id)s
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s GROUP BY 1, 2, 3
+    )
+    SELECT number, starts_at, measure, coalesce(e.count, 0), coalesce(s.count, 0)
+    FROM expected e FULL JOIN stored s USING (number, starts_at, measure)
+    WHERE coalesce(e.count, 0) <> coalesce(s.count, 0) ORDER BY 2, 1, 3
+"""  # noqa: S608 - built from constants
+# The days of roll-ups by their distinct values, and those of events by leaps through the index.
+_DAYS: Final = f"""
+    WITH RECURSIVE leaps (at) AS (
+        SELECT min(time) FROM usage_event WHERE tenant_id = %(tenant_id)s
+        UNION ALL
+        SELECT (SELECT min(time) FROM usage_event WHERE tenant_id = %(tenant_id)s
+            AND time >= date_bin('{DAY_SECONDS} seconds', l.at, 'epoch') + interval '1 day')
+        FROM leaps l WHERE l.at IS NOT NULL
+    )
+    SELECT DISTINCT date_bin('{DAY_SECONDS} seconds', at, 'epoch') FROM (
+        SELECT at FROM leaps WHERE at IS NOT NULL
+        UNION SELECT starts_at FROM usage_rollup WHERE tenant_id = %(tenant_id)s
+        UNION SELECT starts_at FROM usage_histogram WHERE tenant_id = %(tenant_id)s
+    ) known ORDER BY 1
+"""  # noqa: S608 - built from constants
+
+
+_DAY_NUMBERS: Final = [one.number for one in DAY_SETS]
+_HISTOGRAM_NUMBERS: Final = [one.number for one in HISTOGRAM_SETS]
+_WHOLE_DAY: Final = HISTOGRAM_DIMENSIONS[()]
+# Each event is in a row of every set of days, and each measured call in every histogram.
+_DAY_TOTALS: Final = f"""
+    WITH totals AS (
+        SELECT dimension_set AS number, starts_at,
+            {", ".join(f"sum({name}) AS {name}" for name in MEASURES)}
+        FROM usage_rollup WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s GROUP BY 1, 2
+    ), keys AS (
+        SELECT number, starts_at FROM (SELECT DISTINCT starts_at FROM totals) days,
+            unnest(%(sets)s) AS sets (number)
+    )
+    SELECT k.number, k.starts_at, '', '',
+        {", ".join(f"coalesce(whole.{name}, 0)" for name in MEASURES)},
+        {", ".join(f"coalesce(part.{name}, 0)" for name in MEASURES)}
+    FROM keys k
+    LEFT JOIN totals whole ON whole.number = %(whole)s AND whole.starts_at = k.starts_at
+    LEFT JOIN totals part ON part.number = k.number AND part.starts_at = k.starts_at
+    ORDER BY 2, 1
+"""  # noqa: S608 - built from constants
+_HISTOGRAM_TOTALS: Final = """
+    WITH totals AS (
+        SELECT dimension_set AS number, starts_at, measure, sum(count) AS count
+        FROM usage_histogram WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s GROUP BY 1, 2, 3
+    ), keys AS (
+        SELECT number, starts_at, measure
+        FROM (SELECT DISTINCT starts_at, measure FROM totals) days,
+            unnest(%(sets)s) AS sets (number)
+    )
+    SELECT k.number, k.starts_at, k.measure, coalesce(whole.count, 0), coalesce(part.count, 0)
+    FROM keys k
+    LEFT JOIN totals whole ON whole.number = %(whole)s AND whole.starts_at = k.starts_at
+        AND whole.measure = k.measure
+    LEFT JOIN totals part ON part.number = k.number AND part.starts_at = k.starts_at
+        AND part.measure = k.measure
+    WHERE whole.count IS DISTINCT FROM part.count ORDER BY 2, 1, 3
+"""
+
+
+def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[RollupDrift]:
+    """Every row of a tenant that is not the sum of its events, day by day; before `sealed_until`
+    every set of a day that does not add up to what the whole day does.
+
+    Call it in the tenant's scope, in a snapshot: batches become rolled up meanwhile.
+    """
+    set_of = {one.number: one for one in SETS}
+    oldest = timezone.now() - settings.RETENTION_HISTORY
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")
+        cursor.execute(
+            "SELECT coalesce(array_agg(id), '{}') FROM ingest_batch"
+            " WHERE tenant_id = %s AND rolled_up_at IS NULL",
+            [tenant_id],
+        )
+        (waiting,) = cursor.fetchone()
+        cursor.execute(_DAYS, {"tenant_id": tenant_id})
+        for (starts_at,) in cursor.fetchall():
+            if starts_at < oldest:
+                continue  # retention removes what there still is of it
+            parameters = {
+                "tenant_id": tenant_id,
+                "starts_at": starts_at,
+                "ends_at": starts_at + DAY,
+                "waiting": waiting,
+                "other": OTHER,
+            }
+            compare, count = _COMPARE, _COUNT
+            if starts_at < sealed_until:
+                compare, count = _DAY_TOTALS, _HISTOGRAM_TOTALS
+            cursor.execute(compare, {**parameters, "sets": _DAY_NUMBERS, "whole": _WHOLE_DAY})
+            for number, at, value_1, value_2, *sums in cursor.fetchall():
+                half = len(MEASURES)
+                pairs = zip(MEASURES, sums[:half], sums[half:], strict=True)
+                for name, expected, stored in pairs:
+                    if expected != stored:
+                        values = (value_1, value_2)
+                        yield RollupDrift(set_of[number], at, values, name, expected, stored)
+            cursor.execute(count, {**parameters, "sets": _HISTOGRAM_NUMBERS, "whole": _WHOLE_DAY})
+            for number, at, measure, expected, stored in cursor.fetchall():
+                name = f"calls with {MEASURE_COLUMNS[measure]}"
+                yield RollupDrift(set_of[number], at, ("", ""), name, expected, stored)

@@ -1,0 +1,211 @@
+"""How full a window is, which levels of its budget a call would pass, and what they do about it.
+Pure whole numbers.
+
+A level is reached when `spent` is its percent of the limit, in any part. It acts when `spent +
+reserved + asked` would be more than that; for `seconds`, when the window has been in use for that
+long.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from metering.budgets.rules import NO_RAISE, Amounts, BudgetRule, LevelRule
+
+PARTS: Final = Amounts._fields
+SECONDS: Final = "seconds"
+# What a call meets first of what several levels want.
+SEVERITY: Final = {
+    "none": 0,
+    "downgrade": 1,
+    "throttle": 2,
+    "hold": 3,
+    "block": 4,
+    "lockout": 5,
+}
+REFUSING: Final = frozenset({"hold", "block", "lockout"})
+# What stands for "infinitely full": anything spent under a limit of zero.
+BEYOND_HUNDREDTHS: Final = 10_000_000_000
+
+
+class Room:
+    """A window as it stands within a transaction that holds its lock."""
+
+    __slots__ = ("carried_nanos", "first_used_at", "raised", "reserved", "spent")
+
+    def __init__(
+        self,
+        *,
+        spent: Sequence[int] = (0, 0, 0, 0),
+        reserved: Sequence[int] = (0, 0, 0, 0),
+        carried_nanos: int = 0,
+        first_used_at: datetime | None = None,
+        raised: Sequence[int] = NO_RAISE,
+    ) -> None:
+        self.spent = list(spent)
+        self.reserved = list(reserved)
+        self.carried_nanos = carried_nanos
+        self.first_used_at = first_used_at
+        # What approved raises add now: cost, tokens, requests, tool calls, seconds.
+        self.raised = raised
+
+    def hold(self, amounts: Sequence[int], *, sign: int = 1) -> None:
+        """Reserve amounts, or with a sign of -1 give them back."""
+        for place, amount in enumerate(amounts):
+            self.reserved[place] += sign * amount
+
+    def spend(self, amounts: Sequence[int]) -> None:
+        """Add what was spent."""
+        for place, amount in enumerate(amounts):
+            self.spent[place] += amount
+
+    def whole(self, rule: BudgetRule, place: int) -> int | None:
+        """A part's limit with all that is added to it, None where it has none."""
+        limit = rule.limit_parts[place]
+        if limit is None:
+            return None
+        return limit + self.raised[place] + (self.carried_nanos if place == 0 else 0)
+
+    def whole_seconds(self, rule: BudgetRule) -> int | None:
+        """The limit on time with what is added to it, None where it has none."""
+        return None if rule.limit_seconds is None else rule.limit_seconds + self.raised[4]
+
+    def used_seconds(self, now: datetime) -> int:
+        """For how long the window has been in use."""
+        if self.first_used_at is None:
+            return 0
+        return max(0, int((now - self.first_used_at) / timedelta(seconds=1)))
+
+
+class Use(NamedTuple):
+    """How full a window is by its fullest part, in percent; exact to a hundredth, never rounded
+    up.
+    """
+
+    percent: Decimal
+    part: str
+
+
+def use_of(rule: BudgetRule, room: Room, *, now: datetime) -> Use:
+    """How full a window is: the one place that says so."""
+    fullest = (0, PARTS[0])
+    for place in rule.limited_places:
+        whole = room.whole(rule, place)
+        assert whole is not None
+        fullest = max(fullest, (_hundredths(room.spent[place], whole), PARTS[place]))
+    if (whole_seconds := room.whole_seconds(rule)) is not None:
+        fullest = max(fullest, (_hundredths(room.used_seconds(now), whole_seconds), SECONDS))
+    hundredths, part = fullest
+    return Use(Decimal(hundredths) / 100, part)
+
+
+def _hundredths(spent: int, limit: int) -> int:
+    """How many hundredths of a percent of the limit are spent."""
+    if spent <= 0:
+        return 0
+    if limit <= 0:
+        return BEYOND_HUNDREDTHS
+    return min(BEYOND_HUNDREDTHS, spent * 10_000 // limit)
+
+
+class Passed(NamedTuple):
+    """A level that a call would pass, by the part that is fullest there."""
+
+    level: LevelRule
+    part: str
+    # What the part may be at this level, what it is, and what is asked; nanos, counts or seconds.
+    limit: int
+    spent: int
+    reserved: int
+    asked: int
+
+
+def passed_levels(
+    rule: BudgetRule,
+    room: Room,
+    asked: Amounts,
+    *,
+    now: datetime,
+    limit_percent: int = 100,
+) -> list[Passed]:
+    """The acting levels that the call would pass, lowest first.
+
+    `limit_percent` below 100 is a tightening: limits count that much less.
+    """
+    passed = []
+    for level in rule.acting_levels:
+        percent = level.percent * limit_percent
+        for place in rule.limited_places:
+            whole = room.whole(rule, place)
+            assert whole is not None
+            used = room.spent[place] + room.reserved[place] + asked[place]
+            if used * 10_000 > percent * whole:
+                passed.append(
+                    Passed(
+                        level,
+                        PARTS[place],
+                        whole * percent // 10_000,
+                        room.spent[place],
+                        room.reserved[place],
+                        asked[place],
+                    )
+                )
+                break
+        else:
+            if late := _passed_seconds(rule, room, level, now=now, percent=percent):
+                passed.append(late)
+    return passed
+
+
+def _passed_seconds(
+    rule: BudgetRule, room: Room, level: LevelRule, *, now: datetime, percent: int
+) -> Passed | None:
+    limit = room.whole_seconds(rule)
+    if limit is None or room.first_used_at is None:
+        return None
+    seconds = room.used_seconds(now)
+    if seconds * 10_000 < percent * limit:
+        return None
+    return Passed(level, SECONDS, limit * percent // 10_000, seconds, 0, 0)
+
+
+def most_severe(passed: Sequence[Passed]) -> Passed | None:
+    """The level whose action a call meets; None where none acts."""
+    return max(
+        passed, key=lambda one: (SEVERITY[one.level.action], -one.level.percent), default=None
+    )
+
+
+def pace_of(
+    rule: BudgetRule,
+    level: LevelRule,
+    room: Room,
+    *,
+    ends_at: datetime | None,
+    now: datetime,
+) -> tuple[int | None, int | None]:
+    """What a throttling level lets through within a minute: (nanos, tokens), None for no rate.
+
+    Where the level names no rate it is what is left of the limit, spread evenly over what is left
+    of the window; a hundredth of the limit a minute where the window does not end.
+    """
+    if level.cost_nanos_per_minute is not None or level.tokens_per_minute is not None:
+        return level.cost_nanos_per_minute, level.tokens_per_minute
+    return (
+        _even_pace(rule, room, 0, ends_at=ends_at, now=now),
+        _even_pace(rule, room, 1, ends_at=ends_at, now=now),
+    )
+
+
+def _even_pace(
+    rule: BudgetRule, room: Room, place: int, *, ends_at: datetime | None, now: datetime
+) -> int | None:
+    whole = room.whole(rule, place)
+    if whole is None:
+        return None
+    if ends_at is None:
+        return max(1, whole // 100)
+    left = max(0, whole - room.spent[place] - room.reserved[place])
+    seconds = max(60, int((ends_at - now) / timedelta(seconds=1)))
+    return max(1, left * 60 // seconds)

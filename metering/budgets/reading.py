@@ -1,0 +1,67 @@
+"""A tenant's budgets in force, as they are stored."""
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from metering.budgets.rules import BudgetBook, BudgetRule, LevelRule, RaiseRule
+from metering.models import Budget, BudgetLevel, BudgetRaise, RaiseStatus
+from tenants.models import Tenant
+
+
+def read_book(
+    tenant_id: int, *, version: int | None = None, budget_id: int | None = None
+) -> BudgetBook:
+    """The tenant's budgets in force, or one of them, as of now; `version` where the caller holds
+    the configuration lock.
+    """
+    only = {} if budget_id is None else {"budget_id": budget_id}
+    if version is None:
+        version = Tenant.objects.values_list("configuration_version", flat=True).get(id=tenant_id)
+    levels: dict[int, list[LevelRule]] = {}
+    for level in BudgetLevel.objects.filter(tenant_id=tenant_id, **only).order_by("percent"):
+        levels.setdefault(level.budget_id, []).append(
+            LevelRule(
+                level.percent,
+                level.action,
+                tuple(level.notify),
+                level.cost_nanos_per_minute,
+                level.tokens_per_minute,
+            )
+        )
+    raises = _read_raises(tenant_id)
+    budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
+    if budget_id is not None:
+        budgets = budgets.filter(id=budget_id)
+    return BudgetBook(
+        tenant_id=tenant_id,
+        version=version,
+        rules=[
+            BudgetRule(budget, levels.get(budget.id, []), raises.get(budget.id, []))
+            for budget in budgets
+        ],
+    )
+
+
+def _read_raises(tenant_id: int) -> dict[int, list[RaiseRule]]:
+    """Approved raises that are not over, or only just: clocks of processes differ a little."""
+    rules: dict[int, list[RaiseRule]] = {}
+    for row in BudgetRaise.objects.filter(
+        tenant_id=tenant_id,
+        status=RaiseStatus.APPROVED,
+        ends_at__gt=timezone.now() - timedelta(hours=1),
+    ).order_by("id"):
+        assert row.starts_at is not None, "an approved raise has begun"
+        rule = RaiseRule(
+            budget_id=row.budget_id,
+            group_key=row.group_key,
+            starts_at=row.starts_at,
+            ends_at=row.ends_at,
+            cost_nanos=row.add_cost_nanos,
+            tokens=row.add_tokens,
+            requests=row.add_requests,
+            tool_calls=row.add_tool_calls,
+            seconds=row.add_seconds,
+        )
+        rules.setdefault(row.budget_id, []).append(rule)
+    return rules

@@ -1,0 +1,162 @@
+"""Events that settle reservations: found, locked, and what they give back."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+from uuid import UUID
+
+from django.utils import timezone
+
+from metering.budgets.rules import Amounts, BudgetBook
+from metering.calls.events import PreparedEvent
+from metering.calls.stored import Change, StoredEvent
+from metering.ledger.holds import (
+    SETTLED,
+    HoldMoves,
+    Standing,
+    find_held,
+    lock_reservations,
+    settle_with,
+)
+from metering.ledger.posting import NOTHING, HoldMove, Posting
+from metering.models import Route
+from metering.snapshot import Configuration
+
+
+class Stored(NamedTuple):
+    """What a transaction stored.
+
+    `fresh` are calls that no other report tells of. Those that are known, or contradict one that
+    is, are `changes`: `moves` has what each moves by window, `calls` the call of each report (by
+    `id(event)`) as it is now, and `inserted` those that are new. `event_ids` has the call of each
+    event by `id(event)`.
+    """
+
+    batch_id: int
+    fresh: list[PreparedEvent]
+    event_ids: dict[int, int]
+    calls: dict[int, StoredEvent]
+    inserted: list[PreparedEvent]
+    changes: list[Change]
+    moves: list[dict[Posting, Amounts]]
+
+
+def lock_named_reservations(
+    tenant_id: int, events: Iterable[PreparedEvent]
+) -> dict[UUID, Standing]:
+    """Lock the reservations that these events settle."""
+    held = {event.held.id: event.held for event in events if event.held is not None}
+    return lock_reservations(tenant_id, held) if held else {}
+
+
+def settle_with_events(
+    configuration: Configuration,
+    stored: Stored,
+    standings: Mapping[UUID, Standing],
+    reports: Iterable[PreparedEvent],
+) -> HoldMoves:
+    """Settle locked reservations with the calls of the reports that name them; return what that
+    gives back, and what was booked beyond what was held.
+    """
+    moves = HoldMoves()
+    book = configuration.budgets
+    now = timezone.now()
+    fresh = {id(event) for event in stored.fresh}
+    # What each reservation held until now, which its call was booked against.
+    held_nanos: dict[UUID, int] = {}
+    for event in reports:
+        if event.held is None or (standing := standings.get(event.held.id)) is None:
+            continue
+        is_fresh = id(event) in fresh
+        amounts = event.amounts if is_fresh else _booked(event, stored, standing)
+        if amounts is None:
+            continue
+        if is_fresh:
+            moves.add(_beyond_holds(event, book))
+        if standing.state == SETTLED:
+            if is_fresh:
+                moves.add_overrun(event.held, book, amounts.cost_nanos)
+            else:
+                _confirm(standing, event, amounts, stored.event_ids[id(event)])
+            continue
+        held_nanos[standing.held.id] = settle_with(
+            standing,
+            moves=moves,
+            book=book,
+            cost_nanos=amounts.cost_nanos,
+            used_tokens=amounts.tokens,
+            event_id=stored.event_ids[id(event)],
+            fingerprint=_settled_by(event),
+            is_posted=is_fresh,
+            now=now,
+        )
+    for change, move in zip(stored.changes, stored.moves, strict=True):
+        moves.add(_beyond_holds_of_change(change, move, book, held_nanos))
+    return moves
+
+
+def _booked(event: PreparedEvent, stored: Stored, standing: Standing) -> Amounts | None:
+    """What the call of a report that is not new is booked as, if it is the reservation's call."""
+    call = stored.calls.get(id(event))
+    if call is not None:
+        is_its_call = call.reservation_id == standing.held.id
+        return call.amounts_signed(1) if is_its_call else None
+    if standing.event_id is not None and stored.event_ids.get(id(event)) == standing.event_id:
+        # Sent before as an event, and now as the settle.
+        return Amounts(standing.cost_nanos or 0, standing.used_tokens or 0, 0, 0)
+    return None
+
+
+def _settled_by(event: PreparedEvent) -> str | None:
+    return event.fingerprint if event.route is Route.SETTLE else None
+
+
+def _confirm(standing: Standing, event: PreparedEvent, amounts: Amounts, event_id: int) -> None:
+    """Note the settle of a reservation that an event has settled before."""
+    if (fingerprint := _settled_by(event)) is not None and standing.fingerprint is None:
+        standing.confirm(
+            cost_nanos=amounts.cost_nanos,
+            used_tokens=amounts.tokens,
+            event_id=event_id,
+            fingerprint=fingerprint,
+        )
+
+
+def _beyond_holds_of_change(
+    change: Change,
+    move: Mapping[Posting, Amounts],
+    book: BudgetBook,
+    held_nanos: Mapping[UUID, int],
+) -> dict[int, HoldMove]:
+    """What a call of a reservation adds to windows beyond what the reservation held there."""
+    after = change.after
+    if after is None or after.reservation_id is None:
+        return {}
+    id_ = after.reservation_id
+    held = find_held(book.tenant_id, [id_]).get(id_)
+    if held is None:
+        return {}
+    holding = {window.window_id for window in held.windows}
+    added: dict[int, int] = {}
+    for posting, amounts in move.items():
+        added[posting.window_id] = added.get(posting.window_id, 0) + amounts.cost_nanos
+    beyond = {
+        window_id: nanos - (held_nanos.get(id_, 0) if window_id in holding else 0)
+        for window_id, nanos in added.items()
+    }
+    return {window_id: HoldMove(NOTHING, nanos) for window_id, nanos in beyond.items() if nanos > 0}
+
+
+def _beyond_holds(event: PreparedEvent, book: BudgetBook) -> dict[int, HoldMove]:
+    """What an event books in windows that its reservation does not hold: of a budget that it did
+    not match then, or that has begun to count anew since. Nothing was held there.
+    """
+    assert event.held is not None, "only an event of a reservation goes beyond its hold"
+    cost_nanos = event.amounts.cost_nanos
+    if cost_nanos <= 0:
+        return {}
+    held = {window.budget_id for window in event.held.counting(book)}
+    return {
+        book.window_ids[key]: HoldMove(NOTHING, cost_nanos)
+        for key in event.windows
+        if key.budget_id not in held and not book.rules[key.budget_id].is_per_request
+    }

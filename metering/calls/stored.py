@@ -1,0 +1,391 @@
+"""Stored events as the ledger needs them again: to rate, merge or take them back."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+from django.db import connection
+
+from metering.budgets.rules import (
+    Amounts,
+    BudgetBook,
+    BudgetRule,
+    Values,
+    WindowKey,
+    group_key,
+    reaches_a_level,
+)
+from metering.core.periods import EPOCH
+from metering.ledger.counting import CountingPast, counting_pasts
+from metering.ledger.holds import Held, find_held
+from metering.ledger.opening import find_windows, open_windows
+from metering.ledger.posting import NOTHING, Posting, add_amounts
+from metering.models import BATCH_ID_STRIDE, Operation, Status
+from metering.usage.event_keys import key_of_id
+from metering.usage.shapes import Tokens
+
+OPERATIONS: Final = {one.value: one.label for one in Operation}
+STATUSES: Final = {one.value: one.label for one in Status}
+
+
+class StoredEvent(NamedTuple):
+    """An event's row, in the order of COLUMNS."""
+
+    id: int
+    time: datetime
+    cost_nanos: int | None
+    price_id: int | None
+    cost_source: int
+    operation: int
+    status: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cache_write_1h_tokens: int | None
+    input_audio_tokens: int | None
+    output_audio_tokens: int | None
+    web_searches: int | None
+    extra_usage: dict[str, Any] | None
+    service_tier: str | None
+    team: str
+    customer: str
+    agent: str
+    user: str
+    feature: str
+    session: str
+    task: str
+    trace: str
+    model: str
+    provider: str
+    tool: str
+    source: str
+    sent_id: str
+    reservation_id: UUID | None
+    route: int
+    authority: int
+    completeness: int
+    filled: int
+    is_conflict: bool
+    is_void: bool
+    span: str | None
+    parent_span: str | None
+    response_id: str | None
+    request_id: str | None
+    requested_model: str | None
+    error_type: str | None
+    tool_arguments_hash: str | None
+    task_type: str | None
+    output_hash: str | None
+    prefix_hash: str | None
+    latency_ms: int | None
+    time_to_first_token_ms: int | None
+    max_output_tokens: int | None
+    saved_nanos: int | None
+    step: int | None
+    complexity: int | None
+    tags: dict[str, Any] | None
+
+    @property
+    def tokens(self) -> Tokens:
+        """The event's tokens as they were normalised."""
+        return Tokens(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cache_read_tokens=self.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens,
+            cache_write_1h_tokens=self.cache_write_1h_tokens or 0,
+            reasoning_tokens=self.reasoning_tokens,
+            input_audio_tokens=self.input_audio_tokens or 0,
+            output_audio_tokens=self.output_audio_tokens or 0,
+            web_searches=self.web_searches or 0,
+            extra=self.extra_usage,
+        )
+
+    @property
+    def values(self) -> Values:
+        """The event's dimensions in the order of MATCHABLE."""
+        return (
+            *(self.team, self.customer, self.agent, self.user, self.feature, self.session),
+            *(self.task, self.trace, self.model, self.provider, self.tool),
+            *(OPERATIONS[self.operation], STATUSES[self.status], self.source),
+        )
+
+    @property
+    def batch_id(self) -> int:
+        """The batch that the event came with."""
+        return self.id // BATCH_ID_STRIDE
+
+    def amounts_signed(self, sign: int) -> Amounts:
+        """What the event adds to its windows, or takes from them (-1)."""
+        is_tool = self.operation == Operation.TOOL
+        tokens = self.input_tokens + self.output_tokens
+        return Amounts(
+            sign * (self.cost_nanos or 0),
+            sign * tokens,
+            0 if is_tool else sign,
+            sign if is_tool else 0,
+        )
+
+
+COLUMNS: Final = ", ".join(
+    'e."user"' if name == "user" else f"e.{name}" for name in StoredEvent._fields
+)
+
+
+# What is sealed changes no more.
+_NOT_FROZEN: Final = (
+    "e.time >= coalesce((SELECT frozen_until FROM usage_seal WHERE tenant_id = %s), '-infinity')"
+)
+
+
+def lock_events(
+    *, tenant_id: int, condition: str, parameters: Sequence[Any], limit: int
+) -> list[StoredEvent]:
+    """Up to `limit` events that count and are not frozen, in order of time and id, kept from other
+    changes until commit.
+
+    `condition` is SQL of this package's own, never a caller's text.
+    """
+    return read_events(
+        tenant_id=tenant_id,
+        condition=f"NOT e.is_void AND {_NOT_FROZEN} AND {condition}",
+        parameters=[tenant_id, *parameters],
+        limit=limit,
+        suffix="FOR UPDATE",
+    )
+
+
+def read_events(
+    *,
+    tenant_id: int,
+    condition: str,
+    parameters: Sequence[Any],
+    limit: int,
+    suffix: Literal["", "FOR UPDATE"] = "",
+) -> list[StoredEvent]:
+    """Up to `limit` events, void ones included, in order of time and id; `condition` as above."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM usage_event e WHERE e.tenant_id = %s"  # noqa: S608
+            f" AND {condition} ORDER BY e.time, e.id LIMIT %s {suffix}",
+            [tenant_id, *parameters, limit],
+        )
+        return [event_of(row) for row in cursor.fetchall()]
+
+
+def lock_events_by_id(*, tenant_id: int, ids: Collection[int]) -> dict[int, StoredEvent]:
+    """These events, void ones included, kept from other changes until commit."""
+    if not ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM usage_event e WHERE e.tenant_id = %s AND e.id = ANY(%s)"  # noqa: S608
+            " ORDER BY e.time, e.id FOR UPDATE",
+            [tenant_id, list(ids)],
+        )
+        return {row[0]: event_of(row) for row in cursor.fetchall()}
+
+
+def lock_events_of(*, tenant_id: int, times: Mapping[int, datetime]) -> dict[int, StoredEvent]:
+    """Events whose times are known, by id, void ones included, kept from other changes until
+    commit.
+    """
+    if not times:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, time)"  # noqa: S608
+            " JOIN usage_event e ON e.tenant_id = %s AND e.id = n.id AND e.time = n.time"
+            f" AND {_NOT_FROZEN} ORDER BY e.time, e.id FOR UPDATE OF e",
+            [list(times), list(times.values()), tenant_id, tenant_id],
+        )
+        return {row[0]: event_of(row) for row in cursor.fetchall()}
+
+
+def event_of(row: Sequence[Any]) -> StoredEvent:
+    """The event in a row of COLUMNS. Django's cursors leave jsonb as text."""
+    event = StoredEvent(*row)
+    if event.extra_usage is None and event.tags is None:
+        return event
+    return event._replace(extra_usage=_object(event.extra_usage), tags=_object(event.tags))
+
+
+def _object(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+class Change(NamedTuple):
+    """A call before and after something changed it; None where it does not count."""
+
+    before: StoredEvent | None
+    after: StoredEvent | None
+
+
+def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting, Amounts]]:
+    """What each change adds to each window, per grain of rolling ones; opens the windows that lack.
+
+    A call leaves the windows in which it counted and enters those in which it counts; a window of
+    both gets the difference. Windows of a budget that has not counted the call yet stay as they
+    are. Opening windows inside this transaction is safe: ingest opens them in
+    a transaction that holds nothing else, so nobody waits for this one while it waits for them.
+    """
+    held = _held_of(book.tenant_id, changes)
+    book = book.for_transaction()
+    pasts = counting_pasts(book)
+    sides = [
+        (place, sign, event, _counting_in(event, _windows_of(event, book, held), pasts))
+        for place, change in enumerate(changes)
+        for sign, event in ((-1, change.before), (1, change.after))
+        if event is not None and not event.is_void
+    ]
+    moves: list[dict[Posting, Amounts]] = [{} for _ in changes]
+    counting = {key for *_, keys in sides for key in keys}
+    open_windows(book=book, keys=book.lacking(counting))
+    for place, sign, event, keys in sides:
+        amounts = event.amounts_signed(sign)
+        for key in keys:
+            rule = book.rules[key.budget_id]
+            grain_at = rule.grain_at(event.time) if rule.is_rolling else None
+            _add(moves[place], Posting(book.window_ids[key], grain_at), amounts)
+    for rule in book.request_rules:
+        for place, posting, amounts in _moves_of_single_calls(book, rule, changes):
+            _add(moves[place], posting, amounts)
+    return [
+        {posting: amounts for posting, amounts in move.items() if amounts != NOTHING}
+        for move in moves
+    ]
+
+
+def added_up(moves: Iterable[Mapping[Posting, Amounts]]) -> dict[Posting, Amounts]:
+    """The sum of movements, by window and grain."""
+    sums: dict[Posting, Amounts] = {}
+    for move in moves:
+        for posting, amounts in move.items():
+            _add(sums, posting, amounts)
+    return sums
+
+
+def _add(sums: dict[Posting, Amounts], posting: Posting, amounts: Amounts) -> None:
+    known = sums.get(posting)
+    sums[posting] = amounts if known is None else add_amounts(known, amounts)
+
+
+def _held_of(tenant_id: int, changes: Iterable[Change]) -> Mapping[UUID, Held]:
+    return find_held(
+        tenant_id,
+        {
+            event.reservation_id
+            for change in changes
+            for event in change
+            if event is not None and event.reservation_id is not None
+        },
+    )
+
+
+def _windows_of(
+    event: StoredEvent, book: BudgetBook, held: Mapping[UUID, Held]
+) -> tuple[WindowKey, ...]:
+    """Where an event counts: in the windows that its reservation holds, else in its own."""
+    own = book.windows_of(event.values, event.time)
+    if event.reservation_id is None or event.reservation_id not in held:
+        return own
+    return held[event.reservation_id].windows_with(own, book)
+
+
+def _counting_in(
+    event: StoredEvent, keys: tuple[WindowKey, ...], pasts: Mapping[int, CountingPast]
+) -> tuple[WindowKey, ...]:
+    """Those of an event's windows that it is in by now: the count of its budget may not have come
+    to it.
+    """
+    if not pasts:
+        return keys
+    return tuple(
+        key
+        for key in keys
+        if (past := pasts.get(key.budget_id)) is None or past.holds(event.id, event.time)
+    )
+
+
+def _moves_of_single_calls(
+    book: BudgetBook, rule: BudgetRule, changes: Sequence[Change]
+) -> Iterator[tuple[int, Posting, Amounts]]:
+    """What moves in windows of a budget on single calls, by the change's place: a call has one
+    window, once it has reached a level.
+
+    The window goes by the call's key. When another report becomes the one that names the call, the
+    window is renamed, so that what was told of it is not told again.
+    """
+    pairs = [[_window_of_single_call(rule, event) for event in change] for change in changes]
+    found = find_windows(book=book, keys={key for pair in pairs for key in pair if key is not None})
+    for place, (change, (named, new)) in enumerate(zip(changes, pairs, strict=True)):
+        old = named
+        if named is not None and named in found and _takes_over(book, named, new, found):
+            assert new is not None, "what takes over has a key"
+            _rename_window(book, named, new)
+            # The old name is free now, or goes with a window that was never used.
+            found = (found - {named} | {new}) if new not in found else found
+            old = new
+        if old is not None and old in found and change.before is not None:
+            yield place, Posting(book.window_ids[old], None), change.before.amounts_signed(-1)
+        if new is None or change.after is None:
+            continue
+        amounts = change.after.amounts_signed(1)
+        if new not in found:
+            if not reaches_a_level(rule, amounts):
+                continue
+            open_windows(book=book, keys={new})
+        yield place, Posting(book.window_ids[new], None), amounts
+
+
+def _window_of_single_call(rule: BudgetRule, event: StoredEvent | None) -> WindowKey | None:
+    if event is None or event.is_void or event.time < rule.counts_from:
+        return None
+    group = rule.group(event.values)
+    if group is None:
+        return None
+    return WindowKey(rule.id, (*group, key_of_id(event.source, event.sent_id)), EPOCH)
+
+
+def _takes_over(
+    book: BudgetBook, old: WindowKey, new: WindowKey | None, found: Collection[WindowKey]
+) -> bool:
+    """Whether a call's window goes by a new key, which no window goes by that was used."""
+    return new is not None and new != old and (new not in found or _is_unused(book, new))
+
+
+def _is_unused(book: BudgetBook, key: WindowKey) -> bool:
+    """Whether a window was opened for a report that turned out to be of a known call."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT FROM budget_window WHERE tenant_id = %s AND id = %s"
+            " AND (level_percent, episode) = (0, 0)"
+            " AND (spent_nanos, spent_tokens, spent_requests, spent_tool_calls) = (0, 0, 0, 0)",
+            [book.tenant_id, book.window_ids[key]],
+        )
+        return cursor.fetchone() is not None
+
+
+def _rename_window(book: BudgetBook, old: WindowKey, new: WindowKey) -> None:
+    """Let a call's window go by its new key; one that goes by it already takes the old one."""
+    window_id, other_id = book.window_ids[old], book.window_ids.get(new)
+    old_key, new_key = group_key(old.group), group_key(new.group)
+    steps = [(window_id, new_key)]
+    if other_id is not None:
+        # Two windows never go by one key, not even for a moment.
+        steps = [(other_id, f"{new_key} "), *steps, (other_id, old_key)]
+    with connection.cursor() as cursor:
+        for id_, key in steps:
+            cursor.execute(
+                "UPDATE budget_window SET group_key = %s WHERE tenant_id = %s AND id = %s",
+                [key, book.tenant_id, id_],
+            )
+    book.window_ids[new] = window_id
+    if other_id is None:
+        book.window_ids.pop(old, None)
+    else:
+        book.window_ids[old] = other_id

@@ -1,0 +1,106 @@
+"""Stored events in the order of time and id, read a stretch at a time."""
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from django.db import connection
+from psycopg import sql
+
+from metering.core.periods import EPOCH
+from metering.models import CostSource
+from metering.rollups.sets import QUARTER_SECONDS, find_set
+
+# Work on at most so many events is done while a client waits.
+AT_ONCE_MAX: Final = 5_000
+
+
+class Position(NamedTuple):
+    """A place in the order of events: that of an event, or just before all of a moment."""
+
+    time: datetime
+    id: int = 0
+
+
+BEGINNING: Final = Position(EPOCH)
+
+
+class Stretch(NamedTuple):
+    """Events that follow each other: how many, and the place of the last."""
+
+    events: int
+    end: Position
+
+
+def next_stretch(
+    *, tenant_id: int, after: Position, limit: int, to: datetime | None = None
+) -> Stretch | None:
+    """The next events after a position, `limit` at most, void ones included; None: there are no
+    more.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            # The condition on time alone leaves out partitions, which the one on both does not.
+            "SELECT count(*) OVER (), time, id FROM (SELECT time, id FROM usage_event"
+            " WHERE tenant_id = %s AND time >= %s AND (time, id) > (%s, %s)"
+            " AND time < coalesce(%s, 'infinity'::timestamptz)"
+            " ORDER BY time, id LIMIT %s) s ORDER BY time DESC, id DESC LIMIT 1",
+            [tenant_id, after.time, *after, to, limit],
+        )
+        row = cursor.fetchone()
+    return None if row is None else Stretch(row[0], Position(row[1], row[2]))
+
+
+def within_stretch(after: Position, end: Position) -> sql.Composable:
+    """A condition on `e` for events after one position, up to another."""
+    return sql.SQL(
+        "e.time >= {time} AND e.time <= {end_time}"
+        " AND (e.time, e.id) > ({time}, {id}) AND (e.time, e.id) <= ({end_time}, {end_id})"
+    ).format(
+        time=sql.Literal(after.time),
+        id=sql.Literal(after.id),
+        end_time=sql.Literal(end.time),
+        end_id=sql.Literal(end.id),
+    )
+
+
+def are_few_events(*, tenant_id: int, from_: datetime, to: datetime) -> bool:
+    """Whether work on the events of a time can be done while a client waits."""
+    stretch = next_stretch(tenant_id=tenant_id, after=Position(from_), to=to, limit=AT_ONCE_MAX + 1)
+    return stretch is None or stretch.events <= AT_ONCE_MAX
+
+
+def are_few_unpriced(tenant_id: int) -> bool:
+    """The same of the events without a price."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            # The number is written out, so that the partial index of unpriced events fits.
+            "SELECT FROM usage_event WHERE tenant_id = %s"
+            f" AND cost_source = {CostSource.UNPRICED.value} OFFSET %s LIMIT 1",
+            [tenant_id, AT_ONCE_MAX],
+        )
+        return cursor.fetchone() is None
+
+
+def estimated_events(
+    *, tenant_id: int, from_: datetime, to: datetime | None = None, is_unpriced: bool = False
+) -> int:
+    """About how many events a time has, by its quarters of an hour and the batches that are not
+    rolled up yet: reading them all to count them would take as long as the work itself.
+    """
+    quarters = find_set(frozenset(), grain_seconds=QUARTER_SECONDS)
+    assert quarters is not None
+    measure = sql.SQL("unpriced" if is_unpriced else "requests + tool_calls")
+    query = sql.SQL(
+        "SELECT coalesce((SELECT sum({measure}) FROM usage_rollup WHERE tenant_id = %(tenant)s"
+        " AND dimension_set = %(set)s AND starts_at >= %(from)s - interval '15 minutes'"
+        " AND starts_at < coalesce(%(to)s, 'infinity'::timestamptz)), 0)"
+        " + coalesce((SELECT sum(event_count) FROM ingest_batch WHERE tenant_id = %(tenant)s"
+        " AND rolled_up_at IS NULL AND last_at >= %(from)s"
+        " AND first_at < coalesce(%(to)s, 'infinity'::timestamptz)), 0)"
+    ).format(measure=measure)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            query.as_string(cursor.cursor),
+            {"tenant": tenant_id, "set": quarters.number, "from": from_, "to": to},
+        )
+        return int(cursor.fetchone()[0])

@@ -1,1 +1,0 @@
-"""Ask before spending: reservations, and everything that may refuse one."""

@@ -1,0 +1,136 @@
+"""What a body that was taken in says of its sources. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from common.errors import MeteringError
+from metering.calls.events import PreparedEvent
+from metering.calls.job import Job
+from metering.models import CostSource, Route, SourceOutcome
+from metering.usage.decoders.samples import redacted_sample
+from metering.usage.shapes import UNKNOWN_PARTS
+from metering.usage.sources import Tally
+
+NO_PRICE: Final = "no_price"
+NO_RATE: Final = "no_rate"
+USAGE_MISSING: Final = "usage_missing"
+UNKNOWN_PART: Final = "unknown_usage_part"
+CONFLICT: Final = "conflict"
+
+
+def tallies_of(job: Job) -> list[Tally]:
+    """The counts of a committed job."""
+    events = [*job.events, *job.traced]
+    sources = {event.body.source or "" for event in events}
+    lone = next(iter(sources)) if len(sources) == 1 else ""
+    if len(sources) == 1:
+        taken = _of_one(job, lone, events)
+    elif job.accepted == len(events) and not job.conflicts and not job.unpriced:
+        taken = _accepted(job, events)
+    else:
+        taken = _of_several(job, events)
+    return [*taken, *_unknown_parts(job, events), *_rejected(job, lone), *_passed_over(job)]
+
+
+def refused_body(route: Route, error: MeteringError) -> Tally:
+    """A body that was refused as a whole, of whose sources nothing is known."""
+    return Tally("", route, SourceOutcome.REJECTED, 1, error.code, error.detail)
+
+
+def _of_one(job: Job, source: str, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """What was taken of the only source, by the job's own counts."""
+    for outcome, count, code in (
+        (SourceOutcome.ACCEPTED, job.accepted, ""),
+        (SourceOutcome.MERGED, job.merged, ""),
+        (SourceOutcome.DUPLICATE, job.duplicates, ""),
+        (SourceOutcome.CONFLICT, job.conflicts, CONFLICT),
+    ):
+        if count:
+            yield Tally(source, job.route, outcome, count, code)
+    if job.unpriced:
+        codes = Counter(_unpriced_code(event) for event in events)
+        missing = min(codes[USAGE_MISSING], job.unpriced)
+        partly = min(codes[NO_RATE], job.unpriced - missing)
+        rest = job.unpriced - missing - partly
+        for code, count in ((USAGE_MISSING, missing), (NO_RATE, partly), (NO_PRICE, rest)):
+            if count:
+                yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
+
+
+def _unpriced_code(event: PreparedEvent) -> str:
+    """Why the event would have no price; empty where it has one."""
+    if event.body.is_usage_missing:
+        return USAGE_MISSING
+    if event.cost_source is not CostSource.UNPRICED:
+        return ""
+    return NO_PRICE if event.price_id is None else NO_RATE
+
+
+def _unknown_parts(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """What nobody knows in usage objects that add up without it: passed over, and shown."""
+    parts = [
+        (event.body.source or "", extra[UNKNOWN_PARTS])
+        for event in events
+        if (extra := event.tokens.extra) is not None and UNKNOWN_PARTS in extra
+    ]
+    latest = dict(parts)
+    for source, count in Counter(source for source, _ in parts).items():
+        yield Tally(
+            source,
+            job.route,
+            SourceOutcome.PASSED_OVER,
+            count,
+            code=UNKNOWN_PART,
+            sample=redacted_sample(latest[source]),
+        )
+
+
+def _accepted(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """What was taken of each source, where nothing else need be said of any event."""
+    for source, count in Counter([event.body.source or "" for event in events]).items():
+        yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
+
+
+def _of_several(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """What was taken of each source, by what became of each event."""
+    fates: Counter[tuple[str, SourceOutcome]] = Counter()
+    unpriced: Counter[tuple[str, str]] = Counter()
+    for event in events:
+        fate = job.fates.get(id(event), SourceOutcome.ACCEPTED)
+        if fate is SourceOutcome.REJECTED:
+            continue
+        source = event.body.source or ""
+        fates[source, fate] += 1
+        is_new = fate in (SourceOutcome.ACCEPTED, SourceOutcome.CONFLICT)
+        if is_new and event.cost_source is CostSource.UNPRICED:
+            unpriced[source, _unpriced_code(event)] += 1
+    for (source, fate), count in fates.items():
+        if fate is SourceOutcome.CONFLICT:
+            yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
+            yield Tally(source, job.route, fate, count, CONFLICT)
+        else:
+            yield Tally(source, job.route, fate, count)
+    for (source, code), count in unpriced.items():
+        yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
+
+
+def _rejected(job: Job, lone: str) -> Iterator[Tally]:
+    """What was rejected. What names no source is of the body's only one, where there is one."""
+    for _, error in job.errors:
+        source = lone if error.source is None else error.source
+        yield Tally(
+            source, job.route, SourceOutcome.REJECTED, 1, error.code, error.detail, error.sample
+        )
+
+
+def _passed_over(job: Job) -> Iterator[Tally]:
+    for one in job.passed_over:
+        yield Tally(
+            one.source,
+            job.route,
+            SourceOutcome.PASSED_OVER,
+            one.count,
+            code=one.reason,
+            sample=one.sample,
+        )

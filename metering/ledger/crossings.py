@@ -1,0 +1,352 @@
+"""The level that a window has reached: what is noted when it rises, and what ends when it falls.
+
+Whatever moves a window's spend or its limit ends here, with the window locked or with the tenant's
+configuration to itself: usage, corrections, new prices, what leaves a rolling window, what is
+carried over, a changed budget, and limit increases that begin or end.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from metering.budgets.levels import Use
+from metering.budgets.rules import BudgetBook, BudgetRule, LevelRule
+from metering.core.background_jobs import finish_job, start_job
+from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of, used_percent
+from metering.limits.halts import halts_changed, insert_halt, match_of_group
+from metering.limits.lockouts import lift_lockouts, lockout_ends_at
+from metering.models import (
+    BY_LEVEL,
+    Action,
+    BackgroundJob,
+    BudgetWindow,
+    Crossing,
+    FellBy,
+    HaltKind,
+    JobKind,
+    Mode,
+)
+
+# Windows that one transaction reads, and of these judges again: few enough to be done within a
+# second.
+PORTION_WINDOWS: Final = 20_000
+JUDGED_MAX: Final = 500
+ID_MAX: Final = 2**63 - 1
+YOUNG: Final = timedelta(days=1)
+
+
+class Change(NamedTuple):
+    """What was done to a budget, as far as the levels of its windows go by it."""
+
+    by: FellBy
+    # Whether lockouts of calls that asked for too much have lost their cause: a limit is higher, or
+    # a level locks out no more.
+    lifts: bool = False
+    # Whether what levels do is not what it was: all that is reached is news.
+    is_anew: bool = False
+    # Whether the limit on time, or the levels of it, changed.
+    is_of_time: bool = False
+
+
+def settle_levels(
+    *,
+    book: BudgetBook,
+    windows: Iterable[WindowState],
+    by: FellBy,
+    change: Change | None = None,
+    now: datetime | None = None,
+) -> None:
+    """Bring windows to the highest level that their present spend reaches of their present limit.
+
+    A level that is newly reached is a crossing, and locks out where it says so. When the level
+    falls, an episode ends: lockouts of levels that are no longer reached are lifted, and to reach
+    those levels again is news. Levels that are still reached are no news.
+
+    `change` is given after a change of the budget; it also makes up for lockouts that a level
+    without this action did not make.
+    """
+    now = now or timezone.now()
+    judged = [
+        _judge(rule, window, now=now, by=by, change=change)
+        for window in windows
+        if (rule := book.rules.get(window.budget_id)) is not None
+        and rule.revision == window.revision
+        # The limits of a period that is over are what they were.
+        and not (by != FellBy.SPEND and window.ends_at is not None and window.ends_at <= now)
+    ]
+    _write_levels(book.tenant_id, [one for one in judged if one.is_moved])
+    lift_lockouts(
+        tenant_id=book.tenant_id,
+        above={one.window.id: one.lifts_above for one in judged if one.lifts_above is not None},
+    )
+    crossings = [_crossing(book, one, level, now) for one in judged for level in one.reached]
+    if crossings:
+        Crossing.objects.bulk_create(crossings, ignore_conflicts=True)
+    for one in judged:
+        for level in one.locking:
+            _lock_out(book, one, level, now)
+
+
+class _Judged(NamedTuple):
+    """A window and the level that it has reached; its episode is that of now."""
+
+    rule: BudgetRule
+    window: WindowState
+    use: Use
+    # The highest level that is reached; 0 for none.
+    top: int
+    fell_by: str
+    # Levels that are newly reached, and those that lock out now.
+    reached: Sequence[LevelRule]
+    locking: Sequence[LevelRule]
+    # Lockouts of levels above this have lost their cause; None: no lockout has.
+    lifts_above: int | None
+
+    @property
+    def is_moved(self) -> bool:
+        return bool(self.fell_by) or self.top != self.window.level_percent
+
+
+def _judge(
+    rule: BudgetRule,
+    window: WindowState,
+    *,
+    now: datetime,
+    by: FellBy,
+    change: Change | None,
+) -> _Judged:
+    """What has become of a window's level. Pure."""
+    use = used_percent(rule, window, now=now)
+    reached = [level for level in rule.levels if level.percent <= use.percent]
+    top = reached[-1].percent if reached else 0
+    is_anew = change is not None and change.is_anew
+    has_fallen = top < window.level_percent or (is_anew and window.level_percent > 0)
+    before = 0 if is_anew else window.level_percent
+    new = [level for level in reached if level.percent > before]
+    if has_fallen:
+        window = window._replace(episode=window.episode + 1)
+    locking = reached if change is not None else new
+    lifts = has_fallen or (change is not None and (change.lifts or is_anew))
+    return _Judged(
+        rule=rule,
+        window=window,
+        use=use,
+        top=top,
+        fell_by=by.value if has_fallen else "",
+        reached=new,
+        locking=[level for level in locking if level.action == Action.LOCKOUT],
+        lifts_above=(0 if is_anew else top) if lifts else None,
+    )
+
+
+def _write_levels(tenant_id: int, moved: Sequence[_Judged]) -> None:
+    if not moved:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE budget_window w SET level_percent = n.level, episode = n.episode,"
+            " fell_by = CASE WHEN n.fell_by = '' THEN w.fell_by ELSE n.fell_by END"
+            " FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])"
+            " AS n (id, level, episode, fell_by) WHERE w.tenant_id = %s AND w.id = n.id",
+            [
+                [one.window.id for one in moved],
+                [one.top for one in moved],
+                [one.window.episode for one in moved],
+                [one.fell_by for one in moved],
+                tenant_id,
+            ],
+        )
+
+
+def _crossing(book: BudgetBook, judged: _Judged, level: LevelRule, now: datetime) -> Crossing:
+    rule, window = judged.rule, judged.window
+    return Crossing(
+        tenant_id=book.tenant_id,
+        budget_id=rule.id,
+        window_id=window.id,
+        percent=level.percent,
+        episode=window.episode,
+        action=level.action,
+        mode=rule.mode,
+        notify=list(level.notify),
+        group_key=window.group_key,
+        used_percent=judged.use.percent,
+        spent_nanos=window.spent_nanos,
+        limit_nanos=room_of(rule, window, now=now).whole(rule, 0),
+    )
+
+
+def _lock_out(book: BudgetBook, judged: _Judged, level: LevelRule, now: datetime) -> None:
+    """Halt the window's group at a level that locks out, until its period ends."""
+    rule, window = judged.rule, judged.window
+    ends_at = lockout_ends_at(rule, window.ends_at, now)
+    if rule.mode != Mode.ENFORCE or (ends_at is not None and ends_at <= now):
+        return
+    with connection.cursor() as cursor:
+        halt_id = insert_halt(
+            cursor,
+            tenant_id=book.tenant_id,
+            match=match_of_group(rule.match, rule.per, json.loads(window.group_key)),
+            reason=f"The budget {rule.name!r} has reached {judged.use.percent}% of its limit;"
+            f" it locks out at {level.percent}%.",
+            kind=HaltKind.LOCKOUT,
+            actor=BY_LEVEL,
+            window_id=window.id,
+            level_percent=level.percent,
+            episode=window.episode,
+            ends_at=ends_at,
+        )
+    if halt_id is not None:
+        transaction.on_commit(halts_changed.set)
+
+
+def judge_windows_again(
+    *,
+    book: BudgetBook,
+    budget_id: int,
+    change: Change,
+    group_key: str = "",
+    now: datetime | None = None,
+) -> None:
+    """Settle the levels of a budget's open windows (of one group, or of all) after a change of
+    their limits or levels: a first portion now, what is left by a job.
+
+    The caller holds the configuration lock alone, so that nothing moves the windows meanwhile. Only
+    windows that have reached a level, or reach one now, are judged, however many there are. Of
+    windows that are beyond a limit on time alone, those which were first used within a day are:
+    others are old sessions, whose time counts when they are used next.
+    """
+    rule = book.rules.get(budget_id)
+    if rule is None:
+        return
+    now = now or timezone.now()
+    portion = _judge_portion(book, rule, change, group_key=group_key, after=0, now=now)
+    if portion.is_last:
+        return
+    start_job(
+        tenant_id=book.tenant_id,
+        kind=JobKind.JUDGE_WINDOWS,
+        actor=BY_LEVEL,
+        # Counted by the first step: nobody waits for that one.
+        total=0,
+        budget_id=budget_id,
+        revision=rule.revision,
+        parameters={"change": change._asdict(), "group_key": group_key},
+        after_id=portion.last_id,
+        done=portion.read,
+    )
+
+
+def judge_a_portion(book: BudgetBook, job: BackgroundJob) -> None:
+    """A step of such a job. In a transaction that holds the configuration shared, and the job; the
+    windows stay locked until commit, so that none moves while it is judged.
+
+    Usage that came after the change was judged by the new limits. Where what levels do was changed,
+    a level that it reached meanwhile is news once more.
+    """
+    rule = book.rules.get(job.budget_id or 0)
+    if rule is None or rule.revision != job.revision:
+        finish_job(job, {"is_complete": False})
+        return
+    if not job.total:
+        job.total = BudgetWindow.objects.filter(tenant_id=book.tenant_id).count()
+    told = job.parameters["change"]
+    portion = _judge_portion(
+        book,
+        rule,
+        Change(**{**told, "by": FellBy(told["by"])}),
+        group_key=job.parameters["group_key"],
+        after=job.after_id,
+        now=timezone.now(),
+    )
+    job.after_id = portion.last_id
+    job.done += portion.read
+    if portion.is_last:
+        finish_job(job, {"is_complete": True})
+
+
+class _Portion(NamedTuple):
+    """Windows of a tenant in the order of their ids, those of one budget among them judged."""
+
+    read: int
+    last_id: int
+    is_last: bool
+
+
+def _next_windows(cursor: Any, tenant_id: int, after: int) -> tuple[int, int]:
+    """How many windows a portion has, and the id of the last."""
+    cursor.execute(
+        "SELECT count(*), coalesce(max(id), %s) FROM (SELECT id FROM budget_window"
+        " WHERE tenant_id = %s AND id > %s ORDER BY id LIMIT %s) portion",
+        [after, tenant_id, after, PORTION_WINDOWS],
+    )
+    read, last_id = cursor.fetchone()
+    return read, last_id
+
+
+def _judge_portion(
+    book: BudgetBook,
+    rule: BudgetRule,
+    change: Change,
+    *,
+    group_key: str,
+    after: int,
+    now: datetime,
+) -> _Portion:
+    condition, parameters = _may_change(rule)
+    if change.is_of_time and rule.limit_seconds is not None and rule.levels:
+        reached_after = timedelta(seconds=rule.limit_seconds * rule.levels[0].percent / 100)
+        condition += " OR (w.first_used_at <= %s AND w.first_used_at > %s)"
+        parameters += [now - reached_after, now - reached_after - YOUNG]
+    with connection.cursor() as cursor:
+        # One group has few windows: they are not worth waiting for.
+        read, last_id = (0, ID_MAX) if group_key else _next_windows(cursor, book.tenant_id, after)
+        cursor.execute(
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w"  # noqa: S608 - constant lists
+            " WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s AND w.id > %s"
+            " AND w.id <= %s AND (%s = '' OR w.group_key = %s)"
+            " AND (w.ends_at IS NULL OR w.ends_at > %s)"
+            f" AND ({condition}) ORDER BY w.id LIMIT {JUDGED_MAX} FOR UPDATE",
+            [
+                *(book.tenant_id, rule.id, rule.revision, after, last_id),
+                *(group_key, group_key, now),
+                *parameters,
+            ],
+        )
+        windows = [WindowState(*row) for row in cursor.fetchall()]
+    settle_levels(book=book, windows=windows, by=change.by, change=change, now=now)
+    if len(windows) == JUDGED_MAX:
+        return _Portion(len(windows), windows[-1].id, is_last=False)
+    return _Portion(read, last_id, is_last=read < PORTION_WINDOWS)
+
+
+# The parts of a limit and the columns that they are held against, in the order of Amounts.
+_SPENT: Final[Mapping[str, str]] = {
+    "cost_nanos": "w.spent_nanos",
+    "tokens": "w.spent_tokens",
+    "requests": "w.spent_requests",
+    "tool_calls": "w.spent_tool_calls",
+}
+
+
+def _may_change(rule: BudgetRule) -> tuple[str, list[Any]]:
+    """A condition for windows whose level may change: at a level, beyond the lowest one, or locked
+    out. Raises only make the limit larger, so they are left out here.
+    """
+    conditions = [
+        "w.level_percent > 0",
+        "EXISTS (SELECT FROM halt h WHERE h.tenant_id = w.tenant_id AND h.window_id = w.id"
+        " AND h.lifted_at IS NULL AND h.lifted_by <> %s)",
+    ]
+    parameters: list[Any] = [BY_LEVEL]
+    if rule.levels:
+        for part, limit in rule.limits.items():
+            if limit is not None:
+                carried = " + w.carried_nanos" if part == "cost_nanos" else ""
+                conditions.append(f"{_SPENT[part]}::numeric * 100 >= %s * (%s::numeric{carried})")
+                parameters += [rule.levels[0].percent, limit]
+    return " OR ".join(conditions), parameters

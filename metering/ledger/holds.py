@@ -1,0 +1,390 @@
+"""What reservations hold: their rows, and the four ways in which a hold ends.
+
+open -> settled | released | expired; released and expired may still be settled, late: what they
+held has been given back by then, and the cost is booked all the same. Nothing leaves `settled`.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+from django.db import connection
+
+from common.bounded_memory import BoundedMemory
+from metering.budgets.rules import Amounts, BudgetBook, Values, WindowKey
+from metering.core.dimensions import MATCHABLE
+from metering.ledger.posting import NOTHING, HoldMove
+from metering.models import ReservationState
+
+OPEN: Final = ReservationState.OPEN.value
+SETTLED: Final = ReservationState.SETTLED.value
+RELEASED: Final = ReservationState.RELEASED.value
+EXPIRED: Final = ReservationState.EXPIRED.value
+STATES: Final = {one.value: one.label for one in ReservationState}
+# How many reservations a process remembers; each is a few hundred bytes.
+HELD_MAX: Final = 50_000
+# How many due reservations one transaction lets go of.
+DUE_MAX: Final = 500
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class HeldWindow(NamedTuple):
+    """A window that a reservation holds, and which budget's revision, group and period it is."""
+
+    window_id: int
+    budget_id: int
+    revision: int
+    group: Values
+    starts_at: datetime
+
+
+class Held(NamedTuple):
+    """What never changes of a reservation."""
+
+    id: UUID
+    values: Values
+    amounts: Amounts
+    windows: tuple[HeldWindow, ...]
+    created_at: datetime
+    # (provider, model) of the best model, against which a cheaper one saves.
+    top: tuple[str, str] | None
+
+    def counting(self, book: BudgetBook) -> list[HeldWindow]:
+        """The held windows that still count. A window of an older revision, or of an archived
+        budget, is posted to no more.
+        """
+        return [
+            window
+            for window in self.windows
+            if (rule := book.rules.get(window.budget_id)) is not None
+            and rule.revision == window.revision
+        ]
+
+    def window_keys(self, book: BudgetBook) -> dict[int, WindowKey]:
+        """By budget, the held windows that still count, which the book's process then knows."""
+        keys = {}
+        for window in self.counting(book):
+            key = WindowKey(window.budget_id, window.group, window.starts_at)
+            book.remember(key, window.window_id)
+            keys[window.budget_id] = key
+        return keys
+
+    def windows_with(self, own: Iterable[WindowKey], book: BudgetBook) -> tuple[WindowKey, ...]:
+        """Where an event of this reservation counts: in the windows that it holds, and for other
+        budgets in the event's own.
+        """
+        held = self.window_keys(book)
+        return (*held.values(), *(key for key in own if key.budget_id not in held))
+
+
+_HELD: Final = BoundedMemory[tuple[int, UUID], Held](HELD_MAX)
+
+
+def remember_held(tenant_id: int, held: Held) -> None:
+    """Keep a committed reservation's facts, which its settle will ask for."""
+    _HELD.keep((tenant_id, held.id), held)
+
+
+def find_held(tenant_id: int, ids: Collection[UUID]) -> dict[UUID, Held]:
+    """The facts of these reservations, as far as they exist. Reads within the tenant's scope."""
+    found = {id_: held for id_ in ids if (held := _HELD.get((tenant_id, id_))) is not None}
+    if missing := [id_ for id_ in ids if id_ not in found]:
+        for held in _read_held(tenant_id, missing):
+            found[held.id] = held
+            remember_held(tenant_id, held)
+    return found
+
+
+def forget_held() -> None:
+    """Empty this process's memory (tests change what is stored under it)."""
+    _HELD.forget_all()
+
+
+def are_known(tenant_id: int, ids: Iterable[UUID]) -> bool:
+    """Whether this process knows all of them, so that nothing need be read."""
+    return all(_HELD.get((tenant_id, id_)) is not None for id_ in ids)
+
+
+def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, dimensions, reserved_nanos, reserved_tokens, reserved_requests,"
+            " reserved_tool_calls, window_ids, created_at, top_provider, top_model"
+            " FROM reservation WHERE tenant_id = %s AND id = ANY(%s)",
+            [tenant_id, list(ids)],
+        )
+        rows = cursor.fetchall()
+        windows = _read_windows(cursor, tenant_id, {one for row in rows for one in row[6]})
+    return [
+        Held(
+            id=id_,
+            values=values_from(_as_dict(dimensions)),
+            amounts=Amounts(*amounts),
+            # Retention removes windows that are over.
+            windows=tuple([windows[one] for one in window_ids if one in windows]),
+            created_at=created_at,
+            top=(top_provider or "", top_model) if top_model is not None else None,
+        )
+        for id_, dimensions, *amounts, window_ids, created_at, top_provider, top_model in rows
+    ]
+
+
+def _as_dict(value: Any) -> dict[str, str]:
+    found: dict[str, str] = json.loads(value) if isinstance(value, str) else value
+    return found
+
+
+def _read_windows(cursor: Any, tenant_id: int, ids: Collection[int]) -> dict[int, HeldWindow]:
+    if not ids:
+        return {}
+    cursor.execute(
+        "SELECT id, budget_id, revision, group_key, starts_at FROM budget_window"
+        " WHERE tenant_id = %s AND id = ANY(%s)",
+        [tenant_id, list(ids)],
+    )
+    return {
+        row[0]: HeldWindow(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4])
+        for row in cursor.fetchall()
+    }
+
+
+def dimensions_of(values: Values) -> dict[str, str]:
+    """The values that are there, by name."""
+    return {name: value for name, value in zip(MATCHABLE, values, strict=True) if value}
+
+
+def values_from(dimensions: Mapping[str, str]) -> Values:
+    """The reverse of `dimensions_of`."""
+    return tuple([dimensions.get(name, "") for name in MATCHABLE])
+
+
+class Standing:
+    """A reservation's row, locked by this transaction, and how it changes."""
+
+    __slots__ = (
+        "cost_nanos",
+        "event_id",
+        "expires_at",
+        "fingerprint",
+        "finished_at",
+        "held",
+        "is_changed",
+        "is_due",
+        "is_late",
+        "state",
+        "used_tokens",
+    )
+
+    def __init__(self, held: Held, row: Sequence[Any]) -> None:
+        self.held = held
+        self.is_changed = False
+        self.state: int
+        self.expires_at: datetime
+        self.finished_at: datetime | None
+        self.fingerprint: str | None
+        self.event_id: int | None
+        self.cost_nanos: int | None
+        self.used_tokens: int | None
+        self.is_late: bool
+        # Whether it is open and its time is over, by the clock of the database.
+        self.is_due: bool
+        (
+            self.state,
+            self.expires_at,
+            self.finished_at,
+            self.fingerprint,
+            self.event_id,
+            self.cost_nanos,
+            self.used_tokens,
+            self.is_late,
+            self.is_due,
+        ) = row
+
+    def finish(self, state: int, now: datetime) -> None:
+        """End an open reservation without a cost."""
+        assert self.state == OPEN, "only what is open ends"
+        self.state = state
+        self.is_due = False
+        self.finished_at = now
+        self.is_changed = True
+
+    def extend(self, expires_at: datetime) -> None:
+        """Let an open reservation last longer; never shorter."""
+        assert self.state == OPEN, "only what is open is extended"
+        self.expires_at = max(self.expires_at, expires_at)
+        self.is_changed = True
+
+    def settle(
+        self,
+        *,
+        cost_nanos: int,
+        used_tokens: int,
+        event_id: int,
+        fingerprint: str | None,
+        now: datetime,
+    ) -> None:
+        """Record what the call cost. Any state but settled may be settled; all but open is late."""
+        assert self.state != SETTLED, "settled once"
+        self.is_late = self.state != OPEN
+        self.state = SETTLED
+        self.is_due = False
+        self.finished_at = now
+        self.cost_nanos = cost_nanos
+        self.used_tokens = used_tokens
+        self.event_id = event_id
+        self.fingerprint = fingerprint
+        self.is_changed = True
+
+    def confirm(
+        self, *, cost_nanos: int, used_tokens: int, event_id: int, fingerprint: str
+    ) -> None:
+        """Record the settle of a reservation that an event, posted before it, has settled."""
+        assert self.fingerprint is None, "one settle is answered"
+        self.cost_nanos = cost_nanos
+        self.used_tokens = used_tokens
+        self.event_id = event_id
+        self.fingerprint = fingerprint
+        self.is_changed = True
+
+    def returned(self) -> dict[int, HoldMove]:
+        """What its end gives back, by window."""
+        move = HoldMove(Amounts(*(-amount for amount in self.held.amounts)))
+        return {window.window_id: move for window in self.held.windows}
+
+    def row(self) -> dict[str, Any]:
+        """The columns that change."""
+        return {
+            "id": self.held.id,
+            "state": self.state,
+            "expires_at": self.expires_at,
+            "finished_at": self.finished_at,
+            "fingerprint": self.fingerprint,
+            "event_id": self.event_id,
+            "cost_nanos": self.cost_nanos,
+            "used_tokens": self.used_tokens,
+            "is_late": self.is_late,
+        }
+
+    @property
+    def overrun_nanos(self) -> int:
+        """What the call cost above what was reserved for it."""
+        return max(0, (self.cost_nanos or 0) - self.held.amounts.cost_nanos)
+
+    @property
+    def released_nanos(self) -> int:
+        """What a settle gave back unused; nothing where the hold had ended before."""
+        if self.is_late or self.state != SETTLED:
+            return 0
+        return max(0, self.held.amounts.cost_nanos - (self.cost_nanos or 0))
+
+
+_STANDING: Final = (
+    "id, state, expires_at, finished_at, replace(fingerprint::text, '-', ''), event_id,"
+    f" cost_nanos, used_tokens, is_late, state = {OPEN} AND expires_at <= clock_timestamp()"
+)
+LOCK_RESERVATIONS: Final = (
+    f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"  # noqa: S608
+    " ORDER BY id FOR UPDATE"
+)
+_LOCK_DUE: Final = (
+    f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"  # noqa: S608
+    f" AND expires_at <= now() AND id <> ALL(%s::uuid[]) ORDER BY id LIMIT {DUE_MAX}"
+    " FOR UPDATE SKIP LOCKED"
+)
+
+
+def lock_reservations(tenant_id: int, held: Mapping[UUID, Held]) -> dict[UUID, Standing]:
+    """Lock these reservations in the order of their ids."""
+    if not held:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK_RESERVATIONS, [tenant_id, list(held)])
+        return standings_of(cursor.fetchall(), held)
+
+
+def standings_of(rows: Iterable[Sequence[Any]], held: Mapping[UUID, Held]) -> dict[UUID, Standing]:
+    """The reservations that LOCK_RESERVATIONS has locked."""
+    return {row[0]: Standing(held[row[0]], row[1:]) for row in rows}
+
+
+def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, Standing]:
+    """Lock open reservations whose time is over, passing over what somebody else has locked."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_DUE, [tenant_id, list(without)])
+        rows = cursor.fetchall()
+    return standings_of(rows, find_held(tenant_id, [row[0] for row in rows]))
+
+
+_WRITE: Final = """
+    UPDATE reservation r SET state = n.state, expires_at = n.expires_at,
+        finished_at = n.finished_at, fingerprint = n.fingerprint, event_id = n.event_id,
+        cost_nanos = n.cost_nanos, used_tokens = n.used_tokens, is_late = n.is_late
+    FROM json_populate_recordset(NULL::reservation, %s::json) n
+    WHERE r.tenant_id = %s AND r.id = n.id
+"""
+
+
+def write_standings(cursor: Any, tenant_id: int, standings: Iterable[Standing]) -> None:
+    """Store the locked reservations that changed, in one statement."""
+    changed = [one for one in standings if one.is_changed]
+    if not changed:
+        return
+    cursor.execute(_WRITE, [_encode([one.row() for one in changed]).decode(), tenant_id])
+    for one in changed:
+        one.is_changed = False
+
+
+class HoldMoves(dict[int, HoldMove]):
+    """How reserved amounts move, by window, added up."""
+
+    def add(self, moves: Mapping[int, HoldMove]) -> None:
+        for window_id, move in moves.items():
+            known = self.get(window_id)
+            self[window_id] = move if known is None else known.plus(move)
+
+    def add_overrun(self, held: Held, book: BudgetBook, nanos: int) -> None:
+        """Note in the held windows that count what was booked beyond what was held."""
+        if nanos <= 0:
+            return
+        counting = held.counting(book)
+        self.add({window.window_id: HoldMove(NOTHING, nanos) for window in counting})
+
+
+def settle_with(  # noqa: PLR0913 - all of it is what a settle records
+    standing: Standing,
+    *,
+    moves: HoldMoves,
+    book: BudgetBook,
+    cost_nanos: int,
+    used_tokens: int,
+    event_id: int,
+    fingerprint: str | None,
+    is_posted: bool,
+    now: datetime,
+) -> int:
+    """Settle a locked reservation: what it held goes back; return how much that was.
+
+    `is_posted`: this transaction posts the whole cost, so what goes beyond the hold is noted as
+    overrun. A call that was known before is judged by what moves (`settling`). `fingerprint` is of
+    the settle; None if an event settled it.
+    """
+    if standing.is_due:
+        standing.finish(EXPIRED, now)
+        moves.add(standing.returned())
+    held_nanos = 0
+    if standing.state == OPEN:
+        moves.add(standing.returned())
+        held_nanos = standing.held.amounts.cost_nanos
+    standing.settle(
+        cost_nanos=cost_nanos,
+        used_tokens=used_tokens,
+        event_id=event_id,
+        fingerprint=fingerprint,
+        now=now,
+    )
+    if is_posted:
+        moves.add_overrun(standing.held, book, cost_nanos - held_nanos)
+    return held_nanos

@@ -1,0 +1,244 @@
+"""What a breaker decides, call by call. Pure: the simulation replays the past with it."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from common.money import NANOS_PER_USD, usd_from_nanos
+from metering.budgets.rules import Values
+from metering.core.grouping import Grouping
+from metering.limits.rate_counters import Minute
+from metering.models import Breaker, BreakerClose, Mode
+
+MEASURES: Final = ("nanos", "calls", "errors")
+# What is usual is learned from about so many calls: an agent may change its ways.
+USUAL_CALLS_MAX: Final = 1_000
+NANOS_PER_CENT: Final = NANOS_PER_USD // 100
+
+
+class BreakerRule(NamedTuple):
+    """One breaker, ready to watch calls."""
+
+    id: int
+    name: str
+    mode: str
+    grouping: Grouping
+    cost_nanos_per_minute: int | None
+    error_percent: int | None
+    error_min_calls: int
+    tokens_times: int | None
+    usual_min_calls: int
+    limit_percent: int | None
+    close: str
+    cool_down_seconds: int
+
+    @classmethod
+    def of(cls, breaker: Breaker) -> "BreakerRule":
+        """The rule that a stored (or proposed) breaker means."""
+        return cls(
+            id=breaker.id,
+            name=breaker.name,
+            mode=breaker.mode,
+            grouping=Grouping(breaker.match, breaker.per),
+            cost_nanos_per_minute=breaker.cost_nanos_per_minute,
+            error_percent=breaker.error_percent,
+            error_min_calls=breaker.error_min_calls,
+            tokens_times=breaker.tokens_times,
+            usual_min_calls=breaker.usual_min_calls,
+            limit_percent=breaker.limit_percent,
+            close=breaker.close,
+            cool_down_seconds=breaker.cool_down_seconds,
+        )
+
+    def group(self, values: Values) -> str | None:
+        """The group that a call with these values belongs to; None where the breaker does not
+        match it.
+        """
+        return self.grouping.group(values)
+
+    @property
+    def halts(self) -> bool:
+        """Whether an open breaker stops its group."""
+        return self.mode == Mode.ENFORCE and self.limit_percent is None
+
+    @property
+    def tightens(self) -> bool:
+        """Whether an open breaker makes budgets' limits count less for its group."""
+        return self.mode == Mode.ENFORCE and self.limit_percent is not None
+
+    @property
+    def cools_down(self) -> bool:
+        """Whether it closes by itself with the first call after the cool-down.
+
+        One that halts sees no call but the trial, and one that closes by hand waits for that.
+        """
+        return self.mode != Mode.ENFORCE or (self.tightens and self.close == BreakerClose.TRIAL)
+
+
+class Call(NamedTuple):
+    """A call that was reported, as a breaker sees it; `at` is when it became known."""
+
+    at: datetime
+    nanos: int
+    tokens: int
+    is_error: bool
+
+
+class Turn(StrEnum):
+    """What a call made a breaker do."""
+
+    OPENED = "open"
+    CLOSED = "close"
+
+
+class Watch:
+    """What a breaker knows of one group: the last minute, what is usual, and whether it is open.
+
+    While it is open nothing is counted or learned, but for the trial call.
+    """
+
+    __slots__ = (
+        "minute",
+        "opened_at",
+        "trial_at",
+        "trial_id",
+        "usual_calls",
+        "usual_tokens",
+        "why",
+    )
+
+    def __init__(
+        self, minute: Minute | None = None, *, usual_calls: int = 0, usual_tokens: int = 0
+    ) -> None:
+        self.minute = minute or Minute.empty(MEASURES)
+        self.usual_calls = usual_calls
+        self.usual_tokens = usual_tokens
+        self.opened_at: datetime | None = None
+        self.why = ""
+        self.trial_id: UUID | None = None
+        self.trial_at: datetime | None = None
+
+    def feed(self, rule: BreakerRule, call: Call, *, is_trial: bool = False) -> Turn | None:
+        """Count a call; answers what the breaker does because of it.
+
+        A trial that fails opens it once more: the cool-down begins anew.
+        """
+        if self.opened_at is None:
+            return self._count_or_open(rule, call)
+        if is_trial:
+            self.close()
+            if call.is_error:
+                self._open(call.at, "the trial call failed")
+                return Turn.OPENED
+        elif rule.cools_down and call.at >= self.opened_at + cool_down(rule.cool_down_seconds):
+            self.close()
+        else:
+            return None
+        return self._count_or_open(rule, call) or Turn.CLOSED
+
+    def close(self) -> None:
+        """Begin anew from an empty minute; what is usual stays known."""
+        self.minute = Minute.empty(MEASURES)
+        self.opened_at = self.trial_id = self.trial_at = None
+        self.why = ""
+
+    def may_try(self, rule: BreakerRule, now: datetime) -> bool:
+        """Whether a call may be let through as the trial (see `is_trial_due`)."""
+        return self.opened_at is not None and is_trial_due(
+            close=rule.close,
+            cool_down_seconds=rule.cool_down_seconds,
+            opened_at=self.opened_at,
+            trial_at=self.trial_at,
+            now=now,
+        )
+
+    def _open(self, at: datetime, why: str) -> None:
+        self.opened_at, self.why = at, why
+        self.trial_id = self.trial_at = None
+
+    def _count_or_open(self, rule: BreakerRule, call: Call) -> Turn | None:
+        self.minute.advance(int(call.at.timestamp()))
+        self.minute.add(nanos=call.nanos, calls=1, errors=1 if call.is_error else 0)
+        too_large = self._too_large(rule, call)
+        why = too_large or _too_fast(rule, self.minute) or _failing(rule, self.minute)
+        # The outlier must not become the usual.
+        if rule.tokens_times is not None and too_large is None and call.tokens > 0:
+            self._learn(call.tokens)
+        if why is None:
+            return None
+        self._open(call.at, why)
+        return Turn.OPENED
+
+    def _learn(self, tokens: int) -> None:
+        self.usual_calls += 1
+        self.usual_tokens += tokens
+        if self.usual_calls > USUAL_CALLS_MAX:
+            self.usual_calls //= 2
+            self.usual_tokens //= 2
+
+    def _too_large(self, rule: BreakerRule, call: Call) -> str | None:
+        calls, tokens = self.usual_calls, self.usual_tokens
+        if rule.tokens_times is None or calls < rule.usual_min_calls or tokens == 0:
+            return None
+        if call.tokens * calls < rule.tokens_times * tokens:
+            return None
+        return (
+            f"a call used {call.tokens:,} tokens, {call.tokens * calls // tokens:,} times the usual"
+            f" {tokens // calls:,}, limit {rule.tokens_times:,} times"
+        )
+
+
+def _too_fast(rule: BreakerRule, minute: Minute) -> str | None:
+    limit, spent = rule.cost_nanos_per_minute, minute.sum("nanos")
+    if limit is None or spent <= limit:
+        return None
+    return f"spent {_spent_words(spent)} in 60 s, limit {_usd_words(limit)} a minute"
+
+
+def _failing(rule: BreakerRule, minute: Minute) -> str | None:
+    calls, errors = minute.sum("calls"), minute.sum("errors")
+    if rule.error_percent is None or calls < rule.error_min_calls:
+        return None
+    if errors * 100 < rule.error_percent * calls:
+        return None
+    return (
+        f"{errors:,} of {calls:,} calls failed in 60 s, {errors * 100 // calls} %,"
+        f" limit {rule.error_percent} %"
+    )
+
+
+def is_trial_due(
+    *,
+    close: str,
+    cool_down_seconds: int,
+    opened_at: datetime,
+    trial_at: datetime | None,
+    now: datetime,
+) -> bool:
+    """Whether one call may be let through an open breaker.
+
+    Once it has cooled down, and while no trial runs; one whose end nobody reported for as long as
+    the cool-down is over.
+    """
+    if close != BreakerClose.TRIAL or now < opened_at + cool_down(cool_down_seconds):
+        return False
+    return trial_at is None or now >= trial_at + cool_down(cool_down_seconds)
+
+
+def cool_down(seconds: int) -> timedelta:
+    """How long an open breaker waits."""
+    return timedelta(seconds=seconds)
+
+
+def _usd_words(nanos: int) -> str:
+    """The exact amount, with cents at least."""
+    whole, _, decimals = usd_from_nanos(nanos).partition(".")
+    return f"${int(whole):,}.{decimals:0<2}"
+
+
+def _spent_words(nanos: int) -> str:
+    """From a dollar on whole cents, rounded up, so that it still reads as more than the limit."""
+    if nanos >= NANOS_PER_USD:
+        nanos = -(-nanos // NANOS_PER_CENT) * NANOS_PER_CENT
+    return _usd_words(nanos)

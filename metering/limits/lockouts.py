@@ -1,0 +1,92 @@
+"""Halts that levels make: they end with their period, or with their cause before that."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.db import connection
+
+from metering.budgets.rules import BudgetRule
+from metering.core.periods import ROLLING_SECONDS
+from metering.limits.halts import forget_halts_on_commit
+from metering.models import BY_LEVEL, Halt
+from tenants.audit import record_change
+
+_LIFT_LOCKOUTS: Final = """
+    UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')
+    WHERE tenant_id = %s AND id IN (
+        SELECT h.id FROM unnest(%s::bigint[], %s::int[]) AS n (window_id, level)
+        JOIN halt h ON h.tenant_id = %s AND h.window_id = n.window_id AND h.level_percent > n.level
+        WHERE h.lifted_at IS NULL AND h.lifted_by <> %s ORDER BY h.id FOR UPDATE OF h
+    ) RETURNING id
+"""
+_LIFT_ENDED: Final = """
+    UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')
+    WHERE tenant_id = %s AND id IN (
+        SELECT id FROM halt WHERE tenant_id = %s AND lifted_at IS NULL AND ends_at <= now()
+        ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+    ) RETURNING id
+"""
+_LIFT_OF_BUDGET: Final = """
+    UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')
+    WHERE tenant_id = %s AND id IN (
+        SELECT h.id FROM halt h JOIN budget_window w ON w.tenant_id = h.tenant_id
+            AND w.id = h.window_id
+        WHERE h.tenant_id = %s AND h.lifted_at IS NULL AND w.budget_id = %s
+        ORDER BY h.id FOR UPDATE OF h
+    ) RETURNING id
+"""
+# How many lockouts that have ended one transaction lifts.
+ENDED_MAX: Final = 500
+
+
+def lift_lockouts(*, tenant_id: int, above: Mapping[int, int]) -> None:
+    """Lift the lockouts of windows that have lost their cause: those of levels above the one, in
+    percent, that the window has reached.
+    """
+    if not above:
+        return
+    windows, levels = list(above), list(above.values())
+    _lift(_LIFT_LOCKOUTS, tenant_id, [BY_LEVEL, tenant_id, windows, levels, tenant_id, BY_LEVEL])
+
+
+def lift_ended_lockouts(tenant_id: int) -> int:
+    """Note of lockouts whose time is over that they are lifted; return how many, at most 500.
+
+    They stop nothing from that moment on: this is for whoever reads what stands.
+    """
+    return _lift(_LIFT_ENDED, tenant_id, [BY_LEVEL, tenant_id, tenant_id, ENDED_MAX])
+
+
+def lift_lockouts_of_budget(*, tenant_id: int, budget_id: int) -> None:
+    """Lift all lockouts of a budget that counts no more in the windows which caused them."""
+    _lift(_LIFT_OF_BUDGET, tenant_id, [BY_LEVEL, tenant_id, tenant_id, budget_id])
+
+
+def _lift(statement: str, tenant_id: int, parameters: Sequence[Any]) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        ids = [row[0] for row in cursor.fetchall()]
+    for halt_id in ids:
+        record_change(
+            tenant_id=tenant_id,
+            actor=BY_LEVEL,
+            action="update",
+            subject=Halt(id=halt_id),
+            before={"lifted_by": ""},
+            after={"lifted_by": BY_LEVEL},
+        )
+    if ids:
+        forget_halts_on_commit(tenant_id)
+    return len(ids)
+
+
+def lockout_ends_at(
+    rule: BudgetRule, window_ends_at: datetime | None, now: datetime
+) -> datetime | None:
+    """When a lockout that begins now ends by itself, if its cause lasts until then: with the
+    period; a rolling period after it began, when all that it was for has left. None: never.
+    """
+    if rule.is_rolling:
+        return now + timedelta(seconds=ROLLING_SECONDS[rule.period])
+    return window_ends_at

@@ -1,0 +1,62 @@
+"""Reading: what was used, by whom, and what it cost. Read-only.
+
+Owns no table. Every function names the tenant besides row-level security, and those that join
+roll-ups with events must run inside one snapshot, as every GET does.
+"""
+
+from common.api.cursors import range_of_cursor
+from metering.reporting.estimates import (
+    EstimateError,
+    EstimateErrorPage,
+    EstimateQuestion,
+    estimate_errors,
+)
+from metering.reporting.events import EventPage, EventQuestion, list_events
+from metering.reporting.focus import focus_rows
+from metering.reporting.kept import require_events, require_sums
+from metering.reporting.overview import (
+    UnpricedModel,
+    WindowFill,
+    budget_windows,
+    top_values,
+    unpriced,
+)
+from metering.reporting.percentiles import Percentiles, percentiles_of
+from metering.reporting.question import InvalidQuestion, UsageQuestion
+from metering.reporting.sessions import Session, SessionStep, read_session
+from metering.reporting.traces import CallNode, CallTree, call_tree
+from metering.reporting.usage import Measures, UsagePage, UsageRow, total_usage, usage
+
+__all__ = [
+    "CallNode",
+    "CallTree",
+    "EstimateError",
+    "EstimateErrorPage",
+    "EstimateQuestion",
+    "EventPage",
+    "EventQuestion",
+    "InvalidQuestion",
+    "Measures",
+    "Percentiles",
+    "Session",
+    "SessionStep",
+    "UnpricedModel",
+    "UsagePage",
+    "UsageQuestion",
+    "UsageRow",
+    "WindowFill",
+    "budget_windows",
+    "call_tree",
+    "estimate_errors",
+    "focus_rows",
+    "list_events",
+    "percentiles_of",
+    "range_of_cursor",
+    "read_session",
+    "require_events",
+    "require_sums",
+    "top_values",
+    "total_usage",
+    "unpriced",
+    "usage",
+]

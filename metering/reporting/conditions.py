@@ -1,0 +1,80 @@
+"""Filters as SQL. Values travel as parameters; names come from the list of dimensions."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from metering.reporting.question import NUMBERED, TAG_PREFIX, Filters, is_tag
+from metering.rollups.sets import DimensionSet
+
+# The columns that are indexed for events which have a value.
+SPARSE = frozenset({"session", "trace"})
+# What JSON takes for a number, of a size that PostgreSQL takes for one too.
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][+-]?[0-9]{1,3})?")
+
+
+class Condition(NamedTuple):
+    """A piece of SQL with its parameters."""
+
+    sql: str
+    parameters: list[Any]
+
+
+def all_of(conditions: Sequence[Condition]) -> Condition:
+    """Conditions joined by AND."""
+    return Condition(
+        " AND ".join(one.sql for one in conditions) or "true",
+        [parameter for one in conditions for parameter in one.parameters],
+    )
+
+
+def on_events(filters: Filters) -> Condition:
+    """The filters as a condition on usage_event."""
+    return all_of([_on_event(name, list(values)) for name, values in filters.items()])
+
+
+def on_rollup(filters: Filters, one: DimensionSet) -> Condition:
+    """The filters as a condition on the rows of a dimension set, which has all their dimensions."""
+    return all_of(
+        [
+            Condition(f"value_{one.dimensions.index(name) + 1} = ANY(%s)", [list(values)])
+            for name, values in filters.items()
+        ]
+    )
+
+
+def event_value(name: str) -> str:
+    """A dimension of an event as text, sorted by bytes whatever the database's language is."""
+    if name in NUMBERED:
+        labels = ", ".join(f"'{label}'" for label in NUMBERED[name])
+        return f'(ARRAY[{labels}])[{name}] COLLATE "C"'
+    return f'"{name}" COLLATE "C"'
+
+
+def rollup_value(name: str, one: DimensionSet) -> str:
+    """The column of a dimension set that holds a dimension."""
+    return f"value_{one.dimensions.index(name) + 1}"
+
+
+def _on_event(name: str, values: list[str]) -> Condition:
+    if is_tag(name):
+        return _on_tag(name.removeprefix(TAG_PREFIX), values)
+    if name in NUMBERED:
+        return Condition(f"{name} = ANY(%s)", [[NUMBERED[name][value] for value in values]])
+    if name in SPARSE and "" not in values:
+        # Said aloud so that the partial index is used.
+        return Condition(f'"{name}" = ANY(%s) AND "{name}" <> \'\'', [values])
+    return Condition(f'"{name}" = ANY(%s)', [values])
+
+
+def _on_tag(key: str, values: list[str]) -> Condition:
+    """A tag compares as text, as JSON writes it, and a number also by its value: `5` is 5, 5.0 and
+    "5". An empty value is that of events without the tag.
+    """
+    as_text = Condition("coalesce(tags ->> %s, '') = ANY(%s)", [key, values])
+    numbers = [value for value in values if _NUMBER.fullmatch(value)]
+    if not numbers:
+        return as_text
+    return Condition(
+        f"({as_text.sql} OR tags -> %s = ANY(%s::jsonb[]))", [*as_text.parameters, key, numbers]
+    )

@@ -1,0 +1,42 @@
+"""The buckets of an interval, in a time zone. Pure."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from metering.core.periods import PeriodClock, floor_seconds
+from metering.rollups.sets import QUARTER_SECONDS
+
+QUARTER: Final = timedelta(seconds=QUARTER_SECONDS)
+
+
+class Bucket(NamedTuple):
+    """A bucket as its interval has it, and the part of it that was asked for."""
+
+    start: datetime
+    reads_from: datetime
+    reads_to: datetime
+
+
+def buckets(
+    *, interval: str, timezone: str, starts_at: datetime, ends_at: datetime
+) -> Iterator[Bucket]:
+    """The buckets that hold the range, in order; the first and the last are cut to it."""
+    if interval == "none":
+        yield Bucket(starts_at, starts_at, ends_at)
+        return
+    clock = None if interval == "15min" else PeriodClock(period=interval, timezone=timezone)
+    at = starts_at
+    while at < ends_at:
+        start, end = _around(clock, at)
+        yield Bucket(start, max(start, starts_at), min(end, ends_at))
+        at = end
+
+
+def _around(clock: PeriodClock | None, at: datetime) -> tuple[datetime, datetime]:
+    if clock is None:
+        start = floor_seconds(at, QUARTER_SECONDS)
+        return start, start + QUARTER
+    span = clock.span(at)
+    assert span.ends_at is not None, "an interval ends"
+    return span.starts_at, span.ends_at

@@ -1,0 +1,81 @@
+"""What can still be read of usage whose events are gone: sums of whole days in UTC, and no more."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from metering.calls.seals import read_sealed
+from metering.reporting.intervals import Bucket, buckets
+from metering.reporting.question import InvalidQuestion, UsageQuestion
+from metering.reporting.sources import sets_for, stretches
+from metering.reporting.usage import is_folded
+from metering.rollups.sets import DAY_SECONDS
+
+
+def require_events(*, tenant_id: int, starts_at: datetime) -> None:
+    """Refuse a question to events that are gone; an answer without them would be wrong."""
+    kept_from = read_sealed(tenant_id).sealed_until
+    if starts_at < kept_from:
+        raise InvalidQuestion(
+            "no_longer_kept",
+            f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept: ask for a range from then"
+            " on. Sums of whole days in UTC are kept for longer; see GET /v1/usage.",
+        )
+
+
+def require_sums(question: UsageQuestion) -> None:
+    """Refuse a question of which some part can be answered neither from events nor from sums of
+    days.
+    """
+    # A month that is being sealed still has its events: its first day is not cut.
+    events_from = read_sealed(question.tenant_id).sealed_until.replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+    if question.starts_at >= events_from:
+        return
+    days_from = timezone.now() - settings.RETENTION_HISTORY
+    if question.starts_at < days_from:
+        raise InvalidQuestion(
+            "no_longer_kept",
+            f"Usage before {days_from:%Y-%m-%d} UTC is no longer kept: ask for a range from then"
+            " on.",
+        )
+    ends_at = min(question.ends_at, events_from)
+    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
+    by_interval = whole
+    if question.interval != "none":
+        by_interval = list(
+            buckets(
+                interval=question.interval,
+                timezone=question.timezone,
+                starts_at=question.starts_at,
+                ends_at=ends_at,
+            )
+        )
+    is_kept = _are_days(question, question.dimensions, by_interval, events_from)
+    # The total is of the filters alone, over the whole range.
+    if not (is_kept and _are_days(question, frozenset(question.filters), whole, events_from)):
+        raise InvalidQuestion(
+            "no_longer_kept",
+            f"Before {events_from:%Y-%m-%d} UTC, only sums of whole days in UTC are kept, by one"
+            " dimension or a pair of team, customer, agent, feature and model: ask for days of UTC,"
+            " or for a range from then on.",
+        )
+
+
+def _are_days(
+    question: UsageQuestion,
+    dimensions: frozenset[str],
+    portion: Sequence[Bucket],
+    events_from: datetime,
+) -> bool:
+    """Whether sums of days answer what lies before the first event that is kept."""
+    sets = sets_for(dimensions)
+    parts = [one for one in stretches(portion, sets) if one.starts_at < events_from]
+    if any(part.source is None or part.source.grain_seconds != DAY_SECONDS for part in parts):
+        return False
+    with connection.cursor() as database:
+        return not (question.filters and any(is_folded(database, question, one) for one in sets))

@@ -1,0 +1,135 @@
+"""What may be asked about usage, and what is refused before anything is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from common.errors import InvalidRequest
+from common.spelling import did_you_mean
+from metering.core.dimensions import MATCHABLE
+from metering.models import Operation, Status
+
+INTERVALS: Final = ("15min", "hour", "day", "week", "month", "none")
+GROUP_BY_MAX: Final = 5
+VALUES_MAX: Final = 100
+# The longest range of each interval, so that no question has more buckets than anybody reads.
+RANGE_MAX: Final = {
+    "15min": timedelta(days=93),
+    "hour": timedelta(days=366),
+}
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+TAG_PREFIX: Final = "tags."
+# Dimensions that events store as numbers, and the names of these.
+NUMBERED: Final[dict[str, dict[str, int]]] = {
+    "operation": {one.label: one.value for one in Operation},
+    "status": {one.label: one.value for one in Status},
+}
+
+Filters = Mapping[str, tuple[str, ...]]
+
+
+class InvalidQuestion(InvalidRequest):
+    """What was asked makes no sense; `code` says which part."""
+
+    def __init__(self, code: str, detail: str, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageQuestion:
+    """Usage of a tenant from `starts_at` up to but not including `ends_at`.
+
+    One row per bucket of `interval` in `timezone` and combination of the `group_by` values; an
+    event counts when, for each filter, its value is one of those named. Raises InvalidQuestion.
+    """
+
+    tenant_id: int
+    starts_at: datetime
+    ends_at: datetime
+    group_by: tuple[str, ...] = ()
+    interval: str = "day"
+    timezone: str = "UTC"
+    filters: Filters = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_range(self.starts_at, self.ends_at)
+        check_timezone(self.timezone)
+        check_filters(self.filters)
+        _check_group_by(self.group_by)
+        if self.interval not in INTERVALS:
+            raise InvalidQuestion("unknown_interval", f"interval is one of {', '.join(INTERVALS)}.")
+        longest = RANGE_MAX.get(self.interval)
+        if longest is not None and self.ends_at - self.starts_at > longest:
+            raise InvalidQuestion(
+                "range_too_long",
+                f"With interval {self.interval} a range is at most {longest.days} days long.",
+            )
+
+    @property
+    def dimensions(self) -> frozenset[str]:
+        """Every dimension that the answer depends on."""
+        return frozenset(self.group_by) | frozenset(self.filters)
+
+
+def check_range(starts_at: datetime, ends_at: datetime) -> None:
+    """Refuse a range that is empty or far outside of what can be stored."""
+    if starts_at >= ends_at:
+        raise InvalidQuestion("invalid_range", "from must be before to.")
+    if starts_at < EARLIEST or ends_at > LATEST:
+        raise InvalidQuestion("time_out_of_range", "Times are from 2000 to 2100.")
+
+
+def check_timezone(name: str) -> None:
+    """Refuse a name that is no time zone."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InvalidQuestion(
+            "unknown_timezone", "timezone is a name as in Europe/Berlin."
+        ) from error
+
+
+def check_filters(filters: Filters) -> None:
+    """Refuse filters on what is no dimension, and values that no event can have."""
+    for name, values in filters.items():
+        if name not in MATCHABLE and not is_tag(name):
+            raise unknown_dimension(name)
+        if not 1 <= len(values) <= VALUES_MAX:
+            raise InvalidQuestion("too_many_values", f"A filter names 1 to {VALUES_MAX} values.")
+        for value in values:
+            _check_value(name, value)
+
+
+def is_tag(name: str) -> bool:
+    """Whether a filter is on a tag, as in `tags.environment`."""
+    return name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX) and "\x00" not in name
+
+
+def unknown_dimension(name: str) -> InvalidQuestion:
+    """The refusal of what is no dimension."""
+    return InvalidQuestion(
+        "unknown_dimension",
+        f"{name[:60]!r} is none of the dimensions: {', '.join(MATCHABLE)}."
+        f"{did_you_mean(name, MATCHABLE)}",
+    )
+
+
+def _check_value(name: str, value: str) -> None:
+    if name in NUMBERED and value not in NUMBERED[name]:
+        raise InvalidQuestion("unknown_value", f"{name} is one of {', '.join(NUMBERED[name])}.")
+    if "\x00" in value:
+        raise InvalidQuestion("invalid_value", f"A value of {name} holds a NUL character.")
+
+
+def _check_group_by(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in MATCHABLE:
+            raise unknown_dimension(name)
+    if len(names) > GROUP_BY_MAX or len(set(names)) != len(names):
+        raise InvalidQuestion(
+            "invalid_group_by", f"group_by names up to {GROUP_BY_MAX} different dimensions."
+        )

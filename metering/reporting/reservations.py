@@ -1,0 +1,158 @@
+"""Reservations and what is left, as of now: a hold whose time is over counts no more, whether or
+not it has been given back yet.
+"""
+
+import json
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from django.db import connection
+from django.utils import timezone
+
+from metering.budgets.levels import Room
+from metering.budgets.reading import read_book
+from metering.budgets.rules import BudgetBook, BudgetRule, Values, WindowKey, group_key
+from metering.ledger.holds import EXPIRED, OPEN, RELEASED, SETTLED
+from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of
+from metering.models import Reservation
+from metering.reporting.unknown_holds import unknown_by_window, window_from
+
+OUTCOMES: Final = {OPEN: None, SETTLED: "known", RELEASED: "not_run", EXPIRED: "unknown"}
+
+
+class Balance(NamedTuple):
+    """A window that calls with some values count in: as it is stored (None: nobody used it yet),
+    what it has room for, and what was held in it for calls of an unknown outcome.
+    """
+
+    rule: BudgetRule
+    key: WindowKey
+    window: WindowState | None
+    room: Room
+    unknown_nanos: int
+
+
+def read_balances(tenant_id: int, values: Values) -> list[Balance]:
+    """Every window that a call with these values would count in now, in the order of budgets."""
+    now = timezone.now()
+    book = read_book(tenant_id)
+    keys = book.windows_of(values, now)
+    windows = _find_windows(book, keys)
+    due = _due_holds(tenant_id, [window.id for window in windows.values()])
+    unknown = unknown_by_window(
+        tenant_id,
+        [
+            window_from(book.rules[key.budget_id], window.id, window.starts_at, now)
+            for key, window in windows.items()
+        ],
+        now=now,
+    )
+    return [
+        Balance(
+            book.rules[key.budget_id],
+            key,
+            window,
+            _room(book, key, window, due, now=now),
+            unknown.get(window.id, 0) if window else 0,
+        )
+        for key in keys
+        for window in [windows.get(key)]
+    ]
+
+
+def _room(
+    book: BudgetBook,
+    key: WindowKey,
+    window: WindowState | None,
+    due: dict[int, list[int]],
+    *,
+    now: datetime,
+) -> Room:
+    rule = book.rules[key.budget_id]
+    if window is None:
+        return Room(raised=rule.raised(group_key(key.group), now))
+    room = room_of(rule, window, now=now)
+    room.hold(due.get(window.id, (0, 0, 0, 0)), sign=-1)
+    return room
+
+
+def _find_windows(book: BudgetBook, keys: Collection[WindowKey]) -> dict[WindowKey, WindowState]:
+    wanted = list(keys)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT n.place, {WINDOW_COLUMNS}
+            FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
+                WITH ORDINALITY AS n (budget_id, revision, group_key, starts_at, place)
+            JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
+                AND w.revision = n.revision AND w.starts_at = n.starts_at
+                AND w.group_key = n.group_key
+            """,  # noqa: S608 - a constant list
+            [
+                [key.budget_id for key in wanted],
+                [book.rules[key.budget_id].revision for key in wanted],
+                [group_key(key.group) for key in wanted],
+                [key.starts_at for key in wanted],
+                book.tenant_id,
+            ],
+        )
+        return {wanted[place - 1]: WindowState(*row) for place, *row in cursor.fetchall()}
+
+
+def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[int]]:
+    """What open reservations whose time is over still hold in these windows."""
+    if not window_ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT window_id, sum(reserved_nanos), sum(reserved_tokens),
+                sum(reserved_requests)::bigint, sum(reserved_tool_calls)::bigint
+            FROM reservation, unnest(window_ids) AS window_id
+            WHERE tenant_id = %s AND state = {OPEN} AND expires_at <= now()
+                AND window_id = ANY(%s)
+            GROUP BY window_id
+            """,  # noqa: S608 - a number of this package's own
+            [tenant_id, list(window_ids)],
+        )
+        return {window_id: amounts for window_id, *amounts in cursor.fetchall()}
+
+
+def find_reservation(tenant_id: int, reservation_id: UUID) -> Reservation | None:
+    """A reservation as it stands now: expired once its time is over."""
+    found = Reservation.objects.filter(tenant_id=tenant_id, id=reservation_id).first()
+    if found is not None and found.state == OPEN and found.expires_at <= timezone.now():
+        found.state = EXPIRED
+        found.finished_at = found.expires_at
+    return found
+
+
+def outcome_of(reservation: Reservation) -> str | None:
+    """What is known of the call that a reservation was for; None while it is open.
+
+    `unknown`: its time is over and nobody told of the call, which may have run.
+    """
+    return OUTCOMES[reservation.state]
+
+
+def held_windows(tenant_id: int, reservation: Reservation) -> list[dict[str, Any]]:
+    """The windows that a reservation holds or held: budget, group and period."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT w.budget_id, b.name, b.per, w.group_key, w.starts_at, w.ends_at"
+            " FROM budget_window w JOIN budget b ON b.tenant_id = w.tenant_id"
+            " AND b.id = w.budget_id WHERE w.tenant_id = %s AND w.id = ANY(%s) ORDER BY w.id",
+            [tenant_id, reservation.window_ids],
+        )
+        return [
+            {
+                "budget": budget_id,
+                "name": name,
+                "group": dict(zip(per, json.loads(key), strict=False)),
+                "window_start": starts_at,
+                "window_end": ends_at,
+            }
+            for budget_id, name, per, key, starts_at, ends_at in cursor.fetchall()
+        ]

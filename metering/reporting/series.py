@@ -1,0 +1,374 @@
+"""Sums by quarter of an hour for every value of some dimensions: what detectors read.
+
+Each function is one statement, so it sees one moment by itself: roll-ups plus the events of batches
+that they do not hold yet. Read-only.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from django.db import connection
+from numpy.typing import NDArray
+
+from metering.models import MEASURES, Operation
+from metering.reporting.usage import EVENT_MEASURE_LIST, MEASURE_LIST, SUM_LIST
+from metering.rollups.bins import middle
+from metering.rollups.call_sizes import COST, known_model
+from metering.rollups.sets import DAY_SECONDS, OTHER, QUARTER_SECONDS, QUARTER_SETS, find_set
+from metering.usage.batch_events import select_of_batches
+
+Whole = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+# The dimensions that have sums by quarter; empty: the tenant as a whole.
+SERIES_DIMENSIONS: Final = ("", "team", "agent", "feature", "customer", "model")
+COMBINED_DIMENSIONS: Final = SERIES_DIMENSIONS[1:]
+# Batches beyond these, the newest, are no news.
+BATCHES_MAX: Final = 5_000
+# Compiling takes longer than running; and the other cores are for those who wait for an answer.
+_TUNING: Final = """
+    SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL work_mem = '32MB'
+"""
+_SET_OF: Final = {
+    "".join(one.dimensions): one.number
+    for one in QUARTER_SETS
+    if "".join(one.dimensions) in SERIES_DIMENSIONS
+}
+_PLACE_OF_SET: Final = {
+    _SET_OF[dimension]: place for place, dimension in enumerate(SERIES_DIMENSIONS)
+}
+_GROUPING_SETS: Final = ", ".join(
+    f"(quarter, {dimension})" if dimension else "(quarter)" for dimension in SERIES_DIMENSIONS
+)
+# GROUPING answers a bit for each column that a row is not grouped by.
+_SET_NUMBER: Final = "CASE {} ELSE {} END".format(
+    " ".join(f"WHEN GROUPING({name}) = 0 THEN {_SET_OF[name]}" for name in COMBINED_DIMENSIONS),
+    _SET_OF[""],
+)
+# Batches without events of these times are passed over: most are, where the past is learned.
+_WAITING_EVENTS: Final = select_of_batches(
+    f"date_bin('{QUARTER_SECONDS} seconds', e.time, 'epoch') AS quarter,"
+    + "".join(f' e.{name} COLLATE "C" AS {name},' for name in COMBINED_DIMENSIONS)
+    + EVENT_MEASURE_LIST,
+    batches="""
+        SELECT id, rolled_up_at IS NULL AND coalesce(first_at < %(ends_at)s, true)
+            AND coalesce(last_at >= %(starts_at)s, true) AS is_wanted
+        FROM ingest_batch
+        WHERE tenant_id = %(tenant_id)s AND id >= (SELECT min(id) FROM ingest_batch
+            WHERE tenant_id = %(tenant_id)s AND rolled_up_at IS NULL)
+    """,
+    condition="e.tenant_id = %(tenant_id)s AND e.time >= %(starts_at)s AND e.time < %(ends_at)s"
+    " AND NOT e.is_void",
+)
+_QUARTER_SUMS: Final = f"""
+    SELECT set_number, quarter, value, {SUM_LIST} FROM (
+        SELECT dimension_set AS set_number, extract(epoch FROM starts_at)::bigint AS quarter,
+            value_1 AS value, {MEASURE_LIST}
+        FROM usage_rollup
+        WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
+        UNION ALL
+        SELECT {_SET_NUMBER}, extract(epoch FROM quarter)::bigint,
+            coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {SUM_LIST}
+        FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
+    ) parts WHERE value <> %(other)s GROUP BY set_number, quarter, value
+"""  # noqa: S608 - built from constants
+_SERIES_COSTS: Final = f"""
+    WITH waiting AS MATERIALIZED (
+        SELECT {_SET_NUMBER} AS set_number, quarter AS at,
+            coalesce({", ".join(COMBINED_DIMENSIONS)}, '') AS value, sum(cost_nanos) AS cost_nanos
+        FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
+    )
+    SELECT (
+        SELECT coalesce(sum(cost_nanos), 0) FROM usage_rollup
+        WHERE tenant_id = %(tenant_id)s AND dimension_set = a.set_number
+            AND starts_at >= a.starts_at AND starts_at < %(ends_at)s AND value_1 = a.value
+    ) + (
+        SELECT coalesce(sum(cost_nanos), 0) FROM waiting w
+        WHERE w.set_number = a.set_number AND w.value = a.value AND w.at >= a.starts_at
+    )
+    FROM unnest(%(sets)s::smallint[], %(values)s::text[], %(starts)s::timestamptz[])
+        WITH ORDINALITY AS a (set_number, value, starts_at, place)
+    ORDER BY place
+"""  # noqa: S608 - built from constants
+_VALUE_SUMS: Final = f"""
+    SELECT value, width_bucket(at, %(bounds)s::timestamptz[]) - 1, sum(cost_nanos),
+        sum(requests)
+    FROM (
+        SELECT value_1 AS value, starts_at AS at, cost_nanos, requests FROM usage_rollup
+        WHERE tenant_id = %(tenant_id)s AND dimension_set = %(set)s
+            AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
+        UNION ALL
+        SELECT {{value}}, quarter, cost_nanos, requests
+        FROM ({_WAITING_EVENTS}) waiting
+    ) parts WHERE value <> %(other)s GROUP BY 1, 2
+"""  # noqa: S608 - built from constants
+_COSTLY_COLUMNS: Final = "agent, feature, model, cost_nanos, session, source, sent_id"
+_RECENT_EVENTS: Final = select_of_batches(
+    _COSTLY_COLUMNS,
+    batches="""
+        SELECT id, received_at >= %(received_from)s AS is_wanted FROM ingest_batch
+        WHERE tenant_id = %(tenant_id)s ORDER BY id DESC LIMIT %(batches_max)s
+    """,
+    condition="e.tenant_id = %(tenant_id)s AND NOT is_void AND cost_nanos >= %(nanos_min)s"
+    " AND operation = ANY(%(operations)s)",
+)
+_COSTLIEST: Final = f"""
+    SELECT DISTINCT ON (agent, feature, model) {_COSTLY_COLUMNS} FROM ({_RECENT_EVENTS}) recent
+    ORDER BY agent, feature, model, cost_nanos DESC LIMIT %(limit)s
+"""  # noqa: S608 - built from constants
+_USUAL_COST: Final = """
+    SELECT c.agent, c.feature, c.model, c.bin, c.count
+    FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (agent, feature, model)
+    JOIN call_size c ON c.tenant_id = %s AND c.agent = k.agent AND c.feature = k.feature
+        AND c.model = k.model AND c.measure = %s
+"""
+_COMBINATIONS: Final = f"""
+    SELECT {", ".join(COMBINED_DIMENSIONS)}, {SUM_LIST} FROM (
+        SELECT {", ".join(COMBINED_DIMENSIONS)}, {EVENT_MEASURE_LIST} FROM usage_event
+        WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void
+    ) events GROUP BY {", ".join(COMBINED_DIMENSIONS)}
+    ORDER BY sum(cost_nanos) DESC, sum(requests) DESC LIMIT %s
+"""  # noqa: S608 - built from constants
+
+
+class QuarterSums(NamedTuple):
+    """Sums as columns, a row for each series and quarter that has usage; in no order.
+
+    `dimensions` holds places in SERIES_DIMENSIONS, `quarters` the seconds since the epoch at which
+    each begins, `measures` a column for each of `metering.models.MEASURES`: floats, since sums may
+    pass 64 bits.
+    """
+
+    dimensions: Whole
+    values: list[str]
+    quarters: Whole
+    measures: Floats
+    # Nano-dollars, exact whatever their sum: Python's own numbers.
+    cost_nanos: NDArray[np.object_]
+
+    def column(self, name: str) -> Floats:
+        """A measure of all rows."""
+        found: Floats = self.measures[:, MEASURES.index(name)]
+        return found
+
+
+class SeriesSince(NamedTuple):
+    """A series, from the quarter `starts_at` on."""
+
+    dimension: str
+    value: str
+    starts_at: datetime
+
+
+class Spent(NamedTuple):
+    """What a number of requests cost together."""
+
+    cost_nanos: int = 0
+    requests: int = 0
+
+
+class CostlyCall(NamedTuple):
+    """The costliest of the model calls with these values, and what such calls usually cost."""
+
+    agent: str
+    feature: str
+    model: str
+    cost_nanos: int
+    session: str
+    source: str
+    sent_id: str
+    usual: Spent
+
+
+class Combination(NamedTuple):
+    """What one combination of values used; `values` in the order of COMBINED_DIMENSIONS."""
+
+    values: tuple[str, ...]
+    cost_nanos: int
+    requests: int
+    errors: int
+    tokens: int
+
+
+def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> QuarterSums:
+    """The usage of every series in whole quarters from `starts_at` up to but not including
+    `ends_at`.
+
+    The long tail of values that roll-ups keep as one is left out: it is another set of values in
+    every quarter.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
+        cursor.execute(
+            _QUARTER_SUMS,
+            {
+                "tenant_id": tenant_id,
+                "starts_at": starts_at,
+                "ends_at": ends_at,
+                "sets": list(_PLACE_OF_SET),
+                "other": OTHER,
+            },
+        )
+        return _columns(cursor.fetchall())
+
+
+def series_costs(
+    *, tenant_id: int, asked: Sequence[SeriesSince], ends_at: datetime
+) -> dict[SeriesSince, int]:
+    """What each of these series cost from a quarter on, in nano-dollars.
+
+    A value that was part of the long tail in some quarter counts without it.
+    """
+    if not asked:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
+        cursor.execute(
+            _SERIES_COSTS,
+            {
+                "tenant_id": tenant_id,
+                "sets": [_SET_OF[one.dimension] for one in asked],
+                "values": [one.value for one in asked],
+                "starts": [one.starts_at for one in asked],
+                "starts_at": min(one.starts_at for one in asked),
+                "ends_at": ends_at,
+            },
+        )
+        return {
+            one: int(cost_nanos)
+            for one, (cost_nanos,) in zip(asked, cursor.fetchall(), strict=True)
+        }
+
+
+def value_sums(
+    *, tenant_id: int, dimension: str, bounds: Sequence[datetime]
+) -> dict[str, list[Spent]]:
+    """What each value of a dimension cost between each two neighbours of `bounds`, which are begins
+    of quarters. Values that were not used in all that time are not in the answer.
+
+    Where all bounds are begins of UTC days it is read from sums of days, of which there are fewer.
+    """
+    assert dimension in SERIES_DIMENSIONS, dimension
+    are_days = all(at.timestamp() % DAY_SECONDS == 0 for at in bounds)
+    found = find_set(
+        frozenset({dimension} - {""}), grain_seconds=DAY_SECONDS if are_days else QUARTER_SECONDS
+    )
+    assert found is not None, "each of these dimensions has sums of both grains"
+    sums: dict[str, list[Spent]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
+        cursor.execute(
+            _VALUE_SUMS.format(value=dimension or "''"),
+            {
+                "tenant_id": tenant_id,
+                "set": found.number,
+                "bounds": list(bounds),
+                "starts_at": bounds[0],
+                "ends_at": bounds[-1],
+                "other": OTHER,
+            },
+        )
+        for value, span, cost_nanos, requests in cursor.fetchall():
+            spans = sums.setdefault(value, [Spent()] * (len(bounds) - 1))
+            spans[span] = Spent(cost_nanos, requests)
+    return sums
+
+
+def costly_calls(
+    *, tenant_id: int, received_from: datetime, nanos_min: int, limit: int
+) -> list[CostlyCall]:
+    """Of each agent, feature and model the costliest call that was received since then, if it cost
+    `nanos_min` or more.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
+        cursor.execute(
+            _COSTLIEST,
+            {
+                "tenant_id": tenant_id,
+                "received_from": received_from,
+                "batches_max": BATCHES_MAX,
+                "nanos_min": nanos_min,
+                "operations": [Operation.LLM.value, Operation.EMBEDDING.value],
+                "limit": limit,
+            },
+        )
+        rows = cursor.fetchall()
+        keys = [(agent, feature, known_model(model)) for agent, feature, model, *_ in rows]
+        columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
+        cursor.execute(_USUAL_COST, [*columns, tenant_id, COST])
+        usual: dict[tuple[str, str, str], Spent] = {}
+        for agent, feature, model, bin_number, count in cursor.fetchall():
+            before = usual.get((agent, feature, model), Spent())
+            usual[agent, feature, model] = Spent(
+                before.cost_nanos + middle(bin_number) * count, before.requests + count
+            )
+    return [
+        CostlyCall._make((*row, usual.get(key, Spent())))
+        for row, key in zip(rows, keys, strict=True)
+    ]
+
+
+def combinations(
+    *, tenant_id: int, starts_at: datetime, ends_at: datetime, limit: int
+) -> list[Combination]:
+    """Which combinations of values were used, the costly ones first, up to `limit`.
+
+    Reads the events of the range: meant for an hour, not for a month.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_TUNING)
+        cursor.execute(_COMBINATIONS, [tenant_id, starts_at, ends_at, limit])
+        return [_combination(row) for row in cursor.fetchall()]
+
+
+def first_usage_at(*, tenant_id: int, since: datetime) -> datetime | None:
+    """The first quarter with usage at or after `since`; None where there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT least((SELECT min(starts_at) FROM usage_rollup WHERE tenant_id = %(tenant_id)s"
+            " AND dimension_set = %(set)s AND starts_at >= %(since)s),"
+            " (SELECT min(greatest(first_at, %(since)s)) FROM ingest_batch"
+            " WHERE tenant_id = %(tenant_id)s AND rolled_up_at IS NULL AND last_at >= %(since)s))",
+            {"tenant_id": tenant_id, "set": _SET_OF[""], "since": since},
+        )
+        found: datetime | None = cursor.fetchone()[0]
+        return found
+
+
+def newest_batch(*, tenant_id: int) -> int:
+    """The highest id of the tenant's batches; 0 where there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(max(id), 0) FROM ingest_batch WHERE tenant_id = %s", [tenant_id]
+        )
+        return int(cursor.fetchone()[0])
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> QuarterSums:
+    if not rows:
+        nothing = np.zeros(0, np.int64)
+        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES))), np.zeros(0, object))
+    sets, quarters, values, *measures = zip(*rows, strict=True)
+    return QuarterSums(
+        np.array([_PLACE_OF_SET[number] for number in sets], np.int64),
+        list(values),
+        np.array(quarters, np.int64),
+        np.array(measures, np.float64).T,
+        np.array(measures[MEASURES.index("cost_nanos")], object),
+    )
+
+
+def _combination(row: tuple[Any, ...]) -> Combination:
+    width = len(COMBINED_DIMENSIONS)
+    sums = dict(zip(MEASURES, row[width:], strict=True))
+    return Combination(
+        row[:width],
+        sums["cost_nanos"],
+        sums["requests"],
+        sums["errors"],
+        sums["input_tokens"] + sums["output_tokens"],
+    )

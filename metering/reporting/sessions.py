@@ -1,0 +1,71 @@
+"""A session in the order in which it happened, with its running cost and what made it up."""
+
+from typing import Final, NamedTuple
+
+from common.errors import NotFound
+from metering.core.dimensions import normal_value
+from metering.models import Outcome, UsageEvent
+from metering.reporting.events import cost_of
+from metering.reporting.question import EARLIEST, LATEST, UsageQuestion
+from metering.reporting.usage import Measures, UsageRow, total_usage, usage
+
+EVENTS_MAX: Final = 10_000
+# How many agents, models and tools a session lists, the most expensive first.
+VALUES_MAX: Final = 100
+
+
+class SessionStep(NamedTuple):
+    """An event of a session and what the session had cost after it."""
+
+    event: UsageEvent
+    running_cost_nanos: int
+
+
+class Session(NamedTuple):
+    """A session's steps, its totals, and its outcome where one was reported."""
+
+    steps: list[SessionStep]
+    is_truncated: bool
+    total: Measures
+    by_dimension: dict[str, list[UsageRow]]
+    outcome: Outcome | None
+
+
+def read_session(*, tenant_id: int, session: str) -> Session:
+    """The first 10,000 events of a session, and totals of all of them. Raises NotFound."""
+    session = normal_value(session)
+    events = list(
+        UsageEvent.objects.filter(tenant_id=tenant_id, session=session)
+        .exclude(session="")
+        .order_by("time", "id")[: EVENTS_MAX + 1]
+    )
+    if not events:
+        raise NotFound("There are no events of this session.")
+    steps = []
+    running_cost_nanos = 0
+    for event in events[:EVENTS_MAX]:
+        running_cost_nanos += cost_of(event)
+        steps.append(SessionStep(event, running_cost_nanos))
+    return Session(
+        steps=steps,
+        is_truncated=len(events) > EVENTS_MAX,
+        total=total_usage(_question(tenant_id, session)),
+        by_dimension={
+            name: usage(_question(tenant_id, session, name), limit=VALUES_MAX).rows
+            for name in ("agent", "model", "tool")
+        },
+        outcome=Outcome.objects.filter(tenant_id=tenant_id, session=session)
+        .order_by("-reported_at")
+        .first(),
+    )
+
+
+def _question(tenant_id: int, session: str, *group_by: str) -> UsageQuestion:
+    return UsageQuestion(
+        tenant_id=tenant_id,
+        starts_at=EARLIEST,
+        ends_at=LATEST,
+        group_by=group_by,
+        interval="none",
+        filters={"session": (session,)},
+    )

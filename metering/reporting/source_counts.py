@@ -1,0 +1,177 @@
+"""What each source sent by each route: what was counted, what was lost, and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from django.db import connection
+from django.utils import timezone
+
+from common.api.cursors import fingerprint, foreign_cursor, range_part, read_cursor, write_cursor
+from metering.models import Route, SourceOutcome
+from metering.reporting.question import InvalidQuestion, check_range
+from metering.usage.source_advice import HARMLESS, detail_of, what_to_set
+from metering.usage.sources import NAME_MAX, unwritten_counts
+
+DAYS_DEFAULT: Final = 7
+DAYS_MAX: Final = 400
+
+# The rows of this process that the snapshot lacks are added to those of the table.
+_READ: Final = """
+    WITH told AS (
+        SELECT source, route, outcome, code, count, first_at, last_at, detail, sample
+        FROM source_count WHERE tenant_id = %(tenant)s AND day BETWEEN %(first)s AND %(last)s
+        UNION ALL
+        SELECT source COLLATE "C", route, outcome, code COLLATE "C", count, first_at, last_at,
+            detail, sample
+        FROM json_to_recordset(%(unwritten)s::json) AS u (day date, source text, route smallint,
+            outcome smallint, code text, count bigint, first_at timestamptz, last_at timestamptz,
+            detail text, sample text, transaction xid8)
+        WHERE day BETWEEN %(first)s AND %(last)s AND (transaction IS NULL
+            OR NOT pg_visible_in_snapshot(transaction, pg_current_snapshot()))
+    ), counted AS (
+        SELECT source, route, outcome, code, sum(count)::bigint AS count, min(first_at) AS first_at,
+            max(last_at) AS last_at, (array_agg(detail ORDER BY last_at DESC))[1] AS detail,
+            (array_agg(sample ORDER BY last_at DESC) FILTER (WHERE sample IS NOT NULL))[1] AS sample
+        FROM told GROUP BY source, route, outcome, code
+    ), page AS (
+        SELECT DISTINCT source, route FROM counted
+        WHERE %(source)s::text IS NULL OR (source, route) > (%(source)s COLLATE "C", %(route)s)
+        ORDER BY source, route LIMIT %(limit)s
+    )
+    SELECT source, route, outcome, code, count, first_at, last_at, detail, sample
+    FROM counted JOIN page USING (source, route)
+    ORDER BY source, route, count DESC, outcome, code
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceQuestion:
+    """The days that a range touches, which are UTC's. Raises InvalidQuestion."""
+
+    tenant_id: int
+    starts_at: datetime
+    ends_at: datetime
+
+    def __post_init__(self) -> None:
+        check_range(self.starts_at, self.ends_at)
+        if self.ends_at - self.starts_at > timedelta(days=DAYS_MAX):
+            raise InvalidQuestion("range_too_long", f"Ask for at most {DAYS_MAX} days at once.")
+
+    @property
+    def days(self) -> tuple[date, date]:
+        """The first and the last day, both included."""
+        last = self.ends_at - timedelta(microseconds=1)
+        return self.starts_at.astimezone(UTC).date(), last.astimezone(UTC).date()
+
+
+@dataclass(frozen=True)
+class SourceReason:
+    """Why reports were lost, or count less than they should."""
+
+    outcome: SourceOutcome
+    code: str
+    detail: str
+    count: int
+    last_at: datetime
+    sample: str | None
+
+    @property
+    def what_to_set(self) -> str:
+        return what_to_set(self.code)
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether nothing that should count is lost by it."""
+        return self.outcome is SourceOutcome.PASSED_OVER and self.code in HARMLESS
+
+
+@dataclass
+class SourceRow:
+    """What one source sent by one route. `counts` has every outcome that there was."""
+
+    source: str
+    route: Route
+    first_at: datetime
+    last_at: datetime
+    counts: dict[SourceOutcome, int] = field(default_factory=dict)
+    reasons: list[SourceReason] = field(default_factory=list)
+
+    def count(self, outcome: SourceOutcome) -> int:
+        return self.counts.get(outcome, 0)
+
+
+class SourcePage(NamedTuple):
+    """A page of sources and routes."""
+
+    rows: list[SourceRow]
+    next_cursor: str | None
+
+
+def last_days(days: int = DAYS_DEFAULT) -> tuple[datetime, datetime]:
+    """The range of the last UTC days, the present one included."""
+    today = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return today - timedelta(days=days - 1), today + timedelta(days=1)
+
+
+def read_sources(
+    question: SourceQuestion, *, limit: int = 100, cursor: str | None = None
+) -> SourcePage:
+    """A page of what sources sent, by source and route.
+
+    What this process has taken in is there, written or not. Read in a transaction that keeps its
+    snapshot, as every GET has.
+    """
+    mark = fingerprint("sources", *question.days)
+    source, route = (None, 0) if cursor is None else _position(cursor, mark)
+    first, last = question.days
+    with connection.cursor() as database:
+        database.execute(
+            _READ,
+            {
+                "tenant": question.tenant_id,
+                "first": first,
+                "last": last,
+                "unwritten": msgspec.json.encode(unwritten_counts(question.tenant_id)).decode(),
+                "source": source,
+                "route": route,
+                "limit": limit + 1,
+            },
+        )
+        found = _gather(database.fetchall())
+    page = found[:limit]
+    if len(found) == len(page):
+        return SourcePage(page, None)
+    end = {
+        **range_part(question.starts_at, question.ends_at),
+        "after": [page[-1].source, page[-1].route.value],
+    }
+    return SourcePage(page, write_cursor(mark, end))
+
+
+def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
+    found: dict[tuple[str, int], SourceRow] = {}
+    for source, route, outcome, code, count, first_at, last_at, detail, sample in rows:
+        row = found.setdefault((source, route), SourceRow(source, Route(route), first_at, last_at))
+        row.first_at = min(row.first_at, first_at)
+        row.last_at = max(row.last_at, last_at)
+        kind = SourceOutcome(outcome)
+        row.counts[kind] = row.count(kind) + count
+        if code:
+            told = detail or detail_of(code)
+            row.reasons.append(SourceReason(kind, code, told, count, last_at, sample))
+    return list(found.values())
+
+
+def _position(cursor: str, mark: str) -> tuple[str, int]:
+    asked, position = read_cursor(cursor)
+    after = position.get("after")
+    if asked != mark or not isinstance(after, list) or len(after) != 2:
+        raise foreign_cursor()
+    source, route = after
+    is_name = isinstance(source, str) and len(source) <= NAME_MAX
+    if not is_name or type(route) is not int or not 0 <= route < 1 << 15:
+        raise foreign_cursor()
+    return source, route

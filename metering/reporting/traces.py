@@ -1,0 +1,106 @@
+"""A trace as the tree of its calls, with what each call and everything below it cost."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from common.errors import NotFound
+from metering.core.dimensions import normal_value
+from metering.models import UsageEvent
+from metering.reporting.events import cost_of
+
+EVENTS_MAX: Final = 10_000
+# Deeper calls are shown as children of the last call on this depth: readers' JSON parsers have
+# limits.
+DEPTH_MAX: Final = 100
+
+
+@dataclass
+class CallNode:
+    """One event of a trace. `subtree_cost_nanos` includes its own cost."""
+
+    event: UsageEvent
+    depth: int = 0
+    subtree_cost_nanos: int = 0
+    children: list["CallNode"] = field(default_factory=list)
+
+
+class CallTree(NamedTuple):
+    """The roots of a trace in order of time, its cost, and whether it has further events."""
+
+    roots: list[CallNode]
+    cost_nanos: int
+    event_count: int
+    is_truncated: bool
+
+
+def call_tree(*, tenant_id: int, trace: str) -> CallTree:
+    """The first 10,000 events of a trace. Raises NotFound when there is none.
+
+    Events without span, and those whose parent is not there, are roots. Spans that name each other
+    as parents hang below the earliest of them.
+    """
+    trace = normal_value(trace)
+    events = list(
+        UsageEvent.objects.filter(tenant_id=tenant_id, trace=trace)
+        .exclude(trace="")
+        .order_by("time", "id")[: EVENTS_MAX + 1]
+    )
+    if not events:
+        raise NotFound("There are no events of this trace.")
+    shown = events[:EVENTS_MAX]
+    roots = build_tree(shown)
+    cost_nanos = sum(cost_of(event) for event in shown)
+    return CallTree(roots, cost_nanos, len(shown), len(events) > EVENTS_MAX)
+
+
+def build_tree(events: list[UsageEvent]) -> list[CallNode]:
+    """Hang events, given in order of time, below their parents. Pure."""
+    nodes = [CallNode(event) for event in events]
+    roots, below = _parents(nodes)
+    reached: set[int] = set()
+    order = [node for root in roots for node in _hang(root, below, reached)]
+    for node in nodes:  # what is left hangs on a circle of parents
+        if id(node) not in reached:
+            roots.append(node)
+            order += _hang(node, below, reached)
+    for node in reversed(order):
+        below_nanos = sum(child.subtree_cost_nanos for child in node.children)
+        node.subtree_cost_nanos = cost_of(node.event) + below_nanos
+    return roots
+
+
+def _parents(nodes: list[CallNode]) -> tuple[list[CallNode], dict[int, list[CallNode]]]:
+    """The nodes without a parent, and those below each other one."""
+    node_by_span: dict[str, CallNode] = {}
+    for node in nodes:
+        if node.event.span:
+            node_by_span.setdefault(node.event.span, node)
+    below: dict[int, list[CallNode]] = defaultdict(list)
+    roots = []
+    for node in nodes:
+        parent = node_by_span.get(node.event.parent_span or "")
+        if parent is None or parent is node:
+            roots.append(node)
+        else:
+            below[id(parent)].append(node)
+    return roots, below
+
+
+def _hang(root: CallNode, below: dict[int, list[CallNode]], reached: set[int]) -> list[CallNode]:
+    """Attach everything below a root to it; answer the nodes, parents before their children."""
+    reached.add(id(root))
+    order = []
+    waiting = [(root, root)]
+    while waiting:
+        node, place = waiting.pop()
+        order.append(node)
+        # `place` is where this node's children are shown: itself, unless that would be too deep.
+        for child in below[id(node)]:
+            if id(child) in reached:
+                continue
+            reached.add(id(child))
+            child.depth = place.depth + 1
+            place.children.append(child)
+            waiting.append((child, child if child.depth < DEPTH_MAX else place))
+    return order

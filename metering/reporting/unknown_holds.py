@@ -1,0 +1,170 @@
+"""Holds whose time is over and whose call nobody told of: it may have run, and cost something.
+
+What they held has been given back, and nothing was booked. A call that is told later settles its
+reservation, which ends this. A window's sum reads the newest holds only, which an index finds.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from django.db import connection
+
+from metering.budgets.rules import BudgetRule
+from metering.models import ReservationState
+
+# The newest so many are read for a window's sum, and counted in a period.
+HOLDS_MAX: Final = 10_000
+# A hold is over at its time, whether or not a task has ended it yet. Each half has an index.
+_OF_TIME: Final = f"""
+    (SELECT {{columns}} FROM reservation WHERE tenant_id = %(tenant)s
+        AND state = {ReservationState.EXPIRED.value} AND event_id IS NULL AND {{condition}}
+        ORDER BY expires_at DESC, id DESC LIMIT %(limit)s)
+    UNION ALL
+    (SELECT {{columns}} FROM reservation WHERE tenant_id = %(tenant)s
+        AND state = {ReservationState.OPEN.value} AND expires_at <= %(now)s AND {{condition}}
+        ORDER BY expires_at DESC, id DESC LIMIT %(limit)s)
+"""  # noqa: S608 - built from constants
+_BY_WINDOW: Final = f"""
+    SELECT asked.window_id, sum(held.reserved_nanos)
+    FROM ({
+    _OF_TIME.format(
+        columns="expires_at, created_at, window_ids, reserved_nanos",
+        condition="expires_at >= %(since)s",
+    )
+}) held
+    CROSS JOIN unnest(held.window_ids) AS held_window (id)
+    JOIN unnest(%(window_ids)s::bigint[], %(window_starts)s::timestamptz[])
+        AS asked (window_id, starts_at)
+        ON asked.window_id = held_window.id AND held.created_at >= asked.starts_at
+    GROUP BY asked.window_id
+"""  # noqa: S608 - built from constants
+_IN_PERIOD: Final = "expires_at >= %(starts_at)s AND expires_at < %(ends_at)s"
+_LIST: Final = f"""
+    SELECT * FROM ({
+    _OF_TIME.format(
+        columns="id, expires_at, created_at, dimensions, provider, model, reserved_nanos,"
+        " reserved_tokens",
+        condition=f"{_IN_PERIOD} AND (expires_at, id) < (%(before_at)s, %(before_id)s)",
+    )
+}) held ORDER BY expires_at DESC, id DESC LIMIT %(limit)s
+"""  # noqa: S608 - built from constants
+_SUM: Final = f"""
+    SELECT count(*), coalesce(sum(reserved_nanos), 0)
+    FROM ({_OF_TIME.format(columns="expires_at, id, reserved_nanos", condition=_IN_PERIOD)}) held
+"""  # noqa: S608 - built from constants
+_LAST_ID: Final = UUID(int=2**128 - 1)
+
+
+class Window(NamedTuple):
+    """A budget window, and from when on holds count in it."""
+
+    id: int
+    starts_at: datetime
+
+
+class UnknownHold(NamedTuple):
+    """A hold whose call may have run. `expires_at` is since when nobody knows."""
+
+    id: UUID
+    expires_at: datetime
+    created_at: datetime
+    dimensions: dict[str, str]
+    provider: str
+    model: str
+    reserved_nanos: int
+    reserved_tokens: int
+
+
+@dataclass(frozen=True)
+class UnknownSum:
+    """How many holds there are in a period, and what they held; at least, where `is_capped`."""
+
+    holds: int
+    nanos: int
+
+    @property
+    def is_capped(self) -> bool:
+        return self.holds >= HOLDS_MAX
+
+
+def window_from(rule: BudgetRule, window_id: int, starts_at: datetime, now: datetime) -> Window:
+    """A window with the time from which on it counts: a rolling one has let go of what is older."""
+    return Window(window_id, rule.counted_from(now) if rule.is_rolling else starts_at)
+
+
+def unknown_by_window(
+    tenant_id: int, windows: Sequence[Window], *, now: datetime
+) -> dict[int, int]:
+    """What holds of an unknown outcome had held in these windows, in nano-dollars; none is left
+    out.
+    """
+    if not windows:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _BY_WINDOW,
+            {
+                "tenant": tenant_id,
+                "now": now,
+                "since": min(window.starts_at for window in windows),
+                "window_ids": [window.id for window in windows],
+                "window_starts": [window.starts_at for window in windows],
+                "limit": HOLDS_MAX,
+            },
+        )
+        return {window_id: nanos for window_id, nanos in cursor.fetchall() if nanos}
+
+
+def list_unknown(
+    tenant_id: int,
+    *,
+    starts_at: datetime,
+    ends_at: datetime,
+    now: datetime,
+    limit: int,
+    before: tuple[datetime, UUID] | None = None,
+) -> list[UnknownHold]:
+    """Holds of an unknown outcome that ended in the range, the latest first."""
+    before_at, before_id = before or (ends_at, _LAST_ID)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _LIST,
+            {
+                "tenant": tenant_id,
+                "now": now,
+                "starts_at": starts_at,
+                "ends_at": ends_at,
+                "before_at": before_at,
+                "before_id": before_id,
+                "limit": limit,
+            },
+        )
+        return [_hold(row) for row in cursor.fetchall()]
+
+
+def _hold(row: Sequence[Any]) -> UnknownHold:
+    hold = UnknownHold._make(row)
+    return hold._replace(dimensions=json.loads(row[3]))
+
+
+def sum_unknown(
+    tenant_id: int, *, starts_at: datetime, ends_at: datetime, now: datetime
+) -> UnknownSum:
+    """How many holds of an unknown outcome ended in the range, and what they had held."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _SUM,
+            {
+                "tenant": tenant_id,
+                "now": now,
+                "starts_at": starts_at,
+                "ends_at": ends_at,
+                "limit": HOLDS_MAX,
+            },
+        )
+        holds, nanos = cursor.fetchone()
+    return UnknownSum(min(holds, HOLDS_MAX), nanos)

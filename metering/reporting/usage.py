@@ -1,0 +1,385 @@
+"""Answers what was used and what it cost, exactly and at once.
+
+answer = roll-ups of the buckets that lie inside the range + events of batches not yet rolled up in
+the same buckets + events of the edges that cut a bucket. All statements of an answer must see one
+moment: call these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
+
+A request is any event that is not a tool call (`operation` tool); those count in `tool_calls`.
+Tokens are as normalised: input includes cached, output includes reasoning. Void events count
+nowhere.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from django.db import connection
+
+from common.api.cursors import write_cursor
+from metering.models import MEASURES, CostSource, Operation, Status
+from metering.reporting.conditions import Condition, event_value, on_events, on_rollup, rollup_value
+from metering.reporting.intervals import Bucket, buckets
+from metering.reporting.question import UsageQuestion
+from metering.reporting.sources import Stretch, sets_for, stretches
+from metering.reporting.usage_cursors import (
+    end_of_page,
+    mark_of_group,
+    mark_of_question,
+    position_of,
+    shown_by,
+)
+from metering.rollups.sets import OTHER, DimensionSet
+from metering.usage.batch_events import events_of_batches
+
+# A page reads as few buckets as it needs: one of events or two of roll-ups first, then twice as
+# many each time.
+BUCKETS_MAX: Final = 256
+# Compiling a query takes longer than running one of these.
+TUNING: Final = "SET LOCAL jit = off; SET LOCAL work_mem = '32MB'"
+EVENT_MEASURES: Final = {
+    "cost_nanos": "coalesce(cost_nanos, 0)",
+    "requests": f"(operation <> {Operation.TOOL.value})::int::bigint",
+    "errors": f"(status = {Status.ERROR.value})::int::bigint",
+    "unpriced": f"(cost_source = {CostSource.UNPRICED.value})::int::bigint",
+    "tool_calls": f"(operation = {Operation.TOOL.value})::int::bigint",
+}
+EVENT_MEASURE_LIST: Final = ", ".join(
+    f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
+)
+MEASURE_LIST: Final = ", ".join(MEASURES)
+SUM_LIST: Final = ", ".join(f"sum({name})" for name in MEASURES)
+
+
+class Measures(NamedTuple):
+    """What was counted, in the order of `metering.models.MEASURES`."""
+
+    cost_nanos: int = 0
+    requests: int = 0
+    errors: int = 0
+    unpriced: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    tool_calls: int = 0
+
+
+assert Measures._fields == MEASURES
+
+
+class UsageRow(NamedTuple):
+    """Usage of one group in one bucket. `key` has the stored values of the group's dimensions."""
+
+    dimensions: tuple[str, ...]
+    key: tuple[str, ...]
+    start: datetime
+    measures: Measures
+
+    @property
+    def is_other(self) -> bool:
+        """Whether this is the long tail of values, added up."""
+        return OTHER in self.key
+
+    @property
+    def group(self) -> dict[str, str]:
+        """The group as readers see it."""
+        if self.is_other:
+            return dict.fromkeys(self.dimensions, OTHER.strip())
+        return dict(zip(self.dimensions, self.key, strict=True))
+
+
+class UsagePage(NamedTuple):
+    """A page of rows, and the total over all pages."""
+
+    rows: list[UsageRow]
+    total: Measures
+    next_cursor: str | None
+
+
+class Source(NamedTuple):
+    """What a question is answered from: roll-ups (none: events), and batches they lack yet."""
+
+    sets: list[DimensionSet]
+    waiting: list[int]
+
+
+def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = None) -> UsagePage:
+    """A page of the answer: by start, then group; without interval the highest cost first.
+
+    Costs move between two pages, so a cursor of those says which groups were shown: every group
+    comes once, whatever overtakes what. Where a cursor can name no more, the other groups follow in
+    the order of their values.
+    """
+    mark = mark_of_question(question)
+    position = position_of(cursor, mark, question)
+    with connection.cursor() as database:
+        database.execute(TUNING)
+        waiting = waiting_batches(database, question)
+        source = _source(database, question, question.dimensions, waiting)
+        if question.interval == "none":
+            rows = _rows_by_cost(database, question, source, position, limit)
+        else:
+            rows = _rows_by_start(database, question, source, position, limit + 1)
+        total = _total(database, question, waiting)
+    page = rows[:limit]
+    next_cursor = None
+    if len(rows) > limit:
+        keys = [row.key for row in page]
+        end = end_of_page(question, keys, start=page[-1].start, before=position)
+        next_cursor = write_cursor(mark, end)
+    return UsagePage(page, total, next_cursor)
+
+
+def total_usage(question: UsageQuestion) -> Measures:
+    """The total of a question alone."""
+    with connection.cursor() as database:
+        database.execute(TUNING)
+        return _total(database, question, waiting_batches(database, question))
+
+
+def waiting_batches(database: Any, question: UsageQuestion) -> list[int]:
+    """Batches that no roll-up holds yet, in order of id."""
+    database.execute(
+        "SELECT id FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id",
+        [question.tenant_id],
+    )
+    return [row[0] for row in database.fetchall()]
+
+
+def _source(
+    database: Any, question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]
+) -> Source:
+    sets = sets_for(dimensions)
+    if question.filters and any(is_folded(database, question, one) for one in sets):
+        # A value that was asked for by name may be part of the long tail, where nobody can find it.
+        sets = []
+    return Source(sets, waiting)
+
+
+def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool:
+    database.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM generate_series(
+                to_timestamp(floor(extract(epoch FROM %s::timestamptz) / %s) * %s),
+                %s::timestamptz, make_interval(secs => %s)
+            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %s AND r.dimension_set = %s
+                AND r.starts_at = bucket AND r.value_1 = %s
+        )
+        """,
+        [
+            question.starts_at,
+            one.grain_seconds,
+            one.grain_seconds,
+            question.ends_at,
+            one.grain_seconds,
+            question.tenant_id,
+            one.number,
+            OTHER,
+        ],
+    )
+    return bool(database.fetchone()[0])
+
+
+def _total(database: Any, question: UsageQuestion, waiting: list[int]) -> Measures:
+    """The sum over all rows, from the smallest roll-up that knows the filters."""
+    source = _source(database, question, frozenset(question.filters), waiting)
+    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
+    branches = _branches(question, source, whole, group_by=())
+    database.execute(
+        f"SELECT {SUM_LIST} FROM ({branches.sql}) parts",  # noqa: S608 - built from constants
+        branches.parameters,
+    )
+    return Measures(*(value or 0 for value in database.fetchone()))
+
+
+def _rows_by_start(
+    database: Any,
+    question: UsageQuestion,
+    source: Source,
+    position: dict[str, Any] | None,
+    limit: int,
+) -> list[UsageRow]:
+    """Up to `limit` rows after the position, reading only as many buckets as hold them."""
+    rows: list[UsageRow] = []
+    after = None if position is None else list(position["group"])
+    remaining = _buckets_from(question, position)
+    if after == []:
+        next(remaining)  # without groups a bucket has one row, which the page before ended with
+        after = None
+    size = 2 if source.sets else 1
+    while len(rows) < limit and (portion := list(islice(remaining, size))):
+        rows += _read_portion(database, question, source, portion, after, limit - len(rows))
+        after = None
+        size = min(2 * size, BUCKETS_MAX)
+    return rows
+
+
+def _read_portion(
+    database: Any,
+    question: UsageQuestion,
+    source: Source,
+    portion: list[Bucket],
+    after: list[str] | None,
+    limit: int,
+) -> list[UsageRow]:
+    branches = _branches(question, source, portion, group_by=question.group_by)
+    groups = [f"group_{place}" for place in range(len(question.group_by))]
+    condition = Condition("true", [])
+    if after:
+        values = ", ".join(["%s"] * len(after))
+        condition = Condition(f"(bucket > 1 OR ({', '.join(groups)}) > ({values}))", after)
+    key = ", ".join(["bucket", *groups])
+    database.execute(
+        f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - built from constants
+        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
+        f" ORDER BY {key} LIMIT %s",
+        [*branches.parameters, *condition.parameters, limit],
+    )
+    return [_row(question, portion[row[0] - 1].start, row[1:]) for row in database.fetchall()]
+
+
+def _rows_by_cost(
+    database: Any,
+    question: UsageQuestion,
+    source: Source,
+    position: dict[str, Any] | None,
+    limit: int,
+) -> list[UsageRow]:
+    """Up to a page of rows that no page has shown, and one more where there are more."""
+    shown = frozenset(shown_by(position))
+    after = None if position is None else position.get("group")
+    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
+    branches = _branches(question, source, whole, group_by=question.group_by)
+    groups = [f"group_{place}" for place in range(len(question.group_by))]
+    condition = Condition("true", [])
+    if after:
+        values = ", ".join(["%s"] * len(after))
+        condition = Condition(f"({', '.join(groups)}) > ({values})", after)
+    order = ["sum(cost_nanos) DESC", *groups] if after is None else groups
+    key = ", ".join(["bucket", *groups])
+    database.execute(
+        f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - built from constants
+        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
+        f" ORDER BY {', '.join(order)} LIMIT %s",
+        [*branches.parameters, *condition.parameters, limit + 1 + len(shown)],
+    )
+    found = (_row(question, question.starts_at, row[1:]) for row in database.fetchall())
+    rows = [row for row in found if mark_of_group(row.key) not in shown]
+    return rows[: limit + 1]
+
+
+def _branches(
+    question: UsageQuestion,
+    source: Source,
+    portion: Sequence[Bucket],
+    *,
+    group_by: tuple[str, ...],
+) -> Condition:
+    """The rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
+    parts = stretches(portion, source.sets)
+    selects = [_select(question, portion, one, group_by) for one in parts]
+    rolled_up = [one for one in parts if one.source is not None]
+    if rolled_up and source.waiting:
+        selects.append(_select_waiting(question, portion, rolled_up, source.waiting, group_by))
+    return Condition(
+        " UNION ALL ".join(one.sql for one in selects),
+        [parameter for one in selects for parameter in one.parameters],
+    )
+
+
+def _select(
+    question: UsageQuestion,
+    portion: Sequence[Bucket],
+    stretch: Stretch,
+    group_by: tuple[str, ...],
+) -> Condition:
+    if stretch.source is None:
+        within = Condition("time >= %s AND time < %s", [stretch.starts_at, stretch.ends_at])
+        return _select_events(question, portion, within, group_by)
+    bucket = bucket_of("starts_at", portion)
+    filters = on_rollup(question.filters, stretch.source)
+    columns = [
+        f"{bucket.sql} AS bucket",
+        *(
+            f"{rollup_value(name, stretch.source)} AS group_{place}"
+            for place, name in enumerate(group_by)
+        ),
+        MEASURE_LIST,
+    ]
+    return Condition(
+        f"SELECT {', '.join(columns)} FROM usage_rollup"  # noqa: S608 - names from constants
+        f" WHERE tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
+        f" AND {filters.sql}",
+        [
+            *bucket.parameters,
+            question.tenant_id,
+            stretch.source.number,
+            stretch.starts_at,
+            stretch.ends_at,
+            *filters.parameters,
+        ],
+    )
+
+
+def _select_waiting(
+    question: UsageQuestion,
+    portion: Sequence[Bucket],
+    rolled_up: Sequence[Stretch],
+    waiting: list[int],
+    group_by: tuple[str, ...],
+) -> Condition:
+    """Events that the roll-ups of these stretches do not hold yet."""
+    ranges = " OR ".join(["time >= %s AND time < %s"] * len(rolled_up))
+    bounds = [bound for one in rolled_up for bound in (one.starts_at, one.ends_at)]
+    batches, parameters = events_of_batches(waiting)
+    within = Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
+    return _select_events(question, portion, within, group_by)
+
+
+def _select_events(
+    question: UsageQuestion,
+    portion: Sequence[Bucket],
+    within: Condition,
+    group_by: tuple[str, ...],
+) -> Condition:
+    bucket = bucket_of("time", portion)
+    filters = on_events(question.filters)
+    selected = [
+        f"{bucket.sql} AS bucket",
+        *(f"{event_value(name)} AS group_{place}" for place, name in enumerate(group_by)),
+        EVENT_MEASURE_LIST,
+    ]
+    return Condition(
+        f"SELECT {', '.join(selected)} FROM usage_event"  # noqa: S608 - names from constants
+        f" WHERE tenant_id = %s AND NOT is_void AND {within.sql} AND {filters.sql}",
+        [*bucket.parameters, question.tenant_id, *within.parameters, *filters.parameters],
+    )
+
+
+def bucket_of(column: str, portion: Sequence[Bucket]) -> Condition:
+    """The place of a moment's bucket in the portion, from 1."""
+    if len(portion) == 1:
+        return Condition("1", [])
+    return Condition(
+        f"width_bucket({column}, %s::timestamptz[])", [[bucket.start for bucket in portion]]
+    )
+
+
+def _buckets_from(question: UsageQuestion, position: dict[str, Any] | None) -> Iterator[Bucket]:
+    starts_at = question.starts_at
+    if position is not None:
+        starts_at = max(starts_at, datetime.fromisoformat(position["start"]))
+    return buckets(
+        interval=question.interval,
+        timezone=question.timezone,
+        starts_at=starts_at,
+        ends_at=question.ends_at,
+    )
+
+
+def _row(question: UsageQuestion, start: datetime, values: Sequence[Any]) -> UsageRow:
+    width = len(question.group_by)
+    return UsageRow(question.group_by, tuple(values[:width]), start, Measures(*values[width:]))

@@ -1,0 +1,44 @@
+"""What a replay is made of: stored calls, in the order in which they happened. No database."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from metering.budgets.rules import Amounts, Values
+
+
+class Call(NamedTuple):
+    """A stored call, asked for at its true cost at the moment it happened.
+
+    `values` are those of an ask: how the call ended was not known then, so its status is success.
+    `checked` is what is compared with limits: never nothing where nobody knows the price.
+    """
+
+    at: datetime
+    values: Values
+    amounts: Amounts
+    checked: Amounts
+    is_unpriced: bool
+    is_error: bool
+    # What a cheaper model is priced by, in the order of the reader's columns; empty where no replay
+    # asks for one.
+    facts: tuple[Any, ...] = ()
+
+
+class Earlier(NamedTuple):
+    """What a group spent in a portion of time before the replay's first call."""
+
+    # Where the portion begins, and when the first call within it was.
+    at: datetime
+    first_at: datetime
+    values: Values
+    amounts: Amounts
+
+
+# The same call with the cheaper model of a route; None where no route names one.
+Cheaper = Callable[[Call], Call | None]
+
+
+def no_cheaper(call: Call) -> Call | None:
+    """Where the tenant keeps no routes."""
+    return None

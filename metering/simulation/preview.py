@@ -1,0 +1,170 @@
+"""What a budget would do from the moment it is saved, and would have done lately, while a person
+waits for the answer: bounded in calls and in time.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple, TypeVar
+
+from django.db import OperationalError, connection, transaction
+
+from metering.budgets.rules import Values
+from metering.models import Mode
+from metering.simulation.budget_replay import BudgetReplay, FullGroup
+from metering.simulation.proposals import Proposal, ProposedBudget
+from metering.simulation.reading import Stretch, dimensions_of_rule, read_earlier
+from metering.simulation.running import Replayed, read_raises, simulate
+from metering.simulation.store import TooManyCalls
+
+Found = TypeVar("Found")
+
+LOOK_BACK: Final = timedelta(days=30)
+# Replayed twice where a budget is changed: in well under a second, and in time on a busy machine.
+CALLS_MAX: Final = 10_000
+SECONDS_MAX: Final = 3.0
+STATEMENT_MS: Final = 2_500
+
+
+class GroupNow(NamedTuple):
+    """A group whose next call would be refused: dimension to value, and what is used up."""
+
+    group: Mapping[str, str]
+    part: str
+    limit: int
+    spent: int
+
+
+class Replay(NamedTuple):
+    """What became of the calls since a moment: by the proposal, and by what is in force."""
+
+    starts_at: datetime
+    is_whole: bool
+    result: Mapping[str, Any]
+    present_refused: int
+
+    @property
+    def refused(self) -> int:
+        """How many calls the proposal would have refused."""
+        return int(self.result["refused"]["calls"])
+
+
+class Preview(NamedTuple):
+    """What saving a budget would do. None where it could not be found out in time."""
+
+    groups: int | None
+    # Those that go on as long as nothing is saved.
+    newly_full: list[GroupNow]
+    # Those that are refused as it is.
+    still_full: int
+    replay: Replay | None
+
+
+def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
+    """Hold a budget against what is spent now and against the last 30 days, as if in mode enforce.
+
+    Reads in the tenant's scope, takes no locks, and gives up after some seconds rather than keep
+    the person and the connection.
+    """
+    assert proposal.budget is not None, "a budget is proposed"
+    check = _deadline()
+    standing = _within(lambda: _standing(tenant_id, proposal, now, check))
+    replay = _within(lambda: _replay(tenant_id, proposal, now, check))
+    if standing is None:
+        return Preview(None, [], 0, replay)
+    groups, full, before = standing
+    names = dimensions_of_rule(proposal.budget.rule_from(now, keeps_carried=False))
+    newly_full = [
+        GroupNow(dict(zip(names, one.group, strict=True)), one.part, one.limit, one.spent)
+        for one in full
+        if one.group not in before
+    ]
+    return Preview(groups, newly_full, len(full) - len(newly_full), replay)
+
+
+def _deadline() -> Callable[[], None]:
+    ends_at = time.monotonic() + SECONDS_MAX
+
+    def check() -> None:
+        if time.monotonic() > ends_at:
+            raise TooManyCalls
+
+    return check
+
+
+def _within(find: Callable[[], Found]) -> Found | None:
+    """What can be found out in time, else None. The caller's transaction goes on either way."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('statement_timeout')")
+            (before,) = cursor.fetchone()
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(STATEMENT_MS)])
+            found = find()
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
+            return found
+    except (TooManyCalls, OperationalError):
+        return None
+
+
+def _standing(
+    tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[], None]
+) -> tuple[int, list[FullGroup], frozenset[Values]]:
+    """How many groups have spent, which would be refused, and which of these already are."""
+    budget, present = proposal.budget, proposal.present
+    assert budget is not None, "a budget is proposed"
+    groups, full = _full_groups(tenant_id, budget, present, now, check)
+    if present is None or present.budget.mode != Mode.ENFORCE:
+        return groups, full, frozenset()
+    if present.budget.per != budget.budget.per:
+        return groups, full, frozenset()
+    _, before = _full_groups(tenant_id, present, present, now, check)
+    return groups, full, frozenset(one.group for one in before)
+
+
+def _full_groups(
+    tenant_id: int,
+    proposed: ProposedBudget,
+    present: ProposedBudget | None,
+    now: datetime,
+    check: Callable[[], None],
+) -> tuple[int, list[FullGroup]]:
+    period = Replayed(now, now + timedelta(seconds=1))
+    rule = proposed.rule_from(
+        now,
+        keeps_carried=proposed.keeps_carried(present),
+        raises=read_raises(tenant_id, proposed.budget.id, period),
+    )
+    replay = BudgetReplay(rule)
+    stretch = Stretch(tenant_id, rule.counts_from, now, rule.match, dimensions_of_rule(rule))
+    if rule.counts_from < now:
+        for earlier in read_earlier(stretch, rule):
+            replay.remember(earlier)
+    check()
+    return replay.group_count, replay.full_groups(now)
+
+
+def _replay(tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[], None]) -> Replay:
+    starts_at = _replayed_from(tenant_id, now)
+    period = Replayed(starts_at or now - LOOK_BACK, now, check)
+    result = simulate(tenant_id=tenant_id, proposal=proposal, period=period)
+    present = result.get("compared_with")
+    return Replay(
+        starts_at=period.starts_at,
+        is_whole=starts_at is None,
+        result=result,
+        present_refused=present["refused"]["calls"] if present else 0,
+    )
+
+
+def _replayed_from(tenant_id: int, now: datetime) -> datetime | None:
+    """From when on there are no more calls than are replayed; None: the whole 30 days."""
+    since = now - LOOK_BACK
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT time FROM usage_event WHERE tenant_id = %s AND time >= %s AND time < %s"
+            " ORDER BY time DESC OFFSET %s LIMIT 2",
+            [tenant_id, since, now, CALLS_MAX - 1],
+        )
+        rows = cursor.fetchall()
+    # The second is one more than are replayed.
+    return rows[0][0] if len(rows) == 2 else None

@@ -1,0 +1,185 @@
+"""Simulations as rows: those of short periods are answered at once, the others wait for a worker.
+
+The rows are the queue. Whoever claims one has a lease: a worker that died loses it, and another
+takes the row up again; both would answer the same.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import structlog
+from django.db import InterfaceError, OperationalError, connection
+from django.utils import timezone
+
+from common.errors import Conflict
+from metering.core.event_stretches import are_few_events
+from metering.models import Simulation, SimulationStatus
+from metering.simulation.proposals import Proposal
+from metering.simulation.running import Replayed, first_read, simulate
+from tenants.models import Tenant
+from tenants.scope import platform_scope, tenant_scope
+
+log = structlog.get_logger(__name__)
+
+# Of one tenant: they are replayed one after the other, and others' wait behind them.
+WAITING_MAX: Final = 20
+# A replay ends after this time, which is less than a worker's task may take.
+REPLAY_SECONDS: Final = 200.0
+# Longer than a worker's task may take, so that no two workers replay the same row.
+LEASE: Final = timedelta(minutes=6)
+# Who began a replay and died is followed by another worker, but not for ever: the replay itself may
+# be what ends them.
+GIVE_UP_AFTER: Final = timedelta(hours=1)
+
+
+class TooManyWaiting(Conflict):
+    """So many simulations of the tenant wait already."""
+
+    code = "too_many_simulations"
+
+
+class TooManyCalls(Exception):
+    """The period holds more calls than may be replayed in one go."""
+
+
+class Claim(NamedTuple):
+    """A waiting simulation that this worker has taken, and until when it is its own."""
+
+    id: int
+    tenant_id: int
+    until: datetime
+
+
+def create_simulation(
+    *,
+    tenant: Tenant,
+    actor: str,
+    asked: Any,
+    proposal: Proposal,
+    period: tuple[datetime, datetime],
+) -> Simulation:
+    """Replay a proposal at once where the period is short, else leave it to a worker.
+
+    `asked` is kept as the proposal was worded. Raises TooManyWaiting.
+    """
+    starts_at, ends_at = period
+    simulation = Simulation(
+        tenant=tenant,
+        actor=actor[:300],
+        proposal={"asked": asked, "rules": proposal.facts()},
+        from_at=starts_at,
+        to_at=ends_at,
+    )
+    if not are_few_events(tenant_id=tenant.id, from_=first_read(proposal, starts_at), to=ends_at):
+        _require_few_waiting(tenant.id)
+    else:
+        simulation.result = simulate(
+            tenant_id=tenant.id, proposal=proposal, period=Replayed(starts_at, ends_at)
+        )
+        simulation.status = SimulationStatus.DONE
+        simulation.finished_at = timezone.now()
+    simulation.save()
+    return simulation
+
+
+def _require_few_waiting(tenant_id: int) -> None:
+    unfinished = (SimulationStatus.WAITING, SimulationStatus.RUNNING)
+    waiting = Simulation.objects.filter(tenant_id=tenant_id, status__in=unfinished).count()
+    if waiting >= WAITING_MAX:
+        raise TooManyWaiting(f"{waiting} simulations wait already. Try again when some are done.")
+
+
+def work_off(*, seconds: float) -> int:
+    """Replay what waits, one after the other, until there is no more or the time is over; answers
+    how many there were.
+    """
+    ends_at = time.monotonic() + seconds
+    count = 0
+    while time.monotonic() < ends_at and (claim := claim_next()) is not None:
+        _finish(claim, **_replay(claim))
+        count += 1
+    return count
+
+
+def claim_next() -> Claim | None:
+    """Take the oldest simulation that waits; None where none does, or one is being replayed.
+
+    One at a time in the whole service: they must not take the workers from what is urgent.
+    """
+    now = timezone.now()
+    with platform_scope("simulations that wait"), connection.cursor() as cursor:
+        _give_up(now)
+        cursor.execute(
+            "UPDATE simulation SET status = 'running', claimed_until = %s WHERE id = ("
+            " SELECT id FROM simulation WHERE status = 'waiting'"
+            " OR (status = 'running' AND claimed_until <= %s)"
+            " ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)"
+            " AND NOT EXISTS (SELECT FROM simulation WHERE status = 'running'"
+            " AND claimed_until > %s) RETURNING id, tenant_id, claimed_until",
+            [now + LEASE, now, now],
+        )
+        row = cursor.fetchone()
+    return None if row is None else Claim(*row)
+
+
+def _give_up(now: datetime) -> None:
+    abandoned = Simulation.objects.filter(
+        status=SimulationStatus.RUNNING,
+        claimed_until__lte=now,
+        created_at__lt=now - GIVE_UP_AFTER,
+    )
+    abandoned.update(
+        status=SimulationStatus.FAILED,
+        detail="It was begun and did not end. Try a shorter period.",
+        finished_at=now,
+    )
+
+
+def _replay(claim: Claim) -> dict[str, Any]:
+    """The columns that say how a claimed simulation ended."""
+    try:
+        with tenant_scope(claim.tenant_id):
+            simulation = Simulation.objects.get(tenant_id=claim.tenant_id, id=claim.id)
+            proposal = Proposal.from_facts(simulation.proposal["rules"])
+        result = simulate(
+            tenant_id=claim.tenant_id,
+            proposal=proposal,
+            period=Replayed(simulation.from_at, simulation.to_at, _time_limit()),
+        )
+    except (OperationalError, InterfaceError):
+        # Nothing is wrong with the proposal: the lease runs out, and it is tried again.
+        raise
+    except TooManyCalls:
+        detail = (
+            f"The period holds more calls than are replayed in {REPLAY_SECONDS:.0f} s."
+            " Choose a shorter one."
+        )
+        return {"status": SimulationStatus.FAILED, "detail": detail}
+    except Exception:
+        log.exception("simulation failed", simulation=claim.id, tenant=claim.tenant_id)
+        detail = "Something went wrong on our side; the error was logged."
+        return {"status": SimulationStatus.FAILED, "detail": detail}
+    return {"status": SimulationStatus.DONE, "result": result}
+
+
+def _time_limit() -> Callable[[], None]:
+    ends_at = time.monotonic() + REPLAY_SECONDS
+
+    def check() -> None:
+        if time.monotonic() > ends_at:
+            raise TooManyCalls
+
+    return check
+
+
+def _finish(claim: Claim, **columns: Any) -> None:
+    """Store how it ended, unless the lease ran out and another worker has it."""
+    with tenant_scope(claim.tenant_id):
+        Simulation.objects.filter(
+            tenant_id=claim.tenant_id,
+            id=claim.id,
+            status=SimulationStatus.RUNNING,
+            claimed_until=claim.until,
+        ).update(**columns, claimed_until=None, finished_at=timezone.now())

@@ -1,0 +1,177 @@
+"""What a replay counts: calls, refusals, what was saved; as a whole, by day and by group."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from heapq import nsmallest
+from typing import Any, Final
+
+from common.formats import moment
+from common.money import usd_from_nanos
+from metering.core.periods import PeriodClock
+from metering.simulation.calls import Call
+
+GROUPS_SHOWN: Final = 50
+OPENINGS_SHOWN: Final = 50
+
+
+class GroupTally:
+    """One group of the proposal."""
+
+    __slots__ = ("calls", "first_refused_at", "lockout_at", "name", "refused", "saved_nanos")
+
+    def __init__(self, name: Any) -> None:
+        self.name = name
+        self.calls = 0
+        self.refused = 0
+        self.saved_nanos = 0
+        self.first_refused_at: datetime | None = None
+        self.lockout_at: datetime | None = None
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether anything would have been other than it was."""
+        return bool(self.refused or self.saved_nanos or self.lockout_at)
+
+
+class DayTally:
+    """One day in the proposal's time zone."""
+
+    __slots__ = ("cost_nanos", "refused", "saved_nanos")
+
+    def __init__(self) -> None:
+        self.cost_nanos = 0
+        self.saved_nanos = 0
+        self.refused = 0
+
+
+class Tally:
+    """The counts of one replay. Invariant: what it would have cost is what it did less `saved`."""
+
+    def __init__(self, *, timezone: str) -> None:
+        self._clock = PeriodClock(period="day", timezone=timezone)
+        self._days: dict[datetime, DayTally] = {}
+        self._groups: dict[Any, GroupTally] = {}
+        self.calls = 0
+        self.cost_nanos = 0
+        self.unpriced = 0
+        self.refused_calls = 0
+        self.refused_nanos = 0
+        self.refused_tokens = 0
+        self.saved_nanos = 0
+        self.throttled = 0
+        self.downgraded = 0
+        self.downgraded_in_vain = 0
+        self.first_refusal_at: datetime | None = None
+        self.opened = 0
+        self.openings: list[tuple[datetime, Any, str]] = []
+
+    def group(self, name: Any) -> GroupTally:
+        """The counts of a group."""
+        found = self._groups.get(name)
+        if found is None:
+            found = self._groups[name] = GroupTally(name)
+        return found
+
+    def count(self, group: GroupTally, call: Call) -> DayTally:
+        """Count a call as it was; answers its day."""
+        cost_nanos = call.amounts.cost_nanos
+        self.calls += 1
+        self.cost_nanos += cost_nanos
+        self.unpriced += call.is_unpriced
+        group.calls += 1
+        starts_at = self._clock.span(call.at).starts_at
+        day = self._days.get(starts_at)
+        if day is None:
+            day = self._days[starts_at] = DayTally()
+        day.cost_nanos += cost_nanos
+        return day
+
+    def refuse(self, group: GroupTally, day: DayTally, call: Call) -> None:
+        """Count a call that would not have been made."""
+        self.refused_calls += 1
+        self.refused_nanos += call.amounts.cost_nanos
+        self.refused_tokens += call.amounts.tokens
+        group.refused += 1
+        day.refused += 1
+        if self.first_refusal_at is None:
+            self.first_refusal_at = call.at
+        if group.first_refused_at is None:
+            group.first_refused_at = call.at
+        self.save(group, day, call.amounts.cost_nanos)
+
+    def save(self, group: GroupTally, day: DayTally, nanos: int) -> None:
+        """Count what a call would not have cost."""
+        self.saved_nanos += nanos
+        group.saved_nanos += nanos
+        day.saved_nanos += nanos
+
+    def open(self, group: GroupTally, at: datetime, why: str) -> None:
+        """Count a breaker that opens."""
+        self.opened += 1
+        if len(self.openings) < OPENINGS_SHOWN:
+            self.openings.append((at, group.name, why))
+
+    def answer(
+        self,
+        *,
+        levels: Sequence[dict[str, Any]],
+        assumptions: Sequence[str],
+        group_answer: Callable[[Any], dict[str, str]],
+    ) -> dict[str, Any]:
+        """All of it as JSON values; `group_answer` spells a group out as dimension to value."""
+        return {
+            "calls": self.calls,
+            "cost_usd": usd_from_nanos(self.cost_nanos),
+            "would_have_cost_usd": usd_from_nanos(self.cost_nanos - self.saved_nanos),
+            "saved_usd": usd_from_nanos(self.saved_nanos),
+            "refused": {
+                "calls": self.refused_calls,
+                "cost_usd": usd_from_nanos(self.refused_nanos),
+                "tokens": self.refused_tokens,
+            },
+            "throttled": self.throttled,
+            "downgraded": self.downgraded,
+            "unpriced": self.unpriced,
+            "first_refusal_at": _moment(self.first_refusal_at),
+            "groups": [_group_row(group, group_answer) for group in self._most_saving()],
+            "days": [self._day_row(starts_at) for starts_at in sorted(self._days)],
+            "levels": list(levels),
+            "opened": self.opened,
+            "openings": [
+                {"at": moment(at), "group": group_answer(name), "why": why}
+                for at, name, why in self.openings
+            ],
+            "assumptions": list(assumptions),
+        }
+
+    def _most_saving(self) -> list[GroupTally]:
+        touched = (group for group in self._groups.values() if group.is_touched)
+        return nsmallest(GROUPS_SHOWN, touched, key=_least_saving_last)
+
+    def _day_row(self, starts_at: datetime) -> dict[str, Any]:
+        day = self._days[starts_at]
+        return {
+            "date": starts_at.astimezone(self._clock.zone).date().isoformat(),
+            "cost_usd": usd_from_nanos(day.cost_nanos),
+            "would_have_cost_usd": usd_from_nanos(day.cost_nanos - day.saved_nanos),
+            "refused": day.refused,
+        }
+
+
+def _least_saving_last(group: GroupTally) -> tuple[int, int, str]:
+    return -group.saved_nanos, -group.refused, str(group.name)
+
+
+def _group_row(group: GroupTally, group_answer: Callable[[Any], dict[str, str]]) -> dict[str, Any]:
+    return {
+        "group": group_answer(group.name),
+        "calls": group.calls,
+        "refused": group.refused,
+        "saved_usd": usd_from_nanos(group.saved_nanos),
+        "first_refused_at": _moment(group.first_refused_at),
+        "lockout_at": _moment(group.lockout_at),
+    }
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else moment(at)

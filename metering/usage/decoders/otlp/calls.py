@@ -1,0 +1,425 @@
+"""Which calls the spans of traces tell of. Pure, and a function of the set of spans.
+
+A framework's span and the provider SDK's span inside it tell of one call, as parent and child,
+side by side, or in two traces of one process. Spans are one call if they name the same response;
+if one is around the other and used exactly the same; or if one lies within the other's time, they
+come from two instrumentations of one process and agree in model and counts, and one of them names
+no response. A span around several that used exactly their sum has added them up. Calls below a
+tool or another agent are calls of their own.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from common.errors import EventRejected
+from metering.core.disjoint_sets import DisjointSets
+from metering.usage.decoders.assembly import assemble
+from metering.usage.decoders.native import EventBody
+from metering.usage.decoders.otlp.token_counts import Counted
+from metering.usage.decoders.otlp.told import SpanKey, ToldSpan, Tree, ancestors, place_facts
+from metering.usage.shapes import Tokens
+from metering.usage.shapes.completion import (
+    Usage,
+    do_outputs_agree,
+    inputs_of,
+    known_classes,
+    most_complete,
+)
+
+_UNDER_MAX: Final = 64
+# How many later calls that look alike a call is compared with.
+_OVERLAPPING_MAX: Final = 256
+_BOUNDARIES: Final = frozenset({"tool", "agent"})
+# `Completeness` in words of this pure module.
+_COMPLETE: Final = 1
+_ESTIMATE: Final = 2
+_MISSING: Final = 3
+
+
+class SpanCall(NamedTuple):
+    """A call, the span that stands for it, and what it used; or why it is no event."""
+
+    span: ToldSpan
+    body: EventBody | EventRejected
+    tokens: Tokens | None
+
+
+def calls_of_spans(spans: Iterable[ToldSpan]) -> list[SpanCall]:
+    """The calls that really happened, of models and of tools, by time."""
+    ordered = sorted(spans, key=lambda span: (span.started_us, -span.ended_us, span.key))
+    tree = {span.key: span for span in ordered}
+    calls = [span for span in ordered if span.is_call]
+    groups = _Groups(calls)
+    dropped = _join_nested(calls, tree, groups)
+    kept = [call for call in calls if call.key not in dropped]
+    _join_by_response(kept, groups)
+    _join_across(kept, groups, tree)
+    found = [_model_call(group, tree) for group in groups.of(kept)]
+    found += [_tool_call(span, tree) for span in ordered if _is_outer_tool(span, tree)]
+    return sorted(found, key=lambda call: (call.span.started_us, call.span.key))
+
+
+class _Groups:
+    """Spans of one call."""
+
+    def __init__(self, calls: Iterable[ToldSpan]) -> None:
+        self._sets = DisjointSets(call.key for call in calls)
+
+    def root(self, call: ToldSpan) -> SpanKey:
+        return self._sets.root(call.key)
+
+    def join(self, one: ToldSpan, two: ToldSpan) -> None:
+        self._sets.join(one.key, two.key)
+
+    def of(self, calls: Iterable[ToldSpan]) -> list[list[ToldSpan]]:
+        """The groups, each in the order of its spans."""
+        by_key = {call.key: call for call in calls}
+        return [[by_key[key] for key in keys] for keys in self._sets.groups(by_key)]
+
+
+# Around one another
+
+
+def _join_nested(calls: Sequence[ToldSpan], tree: Tree, groups: _Groups) -> set[SpanKey]:
+    """Join wrappers with the call inside them; return the spans that are no call of their own."""
+    by_key = {call.key: call for call in calls}
+    outer = {call.key: _call_around(call, by_key, tree) for call in calls}
+    waiting = dict.fromkeys(by_key, 0)
+    for around in outer.values():
+        if around is not None:
+            waiting[around] += 1
+    under: dict[SpanKey, list[ToldSpan]] = {key: [] for key in by_key}
+    dropped: set[SpanKey] = set()
+    # Innermost first; spans that are each other's parents never come up, and stay.
+    ready = [key for key, count in waiting.items() if count == 0]
+    while ready:
+        key = ready.pop()
+        inner = sorted(under.pop(key), key=lambda call: (call.started_us, call.key))
+        stand_in = _judge(by_key[key], inner, dropped, groups)
+        around = outer[key]
+        if around is not None:
+            under[around] = (under[around] + stand_in)[:_UNDER_MAX]
+            waiting[around] -= 1
+            if waiting[around] == 0:
+                ready.append(around)
+    return dropped
+
+
+def _call_around(call: ToldSpan, by_key: dict[SpanKey, ToldSpan], tree: Tree) -> SpanKey | None:
+    for span in ancestors(call, tree):
+        if span.kind in _BOUNDARIES:
+            return None
+        if span.key in by_key:
+            return span.key
+    return None
+
+
+def _judge(
+    call: ToldSpan, under: list[ToldSpan], dropped: set[SpanKey], groups: _Groups
+) -> list[ToldSpan]:
+    """Decide about a call whose inner ones are decided; return what stands for it from now on."""
+    if not under:
+        return [call]
+    telling = [inner for inner in under if inner.used is not None]
+    if call.used is None or not telling:
+        # One of them says what was used, or none does: a call and what wraps it.
+        if len(under) == 1:
+            groups.join(call, under[0])
+            return [under[0] if call.used is None else call]
+        silent = [call] if call.used is None else under
+        dropped.update(span.key for span in silent)
+        return under if call.used is None else [call]
+    dropped.update(inner.key for inner in under if inner.used is None)
+    same = next((inner for inner in telling if _is_same(call, inner)), None)
+    if same is not None:
+        groups.join(call, same)
+        return telling
+    if _is_sum(call, telling) or _is_last_of(call, telling):
+        dropped.add(call.key)
+        return telling
+    return [call, *telling]
+
+
+def _is_same(outer: ToldSpan, inner: ToldSpan) -> bool:
+    if outer.used is None or inner.used is None:
+        return False
+    mine, other = outer.used.tokens, inner.used.tokens
+    if not mine.input_tokens + mine.output_tokens or not _may_be_one_model(outer, inner):
+        return False
+    return bool(_inputs(outer.used) & _inputs(inner.used)) and do_outputs_agree(mine, other)
+
+
+def _inputs(used: Counted) -> set[int]:
+    beside = used.beside[0]
+    return {count - less for count in inputs_of(used.tokens) for less in (0, beside)}
+
+
+def _may_be_one_model(one: ToldSpan, two: ToldSpan) -> bool:
+    """Names agree when one is the other with a date or a provider's prefix."""
+    mine, others = _names(one), _names(two)
+    return not mine or not others or any(a in b or b in a for a in mine for b in others)
+
+
+def _names(call: ToldSpan) -> list[str]:
+    names = (call.facts.get("model"), call.facts.get("requested_model"))
+    return [given.lower() for given in names if given]
+
+
+def _is_sum(outer: ToldSpan, under: list[ToldSpan]) -> bool:
+    if outer.used is None or len(under) < 2 or len(under) == _UNDER_MAX:
+        return False
+    used = [inner.used.tokens for inner in under if inner.used is not None]
+    mine = outer.used.tokens
+    return mine.input_tokens == sum(
+        tokens.input_tokens for tokens in used
+    ) and mine.output_tokens == sum(tokens.output_tokens for tokens in used)
+
+
+def _is_last_of(outer: ToldSpan, under: list[ToldSpan]) -> bool:
+    """Frameworks name a sum of calls by the response of the last."""
+    response_id = outer.facts.get("response_id")
+    used = [inner.used.tokens for inner in under if inner.used is not None]
+    return (
+        len(under) > 1
+        and response_id is not None
+        and outer.used is not None
+        and (
+            outer.used.tokens.input_tokens <= sum(tokens.input_tokens for tokens in used)
+            or outer.used.tokens.output_tokens <= sum(tokens.output_tokens for tokens in used)
+        )
+        and any(inner.facts.get("response_id") == response_id for inner in under)
+    )
+
+
+# By what they name
+
+
+def _join_by_response(calls: Sequence[ToldSpan], groups: _Groups) -> None:
+    """The provider may be spelled as that of a gateway, so equal counts stand for it."""
+    first: dict[tuple[object, ...], ToldSpan] = {}
+    for call in calls:
+        for mark in _marks(call):
+            groups.join(call, first.setdefault(mark, call))
+
+
+def _marks(call: ToldSpan) -> list[tuple[object, ...]]:
+    response_id = call.facts.get("response_id")
+    if response_id is None:
+        return []
+    marks: list[tuple[object, ...]] = [(response_id, call.facts.get("provider"))]
+    if call.used is not None:
+        tokens = call.used.tokens
+        marks.append((response_id, tokens.input_tokens, tokens.output_tokens))
+    return marks
+
+
+# By time and counts
+
+
+def may_be_one(one: ToldSpan, two: ToldSpan) -> bool:
+    """Whether two spans of calls may tell of one call although neither is around the other."""
+    is_named = [call.facts.get("response_id") is not None for call in (one, two)]
+    return (
+        one.process == two.process
+        and one.scope != two.scope
+        and one.kind == two.kind
+        and not all(is_named)
+        and not any(one.dims[name] != two.dims[name] for name in one.dims.keys() & two.dims.keys())
+        and _may_be_one_model(one, two)
+        and (_contains(one, two) or _contains(two, one))
+        and (_is_same(one, two) or _both_failed(one, two))
+    )
+
+
+def _contains(outer: ToldSpan, inner: ToldSpan) -> bool:
+    return outer.started_us <= inner.started_us and inner.ended_us <= outer.ended_us
+
+
+def _both_failed(one: ToldSpan, two: ToldSpan) -> bool:
+    return one.has_failed and two.has_failed and one.used is None and two.used is None
+
+
+def _join_across(calls: Sequence[ToldSpan], groups: _Groups, tree: Tree) -> None:
+    """Join calls that two instrumentations told of, the closest in time first, each once."""
+    pairs = [
+        (_slack(one, two), one.key, two.key, one, two)
+        for alike in _alike(calls)
+        for place, one in enumerate(alike)
+        for two in _overlapping(alike, place)
+        if may_be_one(one, two)
+        and groups.root(one) != groups.root(two)
+        and not _is_around(one, two, tree)
+    ]
+    _join_pairs(sorted(pairs, key=lambda pair: pair[:3]), groups)
+
+
+def _alike(calls: Sequence[ToldSpan]) -> list[list[ToldSpan]]:
+    """Calls of one process that can agree in their output, in order of their begin.
+
+    Outputs agree with or without reasoning and but for a miscount, so a call stands in several.
+    """
+    alike: dict[tuple[object, ...], list[ToldSpan]] = {}
+    for call in calls:
+        outputs: set[int] = {-1} if call.used is None else set()
+        if call.used is not None:
+            tokens = call.used.tokens
+            outputs = {tokens.output_tokens, tokens.output_tokens - tokens.reasoning_tokens}
+            outputs |= {output + 1 for output in outputs}
+        for output in outputs:
+            alike.setdefault((call.process, call.kind, output), []).append(call)
+    return list(alike.values())
+
+
+def _overlapping(calls: Sequence[ToldSpan], place: int) -> Iterable[ToldSpan]:
+    """The next calls, in order of their begin, that begin before this one ends."""
+    ended_us = calls[place].ended_us
+    for later in range(place + 1, min(len(calls), place + 1 + _OVERLAPPING_MAX)):
+        if calls[later].started_us > ended_us:
+            return
+        yield calls[later]
+
+
+def _is_around(one: ToldSpan, two: ToldSpan, tree: Tree) -> bool:
+    """Whether one is an ancestor of the other, which is judged elsewhere."""
+    return any(
+        span.key == other.key
+        for call, other in ((one, two), (two, one))
+        for span in ancestors(call, tree)
+    )
+
+
+def _slack(one: ToldSpan, two: ToldSpan) -> int:
+    return abs(one.started_us - two.started_us) + abs(one.ended_us - two.ended_us)
+
+
+_Pair = tuple[int, SpanKey, SpanKey, ToldSpan, ToldSpan]
+
+
+def _join_pairs(pairs: Iterable[_Pair], groups: _Groups) -> None:
+    """Join pairs, but never two spans of one instrumentation: it tells each call once."""
+    scopes: dict[SpanKey, set[str]] = {}
+    for *_, one, two in pairs:
+        roots = [groups.root(call) for call in (one, two)]
+        mine = [
+            scopes.get(root, {call.scope}) for root, call in zip(roots, (one, two), strict=True)
+        ]
+        if roots[0] == roots[1] or mine[0] & mine[1]:
+            continue
+        groups.join(one, two)
+        scopes[groups.root(two)] = mine[0] | mine[1]
+
+
+# What a call is
+
+
+def _model_call(group: list[ToldSpan], tree: Tree) -> SpanCall:
+    """One call out of all its spans: what the most telling one says first."""
+    spans = sorted(group, key=lambda span: _telling(span, group, tree))
+    first = spans[0]
+    facts: dict[str, Any] = {}
+    for span in spans:
+        for name, value in span.facts.items():
+            facts.setdefault(name, value)
+    facts |= _answering_model(facts.get("model"), spans)
+    facts |= _whose(spans, tree)
+    facts |= place_facts(first)
+    facts |= _model_around(facts, spans, tree)
+    facts["tags"] = next((span.tags for span in spans if span.tags), None)
+    tokens, completeness = most_complete([_usage_of(span) for span in spans])
+    if completeness != _MISSING:
+        facts |= _counted(spans, tokens)
+    facts["is_usage_missing"] = True if completeness == _MISSING else None
+    facts["is_estimate"] = True if completeness == _ESTIMATE else None
+    return SpanCall(first, assemble(facts), tokens)
+
+
+def _answering_model(model: str | None, spans: Sequence[ToldSpan]) -> dict[str, str]:
+    """The model that answered, if the first span names the one that was asked for."""
+    for span in spans:
+        answering = span.facts.get("model")
+        if model and answering and span.facts.get("requested_model") == model:
+            return {"model": answering, "requested_model": model}
+    return {}
+
+
+def _counted(spans: Sequence[ToldSpan], tokens: Tokens) -> dict[str, object]:
+    """The fields of an event that tell these tokens, with the provider's object if there is one."""
+    objects = [span.used for span in spans if span.used is not None and span.used.usage is not None]
+    if not objects:
+        return Counted(tokens, None, 0).facts()
+    searches = {"web_searches": tokens.web_searches} if tokens.web_searches else {}
+    return objects[0].facts() | searches
+
+
+def _telling(span: ToldSpan, group: Sequence[ToldSpan], tree: Tree) -> tuple[Any, ...]:
+    """The order of a call's spans: the provider's usage object, innermost, most classes, time."""
+    inside = {other.key for other in group}
+    depth = sum(1 for around in ancestors(span, tree) if around.key in inside)
+    used = span.used
+    return (
+        used is None,
+        used is None or used.usage is None,
+        -depth,
+        -known_classes(used.tokens) if used else 0,
+        span.started_us,
+        span.key,
+    )
+
+
+def _usage_of(span: ToldSpan) -> Usage:
+    if span.used is None or (span.used.tokens == Tokens() and not span.has_failed):
+        return Usage(Tokens(), _COMPLETE if span.has_failed else _MISSING)
+    is_estimate = bool(span.facts.get("is_estimate"))
+    return Usage(span.used.tokens, _ESTIMATE if is_estimate else _COMPLETE)
+
+
+def _whose(spans: Sequence[ToldSpan], tree: Tree) -> dict[str, str]:
+    """Dimensions: of the call's own spans, then of those around them, then of their processes."""
+    dims: dict[str, str] = {}
+    for told in (
+        *(span.dims for span in spans),
+        *(around.dims for span in spans for around in ancestors(span, tree)),
+        *(span.process_dims for span in spans),
+    ):
+        for name, value in told.items():
+            dims.setdefault(name, value)
+    return dims
+
+
+def _model_around(
+    facts: dict[str, Any], spans: Sequence[ToldSpan], tree: Tree
+) -> dict[str, object]:
+    """The model of the span around, for usage that stands apart from it."""
+    if facts.get("model"):
+        return {}
+    for span in spans:
+        for around in ancestors(span, tree):
+            if model := around.facts.get("model"):
+                provider = facts.get("provider") or around.facts.get("provider")
+                return {"model": model, "provider": provider}
+    return {}
+
+
+def _is_outer_tool(span: ToldSpan, tree: Tree) -> bool:
+    """Whether this is a tool call and not a second span about the one around it."""
+    if span.kind != "tool":
+        return False
+    for around in ancestors(span, tree):
+        if around.kind == "tool":
+            return not _is_one_tool(around, span)
+        if around.kind != "around":
+            return True
+    return True
+
+
+def _is_one_tool(outer: ToldSpan, inner: ToldSpan) -> bool:
+    """A server's tool may go by its bare name, and its agent's by one that names the server."""
+    names = [str(span.facts.get("tool", "")).lower() for span in (outer, inner)]
+    return names[0] == names[1] or names[0].endswith(
+        (f"__{names[1]}", f".{names[1]}", f"/{names[1]}")
+    )
+
+
+def _tool_call(span: ToldSpan, tree: Tree) -> SpanCall:
+    facts = span.facts | _whose([span], tree) | place_facts(span)
+    return SpanCall(span, assemble(facts | {"tags": span.tags}), None)

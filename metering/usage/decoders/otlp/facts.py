@@ -1,0 +1,445 @@
+"""What a span tells about its call beside the tokens: who, for whom, with what, and how it went."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from metering.usage.decoders.assembly import count, digest, identity, milliseconds, name, usd
+from metering.usage.decoders.native import COUNT_MAX
+from metering.usage.decoders.otlp.kinds import Kind, kind_of
+from metering.usage.decoders.otlp.quoted import Answer, answer_of, decode_text
+from metering.usage.decoders.otlp.spans import STATUS_ERROR, Attributes, Span, first
+from metering.usage.decoders.otlp.token_counts import count_tokens
+from metering.usage.decoders.provider_names import canonical_provider
+from metering.usage.decoders.samples import redacted_sample
+
+DIMENSIONS: Final = ("team", "customer", "agent", "user", "feature", "session", "task")
+
+# Attributes that callers set by hand; each is followed by a dimension's name. OpenInference puts
+# them into one attribute as JSON, which is read as if its pairs stood beside the others.
+_OWN: Final = "spendgate."
+_METADATA: Final = "metadata"
+_FREE: Final = (
+    "traceloop.association.properties.",
+    "ai.telemetry.metadata.",
+    "langfuse.trace.metadata.",
+    "langfuse.observation.metadata.",
+    "langsmith.metadata.",
+    f"{_METADATA}.",
+    "baggage.",
+)
+_TAGS: Final = (
+    f"{_OWN}tags.",
+    *(f"{prefix}{_OWN}tags." for prefix in _FREE),
+    "traceloop.association.properties.",
+    "ai.telemetry.metadata.",
+)
+# What frameworks put among the pairs that callers set.
+_NOISE: Final = ("lc_", "ls_", "langgraph_", "checkpoint_", "__", "LANGSMITH_", _OWN)
+_USUAL: Final[dict[str, tuple[str, ...]]] = {
+    "agent": ("gen_ai.agent.name", "agent.name", "agent_name"),
+    "user": ("user.id", "enduser.id", "enduser.pseudo.id", "langfuse.user.id"),
+    "feature": ("gen_ai.workflow.name", "traceloop.workflow.name", "ai.telemetry.functionId"),
+    # A part of a session may be a conversation of its own, as a subagent of Claude Code's is.
+    "session": (
+        "session.id",
+        "gen_ai.conversation.id",
+        "langfuse.session.id",
+        "langsmith.trace.session_id",
+        "gcp.vertex.agent.session_id",
+    ),
+}
+# Further words among the pairs that callers set.
+_WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "agent": ("agent_name", "agentName", "lc_agent_name"),
+    "session": ("thread_id", "threadId", "conversation_id", "conversationId"),
+}
+# Some name a conversation by the response before, which is a new name in every turn.
+_RESPONSE_PREFIX: Final = "resp_"
+# How the span of an agent names it, beside the usual ways.
+_AGENT_ITSELF: Final = ("graph.node.id", "traceloop.entity.name", "gen_ai.agent.id")
+# Which part of Claude Code asked: `agent:builtin:general-purpose` or, made safe, with dots.
+_QUERY_SOURCE: Final = ("query_source", "query_source_safe")
+_AGENT_TAGS: Final = ("agent_id", "parent_agent_id")
+
+
+def _spellings(dimension: str) -> tuple[str, ...]:
+    words = (dimension, f"{dimension}_id", f"{dimension}Id", *_WORDS.get(dimension, ()))
+    own = tuple(f"{prefix}{_OWN}{dimension}" for prefix in _FREE)
+    free = tuple(f"{prefix}{word}" for prefix in _FREE for word in words)
+    return (f"{_OWN}{dimension}", *own, *free, *_USUAL.get(dimension, ()))
+
+
+_SPELLINGS: Final = {dimension: _spellings(dimension) for dimension in DIMENSIONS}
+_DIMENSION_KEYS: Final = frozenset(key for keys in _SPELLINGS.values() for key in keys)
+_RESERVATION: Final = (f"{_OWN}reservation", *(f"{prefix}{_OWN}reservation" for prefix in _FREE))
+
+_PROVIDER: Final = (
+    "gen_ai.provider.name",
+    "gen_ai.system",
+    "llm.provider",
+    "llm.system",
+    "llm.vendor",
+    "ai.model.provider",
+)
+_RESPONSE_MODEL: Final = (
+    "gen_ai.response.model",
+    "llm.response.model",
+    "llm.response.model_name",
+    "ai.response.model",
+    "llm.model_name",
+    "embedding.model_name",
+    "langfuse.observation.model.name",
+)
+_REQUEST_MODEL: Final = (
+    "gen_ai.request.model",
+    "llm.request.model",
+    "llm.request.model_name",
+    "ai.model.id",
+    "model",
+)
+_VERTEX_PREFIX: Final = "projects/"
+# Programs that trace themselves and leave out whom they ask.
+_PROVIDER_BY_SCOPE: Final = {"gemini-cli": "google"}
+_RESPONSE_ID: Final = ("gen_ai.response.id", "llm.response.id", "ai.response.id")
+_REQUEST_ID: Final = (
+    "anthropic.request.id",
+    "anthropic.request_id",
+    "openai.request.id",
+    "openai.request_id",
+    "gen_ai.response.request_id",
+    "llm.response.request_id",
+    "aws.request_id",
+    "az.service_request_id",
+)
+# Names that also stand for a request of the caller's own, which looks otherwise.
+_PERHAPS_REQUEST_ID: Final = ("request_id", "gen_ai.request.id", "gen_ai.response.id")
+_REQUEST_PREFIX: Final = "req_"
+# Why an answer ended, in each dialect.
+_ENDINGS: Final = (
+    "gen_ai.response.finish_reasons",
+    "llm.finish_reason",
+    "llm.response.finish_reason",
+    "llm.response.stop_reason",
+    "ai.response.finishReason",
+    "anthropic.message.stop_reason",
+    "gen_ai.completion.0.finish_reason",
+    "stop_reason",
+)
+# The instrumentations that tell it of every answer that came to its end, by how scopes begin.
+_TELL_ENDINGS: Final = (
+    "openinference.",
+    "com.anthropic.",
+    "@ai-sdk/",
+    "pydantic-ai",
+    "langsmith",
+    "langchain",
+)
+_VERCEL_SCOPE: Final = "ai"
+_SERVICE_TIER: Final = (
+    "gen_ai.response.service_tier",
+    "openai.response.service_tier",
+    "gen_ai.openai.response.service_tier",
+    "anthropic.response.service_tier",
+)
+_TOOL: Final = (
+    "gen_ai.tool.name",
+    "tool.name",
+    "tool_call.function.name",
+    "ai.toolCall.name",
+    "traceloop.entity.name",
+    "tool_name",
+)
+_ARGUMENTS: Final = (
+    "gen_ai.tool.call.arguments",
+    "tool.parameters",
+    "tool_arguments",
+    "ai.toolCall.args",
+    "gcp.vertex.agent.tool_call_args",
+    "traceloop.entity.input",
+    "input.value",
+)
+_OUTPUT: Final = (
+    "gen_ai.output.messages",
+    "gen_ai.completion.0.content",
+    "llm.output_messages.0.message.content",
+    "ai.response.text",
+)
+_COST: Final = (
+    "spendgate.cost_usd",
+    "operation.cost",
+    "gen_ai.usage.cost",
+    "llm.cost.total",
+)
+_TO_FIRST_SECONDS: Final = (
+    "gen_ai.response.time_to_first_chunk",
+    "gen_ai.server.time_to_first_token",
+)
+_ENVIRONMENT: Final = ("deployment.environment.name", "deployment.environment")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def provider_of(attributes: Mapping[str, Any]) -> str | None:
+    """The provider in the catalogue's spelling, passing over names of frameworks."""
+    for key in _PROVIDER:
+        if found := canonical_provider(attributes.get(key)):
+            return found
+    model = first(attributes, _RESPONSE_MODEL)
+    is_vertex = isinstance(model, str) and model.startswith(_VERTEX_PREFIX)
+    return "google" if is_vertex else None
+
+
+def models_of(attributes: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The model that answered and the one that was asked for."""
+    asked = _model(first(attributes, _REQUEST_MODEL))
+    return _model(first(attributes, _RESPONSE_MODEL)) or asked, asked
+
+
+def _model(given: object) -> str | None:
+    """A model's name without the path that Vertex AI puts before it."""
+    if isinstance(given, str) and given.startswith(("projects/", "publishers/", "models/")):
+        given = given.rpartition("/")[2]
+    return name(given)
+
+
+def response_id_of(attributes: Mapping[str, Any]) -> str | None:
+    """The provider's id of the answer. An id of the request is none."""
+    return _response_id(attributes, answer_of(attributes))
+
+
+def _response_id(attributes: Mapping[str, Any], answer: Answer) -> str | None:
+    told = first(attributes, _RESPONSE_ID)
+    if isinstance(told, str) and told.startswith(_REQUEST_PREFIX):
+        told = None
+    return identity(told or answer.id)
+
+
+def request_id_of(attributes: Mapping[str, Any]) -> str | None:
+    """The provider's id of the request, by which logs and gateways know the call as well."""
+    told = first(attributes, _REQUEST_ID)
+    if told is None:
+        perhaps = (attributes.get(key) for key in _PERHAPS_REQUEST_ID)
+        words = (value for value in perhaps if isinstance(value, str))
+        told = next((value for value in words if value.startswith(_REQUEST_PREFIX)), None)
+    return identity(told)
+
+
+def dimensions_of(span: Span, kind: Kind) -> dict[str, str]:
+    """The dimensions that the span itself names."""
+    if span.dimensions is None:
+        span.dimensions = _read_dimensions(span.attributes, kind) if span.attributes else {}
+    return span.dimensions
+
+
+def _read_dimensions(attributes: Attributes, kind: Kind) -> dict[str, str]:
+    attributes = _with_metadata(attributes)
+    found = {
+        dimension: value
+        for dimension, keys in _SPELLINGS.items()
+        if (value := name(first(attributes, keys))) is not None
+    }
+    if found.get("session", "").startswith(_RESPONSE_PREFIX):
+        del found["session"]
+    if "session" not in found and (session := _codex_conversation(attributes)):
+        found["session"] = session
+    if "agent" not in found and (agent := _agent_that_asks(attributes)):
+        found["agent"] = agent
+    if kind == "agent" and "agent" not in found:
+        itself = name(first(attributes, _AGENT_ITSELF))
+        if itself is not None:
+            found["agent"] = itself
+    return found
+
+
+def _with_metadata(attributes: Attributes) -> Attributes:
+    """The attributes, and the pairs of the one that OpenInference writes as JSON beside them."""
+    pairs = decode_text(attributes.get(_METADATA), dict[str, msgspec.Raw])
+    if not pairs:
+        return attributes
+    plain = {f"{_METADATA}.{key}": _plain(value) for key, value in pairs.items()}
+    return plain | attributes
+
+
+def _plain(raw: msgspec.Raw) -> object:
+    """A plain value; None for what nests, and for a number that no computer holds."""
+    if bytes(raw).startswith((b"{", b"[")):
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return None
+
+
+def _agent_that_asks(attributes: Attributes) -> str | None:
+    """The agent of Claude Code's that made the call; its main loop is none."""
+    asked = first(attributes, _QUERY_SOURCE)
+    if not isinstance(asked, str):
+        return None
+    mark = ":" if ":" in asked else "."
+    kind, *origin_and_name = asked.split(mark, 2)
+    return name(origin_and_name[-1]) if kind == "agent" and origin_and_name else None
+
+
+def _codex_conversation(attributes: Attributes) -> str | None:
+    """On the span of a turn `thread.id` is Codex' conversation; elsewhere it is a thread."""
+    if "turn.id" not in attributes:
+        return None
+    thread = attributes.get("thread.id")
+    return name(thread) if isinstance(thread, str) and not thread.isdigit() else None
+
+
+def dimensions_of_resource(resource: Mapping[str, Any]) -> dict[str, str]:
+    """What a process says of all its calls, by resource attributes."""
+    keys = ((dimension, f"{_OWN}{dimension}") for dimension in DIMENSIONS)
+    return {
+        dimension: value
+        for dimension, key in keys
+        if (value := name(resource.get(key))) is not None
+    }
+
+
+def pairs_of(span: Span) -> dict[str, object]:
+    """The free pairs that callers set on the span or its process, for tags."""
+    pairs: dict[str, object] = {}
+    for key, value in span.attributes.items():
+        if key.startswith(_TAGS) and key not in _DIMENSION_KEYS:
+            prefix = next(prefix for prefix in _TAGS if key.startswith(prefix))
+            word = key.removeprefix(prefix)
+            if not word.startswith(_NOISE):
+                pairs[word] = value
+    for key in _AGENT_TAGS:
+        if isinstance(span.attributes.get(key), str):
+            pairs.setdefault(key, span.attributes[key])
+    environment = first(span.attributes, _ENVIRONMENT) or first(span.resource, _ENVIRONMENT)
+    if environment is not None:
+        pairs.setdefault("environment", environment)
+    return pairs
+
+
+def source_of(resource: Mapping[str, Any]) -> str:
+    service = name(resource.get("service.name"))
+    return f"otlp:{service}"[:200] if service else "otlp"
+
+
+def call_facts(span: Span) -> dict[str, object]:
+    """What is told of a model call beside its tokens."""
+    attributes = span.attributes
+    answer = answer_of(attributes)
+    model, asked = models_of(attributes)
+    if answer.model is not None and first(attributes, _RESPONSE_MODEL) is None:
+        model = _model(answer.model)
+    provider = provider_of(attributes) or _PROVIDER_BY_SCOPE.get(span.scope)
+    return {
+        "provider": provider,
+        "model": model,
+        "requested_model": asked if asked != model else None,
+        "response_id": _response_id(attributes, answer),
+        "request_id": request_id_of(attributes),
+        "reservation": _reservation(attributes),
+        "service_tier": name(first(attributes, _SERVICE_TIER)) or name(answer.service_tier),
+        "max_output_tokens": _max_output(attributes),
+        "time_to_first_token_ms": _to_first_token(attributes),
+        "output_hash": _hash(first(attributes, _OUTPUT)),
+        "is_estimate": True if _has_broken_off(span, provider, answer) else None,
+    }
+
+
+def _has_broken_off(span: Span, provider: str | None, answer: Answer) -> bool:
+    """Whether this is a stream that was left before its end: its counts are those of its beginning.
+
+    Only what is certain counts: no error, input but (next to) no output, and no reason for an end
+    from an instrumentation that gives one for every whole answer. OpenAI tells no counts before
+    the end, so its single token is one.
+    """
+    attributes = span.attributes
+    if span.status_code == STATUS_ERROR or attributes.get("error.type"):
+        return False
+    if answer.has_ended or first(attributes, _ENDINGS) or not _generates(span):
+        return False
+    try:
+        counted = count_tokens(attributes, provider)
+    except ValueError:
+        return False
+    if counted is None or not counted.tokens.input_tokens:
+        return False
+    if not counted.tokens.output_tokens:
+        return True
+    tells = span.scope == _VERCEL_SCOPE or span.scope.startswith(_TELL_ENDINGS)
+    return counted.tokens.output_tokens == 1 and tells and provider not in ("openai", "azure")
+
+
+def _generates(span: Span) -> bool:
+    """Whether the call has an output at all."""
+    model = models_of(span.attributes)[0] or ""
+    return kind_of(span.attributes, span.name) == "llm" and "embed" not in model.lower()
+
+
+def _reservation(attributes: Attributes) -> str | None:
+    """The reservation that the call was made under, where its caller told the instrumentation."""
+    return name(first(_with_metadata(attributes), _RESERVATION))
+
+
+def tool_facts(span: Span) -> dict[str, object]:
+    """What is told of a tool call."""
+    return {
+        "operation": "tool",
+        "tool": name(first(span.attributes, _TOOL)) or name(span.name) or "unknown",
+        "tool_arguments_hash": _hash(first(span.attributes, _ARGUMENTS)),
+        "reservation": _reservation(span.attributes),
+    }
+
+
+def span_facts(span: Span) -> dict[str, object]:
+    """What every span tells: which it is, when, how long, and how it ended."""
+    started = span.started_nanos or span.ended_nanos
+    facts: dict[str, object] = {
+        "id": span.event_id,
+        "source": source_of(span.resource),
+        "time": _EPOCH + timedelta(microseconds=started // 1000),
+        "trace": span.trace,
+        "span": span.span,
+        "parent_span": span.parent,
+    }
+    if span.started_nanos and span.ended_nanos >= span.started_nanos:
+        facts["latency_ms"] = (span.ended_nanos - span.started_nanos) // 1_000_000
+    error = span.attributes.get("error.type")
+    if span.status_code == STATUS_ERROR or error:
+        kind = name(error) or name(span.exception) or name(span.status_message) or "error"
+        facts["status"] = "cancelled" if "cancel" in kind.lower() else "error"
+        facts["error_type"] = kind
+    return facts
+
+
+def given_cost(attributes: Mapping[str, Any]) -> str | None:
+    """The cost that the sender worked out. Raises ValueError for what is no amount."""
+    return usd(first(attributes, _COST))
+
+
+def _max_output(attributes: Mapping[str, Any]) -> int | None:
+    try:
+        return count(attributes.get("gen_ai.request.max_tokens"))
+    except ValueError:  # what was asked for does not change what was spent
+        return None
+
+
+def _to_first_token(attributes: Mapping[str, Any]) -> int | None:
+    in_milliseconds = attributes.get("ai.response.msToFirstChunk")
+    if isinstance(in_milliseconds, int | float) and 0 <= in_milliseconds <= COUNT_MAX:
+        return round(in_milliseconds)
+    return milliseconds(first(attributes, _TO_FIRST_SECONDS))
+
+
+def sample_of(span: Span) -> str:
+    """What a span looked like, redacted, for the page of sources."""
+    told = {"scope": span.scope, "span_name": span.name, "attributes": span.attributes}
+    return redacted_sample(told)
+
+
+def _hash(content: object) -> str | None:
+    if content is None:
+        return None
+    if isinstance(content, str):
+        return digest(content)
+    return digest(msgspec.json.encode(content, order="deterministic").decode())

@@ -1,0 +1,377 @@
+"""How many tokens a span says its call used, in the service's meaning of each count.
+
+The dialects name the counts differently, and some leave cached input out of the input. A usage
+object of the provider's own beside them is believed before them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from metering.usage.decoders.assembly import count
+from metering.usage.decoders.otlp.quoted import (
+    Answer,
+    answer_of,
+    decode_object,
+    decode_text,
+    searches_told,
+)
+from metering.usage.decoders.otlp.spans import first
+from metering.usage.shapes import Tokens, UnknownUsage, normalise_usage
+from metering.usage.shapes.arithmetic import Reported, settle
+
+_INPUT: Final = (
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.prompt_tokens",
+    "llm.usage.prompt_tokens",
+    "llm.token_count.prompt",
+    "ai.usage.inputTokens",
+    "ai.usage.promptTokens",
+    "ai.usage.tokens",
+)
+_OUTPUT: Final = (
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.completion_tokens",
+    "llm.usage.completion_tokens",
+    "llm.token_count.completion",
+    "ai.usage.outputTokens",
+    "ai.usage.completionTokens",
+)
+_CACHE_READ: Final = (
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_read_input_tokens",
+    "gen_ai.usage.cache_read_tokens",
+    "gen_ai.usage.cached_tokens",
+    "gen_ai.usage.cached_input_tokens",
+    "gen_ai.usage.cache_read_input_token_count",
+    "gen_ai.usage.input_tokens.cached",
+    "gen_ai.usage.details.cache_read_tokens",
+    "gen_ai.usage.details.cache_read_input_tokens",
+    "gen_ai.usage.details.cached_tokens",
+    "llm.usage.cache_read_input_tokens",
+    "llm.token_count.prompt_details.cache_read",
+    "ai.usage.inputTokenDetails.cacheReadTokens",
+    "ai.usage.cachedInputTokens",
+    "cache_read_tokens",
+)
+_CACHE_WRITE: Final = (
+    "gen_ai.usage.cache_creation.input_tokens",
+    "gen_ai.usage.cache_write.input_tokens",
+    "gen_ai.usage.cache_creation_input_tokens",
+    "gen_ai.usage.cache_write_tokens",
+    "gen_ai.usage.cache_write_input_tokens",
+    "gen_ai.usage.cache_creation_tokens",
+    "gen_ai.usage.input_tokens.cache_write",
+    "gen_ai.usage.details.cache_write_tokens",
+    "gen_ai.usage.details.cache_creation_input_tokens",
+    "llm.usage.cache_creation_input_tokens",
+    "llm.token_count.prompt_details.cache_write",
+    "ai.usage.inputTokenDetails.cacheWriteTokens",
+    "cache_creation_tokens",
+)
+_CACHE_WRITE_1H: Final = (
+    "anthropic.usage.cache_creation.ephemeral_1h_input_tokens",
+    "gen_ai.usage.cache_creation.ephemeral_1h_input_tokens",
+    "gen_ai.usage.cache_creation.ephemeral_1h.input_tokens",
+    "gen_ai.usage.cache_write.ephemeral_1h_input_tokens",
+    "gen_ai.usage.cache_creation_ephemeral_1h_input_tokens",
+    "gen_ai.usage.cache_creation_1h_tokens",
+    "gen_ai.usage.cache_creation_1h.input_tokens",
+    "gen_ai.usage.cache_write_1h_tokens",
+    "gen_ai.usage.cache_write_1h.input_tokens",
+    "gen_ai.usage.details.ephemeral_1h_input_tokens",
+    "gen_ai.usage.details.cache_write_1h_tokens",
+    "llm.usage.cache_creation.ephemeral_1h_input_tokens",
+    "llm.token_count.prompt_details.cache_write_1h",
+    "llm.token_count.prompt_details.cache_write.ephemeral_1h",
+    "cache_creation_1h_tokens",
+)
+_CACHE_WRITE_5M: Final = tuple(key.replace("1h", "5m") for key in _CACHE_WRITE_1H)
+_REASONING: Final = (
+    "gen_ai.usage.reasoning.output_tokens",
+    "gen_ai.usage.reasoning_tokens",
+    "gen_ai.usage.output_tokens.reasoning",
+    "gen_ai.usage.details.reasoning_tokens",
+    "gen_ai.usage.details.thoughts_tokens",
+    "llm.usage.reasoning_tokens",
+    "codex.usage.reasoning_output_tokens",
+    "llm.token_count.completion_details.reasoning",
+    "ai.usage.outputTokenDetails.reasoningTokens",
+    "ai.usage.reasoningTokens",
+)
+_INPUT_AUDIO: Final = (
+    "gen_ai.usage.input_audio_tokens",
+    "gen_ai.usage.details.input_audio_tokens",
+    "llm.token_count.prompt_details.audio",
+)
+_OUTPUT_AUDIO: Final = (
+    "gen_ai.usage.output_audio_tokens",
+    "gen_ai.usage.details.output_audio_tokens",
+    "llm.token_count.completion_details.audio",
+)
+_TOTAL: Final = (
+    "gen_ai.usage.total_tokens",
+    "llm.usage.total_tokens",
+    "llm.token_count.total",
+    "ai.usage.totalTokens",
+)
+_LANGFUSE: Final = "langfuse.observation.usage_details"
+# Claude Code's own names, which it sends alone where it is old.
+_CLAUDE_CODE: Final = ("input_tokens", "output_tokens")
+_SEARCHES: Final = (
+    "gen_ai.usage.details.web_search_requests",
+    "gen_ai.usage.details.web_searches",
+    "gen_ai.usage.server_tool_use.web_search_requests",
+    "gen_ai.usage.web_search_requests",
+    "gen_ai.usage.web_searches",
+    "anthropic.usage.server_tool_use.web_search_requests",
+    "anthropic.usage.web_search_requests",
+    "llm.usage.web_search_requests",
+)
+_KEPT_BY_TIME: Final = frozenset((*_CACHE_WRITE_1H, *_CACHE_WRITE_5M))
+# A compaction of the context is billed beside the answer that it was made for.
+_COMPACTION: Final = ("anthropic.usage.compaction.", "gen_ai.usage.compaction.")
+_STEPS: Final = "iterations"
+_NO_TOKENS: Final = Tokens()
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """`tokens` as counted; `usage` is the provider's own object where the span holds it.
+
+    `beside` are the input and output, inside `tokens`, of steps that are billed beside the answer
+    itself: of several instrumentations of one call, not all tell them.
+    """
+
+    tokens: Tokens
+    usage: dict[str, Any] | None
+    details: int
+    has_searches_apart: bool = False
+    beside: tuple[int, int] = (0, 0)
+
+    def facts(self) -> dict[str, object]:
+        """The fields of an event that tell these counts."""
+        used = self.tokens
+        searches: dict[str, object] = {}
+        if used.web_searches:
+            searches["web_searches"] = used.web_searches
+        if self.usage is not None:
+            return {"usage": self.usage} | (searches if self.has_searches_apart else {})
+        facts: dict[str, object] = {
+            "input_tokens": used.input_tokens,
+            "output_tokens": used.output_tokens,
+            "cache_read_tokens": used.cache_read_tokens,
+            # A token cannot be both read and written here: the flat fields have no overlap.
+            "cache_write_tokens": min(
+                used.cache_write_tokens, used.input_tokens - used.cache_read_tokens
+            ),
+            "reasoning_tokens": used.reasoning_tokens,
+            "input_audio_tokens": min(used.input_audio_tokens, used.input_tokens),
+            "output_audio_tokens": min(used.output_audio_tokens, used.output_tokens),
+        }
+        written = facts["cache_write_tokens"]
+        assert isinstance(written, int)
+        facts["cache_write_1h_tokens"] = min(used.cache_write_1h_tokens, written)
+        kept = ("input_tokens", "output_tokens")
+        return {key: value for key, value in facts.items() if value or key in kept} | searches
+
+
+class _Metadata(msgspec.Struct):
+    anthropic: Any = None
+
+
+class _GoogleAnswer(msgspec.Struct):
+    usage_metadata: Any = None
+
+
+class _ToolUse(msgspec.Struct):
+    web_search_requests: Any = None
+
+
+class _AnswerFacts(msgspec.Struct):
+    """What OpenInference tells of an Anthropic answer beside its attributes."""
+
+    server_tool_use: _ToolUse | None = None
+
+
+def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
+    """What the span says about tokens, None when it says nothing.
+
+    Raises ValueError for counts that cannot be.
+    """
+    answer = answer_of(attributes)
+    counted = _counted(attributes, provider, answer)
+    if counted is None or counted.tokens.web_searches:
+        return counted
+    searches = _searches(attributes, answer)
+    if not searches:
+        return counted
+    tokens = msgspec.structs.replace(counted.tokens, web_searches=searches)
+    return msgspec.structs.replace(counted, tokens=tokens, has_searches_apart=True)
+
+
+def _counted(attributes: Mapping[str, Any], provider: str | None, answer: Answer) -> Counted | None:
+    flat = _flat(attributes, provider)
+    for usage in _own_objects(attributes, answer):
+        counted = _from_usage(usage, provider)
+        if counted is not None and (flat is None or _covers(counted.tokens, flat.tokens)):
+            return counted
+    return flat or _from_langfuse(attributes)
+
+
+def _own_objects(attributes: Mapping[str, Any], answer: Answer) -> list[dict[str, Any]]:
+    found: list[object] = [attributes.get("gen_ai.usage.raw")]
+    if metadata := decode_text(attributes.get("ai.response.providerMetadata"), _Metadata):
+        own = metadata.anthropic
+        found.append(own.get("usage") if isinstance(own, dict) else None)
+    if google := decode_text(attributes.get("gcp.vertex.agent.llm_response"), _GoogleAnswer):
+        found.append(google.usage_metadata)
+    found += answer.usages
+    found.append(attributes.get("langsmith.metadata.usage_metadata"))
+    objects = [decode_object(each if isinstance(each, str) else _encode(each)) for each in found]
+    return [each for each in objects if each]
+
+
+def _searches(attributes: Mapping[str, Any], answer: Answer) -> int:
+    """Web searches that stand beside the counts, in whichever place the dialect has for them."""
+    told = count(first(attributes, _SEARCHES))
+    if told is not None:
+        return told
+    facts = decode_text(attributes.get("metadata"), _AnswerFacts)
+    if facts is not None and facts.server_tool_use is not None:
+        told = count(facts.server_tool_use.web_search_requests)
+    return told or answer.web_searches or searches_told(attributes)
+
+
+def _encode(found: object) -> str | None:
+    """JSON again, in which there is no NaN."""
+    return msgspec.json.encode(found).decode() if isinstance(found, dict) else None
+
+
+def _from_usage(usage: dict[str, Any], provider: str | None) -> Counted | None:
+    try:
+        tokens = normalise_usage(usage, provider=provider)
+        plain = tokens
+        if usage.get(_STEPS):
+            itself = {key: value for key, value in usage.items() if key != _STEPS}
+            plain = normalise_usage(itself, provider=provider)
+    except UnknownUsage:
+        return None
+    beside = (
+        tokens.input_tokens - plain.input_tokens,
+        tokens.output_tokens - plain.output_tokens,
+    )
+    return Counted(tokens, usage, len(Tokens.__struct_fields__), beside=beside)
+
+
+def _covers(own: Tokens, flat: Tokens) -> bool:
+    """Whether the provider's object leaves nothing out that the attributes beside it tell."""
+    return own.input_tokens >= flat.input_tokens and own.output_tokens >= flat.output_tokens
+
+
+def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
+    given, output = count(first(attributes, _INPUT)), count(first(attributes, _OUTPUT))
+    total = count(first(attributes, _TOTAL))
+    is_claude_code = given is None and output is None and _is_claude_code(attributes)
+    if is_claude_code:
+        given, output = (count(attributes.get(key)) for key in _CLAUDE_CODE)
+    if given is None and output is None:
+        return None
+    parts = [count(first(attributes, keys)) for keys in (_CACHE_READ, _CACHE_WRITE, _REASONING)]
+    is_split = not attributes.keys().isdisjoint(_KEPT_BY_TIME)
+    written_1h, written_5m = (
+        (count(first(attributes, keys)) for keys in (_CACHE_WRITE_1H, _CACHE_WRITE_5M))
+        if is_split
+        else (None, None)
+    )
+    parts.append(written_1h)
+    audio = [count(first(attributes, keys)) or 0 for keys in (_INPUT_AUDIO, _OUTPUT_AUDIO)]
+    read, write, reasoning, write_1h = (part or 0 for part in parts)
+    write = max(write, write_1h + (written_5m or 0))
+    given, output = given or 0, output or 0
+    is_left_out = is_claude_code or _leaves_cache_out(attributes, provider)
+    if is_left_out and total == given + output:
+        total = None  # it leaves the cache out as well, and decides nothing
+    reported = Reported(
+        given,
+        output,
+        read,
+        write,
+        write_1h,
+        reasoning,
+        total or 0,
+        is_cache_apart=read + write > given or is_left_out,
+    )
+    tokens = settle(reported, input_audio_tokens=audio[0], output_audio_tokens=audio[1])
+    beside = _compaction(attributes)
+    return Counted(
+        _plus(tokens, beside) if beside is not _NO_TOKENS else tokens,
+        None,
+        sum(part is not None for part in parts),
+        beside=(beside.input_tokens, beside.output_tokens),
+    )
+
+
+def _compaction(attributes: Mapping[str, Any]) -> Tokens:
+    def told(*names: str) -> int:
+        keys = tuple(f"{prefix}{name}" for prefix in _COMPACTION for name in names)
+        return count(first(attributes, keys)) or 0
+
+    if not any(key.startswith(_COMPACTION) for key in attributes):
+        return _NO_TOKENS
+    return Tokens(
+        told("input_tokens"),
+        told("output_tokens"),
+        told("cache_read.input_tokens", "cache_read_input_tokens"),
+        told("cache_write.input_tokens", "cache_creation_input_tokens"),
+    )
+
+
+def _plus(tokens: Tokens, more: Tokens) -> Tokens:
+    return msgspec.structs.replace(
+        tokens,
+        input_tokens=tokens.input_tokens + more.input_tokens,
+        output_tokens=tokens.output_tokens + more.output_tokens,
+        cache_read_tokens=tokens.cache_read_tokens + more.cache_read_tokens,
+        cache_write_tokens=tokens.cache_write_tokens + more.cache_write_tokens,
+    )
+
+
+def _is_claude_code(attributes: Mapping[str, Any]) -> bool:
+    return attributes.get("span.type") == "llm_request"
+
+
+def _leaves_cache_out(attributes: Mapping[str, Any], provider: str | None) -> bool:
+    """Vercel's SDK passes Anthropic's input on as it is, up to its version with details."""
+    return (
+        provider == "anthropic"
+        and "ai.operationId" in attributes
+        and "ai.usage.inputTokenDetails.noCacheTokens" not in attributes
+    )
+
+
+def _from_langfuse(attributes: Mapping[str, Any]) -> Counted | None:
+    """Langfuse's own attribute: counts by kind, beside one another where they fill the total."""
+    details = attributes.get(_LANGFUSE)
+    details = decode_object(details) if isinstance(details, str) else details
+    if not isinstance(details, dict):
+        return None
+    counts = {str(key): count(value) or 0 for key, value in details.items()}
+    if "input" not in counts and "output" not in counts:
+        return _from_usage(details, None)
+    total = counts.get("total", 0)
+    by_way = {
+        way: sum(used for key, used in counts.items() if key.startswith(way))
+        for way in ("input", "output")
+    }
+    is_apart = sum(by_way.values()) == total
+    reported = Reported(
+        by_way["input"] if is_apart else counts.get("input", 0),
+        by_way["output"] if is_apart else counts.get("output", 0),
+        max(counts.get("input_cache_read", 0), counts.get("input_cached_tokens", 0)),
+        counts.get("input_cache_creation", 0),
+        0,
+        max(counts.get("output_reasoning", 0), counts.get("output_reasoning_tokens", 0)),
+        0 if is_apart else total,
+    )
+    return Counted(settle(reported), None, 2)

@@ -1,0 +1,170 @@
+"""Objects that count `input_tokens` and `output_tokens`, all input and all output included.
+
+OpenAI's Responses, Realtime, transcription and image APIs, those who follow them, and the flat
+names of the service's own contract and of client libraries.
+"""
+
+from typing import Final
+
+from metering.usage.shapes.arithmetic import Reported, settle
+from metering.usage.shapes.counts import (
+    INFORMATION,
+    Usage,
+    count,
+    fills_total,
+    judge_unknown,
+    largest,
+    merged_parts,
+    part,
+    require_one,
+    seconds,
+)
+from metering.usage.shapes.searches import SEARCH_KEYS, searches
+from metering.usage.shapes.tokens import Tokens, with_unknown
+
+_INPUT_DETAILS: Final = ("input_tokens_details", "input_token_details", "prompt_tokens_details")
+_OUTPUT_DETAILS: Final = (
+    "output_tokens_details",
+    "output_token_details",
+    "completion_tokens_details",
+)
+_PLAIN: Final = INFORMATION | frozenset(
+    {
+        "input_tokens",
+        "output_tokens",
+        "total_tokens",
+        "input_tokens_details",
+        "output_tokens_details",
+    }
+)
+_CACHE_READ: Final = ("cache_read_tokens", "cached_input_tokens", "input_tokens_cache_read")
+_CACHE_WRITE: Final = ("cache_write_tokens", "cache_write_input_tokens", "input_tokens_cache_write")
+_REASONING: Final = ("reasoning_tokens", "reasoning_output_tokens", "output_reasoning_tokens")
+_READ_INSIDE: Final = ("cached_tokens", "cache_read_input_tokens", "cache_read")
+_WRITE_INSIDE: Final = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation")
+# LangChain splits what Anthropic wrote by how long it is kept.
+_WRITE_5M: Final = "ephemeral_5m_input_tokens"
+_WRITE_1H: Final = "ephemeral_1h_input_tokens"
+_REASONING_INSIDE: Final = ("reasoning_tokens", "thinking_tokens", "reasoning")
+_COMMON_INTO: Final = frozenset({"cached_tokens", "cache_write_tokens"})
+_COMMON_OUT: Final = frozenset({"reasoning_tokens"})
+_KINDS: Final = ("audio", "image", "video")
+_EXTRA_KEYS: Final = frozenset(
+    {
+        f"{name}_tokens"
+        for kind in ("image", "video")
+        for name in (f"input_{kind}", f"output_{kind}")
+    }
+    | {f"cache_{kind}_read_tokens" for kind in _KINDS}
+)
+_KNOWN: Final = (
+    _PLAIN
+    | SEARCH_KEYS
+    | _EXTRA_KEYS
+    | frozenset((*_INPUT_DETAILS, *_OUTPUT_DETAILS, *_CACHE_READ, *_CACHE_WRITE, *_REASONING))
+    | frozenset(
+        {
+            "cache_write_1h_tokens",
+            "cache_write_5m_tokens",
+            "input_audio_tokens",
+            "output_audio_tokens",
+            "web_searches",
+            "image_tokens",
+            "input_text_tokens",
+            "output_text_tokens",
+            "input_text_messages",
+            "billable_audio_seconds",
+            # Of client libraries: what they found beside the counts, and its split by request.
+            "details",
+            "request_usage_entries",
+        }
+    )
+)
+_DETAILS: Final = frozenset(
+    {
+        *_READ_INSIDE,
+        *_WRITE_INSIDE,
+        _WRITE_5M,
+        _WRITE_1H,
+        *_REASONING_INSIDE,
+        *_KINDS,
+        *(f"{kind}_tokens" for kind in _KINDS),
+        "text_tokens",
+        "cached_tokens_details",
+        "grounding_tokens",
+        "accepted_prediction_tokens",
+        "rejected_prediction_tokens",
+    }
+)
+
+
+def from_responses(usage: Usage, provider: str | None) -> Tokens:
+    require_one(usage, ("input_tokens", "output_tokens", "total_tokens"))
+    given = count(usage, "input_tokens")
+    output = count(usage, "output_tokens")
+    total = count(usage, "total_tokens")
+    is_plain = usage.keys() <= _PLAIN
+    if is_plain:
+        into = part(usage, "input_tokens_details")
+        out = part(usage, "output_tokens_details")
+    else:
+        into = merged_parts(usage, _INPUT_DETAILS)
+        out = merged_parts(usage, _OUTPUT_DETAILS)
+    unknown = judge_unknown(
+        fills_total(total, given + output), (usage, _KNOWN), (into, _DETAILS), (out, _DETAILS)
+    )
+    reported = Reported(
+        given,
+        output,
+        count(into, "cached_tokens"),
+        count(into, "cache_write_tokens"),
+        0,
+        count(out, "reasoning_tokens"),
+        total,
+    )
+    if is_plain and into.keys() <= _COMMON_INTO and out.keys() <= _COMMON_OUT:
+        return settle(reported)
+    return with_unknown(_with_more_keys(reported, usage, into, out), unknown)
+
+
+def _with_more_keys(
+    reported: Reported,
+    usage: Usage,
+    into: Usage,
+    out: Usage,
+) -> Tokens:
+    web, extra = searches(usage)
+    kept_an_hour = max(count(usage, "cache_write_1h_tokens"), count(into, _WRITE_1H))
+    written = kept_an_hour + max(count(usage, "cache_write_5m_tokens"), count(into, _WRITE_5M))
+    reported = reported._replace(
+        read_tokens=max(largest(into, _READ_INSIDE), largest(usage, _CACHE_READ)),
+        write_tokens=max(largest(into, _WRITE_INSIDE), largest(usage, _CACHE_WRITE), written),
+        write_1h_tokens=kept_an_hour,
+        reasoning_tokens=max(largest(out, _REASONING_INSIDE), largest(usage, _REASONING)),
+    )
+    heard = max(largest(into, ("audio_tokens", "audio")), count(usage, "input_audio_tokens"))
+    spoken = max(largest(out, ("audio_tokens", "audio")), count(usage, "output_audio_tokens"))
+    cached = part(into, "cached_tokens_details")
+    told = {
+        "input_image_tokens": max(count(into, "image_tokens"), count(usage, "image_tokens")),
+        "input_video_tokens": count(into, "video_tokens"),
+        "output_image_tokens": count(out, "image_tokens"),
+        "output_video_tokens": count(out, "video_tokens"),
+        **{f"cache_{kind}_read_tokens": count(cached, f"{kind}_tokens") for kind in _KINDS},
+    }
+    for key, used in told.items():
+        if most := max(used, count(usage, key)):
+            extra[key] = most
+    if "image_tokens" in out and (written := count(out, "text_tokens")):
+        extra["output_text_tokens"] = written
+    if sounded := seconds(usage, "billable_audio_seconds"):
+        extra["audio_seconds"] = sounded
+    if messages := count(usage, "input_text_messages"):
+        extra["input_text_messages"] = messages
+    return settle(
+        reported,
+        input_audio_tokens=heard,
+        output_audio_tokens=spoken,
+        web_searches=max(web, count(usage, "web_searches")),
+        extra=extra or None,
+    )

@@ -1,0 +1,333 @@
+"""Records what each source sends and what is lost of it, without making any request wait.
+
+Counts add up in this process and are written by a thread of its own within a second, in one
+statement a tenant. Reading (`metering.reporting.source_counts`) adds what is not written yet, so a
+client sees its own reports at once. A killed process loses its last second. A failing database
+delays the counts and fails no request; what waits is bounded.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from multiprocessing.util import Finalize
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+from django.db import InterfaceError, OperationalError, connection
+from django.utils import timezone
+
+from metering.models import Route, SourceOutcome
+from tenants.scope import tenant_scope
+
+log = structlog.get_logger(__name__)
+
+# Counted a tenant and day by name. The reports of further sources count under OTHER.
+SOURCES_MAX: Final = 200
+OTHER: Final = "(other)"
+# How much may wait to be written, in different counts.
+TENANT_COUNTS_MAX: Final = 500
+COUNTS_MAX: Final = 20_000
+NAME_MAX: Final = 200
+CODE_MAX: Final = 100
+DETAIL_MAX: Final = 500
+SAMPLE_BYTES_MAX: Final = 2048
+
+PAUSE_SECONDS: Final = 0.5
+STOP_SECONDS: Final = 3.0
+COMPLAINT_SECONDS: Final = 60.0
+STATEMENT_TIMEOUT: Final = "5s"
+# Longer than a reader's snapshot may be old when it asks what is not written in it.
+REMEMBERED_SECONDS: Final = 10.0
+# With a tenant's id, keeps two processes from admitting new sources at once.
+SOURCES_LOCK: Final = 7302
+
+
+class Tally(NamedTuple):
+    """So many reports of a source came by a route and had this outcome.
+
+    `code` is empty where nothing need be said. `sample` is one of them, redacted.
+    """
+
+    source: str
+    route: Route
+    outcome: SourceOutcome
+    reports: int
+    code: str = ""
+    detail: str = ""
+    sample: str | None = None
+
+
+class _Key(NamedTuple):
+    day: date
+    source: str
+    route: int
+    outcome: int
+    code: str
+
+
+class _Count:
+    """What waits to be added to one row."""
+
+    __slots__ = ("count", "detail", "first_at", "last_at", "sample")
+
+    def __init__(self, at: datetime) -> None:
+        self.count = 0
+        self.first_at = self.last_at = at
+        self.detail = ""
+        self.sample: str | None = None
+
+    def add(self, count: int, at: datetime, detail: str, sample: str | None) -> None:
+        self.count += count
+        self.last_at = max(self.last_at, at)
+        self.detail = detail or self.detail
+        self.sample = sample if sample is not None else self.sample
+
+
+class _Batch:
+    """The counts of a tenant that one transaction writes.
+
+    `transaction` is its id from before it writes anything, so that a reader can tell by its own
+    snapshot whether it sees what was written.
+    """
+
+    def __init__(self, tenant_id: int, counts: dict[_Key, _Count]) -> None:
+        self.tenant_id = tenant_id
+        self.counts = counts
+        self.transaction: str | None = None
+        self.written_at: float | None = None
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "day": key.day,
+                "source": _clean(key.source),
+                "route": key.route,
+                "outcome": key.outcome,
+                "code": _clean(key.code),
+                "count": count.count,
+                "first_at": count.first_at,
+                "last_at": count.last_at,
+                "detail": _clean(count.detail[:DETAIL_MAX]),
+                "sample": None if count.sample is None else _clean(_cut(count.sample)),
+                "transaction": self.transaction,
+            }
+            for key, count in self.counts.items()
+        ]
+
+
+class SourceRecorder:
+    """The counts of one process, and the thread that writes them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Held while counts are written.
+        self._turn = threading.Lock()
+        self._waiting: dict[int, dict[_Key, _Count]] = {}
+        self._size = 0
+        # Being written, or written a moment ago.
+        self._batches: list[_Batch] = []
+        self._thread: threading.Thread | None = None
+        self._recorded = threading.Event()
+        self._stopping = threading.Event()
+        self._complained_at = -COMPLAINT_SECONDS
+        # The process whose end writes what waits.
+        self._process_id: int | None = None
+
+    def record(self, tenant_id: int, tallies: Iterable[Tally]) -> None:
+        """Count reports. Takes microseconds, and never fails for what the database does."""
+        now = timezone.now()
+        day = now.astimezone(UTC).date()
+        with self._lock:
+            for tally in tallies:
+                source, code = tally.source[:NAME_MAX], tally.code[:CODE_MAX]
+                key = _Key(day, source, tally.route.value, tally.outcome.value, code)
+                self._add(tenant_id, key, tally.reports, now, (tally.detail, tally.sample))
+        if not self._recorded.is_set():
+            self._recorded.set()
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+
+    def _add(
+        self, tenant_id: int, key: _Key, count: int, at: datetime, told: tuple[str, str | None]
+    ) -> None:
+        counts = self._waiting.setdefault(tenant_id, {})
+        found = counts.get(key)
+        if found is None:
+            if len(counts) >= TENANT_COUNTS_MAX or self._size >= COUNTS_MAX:
+                key = key._replace(source=OTHER)
+                told = (told[0], None)
+            if key not in counts:
+                self._size += 1
+            found = counts.setdefault(key, _Count(at))
+        found.add(count, at, *told)
+
+    def unwritten(self, tenant_id: int) -> list[dict[str, Any]]:
+        """The counts that a reader's snapshot may lack, as rows.
+
+        Where `transaction` is not null the row counts only if the snapshot does not see it.
+        """
+        with self._lock:
+            batches = [one for one in self._batches if one.tenant_id == tenant_id]
+            if waiting := self._waiting.get(tenant_id):
+                batches.append(_Batch(tenant_id, waiting))
+            return [row for batch in batches for row in batch.rows()]
+
+    def flush(self) -> None:
+        """Write what waits. What the database could not take now waits on."""
+        with self._turn:
+            since = time.monotonic() - REMEMBERED_SECONDS
+            with self._lock:
+                batches = [_Batch(*one) for one in self._waiting.items()]
+                self._waiting = {}
+                self._size = 0
+                self._batches = [
+                    one
+                    for one in self._batches
+                    if one.written_at is not None and one.written_at > since
+                ]
+                self._batches += batches
+            while batches:
+                try:
+                    _write(batches[0])
+                except (OperationalError, InterfaceError) as error:
+                    connection.close()
+                    self._put_back(batches)
+                    self._complain(error)
+                    return
+                except Exception:  # the thread goes on; these counts would fail again
+                    log.exception("counts of sources cannot be recorded")
+                batches.pop(0).written_at = time.monotonic()
+
+    def _put_back(self, batches: list[_Batch]) -> None:
+        with self._lock:
+            self._batches = [one for one in self._batches if one not in batches]
+            for batch in batches:
+                for key, count in batch.counts.items():
+                    told = (count.detail, count.sample)
+                    self._add(batch.tenant_id, key, count.count, count.last_at, told)
+        self._recorded.set()
+
+    def _complain(self, error: Exception) -> None:
+        if time.monotonic() >= self._complained_at + COMPLAINT_SECONDS:
+            self._complained_at = time.monotonic()
+            log.warning("counts of sources wait for the database", error=str(error))
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            if self._process_id != os.getpid():
+                self._process_id = os.getpid()
+                # The end of a web worker, which `multiprocessing` started, calls nothing that was
+                # registered with `atexit`.
+                Finalize(None, self.stop, exitpriority=1)
+            # A thread that was stopped and is still under way keeps the event that stopped it.
+            self._stopping = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=[self._stopping], name="source recorder", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            self._recorded.wait()
+            # What is recorded meanwhile is written along.
+            stopping.wait(PAUSE_SECONDS)
+            self._recorded.clear()
+            self.flush()
+            # Idle for most of the time; a web process borrows one from its pool for each turn.
+            connection.close()
+
+    def stop(self) -> None:
+        """Write what waits, then end the thread. Recording again starts another."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._stopping.set()
+        self._recorded.set()
+        if thread is not None:
+            # No longer than that: without a database it may be on its way there for a while.
+            thread.join(STOP_SECONDS)
+
+    def forget(self) -> None:
+        """Forget everything, after what is being written."""
+        with self._turn, self._lock:
+            self._waiting = {}
+            self._batches = []
+            self._size = 0
+
+
+# New sources are admitted in the order in which they came, as long as there is room.
+_WRITE: Final = f"""
+    WITH told AS (
+        SELECT * FROM json_to_recordset(%(rows)s::json) AS t (day date, source text,
+            route smallint, outcome smallint, code text, count bigint, first_at timestamptz,
+            last_at timestamptz, detail text, sample text)
+    ), known AS (
+        SELECT DISTINCT day, source FROM source_count
+        WHERE tenant_id = %(tenant)s AND day IN (SELECT day FROM told) AND source <> '{OTHER}'
+    ), arrived AS (
+        SELECT day, source, row_number() OVER (PARTITION BY day ORDER BY min(first_at), source)
+            AS place
+        FROM told
+        WHERE source <> '{OTHER}' AND (day, source) NOT IN (SELECT day, source FROM known)
+        GROUP BY day, source
+    ), admitted AS (
+        SELECT day, source FROM known
+        UNION ALL SELECT day, source FROM arrived WHERE place <= {SOURCES_MAX} - (
+            SELECT count(*) FROM known WHERE known.day = arrived.day)
+    )
+    INSERT INTO source_count AS counted (tenant_id, day, source, route, outcome, code, count,
+        first_at, last_at, detail, sample)
+    SELECT %(tenant)s, told.day, coalesce(admitted.source, '{OTHER}') AS named, route, outcome,
+        code, sum(count), min(first_at), max(last_at),
+        (array_agg(detail ORDER BY last_at DESC))[1],
+        (array_agg(sample ORDER BY last_at DESC) FILTER (WHERE sample IS NOT NULL))[1]
+    FROM told LEFT JOIN admitted ON admitted.day = told.day AND admitted.source = told.source
+    GROUP BY told.day, named, route, outcome, code
+    ON CONFLICT (tenant_id, day, source, route, outcome, code) DO UPDATE SET
+        count = counted.count + EXCLUDED.count,
+        first_at = least(counted.first_at, EXCLUDED.first_at),
+        last_at = greatest(counted.last_at, EXCLUDED.last_at),
+        detail = EXCLUDED.detail,
+        sample = coalesce(EXCLUDED.sample, counted.sample)
+"""  # noqa: S608 - built from constants
+
+
+def _write(batch: _Batch) -> None:
+    """Write a tenant's counts in a transaction of their own."""
+    with tenant_scope(batch.tenant_id), connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
+        cursor.execute(
+            "SELECT pg_current_xact_id()::text, pg_advisory_xact_lock(%s, %s)",
+            [SOURCES_LOCK, batch.tenant_id],
+        )
+        batch.transaction = cursor.fetchone()[0]
+        rows = msgspec.json.encode(batch.rows()).decode()
+        cursor.execute(_WRITE, {"rows": rows, "tenant": batch.tenant_id})
+
+
+def _cut(sample: str) -> str:
+    """At most SAMPLE_BYTES_MAX of UTF-8, in whole characters."""
+    raw = sample[:SAMPLE_BYTES_MAX].encode(errors="replace")
+    return raw[:SAMPLE_BYTES_MAX].decode(errors="ignore")
+
+
+def _clean(text: str) -> str:
+    """Without what PostgreSQL cannot store: NUL, and halves of surrogate pairs."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+
+
+PROCESS_RECORDER: Final = SourceRecorder()
+
+
+def record_reports(tenant_id: int, tallies: Iterable[Tally]) -> None:
+    """Count reports of a tenant's sources, to be written within a second."""
+    PROCESS_RECORDER.record(tenant_id, tallies)
+
+
+def unwritten_counts(tenant_id: int) -> list[dict[str, Any]]:
+    """What this process has counted and a reader's snapshot may lack."""
+    return PROCESS_RECORDER.unwritten(tenant_id)
