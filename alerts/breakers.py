@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from alerts.incidents import Observation, end, observe
 from alerts.models import Incident, IncidentKind, Severity
-from metering.core.grouping import Grouping
+from metering.core.match import Grouping
 from metering.limits.breakers.states import OpenGroup, group_values, match_of, open_groups
 from metering.models import Breaker, BreakerState, Mode
 

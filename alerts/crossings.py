@@ -30,8 +30,8 @@ from alerts.crossing_texts import (
 from alerts.incidents import Observation, bring_up_to_date, end, observe
 from alerts.models import Incident, IncidentKind
 from alerts.settings import settings_of
+from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
-from metering.budgets.rules import BudgetBook
 from metering.core.dimensions import REQUEST
 from metering.limits.halts import match_of_group
 from metering.models import Budget, BudgetWindow, Crossing, FellBy, Mode

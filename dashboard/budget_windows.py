@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 
 from django.db import connection
 
+from metering.budgets.index import BudgetBook
 from metering.budgets.levels import REFUSING
-from metering.budgets.rules import BudgetBook, BudgetRule, RaiseRule
+from metering.budgets.rules import BudgetRule, RaiseRule
 from metering.core.dimensions import REQUEST
 from metering.core.periods import ROLLING_SECONDS
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent

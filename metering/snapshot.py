@@ -9,8 +9,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from django.db import connection
 
+from metering.budgets.index import BudgetBook, forget_windows
 from metering.budgets.reading import read_book
-from metering.budgets.rules import BudgetBook, forget_windows
 from metering.limits.breakers import BreakerRule, read_breaker_rules
 from metering.limits.rate_limits import RateRule, read_rate_rules
 from metering.limits.routes import RouteTable, read_routes

@@ -22,7 +22,7 @@ from dashboard.filter_bar import VALUE_CHARACTERS_MAX, is_possible
 from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of
 from metering.core.dimensions import normal_value
-from metering.core.grouping import ASKABLE
+from metering.core.match import ASKABLE
 from metering.limits.breakers import BreakerRule, close_breaker
 from metering.limits.breakers.rules import cool_down
 from metering.limits.breakers.states import OpenGroup, match_of, open_groups

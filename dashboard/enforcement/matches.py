@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from dashboard.amounts import listed
 from dashboard.findings import shortened
-from metering.budgets.rules import PLACE, wanted_values
+from metering.core.match import PLACE, wanted_values
 
 _JOINED_BY: Final = {
     "agent": "by",

@@ -27,8 +27,8 @@ from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of
 from metering.budgets.reading import read_book
-from metering.budgets.rules import group_key
 from metering.core.dimensions import REQUEST
+from metering.core.match import group_key
 from metering.limits.limit_increases import Added, approve_raise, end_raise, refuse_raise
 from metering.limits.obstacles import Obstacle, read_obstacles
 from metering.models import BudgetRaise, RaiseStatus

@@ -12,8 +12,8 @@ from django.utils.dateparse import parse_datetime
 from alerts.models import Anomaly, Incident, IncidentKind
 from dashboard.amounts import count, exact_money, money, percent_text
 from dashboard.spend import POINTS_MAX
-from metering.budgets.rules import wanted_values
 from metering.core.dimensions import MATCHABLE
+from metering.core.match import wanted_values
 from metering.reporting.intervals import buckets
 from metering.reporting.question import VALUES_MAX, UsageQuestion
 from metering.reporting.usage import Measures, usage

@@ -10,7 +10,7 @@ from alerts.incidents import status_of
 from alerts.models import Incident, IncidentKind
 from dashboard.enforcement.matches import pairs_of
 from dashboard.incidents.filters import KINDS, SEVERITIES, STATUSES
-from metering.core.grouping import ASKABLE
+from metering.core.match import ASKABLE
 
 # When a working day has begun for most.
 MORNING: Final = time(8)

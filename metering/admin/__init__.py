@@ -22,8 +22,8 @@ __all__ = [
     "crossings",
     "halts",
     "jobs",
+    "limit_increases",
     "prices",
-    "raises",
     "rate_limits",
     "routes",
 ]

@@ -24,7 +24,7 @@ from metering.admin.fields import MONEY_ROLES, UsdField, count_field, match_fiel
 from metering.admin.levels import LevelInline, level_words, levels_of
 from metering.admin.match_field import rows_for
 from metering.budgets.presets import PRESETS
-from metering.budgets.rules import LevelRule, wanted_values
+from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import (
     DEFAULT_LEVELS,
     archive_budget,
@@ -32,6 +32,7 @@ from metering.configuration.budgets import (
     update_budget,
 )
 from metering.core.dimensions import MATCHABLE, REQUEST
+from metering.core.match import wanted_values
 from metering.core.periods import EPOCH
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget

@@ -11,8 +11,8 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from metering.budgets.rules import wanted_values
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_value
+from metering.core.match import wanted_values
 from metering.models import Operation, Status
 
 ROWS: Final = 4

@@ -12,8 +12,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 from metering.admin.fields import MONEY_ROLES, UsdField, count_field, match_field, usd_words
 from metering.admin.match_field import rows_for
 from metering.admin.slips import mode_slips
-from metering.budgets.rules import wanted_values
-from metering.core.grouping import ASKABLE, KEY, PER_MAX
+from metering.core.match import ASKABLE, KEY, PER_MAX, wanted_values
 from metering.limits.rate_limits import (
     RATE_FIELDS,
     create_rate_limit,

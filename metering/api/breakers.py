@@ -33,9 +33,8 @@ from common.errors import NotFound
 from metering.api.budgets import Match
 from metering.api.limit_increases import Group
 from metering.api.rate_limits import has_any, require_above_zero, require_askable, require_once
-from metering.budgets.rules import group_key
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
-from metering.core.grouping import ASKABLE, PER_MAX, Grouping
+from metering.core.match import ASKABLE, PER_MAX, Grouping, group_key
 from metering.limits.breakers import close_breaker, create_breaker, delete_breaker, update_breaker
 from metering.limits.breakers.configuration import CALLS_MAX, COOL_DOWN_SECONDS_MAX, RULE_FIELDS
 from metering.limits.breakers.rules import cool_down

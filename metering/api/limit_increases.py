@@ -26,8 +26,8 @@ from common.api.pagination import (
 from common.errors import InvalidRequest, NotFound
 from common.money import usd_from_nanos
 from metering.api.budgets import find_budget
-from metering.budgets.rules import group_key
 from metering.core.dimensions import REQUEST, VALUE_CHARACTERS_MAX, normal_match
+from metering.core.match import group_key
 from metering.limits.limit_increases import (
     Added,
     RaiseAsk,

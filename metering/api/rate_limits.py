@@ -18,7 +18,7 @@ from common.api.pagination import (
 )
 from common.errors import NotFound
 from metering.api.budgets import Match
-from metering.core.grouping import ASKABLE, KEY, PER_MAX
+from metering.core.match import ASKABLE, KEY, PER_MAX
 from metering.limits.rate_limits import (
     RATE_FIELDS,
     create_rate_limit,

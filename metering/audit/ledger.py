@@ -11,11 +11,13 @@ from django.conf import settings
 from django.db import connection
 
 from metering.audit.rollups import rollup_drifts
+from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
-from metering.budgets.rules import Amounts, BudgetBook, BudgetRule, group_key
+from metering.budgets.rules import BudgetRule
 from metering.calls.seals import read_sealed, sealed_events
+from metering.core.amounts import NOTHING, Amounts, add_amounts
+from metering.core.match import group_key
 from metering.ledger.counting import held_amounts, stored_amounts
-from metering.ledger.posting import NOTHING, add_amounts
 from metering.models import Operation, ReservationState
 from metering.rollups.sets import DAY_SECONDS
 from metering.usage.event_keys import key_of_id

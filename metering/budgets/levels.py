@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from metering.budgets.rules import NO_RAISE, Amounts, BudgetRule, LevelRule
+from metering.budgets.rules import NO_RAISE, BudgetRule, LevelRule
+from metering.core.amounts import Amounts
 
 PARTS: Final = Amounts._fields
 SECONDS: Final = "seconds"

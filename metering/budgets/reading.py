@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from metering.budgets.rules import BudgetBook, BudgetRule, LevelRule, RaiseRule
+from metering.budgets.index import BudgetBook
+from metering.budgets.rules import BudgetRule, LevelRule, RaiseRule
 from metering.models import Budget, BudgetLevel, BudgetRaise, RaiseStatus
 from tenants.models import Tenant
 

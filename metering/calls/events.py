@@ -11,8 +11,10 @@ import msgspec
 
 from common.errors import EventRejected, RejectEvent
 from common.money import NANOS_PER_USD, nanos_from_usd, usd_from_nanos
-from metering.budgets.rules import Amounts, Values, WindowKey
+from metering.budgets.index import WindowKey
+from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
+from metering.core.match import Values
 from metering.ledger.holds import Held
 from metering.models import Authority, Completeness, CostSource, Operation, Route, Status
 from metering.pricing.book import UNPRICED

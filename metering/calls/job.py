@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from common.errors import EventRejected, RejectEvent
-from metering.budgets.rules import PLACE
 from metering.calls.events import MISSING, PreparedEvent
+from metering.core.match import PLACE
 from metering.models import CostSource, Route, SourceOutcome
 from metering.pricing.model_names import near_model
 from metering.snapshot import Configuration

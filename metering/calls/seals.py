@@ -15,12 +15,12 @@ from typing import Any, Final, NamedTuple
 from django.conf import settings
 from django.db import connection
 
+from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
-from metering.budgets.rules import Amounts, BudgetBook
 from metering.calls.stored import COLUMNS, Change, StoredEvent, added_up, event_of, movements
+from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.core.dimensions import REQUEST
 from metering.core.periods import EPOCH
-from metering.ledger.posting import NOTHING, add_amounts
 from tenants.retention import permit_removal
 from tenants.scope import change_configuration, hold_configuration, lock_configuration_shared
 

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from metering.budgets.rules import Amounts, BudgetBook
+from metering.budgets.index import BudgetBook
 from metering.calls.events import PreparedEvent
 from metering.calls.stored import Change, StoredEvent
+from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.holds import (
     SETTLED,
     HoldMoves,
@@ -17,7 +18,7 @@ from metering.ledger.holds import (
     lock_reservations,
     settle_with,
 )
-from metering.ledger.posting import NOTHING, HoldMove, Posting
+from metering.ledger.posting import HoldMove, Posting
 from metering.models import Route
 from metering.snapshot import Configuration
 

@@ -9,12 +9,13 @@ from uuid import UUID
 from django.db import connection
 
 from common.errors import EventRejected
-from metering.budgets.rules import Amounts, BudgetBook, WindowKey
+from metering.budgets.index import BudgetBook, WindowKey
 from metering.calls.events import COPY_COLUMNS, PreparedEvent
 from metering.calls.job import Job
 from metering.calls.known import Absorber, Known
 from metering.calls.settlement import Stored
 from metering.calls.stored import added_up, movements
+from metering.core.amounts import Amounts
 from metering.ledger.holds import Standing
 from metering.ledger.posting import Posting
 from metering.models import BATCH_ID_STRIDE, SourceOutcome

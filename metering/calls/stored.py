@@ -8,20 +8,15 @@ from uuid import UUID
 
 from django.db import connection
 
-from metering.budgets.rules import (
-    Amounts,
-    BudgetBook,
-    BudgetRule,
-    Values,
-    WindowKey,
-    group_key,
-    reaches_a_level,
-)
+from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.rules import BudgetRule, reaches_a_level
+from metering.core.amounts import NOTHING, Amounts, add_amounts
+from metering.core.match import Values, group_key
 from metering.core.periods import EPOCH
 from metering.ledger.counting import CountingPast, counting_pasts
 from metering.ledger.holds import Held, find_held
 from metering.ledger.opening import find_windows, open_windows
-from metering.ledger.posting import NOTHING, Posting, add_amounts
+from metering.ledger.posting import Posting
 from metering.models import BATCH_ID_STRIDE, Operation, Status
 from metering.usage.event_keys import key_of_id
 from metering.usage.shapes import Tokens

@@ -8,8 +8,8 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
-from metering.budgets.rules import BudgetBook
 from metering.intake.rerate import start_pricing, tenants_with_other_prices
 from metering.jobs.steps import take_step, tenants_with_jobs
 from metering.ledger.holds import OPEN

@@ -20,8 +20,10 @@ from uuid import UUID
 from django.db import connection
 from psycopg import sql
 
+from metering.budgets.index import BudgetBook, WindowKey
 from metering.budgets.reading import read_book
-from metering.budgets.rules import Amounts, BudgetBook, BudgetRule, WindowKey
+from metering.budgets.rules import BudgetRule
+from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.core.background_jobs import finish_job, move_on, position_of, start_job
 from metering.core.dimensions import MATCHABLE, REQUEST
 from metering.core.event_stretches import (
@@ -33,7 +35,7 @@ from metering.core.event_stretches import (
 )
 from metering.core.periods import EPOCH
 from metering.ledger.opening import open_windows
-from metering.ledger.posting import NOTHING, Posting, add_amounts, lock_windows, post
+from metering.ledger.posting import Posting, lock_windows, post
 from metering.models import (
     BATCH_ID_STRIDE,
     UNFINISHED,

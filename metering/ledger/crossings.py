@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
+from metering.budgets.index import BudgetBook
 from metering.budgets.levels import Use
-from metering.budgets.rules import BudgetBook, BudgetRule, LevelRule
+from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.background_jobs import finish_job, start_job
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of, used_percent
 from metering.limits.halts import halts_changed, insert_halt, match_of_group

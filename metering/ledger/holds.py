@@ -14,9 +14,11 @@ import msgspec
 from django.db import connection
 
 from common.bounded_memory import BoundedMemory
-from metering.budgets.rules import Amounts, BudgetBook, Values, WindowKey
+from metering.budgets.index import BudgetBook, WindowKey
+from metering.core.amounts import NOTHING, Amounts
 from metering.core.dimensions import MATCHABLE
-from metering.ledger.posting import NOTHING, HoldMove
+from metering.core.match import Values
+from metering.ledger.posting import HoldMove
 from metering.models import ReservationState
 
 OPEN: Final = ReservationState.OPEN.value

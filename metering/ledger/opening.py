@@ -6,7 +6,8 @@ from typing import Any
 from django.db import connection
 from django.utils import timezone
 
-from metering.budgets.rules import BudgetBook, WindowKey, group_key
+from metering.budgets.index import BudgetBook, WindowKey
+from metering.core.match import group_key
 from metering.ledger.rollover import carried_into
 from tenants.scope import tenant_scope
 

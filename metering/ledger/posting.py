@@ -12,13 +12,12 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 from django.utils import timezone
 
-from metering.budgets.rules import Amounts, BudgetBook
+from metering.budgets.index import BudgetBook
+from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.ledger.crossings import settle_levels
 from metering.ledger.rollover import carry_on, late_successors
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, left_until, read_states
 from metering.models import EntryKind, FellBy
-
-NOTHING: Final = Amounts(0, 0, 0, 0)
 
 
 class Posting(NamedTuple):
@@ -26,11 +25,6 @@ class Posting(NamedTuple):
 
     window_id: int
     grain_at: datetime | None
-
-
-def add_amounts(left: Amounts, right: Amounts) -> Amounts:
-    """The sum, part by part."""
-    return Amounts(left[0] + right[0], left[1] + right[1], left[2] + right[2], left[3] + right[3])
 
 
 class HoldMove(NamedTuple):

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from django.db import connection
 
-from metering.budgets.rules import Amounts, BudgetBook
+from metering.budgets.index import BudgetBook
+from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.crossings import settle_levels
-from metering.ledger.posting import NOTHING, Posting, write_entries_and_move
+from metering.ledger.posting import Posting, write_entries_and_move
 from metering.ledger.windows import read_states
 from metering.models import BudgetWindow, EntryKind, FellBy
 

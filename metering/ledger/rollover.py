@@ -5,7 +5,9 @@ from datetime import datetime
 
 from django.db import connection
 
-from metering.budgets.rules import BudgetBook, BudgetRule, WindowKey, group_key
+from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.rules import BudgetRule
+from metering.core.match import group_key
 from metering.ledger.windows import WindowState, read_states
 
 

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from metering.budgets.levels import Room, Use, use_of
-from metering.budgets.rules import Amounts, BudgetRule
+from metering.budgets.rules import BudgetRule
+from metering.core.amounts import Amounts
 from metering.models import BudgetWindow
 
 

@@ -18,8 +18,8 @@ from typing import Any, Final, NamedTuple, NotRequired, Self, TypedDict, Unpack
 from django.db import connection, transaction
 from django.utils import timezone
 
-from metering.budgets.rules import PLACE, Values, wanted_values
 from metering.core.dimensions import REQUEST
+from metering.core.match import PLACE, Values, wanted_values
 from metering.models import Halt, HaltKind
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room

@@ -12,8 +12,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from common.errors import Conflict
+from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
-from metering.budgets.rules import BudgetBook
 from metering.ledger.crossings import Change, judge_windows_again
 from metering.models import Budget, BudgetRaise, FellBy, RaiseStatus
 from tenants.audit import facts_of, record_change

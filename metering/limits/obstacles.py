@@ -9,7 +9,8 @@ from django.db import connection
 
 from metering.budgets.levels import REFUSING, Use
 from metering.budgets.reading import read_book
-from metering.budgets.rules import BudgetRule, wanted_values
+from metering.budgets.rules import BudgetRule
+from metering.core.match import wanted_values
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent
 from metering.limits.halts import CODE_BY_KIND, StandingHalt, match_of_group, read_halts
 from metering.models import Mode

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from django.db import transaction
 
-from metering.budgets.rules import Amounts, Values
-from metering.core.grouping import Grouping
+from metering.core.amounts import Amounts
+from metering.core.match import Grouping, Values
 from metering.limits.rate_counters import PaceState
 from metering.models import RateLimit
 from tenants.audit import facts_of, record_change

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.budgets.rules import PLACE, Values, wanted_values
+from metering.core.match import PLACE, Values, wanted_values
 
 REASON_CHARACTERS_MAX: Final = 1000
 CAUSE_CHARACTERS_MAX: Final = 500

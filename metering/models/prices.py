@@ -7,7 +7,8 @@ A row's `rates` maps a usage key of the price library to what so many (`per`) of
 
 `nanos` is a decimal string, since a few catalogue prices are finer than a nano-dollar. See
 `metering.pricing.rates`. An event keeps one `price_id` for all three tables: a catalogue row's
-own id, which is positive, and below zero the tenant's rows, even for model prices and odd for tool prices.
+own id, which is positive, and below zero the tenant's rows, even for model prices and odd for tool
+prices.
 """
 
 from typing import TYPE_CHECKING, Any

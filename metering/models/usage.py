@@ -1,7 +1,7 @@
 """Usage as it was reported, and the keys that make each report count once.
 
-These tables hold facts. They are written by `metering.calls` alone, with COPY; the models here are for
-reading. `usage_event` is partitioned by month, so Django does not manage it.
+These tables hold facts. They are written by `metering.calls` alone, with COPY; the models here are
+for reading. `usage_event` is partitioned by month, so Django does not manage it.
 """
 
 from django.db import models

@@ -11,9 +11,11 @@ from uuid import UUID
 from django.db import connection
 from django.utils import timezone
 
+from metering.budgets.index import BudgetBook, WindowKey
 from metering.budgets.levels import Room
 from metering.budgets.reading import read_book
-from metering.budgets.rules import BudgetBook, BudgetRule, Values, WindowKey, group_key
+from metering.budgets.rules import BudgetRule
+from metering.core.match import Values, group_key
 from metering.ledger.holds import EXPIRED, OPEN, RELEASED, SETTLED
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of
 from metering.models import Reservation

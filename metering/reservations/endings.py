@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.errors import BudgetExceeded, Conflict, ReservationFinished
-from metering.budgets.rules import Amounts, BudgetBook, Values
+from metering.budgets.index import BudgetBook
 from metering.calls.settlement import Stored, settle_with_events
 from metering.calls.storage import sums_of_stored
+from metering.core.amounts import Amounts
+from metering.core.match import Values
 from metering.ledger.holds import (
     EXPIRED,
     OPEN,

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from common.errors import ApprovalNeeded, BudgetExceeded, Halted, MeteringError, Throttled, Unpriced
 from common.formats import moment
 from common.money import usd_from_nanos
+from metering.budgets.index import WindowKey
 from metering.budgets.levels import (
     REFUSING,
     SEVERITY,
@@ -23,7 +24,8 @@ from metering.budgets.levels import (
     passed_levels,
     use_of,
 )
-from metering.budgets.rules import Amounts, BudgetRule, WindowKey
+from metering.budgets.rules import BudgetRule
+from metering.core.amounts import Amounts
 from metering.core.dimensions import REQUEST
 from metering.ledger.windows import WindowState
 from metering.limits.halts import StandingHalt, match_of_group

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from metering.budgets.rules import PLACE, wanted_values
+from metering.core.match import PLACE, wanted_values
 from metering.ledger.holds import OPEN, dimensions_of
 from metering.limits.decisions import DecisionRow
 from metering.limits.halts import StandingHalt, insert_halt

@@ -8,8 +8,10 @@ import msgspec
 
 from common.errors import InvalidRequest, MalformedBody, RejectEvent
 from common.money import nanos_from_usd, usd_from_nanos
-from metering.budgets.rules import Amounts, Values, WindowKey
+from metering.budgets.index import WindowKey
 from metering.calls.events import COST_NANOS_MAX, TOKENS_MAX
+from metering.core.amounts import Amounts
+from metering.core.match import Values
 from metering.limits.estimates import ExpectedSize
 from metering.limits.routes import RouteRule
 from metering.pricing.book import UNPRICED, Rating

@@ -16,7 +16,7 @@ from common.errors import EventRejected, InvalidRequest, MeteringError, Reservat
 from common.formats import moment
 from common.idempotency import RequestKey
 from common.money import usd_from_nanos
-from metering.budgets.rules import WindowKey
+from metering.budgets.index import WindowKey
 from metering.calls.events import PreparedEvent, Told, prepare_event
 from metering.calls.job import Job
 from metering.ledger.holds import EXPIRED, RELEASED, SETTLED, STATES, Held, Standing

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from metering.budgets.levels import REFUSING, Room, most_severe, pace_of, passed_levels
-from metering.budgets.rules import Amounts, BudgetRule, LevelRule, Values, group_key
+from metering.budgets.rules import BudgetRule, LevelRule
+from metering.core.amounts import Amounts, add_amounts
 from metering.core.dimensions import REQUEST
+from metering.core.match import Values, group_key
 from metering.core.periods import Span
-from metering.ledger.posting import add_amounts
 from metering.ledger.rollover import unused_nanos
 from metering.limits.rate_counters import MEASURES, Minute
 from metering.simulation.calls import Call, Cheaper, Earlier, no_cheaper

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from metering.budgets.rules import Amounts, Values
+from metering.core.amounts import Amounts
+from metering.core.match import Values
 
 
 class Call(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from django.db import OperationalError, connection, transaction
 
-from metering.budgets.rules import Values
+from metering.core.match import Values
 from metering.models import Mode
 from metering.simulation.budget_replay import BudgetReplay, FullGroup
 from metering.simulation.proposals import Proposal, ProposedBudget

@@ -9,9 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.budgets.rules import PLACE, Amounts, BudgetRule, Values, wanted_values
+from metering.budgets.rules import BudgetRule
+from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE, REQUEST
 from metering.core.event_stretches import Position, next_stretch, within_stretch
+from metering.core.match import PLACE, Values, wanted_values
 from metering.core.periods import EPOCH, GRAIN_SECONDS, QUANTUM_SECONDS
 from metering.models import Operation, Status
 from metering.reporting.conditions import Condition, event_value, on_events

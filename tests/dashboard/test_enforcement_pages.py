@@ -18,8 +18,8 @@ from dashboard.budget_windows import full_parts, watched_windows
 from dashboard.enforcement.matches import calls_of
 from dashboard.findings import decisions_headline
 from metering.budgets.reading import read_book
-from metering.budgets.rules import group_key
 from metering.configuration.budgets import archive_budget
+from metering.core.match import group_key
 from metering.limits.breakers import create_breaker
 from metering.limits.breakers.states import open_groups
 from metering.limits.decisions import DecisionRow, insert_decisions

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.utils import timezone
 
-from metering.budgets.rules import PLACE
+from metering.core.match import PLACE
 from metering.limits.breakers.rules import BreakerRule, Call, Turn
 from metering.limits.breakers.states import (
     StateKey,

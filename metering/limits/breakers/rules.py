@@ -6,8 +6,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from common.money import NANOS_PER_USD, usd_from_nanos
-from metering.budgets.rules import Values
-from metering.core.grouping import Grouping
+from metering.core.match import Grouping, Values
 from metering.limits.rate_counters import Minute
 from metering.models import Breaker, BreakerClose, Mode
 

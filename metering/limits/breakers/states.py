@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from metering.core.grouping import Grouping
+from metering.core.match import Grouping
 from metering.limits.breakers.rules import MEASURES, Watch, is_trial_due
 from metering.limits.halts import match_of_group
 from metering.limits.rate_counters import SLOTS, Minute, array_text

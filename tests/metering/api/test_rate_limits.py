@@ -8,7 +8,7 @@ import pytest
 import time_machine
 from django.db import connection
 
-from metering.budgets.rules import Amounts
+from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.limits.rate_counters import MEASURES, Minute, PaceState
 from metering.limits.rate_limits import RateRule, read_rate_rules

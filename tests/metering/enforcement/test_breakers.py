@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from metering.budgets.rules import Amounts
+from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.limits.breakers import (
     BreakerChange,

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.budgets.rules import PLACE, Amounts, BudgetRule, LevelRule, RaiseRule
+from metering.budgets.rules import BudgetRule, LevelRule, RaiseRule
+from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
+from metering.core.match import PLACE
 from metering.core.periods import EPOCH
 from metering.limits.breakers import BreakerRule
 from metering.models import Breaker, Budget

@@ -1,17 +1,42 @@
-"""Which calls a rule is about, and which of them it counts together."""
+"""Which calls a rule matches, and which of them it counts together."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
-from metering.budgets.rules import PLACE, Values, group_key, wanted_values
 from metering.core.dimensions import MATCHABLE
 
+PLACE: Final = {name: place for place, name in enumerate(MATCHABLE)}
 # Not a dimension of usage: the API key that asks.
 KEY: Final = "key"
 # How a call ended is not known when it is asked for, so no rule that stops calls goes by it.
 ASKABLE: Final = tuple(name for name in MATCHABLE if name != "status")
 # Values of three dimensions fit into an index, however long and in whatever script they are.
 PER_MAX: Final = 3
+
+# An event's values in the order of MATCHABLE; "" where it has none.
+Values = tuple[str, ...]
+
+
+def wanted_values(value: object) -> frozenset[str]:
+    """What a match asks of one dimension: a value, any of a list, or null for "has none"."""
+    values = value if isinstance(value, list) else [value]
+    return frozenset("" if one is None else str(one) for one in values)
+
+
+def group_getter(places: list[int]) -> Callable[[Values], Values]:
+    if not places:
+        return lambda values: ()
+    if len(places) == 1:
+        place = places[0]
+        return lambda values: (values[place],)
+    return itemgetter(*places)
+
+
+def group_key(group: Sequence[str]) -> str:
+    """A group's values as the text that `budget_window.group_key` holds."""
+    return json.dumps(list(group), ensure_ascii=False, separators=(",", ":"))
 
 
 class Grouping:

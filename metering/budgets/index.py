@@ -1,0 +1,172 @@
+"""Which windows a usage event counts in: a tenant's budgets, indexed by the dimensions they use."""
+
+from collections.abc import Iterable, Sequence
+from copy import copy
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from common.bounded_memory import BoundedMemory
+from metering.budgets.rules import BudgetRule, reaches_a_level
+from metering.core.amounts import Amounts
+from metering.core.match import Values, group_getter
+from metering.core.periods import QUANTUM_SECONDS
+
+# What a process remembers for all tenants, at about 0.4 KB each: groups, each with its windows of a
+# few quarters of an hour, and the ids of windows. A transaction knows all that it asks for.
+KNOWN_GROUPS_MAX: Final = 50_000
+KNOWN_WINDOWS_MAX: Final = 200_000
+# After so many a group's windows are found anew.
+WINDOWS_OF_GROUP_MAX: Final = 100
+
+
+class WindowKey(NamedTuple):
+    """A window before its id is known: the budget, its group's values, and where it begins."""
+
+    budget_id: int
+    group: Values
+    starts_at: datetime
+
+
+class _Group(NamedTuple):
+    """A group of a budget, and its windows by quarter of an hour as far as they are known."""
+
+    rule: BudgetRule
+    group: Values
+    keys: dict[int, WindowKey]
+
+
+class _Shape:
+    """The budgets that look at the same dimensions: events that agree in these fall into the same
+    groups.
+    """
+
+    def __init__(self, places: Sequence[int], rules: Sequence[BudgetRule]) -> None:
+        self.rules = rules
+        self.relevant = group_getter(list(places))
+
+    def groups(self, values: Values) -> list[_Group]:
+        """The group of each of the budgets that match these values; no windows are known yet."""
+        return [
+            _Group(rule, group, {})
+            for rule in self.rules
+            if (group := rule.group(values)) is not None
+        ]
+
+
+_GROUPS: Final = BoundedMemory[tuple[_Shape, Values], list[_Group]](KNOWN_GROUPS_MAX)
+# The committed windows that a process knows of, by the version of their tenant's configuration:
+# whoever removes a window that may be used again makes a new one.
+_WINDOW_IDS: Final = BoundedMemory[tuple[int, WindowKey], int](KNOWN_WINDOWS_MAX)
+
+
+def forget_windows() -> None:
+    """Empty this process's memory (tests make windows anew under the same ids)."""
+    _GROUPS.forget_all()
+    _WINDOW_IDS.forget_all()
+
+
+class BudgetBook:
+    """A tenant's budgets as of one configuration version, and the ids of their windows.
+
+    `window_ids` has what whoever holds this book asked for. A process's snapshot holds none: each
+    transaction works with a book of its own (`for_transaction`), which forgets nothing while it
+    lasts, whatever others make the process remember or forget meanwhile.
+    """
+
+    def __init__(self, *, tenant_id: int, version: int, rules: Iterable[BudgetRule]) -> None:
+        self.tenant_id = tenant_id
+        self.version = version
+        self.rules = {rule.id: rule for rule in rules}
+        self.window_ids: dict[WindowKey, int] = {}
+        self.has_rollover = any(rule.has_rollover for rule in self.rules.values())
+        self.has_throttles = any(rule.throttles for rule in self.rules.values())
+        plain = [rule for rule in self.rules.values() if not rule.is_per_request]
+        self.request_rules = [rule for rule in self.rules.values() if rule.is_per_request]
+        self._shapes = [_Shape(places, rules) for places, rules in _rules_by_places(plain).items()]
+
+    def windows_of(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
+        """The windows in which an event with these values at this time counts.
+
+        Most are answered from what is known: events that agree in every dimension that a budget
+        looks at fall into the same group of it, and within a quarter of an hour into the same
+        window.
+        """
+        quantum = int(at.timestamp()) // QUANTUM_SECONDS
+        windows: list[WindowKey] = []
+        for shape in self._shapes:
+            place = (shape, shape.relevant(values))
+            groups = _GROUPS.get(place)
+            if groups is None:
+                groups = _GROUPS.keep(place, shape.groups(values))
+            for rule, group, keys in groups:
+                if at >= rule.counts_from:
+                    key = keys.get(quantum)
+                    windows.append(key or self._learn_window(keys, rule, group, at))
+        return tuple(windows)
+
+    def _learn_window(
+        self, keys: dict[int, WindowKey], rule: BudgetRule, group: Values, at: datetime
+    ) -> WindowKey:
+        key = WindowKey(rule.id, group, rule.clock.span(at).starts_at)
+        if rule.clock.is_aligned:
+            if len(keys) >= WINDOWS_OF_GROUP_MAX:
+                keys.clear()
+            keys[int(at.timestamp()) // QUANTUM_SECONDS] = key
+        return key
+
+    def request_windows_of(
+        self, values: Values, request: str, at: datetime, amounts: Amounts
+    ) -> list[WindowKey]:
+        """Windows of budgets on single calls. Only a call that reaches a level gets one."""
+        found = []
+        for rule in self.request_rules:
+            group = rule.group(values)
+            if group is None or at < rule.counts_from or not reaches_a_level(rule, amounts):
+                continue
+            found.append(WindowKey(rule.id, (*group, request), rule.clock.span(at).starts_at))
+        return found
+
+    def for_transaction(self, keys: Iterable[WindowKey] = ()) -> "BudgetBook":
+        """This book for one transaction, with the ids of those of these windows that are known.
+
+        What a transaction opens is not there for others before it commits, and never if it does
+        not: had they the id, they would post to a window that is not found.
+        """
+        book = copy(self)
+        book.window_ids = dict(self.window_ids)
+        book.lacking(keys)
+        return book
+
+    def lacking(self, keys: Iterable[WindowKey]) -> set[WindowKey]:
+        """The windows of these whose ids are not known; `window_ids` has the others afterwards."""
+        missing = set()
+        for key in set(keys) - self.window_ids.keys():
+            window_id = _WINDOW_IDS.get((self.version, key))
+            if window_id is None:
+                missing.add(key)
+            else:
+                self.window_ids[key] = window_id
+        return missing
+
+    def learn(self, committed: "BudgetBook") -> None:
+        """Remember for all what a transaction opened, now that it is committed."""
+        for key, window_id in committed.window_ids.items():
+            self.remember(key, window_id)
+
+    def remember(self, key: WindowKey, window_id: int) -> None:
+        """Remember a committed window of a budget's present revision.
+
+        That of a single call is asked for anew: it goes by another key once another report names
+        the call.
+        """
+        if not self.rules[key.budget_id].is_per_request:
+            _WINDOW_IDS.keep((self.version, key), window_id)
+
+
+def _rules_by_places(rules: Iterable[BudgetRule]) -> dict[tuple[int, ...], list[BudgetRule]]:
+    """The budgets by the places of the dimensions that they look at."""
+    shapes: dict[tuple[int, ...], list[BudgetRule]] = {}
+    for rule in rules:
+        places = {*rule.places, *(place for place, _ in rule.wanted)}
+        shapes.setdefault(tuple(sorted(places)), []).append(rule)
+    return shapes
