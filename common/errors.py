@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from django.core.exceptions import ValidationError
+
 # A refusal quotes what it refuses, and what it refuses may be as long as a body.
 DETAIL_CHARACTERS_MAX: Final = 500
 QUOTED_CHARACTERS_MAX: Final = 200
@@ -162,3 +164,17 @@ class RejectEvent(Exception):
     def __init__(self, code: str, detail: str, *, pointer: str | None = None) -> None:
         super().__init__(detail)
         self.rejection = EventRejected(code, detail, pointer)
+
+
+class LimitReached(ValidationError):
+    """The tenant has as many of these as it may have."""
+
+    def __init__(self, name: str, allowed: int) -> None:
+        self.name = name
+        self.allowed = allowed
+        words = name.replace("_", " ")
+        super().__init__(
+            f"You have reached the limit of {allowed:,} {words}. Remove some that you no longer"
+            " need, or ask the operator of this service for more.",
+            code="limit_reached",
+        )

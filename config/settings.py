@@ -157,7 +157,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["common.api.schema.add_components"],
+    "POSTPROCESSING_HOOKS": ["metering.api.schema.add_components"],
 }
 
 # Limits of the HTTP contract.

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 from django.http import QueryDict
 
-from metering.core.dimensions import MATCHABLE, normal_value
+from common.values import normal_value
+from metering.core.dimensions import MATCHABLE
 from metering.models import Operation, Status
 
 PRESETS: Final = {

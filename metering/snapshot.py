@@ -27,6 +27,10 @@ T = TypeVar("T")
 SNAPSHOTS_MAX: Final = 5_000
 
 
+# How often a transaction begins again because the configuration changed meanwhile.
+CHANGES_MAX: Final = 100
+
+
 class ConfigurationChanged(Exception):
     """What was found out before the transaction does not hold within it: do it again."""
 

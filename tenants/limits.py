@@ -5,9 +5,9 @@ memory and time, so none may set up without end; the operator gives more to who 
 from collections.abc import Mapping
 from typing import Final
 
-from django.core.exceptions import ValidationError
 from django.db import connection, models, transaction
 
+from common.errors import LimitReached
 from tenants.audit import record_change
 from tenants.models import Tenant
 
@@ -30,20 +30,6 @@ LIMITS: Final[Mapping[str, int]] = {
 LIMIT_MAX: Final = 100_000
 # Two that come at once are counted one after the other.
 LIMIT_LOCK: Final = 7306
-
-
-class LimitReached(ValidationError):
-    """The tenant has as many of these as it may have."""
-
-    def __init__(self, name: str, allowed: int) -> None:
-        self.name = name
-        self.allowed = allowed
-        words = name.replace("_", " ")
-        super().__init__(
-            f"You have reached the limit of {allowed:,} {words}. Remove some that you no longer"
-            " need, or ask the operator of this service for more.",
-            code="limit_reached",
-        )
 
 
 def allowed(tenant_id: int, name: str) -> int:

@@ -37,7 +37,7 @@ from alerts.channels import KINDS, Field
 from alerts.delivery import test_channel
 from alerts.errors import AlertError, WrongChannel
 from alerts.models import Channel, ChannelKind, Severity
-from metering.admin.fields import MONEY_ROLES
+from metering.fields.forms import MONEY_ROLES
 from tenants.admin.secrets import shown_once
 from tenants.admin_questions import Question, ask, sent
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of

@@ -15,7 +15,7 @@ from alerts.admin.lines import lines, moment_words
 from alerts.delivery import resend
 from alerts.errors import AlertError
 from alerts.models import Delivery, DeliveryState
-from metering.admin.fields import MONEY_ROLES
+from metering.fields.forms import MONEY_ROLES
 from tenants.admin_questions import Question, ask, sent
 from tenants.admin_site import ReadOnlyAdmin, actor_of, role_of, site, tenant_of
 

@@ -14,9 +14,8 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from alerts.api.maintenance import DURATION_SECONDS_MAX
 from alerts.models import MaintenanceWindow
 from alerts.settings import create_maintenance_window, end_maintenance_window
-from metering.admin.fields import MONEY_ROLES
-from metering.admin.match_field import MatchField
-from metering.admin.rate_limits import match_words
+from metering.fields.forms import MONEY_ROLES, match_words
+from metering.fields.match_widget import MatchField
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
 

@@ -24,7 +24,7 @@ from alerts.rule_settings import (
 )
 from alerts.rules import RULES
 from alerts.settings import settings_of
-from metering.admin.fields import MONEY_ROLES, count_field
+from metering.fields.forms import MONEY_ROLES, count_field
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
 SETTINGS_FIELDS: Final = (

@@ -29,8 +29,8 @@ from common.api.pagination import (
 )
 from common.errors import InvalidRequest, NotFound
 from common.money import usd_from_nanos
-from metering.api.parameters import FILTER_SCHEMA, MOMENT_SCHEMA, filters_of, moment_of
 from metering.core.dimensions import MATCHABLE
+from metering.fields.parameters import FILTER_SCHEMA, MOMENT_SCHEMA, filters_of, moment_of
 from metering.reporting.question import unknown_dimension
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
@@ -182,7 +182,7 @@ class SnoozeBody(StrictSerializer):
 class IncidentsView(ApiView):
     """All incidents of the tenant."""
 
-    takes_filters = True
+    filters = MATCHABLE
     parameters = {"GET": PAGE_PARAMETERS | {"from", "to"} | WORDS_BY_FILTER.keys()}
 
     @extend_schema(

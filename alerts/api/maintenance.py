@@ -20,7 +20,7 @@ from common.api.pagination import (
     page_serializer,
 )
 from common.errors import NotFound
-from metering.api.budgets import Match
+from metering.fields.body import Match
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
 

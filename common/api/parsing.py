@@ -13,7 +13,7 @@ from typing import IO, Any, Final, NoReturn
 from rest_framework.parsers import BaseParser
 
 from common.errors import MalformedBody, MeteringError
-from metering.usage.decoders.native import holds_nul, require_shallow, require_utf8
+from common.json_bodies import holds_nul, require_shallow, require_utf8
 
 BODY_BYTES_MAX: Final = 10 * 1024 * 1024
 # The most that is read of a body to no avail before it is refused.

@@ -24,6 +24,7 @@ from common.errors import (
     Halted,
     IdempotencyConflict,
     InvalidRequest,
+    LimitReached,
     MalformedBody,
     MeteringError,
     NotFound,
@@ -31,7 +32,6 @@ from common.errors import (
     TooManyEvents,
     shortened,
 )
-from tenants.limits import LimitReached
 
 log = structlog.get_logger(__name__)
 

@@ -2,15 +2,12 @@
 
 from typing import Any, Final
 
-import msgspec
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction
 
 from common.api.problems import CONTENT_TYPE, ERRORS_MAX, TITLE_BY_STATUS
 from common.idempotency import HEADER, KEY_MAX_CHARACTERS
-from metering.reservations.request import AskBody, ExtendBody
-from metering.usage.decoders.native import EventBody
 
 PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -52,89 +49,13 @@ COMMON_PROBLEMS: Final = (400, 401, 403, 503)
 BODY_PROBLEMS: Final = (413, 415)
 
 
-CLOUD_EVENT: Final[dict[str, Any]] = {
-    "type": "object",
-    "description": "CloudEvents 1.0 around an event. `id`, `source` and `time` are the event's;"
-    " `subject` is the customer when the data names none.",
-    "properties": {
-        "specversion": {"const": "1.0"},
-        "id": {"type": "string", "minLength": 1, "maxLength": 200},
-        "source": {"type": "string", "minLength": 1, "maxLength": 200},
-        "type": {"type": "string", "minLength": 1},
-        "time": {"type": "string", "format": "date-time"},
-        "subject": {"type": "string"},
-        "datacontenttype": {"const": "application/json"},
-        "data": {"type": "object", "description": "The event; its `id` may be left out."},
-    },
-    "required": ["specversion", "id", "source", "type", "data"],
-}
-
-
-ASK_DESCRIPTION: Final = (
-    "What the call may cost: `amount_usd`; or `input_tokens` and `max_output_tokens`, or `units`,"
-    " of a `model`; a tool alone is priced from the tenant's tool prices.\n\n"
-    "`estimate: max` holds the dearest call that the request allows. What the request does not say"
-    " is taken to be the dearest: all input is written to the cache that is kept longest (twice the"
-    " input price at Anthropic) and is of the dearest kind that the model reads, all output of the"
-    " dearest kind that it writes. Say `cache_control`, `input_modalities` and `modalities` to hold"
-    " less. Searches, other units, further choices, the service tier and the place are those that"
-    " are said, and none where nothing is. Of an amount beside a size, the larger is held."
-)
-ASK_FIELDS: Final = {
-    "amount_usd": "An amount of 0 without a size tells nothing of what a model call costs: a budget"
-    " on cost then follows `unpriced_policy`.",
-    "choices": "How many answers are generated, of at most `max_output_tokens` each.",
-    "web_searches": "How many web searches the call may make: a tool's `max_uses`.",
-    "units": "What is billed by something else than tokens, at most, by usage key, as in"
-    ' {"input_characters": 5000}.',
-    "cache_control": "What the request may write to the provider's cache: `none`, for `5m` or `1h`;"
-    " or Anthropic's own object.",
-    "input_modalities": "What the input may hold.",
-    "modalities": "What the answer may hold.",
-    "inference_geo": "Where the call is bound to run, as in Anthropic's `inference_geo`.",
-    "service_tier": "`batch`, `flex`, `priority` or `fast`, where the call will be served so.",
-}
-
-
-def add_components(
-    result: dict[str, Any], generator: object, request: object, public: bool
-) -> dict[str, Any]:
-    """Hook of drf-spectacular: shapes that are no serializer's."""
-    schemas = result.setdefault("components", {}).setdefault("schemas", {})
-    _, parts = msgspec.json.schema_components(
-        [EventBody, AskBody, ExtendBody], ref_template="#/components/schemas/{name}"
-    )
-    event, ask, extension = (parts.pop(name) for name in ("EventBody", "AskBody", "ExtendBody"))
-    event["description"] = "One model call or tool call."
-    settled = {
-        **event,
-        "description": "The call that was made. What it leaves out is taken from the reservation.",
-        "required": [],
-    }
-    ask["description"] = ASK_DESCRIPTION
-    for name, text in ASK_FIELDS.items():
-        ask["properties"][name]["description"] = text
-    extension["description"] = "For how long from now."
-    schemas |= {
-        **parts,
-        "Event": event,
-        "SettledEvent": settled,
-        "Ask": ask,
-        "Extension": extension,
-        "CloudEvent": CLOUD_EVENT,
-        "Problem": PROBLEM,
-    }
-    spelled_out: dict[str, Any] = _spell_out_nullable(result)
-    return spelled_out
-
-
-def _spell_out_nullable(part: Any) -> Any:
+def spell_out_nullable(part: Any) -> Any:
     """OpenAPI 3.1 has no `nullable`: a type that may be null is a list of two."""
     if isinstance(part, list):
-        return [_spell_out_nullable(inner) for inner in part]
+        return [spell_out_nullable(inner) for inner in part]
     if not isinstance(part, dict):
         return part
-    spelled = {name: _spell_out_nullable(inner) for name, inner in part.items()}
+    spelled = {name: spell_out_nullable(inner) for name, inner in part.items()}
     if spelled.get("nullable") is True and "type" in spelled:
         del spelled["nullable"]
         spelled["type"] = [spelled["type"], "null"]

@@ -14,14 +14,14 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from common.errors import InvalidRequest
+from common.errors import InvalidRequest, LimitReached
+from common.values import normal_value
 from dashboard.access import PageRequest, may_halt, may_manage, member_page
 from dashboard.enforcement.matches import calls_of, pairs_of
 from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.filter_bar import VALUE_CHARACTERS_MAX, is_possible
 from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of
-from metering.core.dimensions import normal_value
 from metering.core.match import ASKABLE
 from metering.limits.breakers import BreakerRule, close_breaker
 from metering.limits.breakers.rules import cool_down
@@ -31,7 +31,6 @@ from metering.models import Breaker, BreakerClose, Halt, HaltKind, Reservation, 
 from metering.reporting.question import UsageQuestion
 from metering.reporting.usage import Measures, total_usage, usage
 from tenants.admin_site import actor_of
-from tenants.limits import LimitReached
 
 IN_FORCE_MAX: Final = 200
 PAST_PER_PAGE: Final = 25

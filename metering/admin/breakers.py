@@ -16,9 +16,9 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from metering.admin.fields import MONEY_ROLES, UsdField, count_field, usd_words
-from metering.admin.rate_limits import GroupedForm, match_words, question_about_mode
+from metering.admin.rate_limits import GroupedForm, question_about_mode
 from metering.core.match import ASKABLE, PER_MAX, Grouping
+from metering.fields.forms import MONEY_ROLES, UsdField, count_field, match_words, usd_words
 from metering.limits.breakers import close_breaker, create_breaker, delete_breaker, update_breaker
 from metering.limits.breakers.configuration import (
     CALLS_MAX,

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from common.money import money, nanos_from_usd
-from metering.admin.fields import usd_words
 from metering.budgets.levels import REFUSING
+from metering.fields.forms import usd_words
 from metering.models import Budget, Mode
 from metering.simulation import Proposal, ProposedBudget
 from metering.simulation.preview import GroupNow, Preview, Replay, preview

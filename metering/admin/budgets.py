@@ -20,9 +20,7 @@ from unfold.widgets import (
 )
 
 from metering.admin.budget_questions import ask_about
-from metering.admin.fields import MONEY_ROLES, UsdField, count_field, match_field, usd_words
 from metering.admin.levels import LevelInline, level_words, levels_of
-from metering.admin.match_field import rows_for
 from metering.budgets.presets import PRESETS
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import (
@@ -34,6 +32,8 @@ from metering.configuration.budgets import (
 from metering.core.dimensions import MATCHABLE, REQUEST
 from metering.core.match import wanted_values
 from metering.core.periods import EPOCH
+from metering.fields.forms import MONEY_ROLES, UsdField, count_field, match_field, usd_words
+from metering.fields.match_widget import rows_for
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget
 from tenants.admin_questions import PREVIEWS, Question

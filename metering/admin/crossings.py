@@ -4,7 +4,7 @@ import json
 
 from django.contrib.admin import display, register
 
-from metering.admin.fields import usd_words
+from metering.fields.forms import usd_words
 from metering.models import Crossing
 from tenants.admin_site import ReadOnlyAdmin, site
 

@@ -11,9 +11,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from metering.admin.fields import MONEY_ROLES
-from metering.admin.match_field import MatchField
-from metering.admin.rate_limits import match_words
+from metering.fields.forms import MONEY_ROLES, match_words
+from metering.fields.match_widget import MatchField
 from metering.limits.halts import halt, is_wide, lift_halt
 from metering.models import Halt, HaltKind
 from tenants.admin_questions import Question

@@ -9,8 +9,8 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from metering.admin.fields import MONEY_ROLES, UsdField, count_field, usd_words
 from metering.budgets.rules import LevelRule
+from metering.fields.forms import MONEY_ROLES, UsdField, count_field, usd_words
 from metering.models import Action, BudgetLevel
 from tenants.admin_site import RowForm, RowFormSet, TenantInline
 

@@ -20,9 +20,9 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from common.errors import MeteringError
 from metering.admin.budget_questions import raise_slips
-from metering.admin.fields import MONEY_ROLES, UsdField, count_field, usd_words
 from metering.core.dimensions import REQUEST
 from metering.core.match import group_key
+from metering.fields.forms import MONEY_ROLES, UsdField, count_field, usd_words
 from metering.limits.limit_increases import (
     Added,
     RaiseAsk,

@@ -9,10 +9,17 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from metering.admin.fields import MONEY_ROLES, UsdField, count_field, match_field, usd_words
-from metering.admin.match_field import rows_for
 from metering.admin.slips import mode_slips
 from metering.core.match import ASKABLE, KEY, PER_MAX, wanted_values
+from metering.fields.forms import (
+    MONEY_ROLES,
+    UsdField,
+    count_field,
+    match_field,
+    match_words,
+    usd_words,
+)
+from metering.fields.match_widget import rows_for
 from metering.limits.rate_limits import (
     RATE_FIELDS,
     create_rate_limit,
@@ -68,16 +75,6 @@ def question_about_mode(form: Any, change: bool) -> Question | None:
     name, before = form.cleaned_data["name"], form.initial.get("mode", "")
     warnings = mode_slips(f"“{name}”", before, form.cleaned_data["mode"]) if change else []
     return question_about(f"Save “{name}”?", warnings)
-
-
-def match_words(match: dict[str, Any]) -> str:
-    """What a match picks, for people."""
-    parts = []
-    for name, value in match.items():
-        values = [one or "(none)" for one in sorted(wanted_values(value))]
-        words = " or ".join(values) if len(values) <= 3 else f"any of {len(values)}"
-        parts.append(f"{name} {words}")
-    return ", ".join(parts) or "all calls"
 
 
 class RateLimitForm(GroupedForm):

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from common.errors import MeteringError
-from metering.admin.fields import MONEY_ROLES
+from metering.fields.forms import MONEY_ROLES
 from metering.limits.routes import Tier, create_route, delete_route, tiers_problem, update_route
 from metering.models import ModelRoute
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of

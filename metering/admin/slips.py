@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from common.money import NANOS_PER_USD
-from metering.admin.fields import usd_words
+from metering.fields.forms import usd_words
 from metering.models import Mode
 from metering.snapshot import known_configuration, read_configuration
 from metering.usage.shapes import Tokens

@@ -30,11 +30,11 @@ from common.api.pagination import (
     page_serializer,
 )
 from common.errors import NotFound
-from metering.api.budgets import Match
 from metering.api.limit_increases import Group
 from metering.api.rate_limits import has_any, require_above_zero, require_askable, require_once
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.core.match import ASKABLE, PER_MAX, Grouping, group_key
+from metering.fields.body import Match
 from metering.limits.breakers import close_breaker, create_breaker, delete_breaker, update_breaker
 from metering.limits.breakers.configuration import CALLS_MAX, COOL_DOWN_SECONDS_MAX, RULE_FIELDS
 from metering.limits.breakers.rules import cool_down

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from django.db.models import Q
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.fields import empty
 from rest_framework.request import Request
@@ -25,7 +25,6 @@ from common.api.fields import (
     Usd,
     moment_text,
     problem_at,
-    unknown_members,
 )
 from common.api.pagination import (
     PAGE_PARAMETERS,
@@ -47,75 +46,19 @@ from metering.configuration.budgets import (
     create_budget,
     update_budget,
 )
-from metering.core.dimensions import MATCHABLE, REQUEST, normal_match
+from metering.core.dimensions import MATCHABLE, REQUEST
+from metering.fields.body import Match
 from metering.ledger.windows import state_of, used_percent
-from metering.models import Action, Budget, BudgetWindow, Mode, Operation, Period, Status
+from metering.models import Action, Budget, BudgetWindow, Mode, Period
 from metering.reporting.unknown_holds import unknown_by_window, window_from
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
 
-MATCH_VALUES_MAX: Final = 200
 LEVELS_MAX: Final = 20
 NOTIFY_MAX: Final = 20
 # A rollover of more could pass what the ledger's columns hold.
 ROLLOVER_PERCENT_MAX: Final = 500
-WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
 RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute")
-
-_VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 200}
-_OR_NULL_SCHEMA: Final = {**_VALUE_SCHEMA, "type": ["string", "null"]}
-_MATCH_SCHEMA: Final = {
-    "type": "object",
-    "description": "Dimension to value, to any of a list of values, or to null for none.",
-    "properties": {
-        name: {
-            "oneOf": [
-                _OR_NULL_SCHEMA,
-                {"type": "array", "items": _OR_NULL_SCHEMA, "minItems": 1},
-            ]
-        }
-        for name in MATCHABLE
-    },
-    "additionalProperties": False,
-    "example": {"team": "growth"},
-}
-
-
-@extend_schema_field(_MATCH_SCHEMA)
-class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
-    """Which events a budget counts, by dimension; empty means all."""
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        if not isinstance(data, dict):
-            raise serializers.ValidationError('must be an object, as in {"team": "growth"}')
-        if not data.keys() <= set(MATCHABLE):
-            message = f"This is no dimension; dimensions are {', '.join(MATCHABLE)}."
-            raise serializers.ValidationError(unknown_members(data, MATCHABLE, message))
-        match = normal_match(data)
-        errors = {
-            name: problem
-            for name, value in match.items()
-            if (problem := _match_problem(name, value))
-        }
-        if errors:
-            raise serializers.ValidationError(errors)
-        return match
-
-    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
-        return value
-
-
-def _match_problem(name: str, value: object) -> str | None:
-    values = value if isinstance(value, list) else [value]
-    if not 1 <= len(values) <= MATCH_VALUES_MAX:
-        return f"a list must hold 1 to {MATCH_VALUES_MAX} values"
-    for one in values:
-        if one is not None and not (isinstance(one, str) and 1 <= len(one) <= 200):
-            return "must be a string of 1 to 200 characters, a list of such, or null for none"
-        words = WORDS_BY_DIMENSION.get(name)
-        if words is not None and one not in words:
-            return f"must be one of {', '.join(words)}"
-    return None
 
 
 class LimitBody(StrictSerializer):

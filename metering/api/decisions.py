@@ -19,7 +19,7 @@ from common.api.pagination import (
     page_serializer,
 )
 from common.errors import InvalidRequest
-from metering.api.parameters import RANGE_SCHEMA, moment_of, value_of
+from metering.fields.parameters import RANGE_SCHEMA, moment_of, value_of
 from metering.limits.decisions import DecisionQuestion, list_decisions
 from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope

@@ -8,12 +8,12 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.cursors import range_of_cursor
 from common.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
 from common.money import usd_from_nanos
-from metering.api.parameters import RANGE_SCHEMA, limit_of, moment_of
 from metering.api.usage import USD
+from metering.fields.parameters import RANGE_SCHEMA, limit_of, moment_of
 from metering.reporting import EstimateError, EstimateQuestion, estimate_errors
+from metering.reporting.cursors import range_of_cursor
 from metering.reporting.estimates import GROUPS
 from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope

@@ -9,7 +9,8 @@ from rest_framework.response import Response
 from common.api.fields import moment_text
 from common.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
 from common.money import usd_from_nanos
-from metering.api.parameters import (
+from metering.core.dimensions import DIMENSIONS, MATCHABLE
+from metering.fields.parameters import (
     FILTER_SCHEMA,
     RANGE_SCHEMA,
     filters_of,
@@ -17,7 +18,6 @@ from metering.api.parameters import (
     limit_of,
     moment_of,
 )
-from metering.core.dimensions import DIMENSIONS
 from metering.models import Completeness, CostSource, Operation, Route, Status, UsageEvent
 from metering.reporting import EventQuestion, list_events, require_events
 from tenants.api.views import ApiView, tenant_of
@@ -126,7 +126,7 @@ class EventsView(ApiView):
     """The stored events."""
 
     read_scope = Scope.READ
-    takes_filters = True
+    filters = MATCHABLE
     parameters = {"GET": PAGE_PARAMETERS | {"from", "to", "status", "unpriced", "conflicts"}}
 
     @extend_schema(

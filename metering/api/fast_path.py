@@ -19,7 +19,8 @@ from common.api.problems import CONTENT_TYPE, problem, problem_of, retry_headers
 from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents, without_frames
 from metering.api.counters import count_job, count_refused_body
 from metering.calls.job import Job
-from metering.intake.committer import PROCESS_COMMITTER, Committer
+from metering.core.committer import Committer
+from metering.intake.committer import PROCESS_COMMITTER
 from metering.intake.ingest import prepare_export, prepare_job
 from metering.models import Route
 from metering.snapshot import known_configuration

@@ -15,7 +15,6 @@ from rest_framework.response import Response
 from common.api.fields import Moment, StrictSerializer, Text, moment_text
 from common.api.problems import problem, problem_of
 from common.errors import NotFound
-from metering.api.budgets import Match
 from metering.api.fast_path import (
     JSON,
     HotRequest,
@@ -28,6 +27,7 @@ from metering.api.fast_path import (
     run,
 )
 from metering.api.rate_limits import require_askable
+from metering.fields.body import Match
 from metering.limits.halt_watch import is_database_silent, known_halts
 from metering.limits.halts import (
     StandingHalt,

@@ -29,6 +29,7 @@ from common.api.pagination import (
 )
 from common.errors import Conflict, InvalidRequest, NotFound
 from common.money import usd_from_nanos
+from common.values import normal_value
 from metering.api.jobs import JobAnswer, accepted, job_answer, rerate_answer
 from metering.api.rates import NamedRates, Tiers, rates_answer, stored_rates
 from metering.configuration.prices import (
@@ -38,7 +39,6 @@ from metering.configuration.prices import (
     end_price,
     find_long_pricing,
 )
-from metering.core.dimensions import normal_value
 from metering.core.event_stretches import AT_ONCE_MAX, are_few_events
 from metering.intake.rerate import rerate, start_rerating
 from metering.models import CataloguePrice, TenantPrice, ToolPrice

@@ -17,8 +17,8 @@ from common.api.pagination import (
     page_serializer,
 )
 from common.errors import NotFound
-from metering.api.budgets import Match
 from metering.core.match import ASKABLE, KEY, PER_MAX
+from metering.fields.body import Match
 from metering.limits.rate_limits import (
     RATE_FIELDS,
     create_rate_limit,

@@ -20,6 +20,7 @@ from common.api.fields import Moment, Usd, moment_text
 from common.api.problems import CONTENT_TYPE
 from common.errors import InvalidRequest, NotFound
 from common.money import usd_from_nanos
+from common.values import normal_value
 from metering.api.fast_path import JSON
 from metering.api.fast_reservations import (
     handle_extend,
@@ -28,13 +29,7 @@ from metering.api.fast_reservations import (
     handle_settle,
 )
 from metering.api.fast_views import answer_of
-from metering.core.dimensions import (
-    DIMENSIONS,
-    FURTHER_DIMENSIONS,
-    MATCHABLE,
-    VALUE_CHARACTERS_MAX,
-    normal_value,
-)
+from metering.core.dimensions import DIMENSIONS, FURTHER_DIMENSIONS, MATCHABLE, VALUE_CHARACTERS_MAX
 from metering.ledger.holds import OPEN, SETTLED, STATES
 from metering.models import Reservation
 from metering.reporting.reservations import (

@@ -8,11 +8,11 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.cursors import range_of_cursor
 from common.api.fields import moment_text
 from common.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
-from metering.api.parameters import RANGE_SCHEMA, limit_of, moment_of
+from metering.fields.parameters import RANGE_SCHEMA, limit_of, moment_of
 from metering.models import Route, SourceOutcome
+from metering.reporting.cursors import range_of_cursor
 from metering.reporting.source_counts import (
     SourceQuestion,
     SourceReason,

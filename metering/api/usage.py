@@ -10,7 +10,8 @@ from rest_framework.response import Response
 from common.api.fields import moment_text
 from common.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA
 from common.money import usd_from_nanos
-from metering.api.parameters import (
+from metering.core.dimensions import MATCHABLE
+from metering.fields.parameters import (
     FILTER_SCHEMA,
     RANGE_SCHEMA,
     filters_of,
@@ -81,7 +82,7 @@ class UsageView(ApiView):
     """Usage of the tenant."""
 
     read_scope = Scope.READ
-    takes_filters = True
+    filters = MATCHABLE
     parameters = {
         "GET": PAGE_PARAMETERS | {"from", "to", "group_by", "interval", "timezone", "percentiles"}
     }

@@ -16,6 +16,7 @@ from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import Values
 from metering.ledger.holds import Held
+from metering.limits.breakers.feed import ReportedCall
 from metering.models import Authority, Completeness, CostSource, Operation, Route, Status
 from metering.pricing.book import UNPRICED
 from metering.snapshot import Configuration
@@ -168,6 +169,10 @@ class PreparedEvent:
         self.amounts = Amounts(0, 0, 0, 0)
         self.windows: tuple[WindowKey, ...] = ()
         self.rest = ""
+
+    def reported(self) -> ReportedCall:
+        """Return what breakers look at."""
+        return ReportedCall(self.values, self.at, self.amounts, self.body.reservation)
 
     def judge(self, configuration: Configuration) -> None:
         """Rate the event and find its windows, by one version of the configuration."""

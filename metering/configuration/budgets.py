@@ -12,9 +12,9 @@ from metering.budgets.rules import BudgetRule, LevelRule
 from metering.calls.seals import read_sealed
 from metering.core.periods import EPOCH
 from metering.ledger.counting import count_what_was_spent
-from metering.ledger.crossings import Change, judge_windows_again
+from metering.ledger.crossings import NO_LEVEL_CHANGES, Change, judge_windows_again
 from metering.limits.limit_increases import end_raises_of_groups
-from metering.limits.lockouts import lift_lockouts_of_budget
+from metering.limits.lockouts import follow_levels, lift_lockouts_of_budget
 from metering.models import Action, Budget, BudgetLevel, FellBy
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
@@ -66,7 +66,7 @@ def create_budget(
         subject=budget,
         after=budget_facts(budget),
     )
-    count_what_was_spent(budget, actor=actor)
+    _count_past(budget, actor=actor)
     return budget
 
 
@@ -107,11 +107,17 @@ def update_budget(
     )
     if is_new_revision:
         lift_lockouts_of_budget(tenant_id=stored.tenant_id, budget_id=stored.id)
-        count_what_was_spent(stored, actor=actor)
+        _count_past(stored, actor=actor)
     elif (change := _change_of_levels(before, after)) is not None:
         book = read_book(stored.tenant_id, budget_id=stored.id)
-        judge_windows_again(book=book, budget_id=stored.id, change=change)
+        follow_levels(book, judge_windows_again(book=book, budget_id=stored.id, change=change))
     return stored
+
+
+def _count_past(budget: Budget, *, actor: str) -> None:
+    changes = count_what_was_spent(budget, actor=actor)
+    if changes != NO_LEVEL_CHANGES:
+        follow_levels(read_book(budget.tenant_id, budget_id=budget.id), changes)
 
 
 def _change_of_levels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:

@@ -9,14 +9,16 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from metering.core.event_stretches import are_few_unpriced
+from metering.intake.job_steps import run_job
 from metering.intake.rerate import start_pricing, waiting_pricing
-from metering.jobs.steps import run_job
 from metering.models import BackgroundJob, TenantPrice, ToolPrice
+from metering.pricing.rates import check_rates
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
 from tenants.models import Tenant
@@ -46,16 +48,18 @@ def add_price(
     Raises ValidationError when the rates cannot be compiled. What is priced already keeps its price
     until it is rated again.
     """
+    # One that cannot be compiled would stop all rating.
+    if problem := check_rates(rates):
+        raise ValidationError({"rates": problem})
     change_configuration(tenant.id)
     _require_room(tenant.id)
-    price = TenantPrice(
+    price = TenantPrice.objects.create(
         tenant=tenant,
         provider=provider,
         model=model,
         rates=dict(rates),
         **validity._asdict(),
     )
-    price.save()
     _record(price, actor=actor, action="create", before=None)
     _price_what_had_none(tenant.id, actor=actor)
     return price

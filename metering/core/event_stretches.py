@@ -8,7 +8,6 @@ from psycopg import sql
 
 from metering.core.periods import EPOCH
 from metering.models import CostSource
-from metering.rollups.sets import QUARTER_SECONDS, find_set
 
 # Work on at most so many events is done while a client waits.
 AT_ONCE_MAX: Final = 5_000
@@ -79,28 +78,3 @@ def are_few_unpriced(tenant_id: int) -> bool:
             [tenant_id, AT_ONCE_MAX],
         )
         return cursor.fetchone() is None
-
-
-def estimated_events(
-    *, tenant_id: int, from_: datetime, to: datetime | None = None, is_unpriced: bool = False
-) -> int:
-    """About how many events a time has, by its quarters of an hour and the batches that are not
-    rolled up yet: reading them all to count them would take as long as the work itself.
-    """
-    quarters = find_set(frozenset(), grain_seconds=QUARTER_SECONDS)
-    assert quarters is not None
-    measure = sql.SQL("unpriced" if is_unpriced else "requests + tool_calls")
-    query = sql.SQL(
-        "SELECT coalesce((SELECT sum({measure}) FROM usage_rollup WHERE tenant_id = %(tenant)s"
-        " AND dimension_set = %(set)s AND starts_at >= %(from)s - interval '15 minutes'"
-        " AND starts_at < coalesce(%(to)s, 'infinity'::timestamptz)), 0)"
-        " + coalesce((SELECT sum(event_count) FROM ingest_batch WHERE tenant_id = %(tenant)s"
-        " AND rolled_up_at IS NULL AND last_at >= %(from)s"
-        " AND first_at < coalesce(%(to)s, 'infinity'::timestamptz)), 0)"
-    ).format(measure=measure)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            query.as_string(cursor.cursor),
-            {"tenant": tenant_id, "set": quarters.number, "from": from_, "to": to},
-        )
-        return int(cursor.fetchone()[0])

@@ -11,6 +11,7 @@ from django.utils import timezone
 from common.errors import Conflict, EventRejected, InvalidRequest, NotFound
 from metering.calls.events import PreparedEvent, Told, fingerprint_of, prepare_event, reservation_of
 from metering.calls.identities import lock_merging
+from metering.calls.retries import with_retries
 from metering.calls.seals import keys_kept
 from metering.calls.storage import (
     copy_incoming,
@@ -20,10 +21,10 @@ from metering.calls.storage import (
     write_batch_row,
 )
 from metering.calls.stored import Change, StoredEvent, added_up, lock_events, movements
-from metering.intake.ingest import with_retries
 from metering.ledger.holds import find_held
 from metering.ledger.opening import with_windows
 from metering.ledger.posting import post
+from metering.limits.lockouts import follow_levels
 from metering.models import BATCH_ID_STRIDE, Correction, EntryKind, Route
 from metering.rollups import lock_batches, post_deltas
 from metering.snapshot import Configuration, read_configuration
@@ -272,7 +273,9 @@ def _post(
     if new is not None:
         moves.append(sums_by_posting(book, [new]))
     batch_id = event.batch_id if replacement_id is None else replacement_id // BATCH_ID_STRIDE
-    post(book=book, sums=added_up(moves), kind=EntryKind.CORRECTION, batch_id=batch_id)
+    sums = added_up(moves)
+    changes = post(book=book, sums=sums, kind=EntryKind.CORRECTION, batch_id=batch_id)
+    follow_levels(book, changes)
 
 
 def _lead_keys(cursor: Any, tenant_id: int, new: PreparedEvent, event_id: int) -> None:

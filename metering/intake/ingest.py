@@ -6,17 +6,17 @@ table with row security is refused by PostgreSQL), their keys, the events that t
 batch's row, and last the balances of the windows they count in.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, InternalError, OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection
 from django.utils import timezone
 
-from common.database_errors import is_away, is_conflict, is_of_value, lacks_partition, sqlstate_of
+from common.database_errors import is_of_value, sqlstate_of
 from common.errors import EventRejected, without_frames
 from metering.calls.events import (
     PreparedEvent,
@@ -28,6 +28,7 @@ from metering.calls.events import (
     rest_of_line,
 )
 from metering.calls.job import Job
+from metering.calls.retries import with_retries
 from metering.calls.settlement import lock_named_reservations, settle_with_events
 from metering.calls.storage import store_events, sums_of_stored
 from metering.intake.open_traces import fingerprint_of_call, take_spans
@@ -35,8 +36,10 @@ from metering.ledger.holds import Held, are_known, find_held, lock_reservations,
 from metering.ledger.opening import with_windows
 from metering.ledger.posting import post
 from metering.limits.breakers import feed_breakers
+from metering.limits.lockouts import follow_levels
 from metering.models import BATCH_ID_STRIDE, EntryKind, Route
 from metering.snapshot import (
+    CHANGES_MAX,
     Configuration,
     ConfigurationChanged,
     known_configuration,
@@ -44,14 +47,10 @@ from metering.snapshot import (
 )
 from metering.usage.decoders.native import Decoded, EventBody
 from metering.usage.decoders.otlp import Export, SpanCall
-from metering.usage.partitions import make_due_partitions
 from tenants.scope import lock_configuration_shared, tenant_scope
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS_MAX: Final = 5
-# How often a transaction begins again because others were faster.
-CHANGES_MAX: Final = 100
 # The most events one transaction takes; below the number of ids a batch has.
 TRANSACTION_EVENTS_MAX: Final = 10_000
 assert TRANSACTION_EVENTS_MAX < BATCH_ID_STRIDE
@@ -166,39 +165,6 @@ def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
     with_retries(tenant_id, commit)
 
 
-def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
-    """Commit again where PostgreSQL gave up because of another transaction, where a month lacks its
-    partition, and where the server had closed the connection.
-
-    `commit` must be safe to repeat after a commit whose answer was lost.
-    """
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        try:
-            commit()
-        except IntegrityError as error:
-            if attempt == ATTEMPTS_MAX or not lacks_partition(error):
-                raise
-            with tenant_scope(tenant_id):
-                make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
-        except (OperationalError, InternalError) as error:
-            is_over = attempt == ATTEMPTS_MAX or not is_away(error)
-            if is_over or not (is_conflict(error) or _renew_connection(attempt)):
-                raise
-        else:
-            return
-
-
-def _renew_connection(attempt: int) -> bool:
-    """Make the connection anew, once: the server may have closed it, which is not always known yet.
-
-    Events that a broken commit did store will be found as duplicates.
-    """
-    if attempt > 1 or connection.in_atomic_block:
-        return False
-    connection.close()
-    return True
-
-
 def _commit_as_configured(tenant_id: int, jobs: Sequence[Job]) -> None:
     """Commit jobs judged by the configuration in force, however often it changes meanwhile.
 
@@ -307,11 +273,16 @@ def _write(configuration: Configuration, jobs: Sequence[Job], withdrawn: Collect
     moves = settle_with_events(configuration, stored, standings, _events(jobs))
     with connection.cursor() as cursor:
         write_standings(cursor, configuration.tenant_id, standings.values())
-    feed_breakers(configuration=configuration, events=[*stored.fresh, *stored.inserted])
-    post(
+    feed_breakers(
+        tenant_id=configuration.tenant_id,
+        rules=configuration.breakers,
+        calls=[event.reported() for event in (*stored.fresh, *stored.inserted)],
+    )
+    changes = post(
         book=book,
         sums=sums_of_stored(book, stored),
         kind=EntryKind.USAGE,
         batch_id=stored.batch_id,
         holds=moves,
     )
+    follow_levels(book, changes)

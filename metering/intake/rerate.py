@@ -22,9 +22,10 @@ from metering.calls.stored import (
     read_events,
 )
 from metering.core.background_jobs import finish_job, move_on, position_of, start_job
-from metering.core.event_stretches import Position, estimated_events
+from metering.core.event_stretches import Position
 from metering.core.periods import EPOCH
 from metering.ledger.posting import post
+from metering.limits.lockouts import follow_levels
 from metering.models import (
     UNFINISHED,
     BackgroundJob,
@@ -37,6 +38,7 @@ from metering.models import (
 )
 from metering.pricing.book import Rating
 from metering.rollups import lock_batches, post_deltas
+from metering.rollups.counts import estimated_events
 from metering.snapshot import Configuration, as_configured
 from tenants.scope import tenant_scope
 
@@ -345,12 +347,9 @@ def _apply(configuration: Configuration, reratings: Sequence[_Rerating]) -> None
     changes = [
         Change(one.event, one.event._replace(cost_nanos=one.cost_nanos)) for one in reratings
     ]
-    post(
-        book=configuration.budgets,
-        sums=added_up(movements(configuration.budgets, changes)),
-        kind=EntryKind.RERATE,
-        batch_id=None,
-    )
+    book = configuration.budgets
+    sums = added_up(movements(book, changes))
+    follow_levels(book, post(book=book, sums=sums, kind=EntryKind.RERATE, batch_id=None))
 
 
 def _update_ratings(tenant_id: int, reratings: Sequence[_Rerating]) -> None:

@@ -10,12 +10,12 @@ from django.utils import timezone
 
 from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
+from metering.intake.job_steps import take_step, tenants_with_jobs
 from metering.intake.rerate import start_pricing, tenants_with_other_prices
-from metering.jobs.steps import take_step, tenants_with_jobs
 from metering.ledger.holds import OPEN
 from metering.ledger.rolling import age_windows, windows_letting_go
 from metering.limits.limit_increases import judge_ended_raises, tenants_with_ended_raises
-from metering.limits.lockouts import lift_ended_lockouts
+from metering.limits.lockouts import follow_levels, lift_ended_lockouts
 from metering.models import Budget
 from metering.reservations.transaction import expire_due
 from metering.usage.partitions import make_due_partitions
@@ -64,14 +64,20 @@ def _age_windows_of(*, tenant_id: int, now: datetime) -> int:
         some = window_ids[place : place + WINDOWS_AT_ONCE]
         with tenant_scope(tenant_id):
             book = _book_in_force(book)
-            aged |= age_windows(book=book, window_ids=some, now=now, waits=False)
+            aged |= _age(book, some, now=now, waits=False)
     for window_id in window_ids:
         if window_id not in aged:
             # Many want it: it is not kept longer than its own turn, and keeps no other waiting.
             with tenant_scope(tenant_id):
                 book = _book_in_force(book)
-                age_windows(book=book, window_ids=[window_id], now=now, waits=True)
+                _age(book, [window_id], now=now, waits=True)
     return len(window_ids)
+
+
+def _age(book: BudgetBook, window_ids: list[int], *, now: datetime, waits: bool) -> set[int]:
+    aged, changes = age_windows(book=book, window_ids=window_ids, now=now, waits=waits)
+    follow_levels(book, changes, now=now)
+    return aged
 
 
 def _book_in_force(book: BudgetBook) -> BudgetBook:

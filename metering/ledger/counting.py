@@ -26,14 +26,9 @@ from metering.budgets.rules import BudgetRule
 from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.core.background_jobs import finish_job, move_on, position_of, start_job
 from metering.core.dimensions import MATCHABLE, REQUEST
-from metering.core.event_stretches import (
-    AT_ONCE_MAX,
-    Position,
-    estimated_events,
-    next_stretch,
-    within_stretch,
-)
+from metering.core.event_stretches import AT_ONCE_MAX, Position, next_stretch, within_stretch
 from metering.core.periods import EPOCH
+from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges
 from metering.ledger.opening import open_windows
 from metering.ledger.posting import Posting, lock_windows, post
 from metering.models import (
@@ -47,6 +42,7 @@ from metering.models import (
     Operation,
     Status,
 )
+from metering.rollups.counts import estimated_events
 
 # What one step reads: a tenth of a second's work.
 STEP_EVENTS: Final = 10_000
@@ -67,7 +63,7 @@ class CountingPast(NamedTuple):
         return event_id >= self.until_id or (at, event_id) <= self.read
 
 
-def count_what_was_spent(budget: Budget, *, actor: str) -> None:
+def count_what_was_spent(budget: Budget, *, actor: str) -> LevelChanges:
     """Add what the budget's present period holds to its windows, or leave that to a job.
 
     The caller holds the configuration lock alone: every batch of before is committed, and has a
@@ -87,7 +83,8 @@ def count_what_was_spent(budget: Budget, *, actor: str) -> None:
     elif past is not None:
         book = read_book(budget.tenant_id, budget_id=budget.id)
         # No reservation holds a window of a revision that has none yet.
-        _count(book, book.rules[budget.id], within=ALL, holders=())
+        return _count(book, book.rules[budget.id], within=ALL, holders=())
+    return NO_LEVEL_CHANGES
 
 
 def _start_counting(budget: Budget, *, actor: str) -> None:
@@ -106,7 +103,7 @@ def _start_counting(budget: Budget, *, actor: str) -> None:
     )
 
 
-def count_a_stretch(book: BudgetBook, job: BackgroundJob) -> None:
+def count_a_stretch(book: BudgetBook, job: BackgroundJob) -> LevelChanges:
     """A step of such a job: count the next stretch, or end it where there is no more.
 
     In a transaction that holds the configuration shared, and the job.
@@ -114,9 +111,10 @@ def count_a_stretch(book: BudgetBook, job: BackgroundJob) -> None:
     rule = book.rules.get(job.budget_id or 0)
     if rule is None or rule.revision != job.revision:
         finish_job(job, {"is_complete": False})
-        return
+        return NO_LEVEL_CHANGES
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [COUNTING_LOCK, book.tenant_id])
+    changes = NO_LEVEL_CHANGES
     after = position_of(job)
     stretch = next_stretch(tenant_id=book.tenant_id, after=after, limit=STEP_EVENTS)
     if stretch is not None:
@@ -124,11 +122,12 @@ def count_a_stretch(book: BudgetBook, job: BackgroundJob) -> None:
             sql.Literal(job.until_id), within_stretch(after, stretch.end)
         )
         holders = _holders(rule, book.tenant_id, within)
-        _count(book.for_transaction(), rule, within=within, holders=holders)
+        changes = _count(book.for_transaction(), rule, within=within, holders=holders)
         move_on(job, position=stretch.end, count=stretch.events)
     if stretch is None or stretch.events < STEP_EVENTS:
         Budget.objects.filter(tenant_id=book.tenant_id, id=rule.id).update(is_counting=False)
         finish_job(job, {"is_complete": True})
+    return changes
 
 
 def _holders(rule: BudgetRule, tenant_id: int, within: sql.Composable) -> Sequence[UUID]:
@@ -208,7 +207,7 @@ def _counted(rule: BudgetRule, tenant_id: int) -> sql.Composable:
 
 def _count(
     book: BudgetBook, rule: BudgetRule, *, within: sql.Composable, holders: Sequence[UUID]
-) -> None:
+) -> LevelChanges:
     """Post what these events add to the budget, as one entry a window (and grain). `holders` are
     the reservations of some that hold its windows.
     """
@@ -219,13 +218,13 @@ def _count(
         key = (window, rule.grain_at(at) if rule.is_rolling else None)
         sums[key] = add_amounts(sums.get(key, NOTHING), amounts)
     if not first_used_at:
-        return
+        return NO_LEVEL_CHANGES
     # Opening windows inside this transaction is safe as it is in `movements`, which waits for this.
     open_windows(book=book, keys=book.lacking(first_used_at))
     # Other writers may have the windows by now: all are locked in the order of their ids.
     lock_windows(book=book, window_ids={book.window_ids[window] for window in first_used_at})
     _note_first_use(book, first_used_at)
-    post(
+    return post(
         book=book,
         sums={
             Posting(book.window_ids[window], grain_at): amounts

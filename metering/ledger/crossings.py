@@ -5,12 +5,12 @@ configuration to itself: usage, corrections, new prices, what leaves a rolling w
 carried over, a changed budget, and limit increases that begin or end.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from metering.budgets.index import BudgetBook
@@ -18,8 +18,6 @@ from metering.budgets.levels import Use
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.background_jobs import finish_job, start_job
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of, used_percent
-from metering.limits.halts import halts_changed, insert_halt, match_of_group
-from metering.limits.lockouts import lift_lockouts, lockout_ends_at
 from metering.models import (
     BY_LEVEL,
     Action,
@@ -27,9 +25,7 @@ from metering.models import (
     BudgetWindow,
     Crossing,
     FellBy,
-    HaltKind,
     JobKind,
-    Mode,
 )
 
 # Windows that one transaction reads, and of these judges again: few enough to be done within a
@@ -53,6 +49,31 @@ class Change(NamedTuple):
     is_of_time: bool = False
 
 
+class Lockout(NamedTuple):
+    """A level that locks out, and the window that reached it; percentages are of its limit."""
+
+    rule: BudgetRule
+    window: WindowState
+    level_percent: int
+    used_percent: Decimal
+
+
+class LevelChanges(NamedTuple):
+    """What a change of levels asks of halts."""
+
+    # By window, the level above which lockouts have lost their cause.
+    lifts_above: Mapping[int, int]
+    lockouts: Sequence[Lockout]
+
+    def plus(self, other: "LevelChanges") -> "LevelChanges":
+        return LevelChanges(
+            {**self.lifts_above, **other.lifts_above}, [*self.lockouts, *other.lockouts]
+        )
+
+
+NO_LEVEL_CHANGES: Final = LevelChanges({}, ())
+
+
 def settle_levels(
     *,
     book: BudgetBook,
@@ -60,12 +81,12 @@ def settle_levels(
     by: FellBy,
     change: Change | None = None,
     now: datetime | None = None,
-) -> None:
+) -> LevelChanges:
     """Bring windows to the highest level that their present spend reaches of their present limit.
 
-    A level that is newly reached is a crossing, and locks out where it says so. When the level
-    falls, an episode ends: lockouts of levels that are no longer reached are lifted, and to reach
-    those levels again is news. Levels that are still reached are no news.
+    Return the lockouts that this asks for; the caller passes them to `limits.lockouts`. A level
+    that is newly reached is a crossing. When the level falls, an episode ends: to reach those
+    levels again is news. Levels that are still reached are no news.
 
     `change` is given after a change of the budget; it also makes up for lockouts that a level
     without this action did not make.
@@ -80,16 +101,19 @@ def settle_levels(
         and not (by != FellBy.SPEND and window.ends_at is not None and window.ends_at <= now)
     ]
     _write_levels(book.tenant_id, [one for one in judged if one.is_moved])
-    lift_lockouts(
-        tenant_id=book.tenant_id,
-        above={one.window.id: one.lifts_above for one in judged if one.lifts_above is not None},
-    )
     crossings = [_crossing(book, one, level, now) for one in judged for level in one.reached]
     if crossings:
         Crossing.objects.bulk_create(crossings, ignore_conflicts=True)
-    for one in judged:
-        for level in one.locking:
-            _lock_out(book, one, level, now)
+    return LevelChanges(
+        lifts_above={
+            one.window.id: one.lifts_above for one in judged if one.lifts_above is not None
+        },
+        lockouts=[
+            Lockout(one.rule, one.window, level.percent, one.use.percent)
+            for one in judged
+            for level in one.locking
+        ],
+    )
 
 
 class _Judged(NamedTuple):
@@ -181,30 +205,6 @@ def _crossing(book: BudgetBook, judged: _Judged, level: LevelRule, now: datetime
     )
 
 
-def _lock_out(book: BudgetBook, judged: _Judged, level: LevelRule, now: datetime) -> None:
-    """Halt the window's group at a level that locks out, until its period ends."""
-    rule, window = judged.rule, judged.window
-    ends_at = lockout_ends_at(rule, window.ends_at, now)
-    if rule.mode != Mode.ENFORCE or (ends_at is not None and ends_at <= now):
-        return
-    with connection.cursor() as cursor:
-        halt_id = insert_halt(
-            cursor,
-            tenant_id=book.tenant_id,
-            match=match_of_group(rule.match, rule.per, json.loads(window.group_key)),
-            reason=f"The budget {rule.name!r} has reached {judged.use.percent}% of its limit;"
-            f" it locks out at {level.percent}%.",
-            kind=HaltKind.LOCKOUT,
-            actor=BY_LEVEL,
-            window_id=window.id,
-            level_percent=level.percent,
-            episode=window.episode,
-            ends_at=ends_at,
-        )
-    if halt_id is not None:
-        transaction.on_commit(halts_changed.set)
-
-
 def judge_windows_again(
     *,
     book: BudgetBook,
@@ -212,7 +212,7 @@ def judge_windows_again(
     change: Change,
     group_key: str = "",
     now: datetime | None = None,
-) -> None:
+) -> LevelChanges:
     """Settle the levels of a budget's open windows (of one group, or of all) after a change of
     their limits or levels: a first portion now, what is left by a job.
 
@@ -223,11 +223,11 @@ def judge_windows_again(
     """
     rule = book.rules.get(budget_id)
     if rule is None:
-        return
+        return NO_LEVEL_CHANGES
     now = now or timezone.now()
     portion = _judge_portion(book, rule, change, group_key=group_key, after=0, now=now)
     if portion.is_last:
-        return
+        return portion.changes
     start_job(
         tenant_id=book.tenant_id,
         kind=JobKind.JUDGE_WINDOWS,
@@ -240,9 +240,10 @@ def judge_windows_again(
         after_id=portion.last_id,
         done=portion.read,
     )
+    return portion.changes
 
 
-def judge_a_portion(book: BudgetBook, job: BackgroundJob) -> None:
+def judge_a_portion(book: BudgetBook, job: BackgroundJob) -> LevelChanges:
     """A step of such a job. In a transaction that holds the configuration shared, and the job; the
     windows stay locked until commit, so that none moves while it is judged.
 
@@ -252,7 +253,7 @@ def judge_a_portion(book: BudgetBook, job: BackgroundJob) -> None:
     rule = book.rules.get(job.budget_id or 0)
     if rule is None or rule.revision != job.revision:
         finish_job(job, {"is_complete": False})
-        return
+        return NO_LEVEL_CHANGES
     if not job.total:
         job.total = BudgetWindow.objects.filter(tenant_id=book.tenant_id).count()
     told = job.parameters["change"]
@@ -268,6 +269,7 @@ def judge_a_portion(book: BudgetBook, job: BackgroundJob) -> None:
     job.done += portion.read
     if portion.is_last:
         finish_job(job, {"is_complete": True})
+    return portion.changes
 
 
 class _Portion(NamedTuple):
@@ -276,6 +278,7 @@ class _Portion(NamedTuple):
     read: int
     last_id: int
     is_last: bool
+    changes: LevelChanges
 
 
 def _next_windows(cursor: Any, tenant_id: int, after: int) -> tuple[int, int]:
@@ -319,10 +322,10 @@ def _judge_portion(
             ],
         )
         windows = [WindowState(*row) for row in cursor.fetchall()]
-    settle_levels(book=book, windows=windows, by=change.by, change=change, now=now)
+    changes = settle_levels(book=book, windows=windows, by=change.by, change=change, now=now)
     if len(windows) == JUDGED_MAX:
-        return _Portion(len(windows), windows[-1].id, is_last=False)
-    return _Portion(read, last_id, is_last=read < PORTION_WINDOWS)
+        return _Portion(len(windows), windows[-1].id, is_last=False, changes=changes)
+    return _Portion(read, last_id, is_last=read < PORTION_WINDOWS, changes=changes)
 
 
 # The parts of a limit and the columns that they are held against, in the order of Amounts.

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from metering.budgets.index import BudgetBook
 from metering.core.amounts import NOTHING, Amounts, add_amounts
-from metering.ledger.crossings import settle_levels
+from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges, settle_levels
 from metering.ledger.rollover import carry_on, late_successors
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, left_until, read_states
 from metering.models import EntryKind, FellBy
@@ -67,8 +67,10 @@ def post(
     batch_id: int | None,
     first_used_at: datetime | None = None,
     holds: Mapping[int, HoldMove] | None = None,
-) -> None:
+) -> LevelChanges:
     """Move balances and write the entries that say why; then the crossings that this caused.
+
+    Return what they ask of halts, for `limits.lockouts`.
 
     `holds` says what reservations that this transaction finishes give back, by window.
     The last thing a transaction does: windows stay locked until it ends. They are locked in the
@@ -77,15 +79,14 @@ def post(
     sums = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
     if holds:
         locked = lock_windows(book=book, window_ids={*(key.window_id for key in sums), *holds})
-        move(book=book, locked=locked, sums=sums, holds=holds, kind=kind, batch_id=batch_id)
-        return
+        return move(book=book, locked=locked, sums=sums, holds=holds, kind=kind, batch_id=batch_id)
     if not sums:
-        return
+        return NO_LEVEL_CHANGES
     successors = late_successors(book, {key.window_id for key in sums})
     with connection.cursor() as cursor:
         sums = _lock(cursor, book, sums, successors)
         if not sums:
-            return
+            return NO_LEVEL_CHANGES
         moved = write_entries_and_move(cursor, book.tenant_id, sums, kind, batch_id, first_used_at)
     lessened = _lessened(sums) if any(window.level_percent for window in moved) else set()
     changing = [
@@ -93,7 +94,9 @@ def post(
         for window in moved
         if (window.level_percent and window.id in lessened) or _may_reach_a_level(book, window)
     ]
-    _settle(book, changing=changing, moved=[window.id for window in moved], successors=successors)
+    return _settle(
+        book, changing=changing, moved=[window.id for window in moved], successors=successors
+    )
 
 
 def _lessened(sums: Mapping[Posting, Amounts]) -> set[int]:
@@ -107,14 +110,17 @@ def _settle(
     changing: Sequence[int],
     moved: Sequence[int],
     successors: Sequence[int],
-) -> None:
+) -> LevelChanges:
     """After a move: what later windows carry, and the levels that windows have reached by it."""
+    changes = NO_LEVEL_CHANGES
     if successors:
-        settle_levels(book=book, windows=carry_on(book, moved, successors), by=FellBy.CARRIED)
+        carried = carry_on(book, moved, successors)
+        changes = settle_levels(book=book, windows=carried, by=FellBy.CARRIED)
     if changing:
         with connection.cursor() as cursor:
             states = read_states(cursor, book.tenant_id, changing)
-        settle_levels(book=book, windows=states, by=FellBy.SPEND)
+        changes = changes.plus(settle_levels(book=book, windows=states, by=FellBy.SPEND))
+    return changes
 
 
 class Locked(NamedTuple):
@@ -177,7 +183,7 @@ def move(
     holds: Mapping[int, HoldMove],
     kind: EntryKind,
     batch_id: int | None,
-) -> None:
+) -> LevelChanges:
     """Move what is spent and what is reserved in locked windows, by one statement; then crossings.
 
     Every window of `sums` and `holds` must be locked. What is too old for a rolling window does not
@@ -187,10 +193,10 @@ def move(
         book=book, locked=locked, sums=sums, holds=holds, kind=kind, batch_id=batch_id
     )
     if planned is None:
-        return
+        return NO_LEVEL_CHANGES
     with connection.cursor() as cursor:
         cursor.execute(planned.statement, planned.parameters)
-    finish_move(book=book, locked=locked, planned=planned)
+    return finish_move(book=book, locked=locked, planned=planned)
 
 
 def plan_move(
@@ -248,10 +254,10 @@ def plan_move(
     )
 
 
-def finish_move(*, book: BudgetBook, locked: Locked, planned: Planned) -> None:
+def finish_move(*, book: BudgetBook, locked: Locked, planned: Planned) -> LevelChanges:
     """After a planned move: what later windows carry, and the levels that were reached."""
     successors = locked.successors if planned.moved else []
-    _settle(book, changing=planned.changing, moved=planned.moved, successors=successors)
+    return _settle(book, changing=planned.changing, moved=planned.moved, successors=successors)
 
 
 def _moved(window: WindowState, amounts: Amounts) -> Moved:

@@ -8,7 +8,7 @@ from django.db import connection
 
 from metering.budgets.index import BudgetBook
 from metering.core.amounts import NOTHING, Amounts
-from metering.ledger.crossings import settle_levels
+from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges, settle_levels
 from metering.ledger.posting import Posting, write_entries_and_move
 from metering.ledger.windows import read_states
 from metering.models import BudgetWindow, EntryKind, FellBy
@@ -51,12 +51,13 @@ def windows_letting_go(book: BudgetBook, now: datetime) -> list[int]:
 
 def age_windows(
     *, book: BudgetBook, window_ids: Sequence[int], now: datetime, waits: bool
-) -> set[int]:
+) -> tuple[set[int], LevelChanges]:
     """Take out of rolling windows what has become older than their period, by entries that say so.
 
-    Return the windows that were looked at. Those that somebody has locked are not, unless it
-    `waits` for them.
+    Return the windows that were looked at, and what their levels ask of halts. Those that somebody
+    has locked are not looked at, unless it `waits` for them.
     """
+    changes = NO_LEVEL_CHANGES
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, budget_id, counted_from FROM budget_window"  # noqa: S608 - constants
@@ -80,8 +81,8 @@ def age_windows(
                 write_entries_and_move(cursor, book.tenant_id, sums, EntryKind.AGED_OUT, None, None)
             cursor.execute(_NOTE, places)
             states = read_states(cursor, book.tenant_id, list(untils))
-            settle_levels(book=book, windows=states, by=FellBy.AGED, now=now)
-    return {row[0] for row in rows}
+            changes = settle_levels(book=book, windows=states, by=FellBy.AGED, now=now)
+    return {row[0] for row in rows}, changes
 
 
 def _untils(book: BudgetBook, rows: Sequence[Any], now: datetime) -> Sequence[tuple[int, datetime]]:

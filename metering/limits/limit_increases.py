@@ -15,6 +15,7 @@ from common.errors import Conflict
 from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
 from metering.ledger.crossings import Change, judge_windows_again
+from metering.limits.lockouts import follow_levels
 from metering.models import Budget, BudgetRaise, FellBy, RaiseStatus
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
@@ -239,13 +240,14 @@ def _judge_windows(
     while the caller holds the configuration lock.
     """
     is_of_time = budget_raise.add_seconds > 0
-    judge_windows_again(
+    changes = judge_windows_again(
         book=book,
         budget_id=budget_raise.budget_id,
         change=Change(FellBy.INCREASE, lifts=lifts, is_of_time=is_of_time),
         group_key=budget_raise.group_key,
         now=now,
     )
+    follow_levels(book, changes, now=now)
 
 
 def end_raises_of_groups(*, budget: Budget, actor: str) -> None:

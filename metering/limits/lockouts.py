@@ -1,15 +1,24 @@
 """Halts that levels make: they end with their period, or with their cause before that."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from django.db import connection
+from django.db import connection, transaction
+from django.utils import timezone
 
+from metering.budgets.index import BudgetBook
 from metering.budgets.rules import BudgetRule
 from metering.core.periods import ROLLING_SECONDS
-from metering.limits.halts import forget_halts_on_commit
-from metering.models import BY_LEVEL, Halt
+from metering.ledger.crossings import LevelChanges, Lockout
+from metering.limits.halts import (
+    forget_halts_on_commit,
+    halts_changed,
+    insert_halt,
+    match_of_group,
+)
+from metering.models import BY_LEVEL, Halt, HaltKind, Mode
 from tenants.audit import record_change
 
 _LIFT_LOCKOUTS: Final = """
@@ -40,14 +49,41 @@ _LIFT_OF_BUDGET: Final = """
 ENDED_MAX: Final = 500
 
 
-def lift_lockouts(*, tenant_id: int, above: Mapping[int, int]) -> None:
-    """Lift the lockouts of windows that have lost their cause: those of levels above the one, in
-    percent, that the window has reached.
+def follow_levels(book: BudgetBook, changes: LevelChanges, *, now: datetime | None = None) -> None:
+    """Lift the lockouts that have lost their cause, and make those that levels ask for.
+
+    In the transaction that changed the levels.
     """
-    if not above:
+    if above := changes.lifts_above:
+        tenant_id = book.tenant_id
+        levels = [list(above), list(above.values())]
+        _lift(_LIFT_LOCKOUTS, tenant_id, [BY_LEVEL, tenant_id, *levels, tenant_id, BY_LEVEL])
+    for lockout in changes.lockouts:
+        _lock_out(book, lockout, now or timezone.now())
+
+
+def _lock_out(book: BudgetBook, lockout: Lockout, now: datetime) -> None:
+    """Halt the window's group until its period ends."""
+    rule, window = lockout.rule, lockout.window
+    ends_at = lockout_ends_at(rule, window.ends_at, now)
+    if rule.mode != Mode.ENFORCE or (ends_at is not None and ends_at <= now):
         return
-    windows, levels = list(above), list(above.values())
-    _lift(_LIFT_LOCKOUTS, tenant_id, [BY_LEVEL, tenant_id, windows, levels, tenant_id, BY_LEVEL])
+    with connection.cursor() as cursor:
+        halt_id = insert_halt(
+            cursor,
+            tenant_id=book.tenant_id,
+            match=match_of_group(rule.match, rule.per, json.loads(window.group_key)),
+            reason=f"The budget {rule.name!r} has reached {lockout.used_percent}% of its limit;"
+            f" it locks out at {lockout.level_percent}%.",
+            kind=HaltKind.LOCKOUT,
+            actor=BY_LEVEL,
+            window_id=window.id,
+            level_percent=lockout.level_percent,
+            episode=window.episode,
+            ends_at=ends_at,
+        )
+    if halt_id is not None:
+        transaction.on_commit(halts_changed.set)
 
 
 def lift_ended_lockouts(tenant_id: int) -> int:

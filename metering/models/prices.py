@@ -11,16 +11,15 @@ own id, which is positive, and below zero the tenant's rows, even for model pric
 prices.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from metering.pricing.rates import check_rates
 from tenants.models import Tenant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 
 class CataloguePrice(models.Model):
@@ -102,29 +101,6 @@ class TenantPrice(_DatedPrice):
 
     def __str__(self) -> str:
         return f"{self.provider} {self.model}".strip()
-
-    def save(
-        self,
-        *,
-        force_insert: Any = False,
-        force_update: bool = False,
-        using: str | None = None,
-        update_fields: "Iterable[str] | None" = None,
-    ) -> None:
-        # Every price in the table can be compiled: one that cannot would stop all rating.
-        if problem := check_rates(self.rates):
-            raise ValidationError({"rates": problem})
-        super().save(
-            force_insert=force_insert,
-            force_update=force_update,
-            using=using,
-            update_fields=update_fields,
-        )
-
-    def clean(self) -> None:
-        super().clean()
-        if problem := check_rates(self.rates):
-            raise ValidationError({"rates": problem})
 
     @property
     def price_id(self) -> int:

@@ -4,7 +4,7 @@ Owns no table. Every function names the tenant besides row-level security, and t
 roll-ups with events must run inside one snapshot, as every GET does.
 """
 
-from common.api.cursors import range_of_cursor
+from metering.reporting.cursors import range_of_cursor
 from metering.reporting.estimates import (
     EstimateError,
     EstimateErrorPage,

@@ -8,9 +8,15 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from common.api.cursors import fingerprint, foreign_cursor, range_part, read_cursor, write_cursor
 from metering.models import ReservationState
 from metering.reporting.conditions import Condition
+from metering.reporting.cursors import (
+    fingerprint,
+    foreign_cursor,
+    range_part,
+    read_cursor,
+    write_cursor,
+)
 from metering.reporting.question import InvalidQuestion, check_range
 from metering.reporting.usage import TUNING
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from django.db.models import BooleanField, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
-from common.api.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
 from metering.models import CostSource, UsageEvent
 from metering.reporting.conditions import on_events
+from metering.reporting.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
 from metering.reporting.question import Filters, check_filters
 
 

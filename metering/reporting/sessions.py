@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 from common.errors import NotFound
-from metering.core.dimensions import normal_value
+from common.values import normal_value
 from metering.models import Outcome, UsageEvent
 from metering.reporting.events import cost_of
 from metering.reporting.question import EARLIEST, LATEST, UsageQuestion

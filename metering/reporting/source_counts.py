@@ -9,8 +9,14 @@ import msgspec
 from django.db import connection
 from django.utils import timezone
 
-from common.api.cursors import fingerprint, foreign_cursor, range_part, read_cursor, write_cursor
 from metering.models import Route, SourceOutcome
+from metering.reporting.cursors import (
+    fingerprint,
+    foreign_cursor,
+    range_part,
+    read_cursor,
+    write_cursor,
+)
 from metering.reporting.question import InvalidQuestion, check_range
 from metering.usage.source_advice import HARMLESS, detail_of, what_to_set
 from metering.usage.sources import NAME_MAX, unwritten_counts

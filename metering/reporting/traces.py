@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from common.errors import NotFound
-from metering.core.dimensions import normal_value
+from common.values import normal_value
 from metering.models import UsageEvent
 from metering.reporting.events import cost_of
 

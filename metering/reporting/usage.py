@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from common.api.cursors import write_cursor
 from metering.models import MEASURES, CostSource, Operation, Status
 from metering.reporting.conditions import Condition, event_value, on_events, on_rollup, rollup_value
+from metering.reporting.cursors import write_cursor
 from metering.reporting.intervals import Bucket, buckets
 from metering.reporting.question import UsageQuestion
 from metering.reporting.sources import Stretch, sets_for, stretches

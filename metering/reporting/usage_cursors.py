@@ -6,7 +6,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final
 
-from common.api.cursors import fingerprint, foreign_cursor, range_part, read_cursor
+from metering.reporting.cursors import fingerprint, foreign_cursor, range_part, read_cursor
 from metering.reporting.question import UsageQuestion
 
 # How many groups a cursor names, so that an address with it stays below 8 KB.

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from metering.intake.committer import Committer
+from metering.core.committer import Committer
 from metering.reservations.transaction import take_turn
 from metering.reservations.works import Work
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from common.errors import InvalidRequest, MalformedBody, RejectEvent
+from common.json_bodies import holds_nul, require_shallow
 from common.money import nanos_from_usd, usd_from_nanos
 from metering.budgets.index import WindowKey
 from metering.calls.events import COST_NANOS_MAX, TOKENS_MAX
@@ -25,8 +26,6 @@ from metering.usage.decoders.native import (
     Source,
     Usd,
     field_problem,
-    holds_nul,
-    require_shallow,
 )
 from metering.usage.decoders.values import with_normal_values
 from metering.usage.shapes import INFERENCE_GEO, UNITS, Tokens

@@ -19,10 +19,10 @@ from django.utils import timezone
 
 from common.database_errors import is_of_value, sqlstate_of
 from common.errors import InvalidRequest, MeteringError, NotFound, without_frames
+from metering.calls.retries import with_retries
 from metering.calls.settlement import Stored
 from metering.calls.storage import store_events
 from metering.calls.storing import KnownBefore, send_events, stored_of
-from metering.intake.ingest import CHANGES_MAX, with_retries
 from metering.ledger.holds import (
     EXPIRED,
     LOCK_RESERVATIONS,
@@ -51,6 +51,7 @@ from metering.ledger.posting import (
 from metering.limits.breakers import feed_breakers
 from metering.limits.decisions import insert_decisions
 from metering.limits.halts import IN_FORCE, NO_HALTS, StandingHalts, halts_of_mark
+from metering.limits.lockouts import follow_levels
 from metering.limits.rate_counters import PaceKey, PaceState, lock_paces, write_paces
 from metering.limits.throttles import StandingTightening, read_tightenings
 from metering.models import EntryKind
@@ -59,6 +60,7 @@ from metering.reservations.endings import Endings
 from metering.reservations.repository import insert_reservations
 from metering.reservations.works import Reserve, Work
 from metering.snapshot import (
+    CHANGES_MAX,
     Configuration,
     ConfigurationChanged,
     known_configuration,
@@ -119,7 +121,7 @@ def expire_due(tenant_id: int) -> int:
             write_standings(cursor, tenant_id, due.values())
         if moves:
             locked = lock_windows(book=book, window_ids=set(moves))
-            move(
+            changes = move(
                 book=book,
                 locked=locked,
                 sums={},
@@ -127,6 +129,7 @@ def expire_due(tenant_id: int) -> int:
                 kind=EntryKind.SETTLE,
                 batch_id=None,
             )
+            follow_levels(book, changes)
     # Fewer than are due where this clock is behind the database's: not to be tried at once again.
     return ended
 
@@ -376,7 +379,11 @@ class _Turn:
             with pipelined() as pipeline:
                 stored = stored_of(self._send_events(pipeline), events, batch_id=self.batch_id)
         self.endings.book_settled(stored)
-        feed_breakers(configuration=self.configuration, events=[*stored.fresh, *stored.inserted])
+        feed_breakers(
+            tenant_id=self.configuration.tenant_id,
+            rules=self.configuration.breakers,
+            calls=[event.reported() for event in (*stored.fresh, *stored.inserted)],
+        )
 
     def _write(self, locked: Locked) -> None:
         """Write what was decided, and commit where that is all."""
@@ -402,4 +409,5 @@ class _Turn:
             if planned is None or planned.is_all:
                 pipeline.commit()
         if planned is not None:
-            finish_move(book=self.book, locked=locked, planned=planned)
+            changes = finish_move(book=self.book, locked=locked, planned=planned)
+            follow_levels(self.book, changes)

@@ -12,7 +12,6 @@ from rest_framework.views import APIView
 
 from common.errors import InvalidRequest
 from common.spelling import did_you_mean
-from metering.core.dimensions import MATCHABLE
 from tenants.keys import KeyHolder
 from tenants.models import Tenant
 
@@ -46,15 +45,15 @@ class OneRepresentation(BaseContentNegotiation):
 
 
 class ApiView(APIView):
-    """A view of the API. `parameters` names the query parameters that each method takes; a GET that
-    takes filters takes `filter[dimension]`, more than once.
+    """A view of the API. `parameters` names the query parameters that each method takes; a GET with
+    `filters` takes `filter[name]` for each of these, more than once.
     """
 
     content_negotiation_class = OneRepresentation
     # OPTIONS would describe forms, which the schema does.
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
-    takes_filters: ClassVar[bool] = False
+    filters: ClassVar[tuple[str, ...]] = ()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -62,20 +61,20 @@ class ApiView(APIView):
         if method in self.parameters or hasattr(self, method.lower()):
             known = self.parameters.get(method, frozenset())
             _require_known_parameters(
-                request, known, takes_filters=self.takes_filters and method == "GET"
+                request, known, filters=self.filters if method == "GET" else ()
             )
 
 
 def _require_known_parameters(
-    request: Request, known: frozenset[str], *, takes_filters: bool
+    request: Request, known: frozenset[str], *, filters: tuple[str, ...]
 ) -> None:
     """Raise UnknownParameter for what is not known or comes twice, InvalidValue for NUL."""
     errors = []
     for name, values in request.query_params.lists():
-        is_filter = takes_filters and FILTER.fullmatch(name) is not None
+        is_filter = bool(filters) and FILTER.fullmatch(name) is not None
         if name not in known and not is_filter:
             code = "unknown_parameter"
-            near = _near_parameter(name, known, takes_filters=takes_filters)
+            near = _near_parameter(name, known, filters=filters)
             detail = f"The query parameter {name[:100]!r} is not known here.{near}"
         elif any("\x00" in value for value in values):
             code, detail = "invalid_value", f"The query parameter {name!r} holds the character NUL."
@@ -90,12 +89,12 @@ def _require_known_parameters(
         raise kind(errors[0]["detail"], errors=errors)
 
 
-def _near_parameter(name: str, known: frozenset[str], *, takes_filters: bool) -> str:
-    if not takes_filters:
+def _near_parameter(name: str, known: frozenset[str], *, filters: tuple[str, ...]) -> str:
+    if not filters:
         return did_you_mean(name, tuple(sorted(known)))
-    if name in MATCHABLE:
+    if name in filters:
         return f" Did you mean 'filter[{name}]'?"
-    return did_you_mean(name, (*sorted(known), *(f"filter[{each}]" for each in MATCHABLE)))
+    return did_you_mean(name, (*sorted(known), *(f"filter[{each}]" for each in filters)))
 
 
 def tenant_of(request: Request) -> Tenant:

@@ -19,7 +19,7 @@ from alerts.channel_settings import (
 from alerts.errors import ChannelUnavailable, SecretsUnreadable, WrongChannel
 from alerts.models import Channel, Delivery, DeliveryState
 from alerts.sealing import seal, unseal
-from tenants.limits import LimitReached
+from common.errors import LimitReached
 from tenants.models import AuditEntry
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_account

@@ -12,7 +12,7 @@ from django.test import RequestFactory, override_settings
 
 from alerts.admin.channels import form_of
 from alerts.channels import KINDS
-from metering.admin.fields import UsdField, count_field
+from metering.fields.forms import UsdField, count_field
 from metering.models import Budget
 from tenants.admin_site import site
 from tenants.number_fields import AmountField, WholeNumberField

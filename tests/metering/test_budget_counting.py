@@ -13,8 +13,8 @@ from django.db import connection
 
 from metering.configuration.budgets import archive_budget, update_budget
 from metering.intake.corrections import correct_event
+from metering.intake.job_steps import run_job, take_step
 from metering.intake.rerate import rerate
-from metering.jobs.steps import run_job, take_step
 from metering.jobs.upkeep import run_jobs
 from metering.ledger import counting
 from metering.models import BackgroundJob, Budget, BudgetWindow, JobState

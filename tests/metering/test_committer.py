@@ -9,8 +9,8 @@ import pytest
 from django.db import DataError, InternalError, OperationalError
 
 from common.database_errors import is_of_all, is_of_value
-from metering.intake import committer as committing
-from metering.intake.committer import TURN_SECONDS, Committer, _Entry, _Waiting
+from metering.core import committer as committing
+from metering.core.committer import TURN_SECONDS, Committer, _Entry, _Waiting
 
 
 @dataclass(eq=False)

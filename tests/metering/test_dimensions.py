@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.core.dimensions import normal_match, normal_value
+from common.values import normal_value
+from metering.core.dimensions import normal_match
 
 ZOE = "Zo\u00eb"
 

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from django.db import connection, transaction
 
-from metering.intake.committer import Committer
-from metering.intake.ingest import commit_jobs, prepare_job, with_retries
+from metering.calls.retries import with_retries
+from metering.core.committer import Committer
+from metering.intake.ingest import commit_jobs, prepare_job
 from metering.models import EventKey, LedgerEntry, Route, UsageEvent
 from metering.usage.decoders import native
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of

@@ -12,7 +12,7 @@ from dateutil.relativedelta import relativedelta
 from django.conf import settings
 from django.db import connection, connections, transaction
 
-from metering.intake import ingest
+from metering.calls import retries
 from metering.jobs.tasks import make_partitions
 from metering.usage import partitions
 from metering.usage.partitions import drop_sealed_partitions, make_due_partitions, partition_name
@@ -63,7 +63,7 @@ def test_the_first_event_of_a_month_never_waits_for_its_partition(
     def refuse(**_: object) -> list[str]:
         raise AssertionError("made in a request")
 
-    monkeypatch.setattr(ingest, "make_due_partitions", refuse)
+    monkeypatch.setattr(retries, "make_due_partitions", refuse)
     oldest = NOW + relativedelta(months=1, day=1) - settings.EVENT_MAX_AGE
     for at in (oldest, NOW + relativedelta(months=1, day=1), NOW + relativedelta(months=2, day=1)):
         with time_machine.travel(at, tick=False):

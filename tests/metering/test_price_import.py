@@ -7,6 +7,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 
+from metering.configuration.prices import Validity, add_price
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.prices import price_row, tenant_price_id, tool_price_id
 from metering.pricing.book import Rating, load_price_book
@@ -109,9 +110,14 @@ def test_a_price_id_leads_to_its_row(account: Account) -> None:
 
 def test_rates_that_cannot_be_used_are_not_stored(account: Account) -> None:
     with account.scope():
-        price = TenantPrice(tenant=account.tenant, model="x", effective_from=NOON, rates={"x": 1})
         with pytest.raises(ValidationError):
-            price.save()
+            add_price(
+                tenant=account.tenant,
+                actor="tests",
+                model="x",
+                rates={"x": 1},
+                validity=Validity(NOON),
+            )
         assert not TenantPrice.objects.exists()
 
 

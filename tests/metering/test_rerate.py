@@ -6,8 +6,8 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
+from metering.intake.job_steps import run_job
 from metering.intake.rerate import rerate, start_pricing
-from metering.jobs.steps import run_job
 from metering.models import CostSource, EntryKind, LedgerEntry, TenantPrice, UsageEvent
 from metering.rollups import roll_up
 from tenants.scope import change_configuration

@@ -124,7 +124,7 @@ def test_windows_let_go_together_and_one_that_is_locked_keeps_none_waiting(
 
     age_windows = rolling.age_windows
 
-    def noted(*, window_ids: list[int], waits: bool, **others: object) -> set[int]:
+    def noted(*, window_ids: list[int], waits: bool, **others: object) -> object:
         if waits:
             assert window_ids == [busy]
             are_others_aged.set()

@@ -11,7 +11,8 @@ import pytest
 from django.db import connection
 
 from common.bounded_memory import BoundedMemory
-from metering.budgets import rules
+from metering.budgets import index
+from metering.budgets.index import WindowKey
 from metering.budgets.reading import read_book
 from metering.core.periods import EPOCH
 from metering.ledger import opening
@@ -76,7 +77,7 @@ def test_nobody_posts_to_a_window_before_its_opening_is_committed(
 def test_what_a_transaction_asks_for_stays_when_the_process_forgets(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "_WINDOW_IDS", BoundedMemory(2))
+    monkeypatch.setattr(index, "_WINDOW_IDS", BoundedMemory(2))
     with account.scope():
         for per in ([], ["session"], ["agent", "session"]):
             make_budget(account, period="month", per=per, cost_usd=1000)
@@ -113,6 +114,6 @@ def test_the_window_of_a_single_call_is_not_remembered(account: Account) -> None
     budget = make_budget(account, per=["request"], period="lifetime")
     with account.scope():
         book = read_book(account.tenant.id)
-    key = rules.WindowKey(budget.id, ("0" * 32,), EPOCH)
+    key = WindowKey(budget.id, ("0" * 32,), EPOCH)
     book.remember(key, 1)
     assert book.lacking([key]) == {key}

@@ -9,10 +9,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from common.errors import LimitReached
 from metering.models import Budget
 from tenants.invitations import invite
 from tenants.keys import create_api_key
-from tenants.limits import LIMITS, LimitReached, set_limit
+from tenants.limits import LIMITS, set_limit
 from tenants.roles import Role
 from tests.dashboard.conftest import sign_in
 from tests.factories import Account, make_account, make_budget

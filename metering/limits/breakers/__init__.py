@@ -12,7 +12,7 @@ from metering.limits.breakers.configuration import (
     read_breaker_rules,
     update_breaker,
 )
-from metering.limits.breakers.feed import BreakerChange, feed_breakers
+from metering.limits.breakers.feed import BreakerChange, ReportedCall, feed_breakers
 from metering.limits.breakers.rules import BreakerRule, Call, Turn, Watch
 from metering.limits.breakers.states import forget_idle_states, forget_trial, try_trial
 
@@ -20,6 +20,7 @@ __all__ = [
     "BreakerChange",
     "BreakerRule",
     "Call",
+    "ReportedCall",
     "Turn",
     "Watch",
     "close_breaker",

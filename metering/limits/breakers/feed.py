@@ -6,13 +6,14 @@ Runs within the transaction that stores the calls, before it locks paces and win
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
 from django.utils import timezone
 
-from metering.core.match import PLACE
+from metering.core.amounts import Amounts
+from metering.core.match import PLACE, Values
 from metering.limits.breakers.rules import BreakerRule, Call, Turn
 from metering.limits.breakers.states import (
     StateKey,
@@ -27,15 +28,21 @@ from metering.limits.halts import forget_halts_on_commit, halts_changed, insert_
 from metering.limits.throttles import CAUSE_CHARACTERS_MAX, end_tightening, open_tightening
 from metering.models import HaltKind
 
-# A snapshot of the configuration holds the rules of this package, so it comes first.
-if TYPE_CHECKING:
-    from metering.calls.events import PreparedEvent
-    from metering.snapshot import Configuration
-
 STATUS: Final = PLACE["status"]
 # Calls count when they become known, since that is when they can be stopped. What is reported
 # later than this after it happened is history (an import, say), not an agent that runs away.
 HISTORY_AFTER: Final = timedelta(hours=1)
+
+
+class ReportedCall(NamedTuple):
+    """A call as it was reported: its values in the order of MATCHABLE, when it happened, what it
+    used, and the id of the reservation that it settles, if any.
+    """
+
+    values: Values
+    at: datetime
+    amounts: Amounts
+    reservation: str | None
 
 
 class BreakerChange(NamedTuple):
@@ -52,8 +59,9 @@ class BreakerChange(NamedTuple):
 
 def feed_breakers(
     *,
-    configuration: "Configuration",
-    events: Iterable["PreparedEvent"],
+    tenant_id: int,
+    rules: Sequence[BreakerRule],
+    calls: Iterable[ReportedCall],
     now: datetime | None = None,
 ) -> list[BreakerChange]:
     """Count calls that were new, in the breakers that match them; open and close what that asks
@@ -61,45 +69,45 @@ def feed_breakers(
 
     Locks states in the order of their keys.
     """
-    rules: Sequence[BreakerRule] = configuration.breakers
     if not rules:
         return []
     at = now or timezone.now()
     oldest = at - HISTORY_AFTER
     fed = [
-        (rule, StateKey(rule.id, group_key), event)
-        for event in events
-        if event.at >= oldest
+        (rule, StateKey(rule.id, group_key), call)
+        for call in calls
+        if call.at >= oldest
         for rule in rules
-        if (group_key := rule.group(event.values)) is not None
+        if (group_key := rule.group(call.values)) is not None
     ]
     if not fed:
         return []
     with connection.cursor() as cursor:
-        states = lock_states(cursor, configuration.tenant_id, {key for _, key, _ in fed})
+        states = lock_states(cursor, tenant_id, {key for _, key, _ in fed})
         changes = []
-        for rule, key, event in fed:
+        for rule, key, call in fed:
             state = states[key]
-            if (turn := _feed_one(rule, state, event, at=at)) is not None:
+            if (turn := _feed_one(rule, state, call, at=at)) is not None:
                 change = BreakerChange(
                     rule, key.group_key, turn, at, state.watch.why, state.halt_id
                 )
-                changes.append(_act(cursor, configuration.tenant_id, state, change))
-        write_states(cursor, configuration.tenant_id, states.values())
-        record_changes(cursor, configuration.tenant_id, changes)
+                changes.append(_act(cursor, tenant_id, state, change))
+        write_states(cursor, tenant_id, states.values())
+        record_changes(cursor, tenant_id, changes)
     return changes
 
 
 def _feed_one(
-    rule: BreakerRule, state: StoredWatch, event: "PreparedEvent", *, at: datetime
+    rule: BreakerRule, state: StoredWatch, reported: ReportedCall, *, at: datetime
 ) -> Turn | None:
-    call = Call(at, event.amounts.cost_nanos, event.amounts.tokens, event.values[STATUS] == "error")
-    return state.watch.feed(rule, call, is_trial=_is_trial(state, event))
+    amounts, is_error = reported.amounts, reported.values[STATUS] == "error"
+    call = Call(at, amounts.cost_nanos, amounts.tokens, is_error)
+    return state.watch.feed(rule, call, is_trial=_is_trial(state, reported))
 
 
-def _is_trial(state: StoredWatch, event: "PreparedEvent") -> bool:
+def _is_trial(state: StoredWatch, reported: ReportedCall) -> bool:
     """Whether the call is the one that was let through, by the reservation that it settles."""
-    trial_id, named = state.watch.trial_id, event.body.reservation
+    trial_id, named = state.watch.trial_id, reported.reservation
     return trial_id is not None and named is not None and UUID(named) == trial_id
 
 

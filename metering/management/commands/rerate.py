@@ -10,8 +10,8 @@ from rich.progress import Progress
 
 from common.money import usd_from_nanos
 from common.times import parse_moment_or_date
-from metering.core.event_stretches import estimated_events
 from metering.intake.rerate import rerate
+from metering.rollups.counts import estimated_events
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 

@@ -9,15 +9,15 @@ from decimal import Decimal
 import msgspec
 
 from common.errors import EventRejected
+from common.json_bodies import holds_nul
 from common.money import USD_DECIMALS_MAX
-from metering.core.dimensions import RAW_CHARACTERS_MAX, normal_value
+from common.values import RAW_CHARACTERS_MAX, normal_value
 from metering.usage.decoders.native import (
     COUNT_MAX,
     TAGS_MAX,
     Decoded,
     EventBody,
     TagValue,
-    holds_nul,
     refused_value,
     rejected,
 )

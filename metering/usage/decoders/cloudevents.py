@@ -16,14 +16,13 @@ from urllib.parse import unquote
 import msgspec
 
 from common.errors import EventRejected, MalformedBody
+from common.json_bodies import require_shallow, require_utf8
 from metering.usage.decoders.assembly import count, tags
 from metering.usage.decoders.native import (
     Decoded,
     EventBody,
     decode_item,
     require_json,
-    require_shallow,
-    require_utf8,
     split_array,
 )
 from metering.usage.decoders.samples import with_sample

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
+from common.json_bodies import require_shallow, require_utf8
 from metering.usage.decoders.assembly import (
     assemble,
     count,
@@ -28,14 +29,7 @@ from metering.usage.decoders.assembly import (
     tags,
     usd,
 )
-from metering.usage.decoders.native import (
-    EVENTS_MAX,
-    Decoded,
-    TagValue,
-    require_json,
-    require_shallow,
-    require_utf8,
-)
+from metering.usage.decoders.native import EVENTS_MAX, Decoded, TagValue, require_json
 from metering.usage.decoders.pieces import items_of, without_deep_parts, without_lone_surrogates
 from metering.usage.decoders.provider_names import canonical_provider
 from metering.usage.decoders.samples import redacted_sample

@@ -4,10 +4,8 @@ A body is split into raw items first, so that one bad event does not fail the ot
 then decoded against the contract by msgspec. What breaks the JSON of the whole body fails the body.
 """
 
-import codecs
 import json
 import re
-from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
@@ -15,20 +13,20 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, RejectEvent, TooManyEvents
+from common.json_bodies import DEPTH_MAX, holds_nul, require_shallow, require_utf8
 from common.money import USD_PATTERN
 from common.spelling import did_you_mean
 from common.times import parse_moment
-from metering.core.dimensions import RAW_CHARACTERS_MAX, VALUE_CHARACTERS_MAX
+from common.values import RAW_CHARACTERS_MAX
+from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.usage.decoders.samples import with_sample
 from metering.usage.decoders.values import with_normal_values
 
 COUNT_MAX: Final = 2**53
-DEPTH_MAX: Final = 32
 EVENTS_MAX: Final = 10_000
 TAGS_MAX: Final = 32
 # Of so many rejected items of a body a sample is made; one of each reason is kept in the end.
 SAMPLES_MAX: Final = 20
-_UTF8_PIECE_BYTES: Final = 1 << 20
 
 # The length that counts is that of the normal value, which `with_normal_values` judges.
 Dimension = Annotated[
@@ -130,8 +128,6 @@ _decode_event = msgspec.json.Decoder(EventBody).decode
 _YEARS_AT_THE_EDGE: Final = (1, 9999)
 # What only some times have: msgspec would round their last digits up, perhaps into the next day.
 _FINER_THAN_MICROSECONDS: Final = re.compile(rb"\.[0-9]{7}")
-# Possessive, and a string that never ends ends with the text: every byte is looked at once.
-_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
 def decode_json(body: bytes) -> list[Decoded]:
@@ -162,25 +158,6 @@ def _with_samples(found: list[Decoded], items: list[bytes]) -> list[Decoded]:
     return found
 
 
-def require_utf8(body: bytes) -> None:
-    """Raise MalformedBody for bytes that are not UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    begin = 0
-    try:
-        # Piece by piece: the text of a large body would take several times its bytes.
-        while len(body) - begin > _UTF8_PIECE_BYTES:
-            waiting = len(decoder.getstate()[0])
-            decoder.decode(memoryview(body)[begin : begin + _UTF8_PIECE_BYTES])
-            begin += _UTF8_PIECE_BYTES
-        waiting = len(decoder.getstate()[0])
-        decoder.decode(memoryview(body)[begin:], True)
-    except UnicodeDecodeError as error:
-        at = begin - waiting + error.start
-        raise MalformedBody(
-            "invalid_utf8", f"The body is not UTF-8: byte {at} cannot be read."
-        ) from error
-
-
 def split_array(body: bytes) -> list[msgspec.Raw]:
     """The items of a JSON array, undecoded. Raises TooManyEvents beyond the limit."""
     try:
@@ -190,21 +167,6 @@ def split_array(body: bytes) -> list[msgspec.Raw]:
     if len(items) > EVENTS_MAX:
         raise TooManyEvents(len(items))
     return items
-
-
-def require_shallow(raw: bytes, *, depth: int = 0) -> None:
-    """Raise MalformedBody when the JSON, itself `depth` levels down, nests deeper than allowed."""
-    # Brackets bound the depth from above; only a text with many is walked.
-    if raw.count(b"{") + raw.count(b"[") + depth <= DEPTH_MAX:
-        return
-    for token in _BRACKETS.finditer(raw):
-        mark = token[0]
-        if mark in b"[{":
-            depth += 1
-            if depth > DEPTH_MAX:
-                raise MalformedBody("too_deep", f"JSON nests deeper than {DEPTH_MAX} levels.")
-        elif mark in b"]}":
-            depth -= 1
 
 
 def decode_item(raw: bytes, *, index: int | None = None, depth: int = 0) -> Decoded:
@@ -328,23 +290,6 @@ def refused_value(event: EventBody) -> EventRejected | None:
         rejection.event_id = event.id
         return rejection
     return None
-
-
-def holds_nul(value: object) -> bool:
-    """Whether a string anywhere in the value holds NUL, which PostgreSQL cannot store."""
-    return any("\x00" in text for text in _strings(msgspec.to_builtins(value)))
-
-
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _strings(key)
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
 
 
 def require_json(raw: bytes, index: int | None = None) -> None:

@@ -6,7 +6,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from common.errors import RejectEvent
-from metering.core.dimensions import DIMENSIONS, VALUE_CHARACTERS_MAX, normal_value
+from common.values import normal_value
+from metering.core.dimensions import DIMENSIONS, VALUE_CHARACTERS_MAX
 
 _NORMALISED: Final = (*DIMENSIONS, "provider", "tool", "source")
 _values_of = attrgetter(*_NORMALISED)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from common.api.cursors import fingerprint, write_cursor
 from metering.jobs.upkeep import expire_reservations
 from metering.models import Reservation
+from metering.reporting.cursors import fingerprint, write_cursor
 from tenants.keys import create_api_key
 from tests.factories import Account
 from tests.metering.api.caller import Answer, Caller, caller

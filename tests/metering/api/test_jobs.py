@@ -7,7 +7,7 @@ import pytest
 
 from metering.core import event_stretches
 from metering.intake import rerate
-from metering.jobs.steps import take_step
+from metering.intake.job_steps import take_step
 from metering.ledger import crossings
 from metering.models import BackgroundJob, Crossing
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of

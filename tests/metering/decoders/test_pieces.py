@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.errors import MalformedBody, TooManyEvents
-from metering.usage.decoders.native import require_utf8
+from common.json_bodies import require_utf8
 from metering.usage.decoders.pieces import items_of, without_deep_parts
 
 

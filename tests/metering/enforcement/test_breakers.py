@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +16,7 @@ from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.limits.breakers import (
     BreakerChange,
+    ReportedCall,
     close_breaker,
     create_breaker,
     delete_breaker,
@@ -51,23 +51,20 @@ def reported(
     at: datetime | None = None,
     reservation: UUID | None = None,
     **dimensions: str,
-) -> Any:
-    """As much of a prepared event as breakers look at."""
-    return SimpleNamespace(
+) -> ReportedCall:
+    return ReportedCall(
         at=at or NOW,
         amounts=Amounts(int(float(usd) * NANOS), tokens, 1, 0),
         values=values(**{"agent": "researcher", **dimensions}),
-        body=SimpleNamespace(reservation=str(reservation) if reservation else None),
+        reservation=str(reservation) if reservation else None,
     )
 
 
-def feed(account: Account, *events: Any, seconds: float = 0) -> list[BreakerChange]:
+def feed(account: Account, *calls: ReportedCall, seconds: float = 0) -> list[BreakerChange]:
     now = NOW + timedelta(seconds=seconds)
     with account.scope():
-        configuration: Any = SimpleNamespace(
-            tenant_id=account.tenant.id, breakers=read_breaker_rules(account.tenant.id)
-        )
-        return feed_breakers(configuration=configuration, events=events, now=now)
+        rules = read_breaker_rules(account.tenant.id)
+        return feed_breakers(tenant_id=account.tenant.id, rules=rules, calls=calls, now=now)
 
 
 def make_breaker(account: Account, **fields: Any) -> Breaker:
@@ -265,16 +262,16 @@ def test_the_cause_of_a_long_group_fits_and_is_its_own() -> None:
 
 
 def test_it_costs_nothing_where_no_breaker_matches(account: Account) -> None:
-    configuration: Any = SimpleNamespace(tenant_id=account.tenant.id, breakers=())
+    tenant_id = account.tenant.id
     with account.scope(), CaptureQueriesContext(connection) as queries:
-        assert feed_breakers(configuration=configuration, events=[reported("11")]) == []
-        configuration.breakers = read_breaker_rules(account.tenant.id)
+        assert feed_breakers(tenant_id=tenant_id, rules=(), calls=[reported("11")]) == []
+        read_breaker_rules(tenant_id)
         assert len(queries) == 1
     make_breaker(account, match={"team": "growth"})
     with account.scope():
-        configuration.breakers = read_breaker_rules(account.tenant.id)
+        rules = read_breaker_rules(tenant_id)
         with CaptureQueriesContext(connection) as queries:
-            assert feed_breakers(configuration=configuration, events=[reported("11")]) == []
+            assert feed_breakers(tenant_id=tenant_id, rules=rules, calls=[reported("11")]) == []
             assert len(queries) == 0
 
 

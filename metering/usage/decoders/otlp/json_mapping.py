@@ -16,7 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
-from metering.usage.decoders.native import EVENTS_MAX, require_utf8
+from common.json_bodies import require_utf8
+from metering.usage.decoders.native import EVENTS_MAX
 from metering.usage.decoders.otlp.facts import source_of
 from metering.usage.decoders.otlp.kinds import is_of_interest
 from metering.usage.decoders.otlp.signals import Foreign

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from common.errors import MalformedBody
-from metering.usage.decoders.native import require_shallow
+from common.json_bodies import require_shallow
 
 _Part = msgspec.Raw | msgspec.UnsetType
 

@@ -11,7 +11,8 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_value
+from common.values import normal_value
+from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
 from metering.core.match import wanted_values
 from metering.models import Operation, Status
 

@@ -13,7 +13,8 @@ from rest_framework.request import Request
 
 from common.api.fields import Moment
 from common.api.pagination import LIMIT_DEFAULT, LIMIT_MAX
-from metering.core.dimensions import MATCHABLE, normal_value
+from common.values import normal_value
+from metering.core.dimensions import MATCHABLE
 from metering.core.periods import floor_seconds
 from metering.reporting import InvalidQuestion
 from metering.reporting.question import is_tag

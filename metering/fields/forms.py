@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 from common.money import nanos_from_usd, usd_from_nanos
-from metering.admin.match_field import MatchField
+from metering.core.match import wanted_values
+from metering.fields.match_widget import MatchField
 from tenants.number_fields import AmountField, WholeNumberField
 from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 
@@ -46,3 +47,13 @@ def match_field(*, rows: int) -> MatchField:
         required=False,
         help_text="Nothing chosen: all usage. Several values of a dimension: any of them.",
     )
+
+
+def match_words(match: dict[str, Any]) -> str:
+    """What a match picks, for people."""
+    parts = []
+    for name, value in match.items():
+        values = [one or "(none)" for one in sorted(wanted_values(value))]
+        words = " or ".join(values) if len(values) <= 3 else f"any of {len(values)}"
+        parts.append(f"{name} {words}")
+    return ", ".join(parts) or "all calls"

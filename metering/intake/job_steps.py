@@ -10,6 +10,7 @@ from metering.core.background_jobs import claim_job, note_failure
 from metering.intake.rerate import rerate_a_chunk
 from metering.ledger.counting import count_a_stretch
 from metering.ledger.crossings import judge_a_portion
+from metering.limits.lockouts import follow_levels
 from metering.models import BackgroundJob, JobKind, JobState
 from metering.snapshot import Configuration, as_configured
 from tenants.scope import tenant_scope
@@ -18,8 +19,12 @@ Step = Callable[[Configuration, BackgroundJob], None]
 STEPS: Final[Mapping[str, Step]] = {
     JobKind.RERATE: rerate_a_chunk,
     JobKind.PRICE_UNPRICED: rerate_a_chunk,
-    JobKind.COUNT_BUDGET: lambda configuration, job: count_a_stretch(configuration.budgets, job),
-    JobKind.JUDGE_WINDOWS: lambda configuration, job: judge_a_portion(configuration.budgets, job),
+    JobKind.COUNT_BUDGET: lambda configuration, job: follow_levels(
+        configuration.budgets, count_a_stretch(configuration.budgets, job)
+    ),
+    JobKind.JUDGE_WINDOWS: lambda configuration, job: follow_levels(
+        configuration.budgets, judge_a_portion(configuration.budgets, job)
+    ),
 }
 
 

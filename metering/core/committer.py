@@ -1,0 +1,285 @@
+"""Combines callers: what waits in a process is committed together, one transaction a tenant.
+
+Nothing waits on purpose: a job that arrives while no transaction runs is committed at once, and
+those that arrive meanwhile make up the next one.
+
+Tenants take turns. One that sends much, or what cannot be stored, keeps no other waiting: it never
+has all the threads, and while others wait its turns take no longer than TURN_SECONDS.
+"""
+
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Protocol, Self, TypeVar
+
+import structlog
+from django.db import connection
+
+from common.database_errors import is_of_all
+from common.errors import without_frames
+
+log = structlog.get_logger(__name__)
+
+# Large enough that the windows touched by a transaction cost little an event, and small enough that
+# a transaction takes well under a second.
+MERGED_EVENTS_MAX: Final = 5_000
+THREADS: Final = 6
+# The threads that one tenant may have at a time.
+TENANT_THREADS: Final = 2
+# How long a tenant's turn may take while others wait, going by what its last one took.
+TURN_SECONDS: Final = 0.05
+# No turn is cut to less than this: what a transaction costs by itself would be most of it, and
+# a slow machine would cut ever smaller pieces.
+TURN_EVENTS_MIN: Final = 200
+# Tenants whose last turn is remembered; beyond these the one longest ago is forgotten.
+SPEEDS_MAX: Final = 1_000
+# After so long a connection is made anew, which takes some milliseconds.
+IDLE_SECONDS: Final = 60.0
+
+
+class Combinable(Protocol):
+    """A unit of work that can be committed with others of the same tenant."""
+
+    @property
+    def tenant_id(self) -> int: ...
+
+    @property
+    def weight(self) -> int:
+        """How much of a transaction it makes up, in events."""
+
+    def pieces(self, weight_max: int) -> Sequence[Self]:
+        """The same work in pieces that are no heavier, where it can be cut."""
+
+
+Work = TypeVar("Work", bound=Combinable)
+
+
+# Told once what a caller waits for is durable, or why it is not. It must not block or raise.
+Done = Callable[[Exception | None], None]
+
+
+class _Waiting:
+    """A caller, and how many pieces of its work are not done."""
+
+    __slots__ = ("done", "error", "pieces_left")
+
+    def __init__(self, done: Done) -> None:
+        self.done = done
+        self.error: Exception | None = None
+        self.pieces_left = 1
+
+    def end(self) -> None:
+        """Tell the caller. What is kept of it does not hold the error."""
+        error, self.error = self.error, None
+        self.done(error)
+
+
+class _Entry(Generic[Work]):
+    """A caller's work, or a piece of it, that waits for its turn."""
+
+    __slots__ = ("is_alone", "waiting", "work")
+
+    def __init__(self, work: Work, waiting: _Waiting, *, is_alone: bool = False) -> None:
+        self.work = work
+        self.waiting = waiting
+        # What failed together with others is committed by itself.
+        self.is_alone = is_alone
+
+
+class Committer(Generic[Work]):
+    """The threads of one process that commit on behalf of its callers.
+
+    `commit` takes one tenant's works together. Where it raises, each of them gets a turn of its
+    own, unless nobody could have been served; what a single work raises is its caller's. It may
+    answer smaller works to commit in place of a single one.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[int, Sequence[Work]], Sequence[Work]],
+        *,
+        name: str,
+        threads: int = THREADS,
+        tenant_threads: int = TENANT_THREADS,
+        weight_max: int = MERGED_EVENTS_MAX,
+        weight_min: int = TURN_EVENTS_MIN,
+    ) -> None:
+        self._commit_works = commit
+        self._name = name
+        self._threads_max = threads
+        # One where the works of a tenant would wait for the same rows anyway.
+        self._tenant_threads = tenant_threads
+        self._weight_max = weight_max
+        self._weight_min = weight_min
+        self._threads: list[threading.Thread] = []
+        self._is_stopping = False
+        self._queues: dict[int, deque[_Entry[Work]]] = {}
+        # Tenants that may have a turn, in order: those with work and without enough threads.
+        self._turns: OrderedDict[int, None] = OrderedDict()
+        self._running: Counter[int] = Counter()
+        # How much weight a tenant's last turn did in TURN_SECONDS.
+        self._speeds: OrderedDict[int, int] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def submit(self, work: Work) -> None:
+        """Commit the work and come back when it is durable. Raises what the commit raised."""
+        waiting = threading.Event()
+        errors: list[Exception] = []
+
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                errors.append(error)
+            waiting.set()
+
+        self.enqueue(work, done)
+        waiting.wait()
+        if errors:
+            raise errors.pop()
+
+    def enqueue(self, work: Work, done: Done) -> None:
+        """Commit the work, and call `done` from the thread that did."""
+        with self._changed:
+            self._queue(work.tenant_id, [_Entry(work, _Waiting(done))])
+            if len(self._threads) < self._threads_max:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def stop(self) -> None:
+        """Commit what waits, then end the threads and their connections. Later work starts new
+        ones.
+        """
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self._is_stopping = False
+
+    def _queue(self, tenant_id: int, entries: Sequence[_Entry[Work]]) -> None:
+        """Let entries wait behind those of their tenant, and the tenant behind the others."""
+        if entries:
+            self._queues.setdefault(tenant_id, deque()).extend(entries)
+        has_thread = self._running[tenant_id] < self._tenant_threads
+        if tenant_id in self._queues and has_thread and tenant_id not in self._turns:
+            self._turns[tenant_id] = None
+            self._changed.notify()
+
+    def _run(self) -> None:
+        ended_at = time.monotonic()
+        try:
+            while (turn := self._take()) is not None:
+                # The server, or what is between, may have closed a connection that lay idle. One
+                # that breaks under way is made anew by who commits.
+                if time.monotonic() > ended_at + IDLE_SECONDS:
+                    connection.close()
+                began_at = time.monotonic()
+                self._commit(turn)
+                ended_at = time.monotonic()
+                self._end_turn(turn, seconds=ended_at - began_at)
+                # An idle thread keeps nobody's work.
+                del turn
+        finally:
+            connection.close()
+
+    def _take(self) -> "_Turn[Work] | None":
+        """The next tenant in turn, and as much of its work as one transaction should take."""
+        with self._changed:
+            while not self._turns:
+                if self._is_stopping:
+                    return None
+                self._changed.wait()
+            tenant_id, _ = self._turns.popitem(last=False)
+            queue = self._queues[tenant_id]
+            taken = self._cut_off(queue, self._weight_of_turn(tenant_id))
+            if not queue:
+                del self._queues[tenant_id]
+            self._running[tenant_id] += 1
+            self._queue(tenant_id, [])
+            return _Turn(tenant_id, taken)
+
+    def _weight_of_turn(self, tenant_id: int) -> int:
+        if not self._turns:
+            return self._weight_max
+        allowed = self._speeds.get(tenant_id, self._weight_max)
+        return min(self._weight_max, max(self._weight_min, allowed))
+
+    def _cut_off(self, queue: deque[_Entry[Work]], weight_max: int) -> list[_Entry[Work]]:
+        """Take entries from the front: one at least, cut where it alone is too heavy."""
+        first = queue.popleft()
+        if first.work.weight > weight_max:
+            first, *rest = _replaced(first, first.work.pieces(weight_max))
+            queue.extendleft(reversed(rest))
+        taken, weight = [first], first.work.weight
+        while queue and not (first.is_alone or queue[0].is_alone):
+            weight += queue[0].work.weight
+            if weight > weight_max:
+                break
+            taken.append(queue.popleft())
+        return taken
+
+    def _end_turn(self, turn: "_Turn[Work]", *, seconds: float) -> None:
+        weight = sum(entry.work.weight for entry in turn.taken)
+        with self._changed:
+            self._speeds[turn.tenant_id] = max(1, int(weight * TURN_SECONDS / max(seconds, 1e-6)))
+            self._speeds.move_to_end(turn.tenant_id)
+            if len(self._speeds) > SPEEDS_MAX:
+                self._speeds.popitem(last=False)
+            self._running[turn.tenant_id] -= 1
+            if not self._running[turn.tenant_id]:
+                del self._running[turn.tenant_id]
+            self._queue(turn.tenant_id, turn.left())
+            done = turn.done()
+        for waiting in done:
+            waiting.end()
+
+    def _commit(self, turn: "_Turn[Work]") -> None:
+        """Commit the works, and say what is left to do in turns of their own."""
+        try:
+            turn.pieces = self._commit_works(turn.tenant_id, [entry.work for entry in turn.taken])
+        except Exception as error:
+            connection.close()
+            if not is_of_all(error):
+                if len(turn.taken) > 1:
+                    turn.is_apart = True
+                    return
+                log.exception("work not committed", tenant_id=turn.tenant_id)
+            for entry in turn.taken:
+                entry.waiting.error = without_frames(error)
+
+
+class _Turn(Generic[Work]):
+    """A tenant's turn: what was taken, and what of it is left to do."""
+
+    __slots__ = ("is_apart", "pieces", "taken", "tenant_id")
+
+    def __init__(self, tenant_id: int, taken: Sequence[_Entry[Work]]) -> None:
+        self.tenant_id = tenant_id
+        self.taken = taken
+        # Each of the works is to be committed by itself; or the only one in these pieces.
+        self.is_apart = False
+        self.pieces: Sequence[Work] = ()
+
+    def done(self) -> list[_Waiting]:
+        """The callers of whose work nothing is left to do."""
+        if self.is_apart or self.pieces:
+            return []
+        for entry in self.taken:
+            entry.waiting.pieces_left -= 1
+        return [entry.waiting for entry in self.taken if not entry.waiting.pieces_left]
+
+    def left(self) -> list[_Entry[Work]]:
+        """What is left to do, in turns of their own."""
+        if self.is_apart:
+            return [_Entry(entry.work, entry.waiting, is_alone=True) for entry in self.taken]
+        return _replaced(self.taken[0], self.pieces, is_alone=True) if self.pieces else []
+
+
+def _replaced(
+    entry: _Entry[Work], pieces: Sequence[Work], *, is_alone: bool = False
+) -> list[_Entry[Work]]:
+    """An entry for each of the pieces; the caller waits for all of them."""
+    entry.waiting.pieces_left += len(pieces) - 1
+    return [_Entry(piece, entry.waiting, is_alone=is_alone) for piece in pieces]
