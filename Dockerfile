@@ -27,6 +27,7 @@ COPY common common
 COPY config config
 COPY dashboard dashboard
 COPY metering metering
+COPY templates templates
 COPY tenants tenants
 
 USER spendgate
