@@ -17,7 +17,7 @@ from tenants.scope import platform_scope
 from tests.alerts.test_scans import RESEARCH, SUPPORT, USUAL, spend
 from tests.alerts.usage_history import QUARTER, write_usage
 from tests.factories import NANOS, Account, make_budget, make_event, send
-from tests.metering.test_rollups import roll_everything_up
+from tests.metering.rollups.test_batches import roll_everything_up
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

@@ -26,7 +26,7 @@ from tenants.scope import platform_scope
 from tests.alerts.scene import seen
 from tests.alerts.usage_history import QUARTER, Stream, write_usage
 from tests.factories import NANOS, Account, make_event, send
-from tests.metering.test_rollups import roll_everything_up
+from tests.metering.rollups.test_batches import roll_everything_up
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

@@ -15,7 +15,7 @@ from metering.usage.sources import Tally, record_reports
 from tests.alerts.scene import seen
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
-from tests.metering.enforcement.test_reservations import ask, expire
+from tests.metering.reservations.test_reservations import ask, expire
 
 CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<img src=x onerror=\"document.title='broken'\">"

@@ -17,7 +17,7 @@ from tenants.roles import Role
 from tests.dashboard.test_enforcement_pages import HOSTILE, Handlers, page, words
 from tests.factories import NANOS, Account, make_budget
 from tests.metering.api.caller import Answer, caller
-from tests.metering.enforcement.test_reservations import ask, expire, settle
+from tests.metering.reservations.test_reservations import ask, expire, settle
 
 PAGES = ("/settings/sources", "/enforcement/unknown")
 OTLP = Route.OTLP

@@ -13,8 +13,8 @@ django.setup()
 
 # Prices are models, which can be imported only once Django is set up.
 from metering.usage.shapes import Tokens, normalise_usage  # noqa: E402
-from tests.metering.test_pricing import NOON, book  # noqa: E402
-from tests.metering.test_usage_shapes import RECORDED  # noqa: E402
+from tests.metering.pricing.test_book import NOON, book  # noqa: E402
+from tests.metering.usage.test_shapes import RECORDED  # noqa: E402
 
 RUNS = 20_000
 

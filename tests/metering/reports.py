@@ -8,8 +8,8 @@ from typing import Any, Final
 from metering.api import fast_path
 from metering.api.fast_reservations import find_endpoint
 from tests.factories import Account
-from tests.metering.decoders.spans import Attributes, Export
 from tests.metering.emitters.pieces import JSON, LITELLM, PROTOBUF, TRACES
+from tests.metering.usage.decoders.spans import Attributes, Export
 
 SECOND_NANOS: Final = 10**9
 EVENTS: Final = "/v1/events"

@@ -12,7 +12,7 @@ from metering.ledger import crossings
 from metering.models import BackgroundJob, Crossing
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Caller, caller
-from tests.metering.test_rerate import set_price
+from tests.metering.intake.test_rerate import set_price
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -18,7 +18,7 @@ from metering.reporting.focus import COLUMNS
 from tenants.keys import create_api_key
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
-from tests.metering.test_rollups import make_events, roll_everything_up, void
+from tests.metering.rollups.test_batches import make_events, roll_everything_up, void
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ADDRESSES = [

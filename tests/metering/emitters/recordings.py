@@ -15,14 +15,6 @@ from typing import Any, Final, NamedTuple
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.metering.decoders.spans import fill
-from tests.metering.decoders.test_otlp_recorded import (
-    DATA,
-    FRAMEWORKS,
-    RECORDED,
-    attributes_of,
-    parsed,
-)
 from tests.metering.emitters.pieces import (
     JSON,
     LITELLM,
@@ -34,6 +26,14 @@ from tests.metering.emitters.pieces import (
     join,
     moved,
     split,
+)
+from tests.metering.usage.decoders.spans import fill
+from tests.metering.usage.decoders.test_otlp_recorded import (
+    DATA,
+    FRAMEWORKS,
+    RECORDED,
+    attributes_of,
+    parsed,
 )
 
 CAPTURED: Final = DATA / "emitters" / "captured"

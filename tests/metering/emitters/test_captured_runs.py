@@ -26,7 +26,6 @@ from metering.intake.ingest import commit_jobs
 from metering.snapshot import read_configuration
 from metering.usage.shapes import Tokens, normalise_usage
 from tests.factories import Account, make_account
-from tests.metering.decoders.test_otlp_recorded import RECORDED, UNTOLD_WRITES, expected
 from tests.metering.emitters.outcomes import Call, Outcome, outcome_at_once, outcome_of
 from tests.metering.emitters.pieces import at_random, in_order_of_end
 from tests.metering.emitters.recordings import (
@@ -37,6 +36,7 @@ from tests.metering.emitters.recordings import (
     truth_of,
 )
 from tests.metering.emitters.untold import UNTOLD
+from tests.metering.usage.decoders.test_otlp_recorded import RECORDED, UNTOLD_WRITES, expected
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -6,7 +6,6 @@ from random import Random
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.metering.decoders.spans import AGENT, CHAT, TOOL, Export
 from tests.metering.emitters.pieces import (
     JSON,
     LITELLM,
@@ -21,6 +20,7 @@ from tests.metering.emitters.pieces import (
     split,
 )
 from tests.metering.emitters.recordings import captured
+from tests.metering.usage.decoders.spans import AGENT, CHAT, TOOL, Export
 
 
 def three_spans() -> Export:
