@@ -9,15 +9,18 @@ import pytest
 import time_machine
 from dateutil.relativedelta import relativedelta
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from metering import retention, rollups, seals
 from metering.audit import audit_tenant, count_seals
+from metering.budget_rules import LevelRule
 from metering.corrections import correct_event
 from metering.enforcement.halts import halt
+from metering.enforcement.simulation import Proposal, ProposedBudget
+from metering.enforcement.simulation.preview import preview
 from metering.models import (
     Budget,
     BudgetWindow,
@@ -25,12 +28,14 @@ from metering.models import (
     EventKey,
     Halt,
     LedgerEntry,
+    Simulation,
     UsageEvent,
     UsageHistogram,
     UsageRollup,
     UsageSeal,
     WindowSeal,
 )
+from metering.money import usd_from_nanos
 from metering.partitions import MONTHS_AHEAD, drop_sealed_partitions, partition_name
 from metering.periods import EPOCH
 from metering.queries import InvalidQuestion, UsageQuestion, require_sums
@@ -49,7 +54,7 @@ from tests.factories import (
     send,
     windows_of,
 )
-from tests.metering.api.caller import caller
+from tests.metering.api.caller import Answer, caller
 from tests.metering.test_rerate import set_price
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -396,6 +401,88 @@ def test_usage_that_is_gone_is_refused_and_not_told_as_zero(sealed: Year) -> Non
         refused
     )
     assert (kept.status, kept.body["total"]["requests"]) == (200, EVENTS_A_MONTH)
+
+
+def simulated(account: Account, at: datetime, **members: Any) -> Answer:
+    with time_machine.travel(at, tick=False):
+        return caller(account).post("/v1/simulations", members)
+
+
+MONTHLY: dict[str, Any] = {
+    "name": "Proposed",
+    "period": "month",
+    "limit": {"cost_usd": "1"},
+    "levels": [{"percent": 100, "action": "block"}],
+}
+
+
+def test_a_replay_of_calls_that_are_gone_is_refused(sealed: Year) -> None:
+    account, _ = sealed.accounts
+    to = "2028-02-02T00:00:00Z"
+    breaker = {"name": "fast", "cost_usd_per_minute": "2"}
+    year_to_date = {**MONTHLY, "period": "year"}
+    refused = [
+        simulated(account, sealed.begin, budget=MONTHLY, to=to, **{"from": "2027-02-28T23:59:59Z"}),
+        simulated(
+            account, sealed.begin, breaker=breaker, to=to, **{"from": "2027-03-01T00:00:00Z"}
+        ),
+        # The year began before.
+        simulated(
+            account, sealed.begin, budget=year_to_date, to=to, **{"from": "2027-06-01T00:00:00Z"}
+        ),
+    ]
+    assert [(answer.status, answer.code) for answer in refused] == [(400, "no_longer_kept")] * 3
+    assert "Calls before 2027-03-01 UTC are no longer kept" in refused[0].body["detail"]
+    with account.scope():
+        assert Simulation.objects.count() == 0
+    with (
+        time_machine.travel(sealed.begin, tick=False),
+        pytest.raises(CommandError, match="Calls before 2027-03-01 UTC are no longer kept"),
+    ):
+        call_command(
+            "simulate_budget",
+            *("--tenant", account.tenant.name, "--to", "2027-12-01", "--from", "2027-02-01"),
+            *("--budget-id", str(_budget(account, "month").id)),
+        )
+
+
+def _budget(account: Account, name: str) -> Budget:
+    with account.scope():
+        return Budget.objects.get(name=name)
+
+
+def test_a_replay_of_a_lifetime_begins_with_its_sealed_sum(sealed: Year) -> None:
+    account, _ = sealed.accounts
+    budget = _budget(account, "lifetime")
+    (window,) = windows_of(account, budget)
+    limit = {"cost_usd": usd_from_nanos(window.spent_nanos)}
+    period = {"from": "2028-04-20T00:00:00Z", "to": "2028-05-01T00:00:00Z"}
+    with time_machine.travel(sealed.begin, tick=False):
+        send(account, [make_event(time="2028-04-21T00:00:00Z", cost_usd="1")])
+        proposed = {"limit": limit, "levels": MONTHLY["levels"]}
+        changed = simulated(account, sealed.begin, budget_id=budget.id, changes=proposed, **period)
+        anew = simulated(
+            account,
+            sealed.begin,
+            budget={**MONTHLY, **proposed, "period": "lifetime"},
+            **period,
+        )
+    assert changed.body["result"]["refused"]["calls"] == 1
+    assert anew.body["result"]["refused"]["calls"] == 0
+    assert any("no longer kept" in one for one in anew.body["result"]["assumptions"])
+
+
+def test_a_page_of_a_lifetime_knows_its_sealed_sum(sealed: Year) -> None:
+    account, _ = sealed.accounts
+    budget = _budget(account, "lifetime")
+    (window,) = windows_of(account, budget)
+    with time_machine.travel(sealed.begin, tick=False), account.scope():
+        present = ProposedBudget.stored(budget)
+        levels = [LevelRule(100, "block", ())]
+        changes = {"limit_cost_nanos": window.spent_nanos, "mode": "enforce"}
+        proposal = Proposal(budget=present.changed(changes, levels), present=present)
+        found = preview(tenant_id=account.tenant.id, proposal=proposal, now=sealed.begin)
+    assert [full.spent for full in found.newly_full] == [window.spent_nanos]
 
 
 def kill_after(account: Account, step: Callable[[], int]) -> None:
