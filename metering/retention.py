@@ -20,11 +20,13 @@ from metering.enforcement.pace import forget_idle_paces
 from metering.models import (
     BY_LEVEL,
     BackgroundJob,
+    BudgetRaise,
     BudgetWindow,
     Correction,
     Crossing,
     Halt,
     Outcome,
+    RaiseStatus,
     Simulation,
     SimulationStatus,
     Tightening,
@@ -82,7 +84,7 @@ def seal_old_usage(*, seconds: float) -> None:
 
 def remove_old_rows(*, seconds: float) -> None:
     """Remove what needs no seal: keys of events, decisions, counts of sources, simulations,
-    crossings, halts, and what was said of events.
+    crossings, halts, limit increases, and what was said of events.
     """
     now = timezone.now()
     run = ChunkedRun(seconds / 2)
@@ -104,6 +106,7 @@ def remove_old_rows(*, seconds: float) -> None:
     run.remove_by_id(_halts_over(occurred_before), at="since", before=occurred_before)
     eased = Tightening.objects.filter(ended_at__lt=occurred_before)
     run.remove_by_id(eased, at="since", before=occurred_before)
+    run.remove_by_id(_raises_over(occurred_before), at="asked_at", before=occurred_before)
     counted_before = now - settings.RETENTION_EVENTS
     run.remove_by_id(Correction.objects.all(), at="created_at", before=counted_before)
     run.remove_by_id(Outcome.objects.all(), at="reported_at", before=counted_before)
@@ -179,6 +182,26 @@ def _halts_over(before: datetime) -> Any:
         Q(lifted_at__lt=before) | Q(ends_at__lt=before),
         Exists(newer),
         Q(window_id=None) | Q(lifted_by=BY_LEVEL) | ~Exists(window),
+    )
+
+
+def _raises_over(before: datetime) -> Any:
+    """Limit increases that ended before then, and requests that nobody granted. An approved one
+    stays with the windows in which it counted: it is why they spent more than their limit.
+    """
+    window = BudgetWindow.objects.filter(
+        Q(ends_at=None) | Q(ends_at__gt=OuterRef("starts_at")),
+        Q(counted_from=None) | Q(counted_from__lt=OuterRef("ends_at")),
+        tenant_id=OuterRef("tenant_id"),
+        budget_id=OuterRef("budget_id"),
+        starts_at__lt=OuterRef("ends_at"),
+    )
+    is_needed = Q(Exists(window), group_key="") | Exists(
+        window.filter(group_key=OuterRef("group_key"))
+    )
+    return BudgetRaise.objects.filter(
+        ~Q(status=RaiseStatus.APPROVED) | Q(~is_needed, judged_at__isnull=False),
+        ends_at__lt=before,
     )
 
 

@@ -16,13 +16,21 @@ from django.test.utils import CaptureQueriesContext
 
 from metering import retention, rollups, seals
 from metering.audit import audit_tenant, count_seals
-from metering.budget_rules import LevelRule
+from metering.budget_rules import LevelRule, group_key
 from metering.corrections import correct_event
 from metering.enforcement.halts import halt
+from metering.enforcement.raises import (
+    Added,
+    RaiseAsk,
+    approve_raise,
+    ask_for_raise,
+    refuse_raise,
+)
 from metering.enforcement.simulation import Proposal, ProposedBudget
 from metering.enforcement.simulation.preview import preview
 from metering.models import (
     Budget,
+    BudgetRaise,
     BudgetWindow,
     Crossing,
     EventKey,
@@ -627,6 +635,60 @@ def test_a_lockout_that_a_person_lifted_and_the_newest_halt_stay(account: Accoun
     with account.scope():
         kept = set(Halt.objects.values_list("id", flat=True))
     assert kept == {lockout.id, halts[1].id}
+
+
+def test_increases_go_once_no_window_is_left_that_they_explain(account: Account) -> None:
+    long_ago = datetime.now(UTC) - settings.RETENTION_INCIDENTS - timedelta(days=40)
+    kinds: dict[str, dict[str, Any]] = {
+        "month": {},
+        "lifetime": {"period": "lifetime"},
+        "rolling": {"period": "day", "is_rolling": True},
+    }
+    with time_machine.travel(long_ago, tick=False):
+        make_partitions()
+        budgets = {
+            name: make_budget(account, name=name, per=["agent"], cost_usd=1, **fields)
+            for name, fields in kinds.items()
+        }
+        send(account, [make_event(time=..., agent="a", cost_usd="2")])
+        of_a = group_key(["a"])
+        asks = {
+            "approved": ("lifetime", of_a),
+            "approved for all": ("lifetime", ""),
+            "approved for another": ("lifetime", group_key(["b"])),
+            "approved in a month": ("month", of_a),
+            "approved of a day": ("rolling", of_a),
+            "asked": ("lifetime", of_a),
+            "refused": ("lifetime", of_a),
+        }
+        for reason, (name, key) in asks.items():
+            ask = RaiseAsk(
+                Added(cost_nanos=NANOS), reason, datetime.now(UTC) + timedelta(hours=1), key
+            )
+            with account.scope():
+                asked = ask_for_raise(budget=budgets[name], actor="tests", ask=ask)
+                if reason.startswith("approved"):
+                    approve_raise(budget_raise=asked, actor="tests")
+                elif reason == "refused":
+                    refuse_raise(budget_raise=asked, actor="tests")
+    age_rolling_windows()
+    remove_old_rows()
+    assert _reasons(account) == set(asks) - {"asked", "refused"}  # none is judged
+    with account.scope():
+        BudgetRaise.objects.update(judged_at=datetime.now(UTC))
+    remove_old_rows()
+    assert _reasons(account) == {"approved", "approved for all", "approved in a month"}
+    before = long_ago - timedelta(days=60)
+    with account.scope():
+        in_month = BudgetRaise.objects.filter(reason="approved in a month")
+        in_month.update(starts_at=before, ends_at=before + timedelta(hours=1))
+    remove_old_rows()
+    assert _reasons(account) == {"approved", "approved for all"}
+
+
+def _reasons(account: Account) -> set[str]:
+    with account.scope():
+        return set(BudgetRaise.objects.values_list("reason", flat=True))
 
 
 def test_crossings_that_nobody_took_stay(account: Account) -> None:
