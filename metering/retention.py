@@ -49,7 +49,6 @@ from metering.seals import (
 from tenants.models import Tenant
 from tenants.old_rows import ROWS_A_CHUNK, ChunkedRun
 from tenants.runs import TenantRun, TenantWork, scoped, shuffled
-from tenants.scope import platform_scope
 
 IDLE_PACE_SECONDS: Final = 3600
 IDLE_STATE_SECONDS: Final = 35 * 86_400
@@ -116,12 +115,20 @@ def remove_old_rows(*, seconds: float) -> None:
     tenants.report()
 
 
-def remove_idle_groups() -> None:
-    """Remove what is kept of groups that nobody asks for any more: paces, and what is usual."""
+def remove_idle_groups(*, seconds: float) -> int:
+    """Remove what is kept of groups that nobody asks for any more: paces, and what is usual; return
+    how many rows went.
+    """
     now_second = int(timezone.now().timestamp())
-    with platform_scope("paces and breaker states of idle groups"), connection.cursor() as cursor:
-        forget_idle_paces(cursor, before_second=now_second - IDLE_PACE_SECONDS)
-        forget_idle_states(cursor, before_second=now_second - IDLE_STATE_SECONDS)
+    run = ChunkedRun(seconds)
+    reason = "paces and breaker states of idle groups"
+    return sum(
+        run.repeat(reason, partial(forget, before_second=now_second - idle, limit=ROWS_A_CHUNK))
+        for forget, idle in (
+            (forget_idle_paces, IDLE_PACE_SECONDS),
+            (forget_idle_states, IDLE_STATE_SECONDS),
+        )
+    )
 
 
 def remove_old_spans(*, seconds: float) -> int:
