@@ -60,7 +60,7 @@ BEAT_SCHEDULE = {
     "remove metering too old to be kept": every(900, "metering.jobs.tasks.remove_old_rows"),
     "remove alerts too old to be kept": every(900, "alerts.tasks.remove_old_rows"),
     "remove answers and audits too old to be kept": every(900, "tenants.tasks.remove_old_rows"),
-    "forget links that ended long ago": daily(6, "dashboard.tasks.forget_old_links"),
+    "forget links that ended long ago": every(900, "dashboard.tasks.forget_old_links"),
     "make partitions ahead": daily(0, "metering.jobs.tasks.make_partitions"),
 }
 
