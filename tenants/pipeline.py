@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from django.db import connection
 from psycopg.abc import PQGen
+from psycopg.generators import send
 
 from tenants.scope import TENANT_SETTING
 
@@ -64,10 +65,11 @@ class _Queue(psycopg.Pipeline):
 
     def _communicate_gen(self) -> PQGen[None]:
         if not self.is_queueing:
-            # Each puts its messages into libpq's buffer, which leaves with the next flush.
+            # Each puts its messages into libpq's buffer, which then leaves in full: while answers
+            # come that fill the server's buffer, they are read.
             while self.command_queue:
                 self.command_queue.popleft()()
-            yield from super()._communicate_gen()
+            yield from send(self.pgconn)
 
     def _fetch_gen(self, *, flush: bool) -> PQGen[None]:
         if self.command_queue:
