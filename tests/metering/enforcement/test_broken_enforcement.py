@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from metering.enforcement import turn
+from metering.enforcement import turn, turn_steps
 from metering.models import Reservation, UsageEvent
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
@@ -26,13 +26,13 @@ def once(break_it: Callable[[], None]) -> Callable[[], None]:
 
 def break_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection ends when everything is locked and nothing written."""
-    write, break_once = turn._Turn._write, once(end_own_connection)
+    write, break_once = turn_steps.Turn._write, once(end_own_connection)
 
-    def broken(self: turn._Turn, *arguments: Any) -> None:
+    def broken(self: turn_steps.Turn, *arguments: Any) -> None:
         break_once()
         write(self, *arguments)
 
-    monkeypatch.setattr(turn._Turn, "_write", broken)
+    monkeypatch.setattr(turn_steps.Turn, "_write", broken)
 
 
 def break_after_commit(monkeypatch: pytest.MonkeyPatch) -> None:
