@@ -1,0 +1,130 @@
+"""Rules about the code itself. A failure names the file and the rule."""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent
+SERVICE: Final = ("common", "tenants", "metering", "alerts", "dashboard", "config")
+PACKAGES: Final = (*SERVICE, "demo", "bench")
+FILE_LINES_MAX: Final = 400
+FUNCTION_LINES_MAX: Final = 50
+# Longer files, each about one thing: how long it may be, and why it is not cut.
+LONG_FILES: Final[dict[str, tuple[int, str]]] = {}
+LONG_FUNCTIONS: Final[dict[str, tuple[int, str]]] = {}
+# Names that a framework looks for, or that only people use.
+FOUND_BY_NAME: Final = frozenset(
+    {
+        "application",
+        "default_app_config",
+        "register",
+        "urlpatterns",
+        "app_name",
+        "admin",
+    }
+)
+
+
+def sources(*packages: str) -> list[Path]:
+    return [
+        path
+        for package in packages
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if "migrations" not in path.parts
+    ]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def test_files_are_short_enough_to_read() -> None:
+    lengths = {name_of(path): path.read_text().count("\n") for path in sources(*PACKAGES)}
+    allowed = {name: most for name, (most, _) in LONG_FILES.items()}
+    too_long = {
+        name: lines for name, lines in lengths.items() if lines > allowed.get(name, FILE_LINES_MAX)
+    }
+    assert too_long == {}
+    # An exception that is no longer needed goes.
+    assert {name for name in allowed if lengths.get(name, 0) <= FILE_LINES_MAX} == set()
+
+
+def test_functions_are_short_enough_to_read() -> None:
+    lengths = {
+        f"{name_of(path)}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in sources(*PACKAGES)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    allowed = {name: most for name, (most, _) in LONG_FUNCTIONS.items()}
+    too_long = {
+        name: lines
+        for name, lines in lengths.items()
+        if lines > allowed.get(name, FUNCTION_LINES_MAX)
+    }
+    assert too_long == {}
+    assert {name for name in allowed if lengths.get(name, 0) <= FUNCTION_LINES_MAX} == set()
+
+
+def public_names(path: Path) -> Iterator[str]:
+    """Yield the functions, classes and constants that a module defines for others."""
+    for node in tree_of(path).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            # A decorated one is registered somewhere.
+            names = [] if node.decorator_list else [node.name]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names = [node.target.id]
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        else:
+            names = []
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def test_every_public_name_is_used_by_the_service_itself() -> None:
+    words: Counter[str] = Counter()
+    for path in (*sources(*PACKAGES), *(ROOT / "templates").rglob("*.html")):
+        words.update(re.findall(r"\w+", path.read_text()))
+    unused = {
+        f"{name_of(path)}:{name}"
+        for path in sources(*PACKAGES)
+        if not {"management", "settings.py"} & set(path.parts)
+        for name in public_names(path)
+        if words[name] < 2 and name not in FOUND_BY_NAME
+    }
+    assert unused == set()
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        *PACKAGES,
+        *(
+            f"metering/{path.name}"
+            for path in sorted((ROOT / "metering").iterdir())
+            if path.is_dir() and (path / "__init__.py").exists() and path.name != "migrations"
+        ),
+    ],
+)
+def test_a_package_says_what_it_owns(package: str) -> None:
+    assert (ROOT / package / "README.md").exists()
+
+
+def test_nothing_is_left_to_do_later() -> None:
+    left = {
+        name_of(path)
+        for path in sources(*PACKAGES)
+        if re.search(r"#.*\b(TODO|FIXME|XXX)\b", path.read_text())
+    }
+    assert left == set()
