@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from common.errors import ApprovalNeeded, BudgetExceeded, Halted, MeteringError, Throttled, Unpriced
 from common.formats import moment
@@ -123,10 +123,41 @@ class _Weighed(NamedTuple):
         return sorted(found, key=lambda one: -SEVERITY.get(one.action, SEVERITY["block"]))
 
 
+class Request(Protocol):
+    """What is looked at of a reservation request; `cheaper` only if a level wants it."""
+
+    @property
+    def key_prefix(self) -> str: ...
+    @property
+    def offer(self) -> Offer: ...
+    @property
+    def cheaper(self) -> Offer | None: ...
+
+
+class Ruling(NamedTuple):
+    """What was decided on a request, before anything is put into words.
+
+    `granted` is the offer that was asked for or a cheaper one. Without it, `refusals` refuse, the
+    most severe first; or, if there are none, the rate limit does.
+    """
+
+    asked: _Weighed
+    granted: _Weighed | None
+    refusals: Sequence[_Objection] = ()
+    # The rate limit that the offer would wait for longest.
+    rate_limit: RateRule | None = None
+    wait_seconds: int = 0
+
+    @property
+    def is_downgrade(self) -> bool:
+        return self.granted is not None and self.granted is not self.asked
+
+
 class Judge:
     """Decides the asks of one transaction, one after the other: each sees what those before hold.
 
-    `rooms` are the locked windows by id. Grants are added to them and to the paces.
+    `rooms` are the locked windows by id. Grants are added to them and to the paces. A simulation
+    drives `rule_on` alone, over windows in memory.
     """
 
     def __init__(
@@ -148,26 +179,33 @@ class Judge:
         self.now = now
 
     def decide(self, ask: Ask) -> Verdict:
+        """Rule on a request, and say why."""
+        ruling = self.rule_on(ask)
+        verdict = Verdict(ask, is_downgrade=ruling.is_downgrade)
+        if ruling.refusals:
+            return self._refuse(verdict, ruling)
+        if ruling.granted is None:
+            return self._refuse_by_rate(verdict, ruling)
+        return self._grant(verdict, ruling, ruling.granted)
+
+    def rule_on(self, request: Request) -> Ruling:
         """Grant what is asked, or a cheaper model, or nothing; what is granted is held."""
-        weighed = self._weigh(ask.offer)
-        verdict = Verdict(ask)
-        if weighed.wants_cheaper and ask.cheaper is not None:
-            cheaper = self._weigh(ask.cheaper)
-            if not cheaper.refusals:
-                verdict.is_downgrade = True
-                verdict.reasons += [self._reason(one, ask.offer) for one in weighed.objections]
-                return self._grant(verdict, cheaper)
-        if weighed.refusals:
-            return self._refuse(verdict, weighed)
-        if weighed.wants_cheaper:
-            verdict.warnings.append(
-                {
-                    "code": "no_cheaper_model",
-                    "detail": "A budget asks for a cheaper model, and no route names one"
-                    " for this call.",
-                }
-            )
-        return self._grant(verdict, weighed)
+        asked = chosen = self._weigh(request.offer)
+        refusals = asked.refusals
+        if asked.wants_cheaper and (cheaper := request.cheaper) is not None:
+            weighed = self._weigh(cheaper)
+            if not weighed.refusals:
+                chosen, refusals = weighed, []
+        if refusals:
+            return Ruling(asked, None, refusals)
+        offer = chosen.offer
+        limits = self._rate_paces(request, offer)
+        wait_seconds, rate_limit = self._longest_wait(limits, offer, ENFORCE)
+        if rate_limit is not None:
+            return Ruling(asked, None, (), rate_limit, wait_seconds)
+        wait_seconds, rate_limit = self._longest_wait(limits, offer, None)
+        self._hold(chosen, limits)
+        return Ruling(asked, chosen, (), rate_limit, wait_seconds)
 
     def _weigh(self, offer: Offer) -> _Weighed:
         limit_percent = min(
@@ -217,19 +255,16 @@ class Judge:
         wait_seconds = 0
         if passed.level.action == "throttle" and place.window is not None:
             pace, wait_seconds = self._throttle(rule, passed, place.window, place.room, offer)
-            if pace is not None:
-                paces.append(pace)
+            paces.append(pace)
         objections.append(
             _Objection(rule, place.key, place.window, place.room, passed, wait_seconds)
         )
 
     def _throttle(
         self, rule: BudgetRule, passed: Passed, window: WindowState, room: Room, offer: Offer
-    ) -> tuple[PaceState | None, int]:
+    ) -> tuple[PaceState, int]:
         """The pace that a throttling level goes by, and how long the call has to wait for it."""
-        pace = self.paces.get(throttle_key(window.id, passed.level.percent))
-        if pace is None:
-            return None, 0
+        pace = self.paces[throttle_key(window.id, passed.level.percent)]
         nanos, tokens = pace_of(rule, passed.level, room, ends_at=window.ends_at, now=self.now)
         minute = pace.minute
         minute.advance(int(self.now.timestamp()))
@@ -240,29 +275,37 @@ class Judge:
             waits.append(minute.seconds_until("tokens", offer.checked.tokens, tokens))
         return pace, max(waits)
 
-    def _grant(self, verdict: Verdict, weighed: _Weighed) -> Verdict:
-        offer = weighed.offer
-        limits = self._rate_paces(verdict.ask, offer)
-        wait_seconds, rule = self._longest_wait(limits, offer, ENFORCE)
-        if rule is not None:
-            return self._refuse_by_rate(verdict, rule, wait_seconds)
-        shadow_wait, shadow_rule = self._longest_wait(limits, offer, None)
-        if shadow_rule is not None:
-            self._note_rate(verdict, shadow_rule, shadow_wait)
-        self._tell(verdict, weighed)
-        for pace in {id(one): one for one in (*weighed.paces, *(p for _, p in limits))}.values():
+    def _hold(self, granted: _Weighed, limits: Sequence[tuple[RateRule, PaceState]]) -> None:
+        offer = granted.offer
+        for pace in {id(one): one for one in (*granted.paces, *(p for _, p in limits))}.values():
             pace.add(
                 nanos=offer.amounts.cost_nanos,
                 tokens=offer.amounts.tokens,
                 requests=offer.amounts.requests + offer.amounts.tool_calls,
             )
-        verdict.offer = offer
         for key in offer.windows:
             room = self.rooms[self.book.window_ids[key]]
             room.hold(offer.amounts)
             if room.first_used_at is None:
                 room.first_used_at = self.now
-        verdict.budgets = self._budgets(offer, refusing=())
+
+    def _grant(self, verdict: Verdict, ruling: Ruling, granted: _Weighed) -> Verdict:
+        if verdict.is_downgrade:
+            asked = ruling.asked
+            verdict.reasons += [self._reason(one, asked.offer) for one in asked.objections]
+        elif ruling.asked.wants_cheaper:
+            verdict.warnings.append(
+                {
+                    "code": "no_cheaper_model",
+                    "detail": "A budget asks for a cheaper model, and no route names one"
+                    " for this call.",
+                }
+            )
+        if ruling.rate_limit is not None:
+            self._note_rate(verdict, ruling.rate_limit, ruling.wait_seconds)
+        self._tell(verdict, granted)
+        verdict.offer = granted.offer
+        verdict.budgets = self._budgets(granted.offer, refusing=())
         return verdict
 
     def _tell(self, verdict: Verdict, weighed: _Weighed) -> None:
@@ -273,12 +316,12 @@ class Judge:
             if objection.rule.mode != SHADOW:
                 verdict.warnings.append(self._warning(objection, weighed.offer))
 
-    def _refuse(self, verdict: Verdict, weighed: _Weighed) -> Verdict:
-        refusals = weighed.refusals
+    def _refuse(self, verdict: Verdict, ruling: Ruling) -> Verdict:
+        refusals, offer = ruling.refusals, ruling.asked.offer
         first = refusals[0]
-        verdict.reasons += [self._reason(one, weighed.offer) for one in weighed.objections]
-        verdict.budgets = self._budgets(weighed.offer, refusing=refusals)
-        detail = self._detail(first, weighed.offer)
+        verdict.reasons += [self._reason(one, offer) for one in ruling.asked.objections]
+        verdict.budgets = self._budgets(offer, refusing=refusals)
+        detail = self._detail(first, offer)
         facts = {"budgets": verdict.budgets, **wait_part(self._free_at(refusals), now=self.now)}
         if first.action == "throttle":
             verdict.error = Throttled(
@@ -292,7 +335,7 @@ class Judge:
             verdict.error = ApprovalNeeded(
                 f"{detail} A person has been asked to raise the limit.", **facts
             )
-            verdict.wish = self._wish(first, weighed.offer, detail)
+            verdict.wish = self._wish(first, offer, detail)
         else:
             verdict.error = BudgetExceeded(detail, **facts)
             if first.action == "lockout":
@@ -333,10 +376,10 @@ class Judge:
             detail,
         )
 
-    def _rate_paces(self, ask: Ask, offer: Offer) -> list[tuple[RateRule, PaceState]]:
+    def _rate_paces(self, request: Request, offer: Offer) -> list[tuple[RateRule, PaceState]]:
         found = []
         for rule in self.configuration.rate_limits:
-            key = rate_key(rule, ask, offer)
+            key = rate_key(rule, request, offer)
             if key is not None:
                 found.append((rule, self.paces[key]))
         return found
@@ -354,12 +397,13 @@ class Judge:
                 wait_seconds, slowest = seconds, rule
         return wait_seconds, slowest
 
-    def _refuse_by_rate(self, verdict: Verdict, rule: RateRule, wait_seconds: int) -> Verdict:
+    def _refuse_by_rate(self, verdict: Verdict, ruling: Ruling) -> Verdict:
+        rule, wait_seconds = ruling.rate_limit, ruling.wait_seconds
+        assert rule is not None, "what no budget refuses, a rate limit does"
         detail = (
             f"The rate limit {rule.name!r} has no room for this call within this minute."
             f" Ask again in {wait_seconds} s."
         )
-        verdict.is_downgrade = False
         verdict.error = Throttled(detail, retry_after_seconds=wait_seconds)
         verdict.reasons = [_rate_reason(rule, detail)]
         return verdict
@@ -510,9 +554,9 @@ def throttle_key(window_id: int, percent: int) -> PaceKey:
     return PaceKey(f"level:{window_id}:{percent}", "")
 
 
-def rate_key(rule: RateRule, ask: Ask, offer: Offer) -> PaceKey | None:
+def rate_key(rule: RateRule, request: Request, offer: Offer) -> PaceKey | None:
     """The pace that a rate limit goes by for a call, None where it does not match it."""
-    group = rule.group(offer.values, key_prefix=ask.key_prefix)
+    group = rule.group(offer.values, key_prefix=request.key_prefix)
     return None if group is None else PaceKey(rule.subject, group)
 
 
