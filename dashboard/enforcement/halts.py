@@ -88,8 +88,8 @@ class OpenBreaker:
 
     @property
     def closes_from(self) -> datetime | None:
-        """From when it lets a trial call through, or closes with the next one."""
-        if not self.rule.cools_down and self.breaker.close != BreakerClose.TRIAL:
+        """From when it lets a probe through, or closes with the next one."""
+        if not self.rule.cools_down and self.breaker.close != BreakerClose.PROBE:
             return None
         return self.group.opened_at + cool_down(self.breaker.cool_down_seconds)
 

@@ -70,7 +70,7 @@ class BreakerForm(GroupedForm):
             "cool_down_seconds",
         )
         labels = {"close": "Closes"}
-        help_texts = {"close": "By hand, or by a trial: one call is let through after a cool-down."}
+        help_texts = {"close": "By hand, or by a probe: one call is let through after a cool-down."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -186,7 +186,7 @@ class BreakerAdmin(TenantModelAdmin):
         if obj.mode != Mode.ENFORCE:
             return f"nothing ({obj.mode})"
         act = f"budgets at {obj.limit_percent} %" if obj.limit_percent else "stops calls"
-        by = "a trial" if obj.close == BreakerClose.TRIAL else "hand"
+        by = "a probe" if obj.close == BreakerClose.PROBE else "hand"
         return f"{act} until closed by {by}"
 
     @display(description="Open now")

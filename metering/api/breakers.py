@@ -96,7 +96,7 @@ class BreakerBody(StrictSerializer):
     close = Choice(
         choices=BreakerClose.values,
         required=False,
-        help_text="By hand, or by a trial: one call is let through after the cool-down.",
+        help_text="By hand, or by a probe: one call is let through after the cool-down.",
     )
     cool_down_seconds = Count(required=False, max_value=COOL_DOWN_SECONDS_MAX)
     created_at = Moment(read_only=True)
@@ -128,7 +128,7 @@ class OpenGroupAnswer(serializers.Serializer[Any]):
     trial_from = Moment(
         allow_null=True, help_text="When one call is let through, or by time alone it closes."
     )
-    trial_at = Moment(allow_null=True, help_text="When a trial began that has not ended.")
+    trial_at = Moment(allow_null=True, help_text="When a probe began that has not ended.")
 
 
 class BreakerAnswer(BreakerBody):
@@ -279,7 +279,7 @@ def breaker_answers(breakers: Sequence[Breaker]) -> list[dict[str, Any]]:
 
 
 def _group_answer(breaker: Breaker, one: OpenGroup) -> dict[str, Any]:
-    is_by_itself = breaker.mode != Mode.ENFORCE or breaker.close == BreakerClose.TRIAL
+    is_by_itself = breaker.mode != Mode.ENFORCE or breaker.close == BreakerClose.PROBE
     trial_from = one.opened_at + cool_down(breaker.cool_down_seconds)
     return {
         "group": group_values(Grouping(breaker.match, breaker.per), one.group_key),
@@ -287,7 +287,7 @@ def _group_answer(breaker: Breaker, one: OpenGroup) -> dict[str, Any]:
         "why": one.why,
         "halt": one.halt_id,
         "trial_from": moment_text(trial_from) if is_by_itself else None,
-        "trial_at": moment_text(one.trial_at) if one.trial_at else None,
+        "trial_at": moment_text(one.probe_at) if one.probe_at else None,
     }
 
 

@@ -30,8 +30,8 @@ from metering.api.rate_limits import require_askable
 from metering.fields.body import Match
 from metering.limits.halt_watch import is_database_silent, known_halts
 from metering.limits.halts import (
-    StandingHalt,
-    StandingHalts,
+    ActiveHalt,
+    ActiveHalts,
     halt,
     is_wide,
     lift_halt,
@@ -167,7 +167,7 @@ def find_holder(text: str) -> KeyHolder | None:
         return remembered
 
 
-def _read_halts(tenant_id: int) -> StandingHalts:
+def _read_halts(tenant_id: int) -> ActiveHalts:
     """The halts as they are stored; while the database is away, as this process knows them."""
     known_halts(tenant_id)
     remembered = remembered_halts(tenant_id)
@@ -183,7 +183,7 @@ def _read_halts(tenant_id: int) -> StandingHalts:
         return remembered
 
 
-def _answer(halts: StandingHalts, known_tags: str) -> HotResponse:
+def _answer(halts: ActiveHalts, known_tags: str) -> HotResponse:
     tag = '"' + "-".join(map(str, halts.mark)) + '"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if tag in [one.strip().removeprefix("W/") for one in known_tags.split(",")]:
@@ -192,12 +192,12 @@ def _answer(halts: StandingHalts, known_tags: str) -> HotResponse:
     return HotResponse(200, {"Content-Type": JSON, **headers}, msgspec.json.encode(body))
 
 
-def _halt_answer(standing: StandingHalt) -> dict[str, Any]:
+def _halt_answer(halt: ActiveHalt) -> dict[str, Any]:
     return {
-        "id": standing.id,
-        "match": standing.match,
-        "reason": standing.reason,
-        "kind": standing.kind,
-        "since": moment_text(standing.since),
-        "ends_at": moment_text(standing.ends_at) if standing.ends_at else None,
+        "id": halt.id,
+        "match": halt.match,
+        "reason": halt.reason,
+        "kind": halt.kind,
+        "since": moment_text(halt.since),
+        "ends_at": moment_text(halt.ends_at) if halt.ends_at else None,
     }

@@ -163,7 +163,7 @@ def values_from(dimensions: Mapping[str, str]) -> Values:
     return tuple([dimensions.get(name, "") for name in MATCHABLE])
 
 
-class Standing:
+class LockedReservation:
     """A reservation's row, locked by this transaction, and how it changes."""
 
     __slots__ = (
@@ -283,41 +283,43 @@ class Standing:
         return max(0, self.held.amounts.cost_nanos - (self.cost_nanos or 0))
 
 
-_STANDING: Final = (
+_LOCKED_COLUMNS: Final = (
     "id, state, expires_at, finished_at, replace(fingerprint::text, '-', ''), event_id,"
     f" cost_nanos, used_tokens, is_late, state = {OPEN} AND expires_at <= clock_timestamp()"
 )
 LOCK_RESERVATIONS: Final = (
-    f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"  # noqa: S608
+    f"SELECT {_LOCKED_COLUMNS} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"  # noqa: S608
     " ORDER BY id FOR UPDATE"
 )
 _LOCK_DUE: Final = (
-    f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"  # noqa: S608
+    f"SELECT {_LOCKED_COLUMNS} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"  # noqa: S608
     f" AND expires_at <= now() AND id <> ALL(%s::uuid[]) ORDER BY id LIMIT {DUE_MAX}"
     " FOR UPDATE SKIP LOCKED"
 )
 
 
-def lock_reservations(tenant_id: int, held: Mapping[UUID, Held]) -> dict[UUID, Standing]:
+def lock_reservations(tenant_id: int, held: Mapping[UUID, Held]) -> dict[UUID, LockedReservation]:
     """Lock these reservations in the order of their ids."""
     if not held:
         return {}
     with connection.cursor() as cursor:
         cursor.execute(LOCK_RESERVATIONS, [tenant_id, list(held)])
-        return standings_of(cursor.fetchall(), held)
+        return locked_reservations_of(cursor.fetchall(), held)
 
 
-def standings_of(rows: Iterable[Sequence[Any]], held: Mapping[UUID, Held]) -> dict[UUID, Standing]:
+def locked_reservations_of(
+    rows: Iterable[Sequence[Any]], held: Mapping[UUID, Held]
+) -> dict[UUID, LockedReservation]:
     """The reservations that LOCK_RESERVATIONS has locked."""
-    return {row[0]: Standing(held[row[0]], row[1:]) for row in rows}
+    return {row[0]: LockedReservation(held[row[0]], row[1:]) for row in rows}
 
 
-def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, Standing]:
+def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, LockedReservation]:
     """Lock open reservations whose time is over, passing over what somebody else has locked."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_DUE, [tenant_id, list(without)])
         rows = cursor.fetchall()
-    return standings_of(rows, find_held(tenant_id, [row[0] for row in rows]))
+    return locked_reservations_of(rows, find_held(tenant_id, [row[0] for row in rows]))
 
 
 _WRITE: Final = """
@@ -329,9 +331,11 @@ _WRITE: Final = """
 """
 
 
-def write_standings(cursor: Any, tenant_id: int, standings: Iterable[Standing]) -> None:
+def write_reservations(
+    cursor: Any, tenant_id: int, reservations: Iterable[LockedReservation]
+) -> None:
     """Store the locked reservations that changed, in one statement."""
-    changed = [one for one in standings if one.is_changed]
+    changed = [one for one in reservations if one.is_changed]
     if not changed:
         return
     cursor.execute(_WRITE, [_encode([one.row() for one in changed]).decode(), tenant_id])
@@ -356,7 +360,7 @@ class HoldMoves(dict[int, HoldMove]):
 
 
 def settle_with(  # noqa: PLR0913 - all of it is what a settle records
-    standing: Standing,
+    reservation: LockedReservation,
     *,
     moves: HoldMoves,
     book: BudgetBook,
@@ -373,14 +377,14 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
     overrun. A call that was known before is judged by what moves (`settling`). `fingerprint` is of
     the settle; None if an event settled it.
     """
-    if standing.is_due:
-        standing.finish(EXPIRED, now)
-        moves.add(standing.returned())
+    if reservation.is_due:
+        reservation.finish(EXPIRED, now)
+        moves.add(reservation.returned())
     held_nanos = 0
-    if standing.state == OPEN:
-        moves.add(standing.returned())
-        held_nanos = standing.held.amounts.cost_nanos
-    standing.settle(
+    if reservation.state == OPEN:
+        moves.add(reservation.returned())
+        held_nanos = reservation.held.amounts.cost_nanos
+    reservation.settle(
         cost_nanos=cost_nanos,
         used_tokens=used_tokens,
         event_id=event_id,
@@ -388,5 +392,5 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
         now=now,
     )
     if is_posted:
-        moves.add_overrun(standing.held, book, cost_nanos - held_nanos)
+        moves.add_overrun(reservation.held, book, cost_nanos - held_nanos)
     return held_nanos

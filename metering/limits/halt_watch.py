@@ -22,8 +22,8 @@ from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.limits.halts import (
     HALTS_SQL,
     NO_HALTS,
+    ActiveHalts,
     HaltsQuestion,
-    StandingHalts,
     forget_halts_of,
     halts_changed,
     remembered_halts,
@@ -204,7 +204,7 @@ PROCESS_WATCHER: Final = HaltWatcher()
 atexit.register(PROCESS_WATCHER.stop)
 
 
-def known_halts(tenant_id: int) -> StandingHalts:
+def known_halts(tenant_id: int) -> ActiveHalts:
     """The tenant's halts as this process knows them, half a second old at most while the database
     answers. From the first question on they are kept fresh.
     """

@@ -34,7 +34,7 @@ CODE_BY_KIND: Final[Mapping[str, str]] = {
 COMBINATIONS_MAX: Final = 1_000
 
 
-class StandingHalt(NamedTuple):
+class ActiveHalt(NamedTuple):
     """A halt in force, ready to judge calls."""
 
     id: int
@@ -44,8 +44,8 @@ class StandingHalt(NamedTuple):
     since: datetime
     breaker_id: int | None
     group_key: str
-    # From when its breaker lets a trial call through; None: somebody has to lift it.
-    trial_from: datetime | None
+    # From when its breaker lets a probe through; None: somebody has to lift it.
+    probe_from: datetime | None
     # What `match` asks for, as (place in MATCHABLE, values).
     wanted: tuple[tuple[int, frozenset[str]], ...]
     # Of a lockout: from when on it stops nothing.
@@ -61,8 +61,8 @@ class StandingHalt(NamedTuple):
         return all(values[place] in wanted for place, wanted in self.wanted)
 
     def is_certain(self, now: datetime) -> bool:
-        """Whether it refuses without a look at the database: no trial call can be due."""
-        return self.trial_from is None or now < self.trial_from
+        """Whether it refuses without a look at the database: no probe can be due."""
+        return self.probe_from is None or now < self.probe_from
 
 
 class HaltMark(NamedTuple):
@@ -73,7 +73,7 @@ class HaltMark(NamedTuple):
     version_sum: int
 
 
-class StandingHalts(tuple[StandingHalt, ...]):
+class ActiveHalts(tuple[ActiveHalt, ...]):
     """A tenant's halts in force, oldest first."""
 
     mark: HaltMark
@@ -81,14 +81,14 @@ class StandingHalts(tuple[StandingHalt, ...]):
     read_at: float
 
     @classmethod
-    def of(cls, halts: Iterable[StandingHalt], *, mark: HaltMark, read_at: float) -> Self:
+    def of(cls, halts: Iterable[ActiveHalt], *, mark: HaltMark, read_at: float) -> Self:
         """The halts that a mark stands for."""
-        standing = cls(halts)
-        standing.mark = mark
-        standing.read_at = read_at
-        return standing
+        active = cls(halts)
+        active.mark = mark
+        active.read_at = read_at
+        return active
 
-    def matching(self, values: Values) -> list[StandingHalt]:
+    def matching(self, values: Values) -> list[ActiveHalt]:
         """The halts that stop a call with these values: those by hand first, then the oldest.
 
         A look-up for each set of dimensions that halts name, however many halts there are.
@@ -106,8 +106,8 @@ class StandingHalts(tuple[StandingHalt, ...]):
         return sorted(found, key=lambda halt: (halt.kind != HaltKind.MANUAL, halt.id))
 
     @cached_property
-    def _by_places(self) -> dict[tuple[int, ...], dict[Values, list[StandingHalt]]]:
-        found: dict[tuple[int, ...], dict[Values, list[StandingHalt]]] = {}
+    def _by_places(self) -> dict[tuple[int, ...], dict[Values, list[ActiveHalt]]]:
+        found: dict[tuple[int, ...], dict[Values, list[ActiveHalt]]] = {}
         for halt in self:
             if _combinations(halt) <= COMBINATIONS_MAX:
                 by_values = found.setdefault(tuple(place for place, _ in halt.wanted), {})
@@ -116,15 +116,15 @@ class StandingHalts(tuple[StandingHalt, ...]):
         return found
 
     @cached_property
-    def _manifold(self) -> list[StandingHalt]:
+    def _manifold(self) -> list[ActiveHalt]:
         return [halt for halt in self if _combinations(halt) > COMBINATIONS_MAX]
 
 
-def _combinations(halt: StandingHalt) -> int:
+def _combinations(halt: ActiveHalt) -> int:
     return prod(len(wanted) for _, wanted in halt.wanted)
 
 
-NO_HALTS: Final = StandingHalts.of((), mark=HaltMark(0, 0, 0), read_at=0.0)
+NO_HALTS: Final = ActiveHalts.of((), mark=HaltMark(0, 0, 0), read_at=0.0)
 
 # A halt of these is in force: not lifted, and not ended.
 IN_FORCE: Final = "lifted_at IS NULL AND (ends_at IS NULL OR ends_at > now())"
@@ -175,37 +175,35 @@ class HaltsQuestion:
         columns = (list(column) for column in zip(*marks, strict=True))
         return [list(self.known), *columns] if marks else [[], [], [], []]
 
-    def take(self, rows: Sequence[Sequence[Any]]) -> dict[int, StandingHalts]:
+    def take(self, rows: Sequence[Sequence[Any]]) -> dict[int, ActiveHalts]:
         """The halts in force by tenant, out of the rows of HALTS_SQL; they are remembered."""
-        found: dict[int, list[StandingHalt]] = {}
+        found: dict[int, list[ActiveHalt]] = {}
         marks = {}
         for tenant_id, *row in rows:
             mark, columns = row[:3], row[3:]
             halts = found.setdefault(tenant_id, [])
             marks[tenant_id] = HaltMark(*mark)
             if columns[0] is not None:
-                halts.append(_standing(columns))
+                halts.append(_active_halt(columns))
         return {
             tenant_id: note_halts(tenant_id, self._current(tenant_id, marks[tenant_id], halts))
             for tenant_id, halts in found.items()
         }
 
-    def _current(
-        self, tenant_id: int, mark: HaltMark, halts: Sequence[StandingHalt]
-    ) -> StandingHalts:
+    def _current(self, tenant_id: int, mark: HaltMark, halts: Sequence[ActiveHalt]) -> ActiveHalts:
         known = self.known[tenant_id]
         if known is None or known.mark != mark:
-            return StandingHalts.of(halts, mark=mark, read_at=self.read_at)
+            return ActiveHalts.of(halts, mark=mark, read_at=self.read_at)
         known.read_at = self.read_at
         return known
 
 
-def _standing(columns: Sequence[Any]) -> StandingHalt:
-    id_, match_text, reason, kind, since, breaker_id, group_key, trial_from, ends_at = columns
+def _active_halt(columns: Sequence[Any]) -> ActiveHalt:
+    id_, match_text, reason, kind, since, breaker_id, group_key, probe_from, ends_at = columns
     match = json.loads(match_text)
     # In one order, so that halts on the same dimensions are looked up together.
     places = sorted((PLACE[name], wanted_values(value)) for name, value in match.items())
-    return StandingHalt(
+    return ActiveHalt(
         id_,
         match,
         reason,
@@ -213,13 +211,13 @@ def _standing(columns: Sequence[Any]) -> StandingHalt:
         since,
         breaker_id,
         group_key,
-        trial_from,
+        probe_from,
         wanted=tuple(places),
         ends_at=ends_at,
     )
 
 
-def read_halts(cursor: Any, tenant_id: int) -> StandingHalts:
+def read_halts(cursor: Any, tenant_id: int) -> ActiveHalts:
     """The tenant's halts in force: by their mark those of this process's memory, and read only when
     they have changed.
     """
@@ -227,7 +225,7 @@ def read_halts(cursor: Any, tenant_id: int) -> StandingHalts:
     return halts_of_mark(cursor, tenant_id, cursor.fetchone())
 
 
-def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> StandingHalts:
+def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> ActiveHalts:
     """The halts that the row of MARK_SQL stands for. For who sends that with other statements."""
     known = remembered_halts(tenant_id)
     if known is not None and known.mark == tuple(mark):
@@ -237,18 +235,18 @@ def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> StandingH
     return question.take(cursor.fetchall())[tenant_id]
 
 
-_memory: dict[int, StandingHalts] = {}
+_memory: dict[int, ActiveHalts] = {}
 _memory_lock = threading.Lock()
 # Set when this process has committed a halt or lifted one: `halt_watch` then looks at once.
 halts_changed: Final = threading.Event()
 
 
-def remembered_halts(tenant_id: int) -> StandingHalts | None:
+def remembered_halts(tenant_id: int) -> ActiveHalts | None:
     """The tenant's halts as this process read them last."""
     return _memory.get(tenant_id)
 
 
-def note_halts(tenant_id: int, halts: StandingHalts) -> StandingHalts:
+def note_halts(tenant_id: int, halts: ActiveHalts) -> ActiveHalts:
     """Remember a tenant's halts, unless a reading that began later is remembered already."""
     with _memory_lock:
         known = _memory.get(tenant_id)

@@ -16,7 +16,7 @@ REASON_CHARACTERS_MAX: Final = 1000
 CAUSE_CHARACTERS_MAX: Final = 500
 
 
-class StandingTightening(NamedTuple):
+class ActiveTightening(NamedTuple):
     """A tightening in force, ready to judge calls."""
 
     id: int
@@ -78,7 +78,7 @@ def end_tightening(cursor: Any | None, *, tenant_id: int, cause: str) -> bool:
     return int(cursor.rowcount) > 0
 
 
-def read_tightenings(cursor: Any, tenant_id: int) -> tuple[StandingTightening, ...]:
+def read_tightenings(cursor: Any, tenant_id: int) -> tuple[ActiveTightening, ...]:
     """The tenant's tightenings in force, oldest first."""
     cursor.execute(
         "SELECT id, limit_percent, reason, match::text FROM tightening"
@@ -86,13 +86,13 @@ def read_tightenings(cursor: Any, tenant_id: int) -> tuple[StandingTightening, .
         [tenant_id],
     )
     return tuple(
-        _standing(id_, limit_percent, reason, json.loads(match))
+        _active_tightening(id_, limit_percent, reason, json.loads(match))
         for id_, limit_percent, reason, match in cursor.fetchall()
     )
 
 
-def _standing(
+def _active_tightening(
     id_: int, limit_percent: int, reason: str, match: Mapping[str, Any]
-) -> StandingTightening:
+) -> ActiveTightening:
     wanted = tuple((PLACE[name], wanted_values(value)) for name, value in match.items())
-    return StandingTightening(id_, limit_percent, reason, match, wanted)
+    return ActiveTightening(id_, limit_percent, reason, match, wanted)

@@ -16,11 +16,11 @@ from metering.budgets.levels import Room
 from metering.ledger.holds import Held, HeldWindow
 from metering.ledger.posting import HoldMove
 from metering.ledger.windows import WindowState, room_of
-from metering.limits.breakers import forget_trial, try_trial
+from metering.limits.breakers import forget_probes, try_probe
 from metering.limits.decisions import DecisionRow
-from metering.limits.halts import StandingHalt, StandingHalts, halts_changed
+from metering.limits.halts import ActiveHalt, ActiveHalts, halts_changed
 from metering.limits.rate_counters import PaceKey, PaceState
-from metering.limits.throttles import StandingTightening
+from metering.limits.throttles import ActiveTightening
 from metering.reservations.endings import Endings, last_moment
 from metering.reservations.judge import (
     Judge,
@@ -50,9 +50,9 @@ class Asking:
         self.rows: list[dict[str, Any]] = []
         self.made: list[Held] = []
         # Halts that levels of this turn have made.
-        self._lockouts: list[StandingHalt] = []
-        # Asks that went past a halt: some of them are trials of its breaker.
-        self._trials: set[UUID] = set()
+        self._lockouts: list[ActiveHalt] = []
+        # Asks that went past a halt: some of them are probes of its breaker.
+        self._probes: set[UUID] = set()
         self._decided: list[Reserve] = []
         # Requests with the key of another one in this turn, which is answered first.
         self._repeats: list[tuple[Reserve, Reserve]] = []
@@ -80,16 +80,16 @@ class Asking:
                 continue
             self.asking.remove(work)
 
-    def stop_halted(self, cursor: Any, halts: StandingHalts, *, now: datetime) -> None:
+    def stop_halted(self, cursor: Any, halts: ActiveHalts, *, now: datetime) -> None:
         """Refuse what a halt stops; the others go on."""
         for work in list(self.asking):
             stopping = [
                 halt
                 for halt in halts.matching(work.ask.offer.values)
                 if halt.is_certain(now)
-                or not try_trial(cursor, self.tenant_id, halt.id, work.id, now)
+                or not try_probe(cursor, self.tenant_id, halt.id, work.id, now)
             ]
-            self._trials.add(work.id)
+            self._probes.add(work.id)
             if stopping:
                 self._refuse(work, refuse_by_halt(work.ask, stopping[0]), now)
                 self.asking.remove(work)
@@ -124,7 +124,7 @@ class Asking:
         windows: Mapping[int, WindowState],
         endings: Endings,
         paces: Mapping[PaceKey, PaceState],
-        tightenings: Sequence[StandingTightening],
+        tightenings: Sequence[ActiveTightening],
         now: datetime,
     ) -> None:
         """Decide every ask; what is granted is added to what the endings move."""
@@ -221,10 +221,10 @@ class Asking:
         self._decided.append(work)
         self.decisions.append(decision_row(work.id, verdict, now=now))
 
-    def end_trials(self, cursor: Any) -> None:
-        """Let another call be the trial of a breaker whose trial was refused after all."""
-        if unused := self._trials - {held.id for held in self.made}:
-            forget_trial(cursor, self.tenant_id, unused)
+    def end_probes(self, cursor: Any) -> None:
+        """Let another call be the probe of a breaker whose probe was refused after all."""
+        if unused := self._probes - {held.id for held in self.made}:
+            forget_probes(cursor, self.tenant_id, unused)
 
     def keep_answers(self, cursor: Any) -> None:
         """Keep what was granted for a retry with the same key; a refusal frees its key."""

@@ -19,12 +19,12 @@ from metering.ledger.holds import (
     RELEASED,
     SETTLED,
     HoldMoves,
-    Standing,
+    LockedReservation,
     dimensions_of,
 )
 from metering.ledger.posting import Posting
 from metering.limits.decisions import DecisionRow
-from metering.limits.halts import StandingHalt, StandingHalts
+from metering.limits.halts import ActiveHalt, ActiveHalts
 from metering.reservations.judge import halted_by
 from metering.reservations.works import Extend, Release, Settle, Work, finished
 from metering.snapshot import Configuration
@@ -43,11 +43,11 @@ class Endings:
         self,
         configuration: Configuration,
         works: Sequence[Work],
-        standings: Mapping[UUID, Standing],
+        reservations: Mapping[UUID, LockedReservation],
     ) -> None:
         self.configuration = configuration
         self.book = configuration.budgets
-        self.standings = standings
+        self.reservations = reservations
         self.settles = [work for work in works if isinstance(work, Settle)]
         self.releases = [work for work in works if isinstance(work, Release)]
         self.extends = [work for work in works if isinstance(work, Extend)]
@@ -68,8 +68,8 @@ class Endings:
         """Every window that may move."""
         ids = {
             window.window_id
-            for standing in self.standings.values()
-            for window in standing.held.windows
+            for reservation in self.reservations.values()
+            for window in reservation.held.windows
         }
         for work in self.booking:
             assert work.event is not None
@@ -80,9 +80,9 @@ class Endings:
 
     def _sort_settles(self) -> None:
         for work in self.settles:
-            standing = self.standings[work.reservation_id]
-            if standing.state == SETTLED and standing.fingerprint is not None:
-                _settle_again(work, standing)
+            reservation = self.reservations[work.reservation_id]
+            if reservation.state == SETTLED and reservation.fingerprint is not None:
+                _settle_again(work, reservation)
             elif work.reservation_id in self._settling:
                 self._repeated.append(work)
             else:
@@ -97,56 +97,56 @@ class Endings:
             if id(work.event) in fresh and not work.job.accepted:
                 work.job.accept(work.event)
         events = [work.event for work in self.booking if work.event is not None]
-        self.moves.add(settle_with_events(self.configuration, stored, self.standings, events))
+        self.moves.add(settle_with_events(self.configuration, stored, self.reservations, events))
         self.sums = sums_of_stored(self.book, stored)
         for work in self.booking:
-            _answer_settle(work, self.standings[work.reservation_id])
+            _answer_settle(work, self.reservations[work.reservation_id])
         for work in self._repeated:
             first = self._settling[work.reservation_id]
             if first.error is not None:
                 work.error = first.error
             else:
-                _settle_again(work, self.standings[work.reservation_id])
+                _settle_again(work, self.reservations[work.reservation_id])
 
-    def end(self, *, halts: StandingHalts, now: datetime) -> None:
+    def end(self, *, halts: ActiveHalts, now: datetime) -> None:
         """Expire what is due, release and extend."""
-        for standing in self.standings.values():
-            if standing.is_due:
-                standing.finish(EXPIRED, now)
-                self.moves.add(standing.returned())
+        for reservation in self.reservations.values():
+            if reservation.is_due:
+                reservation.finish(EXPIRED, now)
+                self.moves.add(reservation.returned())
         for work in self.releases:
-            self._release(work, self.standings[work.reservation_id], now)
+            self._release(work, self.reservations[work.reservation_id], now)
         for extend in self.extends:
-            self._extend(extend, self.standings[extend.reservation_id], halts, now)
+            self._extend(extend, self.reservations[extend.reservation_id], halts, now)
 
-    def _release(self, work: Release, standing: Standing, now: datetime) -> None:
-        if standing.state == SETTLED:
-            work.error = finished(standing)
+    def _release(self, work: Release, reservation: LockedReservation, now: datetime) -> None:
+        if reservation.state == SETTLED:
+            work.error = finished(reservation)
             return
-        if standing.state == OPEN:
-            standing.finish(RELEASED, now)
-            self.moves.add(standing.returned())
-        work.answer = work.released(standing)
+        if reservation.state == OPEN:
+            reservation.finish(RELEASED, now)
+            self.moves.add(reservation.returned())
+        work.answer = work.released(reservation)
 
     def _extend(
-        self, work: Extend, standing: Standing, halts: StandingHalts, now: datetime
+        self, work: Extend, reservation: LockedReservation, halts: ActiveHalts, now: datetime
     ) -> None:
-        if standing.state != OPEN:
-            work.error = finished(standing)
+        if reservation.state != OPEN:
+            work.error = finished(reservation)
             return
-        if halted := halts.matching(standing.held.values):
+        if halted := halts.matching(reservation.held.values):
             halt = halted[0]
             work.error = halted_by(halt, now=now)
-            self.decisions.append(_refused_extension(standing, halt, now))
+            self.decisions.append(_refused_extension(reservation, halt, now))
             return
-        last = last_moment(self.book, standing.held.values, standing.held.created_at)
+        last = last_moment(self.book, reservation.held.values, reservation.held.created_at)
         if last is not None and last <= now:
             detail = "The call has lasted as long as a budget on single calls allows."
             work.error = BudgetExceeded(detail)
             return
         until = now + timedelta(seconds=work.ttl_seconds)
-        standing.extend(until if last is None else min(until, last))
-        work.answer = work.extended(standing)
+        reservation.extend(until if last is None else min(until, last))
+        work.answer = work.extended(reservation)
 
 
 def last_moment(book: BudgetBook, values: Values, began_at: datetime) -> datetime | None:
@@ -162,10 +162,10 @@ def last_moment(book: BudgetBook, values: Values, began_at: datetime) -> datetim
     return began_at + timedelta(seconds=min(seconds)) if seconds else None
 
 
-def _settle_again(work: Settle, standing: Standing) -> None:
+def _settle_again(work: Settle, reservation: LockedReservation) -> None:
     assert work.event is not None
-    if standing.fingerprint == work.event.fingerprint:
-        work.answer = work.settled(standing)
+    if reservation.fingerprint == work.event.fingerprint:
+        work.answer = work.settled(reservation)
         return
     work.error = ReservationFinished(
         "It was settled before, with another event; what was booked stays."
@@ -174,23 +174,25 @@ def _settle_again(work: Settle, standing: Standing) -> None:
     )
 
 
-def _answer_settle(work: Settle, standing: Standing) -> None:
+def _answer_settle(work: Settle, reservation: LockedReservation) -> None:
     assert work.job is not None
-    if standing.state == SETTLED:
-        work.answer = work.settled(standing)
+    if reservation.state == SETTLED:
+        work.answer = work.settled(reservation)
     elif work.job.errors:
         work.error = IdConflict(work.job.errors[0][1].detail)
     else:
         work.error = IdConflict("The event was reported before, and then taken back.")
 
 
-def _refused_extension(standing: Standing, halt: StandingHalt, now: datetime) -> DecisionRow:
+def _refused_extension(
+    reservation: LockedReservation, halt: ActiveHalt, now: datetime
+) -> DecisionRow:
     return DecisionRow(
         decided_at=now,
         decision="refuse",
         code=halt.code,
-        dimensions=dimensions_of(standing.held.values),
+        dimensions=dimensions_of(reservation.held.values),
         reasons=[{"halt": halt.id, "kind": halt.kind, "detail": halt.reason}],
-        reservation_id=standing.held.id,
+        reservation_id=reservation.held.id,
         asked_nanos=0,
     )

@@ -28,10 +28,10 @@ from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
 from metering.core.dimensions import REQUEST
 from metering.ledger.windows import WindowState
-from metering.limits.halts import StandingHalt, match_of_group
+from metering.limits.halts import ActiveHalt, match_of_group
 from metering.limits.rate_counters import PaceKey, PaceState
 from metering.limits.rate_limits import RateRule
-from metering.limits.throttles import StandingTightening
+from metering.limits.throttles import ActiveTightening
 from metering.pricing.model_names import near_model
 from metering.reservations.request import Ask, Offer
 from metering.snapshot import Configuration
@@ -167,7 +167,7 @@ class Judge:
         windows: Mapping[int, WindowState],
         rooms: Mapping[int, Room],
         paces: Mapping[PaceKey, PaceState],
-        tightenings: Sequence[StandingTightening],
+        tightenings: Sequence[ActiveTightening],
         now: datetime,
     ) -> None:
         self.configuration = configuration
@@ -511,7 +511,7 @@ def _actions_up_to(objection: _Objection) -> set[str]:
     return {level.action for level in objection.rule.acting_levels if level.percent <= percent}
 
 
-def refuse_by_halt(ask: Ask, halt: StandingHalt) -> Verdict:
+def refuse_by_halt(ask: Ask, halt: ActiveHalt) -> Verdict:
     """The verdict on a call that a halt stops."""
     return Verdict(
         ask,
@@ -528,11 +528,11 @@ def refuse_by_halt(ask: Ask, halt: StandingHalt) -> Verdict:
     )
 
 
-def halted_by(halt: StandingHalt, *, now: datetime, **facts: Any) -> Halted:
-    """The refusal by a halt, with the time of a breaker's next trial or of a lockout's end, where
+def halted_by(halt: ActiveHalt, *, now: datetime, **facts: Any) -> Halted:
+    """The refusal by a halt, with the time of a breaker's next probe or of a lockout's end, where
     that lies ahead.
     """
-    wait = wait_part(halt.trial_from or halt.ends_at, now=now)
+    wait = wait_part(halt.probe_from or halt.ends_at, now=now)
     return Halted(halt_detail(halt), code=halt.code, halt=halt.id, **facts, **wait)
 
 
@@ -543,7 +543,7 @@ def wait_part(until: datetime | None, *, now: datetime) -> dict[str, int]:
     return {"retry_after_seconds": ceil((until - now) / timedelta(seconds=1))}
 
 
-def halt_detail(halt: StandingHalt) -> str:
+def halt_detail(halt: ActiveHalt) -> str:
     """Why a call is stopped, as a sentence."""
     who = {"manual": "by hand", "breaker": "by a breaker", "lockout": "by a budget's level"}
     return f"Halted {who[halt.kind]} since {moment(halt.since)}: {halt.reason}"

@@ -10,7 +10,7 @@ import msgspec
 from metering.core.match import PLACE, wanted_values
 from metering.ledger.holds import OPEN, dimensions_of
 from metering.limits.decisions import DecisionRow
-from metering.limits.halts import StandingHalt, insert_halt
+from metering.limits.halts import ActiveHalt, insert_halt
 from metering.limits.lockouts import lockout_ends_at
 from metering.models import BY_LEVEL, HaltKind
 from metering.reservations.judge import Lockout, Verdict
@@ -85,7 +85,7 @@ def decision_row(reservation_id: UUID | None, verdict: Verdict, *, now: datetime
 
 def insert_lockout(
     cursor: Any, tenant_id: int, lockout: Lockout, *, now: datetime
-) -> StandingHalt | None:
+) -> ActiveHalt | None:
     """Halt what a level locks out; None where it did so before and a person has lifted it."""
     window = lockout.window
     ends_at = lockout_ends_at(lockout.rule, window.ends_at, now) if window is not None else None
@@ -103,7 +103,7 @@ def insert_lockout(
     )
     if halt_id is None:
         return None
-    return StandingHalt(
+    return ActiveHalt(
         id=halt_id,
         match=lockout.match,
         reason=lockout.reason,
@@ -111,7 +111,7 @@ def insert_lockout(
         since=now,
         breaker_id=None,
         group_key="",
-        trial_from=None,
+        probe_from=None,
         wanted=tuple((PLACE[name], wanted_values(value)) for name, value in lockout.match.items()),
         ends_at=ends_at,
     )

@@ -25,10 +25,10 @@ from metering.ledger.holds import (
     LOCK_RESERVATIONS,
     OPEN,
     Held,
-    Standing,
+    LockedReservation,
     lock_due,
-    standings_of,
-    write_standings,
+    locked_reservations_of,
+    write_reservations,
 )
 from metering.ledger.posting import (
     LOCK_WINDOWS,
@@ -44,14 +44,14 @@ from metering.limits.decisions import insert_decisions
 from metering.limits.halts import (
     IN_FORCE,
     NO_HALTS,
+    ActiveHalts,
     HaltMark,
-    StandingHalts,
     halts_of_mark,
     remembered_halts,
 )
 from metering.limits.lockouts import follow_levels
 from metering.limits.rate_counters import PaceKey, PaceState, lock_paces, write_paces
-from metering.limits.throttles import StandingTightening, read_tightenings
+from metering.limits.throttles import ActiveTightening, read_tightenings
 from metering.models import EntryKind
 from metering.reservations.admission import Asking
 from metering.reservations.endings import Endings
@@ -135,9 +135,9 @@ class Turn:
         self.is_careful = way is Way.CAREFUL
         self.asking = Asking(configuration, works)
         self.endings: Endings
-        self.halts: StandingHalts = NO_HALTS
-        self.tightenings: Sequence[StandingTightening] = ()
-        self.standings: dict[UUID, Standing] = {}
+        self.halts: ActiveHalts = NO_HALTS
+        self.tightenings: Sequence[ActiveTightening] = ()
+        self.reservations: dict[UUID, LockedReservation] = {}
         self.batch_id: int | None = None
         self.paces: dict[PaceKey, PaceState] = {}
         self.now = timezone.now()
@@ -195,7 +195,7 @@ class Turn:
         if self.asking.is_keyed:
             self.asking.answer_again(cursor)
         if in_force.is_due:
-            self.standings |= lock_due(self.tenant_id, without=self.standings)
+            self.reservations |= lock_due(self.tenant_id, without=self.reservations)
         self._sort_endings()
         return self._store_and_lock(cursor)
 
@@ -218,15 +218,15 @@ class Turn:
         if version != self.configuration.version:
             raise ConfigurationChanged
         if locking is not None:
-            self.standings = standings_of(locking.fetchall(), self.held)
+            self.reservations = locked_reservations_of(locking.fetchall(), self.held)
         return _InForce(HaltMark(max_version, halts, version_sum), is_tightened, is_due)
 
     def _sort_endings(self) -> None:
         # After the wait for locks: what has expired by now is over.
         self.now = timezone.now()
-        self.endings = Endings(self.configuration, self.works, self.standings)
+        self.endings = Endings(self.configuration, self.works, self.reservations)
         if any(
-            self.standings[work.reservation_id].event_id is not None
+            self.reservations[work.reservation_id].event_id is not None
             for work in self.endings.booking
         ):
             # An event has settled it before: the settle is another report of that call.
@@ -280,7 +280,7 @@ class Turn:
             return
         if self.is_careful:
             jobs = [work.job for work in booking if work.job is not None]
-            stored: Stored = store_events(self.configuration, jobs, self.standings)
+            stored: Stored = store_events(self.configuration, jobs, self.reservations)
         else:
             events = self._events()
             with pipelined() as pipeline:
@@ -309,9 +309,9 @@ class Turn:
         with pipelined() as pipeline:
             cursor = pipeline.cursor()
             insert_reservations(cursor, self.tenant_id, self.asking.rows)
-            write_standings(cursor, self.tenant_id, self.standings.values())
+            write_reservations(cursor, self.tenant_id, self.reservations.values())
             write_paces(cursor, self.tenant_id, self.paces.values())
-            self.asking.end_trials(cursor)
+            self.asking.end_probes(cursor)
             decisions = [*self.endings.decisions, *self.asking.decisions]
             insert_decisions(cursor, self.tenant_id, decisions)
             self.asking.keep_answers(cursor)

@@ -21,7 +21,7 @@ from metering.ledger.holds import (
     find_held,
     lock_due,
     remember_held,
-    write_standings,
+    write_reservations,
 )
 from metering.ledger.opening import with_windows
 from metering.ledger.posting import (
@@ -85,12 +85,12 @@ def expire_due(tenant_id: int) -> int:
         lock_configuration_shared(tenant_id)
         due = lock_due(tenant_id)
         now = timezone.now()
-        for standing in due.values():
-            standing.finish(EXPIRED, now)
-            moves.add(standing.returned())
+        for reservation in due.values():
+            reservation.finish(EXPIRED, now)
+            moves.add(reservation.returned())
             ended += 1
         with connection.cursor() as cursor:
-            write_standings(cursor, tenant_id, due.values())
+            write_reservations(cursor, tenant_id, due.values())
         if moves:
             locked = lock_windows(book=book, window_ids=set(moves))
             changes = move(

@@ -43,7 +43,7 @@ def ask_at_level(*, tenant_id: int, version: int, wish: RaiseWish, now: datetime
     if rule.is_per_request:
         return  # the next call is another group
     asked = _Asked(tenant_id, version, window.id, wish.percent)
-    if (standing := _asked.get(asked)) is not None and standing > now:
+    if (reservation := _asked.get(asked)) is not None and reservation > now:
         return
     ends_at = now + LENGTH
     if window.ends_at is not None and now < window.ends_at < ends_at:

@@ -19,7 +19,7 @@ from common.money import usd_from_nanos
 from metering.budgets.index import WindowKey
 from metering.calls.events import PreparedEvent, Told, prepare_event
 from metering.calls.job import Job
-from metering.ledger.holds import EXPIRED, RELEASED, SETTLED, STATES, Held, Standing
+from metering.ledger.holds import EXPIRED, RELEASED, SETTLED, STATES, Held, LockedReservation
 from metering.models import Route
 from metering.reservations.judge import Verdict
 from metering.reservations.request import Ask
@@ -179,28 +179,28 @@ class Settle(Named):
     def window_keys(self) -> Collection[WindowKey]:
         return self.event.windows if self.event is not None else ()
 
-    def settled(self, standing: Standing) -> dict[str, Any]:
+    def settled(self, reservation: LockedReservation) -> dict[str, Any]:
         """The answer, out of what is stored, so that it is the same every time."""
         return {
-            "id": str(standing.held.id),
+            "id": str(reservation.held.id),
             "status": "settled",
-            "cost_usd": usd_from_nanos(standing.cost_nanos or 0),
-            "released_usd": usd_from_nanos(standing.released_nanos),
-            "overrun_usd": usd_from_nanos(standing.overrun_nanos),
-            "late": standing.is_late,
+            "cost_usd": usd_from_nanos(reservation.cost_nanos or 0),
+            "released_usd": usd_from_nanos(reservation.released_nanos),
+            "overrun_usd": usd_from_nanos(reservation.overrun_nanos),
+            "late": reservation.is_late,
         }
 
 
 class Release(Named):
     """Give back what is held: the call was not made."""
 
-    def released(self, standing: Standing) -> dict[str, Any]:
+    def released(self, reservation: LockedReservation) -> dict[str, Any]:
         """The answer."""
-        is_released = standing.state == RELEASED
-        nanos = standing.held.amounts.cost_nanos if is_released else 0
+        is_released = reservation.state == RELEASED
+        nanos = reservation.held.amounts.cost_nanos if is_released else 0
         return {
-            "id": str(standing.held.id),
-            "status": STATES[standing.state],
+            "id": str(reservation.held.id),
+            "status": STATES[reservation.state],
             "released_usd": usd_from_nanos(nanos),
         }
 
@@ -212,18 +212,18 @@ class Extend(Named):
         super().__init__(tenant_id, reservation_id)
         self.ttl_seconds = ttl_seconds
 
-    def extended(self, standing: Standing) -> dict[str, Any]:
+    def extended(self, reservation: LockedReservation) -> dict[str, Any]:
         """The answer."""
         return {
-            "id": str(standing.held.id),
-            "status": STATES[standing.state],
-            "expires_at": moment(standing.expires_at),
+            "id": str(reservation.held.id),
+            "status": STATES[reservation.state],
+            "expires_at": moment(reservation.expires_at),
         }
 
 
-def finished(standing: Standing) -> ReservationFinished:
+def finished(reservation: LockedReservation) -> ReservationFinished:
     """Why nothing more can be done with a reservation that has ended."""
-    code, detail = FINISHED[standing.state]
+    code, detail = FINISHED[reservation.state]
     return ReservationFinished(detail, code=code)
 
 

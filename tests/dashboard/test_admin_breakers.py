@@ -86,7 +86,7 @@ def test_a_breaker_is_made_changed_and_removed(account: Account, owner: Client) 
     assert (breaker.tokens_times, breaker.close) == (None, "trial")
     listed = owner.get(f"{BREAKERS}/").content.decode()
     assert "more than $10.00 a minute, 50 % failed calls" in listed
-    assert "stops calls until closed by a trial" in listed
+    assert "stops calls until closed by a probe" in listed
     path = f"{BREAKERS}/{breaker.id}"
     before = changed(account)
     shown = saved_form(owner, f"{path}/change/")

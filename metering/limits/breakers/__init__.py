@@ -13,23 +13,23 @@ from metering.limits.breakers.configuration import (
     update_breaker,
 )
 from metering.limits.breakers.feed import BreakerChange, ReportedCall, feed_breakers
-from metering.limits.breakers.rules import BreakerRule, Call, Turn, Watch
-from metering.limits.breakers.states import forget_idle_states, forget_trial, try_trial
+from metering.limits.breakers.rules import BreakerRule, Call, GroupState, Transition
+from metering.limits.breakers.states import forget_idle_states, forget_probes, try_probe
 
 __all__ = [
     "BreakerChange",
     "BreakerRule",
     "Call",
+    "GroupState",
     "ReportedCall",
-    "Turn",
-    "Watch",
+    "Transition",
     "close_breaker",
     "create_breaker",
     "delete_breaker",
     "feed_breakers",
     "forget_idle_states",
-    "forget_trial",
+    "forget_probes",
     "read_breaker_rules",
-    "try_trial",
+    "try_probe",
     "update_breaker",
 ]

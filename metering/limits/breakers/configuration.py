@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from metering.limits.breakers.feed import BreakerChange, record_changes, stop_acting
-from metering.limits.breakers.rules import BreakerRule, Turn
+from metering.limits.breakers.rules import BreakerRule, Transition
 from metering.limits.breakers.states import (
     group_values,
     lock_open_groups,
@@ -29,8 +29,8 @@ COOL_DOWN_SECONDS_MAX: Final = 7 * 24 * 3600
 RULE_FIELDS: Final = ("cost_nanos_per_minute", "error_percent", "tokens_times")
 # A change of one of these changes what it counts or does: what is open closes, and all begins anew.
 COUNTING_FIELDS: Final = ("match", "per", "mode", "limit_percent")
-# When a halt lets a trial call through is remembered by processes with the halt.
-TRIAL_FIELDS: Final = ("close", "cool_down_seconds")
+# When a halt lets a probe through is remembered by processes with the halt.
+PROBE_FIELDS: Final = ("close", "cool_down_seconds")
 
 
 def read_breaker_rules(tenant_id: int) -> tuple[BreakerRule, ...]:
@@ -65,7 +65,7 @@ def update_breaker(*, breaker: Breaker, actor: str, changes: Mapping[str, Any]) 
         _close(stored, rule, actor=actor, why="the breaker was changed")
         with connection.cursor() as cursor:
             remove_states(cursor, stored.tenant_id, stored.id)
-    elif any(before[name] != after[name] for name in TRIAL_FIELDS):
+    elif any(before[name] != after[name] for name in PROBE_FIELDS):
         _renew_halts(stored)
     return stored
 
@@ -102,7 +102,8 @@ def _close(
     with connection.cursor() as cursor:
         groups = lock_open_groups(cursor, tenant_id, breaker.id, group_key=group_key)
         changes = [
-            BreakerChange(rule, one.group_key, Turn.CLOSED, now, why, one.halt_id) for one in groups
+            BreakerChange(rule, one.group_key, Transition.CLOSED, now, why, one.halt_id)
+            for one in groups
         ]
         for change in changes:
             stop_acting(cursor, tenant_id, change, actor=actor)

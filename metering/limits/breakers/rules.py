@@ -70,9 +70,9 @@ class BreakerRule(NamedTuple):
     def cools_down(self) -> bool:
         """Whether it closes by itself with the first call after the cool-down.
 
-        One that halts sees no call but the trial, and one that closes by hand waits for that.
+        One that halts sees no call but the probe, and one that closes by hand waits for that.
         """
-        return self.mode != Mode.ENFORCE or (self.tightens and self.close == BreakerClose.TRIAL)
+        return self.mode != Mode.ENFORCE or (self.tightens and self.close == BreakerClose.PROBE)
 
 
 class Call(NamedTuple):
@@ -84,24 +84,24 @@ class Call(NamedTuple):
     is_error: bool
 
 
-class Turn(StrEnum):
+class Transition(StrEnum):
     """What a call made a breaker do."""
 
     OPENED = "open"
     CLOSED = "close"
 
 
-class Watch:
+class GroupState:
     """What a breaker knows of one group: the last minute, what is usual, and whether it is open.
 
-    While it is open nothing is counted or learned, but for the trial call.
+    While it is open nothing is counted or learned, but for the probe.
     """
 
     __slots__ = (
         "minute",
         "opened_at",
-        "trial_at",
-        "trial_id",
+        "probe_at",
+        "probe_id",
         "usual_calls",
         "usual_tokens",
         "why",
@@ -115,48 +115,48 @@ class Watch:
         self.usual_tokens = usual_tokens
         self.opened_at: datetime | None = None
         self.why = ""
-        self.trial_id: UUID | None = None
-        self.trial_at: datetime | None = None
+        self.probe_id: UUID | None = None
+        self.probe_at: datetime | None = None
 
-    def feed(self, rule: BreakerRule, call: Call, *, is_trial: bool = False) -> Turn | None:
+    def feed(self, rule: BreakerRule, call: Call, *, is_probe: bool = False) -> Transition | None:
         """Count a call; answers what the breaker does because of it.
 
-        A trial that fails opens it once more: the cool-down begins anew.
+        A probe that fails opens it once more: the cool-down begins anew.
         """
         if self.opened_at is None:
             return self._count_or_open(rule, call)
-        if is_trial:
+        if is_probe:
             self.close()
             if call.is_error:
-                self._open(call.at, "the trial call failed")
-                return Turn.OPENED
+                self._open(call.at, "the probe failed")
+                return Transition.OPENED
         elif rule.cools_down and call.at >= self.opened_at + cool_down(rule.cool_down_seconds):
             self.close()
         else:
             return None
-        return self._count_or_open(rule, call) or Turn.CLOSED
+        return self._count_or_open(rule, call) or Transition.CLOSED
 
     def close(self) -> None:
         """Begin anew from an empty minute; what is usual stays known."""
         self.minute = Minute.empty(MEASURES)
-        self.opened_at = self.trial_id = self.trial_at = None
+        self.opened_at = self.probe_id = self.probe_at = None
         self.why = ""
 
-    def may_try(self, rule: BreakerRule, now: datetime) -> bool:
-        """Whether a call may be let through as the trial (see `is_trial_due`)."""
-        return self.opened_at is not None and is_trial_due(
+    def may_probe(self, rule: BreakerRule, now: datetime) -> bool:
+        """Whether a call may be let through as the probe (see `is_probe_due`)."""
+        return self.opened_at is not None and is_probe_due(
             close=rule.close,
             cool_down_seconds=rule.cool_down_seconds,
             opened_at=self.opened_at,
-            trial_at=self.trial_at,
+            probe_at=self.probe_at,
             now=now,
         )
 
     def _open(self, at: datetime, why: str) -> None:
         self.opened_at, self.why = at, why
-        self.trial_id = self.trial_at = None
+        self.probe_id = self.probe_at = None
 
-    def _count_or_open(self, rule: BreakerRule, call: Call) -> Turn | None:
+    def _count_or_open(self, rule: BreakerRule, call: Call) -> Transition | None:
         self.minute.advance(int(call.at.timestamp()))
         self.minute.add(nanos=call.nanos, calls=1, errors=1 if call.is_error else 0)
         too_large = self._too_large(rule, call)
@@ -167,7 +167,7 @@ class Watch:
         if why is None:
             return None
         self._open(call.at, why)
-        return Turn.OPENED
+        return Transition.OPENED
 
     def _learn(self, tokens: int) -> None:
         self.usual_calls += 1
@@ -207,22 +207,22 @@ def _failing(rule: BreakerRule, minute: Minute) -> str | None:
     )
 
 
-def is_trial_due(
+def is_probe_due(
     *,
     close: str,
     cool_down_seconds: int,
     opened_at: datetime,
-    trial_at: datetime | None,
+    probe_at: datetime | None,
     now: datetime,
 ) -> bool:
     """Whether one call may be let through an open breaker.
 
-    Once it has cooled down, and while no trial runs; one whose end nobody reported for as long as
+    Once it has cooled down, and while no probe runs; one whose end nobody reported for as long as
     the cool-down is over.
     """
-    if close != BreakerClose.TRIAL or now < opened_at + cool_down(cool_down_seconds):
+    if close != BreakerClose.PROBE or now < opened_at + cool_down(cool_down_seconds):
         return False
-    return trial_at is None or now >= trial_at + cool_down(cool_down_seconds)
+    return probe_at is None or now >= probe_at + cool_down(cool_down_seconds)
 
 
 def cool_down(seconds: int) -> timedelta:

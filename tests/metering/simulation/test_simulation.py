@@ -426,7 +426,7 @@ def test_a_breaker_stops_its_group_from_the_call_that_opens_it() -> None:
     assert shown["first_refusal_at"] == "2026-11-18T12:00:18Z"
 
 
-def test_a_trial_closes_a_breaker_after_its_cool_down_or_opens_it_again() -> None:
+def test_a_probe_closes_a_breaker_after_its_cool_down_or_opens_it_again() -> None:
     by = breaker(error_percent=50, error_min_calls=2, close="trial", cool_down_seconds=600)
     calls = [
         *(call(0, agent="a", is_error=True), call(0.1, agent="a", is_error=True)),
@@ -435,7 +435,7 @@ def test_a_trial_closes_a_breaker_after_its_cool_down_or_opens_it_again() -> Non
     ]
     shown = answer(watch(by, calls))
     assert (shown["opened"], shown["refused"]["calls"]) == (2, 2)
-    assert shown["openings"][1]["why"] == "the trial call failed"
+    assert shown["openings"][1]["why"] == "the probe failed"
 
 
 def test_a_breaker_that_tightens_refuses_nothing_itself() -> None:
