@@ -36,7 +36,7 @@ from common.api.pagination import (
 )
 from common.errors import Conflict, NotFound
 from common.money import usd_from_nanos
-from metering.budgets.levels import Room
+from metering.budgets.levels import WindowBalance
 from metering.budgets.presets import PRESETS, Preset
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule, LevelRule
@@ -460,7 +460,7 @@ def window_answer(rule: BudgetRule, window: BudgetWindow, *, now: datetime) -> d
         **_counted_parts("requests", limits["requests"], window),
         **_counted_parts("tool_calls", limits["tool_calls"], window),
         "limit_seconds": None if rule.limit_seconds is None else rule.limit_seconds + raised[4],
-        "spent_seconds": Room(first_used_at=window.first_used_at).used_seconds(now),
+        "spent_seconds": WindowBalance(first_used_at=window.first_used_at).used_seconds(now),
         "first_used_at": moment_text(window.first_used_at) if window.first_used_at else None,
         "used_percent": float(used_percent(rule, state_of(window), now=now).percent),
         "level": window.level_percent or None,

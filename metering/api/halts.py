@@ -156,13 +156,12 @@ def find_holder(text: str) -> KeyHolder | None:
     """Who asks about halts, or may be stopped by one. While the database is away that is whoever
     the key stood for last, as long as it has not expired: nothing else can be known.
     """
-    remembered = remembered_key_holder(text)
-    if remembered is not None and is_database_silent():
+    if is_database_silent() and (remembered := remembered_key_holder(text)) is not None:
         return remembered
     try:
         return find_key_holder(text)
     except (OperationalError, InterfaceError):
-        if remembered is None:
+        if (remembered := remembered_key_holder(text)) is None:
             raise
         return remembered
 

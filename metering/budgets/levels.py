@@ -30,7 +30,7 @@ REFUSING: Final = frozenset({"hold", "block", "lockout"})
 BEYOND_HUNDREDTHS: Final = 10_000_000_000
 
 
-class Room:
+class WindowBalance:
     """A window as it stands within a transaction that holds its lock."""
 
     __slots__ = ("carried_nanos", "first_used_at", "raised", "reserved", "spent")
@@ -61,14 +61,14 @@ class Room:
         for place, amount in enumerate(amounts):
             self.spent[place] += amount
 
-    def whole(self, rule: BudgetRule, place: int) -> int | None:
+    def limit(self, rule: BudgetRule, place: int) -> int | None:
         """A part's limit with all that is added to it, None where it has none."""
         limit = rule.limit_parts[place]
         if limit is None:
             return None
         return limit + self.raised[place] + (self.carried_nanos if place == 0 else 0)
 
-    def whole_seconds(self, rule: BudgetRule) -> int | None:
+    def limit_seconds(self, rule: BudgetRule) -> int | None:
         """The limit on time with what is added to it, None where it has none."""
         return None if rule.limit_seconds is None else rule.limit_seconds + self.raised[4]
 
@@ -88,15 +88,15 @@ class Use(NamedTuple):
     part: str
 
 
-def use_of(rule: BudgetRule, room: Room, *, now: datetime) -> Use:
+def use_of(rule: BudgetRule, balance: WindowBalance, *, now: datetime) -> Use:
     """How full a window is: the one place that says so."""
     fullest = (0, PARTS[0])
     for place in rule.limited_places:
-        whole = room.whole(rule, place)
+        whole = balance.limit(rule, place)
         assert whole is not None
-        fullest = max(fullest, (_hundredths(room.spent[place], whole), PARTS[place]))
-    if (whole_seconds := room.whole_seconds(rule)) is not None:
-        fullest = max(fullest, (_hundredths(room.used_seconds(now), whole_seconds), SECONDS))
+        fullest = max(fullest, (_hundredths(balance.spent[place], whole), PARTS[place]))
+    if (whole_seconds := balance.limit_seconds(rule)) is not None:
+        fullest = max(fullest, (_hundredths(balance.used_seconds(now), whole_seconds), SECONDS))
     hundredths, part = fullest
     return Use(Decimal(hundredths) / 100, part)
 
@@ -124,7 +124,7 @@ class Passed(NamedTuple):
 
 def passed_levels(
     rule: BudgetRule,
-    room: Room,
+    balance: WindowBalance,
     asked: Amounts,
     *,
     now: datetime,
@@ -138,34 +138,34 @@ def passed_levels(
     for level in rule.acting_levels:
         percent = level.percent * limit_percent
         for place in rule.limited_places:
-            whole = room.whole(rule, place)
+            whole = balance.limit(rule, place)
             assert whole is not None
-            used = room.spent[place] + room.reserved[place] + asked[place]
+            used = balance.spent[place] + balance.reserved[place] + asked[place]
             if used * 10_000 > percent * whole:
                 passed.append(
                     Passed(
                         level,
                         PARTS[place],
                         whole * percent // 10_000,
-                        room.spent[place],
-                        room.reserved[place],
+                        balance.spent[place],
+                        balance.reserved[place],
                         asked[place],
                     )
                 )
                 break
         else:
-            if late := _passed_seconds(rule, room, level, now=now, percent=percent):
+            if late := _passed_seconds(rule, balance, level, now=now, percent=percent):
                 passed.append(late)
     return passed
 
 
 def _passed_seconds(
-    rule: BudgetRule, room: Room, level: LevelRule, *, now: datetime, percent: int
+    rule: BudgetRule, balance: WindowBalance, level: LevelRule, *, now: datetime, percent: int
 ) -> Passed | None:
-    limit = room.whole_seconds(rule)
-    if limit is None or room.first_used_at is None:
+    limit = balance.limit_seconds(rule)
+    if limit is None or balance.first_used_at is None:
         return None
-    seconds = room.used_seconds(now)
+    seconds = balance.used_seconds(now)
     if seconds * 10_000 < percent * limit:
         return None
     return Passed(level, SECONDS, limit * percent // 10_000, seconds, 0, 0)
@@ -181,7 +181,7 @@ def most_severe(passed: Sequence[Passed]) -> Passed | None:
 def pace_of(
     rule: BudgetRule,
     level: LevelRule,
-    room: Room,
+    balance: WindowBalance,
     *,
     ends_at: datetime | None,
     now: datetime,
@@ -194,19 +194,19 @@ def pace_of(
     if level.cost_nanos_per_minute is not None or level.tokens_per_minute is not None:
         return level.cost_nanos_per_minute, level.tokens_per_minute
     return (
-        _even_pace(rule, room, 0, ends_at=ends_at, now=now),
-        _even_pace(rule, room, 1, ends_at=ends_at, now=now),
+        _even_pace(rule, balance, 0, ends_at=ends_at, now=now),
+        _even_pace(rule, balance, 1, ends_at=ends_at, now=now),
     )
 
 
 def _even_pace(
-    rule: BudgetRule, room: Room, place: int, *, ends_at: datetime | None, now: datetime
+    rule: BudgetRule, balance: WindowBalance, place: int, *, ends_at: datetime | None, now: datetime
 ) -> int | None:
-    whole = room.whole(rule, place)
+    whole = balance.limit(rule, place)
     if whole is None:
         return None
     if ends_at is None:
         return max(1, whole // 100)
-    left = max(0, whole - room.spent[place] - room.reserved[place])
+    left = max(0, whole - balance.spent[place] - balance.reserved[place])
     seconds = max(60, int((ends_at - now) / timedelta(seconds=1)))
     return max(1, left * 60 // seconds)

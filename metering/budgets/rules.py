@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from metering.core.amounts import Amounts
 from metering.core.dimensions import REQUEST
-from metering.core.match import PLACE, Values, group_getter, wanted_values
+from metering.core.match import PLACE, Values, group_getter, wanted_of
 from metering.core.periods import (
     GRAIN_SECONDS,
     ROLLING_SECONDS,
@@ -96,7 +96,7 @@ class BudgetRule:
             anchor_at=budget.anchor_at,
         )
         self.places = [PLACE[name] for name in self.per if name != REQUEST]
-        self.wanted = [(PLACE[name], wanted_values(value)) for name, value in self.match.items()]
+        self.wanted = wanted_of(self.match)
         self._group = group_getter(self.places)
 
     def group(self, values: Values) -> Values | None:

@@ -17,12 +17,19 @@ PER_MAX: Final = 3
 
 # An event's values in the order of MATCHABLE; "" where it has none.
 Values = tuple[str, ...]
+# What a match asks for: positions in these, and the values that fit there.
+Wanted = tuple[tuple[int, frozenset[str]], ...]
 
 
 def wanted_values(value: object) -> frozenset[str]:
     """What a match asks of one dimension: a value, any of a list, or null for "has none"."""
     values = value if isinstance(value, list) else [value]
     return frozenset("" if one is None else str(one) for one in values)
+
+
+def wanted_of(match: Mapping[str, Any]) -> Wanted:
+    """Return what a match asks for, by position in the values."""
+    return tuple(sorted((PLACE[name], wanted_values(value)) for name, value in match.items()))
 
 
 def group_getter(places: list[int]) -> Callable[[Values], Values]:
@@ -47,7 +54,7 @@ class Grouping:
     def __init__(self, match: Mapping[str, Any], per: Sequence[str]) -> None:
         self.match = dict(match)
         self.per = tuple(per)
-        self.wanted = [(PLACE[name], wanted_values(value)) for name, value in match.items()]
+        self.wanted = wanted_of(match)
         # None stands for the key that asks.
         self.places = [None if name == KEY else PLACE[name] for name in per]
 

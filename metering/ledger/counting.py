@@ -294,9 +294,9 @@ def stored_amounts(
     ]
     if (first := max(rule.counts_from, since)) > EPOCH:
         conditions.append(sql.SQL("e.time >= {}").format(sql.Literal(first)))
-    for name, (_, wanted) in zip(rule.match, rule.wanted, strict=True):
+    for place, wanted in rule.wanted:
         values = sql.Literal(sorted(wanted))
-        conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(name), values))
+        conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(MATCHABLE[place]), values))
     portion = sql.SQL("date_bin({}::interval, time, {})").format(
         sql.Literal(f"{minutes} minutes"), sql.Literal(EPOCH)
     )

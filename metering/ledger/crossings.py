@@ -17,7 +17,7 @@ from metering.budgets.index import BudgetBook
 from metering.budgets.levels import Use
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.background_jobs import finish_job, start_job
-from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of, used_percent
+from metering.ledger.windows import WINDOW_COLUMNS, WindowState, balance_of, used_percent
 from metering.models import (
     BY_LEVEL,
     Action,
@@ -201,7 +201,7 @@ def _crossing(book: BudgetBook, judged: _Judged, level: LevelRule, now: datetime
         group_key=window.group_key,
         used_percent=judged.use.percent,
         spent_nanos=window.spent_nanos,
-        limit_nanos=room_of(rule, window, now=now).whole(rule, 0),
+        limit_nanos=balance_of(rule, window, now=now).limit(rule, 0),
     )
 
 

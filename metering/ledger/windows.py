@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from metering.budgets.levels import Room, Use, use_of
+from metering.budgets.levels import Use, WindowBalance, use_of
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
 from metering.models import BudgetWindow
@@ -87,9 +87,9 @@ def read_states(cursor: Any, tenant_id: int, window_ids: Sequence[int]) -> list[
     return [WindowState(*row) for row in cursor.fetchall()]
 
 
-def room_of(rule: BudgetRule, window: WindowState, *, now: datetime) -> Room:
-    """The room of a window under its present limits: with raises and what was carried over."""
-    return Room(
+def balance_of(rule: BudgetRule, window: WindowState, *, now: datetime) -> WindowBalance:
+    """The balance of a window under its present limits: with raises and what was carried over."""
+    return WindowBalance(
         spent=window.spent,
         reserved=window.reserved,
         carried_nanos=window.carried_nanos,
@@ -100,4 +100,4 @@ def room_of(rule: BudgetRule, window: WindowState, *, now: datetime) -> Room:
 
 def used_percent(rule: BudgetRule, window: WindowState, *, now: datetime) -> Use:
     """The fullest part of a window's present limit."""
-    return use_of(rule, room_of(rule, window, now=now), now=now)
+    return use_of(rule, balance_of(rule, window, now=now), now=now)

@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from metering.core.dimensions import REQUEST
-from metering.core.match import PLACE, Values, wanted_values
+from metering.core.match import Values, Wanted, wanted_of, wanted_values
 from metering.models import Halt, HaltKind
 from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
@@ -42,12 +42,13 @@ class ActiveHalt(NamedTuple):
     reason: str
     kind: str
     since: datetime
-    breaker_id: int | None
-    group_key: str
+    # What `match` asks for, in one order, so that halts on the same dimensions are looked up
+    # together.
+    wanted: Wanted
+    breaker_id: int | None = None
+    group_key: str = ""
     # From when its breaker lets a probe through; None: somebody has to lift it.
-    probe_from: datetime | None
-    # What `match` asks for, as (place in MATCHABLE, values).
-    wanted: tuple[tuple[int, frozenset[str]], ...]
+    probe_from: datetime | None = None
     # Of a lockout: from when on it stops nothing.
     ends_at: datetime | None = None
 
@@ -184,7 +185,9 @@ class HaltsQuestion:
             halts = found.setdefault(tenant_id, [])
             marks[tenant_id] = HaltMark(*mark)
             if columns[0] is not None:
-                halts.append(_active_halt(columns))
+                id_, text, reason, kind, since, *cause = columns
+                match = json.loads(text)
+                halts.append(ActiveHalt(id_, match, reason, kind, since, wanted_of(match), *cause))
         return {
             tenant_id: note_halts(tenant_id, self._current(tenant_id, marks[tenant_id], halts))
             for tenant_id, halts in found.items()
@@ -196,25 +199,6 @@ class HaltsQuestion:
             return ActiveHalts.of(halts, mark=mark, read_at=self.read_at)
         known.read_at = self.read_at
         return known
-
-
-def _active_halt(columns: Sequence[Any]) -> ActiveHalt:
-    id_, match_text, reason, kind, since, breaker_id, group_key, probe_from, ends_at = columns
-    match = json.loads(match_text)
-    # In one order, so that halts on the same dimensions are looked up together.
-    places = sorted((PLACE[name], wanted_values(value)) for name, value in match.items())
-    return ActiveHalt(
-        id_,
-        match,
-        reason,
-        kind,
-        since,
-        breaker_id,
-        group_key,
-        probe_from,
-        wanted=tuple(places),
-        ends_at=ends_at,
-    )
 
 
 def read_halts(cursor: Any, tenant_id: int) -> ActiveHalts:

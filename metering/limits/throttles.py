@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.core.match import PLACE, Values, wanted_values
+from metering.core.match import Values, Wanted, wanted_of
 
 REASON_CHARACTERS_MAX: Final = 1000
 CAUSE_CHARACTERS_MAX: Final = 500
@@ -23,8 +23,7 @@ class ActiveTightening(NamedTuple):
     limit_percent: int
     reason: str
     match: Mapping[str, Any]
-    # What `match` asks for, as (place in MATCHABLE, values).
-    wanted: tuple[tuple[int, frozenset[str]], ...]
+    wanted: Wanted
 
     def matches(self, values: Values) -> bool:
         """Whether budgets' limits count less for a call with these values."""
@@ -86,13 +85,6 @@ def read_tightenings(cursor: Any, tenant_id: int) -> tuple[ActiveTightening, ...
         [tenant_id],
     )
     return tuple(
-        _active_tightening(id_, limit_percent, reason, json.loads(match))
-        for id_, limit_percent, reason, match in cursor.fetchall()
+        ActiveTightening(id_, limit_percent, reason, match := json.loads(text), wanted_of(match))
+        for id_, limit_percent, reason, text in cursor.fetchall()
     )
-
-
-def _active_tightening(
-    id_: int, limit_percent: int, reason: str, match: Mapping[str, Any]
-) -> ActiveTightening:
-    wanted = tuple((PLACE[name], wanted_values(value)) for name, value in match.items())
-    return ActiveTightening(id_, limit_percent, reason, match, wanted)

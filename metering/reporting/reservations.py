@@ -12,12 +12,12 @@ from django.db import connection
 from django.utils import timezone
 
 from metering.budgets.index import BudgetBook, WindowKey
-from metering.budgets.levels import Room
+from metering.budgets.levels import WindowBalance
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule
 from metering.core.match import Values, group_key
 from metering.ledger.holds import EXPIRED, OPEN, RELEASED, SETTLED
-from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of
+from metering.ledger.windows import WINDOW_COLUMNS, WindowState, balance_of
 from metering.models import Reservation
 from metering.reporting.unknown_holds import unknown_by_window, window_from
 
@@ -26,13 +26,13 @@ OUTCOMES: Final = {OPEN: None, SETTLED: "known", RELEASED: "not_run", EXPIRED: "
 
 class Balance(NamedTuple):
     """A window that calls with some values count in: as it is stored (None: nobody used it yet),
-    what it has room for, and what was held in it for calls of an unknown outcome.
+    what it has balance for, and what was held in it for calls of an unknown outcome.
     """
 
     rule: BudgetRule
     key: WindowKey
     window: WindowState | None
-    room: Room
+    balance: WindowBalance
     unknown_nanos: int
 
 
@@ -71,13 +71,13 @@ def _room(
     due: dict[int, list[int]],
     *,
     now: datetime,
-) -> Room:
+) -> WindowBalance:
     rule = book.rules[key.budget_id]
     if window is None:
-        return Room(raised=rule.raised(group_key(key.group), now))
-    room = room_of(rule, window, now=now)
-    room.hold(due.get(window.id, (0, 0, 0, 0)), sign=-1)
-    return room
+        return WindowBalance(raised=rule.raised(group_key(key.group), now))
+    balance = balance_of(rule, window, now=now)
+    balance.hold(due.get(window.id, (0, 0, 0, 0)), sign=-1)
+    return balance
 
 
 def _find_windows(book: BudgetBook, keys: Collection[WindowKey]) -> dict[WindowKey, WindowState]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from metering.budgets.levels import REFUSING, Room, most_severe, pace_of, passed_levels
+from metering.budgets.levels import REFUSING, WindowBalance, most_severe, pace_of, passed_levels
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.amounts import Amounts, add_amounts
 from metering.core.dimensions import REQUEST
@@ -30,7 +30,7 @@ class _Grain(NamedTuple):
 class _Window:
     """A group's window as it would have stood. `reached` counts the levels that it has crossed."""
 
-    __slots__ = ("ends_at", "grains", "is_locked", "key", "paces", "reached", "room", "tally")
+    __slots__ = ("balance", "ends_at", "grains", "is_locked", "key", "paces", "reached", "tally")
 
     def __init__(
         self, *, tally: GroupTally, key: str, ends_at: datetime | None, carried_nanos: int
@@ -38,7 +38,7 @@ class _Window:
         self.tally = tally
         self.key = key
         self.ends_at = ends_at
-        self.room = Room(carried_nanos=carried_nanos)
+        self.balance = WindowBalance(carried_nanos=carried_nanos)
         self.reached = 0
         self.is_locked = False
         self.grains: deque[_Grain] | None = None
@@ -70,7 +70,7 @@ _UNPRICED: Final = _Weighed("unpriced")
 
 class BudgetReplay:
     """One budget as it would have decided: what it refuses is not spent, so that what comes later
-    finds room.
+    finds balance.
 
     Decides by the levels and paces that reservations are decided by (`verdicts.Judge`), and counts
     in windows as the ledger does. With `acts` false it only counts, as in shadow and warn.
@@ -103,8 +103,8 @@ class BudgetReplay:
         if group is None or self.rule.is_per_request:
             return
         window = self._window(group, earlier.at)
-        if window.room.first_used_at is None:
-            window.room.first_used_at = earlier.first_at
+        if window.balance.first_used_at is None:
+            window.balance.first_used_at = earlier.first_at
         self._spend(window, earlier.at, earlier.amounts)
 
     def remember_sum(self, group: Values, first_at: datetime, amounts: Amounts) -> None:
@@ -141,7 +141,7 @@ class BudgetReplay:
         for group, window in self._windows.items():
             if window.ends_at is not None and window.ends_at <= at:
                 continue
-            first = most_severe(passed_levels(self.rule, window.room, LEAST, now=at))
+            first = most_severe(passed_levels(self.rule, window.balance, LEAST, now=at))
             if first is not None and first.level.action in REFUSING:
                 full.append(FullGroup(group, first.part, first.limit, first.spent))
         return sorted(full, key=lambda one: (one.limit - one.spent, one.group))
@@ -176,7 +176,7 @@ class BudgetReplay:
     def _weigh(self, window: _Window, call: Call) -> _Weighed:
         if call.is_unpriced and self.refuses_unpriced:
             return _UNPRICED
-        passed = passed_levels(self.rule, window.room, call.checked, now=call.at)
+        passed = passed_levels(self.rule, window.balance, call.checked, now=call.at)
         first = most_severe(passed)
         if first is None:
             return _FREE
@@ -196,7 +196,9 @@ class BudgetReplay:
         return window.paces.setdefault(level.percent, Minute.empty(MEASURES))
 
     def _wait_seconds(self, window: _Window, level: LevelRule, pace: Minute, call: Call) -> int:
-        nanos, tokens = pace_of(self.rule, level, window.room, ends_at=window.ends_at, now=call.at)
+        nanos, tokens = pace_of(
+            self.rule, level, window.balance, ends_at=window.ends_at, now=call.at
+        )
         pace.advance(int(call.at.timestamp()))
         waits = [0]
         if nanos is not None:
@@ -206,7 +208,7 @@ class BudgetReplay:
         return max(waits)
 
     def _downgrade(self, window: _Window, day: DayTally, call: Call) -> bool:
-        """Make the call with a cheaper model, if there is one that the budget has room for."""
+        """Make the call with a cheaper model, if there is one that the budget has balance for."""
         cheaper = self._cheaper(call)
         if cheaper is None:
             return False
@@ -250,11 +252,11 @@ class BudgetReplay:
             window = self._windows[group] = self._open(group, span)
         if self.rule.is_per_request:
             # Each call is a window of its own.
-            window.room, window.reached = Room(), 0
+            window.balance, window.reached = WindowBalance(), 0
         elif self.rule.is_rolling:
             self._let_go(window, at)
         if self.rule.raises:
-            window.room.raised = self.rule.raised(window.key, at)
+            window.balance.raised = self.rule.raised(window.key, at)
         return window
 
     def _turn_over(self, span: Span) -> None:
@@ -282,14 +284,14 @@ class BudgetReplay:
         return unused_nanos(
             self.rule,
             limit=limit,
-            carried=before.room.carried_nanos if before else 0,
-            spent=before.room.spent[0] if before else 0,
+            carried=before.balance.carried_nanos if before else 0,
+            spent=before.balance.spent[0] if before else 0,
         )
 
     def _spend(self, window: _Window, at: datetime, amounts: Amounts) -> None:
-        window.room.spend(amounts)
-        if window.room.first_used_at is None:
-            window.room.first_used_at = at
+        window.balance.spend(amounts)
+        if window.balance.first_used_at is None:
+            window.balance.first_used_at = at
         if window.grains is not None:
             _note_grain(window.grains, self.rule.grain_at(at), amounts)
 
@@ -302,7 +304,7 @@ class BudgetReplay:
             return
         while window.grains and window.grains[0].at < until:
             gone = window.grains.popleft().amounts
-            window.room.spend([-part for part in gone])
+            window.balance.spend([-part for part in gone])
         # Below a level again: to reach it once more is another crossing. Those that are still
         # reached are none.
         while window.reached and not self._is_reached(window, window.reached - 1, at):
@@ -321,15 +323,17 @@ class BudgetReplay:
             window.reached += 1
 
     def _is_reached(self, window: _Window, place: int, at: datetime) -> bool:
-        percent, room = self.rule.levels[place].percent, window.room
+        percent, balance = self.rule.levels[place].percent, window.balance
         for part in self.rule.limited_places:
-            spent = room.spent[part]
-            if spent > 0 and spent * 100 >= percent * (room.whole(self.rule, part) or 0):
+            spent = balance.spent[part]
+            if spent > 0 and spent * 100 >= percent * (balance.limit(self.rule, part) or 0):
                 return True
-        if self.rule.limit_seconds is None or room.first_used_at is None:
+        if self.rule.limit_seconds is None or balance.first_used_at is None:
             return False
-        seconds = int((at - room.first_used_at) / timedelta(seconds=1))
-        return seconds > 0 and seconds * 100 >= percent * (self.rule.limit_seconds + room.raised[4])
+        seconds = int((at - balance.first_used_at) / timedelta(seconds=1))
+        return seconds > 0 and seconds * 100 >= percent * (
+            self.rule.limit_seconds + balance.raised[4]
+        )
 
     def _lock(self, window: _Window, at: datetime) -> None:
         window.is_locked = True
