@@ -101,6 +101,12 @@ def use_of(rule: BudgetRule, room: Room, *, now: datetime) -> Use:
     return Use(Decimal(hundredths) / 100, part)
 
 
+def reached_levels(rule: BudgetRule, room: Room, *, now: datetime) -> int:
+    """The number of levels, lowest first, that what is spent reaches."""
+    percent = use_of(rule, room, now=now).percent
+    return sum(level.percent <= percent for level in rule.levels)
+
+
 def _hundredths(spent: int, limit: int) -> int:
     """How many hundredths of a percent of the limit are spent."""
     if spent <= 0:

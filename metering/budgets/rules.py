@@ -95,7 +95,9 @@ class BudgetRule:
             timezone=budget.timezone,
             anchor_at=budget.anchor_at,
         )
-        self.places = [PLACE[name] for name in self.per if name != REQUEST]
+        # What tells its groups apart.
+        self.dimensions = tuple(name for name in self.per if name != REQUEST)
+        self.places = [PLACE[name] for name in self.dimensions]
         self.wanted = [(PLACE[name], wanted_values(value)) for name, value in self.match.items()]
         self._group = group_getter(self.places)
 

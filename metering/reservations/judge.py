@@ -26,7 +26,6 @@ from metering.budgets.levels import (
 )
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
-from metering.core.dimensions import REQUEST
 from metering.ledger.windows import WindowState
 from metering.limits.halts import StandingHalt, match_of_group
 from metering.limits.rate_counters import PaceKey, PaceState
@@ -237,12 +236,7 @@ class Judge:
         objections: list[_Objection],
         paces: list[PaceState],
     ) -> None:
-        if (
-            offer.is_unpriced
-            and rule.refuses
-            and rule.limit_parts[0] is not None
-            and self.configuration.unpriced_policy == UnpricedPolicy.REFUSE
-        ):
+        if offer.is_unpriced and self.refuses_unpriced(rule):
             objections.append(_Objection(rule, place.key, place.window, place.room, None))
             return
         passed = most_severe(
@@ -259,6 +253,11 @@ class Judge:
         objections.append(
             _Objection(rule, place.key, place.window, place.room, passed, wait_seconds)
         )
+
+    def refuses_unpriced(self, rule: BudgetRule) -> bool:
+        """Whether a call whose cost no one knows is refused by a budget that is enforced."""
+        is_refused = self.configuration.unpriced_policy == UnpricedPolicy.REFUSE
+        return is_refused and rule.refuses and rule.limit_parts[0] is not None
 
     def _throttle(
         self, rule: BudgetRule, passed: Passed, window: WindowState, room: Room, offer: Offer
@@ -602,7 +601,7 @@ def group_answer(rule: BudgetRule, key: WindowKey | None) -> dict[str, str]:
     """The group as dimension to value."""
     if key is None:
         return {}
-    return dict(zip((name for name in rule.per if name != REQUEST), key.group, strict=False))
+    return dict(zip(rule.dimensions, key.group, strict=False))
 
 
 def _rate_reason(rule: RateRule, detail: str) -> dict[str, Any]:

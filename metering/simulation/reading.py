@@ -11,7 +11,7 @@ from django.db import connection
 
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
-from metering.core.dimensions import MATCHABLE, REQUEST
+from metering.core.dimensions import MATCHABLE
 from metering.core.event_stretches import Position, next_stretch, within_stretch
 from metering.core.match import PLACE, Values, wanted_values
 from metering.core.periods import EPOCH, GRAIN_SECONDS, QUANTUM_SECONDS
@@ -182,11 +182,6 @@ def _portion(rule: BudgetRule, starts_at: datetime) -> tuple[str, list[Any]]:
     else:
         return "%s::timestamptz", [starts_at]
     return f"date_bin('{seconds} seconds', time, %s)", [EPOCH]
-
-
-def dimensions_of_rule(rule: BudgetRule) -> list[str]:
-    """The dimensions that tell a budget's groups apart."""
-    return [name for name in rule.per if name != REQUEST]
 
 
 def first_watched(rule: BreakerRule, starts_at: datetime) -> datetime:
