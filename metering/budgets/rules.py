@@ -79,6 +79,9 @@ class BudgetRule:
         ]
         self.acting_levels = [level for level in self.levels if level.action != "none"]
         self.throttles = [level for level in self.levels if level.action == "throttle"]
+        self.downgrade_percent = min(
+            (level.percent for level in self.levels if level.action == "downgrade"), default=None
+        )
         self.refuses = any(
             level.action in ("hold", "block", "lockout") for level in self.acting_levels
         )

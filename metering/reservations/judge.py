@@ -19,9 +19,8 @@ from metering.budgets.levels import (
     SEVERITY,
     Passed,
     Room,
-    most_severe,
     pace_of,
-    passed_levels,
+    passed_level,
     use_of,
 )
 from metering.budgets.rules import BudgetRule
@@ -95,31 +94,37 @@ class _Objection(NamedTuple):
     window: WindowState | None
     room: Room
     passed: Passed | None
+    # Of a level that throttles: how long the call has to wait, and what a grant is counted by.
     wait_seconds: int = 0
+    pace: PaceState | None = None
 
     @property
     def action(self) -> str:
         return "unpriced" if self.passed is None else self.passed.level.action
 
-
-class _Weighed(NamedTuple):
-    """An offer held against every budget: what objects, and the paces that a grant goes by."""
-
-    offer: Offer
-    objections: list[_Objection]
-    wants_cheaper: bool
-    paces: list[PaceState]
+    @property
+    def refuses(self) -> bool:
+        if self.rule.mode != ENFORCE:
+            return False
+        passed = self.passed
+        return passed is None or passed.level.action in REFUSING or self.wait_seconds > 0
 
     @property
-    def refusals(self) -> list[_Objection]:
-        """The objections that refuse, the most severe first."""
-        found = [
-            one
-            for one in self.objections
-            if one.rule.mode == ENFORCE
-            and (one.action in REFUSING or one.action == "unpriced" or one.wait_seconds)
-        ]
-        return sorted(found, key=lambda one: -SEVERITY.get(one.action, SEVERITY["block"]))
+    def wants_cheaper(self) -> bool:
+        """Whether a level asks for a cheaper model: the one that is passed, or one below it."""
+        passed, percent = self.passed, self.rule.downgrade_percent
+        if passed is None or percent is None or self.rule.mode != ENFORCE:
+            return False
+        return percent <= passed.level.percent
+
+
+class _Weighed(NamedTuple):
+    """An offer held against every budget: what objects, and refuses, the most severe first."""
+
+    offer: Offer
+    objections: Sequence[_Objection]
+    refusals: Sequence[_Objection]
+    wants_cheaper: bool
 
 
 class Request(Protocol):
@@ -190,14 +195,16 @@ class Judge:
     def rule_on(self, request: Request) -> Ruling:
         """Grant what is asked, or a cheaper model, or nothing; what is granted is held."""
         asked = chosen = self._weigh(request.offer)
-        refusals = asked.refusals
         if asked.wants_cheaper and (cheaper := request.cheaper) is not None:
             weighed = self._weigh(cheaper)
             if not weighed.refusals:
-                chosen, refusals = weighed, []
-        if refusals:
-            return Ruling(asked, None, refusals)
+                chosen = weighed
+        if chosen.refusals:
+            return Ruling(asked, None, asked.refusals)
         offer = chosen.offer
+        if not self.configuration.rate_limits:
+            self._hold(chosen, ())
+            return Ruling(asked, chosen)
         limits = self._rate_paces(request, offer)
         wait_seconds, rate_limit = self._longest_wait(limits, offer, ENFORCE)
         if rate_limit is not None:
@@ -207,52 +214,40 @@ class Judge:
         return Ruling(asked, chosen, (), rate_limit, wait_seconds)
 
     def _weigh(self, offer: Offer) -> _Weighed:
-        limit_percent = min(
-            (one.limit_percent for one in self.tightenings if one.matches(offer.values)),
-            default=100,
-        )
+        limit_percent = 100
+        if self.tightenings:
+            matching = [one for one in self.tightenings if one.matches(offer.values)]
+            limit_percent = min([one.limit_percent for one in matching], default=100)
         objections: list[_Objection] = []
-        paces: list[PaceState] = []
+        book = self.book
         for key in offer.windows:
-            window_id = self.book.window_ids[key]
+            window_id = book.window_ids[key]
             window, room = self.windows[window_id], self.rooms[window_id]
-            rule = self.book.rules[key.budget_id]
-            self._object(offer, rule, _Place(key, window, room), limit_percent, objections, paces)
-        for rule in self.book.request_rules:
+            place = _Place(book.rules[key.budget_id], key, window, room)
+            objections += self._object(offer, place, limit_percent)
+        for rule in book.request_rules:
             if rule.group(offer.values) is not None and self.now >= rule.counts_from:
-                place = _Place(None, None, Room(raised=rule.raised("", self.now)))
-                self._object(offer, rule, place, limit_percent, objections, paces)
-        wants_cheaper = any(
-            one.rule.mode == ENFORCE and "downgrade" in _actions_up_to(one) for one in objections
-        )
-        return _Weighed(offer, objections, wants_cheaper, paces)
+                place = _Place(rule, None, None, Room(raised=rule.raised("", self.now)))
+                objections += self._object(offer, place, limit_percent)
+        if not objections:
+            return _Weighed(offer, (), (), wants_cheaper=False)
+        refusals = [one for one in objections if one.refuses]
+        refusals.sort(key=lambda one: -SEVERITY.get(one.action, SEVERITY["block"]))
+        wants_cheaper = any([one.wants_cheaper for one in objections])  # noqa: C419 - faster
+        return _Weighed(offer, objections, refusals, wants_cheaper)
 
-    def _object(
-        self,
-        offer: Offer,
-        rule: BudgetRule,
-        place: "_Place",
-        limit_percent: int,
-        objections: list[_Objection],
-        paces: list[PaceState],
-    ) -> None:
+    def _object(self, offer: Offer, place: "_Place", limit_percent: int) -> Sequence[_Objection]:
+        """Return the objection of a budget, if it has one."""
+        rule, _, window, room = place
         if offer.is_unpriced and self.refuses_unpriced(rule):
-            objections.append(_Objection(rule, place.key, place.window, place.room, None))
-            return
-        passed = most_severe(
-            passed_levels(
-                rule, place.room, offer.checked, now=self.now, limit_percent=limit_percent
-            )
-        )
+            return (_Objection(*place, None),)
+        passed = passed_level(rule, room, offer.checked, now=self.now, limit_percent=limit_percent)
         if passed is None:
-            return
-        wait_seconds = 0
-        if passed.level.action == "throttle" and place.window is not None:
-            pace, wait_seconds = self._throttle(rule, passed, place.window, place.room, offer)
-            paces.append(pace)
-        objections.append(
-            _Objection(rule, place.key, place.window, place.room, passed, wait_seconds)
-        )
+            return ()
+        if passed.level.action != "throttle" or window is None:
+            return (_Objection(*place, passed),)
+        pace, wait_seconds = self._throttle(rule, passed, window, room, offer)
+        return (_Objection(*place, passed, wait_seconds, pace),)
 
     def refuses_unpriced(self, rule: BudgetRule) -> bool:
         """Whether a call whose cost no one knows is refused by a budget that is enforced."""
@@ -276,7 +271,8 @@ class Judge:
 
     def _hold(self, granted: _Weighed, limits: Sequence[tuple[RateRule, PaceState]]) -> None:
         offer = granted.offer
-        for pace in {id(one): one for one in (*granted.paces, *(p for _, p in limits))}.values():
+        throttles = [one.pace for one in granted.objections if one.pace is not None]
+        for pace in (*throttles, *[pace for _, pace in limits]):
             pace.add(
                 nanos=offer.amounts.cost_nanos,
                 tokens=offer.amounts.tokens,
@@ -497,17 +493,10 @@ class Judge:
 class _Place(NamedTuple):
     """Where a budget is judged: a locked window, or for a single call none."""
 
+    rule: BudgetRule
     key: WindowKey | None
     window: WindowState | None
     room: Room
-
-
-def _actions_up_to(objection: _Objection) -> set[str]:
-    """The actions of the objection's level and of those below it, all of which are passed."""
-    if objection.passed is None:
-        return set()
-    percent = objection.passed.level.percent
-    return {level.action for level in objection.rule.acting_levels if level.percent <= percent}
 
 
 def refuse_by_halt(ask: Ask, halt: StandingHalt) -> Verdict:

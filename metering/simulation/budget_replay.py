@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from metering.budgets.index import BudgetBook, WindowKey
-from metering.budgets.levels import REFUSING, Room, most_severe, passed_levels, reached_levels
+from metering.budgets.levels import REFUSING, Room, count_reached, passed_level
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.core.match import Values, group_key
@@ -88,17 +88,23 @@ class _Request:
     wants one.
     """
 
-    __slots__ = ("_call", "_replay", "offer")
+    __slots__ = ("_call", "_replay", "cheaper_window", "offer")
     key_prefix: Final = ""
 
     def __init__(self, replay: "BudgetReplay", call: Call, window: _Window) -> None:
         self._replay = replay
         self._call = call
         self.offer = _offer(call, window)
+        # Where the cheaper model counts, which may be none of this budget's business.
+        self.cheaper_window: _Window | None = None
 
     @property
     def cheaper(self) -> Offer | None:
-        return self._replay.cheaper_offer(self._call)
+        cheaper = self._replay.cheaper(self._call)
+        if cheaper is None:
+            return None
+        self.cheaper_window = self._replay.window_of(cheaper)
+        return _offer(cheaper, self.cheaper_window)
 
 
 def _offer(call: Call, window: _Window | None) -> Offer:
@@ -138,9 +144,11 @@ class BudgetReplay:
         self, rule: BudgetRule, configuration: Configuration, *, cheaper: Cheaper = no_cheaper
     ) -> None:
         self.rule = rule
+        # Whether it may refuse.
+        self.acts = rule.mode == Mode.ENFORCE.value
         self.tally = Tally(timezone=rule.clock.zone.key)
         self._crossed = [0] * len(rule.levels)
-        self._cheaper = cheaper
+        self.cheaper = cheaper
         self._span: Span | None = None
         self._windows: dict[Values, _Window] = {}
         # Of the period before, for what is carried over from it.
@@ -157,11 +165,6 @@ class BudgetReplay:
             tightenings=(),
             now=rule.counts_from,
         )
-
-    @property
-    def acts(self) -> bool:
-        """Whether it may refuse."""
-        return self.rule.mode == Mode.ENFORCE.value
 
     @property
     def refuses_unpriced(self) -> bool:
@@ -181,8 +184,7 @@ class BudgetReplay:
         window = self._window(group, at)
         if window.balance.first_used_at is None:
             window.balance.first_used_at = first_at
-        window.balance.spend(amounts)
-        self._note_grain(window, at, amounts)
+        self._spend(window, amounts, at)
 
     def begin(self, at: datetime) -> None:
         """Cross the levels that are reached when the replay begins, as a new budget does."""
@@ -193,33 +195,34 @@ class BudgetReplay:
 
     def ask(self, call: Call) -> None:
         """Decide one call, and count what becomes of it."""
-        group = self.rule.group(call.values)
-        if group is None:
+        window = self.window_of(call)
+        if window is None:
             return
-        window = self._window(group, call.at)
         day = self.tally.count(window.tally, call)
         if window.lockout is not None and window.is_locked_out(call.at):
             self.tally.refuse(window.tally, day, call)
             return
+        if not self.acts:
+            # What refuses nothing needs no ruling.
+            self._spend(window, call.amounts, call.at)
+            self._settle_level(window, call.at)
+            return
         self._judge.now = call.at
-        ruling = self._judge.rule_on(_Request(self, call, window))
+        request = _Request(self, call, window)
+        ruling = self._judge.rule_on(request)
         if ruling.granted is None:
             self._refuse(window, day, call, ruling)
         elif ruling.is_downgrade:
-            self._downgrade(window, day, call, ruling.granted.offer)
+            amounts = ruling.granted.offer.amounts
+            self.tally.downgraded += 1
+            self.tally.save(window.tally, day, call.amounts.cost_nanos - amounts.cost_nanos)
+            if request.cheaper_window is not None:
+                self._count(request.cheaper_window, amounts, call.at)
         else:
             if ruling.asked.wants_cheaper:
                 self.tally.downgraded += 1
                 self.tally.downgraded_in_vain += 1
             self._count(window, call.amounts, call.at)
-
-    def cheaper_offer(self, call: Call) -> Offer | None:
-        """The same call with a cheaper model, which may be none of this budget's business."""
-        cheaper = self._cheaper(call)
-        if cheaper is None:
-            return None
-        group = self.rule.group(cheaper.values)
-        return _offer(cheaper, None if group is None else self._window(group, call.at))
 
     @property
     def group_count(self) -> int:
@@ -232,7 +235,7 @@ class BudgetReplay:
         for group, window in self._windows.items():
             if window.ends_at is not None and window.ends_at <= at:
                 continue
-            first = most_severe(passed_levels(self.rule, window.balance, LEAST, now=at))
+            first = passed_level(self.rule, window.balance, LEAST, now=at)
             if first is not None and first.level.action in REFUSING:
                 group_answer = self.group_answer(group)
                 full.append(FullGroup(group_answer, first.part, first.limit, first.spent))
@@ -257,26 +260,31 @@ class BudgetReplay:
         elif first.action == LOCKOUT and first.passed is not None:
             self._lock_out(window, first.passed.level.percent, call.at)
 
-    def _downgrade(self, window: _Window, day: DayTally, call: Call, cheaper: Offer) -> None:
-        self.tally.downgraded += 1
-        saved_nanos = call.amounts.cost_nanos - cheaper.amounts.cost_nanos
-        self.tally.save(window.tally, day, saved_nanos)
-        group = self.rule.group(cheaper.values)
-        if group is not None:
-            self._count(self._window(group, call.at), cheaper.amounts, call.at)
-
     def _count(self, window: _Window, amounts: Amounts, at: datetime) -> None:
-        """Move a window by what was granted, as far as the Judge has not."""
+        """Move a window by what was granted."""
         if self.rule.is_per_request:
-            window.balance.spend(amounts)
-        self._note_grain(window, at, amounts)
+            self._spend(window, amounts, at)
+        else:
+            # The Judge has added it to the balance.
+            self._note_grain(window, at, amounts)
         self._settle_level(window, at)
+
+    def _spend(self, window: _Window, amounts: Amounts, at: datetime) -> None:
+        window.balance.spend(amounts)
+        if window.balance.first_used_at is None:
+            window.balance.first_used_at = at
+        self._note_grain(window, at, amounts)
+
+    def window_of(self, call: Call) -> _Window | None:
+        """The window that a call counts in, as it stands when the call is made."""
+        group = self.rule.group(call.values)
+        return None if group is None else self._window(group, call.at)
 
     def _window(self, group: Values, at: datetime) -> _Window:
         """The group's window as it stands at a time; times never go back."""
-        span = self.rule.clock.span(at)
-        if self._span is None or span.starts_at != self._span.starts_at:
-            self._turn_over(span)
+        span = self._span
+        if span is None or (span.ends_at is not None and at >= span.ends_at):
+            span = self._turn_over(self.rule.clock.span(at))
         window = self._windows.get(group)
         if window is None:
             window = self._windows[group] = self._open(group, span)
@@ -289,13 +297,14 @@ class BudgetReplay:
             self._raise(window, at)
         return window
 
-    def _turn_over(self, span: Span) -> None:
+    def _turn_over(self, span: Span) -> Span:
         is_next = self._span is not None and self._span.ends_at == span.starts_at
         self._before = self._windows if is_next and self.rule.has_rollover else {}
         self._windows = {}
         self._span = span
         for of_windows in (self._book.window_ids, self._window_states, self._balances, self._paces):
             of_windows.clear()
+        return span
 
     def _open(self, group: Values, span: Span) -> _Window:
         rule = self.rule
@@ -360,7 +369,7 @@ class BudgetReplay:
         crossing, and may lock out; one that is reached no more ends lockouts above.
         """
         levels = self.rule.levels
-        reached = reached_levels(self.rule, window.balance, now=at)
+        reached = count_reached(self.rule, window.balance, now=at)
         if reached < window.reached or is_raised:
             lockout = window.lockout
             if lockout is not None and lockout.percent > (
