@@ -27,6 +27,7 @@ from tests.factories import NANOS
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)  # a Wednesday
 BLOCK = ((100, "block"),)
+FIVE_USD = (5 * NANOS, 0, 0, 0, 0)
 
 
 def values(**dimensions: str) -> tuple[str, ...]:
@@ -333,10 +334,33 @@ def test_a_call_without_a_price_is_refused_where_the_policy_is_to() -> None:
 
 
 def test_a_raise_counts_while_it_is_in_force() -> None:
-    raised = RaiseRule(1, '["a"]', NOON, NOON + timedelta(minutes=10), 5 * NANOS, 0, 0, 0, 0)
+    raised = RaiseRule(1, '["a"]', NOON, NOON + timedelta(minutes=10), *FIVE_USD)
     by = rule(usd=10, per=["agent"], raises=[raised])
     calls = [call(0, usd=15, agent="a"), call(1, usd=11, agent="b"), call(11, agent="a")]
     assert outcome(by, calls) == [True, False, False]
+
+
+def test_a_lockout_of_a_rolling_window_ends_when_the_window_falls_below_its_level() -> None:
+    by = rule(usd=10, period="hour", is_rolling=True, levels=[(50, "none"), (100, "lockout")])
+    calls = [call(0, usd=6), call(30, usd=5), call(31, usd=0), call(62, usd=1), call(63, usd=5)]
+    # What was refused at 12:30 asked for too much; at 13:01 the 6 dollars have left, and with them
+    # the level of 50%.
+    assert outcome(by, calls) == [True, False, False, True, True]
+
+
+def test_a_lockout_of_a_rolling_window_lasts_no_longer_than_its_period() -> None:
+    by = rule(usd=10, period="hour", is_rolling=True, levels=[(100, "lockout")])
+    calls = [call(0, usd=1), call(50, usd=11), call(62, usd=1), call(109, usd=1), call(110, usd=1)]
+    assert outcome(by, calls) == [True, False, False, False, True]
+
+
+def test_a_limit_increase_ends_a_lockout_and_its_end_makes_another() -> None:
+    raised = RaiseRule(1, "", NOON + timedelta(minutes=5), NOON + timedelta(minutes=10), *FIVE_USD)
+    by = rule(usd=10, levels=[(100, "lockout")], raises=[raised])
+    calls = [call(0, usd=10), call(1, usd=1), call(6, usd=2), call(11, usd=0)]
+    replayed = replay(by, calls)
+    assert outcome(by, calls) == [True, False, True, False]
+    assert replayed.levels_answer()[0]["crossed"] == 2
 
 
 def test_what_was_spent_before_counts_and_may_lock_out_at_once() -> None:
