@@ -361,6 +361,8 @@ def test_a_limit_increase_ends_a_lockout_and_its_end_makes_another() -> None:
     replayed = replay(by, calls)
     assert outcome(by, calls) == [True, False, True, False]
     assert replayed.levels_answer()[0]["crossed"] == 2
+    asked_too_much = [call(0, usd=9), call(1, usd=2), call(2, usd=1), call(6, usd=2)]
+    assert outcome(by, asked_too_much) == [True, False, False, True]
 
 
 def test_what_was_spent_before_counts_and_may_lock_out_at_once() -> None:
