@@ -11,7 +11,8 @@ from metering.budgets.levels import REFUSING
 from metering.fields.forms import usd_words
 from metering.models import Budget, Mode
 from metering.simulation import Proposal, ProposedBudget
-from metering.simulation.preview import GroupNow, Preview, Replay, preview
+from metering.simulation.budget_replay import FullGroup
+from metering.simulation.preview import Preview, Replay, preview
 from tenants.admin_questions import Question
 
 PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")
@@ -142,7 +143,7 @@ def _refuses_more(replay: Replay, proposed: ProposedBudget) -> bool:
     return is_more and refuses(proposed) and not is_nothing(proposed)
 
 
-def _full_words(full: Sequence[GroupNow], groups: int) -> str:
+def _full_words(full: Sequence[FullGroup], groups: int) -> str:
     named = [_group_words(one) for one in full[:GROUPS_NAMED]]
     if not full[0].group:
         return (
@@ -157,7 +158,7 @@ def _full_words(full: Sequence[GroupNow], groups: int) -> str:
     )
 
 
-def _group_words(full: GroupNow) -> str:
+def _group_words(full: FullGroup) -> str:
     names = ", ".join(f"{name} {value or '(none)'}" for name, value in full.group.items())
     is_money = full.part == "cost_nanos"
     spent = money(full.spent) if is_money else f"{full.spent:,}"

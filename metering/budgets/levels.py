@@ -90,15 +90,29 @@ class Use(NamedTuple):
 
 def use_of(rule: BudgetRule, balance: WindowBalance, *, now: datetime) -> Use:
     """How full a window is: the one place that says so."""
-    fullest = (0, PARTS[0])
+    hundredths, part = _fullest(rule, balance, now)
+    return Use(Decimal(hundredths) / 100, part)
+
+
+def count_reached(rule: BudgetRule, balance: WindowBalance, *, now: datetime) -> int:
+    """Return the number of levels, from the lowest, whose percentage of the limit is spent."""
+    hundredths, _ = _fullest(rule, balance, now)
+    return len([level for level in rule.levels if level.percent * 100 <= hundredths])
+
+
+def _fullest(rule: BudgetRule, balance: WindowBalance, now: datetime) -> tuple[int, str]:
+    most, part = 0, PARTS[0]
     for place in rule.limited_places:
         whole = balance.limit(rule, place)
         assert whole is not None
-        fullest = max(fullest, (_hundredths(balance.spent[place], whole), PARTS[place]))
+        hundredths = _hundredths(balance.spent[place], whole)
+        if hundredths >= most:
+            most, part = hundredths, PARTS[place]
     if (whole_seconds := balance.limit_seconds(rule)) is not None:
-        fullest = max(fullest, (_hundredths(balance.used_seconds(now), whole_seconds), SECONDS))
-    hundredths, part = fullest
-    return Use(Decimal(hundredths) / 100, part)
+        hundredths = _hundredths(balance.used_seconds(now), whole_seconds)
+        if hundredths >= most:
+            most, part = hundredths, SECONDS
+    return most, part
 
 
 def _hundredths(spent: int, limit: int) -> int:
@@ -122,60 +136,58 @@ class Passed(NamedTuple):
     asked: int
 
 
-def passed_levels(
+def passed_level(
     rule: BudgetRule,
     balance: WindowBalance,
     asked: Amounts,
     *,
     now: datetime,
     limit_percent: int = 100,
-) -> list[Passed]:
-    """The acting levels that the call would pass, lowest first.
+) -> Passed | None:
+    """Return the level whose action a call meets: the most severe of the acting levels that it
+    would pass, and of equals the lowest. None if it would pass none.
 
     `limit_percent` below 100 is a tightening: limits count that much less.
     """
-    passed = []
+    met = None
     for level in rule.acting_levels:
-        percent = level.percent * limit_percent
-        for place in rule.limited_places:
-            whole = balance.limit(rule, place)
-            assert whole is not None
-            used = balance.spent[place] + balance.reserved[place] + asked[place]
-            if used * 10_000 > percent * whole:
-                passed.append(
-                    Passed(
-                        level,
-                        PARTS[place],
-                        whole * percent // 10_000,
-                        balance.spent[place],
-                        balance.reserved[place],
-                        asked[place],
-                    )
-                )
-                break
-        else:
-            if late := _passed_seconds(rule, balance, level, now=now, percent=percent):
-                passed.append(late)
-    return passed
-
-
-def _passed_seconds(
-    rule: BudgetRule, balance: WindowBalance, level: LevelRule, *, now: datetime, percent: int
-) -> Passed | None:
-    limit = balance.limit_seconds(rule)
-    if limit is None or balance.first_used_at is None:
+        place = _passed_place(rule, balance, asked, level.percent * limit_percent, now)
+        if place is None:
+            # Nor would it pass those above.
+            break
+        if met is None or SEVERITY[level.action] > SEVERITY[met[0].action]:
+            met = level, place
+    if met is None:
         return None
-    seconds = balance.used_seconds(now)
-    if seconds * 10_000 < percent * limit:
-        return None
-    return Passed(level, SECONDS, limit * percent // 10_000, seconds, 0, 0)
-
-
-def most_severe(passed: Sequence[Passed]) -> Passed | None:
-    """The level whose action a call meets; None where none acts."""
-    return max(
-        passed, key=lambda one: (SEVERITY[one.level.action], -one.level.percent), default=None
+    level, place = met
+    percent = level.percent * limit_percent
+    if place == len(PARTS):
+        limit = (balance.limit_seconds(rule) or 0) * percent // 10_000
+        return Passed(level, SECONDS, limit, balance.used_seconds(now), 0, 0)
+    return Passed(
+        level,
+        PARTS[place],
+        (balance.limit(rule, place) or 0) * percent // 10_000,
+        balance.spent[place],
+        balance.reserved[place],
+        asked[place],
     )
+
+
+def _passed_place(
+    rule: BudgetRule, balance: WindowBalance, asked: Amounts, percent: int, now: datetime
+) -> int | None:
+    """Return the first part that would be beyond hundredths of a percent of its limit."""
+    for place in rule.limited_places:
+        whole = balance.limit(rule, place)
+        assert whole is not None
+        used = balance.spent[place] + balance.reserved[place] + asked[place]
+        if used * 10_000 > percent * whole:
+            return place
+    whole_seconds = balance.limit_seconds(rule)
+    if whole_seconds is None or balance.first_used_at is None:
+        return None
+    return len(PARTS) if balance.used_seconds(now) * 10_000 >= percent * whole_seconds else None
 
 
 def pace_of(

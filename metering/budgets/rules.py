@@ -79,6 +79,9 @@ class BudgetRule:
         ]
         self.acting_levels = [level for level in self.levels if level.action != "none"]
         self.throttles = [level for level in self.levels if level.action == "throttle"]
+        self.downgrade_percent = min(
+            (level.percent for level in self.levels if level.action == "downgrade"), default=None
+        )
         self.refuses = any(
             level.action in ("hold", "block", "lockout") for level in self.acting_levels
         )
@@ -95,7 +98,9 @@ class BudgetRule:
             timezone=budget.timezone,
             anchor_at=budget.anchor_at,
         )
-        self.places = [PLACE[name] for name in self.per if name != REQUEST]
+        # What tells its groups apart.
+        self.dimensions = tuple(name for name in self.per if name != REQUEST)
+        self.places = [PLACE[name] for name in self.dimensions]
         self.wanted = wanted_of(self.match)
         self._group = group_getter(self.places)
 

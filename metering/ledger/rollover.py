@@ -11,10 +11,18 @@ from metering.core.match import group_key
 from metering.ledger.windows import WindowState, read_states
 
 
-def unused_nanos(rule: BudgetRule, *, limit: int, carried: int, spent: int) -> int:
+def carries_over(rule: BudgetRule, starts_at: datetime) -> bool:
+    """Whether a window that begins then adds to its limit what the one before left unused."""
+    is_first = starts_at <= rule.counts_from
+    return rule.has_rollover and rule.limits["cost_nanos"] is not None and not is_first
+
+
+def unused_nanos(rule: BudgetRule, *, spent: int, carried: int) -> int:
     """What a finished window hands to the next: what is left of its limit, up to the budget's
     maximum.
     """
+    limit = rule.limits["cost_nanos"]
+    assert limit is not None, "what has no limit leaves nothing unused"
     most = limit * rule.rollover_max_percent // 100
     return max(0, min(most, limit + carried - spent))
 
@@ -24,21 +32,19 @@ def carried_into(book: BudgetBook, keys: Collection[WindowKey]) -> list[int]:
     before: dict[WindowKey, WindowKey] = {}
     for key in keys:
         rule = book.rules[key.budget_id]
-        is_first = key.starts_at <= rule.counts_from
-        if rule.has_rollover and rule.limits["cost_nanos"] is not None and not is_first:
+        if carries_over(rule, key.starts_at):
             starts_at = rule.clock.before(rule.clock.span(key.starts_at)).starts_at
             before[key] = key._replace(starts_at=starts_at)
     found = _spent_and_carried(book, list(before.values())) if before else {}
-    return [
-        _unused(book.rules[key.budget_id], *found.get(before[key], (0, 0))) if key in before else 0
-        for key in keys
-    ]
-
-
-def _unused(rule: BudgetRule, spent_nanos: int, carried_nanos: int) -> int:
-    limit = rule.limits["cost_nanos"]
-    assert limit is not None, "what has no limit leaves nothing unused"
-    return unused_nanos(rule, limit=limit, carried=carried_nanos, spent=spent_nanos)
+    carried = []
+    for key in keys:
+        if key in before:
+            spent_nanos, carried_nanos = found.get(before[key], (0, 0))
+            rule = book.rules[key.budget_id]
+            carried.append(unused_nanos(rule, spent=spent_nanos, carried=carried_nanos))
+        else:
+            carried.append(0)
+    return carried
 
 
 def _spent_and_carried(
@@ -124,7 +130,7 @@ def _carried_anew(
             or rule.limits["cost_nanos"] is None
         ):
             continue
-        carried_nanos = _unused(rule, before.spent_nanos, before.carried_nanos)
+        carried_nanos = unused_nanos(rule, spent=before.spent_nanos, carried=before.carried_nanos)
         if carried_nanos != window.carried_nanos:
             later = window._replace(carried_nanos=carried_nanos)
             by_end[_series(window, window.ends_at)] = later

@@ -14,9 +14,8 @@ from metering.budgets.levels import (
     SEVERITY,
     Passed,
     WindowBalance,
-    most_severe,
     pace_of,
-    passed_levels,
+    passed_level,
 )
 from metering.budgets.rules import BudgetRule
 from metering.ledger.windows import WindowState
@@ -52,44 +51,46 @@ class Objection(NamedTuple):
     window: WindowState | None
     balance: WindowBalance
     passed: Passed | None
+    # Of a level that throttles: how long the call has to wait, and what counts a grant.
     wait_seconds: int = 0
+    pace: PaceState | None = None
 
     @property
     def action(self) -> str:
         return "unpriced" if self.passed is None else self.passed.level.action
 
     @property
-    def actions_up_to(self) -> set[str]:
-        """The actions of this level and of those below it, all of which are passed."""
-        if self.passed is None:
-            return set()
-        percent = self.passed.level.percent
-        return {level.action for level in self.rule.acting_levels if level.percent <= percent}
+    def refuses(self) -> bool:
+        if self.rule.mode != ENFORCE:
+            return False
+        passed = self.passed
+        return passed is None or passed.level.action in REFUSING or self.wait_seconds > 0
+
+    @property
+    def wants_cheaper(self) -> bool:
+        """Whether a level asks for a cheaper model: the one that is passed, or one below it."""
+        passed, percent = self.passed, self.rule.downgrade_percent
+        if passed is None or percent is None or self.rule.mode != ENFORCE:
+            return False
+        return percent <= passed.level.percent
 
 
 class Assessment(NamedTuple):
-    """A candidate held against every budget: what objects, and the paces that a grant counts in."""
+    """A candidate held against every budget: what objects, and refuses, the most severe first."""
 
     candidate: Candidate
-    objections: list[Objection]
+    objections: Sequence[Objection]
+    refusals: Sequence[Objection]
     wants_cheaper: bool
-    paces: list[PaceState]
 
-    @property
-    def refusals(self) -> list[Objection]:
-        """The objections that refuse, the most severe first."""
-        refusals = [
-            objection
-            for objection in self.objections
-            if objection.rule.mode == ENFORCE
-            and (
-                objection.action in REFUSING
-                or objection.action == "unpriced"
-                or objection.wait_seconds
-            )
-        ]
-        refusals.sort(key=lambda objection: -SEVERITY.get(objection.action, SEVERITY["block"]))
-        return refusals
+
+class _Place(NamedTuple):
+    """A budget, and the locked window that it is judged by; a budget on single calls has none."""
+
+    rule: BudgetRule
+    key: WindowKey | None
+    window: WindowState | None
+    balance: WindowBalance
 
 
 class Ruling(NamedTuple):
@@ -140,66 +141,70 @@ class Judge:
     def rule_on(self, request: Request) -> Ruling:
         """Grant what is asked, or a cheaper model, or nothing; what is granted is held."""
         asked = chosen = self._assess(request.candidate)
-        refusals = asked.refusals
         if asked.wants_cheaper and (cheaper := request.cheaper) is not None:
             assessment = self._assess(cheaper)
             if not assessment.refusals:
-                chosen, refusals = assessment, []
-        if refusals:
-            return Ruling(asked, None, refusals)
+                chosen = assessment
+        if chosen.refusals:
+            return Ruling(asked, None, asked.refusals)
         candidate = chosen.candidate
+        if not self.configuration.rate_limits:
+            self._hold(chosen, ())
+            return Ruling(asked, chosen)
         limits = self._rate_paces(request, candidate)
         wait_seconds, rate_limit = self._longest_wait(limits, candidate, is_enforced=True)
         if rate_limit is not None:
             return Ruling(asked, None, (), rate_limit, wait_seconds)
         wait_seconds, rate_limit = self._longest_wait(limits, candidate, is_enforced=False)
-        self._hold(candidate, [*chosen.paces, *(pace for _, pace in limits)])
+        self._hold(chosen, [pace for _, pace in limits])
         return Ruling(asked, chosen, (), rate_limit, wait_seconds)
 
     def _assess(self, candidate: Candidate) -> Assessment:
-        limit_percent = min(
-            (
-                tightening.limit_percent
-                for tightening in self.tightenings
-                if tightening.matches(candidate.values)
-            ),
-            default=100,
-        )
-        objections: list[Objection] = []
-        paces: list[PaceState] = []
-        for rule, key, window, balance in self._counting(candidate):
-            if candidate.is_unpriced and self.refuses_unpriced(rule):
-                objections.append(Objection(rule, key, window, balance, None))
-                continue
-            passed = most_severe(
-                passed_levels(
-                    rule, balance, candidate.checked, now=self.now, limit_percent=limit_percent
-                )
+        limit_percent = 100
+        if self.tightenings:
+            limit_percent = min(
+                [
+                    tightening.limit_percent
+                    for tightening in self.tightenings
+                    if tightening.matches(candidate.values)
+                ],
+                default=100,
             )
-            if passed is None:
-                continue
-            wait_seconds = 0
-            if passed.level.action == "throttle" and window is not None:
-                pace, wait_seconds = self._throttle(rule, passed, window, balance, candidate)
-                paces.append(pace)
-            objections.append(Objection(rule, key, window, balance, passed, wait_seconds))
-        wants_cheaper = any(
-            objection.rule.mode == ENFORCE and "downgrade" in objection.actions_up_to
-            for objection in objections
-        )
-        return Assessment(candidate, objections, wants_cheaper, paces)
-
-    def _counting(
-        self, candidate: Candidate
-    ) -> Iterable[tuple[BudgetRule, WindowKey | None, WindowState | None, WindowBalance]]:
-        """Yield the budgets that count the candidate, and the windows that it would be held in."""
+        objections: list[Objection] = []
+        book = self.book
         for key in candidate.windows:
-            window_id = self.book.window_ids[key]
-            rule = self.book.rules[key.budget_id]
-            yield rule, key, self.windows[window_id], self.balances[window_id]
-        for rule in self.book.request_rules:
+            window_id = book.window_ids[key]
+            window, balance = self.windows[window_id], self.balances[window_id]
+            place = _Place(book.rules[key.budget_id], key, window, balance)
+            objections += self._object(candidate, place, limit_percent)
+        for rule in book.request_rules:
             if rule.group(candidate.values) is not None and self.now >= rule.counts_from:
-                yield rule, None, None, WindowBalance(raised=rule.raised("", self.now))
+                balance = WindowBalance(raised=rule.raised("", self.now))
+                place = _Place(rule, None, None, balance)
+                objections += self._object(candidate, place, limit_percent)
+        if not objections:
+            return Assessment(candidate, (), (), wants_cheaper=False)
+        refusals = [objection for objection in objections if objection.refuses]
+        refusals.sort(key=lambda refusal: -SEVERITY.get(refusal.action, SEVERITY["block"]))
+        wants_cheaper = any([objection.wants_cheaper for objection in objections])  # noqa: C419 - faster
+        return Assessment(candidate, objections, refusals, wants_cheaper)
+
+    def _object(
+        self, candidate: Candidate, place: _Place, limit_percent: int
+    ) -> Sequence[Objection]:
+        """Return the objection of a budget, if it has one."""
+        rule, _, window, balance = place
+        if candidate.is_unpriced and self.refuses_unpriced(rule):
+            return (Objection(*place, None),)
+        passed = passed_level(
+            rule, balance, candidate.checked, now=self.now, limit_percent=limit_percent
+        )
+        if passed is None:
+            return ()
+        if passed.level.action != "throttle" or window is None:
+            return (Objection(*place, passed),)
+        pace, wait_seconds = self._throttle(rule, passed, window, balance, candidate)
+        return (Objection(*place, passed, wait_seconds, pace),)
 
     def refuses_unpriced(self, rule: BudgetRule) -> bool:
         """Whether a call whose cost no one knows is refused by a budget that is enforced."""
@@ -226,9 +231,11 @@ class Judge:
             waits.append(minute.seconds_until("tokens", candidate.checked.tokens, tokens))
         return pace, max(waits)
 
-    def _hold(self, candidate: Candidate, paces: Iterable[PaceState]) -> None:
+    def _hold(self, granted: Assessment, limits: Iterable[PaceState]) -> None:
+        candidate = granted.candidate
         amounts = candidate.amounts
-        for pace in {id(pace): pace for pace in paces}.values():
+        throttles = [each.pace for each in granted.objections if each.pace is not None]
+        for pace in (*throttles, *limits):
             pace.add(
                 nanos=amounts.cost_nanos,
                 tokens=amounts.tokens,

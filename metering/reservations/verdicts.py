@@ -13,7 +13,6 @@ from metering.budgets.index import WindowKey
 from metering.budgets.levels import WindowBalance, use_of
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
-from metering.core.dimensions import REQUEST
 from metering.ledger.windows import WindowState
 from metering.limits.halts import ActiveHalt, match_of_group
 from metering.limits.rate_limits import RateRule
@@ -357,4 +356,4 @@ def group_answer(rule: BudgetRule, key: WindowKey | None) -> dict[str, str]:
     """Return the group as dimension to value."""
     if key is None:
         return {}
-    return dict(zip((name for name in rule.per if name != REQUEST), key.group, strict=False))
+    return dict(zip(rule.dimensions, key.group, strict=False))

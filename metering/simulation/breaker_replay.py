@@ -5,7 +5,7 @@ from datetime import datetime
 from metering.limits.breakers.rules import BreakerRule, GroupState, Transition
 from metering.limits.breakers.rules import Call as Reported
 from metering.limits.breakers.states import group_values
-from metering.models import BreakerClose, Mode
+from metering.models import Mode
 from metering.simulation.calls import Call
 from metering.simulation.tally import Tally
 
@@ -59,16 +59,3 @@ class BreakerReplay:
 def _reported(call: Call) -> Reported:
     at: datetime = call.at
     return Reported(at, call.amounts.cost_nanos, call.amounts.tokens, call.is_error)
-
-
-def breaker_assumptions(replay: BreakerReplay) -> list[str]:
-    """What holds of the replay of a breaker, beyond what holds of every replay."""
-    rule = replay.rule
-    sentences = ["A call counts when it happened; a breaker in force sees it when it is reported."]
-    if rule.tightens:
-        sentences.append("It tightens budgets instead of stopping calls, so it refuses none here.")
-    elif rule.close == BreakerClose.HAND:
-        sentences.append("Nobody closes it by hand: what it stops stays so until the period ends.")
-    else:
-        sentences.append("A probe ends before the next call is asked for.")
-    return sentences

@@ -82,7 +82,8 @@ def remember_earlier(
             ):
                 if any(seal.amounts):
                     first_at = seal.first_used_at or seal.starts_at
-                    replay.remember_sum(tuple(json.loads(seal.group_key)), first_at, seal.amounts)
+                    group = tuple(json.loads(seal.group_key))
+                    replay.remember_sum(group, first_at, first_at, seal.amounts)
     earlier = stretch._replace(
         starts_at=max(rule.counts_from, kept_from), ends_at=stretch.starts_at, is_routed=False
     )

@@ -2,7 +2,6 @@
 waits for the answer: bounded in calls and in time.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
@@ -16,26 +15,23 @@ from metering.models import Mode
 from metering.simulation.budget_replay import BudgetReplay, FullGroup
 from metering.simulation.earlier import remember_earlier
 from metering.simulation.proposals import Proposal, ProposedBudget
-from metering.simulation.reading import Stretch, dimensions_of_rule
-from metering.simulation.running import Replayed, read_raises, simulate
-from metering.simulation.store import TooManyCalls
+from metering.simulation.reading import Stretch
+from metering.simulation.running import (
+    Replayed,
+    TooManyCalls,
+    read_raises,
+    simulate,
+    time_limit,
+)
+from metering.snapshot import known_configuration
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 LOOK_BACK: Final = timedelta(days=30)
 # Replayed twice where a budget is changed: in well under a second, and in time on a busy machine.
 CALLS_MAX: Final = 10_000
 SECONDS_MAX: Final = 3.0
 STATEMENT_MS: Final = 2_500
-
-
-class GroupNow(NamedTuple):
-    """A group whose next call would be refused: dimension to value, and what is used up."""
-
-    group: Mapping[str, str]
-    part: str
-    limit: int
-    spent: int
 
 
 class Replay(NamedTuple):
@@ -57,7 +53,7 @@ class Preview(NamedTuple):
 
     groups: int | None
     # Those that go on as long as nothing is saved.
-    newly_full: list[GroupNow]
+    newly_full: list[FullGroup]
     # Those that are refused as it is.
     still_full: int
     replay: Replay | None
@@ -72,7 +68,7 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
     the person and the connection.
     """
     assert proposal.budget is not None, "a budget is proposed"
-    check = _deadline()
+    check = time_limit(SECONDS_MAX)
     standing = _within(lambda: _standing(tenant_id, proposal, now, check))
     replay, refusal = None, ""
     try:
@@ -82,26 +78,11 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
     if standing is None:
         return Preview(None, [], 0, replay, refusal)
     groups, full, before = standing
-    names = dimensions_of_rule(proposal.budget.rule_from(now, keeps_carried=False))
-    newly_full = [
-        GroupNow(dict(zip(names, one.group, strict=True)), one.part, one.limit, one.spent)
-        for one in full
-        if one.group not in before
-    ]
+    newly_full = [each for each in full if each.values not in before]
     return Preview(groups, newly_full, len(full) - len(newly_full), replay, refusal)
 
 
-def _deadline() -> Callable[[], None]:
-    ends_at = time.monotonic() + SECONDS_MAX
-
-    def check() -> None:
-        if time.monotonic() > ends_at:
-            raise TooManyCalls
-
-    return check
-
-
-def _within(find: Callable[[], Found]) -> Found | None:
+def _within(find: Callable[[], Result]) -> Result | None:
     """What can be found out in time, else None. The caller's transaction goes on either way."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -127,7 +108,7 @@ def _standing(
     if present.budget.per != budget.budget.per:
         return groups, full, frozenset()
     _, before = _full_groups(tenant_id, present, present, now, check)
-    return groups, full, frozenset(one.group for one in before)
+    return groups, full, frozenset(each.values for each in before)
 
 
 def _full_groups(
@@ -145,8 +126,8 @@ def _full_groups(
         kept_from=kept_from,
         raises=read_raises(tenant_id, proposed.budget.id, period),
     )
-    replay = BudgetReplay(rule)
-    stretch = Stretch(tenant_id, now, period.ends_at, rule.match, dimensions_of_rule(rule))
+    replay = BudgetReplay(rule, known_configuration(tenant_id))
+    stretch = Stretch(tenant_id, now, period.ends_at, rule.match, rule.dimensions)
     remember_earlier(replay, stretch, rule, kept_from=kept_from)
     check()
     return replay.group_count, replay.full_groups(now)

@@ -13,7 +13,7 @@ from django.db import models
 from metering.budgets.rules import BudgetRule, LevelRule, RaiseRule
 from metering.configuration.budgets import COUNTING_FIELDS, DEFAULT_LEVELS
 from metering.core.periods import EPOCH
-from metering.models import Breaker, Budget
+from metering.models import Breaker, Budget, Mode
 from tenants.audit import facts_of
 
 Row = TypeVar("Row", bound=models.Model)
@@ -76,6 +76,7 @@ class ProposedBudget(NamedTuple):
         *,
         keeps_carried: bool,
         kept_from: datetime = EPOCH,
+        mode: str = Mode.ENFORCE,
         raises: Sequence[RaiseRule] = (),
     ) -> BudgetRule:
         """The rule as of a budget that began to count at a moment, in the middle of its period.
@@ -84,6 +85,7 @@ class ProposedBudget(NamedTuple):
         before `kept_from`: what they left unused is not known any more.
         """
         budget = _copy(self.budget)
+        budget.mode = mode
         counts_from = _first_counted(budget, at)
         if not keeps_carried:
             budget.counts_from = counts_from

@@ -5,7 +5,6 @@ takes the row up again; both would answer the same.
 """
 
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +17,7 @@ from metering.core.event_stretches import are_few_events
 from metering.models import Simulation, SimulationStatus
 from metering.simulation.earlier import first_read, require_kept
 from metering.simulation.proposals import Proposal
-from metering.simulation.running import Replayed, simulate
+from metering.simulation.running import Replayed, TooManyCalls, simulate, time_limit
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 
@@ -39,10 +38,6 @@ class TooManyWaiting(Conflict):
     """So many simulations of the tenant wait already."""
 
     code = "too_many_simulations"
-
-
-class TooManyCalls(Exception):
-    """The period holds more calls than may be replayed in one go."""
 
 
 class Claim(NamedTuple):
@@ -149,7 +144,7 @@ def _replay(claim: Claim) -> dict[str, Any]:
         result = simulate(
             tenant_id=claim.tenant_id,
             proposal=proposal,
-            period=Replayed(simulation.from_at, simulation.to_at, _time_limit()),
+            period=Replayed(simulation.from_at, simulation.to_at, time_limit(REPLAY_SECONDS)),
         )
     except (OperationalError, InterfaceError):
         # Nothing is wrong with the proposal: the lease runs out, and it is tried again.
@@ -168,16 +163,6 @@ def _replay(claim: Claim) -> dict[str, Any]:
         detail = "Something went wrong on our side; the error was logged."
         return {"status": SimulationStatus.FAILED, "detail": detail}
     return {"status": SimulationStatus.DONE, "result": result}
-
-
-def _time_limit() -> Callable[[], None]:
-    ends_at = time.monotonic() + REPLAY_SECONDS
-
-    def check() -> None:
-        if time.monotonic() > ends_at:
-            raise TooManyCalls
-
-    return check
 
 
 def _finish(claim: Claim, **columns: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from common.formats import moment
 from common.money import usd_from_nanos
-from metering.core.periods import PeriodClock
+from metering.core.periods import EPOCH, PeriodClock
 from metering.simulation.calls import Call
 
 GROUPS_SHOWN: Final = 50
@@ -50,6 +50,9 @@ class Tally:
     def __init__(self, *, timezone: str) -> None:
         self._clock = PeriodClock(period="day", timezone=timezone)
         self._days: dict[datetime, DayTally] = {}
+        # Of the last call: calls come in order of time.
+        self._day = DayTally()
+        self._day_ends_at = EPOCH
         self._groups: dict[Any, GroupTally] = {}
         self.calls = 0
         self.cost_nanos = 0
@@ -79,12 +82,16 @@ class Tally:
         self.cost_nanos += cost_nanos
         self.unpriced += call.is_unpriced
         group.calls += 1
-        starts_at = self._clock.span(call.at).starts_at
-        day = self._days.get(starts_at)
-        if day is None:
-            day = self._days[starts_at] = DayTally()
-        day.cost_nanos += cost_nanos
-        return day
+        if call.at >= self._day_ends_at:
+            self._begin_day(call.at)
+        self._day.cost_nanos += cost_nanos
+        return self._day
+
+    def _begin_day(self, at: datetime) -> None:
+        span = self._clock.span(at)
+        assert span.ends_at is not None, "a day ends"
+        self._day_ends_at = span.ends_at
+        self._day = self._days[span.starts_at] = DayTally()
 
     def refuse(self, group: GroupTally, day: DayTally, call: Call) -> None:
         """Count a call that would not have been made."""
