@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from tenants.attempts import Limit, TooSoon, Tried, claim, wait_words
-from tenants.audit import record_change
+from tenants.audit import audited_change, create_audited
 from tenants.limits import require_room
 from tenants.links import hand_over, token_hash
 from tenants.members import MembershipRefused, lock_members, require_may_give
@@ -89,7 +89,8 @@ def invite(
     if earlier is not None and state_of(earlier) is InvitationState.PENDING:
         raise MembershipRefused(f"{email} is invited already. Send that invitation again instead.")
     if earlier is not None:
-        _revoke(earlier, actor)
+        with audited_change(earlier, actor=actor) as change:
+            _revoke(change.row)
     require_room(
         tenant.id,
         "members",
@@ -109,10 +110,7 @@ def invite(
         expires_at=timezone.now() + LIFETIME,
     )
     token = _hand_over(invitation)
-    invitation.save()
-    after = {"email": email, "role": role.value, "expires_at": invitation.expires_at.isoformat()}
-    _record(invitation, actor, "create", after=after)
-    return NewInvitation(invitation, token)
+    return NewInvitation(create_audited(invitation, actor=actor), token)
 
 
 @transaction.atomic
@@ -121,20 +119,21 @@ def invite_again(*, invitation: Invitation, actor: str, actor_role: Role) -> New
 
     Raises MembershipRefused for one that was accepted or revoked.
     """
-    stored = _lock_open(invitation, actor_role)
-    before = stored.expires_at.isoformat()
-    stored.expires_at = timezone.now() + LIFETIME
-    token = _hand_over(stored)
-    stored.save()
-    changes = ({"expires_at": before}, {"expires_at": stored.expires_at.isoformat()})
-    _record(stored, actor, "update", before=changes[0], after=changes[1])
-    return NewInvitation(stored, token)
+    lock_members(invitation.tenant_id)
+    with audited_change(invitation, actor=actor) as change:
+        _require_open(change.row, actor_role)
+        change.row.expires_at = timezone.now() + LIFETIME
+        token = _hand_over(change.row)
+    return NewInvitation(change.row, token)
 
 
 @transaction.atomic
 def revoke_invitation(*, invitation: Invitation, actor: str, actor_role: Role) -> None:
     """Take an invitation back: its link stops working. Raises MembershipRefused once accepted."""
-    _revoke(_lock_open(invitation, actor_role), actor)
+    lock_members(invitation.tenant_id)
+    with audited_change(invitation, actor=actor) as change:
+        _require_open(change.row, actor_role)
+        _revoke(change.row)
 
 
 def find_invitation(token: str) -> Invitation:
@@ -199,10 +198,8 @@ def _accept(invitation: Invitation, user: User) -> Membership:
     if user.email != invitation.email:
         raise WrongPerson
     with tenant_scope(invitation.tenant_id):
-        invitation.accepted_at = timezone.now()
-        invitation.save(update_fields=["accepted_at"])
-        after = {"accepted_at": invitation.accepted_at.isoformat()}
-        _record(invitation, user.email, "update", after=after)
+        with audited_change(invitation, actor=user.email) as change:
+            change.row.accepted_at = timezone.now()
         existing = Membership.objects.filter(tenant_id=invitation.tenant_id, user=user).first()
         return existing or add_member(
             tenant=Tenant.objects.get(id=invitation.tenant_id),
@@ -225,38 +222,13 @@ def _hand_over(invitation: Invitation) -> str | None:
     return hand_over(invitation)
 
 
-def _lock_open(invitation: Invitation, actor_role: Role) -> Invitation:
-    lock_members(invitation.tenant_id)
-    rows = Invitation.objects.select_for_update()
-    stored = rows.get(tenant_id=invitation.tenant_id, id=invitation.id)
-    require_may_give(actor_role, Role(stored.role))
-    state = state_of(stored)
+def _require_open(invitation: Invitation, actor_role: Role) -> None:
+    require_may_give(actor_role, Role(invitation.role))
+    state = state_of(invitation)
     if state in {InvitationState.ACCEPTED, InvitationState.REVOKED}:
-        raise MembershipRefused(f"The invitation of {stored.email} was {state.value} already.")
-    return stored
+        raise MembershipRefused(f"The invitation of {invitation.email} was {state.value} already.")
 
 
-def _revoke(invitation: Invitation, actor: str) -> None:
+def _revoke(invitation: Invitation) -> None:
     invitation.revoked_at = timezone.now()
     invitation.mail_due_at = None
-    invitation.save(update_fields=["revoked_at", "mail_due_at"])
-    after = {"revoked_at": invitation.revoked_at.isoformat()}
-    _record(invitation, actor, "update", after=after)
-
-
-def _record(
-    invitation: Invitation,
-    actor: str,
-    action: str,
-    *,
-    before: dict[str, str] | None = None,
-    after: dict[str, str],
-) -> None:
-    record_change(
-        tenant_id=invitation.tenant_id,
-        actor=actor,
-        action=action,
-        subject=invitation,
-        before=before,
-        after=after,
-    )

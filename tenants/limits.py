@@ -8,7 +8,7 @@ from typing import Final
 from django.db import connection, models, transaction
 
 from common.errors import LimitReached
-from tenants.audit import record_change
+from tenants.audit import audited_change
 from tenants.models import Tenant
 
 # Budgets that are not archived, halts in force by hand, keys that are not revoked, members with
@@ -65,18 +65,7 @@ def set_limit(*, tenant: Tenant, name: str, value: int | None, actor: str) -> in
         raise ValueError(f"{name!r} is not limited; choose one of {', '.join(LIMITS)}")
     if value is not None and not 0 <= value <= LIMIT_MAX:
         raise ValueError(f"a limit must be from 0 to {LIMIT_MAX:,}")
-    stored = Tenant.objects.select_for_update(no_key=True).get(id=tenant.id)
-    before = dict(stored.limits)
-    stored.limits.pop(name, None)
-    if value is not None:
-        stored.limits[name] = value
-    stored.save(update_fields=["limits"])
-    record_change(
-        tenant_id=stored.id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before={"limits": before},
-        after={"limits": dict(stored.limits)},
-    )
-    return allowed(stored.id, name)
+    with audited_change(tenant, actor=actor) as change:
+        limits = {other: limit for other, limit in change.row.limits.items() if other != name}
+        change.row.limits = limits if value is None else {**limits, name: value}
+    return allowed(tenant.id, name)
