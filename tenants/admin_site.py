@@ -7,13 +7,18 @@ keep the audit log, so Django's log of admin actions is off.
 
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from urllib.parse import urlencode
 
 from csp.constants import SELF, UNSAFE_EVAL
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
+from django.core.exceptions import (
+    NON_FIELD_ERRORS,
+    PermissionDenied,
+    SuspiciousOperation,
+    ValidationError,
+)
 from django.forms import BaseForm, ModelForm
 from django.forms.models import BaseInlineFormSet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
@@ -35,10 +40,10 @@ from tenants.roles import Role
 
 # Django's own classes take type arguments for the type checker alone.
 if TYPE_CHECKING:
-    RowForm = ModelForm[Any]
+    BaseRowForm = ModelForm[Any]
     RowFormSet = BaseInlineFormSet[Any, Any, Any]
 else:
-    RowForm = ModelForm
+    BaseRowForm = ModelForm
     RowFormSet = BaseInlineFormSet
 
 # The admin's Alpine evaluates expressions; under its paths alone that is allowed.
@@ -78,15 +83,16 @@ class Item(NamedTuple):
 NAVIGATION: Final = (
     (
         "Watch",
-        (Item("Overview", "monitoring", "dashboard:overview"),),
+        (
+            Item("Overview", "monitoring", "dashboard:overview"),
+            Item("Requests", "trending_up", "dashboard:requests"),
+            Item("Halts", "front_hand", "dashboard:halts"),
+        ),
     ),
     (
         "Spending limits",
         (
             Item("Budgets", "savings", "metering.budget"),
-            Item("Crossings", "flag", "metering.crossing"),
-            Item("Raises", "trending_up", "metering.budgetraise"),
-            Item("Halts", "front_hand", "metering.halt"),
             Item("Breakers", "electric_bolt", "metering.breaker"),
             Item("Rate limits", "speed", "metering.ratelimit"),
             Item("Routes", "alt_route", "metering.modelroute"),
@@ -128,6 +134,29 @@ NAVIGATION: Final = (
         ),
     ),
 )
+
+
+class RowForm(BaseRowForm):
+    """A form of a row, which the domain judges once each of its fields can be read."""
+
+    # Where errors are shown of what has no field of that name.
+    shown_at: ClassVar[Mapping[str, str]] = {}
+
+    def judge(self) -> None:
+        """Raise ValidationError with the domain's errors by field."""
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if not self.errors.keys() <= {NON_FIELD_ERRORS}:
+            return
+        try:
+            self.judge()
+        except ValidationError as error:
+            # It says at the fields what a constraint says of the row.
+            self.errors.pop(NON_FIELD_ERRORS, None)
+            for name, errors in error.error_dict.items():
+                field = name.partition(".")[0]
+                self.add_error(self.shown_at.get(field, field), errors)
 
 
 class AlreadySent(Exception):

@@ -16,16 +16,21 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from common.money import usd_words
 from metering.admin.rate_limits import GroupedForm, question_about_mode
-from metering.core.match import ASKABLE, PER_MAX, Grouping
-from metering.fields.forms import MONEY_ROLES, UsdField, count_field, match_words, usd_words
-from metering.limits.breakers import close_breaker, create_breaker, delete_breaker, update_breaker
-from metering.limits.breakers.configuration import (
+from metering.configuration.breakers import (
     CALLS_MAX,
     COOL_DOWN_SECONDS_MAX,
+    LIMIT_PERCENT_MAX,
     PER_DEFAULT,
-    RULE_FIELDS,
+    close_breaker,
+    create_breaker,
+    delete_breaker,
+    update_breaker,
+    validate_breaker,
 )
+from metering.core.match import ASKABLE, PER_MAX, Grouping
+from metering.fields.forms import MONEY_ROLES, UsdField, count_field, match_words
 from metering.limits.breakers.states import OpenGroup, group_values, open_groups
 from metering.models import Breaker, BreakerClose, Mode
 from tenants.admin_questions import Question
@@ -46,7 +51,7 @@ class BreakerForm(GroupedForm):
     usual_min_calls = count_field("Known after so many calls", maximum=CALLS_MAX)
     limit_percent = count_field(
         "Tighten budgets to, %",
-        maximum=99,
+        maximum=LIMIT_PERCENT_MAX,
         required=False,
         help_text="Empty: it stops the calls. Else they go on, and the limits of their budgets "
         "count so much less.",
@@ -86,13 +91,8 @@ class BreakerForm(GroupedForm):
             for name in ("error_min_calls", "usual_min_calls", "cool_down_seconds"):
                 self.initial[name] = getattr(self.instance, name)
 
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        if data.get("cost_nanos_per_minute") == 0:
-            self.add_error("cost_nanos_per_minute", "Give more than 0; a halt stops everything.")
-        if all(data.get(name) is None for name in RULE_FIELDS) and not self.errors:
-            self.add_error("cost_nanos_per_minute", "Give at least one thing that opens it.")
-        return data
+    def judge(self) -> None:
+        validate_breaker(self.instance)
 
 
 class CloseForm(forms.Form):

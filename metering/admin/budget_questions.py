@@ -2,13 +2,13 @@
 have refused lately, and what a slip of the keyboard may have made of it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from common.money import money, nanos_from_usd
 from metering.budgets.levels import REFUSING
-from metering.fields.forms import usd_words
+from metering.core.amounts import amount_words
 from metering.models import Budget, Mode
 from metering.simulation import Proposal, ProposedBudget
 from metering.simulation.preview import GroupNow, Preview, Replay, preview
@@ -89,14 +89,6 @@ def _loosened(proposed: Budget, present: Budget) -> Iterator[str]:
             yield _times_words(part, before, after)
 
 
-def raise_slips(budget: Budget, added: Mapping[str, int]) -> Iterator[str]:
-    """Raises of a budget's limits that may have a digit too many."""
-    for part, amount in added.items():
-        before = limit_of(budget, part)
-        if before and before + amount >= TIMES_UNUSUAL * before:
-            yield _times_words(part, before, before + amount)
-
-
 def _times_words(part: str, before: int, after: int) -> str:
     return (
         f"The limit goes from {amount_words(part, before)} to {amount_words(part, after)}: "
@@ -108,14 +100,6 @@ def limit_of(budget: Budget, part: str) -> int | None:
     """One part of a budget's limit."""
     limit: int | None = getattr(budget, f"limit_{part}")
     return limit
-
-
-def amount_words(part: str, amount: int) -> str:
-    """An exact amount of a part of a limit: $50.00, 1 request, 2,000 tokens."""
-    if part == "cost_nanos":
-        return usd_words(amount)
-    words = part.replace("_", " ")
-    return f"{amount:,} {words.removesuffix('s') if amount == 1 else words}"
 
 
 def warnings_of(found: Preview, proposed: ProposedBudget) -> list[str]:

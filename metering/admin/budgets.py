@@ -1,6 +1,6 @@
 """Admin pages of budgets and their levels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 from zoneinfo import available_timezones
@@ -8,7 +8,6 @@ from zoneinfo import available_timezones
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter, display, register
-from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -19,20 +18,23 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
 )
 
+from common.money import usd_words
 from metering.admin.budget_questions import ask_about
 from metering.admin.levels import LevelInline, level_words, levels_of
 from metering.budgets.presets import PRESETS
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import (
     DEFAULT_LEVELS,
+    PER_NAMES,
+    ROLLOVER_PERCENT_MAX,
     archive_budget,
     create_budget,
     update_budget,
+    validate_budget,
 )
-from metering.core.dimensions import MATCHABLE, REQUEST
 from metering.core.match import wanted_values
 from metering.core.periods import EPOCH
-from metering.fields.forms import MONEY_ROLES, UsdField, count_field, match_field, usd_words
+from metering.fields.forms import MONEY_ROLES, UsdField, count_field, match_field
 from metering.fields.match_widget import rows_for
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget
@@ -69,13 +71,13 @@ class BudgetForm(RowForm):
     limit_tool_calls = limit_field("limit_tool_calls")
     limit_seconds = limit_field("limit_seconds")
     rollover_max_percent = count_field(
-        "At most, % of the limit", minimum=0, maximum=500, initial=100
+        "At most, % of the limit", minimum=0, maximum=ROLLOVER_PERCENT_MAX, initial=100
     )
     match = match_field(rows=rows_for({}))
     per = forms.MultipleChoiceField(
         label="A window for each",
         required=False,
-        choices=[(name, name) for name in (*MATCHABLE, REQUEST)],
+        choices=[(name, name) for name in PER_NAMES],
         widget=UnfoldAdminCheckboxSelectMultipleWidget(),
         help_text="Nothing chosen: one window for everything. With agent, each agent has the whole "
         "limit; with request, each single call has.",
@@ -83,6 +85,8 @@ class BudgetForm(RowForm):
     timezone = forms.ChoiceField(
         widget=UnfoldAdminSelectWidget(), help_text="Where days, weeks and months begin."
     )
+
+    shown_at = {"limit": "limit_cost_nanos"}
 
     class Meta:
         model = Budget
@@ -140,37 +144,8 @@ class BudgetForm(RowForm):
         }
         return stored if is_same else match
 
-    def clean_anchor_at(self) -> Any:
-        anchor_at = self.cleaned_data["anchor_at"]
-        if anchor_at is not None and (anchor_at.second or anchor_at.microsecond):
-            raise ValidationError("Periods begin at whole minutes.")
-        return anchor_at
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        limits = ("limit_cost_nanos", *LIMIT_WORDS)
-        has_wrong_limit = any(name in self.errors for name in limits)
-        if not has_wrong_limit and all(data.get(name) is None for name in limits):
-            self.add_error("limit_cost_nanos", "Give at least one limit.")
-        for name, words in period_problems(data):
-            self.add_error(name, words)
-        return data
-
-
-def period_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What of a budget's period contradicts the rest, as (field, words)."""
-    problems = []
-    has_no_periods = data.get("period") == Period.LIFETIME or REQUEST in (data.get("per") or [])
-    for name in ("is_rolling", "has_rollover", "anchor_at"):
-        if has_no_periods and data.get(name):
-            problems.append((name, "This budget has no periods that follow each other."))
-    if data.get("is_rolling") and data.get("anchor_at"):
-        problems.append(("anchor_at", "A rolling budget has no periods that begin."))
-    if data.get("is_rolling") and data.get("has_rollover"):
-        problems.append(("has_rollover", "A rolling budget has no periods that end."))
-    if data.get("has_rollover") and data.get("limit_cost_nanos") is None:
-        problems.append(("has_rollover", "Only a limit of cost is carried over."))
-    return problems
+    def judge(self) -> None:
+        validate_budget(self.instance)
 
 
 class ArchivedFilter(SimpleListFilter):

@@ -12,10 +12,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
-from common.money import usd_from_nanos
+from common.money import usd_from_nanos, usd_words
 from metering.admin.slips import rate_slips, tool_price_slips
 from metering.configuration.prices import Validity, add_price, add_tool_price, end_price
-from metering.fields.forms import MONEY_ROLES, UsdField, usd_words
+from metering.fields.forms import MONEY_ROLES, UsdField
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing.rates import check_rates, parse_rates, units
 from tenants.admin_questions import Question, question_about

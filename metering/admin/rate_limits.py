@@ -5,27 +5,28 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib.admin import display, register
-from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
+from common.money import usd_words
 from metering.admin.slips import mode_slips
-from metering.core.match import ASKABLE, KEY, PER_MAX, wanted_values
+from metering.configuration.rate_limits import (
+    PER_NAMES,
+    RATE_FIELDS,
+    create_rate_limit,
+    delete_rate_limit,
+    update_rate_limit,
+    validate_rate_limit,
+)
+from metering.core.match import PER_MAX, wanted_values
 from metering.fields.forms import (
     MONEY_ROLES,
     UsdField,
     count_field,
     match_field,
     match_words,
-    usd_words,
 )
 from metering.fields.match_widget import rows_for
-from metering.limits.rate_limits import (
-    RATE_FIELDS,
-    create_rate_limit,
-    delete_rate_limit,
-    update_rate_limit,
-)
 from metering.models import RateLimit
 from tenants.admin_questions import Question, question_about
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
@@ -52,16 +53,12 @@ class GroupedForm(RowForm):
     def clean_per(self) -> list[str]:
         """In the order that is stored, new ones last: another order would be other groups."""
         chosen = self.cleaned_data["per"]
-        if len(chosen) > PER_MAX:
-            raise ValidationError(f"Choose at most {PER_MAX}.")
         kept = [name for name in self.instance.per if name in chosen]
         return kept + [name for name in chosen if name not in kept]
 
     def clean_match(self) -> dict[str, Any]:
         """As it is stored where it means the same."""
         match: dict[str, Any] = self.cleaned_data["match"]
-        if "status" in match:
-            raise ValidationError("How a call ends is not known before it has run.")
         stored = self.instance.match
         return stored if _meaning(match) == _meaning(stored) else match
 
@@ -86,6 +83,8 @@ class RateLimitForm(GroupedForm):
         "Requests", required=False, help_text="Calls of models and of tools."
     )
 
+    shown_at = {"limit": "cost_nanos_per_minute"}
+
     class Meta:
         model = RateLimit
         fields = ("name", "mode", "match", "per", *RATE_FIELDS)
@@ -94,19 +93,14 @@ class RateLimitForm(GroupedForm):
         super().__init__(*args, **kwargs)
         if "per" in self.fields:
             per: Any = self.fields["per"]
-            per.choices = [(name, name) for name in (*ASKABLE, KEY)]
+            per.choices = [(name, name) for name in PER_NAMES]
             per.help_text = (
                 "Each has the whole rate; key is the API key that asks. Nothing chosen: all calls "
                 f"together. At most {PER_MAX}."
             )
 
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        if data.get("cost_nanos_per_minute") == 0:
-            self.add_error("cost_nanos_per_minute", "Give more than 0; a halt stops everything.")
-        if all(data.get(name) is None for name in RATE_FIELDS) and not self.errors:
-            self.add_error("cost_nanos_per_minute", "Give at least one rate.")
-        return data
+    def judge(self) -> None:
+        validate_rate_limit(self.instance)
 
 
 SHOWN: Final = ("name", "mode", "rates", "counts", "for_each")

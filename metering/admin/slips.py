@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from common.money import NANOS_PER_USD
-from metering.fields.forms import usd_words
+from common.money import NANOS_PER_USD, usd_words
 from metering.models import Mode
 from metering.snapshot import known_configuration, read_configuration
 from metering.usage.shapes import Tokens

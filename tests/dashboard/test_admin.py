@@ -21,7 +21,6 @@ from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event
 
 LISTS = (
     "metering/budget",
-    "metering/crossing",
     "metering/tenantprice",
     "metering/toolprice",
     "metering/catalogueprice",
@@ -304,8 +303,8 @@ def test_a_change_of_levels_and_limit_is_made_and_logged(account: Account, owner
         ({"match_1": ""}, "Give at least one value of team"),
         ({"match_0": "", "match_1": "x"}, "Choose the dimension"),
         ({"match_3": "team", "match_4": "x"}, "chosen twice"),
-        ({"match_0": "status", "match_1": "odd"}, "A status is one of"),
-        ({"match_1": "x" * 201}, "at most 200 characters"),
+        ({"match_0": "status", "match_1": "odd"}, "Status: A value must be one of"),
+        ({"match_1": "x" * 201}, "a string of 1 to 200 characters"),
         ({"period": "lifetime", "is_rolling": "on"}, "no periods that follow"),
         ({"has_rollover": "on", "is_rolling": "on"}, "no periods that end"),
         ({"per": ["shoe_size"]}, "not one of the available choices"),
@@ -555,12 +554,10 @@ def test_settings_are_the_tenants_own(account: Account, stranger: Account, owner
 
 
 def test_a_strangers_rows_are_not_there(account: Account, stranger: Account, owner: Client) -> None:
-    budget = make_budget(stranger, name="secret-budget", levels=[(1, "none")])
-    send(stranger, [make_event(cost_usd="50")])
+    budget = make_budget(stranger, name="secret-budget")
     with stranger.scope():
         key = ApiKey.objects.get(tenant=stranger.tenant)
         member = Membership.objects.get(tenant=stranger.tenant)
-        crossing = Crossing.objects.get(budget=budget)
         entry = AuditEntry.objects.filter(tenant=stranger.tenant).latest("id")
     for path in LISTS:
         html = owner.get(f"/admin/{path}/").content.decode()
@@ -568,7 +565,6 @@ def test_a_strangers_rows_are_not_there(account: Account, stranger: Account, own
         assert stranger.email not in html, path
     for path in (
         f"metering/budget/{budget.id}",
-        f"metering/crossing/{crossing.id}",
         f"tenants/apikey/{key.id}",
         f"tenants/membership/{member.id}",
         f"tenants/auditentry/{entry.id}",
@@ -583,16 +579,14 @@ def test_a_strangers_rows_are_not_there(account: Account, stranger: Account, own
         assert Membership.objects.filter(id=member.id).exists()
 
 
-def test_the_audit_log_and_crossings_are_read_only(account: Account, owner: Client) -> None:
-    budget = make_budget(account, levels=[(1, "none")])
-    send(account, [make_event(cost_usd="50")])
+def test_the_audit_log_is_read_only(account: Account, owner: Client) -> None:
+    budget = make_budget(account)
     with account.scope():
-        crossing = Crossing.objects.get(budget=budget)
         entry = AuditEntry.objects.filter(tenant=account.tenant).latest("id")
-    for path in (f"metering/crossing/{crossing.id}", f"tenants/auditentry/{entry.id}"):
-        assert owner.get(f"/admin/{path}/change/").status_code == 200
-        assert owner.post(f"/admin/{path}/change/", {}).status_code == 403
-        assert owner.post(f"/admin/{path}/delete/", {"post": "yes"}).status_code == 403
+    path = f"/admin/tenants/auditentry/{entry.id}"
+    assert owner.get(f"{path}/change/").status_code == 200
+    assert owner.post(f"{path}/change/", {}).status_code == 403
+    assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
     history = owner.get(f"/admin/metering/budget/{budget.id}/history/", follow=True)
     assert history.status_code == 200
     assert budget.name not in {"", None}

@@ -11,8 +11,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from metering.limits.breakers import create_breaker
-from metering.limits.rate_limits import create_rate_limit, read_rate_rules
+from metering.configuration.breakers import create_breaker
+from metering.configuration.rate_limits import create_rate_limit
+from metering.limits.rate_limits import read_rate_rules
 from metering.models import Breaker, Halt, RateLimit
 from tenants.roles import Role
 from tests.dashboard.test_admin import changed, errors_of, saved_form
