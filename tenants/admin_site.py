@@ -337,7 +337,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     list_per_page = 50
     show_full_result_count = False
     change_form_before_template = "admin/form_token.html"
-    delete_confirmation_template = "admin/end_confirmation.html"
+    delete_confirmation_template = "admin/confirm.html"
     # Columns by which other pages link to this list, besides its filters.
     linked_lookups: ClassVar[Sequence[str]] = ()
     # What ending a row is called, and what follows from it.
@@ -449,19 +449,14 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        context = {
-            "end_verb": self.end_verb,
-            "end_consequence": self.end_consequence,
-            "title": f"{self.end_verb}?",
-            **(extra_context or {}),
-        }
+        back = reverse(f"admin:{self._address()}_change", args=[object_id])
+        question = Question(f"{self.end_verb}?", self.end_verb, self.end_consequence, back=back)
+        context = {**question._asdict(), **(extra_context or {})}
         try:
             return super().delete_view(request, object_id, context)
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
-            return HttpResponseRedirect(
-                reverse(f"admin:{self._address()}_change", args=[object_id])
-            )
+            return HttpResponseRedirect(back)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.end(request, obj)

@@ -272,14 +272,15 @@ def lift(request: PageRequest, halt_id: int) -> str:
 
 @button_of("halts", may=may_manage)
 def close(request: PageRequest, breaker_id: int) -> str:
-    """Close a breaker for one group."""
+    """Close a breaker for one group, or for every one."""
     found = Breaker.objects.filter(tenant=request.tenant, id=breaker_id).first()
     if found is None:
         raise Http404
     group_key = request.POST.get("group", "")
     if "\0" in group_key:
         raise InvalidRequest("There is no such group. Nothing was closed.")
-    closed = close_breaker(breaker=found, actor=actor_of(request), group_key=group_key)
+    chosen = None if "every" in request.POST else group_key
+    closed = close_breaker(breaker=found, actor=actor_of(request), group_key=chosen)
     if not closed:
         return f"The breaker “{found.name}” was closed already."
     return f"The breaker “{found.name}” is closed. It counts from an empty minute."

@@ -102,6 +102,12 @@ def limit_of(budget: Budget, part: str) -> int | None:
     return limit
 
 
+def limit_words(budget: Budget) -> list[str]:
+    """Return the parts of a budget's limit."""
+    limits = {part: limit_of(budget, part) for part in PARTS}
+    return [amount_words(part, limit) for part, limit in limits.items() if limit is not None]
+
+
 def warnings_of(found: Preview, proposed: ProposedBudget) -> list[str]:
     """What a budget that refuses would refuse that goes through as it is."""
     warnings = []
@@ -211,11 +217,9 @@ def ask_about(proposal: Proposal, *, now: datetime, is_asked_for: bool) -> Quest
 
 def _facts(proposed: ProposedBudget, found: Preview | None) -> list[tuple[str, str]]:
     budget = proposed.budget
-    limits = [
-        amount_words(part, limit) for part in PARTS if (limit := limit_of(budget, part)) is not None
-    ]
     each = f" for each {', '.join(budget.per)}" if budget.per else ""
-    facts = [("Limit", f"{' or '.join(limits)}{each}, {budget.period}"), ("Mode", budget.mode)]
+    limit = f"{' or '.join(limit_words(budget))}{each}, {budget.period}"
+    facts = [("Limit", limit), ("Mode", budget.mode)]
     if found is None:
         return facts
     if found.groups is not None:

@@ -91,8 +91,8 @@ class LevelInline(TenantInline):
 
 
 def level_words(level: BudgetLevel) -> str:
-    """A level as people read it: "80 % throttle to $1.00 and 5,000 tokens a minute"."""
-    words = f"{level.percent} %" + (f" {level.action}" if level.action != "none" else "")
+    """A level as people read it: "80% throttle to $1.00 and 5,000 tokens a minute"."""
+    words = f"{level.percent}%" + (f" {level.action}" if level.action != "none" else "")
     rates = []
     if level.cost_nanos_per_minute is not None:
         rates.append(usd_words(level.cost_nanos_per_minute))

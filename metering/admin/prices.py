@@ -28,19 +28,6 @@ from tenants.admin_site import (
     tenant_of,
 )
 
-# What a price form offers; the API takes every class of usage that the price library knows.
-RATE_KEYS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "output_reasoning_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "web_searches",
-    "requests",
-)
 UNIT_WORDS: Final = {1_000_000: "per million", 1000: "per thousand", 1: "each"}
 
 
@@ -105,6 +92,12 @@ class ModelPriceForm(_DatedPriceForm):
 def validity_of(data: Mapping[str, Any]) -> Validity:
     """When a price applies, from a form's values."""
     return Validity(data["effective_from"], data["effective_to"], data["note"])
+
+
+# What the form offers; the API takes every class of usage that the price library knows.
+RATE_KEYS: Final = tuple(
+    name.removeprefix("rate_") for name in ModelPriceForm.base_fields if name.startswith("rate_")
+)
 
 
 class PriceAdmin(TenantModelAdmin):

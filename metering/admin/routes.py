@@ -10,16 +10,16 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from common.errors import MeteringError
+from metering.admin.limits import LimitAdmin
 from metering.configuration.routes import (
     create_route,
     delete_route,
     update_route,
     validate_tiers,
 )
-from metering.fields.forms import MONEY_ROLES
 from metering.limits.routes import Tier
 from metering.models import ModelRoute
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_site import RowForm, actor_of, site, tenant_of
 
 
 def tier_line(tier: Mapping[str, Any]) -> str:
@@ -79,20 +79,19 @@ class RouteForm(RowForm):
 
 
 @register(ModelRoute, site=site)
-class RouteAdmin(TenantModelAdmin):
+class RouteAdmin(LimitAdmin):
     """Which models do a kind of task: what a level that downgrades chooses from."""
 
     form = RouteForm
-    writers = MONEY_ROLES
     list_display = ("name", "tasks", "models_words")
     search_fields = ("name", "task_type")
-    ordering = ("name",)
+    fields = ("name", "task_type", "tiers")
+    shown_fields = ("name", "tasks", "models_words")
     end_verb = "Remove route"
     end_consequence = (
         "From the next call on, levels that downgrade name no cheaper model for these tasks; calls "
         "go on with the model that they asked for."
     )
-    end_done = "removed."
 
     @display(description="Tasks", ordering="task_type")
     def tasks(self, obj: ModelRoute) -> str:
@@ -101,17 +100,6 @@ class RouteAdmin(TenantModelAdmin):
     @display(description="Models, cheapest first")
     def models_words(self, obj: ModelRoute) -> str:
         return " → ".join(tier["model"] for tier in obj.tiers)
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
-        if obj is not None and not self.may_write(request):
-            return ("name", "tasks", "models_words")
-        return ("name", "task_type", "tiers")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
-        return () if self.may_write(request) else ("name", "tasks", "models_words")
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.may_write(request)
 
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool

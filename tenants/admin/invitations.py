@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.contrib.admin import display, register
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action
 from unfold.decorators import display as labelled
@@ -17,6 +16,7 @@ from unfold.widgets import UnfoldAdminEmailInputWidget, UnfoldAdminSelectWidget
 
 from tenants.admin.granting import granting_role, refusals_as_messages, role_choices
 from tenants.admin.secrets import shown_once
+from tenants.admin_questions import Question, ask
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.invitations import (
     InvitationState,
@@ -143,14 +143,13 @@ class InvitationAdmin(TenantModelAdmin):
             raise Http404
         back = reverse("admin:tenants_invitation_change", args=[invitation.id])
         if request.method != "POST":
-            context = {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "title": f"Send the invitation of {invitation.email} again?",
-                "verb": "Send again" if can_mail() else "Make a new link",
-                "back": back,
-            }
-            return TemplateResponse(request, "admin/tenants/send_again.html", context)
+            question = Question(
+                f"Send the invitation of {invitation.email} again?",
+                "Send again" if can_mail() else "Make a new link",
+                "The link that was sent before stops working. The new one works for seven days.",
+                back=back,
+            )
+            return ask(self, request, question=question)
         try:
             new = invite_again(
                 invitation=invitation, actor=actor_of(request), actor_role=granting_role(request)

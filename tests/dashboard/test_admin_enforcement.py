@@ -81,7 +81,7 @@ def test_a_level_that_throttles_has_rates_and_others_have_none(
     assert (first.cost_nanos_per_minute, first.tokens_per_minute) == (250_000_000, 30_000)
     assert (second.action, second.cost_nanos_per_minute) == ("hold", None)
     listed = owner.get("/admin/metering/budget/").content.decode()
-    assert "80 % throttle to $0.25 and 30,000 tokens a minute, 100 % hold" in listed
+    assert "80% throttle to $0.25 and 30,000 tokens a minute, 100% hold" in listed
     change = f"/admin/metering/budget/{budget.id}/change/"
     before = changed(account)
     assert owner.post(change, saved_form(owner, change)).status_code == 302

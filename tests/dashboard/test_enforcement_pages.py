@@ -533,6 +533,15 @@ def test_lifting_the_halt_of_a_breaker_closes_the_breaker(account: Account, owne
         assert open_groups(cursor, account.tenant.id, [breaker.id], now=timezone.now()) == {}
 
 
+def test_a_breaker_is_closed_for_every_group(account: Account, owner: Client) -> None:
+    breaker = make_breaker(account)
+    send(account, [make_event(agent=agent, cost_usd="3") for agent in ("fast", "faster")])
+    path = f"/enforcement/breakers/{breaker.id}/close"
+    said = press(owner, path, group=group_key(["fast"]), every="yes")
+    assert "The breaker “Runaway” is closed." in said
+    assert "Nothing is halted" in said
+
+
 def test_a_breaker_is_closed_for_one_group(account: Account, owner: Client) -> None:
     breaker = make_breaker(account)
     send(account, [make_event(agent=agent, cost_usd="3") for agent in ("fast", "faster")])
