@@ -92,8 +92,8 @@ def page(request: PageRequest) -> HttpResponse:
     """Raise the limit of one budget, after a question if it may have a digit too many."""
     if not may_manage(request):
         raise PermissionDenied
-    budget_id = number_of(request.GET.get("budget", ""))
-    budget = Budget.objects.filter(tenant=request.tenant, id=budget_id, archived_at=None).first()
+    budgets = Budget.objects.filter(tenant=request.tenant, archived_at=None)
+    budget = budgets.filter(id=number_of(request.GET.get("budget", "")) or 0).first()
     if budget is None:
         raise Http404
     form = RaiseForm(budget, request.POST if request.method == "POST" else None)

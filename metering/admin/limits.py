@@ -63,7 +63,7 @@ class LimitAdmin(TenantModelAdmin):
     """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
 
     writers = MONEY_ROLES
-    search_fields = ("name",)
+    search_fields: Sequence[str] = ("name",)
     ordering = ("name",)
     end_done = "removed."
     # The columns in words.

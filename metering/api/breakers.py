@@ -109,7 +109,9 @@ class BreakerBody(RowBody):
     created_at = Moment(read_only=True)
 
     model = Breaker
-    judge = staticmethod(validate_breaker)
+
+    def judge(self, row: Any) -> None:
+        validate_breaker(row)
 
 
 class OpenGroupAnswer(serializers.Serializer[Any]):

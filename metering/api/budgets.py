@@ -183,7 +183,6 @@ class BudgetBody(RowBody):
     model = Budget
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Judge the budget as it would be."""
         levels = [level_of(level) for level in attrs.get("levels", ())]
         with errors_at_members(self):
             validate_budget(self.proposed_row(attrs), levels)

@@ -1,5 +1,7 @@
 """`/v1/rate-limits`: how much may be asked for within any minute."""
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -62,7 +64,9 @@ class RateLimitBody(RowBody):
     created_at = Moment(read_only=True)
 
     model = RateLimit
-    judge = staticmethod(validate_rate_limit)
+
+    def judge(self, row: Any) -> None:
+        validate_rate_limit(row)
 
 
 class RateLimitsView(ApiView):

@@ -1,6 +1,6 @@
 """Fields of request bodies: matches; and bodies of rows that the domain judges."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -55,11 +55,14 @@ class RowBody(StrictSerializer):
     """The body of a row of configuration, which the domain judges as the row would be."""
 
     model: ClassVar[type[models.Model]]
-    judge: ClassVar[Callable[[Any], None]]
+
+    def judge(self, row: Any) -> None:
+        """Raise ValidationError with the domain's errors by field."""
+        raise NotImplementedError
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         with errors_at_members(self):
-            type(self).judge(self.proposed_row(attrs))
+            self.judge(self.proposed_row(attrs))
         return attrs
 
     def proposed_row(self, attrs: Mapping[str, Any]) -> Any:
@@ -103,8 +106,7 @@ def _member_path(field: Any, path: Sequence[str]) -> list[str]:
         if member.source == path[0]:
             return [name, *_member_path(member, path[1:])]
     for name, member in field.fields.items():
-        if member.source == "*" and any(
-            inner.source == path[0] for inner in member.fields.values()
-        ):
+        inner = member.fields.values() if isinstance(member, serializers.Serializer) else ()
+        if member.source == "*" and path[0] in {each.source for each in inner}:
             return [name, *_member_path(member, path)]
     return list(path)

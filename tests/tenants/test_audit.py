@@ -10,7 +10,7 @@ from tenants.models import AuditEntry, Team
 from tests.factories import Account
 
 
-def entries(account: Account) -> list[tuple[str, str, dict[str, object]]]:
+def entries(account: Account) -> list[tuple[str, str, dict[str, list[object]]]]:
     with account.scope():
         rows = AuditEntry.objects.filter(object_type="team").order_by("id")
         return [(row.actor, row.action, row.changes) for row in rows]
@@ -77,4 +77,4 @@ def test_changes_of_one_row_come_one_after_the_other(account: Account) -> None:
     with account.scope():
         assert sorted(Team.objects.get().name.removeprefix("growth")) == list("abcd")
     names = [changes["name"] for _, action, changes in entries(account) if action == "update"]
-    assert [before for before, _ in names[1:]] == [after for _, after in names[:-1]]  # type: ignore[misc]
+    assert [before for before, _ in names[1:]] == [after for _, after in names[:-1]]

@@ -125,7 +125,7 @@ def test_a_limit_that_means_nothing_is_not_made(
 
 
 def test_a_change_that_is_refused_changes_nothing(account: Account) -> None:
-    made = {"tenant": account.tenant, "actor": "t"}
+    made: dict[str, Any] = {"tenant": account.tenant, "actor": "t"}
     with account.scope():
         budget = create_budget(**made, **BUDGET)
         breaker = create_breaker(**made, **BREAKER)
