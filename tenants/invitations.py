@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from tenants.attempts import Limit, TooSoon, Tried, claim, wait_words
+from tenants.attempts import Limit, TooSoon, Tried, claim, format_wait
 from tenants.audit import audited_change, create_audited
 from tenants.limits import require_room
 from tenants.links import hand_over, token_hash
@@ -22,7 +22,7 @@ from tenants.roles import Role
 from tenants.scope import platform_scope, tenant_scope
 
 LIFETIME: Final = timedelta(days=7)
-# So that nobody's mailbox, and no operator's mail server, is flooded by a tenant.
+# So that no one's mailbox, and no operator's mail server, is flooded by a tenant.
 INVITED_BY_TENANT: Final = Limit("invitations of tenant", free=50, longest_seconds=3600)
 INVITED_ADDRESS: Final = Limit("invitations of tenant to address", free=5, longest_seconds=3600)
 
@@ -37,7 +37,7 @@ class InvitationState(StrEnum):
 
 
 class InvitationEnded(Exception):
-    """The invitation cannot be accepted any more, or never existed (`state` is None)."""
+    """The invitation can no longer be accepted, or never existed (`state` is None)."""
 
     def __init__(self, state: InvitationState | None) -> None:
         super().__init__(state or "unknown")
@@ -115,7 +115,7 @@ def invite(
 
 @transaction.atomic
 def invite_again(*, invitation: Invitation, actor: str, actor_role: Role) -> NewInvitation:
-    """Send an invitation anew, valid from now; its earlier link stops working.
+    """Send an invitation again, valid from now; its earlier link stops working.
 
     Raises MembershipRefused for one that was accepted or revoked.
     """
@@ -217,7 +217,7 @@ def _hand_over(invitation: Invitation) -> str | None:
         )
     except TooSoon as error:
         raise MembershipRefused(
-            f"Too many invitations were sent. Wait {wait_words(error.seconds)}, then try again."
+            f"Too many invitations were sent. Wait {format_wait(error.seconds)}, then try again."
         ) from error
     return hand_over(invitation)
 

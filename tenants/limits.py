@@ -28,12 +28,12 @@ LIMITS: Final[Mapping[str, int]] = {
 }
 # The most that the operator may allow: beyond it processes would not bear it.
 LIMIT_MAX: Final = 100_000
-# Two that come at once are counted one after the other.
+# Two that come simultaneously are counted one after the other.
 LIMIT_LOCK: Final = 7306
 
 
 def allowed(tenant_id: int, name: str) -> int:
-    """How many of something a tenant may have."""
+    """Return the number of something that a tenant may have."""
     limits = Tenant.objects.values_list("limits", flat=True).get(id=tenant_id)
     return int(limits.get(name, LIMITS[name]))
 
@@ -43,9 +43,9 @@ def require_room(
 ) -> None:
     """See that one more fits beside what the querysets count. Raises LimitReached.
 
-    Within the transaction that adds it, after any other lock that it takes: until that ends, nobody
-    else adds what is limited. With `is_exact` off it waits for nobody, and those that come at once
-    may pass the limit by their number.
+    Within the transaction that adds it, after any other lock that it takes: until that ends, no one
+    else adds what is limited. With `is_exact` off it waits for no one, and those that come
+    simultaneously may pass the limit by their number.
     """
     if is_exact:
         with connection.cursor() as cursor:

@@ -106,7 +106,7 @@ def lock_members(tenant_id: int) -> None:
 
 
 def require_may_give(actor_role: Role, role: Role) -> None:
-    """Raise MembershipRefused where somebody of this role may not give or take the other."""
+    """Raise MembershipRefused if someone of this role may not give or take the other."""
     if role is Role.OWNER and actor_role is not Role.OWNER:
         raise MembershipRefused("Only an owner makes, changes or removes an owner.")
 

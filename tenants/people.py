@@ -30,7 +30,7 @@ class TenantExists(ValueError):
 def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
     """Make a tenant with its owner and a key with all scopes.
 
-    Who is new gets a first password, and so does an account that somebody else may have made for
+    Who is new gets a first password, and so does an account that someone else may have made for
     the address, which ends its sessions; an owner who has an account of their own keeps theirs, and
     `password` is None. This is the operator's: a tenant lets people in by invitation.
     """

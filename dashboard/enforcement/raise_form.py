@@ -1,6 +1,5 @@
 """Raising a limit by hand: asked for and approved by the same person."""
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 from django import forms
@@ -18,7 +17,7 @@ from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.enforcement.raises import describe_approval
 from dashboard.enforcement.tabs import enforcement_frame, number_of
 from dashboard.frame import filter_bar_of
-from metering.core.amounts import amount_words
+from metering.core.amounts import describe_unusual_rise
 from metering.core.dimensions import REQUEST, VALUE_CHARACTERS_MAX
 from metering.core.validation import group_key_of
 from metering.fields.forms import UsdField, count_field
@@ -34,8 +33,6 @@ from tenants.admin_site import actor_of
 
 CONFIRMED: Final = "_confirmed"
 REASON_CHARACTERS_MAX: Final = 1000
-# A limit that becomes so many times as high may have a digit too many.
-TIMES_UNUSUAL: Final = 10
 LABELS: Final = {"cost_nanos": "Cost, USD", "tool_calls": "Tool calls"}
 
 
@@ -100,7 +97,12 @@ def page(request: PageRequest) -> HttpResponse:
     warnings: list[str] = []
     if form.is_valid():
         ask = form.cleaned_data["ask"]
-        warnings = list(unusual_parts(budget, ask.add))
+        limits = {part: getattr(budget, f"limit_{part}") for part in Added._fields}
+        rises = [
+            describe_unusual_rise(part, limits[part], (limits[part] or 0) + amount)
+            for part, amount in ask.add._asdict().items()
+        ]
+        warnings = [warning for warning in rises if warning]
         # What was confirmed counts for the same amounts alone.
         is_meant = request.POST.get(CONFIRMED, "") == " ".join(warnings)
         if is_meant and _raise(request, form, ask):
@@ -124,15 +126,3 @@ def _raise(request: PageRequest, form: RaiseForm, ask: RaiseAsk) -> bool:
         return False
     messages.success(request, describe_approval(approved))
     return True
-
-
-def unusual_parts(budget: Budget, added: Added) -> Iterator[str]:
-    """Describe the parts of a limit that would become many times as high."""
-    for part, amount in added._asdict().items():
-        before = getattr(budget, f"limit_{part}")
-        if before and before + amount >= TIMES_UNUSUAL * before:
-            after = before + amount
-            yield (
-                f"The limit goes from {amount_words(part, before)} to {amount_words(part, after)}:"
-                f" {after // before:,} times as much."
-            )

@@ -27,7 +27,7 @@ from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of
 from metering.budgets.reading import read_book
-from metering.core.amounts import amount_words
+from metering.core.amounts import format_amount
 from metering.core.dimensions import REQUEST
 from metering.core.match import group_key
 from metering.limits.limit_increases import Added, approve_raise, end_raise, refuse_raise
@@ -63,7 +63,7 @@ class RaiseLine:
     def by(self) -> str:
         """How much higher the limit is to be, in words."""
         parts = self.added._asdict().items()
-        return listed([amount_words(part, amount) for part, amount in parts if amount])
+        return listed([format_amount(part, amount) for part, amount in parts if amount])
 
     @property
     def group(self) -> tuple[tuple[str, str], ...] | None:

@@ -17,8 +17,8 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
 )
 
-from metering.admin.budget_questions import ask_about, limit_words
-from metering.admin.levels import LevelInline, level_words, levels_of
+from metering.admin.budget_questions import ask_about, format_limit
+from metering.admin.levels import LevelInline, format_level, levels_of
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.budgets.presets import PRESETS
 from metering.budgets.rules import LevelRule
@@ -77,7 +77,7 @@ class BudgetForm(GroupedForm):
             "has_rollover": "Carry over",
         }
         help_texts = {
-            "anchor_at": "UTC. Empty: with the calendar. Else at this moment and its repetitions.",
+            "anchor_at": "UTC. Empty: with the calendar. Otherwise then and at its repetitions.",
         }
         fields = (
             "name",
@@ -138,15 +138,15 @@ class BudgetAdmin(LimitAdmin):
         "counts",
         "for_each",
         "limits",
-        "period_words",
-        "levels_words",
+        "period_label",
+        "levels_label",
         "mode",
-        "state_words",
+        "state_label",
     )
     list_filter = (ArchivedFilter,)
     end_verb = "Archive budget"
     end_consequence = (
-        "It counts and blocks nothing any more, from the next call on. What it counted stays, and "
+        "From the next call on it counts and blocks nothing. What it counted stays, and "
         "can be read through the API. This cannot be undone; make a new budget instead."
     )
     end_done = "archived."
@@ -181,30 +181,30 @@ class BudgetAdmin(LimitAdmin):
     shown_fields = (
         "name",
         "mode",
-        "state_words",
+        "state_label",
         "limits",
         "counts",
         "for_each",
-        "period_words",
-        "levels_words",
+        "period_label",
+        "levels_label",
         "archived_at",
     )
 
     @display(description="Limit")
     def limits(self, obj: Budget) -> str:
-        return ", ".join(limit_words(obj))
+        return ", ".join(format_limit(obj))
 
     @display(description="Period", ordering="period")
-    def period_words(self, obj: Budget) -> str:
+    def period_label(self, obj: Budget) -> str:
         words = f"rolling {obj.period}" if obj.is_rolling else obj.period
         return f"{words}, {obj.timezone}" if obj.timezone != "UTC" else words
 
     @display(description="Levels")
-    def levels_words(self, obj: Budget) -> str:
-        return ", ".join(level_words(level) for level in obj.levels.all())
+    def levels_label(self, obj: Budget) -> str:
+        return ", ".join(format_level(level) for level in obj.levels.all())
 
     @display(description="State")
-    def state_words(self, obj: Budget) -> str:
+    def state_label(self, obj: Budget) -> str:
         return "still counting" if obj.is_counting else "—"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Budget]:
@@ -285,7 +285,7 @@ def _proposal(
     if not change:
         budget = Budget(tenant=tenant_of(request), counts_from=EPOCH, **fields)
         return Proposal(budget=ProposedBudget.of(budget, levels))
-    # Read anew: the form has changed its own.
+    # Read it again: the form has changed its own.
     stored = Budget.objects.get(tenant=tenant_of(request), id=form.instance.pk)
     present = ProposedBudget.stored(stored)
     return Proposal(budget=present.changed(fields, levels), present=present)

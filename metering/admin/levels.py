@@ -90,7 +90,7 @@ class LevelInline(TenantInline):
         return 3 if obj is None else 0
 
 
-def level_words(level: BudgetLevel) -> str:
+def format_level(level: BudgetLevel) -> str:
     """A level as people read it: "80% throttle to $1.00 and 5,000 tokens a minute"."""
     words = f"{level.percent}%" + (f" {level.action}" if level.action != "none" else "")
     rates = []

@@ -106,7 +106,7 @@ class PriceAdmin(TenantModelAdmin):
     writers = MONEY_ROLES
     end_verb = "End price"
     end_consequence = (
-        "From now on it prices nothing. What it has priced keeps its cost, until somebody has the "
+        "From now on it prices nothing. What it has priced keeps its cost, until someone has the "
         "period priced again."
     )
     end_done = "ended."
@@ -152,7 +152,7 @@ class ModelPriceAdmin(PriceAdmin):
 
     @display(description="Rates")
     def rates_shown(self, obj: TenantPrice) -> str:
-        return rates_words(obj.rates)
+        return format_rates(obj.rates)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is not None:
@@ -268,7 +268,7 @@ class ToolPriceAdmin(PriceAdmin):
         )
 
 
-def rates_words(rates: Mapping[str, Any]) -> str:
+def format_rates(rates: Mapping[str, Any]) -> str:
     """Rates as people read them: "input $3, output $15 per million; requests $1 per thousand"."""
     by_unit: dict[str, list[str]] = {}
     parsed = parse_rates(rates)
@@ -307,7 +307,7 @@ class CatalogueAdmin(ReadOnlyAdmin):
 
     @display(description="Rates")
     def rates_shown(self, obj: CataloguePrice) -> str:
-        return rates_words(obj.rates)
+        return format_rates(obj.rates)
 
     @display(description="Only when")
     def condition(self, obj: CataloguePrice) -> str:

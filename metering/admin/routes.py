@@ -83,10 +83,10 @@ class RouteAdmin(LimitAdmin):
     """Which models do a kind of task: what a level that downgrades chooses from."""
 
     form = RouteForm
-    list_display = ("name", "tasks", "models_words")
+    list_display = ("name", "tasks", "models_label")
     search_fields = ("name", "task_type")
     fields = ("name", "task_type", "tiers")
-    shown_fields = ("name", "tasks", "models_words")
+    shown_fields = ("name", "tasks", "models_label")
     end_verb = "Remove route"
     end_consequence = (
         "From the next call on, levels that downgrade name no cheaper model for these tasks; calls "
@@ -98,7 +98,7 @@ class RouteAdmin(LimitAdmin):
         return obj.task_type or "all others"
 
     @display(description="Models, cheapest first")
-    def models_words(self, obj: ModelRoute) -> str:
+    def models_label(self, obj: ModelRoute) -> str:
         return " → ".join(tier["model"] for tier in obj.tiers)
 
     def write(

@@ -126,7 +126,8 @@ def _close(
     with connection.cursor() as cursor:
         groups = lock_open_groups(cursor, tenant_id, breaker.id, group_key=group_key)
         changes = [
-            BreakerChange(rule, one.group_key, Turn.CLOSED, now, why, one.halt_id) for one in groups
+            BreakerChange(rule, group.group_key, Turn.CLOSED, now, why, group.halt_id)
+            for group in groups
         ]
         for change in changes:
             stop_acting(cursor, tenant_id, change, actor=actor)
@@ -134,7 +135,7 @@ def _close(
         reset_states(cursor, tenant_id, breaker.id, group_keys)
         record_changes(cursor, tenant_id, changes)
     if group_keys:
-        closed = [group_values(rule.grouping, one) for one in group_keys]
+        closed = [group_values(rule.grouping, group_key) for group_key in group_keys]
         record_change(
             tenant_id=tenant_id,
             actor=actor,

@@ -258,13 +258,13 @@ def budget_facts(budget: Budget) -> dict[str, Any]:
         **facts_of(budget),
         "levels": [
             {
-                "percent": one.percent,
-                "action": one.action,
-                "notify": one.notify,
-                "cost_nanos_per_minute": one.cost_nanos_per_minute,
-                "tokens_per_minute": one.tokens_per_minute,
+                "percent": level.percent,
+                "action": level.action,
+                "notify": level.notify,
+                "cost_nanos_per_minute": level.cost_nanos_per_minute,
+                "tokens_per_minute": level.tokens_per_minute,
             }
-            for one in levels
+            for level in levels
         ],
     }
 
@@ -284,7 +284,7 @@ def first_counted(budget: Budget) -> datetime:
 
 
 def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:
-    """Where none are named the limit blocks: one that nobody enforces would be a trap."""
+    """Without levels the limit blocks: one that no one enforces would be a trap."""
     BudgetLevel.objects.bulk_create(
         BudgetLevel(
             tenant_id=budget.tenant_id,

@@ -119,7 +119,7 @@ def _price_what_had_none(tenant_id: int, *, actor: str) -> None:
 
 def find_long_pricing(price: TenantPrice | ToolPrice) -> BackgroundJob | None:
     """The job that will price what had no price, once a price was added in this transaction; None
-    where that is done at once.
+    if that is done immediately.
     """
     if isinstance(price, ToolPrice) or are_few_unpriced(price.tenant_id):
         return None

@@ -30,9 +30,9 @@ from tenants.members import MembershipRefused
 from tenants.models import Invitation
 from tenants.roles import ROLES_THAT_GRANT, Role
 
-LINK_WORDS = (
-    "Send it to this person alone, by a safe way: whoever opens it first can accept. It works "
-    "once, within seven days. Nobody is a member before accepting."
+LINK_ADVICE = (
+    "Send it to this person alone, over a safe channel: whoever opens it first can "
+    "accept. It works once, within seven days. No one is a member before accepting."
 )
 OPEN = frozenset({InvitationState.PENDING, InvitationState.EXPIRED})
 
@@ -70,7 +70,7 @@ class InvitationAdmin(TenantModelAdmin):
     ordering = ("-id",)
     actions_detail = ("send_again",)
     end_verb = "Take back invitation"
-    end_consequence = "Its link stops working at once. You can invite the person again."
+    end_consequence = "Its link stops working immediately. You can invite the person again."
     end_done = "the invitation is taken back."
 
     @labelled(  # type: ignore[untyped-decorator]
@@ -137,7 +137,7 @@ class InvitationAdmin(TenantModelAdmin):
         variant=ActionVariant.PRIMARY,
     )
     def send_again(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask once more, then send it anew."""
+        """Ask, then send it again."""
         invitation = self._find(request, object_id)
         if invitation is None:
             raise Http404
@@ -179,7 +179,7 @@ class InvitationAdmin(TenantModelAdmin):
             request,
             title=f"The invitation of {invitation.email}",
             secret=shown_link(request, reverse("dashboard:invitation", args=[token])),
-            words=LINK_WORDS,
+            words=LINK_ADVICE,
         )
 
     def _find(self, request: HttpRequest, object_id: Any) -> Invitation | None:

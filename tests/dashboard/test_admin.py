@@ -326,7 +326,7 @@ def test_what_is_no_budget_is_refused_in_words(
 def test_an_archived_budget_can_be_seen_and_not_changed(account: Account, owner: Client) -> None:
     budget = make_budget(account, name="old one")
     path = f"/admin/metering/budget/{budget.id}"
-    assert b"It counts and blocks nothing any more" in owner.get(f"{path}/delete/").content
+    assert b"From the next call on it counts and blocks nothing" in owner.get(f"{path}/delete/").content
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
     with account.scope():
         assert Budget.objects.get(id=budget.id).archived_at is not None
@@ -446,7 +446,7 @@ def test_a_key_is_shown_once_works_and_is_revoked(account: Account, owner: Clien
 def test_a_key_that_is_over_already_is_refused(account: Account, owner: Client) -> None:
     yesterday = timezone.now() - timedelta(days=1)
     form = key_form(expires_at_0=f"{yesterday:%Y-%m-%d}", expires_at_1="00:00")
-    assert "This moment is over" in errors_of(owner.post("/admin/tenants/apikey/add/", form))
+    assert "This time is over" in errors_of(owner.post("/admin/tenants/apikey/add/", form))
     nothing = key_form(scopes=[])
     assert "This field is required" in errors_of(owner.post("/admin/tenants/apikey/add/", nothing))
     with account.scope():

@@ -20,7 +20,7 @@ from dashboard.findings import decisions_headline
 from metering.budgets.reading import read_book
 from metering.configuration.breakers import create_breaker
 from metering.configuration.budgets import archive_budget
-from metering.core.amounts import amount_words
+from metering.core.amounts import format_amount
 from metering.core.match import group_key
 from metering.limits.breakers.states import open_groups
 from metering.limits.decisions import DecisionRow, insert_decisions
@@ -995,10 +995,10 @@ def test_hostile_words_are_shown_and_do_nothing(account: Account, owner: Client)
 
 
 def test_what_is_decided_about_is_named_exactly() -> None:
-    assert amount_words("cost_nanos", 50 * NANOS) == "$50.00"
-    assert amount_words("cost_nanos", 12_345_678_901_234) == "$12,345.678901234"
-    assert amount_words("tool_calls", 1) == "1 tool call"
-    assert amount_words("tokens", 20_000) == "20,000 tokens"
+    assert format_amount("cost_nanos", 50 * NANOS) == "$50.00"
+    assert format_amount("cost_nanos", 12_345_678_901_234) == "$12,345.678901234"
+    assert format_amount("tool_calls", 1) == "1 tool call"
+    assert format_amount("tokens", 20_000) == "20,000 tokens"
     assert [listed(list(words)) for words in ("", "a", "ab", "abc")] == [
         "",
         "a",
