@@ -326,7 +326,10 @@ def test_what_is_no_budget_is_refused_in_words(
 def test_an_archived_budget_can_be_seen_and_not_changed(account: Account, owner: Client) -> None:
     budget = make_budget(account, name="old one")
     path = f"/admin/metering/budget/{budget.id}"
-    assert b"From the next call on it counts and blocks nothing" in owner.get(f"{path}/delete/").content
+    assert (
+        b"From the next call on it counts and blocks nothing"
+        in owner.get(f"{path}/delete/").content
+    )
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
     with account.scope():
         assert Budget.objects.get(id=budget.id).archived_at is not None
