@@ -26,8 +26,8 @@ from metering.api.fast_path import (
     request_of,
     run,
 )
-from metering.api.rate_limits import require_askable
-from metering.fields.body import Match
+from metering.core.validation import require_askable
+from metering.fields.body import Match, errors_at_members
 from metering.limits.halt_watch import is_database_silent, known_halts
 from metering.limits.halts import (
     ActiveHalt,
@@ -71,8 +71,10 @@ class HaltBody(StrictSerializer):
         help_text="When a lockout ends by itself, with its period; null: until it is lifted.",
     )
 
-    def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
-        return require_askable(value)
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        with errors_at_members(self):
+            require_askable(attrs.get("match", {}))
+        return attrs
 
 
 class HaltsAnswer(serializers.Serializer[Any]):
