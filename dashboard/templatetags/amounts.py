@@ -14,7 +14,7 @@ from dashboard.filter_bar import FilterBar
 from dashboard.findings import shortened
 from metering.budgets.rules import RaiseRule
 from metering.limits.limit_increases import Added
-from metering.reporting.overview import UnpricedModel
+from metering.reporting.unpriced_models import UnpricedModel
 
 register = template.Library()
 

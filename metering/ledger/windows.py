@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from metering.budgets.levels import Room, Use, use_of
@@ -70,6 +71,47 @@ def left_until(
 
 
 WINDOW_COLUMNS: Final = ", ".join(f"w.{name}" for name in WindowState._fields)
+
+
+# The parts of a limit and the columns that they are compared with, in the order of Amounts.
+_SPENT_COLUMNS: Final = {
+    "cost_nanos": "spent_nanos",
+    "tokens": "spent_tokens",
+    "requests": "spent_requests",
+    "tool_calls": "spent_tool_calls",
+}
+
+
+def used_share_sql(added: str) -> str:
+    """Return the SQL of how full a window `w` of a budget `b` is at `now`, by its fullest part: 1
+    is all of its limit. `added` is what limit increases add to a `{part}`.
+
+    For ranking many windows; `used_percent` says it exactly.
+    """
+    shares = [
+        f"w.{column} / nullif(b.limit_{part} + {added.format(part=part)}"
+        f"{' + w.carried_nanos' if part == 'cost_nanos' else ''}, 0)"
+        for part, column in _SPENT_COLUMNS.items()
+    ]
+    seconds = added.format(part="seconds")
+    time = f"extract(epoch FROM %(now)s - w.first_used_at) / nullif(b.limit_seconds + {seconds}, 0)"
+    return f"greatest({', '.join([*shares, time])})"
+
+
+def may_have_reached(rule: BudgetRule, percent: int | Fraction) -> tuple[str, list[Any]]:
+    """Return a condition on `budget_window`: enough is spent for a percentage of some limit.
+
+    Limit increases, which only make that less, and limits on time are left out.
+    """
+    conditions, parameters = ["false"], list[Any]()
+    for part, limit in rule.limits.items():
+        if limit is not None:
+            carried = " + carried_nanos" if part == "cost_nanos" else ""
+            conditions.append(
+                f"{_SPENT_COLUMNS[part]}::numeric * %s >= %s * (%s::numeric{carried})"
+            )
+            parameters += [100 * percent.denominator, percent.numerator, limit]
+    return " OR ".join(conditions), parameters
 
 
 def state_of(window: BudgetWindow) -> WindowState:
