@@ -7,11 +7,10 @@ roll-ups with events must run inside one snapshot, as every GET does.
 from metering.reporting.cursors import range_of_cursor
 from metering.reporting.estimates import (
     EstimateError,
-    EstimateErrorPage,
     EstimateQuestion,
     estimate_errors,
 )
-from metering.reporting.events import EventPage, EventQuestion, list_events
+from metering.reporting.events import EventQuestion, list_events
 from metering.reporting.focus import focus_rows
 from metering.reporting.kept import require_events, require_sums
 from metering.reporting.percentiles import Percentiles, percentiles_of
@@ -25,9 +24,7 @@ __all__ = [
     "CallNode",
     "CallTree",
     "EstimateError",
-    "EstimateErrorPage",
     "EstimateQuestion",
-    "EventPage",
     "EventQuestion",
     "InvalidQuestion",
     "Measures",

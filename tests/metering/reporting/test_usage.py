@@ -442,7 +442,7 @@ def test_events_are_listed_newest_first_by_page(busy: Account) -> None:
         cursor = None
         while True:
             page = reporting.list_events(question, limit=4, cursor=cursor)
-            found += [event.id for event in page.events]
+            found += [event.id for event in page.rows]
             cursor = page.next_cursor
             if cursor is None:
                 break
