@@ -10,7 +10,7 @@ import msgspec
 from django.db import connection
 
 from metering.models import ReservationState
-from metering.reporting.conditions import Condition
+from metering.reporting.conditions import NO_CONDITION, Condition
 from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import InvalidQuestion, check_range
 from metering.reporting.usage import TUNING
@@ -121,7 +121,7 @@ def estimate_errors(
 ) -> Page[EstimateError]:
     """Return a page of the errors of estimates, by value and kind of estimate."""
     mark = fingerprint("estimates", question.group_by, question.starts_at, question.ends_at)
-    after = Condition("true", [])
+    after = NO_CONDITION
     if cursor is not None:
         position = position_after(cursor, mark, _Position)
         after = Condition(

@@ -37,7 +37,7 @@ class _Position(msgspec.Struct, array_like=True):
     """The place of an event in the list, its time in microseconds since the epoch."""
 
     microseconds: Annotated[int, msgspec.Meta(ge=0, lt=1 << 57)]
-    id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+    id: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 def list_events(
