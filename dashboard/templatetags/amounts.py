@@ -15,7 +15,7 @@ from dashboard.findings import shortened
 from metering.budgets.rules import RaiseRule
 from metering.core.amounts import format_amount
 from metering.limits.limit_increases import Added
-from metering.reporting.overview import UnpricedModel
+from metering.reporting.unpriced_models import UnpricedModel
 
 register = template.Library()
 

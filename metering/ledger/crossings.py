@@ -17,7 +17,13 @@ from metering.budgets.index import BudgetBook
 from metering.budgets.levels import Use
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.background_jobs import finish_job, start_job
-from metering.ledger.windows import WINDOW_COLUMNS, WindowState, balance_of, used_percent
+from metering.ledger.windows import (
+    WINDOW_COLUMNS,
+    WindowState,
+    balance_of,
+    may_have_reached,
+    used_percent,
+)
 from metering.models import (
     BY_LEVEL,
     Action,
@@ -328,15 +334,6 @@ def _judge_portion(
     return _Portion(read, last_id, is_last=read < PORTION_WINDOWS, changes=changes)
 
 
-# The parts of a limit and the columns that they are held against, in the order of Amounts.
-_SPENT: Final[Mapping[str, str]] = {
-    "cost_nanos": "w.spent_nanos",
-    "tokens": "w.spent_tokens",
-    "requests": "w.spent_requests",
-    "tool_calls": "w.spent_tool_calls",
-}
-
-
 def _may_change(rule: BudgetRule) -> tuple[str, list[Any]]:
     """A condition for windows whose level may change: at a level, beyond the lowest one, or locked
     out. Raises only make the limit larger, so they are left out here.
@@ -348,9 +345,7 @@ def _may_change(rule: BudgetRule) -> tuple[str, list[Any]]:
     ]
     parameters: list[Any] = [BY_LEVEL]
     if rule.levels:
-        for part, limit in rule.limits.items():
-            if limit is not None:
-                carried = " + w.carried_nanos" if part == "cost_nanos" else ""
-                conditions.append(f"{_SPENT[part]}::numeric * 100 >= %s * (%s::numeric{carried})")
-                parameters += [rule.levels[0].percent, limit]
+        reached, of_limits = may_have_reached(rule, rule.levels[0].percent)
+        conditions.append(reached)
+        parameters += of_limits
     return " OR ".join(conditions), parameters

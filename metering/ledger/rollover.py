@@ -7,8 +7,7 @@ from django.db import connection
 
 from metering.budgets.index import BudgetBook, WindowKey
 from metering.budgets.rules import BudgetRule
-from metering.core.match import group_key
-from metering.ledger.windows import WindowState, read_states
+from metering.ledger.windows import WindowState, read_states, read_windows
 
 
 def carries_over(rule: BudgetRule, starts_at: datetime) -> bool:
@@ -35,40 +34,18 @@ def carried_into(book: BudgetBook, keys: Collection[WindowKey]) -> list[int]:
         if carries_over(rule, key.starts_at):
             starts_at = rule.clock.before(rule.clock.span(key.starts_at)).starts_at
             before[key] = key._replace(starts_at=starts_at)
-    found = _spent_and_carried(book, list(before.values())) if before else {}
-    carried = []
-    for key in keys:
-        if key in before:
-            spent_nanos, carried_nanos = found.get(before[key], (0, 0))
-            rule = book.rules[key.budget_id]
-            carried.append(unused_nanos(rule, spent=spent_nanos, carried=carried_nanos))
-        else:
-            carried.append(0)
-    return carried
-
-
-def _spent_and_carried(
-    book: BudgetBook, keys: Sequence[WindowKey]
-) -> dict[WindowKey, tuple[int, int]]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT n.place, w.spent_nanos, w.carried_nanos
-            FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
-                WITH ORDINALITY AS n (budget_id, revision, group_key, starts_at, place)
-            JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
-                AND w.revision = n.revision AND w.starts_at = n.starts_at
-                AND w.group_key = n.group_key
-            """,
-            [
-                [key.budget_id for key in keys],
-                [book.rules[key.budget_id].revision for key in keys],
-                [group_key(key.group) for key in keys],
-                [key.starts_at for key in keys],
-                book.tenant_id,
-            ],
+    windows = read_windows(book, before.values()) if before else {}
+    return [
+        unused_nanos(
+            book.rules[key.budget_id],
+            spent=window.spent_nanos if window else 0,
+            carried=window.carried_nanos if window else 0,
         )
-        return {keys[place - 1]: (spent, carried) for place, spent, carried in cursor.fetchall()}
+        if key in before
+        else 0
+        for key in keys
+        for window in [windows.get(before[key]) if key in before else None]
+    ]
 
 
 def late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:

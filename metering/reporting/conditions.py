@@ -20,27 +20,30 @@ class Condition(NamedTuple):
     parameters: list[Any]
 
 
-def all_of(conditions: Sequence[Condition]) -> Condition:
-    """Conditions joined by AND."""
+NO_CONDITION: Final = Condition("true", [])
+
+
+def join(separator: str, pieces: Sequence[Condition]) -> Condition:
+    """Return pieces of SQL as one, with a word between them."""
     return Condition(
-        " AND ".join(one.sql for one in conditions) or "true",
-        [parameter for one in conditions for parameter in one.parameters],
+        separator.join([piece.sql for piece in pieces]),
+        [parameter for piece in pieces for parameter in piece.parameters],
     )
 
 
 def on_events(filters: Filters) -> Condition:
     """The filters as a condition on usage_event."""
-    return all_of([_on_event(name, list(values)) for name, values in filters.items()])
+    on_each = [_on_event(name, list(values)) for name, values in filters.items()]
+    return join(" AND ", [NO_CONDITION, *on_each])
 
 
 def on_rollup(filters: Filters, one: DimensionSet) -> Condition:
     """The filters as a condition on the rows of a dimension set, which has all their dimensions."""
-    return all_of(
-        [
-            Condition(f"value_{one.dimensions.index(name) + 1} = ANY(%s)", [list(values)])
-            for name, values in filters.items()
-        ]
-    )
+    on_each = [
+        Condition(f"{rollup_value(name, one)} = ANY(%s)", [list(values)])
+        for name, values in filters.items()
+    ]
+    return join(" AND ", [NO_CONDITION, *on_each])
 
 
 def event_value(name: str) -> str:

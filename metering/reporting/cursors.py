@@ -4,10 +4,56 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
 
 from metering.reporting.question import InvalidQuestion
+
+Row = TypeVar("Row")
+Position = TypeVar("Position")
+
+
+class Page(NamedTuple, Generic[Row]):
+    """A page of a list; without a cursor it is the last one."""
+
+    rows: Sequence[Row]
+    next_cursor: str | None
+
+
+def cut_page(
+    rows: Sequence[Row],
+    *,
+    limit: int,
+    question: str,
+    after: Callable[[Row], msgspec.Struct],
+    bounds: tuple[datetime, datetime] | None = None,
+) -> Page[Row]:
+    """Return the page of these rows, of which one more was read than fits.
+
+    `after` is the sort key of a row. With `bounds`, `range_of_cursor` finds the range again.
+    """
+    page = rows[:limit]
+    if len(page) == len(rows):
+        return Page(page, None)
+    key = msgspec.to_builtins(after(page[-1]))
+    range_ = {} if bounds is None else range_part(*bounds)
+    return Page(page, write_cursor(question, {**range_, "after": key}))
+
+
+def position_after(cursor: str, question: str, kind: type[Position]) -> Position:
+    """Return the sort key at which the page before ended. Raises InvalidQuestion for a cursor of
+    another question, or a key that is not of this kind.
+    """
+    asked, position = read_cursor(cursor)
+    if asked != question:
+        raise foreign_cursor()
+    try:
+        return msgspec.convert(position.get("after"), kind)
+    except msgspec.ValidationError as error:
+        raise foreign_cursor() from error
 
 
 def fingerprint(*parts: Any) -> str:

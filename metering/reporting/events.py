@@ -1,16 +1,20 @@
 """Finds stored events, newest first."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Annotated, Final
 
+import msgspec
 from django.db.models import BooleanField, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
+from metering.core.periods import EPOCH
 from metering.models import CostSource, UsageEvent
 from metering.reporting.conditions import on_events
-from metering.reporting.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
+from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import Filters, check_filters
+
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +33,17 @@ class EventQuestion:
         check_filters(self.filters)
 
 
-class EventPage(NamedTuple):
-    """A page of events."""
+class _Position(msgspec.Struct, array_like=True):
+    """The place of an event in the list, its time in microseconds since the epoch."""
 
-    events: list[UsageEvent]
-    next_cursor: str | None
+    microseconds: Annotated[int, msgspec.Meta(ge=0, lt=1 << 57)]
+    id: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 def list_events(
     question: EventQuestion, *, limit: int = 100, cursor: str | None = None
-) -> EventPage:
-    """A page of events by time and id, the newest first."""
+) -> Page[UsageEvent]:
+    """Return a page of events by time and id, the newest first."""
     mark = fingerprint(
         question.starts_at,
         question.ends_at,
@@ -49,15 +53,17 @@ def list_events(
     )
     found = _matching(question)
     if cursor is not None:
-        time, event_id = _position(cursor, mark)
+        position = position_after(cursor, mark, _Position)
+        time = EPOCH + position.microseconds * _MICROSECOND
         # The first condition is what the index is entered by.
-        found = found.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=event_id))
+        found = found.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=position.id))
     events = list(found.order_by("-time", "-id")[: limit + 1])
-    page = events[:limit]
-    if len(events) == len(page):
-        return EventPage(page, None)
-    position = {"time": page[-1].time.isoformat(), "id": page[-1].id}
-    return EventPage(page, write_cursor(mark, position))
+    return cut_page(
+        events,
+        limit=limit,
+        question=mark,
+        after=lambda event: _Position((event.time - EPOCH) // _MICROSECOND, event.id),
+    )
 
 
 def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
@@ -76,18 +82,6 @@ def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
     if question.is_conflict is not None:
         found = found.filter(is_conflict=question.is_conflict)
     return found
-
-
-def _position(cursor: str, mark: str) -> tuple[datetime, int]:
-    asked, position = read_cursor(cursor)
-    try:
-        time, event_id = datetime.fromisoformat(position["time"]), int(position["id"])
-        time.astimezone()
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise foreign_cursor() from error
-    if asked != mark or time.tzinfo is None or not 0 <= event_id < 1 << 63:
-        raise foreign_cursor()
-    return time, event_id
 
 
 def cost_of(event: UsageEvent) -> int:

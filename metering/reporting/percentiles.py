@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from metering.models import Operation
-from metering.reporting.conditions import Condition, event_value, on_events
+from metering.reporting.conditions import NO_CONDITION, Condition, event_value, join, on_events
 from metering.reporting.intervals import Bucket, buckets
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import Stretch, stretches
-from metering.reporting.usage import UsageRow, bucket_of, waiting_batches
+from metering.reporting.usage import UsageRow, bucket_of, not_rolled_up, waiting_batches
 from metering.rollups.bins import (
     BIN_SQL,
     COST,
@@ -26,7 +26,6 @@ from metering.rollups.bins import (
     percentile,
 )
 from metering.rollups.sets import DAY_SECONDS, HISTOGRAM_DIMENSIONS, DimensionSet, find_set
-from metering.usage.batch_events import events_of_batches
 
 PERCENTS: Final = (50, 95, 99)
 # Binning events takes about a second for each day of a busy tenant.
@@ -112,7 +111,8 @@ def _branches(
 ) -> Condition:
     values = _values(question, one, rows)
     parts = stretches(portion, [one])
-    if sum((_length(part) for part in parts if part.source is None), timedelta()) > EVENTS_READ_MAX:
+    of_events = [part.ends_at - part.starts_at for part in parts if part.source is None]
+    if sum(of_events, timedelta()) > EVENTS_READ_MAX:
         raise InvalidQuestion(
             "percentiles_unavailable",
             "percentiles are kept by UTC day: ask for days in UTC, or without interval.",
@@ -128,21 +128,10 @@ def _branches(
         )
         for part in parts
     ]
-    rolled_up = [part for part in parts if part.source is not None]
-    if rolled_up and waiting:
-        ranges = " OR ".join(["time >= %s AND time < %s"] * len(rolled_up))
-        bounds = [bound for part in rolled_up for bound in (part.starts_at, part.ends_at)]
-        batches, parameters = events_of_batches(waiting)
-        within = Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
+    within = not_rolled_up(parts, waiting)
+    if within is not None:
         selects.append(_select_events(question, portion, one, within))
-    return Condition(
-        " UNION ALL ".join(select.sql for select in selects),
-        [parameter for select in selects for parameter in select.parameters],
-    )
-
-
-def _length(stretch: Stretch) -> timedelta:
-    return stretch.ends_at - stretch.starts_at
+    return join(" UNION ALL ", selects)
 
 
 def _values(
@@ -166,7 +155,7 @@ def _select_histogram(
     assert stretch.source is not None
     bucket = bucket_of("starts_at", portion)
     value = "value_1" if question.group_by else "''"
-    named = Condition("true", []) if values is None else Condition("value_1 = ANY(%s)", [values])
+    named = NO_CONDITION if values is None else Condition("value_1 = ANY(%s)", [values])
     return Condition(
         f"SELECT {bucket.sql} AS bucket, {value} AS value, {HISTOGRAM_LIST}"  # noqa: S608
         " FROM usage_histogram WHERE tenant_id = %s AND dimension_set = %s"

@@ -17,7 +17,7 @@ from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule
 from metering.core.match import Values, group_key
 from metering.ledger.holds import EXPIRED, OPEN, RELEASED, SETTLED
-from metering.ledger.windows import WINDOW_COLUMNS, WindowState, balance_of
+from metering.ledger.windows import WindowState, balance_of, read_windows
 from metering.models import Reservation
 from metering.reporting.unknown_holds import unknown_by_window, window_from
 
@@ -41,7 +41,7 @@ def read_balances(tenant_id: int, values: Values) -> list[Balance]:
     now = timezone.now()
     book = read_book(tenant_id)
     keys = book.windows_of(values, now)
-    windows = _find_windows(book, keys)
+    windows = read_windows(book, keys)
     due = _due_holds(tenant_id, [window.id for window in windows.values()])
     unknown = unknown_by_window(
         tenant_id,
@@ -78,29 +78,6 @@ def _room(
     balance = balance_of(rule, window, now=now)
     balance.hold(due.get(window.id, (0, 0, 0, 0)), sign=-1)
     return balance
-
-
-def _find_windows(book: BudgetBook, keys: Collection[WindowKey]) -> dict[WindowKey, WindowState]:
-    wanted = list(keys)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT n.place, {WINDOW_COLUMNS}
-            FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
-                WITH ORDINALITY AS n (budget_id, revision, group_key, starts_at, place)
-            JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
-                AND w.revision = n.revision AND w.starts_at = n.starts_at
-                AND w.group_key = n.group_key
-            """,  # noqa: S608 - a constant list
-            [
-                [key.budget_id for key in wanted],
-                [book.rules[key.budget_id].revision for key in wanted],
-                [group_key(key.group) for key in wanted],
-                [key.starts_at for key in wanted],
-                book.tenant_id,
-            ],
-        )
-        return {wanted[place - 1]: WindowState(*row) for place, *row in cursor.fetchall()}
 
 
 def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[int]]:

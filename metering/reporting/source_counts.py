@@ -3,20 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from django.db import connection
 from django.utils import timezone
 
 from metering.models import Route, SourceOutcome
-from metering.reporting.cursors import (
-    fingerprint,
-    foreign_cursor,
-    range_part,
-    read_cursor,
-    write_cursor,
-)
+from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import InvalidQuestion, check_range
 from metering.usage.source_advice import HARMLESS, detail_of, what_to_set
 from metering.usage.sources import NAME_MAX, unwritten_counts
@@ -109,11 +103,11 @@ class SourceRow:
         return self.counts.get(outcome, 0)
 
 
-class SourcePage(NamedTuple):
-    """A page of sources and routes."""
+class _Position(msgspec.Struct, array_like=True):
+    """The place of a row in the list, with the number of its route."""
 
-    rows: list[SourceRow]
-    next_cursor: str | None
+    source: Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
+    route: Annotated[int, msgspec.Meta(ge=0, lt=1 << 15)]
 
 
 def last_days(days: int = DAYS_DEFAULT) -> tuple[datetime, datetime]:
@@ -124,14 +118,14 @@ def last_days(days: int = DAYS_DEFAULT) -> tuple[datetime, datetime]:
 
 def read_sources(
     question: SourceQuestion, *, limit: int = 100, cursor: str | None = None
-) -> SourcePage:
-    """A page of what sources sent, by source and route.
+) -> Page[SourceRow]:
+    """Return a page of what sources sent, by source and route.
 
     What this process has taken in is there, written or not. Read in a transaction that keeps its
     snapshot, as every GET has.
     """
     mark = fingerprint("sources", *question.days)
-    source, route = (None, 0) if cursor is None else _position(cursor, mark)
+    after = None if cursor is None else position_after(cursor, mark, _Position)
     first, last = question.days
     with connection.cursor() as database:
         database.execute(
@@ -141,20 +135,19 @@ def read_sources(
                 "first": first,
                 "last": last,
                 "unwritten": msgspec.json.encode(unwritten_counts(question.tenant_id)).decode(),
-                "source": source,
-                "route": route,
+                "source": None if after is None else after.source,
+                "route": 0 if after is None else after.route,
                 "limit": limit + 1,
             },
         )
         found = _gather(database.fetchall())
-    page = found[:limit]
-    if len(found) == len(page):
-        return SourcePage(page, None)
-    end = {
-        **range_part(question.starts_at, question.ends_at),
-        "after": [page[-1].source, page[-1].route.value],
-    }
-    return SourcePage(page, write_cursor(mark, end))
+    return cut_page(
+        found,
+        limit=limit,
+        question=mark,
+        after=lambda row: _Position(row.source, row.route.value),
+        bounds=(question.starts_at, question.ends_at),
+    )
 
 
 def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
@@ -169,15 +162,3 @@ def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
             told = detail or detail_of(code)
             row.reasons.append(SourceReason(kind, code, told, count, last_at, sample))
     return list(found.values())
-
-
-def _position(cursor: str, mark: str) -> tuple[str, int]:
-    asked, position = read_cursor(cursor)
-    after = position.get("after")
-    if asked != mark or not isinstance(after, list) or len(after) != 2:
-        raise foreign_cursor()
-    source, route = after
-    is_name = isinstance(source, str) and len(source) <= NAME_MAX
-    if not is_name or type(route) is not int or not 0 <= route < 1 << 15:
-        raise foreign_cursor()
-    return source, route

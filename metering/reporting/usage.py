@@ -9,7 +9,7 @@ Tokens are as normalised: input includes cached, output includes reasoning. Void
 nowhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,15 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from metering.models import MEASURES, CostSource, Operation, Status
-from metering.reporting.conditions import Condition, event_value, on_events, on_rollup, rollup_value
+from metering.reporting.conditions import (
+    NO_CONDITION,
+    Condition,
+    event_value,
+    join,
+    on_events,
+    on_rollup,
+    rollup_value,
+)
 from metering.reporting.cursors import write_cursor
 from metering.reporting.intervals import Bucket, buckets
 from metering.reporting.question import UsageQuestion
@@ -119,9 +127,9 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
         waiting = waiting_batches(database, question)
         source = _source(database, question, question.dimensions, waiting)
         if question.interval == "none":
-            rows = _rows_by_cost(database, question, source, position, limit)
+            rows = _rows_by_cost(question, source, position, limit + 1)
         else:
-            rows = _rows_by_start(database, question, source, position, limit + 1)
+            rows = _rows_by_start(question, source, position, limit + 1)
         total = _total(database, question, waiting)
     page = rows[:limit]
     next_cursor = None
@@ -196,7 +204,6 @@ def _total(database: Any, question: UsageQuestion, waiting: list[int]) -> Measur
 
 
 def _rows_by_start(
-    database: Any,
     question: UsageQuestion,
     source: Source,
     position: dict[str, Any] | None,
@@ -211,64 +218,57 @@ def _rows_by_start(
         after = None
     size = 2 if source.sets else 1
     while len(rows) < limit and (portion := list(islice(remaining, size))):
-        rows += _read_portion(database, question, source, portion, after, limit - len(rows))
+        rows += _read_rows(question, source, portion, after, limit - len(rows))
         after = None
         size = min(2 * size, BUCKETS_MAX)
     return rows
 
 
-def _read_portion(
-    database: Any,
-    question: UsageQuestion,
-    source: Source,
-    portion: list[Bucket],
-    after: list[str] | None,
-    limit: int,
-) -> list[UsageRow]:
-    branches = _branches(question, source, portion, group_by=question.group_by)
-    groups = [f"group_{place}" for place in range(len(question.group_by))]
-    condition = Condition("true", [])
-    if after:
-        values = ", ".join(["%s"] * len(after))
-        condition = Condition(f"(bucket > 1 OR ({', '.join(groups)}) > ({values}))", after)
-    key = ", ".join(["bucket", *groups])
-    database.execute(
-        f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - built from constants
-        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
-        f" ORDER BY {key} LIMIT %s",
-        [*branches.parameters, *condition.parameters, limit],
-    )
-    return [_row(question, portion[row[0] - 1].start, row[1:]) for row in database.fetchall()]
-
-
 def _rows_by_cost(
-    database: Any,
     question: UsageQuestion,
     source: Source,
     position: dict[str, Any] | None,
     limit: int,
 ) -> list[UsageRow]:
-    """Up to a page of rows that no page has shown, and one more where there are more."""
+    """Up to `limit` rows that no page has shown."""
     shown = frozenset(shown_by(position))
     after = None if position is None else position.get("group")
+    order = "sum(cost_nanos) DESC, " if after is None else ""
     whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    branches = _branches(question, source, whole, group_by=question.group_by)
+    rows = _read_rows(question, source, whole, after, limit + len(shown), order=order)
+    return [row for row in rows if mark_of_group(row.key) not in shown][:limit]
+
+
+def _read_rows(
+    question: UsageQuestion,
+    source: Source,
+    portion: list[Bucket],
+    after: list[str] | None,
+    limit: int,
+    *,
+    order: str = "",
+) -> list[UsageRow]:
+    """Rows of these buckets by start and group, unless another order comes first; of the first
+    bucket those after a group.
+    """
+    branches = _branches(question, source, portion, group_by=question.group_by)
     groups = [f"group_{place}" for place in range(len(question.group_by))]
-    condition = Condition("true", [])
+    condition = NO_CONDITION
     if after:
         values = ", ".join(["%s"] * len(after))
-        condition = Condition(f"({', '.join(groups)}) > ({values})", after)
-    order = ["sum(cost_nanos) DESC", *groups] if after is None else groups
+        condition = Condition(f"(bucket > 1 OR ({', '.join(groups)}) > ({values}))", after)
     key = ", ".join(["bucket", *groups])
-    database.execute(
-        f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - built from constants
-        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
-        f" ORDER BY {', '.join(order)} LIMIT %s",
-        [*branches.parameters, *condition.parameters, limit + 1 + len(shown)],
-    )
-    found = (_row(question, question.starts_at, row[1:]) for row in database.fetchall())
-    rows = [row for row in found if mark_of_group(row.key) not in shown]
-    return rows[: limit + 1]
+    with connection.cursor() as database:
+        database.execute(
+            f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - constants
+            f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
+            f" ORDER BY {order}{key} LIMIT %s",
+            [*branches.parameters, *condition.parameters, limit],
+        )
+        return [
+            _row(question, portion[bucket - 1].start, values)
+            for bucket, *values in database.fetchall()
+        ]
 
 
 def _branches(
@@ -281,13 +281,10 @@ def _branches(
     """The rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
     parts = stretches(portion, source.sets)
     selects = [_select(question, portion, one, group_by) for one in parts]
-    rolled_up = [one for one in parts if one.source is not None]
-    if rolled_up and source.waiting:
-        selects.append(_select_waiting(question, portion, rolled_up, source.waiting, group_by))
-    return Condition(
-        " UNION ALL ".join(one.sql for one in selects),
-        [parameter for one in selects for parameter in one.parameters],
-    )
+    waiting = not_rolled_up(parts, source.waiting)
+    if waiting is not None:
+        selects.append(_select_events(question, portion, waiting, group_by))
+    return join(" UNION ALL ", selects)
 
 
 def _select(
@@ -324,19 +321,17 @@ def _select(
     )
 
 
-def _select_waiting(
-    question: UsageQuestion,
-    portion: Sequence[Bucket],
-    rolled_up: Sequence[Stretch],
-    waiting: list[int],
-    group_by: tuple[str, ...],
-) -> Condition:
-    """Events that the roll-ups of these stretches do not hold yet."""
+def not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
+    """A condition for the events that the roll-ups of these stretches do not hold yet; None if
+    there are none.
+    """
+    rolled_up = [part for part in parts if part.source is not None]
+    if not rolled_up or not waiting:
+        return None
     ranges = " OR ".join(["time >= %s AND time < %s"] * len(rolled_up))
-    bounds = [bound for one in rolled_up for bound in (one.starts_at, one.ends_at)]
+    bounds = [bound for part in rolled_up for bound in (part.starts_at, part.ends_at)]
     batches, parameters = events_of_batches(waiting)
-    within = Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
-    return _select_events(question, portion, within, group_by)
+    return Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
 
 
 def _select_events(

@@ -196,11 +196,12 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
         tier = route.tier_for(complexity)
         if tier.model == model:
             return None
+        used: list[Any] = [count or 0 for count in counts]
         rating = prices.rate(
             provider=tier.provider,
             model=tier.model,
             at=call.at,
-            tokens=Tokens(*[count or 0 for count in counts]),
+            tokens=Tokens(*used),
             service_tier=service_tier,
             tool=None,
             operation=operation,
