@@ -9,7 +9,7 @@ from django.db import connection
 from metering.budgets.index import BudgetBook
 from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges, settle_levels
-from metering.ledger.posting import Posting, write_entries_and_move
+from metering.ledger.posting import Posting, move_statement
 from metering.ledger.windows import read_states
 from metering.models import BudgetWindow, EntryKind, FellBy
 
@@ -78,7 +78,14 @@ def age_windows(
                 if Amounts(*amounts) != NOTHING
             }
             if sums:
-                write_entries_and_move(cursor, book.tenant_id, sums, EntryKind.AGED_OUT, None, None)
+                statement, parameters = move_statement(
+                    tenant_id=book.tenant_id,
+                    sums=sums,
+                    kind=EntryKind.AGED_OUT,
+                    batch_id=None,
+                    now=now,
+                )
+                cursor.execute(statement, parameters)
             cursor.execute(_NOTE, places)
             states = read_states(cursor, book.tenant_id, list(untils))
             changes = settle_levels(book=book, windows=states, by=FellBy.AGED, now=now)

@@ -38,6 +38,7 @@ from metering.ledger.posting import (
     locked_of,
     plan_move,
 )
+from metering.ledger.windows import WindowState
 from metering.limits.breakers import feed_breakers
 from metering.limits.decisions import insert_decisions
 from metering.limits.halts import (
@@ -156,7 +157,7 @@ class Batch:
             )
         self._write(locked)
 
-    def _lock_combined(self) -> Locked:
+    def _lock_combined(self) -> Locked[WindowState]:
         """Take all locks and store the events in one round trip."""
         first: dict[UUID, Settle] = {}
         for command in self.commands:
@@ -181,7 +182,7 @@ class Batch:
             self._book(stored_of(storing, [each.event for each in settles]))
         return locked_of(locking.fetchall() if locking is not None else (), window_ids)
 
-    def _lock_stepwise(self, cursor: Any) -> Locked:
+    def _lock_stepwise(self, cursor: Any) -> Locked[WindowState]:
         """See what is in force and the reservations before storing what depends on them."""
         with pipelined() as pipeline:
             in_force = self._take_begin(*self._send_begin(pipeline))
@@ -239,7 +240,7 @@ class Batch:
             if in_force.is_tightened:
                 self.tightenings = read_tightenings(cursor, self.tenant_id)
 
-    def _store_and_lock(self, cursor: Any) -> Locked:
+    def _store_and_lock(self, cursor: Any) -> Locked[WindowState]:
         """Store the events that settle, and lock every window that may move."""
         keys = self.admission.pace_keys()
         has_more_locks = self.configuration.breakers or self.halts or keys
@@ -297,7 +298,7 @@ class Batch:
         self.batch_id = stored.batch_id
         self.settlement.book_settled(stored)
 
-    def _write(self, locked: Locked) -> None:
+    def _write(self, locked: Locked[WindowState]) -> None:
         """Write what was decided, and commit if that is all."""
         planned = plan_move(
             book=self.book,
