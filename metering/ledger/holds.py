@@ -6,6 +6,7 @@ held has been given back by then, and the cost is booked all the same. Nothing l
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -26,9 +27,9 @@ SETTLED: Final = ReservationState.SETTLED.value
 RELEASED: Final = ReservationState.RELEASED.value
 EXPIRED: Final = ReservationState.EXPIRED.value
 STATES: Final = {one.value: one.label for one in ReservationState}
-# How many reservations a process remembers; each is a few hundred bytes.
+# Reservations that a process remembers; each is a few hundred bytes.
 HELD_MAX: Final = 50_000
-# How many due reservations one transaction lets go of.
+# The most expired reservations that one transaction releases.
 DUE_MAX: Final = 500
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -113,7 +114,7 @@ def are_known(tenant_id: int, ids: Iterable[UUID]) -> bool:
 def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id, dimensions, reserved_nanos, reserved_tokens, reserved_requests,"
+            "SELECT id, dimensions::text, reserved_nanos, reserved_tokens, reserved_requests,"
             " reserved_tool_calls, window_ids, created_at, top_provider, top_model"
             " FROM reservation WHERE tenant_id = %s AND id = ANY(%s)",
             [tenant_id, list(ids)],
@@ -123,7 +124,7 @@ def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
     return [
         Held(
             id=id_,
-            values=values_from(_as_dict(dimensions)),
+            values=values_from(json.loads(dimensions)),
             amounts=Amounts(*amounts),
             # Retention removes windows that are over.
             windows=tuple([windows[one] for one in window_ids if one in windows]),
@@ -132,11 +133,6 @@ def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
         )
         for id_, dimensions, *amounts, window_ids, created_at, top_provider, top_model in rows
     ]
-
-
-def _as_dict(value: Any) -> dict[str, str]:
-    found: dict[str, str] = json.loads(value) if isinstance(value, str) else value
-    return found
 
 
 def _read_windows(cursor: Any, tenant_id: int, ids: Collection[int]) -> dict[int, HeldWindow]:
@@ -163,47 +159,22 @@ def values_from(dimensions: Mapping[str, str]) -> Values:
     return tuple([dimensions.get(name, "") for name in MATCHABLE])
 
 
+@dataclass(slots=True)
 class LockedReservation:
-    """A reservation's row, locked by this transaction, and how it changes."""
+    """A reservation's row, locked by this transaction, and how it changes; as _LOCKED_COLUMNS."""
 
-    __slots__ = (
-        "cost_nanos",
-        "event_id",
-        "expires_at",
-        "fingerprint",
-        "finished_at",
-        "held",
-        "is_changed",
-        "is_due",
-        "is_late",
-        "state",
-        "used_tokens",
-    )
-
-    def __init__(self, held: Held, row: Sequence[Any]) -> None:
-        self.held = held
-        self.is_changed = False
-        self.state: int
-        self.expires_at: datetime
-        self.finished_at: datetime | None
-        self.fingerprint: str | None
-        self.event_id: int | None
-        self.cost_nanos: int | None
-        self.used_tokens: int | None
-        self.is_late: bool
-        # Whether it is open and its time is over, by the clock of the database.
-        self.is_due: bool
-        (
-            self.state,
-            self.expires_at,
-            self.finished_at,
-            self.fingerprint,
-            self.event_id,
-            self.cost_nanos,
-            self.used_tokens,
-            self.is_late,
-            self.is_due,
-        ) = row
+    held: Held
+    state: int
+    expires_at: datetime
+    finished_at: datetime | None
+    fingerprint: str | None
+    event_id: int | None
+    cost_nanos: int | None
+    used_tokens: int | None
+    is_late: bool
+    # Whether it is open and its time is over, by the clock of the database.
+    is_due: bool
+    is_changed: bool = False
 
     def finish(self, state: int, now: datetime) -> None:
         """End an open reservation without a cost."""
@@ -257,18 +228,8 @@ class LockedReservation:
         return {window.window_id: move for window in self.held.windows}
 
     def row(self) -> dict[str, Any]:
-        """The columns that change."""
-        return {
-            "id": self.held.id,
-            "state": self.state,
-            "expires_at": self.expires_at,
-            "finished_at": self.finished_at,
-            "fingerprint": self.fingerprint,
-            "event_id": self.event_id,
-            "cost_nanos": self.cost_nanos,
-            "used_tokens": self.used_tokens,
-            "is_late": self.is_late,
-        }
+        """Return the columns that change."""
+        return {"id": self.held.id, **{name: getattr(self, name) for name in _CHANGING}}
 
     @property
     def overrun_nanos(self) -> int:
@@ -283,6 +244,16 @@ class LockedReservation:
         return max(0, self.held.amounts.cost_nanos - (self.cost_nanos or 0))
 
 
+_CHANGING: Final = (
+    "state",
+    "expires_at",
+    "finished_at",
+    "fingerprint",
+    "event_id",
+    "cost_nanos",
+    "used_tokens",
+    "is_late",
+)
 _LOCKED_COLUMNS: Final = (
     "id, state, expires_at, finished_at, replace(fingerprint::text, '-', ''), event_id,"
     f" cost_nanos, used_tokens, is_late, state = {OPEN} AND expires_at <= clock_timestamp()"
@@ -311,7 +282,7 @@ def locked_reservations_of(
     rows: Iterable[Sequence[Any]], held: Mapping[UUID, Held]
 ) -> dict[UUID, LockedReservation]:
     """The reservations that LOCK_RESERVATIONS has locked."""
-    return {row[0]: LockedReservation(held[row[0]], row[1:]) for row in rows}
+    return {row[0]: LockedReservation(held[row[0]], *row[1:]) for row in rows}
 
 
 def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, LockedReservation]:
@@ -322,13 +293,11 @@ def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, Lo
     return locked_reservations_of(rows, find_held(tenant_id, [row[0] for row in rows]))
 
 
-_WRITE: Final = """
-    UPDATE reservation r SET state = n.state, expires_at = n.expires_at,
-        finished_at = n.finished_at, fingerprint = n.fingerprint, event_id = n.event_id,
-        cost_nanos = n.cost_nanos, used_tokens = n.used_tokens, is_late = n.is_late
+_WRITE: Final = f"""
+    UPDATE reservation r SET {", ".join(f"{name} = n.{name}" for name in _CHANGING)}
     FROM json_populate_recordset(NULL::reservation, %s::json) n
     WHERE r.tenant_id = %s AND r.id = n.id
-"""
+"""  # noqa: S608 - a constant list
 
 
 def write_reservations(

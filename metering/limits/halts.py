@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property, partial
 from itertools import product
 from math import prod
-from typing import Any, Final, NamedTuple, NotRequired, Self, TypedDict, Unpack
+from typing import Any, Final, NamedTuple, Self
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -247,24 +247,6 @@ def forget_halts_of(tenant_ids: Iterable[int] | None) -> None:
             _memory.pop(tenant_id, None)
 
 
-class NewHalt(TypedDict):
-    """What a halt is made of."""
-
-    tenant_id: int
-    match: Mapping[str, Any]
-    reason: str
-    kind: str
-    actor: str
-    # Of a lockout: its cause.
-    window_id: NotRequired[int | None]
-    level_percent: NotRequired[int | None]
-    episode: NotRequired[int | None]
-    ends_at: NotRequired[datetime | None]
-    # Of a breaker: which, and its group.
-    breaker_id: NotRequired[int | None]
-    group_key: NotRequired[str]
-
-
 _INSERT: Final = """
     INSERT INTO halt (tenant_id, match, reason, kind, actor, lifted_by, version, window_id,
         level_percent, episode, ends_at, breaker_id, group_key)
@@ -273,26 +255,31 @@ _INSERT: Final = """
 """
 
 
-def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
-    """Halt within the caller's transaction; the id, or None where the halt is there already.
+def insert_halt(  # noqa: PLR0913 - all of it is what a halt is made of
+    cursor: Any,
+    *,
+    tenant_id: int,
+    match: Mapping[str, Any],
+    reason: str,
+    kind: str,
+    actor: str,
+    window_id: int | None = None,
+    level_percent: int | None = None,
+    episode: int | None = None,
+    ends_at: datetime | None = None,
+    breaker_id: int | None = None,
+    group_key: str = "",
+) -> int | None:
+    """Halt within the caller's transaction; return the id, or None if the halt is there already.
 
     A lockout is made once for a window, level and episode, even after a person has lifted it; of a
-    breaker and group there is one halt in force. Who commits it sets `halts_changed`.
+    breaker and group there is one halt in force. Whoever commits it sets `halts_changed`.
     """
     cursor.execute(
         _INSERT,
         [
-            new["tenant_id"],
-            json.dumps(new["match"]),
-            new["reason"][:1000],
-            new["kind"],
-            new["actor"][:300],
-            new.get("window_id"),
-            new.get("level_percent"),
-            new.get("episode"),
-            new.get("ends_at"),
-            new.get("breaker_id"),
-            new.get("group_key", ""),
+            *(tenant_id, json.dumps(match), reason[:1000], kind, actor[:300]),
+            *(window_id, level_percent, episode, ends_at, breaker_id, group_key),
         ],
     )
     row = cursor.fetchone()
@@ -300,11 +287,11 @@ def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
         return None
     halt_id = int(row[0])
     record_change(
-        tenant_id=new["tenant_id"],
-        actor=new["actor"],
+        tenant_id=tenant_id,
+        actor=actor,
         action="create",
         subject=Halt(id=halt_id),
-        after={name: new.get(name) for name in ("match", "reason", "kind")},
+        after={"match": match, "reason": reason, "kind": kind},
     )
     return halt_id
 

@@ -122,7 +122,6 @@ def _act(cursor: Any, tenant_id: int, state: LockedState, change: BreakerChange)
     elif change.rule.tightens:
         assert change.rule.limit_percent is not None
         open_tightening(
-            cursor,
             tenant_id=tenant_id,
             match=match_of(change.rule.grouping, change.group_key),
             limit_percent=change.rule.limit_percent,
@@ -159,7 +158,7 @@ def stop_acting(cursor: Any, tenant_id: int, change: BreakerChange, *, actor: st
         forget_halts_on_commit(tenant_id)
     if change.rule.limit_percent is not None:
         cause = cause_of(change.rule.id, change.group_key)
-        end_tightening(cursor, tenant_id=tenant_id, cause=cause)
+        end_tightening(tenant_id=tenant_id, cause=cause)
 
 
 def record_changes(cursor: Any, tenant_id: int, changes: Sequence[BreakerChange]) -> None:

@@ -247,14 +247,14 @@ def test_one_with_a_percent_tightens_budgets_instead_of_stopping(account: Accoun
 def test_a_tightening_is_one_for_a_cause(account: Account, stranger: Account) -> None:
     new: dict[str, Any] = {"tenant_id": account.tenant.id, "match": {}, "reason": "odd"}
     with account.scope():
-        assert open_tightening(None, **new, limit_percent=50, cause="anomaly:1") is not None
-        assert open_tightening(None, **new, limit_percent=60, cause="anomaly:1") is None
+        assert open_tightening(**new, limit_percent=50, cause="anomaly:1") is not None
+        assert open_tightening(**new, limit_percent=60, cause="anomaly:1") is None
     with stranger.scope(), connection.cursor() as cursor:
-        assert not end_tightening(cursor, tenant_id=account.tenant.id, cause="anomaly:1")
+        assert not end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
         assert read_tightenings(cursor, account.tenant.id) == ()
     with account.scope():
-        assert end_tightening(None, tenant_id=account.tenant.id, cause="anomaly:1")
-        assert not end_tightening(None, tenant_id=account.tenant.id, cause="anomaly:1")
+        assert end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
+        assert not end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
 
 
 def test_the_cause_of_a_long_group_fits_and_is_its_own() -> None:
