@@ -116,7 +116,7 @@ def _fullest(rule: BudgetRule, balance: WindowBalance, now: datetime) -> tuple[i
 
 
 def _hundredths(spent: int, limit: int) -> int:
-    """How many hundredths of a percent of the limit are spent."""
+    """Return the hundredths of a percent of the limit that are spent."""
     if spent <= 0:
         return 0
     if limit <= 0:

@@ -122,17 +122,17 @@ class BudgetRule:
         return self.clock.span(at)
 
     def raised(self, group_key: str, now: datetime) -> Raised:
-        """What approved raises add to a group's limits at a moment."""
+        """What approved raises add to a group's limits at a time."""
         if not self.raises:
             return NO_RAISE
         cost = tokens = requests = tool_calls = seconds = 0
-        for one in self.raises:
-            if one.starts_at <= now < one.ends_at and one.group_key in ("", group_key):
-                cost += one.cost_nanos
-                tokens += one.tokens
-                requests += one.requests
-                tool_calls += one.tool_calls
-                seconds += one.seconds
+        for each in self.raises:
+            if each.starts_at <= now < each.ends_at and each.group_key in ("", group_key):
+                cost += each.cost_nanos
+                tokens += each.tokens
+                requests += each.requests
+                tool_calls += each.tool_calls
+                seconds += each.seconds
         return cost, tokens, requests, tool_calls, seconds
 
     def grain_at(self, at: datetime) -> datetime:

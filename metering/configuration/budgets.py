@@ -235,7 +235,7 @@ def _change_of_levels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ch
     return Change(
         by=FellBy.LIMIT if limits else FellBy.LEVELS,
         lifts=is_higher or locks_less,
-        is_anew=is_other_mode or is_other_action,
+        is_reset=is_other_mode or is_other_action,
         is_of_time=is_of_time or actions.keys() != new_actions.keys(),
     )
 

@@ -1,6 +1,6 @@
 """Combines callers: what waits in a process is committed together, one transaction a tenant.
 
-Nothing waits on purpose: a job that arrives while no transaction runs is committed at once, and
+Nothing waits on purpose: a job that arrives while no transaction runs is committed immediately, and
 those that arrive meanwhile make up the next one.
 
 Tenants alternate. One that sends much, or what cannot be stored, keeps no other waiting: it never
@@ -34,7 +34,7 @@ BATCH_SECONDS: Final = 0.05
 BATCH_EVENTS_MIN: Final = 200
 # Tenants whose last batch is remembered; beyond these the oldest is forgotten.
 SPEEDS_MAX: Final = 1_000
-# After so long a connection is made anew, which takes some milliseconds.
+# After so long a connection is replaced, which takes some milliseconds.
 IDLE_SECONDS: Final = 60.0
 
 
@@ -172,7 +172,7 @@ class Committer(Generic[Item]):
         try:
             while (batch := self._take()) is not None:
                 # The server, or what is between, may have closed a connection that lay idle. One
-                # that breaks under way is made anew by who commits.
+                # that breaks under way is replaced by whoever commits.
                 if time.monotonic() > ended_at + IDLE_SECONDS:
                     connection.close()
                 began_at = time.monotonic()

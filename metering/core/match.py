@@ -28,7 +28,7 @@ Wanted = tuple[tuple[int, frozenset[str]], ...]
 def wanted_values(value: object) -> frozenset[str]:
     """What a match asks of one dimension: a value, any of a list, or null for "has none"."""
     values = value if isinstance(value, list) else [value]
-    return frozenset("" if one is None else str(one) for one in values)
+    return frozenset("" if value is None else str(value) for value in values)
 
 
 def wanted_of(match: Mapping[str, Any]) -> Wanted:

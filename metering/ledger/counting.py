@@ -1,5 +1,5 @@
-"""What a budget's period has spent before the budget was made: counted at once where that is
-little, else by a job, while usage goes on.
+"""What a budget's period has spent before the budget was made: counted immediately if that is
+little, else by a job, while usage continues.
 
 A budget is in force from the moment it is made. New usage posts to its windows like any other. The
 past is added in the order of (time, id), a stretch a transaction; until all of it is, windows hold

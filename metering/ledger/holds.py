@@ -26,7 +26,7 @@ OPEN: Final = ReservationState.OPEN.value
 SETTLED: Final = ReservationState.SETTLED.value
 RELEASED: Final = ReservationState.RELEASED.value
 EXPIRED: Final = ReservationState.EXPIRED.value
-STATES: Final = {one.value: one.label for one in ReservationState}
+STATES: Final = {state.value: state.label for state in ReservationState}
 # Reservations that a process remembers; each is a few hundred bytes.
 HELD_MAX: Final = 50_000
 # The most expired reservations that one transaction releases.
@@ -93,12 +93,12 @@ def remember_held(tenant_id: int, held: Held) -> None:
 
 def find_held(tenant_id: int, ids: Collection[UUID]) -> dict[UUID, Held]:
     """The facts of these reservations, as far as they exist. Reads within the tenant's scope."""
-    found = {id_: held for id_ in ids if (held := _HELD.get((tenant_id, id_))) is not None}
-    if missing := [id_ for id_ in ids if id_ not in found]:
+    known = {id_: held for id_ in ids if (held := _HELD.get((tenant_id, id_))) is not None}
+    if missing := [id_ for id_ in ids if id_ not in known]:
         for held in _read_held(tenant_id, missing):
-            found[held.id] = held
+            known[held.id] = held
             remember_held(tenant_id, held)
-    return found
+    return known
 
 
 def forget_held() -> None:
@@ -120,14 +120,16 @@ def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
             [tenant_id, list(ids)],
         )
         rows = cursor.fetchall()
-        windows = _read_windows(cursor, tenant_id, {one for row in rows for one in row[6]})
+        windows = _read_windows(
+            cursor, tenant_id, {window_id for row in rows for window_id in row[6]}
+        )
     return [
         Held(
             id=id_,
             values=values_from(json.loads(dimensions)),
             amounts=Amounts(*amounts),
             # Retention removes windows that are over.
-            windows=tuple([windows[one] for one in window_ids if one in windows]),
+            windows=tuple([windows[id_] for id_ in window_ids if id_ in windows]),
             created_at=created_at,
             top=(top_provider or "", top_model) if top_model is not None else None,
         )
@@ -286,7 +288,7 @@ def locked_reservations_of(
 
 
 def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, LockedReservation]:
-    """Lock open reservations whose time is over, passing over what somebody else has locked."""
+    """Lock open reservations whose time is over, skipping what another transaction has locked."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_DUE, [tenant_id, list(without)])
         rows = cursor.fetchall()
@@ -304,12 +306,14 @@ def write_reservations(
     cursor: Any, tenant_id: int, reservations: Iterable[LockedReservation]
 ) -> None:
     """Store the locked reservations that changed, in one statement."""
-    changed = [one for one in reservations if one.is_changed]
+    changed = [reservation for reservation in reservations if reservation.is_changed]
     if not changed:
         return
-    cursor.execute(_WRITE, [_encode([one.row() for one in changed]).decode(), tenant_id])
-    for one in changed:
-        one.is_changed = False
+    cursor.execute(
+        _WRITE, [_encode([reservation.row() for reservation in changed]).decode(), tenant_id]
+    )
+    for reservation in changed:
+        reservation.is_changed = False
 
 
 class HoldMoves(dict[int, HoldMove]):

@@ -12,7 +12,7 @@ from tenants.scope import tenant_scope
 
 
 def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
-    """See that a window exists for every key, and note their ids in the transaction's book.
+    """Make sure that a window exists for every key, and note their ids in the transaction's book.
 
     Called in a transaction of its own before the one that locks windows: inserting inside the
     locking transaction would take locks in the order of arrival, and two batches would block each

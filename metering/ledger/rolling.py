@@ -94,12 +94,12 @@ def age_windows(
 
 def _untils(book: BudgetBook, rows: Sequence[Any], now: datetime) -> Sequence[tuple[int, datetime]]:
     """The windows that have something to let go of, and until when."""
-    found = []
+    untils = []
     for window_id, budget_id, counted_from in rows:
         rule = book.rules.get(budget_id)
         if rule is None or counted_from is None:
             continue
         until = rule.counted_from(now)
         if until > counted_from:
-            found.append((window_id, until))
-    return found
+            untils.append((window_id, until))
+    return untils

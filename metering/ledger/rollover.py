@@ -76,7 +76,7 @@ def carry_on(
     """
     with connection.cursor() as cursor:
         states = read_states(cursor, book.tenant_id, sorted({*changed, *successors}))
-        moved = _carried_anew(book, states, set(successors))
+        moved = _carried_now(book, states, set(successors))
         if moved:
             cursor.execute(
                 "UPDATE budget_window w SET carried_nanos = n.carried"
@@ -91,7 +91,7 @@ def carry_on(
     return moved
 
 
-def _carried_anew(
+def _carried_now(
     book: BudgetBook, states: Sequence[WindowState], successors: set[int]
 ) -> list[WindowState]:
     """The later windows that carry something else now, with what they carry. Pure."""

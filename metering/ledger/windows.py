@@ -65,7 +65,7 @@ def left_until(
 ) -> datetime | None:
     """The moment before which nothing counts any more in a rolling window; None in others.
 
-    Where nothing is to leave, nobody has noted that time went on since it was last posted to.
+    If nothing is to leave, no one has noted that time passed since it was last posted to.
     """
     if counted_from is None or rule is None or not rule.is_rolling:
         return counted_from

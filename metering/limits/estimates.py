@@ -36,7 +36,7 @@ READ_COUNTS: Final = """
 
 
 class ExpectedSize(NamedTuple):
-    """What 95 of 100 such calls did not exceed, each by itself, and how many calls that is from.
+    """What 95 of 100 such calls did not exceed, each by itself, and the number of known calls.
 
     At most a tenth above the call that is the 95th percentile, never below it.
     """
@@ -74,7 +74,7 @@ def expected_size(tenant_id: int, *, agent: str, feature: str, model: str) -> Ex
 
 
 def forget_estimates() -> None:
-    """Empty this process's memory (tests make tenants anew under the same ids)."""
+    """Empty this process's memory (tests make tenants again under the same ids)."""
     _MEMORY.forget_all()
 
 

@@ -48,7 +48,7 @@ class ActiveHalt(NamedTuple):
     wanted: Wanted
     breaker_id: int | None = None
     group_key: str = ""
-    # From when its breaker lets a probe through; None: somebody has to lift it.
+    # From when its breaker lets a probe through; None: a person has to lift it.
     probe_from: datetime | None = None
     # Of a lockout: from when on it stops nothing.
     ends_at: datetime | None = None
@@ -222,7 +222,7 @@ def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> ActiveHal
 
 _memory: dict[int, ActiveHalts] = {}
 _memory_lock = threading.Lock()
-# Set when this process has committed a halt or lifted one: `halt_watch` then looks at once.
+# Set when this process has committed a halt or lifted one: `halt_watch` then looks immediately.
 halts_changed: Final = threading.Event()
 
 
@@ -307,7 +307,7 @@ def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -
     if match:
         # To stop everything is always possible.
         by_hand = Halt.objects.filter(tenant_id=tenant.id, lifted_at=None, kind=HaltKind.MANUAL)
-        # Whoever stops something waits for nobody.
+        # Stopping something never waits for others.
         require_room(tenant.id, "halts", by_hand, is_exact=False)
     with connection.cursor() as cursor:
         halt_id = insert_halt(

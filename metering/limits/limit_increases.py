@@ -23,13 +23,13 @@ from tenants.audit import audited_change, create_audited
 from tenants.limits import require_room
 from tenants.scope import change_configuration, hold_configuration
 
-# How many raises that are over one transaction judges, each a portion of windows at most.
+# The most raises that are over which one transaction judges, each a portion of windows at most.
 ENDED_MAX: Final = 10
 # Written out, so that the partial index fits.
 _ENDED: Final = (
     f"status = '{RaiseStatus.APPROVED.value}' AND judged_at IS NULL AND ends_at <= now()"
 )
-# Requests of a budget that nobody has decided: more of them would tell people nothing.
+# Undecided requests of a budget: more of them would tell people nothing.
 OPEN_REQUESTS_MAX: Final = 100
 
 
@@ -141,7 +141,7 @@ def _require_readable_number(budget: Budget) -> None:
 def _standing_request(budget: Budget, ask: RaiseAsk) -> BudgetRaise | None:
     """The request of this window and level that is open or stands refused, if there is one.
 
-    The caller holds the window's lock, so nobody else asks for it meanwhile.
+    The caller holds the window's lock, so no one else asks for it meanwhile.
     """
     latest = (
         BudgetRaise.objects.filter(
@@ -158,7 +158,7 @@ def _standing_request(budget: Budget, ask: RaiseAsk) -> BudgetRaise | None:
         return latest
     if latest.status == RaiseStatus.REFUSED:
         return None
-    # Nobody decided in time. The same request now asks for the time to come.
+    # No one decided in time. The same request now asks for the time to come.
     with audited_change(latest, actor=latest.asked_by, changes={"ends_at": ask.ends_at}) as change:
         return change.row
 
@@ -218,8 +218,8 @@ def tenants_with_ended_raises() -> list[int]:
 
 @transaction.atomic
 def judge_ended_raises(tenant_id: int) -> int:
-    """Judge the windows of some raises that are over by the limits without them; return how many
-    raises.
+    """Judge the windows of some raises that are over by the limits without them; return the
+    number of raises.
 
     Holds the configuration lock alone, as whoever ends a raise by hand. The configuration itself
     stays: every book knows when a raise ends.
@@ -243,7 +243,7 @@ def judge_ended_raises(tenant_id: int) -> int:
 def _judge_windows(
     book: BudgetBook, budget_raise: BudgetRaise, *, lifts: bool, now: datetime | None = None
 ) -> None:
-    """Settle the levels of the windows whose limit an approved raise moves. Nobody else moves them
+    """Settle the levels of the windows whose limit an approved raise moves. No one else moves them
     while the caller holds the configuration lock.
     """
     is_of_time = budget_raise.add_seconds > 0

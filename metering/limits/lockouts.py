@@ -79,7 +79,7 @@ def _lock_out(book: BudgetBook, lockout: Lockout, now: datetime) -> None:
 
 
 def lift_ended_lockouts(tenant_id: int) -> int:
-    """Note of lockouts whose time is over that they are lifted; return how many, at most 500.
+    """Note of lockouts whose time is over that they are lifted; return the number, at most 500.
 
     They stop nothing from that moment on: this is for whoever reads what stands.
     """

@@ -15,9 +15,9 @@ from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent
 from metering.limits.halts import CODE_BY_KIND, ActiveHalt, match_of_group, read_halts
 from metering.models import Mode
 
-# More than these nobody reads in one answer.
+# No one reads more than these in one answer.
 NAMED_MAX: Final = 20
-# How many windows at a level are looked at.
+# The most windows at a level that are looked at.
 LOOKED_AT_MAX: Final = 1_000
 
 

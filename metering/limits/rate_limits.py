@@ -48,7 +48,7 @@ class RateRule(NamedTuple):
         return self.grouping.group(values, key_prefix=key_prefix)
 
     def wait_seconds(self, pace: PaceState, asked: Amounts, *, now: datetime) -> int:
-        """How many whole seconds until the call fits into the minute; 0 where it fits now.
+        """Return the number of whole seconds until the call fits into the minute; 0 if it fits now.
 
         A call of a tool is a request like any other here. Every part must fit; a call that is
         larger than a limit itself passes once the minute is empty (see `Minute.seconds_until`).

@@ -34,7 +34,7 @@ class RouteRule(NamedTuple):
     def tier_for(self, complexity: int | None) -> Tier:
         """The cheapest model that is good enough for a task.
 
-        Where nobody said how hard the task is, it is the one below the best: cheaper, and not so
+        If no one said how hard the task is, it is the one below the best: cheaper, and not so
         cheap that hard work is likely to fail and be paid for twice.
         """
         if complexity is None:

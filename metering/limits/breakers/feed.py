@@ -112,7 +112,7 @@ def _is_probe(state: LockedState, reported: ReportedCall) -> bool:
 
 
 def _act(cursor: Any, tenant_id: int, state: LockedState, change: BreakerChange) -> BreakerChange:
-    """Do what the change asks for; answers it with the halt that it is about."""
+    """Do what the change asks for; return it with the halt that it is about."""
     if change.transition is Transition.CLOSED:
         stop_acting(cursor, tenant_id, change, actor=_actor(change.rule))
         state.halt_id = None
@@ -181,8 +181,8 @@ def record_changes(cursor: Any, tenant_id: int, changes: Sequence[BreakerChange]
 
 def _dimensions(change: BreakerChange) -> dict[str, str]:
     """The dimensions that have one value for the whole group."""
-    found = match_of(change.rule.grouping, change.group_key)
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    match = match_of(change.rule.grouping, change.group_key)
+    return {name: value for name, value in match.items() if isinstance(value, str)}
 
 
 def _reason_facts(change: BreakerChange) -> dict[str, Any]:

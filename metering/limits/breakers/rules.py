@@ -119,9 +119,9 @@ class GroupState:
         self.probe_at: datetime | None = None
 
     def feed(self, rule: BreakerRule, call: Call, *, is_probe: bool = False) -> Transition | None:
-        """Count a call; answers what the breaker does because of it.
+        """Count a call; return what the breaker does because of it.
 
-        A probe that fails opens it once more: the cool-down begins anew.
+        A probe that fails opens it once more: the cool-down begins again.
         """
         if self.opened_at is None:
             return self._count_or_open(rule, call)
@@ -137,7 +137,7 @@ class GroupState:
         return self._count_or_open(rule, call) or Transition.CLOSED
 
     def close(self) -> None:
-        """Begin anew from an empty minute; what is usual stays known."""
+        """Start again from an empty minute; what is usual stays known."""
         self.minute = Minute.empty(MEASURES)
         self.opened_at = self.probe_id = self.probe_at = None
         self.why = ""
@@ -192,7 +192,7 @@ def _too_fast(rule: BreakerRule, minute: Minute) -> str | None:
     limit, spent = rule.cost_nanos_per_minute, minute.sum("nanos")
     if limit is None or spent <= limit:
         return None
-    return f"spent {_spent_words(spent)} in 60 s, limit {usd_words(limit)} a minute"
+    return f"spent {_format_spent(spent)} in 60 s, limit {usd_words(limit)} a minute"
 
 
 def _failing(rule: BreakerRule, minute: Minute) -> str | None:
@@ -217,7 +217,7 @@ def is_probe_due(
 ) -> bool:
     """Whether one call may be let through an open breaker.
 
-    Once it has cooled down, and while no probe runs; one whose end nobody reported for as long as
+    Once it has cooled down, and while no probe runs; one whose end no one reported for as long as
     the cool-down is over.
     """
     if close != BreakerClose.PROBE or now < opened_at + cool_down(cool_down_seconds):
@@ -230,7 +230,7 @@ def cool_down(seconds: int) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _spent_words(nanos: int) -> str:
+def _format_spent(nanos: int) -> str:
     """From a dollar on whole cents, rounded up, so that it still reads as more than the limit."""
     if nanos >= NANOS_PER_USD:
         nanos = -(-nanos // NANOS_PER_CENT) * NANOS_PER_CENT

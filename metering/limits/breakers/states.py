@@ -143,7 +143,7 @@ def try_probe(
 ) -> bool:
     """Make this reservation the probe of the breaker that halted; False where none is due.
 
-    Waits for nobody: where another transaction is at this group's state, that is no moment for a
+    Never waits: if another transaction holds this group's state, this is no time for a
     probe. So it may come after `feed_breakers` in a transaction, whatever that has locked.
     """
     cursor.execute(
@@ -212,11 +212,11 @@ def open_groups(
         " ORDER BY s.opened_at DESC, s.id",
         [tenant_id, list(breaker_ids), now],
     )
-    found: dict[int, list[OpenGroup]] = {}
+    groups: dict[int, list[OpenGroup]] = {}
     for row in cursor.fetchall():
-        one = OpenGroup(*row)
-        found.setdefault(one.breaker_id, []).append(one)
-    return found
+        group = OpenGroup(*row)
+        groups.setdefault(group.breaker_id, []).append(group)
+    return groups
 
 
 def lock_open_groups(
@@ -247,7 +247,7 @@ def reset_states(cursor: Any, tenant_id: int, breaker_id: int, group_keys: list[
 
 
 def remove_states(cursor: Any, tenant_id: int, breaker_id: int) -> None:
-    """Forget everything that a breaker knows. Nobody feeds it: the caller holds the configuration
+    """Forget everything that a breaker knows. No one feeds it: the caller holds the configuration
     lock alone.
     """
     cursor.execute(
@@ -258,7 +258,7 @@ def remove_states(cursor: Any, tenant_id: int, breaker_id: int) -> None:
 
 def forget_idle_states(cursor: Any, *, before_second: int, limit: int) -> int:
     """Remove what is known of groups that have not been seen since, and are not open, `limit` at
-    most; return how many.
+    most; return the number.
     """
     cursor.execute(
         FORGET_IDLE.format(table="breaker_state", condition="opened_at IS NULL"),
