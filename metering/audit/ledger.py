@@ -5,7 +5,7 @@ the seals of those that retention took away.
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from django.conf import settings
 from django.db import connection
@@ -62,8 +62,9 @@ def audit_tenant(tenant_id: int) -> list[Drift]:
         book = read_book(tenant_id)
         sealed_until = read_sealed(tenant_id).sealed_until
         drifts = [
-            *_entries_drift(tenant_id),
-            *_reserved_drift(tenant_id),
+            *_balances_drift(tenant_id, "spent", _ENTRIES, "its entries"),
+            *_orphans(tenant_id),
+            *_balances_drift(tenant_id, "reserved", _HOLDS, "its open reservations, reserved"),
             *_settled_drift(tenant_id, sealed_until),
             *_repeated_events(tenant_id),
         ]
@@ -108,37 +109,45 @@ def _rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
         )
 
 
-def _entries_drift(tenant_id: int) -> Iterator[Drift]:
-    """Windows whose balance is not the sum of their entries, removed ones by their seal."""
+_ENTRIES: Final = """
+    SELECT window_id, cost_nanos AS nanos, tokens, requests, tool_calls
+    FROM ledger_entry WHERE tenant_id = %(tenant_id)s
+    UNION ALL
+    SELECT window_id, entry_nanos, entry_tokens, entry_requests, entry_tool_calls
+    FROM window_seal WHERE tenant_id = %(tenant_id)s
+"""
+_HOLDS: Final = f"""
+    SELECT window_id, reserved_nanos AS nanos, reserved_tokens AS tokens,
+        reserved_requests AS requests, reserved_tool_calls AS tool_calls
+    FROM reservation, unnest(window_ids) AS window_id
+    WHERE tenant_id = %(tenant_id)s AND state = {ReservationState.OPEN.value}
+"""  # noqa: S608 - an enum's number
+# Windows in which a balance is not the sum of these rows.
+_BALANCE_DRIFTS: Final = f"""
+    SELECT w.id, {", ".join(f"coalesce(s.{part}, 0)" for part in PARTS)},
+        {", ".join(f"w.{{balance}}_{part}" for part in PARTS)}
+    FROM budget_window w LEFT JOIN (
+        SELECT window_id, {", ".join(f"sum({part})::numeric AS {part}" for part in PARTS)}
+        FROM ({{rows}}) rows GROUP BY window_id
+    ) s ON s.window_id = w.id
+    WHERE w.tenant_id = %(tenant_id)s AND ({", ".join(f"w.{{balance}}_{part}" for part in PARTS)})
+        IS DISTINCT FROM ({", ".join(f"coalesce(s.{part}, 0)" for part in PARTS)})
+"""  # noqa: S608 - built from constants
+
+
+def _balances_drift(
+    tenant_id: int, balance: Literal["spent", "reserved"], rows: str, against: str
+) -> Iterator[Drift]:
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT w.id, w.spent_nanos, w.spent_tokens, w.spent_requests, w.spent_tool_calls,
-                coalesce(e.nanos, 0), coalesce(e.tokens, 0), coalesce(e.requests, 0),
-                coalesce(e.tool_calls, 0)
-            FROM budget_window w LEFT JOIN (
-                SELECT window_id, sum(cost_nanos) AS nanos, sum(tokens) AS tokens,
-                    sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls
-                FROM (
-                    SELECT window_id, cost_nanos, tokens, requests, tool_calls
-                    FROM ledger_entry WHERE tenant_id = %s
-                    UNION ALL
-                    SELECT window_id, entry_nanos, entry_tokens, entry_requests, entry_tool_calls
-                    FROM window_seal WHERE tenant_id = %s
-                ) entries GROUP BY window_id
-            ) e ON e.window_id = w.id
-            WHERE w.tenant_id = %s AND (w.spent_nanos, w.spent_tokens, w.spent_requests,
-                w.spent_tool_calls) IS DISTINCT FROM (coalesce(e.nanos, 0), coalesce(e.tokens, 0),
-                coalesce(e.requests, 0), coalesce(e.tool_calls, 0))
-            """,
-            [tenant_id, tenant_id, tenant_id],
-        )
+        statement = _BALANCE_DRIFTS.format(balance=balance, rows=rows)
+        cursor.execute(statement, {"tenant_id": tenant_id})
         for window_id, *amounts in cursor.fetchall():
-            yield from _compare(
-                f"window {window_id} against its entries",
-                Amounts(*amounts[4:]),
-                Amounts(*amounts[:4]),
-            )
+            expected, stored = Amounts(*map(int, amounts[:4])), Amounts(*map(int, amounts[4:]))
+            yield from _compare(f"window {window_id} against {against}", expected, stored)
+
+
+def _orphans(tenant_id: int) -> Iterator[Drift]:
+    with connection.cursor() as cursor:
         for rows, table in (("entries", "ledger_entry"), ("seals", "window_seal")):
             cursor.execute(
                 f"SELECT count(*) FROM {table} e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"  # noqa: S608
@@ -148,36 +157,6 @@ def _entries_drift(tenant_id: int) -> Iterator[Drift]:
             (orphans,) = cursor.fetchone()
             if orphans:
                 yield Drift(f"{rows} without a window", rows, 0, orphans)
-
-
-def _reserved_drift(tenant_id: int) -> Iterator[Drift]:
-    """Windows whose reserved amounts are not the sum of the open reservations that hold them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT w.id, w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
-                w.reserved_tool_calls, coalesce(r.nanos, 0), coalesce(r.tokens, 0),
-                coalesce(r.requests, 0), coalesce(r.tool_calls, 0)
-            FROM budget_window w LEFT JOIN (
-                SELECT window_id, sum(reserved_nanos) AS nanos,
-                    sum(reserved_tokens) AS tokens,
-                    sum(reserved_requests)::bigint AS requests,
-                    sum(reserved_tool_calls)::bigint AS tool_calls
-                FROM reservation, unnest(window_ids) AS window_id
-                WHERE tenant_id = %s AND state = {ReservationState.OPEN.value} GROUP BY window_id
-            ) r ON r.window_id = w.id
-            WHERE w.tenant_id = %s AND (w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
-                w.reserved_tool_calls) IS DISTINCT FROM (coalesce(r.nanos, 0),
-                coalesce(r.tokens, 0), coalesce(r.requests, 0), coalesce(r.tool_calls, 0))
-            """,  # noqa: S608 - a number of this package's own
-            [tenant_id, tenant_id],
-        )
-        for window_id, *amounts in cursor.fetchall():
-            yield from _compare(
-                f"window {window_id} against its open reservations, reserved",
-                Amounts(*amounts[4:]),
-                Amounts(*amounts[:4]),
-            )
 
 
 def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:

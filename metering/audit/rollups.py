@@ -20,6 +20,7 @@ from metering.rollups.sets import (
     DAY_SETS,
     HISTOGRAM_DIMENSIONS,
     HISTOGRAM_SETS,
+    MEASURE_LIST,
     OTHER,
     QUARTER_SECONDS,
     ROLLED_UP_DIMENSIONS,
@@ -90,12 +91,12 @@ _COMPARE: Final = f"""
             {", ".join(map(_quoted, _COLUMNS))},
             {", ".join(f"sum({name}) AS sum_{name}" for name in MEASURES)}
         FROM events GROUP BY GROUPING SETS ({_GROUPING_SETS})
-    ), expected (number, starts_at, value_1, value_2, {", ".join(MEASURES)}) AS (
+    ), expected (number, starts_at, value_1, value_2, {MEASURE_LIST}) AS (
         SELECT {_SET_NUMBER}, coalesce(quarter, day), {_by_set(0)}, {_by_set(1)},
             {", ".join(f"sum_{name}" for name in MEASURES)}
         FROM added_up
     ), stored AS MATERIALIZED (
-        SELECT dimension_set AS number, starts_at, value_1, value_2, {", ".join(MEASURES)}
+        SELECT dimension_set AS number, starts_at, value_1, value_2, {MEASURE_LIST}
         FROM usage_rollup WHERE tenant_id = %(tenant_id)s
             AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
     ), crowded AS (

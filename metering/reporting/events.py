@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from django.db.models import BooleanField, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
+from common.errors import NotFound
+from common.values import normal_value
 from metering.core.periods import EPOCH
 from metering.models import CostSource, UsageEvent
 from metering.reporting.conditions import on_events
@@ -82,6 +84,24 @@ def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
     if question.is_conflict is not None:
         found = found.filter(is_conflict=question.is_conflict)
     return found
+
+
+def events_of(
+    *, tenant_id: int, dimension: Literal["session", "trace"], value: str, limit: int
+) -> list[UsageEvent]:
+    """Return the first events of a session or trace, in order of time, and one more than the limit
+    if there are more. Raises NotFound if there are none.
+    """
+    value = normal_value(value)
+    events = list(
+        UsageEvent.objects.filter(tenant_id=tenant_id, **{dimension: value})
+        # Said aloud so that the partial index is used.
+        .exclude(**{dimension: ""})
+        .order_by("time", "id")[: limit + 1]
+    )
+    if not events:
+        raise NotFound(f"There are no events of this {dimension}.")
+    return events
 
 
 def cost_of(event: UsageEvent) -> int:

@@ -13,10 +13,18 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from metering.models import MEASURES, Operation
-from metering.reporting.usage import EVENT_MEASURE_LIST, MEASURE_LIST, SUM_LIST
+from metering.reporting.usage import EVENT_MEASURE_LIST
 from metering.rollups.bins import middle
 from metering.rollups.call_sizes import COST, known_model
-from metering.rollups.sets import DAY_SECONDS, OTHER, QUARTER_SECONDS, QUARTER_SETS, find_set
+from metering.rollups.sets import (
+    DAY_SECONDS,
+    MEASURE_LIST,
+    OTHER,
+    QUARTER_SECONDS,
+    QUARTER_SETS,
+    SUM_LIST,
+    find_set,
+)
 from metering.usage.batch_events import select_of_batches
 
 Whole = NDArray[np.int64]

@@ -4,10 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from common.errors import NotFound
-from common.values import normal_value
 from metering.models import UsageEvent
-from metering.reporting.events import cost_of
+from metering.reporting.events import cost_of, events_of
 
 EVENTS_MAX: Final = 10_000
 # Deeper calls are shown as children of the last call on this depth: readers' JSON parsers have
@@ -40,14 +38,7 @@ def call_tree(*, tenant_id: int, trace: str) -> CallTree:
     Events without span, and those whose parent is not there, are roots. Spans that name each other
     as parents hang below the earliest of them.
     """
-    trace = normal_value(trace)
-    events = list(
-        UsageEvent.objects.filter(tenant_id=tenant_id, trace=trace)
-        .exclude(trace="")
-        .order_by("time", "id")[: EVENTS_MAX + 1]
-    )
-    if not events:
-        raise NotFound("There are no events of this trace.")
+    events = events_of(tenant_id=tenant_id, dimension="trace", value=trace, limit=EVENTS_MAX)
     shown = events[:EVENTS_MAX]
     roots = build_tree(shown)
     cost_nanos = sum(cost_of(event) for event in shown)

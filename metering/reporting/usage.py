@@ -37,7 +37,7 @@ from metering.reporting.usage_cursors import (
     position_of,
     shown_by,
 )
-from metering.rollups.sets import OTHER, DimensionSet
+from metering.rollups.sets import MEASURE_LIST, OTHER, SUM_LIST, DimensionSet
 from metering.usage.batch_events import events_of_batches
 
 # A page reads as few buckets as it needs: one of events or two of roll-ups first, then twice as
@@ -55,8 +55,6 @@ EVENT_MEASURES: Final = {
 EVENT_MEASURE_LIST: Final = ", ".join(
     f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
 )
-MEASURE_LIST: Final = ", ".join(MEASURES)
-SUM_LIST: Final = ", ".join(f"sum({name})" for name in MEASURES)
 
 
 class Measures(NamedTuple):

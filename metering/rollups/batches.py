@@ -15,7 +15,7 @@ from psycopg.pq import Format
 from metering.models import MEASURES
 from metering.rollups.call_sizes import learn
 from metering.rollups.long_tail import fold_long_tail
-from metering.rollups.sets import QUARTER_SECONDS, ROLLED_UP_DIMENSIONS
+from metering.rollups.sets import MEASURE_LIST, QUARTER_SECONDS, ROLLED_UP_DIMENSIONS
 from metering.rollups.sums import (
     EVENT_COLUMNS,
     EventColumns,
@@ -40,7 +40,6 @@ CLAIM_EVENTS: Final = ClaimSize(least=4_000, first=10_000, most=200_000)
 # span.
 COMPACT_SPAN: Final = timedelta(days=1)
 
-MEASURE_LIST: Final = ", ".join(MEASURES)
 CREATE_DELTAS: Final = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta ON COMMIT DELETE ROWS AS
         SELECT dimension_set, starts_at, value_1, value_2, {MEASURE_LIST} FROM usage_rollup

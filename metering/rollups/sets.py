@@ -2,12 +2,18 @@
 
 from typing import Final, NamedTuple
 
+from metering.models import MEASURES
+
 QUARTER_SECONDS: Final = 900
 DAY_SECONDS: Final = 86_400
 
 # The value that stands for the long tail. Dimension values have at most 200 characters, so no event
 # can carry it.
 OTHER: Final = "(other)".ljust(201)
+
+# The measures as columns, and as sums of columns.
+MEASURE_LIST: Final = ", ".join(MEASURES)
+SUM_LIST: Final = ", ".join(f"sum({name})" for name in MEASURES)
 
 # A tenant's noisy dimension must not grow its roll-ups without bound: what comes after this many
 # values of a bucket is added up as one.

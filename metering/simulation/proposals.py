@@ -33,20 +33,7 @@ class ProposedBudget(NamedTuple):
     @classmethod
     def stored(cls, budget: Budget) -> "ProposedBudget":
         """A budget as it is stored."""
-        levels = budget.levels.order_by("percent")
-        return cls(
-            budget,
-            tuple(
-                LevelRule(
-                    level.percent,
-                    level.action,
-                    tuple(level.notify),
-                    level.cost_nanos_per_minute,
-                    level.tokens_per_minute,
-                )
-                for level in levels
-            ),
-        )
+        return cls(budget, tuple(map(LevelRule.of, budget.levels.order_by("percent"))))
 
     def changed(
         self, changes: Mapping[str, Any], levels: Sequence[LevelRule] | None

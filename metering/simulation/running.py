@@ -149,31 +149,15 @@ def _replay_breaker(
 
 
 def read_raises(tenant_id: int, budget_id: int | None, period: Replayed) -> list[RaiseRule]:
-    """The raises that were in force in the period, over or not."""
+    """Return the limit increases that were in force in the period, over or not."""
     if budget_id is None:
         return []
     with tenant_scope(tenant_id):
-        found = list(
-            BudgetRaise.objects.filter(
-                tenant_id=tenant_id,
-                budget_id=budget_id,
-                status=RaiseStatus.APPROVED,
-                starts_at__lt=period.ends_at,
-                ends_at__gt=period.starts_at,
-            ).order_by("id")
+        raises = BudgetRaise.objects.filter(
+            tenant_id=tenant_id,
+            budget_id=budget_id,
+            status=RaiseStatus.APPROVED,
+            starts_at__lt=period.ends_at,
+            ends_at__gt=period.starts_at,
         )
-    return [
-        RaiseRule(
-            budget_id=one.budget_id,
-            group_key=one.group_key,
-            starts_at=one.starts_at,
-            ends_at=one.ends_at,
-            cost_nanos=one.add_cost_nanos,
-            tokens=one.add_tokens,
-            requests=one.add_requests,
-            tool_calls=one.add_tool_calls,
-            seconds=one.add_seconds,
-        )
-        for one in found
-        if one.starts_at is not None
-    ]
+        return [RaiseRule.of(row) for row in raises.order_by("id")]
