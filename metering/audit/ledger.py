@@ -47,8 +47,8 @@ class Drift(NamedTuple):
 
 
 class Seals(NamedTuple):
-    """How many windows have seals, over how many removed entries, and until when usage is sealed
-    (the epoch: none is).
+    """The number of windows with seals, of the removed entries in these, and until when usage is
+    sealed (the epoch: none is).
     """
 
     windows: int
@@ -57,7 +57,7 @@ class Seals(NamedTuple):
 
 
 def audit_tenant(tenant_id: int) -> list[Drift]:
-    """Every drift of a tenant's balances, as of one moment; the service may go on meanwhile."""
+    """Return every drift of a tenant's balances, in one snapshot, while the service goes on."""
     with tenant_scope(tenant_id, is_snapshot=True):
         book = read_book(tenant_id)
         sealed_until = read_sealed(tenant_id).sealed_until
@@ -78,7 +78,7 @@ def audit_tenant(tenant_id: int) -> list[Drift]:
 
 
 def count_seals(tenant_id: int) -> Seals:
-    """What of a tenant is provable by seals alone."""
+    """Count what of a tenant is provable by seals alone."""
     with tenant_scope(tenant_id, is_snapshot=True), connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*), coalesce(sum(entry_count), 0)::bigint FROM window_seal"
@@ -90,7 +90,7 @@ def count_seals(tenant_id: int) -> Seals:
 
 
 def _rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
-    """Roll-ups that are not the sums of the events of their batches; of days whose events are
+    """Yield roll-ups that are not the sums of the events of their batches; of days whose events are
     sealed, those that differ from the sums of the whole day.
     """
     for drift in islice(rollup_drifts(tenant_id, sealed_until), ROLLUP_DRIFTS_MAX):
@@ -160,8 +160,8 @@ def _orphans(tenant_id: int) -> Iterator[Drift]:
 
 
 def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
-    """Settled reservations whose event is not there, unless it may be sealed and gone: it may be
-    older than its reservation. What it cost may have been rated again.
+    """Count settled reservations whose event is not there, unless it may be sealed and gone: it may
+    be older than its reservation. What it cost may have been rated again.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -179,7 +179,7 @@ def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
 
 
 def _repeated_events(tenant_id: int) -> Iterator[Drift]:
-    """Events that are stored, and so counted, more than once."""
+    """Count events that are stored, and so counted, more than once."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) - count(DISTINCT (source, sent_id, route, reservation_id))"
@@ -193,8 +193,8 @@ def _repeated_events(tenant_id: int) -> Iterator[Drift]:
 
 
 def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) -> Iterator[Drift]:
-    """Windows of a budget in force whose balance is not the sum of the events that count there,
-    older ones by the window's seal.
+    """Compare the windows of a budget in force with the sum of the events that count there, older
+    ones by the window's seal.
     """
     counted_from = _counted_from(book.tenant_id, rule) if rule.is_rolling else {}
     expected: dict[tuple[str, Any], Amounts] = {}
@@ -237,7 +237,7 @@ def _counted_from(tenant_id: int, rule: BudgetRule) -> dict[str, Any]:
 
 
 def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts]:
-    """What the windows of a rule hold."""
+    """Return what the windows of a rule hold."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT group_key, starts_at, spent_nanos, spent_tokens, spent_requests,"
@@ -249,10 +249,10 @@ def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts
 
 
 def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
-    """Windows of a budget on single calls whose balance is not that of their one call, for as long
-    as the call is known by its key.
+    """Compare the windows of a budget on single calls with their one call, for as long as the call
+    is known by its key.
 
-    A report that names the call no more may have left an empty window behind.
+    A report that no longer names the call may have left an empty window behind.
     """
     with connection.cursor() as cursor:
         cursor.execute(

@@ -56,13 +56,13 @@ def _grain(one: DimensionSet) -> str:
 
 
 def _mask(one: DimensionSet) -> int:
-    """What GROUPING answers of a set: a bit for each column by which its rows are not grouped."""
+    """Return GROUPING's answer for a set: a bit for each column its rows are not grouped by."""
     grouped = {_grain(one), *one.dimensions}
     return sum(1 << place for place, name in enumerate(reversed(_COLUMNS)) if name not in grouped)
 
 
 def _by_set(place: int) -> str:
-    """The value of a row's first or second dimension, by its set."""
+    """Return the SQL of the value of a row's first or second dimension, by its set."""
     cases = " ".join(
         f"WHEN {_mask(one)} THEN {_quoted(one.dimensions[place])}"
         for one in SETS
@@ -122,7 +122,7 @@ _COMPARE: Final = f"""
     HAVING {" OR ".join(f"sum(e_{name}) <> sum(s_{name})" for name in MEASURES)}
     ORDER BY 2, 1, 3, 4
 """  # noqa: S608 - built from constants
-# Bins are cut a little differently in PostgreSQL; how many calls were counted is the same.
+# Bins are cut a little differently in PostgreSQL; the number of calls is the same.
 _COUNT: Final = f"""
     WITH events AS ({
     _EVENTS.format(
@@ -208,8 +208,8 @@ _HISTOGRAM_TOTALS: Final = """
 
 
 def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[RollupDrift]:
-    """Every row of a tenant that is not the sum of its events, day by day; before `sealed_until`
-    every set of a day that does not add up to what the whole day does.
+    """Yield every row of a tenant that is not the sum of its events, day by day; before
+    `sealed_until` every set of a day that does not add up to what the whole day does.
 
     Call it in the tenant's scope, in a snapshot: batches become rolled up meanwhile.
     """

@@ -1,4 +1,4 @@
-"""Finds stored events, newest first."""
+"""Stored events, newest first."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -95,7 +95,7 @@ def events_of(
     value = normal_value(value)
     events = list(
         UsageEvent.objects.filter(tenant_id=tenant_id, **{dimension: value})
-        # Said aloud so that the partial index is used.
+        # Spelled out so that the partial index is used.
         .exclude(**{dimension: ""})
         .order_by("time", "id")[: limit + 1]
     )
@@ -105,5 +105,5 @@ def events_of(
 
 
 def cost_of(event: UsageEvent) -> int:
-    """What an event counts: nothing when it is void or has no price."""
+    """Return what an event counts: nothing if it is void or has no price."""
     return 0 if event.is_void or event.cost_nanos is None else event.cost_nanos

@@ -50,7 +50,7 @@ class Percentiles(NamedTuple):
 
 
 def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Percentiles]:
-    """The percentiles of each row of an answer to the question.
+    """Return the percentiles of each row of an answer to the question.
 
     Raises InvalidQuestion for groupings without histograms: these exist by UTC day, for the whole
     and for agent, feature and model by themselves, with no filter on another dimension.
@@ -74,7 +74,7 @@ def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Pe
 
 
 def histogram_set(question: UsageQuestion) -> DimensionSet:
-    """The set with histograms that answers the question, or InvalidQuestion."""
+    """Return the set with histograms that answers the question. Raises InvalidQuestion."""
     one = find_set(question.dimensions, grain_seconds=DAY_SECONDS)
     if one is None or one.dimensions not in HISTOGRAM_DIMENSIONS:
         raise InvalidQuestion(
@@ -85,7 +85,7 @@ def histogram_set(question: UsageQuestion) -> DimensionSet:
 
 
 def _buckets_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Bucket]:
-    """The buckets from the first row's to the last one's."""
+    """Return the buckets from the first row's to the last one's."""
     first = max(question.starts_at, min(row.start for row in rows))
     last = max(row.start for row in rows)
     return [
@@ -137,7 +137,7 @@ def _branches(
 def _values(
     question: UsageQuestion, one: DimensionSet, rows: Sequence[UsageRow]
 ) -> list[str] | None:
-    """The values to read; None: all. A filter by the same dimension names them."""
+    """Return the values to read; None for all. A filter by the same dimension names them."""
     if not one.dimensions:
         return None
     name = one.dimensions[0]

@@ -1,4 +1,4 @@
-"""The latest calls of many sessions at once, for those who look for loops in them."""
+"""The latest calls of many sessions, for those who look for loops in them."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -54,7 +54,9 @@ LATEST_CALLS: Final = f"""
 def sessions_of_batches(
     *, tenant_id: int, batch_ids: Sequence[int], since: datetime
 ) -> dict[str, datetime]:
-    """Sessions with events of these batches (ids in order), and each one's newest event since."""
+    """Return sessions with events of these batches (ids in order), and each one's newest event
+    since.
+    """
     condition, parameters = events_of_batches(batch_ids)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -69,7 +71,7 @@ def sessions_of_batches(
 def latest_calls(
     *, tenant_id: int, sessions: Iterable[str], since: datetime, limit: int
 ) -> dict[str, list[SessionCall]]:
-    """Each session's newest calls since a time, at most `limit` of them, oldest first."""
+    """Return each session's newest calls since a time, oldest first."""
     found: dict[str, list[SessionCall]] = {}
     with connection.cursor() as cursor:
         cursor.execute(LATEST_CALLS, [list(sessions), tenant_id, since, limit])
@@ -80,7 +82,7 @@ def latest_calls(
 
 
 def session_costs(*, tenant_id: int, sessions: Iterable[str]) -> dict[str, int]:
-    """What each of these sessions has cost in all, in nano-dollars."""
+    """Return what each of these sessions has cost in all, in nano-dollars."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT session, coalesce(sum(cost_nanos), 0) FROM usage_event"

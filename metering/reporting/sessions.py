@@ -9,7 +9,7 @@ from metering.reporting.question import EARLIEST, LATEST, UsageQuestion
 from metering.reporting.usage import Measures, UsageRow, total_usage, usage
 
 EVENTS_MAX: Final = 10_000
-# How many agents, models and tools a session lists, the most expensive first.
+# The number of agents, models and tools that a session lists, the most expensive first.
 VALUES_MAX: Final = 100
 
 
@@ -31,7 +31,7 @@ class Session(NamedTuple):
 
 
 def read_session(*, tenant_id: int, session: str) -> Session:
-    """The first 10,000 events of a session, and totals of all of them. Raises NotFound."""
+    """Return the first 10,000 events of a session, and totals of all of them. Raises NotFound."""
     session = normal_value(session)
     events = events_of(tenant_id=tenant_id, dimension="session", value=session, limit=EVENTS_MAX)
     steps = []

@@ -21,7 +21,7 @@ class Stretch(NamedTuple):
 
 
 def sets_for(dimensions: frozenset[str]) -> list[DimensionSet]:
-    """The roll-ups that know exactly these dimensions, the coarse one first."""
+    """Return the roll-ups that know exactly these dimensions, the coarse one first."""
     found = (find_set(dimensions, grain_seconds=grain) for grain in (DAY_SECONDS, QUARTER_SECONDS))
     return [one for one in found if one is not None]
 

@@ -33,7 +33,7 @@ class CallTree(NamedTuple):
 
 
 def call_tree(*, tenant_id: int, trace: str) -> CallTree:
-    """The first 10,000 events of a trace. Raises NotFound when there is none.
+    """Return the first 10,000 events of a trace as a tree. Raises NotFound if there are none.
 
     Events without span, and those whose parent is not there, are roots. Spans that name each other
     as parents hang below the earliest of them.
@@ -62,7 +62,7 @@ def build_tree(events: list[UsageEvent]) -> list[CallNode]:
 
 
 def _parents(nodes: list[CallNode]) -> tuple[list[CallNode], dict[int, list[CallNode]]]:
-    """The nodes without a parent, and those below each other one."""
+    """Return the nodes without a parent, and those below each other one."""
     node_by_span: dict[str, CallNode] = {}
     for node in nodes:
         if node.event.span:

@@ -1,4 +1,4 @@
-"""Which dimensions are added up, by which grain of time, and how many values each set keeps."""
+"""The dimension sets: what is added up, by which grain of time, and the values each set keeps."""
 
 from typing import Final, NamedTuple
 
@@ -84,7 +84,7 @@ HISTOGRAM_DIMENSIONS: Final = {one.dimensions: one.number for one in HISTOGRAM_S
 
 
 def find_set(dimensions: frozenset[str], *, grain_seconds: int) -> DimensionSet | None:
-    """The set of that grain with exactly these dimensions."""
+    """Return the set of that grain with exactly these dimensions."""
     for one in SETS:
         if one.grain_seconds == grain_seconds and frozenset(one.dimensions) == dimensions:
             return one

@@ -19,7 +19,7 @@ from tenants.scope import tenant_scope
 
 
 def first_read(proposal: Proposal, starts_at: datetime) -> datetime:
-    """From when on a replay reads: a window, or a minute, has begun before the period."""
+    """Return the time from which a replay reads: windows have begun before its period."""
     if proposal.breaker is not None:
         return first_watched(BreakerRule.of(proposal.breaker), starts_at)
     found = [
@@ -54,8 +54,10 @@ def require_unchanged(*, tenant_id: int, kept_from: datetime) -> None:
 
 
 def _first_needed(proposal: Proposal, starts_at: datetime) -> datetime:
-    """From when on calls themselves are needed: sums of a window without an end are kept for
-    longer, and what earlier periods left unused may be missing, which the answer says.
+    """Return the time from which calls themselves are needed.
+
+    Sums of a window without an end are kept for longer, and what earlier periods left unused may be
+    missing, which the answer says.
     """
     if proposal.breaker is not None:
         return first_watched(BreakerRule.of(proposal.breaker), starts_at)

@@ -48,11 +48,11 @@ def time_limit(seconds: float) -> Callable[[], None]:
 
 
 def simulate(*, tenant_id: int, proposal: Proposal, period: Replayed) -> dict[str, Any]:
-    """What the proposal would have refused and saved in the period, as JSON values.
+    """Return what the proposal would have refused and saved in the period, as JSON values.
 
     Reads in many short transactions, unless the caller has one. The proposal acts whatever its
-    mode; what is in force is held against the same period in its own mode, as `compared_with`.
-    Raises InvalidQuestion where calls that it needs are no longer kept.
+    mode; what is in force is replayed over the same period in its own mode, as `compared_with`.
+    Raises InvalidQuestion if calls that it needs are no longer kept.
     """
     kept_from = require_kept(tenant_id=tenant_id, proposal=proposal, starts_at=period.starts_at)
     answer = _simulate(tenant_id, proposal, period, kept_from)
