@@ -202,8 +202,8 @@ def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) ->
     def count(at: datetime, key: str, starts_at: datetime, amounts: Amounts) -> None:
         if key in counted_from and rule.grain_at(at) < counted_from[key]:
             return
-        place = (key, starts_at)
-        expected[place] = add_amounts(expected.get(place, NOTHING), amounts)
+        window = (key, starts_at)
+        expected[window] = add_amounts(expected.get(window, NOTHING), amounts)
 
     for seal in sealed_events(tenant_id=book.tenant_id, budget_id=rule.id, revision=rule.revision):
         expected[seal.group_key, seal.starts_at] = seal.amounts
@@ -215,13 +215,13 @@ def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) ->
         rule, tenant_id=book.tenant_id, since=sealed_until
     ):
         count(at, key, starts_at, amounts)
-    found = _balances(book.tenant_id, rule)
-    for place in sorted(expected.keys() | found.keys()):
+    balances = _balances(book.tenant_id, rule)
+    for window in sorted(expected.keys() | balances.keys()):
         yield from _compare(
-            f"budget {rule.name!r}, group {place[0]}, window from {place[1]:%Y-%m-%d %H:%M} UTC,"
+            f"budget {rule.name!r}, group {window[0]}, window from {window[1]:%Y-%m-%d %H:%M} UTC,"
             " against its events",
-            expected.get(place, NOTHING),
-            found.get(place, NOTHING),
+            expected.get(window, NOTHING),
+            balances.get(window, NOTHING),
         )
 
 
@@ -280,7 +280,7 @@ def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
             )
 
 
-def _compare(subject: str, expected: Amounts, found: Amounts) -> Iterator[Drift]:
-    for part, wanted, have in zip(PARTS, expected, found, strict=True):
+def _compare(subject: str, expected: Amounts, stored: Amounts) -> Iterator[Drift]:
+    for part, wanted, have in zip(PARTS, expected, stored, strict=True):
         if wanted != have:
             yield Drift(subject, part, wanted, have)

@@ -51,22 +51,22 @@ def _quoted(name: str) -> str:
 _COLUMNS: Final = ("quarter", "day", *ROLLED_UP_DIMENSIONS)
 
 
-def _grain(one: DimensionSet) -> str:
-    return "quarter" if one.grain_seconds == QUARTER_SECONDS else "day"
+def _grain(dimension_set: DimensionSet) -> str:
+    return "quarter" if dimension_set.grain_seconds == QUARTER_SECONDS else "day"
 
 
-def _mask(one: DimensionSet) -> int:
+def _mask(dimension_set: DimensionSet) -> int:
     """Return GROUPING's answer for a set: a bit for each column its rows are not grouped by."""
-    grouped = {_grain(one), *one.dimensions}
+    grouped = {_grain(dimension_set), *dimension_set.dimensions}
     return sum(1 << place for place, name in enumerate(reversed(_COLUMNS)) if name not in grouped)
 
 
 def _by_set(place: int) -> str:
     """Return the SQL of the value of a row's first or second dimension, by its set."""
     cases = " ".join(
-        f"WHEN {_mask(one)} THEN {_quoted(one.dimensions[place])}"
-        for one in SETS
-        if len(one.dimensions) > place
+        f"WHEN {_mask(dimension_set)} THEN {_quoted(dimension_set.dimensions[place])}"
+        for dimension_set in SETS
+        if len(dimension_set.dimensions) > place
     )
     return f"CASE mask {cases} ELSE '' END"
 
@@ -213,7 +213,7 @@ def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[RollupDrif
 
     Call it in the tenant's scope, in a snapshot: batches become rolled up meanwhile.
     """
-    set_of = {one.number: one for one in SETS}
+    set_of = {dimension_set.number: dimension_set for dimension_set in SETS}
     oldest = timezone.now() - settings.RETENTION_HISTORY
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")

@@ -37,10 +37,10 @@ def on_events(filters: Filters) -> Condition:
     return join(" AND ", [NO_CONDITION, *on_each])
 
 
-def on_rollup(filters: Filters, one: DimensionSet) -> Condition:
+def on_rollup(filters: Filters, dimension_set: DimensionSet) -> Condition:
     """Return the filters as a condition on rows of a dimension set that has their dimensions."""
     on_each = [
-        Condition(f"{rollup_value(name, one)} = ANY(%s)", [list(values)])
+        Condition(f"{rollup_value(name, dimension_set)} = ANY(%s)", [list(values)])
         for name, values in filters.items()
     ]
     return join(" AND ", [NO_CONDITION, *on_each])
@@ -54,9 +54,9 @@ def event_value(name: str) -> str:
     return f'"{name}" COLLATE "C"'
 
 
-def rollup_value(name: str, one: DimensionSet) -> str:
+def rollup_value(name: str, dimension_set: DimensionSet) -> str:
     """Return the column of a dimension set that holds a dimension."""
-    return f"value_{one.dimensions.index(name) + 1}"
+    return f"value_{dimension_set.dimensions.index(name) + 1}"
 
 
 def _on_event(name: str, values: list[str]) -> Condition:

@@ -53,13 +53,13 @@ def list_events(
         question.is_unpriced,
         question.is_conflict,
     )
-    found = _matching(question)
+    matching = _matching(question)
     if cursor is not None:
         position = position_after(cursor, mark, _Position)
         time = EPOCH + position.microseconds * _MICROSECOND
         # The first condition is what the index is entered by.
-        found = found.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=position.id))
-    events = list(found.order_by("-time", "-id")[: limit + 1])
+        matching = matching.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=position.id))
+    events = list(matching.order_by("-time", "-id")[: limit + 1])
     return cut_page(
         events,
         limit=limit,
@@ -69,21 +69,21 @@ def list_events(
 
 
 def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
-    found = UsageEvent.objects.filter(tenant_id=question.tenant_id)
+    events = UsageEvent.objects.filter(tenant_id=question.tenant_id)
     if question.starts_at is not None:
-        found = found.filter(time__gte=question.starts_at)
+        events = events.filter(time__gte=question.starts_at)
     if question.ends_at is not None:
-        found = found.filter(time__lt=question.ends_at)
+        events = events.filter(time__lt=question.ends_at)
     if question.filters:
         wanted = on_events(question.filters)
-        found = found.filter(RawSQL(wanted.sql, wanted.parameters, BooleanField()))  # noqa: S611
+        events = events.filter(RawSQL(wanted.sql, wanted.parameters, BooleanField()))  # noqa: S611
     if question.is_unpriced is True:
-        found = found.filter(cost_source=CostSource.UNPRICED)
+        events = events.filter(cost_source=CostSource.UNPRICED)
     elif question.is_unpriced is False:
-        found = found.exclude(cost_source=CostSource.UNPRICED)
+        events = events.exclude(cost_source=CostSource.UNPRICED)
     if question.is_conflict is not None:
-        found = found.filter(is_conflict=question.is_conflict)
-    return found
+        events = events.filter(is_conflict=question.is_conflict)
+    return events
 
 
 def events_of(

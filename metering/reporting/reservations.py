@@ -101,11 +101,15 @@ def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[in
 
 def find_reservation(tenant_id: int, reservation_id: UUID) -> Reservation | None:
     """Return a reservation as it stands now: expired once its time is over."""
-    found = Reservation.objects.filter(tenant_id=tenant_id, id=reservation_id).first()
-    if found is not None and found.state == OPEN and found.expires_at <= timezone.now():
-        found.state = EXPIRED
-        found.finished_at = found.expires_at
-    return found
+    reservation = Reservation.objects.filter(tenant_id=tenant_id, id=reservation_id).first()
+    if (
+        reservation is not None
+        and reservation.state == OPEN
+        and reservation.expires_at <= timezone.now()
+    ):
+        reservation.state = EXPIRED
+        reservation.finished_at = reservation.expires_at
+    return reservation
 
 
 def outcome_of(reservation: Reservation) -> str | None:

@@ -238,16 +238,16 @@ def series_costs(
             _SERIES_COSTS,
             {
                 "tenant_id": tenant_id,
-                "sets": [_SET_OF[one.dimension] for one in asked],
-                "values": [one.value for one in asked],
-                "starts": [one.starts_at for one in asked],
-                "starts_at": min(one.starts_at for one in asked),
+                "sets": [_SET_OF[series.dimension] for series in asked],
+                "values": [series.value for series in asked],
+                "starts": [series.starts_at for series in asked],
+                "starts_at": min(series.starts_at for series in asked),
                 "ends_at": ends_at,
             },
         )
         return {
-            one: int(cost_nanos)
-            for one, (cost_nanos,) in zip(asked, cursor.fetchall(), strict=True)
+            series: int(cost_nanos)
+            for series, (cost_nanos,) in zip(asked, cursor.fetchall(), strict=True)
         }
 
 
@@ -261,10 +261,10 @@ def value_sums(
     """
     assert dimension in SERIES_DIMENSIONS, dimension
     are_days = all(at.timestamp() % DAY_SECONDS == 0 for at in bounds)
-    found = find_set(
+    dimension_set = find_set(
         frozenset({dimension} - {""}), grain_seconds=DAY_SECONDS if are_days else QUARTER_SECONDS
     )
-    assert found is not None, "each of these dimensions has sums of both grains"
+    assert dimension_set is not None, "each of these dimensions has sums of both grains"
     sums: dict[str, list[Spent]] = {}
     with connection.cursor() as cursor:
         cursor.execute(_TUNING)
@@ -272,7 +272,7 @@ def value_sums(
             _VALUE_SUMS.format(value=dimension or "''"),
             {
                 "tenant_id": tenant_id,
-                "set": found.number,
+                "set": dimension_set.number,
                 "bounds": list(bounds),
                 "starts_at": bounds[0],
                 "ends_at": bounds[-1],

@@ -72,13 +72,13 @@ def latest_calls(
     *, tenant_id: int, sessions: Iterable[str], since: datetime, limit: int
 ) -> dict[str, list[SessionCall]]:
     """Return each session's newest calls since a time, oldest first."""
-    found: dict[str, list[SessionCall]] = {}
+    calls: dict[str, list[SessionCall]] = {}
     with connection.cursor() as cursor:
         cursor.execute(LATEST_CALLS, [list(sessions), tenant_id, since, limit])
         for row in cursor.fetchall():
             call = SessionCall(*row)
-            found.setdefault(call.session, []).append(call)
-    return found
+            calls.setdefault(call.session, []).append(call)
+    return calls
 
 
 def session_costs(*, tenant_id: int, sessions: Iterable[str]) -> dict[str, int]:

@@ -140,9 +140,9 @@ def read_sources(
                 "limit": limit + 1,
             },
         )
-        found = _gather(database.fetchall())
+        rows = _gather(database.fetchall())
     return cut_page(
-        found,
+        rows,
         limit=limit,
         question=mark,
         after=lambda row: _Position(row.source, row.route.value),
@@ -151,9 +151,11 @@ def read_sources(
 
 
 def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
-    found: dict[tuple[str, int], SourceRow] = {}
+    gathered: dict[tuple[str, int], SourceRow] = {}
     for source, route, outcome, code, count, first_at, last_at, detail, sample in rows:
-        row = found.setdefault((source, route), SourceRow(source, Route(route), first_at, last_at))
+        row = gathered.setdefault(
+            (source, route), SourceRow(source, Route(route), first_at, last_at)
+        )
         row.first_at = min(row.first_at, first_at)
         row.last_at = max(row.last_at, last_at)
         kind = SourceOutcome(outcome)
@@ -161,4 +163,4 @@ def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
         if code:
             reason = SourceReason(kind, code, detail or detail_of(code), count, last_at, sample)
             row.reasons.append(reason)
-    return list(found.values())
+    return list(gathered.values())

@@ -84,14 +84,14 @@ def _hang(root: CallNode, below: dict[int, list[CallNode]], reached: set[int]) -
     order = []
     waiting = [(root, root)]
     while waiting:
-        node, place = waiting.pop()
+        node, parent = waiting.pop()
         order.append(node)
-        # `place` is where this node's children are shown: itself, unless that would be too deep.
+        # `parent` is where this node's children are shown: itself, unless that would be too deep.
         for child in below[id(node)]:
             if id(child) in reached:
                 continue
             reached.add(id(child))
-            child.depth = place.depth + 1
-            place.children.append(child)
-            waiting.append((child, child if child.depth < DEPTH_MAX else place))
+            child.depth = parent.depth + 1
+            parent.children.append(child)
+            waiting.append((child, child if child.depth < DEPTH_MAX else parent))
     return order

@@ -158,13 +158,15 @@ def _source(
     database: Any, question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]
 ) -> Source:
     sets = sets_for(dimensions)
-    if question.filters and any(is_folded(database, question, one) for one in sets):
+    if question.filters and any(
+        is_folded(database, question, dimension_set) for dimension_set in sets
+    ):
         # A value that was asked for by name may be part of the long tail, where it cannot be found.
         sets = []
     return Source(sets, waiting)
 
 
-def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool:
+def is_folded(database: Any, question: UsageQuestion, dimension_set: DimensionSet) -> bool:
     database.execute(
         """
         SELECT EXISTS (
@@ -177,12 +179,12 @@ def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool
         """,
         [
             question.starts_at,
-            one.grain_seconds,
-            one.grain_seconds,
+            dimension_set.grain_seconds,
+            dimension_set.grain_seconds,
             question.ends_at,
-            one.grain_seconds,
+            dimension_set.grain_seconds,
             question.tenant_id,
-            one.number,
+            dimension_set.number,
             OTHER,
         ],
     )
@@ -278,7 +280,7 @@ def _branches(
 ) -> Condition:
     """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
     parts = stretches(portion, source.sets)
-    selects = [_select(question, portion, one, group_by) for one in parts]
+    selects = [_select(question, portion, part, group_by) for part in parts]
     waiting = not_rolled_up(parts, source.waiting)
     if waiting is not None:
         selects.append(_select_events(question, portion, waiting, group_by))

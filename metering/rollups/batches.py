@@ -249,12 +249,12 @@ def _events_by_quarter(
 
 def _cut(counts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield spans of whole quarters, each of a portion's events or of one quarter."""
-    starts_at, held = counts[0][0], 0
+    starts_at, total = counts[0][0], 0
     for quarter, count in counts:
-        if held and held + count > PORTION_EVENTS_MAX:
+        if total and total + count > PORTION_EVENTS_MAX:
             yield starts_at, quarter
-            starts_at, held = quarter, 0
-        held += count
+            starts_at, total = quarter, 0
+        total += count
     yield starts_at, counts[-1][0] + QUARTER_SECONDS
 
 

@@ -49,8 +49,8 @@ def largest(bin_number: int) -> int:
 
 def percentile(counts: Mapping[int, int], percent: int) -> int | None:
     """Return the nearest-rank percentile of values counted by bin; None if there are none."""
-    found = percentile_bin(counts, percent)
-    return None if found is None else middle(found)
+    bin_number = percentile_bin(counts, percent)
+    return None if bin_number is None else middle(bin_number)
 
 
 def percentile_bin(counts: Mapping[int, int], percent: int) -> int | None:

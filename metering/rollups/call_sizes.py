@@ -141,8 +141,8 @@ def calls_of(events: EventColumns, chosen: Whole) -> Calls:
 
 def known_model(name: str) -> str:
     """Return the catalogue's name of a model, so that its dated versions share one history."""
-    found = find_model(None, name) if name else None
-    return name if found is None else found.model
+    model = find_model(None, name) if name else None
+    return name if model is None else model.model
 
 
 def _keys_of(events: EventColumns, chosen: Whole) -> tuple[Keys, Whole]:

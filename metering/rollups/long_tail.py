@@ -129,9 +129,9 @@ def fold_long_tail(cursor: Any, tenant_id: int, *, sign: Literal[-1, 1]) -> None
         cursor.execute(_FIND_FOLDED, [tenant_id, OTHER])
     else:
         columns = [
-            [one.number for one in SETS],
-            [_WHOLE_SETS[one.grain_seconds] for one in SETS],
-            [one.values_max for one in SETS],
+            [dimension_set.number for dimension_set in SETS],
+            [_WHOLE_SETS[dimension_set.grain_seconds] for dimension_set in SETS],
+            [dimension_set.values_max for dimension_set in SETS],
         ]
         wholes = list(_WHOLE_SETS.values())
         cursor.execute(_FIND_CROWDED, [*columns, tenant_id, wholes, tenant_id])

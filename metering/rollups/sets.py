@@ -85,7 +85,10 @@ HISTOGRAM_DIMENSIONS: Final = {one.dimensions: one.number for one in HISTOGRAM_S
 
 def find_set(dimensions: frozenset[str], *, grain_seconds: int) -> DimensionSet | None:
     """Return the set of that grain with exactly these dimensions."""
-    for one in SETS:
-        if one.grain_seconds == grain_seconds and frozenset(one.dimensions) == dimensions:
-            return one
+    for dimension_set in SETS:
+        if (
+            dimension_set.grain_seconds == grain_seconds
+            and frozenset(dimension_set.dimensions) == dimensions
+        ):
+            return dimension_set
     return None

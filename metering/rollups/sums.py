@@ -123,9 +123,12 @@ class EventColumns:
         # What estimates learn from: model calls that did what they were asked, at a known cost.
         self.is_learned = is_model_call & (status == Status.SUCCESS) & (cost != NOT_KNOWN)
 
-    def parts(self, one: DimensionSet) -> list[_Coded]:
+    def parts(self, dimension_set: DimensionSet) -> list[_Coded]:
         """Return the columns that tell a set's groups apart: the bucket, then the dimensions."""
-        return [self.buckets[one.grain_seconds], *(self.dimensions[d] for d in one.dimensions)]
+        return [
+            self.buckets[dimension_set.grain_seconds],
+            *(self.dimensions[d] for d in dimension_set.dimensions),
+        ]
 
 
 class _Groups:
@@ -178,12 +181,12 @@ class _Groups:
 
 def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetSums]:
     """Add the events' measures up for every set, times `sign`."""
-    for one in SETS:
-        groups = _Groups(events.parts(one))
+    for dimension_set in SETS:
+        groups = _Groups(events.parts(dimension_set))
         measures = [[sign * sum_ for sum_ in groups.sum_of(measure)] for measure in events.measures]
         starts, *values = groups.names()
         values += [[""] * len(starts)] * (2 - len(values))
-        yield SetSums(one.number, starts, values[0], values[1], measures)
+        yield SetSums(dimension_set.number, starts, values[0], values[1], measures)
 
 
 def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
@@ -195,13 +198,13 @@ def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
     measure_codes, places = np.divmod(known, observed.size // len(events.observed))
     measures = _Coded(measure_codes, list(events.observed))
     bins = _code_numbers(bins_of(observed[known]), unit=1)
-    for one in HISTOGRAM_SETS:
-        parts = [_Coded(part.codes[places], part.values) for part in events.parts(one)]
+    for dimension_set in HISTOGRAM_SETS:
+        parts = [_Coded(part.codes[places], part.values) for part in events.parts(dimension_set)]
         groups = _Groups([*parts, measures, bins])
         starts, *values, numbers, bin_numbers = groups.names()
         counts = (groups.events[groups.present] * sign).tolist()
         named = values[0] if values else [""] * len(starts)
-        yield SetCounts(one.number, starts, named, numbers, bin_numbers, counts)
+        yield SetCounts(dimension_set.number, starts, named, numbers, bin_numbers, counts)
 
 
 def _code(column: list[str]) -> _Coded:

@@ -376,10 +376,10 @@ class BudgetReplay:
                 levels[reached - 1].percent if reached else 0
             ):
                 window.lockout = None
-        for place in range(window.reached, reached):
-            self._crossed[place] += 1
-            if levels[place].action == LOCKOUT and self.acts:
-                self._lock_out(window, levels[place].percent, at)
+        for index in range(window.reached, reached):
+            self._crossed[index] += 1
+            if levels[index].action == LOCKOUT and self.acts:
+                self._lock_out(window, levels[index].percent, at)
         window.reached = reached
 
     def _lock_out(self, window: _Window, percent: int, at: datetime) -> None:

@@ -89,9 +89,9 @@ def _within(find: Callable[[], Result]) -> Result | None:
             cursor.execute("SELECT current_setting('statement_timeout')")
             (before,) = cursor.fetchone()
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(STATEMENT_MS)])
-            found = find()
+            result = find()
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
-            return found
+            return result
     except (TooManyCalls, OperationalError):
         return None
 

@@ -78,8 +78,8 @@ class ProposedBudget(NamedTuple):
         if not keeps_carried:
             budget.counts_from = counts_from
         else:
-            whole = max(self.budget.counts_from, _next_period(budget, kept_from))
-            budget.counts_from = min(whole, counts_from)
+            kept_whole_from = max(self.budget.counts_from, _next_period(budget, kept_from))
+            budget.counts_from = min(kept_whole_from, counts_from)
         return BudgetRule(budget, self.levels, raises)
 
     def facts(self) -> dict[str, Any]:

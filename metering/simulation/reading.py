@@ -84,9 +84,9 @@ def read_calls(
     stretch: Stretch, *, assumed_nanos: Callable[[Tokens], int | None], check: Callable[[], None]
 ) -> Iterator[Call]:
     """Read the calls in order of time and id. `check` is called between chunks, and may raise."""
-    facts = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
+    priced_by = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
     names = stretch.names()
-    columns = "".join([f", {column}" for column in (*map(event_value, names), *facts)])
+    columns = "".join([f", {column}" for column in (*map(event_value, names), *priced_by)])
     values_of, end = _values_getter(names), len(names)
 
     def call_of(

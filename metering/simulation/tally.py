@@ -70,10 +70,10 @@ class Tally:
 
     def group(self, name: Any) -> GroupTally:
         """Return the counts of a group."""
-        found = self._groups.get(name)
-        if found is None:
-            found = self._groups[name] = GroupTally(name)
-        return found
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = GroupTally(name)
+        return group
 
     def count(self, group: GroupTally, call: Call) -> DayTally:
         """Count a call as it was; answers its day."""
