@@ -14,7 +14,7 @@ from metering.core.periods import (
     Span,
     floor_seconds,
 )
-from metering.models import Budget
+from metering.models import Budget, BudgetLevel, BudgetRaise
 
 # What raises add to cost, tokens, requests, tool calls and seconds.
 Raised = tuple[int, int, int, int, int]
@@ -31,6 +31,17 @@ class LevelRule(NamedTuple):
     cost_nanos_per_minute: int | None = None
     tokens_per_minute: int | None = None
 
+    @classmethod
+    def of(cls, level: BudgetLevel) -> "LevelRule":
+        """Return the rule of a stored level."""
+        return cls(
+            level.percent,
+            level.action,
+            tuple(level.notify),
+            level.cost_nanos_per_minute,
+            level.tokens_per_minute,
+        )
+
 
 class RaiseRule(NamedTuple):
     """An approved raise of a budget's limits: for a group (empty: all), for a while, by how
@@ -46,6 +57,22 @@ class RaiseRule(NamedTuple):
     requests: int
     tool_calls: int
     seconds: int
+
+    @classmethod
+    def of(cls, row: BudgetRaise) -> "RaiseRule":
+        """Return the rule of a stored raise that was approved."""
+        assert row.starts_at is not None, "an approved raise has begun"
+        return cls(
+            budget_id=row.budget_id,
+            group_key=row.group_key,
+            starts_at=row.starts_at,
+            ends_at=row.ends_at,
+            cost_nanos=row.add_cost_nanos,
+            tokens=row.add_tokens,
+            requests=row.add_requests,
+            tool_calls=row.add_tool_calls,
+            seconds=row.add_seconds,
+        )
 
 
 class BudgetRule:

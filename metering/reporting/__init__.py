@@ -1,8 +1,4 @@
-"""Reading: what was used, by whom, and what it cost. Read-only.
-
-Owns no table. Every function names the tenant besides row-level security, and those that join
-roll-ups with events must run inside one snapshot, as every GET does.
-"""
+"""Reading: what was used, by whom, and what it cost (see README.md)."""
 
 from metering.reporting.cursors import range_of_cursor
 from metering.reporting.estimates import (

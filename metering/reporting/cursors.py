@@ -57,19 +57,19 @@ def position_after(cursor: str, question: str, kind: type[Position]) -> Position
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short mark of what was asked, so that a cursor is not used for another question."""
+    """Return a short mark of a question, so that its cursor is not used for another one."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def write_cursor(question: str, position: dict[str, Any]) -> str:
-    """Where the page of this question ended, as text without meaning to others."""
+    """Return where the page of this question ended, as text that clients hand back unread."""
     text = json.dumps([question, position], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> tuple[str, dict[str, Any]]:
-    """The mark of the question and the position. Raises InvalidQuestion when it is none of ours."""
+    """Return the mark of the question and the position. Raises InvalidQuestion."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         read = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -85,12 +85,12 @@ def read_cursor(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def range_part(starts_at: datetime, ends_at: datetime) -> dict[str, Any]:
-    """What a position says of the range of its question."""
+    """Return what a position says of the range of its question."""
     return {"range": [starts_at.isoformat(), ends_at.isoformat()]}
 
 
 def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
-    """The range of the question that a cursor belongs to: defaults move on between two pages."""
+    """Return the range of a cursor's question: default ranges move on between two pages."""
     _, position = read_cursor(cursor)
     try:
         starts_at, ends_at = (datetime.fromisoformat(text) for text in position["range"])
@@ -102,7 +102,7 @@ def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
 
 
 def foreign_cursor() -> InvalidQuestion:
-    """The refusal of a cursor."""
+    """Return the refusal of a cursor."""
     return InvalidQuestion(
         "invalid_cursor", "cursor is the next_cursor of the same question, unchanged."
     )

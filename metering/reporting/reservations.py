@@ -25,8 +25,8 @@ OUTCOMES: Final = {OPEN: None, SETTLED: "known", RELEASED: "not_run", EXPIRED: "
 
 
 class Balance(NamedTuple):
-    """A window that calls with some values count in: as it is stored (None: nobody used it yet),
-    what it has balance for, and what was held in it for calls of an unknown outcome.
+    """A window that calls with some values count in: as it is stored (None: not used yet),
+    its balance, and what was held in it for calls of an unknown outcome.
     """
 
     rule: BudgetRule
@@ -37,7 +37,7 @@ class Balance(NamedTuple):
 
 
 def read_balances(tenant_id: int, values: Values) -> list[Balance]:
-    """Every window that a call with these values would count in now, in the order of budgets."""
+    """Return every window that a call with these values would count in now, in order of budgets."""
     now = timezone.now()
     book = read_book(tenant_id)
     keys = book.windows_of(values, now)
@@ -81,7 +81,7 @@ def _room(
 
 
 def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[int]]:
-    """What open reservations whose time is over still hold in these windows."""
+    """Return what open reservations whose time is over still hold in these windows."""
     if not window_ids:
         return {}
     with connection.cursor() as cursor:
@@ -100,24 +100,28 @@ def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[in
 
 
 def find_reservation(tenant_id: int, reservation_id: UUID) -> Reservation | None:
-    """A reservation as it stands now: expired once its time is over."""
-    found = Reservation.objects.filter(tenant_id=tenant_id, id=reservation_id).first()
-    if found is not None and found.state == OPEN and found.expires_at <= timezone.now():
-        found.state = EXPIRED
-        found.finished_at = found.expires_at
-    return found
+    """Return a reservation as it stands now: expired once its time is over."""
+    reservation = Reservation.objects.filter(tenant_id=tenant_id, id=reservation_id).first()
+    if (
+        reservation is not None
+        and reservation.state == OPEN
+        and reservation.expires_at <= timezone.now()
+    ):
+        reservation.state = EXPIRED
+        reservation.finished_at = reservation.expires_at
+    return reservation
 
 
 def outcome_of(reservation: Reservation) -> str | None:
-    """What is known of the call that a reservation was for; None while it is open.
+    """Return what is known of the call that a reservation was for; None while it is open.
 
-    `unknown`: its time is over and nobody told of the call, which may have run.
+    `unknown`: its time is over and the call, which may have run, was not reported.
     """
     return OUTCOMES[reservation.state]
 
 
 def held_windows(tenant_id: int, reservation: Reservation) -> list[dict[str, Any]]:
-    """The windows that a reservation holds or held: budget, group and period."""
+    """Return the windows that a reservation holds or held: budget, group and period."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT w.budget_id, b.name, b.per, w.group_key, w.starts_at, w.ends_at"

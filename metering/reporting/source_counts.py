@@ -20,7 +20,7 @@ DAYS_MAX: Final = 400
 
 # The rows of this process that the snapshot lacks are added to those of the table.
 _READ: Final = """
-    WITH told AS (
+    WITH reported AS (
         SELECT source, route, outcome, code, count, first_at, last_at, detail, sample
         FROM source_count WHERE tenant_id = %(tenant)s AND day BETWEEN %(first)s AND %(last)s
         UNION ALL
@@ -35,7 +35,7 @@ _READ: Final = """
         SELECT source, route, outcome, code, sum(count)::bigint AS count, min(first_at) AS first_at,
             max(last_at) AS last_at, (array_agg(detail ORDER BY last_at DESC))[1] AS detail,
             (array_agg(sample ORDER BY last_at DESC) FILTER (WHERE sample IS NOT NULL))[1] AS sample
-        FROM told GROUP BY source, route, outcome, code
+        FROM reported GROUP BY source, route, outcome, code
     ), page AS (
         SELECT DISTINCT source, route FROM counted
         WHERE %(source)s::text IS NULL OR (source, route) > (%(source)s COLLATE "C", %(route)s)
@@ -58,7 +58,7 @@ class SourceQuestion:
     def __post_init__(self) -> None:
         check_range(self.starts_at, self.ends_at)
         if self.ends_at - self.starts_at > timedelta(days=DAYS_MAX):
-            raise InvalidQuestion("range_too_long", f"Ask for at most {DAYS_MAX} days at once.")
+            raise InvalidQuestion("range_too_long", f"Ask for at most {DAYS_MAX} days at a time.")
 
     @property
     def days(self) -> tuple[date, date]:
@@ -111,7 +111,7 @@ class _Position(msgspec.Struct, array_like=True):
 
 
 def last_days(days: int = DAYS_DEFAULT) -> tuple[datetime, datetime]:
-    """The range of the last UTC days, the present one included."""
+    """Return the range of the last UTC days, the present one included."""
     today = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return today - timedelta(days=days - 1), today + timedelta(days=1)
 
@@ -140,9 +140,9 @@ def read_sources(
                 "limit": limit + 1,
             },
         )
-        found = _gather(database.fetchall())
+        rows = _gather(database.fetchall())
     return cut_page(
-        found,
+        rows,
         limit=limit,
         question=mark,
         after=lambda row: _Position(row.source, row.route.value),
@@ -151,14 +151,16 @@ def read_sources(
 
 
 def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
-    found: dict[tuple[str, int], SourceRow] = {}
+    gathered: dict[tuple[str, int], SourceRow] = {}
     for source, route, outcome, code, count, first_at, last_at, detail, sample in rows:
-        row = found.setdefault((source, route), SourceRow(source, Route(route), first_at, last_at))
+        row = gathered.setdefault(
+            (source, route), SourceRow(source, Route(route), first_at, last_at)
+        )
         row.first_at = min(row.first_at, first_at)
         row.last_at = max(row.last_at, last_at)
         kind = SourceOutcome(outcome)
         row.counts[kind] = row.count(kind) + count
         if code:
-            told = detail or detail_of(code)
-            row.reasons.append(SourceReason(kind, code, told, count, last_at, sample))
-    return list(found.values())
+            reason = SourceReason(kind, code, detail or detail_of(code), count, last_at, sample)
+            row.reasons.append(reason)
+    return list(gathered.values())

@@ -10,7 +10,7 @@ from metering.pricing.model_names import nearest_model
 
 
 class UnpricedModel(NamedTuple):
-    """Events of one model that no price covers, or whose usage nobody told."""
+    """Events of one model that no price covers, or whose usage was not reported."""
 
     provider: str
     model: str
@@ -27,7 +27,7 @@ class UnpricedModel(NamedTuple):
 def unpriced_models(
     *, tenant_id: int, starts_at: datetime, ends_at: datetime, limit: int = 100
 ) -> list[UnpricedModel]:
-    """Models without a price that were used, those with most events first."""
+    """Return models without a price that were used, those with most events first."""
     with connection.cursor() as database:
         # The number is written out, so that the partial index of unpriced events fits.
         database.execute(

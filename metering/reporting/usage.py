@@ -1,8 +1,8 @@
-"""Answers what was used and what it cost, exactly and at once.
+"""What was used and what it cost: exactly, and without delay.
 
 answer = roll-ups of the buckets that lie inside the range + events of batches not yet rolled up in
-the same buckets + events of the edges that cut a bucket. All statements of an answer must see one
-moment: call these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
+the same buckets + events of the edges that cut a bucket. All statements of an answer must see the
+same snapshot: call these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
 
 A request is any event that is not a tool call (`operation` tool); those count in `tool_calls`.
 Tokens are as normalised: input includes cached, output includes reasoning. Void events count
@@ -37,7 +37,7 @@ from metering.reporting.usage_cursors import (
     position_of,
     shown_by,
 )
-from metering.rollups.sets import OTHER, DimensionSet
+from metering.rollups.sets import MEASURE_LIST, OTHER, SUM_LIST, DimensionSet
 from metering.usage.batch_events import events_of_batches
 
 # A page reads as few buckets as it needs: one of events or two of roll-ups first, then twice as
@@ -55,8 +55,6 @@ EVENT_MEASURES: Final = {
 EVENT_MEASURE_LIST: Final = ", ".join(
     f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
 )
-MEASURE_LIST: Final = ", ".join(MEASURES)
-SUM_LIST: Final = ", ".join(f"sum({name})" for name in MEASURES)
 
 
 class Measures(NamedTuple):
@@ -114,10 +112,10 @@ class Source(NamedTuple):
 
 
 def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = None) -> UsagePage:
-    """A page of the answer: by start, then group; without interval the highest cost first.
+    """Return a page of the answer: by start, then group; without interval the highest cost first.
 
     Costs move between two pages, so a cursor of those says which groups were shown: every group
-    comes once, whatever overtakes what. Where a cursor can name no more, the other groups follow in
+    comes once, whatever overtakes what. Once a cursor can name no more, the other groups follow in
     the order of their values.
     """
     mark = mark_of_question(question)
@@ -141,14 +139,14 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
 
 
 def total_usage(question: UsageQuestion) -> Measures:
-    """The total of a question alone."""
+    """Return the total of a question alone."""
     with connection.cursor() as database:
         database.execute(TUNING)
         return _total(database, question, waiting_batches(database, question))
 
 
 def waiting_batches(database: Any, question: UsageQuestion) -> list[int]:
-    """Batches that no roll-up holds yet, in order of id."""
+    """Return batches that no roll-up holds yet, in order of id."""
     database.execute(
         "SELECT id FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id",
         [question.tenant_id],
@@ -160,13 +158,15 @@ def _source(
     database: Any, question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]
 ) -> Source:
     sets = sets_for(dimensions)
-    if question.filters and any(is_folded(database, question, one) for one in sets):
-        # A value that was asked for by name may be part of the long tail, where nobody can find it.
+    if question.filters and any(
+        is_folded(database, question, dimension_set) for dimension_set in sets
+    ):
+        # A value that was asked for by name may be part of the long tail, where it cannot be found.
         sets = []
     return Source(sets, waiting)
 
 
-def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool:
+def is_folded(database: Any, question: UsageQuestion, dimension_set: DimensionSet) -> bool:
     database.execute(
         """
         SELECT EXISTS (
@@ -179,12 +179,12 @@ def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool
         """,
         [
             question.starts_at,
-            one.grain_seconds,
-            one.grain_seconds,
+            dimension_set.grain_seconds,
+            dimension_set.grain_seconds,
             question.ends_at,
-            one.grain_seconds,
+            dimension_set.grain_seconds,
             question.tenant_id,
-            one.number,
+            dimension_set.number,
             OTHER,
         ],
     )
@@ -192,7 +192,7 @@ def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool
 
 
 def _total(database: Any, question: UsageQuestion, waiting: list[int]) -> Measures:
-    """The sum over all rows, from the smallest roll-up that knows the filters."""
+    """Return the sum over all rows, from the smallest roll-up that knows the filters."""
     source = _source(database, question, frozenset(question.filters), waiting)
     whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
     branches = _branches(question, source, whole, group_by=())
@@ -209,7 +209,7 @@ def _rows_by_start(
     position: dict[str, Any] | None,
     limit: int,
 ) -> list[UsageRow]:
-    """Up to `limit` rows after the position, reading only as many buckets as hold them."""
+    """Return rows after the position, reading only as many buckets as hold them."""
     rows: list[UsageRow] = []
     after = None if position is None else list(position["group"])
     remaining = _buckets_from(question, position)
@@ -230,7 +230,7 @@ def _rows_by_cost(
     position: dict[str, Any] | None,
     limit: int,
 ) -> list[UsageRow]:
-    """Up to `limit` rows that no page has shown."""
+    """Return rows that no page has shown."""
     shown = frozenset(shown_by(position))
     after = None if position is None else position.get("group")
     order = "sum(cost_nanos) DESC, " if after is None else ""
@@ -248,8 +248,8 @@ def _read_rows(
     *,
     order: str = "",
 ) -> list[UsageRow]:
-    """Rows of these buckets by start and group, unless another order comes first; of the first
-    bucket those after a group.
+    """Return rows of these buckets by start and group, unless another order comes first; of the
+    first bucket those after a group.
     """
     branches = _branches(question, source, portion, group_by=question.group_by)
     groups = [f"group_{place}" for place in range(len(question.group_by))]
@@ -278,9 +278,9 @@ def _branches(
     *,
     group_by: tuple[str, ...],
 ) -> Condition:
-    """The rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
+    """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
     parts = stretches(portion, source.sets)
-    selects = [_select(question, portion, one, group_by) for one in parts]
+    selects = [_select(question, portion, part, group_by) for part in parts]
     waiting = not_rolled_up(parts, source.waiting)
     if waiting is not None:
         selects.append(_select_events(question, portion, waiting, group_by))
@@ -322,8 +322,8 @@ def _select(
 
 
 def not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
-    """A condition for the events that the roll-ups of these stretches do not hold yet; None if
-    there are none.
+    """Return a condition for the events that the roll-ups of these stretches do not hold yet; None
+    if there are none.
     """
     rolled_up = [part for part in parts if part.source is not None]
     if not rolled_up or not waiting:
@@ -355,7 +355,7 @@ def _select_events(
 
 
 def bucket_of(column: str, portion: Sequence[Bucket]) -> Condition:
-    """The place of a moment's bucket in the portion, from 1."""
+    """Return the SQL of the place of a time's bucket in the portion, from 1."""
     if len(portion) == 1:
         return Condition("1", [])
     return Condition(

@@ -73,8 +73,8 @@ def _of_calls(replay: BudgetReplay) -> Sentences:
         ),
         (
             "throttle" in actions,
-            "A throttled call counts as refused. A client that waits as it is told makes it later"
-            " after all, so what throttling saves is the most that it could be.",
+            "A throttled call counts as refused. A client that waits and asks again makes it"
+            " later after all, so what throttling saves is the most that it could be.",
         ),
         (
             "downgrade" in actions,

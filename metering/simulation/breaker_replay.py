@@ -46,7 +46,7 @@ class BreakerReplay:
             self.tally.open(counts, call.at, state.why)
 
     def group_answer(self, group: str) -> dict[str, str]:
-        """A group as dimension to value."""
+        """Return a group as dimension to value."""
         return group_values(self.rule.grouping, group)
 
     def _state_of(self, group: str) -> GroupState:

@@ -230,7 +230,7 @@ class BudgetReplay:
         return len(self._windows)
 
     def full_groups(self, at: datetime) -> list[FullGroup]:
-        """The groups whose next call at this time is refused, those furthest beyond first."""
+        """Return the groups whose next call is refused at this time, the furthest beyond first."""
         full = []
         for group, window in self._windows.items():
             if window.ends_at is not None and window.ends_at <= at:
@@ -242,14 +242,14 @@ class BudgetReplay:
         return sorted(full, key=lambda each: (each.limit - each.spent, each.values))
 
     def levels_answer(self) -> list[dict[str, Any]]:
-        """The levels as JSON values, and the number of times that windows crossed each."""
+        """Return the levels as JSON values, and the number of times that windows crossed each."""
         return [
             {"percent": level.percent, "action": level.action, "crossed": crossed}
             for level, crossed in zip(self.rule.levels, self._crossed, strict=True)
         ]
 
     def group_answer(self, group: Values) -> dict[str, str]:
-        """A group as dimension to value."""
+        """Return a group as dimension to value."""
         return dict(zip(self.rule.dimensions, group, strict=True))
 
     def _refuse(self, window: _Window, day: DayTally, call: Call, ruling: Ruling) -> None:
@@ -276,12 +276,12 @@ class BudgetReplay:
         self._note_grain(window, at, amounts)
 
     def window_of(self, call: Call) -> _Window | None:
-        """The window that a call counts in, as it stands when the call is made."""
+        """Return the window that a call counts in, as it stands when the call is made."""
         group = self.rule.group(call.values)
         return None if group is None else self._window(group, call.at)
 
     def _window(self, group: Values, at: datetime) -> _Window:
-        """The group's window as it stands at a time; times never go back."""
+        """Return the group's window as it stands at a time; times never go back."""
         span = self._span
         if span is None or (span.ends_at is not None and at >= span.ends_at):
             span = self._turn_over(self.rule.clock.span(at))
@@ -378,10 +378,10 @@ class BudgetReplay:
                 levels[reached - 1].percent if reached else 0
             ):
                 window.lockout = None
-        for place in range(window.reached, reached):
-            self._crossed[place] += 1
-            if levels[place].action == LOCKOUT and self.acts:
-                self._lock_out(window, levels[place].percent, at)
+        for index in range(window.reached, reached):
+            self._crossed[index] += 1
+            if levels[index].action == LOCKOUT and self.acts:
+                self._lock_out(window, levels[index].percent, at)
         window.reached = reached
 
     def _lock_out(self, window: _Window, percent: int, at: datetime) -> None:

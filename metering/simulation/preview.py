@@ -1,5 +1,5 @@
-"""What a budget would do from the moment it is saved, and would have done lately, while a person
-waits for the answer: bounded in calls and in time.
+"""What a budget would do once it is saved, and would have done lately, while a person waits for the
+answer: bounded in calls and in time.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ STATEMENT_MS: Final = 2_500
 
 
 class Replay(NamedTuple):
-    """What became of the calls since a moment: by the proposal, and by what is in force."""
+    """What became of the calls since a time: by the proposal, and by what is in force."""
 
     starts_at: datetime
     is_whole: bool
@@ -44,7 +44,7 @@ class Replay(NamedTuple):
 
     @property
     def refused(self) -> int:
-        """How many calls the proposal would have refused."""
+        """The number of calls that the proposal would have refused."""
         return int(self.result["refused"]["calls"])
 
 
@@ -83,15 +83,15 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
 
 
 def _within(find: Callable[[], Result]) -> Result | None:
-    """What can be found out in time, else None. The caller's transaction goes on either way."""
+    """Return what can be found in time, else None; the caller's transaction goes on either way."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('statement_timeout')")
             (before,) = cursor.fetchone()
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(STATEMENT_MS)])
-            found = find()
+            result = find()
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
-            return found
+            return result
     except (TooManyCalls, OperationalError):
         return None
 
@@ -99,7 +99,9 @@ def _within(find: Callable[[], Result]) -> Result | None:
 def _standing(
     tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[], None]
 ) -> tuple[int, list[FullGroup], frozenset[Values]]:
-    """How many groups have spent, which would be refused, and which of these already are."""
+    """Return the number of groups, those whose next call would be refused, and those of which it
+    already is.
+    """
     budget, present = proposal.budget, proposal.present
     assert budget is not None, "a budget is proposed"
     groups, full = _full_groups(tenant_id, budget, present, now, check)
@@ -147,7 +149,7 @@ def _replay(tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[
 
 
 def _replayed_from(tenant_id: int, now: datetime) -> datetime | None:
-    """From when on there are no more calls than are replayed; None: the whole 30 days."""
+    """Return the time from which there are few enough calls; None for the whole 30 days."""
     since = now - LOOK_BACK
     with connection.cursor() as cursor:
         cursor.execute(

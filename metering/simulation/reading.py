@@ -54,7 +54,7 @@ class Stretch(NamedTuple):
     is_routed: bool = False
 
     def where(self) -> Condition:
-        """The stretch as SQL. A match on how calls ended is left to the replay."""
+        """Return the stretch as SQL. A match on how calls ended is left to the replay."""
         match = on_events(
             {
                 name: tuple(sorted(wanted_values(value)))
@@ -83,10 +83,10 @@ def _values_getter(names: list[str]) -> Callable[[tuple[Any, ...]], Values]:
 def read_calls(
     stretch: Stretch, *, assumed_nanos: Callable[[Tokens], int | None], check: Callable[[], None]
 ) -> Iterator[Call]:
-    """The calls in order of time and id. `check` is called now and then, and may raise."""
-    facts = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
+    """Read the calls in order of time and id. `check` is called between chunks, and may raise."""
+    priced_by = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
     names = stretch.names()
-    columns = "".join([f", {column}" for column in (*map(event_value, names), *facts)])
+    columns = "".join([f", {column}" for column in (*map(event_value, names), *priced_by)])
     values_of, end = _values_getter(names), len(names)
 
     def call_of(
@@ -102,7 +102,7 @@ def read_calls(
         amounts = Amounts(cost_nanos or 0, input_tokens + output_tokens, 1 - tools, tools)
         checked = amounts
         if cost_nanos is None:
-            # What nobody knows is never nothing.
+            # An unknown cost never counts as nothing.
             tokens = Tokens(input_tokens=input_tokens, output_tokens=output_tokens)
             checked = amounts._replace(cost_nanos=assumed_nanos(tokens) or 1)
         at = EPOCH + timedelta(microseconds=microseconds)
@@ -121,10 +121,10 @@ def read_calls(
 def _read_pieces(
     stretch: Stretch, select: str, parameters: Sequence[Any]
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """What a statement gives for a piece of the stretch after the other.
+    """Run a statement for one piece of the stretch after another.
 
     Each is read in a transaction of its own, unless the caller has one, so that a long replay keeps
-    no old rows alive; and takes no more memory.
+    no old rows alive and takes no more memory.
     """
     where = stretch.where()
     after = Position(stretch.starts_at)
@@ -145,8 +145,8 @@ def _read_pieces(
 
 
 def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
-    """What a budget's groups spent before a replay begins, in order of time, added up: rows for
-    each group and grain of a rolling window, or portion of the periods that are carried over.
+    """Read what a budget's groups spent before a replay begins, in order of time, added up by group
+    and grain of a rolling window, or portion of the periods that are carried over.
     """
     names = stretch.names()
     columns = "".join([f", {event_value(name)}" for name in names])
@@ -166,8 +166,8 @@ def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
 
 
 def _portion(rule: BudgetRule, starts_at: datetime) -> tuple[str, list[Any]]:
-    """By which portions of time what was spent is told apart: one, unless some of it leaves before
-    the rest or belongs to a period of its own.
+    """Return the SQL of the portion of time that usage is added up by: all of it, unless some
+    leaves before the rest or belongs to a period of its own.
     """
     if rule.is_rolling:
         seconds = GRAIN_SECONDS[rule.period]
@@ -179,12 +179,12 @@ def _portion(rule: BudgetRule, starts_at: datetime) -> tuple[str, list[Any]]:
 
 
 def first_watched(rule: BreakerRule, starts_at: datetime) -> datetime:
-    """From when on a breaker that judges at a moment reads."""
+    """Return the time from which a breaker reads to judge from `starts_at` on."""
     return starts_at - (USUAL if rule.tokens_times is not None else MINUTE)
 
 
 def cheaper_by_routes(configuration: Configuration) -> Cheaper:
-    """What a route makes of a call: as an ask is judged, at the price of the same tokens."""
+    """Return what makes of a call the one that routes name: at the price of the same tokens."""
     prices, routes = configuration.prices, configuration.routes
 
     def cheaper(call: Call) -> Call | None:

@@ -48,11 +48,11 @@ def time_limit(seconds: float) -> Callable[[], None]:
 
 
 def simulate(*, tenant_id: int, proposal: Proposal, period: Replayed) -> dict[str, Any]:
-    """What the proposal would have refused and saved in the period, as JSON values.
+    """Return what the proposal would have refused and saved in the period, as JSON values.
 
     Reads in many short transactions, unless the caller has one. The proposal acts whatever its
-    mode; what is in force is held against the same period in its own mode, as `compared_with`.
-    Raises InvalidQuestion where calls that it needs are no longer kept.
+    mode; what is in force is replayed over the same period in its own mode, as `compared_with`.
+    Raises InvalidQuestion if calls that it needs are no longer kept.
     """
     kept_from = require_kept(tenant_id=tenant_id, proposal=proposal, starts_at=period.starts_at)
     answer = _simulate(tenant_id, proposal, period, kept_from)
@@ -149,31 +149,15 @@ def _replay_breaker(
 
 
 def read_raises(tenant_id: int, budget_id: int | None, period: Replayed) -> list[RaiseRule]:
-    """The raises that were in force in the period, over or not."""
+    """Return the limit increases that were in force in the period, over or not."""
     if budget_id is None:
         return []
     with tenant_scope(tenant_id):
-        found = list(
-            BudgetRaise.objects.filter(
-                tenant_id=tenant_id,
-                budget_id=budget_id,
-                status=RaiseStatus.APPROVED,
-                starts_at__lt=period.ends_at,
-                ends_at__gt=period.starts_at,
-            ).order_by("id")
+        raises = BudgetRaise.objects.filter(
+            tenant_id=tenant_id,
+            budget_id=budget_id,
+            status=RaiseStatus.APPROVED,
+            starts_at__lt=period.ends_at,
+            ends_at__gt=period.starts_at,
         )
-    return [
-        RaiseRule(
-            budget_id=one.budget_id,
-            group_key=one.group_key,
-            starts_at=one.starts_at,
-            ends_at=one.ends_at,
-            cost_nanos=one.add_cost_nanos,
-            tokens=one.add_tokens,
-            requests=one.add_requests,
-            tool_calls=one.add_tool_calls,
-            seconds=one.add_seconds,
-        )
-        for one in found
-        if one.starts_at is not None
-    ]
+        return [RaiseRule.of(row) for row in raises.order_by("id")]

@@ -1,4 +1,4 @@
-"""Simulations as rows: those of short periods are answered at once, the others wait for a worker.
+"""Simulations as rows: short periods are replayed immediately, the others wait for a worker.
 
 The rows are the queue. Whoever claims one has a lease: a worker that died loses it, and another
 takes the row up again; both would answer the same.
@@ -23,7 +23,7 @@ from tenants.scope import platform_scope, tenant_scope
 
 log = structlog.get_logger(__name__)
 
-# Of one tenant: they are replayed one after the other, and others' wait behind them.
+# Of one tenant: simulations are replayed one at a time, and those of others wait behind them.
 WAITING_MAX: Final = 20
 # A replay ends after this time, which is less than a worker's task may take.
 REPLAY_SECONDS: Final = 200.0
@@ -56,10 +56,10 @@ def create_simulation(
     proposal: Proposal,
     period: tuple[datetime, datetime],
 ) -> Simulation:
-    """Replay a proposal at once where the period is short, else leave it to a worker.
+    """Replay a proposal immediately if the period is short, else leave it to a worker.
 
-    `asked` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion where
-    calls that it needs are no longer kept.
+    `asked` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion if calls
+    that it needs are no longer kept.
     """
     starts_at, ends_at = period
     require_kept(tenant_id=tenant.id, proposal=proposal, starts_at=starts_at)
@@ -90,9 +90,7 @@ def _require_few_waiting(tenant_id: int) -> None:
 
 
 def work_off(*, seconds: float) -> int:
-    """Replay what waits, one after the other, until there is no more or the time is over; answers
-    how many there were.
-    """
+    """Replay waiting simulations until there are none or the time is over; return their number."""
     ends_at = time.monotonic() + seconds
     count = 0
     while time.monotonic() < ends_at and (claim := claim_next()) is not None:
@@ -136,7 +134,7 @@ def _give_up(now: datetime) -> None:
 
 
 def _replay(claim: Claim) -> dict[str, Any]:
-    """The columns that say how a claimed simulation ended."""
+    """Return the columns that say how a claimed simulation ended."""
     try:
         with tenant_scope(claim.tenant_id):
             simulation = Simulation.objects.get(tenant_id=claim.tenant_id, id=claim.id)

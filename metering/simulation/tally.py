@@ -69,11 +69,11 @@ class Tally:
         self.openings: list[tuple[datetime, Any, str]] = []
 
     def group(self, name: Any) -> GroupTally:
-        """The counts of a group."""
-        found = self._groups.get(name)
-        if found is None:
-            found = self._groups[name] = GroupTally(name)
-        return found
+        """Return the counts of a group."""
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = GroupTally(name)
+        return group
 
     def count(self, group: GroupTally, call: Call) -> DayTally:
         """Count a call as it was; answers its day."""
@@ -125,7 +125,7 @@ class Tally:
         assumptions: Sequence[str],
         group_answer: Callable[[Any], dict[str, str]],
     ) -> dict[str, Any]:
-        """All of it as JSON values; `group_answer` spells a group out as dimension to value."""
+        """Return all of it as JSON values; `group_answer` spells a group out."""
         return {
             "calls": self.calls,
             "cost_usd": usd_from_nanos(self.cost_nanos),
@@ -139,7 +139,7 @@ class Tally:
             "throttled": self.throttled,
             "downgraded": self.downgraded,
             "unpriced": self.unpriced,
-            "first_refusal_at": _moment(self.first_refusal_at),
+            "first_refusal_at": _timestamp(self.first_refusal_at),
             "groups": [_group_row(group, group_answer) for group in self._most_saving()],
             "days": [self._day_row(starts_at) for starts_at in sorted(self._days)],
             "levels": list(levels),
@@ -175,10 +175,10 @@ def _group_row(group: GroupTally, group_answer: Callable[[Any], dict[str, str]])
         "calls": group.calls,
         "refused": group.refused,
         "saved_usd": usd_from_nanos(group.saved_nanos),
-        "first_refused_at": _moment(group.first_refused_at),
-        "lockout_at": _moment(group.lockout_at),
+        "first_refused_at": _timestamp(group.first_refused_at),
+        "lockout_at": _timestamp(group.lockout_at),
     }
 
 
-def _moment(at: datetime | None) -> str | None:
+def _timestamp(at: datetime | None) -> str | None:
     return None if at is None else moment(at)
