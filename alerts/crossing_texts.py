@@ -10,7 +10,7 @@ from common.money import money
 from metering.budgets.levels import SECONDS, use_of
 from metering.budgets.rules import BudgetRule
 from metering.core.dimensions import REQUEST
-from metering.ledger.windows import room_of, state_of
+from metering.ledger.windows import balance_of, state_of
 from metering.models import Action, Budget, BudgetWindow, FellBy, Mode
 
 STOPPING: Final = frozenset({Action.HOLD, Action.BLOCK, Action.LOCKOUT})
@@ -70,18 +70,18 @@ class Reached(NamedTuple):
 
 def figures_of(rule: BudgetRule, window: BudgetWindow, now: datetime) -> Figures:
     """What is spent in a window now, of which limit."""
-    room = room_of(rule, state_of(window), now=now)
-    use = use_of(rule, room, now=now)
+    balance = balance_of(rule, state_of(window), now=now)
+    use = use_of(rule, balance, now=now)
     if use.part == SECONDS:
-        amounts = f"{room.used_seconds(now):,} of {room.whole_seconds(rule):,} seconds"
+        amounts = f"{balance.used_seconds(now):,} of {balance.limit_seconds(rule):,} seconds"
     else:
         place = list(rule.limits).index(use.part)
-        whole = room.whole(rule, place)
+        whole = balance.limit(rule, place)
         if place == 0:
-            amounts = money(room.spent[0]) + ("" if whole is None else f" of {money(whole)}")
+            amounts = money(balance.spent[0]) + ("" if whole is None else f" of {money(whole)}")
         else:
-            amounts = f"{room.spent[place]:,} of {whole:,} {use.part.replace('_', ' ')}"
-    return Figures(float(use.percent), window.spent_nanos, room.whole(rule, 0), amounts)
+            amounts = f"{balance.spent[place]:,} of {whole:,} {use.part.replace('_', ' ')}"
+    return Figures(float(use.percent), window.spent_nanos, balance.limit(rule, 0), amounts)
 
 
 def severity_of(reached: Reached) -> Severity:

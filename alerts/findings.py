@@ -242,10 +242,9 @@ def _tighten(tenant_id: int, incident: Incident) -> None:
     limit_percent = settings_of(tenant_id).anomaly_limit_percent
     is_critical = incident.severity == Severity.CRITICAL and incident.resolved_at is None
     if limit_percent is None or not is_critical:
-        end_tightening(None, tenant_id=tenant_id, cause=incidents.tightening_cause(incident))
+        end_tightening(tenant_id=tenant_id, cause=incidents.tightening_cause(incident))
         return
     opened = open_tightening(
-        None,
         tenant_id=tenant_id,
         match=incident.match,
         limit_percent=limit_percent,

@@ -308,7 +308,7 @@ def _resolve(incident: Incident, *, actor: str, text: str) -> Incident:
     incident.resolved_at = now
     incident.resolved_by = "" if actor == BY_ITSELF else actor[:300]
     incident.updated_at = now
-    end_tightening(None, tenant_id=incident.tenant_id, cause=tightening_cause(incident))
+    end_tightening(tenant_id=incident.tenant_id, cause=tightening_cause(incident))
     _note(incident, EntryKind.RESOLVED, actor, text)
     _save(incident)
     routing.tell(incident=incident, event=DeliveryEvent.RESOLVED)

@@ -12,7 +12,8 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import BooleanField, Q
+from django.db.models.expressions import RawSQL
 
 from alerts import incidents, rules
 from alerts.explanations import quoted, times_text
@@ -24,7 +25,7 @@ from common.money import money
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule
 from metering.core.periods import floor_seconds
-from metering.ledger.windows import WindowState, state_of, used_percent
+from metering.ledger.windows import WindowState, may_have_reached, state_of, used_percent
 from metering.limits.halts import match_of_group
 from metering.models import BudgetWindow
 from metering.reporting.series import CostlyCall, costly_calls, first_usage_at, value_sums
@@ -345,7 +346,8 @@ def _nearly_spent_users(moment: _Moment, percent: Fraction) -> Iterator[Met]:
     for rule in read_book(moment.tenant_id).rules.values():
         if rule.period != "day" or not {"user"} & {*rule.per, *rule.match}:
             continue
-        for window in _windows(rule, moment, _reaches(rule, percent)):
+        reached = RawSQL(*may_have_reached(rule, percent), BooleanField())  # noqa: S611 - a column
+        for window in _windows(rule, moment, reached):
             used = used_percent(rule, window, now=moment.now).percent
             has_told = any(percent <= level.percent <= used for level in rule.levels)
             if used >= percent and not has_told:
@@ -372,17 +374,6 @@ def _nearly_spent(rule: BudgetRule, window: WindowState, used: int) -> Met:
             "spent_nanos": window.spent_nanos,
         },
     )
-
-
-def _reaches(rule: BudgetRule, percent: Fraction) -> Q:
-    """Windows that may have reached so much of a limit; raises can only make it less."""
-    reached = Q(pk__in=[])
-    columns = {"cost_nanos": "spent_nanos"}
-    for part, limit in rule.limits.items():
-        if limit is not None:
-            column = columns.get(part, f"spent_{part}")
-            reached |= Q(**{f"{column}__gte": int(limit * percent / 100)})
-    return reached
 
 
 def _high_months(moment: _Moment, percent: Fraction) -> Iterator[Met]:
@@ -462,7 +453,7 @@ def _high_month(
     )
 
 
-def _windows(rule: BudgetRule, moment: _Moment, condition: Q) -> list[WindowState]:
+def _windows(rule: BudgetRule, moment: _Moment, condition: Q | RawSQL) -> list[WindowState]:
     """The budget's windows of now that fit, those with the highest cost first."""
     found = BudgetWindow.objects.filter(
         Q(ends_at=None) | Q(ends_at__gt=moment.now),

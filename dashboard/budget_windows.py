@@ -15,7 +15,7 @@ from metering.budgets.levels import REFUSING
 from metering.budgets.rules import BudgetRule, RaiseRule
 from metering.core.dimensions import REQUEST
 from metering.core.periods import ROLLING_SECONDS
-from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent
+from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent, used_share_sql
 from metering.models import BudgetRaise, RaiseStatus
 from metering.reporting.unknown_holds import unknown_by_window, window_from
 
@@ -53,29 +53,20 @@ _RANKED: Final = f"""
 """  # noqa: S608 - a constant
 _FULLEST: Final = f"""
     WITH raised AS (
-        SELECT budget_id, group_key, sum(add_cost_nanos) AS nanos, sum(add_tokens) AS tokens,
+        SELECT budget_id, group_key, sum(add_cost_nanos) AS cost_nanos, sum(add_tokens) AS tokens,
             sum(add_requests) AS requests, sum(add_tool_calls) AS tool_calls,
             sum(add_seconds) AS seconds
         FROM budget_raise WHERE tenant_id = %(tenant)s AND status = '{RaiseStatus.APPROVED.value}'
             AND starts_at <= %(now)s AND ends_at > %(now)s GROUP BY budget_id, group_key
     ), counting AS (
-        SELECT o.tenant_id, o.id, o.budget_id, greatest(
-            o.spent_nanos / nullif(b.limit_cost_nanos + o.carried_nanos
-                + coalesce(every.nanos, 0) + coalesce(own.nanos, 0), 0),
-            o.spent_tokens / nullif(b.limit_tokens
-                + coalesce(every.tokens, 0) + coalesce(own.tokens, 0), 0),
-            o.spent_requests / nullif(b.limit_requests
-                + coalesce(every.requests, 0) + coalesce(own.requests, 0), 0),
-            o.spent_tool_calls / nullif(b.limit_tool_calls
-                + coalesce(every.tool_calls, 0) + coalesce(own.tool_calls, 0), 0),
-            extract(epoch FROM %(now)s - o.first_used_at) / nullif(b.limit_seconds
-                + coalesce(every.seconds, 0) + coalesce(own.seconds, 0), 0)
-        ) AS used, CASE WHEN o.ends_at IS NOT NULL AND NOT b.is_rolling THEN
-            extract(epoch FROM %(now)s - o.starts_at) / extract(epoch FROM o.ends_at - o.starts_at)
+        SELECT w.tenant_id, w.id, w.budget_id,
+            {used_share_sql("coalesce(every.{part}, 0) + coalesce(own.{part}, 0)")} AS used,
+            CASE WHEN w.ends_at IS NOT NULL AND NOT b.is_rolling THEN
+            extract(epoch FROM %(now)s - w.starts_at) / extract(epoch FROM w.ends_at - w.starts_at)
         END AS passed
-        FROM budget b CROSS JOIN LATERAL ({_RANKED}) o
+        FROM budget b CROSS JOIN LATERAL ({_RANKED}) w
         LEFT JOIN raised every ON every.budget_id = b.id AND every.group_key = ''
-        LEFT JOIN raised own ON own.budget_id = b.id AND own.group_key = o.group_key
+        LEFT JOIN raised own ON own.budget_id = b.id AND own.group_key = w.group_key
         WHERE b.tenant_id = %(tenant)s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
     ), ranked AS (
         SELECT tenant_id, id, count(*) OVER (PARTITION BY budget_id) AS windows,

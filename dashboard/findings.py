@@ -7,7 +7,7 @@ from dashboard.budget_windows import Watch
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Spender
 from metering.models import SourceOutcome
-from metering.reporting.overview import UnpricedModel
+from metering.reporting.unpriced_models import UnpricedModel
 
 # Within this many percent spending counts as steady.
 STEADY_PERCENT = 3

@@ -19,7 +19,7 @@ from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
 from dashboard.tables import csv_rows, table_rows
 from metering.budgets.reading import read_book
-from metering.reporting.overview import unpriced as unpriced_models
+from metering.reporting.unpriced_models import unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope
 

@@ -142,6 +142,6 @@ def _assumed_rates(tenant: Tenant) -> tuple[int, int] | None:
 
 
 def forget_configurations() -> None:
-    """Empty this process's memory (tests make tenants anew under the same ids)."""
+    """Empty this process's memory (tests make tenants again under the same ids)."""
     _SNAPSHOTS.forget_all()
     forget_windows()

@@ -11,7 +11,7 @@ from metering.limits.estimates import forget_estimates
 from metering.limits.halt_watch import stop_watching
 from metering.models import CataloguePrice
 from metering.reservations.committer import PROCESS_ENFORCER
-from metering.reservations.wishes import forget_wishes
+from metering.reservations.increase_requests import forget_increase_requests
 from metering.snapshot import forget_configurations
 from metering.usage.sources import PROCESS_RECORDER
 from tenants.keys import forget_known_keys
@@ -49,13 +49,13 @@ def _fresh_process_memory() -> Iterator[None]:
     forget_configurations()
     forget_known_keys()
     forget_estimates()
-    forget_wishes()
+    forget_increase_requests()
     forget_pauses()
     yield
     forget_configurations()
     forget_known_keys()
     forget_estimates()
-    forget_wishes()
+    forget_increase_requests()
 
 
 @pytest.fixture

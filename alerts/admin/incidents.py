@@ -22,7 +22,8 @@ from alerts.errors import AlertError
 from alerts.incident_lists import STATUSES, having_status
 from alerts.incidents import acknowledge, assign, comment, resolve, snooze, status_of
 from alerts.models import Incident, Severity
-from metering.fields.forms import match_words, usd_words
+from common.money import usd_words
+from metering.fields.forms import match_words
 from tenants.admin_questions import Question, ask, sent
 from tenants.admin_site import ReadOnlyAdmin, actor_of, role_of, site, tenant_of
 from tenants.models import Tenant, User

@@ -20,7 +20,6 @@ from common.api.fields import (
     Text,
     Usd,
     moment_text,
-    problem_at,
 )
 from common.api.pagination import (
     PAGE_PARAMETERS,
@@ -31,12 +30,20 @@ from common.api.pagination import (
 )
 from common.errors import NotFound
 from metering.api.limit_increases import Group
-from metering.api.rate_limits import has_any, require_above_zero, require_askable, require_once
+from metering.configuration.breakers import (
+    CALLS_MAX,
+    COOL_DOWN_SECONDS_MAX,
+    LIMIT_PERCENT_MAX,
+    close_breaker,
+    create_breaker,
+    delete_breaker,
+    update_breaker,
+    validate_breaker,
+)
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
-from metering.core.match import ASKABLE, PER_MAX, Grouping, group_key
-from metering.fields.body import Match
-from metering.limits.breakers import close_breaker, create_breaker, delete_breaker, update_breaker
-from metering.limits.breakers.configuration import CALLS_MAX, COOL_DOWN_SECONDS_MAX, RULE_FIELDS
+from metering.core.match import ASKABLE, PER_MAX, Grouping
+from metering.core.validation import group_key_of
+from metering.fields.body import Match, RowBody, errors_at_members
 from metering.limits.breakers.rules import cool_down
 from metering.limits.breakers.states import OpenGroup, group_values, open_groups
 from metering.models import Breaker, BreakerClose, Mode
@@ -44,7 +51,7 @@ from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
 
 
-class BreakerBody(StrictSerializer):
+class BreakerBody(RowBody):
     """A breaker: at least one of `cost_usd_per_minute`, `error_percent` and `tokens_times`.
 
     Open, it halts its group, or with `limit_percent` makes budgets' limits count less for it. A
@@ -90,32 +97,21 @@ class BreakerBody(StrictSerializer):
     limit_percent = Count(
         required=False,
         allow_null=True,
-        max_value=99,
+        max_value=LIMIT_PERCENT_MAX,
         help_text="Instead of stopping: what budgets' limits count while it is open.",
     )
     close = Choice(
         choices=BreakerClose.values,
         required=False,
-        help_text="By hand, or by a trial: one call is let through after the cool-down.",
+        help_text="By hand, or by a probe: one call is let through after the cool-down.",
     )
     cool_down_seconds = Count(required=False, max_value=COOL_DOWN_SECONDS_MAX)
     created_at = Moment(read_only=True)
 
-    def validate_cost_usd_per_minute(self, value: int | None) -> int | None:
-        return require_above_zero(value)
+    model = Breaker
 
-    def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
-        return require_askable(value)
-
-    def validate_per(self, value: list[str]) -> list[str]:
-        return require_once(value)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Judge the breaker as it would be."""
-        if not has_any(RULE_FIELDS, attrs, self.instance):
-            message = "needs this, 'error_percent' or 'tokens_times'"
-            raise problem_at("cost_usd_per_minute", message, "missing_rule")
-        return attrs
+    def judge(self, row: Any) -> None:
+        validate_breaker(row)
 
 
 class OpenGroupAnswer(serializers.Serializer[Any]):
@@ -128,7 +124,7 @@ class OpenGroupAnswer(serializers.Serializer[Any]):
     trial_from = Moment(
         allow_null=True, help_text="When one call is let through, or by time alone it closes."
     )
-    trial_at = Moment(allow_null=True, help_text="When a trial began that has not ended.")
+    trial_at = Moment(allow_null=True, help_text="When a probe began that has not ended.")
 
 
 class BreakerAnswer(BreakerBody):
@@ -159,14 +155,11 @@ class CloseBody(StrictSerializer):
         """Null names no group."""
         return {} if data is None else super().run_validation(data)
 
-    def validate_group(self, value: dict[str, str] | None) -> str | None:
-        per: Sequence[str] = self.context["breaker"].per
-        if value is None:
-            return None
-        if value.keys() != set(per):
-            names = ", ".join(per) or "no dimension"
-            raise serializers.ValidationError(f"must name {names}, as the breaker's 'per' does")
-        return group_key([value[name] for name in per])
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("group") is not None:
+            with errors_at_members(self):
+                attrs["group"] = group_key_of(self.context["breaker"].per, attrs["group"])
+        return attrs
 
 
 class BreakersView(ApiView):
@@ -279,7 +272,7 @@ def breaker_answers(breakers: Sequence[Breaker]) -> list[dict[str, Any]]:
 
 
 def _group_answer(breaker: Breaker, one: OpenGroup) -> dict[str, Any]:
-    is_by_itself = breaker.mode != Mode.ENFORCE or breaker.close == BreakerClose.TRIAL
+    is_by_itself = breaker.mode != Mode.ENFORCE or breaker.close == BreakerClose.PROBE
     trial_from = one.opened_at + cool_down(breaker.cool_down_seconds)
     return {
         "group": group_values(Grouping(breaker.match, breaker.per), one.group_key),
@@ -287,7 +280,7 @@ def _group_answer(breaker: Breaker, one: OpenGroup) -> dict[str, Any]:
         "why": one.why,
         "halt": one.halt_id,
         "trial_from": moment_text(trial_from) if is_by_itself else None,
-        "trial_at": moment_text(one.trial_at) if one.trial_at else None,
+        "trial_at": moment_text(one.probe_at) if one.probe_at else None,
     }
 
 

@@ -167,7 +167,7 @@ class EventsView(ApiView):
         )
         return Response(
             {
-                "data": [event_answer(event) for event in page.events],
+                "data": [event_answer(event) for event in page.rows],
                 "next_cursor": page.next_cursor,
             }
         )

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
 from django.utils import timezone
 
 from common.api.parsing import LARGE_BODY_BYTES_MAX
-from common.errors import EventRejected, InvalidRequest
+from common.errors import EventRejected, MeteringError
 from common.idempotency import RequestKey, hash_of, require_key
 from metering.api.counters import count_job
 from metering.api.fast_path import (
@@ -31,21 +31,20 @@ from metering.api.fast_path import (
     refuse,
 )
 from metering.api.halts import find_holder, handle_halts
-from metering.limits.estimates import ExpectedSize, expected_size
 from metering.limits.halt_watch import known_halts, remember_refusal
-from metering.reservations import counters
-from metering.reservations.committer import PROCESS_ENFORCER
-from metering.reservations.judge import refuse_by_halt
-from metering.reservations.repository import decision_row
-from metering.reservations.request import (
-    Ask,
-    AskBody,
-    decode_ask,
-    decode_extend,
-    route_of,
-    values_of,
+from metering.reservations.commands import (
+    DECISIONS,
+    Command,
+    Extend,
+    Release,
+    Reserve,
+    Settle,
+    invalid_event,
 )
-from metering.reservations.works import Extend, Release, Reserve, Settle, Work
+from metering.reservations.committer import PROCESS_ENFORCER
+from metering.reservations.repository import decision_row
+from metering.reservations.request import ReservationRequest, decode_extend, decode_reservation
+from metering.reservations.verdicts import refuse_by_halt
 from metering.snapshot import known_configuration
 from metering.usage.decoders.native import decode_event
 from tenants.keys import KeyHolder, find_key_holder
@@ -78,33 +77,29 @@ def find_endpoint(method: str, path: str, query: str = "") -> Endpoint | None:
 def handle_reserve(request: HotRequest) -> Steps:
     """`POST /v1/reservations`: ask before spending."""
 
-    def take(holder: KeyHolder, body: bytes) -> Steps:
+    def take(holder: KeyHolder, data: bytes) -> Steps:
         _require_json(request.headers)
-        asked = decode_ask(body)
-        ask = Ask(asked, key_prefix=holder.prefix, at=timezone.now())
-        if (stopped := _stopped(holder, ask)) is not None:
-            try:
-                raise stopped
-            finally:
-                # Else it would hold this frame, which holds it.
-                del stopped
+        body = decode_reservation(data)
+        asked = ReservationRequest(body, key_prefix=holder.prefix, at=timezone.now())
+        _raise_if(_halted(holder.tenant_id, asked))
         # Nothing is granted on what is only remembered of a key.
         if (current := find_key_holder(bearer(request.headers))) is None:
             return refuse(None, Scope.ENFORCE)
         if Scope.ENFORCE.value not in current.scopes:
             return refuse(current, Scope.ENFORCE)
-        if asked.estimate == "expected":
-            ask.sizes = _usual_sizes(holder.tenant_id, asked)
         key = request.headers.get("idempotency-key")
         request_key = None
         if key is not None:
             require_key(key)
-            value = msgspec.to_builtins(asked)
-            request_key = RequestKey(key, hash_of("POST", RESERVATIONS, value))
-        work = Reserve(
-            holder.tenant_id, ask, ttl_seconds=asked.ttl_seconds, request_key=request_key
+            digest = hash_of("POST", RESERVATIONS, msgspec.to_builtins(body))
+            request_key = RequestKey(key, digest)
+        command = Reserve(
+            holder.tenant_id, asked, ttl_seconds=body.ttl_seconds, request_key=request_key
         )
-        return (yield from _done(work, status=201))
+        if asked.estimate == "expected":
+            # It may read usual sizes, which must not hold up the thread that commits for others.
+            command.prepare(known_configuration(holder.tenant_id))
+        return (yield from _commit(command, status=201))
 
     return handle(request, take, scope=Scope.ENFORCE, find_holder=find_holder)
 
@@ -116,13 +111,11 @@ def handle_settle(request: HotRequest, *, reservation_id: UUID) -> Steps:
         _require_json(request.headers)
         event = decode_event(body, default_id=f"reservation:{reservation_id}")
         if isinstance(event, EventRejected):
-            facts = event.as_error(0)
-            del facts["index"]
-            raise InvalidRequest(event.detail, errors=[facts])
-        work = Settle(holder.tenant_id, reservation_id, event)
-        answer = yield from _done(work)
-        if work.job is not None:
-            count_job(work.job)
+            raise invalid_event(event)
+        command = Settle(holder.tenant_id, reservation_id, event)
+        answer = yield from _commit(command)
+        if command.job is not None:
+            count_job(command.job)
         return answer
 
     return handle(request, take, scope=Scope.ENFORCE)
@@ -132,7 +125,7 @@ def handle_release(request: HotRequest, *, reservation_id: UUID) -> Steps:
     """`POST /v1/reservations/{id}/release`: the call was not made."""
 
     def take(holder: KeyHolder, body: bytes) -> Steps:
-        return (yield from _done(Release(holder.tenant_id, reservation_id)))
+        return (yield from _commit(Release(holder.tenant_id, reservation_id)))
 
     return handle(request, take, scope=Scope.ENFORCE)
 
@@ -142,8 +135,8 @@ def handle_extend(request: HotRequest, *, reservation_id: UUID) -> Steps:
 
     def take(holder: KeyHolder, body: bytes) -> Steps:
         ttl_seconds = decode_extend(body).ttl_seconds
-        work = Extend(holder.tenant_id, reservation_id, ttl_seconds=ttl_seconds)
-        return (yield from _done(work))
+        command = Extend(holder.tenant_id, reservation_id, ttl_seconds=ttl_seconds)
+        return (yield from _commit(command))
 
     return handle(request, take, scope=Scope.ENFORCE)
 
@@ -166,49 +159,38 @@ ENDPOINTS: Final[dict[str, Endpoint]] = {
 }
 
 
-def _usual_sizes(tenant_id: int, asked: AskBody) -> dict[str, ExpectedSize]:
-    """What such calls usually use, for the model that is named and the one that may be offered."""
-    models = {asked.model or ""}
-    if (route := route_of(asked, known_configuration(tenant_id))) is not None:
-        models.add(route.tier_for(asked.complexity).model)
-    agent, feature = asked.agent or "", asked.feature or ""
-    return {
-        model: size
-        for model in models
-        if (size := expected_size(tenant_id, agent=agent, feature=feature, model=model))
-    }
-
-
 def _require_json(headers: Mapping[str, str]) -> None:
     kind = content_type(headers)
     if kind not in (JSON, ""):
         raise UnsupportedMediaType(f"Send {JSON}; this is {kind!r}.")
 
 
-def _stopped(holder: KeyHolder, ask: Ask) -> Any:
-    """The refusal by a halt that this process knows of, without asking the database."""
-    halts = known_halts(holder.tenant_id)
+def _halted(tenant_id: int, request: ReservationRequest) -> MeteringError | None:
+    """Return the refusal by a halt that this process knows of, without the database."""
+    halts = known_halts(tenant_id)
     if not halts:
         return None
-    body = ask.body
-    values = values_of(body, provider=body.provider, model=body.model)
     now = timezone.now()
-    certain = [halt for halt in halts.matching(values) if halt.is_certain(now)]
+    certain = [halt for halt in halts.matching(request.candidate.values) if halt.is_certain(now)]
     if not certain:
         return None
-    verdict = refuse_by_halt(ask, certain[0])
-    remember_refusal(holder.tenant_id, decision_row(None, verdict, now=now))
-    counters.DECISIONS.labels("refuse", certain[0].code).inc()
+    verdict = refuse_by_halt(request, certain[0])
+    remember_refusal(tenant_id, decision_row(None, verdict, now=now))
+    DECISIONS.labels("refuse", certain[0].code).inc()
     return verdict.error
 
 
-def _done(work: Work, *, status: int = 200) -> Generator[Submission, None, HotResponse]:
-    yield Submission(PROCESS_ENFORCER, work)
-    counters.count(work)
-    if (error := work.take_error()) is not None:
+def _commit(command: Command, *, status: int = 200) -> Generator[Submission, None, HotResponse]:
+    yield Submission(PROCESS_ENFORCER, command)
+    command.count()
+    _raise_if(command.take_error())
+    return HotResponse(status, {"Content-Type": JSON}, msgspec.json.encode(command.answer))
+
+
+def _raise_if(error: MeteringError | None) -> None:
+    """Raise the error, if any, and let go of it: its traceback holds this frame."""
+    if error is not None:
         try:
             raise error
         finally:
-            # Else it would hold this frame, which holds it.
             del error
-    return HotResponse(status, {"Content-Type": JSON}, msgspec.json.encode(work.answer))

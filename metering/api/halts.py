@@ -26,12 +26,12 @@ from metering.api.fast_path import (
     request_of,
     run,
 )
-from metering.api.rate_limits import require_askable
-from metering.fields.body import Match
+from metering.core.validation import require_askable
+from metering.fields.body import Match, errors_at_members
 from metering.limits.halt_watch import is_database_silent, known_halts
 from metering.limits.halts import (
-    StandingHalt,
-    StandingHalts,
+    ActiveHalt,
+    ActiveHalts,
     halt,
     is_wide,
     lift_halt,
@@ -71,8 +71,10 @@ class HaltBody(StrictSerializer):
         help_text="When a lockout ends by itself, with its period; null: until it is lifted.",
     )
 
-    def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
-        return require_askable(value)
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        with errors_at_members(self):
+            require_askable(attrs.get("match", {}))
+        return attrs
 
 
 class HaltsAnswer(serializers.Serializer[Any]):
@@ -156,18 +158,17 @@ def find_holder(text: str) -> KeyHolder | None:
     """Who asks about halts, or may be stopped by one. While the database is away that is whoever
     the key stood for last, as long as it has not expired: nothing else can be known.
     """
-    remembered = remembered_key_holder(text)
-    if remembered is not None and is_database_silent():
+    if is_database_silent() and (remembered := remembered_key_holder(text)) is not None:
         return remembered
     try:
         return find_key_holder(text)
     except (OperationalError, InterfaceError):
-        if remembered is None:
+        if (remembered := remembered_key_holder(text)) is None:
             raise
         return remembered
 
 
-def _read_halts(tenant_id: int) -> StandingHalts:
+def _read_halts(tenant_id: int) -> ActiveHalts:
     """The halts as they are stored; while the database is away, as this process knows them."""
     known_halts(tenant_id)
     remembered = remembered_halts(tenant_id)
@@ -183,7 +184,7 @@ def _read_halts(tenant_id: int) -> StandingHalts:
         return remembered
 
 
-def _answer(halts: StandingHalts, known_tags: str) -> HotResponse:
+def _answer(halts: ActiveHalts, known_tags: str) -> HotResponse:
     tag = '"' + "-".join(map(str, halts.mark)) + '"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if tag in [one.strip().removeprefix("W/") for one in known_tags.split(",")]:
@@ -192,12 +193,12 @@ def _answer(halts: StandingHalts, known_tags: str) -> HotResponse:
     return HotResponse(200, {"Content-Type": JSON, **headers}, msgspec.json.encode(body))
 
 
-def _halt_answer(standing: StandingHalt) -> dict[str, Any]:
+def _halt_answer(halt: ActiveHalt) -> dict[str, Any]:
     return {
-        "id": standing.id,
-        "match": standing.match,
-        "reason": standing.reason,
-        "kind": standing.kind,
-        "since": moment_text(standing.since),
-        "ends_at": moment_text(standing.ends_at) if standing.ends_at else None,
+        "id": halt.id,
+        "match": halt.match,
+        "reason": halt.reason,
+        "kind": halt.kind,
+        "since": moment_text(halt.since),
+        "ends_at": moment_text(halt.ends_at) if halt.ends_at else None,
     }

@@ -39,7 +39,7 @@ from metering.reporting.reservations import (
     outcome_of,
     read_balances,
 )
-from metering.reservations.judge import budget_answer
+from metering.reservations.verdicts import budget_answer
 from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope
 
@@ -302,7 +302,7 @@ class BalancesView(ApiView):
 
 
 def _balance_answer(one: Balance, now: datetime) -> dict[str, Any]:
-    answer = budget_answer(one.rule, one.window, one.room, one.key, now=now)
+    answer = budget_answer(one.rule, one.window, one.balance, one.key, now=now)
     if one.unknown_nanos:
         answer["unknown_usd"] = usd_from_nanos(one.unknown_nanos)
     return answer

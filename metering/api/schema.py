@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from common.api.schema import PROBLEM, spell_out_nullable
-from metering.reservations.request import AskBody, ExtendBody
+from metering.reservations.request import ExtendBody, ReservationBody
 from metering.usage.decoders.native import EventBody
 
 CLOUD_EVENT: Final[dict[str, Any]] = {
@@ -58,9 +58,11 @@ def add_components(
     """Hook of drf-spectacular: shapes that are no serializer's."""
     schemas = result.setdefault("components", {}).setdefault("schemas", {})
     _, parts = msgspec.json.schema_components(
-        [EventBody, AskBody, ExtendBody], ref_template="#/components/schemas/{name}"
+        [EventBody, ReservationBody, ExtendBody], ref_template="#/components/schemas/{name}"
     )
-    event, ask, extension = (parts.pop(name) for name in ("EventBody", "AskBody", "ExtendBody"))
+    event, ask, extension = (
+        parts.pop(name) for name in ("EventBody", "ReservationBody", "ExtendBody")
+    )
     event["description"] = "One model call or tool call."
     settled = {
         **event,

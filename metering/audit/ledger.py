@@ -5,7 +5,7 @@ the seals of those that retention took away.
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from django.conf import settings
 from django.db import connection
@@ -47,8 +47,8 @@ class Drift(NamedTuple):
 
 
 class Seals(NamedTuple):
-    """How many windows have seals, over how many removed entries, and until when usage is sealed
-    (the epoch: none is).
+    """The number of windows with seals, of the removed entries in these, and until when usage is
+    sealed (the epoch: none is).
     """
 
     windows: int
@@ -57,13 +57,14 @@ class Seals(NamedTuple):
 
 
 def audit_tenant(tenant_id: int) -> list[Drift]:
-    """Every drift of a tenant's balances, as of one moment; the service may go on meanwhile."""
+    """Return every drift of a tenant's balances, in one snapshot, while the service goes on."""
     with tenant_scope(tenant_id, is_snapshot=True):
         book = read_book(tenant_id)
         sealed_until = read_sealed(tenant_id).sealed_until
         drifts = [
-            *_entries_drift(tenant_id),
-            *_reserved_drift(tenant_id),
+            *_balances_drift(tenant_id, "spent", _ENTRIES, "its entries"),
+            *_orphans(tenant_id),
+            *_balances_drift(tenant_id, "reserved", _HOLDS, "its open reservations, reserved"),
             *_settled_drift(tenant_id, sealed_until),
             *_repeated_events(tenant_id),
         ]
@@ -77,7 +78,7 @@ def audit_tenant(tenant_id: int) -> list[Drift]:
 
 
 def count_seals(tenant_id: int) -> Seals:
-    """What of a tenant is provable by seals alone."""
+    """Count what of a tenant is provable by seals alone."""
     with tenant_scope(tenant_id, is_snapshot=True), connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*), coalesce(sum(entry_count), 0)::bigint FROM window_seal"
@@ -89,7 +90,7 @@ def count_seals(tenant_id: int) -> Seals:
 
 
 def _rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
-    """Roll-ups that are not the sums of the events of their batches; of days whose events are
+    """Yield roll-ups that are not the sums of the events of their batches; of days whose events are
     sealed, those that differ from the sums of the whole day.
     """
     for drift in islice(rollup_drifts(tenant_id, sealed_until), ROLLUP_DRIFTS_MAX):
@@ -108,37 +109,45 @@ def _rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
         )
 
 
-def _entries_drift(tenant_id: int) -> Iterator[Drift]:
-    """Windows whose balance is not the sum of their entries, removed ones by their seal."""
+_ENTRIES: Final = """
+    SELECT window_id, cost_nanos AS nanos, tokens, requests, tool_calls
+    FROM ledger_entry WHERE tenant_id = %(tenant_id)s
+    UNION ALL
+    SELECT window_id, entry_nanos, entry_tokens, entry_requests, entry_tool_calls
+    FROM window_seal WHERE tenant_id = %(tenant_id)s
+"""
+_HOLDS: Final = f"""
+    SELECT window_id, reserved_nanos AS nanos, reserved_tokens AS tokens,
+        reserved_requests AS requests, reserved_tool_calls AS tool_calls
+    FROM reservation, unnest(window_ids) AS window_id
+    WHERE tenant_id = %(tenant_id)s AND state = {ReservationState.OPEN.value}
+"""  # noqa: S608 - an enum's number
+# Windows in which a balance is not the sum of these rows.
+_BALANCE_DRIFTS: Final = f"""
+    SELECT w.id, {", ".join(f"coalesce(s.{part}, 0)" for part in PARTS)},
+        {", ".join(f"w.{{balance}}_{part}" for part in PARTS)}
+    FROM budget_window w LEFT JOIN (
+        SELECT window_id, {", ".join(f"sum({part})::numeric AS {part}" for part in PARTS)}
+        FROM ({{rows}}) rows GROUP BY window_id
+    ) s ON s.window_id = w.id
+    WHERE w.tenant_id = %(tenant_id)s AND ({", ".join(f"w.{{balance}}_{part}" for part in PARTS)})
+        IS DISTINCT FROM ({", ".join(f"coalesce(s.{part}, 0)" for part in PARTS)})
+"""  # noqa: S608 - built from constants
+
+
+def _balances_drift(
+    tenant_id: int, balance: Literal["spent", "reserved"], rows: str, against: str
+) -> Iterator[Drift]:
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT w.id, w.spent_nanos, w.spent_tokens, w.spent_requests, w.spent_tool_calls,
-                coalesce(e.nanos, 0), coalesce(e.tokens, 0), coalesce(e.requests, 0),
-                coalesce(e.tool_calls, 0)
-            FROM budget_window w LEFT JOIN (
-                SELECT window_id, sum(cost_nanos) AS nanos, sum(tokens) AS tokens,
-                    sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls
-                FROM (
-                    SELECT window_id, cost_nanos, tokens, requests, tool_calls
-                    FROM ledger_entry WHERE tenant_id = %s
-                    UNION ALL
-                    SELECT window_id, entry_nanos, entry_tokens, entry_requests, entry_tool_calls
-                    FROM window_seal WHERE tenant_id = %s
-                ) entries GROUP BY window_id
-            ) e ON e.window_id = w.id
-            WHERE w.tenant_id = %s AND (w.spent_nanos, w.spent_tokens, w.spent_requests,
-                w.spent_tool_calls) IS DISTINCT FROM (coalesce(e.nanos, 0), coalesce(e.tokens, 0),
-                coalesce(e.requests, 0), coalesce(e.tool_calls, 0))
-            """,
-            [tenant_id, tenant_id, tenant_id],
-        )
+        statement = _BALANCE_DRIFTS.format(balance=balance, rows=rows)
+        cursor.execute(statement, {"tenant_id": tenant_id})
         for window_id, *amounts in cursor.fetchall():
-            yield from _compare(
-                f"window {window_id} against its entries",
-                Amounts(*amounts[4:]),
-                Amounts(*amounts[:4]),
-            )
+            expected, stored = Amounts(*map(int, amounts[:4])), Amounts(*map(int, amounts[4:]))
+            yield from _compare(f"window {window_id} against {against}", expected, stored)
+
+
+def _orphans(tenant_id: int) -> Iterator[Drift]:
+    with connection.cursor() as cursor:
         for rows, table in (("entries", "ledger_entry"), ("seals", "window_seal")):
             cursor.execute(
                 f"SELECT count(*) FROM {table} e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"  # noqa: S608
@@ -150,39 +159,9 @@ def _entries_drift(tenant_id: int) -> Iterator[Drift]:
                 yield Drift(f"{rows} without a window", rows, 0, orphans)
 
 
-def _reserved_drift(tenant_id: int) -> Iterator[Drift]:
-    """Windows whose reserved amounts are not the sum of the open reservations that hold them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT w.id, w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
-                w.reserved_tool_calls, coalesce(r.nanos, 0), coalesce(r.tokens, 0),
-                coalesce(r.requests, 0), coalesce(r.tool_calls, 0)
-            FROM budget_window w LEFT JOIN (
-                SELECT window_id, sum(reserved_nanos) AS nanos,
-                    sum(reserved_tokens) AS tokens,
-                    sum(reserved_requests)::bigint AS requests,
-                    sum(reserved_tool_calls)::bigint AS tool_calls
-                FROM reservation, unnest(window_ids) AS window_id
-                WHERE tenant_id = %s AND state = {ReservationState.OPEN.value} GROUP BY window_id
-            ) r ON r.window_id = w.id
-            WHERE w.tenant_id = %s AND (w.reserved_nanos, w.reserved_tokens, w.reserved_requests,
-                w.reserved_tool_calls) IS DISTINCT FROM (coalesce(r.nanos, 0),
-                coalesce(r.tokens, 0), coalesce(r.requests, 0), coalesce(r.tool_calls, 0))
-            """,  # noqa: S608 - a number of this package's own
-            [tenant_id, tenant_id],
-        )
-        for window_id, *amounts in cursor.fetchall():
-            yield from _compare(
-                f"window {window_id} against its open reservations, reserved",
-                Amounts(*amounts[4:]),
-                Amounts(*amounts[:4]),
-            )
-
-
 def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
-    """Settled reservations whose event is not there, unless it may be sealed and gone: it may be
-    older than its reservation. What it cost may have been rated again.
+    """Count settled reservations whose event is not there, unless it may be sealed and gone: it may
+    be older than its reservation. What it cost may have been rated again.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -200,7 +179,7 @@ def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
 
 
 def _repeated_events(tenant_id: int) -> Iterator[Drift]:
-    """Events that are stored, and so counted, more than once."""
+    """Count events that are stored, and so counted, more than once."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) - count(DISTINCT (source, sent_id, route, reservation_id))"
@@ -214,8 +193,8 @@ def _repeated_events(tenant_id: int) -> Iterator[Drift]:
 
 
 def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) -> Iterator[Drift]:
-    """Windows of a budget in force whose balance is not the sum of the events that count there,
-    older ones by the window's seal.
+    """Compare the windows of a budget in force with the sum of the events that count there, older
+    ones by the window's seal.
     """
     counted_from = _counted_from(book.tenant_id, rule) if rule.is_rolling else {}
     expected: dict[tuple[str, Any], Amounts] = {}
@@ -223,8 +202,8 @@ def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) ->
     def count(at: datetime, key: str, starts_at: datetime, amounts: Amounts) -> None:
         if key in counted_from and rule.grain_at(at) < counted_from[key]:
             return
-        place = (key, starts_at)
-        expected[place] = add_amounts(expected.get(place, NOTHING), amounts)
+        window = (key, starts_at)
+        expected[window] = add_amounts(expected.get(window, NOTHING), amounts)
 
     for seal in sealed_events(tenant_id=book.tenant_id, budget_id=rule.id, revision=rule.revision):
         expected[seal.group_key, seal.starts_at] = seal.amounts
@@ -236,13 +215,13 @@ def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) ->
         rule, tenant_id=book.tenant_id, since=sealed_until
     ):
         count(at, key, starts_at, amounts)
-    found = _balances(book.tenant_id, rule)
-    for place in sorted(expected.keys() | found.keys()):
+    balances = _balances(book.tenant_id, rule)
+    for window in sorted(expected.keys() | balances.keys()):
         yield from _compare(
-            f"budget {rule.name!r}, group {place[0]}, window from {place[1]:%Y-%m-%d %H:%M} UTC,"
+            f"budget {rule.name!r}, group {window[0]}, window from {window[1]:%Y-%m-%d %H:%M} UTC,"
             " against its events",
-            expected.get(place, NOTHING),
-            found.get(place, NOTHING),
+            expected.get(window, NOTHING),
+            balances.get(window, NOTHING),
         )
 
 
@@ -258,7 +237,7 @@ def _counted_from(tenant_id: int, rule: BudgetRule) -> dict[str, Any]:
 
 
 def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts]:
-    """What the windows of a rule hold."""
+    """Return what the windows of a rule hold."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT group_key, starts_at, spent_nanos, spent_tokens, spent_requests,"
@@ -270,10 +249,10 @@ def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts
 
 
 def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
-    """Windows of a budget on single calls whose balance is not that of their one call, for as long
-    as the call is known by its key.
+    """Compare the windows of a budget on single calls with their one call, for as long as the call
+    is known by its key.
 
-    A report that names the call no more may have left an empty window behind.
+    A report that no longer names the call may have left an empty window behind.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -301,7 +280,7 @@ def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
             )
 
 
-def _compare(subject: str, expected: Amounts, found: Amounts) -> Iterator[Drift]:
-    for part, wanted, have in zip(PARTS, expected, found, strict=True):
+def _compare(subject: str, expected: Amounts, stored: Amounts) -> Iterator[Drift]:
+    for part, wanted, have in zip(PARTS, expected, stored, strict=True):
         if wanted != have:
             yield Drift(subject, part, wanted, have)

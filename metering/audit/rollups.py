@@ -20,6 +20,7 @@ from metering.rollups.sets import (
     DAY_SETS,
     HISTOGRAM_DIMENSIONS,
     HISTOGRAM_SETS,
+    MEASURE_LIST,
     OTHER,
     QUARTER_SECONDS,
     ROLLED_UP_DIMENSIONS,
@@ -50,22 +51,22 @@ def _quoted(name: str) -> str:
 _COLUMNS: Final = ("quarter", "day", *ROLLED_UP_DIMENSIONS)
 
 
-def _grain(one: DimensionSet) -> str:
-    return "quarter" if one.grain_seconds == QUARTER_SECONDS else "day"
+def _grain(dimension_set: DimensionSet) -> str:
+    return "quarter" if dimension_set.grain_seconds == QUARTER_SECONDS else "day"
 
 
-def _mask(one: DimensionSet) -> int:
-    """What GROUPING answers of a set: a bit for each column by which its rows are not grouped."""
-    grouped = {_grain(one), *one.dimensions}
+def _mask(dimension_set: DimensionSet) -> int:
+    """Return GROUPING's answer for a set: a bit for each column its rows are not grouped by."""
+    grouped = {_grain(dimension_set), *dimension_set.dimensions}
     return sum(1 << place for place, name in enumerate(reversed(_COLUMNS)) if name not in grouped)
 
 
 def _by_set(place: int) -> str:
-    """The value of a row's first or second dimension, by its set."""
+    """Return the SQL of the value of a row's first or second dimension, by its set."""
     cases = " ".join(
-        f"WHEN {_mask(one)} THEN {_quoted(one.dimensions[place])}"
-        for one in SETS
-        if len(one.dimensions) > place
+        f"WHEN {_mask(dimension_set)} THEN {_quoted(dimension_set.dimensions[place])}"
+        for dimension_set in SETS
+        if len(dimension_set.dimensions) > place
     )
     return f"CASE mask {cases} ELSE '' END"
 
@@ -90,12 +91,12 @@ _COMPARE: Final = f"""
             {", ".join(map(_quoted, _COLUMNS))},
             {", ".join(f"sum({name}) AS sum_{name}" for name in MEASURES)}
         FROM events GROUP BY GROUPING SETS ({_GROUPING_SETS})
-    ), expected (number, starts_at, value_1, value_2, {", ".join(MEASURES)}) AS (
+    ), expected (number, starts_at, value_1, value_2, {MEASURE_LIST}) AS (
         SELECT {_SET_NUMBER}, coalesce(quarter, day), {_by_set(0)}, {_by_set(1)},
             {", ".join(f"sum_{name}" for name in MEASURES)}
         FROM added_up
     ), stored AS MATERIALIZED (
-        SELECT dimension_set AS number, starts_at, value_1, value_2, {", ".join(MEASURES)}
+        SELECT dimension_set AS number, starts_at, value_1, value_2, {MEASURE_LIST}
         FROM usage_rollup WHERE tenant_id = %(tenant_id)s
             AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
     ), crowded AS (
@@ -121,7 +122,7 @@ _COMPARE: Final = f"""
     HAVING {" OR ".join(f"sum(e_{name}) <> sum(s_{name})" for name in MEASURES)}
     ORDER BY 2, 1, 3, 4
 """  # noqa: S608 - built from constants
-# Bins are cut a little differently in PostgreSQL; how many calls were counted is the same.
+# Bins are cut a little differently in PostgreSQL; the number of calls is the same.
 _COUNT: Final = f"""
     WITH events AS ({
     _EVENTS.format(
@@ -207,12 +208,12 @@ _HISTOGRAM_TOTALS: Final = """
 
 
 def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[RollupDrift]:
-    """Every row of a tenant that is not the sum of its events, day by day; before `sealed_until`
-    every set of a day that does not add up to what the whole day does.
+    """Yield every row of a tenant that is not the sum of its events, day by day; before
+    `sealed_until` every set of a day that does not add up to what the whole day does.
 
     Call it in the tenant's scope, in a snapshot: batches become rolled up meanwhile.
     """
-    set_of = {one.number: one for one in SETS}
+    set_of = {dimension_set.number: dimension_set for dimension_set in SETS}
     oldest = timezone.now() - settings.RETENTION_HISTORY
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")

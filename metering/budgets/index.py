@@ -15,7 +15,7 @@ from metering.core.periods import QUANTUM_SECONDS
 # few quarters of an hour, and the ids of windows. A transaction knows all that it asks for.
 KNOWN_GROUPS_MAX: Final = 50_000
 KNOWN_WINDOWS_MAX: Final = 200_000
-# After so many a group's windows are found anew.
+# After so many windows of a group, they are looked up again.
 WINDOWS_OF_GROUP_MAX: Final = 100
 
 
@@ -60,7 +60,7 @@ _WINDOW_IDS: Final = BoundedMemory[tuple[int, WindowKey], int](KNOWN_WINDOWS_MAX
 
 
 def forget_windows() -> None:
-    """Empty this process's memory (tests make windows anew under the same ids)."""
+    """Empty this process's memory (tests make windows again under the same ids)."""
     _GROUPS.forget_all()
     _WINDOW_IDS.forget_all()
 
@@ -156,7 +156,7 @@ class BudgetBook:
     def remember(self, key: WindowKey, window_id: int) -> None:
         """Remember a committed window of a budget's present revision.
 
-        That of a single call is asked for anew: it goes by another key once another report names
+        That of a single call is looked up again: it goes by another key once another report names
         the call.
         """
         if not self.rules[key.budget_id].is_per_request:

@@ -30,7 +30,7 @@ REFUSING: Final = frozenset({"hold", "block", "lockout"})
 BEYOND_HUNDREDTHS: Final = 10_000_000_000
 
 
-class Room:
+class WindowBalance:
     """A window as it stands within a transaction that holds its lock."""
 
     __slots__ = ("carried_nanos", "first_used_at", "raised", "reserved", "spent")
@@ -61,14 +61,14 @@ class Room:
         for place, amount in enumerate(amounts):
             self.spent[place] += amount
 
-    def whole(self, rule: BudgetRule, place: int) -> int | None:
+    def limit(self, rule: BudgetRule, place: int) -> int | None:
         """A part's limit with all that is added to it, None where it has none."""
         limit = rule.limit_parts[place]
         if limit is None:
             return None
         return limit + self.raised[place] + (self.carried_nanos if place == 0 else 0)
 
-    def whole_seconds(self, rule: BudgetRule) -> int | None:
+    def limit_seconds(self, rule: BudgetRule) -> int | None:
         """The limit on time with what is added to it, None where it has none."""
         return None if rule.limit_seconds is None else rule.limit_seconds + self.raised[4]
 
@@ -88,21 +88,35 @@ class Use(NamedTuple):
     part: str
 
 
-def use_of(rule: BudgetRule, room: Room, *, now: datetime) -> Use:
+def use_of(rule: BudgetRule, balance: WindowBalance, *, now: datetime) -> Use:
     """How full a window is: the one place that says so."""
-    fullest = (0, PARTS[0])
-    for place in rule.limited_places:
-        whole = room.whole(rule, place)
-        assert whole is not None
-        fullest = max(fullest, (_hundredths(room.spent[place], whole), PARTS[place]))
-    if (whole_seconds := room.whole_seconds(rule)) is not None:
-        fullest = max(fullest, (_hundredths(room.used_seconds(now), whole_seconds), SECONDS))
-    hundredths, part = fullest
+    hundredths, part = _fullest(rule, balance, now)
     return Use(Decimal(hundredths) / 100, part)
 
 
+def count_reached(rule: BudgetRule, balance: WindowBalance, *, now: datetime) -> int:
+    """Return the number of levels, from the lowest, whose percentage of the limit is spent."""
+    hundredths, _ = _fullest(rule, balance, now)
+    return len([level for level in rule.levels if level.percent * 100 <= hundredths])
+
+
+def _fullest(rule: BudgetRule, balance: WindowBalance, now: datetime) -> tuple[int, str]:
+    most, part = 0, PARTS[0]
+    for place in rule.limited_places:
+        whole = balance.limit(rule, place)
+        assert whole is not None
+        hundredths = _hundredths(balance.spent[place], whole)
+        if hundredths >= most:
+            most, part = hundredths, PARTS[place]
+    if (whole_seconds := balance.limit_seconds(rule)) is not None:
+        hundredths = _hundredths(balance.used_seconds(now), whole_seconds)
+        if hundredths >= most:
+            most, part = hundredths, SECONDS
+    return most, part
+
+
 def _hundredths(spent: int, limit: int) -> int:
-    """How many hundredths of a percent of the limit are spent."""
+    """Return the hundredths of a percent of the limit that are spent."""
     if spent <= 0:
         return 0
     if limit <= 0:
@@ -122,66 +136,64 @@ class Passed(NamedTuple):
     asked: int
 
 
-def passed_levels(
+def passed_level(
     rule: BudgetRule,
-    room: Room,
+    balance: WindowBalance,
     asked: Amounts,
     *,
     now: datetime,
     limit_percent: int = 100,
-) -> list[Passed]:
-    """The acting levels that the call would pass, lowest first.
+) -> Passed | None:
+    """Return the level whose action a call meets: the most severe of the acting levels that it
+    would pass, and of equals the lowest. None if it would pass none.
 
     `limit_percent` below 100 is a tightening: limits count that much less.
     """
-    passed = []
+    met = None
     for level in rule.acting_levels:
-        percent = level.percent * limit_percent
-        for place in rule.limited_places:
-            whole = room.whole(rule, place)
-            assert whole is not None
-            used = room.spent[place] + room.reserved[place] + asked[place]
-            if used * 10_000 > percent * whole:
-                passed.append(
-                    Passed(
-                        level,
-                        PARTS[place],
-                        whole * percent // 10_000,
-                        room.spent[place],
-                        room.reserved[place],
-                        asked[place],
-                    )
-                )
-                break
-        else:
-            if late := _passed_seconds(rule, room, level, now=now, percent=percent):
-                passed.append(late)
-    return passed
-
-
-def _passed_seconds(
-    rule: BudgetRule, room: Room, level: LevelRule, *, now: datetime, percent: int
-) -> Passed | None:
-    limit = room.whole_seconds(rule)
-    if limit is None or room.first_used_at is None:
+        place = _passed_place(rule, balance, asked, level.percent * limit_percent, now)
+        if place is None:
+            # Nor would it pass those above.
+            break
+        if met is None or SEVERITY[level.action] > SEVERITY[met[0].action]:
+            met = level, place
+    if met is None:
         return None
-    seconds = room.used_seconds(now)
-    if seconds * 10_000 < percent * limit:
-        return None
-    return Passed(level, SECONDS, limit * percent // 10_000, seconds, 0, 0)
-
-
-def most_severe(passed: Sequence[Passed]) -> Passed | None:
-    """The level whose action a call meets; None where none acts."""
-    return max(
-        passed, key=lambda one: (SEVERITY[one.level.action], -one.level.percent), default=None
+    level, place = met
+    percent = level.percent * limit_percent
+    if place == len(PARTS):
+        limit = (balance.limit_seconds(rule) or 0) * percent // 10_000
+        return Passed(level, SECONDS, limit, balance.used_seconds(now), 0, 0)
+    return Passed(
+        level,
+        PARTS[place],
+        (balance.limit(rule, place) or 0) * percent // 10_000,
+        balance.spent[place],
+        balance.reserved[place],
+        asked[place],
     )
+
+
+def _passed_place(
+    rule: BudgetRule, balance: WindowBalance, asked: Amounts, percent: int, now: datetime
+) -> int | None:
+    """Return the first part that would be beyond hundredths of a percent of its limit."""
+    for place in rule.limited_places:
+        whole = balance.limit(rule, place)
+        assert whole is not None
+        used = balance.spent[place] + balance.reserved[place] + asked[place]
+        if used * 10_000 > percent * whole:
+            return place
+    whole_seconds = balance.limit_seconds(rule)
+    if whole_seconds is None or balance.first_used_at is None:
+        return None
+    return len(PARTS) if balance.used_seconds(now) * 10_000 >= percent * whole_seconds else None
 
 
 def pace_of(
     rule: BudgetRule,
     level: LevelRule,
-    room: Room,
+    balance: WindowBalance,
     *,
     ends_at: datetime | None,
     now: datetime,
@@ -194,19 +206,19 @@ def pace_of(
     if level.cost_nanos_per_minute is not None or level.tokens_per_minute is not None:
         return level.cost_nanos_per_minute, level.tokens_per_minute
     return (
-        _even_pace(rule, room, 0, ends_at=ends_at, now=now),
-        _even_pace(rule, room, 1, ends_at=ends_at, now=now),
+        _even_pace(rule, balance, 0, ends_at=ends_at, now=now),
+        _even_pace(rule, balance, 1, ends_at=ends_at, now=now),
     )
 
 
 def _even_pace(
-    rule: BudgetRule, room: Room, place: int, *, ends_at: datetime | None, now: datetime
+    rule: BudgetRule, balance: WindowBalance, place: int, *, ends_at: datetime | None, now: datetime
 ) -> int | None:
-    whole = room.whole(rule, place)
+    whole = balance.limit(rule, place)
     if whole is None:
         return None
     if ends_at is None:
         return max(1, whole // 100)
-    left = max(0, whole - room.spent[place] - room.reserved[place])
+    left = max(0, whole - balance.spent[place] - balance.reserved[place])
     seconds = max(60, int((ends_at - now) / timedelta(seconds=1)))
     return max(1, left * 60 // seconds)

@@ -21,15 +21,7 @@ def read_book(
         version = Tenant.objects.values_list("configuration_version", flat=True).get(id=tenant_id)
     levels: dict[int, list[LevelRule]] = {}
     for level in BudgetLevel.objects.filter(tenant_id=tenant_id, **only).order_by("percent"):
-        levels.setdefault(level.budget_id, []).append(
-            LevelRule(
-                level.percent,
-                level.action,
-                tuple(level.notify),
-                level.cost_nanos_per_minute,
-                level.tokens_per_minute,
-            )
-        )
+        levels.setdefault(level.budget_id, []).append(LevelRule.of(level))
     raises = _read_raises(tenant_id)
     budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
     if budget_id is not None:
@@ -52,17 +44,5 @@ def _read_raises(tenant_id: int) -> dict[int, list[RaiseRule]]:
         status=RaiseStatus.APPROVED,
         ends_at__gt=timezone.now() - timedelta(hours=1),
     ).order_by("id"):
-        assert row.starts_at is not None, "an approved raise has begun"
-        rule = RaiseRule(
-            budget_id=row.budget_id,
-            group_key=row.group_key,
-            starts_at=row.starts_at,
-            ends_at=row.ends_at,
-            cost_nanos=row.add_cost_nanos,
-            tokens=row.add_tokens,
-            requests=row.add_requests,
-            tool_calls=row.add_tool_calls,
-            seconds=row.add_seconds,
-        )
-        rules.setdefault(row.budget_id, []).append(rule)
+        rules.setdefault(row.budget_id, []).append(RaiseRule.of(row))
     return rules

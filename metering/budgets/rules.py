@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from metering.core.amounts import Amounts
 from metering.core.dimensions import REQUEST
-from metering.core.match import PLACE, Values, group_getter, wanted_values
+from metering.core.match import PLACE, Values, group_getter, wanted_of
 from metering.core.periods import (
     GRAIN_SECONDS,
     ROLLING_SECONDS,
@@ -14,7 +14,7 @@ from metering.core.periods import (
     Span,
     floor_seconds,
 )
-from metering.models import Budget
+from metering.models import Budget, BudgetLevel, BudgetRaise
 
 # What raises add to cost, tokens, requests, tool calls and seconds.
 Raised = tuple[int, int, int, int, int]
@@ -31,6 +31,17 @@ class LevelRule(NamedTuple):
     cost_nanos_per_minute: int | None = None
     tokens_per_minute: int | None = None
 
+    @classmethod
+    def of(cls, level: BudgetLevel) -> "LevelRule":
+        """Return the rule of a stored level."""
+        return cls(
+            level.percent,
+            level.action,
+            tuple(level.notify),
+            level.cost_nanos_per_minute,
+            level.tokens_per_minute,
+        )
+
 
 class RaiseRule(NamedTuple):
     """An approved raise of a budget's limits: for a group (empty: all), for a while, by how
@@ -46,6 +57,22 @@ class RaiseRule(NamedTuple):
     requests: int
     tool_calls: int
     seconds: int
+
+    @classmethod
+    def of(cls, row: BudgetRaise) -> "RaiseRule":
+        """Return the rule of a stored raise that was approved."""
+        assert row.starts_at is not None, "an approved raise has begun"
+        return cls(
+            budget_id=row.budget_id,
+            group_key=row.group_key,
+            starts_at=row.starts_at,
+            ends_at=row.ends_at,
+            cost_nanos=row.add_cost_nanos,
+            tokens=row.add_tokens,
+            requests=row.add_requests,
+            tool_calls=row.add_tool_calls,
+            seconds=row.add_seconds,
+        )
 
 
 class BudgetRule:
@@ -79,6 +106,9 @@ class BudgetRule:
         ]
         self.acting_levels = [level for level in self.levels if level.action != "none"]
         self.throttles = [level for level in self.levels if level.action == "throttle"]
+        self.downgrade_percent = min(
+            (level.percent for level in self.levels if level.action == "downgrade"), default=None
+        )
         self.refuses = any(
             level.action in ("hold", "block", "lockout") for level in self.acting_levels
         )
@@ -95,8 +125,10 @@ class BudgetRule:
             timezone=budget.timezone,
             anchor_at=budget.anchor_at,
         )
-        self.places = [PLACE[name] for name in self.per if name != REQUEST]
-        self.wanted = [(PLACE[name], wanted_values(value)) for name, value in self.match.items()]
+        # What tells its groups apart.
+        self.dimensions = tuple(name for name in self.per if name != REQUEST)
+        self.places = [PLACE[name] for name in self.dimensions]
+        self.wanted = wanted_of(self.match)
         self._group = group_getter(self.places)
 
     def group(self, values: Values) -> Values | None:
@@ -117,17 +149,17 @@ class BudgetRule:
         return self.clock.span(at)
 
     def raised(self, group_key: str, now: datetime) -> Raised:
-        """What approved raises add to a group's limits at a moment."""
+        """What approved raises add to a group's limits at a time."""
         if not self.raises:
             return NO_RAISE
         cost = tokens = requests = tool_calls = seconds = 0
-        for one in self.raises:
-            if one.starts_at <= now < one.ends_at and one.group_key in ("", group_key):
-                cost += one.cost_nanos
-                tokens += one.tokens
-                requests += one.requests
-                tool_calls += one.tool_calls
-                seconds += one.seconds
+        for each in self.raises:
+            if each.starts_at <= now < each.ends_at and each.group_key in ("", group_key):
+                cost += each.cost_nanos
+                tokens += each.tokens
+                requests += each.requests
+                tool_calls += each.tool_calls
+                seconds += each.seconds
         return cost, tokens, requests, tool_calls, seconds
 
     def grain_at(self, at: datetime) -> datetime:

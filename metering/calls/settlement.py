@@ -13,7 +13,7 @@ from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.holds import (
     SETTLED,
     HoldMoves,
-    Standing,
+    LockedReservation,
     find_held,
     lock_reservations,
     settle_with,
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
 
 def lock_named_reservations(
     tenant_id: int, events: Iterable[PreparedEvent]
-) -> dict[UUID, Standing]:
+) -> dict[UUID, LockedReservation]:
     """Lock the reservations that these events settle."""
     held = {event.held.id: event.held for event in events if event.held is not None}
     return lock_reservations(tenant_id, held) if held else {}
@@ -52,7 +52,7 @@ def lock_named_reservations(
 def settle_with_events(
     configuration: Configuration,
     stored: Stored,
-    standings: Mapping[UUID, Standing],
+    reservations: Mapping[UUID, LockedReservation],
     reports: Iterable[PreparedEvent],
 ) -> HoldMoves:
     """Settle locked reservations with the calls of the reports that name them; return what that
@@ -65,22 +65,22 @@ def settle_with_events(
     # What each reservation held until now, which its call was booked against.
     held_nanos: dict[UUID, int] = {}
     for event in reports:
-        if event.held is None or (standing := standings.get(event.held.id)) is None:
+        if event.held is None or (reservation := reservations.get(event.held.id)) is None:
             continue
         is_fresh = id(event) in fresh
-        amounts = event.amounts if is_fresh else _booked(event, stored, standing)
+        amounts = event.amounts if is_fresh else _booked(event, stored, reservation)
         if amounts is None:
             continue
         if is_fresh:
             moves.add(_beyond_holds(event, book))
-        if standing.state == SETTLED:
+        if reservation.state == SETTLED:
             if is_fresh:
                 moves.add_overrun(event.held, book, amounts.cost_nanos)
             else:
-                _confirm(standing, event, amounts, stored.event_ids[id(event)])
+                _confirm(reservation, event, amounts, stored.event_ids[id(event)])
             continue
-        held_nanos[standing.held.id] = settle_with(
-            standing,
+        held_nanos[reservation.held.id] = settle_with(
+            reservation,
             moves=moves,
             book=book,
             cost_nanos=amounts.cost_nanos,
@@ -95,15 +95,15 @@ def settle_with_events(
     return moves
 
 
-def _booked(event: PreparedEvent, stored: Stored, standing: Standing) -> Amounts | None:
+def _booked(event: PreparedEvent, stored: Stored, reservation: LockedReservation) -> Amounts | None:
     """What the call of a report that is not new is booked as, if it is the reservation's call."""
     call = stored.calls.get(id(event))
     if call is not None:
-        is_its_call = call.reservation_id == standing.held.id
+        is_its_call = call.reservation_id == reservation.held.id
         return call.amounts_signed(1) if is_its_call else None
-    if standing.event_id is not None and stored.event_ids.get(id(event)) == standing.event_id:
+    if reservation.event_id is not None and stored.event_ids.get(id(event)) == reservation.event_id:
         # Sent before as an event, and now as the settle.
-        return Amounts(standing.cost_nanos or 0, standing.used_tokens or 0, 0, 0)
+        return Amounts(reservation.cost_nanos or 0, reservation.used_tokens or 0, 0, 0)
     return None
 
 
@@ -111,10 +111,12 @@ def _settled_by(event: PreparedEvent) -> str | None:
     return event.fingerprint if event.route is Route.SETTLE else None
 
 
-def _confirm(standing: Standing, event: PreparedEvent, amounts: Amounts, event_id: int) -> None:
+def _confirm(
+    reservation: LockedReservation, event: PreparedEvent, amounts: Amounts, event_id: int
+) -> None:
     """Note the settle of a reservation that an event has settled before."""
-    if (fingerprint := _settled_by(event)) is not None and standing.fingerprint is None:
-        standing.confirm(
+    if (fingerprint := _settled_by(event)) is not None and reservation.fingerprint is None:
+        reservation.confirm(
             cost_nanos=amounts.cost_nanos,
             used_tokens=amounts.tokens,
             event_id=event_id,

@@ -16,7 +16,7 @@ from metering.calls.known import Absorber, Known
 from metering.calls.settlement import Stored
 from metering.calls.stored import added_up, movements
 from metering.core.amounts import Amounts
-from metering.ledger.holds import Standing
+from metering.ledger.holds import LockedReservation
 from metering.ledger.posting import Posting
 from metering.models import BATCH_ID_STRIDE, SourceOutcome
 from metering.snapshot import Configuration
@@ -31,7 +31,7 @@ def sums_of_stored(book: BudgetBook, stored: Stored) -> dict[Posting, Amounts]:
 def store_events(
     configuration: Configuration,
     jobs: Sequence[Job],
-    standings: Mapping[UUID, Standing],
+    reservations: Mapping[UUID, LockedReservation],
     withdrawn: Collection[str] = (),
 ) -> Stored:
     """Store the events that are new, with their keys and their batch's row; merge the reports of
@@ -44,7 +44,7 @@ def store_events(
     with connection.cursor() as cursor:
         batch_id = next_batch_id(cursor)
         first_id = batch_id * BATCH_ID_STRIDE
-        unique, linked = _apart_from_settled(outcome.unique, first_id, standings)
+        unique, linked = _apart_from_settled(outcome.unique, first_id, reservations)
         copy_incoming(cursor, unique, first_id)
         fresh = _claim_keys(cursor, tenant_id, unique, first_id)
         if fresh:
@@ -84,7 +84,7 @@ NOTHING_KNOWN: Final = Known({}, {}, {}, [], [])
 
 
 def _apart_from_settled(
-    events: Sequence[PreparedEvent], first_id: int, standings: Mapping[UUID, Standing]
+    events: Sequence[PreparedEvent], first_id: int, reservations: Mapping[UUID, LockedReservation]
 ) -> tuple[list[PreparedEvent], dict[int, int]]:
     """The events that may be new calls; and those whose reservation was settled with a call, or is
     by another of these events, with that call's id.
@@ -93,15 +93,15 @@ def _apart_from_settled(
     linked: dict[int, int] = {}
     settling: dict[UUID, int] = {}
     for event in events:
-        standing = standings.get(event.held.id) if event.held is not None else None
-        if standing is None:
+        reservation = reservations.get(event.held.id) if event.held is not None else None
+        if reservation is None:
             unique.append(event)
-        elif standing.event_id is not None:
-            linked[id(event)] = standing.event_id
-        elif standing.held.id in settling:
-            linked[id(event)] = settling[standing.held.id]
+        elif reservation.event_id is not None:
+            linked[id(event)] = reservation.event_id
+        elif reservation.held.id in settling:
+            linked[id(event)] = settling[reservation.held.id]
         else:
-            settling[standing.held.id] = first_id + len(unique)
+            settling[reservation.held.id] = first_id + len(unique)
             unique.append(event)
     return unique, linked
 

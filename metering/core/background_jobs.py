@@ -49,7 +49,7 @@ def position_of(job: BackgroundJob) -> Position:
 
 
 def move_on(job: BackgroundJob, *, position: Position, count: int) -> None:
-    """Note that a step has read so many events more; the caller saves the job."""
+    """Note that a step has read `count` more events; the caller saves the job."""
     job.after_at, job.after_id = position
     job.done += count
 

@@ -1,10 +1,10 @@
 """Combines callers: what waits in a process is committed together, one transaction a tenant.
 
-Nothing waits on purpose: a job that arrives while no transaction runs is committed at once, and
+Nothing waits on purpose: a job that arrives while no transaction runs is committed immediately, and
 those that arrive meanwhile make up the next one.
 
-Tenants take turns. One that sends much, or what cannot be stored, keeps no other waiting: it never
-has all the threads, and while others wait its turns take no longer than TURN_SECONDS.
+Tenants alternate. One that sends much, or what cannot be stored, keeps no other waiting: it never
+has all the threads, and while others wait its batches take no longer than BATCH_SECONDS.
 """
 
 import threading
@@ -27,14 +27,14 @@ MERGED_EVENTS_MAX: Final = 5_000
 THREADS: Final = 6
 # The threads that one tenant may have at a time.
 TENANT_THREADS: Final = 2
-# How long a tenant's turn may take while others wait, going by what its last one took.
-TURN_SECONDS: Final = 0.05
-# No turn is cut to less than this: what a transaction costs by itself would be most of it, and
+# How long a tenant's batch may take while others wait, going by what its last one took.
+BATCH_SECONDS: Final = 0.05
+# No batch is cut to less than this: what a transaction costs by itself would be most of it, and
 # a slow machine would cut ever smaller pieces.
-TURN_EVENTS_MIN: Final = 200
-# Tenants whose last turn is remembered; beyond these the one longest ago is forgotten.
+BATCH_EVENTS_MIN: Final = 200
+# Tenants whose last batch is remembered; beyond these the oldest is forgotten.
 SPEEDS_MAX: Final = 1_000
-# After so long a connection is made anew, which takes some milliseconds.
+# After so long a connection is replaced, which takes some milliseconds.
 IDLE_SECONDS: Final = 60.0
 
 
@@ -49,10 +49,10 @@ class Combinable(Protocol):
         """How much of a transaction it makes up, in events."""
 
     def pieces(self, weight_max: int) -> Sequence[Self]:
-        """The same work in pieces that are no heavier, where it can be cut."""
+        """The same in pieces that are no heavier, if it can be cut."""
 
 
-Work = TypeVar("Work", bound=Combinable)
+Item = TypeVar("Item", bound=Combinable)
 
 
 # Told once what a caller waits for is durable, or why it is not. It must not block or raise.
@@ -60,7 +60,7 @@ Done = Callable[[Exception | None], None]
 
 
 class _Waiting:
-    """A caller, and how many pieces of its work are not done."""
+    """A caller, and the number of pieces of its item that are not done."""
 
     __slots__ = ("done", "error", "pieces_left")
 
@@ -75,55 +75,55 @@ class _Waiting:
         self.done(error)
 
 
-class _Entry(Generic[Work]):
-    """A caller's work, or a piece of it, that waits for its turn."""
+class _Entry(Generic[Item]):
+    """A caller's item, or a piece of it, that waits for a batch."""
 
-    __slots__ = ("is_alone", "waiting", "work")
+    __slots__ = ("is_alone", "item", "waiting")
 
-    def __init__(self, work: Work, waiting: _Waiting, *, is_alone: bool = False) -> None:
-        self.work = work
+    def __init__(self, item: Item, waiting: _Waiting, *, is_alone: bool = False) -> None:
+        self.item = item
         self.waiting = waiting
         # What failed together with others is committed by itself.
         self.is_alone = is_alone
 
 
-class Committer(Generic[Work]):
+class Committer(Generic[Item]):
     """The threads of one process that commit on behalf of its callers.
 
-    `commit` takes one tenant's works together. Where it raises, each of them gets a turn of its
-    own, unless nobody could have been served; what a single work raises is its caller's. It may
-    answer smaller works to commit in place of a single one.
+    `commit` takes one tenant's items together. If it raises, each of them gets a batch of its own,
+    unless no one could have been served; what a single item raises is its caller's. It may return
+    smaller items to commit in place of a single one.
     """
 
     def __init__(
         self,
-        commit: Callable[[int, Sequence[Work]], Sequence[Work]],
+        commit: Callable[[int, Sequence[Item]], Sequence[Item]],
         *,
         name: str,
         threads: int = THREADS,
         tenant_threads: int = TENANT_THREADS,
         weight_max: int = MERGED_EVENTS_MAX,
-        weight_min: int = TURN_EVENTS_MIN,
+        weight_min: int = BATCH_EVENTS_MIN,
     ) -> None:
-        self._commit_works = commit
+        self._commit_items = commit
         self._name = name
         self._threads_max = threads
-        # One where the works of a tenant would wait for the same rows anyway.
+        # One where the items of a tenant would wait for the same rows anyway.
         self._tenant_threads = tenant_threads
         self._weight_max = weight_max
         self._weight_min = weight_min
         self._threads: list[threading.Thread] = []
         self._is_stopping = False
-        self._queues: dict[int, deque[_Entry[Work]]] = {}
-        # Tenants that may have a turn, in order: those with work and without enough threads.
-        self._turns: OrderedDict[int, None] = OrderedDict()
+        self._queues: dict[int, deque[_Entry[Item]]] = {}
+        # Tenants that may have a batch, in order: those with items and without enough threads.
+        self._ready: OrderedDict[int, None] = OrderedDict()
         self._running: Counter[int] = Counter()
-        # How much weight a tenant's last turn did in TURN_SECONDS.
+        # How much weight a tenant's last batch did in BATCH_SECONDS.
         self._speeds: OrderedDict[int, int] = OrderedDict()
         self._changed = threading.Condition()
 
-    def submit(self, work: Work) -> None:
-        """Commit the work and come back when it is durable. Raises what the commit raised."""
+    def submit(self, item: Item) -> None:
+        """Commit the item and come back when it is durable. Raises what the commit raised."""
         waiting = threading.Event()
         errors: list[Exception] = []
 
@@ -132,22 +132,22 @@ class Committer(Generic[Work]):
                 errors.append(error)
             waiting.set()
 
-        self.enqueue(work, done)
+        self.enqueue(item, done)
         waiting.wait()
         if errors:
             raise errors.pop()
 
-    def enqueue(self, work: Work, done: Done) -> None:
-        """Commit the work, and call `done` from the thread that did."""
+    def enqueue(self, item: Item, done: Done) -> None:
+        """Commit the item, and call `done` from the thread that did."""
         with self._changed:
-            self._queue(work.tenant_id, [_Entry(work, _Waiting(done))])
+            self._queue(item.tenant_id, [_Entry(item, _Waiting(done))])
             if len(self._threads) < self._threads_max:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
     def stop(self) -> None:
-        """Commit what waits, then end the threads and their connections. Later work starts new
+        """Commit what waits, then end the threads and their connections. Later item starts new
         ones.
         """
         with self._changed:
@@ -158,128 +158,130 @@ class Committer(Generic[Work]):
         self._threads.clear()
         self._is_stopping = False
 
-    def _queue(self, tenant_id: int, entries: Sequence[_Entry[Work]]) -> None:
+    def _queue(self, tenant_id: int, entries: Sequence[_Entry[Item]]) -> None:
         """Let entries wait behind those of their tenant, and the tenant behind the others."""
         if entries:
             self._queues.setdefault(tenant_id, deque()).extend(entries)
         has_thread = self._running[tenant_id] < self._tenant_threads
-        if tenant_id in self._queues and has_thread and tenant_id not in self._turns:
-            self._turns[tenant_id] = None
+        if tenant_id in self._queues and has_thread and tenant_id not in self._ready:
+            self._ready[tenant_id] = None
             self._changed.notify()
 
     def _run(self) -> None:
         ended_at = time.monotonic()
         try:
-            while (turn := self._take()) is not None:
+            while (batch := self._take()) is not None:
                 # The server, or what is between, may have closed a connection that lay idle. One
-                # that breaks under way is made anew by who commits.
+                # that breaks under way is replaced by whoever commits.
                 if time.monotonic() > ended_at + IDLE_SECONDS:
                     connection.close()
                 began_at = time.monotonic()
-                self._commit(turn)
+                self._commit(batch)
                 ended_at = time.monotonic()
-                self._end_turn(turn, seconds=ended_at - began_at)
-                # An idle thread keeps nobody's work.
-                del turn
+                self._end_batch(batch, seconds=ended_at - began_at)
+                # An idle thread keeps no one's item.
+                del batch
         finally:
             connection.close()
 
-    def _take(self) -> "_Turn[Work] | None":
-        """The next tenant in turn, and as much of its work as one transaction should take."""
+    def _take(self) -> "_Batch[Item] | None":
+        """The next tenant, and as many of its items as one transaction should take."""
         with self._changed:
-            while not self._turns:
+            while not self._ready:
                 if self._is_stopping:
                     return None
                 self._changed.wait()
-            tenant_id, _ = self._turns.popitem(last=False)
+            tenant_id, _ = self._ready.popitem(last=False)
             queue = self._queues[tenant_id]
-            taken = self._cut_off(queue, self._weight_of_turn(tenant_id))
+            taken = self._cut_off(queue, self._weight_of_batch(tenant_id))
             if not queue:
                 del self._queues[tenant_id]
             self._running[tenant_id] += 1
             self._queue(tenant_id, [])
-            return _Turn(tenant_id, taken)
+            return _Batch(tenant_id, taken)
 
-    def _weight_of_turn(self, tenant_id: int) -> int:
-        if not self._turns:
+    def _weight_of_batch(self, tenant_id: int) -> int:
+        if not self._ready:
             return self._weight_max
         allowed = self._speeds.get(tenant_id, self._weight_max)
         return min(self._weight_max, max(self._weight_min, allowed))
 
-    def _cut_off(self, queue: deque[_Entry[Work]], weight_max: int) -> list[_Entry[Work]]:
+    def _cut_off(self, queue: deque[_Entry[Item]], weight_max: int) -> list[_Entry[Item]]:
         """Take entries from the front: one at least, cut where it alone is too heavy."""
         first = queue.popleft()
-        if first.work.weight > weight_max:
-            first, *rest = _replaced(first, first.work.pieces(weight_max))
+        if first.item.weight > weight_max:
+            first, *rest = _replaced(first, first.item.pieces(weight_max))
             queue.extendleft(reversed(rest))
-        taken, weight = [first], first.work.weight
+        taken, weight = [first], first.item.weight
         while queue and not (first.is_alone or queue[0].is_alone):
-            weight += queue[0].work.weight
+            weight += queue[0].item.weight
             if weight > weight_max:
                 break
             taken.append(queue.popleft())
         return taken
 
-    def _end_turn(self, turn: "_Turn[Work]", *, seconds: float) -> None:
-        weight = sum(entry.work.weight for entry in turn.taken)
+    def _end_batch(self, batch: "_Batch[Item]", *, seconds: float) -> None:
+        weight = sum(entry.item.weight for entry in batch.taken)
         with self._changed:
-            self._speeds[turn.tenant_id] = max(1, int(weight * TURN_SECONDS / max(seconds, 1e-6)))
-            self._speeds.move_to_end(turn.tenant_id)
+            self._speeds[batch.tenant_id] = max(1, int(weight * BATCH_SECONDS / max(seconds, 1e-6)))
+            self._speeds.move_to_end(batch.tenant_id)
             if len(self._speeds) > SPEEDS_MAX:
                 self._speeds.popitem(last=False)
-            self._running[turn.tenant_id] -= 1
-            if not self._running[turn.tenant_id]:
-                del self._running[turn.tenant_id]
-            self._queue(turn.tenant_id, turn.left())
-            done = turn.done()
+            self._running[batch.tenant_id] -= 1
+            if not self._running[batch.tenant_id]:
+                del self._running[batch.tenant_id]
+            self._queue(batch.tenant_id, batch.left())
+            done = batch.done()
         for waiting in done:
             waiting.end()
 
-    def _commit(self, turn: "_Turn[Work]") -> None:
-        """Commit the works, and say what is left to do in turns of their own."""
+    def _commit(self, batch: "_Batch[Item]") -> None:
+        """Commit the items, and say what is left to do in batches of their own."""
         try:
-            turn.pieces = self._commit_works(turn.tenant_id, [entry.work for entry in turn.taken])
+            batch.pieces = self._commit_items(
+                batch.tenant_id, [entry.item for entry in batch.taken]
+            )
         except Exception as error:
             connection.close()
             if not is_of_all(error):
-                if len(turn.taken) > 1:
-                    turn.is_apart = True
+                if len(batch.taken) > 1:
+                    batch.is_apart = True
                     return
-                log.exception("work not committed", tenant_id=turn.tenant_id)
-            for entry in turn.taken:
+                log.exception("work not committed", tenant_id=batch.tenant_id)
+            for entry in batch.taken:
                 entry.waiting.error = without_frames(error)
 
 
-class _Turn(Generic[Work]):
-    """A tenant's turn: what was taken, and what of it is left to do."""
+class _Batch(Generic[Item]):
+    """A batch of a tenant: what was taken, and what of it is left to do."""
 
     __slots__ = ("is_apart", "pieces", "taken", "tenant_id")
 
-    def __init__(self, tenant_id: int, taken: Sequence[_Entry[Work]]) -> None:
+    def __init__(self, tenant_id: int, taken: Sequence[_Entry[Item]]) -> None:
         self.tenant_id = tenant_id
         self.taken = taken
-        # Each of the works is to be committed by itself; or the only one in these pieces.
+        # Each of the items is to be committed by itself; or the only one in these pieces.
         self.is_apart = False
-        self.pieces: Sequence[Work] = ()
+        self.pieces: Sequence[Item] = ()
 
     def done(self) -> list[_Waiting]:
-        """The callers of whose work nothing is left to do."""
+        """The callers whose items are done."""
         if self.is_apart or self.pieces:
             return []
         for entry in self.taken:
             entry.waiting.pieces_left -= 1
         return [entry.waiting for entry in self.taken if not entry.waiting.pieces_left]
 
-    def left(self) -> list[_Entry[Work]]:
-        """What is left to do, in turns of their own."""
+    def left(self) -> list[_Entry[Item]]:
+        """What is left to do, in batches of their own."""
         if self.is_apart:
-            return [_Entry(entry.work, entry.waiting, is_alone=True) for entry in self.taken]
+            return [_Entry(entry.item, entry.waiting, is_alone=True) for entry in self.taken]
         return _replaced(self.taken[0], self.pieces, is_alone=True) if self.pieces else []
 
 
 def _replaced(
-    entry: _Entry[Work], pieces: Sequence[Work], *, is_alone: bool = False
-) -> list[_Entry[Work]]:
+    entry: _Entry[Item], pieces: Sequence[Item], *, is_alone: bool = False
+) -> list[_Entry[Item]]:
     """An entry for each of the pieces; the caller waits for all of them."""
     entry.waiting.pieces_left += len(pieces) - 1
     return [_Entry(piece, entry.waiting, is_alone=is_alone) for piece in pieces]

@@ -42,14 +42,14 @@ GRAIN_SECONDS: Final = {
 
 
 class Span(NamedTuple):
-    """A stretch of time, its end excluded; no end means for ever."""
+    """A stretch of time, its end excluded; no end means forever."""
 
     starts_at: datetime
     ends_at: datetime | None
 
 
 class PeriodClock:
-    """Answers which period a moment falls into.
+    """Tells which period a time falls into.
 
     Calendar periods begin at the zone's midnight (weeks on Monday), whatever the clock does then:
     a day has 23, 24 or 25 hours. With an anchor, periods begin at the anchor and its repetitions by

@@ -12,13 +12,10 @@ from unfold.widgets import (
 )
 
 from common.values import normal_value
-from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
-from metering.core.match import wanted_values
-from metering.models import Operation, Status
+from metering.core.dimensions import MATCHABLE
+from metering.core.match import problems_by_dimension, wanted_values
 
 ROWS: Final = 4
-VALUES_MAX: Final = 200
-WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
 DIMENSION_CHOICES: Final = [("", "any"), *((name, name) for name in MATCHABLE)]
 
 Row = tuple[str, str, bool]
@@ -108,13 +105,8 @@ def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
         return "", []
     if not values:
         raise ValidationError(f"Give at least one value of {name}, or choose “any”.")
-    if len(values) > VALUES_MAX:
-        raise ValidationError(f"At most {VALUES_MAX} values of {name}.")
-    if any(value and len(value) > VALUE_CHARACTERS_MAX for value in values):
-        raise ValidationError(f"A value has at most {VALUE_CHARACTERS_MAX} characters.")
-    words = WORDS_BY_DIMENSION.get(name)
-    if words is not None and not set(values) <= set(words):
-        raise ValidationError(f"A {name} is one of {', '.join(words)}.")
+    if problem := problems_by_dimension({name: values}).get(name):
+        raise ValidationError(f"{name.capitalize()}: {problem}")
     return name, values
 
 

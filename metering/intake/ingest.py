@@ -32,7 +32,7 @@ from metering.calls.retries import with_retries
 from metering.calls.settlement import lock_named_reservations, settle_with_events
 from metering.calls.storage import store_events, sums_of_stored
 from metering.intake.open_traces import fingerprint_of_call, take_spans
-from metering.ledger.holds import Held, are_known, find_held, lock_reservations, write_standings
+from metering.ledger.holds import Held, are_known, find_held, lock_reservations, write_reservations
 from metering.ledger.opening import with_windows
 from metering.ledger.posting import post
 from metering.limits.breakers import feed_breakers
@@ -267,12 +267,12 @@ def _prepare_call(
 
 
 def _write(configuration: Configuration, jobs: Sequence[Job], withdrawn: Collection[str]) -> None:
-    standings = lock_named_reservations(configuration.tenant_id, _events(jobs))
-    stored = store_events(configuration, jobs, standings, withdrawn)
+    reservations = lock_named_reservations(configuration.tenant_id, _events(jobs))
+    stored = store_events(configuration, jobs, reservations, withdrawn)
     book = configuration.budgets
-    moves = settle_with_events(configuration, stored, standings, _events(jobs))
+    moves = settle_with_events(configuration, stored, reservations, _events(jobs))
     with connection.cursor() as cursor:
-        write_standings(cursor, configuration.tenant_id, standings.values())
+        write_reservations(cursor, configuration.tenant_id, reservations.values())
     feed_breakers(
         tenant_id=configuration.tenant_id,
         rules=configuration.breakers,

@@ -1,5 +1,5 @@
-"""What a budget's period has spent before the budget was made: counted at once where that is
-little, else by a job, while usage goes on.
+"""What a budget's period has spent before the budget was made: counted immediately if that is
+little, else by a job, while usage continues.
 
 A budget is in force from the moment it is made. New usage posts to its windows like any other. The
 past is added in the order of (time, id), a stretch a transaction; until all of it is, windows hold
@@ -294,9 +294,9 @@ def stored_amounts(
     ]
     if (first := max(rule.counts_from, since)) > EPOCH:
         conditions.append(sql.SQL("e.time >= {}").format(sql.Literal(first)))
-    for name, (_, wanted) in zip(rule.match, rule.wanted, strict=True):
+    for place, wanted in rule.wanted:
         values = sql.Literal(sorted(wanted))
-        conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(name), values))
+        conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(MATCHABLE[place]), values))
     portion = sql.SQL("date_bin({}::interval, time, {})").format(
         sql.Literal(f"{minutes} minutes"), sql.Literal(EPOCH)
     )

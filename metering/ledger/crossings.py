@@ -17,7 +17,13 @@ from metering.budgets.index import BudgetBook
 from metering.budgets.levels import Use
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.background_jobs import finish_job, start_job
-from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of, used_percent
+from metering.ledger.windows import (
+    WINDOW_COLUMNS,
+    WindowState,
+    balance_of,
+    may_have_reached,
+    used_percent,
+)
 from metering.models import (
     BY_LEVEL,
     Action,
@@ -44,7 +50,7 @@ class Change(NamedTuple):
     # a level locks out no more.
     lifts: bool = False
     # Whether what levels do is not what it was: all that is reached is news.
-    is_anew: bool = False
+    is_reset: bool = False
     # Whether the limit on time, or the levels of it, changed.
     is_of_time: bool = False
 
@@ -100,18 +106,18 @@ def settle_levels(
         # The limits of a period that is over are what they were.
         and not (by != FellBy.SPEND and window.ends_at is not None and window.ends_at <= now)
     ]
-    _write_levels(book.tenant_id, [one for one in judged if one.is_moved])
-    crossings = [_crossing(book, one, level, now) for one in judged for level in one.reached]
+    _write_levels(book.tenant_id, [each for each in judged if each.is_moved])
+    crossings = [_crossing(book, each, level, now) for each in judged for level in each.reached]
     if crossings:
         Crossing.objects.bulk_create(crossings, ignore_conflicts=True)
     return LevelChanges(
         lifts_above={
-            one.window.id: one.lifts_above for one in judged if one.lifts_above is not None
+            each.window.id: each.lifts_above for each in judged if each.lifts_above is not None
         },
         lockouts=[
-            Lockout(one.rule, one.window, level.percent, one.use.percent)
-            for one in judged
-            for level in one.locking
+            Lockout(each.rule, each.window, level.percent, each.use.percent)
+            for each in judged
+            for level in each.locking
         ],
     )
 
@@ -148,14 +154,14 @@ def _judge(
     use = used_percent(rule, window, now=now)
     reached = [level for level in rule.levels if level.percent <= use.percent]
     top = reached[-1].percent if reached else 0
-    is_anew = change is not None and change.is_anew
-    has_fallen = top < window.level_percent or (is_anew and window.level_percent > 0)
-    before = 0 if is_anew else window.level_percent
+    is_reset = change is not None and change.is_reset
+    has_fallen = top < window.level_percent or (is_reset and window.level_percent > 0)
+    before = 0 if is_reset else window.level_percent
     new = [level for level in reached if level.percent > before]
     if has_fallen:
         window = window._replace(episode=window.episode + 1)
     locking = reached if change is not None else new
-    lifts = has_fallen or (change is not None and (change.lifts or is_anew))
+    lifts = has_fallen or (change is not None and (change.lifts or is_reset))
     return _Judged(
         rule=rule,
         window=window,
@@ -164,7 +170,7 @@ def _judge(
         fell_by=by.value if has_fallen else "",
         reached=new,
         locking=[level for level in locking if level.action == Action.LOCKOUT],
-        lifts_above=(0 if is_anew else top) if lifts else None,
+        lifts_above=(0 if is_reset else top) if lifts else None,
     )
 
 
@@ -178,10 +184,10 @@ def _write_levels(tenant_id: int, moved: Sequence[_Judged]) -> None:
             " FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])"
             " AS n (id, level, episode, fell_by) WHERE w.tenant_id = %s AND w.id = n.id",
             [
-                [one.window.id for one in moved],
-                [one.top for one in moved],
-                [one.window.episode for one in moved],
-                [one.fell_by for one in moved],
+                [each.window.id for each in moved],
+                [each.top for each in moved],
+                [each.window.episode for each in moved],
+                [each.fell_by for each in moved],
                 tenant_id,
             ],
         )
@@ -201,7 +207,7 @@ def _crossing(book: BudgetBook, judged: _Judged, level: LevelRule, now: datetime
         group_key=window.group_key,
         used_percent=judged.use.percent,
         spent_nanos=window.spent_nanos,
-        limit_nanos=room_of(rule, window, now=now).whole(rule, 0),
+        limit_nanos=balance_of(rule, window, now=now).limit(rule, 0),
     )
 
 
@@ -232,7 +238,7 @@ def judge_windows_again(
         tenant_id=book.tenant_id,
         kind=JobKind.JUDGE_WINDOWS,
         actor=BY_LEVEL,
-        # Counted by the first step: nobody waits for that one.
+        # Counted by the first step: no one waits for that each.
         total=0,
         budget_id=budget_id,
         revision=rule.revision,
@@ -256,11 +262,11 @@ def judge_a_portion(book: BudgetBook, job: BackgroundJob) -> LevelChanges:
         return NO_LEVEL_CHANGES
     if not job.total:
         job.total = BudgetWindow.objects.filter(tenant_id=book.tenant_id).count()
-    told = job.parameters["change"]
+    stored = job.parameters["change"]
     portion = _judge_portion(
         book,
         rule,
-        Change(**{**told, "by": FellBy(told["by"])}),
+        Change(**{**stored, "by": FellBy(stored["by"])}),
         group_key=job.parameters["group_key"],
         after=job.after_id,
         now=timezone.now(),
@@ -282,7 +288,7 @@ class _Portion(NamedTuple):
 
 
 def _next_windows(cursor: Any, tenant_id: int, after: int) -> tuple[int, int]:
-    """How many windows a portion has, and the id of the last."""
+    """Return the number of windows of a portion, and the id of the last."""
     cursor.execute(
         "SELECT count(*), coalesce(max(id), %s) FROM (SELECT id FROM budget_window"
         " WHERE tenant_id = %s AND id > %s ORDER BY id LIMIT %s) portion",
@@ -328,15 +334,6 @@ def _judge_portion(
     return _Portion(read, last_id, is_last=read < PORTION_WINDOWS, changes=changes)
 
 
-# The parts of a limit and the columns that they are held against, in the order of Amounts.
-_SPENT: Final[Mapping[str, str]] = {
-    "cost_nanos": "w.spent_nanos",
-    "tokens": "w.spent_tokens",
-    "requests": "w.spent_requests",
-    "tool_calls": "w.spent_tool_calls",
-}
-
-
 def _may_change(rule: BudgetRule) -> tuple[str, list[Any]]:
     """A condition for windows whose level may change: at a level, beyond the lowest one, or locked
     out. Raises only make the limit larger, so they are left out here.
@@ -348,9 +345,7 @@ def _may_change(rule: BudgetRule) -> tuple[str, list[Any]]:
     ]
     parameters: list[Any] = [BY_LEVEL]
     if rule.levels:
-        for part, limit in rule.limits.items():
-            if limit is not None:
-                carried = " + w.carried_nanos" if part == "cost_nanos" else ""
-                conditions.append(f"{_SPENT[part]}::numeric * 100 >= %s * (%s::numeric{carried})")
-                parameters += [rule.levels[0].percent, limit]
+        reached, of_limits = may_have_reached(rule, rule.levels[0].percent)
+        conditions.append(reached)
+        parameters += of_limits
     return " OR ".join(conditions), parameters

@@ -6,6 +6,7 @@ held has been given back by then, and the cost is booked all the same. Nothing l
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -25,10 +26,10 @@ OPEN: Final = ReservationState.OPEN.value
 SETTLED: Final = ReservationState.SETTLED.value
 RELEASED: Final = ReservationState.RELEASED.value
 EXPIRED: Final = ReservationState.EXPIRED.value
-STATES: Final = {one.value: one.label for one in ReservationState}
-# How many reservations a process remembers; each is a few hundred bytes.
+STATES: Final = {state.value: state.label for state in ReservationState}
+# Reservations that a process remembers; each is a few hundred bytes.
 HELD_MAX: Final = 50_000
-# How many due reservations one transaction lets go of.
+# The most expired reservations that one transaction releases.
 DUE_MAX: Final = 500
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -92,12 +93,12 @@ def remember_held(tenant_id: int, held: Held) -> None:
 
 def find_held(tenant_id: int, ids: Collection[UUID]) -> dict[UUID, Held]:
     """The facts of these reservations, as far as they exist. Reads within the tenant's scope."""
-    found = {id_: held for id_ in ids if (held := _HELD.get((tenant_id, id_))) is not None}
-    if missing := [id_ for id_ in ids if id_ not in found]:
+    known = {id_: held for id_ in ids if (held := _HELD.get((tenant_id, id_))) is not None}
+    if missing := [id_ for id_ in ids if id_ not in known]:
         for held in _read_held(tenant_id, missing):
-            found[held.id] = held
+            known[held.id] = held
             remember_held(tenant_id, held)
-    return found
+    return known
 
 
 def forget_held() -> None:
@@ -113,30 +114,27 @@ def are_known(tenant_id: int, ids: Iterable[UUID]) -> bool:
 def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id, dimensions, reserved_nanos, reserved_tokens, reserved_requests,"
+            "SELECT id, dimensions::text, reserved_nanos, reserved_tokens, reserved_requests,"
             " reserved_tool_calls, window_ids, created_at, top_provider, top_model"
             " FROM reservation WHERE tenant_id = %s AND id = ANY(%s)",
             [tenant_id, list(ids)],
         )
         rows = cursor.fetchall()
-        windows = _read_windows(cursor, tenant_id, {one for row in rows for one in row[6]})
+        windows = _read_windows(
+            cursor, tenant_id, {window_id for row in rows for window_id in row[6]}
+        )
     return [
         Held(
             id=id_,
-            values=values_from(_as_dict(dimensions)),
+            values=values_from(json.loads(dimensions)),
             amounts=Amounts(*amounts),
             # Retention removes windows that are over.
-            windows=tuple([windows[one] for one in window_ids if one in windows]),
+            windows=tuple([windows[id_] for id_ in window_ids if id_ in windows]),
             created_at=created_at,
             top=(top_provider or "", top_model) if top_model is not None else None,
         )
         for id_, dimensions, *amounts, window_ids, created_at, top_provider, top_model in rows
     ]
-
-
-def _as_dict(value: Any) -> dict[str, str]:
-    found: dict[str, str] = json.loads(value) if isinstance(value, str) else value
-    return found
 
 
 def _read_windows(cursor: Any, tenant_id: int, ids: Collection[int]) -> dict[int, HeldWindow]:
@@ -163,47 +161,22 @@ def values_from(dimensions: Mapping[str, str]) -> Values:
     return tuple([dimensions.get(name, "") for name in MATCHABLE])
 
 
-class Standing:
-    """A reservation's row, locked by this transaction, and how it changes."""
+@dataclass(slots=True)
+class LockedReservation:
+    """A reservation's row, locked by this transaction, and how it changes; as _LOCKED_COLUMNS."""
 
-    __slots__ = (
-        "cost_nanos",
-        "event_id",
-        "expires_at",
-        "fingerprint",
-        "finished_at",
-        "held",
-        "is_changed",
-        "is_due",
-        "is_late",
-        "state",
-        "used_tokens",
-    )
-
-    def __init__(self, held: Held, row: Sequence[Any]) -> None:
-        self.held = held
-        self.is_changed = False
-        self.state: int
-        self.expires_at: datetime
-        self.finished_at: datetime | None
-        self.fingerprint: str | None
-        self.event_id: int | None
-        self.cost_nanos: int | None
-        self.used_tokens: int | None
-        self.is_late: bool
-        # Whether it is open and its time is over, by the clock of the database.
-        self.is_due: bool
-        (
-            self.state,
-            self.expires_at,
-            self.finished_at,
-            self.fingerprint,
-            self.event_id,
-            self.cost_nanos,
-            self.used_tokens,
-            self.is_late,
-            self.is_due,
-        ) = row
+    held: Held
+    state: int
+    expires_at: datetime
+    finished_at: datetime | None
+    fingerprint: str | None
+    event_id: int | None
+    cost_nanos: int | None
+    used_tokens: int | None
+    is_late: bool
+    # Whether it is open and its time is over, by the clock of the database.
+    is_due: bool
+    is_changed: bool = False
 
     def finish(self, state: int, now: datetime) -> None:
         """End an open reservation without a cost."""
@@ -257,18 +230,8 @@ class Standing:
         return {window.window_id: move for window in self.held.windows}
 
     def row(self) -> dict[str, Any]:
-        """The columns that change."""
-        return {
-            "id": self.held.id,
-            "state": self.state,
-            "expires_at": self.expires_at,
-            "finished_at": self.finished_at,
-            "fingerprint": self.fingerprint,
-            "event_id": self.event_id,
-            "cost_nanos": self.cost_nanos,
-            "used_tokens": self.used_tokens,
-            "is_late": self.is_late,
-        }
+        """Return the columns that change."""
+        return {"id": self.held.id, **{name: getattr(self, name) for name in _CHANGING}}
 
     @property
     def overrun_nanos(self) -> int:
@@ -283,60 +246,74 @@ class Standing:
         return max(0, self.held.amounts.cost_nanos - (self.cost_nanos or 0))
 
 
-_STANDING: Final = (
+_CHANGING: Final = (
+    "state",
+    "expires_at",
+    "finished_at",
+    "fingerprint",
+    "event_id",
+    "cost_nanos",
+    "used_tokens",
+    "is_late",
+)
+_LOCKED_COLUMNS: Final = (
     "id, state, expires_at, finished_at, replace(fingerprint::text, '-', ''), event_id,"
     f" cost_nanos, used_tokens, is_late, state = {OPEN} AND expires_at <= clock_timestamp()"
 )
 LOCK_RESERVATIONS: Final = (
-    f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"  # noqa: S608
+    f"SELECT {_LOCKED_COLUMNS} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"  # noqa: S608
     " ORDER BY id FOR UPDATE"
 )
 _LOCK_DUE: Final = (
-    f"SELECT {_STANDING} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"  # noqa: S608
+    f"SELECT {_LOCKED_COLUMNS} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"  # noqa: S608
     f" AND expires_at <= now() AND id <> ALL(%s::uuid[]) ORDER BY id LIMIT {DUE_MAX}"
     " FOR UPDATE SKIP LOCKED"
 )
 
 
-def lock_reservations(tenant_id: int, held: Mapping[UUID, Held]) -> dict[UUID, Standing]:
+def lock_reservations(tenant_id: int, held: Mapping[UUID, Held]) -> dict[UUID, LockedReservation]:
     """Lock these reservations in the order of their ids."""
     if not held:
         return {}
     with connection.cursor() as cursor:
         cursor.execute(LOCK_RESERVATIONS, [tenant_id, list(held)])
-        return standings_of(cursor.fetchall(), held)
+        return locked_reservations_of(cursor.fetchall(), held)
 
 
-def standings_of(rows: Iterable[Sequence[Any]], held: Mapping[UUID, Held]) -> dict[UUID, Standing]:
+def locked_reservations_of(
+    rows: Iterable[Sequence[Any]], held: Mapping[UUID, Held]
+) -> dict[UUID, LockedReservation]:
     """The reservations that LOCK_RESERVATIONS has locked."""
-    return {row[0]: Standing(held[row[0]], row[1:]) for row in rows}
+    return {row[0]: LockedReservation(held[row[0]], *row[1:]) for row in rows}
 
 
-def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, Standing]:
-    """Lock open reservations whose time is over, passing over what somebody else has locked."""
+def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, LockedReservation]:
+    """Lock open reservations whose time is over, skipping what another transaction has locked."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_DUE, [tenant_id, list(without)])
         rows = cursor.fetchall()
-    return standings_of(rows, find_held(tenant_id, [row[0] for row in rows]))
+    return locked_reservations_of(rows, find_held(tenant_id, [row[0] for row in rows]))
 
 
-_WRITE: Final = """
-    UPDATE reservation r SET state = n.state, expires_at = n.expires_at,
-        finished_at = n.finished_at, fingerprint = n.fingerprint, event_id = n.event_id,
-        cost_nanos = n.cost_nanos, used_tokens = n.used_tokens, is_late = n.is_late
+_WRITE: Final = f"""
+    UPDATE reservation r SET {", ".join(f"{name} = n.{name}" for name in _CHANGING)}
     FROM json_populate_recordset(NULL::reservation, %s::json) n
     WHERE r.tenant_id = %s AND r.id = n.id
-"""
+"""  # noqa: S608 - a constant list
 
 
-def write_standings(cursor: Any, tenant_id: int, standings: Iterable[Standing]) -> None:
+def write_reservations(
+    cursor: Any, tenant_id: int, reservations: Iterable[LockedReservation]
+) -> None:
     """Store the locked reservations that changed, in one statement."""
-    changed = [one for one in standings if one.is_changed]
+    changed = [reservation for reservation in reservations if reservation.is_changed]
     if not changed:
         return
-    cursor.execute(_WRITE, [_encode([one.row() for one in changed]).decode(), tenant_id])
-    for one in changed:
-        one.is_changed = False
+    cursor.execute(
+        _WRITE, [_encode([reservation.row() for reservation in changed]).decode(), tenant_id]
+    )
+    for reservation in changed:
+        reservation.is_changed = False
 
 
 class HoldMoves(dict[int, HoldMove]):
@@ -356,7 +333,7 @@ class HoldMoves(dict[int, HoldMove]):
 
 
 def settle_with(  # noqa: PLR0913 - all of it is what a settle records
-    standing: Standing,
+    reservation: LockedReservation,
     *,
     moves: HoldMoves,
     book: BudgetBook,
@@ -373,14 +350,14 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
     overrun. A call that was known before is judged by what moves (`settling`). `fingerprint` is of
     the settle; None if an event settled it.
     """
-    if standing.is_due:
-        standing.finish(EXPIRED, now)
-        moves.add(standing.returned())
+    if reservation.is_due:
+        reservation.finish(EXPIRED, now)
+        moves.add(reservation.returned())
     held_nanos = 0
-    if standing.state == OPEN:
-        moves.add(standing.returned())
-        held_nanos = standing.held.amounts.cost_nanos
-    standing.settle(
+    if reservation.state == OPEN:
+        moves.add(reservation.returned())
+        held_nanos = reservation.held.amounts.cost_nanos
+    reservation.settle(
         cost_nanos=cost_nanos,
         used_tokens=used_tokens,
         event_id=event_id,
@@ -388,5 +365,5 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
         now=now,
     )
     if is_posted:
-        moves.add_overrun(standing.held, book, cost_nanos - held_nanos)
+        moves.add_overrun(reservation.held, book, cost_nanos - held_nanos)
     return held_nanos

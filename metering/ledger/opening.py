@@ -1,19 +1,18 @@
 """Windows come into being when something is first to count in them."""
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable
 
 from django.db import connection
 from django.utils import timezone
 
 from metering.budgets.index import BudgetBook, WindowKey
-from metering.core.match import group_key
 from metering.ledger.rollover import carried_into
+from metering.ledger.windows import identify_windows, read_windows
 from tenants.scope import tenant_scope
 
 
 def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
-    """See that a window exists for every key, and note their ids in the transaction's book.
+    """Make sure that a window exists for every key, and note their ids in the transaction's book.
 
     Called in a transaction of its own before the one that locks windows: inserting inside the
     locking transaction would take locks in the order of arrival, and two batches would block each
@@ -37,7 +36,7 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
             """,
             [
                 book.tenant_id,
-                *_places(book, missing),
+                *identify_windows(book, missing),
                 [span.ends_at for span in spans],
                 carried_into(book, missing),
                 [rule.counted_from(now) if rule.is_rolling else None for rule in rules],
@@ -62,31 +61,6 @@ def with_windows(book: BudgetBook, keys: Collection[WindowKey]) -> BudgetBook:
 
 def find_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> set[WindowKey]:
     """The keys for which a window exists; their ids are remembered in the book."""
-    wanted = list(keys)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT w.id, n.place FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
-                WITH ORDINALITY AS n (budget_id, revision, group_key, starts_at, place)
-            JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
-                AND w.revision = n.revision AND w.starts_at = n.starts_at AND w.group_key =
-                n.group_key
-            """,
-            [*_places(book, wanted), book.tenant_id],
-        )
-        found = set()
-        for window_id, place in cursor.fetchall():
-            key = wanted[place - 1]
-            book.window_ids[key] = window_id
-            found.add(key)
-        return found
-
-
-def _places(book: BudgetBook, keys: Sequence[WindowKey]) -> tuple[list[Any], ...]:
-    """What identifies windows, as columns: budget, revision, group, begin."""
-    return (
-        [key.budget_id for key in keys],
-        [book.rules[key.budget_id].revision for key in keys],
-        [group_key(key.group) for key in keys],
-        [key.starts_at for key in keys],
-    )
+    windows = read_windows(book, keys)
+    book.window_ids.update({key: window.id for key, window in windows.items()})
+    return set(windows)

@@ -1,13 +1,14 @@
 """The ledger: the one writer of window balances, and the entries that say why they moved.
 
-Invariant: a window's `spent_*` is the sum of its entries. Both are written by the same statement
-list, in one transaction, last before commit; `manage.py audit_ledger` recomputes them and the
-events behind.
+Invariant: a window's `spent_*` is the sum of its entries. Both are written by the same statement,
+in one transaction, last before commit; `manage.py audit_ledger` recomputes them and the events
+behind.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from functools import cache
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from django.db import connection
 from django.utils import timezone
@@ -34,7 +35,7 @@ class HoldMove(NamedTuple):
     overrun_nanos: int = 0
 
     def plus(self, other: "HoldMove") -> "HoldMove":
-        """Both moves as one."""
+        """Return both moves as one."""
         return HoldMove(
             add_amounts(self.reserved, other.reserved), self.overrun_nanos + other.overrun_nanos
         )
@@ -43,8 +44,8 @@ class HoldMove(NamedTuple):
 NO_HOLD: Final = HoldMove(NOTHING)
 
 
-class Moved(NamedTuple):
-    """As much of a window that moved as tells whether it is worth a closer look."""
+class WindowSums(NamedTuple):
+    """As much of a window as a move of it needs: fewer columns take less time to read."""
 
     id: int
     budget_id: int
@@ -53,10 +54,64 @@ class Moved(NamedTuple):
     spent_requests: int
     spent_tool_calls: int
     carried_nanos: int
+    counted_from: datetime | None
     level_percent: int
+    oldest_grain_at: datetime | None
 
 
-MOVED_COLUMNS: Final = ", ".join(f"w.{name}" for name in Moved._fields)
+Window = TypeVar("Window", WindowState, WindowSums)
+
+
+class Locked(NamedTuple, Generic[Window]):
+    """Windows that this transaction has locked, as they stand; and the later windows of budgets
+    with rollover whose carried amount depends on them.
+    """
+
+    windows: Mapping[int, Window]
+    successors: Sequence[int]
+
+
+def _lock_statement(columns: str) -> str:
+    return (
+        f"SELECT {columns} FROM budget_window w WHERE w.tenant_id = %s"  # noqa: S608
+        " AND w.id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY w.id FOR UPDATE"
+    )
+
+
+LOCK_WINDOWS: Final = _lock_statement(WINDOW_COLUMNS)
+_LOCK_SUMS: Final = _lock_statement(", ".join(f"w.{name}" for name in WindowSums._fields))
+
+
+def lock_windows(*, book: BudgetBook, window_ids: set[int]) -> Locked[WindowState]:
+    """Lock windows in the order of their ids, so that no one else moves them until commit."""
+    return _lock(book, window_ids, LOCK_WINDOWS, WindowState)
+
+
+def _lock(
+    book: BudgetBook, window_ids: set[int], statement: str, kind: type[Window]
+) -> Locked[Window]:
+    successors: list[int] = late_successors(book, window_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, lock_parameters(book, {*window_ids, *successors}))
+        return _locked(map(kind._make, cursor.fetchall()), window_ids, successors)
+
+
+def lock_parameters(book: BudgetBook, window_ids: Iterable[int]) -> list[Any]:
+    """Return the parameters of LOCK_WINDOWS."""
+    return [book.tenant_id, ",".join(map(str, window_ids))]
+
+
+def locked_of(rows: Iterable[Sequence[Any]], window_ids: set[int]) -> Locked[WindowState]:
+    """Return the windows that LOCK_WINDOWS has locked; of a tenant without rollover."""
+    return _locked(map(WindowState._make, rows), window_ids, ())
+
+
+def _locked(
+    windows: Iterable[Window], window_ids: set[int], successors: Sequence[int]
+) -> Locked[Window]:
+    by_id = {window.id: window for window in windows}
+    assert window_ids <= by_id.keys(), "windows are never removed"
+    return Locked(by_id, successors)
 
 
 def post(
@@ -65,7 +120,6 @@ def post(
     sums: Mapping[Posting, Amounts],
     kind: EntryKind,
     batch_id: int | None,
-    first_used_at: datetime | None = None,
     holds: Mapping[int, HoldMove] | None = None,
 ) -> LevelChanges:
     """Move balances and write the entries that say why; then the crossings that this caused.
@@ -77,91 +131,16 @@ def post(
     order of their ids, everywhere, so that no two transactions can wait for each other.
     """
     sums = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
-    if holds:
-        locked = lock_windows(book=book, window_ids={*(key.window_id for key in sums), *holds})
-        return move(book=book, locked=locked, sums=sums, holds=holds, kind=kind, batch_id=batch_id)
-    if not sums:
+    holds = holds or {}
+    if not sums and not holds:
         return NO_LEVEL_CHANGES
-    successors = late_successors(book, {key.window_id for key in sums})
-    with connection.cursor() as cursor:
-        sums = _lock(cursor, book, sums, successors)
-        if not sums:
-            return NO_LEVEL_CHANGES
-        moved = write_entries_and_move(cursor, book.tenant_id, sums, kind, batch_id, first_used_at)
-    lessened = _lessened(sums) if any(window.level_percent for window in moved) else set()
-    changing = [
-        window.id
-        for window in moved
-        if (window.level_percent and window.id in lessened) or _may_reach_a_level(book, window)
-    ]
-    return _settle(
-        book, changing=changing, moved=[window.id for window in moved], successors=successors
-    )
-
-
-def _lessened(sums: Mapping[Posting, Amounts]) -> set[int]:
-    """The windows in which some part became less, so that a level may no longer be reached."""
-    return {key.window_id for key, amounts in sums.items() if min(amounts) < 0}
-
-
-def _settle(
-    book: BudgetBook,
-    *,
-    changing: Sequence[int],
-    moved: Sequence[int],
-    successors: Sequence[int],
-) -> LevelChanges:
-    """After a move: what later windows carry, and the levels that windows have reached by it."""
-    changes = NO_LEVEL_CHANGES
-    if successors:
-        carried = carry_on(book, moved, successors)
-        changes = settle_levels(book=book, windows=carried, by=FellBy.CARRIED)
-    if changing:
-        with connection.cursor() as cursor:
-            states = read_states(cursor, book.tenant_id, changing)
-        changes = changes.plus(settle_levels(book=book, windows=states, by=FellBy.SPEND))
-    return changes
-
-
-class Locked(NamedTuple):
-    """Windows that this transaction has locked, as they stand; and the later windows of budgets
-    with rollover whose carried amount depends on them.
-    """
-
-    windows: dict[int, WindowState]
-    successors: list[int]
-
-
-LOCK_WINDOWS: Final = (
-    f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s"  # noqa: S608
-    " AND w.id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY w.id FOR UPDATE"
-)
-
-
-def lock_windows(*, book: BudgetBook, window_ids: set[int]) -> Locked:
-    """Lock windows in the order of their ids, so that nobody else moves them until commit."""
-    successors = late_successors(book, window_ids)
-    with connection.cursor() as cursor:
-        cursor.execute(LOCK_WINDOWS, lock_parameters(book, {*window_ids, *successors}))
-        return locked_of(cursor.fetchall(), window_ids, successors)
-
-
-def lock_parameters(book: BudgetBook, window_ids: Iterable[int]) -> list[Any]:
-    """The parameters of LOCK_WINDOWS."""
-    return [book.tenant_id, ",".join(map(str, window_ids))]
-
-
-def locked_of(
-    rows: Iterable[Sequence[Any]], window_ids: set[int], successors: Sequence[int] = ()
-) -> Locked:
-    """The windows that LOCK_WINDOWS has locked."""
-    windows = {row[0]: WindowState(*row) for row in rows}
-    assert window_ids <= windows.keys(), "windows are never removed"
-    return Locked(windows, list(successors))
+    window_ids = {key.window_id for key in sums}.union(holds)
+    locked = _lock(book, window_ids, _LOCK_SUMS, WindowSums)
+    return move(book=book, locked=locked, sums=sums, holds=holds, kind=kind, batch_id=batch_id)
 
 
 class Planned(NamedTuple):
-    """A move of locked windows: one statement, and what is to be looked at once it is done."""
+    """A move of locked windows: one statement, and what must be looked at once it is done."""
 
     statement: str
     parameters: list[Any]
@@ -178,7 +157,7 @@ class Planned(NamedTuple):
 def move(
     *,
     book: BudgetBook,
-    locked: Locked,
+    locked: Locked[Window],
     sums: Mapping[Posting, Amounts],
     holds: Mapping[int, HoldMove],
     kind: EntryKind,
@@ -202,134 +181,190 @@ def move(
 def plan_move(
     *,
     book: BudgetBook,
-    locked: Locked,
+    locked: Locked[Window],
     sums: Mapping[Posting, Amounts],
     holds: Mapping[int, HoldMove],
     kind: EntryKind,
     batch_id: int | None,
 ) -> Planned | None:
-    """The statement that moves locked windows; None where nothing moves. See `move`."""
+    """Return the statement that moves locked windows; None if nothing moves. See `move`."""
     now = timezone.now()
-    sums = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
+    windows = locked.windows
+    counted = {key: amounts for key, amounts in sums.items() if amounts != NOTHING}
     left = {
         window.id: left_until(
             book.rules.get(window.budget_id), window.counted_from, window.oldest_grain_at, now
         )
-        for window in (locked.windows[key.window_id] for key in sums)
+        for window in windows.values()
+        if window.counted_from is not None
     }
-    counted = {
-        key: amounts for key, amounts in sums.items() if _still_counts(key, left[key.window_id])
-    }
-    # What is too late for a window has to be so for whoever adds its events up again.
-    noted = {
-        key.window_id: at
-        for key in sums.keys() - counted.keys()
-        if (at := left[key.window_id]) != locked.windows[key.window_id].counted_from
-    }
-    if not counted and not holds and not noted:
+    late: dict[int, datetime] = {}
+    if left:
+        for key in list(counted):
+            until = left.get(key.window_id)
+            if until is not None and key.grain_at is not None and key.grain_at < until:
+                del counted[key]
+                # What is too late for a window must be so for whoever adds its events up again.
+                if until != windows[key.window_id].counted_from:
+                    late[key.window_id] = until
+    if not counted and not holds and not late:
         return None
-    spent: dict[int, Amounts] = {}
-    for key, amounts in counted.items():
-        spent[key.window_id] = add_amounts(spent.get(key.window_id, NOTHING), amounts)
+    spent = _by_window(counted)
     changing = [
         window_id
         for window_id, amounts in spent.items()
-        if (locked.windows[window_id].level_percent and min(amounts) < 0)
-        or _may_reach_a_level(book, _moved(locked.windows[window_id], amounts))
+        if (windows[window_id].level_percent and min(amounts) < 0)
+        or _may_reach_a_level(book, windows[window_id], amounts)
     ]
-    return Planned(
-        statement=_MOVE_ALL if counted else _MOVE_HOLDS,
-        parameters=_move_parameters(
-            tenant_id=book.tenant_id,
-            sums=counted,
-            spent=spent,
-            holds=holds,
-            noted=noted,
-            kind=kind,
-            batch_id=batch_id,
-            now=now,
-        ),
-        changing=changing,
-        moved=list(spent) if locked.successors else [],
+    statement, parameters = move_statement(
+        tenant_id=book.tenant_id,
+        sums=counted,
+        kind=kind,
+        batch_id=batch_id,
+        now=now,
+        holds=holds,
+        late=late,
+    )
+    return Planned(statement, parameters, changing, list(spent) if locked.successors else [])
+
+
+def _may_reach_a_level(book: BudgetBook, window: WindowState | WindowSums, added: Amounts) -> bool:
+    """Whether the window may have reached its next level. Whole numbers only: most have not."""
+    rule = book.rules.get(window.budget_id)
+    if rule is None:
+        return False
+    reached = window.level_percent
+    percent = next((level.percent for level in rule.levels if level.percent > reached), None)
+    if percent is None:
+        return False
+    if rule.limit_seconds is not None:
+        return True
+    cost, tokens, requests, tool_calls = rule.limit_parts
+    return (
+        (
+            cost is not None
+            and (window.spent_nanos + added[0]) * 100 >= percent * (cost + window.carried_nanos)
+        )
+        or (tokens is not None and (window.spent_tokens + added[1]) * 100 >= percent * tokens)
+        or (requests is not None and (window.spent_requests + added[2]) * 100 >= percent * requests)
+        or (
+            tool_calls is not None
+            and (window.spent_tool_calls + added[3]) * 100 >= percent * tool_calls
+        )
     )
 
 
-def finish_move(*, book: BudgetBook, locked: Locked, planned: Planned) -> LevelChanges:
+def finish_move(*, book: BudgetBook, locked: Locked[Window], planned: Planned) -> LevelChanges:
     """After a planned move: what later windows carry, and the levels that were reached."""
-    successors = locked.successors if planned.moved else []
-    return _settle(book, changing=planned.changing, moved=planned.moved, successors=successors)
-
-
-def _moved(window: WindowState, amounts: Amounts) -> Moved:
-    return Moved(
-        window.id,
-        window.budget_id,
-        *add_amounts(window.spent, amounts),
-        carried_nanos=window.carried_nanos,
-        level_percent=window.level_percent,
-    )
-
-
-def _still_counts(key: Posting, left: datetime | None) -> bool:
-    return key.grain_at is None or left is None or key.grain_at >= left
+    changes = NO_LEVEL_CHANGES
+    if planned.moved:
+        carried = carry_on(book, planned.moved, locked.successors)
+        changes = settle_levels(book=book, windows=carried, by=FellBy.CARRIED)
+    if planned.changing:
+        with connection.cursor() as cursor:
+            states = read_states(cursor, book.tenant_id, planned.changing)
+        changes = changes.plus(settle_levels(book=book, windows=states, by=FellBy.SPEND))
+    return changes
 
 
 # Numbers come joined to texts: an array of thousands is quoted item by item otherwise.
 _WHOLES: Final = "string_to_array(%s, ',')::bigint[]"
 _SUMS: Final = "string_to_array(%s, ',')::numeric[]"
-# A window's id, cost, tokens, requests, tool calls; and what is held: the same four, the overrun.
-_AMOUNT_ARRAYS: Final = ", ".join((_WHOLES, _SUMS, _SUMS, _WHOLES, _WHOLES))
-_HOLD_ARRAYS: Final = ", ".join((_SUMS, _SUMS, _WHOLES, _WHOLES, _SUMS))
+_AMOUNTS: Final = ", ".join((_SUMS, _SUMS, _WHOLES, _WHOLES))
 _ENTRIES: Final = f"""
     n AS MATERIALIZED (
-        SELECT * FROM unnest({_AMOUNT_ARRAYS},
-            %s::timestamptz[]) AS n (id, cost, tokens, requests, tool_calls, grain_at)
+        SELECT * FROM unnest({_WHOLES}, {_AMOUNTS}, %s::timestamptz[])
+            AS n (id, cost, tokens, requests, tool_calls, grain_at)
     ), entries AS (
         INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
             cost_nanos, tokens, requests, tool_calls)
         SELECT %s, nextval('ledger_entry_id'), %s, %s, id, grain_at, cost, tokens, requests,
             tool_calls FROM n
-    ),
+    )
 """  # noqa: S608 - constant lists
-_MOVES: Final = f"""
+# What moves in each window: what its entries say, of which a rolling window may have several (an
+# UPDATE would add only one of them); or with what is held, and since when a window counts.
+_ENTRY: Final = "n m"
+_ENTRIES_BY_WINDOW: Final = """(
+    SELECT id, sum(cost) AS cost, sum(tokens) AS tokens, sum(requests)::bigint AS requests,
+        sum(tool_calls)::bigint AS tool_calls, min(grain_at) AS grain_at FROM n GROUP BY id
+) m"""
+_WITH_HOLDS: Final = f"""
     m AS MATERIALIZED (
-        SELECT * FROM unnest({_AMOUNT_ARRAYS}, {_HOLD_ARRAYS}, %s::timestamptz[], %s::timestamptz[])
+        SELECT * FROM unnest({_WHOLES}, {_AMOUNTS}, {_AMOUNTS}, {_SUMS},
+            %s::timestamptz[], %s::timestamptz[])
             AS m (id, cost, tokens, requests, tool_calls, held_nanos, held_tokens, held_requests,
                 held_tool_calls, overrun, grain_at, counted_from)
     )
-    UPDATE budget_window w SET
-        spent_nanos = w.spent_nanos + m.cost, spent_tokens = w.spent_tokens + m.tokens,
-        spent_requests = w.spent_requests + m.requests,
-        spent_tool_calls = w.spent_tool_calls + m.tool_calls,
-        reserved_nanos = w.reserved_nanos + m.held_nanos,
-        reserved_tokens = w.reserved_tokens + m.held_tokens,
-        reserved_requests = w.reserved_requests + m.held_requests,
-        reserved_tool_calls = w.reserved_tool_calls + m.held_tool_calls,
-        overrun_nanos = w.overrun_nanos + m.overrun,
-        oldest_grain_at = least(w.oldest_grain_at, m.grain_at),
-        counted_from = coalesce(m.counted_from, w.counted_from),
-        first_used_at = coalesce(w.first_used_at, %s)
-    FROM m WHERE w.tenant_id = %s AND w.id = m.id
 """  # noqa: S608 - constant lists
+_MOVE_HOLDS: Final = """
+    reserved_nanos = w.reserved_nanos + m.held_nanos,
+    reserved_tokens = w.reserved_tokens + m.held_tokens,
+    reserved_requests = w.reserved_requests + m.held_requests,
+    reserved_tool_calls = w.reserved_tool_calls + m.held_tool_calls,
+    overrun_nanos = w.overrun_nanos + m.overrun,
+    counted_from = coalesce(m.counted_from, w.counted_from),
+"""
 
 
-_MOVE_ALL: Final = f"WITH {_ENTRIES} {_MOVES}"
-_MOVE_HOLDS: Final = f"WITH {_MOVES}"
+@cache
+def _move_sql(source: str, *, has_entries: bool, has_holds: bool) -> str:
+    """Return the statement that writes entries and moves the balances that are their sums."""
+    parts = [*([_ENTRIES] if has_entries else []), *([_WITH_HOLDS] if has_holds else [])]
+    return f"""
+        WITH {", ".join(parts)} UPDATE budget_window w SET
+            spent_nanos = w.spent_nanos + m.cost, spent_tokens = w.spent_tokens + m.tokens,
+            spent_requests = w.spent_requests + m.requests,
+            spent_tool_calls = w.spent_tool_calls + m.tool_calls,
+            oldest_grain_at = least(w.oldest_grain_at, m.grain_at),
+            {_MOVE_HOLDS if has_holds else ""}
+            first_used_at = coalesce(w.first_used_at, %s)
+        FROM {source} WHERE w.tenant_id = %s AND w.id = m.id
+    """  # noqa: S608 - constant lists
 
 
-def _move_parameters(  # noqa: PLR0913 - all of it is what a move writes
+def move_statement(  # noqa: PLR0913 - all of it is what a move writes
     *,
     tenant_id: int,
     sums: Mapping[Posting, Amounts],
-    spent: Mapping[int, Amounts],
-    holds: Mapping[int, HoldMove],
-    noted: Mapping[int, datetime | None],
     kind: EntryKind,
     batch_id: int | None,
     now: datetime,
+    holds: Mapping[int, HoldMove] | None = None,
+    late: Mapping[int, datetime] | None = None,
+) -> tuple[str, list[Any]]:
+    """Return the statement that writes these entries and moves balances by them and by holds, with
+    its parameters. `late` says since when windows count.
+    """
+    parameters: list[Any] = []
+    has_grains = any([key.grain_at for key in sums])  # noqa: C419 - faster
+    if sums:
+        columns = [[key.window_id for key in sums], *zip(*sums.values(), strict=True)]
+        parameters += [",".join(map(str, column)) for column in columns]
+        # What a short array lacks is NULL.
+        parameters.append([key.grain_at for key in sums] if has_grains else [])
+        parameters += [tenant_id, kind.value, batch_id]
+    has_holds = bool(holds or late)
+    source = _ENTRIES_BY_WINDOW if has_grains else _ENTRY
+    if has_holds:
+        parameters += _held_parameters(sums, holds or {}, late or {})
+        source = "m"
+    statement = _move_sql(source, has_entries=bool(sums), has_holds=has_holds)
+    return statement, [*parameters, now, tenant_id]
+
+
+def _held_parameters(
+    sums: Mapping[Posting, Amounts],
+    holds: Mapping[int, HoldMove],
+    late: Mapping[int, datetime],
 ) -> list[Any]:
-    """The entries, and the balances: what is spent is their sum."""
-    window_ids = list({**spent, **holds, **noted})
+    """Return the parameters of _WITH_HOLDS, by window."""
+    spent = _by_window(sums)
+    grains: dict[int, datetime] = {}
+    for window_id, grain_at in sums:
+        if grain_at is not None:
+            grains[window_id] = min(grains.get(window_id, grain_at), grain_at)
+    window_ids = list({**spent, **holds, **late})
     rows = [
         (
             window_id,
@@ -339,135 +374,16 @@ def _move_parameters(  # noqa: PLR0913 - all of it is what a move writes
         )
         for window_id in window_ids
     ]
-    grains: dict[int, datetime] = {}
-    for key in sums:
-        if key.grain_at is not None:
-            grains[key.window_id] = min(grains.get(key.window_id, key.grain_at), key.grain_at)
-    parameters: list[Any] = []
-    if sums:
-        columns = [[key.window_id for key in sums], *zip(*sums.values(), strict=True)]
-        parameters += [",".join(map(str, column)) for column in columns]
-        parameters += [[key.grain_at for key in sums], tenant_id, kind.value, batch_id]
-    parameters += [",".join(map(str, column)) for column in zip(*rows, strict=True)]
-    # Where no budget rolls there are none; what a short array lacks is NULL.
-    parameters += [
-        [moments.get(window_id) for window_id in window_ids] if moments else []
-        for moments in (grains, noted)
+    return [
+        *(",".join(map(str, column)) for column in zip(*rows, strict=True)),
+        # Where no budget rolls there are none.
+        *([times.get(id_) for id_ in window_ids] if times else [] for times in (grains, late)),
     ]
-    return [*parameters, now, tenant_id]
 
 
-def _may_reach_a_level(book: BudgetBook, window: Moved) -> bool:
-    """Whether the window may have reached its next level. Whole numbers only: most have not."""
-    rule = book.rules.get(window.budget_id)
-    if rule is None:
-        return False
-    percent = next(
-        (level.percent for level in rule.levels if level.percent > window.level_percent), None
-    )
-    if percent is None:
-        return False
-    if rule.limit_seconds is not None:
-        return True
-    limits = rule.limits
-    cost, tokens = limits["cost_nanos"], limits["tokens"]
-    requests, tool_calls = limits["requests"], limits["tool_calls"]
-    return (
-        (cost is not None and window[2] * 100 >= percent * (cost + window.carried_nanos))
-        or (tokens is not None and window[3] * 100 >= percent * tokens)
-        or (requests is not None and window[4] * 100 >= percent * requests)
-        or (tool_calls is not None and window[5] * 100 >= percent * tool_calls)
-    )
-
-
-def _lock(
-    cursor: Any,
-    book: BudgetBook,
-    sums: Mapping[Posting, Amounts],
-    successors: Sequence[int],
-) -> dict[Posting, Amounts]:
-    """Lock the windows; leave out what is too old for a rolling window, now that it cannot move."""
-    cursor.execute(
-        "SELECT id, budget_id, counted_from, oldest_grain_at FROM budget_window"
-        " WHERE tenant_id = %s"
-        " AND id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY id FOR UPDATE",
-        [book.tenant_id, ",".join(map(str, {*(key.window_id for key in sums), *successors}))],
-    )
-    found = cursor.fetchall()
-    assert {key.window_id for key in sums} <= {row[0] for row in found}, "windows are never removed"
-    rolling = [row for row in found if row[2] is not None]
-    if not rolling:
-        return dict(sums)
-    now = timezone.now()
-    left = {row[0]: left_until(book.rules.get(row[1]), row[2], row[3], now) for row in rolling}
-    counted = {
-        key: amounts for key, amounts in sums.items() if _still_counts(key, left.get(key.window_id))
-    }
-    too_late = {key.window_id for key in sums.keys() - counted.keys()}
-    noted = [row[0] for row in rolling if row[0] in too_late and left[row[0]] != row[2]]
-    if noted:
-        # What is too late for a window has to be so for whoever adds its events up again.
-        cursor.execute(
-            "UPDATE budget_window w SET counted_from = n.at"
-            " FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, at)"
-            " WHERE w.tenant_id = %s AND w.id = n.id",
-            [noted, [left[window_id] for window_id in noted], book.tenant_id],
-        )
-    return counted
-
-
-def write_entries_and_move(
-    cursor: Any,
-    tenant_id: int,
-    sums: Mapping[Posting, Amounts],
-    kind: EntryKind,
-    batch_id: int | None,
-    first_used_at: datetime | None,
-) -> list[Moved]:
-    """One statement: the entries, and the balances that are their sums."""
-    grains = [key.grain_at for key in sums]
-    columns = [
-        [key.window_id for key in sums],
-        *zip(*sums.values(), strict=True),
-    ]
-    cursor.execute(
-        f"""
-        WITH n AS MATERIALIZED (
-            SELECT * FROM unnest({_AMOUNT_ARRAYS},
-                %s::timestamptz[]) AS n (id, cost, tokens, requests, tool_calls, grain_at)
-        ), entries AS (
-            INSERT INTO ledger_entry (tenant_id, id, kind, batch_id, window_id, grain_at,
-                cost_nanos, tokens, requests, tool_calls)
-            SELECT %s, nextval('ledger_entry_id'), %s, %s, id, grain_at, cost, tokens, requests,
-                tool_calls FROM n
-        )
-        UPDATE budget_window w SET
-            spent_nanos = w.spent_nanos + n.cost, spent_tokens = w.spent_tokens + n.tokens,
-            spent_requests = w.spent_requests + n.requests,
-            spent_tool_calls = w.spent_tool_calls + n.tool_calls,
-            oldest_grain_at = least(w.oldest_grain_at, n.grain_at),
-            first_used_at = coalesce(w.first_used_at, %s)
-        FROM {_ONE_ROW_A_WINDOW if any(grains) else "n"} WHERE w.tenant_id = %s AND w.id = n.id
-        RETURNING {MOVED_COLUMNS}
-        """,  # noqa: S608 - constant lists
-        [
-            *(",".join(map(str, column)) for column in columns),
-            # The grains of budgets that do not roll are all NULL, as are those a short array lacks.
-            grains if any(grains) else [],
-            tenant_id,
-            kind.value,
-            batch_id,
-            first_used_at or timezone.now(),
-            tenant_id,
-        ],
-    )
-    return [Moved(*row) for row in cursor.fetchall()]
-
-
-# A rolling window may get several grains at once; an UPDATE would add only one of them.
-_ONE_ROW_A_WINDOW: Final = (
-    "(SELECT id, sum(cost) AS cost, sum(tokens) AS tokens,"
-    " sum(requests)::bigint AS requests, sum(tool_calls)::bigint AS tool_calls,"
-    " min(grain_at) AS grain_at"
-    " FROM n GROUP BY id) n"
-)
+def _by_window(sums: Mapping[Posting, Amounts]) -> dict[int, Amounts]:
+    spent: dict[int, Amounts] = {}
+    for (window_id, _), amounts in sums.items():
+        known = spent.get(window_id)
+        spent[window_id] = amounts if known is None else add_amounts(known, amounts)
+    return spent

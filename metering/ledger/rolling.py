@@ -9,7 +9,7 @@ from django.db import connection
 from metering.budgets.index import BudgetBook
 from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges, settle_levels
-from metering.ledger.posting import Posting, write_entries_and_move
+from metering.ledger.posting import Posting, move_statement
 from metering.ledger.windows import read_states
 from metering.models import BudgetWindow, EntryKind, FellBy
 
@@ -78,7 +78,14 @@ def age_windows(
                 if Amounts(*amounts) != NOTHING
             }
             if sums:
-                write_entries_and_move(cursor, book.tenant_id, sums, EntryKind.AGED_OUT, None, None)
+                statement, parameters = move_statement(
+                    tenant_id=book.tenant_id,
+                    sums=sums,
+                    kind=EntryKind.AGED_OUT,
+                    batch_id=None,
+                    now=now,
+                )
+                cursor.execute(statement, parameters)
             cursor.execute(_NOTE, places)
             states = read_states(cursor, book.tenant_id, list(untils))
             changes = settle_levels(book=book, windows=states, by=FellBy.AGED, now=now)
@@ -87,12 +94,12 @@ def age_windows(
 
 def _untils(book: BudgetBook, rows: Sequence[Any], now: datetime) -> Sequence[tuple[int, datetime]]:
     """The windows that have something to let go of, and until when."""
-    found = []
+    untils = []
     for window_id, budget_id, counted_from in rows:
         rule = book.rules.get(budget_id)
         if rule is None or counted_from is None:
             continue
         until = rule.counted_from(now)
         if until > counted_from:
-            found.append((window_id, until))
-    return found
+            untils.append((window_id, until))
+    return untils

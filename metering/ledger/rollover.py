@@ -7,14 +7,21 @@ from django.db import connection
 
 from metering.budgets.index import BudgetBook, WindowKey
 from metering.budgets.rules import BudgetRule
-from metering.core.match import group_key
-from metering.ledger.windows import WindowState, read_states
+from metering.ledger.windows import WindowState, read_states, read_windows
 
 
-def unused_nanos(rule: BudgetRule, *, limit: int, carried: int, spent: int) -> int:
+def carries_over(rule: BudgetRule, starts_at: datetime) -> bool:
+    """Whether a window that begins then adds to its limit what the one before left unused."""
+    is_first = starts_at <= rule.counts_from
+    return rule.has_rollover and rule.limits["cost_nanos"] is not None and not is_first
+
+
+def unused_nanos(rule: BudgetRule, *, spent: int, carried: int) -> int:
     """What a finished window hands to the next: what is left of its limit, up to the budget's
     maximum.
     """
+    limit = rule.limits["cost_nanos"]
+    assert limit is not None, "what has no limit leaves nothing unused"
     most = limit * rule.rollover_max_percent // 100
     return max(0, min(most, limit + carried - spent))
 
@@ -24,45 +31,21 @@ def carried_into(book: BudgetBook, keys: Collection[WindowKey]) -> list[int]:
     before: dict[WindowKey, WindowKey] = {}
     for key in keys:
         rule = book.rules[key.budget_id]
-        is_first = key.starts_at <= rule.counts_from
-        if rule.has_rollover and rule.limits["cost_nanos"] is not None and not is_first:
+        if carries_over(rule, key.starts_at):
             starts_at = rule.clock.before(rule.clock.span(key.starts_at)).starts_at
             before[key] = key._replace(starts_at=starts_at)
-    found = _spent_and_carried(book, list(before.values())) if before else {}
+    windows = read_windows(book, before.values()) if before else {}
     return [
-        _unused(book.rules[key.budget_id], *found.get(before[key], (0, 0))) if key in before else 0
-        for key in keys
-    ]
-
-
-def _unused(rule: BudgetRule, spent_nanos: int, carried_nanos: int) -> int:
-    limit = rule.limits["cost_nanos"]
-    assert limit is not None, "what has no limit leaves nothing unused"
-    return unused_nanos(rule, limit=limit, carried=carried_nanos, spent=spent_nanos)
-
-
-def _spent_and_carried(
-    book: BudgetBook, keys: Sequence[WindowKey]
-) -> dict[WindowKey, tuple[int, int]]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT n.place, w.spent_nanos, w.carried_nanos
-            FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
-                WITH ORDINALITY AS n (budget_id, revision, group_key, starts_at, place)
-            JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
-                AND w.revision = n.revision AND w.starts_at = n.starts_at
-                AND w.group_key = n.group_key
-            """,
-            [
-                [key.budget_id for key in keys],
-                [book.rules[key.budget_id].revision for key in keys],
-                [group_key(key.group) for key in keys],
-                [key.starts_at for key in keys],
-                book.tenant_id,
-            ],
+        unused_nanos(
+            book.rules[key.budget_id],
+            spent=window.spent_nanos if window else 0,
+            carried=window.carried_nanos if window else 0,
         )
-        return {keys[place - 1]: (spent, carried) for place, spent, carried in cursor.fetchall()}
+        if key in before
+        else 0
+        for key in keys
+        for window in [windows.get(before[key]) if key in before else None]
+    ]
 
 
 def late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
@@ -93,7 +76,7 @@ def carry_on(
     """
     with connection.cursor() as cursor:
         states = read_states(cursor, book.tenant_id, sorted({*changed, *successors}))
-        moved = _carried_anew(book, states, set(successors))
+        moved = _carried_now(book, states, set(successors))
         if moved:
             cursor.execute(
                 "UPDATE budget_window w SET carried_nanos = n.carried"
@@ -108,7 +91,7 @@ def carry_on(
     return moved
 
 
-def _carried_anew(
+def _carried_now(
     book: BudgetBook, states: Sequence[WindowState], successors: set[int]
 ) -> list[WindowState]:
     """The later windows that carry something else now, with what they carry. Pure."""
@@ -124,7 +107,7 @@ def _carried_anew(
             or rule.limits["cost_nanos"] is None
         ):
             continue
-        carried_nanos = _unused(rule, before.spent_nanos, before.carried_nanos)
+        carried_nanos = unused_nanos(rule, spent=before.spent_nanos, carried=before.carried_nanos)
         if carried_nanos != window.carried_nanos:
             later = window._replace(carried_nanos=carried_nanos)
             by_end[_series(window, window.ends_at)] = later

@@ -79,7 +79,7 @@ def list_decisions(
     question: DecisionQuestion, *, limit: int, after: tuple[datetime, int] | None = None
 ) -> list[Decision]:
     """Decisions by time and id, the newest first; `after` is where the page before ended."""
-    found = Decision.objects.filter(tenant_id=question.tenant_id)
+    decisions = Decision.objects.filter(tenant_id=question.tenant_id)
     conditions = {
         "decided_at__gte": question.starts_at,
         "decided_at__lt": question.ends_at,
@@ -88,13 +88,13 @@ def list_decisions(
         "code": question.code,
     }
     named = {name: value for name, value in conditions.items() if value is not None}
-    found = found.filter(**named)
+    decisions = decisions.filter(**named)
     if question.budget_id is not None:
-        found = found.filter(reasons__contains=[{"budget": question.budget_id}])
+        decisions = decisions.filter(reasons__contains=[{"budget": question.budget_id}])
     if after is not None:
         decided_at, decision_id = after
         # The first condition is what an index is entered by.
-        found = found.filter(decided_at__lte=decided_at).filter(
+        decisions = decisions.filter(decided_at__lte=decided_at).filter(
             Q(decided_at__lt=decided_at) | Q(id__lt=decision_id)
         )
-    return list(found.order_by("-decided_at", "-id")[:limit])
+    return list(decisions.order_by("-decided_at", "-id")[:limit])

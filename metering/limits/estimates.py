@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from django.db import connection
 from django.utils.asyncio import async_unsafe
 
+from common.bounded_memory import BoundedMemory
 from metering.rollups.bins import largest, percentile_bin
 from metering.rollups.call_sizes import CALLS, COST, OUTPUT, TOKENS, known_model
 from tenants.scope import tenant_scope
@@ -35,7 +36,7 @@ READ_COUNTS: Final = """
 
 
 class ExpectedSize(NamedTuple):
-    """What 95 of 100 such calls did not exceed, each by itself, and how many calls that is from.
+    """What 95 of 100 such calls did not exceed, each by itself, and the number of known calls.
 
     At most a tenth above the call that is the 95th percentile, never below it.
     """
@@ -53,7 +54,8 @@ class _Key(NamedTuple):
     model: str
 
 
-_memory: dict[_Key, tuple[ExpectedSize | None, float]] = {}
+# What is known of a key, and when it was read.
+_MEMORY: Final = BoundedMemory[_Key, tuple[ExpectedSize | None, float]](MEMORY_MAX)
 # What one caller reads at this moment, and others wait for.
 _reading: dict[_Key, "Future[ExpectedSize | None]"] = {}
 _lock: Final = threading.Lock()
@@ -72,16 +74,14 @@ def expected_size(tenant_id: int, *, agent: str, feature: str, model: str) -> Ex
 
 
 def forget_estimates() -> None:
-    """Empty this process's memory (tests make tenants anew under the same ids)."""
-    with _lock:
-        _memory.clear()
+    """Empty this process's memory (tests make tenants again under the same ids)."""
+    _MEMORY.forget_all()
 
 
 def _recall(key: _Key) -> ExpectedSize | None:
-    with _lock:
-        known = _memory.get(key)
-        if known is not None and known[1] > time.monotonic() - MEMORY_SECONDS:
-            return known[0]
+    known = _MEMORY.get(key)
+    if known is not None and known[1] > time.monotonic() - MEMORY_SECONDS:
+        return known[0]
     return _read_together(key)
 
 
@@ -108,9 +108,7 @@ def _read_for_all(key: _Key, reading: "Future[ExpectedSize | None]") -> None:
         reading.set_exception(error)
         return
     with _lock:
-        if len(_memory) >= MEMORY_MAX:
-            _memory.clear()
-        _memory[key] = (size, time.monotonic())
+        _MEMORY.keep(key, (size, time.monotonic()))
         del _reading[key]
     reading.set_result(size)
 

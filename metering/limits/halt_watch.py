@@ -22,8 +22,8 @@ from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.limits.halts import (
     HALTS_SQL,
     NO_HALTS,
+    ActiveHalts,
     HaltsQuestion,
-    StandingHalts,
     forget_halts_of,
     halts_changed,
     remembered_halts,
@@ -36,11 +36,11 @@ log = structlog.get_logger(__name__)
 PAUSE_SECONDS: Final = 0.25
 # Without tenants to watch the thread sleeps until there is one; this is for a signal missed.
 IDLE_SECONDS: Final = 30.0
-# A tenant that nobody asked about for so long is not watched any more.
+# A tenant that no one asked about for so long is no longer watched.
 WATCHED_SECONDS: Final = 3600.0
 STATEMENT_TIMEOUT: Final = "2s"
-# After so long without an answer nobody should wait for the database who can do without. This, and
-# a pause, end before what is told of keys counts no more (`tenants.changes`): a halted agent is
+# After so long without an answer, no one who can do without the database should wait for it. This,
+# and a pause, end before what is told of keys counts no more (`tenants.changes`): a halted agent is
 # refused without a question about its key that would hang.
 SILENT_SECONDS: Final = 0.4
 REFUSALS_MAX: Final = 10_000
@@ -55,7 +55,7 @@ class HaltWatcher:
 
     def __init__(self) -> None:
         self._asked_at: dict[int, float] = {}
-        # The oldest give way: a process that cannot write must not grow for ever.
+        # The oldest give way: a process that cannot write must not grow without bound.
         self._refusals: deque[tuple[int, DecisionRow]] = deque(maxlen=REFUSALS_MAX)
         self._unwritten: list[tuple[int, DecisionRow]] = []
         self._thread: threading.Thread | None = None
@@ -144,7 +144,7 @@ class HaltWatcher:
                 self._read()
                 self._unanswered_since = None
                 self._write_refusals()
-            except Exception as error:  # the thread goes on whatever happened
+            except Exception as error:  # the thread continues whatever happened
                 connection.close()
                 self._complain(error)
             return True
@@ -204,7 +204,7 @@ PROCESS_WATCHER: Final = HaltWatcher()
 atexit.register(PROCESS_WATCHER.stop)
 
 
-def known_halts(tenant_id: int) -> StandingHalts:
+def known_halts(tenant_id: int) -> ActiveHalts:
     """The tenant's halts as this process knows them, half a second old at most while the database
     answers. From the first question on they are kept fresh.
     """
@@ -231,6 +231,6 @@ def stop_watching() -> None:
 
 
 def forget_halts() -> None:
-    """Empty this process's memory (tests make tenants anew under the same ids)."""
+    """Empty this process's memory (tests make tenants again under the same ids)."""
     PROCESS_WATCHER.forget()
     forget_halts_of(None)

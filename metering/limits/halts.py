@@ -13,15 +13,16 @@ from datetime import datetime
 from functools import cached_property, partial
 from itertools import product
 from math import prod
-from typing import Any, Final, NamedTuple, NotRequired, Self, TypedDict, Unpack
+from typing import Any, Final, NamedTuple, Self
 
 from django.db import connection, transaction
 from django.utils import timezone
 
 from metering.core.dimensions import REQUEST
-from metering.core.match import PLACE, Values, wanted_values
+from metering.core.match import Values, Wanted, wanted_of, wanted_values
+from metering.core.validation import require_askable
 from metering.models import Halt, HaltKind
-from tenants.audit import facts_of, record_change
+from tenants.audit import audited_change, record_change
 from tenants.limits import require_room
 from tenants.models import Tenant
 
@@ -34,7 +35,7 @@ CODE_BY_KIND: Final[Mapping[str, str]] = {
 COMBINATIONS_MAX: Final = 1_000
 
 
-class StandingHalt(NamedTuple):
+class ActiveHalt(NamedTuple):
     """A halt in force, ready to judge calls."""
 
     id: int
@@ -42,12 +43,13 @@ class StandingHalt(NamedTuple):
     reason: str
     kind: str
     since: datetime
-    breaker_id: int | None
-    group_key: str
-    # From when its breaker lets a trial call through; None: somebody has to lift it.
-    trial_from: datetime | None
-    # What `match` asks for, as (place in MATCHABLE, values).
-    wanted: tuple[tuple[int, frozenset[str]], ...]
+    # What `match` asks for, in one order, so that halts on the same dimensions are looked up
+    # together.
+    wanted: Wanted
+    breaker_id: int | None = None
+    group_key: str = ""
+    # From when its breaker lets a probe through; None: a person has to lift it.
+    probe_from: datetime | None = None
     # Of a lockout: from when on it stops nothing.
     ends_at: datetime | None = None
 
@@ -61,8 +63,8 @@ class StandingHalt(NamedTuple):
         return all(values[place] in wanted for place, wanted in self.wanted)
 
     def is_certain(self, now: datetime) -> bool:
-        """Whether it refuses without a look at the database: no trial call can be due."""
-        return self.trial_from is None or now < self.trial_from
+        """Whether it refuses without a look at the database: no probe can be due."""
+        return self.probe_from is None or now < self.probe_from
 
 
 class HaltMark(NamedTuple):
@@ -73,7 +75,7 @@ class HaltMark(NamedTuple):
     version_sum: int
 
 
-class StandingHalts(tuple[StandingHalt, ...]):
+class ActiveHalts(tuple[ActiveHalt, ...]):
     """A tenant's halts in force, oldest first."""
 
     mark: HaltMark
@@ -81,14 +83,14 @@ class StandingHalts(tuple[StandingHalt, ...]):
     read_at: float
 
     @classmethod
-    def of(cls, halts: Iterable[StandingHalt], *, mark: HaltMark, read_at: float) -> Self:
+    def of(cls, halts: Iterable[ActiveHalt], *, mark: HaltMark, read_at: float) -> Self:
         """The halts that a mark stands for."""
-        standing = cls(halts)
-        standing.mark = mark
-        standing.read_at = read_at
-        return standing
+        active = cls(halts)
+        active.mark = mark
+        active.read_at = read_at
+        return active
 
-    def matching(self, values: Values) -> list[StandingHalt]:
+    def matching(self, values: Values) -> list[ActiveHalt]:
         """The halts that stop a call with these values: those by hand first, then the oldest.
 
         A look-up for each set of dimensions that halts name, however many halts there are.
@@ -106,8 +108,8 @@ class StandingHalts(tuple[StandingHalt, ...]):
         return sorted(found, key=lambda halt: (halt.kind != HaltKind.MANUAL, halt.id))
 
     @cached_property
-    def _by_places(self) -> dict[tuple[int, ...], dict[Values, list[StandingHalt]]]:
-        found: dict[tuple[int, ...], dict[Values, list[StandingHalt]]] = {}
+    def _by_places(self) -> dict[tuple[int, ...], dict[Values, list[ActiveHalt]]]:
+        found: dict[tuple[int, ...], dict[Values, list[ActiveHalt]]] = {}
         for halt in self:
             if _combinations(halt) <= COMBINATIONS_MAX:
                 by_values = found.setdefault(tuple(place for place, _ in halt.wanted), {})
@@ -116,15 +118,15 @@ class StandingHalts(tuple[StandingHalt, ...]):
         return found
 
     @cached_property
-    def _manifold(self) -> list[StandingHalt]:
+    def _manifold(self) -> list[ActiveHalt]:
         return [halt for halt in self if _combinations(halt) > COMBINATIONS_MAX]
 
 
-def _combinations(halt: StandingHalt) -> int:
+def _combinations(halt: ActiveHalt) -> int:
     return prod(len(wanted) for _, wanted in halt.wanted)
 
 
-NO_HALTS: Final = StandingHalts.of((), mark=HaltMark(0, 0, 0), read_at=0.0)
+NO_HALTS: Final = ActiveHalts.of((), mark=HaltMark(0, 0, 0), read_at=0.0)
 
 # A halt of these is in force: not lifted, and not ended.
 IN_FORCE: Final = "lifted_at IS NULL AND (ends_at IS NULL OR ends_at > now())"
@@ -175,51 +177,32 @@ class HaltsQuestion:
         columns = (list(column) for column in zip(*marks, strict=True))
         return [list(self.known), *columns] if marks else [[], [], [], []]
 
-    def take(self, rows: Sequence[Sequence[Any]]) -> dict[int, StandingHalts]:
+    def take(self, rows: Sequence[Sequence[Any]]) -> dict[int, ActiveHalts]:
         """The halts in force by tenant, out of the rows of HALTS_SQL; they are remembered."""
-        found: dict[int, list[StandingHalt]] = {}
+        found: dict[int, list[ActiveHalt]] = {}
         marks = {}
         for tenant_id, *row in rows:
             mark, columns = row[:3], row[3:]
             halts = found.setdefault(tenant_id, [])
             marks[tenant_id] = HaltMark(*mark)
             if columns[0] is not None:
-                halts.append(_standing(columns))
+                id_, text, reason, kind, since, *cause = columns
+                match = json.loads(text)
+                halts.append(ActiveHalt(id_, match, reason, kind, since, wanted_of(match), *cause))
         return {
             tenant_id: note_halts(tenant_id, self._current(tenant_id, marks[tenant_id], halts))
             for tenant_id, halts in found.items()
         }
 
-    def _current(
-        self, tenant_id: int, mark: HaltMark, halts: Sequence[StandingHalt]
-    ) -> StandingHalts:
+    def _current(self, tenant_id: int, mark: HaltMark, halts: Sequence[ActiveHalt]) -> ActiveHalts:
         known = self.known[tenant_id]
         if known is None or known.mark != mark:
-            return StandingHalts.of(halts, mark=mark, read_at=self.read_at)
+            return ActiveHalts.of(halts, mark=mark, read_at=self.read_at)
         known.read_at = self.read_at
         return known
 
 
-def _standing(columns: Sequence[Any]) -> StandingHalt:
-    id_, match_text, reason, kind, since, breaker_id, group_key, trial_from, ends_at = columns
-    match = json.loads(match_text)
-    # In one order, so that halts on the same dimensions are looked up together.
-    places = sorted((PLACE[name], wanted_values(value)) for name, value in match.items())
-    return StandingHalt(
-        id_,
-        match,
-        reason,
-        kind,
-        since,
-        breaker_id,
-        group_key,
-        trial_from,
-        wanted=tuple(places),
-        ends_at=ends_at,
-    )
-
-
-def read_halts(cursor: Any, tenant_id: int) -> StandingHalts:
+def read_halts(cursor: Any, tenant_id: int) -> ActiveHalts:
     """The tenant's halts in force: by their mark those of this process's memory, and read only when
     they have changed.
     """
@@ -227,7 +210,7 @@ def read_halts(cursor: Any, tenant_id: int) -> StandingHalts:
     return halts_of_mark(cursor, tenant_id, cursor.fetchone())
 
 
-def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> StandingHalts:
+def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> ActiveHalts:
     """The halts that the row of MARK_SQL stands for. For who sends that with other statements."""
     known = remembered_halts(tenant_id)
     if known is not None and known.mark == tuple(mark):
@@ -237,18 +220,18 @@ def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> StandingH
     return question.take(cursor.fetchall())[tenant_id]
 
 
-_memory: dict[int, StandingHalts] = {}
+_memory: dict[int, ActiveHalts] = {}
 _memory_lock = threading.Lock()
-# Set when this process has committed a halt or lifted one: `halt_watch` then looks at once.
+# Set when this process has committed a halt or lifted one: `halt_watch` then looks immediately.
 halts_changed: Final = threading.Event()
 
 
-def remembered_halts(tenant_id: int) -> StandingHalts | None:
+def remembered_halts(tenant_id: int) -> ActiveHalts | None:
     """The tenant's halts as this process read them last."""
     return _memory.get(tenant_id)
 
 
-def note_halts(tenant_id: int, halts: StandingHalts) -> StandingHalts:
+def note_halts(tenant_id: int, halts: ActiveHalts) -> ActiveHalts:
     """Remember a tenant's halts, unless a reading that began later is remembered already."""
     with _memory_lock:
         known = _memory.get(tenant_id)
@@ -264,24 +247,6 @@ def forget_halts_of(tenant_ids: Iterable[int] | None) -> None:
             _memory.pop(tenant_id, None)
 
 
-class NewHalt(TypedDict):
-    """What a halt is made of."""
-
-    tenant_id: int
-    match: Mapping[str, Any]
-    reason: str
-    kind: str
-    actor: str
-    # Of a lockout: its cause.
-    window_id: NotRequired[int | None]
-    level_percent: NotRequired[int | None]
-    episode: NotRequired[int | None]
-    ends_at: NotRequired[datetime | None]
-    # Of a breaker: which, and its group.
-    breaker_id: NotRequired[int | None]
-    group_key: NotRequired[str]
-
-
 _INSERT: Final = """
     INSERT INTO halt (tenant_id, match, reason, kind, actor, lifted_by, version, window_id,
         level_percent, episode, ends_at, breaker_id, group_key)
@@ -290,26 +255,31 @@ _INSERT: Final = """
 """
 
 
-def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
-    """Halt within the caller's transaction; the id, or None where the halt is there already.
+def insert_halt(  # noqa: PLR0913 - all of it is what a halt is made of
+    cursor: Any,
+    *,
+    tenant_id: int,
+    match: Mapping[str, Any],
+    reason: str,
+    kind: str,
+    actor: str,
+    window_id: int | None = None,
+    level_percent: int | None = None,
+    episode: int | None = None,
+    ends_at: datetime | None = None,
+    breaker_id: int | None = None,
+    group_key: str = "",
+) -> int | None:
+    """Halt within the caller's transaction; return the id, or None if the halt is there already.
 
     A lockout is made once for a window, level and episode, even after a person has lifted it; of a
-    breaker and group there is one halt in force. Who commits it sets `halts_changed`.
+    breaker and group there is one halt in force. Whoever commits it sets `halts_changed`.
     """
     cursor.execute(
         _INSERT,
         [
-            new["tenant_id"],
-            json.dumps(new["match"]),
-            new["reason"][:1000],
-            new["kind"],
-            new["actor"][:300],
-            new.get("window_id"),
-            new.get("level_percent"),
-            new.get("episode"),
-            new.get("ends_at"),
-            new.get("breaker_id"),
-            new.get("group_key", ""),
+            *(tenant_id, json.dumps(match), reason[:1000], kind, actor[:300]),
+            *(window_id, level_percent, episode, ends_at, breaker_id, group_key),
         ],
     )
     row = cursor.fetchone()
@@ -317,11 +287,11 @@ def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
         return None
     halt_id = int(row[0])
     record_change(
-        tenant_id=new["tenant_id"],
-        actor=new["actor"],
+        tenant_id=tenant_id,
+        actor=actor,
         action="create",
         subject=Halt(id=halt_id),
-        after={name: new.get(name) for name in ("match", "reason", "kind")},
+        after={"match": match, "reason": reason, "kind": kind},
     )
     return halt_id
 
@@ -330,12 +300,14 @@ def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
 def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -> Halt:
     """Stop everything that matches, by hand. In force with the commit, everywhere within a second.
 
-    Reservations that were given before go on, and are settled at their true cost.
+    Reservations that were given before go on, and are settled at their true cost. Raises
+    ValidationError for a match that no call has.
     """
+    require_askable(match)
     if match:
         # To stop everything is always possible.
         by_hand = Halt.objects.filter(tenant_id=tenant.id, lifted_at=None, kind=HaltKind.MANUAL)
-        # Whoever stops something waits for nobody.
+        # Stopping something never waits for others.
         require_room(tenant.id, "halts", by_hand, is_exact=False)
     with connection.cursor() as cursor:
         halt_id = insert_halt(
@@ -354,24 +326,15 @@ def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -
 @transaction.atomic
 def lift_halt(*, halt: Halt, actor: str) -> Halt:
     """End a halt. Lifting twice changes nothing."""
-    stored = Halt.objects.select_for_update().get(tenant_id=halt.tenant_id, id=halt.id)
-    if stored.lifted_at is not None:
-        return stored
-    before = facts_of(stored)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT nextval('halt_version')")
-        (stored.version,) = cursor.fetchone()
-    stored.lifted_at = timezone.now()
-    stored.lifted_by = actor[:300]
-    stored.save(update_fields=["version", "lifted_at", "lifted_by"])
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before=before,
-        after=facts_of(stored),
-    )
+    with audited_change(halt, actor=actor) as change:
+        stored = change.row
+        if stored.lifted_at is not None:
+            return stored
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nextval('halt_version')")
+            (stored.version,) = cursor.fetchone()
+        stored.lifted_at = timezone.now()
+        stored.lifted_by = actor[:300]
     forget_halts_on_commit(stored.tenant_id)
     return stored
 

@@ -21,31 +21,23 @@ from metering.limits.halts import (
 from metering.models import BY_LEVEL, Halt, HaltKind, Mode
 from tenants.audit import record_change
 
-_LIFT_LOCKOUTS: Final = """
-    UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')
-    WHERE tenant_id = %s AND id IN (
-        SELECT h.id FROM unnest(%s::bigint[], %s::int[]) AS n (window_id, level)
-        JOIN halt h ON h.tenant_id = %s AND h.window_id = n.window_id AND h.level_percent > n.level
-        WHERE h.lifted_at IS NULL AND h.lifted_by <> %s ORDER BY h.id FOR UPDATE OF h
-    ) RETURNING id
+# Which halts are lifted, in one order.
+_ABOVE_LEVEL: Final = """
+    SELECT h.id FROM unnest(%s::bigint[], %s::int[]) AS n (window_id, level)
+    JOIN halt h ON h.tenant_id = %s AND h.window_id = n.window_id AND h.level_percent > n.level
+    WHERE h.lifted_at IS NULL AND h.lifted_by <> %s ORDER BY h.id FOR UPDATE OF h
 """
-_LIFT_ENDED: Final = """
-    UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')
-    WHERE tenant_id = %s AND id IN (
-        SELECT id FROM halt WHERE tenant_id = %s AND lifted_at IS NULL AND ends_at <= now()
-        ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
-    ) RETURNING id
+_ENDED: Final = """
+    SELECT id FROM halt WHERE tenant_id = %s AND lifted_at IS NULL AND ends_at <= now()
+    ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
 """
-_LIFT_OF_BUDGET: Final = """
-    UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')
-    WHERE tenant_id = %s AND id IN (
-        SELECT h.id FROM halt h JOIN budget_window w ON w.tenant_id = h.tenant_id
-            AND w.id = h.window_id
-        WHERE h.tenant_id = %s AND h.lifted_at IS NULL AND w.budget_id = %s
-        ORDER BY h.id FOR UPDATE OF h
-    ) RETURNING id
+_OF_BUDGET: Final = """
+    SELECT h.id FROM halt h JOIN budget_window w ON w.tenant_id = h.tenant_id
+        AND w.id = h.window_id
+    WHERE h.tenant_id = %s AND h.lifted_at IS NULL AND w.budget_id = %s
+    ORDER BY h.id FOR UPDATE OF h
 """
-# How many lockouts that have ended one transaction lifts.
+# The most lockouts that have ended which one transaction lifts.
 ENDED_MAX: Final = 500
 
 
@@ -57,7 +49,7 @@ def follow_levels(book: BudgetBook, changes: LevelChanges, *, now: datetime | No
     if above := changes.lifts_above:
         tenant_id = book.tenant_id
         levels = [list(above), list(above.values())]
-        _lift(_LIFT_LOCKOUTS, tenant_id, [BY_LEVEL, tenant_id, *levels, tenant_id, BY_LEVEL])
+        _lift(_ABOVE_LEVEL, tenant_id, [*levels, tenant_id, BY_LEVEL])
     for lockout in changes.lockouts:
         _lock_out(book, lockout, now or timezone.now())
 
@@ -87,21 +79,25 @@ def _lock_out(book: BudgetBook, lockout: Lockout, now: datetime) -> None:
 
 
 def lift_ended_lockouts(tenant_id: int) -> int:
-    """Note of lockouts whose time is over that they are lifted; return how many, at most 500.
+    """Note of lockouts whose time is over that they are lifted; return the number, at most 500.
 
     They stop nothing from that moment on: this is for whoever reads what stands.
     """
-    return _lift(_LIFT_ENDED, tenant_id, [BY_LEVEL, tenant_id, tenant_id, ENDED_MAX])
+    return _lift(_ENDED, tenant_id, [tenant_id, ENDED_MAX])
 
 
 def lift_lockouts_of_budget(*, tenant_id: int, budget_id: int) -> None:
     """Lift all lockouts of a budget that counts no more in the windows which caused them."""
-    _lift(_LIFT_OF_BUDGET, tenant_id, [BY_LEVEL, tenant_id, tenant_id, budget_id])
+    _lift(_OF_BUDGET, tenant_id, [tenant_id, budget_id])
 
 
-def _lift(statement: str, tenant_id: int, parameters: Sequence[Any]) -> int:
+def _lift(lifted: str, tenant_id: int, parameters: Sequence[Any]) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(
+            "UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')"  # noqa: S608
+            f" WHERE tenant_id = %s AND id IN ({lifted}) RETURNING id",
+            [BY_LEVEL, tenant_id, *parameters],
+        )
         ids = [row[0] for row in cursor.fetchall()]
     for halt_id in ids:
         record_change(

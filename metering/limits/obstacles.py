@@ -12,12 +12,12 @@ from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule
 from metering.core.match import wanted_values
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent
-from metering.limits.halts import CODE_BY_KIND, StandingHalt, match_of_group, read_halts
+from metering.limits.halts import CODE_BY_KIND, ActiveHalt, match_of_group, read_halts
 from metering.models import Mode
 
-# More than these nobody reads in one answer.
+# No one reads more than these in one answer.
 NAMED_MAX: Final = 20
-# How many windows at a level are looked at.
+# The most windows at a level that are looked at.
 LOOKED_AT_MAX: Final = 1_000
 
 
@@ -82,7 +82,7 @@ def _covers(wide: Mapping[str, Any], match: Mapping[str, Any]) -> bool:
     )
 
 
-def _of_halt(halt: StandingHalt) -> Obstacle:
+def _of_halt(halt: ActiveHalt) -> Obstacle:
     return Obstacle(
         code=CODE_BY_KIND[halt.kind],
         detail=halt.reason,

@@ -74,7 +74,7 @@ class Minute:
         return self.sums[name]
 
     def seconds_until(self, name: str, amount: int, limit: int) -> int:
-        """How many whole seconds until `amount` more fits; 0 where it fits now.
+        """Return the number of whole seconds until `amount` more fits; 0 where it fits now.
 
         An amount above the limit itself would never fit, and so may have a minute to itself: it
         fits where the minute is empty, and what comes after it waits until it has left.
@@ -196,7 +196,7 @@ FORGET_IDLE: Final = """
 
 
 def forget_idle_paces(cursor: Any, *, before_second: int, limit: int) -> int:
-    """Remove paces of which nothing counts any more, `limit` at most; return how many."""
+    """Remove paces of which nothing counts any more, `limit` at most; return the number."""
     cursor.execute(
         FORGET_IDLE.format(table="pace", condition="true"),
         {"before": before_second, "limit": limit},

@@ -10,21 +10,20 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.core.match import PLACE, Values, wanted_values
+from metering.core.match import Values, Wanted, wanted_of
 
 REASON_CHARACTERS_MAX: Final = 1000
 CAUSE_CHARACTERS_MAX: Final = 500
 
 
-class StandingTightening(NamedTuple):
+class ActiveTightening(NamedTuple):
     """A tightening in force, ready to judge calls."""
 
     id: int
     limit_percent: int
     reason: str
     match: Mapping[str, Any]
-    # What `match` asks for, as (place in MATCHABLE, values).
-    wanted: tuple[tuple[int, frozenset[str]], ...]
+    wanted: Wanted
 
     def matches(self, values: Values) -> bool:
         """Whether budgets' limits count less for a call with these values."""
@@ -32,53 +31,34 @@ class StandingTightening(NamedTuple):
 
 
 def open_tightening(
-    cursor: Any | None,
-    *,
-    tenant_id: int,
-    match: Mapping[str, Any],
-    limit_percent: int,
-    reason: str,
-    cause: str,
+    *, tenant_id: int, match: Mapping[str, Any], limit_percent: int, reason: str, cause: str
 ) -> int | None:
-    """Tighten limits to `limit_percent` of what they are, in the caller's transaction; the id.
-
-    None where the cause has one in force already: it stays as it is. Without a cursor, one of the
-    present connection's.
+    """Tighten limits to `limit_percent` of what they are, in the caller's transaction; return the
+    id. None if the cause has one in force already, which stays as it is.
     """
     assert len(cause) <= CAUSE_CHARACTERS_MAX, "who opens a tightening names a short cause"
-    if cursor is None:
-        with connection.cursor() as own:
-            return open_tightening(
-                own,
-                tenant_id=tenant_id,
-                match=match,
-                limit_percent=limit_percent,
-                reason=reason,
-                cause=cause,
-            )
-    cursor.execute(
-        "INSERT INTO tightening (tenant_id, match, limit_percent, reason, cause)"
-        " VALUES (%s, %s::jsonb, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id",
-        [tenant_id, json.dumps(match), limit_percent, reason[:REASON_CHARACTERS_MAX], cause],
-    )
-    row = cursor.fetchone()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tightening (tenant_id, match, limit_percent, reason, cause)"
+            " VALUES (%s, %s::jsonb, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id",
+            [tenant_id, json.dumps(match), limit_percent, reason[:REASON_CHARACTERS_MAX], cause],
+        )
+        row = cursor.fetchone()
     return None if row is None else int(row[0])
 
 
-def end_tightening(cursor: Any | None, *, tenant_id: int, cause: str) -> bool:
-    """Let limits count in full again; False where the cause has no tightening in force."""
-    if cursor is None:
-        with connection.cursor() as own:
-            return end_tightening(own, tenant_id=tenant_id, cause=cause)
-    cursor.execute(
-        "UPDATE tightening SET ended_at = now()"
-        " WHERE tenant_id = %s AND cause = %s AND ended_at IS NULL",
-        [tenant_id, cause],
-    )
-    return int(cursor.rowcount) > 0
+def end_tightening(*, tenant_id: int, cause: str) -> bool:
+    """Let limits count in full again; return False if the cause has no tightening in force."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE tightening SET ended_at = now()"
+            " WHERE tenant_id = %s AND cause = %s AND ended_at IS NULL",
+            [tenant_id, cause],
+        )
+        return int(cursor.rowcount) > 0
 
 
-def read_tightenings(cursor: Any, tenant_id: int) -> tuple[StandingTightening, ...]:
+def read_tightenings(cursor: Any, tenant_id: int) -> tuple[ActiveTightening, ...]:
     """The tenant's tightenings in force, oldest first."""
     cursor.execute(
         "SELECT id, limit_percent, reason, match::text FROM tightening"
@@ -86,13 +66,6 @@ def read_tightenings(cursor: Any, tenant_id: int) -> tuple[StandingTightening, .
         [tenant_id],
     )
     return tuple(
-        _standing(id_, limit_percent, reason, json.loads(match))
-        for id_, limit_percent, reason, match in cursor.fetchall()
+        ActiveTightening(id_, limit_percent, reason, match := json.loads(text), wanted_of(match))
+        for id_, limit_percent, reason, text in cursor.fetchall()
     )
-
-
-def _standing(
-    id_: int, limit_percent: int, reason: str, match: Mapping[str, Any]
-) -> StandingTightening:
-    wanted = tuple((PLACE[name], wanted_values(value)) for name, value in match.items())
-    return StandingTightening(id_, limit_percent, reason, match, wanted)

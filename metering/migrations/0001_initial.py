@@ -962,7 +962,7 @@ class Migration(migrations.Migration):
                 (
                     "close",
                     models.CharField(
-                        choices=[("hand", "Hand"), ("trial", "Trial")],
+                        choices=[("hand", "Hand"), ("trial", "Probe")],
                         default="hand",
                         max_length=10,
                     ),
@@ -1050,8 +1050,8 @@ class Migration(migrations.Migration):
                 ("opened_at", models.DateTimeField(null=True)),
                 ("why", models.TextField(db_default="")),
                 ("halt_id", models.BigIntegerField(null=True)),
-                ("trial_id", models.UUIDField(null=True)),
-                ("trial_at", models.DateTimeField(null=True)),
+                ("probe_id", models.UUIDField(null=True)),
+                ("probe_at", models.DateTimeField(null=True)),
                 (
                     "tenant",
                     models.ForeignKey(

@@ -349,7 +349,8 @@ class BreakerClose(models.TextChoices):
     """How a breaker that opened closes again."""
 
     HAND = "hand"
-    TRIAL = "trial"
+    # The value is the API's word.
+    PROBE = "trial", "Probe"
 
 
 class Breaker(models.Model):
@@ -418,9 +419,9 @@ class BreakerState(models.Model):
     opened_at = models.DateTimeField(null=True)
     why = models.TextField(db_default="")
     halt_id = models.BigIntegerField(null=True)
-    # A trial call that was let through after the cool-down, and when.
-    trial_id = models.UUIDField(null=True)
-    trial_at = models.DateTimeField(null=True)
+    # A probe that was let through after the cool-down, and when.
+    probe_id = models.UUIDField(null=True)
+    probe_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "breaker_state"

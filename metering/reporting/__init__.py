@@ -1,39 +1,26 @@
-"""Reading: what was used, by whom, and what it cost. Read-only.
-
-Owns no table. Every function names the tenant besides row-level security, and those that join
-roll-ups with events must run inside one snapshot, as every GET does.
-"""
+"""Reading: what was used, by whom, and what it cost (see README.md)."""
 
 from metering.reporting.cursors import range_of_cursor
 from metering.reporting.estimates import (
     EstimateError,
-    EstimateErrorPage,
     EstimateQuestion,
     estimate_errors,
 )
-from metering.reporting.events import EventPage, EventQuestion, list_events
+from metering.reporting.events import EventQuestion, list_events
 from metering.reporting.focus import focus_rows
 from metering.reporting.kept import require_events, require_sums
-from metering.reporting.overview import (
-    UnpricedModel,
-    WindowFill,
-    budget_windows,
-    top_values,
-    unpriced,
-)
 from metering.reporting.percentiles import Percentiles, percentiles_of
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sessions import Session, SessionStep, read_session
 from metering.reporting.traces import CallNode, CallTree, call_tree
+from metering.reporting.unpriced_models import UnpricedModel, unpriced_models
 from metering.reporting.usage import Measures, UsagePage, UsageRow, total_usage, usage
 
 __all__ = [
     "CallNode",
     "CallTree",
     "EstimateError",
-    "EstimateErrorPage",
     "EstimateQuestion",
-    "EventPage",
     "EventQuestion",
     "InvalidQuestion",
     "Measures",
@@ -44,8 +31,6 @@ __all__ = [
     "UsagePage",
     "UsageQuestion",
     "UsageRow",
-    "WindowFill",
-    "budget_windows",
     "call_tree",
     "estimate_errors",
     "focus_rows",
@@ -55,8 +40,7 @@ __all__ = [
     "read_session",
     "require_events",
     "require_sums",
-    "top_values",
     "total_usage",
-    "unpriced",
+    "unpriced_models",
     "usage",
 ]

@@ -20,40 +20,43 @@ class Condition(NamedTuple):
     parameters: list[Any]
 
 
-def all_of(conditions: Sequence[Condition]) -> Condition:
-    """Conditions joined by AND."""
+NO_CONDITION: Final = Condition("true", [])
+
+
+def join(separator: str, pieces: Sequence[Condition]) -> Condition:
+    """Return pieces of SQL as one, with a word between them."""
     return Condition(
-        " AND ".join(one.sql for one in conditions) or "true",
-        [parameter for one in conditions for parameter in one.parameters],
+        separator.join([piece.sql for piece in pieces]),
+        [parameter for piece in pieces for parameter in piece.parameters],
     )
 
 
 def on_events(filters: Filters) -> Condition:
-    """The filters as a condition on usage_event."""
-    return all_of([_on_event(name, list(values)) for name, values in filters.items()])
+    """Return the filters as a condition on usage_event."""
+    on_each = [_on_event(name, list(values)) for name, values in filters.items()]
+    return join(" AND ", [NO_CONDITION, *on_each])
 
 
-def on_rollup(filters: Filters, one: DimensionSet) -> Condition:
-    """The filters as a condition on the rows of a dimension set, which has all their dimensions."""
-    return all_of(
-        [
-            Condition(f"value_{one.dimensions.index(name) + 1} = ANY(%s)", [list(values)])
-            for name, values in filters.items()
-        ]
-    )
+def on_rollup(filters: Filters, dimension_set: DimensionSet) -> Condition:
+    """Return the filters as a condition on rows of a dimension set that has their dimensions."""
+    on_each = [
+        Condition(f"{rollup_value(name, dimension_set)} = ANY(%s)", [list(values)])
+        for name, values in filters.items()
+    ]
+    return join(" AND ", [NO_CONDITION, *on_each])
 
 
 def event_value(name: str) -> str:
-    """A dimension of an event as text, sorted by bytes whatever the database's language is."""
+    """Return a dimension of an event as text, sorted by bytes in any database language."""
     if name in NUMBERED:
         labels = ", ".join(f"'{label}'" for label in NUMBERED[name])
         return f'(ARRAY[{labels}])[{name}] COLLATE "C"'
     return f'"{name}" COLLATE "C"'
 
 
-def rollup_value(name: str, one: DimensionSet) -> str:
-    """The column of a dimension set that holds a dimension."""
-    return f"value_{one.dimensions.index(name) + 1}"
+def rollup_value(name: str, dimension_set: DimensionSet) -> str:
+    """Return the column of a dimension set that holds a dimension."""
+    return f"value_{dimension_set.dimensions.index(name) + 1}"
 
 
 def _on_event(name: str, values: list[str]) -> Condition:
@@ -62,13 +65,13 @@ def _on_event(name: str, values: list[str]) -> Condition:
     if name in NUMBERED:
         return Condition(f"{name} = ANY(%s)", [[NUMBERED[name][value] for value in values]])
     if name in SPARSE and "" not in values:
-        # Said aloud so that the partial index is used.
+        # Spelled out so that the partial index is used.
         return Condition(f'"{name}" = ANY(%s) AND "{name}" <> \'\'', [values])
     return Condition(f'"{name}" = ANY(%s)', [values])
 
 
 def _on_tag(key: str, values: list[str]) -> Condition:
-    """A tag compares as text, as JSON writes it, and a number also by its value: `5` is 5, 5.0 and
+    """Compare a tag as text, as JSON writes it, and a number also by its value: `5` is 5, 5.0 and
     "5". An empty value is that of events without the tag.
     """
     as_text = Condition("coalesce(tags ->> %s, '') = ANY(%s)", [key, values])

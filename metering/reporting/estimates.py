@@ -6,17 +6,12 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from django.db import connection
 
 from metering.models import ReservationState
-from metering.reporting.conditions import Condition
-from metering.reporting.cursors import (
-    fingerprint,
-    foreign_cursor,
-    range_part,
-    read_cursor,
-    write_cursor,
-)
+from metering.reporting.conditions import NO_CONDITION, Condition
+from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import InvalidQuestion, check_range
 from metering.reporting.usage import TUNING
 
@@ -114,21 +109,25 @@ class EstimateError(NamedTuple):
         return percent.quantize(Decimal("0.1"), rounding=ROUND_HALF_UP)
 
 
-class EstimateErrorPage(NamedTuple):
-    """A page of groups and kinds."""
+class _Position(msgspec.Struct, array_like=True):
+    """The place of a row in the list."""
 
-    rows: list[EstimateError]
-    next_cursor: str | None
+    value: str
+    estimate: str
 
 
 def estimate_errors(
     question: EstimateQuestion, *, limit: int = 100, cursor: str | None = None
-) -> EstimateErrorPage:
-    """A page of the errors of estimates, by value and kind of estimate."""
+) -> Page[EstimateError]:
+    """Return a page of the errors of estimates, by value and kind of estimate."""
     mark = fingerprint("estimates", question.group_by, question.starts_at, question.ends_at)
-    after = Condition("true", [])
+    after = NO_CONDITION
     if cursor is not None:
-        after = _after(question.group_by, _position(cursor, mark))
+        position = position_after(cursor, mark, _Position)
+        after = Condition(
+            f'({GROUPS[question.group_by]} COLLATE "C", estimate COLLATE "C") > (%s, %s)',
+            [position.value, position.estimate],
+        )
     statement = READ_ERRORS.format(value=GROUPS[question.group_by], after=after.sql)
     bounds: list[Any] = [question.tenant_id, question.starts_at, question.ends_at]
     with connection.cursor() as database:
@@ -136,27 +135,13 @@ def estimate_errors(
         database.execute(statement, [*bounds, *after.parameters, limit + 1])
         rows = [_row(row) for row in database.fetchall()]
         database.execute(READ_AS_BEFORE)
-    page = rows[:limit]
-    if len(rows) == len(page):
-        return EstimateErrorPage(page, None)
-    position = range_part(question.starts_at, question.ends_at)
-    position["after"] = [page[-1].value, page[-1].estimate]
-    return EstimateErrorPage(page, write_cursor(mark, position))
-
-
-def _after(group_by: str, position: list[str]) -> Condition:
-    pair = f'({GROUPS[group_by]} COLLATE "C", estimate COLLATE "C")'
-    return Condition(f"{pair} > (%s, %s)", [*position])
-
-
-def _position(cursor: str, mark: str) -> list[str]:
-    asked, position = read_cursor(cursor)
-    after = position.get("after")
-    if asked != mark or not isinstance(after, list) or len(after) != 2:
-        raise foreign_cursor()
-    if not all(isinstance(one, str) for one in after):
-        raise foreign_cursor()
-    return after
+    return cut_page(
+        rows,
+        limit=limit,
+        question=mark,
+        after=lambda row: _Position(row.value, row.estimate),
+        bounds=(question.starts_at, question.ends_at),
+    )
 
 
 def _row(row: Sequence[Any]) -> EstimateError:

@@ -1,16 +1,22 @@
-"""Finds stored events, newest first."""
+"""Stored events, newest first."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Annotated, Final, Literal
 
+import msgspec
 from django.db.models import BooleanField, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
+from common.errors import NotFound
+from common.values import normal_value
+from metering.core.periods import EPOCH
 from metering.models import CostSource, UsageEvent
 from metering.reporting.conditions import on_events
-from metering.reporting.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
+from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import Filters, check_filters
+
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +35,17 @@ class EventQuestion:
         check_filters(self.filters)
 
 
-class EventPage(NamedTuple):
-    """A page of events."""
+class _Position(msgspec.Struct, array_like=True):
+    """The place of an event in the list, its time in microseconds since the epoch."""
 
-    events: list[UsageEvent]
-    next_cursor: str | None
+    microseconds: Annotated[int, msgspec.Meta(ge=0, lt=1 << 57)]
+    id: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 def list_events(
     question: EventQuestion, *, limit: int = 100, cursor: str | None = None
-) -> EventPage:
-    """A page of events by time and id, the newest first."""
+) -> Page[UsageEvent]:
+    """Return a page of events by time and id, the newest first."""
     mark = fingerprint(
         question.starts_at,
         question.ends_at,
@@ -47,49 +53,57 @@ def list_events(
         question.is_unpriced,
         question.is_conflict,
     )
-    found = _matching(question)
+    matching = _matching(question)
     if cursor is not None:
-        time, event_id = _position(cursor, mark)
+        position = position_after(cursor, mark, _Position)
+        time = EPOCH + position.microseconds * _MICROSECOND
         # The first condition is what the index is entered by.
-        found = found.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=event_id))
-    events = list(found.order_by("-time", "-id")[: limit + 1])
-    page = events[:limit]
-    if len(events) == len(page):
-        return EventPage(page, None)
-    position = {"time": page[-1].time.isoformat(), "id": page[-1].id}
-    return EventPage(page, write_cursor(mark, position))
+        matching = matching.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=position.id))
+    events = list(matching.order_by("-time", "-id")[: limit + 1])
+    return cut_page(
+        events,
+        limit=limit,
+        question=mark,
+        after=lambda event: _Position((event.time - EPOCH) // _MICROSECOND, event.id),
+    )
 
 
 def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
-    found = UsageEvent.objects.filter(tenant_id=question.tenant_id)
+    events = UsageEvent.objects.filter(tenant_id=question.tenant_id)
     if question.starts_at is not None:
-        found = found.filter(time__gte=question.starts_at)
+        events = events.filter(time__gte=question.starts_at)
     if question.ends_at is not None:
-        found = found.filter(time__lt=question.ends_at)
+        events = events.filter(time__lt=question.ends_at)
     if question.filters:
         wanted = on_events(question.filters)
-        found = found.filter(RawSQL(wanted.sql, wanted.parameters, BooleanField()))  # noqa: S611
+        events = events.filter(RawSQL(wanted.sql, wanted.parameters, BooleanField()))  # noqa: S611
     if question.is_unpriced is True:
-        found = found.filter(cost_source=CostSource.UNPRICED)
+        events = events.filter(cost_source=CostSource.UNPRICED)
     elif question.is_unpriced is False:
-        found = found.exclude(cost_source=CostSource.UNPRICED)
+        events = events.exclude(cost_source=CostSource.UNPRICED)
     if question.is_conflict is not None:
-        found = found.filter(is_conflict=question.is_conflict)
-    return found
+        events = events.filter(is_conflict=question.is_conflict)
+    return events
 
 
-def _position(cursor: str, mark: str) -> tuple[datetime, int]:
-    asked, position = read_cursor(cursor)
-    try:
-        time, event_id = datetime.fromisoformat(position["time"]), int(position["id"])
-        time.astimezone()
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise foreign_cursor() from error
-    if asked != mark or time.tzinfo is None or not 0 <= event_id < 1 << 63:
-        raise foreign_cursor()
-    return time, event_id
+def events_of(
+    *, tenant_id: int, dimension: Literal["session", "trace"], value: str, limit: int
+) -> list[UsageEvent]:
+    """Return the first events of a session or trace, in order of time, and one more than the limit
+    if there are more. Raises NotFound if there are none.
+    """
+    value = normal_value(value)
+    events = list(
+        UsageEvent.objects.filter(tenant_id=tenant_id, **{dimension: value})
+        # Spelled out so that the partial index is used.
+        .exclude(**{dimension: ""})
+        .order_by("time", "id")[: limit + 1]
+    )
+    if not events:
+        raise NotFound(f"There are no events of this {dimension}.")
+    return events
 
 
 def cost_of(event: UsageEvent) -> int:
-    """What an event counts: nothing when it is void or has no price."""
+    """Return what an event counts: nothing if it is void or has no price."""
     return 0 if event.is_void or event.cost_nanos is None else event.cost_nanos

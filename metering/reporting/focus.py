@@ -81,10 +81,10 @@ _Sums = dict[_Key, tuple[int, int, int]]
 
 
 def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[list[str]]:
-    """The heading, then the rows of the month of `month`.
+    """Yield the heading, then the rows of the month of `month`.
 
-    Read in transactions of its own, a stretch of events each, so that a month of millions keeps no
-    old rows alive: usage that comes meanwhile may be in it or not. In memory is a day at most.
+    Reads in transactions of its own, a stretch of events each, so that a month of millions keeps no
+    old rows alive: usage that arrives meanwhile may be in it or not. Holds a day in memory at most.
     """
     yield list(COLUMNS)
     first = datetime(month.year, month.month, 1, tzinfo=UTC)
@@ -93,8 +93,8 @@ def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[lis
         "BillingAccountId": str(tenant_id),
         "BillingAccountName": tenant_name,
         "BillingCurrency": "USD",
-        "BillingPeriodStart": _moment(first),
-        "BillingPeriodEnd": _moment(until),
+        "BillingPeriodStart": _timestamp(first),
+        "BillingPeriodEnd": _timestamp(until),
         "ChargeCategory": "Usage",
         "ChargeFrequency": "Usage-Based",
         "PricingCategory": "Standard",
@@ -102,15 +102,15 @@ def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[lis
     }
     for day, values in _read_days(tenant_id, Position(first), until):
         period = {
-            "ChargePeriodStart": _moment(day),
-            "ChargePeriodEnd": _moment(day + timedelta(days=1)),
+            "ChargePeriodStart": _timestamp(day),
+            "ChargePeriodEnd": _timestamp(day + timedelta(days=1)),
         }
         for row in values:
             cells = {**account, **period, **_charge(row)}
             yield [cells.get(column, "") for column in COLUMNS]
 
 
-def _moment(at: datetime) -> str:
+def _timestamp(at: datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -121,7 +121,7 @@ def _next_month(first: datetime) -> datetime:
 def _read_days(
     tenant_id: int, after: Position, until: datetime
 ) -> Iterator[tuple[datetime, list[_Key]]]:
-    """Each day that has events, and its rows: group, cost, tokens, events."""
+    """Yield each day that has events, and its rows: group, cost, tokens, events."""
     sums: _Sums = {}
     while after.time < until:
         with tenant_scope(tenant_id):
@@ -145,7 +145,7 @@ def _add_stretch(sums: _Sums, tenant_id: int, within: sql.Composable) -> None:
 
 
 def _charge(row: tuple[Any, ...]) -> dict[str, str]:
-    """The cells of one group of a day. There are no discounts, so all costs are the same."""
+    """Return the cells of one group of a day. There are no discounts, so all costs are the same."""
     values = dict(zip(GROUP, row, strict=False))
     cost_nanos, tokens, event_count = row[len(GROUP) :]
     is_tool = bool(values["tool"]) and not values["model"]

@@ -21,7 +21,7 @@ class Bucket(NamedTuple):
 def buckets(
     *, interval: str, timezone: str, starts_at: datetime, ends_at: datetime
 ) -> Iterator[Bucket]:
-    """The buckets that hold the range, in order; the first and the last are cut to it."""
+    """Yield the buckets that hold the range, in order; the first and the last are cut to it."""
     if interval == "none":
         yield Bucket(starts_at, starts_at, ends_at)
         return

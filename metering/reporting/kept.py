@@ -74,8 +74,11 @@ def _are_days(
 ) -> bool:
     """Whether sums of days answer what lies before the first event that is kept."""
     sets = sets_for(dimensions)
-    parts = [one for one in stretches(portion, sets) if one.starts_at < events_from]
+    parts = [stretch for stretch in stretches(portion, sets) if stretch.starts_at < events_from]
     if any(part.source is None or part.source.grain_seconds != DAY_SECONDS for part in parts):
         return False
     with connection.cursor() as database:
-        return not (question.filters and any(is_folded(database, question, one) for one in sets))
+        return not (
+            question.filters
+            and any(is_folded(database, question, dimension_set) for dimension_set in sets)
+        )

@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from metering.models import Operation
-from metering.reporting.conditions import Condition, event_value, on_events
+from metering.reporting.conditions import NO_CONDITION, Condition, event_value, join, on_events
 from metering.reporting.intervals import Bucket, buckets
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import Stretch, stretches
-from metering.reporting.usage import UsageRow, bucket_of, waiting_batches
+from metering.reporting.usage import UsageRow, bucket_of, not_rolled_up, waiting_batches
 from metering.rollups.bins import (
     BIN_SQL,
     COST,
@@ -26,7 +26,6 @@ from metering.rollups.bins import (
     percentile,
 )
 from metering.rollups.sets import DAY_SECONDS, HISTOGRAM_DIMENSIONS, DimensionSet, find_set
-from metering.usage.batch_events import events_of_batches
 
 PERCENTS: Final = (50, 95, 99)
 # Binning events takes about a second for each day of a busy tenant.
@@ -51,18 +50,18 @@ class Percentiles(NamedTuple):
 
 
 def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Percentiles]:
-    """The percentiles of each row of an answer to the question.
+    """Return the percentiles of each row of an answer to the question.
 
     Raises InvalidQuestion for groupings without histograms: these exist by UTC day, for the whole
     and for agent, feature and model by themselves, with no filter on another dimension.
     """
-    one = histogram_set(question)
+    dimension_set = histogram_set(question)
     if not rows:
         return []
     portion = _buckets_of(question, rows)
     with connection.cursor() as database:
         waiting = waiting_batches(database, question)
-        branches = _branches(question, portion, one, rows, waiting)
+        branches = _branches(question, portion, dimension_set, rows, waiting)
         database.execute(
             "SELECT bucket, value, measure, bin, sum(count)::bigint"  # noqa: S608 - constants
             f" FROM ({branches.sql}) parts GROUP BY bucket, value, measure, bin",
@@ -75,18 +74,18 @@ def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Pe
 
 
 def histogram_set(question: UsageQuestion) -> DimensionSet:
-    """The set with histograms that answers the question, or InvalidQuestion."""
-    one = find_set(question.dimensions, grain_seconds=DAY_SECONDS)
-    if one is None or one.dimensions not in HISTOGRAM_DIMENSIONS:
+    """Return the set with histograms that answers the question. Raises InvalidQuestion."""
+    dimension_set = find_set(question.dimensions, grain_seconds=DAY_SECONDS)
+    if dimension_set is None or dimension_set.dimensions not in HISTOGRAM_DIMENSIONS:
         raise InvalidQuestion(
             "percentiles_unavailable",
             "percentiles are known for the whole and for agent, feature or model alone.",
         )
-    return one
+    return dimension_set
 
 
 def _buckets_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Bucket]:
-    """The buckets from the first row's to the last one's."""
+    """Return the buckets from the first row's to the last one's."""
     first = max(question.starts_at, min(row.start for row in rows))
     last = max(row.start for row in rows)
     return [
@@ -106,13 +105,14 @@ def _buckets_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Bucke
 def _branches(
     question: UsageQuestion,
     portion: Sequence[Bucket],
-    one: DimensionSet,
+    dimension_set: DimensionSet,
     rows: Sequence[UsageRow],
     waiting: list[int],
 ) -> Condition:
-    values = _values(question, one, rows)
-    parts = stretches(portion, [one])
-    if sum((_length(part) for part in parts if part.source is None), timedelta()) > EVENTS_READ_MAX:
+    values = _values(question, dimension_set, rows)
+    parts = stretches(portion, [dimension_set])
+    of_events = [part.ends_at - part.starts_at for part in parts if part.source is None]
+    if sum(of_events, timedelta()) > EVENTS_READ_MAX:
         raise InvalidQuestion(
             "percentiles_unavailable",
             "percentiles are kept by UTC day: ask for days in UTC, or without interval.",
@@ -123,35 +123,24 @@ def _branches(
         else _select_events(
             question,
             portion,
-            one,
+            dimension_set,
             Condition("time >= %s AND time < %s", [part.starts_at, part.ends_at]),
         )
         for part in parts
     ]
-    rolled_up = [part for part in parts if part.source is not None]
-    if rolled_up and waiting:
-        ranges = " OR ".join(["time >= %s AND time < %s"] * len(rolled_up))
-        bounds = [bound for part in rolled_up for bound in (part.starts_at, part.ends_at)]
-        batches, parameters = events_of_batches(waiting)
-        within = Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
-        selects.append(_select_events(question, portion, one, within))
-    return Condition(
-        " UNION ALL ".join(select.sql for select in selects),
-        [parameter for select in selects for parameter in select.parameters],
-    )
-
-
-def _length(stretch: Stretch) -> timedelta:
-    return stretch.ends_at - stretch.starts_at
+    within = not_rolled_up(parts, waiting)
+    if within is not None:
+        selects.append(_select_events(question, portion, dimension_set, within))
+    return join(" UNION ALL ", selects)
 
 
 def _values(
-    question: UsageQuestion, one: DimensionSet, rows: Sequence[UsageRow]
+    question: UsageQuestion, dimension_set: DimensionSet, rows: Sequence[UsageRow]
 ) -> list[str] | None:
-    """The values to read; None: all. A filter by the same dimension names them."""
-    if not one.dimensions:
+    """Return the values to read; None for all. A filter by the same dimension names them."""
+    if not dimension_set.dimensions:
         return None
-    name = one.dimensions[0]
+    name = dimension_set.dimensions[0]
     if name in question.filters:
         return list(question.filters[name])
     return sorted({row.key[0] for row in rows})
@@ -166,7 +155,7 @@ def _select_histogram(
     assert stretch.source is not None
     bucket = bucket_of("starts_at", portion)
     value = "value_1" if question.group_by else "''"
-    named = Condition("true", []) if values is None else Condition("value_1 = ANY(%s)", [values])
+    named = NO_CONDITION if values is None else Condition("value_1 = ANY(%s)", [values])
     return Condition(
         f"SELECT {bucket.sql} AS bucket, {value} AS value, {HISTOGRAM_LIST}"  # noqa: S608
         " FROM usage_histogram WHERE tenant_id = %s AND dimension_set = %s"
@@ -183,10 +172,13 @@ def _select_histogram(
 
 
 def _select_events(
-    question: UsageQuestion, portion: Sequence[Bucket], one: DimensionSet, within: Condition
+    question: UsageQuestion,
+    portion: Sequence[Bucket],
+    dimension_set: DimensionSet,
+    within: Condition,
 ) -> Condition:
     bucket = bucket_of("time", portion)
-    value = event_value(one.dimensions[0]) if question.group_by else "''"
+    value = event_value(dimension_set.dimensions[0]) if question.group_by else "''"
     filters = on_events(question.filters)
     return Condition(
         EVENT_BINS.format(

@@ -110,7 +110,7 @@ def is_tag(name: str) -> bool:
 
 
 def unknown_dimension(name: str) -> InvalidQuestion:
-    """The refusal of what is no dimension."""
+    """Return the refusal of a name that is no dimension."""
     return InvalidQuestion(
         "unknown_dimension",
         f"{name[:60]!r} is none of the dimensions: {', '.join(MATCHABLE)}."

@@ -12,12 +12,12 @@ from django.db import connection
 from django.utils import timezone
 
 from metering.budgets.index import BudgetBook, WindowKey
-from metering.budgets.levels import Room
+from metering.budgets.levels import WindowBalance
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule
 from metering.core.match import Values, group_key
 from metering.ledger.holds import EXPIRED, OPEN, RELEASED, SETTLED
-from metering.ledger.windows import WINDOW_COLUMNS, WindowState, room_of
+from metering.ledger.windows import WindowState, balance_of, read_windows
 from metering.models import Reservation
 from metering.reporting.unknown_holds import unknown_by_window, window_from
 
@@ -25,23 +25,23 @@ OUTCOMES: Final = {OPEN: None, SETTLED: "known", RELEASED: "not_run", EXPIRED: "
 
 
 class Balance(NamedTuple):
-    """A window that calls with some values count in: as it is stored (None: nobody used it yet),
-    what it has room for, and what was held in it for calls of an unknown outcome.
+    """A window that calls with some values count in: as it is stored (None: not used yet),
+    its balance, and what was held in it for calls of an unknown outcome.
     """
 
     rule: BudgetRule
     key: WindowKey
     window: WindowState | None
-    room: Room
+    balance: WindowBalance
     unknown_nanos: int
 
 
 def read_balances(tenant_id: int, values: Values) -> list[Balance]:
-    """Every window that a call with these values would count in now, in the order of budgets."""
+    """Return every window that a call with these values would count in now, in order of budgets."""
     now = timezone.now()
     book = read_book(tenant_id)
     keys = book.windows_of(values, now)
-    windows = _find_windows(book, keys)
+    windows = read_windows(book, keys)
     due = _due_holds(tenant_id, [window.id for window in windows.values()])
     unknown = unknown_by_window(
         tenant_id,
@@ -71,40 +71,17 @@ def _room(
     due: dict[int, list[int]],
     *,
     now: datetime,
-) -> Room:
+) -> WindowBalance:
     rule = book.rules[key.budget_id]
     if window is None:
-        return Room(raised=rule.raised(group_key(key.group), now))
-    room = room_of(rule, window, now=now)
-    room.hold(due.get(window.id, (0, 0, 0, 0)), sign=-1)
-    return room
-
-
-def _find_windows(book: BudgetBook, keys: Collection[WindowKey]) -> dict[WindowKey, WindowState]:
-    wanted = list(keys)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT n.place, {WINDOW_COLUMNS}
-            FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
-                WITH ORDINALITY AS n (budget_id, revision, group_key, starts_at, place)
-            JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
-                AND w.revision = n.revision AND w.starts_at = n.starts_at
-                AND w.group_key = n.group_key
-            """,  # noqa: S608 - a constant list
-            [
-                [key.budget_id for key in wanted],
-                [book.rules[key.budget_id].revision for key in wanted],
-                [group_key(key.group) for key in wanted],
-                [key.starts_at for key in wanted],
-                book.tenant_id,
-            ],
-        )
-        return {wanted[place - 1]: WindowState(*row) for place, *row in cursor.fetchall()}
+        return WindowBalance(raised=rule.raised(group_key(key.group), now))
+    balance = balance_of(rule, window, now=now)
+    balance.hold(due.get(window.id, (0, 0, 0, 0)), sign=-1)
+    return balance
 
 
 def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[int]]:
-    """What open reservations whose time is over still hold in these windows."""
+    """Return what open reservations whose time is over still hold in these windows."""
     if not window_ids:
         return {}
     with connection.cursor() as cursor:
@@ -123,24 +100,28 @@ def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[in
 
 
 def find_reservation(tenant_id: int, reservation_id: UUID) -> Reservation | None:
-    """A reservation as it stands now: expired once its time is over."""
-    found = Reservation.objects.filter(tenant_id=tenant_id, id=reservation_id).first()
-    if found is not None and found.state == OPEN and found.expires_at <= timezone.now():
-        found.state = EXPIRED
-        found.finished_at = found.expires_at
-    return found
+    """Return a reservation as it stands now: expired once its time is over."""
+    reservation = Reservation.objects.filter(tenant_id=tenant_id, id=reservation_id).first()
+    if (
+        reservation is not None
+        and reservation.state == OPEN
+        and reservation.expires_at <= timezone.now()
+    ):
+        reservation.state = EXPIRED
+        reservation.finished_at = reservation.expires_at
+    return reservation
 
 
 def outcome_of(reservation: Reservation) -> str | None:
-    """What is known of the call that a reservation was for; None while it is open.
+    """Return what is known of the call that a reservation was for; None while it is open.
 
-    `unknown`: its time is over and nobody told of the call, which may have run.
+    `unknown`: its time is over and the call, which may have run, was not reported.
     """
     return OUTCOMES[reservation.state]
 
 
 def held_windows(tenant_id: int, reservation: Reservation) -> list[dict[str, Any]]:
-    """The windows that a reservation holds or held: budget, group and period."""
+    """Return the windows that a reservation holds or held: budget, group and period."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT w.budget_id, b.name, b.per, w.group_key, w.starts_at, w.ends_at"

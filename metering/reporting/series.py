@@ -1,7 +1,7 @@
 """Sums by quarter of an hour for every value of some dimensions: what detectors read.
 
-Each function is one statement, so it sees one moment by itself: roll-ups plus the events of batches
-that they do not hold yet. Read-only.
+Each function is one statement, so it sees one snapshot by itself: roll-ups plus the events of
+batches that they do not hold yet. Read-only.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,18 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from metering.models import MEASURES, Operation
-from metering.reporting.usage import EVENT_MEASURE_LIST, MEASURE_LIST, SUM_LIST
+from metering.reporting.usage import EVENT_MEASURE_LIST
 from metering.rollups.bins import middle
 from metering.rollups.call_sizes import COST, known_model
-from metering.rollups.sets import DAY_SECONDS, OTHER, QUARTER_SECONDS, QUARTER_SETS, find_set
+from metering.rollups.sets import (
+    DAY_SECONDS,
+    MEASURE_LIST,
+    OTHER,
+    QUARTER_SECONDS,
+    QUARTER_SETS,
+    SUM_LIST,
+    find_set,
+)
 from metering.usage.batch_events import select_of_batches
 
 Whole = NDArray[np.int64]
@@ -150,7 +158,7 @@ class QuarterSums(NamedTuple):
     cost_nanos: NDArray[np.object_]
 
     def column(self, name: str) -> Floats:
-        """A measure of all rows."""
+        """Return a measure of all rows."""
         found: Floats = self.measures[:, MEASURES.index(name)]
         return found
 
@@ -194,7 +202,7 @@ class Combination(NamedTuple):
 
 
 def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> QuarterSums:
-    """The usage of every series in whole quarters from `starts_at` up to but not including
+    """Return the usage of every series in whole quarters from `starts_at` up to but not including
     `ends_at`.
 
     The long tail of values that roll-ups keep as one is left out: it is another set of values in
@@ -218,7 +226,7 @@ def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> Q
 def series_costs(
     *, tenant_id: int, asked: Sequence[SeriesSince], ends_at: datetime
 ) -> dict[SeriesSince, int]:
-    """What each of these series cost from a quarter on, in nano-dollars.
+    """Return what each of these series cost from a quarter on, in nano-dollars.
 
     A value that was part of the long tail in some quarter counts without it.
     """
@@ -230,33 +238,33 @@ def series_costs(
             _SERIES_COSTS,
             {
                 "tenant_id": tenant_id,
-                "sets": [_SET_OF[one.dimension] for one in asked],
-                "values": [one.value for one in asked],
-                "starts": [one.starts_at for one in asked],
-                "starts_at": min(one.starts_at for one in asked),
+                "sets": [_SET_OF[series.dimension] for series in asked],
+                "values": [series.value for series in asked],
+                "starts": [series.starts_at for series in asked],
+                "starts_at": min(series.starts_at for series in asked),
                 "ends_at": ends_at,
             },
         )
         return {
-            one: int(cost_nanos)
-            for one, (cost_nanos,) in zip(asked, cursor.fetchall(), strict=True)
+            series: int(cost_nanos)
+            for series, (cost_nanos,) in zip(asked, cursor.fetchall(), strict=True)
         }
 
 
 def value_sums(
     *, tenant_id: int, dimension: str, bounds: Sequence[datetime]
 ) -> dict[str, list[Spent]]:
-    """What each value of a dimension cost between each two neighbours of `bounds`, which are begins
-    of quarters. Values that were not used in all that time are not in the answer.
+    """Return what each value of a dimension cost between neighbors of `bounds`, which are starts of
+    quarters. Values that were not used in all that time are left out.
 
-    Where all bounds are begins of UTC days it is read from sums of days, of which there are fewer.
+    If all bounds are starts of UTC days, reads sums of days, of which there are fewer.
     """
     assert dimension in SERIES_DIMENSIONS, dimension
     are_days = all(at.timestamp() % DAY_SECONDS == 0 for at in bounds)
-    found = find_set(
+    dimension_set = find_set(
         frozenset({dimension} - {""}), grain_seconds=DAY_SECONDS if are_days else QUARTER_SECONDS
     )
-    assert found is not None, "each of these dimensions has sums of both grains"
+    assert dimension_set is not None, "each of these dimensions has sums of both grains"
     sums: dict[str, list[Spent]] = {}
     with connection.cursor() as cursor:
         cursor.execute(_TUNING)
@@ -264,7 +272,7 @@ def value_sums(
             _VALUE_SUMS.format(value=dimension or "''"),
             {
                 "tenant_id": tenant_id,
-                "set": found.number,
+                "set": dimension_set.number,
                 "bounds": list(bounds),
                 "starts_at": bounds[0],
                 "ends_at": bounds[-1],
@@ -280,8 +288,8 @@ def value_sums(
 def costly_calls(
     *, tenant_id: int, received_from: datetime, nanos_min: int, limit: int
 ) -> list[CostlyCall]:
-    """Of each agent, feature and model the costliest call that was received since then, if it cost
-    `nanos_min` or more.
+    """Return, for each agent, feature and model, the costliest call that was received since then,
+    if it cost `nanos_min` or more.
     """
     with connection.cursor() as cursor:
         cursor.execute(_TUNING)
@@ -315,7 +323,7 @@ def costly_calls(
 def combinations(
     *, tenant_id: int, starts_at: datetime, ends_at: datetime, limit: int
 ) -> list[Combination]:
-    """Which combinations of values were used, the costly ones first, up to `limit`.
+    """Return the combinations of values that were used, the costly ones first.
 
     Reads the events of the range: meant for an hour, not for a month.
     """
@@ -326,7 +334,7 @@ def combinations(
 
 
 def first_usage_at(*, tenant_id: int, since: datetime) -> datetime | None:
-    """The first quarter with usage at or after `since`; None where there is none."""
+    """Return the first quarter with usage at or after `since`; None if there is none."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT least((SELECT min(starts_at) FROM usage_rollup WHERE tenant_id = %(tenant_id)s"
@@ -340,7 +348,7 @@ def first_usage_at(*, tenant_id: int, since: datetime) -> datetime | None:
 
 
 def newest_batch(*, tenant_id: int) -> int:
-    """The highest id of the tenant's batches; 0 where there is none."""
+    """Return the highest id of the tenant's batches; 0 if there is none."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(max(id), 0) FROM ingest_batch WHERE tenant_id = %s", [tenant_id]

@@ -1,4 +1,4 @@
-"""The latest calls of many sessions at once, for those who look for loops in them."""
+"""The latest calls of many sessions, for those who look for loops in them."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -54,7 +54,9 @@ LATEST_CALLS: Final = f"""
 def sessions_of_batches(
     *, tenant_id: int, batch_ids: Sequence[int], since: datetime
 ) -> dict[str, datetime]:
-    """Sessions with events of these batches (ids in order), and each one's newest event since."""
+    """Return sessions with events of these batches (ids in order), and each one's newest event
+    since.
+    """
     condition, parameters = events_of_batches(batch_ids)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -69,18 +71,18 @@ def sessions_of_batches(
 def latest_calls(
     *, tenant_id: int, sessions: Iterable[str], since: datetime, limit: int
 ) -> dict[str, list[SessionCall]]:
-    """Each session's newest calls since a time, at most `limit` of them, oldest first."""
-    found: dict[str, list[SessionCall]] = {}
+    """Return each session's newest calls since a time, oldest first."""
+    calls: dict[str, list[SessionCall]] = {}
     with connection.cursor() as cursor:
         cursor.execute(LATEST_CALLS, [list(sessions), tenant_id, since, limit])
         for row in cursor.fetchall():
             call = SessionCall(*row)
-            found.setdefault(call.session, []).append(call)
-    return found
+            calls.setdefault(call.session, []).append(call)
+    return calls
 
 
 def session_costs(*, tenant_id: int, sessions: Iterable[str]) -> dict[str, int]:
-    """What each of these sessions has cost in all, in nano-dollars."""
+    """Return what each of these sessions has cost in all, in nano-dollars."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT session, coalesce(sum(cost_nanos), 0) FROM usage_event"

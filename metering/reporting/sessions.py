@@ -2,15 +2,14 @@
 
 from typing import Final, NamedTuple
 
-from common.errors import NotFound
 from common.values import normal_value
 from metering.models import Outcome, UsageEvent
-from metering.reporting.events import cost_of
+from metering.reporting.events import cost_of, events_of
 from metering.reporting.question import EARLIEST, LATEST, UsageQuestion
 from metering.reporting.usage import Measures, UsageRow, total_usage, usage
 
 EVENTS_MAX: Final = 10_000
-# How many agents, models and tools a session lists, the most expensive first.
+# The number of agents, models and tools that a session lists, the most expensive first.
 VALUES_MAX: Final = 100
 
 
@@ -32,15 +31,9 @@ class Session(NamedTuple):
 
 
 def read_session(*, tenant_id: int, session: str) -> Session:
-    """The first 10,000 events of a session, and totals of all of them. Raises NotFound."""
+    """Return the first 10,000 events of a session, and totals of all of them. Raises NotFound."""
     session = normal_value(session)
-    events = list(
-        UsageEvent.objects.filter(tenant_id=tenant_id, session=session)
-        .exclude(session="")
-        .order_by("time", "id")[: EVENTS_MAX + 1]
-    )
-    if not events:
-        raise NotFound("There are no events of this session.")
+    events = events_of(tenant_id=tenant_id, dimension="session", value=session, limit=EVENTS_MAX)
     steps = []
     running_cost_nanos = 0
     for event in events[:EVENTS_MAX]:

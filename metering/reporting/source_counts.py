@@ -3,20 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from django.db import connection
 from django.utils import timezone
 
 from metering.models import Route, SourceOutcome
-from metering.reporting.cursors import (
-    fingerprint,
-    foreign_cursor,
-    range_part,
-    read_cursor,
-    write_cursor,
-)
+from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import InvalidQuestion, check_range
 from metering.usage.source_advice import HARMLESS, detail_of, what_to_set
 from metering.usage.sources import NAME_MAX, unwritten_counts
@@ -26,7 +20,7 @@ DAYS_MAX: Final = 400
 
 # The rows of this process that the snapshot lacks are added to those of the table.
 _READ: Final = """
-    WITH told AS (
+    WITH reported AS (
         SELECT source, route, outcome, code, count, first_at, last_at, detail, sample
         FROM source_count WHERE tenant_id = %(tenant)s AND day BETWEEN %(first)s AND %(last)s
         UNION ALL
@@ -41,7 +35,7 @@ _READ: Final = """
         SELECT source, route, outcome, code, sum(count)::bigint AS count, min(first_at) AS first_at,
             max(last_at) AS last_at, (array_agg(detail ORDER BY last_at DESC))[1] AS detail,
             (array_agg(sample ORDER BY last_at DESC) FILTER (WHERE sample IS NOT NULL))[1] AS sample
-        FROM told GROUP BY source, route, outcome, code
+        FROM reported GROUP BY source, route, outcome, code
     ), page AS (
         SELECT DISTINCT source, route FROM counted
         WHERE %(source)s::text IS NULL OR (source, route) > (%(source)s COLLATE "C", %(route)s)
@@ -64,7 +58,7 @@ class SourceQuestion:
     def __post_init__(self) -> None:
         check_range(self.starts_at, self.ends_at)
         if self.ends_at - self.starts_at > timedelta(days=DAYS_MAX):
-            raise InvalidQuestion("range_too_long", f"Ask for at most {DAYS_MAX} days at once.")
+            raise InvalidQuestion("range_too_long", f"Ask for at most {DAYS_MAX} days at a time.")
 
     @property
     def days(self) -> tuple[date, date]:
@@ -109,29 +103,29 @@ class SourceRow:
         return self.counts.get(outcome, 0)
 
 
-class SourcePage(NamedTuple):
-    """A page of sources and routes."""
+class _Position(msgspec.Struct, array_like=True):
+    """The place of a row in the list, with the number of its route."""
 
-    rows: list[SourceRow]
-    next_cursor: str | None
+    source: Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
+    route: Annotated[int, msgspec.Meta(ge=0, lt=1 << 15)]
 
 
 def last_days(days: int = DAYS_DEFAULT) -> tuple[datetime, datetime]:
-    """The range of the last UTC days, the present one included."""
+    """Return the range of the last UTC days, the present one included."""
     today = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return today - timedelta(days=days - 1), today + timedelta(days=1)
 
 
 def read_sources(
     question: SourceQuestion, *, limit: int = 100, cursor: str | None = None
-) -> SourcePage:
-    """A page of what sources sent, by source and route.
+) -> Page[SourceRow]:
+    """Return a page of what sources sent, by source and route.
 
     What this process has taken in is there, written or not. Read in a transaction that keeps its
     snapshot, as every GET has.
     """
     mark = fingerprint("sources", *question.days)
-    source, route = (None, 0) if cursor is None else _position(cursor, mark)
+    after = None if cursor is None else position_after(cursor, mark, _Position)
     first, last = question.days
     with connection.cursor() as database:
         database.execute(
@@ -141,43 +135,32 @@ def read_sources(
                 "first": first,
                 "last": last,
                 "unwritten": msgspec.json.encode(unwritten_counts(question.tenant_id)).decode(),
-                "source": source,
-                "route": route,
+                "source": None if after is None else after.source,
+                "route": 0 if after is None else after.route,
                 "limit": limit + 1,
             },
         )
-        found = _gather(database.fetchall())
-    page = found[:limit]
-    if len(found) == len(page):
-        return SourcePage(page, None)
-    end = {
-        **range_part(question.starts_at, question.ends_at),
-        "after": [page[-1].source, page[-1].route.value],
-    }
-    return SourcePage(page, write_cursor(mark, end))
+        rows = _gather(database.fetchall())
+    return cut_page(
+        rows,
+        limit=limit,
+        question=mark,
+        after=lambda row: _Position(row.source, row.route.value),
+        bounds=(question.starts_at, question.ends_at),
+    )
 
 
 def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
-    found: dict[tuple[str, int], SourceRow] = {}
+    gathered: dict[tuple[str, int], SourceRow] = {}
     for source, route, outcome, code, count, first_at, last_at, detail, sample in rows:
-        row = found.setdefault((source, route), SourceRow(source, Route(route), first_at, last_at))
+        row = gathered.setdefault(
+            (source, route), SourceRow(source, Route(route), first_at, last_at)
+        )
         row.first_at = min(row.first_at, first_at)
         row.last_at = max(row.last_at, last_at)
         kind = SourceOutcome(outcome)
         row.counts[kind] = row.count(kind) + count
         if code:
-            told = detail or detail_of(code)
-            row.reasons.append(SourceReason(kind, code, told, count, last_at, sample))
-    return list(found.values())
-
-
-def _position(cursor: str, mark: str) -> tuple[str, int]:
-    asked, position = read_cursor(cursor)
-    after = position.get("after")
-    if asked != mark or not isinstance(after, list) or len(after) != 2:
-        raise foreign_cursor()
-    source, route = after
-    is_name = isinstance(source, str) and len(source) <= NAME_MAX
-    if not is_name or type(route) is not int or not 0 <= route < 1 << 15:
-        raise foreign_cursor()
-    return source, route
+            reason = SourceReason(kind, code, detail or detail_of(code), count, last_at, sample)
+            row.reasons.append(reason)
+    return list(gathered.values())

@@ -21,20 +21,24 @@ class Stretch(NamedTuple):
 
 
 def sets_for(dimensions: frozenset[str]) -> list[DimensionSet]:
-    """The roll-ups that know exactly these dimensions, the coarse one first."""
-    found = (find_set(dimensions, grain_seconds=grain) for grain in (DAY_SECONDS, QUARTER_SECONDS))
-    return [one for one in found if one is not None]
+    """Return the roll-ups that know exactly these dimensions, the coarse one first."""
+    sets = (find_set(dimensions, grain_seconds=grain) for grain in (DAY_SECONDS, QUARTER_SECONDS))
+    return [dimension_set for dimension_set in sets if dimension_set is not None]
 
 
 def stretches(buckets: Iterable[Bucket], sets: Sequence[DimensionSet]) -> list[Stretch]:
     """Cover each bucket with the coarsest sources that fit into it, then join neighbours."""
     joined: list[Stretch] = []
     for bucket in buckets:
-        for one in _cover(bucket.reads_from, bucket.reads_to, sets):
-            if joined and joined[-1].source == one.source and joined[-1].ends_at == one.starts_at:
-                joined[-1] = joined[-1]._replace(ends_at=one.ends_at)
+        for stretch in _cover(bucket.reads_from, bucket.reads_to, sets):
+            if (
+                joined
+                and joined[-1].source == stretch.source
+                and joined[-1].ends_at == stretch.starts_at
+            ):
+                joined[-1] = joined[-1]._replace(ends_at=stretch.ends_at)
             else:
-                joined.append(one)
+                joined.append(stretch)
     return joined
 
 

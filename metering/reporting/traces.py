@@ -4,10 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from common.errors import NotFound
-from common.values import normal_value
 from metering.models import UsageEvent
-from metering.reporting.events import cost_of
+from metering.reporting.events import cost_of, events_of
 
 EVENTS_MAX: Final = 10_000
 # Deeper calls are shown as children of the last call on this depth: readers' JSON parsers have
@@ -35,19 +33,12 @@ class CallTree(NamedTuple):
 
 
 def call_tree(*, tenant_id: int, trace: str) -> CallTree:
-    """The first 10,000 events of a trace. Raises NotFound when there is none.
+    """Return the first 10,000 events of a trace as a tree. Raises NotFound if there are none.
 
     Events without span, and those whose parent is not there, are roots. Spans that name each other
     as parents hang below the earliest of them.
     """
-    trace = normal_value(trace)
-    events = list(
-        UsageEvent.objects.filter(tenant_id=tenant_id, trace=trace)
-        .exclude(trace="")
-        .order_by("time", "id")[: EVENTS_MAX + 1]
-    )
-    if not events:
-        raise NotFound("There are no events of this trace.")
+    events = events_of(tenant_id=tenant_id, dimension="trace", value=trace, limit=EVENTS_MAX)
     shown = events[:EVENTS_MAX]
     roots = build_tree(shown)
     cost_nanos = sum(cost_of(event) for event in shown)
@@ -71,7 +62,7 @@ def build_tree(events: list[UsageEvent]) -> list[CallNode]:
 
 
 def _parents(nodes: list[CallNode]) -> tuple[list[CallNode], dict[int, list[CallNode]]]:
-    """The nodes without a parent, and those below each other one."""
+    """Return the nodes without a parent, and those below each other one."""
     node_by_span: dict[str, CallNode] = {}
     for node in nodes:
         if node.event.span:
@@ -93,14 +84,14 @@ def _hang(root: CallNode, below: dict[int, list[CallNode]], reached: set[int]) -
     order = []
     waiting = [(root, root)]
     while waiting:
-        node, place = waiting.pop()
+        node, parent = waiting.pop()
         order.append(node)
-        # `place` is where this node's children are shown: itself, unless that would be too deep.
+        # `parent` is where this node's children are shown: itself, unless that would be too deep.
         for child in below[id(node)]:
             if id(child) in reached:
                 continue
             reached.add(id(child))
-            child.depth = place.depth + 1
-            place.children.append(child)
-            waiting.append((child, child if child.depth < DEPTH_MAX else place))
+            child.depth = parent.depth + 1
+            parent.children.append(child)
+            waiting.append((child, child if child.depth < DEPTH_MAX else parent))
     return order

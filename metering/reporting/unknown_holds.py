@@ -1,7 +1,7 @@
-"""Holds whose time is over and whose call nobody told of: it may have run, and cost something.
+"""Holds whose time is over and whose call was not reported: it may have run, and cost something.
 
-What they held has been given back, and nothing was booked. A call that is told later settles its
-reservation, which ends this. A window's sum reads the newest holds only, which an index finds.
+What they held has been given back, and nothing was booked. A call that is reported later settles
+its reservation, which ends this. A window's sum reads the newest holds only, which an index finds.
 """
 
 import json
@@ -67,7 +67,7 @@ class Window(NamedTuple):
 
 
 class UnknownHold(NamedTuple):
-    """A hold whose call may have run. `expires_at` is since when nobody knows."""
+    """A hold whose call may have run. Its outcome is unknown since `expires_at`."""
 
     id: UUID
     expires_at: datetime
@@ -81,7 +81,7 @@ class UnknownHold(NamedTuple):
 
 @dataclass(frozen=True)
 class UnknownSum:
-    """How many holds there are in a period, and what they held; at least, where `is_capped`."""
+    """The number of holds in a period, and their sum; at least, if `is_capped`."""
 
     holds: int
     nanos: int
@@ -92,16 +92,14 @@ class UnknownSum:
 
 
 def window_from(rule: BudgetRule, window_id: int, starts_at: datetime, now: datetime) -> Window:
-    """A window with the time from which on it counts: a rolling one has let go of what is older."""
+    """Return a window and when it counts from: a rolling one has let go of what is older."""
     return Window(window_id, rule.counted_from(now) if rule.is_rolling else starts_at)
 
 
 def unknown_by_window(
     tenant_id: int, windows: Sequence[Window], *, now: datetime
 ) -> dict[int, int]:
-    """What holds of an unknown outcome had held in these windows, in nano-dollars; none is left
-    out.
-    """
+    """Return what holds of an unknown outcome had held, in nano-dollars, by window that has any."""
     if not windows:
         return {}
     with connection.cursor() as cursor:
@@ -128,7 +126,7 @@ def list_unknown(
     limit: int,
     before: tuple[datetime, UUID] | None = None,
 ) -> list[UnknownHold]:
-    """Holds of an unknown outcome that ended in the range, the latest first."""
+    """Return holds of an unknown outcome that ended in the range, the latest first."""
     before_at, before_id = before or (ends_at, _LAST_ID)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -154,7 +152,7 @@ def _hold(row: Sequence[Any]) -> UnknownHold:
 def sum_unknown(
     tenant_id: int, *, starts_at: datetime, ends_at: datetime, now: datetime
 ) -> UnknownSum:
-    """How many holds of an unknown outcome ended in the range, and what they had held."""
+    """Return the number of holds of an unknown outcome that ended in the range, and their sum."""
     with connection.cursor() as cursor:
         cursor.execute(
             _SUM,

@@ -1,15 +1,15 @@
-"""Answers what was used and what it cost, exactly and at once.
+"""What was used and what it cost: exactly, and without delay.
 
 answer = roll-ups of the buckets that lie inside the range + events of batches not yet rolled up in
-the same buckets + events of the edges that cut a bucket. All statements of an answer must see one
-moment: call these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
+the same buckets + events of the edges that cut a bucket. All statements of an answer must see the
+same snapshot: call these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
 
 A request is any event that is not a tool call (`operation` tool); those count in `tool_calls`.
 Tokens are as normalised: input includes cached, output includes reasoning. Void events count
 nowhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,15 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from metering.models import MEASURES, CostSource, Operation, Status
-from metering.reporting.conditions import Condition, event_value, on_events, on_rollup, rollup_value
+from metering.reporting.conditions import (
+    NO_CONDITION,
+    Condition,
+    event_value,
+    join,
+    on_events,
+    on_rollup,
+    rollup_value,
+)
 from metering.reporting.cursors import write_cursor
 from metering.reporting.intervals import Bucket, buckets
 from metering.reporting.question import UsageQuestion
@@ -29,7 +37,7 @@ from metering.reporting.usage_cursors import (
     position_of,
     shown_by,
 )
-from metering.rollups.sets import OTHER, DimensionSet
+from metering.rollups.sets import MEASURE_LIST, OTHER, SUM_LIST, DimensionSet
 from metering.usage.batch_events import events_of_batches
 
 # A page reads as few buckets as it needs: one of events or two of roll-ups first, then twice as
@@ -47,8 +55,6 @@ EVENT_MEASURES: Final = {
 EVENT_MEASURE_LIST: Final = ", ".join(
     f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
 )
-MEASURE_LIST: Final = ", ".join(MEASURES)
-SUM_LIST: Final = ", ".join(f"sum({name})" for name in MEASURES)
 
 
 class Measures(NamedTuple):
@@ -106,10 +112,10 @@ class Source(NamedTuple):
 
 
 def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = None) -> UsagePage:
-    """A page of the answer: by start, then group; without interval the highest cost first.
+    """Return a page of the answer: by start, then group; without interval the highest cost first.
 
     Costs move between two pages, so a cursor of those says which groups were shown: every group
-    comes once, whatever overtakes what. Where a cursor can name no more, the other groups follow in
+    comes once, whatever overtakes what. Once a cursor can name no more, the other groups follow in
     the order of their values.
     """
     mark = mark_of_question(question)
@@ -119,9 +125,9 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
         waiting = waiting_batches(database, question)
         source = _source(database, question, question.dimensions, waiting)
         if question.interval == "none":
-            rows = _rows_by_cost(database, question, source, position, limit)
+            rows = _rows_by_cost(question, source, position, limit + 1)
         else:
-            rows = _rows_by_start(database, question, source, position, limit + 1)
+            rows = _rows_by_start(question, source, position, limit + 1)
         total = _total(database, question, waiting)
     page = rows[:limit]
     next_cursor = None
@@ -133,14 +139,14 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
 
 
 def total_usage(question: UsageQuestion) -> Measures:
-    """The total of a question alone."""
+    """Return the total of a question alone."""
     with connection.cursor() as database:
         database.execute(TUNING)
         return _total(database, question, waiting_batches(database, question))
 
 
 def waiting_batches(database: Any, question: UsageQuestion) -> list[int]:
-    """Batches that no roll-up holds yet, in order of id."""
+    """Return batches that no roll-up holds yet, in order of id."""
     database.execute(
         "SELECT id FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id",
         [question.tenant_id],
@@ -152,13 +158,15 @@ def _source(
     database: Any, question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]
 ) -> Source:
     sets = sets_for(dimensions)
-    if question.filters and any(is_folded(database, question, one) for one in sets):
-        # A value that was asked for by name may be part of the long tail, where nobody can find it.
+    if question.filters and any(
+        is_folded(database, question, dimension_set) for dimension_set in sets
+    ):
+        # A value that was asked for by name may be part of the long tail, where it cannot be found.
         sets = []
     return Source(sets, waiting)
 
 
-def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool:
+def is_folded(database: Any, question: UsageQuestion, dimension_set: DimensionSet) -> bool:
     database.execute(
         """
         SELECT EXISTS (
@@ -171,12 +179,12 @@ def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool
         """,
         [
             question.starts_at,
-            one.grain_seconds,
-            one.grain_seconds,
+            dimension_set.grain_seconds,
+            dimension_set.grain_seconds,
             question.ends_at,
-            one.grain_seconds,
+            dimension_set.grain_seconds,
             question.tenant_id,
-            one.number,
+            dimension_set.number,
             OTHER,
         ],
     )
@@ -184,7 +192,7 @@ def is_folded(database: Any, question: UsageQuestion, one: DimensionSet) -> bool
 
 
 def _total(database: Any, question: UsageQuestion, waiting: list[int]) -> Measures:
-    """The sum over all rows, from the smallest roll-up that knows the filters."""
+    """Return the sum over all rows, from the smallest roll-up that knows the filters."""
     source = _source(database, question, frozenset(question.filters), waiting)
     whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
     branches = _branches(question, source, whole, group_by=())
@@ -196,13 +204,12 @@ def _total(database: Any, question: UsageQuestion, waiting: list[int]) -> Measur
 
 
 def _rows_by_start(
-    database: Any,
     question: UsageQuestion,
     source: Source,
     position: dict[str, Any] | None,
     limit: int,
 ) -> list[UsageRow]:
-    """Up to `limit` rows after the position, reading only as many buckets as hold them."""
+    """Return rows after the position, reading only as many buckets as hold them."""
     rows: list[UsageRow] = []
     after = None if position is None else list(position["group"])
     remaining = _buckets_from(question, position)
@@ -211,64 +218,57 @@ def _rows_by_start(
         after = None
     size = 2 if source.sets else 1
     while len(rows) < limit and (portion := list(islice(remaining, size))):
-        rows += _read_portion(database, question, source, portion, after, limit - len(rows))
+        rows += _read_rows(question, source, portion, after, limit - len(rows))
         after = None
         size = min(2 * size, BUCKETS_MAX)
     return rows
 
 
-def _read_portion(
-    database: Any,
-    question: UsageQuestion,
-    source: Source,
-    portion: list[Bucket],
-    after: list[str] | None,
-    limit: int,
-) -> list[UsageRow]:
-    branches = _branches(question, source, portion, group_by=question.group_by)
-    groups = [f"group_{place}" for place in range(len(question.group_by))]
-    condition = Condition("true", [])
-    if after:
-        values = ", ".join(["%s"] * len(after))
-        condition = Condition(f"(bucket > 1 OR ({', '.join(groups)}) > ({values}))", after)
-    key = ", ".join(["bucket", *groups])
-    database.execute(
-        f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - built from constants
-        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
-        f" ORDER BY {key} LIMIT %s",
-        [*branches.parameters, *condition.parameters, limit],
-    )
-    return [_row(question, portion[row[0] - 1].start, row[1:]) for row in database.fetchall()]
-
-
 def _rows_by_cost(
-    database: Any,
     question: UsageQuestion,
     source: Source,
     position: dict[str, Any] | None,
     limit: int,
 ) -> list[UsageRow]:
-    """Up to a page of rows that no page has shown, and one more where there are more."""
+    """Return rows that no page has shown."""
     shown = frozenset(shown_by(position))
     after = None if position is None else position.get("group")
+    order = "sum(cost_nanos) DESC, " if after is None else ""
     whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    branches = _branches(question, source, whole, group_by=question.group_by)
+    rows = _read_rows(question, source, whole, after, limit + len(shown), order=order)
+    return [row for row in rows if mark_of_group(row.key) not in shown][:limit]
+
+
+def _read_rows(
+    question: UsageQuestion,
+    source: Source,
+    portion: list[Bucket],
+    after: list[str] | None,
+    limit: int,
+    *,
+    order: str = "",
+) -> list[UsageRow]:
+    """Return rows of these buckets by start and group, unless another order comes first; of the
+    first bucket those after a group.
+    """
+    branches = _branches(question, source, portion, group_by=question.group_by)
     groups = [f"group_{place}" for place in range(len(question.group_by))]
-    condition = Condition("true", [])
+    condition = NO_CONDITION
     if after:
         values = ", ".join(["%s"] * len(after))
-        condition = Condition(f"({', '.join(groups)}) > ({values})", after)
-    order = ["sum(cost_nanos) DESC", *groups] if after is None else groups
+        condition = Condition(f"(bucket > 1 OR ({', '.join(groups)}) > ({values}))", after)
     key = ", ".join(["bucket", *groups])
-    database.execute(
-        f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - built from constants
-        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
-        f" ORDER BY {', '.join(order)} LIMIT %s",
-        [*branches.parameters, *condition.parameters, limit + 1 + len(shown)],
-    )
-    found = (_row(question, question.starts_at, row[1:]) for row in database.fetchall())
-    rows = [row for row in found if mark_of_group(row.key) not in shown]
-    return rows[: limit + 1]
+    with connection.cursor() as database:
+        database.execute(
+            f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"  # noqa: S608 - constants
+            f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
+            f" ORDER BY {order}{key} LIMIT %s",
+            [*branches.parameters, *condition.parameters, limit],
+        )
+        return [
+            _row(question, portion[bucket - 1].start, values)
+            for bucket, *values in database.fetchall()
+        ]
 
 
 def _branches(
@@ -278,16 +278,13 @@ def _branches(
     *,
     group_by: tuple[str, ...],
 ) -> Condition:
-    """The rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
+    """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
     parts = stretches(portion, source.sets)
-    selects = [_select(question, portion, one, group_by) for one in parts]
-    rolled_up = [one for one in parts if one.source is not None]
-    if rolled_up and source.waiting:
-        selects.append(_select_waiting(question, portion, rolled_up, source.waiting, group_by))
-    return Condition(
-        " UNION ALL ".join(one.sql for one in selects),
-        [parameter for one in selects for parameter in one.parameters],
-    )
+    selects = [_select(question, portion, part, group_by) for part in parts]
+    waiting = not_rolled_up(parts, source.waiting)
+    if waiting is not None:
+        selects.append(_select_events(question, portion, waiting, group_by))
+    return join(" UNION ALL ", selects)
 
 
 def _select(
@@ -324,19 +321,17 @@ def _select(
     )
 
 
-def _select_waiting(
-    question: UsageQuestion,
-    portion: Sequence[Bucket],
-    rolled_up: Sequence[Stretch],
-    waiting: list[int],
-    group_by: tuple[str, ...],
-) -> Condition:
-    """Events that the roll-ups of these stretches do not hold yet."""
+def not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
+    """Return a condition for the events that the roll-ups of these stretches do not hold yet; None
+    if there are none.
+    """
+    rolled_up = [part for part in parts if part.source is not None]
+    if not rolled_up or not waiting:
+        return None
     ranges = " OR ".join(["time >= %s AND time < %s"] * len(rolled_up))
-    bounds = [bound for one in rolled_up for bound in (one.starts_at, one.ends_at)]
+    bounds = [bound for part in rolled_up for bound in (part.starts_at, part.ends_at)]
     batches, parameters = events_of_batches(waiting)
-    within = Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
-    return _select_events(question, portion, within, group_by)
+    return Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
 
 
 def _select_events(
@@ -360,7 +355,7 @@ def _select_events(
 
 
 def bucket_of(column: str, portion: Sequence[Bucket]) -> Condition:
-    """The place of a moment's bucket in the portion, from 1."""
+    """Return the SQL of the place of a time's bucket in the portion, from 1."""
     if len(portion) == 1:
         return Condition("1", [])
     return Condition(

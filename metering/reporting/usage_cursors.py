@@ -9,14 +9,14 @@ from typing import Any, Final
 from metering.reporting.cursors import fingerprint, foreign_cursor, range_part, read_cursor
 from metering.reporting.question import UsageQuestion
 
-# How many groups a cursor names, so that an address with it stays below 8 KB.
+# The number of groups a cursor names, so that an address with it stays below 8 KB.
 SHOWN_MAX: Final = 600
 MARK_BYTES: Final = 6
 MARK_CHARACTERS: Final = 8
 
 
 def mark_of_question(question: UsageQuestion) -> str:
-    """What tells this question from others in a cursor."""
+    """Return what tells this question from others in a cursor."""
     return fingerprint(
         question.group_by,
         question.interval,
@@ -28,15 +28,15 @@ def mark_of_question(question: UsageQuestion) -> str:
 
 
 def mark_of_group(key: Sequence[str]) -> str:
-    """A group in few characters: that one of a million is taken for another happens
-    in one of 400,000 listings.
+    """Return a group in few characters: that one of a million is taken for another happens in one
+    of 400,000 listings.
     """
     digest = blake2b("\x00".join(key).encode(), digest_size=MARK_BYTES).digest()
     return urlsafe_b64encode(digest).decode()
 
 
 def shown_by(position: dict[str, Any] | None) -> list[str]:
-    """The marks of the groups that the pages before have shown while they came by cost."""
+    """Return the marks of the groups that earlier pages have shown while they came by cost."""
     text = "" if position is None else position.get("shown", "")
     return [text[at : at + MARK_CHARACTERS] for at in range(0, len(text), MARK_CHARACTERS)]
 
@@ -48,7 +48,7 @@ def end_of_page(
     start: datetime,
     before: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Where a page of groups ended that began after `before`; its last row is of `start`."""
+    """Return where a page of groups ended that began after `before`; its last row is of `start`."""
     end: dict[str, Any] = {
         **range_part(question.starts_at, question.ends_at),
         "start": start.isoformat(),
@@ -69,8 +69,8 @@ def end_of_page(
 
 
 def position_of(cursor: str | None, mark: str, question: UsageQuestion) -> dict[str, Any] | None:
-    """Where the page before ended, None without one. Raises InvalidQuestion for a cursor of another
-    question.
+    """Return where the page before ended, None without one. Raises InvalidQuestion for a cursor of
+    another question.
     """
     if cursor is None:
         return None

@@ -1,9 +1,9 @@
-"""How the asks of a turn are decided: halts first, then budgets and rates, one ask after the other.
+"""The reservation requests of a batch, decided one after the other: halts, then budgets and rates.
 
-Works on windows and paces that the turn has locked.
+Works on windows and paces that the transaction has locked.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,101 +12,93 @@ from django.db import transaction
 
 from common.errors import IdempotencyConflict
 from common.idempotency import KeptAnswer, claim_keys, free_keys, keep_answers
-from metering.budgets.levels import Room
+from metering.budgets.levels import WindowBalance
 from metering.ledger.holds import Held, HeldWindow
 from metering.ledger.posting import HoldMove
-from metering.ledger.windows import WindowState, room_of
-from metering.limits.breakers import forget_trial, try_trial
+from metering.ledger.windows import WindowState, balance_of
+from metering.limits.breakers import forget_probes, try_probe
 from metering.limits.decisions import DecisionRow
-from metering.limits.halts import StandingHalt, StandingHalts, halts_changed
+from metering.limits.halts import ActiveHalt, ActiveHalts, halts_changed
 from metering.limits.rate_counters import PaceKey, PaceState
-from metering.limits.throttles import StandingTightening
-from metering.reservations.endings import Endings, last_moment
-from metering.reservations.judge import (
-    Judge,
-    Verdict,
-    halted_by,
-    rate_key,
-    refuse_by_halt,
-    throttle_key,
-)
+from metering.limits.throttles import ActiveTightening
+from metering.reservations.commands import Command, Reserve
+from metering.reservations.increase_requests import request_increase
+from metering.reservations.judge import Judge, rate_key, throttle_key
 from metering.reservations.repository import decision_row, insert_lockout, reservation_row
-from metering.reservations.wishes import ask_at_level
-from metering.reservations.works import Reserve, Work
+from metering.reservations.settlement import Settlement, latest_end
+from metering.reservations.verdicts import Verdict, decide, halted_by, refuse_by_halt
 from metering.snapshot import Configuration
 
 
-class Asking:
-    """The asks of a turn, and what is granted."""
+class Admission:
+    """The reservation requests of a batch, and what is granted."""
 
-    def __init__(self, configuration: Configuration, works: Sequence[Work]) -> None:
+    def __init__(self, configuration: Configuration, commands: Sequence[Command]) -> None:
         self.configuration = configuration
         self.tenant_id = configuration.tenant_id
         self.book = configuration.budgets
-        self.asking = [work for work in works if isinstance(work, Reserve)]
-        self.is_keyed = any(work.request_key is not None for work in self.asking)
+        self.pending = [command for command in commands if isinstance(command, Reserve)]
+        self.is_keyed = any(command.request_key is not None for command in self.pending)
         self.decisions: list[DecisionRow] = []
         # What is granted: rows to be written, and the same as a process remembers it.
         self.rows: list[dict[str, Any]] = []
         self.made: list[Held] = []
-        # Halts that levels of this turn have made.
-        self._lockouts: list[StandingHalt] = []
-        # Asks that went past a halt: some of them are trials of its breaker.
-        self._trials: set[UUID] = set()
+        # Halts that levels have made in this batch.
+        self._lockouts: list[ActiveHalt] = []
+        # Requests let through despite a halt; some are probes of its breaker.
+        self._probes: set[UUID] = set()
         self._decided: list[Reserve] = []
-        # Requests with the key of another one in this turn, which is answered first.
+        # Requests with the key of another one in this batch, which is answered first.
         self._repeats: list[tuple[Reserve, Reserve]] = []
 
     def answer_again(self, cursor: Any) -> None:
-        """Answer requests that were answered before; the others go on."""
+        """Answer requests that were answered before; the others stay pending."""
         first: dict[str, Reserve] = {}
-        for work in self.asking:
-            if work.request_key is not None:
-                first.setdefault(work.request_key.key, work)
-        keys = [work.request_key for work in first.values() if work.request_key is not None]
+        for command in self.pending:
+            if command.request_key is not None:
+                first.setdefault(command.request_key.key, command)
+        keys = [command.request_key for command in first.values() if command.request_key]
         known = claim_keys(cursor, self.tenant_id, keys)
-        for work in list(self.asking):
-            if work.request_key is None:
+        for command in list(self.pending):
+            if command.request_key is None:
                 continue
-            answer = known.get(work.request_key.key)
-            earlier = first[work.request_key.key]
+            answer = known.get(command.request_key.key)
+            earlier = first[command.request_key.key]
             if isinstance(answer, KeptAnswer):
-                work.answer = answer.data
+                command.answer = answer.data
             elif answer is not None:
-                work.error = answer
-            elif earlier is not work:
-                self._repeats.append((work, earlier))
+                command.error = answer
+            elif earlier is not command:
+                self._repeats.append((command, earlier))
             else:
                 continue
-            self.asking.remove(work)
+            self.pending.remove(command)
 
-    def stop_halted(self, cursor: Any, halts: StandingHalts, *, now: datetime) -> None:
-        """Refuse what a halt stops; the others go on."""
-        for work in list(self.asking):
+    def stop_halted(self, cursor: Any, halts: ActiveHalts, *, now: datetime) -> None:
+        """Refuse what a halt stops; the others stay pending."""
+        for command in list(self.pending):
             stopping = [
                 halt
-                for halt in halts.matching(work.ask.offer.values)
+                for halt in halts.matching(command.request.candidate.values)
                 if halt.is_certain(now)
-                or not try_trial(cursor, self.tenant_id, halt.id, work.id, now)
+                or not try_probe(cursor, self.tenant_id, halt.id, command.id, now)
             ]
-            self._trials.add(work.id)
+            self._probes.add(command.id)
             if stopping:
-                self._refuse(work, refuse_by_halt(work.ask, stopping[0]), now)
-                self.asking.remove(work)
+                self._refuse(command, refuse_by_halt(command.request, stopping[0]), now)
+                self.pending.remove(command)
 
     def pace_keys(self) -> set[PaceKey]:
-        """The paces that any of the asks may go by."""
+        """Return the paces that any of the requests may count in."""
         keys: set[PaceKey] = set()
         if not self.configuration.rate_limits and not self.book.has_throttles:
             return keys
-        for work in self.asking:
-            for offer in (work.ask.offer, work.ask.cheaper):
-                if offer is None:
-                    continue
+        for request in [command.request for command in self.pending]:
+            for candidate in filter(None, (request.candidate, request.cheaper)):
                 for rate_rule in self.configuration.rate_limits:
-                    if (key := rate_key(rate_rule, work.ask, offer)) is not None:
+                    if (key := rate_key(rate_rule, request, candidate)) is not None:
                         keys.add(key)
-                for window in offer.windows:
+                for window in candidate.windows:
                     keys.update(
                         throttle_key(self.book.window_ids[window], level.percent)
                         for level in self.book.rules[window.budget_id].throttles
@@ -114,79 +106,67 @@ class Asking:
         return keys
 
     def window_ids(self) -> set[int]:
-        """Every window that may be held."""
-        return {self.book.window_ids[key] for work in self.asking for key in work.ask.window_keys()}
+        """Return every window that may be held."""
+        return {
+            self.book.window_ids[key] for command in self.pending for key in command.window_keys()
+        }
 
     def decide(
         self,
         cursor: Any,
         *,
         windows: Mapping[int, WindowState],
-        endings: Endings,
+        settlement: Settlement,
         paces: Mapping[PaceKey, PaceState],
-        tightenings: Sequence[StandingTightening],
+        tightenings: Sequence[ActiveTightening],
         now: datetime,
     ) -> None:
-        """Decide every ask; what is granted is added to what the endings move."""
+        """Decide every request; what is granted is added to what the settlement moves."""
         judge = Judge(
             configuration=self.configuration,
             windows=windows,
-            rooms=self._rooms(windows, endings, now),
+            balances=self._balances(windows, settlement, now),
             paces=paces,
             tightenings=tightenings,
             now=now,
         )
-        for work in self.asking:
-            stopping = [one for one in self._lockouts if one.matches(work.ask.offer.values)]
+        for command in self.pending:
+            values = command.request.candidate.values
+            stopping = [halt for halt in self._lockouts if halt.matches(values)]
             if stopping:
-                self._refuse(work, refuse_by_halt(work.ask, stopping[0]), now)
+                self._refuse(command, refuse_by_halt(command.request, stopping[0]), now)
                 continue
-            verdict = judge.decide(work.ask)
+            verdict = decide(judge, command.request)
             if verdict.error is not None:
                 self._act(cursor, verdict, now)
-                self._refuse(work, verdict, now)
+                self._refuse(command, verdict, now)
             else:
-                self._grant(work, verdict, endings, now)
+                self._grant(command, verdict, settlement, now)
 
-    def _rooms(
-        self, windows: Mapping[int, WindowState], endings: Endings, now: datetime
-    ) -> dict[int, Room]:
-        """The windows as they will be once what ends in this turn has ended."""
-        rooms = {}
+    def _balances(
+        self, windows: Mapping[int, WindowState], settlement: Settlement, now: datetime
+    ) -> dict[int, WindowBalance]:
+        """Return the windows as they will be once everything that ends in this batch has ended."""
+        balances = {}
         for window_id in self.window_ids():
             window = windows[window_id]
-            rooms[window_id] = room_of(self.book.rules[window.budget_id], window, now=now)
-        for posting, amounts in endings.sums.items():
-            if posting.window_id in rooms:
-                rooms[posting.window_id].spend(amounts)
-        for window_id, hold in endings.moves.items():
-            if window_id in rooms:
-                rooms[window_id].hold(hold.reserved)
-        return rooms
+            balances[window_id] = balance_of(self.book.rules[window.budget_id], window, now=now)
+        for posting, amounts in settlement.sums.items():
+            if posting.window_id in balances:
+                balances[posting.window_id].spend(amounts)
+        for window_id, hold in settlement.moves.items():
+            if window_id in balances:
+                balances[window_id].hold(hold.reserved)
+        return balances
 
-    def _grant(self, work: Reserve, verdict: Verdict, endings: Endings, now: datetime) -> None:
-        offer = verdict.offer
-        assert offer is not None, "a grant offers something"
-        expires_at = now + timedelta(seconds=work.ttl_seconds)
-        last = last_moment(self.book, offer.values, now)
-        if last is not None:
-            expires_at = min(expires_at, last)
-        work.answer = work.granted(verdict, expires_at)
-        held = self._held(work, verdict, now)
-        hold = HoldMove(offer.amounts)
-        endings.moves.add({window.window_id: hold for window in held.windows})
-        window_ids = [window.window_id for window in held.windows]
-        self.rows.append(
-            reservation_row(work.id, verdict, window_ids, now=now, expires_at=expires_at)
-        )
-        self.made.append(held)
-        self._decided.append(work)
-        if not verdict.is_plain:
-            self.decisions.append(decision_row(work.id, verdict, now=now))
-
-    def _held(self, work: Reserve, verdict: Verdict, now: datetime) -> Held:
-        offer = verdict.offer
-        assert offer is not None, "a grant offers something"
+    def _grant(
+        self, command: Reserve, verdict: Verdict, settlement: Settlement, now: datetime
+    ) -> None:
+        candidate = verdict.granted
+        expires_at = now + timedelta(seconds=command.ttl_seconds)
+        latest = latest_end(self.book, candidate.values, now)
+        if latest is not None:
+            expires_at = min(expires_at, latest)
         windows = [
             HeldWindow(
                 self.book.window_ids[key],
@@ -195,49 +175,62 @@ class Asking:
                 key.group,
                 key.starts_at,
             )
-            for key in offer.windows
+            for key in candidate.windows
         ]
-        return Held(work.id, offer.values, offer.amounts, tuple(windows), now, work.ask.top)
+        held = Held(
+            command.id,
+            candidate.values,
+            candidate.amounts,
+            tuple(windows),
+            now,
+            command.request.top,
+        )
+        hold = HoldMove(candidate.amounts)
+        settlement.moves.add({window.window_id: hold for window in windows})
+        self.rows.append(reservation_row(held, verdict, expires_at))
+        self.made.append(held)
+        command.grant(verdict, expires_at)
+        self._decided.append(command)
+        if not verdict.is_plain:
+            self.decisions.append(decision_row(command.id, verdict, now=now))
 
     def _act(self, cursor: Any, verdict: Verdict, now: datetime) -> None:
-        """What a refusal sets off: a halt by a level that locks out, or a wish for a raise."""
+        """Do what a refusal sets off: a level's lockout, or its request for an increase."""
         if verdict.lockout is not None:
             made = insert_lockout(cursor, self.tenant_id, verdict.lockout, now=now)
             if made is not None:
-                assert verdict.error is not None
                 self._lockouts.append(made)
                 verdict.error = halted_by(made, now=now, budgets=verdict.budgets)
                 transaction.on_commit(halts_changed.set)
-        if verdict.wish is not None:
-            ask_at_level(
+        if verdict.increase is not None:
+            request_increase(
                 tenant_id=self.tenant_id,
                 version=self.configuration.version,
-                wish=verdict.wish,
+                request=verdict.increase,
                 now=now,
             )
 
-    def _refuse(self, work: Reserve, verdict: Verdict, now: datetime) -> None:
-        work.error = verdict.error
-        self._decided.append(work)
-        self.decisions.append(decision_row(work.id, verdict, now=now))
+    def _refuse(self, command: Reserve, verdict: Verdict, now: datetime) -> None:
+        command.error = verdict.error
+        self._decided.append(command)
+        self.decisions.append(decision_row(None, verdict, now=now))
 
-    def end_trials(self, cursor: Any) -> None:
-        """Let another call be the trial of a breaker whose trial was refused after all."""
-        if unused := self._trials - {held.id for held in self.made}:
-            forget_trial(cursor, self.tenant_id, unused)
+    def end_probes(self, cursor: Any) -> None:
+        """Let another call be the probe of a breaker whose probe was refused after all."""
+        if unused := self._probes - {held.id for held in self.made}:
+            forget_probes(cursor, self.tenant_id, unused)
 
     def keep_answers(self, cursor: Any) -> None:
         """Keep what was granted for a retry with the same key; a refusal frees its key."""
-        keyed = [(work, work.request_key.key) for work in self._decided if work.request_key]
-        answers = {key: KeptAnswer(201, work.answer) for work, key in keyed if work.answer}
+        keyed = [
+            (command, command.request_key.key) for command in self._decided if command.request_key
+        ]
+        answers = {key: KeptAnswer(201, command.answer) for command, key in keyed if command.answer}
         keep_answers(cursor, self.tenant_id, answers)
-        free_keys(cursor, self.tenant_id, [key for work, key in keyed if work.error is not None])
-        self._answer_repeats(self._repeats)
-
-    @staticmethod
-    def _answer_repeats(repeats: Iterable[tuple[Reserve, Reserve]]) -> None:
-        for work, earlier in repeats:
-            work.answer, work.error = earlier.answer, earlier.error
-            if work.request_key != earlier.request_key:
-                work.answer = None
-                work.error = IdempotencyConflict("This key was used for another request.")
+        refused = [key for command, key in keyed if command.error is not None]
+        free_keys(cursor, self.tenant_id, refused)
+        for command, earlier in self._repeats:
+            command.answer, command.error = earlier.answer, earlier.error
+            if command.request_key != earlier.request_key:
+                command.answer = None
+                command.error = IdempotencyConflict("This key was used for another request.")

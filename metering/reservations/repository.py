@@ -1,4 +1,4 @@
-"""What a turn writes of the asks that it decided: reservations, decisions, lockouts."""
+"""What a batch writes of its admissions: reservations, decisions, lockouts."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,13 +7,13 @@ from uuid import UUID
 
 import msgspec
 
-from metering.core.match import PLACE, wanted_values
-from metering.ledger.holds import OPEN, dimensions_of
+from metering.core.match import wanted_of
+from metering.ledger.holds import OPEN, Held, dimensions_of
 from metering.limits.decisions import DecisionRow
-from metering.limits.halts import StandingHalt, insert_halt
+from metering.limits.halts import ActiveHalt, insert_halt
 from metering.limits.lockouts import lockout_ends_at
 from metering.models import BY_LEVEL, HaltKind
-from metering.reservations.judge import Lockout, Verdict
+from metering.reservations.verdicts import LockoutRequest, Verdict
 
 _encode: Final = msgspec.json.Encoder().encode
 _COLUMNS: Final = (
@@ -33,60 +33,52 @@ def insert_reservations(cursor: Any, tenant_id: int, rows: Sequence[dict[str, An
         cursor.execute(_INSERT, [tenant_id, _encode(rows).decode()])
 
 
-def reservation_row(
-    reservation_id: UUID,
-    verdict: Verdict,
-    window_ids: Sequence[int],
-    *,
-    now: datetime,
-    expires_at: datetime,
-) -> dict[str, Any]:
-    """The row of a granted ask, by column."""
-    offer, ask = verdict.offer, verdict.ask
-    assert offer is not None, "only what is granted is held"
+def reservation_row(held: Held, verdict: Verdict, expires_at: datetime) -> dict[str, Any]:
+    """Return the row of a granted request, by column."""
+    request, candidate = verdict.request, verdict.granted
+    top_provider, top_model = held.top or (None, None)
     return {
-        "id": reservation_id,
-        "created_at": now,
+        "id": held.id,
+        "created_at": held.created_at,
         "expires_at": expires_at,
-        "dimensions": dimensions_of(offer.values),
-        "estimate": ask.estimate,
-        "model": offer.model,
-        "provider": offer.provider,
-        "requested_model": ask.body.model if verdict.is_downgrade else None,
-        "top_model": ask.top[1] if ask.top else None,
-        "top_provider": ask.top[0] if ask.top else None,
-        "reserved_nanos": offer.amounts.cost_nanos,
-        "reserved_tokens": offer.amounts.tokens,
-        "reserved_requests": offer.amounts.requests,
-        "reserved_tool_calls": offer.amounts.tool_calls,
-        "window_ids": window_ids,
+        "dimensions": dimensions_of(held.values),
+        "estimate": request.estimate,
+        "model": candidate.model,
+        "provider": candidate.provider,
+        "requested_model": request.body.model if verdict.is_downgrade else None,
+        "top_model": top_model,
+        "top_provider": top_provider,
+        "reserved_nanos": held.amounts.cost_nanos,
+        "reserved_tokens": held.amounts.tokens,
+        "reserved_requests": held.amounts.requests,
+        "reserved_tool_calls": held.amounts.tool_calls,
+        "window_ids": [window.window_id for window in held.windows],
     }
 
 
 def decision_row(reservation_id: UUID | None, verdict: Verdict, *, now: datetime) -> DecisionRow:
-    """What is recorded of a decision other than a plain allow."""
-    ask = verdict.ask
-    offer = verdict.offer or ask.offer
+    """Return what is recorded of a decision other than a plain allow."""
+    request, asked = verdict.request, verdict.request.candidate
     saved_nanos = None
-    if verdict.is_downgrade and ask.top_nanos is not None:
-        saved_nanos = max(0, ask.top_nanos - offer.amounts.cost_nanos)
+    if verdict.is_downgrade and request.top_nanos is not None:
+        saved_nanos = max(0, request.top_nanos - verdict.granted.amounts.cost_nanos)
     return DecisionRow(
         decided_at=now,
         decision=verdict.decision,
         code=verdict.error.code if verdict.error is not None else "",
-        dimensions=dimensions_of(ask.offer.values),
+        dimensions=dimensions_of(asked.values),
         reasons=verdict.reasons,
-        reservation_id=None if verdict.error is not None else reservation_id,
-        asked_nanos=ask.offer.amounts.cost_nanos,
-        asked_tokens=ask.offer.amounts.tokens,
+        reservation_id=reservation_id,
+        asked_nanos=asked.amounts.cost_nanos,
+        asked_tokens=asked.amounts.tokens,
         saved_nanos=saved_nanos,
     )
 
 
 def insert_lockout(
-    cursor: Any, tenant_id: int, lockout: Lockout, *, now: datetime
-) -> StandingHalt | None:
-    """Halt what a level locks out; None where it did so before and a person has lifted it."""
+    cursor: Any, tenant_id: int, lockout: LockoutRequest, *, now: datetime
+) -> ActiveHalt | None:
+    """Halt what a level locks out; None if it did so before and a person has lifted it."""
     window = lockout.window
     ends_at = lockout_ends_at(lockout.rule, window.ends_at, now) if window is not None else None
     halt_id = insert_halt(
@@ -103,15 +95,12 @@ def insert_lockout(
     )
     if halt_id is None:
         return None
-    return StandingHalt(
+    return ActiveHalt(
         id=halt_id,
         match=lockout.match,
         reason=lockout.reason,
         kind=HaltKind.LOCKOUT,
         since=now,
-        breaker_id=None,
-        group_key="",
-        trial_from=None,
-        wanted=tuple((PLACE[name], wanted_values(value)) for name, value in lockout.match.items()),
+        wanted=wanted_of(lockout.match),
         ends_at=ends_at,
     )

@@ -15,7 +15,7 @@ from psycopg.pq import Format
 from metering.models import MEASURES
 from metering.rollups.call_sizes import learn
 from metering.rollups.long_tail import fold_long_tail
-from metering.rollups.sets import QUARTER_SECONDS, ROLLED_UP_DIMENSIONS
+from metering.rollups.sets import MEASURE_LIST, QUARTER_SECONDS, ROLLED_UP_DIMENSIONS
 from metering.rollups.sums import (
     EVENT_COLUMNS,
     EventColumns,
@@ -31,16 +31,15 @@ from tenants.claims import ClaimSize
 # One transaction per tenant writes roll-ups at a time, so that two never fold the same value
 # differently.
 ROLL_UP_LOCK: Final = 7303
-# So many events are in memory at once, at about 1 KB each.
+# The number of events in memory at a time, at about 1 KB each.
 PORTION_EVENTS_MAX: Final = 80_000
-# How many events are added up in one transaction: the more, the fewer rows are written for each.
+# The number of events added up in one transaction: the more, the fewer rows are written for each.
 # Fewer than the least make a transaction hardly shorter where they are scattered over a month.
 CLAIM_EVENTS: Final = ClaimSize(least=4_000, first=10_000, most=200_000)
 # What is worth gathering before it is added up: less than a transaction's events, of more than a
 # span.
 COMPACT_SPAN: Final = timedelta(days=1)
 
-MEASURE_LIST: Final = ", ".join(MEASURES)
 CREATE_DELTAS: Final = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta ON COMMIT DELETE ROWS AS
         SELECT dimension_set, starts_at, value_1, value_2, {MEASURE_LIST} FROM usage_rollup
@@ -87,14 +86,15 @@ def roll_up(
     patience: timedelta = timedelta(),
     grace: timedelta = timedelta(),
 ) -> int:
-    """Add waiting batches, oldest first, to the roll-ups; return how many. Zero: nothing to do now.
+    """Add waiting batches, oldest first, to the roll-ups; return their number, 0 if there is
+    nothing to do now.
 
     Call it inside the tenant's scope, again and again: one transaction takes as many batches as it
-    can in about a second, at least one. Safe to run twice, by several at once and killed anywhere:
-    the batches are marked in the same transaction. Batches that a correction holds are left for
-    later. Batches younger than `grace` wait: further reports of their calls are about to come.
-    Few events of many days (somebody sends old ones) are left to gather for as long as `patience`:
-    what is added up together writes fewer rows.
+    can in about a second, at least one. Safe to run twice, by several at the same time and killed
+    anywhere: the batches are marked in the same transaction. Batches that a correction holds are
+    left for later. Batches younger than `grace` wait: further reports of their calls are about to
+    come. Few events of many days (old ones that are sent late) are left to gather for as long as
+    `patience`: what is added up together writes fewer rows.
     """
     if not _try_lock(tenant_id) or _shall_gather(tenant_id, patience):
         return 0
@@ -114,11 +114,11 @@ def roll_up(
 
 
 def lock_batches(*, tenant_id: int, batch_ids: Iterable[int]) -> set[int]:
-    """Keep these batches as they are, rolled up or not, until this transaction ends.
+    """Keep these batches as they are, rolled up or not, until this transaction ends; return those
+    that are rolled up.
 
-    Answers which of them are rolled up. Whoever changes events' rating or voids them calls this
-    first and posts deltas for the events of those batches; the others count as they are when their
-    turn comes.
+    Whoever changes events' rating or voids them calls this first and posts deltas for the events of
+    those batches; the others count as they are when their turn comes.
     """
     ids = sorted(set(batch_ids))
     with connection.cursor() as cursor:
@@ -146,7 +146,7 @@ def post_deltas(*, tenant_id: int, event_ids: Sequence[int], sign: Literal[-1, 1
 
 
 def tenants_waiting() -> list[int]:
-    """Tenants with batches to roll up. Needs a platform scope."""
+    """Return tenants with batches to roll up. Needs a platform scope."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT DISTINCT tenant_id FROM ingest_batch WHERE rolled_up_at IS NULL")
         return sorted(row[0] for row in cursor.fetchall())
@@ -181,7 +181,7 @@ def _shall_gather(tenant_id: int, patience: timedelta) -> bool:
 def _claim(tenant_id: int, events_max: int, grace: timedelta) -> dict[int, int]:
     """Lock waiting batches in id order as long as they hold `events_max` events, or the first.
 
-    Return how many events each of them has.
+    Return the number of events of each.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -208,7 +208,7 @@ def _claim(tenant_id: int, events_max: int, grace: timedelta) -> dict[int, int]:
 
 
 def _portions(tenant_id: int, counts: dict[int, int]) -> Iterator[EventColumns]:
-    """The batches' events in portions that fit into memory.
+    """Read the batches' events in portions that fit into memory.
 
     Cut by time, not by batch: events that are near each other in time share most of their sums.
     """
@@ -227,7 +227,7 @@ def _portions(tenant_id: int, counts: dict[int, int]) -> Iterator[EventColumns]:
 
 
 def _learned(tenant_id: int, portions: Iterable[EventColumns]) -> Iterator[EventColumns]:
-    """The portions as they are, learned from on their way."""
+    """Yield the portions as they are, after learning from each."""
     for events in portions:
         learn(tenant_id=tenant_id, events=events)
         yield events
@@ -236,7 +236,7 @@ def _learned(tenant_id: int, portions: Iterable[EventColumns]) -> Iterator[Event
 def _events_by_quarter(
     tenant_id: int, condition: str, parameters: list[Any]
 ) -> list[tuple[int, int]]:
-    """How many of the events each quarter of an hour has, in order; quarters as epoch seconds."""
+    """Count the events of each quarter of an hour, in order; quarters as epoch seconds."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT floor(extract(epoch FROM time) / %s)::bigint * %s AS quarter, count(*)"  # noqa: S608
@@ -248,18 +248,18 @@ def _events_by_quarter(
 
 
 def _cut(counts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Spans of whole quarters, each of a portion's events unless one quarter alone has more."""
-    starts_at, held = counts[0][0], 0
+    """Yield spans of whole quarters, each of a portion's events or of one quarter."""
+    starts_at, total = counts[0][0], 0
     for quarter, count in counts:
-        if held and held + count > PORTION_EVENTS_MAX:
+        if total and total + count > PORTION_EVENTS_MAX:
             yield starts_at, quarter
-            starts_at, held = quarter, 0
-        held += count
+            starts_at, total = quarter, 0
+        total += count
     yield starts_at, counts[-1][0] + QUARTER_SECONDS
 
 
 def _read_events(tenant_id: int, condition: str, parameters: list[Any]) -> EventColumns | None:
-    """The events as columns; None when there are none."""
+    """Read the events as columns; None if there are none."""
     connection.ensure_connection()
     # Django's own cursor transfers numbers as text; arrays of binary ones are read in one go.
     with Cursor(connection.connection) as cursor:
@@ -310,13 +310,13 @@ class _Lines:
     """Writes rows as COPY reads them."""
 
     def __init__(self) -> None:
-        self._moments = _Moments()
+        self._timestamps = _Timestamps()
         self._texts = _Escaped()
 
     def of_sums(self, sums: SetSums) -> str:
-        """The rows of `usage_delta`."""
+        """Return the rows of `usage_delta`."""
         columns = (
-            map(self._moments.__getitem__, sums.starts),
+            map(self._timestamps.__getitem__, sums.starts),
             map(self._texts.__getitem__, sums.values_1),
             map(self._texts.__getitem__, sums.values_2),
             *(map(str, measure) for measure in sums.measures),
@@ -324,9 +324,9 @@ class _Lines:
         return self._of(sums.set_number, columns)
 
     def of_counts(self, counts: SetCounts) -> str:
-        """The rows of `usage_histogram_delta`."""
+        """Return the rows of `usage_histogram_delta`."""
         columns = (
-            map(self._moments.__getitem__, counts.starts),
+            map(self._timestamps.__getitem__, counts.starts),
             map(self._texts.__getitem__, counts.values),
             map(str, counts.measures),
             map(str, counts.bins),
@@ -339,8 +339,8 @@ class _Lines:
         return "\n".join([*lines, ""])
 
 
-class _Moments(dict[int, str]):
-    """Seconds since the epoch as PostgreSQL reads a moment."""
+class _Timestamps(dict[int, str]):
+    """Seconds since the epoch as PostgreSQL reads a timestamp."""
 
     def __missing__(self, seconds: int) -> str:
         text = self[seconds] = datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -29,32 +29,32 @@ BIN_SQL: Final = (
 
 
 def bins_of(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The bin of each value; bin b holds values above GROWTH ** (b - 1) and up to GROWTH ** b."""
+    """Return the bin of each value; bin b holds those above GROWTH ** (b - 1) up to GROWTH ** b."""
     exponents = np.ceil(np.log(np.maximum(values, 1)) / math.log(GROWTH)).astype(np.int64)
     bins: NDArray[np.int64] = np.where(values > 0, exponents, ZERO_BIN)
     return bins
 
 
 def middle(bin_number: int) -> int:
-    """The value a bin stands for: at most 4.9 % from every value in it, then rounded."""
+    """Return the value a bin stands for: at most 4.9% from every value in it, then rounded."""
     if bin_number == ZERO_BIN:
         return 0
     return max(1, round(math.pow(GROWTH, bin_number - 0.5)))
 
 
 def largest(bin_number: int) -> int:
-    """The largest whole number of a bin: at most a tenth above every value in it."""
+    """Return the largest whole number of a bin: at most a tenth above every value in it."""
     return 0 if bin_number == ZERO_BIN else math.floor(math.pow(GROWTH, bin_number))
 
 
 def percentile(counts: Mapping[int, int], percent: int) -> int | None:
-    """The nearest-rank percentile of values counted by bin; None when there are none."""
-    found = percentile_bin(counts, percent)
-    return None if found is None else middle(found)
+    """Return the nearest-rank percentile of values counted by bin; None if there are none."""
+    bin_number = percentile_bin(counts, percent)
+    return None if bin_number is None else middle(bin_number)
 
 
 def percentile_bin(counts: Mapping[int, int], percent: int) -> int | None:
-    """The bin that holds the nearest-rank percentile; None when nothing is counted."""
+    """Return the bin that holds the nearest-rank percentile; None if nothing is counted."""
     total = sum(counts.values())
     if total <= 0:
         return None

@@ -1,6 +1,7 @@
-"""How large calls usually are, by agent, feature and model: what estimates are made of.
+"""The usual sizes of calls by agent, feature and model: what estimates are made of.
 
-Owns `call_size`: per key and measure, counts by bin, and one row of how many calls they count.
+Owns `call_size`: per key and measure, counts by bin, and one row with the number of
+calls that they count.
 Learned in the roll-up's transaction, so each event is considered once. It is a memory, not a sum:
 of many calls only some are learned, old ones fade, and what corrections and rating again change is
 not taken back.
@@ -92,7 +93,7 @@ class Keys(NamedTuple):
     models: list[str]
 
     def chosen(self, places: Whole) -> "Keys":
-        """The keys at these places."""
+        """Return the keys at these places."""
         return Keys(*([column[place] for place in places.tolist()] for column in self))
 
 
@@ -105,7 +106,7 @@ class Calls(NamedTuple):
 
 
 def learn(*, tenant_id: int, events: EventColumns) -> None:
-    """Count how large some of the calls among these events were.
+    """Count the sizes of some of the calls among these events.
 
     In the transaction of the roll-up, under its lock: one at a time for each tenant.
     """
@@ -125,7 +126,7 @@ def learn(*, tenant_id: int, events: EventColumns) -> None:
 
 
 def calls_of(events: EventColumns, chosen: Whole) -> Calls:
-    """The chosen of the events as calls."""
+    """Return the chosen of the events as calls."""
     measures = {
         name: values[chosen] for name, values in zip(MEASURES, events.measures, strict=True)
     }
@@ -139,13 +140,13 @@ def calls_of(events: EventColumns, chosen: Whole) -> Calls:
 
 
 def known_model(name: str) -> str:
-    """The catalogue's name of a model, so that its dated versions share one history."""
-    found = find_model(None, name) if name else None
-    return name if found is None else found.model
+    """Return the catalogue's name of a model, so that its dated versions share one history."""
+    model = find_model(None, name) if name else None
+    return name if model is None else model.model
 
 
 def _keys_of(events: EventColumns, chosen: Whole) -> tuple[Keys, Whole]:
-    """The keys of the chosen events, and each event's place among them."""
+    """Return the keys of the chosen events, and each event's place among them."""
     agents, features, models = (events.dimensions[name] for name in ("agent", "feature", "model"))
     names = sorted({known_model(name) for name in models.values})
     number_of = {name: number for number, name in enumerate(names)}
@@ -164,7 +165,7 @@ def _keys_of(events: EventColumns, chosen: Whole) -> tuple[Keys, Whole]:
 
 
 def _find_known(cursor: Any, tenant_id: int, keys: Keys) -> Whole:
-    """How many calls of each key are known."""
+    """Return the number of known calls of each key."""
     cursor.execute(FIND_KNOWN, [*keys, tenant_id, CALLS])
     known = np.zeros(len(keys.agents), np.int64)
     for place, count in cursor.fetchall():
@@ -173,7 +174,7 @@ def _find_known(cursor: Any, tenant_id: int, keys: Keys) -> Whole:
 
 
 def _some(places: Whole, most: int) -> Whole:
-    """At most so many of these, by chance: no pattern in how calls are sent decides which."""
+    """Choose at most this many, by chance: no pattern in how calls are sent decides which."""
     if places.size <= most:
         return places
     some: Whole = np.random.default_rng().choice(places, most, replace=False, shuffle=False)
@@ -181,7 +182,7 @@ def _some(places: Whole, most: int) -> Whole:
 
 
 def _is_news(known: Whole) -> Any:
-    """Which calls are worth learning, given how many of each one's key are known."""
+    """Choose the calls worth learning, given the number of known ones of each one's key."""
     chance = np.random.default_rng().random(known.size)
     return (known < WELL_KNOWN_CALLS) | (chance * WELL_KNOWN_ONE_IN < 1)
 

@@ -1,4 +1,4 @@
-"""About how many events there are, by what is rolled up."""
+"""Estimates of the number of events, by what is rolled up."""
 
 from datetime import datetime
 
@@ -11,8 +11,8 @@ from metering.rollups.sets import QUARTER_SECONDS, find_set
 def estimated_events(
     *, tenant_id: int, from_: datetime, to: datetime | None = None, is_unpriced: bool = False
 ) -> int:
-    """About how many events a time has, by its quarters of an hour and the batches that are not
-    rolled up yet: reading them all to count them would take as long as the work itself.
+    """Estimate the number of events in a range, by its quarters of an hour and the batches that are
+    not rolled up yet: reading them all to count them would take as long as the work itself.
     """
     quarters = find_set(frozenset(), grain_seconds=QUARTER_SECONDS)
     assert quarters is not None

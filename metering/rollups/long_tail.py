@@ -8,10 +8,8 @@ missing from it, and is in OTHER.
 
 from typing import Any, Final, Literal
 
-from metering.models import MEASURES
-from metering.rollups.sets import OTHER, SETS
+from metering.rollups.sets import MEASURE_LIST, OTHER, SETS, SUM_LIST
 
-_MEASURE_LIST: Final = ", ".join(MEASURES)
 # The set that adds up a whole bucket, by its grain.
 _WHOLE_SETS: Final = {one.grain_seconds: one.number for one in SETS if not one.dimensions}
 # Buckets that may hold more values than their set keeps. Almost always there are none. A bucket has
@@ -96,11 +94,11 @@ _FOLD: Final = f"""
         AND r.starts_at = f.starts_at AND r.value_1 = f.value_1 AND r.value_2 = f.value_2
         RETURNING r.*
     )
-    INSERT INTO pg_temp.usage_delta (dimension_set, starts_at, value_1, value_2, {_MEASURE_LIST})
-    SELECT dimension_set, starts_at, %s, '', {", ".join(f"sum({name})" for name in MEASURES)}
+    INSERT INTO pg_temp.usage_delta (dimension_set, starts_at, value_1, value_2, {MEASURE_LIST})
+    SELECT dimension_set, starts_at, %s, '', {SUM_LIST}
     FROM (
-        SELECT dimension_set, starts_at, {_MEASURE_LIST} FROM unkept
-        UNION ALL SELECT dimension_set, starts_at, {_MEASURE_LIST} FROM evicted
+        SELECT dimension_set, starts_at, {MEASURE_LIST} FROM unkept
+        UNION ALL SELECT dimension_set, starts_at, {MEASURE_LIST} FROM evicted
     ) gone GROUP BY dimension_set, starts_at
 """  # noqa: S608 - built from constants
 _FOLD_HISTOGRAMS: Final = """
@@ -131,9 +129,9 @@ def fold_long_tail(cursor: Any, tenant_id: int, *, sign: Literal[-1, 1]) -> None
         cursor.execute(_FIND_FOLDED, [tenant_id, OTHER])
     else:
         columns = [
-            [one.number for one in SETS],
-            [_WHOLE_SETS[one.grain_seconds] for one in SETS],
-            [one.values_max for one in SETS],
+            [dimension_set.number for dimension_set in SETS],
+            [_WHOLE_SETS[dimension_set.grain_seconds] for dimension_set in SETS],
+            [dimension_set.values_max for dimension_set in SETS],
         ]
         wholes = list(_WHOLE_SETS.values())
         cursor.execute(_FIND_CROWDED, [*columns, tenant_id, wholes, tenant_id])

@@ -1,6 +1,8 @@
-"""Which dimensions are added up, by which grain of time, and how many values each set keeps."""
+"""The dimension sets: what is added up, by which grain of time, and the values each set keeps."""
 
 from typing import Final, NamedTuple
+
+from metering.models import MEASURES
 
 QUARTER_SECONDS: Final = 900
 DAY_SECONDS: Final = 86_400
@@ -8,6 +10,10 @@ DAY_SECONDS: Final = 86_400
 # The value that stands for the long tail. Dimension values have at most 200 characters, so no event
 # can carry it.
 OTHER: Final = "(other)".ljust(201)
+
+# The measures as columns, and as sums of columns.
+MEASURE_LIST: Final = ", ".join(MEASURES)
+SUM_LIST: Final = ", ".join(f"sum({name})" for name in MEASURES)
 
 # A tenant's noisy dimension must not grow its roll-ups without bound: what comes after this many
 # values of a bucket is added up as one.
@@ -78,8 +84,11 @@ HISTOGRAM_DIMENSIONS: Final = {one.dimensions: one.number for one in HISTOGRAM_S
 
 
 def find_set(dimensions: frozenset[str], *, grain_seconds: int) -> DimensionSet | None:
-    """The set of that grain with exactly these dimensions."""
-    for one in SETS:
-        if one.grain_seconds == grain_seconds and frozenset(one.dimensions) == dimensions:
-            return one
+    """Return the set of that grain with exactly these dimensions."""
+    for dimension_set in SETS:
+        if (
+            dimension_set.grain_seconds == grain_seconds
+            and frozenset(dimension_set.dimensions) == dimensions
+        ):
+            return dimension_set
     return None

@@ -1,8 +1,4 @@
-"""What if: a past period replayed against a proposed budget or breaker.
-
-`budget_replay` and `breaker_replay` decide call by call, without a database; `reading` streams what
-is stored to them, and `store` keeps what was proposed and what came of it.
-"""
+"""What if: a past period replayed against a proposed budget or breaker (see README.md)."""
 
 from metering.simulation.proposals import Proposal, ProposedBudget
 from metering.simulation.running import Replayed, simulate

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from metering.limits.breakers.rules import BreakerRule, Turn, Watch
+from metering.limits.breakers.rules import BreakerRule, GroupState, Transition
 from metering.limits.breakers.rules import Call as Reported
 from metering.limits.breakers.states import group_values
-from metering.models import BreakerClose, Mode
+from metering.models import Mode
 from metering.simulation.calls import Call
 from metering.simulation.tally import Tally
 
@@ -13,62 +13,49 @@ from metering.simulation.tally import Tally
 class BreakerReplay:
     """One breaker as it would have opened, in mode enforce whatever mode it has.
 
-    A trial call's outcome is known as soon as it is let through: calls are stored when they end.
+    A probe's outcome is known as soon as it is let through: calls are stored when they end.
     """
 
     def __init__(self, rule: BreakerRule) -> None:
         self.rule = rule._replace(mode=Mode.ENFORCE.value)
         self.tally = Tally(timezone="UTC")
-        self._watches: dict[str, Watch] = {}
+        self._groups: dict[str, GroupState] = {}
 
     def remember(self, call: Call) -> None:
         """Learn from a call before the replay begins: nothing is open then."""
         group = self.rule.group(call.values)
         if group is not None:
-            watch = self._watch(group)
-            watch.feed(self.rule, _reported(call))
+            state = self._state_of(group)
+            state.feed(self.rule, _reported(call))
             # Not `close`: the minute up to the first call counts.
-            watch.opened_at, watch.why = None, ""
+            state.opened_at, state.why = None, ""
 
     def ask(self, call: Call) -> None:
         """Refuse a call of a group that is stopped, else make it and see what the breaker does."""
         group = self.rule.group(call.values)
         if group is None:
             return
-        watch = self._watch(group)
+        state = self._state_of(group)
         counts = self.tally.group(group)
         day = self.tally.count(counts, call)
-        is_trial = self.rule.halts and watch.may_try(self.rule, call.at)
-        if self.rule.halts and watch.opened_at is not None and not is_trial:
+        is_probe = self.rule.halts and state.may_probe(self.rule, call.at)
+        if self.rule.halts and state.opened_at is not None and not is_probe:
             self.tally.refuse(counts, day, call)
             return
-        if watch.feed(self.rule, _reported(call), is_trial=is_trial) is Turn.OPENED:
-            self.tally.open(counts, call.at, watch.why)
+        if state.feed(self.rule, _reported(call), is_probe=is_probe) is Transition.OPENED:
+            self.tally.open(counts, call.at, state.why)
 
     def group_answer(self, group: str) -> dict[str, str]:
-        """A group as dimension to value."""
+        """Return a group as dimension to value."""
         return group_values(self.rule.grouping, group)
 
-    def _watch(self, group: str) -> Watch:
-        watch = self._watches.get(group)
-        if watch is None:
-            watch = self._watches[group] = Watch()
-        return watch
+    def _state_of(self, group: str) -> GroupState:
+        state = self._groups.get(group)
+        if state is None:
+            state = self._groups[group] = GroupState()
+        return state
 
 
 def _reported(call: Call) -> Reported:
     at: datetime = call.at
     return Reported(at, call.amounts.cost_nanos, call.amounts.tokens, call.is_error)
-
-
-def breaker_assumptions(replay: BreakerReplay) -> list[str]:
-    """What holds of the replay of a breaker, beyond what holds of every replay."""
-    rule = replay.rule
-    sentences = ["A call counts when it happened; a breaker in force sees it when it is reported."]
-    if rule.tightens:
-        sentences.append("It tightens budgets instead of stopping calls, so it refuses none here.")
-    elif rule.close == BreakerClose.HAND:
-        sentences.append("Nobody closes it by hand: what it stops stays so until the period ends.")
-    else:
-        sentences.append("A trial call ends before the next call is asked for.")
-    return sentences

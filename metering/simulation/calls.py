@@ -9,10 +9,10 @@ from metering.core.match import Values
 
 
 class Call(NamedTuple):
-    """A stored call, asked for at its true cost at the moment it happened.
+    """A stored call, asked for at its true cost when it happened.
 
     `values` are those of an ask: how the call ended was not known then, so its status is success.
-    `checked` is what is compared with limits: never nothing where nobody knows the price.
+    `checked` is what is compared with limits: never nothing if no one knows the price.
     """
 
     at: datetime
@@ -21,8 +21,8 @@ class Call(NamedTuple):
     checked: Amounts
     is_unpriced: bool
     is_error: bool
-    # What a cheaper model is priced by, in the order of the reader's columns; empty where no replay
-    # asks for one.
+    # What a cheaper model is priced by, in the order of the reader's columns; empty unless a
+    # replay asks for one.
     facts: tuple[Any, ...] = ()
 
 
@@ -36,10 +36,10 @@ class Earlier(NamedTuple):
     amounts: Amounts
 
 
-# The same call with the cheaper model of a route; None where no route names one.
+# The same call with the cheaper model of a route; None if no route names one.
 Cheaper = Callable[[Call], Call | None]
 
 
 def no_cheaper(call: Call) -> Call | None:
-    """Where the tenant keeps no routes."""
+    """Return None: the tenant has no routes."""
     return None

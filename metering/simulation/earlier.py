@@ -19,14 +19,16 @@ from tenants.scope import tenant_scope
 
 
 def first_read(proposal: Proposal, starts_at: datetime) -> datetime:
-    """From when on a replay reads: a window, or a minute, has begun before the period."""
+    """Return the time from which a replay reads: windows have begun before its period."""
     if proposal.breaker is not None:
         return first_watched(BreakerRule.of(proposal.breaker), starts_at)
-    found = [
-        one.rule_from(starts_at, keeps_carried=one.keeps_carried(proposal.present)).counts_from
-        for one in _budgets(proposal)
+    starts = [
+        budget.rule_from(
+            starts_at, keeps_carried=budget.keeps_carried(proposal.present)
+        ).counts_from
+        for budget in _budgets(proposal)
     ]
-    return min(starts_at, *found)
+    return min(starts_at, *starts)
 
 
 def require_kept(*, tenant_id: int, proposal: Proposal, starts_at: datetime) -> datetime:
@@ -54,19 +56,22 @@ def require_unchanged(*, tenant_id: int, kept_from: datetime) -> None:
 
 
 def _first_needed(proposal: Proposal, starts_at: datetime) -> datetime:
-    """From when on calls themselves are needed: sums of a window without an end are kept for
-    longer, and what earlier periods left unused may be missing, which the answer says.
+    """Return the time from which calls themselves are needed.
+
+    Sums of a window without an end are kept for longer, and what earlier periods left unused may be
+    missing, which the answer says.
     """
     if proposal.breaker is not None:
         return first_watched(BreakerRule.of(proposal.breaker), starts_at)
-    found = [
-        one.rule_from(starts_at, keeps_carried=False).counts_from for one in _budgets(proposal)
+    starts = [
+        budget.rule_from(starts_at, keeps_carried=False).counts_from
+        for budget in _budgets(proposal)
     ]
-    return min([starts_at, *(at for at in found if at > EPOCH)])
+    return min([starts_at, *(at for at in starts if at > EPOCH)])
 
 
 def _budgets(proposal: Proposal) -> list[ProposedBudget]:
-    return [one for one in (proposal.budget, proposal.present) if one is not None]
+    return [budget for budget in (proposal.budget, proposal.present) if budget is not None]
 
 
 def remember_earlier(
@@ -82,9 +87,10 @@ def remember_earlier(
             ):
                 if any(seal.amounts):
                     first_at = seal.first_used_at or seal.starts_at
-                    replay.remember_sum(tuple(json.loads(seal.group_key)), first_at, seal.amounts)
+                    group = tuple(json.loads(seal.group_key))
+                    replay.remember_sum(group, first_at, first_at, seal.amounts)
     earlier = stretch._replace(
         starts_at=max(rule.counts_from, kept_from), ends_at=stretch.starts_at, is_routed=False
     )
-    for one in read_earlier(earlier, rule):
-        replay.remember(one)
+    for portion in read_earlier(earlier, rule):
+        replay.remember(portion)

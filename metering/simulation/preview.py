@@ -1,8 +1,7 @@
-"""What a budget would do from the moment it is saved, and would have done lately, while a person
-waits for the answer: bounded in calls and in time.
+"""What a budget would do once it is saved, and would have done lately, while a person waits for the
+answer: bounded in calls and in time.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
@@ -16,11 +15,17 @@ from metering.models import Mode
 from metering.simulation.budget_replay import BudgetReplay, FullGroup
 from metering.simulation.earlier import remember_earlier
 from metering.simulation.proposals import Proposal, ProposedBudget
-from metering.simulation.reading import Stretch, dimensions_of_rule
-from metering.simulation.running import Replayed, read_raises, simulate
-from metering.simulation.store import TooManyCalls
+from metering.simulation.reading import Stretch
+from metering.simulation.running import (
+    Replayed,
+    TooManyCalls,
+    read_raises,
+    simulate,
+    time_limit,
+)
+from metering.snapshot import known_configuration
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 LOOK_BACK: Final = timedelta(days=30)
 # Replayed twice where a budget is changed: in well under a second, and in time on a busy machine.
@@ -29,17 +34,8 @@ SECONDS_MAX: Final = 3.0
 STATEMENT_MS: Final = 2_500
 
 
-class GroupNow(NamedTuple):
-    """A group whose next call would be refused: dimension to value, and what is used up."""
-
-    group: Mapping[str, str]
-    part: str
-    limit: int
-    spent: int
-
-
 class Replay(NamedTuple):
-    """What became of the calls since a moment: by the proposal, and by what is in force."""
+    """What became of the calls since a time: by the proposal, and by what is in force."""
 
     starts_at: datetime
     is_whole: bool
@@ -48,7 +44,7 @@ class Replay(NamedTuple):
 
     @property
     def refused(self) -> int:
-        """How many calls the proposal would have refused."""
+        """The number of calls that the proposal would have refused."""
         return int(self.result["refused"]["calls"])
 
 
@@ -57,7 +53,7 @@ class Preview(NamedTuple):
 
     groups: int | None
     # Those that go on as long as nothing is saved.
-    newly_full: list[GroupNow]
+    newly_full: list[FullGroup]
     # Those that are refused as it is.
     still_full: int
     replay: Replay | None
@@ -72,7 +68,7 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
     the person and the connection.
     """
     assert proposal.budget is not None, "a budget is proposed"
-    check = _deadline()
+    check = time_limit(SECONDS_MAX)
     standing = _within(lambda: _standing(tenant_id, proposal, now, check))
     replay, refusal = None, ""
     try:
@@ -82,35 +78,20 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
     if standing is None:
         return Preview(None, [], 0, replay, refusal)
     groups, full, before = standing
-    names = dimensions_of_rule(proposal.budget.rule_from(now, keeps_carried=False))
-    newly_full = [
-        GroupNow(dict(zip(names, one.group, strict=True)), one.part, one.limit, one.spent)
-        for one in full
-        if one.group not in before
-    ]
+    newly_full = [each for each in full if each.values not in before]
     return Preview(groups, newly_full, len(full) - len(newly_full), replay, refusal)
 
 
-def _deadline() -> Callable[[], None]:
-    ends_at = time.monotonic() + SECONDS_MAX
-
-    def check() -> None:
-        if time.monotonic() > ends_at:
-            raise TooManyCalls
-
-    return check
-
-
-def _within(find: Callable[[], Found]) -> Found | None:
-    """What can be found out in time, else None. The caller's transaction goes on either way."""
+def _within(find: Callable[[], Result]) -> Result | None:
+    """Return what can be found in time, else None; the caller's transaction goes on either way."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('statement_timeout')")
             (before,) = cursor.fetchone()
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(STATEMENT_MS)])
-            found = find()
+            result = find()
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
-            return found
+            return result
     except (TooManyCalls, OperationalError):
         return None
 
@@ -118,7 +99,9 @@ def _within(find: Callable[[], Found]) -> Found | None:
 def _standing(
     tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[], None]
 ) -> tuple[int, list[FullGroup], frozenset[Values]]:
-    """How many groups have spent, which would be refused, and which of these already are."""
+    """Return the number of groups, those whose next call would be refused, and those of which it
+    already is.
+    """
     budget, present = proposal.budget, proposal.present
     assert budget is not None, "a budget is proposed"
     groups, full = _full_groups(tenant_id, budget, present, now, check)
@@ -127,7 +110,7 @@ def _standing(
     if present.budget.per != budget.budget.per:
         return groups, full, frozenset()
     _, before = _full_groups(tenant_id, present, present, now, check)
-    return groups, full, frozenset(one.group for one in before)
+    return groups, full, frozenset(each.values for each in before)
 
 
 def _full_groups(
@@ -145,8 +128,8 @@ def _full_groups(
         kept_from=kept_from,
         raises=read_raises(tenant_id, proposed.budget.id, period),
     )
-    replay = BudgetReplay(rule)
-    stretch = Stretch(tenant_id, now, period.ends_at, rule.match, dimensions_of_rule(rule))
+    replay = BudgetReplay(rule, known_configuration(tenant_id))
+    stretch = Stretch(tenant_id, now, period.ends_at, rule.match, rule.dimensions)
     remember_earlier(replay, stretch, rule, kept_from=kept_from)
     check()
     return replay.group_count, replay.full_groups(now)
@@ -166,7 +149,7 @@ def _replay(tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[
 
 
 def _replayed_from(tenant_id: int, now: datetime) -> datetime | None:
-    """From when on there are no more calls than are replayed; None: the whole 30 days."""
+    """Return the time from which there are few enough calls; None for the whole 30 days."""
     since = now - LOOK_BACK
     with connection.cursor() as cursor:
         cursor.execute(

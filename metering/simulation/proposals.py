@@ -13,7 +13,7 @@ from django.db import models
 from metering.budgets.rules import BudgetRule, LevelRule, RaiseRule
 from metering.configuration.budgets import COUNTING_FIELDS, DEFAULT_LEVELS
 from metering.core.periods import EPOCH
-from metering.models import Breaker, Budget
+from metering.models import Breaker, Budget, Mode
 from tenants.audit import facts_of
 
 Row = TypeVar("Row", bound=models.Model)
@@ -27,31 +27,18 @@ class ProposedBudget(NamedTuple):
 
     @classmethod
     def of(cls, budget: Budget, levels: Sequence[LevelRule]) -> "ProposedBudget":
-        """A budget that would be made; without levels the limit blocks, as everywhere."""
+        """Return a budget that would be made; without levels the limit blocks, as everywhere."""
         return cls(budget, tuple(levels) or DEFAULT_LEVELS)
 
     @classmethod
     def stored(cls, budget: Budget) -> "ProposedBudget":
-        """A budget as it is stored."""
-        levels = budget.levels.order_by("percent")
-        return cls(
-            budget,
-            tuple(
-                LevelRule(
-                    level.percent,
-                    level.action,
-                    tuple(level.notify),
-                    level.cost_nanos_per_minute,
-                    level.tokens_per_minute,
-                )
-                for level in levels
-            ),
-        )
+        """Return a budget as it is stored."""
+        return cls(budget, tuple(map(LevelRule.of, budget.levels.order_by("percent"))))
 
     def changed(
         self, changes: Mapping[str, Any], levels: Sequence[LevelRule] | None
     ) -> "ProposedBudget":
-        """A copy with these changes, whose counting begins anew where they change what counts."""
+        """Return a copy with these changes, in a new revision if they change what counts."""
         budget = _copy(self.budget)
         for name, value in changes.items():
             setattr(budget, name, value)
@@ -76,29 +63,32 @@ class ProposedBudget(NamedTuple):
         *,
         keeps_carried: bool,
         kept_from: datetime = EPOCH,
+        mode: str = Mode.ENFORCE,
         raises: Sequence[RaiseRule] = (),
     ) -> BudgetRule:
-        """The rule as of a budget that began to count at a moment, in the middle of its period.
+        """Return the rule of a budget that began to count at this time, in the middle of its
+        period.
 
-        With `keeps_carried` it counts as long as the budget itself does, but for periods that began
-        before `kept_from`: what they left unused is not known any more.
+        With `keeps_carried` it counts as long as the budget itself does, except for periods that
+        began before `kept_from`: what they left unused is no longer known.
         """
         budget = _copy(self.budget)
+        budget.mode = mode
         counts_from = _first_counted(budget, at)
         if not keeps_carried:
             budget.counts_from = counts_from
         else:
-            whole = max(self.budget.counts_from, _next_period(budget, kept_from))
-            budget.counts_from = min(whole, counts_from)
+            kept_whole_from = max(self.budget.counts_from, _next_period(budget, kept_from))
+            budget.counts_from = min(kept_whole_from, counts_from)
         return BudgetRule(budget, self.levels, raises)
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values; `from_facts` reads them again."""
+        """Return JSON values, which `from_facts` reads."""
         return {"budget": facts_of(self.budget), "levels": [list(level) for level in self.levels]}
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "ProposedBudget":
-        """The reverse of `facts`."""
+        """Return what `facts` wrote."""
         levels = [
             LevelRule(percent, action, tuple(notify), *rates)
             for percent, action, notify, *rates in facts["levels"]
@@ -114,7 +104,7 @@ class Proposal(NamedTuple):
     present: ProposedBudget | None = None
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values; `from_facts` reads them again."""
+        """Return JSON values, which `from_facts` reads."""
         return {
             "budget": self.budget.facts() if self.budget else None,
             "breaker": facts_of(self.breaker) if self.breaker else None,
@@ -123,7 +113,7 @@ class Proposal(NamedTuple):
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "Proposal":
-        """The reverse of `facts`."""
+        """Return what `facts` wrote."""
         budget, breaker, present = facts["budget"], facts["breaker"], facts["present"]
         return cls(
             ProposedBudget.from_facts(budget) if budget else None,
@@ -133,7 +123,7 @@ class Proposal(NamedTuple):
 
 
 def _first_counted(budget: Budget, at: datetime) -> datetime:
-    """From when a budget would count that is made at a moment: the beginning of its period."""
+    """Return when the period began in which a budget is made: it counts from then on."""
     budget.counts_from = EPOCH
     rule = BudgetRule(budget, [])
     if rule.is_per_request:
@@ -142,7 +132,7 @@ def _first_counted(budget: Budget, at: datetime) -> datetime:
 
 
 def _next_period(budget: Budget, at: datetime) -> datetime:
-    """The first begin of a period from a moment on."""
+    """Return when the first period begins, at this time or after it."""
     if at == EPOCH:
         return at
     span = BudgetRule(budget, []).clock.span(at)
@@ -154,7 +144,7 @@ def _copy(budget: Budget) -> Budget:
 
 
 def _row(model: type[Row], facts: Mapping[str, Any]) -> Row:
-    """A row that is not stored, from `facts_of` one."""
+    """Return a row that is not stored, from `facts_of` one."""
     return model(
         **{
             field.attname: field.to_python(facts[field.attname])

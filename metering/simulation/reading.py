@@ -5,13 +5,14 @@ at.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import starmap
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
-from metering.core.dimensions import MATCHABLE, REQUEST
+from metering.core.dimensions import MATCHABLE
 from metering.core.event_stretches import Position, next_stretch, within_stretch
 from metering.core.match import PLACE, Values, wanted_values
 from metering.core.periods import EPOCH, GRAIN_SECONDS, QUANTUM_SECONDS
@@ -30,21 +31,13 @@ MINUTE: Final = timedelta(seconds=61)
 USUAL: Final = timedelta(days=1)
 # How a call ended is not known when it is asked for.
 STATUS: Final = "status"
-ASKED_STATUS: Final = f"'{Status.SUCCESS.label}'"
+ASKED_STATUS: Final = Status.SUCCESS.label
+# A time as a number is read twice as fast.
+MICROSECONDS: Final = "(extract(epoch FROM time) * 1000000)::bigint"
 TOOL: Final = Operation.TOOL.value
 ERROR: Final = Status.ERROR.value
 # What a cheaper model is priced by: the tokens, and what the route is chosen by.
-TOKEN_COLUMNS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "web_searches",
-)
+TOKEN_COLUMNS: Final = tuple(name for name in Tokens.__struct_fields__ if name != "extra")
 ROUTE_COLUMNS: Final = ("service_tier", "task_type", "complexity")
 ROUTED_DIMENSIONS: Final = frozenset({"model", "provider", "operation", "tool"})
 
@@ -61,7 +54,7 @@ class Stretch(NamedTuple):
     is_routed: bool = False
 
     def where(self) -> Condition:
-        """The stretch as SQL. A match on how calls ended is left to the replay."""
+        """Return the stretch as SQL. A match on how calls ended is left to the replay."""
         match = on_events(
             {
                 name: tuple(sorted(wanted_values(value)))
@@ -74,26 +67,30 @@ class Stretch(NamedTuple):
             [self.tenant_id, self.starts_at, self.ends_at, *match.parameters],
         )
 
-    def values(self) -> list[str]:
-        """The dimensions in the order of MATCHABLE, as SQL; those that nobody looks at as none."""
-        wanted = {*self.match, *self.dimensions}
-        wanted |= ROUTED_DIMENSIONS if self.is_routed else set()
-        return [
-            ASKED_STATUS if name == STATUS else event_value(name) if name in wanted else "''"
-            for name in MATCHABLE
-        ]
+    def names(self) -> list[str]:
+        """Return the dimensions to read; of the others no one looks at the values."""
+        wanted = {*self.match, *self.dimensions, *(ROUTED_DIMENSIONS if self.is_routed else ())}
+        return [name for name in MATCHABLE if name in wanted and name != STATUS]
+
+
+def _values_getter(names: list[str]) -> Callable[[tuple[Any, ...]], Values]:
+    """Return what makes the values in the order of MATCHABLE of those of these dimensions."""
+    places = {name: place for place, name in enumerate([*names, "", STATUS])}
+    get = itemgetter(*[places.get(name, places[""]) for name in MATCHABLE])
+    return lambda read: get((*read, "", ASKED_STATUS))
 
 
 def read_calls(
     stretch: Stretch, *, assumed_nanos: Callable[[Tokens], int | None], check: Callable[[], None]
 ) -> Iterator[Call]:
-    """The calls in order of time and id. `check` is called now and then, and may raise."""
-    facts = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
-    columns = ", ".join([*stretch.values(), *facts])
-    ends = len(MATCHABLE)
+    """Read the calls in order of time and id. `check` is called between chunks, and may raise."""
+    priced_by = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
+    names = stretch.names()
+    columns = "".join([f", {column}" for column in (*map(event_value, names), *priced_by)])
+    values_of, end = _values_getter(names), len(names)
 
     def call_of(
-        at: datetime,
+        microseconds: int,
         cost_nanos: int | None,
         input_tokens: int,
         output_tokens: int,
@@ -105,16 +102,16 @@ def read_calls(
         amounts = Amounts(cost_nanos or 0, input_tokens + output_tokens, 1 - tools, tools)
         checked = amounts
         if cost_nanos is None:
-            # What nobody knows is never nothing.
+            # An unknown cost never counts as nothing.
             tokens = Tokens(input_tokens=input_tokens, output_tokens=output_tokens)
             checked = amounts._replace(cost_nanos=assumed_nanos(tokens) or 1)
-        return Call(
-            at, rest[:ends], amounts, checked, cost_nanos is None, status == ERROR, rest[ends:]
-        )
+        at = EPOCH + timedelta(microseconds=microseconds)
+        values = values_of(rest[:end])
+        return Call(at, values, amounts, checked, cost_nanos is None, status == ERROR, rest[end:])
 
     select = (
-        "SELECT time, cost_nanos, input_tokens, output_tokens, operation, status,"  # noqa: S608
-        f" {columns} FROM usage_event e WHERE {{where}} ORDER BY time, id"
+        f"SELECT {MICROSECONDS}, cost_nanos, input_tokens, output_tokens, operation, status"  # noqa: S608
+        f"{columns} FROM usage_event e WHERE {{where}} ORDER BY time, id"
     )
     for rows in _read_pieces(stretch, select, []):
         check()
@@ -124,10 +121,10 @@ def read_calls(
 def _read_pieces(
     stretch: Stretch, select: str, parameters: Sequence[Any]
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """What a statement gives for a piece of the stretch after the other.
+    """Run a statement for one piece of the stretch after another.
 
     Each is read in a transaction of its own, unless the caller has one, so that a long replay keeps
-    no old rows alive; and takes no more memory.
+    no old rows alive and takes no more memory.
     """
     where = stretch.where()
     after = Position(stretch.starts_at)
@@ -148,32 +145,29 @@ def _read_pieces(
 
 
 def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
-    """What a budget's groups spent before a replay begins, in order of time, added up: rows for
-    each group and grain of a rolling window, or portion of the periods that are carried over.
+    """Read what a budget's groups spent before a replay begins, in order of time, added up by group
+    and grain of a rolling window, or portion of the periods that are carried over.
     """
-    columns = ", ".join(stretch.values())
+    names = stretch.names()
+    columns = "".join([f", {event_value(name)}" for name in names])
+    values_of = _values_getter(names)
     portion, parameters = _portion(rule, stretch.starts_at)
     select = (
         f"SELECT {portion}, min(time), coalesce(sum(cost_nanos), 0),"  # noqa: S608
         " sum(input_tokens + output_tokens),"
         f" count(*) FILTER (WHERE operation <> {TOOL}),"
-        f" count(*) FILTER (WHERE operation = {TOOL}), {columns}"
-        " FROM usage_event e WHERE {where}"
-        f" GROUP BY {_ordinals(1)}, {_ordinals(7, len(MATCHABLE))} ORDER BY 1"
+        f" count(*) FILTER (WHERE operation = {TOOL}){columns}"
+        f" FROM usage_event e WHERE {{where}} GROUP BY 1{columns} ORDER BY 1"
     )
     for rows in _read_pieces(stretch, select, parameters):
-        for at, first_at, cost_nanos, tokens, requests, tool_calls, *values in rows:
+        for at, first_at, cost_nanos, tokens, requests, tool_calls, *read in rows:
             amounts = Amounts(cost_nanos, tokens, requests, tool_calls)
-            yield Earlier(at, first_at, tuple(values), amounts)
-
-
-def _ordinals(first: int, count: int = 1) -> str:
-    return ", ".join(str(place) for place in range(first, first + count))
+            yield Earlier(at, first_at, values_of(tuple(read)), amounts)
 
 
 def _portion(rule: BudgetRule, starts_at: datetime) -> tuple[str, list[Any]]:
-    """By which portions of time what was spent is told apart: one, unless some of it leaves before
-    the rest or belongs to a period of its own.
+    """Return the SQL of the portion of time that usage is added up by: all of it, unless some
+    leaves before the rest or belongs to a period of its own.
     """
     if rule.is_rolling:
         seconds = GRAIN_SECONDS[rule.period]
@@ -184,18 +178,13 @@ def _portion(rule: BudgetRule, starts_at: datetime) -> tuple[str, list[Any]]:
     return f"date_bin('{seconds} seconds', time, %s)", [EPOCH]
 
 
-def dimensions_of_rule(rule: BudgetRule) -> list[str]:
-    """The dimensions that tell a budget's groups apart."""
-    return [name for name in rule.per if name != REQUEST]
-
-
 def first_watched(rule: BreakerRule, starts_at: datetime) -> datetime:
-    """From when on a breaker that judges at a moment reads."""
+    """Return the time from which a breaker reads to judge from `starts_at` on."""
     return starts_at - (USUAL if rule.tokens_times is not None else MINUTE)
 
 
 def cheaper_by_routes(configuration: Configuration) -> Cheaper:
-    """What a route makes of a call: as an ask is judged, at the price of the same tokens."""
+    """Return what makes of a call the one that routes name: at the price of the same tokens."""
     prices, routes = configuration.prices, configuration.routes
 
     def cheaper(call: Call) -> Call | None:
@@ -207,33 +196,23 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
         tier = route.tier_for(complexity)
         if tier.model == model:
             return None
+        used: list[Any] = [count or 0 for count in counts]
         rating = prices.rate(
             provider=tier.provider,
             model=tier.model,
             at=call.at,
-            tokens=_tokens(counts),
+            tokens=Tokens(*used),
             service_tier=service_tier,
             tool=None,
             operation=operation,
         )
         if rating.source == "unpriced" or rating.cost_nanos >= call.amounts.cost_nanos:
             return None
-        amounts = call.amounts._replace(cost_nanos=rating.cost_nanos)
-        return call._replace(
-            values=_with_model(call.values, tier.provider, tier.model),
-            amounts=amounts,
-            checked=amounts,
-        )
+        amounts = Amounts(rating.cost_nanos, *call.amounts[1:])
+        values = _with_model(call.values, tier.provider, tier.model)
+        return Call(call.at, values, amounts, amounts, is_unpriced=False, is_error=call.is_error)
 
     return cheaper
-
-
-def _tokens(counts: Sequence[int | None]) -> Tokens:
-    """Counts in the order of TOKEN_COLUMNS; what was not reported is none."""
-    by_name: dict[str, Any] = dict(
-        zip(TOKEN_COLUMNS, (count or 0 for count in counts), strict=True)
-    )
-    return Tokens(**by_name)
 
 
 def _with_model(values: Values, provider: str, model: str) -> Values:

@@ -1,11 +1,10 @@
-"""Simulations as rows: those of short periods are answered at once, the others wait for a worker.
+"""Simulations as rows: short periods are replayed immediately, the others wait for a worker.
 
 The rows are the queue. Whoever claims one has a lease: a worker that died loses it, and another
 takes the row up again; both would answer the same.
 """
 
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -18,13 +17,13 @@ from metering.core.event_stretches import are_few_events
 from metering.models import Simulation, SimulationStatus
 from metering.simulation.earlier import first_read, require_kept
 from metering.simulation.proposals import Proposal
-from metering.simulation.running import Replayed, simulate
+from metering.simulation.running import Replayed, TooManyCalls, simulate, time_limit
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 
 log = structlog.get_logger(__name__)
 
-# Of one tenant: they are replayed one after the other, and others' wait behind them.
+# Of one tenant: simulations are replayed one at a time, and those of others wait behind them.
 WAITING_MAX: Final = 20
 # A replay ends after this time, which is less than a worker's task may take.
 REPLAY_SECONDS: Final = 200.0
@@ -39,10 +38,6 @@ class TooManyWaiting(Conflict):
     """So many simulations of the tenant wait already."""
 
     code = "too_many_simulations"
-
-
-class TooManyCalls(Exception):
-    """The period holds more calls than may be replayed in one go."""
 
 
 class Claim(NamedTuple):
@@ -61,10 +56,10 @@ def create_simulation(
     proposal: Proposal,
     period: tuple[datetime, datetime],
 ) -> Simulation:
-    """Replay a proposal at once where the period is short, else leave it to a worker.
+    """Replay a proposal immediately if the period is short, else leave it to a worker.
 
-    `asked` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion where
-    calls that it needs are no longer kept.
+    `asked` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion if calls
+    that it needs are no longer kept.
     """
     starts_at, ends_at = period
     require_kept(tenant_id=tenant.id, proposal=proposal, starts_at=starts_at)
@@ -95,9 +90,7 @@ def _require_few_waiting(tenant_id: int) -> None:
 
 
 def work_off(*, seconds: float) -> int:
-    """Replay what waits, one after the other, until there is no more or the time is over; answers
-    how many there were.
-    """
+    """Replay waiting simulations until there are none or the time is over; return their number."""
     ends_at = time.monotonic() + seconds
     count = 0
     while time.monotonic() < ends_at and (claim := claim_next()) is not None:
@@ -141,7 +134,7 @@ def _give_up(now: datetime) -> None:
 
 
 def _replay(claim: Claim) -> dict[str, Any]:
-    """The columns that say how a claimed simulation ended."""
+    """Return the columns that say how a claimed simulation ended."""
     try:
         with tenant_scope(claim.tenant_id):
             simulation = Simulation.objects.get(tenant_id=claim.tenant_id, id=claim.id)
@@ -149,7 +142,7 @@ def _replay(claim: Claim) -> dict[str, Any]:
         result = simulate(
             tenant_id=claim.tenant_id,
             proposal=proposal,
-            period=Replayed(simulation.from_at, simulation.to_at, _time_limit()),
+            period=Replayed(simulation.from_at, simulation.to_at, time_limit(REPLAY_SECONDS)),
         )
     except (OperationalError, InterfaceError):
         # Nothing is wrong with the proposal: the lease runs out, and it is tried again.
@@ -168,16 +161,6 @@ def _replay(claim: Claim) -> dict[str, Any]:
         detail = "Something went wrong on our side; the error was logged."
         return {"status": SimulationStatus.FAILED, "detail": detail}
     return {"status": SimulationStatus.DONE, "result": result}
-
-
-def _time_limit() -> Callable[[], None]:
-    ends_at = time.monotonic() + REPLAY_SECONDS
-
-    def check() -> None:
-        if time.monotonic() > ends_at:
-            raise TooManyCalls
-
-    return check
 
 
 def _finish(claim: Claim, **columns: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from common.formats import moment
 from common.money import usd_from_nanos
-from metering.core.periods import PeriodClock
+from metering.core.periods import EPOCH, PeriodClock
 from metering.simulation.calls import Call
 
 GROUPS_SHOWN: Final = 50
@@ -50,6 +50,9 @@ class Tally:
     def __init__(self, *, timezone: str) -> None:
         self._clock = PeriodClock(period="day", timezone=timezone)
         self._days: dict[datetime, DayTally] = {}
+        # Of the last call: calls come in order of time.
+        self._day = DayTally()
+        self._day_ends_at = EPOCH
         self._groups: dict[Any, GroupTally] = {}
         self.calls = 0
         self.cost_nanos = 0
@@ -66,11 +69,11 @@ class Tally:
         self.openings: list[tuple[datetime, Any, str]] = []
 
     def group(self, name: Any) -> GroupTally:
-        """The counts of a group."""
-        found = self._groups.get(name)
-        if found is None:
-            found = self._groups[name] = GroupTally(name)
-        return found
+        """Return the counts of a group."""
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = GroupTally(name)
+        return group
 
     def count(self, group: GroupTally, call: Call) -> DayTally:
         """Count a call as it was; answers its day."""
@@ -79,12 +82,16 @@ class Tally:
         self.cost_nanos += cost_nanos
         self.unpriced += call.is_unpriced
         group.calls += 1
-        starts_at = self._clock.span(call.at).starts_at
-        day = self._days.get(starts_at)
-        if day is None:
-            day = self._days[starts_at] = DayTally()
-        day.cost_nanos += cost_nanos
-        return day
+        if call.at >= self._day_ends_at:
+            self._begin_day(call.at)
+        self._day.cost_nanos += cost_nanos
+        return self._day
+
+    def _begin_day(self, at: datetime) -> None:
+        span = self._clock.span(at)
+        assert span.ends_at is not None, "a day ends"
+        self._day_ends_at = span.ends_at
+        self._day = self._days[span.starts_at] = DayTally()
 
     def refuse(self, group: GroupTally, day: DayTally, call: Call) -> None:
         """Count a call that would not have been made."""
@@ -118,7 +125,7 @@ class Tally:
         assumptions: Sequence[str],
         group_answer: Callable[[Any], dict[str, str]],
     ) -> dict[str, Any]:
-        """All of it as JSON values; `group_answer` spells a group out as dimension to value."""
+        """Return all of it as JSON values; `group_answer` spells a group out."""
         return {
             "calls": self.calls,
             "cost_usd": usd_from_nanos(self.cost_nanos),
@@ -132,7 +139,7 @@ class Tally:
             "throttled": self.throttled,
             "downgraded": self.downgraded,
             "unpriced": self.unpriced,
-            "first_refusal_at": _moment(self.first_refusal_at),
+            "first_refusal_at": _timestamp(self.first_refusal_at),
             "groups": [_group_row(group, group_answer) for group in self._most_saving()],
             "days": [self._day_row(starts_at) for starts_at in sorted(self._days)],
             "levels": list(levels),
@@ -168,10 +175,10 @@ def _group_row(group: GroupTally, group_answer: Callable[[Any], dict[str, str]])
         "calls": group.calls,
         "refused": group.refused,
         "saved_usd": usd_from_nanos(group.saved_nanos),
-        "first_refused_at": _moment(group.first_refused_at),
-        "lockout_at": _moment(group.lockout_at),
+        "first_refused_at": _timestamp(group.first_refused_at),
+        "lockout_at": _timestamp(group.lockout_at),
     }
 
 
-def _moment(at: datetime | None) -> str | None:
+def _timestamp(at: datetime | None) -> str | None:
     return None if at is None else moment(at)

@@ -14,10 +14,10 @@ from django.utils import timezone
 
 from metering.core.amounts import Amounts
 from metering.core.match import PLACE, Values
-from metering.limits.breakers.rules import BreakerRule, Call, Turn
+from metering.limits.breakers.rules import BreakerRule, Call, Transition
 from metering.limits.breakers.states import (
+    LockedState,
     StateKey,
-    StoredWatch,
     group_values,
     lock_states,
     match_of,
@@ -50,7 +50,7 @@ class BreakerChange(NamedTuple):
 
     rule: BreakerRule
     group_key: str
-    turn: Turn
+    transition: Transition
     at: datetime
     why: str
     # The halt that it made or lifted, where it did.
@@ -87,9 +87,9 @@ def feed_breakers(
         changes = []
         for rule, key, call in fed:
             state = states[key]
-            if (turn := _feed_one(rule, state, call, at=at)) is not None:
+            if (transition := _feed_one(rule, state, call, at=at)) is not None:
                 change = BreakerChange(
-                    rule, key.group_key, turn, at, state.watch.why, state.halt_id
+                    rule, key.group_key, transition, at, state.group.why, state.halt_id
                 )
                 changes.append(_act(cursor, tenant_id, state, change))
         write_states(cursor, tenant_id, states.values())
@@ -98,22 +98,22 @@ def feed_breakers(
 
 
 def _feed_one(
-    rule: BreakerRule, state: StoredWatch, reported: ReportedCall, *, at: datetime
-) -> Turn | None:
+    rule: BreakerRule, state: LockedState, reported: ReportedCall, *, at: datetime
+) -> Transition | None:
     amounts, is_error = reported.amounts, reported.values[STATUS] == "error"
     call = Call(at, amounts.cost_nanos, amounts.tokens, is_error)
-    return state.watch.feed(rule, call, is_trial=_is_trial(state, reported))
+    return state.group.feed(rule, call, is_probe=_is_probe(state, reported))
 
 
-def _is_trial(state: StoredWatch, reported: ReportedCall) -> bool:
+def _is_probe(state: LockedState, reported: ReportedCall) -> bool:
     """Whether the call is the one that was let through, by the reservation that it settles."""
-    trial_id, named = state.watch.trial_id, reported.reservation
-    return trial_id is not None and named is not None and UUID(named) == trial_id
+    probe_id, named = state.group.probe_id, reported.reservation
+    return probe_id is not None and named is not None and UUID(named) == probe_id
 
 
-def _act(cursor: Any, tenant_id: int, state: StoredWatch, change: BreakerChange) -> BreakerChange:
-    """Do what the change asks for; answers it with the halt that it is about."""
-    if change.turn is Turn.CLOSED:
+def _act(cursor: Any, tenant_id: int, state: LockedState, change: BreakerChange) -> BreakerChange:
+    """Do what the change asks for; return it with the halt that it is about."""
+    if change.transition is Transition.CLOSED:
         stop_acting(cursor, tenant_id, change, actor=_actor(change.rule))
         state.halt_id = None
         return change
@@ -122,7 +122,6 @@ def _act(cursor: Any, tenant_id: int, state: StoredWatch, change: BreakerChange)
     elif change.rule.tightens:
         assert change.rule.limit_percent is not None
         open_tightening(
-            cursor,
             tenant_id=tenant_id,
             match=match_of(change.rule.grouping, change.group_key),
             limit_percent=change.rule.limit_percent,
@@ -159,7 +158,7 @@ def stop_acting(cursor: Any, tenant_id: int, change: BreakerChange, *, actor: st
         forget_halts_on_commit(tenant_id)
     if change.rule.limit_percent is not None:
         cause = cause_of(change.rule.id, change.group_key)
-        end_tightening(cursor, tenant_id=tenant_id, cause=cause)
+        end_tightening(tenant_id=tenant_id, cause=cause)
 
 
 def record_changes(cursor: Any, tenant_id: int, changes: Sequence[BreakerChange]) -> None:
@@ -170,8 +169,8 @@ def record_changes(cursor: Any, tenant_id: int, changes: Sequence[BreakerChange]
         [
             DecisionRow(
                 decided_at=change.at,
-                decision=change.turn.value,
-                code="breaker_open" if change.turn is Turn.OPENED else "breaker_closed",
+                decision=change.transition.value,
+                code="breaker_open" if change.transition is Transition.OPENED else "breaker_closed",
                 dimensions=_dimensions(change),
                 reasons=[_reason_facts(change)],
             )
@@ -182,8 +181,8 @@ def record_changes(cursor: Any, tenant_id: int, changes: Sequence[BreakerChange]
 
 def _dimensions(change: BreakerChange) -> dict[str, str]:
     """The dimensions that have one value for the whole group."""
-    found = match_of(change.rule.grouping, change.group_key)
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    match = match_of(change.rule.grouping, change.group_key)
+    return {name: value for name, value in match.items() if isinstance(value, str)}
 
 
 def _reason_facts(change: BreakerChange) -> dict[str, Any]:

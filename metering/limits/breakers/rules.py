@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from common.money import NANOS_PER_USD, usd_from_nanos
+from common.money import NANOS_PER_USD, usd_words
 from metering.core.match import Grouping, Values
 from metering.limits.rate_counters import Minute
 from metering.models import Breaker, BreakerClose, Mode
@@ -70,9 +70,9 @@ class BreakerRule(NamedTuple):
     def cools_down(self) -> bool:
         """Whether it closes by itself with the first call after the cool-down.
 
-        One that halts sees no call but the trial, and one that closes by hand waits for that.
+        One that halts sees no call but the probe, and one that closes by hand waits for that.
         """
-        return self.mode != Mode.ENFORCE or (self.tightens and self.close == BreakerClose.TRIAL)
+        return self.mode != Mode.ENFORCE or (self.tightens and self.close == BreakerClose.PROBE)
 
 
 class Call(NamedTuple):
@@ -84,24 +84,24 @@ class Call(NamedTuple):
     is_error: bool
 
 
-class Turn(StrEnum):
+class Transition(StrEnum):
     """What a call made a breaker do."""
 
     OPENED = "open"
     CLOSED = "close"
 
 
-class Watch:
+class GroupState:
     """What a breaker knows of one group: the last minute, what is usual, and whether it is open.
 
-    While it is open nothing is counted or learned, but for the trial call.
+    While it is open nothing is counted or learned, but for the probe.
     """
 
     __slots__ = (
         "minute",
         "opened_at",
-        "trial_at",
-        "trial_id",
+        "probe_at",
+        "probe_id",
         "usual_calls",
         "usual_tokens",
         "why",
@@ -115,48 +115,48 @@ class Watch:
         self.usual_tokens = usual_tokens
         self.opened_at: datetime | None = None
         self.why = ""
-        self.trial_id: UUID | None = None
-        self.trial_at: datetime | None = None
+        self.probe_id: UUID | None = None
+        self.probe_at: datetime | None = None
 
-    def feed(self, rule: BreakerRule, call: Call, *, is_trial: bool = False) -> Turn | None:
-        """Count a call; answers what the breaker does because of it.
+    def feed(self, rule: BreakerRule, call: Call, *, is_probe: bool = False) -> Transition | None:
+        """Count a call; return what the breaker does because of it.
 
-        A trial that fails opens it once more: the cool-down begins anew.
+        A probe that fails opens it once more: the cool-down begins again.
         """
         if self.opened_at is None:
             return self._count_or_open(rule, call)
-        if is_trial:
+        if is_probe:
             self.close()
             if call.is_error:
-                self._open(call.at, "the trial call failed")
-                return Turn.OPENED
+                self._open(call.at, "the probe failed")
+                return Transition.OPENED
         elif rule.cools_down and call.at >= self.opened_at + cool_down(rule.cool_down_seconds):
             self.close()
         else:
             return None
-        return self._count_or_open(rule, call) or Turn.CLOSED
+        return self._count_or_open(rule, call) or Transition.CLOSED
 
     def close(self) -> None:
-        """Begin anew from an empty minute; what is usual stays known."""
+        """Start again from an empty minute; what is usual stays known."""
         self.minute = Minute.empty(MEASURES)
-        self.opened_at = self.trial_id = self.trial_at = None
+        self.opened_at = self.probe_id = self.probe_at = None
         self.why = ""
 
-    def may_try(self, rule: BreakerRule, now: datetime) -> bool:
-        """Whether a call may be let through as the trial (see `is_trial_due`)."""
-        return self.opened_at is not None and is_trial_due(
+    def may_probe(self, rule: BreakerRule, now: datetime) -> bool:
+        """Whether a call may be let through as the probe (see `is_probe_due`)."""
+        return self.opened_at is not None and is_probe_due(
             close=rule.close,
             cool_down_seconds=rule.cool_down_seconds,
             opened_at=self.opened_at,
-            trial_at=self.trial_at,
+            probe_at=self.probe_at,
             now=now,
         )
 
     def _open(self, at: datetime, why: str) -> None:
         self.opened_at, self.why = at, why
-        self.trial_id = self.trial_at = None
+        self.probe_id = self.probe_at = None
 
-    def _count_or_open(self, rule: BreakerRule, call: Call) -> Turn | None:
+    def _count_or_open(self, rule: BreakerRule, call: Call) -> Transition | None:
         self.minute.advance(int(call.at.timestamp()))
         self.minute.add(nanos=call.nanos, calls=1, errors=1 if call.is_error else 0)
         too_large = self._too_large(rule, call)
@@ -167,7 +167,7 @@ class Watch:
         if why is None:
             return None
         self._open(call.at, why)
-        return Turn.OPENED
+        return Transition.OPENED
 
     def _learn(self, tokens: int) -> None:
         self.usual_calls += 1
@@ -192,7 +192,7 @@ def _too_fast(rule: BreakerRule, minute: Minute) -> str | None:
     limit, spent = rule.cost_nanos_per_minute, minute.sum("nanos")
     if limit is None or spent <= limit:
         return None
-    return f"spent {_spent_words(spent)} in 60 s, limit {_usd_words(limit)} a minute"
+    return f"spent {_format_spent(spent)} in 60 s, limit {usd_words(limit)} a minute"
 
 
 def _failing(rule: BreakerRule, minute: Minute) -> str | None:
@@ -207,22 +207,22 @@ def _failing(rule: BreakerRule, minute: Minute) -> str | None:
     )
 
 
-def is_trial_due(
+def is_probe_due(
     *,
     close: str,
     cool_down_seconds: int,
     opened_at: datetime,
-    trial_at: datetime | None,
+    probe_at: datetime | None,
     now: datetime,
 ) -> bool:
     """Whether one call may be let through an open breaker.
 
-    Once it has cooled down, and while no trial runs; one whose end nobody reported for as long as
+    Once it has cooled down, and while no probe runs; one whose end no one reported for as long as
     the cool-down is over.
     """
-    if close != BreakerClose.TRIAL or now < opened_at + cool_down(cool_down_seconds):
+    if close != BreakerClose.PROBE or now < opened_at + cool_down(cool_down_seconds):
         return False
-    return trial_at is None or now >= trial_at + cool_down(cool_down_seconds)
+    return probe_at is None or now >= probe_at + cool_down(cool_down_seconds)
 
 
 def cool_down(seconds: int) -> timedelta:
@@ -230,14 +230,8 @@ def cool_down(seconds: int) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _usd_words(nanos: int) -> str:
-    """The exact amount, with cents at least."""
-    whole, _, decimals = usd_from_nanos(nanos).partition(".")
-    return f"${int(whole):,}.{decimals:0<2}"
-
-
-def _spent_words(nanos: int) -> str:
+def _format_spent(nanos: int) -> str:
     """From a dollar on whole cents, rounded up, so that it still reads as more than the limit."""
     if nanos >= NANOS_PER_USD:
         nanos = -(-nanos // NANOS_PER_CENT) * NANOS_PER_CENT
-    return _usd_words(nanos)
+    return usd_words(nanos)

@@ -7,9 +7,10 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from metering.core.match import Grouping
-from metering.limits.breakers.rules import MEASURES, Watch, is_trial_due
+from metering.limits.breakers.rules import MEASURES, BreakerRule, GroupState, is_probe_due
 from metering.limits.halts import match_of_group
 from metering.limits.rate_counters import FORGET_IDLE, SLOTS, Minute, array_text
+from metering.models import Breaker
 
 
 class StateKey(NamedTuple):
@@ -19,14 +20,14 @@ class StateKey(NamedTuple):
     group_key: str
 
 
-class StoredWatch:
+class LockedState:
     """A row of `breaker_state`, locked by this transaction."""
 
-    __slots__ = ("halt_id", "id", "watch")
+    __slots__ = ("group", "halt_id", "id")
 
-    def __init__(self, id_: int, watch: Watch, halt_id: int | None) -> None:
+    def __init__(self, id_: int, group: GroupState, halt_id: int | None) -> None:
         self.id = id_
-        self.watch = watch
+        self.group = group
         # The halt by which the group is stopped, while the breaker is open.
         self.halt_id = halt_id
 
@@ -43,7 +44,7 @@ _LOCK: Final = """
     ON CONFLICT (tenant_id, breaker_id, group_key)
         DO UPDATE SET last_second = breaker_state.last_second WHERE false;
     SELECT s.breaker_id, s.group_key, s.id, s.last_second, s.nanos, s.calls, s.errors,
-        s.usual_calls, s.usual_tokens, s.opened_at, s.why, s.halt_id, s.trial_id, s.trial_at,
+        s.usual_calls, s.usual_tokens, s.opened_at, s.why, s.halt_id, s.probe_id, s.probe_at,
         h.lifted_at IS NOT NULL
     FROM unnest(%(breaker_ids)s::bigint[], %(group_keys)s::text[]) AS n (breaker_id, group_key)
     JOIN breaker_state s ON s.tenant_id = %(tenant_id)s AND s.breaker_id = n.breaker_id
@@ -52,9 +53,15 @@ _LOCK: Final = """
 """
 
 
+def read_breaker_rules(tenant_id: int) -> tuple[BreakerRule, ...]:
+    """Return the tenant's breakers as they are stored."""
+    breakers = Breaker.objects.filter(tenant_id=tenant_id).order_by("id")
+    return tuple(BreakerRule.of(breaker) for breaker in breakers)
+
+
 def lock_states(
     cursor: Any, tenant_id: int, keys: Iterable[tuple[int, str]]
-) -> dict[StateKey, StoredWatch]:
+) -> dict[StateKey, LockedState]:
     """Lock what is known of these groups until the transaction ends, opening rows that are
     missing. A group whose halt was lifted counts as closed.
     """
@@ -85,21 +92,21 @@ def _stored(  # noqa: PLR0913, PLR0917 - the columns of one row
     opened_at: datetime | None,
     why: str,
     halt_id: int | None,
-    trial_id: UUID | None,
-    trial_at: datetime | None,
+    probe_id: UUID | None,
+    probe_at: datetime | None,
     is_lifted: bool,
-) -> StoredWatch:
+) -> LockedState:
     minute = Minute(last_second, dict(zip(MEASURES, (nanos, calls, errors), strict=True)))
-    watch = Watch(minute, usual_calls=usual_calls, usual_tokens=usual_tokens)
+    group = GroupState(minute, usual_calls=usual_calls, usual_tokens=usual_tokens)
     if is_lifted:
-        watch.close()
-        return StoredWatch(id_, watch, None)
-    watch.opened_at, watch.why = opened_at, why
-    watch.trial_id, watch.trial_at = trial_id, trial_at
-    return StoredWatch(id_, watch, halt_id)
+        group.close()
+        return LockedState(id_, group, None)
+    group.opened_at, group.why = opened_at, why
+    group.probe_id, group.probe_at = probe_id, probe_at
+    return LockedState(id_, group, halt_id)
 
 
-def write_states(cursor: Any, tenant_id: int, states: Iterable[StoredWatch]) -> None:
+def write_states(cursor: Any, tenant_id: int, states: Iterable[LockedState]) -> None:
     """Store locked states, in one statement."""
     rows = list(states)
     cursor.execute(
@@ -107,40 +114,40 @@ def write_states(cursor: Any, tenant_id: int, states: Iterable[StoredWatch]) -> 
         UPDATE breaker_state s SET last_second = n.last_second, nanos = n.nanos::numeric[],
             calls = n.calls::bigint[], errors = n.errors::bigint[], usual_calls = n.usual_calls,
             usual_tokens = n.usual_tokens, opened_at = n.opened_at, why = n.why,
-            halt_id = n.halt_id, trial_id = n.trial_id, trial_at = n.trial_at
+            halt_id = n.halt_id, probe_id = n.probe_id, probe_at = n.probe_at
         FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[],
             %s::bigint[], %s::timestamptz[], %s::text[], %s::bigint[], %s::uuid[],
             %s::timestamptz[])
             AS n (id, last_second, nanos, calls, errors, usual_calls, usual_tokens, opened_at, why,
-                halt_id, trial_id, trial_at)
+                halt_id, probe_id, probe_at)
         WHERE s.tenant_id = %s AND s.id = n.id
         """,
         [
             [row.id for row in rows],
-            [row.watch.minute.last_second for row in rows],
-            *([array_text(row.watch.minute.amounts[name]) for row in rows] for name in MEASURES),
-            [row.watch.usual_calls for row in rows],
-            [row.watch.usual_tokens for row in rows],
-            [row.watch.opened_at for row in rows],
-            [row.watch.why for row in rows],
+            [row.group.minute.last_second for row in rows],
+            *([array_text(row.group.minute.amounts[name]) for row in rows] for name in MEASURES),
+            [row.group.usual_calls for row in rows],
+            [row.group.usual_tokens for row in rows],
+            [row.group.opened_at for row in rows],
+            [row.group.why for row in rows],
             [row.halt_id for row in rows],
-            [row.watch.trial_id for row in rows],
-            [row.watch.trial_at for row in rows],
+            [row.group.probe_id for row in rows],
+            [row.group.probe_at for row in rows],
             tenant_id,
         ],
     )
 
 
-def try_trial(
+def try_probe(
     cursor: Any, tenant_id: int, halt_id: int, reservation_id: UUID, now: datetime
 ) -> bool:
-    """Make this reservation the trial of the breaker that halted; False where none is due.
+    """Make this reservation the probe of the breaker that halted; False where none is due.
 
-    Waits for nobody: where another transaction is at this group's state, that is no moment for a
-    trial. So it may come after `feed_breakers` in a transaction, whatever that has locked.
+    Never waits: if another transaction holds this group's state, this is no time for a
+    probe. So it may come after `feed_breakers` in a transaction, whatever that has locked.
     """
     cursor.execute(
-        "SELECT s.id, b.close, b.cool_down_seconds, s.opened_at, s.trial_at FROM breaker_state s"
+        "SELECT s.id, b.close, b.cool_down_seconds, s.opened_at, s.probe_at FROM breaker_state s"
         " JOIN breaker b ON b.tenant_id = s.tenant_id AND b.id = s.breaker_id"
         " JOIN halt h ON h.tenant_id = s.tenant_id AND h.id = s.halt_id AND h.lifted_at IS NULL"
         " WHERE s.tenant_id = %s AND s.halt_id = %s AND s.opened_at IS NOT NULL"
@@ -150,27 +157,27 @@ def try_trial(
     row = cursor.fetchone()
     if row is None:
         return False
-    state_id, close, cool_down_seconds, opened_at, trial_at = row
-    if not is_trial_due(
+    state_id, close, cool_down_seconds, opened_at, probe_at = row
+    if not is_probe_due(
         close=close,
         cool_down_seconds=cool_down_seconds,
         opened_at=opened_at,
-        trial_at=trial_at,
+        probe_at=probe_at,
         now=now,
     ):
         return False
     cursor.execute(
-        "UPDATE breaker_state SET trial_id = %s, trial_at = %s WHERE tenant_id = %s AND id = %s",
+        "UPDATE breaker_state SET probe_id = %s, probe_at = %s WHERE tenant_id = %s AND id = %s",
         [reservation_id, now, tenant_id, state_id],
     )
     return True
 
 
-def forget_trial(cursor: Any, tenant_id: int, reservation_ids: Iterable[UUID]) -> None:
-    """Let another call be the trial: these were refused for another reason, or never made."""
+def forget_probes(cursor: Any, tenant_id: int, reservation_ids: Iterable[UUID]) -> None:
+    """Let another call be the probe: these were refused for another reason, or never made."""
     cursor.execute(
-        "UPDATE breaker_state s SET trial_id = NULL, trial_at = NULL FROM ("
-        " SELECT id FROM breaker_state WHERE tenant_id = %s AND trial_id = ANY(%s)"
+        "UPDATE breaker_state s SET probe_id = NULL, probe_at = NULL FROM ("
+        " SELECT id FROM breaker_state WHERE tenant_id = %s AND probe_id = ANY(%s)"
         " FOR UPDATE SKIP LOCKED) ended WHERE s.tenant_id = %s AND s.id = ended.id",
         [tenant_id, list(reservation_ids), tenant_id],
     )
@@ -184,7 +191,7 @@ class OpenGroup(NamedTuple):
     opened_at: datetime
     why: str
     halt_id: int | None
-    trial_at: datetime | None
+    probe_at: datetime | None
 
 
 def open_groups(
@@ -196,7 +203,7 @@ def open_groups(
     they are closed with the next call.
     """
     cursor.execute(
-        "SELECT s.breaker_id, s.group_key, s.opened_at, s.why, s.halt_id, s.trial_at"
+        "SELECT s.breaker_id, s.group_key, s.opened_at, s.why, s.halt_id, s.probe_at"
         " FROM breaker_state s JOIN breaker b ON b.tenant_id = s.tenant_id AND b.id = s.breaker_id"
         " LEFT JOIN halt h ON h.tenant_id = s.tenant_id AND h.id = s.halt_id"
         " WHERE s.tenant_id = %s AND s.breaker_id = ANY(%s) AND s.opened_at IS NOT NULL"
@@ -205,11 +212,11 @@ def open_groups(
         " ORDER BY s.opened_at DESC, s.id",
         [tenant_id, list(breaker_ids), now],
     )
-    found: dict[int, list[OpenGroup]] = {}
+    groups: dict[int, list[OpenGroup]] = {}
     for row in cursor.fetchall():
-        one = OpenGroup(*row)
-        found.setdefault(one.breaker_id, []).append(one)
-    return found
+        group = OpenGroup(*row)
+        groups.setdefault(group.breaker_id, []).append(group)
+    return groups
 
 
 def lock_open_groups(
@@ -219,7 +226,7 @@ def lock_open_groups(
     which `lock_states` does.
     """
     cursor.execute(
-        "SELECT s.breaker_id, s.group_key, s.opened_at, s.why, s.halt_id, s.trial_at"
+        "SELECT s.breaker_id, s.group_key, s.opened_at, s.why, s.halt_id, s.probe_at"
         " FROM breaker_state s WHERE s.tenant_id = %s AND s.breaker_id = %s"
         " AND s.opened_at IS NOT NULL AND (%s::text IS NULL OR s.group_key = %s)"
         ' ORDER BY s.group_key COLLATE "C" FOR UPDATE',
@@ -231,8 +238,8 @@ def lock_open_groups(
 def reset_states(cursor: Any, tenant_id: int, breaker_id: int, group_keys: list[str]) -> None:
     """Close these groups: they count from an empty minute, and what is usual stays known."""
     cursor.execute(
-        "UPDATE breaker_state SET opened_at = NULL, why = '', halt_id = NULL, trial_id = NULL,"
-        " trial_at = NULL, nanos = z.zeros, calls = z.zeros, errors = z.zeros"
+        "UPDATE breaker_state SET opened_at = NULL, why = '', halt_id = NULL, probe_id = NULL,"
+        " probe_at = NULL, nanos = z.zeros, calls = z.zeros, errors = z.zeros"
         " FROM (SELECT array_fill(0, ARRAY[%s]) AS zeros) z"
         " WHERE tenant_id = %s AND breaker_id = %s AND group_key = ANY(%s)",
         [SLOTS, tenant_id, breaker_id, group_keys],
@@ -240,7 +247,7 @@ def reset_states(cursor: Any, tenant_id: int, breaker_id: int, group_keys: list[
 
 
 def remove_states(cursor: Any, tenant_id: int, breaker_id: int) -> None:
-    """Forget everything that a breaker knows. Nobody feeds it: the caller holds the configuration
+    """Forget everything that a breaker knows. No one feeds it: the caller holds the configuration
     lock alone.
     """
     cursor.execute(
@@ -251,7 +258,7 @@ def remove_states(cursor: Any, tenant_id: int, breaker_id: int) -> None:
 
 def forget_idle_states(cursor: Any, *, before_second: int, limit: int) -> int:
     """Remove what is known of groups that have not been seen since, and are not open, `limit` at
-    most; return how many.
+    most; return the number.
     """
     cursor.execute(
         FORGET_IDLE.format(table="breaker_state", condition="opened_at IS NULL"),

@@ -252,7 +252,7 @@ def test_a_refusal_says_when_to_ask_again_where_that_is_known(account: Account) 
     assert (wait_of(account, agent="locked") or 0) > 0
 
 
-def test_a_breaker_says_when_it_lets_a_trial_through(account: Account) -> None:
+def test_a_breaker_says_when_it_lets_a_probe_through(account: Account) -> None:
     with account.scope():
         tenant = account.tenant
         breaker = Breaker.objects.create(

@@ -178,12 +178,12 @@ def test_one_call_is_tried_after_the_cool_down_and_closes_the_breaker(
     with time_machine.travel(NOW + timedelta(seconds=59), tick=False):
         assert ask(api) == (423, "breaker_open")
     with time_machine.travel(NOW + timedelta(seconds=61), tick=False):
-        trial = api.post("/v1/reservations", ASK)
-        assert trial.status == 201
+        probe = api.post("/v1/reservations", ASK)
+        assert probe.status == 201
         assert ask(api) == (423, "breaker_open")
     with time_machine.travel(NOW + timedelta(seconds=62), tick=False):
         settled = api.post(
-            f"/v1/reservations/{trial.body['id']}/settle",
+            f"/v1/reservations/{probe.body['id']}/settle",
             make_event(cost_usd="0.1", team="growth", agent="researcher", time=...),
         )
         assert settled.status == 200
@@ -200,13 +200,13 @@ def test_one_call_is_tried_after_the_cool_down_and_closes_the_breaker(
     ]
 
 
-def test_a_trial_that_fails_stops_the_group_for_another_cool_down(api: Caller) -> None:
+def test_a_probe_that_fails_stops_the_group_for_another_cool_down(api: Caller) -> None:
     api.post("/v1/breakers", RESEARCH)
     with time_machine.travel(NOW, tick=False):
         spend(api, "11")
     with time_machine.travel(NOW + timedelta(seconds=61), tick=False):
-        trial = api.post("/v1/reservations", ASK).body
-        spend(api, "0.1", reservation=trial["id"], status="error")
+        probe = api.post("/v1/reservations", ASK).body
+        spend(api, "0.1", reservation=probe["id"], status="error")
     with time_machine.travel(NOW + timedelta(seconds=120), tick=False):
         assert ask(api) == (423, "breaker_open")
     with time_machine.travel(NOW + timedelta(seconds=122), tick=False):

@@ -10,12 +10,12 @@ from django.db import DataError, InternalError, OperationalError
 
 from common.database_errors import is_of_all, is_of_value
 from metering.core import committer as committing
-from metering.core.committer import TURN_SECONDS, Committer, _Entry, _Waiting
+from metering.core.committer import BATCH_SECONDS, Committer, _Entry, _Waiting
 
 
 @dataclass(eq=False)
 class Portion:
-    """Work of so many events; `bad` are those that the database refuses."""
+    """Item of so many events; `bad` are those that the database refuses."""
 
     tenant_id: int
     weight: int = 1
@@ -87,9 +87,9 @@ def queued(committer: Committer[Portion], tenant_id: int, *weights: int) -> None
 
 
 def taken(committer: Committer[Portion]) -> tuple[int, list[int]]:
-    turn = committer._take()
-    assert turn is not None
-    return turn.tenant_id, [entry.work.weight for entry in turn.taken]
+    batch = committer._take()
+    assert batch is not None
+    return batch.tenant_id, [entry.item.weight for entry in batch.taken]
 
 
 def test_while_others_wait_a_turn_is_as_long_as_the_last_one_allows() -> None:
@@ -97,15 +97,15 @@ def test_while_others_wait_a_turn_is_as_long_as_the_last_one_allows() -> None:
         lambda *_: (), name="test", weight_max=100, weight_min=2
     )
     queued(committer, 1, 10)
-    turn = committer._take()
-    assert turn is not None
-    # Ten events took five times as long as a turn may take.
-    committer._end_turn(turn, seconds=5 * TURN_SECONDS)
+    batch = committer._take()
+    assert batch is not None
+    # Ten events took five times as long as a batch may take.
+    committer._end_batch(batch, seconds=5 * BATCH_SECONDS)
     queued(committer, 1, 1, 1, 1)
     assert taken(committer) == (1, [1, 1, 1])
     queued(committer, 1, 7, 1)
     queued(committer, 2, 50)
-    # The large one is cut to what two events take, and the tenants take turns.
+    # The large one is cut to what two events take, and the tenants take batches.
     assert taken(committer) == (1, [2])
     assert taken(committer) == (2, [50])
     queued(committer, 3, 1)
@@ -117,10 +117,10 @@ def test_while_others_wait_a_turn_is_as_long_as_the_last_one_allows() -> None:
 
 
 def test_works_that_fail_together_are_committed_apart_and_only_the_bad_one_fails() -> None:
-    turns: list[int] = []
+    batches: list[int] = []
 
     def commit(tenant_id: int, works: Sequence[Portion]) -> Sequence[Portion]:
-        turns.append(len(works))
+        batches.append(len(works))
         if any(work.bad for work in works):
             raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no")
         return ()
@@ -129,7 +129,7 @@ def test_works_that_fail_together_are_committed_apart_and_only_the_bad_one_fails
     works = [Portion(1, bad=frozenset([1]) if number == 2 else frozenset()) for number in range(5)]
     errors: list[BaseException] = []
     with committer._changed:
-        # All have arrived before the first turn begins.
+        # All have arrived before the first batch begins.
         threads = in_threads(committer, works, errors)
         while sum(thread.is_alive() for thread in threads) < 5:
             pass
@@ -137,7 +137,7 @@ def test_works_that_fail_together_are_committed_apart_and_only_the_bad_one_fails
         thread.join()
     committer.stop()
     assert [type(error) for error in errors] == [UnicodeEncodeError]
-    assert sum(turns) >= 5
+    assert sum(batches) >= 5
 
 
 def test_where_nobody_could_be_served_everybody_is_told_at_once() -> None:

@@ -15,7 +15,7 @@ from metering.calls.events import PreparedEvent
 from metering.calls.job import Job
 from metering.intake import ingest as ingesting
 from metering.models import UsageEvent
-from metering.reservations.works import new_id
+from metering.reservations.commands import new_id
 from tests.factories import Account, make_budget, make_event, send, windows_of
 
 pytestmark = pytest.mark.django_db(transaction=True)

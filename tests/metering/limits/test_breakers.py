@@ -1,4 +1,4 @@
-"""Breakers as rows: opened once, whatever happens at once; closed by hand, by a trial, by time."""
+"""Breakers as rows: opened once, whatever happens at once; closed by hand, by a probe, by time."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,20 +12,22 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from metering.configuration.breakers import (
+    close_breaker,
+    create_breaker,
+    delete_breaker,
+    update_breaker,
+)
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.limits.breakers import (
     BreakerChange,
     ReportedCall,
-    close_breaker,
-    create_breaker,
-    delete_breaker,
     feed_breakers,
     forget_idle_states,
-    forget_trial,
+    forget_probes,
     read_breaker_rules,
-    try_trial,
-    update_breaker,
+    try_probe,
 )
 from metering.limits.breakers.feed import cause_of
 from metering.limits.breakers.states import open_groups
@@ -89,13 +91,13 @@ def state_of(account: Account, group_key: str = RESEARCHER) -> BreakerState:
         return BreakerState.objects.get(tenant=account.tenant, group_key=group_key)
 
 
-def try_(account: Account, halt_id: int, *, seconds: float, trial_id: UUID | None = None) -> bool:
+def try_(account: Account, halt_id: int, *, seconds: float, probe_id: UUID | None = None) -> bool:
     with account.scope(), connection.cursor() as cursor:
-        return try_trial(
+        return try_probe(
             cursor,
             tenant_id=account.tenant.id,
             halt_id=halt_id,
-            reservation_id=trial_id or uuid4(),
+            reservation_id=probe_id or uuid4(),
             now=NOW + timedelta(seconds=seconds),
         )
 
@@ -126,7 +128,7 @@ def test_one_that_opens_halts_its_group_and_says_why(account: Account) -> None:
     (change,) = feed(account, reported("6.4", **spent))
     (halt,) = halts(account)
     why = "spent $12.40 in 60 s, limit $10.00 a minute"
-    assert (change.turn, change.halt_id, change.why) == ("open", halt.id, why)
+    assert (change.transition, change.halt_id, change.why) == ("open", halt.id, why)
     assert halt.kind == "breaker"
     assert halt.match == {"team": ["growth", "sales"], "agent": "researcher", "feature": "email"}
     assert halt.reason == f"The breaker 'Research' opened: {why}."
@@ -245,14 +247,14 @@ def test_one_with_a_percent_tightens_budgets_instead_of_stopping(account: Accoun
 def test_a_tightening_is_one_for_a_cause(account: Account, stranger: Account) -> None:
     new: dict[str, Any] = {"tenant_id": account.tenant.id, "match": {}, "reason": "odd"}
     with account.scope():
-        assert open_tightening(None, **new, limit_percent=50, cause="anomaly:1") is not None
-        assert open_tightening(None, **new, limit_percent=60, cause="anomaly:1") is None
+        assert open_tightening(**new, limit_percent=50, cause="anomaly:1") is not None
+        assert open_tightening(**new, limit_percent=60, cause="anomaly:1") is None
     with stranger.scope(), connection.cursor() as cursor:
-        assert not end_tightening(cursor, tenant_id=account.tenant.id, cause="anomaly:1")
+        assert not end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
         assert read_tightenings(cursor, account.tenant.id) == ()
     with account.scope():
-        assert end_tightening(None, tenant_id=account.tenant.id, cause="anomaly:1")
-        assert not end_tightening(None, tenant_id=account.tenant.id, cause="anomaly:1")
+        assert end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
+        assert not end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
 
 
 def test_the_cause_of_a_long_group_fits_and_is_its_own() -> None:
@@ -289,55 +291,55 @@ def test_a_halt_that_a_person_lifts_closes_it_and_it_counts_from_nothing(
     assert state_of(account).halt_id == second.id
 
 
-def test_a_trial_closes_it(account: Account) -> None:
+def test_a_probe_closes_it(account: Account) -> None:
     make_breaker(account, close="trial", cool_down_seconds=60)
     feed(account, reported("11"))
     (halt,) = halts(account)
-    trial_id = uuid4()
+    probe_id = uuid4()
     assert not try_(account, halt.id, seconds=59.9)
-    assert try_(account, halt.id, seconds=60, trial_id=trial_id)
+    assert try_(account, halt.id, seconds=60, probe_id=probe_id)
     assert feed(account, reported("1", reservation=uuid4()), seconds=61) == []
-    (change,) = feed(account, reported("1", reservation=trial_id), seconds=62)
-    assert (change.turn, change.halt_id) == ("close", halt.id)
+    (change,) = feed(account, reported("1", reservation=probe_id), seconds=62)
+    assert (change.transition, change.halt_id) == ("close", halt.id)
     lifted = halts(account)[0]
     assert lifted.lifted_by == "breaker Research"
     assert lifted.version > halt.version
     state = state_of(account)
-    assert (state.opened_at, state.halt_id, state.trial_id) == (None, None, None)
+    assert (state.opened_at, state.halt_id, state.probe_id) == (None, None, None)
     assert [one for one, _ in decisions(account)] == ["open", "close"]
 
 
-def test_a_trial_that_fails_keeps_the_halt_and_begins_the_cool_down_anew(
+def test_a_probe_that_fails_keeps_the_halt_and_begins_the_cool_down_anew(
     account: Account,
 ) -> None:
     make_breaker(account, close="trial", cool_down_seconds=60)
     feed(account, reported("11"))
     (halt,) = halts(account)
-    trial_id = uuid4()
-    assert try_(account, halt.id, seconds=60, trial_id=trial_id)
-    (change,) = feed(account, reported(reservation=trial_id, status="error"), seconds=70)
-    assert (change.turn, change.why) == ("open", "the trial call failed")
+    probe_id = uuid4()
+    assert try_(account, halt.id, seconds=60, probe_id=probe_id)
+    (change,) = feed(account, reported(reservation=probe_id, status="error"), seconds=70)
+    assert (change.transition, change.why) == ("open", "the probe failed")
     assert [one.lifted_at for one in halts(account)] == [None]
     assert not try_(account, halt.id, seconds=129)
     assert try_(account, halt.id, seconds=130)
 
 
-def test_a_trial_is_for_one_call_and_over_after_the_cool_down_or_when_given_up(
+def test_a_probe_is_for_one_call_and_over_after_the_cool_down_or_when_given_up(
     account: Account,
 ) -> None:
     make_breaker(account, close="trial", cool_down_seconds=60)
     feed(account, reported("11"))
     (halt,) = halts(account)
-    trial_id = uuid4()
-    assert try_(account, halt.id, seconds=60, trial_id=trial_id)
+    probe_id = uuid4()
+    assert try_(account, halt.id, seconds=60, probe_id=probe_id)
     assert not try_(account, halt.id, seconds=119)
     with account.scope(), connection.cursor() as cursor:
-        forget_trial(cursor, account.tenant.id, [trial_id])
+        forget_probes(cursor, account.tenant.id, [probe_id])
     assert try_(account, halt.id, seconds=119)
     assert try_(account, halt.id, seconds=179)
 
 
-def test_of_two_that_ask_at_once_one_is_the_trial_and_the_other_does_not_wait(
+def test_of_two_that_ask_at_once_one_is_the_probe_and_the_other_does_not_wait(
     account: Account,
 ) -> None:
     make_breaker(account, close="trial", cool_down_seconds=60)
@@ -362,18 +364,18 @@ def test_of_two_that_ask_at_once_one_is_the_trial_and_the_other_does_not_wait(
     assert not try_(account, halt.id, seconds=60)
 
 
-def test_there_is_no_trial_for_a_breaker_closed_by_hand_nor_for_strangers(
+def test_there_is_no_probe_for_a_breaker_closed_by_hand_nor_for_strangers(
     account: Account, stranger: Account
 ) -> None:
     make_breaker(account, close="hand", cool_down_seconds=1)
     make_breaker(account, close="trial", per=["user"], cool_down_seconds=1)
     feed(account, reported("11", user="u"))
-    by_hand, by_trial = halts(account)
+    by_hand, by_probe = halts(account)
     assert not try_(account, by_hand.id, seconds=1000)
-    assert not try_(stranger, by_trial.id, seconds=1000)
+    assert not try_(stranger, by_probe.id, seconds=1000)
     with account.scope():
-        lift_halt(halt=by_trial, actor="finance")
-    assert not try_(account, by_trial.id, seconds=1000)
+        lift_halt(halt=by_probe, actor="finance")
+    assert not try_(account, by_probe.id, seconds=1000)
 
 
 def test_it_is_closed_by_hand_for_one_group_or_for_all(account: Account) -> None:
@@ -410,7 +412,7 @@ def test_a_change_of_a_threshold_keeps_it_open_and_of_what_it_does_closes_it(
         )
     (halt,) = halts(account)
     assert halt.lifted_at is None
-    # Processes read the halt again: it lets a trial through now.
+    # Processes read the halt again: it lets a probe through now.
     assert halt.version > version
     with account.scope():
         update_breaker(breaker=breaker, actor="ann", changes={"mode": "shadow"})

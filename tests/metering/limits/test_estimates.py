@@ -12,6 +12,7 @@ import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import OperationalError, connection
 
+from common.bounded_memory import BoundedMemory
 from metering.limits import estimates
 from metering.limits.estimates import ExpectedSize, expected_size, forget_estimates
 from metering.models import CallSize
@@ -241,10 +242,10 @@ def test_an_answer_is_remembered_for_a_minute(
 
 
 def test_memory_is_bounded(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "MEMORY_MAX", 4)
+    monkeypatch.setattr(estimates, "_MEMORY", BoundedMemory(4))
     for number in range(20):
         expected(account, feature=f"feature-{number}")
-    assert len(estimates._memory) <= 4
+    assert len(estimates._MEMORY) <= 4
     assert not estimates._reading
 
 

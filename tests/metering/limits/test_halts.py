@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from metering.core.dimensions import MATCHABLE
 from metering.limits.halts import (
-    StandingHalts,
+    ActiveHalts,
     halt,
     insert_halt,
     is_wide,
@@ -31,7 +31,7 @@ def values(**dimensions: str) -> tuple[str, ...]:
     return tuple(dimensions.get(name, "") for name in MATCHABLE)
 
 
-def in_force(account: Account) -> StandingHalts:
+def in_force(account: Account) -> ActiveHalts:
     with account.scope(), connection.cursor() as cursor:
         return read_halts(cursor, account.tenant.id)
 
@@ -49,20 +49,20 @@ def lift(account: Account, made: Halt) -> Halt:
 def test_a_halt_stops_what_matches_and_nothing_else(account: Account) -> None:
     make_halt(account, {"agent": "researcher"})
     make_halt(account, {"team": ["growth", "sales"], "customer": None})
-    standing = in_force(account)
-    assert [found.code for found in standing.matching(values(agent="researcher"))] == ["halted"]
-    assert not standing.matching(values(agent="writer"))
-    assert standing.matching(values(team="sales", agent="writer"))
-    assert not standing.matching(values(team="sales", customer="acme"))
-    assert not standing.matching(values())
-    assert len(standing.matching(values(team="growth", agent="researcher"))) == 2
+    halts = in_force(account)
+    assert [found.code for found in halts.matching(values(agent="researcher"))] == ["halted"]
+    assert not halts.matching(values(agent="writer"))
+    assert halts.matching(values(team="sales", agent="writer"))
+    assert not halts.matching(values(team="sales", customer="acme"))
+    assert not halts.matching(values())
+    assert len(halts.matching(values(team="growth", agent="researcher"))) == 2
 
 
 def test_an_empty_match_stops_everything(account: Account) -> None:
     make_halt(account, {})
-    standing = in_force(account)
-    assert standing.matching(values())
-    assert standing.matching(values(agent="researcher", team="growth"))
+    halts = in_force(account)
+    assert halts.matching(values())
+    assert halts.matching(values(agent="researcher", team="growth"))
 
 
 def test_halts_by_hand_are_told_first_and_then_the_oldest(account: Account) -> None:
@@ -78,9 +78,9 @@ def test_halts_by_hand_are_told_first_and_then_the_oldest(account: Account) -> N
 def test_a_halt_of_very_many_combinations_stops_them_all(account: Account) -> None:
     agents, teams = [f"a{number}" for number in range(40)], [f"t{number}" for number in range(40)]
     make_halt(account, {"agent": agents, "team": teams})
-    standing = in_force(account)
-    assert standing.matching(values(agent="a39", team="t39"))
-    assert not standing.matching(values(agent="a39", team="t40"))
+    halts = in_force(account)
+    assert halts.matching(values(agent="a39", team="t39"))
+    assert not halts.matching(values(agent="a39", team="t40"))
 
 
 def test_a_halt_is_gone_once_it_is_lifted_and_lifting_again_changes_nothing(
@@ -155,8 +155,8 @@ def test_a_halt_that_has_ended_stops_nothing_however_long_it_is_remembered(
             actor="budget 1",
             ends_at=timezone.now() + timedelta(minutes=1),
         )
-        (standing,) = read_halts(cursor, account.tenant.id)
-        assert standing.id == halt_id
+        (halt,) = read_halts(cursor, account.tenant.id)
+        assert halt.id == halt_id
         remembered = read_halts(cursor, account.tenant.id)
         assert remembered.matching(values(agent="a"))
         with time_machine.travel(timezone.now() + timedelta(minutes=2), tick=False):
@@ -212,16 +212,16 @@ def test_a_breaker_halts_its_group_once_at_a_time(account: Account) -> None:
 
 
 @pytest.mark.parametrize(("close", "is_certain_later"), [("hand", True), ("trial", False)])
-def test_a_breaker_refuses_without_a_look_until_a_trial_may_be_due(
+def test_a_breaker_refuses_without_a_look_until_a_probe_may_be_due(
     account: Account, close: str, is_certain_later: bool
 ) -> None:
     with account.scope(), connection.cursor() as cursor:
         open_breaker(cursor, account, make_breaker(account, close))
-    (standing,) = in_force(account)
-    assert standing.code == "breaker_open"
+    (halt,) = in_force(account)
+    assert halt.code == "breaker_open"
     now = timezone.now()
-    assert standing.is_certain(now)
-    assert standing.is_certain(now + timedelta(seconds=61)) is is_certain_later
+    assert halt.is_certain(now)
+    assert halt.is_certain(now + timedelta(seconds=61)) is is_certain_later
 
 
 def test_halts_that_have_not_changed_are_not_read_again(account: Account) -> None:

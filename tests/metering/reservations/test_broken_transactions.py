@@ -1,4 +1,4 @@
-"""Connections that break within a turn, or in its commit: what was asked for is done once."""
+"""Connections that break within a batch, or in its commit: what was asked for is done once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from metering.models import Reservation, UsageEvent
-from metering.reservations import steps, transaction
+from metering.reservations import batch, transaction
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 
@@ -26,13 +26,13 @@ def once(break_it: Callable[[], None]) -> Callable[[], None]:
 
 def break_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection ends when everything is locked and nothing written."""
-    write, break_once = steps.Turn._write, once(end_own_connection)
+    write, break_once = batch.Batch._write, once(end_own_connection)
 
-    def broken(self: steps.Turn, *arguments: Any) -> None:
+    def broken(self: batch.Batch, *arguments: Any) -> None:
         break_once()
         write(self, *arguments)
 
-    monkeypatch.setattr(steps.Turn, "_write", broken)
+    monkeypatch.setattr(batch.Batch, "_write", broken)
 
 
 def break_after_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from metering.models import (
     Reservation,
     UsageEvent,
 )
-from metering.reservations import transaction, wishes
+from metering.reservations import increase_requests, transaction
 from metering.reservations.committer import PROCESS_ENFORCER
 from metering.reservations.transaction import expire_due
 from tenants import keys
@@ -181,31 +181,35 @@ def test_parallel_calls_never_pass_the_limit_together(account: Account) -> None:
 
 
 def test_two_processes_never_pass_the_limit_together(account: Account) -> None:
-    """Turns of different processes meet in the database alone; here each call is a turn."""
+    """Batches of different processes meet in the database alone; here each call is a batch."""
     budget = make_budget(account, cost_usd=10)
-    turns = [_own_turn(account) for _ in range(40)]
-    threads = [threading.Thread(target=one) for one, _ in turns]
+    batches = [_own_batch(account) for _ in range(40)]
+    threads = [threading.Thread(target=run) for run, _ in batches]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    errors = [work.error for _, work in turns]
+    errors = [command.error for _, command in batches]
     assert sum(error is None for error in errors) == 10
     assert balances(account, budget) == [(0, 10_000, 0)]
 
 
-def _own_turn(account: Account) -> tuple[Any, Any]:
-    from metering.reservations.request import Ask, AskBody  # noqa: PLC0415 - this test's own
-    from metering.reservations.works import Reserve  # noqa: PLC0415 - this test's own
+def _own_batch(account: Account) -> tuple[Any, Any]:
+    from metering.reservations.commands import Reserve  # noqa: PLC0415 - this test's own
+    from metering.reservations.request import (  # noqa: PLC0415 - this test's own
+        ReservationBody,
+        ReservationRequest,
+    )
 
-    body = Ask(AskBody(amount_usd="1"), key_prefix="", at=datetime.now(UTC))
-    work = Reserve(account.tenant.id, body, ttl_seconds=60)
+    body = ReservationBody(amount_usd="1")
+    request = ReservationRequest(body, key_prefix="", at=datetime.now(UTC))
+    command = Reserve(account.tenant.id, request, ttl_seconds=60)
 
-    def take() -> None:
-        transaction.take_turn(account.tenant.id, [work])
+    def run() -> None:
+        transaction.run_batch(account.tenant.id, [command])
         connection.close()
 
-    return take, work
+    return run, command
 
 
 def test_the_first_call_of_a_new_user_meets_its_limit(account: Account) -> None:
@@ -591,7 +595,7 @@ def test_a_level_that_holds_asks_the_database_once(
     api = caller(account)
     assert ask(api, "2").code == "approval_needed"
     with monkeypatch.context() as watched:
-        watched.setattr(wishes, "ask_for_raise", None)
+        watched.setattr(increase_requests, "ask_for_raise", None)
         assert ask(api, "2").code == "approval_needed"
     (raised,) = api.get(f"/v1/budgets/{budget.id}/raises").body["data"]
     api.post(f"/v1/budgets/{budget.id}/raises/{raised['id']}/approve")
@@ -872,7 +876,7 @@ def test_balances_show_windows_that_nobody_used_yet(account: Account) -> None:
     assert windows_of(account, budget) == []
 
 
-def test_tenants_do_not_share_turns(account: Account) -> None:
+def test_tenants_do_not_share_batches(account: Account) -> None:
     other = make_account()
     make_budget(account, cost_usd=1)
     assert ask(caller(account), "2").status == 402

@@ -8,20 +8,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metering.budgets.index import BudgetBook
 from metering.budgets.rules import BudgetRule, LevelRule, RaiseRule
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import PLACE
 from metering.core.periods import EPOCH
 from metering.limits.breakers import BreakerRule
+from metering.limits.routes import RouteTable
 from metering.models import Breaker, Budget
+from metering.pricing.book import PriceBook
+from metering.pricing.schedule import Catalogue
 from metering.simulation.breaker_replay import BreakerReplay
 from metering.simulation.budget_replay import BudgetReplay
 from metering.simulation.calls import Call, Earlier
+from metering.snapshot import Configuration
 from tests.factories import NANOS
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)  # a Wednesday
 BLOCK = ((100, "block"),)
+FIVE_USD = (5 * NANOS, 0, 0, 0, 0)
 
 
 def values(**dimensions: str) -> tuple[str, ...]:
@@ -63,8 +69,25 @@ def rule(
     return BudgetRule(Budget(**fields), rules, raises)
 
 
-def replay(by: BudgetRule, calls: Iterable[Call], **options: Any) -> BudgetReplay:
-    replayed = BudgetReplay(by, **options)
+def configured(*, unpriced_policy: str = "allow") -> Configuration:
+    return Configuration(
+        tenant_id=1,
+        version=1,
+        prices=PriceBook(catalogue=Catalogue([])),
+        budgets=BudgetBook(tenant_id=1, version=1, rules=[]),
+        trusts_given_costs=True,
+        unpriced_policy=unpriced_policy,
+        assumed_rates=None,
+        routes=RouteTable(),
+        rate_limits=(),
+        breakers=(),
+    )
+
+
+def replay(
+    by: BudgetRule, calls: Iterable[Call], *, unpriced_policy: str = "allow", **options: Any
+) -> BudgetReplay:
+    replayed = BudgetReplay(by, configured(unpriced_policy=unpriced_policy), **options)
     for one in calls:
         replayed.ask(one)
     return replayed
@@ -76,7 +99,7 @@ def answer(replayed: BudgetReplay | BreakerReplay) -> dict[str, Any]:
 
 def outcome(by: BudgetRule, calls: Sequence[Call], **options: Any) -> list[bool]:
     """Which of the calls would have been made."""
-    replayed = BudgetReplay(by, **options)
+    replayed = replay(by, (), **options)
     made = []
     for one in calls:
         before = replayed.tally.refused_calls
@@ -303,23 +326,48 @@ def test_each_single_call_is_judged_by_itself() -> None:
 def test_a_call_without_a_price_is_refused_where_the_policy_is_to() -> None:
     calls = [call(0, is_unpriced=True), call(1)]
     assert outcome(rule(usd=10), calls) == [True, True]
-    assert outcome(rule(usd=10), calls, refuses_unpriced=True) == [False, True]
-    assert outcome(rule(limit_tokens=900), calls, refuses_unpriced=True) == [True, True]
+    assert outcome(rule(usd=10), calls, unpriced_policy="refuse") == [False, True]
+    assert outcome(rule(limit_tokens=900), calls, unpriced_policy="refuse") == [True, True]
     watching = rule(usd=10, levels=[(100, "none")])
-    assert outcome(watching, calls, refuses_unpriced=True) == [True, True]
+    assert outcome(watching, calls, unpriced_policy="refuse") == [True, True]
     assert replay(rule(usd=10), calls).tally.unpriced == 1
 
 
 def test_a_raise_counts_while_it_is_in_force() -> None:
-    raised = RaiseRule(1, '["a"]', NOON, NOON + timedelta(minutes=10), 5 * NANOS, 0, 0, 0, 0)
+    raised = RaiseRule(1, '["a"]', NOON, NOON + timedelta(minutes=10), *FIVE_USD)
     by = rule(usd=10, per=["agent"], raises=[raised])
     calls = [call(0, usd=15, agent="a"), call(1, usd=11, agent="b"), call(11, agent="a")]
     assert outcome(by, calls) == [True, False, False]
 
 
+def test_a_lockout_of_a_rolling_window_ends_when_the_window_falls_below_its_level() -> None:
+    by = rule(usd=10, period="hour", is_rolling=True, levels=[(50, "none"), (100, "lockout")])
+    calls = [call(0, usd=6), call(30, usd=5), call(31, usd=0), call(62, usd=1), call(63, usd=5)]
+    # What was refused at 12:30 asked for too much; at 13:01 the 6 dollars have left, and with them
+    # the level of 50%.
+    assert outcome(by, calls) == [True, False, False, True, True]
+
+
+def test_a_lockout_of_a_rolling_window_lasts_no_longer_than_its_period() -> None:
+    by = rule(usd=10, period="hour", is_rolling=True, levels=[(100, "lockout")])
+    calls = [call(0, usd=1), call(50, usd=11), call(62, usd=1), call(109, usd=1), call(110, usd=1)]
+    assert outcome(by, calls) == [True, False, False, False, True]
+
+
+def test_a_limit_increase_ends_a_lockout_and_its_end_makes_another() -> None:
+    raised = RaiseRule(1, "", NOON + timedelta(minutes=5), NOON + timedelta(minutes=10), *FIVE_USD)
+    by = rule(usd=10, levels=[(100, "lockout")], raises=[raised])
+    calls = [call(0, usd=10), call(1, usd=1), call(6, usd=2), call(11, usd=0)]
+    replayed = replay(by, calls)
+    assert outcome(by, calls) == [True, False, True, False]
+    assert replayed.levels_answer()[0]["crossed"] == 2
+    asked_too_much = [call(0, usd=9), call(1, usd=2), call(2, usd=1), call(6, usd=2)]
+    assert outcome(by, asked_too_much) == [True, False, False, True]
+
+
 def test_what_was_spent_before_counts_and_may_lock_out_at_once() -> None:
     by = rule(usd=10, levels=[(90, "none"), (100, "lockout")], per=["agent"], period="month")
-    replayed = BudgetReplay(by)
+    replayed = replay(by, ())
     for agent, usd in (("a", 9), ("b", 12)):
         amounts = Amounts(usd * NANOS, 0, 1, 0)
         at = NOON - timedelta(days=3)
@@ -335,8 +383,8 @@ def test_what_was_spent_before_counts_and_may_lock_out_at_once() -> None:
 
 
 def test_a_budget_that_does_not_act_only_counts_its_crossings() -> None:
-    by = rule(usd=2, levels=[(50, "none"), (100, "lockout")])
-    replayed = replay(by, [call(minute) for minute in range(5)], acts=False)
+    by = rule(usd=2, levels=[(50, "none"), (100, "lockout")], mode="warn")
+    replayed = replay(by, [call(minute) for minute in range(5)])
     assert (replayed.tally.refused_calls, replayed.tally.saved_nanos) == (0, 0)
     assert [level["crossed"] for level in replayed.levels_answer()] == [1, 1]
 
@@ -426,7 +474,7 @@ def test_a_breaker_stops_its_group_from_the_call_that_opens_it() -> None:
     assert shown["first_refusal_at"] == "2026-11-18T12:00:18Z"
 
 
-def test_a_trial_closes_a_breaker_after_its_cool_down_or_opens_it_again() -> None:
+def test_a_probe_closes_a_breaker_after_its_cool_down_or_opens_it_again() -> None:
     by = breaker(error_percent=50, error_min_calls=2, close="trial", cool_down_seconds=600)
     calls = [
         *(call(0, agent="a", is_error=True), call(0.1, agent="a", is_error=True)),
@@ -435,7 +483,7 @@ def test_a_trial_closes_a_breaker_after_its_cool_down_or_opens_it_again() -> Non
     ]
     shown = answer(watch(by, calls))
     assert (shown["opened"], shown["refused"]["calls"]) == (2, 2)
-    assert shown["openings"][1]["why"] == "the trial call failed"
+    assert shown["openings"][1]["why"] == "the probe failed"
 
 
 def test_a_breaker_that_tightens_refuses_nothing_itself() -> None:

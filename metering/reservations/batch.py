@@ -1,11 +1,11 @@
-"""The steps of a turn: one transaction that serves callers of a tenant, in the order of its locks.
+"""One transaction that serves callers of a tenant, in the order of its locks.
 
 In order: the configuration lock (shared) and the halts in force, earlier answers to the same
 requests, reservations, the events that settle them, breaker states, paces, and last the windows in
-order of id. What ends gives back what it held before anybody asks for it, so nobody is refused for
-a hold that is over.
+order of id. What ends gives back what it held before any request is admitted, so no one is refused
+for a hold that is over.
 
-Most turns take two round trips: what is in force, the reservations, the events and the windows;
+Most batches take two round trips: what is in force, the reservations, the events and the windows;
 what was decided, and the commit.
 """
 
@@ -17,7 +17,6 @@ from uuid import UUID
 from django.db import connection
 from django.utils import timezone
 
-from metering.calls.events import PreparedEvent
 from metering.calls.settlement import Stored
 from metering.calls.storage import store_events
 from metering.calls.storing import send_events, stored_of
@@ -25,10 +24,10 @@ from metering.ledger.holds import (
     LOCK_RESERVATIONS,
     OPEN,
     Held,
-    Standing,
+    LockedReservation,
     lock_due,
-    standings_of,
-    write_standings,
+    locked_reservations_of,
+    write_reservations,
 )
 from metering.ledger.posting import (
     LOCK_WINDOWS,
@@ -39,54 +38,55 @@ from metering.ledger.posting import (
     locked_of,
     plan_move,
 )
+from metering.ledger.windows import WindowState
 from metering.limits.breakers import feed_breakers
 from metering.limits.decisions import insert_decisions
 from metering.limits.halts import (
     IN_FORCE,
     NO_HALTS,
+    ActiveHalts,
     HaltMark,
-    StandingHalts,
     halts_of_mark,
     remembered_halts,
 )
 from metering.limits.lockouts import follow_levels
 from metering.limits.rate_counters import PaceKey, PaceState, lock_paces, write_paces
-from metering.limits.throttles import StandingTightening, read_tightenings
+from metering.limits.throttles import ActiveTightening, read_tightenings
 from metering.models import EntryKind
-from metering.reservations.admission import Asking
-from metering.reservations.endings import Endings
+from metering.reservations.admission import Admission
+from metering.reservations.commands import Command, ReservationCommand, Reserve, Settle
 from metering.reservations.repository import insert_reservations
-from metering.reservations.works import Reserve, Settle, Work
+from metering.reservations.settlement import Settlement
 from metering.snapshot import Configuration, ConfigurationChanged
 from tenants.pipeline import Pipeline, pipelined
 from tenants.scope import CONFIGURATION_LOCK
 
 
-class Way(Enum):
-    """How a turn goes about its work.
+class Strategy(Enum):
+    """How a batch takes its locks.
 
-    AT_ONCE reads, stores and locks everything in one round trip, on the assumption that nothing is
-    in force but what `fits_at_once` knew of, and that what is settled is open. STEPWISE stores once
+    COMBINED reads, stores and locks everything in one round trip, on the assumption that nothing is
+    in force but what `may_combine` knew of, and that what is settled is open. STEPWISE stores once
     it has seen what is there. CAREFUL stores in the way that tells which calls were reported
     before.
     """
 
-    AT_ONCE = "at once"
+    COMBINED = "combined"
     STEPWISE = "stepwise"
     CAREFUL = "careful"
 
 
 class NotAsExpected(Exception):
-    """What a turn AT_ONCE went by does not hold: it is to be taken STEPWISE."""
+    """What a COMBINED batch assumed does not hold: it must be done STEPWISE."""
 
 
-def fits_at_once(configuration: Configuration, works: Sequence[Work]) -> bool:
-    """Whether such a turn most likely needs no locks but those of reservations and windows."""
+def may_combine(configuration: Configuration, commands: Sequence[Command]) -> bool:
+    """Whether the batch most likely needs no locks but those of reservations and windows."""
     if configuration.breakers or configuration.rate_limits:
         return False
     if configuration.budgets.has_rollover or configuration.budgets.has_throttles:
         return False
-    if any(isinstance(work, Reserve) and work.request_key is not None for work in works):
+    if any(isinstance(command, Reserve) and command.request_key for command in commands):
         return False
     return not remembered_halts(configuration.tenant_id)
 
@@ -94,7 +94,7 @@ def fits_at_once(configuration: Configuration, works: Sequence[Work]) -> bool:
 class _InForce(NamedTuple):
     halts: HaltMark
     is_tightened: bool
-    # Whether reservations are over that nobody has given back.
+    # Whether there are reservations that are over and still hold.
     is_due: bool
 
 
@@ -113,97 +113,96 @@ _IN_FORCE: Final = f"""
 """  # noqa: S608 - this package's own condition and number
 
 
-class Turn:
-    """One transaction's work. Raises KnownBefore where a call was reported before, unless it is
-    CAREFUL.
+class Batch:
+    """The commands of one transaction. Raises KnownBefore if a call was reported before, unless it
+    is CAREFUL.
     """
 
     def __init__(
         self,
         configuration: Configuration,
-        works: Sequence[Work],
+        commands: Sequence[Command],
         held: dict[UUID, Held],
         *,
-        way: Way,
+        strategy: Strategy,
     ) -> None:
         self.configuration = configuration
         self.tenant_id = configuration.tenant_id
         self.book = configuration.budgets
-        self.works = works
+        self.commands = commands
         self.held = held
-        self.is_at_once = way is Way.AT_ONCE
-        self.is_careful = way is Way.CAREFUL
-        self.asking = Asking(configuration, works)
-        self.endings: Endings
-        self.halts: StandingHalts = NO_HALTS
-        self.tightenings: Sequence[StandingTightening] = ()
-        self.standings: dict[UUID, Standing] = {}
+        self.is_combined = strategy is Strategy.COMBINED
+        self.is_careful = strategy is Strategy.CAREFUL
+        self.admission = Admission(configuration, commands)
+        self.settlement: Settlement
+        self.halts: ActiveHalts = NO_HALTS
+        self.tightenings: Sequence[ActiveTightening] = ()
+        self.reservations: dict[UUID, LockedReservation] = {}
         self.batch_id: int | None = None
         self.paces: dict[PaceKey, PaceState] = {}
         self.now = timezone.now()
 
     def run(self) -> None:
-        """Everything, last the windows."""
+        """Lock and store, end, admit, write."""
         with connection.cursor() as cursor:
-            locked = self._begin_at_once() if self.is_at_once else self._begin_stepwise(cursor)
-            self.endings.end(halts=self.halts, now=self.now)
-            self.asking.decide(
+            locked = self._lock_combined() if self.is_combined else self._lock_stepwise(cursor)
+            self.settlement.end(halts=self.halts, now=self.now)
+            self.admission.decide(
                 cursor,
                 windows=locked.windows,
-                endings=self.endings,
+                settlement=self.settlement,
                 paces=self.paces,
                 tightenings=self.tightenings,
                 now=self.now,
             )
         self._write(locked)
 
-    def _begin_at_once(self) -> Locked:
+    def _lock_combined(self) -> Locked[WindowState]:
         """Take all locks and store the events in one round trip."""
-        settling: dict[UUID, Settle] = {}
-        for work in self.works:
-            if isinstance(work, Settle):
-                settling.setdefault(work.reservation_id, work)
-        events = [work.event for work in settling.values() if work.event is not None]
-        window_ids = self._expected_window_ids(events)
+        first: dict[UUID, Settle] = {}
+        for command in self.commands:
+            if isinstance(command, Settle):
+                first.setdefault(command.reservation_id, command)
+        settles = list(first.values())
+        window_ids = self.admission.window_ids()
+        window_ids |= {self.book.window_ids[key] for each in settles for key in each.event.windows}
+        window_ids |= {each.window_id for held in self.held.values() for each in held.windows}
         with pipelined() as pipeline:
-            asked = self._send_begin(pipeline)
-            storing = send_events(pipeline, events, tenant_id=self.tenant_id) if events else None
+            begun = self._send_begin(pipeline)
+            storing = self._send_events(pipeline, settles)
             locking = self._send_lock(pipeline, window_ids)
-            in_force = self._take_begin(*asked)
+            in_force = self._take_begin(*begun)
         if in_force.halts.halts or in_force.is_due:
             raise NotAsExpected
-        self._sort_endings()
-        if self.is_careful or self.endings.booking != list(settling.values()):
+        self._sort_settles()
+        if self.is_careful or self.settlement.booking != settles:
             raise NotAsExpected
         self._read_what_stops(in_force)
         if storing is not None:
-            self._book(stored_of(storing, events))
+            self._book(stored_of(storing, [each.event for each in settles]))
         return locked_of(locking.fetchall() if locking is not None else (), window_ids)
 
-    def _expected_window_ids(self, events: Sequence[PreparedEvent]) -> set[int]:
-        ids = self.asking.window_ids()
-        ids.update(self.book.window_ids[key] for event in events for key in event.windows)
-        for held in self.held.values():
-            ids.update(window.window_id for window in held.windows)
-        return ids
-
-    def _begin_stepwise(self, cursor: Any) -> Locked:
-        """See what is in force and the reservations before what depends on them is stored."""
+    def _lock_stepwise(self, cursor: Any) -> Locked[WindowState]:
+        """See what is in force and the reservations before storing what depends on them."""
         with pipelined() as pipeline:
             in_force = self._take_begin(*self._send_begin(pipeline))
         self._read_what_stops(in_force)
-        if self.asking.is_keyed:
-            self.asking.answer_again(cursor)
+        if self.admission.is_keyed:
+            self.admission.answer_again(cursor)
         if in_force.is_due:
-            self.standings |= lock_due(self.tenant_id, without=self.standings)
-        self._sort_endings()
+            self.reservations |= lock_due(self.tenant_id, without=self.reservations)
+        self._sort_settles()
         return self._store_and_lock(cursor)
 
     def _send_begin(self, pipeline: Pipeline) -> tuple[Any, Any]:
-        """Send what takes the configuration lock, asks what is in force, and locks the reservations
-        that are named.
+        """Send what takes the configuration lock, asks what is in force, and locks the named
+        reservations.
         """
-        named = {id_ for work in self.works if (id_ := work.named_id) is not None}
+        named = {
+            command.reservation_id
+            for command in self.commands
+            if isinstance(command, ReservationCommand)
+        }
         pipeline.enter_tenant(self.tenant_id)
         pipeline.send(_LOCK, [CONFIGURATION_LOCK, self.tenant_id])
         in_force = pipeline.send(_IN_FORCE, [self.tenant_id])
@@ -218,16 +217,16 @@ class Turn:
         if version != self.configuration.version:
             raise ConfigurationChanged
         if locking is not None:
-            self.standings = standings_of(locking.fetchall(), self.held)
+            self.reservations = locked_reservations_of(locking.fetchall(), self.held)
         return _InForce(HaltMark(max_version, halts, version_sum), is_tightened, is_due)
 
-    def _sort_endings(self) -> None:
+    def _sort_settles(self) -> None:
         # After the wait for locks: what has expired by now is over.
         self.now = timezone.now()
-        self.endings = Endings(self.configuration, self.works, self.standings)
+        self.settlement = Settlement(self.configuration, self.commands, self.reservations)
         if any(
-            self.standings[work.reservation_id].event_id is not None
-            for work in self.endings.booking
+            self.reservations[settle.reservation_id].event_id is not None
+            for settle in self.settlement.booking
         ):
             # An event has settled it before: the settle is another report of that call.
             self.is_careful = True
@@ -241,80 +240,83 @@ class Turn:
             if in_force.is_tightened:
                 self.tightenings = read_tightenings(cursor, self.tenant_id)
 
-    def _store_and_lock(self, cursor: Any) -> Locked:
+    def _store_and_lock(self, cursor: Any) -> Locked[WindowState]:
         """Store the events that settle, and lock every window that may move."""
-        keys = self.asking.pace_keys()
+        keys = self.admission.pace_keys()
         has_more_locks = self.configuration.breakers or self.halts or keys
         if self.is_careful or has_more_locks or self.book.has_rollover:
-            self._store(cursor)
+            self._store()
             if self.halts:
-                self.asking.stop_halted(cursor, self.halts, now=self.now)
-                keys = self.asking.pace_keys()
+                self.admission.stop_halted(cursor, self.halts, now=self.now)
+                keys = self.admission.pace_keys()
             self.paces = lock_paces(cursor, self.tenant_id, keys)
             return lock_windows(book=self.book, window_ids=self._window_ids())
         window_ids = self._window_ids()
-        events = self._events()
+        settles = self.settlement.booking
         with pipelined() as pipeline:
-            storing = send_events(pipeline, events, tenant_id=self.tenant_id) if events else None
+            storing = self._send_events(pipeline, settles)
             locking = self._send_lock(pipeline, window_ids)
             if storing is not None:
-                self._book(stored_of(storing, events))
+                self._book(stored_of(storing, [each.event for each in settles]))
             rows = locking.fetchall() if locking is not None else ()
         return locked_of(rows, window_ids)
 
     def _window_ids(self) -> set[int]:
-        return self.asking.window_ids() | self.endings.window_ids()
+        return self.admission.window_ids() | self.settlement.window_ids()
 
-    def _events(self) -> list[PreparedEvent]:
-        return [work.event for work in self.endings.booking if work.event is not None]
+    def _send_events(self, pipeline: Pipeline, settles: Sequence[Settle]) -> Any:
+        if not settles:
+            return None
+        events = [settle.event for settle in settles]
+        return send_events(pipeline, events, tenant_id=self.tenant_id)
 
     def _send_lock(self, pipeline: Pipeline, window_ids: set[int]) -> Any:
         if not window_ids:
             return None
         return pipeline.send(LOCK_WINDOWS, lock_parameters(self.book, window_ids))
 
-    def _store(self, cursor: Any) -> None:
-        """Store the events in a round trip of their own, and let breakers see them."""
-        booking = self.endings.booking
-        if not booking:
+    def _store(self) -> None:
+        """Store the events in a round trip of their own, and feed them to breakers."""
+        settles = self.settlement.booking
+        if not settles:
             return
         if self.is_careful:
-            jobs = [work.job for work in booking if work.job is not None]
-            stored: Stored = store_events(self.configuration, jobs, self.standings)
+            jobs = [settle.job for settle in settles if settle.job is not None]
+            stored: Stored = store_events(self.configuration, jobs, self.reservations)
         else:
-            events = self._events()
             with pipelined() as pipeline:
-                stored = stored_of(send_events(pipeline, events, tenant_id=self.tenant_id), events)
+                storing = self._send_events(pipeline, settles)
+                stored = stored_of(storing, [settle.event for settle in settles])
         self._book(stored)
         feed_breakers(
-            tenant_id=self.configuration.tenant_id,
+            tenant_id=self.tenant_id,
             rules=self.configuration.breakers,
             calls=[event.reported() for event in (*stored.fresh, *stored.inserted)],
         )
 
     def _book(self, stored: Stored) -> None:
         self.batch_id = stored.batch_id
-        self.endings.book_settled(stored)
+        self.settlement.book_settled(stored)
 
-    def _write(self, locked: Locked) -> None:
-        """Write what was decided, and commit where that is all."""
+    def _write(self, locked: Locked[WindowState]) -> None:
+        """Write what was decided, and commit if that is all."""
         planned = plan_move(
             book=self.book,
             locked=locked,
-            sums=self.endings.sums,
-            holds=self.endings.moves,
+            sums=self.settlement.sums,
+            holds=self.settlement.moves,
             kind=EntryKind.SETTLE,
             batch_id=self.batch_id,
         )
         with pipelined() as pipeline:
             cursor = pipeline.cursor()
-            insert_reservations(cursor, self.tenant_id, self.asking.rows)
-            write_standings(cursor, self.tenant_id, self.standings.values())
+            insert_reservations(cursor, self.tenant_id, self.admission.rows)
+            write_reservations(cursor, self.tenant_id, self.reservations.values())
             write_paces(cursor, self.tenant_id, self.paces.values())
-            self.asking.end_trials(cursor)
-            decisions = [*self.endings.decisions, *self.asking.decisions]
+            self.admission.end_probes(cursor)
+            decisions = [*self.settlement.decisions, *self.admission.decisions]
             insert_decisions(cursor, self.tenant_id, decisions)
-            self.asking.keep_answers(cursor)
+            self.admission.keep_answers(cursor)
             if planned is not None:
                 pipeline.send(planned.statement, planned.parameters)
             if planned is None or planned.is_all:

@@ -1,4 +1,4 @@
-"""Turns that take everything at once, and those that find that they may not."""
+"""Batches that combine all their locks, and those that find that they may not."""
 
 from typing import Any
 
@@ -7,23 +7,23 @@ from psycopg.generators import send
 
 from metering.limits.halt_watch import forget_halts
 from metering.models import Reservation, UsageEvent
-from metering.reservations import steps, transaction
-from metering.reservations.steps import Way
+from metering.reservations import batch, transaction
+from metering.reservations.batch import Strategy
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 
 
 @pytest.fixture
-def ways(monkeypatch: pytest.MonkeyPatch) -> list[Way]:
-    """The ways that turns tried, in order."""
-    tried: list[Way] = []
+def strategies(monkeypatch: pytest.MonkeyPatch) -> list[Strategy]:
+    """The strategies that batches tried, in order."""
+    tried: list[Strategy] = []
 
-    class Noted(steps.Turn):
-        def __init__(self, *arguments: Any, way: Way) -> None:
-            tried.append(way)
-            super().__init__(*arguments, way=way)
+    class Noted(batch.Batch):
+        def __init__(self, *arguments: Any, strategy: Strategy) -> None:
+            tried.append(strategy)
+            super().__init__(*arguments, strategy=strategy)
 
-    monkeypatch.setattr(transaction, "Turn", Noted)
+    monkeypatch.setattr(transaction, "Batch", Noted)
     return tried
 
 
@@ -36,13 +36,13 @@ def settle(api: Caller, reservation: Answer, **more: Any) -> Answer:
     return api.post(path, {"id": "call", "cost_usd": "1.25", **more})
 
 
-def test_a_plain_turn_takes_two_round_trips(
-    account: Account, ways: list[Way], monkeypatch: pytest.MonkeyPatch
+def test_a_plain_batch_takes_two_round_trips(
+    account: Account, strategies: list[Strategy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_budget(account, cost_usd=10)
     api = caller(account)
     settle(api, reserve(api), id="first")
-    ways.clear()
+    strategies.clear()
     made: list[None] = []
 
     def counted(raw: Any) -> Any:
@@ -55,55 +55,55 @@ def test_a_plain_turn_takes_two_round_trips(
     assert (reservation.status, len(made)) == (201, 2)
     assert settle(api, reservation).status == 200
     assert len(made) == 4
-    assert ways == [Way.AT_ONCE] * 2
+    assert strategies == [Strategy.COMBINED] * 2
 
 
-def test_a_halt_that_this_process_has_not_heard_of_stops_a_turn_at_once(
-    account: Account, ways: list[Way], monkeypatch: pytest.MonkeyPatch
+def test_a_halt_that_this_process_has_not_heard_of_stops_a_batch_that_combines(
+    account: Account, strategies: list[Strategy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_budget(account, cost_usd=10)
     api = caller(account)
     api.post("/v1/halts", {"match": {"agent": "a"}, "reason": "r"})
     forget_halts()
     # Its watcher may hear of it meanwhile.
-    monkeypatch.setattr(steps, "remembered_halts", lambda _: None)
+    monkeypatch.setattr(batch, "remembered_halts", lambda _: None)
 
     refused = reserve(api, agent="a")
 
-    assert (refused.status, ways) == (423, [Way.AT_ONCE, Way.STEPWISE])
+    assert (refused.status, strategies) == (423, [Strategy.COMBINED, Strategy.STEPWISE])
     with account.scope():
         assert not Reservation.objects.exists()
 
 
 def test_what_others_hold_too_long_is_given_back_before_anybody_is_refused(
-    account: Account, ways: list[Way]
+    account: Account, strategies: list[Strategy]
 ) -> None:
     budget = make_budget(account, cost_usd=1)
     api = caller(account)
     reserve(api)
     with account.scope():
         Reservation.objects.update(expires_at="2020-01-01T00:00:00Z")
-    ways.clear()
+    strategies.clear()
 
     assert reserve(api).status == 201
-    assert ways == [Way.AT_ONCE, Way.STEPWISE]
+    assert strategies == [Strategy.COMBINED, Strategy.STEPWISE]
     assert [one.reserved_nanos for one in windows_of(account, budget)] == [10**9]
 
 
 @pytest.mark.parametrize("is_other", [False, True])
 def test_a_settle_that_was_done_stores_nothing_more(
-    account: Account, ways: list[Way], is_other: bool
+    account: Account, strategies: list[Strategy], is_other: bool
 ) -> None:
     budget = make_budget(account, cost_usd=10)
     api = caller(account)
     reservation = reserve(api)
     first = settle(api, reservation)
-    ways.clear()
+    strategies.clear()
 
     again = settle(api, reservation, **({"id": "other"} if is_other else {}))
 
     assert again.body == first.body if not is_other else again.status == 409
-    assert ways == [Way.AT_ONCE, Way.STEPWISE]
+    assert strategies == [Strategy.COMBINED, Strategy.STEPWISE]
     with account.scope():
         assert UsageEvent.objects.count() == 1
     assert [(one.spent_nanos, one.reserved_nanos) for one in windows_of(account, budget)] == [
@@ -111,15 +111,17 @@ def test_a_settle_that_was_done_stores_nothing_more(
     ]
 
 
-def test_a_call_that_was_reported_before_is_booked_once(account: Account, ways: list[Way]) -> None:
+def test_a_call_that_was_reported_before_is_booked_once(
+    account: Account, strategies: list[Strategy]
+) -> None:
     budget = make_budget(account, cost_usd=10)
     api = caller(account)
     reservation = reserve(api)
     api.post("/v1/events", [{"id": "sdk", "cost_usd": "1.25", "response_id": "r-1"}])
-    ways.clear()
+    strategies.clear()
 
     assert settle(api, reservation, response_id="r-1").status == 200
-    assert ways == [Way.AT_ONCE, Way.CAREFUL]
+    assert strategies == [Strategy.COMBINED, Strategy.CAREFUL]
     assert [(one.spent_nanos, one.reserved_nanos) for one in windows_of(account, budget)] == [
         (1_250_000_000, 0)
     ]
