@@ -95,9 +95,9 @@ NAVIGATION: Final = (
     (
         "Alerts",
         (
-            Item("Incidents", "crisis_alert", "alerts.incident"),
+            Item("Incidents", "crisis_alert", "dashboard:incidents"),
             Item("Channels", "campaign", "alerts.channel"),
-            Item("Deliveries", "outbox", "alerts.delivery"),
+            Item("Deliveries", "outbox", "dashboard:deliveries"),
             Item("Alert settings", "notifications_paused", "alerts.alertsettings"),
             Item("Maintenance windows", "engineering", "alerts.maintenancewindow"),
         ),

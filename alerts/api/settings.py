@@ -16,6 +16,7 @@ from alerts.rule_settings import (
     THRESHOLD_MAX,
     change_settings_and_rules,
     default_rule,
+    rule_values,
 )
 from alerts.rules import RULES
 from alerts.settings import settings_of
@@ -223,7 +224,6 @@ def _rule_answer(name: str, stored: AlertSettings) -> dict[str, Any]:
     return {
         "words": RULES[name].words,
         "unit": RULES[name].unit,
-        **default,
-        **stored.rules.get(name, {}),
+        **rule_values(name, stored.rules),
         "default": default,
     }

@@ -16,7 +16,7 @@ from dashboard.access import PageRequest, cached_page, may_halt, member_page
 from dashboard.filter_bar import CHIPS_MAX, CUSTOM_DAYS_MAX, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of
-from dashboard.incidents.actions import TEXT_CHARACTERS_MAX, find
+from dashboard.incidents.actions import TEXT_CHARACTERS_MAX, find, members_of
 from dashboard.incidents.course import MEASURES, Course, Stretch, cause_of, filters_of, read_course
 from dashboard.incidents.figures import figures_of, findings_of
 from dashboard.incidents.lines import SNOOZES, IncidentLine
@@ -53,6 +53,7 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
         "anomalies": [_anomaly_line(one) for one in anomalies],
         "timeline": timeline_of(incident),
         "snoozes": SNOOZES,
+        "members": members_of(request),
         "links": _links(incident, cause_of(incident, anomalies, bar.now), bar),
         "may_halt": may_halt(request),
         "text_characters_max": TEXT_CHARACTERS_MAX,
