@@ -189,7 +189,7 @@ def wake_snoozed(*, tenant_id: int, now: datetime) -> int:
     return len(due)
 
 
-def tightening_cause(incident: Incident) -> str:
+def limit_reduction_cause(incident: Incident) -> str:
     """By which name limits are tightened while an incident lasts."""
     return f"anomaly:{incident.id}"
 
@@ -308,7 +308,7 @@ def _resolve(incident: Incident, *, actor: str, text: str) -> Incident:
     incident.resolved_at = now
     incident.resolved_by = "" if actor == BY_ITSELF else actor[:300]
     incident.updated_at = now
-    end_tightening(None, tenant_id=incident.tenant_id, cause=tightening_cause(incident))
+    end_tightening(None, tenant_id=incident.tenant_id, cause=limit_reduction_cause(incident))
     _note(incident, EntryKind.RESOLVED, actor, text)
     _save(incident)
     routing.tell(incident=incident, event=DeliveryEvent.RESOLVED)

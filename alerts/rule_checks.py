@@ -15,11 +15,11 @@ from django.db import connection
 from django.db.models import Q
 
 from alerts import incidents, rules
-from alerts.explanations import quoted, times_text
 from alerts.models import EntryKind, Incident, IncidentKind, Severity
 from alerts.rules import Spend, Wish
 from alerts.scans import claim_progress
 from alerts.settings import settings_of
+from common.formats import format_times, quote
 from common.money import money
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule
@@ -225,8 +225,8 @@ def _costly_requests(moment: _Moment, times: Fraction) -> Iterator[Met]:
 
 def _costly_request(call: CostlyCall) -> Met:
     average_nanos = call.usual.cost_nanos // call.usual.requests
-    who = f"agent {quoted(call.agent)}" if call.agent else f"model {quoted(call.model)}"
-    session = f" in session {quoted(call.session)}" if call.session else ""
+    who = f"agent {quote(call.agent)}" if call.agent else f"model {quote(call.model)}"
+    session = f" in session {quote(call.session)}" if call.session else ""
     match = {
         name: value
         for name, value in (
@@ -240,9 +240,9 @@ def _costly_request(call: CostlyCall) -> Met:
         subject=(call.agent, call.feature, call.model),
         title=f"One request of {who} cost {money(call.cost_nanos)}",
         summary=(
-            f"That is {times_text(call.cost_nanos, average_nanos)} what such requests cost on"
-            f" average ({money(average_nanos)}). It is event {quoted(call.sent_id)} of"
-            f" {quoted(call.source)}{session}."
+            f"That is {format_times(call.cost_nanos, average_nanos)} what such requests cost on"
+            f" average ({money(average_nanos)}). It is event {quote(call.sent_id)} of"
+            f" {quote(call.source)}{session}."
         ),
         match=match,
         facts={
@@ -270,10 +270,10 @@ def _costly_quarters(moment: _Moment, times: Fraction) -> Iterator[Met]:
 def _costly_quarter(agent: str, quarter: Spend, day: Spend) -> Met:
     each_nanos = quarter.cost_nanos // quarter.requests
     usual_nanos = day.cost_nanos // day.requests
-    who = f"agent {quoted(agent)}" if agent else "calls without an agent"
+    who = f"agent {quote(agent)}" if agent else "calls without an agent"
     return Met(
         subject=(agent,),
-        title=f"Requests of {who} cost {times_text(each_nanos, usual_nanos)} the day's average",
+        title=f"Requests of {who} cost {format_times(each_nanos, usual_nanos)} the day's average",
         summary=(
             f"{quarter.requests:,} requests of a quarter of an hour cost {money(each_nanos)} each,"
             f" those of the 24 hours before {money(usual_nanos)}."
@@ -305,7 +305,7 @@ def _high_hour(moment: _Moment, times: Fraction) -> Iterator[Met]:
     ):
         yield Met(
             subject=(),
-            title=f"An hour cost {times_text(hour_nanos, usual_nanos)} the usual",
+            title=f"An hour cost {format_times(hour_nanos, usual_nanos)} the usual",
             summary=(
                 f"The last hour cost {money(hour_nanos)}; {money(usual_nanos)} is usual at this"
                 " hour."
@@ -329,7 +329,7 @@ def _grown_features(moment: _Moment, percent: Fraction) -> Iterator[Met]:
             grown_percent = 100 * grown_nanos // before.cost_nanos
             yield Met(
                 subject=(feature,),
-                title=f"Feature {quoted(feature)} cost {grown_percent:,} % more than a week before",
+                title=f"Feature {quote(feature)} cost {grown_percent:,}% more than a week before",
                 summary=(
                     f"The seven days up to {today - DAY:%Y-%m-%d} cost {money(week.cost_nanos)},"
                     f" the seven before {money(before.cost_nanos)}."
@@ -355,10 +355,10 @@ def _nearly_spent_users(moment: _Moment, percent: Fraction) -> Iterator[Met]:
 def _nearly_spent(rule: BudgetRule, window: WindowState, used: int) -> Met:
     match = match_of_group(rule.match, rule.per, json.loads(window.group_key))
     user = match.get("user")
-    who = f"User {quoted(user)}" if isinstance(user, str) else "A user"
+    who = f"User {quote(user)}" if isinstance(user, str) else "A user"
     return Met(
         subject=(str(window.id),),
-        title=f"{who} has used {used} % of the daily budget {quoted(rule.name)}",
+        title=f"{who} has used {used}% of the daily budget {quote(rule.name)}",
         summary=(
             f"{money(window.spent_nanos)} spent since {window.starts_at:%Y-%m-%d %H:%M} UTC."
             " Nothing is stopped by this."
@@ -440,10 +440,10 @@ def _high_month(
     rule: BudgetRule, window: WindowState, projected_nanos: int, limit_nanos: int
 ) -> Met:
     match = match_of_group(rule.match, rule.per, json.loads(window.group_key))
-    words = ", ".join(f"{name} {quoted(str(value))}" for name, value in match.items() if value)
+    words = ", ".join(f"{name} {quote(str(value))}" for name, value in match.items() if value)
     return Met(
         subject=(str(window.id),),
-        title=f"Budget {quoted(rule.name)} will be exceeded this month at the present pace",
+        title=f"Budget {quote(rule.name)} will be exceeded this month at the present pace",
         summary=(
             f"{money(window.spent_nanos)} spent so far{f' by {words}' if words else ''};"
             f" {money(projected_nanos)} expected at the end of the month, of"
