@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from cryptography.fernet import Fernet, InvalidToken
 from django.conf import settings
 from django.utils.crypto import salted_hmac
@@ -112,7 +113,7 @@ def free_keys(cursor: Any, tenant_id: int, keys: Iterable[str]) -> None:
 
 def sealed(data: Any) -> str:
     """An answer as it is stored."""
-    return _cipher().encrypt(json.dumps(data).encode()).decode()
+    return _cipher().encrypt(msgspec.json.encode(data)).decode()
 
 
 def opened(body: str) -> Any:

@@ -4,13 +4,15 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from functools import cache
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from common.api.structs import Answer, about
 from common.errors import InvalidRequest
 
 Row = TypeVar("Row")
@@ -25,22 +27,23 @@ PAGE_SCHEMA: Final = [
     ),
     OpenApiParameter("cursor", str, description="The `next_cursor` of the page before."),
 ]
+PAGE: Final = "A page of a list."
 
 
-def page_serializer(row: type[serializers.Serializer[Any]]) -> type[serializers.Serializer[Any]]:
-    """What documents a page of rows."""
-    noun = row.__name__.removesuffix("Answer").removesuffix("Body")
-    return type(
-        f"{noun}Page",
-        (serializers.Serializer,),
-        {
-            "__doc__": "A page of a list.",
-            "data": row(many=True),
-            "next_cursor": serializers.CharField(
-                allow_null=True, help_text="Null on the last page."
-            ),
-        },
-    )
+@cache
+def page_serializer(row: type[Any]) -> type[Any]:
+    """Return what describes a page of a list, whose rows are answers or bodies."""
+    name = row.__name__.removesuffix("Answer").removesuffix("Body") + "Page"
+    if issubclass(row, Answer):
+        cursor = Annotated[str | None, about("Null on the last page.")]
+        fields = [("data", list[row]), ("next_cursor", cursor)]  # type: ignore[valid-type]
+        return msgspec.defstruct(name, fields, bases=(Answer,), namespace={"__doc__": PAGE})
+    members = {
+        "__doc__": PAGE,
+        "data": row(many=True),
+        "next_cursor": serializers.CharField(allow_null=True, help_text="Null on the last page."),
+    }
+    return type(name, (serializers.Serializer,), members)
 
 
 class InvalidCursor(InvalidRequest):

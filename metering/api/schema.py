@@ -5,6 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from common.api.schema import PROBLEM, spell_out_nullable
+from metering.api.rates import RATES_SCHEMA
 from metering.reservations.request import AskBody, ExtendBody
 from metering.usage.decoders.native import EventBody
 
@@ -79,6 +80,7 @@ def add_components(
         "Extension": extension,
         "CloudEvent": CLOUD_EVENT,
         "Problem": PROBLEM,
+        "Rates": RATES_SCHEMA,
     }
     spelled_out: dict[str, Any] = spell_out_nullable(result)
     return spelled_out
