@@ -194,15 +194,6 @@ def limit_reduction_cause(incident: Incident) -> str:
     return f"anomaly:{incident.id}"
 
 
-def status_of(incident: Incident) -> str:
-    """open, acknowledged, snoozed or resolved."""
-    if incident.resolved_at is not None:
-        return "resolved"
-    if incident.snoozed_until is not None and incident.snoozed_until > timezone.now():
-        return "snoozed"
-    return "open" if incident.acknowledged_at is None else "acknowledged"
-
-
 def _unresolved(tenant_id: int, cause: str) -> Incident | None:
     return (
         Incident.objects.select_for_update()

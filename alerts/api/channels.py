@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.api.deliveries import DeliveryDetailAnswer, detail_answer
+from alerts.api.requests import answer_page, find, read_body
 from alerts.channel_settings import (
     CONTACT_MAX_CHARACTERS,
     CONTACTS_MAX,
@@ -25,14 +27,8 @@ from alerts.delivery import test_channel
 from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Digest, Severity
 from common.api.fields import Choice, Flag, Items, Moment, StrictSerializer, Text, problem_at
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
-)
-from common.errors import NotFound
+from common.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA, page_serializer
+from common.api.structs import Answer
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
 
@@ -65,7 +61,7 @@ def _field_schema(field: Field) -> dict[str, Any]:
     }
 )
 class Config(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
-    """Fields by name; which there are says the channel's kind."""
+    """Fields by name, as the channel's kind has them."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
@@ -93,10 +89,10 @@ class ChannelBody(StrictSerializer):
         child=Choice(choices=Severity.values),
         required=False,
         max_length=len(Severity.values),
-        help_text="What is told at once; the rest waits for the digest.",
+        help_text="Severities that are sent immediately; the rest waits for the digest.",
     )
     digest = Choice(choices=Digest.values, required=False)
-    is_paused = Flag(required=False, help_text="Nothing is told while it is.")
+    is_paused = Flag(required=False, help_text="Nothing is sent while it is.")
     created_at = Moment(read_only=True)
     delivered_at = Moment(read_only=True, allow_null=True)
     failed_at = Moment(read_only=True, allow_null=True)
@@ -121,10 +117,10 @@ class NewChannelAnswer(ChannelBody):
     )
 
 
-class SecretAnswer(serializers.Serializer[Any]):
+class SecretAnswer(Answer):
     """A secret that is shown this once."""
 
-    secret = serializers.CharField()
+    secret: str
 
 
 class ChannelsView(ApiView):
@@ -138,16 +134,7 @@ class ChannelsView(ApiView):
         responses=page_serializer(ChannelBody),
     )
     def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        channels = Channel.objects.filter(
-            tenant=tenant_of(request),
-            removed_at__isnull=True,
-            id__gt=page.after[0] if page.after else 0,
-        )
-        rows = list(channels.order_by("id")[: page.limit + 1])
-        return Response(
-            page_answer(rows, page=page, answer=channel_answer, key=lambda row: [row.id])
-        )
+        return answer_page(request, _channels(request), channel_answer, is_newest_first=False)
 
     @extend_schema(
         summary="Add a channel",
@@ -157,12 +144,9 @@ class ChannelsView(ApiView):
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        body = ChannelBody(data=request.data)
-        body.is_valid(raise_exception=True)
+        body = read_body(ChannelBody, request)
         with refusals():
-            channel = create_channel(
-                tenant=tenant_of(request), actor=actor_of(request), **body.validated_data
-            )
+            channel = create_channel(tenant=tenant_of(request), actor=actor_of(request), **body)
         answer = {**channel_answer(channel), "secret": signing_secret(channel)}
         return Response(answer, status=201)
 
@@ -172,7 +156,7 @@ class ChannelView(ApiView):
 
     @extend_schema(summary="Show a channel", responses=ChannelBody)
     def get(self, request: Request, channel_id: int) -> Response:
-        return Response(channel_answer(_find(request, channel_id)))
+        return Response(channel_answer(find(_channels(request), channel_id)))
 
     @extend_schema(
         summary="Change a channel",
@@ -181,13 +165,10 @@ class ChannelView(ApiView):
         responses=ChannelBody,
     )
     def patch(self, request: Request, channel_id: int) -> Response:
-        channel = _find(request, channel_id)
-        body = ChannelBody(channel, data=request.data, partial=True)
-        body.is_valid(raise_exception=True)
+        channel = find(_channels(request), channel_id)
+        changes = read_body(ChannelBody, request, instance=channel, partial=True)
         with refusals():
-            changed = update_channel(
-                channel=channel, actor=actor_of(request), changes=body.validated_data
-            )
+            changed = update_channel(channel=channel, actor=actor_of(request), changes=changes)
         return Response(channel_answer(changed))
 
     @extend_schema(
@@ -197,7 +178,7 @@ class ChannelView(ApiView):
         responses={204: None},
     )
     def delete(self, request: Request, channel_id: int) -> Response:
-        remove_channel(channel=_find(request, channel_id), actor=actor_of(request))
+        remove_channel(channel=find(_channels(request), channel_id), actor=actor_of(request))
         return Response(status=204)
 
 
@@ -215,7 +196,9 @@ class ProbeView(ApiView):
     )
     @idempotent
     def post(self, request: Request, channel_id: int) -> Response:
-        delivery = test_channel(channel=_find(request, channel_id), actor=actor_of(request))
+        delivery = test_channel(
+            channel=find(_channels(request), channel_id), actor=actor_of(request)
+        )
         return Response(detail_answer(delivery), status=202)
 
 
@@ -231,8 +214,10 @@ class RotateView(ApiView):
     @idempotent
     def post(self, request: Request, channel_id: int) -> Response:
         with refusals():
-            secret = rotate_secret(channel=_find(request, channel_id), actor=actor_of(request))
-        return Response({"secret": secret})
+            secret = rotate_secret(
+                channel=find(_channels(request), channel_id), actor=actor_of(request)
+            )
+        return Response(SecretAnswer(secret=secret))
 
 
 @contextmanager
@@ -252,10 +237,5 @@ def channel_answer(channel: Channel) -> dict[str, Any]:
     return answer
 
 
-def _find(request: Request, channel_id: int) -> Channel:
-    channel = Channel.objects.filter(
-        tenant=tenant_of(request), id=channel_id, removed_at__isnull=True
-    ).first()
-    if channel is None:
-        raise NotFound(f"There is no channel {channel_id}.")
-    return channel
+def _channels(request: Request) -> QuerySet[Channel]:
+    return Channel.objects.filter(tenant=tenant_of(request), removed_at__isnull=True)

@@ -9,7 +9,6 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from alerts.incidents import status_of
 from alerts.models import Anomaly, Incident, IncidentKind
 from dashboard import charts
 from dashboard.access import PageRequest, cached_page, may_halt, member_page
@@ -47,7 +46,7 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
     anomalies = _anomalies(incident)
     context = incidents_frame(request, bar, tab="incidents") | {
         "headline": incident.title,
-        "line": IncidentLine(incident, status_of(incident)),
+        "line": IncidentLine(incident, incident.status),
         "figures": figures_of(incident.facts),
         "findings": findings_of(incident.facts),
         "anomalies": [_anomaly_line(one) for one in anomalies],
