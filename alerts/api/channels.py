@@ -1,17 +1,16 @@
 """`/v1/channels`: where alerts go."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.api.deliveries import DeliveryDetailAnswer, detail_answer
-from alerts.api.requests import answer_page, find, read_body
 from alerts.channel_settings import (
     CONTACT_MAX_CHARACTERS,
     CONTACTS_MAX,
@@ -26,11 +25,19 @@ from alerts.channels import KINDS, Field
 from alerts.delivery import test_channel
 from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Digest, Severity
-from common.api.fields import Choice, Flag, Items, Moment, StrictSerializer, Text, problem_at
-from common.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA, page_serializer
+from common.api.fields import (
+    Choice,
+    Flag,
+    Items,
+    Moment,
+    StrictSerializer,
+    Text,
+    problem_at,
+    read_body,
+)
 from common.api.structs import Answer
 from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 
 VALUE_CHARACTERS_MAX: Final = 2000
 VALUES_MAX: Final = 50
@@ -123,69 +130,50 @@ class SecretAnswer(Answer):
     secret: str
 
 
-class ChannelsView(ApiView):
-    """All channels of the tenant."""
+@extend_schema_view(
+    list=extend_schema(summary="List channels, oldest first"),
+    retrieve=extend_schema(summary="Show a channel"),
+    partial_update=extend_schema(
+        summary="Change a channel", description="What waits for it is sent as it is then."
+    ),
+    destroy=extend_schema(
+        summary="Remove a channel; its deliveries stay to be read",
+        description="What waits for it is not sent any more.",
+    ),
+)
+class Channels(Resource[Channel]):
+    """The channels of the tenant."""
 
-    parameters = {"GET": PAGE_PARAMETERS}
+    model = Channel
+    noun = "channel"
+    body = ChannelBody
+    also_answers = {"test": (409, 429)}
 
-    @extend_schema(
-        summary="List channels, oldest first",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(ChannelBody),
-    )
-    def get(self, request: Request) -> Response:
-        return answer_page(request, _channels(request), channel_answer, is_newest_first=False)
+    def rows(self) -> QuerySet[Channel]:
+        return super().rows().filter(removed_at__isnull=True)
+
+    def answers(self, rows: Sequence[Channel]) -> Sequence[dict[str, Any]]:
+        return [channel_answer(row) for row in rows]
 
     @extend_schema(
         summary="Add a channel",
         description="What it needs to know is in `config`, by its kind.",
-        request=ChannelBody,
         responses={201: NewChannelAnswer},
     )
     @idempotent
-    def post(self, request: Request) -> Response:
-        body = read_body(ChannelBody, request)
+    def create(self, request: Request, **place: Any) -> Response:
+        fields = read_body(ChannelBody, request)
         with refusals():
-            channel = create_channel(tenant=tenant_of(request), actor=actor_of(request), **body)
+            channel = create_channel(tenant=self.tenant, actor=self.actor, **fields)
         answer = {**channel_answer(channel), "secret": signing_secret(channel)}
         return Response(answer, status=201)
 
-
-class ChannelView(ApiView):
-    """One channel."""
-
-    @extend_schema(summary="Show a channel", responses=ChannelBody)
-    def get(self, request: Request, channel_id: int) -> Response:
-        return Response(channel_answer(find(_channels(request), channel_id)))
-
-    @extend_schema(
-        summary="Change a channel",
-        description="What waits for it is sent as it is then.",
-        request=ChannelBody,
-        responses=ChannelBody,
-    )
-    def patch(self, request: Request, channel_id: int) -> Response:
-        channel = find(_channels(request), channel_id)
-        changes = read_body(ChannelBody, request, instance=channel, partial=True)
+    def update_row(self, row: Channel, changes: dict[str, Any]) -> Channel:
         with refusals():
-            changed = update_channel(channel=channel, actor=actor_of(request), changes=changes)
-        return Response(channel_answer(changed))
+            return update_channel(channel=row, actor=self.actor, changes=changes)
 
-    @extend_schema(
-        summary="Remove a channel; its deliveries stay to be read",
-        description="What waits for it is not sent any more.",
-        request=None,
-        responses={204: None},
-    )
-    def delete(self, request: Request, channel_id: int) -> Response:
-        remove_channel(channel=find(_channels(request), channel_id), actor=actor_of(request))
-        return Response(status=204)
-
-
-class ProbeView(ApiView):
-    """A test of one channel."""
-
-    also_answers = {"POST": (409, 429)}
+    def delete_row(self, row: Channel) -> object:
+        return remove_channel(channel=row, actor=self.actor)
 
     @extend_schema(
         summary="Send a test message",
@@ -195,15 +183,9 @@ class ProbeView(ApiView):
         responses={202: DeliveryDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, channel_id: int) -> Response:
-        delivery = test_channel(
-            channel=find(_channels(request), channel_id), actor=actor_of(request)
-        )
+    def test(self, request: Request, **place: Any) -> Response:
+        delivery = test_channel(channel=self.row(), actor=self.actor)
         return Response(detail_answer(delivery), status=202)
-
-
-class RotateView(ApiView):
-    """A new secret for one channel."""
 
     @extend_schema(
         summary="Give a webhook a new secret, shown this once",
@@ -212,11 +194,9 @@ class RotateView(ApiView):
         responses={200: SecretAnswer},
     )
     @idempotent
-    def post(self, request: Request, channel_id: int) -> Response:
+    def rotate_secret(self, request: Request, **place: Any) -> Response:
         with refusals():
-            secret = rotate_secret(
-                channel=find(_channels(request), channel_id), actor=actor_of(request)
-            )
+            secret = rotate_secret(channel=self.row(), actor=self.actor)
         return Response(SecretAnswer(secret=secret))
 
 
@@ -235,7 +215,3 @@ def channel_answer(channel: Channel) -> dict[str, Any]:
     """A channel as the API shows it."""
     answer: dict[str, Any] = ChannelBody({**vars(channel), "fields": shown_fields(channel)}).data
     return answer
-
-
-def _channels(request: Request) -> QuerySet[Channel]:
-    return Channel.objects.filter(tenant=tenant_of(request), removed_at__isnull=True)

@@ -1,24 +1,24 @@
 """`/v1/deliveries`: messages that were sent, that wait, and that could not be delivered."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from alerts.api.requests import answer_page, find
 from alerts.delivery import resend
 from alerts.models import Delivery, DeliveryEvent, DeliveryState, HeldBy, Severity
-from common.api.pagination import ID_MAX, PAGE_PARAMETERS, PAGE_SCHEMA, page_serializer
+from common.api.pagination import PAGE_PARAMETERS
+from common.api.parameters import ID_SCHEMA, read_choice, read_id
 from common.api.structs import Answer, UtcTimestamp, about, one_of
-from common.errors import InvalidRequest
 from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 
 # The latest; a delivery that fails for three days has more than anyone reads.
 ATTEMPTS_MAX: Final = 100
-ID_SCHEMA: Final = {"type": "integer", "minimum": 1, "maximum": ID_MAX}
 
 
 class DeliveryAnswer(Answer):
@@ -68,36 +68,42 @@ class DeliveryDetailAnswer(DeliveryAnswer):
     attempts: Annotated[list[AttemptAnswer], about("Newest first.")]
 
 
-class DeliveriesView(ApiView):
-    """All deliveries of the tenant."""
+@extend_schema_view(
+    list=extend_schema(summary="List deliveries, newest first"),
+    retrieve=extend_schema(
+        summary="Show a delivery and its attempts", responses=DeliveryDetailAnswer
+    ),
+)
+class Deliveries(Resource[Delivery]):
+    """The deliveries of the tenant."""
 
-    parameters = {"GET": PAGE_PARAMETERS | {"state", "channel", "incident"}}
-
-    @extend_schema(
-        summary="List deliveries, newest first",
-        parameters=[
-            *PAGE_SCHEMA,
+    model = Delivery
+    noun = "delivery"
+    answer = DeliveryAnswer
+    order = ("-id",)
+    parameters = {
+        "list": (
+            *PAGE_PARAMETERS,
             OpenApiParameter("state", str, enum=DeliveryState.values),
             OpenApiParameter("channel", ID_SCHEMA),
             OpenApiParameter("incident", ID_SCHEMA),
-        ],
-        responses=page_serializer(DeliveryAnswer),
-    )
-    def get(self, request: Request) -> Response:
-        deliveries = Delivery.objects.filter(tenant=tenant_of(request), **_filters(request))
-        return answer_page(request, deliveries, delivery_answer)
+        )
+    }
 
+    def listed_rows(self) -> QuerySet[Delivery]:
+        filters = {
+            "state": read_choice(self.request, "state", DeliveryState.values),
+            "channel_id": read_id(self.request, "channel"),
+            "incident_id": read_id(self.request, "incident"),
+        }
+        given = {name: value for name, value in filters.items() if value is not None}
+        return self.rows().filter(**given)
 
-class DeliveryView(ApiView):
-    """One delivery."""
+    def answers(self, rows: Sequence[Delivery]) -> Sequence[DeliveryAnswer]:
+        return [delivery_answer(row) for row in rows]
 
-    @extend_schema(summary="Show a delivery and its attempts", responses=DeliveryDetailAnswer)
-    def get(self, request: Request, delivery_id: int) -> Response:
-        return Response(detail_answer(_find(request, delivery_id)))
-
-
-class ResendView(ApiView):
-    """Another try, by hand."""
+    def retrieve(self, request: Request, **place: Any) -> Response:
+        return Response(detail_answer(self.row()))
 
     @extend_schema(
         summary="Send a delivery again, with its message and reference as they were",
@@ -106,30 +112,9 @@ class ResendView(ApiView):
         responses={202: DeliveryDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, delivery_id: int) -> Response:
-        again = resend(delivery=_find(request, delivery_id), actor=actor_of(request))
+    def resend(self, request: Request, **place: Any) -> Response:
+        again = resend(delivery=self.row(), actor=self.actor)
         return Response(detail_answer(again), status=202)
-
-
-def _filters(request: Request) -> dict[str, Any]:
-    filters: dict[str, Any] = {}
-    state = request.query_params.get("state")
-    if state is not None:
-        if state not in DeliveryState.values:
-            raise InvalidRequest(f"'state' must be one of {', '.join(DeliveryState.values)}.")
-        filters["state"] = state
-    for name in ("channel", "incident"):
-        text = request.query_params.get(name)
-        if text is not None:
-            is_id = text.isascii() and text.isdecimal() and len(text) <= 19
-            if not is_id or not 1 <= int(text) <= ID_MAX:
-                raise InvalidRequest(f"{name!r} must be the id of one.")
-            filters[f"{name}_id"] = int(text)
-    return filters
-
-
-def _find(request: Request, delivery_id: int) -> Delivery:
-    return find(Delivery.objects.filter(tenant=tenant_of(request)), delivery_id)
 
 
 def delivery_answer(

@@ -1,12 +1,12 @@
 """`/v1/incidents`: what people should look at, and how they handle it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from msgspec import Meta
 from rest_framework import serializers
 from rest_framework.fields import empty
@@ -14,23 +14,22 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.api.deliveries import DeliveryAnswer, delivery_answer
-from alerts.api.requests import answer_page, find, read_body
 from alerts.incident_lists import having_status, having_values
 from alerts.incidents import SNOOZE_MAX, acknowledge, assign, comment, resolve, snooze
 from alerts.messages import outside
 from alerts.models import STATUSES, Anomaly, EntryKind, Incident, IncidentKind, Severity
 from alerts.routing import link_to
 from alerts.series import MONEY_MEASURES
-from common.api.fields import Count, Moment, StrictSerializer, Text, problem_at
-from common.api.pagination import PAGE_PARAMETERS, PAGE_SCHEMA, page_serializer
+from common.api.fields import Count, Moment, StrictSerializer, Text, problem_at, read_body
+from common.api.pagination import PAGE_PARAMETERS
+from common.api.parameters import TIMESTAMP_SCHEMA, InvalidParameter, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
-from common.errors import InvalidRequest
 from common.money import usd_from_nanos
 from metering.core.dimensions import MATCHABLE
-from metering.fields.parameters import FILTER_SCHEMA, MOMENT_SCHEMA, filters_of, moment_of
+from metering.fields.parameters import FILTER_PARAMETERS, read_filters
 from metering.reporting.question import unknown_dimension
 from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 from tenants.models import User
 
 SNOOZE_SECONDS_MAX: Final = int(SNOOZE_MAX.total_seconds())
@@ -44,19 +43,6 @@ VALUES_BY_FILTER: Final[Mapping[str, tuple[str, ...]]] = {
     "kind": tuple(IncidentKind.values),
     "severity": tuple(Severity.values),
 }
-LIST_SCHEMA: Final = [
-    *(
-        OpenApiParameter(
-            name,
-            {"type": "array", "items": {"type": "string", "enum": list(values)}, "minItems": 1},
-            explode=False,
-            description="One or several, separated by commas.",
-        )
-        for name, values in VALUES_BY_FILTER.items()
-    ),
-    OpenApiParameter("from", MOMENT_SCHEMA, description="Not what was resolved before."),
-    OpenApiParameter("to", MOMENT_SCHEMA, description="Not what was opened then or later."),
-]
 
 
 class IncidentAnswer(Answer):
@@ -172,47 +158,67 @@ class SnoozeBody(StrictSerializer):
         return attrs
 
 
-class IncidentsView(ApiView):
-    """All incidents of the tenant."""
-
-    filters = MATCHABLE
-    parameters = {"GET": PAGE_PARAMETERS | {"from", "to"} | VALUES_BY_FILTER.keys()}
-
-    @extend_schema(
-        summary="List incidents, newest first",
-        parameters=[*PAGE_SCHEMA, *LIST_SCHEMA, *FILTER_SCHEMA],
-        responses=page_serializer(IncidentAnswer),
-    )
-    def get(self, request: Request) -> Response:
-        return answer_page(request, _incidents(request).filter(_filters(request)), incident_answer)
-
-
-class IncidentView(ApiView):
-    """One incident."""
-
-    @extend_schema(
+@extend_schema_view(
+    list=extend_schema(summary="List incidents, newest first"),
+    retrieve=extend_schema(
         summary="Show an incident with its timeline, anomalies and deliveries",
         responses=IncidentDetailAnswer,
-    )
-    def get(self, request: Request, incident_id: int) -> Response:
-        return _detail(find(_incidents(request), incident_id))
+    ),
+)
+class Incidents(Resource[Incident]):
+    """The incidents of the tenant."""
+
+    model = Incident
+    noun = "incident"
+    answer = IncidentAnswer
+    order = ("-id",)
+    filters = MATCHABLE
+    parameters = {
+        "list": (
+            *PAGE_PARAMETERS,
+            *(
+                OpenApiParameter(
+                    name,
+                    {
+                        "type": "array",
+                        "items": {"type": "string", "enum": list(values)},
+                        "minItems": 1,
+                    },
+                    explode=False,
+                    description="One or several, separated by commas.",
+                )
+                for name, values in VALUES_BY_FILTER.items()
+            ),
+            OpenApiParameter("from", TIMESTAMP_SCHEMA, description="Not what was resolved before."),
+            OpenApiParameter(
+                "to", TIMESTAMP_SCHEMA, description="Not what was opened then or later."
+            ),
+            *FILTER_PARAMETERS,
+        )
+    }
+    also_answers = {"acknowledge": (409,)}
+
+    def rows(self) -> QuerySet[Incident]:
+        return super().rows().select_related("assigned_to")
+
+    def listed_rows(self) -> QuerySet[Incident]:
+        return self.rows().filter(_filters(self.request))
+
+    def answers(self, rows: Sequence[Incident]) -> Sequence[IncidentAnswer]:
+        return [incident_answer(row) for row in rows]
+
+    def retrieve(self, request: Request, **place: Any) -> Response:
+        return _detail(self.row())
 
     @extend_schema(
         summary="Assign an incident to a member, or to no one",
         request=AssignBody,
         responses=IncidentDetailAnswer,
     )
-    def patch(self, request: Request, incident_id: int) -> Response:
-        incident = find(_incidents(request), incident_id)
-        body = read_body(AssignBody, request, context={"tenant": tenant_of(request)})
-        actor = actor_of(request)
-        return _detail(assign(incident=incident, actor=actor, user=body["assigned_to"]))
-
-
-class AcknowledgeView(ApiView):
-    """Someone looks at it."""
-
-    also_answers = {"POST": (409,)}
+    def partial_update(self, request: Request, **place: Any) -> Response:
+        incident = self.row()
+        user = read_body(AssignBody, request, tenant=self.tenant)["assigned_to"]
+        return _detail(assign(incident=incident, actor=self.actor, user=user))
 
     @extend_schema(
         summary="Acknowledge an incident",
@@ -221,13 +227,8 @@ class AcknowledgeView(ApiView):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident = find(_incidents(request), incident_id)
-        return _detail(acknowledge(incident=incident, actor=actor_of(request)))
-
-
-class ResolveView(ApiView):
-    """It is dealt with."""
+    def acknowledge(self, request: Request, **place: Any) -> Response:
+        return _detail(acknowledge(incident=self.row(), actor=self.actor))
 
     @extend_schema(
         summary="Resolve an incident",
@@ -237,14 +238,9 @@ class ResolveView(ApiView):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident = find(_incidents(request), incident_id)
-        text = read_body(RemarkBody, request).get("text", "")
-        return _detail(resolve(incident=incident, actor=actor_of(request), text=text))
-
-
-class SnoozeView(ApiView):
-    """It can wait."""
+    def resolve(self, request: Request, **place: Any) -> Response:
+        incident, text = self.row(), read_body(RemarkBody, request).get("text", "")
+        return _detail(resolve(incident=incident, actor=self.actor, text=text))
 
     @extend_schema(
         summary="Snooze an incident: notify no one for a while",
@@ -252,14 +248,9 @@ class SnoozeView(ApiView):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident = find(_incidents(request), incident_id)
-        until = read_body(SnoozeBody, request)["until"]
-        return _detail(snooze(incident=incident, actor=actor_of(request), until=until))
-
-
-class CommentView(ApiView):
-    """Something to say about it."""
+    def snooze(self, request: Request, **place: Any) -> Response:
+        incident, until = self.row(), read_body(SnoozeBody, request)["until"]
+        return _detail(snooze(incident=incident, actor=self.actor, until=until))
 
     @extend_schema(
         summary="Write a line into an incident's timeline, also after it was resolved",
@@ -267,20 +258,15 @@ class CommentView(ApiView):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident = find(_incidents(request), incident_id)
-        text = read_body(CommentBody, request)["text"]
-        return _detail(comment(incident=incident, actor=actor_of(request), text=text))
-
-
-def _incidents(request: Request) -> QuerySet[Incident]:
-    return Incident.objects.filter(tenant=tenant_of(request)).select_related("assigned_to")
+    def comment(self, request: Request, **place: Any) -> Response:
+        incident, text = self.row(), read_body(CommentBody, request)["text"]
+        return _detail(comment(incident=incident, actor=self.actor, text=text))
 
 
 def _filters(request: Request) -> Q:
     """Return the condition in a request's filters."""
     now = timezone.now()
-    dimensions = filters_of(request)
+    dimensions = read_filters(request)
     for name in dimensions:
         if name not in MATCHABLE:
             raise unknown_dimension(name)
@@ -290,9 +276,9 @@ def _filters(request: Request) -> Q:
     for name in ("kind", "severity"):
         if (values := _values(request, name)) is not None:
             condition &= Q(**{f"{name}__in": values})
-    if (starts_at := moment_of(request, "from")) is not None:
+    if (starts_at := read_timestamp(request, "from")) is not None:
         condition &= Q(resolved_at__isnull=True) | Q(resolved_at__gte=starts_at)
-    if (ends_at := moment_of(request, "to")) is not None:
+    if (ends_at := read_timestamp(request, "to")) is not None:
         condition &= Q(opened_at__lt=ends_at)
     return condition
 
@@ -304,7 +290,8 @@ def _values(request: Request, name: str) -> list[str] | None:
         return None
     values, known = text.split(","), VALUES_BY_FILTER[name]
     if not set(values) <= set(known):
-        raise InvalidRequest(f"{name!r} must be of {', '.join(known)}, separated by commas.")
+        detail = f"{name!r} must be of {', '.join(known)}, separated by commas."
+        raise InvalidParameter.of(name, "invalid_request", detail)
     return values
 
 

@@ -12,7 +12,6 @@ from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from alerts.api.requests import read_body
 from alerts.models import AlertSettings, Severity
 from alerts.rule_settings import (
     COOL_DOWN_SECONDS_MAX,
@@ -23,7 +22,7 @@ from alerts.rule_settings import (
 )
 from alerts.rules import RULES
 from alerts.settings import settings_of
-from common.api.fields import Choice, Count, Flag, StrictSerializer, problem_at
+from common.api.fields import Choice, Count, Flag, StrictSerializer, problem_at, read_body
 from common.api.structs import Answer, about, one_of
 from tenants.api.views import ApiView, actor_of, tenant_of
 

@@ -8,6 +8,7 @@ from zoneinfo import available_timezones
 from django.utils.functional import SimpleLazyObject
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from common.api.problems import ERRORS_MAX, CountedCode
@@ -200,3 +201,15 @@ class Timezone(serializers.Field[str, Any, str, Any]):
 def problem_at(field: str, message: str, code: str = "invalid") -> serializers.ValidationError:
     """A refusal of one member of a body."""
     return serializers.ValidationError({field: serializers.ErrorDetail(message, code=code)})
+
+
+def read_body(
+    body: type[serializers.Serializer[Any]], request: Request, instance: Any = None, **context: Any
+) -> dict[str, Any]:
+    """Return the fields of a request's body: of a whole one, or of changes to an instance. Raises
+    ValidationError. Some bodies are judged by what `context` names.
+    """
+    read = body(instance, data=request.data, partial=instance is not None, context=context)
+    read.is_valid(raise_exception=True)
+    fields: dict[str, Any] = read.validated_data
+    return fields

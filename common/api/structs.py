@@ -1,7 +1,7 @@
 """Answers as typed structs: one class says what is sent and what the OpenAPI document says of it.
 
-A field without a default is always there; `X | None` may be null; `X | UnsetType = UNSET` is left
-out where there is nothing to say. A text about a field is `msgspec.Meta(description=...)`.
+A field without a default is always there; `X | None` may be null; `X | UnsetType = UNSET`, which
+comes last, is left out where there is nothing to say.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ def about(text: str) -> Meta:
     return Meta(description=text)
 
 
-def one_of(values: Iterable[str], text: str | None = None) -> Meta:
+def one_of(values: Iterable[str | None], text: str | None = None) -> Meta:
     """The values that a field may have."""
     return Meta(description=text, extra_json_schema={"enum": list(values)})
 
@@ -48,7 +48,7 @@ def usd_or_none(nanos: int | None) -> str | None:
     return None if nanos is None else usd_from_nanos(nanos)
 
 
-class Answer(msgspec.Struct, kw_only=True):
+class Answer(msgspec.Struct):
     """What an endpoint answers, or a part of it."""
 
     @classmethod

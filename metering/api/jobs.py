@@ -1,25 +1,17 @@
 """`/v1/jobs`: work that was too long for a request, and how far it is."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from msgspec import Meta
-from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
-)
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
-from common.errors import NotFound
 from common.money import usd_from_nanos
 from metering.intake.rerate import RerateSummary
 from metering.models import BackgroundJob, JobKind, JobState
-from tenants.api.views import ApiView, tenant_of
+from tenants.api.resources import Resource
 
 
 class RerateAnswer(Answer):
@@ -61,35 +53,23 @@ class JobAnswer(Answer):
     error: Annotated[str | None, about("Why it failed, or is tried again.")]
 
 
-class JobsView(ApiView):
-    """All jobs of the tenant."""
-
-    parameters = {"GET": PAGE_PARAMETERS}
-
-    @extend_schema(
+@extend_schema_view(
+    list=extend_schema(
         summary="List jobs, newest first",
         description="A job that has ended is kept for 35 days.",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(JobAnswer),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        jobs = BackgroundJob.objects.filter(tenant=tenant_of(request))
-        if page.after is not None:
-            jobs = jobs.filter(id__lt=page.after[0])
-        rows = list(jobs.order_by("-id")[: page.limit + 1])
-        return Response(page_answer(rows, page=page, answer=job_answer, key=lambda row: [row.id]))
+    ),
+    retrieve=extend_schema(summary="Show a job"),
+)
+class Jobs(Resource[BackgroundJob]):
+    """The background jobs of the tenant."""
 
+    model = BackgroundJob
+    noun = "job"
+    answer = JobAnswer
+    order = ("-id",)
 
-class JobView(ApiView):
-    """One job."""
-
-    @extend_schema(summary="Show a job", responses=JobAnswer)
-    def get(self, request: Request, job_id: int) -> Response:
-        job = BackgroundJob.objects.filter(tenant=tenant_of(request), id=job_id).first()
-        if job is None:
-            raise NotFound(f"There is no job {job_id}.")
-        return Response(job_answer(job))
+    def answers(self, rows: Sequence[BackgroundJob]) -> Sequence[JobAnswer]:
+        return [job_answer(job) for job in rows]
 
 
 def job_answer(job: BackgroundJob) -> JobAnswer:

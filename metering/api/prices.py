@@ -18,15 +18,10 @@ from common.api.fields import (
     Usd,
     Value,
     problem_at,
+    read_body,
 )
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    flag_parameter,
-    page_answer,
-    page_of,
-    page_serializer,
-)
+from common.api.pagination import PAGE_PARAMETERS, page_answer, page_of, read_page
+from common.api.parameters import TIMESTAMP_SCHEMA, read_flag, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
 from common.errors import Conflict, InvalidRequest, NotFound
 from common.money import usd_from_nanos
@@ -141,31 +136,34 @@ class RerateBody(StrictSerializer):
 class PricesView(ApiView):
     """The tenant's own prices, or with `catalogue=true` what applies to a model."""
 
-    parameters = {"GET": PAGE_PARAMETERS | {"catalogue", "model", "provider", "at"}}
-
-    @extend_schema(
-        summary="List the tenant's own prices, oldest first, or what applies to a model",
-        parameters=[
-            *PAGE_SCHEMA,
+    parameters = {
+        "GET": (
+            *PAGE_PARAMETERS,
             OpenApiParameter(
                 "catalogue", bool, description="Answer the price that applies to `model`."
             ),
             OpenApiParameter("model", str),
             OpenApiParameter("provider", str),
-            OpenApiParameter(
-                "at", {"type": "string", "format": "date-time"}, description="Now, if not given."
-            ),
-        ],
-        responses=page_serializer(PriceAnswer),
+            OpenApiParameter("at", TIMESTAMP_SCHEMA, description="Now, if not given."),
+        )
+    }
+
+    @extend_schema(
+        summary="List the tenant's own prices, oldest first, or what applies to a model",
+        responses=page_of(PriceAnswer),
     )
     def get(self, request: Request) -> Response:
-        if flag_parameter(request, "catalogue"):
+        if read_flag(request, "catalogue"):
             return Response({"data": _applying(request), "next_cursor": None})
-        page = page_of(request, [int])
+        page = read_page(request)
         rows = _own_prices(request, after=page.after[0] if page.after else 0, limit=page.limit + 1)
-        return Response(
-            page_answer(rows, page=page, answer=price_answer, key=lambda row: [-row.price_id])
+        answer = page_answer(
+            rows,
+            page=page,
+            answers=lambda prices: [price_answer(price) for price in prices],
+            key=lambda price: [-price.price_id],
         )
+        return Response(answer)
 
     @extend_schema(
         summary="Add a price",
@@ -177,9 +175,7 @@ class PricesView(ApiView):
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        body = PriceBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        price = _add(request, dict(body.validated_data))
+        price = _add(request, read_body(PriceBody, request))
         job = find_long_pricing(price)
         going_on = UNSET if job is None else job_answer(job)
         return Response(price_answer(price, kind=AddedPriceAnswer, job=going_on), status=201)
@@ -225,9 +221,7 @@ class RerateView(ApiView):
         responses={200: RerateAnswer, 202: JobAnswer},
     )
     def post(self, request: Request) -> Response:
-        body = RerateBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        fields = body.validated_data
+        fields = read_body(RerateBody, request)
         period: dict[str, Any] = {
             "tenant_id": holder_of(request).tenant_id,
             "from_": fields["from"],
@@ -279,7 +273,7 @@ def _applying(request: Request) -> list[PriceAnswer]:
     model = normal_value(query.get("model", ""))
     if not 1 <= len(model) <= 200:
         raise InvalidRequest("'catalogue=true' needs 'model', the name of a model.")
-    at = Moment().run_validation(query["at"]) if "at" in query else timezone.now()
+    at = read_timestamp(request, "at") or timezone.now()
     price = load_price_book(tenant_of(request).id).price_at(
         provider=query.get("provider") or None, model=model, at=at
     )

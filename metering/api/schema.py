@@ -6,6 +6,7 @@ import msgspec
 
 from common.api.schema import PROBLEM, spell_out_nullable
 from metering.api.rates import RATES_SCHEMA
+from metering.fields.body import MATCH_SCHEMA
 from metering.reservations.request import AskBody, ExtendBody
 from metering.usage.decoders.native import EventBody
 
@@ -80,6 +81,7 @@ def add_components(
         "Extension": extension,
         "CloudEvent": CLOUD_EVENT,
         "Problem": PROBLEM,
+        "Match": MATCH_SCHEMA,
         "Rates": RATES_SCHEMA,
     }
     spelled_out: dict[str, Any] = spell_out_nullable(result)

@@ -1,62 +1,47 @@
-"""Cursors of lists: where a page ended, and what it was a page of."""
+"""Cursors of reports: where a page ended, and which question it is a page of."""
 
-import base64
-import binascii
 import hashlib
 import json
 from datetime import datetime
 from typing import Any
 
-from metering.reporting.question import InvalidQuestion
+from common import cursors
+from common.cursors import InvalidCursor
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short mark of what was asked, so that a cursor is not used for another question."""
+    """Return a short mark of a question, so that its cursors serve no other."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def write_cursor(question: str, position: dict[str, Any]) -> str:
-    """Where the page of this question ended, as text without meaning to others."""
-    text = json.dumps([question, position], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    """Return where the page of this question ended as text."""
+    return cursors.write_cursor([question, position])
 
 
 def read_cursor(text: str) -> tuple[str, dict[str, Any]]:
-    """The mark of the question and the position. Raises InvalidQuestion when it is none of ours."""
-    try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        read = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        question, position = read
-        # Half surrogates, which JSON can name and no text can hold.
-        written = json.dumps(read, ensure_ascii=False).encode()
-    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
-        raise foreign_cursor() from error
-    is_ours = isinstance(question, str) and isinstance(position, dict)
-    if not is_ours or b"\\u0000" in written:
-        raise foreign_cursor()
-    return question, position
+    """Return the mark of the question and the position. Raises InvalidCursor."""
+    match cursors.read_cursor(text):
+        case [str(question), dict(position)]:
+            return question, position
+    raise InvalidCursor
 
 
 def range_part(starts_at: datetime, ends_at: datetime) -> dict[str, Any]:
-    """What a position says of the range of its question."""
+    """Return what a position says of the range of its question."""
     return {"range": [starts_at.isoformat(), ends_at.isoformat()]}
 
 
 def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
-    """The range of the question that a cursor belongs to: defaults move on between two pages."""
+    """Return the range of the question that a cursor belongs to: defaults move on between two
+    pages.
+    """
     _, position = read_cursor(cursor)
     try:
         starts_at, ends_at = (datetime.fromisoformat(text) for text in position["range"])
     except (KeyError, TypeError, ValueError) as error:
-        raise foreign_cursor() from error
+        raise InvalidCursor from error
     if starts_at.tzinfo is None or ends_at.tzinfo is None:
-        raise foreign_cursor()
+        raise InvalidCursor
     return starts_at, ends_at
-
-
-def foreign_cursor() -> InvalidQuestion:
-    """The refusal of a cursor."""
-    return InvalidQuestion(
-        "invalid_cursor", "cursor is the next_cursor of the same question, unchanged."
-    )

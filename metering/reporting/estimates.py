@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
+from common.cursors import InvalidCursor
 from metering.models import ReservationState
 from metering.reporting.conditions import Condition
 from metering.reporting.cursors import (
     fingerprint,
-    foreign_cursor,
     range_part,
     read_cursor,
     write_cursor,
@@ -153,9 +153,9 @@ def _position(cursor: str, mark: str) -> list[str]:
     asked, position = read_cursor(cursor)
     after = position.get("after")
     if asked != mark or not isinstance(after, list) or len(after) != 2:
-        raise foreign_cursor()
+        raise InvalidCursor
     if not all(isinstance(one, str) for one in after):
-        raise foreign_cursor()
+        raise InvalidCursor
     return after
 
 

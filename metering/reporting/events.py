@@ -7,9 +7,10 @@ from typing import NamedTuple
 from django.db.models import BooleanField, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
+from common.cursors import InvalidCursor
 from metering.models import CostSource, UsageEvent
 from metering.reporting.conditions import on_events
-from metering.reporting.cursors import fingerprint, foreign_cursor, read_cursor, write_cursor
+from metering.reporting.cursors import fingerprint, read_cursor, write_cursor
 from metering.reporting.question import Filters, check_filters
 
 
@@ -84,9 +85,9 @@ def _position(cursor: str, mark: str) -> tuple[datetime, int]:
         time, event_id = datetime.fromisoformat(position["time"]), int(position["id"])
         time.astimezone()
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise foreign_cursor() from error
+        raise InvalidCursor from error
     if asked != mark or time.tzinfo is None or not 0 <= event_id < 1 << 63:
-        raise foreign_cursor()
+        raise InvalidCursor
     return time, event_id
 
 

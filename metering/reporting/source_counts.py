@@ -9,10 +9,10 @@ import msgspec
 from django.db import connection
 from django.utils import timezone
 
+from common.cursors import InvalidCursor
 from metering.models import Route, SourceOutcome
 from metering.reporting.cursors import (
     fingerprint,
-    foreign_cursor,
     range_part,
     read_cursor,
     write_cursor,
@@ -175,9 +175,9 @@ def _position(cursor: str, mark: str) -> tuple[str, int]:
     asked, position = read_cursor(cursor)
     after = position.get("after")
     if asked != mark or not isinstance(after, list) or len(after) != 2:
-        raise foreign_cursor()
+        raise InvalidCursor
     source, route = after
     is_name = isinstance(source, str) and len(source) <= NAME_MAX
     if not is_name or type(route) is not int or not 0 <= route < 1 << 15:
-        raise foreign_cursor()
+        raise InvalidCursor
     return source, route
