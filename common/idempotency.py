@@ -64,7 +64,7 @@ def claim_keys(
     In the order of the keys, so that two transactions wait for each other in one direction only. A
     key that another transaction holds is waited for.
     """
-    keys = {one.key: one.request_hash for one in wanted}
+    keys = {request.key: request.request_hash for request in wanted}
     if not keys:
         return {}
     names = sorted(keys)

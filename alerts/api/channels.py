@@ -161,7 +161,7 @@ class Channels(Resource[Channel]):
         responses={201: NewChannelAnswer},
     )
     @idempotent
-    def create(self, request: Request, **place: Any) -> Response:
+    def create(self, request: Request, **path: Any) -> Response:
         fields = read_body(ChannelBody, request)
         with refusals():
             channel = create_channel(tenant=self.tenant, actor=self.actor, **fields)
@@ -183,7 +183,7 @@ class Channels(Resource[Channel]):
         responses={202: DeliveryDetailAnswer},
     )
     @idempotent
-    def test(self, request: Request, **place: Any) -> Response:
+    def test(self, request: Request, **path: Any) -> Response:
         delivery = test_channel(channel=self.row(), actor=self.actor)
         return Response(detail_answer(delivery), status=202)
 
@@ -194,7 +194,7 @@ class Channels(Resource[Channel]):
         responses={200: SecretAnswer},
     )
     @idempotent
-    def rotate_secret(self, request: Request, **place: Any) -> Response:
+    def rotate_secret(self, request: Request, **path: Any) -> Response:
         with refusals():
             secret = rotate_secret(channel=self.row(), actor=self.actor)
         return Response(SecretAnswer(secret=secret))

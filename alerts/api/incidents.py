@@ -9,7 +9,6 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from msgspec import Meta
 from rest_framework import serializers
-from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,7 +19,15 @@ from alerts.messages import outside
 from alerts.models import STATUSES, Anomaly, EntryKind, Incident, IncidentKind, Severity
 from alerts.routing import link_to
 from alerts.series import MONEY_MEASURES
-from common.api.fields import Count, Moment, StrictSerializer, Text, problem_at, read_body
+from common.api.fields import (
+    Count,
+    Moment,
+    OptionalBody,
+    StrictSerializer,
+    Text,
+    problem_at,
+    read_body,
+)
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.parameters import TIMESTAMP_SCHEMA, InvalidParameter, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
@@ -125,14 +132,10 @@ class AssignBody(StrictSerializer):
         return user
 
 
-class RemarkBody(StrictSerializer):
+class RemarkBody(OptionalBody):
     """What whoever resolves an incident wants to say about it."""
 
     text = Text(required=False, min_length=0, max_length=TEXT_CHARACTERS_MAX, allow_blank=True)
-
-    def run_validation(self, data: Any = empty) -> Any:
-        """Null says nothing."""
-        return {} if data is None else super().run_validation(data)
 
 
 class CommentBody(StrictSerializer):
@@ -207,7 +210,7 @@ class Incidents(Resource[Incident]):
     def answers(self, rows: Sequence[Incident]) -> Sequence[IncidentAnswer]:
         return [incident_answer(row) for row in rows]
 
-    def retrieve(self, request: Request, **place: Any) -> Response:
+    def retrieve(self, request: Request, **path: Any) -> Response:
         return _detail(self.row())
 
     @extend_schema(
@@ -215,7 +218,7 @@ class Incidents(Resource[Incident]):
         request=AssignBody,
         responses=IncidentDetailAnswer,
     )
-    def partial_update(self, request: Request, **place: Any) -> Response:
+    def partial_update(self, request: Request, **path: Any) -> Response:
         incident = self.row()
         user = read_body(AssignBody, request, tenant=self.tenant)["assigned_to"]
         return _detail(assign(incident=incident, actor=self.actor, user=user))
@@ -227,7 +230,7 @@ class Incidents(Resource[Incident]):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def acknowledge(self, request: Request, **place: Any) -> Response:
+    def acknowledge(self, request: Request, **path: Any) -> Response:
         return _detail(acknowledge(incident=self.row(), actor=self.actor))
 
     @extend_schema(
@@ -238,7 +241,7 @@ class Incidents(Resource[Incident]):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def resolve(self, request: Request, **place: Any) -> Response:
+    def resolve(self, request: Request, **path: Any) -> Response:
         incident, text = self.row(), read_body(RemarkBody, request).get("text", "")
         return _detail(resolve(incident=incident, actor=self.actor, text=text))
 
@@ -248,7 +251,7 @@ class Incidents(Resource[Incident]):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def snooze(self, request: Request, **place: Any) -> Response:
+    def snooze(self, request: Request, **path: Any) -> Response:
         incident, until = self.row(), read_body(SnoozeBody, request)["until"]
         return _detail(snooze(incident=incident, actor=self.actor, until=until))
 
@@ -258,7 +261,7 @@ class Incidents(Resource[Incident]):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def comment(self, request: Request, **place: Any) -> Response:
+    def comment(self, request: Request, **path: Any) -> Response:
         incident, text = self.row(), read_body(CommentBody, request)["text"]
         return _detail(comment(incident=incident, actor=self.actor, text=text))
 

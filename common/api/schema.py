@@ -119,7 +119,7 @@ class ContractSchema(AutoSchema):
     def _of_action(self, name: str) -> Any:
         return getattr(self.view, name, {}).get(self._action, ())
 
-    def get_description(self, *place: str) -> str:
+    def get_description(self, *path: str) -> str:
         """Nothing but what an operation says of itself: its summary is not repeated."""
         return ""
 

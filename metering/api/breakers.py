@@ -7,7 +7,6 @@ from django.db import connection
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
-from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,6 +15,7 @@ from common.api.fields import (
     Count,
     Items,
     Moment,
+    OptionalBody,
     StrictSerializer,
     Text,
     Usd,
@@ -23,10 +23,10 @@ from common.api.fields import (
     read_body,
 )
 from common.api.structs import Answer, GroupValues, UtcTimestamp, about
-from metering.api.limit_increases import Group
+from metering.api.limit_increases import Group, key_of_group
 from metering.api.rate_limits import has_any, require_above_zero, require_askable, require_once
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
-from metering.core.match import ASKABLE, PER_MAX, Grouping, group_key
+from metering.core.match import ASKABLE, PER_MAX, Grouping
 from metering.fields.body import Match
 from metering.limits.breakers import close_breaker, create_breaker, delete_breaker, update_breaker
 from metering.limits.breakers.configuration import CALLS_MAX, COOL_DOWN_SECONDS_MAX, RULE_FIELDS
@@ -63,7 +63,7 @@ class BreakerBody(StrictSerializer):
         required=False,
         allow_null=True,
         max_value=100,
-        help_text="Open when so many of the last 60 seconds' calls failed.",
+        help_text="Open when this share of the last 60 seconds' calls failed.",
     )
     error_min_calls = Count(
         required=False, max_value=CALLS_MAX, help_text="Fewer calls say nothing about failures."
@@ -73,7 +73,7 @@ class BreakerBody(StrictSerializer):
         allow_null=True,
         min_value=2,
         max_value=CALLS_MAX,
-        help_text="Open for a call with so many times the usual tokens.",
+        help_text="Open for a call with this many times the usual tokens.",
     )
     usual_min_calls = Count(
         required=False, max_value=CALLS_MAX, help_text="Fewer calls do not tell what is usual."
@@ -147,23 +147,15 @@ class GroupToClose(Group):
     """One group of a breaker, by dimension."""
 
 
-class CloseBody(StrictSerializer):
+class CloseBody(OptionalBody):
     """What to close. Validated for the breaker in the context."""
 
     group = GroupToClose(required=False, allow_null=True)
 
-    def run_validation(self, data: Any = empty) -> Any:
-        """Null names no group."""
-        return {} if data is None else super().run_validation(data)
-
     def validate_group(self, value: dict[str, str] | None) -> str | None:
-        per: Sequence[str] = self.context["breaker"].per
-        if value is None:
-            return None
-        if value.keys() != set(per):
-            names = ", ".join(per) or "no dimension"
-            raise serializers.ValidationError(f"must name {names}, as the breaker's 'per' does")
-        return group_key([value[name] for name in per])
+        return (
+            None if value is None else key_of_group(value, self.context["breaker"].per, "breaker")
+        )
 
 
 @extend_schema_view(

@@ -9,7 +9,6 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers
-from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -19,6 +18,7 @@ from common.api.fields import (
     Flag,
     Items,
     Moment,
+    OptionalBody,
     StrictSerializer,
     Text,
     Timezone,
@@ -69,15 +69,11 @@ class LimitBody(StrictSerializer):
     )
 
 
-class ThrottleBody(StrictSerializer):
+class ThrottleBody(OptionalBody):
     """What a level that throttles lets through within any minute."""
 
     cost_usd_per_minute = Usd(source="cost_nanos_per_minute", required=False, allow_null=True)
     tokens_per_minute = Count(required=False, allow_null=True, help_text="Input and output.")
-
-    def run_validation(self, data: Any = empty) -> Any:
-        """Null names no rate."""
-        return {} if data is None else super().run_validation(data)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.get("cost_nanos_per_minute") == 0:
@@ -159,7 +155,7 @@ class BudgetBody(StrictSerializer):
         many=True,
         max_length=LEVELS_MAX,
         required=False,
-        help_text="None named: one at 100 percent that blocks, since a limit that nobody enforces"
+        help_text="None named: one at 100% that blocks, since a limit that is not enforced"
         " would be a trap. The action `none` only watches.",
     )
     revision = serializers.IntegerField(
@@ -287,7 +283,7 @@ class Budgets(Resource[Budget]):
         responses={201: BudgetBody},
     )
     @idempotent
-    def create(self, request: Request, **place: Any) -> Response:
+    def create(self, request: Request, **path: Any) -> Response:
         fields, levels = new_budget(request.data)
         budget = create_budget(tenant=self.tenant, actor=self.actor, levels=levels, **fields)
         return Response(BudgetBody(budget).data, status=201)

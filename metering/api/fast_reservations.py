@@ -116,9 +116,9 @@ def handle_settle(request: HotRequest, *, reservation_id: UUID) -> Steps:
         _require_json(request.headers)
         event = decode_event(body, default_id=f"reservation:{reservation_id}")
         if isinstance(event, EventRejected):
-            facts = event.as_error(0)
-            del facts["index"]
-            raise InvalidRequest(event.detail, errors=[facts])
+            error = event.as_error(0)
+            del error["index"]
+            raise InvalidRequest(event.detail, errors=[error])
         work = Settle(holder.tenant_id, reservation_id, event)
         answer = yield from _done(work)
         if work.job is not None:

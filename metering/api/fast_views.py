@@ -29,7 +29,7 @@ def answer_fast(request: Request) -> HttpResponse:
 class FastView(ApiView):
     """A POST that the web process answers."""
 
-    def post(self, request: Request, **place: object) -> HttpResponse:
+    def post(self, request: Request, **path: object) -> HttpResponse:
         return answer_fast(request)
 
 

@@ -64,7 +64,7 @@ class Halts(Resource[Halt]):
         description="Answered from memory while the database is away.",
         responses={200: HaltsAnswer, 304: OpenApiResponse(description="As the `ETag` says.")},
     )
-    def list(self, request: Request, **place: Any) -> HttpResponse:  # type: ignore[override]
+    def list(self, request: Request, **path: Any) -> HttpResponse:  # type: ignore[override]
         return answer_fast(request)
 
     def create_row(self, fields: dict[str, Any]) -> Halt:

@@ -41,7 +41,7 @@ class JobAnswer(Answer):
     state: Annotated[str, one_of(JobState.values)]
     progress_percent: Annotated[int, about("100 once it is done, and not before.")]
     done: Annotated[int, about("Events read, or windows.")]
-    total: Annotated[int, about("Of how many; an estimate until it is done.")]
+    total: Annotated[int, about("The number of them; an estimate until it is done.")]
     budget_id: int | None
     result: Annotated[
         Any,

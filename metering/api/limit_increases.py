@@ -3,7 +3,7 @@ by people.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -16,11 +16,19 @@ from drf_spectacular.utils import (
     extend_schema_view,
 )
 from rest_framework import serializers
-from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Count, Moment, StrictSerializer, Text, Usd, problem_at, read_body
+from common.api.fields import (
+    Count,
+    Moment,
+    OptionalBody,
+    StrictSerializer,
+    Text,
+    Usd,
+    problem_at,
+    read_body,
+)
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.parameters import read_choice
 from common.api.structs import (
@@ -76,6 +84,14 @@ class Group(serializers.Field[dict[str, str], Any, Any, Any]):
         return values
 
 
+def key_of_group(group: Mapping[str, str], per: Sequence[str], noun: str) -> str:
+    """Return the key of a group. Raises ValidationError unless it names each dimension of `per`."""
+    if group.keys() != set(per):
+        names = ", ".join(per) or "no dimension"
+        raise serializers.ValidationError(f"must name {names}, as the {noun}'s 'per' does")
+    return group_key([group[name] for name in per])
+
+
 class RaisedByBody(StrictSerializer):
     """How much higher the limits become; the parts that are not named stay."""
 
@@ -116,10 +132,7 @@ class RaiseBody(StrictSerializer):
             raise serializers.ValidationError(
                 "each call is a group of its own; a raise is for all of them"
             )
-        if value.keys() != set(budget.per):
-            names = ", ".join(budget.per) or "no dimension"
-            raise serializers.ValidationError(f"must name {names}, as the budget's 'per' does")
-        return group_key([value[name] for name in budget.per])
+        return key_of_group(value, budget.per, "budget")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("ends_at" in attrs) == ("duration_seconds" in attrs):
@@ -134,14 +147,10 @@ class RaiseBody(StrictSerializer):
         return attrs
 
 
-class NoteBody(StrictSerializer):
+class NoteBody(OptionalBody):
     """What whoever decides wants to say about it."""
 
     note = Text(required=False, min_length=0, max_length=1000, allow_blank=True)
-
-    def run_validation(self, data: Any = empty) -> Any:
-        """Null says nothing."""
-        return {} if data is None else super().run_validation(data)
 
 
 class RaisedByAnswer(Answer):
@@ -244,7 +253,7 @@ class Raises(Resource[BudgetRaise]):
         responses={200: ApprovedAnswer},
     )
     @idempotent
-    def approve(self, request: Request, **place: Any) -> Response:
+    def approve(self, request: Request, **path: Any) -> Response:
         row, note = self.row(), read_body(NoteBody, request).get("note", "")
         approved = approve_raise(budget_raise=row, actor=self.actor, note=note)
         obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
@@ -259,7 +268,7 @@ class Raises(Resource[BudgetRaise]):
 
     @extend_schema(summary="Refuse a raise", request=NoteBody, responses={200: RaiseAnswer})
     @idempotent
-    def refuse(self, request: Request, **place: Any) -> Response:
+    def refuse(self, request: Request, **path: Any) -> Response:
         row, note = self.row(), read_body(NoteBody, request).get("note", "")
         refused = refuse_raise(budget_raise=row, actor=self.actor, note=note)
         return Response(raise_answer(refused))
@@ -282,7 +291,7 @@ class RaisesOfBudget(Raises):
         responses={201: RaiseAnswer},
     )
     @idempotent
-    def create(self, request: Request, **place: Any) -> Response:
+    def create(self, request: Request, **path: Any) -> Response:
         budget = find_budget(self.tenant, self.kwargs["budget_id"])
         fields = read_body(RaiseBody, request, budget=budget)
         ask = RaiseAsk(

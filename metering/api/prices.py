@@ -167,8 +167,8 @@ class PricesView(ApiView):
 
     @extend_schema(
         summary="Add a price",
-        description="Usage that had no price and gets one by this is priced at once, or by the job"
-        " that `job` shows where there is much of it. Usage that has a price keeps it until"
+        description="Usage that had no price and gets one by this is priced immediately, or by the"
+        " job that `job` shows if there is much of it. Usage that has a price keeps it until"
         " `/v1/prices/rerate`.",
         request=PriceBody,
         responses={201: AddedPriceAnswer},

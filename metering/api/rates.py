@@ -82,7 +82,7 @@ class NamedRates(serializers.Field[dict[str, int], Any, Any, Any]):
 
 @extend_schema_field(TIERS_SCHEMA)
 class Tiers(serializers.Field[list[tuple[int, dict[str, int]]], Any, Any, Any]):
-    """Rates of whole calls with more input than so many tokens, in rising order."""
+    """Rates of whole calls with more input than a number of tokens, in rising order."""
 
     def to_internal_value(self, data: Any) -> list[tuple[int, dict[str, int]]]:
         if not isinstance(data, list) or len(data) > TIERS_MAX:

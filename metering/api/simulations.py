@@ -124,7 +124,7 @@ class LevelOutcome(Answer):
 
     percent: int
     action: str
-    crossed: Annotated[int, about("By how many windows; each would have told.")]
+    crossed: Annotated[int, about("The number of windows; each would have notified.")]
 
 
 class OpeningAnswer(Answer):
@@ -145,7 +145,7 @@ class Outcome(Answer):
     refused: Annotated[RefusedAnswer, about("Throttled ones included.")]
     throttled: Annotated[int, about("Of the refused ones.")]
     downgraded: Annotated[int, about("For which a cheaper model is asked for.")]
-    unpriced: Annotated[int, about("Whose cost nobody knows; they count as free.")]
+    unpriced: Annotated[int, about("Calls without a known cost; they count as free.")]
     first_refusal_at: UtcTimestamp | None
     groups: Annotated[
         list[GroupOutcome],
@@ -222,7 +222,7 @@ class Simulations(Resource[Simulation]):
     def answers(self, rows: Sequence[Simulation]) -> Sequence[SimulationAnswer]:
         return [SimulationAnswer.telling(row) for row in rows]
 
-    def retrieve(self, request: Request, **place: Any) -> Response:
+    def retrieve(self, request: Request, **path: Any) -> Response:
         return Response(SimulationResultAnswer.telling(self.row()))
 
     @extend_schema(
@@ -233,7 +233,7 @@ class Simulations(Resource[Simulation]):
         responses={201: SimulationResultAnswer, 202: SimulationResultAnswer},
     )
     @idempotent
-    def create(self, request: Request, **place: Any) -> Response:
+    def create(self, request: Request, **path: Any) -> Response:
         fields = read_body(SimulationBody, request)
         assert isinstance(request.data, dict), "what is no object is no valid body"
         simulation = create_simulation(

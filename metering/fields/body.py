@@ -6,12 +6,12 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from common.api.fields import unknown_members
-from metering.core.dimensions import MATCHABLE, normal_match
+from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_match
 from metering.models import Operation, Status
 
-MATCH_VALUES_MAX: Final = 200
-WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
-_VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 200}
+VALUES_MAX: Final = 200
+NAMES_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
+_VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARACTERS_MAX}
 _OR_NULL_SCHEMA: Final = {**_VALUE_SCHEMA, "type": ["string", "null"]}
 MATCH_SCHEMA: Final = {
     "type": "object",
@@ -56,14 +56,15 @@ class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
         return value
 
 
-def _match_problem(name: str, value: object) -> str | None:
-    values = value if isinstance(value, list) else [value]
-    if not 1 <= len(values) <= MATCH_VALUES_MAX:
-        return f"a list must hold 1 to {MATCH_VALUES_MAX} values"
-    for one in values:
-        if one is not None and not (isinstance(one, str) and 1 <= len(one) <= 200):
+def _match_problem(name: str, wanted: object) -> str | None:
+    values = wanted if isinstance(wanted, list) else [wanted]
+    if not 1 <= len(values) <= VALUES_MAX:
+        return f"a list must hold 1 to {VALUES_MAX} values"
+    names = NAMES_BY_DIMENSION.get(name)
+    for value in values:
+        is_text = isinstance(value, str) and 1 <= len(value) <= VALUE_CHARACTERS_MAX
+        if value is not None and not is_text:
             return "must be a string of 1 to 200 characters, a list of such, or null for none"
-        words = WORDS_BY_DIMENSION.get(name)
-        if words is not None and one not in words:
-            return f"must be one of {', '.join(words)}"
+        if names is not None and value not in names:
+            return f"must be one of {', '.join(names)}"
     return None

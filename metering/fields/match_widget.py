@@ -14,11 +14,9 @@ from unfold.widgets import (
 from common.values import normal_value
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
 from metering.core.match import wanted_values
-from metering.models import Operation, Status
+from metering.fields.body import NAMES_BY_DIMENSION, VALUES_MAX
 
 ROWS: Final = 4
-VALUES_MAX: Final = 200
-WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
 DIMENSION_CHOICES: Final = [("", "any"), *((name, name) for name in MATCHABLE)]
 
 Row = tuple[str, str, bool]
@@ -61,7 +59,7 @@ class MatchWidget(forms.MultiWidget):
         """The widgets as rows, for the template."""
         context = super().get_context(name, value, attrs)
         parts = context["widget"]["subwidgets"]
-        context["rows"] = [parts[place : place + 3] for place in range(0, len(parts), 3)]
+        context["rows"] = [parts[first : first + 3] for first in range(0, len(parts), 3)]
         return context
 
 
@@ -83,8 +81,8 @@ class MatchField(forms.MultiValueField):
     def compress(self, data_list: list[Any]) -> dict[str, Any]:
         """The rows as a match. Raises ValidationError with a sentence."""
         match: dict[str, Any] = {}
-        for place in range(0, len(data_list), 3):
-            name, values = _read_row(tuple(data_list[place : place + 3]))
+        for first in range(0, len(data_list), 3):
+            name, values = _read_row(tuple(data_list[first : first + 3]))
             if not name:
                 continue
             if name in match:
@@ -112,9 +110,9 @@ def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
         raise ValidationError(f"At most {VALUES_MAX} values of {name}.")
     if any(value and len(value) > VALUE_CHARACTERS_MAX for value in values):
         raise ValidationError(f"A value has at most {VALUE_CHARACTERS_MAX} characters.")
-    words = WORDS_BY_DIMENSION.get(name)
-    if words is not None and not set(values) <= set(words):
-        raise ValidationError(f"A {name} is one of {', '.join(words)}.")
+    names = NAMES_BY_DIMENSION.get(name)
+    if names is not None and not set(values) <= set(names):
+        raise ValidationError(f"A {name} is one of {', '.join(names)}.")
     return name, values
 
 

@@ -68,7 +68,7 @@ class Keys(Resource[ApiKey]):
     body = KeyBody
 
     @idempotent
-    def create(self, request: Request, **place: Any) -> Response:
+    def create(self, request: Request, **path: Any) -> Response:
         fields = read_body(KeyBody, request)
         maker = self.rows().select_related("created_by").get(id=holder_of(request).key_id)
         _require_no_more(maker, fields["scopes"], fields.get("expires_at"))

@@ -88,22 +88,22 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
             raise NotFound(f"There is no {self.noun} {row_id}.")
         return row
 
-    def list(self, request: Request, **place: Any) -> Response:
+    def list(self, request: Request, **path: Any) -> Response:
         return Response(paginate(request, self.listed_rows(), self.answers, order=self.order))
 
     @idempotent
-    def create(self, request: Request, **place: Any) -> Response:
+    def create(self, request: Request, **path: Any) -> Response:
         row = self.create_row(read_body(self.body, request))
         return Response(self.answers([row])[0], status=201)
 
-    def retrieve(self, request: Request, **place: Any) -> Response:
+    def retrieve(self, request: Request, **path: Any) -> Response:
         return Response(self.answers([self.row()])[0])
 
-    def partial_update(self, request: Request, **place: Any) -> Response:
+    def partial_update(self, request: Request, **path: Any) -> Response:
         row = self.row()
         changed = self.update_row(row, read_body(self.body, request, row))
         return Response(self.answers([changed])[0])
 
-    def destroy(self, request: Request, **place: Any) -> Response:
+    def destroy(self, request: Request, **path: Any) -> Response:
         self.delete_row(self.row())
         return Response(status=204)
