@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -44,6 +46,17 @@ class ApiView(APIView):
     also_answers: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     read_scopes: tuple[Scope, ...] = (Scope.READ,)
     write_scope = Scope.MANAGE
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer, and let go of what the body held. The framework's requests and serializers are
+        cycles, which this process looks for rarely: they would keep it for many requests more.
+        """
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            data: Any = getattr(self.request, "_full_data", None)
+            if type(data) in (dict, list):  # not a form, which nobody may change
+                data.clear()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
