@@ -11,6 +11,7 @@ NANOS_PER_USD: Final = 1_000_000_000
 # The most that an amount may be: enough for any limit, and it fits a bigint in nano-dollars.
 USD_MAX: Final = Decimal(1_000_000_000)
 MINUS: Final = "\u2212"
+USD_NANOS_MAX: Final = int(USD_MAX) * NANOS_PER_USD
 # As the schema has an amount. Decimal() itself also reads "1_000", "1e3", " 5" and other scripts.
 USD_DECIMALS_MAX: Final = 18
 USD_PATTERN: Final = r"^[0-9]{1,10}(\.[0-9]{1,18})?$"
@@ -60,6 +61,12 @@ def exact_money(nanos: int) -> str:
     whole, _, rest = usd_from_nanos(abs(nanos)).partition(".")
     sign = MINUS if nanos < 0 else ""
     return f"{sign}${int(whole):,}" + (f".{rest}" if rest else "")
+
+
+def usd_words(nanos: int) -> str:
+    """The exact amount, with cents at least: $50.00, $0.0123."""
+    whole, _, decimals = exact_money(nanos).partition(".")
+    return f"{whole}.{decimals:0<2}"
 
 
 def _rounded(nanos: int, places: int) -> Decimal:

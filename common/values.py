@@ -4,6 +4,8 @@ import re
 import unicodedata
 from typing import Final
 
+# The largest whole number that every JSON client holds exactly.
+COUNT_MAX: Final = 2**53
 # Longer than any value is before what cannot be seen is taken out of it.
 RAW_CHARACTERS_MAX: Final = 1_000
 # What Unicode calls default ignorable and is of no category of format or control characters:

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.access import PageRequest, member_page
 from dashboard.account_forms import AddressForm, ChangePasswordForm, NewPasswordForm, SignInForm
-from tenants.attempts import TooSoon, wait_words
+from tenants.attempts import TooSoon, format_wait
 from tenants.client_address import client_address
 from tenants.links import can_mail
 from tenants.middleware import SESSION_TENANT
@@ -40,7 +40,7 @@ def page_to_wait(
 ) -> HttpResponse:
     """The form again, with how long to wait. Nothing was tried."""
     if isinstance(error, TooSoon):
-        words = f"Too many tries. Wait {wait_words(error.seconds)}, then try again."
+        words = f"Too many tries. Wait {format_wait(error.seconds)}, then try again."
         status = TOO_MANY_REQUESTS
     else:
         words = "Too many people are signing in at the moment. Try again in a few seconds."

@@ -8,7 +8,6 @@ from common.money import MINUS, exact_money, money
 
 __all__ = [
     "MINUS",
-    "amount_words",
     "change",
     "count",
     "exact_count",
@@ -76,15 +75,6 @@ def change(now: int, before: int) -> Decimal | None:
     if before <= 0:
         return None
     return Decimal(now - before) * 100 / before
-
-
-def amount_words(part: str, amount: int) -> str:
-    """An exact amount of a part of a limit, in its own unit: $50.00, 1 request, 2,000 tokens."""
-    if part == "cost_nanos":
-        whole, _, decimals = exact_money(amount).partition(".")
-        return f"{whole}.{decimals:0<2}"
-    words = part.replace("_", " ")
-    return f"{exact_count(amount)} {words.removesuffix('s') if amount == 1 else words}"
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:

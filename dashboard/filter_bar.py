@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from django.http import QueryDict
 
 from common.values import normal_value
-from metering.core.dimensions import MATCHABLE
-from metering.models import Operation, Status
+from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
+from metering.core.match import WORDS_BY_DIMENSION
 
 PRESETS: Final = {
     "today": "Today",
@@ -26,10 +26,7 @@ CUSTOM_DAYS_MAX: Final = 366
 # What a chart can be split by, in the order in which it is offered.
 SPLITS: Final = ("model", "team", "agent", "feature", "customer", "provider", "user")
 CHIPS_MAX: Final = 20
-VALUE_CHARACTERS_MAX: Final = 200
 
-# Dimensions that have these values and no others.
-WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
 
 Pairs = tuple[tuple[str, str], ...]
 

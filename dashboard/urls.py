@@ -4,7 +4,7 @@ from django.urls import path
 from django.views.generic import RedirectView
 
 from dashboard import accounts, invitations, sources, views
-from dashboard.enforcement import decisions, estimates, halts, raises, unknown
+from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
 app_name = "dashboard"
@@ -18,6 +18,7 @@ urlpatterns = [
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),
     path("enforcement/requests", raises.page, name="requests"),
+    path("enforcement/requests/new", raise_form.page, name="add_raise"),
     path("enforcement/requests/<int:raise_id>/approve", raises.approve, name="approve_raise"),
     path("enforcement/requests/<int:raise_id>/refuse", raises.refuse, name="refuse_raise"),
     path("enforcement/requests/<int:raise_id>/end", raises.end, name="end_raise"),

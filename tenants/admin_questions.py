@@ -52,7 +52,11 @@ def sent(request: HttpRequest) -> Any:
 
 
 def ask(
-    page: "ModelAdmin", request: HttpRequest, *, question: Question, form: forms.Form
+    page: "ModelAdmin",
+    request: HttpRequest,
+    *,
+    question: Question,
+    form: forms.Form | None = None,
 ) -> HttpResponse:
     """The question as a page. Nothing is done by a GET."""
     return _page(page, request, question, {"form": form})

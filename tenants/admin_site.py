@@ -6,14 +6,18 @@ keep the audit log, so Django's log of admin actions is off.
 """
 
 import re
-import uuid
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlencode
 
 from csp.constants import SELF, UNSAFE_EVAL
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
+from django.core.exceptions import (
+    NON_FIELD_ERRORS,
+    PermissionDenied,
+    SuspiciousOperation,
+    ValidationError,
+)
 from django.forms import BaseForm, ModelForm
 from django.forms.models import BaseInlineFormSet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
@@ -22,6 +26,7 @@ from django.urls import reverse
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.sites import UnfoldAdminSite
 
+from tenants.admin_navigation import ACCENT, model_groups, sidebar
 from tenants.admin_questions import (
     CONFIRMED,
     EDITS,
@@ -30,21 +35,26 @@ from tenants.admin_questions import (
     Unconfirmed,
     ask_about_form,
 )
-from tenants.models import IdempotencyRecord, Tenant
+from tenants.form_tokens import (
+    FORM_TOKEN,
+    AlreadySent,
+    claim_form,
+    is_of_other_tenant,
+    new_form_token,
+)
+from tenants.models import Tenant
 from tenants.roles import Role
 
 # Django's own classes take type arguments for the type checker alone.
 if TYPE_CHECKING:
-    RowForm = ModelForm[Any]
+    BaseRowForm = ModelForm[Any]
     RowFormSet = BaseInlineFormSet[Any, Any, Any]
 else:
-    RowForm = ModelForm
+    BaseRowForm = ModelForm
     RowFormSet = BaseInlineFormSet
 
 # The admin's Alpine evaluates expressions; under its paths alone that is allowed.
 SCRIPT_SOURCES: Final = [SELF, UNSAFE_EVAL]
-FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
-TOKEN_FORM: Final = re.compile(r"[0-9a-zA-Z.-]{0,64}")
 # All rows of the admin have whole numbers for keys.
 ROW_ID: Final = re.compile(r"[0-9]{1,20}")
 PARAMETERS_MAX: Final = 100
@@ -52,86 +62,28 @@ PARAMETER_CHARACTERS_MAX: Final = 2000
 # What the filters of lists add to the name of their field.
 FILTER_LOOKUPS: Final = ("", "__exact", "__isnull", "__id__exact")
 
-ACCENT: Final = {
-    "50": "#eef4ff",
-    "100": "#dbe6fe",
-    "200": "#bfd3fe",
-    "300": "#93b4fd",
-    "400": "#6f9bf8",
-    "500": "#4a7bee",
-    "600": "#1f55c4",
-    "700": "#1b469f",
-    "800": "#1b3c82",
-    "900": "#1b356b",
-    "950": "#142144",
-}
 
+class RowForm(BaseRowForm):
+    """A form of a row, which the domain judges once each of its fields can be read."""
 
-class Item(NamedTuple):
-    """A line of the navigation: words, icon, and the model or the address that it leads to."""
+    # Where errors are shown of what has no field of that name.
+    shown_at: ClassVar[Mapping[str, str]] = {}
 
-    title: str
-    icon: str
-    target: str
+    def judge(self) -> None:
+        """Raise ValidationError with the domain's errors by field."""
 
-
-NAVIGATION: Final = (
-    (
-        "Watch",
-        (Item("Overview", "monitoring", "dashboard:overview"),),
-    ),
-    (
-        "Spending limits",
-        (
-            Item("Budgets", "savings", "metering.budget"),
-            Item("Crossings", "flag", "metering.crossing"),
-            Item("Raises", "trending_up", "metering.budgetraise"),
-            Item("Halts", "front_hand", "metering.halt"),
-            Item("Breakers", "electric_bolt", "metering.breaker"),
-            Item("Rate limits", "speed", "metering.ratelimit"),
-            Item("Routes", "alt_route", "metering.modelroute"),
-        ),
-    ),
-    (
-        "Alerts",
-        (
-            Item("Incidents", "crisis_alert", "dashboard:incidents"),
-            Item("Channels", "campaign", "alerts.channel"),
-            Item("Deliveries", "outbox", "dashboard:deliveries"),
-            Item("Alert settings", "notifications_paused", "alerts.alertsettings"),
-            Item("Maintenance windows", "engineering", "alerts.maintenancewindow"),
-        ),
-    ),
-    (
-        "Prices",
-        (
-            Item("Model prices", "sell", "metering.tenantprice"),
-            Item("Tool prices", "build", "metering.toolprice"),
-            Item("Catalogue", "menu_book", "metering.catalogueprice"),
-        ),
-    ),
-    (
-        "Access",
-        (
-            Item("Members", "group", "tenants.membership"),
-            Item("Invitations", "mail", "tenants.invitation"),
-            Item("Teams", "groups", "tenants.team"),
-            Item("API keys", "key", "tenants.apikey"),
-        ),
-    ),
-    (
-        "Tenant",
-        (
-            Item("Settings", "tune", "tenants.tenant"),
-            Item("Jobs", "pending_actions", "metering.backgroundjob"),
-            Item("Audit log", "history", "tenants.auditentry"),
-        ),
-    ),
-)
-
-
-class AlreadySent(Exception):
-    """The same form was sent before, by a second click or a reload."""
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if not self.errors.keys() <= {NON_FIELD_ERRORS}:
+            return
+        try:
+            self.judge()
+        except ValidationError as error:
+            # It says at the fields what a constraint says of the row.
+            self.errors.pop(NON_FIELD_ERRORS, None)
+            for name, errors in error.error_dict.items():
+                field = name.partition(".")[0]
+                self.add_error(self.shown_at.get(field, field), errors)
 
 
 def tenant_of(request: HttpRequest) -> Tenant:
@@ -157,7 +109,7 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
     index_title = "Settings"
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Every member may look; what one may change follows from the role."""
+        """Let every member look; what one may change follows from the role."""
         return bool(request.user.is_active and role_of(request) is not None)
 
     def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
@@ -175,9 +127,9 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
     def login(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The pages' own: one place to sign in, with one set of limits."""
+        """Lead to the one page to sign in, with its limits."""
         if request.user.is_authenticated and not self.has_permission(request):
-            raise PermissionDenied("You are no member of this tenant.")
+            raise PermissionDenied("You are not a member of this tenant.")
         following = request.GET.get("next") or reverse("admin:index")
         return HttpResponseRedirect(
             f"{reverse('dashboard:login')}?{urlencode({'next': following})}"
@@ -195,7 +147,7 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
         return HttpResponseRedirect(reverse("dashboard:password"))
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """The look of the other pages: their mark and their accent."""
+        """Return the look of the other pages: their mark and their accent."""
         context: dict[str, Any] = super().each_context(request)
         mark = {"rel": "icon", "type": "image/svg+xml", "href": static("dashboard/mark.svg")}
         return context | {
@@ -204,53 +156,15 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
         }
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
-        """The navigation, in the order in which people look for things."""
-        return [
-            {
-                "title": title,
-                "separator": False,
-                "items": [self._line(request, one) for one in items],
-            }
-            for title, items in NAVIGATION
-        ]
+        return sidebar(request.path)
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
-        """The first page: what the navigation has, in its words."""
-        found = {
-            f"{app['app_label']}.{model['object_name'].lower()}": model
-            for app in super().get_app_list(request, app_label)
-            for model in app["models"]
-        }
-        groups = [
-            {
-                "name": title,
-                "app_label": title,
-                "app_url": None,
-                "models": [
-                    {**found[one.target], "name": one.title} for one in items if one.target in found
-                ],
-            }
-            for title, items in NAVIGATION
-        ]
-        return [group for group in groups if group["models"]]
-
-    def _line(self, request: HttpRequest, item: Item) -> dict[str, Any]:
-        if ":" in item.target:
-            link = reverse(item.target)
-        else:
-            label, _, name = item.target.partition(".")
-            link = reverse(f"admin:{label}_{name}_changelist")
-        return {
-            "title": item.title,
-            "icon": item.icon,
-            "link": link,
-            "has_permission": True,
-            "active": len(link) > 1 and request.path.startswith(link),
-        }
+        """Return the first page: the models of the navigation, in its words."""
+        return model_groups(super().get_app_list(request, app_label))
 
 
 def _judge_address(request: HttpRequest, object_id: str | None) -> None:
-    """Refuse, with 400 or 404, what no link of the admin leads to and some query would fail on."""
+    """Refuse with 400 or 404 what no link of the admin leads to and a query would fail on."""
     if object_id is not None and not ROW_ID.fullmatch(object_id):
         raise Http404
     values = [text for name, given in request.GET.lists() for text in (name, *given)]
@@ -266,7 +180,7 @@ site = TenantAdminSite(name="admin")
 class OfTenant:
     """What every page of the admin has in common: the tenant's rows alone, and rights by role."""
 
-    # Who may write. Everybody else who is a member may look.
+    # Who may write. Every other member may look.
     writers: ClassVar[frozenset[Role]] = frozenset()
     is_global: ClassVar[bool] = False
 
@@ -289,12 +203,12 @@ class OfTenant:
         return False
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Named here besides the row-level security behind it."""
+        """Filter by tenant, although row-level security does so too."""
         rows = super().get_queryset(request)  # type: ignore[misc]
         return rows if self.is_global else rows.filter(tenant_id=tenant_of(request).id)
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        """No choice of a form names another tenant's rows."""
+        """Offer no row of another tenant."""
         related = db_field.remote_field.model
         if any(field.name == "tenant" for field in related._meta.fields):
             kwargs["queryset"] = related._default_manager.filter(tenant=tenant_of(request))
@@ -308,7 +222,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     list_per_page = 50
     show_full_result_count = False
     change_form_before_template = "admin/form_token.html"
-    delete_confirmation_template = "admin/end_confirmation.html"
+    delete_confirmation_template = "admin/confirm.html"
     # Columns by which other pages link to this list, besides its filters.
     linked_lookups: ClassVar[Sequence[str]] = ()
     # What ending a row is called, and what follows from it.
@@ -321,17 +235,19 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     secret_fields: ClassVar[frozenset[str]] = frozenset()
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
-        """Only what the list's filters ask for. Django takes every lookup on a row's own columns,
-        and some fail in the database: `?name__regex=\\`.
+        """Allow only what the list's filters ask for. Django takes every lookup on a row's own
+        columns, and some fail in the database: `?name__regex=\\`.
         """
-        names = [one if isinstance(one, str) else one.parameter_name for one in self.list_filter]
+        names = [
+            each if isinstance(each, str) else each.parameter_name for each in self.list_filter
+        ]
         return lookup in {
             *self.linked_lookups,
             *(f"{name}{suffix}" for name in names for suffix in FILTER_LOOKUPS),
         }
 
     def write(self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool) -> Any:
-        """Call the domain; answer the row. ValidationError is shown as a message."""
+        """Call the domain and return the row. ValidationError is shown as a message."""
         raise NotImplementedError
 
     def end(self, request: HttpRequest, obj: Any) -> None:
@@ -341,7 +257,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     def question(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
     ) -> Question | None:
-        """What the person is asked before a valid form is written; None: nothing."""
+        """Return what to ask the person before a valid form is written, if anything."""
         return None
 
     def changeform_view(
@@ -359,7 +275,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
             request.method = "POST"
             request.POST = kept  # type: ignore[assignment]
         token = request.POST.get(FORM_TOKEN, "")
-        if _is_of_other_tenant(request):
+        if is_of_other_tenant(request, tenant_of(request)):
             words = (
                 f"This form was opened for another tenant; you are in “{tenant_of(request)}” now."
             )
@@ -367,7 +283,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
             token = ""
         context = {
             **(extra_context or {}),
-            FORM_TOKEN: token or f"{tenant_of(request).id}.{uuid.uuid4().hex}",
+            FORM_TOKEN: token or new_form_token(tenant_of(request)),
             "show_save_and_add_another": False,
             "show_save_and_continue": False,
             "end_verb": self.end_verb,
@@ -393,12 +309,12 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     ) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         is_kept = hasattr(request, "kept_input")
-        if is_kept or EDITS in request.POST or _is_of_other_tenant(request):
+        if is_kept or EDITS in request.POST or is_of_other_tenant(request, tenant_of(request)):
             form.is_valid = _check_only
         return form
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Nothing yet: `save_related` writes a row and what belongs to it at once."""
+        """Do nothing: `save_related` writes a row together with what belongs to it."""
 
     def save_related(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
@@ -408,31 +324,26 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
         if question is not None:
             raise Unconfirmed(question)
         if not change:
-            _claim_form(request)
+            claim_form(request, tenant_of(request))
         form.instance.pk = self.write(request, form, formsets, change).pk
         for formset in formsets:
             formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Ending a row removes nothing that belongs to others."""
-        return [str(one) for one in objs], {}, set(), []
+        """Name only the rows: ending one removes nothing that belongs to others."""
+        return [str(obj) for obj in objs], {}, set(), []
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        context = {
-            "end_verb": self.end_verb,
-            "end_consequence": self.end_consequence,
-            "title": f"{self.end_verb}?",
-            **(extra_context or {}),
-        }
+        back = reverse(f"admin:{self._address()}_change", args=[object_id])
+        question = Question(f"{self.end_verb}?", self.end_verb, self.end_consequence, back=back)
+        context = {**question._asdict(), **(extra_context or {})}
         try:
             return super().delete_view(request, object_id, context)
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
-            return HttpResponseRedirect(
-                reverse(f"admin:{self._address()}_change", args=[object_id])
-            )
+            return HttpResponseRedirect(back)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.end(request, obj)
@@ -444,18 +355,14 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The audit log of this row."""
+        """Lead to the audit log of this row."""
         query = urlencode({"object_type": self.opts.model_name, "object_id": object_id})
         return HttpResponseRedirect(f"{reverse('admin:tenants_auditentry_changelist')}?{query}")
 
-    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:
-        """The audit log has it."""
+    def _log_nothing(self, *args: Any) -> None:
+        """Leave it to the audit log."""
 
-    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> None:
-        """The audit log has it."""
-
-    def log_deletions(self, request: HttpRequest, queryset: Any) -> None:
-        """The audit log has it."""
+    log_addition = log_change = log_deletions = _log_nothing
 
 
 class TenantInline(OfTenant, TabularInline):  # type: ignore[misc]
@@ -479,29 +386,6 @@ class ReadOnlyAdmin(TenantModelAdmin):
 
 
 def _check_only(form: BaseForm) -> bool:
-    """In place of a form's `is_valid`: what was typed is shown again with its errors, not saved."""
+    """Replace a form's `is_valid`: show what was typed again, with its errors, and save nothing."""
     BaseForm.is_valid(form)
     return False
-
-
-def _is_of_other_tenant(request: HttpRequest) -> bool:
-    """Whether a form was opened while the person looked at another tenant."""
-    tenant_id, has_tenant, _ = request.POST.get(FORM_TOKEN, "").partition(".")
-    return bool(has_tenant) and tenant_id != str(tenant_of(request).id)
-
-
-def _claim_form(request: HttpRequest) -> None:
-    """Take a form's token for this request alone; AlreadySent when another request had it.
-
-    The unique key makes the second of two clicks wait for the first and then see that it is second.
-    """
-    token = request.POST.get(FORM_TOKEN, "")
-    if not token:
-        return
-    if not TOKEN_FORM.fullmatch(token):
-        raise SuspiciousOperation("The form's token was not made here.")
-    _, is_first = IdempotencyRecord.objects.get_or_create(
-        tenant=tenant_of(request), key=f"form {token}", defaults={"request_hash": b""}
-    )
-    if not is_first:
-        raise AlreadySent

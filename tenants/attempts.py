@@ -1,7 +1,7 @@
 """How often something may be tried: each try in vain doubles the wait before the next.
 
 Nothing locks. Waits are short, and belong to an address, or to an account as tried from an address:
-whoever guesses slows down nobody elsewhere.
+whoever guesses slows down no one elsewhere.
 """
 
 import math
@@ -19,8 +19,8 @@ FORGET_AFTER: Final = timedelta(hours=1)
 SWEEP_MAX: Final = 10
 FAILURES_MAX: Final = 1000
 
-# The try that is claimed counts as failed until it is forgiven, so that many at once are as slow as
-# one after the other. Where the wait is not over, no row is changed.
+# The try that is claimed counts as failed until it is forgiven, so that many simultaneous ones are
+# as slow as one after the other. If the wait is not over, no row is changed.
 _CLAIM: Final = """
     INSERT INTO sign_in_attempt AS a (key, failures, tried_at, free_at)
     VALUES (%(key)s, 1, %(now)s, %(now)s)
@@ -78,20 +78,20 @@ def claim(*tried: Tried) -> None:
     now = timezone.now()
     with connection.cursor() as cursor:
         cursor.execute(_SWEEP, [now - FORGET_AFTER, SWEEP_MAX])
-        for one in tried:
+        for attempt in tried:
             cursor.execute(
                 _CLAIM,
                 {
-                    "key": one.key,
+                    "key": attempt.key,
                     "now": now,
-                    "free": one.limit.free,
-                    "longest": one.limit.longest_seconds,
+                    "free": attempt.limit.free,
+                    "longest": attempt.limit.longest_seconds,
                     "forgotten": now - FORGET_AFTER,
                     "most": FAILURES_MAX,
                 },
             )
             if cursor.fetchone() is None:
-                raise TooSoon(_seconds_left(one.key, now))
+                raise TooSoon(_seconds_left(attempt.key, now))
 
 
 @transaction.atomic
@@ -99,17 +99,17 @@ def forgive(*tried: Tried, forget: Sequence[Tried] = ()) -> None:
     """Take back a try that was claimed; of those in `forget`, all earlier ones as well."""
     now = timezone.now()
     with connection.cursor() as cursor:
-        for one in tried:
+        for attempt in tried:
             cursor.execute(
                 "UPDATE sign_in_attempt SET failures = greatest(failures - 1, 0), free_at = %s"
                 " WHERE key = %s",
-                [now, one.key],
+                [now, attempt.key],
             )
-        for one in forget:
-            cursor.execute("DELETE FROM sign_in_attempt WHERE key = %s", [one.key])
+        for attempt in forget:
+            cursor.execute("DELETE FROM sign_in_attempt WHERE key = %s", [attempt.key])
 
 
-def wait_words(seconds: int) -> str:
+def format_wait(seconds: int) -> str:
     """A wait for people: "1 second", "40 seconds", "5 minutes"."""
     number, unit = (seconds, "second") if seconds < 120 else (math.ceil(seconds / 60), "minute")
     return f"{number} {unit}{'' if number == 1 else 's'}"

@@ -1,16 +1,88 @@
-"""The audit log: one entry for every change of configuration, in the change's own transaction."""
+"""The audit log: one entry for every change of configuration, in the change's own transaction.
 
-from collections.abc import Mapping
+`create_audited`, `audited_change` and `delete_audited` are how configuration is written; where no
+single row is written, `record_change` adds the entry.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from django.db import models
 
-from tenants.models import AuditEntry
+from tenants.models import AuditEntry, Tenant
 
 # What must never reach the log, even hashed.
 SECRET_FIELDS = frozenset({"secret_hash", "token_hash", "password", "secrets"})
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+@dataclass(frozen=True)
+class RowChange(Generic[Row]):
+    """A locked row that is being changed, and what the log knows of it from before."""
+
+    row: Row
+    before: Mapping[str, Any]
+
+    def concerns(self, names: Sequence[str]) -> bool:
+        """Return whether one of these columns has changed by now."""
+        now = facts_of(self.row)
+        return any(now[name] != self.before[name] for name in names)
+
+
+def create_audited(row: Row, *, actor: str) -> Row:
+    """Store a new row."""
+    row.save()
+    _record(row, actor=actor, action="create", after=facts_of(row))
+    return row
+
+
+@contextmanager
+def audited_change(
+    row: Row,
+    *,
+    actor: str,
+    action: str = "update",
+    changes: Mapping[str, Any] | None = None,
+    facts: Callable[[Row], Mapping[str, Any]] | None = None,
+) -> Iterator[RowChange[Row]]:
+    """Lock a row as it is stored and make the changes; save it after the block, which may change
+    more of it. `facts` returns what the log knows of a row if that is more than its columns.
+    """
+    read = facts or facts_of
+    # Not against foreign keys: who adds a row that refers to this one need not wait.
+    stored = _stored(row).select_for_update(no_key=True).get()
+    change = RowChange(stored, read(stored))
+    for name, value in (changes or {}).items():
+        setattr(stored, name, value)
+    yield change
+    stored.save()
+    _record(stored, actor=actor, action=action, before=change.before, after=read(stored))
+
+
+def delete_audited(row: models.Model, *, actor: str) -> None:
+    """Remove a row. One that is gone already changes nothing."""
+    for stored in _stored(row).select_for_update():
+        _record(stored, actor=actor, action="delete", before=facts_of(stored))
+        stored.delete()
+
+
+def _stored(row: Row) -> models.QuerySet[Row]:
+    rows = type(row)._default_manager.filter(pk=row.pk)
+    return rows if isinstance(row, Tenant) else rows.filter(tenant_id=_tenant_id(row))
+
+
+def _tenant_id(row: models.Model) -> int:
+    tenant_id: int = row.pk if isinstance(row, Tenant) else row.tenant_id  # type: ignore[attr-defined]
+    return tenant_id
+
+
+def _record(row: models.Model, **entry: Any) -> None:
+    record_change(tenant_id=_tenant_id(row), subject=row, **entry)
 
 
 def record_change(
@@ -22,9 +94,9 @@ def record_change(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> AuditEntry | None:
-    """Write who changed what, in values of `facts_of`; an update without change writes nothing."""
+    """Write who changed what, in values of `facts_of`; nothing if it is as it was before."""
     changes = _differences(before or {}, after or {})
-    if action == "update" and not changes:
+    if before is not None and not changes:
         return None
     return AuditEntry.objects.create(
         tenant_id=tenant_id,

@@ -16,7 +16,8 @@ TENANTS_MAX: Final = 10_000
 
 
 class ClaimSize:
-    """How much of a tenant's backlog a job claims at once: going by how long its last claims took.
+    """How much of a tenant's backlog a job claims in one transaction, by how long its last ones
+    took.
 
     It begins with `first` and stays between `least` and `most`.
     """

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from tenants.attempts import Limit, TooSoon, Tried, claim, wait_words
-from tenants.audit import record_change
+from tenants.attempts import Limit, TooSoon, Tried, claim, format_wait
+from tenants.audit import audited_change, create_audited
 from tenants.limits import require_room
 from tenants.links import hand_over, token_hash
 from tenants.members import MembershipRefused, lock_members, require_may_give
@@ -24,7 +24,7 @@ from tenants.roles import Role
 from tenants.scope import platform_scope, tenant_scope
 
 LIFETIME: Final = timedelta(days=7)
-# So that nobody's mailbox, and no operator's mail server, is flooded by a tenant.
+# So that no one's mailbox, and no operator's mail server, is flooded by a tenant.
 INVITED_BY_TENANT: Final = Limit("invitations of tenant", free=50, longest_seconds=3600)
 INVITED_ADDRESS: Final = Limit("invitations of tenant to address", free=5, longest_seconds=3600)
 
@@ -39,7 +39,7 @@ class InvitationState(StrEnum):
 
 
 class InvitationEnded(Exception):
-    """The invitation cannot be accepted any more, or never existed (`state` is None)."""
+    """The invitation can no longer be accepted, or never existed (`state` is None)."""
 
     def __init__(self, state: InvitationState | None) -> None:
         super().__init__(state or "unknown")
@@ -91,7 +91,8 @@ def invite(
     if earlier is not None and state_of(earlier) is InvitationState.PENDING:
         raise MembershipRefused(f"{email} is invited already. Send that invitation again instead.")
     if earlier is not None:
-        _revoke(earlier, actor)
+        with audited_change(earlier, actor=actor) as change:
+            _revoke(change.row)
     require_room(
         tenant.id,
         "members",
@@ -111,32 +112,30 @@ def invite(
         expires_at=timezone.now() + LIFETIME,
     )
     token = _hand_over(invitation)
-    invitation.save()
-    after = {"email": email, "role": role.value, "expires_at": invitation.expires_at.isoformat()}
-    _record(invitation, actor, "create", after=after)
-    return NewInvitation(invitation, token)
+    return NewInvitation(create_audited(invitation, actor=actor), token)
 
 
 @transaction.atomic
 def invite_again(*, invitation: Invitation, actor: str, actor_role: Role) -> NewInvitation:
-    """Send an invitation anew, valid from now; its earlier link stops working.
+    """Send an invitation again, valid from now; its earlier link stops working.
 
     Raises MembershipRefused for one that was accepted or revoked.
     """
-    stored = _lock_open(invitation, actor_role)
-    before = stored.expires_at.isoformat()
-    stored.expires_at = timezone.now() + LIFETIME
-    token = _hand_over(stored)
-    stored.save()
-    changes = ({"expires_at": before}, {"expires_at": stored.expires_at.isoformat()})
-    _record(stored, actor, "update", before=changes[0], after=changes[1])
-    return NewInvitation(stored, token)
+    lock_members(invitation.tenant_id)
+    with audited_change(invitation, actor=actor) as change:
+        _require_open(change.row, actor_role)
+        change.row.expires_at = timezone.now() + LIFETIME
+        token = _hand_over(change.row)
+    return NewInvitation(change.row, token)
 
 
 @transaction.atomic
 def revoke_invitation(*, invitation: Invitation, actor: str, actor_role: Role) -> None:
     """Take an invitation back: its link stops working. Raises MembershipRefused once accepted."""
-    _revoke(_lock_open(invitation, actor_role), actor)
+    lock_members(invitation.tenant_id)
+    with audited_change(invitation, actor=actor) as change:
+        _require_open(change.row, actor_role)
+        _revoke(change.row)
 
 
 def find_invitation(token: str) -> Invitation:
@@ -207,10 +206,8 @@ def _accept(invitation: Invitation, user: User) -> Membership:
     if user.email != invitation.email:
         raise WrongPerson
     with tenant_scope(invitation.tenant_id):
-        invitation.accepted_at = timezone.now()
-        invitation.save(update_fields=["accepted_at"])
-        after = {"accepted_at": invitation.accepted_at.isoformat()}
-        _record(invitation, user.email, "update", after=after)
+        with audited_change(invitation, actor=user.email) as change:
+            change.row.accepted_at = timezone.now()
         existing = Membership.objects.filter(tenant_id=invitation.tenant_id, user=user).first()
         return existing or add_member(
             tenant=Tenant.objects.get(id=invitation.tenant_id),
@@ -228,43 +225,18 @@ def _hand_over(invitation: Invitation) -> str | None:
         )
     except TooSoon as error:
         raise MembershipRefused(
-            f"Too many invitations were sent. Wait {wait_words(error.seconds)}, then try again."
+            f"Too many invitations were sent. Wait {format_wait(error.seconds)}, then try again."
         ) from error
     return hand_over(invitation)
 
 
-def _lock_open(invitation: Invitation, actor_role: Role) -> Invitation:
-    lock_members(invitation.tenant_id)
-    rows = Invitation.objects.select_for_update()
-    stored = rows.get(tenant_id=invitation.tenant_id, id=invitation.id)
-    require_may_give(actor_role, Role(stored.role))
-    state = state_of(stored)
+def _require_open(invitation: Invitation, actor_role: Role) -> None:
+    require_may_give(actor_role, Role(invitation.role))
+    state = state_of(invitation)
     if state in {InvitationState.ACCEPTED, InvitationState.REVOKED}:
-        raise MembershipRefused(f"The invitation of {stored.email} was {state.value} already.")
-    return stored
+        raise MembershipRefused(f"The invitation of {invitation.email} was {state.value} already.")
 
 
-def _revoke(invitation: Invitation, actor: str) -> None:
+def _revoke(invitation: Invitation) -> None:
     invitation.revoked_at = timezone.now()
     invitation.mail_due_at = None
-    invitation.save(update_fields=["revoked_at", "mail_due_at"])
-    after = {"revoked_at": invitation.revoked_at.isoformat()}
-    _record(invitation, actor, "update", after=after)
-
-
-def _record(
-    invitation: Invitation,
-    actor: str,
-    action: str,
-    *,
-    before: dict[str, str] | None = None,
-    after: dict[str, str],
-) -> None:
-    record_change(
-        tenant_id=invitation.tenant_id,
-        actor=actor,
-        action=action,
-        subject=invitation,
-        before=before,
-        after=after,
-    )

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
-from tenants.audit import facts_of, record_change
+from tenants.audit import audited_change, create_audited
 from tenants.changes import tell_change
 from tenants.limits import require_room
 from tenants.models import ApiKey, Tenant, User
@@ -57,7 +57,7 @@ def create_api_key(
     alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
     prefix = "".join(secrets.choice(alphabet) for _ in range(PREFIX_LENGTH))
     secret = secrets.token_urlsafe(32)
-    key = ApiKey.objects.create(
+    key = ApiKey(
         tenant=tenant,
         name=name,
         prefix=prefix,
@@ -66,29 +66,17 @@ def create_api_key(
         expires_at=expires_at,
         created_by=created_by,
     )
-    record_change(
-        tenant_id=tenant.id, actor=actor, action="create", subject=key, after=facts_of(key)
-    )
-    return key, f"sg_{prefix}_{secret}"
+    return create_audited(key, actor=actor), f"sg_{prefix}_{secret}"
 
 
 @transaction.atomic
 def revoke_api_key(*, key: ApiKey, actor: str) -> ApiKey:
     """Refuse the key from now on, everywhere within a second. Revoking twice changes nothing."""
-    before = facts_of(key)
-    if key.revoked_at is None:
-        key.revoked_at = timezone.now()
-        key.save(update_fields=["revoked_at"])
-        tell_change("key", key.prefix)
-    record_change(
-        tenant_id=key.tenant_id,
-        actor=actor,
-        action="update",
-        subject=key,
-        before=before,
-        after=facts_of(key),
-    )
-    return key
+    with audited_change(key, actor=actor) as change:
+        if change.row.revoked_at is None:
+            change.row.revoked_at = timezone.now()
+            tell_change("key", key.prefix)
+    return change.row
 
 
 _KNOWN: Final = Remembered[str, _KnownKey]("key", str, size_max=KNOWN_KEYS_MAX)

@@ -8,7 +8,7 @@ from typing import Final
 from django.db import connection, models, transaction
 
 from common.errors import LimitReached
-from tenants.audit import record_change
+from tenants.audit import audited_change
 from tenants.models import Tenant
 
 # Budgets that are not archived, halts in force by hand, keys that are not revoked, members with
@@ -28,12 +28,12 @@ LIMITS: Final[Mapping[str, int]] = {
 }
 # The most that the operator may allow: beyond it processes would not bear it.
 LIMIT_MAX: Final = 100_000
-# Two that come at once are counted one after the other.
+# Two that come simultaneously are counted one after the other.
 LIMIT_LOCK: Final = 7306
 
 
 def allowed(tenant_id: int, name: str) -> int:
-    """How many of something a tenant may have."""
+    """Return the number of something that a tenant may have."""
     limits = Tenant.objects.values_list("limits", flat=True).get(id=tenant_id)
     return int(limits.get(name, LIMITS[name]))
 
@@ -43,9 +43,9 @@ def require_room(
 ) -> None:
     """See that one more fits beside what the querysets count. Raises LimitReached.
 
-    Within the transaction that adds it, after any other lock that it takes: until that ends, nobody
-    else adds what is limited. With `is_exact` off it waits for nobody, and those that come at once
-    may pass the limit by their number.
+    Within the transaction that adds it, after any other lock that it takes: until that ends, no one
+    else adds what is limited. With `is_exact` off it waits for no one, and those that come
+    simultaneously may pass the limit by their number.
     """
     if is_exact:
         with connection.cursor() as cursor:
@@ -65,18 +65,7 @@ def set_limit(*, tenant: Tenant, name: str, value: int | None, actor: str) -> in
         raise ValueError(f"{name!r} is not limited; choose one of {', '.join(LIMITS)}")
     if value is not None and not 0 <= value <= LIMIT_MAX:
         raise ValueError(f"a limit must be from 0 to {LIMIT_MAX:,}")
-    stored = Tenant.objects.select_for_update(no_key=True).get(id=tenant.id)
-    before = dict(stored.limits)
-    stored.limits.pop(name, None)
-    if value is not None:
-        stored.limits[name] = value
-    stored.save(update_fields=["limits"])
-    record_change(
-        tenant_id=stored.id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before={"limits": before},
-        after={"limits": dict(stored.limits)},
-    )
-    return allowed(stored.id, name)
+    with audited_change(tenant, actor=actor) as change:
+        limits = {other: limit for other, limit in change.row.limits.items() if other != name}
+        change.row.limits = limits if value is None else {**limits, name: value}
+    return allowed(tenant.id, name)

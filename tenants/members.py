@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from django.db import transaction
 from django.db.models import QuerySet
 
-from tenants.audit import facts_of, record_change
+from tenants.audit import audited_change, delete_audited, record_change
 from tenants.keys import revoke_api_key
 from tenants.models import ApiKey, Membership, Team, TeamMember, Tenant
 from tenants.roles import Role
@@ -22,22 +22,13 @@ def change_role(*, membership: Membership, role: Role, actor: str, actor_role: R
     Invariant: a tenant always has an owner, and only owners make or unmake owners.
     """
     lock_members(membership.tenant_id)
-    stored = Membership.objects.get(tenant_id=membership.tenant_id, id=membership.id)
-    before = facts_of(stored)
-    if Role(stored.role) is not role:
-        require_may_give(actor_role, role)
-        require_may_give(actor_role, Role(stored.role))
-        _require_another_owner(stored)
-    stored.role = role.value
-    stored.save(update_fields=["role"])
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before=before,
-        after=facts_of(stored),
-    )
+    with audited_change(membership, actor=actor) as change:
+        stored = change.row
+        if Role(stored.role) is not role:
+            require_may_give(actor_role, role)
+            require_may_give(actor_role, Role(stored.role))
+            _require_another_owner(stored)
+        stored.role = role.value
     return stored
 
 
@@ -66,14 +57,7 @@ def remove_member(
     TeamMember.objects.filter(tenant_id=stored.tenant_id, user_id=stored.user_id).delete()
     for key in working_keys_of(stored).filter(id__in=revoked_keys):
         revoke_api_key(key=key, actor=actor)
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="delete",
-        subject=stored,
-        before=facts_of(stored),
-    )
-    stored.delete()
+    delete_audited(stored, actor=actor)
 
 
 @transaction.atomic
@@ -122,7 +106,7 @@ def lock_members(tenant_id: int) -> None:
 
 
 def require_may_give(actor_role: Role, role: Role) -> None:
-    """Raise MembershipRefused where somebody of this role may not give or take the other."""
+    """Raise MembershipRefused if someone of this role may not give or take the other."""
     if role is Role.OWNER and actor_role is not Role.OWNER:
         raise MembershipRefused("Only an owner makes, changes or removes an owner.")
 

@@ -94,7 +94,7 @@ def _tenant_id(request: HttpRequest) -> int | None:
     request.memberships = memberships  # type: ignore[attr-defined]
     chosen = request.session.get(SESSION_TENANT)
     membership = next(
-        (one for one in memberships if one.tenant_id == chosen),
+        (each for each in memberships if each.tenant_id == chosen),
         memberships[0] if memberships else None,
     )
     request.role = Role(membership.role) if membership else None  # type: ignore[attr-defined]

@@ -44,7 +44,7 @@ class User(AbstractUser):
     username = None  # type: ignore[assignment]
     email = models.EmailField("e-mail address", unique=True)
     # Whether the person behind the address chose the password: not where it was made with a link
-    # that was shown to somebody else. What the operator gives goes to proven accounts alone.
+    # that was shown to someone else. What the operator gives goes to proven accounts alone.
     is_address_proven = models.BooleanField(default=False, editable=False)
 
     USERNAME_FIELD = "email"
@@ -241,7 +241,7 @@ class PasswordReset(Link):
 class Attempt(models.Model):
     """How often something was tried in vain of late, and when it may be tried again.
 
-    Keys are hashes of addresses and accounts, so the table tells nobody who signs in.
+    Keys are hashes of addresses and accounts, so the table tells no one who signs in.
     """
 
     key = models.BinaryField(primary_key=True)

@@ -1,4 +1,4 @@
-"""What is too old to be kept goes in chunks, a transaction each, so that nobody waits for it long.
+"""What is too old to be kept goes in chunks, a transaction each, so that no one waits for it long.
 
 A run ends after a time, and the next one goes on: what is gone is gone.
 """
@@ -28,8 +28,8 @@ class ChunkedRun:
         return time.monotonic() >= self._ends_at
 
     def repeat(self, reason: str, remove: Callable[[Any], int]) -> int:
-        """Remove chunk after chunk of all tenants' rows until one is empty; return how many rows
-        went. `remove` takes a cursor.
+        """Remove chunk after chunk of all tenants' rows until one is empty; return the number of
+        rows. `remove` takes a cursor.
         """
         total = 0
         while not self.is_over:
@@ -49,7 +49,7 @@ class ChunkedRun:
         limit: int = ROWS_A_CHUNK,
         prepare: Callable[[Any], None] = lambda cursor: None,
     ) -> int:
-        """Remove those of `rows` whose `at` is before then; return how many.
+        """Remove those of `rows` whose `at` is before then; return their number.
 
         Ids rise with `at`, so the index of the ids finds the oldest. Others that are as old but not
         among `rows` stay. `prepare` is run at the begin of each transaction.
@@ -59,7 +59,7 @@ class ChunkedRun:
             with platform_scope(f"old rows of {rows.model._meta.db_table}"):
                 oldest = rows.model._default_manager.filter(id__gt=after).order_by("id")
                 looked_at = list(oldest.values_list("id", at)[:limit])
-                old = [id_ for id_, moment in looked_at if moment < before]
+                old = [id_ for id_, written_at in looked_at if written_at < before]
                 if not old:
                     break
                 with connection.cursor() as cursor:

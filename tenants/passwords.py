@@ -1,7 +1,8 @@
 """Passwords: hashed few at a time, while no database connection is held.
 
 A hash is made to be slow: it takes a core for a third of a second. So a process works on one, lets
-a few wait a moment, and sends the rest away at once; its other threads and cores stay with the API.
+a few wait briefly, and sends the rest away immediately; its other threads and cores stay with the
+API.
 """
 
 import threading
@@ -51,7 +52,7 @@ def hashed(password: str) -> str:
 
 
 def checked(password: str, stored: str | None) -> tuple[bool, str | None]:
-    """Whether a password is the one that is stored, and how to store it anew where that is due.
+    """Return whether a password is the one that is stored, and its new stored form if one is due.
 
     Without a stored password it takes as long, and is wrong.
     """

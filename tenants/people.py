@@ -6,7 +6,7 @@ from typing import NamedTuple
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
-from tenants.audit import facts_of, record_change
+from tenants.audit import create_audited
 from tenants.keys import create_api_key
 from tenants.limits import require_room
 from tenants.models import Membership, Team, Tenant, User, normalize_email
@@ -30,7 +30,7 @@ class TenantExists(ValueError):
 def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
     """Make a tenant with its owner and a key with all scopes.
 
-    Who is new gets a first password, and so does an account that somebody else may have made for
+    Who is new gets a first password, and so does an account that someone else may have made for
     the address, which ends its sessions; an owner who has an account of their own keeps theirs, and
     `password` is None. This is the operator's: a tenant lets people in by invitation.
     """
@@ -39,15 +39,8 @@ def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
     with platform_scope("create tenant"):
         if Tenant.objects.filter(name=name).exists():
             raise TenantExists(f"A tenant named {name!r} exists already.")
-        tenant = Tenant.objects.create(name=name)
+        tenant = create_audited(Tenant(name=name), actor=actor)
         with tenant_scope(tenant.id):
-            record_change(
-                tenant_id=tenant.id,
-                actor=actor,
-                action="create",
-                subject=tenant,
-                after=facts_of(tenant),
-            )
             user = User.objects.find(owner_email)
             has_own = user is not None and user.is_address_proven
             if user is None:
@@ -65,23 +58,11 @@ def create_tenant(*, name: str, owner_email: str, actor: str) -> NewTenant:
 @transaction.atomic
 def add_member(*, tenant: Tenant, user: User, role: Role, actor: str) -> Membership:
     """Let a person into a tenant: its founder, or who accepts an invitation."""
-    membership = Membership.objects.create(tenant=tenant, user=user, role=role.value)
-    record_change(
-        tenant_id=tenant.id,
-        actor=actor,
-        action="create",
-        subject=membership,
-        after=facts_of(membership),
-    )
-    return membership
+    return create_audited(Membership(tenant=tenant, user=user, role=role.value), actor=actor)
 
 
 @transaction.atomic
 def create_team(*, tenant: Tenant, name: str, actor: str) -> Team:
     """Add a team. Raises IntegrityError when the tenant has one of that name."""
     require_room(tenant.id, "teams", Team.objects.filter(tenant_id=tenant.id))
-    team = Team.objects.create(tenant=tenant, name=name)
-    record_change(
-        tenant_id=tenant.id, actor=actor, action="create", subject=team, after=facts_of(team)
-    )
-    return team
+    return create_audited(Team(tenant=tenant, name=name), actor=actor)

@@ -33,7 +33,7 @@ class Pipeline:
         return self._send(statement, parameters, is_kept=True)
 
     def cursor(self) -> "PipelineCursor":
-        """What sends like a cursor executes, for statements whose answers nobody reads."""
+        """What sends like a cursor executes, for statements whose answers no one reads."""
         return PipelineCursor(self)
 
     def commit(self) -> None:

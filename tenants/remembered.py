@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from tenants.changes import PROCESS_LISTENER, ChangeListener, Kind
 
-# How long a value counts where nobody tells of changes: the delay of a revocation.
+# How long a value counts if no one tells of changes: the delay of a revocation.
 UNTOLD_SECONDS: Final = 1.0
 # How long it counts where they are told.
 TOLD_SECONDS: Final = 60.0
@@ -53,7 +53,7 @@ class Remembered(Generic[Key, Value]):
         """The value; `read` is given what was known of it and answers what holds now, or None.
 
         Of several callers that find it out of date one reads it. The others go on with what is
-        known for that moment, instead of all asking the database at once.
+        known for that moment, instead of all asking the database simultaneously.
         """
         with self._lock:
             entry = self._entries.get(key)
@@ -68,7 +68,7 @@ class Remembered(Generic[Key, Value]):
             value = read(None if entry is None else entry.value)
         except BaseException:
             if entry is not None:
-                entry.claimed_at = float("-inf")  # nobody knows better; the next one asks again
+                entry.claimed_at = float("-inf")  # no one knows better; the next one asks again
             raise
         with self._lock:
             if value is None:

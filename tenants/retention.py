@@ -14,7 +14,7 @@ ANSWERS_KEPT: Final = timedelta(days=7)
 
 
 def remove_old_rows(*, seconds: float) -> int:
-    """Remove what is too old to be kept; return how many rows went."""
+    """Remove what is too old to be kept; return the number of rows."""
     run = ChunkedRun(seconds)
     now = timezone.now()
     answers = IdempotencyRecord.objects.all()

@@ -47,7 +47,7 @@ _pauses: OrderedDict[tuple[str, int], _Pause] = OrderedDict()
 
 
 def forget_pauses() -> None:
-    """Forget every failure, so that all tenants are tried again at once."""
+    """Forget every failure, so that all tenants are tried again immediately."""
     _pauses.clear()
 
 
@@ -99,7 +99,7 @@ class TenantRun:
             done = work(tenant_id=tenant_id)
         except Exception as error:
             if not isinstance(error, SoftTimeLimitExceeded) and not connection.is_usable():
-                raise  # The database is away: nobody's trouble but the operator's.
+                raise  # The database is away: the operator's trouble alone.
             _note_failure(job, tenant_id, error)
             if isinstance(error, SoftTimeLimitExceeded):
                 raise

@@ -19,7 +19,7 @@ PLATFORM_SETTING = "spendgate.platform"
 @contextmanager
 def tenant_scope(tenant_id: int, *, is_snapshot: bool = False) -> Iterator[None]:
     """Open a transaction that sees one tenant's rows; with `is_snapshot` all its reads see one
-    moment.
+    point in time.
 
     Inside another scope it narrows or changes what is seen until it ends, in the same transaction.
     """
@@ -80,7 +80,7 @@ CONFIGURATION_LOCK = 7301
 
 
 def lock_configuration_shared(tenant_id: int) -> int:
-    """Keep the tenant's configuration as it is until this transaction ends; answer its version."""
+    """Keep the tenant's configuration as it is until this transaction ends; return its version."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_advisory_xact_lock_shared(%s, %s)", [CONFIGURATION_LOCK, tenant_id]

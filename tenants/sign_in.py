@@ -48,7 +48,7 @@ def change_password(*, user: User, old: str, new: str, address: str) -> User:
 
 
 def choose_password(*, new: str, address: str) -> str:
-    """The stored form of a password that somebody chooses over a link, by the same limits."""
+    """Return the stored form of a password that someone chooses over a link, by the same limits."""
     tried = Tried(BY_ADDRESS, address)
     claim(tried)
     try:

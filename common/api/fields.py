@@ -18,9 +18,8 @@ from common.formats import moment
 from common.money import USD_PATTERN, nanos_from_usd, usd_from_nanos
 from common.spelling import did_you_mean
 from common.times import parse_moment
-from common.values import normal_value
+from common.values import COUNT_MAX, normal_value
 
-COUNT_MAX: Final = 2**53
 YEAR_MIN: Final = 1970
 YEAR_MAX: Final = 2200
 ZONES: Any = SimpleLazyObject(lambda: frozenset(available_timezones()))

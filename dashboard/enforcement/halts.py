@@ -9,7 +9,8 @@ from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import connection
-from django.http import Http404, HttpResponse, HttpResponseRedirect
+from django.db.models import Q
+from django.http import Http404, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
@@ -19,16 +20,17 @@ from common.values import normal_value
 from dashboard.access import PageRequest, may_halt, may_manage, member_page
 from dashboard.enforcement.matches import calls_of, pairs_of
 from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
-from dashboard.filter_bar import VALUE_CHARACTERS_MAX, is_possible
 from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of
-from metering.core.match import ASKABLE
-from metering.limits.breakers import BreakerRule, close_breaker
+from metering.configuration.breakers import close_breaker
+from metering.core.dimensions import VALUE_CHARACTERS_MAX
+from metering.core.match import ASKABLE, problems_by_dimension, wanted_values
+from metering.limits.breakers import BreakerRule
 from metering.limits.breakers.rules import cool_down
 from metering.limits.breakers.states import OpenGroup, match_of, open_groups
 from metering.limits.halts import halt, is_wide, lift_halt
 from metering.models import Breaker, BreakerClose, Halt, HaltKind, Reservation, ReservationState
-from metering.reporting.question import UsageQuestion
+from metering.reporting.question import VALUES_MAX, UsageQuestion
 from metering.reporting.usage import Measures, total_usage, usage
 from tenants.admin_site import actor_of
 
@@ -94,34 +96,37 @@ class OpenBreaker:
         return self.group.opened_at + cool_down(self.breaker.cool_down_seconds)
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a person wants to stop: a value of a dimension, or everything."""
-
-    dimension: str
-    value: str
-
-    @property
-    def match(self) -> dict[str, Any]:
-        return {} if self.dimension == EVERYTHING else {self.dimension: self.value}
-
-
 class HaltForm(forms.Form):
-    """What to halt, out of an address or a form, and why."""
+    """Why something is halted."""
 
-    dimension = forms.ChoiceField(choices=[(name, name) for name in (*ASKABLE, EVERYTHING)])
-    value = forms.CharField(required=False, strip=False, max_length=VALUE_CHARACTERS_MAX)
-    reason = forms.CharField(required=False, max_length=REASON_CHARACTERS_MAX)
+    reason = forms.CharField(max_length=REASON_CHARACTERS_MAX)
 
-    def target(self) -> Target | None:
-        """What the form names; None where it names nothing that a call can have."""
-        if {"dimension", "value"} & self.errors.keys():
+
+def chosen_match(data: QueryDict) -> dict[str, Any] | None:
+    """Return the match that an address or a form names; None if it names nothing that a call can
+    have.
+
+    `calls` holds what was chosen so far, as in "agent=research"; nothing after the sign stands for
+    calls without a value. `dimension` and `value` add to it.
+    """
+    if any("\0" in text for text in (*data.getlist("calls"), data.get("value", ""))):
+        return None
+    chosen = [tuple(text.split("=", 1)) for text in data.getlist("calls") if "=" in text]
+    added = data.get("dimension", "")
+    if added == EVERYTHING:
+        return {}
+    if added:
+        value = "" if "without" in data else normal_value(data.get("value", ""))
+        if not value and "without" not in data:
             return None
-        dimension = self.cleaned_data["dimension"]
-        value = normal_value(self.cleaned_data["value"])
-        if dimension == EVERYTHING:
-            return Target(EVERYTHING, "")
-        return Target(dimension, value) if value and is_possible(dimension, value) else None
+        chosen.append((added, value))
+    match: dict[str, list[str | None]] = {}
+    for name, value in chosen:
+        match.setdefault(name, []).append(value or None)
+    is_possible = match.keys() <= set(ASKABLE) and not problems_by_dimension(match)
+    if not match or not is_possible:
+        return None
+    return {name: values[0] if len(values) == 1 else values for name, values in match.items()}
 
 
 @require_safe
@@ -186,67 +191,73 @@ def confirm(request: PageRequest) -> HttpResponse:
     """What a halt would stop, before it is made."""
     if not may_halt(request):
         raise PermissionDenied
-    target = HaltForm(request.GET).target()
-    if target is None:
+    match = chosen_match(request.GET)
+    if match is None:
         messages.error(request, "Name what to halt: an agent, for example. Nothing was halted.")
         return HttpResponseRedirect(reverse("dashboard:halts"))
     bar = filter_bar_of(request)
     context = enforcement_frame(request, bar, tab="halts")
     context |= {
-        "target": target,
-        "calls": calls_of(target.match),
-        "may_halt_this": may_manage(request) or not is_wide(target.match),
-        "usage": _recent_usage(request.tenant.id, target, bar.now),
-        "in_flight": _in_flight(request.tenant.id, target),
-        "standing": Halt.objects.filter(
-            tenant=request.tenant, lifted_at=None, match=target.match
-        ).first(),
+        "chosen": [f"{name}={value}" for name, values in pairs_of(match) for value in values],
+        "calls": calls_of(match),
+        "may_halt_this": may_manage(request) or not is_wide(match),
+        "usage": _recent_usage(request.tenant.id, match, bar.now),
+        "in_flight": _in_flight(request.tenant.id, match),
+        "standing": Halt.objects.filter(tenant=request.tenant, lifted_at=None, match=match).first(),
+        "dimensions": ASKABLE,
+        "value_characters_max": VALUE_CHARACTERS_MAX,
         "reason_characters_max": REASON_CHARACTERS_MAX,
     }
     return render(request, "dashboard/enforcement/confirm_halt.html", context)
 
 
-def _recent_usage(tenant_id: int, target: Target, now: datetime) -> Measures:
+def _recent_usage(tenant_id: int, match: Mapping[str, Any], now: datetime) -> Measures:
     return total_usage(
         UsageQuestion(
             tenant_id=tenant_id,
             starts_at=now - LOOK_BACK,
             ends_at=now,
             interval="none",
-            filters={name: (value,) for name, value in target.match.items()},
+            filters={
+                name: tuple(sorted(wanted_values(value))[:VALUES_MAX])
+                for name, value in match.items()
+            },
         )
     )
 
 
-def _in_flight(tenant_id: int, target: Target) -> int:
-    """Calls that hold a reservation: these go on."""
-    return Reservation.objects.filter(
-        tenant_id=tenant_id, state=ReservationState.OPEN, dimensions__contains=target.match
-    ).count()
+def _in_flight(tenant_id: int, match: Mapping[str, Any]) -> int:
+    """Count the calls that hold a reservation: these go on."""
+    reservations = Reservation.objects.filter(tenant_id=tenant_id, state=ReservationState.OPEN)
+    for name, value in match.items():
+        values = wanted_values(value)
+        has_one = Q(**{f"dimensions__{name}__in": sorted(values - {""})})
+        has_none = Q(**{f"dimensions__{name}__isnull": True})
+        reservations = reservations.filter(has_one | has_none if "" in values else has_one)
+    return reservations.count()
 
 
 @button_of("halts", may=may_halt)
 def make(request: PageRequest) -> str:
     """Halt what was confirmed."""
     form = HaltForm(request.POST)
-    target = form.target()
-    reason = form.cleaned_data.get("reason")
-    if target is None:
+    match = chosen_match(request.POST)
+    if match is None:
         raise InvalidRequest("Name what to halt: an agent, for example. Nothing was halted.")
-    if is_wide(target.match) and not may_manage(request):
+    if is_wide(match) and not may_manage(request):
         raise PermissionDenied
-    if not reason:
+    if not form.is_valid():
         raise InvalidRequest("Say why, in up to 1,000 characters. Nothing was halted.")
     try:
         halt(
             tenant=request.tenant,
-            match=target.match,
-            reason=reason,
+            match=match,
+            reason=form.cleaned_data["reason"],
             actor=actor_of(request),
         )
     except LimitReached as error:
         raise InvalidRequest(f"{error.messages[0]} Nothing was halted.") from error
-    return f"Halted. New {calls_of(target.match)} are refused within a second."
+    return f"Halted. New {calls_of(match)} are refused within a second."
 
 
 @button_of("halts", may=may_manage)
@@ -261,14 +272,15 @@ def lift(request: PageRequest, halt_id: int) -> str:
 
 @button_of("halts", may=may_manage)
 def close(request: PageRequest, breaker_id: int) -> str:
-    """Close a breaker for one group."""
+    """Close a breaker for one group, or for every one."""
     found = Breaker.objects.filter(tenant=request.tenant, id=breaker_id).first()
     if found is None:
         raise Http404
     group_key = request.POST.get("group", "")
     if "\0" in group_key:
         raise InvalidRequest("There is no such group. Nothing was closed.")
-    closed = close_breaker(breaker=found, actor=actor_of(request), group_key=group_key)
+    chosen = None if "every" in request.POST else group_key
+    closed = close_breaker(breaker=found, actor=actor_of(request), group_key=chosen)
     if not closed:
         return f"The breaker “{found.name}” was closed already."
     return f"The breaker “{found.name}” is closed. It counts from an empty minute."

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from common.errors import InvalidRequest
 from dashboard.access import PageRequest, may_manage, member_page
-from dashboard.amounts import amount_words, listed
+from dashboard.amounts import listed
 from dashboard.budget_windows import (
     Bar,
     GroupOfBudget,
@@ -27,11 +27,12 @@ from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of
 from metering.budgets.reading import read_book
+from metering.core.amounts import format_amount
 from metering.core.dimensions import REQUEST
 from metering.core.match import group_key
 from metering.limits.limit_increases import Added, approve_raise, end_raise, refuse_raise
 from metering.limits.obstacles import Obstacle, read_obstacles
-from metering.models import BudgetRaise, RaiseStatus
+from metering.models import Budget, BudgetRaise, RaiseStatus
 from tenants.admin_site import actor_of
 
 # More than this nobody decides in one sitting; the newest come when these are decided.
@@ -62,7 +63,7 @@ class RaiseLine:
     def by(self) -> str:
         """How much higher the limit is to be, in words."""
         parts = self.added._asdict().items()
-        return listed([amount_words(part, amount) for part, amount in parts if amount])
+        return listed([format_amount(part, amount) for part, amount in parts if amount])
 
     @property
     def group(self) -> tuple[tuple[str, str], ...] | None:
@@ -135,6 +136,7 @@ def page(request: PageRequest) -> HttpResponse:
         "is_first_page": before is None,
         "shown_max": SHOWN_MAX,
         "note_characters_max": NOTE_CHARACTERS_MAX,
+        "budgets": Budget.objects.filter(tenant=request.tenant, archived_at=None).order_by("name"),
     }
     return render(request, "dashboard/enforcement/requests.html", context)
 
@@ -169,14 +171,19 @@ def _group(row: BudgetRaise) -> GroupOfBudget:
 def approve(request: PageRequest, raise_id: int) -> str:
     """Put a raise in force until its end."""
     found, note = _find(request, raise_id), _note(request)
-    approved = approve_raise(budget_raise=found, actor=actor_of(request), note=note)
+    return describe_approval(approve_raise(budget_raise=found, actor=actor_of(request), note=note))
+
+
+def describe_approval(approved: BudgetRaise) -> str:
+    """Tell whoever raised a limit what it means for calls."""
+    name = approved.budget.name
     obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
     concerned = obstacles.of(approved.budget_id, approved.group_key)
     stopping = [obstacle for obstacle in concerned if obstacle.is_for_all]
     if not stopping:
-        return f"The limit of “{found.budget.name}” is raised. New calls go by it at once."
+        return f"The limit of “{name}” is raised. New calls go by it at once."
     return (
-        f"The limit of “{found.budget.name}” is raised, but such calls are still stopped:"
+        f"The limit of “{name}” is raised, but such calls are still stopped:"
         f" {stopping[0].detail}{_and_more(len(stopping) - 1)} “Raised now” below says what can be"
         " lifted."
     )

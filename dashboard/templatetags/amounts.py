@@ -13,6 +13,7 @@ from dashboard import amounts
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import shortened
 from metering.budgets.rules import RaiseRule
+from metering.core.amounts import format_amount
 from metering.limits.limit_increases import Added
 from metering.reporting.overview import UnpricedModel
 
@@ -141,7 +142,7 @@ def amount_of(part: str, amount: int) -> SafeString:
 def raised_words(raised: RaiseRule) -> str:
     """By how much a raise in force makes limits higher."""
     parts = [(part, getattr(raised, part)) for part in Added._fields]
-    return amounts.listed([amounts.amount_words(part, amount) for part, amount in parts if amount])
+    return amounts.listed([format_amount(part, amount) for part, amount in parts if amount])
 
 
 @register.simple_tag

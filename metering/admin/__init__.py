@@ -1,29 +1,8 @@
-"""Admin pages of limits and prices.
+"""Admin pages of configuration: limits and prices; and of jobs, which have no other page yet.
 
-Facts (usage, windows, ledger) have composite keys, which the admin cannot serve. Each module
-registers its pages when it is imported, so every one of them is named here.
+Each module registers its pages when it is imported, so every one of them is named here.
 """
 
-from metering.admin import (
-    breakers,
-    budgets,
-    crossings,
-    halts,
-    jobs,
-    limit_increases,
-    prices,
-    rate_limits,
-    routes,
-)
+from metering.admin import breakers, budgets, jobs, prices, rate_limits, routes
 
-__all__ = [
-    "breakers",
-    "budgets",
-    "crossings",
-    "halts",
-    "jobs",
-    "limit_increases",
-    "prices",
-    "rate_limits",
-    "routes",
-]
+__all__ = ["breakers", "budgets", "jobs", "prices", "rate_limits", "routes"]

@@ -1,14 +1,14 @@
 """What a person is told before a budget is saved: what it would refuse from then on, what it would
-have refused lately, and what a slip of the keyboard may have made of it.
+have refused lately, and what may be a slip of the keyboard.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from common.money import money, nanos_from_usd
 from metering.budgets.levels import REFUSING
-from metering.fields.forms import usd_words
+from metering.core.amounts import describe_unusual_rise, format_amount
 from metering.models import Budget, Mode
 from metering.simulation import Proposal, ProposedBudget
 from metering.simulation.preview import GroupNow, Preview, Replay, preview
@@ -17,7 +17,6 @@ from tenants.admin_questions import Question
 PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")
 # What a limit of nothing refuses.
 REFUSED_BY_NOTHING: Final = {"requests": "model call", "tool_calls": "tool call"}
-TIMES_UNUSUAL: Final = 10
 GROUPS_NAMED: Final = 3
 NOT_ADDED_UP: Final = (
     "What is spent now could not be added up in time: it may refuse calls as soon as you save it."
@@ -39,22 +38,22 @@ def acts_alike(proposed: ProposedBudget, present: ProposedBudget) -> bool:
 
 
 def _acting(proposed: ProposedBudget) -> tuple[Any, ...]:
-    facts = proposed.facts()["budget"]
+    columns = proposed.facts()["budget"]
     levels = [level._replace(notify=()) for level in proposed.levels]
-    return {name: value for name, value in facts.items() if name != "name"}, levels
+    return {name: value for name, value in columns.items() if name != "name"}, levels
 
 
 def slips(proposal: Proposal) -> list[str]:
     """What may not be meant, as the budget's own numbers show it."""
     proposed, present = proposal.budget, proposal.present
     assert proposed is not None, "a budget is proposed"
-    found = list(_nothing(proposed, present))
+    warnings = list(_nothing(proposed, present))
     if present is not None and refuses(present):
         if not refuses(proposed):
-            found.append("This budget stops refusing calls from the moment you save it.")
+            warnings.append("This budget stops refusing calls from the moment you save it.")
         else:
-            found += _loosened(proposed.budget, present.budget)
-    return found
+            warnings += _loosened(proposed.budget, present.budget)
+    return warnings
 
 
 def is_nothing(proposed: ProposedBudget) -> bool:
@@ -76,7 +75,7 @@ def _nothing(proposed: ProposedBudget, present: ProposedBudget | None) -> Iterat
         which = " that it counts" if proposed.budget.match else ""
         yield (
             f"This budget refuses every {calls}{which} from the moment you save it: its limit is "
-            f"{amount_words(part, 0)}."
+            f"{format_amount(part, 0)}."
         )
 
 
@@ -84,24 +83,9 @@ def _loosened(proposed: Budget, present: Budget) -> Iterator[str]:
     for part in PARTS:
         before, after = limit_of(present, part), limit_of(proposed, part)
         if before and after is None:
-            yield f"The limit of {amount_words(part, before)} is gone."
-        elif before and after is not None and after >= TIMES_UNUSUAL * before:
-            yield _times_words(part, before, after)
-
-
-def raise_slips(budget: Budget, added: Mapping[str, int]) -> Iterator[str]:
-    """Raises of a budget's limits that may have a digit too many."""
-    for part, amount in added.items():
-        before = limit_of(budget, part)
-        if before and before + amount >= TIMES_UNUSUAL * before:
-            yield _times_words(part, before, before + amount)
-
-
-def _times_words(part: str, before: int, after: int) -> str:
-    return (
-        f"The limit goes from {amount_words(part, before)} to {amount_words(part, after)}: "
-        f"{after // before:,} times as much."
-    )
+            yield f"The limit of {format_amount(part, before)} is gone."
+        elif warning := describe_unusual_rise(part, before, after):
+            yield warning
 
 
 def limit_of(budget: Budget, part: str) -> int | None:
@@ -110,22 +94,20 @@ def limit_of(budget: Budget, part: str) -> int | None:
     return limit
 
 
-def amount_words(part: str, amount: int) -> str:
-    """An exact amount of a part of a limit: $50.00, 1 request, 2,000 tokens."""
-    if part == "cost_nanos":
-        return usd_words(amount)
-    words = part.replace("_", " ")
-    return f"{amount:,} {words.removesuffix('s') if amount == 1 else words}"
+def format_limit(budget: Budget) -> list[str]:
+    """Return the parts of a budget's limit."""
+    limits = {part: limit_of(budget, part) for part in PARTS}
+    return [format_amount(part, limit) for part, limit in limits.items() if limit is not None]
 
 
 def warnings_of(found: Preview, proposed: ProposedBudget) -> list[str]:
     """What a budget that refuses would refuse that goes through as it is."""
     warnings = []
     if found.newly_full:
-        warnings.append(_full_words(found.newly_full, found.groups or 0))
+        warnings.append(_describe_full(found.newly_full, found.groups or 0))
     replay = found.replay
     if replay is not None and _refuses_more(replay, proposed):
-        warnings.append(_refused_words(replay))
+        warnings.append(_describe_refusals(replay))
     if found.groups is None:
         warnings.append(NOT_ADDED_UP)
     if replay is None:
@@ -142,8 +124,8 @@ def _refuses_more(replay: Replay, proposed: ProposedBudget) -> bool:
     return is_more and refuses(proposed) and not is_nothing(proposed)
 
 
-def _full_words(full: Sequence[GroupNow], groups: int) -> str:
-    named = [_group_words(one) for one in full[:GROUPS_NAMED]]
+def _describe_full(full: Sequence[GroupNow], groups: int) -> str:
+    named = [_describe_group(group) for group in full[:GROUPS_NAMED]]
     if not full[0].group:
         return (
             f"The limit is used up already: {named[0]}. Calls are refused as soon as you save it."
@@ -157,23 +139,23 @@ def _full_words(full: Sequence[GroupNow], groups: int) -> str:
     )
 
 
-def _group_words(full: GroupNow) -> str:
+def _describe_group(full: GroupNow) -> str:
     names = ", ".join(f"{name} {value or '(none)'}" for name, value in full.group.items())
     is_money = full.part == "cost_nanos"
     spent = money(full.spent) if is_money else f"{full.spent:,}"
-    words = f"{spent} of {amount_words(full.part, full.limit)}"
+    words = f"{spent} of {format_amount(full.part, full.limit)}"
     if is_money and full.spent > full.limit:
         words += f", {money(full.spent - full.limit)} over"
     return f"{names}: {words}" if names else words
 
 
-def _refused_words(replay: Replay) -> str:
+def _describe_refusals(replay: Replay) -> str:
     result, refused = replay.result, replay.result["refused"]
     words = (
         f"{_since(replay)} it would have refused {replay.refused:,} of {result['calls']:,} calls "
         f"({_money(refused['cost_usd'])} of {_money(result['cost_usd'])})"
     )
-    groups = [one for one in result["groups"] if one["refused"]]
+    groups = [group for group in result["groups"] if group["refused"]]
     if groups and groups[0]["group"]:
         count = (
             f"at least {len(groups)}"
@@ -228,21 +210,19 @@ def ask_about(proposal: Proposal, *, now: datetime, is_asked_for: bool) -> Quest
 
 def _facts(proposed: ProposedBudget, found: Preview | None) -> list[tuple[str, str]]:
     budget = proposed.budget
-    limits = [
-        amount_words(part, limit) for part in PARTS if (limit := limit_of(budget, part)) is not None
-    ]
     each = f" for each {', '.join(budget.per)}" if budget.per else ""
-    facts = [("Limit", f"{' or '.join(limits)}{each}, {budget.period}"), ("Mode", budget.mode)]
+    limit = f"{' or '.join(format_limit(budget))}{each}, {budget.period}"
+    facts = [("Limit", limit), ("Mode", budget.mode)]
     if found is None:
         return facts
     if found.groups is not None:
-        facts.append(("Now", _now_words(found, has_groups=bool(budget.per))))
+        facts.append(("Now", _describe_present(found, has_groups=bool(budget.per))))
     if found.replay is not None and not _refuses_more(found.replay, proposed):
-        facts.append(("Lately", _lately_words(found.replay, is_enforced=refuses(proposed))))
+        facts.append(("Lately", _describe_replay(found.replay, is_enforced=refuses(proposed))))
     return facts
 
 
-def _now_words(found: Preview, *, has_groups: bool) -> str:
+def _describe_present(found: Preview, *, has_groups: bool) -> str:
     full = len(found.newly_full) + found.still_full
     if not found.groups:
         return "Nothing is spent yet in the present period."
@@ -253,7 +233,7 @@ def _now_words(found: Preview, *, has_groups: bool) -> str:
     return f"{words}; {full:,} {'is' if full == 1 else 'are'} at the limit or over{still}."
 
 
-def _lately_words(replay: Replay, *, is_enforced: bool) -> str:
+def _describe_replay(replay: Replay, *, is_enforced: bool) -> str:
     result = replay.result
     mode = "" if is_enforced else "in mode enforce "
     calls = f"{replay.refused:,} of {result['calls']:,} calls"

@@ -1,6 +1,6 @@
-"""Admin pages of budgets and their levels."""
+"""Admin pages of budgets."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 from zoneinfo import available_timezones
@@ -8,81 +8,66 @@ from zoneinfo import available_timezones
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter, display, register
-from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import action
 from unfold.widgets import (
-    UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminSelectWidget,
 )
 
-from metering.admin.budget_questions import ask_about
-from metering.admin.levels import LevelInline, level_words, levels_of
+from metering.admin.budget_questions import ask_about, format_limit
+from metering.admin.levels import LevelInline, format_level, levels_of
+from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.budgets.presets import PRESETS
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import (
     DEFAULT_LEVELS,
+    PER_NAMES,
+    ROLLOVER_PERCENT_MAX,
     archive_budget,
     create_budget,
     update_budget,
+    validate_budget,
 )
-from metering.core.dimensions import MATCHABLE, REQUEST
-from metering.core.match import wanted_values
 from metering.core.periods import EPOCH
-from metering.fields.forms import MONEY_ROLES, UsdField, count_field, match_field, usd_words
-from metering.fields.match_widget import rows_for
+from metering.fields.forms import UsdField, count_field
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget
 from tenants.admin_questions import PREVIEWS, Question
 from tenants.admin_site import (
-    RowForm,
-    TenantModelAdmin,
     actor_of,
     site,
     tenant_of,
 )
-from tenants.number_fields import WholeNumberField
 
-LIMIT_WORDS: Final = {
-    "limit_tokens": "tokens",
-    "limit_requests": "requests",
-    "limit_tool_calls": "tool calls",
-    "limit_seconds": "seconds since first use",
-}
 PRESET: Final = "preset"
 
 
-def limit_field(name: str) -> WholeNumberField:
-    """A part of the limit that is a count; 0 lets nothing through."""
-    return count_field(LIMIT_WORDS[name].capitalize(), minimum=0, required=False)
-
-
-class BudgetForm(RowForm):
+class BudgetForm(GroupedForm):
     """A budget as people think of it: money in USD, values one per line."""
 
     limit_cost_nanos = UsdField(label="Cost, USD", required=False)
-    limit_tokens = limit_field("limit_tokens")
-    limit_requests = limit_field("limit_requests")
-    limit_tool_calls = limit_field("limit_tool_calls")
-    limit_seconds = limit_field("limit_seconds")
+    # A limit of 0 lets nothing through.
+    limit_tokens = count_field("Tokens", minimum=0, required=False)
+    limit_requests = count_field("Requests", minimum=0, required=False)
+    limit_tool_calls = count_field("Tool calls", minimum=0, required=False)
+    limit_seconds = count_field("Seconds since first use", minimum=0, required=False)
     rollover_max_percent = count_field(
-        "At most, % of the limit", minimum=0, maximum=500, initial=100
+        "At most, % of the limit", minimum=0, maximum=ROLLOVER_PERCENT_MAX, initial=100
     )
-    match = match_field(rows=rows_for({}))
-    per = forms.MultipleChoiceField(
-        label="A window for each",
-        required=False,
-        choices=[(name, name) for name in (*MATCHABLE, REQUEST)],
-        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-        help_text="Nothing chosen: one window for everything. With agent, each agent has the whole "
-        "limit; with request, each single call has.",
+    per = per_field(
+        "A window for each",
+        PER_NAMES,
+        "Nothing chosen: one window for everything. With agent, each agent has the whole limit; "
+        "with request, each single call has.",
     )
     timezone = forms.ChoiceField(
         widget=UnfoldAdminSelectWidget(), help_text="Where days, weeks and months begin."
     )
+
+    shown_at = {"limit": "limit_cost_nanos"}
 
     class Meta:
         model = Budget
@@ -92,7 +77,7 @@ class BudgetForm(RowForm):
             "has_rollover": "Carry over",
         }
         help_texts = {
-            "anchor_at": "UTC. Empty: with the calendar. Else at this moment and its repetitions.",
+            "anchor_at": "UTC. Empty: with the calendar. Otherwise then and at its repetitions.",
         }
         fields = (
             "name",
@@ -112,65 +97,14 @@ class BudgetForm(RowForm):
             "limit_seconds",
         )
 
-    class Media:
-        css = {"all": ["dashboard/admin.css"]}
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "match" in self.fields:
-            # A match of many dimensions, made through the API, must survive being saved here.
-            self.fields["match"] = match_field(rows=rows_for(self.instance.match))
-        # Who only looks gets a form without fields.
         if "timezone" in self.fields:
             zones = sorted(available_timezones() | {self.instance.timezone})
             self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
 
-    def clean_per(self) -> list[str]:
-        """In the order that the budget has, new ones last: another order would be another group."""
-        chosen = self.cleaned_data["per"]
-        kept = [name for name in self.instance.per if name in chosen]
-        return kept + [name for name in chosen if name not in kept]
-
-    def clean_match(self) -> dict[str, Any]:
-        """As it is stored where it means the same: another spelling would start a new revision."""
-        match: dict[str, Any] = self.cleaned_data["match"]
-        stored = self.instance.match
-        is_same = {name: wanted_values(value) for name, value in match.items()} == {
-            name: wanted_values(value) for name, value in stored.items()
-        }
-        return stored if is_same else match
-
-    def clean_anchor_at(self) -> Any:
-        anchor_at = self.cleaned_data["anchor_at"]
-        if anchor_at is not None and (anchor_at.second or anchor_at.microsecond):
-            raise ValidationError("Periods begin at whole minutes.")
-        return anchor_at
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        limits = ("limit_cost_nanos", *LIMIT_WORDS)
-        has_wrong_limit = any(name in self.errors for name in limits)
-        if not has_wrong_limit and all(data.get(name) is None for name in limits):
-            self.add_error("limit_cost_nanos", "Give at least one limit.")
-        for name, words in period_problems(data):
-            self.add_error(name, words)
-        return data
-
-
-def period_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What of a budget's period contradicts the rest, as (field, words)."""
-    problems = []
-    has_no_periods = data.get("period") == Period.LIFETIME or REQUEST in (data.get("per") or [])
-    for name in ("is_rolling", "has_rollover", "anchor_at"):
-        if has_no_periods and data.get(name):
-            problems.append((name, "This budget has no periods that follow each other."))
-    if data.get("is_rolling") and data.get("anchor_at"):
-        problems.append(("anchor_at", "A rolling budget has no periods that begin."))
-    if data.get("is_rolling") and data.get("has_rollover"):
-        problems.append(("has_rollover", "A rolling budget has no periods that end."))
-    if data.get("has_rollover") and data.get("limit_cost_nanos") is None:
-        problems.append(("has_rollover", "Only a limit of cost is carried over."))
-    return problems
+    def judge(self) -> None:
+        validate_budget(self.instance)
 
 
 class ArchivedFilter(SimpleListFilter):
@@ -193,30 +127,27 @@ class ArchivedFilter(SimpleListFilter):
 
 
 @register(Budget, site=site)
-class BudgetAdmin(TenantModelAdmin):
+class BudgetAdmin(LimitAdmin):
     """Limits on what is spent, with the levels at which people hear of it and calls are stopped."""
 
     form = BudgetForm
-    writers = MONEY_ROLES
     inlines = (LevelInline,)
     actions_list = ("add_session_limits",)
     list_display = (
         "name",
         "counts",
-        "window_for_each",
+        "for_each",
         "limits",
-        "period_words",
-        "levels_words",
+        "period_label",
+        "levels_label",
         "mode",
-        "state_words",
+        "state_label",
     )
     list_filter = (ArchivedFilter,)
-    search_fields = ("name",)
-    ordering = ("name",)
     end_verb = "Archive budget"
     end_consequence = (
-        "It counts and blocks nothing any more, from the next call on. What it counted stays, and "
-        "can be read through the API. This cannot be taken back; make a new budget instead."
+        "From the next call on it counts and blocks nothing. What it counted stays, and "
+        "can be read through the API. This cannot be undone; make a new budget instead."
     )
     end_done = "archived."
     has_preview = True
@@ -226,7 +157,7 @@ class BudgetAdmin(TenantModelAdmin):
             "Limit",
             {
                 "description": "Any of them, whichever is reached first. Without a level the "
-                "budget blocks at 100 %.",
+                "budget blocks at 100%.",
                 "fields": (
                     "limit_cost_nanos",
                     ("limit_tokens", "limit_requests"),
@@ -250,47 +181,30 @@ class BudgetAdmin(TenantModelAdmin):
     shown_fields = (
         "name",
         "mode",
-        "state_words",
+        "state_label",
         "limits",
         "counts",
-        "window_for_each",
-        "period_words",
-        "levels_words",
+        "for_each",
+        "period_label",
+        "levels_label",
         "archived_at",
     )
 
-    @display(description="Counts")
-    def counts(self, obj: Budget) -> str:
-        parts = [f"{name} {_values_words(value)}" for name, value in obj.match.items()]
-        return ", ".join(parts) or "all usage"
-
-    @display(description="A window for each")
-    def window_for_each(self, obj: Budget) -> str:
-        return ", ".join(obj.per) or "—"
-
     @display(description="Limit")
     def limits(self, obj: Budget) -> str:
-        parts = []
-        if obj.limit_cost_nanos is not None:
-            parts.append(usd_words(obj.limit_cost_nanos))
-        parts += [
-            f"{getattr(obj, name):,} {words}"
-            for name, words in LIMIT_WORDS.items()
-            if getattr(obj, name) is not None
-        ]
-        return ", ".join(parts)
+        return ", ".join(format_limit(obj))
 
     @display(description="Period", ordering="period")
-    def period_words(self, obj: Budget) -> str:
+    def period_label(self, obj: Budget) -> str:
         words = f"rolling {obj.period}" if obj.is_rolling else obj.period
         return f"{words}, {obj.timezone}" if obj.timezone != "UTC" else words
 
     @display(description="Levels")
-    def levels_words(self, obj: Budget) -> str:
-        return ", ".join(level_words(level) for level in obj.levels.all())
+    def levels_label(self, obj: Budget) -> str:
+        return ", ".join(format_level(level) for level in obj.levels.all())
 
     @display(description="State")
-    def state_words(self, obj: Budget) -> str:
+    def state_label(self, obj: Budget) -> str:
         return "still counting" if obj.is_counting else "—"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Budget]:
@@ -300,53 +214,19 @@ class BudgetAdmin(TenantModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may_write(request) and (obj is None or obj.archived_at is None)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_change_permission(request, obj)
-
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        if obj is not None and not self.has_change_permission(request, obj):
-            return ((None, {"fields": self.shown_fields}),)
-        return self.fieldsets
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
-        if obj is not None and not self.has_change_permission(request, obj):
-            return self.shown_fields
-        return ()
-
     def get_inlines(self, request: HttpRequest, obj: Any) -> Sequence[Any]:
         """Who only looks reads the levels as words."""
-        is_shown = obj is not None and not self.has_change_permission(request, obj)
-        return () if is_shown else self.inlines
-
-    def get_form(
-        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
-    ) -> Any:
-        form = super().get_form(request, obj, change, **kwargs)
-        if obj is not None and not self.has_change_permission(request, obj):
-            return form
-        if obj is None and "timezone" in form.base_fields:
-            form.base_fields["timezone"].initial = tenant_of(request).timezone
-            form.base_fields["period"].initial = Period.MONTH
-        return form
+        return () if self.is_only_shown(request, obj) else self.inlines
 
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
     ) -> Budget:
         fields = {name: form.cleaned_data[name] for name in BudgetForm.Meta.fields}
+        levels, actor = levels_of(formsets), actor_of(request)
         if change:
-            budget = update_budget(
-                budget=form.instance,
-                actor=actor_of(request),
-                changes=fields,
-                levels=levels_of(formsets),
-            )
+            budget = update_budget(budget=form.instance, actor=actor, changes=fields, levels=levels)
         else:
-            budget = create_budget(
-                tenant=tenant_of(request),
-                actor=actor_of(request),
-                levels=levels_of(formsets),
-                **fields,
-            )
+            budget = create_budget(tenant=tenant_of(request), actor=actor, levels=levels, **fields)
         if budget.is_counting:
             messages.info(
                 request,
@@ -377,7 +257,8 @@ class BudgetAdmin(TenantModelAdmin):
         )
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        initial = dict(super().get_changeform_initial_data(request))
+        given = super().get_changeform_initial_data(request)
+        initial = {"timezone": tenant_of(request).timezone, "period": Period.MONTH, **given}
         preset = PRESETS.get(initial.pop(PRESET, ""))
         return {**initial, **preset.fields} if preset else initial
 
@@ -404,12 +285,7 @@ def _proposal(
     if not change:
         budget = Budget(tenant=tenant_of(request), counts_from=EPOCH, **fields)
         return Proposal(budget=ProposedBudget.of(budget, levels))
-    # Read anew: the form has changed its own.
+    # Read it again: the form has changed its own.
     stored = Budget.objects.get(tenant=tenant_of(request), id=form.instance.pk)
     present = ProposedBudget.stored(stored)
     return Proposal(budget=present.changed(fields, levels), present=present)
-
-
-def _values_words(value: object) -> str:
-    words = [one or "(none)" for one in sorted(wanted_values(value))]
-    return " or ".join(words) if len(words) <= 3 else f"any of {len(words)}"

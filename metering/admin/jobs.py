@@ -30,7 +30,7 @@ class JobAdmin(ReadOnlyAdmin):
 
     @display(description="Progress")
     def progress(self, obj: BackgroundJob) -> str:
-        return f"{obj.progress_percent} %"
+        return f"{obj.progress_percent}%"
 
     @display(description="Budget")
     def budget(self, obj: Any) -> str:

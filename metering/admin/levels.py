@@ -1,7 +1,7 @@
 """The levels of a budget's form: at how much something is done, and what."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from django import forms
 from django.contrib.postgres.forms import SimpleArrayField
@@ -9,22 +9,29 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from common.money import usd_words
 from metering.budgets.rules import LevelRule
-from metering.fields.forms import MONEY_ROLES, UsdField, count_field, usd_words
-from metering.models import Action, BudgetLevel
+from metering.configuration.budgets import (
+    LEVEL_RATE_FIELDS,
+    NOTIFY_CHARACTERS_MAX,
+    NOTIFY_MAX,
+    PERCENT_MAX,
+    validate_level,
+    validate_levels,
+)
+from metering.fields.forms import MONEY_ROLES, UsdField, count_field
+from metering.models import BudgetLevel
 from tenants.admin_site import RowForm, RowFormSet, TenantInline
-
-RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute")
 
 
 class LevelForm(RowForm):
     """One level: at how much, what is done, who hears of it."""
 
-    percent = count_field("Percent", maximum=1000)
+    percent = count_field("Percent", maximum=PERCENT_MAX)
     notify = SimpleArrayField(
-        forms.CharField(max_length=100),
+        forms.CharField(max_length=NOTIFY_CHARACTERS_MAX),
         required=False,
-        max_length=20,
+        max_length=NOTIFY_MAX,
         widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "team_lead, finance"}),
     )
     cost_nanos_per_minute = UsdField(label="Throttle to USD a minute", required=False)
@@ -32,39 +39,33 @@ class LevelForm(RowForm):
 
     class Meta:
         model = BudgetLevel
-        fields = ("percent", "action", "notify", *RATE_FIELDS)
+        fields = ("percent", "action", "notify", *LEVEL_RATE_FIELDS)
 
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        if data.get("cost_nanos_per_minute") == 0:
-            self.add_error("cost_nanos_per_minute", "More than 0; the action “block” stops calls.")
-        for name in RATE_FIELDS:
-            if data.get(name) and data.get("action") != Action.THROTTLE:
-                self.add_error(name, "Only the action “throttle” has a rate.")
-        return data
+    def judge(self) -> None:
+        validate_level(self.level())
+
+    def level(self) -> LevelRule:
+        """Return the level that the row says."""
+        level = LevelRule(*(self.cleaned_data[name] for name in LevelRule._fields))
+        return level._replace(notify=tuple(level.notify))
 
 
 class LevelFormSet(RowFormSet):
-    """The levels of a budget: each percentage once."""
+    """The levels of a budget."""
 
     def clean(self) -> None:
         if any(self.errors):
             return
-        percents = [level.percent for level in levels_of([self])]
-        if len(percents) != len(set(percents)):
-            raise ValidationError("Two levels are at the same percentage.")
+        try:
+            validate_levels(levels_of([self]))
+        except ValidationError as error:
+            raise ValidationError(error.messages) from error
 
 
 def levels_of(formsets: Sequence[Any]) -> list[LevelRule]:
     """The levels of a form, the lowest first."""
     levels = [
-        LevelRule(
-            form.cleaned_data["percent"],
-            form.cleaned_data["action"],
-            tuple(form.cleaned_data["notify"]),
-            form.cleaned_data["cost_nanos_per_minute"],
-            form.cleaned_data["tokens_per_minute"],
-        )
+        form.level()
         for formset in formsets
         for form in formset.forms
         if form.cleaned_data.get("percent") and not form.cleaned_data.get("DELETE")
@@ -79,7 +80,7 @@ class LevelInline(TenantInline):
     form = LevelForm
     formset = LevelFormSet
     writers = MONEY_ROLES
-    fields = ("percent", "action", "notify", *RATE_FIELDS)
+    fields = ("percent", "action", "notify", *LEVEL_RATE_FIELDS)
     ordering = ("percent",)
     verbose_name = "level"
     verbose_name_plural = "levels"
@@ -89,9 +90,9 @@ class LevelInline(TenantInline):
         return 3 if obj is None else 0
 
 
-def level_words(level: BudgetLevel) -> str:
-    """A level as people read it: "80 % throttle to $1.00 and 5,000 tokens a minute"."""
-    words = f"{level.percent} %" + (f" {level.action}" if level.action != "none" else "")
+def format_level(level: BudgetLevel) -> str:
+    """A level as people read it: "80% throttle to $1.00 and 5,000 tokens a minute"."""
+    words = f"{level.percent}%" + (f" {level.action}" if level.action != "none" else "")
     rates = []
     if level.cost_nanos_per_minute is not None:
         rates.append(usd_words(level.cost_nanos_per_minute))

@@ -12,10 +12,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
-from common.money import usd_from_nanos
+from common.money import usd_from_nanos, usd_words
 from metering.admin.slips import rate_slips, tool_price_slips
 from metering.configuration.prices import Validity, add_price, add_tool_price, end_price
-from metering.fields.forms import MONEY_ROLES, UsdField, usd_words
+from metering.fields.forms import MONEY_ROLES, UsdField
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing.rates import check_rates, parse_rates, units
 from tenants.admin_questions import Question, question_about
@@ -28,19 +28,6 @@ from tenants.admin_site import (
     tenant_of,
 )
 
-# What a price form offers; the API takes every class of usage that the price library knows.
-RATE_KEYS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "output_reasoning_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "web_searches",
-    "requests",
-)
 UNIT_WORDS: Final = {1_000_000: "per million", 1000: "per thousand", 1: "each"}
 
 
@@ -107,13 +94,19 @@ def validity_of(data: Mapping[str, Any]) -> Validity:
     return Validity(data["effective_from"], data["effective_to"], data["note"])
 
 
+# What the form offers; the API takes every class of usage that the price library knows.
+RATE_KEYS: Final = tuple(
+    name.removeprefix("rate_") for name in ModelPriceForm.base_fields if name.startswith("rate_")
+)
+
+
 class PriceAdmin(TenantModelAdmin):
     """Prices are added and ended, never changed: what was priced by one can still name it."""
 
     writers = MONEY_ROLES
     end_verb = "End price"
     end_consequence = (
-        "From now on it prices nothing. What it has priced keeps its cost, until somebody has the "
+        "From now on it prices nothing. What it has priced keeps its cost, until someone has the "
         "period priced again."
     )
     end_done = "ended."
@@ -159,7 +152,7 @@ class ModelPriceAdmin(PriceAdmin):
 
     @display(description="Rates")
     def rates_shown(self, obj: TenantPrice) -> str:
-        return rates_words(obj.rates)
+        return format_rates(obj.rates)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is not None:
@@ -275,7 +268,7 @@ class ToolPriceAdmin(PriceAdmin):
         )
 
 
-def rates_words(rates: Mapping[str, Any]) -> str:
+def format_rates(rates: Mapping[str, Any]) -> str:
     """Rates as people read them: "input $3, output $15 per million; requests $1 per thousand"."""
     by_unit: dict[str, list[str]] = {}
     parsed = parse_rates(rates)
@@ -314,7 +307,7 @@ class CatalogueAdmin(ReadOnlyAdmin):
 
     @display(description="Rates")
     def rates_shown(self, obj: CataloguePrice) -> str:
-        return rates_words(obj.rates)
+        return format_rates(obj.rates)
 
     @display(description="Only when")
     def condition(self, obj: CataloguePrice) -> str:

@@ -1,8 +1,7 @@
 """Admin pages of the routing table."""
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from django import forms
 from django.contrib.admin import display, register
@@ -11,13 +10,16 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from common.errors import MeteringError
-from metering.fields.forms import MONEY_ROLES
-from metering.limits.routes import Tier, create_route, delete_route, tiers_problem, update_route
+from metering.admin.limits import LimitAdmin
+from metering.configuration.routes import (
+    create_route,
+    delete_route,
+    update_route,
+    validate_tiers,
+)
+from metering.limits.routes import Tier
 from metering.models import ModelRoute
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
-
-NAME_CHARACTERS_MAX: Final = 200
-BOUND: Final = re.compile("[0-9]{1,3}")
+from tenants.admin_site import RowForm, actor_of, site, tenant_of
 
 
 def tier_line(tier: Mapping[str, Any]) -> str:
@@ -44,10 +46,7 @@ class TiersField(forms.CharField):
     def clean(self, value: Any) -> list[Tier]:
         """Raises ValidationError with a sentence for what is no table."""
         lines = [line for line in super().clean(value).splitlines() if line.strip()]
-        tiers = [_tier_of(line) for line in lines]
-        if problem := tiers_problem(tiers):
-            raise ValidationError(f"The models {problem}.")
-        return tiers
+        return [_tier_of(line) for line in lines]
 
 
 def _tier_of(line: str) -> Tier:
@@ -56,14 +55,16 @@ def _tier_of(line: str) -> Tier:
         len(parts) == 3 and parts[2].isascii() and parts[2].isdecimal() and len(parts[2]) <= 3
     )
     bound = int(parts.pop()) if has_bound else None
-    is_known = len(parts) == 2 and all(1 <= len(part) <= NAME_CHARACTERS_MAX for part in parts)
-    if not is_known:
+    if len(parts) != 2:
         raise ValidationError(f"“{line.strip()}” is not: provider, model, complexity.")
     return Tier(parts[0], parts[1], bound)
 
 
 class RouteForm(RowForm):
     """A kind of task, and the models that do it."""
+
+    def judge(self) -> None:
+        validate_tiers(self.cleaned_data["tiers"])
 
     tiers = TiersField(
         label="Models",
@@ -78,39 +79,27 @@ class RouteForm(RowForm):
 
 
 @register(ModelRoute, site=site)
-class RouteAdmin(TenantModelAdmin):
+class RouteAdmin(LimitAdmin):
     """Which models do a kind of task: what a level that downgrades chooses from."""
 
     form = RouteForm
-    writers = MONEY_ROLES
-    list_display = ("name", "tasks", "models_words")
+    list_display = ("name", "tasks", "models_label")
     search_fields = ("name", "task_type")
-    ordering = ("name",)
+    fields = ("name", "task_type", "tiers")
+    shown_fields = ("name", "tasks", "models_label")
     end_verb = "Remove route"
     end_consequence = (
         "From the next call on, levels that downgrade name no cheaper model for these tasks; calls "
         "go on with the model that they asked for."
     )
-    end_done = "removed."
 
     @display(description="Tasks", ordering="task_type")
     def tasks(self, obj: ModelRoute) -> str:
         return obj.task_type or "all others"
 
     @display(description="Models, cheapest first")
-    def models_words(self, obj: ModelRoute) -> str:
+    def models_label(self, obj: ModelRoute) -> str:
         return " → ".join(tier["model"] for tier in obj.tiers)
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
-        if obj is not None and not self.may_write(request):
-            return ("name", "tasks", "models_words")
-        return ("name", "task_type", "tiers")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
-        return () if self.may_write(request) else ("name", "tasks", "models_words")
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.may_write(request)
 
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool

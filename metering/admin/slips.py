@@ -1,12 +1,10 @@
-"""What a form may not mean: numbers far from what is in force, and limits that stop acting."""
+"""What a form of prices may not mean: numbers far from what is in force."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from common.money import NANOS_PER_USD
-from metering.fields.forms import usd_words
-from metering.models import Mode
+from common.money import NANOS_PER_USD, usd_words
 from metering.snapshot import known_configuration, read_configuration
 from metering.usage.shapes import Tokens
 
@@ -20,12 +18,6 @@ TOOL_CALL_NANOS_MAX: Final = NANOS_PER_USD
 COMPARED: Final = {"input_tokens": "Input tokens", "output_tokens": "Output tokens"}
 # What is compared, small enough for the rates of short inputs.
 SAMPLE_TOKENS: Final = 1000
-
-
-def mode_slips(name: str, before: str, after: str) -> list[str]:
-    """A limit that acted, and no more."""
-    stops = before == Mode.ENFORCE and after != Mode.ENFORCE
-    return [f"{name} stops acting from the moment you save it: mode {after}."] if stops else []
 
 
 def rate_slips(

@@ -16,27 +16,33 @@ from common.api.fields import (
     Items,
     Moment,
     OptionalBody,
-    StrictSerializer,
     Text,
     Usd,
-    problem_at,
     read_body,
 )
 from common.api.structs import Answer, GroupValues, UtcTimestamp, about
-from metering.api.limit_increases import Group, key_of_group
-from metering.api.rate_limits import has_any, require_above_zero, require_askable, require_once
+from metering.api.limit_increases import Group
+from metering.configuration.breakers import (
+    CALLS_MAX,
+    COOL_DOWN_SECONDS_MAX,
+    LIMIT_PERCENT_MAX,
+    close_breaker,
+    create_breaker,
+    delete_breaker,
+    update_breaker,
+    validate_breaker,
+)
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.core.match import ASKABLE, PER_MAX, Grouping
-from metering.fields.body import Match
-from metering.limits.breakers import close_breaker, create_breaker, delete_breaker, update_breaker
-from metering.limits.breakers.configuration import CALLS_MAX, COOL_DOWN_SECONDS_MAX, RULE_FIELDS
+from metering.core.validation import group_key_of
+from metering.fields.body import Match, RowBody, errors_at_members
 from metering.limits.breakers.rules import cool_down
 from metering.limits.breakers.states import OpenGroup, group_values, open_groups
 from metering.models import Breaker, BreakerClose, Mode
 from tenants.api.resources import Resource
 
 
-class BreakerBody(StrictSerializer):
+class BreakerBody(RowBody):
     """A breaker: at least one of `cost_usd_per_minute`, `error_percent` and `tokens_times`.
 
     Open, it halts its group, or with `limit_percent` makes budgets' limits count less for it. A
@@ -82,7 +88,7 @@ class BreakerBody(StrictSerializer):
     limit_percent = Count(
         required=False,
         allow_null=True,
-        max_value=99,
+        max_value=LIMIT_PERCENT_MAX,
         help_text="Instead of stopping: what budgets' limits count while it is open.",
     )
     close = Choice(
@@ -93,21 +99,10 @@ class BreakerBody(StrictSerializer):
     cool_down_seconds = Count(required=False, max_value=COOL_DOWN_SECONDS_MAX)
     created_at = Moment(read_only=True)
 
-    def validate_cost_usd_per_minute(self, value: int | None) -> int | None:
-        return require_above_zero(value)
+    model = Breaker
 
-    def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
-        return require_askable(value)
-
-    def validate_per(self, value: list[str]) -> list[str]:
-        return require_once(value)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Judge the breaker as it would be."""
-        if not has_any(RULE_FIELDS, attrs, self.instance):
-            message = "needs this, 'error_percent' or 'tokens_times'"
-            raise problem_at("cost_usd_per_minute", message, "missing_rule")
-        return attrs
+    def judge(self, row: Any) -> None:
+        validate_breaker(row)
 
 
 class OpenGroupAnswer(Answer):
@@ -152,10 +147,11 @@ class CloseBody(OptionalBody):
 
     group = GroupToClose(required=False, allow_null=True)
 
-    def validate_group(self, value: dict[str, str] | None) -> str | None:
-        return (
-            None if value is None else key_of_group(value, self.context["breaker"].per, "breaker")
-        )
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("group") is not None:
+            with errors_at_members(self):
+                attrs["group"] = group_key_of(self.context["breaker"].per, attrs["group"])
+        return attrs
 
 
 @extend_schema_view(

@@ -1,9 +1,8 @@
 """`/v1/budgets`: limits on what matches."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -33,23 +32,24 @@ from metering.budgets.presets import PRESETS, Preset
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.configuration.budgets import (
-    LIMIT_FIELDS,
+    LEVEL_RATE_FIELDS,
+    LEVELS_MAX,
+    NOTIFY_CHARACTERS_MAX,
+    NOTIFY_MAX,
+    PER_NAMES,
+    PERCENT_MAX,
+    ROLLOVER_PERCENT_MAX,
     archive_budget,
     create_budget,
     update_budget,
+    validate_budget,
 )
-from metering.core.dimensions import MATCHABLE, REQUEST
-from metering.fields.body import Match
+from metering.core.dimensions import MATCHABLE
+from metering.fields.body import Match, RowBody, errors_at_members
 from metering.models import Action, Budget, BudgetWindow, Mode, Period
 from tenants.api.idempotency import idempotent
 from tenants.api.resources import Resource
 from tenants.models import Tenant
-
-LEVELS_MAX: Final = 20
-NOTIFY_MAX: Final = 20
-# A rollover of more could pass what the ledger's columns hold.
-ROLLOVER_PERCENT_MAX: Final = 500
-RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute")
 
 
 class LimitBody(StrictSerializer):
@@ -76,8 +76,6 @@ class ThrottleBody(OptionalBody):
     tokens_per_minute = Count(required=False, allow_null=True, help_text="Input and output.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("cost_nanos_per_minute") == 0:
-            raise problem_at("cost_usd_per_minute", "must be more than 0; 'block' stops calls")
         if all(value is None for value in attrs.values()):
             raise serializers.ValidationError("needs at least one rate")
         return attrs
@@ -86,8 +84,10 @@ class ThrottleBody(OptionalBody):
 class LevelBody(StrictSerializer):
     """A share of the limit, whom to tell when it is reached, and what to do."""
 
-    percent = Count(max_value=1000)
-    notify = Items(child=Text(max_length=100), max_length=NOTIFY_MAX, required=False)
+    percent = Count(max_value=PERCENT_MAX)
+    notify = Items(
+        child=Text(max_length=NOTIFY_CHARACTERS_MAX), max_length=NOTIFY_MAX, required=False
+    )
     action = Choice(
         choices=Action.values,
         required=False,
@@ -107,27 +107,22 @@ class LevelBody(StrictSerializer):
         if "percent" not in attrs:
             # Left out of a PATCH, whose members are optional; those of a level are not.
             raise problem_at("percent", "This field is required.", "required")
-        is_throttle = attrs.get("action") == Action.THROTTLE
-        if not is_throttle and any(attrs.get(rate) is not None for rate in RATE_FIELDS):
-            raise problem_at("throttle", "is for the action 'throttle' alone")
         return attrs
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         shown: dict[str, Any] = super().to_representation(instance)
-        if all(getattr(instance, rate) is None for rate in RATE_FIELDS):
+        if all(getattr(instance, rate) is None for rate in LEVEL_RATE_FIELDS):
             shown["throttle"] = None
         return shown
 
 
-class BudgetBody(StrictSerializer):
+class BudgetBody(RowBody):
     """A budget. A PATCH changes the members it names, and of `limit` the parts."""
 
     id = serializers.IntegerField(read_only=True)
     name = Text()
     match = Match(required=False)
-    per = Items(
-        child=Choice(choices=[*MATCHABLE, REQUEST]), required=False, max_length=len(MATCHABLE)
-    )
+    per = Items(child=Choice(choices=PER_NAMES), required=False, max_length=len(MATCHABLE))
     period = Choice(choices=Period.values)
     timezone = Timezone(required=False)
     anchor = Moment(
@@ -171,53 +166,13 @@ class BudgetBody(StrictSerializer):
     created_at = Moment(read_only=True)
     archived_at = Moment(read_only=True, allow_null=True)
 
-    def validate_per(self, value: list[str]) -> list[str]:
-        if len(set(value)) != len(value):
-            raise serializers.ValidationError("names a dimension twice")
-        return value
-
-    def validate_anchor(self, value: datetime | None) -> datetime | None:
-        if value is not None and (value.second or value.microsecond):
-            raise serializers.ValidationError("must be a whole minute")
-        return value
-
-    def validate_levels(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if len(value) > LEVELS_MAX:
-            raise serializers.ValidationError(f"must be at most {LEVELS_MAX} levels")
-        percents = [level["percent"] for level in value]
-        if len(set(percents)) != len(percents):
-            raise serializers.ValidationError("two levels have the same percent")
-        return value
+    model = Budget
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Judge the budget as it would be."""
-        budget = self.instance if isinstance(self.instance, Budget) else Budget()
-        merged = {
-            field.attname: attrs.get(field.attname, getattr(budget, field.attname))
-            for field in Budget._meta.concrete_fields
-        }
-        _require_consistent(merged)
+        levels = [level_of(level) for level in attrs.get("levels", ())]
+        with errors_at_members(self):
+            validate_budget(self.proposed_row(attrs), levels)
         return attrs
-
-
-def _require_consistent(budget: Mapping[str, Any]) -> None:
-    if all(budget[field] is None for field in LIMIT_FIELDS):
-        parts = ", ".join(LimitBody().fields)
-        raise problem_at("limit", f"needs at least one of {parts}", "missing_limit")
-    has_no_periods = budget["period"] == Period.LIFETIME or REQUEST in budget["per"]
-    why = "a lifetime budget" if budget["period"] == Period.LIFETIME else "a budget per request"
-    for field, member in (
-        ("is_rolling", "rolling"),
-        ("has_rollover", "rollover"),
-        ("anchor_at", "anchor"),
-    ):
-        if has_no_periods and budget[field]:
-            raise problem_at(member, f"{why} has no periods that follow each other")
-    if budget["is_rolling"] and (budget["anchor_at"] or budget["has_rollover"]):
-        member = "anchor" if budget["anchor_at"] else "rollover"
-        raise problem_at(member, "a rolling budget has no periods that begin or end")
-    if budget["has_rollover"] and budget["limit_cost_nanos"] is None:
-        raise problem_at("rollover", "needs a limit of 'cost_usd' to carry over")
 
 
 class NewBudgetBody(BudgetBody):
@@ -366,14 +321,15 @@ def find_budget(tenant: Tenant, budget_id: int) -> Budget:
 
 
 def levels_of(levels: Sequence[Mapping[str, Any]]) -> list[LevelRule]:
-    rules = [
-        LevelRule(
-            level["percent"],
-            level.get("action", Action.NONE.value),
-            tuple(level.get("notify", ())),
-            level.get("cost_nanos_per_minute"),
-            level.get("tokens_per_minute"),
-        )
-        for level in levels
-    ]
-    return sorted(rules, key=lambda level: level.percent)
+    return sorted(map(level_of, levels), key=lambda level: level.percent)
+
+
+def level_of(level: Mapping[str, Any]) -> LevelRule:
+    """Return a level of a body as a rule."""
+    return LevelRule(
+        level["percent"],
+        level.get("action", Action.NONE.value),
+        tuple(level.get("notify", ())),
+        level.get("cost_nanos_per_minute"),
+        level.get("tokens_per_minute"),
+    )

@@ -15,8 +15,8 @@ from rest_framework.request import Request
 from common.api.fields import StrictSerializer, Text
 from metering.api.fast_halts import READERS, HaltAnswer, HaltsAnswer
 from metering.api.fast_views import answer_fast
-from metering.api.rate_limits import require_askable
-from metering.fields.body import Match
+from metering.core.validation import require_askable
+from metering.fields.body import Match, errors_at_members
 from metering.limits.halts import halt, is_wide, lift_halt
 from metering.models import Halt
 from tenants.api.resources import Resource
@@ -37,8 +37,10 @@ class HaltBody(StrictSerializer):
     match = Match(required=False, help_text="Empty: the whole tenant.")
     reason = Text(max_length=1000)
 
-    def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
-        return require_askable(value)
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        with errors_at_members(self):
+            require_askable(attrs.get("match", {}))
+        return attrs
 
 
 @extend_schema_view(

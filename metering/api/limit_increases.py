@@ -3,7 +3,7 @@ by people.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -41,8 +41,9 @@ from common.api.structs import (
     usd_or_none,
 )
 from metering.api.budgets import find_budget
-from metering.core.dimensions import REQUEST, VALUE_CHARACTERS_MAX, normal_match
-from metering.core.match import group_key
+from metering.core.dimensions import VALUE_CHARACTERS_MAX, normal_match
+from metering.core.validation import group_key_of
+from metering.fields.body import errors_at_members
 from metering.limits.limit_increases import (
     Added,
     RaiseAsk,
@@ -50,7 +51,7 @@ from metering.limits.limit_increases import (
     ask_for_raise,
     end_raise,
     refuse_raise,
-    unlimited_parts,
+    validate_raise,
 )
 from metering.limits.obstacles import Obstacle, read_obstacles
 from metering.models import Budget, BudgetRaise, RaiseStatus
@@ -84,14 +85,6 @@ class Group(serializers.Field[dict[str, str], Any, Any, Any]):
         return values
 
 
-def key_of_group(group: Mapping[str, str], per: Sequence[str], noun: str) -> str:
-    """Return the key of a group. Raises ValidationError unless it names each dimension of `per`."""
-    if group.keys() != set(per):
-        names = ", ".join(per) or "no dimension"
-        raise serializers.ValidationError(f"must name {names}, as the {noun}'s 'per' does")
-    return group_key([group[name] for name in per])
-
-
 class RaisedByBody(StrictSerializer):
     """How much higher the limits become; the parts that are not named stay."""
 
@@ -115,36 +108,29 @@ class RaiseBody(StrictSerializer):
     )
     reason = Text(max_length=1000)
 
-    def validate_by(self, value: dict[str, int | None]) -> Added:
-        by = Added(**{part: amount or 0 for part, amount in value.items()})
-        if not any(by):
-            raise serializers.ValidationError("needs at least one part of more than 0")
-        if parts := unlimited_parts(self.context["budget"], by):
-            member = "cost_usd" if parts[0] == "cost_nanos" else parts[0]
-            raise problem_at(member, "is no part of the budget's limit", "unlimited")
-        return by
-
-    def validate_group(self, value: dict[str, str] | None) -> str:
-        budget: Budget = self.context["budget"]
-        if value is None:
-            return ""
-        if REQUEST in budget.per:
-            raise serializers.ValidationError(
-                "each call is a group of its own; a raise is for all of them"
-            )
-        return key_of_group(value, budget.per, "budget")
-
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("ends_at" in attrs) == ("duration_seconds" in attrs):
             raise problem_at("ends_at", "give this or 'duration_seconds', and not both", "required")
         now = timezone.now()
         if "duration_seconds" in attrs:
             attrs["ends_at"] = now + timedelta(seconds=attrs.pop("duration_seconds"))
-        if attrs["ends_at"] <= now:
-            raise problem_at("ends_at", "must lie in the future")
         if attrs["ends_at"] > now + timedelta(seconds=DURATION_SECONDS_MAX):
             raise problem_at("ends_at", "must be at most 31 days from now")
+        with errors_at_members(self):
+            attrs["ask"] = self._ask(attrs)
         return attrs
+
+    def _ask(self, attrs: dict[str, Any]) -> RaiseAsk:
+        budget: Budget = self.context["budget"]
+        group = attrs.get("group")
+        ask = RaiseAsk(
+            add=Added(**{part: amount or 0 for part, amount in attrs["by"].items()}),
+            reason=attrs["reason"],
+            ends_at=attrs["ends_at"],
+            group_key="" if group is None else group_key_of(budget.per, group),
+        )
+        validate_raise(budget, ask)
+        return ask
 
 
 class NoteBody(OptionalBody):
@@ -293,13 +279,7 @@ class RaisesOfBudget(Raises):
     @idempotent
     def create(self, request: Request, **path: Any) -> Response:
         budget = find_budget(self.tenant, self.kwargs["budget_id"])
-        fields = read_body(RaiseBody, request, budget=budget)
-        ask = RaiseAsk(
-            add=fields["by"],
-            reason=fields["reason"],
-            ends_at=fields["ends_at"],
-            group_key=fields.get("group", ""),
-        )
+        ask = read_body(RaiseBody, request, budget=budget)["ask"]
         asked = ask_for_raise(budget=budget, actor=self.actor, ask=ask)
         return Response(raise_answer(asked), status=201)
 

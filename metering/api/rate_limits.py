@@ -1,20 +1,20 @@
 """`/v1/rate-limits`: how much may be asked for within any minute."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
-from common.api.fields import Choice, Count, Items, Moment, StrictSerializer, Text, Usd, problem_at
-from metering.core.match import ASKABLE, KEY, PER_MAX
-from metering.fields.body import Match
-from metering.limits.rate_limits import (
-    RATE_FIELDS,
+from common.api.fields import Choice, Count, Items, Moment, StrictSerializer, Text, Usd
+from metering.configuration.rate_limits import (
+    PER_NAMES,
     create_rate_limit,
     delete_rate_limit,
     update_rate_limit,
+    validate_rate_limit,
 )
+from metering.core.match import PER_MAX
+from metering.fields.body import Match, RowBody
 from metering.models import Mode, RateLimit
 from tenants.api.resources import Resource
 
@@ -30,11 +30,8 @@ class RatesBody(StrictSerializer):
     )
     cost_usd_per_minute = Usd(source="cost_nanos_per_minute", required=False, allow_null=True)
 
-    def validate_cost_usd_per_minute(self, value: int | None) -> int | None:
-        return require_above_zero(value)
 
-
-class RateLimitBody(StrictSerializer):
+class RateLimitBody(RowBody):
     """A rate limit. A PATCH changes the members it names, and of `limit` the rates.
 
     A call that is larger than a limit itself passes once nothing was asked for within the last
@@ -45,7 +42,7 @@ class RateLimitBody(StrictSerializer):
     name = Text()
     match = Match(required=False)
     per = Items(
-        child=Choice(choices=[*ASKABLE, KEY]),
+        child=Choice(choices=PER_NAMES),
         required=False,
         max_length=PER_MAX,
         help_text="Each value has the whole rate; `key` is the API key that asks. Empty: all"
@@ -55,44 +52,10 @@ class RateLimitBody(StrictSerializer):
     mode = Choice(choices=Mode.values, required=False)
     created_at = Moment(read_only=True)
 
-    def validate_match(self, value: dict[str, Any]) -> dict[str, Any]:
-        return require_askable(value)
+    model = RateLimit
 
-    def validate_per(self, value: list[str]) -> list[str]:
-        return require_once(value)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Judge the rate limit as it would be."""
-        if not has_any(RATE_FIELDS, attrs, self.instance):
-            rates = ", ".join(RatesBody().fields)
-            raise problem_at("limit", f"needs at least one of {rates}", "missing_limit")
-        return attrs
-
-
-def require_above_zero(value: int | None) -> int | None:
-    """A rate of nothing would stop every call; a halt does that."""
-    if value == 0:
-        raise serializers.ValidationError("must be more than 0")
-    return value
-
-
-def require_askable(match: dict[str, Any]) -> dict[str, Any]:
-    """A match of what is known when a call is asked for."""
-    if "status" in match:
-        raise serializers.ValidationError({"status": "is not known before a call has run"})
-    return match
-
-
-def require_once(per: list[str]) -> list[str]:
-    """Each dimension once."""
-    if len(set(per)) != len(per):
-        raise serializers.ValidationError("names a dimension twice")
-    return per
-
-
-def has_any(names: tuple[str, ...], changes: Mapping[str, Any], stored: Any) -> bool:
-    """Whether one of these has a value once the changes are made."""
-    return any(changes.get(name, getattr(stored, name, None)) is not None for name in names)
+    def judge(self, row: Any) -> None:
+        validate_rate_limit(row)
 
 
 @extend_schema_view(

@@ -1,21 +1,21 @@
 """`/v1/routes`: which models do a kind of task, from the cheapest to the best."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from common.api.fields import Count, Moment, StrictSerializer, Text, Value, problem_at
-from metering.limits.routes import (
+from metering.configuration.routes import (
     COMPLEXITY_MAX,
     TIERS_MAX,
-    Tier,
     create_route,
     delete_route,
-    tiers_problem,
     update_route,
+    validate_tiers,
 )
+from metering.fields.body import errors_at_members
+from metering.limits.routes import Tier
 from metering.models import ModelRoute
 from tenants.api.resources import Resource
 
@@ -61,13 +61,15 @@ class RouteBody(StrictSerializer):
     def validate_task_type(self, value: str | None) -> str:
         return value or ""
 
-    def validate_tiers(self, value: Sequence[Mapping[str, Any]]) -> list[Tier]:
-        tiers = [
-            Tier(tier["provider"], tier["model"], tier.get("max_complexity")) for tier in value
-        ]
-        if problem := tiers_problem(tiers):
-            raise serializers.ValidationError(problem)
-        return tiers
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "tiers" in attrs:
+            attrs["tiers"] = [
+                Tier(tier["provider"], tier["model"], tier.get("max_complexity"))
+                for tier in attrs["tiers"]
+            ]
+            with errors_at_members(self):
+                validate_tiers(attrs["tiers"])
+        return attrs
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         shown: dict[str, Any] = super().to_representation(instance)

@@ -20,9 +20,9 @@ from common.cursors import ID_MAX
 from common.errors import Conflict
 from metering.api.breakers import BreakerBody
 from metering.api.budgets import BudgetBody, NewBudgetBody, find_budget, levels_of, new_budget
+from metering.configuration.breakers import PER_DEFAULT
 from metering.core.event_stretches import AT_ONCE_MAX
 from metering.core.periods import EPOCH
-from metering.limits.breakers.configuration import PER_DEFAULT
 from metering.models import Breaker, Budget, Simulation, SimulationStatus
 from metering.simulation import Proposal, ProposedBudget, create_simulation
 from tenants.api.idempotency import idempotent

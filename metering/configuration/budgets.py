@@ -1,22 +1,34 @@
-"""Budgets as configuration: made, changed, archived."""
+"""Budgets as configuration: their rules, and how they are made, changed and archived."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import transaction
 from django.utils import timezone
 
+from common.money import USD_NANOS_MAX
+from common.values import COUNT_MAX
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.calls.seals import read_sealed
+from metering.core.dimensions import MATCHABLE, REQUEST
 from metering.core.periods import EPOCH
+from metering.core.validation import (
+    Problem,
+    amount_problems,
+    match_problems,
+    per_problems,
+    require,
+    require_row,
+)
 from metering.ledger.counting import count_what_was_spent
 from metering.ledger.crossings import NO_LEVEL_CHANGES, Change, judge_windows_again
 from metering.limits.limit_increases import end_raises_of_groups
 from metering.limits.lockouts import follow_levels, lift_lockouts_of_budget
-from metering.models import Action, Budget, BudgetLevel, FellBy
-from tenants.audit import facts_of, record_change
+from metering.models import Action, Budget, BudgetLevel, FellBy, Period
+from tenants.audit import audited_change, facts_of, record_change
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -39,16 +51,109 @@ LIMIT_FIELDS: Final = (
     "limit_tool_calls",
     "limit_seconds",
 )
+PER_NAMES: Final = (*MATCHABLE, REQUEST)
+LEVELS_MAX: Final = 20
+PERCENT_MAX: Final = 1000
+NOTIFY_MAX: Final = 20
+NOTIFY_CHARACTERS_MAX: Final = 100
+LEVEL_RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute")
+# A rollover of more could pass what the ledger's columns hold.
+ROLLOVER_PERCENT_MAX: Final = 500
 # What a budget has that names no levels.
 DEFAULT_LEVELS: Final = (LevelRule(100, Action.BLOCK.value, ()),)
+
+
+def validate_budget(budget: Budget, levels: Sequence[LevelRule] = ()) -> None:
+    """Raise ValidationError with an error for each field of a budget or of its levels that is
+    wrong, by itself or beside the others.
+    """
+    require_row(budget, (*_problems(budget), *_problems_of_levels(levels)))
+
+
+def _problems(budget: Budget) -> Iterator[Problem]:
+    yield from match_problems(budget.match)
+    yield from per_problems(budget.per, PER_NAMES, most=len(MATCHABLE))
+    if all(getattr(budget, name) is None for name in LIMIT_FIELDS):
+        yield Problem("limit", "Give at least one limit.", "missing_limit")
+    counts = dict.fromkeys(LIMIT_FIELDS, (0, COUNT_MAX))
+    yield from amount_problems(
+        budget,
+        **{**counts, "limit_cost_nanos": (0, USD_NANOS_MAX)},
+        rollover_max_percent=(0, ROLLOVER_PERCENT_MAX),
+    )
+    yield from _time_problems(budget)
+    yield from _period_problems(budget)
+
+
+def _time_problems(budget: Budget) -> Iterator[Problem]:
+    try:
+        ZoneInfo(budget.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        yield Problem("timezone", "There is no such time zone.", "unknown_timezone")
+    if budget.anchor_at is not None and (budget.anchor_at.second or budget.anchor_at.microsecond):
+        yield Problem("anchor_at", "Periods begin at whole minutes.")
+
+
+def _period_problems(budget: Budget) -> Iterator[Problem]:
+    if budget.period == Period.LIFETIME or REQUEST in budget.per:
+        kind = "lifetime" if budget.period == Period.LIFETIME else "per-request"
+        for name in ("is_rolling", "has_rollover", "anchor_at"):
+            if getattr(budget, name):
+                yield Problem(name, f"A {kind} budget has no periods that follow each other.")
+    elif budget.is_rolling:
+        if budget.anchor_at:
+            yield Problem("anchor_at", "A rolling budget has no periods that begin.")
+        if budget.has_rollover:
+            yield Problem("has_rollover", "A rolling budget has no periods that end.")
+    if budget.has_rollover and budget.limit_cost_nanos is None:
+        yield Problem("has_rollover", "Only a limit of cost is carried over.")
+
+
+def validate_level(level: LevelRule) -> None:
+    """Raise ValidationError with an error for each field that is wrong."""
+    require(_level_problems(level))
+
+
+def _level_problems(level: LevelRule) -> Iterator[Problem]:
+    if level.action not in Action.values:
+        yield Problem("action", f"Must be one of {', '.join(Action.values)}.", "invalid_choice")
+    lengths = [len(address) for address in level.notify]
+    if len(lengths) > NOTIFY_MAX or any(not 1 <= n <= NOTIFY_CHARACTERS_MAX for n in lengths):
+        yield Problem(
+            "notify", f"Give at most {NOTIFY_MAX} of 1 to {NOTIFY_CHARACTERS_MAX} characters each."
+        )
+    yield from amount_problems(
+        level,
+        percent=(1, PERCENT_MAX),
+        cost_nanos_per_minute=(1, USD_NANOS_MAX),
+        tokens_per_minute=(1, COUNT_MAX),
+    )
+    for name in LEVEL_RATE_FIELDS:
+        if getattr(level, name) is not None and level.action != Action.THROTTLE:
+            yield Problem(name, "Only the action “throttle” has a rate.")
+
+
+def validate_levels(levels: Sequence[LevelRule]) -> None:
+    """Raise ValidationError with an error for each field of the levels, and for them together."""
+    require(_problems_of_levels(levels))
+
+
+def _problems_of_levels(levels: Sequence[LevelRule]) -> Iterator[Problem]:
+    if len(levels) > LEVELS_MAX:
+        yield Problem("levels", f"Give at most {LEVELS_MAX} levels.")
+    if len({level.percent for level in levels}) < len(levels):
+        yield Problem("levels", "Two levels are at the same percentage.")
+    for place, level in enumerate(levels):
+        for problem in _level_problems(level):
+            yield problem._replace(field=f"levels.{place}.{problem.field}")
 
 
 @transaction.atomic
 def create_budget(
     *, tenant: Tenant, actor: str, levels: Sequence[LevelRule], **fields: Any
 ) -> Budget:
-    """Make a budget that counts what its current period spent already: at once, or by a job where
-    that is much (`is_counting` until it is done).
+    """Make a budget that counts what its current period spent already: immediately, or by a job if
+    that is a lot (`is_counting` until it is done). Raises ValidationError.
 
     Invariant: no batch falls between the count and the budget. The configuration lock waits for
     every batch in flight and holds new ones back until this commits.
@@ -56,6 +161,7 @@ def create_budget(
     change_configuration(tenant.id)
     require_room(tenant.id, "budgets", Budget.objects.filter(tenant_id=tenant.id, archived_at=None))
     budget = Budget(tenant=tenant, counts_from=EPOCH, **fields)
+    validate_budget(budget, levels)
     budget.counts_from = first_counted(budget)
     budget.save()
     _write_levels(budget, levels)
@@ -78,39 +184,28 @@ def update_budget(
     changes: Mapping[str, Any],
     levels: Sequence[LevelRule] | None = None,
 ) -> Budget:
-    """Change a budget. What changes its counting starts a new revision with windows of its own."""
+    """Change a budget. What changes its counting starts a new revision with windows of its own.
+    Raises ValidationError.
+    """
     change_configuration(budget.tenant_id)
-    stored = Budget.objects.select_for_update().get(tenant_id=budget.tenant_id, id=budget.id)
-    before = budget_facts(stored)
-    for name, value in changes.items():
-        setattr(stored, name, value)
-    is_new_revision = any(
-        facts_of(stored).get(name) != before.get(name) for name in COUNTING_FIELDS
-    )
-    if is_new_revision:
-        stored.revision += 1
-        stored.counts_from = first_counted(stored)
-    stored.save()
-    if "per" in changes and list(before["per"]) != list(stored.per):
-        end_raises_of_groups(budget=stored, actor=actor)
-    if levels is not None:
-        BudgetLevel.objects.filter(tenant_id=stored.tenant_id, budget=stored).delete()
-        _write_levels(stored, levels)
-    after = budget_facts(stored)
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before=before,
-        after=after,
-    )
+    with audited_change(budget, actor=actor, changes=changes, facts=budget_facts) as change:
+        stored = change.row
+        validate_budget(stored, levels or ())
+        is_new_revision = change.concerns(COUNTING_FIELDS)
+        if is_new_revision:
+            stored.revision += 1
+            stored.counts_from = first_counted(stored)
+        if change.concerns(["per"]):
+            end_raises_of_groups(budget=stored, actor=actor)
+        if levels is not None:
+            BudgetLevel.objects.filter(tenant_id=stored.tenant_id, budget=stored).delete()
+            _write_levels(stored, levels)
     if is_new_revision:
         lift_lockouts_of_budget(tenant_id=stored.tenant_id, budget_id=stored.id)
         _count_past(stored, actor=actor)
-    elif (change := _change_of_levels(before, after)) is not None:
+    elif (effect := _change_of_levels(change.before, budget_facts(stored))) is not None:
         book = read_book(stored.tenant_id, budget_id=stored.id)
-        follow_levels(book, judge_windows_again(book=book, budget_id=stored.id, change=change))
+        follow_levels(book, judge_windows_again(book=book, budget_id=stored.id, change=effect))
     return stored
 
 
@@ -149,20 +244,11 @@ def _change_of_levels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ch
 def archive_budget(*, budget: Budget, actor: str) -> Budget:
     """End a budget: nothing is counted in it any more; its windows and entries stay."""
     change_configuration(budget.tenant_id)
-    before = budget_facts(budget)
-    if budget.archived_at is None:
-        budget.archived_at = timezone.now()
-        budget.save(update_fields=["archived_at"])
-        lift_lockouts_of_budget(tenant_id=budget.tenant_id, budget_id=budget.id)
-    record_change(
-        tenant_id=budget.tenant_id,
-        actor=actor,
-        action="archive",
-        subject=budget,
-        before=before,
-        after=budget_facts(budget),
-    )
-    return budget
+    with audited_change(budget, actor=actor, action="archive") as change:
+        if change.row.archived_at is None:
+            change.row.archived_at = timezone.now()
+            lift_lockouts_of_budget(tenant_id=budget.tenant_id, budget_id=budget.id)
+    return change.row
 
 
 def budget_facts(budget: Budget) -> dict[str, Any]:
@@ -172,13 +258,13 @@ def budget_facts(budget: Budget) -> dict[str, Any]:
         **facts_of(budget),
         "levels": [
             {
-                "percent": one.percent,
-                "action": one.action,
-                "notify": one.notify,
-                "cost_nanos_per_minute": one.cost_nanos_per_minute,
-                "tokens_per_minute": one.tokens_per_minute,
+                "percent": level.percent,
+                "action": level.action,
+                "notify": level.notify,
+                "cost_nanos_per_minute": level.cost_nanos_per_minute,
+                "tokens_per_minute": level.tokens_per_minute,
             }
-            for one in levels
+            for level in levels
         ],
     }
 
@@ -198,7 +284,7 @@ def first_counted(budget: Budget) -> datetime:
 
 
 def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:
-    """Where none are named the limit blocks: one that nobody enforces would be a trap."""
+    """Without levels the limit blocks: one that no one enforces would be a trap."""
     BudgetLevel.objects.bulk_create(
         BudgetLevel(
             tenant_id=budget.tenant_id,

@@ -19,7 +19,7 @@ from metering.intake.job_steps import run_job
 from metering.intake.rerate import start_pricing, waiting_pricing
 from metering.models import BackgroundJob, TenantPrice, ToolPrice
 from metering.pricing.rates import check_rates
-from tenants.audit import facts_of, record_change
+from tenants.audit import audited_change, create_audited
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -53,14 +53,14 @@ def add_price(
         raise ValidationError({"rates": problem})
     change_configuration(tenant.id)
     _require_room(tenant.id)
-    price = TenantPrice.objects.create(
+    price = TenantPrice(
         tenant=tenant,
         provider=provider,
         model=model,
         rates=dict(rates),
         **validity._asdict(),
     )
-    _record(price, actor=actor, action="create", before=None)
+    create_audited(price, actor=actor)
     _price_what_had_none(tenant.id, actor=actor)
     return price
 
@@ -77,14 +77,8 @@ def add_tool_price(
     """Say what one call of a tool costs."""
     change_configuration(tenant.id)
     _require_room(tenant.id)
-    price = ToolPrice.objects.create(
-        tenant=tenant,
-        tool=tool,
-        call_nanos=call_nanos,
-        **validity._asdict(),
-    )
-    _record(price, actor=actor, action="create", before=None)
-    return price
+    price = ToolPrice(tenant=tenant, tool=tool, call_nanos=call_nanos, **validity._asdict())
+    return create_audited(price, actor=actor)
 
 
 def _require_room(tenant_id: int) -> None:
@@ -104,27 +98,13 @@ def end_price(*, price: TenantPrice | ToolPrice, actor: str) -> TenantPrice | To
     The row stays, since events may name it.
     """
     change_configuration(price.tenant_id)
-    before = facts_of(price)
-    # The table wants an end after the start: the least moment that there is.
-    end = max(timezone.now(), price.effective_from + timedelta(microseconds=1))
-    if price.effective_to is None or price.effective_to > end:
-        price.effective_to = end
-        price.save(update_fields=["effective_to"])
-    _record(price, actor=actor, action="update", before=before)
-    return price
-
-
-def _record(
-    price: TenantPrice | ToolPrice, *, actor: str, action: str, before: Mapping[str, Any] | None
-) -> None:
-    record_change(
-        tenant_id=price.tenant_id,
-        actor=actor,
-        action=action,
-        subject=price,
-        before=before,
-        after=facts_of(price),
-    )
+    with audited_change(price, actor=actor) as change:
+        stored = change.row
+        # The table wants an end after the start: the least time that there is.
+        end = max(timezone.now(), stored.effective_from + timedelta(microseconds=1))
+        if stored.effective_to is None or stored.effective_to > end:
+            stored.effective_to = end
+    return stored
 
 
 def _price_what_had_none(tenant_id: int, *, actor: str) -> None:
@@ -139,7 +119,7 @@ def _price_what_had_none(tenant_id: int, *, actor: str) -> None:
 
 def find_long_pricing(price: TenantPrice | ToolPrice) -> BackgroundJob | None:
     """The job that will price what had no price, once a price was added in this transaction; None
-    where that is done at once.
+    if that is done immediately.
     """
     if isinstance(price, ToolPrice) or are_few_unpriced(price.tenant_id):
         return None

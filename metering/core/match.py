@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from metering.core.dimensions import MATCHABLE
+from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
+from metering.models import Operation, Status
 
 PLACE: Final = {name: place for place, name in enumerate(MATCHABLE)}
 # Not a dimension of usage: the API key that asks.
@@ -14,6 +15,9 @@ KEY: Final = "key"
 ASKABLE: Final = tuple(name for name in MATCHABLE if name != "status")
 # Values of three dimensions fit into an index, however long and in whatever script they are.
 PER_MAX: Final = 3
+MATCH_VALUES_MAX: Final = 200
+# Dimensions that have these values and no others.
+WORDS_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
 
 # An event's values in the order of MATCHABLE; "" where it has none.
 Values = tuple[str, ...]
@@ -23,6 +27,29 @@ def wanted_values(value: object) -> frozenset[str]:
     """What a match asks of one dimension: a value, any of a list, or null for "has none"."""
     values = value if isinstance(value, list) else [value]
     return frozenset("" if one is None else str(one) for one in values)
+
+
+def problems_by_dimension(match: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with a match of normal values, by dimension."""
+    problems = {name: _match_problem(name, wanted) for name, wanted in match.items()}
+    return {name: problem for name, problem in problems.items() if problem is not None}
+
+
+def _match_problem(name: str, wanted: object) -> str | None:
+    if name not in PLACE:
+        return f"This is no dimension; dimensions are {', '.join(MATCHABLE)}."
+    values = wanted if isinstance(wanted, list) else [wanted]
+    if not 1 <= len(values) <= MATCH_VALUES_MAX:
+        return f"Give 1 to {MATCH_VALUES_MAX} values."
+    words = WORDS_BY_DIMENSION.get(name)
+    for value in values:
+        if value is None:
+            continue
+        if not isinstance(value, str) or not 1 <= len(value) <= VALUE_CHARACTERS_MAX:
+            return f"A value must be a string of 1 to {VALUE_CHARACTERS_MAX} characters, or null."
+        if words is not None and value not in words:
+            return f"A value must be one of {', '.join(words)}."
+    return None
 
 
 def group_getter(places: list[int]) -> Callable[[Values], Values]:

@@ -1,16 +1,18 @@
-"""Fields of request bodies: values of dimensions, and matches of them."""
+"""Fields of request bodies: matches; and bodies of rows that the domain judges."""
 
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
 
+from django.core.exceptions import ValidationError
+from django.db import models
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from common.api.fields import unknown_members
+from common.api.fields import StrictSerializer, unknown_members
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_match
-from metering.models import Operation, Status
+from metering.core.match import problems_by_dimension
 
-VALUES_MAX: Final = 200
-NAMES_BY_DIMENSION: Final = {"operation": Operation.labels, "status": Status.labels}
 _VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARACTERS_MAX}
 _OR_NULL_SCHEMA: Final = {**_VALUE_SCHEMA, "type": ["string", "null"]}
 MATCH_SCHEMA: Final = {
@@ -43,28 +45,70 @@ class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
             message = f"This is no dimension; dimensions are {', '.join(MATCHABLE)}."
             raise serializers.ValidationError(unknown_members(data, MATCHABLE, message))
         match = normal_match(data)
-        errors = {
-            name: problem
-            for name, value in match.items()
-            if (problem := _match_problem(name, value))
-        }
-        if errors:
-            raise serializers.ValidationError(errors)
+        if problems := problems_by_dimension(match):
+            raise serializers.ValidationError(problems)
         return match
 
     def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
         return value
 
 
-def _match_problem(name: str, wanted: object) -> str | None:
-    values = wanted if isinstance(wanted, list) else [wanted]
-    if not 1 <= len(values) <= VALUES_MAX:
-        return f"a list must hold 1 to {VALUES_MAX} values"
-    names = NAMES_BY_DIMENSION.get(name)
-    for value in values:
-        is_text = isinstance(value, str) and 1 <= len(value) <= VALUE_CHARACTERS_MAX
-        if value is not None and not is_text:
-            return "must be a string of 1 to 200 characters, a list of such, or null for none"
-        if names is not None and value not in names:
-            return f"must be one of {', '.join(names)}"
-    return None
+class RowBody(StrictSerializer):
+    """The body of a row of configuration, which the domain judges as the row would be."""
+
+    model: ClassVar[type[models.Model]]
+
+    def judge(self, row: Any) -> None:
+        """Raise ValidationError with the domain's errors by field."""
+        raise NotImplementedError
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        with errors_at_members(self):
+            self.judge(self.proposed_row(attrs))
+        return attrs
+
+    def proposed_row(self, attrs: Mapping[str, Any]) -> Any:
+        """Return the row with these attributes, unsaved."""
+        stored = self.instance if isinstance(self.instance, self.model) else self.model()
+        return self.model(
+            **{
+                field.attname: attrs.get(field.attname, getattr(stored, field.attname))
+                for field in self.model._meta.concrete_fields
+            }
+        )
+
+
+@contextmanager
+def errors_at_members(body: StrictSerializer) -> Iterator[None]:
+    """Show the domain's errors of fields at the members of the body that they come from."""
+    try:
+        yield
+    except ValidationError as error:
+        detail: dict[str, Any] = {}
+        for name, errors in error.error_dict.items():
+            *outer, last = _member_path(body, name.split("."))
+            place = detail
+            for member in outer:
+                place = place.setdefault(member, {})
+            place[last] = [
+                serializers.ErrorDetail(message, code=each.code or "invalid")
+                for each in errors
+                for message in each.messages
+            ]
+        raise serializers.ValidationError(detail) from error
+
+
+def _member_path(field: Any, path: Sequence[str]) -> list[str]:
+    """Return the path to a member, by the one to the attribute that is its source."""
+    if isinstance(field, serializers.ListSerializer) and path:
+        return [path[0], *_member_path(field.child, path[1:])]
+    if not isinstance(field, serializers.Serializer) or not path:
+        return list(path)
+    for name, member in field.fields.items():
+        if member.source == path[0]:
+            return [name, *_member_path(member, path[1:])]
+    for name, member in field.fields.items():
+        inner = member.fields.values() if isinstance(member, serializers.Serializer) else ()
+        if member.source == "*" and path[0] in {each.source for each in inner}:
+            return [name, *_member_path(member, path)]
+    return list(path)

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from common.money import nanos_from_usd, usd_from_nanos
+from common.values import COUNT_MAX
 from metering.core.match import wanted_values
 from metering.fields.match_widget import MatchField
 from tenants.number_fields import AmountField, WholeNumberField
@@ -10,14 +11,6 @@ from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 
 # Who may change budgets and prices: owners, admins and finance.
 MONEY_ROLES: Final = frozenset(role for role in Role if Scope.MANAGE in SCOPES_BY_ROLE[role])
-# As in the API: what every client's numbers can hold.
-COUNT_MAX: Final = 2**53
-
-
-def usd_words(nanos: int) -> str:
-    """The exact amount, with cents at least."""
-    whole, _, decimals = usd_from_nanos(nanos).partition(".")
-    return f"${int(whole):,}.{decimals:0<2}"
 
 
 class UsdField(AmountField):

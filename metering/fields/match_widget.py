@@ -12,9 +12,8 @@ from unfold.widgets import (
 )
 
 from common.values import normal_value
-from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
-from metering.core.match import wanted_values
-from metering.fields.body import NAMES_BY_DIMENSION, VALUES_MAX
+from metering.core.dimensions import MATCHABLE
+from metering.core.match import problems_by_dimension, wanted_values
 
 ROWS: Final = 4
 DIMENSION_CHOICES: Final = [("", "any"), *((name, name) for name in MATCHABLE)]
@@ -106,13 +105,8 @@ def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
         return "", []
     if not values:
         raise ValidationError(f"Give at least one value of {name}, or choose “any”.")
-    if len(values) > VALUES_MAX:
-        raise ValidationError(f"At most {VALUES_MAX} values of {name}.")
-    if any(value and len(value) > VALUE_CHARACTERS_MAX for value in values):
-        raise ValidationError(f"A value has at most {VALUE_CHARACTERS_MAX} characters.")
-    names = NAMES_BY_DIMENSION.get(name)
-    if names is not None and not set(values) <= set(names):
-        raise ValidationError(f"A {name} is one of {', '.join(names)}.")
+    if problem := problems_by_dimension({name: values}).get(name):
+        raise ValidationError(f"{name.capitalize()}: {problem}")
     return name, values
 
 

@@ -20,8 +20,9 @@ from django.utils import timezone
 
 from metering.core.dimensions import REQUEST
 from metering.core.match import PLACE, Values, wanted_values
+from metering.core.validation import require_askable
 from metering.models import Halt, HaltKind
-from tenants.audit import facts_of, record_change
+from tenants.audit import audited_change, record_change
 from tenants.limits import require_room
 from tenants.models import Tenant
 
@@ -330,8 +331,10 @@ def insert_halt(cursor: Any, **new: Unpack[NewHalt]) -> int | None:
 def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -> Halt:
     """Stop everything that matches, by hand. In force with the commit, everywhere within a second.
 
-    Reservations that were given before go on, and are settled at their true cost.
+    Reservations that were given before go on, and are settled at their true cost. Raises
+    ValidationError for a match that no call has.
     """
+    require_askable(match)
     if match:
         # To stop everything is always possible.
         by_hand = Halt.objects.filter(tenant_id=tenant.id, lifted_at=None, kind=HaltKind.MANUAL)
@@ -354,24 +357,15 @@ def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -
 @transaction.atomic
 def lift_halt(*, halt: Halt, actor: str) -> Halt:
     """End a halt. Lifting twice changes nothing."""
-    stored = Halt.objects.select_for_update().get(tenant_id=halt.tenant_id, id=halt.id)
-    if stored.lifted_at is not None:
-        return stored
-    before = facts_of(stored)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT nextval('halt_version')")
-        (stored.version,) = cursor.fetchone()
-    stored.lifted_at = timezone.now()
-    stored.lifted_by = actor[:300]
-    stored.save(update_fields=["version", "lifted_at", "lifted_by"])
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before=before,
-        after=facts_of(stored),
-    )
+    with audited_change(halt, actor=actor) as change:
+        stored = change.row
+        if stored.lifted_at is not None:
+            return stored
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nextval('halt_version')")
+            (stored.version,) = cursor.fetchone()
+        stored.lifted_at = timezone.now()
+        stored.lifted_by = actor[:300]
     forget_halts_on_commit(stored.tenant_id)
     return stored
 

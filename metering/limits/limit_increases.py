@@ -4,7 +4,7 @@ A request moves nothing. An approved raise counts from the next reservation that
 approval is a change of configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -14,10 +14,12 @@ from django.utils import timezone
 from common.errors import Conflict
 from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
+from metering.core.dimensions import REQUEST
+from metering.core.validation import Problem, require
 from metering.ledger.crossings import Change, judge_windows_again
 from metering.limits.lockouts import follow_levels
 from metering.models import Budget, BudgetRaise, FellBy, RaiseStatus
-from tenants.audit import facts_of, record_change
+from tenants.audit import audited_change, create_audited
 from tenants.limits import require_room
 from tenants.scope import change_configuration, hold_configuration
 
@@ -77,13 +79,21 @@ class RaiseAsk(NamedTuple):
     level_percent: int | None = None
 
 
-def unlimited_parts(budget: Budget, add: Sequence[int]) -> list[str]:
-    """The parts that would be raised although the budget has no limit of them."""
-    return [
-        part
-        for part, amount in zip(Added._fields, add, strict=True)
-        if amount and getattr(budget, f"limit_{part}") is None
-    ]
+def validate_raise(budget: Budget, ask: RaiseAsk) -> None:
+    """Raise ValidationError with an error for each field that is wrong."""
+    require(_problems(budget, ask))
+
+
+def _problems(budget: Budget, ask: RaiseAsk) -> Iterator[Problem]:
+    if not any(ask.add):
+        yield Problem("by", "Raise at least one part.")
+    for part, amount in ask.add._asdict().items():
+        if amount and getattr(budget, f"limit_{part}") is None:
+            yield Problem(f"by.{part}", "The budget has no such limit.", "unlimited")
+    if ask.ends_at <= timezone.now():
+        yield Problem("ends_at", "Must lie in the future.")
+    if ask.group_key and REQUEST in budget.per and ask.window_id is None:
+        yield Problem("group", "Each call is a group of its own; raise all of them.")
 
 
 @transaction.atomic
@@ -91,10 +101,9 @@ def ask_for_raise(*, budget: Budget, actor: str, ask: RaiseAsk) -> BudgetRaise:
     """Ask people for higher limits for a while. Moves nothing until one of them approves.
 
     A level that holds asks once: while its request is open, or stands refused, that one is
-    answered. Raises Conflict for an archived budget and TooManyRequests.
+    answered. Raises ValidationError, Conflict for an archived budget, and TooManyRequests.
     """
-    assert any(ask.add), "a raise raises something"
-    assert not unlimited_parts(budget, ask.add), "what has no limit cannot be raised"
+    validate_raise(budget, ask)
     if budget.archived_at is not None:
         raise Conflict("The budget is archived: it limits nothing.")
     if ask.window_id is None:
@@ -106,15 +115,14 @@ def ask_for_raise(*, budget: Budget, actor: str, ask: RaiseAsk) -> BudgetRaise:
     elif (standing := _standing_request(budget, ask)) is not None:
         return standing
     wanted = {f"add_{part}": amount for part, amount in ask.add._asdict().items()}
-    budget_raise = BudgetRaise.objects.create(
+    budget_raise = BudgetRaise(
         tenant_id=budget.tenant_id,
         budget_id=budget.id,
         asked_by=actor[:300],
         **wanted,
         **{name: value for name, value in ask._asdict().items() if name != "add"},
     )
-    _record(budget_raise, actor=actor, action="create")
-    return budget_raise
+    return create_audited(budget_raise, actor=actor)
 
 
 def _require_readable_number(budget: Budget) -> None:
@@ -151,11 +159,8 @@ def _standing_request(budget: Budget, ask: RaiseAsk) -> BudgetRaise | None:
     if latest.status == RaiseStatus.REFUSED:
         return None
     # Nobody decided in time. The same request now asks for the time to come.
-    before = facts_of(latest)
-    latest.ends_at = ask.ends_at
-    latest.save(update_fields=["ends_at"])
-    _record(latest, actor=latest.asked_by, action="update", before=before)
-    return latest
+    with audited_change(latest, actor=latest.asked_by, changes={"ends_at": ask.ends_at}) as change:
+        return change.row
 
 
 @transaction.atomic
@@ -166,39 +171,40 @@ def approve_raise(*, budget_raise: BudgetRaise, actor: str, note: str = "") -> B
     the budget is archived.
     """
     change_configuration(budget_raise.tenant_id)
-    stored = _locked(budget_raise)
-    if stored.status == RaiseStatus.APPROVED:
-        return stored
-    _require_open(stored)
-    if stored.ends_at <= timezone.now():
-        raise RaiseOver("The time that this raise was asked for is over.")
-    if stored.budget.archived_at is not None:
-        raise Conflict("The budget is archived: it limits nothing.")
-    decided = _decide(stored, RaiseStatus.APPROVED, actor=actor, note=note)
-    _judge_windows(read_book(stored.tenant_id), decided, lifts=True)
-    return decided
+    with audited_change(budget_raise, actor=actor, action="approve") as change:
+        stored = change.row
+        if stored.status == RaiseStatus.APPROVED:
+            return stored
+        _require_open(stored)
+        if stored.ends_at <= timezone.now():
+            raise RaiseOver("The time that this raise was asked for is over.")
+        if stored.budget.archived_at is not None:
+            raise Conflict("The budget is archived: it limits nothing.")
+        _decide(stored, RaiseStatus.APPROVED, actor=actor, note=note)
+    _judge_windows(read_book(stored.tenant_id), stored, lifts=True)
+    return stored
 
 
 @transaction.atomic
 def refuse_raise(*, budget_raise: BudgetRaise, actor: str, note: str = "") -> BudgetRaise:
     """Say no. Refusing it twice changes nothing; raises AlreadyDecided where it was approved."""
-    stored = _locked(budget_raise)
-    if stored.status == RaiseStatus.REFUSED:
-        return stored
-    _require_open(stored)
-    return _decide(stored, RaiseStatus.REFUSED, actor=actor, note=note)
+    with audited_change(budget_raise, actor=actor, action="refuse") as change:
+        if change.row.status != RaiseStatus.REFUSED:
+            _require_open(change.row)
+            _decide(change.row, RaiseStatus.REFUSED, actor=actor, note=note)
+    return change.row
 
 
 @transaction.atomic
 def end_raise(*, budget_raise: BudgetRaise, actor: str) -> BudgetRaise:
     """Let an approved raise end now; one that is over stays as it is. Raises NotApproved."""
     change_configuration(budget_raise.tenant_id)
-    stored = _locked(budget_raise)
-    if stored.status != RaiseStatus.APPROVED:
-        raise NotApproved("This raise was not approved, so it is not in force.")
-    ended = _end(stored, actor=actor)
-    _judge_windows(read_book(stored.tenant_id), ended, lifts=False)
-    return ended
+    with audited_change(budget_raise, actor=actor) as change:
+        if change.row.status != RaiseStatus.APPROVED:
+            raise NotApproved("This raise was not approved, so it is not in force.")
+        _end(change.row)
+    _judge_windows(read_book(budget_raise.tenant_id), change.row, lifts=False)
+    return change.row
 
 
 def tenants_with_ended_raises() -> list[int]:
@@ -256,20 +262,17 @@ def end_raises_of_groups(*, budget: Budget, actor: str) -> None:
 
     The caller holds the configuration lock alone.
     """
-    for stored in BudgetRaise.objects.select_for_update().filter(
+    raises = BudgetRaise.objects.filter(
         tenant_id=budget.tenant_id, budget_id=budget.id, ends_at__gt=timezone.now()
-    ):
-        if stored.group_key and stored.status == RaiseStatus.APPROVED:
-            _end(stored, actor=actor)
-        elif stored.group_key and stored.status == RaiseStatus.ASKED:
-            note = "The budget's groups were changed."
-            _decide(stored, RaiseStatus.REFUSED, actor=actor, note=note)
-
-
-def _locked(budget_raise: BudgetRaise) -> BudgetRaise:
-    return BudgetRaise.objects.select_for_update().get(
-        tenant_id=budget_raise.tenant_id, id=budget_raise.id
-    )
+    ).exclude(group_key="")
+    for approved in raises.filter(status=RaiseStatus.APPROVED):
+        with audited_change(approved, actor=actor) as change:
+            _end(change.row)
+    for asked in raises.filter(status=RaiseStatus.ASKED):
+        with audited_change(asked, actor=actor, action="refuse") as change:
+            if change.row.status == RaiseStatus.ASKED:
+                note = "The budget's groups were changed."
+                _decide(change.row, RaiseStatus.REFUSED, actor=actor, note=note)
 
 
 def _require_open(stored: BudgetRaise) -> None:
@@ -277,42 +280,16 @@ def _require_open(stored: BudgetRaise) -> None:
         raise AlreadyDecided(f"This raise was {stored.status} by {stored.decided_by}.")
 
 
-def _decide(stored: BudgetRaise, status: RaiseStatus, *, actor: str, note: str) -> BudgetRaise:
-    before = facts_of(stored)
+def _decide(stored: BudgetRaise, status: RaiseStatus, *, actor: str, note: str) -> None:
     now = timezone.now()
     stored.status = status
     stored.decided_at, stored.decided_by, stored.note = now, actor[:300], note
     if status == RaiseStatus.APPROVED and stored.starts_at is None:
         stored.starts_at = now
-    stored.save()
-    action = "approve" if status == RaiseStatus.APPROVED else "refuse"
-    _record(stored, actor=actor, action=action, before=before)
-    return stored
 
 
-def _end(stored: BudgetRaise, *, actor: str) -> BudgetRaise:
-    before = facts_of(stored)
+def _end(stored: BudgetRaise) -> None:
     now = timezone.now()
     stored.ends_at = min(stored.ends_at, now)
     # Whoever ends it judges the windows, too.
     stored.judged_at = stored.judged_at or now
-    stored.save(update_fields=["ends_at", "judged_at"])
-    _record(stored, actor=actor, action="update", before=before)
-    return stored
-
-
-def _record(
-    budget_raise: BudgetRaise,
-    *,
-    actor: str,
-    action: str,
-    before: dict[str, object] | None = None,
-) -> None:
-    record_change(
-        tenant_id=budget_raise.tenant_id,
-        actor=actor,
-        action=action,
-        subject=budget_raise,
-        before=before,
-        after=facts_of(budget_raise),
-    )

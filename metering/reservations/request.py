@@ -9,6 +9,7 @@ import msgspec
 from common.errors import InvalidRequest, MalformedBody, RejectEvent
 from common.json_bodies import holds_nul, require_shallow
 from common.money import nanos_from_usd, usd_from_nanos
+from common.values import COUNT_MAX
 from metering.budgets.index import WindowKey
 from metering.calls.events import COST_NANOS_MAX, TOKENS_MAX
 from metering.core.amounts import Amounts
@@ -19,7 +20,6 @@ from metering.pricing.book import UNPRICED, Rating
 from metering.pricing.worst_case import CACHE_5M, Shape
 from metering.snapshot import Configuration
 from metering.usage.decoders.native import (
-    COUNT_MAX,
     Count,
     Dimension,
     Name,

@@ -10,7 +10,7 @@ from tenants.admin_site import role_of
 from tenants.members import MembershipRefused
 from tenants.roles import Role
 
-ROLE_WORDS = {
+ROLE_LABELS = {
     Role.OWNER: "owner: everything, owners included",
     Role.ADMIN: "admin: everything but owners",
     Role.FINANCE: "finance: budgets and prices",
@@ -22,7 +22,7 @@ ROLE_WORDS = {
 def role_choices(request: HttpRequest) -> list[tuple[str, str]]:
     """The roles that this person may give."""
     is_owner = role_of(request) is Role.OWNER
-    return [(one.value, ROLE_WORDS[one]) for one in Role if one is not Role.OWNER or is_owner]
+    return [(role.value, ROLE_LABELS[role]) for role in Role if role is not Role.OWNER or is_owner]
 
 
 def granting_role(request: HttpRequest) -> Role:

@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.contrib.admin import display, register
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action
 from unfold.decorators import display as labelled
@@ -17,6 +16,7 @@ from unfold.widgets import UnfoldAdminEmailInputWidget, UnfoldAdminSelectWidget
 
 from tenants.admin.granting import granting_role, refusals_as_messages, role_choices
 from tenants.admin.secrets import shown_once
+from tenants.admin_questions import Question, ask
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.invitations import (
     InvitationState,
@@ -30,9 +30,9 @@ from tenants.members import MembershipRefused
 from tenants.models import Invitation
 from tenants.roles import ROLES_THAT_GRANT, Role
 
-LINK_WORDS = (
-    "Send it to this person alone, by a safe way: whoever opens it first can accept. It works "
-    "once, within seven days. Nobody is a member before accepting."
+LINK_ADVICE = (
+    "Send it to this person alone, over a safe channel: whoever opens it first can "
+    "accept. It works once, within seven days. No one is a member before accepting."
 )
 OPEN = frozenset({InvitationState.PENDING, InvitationState.EXPIRED})
 
@@ -70,7 +70,7 @@ class InvitationAdmin(TenantModelAdmin):
     ordering = ("-id",)
     actions_detail = ("send_again",)
     end_verb = "Take back invitation"
-    end_consequence = "Its link stops working at once. You can invite the person again."
+    end_consequence = "Its link stops working immediately. You can invite the person again."
     end_done = "the invitation is taken back."
 
     @labelled(  # type: ignore[untyped-decorator]
@@ -137,20 +137,19 @@ class InvitationAdmin(TenantModelAdmin):
         variant=ActionVariant.PRIMARY,
     )
     def send_again(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask once more, then send it anew."""
+        """Ask, then send it again."""
         invitation = self._find(request, object_id)
         if invitation is None:
             raise Http404
         back = reverse("admin:tenants_invitation_change", args=[invitation.id])
         if request.method != "POST":
-            context = {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "title": f"Send the invitation of {invitation.email} again?",
-                "verb": "Send again" if can_mail() else "Make a new link",
-                "back": back,
-            }
-            return TemplateResponse(request, "admin/tenants/send_again.html", context)
+            question = Question(
+                f"Send the invitation of {invitation.email} again?",
+                "Send again" if can_mail() else "Make a new link",
+                "The link that was sent before stops working. The new one works for seven days.",
+                back=back,
+            )
+            return ask(self, request, question=question)
         try:
             new = invite_again(
                 invitation=invitation, actor=actor_of(request), actor_role=granting_role(request)
@@ -180,7 +179,7 @@ class InvitationAdmin(TenantModelAdmin):
             request,
             title=f"The invitation of {invitation.email}",
             secret=shown_link(request, reverse("dashboard:invitation", args=[token])),
-            words=LINK_WORDS,
+            words=LINK_ADVICE,
         )
 
     def _find(self, request: HttpRequest, object_id: Any) -> Invitation | None:

@@ -18,7 +18,7 @@ from tenants.keys import create_api_key, revoke_api_key
 from tenants.models import ApiKey, User
 from tenants.roles import ALL_SCOPES, ROLES_THAT_GRANT
 
-SCOPE_WORDS = {
+SCOPE_LABELS = {
     "ingest": "ingest: report usage",
     "enforce": "enforce: ask before spending",
     "read": "read: usage, budgets, events",
@@ -35,7 +35,7 @@ class KeyForm(RowForm):
         help_text="Who or what will use it, as in “research service, production”.",
     )
     scopes = forms.MultipleChoiceField(
-        choices=[(scope, SCOPE_WORDS[scope]) for scope in ALL_SCOPES],
+        choices=[(scope, SCOPE_LABELS[scope]) for scope in ALL_SCOPES],
         widget=UnfoldAdminCheckboxSelectMultipleWidget(),
         initial=["ingest"],
     )
@@ -48,7 +48,7 @@ class KeyForm(RowForm):
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]
         if expires_at is not None and expires_at <= timezone.now():
-            raise ValidationError("This moment is over. Choose a later one, or leave it empty.")
+            raise ValidationError("This time is over. Choose a later one, or leave it empty.")
         return expires_at
 
 

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from tenants.admin.granting import (
-    ROLE_WORDS,
+    ROLE_LABELS,
     granting_role,
     refusals_as_messages,
     role_choices,
@@ -36,7 +36,7 @@ class MemberAdmin(TenantModelAdmin):
         "The next request of this person is refused. The account and its other tenants stay, and "
         "so does what the person changed in the audit log. You can invite the person again."
     )
-    end_done = "is no member any more."
+    end_done = "is no longer a member."
 
     @display(description="Person", ordering="user__email")
     def person(self, obj: Membership) -> str:
@@ -61,7 +61,7 @@ class MemberAdmin(TenantModelAdmin):
         if "role" in form.base_fields:
             choices = role_choices(request)
             if obj is not None and obj.role not in dict(choices):
-                choices = [(obj.role, ROLE_WORDS[Role(obj.role)])]
+                choices = [(obj.role, ROLE_LABELS[Role(obj.role)])]
             form.base_fields["role"].choices = choices
         return form
 

@@ -35,7 +35,7 @@ class TeamMemberFormSet(RowFormSet):
             raise ValidationError("A person is in the team twice.")
 
 
-TEAM_MEMBER_WORDS = {"user": "Person", "is_lead": "Leads the team, hears of its budgets"}
+TEAM_MEMBER_LABELS = {"user": "Person", "is_lead": "Leads the team, hears of its budgets"}
 
 
 class TeamMemberInline(TenantInline):
@@ -62,8 +62,8 @@ class TeamMemberInline(TenantInline):
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
-        if field is not None and db_field.name in TEAM_MEMBER_WORDS:
-            field.label = TEAM_MEMBER_WORDS[db_field.name]
+        if field is not None and db_field.name in TEAM_MEMBER_LABELS:
+            field.label = TEAM_MEMBER_LABELS[db_field.name]
         return field
 
 
@@ -81,10 +81,10 @@ class TeamAdmin(TenantModelAdmin):
     @display(description="Members")
     def people(self, obj: Team) -> str:
         names = [
-            f"{one.user.email} (lead)" if one.is_lead else one.user.email
-            for one in obj.members.all()
+            f"{member.user.email} (lead)" if member.is_lead else member.user.email
+            for member in obj.members.all()
         ]
-        return ", ".join(names) or "nobody yet"
+        return ", ".join(names) or "no one yet"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
         rows: QuerySet[Team] = super().get_queryset(request)

@@ -182,7 +182,7 @@ def test_an_agent_is_halted_from_the_overview_and_let_go_on(
     expect(page.get_by_label("Why")).to_be_focused()
     assert overflow(page) == 0
     page.keyboard.type("It loops")
-    page.get_by_role("button", name="Halt agent").click()
+    page.get_by_role("button", name="Halt these calls").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("1 halt is in force")
     assert page.url.endswith("/enforcement/halts")
     lift = page.get_by_role("button", name="Lift the halt of calls by agent")

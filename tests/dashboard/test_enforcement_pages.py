@@ -13,14 +13,15 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.amounts import amount_words, listed
+from dashboard.amounts import listed
 from dashboard.budget_windows import full_parts, watched_windows
 from dashboard.enforcement.matches import calls_of
 from dashboard.findings import decisions_headline
 from metering.budgets.reading import read_book
+from metering.configuration.breakers import create_breaker
 from metering.configuration.budgets import archive_budget
+from metering.core.amounts import format_amount
 from metering.core.match import group_key
-from metering.limits.breakers import create_breaker
 from metering.limits.breakers.states import open_groups
 from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.limits.halts import halt, lift_halt
@@ -33,6 +34,7 @@ from metering.limits.limit_increases import (
 )
 from metering.models import Breaker, Budget, BudgetRaise, Decision, Halt
 from tenants.keys import create_api_key
+from tenants.limits import set_limit
 from tenants.models import AuditEntry
 from tenants.roles import Role
 from tests.factories import NANOS, Account, make_budget, make_event, send
@@ -312,6 +314,98 @@ def test_decided_requests_come_page_by_page(account: Account, owner: Client) -> 
     assert "agent “a26”" not in second
 
 
+def raise_form(**changes: Any) -> dict[str, Any]:
+    ends_at = timezone.now() + timedelta(hours=1)
+    return {
+        "cost_nanos": "12.50",
+        "ends_at": f"{ends_at:%Y-%m-%dT%H:%M}",
+        "reason": "Launch day",
+        **changes,
+    }
+
+
+def test_a_raise_made_by_hand_is_in_force_at_once(account: Account, owner: Client) -> None:
+    budget = make_budget(account, name="Daily", per=["team", "agent"])
+    path = f"/enforcement/requests/new?budget={budget.id}"
+    assert f'<option value="{budget.id}">Daily' in page(owner, "/enforcement/requests")
+    assert "Raise the limit of “Daily”" in words(owner, path)
+    said = press(owner, path, **raise_form(group_team="growth", group_agent="reader "))
+    assert "The limit of “Daily” is raised." in said
+    assert "$12.50 more for team “growth” and agent “reader”" in said
+    press(owner, path, **raise_form(is_for_one="on"))
+    press(owner, path, **raise_form())
+    with account.scope():
+        rules = read_book(account.tenant.id).rules[budget.id].raises
+        assert [(rule.group_key, rule.cost_nanos) for rule in rules] == [
+            ('["growth","reader"]', 12_500_000_000),
+            ('["",""]', 12_500_000_000),
+            ("", 12_500_000_000),
+        ]
+        entries = AuditEntry.objects.filter(object_type="budgetraise").order_by("id")
+        assert [(one.actor, one.action) for one in entries[:2]] == [
+            (account.email, "create"),
+            (account.email, "approve"),
+        ]
+
+
+def test_a_raise_with_a_digit_too_many_is_asked_about(account: Account, owner: Client) -> None:
+    path = f"/enforcement/requests/new?budget={make_budget(account).id}"
+    form = raise_form(cost_nanos="900")
+    warning = "The limit goes from $100.00 to $1,000.00: 10 times as much."
+    for fields in (form, {**raise_form(cost_nanos="9900"), "_confirmed": warning}):
+        answer = owner.post(path, fields)
+        assert "times as much. Nothing is saved yet." in text_of(answer.content.decode())
+        assert stored(account, BudgetRaise) == []
+    press(owner, path, **form, _confirmed=warning)
+    assert [one["add_cost_nanos"] for one in stored(account, BudgetRaise)] == [900 * NANOS]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cost_nanos": ""}, "Raise at least one part."),
+        ({"cost_nanos": "a lot"}, "Write 1200.50: digits alone"),
+        ({"ends_at": "2020-01-01T00:00"}, "Must lie in the future."),
+        ({"ends_at": ""}, "This field is required"),
+        ({"reason": ""}, "This field is required"),
+        ({"reason": "x" * 1001}, "at most 1000 characters"),
+    ],
+)
+def test_what_is_no_raise_is_refused_in_words(
+    account: Account, owner: Client, changes: dict[str, Any], words: str
+) -> None:
+    path = f"/enforcement/requests/new?budget={make_budget(account).id}"
+    answer = owner.post(path, raise_form(**changes))
+    assert words in text_of(answer.content.decode())
+    assert stored(account, BudgetRaise) == []
+
+
+def test_a_raise_beyond_what_a_tenant_may_have_is_refused_in_words(
+    account: Account, owner: Client
+) -> None:
+    with account.scope():
+        set_limit(tenant=account.tenant, name="raises", value=0, actor="tests")
+    path = f"/enforcement/requests/new?budget={make_budget(account).id}"
+    answer = owner.post(path, raise_form())
+    assert "You have reached the limit of 0 raises." in text_of(answer.content.decode())
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_who_may_change_budgets_may_raise_them(
+    account: Account, stranger: Account, as_role: Callable[[Role], Client], role: Role
+) -> None:
+    client, theirs = as_role(role), make_budget(stranger, name="secret-budget")
+    path = f"/enforcement/requests/new?budget={make_budget(account).id}"
+    may_manage = role in MANAGERS
+    assert client.get(path).status_code == (200 if may_manage else 403)
+    assert client.post(path, raise_form()).status_code == (302 if may_manage else 403)
+    assert len(stored(account, BudgetRaise)) == may_manage
+    other = f"/enforcement/requests/new?budget={theirs.id}"
+    assert client.post(other, raise_form()).status_code == (404 if may_manage else 403)
+    assert stored(stranger, BudgetRaise) == []
+    assert "secret-budget" not in page(client, "/enforcement/requests")
+
+
 # Halts
 
 
@@ -376,6 +470,35 @@ def test_a_halt_that_is_not_complete_halts_nothing(account: Account, owner: Clie
     assert stored(account, Halt) == []
 
 
+def test_a_halt_of_several_values_is_put_together_before_it_is_made(
+    account: Account, owner: Client, api: Caller
+) -> None:
+    make_budget(account)
+    for agent, team in (("a", "growth"), ("b", None), ("c", "growth"), ("a", "sales")):
+        ask = {"amount_usd": "1", "agent": agent, **({"team": team} if team else {})}
+        assert api.post("/v1/reservations", ask).status == 201
+    path = "/enforcement/halts/confirm?"
+    one = page(owner, f"{path}calls=agent%3Da&dimension=agent&value=b")
+    assert "New calls by agent “a” or “b” are refused" in text_of(one)
+    chosen = re.findall(r'type="hidden" name="calls" value="([^"]*)"', one)
+    assert chosen[:2] == ["agent=a", "agent=b"]
+    query = urlencode(
+        {"calls": ["agent=a", "agent=b"], "dimension": "team", "value": "growth"}, True
+    )
+    assert "1 of them holds money now" in words(owner, f"{path}{query}")
+    query = urlencode({"calls": [*chosen[:2], "team=growth"], "dimension": "team"}, doseq=True)
+    assert "Name what to halt" in text_of(owner.get(f"{path}{query}", follow=True).content.decode())
+    said = words(owner, f"{path}{query}&without=yes")
+    assert "by agent “a” or “b” by team “growth” or without a team" in said
+    assert "2 of them hold money now" in said
+    fields = {"calls": ["agent=a", "agent=b", "team=", "team=growth"], "reason": "It loops"}
+    assert owner.post("/enforcement/halts/make", fields).status_code == 302
+    (row,) = stored(account, Halt)
+    assert row["match"] == {"agent": ["a", "b"], "team": [None, "growth"]}
+    assert api.post("/v1/reservations", {"amount_usd": "1", "agent": "b"}).code == "halted"
+    assert api.post("/v1/reservations", {"amount_usd": "1", "agent": "c"}).status == 201
+
+
 def test_the_whole_tenant_is_halted(account: Account, owner: Client, api: Caller) -> None:
     asked = words(owner, "/enforcement/halts/confirm?dimension=everything&value=left-over")
     assert "New calls of the whole tenant are refused within a second." in asked
@@ -408,6 +531,15 @@ def test_lifting_the_halt_of_a_breaker_closes_the_breaker(account: Account, owne
     press(owner, f"/enforcement/halts/{made['id']}/lift")
     with account.scope(), connection.cursor() as cursor:
         assert open_groups(cursor, account.tenant.id, [breaker.id], now=timezone.now()) == {}
+
+
+def test_a_breaker_is_closed_for_every_group(account: Account, owner: Client) -> None:
+    breaker = make_breaker(account)
+    send(account, [make_event(agent=agent, cost_usd="3") for agent in ("fast", "faster")])
+    path = f"/enforcement/breakers/{breaker.id}/close"
+    said = press(owner, path, group=group_key(["fast"]), every="yes")
+    assert "The breaker “Runaway” is closed." in said
+    assert "Nothing is halted" in said
 
 
 def test_a_breaker_is_closed_for_one_group(account: Account, owner: Client) -> None:
@@ -863,10 +995,10 @@ def test_hostile_words_are_shown_and_do_nothing(account: Account, owner: Client)
 
 
 def test_what_is_decided_about_is_named_exactly() -> None:
-    assert amount_words("cost_nanos", 50 * NANOS) == "$50.00"
-    assert amount_words("cost_nanos", 12_345_678_901_234) == "$12,345.678901234"
-    assert amount_words("tool_calls", 1) == "1 tool call"
-    assert amount_words("tokens", 20_000) == "20,000 tokens"
+    assert format_amount("cost_nanos", 50 * NANOS) == "$50.00"
+    assert format_amount("cost_nanos", 12_345_678_901_234) == "$12,345.678901234"
+    assert format_amount("tool_calls", 1) == "1 tool call"
+    assert format_amount("tokens", 20_000) == "20,000 tokens"
     assert [listed(list(words)) for words in ("", "a", "ab", "abc")] == [
         "",
         "a",

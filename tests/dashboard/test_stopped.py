@@ -20,7 +20,7 @@ PAGES = (
     "/admin/metering/budget/",
     "/admin/metering/budget/add/",
 )
-SOME = ("/budgets", "/admin/metering/halt/add/")
+SOME = ("/budgets", "/admin/metering/budget/add/")
 
 
 def is_stopped(client: Client, path: str) -> bool:

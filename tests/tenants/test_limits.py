@@ -104,13 +104,13 @@ def test_what_was_removed_makes_room_and_other_tenants_have_their_own(account: A
 
 
 def test_the_form_says_that_the_limit_is_reached(account: Account) -> None:
-    limit(account, "halts", 0)
+    limit(account, "routes", 0)
     page = sign_in(account.email).post(
-        "/admin/metering/halt/add/",
-        {"match_0": "agent", "match_1": "x", "reason": "r", "form_token": "t"},
+        "/admin/metering/modelroute/add/",
+        {"name": "n", "tiers": "openai, gpt-5", "form_token": "t"},
         follow=True,
     )
-    assert "You have reached the limit of 0 halts." in page.content.decode()
+    assert "You have reached the limit of 0 routes." in page.content.decode()
 
 
 @pytest.mark.parametrize("value", ["-1", "many", "1000000"])

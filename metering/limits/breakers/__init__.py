@@ -2,19 +2,17 @@
 more tokens than usual.
 
 `rules` decides, without a database; `states` is what is known of each group; `feed` holds reported
-calls against it; `configuration` is what people change.
+calls against it. `metering.configuration.breakers` is what people change.
 """
 
-from metering.limits.breakers.configuration import (
-    close_breaker,
-    create_breaker,
-    delete_breaker,
-    read_breaker_rules,
-    update_breaker,
-)
 from metering.limits.breakers.feed import BreakerChange, ReportedCall, feed_breakers
 from metering.limits.breakers.rules import BreakerRule, Call, Turn, Watch
-from metering.limits.breakers.states import forget_idle_states, forget_trial, try_trial
+from metering.limits.breakers.states import (
+    forget_idle_states,
+    forget_trial,
+    read_breaker_rules,
+    try_trial,
+)
 
 __all__ = [
     "BreakerChange",
@@ -23,13 +21,9 @@ __all__ = [
     "ReportedCall",
     "Turn",
     "Watch",
-    "close_breaker",
-    "create_breaker",
-    "delete_breaker",
     "feed_breakers",
     "forget_idle_states",
     "forget_trial",
     "read_breaker_rules",
     "try_trial",
-    "update_breaker",
 ]

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from common.money import NANOS_PER_USD, usd_from_nanos
+from common.money import NANOS_PER_USD, usd_words
 from metering.core.match import Grouping, Values
 from metering.limits.rate_counters import Minute
 from metering.models import Breaker, BreakerClose, Mode
@@ -192,7 +192,7 @@ def _too_fast(rule: BreakerRule, minute: Minute) -> str | None:
     limit, spent = rule.cost_nanos_per_minute, minute.sum("nanos")
     if limit is None or spent <= limit:
         return None
-    return f"spent {_spent_words(spent)} in 60 s, limit {_usd_words(limit)} a minute"
+    return f"spent {_spent_words(spent)} in 60 s, limit {usd_words(limit)} a minute"
 
 
 def _failing(rule: BreakerRule, minute: Minute) -> str | None:
@@ -230,14 +230,8 @@ def cool_down(seconds: int) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _usd_words(nanos: int) -> str:
-    """The exact amount, with cents at least."""
-    whole, _, decimals = usd_from_nanos(nanos).partition(".")
-    return f"${int(whole):,}.{decimals:0<2}"
-
-
 def _spent_words(nanos: int) -> str:
     """From a dollar on whole cents, rounded up, so that it still reads as more than the limit."""
     if nanos >= NANOS_PER_USD:
         nanos = -(-nanos // NANOS_PER_CENT) * NANOS_PER_CENT
-    return _usd_words(nanos)
+    return usd_words(nanos)

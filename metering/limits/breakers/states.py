@@ -7,9 +7,10 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from metering.core.match import Grouping
-from metering.limits.breakers.rules import MEASURES, Watch, is_trial_due
+from metering.limits.breakers.rules import MEASURES, BreakerRule, Watch, is_trial_due
 from metering.limits.halts import match_of_group
 from metering.limits.rate_counters import FORGET_IDLE, SLOTS, Minute, array_text
+from metering.models import Breaker
 
 
 class StateKey(NamedTuple):
@@ -50,6 +51,12 @@ _LOCK: Final = """
         AND s.group_key = n.group_key
     LEFT JOIN halt h ON h.tenant_id = s.tenant_id AND h.id = s.halt_id
 """
+
+
+def read_breaker_rules(tenant_id: int) -> tuple[BreakerRule, ...]:
+    """Return the tenant's breakers as they are stored."""
+    breakers = Breaker.objects.filter(tenant_id=tenant_id).order_by("id")
+    return tuple(BreakerRule.of(breaker) for breaker in breakers)
 
 
 def lock_states(

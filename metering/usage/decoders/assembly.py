@@ -11,9 +11,8 @@ import msgspec
 from common.errors import EventRejected
 from common.json_bodies import holds_nul
 from common.money import USD_DECIMALS_MAX
-from common.values import RAW_CHARACTERS_MAX, normal_value
+from common.values import COUNT_MAX, RAW_CHARACTERS_MAX, normal_value
 from metering.usage.decoders.native import (
-    COUNT_MAX,
     TAGS_MAX,
     Decoded,
     EventBody,

@@ -17,12 +17,11 @@ from common.json_bodies import DEPTH_MAX, holds_nul, require_shallow, require_ut
 from common.money import USD_PATTERN
 from common.spelling import did_you_mean
 from common.times import parse_moment
-from common.values import RAW_CHARACTERS_MAX
+from common.values import COUNT_MAX, RAW_CHARACTERS_MAX
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.usage.decoders.samples import with_sample
 from metering.usage.decoders.values import with_normal_values
 
-COUNT_MAX: Final = 2**53
 EVENTS_MAX: Final = 10_000
 TAGS_MAX: Final = 32
 # Of so many rejected items of a body a sample is made; one of each reason is kept in the end.

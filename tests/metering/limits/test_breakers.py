@@ -12,20 +12,22 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from metering.configuration.breakers import (
+    close_breaker,
+    create_breaker,
+    delete_breaker,
+    update_breaker,
+)
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.limits.breakers import (
     BreakerChange,
     ReportedCall,
-    close_breaker,
-    create_breaker,
-    delete_breaker,
     feed_breakers,
     forget_idle_states,
     forget_trial,
     read_breaker_rules,
     try_trial,
-    update_breaker,
 )
 from metering.limits.breakers.feed import cause_of
 from metering.limits.breakers.states import open_groups

@@ -41,12 +41,15 @@ def ask(
     wanted = RaiseAsk(
         add=Added(cost_nanos=5 * NANOS),
         reason="A large import",
-        ends_at=timezone.now() + ends_in,
+        ends_at=timezone.now() + abs(ends_in),
         group_key=group_key,
         window_id=window_id,
         level_percent=None if window_id is None else 100,
     )
-    return ask_for_raise(budget=budget, actor="an agent", ask=wanted)
+    asked = ask_for_raise(budget=budget, actor="an agent", ask=wanted)
+    if ends_in < timedelta():
+        BudgetRaise.objects.filter(id=asked.id).update(ends_at=timezone.now() + ends_in)
+    return asked
 
 
 def raises_in_force(account: Account, budget: Budget) -> tuple[RaiseRule, ...]:
@@ -151,7 +154,7 @@ def test_what_is_over_or_limits_nothing_is_not_approved(account: Account) -> Non
         with pytest.raises(RaiseOver):
             approve_raise(budget_raise=late, actor="one")
         waiting = ask(budget)
-        archive_budget(budget=budget, actor="one")
+        budget = archive_budget(budget=budget, actor="one")
         with pytest.raises(Conflict, match="archived"):
             approve_raise(budget_raise=waiting, actor="one")
         with pytest.raises(Conflict, match="archived"):

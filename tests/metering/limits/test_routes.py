@@ -1,18 +1,16 @@
 """The routing table: which model is good enough, and what is no table."""
 
 import pytest
+from django.core.exceptions import ValidationError
 
-from metering.limits.routes import (
+from metering.configuration.routes import (
     RouteExists,
-    RouteRule,
-    RouteTable,
-    Tier,
     create_route,
     delete_route,
-    read_routes,
-    tiers_problem,
     update_route,
+    validate_tiers,
 )
+from metering.limits.routes import RouteRule, RouteTable, Tier, read_routes
 from metering.models import ModelRoute
 from tenants.models import AuditEntry, Tenant
 from tests.factories import Account
@@ -70,7 +68,7 @@ def test_a_task_type_has_its_own_route_or_the_one_for_all_others() -> None:
         (tuple(Tier("p", f"m{number}", None) for number in range(21)), "1 to 20 models"),
         ((SMALL, MIDDLE), "the best one takes everything"),
         ((SMALL, BEST, BEST), "twice"),
-        ((Tier("p", "m", None), BEST), "each, but for the last"),
+        ((Tier("p", "m", None), BEST), "Each model but the last"),
         ((Tier("p", "m", 11), BEST), "from 0 to 10"),
         ((Tier("p", "m", -1), BEST), "from 0 to 10"),
         ((MIDDLE, SMALL, BEST), "larger"),
@@ -78,8 +76,9 @@ def test_a_task_type_has_its_own_route_or_the_one_for_all_others() -> None:
     ],
 )
 def test_what_are_no_tiers_is_said_in_words(tiers: tuple[Tier, ...], words: str) -> None:
-    assert words in str(tiers_problem(tiers))
-    assert tiers_problem(TIERS) is None
+    with pytest.raises(ValidationError, match=words):
+        validate_tiers(tiers)
+    validate_tiers(TIERS)
 
 
 def test_routes_are_made_changed_and_removed_with_a_new_configuration_each_time(

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from common.values import COUNT_MAX
 from metering.usage.decoders.assembly import count, digest, identity, milliseconds, name, usd
-from metering.usage.decoders.native import COUNT_MAX
 from metering.usage.decoders.otlp.kinds import Kind, kind_of
 from metering.usage.decoders.otlp.quoted import Answer, answer_of, decode_text
 from metering.usage.decoders.otlp.spans import STATUS_ERROR, Attributes, Span, first

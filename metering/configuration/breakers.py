@@ -1,11 +1,20 @@
 """Breakers as configuration: made, changed, removed, and closed by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from django.db import connection, transaction
 from django.utils import timezone
 
+from common.money import USD_NANOS_MAX
+from metering.core.match import ASKABLE, PER_MAX
+from metering.core.validation import (
+    Problem,
+    amount_problems,
+    askable_match_problems,
+    per_problems,
+    require_row,
+)
 from metering.limits.breakers.feed import BreakerChange, record_changes, stop_acting
 from metering.limits.breakers.rules import BreakerRule, Turn
 from metering.limits.breakers.states import (
@@ -16,7 +25,7 @@ from metering.limits.breakers.states import (
 )
 from metering.limits.halts import forget_halts_on_commit
 from metering.models import Breaker
-from tenants.audit import facts_of, record_change
+from tenants.audit import audited_change, create_audited, delete_audited, record_change
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -24,50 +33,67 @@ from tenants.scope import change_configuration
 PER_DEFAULT: Final = ("agent", "feature")
 # The most calls that anything is measured by, and the longest cool-down.
 CALLS_MAX: Final = 1_000_000
+LIMIT_PERCENT_MAX: Final = 99
 COOL_DOWN_SECONDS_MAX: Final = 7 * 24 * 3600
 # At least one of them makes a breaker.
 RULE_FIELDS: Final = ("cost_nanos_per_minute", "error_percent", "tokens_times")
-# A change of one of these changes what it counts or does: what is open closes, and all begins anew.
+# A change of one of these changes what it counts or does: what is open closes, and counting begins
+# again.
 COUNTING_FIELDS: Final = ("match", "per", "mode", "limit_percent")
 # When a halt lets a trial call through is remembered by processes with the halt.
 TRIAL_FIELDS: Final = ("close", "cool_down_seconds")
 
 
-def read_breaker_rules(tenant_id: int) -> tuple[BreakerRule, ...]:
-    """The tenant's breakers as they are stored."""
-    breakers = Breaker.objects.filter(tenant_id=tenant_id).order_by("id")
-    return tuple(BreakerRule.of(breaker) for breaker in breakers)
+def validate_breaker(breaker: Breaker) -> None:
+    """Raise ValidationError with an error for each field that is wrong."""
+    require_row(breaker, _problems(breaker))
+
+
+def _problems(breaker: Breaker) -> Iterator[Problem]:
+    yield from askable_match_problems(breaker.match)
+    yield from per_problems(breaker.per, ASKABLE, most=PER_MAX)
+    if all(getattr(breaker, name) is None for name in RULE_FIELDS):
+        yield Problem(RULE_FIELDS[0], "Give at least one thing that opens it.", "missing_rule")
+    yield from amount_problems(
+        breaker,
+        cost_nanos_per_minute=(1, USD_NANOS_MAX),
+        error_percent=(1, 100),
+        error_min_calls=(1, CALLS_MAX),
+        tokens_times=(2, CALLS_MAX),
+        usual_min_calls=(1, CALLS_MAX),
+        limit_percent=(1, LIMIT_PERCENT_MAX),
+        cool_down_seconds=(1, COOL_DOWN_SECONDS_MAX),
+    )
 
 
 @transaction.atomic
 def create_breaker(*, tenant: Tenant, actor: str, **fields: Any) -> Breaker:
-    """Add a breaker, for each agent and feature unless `per` says otherwise. It counts from now."""
+    """Add a breaker, for each agent and feature unless `per` says otherwise. It counts from now.
+    Raises ValidationError.
+    """
+    breaker = Breaker(tenant=tenant, **{"per": list(PER_DEFAULT), **fields})
+    validate_breaker(breaker)
     change_configuration(tenant.id)
     require_room(tenant.id, "breakers", Breaker.objects.filter(tenant_id=tenant.id))
-    breaker = Breaker.objects.create(tenant=tenant, **{"per": list(PER_DEFAULT), **fields})
-    _record(breaker, actor=actor, action="create", after=facts_of(breaker))
-    return breaker
+    return create_audited(breaker, actor=actor)
 
 
 @transaction.atomic
 def update_breaker(*, breaker: Breaker, actor: str, changes: Mapping[str, Any]) -> Breaker:
-    """Change a breaker. What it has open stays so, unless it would count or do something else."""
+    """Change a breaker. What it has open stays so, unless it would count or do something else.
+    Raises ValidationError.
+    """
     change_configuration(breaker.tenant_id)
-    stored = Breaker.objects.select_for_update().get(tenant_id=breaker.tenant_id, id=breaker.id)
-    before = facts_of(stored)
-    rule = BreakerRule.of(stored)
-    for name, value in changes.items():
-        setattr(stored, name, value)
-    after = facts_of(stored)
-    stored.save()
-    _record(stored, actor=actor, action="update", before=before, after=after)
-    if any(before[name] != after[name] for name in COUNTING_FIELDS):
-        _close(stored, rule, actor=actor, why="the breaker was changed")
+    rule = BreakerRule.of(Breaker.objects.get(tenant_id=breaker.tenant_id, id=breaker.id))
+    with audited_change(breaker, actor=actor, changes=changes) as change:
+        validate_breaker(change.row)
+    if change.concerns(COUNTING_FIELDS):
+        _close(change.row, rule, actor=actor, why="the breaker was changed")
         with connection.cursor() as cursor:
-            remove_states(cursor, stored.tenant_id, stored.id)
-    elif any(before[name] != after[name] for name in TRIAL_FIELDS):
-        _renew_halts(stored)
-    return stored
+            remove_states(cursor, breaker.tenant_id, breaker.id)
+    elif change.concerns(TRIAL_FIELDS):
+        _renew_halts(change.row)
+    return change.row
 
 
 @transaction.atomic
@@ -75,21 +101,19 @@ def delete_breaker(*, breaker: Breaker, actor: str) -> None:
     """Remove a breaker, and lift what it has open."""
     change_configuration(breaker.tenant_id)
     for stored in Breaker.objects.filter(tenant_id=breaker.tenant_id, id=breaker.id):
-        rule = BreakerRule.of(stored)
-        _close(stored, rule, actor=actor, why="the breaker was removed")
+        _close(stored, BreakerRule.of(stored), actor=actor, why="the breaker was removed")
         with connection.cursor() as cursor:
             remove_states(cursor, stored.tenant_id, stored.id)
-        _record(stored, actor=actor, action="delete", before=facts_of(stored))
-        stored.delete()
+    delete_audited(breaker, actor=actor)
 
 
 @transaction.atomic
 def close_breaker(*, breaker: Breaker, actor: str, group_key: str | None = None) -> list[str]:
     """Close a breaker by hand, for one group or for all: lift what it made, and count from an empty
-    minute. Answers the groups that were open.
+    minute. Return the groups that were open.
 
-    Takes no configuration lock: usage goes on meanwhile, and who is at a group's state is waited
-    for.
+    Takes no configuration lock: usage goes on meanwhile, and this waits for whoever has locked a
+    group's state.
     """
     rule = BreakerRule.of(breaker)
     return _close(breaker, rule, actor=actor, why=f"closed by {actor}", group_key=group_key)
@@ -102,7 +126,8 @@ def _close(
     with connection.cursor() as cursor:
         groups = lock_open_groups(cursor, tenant_id, breaker.id, group_key=group_key)
         changes = [
-            BreakerChange(rule, one.group_key, Turn.CLOSED, now, why, one.halt_id) for one in groups
+            BreakerChange(rule, group.group_key, Turn.CLOSED, now, why, group.halt_id)
+            for group in groups
         ]
         for change in changes:
             stop_acting(cursor, tenant_id, change, actor=actor)
@@ -110,8 +135,14 @@ def _close(
         reset_states(cursor, tenant_id, breaker.id, group_keys)
         record_changes(cursor, tenant_id, changes)
     if group_keys:
-        closed = [group_values(rule.grouping, one) for one in group_keys]
-        _record(breaker, actor=actor, action="close", after={"groups": closed})
+        closed = [group_values(rule.grouping, group_key) for group_key in group_keys]
+        record_change(
+            tenant_id=tenant_id,
+            actor=actor,
+            action="close",
+            subject=breaker,
+            after={"groups": closed},
+        )
     return group_keys
 
 
@@ -124,21 +155,3 @@ def _renew_halts(breaker: Breaker) -> None:
             [breaker.tenant_id, breaker.id],
         )
     forget_halts_on_commit(breaker.tenant_id)
-
-
-def _record(
-    breaker: Breaker,
-    *,
-    actor: str,
-    action: str,
-    before: Mapping[str, Any] | None = None,
-    after: Mapping[str, Any] | None = None,
-) -> None:
-    record_change(
-        tenant_id=breaker.tenant_id,
-        actor=actor,
-        action=action,
-        subject=breaker,
-        before=before,
-        after=after,
-    )

@@ -1,0 +1,128 @@
+"""Raising a limit by hand: asked for and approved by the same person."""
+
+from typing import Any, Final
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
+from django.http import Http404, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods
+
+from common.errors import MeteringError
+from common.values import normal_value
+from dashboard.access import PageRequest, may_manage, member_page
+from dashboard.enforcement.raises import describe_approval
+from dashboard.enforcement.tabs import enforcement_frame, number_of
+from dashboard.frame import filter_bar_of
+from metering.core.amounts import describe_unusual_rise
+from metering.core.dimensions import REQUEST, VALUE_CHARACTERS_MAX
+from metering.core.validation import group_key_of
+from metering.fields.forms import UsdField, count_field
+from metering.limits.limit_increases import (
+    Added,
+    RaiseAsk,
+    approve_raise,
+    ask_for_raise,
+    validate_raise,
+)
+from metering.models import Budget
+from tenants.admin_site import actor_of
+
+CONFIRMED: Final = "_confirmed"
+REASON_CHARACTERS_MAX: Final = 1000
+LABELS: Final = {"cost_nanos": "Cost, USD", "tool_calls": "Tool calls"}
+
+
+class RaiseForm(forms.Form):
+    """By how much, for whom, until when, and why."""
+
+    ends_at = forms.DateTimeField(
+        label="Until (UTC)", widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
+    )
+    reason = forms.CharField(label="Why", max_length=REASON_CHARACTERS_MAX)
+
+    def __init__(self, budget: Budget, data: Any = None) -> None:
+        super().__init__(data)
+        self.budget = budget
+        parts = [part for part in Added._fields if getattr(budget, f"limit_{part}") is not None]
+        for part in parts:
+            label = LABELS.get(part, part.capitalize())
+            kind = UsdField if part == "cost_nanos" else count_field
+            self.fields[part] = kind(label=label, required=False, widget=forms.TextInput())
+        if budget.per and REQUEST not in budget.per:
+            self.fields["is_for_one"] = forms.BooleanField(
+                label="Only for the group with these values, which may be empty", required=False
+            )
+            for name in budget.per:
+                self.fields[f"group_{name}"] = forms.CharField(
+                    label=name.capitalize(), required=False, max_length=VALUE_CHARACTERS_MAX
+                )
+        self.order_fields([*parts, *self.fields])
+
+    def clean(self) -> dict[str, Any]:
+        data = self.cleaned_data
+        if self.errors:
+            return data
+        group = {name: normal_value(data.get(f"group_{name}", "")) for name in self.budget.per}
+        is_for_one = data.get("is_for_one") or any(group.values())
+        data["ask"] = RaiseAsk(
+            add=Added(**{part: data.get(part) or 0 for part in Added._fields}),
+            reason=data["reason"],
+            ends_at=data["ends_at"],
+            group_key=group_key_of(self.budget.per, group) if is_for_one else "",
+        )
+        try:
+            validate_raise(self.budget, data["ask"])
+        except ValidationError as error:
+            for name, errors in error.error_dict.items():
+                field = name.removeprefix("by.")
+                self.add_error(field if field in self.fields else None, errors)
+        return data
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@member_page
+def page(request: PageRequest) -> HttpResponse:
+    """Raise the limit of one budget, after a question if it may have a digit too many."""
+    if not may_manage(request):
+        raise PermissionDenied
+    budgets = Budget.objects.filter(tenant=request.tenant, archived_at=None)
+    budget = budgets.filter(id=number_of(request.GET.get("budget", "")) or 0).first()
+    if budget is None:
+        raise Http404
+    form = RaiseForm(budget, request.POST if request.method == "POST" else None)
+    warnings: list[str] = []
+    if form.is_valid():
+        ask = form.cleaned_data["ask"]
+        limits = {part: getattr(budget, f"limit_{part}") for part in Added._fields}
+        rises = [
+            describe_unusual_rise(part, limits[part], (limits[part] or 0) + amount)
+            for part, amount in ask.add._asdict().items()
+        ]
+        warnings = [warning for warning in rises if warning]
+        # What was confirmed counts for the same amounts alone.
+        is_meant = request.POST.get(CONFIRMED, "") == " ".join(warnings)
+        if is_meant and _raise(request, form, ask):
+            return HttpResponseRedirect(reverse("dashboard:requests"))
+    context = enforcement_frame(request, filter_bar_of(request), tab="requests")
+    context |= {"budget": budget, "form": form, "warnings": warnings, "confirmed": CONFIRMED}
+    return render(request, "dashboard/enforcement/add_raise.html", context)
+
+
+def _raise(request: PageRequest, form: RaiseForm, ask: RaiseAsk) -> bool:
+    actor = actor_of(request)
+    try:
+        with transaction.atomic():
+            asked = ask_for_raise(budget=form.budget, actor=actor, ask=ask)
+            approved = approve_raise(budget_raise=asked, actor=actor)
+    except MeteringError as error:
+        form.add_error(None, error.detail)
+        return False
+    except ValidationError as error:
+        form.add_error(None, error.messages)
+        return False
+    messages.success(request, describe_approval(approved))
+    return True

@@ -1,0 +1,102 @@
+"""What the admin pages of limits share: forms with a match and groups, and who writes what."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib.admin import display
+from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from metering.core.match import wanted_values
+from metering.fields.forms import MONEY_ROLES, match_field, match_words
+from metering.fields.match_widget import rows_for
+from metering.models import Mode
+from tenants.admin_questions import Question, question_about
+from tenants.admin_site import RowForm, TenantModelAdmin
+
+
+def per_field(label: str, names: Sequence[str], help_text: str) -> forms.MultipleChoiceField:
+    """A field for what calls are counted by: names to tick."""
+    return forms.MultipleChoiceField(
+        label=label,
+        required=False,
+        choices=[(name, name) for name in names],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+        help_text=help_text,
+    )
+
+
+class GroupedForm(RowForm):
+    """A form with a match and a `per`. Both stay as they are stored where they mean the same:
+    another spelling or order would start the counting again.
+    """
+
+    match = match_field(rows=rows_for({}))
+
+    class Media:
+        css = {"all": ["dashboard/admin.css"]}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # People who may only look get a form without fields. A match of many dimensions that was
+        # made through the API must survive being saved here.
+        if "match" in self.fields:
+            self.fields["match"] = match_field(rows=rows_for(self.instance.match))
+
+    def clean_per(self) -> list[str]:
+        chosen = self.cleaned_data["per"]
+        kept = [name for name in self.instance.per if name in chosen]
+        return kept + [name for name in chosen if name not in kept]
+
+    def clean_match(self) -> dict[str, Any]:
+        match: dict[str, Any] = self.cleaned_data["match"]
+        stored = self.instance.match
+        return stored if _meaning(match) == _meaning(stored) else match
+
+
+def _meaning(match: dict[str, Any]) -> dict[str, frozenset[str]]:
+    return {name: wanted_values(value) for name, value in match.items()}
+
+
+class LimitAdmin(TenantModelAdmin):
+    """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
+
+    writers = MONEY_ROLES
+    search_fields: Sequence[str] = ("name",)
+    ordering = ("name",)
+    end_done = "removed."
+    # The columns in words.
+    shown_fields: ClassVar[Sequence[str]] = ()
+
+    @display(description="Counts")
+    def counts(self, obj: Any) -> str:
+        return match_words(obj.match)
+
+    @display(description="For each")
+    def for_each(self, obj: Any) -> str:
+        return ", ".join(obj.per) or "—"
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_change_permission(request, obj)
+
+    def is_only_shown(self, request: HttpRequest, obj: Any) -> bool:
+        """Whether the page of a row shows words in place of inputs."""
+        return obj is not None and not self.has_change_permission(request, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if self.is_only_shown(request, obj):
+            return ((None, {"fields": self.shown_fields}),)
+        return super().get_fieldsets(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        return self.shown_fields if self.is_only_shown(request, obj) else ()
+
+    def question(
+        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+    ) -> Question | None:
+        """Ask about a limit that acts and would no longer act."""
+        name, mode = form.cleaned_data["name"], form.cleaned_data.get("mode")
+        stops = change and form.initial.get("mode") == Mode.ENFORCE and mode != Mode.ENFORCE
+        warning = f"“{name}” stops acting from the moment you save it: mode {mode}."
+        return question_about(f"Save “{name}”?", [warning] if stops else [])
