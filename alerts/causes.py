@@ -5,7 +5,7 @@ in cost, tokens and requests at once. One incident is about the series that is m
 proportion to itself and makes up half of what the others have too much; the rest is its shadow.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -72,6 +72,10 @@ class Activity(NamedTuple):
         return self.excess_nanos * SECONDS_PER_HOUR / max(1, self.seconds)
 
 
+# Dimension, value, measure, and whether it is above the expected.
+Identity = tuple[str, str, str, bool]
+
+
 class Finding(NamedTuple):
     """One measure of one series that is not as expected. Numbers are in the measure's unit."""
 
@@ -83,6 +87,11 @@ class Finding(NamedTuple):
     expected: float
     began_at: datetime
     activity: Activity
+
+    @property
+    def identity(self) -> Identity:
+        """What tells it, and the anomaly that it becomes, from others."""
+        return *self.key, self.measure, self.is_above
 
     @property
     def is_costly(self) -> bool:
@@ -175,12 +184,11 @@ def severity_of(findings: Iterable[Finding], usual_nanos_per_hour: float) -> str
     that stopped, and what costs nothing.
     """
     found = list(findings)
-    excess = max(
-        (one.activity.excess_nanos_per_hour for one in found if one.is_costly), default=0.0
-    )
+    hourly = (finding.activity.excess_nanos_per_hour for finding in found if finding.is_costly)
+    excess = max(hourly, default=0.0)
     if excess >= max(CRITICAL_NANOS_PER_HOUR, CRITICAL_SHARE * usual_nanos_per_hour):
         return "critical"
-    if any(one.measure in (ERROR_RATE, CACHE_HIT_SHARE) for one in found):
+    if any(finding.measure in (ERROR_RATE, CACHE_HIT_SHARE) for finding in found):
         return "warning"
     return "warning" if excess >= FLOOR_NANOS_PER_HOUR else "info"
 
@@ -191,10 +199,9 @@ def most_telling(
     """The finding to speak of: of the cause's own series where it has some; of these the measure
     that was told before (calls that fail also cost a little more), else cost before others.
     """
-    own = [one for one in findings if one.key == key] or list(findings)
-    return min(
-        own, key=lambda one: (one.measure != told, TELLING_FIRST.index(one.measure), -one.score)
-    )
+    own = [finding for finding in findings if finding.key == key] or list(findings)
+    order = TELLING_FIRST.index
+    return min(own, key=lambda one: (one.measure != told, order(one.measure), -one.score))
 
 
 def find_causes(
@@ -205,20 +212,38 @@ def find_causes(
     standing: Sequence[SeriesKey] = (),
 ) -> list[Cause]:
     """Give each finding to one cause. `standing` are the causes of open incidents: what they
-    explain is theirs. A cause of `standing` without new findings is not in the answer.
+    explain is theirs. A cause of `standing` without new findings is not returned.
     """
-    found: dict[SeriesKey, list[Finding]] = {}
-    money = [one for one in findings if one.is_costly]
-    costly = _CostShare(activities, overlaps, standing)
-    roots = _assign(money, _candidates(money, activities), standing, costly, found)
-    others = [one for one in findings if not (one.is_costly or one.is_fall)]
-    failing = _RequestShare(others, activities, overlaps)
-    _assign(others, [], [*standing, *roots], failing, found)
-    causes = [Cause(key, tuple(mine)) for key, mine in found.items()]
-    falls = [one for one in findings if one.is_fall]
+    activities = {**activities, **{finding.key: finding.activity for finding in findings}}
+    explained: dict[SeriesKey, list[Finding]] = {}
+    costly = [finding for finding in findings if finding.is_costly]
+    by_cost = _Shares(
+        joint=overlaps.cost_nanos,
+        total=lambda activity: activity.cost_nanos,
+        unusual=lambda finding: finding.activity.excess_nanos,
+        # A detector gets used to what goes on: of a known cause all counts as too much.
+        excess={
+            key: activity.cost_nanos if key in standing else activity.excess_nanos
+            for key, activity in activities.items()
+        },
+    )
+    suspects = {key: activities[key] for key in _candidates(costly, activities)}
+    roots = _assign(costly, suspects, standing, by_cost, explained)
+    others = [finding for finding in findings if not (finding.is_costly or finding.is_fall)]
+    by_requests = _Shares(
+        joint=overlaps.requests,
+        total=lambda activity: activity.requests,
+        unusual=lambda finding: max(1.0, unusual_requests(finding)),
+        # Of the cause of something else all requests may be concerned.
+        excess={key: activity.requests for key, activity in activities.items()}
+        | {finding.key: unusual_requests(finding) for finding in others},
+    )
+    _assign(others, {}, [*standing, *roots], by_requests, explained)
+    causes = [Cause(key, tuple(own)) for key, own in explained.items()]
+    falls = [finding for finding in findings if finding.is_fall]
     if falls:
         # Nothing tells what silence overlaps with: it is one cause.
-        key = min((one.key for one in falls), key=_specificity_of_fall)
+        key = min((finding.key for finding in falls), key=_specificity_of_fall)
         causes.append(Cause(key, tuple(falls)))
     return causes
 
@@ -228,83 +253,37 @@ def are_apart(one: SeriesKey, other: SeriesKey) -> bool:
     return one.dimension == other.dimension and one != other
 
 
-class _CostShare:
-    """How much of what one series has too much is another's."""
+class _Shares(NamedTuple):
+    """How far one series explains what is too much of another: by money, or by requests."""
 
-    def __init__(
-        self,
-        activities: Mapping[SeriesKey, Activity],
-        overlaps: Overlaps,
-        standing: Sequence[SeriesKey],
-    ) -> None:
-        self._activities = activities
-        self._overlaps = overlaps
-        self._standing = frozenset(standing)
+    # What counts in both of two series, and in one as a whole.
+    joint: Callable[[SeriesKey, SeriesKey], int]
+    total: Callable[[Activity], float]
+    # What is too much: of a finding, and of each series that may explain findings.
+    unusual: Callable[[Finding], float]
+    excess: Mapping[SeriesKey, float]
 
     def of(self, cause: SeriesKey, finding: Finding) -> float:
-        """From 0 on; 1 where all of it is."""
+        """Return the share of a finding that a series explains, from 0 on; 1: all of it."""
         if cause == finding.key:
             return 1.0
-        excess_nanos = self._excess_nanos(cause)
-        if are_apart(cause, finding.key) or excess_nanos <= 0:
-            return 0.0
-        joint = float(self._overlaps.cost_nanos(cause, finding.key))
-        known = self._overlaps.cost_nanos(finding.key, TENANT)
-        if known < EXPLAINED_SHARE * finding.activity.cost_nanos:
-            # Which events these were is not known: what is too much alike is taken for the same.
-            joint = excess_nanos
-        return min(excess_nanos, joint) / finding.activity.excess_nanos
-
-    def _excess_nanos(self, cause: SeriesKey) -> float:
-        activity = self._activities.get(cause)
-        if activity is None:
-            return 0.0
-        # A detector gets used to what goes on: of a known cause all counts as too much.
-        return activity.cost_nanos if cause in self._standing else activity.excess_nanos
-
-    def suspect(self, key: SeriesKey) -> "_Suspect":
-        """The series as one that may be the cause."""
-        activity = self._activities[key]
-        share = activity.excess_nanos / max(1.0, activity.cost_nanos)
-        return _Suspect(key, share, activity.excess_nanos)
-
-
-class _RequestShare:
-    """The same for what is no money, by the requests that are not as they should be."""
-
-    def __init__(
-        self,
-        findings: Sequence[Finding],
-        activities: Mapping[SeriesKey, Activity],
-        overlaps: Overlaps,
-    ) -> None:
-        self._overlaps = overlaps
-        self._requests = {one.key: one.activity.requests for one in findings}
-        # Of the cause of something else all requests may be concerned.
-        self._excess = {key: activity.requests for key, activity in activities.items()}
-        self._excess |= {one.key: unusual_requests(one) for one in findings}
-
-    def of(self, cause: SeriesKey, finding: Finding) -> float:
-        """As above."""
-        if cause == finding.key:
-            return 1.0
-        excess = self._excess.get(cause, 0.0)
+        excess = self.excess.get(cause, 0.0)
         if are_apart(cause, finding.key) or excess <= 0:
             return 0.0
-        joint = float(self._overlaps.requests(cause, finding.key))
-        known = self._overlaps.requests(finding.key, TENANT)
-        if known < EXPLAINED_SHARE * finding.activity.requests:
+        joint = float(self.joint(cause, finding.key))
+        if self.joint(finding.key, TENANT) < EXPLAINED_SHARE * self.total(finding.activity):
+            # Which events these were is not known: what is too much alike is taken for the same.
             joint = excess
-        return min(excess, joint) / max(1.0, unusual_requests(finding))
+        return min(excess, joint) / self.unusual(finding)
 
-    def suspect(self, key: SeriesKey) -> "_Suspect":
-        """As above."""
-        share = self._excess[key] / max(1.0, self._requests[key])
-        return _Suspect(key, share, self._excess[key])
+    def suspect(self, key: SeriesKey, activity: Activity) -> "_Suspect":
+        """Return the series as one that may be the cause."""
+        excess = self.excess[key]
+        return _Suspect(key, excess / max(1.0, self.total(activity)), excess)
 
 
 def unusual_requests(finding: Finding) -> float:
-    """About how many of a series' requests are not as they should be."""
+    """Return about how many of a series' requests are not as expected."""
     share = abs(finding.actual - finding.expected)
     if finding.measure in (TOKENS, REQUESTS):
         share /= max(1.0, finding.actual)
@@ -351,57 +330,61 @@ def _candidates(
     """
     if not findings:
         return []
-    least_nanos = EXPLAINED_SHARE * min(one.activity.excess_nanos for one in findings)
-    found = [
+    least_nanos = EXPLAINED_SHARE * min(finding.activity.excess_nanos for finding in findings)
+    keys = [
         key
         for key, activity in activities.items()
         if (key.value or key == TENANT) and activity.excess_nanos >= least_nanos
     ]
-    found.sort(key=lambda key: (-activities[key].excess_nanos, key))
-    return found[:CANDIDATES_MAX]
+    keys.sort(key=lambda key: (-activities[key].excess_nanos, key))
+    return keys[:CANDIDATES_MAX]
 
 
 # A finding that no cause explains yet, and how much of it those so far do.
-_Open = tuple[Finding, dict[SeriesKey, float]]
+_Unexplained = tuple[Finding, dict[SeriesKey, float]]
 
 
 def _assign(
     findings: Sequence[Finding],
-    candidates: Iterable[SeriesKey],
+    candidates: Mapping[SeriesKey, Activity],
     standing: Sequence[SeriesKey],
-    share: "_CostShare | _RequestShare",
-    found: dict[SeriesKey, list[Finding]],
+    shares: _Shares,
+    explained: dict[SeriesKey, list[Finding]],
 ) -> list[SeriesKey]:
-    """Give the findings to causes, the likeliest first; answers the new causes."""
-    left = _take_explained([(one, {}) for one in findings], standing, share, found)
-    own = {one.key for one in findings}
+    """Give the findings to causes, the likeliest first; return the new causes."""
+    left = _take_explained([(finding, {}) for finding in findings], standing, shares, explained)
+    own = {finding.key: finding.activity for finding in findings}
     new: list[SeriesKey] = []
-    suspects = [share.suspect(key) for key in {*own, *candidates} - set(standing)]
+    suspects = [
+        shares.suspect(key, activity)
+        for key, activity in {**candidates, **own}.items()
+        if key not in standing
+    ]
     for key in _likeliest(suspects):
-        if key in own and all(one.key != key for one, _ in left):
+        if key in own and all(finding.key != key for finding, _ in left):
             continue
-        if any(share.of(key, one) >= EXPLAINED_SHARE for one, _ in left):
+        if any(shares.of(key, finding) >= EXPLAINED_SHARE for finding, _ in left):
             new.append(key)
-            left = _take_explained(left, [key], share, found)
+            left = _take_explained(left, [key], shares, explained)
     return new
 
 
 def _take_explained(
-    left: Sequence[_Open],
+    left: Sequence[_Unexplained],
     causes: Sequence[SeriesKey],
-    share: "_CostShare | _RequestShare",
-    found: dict[SeriesKey, list[Finding]],
-) -> list[_Open]:
+    shares: _Shares,
+    explained: dict[SeriesKey, list[Finding]],
+) -> list[_Unexplained]:
     """Hand over the findings that these causes, with those before, explain: each to the one with
     the largest share.
     """
     kept = []
-    for one, shares in left:
-        shares.update((key, share.of(key, one)) for key in causes)
-        if sum(shares.values()) < EXPLAINED_SHARE:
-            kept.append((one, shares))
+    for finding, parts in left:
+        parts.update((key, shares.of(key, finding)) for key in causes)
+        if sum(parts.values()) < EXPLAINED_SHARE:
+            kept.append((finding, parts))
         else:
-            found.setdefault(max(shares, key=lambda key: shares[key]), []).append(one)
+            explained.setdefault(max(parts, key=lambda key: parts[key]), []).append(finding)
     return kept
 
 

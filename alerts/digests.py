@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 from msgspec import ValidationError
 
-from alerts.incidents import RANK, status_of
+from alerts.incidents import RANK
 from alerts.messages import Line, Message, decode, encode, moment_text
 from alerts.models import (
     AlertSettings,
@@ -176,8 +176,7 @@ def _write_digest(channel: Channel, since: datetime, until: datetime, now: datet
         title=f"{count} incident{'s'[: count != 1]} since {since:%Y-%m-%d %H:%M %Z}",
         summary=f"Unresolved now, older ones among them: {unresolved}.",
         lines=[
-            Line(one.severity, one.title, status_of(one), link_to(one.id))
-            for one in _most_severe(told)
+            Line(one.severity, one.title, one.status, link_to(one.id)) for one in _most_severe(told)
         ],
         count=count,
         now=now,

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
 
 from django.db.models import Q
 
-STATUSES: Final = ("open", "acknowledged", "snoozed", "resolved")
-
 
 def having_status(status: str, now: datetime) -> Q:
-    """Incidents of which `alerts.incidents.status_of` answers this status at that moment."""
+    """Incidents that have this status at that time."""
     if status == "resolved":
         return Q(resolved_at__isnull=False)
     is_snoozed = Q(snoozed_until__isnull=False, snoozed_until__gt=now)
@@ -20,21 +17,15 @@ def having_status(status: str, now: datetime) -> Q:
     return unresolved & ~is_snoozed & Q(acknowledged_at__isnull=status == "open")
 
 
-def about(filters: Mapping[str, Sequence[str]]) -> Q:
+def having_values(filters: Mapping[str, Sequence[str]]) -> Q:
     """Incidents that name, for each of the dimensions, one of its values; empty: the missing one.
 
     An incident that does not say a dimension is about none of its values.
     """
-    found = Q()
+    condition = Q()
     for name, values in filters.items():
-        found &= Q(*(_names(name, value) for value in values), _connector=Q.OR)
-    return found
-
-
-def _names(name: str, value: str) -> Q:
-    # A match holds a value or a list of them, and null or an empty string for the missing one.
-    forms: list[str | None] = [value] if value else [value, None]
-    found = Q()
-    for form in forms:
-        found |= Q(match__contains={name: form}) | Q(match__contains={name: [form]})
-    return found
+        # A match holds a value or a list of them, and null or an empty string for the missing one.
+        stored = [form for value in values for form in ([value] if value else [value, None])]
+        named = (Q(match__contains={name: form}) for one in stored for form in (one, [one]))
+        condition &= Q(*named, _connector=Q.OR)
+    return condition

@@ -189,18 +189,9 @@ def wake_snoozed(*, tenant_id: int, now: datetime) -> int:
     return len(due)
 
 
-def tightening_cause(incident: Incident) -> str:
+def limit_reduction_cause(incident: Incident) -> str:
     """By which name limits are tightened while an incident lasts."""
     return f"anomaly:{incident.id}"
-
-
-def status_of(incident: Incident) -> str:
-    """open, acknowledged, snoozed or resolved."""
-    if incident.resolved_at is not None:
-        return "resolved"
-    if incident.snoozed_until is not None and incident.snoozed_until > timezone.now():
-        return "snoozed"
-    return "open" if incident.acknowledged_at is None else "acknowledged"
 
 
 def _unresolved(tenant_id: int, cause: str) -> Incident | None:
@@ -308,7 +299,7 @@ def _resolve(incident: Incident, *, actor: str, text: str) -> Incident:
     incident.resolved_at = now
     incident.resolved_by = "" if actor == BY_ITSELF else actor[:300]
     incident.updated_at = now
-    end_tightening(tenant_id=incident.tenant_id, cause=tightening_cause(incident))
+    end_tightening(tenant_id=incident.tenant_id, cause=limit_reduction_cause(incident))
     _note(incident, EntryKind.RESOLVED, actor, text)
     _save(incident)
     routing.tell(incident=incident, event=DeliveryEvent.RESOLVED)

@@ -21,6 +21,11 @@ def default_rule(name: str) -> dict[str, Any]:
     return {"threshold": rule.threshold, "severity": rule.severity, "on": rule.is_on}
 
 
+def rule_values(name: str, stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a rule is judged by, where `stored` says how it differs from its default."""
+    return {**default_rule(name), **stored.get(name, {})}
+
+
 @transaction.atomic
 def change_settings_and_rules(
     *, tenant: Tenant, actor: str, changes: Mapping[str, Any], rules: RuleChanges

@@ -9,7 +9,8 @@ from fractions import Fraction
 from statistics import median_high
 from typing import Any, Final, NamedTuple
 
-NANOS_PER_USD: Final = 1_000_000_000
+from common.money import NANOS_PER_USD
+
 INFO: Final = "info"
 WARNING: Final = "warning"
 
@@ -94,8 +95,10 @@ RULES: Final[Mapping[str, RuleSpec]] = {
 }
 
 
-class Wish(NamedTuple):
-    """A rule in force for a tenant. The threshold is exact, as its decimal was written."""
+class RuleOverride(NamedTuple):
+    """What an active rule is judged by: its defaults, where the tenant's settings do not override
+    them. The threshold is exact, as its decimal was written.
+    """
 
     threshold: Fraction
     severity: str
@@ -108,15 +111,15 @@ class Spend(NamedTuple):
     requests: int
 
 
-def wishes(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Wish]:
-    """The rules that are on, by name; `stored` says how they differ from their defaults."""
-    found = {}
+def active_rules(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, RuleOverride]:
+    """Return the rules that are on, by name; `stored` says how they differ from their defaults."""
+    active = {}
     for name, rule in RULES.items():
         changed = stored.get(name, {})
         if changed.get("on", rule.is_on):
             threshold = Fraction(str(changed.get("threshold", rule.threshold)))
-            found[name] = Wish(threshold, changed.get("severity", rule.severity))
-    return found
+            active[name] = RuleOverride(threshold, changed.get("severity", rule.severity))
+    return active
 
 
 def is_costly_request(*, cost_nanos: int, usual: Spend, times: Fraction) -> bool:

@@ -22,7 +22,7 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from alerts.anomaly import Verdicts
-from alerts.cases import Sight
+from alerts.anomaly_groups import ScanResult
 from alerts.causes import Activity, Finding
 from alerts.findings import open_series, take_findings, take_pattern, with_overlaps
 from alerts.models import ScanProgress
@@ -102,14 +102,14 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
     since, restless = learned.progress.learned_until, learned.restless
     with tenant_scope(tenant_id):
         newest = newest_batch(tenant_id=tenant_id)
-        sight, is_novel, count = _judge(tenant_id, since, restless, now)
+        scan, is_novel, count = _judge(tenant_id, since, restless, now)
     with tenant_scope(tenant_id):
-        sight = with_overlaps(sight, now)
+        scan = with_overlaps(scan, now)
     with tenant_scope(tenant_id):
         progress = claim_progress(tenant_id=tenant_id, now=now)
         if progress is None or _place(progress) != _place(learned.progress):
             return 0
-        take_findings(sight=sight, now=now)
+        take_findings(scan=scan, now=now)
         take_pattern(tenant_id=tenant_id, is_novel=is_novel, now=now)
         progress.batch_id, progress.scanned_at = newest, now
         progress.save(update_fields=["batch_id", "scanned_at"])
@@ -253,7 +253,7 @@ class _Step(NamedTuple):
 
 def _judge(
     tenant_id: int, since: datetime, restless: set[SeriesKey], now: datetime
-) -> tuple[Sight, bool, int]:
+) -> tuple[ScanResult, bool, int]:
     """Judge what was used since, and what was not as expected before.
 
     Return what was seen, whether the tenant's pattern is a new one, and the number of series.
@@ -275,8 +275,8 @@ def _judge(
         if portion[0] == TENANT:
             usual_nanos_per_hour = _expected_cost(steps[0])[0] * SECONDS_PER_HOUR / QUARTER_SECONDS
             is_novel = any(step.verdicts.is_novel[0, PLACE[COST]] for step in steps)
-    sight = Sight(tenant_id, findings, activities, usual_nanos_per_hour, usage, since)
-    return sight, is_novel, len(keys)
+    scan = ScanResult(tenant_id, findings, activities, usual_nanos_per_hour, usage, since)
+    return scan, is_novel, len(keys)
 
 
 def _steps(

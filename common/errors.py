@@ -30,10 +30,10 @@ class MeteringError(Exception):
 
     code = "refused"
 
-    def __init__(self, detail: str, **facts: Any) -> None:
+    def __init__(self, detail: str, **members: Any) -> None:
         self.detail = shortened(detail)
         super().__init__(self.detail)
-        self.facts = facts
+        self.members = members
 
 
 class MalformedBody(MeteringError):
@@ -53,7 +53,7 @@ class TooManyEvents(MeteringError):
 
     def __init__(self, count: int | None = None, *, what: str = "events") -> None:
         number = "more than 10,000" if count is None else f"{count:,}"
-        super().__init__(f"The body holds {number} {what}; send at most 10,000 at once.")
+        super().__init__(f"The body holds {number} {what}; send at most 10,000 in one body.")
 
 
 class NotFound(MeteringError):
@@ -87,7 +87,7 @@ class BudgetExceeded(MeteringError):
 
 
 class Unpriced(BudgetExceeded):
-    """A budget on cost blocks, and nobody knows what the model costs."""
+    """A budget on cost blocks, and the model has no price."""
 
     code = "unpriced"
 
@@ -103,8 +103,8 @@ class Halted(MeteringError):
 
     code = "halted"
 
-    def __init__(self, detail: str, *, code: str = "halted", **facts: Any) -> None:
-        super().__init__(detail, **facts)
+    def __init__(self, detail: str, *, code: str = "halted", **members: Any) -> None:
+        super().__init__(detail, **members)
         self.code = code
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from cryptography.fernet import Fernet, InvalidToken
 from django.conf import settings
 from django.utils.crypto import salted_hmac
@@ -63,7 +64,7 @@ def claim_keys(
     In the order of the keys, so that two transactions wait for each other in one direction only. A
     key that another transaction holds is waited for.
     """
-    keys = {one.key: one.request_hash for one in wanted}
+    keys = {request.key: request.request_hash for request in wanted}
     if not keys:
         return {}
     names = sorted(keys)
@@ -112,7 +113,7 @@ def free_keys(cursor: Any, tenant_id: int, keys: Iterable[str]) -> None:
 
 def sealed(data: Any) -> str:
     """An answer as it is stored."""
-    return _cipher().encrypt(json.dumps(data).encode()).decode()
+    return _cipher().encrypt(msgspec.json.encode(data)).decode()
 
 
 def opened(body: str) -> Any:

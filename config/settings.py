@@ -140,7 +140,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["tenants.authentication.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["tenants.authentication.HasScope"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_RENDERER_CLASSES": ["common.api.rendering.JsonRenderer"],
     "DEFAULT_PARSER_CLASSES": ["common.api.parsing.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "common.api.schema.ContractSchema",
     "EXCEPTION_HANDLER": "common.api.problems.exception_handler",

@@ -4,7 +4,7 @@ from django.urls import include, path
 
 from config import health
 from config.documentation import DocumentationView, SchemaView
-from metering.api.fast_views import OpenMeterEventsView
+from metering.api.events import OpenMeterEventsView
 from tenants.admin_site import site as admin_site
 
 urlpatterns = [

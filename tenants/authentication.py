@@ -45,13 +45,9 @@ class HasScope(BasePermission):
 
 
 def needed_scopes(method: str, view: Any) -> tuple[Scope, ...]:
-    """The scopes any of which a view asks for; views without their own attributes read and
-    manage.
-    """
-    if method in SAFE_METHODS:
-        scopes: tuple[Scope, ...] = getattr(view, "read_scopes", ())
-        return scopes or (Scope(getattr(view, "read_scope", Scope.READ)),)
-    return (Scope(getattr(view, "write_scope", Scope.MANAGE)),)
+    """Return the scopes any of which a view asks for."""
+    scopes: tuple[Scope, ...] = view.read_scopes
+    return scopes if method in SAFE_METHODS else (view.write_scope,)
 
 
 def lacks_scopes(holder: KeyHolder, needed: Sequence[Scope]) -> str | None:

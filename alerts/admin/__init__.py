@@ -1,5 +1,5 @@
 """Admin pages of alerts. Each module registers its pages when it is imported."""
 
-from alerts.admin import channels, deliveries, incidents, maintenance, settings
+from alerts.admin import channels, maintenance, settings
 
-__all__ = ["channels", "deliveries", "incidents", "maintenance", "settings"]
+__all__ = ["channels", "maintenance", "settings"]

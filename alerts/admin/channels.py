@@ -14,7 +14,6 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action
 from unfold.decorators import display as labelled
-from unfold.enums import ActionVariant
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminPasswordWidget,
@@ -22,7 +21,6 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from alerts.admin.lines import moment_words
 from alerts.channel_settings import (
     CONTACT_MAX_CHARACTERS,
     CONTACTS_MAX,
@@ -34,9 +32,9 @@ from alerts.channel_settings import (
     update_channel,
 )
 from alerts.channels import KINDS, Field
-from alerts.delivery import test_channel
 from alerts.errors import AlertError, WrongChannel
 from alerts.models import Channel, ChannelKind, Severity
+from common.formats import format_time
 from metering.fields.forms import MONEY_ROLES
 from tenants.admin.secrets import shown_once
 from tenants.admin_questions import Question, ask, sent
@@ -165,7 +163,7 @@ class ChannelAdmin(TenantModelAdmin):
     list_filter = ("kind",)
     search_fields = ("name",)
     ordering = ("name",)
-    actions_detail = ("send_test", "new_secret")
+    actions_detail = ("new_secret",)
     end_verb = "Remove channel"
     end_consequence = (
         "Nothing is told here any more, and what waits for it is not sent. What was sent can still "
@@ -211,16 +209,13 @@ class ChannelAdmin(TenantModelAdmin):
 
     @display(description="Last delivered", ordering="delivered_at")
     def delivered(self, obj: Channel) -> str:
-        return moment_words(obj.delivered_at)
+        return format_time(obj.delivered_at) if obj.delivered_at else "—"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Channel]:
         rows: QuerySet[Channel] = super().get_queryset(request)
         return rows.filter(removed_at__isnull=True)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.may_write(request)
-
-    def has_test_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         return self.may_write(request)
 
     def has_rotate_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
@@ -308,38 +303,11 @@ class ChannelAdmin(TenantModelAdmin):
                 secret=secret,
                 words=SIGNING_WORDS,
             )
-        messages.success(request, f"{obj.name} is added. Send a test to see that it gets through.")
-        return HttpResponseRedirect(reverse("admin:alerts_channel_change", args=[obj.pk]))
+        messages.success(request, f"{obj.name} was added. Send a test to check that it works.")
+        return HttpResponseRedirect(reverse("dashboard:channels"))
 
     def end(self, request: HttpRequest, obj: Channel) -> None:
         remove_channel(channel=obj, actor=actor_of(request))
-
-    @action(  # type: ignore[untyped-decorator]
-        description="Send a test",
-        permissions=["test"],
-        icon="send",
-        variant=ActionVariant.PRIMARY,
-    )
-    def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask once more, then lead to the delivery, which says what became of it."""
-        channel = self._find(request, object_id)
-        form = forms.Form(sent(request))
-        if form.is_valid():
-            try:
-                delivery = test_channel(channel=channel, actor=actor_of(request))
-            except AlertError as error:
-                messages.error(request, error.detail)
-                return HttpResponseRedirect(_page_of(channel))
-            messages.success(request, f"{channel}: a test is on its way. Reload to see it arrive.")
-            return HttpResponseRedirect(reverse("admin:alerts_delivery_change", args=[delivery.id]))
-        question = Question(
-            title=f"Send a test to “{channel}”?",
-            verb="Send a test",
-            consequence="One message that says that it is a test.",
-            facts=[("To", self.to(channel))],
-            back=_page_of(channel),
-        )
-        return ask(self, request, question=question, form=form)
 
     @action(  # type: ignore[untyped-decorator]
         description="New secret", permissions=["rotate"], icon="key"

@@ -8,19 +8,19 @@ from django.contrib import messages
 from django.contrib.admin import display, register
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html_join
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
     UnfoldAdminTextInputWidget,
     UnfoldBooleanSwitchWidget,
 )
 
-from alerts.admin.lines import lines
 from alerts.models import AlertSettings, Severity
 from alerts.rule_settings import (
     COOL_DOWN_SECONDS_MAX,
     THRESHOLD_MAX,
     change_settings_and_rules,
-    default_rule,
+    rule_values,
 )
 from alerts.rules import RULES
 from alerts.settings import settings_of
@@ -102,7 +102,7 @@ class AlertSettingsBase(RowForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name in RULES:
-            values = {**default_rule(name), **self.instance.rules.get(name, {})}
+            values = rule_values(name, self.instance.rules)
             for part in RULE_PARTS:
                 self.initial[f"{name}_{part}"] = values[part]
 
@@ -122,6 +122,12 @@ class AlertSettingsBase(RowForm):
             name: {part: self.cleaned_data[f"{name}_{part}"] for part in RULE_PARTS}
             for name in RULES
         }
+
+
+def _describe(name: str, settings: AlertSettings) -> str:
+    values = rule_values(name, settings.rules)
+    state = f"{values['threshold']} {RULES[name].unit}, {values['severity']}"
+    return state if values["on"] else "off"
 
 
 # A row of fields for each rule there is.
@@ -151,12 +157,11 @@ class AlertSettingsAdmin(TenantModelAdmin):
 
     @display(description="Rules")
     def rules_words(self, obj: AlertSettings) -> str:
-        shown = []
-        for name, rule in RULES.items():
-            values = {**default_rule(name), **obj.rules.get(name, {})}
-            state = f"{values['threshold']} {rule.unit}, {values['severity']}"
-            shown.append(((rule.words,), state if values["on"] else "off"))
-        return lines(shown)
+        return format_html_join(
+            "",
+            '<p class="break-words pb-2"><b class="font-semibold">{}</b><br>{}</p>',
+            ((RULES[name].words, _describe(name, obj)) for name in RULES),
+        )
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None

@@ -1,10 +1,11 @@
 """`/v1/channels`: where alerts go."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -24,17 +25,19 @@ from alerts.channels import KINDS, Field
 from alerts.delivery import test_channel
 from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Digest, Severity
-from common.api.fields import Choice, Flag, Items, Moment, StrictSerializer, Text, problem_at
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
+from common.api.fields import (
+    Choice,
+    Flag,
+    Items,
+    Moment,
+    StrictSerializer,
+    Text,
+    problem_at,
+    read_body,
 )
-from common.errors import NotFound
+from common.api.structs import Answer
 from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 
 VALUE_CHARACTERS_MAX: Final = 2000
 VALUES_MAX: Final = 50
@@ -65,7 +68,7 @@ def _field_schema(field: Field) -> dict[str, Any]:
     }
 )
 class Config(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
-    """Fields by name; which there are says the channel's kind."""
+    """Fields by name, as the channel's kind has them."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
@@ -93,10 +96,10 @@ class ChannelBody(StrictSerializer):
         child=Choice(choices=Severity.values),
         required=False,
         max_length=len(Severity.values),
-        help_text="What is told at once; the rest waits for the digest.",
+        help_text="Severities that are sent immediately; the rest waits for the digest.",
     )
     digest = Choice(choices=Digest.values, required=False)
-    is_paused = Flag(required=False, help_text="Nothing is told while it is.")
+    is_paused = Flag(required=False, help_text="Nothing is sent while it is.")
     created_at = Moment(read_only=True)
     delivered_at = Moment(read_only=True, allow_null=True)
     failed_at = Moment(read_only=True, allow_null=True)
@@ -121,90 +124,56 @@ class NewChannelAnswer(ChannelBody):
     )
 
 
-class SecretAnswer(serializers.Serializer[Any]):
+class SecretAnswer(Answer):
     """A secret that is shown this once."""
 
-    secret = serializers.CharField()
+    secret: str
 
 
-class ChannelsView(ApiView):
-    """All channels of the tenant."""
+@extend_schema_view(
+    list=extend_schema(summary="List channels, oldest first"),
+    retrieve=extend_schema(summary="Show a channel"),
+    partial_update=extend_schema(
+        summary="Change a channel", description="What waits for it is sent as it is then."
+    ),
+    destroy=extend_schema(
+        summary="Remove a channel; its deliveries stay to be read",
+        description="What waits for it is not sent any more.",
+    ),
+)
+class Channels(Resource[Channel]):
+    """The channels of the tenant."""
 
-    parameters = {"GET": PAGE_PARAMETERS}
+    model = Channel
+    noun = "channel"
+    body = ChannelBody
+    also_answers = {"test": (409, 429)}
 
-    @extend_schema(
-        summary="List channels, oldest first",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(ChannelBody),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        channels = Channel.objects.filter(
-            tenant=tenant_of(request),
-            removed_at__isnull=True,
-            id__gt=page.after[0] if page.after else 0,
-        )
-        rows = list(channels.order_by("id")[: page.limit + 1])
-        return Response(
-            page_answer(rows, page=page, answer=channel_answer, key=lambda row: [row.id])
-        )
+    def rows(self) -> QuerySet[Channel]:
+        return super().rows().filter(removed_at__isnull=True)
+
+    def answers(self, rows: Sequence[Channel]) -> Sequence[dict[str, Any]]:
+        return [channel_answer(row) for row in rows]
 
     @extend_schema(
         summary="Add a channel",
         description="What it needs to know is in `config`, by its kind.",
-        request=ChannelBody,
         responses={201: NewChannelAnswer},
     )
     @idempotent
-    def post(self, request: Request) -> Response:
-        body = ChannelBody(data=request.data)
-        body.is_valid(raise_exception=True)
+    def create(self, request: Request, **path: Any) -> Response:
+        fields = read_body(ChannelBody, request)
         with refusals():
-            channel = create_channel(
-                tenant=tenant_of(request), actor=actor_of(request), **body.validated_data
-            )
+            channel = create_channel(tenant=self.tenant, actor=self.actor, **fields)
         answer = {**channel_answer(channel), "secret": signing_secret(channel)}
         return Response(answer, status=201)
 
-
-class ChannelView(ApiView):
-    """One channel."""
-
-    @extend_schema(summary="Show a channel", responses=ChannelBody)
-    def get(self, request: Request, channel_id: int) -> Response:
-        return Response(channel_answer(_find(request, channel_id)))
-
-    @extend_schema(
-        summary="Change a channel",
-        description="What waits for it is sent as it is then.",
-        request=ChannelBody,
-        responses=ChannelBody,
-    )
-    def patch(self, request: Request, channel_id: int) -> Response:
-        channel = _find(request, channel_id)
-        body = ChannelBody(channel, data=request.data, partial=True)
-        body.is_valid(raise_exception=True)
+    def update_row(self, row: Channel, changes: dict[str, Any]) -> Channel:
         with refusals():
-            changed = update_channel(
-                channel=channel, actor=actor_of(request), changes=body.validated_data
-            )
-        return Response(channel_answer(changed))
+            return update_channel(channel=row, actor=self.actor, changes=changes)
 
-    @extend_schema(
-        summary="Remove a channel; its deliveries stay to be read",
-        description="What waits for it is not sent any more.",
-        request=None,
-        responses={204: None},
-    )
-    def delete(self, request: Request, channel_id: int) -> Response:
-        remove_channel(channel=_find(request, channel_id), actor=actor_of(request))
-        return Response(status=204)
-
-
-class ProbeView(ApiView):
-    """A test of one channel."""
-
-    also_answers = {"POST": (409, 429)}
+    def delete_row(self, row: Channel) -> object:
+        return remove_channel(channel=row, actor=self.actor)
 
     @extend_schema(
         summary="Send a test message",
@@ -214,13 +183,9 @@ class ProbeView(ApiView):
         responses={202: DeliveryDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, channel_id: int) -> Response:
-        delivery = test_channel(channel=_find(request, channel_id), actor=actor_of(request))
+    def test(self, request: Request, **path: Any) -> Response:
+        delivery = test_channel(channel=self.row(), actor=self.actor)
         return Response(detail_answer(delivery), status=202)
-
-
-class RotateView(ApiView):
-    """A new secret for one channel."""
 
     @extend_schema(
         summary="Give a webhook a new secret, shown this once",
@@ -229,10 +194,10 @@ class RotateView(ApiView):
         responses={200: SecretAnswer},
     )
     @idempotent
-    def post(self, request: Request, channel_id: int) -> Response:
+    def rotate_secret(self, request: Request, **path: Any) -> Response:
         with refusals():
-            secret = rotate_secret(channel=_find(request, channel_id), actor=actor_of(request))
-        return Response({"secret": secret})
+            secret = rotate_secret(channel=self.row(), actor=self.actor)
+        return Response(SecretAnswer(secret=secret))
 
 
 @contextmanager
@@ -250,12 +215,3 @@ def channel_answer(channel: Channel) -> dict[str, Any]:
     """A channel as the API shows it."""
     answer: dict[str, Any] = ChannelBody({**vars(channel), "fields": shown_fields(channel)}).data
     return answer
-
-
-def _find(request: Request, channel_id: int) -> Channel:
-    channel = Channel.objects.filter(
-        tenant=tenant_of(request), id=channel_id, removed_at__isnull=True
-    ).first()
-    if channel is None:
-        raise NotFound(f"There is no channel {channel_id}.")
-    return channel

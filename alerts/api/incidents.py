@@ -1,139 +1,125 @@
-"""`/v1/incidents`: what people should look at, and what they do with it."""
+"""`/v1/incidents`: what people should look at, and how they handle it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from msgspec import Meta
 from rest_framework import serializers
-from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.api.deliveries import DeliveryAnswer, delivery_answer
-from alerts.incident_lists import STATUSES, about, having_status
-from alerts.incidents import SNOOZE_MAX, acknowledge, assign, comment, resolve, snooze, status_of
+from alerts.incident_lists import having_status, having_values
+from alerts.incidents import SNOOZE_MAX, acknowledge, assign, comment, resolve, snooze
 from alerts.messages import outside
-from alerts.models import Anomaly, EntryKind, Incident, IncidentEntry, IncidentKind, Severity
+from alerts.models import STATUSES, Anomaly, EntryKind, Incident, IncidentKind, Severity
 from alerts.routing import link_to
 from alerts.series import MONEY_MEASURES
-from common.api.fields import Count, Moment, StrictSerializer, Text, Usd, moment_text, problem_at
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
+from common.api.fields import (
+    Count,
+    Moment,
+    OptionalBody,
+    StrictSerializer,
+    Text,
+    problem_at,
+    read_body,
 )
-from common.errors import InvalidRequest, NotFound
+from common.api.pagination import PAGE_PARAMETERS
+from common.api.parameters import TIMESTAMP_SCHEMA, InvalidParameter, read_timestamp
+from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
 from common.money import usd_from_nanos
 from metering.core.dimensions import MATCHABLE
-from metering.fields.parameters import FILTER_SCHEMA, MOMENT_SCHEMA, filters_of, moment_of
+from metering.fields.parameters import FILTER_PARAMETERS, read_filters
 from metering.reporting.question import unknown_dimension
 from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 from tenants.models import User
 
 SNOOZE_SECONDS_MAX: Final = int(SNOOZE_MAX.total_seconds())
 TEXT_CHARACTERS_MAX: Final = 5000
-# The latest of each, so that what lasts for weeks is answered at once too.
+# The latest of each, so that what lasts for weeks is answered quickly too.
 TIMELINE_MAX: Final = 500
 ANOMALIES_MAX: Final = 100
 DELIVERIES_MAX: Final = 100
-# Measures whose unit is nano-dollars.
-WORDS_BY_FILTER: Final[Mapping[str, tuple[str, ...]]] = {
+VALUES_BY_FILTER: Final[Mapping[str, tuple[str, ...]]] = {
     "status": STATUSES,
     "kind": tuple(IncidentKind.values),
     "severity": tuple(Severity.values),
 }
-LIST_SCHEMA: Final = [
-    *(
-        OpenApiParameter(
-            name,
-            {"type": "array", "items": {"type": "string", "enum": list(words)}, "minItems": 1},
-            explode=False,
-            description="One or several, separated by commas.",
-        )
-        for name, words in WORDS_BY_FILTER.items()
-    ),
-    OpenApiParameter("from", MOMENT_SCHEMA, description="Not what was resolved before."),
-    OpenApiParameter("to", MOMENT_SCHEMA, description="Not what was opened then or later."),
-]
 
 
-class IncidentAnswer(serializers.Serializer[Any]):
+class IncidentAnswer(Answer):
     """Something people should look at: one for a cause as long as it lasts."""
 
-    id = serializers.IntegerField()
-    kind = serializers.ChoiceField(choices=IncidentKind.values)
-    severity = serializers.ChoiceField(choices=Severity.values)
-    status = serializers.ChoiceField(choices=STATUSES)
-    title = serializers.CharField()
-    summary = serializers.CharField(help_text="With the figures as last observed.")
-    match = serializers.DictField(help_text="Dimensions and the values that it is about.")
-    facts = serializers.DictField(
-        help_text="Figures, by kind of incident; money in members that end in `_usd`."
-    )
-    excess_usd = Usd(
-        allow_null=True,
-        help_text="Spent beyond what was expected or allowed, as far as it is known.",
-    )
-    observations = serializers.IntegerField(help_text="How often the cause was seen.")
-    opened_at = Moment()
-    seen_at = Moment(help_text="When the cause was last seen.")
-    acknowledged_at = Moment(allow_null=True)
-    acknowledged_by = serializers.CharField(allow_null=True)
-    assigned_to = serializers.EmailField(allow_null=True)
-    snoozed_until = Moment(allow_null=True)
-    resolved_at = Moment(allow_null=True)
-    resolved_by = serializers.CharField(
-        allow_null=True, help_text="Null with `resolved_at`: it ended by itself."
-    )
-    link = serializers.CharField(help_text="Its page.")
+    id: int
+    kind: Annotated[str, one_of(IncidentKind.values)]
+    severity: Annotated[str, one_of(Severity.values)]
+    status: Annotated[str, one_of(STATUSES)]
+    title: str
+    summary: Annotated[str, about("With the figures as last observed.")]
+    match: Annotated[dict[str, Any], about("Dimensions and the values that it is about.")]
+    facts: Annotated[
+        dict[str, Any], about("Figures, by kind of incident; money in members that end in `_usd`.")
+    ]
+    excess_usd: Annotated[
+        AmountUsd | None, about("Spent beyond what was expected or allowed, as far as it is known.")
+    ]
+    observations: Annotated[int, about("How often the cause was seen.")]
+    opened_at: UtcTimestamp
+    seen_at: Annotated[UtcTimestamp, about("When the cause was last seen.")]
+    acknowledged_at: UtcTimestamp | None
+    acknowledged_by: str | None
+    assigned_to: Annotated[str | None, Meta(extra_json_schema={"format": "email"})]
+    snoozed_until: UtcTimestamp | None
+    resolved_at: UtcTimestamp | None
+    resolved_by: Annotated[str | None, about("Null with `resolved_at`: it ended by itself.")]
+    link: Annotated[str, about("Its page.")]
 
 
-class EntryAnswer(serializers.Serializer[Any]):
+class EntryAnswer(Answer):
     """A line of an incident's timeline."""
 
-    at = Moment()
-    kind = serializers.ChoiceField(choices=EntryKind.values)
-    actor = serializers.CharField(help_text="A person, a key, or `spendgate` for the service.")
-    text = serializers.CharField(allow_blank=True)
+    at: UtcTimestamp
+    kind: Annotated[str, one_of(EntryKind.values)]
+    actor: Annotated[str, about("A person, a key, or `spendgate` for the service.")]
+    text: str
 
 
-class AnomalyAnswer(serializers.Serializer[Any]):
+class AnomalyAnswer(Answer):
     """One measure of one series that was not as expected. Money is in the members `_usd`."""
 
-    dimension = serializers.CharField(allow_blank=True, help_text="Empty: the tenant as a whole.")
-    value = serializers.CharField(allow_blank=True)
-    measure = serializers.CharField()
-    is_above = serializers.BooleanField()
-    began_at = Moment()
-    seen_at = Moment()
-    ended_at = Moment(allow_null=True)
-    score = serializers.FloatField()
-    actual = serializers.FloatField(allow_null=True, help_text="Null where it is money.")
-    expected = serializers.FloatField(allow_null=True)
-    actual_usd = Usd(allow_null=True)
-    expected_usd = Usd(allow_null=True)
-    excess_usd = Usd()
+    dimension: Annotated[str, about("Empty: the tenant as a whole.")]
+    value: str
+    measure: str
+    is_above: bool
+    began_at: UtcTimestamp
+    seen_at: UtcTimestamp
+    ended_at: UtcTimestamp | None
+    score: float
+    actual: Annotated[float | None, about("Null if it is money.")]
+    expected: float | None
+    actual_usd: AmountUsd | None
+    expected_usd: AmountUsd | None
+    excess_usd: AmountUsd
 
 
 class IncidentDetailAnswer(IncidentAnswer):
     """An incident with what happened to it: the latest 500 lines, 100 anomalies and deliveries."""
 
-    timeline = EntryAnswer(many=True, help_text="Oldest first.")
-    anomalies = AnomalyAnswer(many=True, help_text="Newest first.")
-    deliveries = DeliveryAnswer(many=True, help_text="Newest first.")
+    timeline: Annotated[list[EntryAnswer], about("Oldest first.")]
+    anomalies: Annotated[list[AnomalyAnswer], about("Newest first.")]
+    deliveries: Annotated[list[DeliveryAnswer], about("Newest first.")]
 
 
 class AssignBody(StrictSerializer):
     """Who has the incident. Validated for the tenant in the context."""
 
     assigned_to = Text(
-        max_length=254, allow_null=True, help_text="A member's e-mail address; null: nobody."
+        max_length=254, allow_null=True, help_text="A member's e-mail address; null: no one."
     )
 
     def validate_assigned_to(self, value: str | None) -> User | None:
@@ -146,14 +132,10 @@ class AssignBody(StrictSerializer):
         return user
 
 
-class RemarkBody(StrictSerializer):
+class RemarkBody(OptionalBody):
     """What whoever resolves an incident wants to say about it."""
 
     text = Text(required=False, min_length=0, max_length=TEXT_CHARACTERS_MAX, allow_blank=True)
-
-    def run_validation(self, data: Any = empty) -> Any:
-        """Null says nothing."""
-        return {} if data is None else super().run_validation(data)
 
 
 class CommentBody(StrictSerializer):
@@ -163,7 +145,7 @@ class CommentBody(StrictSerializer):
 
 
 class SnoozeBody(StrictSerializer):
-    """How long nobody is told, unless it becomes critical. `until` of null ends a snooze."""
+    """How long no one is notified, unless it becomes critical. `until` of null ends a snooze."""
 
     until = Moment(required=False, allow_null=True, help_text="At most 90 days from now.")
     seconds = Count(required=False, max_value=SNOOZE_SECONDS_MAX, help_text="Instead of `until`.")
@@ -179,60 +161,67 @@ class SnoozeBody(StrictSerializer):
         return attrs
 
 
-class IncidentsView(ApiView):
-    """All incidents of the tenant."""
-
-    filters = MATCHABLE
-    parameters = {"GET": PAGE_PARAMETERS | {"from", "to"} | WORDS_BY_FILTER.keys()}
-
-    @extend_schema(
-        summary="List incidents, newest first",
-        parameters=[*PAGE_SCHEMA, *LIST_SCHEMA, *FILTER_SCHEMA],
-        responses=page_serializer(IncidentAnswer),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        incidents = Incident.objects.filter(_wanted(request), tenant=tenant_of(request))
-        if page.after is not None:
-            incidents = incidents.filter(id__lt=page.after[0])
-        rows = list(incidents.select_related("assigned_to").order_by("-id")[: page.limit + 1])
-        return Response(
-            page_answer(
-                rows,
-                page=page,
-                answer=incident_answer,
-                key=lambda row: [row.id],
-            )
-        )
-
-
-class IncidentView(ApiView):
-    """One incident."""
-
-    @extend_schema(
+@extend_schema_view(
+    list=extend_schema(summary="List incidents, newest first"),
+    retrieve=extend_schema(
         summary="Show an incident with its timeline, anomalies and deliveries",
         responses=IncidentDetailAnswer,
-    )
-    def get(self, request: Request, incident_id: int) -> Response:
-        return _detail(_find(request, incident_id))
+    ),
+)
+class Incidents(Resource[Incident]):
+    """The incidents of the tenant."""
+
+    model = Incident
+    noun = "incident"
+    answer = IncidentAnswer
+    order = ("-id",)
+    filters = MATCHABLE
+    parameters = {
+        "list": (
+            *PAGE_PARAMETERS,
+            *(
+                OpenApiParameter(
+                    name,
+                    {
+                        "type": "array",
+                        "items": {"type": "string", "enum": list(values)},
+                        "minItems": 1,
+                    },
+                    explode=False,
+                    description="One or several, separated by commas.",
+                )
+                for name, values in VALUES_BY_FILTER.items()
+            ),
+            OpenApiParameter("from", TIMESTAMP_SCHEMA, description="Not what was resolved before."),
+            OpenApiParameter(
+                "to", TIMESTAMP_SCHEMA, description="Not what was opened then or later."
+            ),
+            *FILTER_PARAMETERS,
+        )
+    }
+    also_answers = {"acknowledge": (409,)}
+
+    def rows(self) -> QuerySet[Incident]:
+        return super().rows().select_related("assigned_to")
+
+    def listed_rows(self) -> QuerySet[Incident]:
+        return self.rows().filter(_filters(self.request))
+
+    def answers(self, rows: Sequence[Incident]) -> Sequence[IncidentAnswer]:
+        return [incident_answer(row) for row in rows]
+
+    def retrieve(self, request: Request, **path: Any) -> Response:
+        return _detail(self.row())
 
     @extend_schema(
-        summary="Give an incident to a member, or to nobody",
+        summary="Assign an incident to a member, or to no one",
         request=AssignBody,
         responses=IncidentDetailAnswer,
     )
-    def patch(self, request: Request, incident_id: int) -> Response:
-        incident = _find(request, incident_id)
-        body = AssignBody(data=request.data, context={"tenant": tenant_of(request)})
-        body.is_valid(raise_exception=True)
-        user = body.validated_data["assigned_to"]
-        return _detail(assign(incident=incident, actor=actor_of(request), user=user))
-
-
-class AcknowledgeView(ApiView):
-    """Somebody looks at it."""
-
-    also_answers = {"POST": (409,)}
+    def partial_update(self, request: Request, **path: Any) -> Response:
+        incident = self.row()
+        user = read_body(AssignBody, request, tenant=self.tenant)["assigned_to"]
+        return _detail(assign(incident=incident, actor=self.actor, user=user))
 
     @extend_schema(
         summary="Acknowledge an incident",
@@ -241,13 +230,8 @@ class AcknowledgeView(ApiView):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident = _find(request, incident_id)
-        return _detail(acknowledge(incident=incident, actor=actor_of(request)))
-
-
-class ResolveView(ApiView):
-    """It is dealt with."""
+    def acknowledge(self, request: Request, **path: Any) -> Response:
+        return _detail(acknowledge(incident=self.row(), actor=self.actor))
 
     @extend_schema(
         summary="Resolve an incident",
@@ -257,35 +241,19 @@ class ResolveView(ApiView):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident = _find(request, incident_id)
-        body = RemarkBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        resolved = resolve(
-            incident=incident, actor=actor_of(request), text=body.validated_data.get("text", "")
-        )
-        return _detail(resolved)
-
-
-class SnoozeView(ApiView):
-    """It can wait."""
+    def resolve(self, request: Request, **path: Any) -> Response:
+        incident, text = self.row(), read_body(RemarkBody, request).get("text", "")
+        return _detail(resolve(incident=incident, actor=self.actor, text=text))
 
     @extend_schema(
-        summary="Tell nobody of an incident for a while",
+        summary="Snooze an incident: notify no one for a while",
         request=SnoozeBody,
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident = _find(request, incident_id)
-        body = SnoozeBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        until = body.validated_data["until"]
-        return _detail(snooze(incident=incident, actor=actor_of(request), until=until))
-
-
-class CommentView(ApiView):
-    """Something to say about it."""
+    def snooze(self, request: Request, **path: Any) -> Response:
+        incident, until = self.row(), read_body(SnoozeBody, request)["until"]
+        return _detail(snooze(incident=incident, actor=self.actor, until=until))
 
     @extend_schema(
         summary="Write a line into an incident's timeline, also after it was resolved",
@@ -293,117 +261,81 @@ class CommentView(ApiView):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident = _find(request, incident_id)
-        body = CommentBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        text = body.validated_data["text"]
-        return _detail(comment(incident=incident, actor=actor_of(request), text=text))
+    def comment(self, request: Request, **path: Any) -> Response:
+        incident, text = self.row(), read_body(CommentBody, request)["text"]
+        return _detail(comment(incident=incident, actor=self.actor, text=text))
 
 
-def _wanted(request: Request) -> Q:
-    """The condition in a request's filters."""
+def _filters(request: Request) -> Q:
+    """Return the condition in a request's filters."""
     now = timezone.now()
-    wanted = about(_dimension_filters(request))
-    if (statuses := _words(request, "status")) is not None:
-        wanted &= Q(*(having_status(one, now) for one in statuses), _connector=Q.OR)
-    if (kinds := _words(request, "kind")) is not None:
-        wanted &= Q(kind__in=kinds)
-    if (severities := _words(request, "severity")) is not None:
-        wanted &= Q(severity__in=severities)
-    if (starts_at := moment_of(request, "from")) is not None:
-        wanted &= Q(resolved_at__isnull=True) | Q(resolved_at__gte=starts_at)
-    if (ends_at := moment_of(request, "to")) is not None:
-        wanted &= Q(opened_at__lt=ends_at)
-    return wanted
-
-
-def _dimension_filters(request: Request) -> Mapping[str, tuple[str, ...]]:
-    filters = filters_of(request)
-    for name in filters:
+    dimensions = read_filters(request)
+    for name in dimensions:
         if name not in MATCHABLE:
             raise unknown_dimension(name)
-    return filters
+    condition = having_values(dimensions)
+    if (statuses := _values(request, "status")) is not None:
+        condition &= Q(*(having_status(status, now) for status in statuses), _connector=Q.OR)
+    for name in ("kind", "severity"):
+        if (values := _values(request, name)) is not None:
+            condition &= Q(**{f"{name}__in": values})
+    if (starts_at := read_timestamp(request, "from")) is not None:
+        condition &= Q(resolved_at__isnull=True) | Q(resolved_at__gte=starts_at)
+    if (ends_at := read_timestamp(request, "to")) is not None:
+        condition &= Q(opened_at__lt=ends_at)
+    return condition
 
 
-def _words(request: Request, name: str) -> list[str] | None:
-    """The words of a filter, or None when it is not given."""
+def _values(request: Request, name: str) -> list[str] | None:
+    """Return the values of a filter, or None if it is not given."""
     text = request.query_params.get(name)
     if text is None:
         return None
-    words = text.split(",")
-    known = WORDS_BY_FILTER[name]
-    if not set(words) <= set(known):
-        raise InvalidRequest(f"{name!r} must be of {', '.join(known)}, separated by commas.")
-    return words
+    values, known = text.split(","), VALUES_BY_FILTER[name]
+    if not set(values) <= set(known):
+        detail = f"{name!r} must be of {', '.join(known)}, separated by commas."
+        raise InvalidParameter.of(name, "invalid_request", detail)
+    return values
 
 
-def _find(request: Request, incident_id: int) -> Incident:
-    found = (
-        Incident.objects.filter(tenant=tenant_of(request), id=incident_id)
-        .select_related("assigned_to")
-        .first()
+def incident_answer(
+    incident: Incident, kind: type[IncidentAnswer] = IncidentAnswer, **further: Any
+) -> IncidentAnswer:
+    """Return an incident as lists show it, or as a kind that has further fields."""
+    return kind.of(
+        incident,
+        facts=outside(incident.facts),
+        excess_usd=usd_or_none(incident.excess_nanos),
+        acknowledged_by=incident.acknowledged_by or None,
+        assigned_to=incident.assigned_to.email if incident.assigned_to else None,
+        resolved_by=incident.resolved_by or None,
+        link=link_to(incident.id),
+        **further,
     )
-    if found is None:
-        raise NotFound(f"There is no incident {incident_id}.")
-    return found
 
 
 def _detail(incident: Incident) -> Response:
-    newest_entries = list(incident.entries.order_by("-id")[:TIMELINE_MAX])
-    anomalies: QuerySet[Anomaly] = incident.anomalies.order_by("-id")[:ANOMALIES_MAX]
+    entries = list(incident.entries.order_by("-id")[:TIMELINE_MAX])
+    anomalies = incident.anomalies.order_by("-id")[:ANOMALIES_MAX]
     deliveries = incident.delivery_set.order_by("-id")[:DELIVERIES_MAX]
-    return Response(
-        {
-            **incident_answer(incident),
-            "timeline": [_entry_answer(entry) for entry in reversed(newest_entries)],
-            "anomalies": [_anomaly_answer(anomaly) for anomaly in anomalies],
-            "deliveries": [delivery_answer(delivery) for delivery in deliveries],
-        }
+    answer = incident_answer(
+        incident,
+        IncidentDetailAnswer,
+        timeline=[EntryAnswer.of(entry) for entry in reversed(entries)],
+        anomalies=[_anomaly_answer(anomaly) for anomaly in anomalies],
+        deliveries=[delivery_answer(delivery) for delivery in deliveries],
     )
+    return Response(answer)
 
 
-def incident_answer(incident: Incident) -> dict[str, Any]:
-    """An incident as lists show it."""
-    facts = {
-        **vars(incident),
-        "status": status_of(incident),
-        "facts": outside(incident.facts),
-        "excess_usd": incident.excess_nanos,
-        "acknowledged_by": incident.acknowledged_by or None,
-        "assigned_to": incident.assigned_to.email if incident.assigned_to else None,
-        "resolved_by": incident.resolved_by or None,
-        "link": link_to(incident.id),
-    }
-    answer: dict[str, Any] = IncidentAnswer(facts).data
-    return answer
-
-
-def _entry_answer(entry: IncidentEntry) -> dict[str, Any]:
-    return {
-        "at": moment_text(entry.at),
-        "kind": entry.kind,
-        "actor": entry.actor,
-        "text": entry.text,
-    }
-
-
-def _anomaly_answer(anomaly: Anomaly) -> dict[str, Any]:
+def _anomaly_answer(anomaly: Anomaly) -> AnomalyAnswer:
     is_money = anomaly.measure in MONEY_MEASURES
-    figures = {"actual": anomaly.actual, "expected": anomaly.expected}
-    return {
-        "dimension": anomaly.dimension,
-        "value": anomaly.value,
-        "measure": anomaly.measure,
-        "is_above": anomaly.is_above,
-        "began_at": moment_text(anomaly.began_at),
-        "seen_at": moment_text(anomaly.seen_at),
-        "ended_at": moment_text(anomaly.ended_at) if anomaly.ended_at else None,
-        "score": anomaly.score,
-        **{name: None if is_money else figure for name, figure in figures.items()},
-        **{
-            f"{name}_usd": usd_from_nanos(round(figure)) if is_money else None
-            for name, figure in figures.items()
-        },
-        "excess_usd": usd_from_nanos(anomaly.excess_nanos),
-    }
+    actual, expected = anomaly.actual, anomaly.expected
+    return AnomalyAnswer.of(
+        anomaly,
+        actual=None if is_money else actual,
+        expected=None if is_money else expected,
+        actual_usd=usd_from_nanos(round(actual)) if is_money else None,
+        expected_usd=usd_from_nanos(round(expected)) if is_money else None,
+        excess_usd=usd_from_nanos(anomaly.excess_nanos),
+    )

@@ -4,25 +4,14 @@ from datetime import timedelta
 from typing import Any, Final
 
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from alerts.models import MaintenanceWindow
 from alerts.settings import MAINTENANCE_MAX, create_maintenance_window, end_maintenance_window
 from common.api.fields import Count, Moment, StrictSerializer, Text, problem_at
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
-)
-from common.errors import NotFound
 from metering.fields.body import Match
-from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 
 DURATION_SECONDS_MAX: Final = int(MAINTENANCE_MAX.total_seconds())
 
@@ -43,7 +32,7 @@ class MaintenanceWindowBody(StrictSerializer):
         help_text="Instead of `ends_at`.",
     )
     match = Match(required=False, help_text="Which incidents, by dimension. Empty: all.")
-    reason = Text(max_length=1000, help_text="Whoever wonders why nothing came reads it.")
+    reason = Text(max_length=1000, help_text="For people who wonder why they were not notified.")
     created_at = Moment(read_only=True)
     created_by = serializers.CharField(read_only=True)
 
@@ -61,69 +50,30 @@ class MaintenanceWindowBody(StrictSerializer):
         return attrs
 
 
-class MaintenanceWindowsView(ApiView):
-    """All maintenance windows of the tenant."""
-
-    parameters = {"GET": PAGE_PARAMETERS}
-
-    @extend_schema(
-        summary="List maintenance windows, newest first",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(MaintenanceWindowBody),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        windows = MaintenanceWindow.objects.filter(tenant=tenant_of(request))
-        if page.after is not None:
-            windows = windows.filter(id__lt=page.after[0])
-        rows = list(windows.order_by("-id")[: page.limit + 1])
-        return Response(
-            page_answer(
-                rows,
-                page=page,
-                answer=lambda row: MaintenanceWindowBody(row).data,
-                key=lambda row: [row.id],
-            )
-        )
-
-    @extend_schema(
+@extend_schema_view(
+    list=extend_schema(summary="List maintenance windows, newest first"),
+    create=extend_schema(
         summary="Announce a maintenance window",
-        description="Critical incidents are told all the same.",
-        request=MaintenanceWindowBody,
-        responses={201: MaintenanceWindowBody},
-    )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        body = MaintenanceWindowBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        window = create_maintenance_window(
-            tenant=tenant_of(request),
-            actor=actor_of(request),
-            **{"match": {}, **body.validated_data},
-        )
-        return Response(MaintenanceWindowBody(window).data, status=201)
-
-
-class MaintenanceWindowView(ApiView):
-    """One maintenance window."""
-
-    @extend_schema(summary="Show a maintenance window", responses=MaintenanceWindowBody)
-    def get(self, request: Request, window_id: int) -> Response:
-        return Response(MaintenanceWindowBody(_find(request, window_id)).data)
-
-    @extend_schema(
+        description="Critical incidents are sent all the same.",
+    ),
+    retrieve=extend_schema(summary="Show a maintenance window"),
+    destroy=extend_schema(
         summary="End a maintenance window now, or take back one that has not begun",
         description="One that is over stays as it is.",
-        request=None,
-        responses={204: None},
-    )
-    def delete(self, request: Request, window_id: int) -> Response:
-        end_maintenance_window(window=_find(request, window_id), actor=actor_of(request))
-        return Response(status=204)
+    ),
+)
+class MaintenanceWindows(Resource[MaintenanceWindow]):
+    """The maintenance windows of the tenant."""
 
+    model = MaintenanceWindow
+    noun = "maintenance window"
+    body = MaintenanceWindowBody
+    order = ("-id",)
 
-def _find(request: Request, window_id: int) -> MaintenanceWindow:
-    window = MaintenanceWindow.objects.filter(tenant=tenant_of(request), id=window_id).first()
-    if window is None:
-        raise NotFound(f"There is no maintenance window {window_id}.")
-    return window
+    def create_row(self, fields: dict[str, Any]) -> MaintenanceWindow:
+        return create_maintenance_window(
+            tenant=self.tenant, actor=self.actor, **{"match": {}, **fields}
+        )
+
+    def delete_row(self, row: MaintenanceWindow) -> object:
+        return end_maintenance_window(window=row, actor=self.actor)

@@ -1,10 +1,12 @@
-"""`/v1/alert-settings`: what the tenant wants to hear, and when not."""
+"""`/v1/alert-settings`: what the tenant is notified of, and when."""
 
 import re
 from datetime import time
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 from drf_spectacular.utils import extend_schema, extend_schema_field
+from msgspec import Meta
 from rest_framework import serializers
 from rest_framework.fields import empty
 from rest_framework.request import Request
@@ -16,18 +18,27 @@ from alerts.rule_settings import (
     THRESHOLD_MAX,
     change_settings_and_rules,
     default_rule,
+    rule_values,
 )
 from alerts.rules import RULES
 from alerts.settings import settings_of
-from common.api.fields import Choice, Count, Flag, StrictSerializer
+from common.api.fields import Choice, Count, Flag, StrictSerializer, problem_at, read_body
+from common.api.structs import Answer, about, one_of
 from tenants.api.views import ApiView, actor_of, tenant_of
 
 CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
-@extend_schema_field(
-    {"type": "string", "pattern": f"^({CLOCK.pattern})$", "example": "22:00", "maxLength": 5}
-)
+CLOCK_SCHEMA: Final = {
+    "type": "string",
+    "pattern": f"^({CLOCK.pattern})$",
+    "example": "22:00",
+    "maxLength": 5,
+}
+ClockTime = Annotated[str, Meta(extra_json_schema=CLOCK_SCHEMA)]
+
+
+@extend_schema_field(CLOCK_SCHEMA)
 class Clock(serializers.Field[time, Any, str, Any]):
     """A time of day in the tenant's zone, as 22:00."""
 
@@ -36,12 +47,9 @@ class Clock(serializers.Field[time, Any, str, Any]):
             raise serializers.ValidationError("must be a time of day, as 22:00")
         return time.fromisoformat(data)
 
-    def to_representation(self, value: time) -> str:
-        return f"{value:%H:%M}"
-
 
 class QuietHoursBody(StrictSerializer):
-    """When people are left in peace. They go past midnight where `until` is earlier."""
+    """When people are left in peace. They go past midnight if `until` is earlier."""
 
     # `from` is no name that Python lets a class have.
     def get_fields(self) -> dict[str, Any]:
@@ -61,74 +69,41 @@ class RuleBody(StrictSerializer):
     on = Flag(required=False)
 
 
-class RuleValues(serializers.Serializer[Any]):
+class RuleValues(Answer):
     """What a rule is judged by."""
 
-    threshold = serializers.IntegerField()
-    severity = serializers.ChoiceField(choices=Severity.values)
-    on = serializers.BooleanField()
+    threshold: int
+    severity: Annotated[str, one_of(Severity.values)]
+    on: bool
 
 
 class RuleAnswer(RuleValues):
     """A rule as it is judged."""
 
-    words = serializers.CharField(help_text="What it looks for.")
-    unit = serializers.CharField(help_text="Of the threshold.")
-    default = RuleValues(help_text="What a member is where the tenant does not say.")
+    words: Annotated[str, about("What it looks for.")]
+    unit: Annotated[str, about("Of the threshold.")]
+    default: Annotated[RuleValues, about("What a member is if the tenant does not say.")]
 
 
-@extend_schema_field(
-    {
-        "type": "object",
-        "description": "Rules by name, each with the members that change; null: as by default.",
-        "properties": {
-            name: {
-                "type": ["object", "null"],
-                "description": rule.words,
-                "properties": {
-                    "threshold": {"type": "integer", "minimum": 1, "maximum": THRESHOLD_MAX},
-                    "severity": {"type": "string", "enum": Severity.values},
-                    "on": {"type": "boolean"},
-                },
-                "additionalProperties": False,
-            }
+class RulesBody(StrictSerializer):
+    """Rules by name, each with the members that change; null resets a rule to its defaults."""
+
+    def get_fields(self) -> dict[str, Any]:
+        return {
+            name: RuleBody(required=False, allow_null=True, help_text=rule.words)
             for name, rule in RULES.items()
-        },
-        "additionalProperties": False,
-    }
-)
-class Rules(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
-    """Changes of rules by name; None takes a rule back to what it is by default."""
+        }
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        if not isinstance(data, dict):
-            raise serializers.ValidationError("must be an object of rules by name")
-        changes: dict[str, Any] = {}
-        errors: dict[str, Any] = {}
-        for name, given in data.items():
-            try:
-                changes[name] = _read_rule(name, given)
-            except serializers.ValidationError as error:
-                errors[str(name)[:100]] = error.detail
-        if errors:
-            raise serializers.ValidationError(errors)
-        return changes
-
-
-def _read_rule(name: str, given: Any) -> dict[str, Any] | None:
-    if name not in RULES:
-        raise serializers.ValidationError(
-            f"is no rule; rules are {', '.join(RULES)}", code="unknown_rule"
-        )
-    if given is None:
-        return None
-    body = RuleBody(data=given)
-    body.is_valid(raise_exception=True)
-    return dict(body.validated_data)
+    def to_internal_value(self, data: Any) -> Any:
+        unknown = [name for name in data if name not in RULES] if isinstance(data, dict) else []
+        if unknown:
+            message = f"is no rule; rules are {', '.join(RULES)}"
+            raise problem_at(str(unknown[0])[:100], message, "unknown_rule")
+        return super().to_internal_value(data)
 
 
 class AlertSettingsBody(StrictSerializer):
-    """The tenant's wishes. A PATCH changes the members it names."""
+    """The tenant's alert settings. A PATCH changes the members it names."""
 
     quiet_hours = QuietHoursBody(
         required=False,
@@ -139,7 +114,7 @@ class AlertSettingsBody(StrictSerializer):
         required=False,
         min_value=0,
         max_value=COOL_DOWN_SECONDS_MAX,
-        help_text="The same cause is not told again within this time, unless it became more"
+        help_text="The same cause is not reported again within this time, unless it became more"
         " severe.",
     )
     digest_at = Clock(
@@ -147,14 +122,15 @@ class AlertSettingsBody(StrictSerializer):
         help_text="When daily and weekly digests leave, in the tenant's zone; weekly ones on"
         " Monday.",
     )
-    halts_loops = Flag(required=False, help_text="Halt a session that goes round in circles.")
+    halts_loops = Flag(required=False, help_text="Halt a session that loops.")
     anomaly_limit_percent = Count(
         required=False,
         allow_null=True,
         max_value=99,
-        help_text="What budgets' limits count while a critical anomaly lasts; null: as ever.",
+        help_text="The percentage of budgets' limits that counts while a critical anomaly lasts;"
+        " null: all of it.",
     )
-    rules = Rules(required=False)
+    rules = RulesBody(required=False)
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         """The body as changes of the row."""
@@ -165,15 +141,22 @@ class AlertSettingsBody(StrictSerializer):
         return attrs
 
 
-class AlertSettingsAnswer(serializers.Serializer[Any]):
-    """The tenant's wishes."""
+class QuietHours(Answer):
+    """When people are left in peace."""
 
-    quiet_hours = QuietHoursBody(allow_null=True)
-    cool_down_seconds = serializers.IntegerField()
-    digest_at = Clock()
-    halts_loops = serializers.BooleanField()
-    anomaly_limit_percent = serializers.IntegerField(allow_null=True)
-    rules = serializers.DictField(child=RuleAnswer(), help_text="All rules, by name.")
+    starts: ClockTime = msgspec.field(name="from")
+    until: ClockTime
+
+
+class AlertSettingsAnswer(Answer):
+    """The tenant's alert settings."""
+
+    quiet_hours: QuietHours | None
+    cool_down_seconds: int
+    digest_at: ClockTime
+    halts_loops: bool
+    anomaly_limit_percent: int | None
+    rules: Annotated[dict[str, RuleAnswer], about("All rules, by name.")]
 
 
 class AlertSettingsView(ApiView):
@@ -185,14 +168,12 @@ class AlertSettingsView(ApiView):
 
     @extend_schema(
         summary="Change the alert settings",
-        description="What waits already leaves as it would have.",
+        description="Messages that wait already leave as before.",
         request=AlertSettingsBody,
         responses=AlertSettingsAnswer,
     )
     def patch(self, request: Request) -> Response:
-        body = AlertSettingsBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        changes = dict(body.validated_data)
+        changes = read_body(AlertSettingsBody, request)
         changed = change_settings_and_rules(
             tenant=tenant_of(request),
             actor=actor_of(request),
@@ -202,28 +183,22 @@ class AlertSettingsView(ApiView):
         return Response(_answer(changed))
 
 
-def _answer(stored: AlertSettings) -> dict[str, Any]:
-    has_quiet_hours = stored.quiet_from is not None and stored.quiet_until is not None
-    facts = {
-        "quiet_hours": {"from": stored.quiet_from, "until": stored.quiet_until}
+def _answer(stored: AlertSettings) -> AlertSettingsAnswer:
+    starts, until = stored.quiet_from, stored.quiet_until
+    has_quiet_hours = starts is not None and until is not None
+    return AlertSettingsAnswer.of(
+        stored,
+        quiet_hours=QuietHours(starts=f"{starts:%H:%M}", until=f"{until:%H:%M}")
         if has_quiet_hours
         else None,
-        "cool_down_seconds": stored.cool_down_seconds,
-        "digest_at": stored.digest_at,
-        "halts_loops": stored.halts_loops,
-        "anomaly_limit_percent": stored.anomaly_limit_percent,
-        "rules": {name: _rule_answer(name, stored) for name in RULES},
-    }
-    answer: dict[str, Any] = AlertSettingsAnswer(facts).data
-    return answer
-
-
-def _rule_answer(name: str, stored: AlertSettings) -> dict[str, Any]:
-    default = default_rule(name)
-    return {
-        "words": RULES[name].words,
-        "unit": RULES[name].unit,
-        **default,
-        **stored.rules.get(name, {}),
-        "default": default,
-    }
+        digest_at=f"{stored.digest_at:%H:%M}",
+        rules={
+            name: RuleAnswer(
+                words=rule.words,
+                unit=rule.unit,
+                default=RuleValues(**default_rule(name)),
+                **rule_values(name, stored.rules),
+            )
+            for name, rule in RULES.items()
+        },
+    )

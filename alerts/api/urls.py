@@ -2,23 +2,34 @@
 
 from django.urls import path
 
-from alerts.api import channels, deliveries, incidents, maintenance, settings
+from alerts.api.channels import Channels
+from alerts.api.deliveries import Deliveries
+from alerts.api.incidents import Incidents
+from alerts.api.maintenance import MaintenanceWindows
+from alerts.api.settings import AlertSettingsView
+from tenants.api.resources import (
+    LIST,
+    LIST_AND_CREATE,
+    SHOW,
+    SHOW_AND_REMOVE,
+    SHOW_CHANGE_AND_REMOVE,
+)
 
 urlpatterns = [
-    path("incidents", incidents.IncidentsView.as_view()),
-    path("incidents/<int:incident_id>", incidents.IncidentView.as_view()),
-    path("incidents/<int:incident_id>/acknowledge", incidents.AcknowledgeView.as_view()),
-    path("incidents/<int:incident_id>/resolve", incidents.ResolveView.as_view()),
-    path("incidents/<int:incident_id>/snooze", incidents.SnoozeView.as_view()),
-    path("incidents/<int:incident_id>/comment", incidents.CommentView.as_view()),
-    path("channels", channels.ChannelsView.as_view()),
-    path("channels/<int:channel_id>", channels.ChannelView.as_view()),
-    path("channels/<int:channel_id>/test", channels.ProbeView.as_view()),
-    path("channels/<int:channel_id>/rotate-secret", channels.RotateView.as_view()),
-    path("deliveries", deliveries.DeliveriesView.as_view()),
-    path("deliveries/<int:delivery_id>", deliveries.DeliveryView.as_view()),
-    path("deliveries/<int:delivery_id>/resend", deliveries.ResendView.as_view()),
-    path("alert-settings", settings.AlertSettingsView.as_view()),
-    path("maintenance-windows", maintenance.MaintenanceWindowsView.as_view()),
-    path("maintenance-windows/<int:window_id>", maintenance.MaintenanceWindowView.as_view()),
+    path("incidents", Incidents.as_view(LIST)),
+    path("incidents/<int:incident_id>", Incidents.as_view({**SHOW, "patch": "partial_update"})),
+    path("incidents/<int:incident_id>/acknowledge", Incidents.as_view({"post": "acknowledge"})),
+    path("incidents/<int:incident_id>/resolve", Incidents.as_view({"post": "resolve"})),
+    path("incidents/<int:incident_id>/snooze", Incidents.as_view({"post": "snooze"})),
+    path("incidents/<int:incident_id>/comment", Incidents.as_view({"post": "comment"})),
+    path("channels", Channels.as_view(LIST_AND_CREATE)),
+    path("channels/<int:channel_id>", Channels.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("channels/<int:channel_id>/test", Channels.as_view({"post": "test"})),
+    path("channels/<int:channel_id>/rotate-secret", Channels.as_view({"post": "rotate_secret"})),
+    path("deliveries", Deliveries.as_view(LIST)),
+    path("deliveries/<int:delivery_id>", Deliveries.as_view(SHOW)),
+    path("deliveries/<int:delivery_id>/resend", Deliveries.as_view({"post": "resend"})),
+    path("alert-settings", AlertSettingsView.as_view()),
+    path("maintenance-windows", MaintenanceWindows.as_view(LIST_AND_CREATE)),
+    path("maintenance-windows/<int:window_id>", MaintenanceWindows.as_view(SHOW_AND_REMOVE)),
 ]

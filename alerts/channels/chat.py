@@ -1,14 +1,7 @@
-"""Chats that take messages at an incoming address: Slack, Microsoft Teams, Discord.
-
-What a message looks like in each is apprise's business. The sending is ours: apprise only says
-whether it went well, and a delivery needs the status, the time that a receiver asks for, an end
-after fifteen seconds, and an address that may be that of a compatible server or a gateway.
-"""
+"""Chats that take messages at an incoming webhook: Slack, Microsoft Teams, Discord."""
 
 from collections.abc import Callable
 from typing import Any, Final
-
-from apprise import AppriseAsset, NotifyType
 
 from alerts.channels.addresses import read_url, shown_url
 from alerts.channels.http import post_json
@@ -19,18 +12,19 @@ from alerts.models import Severity
 
 TITLE_MAX_CHARACTERS: Final = 240
 BODY_MAX_CHARACTERS: Final = 3500
-TYPE_BY_SEVERITY: Final = {
-    Severity.INFO: NotifyType.INFO,
-    Severity.WARNING: NotifyType.WARNING,
-    Severity.CRITICAL: NotifyType.FAILURE,
+RESOLVED_COLOR: Final = 0x3AA337
+COLOR_BY_SEVERITY: Final = {
+    Severity.INFO.value: 0x3AA3E3,
+    Severity.WARNING.value: 0xCACF29,
+    Severity.CRITICAL.value: 0xA32037,
 }
 
 
-def chat_kind(words: str, help_text: str, payload: Callable[[Message, str], Any]) -> Kind:
-    """A kind of chat whose messages `payload` writes."""
+def chat_kind(words: str, help_text: str, payload_of: Callable[[Message, str], Any]) -> Kind:
+    """Return a kind of chat whose messages `payload_of` builds from a message and a reference."""
 
     def send(config: Fields, secrets: Fields, message: Message, reference: str) -> Sent:
-        return post_json(secrets["url"], payload(message, reference))
+        return post_json(secrets["url"], payload_of(message, reference))
 
     return Kind(
         words=words,
@@ -42,25 +36,23 @@ def chat_kind(words: str, help_text: str, payload: Callable[[Message, str], Any]
 
 
 def title_of(message: Message) -> str:
-    """The headline, without meaning to a chat's markup."""
+    """Return the headline, without meaning to a chat's markup."""
     return inert(cut(headline(message), TITLE_MAX_CHARACTERS))
 
 
 def body_of(message: Message) -> str:
-    """What stands below it, likewise."""
+    """Return the lines below the headline, likewise without meaning."""
     return cut("\n".join(inert(line) for line in body_lines(message)), BODY_MAX_CHARACTERS)
 
 
-def asset_of(message: Message, reference: str) -> AppriseAsset:
-    """What apprise writes beneath or above a message: who it is from, and its reference."""
-    return AppriseAsset(app_id=f"Spendgate {mark(message, reference)}", app_url="")
+def signature_of(message: Message, reference: str) -> str:
+    """Return who the message is from, and what people recognize a repeat by."""
+    return f"Spendgate {mark(message, reference)}"
 
 
-def color_of(message: Message) -> NotifyType:
-    """apprise's word for how a message is coloured."""
-    if message.event == "resolved":
-        return NotifyType.SUCCESS
-    return TYPE_BY_SEVERITY.get(Severity(message.severity), NotifyType.INFO)
+def color_of(message: Message) -> int:
+    """Return the color of a message, as RGB."""
+    return RESOLVED_COLOR if message.event == "resolved" else COLOR_BY_SEVERITY[message.severity]
 
 
 def _read(given: Fields) -> Settings:

@@ -1,8 +1,4 @@
-"""E-mail, through a channel's own server or the operator's.
-
-Written with the standard library: apprise sends every recipient a mail with an identity made up
-anew, which no reader could recognise or keep in one thread, and does not tell why it failed.
-"""
+"""E-mail, through a channel's own server or the operator's."""
 
 import smtplib
 import ssl

@@ -1,7 +1,4 @@
-"""PagerDuty's Events API v2: one alert for one incident, from its trigger to its resolution.
-
-apprise can trigger and nothing else, so the API is called directly.
-"""
+"""PagerDuty's Events API v2: one alert for one incident, from its trigger to its resolution."""
 
 import re
 from typing import Any, Final

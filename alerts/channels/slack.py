@@ -1,48 +1,31 @@
 """Slack, and what understands its messages: Mattermost, Rocket.Chat."""
 
-from typing import Any, Final
+import time
+from html import escape
+from typing import Any
 
-from apprise import NotifyFormat
-from apprise.plugins.slack import NotifySlack
-
-from alerts.channels.chat import asset_of, body_of, chat_kind, color_of, title_of
+from alerts.channels.chat import body_of, chat_kind, color_of, signature_of, title_of
 from alerts.messages import Message
-
-# Parts of Slack's own address, which is not where the message goes.
-UNUSED: Final = {"token_a": "T00000000", "token_b": "B00000000", "token_c": "0" * 24}
-
-
-class _Written(NotifySlack):  # type: ignore[no-untyped-call]
-    """Keeps what it would post."""
-
-    payload: dict[str, Any]
-
-    def _send(self, url: str, payload: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
-        self.payload = payload
-        return payload
 
 
 def payload_of(message: Message, reference: str) -> dict[str, Any]:
-    """The message as an attachment without blocks, which compatible servers understand too."""
-    writer = _Written(  # type: ignore[no-untyped-call]
-        **UNUSED,
-        use_blocks=False,
-        include_image=False,
-        asset=asset_of(message, reference),
-    )
-    title = title_of(message)
-    body = writer.dialect_convert(body_of(message), NotifyFormat.TEXT)
-    writer.send(  # type: ignore[no-untyped-call]
-        body, title, color_of(message), body_format=NotifyFormat.TEXT
-    )
-    attachment = writer.payload["attachments"][0]
-    # What a notification shows, and the title's link.
-    attachment["fallback"] = attachment["title"]
+    """Return an attachment without blocks, which compatible servers understand too."""
+    # Slack reads these three characters as markup wherever they stand: &, < and >.
+    title = escape(title_of(message), quote=False)
+    attachment = {
+        "title": title,
+        # What a notification shows.
+        "fallback": title,
+        "text": escape(body_of(message), quote=False),
+        "color": f"#{color_of(message):06X}",
+        "footer": signature_of(message, reference),
+        "ts": time.time(),
+        # No part is marked up, whatever a server does by default.
+        "mrkdwn_in": [],
+    }
     if message.link:
         attachment["title_link"] = message.link
-    # Nothing of it is marked up, in whatever way a server reads it by default.
-    attachment["mrkdwn_in"] = []
-    return writer.payload
+    return {"mrkdwn": False, "attachments": [attachment]}
 
 
 SLACK = chat_kind(

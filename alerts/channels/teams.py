@@ -1,34 +1,30 @@
-"""Microsoft Teams, by way of a workflow that posts what it receives."""
+"""Microsoft Teams, through a workflow that posts what it receives."""
 
 from typing import Any
 
-from apprise.plugins.workflows import NotifyWorkflows
-
-from alerts.channels.chat import asset_of, body_of, chat_kind, color_of, title_of
-from alerts.channels.wording import mark
+from alerts.channels.chat import body_of, chat_kind, signature_of, title_of
 from alerts.messages import Message
 
 
 def payload_of(message: Message, reference: str) -> dict[str, Any]:
-    """The message as an adaptive card."""
-    # Workflow, signature and host are parts of Microsoft's own address, which is not used.
-    writer = NotifyWorkflows(  # type: ignore[no-untyped-call]
-        workflow="0",
-        signature="0",
-        host="localhost",
-        include_image=False,
-        asset=asset_of(message, reference),
-    )
-    # A card shows an empty line where a line shall end.
-    body = "\n\n".join([*body_of(message).split("\n"), f"Spendgate {mark(message, reference)}"])
-    payload: dict[str, Any] = writer.gen_payload(  # type: ignore[no-untyped-call]
-        body, title_of(message), color_of(message)
-    )
-    card = payload["attachments"][0]["content"]
-    card["body"][0]["wrap"] = True
+    """Return the message as an Adaptive Card."""
+    lines = [*body_of(message).split("\n"), signature_of(message, reference)]
+    title = {"type": "TextBlock", "text": title_of(message), "wrap": True}
+    card = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "body": [
+            {**title, "style": "heading", "weight": "Bolder", "size": "Large"},
+            # A card ends a line where an empty one follows.
+            {"type": "TextBlock", "text": "\n\n".join(lines), "wrap": True},
+        ],
+        "msteams": {"width": "full"},
+    }
     if message.link:
         card["actions"] = [{"type": "Action.OpenUrl", "title": "Open", "url": message.link}]
-    return payload
+    attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+    return {"type": "message", "attachments": [attachment]}
 
 
 TEAMS = chat_kind(

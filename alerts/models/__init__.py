@@ -11,10 +11,18 @@ from alerts.models.channels import (
     HeldBy,
 )
 from alerts.models.detection import Anomaly, ScanProgress, SeriesState
-from alerts.models.incidents import EntryKind, Incident, IncidentEntry, IncidentKind, Severity
+from alerts.models.incidents import (
+    STATUSES,
+    EntryKind,
+    Incident,
+    IncidentEntry,
+    IncidentKind,
+    Severity,
+)
 from alerts.models.settings import AlertSettings, MaintenanceWindow
 
 __all__ = [
+    "STATUSES",
     "AlertSettings",
     "Anomaly",
     "Channel",

@@ -1,8 +1,11 @@
 """What people should look at, and what happened to it."""
 
+from typing import Final
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from metering.models.sums import SumField
 from tenants.models import Tenant, User
@@ -24,6 +27,9 @@ class IncidentKind(models.TextChoices):
     RULE = "rule"
     LOOP = "loop"
     BREAKER = "breaker"
+
+
+STATUSES: Final = ("open", "acknowledged", "snoozed", "resolved")
 
 
 class Incident(models.Model):
@@ -94,6 +100,15 @@ class Incident(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def status(self) -> str:
+        """One of STATUSES, at this moment."""
+        if self.resolved_at is not None:
+            return "resolved"
+        if self.snoozed_until is not None and self.snoozed_until > timezone.now():
+            return "snoozed"
+        return "open" if self.acknowledged_at is None else "acknowledged"
 
 
 class EntryKind(models.TextChoices):

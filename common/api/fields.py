@@ -8,10 +8,13 @@ from zoneinfo import available_timezones
 from django.utils.functional import SimpleLazyObject
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.fields import empty
+from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from common.api.problems import ERRORS_MAX, CountedCode
 from common.errors import QUOTED_CHARACTERS_MAX
+from common.formats import moment
 from common.money import USD_PATTERN, nanos_from_usd, usd_from_nanos
 from common.spelling import did_you_mean
 from common.times import parse_moment
@@ -33,6 +36,13 @@ class StrictSerializer(serializers.Serializer[Any]):
                     unknown_members(data, known, "This field is not known here.")
                 )
         return super().to_internal_value(data)
+
+
+class OptionalBody(StrictSerializer):
+    """A body whose members are all optional; null names none of them."""
+
+    def run_validation(self, data: Any = empty) -> Any:
+        return {} if data is None else super().run_validation(data)
 
 
 def unknown_members(data: dict[Any, Any], known: tuple[str, ...], message: str) -> dict[str, Any]:
@@ -79,7 +89,7 @@ class Value(Text):
 
 
 class Items(serializers.ListField):
-    """A list of at most so many items, which are counted before any of them is judged."""
+    """A list with a limit, which counts its items before it judges any of them."""
 
     def __init__(self, *, max_length: int, **options: Any) -> None:
         super().__init__(max_length=max_length, **options)
@@ -139,21 +149,16 @@ class Moment(serializers.Field[datetime, Any, str, Any]):
         if not isinstance(data, str):
             self.fail("invalid")
         try:
-            moment = parse_moment(data)
+            timestamp = parse_moment(data)
         except ValueError as error:
             raise serializers.ValidationError(f"A time {error}.", code="invalid") from error
         # Before the change of zone, which the first and last years cannot make.
-        if not YEAR_MIN <= moment.year <= YEAR_MAX:
+        if not YEAR_MIN <= timestamp.year <= YEAR_MAX:
             self.fail("range")
-        return moment.astimezone(UTC)
+        return timestamp.astimezone(UTC)
 
     def to_representation(self, value: datetime) -> str:
-        return moment_text(value)
-
-
-def moment_text(value: datetime) -> str:
-    """A time as it is answered: RFC 3339 in UTC."""
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return moment(value.astimezone(UTC))
 
 
 @extend_schema_field(
@@ -199,3 +204,15 @@ class Timezone(serializers.Field[str, Any, str, Any]):
 def problem_at(field: str, message: str, code: str = "invalid") -> serializers.ValidationError:
     """A refusal of one member of a body."""
     return serializers.ValidationError({field: serializers.ErrorDetail(message, code=code)})
+
+
+def read_body(
+    body: type[serializers.Serializer[Any]], request: Request, instance: Any = None, **context: Any
+) -> dict[str, Any]:
+    """Return the fields of a request's body: of a whole one, or of changes to an instance. Raises
+    ValidationError. Some bodies are judged by what `context` names.
+    """
+    read = body(instance, data=request.data, partial=instance is not None, context=context)
+    read.is_valid(raise_exception=True)
+    fields: dict[str, Any] = read.validated_data
+    return fields

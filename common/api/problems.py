@@ -88,25 +88,25 @@ CODE_BY_STATUS: Final = {
 }
 
 
-def problem(status: int, *, code: str | None = None, detail: str, **facts: Any) -> dict[str, Any]:
-    """A problem as its JSON object. `facts` are the members beyond those of the standard.
+def problem(status: int, *, code: str | None = None, detail: str, **members: Any) -> dict[str, Any]:
+    """Return a problem as its JSON object. `members` are those beyond the standard's.
 
-    Of more than ERRORS_MAX `errors` the first are kept, and `error_count` says how many there were.
+    Of more than ERRORS_MAX `errors` the first are kept, and `error_count` is their number.
     """
     code = code or CODE_BY_STATUS.get(status, "error")
-    if errors := facts.get("errors"):
-        facts["errors"] = [_shortened_error(each) for each in errors[:ERRORS_MAX]]
+    if errors := members.get("errors"):
+        members["errors"] = [_shortened_error(each) for each in errors[:ERRORS_MAX]]
         if len(errors) > ERRORS_MAX:
-            facts["error_count"] = len(errors)
+            members["error_count"] = len(errors)
     if status == 503:
-        facts.setdefault("retry_after_seconds", UNAVAILABLE_SECONDS)
+        members.setdefault("retry_after_seconds", UNAVAILABLE_SECONDS)
     return {
         "type": f"urn:spendgate:problem:{code}",
         "title": TITLE_BY_STATUS.get(status, "Error"),
         "status": status,
         "detail": shortened(detail),
         "code": code,
-        **facts,
+        **members,
     }
 
 
@@ -130,7 +130,7 @@ def status_of(error: MeteringError) -> int:
 def problem_of(error: Exception) -> dict[str, Any]:
     """The problem that an exception becomes. Never a stack trace: what is not known is logged."""
     if isinstance(error, MeteringError):
-        return problem(status_of(error), code=error.code, detail=error.detail, **error.facts)
+        return problem(status_of(error), code=error.code, detail=error.detail, **error.members)
     if is_cut_short(error):
         log.warning("a statement took too long", error=str(error))
         return problem(
@@ -161,11 +161,10 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
     """
     if connection.in_atomic_block:
         transaction.set_rollback(True)
-    facts, headers = _facts_and_headers(error)
-    return problem_response(facts, headers)
+    return problem_response(*_problem_and_headers(error))
 
 
-def _facts_and_headers(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
+def _problem_and_headers(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
     if isinstance(error, exceptions.ValidationError):
         return _validation_problem(error), {}
     if isinstance(error, exceptions.APIException):
@@ -206,9 +205,9 @@ def _domain_problem(error: DjangoValidationError) -> dict[str, Any]:
     return problem(400, detail=detail)
 
 
-def retry_headers(facts: Mapping[str, Any]) -> dict[str, str]:
+def retry_headers(body: Mapping[str, Any]) -> dict[str, str]:
     """When to ask again, where the problem says so."""
-    seconds = facts.get("retry_after_seconds")
+    seconds = body.get("retry_after_seconds")
     return {"Retry-After": str(seconds)} if seconds else {}
 
 
@@ -223,13 +222,13 @@ def _api_problem(error: exceptions.APIException) -> tuple[dict[str, Any], dict[s
 
 
 class CountedCode(str):
-    """The code of a message that stands for so many errors, which are counted and not named."""
+    """The code of a message that stands for several errors, which are counted, not named."""
 
     stands_for: int
 
     @classmethod
     def of(cls, code: str, *, stands_for: int) -> "CountedCode":
-        """The code, and how many errors have it."""
+        """Return the code with the number of errors that have it."""
         counted = cls(code)
         counted.stands_for = stands_for
         return counted
@@ -240,10 +239,10 @@ def _validation_problem(error: exceptions.ValidationError) -> dict[str, Any]:
     codes = (getattr(message, "code", None) for _, message in _messages(error.detail))
     count = sum(getattr(code, "stands_for", 1) for code in codes)
     detail = "; ".join(f"{each['pointer'] or 'body'}: {each['detail']}" for each in named[:5])
-    facts: dict[str, Any] = {"errors": named}
+    members: dict[str, Any] = {"errors": named}
     if count > len(named):
-        facts["error_count"] = count
-    return problem(400, code="invalid_request", detail=detail, **facts)
+        members["error_count"] = count
+    return problem(400, code="invalid_request", detail=detail, **members)
 
 
 def _validation_errors(detail: Any) -> Iterator[dict[str, str]]:
@@ -259,9 +258,9 @@ def _messages(detail: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
             is_whole = key == "non_field_errors"
             yield from _messages(inner, pointer if is_whole else f"{pointer}/{_escaped(key)}")
     elif isinstance(detail, list):
-        for place, inner in enumerate(detail):
+        for index, inner in enumerate(detail):
             is_message = isinstance(inner, str)
-            yield from _messages(inner, pointer if is_message else f"{pointer}/{place}")
+            yield from _messages(inner, pointer if is_message else f"{pointer}/{index}")
     else:
         yield pointer, detail
 
@@ -271,14 +270,14 @@ def _escaped(key: object) -> str:
 
 
 def problem_response(
-    facts: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
     """A problem as a Django response."""
     return HttpResponse(
-        msgspec.json.encode(facts),
-        status=facts["status"],
+        msgspec.json.encode(body),
+        status=body["status"],
         content_type=CONTENT_TYPE,
-        headers={**retry_headers(facts), **(headers or {})},
+        headers={**retry_headers(body), **(headers or {})},
     )
 
 

@@ -6,6 +6,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction
 
+from common.api.pagination import page_of
 from common.api.problems import CONTENT_TYPE, ERRORS_MAX, TITLE_BY_STATUS
 from common.idempotency import HEADER, KEY_MAX_CHARACTERS
 
@@ -91,6 +92,37 @@ class ContractSchema(AutoSchema):
         about = (type(self.view).__doc__ or "").strip().splitlines()
         return super().get_summary() or about[0].rstrip(".")
 
+    def get_override_parameters(self) -> list[Any]:
+        """The query parameters that the view checks."""
+        return [*super().get_override_parameters(), *self._of_action("parameters")]
+
+    def get_request_serializer(self) -> Any:
+        """The body of a resource, where the operation is not described by itself."""
+        return getattr(self.view, "body", None)
+
+    def get_response_serializers(self) -> Any:
+        """The answers of a resource, where the operation is not described by itself."""
+        answer = getattr(self.view, "answer", None)
+        if answer is not None and self._action == "list":
+            return {200: page_of(answer)}
+        return {"create": {201: answer}, "destroy": {204: None}}.get(self._action, {200: answer})
+
+    def _is_list_view(self, serializer: Any = None) -> bool:
+        """A page is described as an object."""
+        return False
+
+    @property
+    def _action(self) -> str:
+        """What the operation does, by the action of a resource or the method of another view."""
+        return getattr(self.view, "action", None) or self.method
+
+    def _of_action(self, name: str) -> Any:
+        return getattr(self.view, name, {}).get(self._action, ())
+
+    def get_description(self, *path: str) -> str:
+        """Nothing but what an operation says of itself: its summary is not repeated."""
+        return ""
+
     def _get_parameters(self) -> list[dict[str, Any]]:
         parameters: list[dict[str, Any]] = super()._get_parameters()
         if self._takes_idempotency_key():
@@ -119,7 +151,7 @@ class ContractSchema(AutoSchema):
         if self._takes_idempotency_key() or self.method == "PATCH":
             statuses.append(409)
         # A view that refuses more than others says so.
-        statuses += getattr(self.view, "also_answers", {}).get(self.method, ())
+        statuses += self._of_action("also_answers")
         return sorted(set(statuses))
 
     def _problem(self, status: int) -> dict[str, Any]:
@@ -129,5 +161,5 @@ class ContractSchema(AutoSchema):
         }
 
     def _takes_idempotency_key(self) -> bool:
-        action = getattr(self.view, self.method.lower(), None)
-        return getattr(action, "takes_idempotency_key", False)
+        handler = getattr(self.view, self._action.lower(), None)
+        return any(getattr(part, "takes_idempotency_key", False) for part in (handler, self.view))

@@ -13,7 +13,7 @@ from django.shortcuts import render
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
-from common.api.pagination import InvalidCursor, read_cursor, write_cursor
+from common.cursors import InvalidCursor, read_sort_key, write_cursor
 from dashboard.access import PageRequest, member_page
 from dashboard.enforcement.matches import pairs_of
 from dashboard.enforcement.tabs import enforcement_frame, number_of, periods_of, query_of
@@ -226,7 +226,7 @@ def _read_cursor(text: str | None, chosen: Filter) -> tuple[tuple[datetime, int]
     if text is None:
         return None, chosen
     try:
-        decided_at, decision_id = read_cursor(text, [datetime, int])
+        decided_at, decision_id = read_sort_key(text, [datetime, int])
     except InvalidCursor:
         notices = (*chosen.bar.notices, "This page is not known, so the newest are shown.")
         return None, replace(chosen, bar=replace(chosen.bar, notices=notices))

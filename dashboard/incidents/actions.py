@@ -4,6 +4,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from django import forms
+from django.db.models import QuerySet
 from django.http import Http404
 from django.utils import timezone
 
@@ -14,6 +15,7 @@ from dashboard.access import PageRequest
 from dashboard.incidents.lines import SNOOZES, snooze_until
 from dashboard.incidents.tabs import button_back_to, may_handle
 from tenants.admin_site import actor_of
+from tenants.models import User
 
 TEXT_CHARACTERS_MAX: Final = 4000
 
@@ -31,6 +33,11 @@ def find(request: PageRequest, incident_id: int) -> Incident:
     if found is None:
         raise Http404
     return found
+
+
+def members_of(request: PageRequest) -> QuerySet[User]:
+    """Return those to whom an incident can be assigned."""
+    return User.objects.filter(memberships__tenant=request.tenant).order_by("email")
 
 
 @button_back_to("incidents", may=may_handle)
@@ -53,6 +60,18 @@ def give_back(request: PageRequest, incident_id: int) -> str:
     """Let somebody else take it."""
     incidents.assign(incident=find(request, incident_id), actor=actor_of(request), user=None)
     return "Nobody has it now."
+
+
+@button_back_to("incidents", may=may_handle)
+def assign(request: PageRequest, incident_id: int) -> str:
+    """Assign it to a member."""
+    incident, user_id = find(request, incident_id), request.POST.get("user", "")
+    members = members_of(request)
+    user = members.filter(id=user_id).first() if user_id.isascii() and user_id.isdecimal() else None
+    if user is None:
+        raise InvalidRequest("Choose a member. Nothing was changed.")
+    incidents.assign(incident=incident, actor=actor_of(request), user=user)
+    return f"Assigned to {user}."
 
 
 @button_back_to("incidents", may=may_handle)

@@ -30,8 +30,11 @@ STATES: Final = {
     DeliveryState.DEAD.value: "Given up",
     DeliveryState.WAITING.value: "Waiting",
     DeliveryState.SENT.value: "Arrived",
+    DeliveryState.SUPERSEDED.value: "Not needed any more",
 }
 CHANNELS_MAX: Final = 100
+# The latest; a delivery that fails for three days has more than anyone reads.
+ATTEMPTS_MAX: Final = 100
 
 
 @require_safe
@@ -56,14 +59,27 @@ def page(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/incidents/deliveries.html", context)
 
 
+@require_safe
+@member_page
+def attempts(request: PageRequest, delivery_id: int) -> HttpResponse:
+    """The message and its latest attempts: a part of the page that is loaded when it is opened."""
+    delivery = _find(request, delivery_id)
+    context = {"row": delivery, "attempts": delivery.tried.order_by("-id")[:ATTEMPTS_MAX]}
+    return render(request, "dashboard/incidents/attempts.html", context)
+
+
 @button_back_to("deliveries", may=may_change_channels)
 def resend(request: PageRequest, delivery_id: int) -> str:
     """Send a message once more, the same one under the same reference."""
-    found = Delivery.objects.filter(tenant=request.tenant, id=delivery_id).first()
-    if found is None:
-        raise Http404
-    resend_delivery(delivery=found, actor=actor_of(request))
+    resend_delivery(delivery=_find(request, delivery_id), actor=actor_of(request))
     return "It is on its way again, under the same reference."
+
+
+def _find(request: PageRequest, delivery_id: int) -> Delivery:
+    delivery = Delivery.objects.filter(tenant=request.tenant, id=delivery_id).first()
+    if delivery is None:
+        raise Http404
+    return delivery
 
 
 def _of(tenant_id: int, state: str, channel_id: int | None) -> QuerySet[Delivery]:

@@ -6,7 +6,6 @@ from datetime import datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from alerts.incidents import status_of
 from alerts.models import Incident, IncidentKind
 from dashboard.enforcement.matches import pairs_of
 from dashboard.incidents.filters import KINDS, SEVERITIES, STATUSES
@@ -79,7 +78,7 @@ class IncidentLine:
 
 def lines_of(rows: Iterable[Incident]) -> list[IncidentLine]:
     """Incidents with the status of each."""
-    return [IncidentLine(row, status_of(row)) for row in rows]
+    return [IncidentLine(row, row.status) for row in rows]
 
 
 def snooze_until(choice: str, *, now: datetime, zone: ZoneInfo) -> datetime:

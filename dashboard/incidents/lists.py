@@ -117,11 +117,11 @@ def _counts(rows: QuerySet[Incident], now: datetime) -> Counts:
         output_field=CharField(),
     )
     grouped = (
-        rows.annotate(status=status)
-        .values("status", "kind", "severity")
+        rows.annotate(status_now=status)
+        .values("status_now", "kind", "severity")
         .annotate(number=Count("id"))
     )
-    return {(one["status"], one["kind"], one["severity"]): one["number"] for one in grouped}
+    return {(one["status_now"], one["kind"], one["severity"]): one["number"] for one in grouped}
 
 
 def _totals(counts: Counts, place: int, chosen: Filter) -> Counter[str]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from django.urls import reverse
 
-from alerts.incident_lists import about
+from alerts.incident_lists import having_values
 from alerts.models import Incident
 from dashboard.filter_bar import FilterBar
 from dashboard.incidents.course import Stretch
@@ -22,7 +22,7 @@ def read_marks(tenant_id: int, bar: FilterBar, starts: Sequence[datetime]) -> li
     """One mark for each bucket in which incidents were opened, as severe as the worst of them."""
     span = bar.range
     rows = Incident.objects.filter(
-        about(bar.filters),
+        having_values(bar.filters),
         tenant_id=tenant_id,
         opened_at__gte=span.starts_at,
         opened_at__lt=span.ends_at,

@@ -9,14 +9,13 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from alerts.incidents import status_of
 from alerts.models import Anomaly, Incident, IncidentKind
 from dashboard import charts
 from dashboard.access import PageRequest, cached_page, may_halt, member_page
 from dashboard.filter_bar import CHIPS_MAX, CUSTOM_DAYS_MAX, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of
-from dashboard.incidents.actions import TEXT_CHARACTERS_MAX, find
+from dashboard.incidents.actions import TEXT_CHARACTERS_MAX, find, members_of
 from dashboard.incidents.course import MEASURES, Course, Stretch, cause_of, filters_of, read_course
 from dashboard.incidents.figures import figures_of, findings_of
 from dashboard.incidents.lines import SNOOZES, IncidentLine
@@ -47,12 +46,13 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
     anomalies = _anomalies(incident)
     context = incidents_frame(request, bar, tab="incidents") | {
         "headline": incident.title,
-        "line": IncidentLine(incident, status_of(incident)),
+        "line": IncidentLine(incident, incident.status),
         "figures": figures_of(incident.facts),
         "findings": findings_of(incident.facts),
         "anomalies": [_anomaly_line(one) for one in anomalies],
         "timeline": timeline_of(incident),
         "snoozes": SNOOZES,
+        "members": members_of(request),
         "links": _links(incident, cause_of(incident, anomalies, bar.now), bar),
         "may_halt": may_halt(request),
         "text_characters_max": TEXT_CHARACTERS_MAX,

@@ -1,15 +1,13 @@
-"""`/v1/budgets`: limits on what matches, and the windows that they count in."""
+"""`/v1/budgets`: limits on what matches."""
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from functools import partial
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import QuerySet
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers
-from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -19,24 +17,17 @@ from common.api.fields import (
     Flag,
     Items,
     Moment,
+    OptionalBody,
     StrictSerializer,
     Text,
     Timezone,
     Usd,
-    moment_text,
     problem_at,
 )
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    flag_parameter,
-    page_answer,
-    page_of,
-    page_serializer,
-)
+from common.api.pagination import PAGE_PARAMETERS, page_answer, page_of, paginate, read_page
+from common.api.parameters import read_flag
 from common.errors import Conflict, NotFound
-from common.money import usd_from_nanos
-from metering.budgets.levels import WindowBalance
+from metering.api.windows import WindowAnswer, window_answers
 from metering.budgets.presets import PRESETS, Preset
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule, LevelRule
@@ -53,13 +44,12 @@ from metering.configuration.budgets import (
     update_budget,
     validate_budget,
 )
-from metering.core.dimensions import MATCHABLE, REQUEST
+from metering.core.dimensions import MATCHABLE
 from metering.fields.body import Match, RowBody, errors_at_members
-from metering.ledger.windows import state_of, used_percent
 from metering.models import Action, Budget, BudgetWindow, Mode, Period
-from metering.reporting.unknown_holds import unknown_by_window, window_from
 from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
+from tenants.models import Tenant
 
 
 class LimitBody(StrictSerializer):
@@ -79,15 +69,11 @@ class LimitBody(StrictSerializer):
     )
 
 
-class ThrottleBody(StrictSerializer):
+class ThrottleBody(OptionalBody):
     """What a level that throttles lets through within any minute."""
 
     cost_usd_per_minute = Usd(source="cost_nanos_per_minute", required=False, allow_null=True)
     tokens_per_minute = Count(required=False, allow_null=True, help_text="Input and output.")
-
-    def run_validation(self, data: Any = empty) -> Any:
-        """Null names no rate."""
-        return {} if data is None else super().run_validation(data)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if all(value is None for value in attrs.values()):
@@ -164,7 +150,7 @@ class BudgetBody(RowBody):
         many=True,
         max_length=LEVELS_MAX,
         required=False,
-        help_text="None named: one at 100 percent that blocks, since a limit that nobody enforces"
+        help_text="None named: one at 100% that blocks, since a limit that is not enforced"
         " would be a trap. The action `none` only watches.",
     )
     revision = serializers.IntegerField(
@@ -213,75 +199,37 @@ class PresetAnswer(serializers.Serializer[Any]):
     levels = LevelBody(many=True)
 
 
-class WindowAnswer(serializers.Serializer[Any]):
-    """One group and period of a budget: what was spent, what is held, and what is left."""
+@extend_schema_view(
+    list=extend_schema(summary="List budgets, oldest first"),
+    retrieve=extend_schema(summary="Show a budget"),
+    partial_update=extend_schema(
+        summary="Change a budget",
+        description="Of `limit`, the parts that are named change, and null removes one; every other"
+        " member is replaced. A change of what is counted starts a new revision with new windows.",
+    ),
+    destroy=extend_schema(summary="Archive a budget: it counts no more, and its windows stay"),
+)
+class Budgets(Resource[Budget]):
+    """The budgets of the tenant."""
 
-    group = serializers.DictField(child=serializers.CharField(allow_blank=True))
-    window_start = Moment()
-    window_end = Moment(allow_null=True)
-    limit_usd = Usd(
-        allow_null=True,
-        help_text="With what the period before left, where that is added, and what raises in force"
-        " add now.",
-    )
-    spent_usd = Usd()
-    reserved_usd = Usd()
-    remaining_usd = serializers.CharField(allow_null=True, help_text="Below zero when overspent.")
-    overrun_usd = Usd()
-    carried_usd = Usd()
-    unknown_usd = Usd(
-        required=False,
-        help_text="Where above zero: what was held for calls that may have run, until their time"
-        " was over. It is neither spent nor reserved.",
-    )
-    limit_tokens = serializers.IntegerField(allow_null=True)
-    spent_tokens = serializers.IntegerField()
-    reserved_tokens = serializers.IntegerField()
-    remaining_tokens = serializers.IntegerField(allow_null=True)
-    limit_requests = serializers.IntegerField(allow_null=True)
-    spent_requests = serializers.IntegerField()
-    reserved_requests = serializers.IntegerField()
-    remaining_requests = serializers.IntegerField(allow_null=True)
-    limit_tool_calls = serializers.IntegerField(allow_null=True)
-    spent_tool_calls = serializers.IntegerField()
-    reserved_tool_calls = serializers.IntegerField()
-    remaining_tool_calls = serializers.IntegerField(allow_null=True)
-    limit_seconds = serializers.IntegerField(allow_null=True)
-    spent_seconds = serializers.IntegerField(help_text="Since the window's first use.")
-    first_used_at = Moment(allow_null=True)
-    used_percent = serializers.FloatField(help_text="Of the fullest part of the limit.")
-    level = serializers.IntegerField(
-        allow_null=True, help_text="The highest level that was reached, in percent."
-    )
-
-
-class BudgetsView(ApiView):
-    """All budgets of the tenant."""
-
-    parameters = {"GET": PAGE_PARAMETERS | {"archived"}}
-
-    @extend_schema(
-        summary="List budgets, oldest first",
-        parameters=[
-            *PAGE_SCHEMA,
+    model = Budget
+    noun = "budget"
+    body = BudgetBody
+    parameters = {
+        "list": (
+            *PAGE_PARAMETERS,
             OpenApiParameter("archived", bool, description="Archived ones (true) or the others."),
-        ],
-        responses=page_serializer(BudgetBody),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        is_archived = flag_parameter(request, "archived")
-        budgets = Budget.objects.filter(
-            tenant=tenant_of(request),
-            archived_at__isnull=not is_archived,
-            id__gt=page.after[0] if page.after else 0,
-        ).prefetch_related("levels")
-        rows = list(budgets.order_by("id")[: page.limit + 1])
-        return Response(
-            page_answer(
-                rows, page=page, answer=lambda row: BudgetBody(row).data, key=lambda row: [row.id]
-            )
-        )
+        ),
+        "windows": PAGE_PARAMETERS,
+        "presets": PAGE_PARAMETERS,
+    }
+
+    def rows(self) -> QuerySet[Budget]:
+        return super().rows().prefetch_related("levels")
+
+    def listed_rows(self) -> QuerySet[Budget]:
+        is_archived = read_flag(self.request, "archived") or False
+        return self.rows().filter(archived_at__isnull=not is_archived)
 
     @extend_schema(
         summary="Make a budget, which counts what its period has spent already",
@@ -290,176 +238,49 @@ class BudgetsView(ApiView):
         responses={201: BudgetBody},
     )
     @idempotent
-    def post(self, request: Request) -> Response:
+    def create(self, request: Request, **path: Any) -> Response:
         fields, levels = new_budget(request.data)
-        budget = create_budget(
-            tenant=tenant_of(request), actor=actor_of(request), levels=levels, **fields
-        )
+        budget = create_budget(tenant=self.tenant, actor=self.actor, levels=levels, **fields)
         return Response(BudgetBody(budget).data, status=201)
 
-
-class PresetsView(ApiView):
-    """Budgets that are ready to use."""
-
-    parameters = {"GET": PAGE_PARAMETERS}
-
-    @extend_schema(
-        summary="List presets of budgets",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(PresetAnswer),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        first = page.after[0] if page.after else 0
-        rows = list(enumerate(PRESETS.items(), start=1))[max(0, first) :]
-        return Response(
-            page_answer(
-                rows, page=page, answer=lambda row: preset_answer(*row[1]), key=lambda row: [row[0]]
-            )
-        )
-
-
-class BudgetView(ApiView):
-    """One budget."""
-
-    @extend_schema(summary="Show a budget", responses=BudgetBody)
-    def get(self, request: Request, budget_id: int) -> Response:
-        return Response(BudgetBody(find_budget(request, budget_id)).data)
-
-    @extend_schema(
-        summary="Change a budget",
-        description="Of `limit`, the parts that are named change, and null removes one; every other"
-        " member is replaced. A change of what is counted starts a new revision with new windows.",
-        request=BudgetBody,
-        responses=BudgetBody,
-    )
-    def patch(self, request: Request, budget_id: int) -> Response:
-        budget = find_budget(request, budget_id)
-        if budget.archived_at is not None:
+    def update_row(self, row: Budget, changes: dict[str, Any]) -> Budget:
+        if row.archived_at is not None:
             raise Conflict("The budget is archived and cannot be changed.")
-        body = BudgetBody(budget, data=request.data, partial=True)
-        body.is_valid(raise_exception=True)
-        changes = dict(body.validated_data)
         levels = levels_of(changes.pop("levels")) if "levels" in changes else None
-        changed = update_budget(
-            budget=budget, actor=actor_of(request), changes=changes, levels=levels
+        return update_budget(budget=row, actor=self.actor, changes=changes, levels=levels)
+
+    def delete_row(self, row: Budget) -> None:
+        archive_budget(budget=row, actor=self.actor)
+
+    @extend_schema(summary="List presets of budgets", responses=page_of(PresetAnswer))
+    def presets(self, request: Request) -> Response:
+        page = read_page(request)
+        first = page.after[0] if page.after else 0
+        answer = page_answer(
+            list(enumerate(PRESETS.items(), start=1))[max(0, first) :],
+            page=page,
+            answers=lambda rows: [_preset_answer(*preset) for _, preset in rows],
+            key=lambda row: [row[0]],
         )
-        return Response(BudgetBody(changed).data)
-
-    @extend_schema(
-        summary="Archive a budget: it counts no more, and its windows stay",
-        request=None,
-        responses={204: None},
-    )
-    def delete(self, request: Request, budget_id: int) -> Response:
-        archive_budget(budget=find_budget(request, budget_id), actor=actor_of(request))
-        return Response(status=204)
-
-
-class WindowsView(ApiView):
-    """The windows of a budget's present revision."""
-
-    parameters = {"GET": PAGE_PARAMETERS}
+        return Response(answer)
 
     @extend_schema(
         summary="List a budget's windows, newest first",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(WindowAnswer),
+        description="Those of its present revision.",
+        responses=page_of(WindowAnswer),
     )
-    def get(self, request: Request, budget_id: int) -> Response:
-        page = page_of(request, [datetime, int])
-        budget = find_budget(request, budget_id)
+    def windows(self, request: Request, budget_id: int) -> Response:
+        budget = self.row()
         windows = BudgetWindow.objects.filter(
-            tenant=tenant_of(request), budget_id=budget.id, revision=budget.revision
+            tenant=self.tenant, budget_id=budget.id, revision=budget.revision
         )
-        if page.after is not None:
-            starts_at, window_id = page.after
-            windows = windows.filter(
-                Q(starts_at__lt=starts_at) | Q(starts_at=starts_at, id__lt=window_id)
-            )
-        rows = list(windows.order_by("-starts_at", "-id")[: page.limit + 1])
         # With its raises, which an archived budget has none of.
         rule = read_book(budget.tenant_id).rules.get(budget.id) or BudgetRule(budget, [])
-        now = timezone.now()
-        unknown = unknown_by_window(
-            budget.tenant_id,
-            [window_from(rule, row.id, row.starts_at, now) for row in rows],
-            now=now,
-        )
-        return Response(
-            page_answer(
-                rows,
-                page=page,
-                answer=lambda row: (
-                    window_answer(rule, row, now=now) | _unknown_part(unknown.get(row.id, 0))
-                ),
-                key=lambda row: [row.starts_at, row.id],
-            )
-        )
+        answer = partial(window_answers, rule, now=timezone.now())
+        return Response(paginate(request, windows, answer, order=("-starts_at", "-id")))
 
 
-def window_answer(rule: BudgetRule, window: BudgetWindow, *, now: datetime) -> dict[str, Any]:
-    """A window as the API shows it."""
-    raised = rule.raised(window.group_key, now)
-    limits = {
-        part: None if limit is None else limit + raised[place]
-        for place, (part, limit) in enumerate(rule.limits.items())
-    }
-    if limits["cost_nanos"] is not None:
-        limits["cost_nanos"] += window.carried_nanos
-    return {
-        "group": group_of(rule, window.group_key),
-        "window_start": moment_text(window.starts_at),
-        "window_end": moment_text(window.ends_at) if window.ends_at else None,
-        **_money_parts(limits["cost_nanos"], window),
-        **_counted_parts("tokens", limits["tokens"], window),
-        **_counted_parts("requests", limits["requests"], window),
-        **_counted_parts("tool_calls", limits["tool_calls"], window),
-        "limit_seconds": None if rule.limit_seconds is None else rule.limit_seconds + raised[4],
-        "spent_seconds": WindowBalance(first_used_at=window.first_used_at).used_seconds(now),
-        "first_used_at": moment_text(window.first_used_at) if window.first_used_at else None,
-        "used_percent": float(used_percent(rule, state_of(window), now=now).percent),
-        "level": window.level_percent or None,
-    }
-
-
-def group_of(rule: BudgetRule, group_key: str) -> dict[str, str]:
-    """A window's group as dimension to value; a single call's own mark comes last."""
-    names = [name for name in rule.per if name != REQUEST]
-    if rule.is_per_request:
-        names.append(REQUEST)
-    return dict(zip(names, json.loads(group_key), strict=True))
-
-
-def _money_parts(limit: int | None, window: BudgetWindow) -> dict[str, str | None]:
-    left = None if limit is None else limit - window.spent_nanos - window.reserved_nanos
-    return {
-        "limit_usd": None if limit is None else usd_from_nanos(limit),
-        "spent_usd": usd_from_nanos(window.spent_nanos),
-        "reserved_usd": usd_from_nanos(window.reserved_nanos),
-        "remaining_usd": None if left is None else usd_from_nanos(left),
-        "overrun_usd": usd_from_nanos(window.overrun_nanos),
-        "carried_usd": usd_from_nanos(window.carried_nanos),
-    }
-
-
-def _unknown_part(nanos: int) -> dict[str, str]:
-    return {"unknown_usd": usd_from_nanos(nanos)} if nanos else {}
-
-
-def _counted_parts(part: str, limit: int | None, window: BudgetWindow) -> dict[str, int | None]:
-    spent = getattr(window, f"spent_{part}")
-    reserved = getattr(window, f"reserved_{part}")
-    return {
-        f"limit_{part}": limit,
-        f"spent_{part}": spent,
-        f"reserved_{part}": reserved,
-        f"remaining_{part}": None if limit is None else limit - spent - reserved,
-    }
-
-
-def preset_answer(name: str, preset: Preset) -> dict[str, Any]:
-    """A preset as the API shows it."""
+def _preset_answer(name: str, preset: Preset) -> dict[str, Any]:
     budget = Budget(**preset.fields)
     return {
         "preset": name,
@@ -491,13 +312,10 @@ def new_budget(data: Any) -> tuple[dict[str, Any], Sequence[LevelRule]]:
     return fields, levels
 
 
-def find_budget(request: Request, budget_id: int) -> Budget:
-    budget = (
-        Budget.objects.filter(tenant=tenant_of(request), id=budget_id)
-        .prefetch_related("levels")
-        .first()
-    )
-    if budget is None:
+def find_budget(tenant: Tenant, budget_id: int) -> Budget:
+    """Return a budget of the tenant. Raises NotFound."""
+    budgets = Budget.objects.filter(tenant=tenant, id=budget_id)
+    if (budget := budgets.prefetch_related("levels").first()) is None:
         raise NotFound(f"There is no budget {budget_id}.")
     return budget
 

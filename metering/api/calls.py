@@ -1,145 +1,129 @@
 """`GET /v1/traces/{trace}` and `GET /v1/sessions/{session}`: how calls belong together."""
 
-from typing import Any, Final
+from typing import Annotated, Final
 
 from drf_spectacular.utils import extend_schema
+from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import moment_text
+from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, usd_or_none
 from common.money import usd_from_nanos
-from metering.api.events import EVENT_SCHEMA, event_answer
-from metering.api.usage import MEASURES_SCHEMA, USD, measures_answer
-from metering.models import Outcome
+from metering.api.events import EventAnswer
+from metering.api.usage import MeasuresAnswer
 from metering.reporting import CallNode, call_tree, read_session
 from tenants.api.views import ApiView, tenant_of
-from tenants.roles import Scope
 
-NODE_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "description": "An event, its own cost, the cost with everything below it, and its `children`.",
-    "properties": {
-        **EVENT_SCHEMA["properties"],
-        "subtree_cost_usd": USD,
-        "children": {"type": "array", "items": {"type": "object", "additionalProperties": {}}},
-    },
-    "required": [*EVENT_SCHEMA["required"], "subtree_cost_usd", "children"],
-}
-TRACE_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "trace": {"type": "string"},
-        "cost_usd": USD,
-        "event_count": {"type": "integer"},
-        "is_truncated": {
-            "type": "boolean",
-            "description": "The trace has more than the first 10,000 events, which are shown.",
-        },
-        "roots": {"type": "array", "items": NODE_SCHEMA},
-    },
-    "required": ["trace", "cost_usd", "event_count", "is_truncated", "roots"],
-}
-_SHARES: Final = {
-    "type": "array",
-    "items": {"type": "object", "properties": MEASURES_SCHEMA, "additionalProperties": {}},
-}
-SESSION_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "session": {"type": "string"},
-        "total": {"type": "object", "properties": MEASURES_SCHEMA},
-        "by_agent": _SHARES,
-        "by_model": _SHARES,
-        "by_tool": _SHARES,
-        "outcome": {
-            "type": "object",
-            "nullable": True,
-            "properties": {
-                "success": {"type": "boolean"},
-                "value_usd": {**USD, "nullable": True},
-                "reported_at": {"type": "string", "format": "date-time"},
-            },
-        },
-        "is_truncated": {
-            "type": "boolean",
-            "description": "The session has more than the first 10,000 events, which are shown.",
-        },
-        "events": {
-            "type": "array",
-            "items": {
-                **EVENT_SCHEMA,
-                "properties": {**EVENT_SCHEMA["properties"], "running_cost_usd": USD},
-            },
-        },
-    },
-    "required": ["session", "total", "by_agent", "by_model", "by_tool", "outcome", "events"],
-}
+TRUNCATED: Final = "There are more than the first 10,000 events, which are shown."
+
+
+class NodeAnswer(EventAnswer):
+    """An event, its own cost, the cost with everything below it, and its `children`."""
+
+    subtree_cost_usd: AmountUsd
+    children: list["NodeAnswer"]
+
+
+class TraceAnswer(Answer):
+    """The calls of a trace as a tree."""
+
+    trace: str
+    cost_usd: AmountUsd
+    event_count: int
+    is_truncated: Annotated[bool, about(TRUNCATED)]
+    roots: list[NodeAnswer]
+
+
+class ShareAnswer(MeasuresAnswer):
+    """What one agent, model or tool had of a session."""
+
+    agent: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    tool: str | UnsetType = UNSET
+
+
+class StepAnswer(EventAnswer):
+    """An event of a session, and what the session had cost after it."""
+
+    running_cost_usd: AmountUsd
+
+
+class SessionOutcomeAnswer(Answer):
+    """How a session ended, as it was reported."""
+
+    success: bool
+    value_usd: AmountUsd | None
+    reported_at: UtcTimestamp
+
+
+class SessionAnswer(Answer):
+    """The calls of a session, and what they come to."""
+
+    session: str
+    total: MeasuresAnswer
+    by_agent: list[ShareAnswer]
+    by_model: list[ShareAnswer]
+    by_tool: list[ShareAnswer]
+    outcome: SessionOutcomeAnswer | None
+    is_truncated: Annotated[bool, about(TRUNCATED)]
+    events: list[StepAnswer]
 
 
 class TraceView(ApiView):
     """One trace."""
 
-    read_scope = Scope.READ
-
-    @extend_schema(summary="The call tree of a trace", responses={200: TRACE_SCHEMA})
+    @extend_schema(summary="The call tree of a trace", responses={200: TraceAnswer})
     def get(self, request: Request, trace: str) -> Response:
         tree = call_tree(tenant_id=tenant_of(request).id, trace=trace)
         return Response(
-            {
-                "trace": trace,
-                "cost_usd": usd_from_nanos(tree.cost_nanos),
-                "event_count": tree.event_count,
-                "is_truncated": tree.is_truncated,
-                "roots": [_node(root) for root in tree.roots],
-            }
+            TraceAnswer.of(
+                tree,
+                trace=trace,
+                cost_usd=usd_from_nanos(tree.cost_nanos),
+                roots=[_node_answer(root) for root in tree.roots],
+            )
         )
 
 
 class SessionView(ApiView):
     """One session."""
 
-    read_scope = Scope.READ
-
     @extend_schema(
-        summary="A session in the order in which it happened", responses={200: SESSION_SCHEMA}
+        summary="A session in the order in which it happened", responses={200: SessionAnswer}
     )
     def get(self, request: Request, session: str) -> Response:
-        found = read_session(tenant_id=tenant_of(request).id, session=session)
-        shares = {
-            f"by_{name}": [{**row.group, **measures_answer(row.measures)} for row in rows]
-            for name, rows in found.by_dimension.items()
-        }
+        calls = read_session(tenant_id=tenant_of(request).id, session=session)
+        outcome = None
+        if calls.outcome is not None:
+            outcome = SessionOutcomeAnswer(
+                success=calls.outcome.is_success,
+                value_usd=usd_or_none(calls.outcome.value_nanos),
+                reported_at=calls.outcome.reported_at,
+            )
         return Response(
-            {
-                "session": session,
-                "total": measures_answer(found.total),
-                **shares,
-                "outcome": None if found.outcome is None else _outcome(found.outcome),
-                "is_truncated": found.is_truncated,
-                "events": [
-                    {
-                        **event_answer(step.event),
-                        "running_cost_usd": usd_from_nanos(step.running_cost_nanos),
-                    }
-                    for step in found.steps
+            SessionAnswer(
+                session=session,
+                total=MeasuresAnswer.counting(calls.total),
+                **{
+                    f"by_{name}": [ShareAnswer.counting(row.measures, **row.group) for row in rows]
+                    for name, rows in calls.by_dimension.items()
+                },
+                outcome=outcome,
+                is_truncated=calls.is_truncated,
+                events=[
+                    StepAnswer.telling(
+                        step.event, running_cost_usd=usd_from_nanos(step.running_cost_nanos)
+                    )
+                    for step in calls.steps
                 ],
-            }
+            )
         )
 
 
-def _node(node: CallNode) -> dict[str, Any]:
-    # A tree is at most queries.traces.DEPTH_MAX deep.
-    return {
-        **event_answer(node.event),
-        "subtree_cost_usd": usd_from_nanos(node.subtree_cost_nanos),
-        "children": [_node(child) for child in node.children],
-    }
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    value_nanos = outcome.value_nanos
-    return {
-        "success": outcome.is_success,
-        "value_usd": None if value_nanos is None else usd_from_nanos(value_nanos),
-        "reported_at": moment_text(outcome.reported_at),
-    }
+def _node_answer(node: CallNode) -> NodeAnswer:
+    # A tree is at most reporting.traces.DEPTH_MAX deep.
+    return NodeAnswer.telling(
+        node.event,
+        subtree_cost_usd=usd_from_nanos(node.subtree_cost_nanos),
+        children=[_node_answer(child) for child in node.children],
+    )

@@ -30,7 +30,7 @@ def count_job(job: Job) -> None:
         ("conflict", job.conflicts),
         ("rejected", len(job.errors)),
         ("unpriced", job.unpriced),
-        ("passed_over", sum(one.count for one in job.passed_over)),
+        ("passed_over", sum(kind.count for kind in job.passed_over)),
     ):
         if count:
             EVENTS.labels(job.route.label, outcome).inc(count)

@@ -12,11 +12,11 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 
+from common.api.parameters import InvalidParameter
 from common.csv_files import csv_lines
-from metering.reporting import InvalidQuestion, focus_rows, require_events
+from metering.reporting import focus_rows, require_events
 from tenants.api.views import ApiView, holder_of
 from tenants.models import Tenant
-from tenants.roles import Scope
 from tenants.scope import tenant_scope
 
 MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
@@ -25,28 +25,29 @@ MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 class FocusExportView(ApiView):
     """Usage of a month for finance tools."""
 
-    read_scope = Scope.READ
-    parameters = {"GET": frozenset({"month"})}
+    parameters = {
+        "GET": (
+            OpenApiParameter(
+                "month",
+                {"type": "string", "pattern": f"^{MONTH.pattern}$"},
+                required=True,
+                description="As in 2026-11.",
+            ),
+        )
+    }
 
     @extend_schema(
         summary="A month of usage as FOCUS 1.0, in CSV",
         description="By UTC day, provider, model, tool, team, customer, agent and feature. Sums to"
         " exactly what `/v1/usage` answers for the month in UTC; usage that comes while it is read"
         " may be in it or not.",
-        parameters=[
-            OpenApiParameter(
-                "month",
-                {"type": "string", "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])$"},
-                required=True,
-                description="As in 2026-11.",
-            )
-        ],
         responses={(200, "text/csv"): OpenApiTypes.STR},
     )
     def get(self, request: Request) -> FileResponse:
         text = request.query_params.get("month", "")
         if not MONTH.fullmatch(text):
-            raise InvalidQuestion("invalid_month", "'month' must be a month, as in 2026-11.")
+            detail = "'month' must be a month, as in 2026-11."
+            raise InvalidParameter.of("month", "invalid_month", detail)
         year, month = text.split("-")
         tenant_id = holder_of(request).tenant_id
         first = datetime(int(year), int(month), 1, tzinfo=UTC)

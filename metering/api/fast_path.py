@@ -270,10 +270,10 @@ def _refusal(error: Exception, holder: KeyHolder | None, route: Route | None) ->
 
 
 def refuse(holder: KeyHolder | None, scope: Scope) -> HotResponse:
-    """The answer to a key that nobody holds, or that lacks the scope."""
+    """Return the answer to a key that no one holds, or that lacks the scope."""
     if holder is None:
-        facts = problem(401, detail="Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")
-        return problem_answer(facts, {"WWW-Authenticate": 'Bearer realm="spendgate"'})
+        body = problem(401, detail="Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")
+        return problem_answer(body, {"WWW-Authenticate": 'Bearer realm="spendgate"'})
     return problem_answer(problem(403, detail=f"This key lacks the scope {scope.value!r}."))
 
 
@@ -319,13 +319,13 @@ def _reasons(errors: list[tuple[int, EventRejected]]) -> str:
 
 
 def problem_answer(
-    facts: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> HotResponse:
     """A problem as a plain response."""
     return HotResponse(
-        facts["status"],
-        {"Content-Type": CONTENT_TYPE, **retry_headers(facts), **(headers or {})},
-        msgspec.json.encode(facts),
+        body["status"],
+        {"Content-Type": CONTENT_TYPE, **retry_headers(body), **(headers or {})},
+        msgspec.json.encode(body),
     )
 
 

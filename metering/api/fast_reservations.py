@@ -13,6 +13,7 @@ from common.api.parsing import LARGE_BODY_BYTES_MAX
 from common.errors import EventRejected, MeteringError
 from common.idempotency import RequestKey, hash_of, require_key
 from metering.api.counters import count_job
+from metering.api.fast_halts import find_holder, handle_halts
 from metering.api.fast_path import (
     JSON,
     Begin,
@@ -30,7 +31,6 @@ from metering.api.fast_path import (
     handle_traces,
     refuse,
 )
-from metering.api.halts import find_holder, handle_halts
 from metering.limits.halt_watch import known_halts, remember_refusal
 from metering.reservations.commands import (
     DECISIONS,

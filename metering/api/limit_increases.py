@@ -3,28 +3,43 @@ by people.
 """
 
 import json
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated, Any, Final
 
 from django.db.models import QuerySet
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_view,
+)
 from rest_framework import serializers
-from rest_framework.fields import empty
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Count, Moment, StrictSerializer, Text, Usd, moment_text, problem_at
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
+from common.api.fields import (
+    Count,
+    Moment,
+    OptionalBody,
+    StrictSerializer,
+    Text,
+    Usd,
+    problem_at,
+    read_body,
 )
-from common.errors import InvalidRequest, NotFound
-from common.money import usd_from_nanos
+from common.api.pagination import PAGE_PARAMETERS
+from common.api.parameters import read_choice
+from common.api.structs import (
+    AmountUsd,
+    Answer,
+    GroupValues,
+    UtcTimestamp,
+    about,
+    one_of,
+    usd_or_none,
+)
 from metering.api.budgets import find_budget
 from metering.core.dimensions import VALUE_CHARACTERS_MAX, normal_match
 from metering.core.validation import group_key_of
@@ -41,11 +56,10 @@ from metering.limits.limit_increases import (
 from metering.limits.obstacles import Obstacle, read_obstacles
 from metering.models import Budget, BudgetRaise, RaiseStatus
 from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 from tenants.roles import Scope
 
 DURATION_SECONDS_MAX: Final = 31 * 86_400
-STATUS_PARAMETER: Final = OpenApiParameter("status", str, enum=RaiseStatus.values)
 
 
 @extend_schema_field(
@@ -119,148 +133,103 @@ class RaiseBody(StrictSerializer):
         return ask
 
 
-class NoteBody(StrictSerializer):
+class NoteBody(OptionalBody):
     """What whoever decides wants to say about it."""
 
     note = Text(required=False, min_length=0, max_length=1000, allow_blank=True)
 
-    def run_validation(self, data: Any = empty) -> Any:
-        """Null says nothing."""
-        return {} if data is None else super().run_validation(data)
 
-
-class RaisedByAnswer(serializers.Serializer[Any]):
+class RaisedByAnswer(Answer):
     """How much higher the limits become; null: as before."""
 
-    cost_usd = Usd(allow_null=True)
-    tokens = serializers.IntegerField(allow_null=True)
-    requests = serializers.IntegerField(allow_null=True)
-    tool_calls = serializers.IntegerField(allow_null=True)
-    seconds = serializers.IntegerField(allow_null=True)
+    cost_usd: AmountUsd | None
+    tokens: int | None
+    requests: int | None
+    tool_calls: int | None
+    seconds: int | None
 
 
-class RaiseAnswer(serializers.Serializer[Any]):
+class RaiseAnswer(Answer):
     """A raise as it was asked for, and what was decided."""
 
-    id = serializers.IntegerField()
-    budget = serializers.IntegerField()
-    by = RaisedByAnswer()
-    group = serializers.DictField(
-        child=serializers.CharField(allow_blank=True),
-        allow_null=True,
-        help_text="Null: every group.",
-    )
-    starts_at = Moment(allow_null=True, help_text="When it was approved.")
-    ends_at = Moment()
-    reason = serializers.CharField()
-    status = serializers.ChoiceField(choices=RaiseStatus.values)
-    level = serializers.IntegerField(
-        allow_null=True, help_text="The level, in percent, whose action `hold` asked for it."
-    )
-    asked_at = Moment()
-    asked_by = serializers.CharField()
-    decided_at = Moment(allow_null=True)
-    decided_by = serializers.CharField(allow_null=True)
-    note = serializers.CharField(allow_blank=True)
+    id: int
+    budget: int
+    by: RaisedByAnswer
+    group: Annotated[GroupValues | None, about("Null: every group.")]
+    starts_at: Annotated[UtcTimestamp | None, about("When it was approved.")]
+    ends_at: UtcTimestamp
+    reason: str
+    status: Annotated[str, one_of(RaiseStatus.values)]
+    level: Annotated[int | None, about("The level, in percent, whose action `hold` asked for it.")]
+    asked_at: UtcTimestamp
+    asked_by: str
+    decided_at: UtcTimestamp | None
+    decided_by: str | None
+    note: str
 
 
-class ObstacleAnswer(serializers.Serializer[Any]):
+class ObstacleAnswer(Answer):
     """Something else that refuses calls of the group, all of them or some."""
 
-    code = serializers.ChoiceField(
-        choices=["halted", "breaker_open", "locked_out", "budget_exceeded"]
-    )
-    detail = serializers.CharField()
-    match = serializers.DictField(help_text="The calls that it refuses.")
-    affects = serializers.ChoiceField(
-        choices=["all", "some"], help_text="Every call of the group, or maybe some of them."
-    )
-    halt = serializers.IntegerField(allow_null=True)
-    breaker = serializers.IntegerField(allow_null=True)
-    budget = serializers.IntegerField(allow_null=True)
-    lift = serializers.CharField(
-        allow_null=True,
-        help_text="The request that ends it, as in `DELETE /v1/halts/7`; null: none does, raise"
-        " that budget's limit.",
-    )
+    code: Annotated[str, one_of(["halted", "breaker_open", "locked_out", "budget_exceeded"])]
+    detail: str
+    match: Annotated[dict[str, Any], about("The calls that it refuses.")]
+    affects: Annotated[
+        str, one_of(["all", "some"], "Every call of the group, or maybe some of them.")
+    ]
+    halt: int | None
+    breaker: int | None
+    budget: int | None
+    lift: Annotated[
+        str | None,
+        about(
+            "The request that ends it, as in `DELETE /v1/halts/7`; null: none does, raise that"
+            " budget's limit."
+        ),
+    ]
 
 
 class ApprovedAnswer(RaiseAnswer):
     """A raise in force, and what stops its calls all the same."""
 
-    still_stopped_by = ObstacleAnswer(
-        many=True, help_text="Halts, breakers and budgets that refuse such calls; 20 at most."
-    )
+    still_stopped_by: Annotated[
+        list[ObstacleAnswer],
+        about("Halts, breakers and budgets that refuse such calls; 20 at most."),
+    ]
 
 
-class AllRaisesView(ApiView):
+@extend_schema_view(
+    list=extend_schema(summary="List raises of all budgets, newest first"),
+    retrieve=extend_schema(summary="Show a raise"),
+    destroy=extend_schema(summary="End an approved raise now; it stays to be read"),
+)
+class Raises(Resource[BudgetRaise]):
     """Raises of all budgets."""
 
-    parameters = {"GET": PAGE_PARAMETERS | {"status"}}
+    model = BudgetRaise
+    noun = "raise"
+    answer = RaiseAnswer
+    order = ("-id",)
+    parameters = {
+        "list": (*PAGE_PARAMETERS, OpenApiParameter("status", str, enum=RaiseStatus.values))
+    }
+    also_answers = {"destroy": (409,)}
 
-    @extend_schema(
-        summary="List raises of all budgets, newest first",
-        parameters=[*PAGE_SCHEMA, STATUS_PARAMETER],
-        responses=page_serializer(RaiseAnswer),
-    )
-    def get(self, request: Request) -> Response:
-        return _page(request, BudgetRaise.objects.filter(tenant=tenant_of(request)))
+    def rows(self) -> QuerySet[BudgetRaise]:
+        rows = super().rows().select_related("budget")
+        if "budget_id" in self.kwargs:
+            rows = rows.filter(budget_id=self.kwargs["budget_id"])
+        return rows
 
+    def listed_rows(self) -> QuerySet[BudgetRaise]:
+        status = read_choice(self.request, "status", RaiseStatus.values)
+        return self.rows() if status is None else self.rows().filter(status=status)
 
-class RaisesView(ApiView):
-    """Raises of one budget. To ask for one takes the scope `enforce`, which decides nothing."""
+    def answers(self, rows: Sequence[BudgetRaise]) -> Sequence[RaiseAnswer]:
+        return [raise_answer(row) for row in rows]
 
-    parameters = {"GET": PAGE_PARAMETERS | {"status"}}
-    write_scope = Scope.ENFORCE
-
-    @extend_schema(
-        summary="List a budget's raises, newest first",
-        parameters=[*PAGE_SCHEMA, STATUS_PARAMETER],
-        responses=page_serializer(RaiseAnswer),
-    )
-    def get(self, request: Request, budget_id: int) -> Response:
-        budget = find_budget(request, budget_id)
-        return _page(request, BudgetRaise.objects.filter(tenant=tenant_of(request), budget=budget))
-
-    @extend_schema(
-        summary="Ask for higher limits for a while",
-        description="Moves nothing until a person, or a key with the scope `manage`, approves it.",
-        request=RaiseBody,
-        responses={201: RaiseAnswer},
-    )
-    @idempotent
-    def post(self, request: Request, budget_id: int) -> Response:
-        budget = find_budget(request, budget_id)
-        body = RaiseBody(data=request.data, context={"budget": budget})
-        body.is_valid(raise_exception=True)
-        asked = ask_for_raise(
-            budget=budget, actor=actor_of(request), ask=body.validated_data["ask"]
-        )
-        return Response(raise_answer(asked), status=201)
-
-
-class RaiseView(ApiView):
-    """One raise."""
-
-    also_answers = {"DELETE": (409,)}
-
-    @extend_schema(summary="Show a raise", responses=RaiseAnswer)
-    def get(self, request: Request, budget_id: int, raise_id: int) -> Response:
-        return Response(raise_answer(_find(request, budget_id, raise_id)))
-
-    @extend_schema(
-        summary="End an approved raise now; it stays to be read",
-        request=None,
-        responses={204: None},
-    )
-    def delete(self, request: Request, budget_id: int, raise_id: int) -> Response:
-        found = _find(request, budget_id, raise_id)
-        end_raise(budget_raise=found, actor=actor_of(request))
-        return Response(status=204)
-
-
-class ApproveView(ApiView):
-    """A decision for a raise."""
+    def delete_row(self, row: BudgetRaise) -> object:
+        return end_raise(budget_raise=row, actor=self.actor)
 
     @extend_schema(
         summary="Approve a raise: it counts from the next reservation on, until its end",
@@ -270,110 +239,89 @@ class ApproveView(ApiView):
         responses={200: ApprovedAnswer},
     )
     @idempotent
-    def post(self, request: Request, budget_id: int, raise_id: int) -> Response:
-        approved = _decide(request, approve_raise, _find(request, budget_id, raise_id))
+    def approve(self, request: Request, **path: Any) -> Response:
+        row, note = self.row(), read_body(NoteBody, request).get("note", "")
+        approved = approve_raise(budget_raise=row, actor=self.actor, note=note)
         obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
-        stopping = [
-            _obstacle_answer(obstacle)
-            for obstacle in obstacles.of(approved.budget_id, approved.group_key)
-        ]
-        return Response({**raise_answer(approved), "still_stopped_by": stopping})
-
-
-class RefuseView(ApiView):
-    """A decision against a raise."""
+        stopping = obstacles.of(approved.budget_id, approved.group_key)
+        return Response(
+            raise_answer(
+                approved,
+                ApprovedAnswer,
+                still_stopped_by=[_obstacle_answer(obstacle) for obstacle in stopping],
+            )
+        )
 
     @extend_schema(summary="Refuse a raise", request=NoteBody, responses={200: RaiseAnswer})
     @idempotent
-    def post(self, request: Request, budget_id: int, raise_id: int) -> Response:
-        refused = _decide(request, refuse_raise, _find(request, budget_id, raise_id))
+    def refuse(self, request: Request, **path: Any) -> Response:
+        row, note = self.row(), read_body(NoteBody, request).get("note", "")
+        refused = refuse_raise(budget_raise=row, actor=self.actor, note=note)
         return Response(raise_answer(refused))
 
 
-def _decide(
-    request: Request, decide: Callable[..., BudgetRaise], found: BudgetRaise
-) -> BudgetRaise:
-    body = NoteBody(data=request.data)
-    body.is_valid(raise_exception=True)
-    return decide(
-        budget_raise=found, actor=actor_of(request), note=body.validated_data.get("note", "")
+@extend_schema_view(list=extend_schema(summary="List a budget's raises, newest first"))
+class RaisesOfBudget(Raises):
+    """Raises of one budget. To ask for one takes the scope `enforce`, which decides nothing."""
+
+    write_scope = Scope.ENFORCE
+
+    def listed_rows(self) -> QuerySet[BudgetRaise]:
+        find_budget(self.tenant, self.kwargs["budget_id"])
+        return super().listed_rows()
+
+    @extend_schema(
+        summary="Ask for higher limits for a while",
+        description="Moves nothing until a person, or a key with the scope `manage`, approves it.",
+        request=RaiseBody,
+        responses={201: RaiseAnswer},
     )
+    @idempotent
+    def create(self, request: Request, **path: Any) -> Response:
+        budget = find_budget(self.tenant, self.kwargs["budget_id"])
+        ask = read_body(RaiseBody, request, budget=budget)["ask"]
+        asked = ask_for_raise(budget=budget, actor=self.actor, ask=ask)
+        return Response(raise_answer(asked), status=201)
 
 
-def _obstacle_answer(obstacle: Obstacle) -> dict[str, Any]:
+def _obstacle_answer(obstacle: Obstacle) -> ObstacleAnswer:
     lift = None
     if obstacle.breaker_id is not None:
         lift = f"POST /v1/breakers/{obstacle.breaker_id}/close"
     elif obstacle.halt_id is not None:
         lift = f"DELETE /v1/halts/{obstacle.halt_id}"
-    return {
-        "code": obstacle.code,
-        "detail": obstacle.detail,
-        "match": dict(obstacle.match),
-        "affects": "all" if obstacle.is_for_all else "some",
-        "halt": obstacle.halt_id,
-        "breaker": obstacle.breaker_id,
-        "budget": obstacle.budget_id,
-        "lift": lift,
-    }
-
-
-def _page(request: Request, raises: QuerySet[BudgetRaise]) -> Response:
-    page = page_of(request, [int])
-    status = request.query_params.get("status")
-    if status is not None:
-        if status not in RaiseStatus.values:
-            raise InvalidRequest(f"'status' must be one of {', '.join(RaiseStatus.values)}.")
-        raises = raises.filter(status=status)
-    if page.after is not None:
-        raises = raises.filter(id__lt=page.after[0])
-    rows = list(raises.select_related("budget").order_by("-id")[: page.limit + 1])
-    return Response(page_answer(rows, page=page, answer=raise_answer, key=lambda row: [row.id]))
-
-
-def _find(request: Request, budget_id: int, raise_id: int) -> BudgetRaise:
-    found = (
-        BudgetRaise.objects.filter(tenant=tenant_of(request), budget_id=budget_id, id=raise_id)
-        .select_related("budget")
-        .first()
+    return ObstacleAnswer.of(
+        obstacle,
+        match=dict(obstacle.match),
+        affects="all" if obstacle.is_for_all else "some",
+        halt=obstacle.halt_id,
+        breaker=obstacle.breaker_id,
+        budget=obstacle.budget_id,
+        lift=lift,
     )
-    if found is None:
-        raise NotFound(f"Budget {budget_id} has no raise {raise_id}.")
-    return found
 
 
-def raise_answer(found: BudgetRaise) -> dict[str, Any]:
-    """A raise as the API shows it."""
-    return {
-        "id": found.id,
-        "budget": found.budget_id,
-        "by": {
-            "cost_usd": usd_from_nanos(found.add_cost_nanos) if found.add_cost_nanos else None,
-            "tokens": found.add_tokens or None,
-            "requests": found.add_requests or None,
-            "tool_calls": found.add_tool_calls or None,
-            "seconds": found.add_seconds or None,
-        },
-        "group": _group_answer(found),
-        "starts_at": _moment_or_none(found.starts_at),
-        "ends_at": moment_text(found.ends_at),
-        "reason": found.reason,
-        "status": found.status,
-        "level": found.level_percent,
-        "asked_at": moment_text(found.asked_at),
-        "asked_by": found.asked_by,
-        "decided_at": _moment_or_none(found.decided_at),
-        "decided_by": found.decided_by or None,
-        "note": found.note,
-    }
-
-
-def _group_answer(found: BudgetRaise) -> dict[str, str] | None:
-    if not found.group_key:
-        return None
-    # Not strict: the budget may have other dimensions today.
-    return dict(zip(found.budget.per, json.loads(found.group_key), strict=False))
-
-
-def _moment_or_none(moment: datetime | None) -> str | None:
-    return moment_text(moment) if moment else None
+def raise_answer(
+    row: BudgetRaise, kind: type[RaiseAnswer] = RaiseAnswer, **computed: Any
+) -> RaiseAnswer:
+    """Return a raise as it is answered."""
+    group = None
+    if row.group_key:
+        # Not strict: the budget may have other dimensions today.
+        group = dict(zip(row.budget.per, json.loads(row.group_key), strict=False))
+    by = RaisedByAnswer(
+        cost_usd=usd_or_none(row.add_cost_nanos or None),
+        tokens=row.add_tokens or None,
+        requests=row.add_requests or None,
+        tool_calls=row.add_tool_calls or None,
+        seconds=row.add_seconds or None,
+    )
+    return kind.of(
+        row,
+        budget=row.budget_id,
+        by=by,
+        group=group,
+        level=row.level_percent,
+        decided_by=row.decided_by or None,
+        **computed,
+    )

@@ -1,11 +1,12 @@
 """`/v1/prices`: the tenant's own prices, what applies to a model, and rating a period again."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from datetime import UTC, datetime, time
+from typing import Annotated, Any, Final
 
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework import serializers
+from msgspec import UNSET, Meta, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,22 +17,24 @@ from common.api.fields import (
     Text,
     Usd,
     Value,
-    moment_text,
     problem_at,
+    read_body,
 )
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    flag_parameter,
-    page_answer,
-    page_of,
-    page_serializer,
-)
+from common.api.pagination import PAGE_PARAMETERS, page_answer, page_of, read_page
+from common.api.parameters import TIMESTAMP_SCHEMA, read_flag, read_timestamp
+from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
 from common.errors import Conflict, InvalidRequest, NotFound
 from common.money import usd_from_nanos
 from common.values import normal_value
-from metering.api.jobs import JobAnswer, accepted, job_answer, rerate_answer
-from metering.api.rates import NamedRates, Tiers, rates_answer, stored_rates
+from metering.api.jobs import JobAnswer, RerateAnswer, accepted, job_answer, rerate_answer
+from metering.api.rates import (
+    RATES_REFERENCE,
+    TIERS_SCHEMA,
+    NamedRates,
+    Tiers,
+    rates_answer,
+    stored_rates,
+)
 from metering.configuration.prices import (
     Validity,
     add_price,
@@ -44,7 +47,7 @@ from metering.intake.rerate import rerate, start_rerating
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.prices import price_row
 from metering.pricing.book import OVERRIDE, load_price_book
-from metering.pricing.rates import parse_rates
+from metering.pricing.rates import Rate, parse_rates
 from metering.pricing.schedule import CATALOGUE
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, holder_of, tenant_of
@@ -90,26 +93,28 @@ class PriceBody(StrictSerializer):
                 raise problem_at(name, f"does not go with {kind!r}")
 
 
-class PriceAnswer(serializers.Serializer[Any]):
+class PriceAnswer(Answer):
     """A price. `id` is what events carry as `price_id`: below zero for the tenant's own."""
 
-    id = serializers.IntegerField()
-    source = serializers.ChoiceField(choices=[CATALOGUE, OVERRIDE])  # type: ignore[assignment]
-    model = serializers.CharField(allow_null=True)
-    provider = serializers.CharField(allow_null=True)
-    rates = NamedRates(allow_null=True)
-    tiers = Tiers()
-    tool = serializers.CharField(allow_null=True)
-    call_usd = Usd(allow_null=True)
-    effective_from = Moment(allow_null=True)
-    effective_to = Moment(allow_null=True)
-    note = serializers.CharField()
+    id: int
+    source: Annotated[str, one_of([CATALOGUE, OVERRIDE])]
+    model: str | None
+    provider: str | None
+    rates: Annotated[Any, Meta(extra_json_schema={"anyOf": [RATES_REFERENCE, {"type": "null"}]})]
+    tiers: Annotated[Any, Meta(extra_json_schema=TIERS_SCHEMA)]
+    tool: str | None
+    call_usd: AmountUsd | None
+    effective_from: UtcTimestamp | None
+    effective_to: UtcTimestamp | None
+    note: str
 
 
 class AddedPriceAnswer(PriceAnswer):
     """A price that was added."""
 
-    job = JobAnswer(required=False, help_text="Where pricing usage that had none goes on.")
+    job: Annotated[JobAnswer | UnsetType, about("Where pricing usage that had none goes on.")] = (
+        UNSET
+    )
 
 
 class RerateBody(StrictSerializer):
@@ -128,62 +133,52 @@ class RerateBody(StrictSerializer):
         return attrs
 
 
-class RerateAnswer(serializers.Serializer[Any]):
-    """What rating again found, and changed unless it was a dry run."""
-
-    dry_run = serializers.BooleanField()
-    examined = serializers.IntegerField()
-    changed = serializers.IntegerField()
-    newly_priced = serializers.IntegerField()
-    still_unpriced = serializers.IntegerField()
-    difference_usd = serializers.CharField(help_text="What it costs more; below zero: less.")
-
-
 class PricesView(ApiView):
     """The tenant's own prices, or with `catalogue=true` what applies to a model."""
 
-    parameters = {"GET": PAGE_PARAMETERS | {"catalogue", "model", "provider", "at"}}
-
-    @extend_schema(
-        summary="List the tenant's own prices, oldest first, or what applies to a model",
-        parameters=[
-            *PAGE_SCHEMA,
+    parameters = {
+        "GET": (
+            *PAGE_PARAMETERS,
             OpenApiParameter(
                 "catalogue", bool, description="Answer the price that applies to `model`."
             ),
             OpenApiParameter("model", str),
             OpenApiParameter("provider", str),
-            OpenApiParameter(
-                "at", {"type": "string", "format": "date-time"}, description="Now, if not given."
-            ),
-        ],
-        responses=page_serializer(PriceAnswer),
+            OpenApiParameter("at", TIMESTAMP_SCHEMA, description="Now, if not given."),
+        )
+    }
+
+    @extend_schema(
+        summary="List the tenant's own prices, oldest first, or what applies to a model",
+        responses=page_of(PriceAnswer),
     )
     def get(self, request: Request) -> Response:
-        if flag_parameter(request, "catalogue"):
+        if read_flag(request, "catalogue"):
             return Response({"data": _applying(request), "next_cursor": None})
-        page = page_of(request, [int])
+        page = read_page(request)
         rows = _own_prices(request, after=page.after[0] if page.after else 0, limit=page.limit + 1)
-        return Response(
-            page_answer(rows, page=page, answer=price_answer, key=lambda row: [-row.price_id])
+        answer = page_answer(
+            rows,
+            page=page,
+            answers=lambda prices: [price_answer(price) for price in prices],
+            key=lambda price: [-price.price_id],
         )
+        return Response(answer)
 
     @extend_schema(
         summary="Add a price",
-        description="Usage that had no price and gets one by this is priced at once, or by the job"
-        " that `job` shows where there is much of it. Usage that has a price keeps it until"
+        description="Usage that had no price and gets one by this is priced immediately, or by the"
+        " job that `job` shows if there is much of it. Usage that has a price keeps it until"
         " `/v1/prices/rerate`.",
         request=PriceBody,
         responses={201: AddedPriceAnswer},
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        body = PriceBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        price = _add(request, dict(body.validated_data))
+        price = _add(request, read_body(PriceBody, request))
         job = find_long_pricing(price)
-        going_on = {} if job is None else {"job": job_answer(job)}
-        return Response({**price_answer(price), **going_on}, status=201)
+        going_on = UNSET if job is None else job_answer(job)
+        return Response(price_answer(price, kind=AddedPriceAnswer, job=going_on), status=201)
 
 
 class PriceView(ApiView):
@@ -226,9 +221,7 @@ class RerateView(ApiView):
         responses={200: RerateAnswer, 202: JobAnswer},
     )
     def post(self, request: Request) -> Response:
-        body = RerateBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        fields = body.validated_data
+        fields = read_body(RerateBody, request)
         period: dict[str, Any] = {
             "tenant_id": holder_of(request).tenant_id,
             "from_": fields["from"],
@@ -242,7 +235,7 @@ class RerateView(ApiView):
             ):
                 return accepted(start_rerating(**period, actor=actor_of(request)))
         summary = rerate(**period)
-        return Response(rerate_answer(summary._asdict(), is_dry_run=period["is_dry_run"]))
+        return Response(rerate_answer(summary, is_dry_run=period["is_dry_run"]))
 
 
 def _add(request: Request, fields: dict[str, Any]) -> TenantPrice | ToolPrice:
@@ -274,52 +267,42 @@ def _find(request: Request, price_id: int) -> AnyPrice:
     return price
 
 
-def _applying(request: Request) -> list[dict[str, Any]]:
+def _applying(request: Request) -> list[PriceAnswer]:
     """The price that a call to the model has at a moment, if there is one."""
     query = request.query_params
     model = normal_value(query.get("model", ""))
     if not 1 <= len(model) <= 200:
         raise InvalidRequest("'catalogue=true' needs 'model', the name of a model.")
-    at = Moment().run_validation(query["at"]) if "at" in query else timezone.now()
+    at = read_timestamp(request, "at") or timezone.now()
     price = load_price_book(tenant_of(request).id).price_at(
         provider=query.get("provider") or None, model=model, at=at
     )
     if price is None:
         return []
-    return [
-        {
-            **price_answer(_find(request, price.price_id)),
-            # Of a catalogue row these may hold variants' rates too, so the compiled ones count.
-            **rates_answer(price.rates),
-        }
-    ]
+    # Of a catalogue row the rates may be variants' too, so the compiled ones count.
+    return [price_answer(_find(request, price.price_id), rates=price.rates)]
 
 
-def price_answer(price: AnyPrice) -> dict[str, Any]:
-    """A price as the API shows it."""
-    facts = {
-        "id": price.price_id,
-        "source": CATALOGUE if isinstance(price, CataloguePrice) else OVERRIDE,
-        **dict.fromkeys(("model", "provider", "rates", "tool", "call_usd")),
-        "tiers": [],
-        **_dates(price),
-    }
-    if isinstance(price, ToolPrice):
-        return {**facts, "tool": price.tool, "call_usd": usd_from_nanos(price.call_nanos)}
-    rates = rates_answer(parse_rates(price.rates)) if price.rates else {}
-    return {**facts, "model": price.model, "provider": price.provider or None, **rates}
-
-
-def _dates(price: AnyPrice) -> dict[str, Any]:
+def price_answer(
+    price: AnyPrice,
+    *,
+    rates: Mapping[str, Rate] | None = None,
+    kind: type[PriceAnswer] = PriceAnswer,
+    **computed: Any,
+) -> PriceAnswer:
+    """A price as the API shows it. `rates` replace those of its row."""
     if isinstance(price, CataloguePrice):
         day = price.effective_from
-        return {
-            "effective_from": f"{day:%Y-%m-%d}T00:00:00Z" if day else None,
-            "effective_to": moment_text(price.superseded_at) if price.superseded_at else None,
+        computed |= {
+            "effective_from": datetime.combine(day, time.min, UTC) if day else None,
+            "effective_to": price.superseded_at,
             "note": f"From {price.catalogue_version}.",
         }
-    return {
-        "effective_from": moment_text(price.effective_from),
-        "effective_to": moment_text(price.effective_to) if price.effective_to else None,
-        "note": price.note,
-    }
+    if isinstance(price, ToolPrice):
+        computed |= {**dict.fromkeys(("model", "provider", "rates")), "tiers": []}
+        computed["call_usd"] = usd_from_nanos(price.call_nanos)
+    else:
+        computed |= {"provider": price.provider or None, "tool": None, "call_usd": None}
+        computed |= rates_answer(parse_rates(price.rates) if rates is None else rates)
+    source = CATALOGUE if isinstance(price, CataloguePrice) else OVERRIDE
+    return kind.of(price, id=price.price_id, source=source, **computed)

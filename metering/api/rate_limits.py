@@ -2,20 +2,10 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from common.api.fields import Choice, Count, Items, Moment, StrictSerializer, Text, Usd
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
-)
-from common.errors import NotFound
 from metering.configuration.rate_limits import (
     PER_NAMES,
     create_rate_limit,
@@ -26,8 +16,7 @@ from metering.configuration.rate_limits import (
 from metering.core.match import PER_MAX
 from metering.fields.body import Match, RowBody
 from metering.models import Mode, RateLimit
-from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 
 
 class RatesBody(StrictSerializer):
@@ -69,79 +58,33 @@ class RateLimitBody(RowBody):
         validate_rate_limit(row)
 
 
-class RateLimitsView(ApiView):
-    """All rate limits of the tenant."""
-
-    parameters = {"GET": PAGE_PARAMETERS}
-
-    @extend_schema(
-        summary="List rate limits, oldest first",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(RateLimitBody),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        limits = RateLimit.objects.filter(
-            tenant=tenant_of(request), id__gt=page.after[0] if page.after else 0
-        )
-        rows = list(limits.order_by("id")[: page.limit + 1])
-        return Response(
-            page_answer(
-                rows,
-                page=page,
-                answer=lambda row: RateLimitBody(row).data,
-                key=lambda row: [row.id],
-            )
-        )
-
-    @extend_schema(
+@extend_schema_view(
+    list=extend_schema(summary="List rate limits, oldest first"),
+    create=extend_schema(
         summary="Add a rate limit, in force for the next reservation that begins",
         description="A reservation that does not fit into the minute is refused with 429 and"
         " `Retry-After`.",
-        request=RateLimitBody,
-        responses={201: RateLimitBody},
-    )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        body = RateLimitBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        limit = create_rate_limit(
-            tenant=tenant_of(request), actor=actor_of(request), **body.validated_data
-        )
-        return Response(RateLimitBody(limit).data, status=201)
-
-
-class RateLimitView(ApiView):
-    """One rate limit."""
-
-    @extend_schema(summary="Show a rate limit", responses=RateLimitBody)
-    def get(self, request: Request, rate_limit_id: int) -> Response:
-        return Response(RateLimitBody(_find(request, rate_limit_id)).data)
-
-    @extend_schema(
+    ),
+    retrieve=extend_schema(summary="Show a rate limit"),
+    partial_update=extend_schema(
         summary="Change a rate limit",
         description="Of `limit`, the rates that are named change, and null removes one. What was"
         " asked for within the last minute still counts.",
-        request=RateLimitBody,
-        responses=RateLimitBody,
-    )
-    def patch(self, request: Request, rate_limit_id: int) -> Response:
-        limit = _find(request, rate_limit_id)
-        body = RateLimitBody(limit, data=request.data, partial=True)
-        body.is_valid(raise_exception=True)
-        changed = update_rate_limit(
-            limit=limit, actor=actor_of(request), changes=body.validated_data
-        )
-        return Response(RateLimitBody(changed).data)
+    ),
+    destroy=extend_schema(summary="Remove a rate limit"),
+)
+class RateLimits(Resource[RateLimit]):
+    """The rate limits of the tenant."""
 
-    @extend_schema(summary="Remove a rate limit", request=None, responses={204: None})
-    def delete(self, request: Request, rate_limit_id: int) -> Response:
-        delete_rate_limit(limit=_find(request, rate_limit_id), actor=actor_of(request))
-        return Response(status=204)
+    model = RateLimit
+    noun = "rate limit"
+    body = RateLimitBody
 
+    def create_row(self, fields: dict[str, Any]) -> RateLimit:
+        return create_rate_limit(tenant=self.tenant, actor=self.actor, **fields)
 
-def _find(request: Request, rate_limit_id: int) -> RateLimit:
-    limit = RateLimit.objects.filter(tenant=tenant_of(request), id=rate_limit_id).first()
-    if limit is None:
-        raise NotFound(f"There is no rate limit {rate_limit_id}.")
-    return limit
+    def update_row(self, row: RateLimit, changes: dict[str, Any]) -> RateLimit:
+        return update_rate_limit(limit=row, actor=self.actor, changes=changes)
+
+    def delete_row(self, row: RateLimit) -> None:
+        delete_rate_limit(limit=row, actor=self.actor)

@@ -35,25 +35,28 @@ RATE_USD_MAX: Final = 1_000_000
 TIERS_MAX: Final = 10
 
 _RATE_SCHEMA: Final = {"type": "string", "example": "3.75"}
-_NAMED_RATES_SCHEMA: Final = {
+RATES_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": dict.fromkeys(KEY_BY_FIELD, _RATE_SCHEMA),
     "additionalProperties": False,
     "minProperties": 1,
     "example": {"input_per_mtok_usd": "3", "output_per_mtok_usd": "15"},
 }
+# In the OpenAPI document these are a component of their own.
+RATES_REFERENCE: Final = {"$ref": "#/components/schemas/Rates"}
 _TIER_SCHEMA: Final = {
     "type": "object",
     "properties": {
         "above_input_tokens": {"type": "integer", "minimum": 0},
-        "rates": _NAMED_RATES_SCHEMA,
+        "rates": RATES_REFERENCE,
     },
     "required": ["above_input_tokens", "rates"],
     "additionalProperties": False,
 }
+TIERS_SCHEMA: Final = {"type": "array", "maxItems": TIERS_MAX, "items": _TIER_SCHEMA}
 
 
-@extend_schema_field(_NAMED_RATES_SCHEMA)
+@extend_schema_field(RATES_REFERENCE)
 class NamedRates(serializers.Field[dict[str, int], Any, Any, Any]):
     """Rates by class of usage, as whole nano-dollars by the price library's keys."""
 
@@ -77,9 +80,9 @@ class NamedRates(serializers.Field[dict[str, int], Any, Any, Any]):
         return value
 
 
-@extend_schema_field({"type": "array", "maxItems": TIERS_MAX, "items": _TIER_SCHEMA})
+@extend_schema_field(TIERS_SCHEMA)
 class Tiers(serializers.Field[list[tuple[int, dict[str, int]]], Any, Any, Any]):
-    """Rates of whole calls with more input than so many tokens, in rising order."""
+    """Rates of whole calls with more input than a number of tokens, in rising order."""
 
     def to_internal_value(self, data: Any) -> list[tuple[int, dict[str, int]]]:
         if not isinstance(data, list) or len(data) > TIERS_MAX:

@@ -1,16 +1,17 @@
 """`POST /v1/outcomes` and `POST /v1/corrections`."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from drf_spectacular.utils import extend_schema
+from msgspec import UNSET, UnsetType
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Choice, Flag, StrictSerializer, Text, Usd, Value
+from common.api.fields import Choice, Flag, StrictSerializer, Text, Usd, Value, read_body
+from common.api.structs import AmountUsd, Answer, one_of, usd_or_none
 from common.errors import InvalidRequest
-from common.money import usd_from_nanos
 from metering.intake.corrections import REPLACE, VOID, correct_event
 from metering.usage.decoders.native import EventBody
 from metering.usage.outcomes import report_outcome
@@ -56,17 +57,23 @@ class CorrectionBody(StrictSerializer):
         return attrs
 
 
-class CorrectedBody(serializers.Serializer[Any]):
+class OutcomeAnswer(Answer):
+    """An outcome as it is stored."""
+
+    success: bool
+    value_usd: AmountUsd | None
+    task: str | UnsetType = UNSET
+    session: str | UnsetType = UNSET
+
+
+class CorrectionAnswer(Answer):
     """What a correction did."""
 
-    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        return {
-            "id": Text(),
-            "source": Text(allow_blank=True),
-            "action": Choice([VOID, REPLACE]),
-            "voided_cost_usd": serializers.CharField(allow_null=True),
-            "cost_usd": serializers.CharField(allow_null=True),
-        }
+    id: str
+    source: str
+    action: Annotated[str, one_of([VOID, REPLACE])]
+    voided_cost_usd: AmountUsd | None
+    cost_usd: AmountUsd | None
 
 
 class OutcomesView(ApiView):
@@ -74,71 +81,63 @@ class OutcomesView(ApiView):
 
     write_scope = Scope.INGEST
 
-    @extend_schema(request=OutcomeBody, responses={200: OutcomeBody})
+    @extend_schema(request=OutcomeBody, responses={200: OutcomeAnswer})
     @idempotent
     def post(self, request: Request) -> Response:
-        asked = OutcomeBody(data=request.data)
-        asked.is_valid(raise_exception=True)
+        fields = read_body(OutcomeBody, request)
         outcome = report_outcome(
             tenant_id=holder_of(request).tenant_id,
-            task=asked.validated_data.get("task", ""),
-            session=asked.validated_data.get("session", ""),
-            is_success=asked.validated_data["success"],
-            value_nanos=asked.validated_data.get("value_usd"),
+            task=fields.get("task", ""),
+            session=fields.get("session", ""),
+            is_success=fields["success"],
+            value_nanos=fields.get("value_usd"),
         )
-        value = outcome.value_nanos
         return Response(
-            {
-                **({"task": outcome.task} if outcome.task else {"session": outcome.session}),
-                "success": outcome.is_success,
-                "value_usd": None if value is None else usd_from_nanos(value),
-            }
+            OutcomeAnswer(
+                task=outcome.task or UNSET,
+                session=outcome.session or UNSET,
+                success=outcome.is_success,
+                value_usd=usd_or_none(outcome.value_nanos),
+            )
         )
 
 
 class CorrectionsView(ApiView):
     """Void or replace a stored event, by a new ledger entry."""
 
-    write_scope = Scope.MANAGE
     also_answers = {"POST": (404, 409)}
 
-    @extend_schema(request=CorrectionBody, responses={200: CorrectedBody})
+    @extend_schema(request=CorrectionBody, responses={200: CorrectionAnswer})
     def post(self, request: Request) -> Response:
-        asked = CorrectionBody(data=request.data)
-        asked.is_valid(raise_exception=True)
-        facts = asked.validated_data
+        fields = read_body(CorrectionBody, request)
         corrected = correct_event(
             tenant_id=holder_of(request).tenant_id,
-            source=facts["source"],
-            sent_id=facts["id"],
-            replacement=_replacement(facts),
-            reason=facts["reason"],
+            source=fields["source"],
+            sent_id=fields["id"],
+            replacement=_replacement(fields),
+            reason=fields["reason"],
             actor=actor_of(request),
         )
         return Response(
-            {
-                "id": facts["id"],
-                "source": facts["source"],
-                "action": facts["action"],
-                "voided_cost_usd": _usd(corrected.voided_nanos),
-                "cost_usd": _usd(corrected.replacement_nanos),
-            }
+            CorrectionAnswer(
+                id=fields["id"],
+                source=fields["source"],
+                action=fields["action"],
+                voided_cost_usd=usd_or_none(corrected.voided_nanos),
+                cost_usd=usd_or_none(corrected.replacement_nanos),
+            )
         )
 
 
-def _replacement(facts: dict[str, Any]) -> EventBody | None:
-    if "event" not in facts:
+def _replacement(fields: dict[str, Any]) -> EventBody | None:
+    if "event" not in fields:
         return None
     # The event keeps its name; the replacement may repeat it and may leave it out.
-    named = {"id": facts["id"], **({"source": facts["source"]} if facts["source"] else {})}
+    named = {"id": fields["id"], **({"source": fields["source"]} if fields["source"] else {})}
     try:
-        body = msgspec.convert({**named, **facts["event"]}, EventBody)
+        body = msgspec.convert({**named, **fields["event"]}, EventBody)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"The replacement is not an event: {error}.") from error
-    if (body.id, body.source or "") != (facts["id"], facts["source"]):
+    if (body.id, body.source or "") != (fields["id"], fields["source"]):
         raise InvalidRequest("The replacement must keep the event's 'id' and 'source'.")
     return body
-
-
-def _usd(nanos: int | None) -> str | None:
-    return None if nanos is None else usd_from_nanos(nanos)

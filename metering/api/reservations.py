@@ -1,34 +1,37 @@
-"""`/v1/reservations` and `/v1/balances` as views.
-
-The web process answers the POSTs before Django (`config.edge`); these views serve everything else
-that speaks to Django directly, and put the endpoints into the schema.
-"""
+"""`/v1/reservations` and `/v1/balances`."""
 
 from datetime import datetime
-from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from django.http import HttpResponse
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework import serializers
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
+from msgspec import UNSET, Meta, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Moment, Usd, moment_text
 from common.api.problems import CONTENT_TYPE
+from common.api.structs import (
+    AmountUsd,
+    Answer,
+    GroupValues,
+    UtcTimestamp,
+    about,
+    one_of,
+    usd_or_none,
+)
 from common.errors import InvalidRequest, NotFound
 from common.money import usd_from_nanos
 from common.values import normal_value
+from metering.api.fast_halts import READERS
 from metering.api.fast_path import JSON
-from metering.api.fast_reservations import (
-    handle_extend,
-    handle_release,
-    handle_reserve,
-    handle_settle,
-)
-from metering.api.fast_views import answer_of
+from metering.api.fast_views import FastView
+from metering.api.ingest import PROBLEM
 from metering.core.dimensions import DIMENSIONS, FURTHER_DIMENSIONS, MATCHABLE, VALUE_CHARACTERS_MAX
 from metering.ledger.holds import OPEN, SETTLED, STATES
 from metering.models import Reservation
@@ -46,146 +49,148 @@ from tenants.roles import Scope
 ASK: Final = {"$ref": "#/components/schemas/Ask"}
 EVENT: Final = {"$ref": "#/components/schemas/SettledEvent"}
 EXTENSION: Final = {"$ref": "#/components/schemas/Extension"}
-PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
-READERS: Final = (Scope.ENFORCE, Scope.READ)
 # `status` is how a call ended; what is left does not depend on it.
 ASKABLE: Final = tuple(name for name in (*DIMENSIONS, *FURTHER_DIMENSIONS) if name != "status")
 
 
-class BudgetRoom(serializers.Serializer[Any]):
+class BudgetRoom(Answer):
     """A window and what is left of it. Tokens, requests, tool calls and seconds where limited."""
 
-    budget = serializers.IntegerField()
-    name = serializers.CharField()
-    mode = serializers.CharField()
-    group = serializers.DictField(child=serializers.CharField(allow_blank=True))
-    window_start = Moment(allow_null=True)
-    window_end = Moment(allow_null=True)
-    limit_usd = Usd(allow_null=True)
-    spent_usd = Usd()
-    reserved_usd = Usd()
-    remaining_usd = serializers.CharField(allow_null=True, help_text="Below zero when overspent.")
-    used_percent = serializers.FloatField(help_text="Of the fullest part of the limit.")
-    level = serializers.IntegerField(allow_null=True)
-    limit_tokens = serializers.IntegerField(required=False)
-    spent_tokens = serializers.IntegerField(required=False)
-    reserved_tokens = serializers.IntegerField(required=False)
-    remaining_tokens = serializers.IntegerField(required=False)
-    limit_requests = serializers.IntegerField(required=False)
-    spent_requests = serializers.IntegerField(required=False)
-    reserved_requests = serializers.IntegerField(required=False)
-    remaining_requests = serializers.IntegerField(required=False)
-    limit_tool_calls = serializers.IntegerField(required=False)
-    spent_tool_calls = serializers.IntegerField(required=False)
-    reserved_tool_calls = serializers.IntegerField(required=False)
-    remaining_tool_calls = serializers.IntegerField(required=False)
-    limit_seconds = serializers.IntegerField(required=False)
-    first_used_at = Moment(required=False, allow_null=True)
-    refused = serializers.BooleanField(required=False, help_text="In a refusal: this one did.")
-    unknown_usd = Usd(
-        required=False,
-        help_text="In balances, where above zero: what was held for calls that may have run, until"
-        " their time was over. It is neither spent nor reserved.",
-    )
+    budget: int
+    name: str
+    mode: str
+    group: GroupValues
+    window_start: UtcTimestamp | None
+    window_end: UtcTimestamp | None
+    limit_usd: AmountUsd | None
+    spent_usd: AmountUsd
+    reserved_usd: AmountUsd
+    remaining_usd: Annotated[AmountUsd | None, about("Below zero when overspent.")]
+    used_percent: Annotated[float, about("Of the fullest part of the limit.")]
+    level: int | None
+    limit_tokens: int | UnsetType = UNSET
+    spent_tokens: int | UnsetType = UNSET
+    reserved_tokens: int | UnsetType = UNSET
+    remaining_tokens: int | UnsetType = UNSET
+    limit_requests: int | UnsetType = UNSET
+    spent_requests: int | UnsetType = UNSET
+    reserved_requests: int | UnsetType = UNSET
+    remaining_requests: int | UnsetType = UNSET
+    limit_tool_calls: int | UnsetType = UNSET
+    spent_tool_calls: int | UnsetType = UNSET
+    reserved_tool_calls: int | UnsetType = UNSET
+    remaining_tool_calls: int | UnsetType = UNSET
+    limit_seconds: int | UnsetType = UNSET
+    first_used_at: UtcTimestamp | UnsetType | None = UNSET
+    refused: Annotated[bool | UnsetType, about("In a refusal: this one did.")] = UNSET
+    unknown_usd: Annotated[
+        AmountUsd | UnsetType,
+        about(
+            "In balances, where above zero: what was held for calls that may have run, until"
+            " their time was over. It is neither spent nor reserved."
+        ),
+    ] = UNSET
 
 
-class WarningAnswer(serializers.Serializer[Any]):
+class WarningAnswer(Answer):
     """Something that did not stop the call."""
 
-    code = serializers.CharField()
-    detail = serializers.CharField()
-    budget = serializers.IntegerField(required=False)
-    mode = serializers.CharField(required=False)
+    code: str
+    detail: str
+    budget: int | UnsetType = UNSET
+    mode: str | UnsetType = UNSET
 
 
-class GrantAnswer(serializers.Serializer[Any]):
+class GrantAnswer(Answer):
     """What is held. `downgrade` names a cheaper model to use instead."""
 
-    id = serializers.UUIDField()
-    status = serializers.CharField()
-    decision = serializers.ChoiceField(choices=["allow", "downgrade"])
-    model = serializers.CharField(allow_null=True)
-    provider = serializers.CharField(allow_null=True)
-    requested_model = serializers.CharField(required=False)
-    reserved_usd = Usd()
-    reserved_tokens = serializers.IntegerField()
-    estimate = serializers.ChoiceField(choices=["max", "expected", "amount"])
-    expires_at = Moment()
-    budgets = BudgetRoom(many=True)
-    warnings = WarningAnswer(many=True)
+    id: UUID
+    status: str
+    decision: Annotated[str, one_of(["allow", "downgrade"])]
+    model: str | None
+    provider: str | None
+    reserved_usd: AmountUsd
+    reserved_tokens: int
+    estimate: Annotated[str, one_of(["max", "expected", "amount"])]
+    expires_at: UtcTimestamp
+    budgets: list[BudgetRoom]
+    warnings: list[WarningAnswer]
+    requested_model: str | UnsetType = UNSET
 
 
-class SettleAnswer(serializers.Serializer[Any]):
+class SettleAnswer(Answer):
     """What the call cost, and what became of the hold."""
 
-    id = serializers.UUIDField()
-    status = serializers.CharField()
-    cost_usd = Usd()
-    released_usd = Usd()
-    overrun_usd = Usd(help_text="What the call cost above what was reserved for it.")
-    late = serializers.BooleanField(help_text="The hold had ended before.")
+    id: UUID
+    status: str
+    cost_usd: AmountUsd
+    released_usd: AmountUsd
+    overrun_usd: Annotated[AmountUsd, about("What the call cost above what was reserved for it.")]
+    late: Annotated[bool, about("The hold had ended before.")]
 
 
-class ReleaseAnswer(serializers.Serializer[Any]):
+class ReleaseAnswer(Answer):
     """What was given back."""
 
-    id = serializers.UUIDField()
-    status = serializers.CharField(help_text="released, or expired where it had expired before.")
-    released_usd = Usd()
+    id: UUID
+    status: Annotated[str, about("released, or expired where it had expired before.")]
+    released_usd: AmountUsd
 
 
-class ExtendAnswer(serializers.Serializer[Any]):
+class ExtendAnswer(Answer):
     """Until when it holds now."""
 
-    id = serializers.UUIDField()
-    status = serializers.CharField()
-    expires_at = Moment()
+    id: UUID
+    status: str
+    expires_at: UtcTimestamp
 
 
-class HeldWindowAnswer(serializers.Serializer[Any]):
+class HeldWindowAnswer(Answer):
     """A window that it holds, or held."""
 
-    budget = serializers.IntegerField()
-    name = serializers.CharField()
-    group = serializers.DictField(child=serializers.CharField(allow_blank=True))
-    window_start = Moment()
-    window_end = Moment(allow_null=True)
+    budget: int
+    name: str
+    group: GroupValues
+    window_start: UtcTimestamp
+    window_end: UtcTimestamp | None
 
 
-class ReservationAnswer(serializers.Serializer[Any]):
+class ReservationAnswer(Answer):
     """A reservation as it stands."""
 
-    id = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=list(STATES.values()))
-    decision = serializers.ChoiceField(choices=["allow", "downgrade"])
-    model = serializers.CharField(allow_null=True)
-    provider = serializers.CharField(allow_null=True)
-    requested_model = serializers.CharField(allow_null=True)
-    dimensions = serializers.DictField(child=serializers.CharField())
-    estimate = serializers.CharField()
-    reserved_usd = Usd()
-    reserved_tokens = serializers.IntegerField()
-    created_at = Moment()
-    expires_at = Moment()
-    finished_at = Moment(allow_null=True)
-    cost_usd = Usd(allow_null=True)
-    released_usd = Usd(allow_null=True)
-    overrun_usd = Usd(allow_null=True)
-    late = serializers.BooleanField()
-    outcome = serializers.ChoiceField(
-        choices=["unknown", "known", "not_run"],
-        allow_null=True,
-        help_text="Of the call: `unknown` if the hold expired and no report told of the call,"
-        " which may have run; a settle makes it `known`. `not_run` where the hold was released,"
-        " null while it is open.",
-    )
-    windows = HeldWindowAnswer(many=True)
+    id: UUID
+    status: Annotated[str, one_of(STATES.values())]
+    decision: Annotated[str, one_of(["allow", "downgrade"])]
+    model: str | None
+    provider: str | None
+    requested_model: str | None
+    dimensions: dict[str, str]
+    estimate: str
+    reserved_usd: AmountUsd
+    reserved_tokens: int
+    created_at: UtcTimestamp
+    expires_at: UtcTimestamp
+    finished_at: UtcTimestamp | None
+    cost_usd: AmountUsd | None
+    released_usd: AmountUsd | None
+    overrun_usd: AmountUsd | None
+    late: bool
+    outcome: Annotated[
+        str | None,
+        about(
+            "Of the call: `unknown` if the hold expired and no report told of the call, which may"
+            " have run; a settle makes it `known`. `not_run` where the hold was released, null"
+            " while it is open."
+        ),
+        Meta(extra_json_schema={"enum": ["unknown", "known", "not_run", None]}),
+    ]
+    windows: list[HeldWindowAnswer]
 
 
-class BalancesAnswer(serializers.Serializer[Any]):
+class BalancesAnswer(Answer):
     """Every window that such a call would count in now."""
 
-    budgets = BudgetRoom(many=True)
+    budgets: list[BudgetRoom]
 
 
 REFUSALS: Final = {
@@ -197,21 +202,19 @@ REFUSALS: Final = {
 }
 
 
-class ReservationsView(ApiView):
-    """Reservations."""
-
-    write_scope = Scope.ENFORCE
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         summary="Ask before spending",
         description="Holds the amount in every window that the call counts in, or in none.",
         request={JSON: ASK},
         responses={201: GrantAnswer, **REFUSALS},
     )
-    def post(self, request: Request) -> HttpResponse:
-        return answer_of(handle_reserve, request)
+)
+class ReservationsView(FastView):
+    """Reservations."""
 
-    post.takes_idempotency_key = True  # type: ignore[attr-defined]
+    write_scope = Scope.ENFORCE
+    takes_idempotency_key = True
 
 
 class ReservationView(ApiView):
@@ -221,64 +224,60 @@ class ReservationView(ApiView):
 
     @extend_schema(summary="Show a reservation", responses=ReservationAnswer)
     def get(self, request: Request, reservation_id: UUID) -> Response:
-        found = find_reservation(tenant_of(request).id, reservation_id)
-        if found is None:
+        row = find_reservation(tenant_of(request).id, reservation_id)
+        if row is None:
             raise NotFound(f"There is no reservation {reservation_id}.")
-        return Response(_answer(found))
+        return Response(_answer(row))
 
 
-class _ActionView(ApiView):
+class _ActionView(FastView):
     write_scope = Scope.ENFORCE
     also_answers = {"POST": (409,)}
 
 
-class SettleView(_ActionView):
-    """Settle a reservation."""
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         summary="Say what the call has cost",
         description="The true cost is always booked: above the hold as an overrun, after the hold"
         " has ended as late. The same settle again gets the same answer.",
         request={JSON: EVENT},
         responses=SettleAnswer,
     )
-    def post(self, request: Request, reservation_id: UUID) -> HttpResponse:
-        return answer_of(partial(handle_settle, reservation_id=reservation_id), request)
+)
+class SettleView(_ActionView):
+    """Settle a reservation."""
 
 
-class ReleaseView(_ActionView):
-    """Release a reservation."""
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         summary="Give back what is held: the call was not made",
         request=None,
         responses=ReleaseAnswer,
     )
-    def post(self, request: Request, reservation_id: UUID) -> HttpResponse:
-        return answer_of(partial(handle_release, reservation_id=reservation_id), request)
+)
+class ReleaseView(_ActionView):
+    """Release a reservation."""
 
 
-class ExtendView(_ActionView):
-    """Extend a reservation."""
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         summary="Hold on for longer: the call still runs",
         request={JSON: EXTENSION},
         responses={200: ExtendAnswer, **REFUSALS},
     )
-    def post(self, request: Request, reservation_id: UUID) -> HttpResponse:
-        return answer_of(partial(handle_extend, reservation_id=reservation_id), request)
+)
+class ExtendView(_ActionView):
+    """Extend a reservation."""
 
 
 class BalancesView(ApiView):
     """What is left."""
 
     read_scopes = READERS
-    parameters = {"GET": frozenset(ASKABLE)}
+    parameters = {"GET": tuple(OpenApiParameter(name, str) for name in ASKABLE)}
 
     @extend_schema(
         summary="Show what is left in every window that such a call would count in",
-        parameters=[OpenApiParameter(name, str) for name in ASKABLE],
         responses=BalancesAnswer,
     )
     def get(self, request: Request) -> Response:
@@ -301,45 +300,30 @@ class BalancesView(ApiView):
         return Response({"budgets": [_balance_answer(balance, now) for balance in balances]})
 
 
-def _balance_answer(one: Balance, now: datetime) -> dict[str, Any]:
-    answer = budget_answer(one.rule, one.window, one.balance, one.key, now=now)
-    if one.unknown_nanos:
-        answer["unknown_usd"] = usd_from_nanos(one.unknown_nanos)
+def _balance_answer(balance: Balance, now: datetime) -> dict[str, Any]:
+    answer = budget_answer(balance.rule, balance.window, balance.balance, balance.key, now=now)
+    if balance.unknown_nanos:
+        answer["unknown_usd"] = usd_from_nanos(balance.unknown_nanos)
     return answer
 
 
-def _answer(found: Reservation) -> dict[str, Any]:
-    is_settled = found.state == SETTLED
-    cost = found.cost_nanos or 0
-    spare = max(0, found.reserved_nanos - cost)
-    released = found.reserved_nanos if found.state != OPEN else None
+def _answer(row: Reservation) -> ReservationAnswer:
+    is_settled = row.state == SETTLED
+    cost = row.cost_nanos or 0
+    released = None if row.state == OPEN else row.reserved_nanos
     if is_settled:
-        released = 0 if found.is_late else spare
-    return {
-        "id": str(found.id),
-        "status": STATES[found.state],
-        "decision": "allow" if found.requested_model is None else "downgrade",
-        "model": found.model or None,
-        "provider": found.provider or None,
-        "requested_model": found.requested_model,
-        "dimensions": found.dimensions,
-        "estimate": found.estimate,
-        "reserved_usd": usd_from_nanos(found.reserved_nanos),
-        "reserved_tokens": found.reserved_tokens,
-        "created_at": moment_text(found.created_at),
-        "expires_at": moment_text(found.expires_at),
-        "finished_at": moment_text(found.finished_at) if found.finished_at else None,
-        "cost_usd": usd_from_nanos(cost) if is_settled else None,
-        "released_usd": None if released is None else usd_from_nanos(released),
-        "overrun_usd": usd_from_nanos(max(0, cost - found.reserved_nanos)) if is_settled else None,
-        "late": found.is_late,
-        "outcome": outcome_of(found),
-        "windows": [
-            {
-                **window,
-                "window_start": moment_text(window["window_start"]),
-                "window_end": moment_text(window["window_end"]) if window["window_end"] else None,
-            }
-            for window in held_windows(found.tenant_id, found)
-        ],
-    }
+        released = 0 if row.is_late else max(0, row.reserved_nanos - cost)
+    return ReservationAnswer.of(
+        row,
+        status=STATES[row.state],
+        decision="allow" if row.requested_model is None else "downgrade",
+        model=row.model or None,
+        provider=row.provider or None,
+        reserved_usd=usd_from_nanos(row.reserved_nanos),
+        cost_usd=usd_from_nanos(cost) if is_settled else None,
+        released_usd=usd_or_none(released),
+        overrun_usd=usd_from_nanos(max(0, cost - row.reserved_nanos)) if is_settled else None,
+        late=row.is_late,
+        outcome=outcome_of(row),
+        windows=[HeldWindowAnswer(**window) for window in held_windows(row.tenant_id, row)],
+    )

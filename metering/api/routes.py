@@ -2,20 +2,10 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from common.api.fields import Count, Moment, StrictSerializer, Text, Value, problem_at
-from common.api.pagination import (
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
-)
-from common.errors import NotFound
 from metering.configuration.routes import (
     COMPLEXITY_MAX,
     TIERS_MAX,
@@ -27,8 +17,7 @@ from metering.configuration.routes import (
 from metering.fields.body import errors_at_members
 from metering.limits.routes import Tier
 from metering.models import ModelRoute
-from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
 
 
 class TierBody(StrictSerializer):
@@ -87,62 +76,25 @@ class RouteBody(StrictSerializer):
         return {**shown, "task_type": shown["task_type"] or None}
 
 
-class RoutesView(ApiView):
+@extend_schema_view(
+    list=extend_schema(summary="List routes, oldest first"),
+    create=extend_schema(summary="Add a route"),
+    retrieve=extend_schema(summary="Show a route"),
+    partial_update=extend_schema(summary="Change a route"),
+    destroy=extend_schema(summary="Remove a route"),
+)
+class Routes(Resource[ModelRoute]):
     """The tenant's routing table."""
 
-    parameters = {"GET": PAGE_PARAMETERS}
+    model = ModelRoute
+    noun = "route"
+    body = RouteBody
 
-    @extend_schema(
-        summary="List routes, oldest first",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(RouteBody),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        routes = ModelRoute.objects.filter(
-            tenant=tenant_of(request), id__gt=page.after[0] if page.after else 0
-        )
-        rows = list(routes.order_by("id")[: page.limit + 1])
-        return Response(
-            page_answer(
-                rows, page=page, answer=lambda row: RouteBody(row).data, key=lambda row: [row.id]
-            )
-        )
+    def create_row(self, fields: dict[str, Any]) -> ModelRoute:
+        return create_route(tenant=self.tenant, actor=self.actor, **fields)
 
-    @extend_schema(summary="Add a route", request=RouteBody, responses={201: RouteBody})
-    @idempotent
-    def post(self, request: Request) -> Response:
-        body = RouteBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        route = create_route(
-            tenant=tenant_of(request), actor=actor_of(request), **body.validated_data
-        )
-        return Response(RouteBody(route).data, status=201)
+    def update_row(self, row: ModelRoute, changes: dict[str, Any]) -> ModelRoute:
+        return update_route(route=row, actor=self.actor, changes=changes)
 
-
-class RouteView(ApiView):
-    """One route."""
-
-    @extend_schema(summary="Show a route", responses=RouteBody)
-    def get(self, request: Request, route_id: int) -> Response:
-        return Response(RouteBody(_find(request, route_id)).data)
-
-    @extend_schema(summary="Change a route", request=RouteBody, responses=RouteBody)
-    def patch(self, request: Request, route_id: int) -> Response:
-        route = _find(request, route_id)
-        body = RouteBody(route, data=request.data, partial=True)
-        body.is_valid(raise_exception=True)
-        changed = update_route(route=route, actor=actor_of(request), changes=body.validated_data)
-        return Response(RouteBody(changed).data)
-
-    @extend_schema(summary="Remove a route", request=None, responses={204: None})
-    def delete(self, request: Request, route_id: int) -> Response:
-        delete_route(route=_find(request, route_id), actor=actor_of(request))
-        return Response(status=204)
-
-
-def _find(request: Request, route_id: int) -> ModelRoute:
-    route = ModelRoute.objects.filter(tenant=tenant_of(request), id=route_id).first()
-    if route is None:
-        raise NotFound(f"There is no route {route_id}.")
-    return route
+    def delete_row(self, row: ModelRoute) -> None:
+        delete_route(route=row, actor=self.actor)

@@ -5,6 +5,8 @@ from typing import Any, Final
 import msgspec
 
 from common.api.schema import PROBLEM, spell_out_nullable
+from metering.api.rates import RATES_SCHEMA
+from metering.fields.body import MATCH_SCHEMA
 from metering.reservations.request import ExtendBody, ReservationBody
 from metering.usage.decoders.native import EventBody
 
@@ -81,6 +83,8 @@ def add_components(
         "Extension": extension,
         "CloudEvent": CLOUD_EVENT,
         "Problem": PROBLEM,
+        "Match": MATCH_SCHEMA,
+        "Rates": RATES_SCHEMA,
     }
     spelled_out: dict[str, Any] = spell_out_nullable(result)
     return spelled_out

@@ -1,28 +1,23 @@
 """`/v1/simulations`: what a proposed budget or breaker would have done in a past period."""
 
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Annotated, Any, Final, Self
 
 from celery import current_app
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
+from msgspec import UNSET, UnsetType, field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Count, Moment, StrictSerializer, moment_text, problem_at
-from common.api.pagination import (
-    ID_MAX,
-    PAGE_PARAMETERS,
-    PAGE_SCHEMA,
-    page_answer,
-    page_of,
-    page_serializer,
-)
-from common.errors import Conflict, NotFound
+from common.api.fields import Count, Moment, StrictSerializer, problem_at, read_body
+from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, one_of
+from common.cursors import ID_MAX
+from common.errors import Conflict
 from metering.api.breakers import BreakerBody
 from metering.api.budgets import BudgetBody, NewBudgetBody, find_budget, levels_of, new_budget
 from metering.configuration.breakers import PER_DEFAULT
@@ -31,7 +26,8 @@ from metering.core.periods import EPOCH
 from metering.models import Breaker, Budget, Simulation, SimulationStatus
 from metering.simulation import Proposal, ProposedBudget, create_simulation
 from tenants.api.idempotency import idempotent
-from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.api.resources import Resource
+from tenants.models import Tenant
 
 RANGE_DEFAULT: Final = timedelta(days=30)
 RANGE_MAX: Final = timedelta(days=400)
@@ -95,129 +91,139 @@ class SimulationBody(StrictSerializer):
         return attrs
 
 
-class RefusedAnswer(serializers.Serializer[Any]):
+class RefusedAnswer(Answer):
     """What would not have been made."""
 
-    calls = serializers.IntegerField()
-    cost_usd = serializers.CharField()
-    tokens = serializers.IntegerField()
+    calls: int
+    cost_usd: AmountUsd
+    tokens: int
 
 
-class GroupOutcome(serializers.Serializer[Any]):
+class GroupOutcome(Answer):
     """What one group of the proposal would have met."""
 
-    group = serializers.DictField(child=serializers.CharField(allow_blank=True))
-    calls = serializers.IntegerField(help_text="That were made, refused ones included.")
-    refused = serializers.IntegerField()
-    saved_usd = serializers.CharField()
-    first_refused_at = Moment(allow_null=True)
-    lockout_at = Moment(allow_null=True, help_text="When a level first locked it out.")
+    group: GroupValues
+    calls: Annotated[int, about("That were made, refused ones included.")]
+    refused: int
+    saved_usd: AmountUsd
+    first_refused_at: UtcTimestamp | None
+    lockout_at: Annotated[UtcTimestamp | None, about("When a level first locked it out.")]
 
 
-class DayOutcome(serializers.Serializer[Any]):
+class DayOutcome(Answer):
     """A day with calls, in the budget's time zone."""
 
-    date = serializers.DateField()
-    cost_usd = serializers.CharField()
-    would_have_cost_usd = serializers.CharField()
-    refused = serializers.IntegerField()
+    date: date
+    cost_usd: AmountUsd
+    would_have_cost_usd: AmountUsd
+    refused: int
 
 
-class LevelOutcome(serializers.Serializer[Any]):
+class LevelOutcome(Answer):
     """A level of the budget."""
 
-    percent = serializers.IntegerField()
-    action = serializers.CharField()
-    crossed = serializers.IntegerField(help_text="By how many windows; each would have told.")
+    percent: int
+    action: str
+    crossed: Annotated[int, about("The number of windows; each would have notified.")]
 
 
-class OpeningAnswer(serializers.Serializer[Any]):
+class OpeningAnswer(Answer):
     """A breaker that opens for a group."""
 
-    at = Moment()
-    group = serializers.DictField(child=serializers.CharField(allow_blank=True))
-    why = serializers.CharField()
+    at: UtcTimestamp
+    group: GroupValues
+    why: str
 
 
-class Outcome(serializers.Serializer[Any]):
+class Outcome(Answer):
     """What became of the calls that the proposal matches."""
 
-    calls = serializers.IntegerField(help_text="That match, tool calls included.")
-    cost_usd = serializers.CharField(help_text="What they cost.")
-    would_have_cost_usd = serializers.CharField()
-    saved_usd = serializers.CharField(help_text="By refusals and by cheaper models.")
-    refused = RefusedAnswer(help_text="Throttled ones included.")
-    throttled = serializers.IntegerField(help_text="Of the refused ones.")
-    downgraded = serializers.IntegerField(help_text="For which a cheaper model is asked for.")
-    unpriced = serializers.IntegerField(help_text="Whose cost nobody knows; they count as free.")
-    first_refusal_at = Moment(allow_null=True)
-    groups = GroupOutcome(
-        many=True, help_text="The 50 that save most, of those for which anything changes."
-    )
-    days = DayOutcome(many=True)
-    levels = LevelOutcome(many=True)
-    opened = serializers.IntegerField(help_text="How often a breaker opens.")
-    openings = OpeningAnswer(many=True, help_text="The first 50 of them.")
-    assumptions = serializers.ListField(
-        child=serializers.CharField(), help_text="What the figures take for granted."
-    )
+    calls: Annotated[int, about("That match, tool calls included.")]
+    cost_usd: Annotated[AmountUsd, about("What they cost.")]
+    would_have_cost_usd: AmountUsd
+    saved_usd: Annotated[AmountUsd, about("By refusals and by cheaper models.")]
+    refused: Annotated[RefusedAnswer, about("Throttled ones included.")]
+    throttled: Annotated[int, about("Of the refused ones.")]
+    downgraded: Annotated[int, about("For which a cheaper model is asked for.")]
+    unpriced: Annotated[int, about("Calls without a known cost; they count as free.")]
+    first_refusal_at: UtcTimestamp | None
+    groups: Annotated[
+        list[GroupOutcome],
+        about("The 50 that save most, of those for which anything changes."),
+    ]
+    days: list[DayOutcome]
+    levels: list[LevelOutcome]
+    opened: Annotated[int, about("How often a breaker opens.")]
+    openings: Annotated[list[OpeningAnswer], about("The first 50 of them.")]
+    assumptions: Annotated[list[str], about("What the figures take for granted.")]
 
 
 class PresentOutcome(Outcome):
     """What the budget in force would have done, in its own mode."""
 
-    budget_id = serializers.IntegerField()
-    name = serializers.CharField()
-    mode = serializers.CharField()
+    budget_id: int
+    name: str
+    mode: str
 
 
 class SimulationOutcome(Outcome):
     """What the proposal would have done, in mode enforce whatever mode it names."""
 
-    compared_with = PresentOutcome(required=False, help_text="With `budget_id` alone.")
+    compared_with: Annotated[PresentOutcome | UnsetType, about("With `budget_id` alone.")] = UNSET
 
 
-class SimulationAnswer(serializers.Serializer[Any]):
+class SimulationAnswer(Answer):
     """A simulation, and where it stands."""
 
-    id = serializers.IntegerField()
-    status = serializers.ChoiceField(choices=SimulationStatus.values)
-    to = Moment()
-    proposal = serializers.DictField(help_text="As it was sent.")
-    created_at = Moment()
-    finished_at = Moment(allow_null=True)
-    detail = serializers.CharField(allow_blank=True, help_text="Why it failed.")
+    id: int
+    status: Annotated[str, one_of(SimulationStatus.values)]
+    from_: UtcTimestamp = field(name="from")
+    to: UtcTimestamp
+    proposal: Annotated[dict[str, Any], about("As it was sent.")]
+    created_at: UtcTimestamp
+    finished_at: UtcTimestamp | None
+    detail: Annotated[str, about("Why it failed.")]
 
-    def get_fields(self) -> dict[str, Any]:
-        return {**super().get_fields(), "from": Moment()}
+    @classmethod
+    def telling(cls, simulation: Simulation) -> Self:
+        """Return a simulation as it is answered."""
+        return cls.of(
+            simulation,
+            from_=simulation.from_at,
+            to=simulation.to_at,
+            proposal=simulation.proposal["asked"],
+        )
 
 
 class SimulationResultAnswer(SimulationAnswer):
     """A simulation with its result, once there is one."""
 
-    result = SimulationOutcome(allow_null=True)
+    result: SimulationOutcome | None
 
 
-class SimulationsView(ApiView):
-    """All simulations of the tenant."""
+@extend_schema_view(
+    list=extend_schema(summary="List simulations, newest first, without their results"),
+    retrieve=extend_schema(
+        summary="Show a simulation, with its result", responses=SimulationResultAnswer
+    ),
+)
+class Simulations(Resource[Simulation]):
+    """The simulations of the tenant."""
 
-    parameters = {"GET": PAGE_PARAMETERS}
-    also_answers = {"POST": (404,)}
+    model = Simulation
+    noun = "simulation"
+    answer = SimulationAnswer
+    order = ("-id",)
+    also_answers = {"create": (404,)}
 
-    @extend_schema(
-        summary="List simulations, newest first, without their results",
-        parameters=PAGE_SCHEMA,
-        responses=page_serializer(SimulationAnswer),
-    )
-    def get(self, request: Request) -> Response:
-        page = page_of(request, [int])
-        simulations = Simulation.objects.filter(tenant=tenant_of(request)).defer("result")
-        if page.after is not None:
-            simulations = simulations.filter(id__lt=page.after[0])
-        rows = list(simulations.order_by("-id")[: page.limit + 1])
-        return Response(
-            page_answer(rows, page=page, answer=simulation_answer, key=lambda row: [row.id])
-        )
+    def listed_rows(self) -> QuerySet[Simulation]:
+        return self.rows().defer("result")
+
+    def answers(self, rows: Sequence[Simulation]) -> Sequence[SimulationAnswer]:
+        return [SimulationAnswer.telling(row) for row in rows]
+
+    def retrieve(self, request: Request, **path: Any) -> Response:
+        return Response(SimulationResultAnswer.telling(self.row()))
 
     @extend_schema(
         summary="Replay a past period against a proposed budget or breaker",
@@ -227,52 +233,38 @@ class SimulationsView(ApiView):
         responses={201: SimulationResultAnswer, 202: SimulationResultAnswer},
     )
     @idempotent
-    def post(self, request: Request) -> Response:
-        body = SimulationBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        fields = body.validated_data
+    def create(self, request: Request, **path: Any) -> Response:
+        fields = read_body(SimulationBody, request)
+        assert isinstance(request.data, dict), "what is no object is no valid body"
         simulation = create_simulation(
-            tenant=tenant_of(request),
-            actor=actor_of(request),
-            asked={name: value for name, value in body.initial_data.items() if name not in PERIOD},
-            proposal=proposal_of(fields, find=partial(find_budget, request)),
+            tenant=self.tenant,
+            actor=self.actor,
+            asked={name: value for name, value in request.data.items() if name not in PERIOD},
+            proposal=proposal_of(fields, tenant=self.tenant),
             period=(fields["from"], fields["to"]),
         )
+        answer = SimulationResultAnswer.telling(simulation)
         if simulation.status == SimulationStatus.DONE:
-            return Response(_result_answer(simulation), status=201)
+            return Response(answer, status=201)
         # Where the broker is not there, the next beat finds the row all the same.
-        transaction.on_commit(_wake_a_worker, robust=True)
-        return Response(
-            _result_answer(simulation),
-            status=202,
-            headers={"Location": f"/v1/simulations/{simulation.id}"},
-        )
+        transaction.on_commit(_wake_worker, robust=True)
+        location = f"/v1/simulations/{simulation.id}"
+        return Response(answer, status=202, headers={"Location": location})
 
 
-class SimulationView(ApiView):
-    """One simulation."""
-
-    @extend_schema(summary="Show a simulation, with its result", responses=SimulationResultAnswer)
-    def get(self, request: Request, simulation_id: int) -> Response:
-        simulation = Simulation.objects.filter(tenant=tenant_of(request), id=simulation_id).first()
-        if simulation is None:
-            raise NotFound(f"There is no simulation {simulation_id}.")
-        return Response(_result_answer(simulation))
-
-
-def _wake_a_worker() -> None:
+def _wake_worker() -> None:
     current_app.send_task(WORK_OFF, retry=False)
 
 
-def proposal_of(fields: Mapping[str, Any], *, find: Callable[[int], Budget]) -> Proposal:
-    """The proposal of a validated body. Raises ValidationError for changes that make no budget,
-    Conflict for an archived budget, and what `find` does.
+def proposal_of(fields: Mapping[str, Any], *, tenant: Tenant) -> Proposal:
+    """Return the proposal of a validated body. Raises ValidationError for changes that make no
+    budget, NotFound, and Conflict for an archived budget.
     """
     if "breaker" in fields:
         return Proposal(breaker=fields["breaker"])
     if "budget" in fields:
         return Proposal(budget=fields["budget"])
-    budget = find(fields["budget_id"])
+    budget = find_budget(tenant, fields["budget_id"])
     if budget.archived_at is not None:
         raise Conflict("The budget is archived: it limits nothing.")
     return _changed(budget, fields.get("changes", {}))
@@ -288,25 +280,3 @@ def _changed(budget: Budget, changes: Mapping[str, Any]) -> Proposal:
     levels = levels_of(fields.pop("levels")) if "levels" in fields else None
     present = ProposedBudget.stored(budget)
     return Proposal(budget=present.changed(fields, levels), present=present)
-
-
-def simulation_answer(simulation: Simulation) -> dict[str, Any]:
-    """A simulation as lists show it."""
-    return {
-        "id": simulation.id,
-        "status": simulation.status,
-        "from": moment_text(simulation.from_at),
-        "to": moment_text(simulation.to_at),
-        "proposal": simulation.proposal["asked"],
-        "created_at": moment_text(simulation.created_at),
-        "finished_at": _moment_or_none(simulation.finished_at),
-        "detail": simulation.detail,
-    }
-
-
-def _result_answer(simulation: Simulation) -> dict[str, Any]:
-    return {**simulation_answer(simulation), "result": simulation.result}
-
-
-def _moment_or_none(at: datetime | None) -> str | None:
-    return None if at is None else moment_text(at)

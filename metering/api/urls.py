@@ -4,26 +4,38 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
 from metering.api import (
-    breakers,
-    budgets,
     calls,
     decisions,
     estimates,
+    events,
     export,
     fast_views,
     halts,
-    jobs,
-    limit_increases,
     prices,
-    rate_limits,
     reports,
     reservations,
-    routes,
-    simulations,
     sources,
     usage,
 )
-from tenants.api import audit, keys, settings, teams
+from metering.api.breakers import Breakers
+from metering.api.budgets import Budgets
+from metering.api.jobs import Jobs
+from metering.api.limit_increases import Raises, RaisesOfBudget
+from metering.api.rate_limits import RateLimits
+from metering.api.routes import Routes
+from metering.api.simulations import Simulations
+from tenants.api import settings
+from tenants.api.audit import AuditLog
+from tenants.api.keys import Keys
+from tenants.api.resources import (
+    LIST,
+    LIST_AND_CREATE,
+    REMOVE,
+    SHOW,
+    SHOW_AND_REMOVE,
+    SHOW_CHANGE_AND_REMOVE,
+)
+from tenants.api.teams import Teams
 
 
 class SignedConverter(StringConverter):
@@ -38,7 +50,7 @@ class SignedConverter(StringConverter):
 register_converter(SignedConverter, "signed")
 
 urlpatterns = [
-    path("events", fast_views.EventsView.as_view()),
+    path("events", events.EventsView.as_view()),
     path("traces", fast_views.TracesView.as_view()),
     path("integrations/litellm", fast_views.LitellmView.as_view()),
     path("outcomes", reports.OutcomesView.as_view()),
@@ -49,41 +61,40 @@ urlpatterns = [
     path("reservations/<uuid:reservation_id>/release", reservations.ReleaseView.as_view()),
     path("reservations/<uuid:reservation_id>/extend", reservations.ExtendView.as_view()),
     path("balances", reservations.BalancesView.as_view()),
-    path("budgets", budgets.BudgetsView.as_view()),
-    path("budgets/presets", budgets.PresetsView.as_view()),
-    path("budgets/<int:budget_id>", budgets.BudgetView.as_view()),
-    path("budgets/<int:budget_id>/windows", budgets.WindowsView.as_view()),
-    path("budgets/<int:budget_id>/raises", limit_increases.RaisesView.as_view()),
-    path("budgets/<int:budget_id>/raises/<int:raise_id>", limit_increases.RaiseView.as_view()),
+    path("budgets", Budgets.as_view(LIST_AND_CREATE)),
+    path("budgets/presets", Budgets.as_view({"get": "presets"})),
+    path("budgets/<int:budget_id>", Budgets.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("budgets/<int:budget_id>/windows", Budgets.as_view({"get": "windows"})),
+    path("budgets/<int:budget_id>/raises", RaisesOfBudget.as_view(LIST_AND_CREATE)),
+    path("budgets/<int:budget_id>/raises/<int:raise_id>", Raises.as_view(SHOW_AND_REMOVE)),
     path(
-        "budgets/<int:budget_id>/raises/<int:raise_id>/approve",
-        limit_increases.ApproveView.as_view(),
+        "budgets/<int:budget_id>/raises/<int:raise_id>/approve", Raises.as_view({"post": "approve"})
     ),
     path(
-        "budgets/<int:budget_id>/raises/<int:raise_id>/refuse", limit_increases.RefuseView.as_view()
+        "budgets/<int:budget_id>/raises/<int:raise_id>/refuse", Raises.as_view({"post": "refuse"})
     ),
-    path("raises", limit_increases.AllRaisesView.as_view()),
-    path("routes", routes.RoutesView.as_view()),
-    path("routes/<int:route_id>", routes.RouteView.as_view()),
-    path("halts", halts.HaltsView.as_view()),
-    path("halts/<int:halt_id>", halts.HaltView.as_view()),
-    path("rate-limits", rate_limits.RateLimitsView.as_view()),
-    path("rate-limits/<int:rate_limit_id>", rate_limits.RateLimitView.as_view()),
-    path("breakers", breakers.BreakersView.as_view()),
-    path("breakers/<int:breaker_id>", breakers.BreakerView.as_view()),
-    path("breakers/<int:breaker_id>/close", breakers.CloseView.as_view()),
-    path("simulations", simulations.SimulationsView.as_view()),
-    path("simulations/<int:simulation_id>", simulations.SimulationView.as_view()),
+    path("raises", Raises.as_view(LIST)),
+    path("routes", Routes.as_view(LIST_AND_CREATE)),
+    path("routes/<int:route_id>", Routes.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("halts", halts.Halts.as_view(LIST_AND_CREATE)),
+    path("halts/<int:halt_id>", halts.HaltLifting.as_view(REMOVE)),
+    path("rate-limits", RateLimits.as_view(LIST_AND_CREATE)),
+    path("rate-limits/<int:rate_limit_id>", RateLimits.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("breakers", Breakers.as_view(LIST_AND_CREATE)),
+    path("breakers/<int:breaker_id>", Breakers.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("breakers/<int:breaker_id>/close", Breakers.as_view({"post": "close"})),
+    path("simulations", Simulations.as_view(LIST_AND_CREATE)),
+    path("simulations/<int:simulation_id>", Simulations.as_view(SHOW)),
     path("prices", prices.PricesView.as_view()),
     path("prices/rerate", prices.RerateView.as_view()),
     path("prices/<signed:price_id>", prices.PriceView.as_view()),
-    path("jobs", jobs.JobsView.as_view()),
-    path("jobs/<int:job_id>", jobs.JobView.as_view()),
-    path("keys", keys.KeysView.as_view()),
-    path("keys/<int:key_id>", keys.KeyView.as_view()),
-    path("teams", teams.TeamsView.as_view()),
+    path("jobs", Jobs.as_view(LIST)),
+    path("jobs/<int:job_id>", Jobs.as_view(SHOW)),
+    path("keys", Keys.as_view(LIST_AND_CREATE)),
+    path("keys/<int:key_id>", Keys.as_view(REMOVE)),
+    path("teams", Teams.as_view(LIST_AND_CREATE)),
     path("settings", settings.SettingsView.as_view()),
-    path("audit-log", audit.AuditLogView.as_view()),
+    path("audit-log", AuditLog.as_view(LIST)),
     path("sources", sources.SourcesView.as_view()),
     path("usage", usage.UsageView.as_view()),
     path("traces/<path:trace>", calls.TraceView.as_view()),

@@ -15,7 +15,7 @@ from metering.core.match import problems_by_dimension
 
 _VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARACTERS_MAX}
 _OR_NULL_SCHEMA: Final = {**_VALUE_SCHEMA, "type": ["string", "null"]}
-_MATCH_SCHEMA: Final = {
+MATCH_SCHEMA: Final = {
     "type": "object",
     "description": "Dimension to value, to any of a list of values, or to null for none.",
     "properties": {
@@ -30,9 +30,11 @@ _MATCH_SCHEMA: Final = {
     "additionalProperties": False,
     "example": {"team": "growth"},
 }
+# In the OpenAPI document it is a component of its own.
+MATCH_REFERENCE: Final = {"$ref": "#/components/schemas/Match"}
 
 
-@extend_schema_field(_MATCH_SCHEMA)
+@extend_schema_field(MATCH_REFERENCE)
 class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
     """Which events a budget counts, by dimension; empty means all."""
 

@@ -45,8 +45,8 @@ def match_field(*, rows: int) -> MatchField:
 def match_words(match: dict[str, Any]) -> str:
     """What a match picks, for people."""
     parts = []
-    for name, value in match.items():
-        values = [one or "(none)" for one in sorted(wanted_values(value))]
+    for name, wanted in match.items():
+        values = [value or "(none)" for value in sorted(wanted_values(wanted))]
         words = " or ".join(values) if len(values) <= 3 else f"any of {len(values)}"
         parts.append(f"{name} {words}")
     return ", ".join(parts) or "all calls"

@@ -58,7 +58,7 @@ class MatchWidget(forms.MultiWidget):
         """The widgets as rows, for the template."""
         context = super().get_context(name, value, attrs)
         parts = context["widget"]["subwidgets"]
-        context["rows"] = [parts[place : place + 3] for place in range(0, len(parts), 3)]
+        context["rows"] = [parts[first : first + 3] for first in range(0, len(parts), 3)]
         return context
 
 
@@ -80,8 +80,8 @@ class MatchField(forms.MultiValueField):
     def compress(self, data_list: list[Any]) -> dict[str, Any]:
         """The rows as a match. Raises ValidationError with a sentence."""
         match: dict[str, Any] = {}
-        for place in range(0, len(data_list), 3):
-            name, values = _read_row(tuple(data_list[place : place + 3]))
+        for first in range(0, len(data_list), 3):
+            name, values = _read_row(tuple(data_list[first : first + 3]))
             if not name:
                 continue
             if name in match:

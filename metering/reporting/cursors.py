@@ -1,7 +1,5 @@
-"""Cursors of lists: where a page ended, and what it was a page of."""
+"""Cursors of reports: where a page ended, and which question it is a page of."""
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -10,7 +8,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from metering.reporting.question import InvalidQuestion
+from common import cursors
+from common.cursors import InvalidCursor
 
 Row = TypeVar("Row")
 Position = TypeVar("Position")
@@ -44,44 +43,35 @@ def cut_page(
 
 
 def position_after(cursor: str, question: str, kind: type[Position]) -> Position:
-    """Return the sort key at which the page before ended. Raises InvalidQuestion for a cursor of
+    """Return the sort key at which the page before ended. Raises InvalidCursor for one of
     another question, or a key that is not of this kind.
     """
     asked, position = read_cursor(cursor)
     if asked != question:
-        raise foreign_cursor()
+        raise InvalidCursor
     try:
         return msgspec.convert(position.get("after"), kind)
     except msgspec.ValidationError as error:
-        raise foreign_cursor() from error
+        raise InvalidCursor from error
 
 
 def fingerprint(*parts: Any) -> str:
-    """Return a short mark of a question, so that its cursor is not used for another one."""
+    """Return a short mark of a question, so that its cursors serve no other."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def write_cursor(question: str, position: dict[str, Any]) -> str:
-    """Return where the page of this question ended, as text that clients hand back unread."""
-    text = json.dumps([question, position], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    """Return where the page of this question ended as text."""
+    return cursors.write_cursor([question, position])
 
 
 def read_cursor(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the mark of the question and the position. Raises InvalidQuestion."""
-    try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        read = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        question, position = read
-        # Half surrogates, which JSON can name and no text can hold.
-        written = json.dumps(read, ensure_ascii=False).encode()
-    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
-        raise foreign_cursor() from error
-    is_ours = isinstance(question, str) and isinstance(position, dict)
-    if not is_ours or b"\\u0000" in written:
-        raise foreign_cursor()
-    return question, position
+    """Return the mark of the question and the position. Raises InvalidCursor."""
+    match cursors.read_cursor(text):
+        case [str(question), dict(position)]:
+            return question, position
+    raise InvalidCursor
 
 
 def range_part(starts_at: datetime, ends_at: datetime) -> dict[str, Any]:
@@ -90,19 +80,14 @@ def range_part(starts_at: datetime, ends_at: datetime) -> dict[str, Any]:
 
 
 def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
-    """Return the range of a cursor's question: default ranges move on between two pages."""
+    """Return the range of the question that a cursor belongs to: defaults move on between two
+    pages.
+    """
     _, position = read_cursor(cursor)
     try:
         starts_at, ends_at = (datetime.fromisoformat(text) for text in position["range"])
     except (KeyError, TypeError, ValueError) as error:
-        raise foreign_cursor() from error
+        raise InvalidCursor from error
     if starts_at.tzinfo is None or ends_at.tzinfo is None:
-        raise foreign_cursor()
+        raise InvalidCursor
     return starts_at, ends_at
-
-
-def foreign_cursor() -> InvalidQuestion:
-    """Return the refusal of a cursor."""
-    return InvalidQuestion(
-        "invalid_cursor", "cursor is the next_cursor of the same question, unchanged."
-    )

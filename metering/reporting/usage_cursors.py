@@ -6,7 +6,8 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final
 
-from metering.reporting.cursors import fingerprint, foreign_cursor, range_part, read_cursor
+from common.cursors import InvalidCursor
+from metering.reporting.cursors import fingerprint, range_part, read_cursor
 from metering.reporting.question import UsageQuestion
 
 # The number of groups a cursor names, so that an address with it stays below 8 KB.
@@ -76,7 +77,7 @@ def position_of(cursor: str | None, mark: str, question: UsageQuestion) -> dict[
         return None
     asked, position = read_cursor(cursor)
     if asked != mark or not _is_position(position, question):
-        raise foreign_cursor()
+        raise InvalidCursor
     return position
 
 

@@ -7,7 +7,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Choice, Flag, StrictSerializer, Timezone, Usd, problem_at
+from common.api.fields import Choice, Flag, StrictSerializer, Timezone, Usd, problem_at, read_body
 from tenants.api.views import ApiView, actor_of, tenant_of
 from tenants.models import Tenant, UnpricedPolicy
 from tenants.settings import change_settings
@@ -54,9 +54,7 @@ class SettingsView(ApiView):
 
     @extend_schema(summary="Change the settings", request=SettingsBody, responses=SettingsBody)
     def patch(self, request: Request) -> Response:
-        body = SettingsBody(tenant_of(request), data=request.data, partial=True)
-        body.is_valid(raise_exception=True)
-        changed = change_settings(
-            tenant=tenant_of(request), actor=actor_of(request), changes=body.validated_data
-        )
+        tenant = tenant_of(request)
+        changes = read_body(SettingsBody, request, tenant)
+        changed = change_settings(tenant=tenant, actor=actor_of(request), changes=changes)
         return Response(SettingsBody(changed).data)

@@ -1,35 +1,21 @@
 """What every view of the API has in common: strict parameters, one representation, who acts."""
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from common.errors import InvalidRequest
-from common.spelling import did_you_mean
+from common.api.parameters import require_known_parameters
 from tenants.keys import KeyHolder
 from tenants.models import Tenant
-
-FILTER: Final = re.compile(r"filter\[(.+)\]", re.DOTALL)
-
-
-class UnknownParameter(InvalidRequest):
-    """A query parameter that the address does not know, or not as often."""
-
-    code = "unknown_parameter"
-
-
-class InvalidValue(InvalidRequest):
-    """A query parameter whose value no request may have."""
-
-    code = "invalid_value"
+from tenants.roles import Scope
 
 
 class OneRepresentation(BaseContentNegotiation):
@@ -47,15 +33,19 @@ class OneRepresentation(BaseContentNegotiation):
 
 
 class ApiView(APIView):
-    """A view of the API. `parameters` names the query parameters that each method takes; a GET with
-    `filters` takes `filter[name]` for each of these, more than once.
+    """A view of the API. `parameters` are the query parameters of each method, or of each action of
+    a resource; a GET with `filters` also takes `filter[name]` for each of these.
     """
 
     content_negotiation_class = OneRepresentation
     # OPTIONS would describe forms, which the schema does.
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]
-    parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
+    parameters: ClassVar[Mapping[str, Sequence[OpenApiParameter]]] = {}
     filters: ClassVar[tuple[str, ...]] = ()
+    # Refusals beyond those that every operation may answer, by method or action.
+    also_answers: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    read_scopes: tuple[Scope, ...] = (Scope.READ,)
+    write_scope = Scope.MANAGE
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer, and let go of what the body held. The framework's requests and serializers are
@@ -71,43 +61,10 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         method = "GET" if request.method == "HEAD" else request.method or ""
-        if method in self.parameters or hasattr(self, method.lower()):
-            known = self.parameters.get(method, frozenset())
-            _require_known_parameters(
-                request, known, filters=self.filters if method == "GET" else ()
-            )
-
-
-def _require_known_parameters(
-    request: Request, known: frozenset[str], *, filters: tuple[str, ...]
-) -> None:
-    """Raise UnknownParameter for what is not known or comes twice, InvalidValue for NUL."""
-    errors = []
-    for name, values in request.query_params.lists():
-        is_filter = bool(filters) and FILTER.fullmatch(name) is not None
-        if name not in known and not is_filter:
-            code = "unknown_parameter"
-            near = _near_parameter(name, known, filters=filters)
-            detail = f"The query parameter {name[:100]!r} is not known here.{near}"
-        elif any("\x00" in value for value in values):
-            code, detail = "invalid_value", f"The query parameter {name!r} holds the character NUL."
-        elif len(values) > 1 and not is_filter:
-            code, detail = "repeated_parameter", f"The query parameter {name!r} is given twice."
-        else:
-            continue
-        errors.append({"pointer": f"?{name[:100]}", "code": code, "detail": detail})
-    if errors:
-        is_known = errors[0]["code"] == "invalid_value"
-        kind = InvalidValue if is_known else UnknownParameter
-        raise kind(errors[0]["detail"], errors=errors)
-
-
-def _near_parameter(name: str, known: frozenset[str], *, filters: tuple[str, ...]) -> str:
-    if not filters:
-        return did_you_mean(name, tuple(sorted(known)))
-    if name in filters:
-        return f" Did you mean 'filter[{name}]'?"
-    return did_you_mean(name, (*sorted(known), *(f"filter[{each}]" for each in filters)))
+        if hasattr(self, method.lower()):
+            known = self.parameters.get(getattr(self, "action", None) or method, ())
+            filters = self.filters if method == "GET" else ()
+            require_known_parameters(request, known, filters=filters)
 
 
 def tenant_of(request: Request) -> Tenant:

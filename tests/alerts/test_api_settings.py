@@ -124,6 +124,8 @@ def test_wrong_settings_are_refused_at_the_member_that_is_wrong(
         refused = api.patch(SETTINGS, body)
         assert (refused.status, refused.code) == (400, "invalid_request"), body
         assert refused.pointers == {pointer}, body
+    (unknown,) = api.patch(SETTINGS, {"rules": {"weather": None}}).body["errors"]
+    assert unknown["code"] == "unknown_rule"
     with account.scope():
         assert not AlertSettings.objects.exists()
 

@@ -97,7 +97,7 @@ def test_a_wrong_change_is_refused_and_changes_nothing(
         change(owner, channel, **changes)
     assert refusal.value.field == field
     assert refusal.value.reason.startswith(reason)
-    assert refusal.value.facts["errors"][0]["pointer"] == f"/{field}"
+    assert refusal.value.members["errors"][0]["pointer"] == f"/{field}"
     with owner.scope():
         channel.refresh_from_db()
     assert channel_facts(channel) == before

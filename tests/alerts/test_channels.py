@@ -112,6 +112,24 @@ def test_slack_gets_an_attachment_that_links_to_the_incident(web: WebReceiver) -
     }
 
 
+def test_slack_shows_ampersands_and_angle_brackets_as_they_were_written(web: WebReceiver) -> None:
+    send("slack", {"url": web.url}, make_message(title="R&D > plan", summary="1 > 0 & more"))
+    (attachment,) = web.received[0].json["attachments"]
+    assert attachment["title"] == attachment["fallback"] == "Critical: R&amp;D &gt; plan"
+    assert attachment["text"].splitlines()[0] == "1 &gt; 0 &amp; more"
+
+
+@pytest.mark.parametrize(
+    ("fields", "color"),
+    [({"severity": "info"}, "#3AA3E3"), ({"event": "resolved"}, "#3AA337")],
+)
+def test_a_color_says_how_severe_it_is(
+    web: WebReceiver, fields: dict[str, str], color: str
+) -> None:
+    send("slack", {"url": web.url}, make_message(**fields))
+    assert web.received[0].json["attachments"][0]["color"] == color
+
+
 def test_teams_gets_a_card_with_a_button(web: WebReceiver) -> None:
     send("teams", {"url": f"{web.url}/flow?sig=1"}, make_message(event="resolved"))
     (received,) = web.received

@@ -10,7 +10,7 @@ from django.db import connection
 
 from alerts import crossings
 from alerts.crossings import RETRY_FIRST, end_crossings, take_crossings, tenants_with_crossings
-from alerts.incidents import snooze, status_of, wake_snoozed
+from alerts.incidents import snooze, wake_snoozed
 from alerts.messages import decode
 from alerts.models import Delivery, Incident, Severity
 from metering.budgets.rules import LevelRule
@@ -259,7 +259,7 @@ def test_a_window_that_is_over_ends_its_incident(daily: Account) -> None:
         with time_machine.travel(now + timedelta(days=1), tick=False):
             assert end_crossings(tenant_id=tenant_id, now=now + timedelta(days=1)) == 1
         (incident,) = Incident.objects.all()
-        assert (status_of(incident), incident.resolved_by) == ("resolved", "")
+        assert (incident.status, incident.resolved_by) == ("resolved", "")
         assert incident.summary.startswith("The period ended ")
 
 

@@ -6,25 +6,24 @@ from typing import Any
 import pytest
 
 from alerts.explanations import (
-    Story,
-    over_text,
-    share_text,
-    shares_text,
+    Narrative,
+    describe_end,
+    describe_shares,
     subject_of,
     summary,
-    times_text,
     title,
 )
 from alerts.series import TENANT, SeriesKey
+from common.formats import format_share, format_times
 from tests.factories import NANOS
 
 AT = datetime(2026, 3, 4, 12, 15, tzinfo=UTC)
 RESEARCH = SeriesKey("agent", "research")
 
 
-def story_of(**fields: Any) -> Story:
+def narrative_of(**fields: Any) -> Narrative:
     """An agent that costs 12 times the usual."""
-    return Story(
+    return Narrative(
         **{
             "key": RESEARCH,
             "measure": "cost",
@@ -52,16 +51,16 @@ TITLES = [
     ({"measure": "requests", "key": TENANT}, "Requests are 12 times the usual"),
     (
         {"measure": "error_rate", "actual": 0.38, "expected": 0.021},
-        "38 % of the calls of agent 'research' fail, usually 2.1 %",
+        "38% of the calls of agent 'research' fail, usually 2.1%",
     ),
     (
         {"measure": "cache_hit_share", "actual": 0.0, "expected": 0.71, "key": TENANT},
-        "0 % of all input is read from the cache, usually 71 %",
+        "0% of all input is read from the cache, usually 71%",
     ),
-    ({"expected": 0.0}, "Agent 'research' costs $44.00 an hour as never before"),
+    ({"expected": 0.0}, "Agent 'research' costs $44.00 an hour, unlike anything seen before"),
     (
         {"expected": 0.0, "measure": "tokens", "excess_nanos": 0},
-        "Agent 'research' is used as never before",
+        "Usage of agent 'research' is unlike anything seen before",
     ),
     ({"is_fall": True, "measure": "requests"}, "Agent 'research' has stopped"),
     ({"is_fall": True, "measure": "requests", "key": TENANT}, "All requests have stopped"),
@@ -70,7 +69,7 @@ TITLES = [
 
 @pytest.mark.parametrize(("fields", "expected"), TITLES)
 def test_a_title_says_what_is_wrong_with_what(fields: dict[str, Any], expected: str) -> None:
-    assert title(story_of(**fields)) == expected
+    assert title(narrative_of(**fields)) == expected
 
 
 def test_a_summary_has_the_money_and_where_it_comes_from() -> None:
@@ -80,26 +79,26 @@ def test_a_summary_has_the_money_and_where_it_comes_from() -> None:
         (SeriesKey("model", "gpt-5"), 0.81),
         (SeriesKey("customer", "acme"), 0.49),
     ]
-    assert summary(story_of(shares=shares)) == (
-        "Since 2026-03-04 12:15 UTC it cost $48.00, where $4.00 was to be expected: $44.00 beyond"
-        " it so far, $44.00 an hour. Of this 81 % by model 'gpt-5', 90 % in feature 'email', 100 %"
+    assert summary(narrative_of(shares=shares)) == (
+        "Since 2026-03-04 12:15 UTC it has cost $48.00 instead of the expected $4.00: $44.00 too"
+        " much so far, $44.00 an hour. Of this 81% by model 'gpt-5', 90% in feature 'email', 100%"
         " in team 'growth'."
     )
 
 
 def test_a_summary_of_what_costs_nothing_names_the_measure() -> None:
-    free = story_of(measure="tokens", excess_nanos=0, actual=120_000.0, expected=10_000.0)
+    free = narrative_of(measure="tokens", excess_nanos=0, actual=120_000.0, expected=10_000.0)
     assert summary(free) == (
-        "Since 2026-03-04 12:15 UTC. It used 120,000 tokens in 15 minutes, where 10,000 is usual."
+        "Since 2026-03-04 12:15 UTC it used 120,000 tokens in 15 minutes; 10,000 is usual."
     )
-    failing = story_of(measure="error_rate", excess_nanos=0, actual=0.4, expected=0.02)
-    assert summary(failing).endswith("It is 40 %, where 2 % is usual.")
-    stopped = story_of(is_fall=True, measure="requests", actual=0.0, expected=120.0)
-    assert summary(stopped).endswith("there were no requests, where 120 in 15 minutes are usual.")
+    failing = narrative_of(measure="error_rate", excess_nanos=0, actual=0.4, expected=0.02)
+    assert summary(failing).endswith("it is 40%; 2% is usual.")
+    stopped = narrative_of(is_fall=True, measure="requests", actual=0.0, expected=120.0)
+    assert summary(stopped).endswith("there were no requests; 120 in 15 minutes are usual.")
 
 
 def test_values_without_a_name_explain_nothing() -> None:
-    assert shares_text([(SeriesKey("agent", ""), 1.0)]) == ""
+    assert describe_shares([(SeriesKey("agent", ""), 1.0)]) == ""
 
 
 def test_a_long_value_is_cut() -> None:
@@ -107,24 +106,24 @@ def test_a_long_value_is_cut() -> None:
 
 
 def test_the_end_says_how_long_it_was_and_what_it_cost() -> None:
-    assert over_text(AT, AT + timedelta(minutes=45), 0) == "Back to the usual after 45 minutes."
-    assert over_text(AT, AT + timedelta(hours=6), 3 * NANOS) == (
+    assert describe_end(AT, AT + timedelta(minutes=45), 0) == "Back to the usual after 45 minutes."
+    assert describe_end(AT, AT + timedelta(hours=6), 3 * NANOS) == (
         "Back to the usual after 6 hours; $3.00 was spent beyond the expected."
     )
 
 
 def test_figures_are_as_fine_as_they_tell() -> None:
-    assert [times_text(actual, 2.0) for actual in (3.0, 19.8, 20.0, 1_998.0, 2_000.0)] == [
+    assert [format_times(actual, 2.0) for actual in (3.0, 19.8, 20.0, 1_998.0, 2_000.0)] == [
         "1.5 times",
         "9.9 times",
         "10 times",
         "999 times",
         "more than 1,000 times",
     ]
-    assert [share_text(share) for share in (0.0, 0.004, 0.0996, 0.5, 1.2)] == [
-        "0 %",
-        "0.4 %",
-        "10 %",
-        "50 %",
-        "100 %",
+    assert [format_share(share) for share in (0.0, 0.004, 0.0996, 0.5, 1.2)] == [
+        "0%",
+        "0.4%",
+        "10%",
+        "50%",
+        "100%",
     ]

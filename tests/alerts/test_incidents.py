@@ -10,7 +10,7 @@ from django.db import connection
 
 from alerts import incidents
 from alerts.errors import IncidentResolved
-from alerts.incidents import end, observe, status_of
+from alerts.incidents import end, observe
 from alerts.models import Incident, Severity
 from alerts.settings import change_alert_settings
 from tenants.models import User
@@ -36,7 +36,7 @@ def test_a_cause_that_goes_on_is_one_incident_told_once(account: Account) -> Non
             (incident,) = Incident.objects.all()
             assert incident == ended
             assert (incident.observations, incident.summary) == (24, "Over.")
-            assert (incident.resolved_by, status_of(incident)) == ("", "resolved")
+            assert (incident.resolved_by, incident.status) == ("", "resolved")
             assert timeline(incident) == ["opened", "notified", "resolved"]
             assert [row[1] for row in told(account)] == ["opened", "resolved"]
 
@@ -124,7 +124,7 @@ def test_what_a_person_resolved_stays_quiet_until_the_cause_has_rested(account: 
         assert open_one(account).id != first.id
         with account.scope():
             assert timeline(first)[-1] == "resolved"
-            assert status_of(Incident.objects.get(id=first.id)) == "resolved"
+            assert Incident.objects.get(id=first.id).status == "resolved"
 
 
 def test_a_second_click_changes_nothing(account: Account) -> None:

@@ -117,14 +117,14 @@ def test_rules_write_nothing_where_another_worker_was_faster(
     judge(account, begun)
     spend(account, RESEARCH, begun, usd=20)
     tenant_id, now = account.tenant.id, begun + timedelta(minutes=1)
-    read = rule_checks._read
+    judge_one = rule_checks._judge
 
     def overtaken(*arguments: Any) -> Any:
         monkeypatch.undo()
         assert judge_rules(tenant_id=tenant_id, now=now) == 1
-        return read(*arguments)
+        return judge_one(*arguments)
 
-    monkeypatch.setattr(rule_checks, "_read", overtaken)
+    monkeypatch.setattr(rule_checks, "_judge", overtaken)
     assert judge_rules(tenant_id=tenant_id, now=now) == 0
     assert len(standing(account)) == 1
 
@@ -162,7 +162,7 @@ def test_a_user_near_the_end_of_a_day_is_told_once_and_not_beside_a_level(
     send(account, [make_event(user="bob", team="b", provider=..., cost_usd="0.89", time=now)])
     assert judge(account) == 1
     (incident,) = standing(account)
-    assert incident.title == "User 'ann' has used 93 % of the daily budget 'daily'"
+    assert incident.title == "User 'ann' has used 93% of the daily budget 'daily'"
     assert incident.match == {"user": "ann"}
     assert incident.severity == "warning"
     # From the level on, the crossing tells it.
@@ -184,7 +184,7 @@ def test_a_feature_that_grew_on_the_week_is_told(account: Account) -> None:
         send(account, [make_event(feature=feature, provider=..., cost_usd=usd, time=at)])
     assert judge(account) == 1
     (incident,) = standing(account)
-    assert incident.title == "Feature 'email' cost 100 % more than a week before"
+    assert incident.title == "Feature 'email' cost 100% more than a week before"
     assert incident.match == {"feature": "email"}
     assert incident.excess_nanos == 10 * NANOS
     # Within the hour it stands; turned off it is over.

@@ -5,24 +5,25 @@ import random
 from fractions import Fraction
 
 from alerts import rules
-from alerts.rules import NANOS_PER_USD, Spend, Wish
+from alerts.rules import RuleOverride, Spend
+from common.money import NANOS_PER_USD
 
 USD = NANOS_PER_USD
 TEN = Fraction(10)
 
 
 def test_a_tenant_changes_what_it_names_and_nothing_else() -> None:
-    wishes = rules.wishes(
+    active = rules.active_rules(
         {
             rules.COSTLY_REQUEST: {"threshold": 2.5},
             rules.HOURLY_SPEND: {"on": False},
             rules.FEATURE_WEEK: {"severity": "critical"},
         }
     )
-    assert set(wishes) == set(rules.RULES) - {rules.HOURLY_SPEND}
-    assert wishes[rules.COSTLY_REQUEST] == Wish(Fraction(5, 2), "info")
-    assert wishes[rules.FEATURE_WEEK] == Wish(Fraction(50), "critical")
-    assert wishes[rules.USER_DAY_BUDGET] == Wish(Fraction(90), "warning")
+    assert set(active) == set(rules.RULES) - {rules.HOURLY_SPEND}
+    assert active[rules.COSTLY_REQUEST] == RuleOverride(Fraction(5, 2), "info")
+    assert active[rules.FEATURE_WEEK] == RuleOverride(Fraction(50), "critical")
+    assert active[rules.USER_DAY_BUDGET] == RuleOverride(Fraction(90), "warning")
 
 
 def test_a_request_is_costly_above_its_multiple_of_enough_others() -> None:

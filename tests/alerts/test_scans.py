@@ -10,8 +10,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from alerts import cases, scans
-from alerts.cases import Sight
+from alerts import anomaly_groups, scans
+from alerts.anomaly_groups import ScanResult
 from alerts.findings import take_pattern, with_overlaps
 from alerts.incidents import observe
 from alerts.messages import outside
@@ -184,7 +184,7 @@ def test_a_new_agent_is_the_cause_of_what_it_adds(used: Account, begun: datetime
     scan(used, begun + timedelta(minutes=1))
     (incident,) = incidents_of(used)
     assert incident.match == {"agent": "unheard-of"}
-    assert incident.title == "Agent 'unheard-of' costs $120.00 an hour as never before"
+    assert incident.title == "Agent 'unheard-of' costs $120.00 an hour, unlike anything seen before"
 
 
 def test_what_starts_later_joins_the_incident_that_explains_it(
@@ -245,7 +245,7 @@ def test_dearer_calls_a_lost_cache_and_failures_are_told_apart(
     write_usage(account, changed, starts_at=begun, quarters=1, seed=2)
     scan(account, begun + QUARTER + timedelta(minutes=1))
     found = {(one.title.split(" ")[0], one.match["agent"]) for one in incidents_of(account)}
-    assert found == {("Agent", "research"), ("Agent", "support"), ("59", "watch")}
+    assert found == {("Agent", "research"), ("Agent", "support"), ("59%", "watch")}
     assert [one.severity for one in incidents_of(account)] == ["critical", "warning", "warning"]
 
 
@@ -341,7 +341,7 @@ def test_a_scan_that_dies_has_changed_nothing(
     before = state()
     write_usage(used, USUAL, starts_at=begun, quarters=1, seed=2)
     spend(used, RESEARCH, begun + QUARTER, usd=30)
-    monkeypatch.setattr(cases, "summary", lambda story: 1 / 0)
+    monkeypatch.setattr(anomaly_groups, "summary", lambda narrative: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scan(used, begun + QUARTER + timedelta(minutes=1))
     assert state() == before
@@ -358,7 +358,7 @@ def test_a_scan_that_dies_at_its_end_has_learned_and_told_nothing(
     write_usage(used, USUAL, starts_at=begun, quarters=1, seed=2)
     spend(used, RESEARCH, begun + QUARTER, usd=30)
     now = begun + QUARTER + timedelta(minutes=1)
-    monkeypatch.setattr(cases, "summary", lambda story: 1 / 0)
+    monkeypatch.setattr(anomaly_groups, "summary", lambda narrative: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scan_tenant(tenant_id=used.tenant.id, now=now)
     assert anomalies_of(used) == set()
@@ -375,10 +375,10 @@ def test_a_scan_writes_nothing_where_another_was_faster(
     spend(used, RESEARCH, begun, usd=30)
     now = begun + timedelta(minutes=1)
 
-    def overtaken(sight: Sight, at: datetime) -> Sight:
+    def overtaken(scan: ScanResult, at: datetime) -> ScanResult:
         monkeypatch.undo()
         assert scan_tenant(tenant_id=used.tenant.id, now=now) > 0
-        return with_overlaps(sight, at)
+        return with_overlaps(scan, at)
 
     monkeypatch.setattr(scans, "with_overlaps", overtaken)
     assert scan_tenant(tenant_id=used.tenant.id, now=now) == 0

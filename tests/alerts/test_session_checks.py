@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alerts import incidents, session_checks
+from alerts import session_checks
 from alerts.incidents import Observation
 from alerts.loops import SessionVerdict
 from alerts.models import Incident, Severity
@@ -148,7 +148,7 @@ def test_a_loop_that_rests_is_over(account: Account) -> None:
     with account.scope():
         assert end_loops(tenant_id=account.tenant.id, now=now) == 0
         assert end_loops(tenant_id=account.tenant.id, now=now + timedelta(minutes=31)) == 1
-        assert incidents.status_of(Incident.objects.get()) == "resolved"
+        assert Incident.objects.get().status == "resolved"
 
 
 def test_a_slow_loop_is_not_over_while_it_pauses(account: Account) -> None:
@@ -192,7 +192,7 @@ def test_a_loop_that_was_over_before_anybody_looked_is_noted_with_what_it_cost(
     check(account)
     with account.scope():
         (incident,) = Incident.objects.all()
-    assert incidents.status_of(incident) == "resolved"
+    assert incident.status == "resolved"
     assert incident.summary.endswith("It got out by itself.")
     assert "since the first repeat" in incident.summary
 

@@ -10,29 +10,18 @@ import pytest
 from django.test import Client
 
 from alerts.channel_settings import signing_secret
-from alerts.models import (
-    AlertSettings,
-    Channel,
-    Delivery,
-    DeliveryState,
-    Incident,
-    MaintenanceWindow,
-)
+from alerts.models import AlertSettings, Channel, MaintenanceWindow
 from alerts.sealing import unseal
-from tenants.models import AuditEntry, User
+from tenants.models import AuditEntry
 from tenants.roles import Role
-from tests.alerts.examples import make_incident
 from tests.alerts.scene import make_channel
 from tests.dashboard.test_admin import changed, errors_of, saved_form
 from tests.factories import Account
 
-INCIDENTS = "/admin/alerts/incident"
 CHANNELS = "/admin/alerts/channel"
-DELIVERIES = "/admin/alerts/delivery"
 SETTINGS = "/admin/alerts/alertsettings"
 WINDOWS = "/admin/alerts/maintenancewindow"
 MANAGERS = {Role.OWNER, Role.ADMIN, Role.FINANCE}
-ON_CALL = {*MANAGERS, Role.ENGINEER}
 SECRET_URL = "https://hooks.slack.com/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx"
 
 
@@ -151,71 +140,6 @@ def test_a_wrong_channel_is_refused_in_words(account: Account, owner: Client) ->
     assert "another channel is named" in errors_of(twice)
 
 
-def test_a_test_leads_to_its_delivery(account: Account, owner: Client) -> None:
-    channel = make_channel(account)
-    path = f"{CHANNELS}/{channel.id}/send_test/"
-    assert b"One message that says that it is a test." in owner.get(path).content
-    with account.scope():
-        assert not Delivery.objects.exists()
-    answer = owner.post(path, {"post": "yes"}, follow=True)
-    with account.scope():
-        delivery = Delivery.objects.get(event="test")
-    assert answer.redirect_chain[0][0] == f"{DELIVERIES}/{delivery.id}/change/"
-    assert b"webhook channel" in answer.content
-
-
-def test_an_incident_is_read_and_handled(account: Account, owner: Client) -> None:
-    make_channel(account, "slack", name="<b>Chat</b>")
-    incident = make_incident(account, title="Agent <i> costs too much")
-    me = User.objects.get(email=account.email)
-    path = f"{INCIDENTS}/{incident.id}"
-    listed = owner.get(f"{INCIDENTS}/").content.decode()
-    assert "Agent &lt;i&gt; costs too much" in listed
-    assert "$11.500000001" in listed
-    page = owner.get(f"{path}/change/").content.decode()
-    assert "&lt;b&gt;Chat&lt;/b&gt; (Slack)" in page
-    assert "<b>Chat</b>" not in page
-    assert "Others see that you look at it" in owner.get(f"{path}/acknowledge/").content.decode()
-    for deed, form in (
-        ("acknowledge", {"post": "yes"}),
-        ("assign", {"user": me.id}),
-        ("snooze", {"hours": "4"}),
-        ("comment", {"text": "An <import> runs."}),
-        ("resolve", {"text": "Over."}),
-    ):
-        assert owner.post(f"{path}/{deed}/", form).status_code == 302, deed
-    with account.scope():
-        stored = Incident.objects.get()
-        assert (stored.acknowledged_by, stored.resolved_by) == (account.email,) * 2
-        assert stored.assigned_to_id == me.id
-        assert stored.snoozed_until is not None
-    page = owner.get(f"{path}/change/").content.decode()
-    assert "An &lt;import&gt; runs." in page
-    assert "/acknowledge/" not in page
-    assert owner.post(f"{path}/acknowledge/", {"post": "yes"}).status_code == 403
-    assert b"written" in owner.post(f"{path}/comment/", {"text": "Again."}, follow=True).content
-    assert "costs too much" not in owner.get(f"{INCIDENTS}/").content.decode()
-    assert "costs too much" in owner.get(f"{INCIDENTS}/?status=resolved").content.decode()
-
-
-def test_dead_deliveries_are_listed_and_sent_again(account: Account, owner: Client) -> None:
-    make_channel(account)
-    make_incident(account)
-    with account.scope():
-        Delivery.objects.update(state=DeliveryState.DEAD, last_error="No answer.")
-        delivery = Delivery.objects.get()
-    path = f"{DELIVERIES}/{delivery.id}"
-    assert b"No answer." in owner.get(f"{DELIVERIES}/?state__exact=dead").content
-    assert b"No answer." not in owner.get(f"{DELIVERIES}/?state__exact=sent").content
-    assert str(delivery.reference) in owner.get(f"{path}/change/").content.decode()
-    assert b"the same words and the same reference" in owner.get(f"{path}/send_again/").content
-    assert owner.post(f"{path}/send_again/", {"post": "yes"}).status_code == 302
-    with account.scope():
-        again = Delivery.objects.get()
-        assert (again.state, again.reference) == (DeliveryState.WAITING, delivery.reference)
-    assert owner.post(f"{path}/send_again/", {"post": "yes"}).status_code == 403
-
-
 def test_settings_have_one_form_with_a_row_for_each_rule(account: Account, owner: Client) -> None:
     page = f"{SETTINGS}/{account.tenant.id}/change/"
     assert owner.get(f"{SETTINGS}/")["Location"] == page
@@ -275,50 +199,25 @@ def test_a_maintenance_window_is_announced_and_ended(account: Account, owner: Cl
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_who_is_on_call_handles_incidents_and_managers_change_the_rest(
+def test_managers_change_what_is_configured_and_others_look(
     account: Account, as_role: Callable[[Role], Client], role: Role
 ) -> None:
     channel = make_channel(account)
-    incident = make_incident(account)
-    with account.scope():
-        Delivery.objects.update(state=DeliveryState.DEAD)
-        delivery = Delivery.objects.get()
     client = as_role(role)
     settings = f"{SETTINGS}/{account.tenant.id}/change/"
-    for path in (
-        f"{INCIDENTS}/",
-        f"{INCIDENTS}/{incident.id}/change/",
-        f"{CHANNELS}/",
-        f"{CHANNELS}/{channel.id}/change/",
-        f"{DELIVERIES}/",
-        f"{DELIVERIES}/{delivery.id}/change/",
-        f"{WINDOWS}/",
-        settings,
-    ):
+    for path in (f"{CHANNELS}/", f"{CHANNELS}/{channel.id}/change/", f"{WINDOWS}/", settings):
         assert client.get(path).status_code == 200, path
-    handled = [
-        client.post(f"{INCIDENTS}/{incident.id}/{deed}/", form).status_code
-        for deed, form in (
-            ("acknowledge", {"post": "yes"}),
-            ("snooze", {"hours": "1"}),
-            ("comment", {"text": "Mine."}),
-            ("resolve", {"text": ""}),
-        )
-    ]
-    assert handled == [302 if role in ON_CALL else 403] * 4
     before = changed(account)
     managed = [
         client.post(f"{CHANNELS}/add/?kind=slack", channel_form()).status_code,
-        client.post(f"{CHANNELS}/{channel.id}/send_test/", {"post": "yes"}).status_code,
-        client.post(f"{DELIVERIES}/{delivery.id}/send_again/", {"post": "yes"}).status_code,
         client.post(f"{WINDOWS}/add/", window_form()).status_code,
         client.post(settings, {"cool_down_seconds": "5"}).status_code,
         client.post(f"{CHANNELS}/{channel.id}/delete/", {"post": "yes"}).status_code,
     ]
     if role in MANAGERS:
-        assert managed == [302, 302, 302, 302, 200, 302]
+        assert managed == [302, 302, 200, 302]
     else:
-        assert managed == [403] * 6
+        assert managed == [403] * 4
         assert changed(account) == before
 
 
@@ -326,27 +225,25 @@ def test_a_strangers_alerts_are_not_there(
     account: Account, stranger: Account, owner: Client
 ) -> None:
     channel = make_channel(stranger, name="secret channel")
-    incident = make_incident(stranger, title="secret incident")
-    with stranger.scope():
-        Delivery.objects.update(state=DeliveryState.DEAD)
-        delivery = Delivery.objects.get()
-    for path in (INCIDENTS, CHANNELS, DELIVERIES, WINDOWS):
+    for path in (CHANNELS, WINDOWS):
         assert b"secret" not in owner.get(f"{path}/").content, path
     before = changed(stranger)
     for path in (
-        f"{INCIDENTS}/{incident.id}/acknowledge/",
-        f"{INCIDENTS}/{incident.id}/comment/",
         f"{CHANNELS}/{channel.id}/change/",
         f"{CHANNELS}/{channel.id}/delete/",
-        f"{CHANNELS}/{channel.id}/send_test/",
         f"{CHANNELS}/{channel.id}/new_secret/",
-        f"{DELIVERIES}/{delivery.id}/send_again/",
         f"{SETTINGS}/{stranger.tenant.id}/change/",
     ):
-        answer = owner.post(path, {"post": "yes", "text": "x", **channel_form()})
+        answer = owner.post(path, {"post": "yes", **channel_form()})
         assert answer.status_code in {302, 403, 404}, path
         assert b"secret" not in answer.content, path
     assert changed(stranger) == before
-    with stranger.scope():
-        assert Incident.objects.get().acknowledged_at is None
-        assert Incident.objects.get().entries.count() == 2
+
+
+def test_the_menu_leads_to_the_pages_of_incidents_and_deliveries(owner: Client) -> None:
+    html = owner.get("/admin/").content.decode()
+    for path in ("/incidents", "/incidents/deliveries"):
+        assert f'href="{path}"' in html, path
+        assert owner.get(path).status_code == 200, path
+    for path in ("/admin/alerts/incident/", "/admin/alerts/delivery/"):
+        assert owner.get(path).status_code == 404, path

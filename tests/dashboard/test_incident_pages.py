@@ -16,6 +16,7 @@ from alerts.models import (
     Anomaly,
     Channel,
     Delivery,
+    DeliveryAttempt,
     DeliveryState,
     Incident,
     IncidentEntry,
@@ -27,8 +28,10 @@ from dashboard.incidents.course import MEASURES
 from dashboard.incidents.figures import Figure, figures_of
 from dashboard.incidents.lines import snooze_until
 from metering.reporting.usage import Measures
+from tenants.models import User
 from tenants.roles import Role
 from tests.alerts.scene import make_channel, seen
+from tests.dashboard.conftest import make_member
 from tests.dashboard.test_enforcement_pages import (
     HOSTILE,
     Handlers,
@@ -178,6 +181,22 @@ def test_an_incident_is_taken_and_given_back(account: Account, owner: Client) ->
     assert again(account, made).assigned_to is None
 
 
+def test_an_incident_is_assigned_to_a_member_and_to_nobody_else(
+    account: Account, owner: Client
+) -> None:
+    made = make_incident(account)
+    path = f"/incidents/{made.id}/assign"
+    colleague = User.objects.get(email=make_member(account, Role.ENGINEER))
+    assert f'<option value="{colleague.id}">' in page(owner, f"/incidents/{made.id}")
+    said = press(owner, path, user=str(colleague.id), back=f"/incidents/{made.id}")
+    assert f"Assigned to {colleague.email}." in said
+    assert again(account, made).assigned_to_id == colleague.id
+    stranger = User.objects.get(email=make_account().email)
+    for user_id in (str(stranger.id), "", "x", "9" * 30):
+        assert "Choose a member. Nothing was changed." in press(owner, path, user=user_id), user_id
+    assert again(account, made).assigned_to_id == colleague.id
+
+
 def test_a_snooze_ends_as_chosen_or_by_hand(account: Account, owner: Client) -> None:
     made = make_incident(account)
     said = press(owner, f"/incidents/{made.id}/snooze", **{"for": "hour"})
@@ -284,7 +303,8 @@ def test_the_timeline_says_what_did_not_arrive_and_lets_it_be_sent_again(
     dead = delivery_of(account, state=DeliveryState.DEAD, attempts=9, last_error="no answer")
     here = f"/incidents/{made.id}"
     said = words(owner, here)
-    assert "Told On call (Webhook) (opened) Given up 9 attempts no answer Send again" in said
+    told = "Told On call (Webhook) (opened) Given up 9 attempts no answer Attempts"
+    assert f"{told} Loading the attempts … Send again" in said
     assert "1 given up" in said
     press(owner, f"/incidents/deliveries/{dead.id}/resend", back=here)
     resent = again(account, dead)
@@ -436,6 +456,33 @@ def test_deliveries_show_what_has_not_arrived(account: Account, owner: Client) -
     assert "First" in words(owner, "/incidents/deliveries?state=sent&channel=x")
 
 
+def test_the_attempts_of_a_delivery_are_shown_with_their_reasons(
+    account: Account, owner: Client
+) -> None:
+    make_channel(account, name="Ops")
+    make_incident(account, summary="It went up.")
+    delivery = delivery_of(account, state=DeliveryState.DEAD, attempts=2)
+    now = timezone.now()
+    with account.scope():
+        for status, error in ((500, "The receiver answered 500."), (None, "No answer.")):
+            DeliveryAttempt.objects.create(
+                tenant=account.tenant,
+                delivery=delivery,
+                started_at=now,
+                duration_ms=15,
+                is_success=False,
+                status=status,
+                error=error,
+            )
+    path = f"/incidents/deliveries/{delivery.id}/attempts"
+    assert f'data-loads="{path}"' in page(owner, "/incidents/deliveries")
+    said = text_of(owner.get(path).content.decode())
+    assert "It went up." in said
+    assert str(delivery.reference) in said
+    newest, oldest = said.index("15 ms No answer."), said.index("15 ms, status 500 The receiver")
+    assert newest < oldest
+
+
 # Who may see what
 
 
@@ -456,9 +503,10 @@ def test_another_tenant_sees_and_changes_nothing(account: Account, owner: Client
         f"/incidents/{made.id}/chart.html",
         f"/incidents/{made.id}/spenders",
         f"/incidents/deliveries/{delivery.id}/test",
+        f"/incidents/deliveries/{delivery.id}/attempts",
     ):
         assert owner.get(path).status_code == 404, path
-    actions = ("acknowledge", "take", "give-back", "snooze", "wake", "comment", "resolve")
+    actions = ["acknowledge", "take", "assign", "give-back", "snooze", "wake", "comment", "resolve"]
     for path in (
         *(f"/incidents/{made.id}/{action}" for action in actions),
         *(f"/incidents/channels/{channel.id}/{action}" for action in ("test", "pause", "resume")),

@@ -319,8 +319,8 @@ METHODS = ("GET", "POST", "PATCH", "DELETE")
 OUTSIDE = {"/v1/schema", "/v1/docs"}
 
 
-def addresses() -> Iterator[tuple[str, Any]]:
-    """Every address of the API with its view's class."""
+def addresses() -> Iterator[tuple[str, Any, set[str]]]:
+    """Every address of the API with its view's class and its methods."""
 
     def walk(patterns: list[Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for pattern in patterns:
@@ -328,19 +328,16 @@ def addresses() -> Iterator[tuple[str, Any]]:
             if isinstance(pattern, URLResolver):
                 yield from walk(pattern.url_patterns, route)
             elif isinstance(pattern, URLPattern):
-                yield route, getattr(pattern.callback, "cls", None)
+                yield route, pattern.callback
 
-    for route, view in walk(get_resolver().url_patterns, "/"):
+    for route, callback in walk(get_resolver().url_patterns, "/"):
         if route.startswith("/v1/") and route not in OUTSIDE:
-            yield route, view
+            offered = getattr(callback, "actions", None) or dir(callback.cls)
+            yield route, callback.cls, {method for method in METHODS if method.lower() in offered}
 
 
-OPERATIONS = [
-    (method, route)
-    for route, view in addresses()
-    for method in METHODS
-    if view is not None and hasattr(view, method.lower())
-]
+OPERATIONS = [(method, route) for route, _, methods in addresses() for method in sorted(methods)]
+VIEWS = {route: view for route, view, _ in addresses()}
 
 
 @pytest.fixture
@@ -424,7 +421,7 @@ def test_without_a_key_there_is_no_answer(filled: Account, objects: dict[str, An
 def test_a_key_without_the_scope_is_refused(filled: Account, objects: dict[str, Any]) -> None:
     without: dict[tuple[Scope, ...], str] = {}
     for method, route in OPERATIONS:
-        needed = needed_scopes(method, dict(addresses())[route])
+        needed = needed_scopes(method, VIEWS[route])
         if needed not in without:
             others = [other for other in ALL_SCOPES if other not in needed]
             body = {"name": "all but some", "scopes": others}

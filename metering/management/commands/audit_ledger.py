@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from metering.audit.ledger import audit_tenant, count_seals
 from metering.core.periods import EPOCH
+from metering.management.arguments import find_tenant
 from tenants.models import Tenant
 from tenants.scope import platform_scope
 
@@ -20,15 +21,13 @@ class Command(BaseCommand):
         parser.add_argument("--tenant", metavar="NAME")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        with platform_scope("audit of every tenant"):
-            tenants = Tenant.objects.order_by("id")
-            if options["tenant"] is not None:
-                tenants = tenants.filter(name=options["tenant"])
-            found = list(tenants)
-        if options["tenant"] is not None and not found:
-            raise CommandError(f"There is no tenant named {options['tenant']!r}.")
+        if options["tenant"] is not None:
+            tenants = [find_tenant(options["tenant"])]
+        else:
+            with platform_scope("audit of every tenant"):
+                tenants = list(Tenant.objects.order_by("id"))
         count = 0
-        for tenant in found:
+        for tenant in tenants:
             drifts = audit_tenant(tenant.id)
             count += len(drifts)
             for drift in drifts:
@@ -42,7 +41,7 @@ class Command(BaseCommand):
         if count:
             raise CommandError(f"{count:,} sums drift.", returncode=1)
         if options["verbosity"] > 0:
-            whose = "1 tenant" if len(found) == 1 else f"{len(found):,} tenants"
+            whose = "1 tenant" if len(tenants) == 1 else f"{len(tenants):,} tenants"
             self.stdout.write(
                 f"Zero drift: every balance of {whose} equals the sum of its entries and of its"
                 " events, or of its seal where they are sealed. So does every roll-up."

@@ -15,10 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from metering.intake.ingest import ingest
+from metering.management.arguments import find_tenant
 from metering.models import Route
 from metering.usage.decoders import native
-from tenants.models import Tenant
-from tenants.scope import platform_scope
 
 CHUNK_EVENTS = 2_000
 ERRORS_SHOWN = 20
@@ -44,7 +43,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         path: Path = options["file"]
-        tenant_id = _find_tenant(options["tenant"])
+        tenant_id = find_tenant(options["tenant"]).id
         counts = {"accepted": 0, "duplicates": 0, "rejected": 0, "unpriced": 0}
         shown = 0
         with self._open(path) as (raw, lines), self._bar(options["quiet"]) as bar:
@@ -97,14 +96,6 @@ class _Opened:
         self.raw.close()
 
 
-def _find_tenant(name: str) -> int:
-    with platform_scope("find the tenant to import for"):
-        tenant = Tenant.objects.filter(name=name).first()
-    if tenant is None:
-        raise CommandError(f"There is no tenant named {name!r}.")
-    return tenant.id
-
-
 def _chunks(events: Iterator[bytes]) -> Iterator[list[bytes]]:
     while chunk := list(itertools.islice(events, CHUNK_EVENTS)):
         yield chunk
@@ -116,16 +107,9 @@ def _json_events(lines: IO[bytes]) -> Iterator[bytes]:
 
 def _csv_events(lines: IO[bytes]) -> Iterator[bytes]:
     """One event a row; the header names the fields of the contract, `tags.<name>` a single tag."""
-    reader = csv.DictReader(
-        line.decode("utf-8-sig" if first else "utf-8") for first, line in _numbered(lines)
-    )
-    for row in reader:
+    texts = (line.decode("utf-8" if number else "utf-8-sig") for number, line in enumerate(lines))
+    for row in csv.DictReader(texts):
         yield msgspec.json.encode(_event_of(row))
-
-
-def _numbered(lines: IO[bytes]) -> Iterator[tuple[bool, bytes]]:
-    for number, line in enumerate(lines):
-        yield number == 0, line
 
 
 def _event_of(row: dict[str | Any, Any]) -> dict[str, Any]:

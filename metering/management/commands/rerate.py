@@ -1,7 +1,6 @@
 """`manage.py rerate --tenant NAME --from DATE --to DATE [--dry-run]`."""
 
 from argparse import ArgumentParser
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -9,11 +8,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from common.money import usd_from_nanos
-from common.times import parse_moment_or_date
 from metering.intake.rerate import rerate
+from metering.management.arguments import find_tenant, read_time
 from metering.rollups.counts import estimated_events
-from tenants.models import Tenant
-from tenants.scope import platform_scope, tenant_scope
+from tenants.scope import tenant_scope
 
 
 class Command(BaseCommand):
@@ -34,13 +32,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from_, to = _moment(options["from_"], "--from"), _moment(options["to"], "--to")
+        from_, to = read_time(options["from_"], "--from"), read_time(options["to"], "--to")
         if from_ >= to:
             raise CommandError("--from must be before --to.")
-        with platform_scope("find the tenant to rate again"):
-            tenant = Tenant.objects.filter(name=options["tenant"]).first()
-        if tenant is None:
-            raise CommandError(f"There is no tenant named {options['tenant']!r}.")
+        tenant = find_tenant(options["tenant"])
         with tenant_scope(tenant.id):
             total = estimated_events(tenant_id=tenant.id, from_=from_, to=to)
         with Progress(console=Console(stderr=True), transient=True) as bar:
@@ -59,10 +54,3 @@ class Command(BaseCommand):
             f" {summary.newly_priced:,} newly priced, {summary.still_unpriced:,} still without"
             f" a price."
         )
-
-
-def _moment(text: str, option: str) -> datetime:
-    try:
-        return parse_moment_or_date(text)
-    except ValueError as error:
-        raise CommandError(f"{option} {text!r} {error}, or a date.") from error

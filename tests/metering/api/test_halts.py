@@ -8,10 +8,10 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from metering.api import halts as halts_api
+from metering.api import fast_halts
+from metering.api.fast_halts import handle_halts
 from metering.api.fast_path import HotResponse, request_of, run
 from metering.api.fast_reservations import handle_reserve
-from metering.api.halts import handle_halts
 from metering.limits import halt_watch
 from metering.limits.halt_watch import stop_watching
 from metering.limits.halts import read_halts
@@ -189,7 +189,7 @@ def no_database(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         patched.setattr(remembered, "UNTOLD_SECONDS", -1.0)
         patched.setattr(keys, "platform_scope", is_away)
         patched.setattr(halt_watch, "platform_scope", is_away)
-        patched.setattr(halts_api, "tenant_scope", is_away)
+        patched.setattr(fast_halts, "tenant_scope", is_away)
         patched.setattr(halt_watch.log, "warning", lambda *args, **facts: None)
         yield
         stop_watching()
@@ -222,9 +222,9 @@ def test_nobody_waits_for_a_database_that_does_not_answer(
         raise AssertionError("asked the database")
 
     with monkeypatch.context() as patched:
-        patched.setattr(halts_api, "is_database_silent", lambda: True)
+        patched.setattr(fast_halts, "is_database_silent", lambda: True)
         patched.setattr(keys, "platform_scope", wait)
-        patched.setattr(halts_api, "tenant_scope", wait)
+        patched.setattr(fast_halts, "tenant_scope", wait)
         assert ask(account.api_key).status == 200
 
 
@@ -251,5 +251,5 @@ def test_a_key_that_was_revoked_or_has_expired_learns_nothing_of_a_halt(
         expired.update(expires_at=timezone.now())
     assert {reserve(text) for text in texts.values()} == {401}
     # An expiry is known without the database.
-    monkeypatch.setattr(halts_api, "is_database_silent", lambda: True)
+    monkeypatch.setattr(fast_halts, "is_database_silent", lambda: True)
     assert reserve(texts["expired"]) == 401

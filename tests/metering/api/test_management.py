@@ -488,7 +488,7 @@ def test_a_list_refuses_parameters_that_make_no_sense(api: Caller) -> None:
             answer = api.get(f"/v1/{noun}?{query}")
             assert answer.status == 400, (noun, query)
             assert answer.code in {
-                "invalid_request",
+                "invalid_limit",
                 "invalid_cursor",
                 "invalid_value",
                 "unknown_parameter",

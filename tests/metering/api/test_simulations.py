@@ -571,22 +571,23 @@ def run(account: Account, *options: str) -> str:
     return out.getvalue()
 
 
-def test_the_command_prints_a_report(account: Account) -> None:
+def test_the_command_holds_the_past_against_another_limit(account: Account) -> None:
     budget = make_budget(account, cost_usd=100, period="day", per=["agent"])
     spend(account, (0, "6"), (1, "5"), agent="a")
     period = ("--from", f"{NOON:%Y-%m-%d}", "--to", moment(720))
-    text = run(account, "--budget-id", str(budget.id), "--limit-usd", "10", *period)
-    for words in ("Saved", "5 USD", "0 USD", "1 (5 USD)", "agent 'a'", "- A refused call"):
-        assert words in text, text
+    result = json.loads(run(account, "--budget-id", str(budget.id), "--limit-usd", "10", *period))
+    assert (result["saved_usd"], result["refused"]["calls"]) == ("5", 1)
+    assert result["compared_with"]["saved_usd"] == "0"
+    assert [group["group"] for group in result["groups"]] == [{"agent": "a"}]
     with account.scope():
         assert not Simulation.objects.exists()
 
 
-def test_the_command_reads_a_proposal_and_writes_json(account: Account, tmp_path: Path) -> None:
+def test_the_command_reads_a_proposal(account: Account, tmp_path: Path) -> None:
     spend(account, (0, "6"), (1, "5"))
     path = tmp_path / "proposal.json"
     path.write_text(json.dumps({"budget": DAILY, "from": moment(-1)}))
-    result = json.loads(run(account, "--json", str(path), "--json-output"))
+    result = json.loads(run(account, "--json", str(path)))
     assert (result["saved_usd"], result["calls"]) == ("5", 2)
 
 
@@ -595,7 +596,7 @@ def test_the_command_says_what_is_wrong(account: Account, tmp_path: Path) -> Non
     path.write_text(json.dumps({"budget": {**DAILY, "period": "age"}}))
     with pytest.raises(CommandError, match="/budget/period: 'age' is none of hour, day"):
         run(account, "--json", str(path))
-    with pytest.raises(CommandError, match="has no budget 99"):
+    with pytest.raises(CommandError, match="There is no budget 99"):
         run(account, "--budget-id", "99")
     with pytest.raises(CommandError, match="must be RFC 3339"):
         run(account, "--budget-id", "1", "--from", "yesterday")

@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from common.cursors import InvalidCursor
 from common.errors import NotFound
 from metering import reporting
 from metering.core.periods import PeriodClock, floor_seconds
@@ -235,10 +236,10 @@ def test_a_cursor_is_for_its_own_question(busy: Account) -> None:
         assert cursor is not None
         assert reporting.range_of_cursor(cursor) == (question.starts_at, question.ends_at)
         for wrong in (cursor[:-3], "x", "W10", cursor + "AAAA", "é"):
-            with pytest.raises(InvalidQuestion) as caught:
+            with pytest.raises(InvalidCursor) as caught:
                 reporting.usage(question, cursor=wrong)
             assert caught.value.code == "invalid_cursor"
-        with pytest.raises(InvalidQuestion):
+        with pytest.raises(InvalidCursor):
             reporting.usage(ask(busy, group_by=("agent",)), cursor=cursor)
 
 

@@ -699,7 +699,7 @@ def test_an_export_of_too_many_parts_ends_at_the_first_too_many(
     with pytest.raises(TooManyEvents) as caught:
         decode(body, trusts_given_costs=False)
     assert caught.value.detail == (
-        f"The body holds more than 10,000 {what}; send at most 10,000 at once."
+        f"The body holds more than 10,000 {what}; send at most 10,000 in one body."
     )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

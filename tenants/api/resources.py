@@ -1,0 +1,109 @@
+"""Rows of a tenant as a resource: list, show, create, change and remove, alike for all of them."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from django.db.models import Model, QuerySet
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+from rest_framework.viewsets import ViewSetMixin
+
+from common.api.fields import read_body
+from common.api.pagination import PAGE_PARAMETERS, paginate
+from common.api.structs import Answer
+from common.errors import NotFound
+from tenants.api.idempotency import idempotent
+from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.models import Tenant
+
+Row = TypeVar("Row", bound=Model)
+# What the methods at the two addresses of a resource do, for `as_view`.
+Actions = dict[str, Any]
+LIST: Final[Actions] = {"get": "list"}
+LIST_AND_CREATE: Final[Actions] = {**LIST, "post": "create"}
+SHOW: Final[Actions] = {"get": "retrieve"}
+REMOVE: Final[Actions] = {"delete": "destroy"}
+SHOW_AND_REMOVE: Final[Actions] = {**SHOW, **REMOVE}
+SHOW_CHANGE_AND_REMOVE: Final[Actions] = {**SHOW_AND_REMOVE, "patch": "partial_update"}
+
+
+class Resource(ViewSetMixin, ApiView, Generic[Row]):
+    """Rows of one model that belong to a tenant.
+
+    `body` reads requests, and shows rows unless `answer` says what they are answered as. The
+    functions of the domain are called by `create_row`, `update_row` and `delete_row`; an address
+    offers the actions that it is routed to. What a key may not see is answered 404.
+    """
+
+    model: type[Row]
+    # As errors name a row.
+    noun: ClassVar[str]
+    body: ClassVar[type[Serializer[Any]]]
+    answer: ClassVar[type[Any]]
+    order: ClassVar[Sequence[str]] = ("id",)
+    parameters = {"list": PAGE_PARAMETERS}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if not hasattr(cls, "answer") and hasattr(cls, "body"):
+            cls.answer = cls.body
+
+    def rows(self) -> QuerySet[Row]:
+        """Return the rows that this address is about."""
+        return self.model._default_manager.filter(tenant=self.tenant)
+
+    def listed_rows(self) -> QuerySet[Row]:
+        """Return the rows that a list has, by its query parameters."""
+        return self.rows()
+
+    def answers(self, rows: Sequence[Row]) -> Sequence[Any]:
+        """Return rows as they are answered."""
+        if issubclass(self.answer, Answer):
+            return [self.answer.of(row) for row in rows]
+        return [self.answer(row).data for row in rows]
+
+    def create_row(self, fields: dict[str, Any]) -> Row:
+        raise NotImplementedError
+
+    def update_row(self, row: Row, changes: dict[str, Any]) -> Row:
+        raise NotImplementedError
+
+    def delete_row(self, row: Row) -> object:
+        raise NotImplementedError
+
+    @property
+    def tenant(self) -> Tenant:
+        return tenant_of(self.request)
+
+    @property
+    def actor(self) -> str:
+        return actor_of(self.request)
+
+    def row(self) -> Row:
+        """Return the row whose id is the last of the address. Raises NotFound."""
+        *_, row_id = self.kwargs.values()
+        row = self.rows().filter(id=row_id).first()
+        if row is None:
+            raise NotFound(f"There is no {self.noun} {row_id}.")
+        return row
+
+    def list(self, request: Request, **path: Any) -> Response:
+        return Response(paginate(request, self.listed_rows(), self.answers, order=self.order))
+
+    @idempotent
+    def create(self, request: Request, **path: Any) -> Response:
+        row = self.create_row(read_body(self.body, request))
+        return Response(self.answers([row])[0], status=201)
+
+    def retrieve(self, request: Request, **path: Any) -> Response:
+        return Response(self.answers([self.row()])[0])
+
+    def partial_update(self, request: Request, **path: Any) -> Response:
+        row = self.row()
+        changed = self.update_row(row, read_body(self.body, request, row))
+        return Response(self.answers([changed])[0])
+
+    def destroy(self, request: Request, **path: Any) -> Response:
+        self.delete_row(self.row())
+        return Response(status=204)
