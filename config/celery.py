@@ -82,11 +82,11 @@ TRANSPORT_OPTIONS = {"redis": REDIS_OPTIONS, "rediss": REDIS_OPTIONS}
 
 def broker(environment: Environment) -> dict[str, Any]:
     """Celery's settings for the given broker, or for files under DATA_DIR."""
-    if environment.broker_url is not None:
+    if environment.celery_broker_url is not None:
         return {
-            "broker_url": environment.broker_url,
+            "broker_url": environment.celery_broker_url,
             "broker_transport_options": TRANSPORT_OPTIONS.get(
-                environment.broker_url.partition("://")[0], {}
+                environment.celery_broker_url.partition("://")[0], {}
             ),
         }
     folder = environment.data_dir / "broker"

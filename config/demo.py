@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from django.core.management import call_command
 from rich.console import Console
 from rich.text import Text
 
+from config.data_folder import write_private
 from tenants.models import Tenant
 from tenants.scope import platform_scope
 
@@ -116,10 +116,4 @@ def _stored(data_dir: Path) -> Access | None:
 
 
 def _write(data_dir: Path, access: Access) -> None:
-    path = data_dir / ACCESS_FILE
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(asdict(access), file, indent=2)
-        file.write("\n")
-    draft.replace(path)
+    write_private(data_dir / ACCESS_FILE, json.dumps(asdict(access), indent=2) + "\n")

@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config import processes
-from config.data_folder import DataFolderUnusable, make_private_folder
-from config.environment import (
+from config.data_folder import DataFolderUnusable, make_private_folder, write_private
+from config.database import (
     EMBEDDED_DATABASE,
     EMBEDDED_RECORD,
     EMBEDDED_ROLE,
@@ -188,11 +188,7 @@ class EmbeddedPostgres:
             record["password"] = secrets.token_urlsafe(24)
             self.administer(f"ALTER ROLE {EMBEDDED_ROLE} PASSWORD '{record['password']}';")
         record["socket_folder"] = _short_path(self.cluster, record.get("socket_folder"))
-        draft = path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(record, file)
-        draft.replace(path)
+        write_private(path, json.dumps(record))
 
     def _write_configuration(self) -> None:
         lines = [f"{name} = '{value}'" for name, value in self._settings.items()]

@@ -7,15 +7,17 @@ from typing import Any
 import structlog
 from csp.constants import NONE, SELF, UNSAFE_INLINE
 
-from config.environment import database_parameters, read_environment, secret_key
+from config.data_folder import read_secret_key
+from config.database import database_parameters
+from config.environment import read_environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = read_environment()
 
-SECRET_KEY = secret_key(ENVIRONMENT)
+SECRET_KEY = ENVIRONMENT.secret_key or read_secret_key(ENVIRONMENT.data_dir)
 DEBUG = False
 ALLOWED_HOSTS = ENVIRONMENT.allowed_hosts
-CSRF_TRUSTED_ORIGINS = ENVIRONMENT.trusted_origins
+CSRF_TRUSTED_ORIGINS = [ENVIRONMENT.public_url] if ENVIRONMENT.public_url else []
 
 INSTALLED_APPS = [
     # Before unfold, whose base template it extends.
@@ -172,10 +174,10 @@ BODY_MAX_EVENTS = 10_000
 JSON_MAX_DEPTH = 32
 
 # How long rows are kept; event keys and the answers kept for retries go by the contract instead.
-RETENTION_EVENTS = timedelta(days=ENVIRONMENT.retention.events_days)
-RETENTION_DECISIONS = timedelta(days=ENVIRONMENT.retention.decisions_days)
-RETENTION_INCIDENTS = timedelta(days=ENVIRONMENT.retention.incidents_days)
-RETENTION_HISTORY = timedelta(days=ENVIRONMENT.retention.history_days)
+RETENTION_EVENTS = timedelta(days=ENVIRONMENT.retention_events_days)
+RETENTION_DECISIONS = timedelta(days=ENVIRONMENT.retention_decisions_days)
+RETENTION_INCIDENTS = timedelta(days=ENVIRONMENT.retention_incidents_days)
+RETENTION_HISTORY = timedelta(days=ENVIRONMENT.retention_history_days)
 
 # The operator's mail server, and the private networks that tenants' channels may reach.
 MAIL_URL = ENVIRONMENT.mail_url
