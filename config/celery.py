@@ -15,7 +15,7 @@ from celery.exceptions import SecurityWarning
 from celery.schedules import crontab
 from celery.signals import worker_process_init
 
-from config import metrics_port, work_metrics
+from config import work_metrics
 from config.connections import JOBS, limit_process
 from config.environment import Environment, read_environment
 from config.queues import DEFAULT_QUEUE, HARD_LIMIT_SECONDS, LimitsByQueue, route
@@ -145,5 +145,4 @@ application.conf.update(configure(read_environment()))
 application.autodiscover_tasks()
 application.autodiscover_tasks(["metering.jobs"], related_name="tasks")
 work_metrics.listen()
-metrics_port.listen()
 worker_process_init.connect(lambda **_: limit_process(JOBS), weak=False)

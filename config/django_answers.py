@@ -4,10 +4,12 @@ import io
 from collections.abc import Mapping
 from typing import IO, Any, NamedTuple
 
+from django.core.handlers.wsgi import WSGIHandler
 from granian.rsgi import Scope
 
 from config.bodies import Body
-from config.wsgi import django_application
+
+django_application = WSGIHandler()
 
 Headers = list[tuple[str, str]]
 

@@ -74,13 +74,18 @@ def _check_migrations() -> None:
     if _Migrations.are_applied:
         return
     try:
-        executor = MigrationExecutor(connection)
-        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        count = count_pending_migrations()
     except DatabaseError as error:
         raise NotReady("unknown while the database cannot be reached") from error
-    if plan:
-        raise NotReady(f"{len(plan)} not applied; run 'manage.py migrate'")
+    if count:
+        raise NotReady(f"{count} not applied; run 'manage.py migrate'")
     _Migrations.are_applied = True
+
+
+def count_pending_migrations() -> int:
+    """Return the number of migrations that this database lacks."""
+    executor = MigrationExecutor(connection)
+    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
 class _Migrations:

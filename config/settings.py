@@ -61,7 +61,6 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "config.urls"
-WSGI_APPLICATION = "config.wsgi.application"
 
 TEMPLATES: list[dict[str, Any]] = [
     {
@@ -166,12 +165,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "POSTPROCESSING_HOOKS": ["metering.api.schema.add_components"],
 }
 
-# Limits of the HTTP contract.
+# Limits of the HTTP contract for the time of an event.
 EVENT_MAX_AGE = timedelta(days=ENVIRONMENT.event_max_age_days)
 EVENT_MAX_AHEAD = timedelta(minutes=5)
-BODY_MAX_BYTES = 10 * 1024 * 1024
-BODY_MAX_EVENTS = 10_000
-JSON_MAX_DEPTH = 32
 
 # How long rows are kept; event keys and the answers kept for retries go by the contract instead.
 RETENTION_EVENTS = timedelta(days=ENVIRONMENT.retention_events_days)

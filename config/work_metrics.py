@@ -14,9 +14,12 @@ from celery.signals import (
     task_postrun,
     task_prerun,
     task_revoked,
+    worker_ready,
 )
-from prometheus_client import Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector
 
+from config.environment import read_environment
 from config.queues import queue_of
 
 PUBLISHED_AT: Final = "spendgate_published_at"
@@ -44,11 +47,22 @@ LAG_SECONDS: Final = Histogram(
 
 
 def listen() -> None:
-    """Count from now on what Celery does in this process."""
+    """Count from now on what Celery does in this process, and serve it once it is a worker."""
     before_task_publish.connect(note_publication)
     task_prerun.connect(note_start)
     task_postrun.connect(note_end)
     task_revoked.connect(note_revocation)
+    worker_ready.connect(serve_metrics)
+
+
+def serve_metrics(**facts: Any) -> None:
+    """Answer Prometheus for this worker and its processes on METRICS_PORT, if that is set."""
+    environment = read_environment()
+    if environment.metrics_port is None:
+        return
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    start_http_server(environment.metrics_port, addr=environment.host, registry=registry)
 
 
 def note_publication(headers: dict[str, Any], **facts: Any) -> None:
