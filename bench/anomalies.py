@@ -9,11 +9,10 @@ import gzip
 import importlib.util
 import json
 import math
-import sys
 import time
 import tracemalloc
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from alerts.anomaly import THRESHOLD, new_states, observe
 from bench import usual
+from bench.kit.figures import Row
 
 SHARED: Final = Path(__file__).resolve().parents[2] / "shared"
 NAB: Final = SHARED / "data" / "nab"
@@ -41,7 +41,6 @@ FOUR_WEEKS_DAYS: Final = 28
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Row = Callable[[str, str, str], None]
 
 
 def measure(row: Row) -> None:
@@ -383,18 +382,3 @@ def _measure_speed(row: Row, *, steps: int, step_seconds: int, count: int = 10_0
     )
     hours = math.ceil(steps * step_seconds / 3600)
     row(f"{count:,} series, {hours} hours in {steps} steps", figure, "60 s, flat")
-
-
-def main() -> None:
-    """Print the figures."""
-    measure(lambda what, figure, wanted: print_line(f"{what}: {figure} (wanted {wanted})"))
-
-
-def print_line(line: str) -> None:
-    """Write one line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rich.console import Console
-
 from alerts.loops import CALLS_MAX, Call, SessionVerdict, judge
+from bench.kit.figures import Row
 
 DATA: Final = Path(__file__).resolve().parents[2] / "shared" / "data"
 LMCACHE: Final = "lmcache_agent_traces"
@@ -33,7 +32,6 @@ OUTPUT_NANOS: Final = 15_000
 CHARACTERS_PER_TOKEN: Final = 4
 SECONDS_PER_CALL: Final = 5.0
 
-Note = Callable[[str, str, str], None]
 BLANK: Final = Call(
     at=0.0,
     agent="",
@@ -88,7 +86,7 @@ WAYS: Final[dict[str, Callable[[Call], Call]]] = {
 }
 
 
-def measure(row: Note) -> None:
+def measure(row: Row) -> None:
     """The figures of all data sets."""
     if not DATA.is_dir():
         row("Loops in recorded sessions", f"skipped: no {DATA.parent.name}/{DATA.name}", "")
@@ -107,7 +105,7 @@ def measure(row: Note) -> None:
     row("Judging a session of 200 calls", f"{_judged_ms():.2f} ms", "under 1 ms")
 
 
-def _measure_lmcache(row: Note, way: str, seen: Callable[[Call], Call]) -> None:
+def _measure_lmcache(row: Row, way: str, seen: Callable[[Call], Call]) -> None:
     sessions = lmcache()
     flags = {flag.session.name: flag for flag in flagged(sessions, seen)}
     labels = Counter(flags[name].session.label for name in flags)
@@ -342,13 +340,3 @@ def _csv(path: Path) -> list[dict[str, str]]:
 def _json_lines(path: str) -> list[dict[str, Any]]:
     with gzip.open(DATA / path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
-
-
-def main() -> None:
-    """Print the figures of loop detection."""
-    console = Console(width=140)
-    measure(lambda what, figure, wanted: console.print(f"{what}: {figure}  [dim]{wanted}[/dim]"))
-
-
-if __name__ == "__main__":
-    main()

@@ -3,19 +3,18 @@
 Quarters of an hour; what is told is compared with the level that the noise was put on.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from alerts.anomaly import new_states, observe
+from bench.kit.figures import Row
 
 MONDAY: Final = 1_704_067_200
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Row = Callable[[str, str, str], None]
 
 
 def measure(row: Row) -> None:

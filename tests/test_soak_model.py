@@ -14,9 +14,9 @@ from bench.soak.caps import Caps
 from bench.soak.judge import Judge
 from bench.soak.model import Balance, Booking, book
 from bench.soak.overseer import HaltSpan
+from bench.soak.parts import Parts
 from bench.soak.proof import Proof, grants_while_halted
 from bench.soak.records import Event, Fate, Frame, Grant, Hold, Memory, read_frames
-from bench.soak.trial import Parts
 from bench.soak.watch import Snapshot, Window, overspent, wrong_holds
 from bench.soak.world import EPOCH, NOTHING, ROUGH, TIDY, Amounts, Budget, Limit, Place
 

@@ -73,9 +73,13 @@ class Caller:
         self._progress = progress
 
     def request(self, method: str, path: str, body: object = None, *, key: str = "") -> bytes:
-        """A request to be sent."""
+        """Return a request to be sent."""
         content = b"" if body is None else msgspec.json.encode(body)
         return self._requests.make(method, path, content, key=key)
+
+    def call(self, method: str, path: str, body: object = None, *, key: str = "") -> Answer:
+        """Make a request and send it until its answer says what happened. Raises GaveUp."""
+        return self.ask(self.request(method, path, body, key=key))
 
     def ask(self, request: bytes) -> Answer:
         """Send a request until its answer says what happened. Raises GaveUp."""
@@ -151,13 +155,5 @@ class Caller:
 
 def _is_for_later(answer: Answer) -> bool:
     return answer.status in PATIENT_STATUSES or (
-        answer.status == 409 and code_of(answer) == IN_PROGRESS
+        answer.status == 409 and answer.code == IN_PROGRESS
     )
-
-
-def code_of(answer: Answer) -> str:
-    """The code of a problem."""
-    try:
-        return str(msgspec.json.decode(answer.body)["code"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return ""

@@ -8,7 +8,9 @@ import selectors
 import socket
 import time
 from collections.abc import Generator, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 READ_BYTES: Final = 65_536
 HEAD_END: Final = b"\r\n\r\n"
@@ -27,6 +29,21 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+    def json(self) -> Any:
+        """Return the body's JSON."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of a problem; empty for any other answer."""
+        try:
+            return str(self.json()["code"])
+        except (msgspec.DecodeError, KeyError, TypeError):
+            return ""
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.body[:300].decode(errors='replace')}"
 
 
 # Yields requests, is sent the answer of each.

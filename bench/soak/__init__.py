@@ -6,6 +6,8 @@ while people change what they are judged by and the service is broken again and 
 compare with it at the end. A run without operations is the trial that events count exactly once.
 """
 
-from bench.soak.trial import Outcome, Scale, run
+from bench.soak.parts import Outcome
+from bench.soak.plan import Scale
+from bench.soak.run import run
 
 __all__ = ["Outcome", "Scale", "run"]

@@ -1,17 +1,16 @@
 """One client: it draws an operation, carries it out, and lets the answer be judged."""
 
-import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench.kit.caller import Caller, Progress
+from bench.kit.caller import Progress
 from bench.kit.wire import Answer
 from bench.soak.calls import Ask, Calls, Prices
-from bench.soak.judge import Judge, read
+from bench.soak.judge import Judge
+from bench.soak.plan import Seat
 from bench.soak.records import REPEATED, RETOLD, SOURCE, Event, Fate, Hold, Memory
 from bench.soak.world import ROUGH, TIDY
 
@@ -27,26 +26,6 @@ HANG_UP_SHARE: Final = 0.03
 BATCH_MAX: Final = 12
 SLOW_SHARE: Final = 0.01
 WRITTEN_EVERY: Final = 1_000
-
-
-class Seat(NamedTuple):
-    """Which client this is, and what it has to do."""
-
-    name: str
-    tenant: str
-    port: int
-    headers: Mapping[str, str]
-    seed: str
-    operations: int
-    # Not sooner than this, counted from `begins_at` on the shared clock.
-    seconds: float
-    begins_at: float
-    records: Path
-
-    def wait_for_turn(self, number: int) -> None:
-        """Come back when an operation is due."""
-        due_at = self.begins_at + self.seconds * number / self.operations
-        time.sleep(max(0.0, due_at - time.monotonic()))
 
 
 class Held(NamedTuple):
@@ -72,17 +51,10 @@ class Actor:
         self.memory = Memory()
         self.judge = Judge(seat.tenant, self.memory)
         self._progress = progress
-        self._pick = random.Random(seat.seed)  # noqa: S311 - load, not secrets
+        self._pick = seat.pick()
         self._calls = Calls(name=seat.name, tenant=seat.tenant, pick=self._pick, prices=prices)
         self._caller, self._other = (
-            Caller(
-                port=seat.port,
-                headers=seat.headers,
-                tally=self.memory.tally,
-                pick=self._pick,
-                progress=progress,
-            )
-            for _ in range(2)
+            seat.caller(self.memory.tally, self._pick, progress) for _ in range(2)
         )
         self._asks = 0
         self._open: list[Held] = []
@@ -238,7 +210,7 @@ class Actor:
 
     def _note_settled(self, hold: Hold, event: Event, answer: Answer, asked_at: datetime) -> None:
         if self.judge.settled(hold, event, answer, asked_at):
-            self._settled.append(Settled(hold, event, read(answer)))
+            self._settled.append(Settled(hold, event, answer.json()))
 
     def _settle_again(self) -> None:
         if self._settled:
@@ -308,7 +280,7 @@ class Actor:
         request = self._settle_request(hold, event)
         first, second = self._caller.ask_both(self._other, request, request)
         self._note_settled(hold, event, first, asked_at)
-        self.judge.settled_again(read(first), second)
+        self.judge.settled_again(first.json(), second)
 
     def _race_different(self, held: Held) -> None:
         hold, asked_at = held.hold, datetime.now(UTC)
@@ -390,11 +362,11 @@ class Actor:
         self.memory.tally.faults[REPEATED] += 1
         if self._pick.random() < 0.5:
             path, body = "/v1/integrations/litellm", [event.callback()]
-            self.judge.retold(self._caller.ask(self._caller.request("POST", path, body)))
+            self.judge.retold(self._caller.call("POST", path, body))
         else:
             trace, span = (f"{self._pick.getrandbits(bits):0{bits // 4}x}" for bits in (128, 64))
             export = event.span(trace, span)
-            self.judge.traced(self._caller.ask(self._caller.request("POST", "/v1/traces", export)))
+            self.judge.traced(self._caller.call("POST", "/v1/traces", export))
 
     def _void(self) -> None:
         """Take a reported call back: it leaves every window it counted in."""
@@ -404,7 +376,7 @@ class Actor:
         event = self._pick.choice(self._reported)
         self._reported.remove(event)
         asked = {"id": event.sent_id, "source": SOURCE, "action": "void", "reason": "soak"}
-        answer = self._caller.ask(self._caller.request("POST", "/v1/corrections", asked))
+        answer = self._caller.call("POST", "/v1/corrections", asked)
         self.judge.voided(event, answer)
 
     def _look(self) -> None:
@@ -417,4 +389,4 @@ class Actor:
             self.judge.shown_open(hold, self._ask_for(hold))
 
     def _ask_for(self, hold: Hold) -> Answer:
-        return self._caller.ask(self._caller.request("GET", f"/v1/reservations/{hold.id}"))
+        return self._caller.call("GET", f"/v1/reservations/{hold.id}")

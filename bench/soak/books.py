@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import psycopg
-
+from bench.kit.database import Connection, fetch_number, fetch_rows
 from bench.soak.records import RETOLD, Frame
 from bench.soak.world import Amounts, Place, group_of, integers
 
@@ -15,7 +14,6 @@ OPEN: Final = 1
 SETTLED: Final = 2
 STATES: Final = {1: "open", 2: "settled", 3: "released", 4: "expired"}
 TOOL: Final = 3
-Connection = psycopg.Connection[Any]
 
 
 class ReservationRow(NamedTuple):
@@ -158,45 +156,29 @@ class Archive:
 
 def count_open(connection: Connection, tenant_ids: Sequence[int]) -> int:
     """Return how many reservations still hold something."""
-    return _sum(
-        connection,
-        "SELECT count(*) FROM reservation WHERE state = 1 AND tenant_id = ANY(%s)",
-        tenant_ids,
-    )
+    query = "SELECT count(*) FROM reservation WHERE state = 1 AND tenant_id = ANY(%s)"
+    return fetch_number(connection, query, list(tenant_ids))
 
 
 def count_waiting_batches(connection: Connection, tenant_ids: Sequence[int]) -> int:
     """Return how many batches are not rolled up."""
-    return _sum(
-        connection,
-        "SELECT count(*) FROM ingest_batch WHERE rolled_up_at IS NULL AND tenant_id = ANY(%s)",
-        tenant_ids,
-    )
-
-
-def _sum(connection: Connection, query: str, tenant_ids: Sequence[int]) -> int:
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'soak'")
-        row = connection.execute(query, [list(tenant_ids)]).fetchone()
-    return int(row[0]) if row else 0
+    query = "SELECT count(*) FROM ingest_batch WHERE rolled_up_at IS NULL AND tenant_id = ANY(%s)"
+    return fetch_number(connection, query, list(tenant_ids))
 
 
 def tenants_named(connection: Connection, names: Sequence[str]) -> list[int]:
     """Return the ids of tenants."""
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'soak'")
-        query = "SELECT id FROM tenant WHERE name = ANY(%s)"
-        return [row[0] for row in connection.execute(query, [list(names)])]
+    query = "SELECT id FROM tenant WHERE name = ANY(%s)"
+    return [row[0] for row in fetch_rows(connection, query, [list(names)])]
 
 
 def sums_by_tenant(connection: Connection) -> dict[str, str]:
     """Return the number and the cost of every tenant's events, which no later part may change."""
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'soak'")
-        rows = connection.execute(
-            "SELECT t.name, count(*), sum(e.cost_nanos) FROM usage_event e"
-            " JOIN tenant t ON t.id = e.tenant_id WHERE NOT e.is_void GROUP BY t.name"
-        ).fetchall()
+    rows = fetch_rows(
+        connection,
+        "SELECT t.name, count(*), sum(e.cost_nanos) FROM usage_event e"
+        " JOIN tenant t ON t.id = e.tenant_id WHERE NOT e.is_void GROUP BY t.name",
+    )
     return {row[0]: f"{row[1]} events, {row[2]} nano-dollars" for row in rows}
 
 

@@ -3,9 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import msgspec
-
-from bench.kit.caller import code_of
 from bench.kit.wire import Answer
 from bench.soak.records import Event, Fate, Grant, Hold, Memory
 from bench.soak.world import CALL_LIMIT_NANOS, HALTED_AGENTS, ROUGH, TIDY, nanos_of
@@ -32,8 +29,7 @@ class Judge:
     def require(self, holds: bool, what: str, answer: Answer) -> None:
         """Note an answer that is wrong."""
         if not holds:
-            words = answer.body[:300].decode(errors="replace")
-            self.note_wrong(f"{what}, but {answer.status} {words}")
+            self.note_wrong(f"{what}, but {answer}")
 
     def note_wrong(self, words: str) -> None:
         """Note that something is wrong."""
@@ -41,23 +37,23 @@ class Judge:
 
     def one_reservation(self, first: Answer, second: Answer) -> Answer:
         """Of two answers to one key, the one to go by."""
-        ids = {read(one)["id"] for one in (first, second) if one.status == 201}
+        ids = {one.json()["id"] for one in (first, second) if one.status == 201}
         self.require(len(ids) < 2, "one key gave two reservations", first)
         return first if first.status == 201 else second
 
     def key_reused(self, answer: Answer) -> None:
         """The key of a reservation was sent with another body."""
-        self.require(code_of(answer) in KEY_REUSED, "another body", answer)
+        self.require(answer.code in KEY_REUSED, "another body", answer)
 
     def reserved(self, hold: Hold, answer: Answer, began: float, ended: float) -> bool:
         """A reservation was asked for; answers whether it was given."""
         if answer.status != 201:
             codes = REFUSALS.get(answer.status, frozenset())
-            self.require(code_of(answer) in codes, "reserve", answer)
+            self.require(answer.code in codes, "reserve", answer)
             for name in _refusing(answer):
                 self._memory.refusals[name] += 1
             return False
-        facts = read(answer)
+        facts = answer.json()
         hold.id, hold.answered_at = facts["id"], datetime.now(UTC)
         hold.expires_at = moment(facts["expires_at"])
         held, wanted = nanos_of(facts["reserved_usd"]), hold.amounts.nanos
@@ -73,9 +69,9 @@ class Judge:
         is_done = answer.status == 200
         hold.settles.append((event, Fate.DONE if is_done else Fate.REFUSED))
         if not is_done:
-            self.require(code_of(answer) == ALREADY_SETTLED, "settle", answer)
+            self.require(answer.code == ALREADY_SETTLED, "settle", answer)
             return False
-        facts = read(answer)
+        facts = answer.json()
         hold.late = facts["late"]
         self.require(nanos_of(facts["cost_usd"]) == event.nanos, f"costs {event.nanos}", answer)
         if not hold.late:
@@ -91,12 +87,12 @@ class Judge:
 
     def settled_again(self, known: Any, answer: Answer) -> None:
         """The same settle gives the same answer."""
-        is_same = answer.status == 200 and read(answer) == known
+        is_same = answer.status == 200 and answer.json() == known
         self.require(is_same, f"the answer was {known}", answer)
 
     def settled_otherwise(self, answer: Answer) -> None:
         """A different settle of the same reservation is refused."""
-        self.require(code_of(answer) == ALREADY_SETTLED, "another settle", answer)
+        self.require(answer.code == ALREADY_SETTLED, "another settle", answer)
 
     def one_settle(self, first: Answer, second: Answer) -> None:
         """Of two different settles at once one is taken."""
@@ -107,7 +103,7 @@ class Judge:
         """A release was sent."""
         if answer.status == 200:
             # What has expired is answered as that: it holds nothing any more.
-            if read(answer)["status"] == "released":
+            if answer.json()["status"] == "released":
                 hold.released = Fate.DONE
             else:
                 self.require(self._may_be_over(hold), "it has not expired", answer)
@@ -119,7 +115,7 @@ class Judge:
     def extended(self, hold: Hold, answer: Answer, began: float, ended: float) -> None:
         """An extension was sent."""
         if answer.status == 200:
-            hold.expires_at = moment(read(answer)["expires_at"])
+            hold.expires_at = moment(answer.json()["expires_at"])
             self._note_grant(hold, began, ended)
             return
         is_halted = answer.status == 423 and hold.values.get("agent") in HALTED_AGENTS
@@ -131,13 +127,13 @@ class Judge:
         self.released(hold, release)
         self.require(extension.status in (200, 409, 423), "extend and release", extension)
         if extension.status == 200 and release.status != 200:
-            hold.expires_at = moment(read(extension)["expires_at"])
+            hold.expires_at = moment(extension.json()["expires_at"])
 
     def reported(self, count: int, answer: Answer) -> None:
         """Events were sent, none of them wrong."""
         self.require(answer.status == 200, "report", answer)
         if answer.status == 200:
-            facts = read(answer)
+            facts = answer.json()
             taken = facts["accepted"] + facts["merged"] + facts["duplicates"]
             self.require(taken == count and not facts["unpriced"], f"{count} events", answer)
 
@@ -145,7 +141,7 @@ class Judge:
         """A known call was told by a callback: it counts no second time."""
         self.require(answer.status == 200, "a callback", answer)
         if answer.status == 200:
-            told = read(answer)
+            told = answer.json()
             known = told["merged"] + told["duplicates"]
             self.require((told["accepted"], known) == (0, 1), "one known call", answer)
 
@@ -153,7 +149,7 @@ class Judge:
         """A known call was told by a span, of which none is refused."""
         self.require(answer.status == 200, "a span", answer)
         if answer.status == 200:
-            partial = read(answer).get("partialSuccess") or {}
+            partial = answer.json().get("partialSuccess") or {}
             refused = int(partial.get("rejectedSpans") or 0)
             self.require(refused == 0, "a span that can be read", answer)
 
@@ -161,14 +157,14 @@ class Judge:
         """A call was taken back."""
         self.require(answer.status == 200, "void", answer)
         if answer.status == 200:
-            cost = nanos_of(read(answer)["voided_cost_usd"])
+            cost = nanos_of(answer.json()["voided_cost_usd"])
             self.require(cost == event.nanos, f"it cost {event.nanos}", answer)
             self._memory.voided.add(event.sent_id)
 
     def shown_settled(self, hold: Hold, event: Event, answer: Answer) -> None:
         """A settled reservation was looked at."""
         self.require(answer.status == 200, "look", answer)
-        facts = read(answer)
+        facts = answer.json()
         wanted = ("settled", event.nanos, hold.late)
         found = (facts["status"], nanos_of(facts["cost_usd"]), facts["late"])
         self.require(found == wanted, f"{wanted} is known", answer)
@@ -176,7 +172,7 @@ class Judge:
     def shown_open(self, hold: Hold, answer: Answer) -> None:
         """A reservation that nobody has ended was looked at."""
         self.require(answer.status == 200, "look", answer)
-        is_open = read(answer)["status"] == "open" or self._may_be_over(hold)
+        is_open = answer.json()["status"] == "open" or self._may_be_over(hold)
         self.require(is_open, "it is open", answer)
 
     def _may_be_over(self, hold: Hold) -> bool:
@@ -190,14 +186,9 @@ class Judge:
 
 def _refusing(answer: Answer) -> list[str]:
     """The budgets that refused, or the code of what did."""
-    facts = read(answer)
+    facts = answer.json()
     names = [one["name"] for one in facts.get("budgets", []) if one["refused"]]
     return names or [facts["code"]]
-
-
-def read(answer: Answer) -> Any:
-    """An answer's JSON."""
-    return msgspec.json.decode(answer.body)
 
 
 def moment(text: str) -> datetime:

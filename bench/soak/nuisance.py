@@ -125,5 +125,4 @@ class Nuisance:
         more = "".join(f"\r\n{name}: {value}" for name, value in headers.items()).encode()
         answer = self._caller.ask(head + more + b"\r\n\r\n" + body)
         if answer.status not in statuses:
-            words = answer.body[:200].decode(errors="replace")
-            self.memory.wrong[f"nuisance: {answer.status} {words}"] += 1
+            self.memory.wrong[f"nuisance: {answer}"] += 1

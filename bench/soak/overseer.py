@@ -9,9 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from bench.kit.caller import Caller, code_of
+from bench.kit.caller import Caller
 from bench.kit.faults import WEB_SKEW_SECONDS
 from bench.kit.wire import Answer
 from bench.soak.caps import Caps
@@ -180,8 +178,8 @@ class Overseer:
         left += 2 * WEB_SKEW_SECONDS
         now = time.monotonic()
         self._caps.may_rise(budget.id, nanos, since=now, until=now + max(0.0, left))
-        answer = self._ask(budget.tenant, "POST", f"{path}/{asked['id']}/approve", {})
-        self._check(answer.status == 200 or code_of(answer) == "raise_over", answer)
+        answer = self.callers[budget.tenant].call("POST", f"{path}/{asked['id']}/approve", {})
+        self._check(answer.status == 200 or answer.code == "raise_over", answer)
         self.memory.operations["raise approved"] += 1
 
     # Halts.
@@ -191,9 +189,9 @@ class Overseer:
             return
         agent = self._pick.choice(HALTED_AGENTS)
         body = {"match": {"agent": agent}, "reason": "soak"}
-        answer = self._ask(ROUGH, "POST", "/v1/halts", body, key=self._key())
+        answer = self.callers[ROUGH].call("POST", "/v1/halts", body, key=self._key())
         self._check(answer.status == 201, answer)
-        self._halt = agent, _json(answer)["id"], time.monotonic()
+        self._halt = agent, answer.json()["id"], time.monotonic()
         self._lift_at = time.monotonic() + self._pick.uniform(*HALT_SECONDS)
         self.memory.operations["halt"] += 1
 
@@ -202,7 +200,7 @@ class Overseer:
             return
         agent, halt_id, since = self._halt
         self.halts.append(HaltSpan(agent, since, time.monotonic()))
-        answer = self._ask(ROUGH, "DELETE", f"/v1/halts/{halt_id}")
+        answer = self.callers[ROUGH].call("DELETE", f"/v1/halts/{halt_id}")
         # Lifted by an attempt whose answer did not come.
         self._check(answer.status in (200, 204, 404), answer)
         self._halt = None
@@ -214,20 +212,13 @@ class Overseer:
     def _read(
         self, budget: Budget, method: str, path: str, body: object = None, *, key: str = ""
     ) -> Any:
-        answer = self._ask(budget.tenant, method, path, body, key=key)
+        answer = self.callers[budget.tenant].call(method, path, body, key=key)
         self._check(answer.status < 300, answer)
-        return _json(answer)
-
-    def _ask(
-        self, tenant: str, method: str, path: str, body: object = None, *, key: str = ""
-    ) -> Answer:
-        caller = self.callers[tenant]
-        return caller.ask(caller.request(method, path, body, key=key))
+        return answer.json()
 
     def _check(self, holds: bool, answer: Answer) -> None:
         if not holds:
-            words = answer.body[:300].decode(errors="replace")
-            self.memory.wrong[f"overseer: {answer.status} {words}"] += 1
+            self.memory.wrong[f"overseer: {answer}"] += 1
 
 
 def _fullness(budget: Budget, used: Sequence[Limit]) -> float:
@@ -250,7 +241,3 @@ def _used(window: Mapping[str, Any]) -> Limit:
         requests=window["spent_requests"] + window["reserved_requests"],
         tool_calls=window["spent_tool_calls"] + window["reserved_tool_calls"],
     )
-
-
-def _json(answer: Answer) -> Any:
-    return msgspec.json.decode(answer.body)

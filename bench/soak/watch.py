@@ -9,10 +9,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg
 
+from bench.kit.database import Connection
 from bench.kit.service import Service
 from bench.soak.caps import Caps
 from bench.soak.world import NOTHING, TIDY, Amounts, Budget, integers
@@ -22,8 +23,6 @@ SETTLE_ENTRY: Final = 6
 ENTRIES_OVERLAP: Final = 20_000
 DATABASE_PAUSE_SECONDS: Final = 0.2
 KEPT_FINDINGS: Final = 20
-
-Connection = psycopg.Connection[Any]
 
 
 class Window(NamedTuple):
