@@ -1,4 +1,4 @@
-"""What the demo knows of one call, before it is written in some provider's words."""
+"""What the demo knows of one call, before it is written as an event."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ class Speed(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model as an event names it. `words` is how its usage is reported: see demo/events.py."""
+    """A model as an event names it. `usage_format` is that of demo/events.py."""
 
     provider: str
     name: str
-    words: str
+    usage_format: str
     speed: Speed
 
 

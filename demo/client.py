@@ -36,8 +36,8 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        found = self.body.get("detail") if isinstance(self.body, dict) else None
-        return str(found or "no detail given")
+        detail = self.body.get("detail") if isinstance(self.body, dict) else None
+        return str(detail or "no detail given")
 
 
 class Client:
@@ -133,6 +133,6 @@ def parsed(content: bytes) -> Any:
 
 
 def retry_after_seconds(response: HTTPResponse) -> float:
-    """What the service asks for, within reason; a date in its place is not worth reading."""
+    """Return what the service asks for, within reason; a date in its place is not worth reading."""
     text = response.headers.get("Retry-After", "")
     return min(float(text), LONGEST_PAUSE_SECONDS) if text.isdecimal() else 0.0

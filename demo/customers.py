@@ -124,7 +124,7 @@ class Use(NamedTuple):
 
 
 def customer_calls(*, count: int, end_ms: int, random: np.random.Generator) -> Iterator[Call]:
-    """`count` calls of the fortnight before the end, in order of time."""
+    """Yield `count` calls of the fortnight before the end, in order of time."""
     windows = servegen_windows()
     sample = in_time_order(
         [
@@ -161,7 +161,7 @@ def customer_calls(*, count: int, end_ms: int, random: np.random.Generator) -> I
 
 
 def shares(count: int) -> dict[str, int]:
-    """How many calls each model gets; together exactly `count`."""
+    """Return the number of calls of each model; together exactly `count`."""
     parts = {model: int(count * product.share) for model, product in PRODUCTS.items()}
     largest = max(parts, key=lambda model: parts[model])
     parts[largest] += count - sum(parts.values())
@@ -197,7 +197,7 @@ def in_time_order(samples: list[Sample]) -> Sample:
 def draw_sizes(
     windows: Windows, *, rows: Integers, random: np.random.Generator
 ) -> tuple[Integers, Integers]:
-    """Input and output tokens, drawn independently: how they go together is not recorded."""
+    """Draw input and output tokens, independently: how they go together is not recorded."""
 
     def draw(kind: str) -> Integers:
         mean, median, p99 = (sizes[f"{kind}_{name}"] for name in ("mean", "p50", "p99"))
@@ -208,7 +208,7 @@ def draw_sizes(
 
 
 def use_of(stream: Stream) -> Use:
-    """A client's product, feature, model and number of people, by its number alone."""
+    """Return a client's product, feature, model and number of people, by its number alone."""
     product = PRODUCTS[stream.model]
     turn = stream.client_id // 2
     feature, agent = product.features[turn % len(product.features)]

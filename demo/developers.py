@@ -19,7 +19,7 @@ def recorded_requests() -> int:
 
 
 def developer_calls(*, count: int, end_ms: int, random: np.random.Generator) -> Iterator[Call]:
-    """`count` requests spread evenly over the hour, in the latest week in which it has ended."""
+    """Yield `count` requests spread evenly over the hour, in the last week where it has ended."""
     hour = completion_hour()
     rows = np.linspace(0, len(hour.offset_ms), count, endpoint=False).astype(np.int64)
     times_ms = (hour_start_ms(end_ms=end_ms) + hour.offset_ms[rows]).tolist()
@@ -45,7 +45,7 @@ def developer_calls(*, count: int, end_ms: int, random: np.random.Generator) -> 
 
 
 def hour_start_ms(*, end_ms: int) -> int:
-    """The recorded start moved by whole weeks to the last one whose hour is over by the end."""
+    """Move the recorded start by whole weeks, to the last one whose hour is over by the end."""
     start_ms = epoch_ms(RECORDED_START)
     over_ms = start_ms + int(completion_hour().offset_ms[-1])
     return start_ms + (end_ms - over_ms) // WEEK_MS * WEEK_MS

@@ -109,7 +109,7 @@ def now() -> datetime:
 
 
 def earlier_end(client: Client, *, count: int, seed: int) -> datetime | None:
-    """The end of an earlier load of the same events, read from the newest events stored."""
+    """Return the end of an earlier load of the same events, read from the newest events stored."""
     for event in items(client.get("/v1/events?limit=100")):
         end = end_of_source(str(event.get("source")), count=count, seed=seed)
         if end and end > now() - OLDEST_END:
@@ -118,7 +118,7 @@ def earlier_end(client: Client, *, count: int, seed: int) -> datetime | None:
 
 
 def batches(calls: Sequence[Call], *, source: str) -> Iterator[list[Event]]:
-    """The events in order of time, a batch at a time."""
+    """Yield the events in order of time, a batch at a time."""
     events = (event_of(call, source=source) for call in calls)
     while batch := list(islice(events, BATCH)):
         yield batch
@@ -159,7 +159,7 @@ def send_all(
 
 
 def counts_of(answer: Answer) -> Event:
-    """The counts of a batch; a batch of which everything was rejected says so with a 422."""
+    """Return the counts of a batch; one that was rejected as a whole says so with a 422."""
     if isinstance(answer.body, dict) and "accepted" in answer.body:
         return answer.body
     if answer.status in {401, 403}:
