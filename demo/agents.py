@@ -109,7 +109,7 @@ def steps_of(run: Run, *, random: np.random.Generator) -> Iterator[Call]:
         read, written = cached_tokens(run.session.calls, index=index, model=model)
         step += 1
         asking = replace(
-            step_of(template, step=step),
+            as_step(template, step=step),
             time_ms=run.start_ms + call.offset_ms,
             model=model,
             input_tokens=call.input_tokens,
@@ -125,7 +125,7 @@ def steps_of(run: Run, *, random: np.random.Generator) -> Iterator[Call]:
         if call.tool:
             step += 1
             yield replace(
-                step_of(template, step=step),
+                as_step(template, step=step),
                 time_ms=asking.time_ms + asking.latency_ms,
                 parent_span=asking.span,
                 tool=call.tool,
@@ -155,7 +155,7 @@ def template_of(run: Run) -> Call:
     )
 
 
-def step_of(template: Call, *, step: int) -> Call:
+def as_step(template: Call, *, step: int) -> Call:
     """Return the template as one step of its trace; model calls hang under the first one."""
     return replace(
         template,
