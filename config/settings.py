@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from csp.constants import NONE, SELF, UNSAFE_INLINE
@@ -10,6 +10,7 @@ from csp.constants import NONE, SELF, UNSAFE_INLINE
 from config.data_folder import read_secret_key
 from config.database import database_parameters
 from config.environment import read_environment
+from config.output import LogOutput
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = read_environment()
@@ -187,6 +188,7 @@ structlog.configure(
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(),
     ],
+    logger_factory=structlog.WriteLoggerFactory(cast(TextIO, LogOutput())),
 )
 LOGGING: dict[str, Any] = {
     "version": 1,
