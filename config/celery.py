@@ -1,4 +1,4 @@
-"""Celery: the broker, the queues, and the one place that says what runs when.
+"""Celery: the broker, the queues, and the schedule.
 
 Rows in the database are the queue of what is to be done; a message only says "look now". So a lost
 message loses nothing, and the next beat finds the same rows.
@@ -66,11 +66,11 @@ BEAT_SCHEDULE = {
 
 
 # What Redis was not told to be done in this time it gives to another worker. So it is longer than
-# any task may run; else a long one would run twice at once.
+# any task may run; else two workers would run a long one simultaneously.
 VISIBILITY_TIMEOUT_SECONDS = 2 * HARD_LIMIT_SECONDS
 REDIS_OPTIONS = {
     "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-    # A connection that a firewall forgot is noticed, and made anew.
+    # A connection that a firewall forgot is noticed, and opened again.
     "socket_keepalive": True,
     "health_check_interval": 30,
 }
@@ -81,7 +81,7 @@ TRANSPORT_OPTIONS = {"redis": REDIS_OPTIONS, "rediss": REDIS_OPTIONS}
 
 
 def broker(environment: Environment) -> dict[str, Any]:
-    """Celery's settings for the given broker, or for files under DATA_DIR."""
+    """Return Celery's settings for the given broker, or for files under DATA_DIR."""
     if environment.celery_broker_url is not None:
         return {
             "broker_url": environment.celery_broker_url,
@@ -123,7 +123,7 @@ def configure(environment: Environment) -> dict[str, Any]:
         ),
         # A message is done when its task has ended, well or not. One whose process was killed goes
         # back to the queue; should it kill the next as well, it soon expires. A task that takes
-        # too long would do so again: it is not repeated, and the beat asks for it anew.
+        # too long would do so again: it is not repeated, and the beat asks for it again.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         # A process takes a message when it is free to begin, so that none waits behind a long task

@@ -28,7 +28,7 @@ class DataFolderInUse(DataFolderUnusable):
 
 @contextmanager
 def own_data_folder(data_dir: Path, *, purpose: str) -> Iterator[None]:
-    """Be the only owner of DATA_DIR until the block ends, or raise DataFolderInUse."""
+    """Own DATA_DIR alone until the block ends, or raise DataFolderInUse."""
     make_private_folder(data_dir)
     descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -45,7 +45,7 @@ def own_data_folder(data_dir: Path, *, purpose: str) -> Iterator[None]:
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder for this user alone, when it is missing; say so when that is not possible."""
+    """Make a folder for this user alone if it is missing. Raises DataFolderUnusable."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

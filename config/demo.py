@@ -37,7 +37,7 @@ class Access:
 
 
 def open_demo(*, data_dir: Path, url: str) -> Access | None:
-    """Make the tenant when the database has none; None when the database holds other people's."""
+    """Make the tenant if the database has none; return None if it holds other people's."""
     stored = _stored(data_dir)
     if not _has_tenant():
         stored = _create(data_dir, url)
@@ -64,7 +64,7 @@ def load(access: Access, *, data_dir: Path) -> bool:
 
 
 def show(access: Access, console: Console) -> None:
-    """Where to look, with lines that can be copied: they are never wrapped."""
+    """Show where to look, with lines that can be copied: they are never wrapped."""
     event = {
         "id": "my-first-call",
         "provider": "anthropic",
@@ -93,11 +93,11 @@ def show(access: Access, console: Console) -> None:
 
 
 def _create(data_dir: Path, url: str) -> Access:
-    answer = io.StringIO()
-    call_command("create_tenant", TENANT, owner=OWNER, json=True, stdout=answer)
-    facts = json.loads(answer.getvalue().splitlines()[-1])
+    output = io.StringIO()
+    call_command("create_tenant", TENANT, owner=OWNER, json=True, stdout=output)
+    created = json.loads(output.getvalue().splitlines()[-1])
     (data_dir / UNFINISHED_FILE).touch()
-    access = Access(url=url, **facts)
+    access = Access(url=url, **created)
     _write(data_dir, access)
     return access
 

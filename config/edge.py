@@ -89,7 +89,7 @@ REFUSALS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     PlainHttp: (403, "Use https: this request came over plain http."),
     TooSlow: (408, "The body came too slowly; send it again."),
     FormTooLarge: (413, "A form holds 1 MiB at most."),
-    # Whoever reads this has sent all of it: the connection, or this process, is ending.
+    # A client that reads this has sent all: the connection, or this process, is ending.
     Incomplete: (503, "The body did not arrive in full; send it again."),
     # Its body is not read: the handler would take an empty one for what was sent.
     KeyUnread: (503, "The database cannot be reached; send the request again."),

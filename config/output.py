@@ -5,11 +5,11 @@ import select
 import sys
 from contextlib import suppress
 
-LINE_MAX_BYTES = 4000  # less than a pipe takes at once, so that a write never waits
+LINE_MAX_BYTES = 4000  # less than a pipe takes in one write, so that a write never waits
 
 
 def say(sentence: str, *, speaker: str = "spendgate") -> None:
-    """Print a line, unless no one reads: a full pipe must not stop whoever restarts children."""
+    """Print a line, unless no one reads: a full pipe must not stop the supervisor."""
     line = f"{speaker:<9} | {sentence}".encode(errors="replace")[:LINE_MAX_BYTES] + b"\n"
     try:
         descriptor = sys.stdout.fileno()
