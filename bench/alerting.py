@@ -58,7 +58,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Nothing: the figures are the log."""
+                """Log nothing: the figures are the log."""
 
         server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -71,7 +71,7 @@ class Receiver:
             thread.join()
 
     def wait_for(self, count: int, *, seconds: float) -> None:
-        """Until so many different messages have come, or the time is over."""
+        """Wait until this number of different messages has come, or the time is over."""
         end = time.monotonic() + seconds
         while len({one.reference for one in self.arrivals}) < count and time.monotonic() < end:
             time.sleep(0.02)

@@ -44,7 +44,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def measure(row: Row) -> None:
-    """Every figure of the detector."""
+    """Measure every figure of the detector."""
     _measure_nab(row)
     _measure_clients(row)
     _measure_agents(row)
@@ -259,7 +259,7 @@ def _measure_spikes(row: Row, clients: Clients) -> None:
 
 
 def _spike_ratios(clients: Clients, seed: int, tally: dict[str, list[bool]]) -> None:
-    """A model ten times dearer, and cache reads that collapse while requests go on."""
+    """Try a model ten times dearer, and cache reads that collapse while requests go on."""
     requests = clients.requests
     # Of some windows no tokens are known, so nothing of what they cost.
     spikes = _spikes(np.where(np.isfinite(clients.cost), requests, 0), seed)
@@ -320,7 +320,7 @@ def _tops_all(clean: Floats, spiked: Floats, spikes: Spikes, client: int) -> boo
 
 
 def _measure_agents(row: Row) -> None:
-    """Agents made up here that do the same each day and week: three weeks, quarters of an hour."""
+    """Make up agents that do the same each day and week: three weeks, by quarters of an hour."""
     quarter, days, count = 900, 21, 40
     steps = np.arange(days * 96)
     hours = steps * quarter / 3600
@@ -348,7 +348,7 @@ def _measure_agents(row: Row) -> None:
 def _found_in_agents(
     rate: Floats, clean: Floats, factor: int, pick: np.random.Generator, quarter: int
 ) -> float:
-    """The share of spikes of one to six hours that are found within their first quarter."""
+    """Return the share of spikes of one to six hours that are found within a quarter of an hour."""
     steps, count = rate.shape
     begins = pick.integers(9 * 96, steps - 30, count)
     during = _during(Spikes(begins, begins + pick.integers(4, 25, count)), rate)

@@ -30,7 +30,7 @@ Attack = Callable[[Event], None]
 
 
 def measure(service: Service, row: Row, *, memory_seconds: float = MEMORY_SECONDS) -> None:
-    """All attacks, one after the other, and what the memory of the web process does meanwhile."""
+    """Make all attacks, one after the other, and measure the memory of the web process."""
     service.create_tenant("quiet")
     quiet = service.headers
     service.create_tenant("attacker")
@@ -59,7 +59,7 @@ class _Attacks:
         self._nobody = Requests(JSON_TYPE)
 
     def prepare(self) -> None:
-        """What some attacks need beforehand: as much configuration as one tenant may have."""
+        """Make as much configuration as one tenant may have, which some attacks need."""
         budget = {"name": "b", "period": "day", "limit": {"cost_usd": "5"}, "mode": "enforce"}
         connection = Connection(self._port)
         for number in range(1_000):
@@ -128,7 +128,7 @@ class _Attacks:
         self._repeat(stopping, self._compressed.make("POST", "/v1/events", empty_members(500_000)))
 
     def _sign_in(self, stopping: Event) -> None:
-        """The way a browser does: the form's token in a cookie and in the body."""
+        """Sign in as a browser does: with the form's token in a cookie and in the body."""
         token = "a" * 32
         requests = Requests(
             {
@@ -148,7 +148,7 @@ class _Attacks:
         self._repeat(stopping, lambda name: self._post("/v1/events", fortunes(name, 1_800)))
 
     def refused(self, stopping: Event) -> None:
-        """Bodies of which every event is wrong."""
+        """Send bodies of which every event is wrong."""
         self._repeat(stopping, self._post("/v1/events", wrong_events(9_000)))
 
     def _unknown_fields(self, stopping: Event) -> None:
@@ -175,7 +175,7 @@ def watched(
     clients: int = 1,
     seconds: float = ATTACK_SECONDS,
 ) -> list[tuple[float, Answer]]:
-    """What the quiet tenant's reserves took and were answered while an attack went on.
+    """Return what the quiet tenant's reserves took and were answered while an attack went on.
 
     The attackers have a process of their own, so that nobody here waits for them in Python.
     """

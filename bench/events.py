@@ -40,7 +40,7 @@ BUDGETS: Final = (
 
 
 def budget_bodies() -> list[dict[str, object]]:
-    """Five budgets that every event matches."""
+    """Return five budgets that every event matches."""
     levels: list[dict[str, object]] = [
         {"percent": percent, "notify": [], "action": "none"} for percent in (70, 100)
     ]
@@ -51,7 +51,7 @@ def budget_bodies() -> list[dict[str, object]]:
 
 
 def _weights(count: int, *, exponent: float = 0.7) -> list[float]:
-    """Running sums of weights that fall with rank."""
+    """Return running sums of weights that fall with rank."""
     return list(itertools.accumulate((rank + 1) ** -exponent for rank in range(count)))
 
 
@@ -78,15 +78,15 @@ class Load:
         self._second_reports: deque[str] = deque()
 
     def bodies(self, *, batches: int, size: int) -> list[bytes]:
-        """Request bodies of `size` events each."""
+        """Return request bodies of `size` events each."""
         return [("[" + ",".join(self._reports(size)) + "]").encode() for _ in range(batches)]
 
     def single_bodies(self, count: int) -> list[bytes]:
-        """Request bodies of one event each."""
+        """Return request bodies of one event each."""
         return [event.encode() for event in self._events(count)]
 
     def _reports(self, count: int) -> list[str]:
-        """So many reports: second ones of calls of the batch before, then calls."""
+        """Return reports: second ones of calls of the batch before, then calls."""
         again = [self._second_reports.popleft() for _ in range(len(self._second_reports))]
         return [*again, *self._events(count - len(again))]
 
@@ -130,7 +130,7 @@ def _picks(pick: random.Random, count: int, draws: int) -> Sequence[int]:
 
 
 def _usage(provider: str, pick: random.Random) -> tuple[str, str]:
-    """A provider's usage object, and the same as flat fields, which a span would tell."""
+    """Return a provider's usage object, and the same as flat fields, as a span reports it."""
     tokens, written = pick.randrange(200, 9000), pick.randrange(10, 900)
     flat = {"input_tokens": tokens, "output_tokens": written}
     usage: dict[str, object]

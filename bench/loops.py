@@ -87,7 +87,7 @@ WAYS: Final[dict[str, Callable[[Call], Call]]] = {
 
 
 def measure(row: Row) -> None:
-    """The figures of all data sets."""
+    """Measure all data sets."""
     if not DATA.is_dir():
         row("Loops in recorded sessions", f"skipped: no {DATA.parent.name}/{DATA.name}", "")
         return
@@ -125,7 +125,7 @@ def _measure_lmcache(row: Row, way: str, seen: Callable[[Call], Call]) -> None:
 
 
 def flagged(sessions: Iterable[Session], seen: Callable[[Call], Call]) -> list[Flag]:
-    """The sessions that count as loops after one of their calls, as far as that call."""
+    """Return the sessions that count as loops after one of their calls, as far as that call."""
     flags = []
     for session in sessions:
         calls = [seen(call) for call in session.calls]
@@ -138,7 +138,7 @@ def flagged(sessions: Iterable[Session], seen: Callable[[Call], Call]) -> list[F
 
 
 def cost_ratio(calls: Sequence[Call], position: int) -> float:
-    """What a session had cost at a call, over what it had cost at the first output given before."""
+    """Return the cost of a session at a call, over its cost at the first repeated output."""
     known: set[str | None] = set()
     first = 0
     for number, call in enumerate(calls):
@@ -162,7 +162,7 @@ def _names(flags: Sequence[Flag]) -> str:
 
 
 def _judged_ms() -> float:
-    """The longest recorded session, repeated to as many calls as are judged; best of many times."""
+    """Time the longest recorded session, repeated to as many calls as are judged; best of many."""
     longest = max(lmcache(), key=lambda one: len(one.calls)).calls
     calls = [
         longest[number % len(longest)]._replace(at=float(number)) for number in range(CALLS_MAX)
@@ -190,7 +190,7 @@ def lmcache() -> list[Session]:
 
 
 def tau_bench() -> list[Session]:
-    """Conversations: what the model says or asks of a tool, and what the tool answers."""
+    """Read conversations: what the model says or asks of a tool, and what the tool answers."""
     runs = json.loads(gzip.decompress((DATA / TAU_BENCH).read_bytes()))
     return [
         Session(f"{run['task_id']}/{run['trial']}", "normal", list(_conversation(run["traj"])))
@@ -214,7 +214,7 @@ def _conversation(messages: Sequence[dict[str, Any]]) -> Iterator[Call]:
 
 
 def who_and_when() -> list[Session]:
-    """Agents that take turns: each message a model call over all that was said before."""
+    """Read agents that take turns: each message a model call over all that was said before."""
     return [
         Session(str(number), "failed", list(_turns(run["history"])))
         for number, run in enumerate(_json_lines(WHO_AND_WHEN))
@@ -230,7 +230,7 @@ def _turns(messages: Sequence[dict[str, Any]]) -> Iterator[Call]:
 
 
 def swe_agent() -> list[Session]:
-    """Steps of a coding agent: what the model asks of its shell, and what that answers."""
+    """Read steps of a coding agent: what the model asks of its shell, and what that answers."""
     return [
         Session(str(number), run["exit_status"] or "", list(_steps(run["trajectory"])))
         for number, run in enumerate(_json_lines(SWE_AGENT))
@@ -248,7 +248,7 @@ def _steps(steps: Sequence[dict[str, Any]]) -> Iterator[Call]:
 
 
 def made_up(*, seeds: int = 5, calls_each: int = CALLS_MAX) -> list[Session]:
-    """Honest work that repeats itself: waiting for jobs, and the same question of many items."""
+    """Make up honest work that repeats itself: waiting for jobs, one question of many items."""
     sessions = []
     for seed in range(seeds):
         pick = random.Random(seed)  # noqa: S311 - sizes, not secrets
@@ -282,7 +282,7 @@ def _polls(pick: random.Random, pause: int) -> list[Call]:
 def _classified(
     pick: random.Random, labels: Sequence[str], tokens: int, spread: float
 ) -> list[Call]:
-    """One prompt over many items, whose sizes differ by so much."""
+    """Return calls of one prompt over many items, whose sizes differ by `spread`."""
     size = 1_000
     return [
         _model_call(

@@ -24,7 +24,7 @@ RATE: Final = re.compile(r"tps = ([0-9.]+)")
 
 
 def rows_per_second(connection: Connection) -> float:
-    """Rows a second by COPY, then insert on conflict: one connection, a thousand a transaction.
+    """Return rows per second by COPY, then insert on conflict: a thousand in each transaction.
 
     The rows are copies of stored events under new ids, so that they are as wide as real ones.
     """

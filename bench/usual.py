@@ -18,7 +18,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def measure(row: Row) -> None:
-    """By what factor the value told as usual is off, in the last two of four made-up weeks."""
+    """Measure by what factor the usual value is off, in the last two of four made-up weeks."""
     pick = np.random.default_rng(3)
     steps, count = np.arange(28 * 96), 12
     hours = steps[:, None] / 4 * np.ones(count)

@@ -315,11 +315,11 @@ def test_a_release_of_what_has_expired_is_no_release() -> None:
     memory, hold, answer = Memory(), make_hold(), Answer(200, b'{"status":"expired"}')
     hold.expires_at = NOON
 
-    Judge(TIDY, memory).released(hold, answer)
+    Judge(TIDY, memory).check_release(hold, answer)
     assert (hold.released, memory.wrong.total()) == (None, 0)
 
     hold.expires_at = datetime.now(UTC) + timedelta(hours=1)
-    Judge(TIDY, memory).released(hold, answer)
+    Judge(TIDY, memory).check_release(hold, answer)
     assert memory.wrong.total() == 1
 
 

@@ -97,7 +97,7 @@ class Caller:
         return self._insist(request, self._receive())
 
     def ask_both(self, other: "Caller", first: bytes, second: bytes) -> tuple[Answer, Answer]:
-        """Two requests at once, over two connections."""
+        """Send two requests simultaneously, over two connections."""
         with_both = (self, first), (other, second)
         for caller, request in with_both:
             caller._send(request)

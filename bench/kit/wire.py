@@ -58,7 +58,7 @@ class Requests:
         self._shared = ("Host: 127.0.0.1\r\n" + "".join(lines)).encode()
 
     def make(self, method: str, path: str, body: bytes = b"", *, key: str = "") -> bytes:
-        """A request; `key` is its Idempotency-Key."""
+        """Return a request; `key` is its Idempotency-Key."""
         given = f"Idempotency-Key: {key}\r\n" if key else ""
         return b"%b %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
             method.encode(),
@@ -77,7 +77,7 @@ class AnswerReader:
         self._held = b""
 
     def feed(self, data: bytes) -> Answer | None:
-        """The answer, once it is complete. Raises Broken where the other side has hung up."""
+        """Return the answer once it is complete. Raises Broken if the other side has hung up."""
         if not data:
             raise Broken("hung up")
         self._held += data
@@ -103,7 +103,7 @@ def _length(head: bytes) -> int:
 
 
 def dial(port: int) -> socket.socket:
-    """A connection whose requests leave at once."""
+    """Open a connection whose requests leave immediately."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

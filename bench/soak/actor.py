@@ -124,7 +124,7 @@ class Actor:
         request, began = self._reserve_request(held), time.monotonic()
         if self._pick.random() < 0.06:
             answers = self._caller.ask_both(self._other, request, request)
-            answer = self.judge.one_reservation(*answers)
+            answer = self.judge.choose_reservation(*answers)
         else:
             answer = self._ask(request)
         self._note_reserved(held, answer, began)
@@ -135,7 +135,7 @@ class Actor:
         return (self._caller.ask_slowly if is_slow else self._caller.ask)(request)
 
     def _reserve_two(self) -> None:
-        """Two calls at once, which may want the same last dollars."""
+        """Ask for two calls simultaneously, which may want the same last dollars."""
         asked = [self._new_ask() for _ in range(2)]
         began = time.monotonic()
         answers = self._caller.ask_both(self._other, *map(self._reserve_request, asked))
@@ -159,17 +159,17 @@ class Actor:
         return self._caller.request("POST", "/v1/reservations", body, key=held.hold.key)
 
     def _note_reserved(self, held: Held, answer: Answer, began: float) -> None:
-        if self.judge.reserved(held.hold, answer, began, time.monotonic()):
+        if self.judge.check_reserve(held.hold, answer, began, time.monotonic()):
             is_short = held.ask.body["ttl_seconds"] == SHORT_TTL_SECONDS
             (self._short if is_short else self._open).append(held)
 
     def _ask_otherwise(self) -> None:
-        """The key of a reservation, with another body."""
+        """Send the key of a reservation with another body."""
         if self._open:
             held = self._open[-1]
             seconds = held.ask.body["ttl_seconds"] - 1
             request = self._reserve_request(held, ttl_seconds=seconds)
-            self.judge.key_reused(self._caller.ask(request))
+            self.judge.check_reused_key(self._caller.ask(request))
 
     def _abandon(self) -> None:
         """Hang up on a settle or on a reservation, and leave it at that."""
@@ -209,7 +209,7 @@ class Actor:
         return self._caller.request("POST", path, event.body())
 
     def _note_settled(self, hold: Hold, event: Event, answer: Answer, asked_at: datetime) -> None:
-        if self.judge.settled(hold, event, answer, asked_at):
+        if self.judge.check_settle(hold, event, answer, asked_at):
             self._settled.append(Settled(hold, event, answer.json()))
 
     def _settle_again(self) -> None:
@@ -217,7 +217,7 @@ class Actor:
             known = self._pick.choice(self._settled)
             self.memory.tally.faults[REPEATED] += 1
             answer = self._caller.ask(self._settle_request(known.hold, known.event))
-            self.judge.settled_again(known.answer, answer)
+            self.judge.check_repeated_settle(known.answer, answer)
 
     def _settle_otherwise(self) -> None:
         if self._settled:
@@ -225,7 +225,7 @@ class Actor:
             other = known.event._replace(nanos=known.event.nanos + 1, model=None)
             sent_id = self._pick.choice((other.sent_id, f"{other.sent_id}-other"))
             request = self._settle_request(known.hold, other._replace(sent_id=sent_id))
-            self.judge.settled_otherwise(self._caller.ask(request))
+            self.judge.check_other_settle(self._caller.ask(request))
 
     def _settle_late(self) -> None:
         """Settle what was released, or what has expired."""
@@ -242,7 +242,7 @@ class Actor:
             return
         held = self._take()
         for _ in range(self._pick.choice((1, 1, 2))):
-            self.judge.released(held.hold, self._caller.ask(self._release_request(held.hold)))
+            self.judge.check_release(held.hold, self._caller.ask(self._release_request(held.hold)))
         self._released.append(held)
 
     def _release_request(self, hold: Hold) -> bytes:
@@ -252,7 +252,7 @@ class Actor:
         if self._open:
             hold, began = self._pick.choice(self._open).hold, time.monotonic()
             answer = self._caller.ask(self._extend_request(hold))
-            self.judge.extended(hold, answer, began, time.monotonic())
+            self.judge.check_extension(hold, answer, began, time.monotonic())
 
     def _extend_request(self, hold: Hold) -> bytes:
         seconds = TIDY_TTL_SECONDS if self.seat.tenant == TIDY else ROUGH_TTL_SECONDS
@@ -280,14 +280,14 @@ class Actor:
         request = self._settle_request(hold, event)
         first, second = self._caller.ask_both(self._other, request, request)
         self._note_settled(hold, event, first, asked_at)
-        self.judge.settled_again(first.json(), second)
+        self.judge.check_repeated_settle(first.json(), second)
 
     def _race_different(self, held: Held) -> None:
         hold, asked_at = held.hold, datetime.now(UTC)
         events = [self._event(held) for _ in range(2)]
         requests = [self._settle_request(hold, event) for event in events]
         answers = self._caller.ask_both(self._other, *requests)
-        self.judge.one_settle(*answers)
+        self.judge.check_settle_race(*answers)
         for event, answer in zip(events, answers, strict=True):
             self._note_settled(hold, event, answer, asked_at)
 
@@ -300,17 +300,17 @@ class Actor:
         # lost, and the settle comes before it is asked for again.
         hold.released = Fate.UNKNOWN
         self._note_settled(hold, event, settle, asked_at)
-        self.judge.released(hold, release)
+        self.judge.check_release(hold, release)
 
     def _race_extension(self, held: Held) -> None:
         answers = self._caller.ask_both(
             self._other, self._release_request(held.hold), self._extend_request(held.hold)
         )
-        self.judge.extended_or_released(held.hold, *answers)
+        self.judge.check_release_race(held.hold, *answers)
         self._released.append(held)
 
     def _race_event(self, held: Held) -> None:
-        """A settle, and an event that names the reservation: two reports of one call."""
+        """Send a settle, and an event that names the reservation: two reports of one call."""
         hold, asked_at = held.hold, datetime.now(UTC)
         settling = self._event(held)
         reported = settling._replace(sent_id=settling.sent_id + RETOLD)
@@ -320,12 +320,12 @@ class Actor:
             self._report_request([reported.body(reservation=hold.id)]),
         )
         self._note_settled(hold, settling, settle, asked_at)
-        self.judge.reported(1, report)
+        self.judge.check_report(1, report)
 
     # Reporting, and looking.
 
     def _report(self) -> None:
-        """A batch of events, of which some settle reservations and some were sent before."""
+        """Report a batch, of which some events settle reservations and some were sent before."""
         fresh = [self._calls.unreserved() for _ in range(self._pick.randrange(1, BATCH_MAX))]
         repeated = [event for event in self._reported if self._pick.random() < 0.1]
         named = [self._take() for _ in range(min(len(self._open), self._pick.randrange(3)))]
@@ -346,14 +346,14 @@ class Actor:
         if self._pick.random() < HANG_UP_SHARE:
             self._caller.hang_up_on(request)
             return Fate.UNKNOWN
-        self.judge.reported(len(bodies), self._caller.ask(request))
+        self.judge.check_report(len(bodies), self._caller.ask(request))
         return Fate.DONE
 
     def _report_request(self, bodies: list[dict[str, Any]]) -> bytes:
         return self._caller.request("POST", "/v1/events", bodies)
 
     def _retell(self) -> None:
-        """A call that was reported, told again as a callback or by an instrumentation."""
+        """Report a known call again, as a callback or as an instrumentation does."""
         told = [event for event in self._reported if event.response_id is not None]
         if not told:
             self._report()
@@ -362,11 +362,11 @@ class Actor:
         self.memory.tally.faults[REPEATED] += 1
         if self._pick.random() < 0.5:
             path, body = "/v1/integrations/litellm", [event.callback()]
-            self.judge.retold(self._caller.call("POST", path, body))
+            self.judge.check_callback(self._caller.call("POST", path, body))
         else:
             trace, span = (f"{self._pick.getrandbits(bits):0{bits // 4}x}" for bits in (128, 64))
             export = event.span(trace, span)
-            self.judge.traced(self._caller.call("POST", "/v1/traces", export))
+            self.judge.check_span(self._caller.call("POST", "/v1/traces", export))
 
     def _void(self) -> None:
         """Take a reported call back: it leaves every window it counted in."""
@@ -377,16 +377,16 @@ class Actor:
         self._reported.remove(event)
         asked = {"id": event.sent_id, "source": SOURCE, "action": "void", "reason": "soak"}
         answer = self._caller.call("POST", "/v1/corrections", asked)
-        self.judge.voided(event, answer)
+        self.judge.check_void(event, answer)
 
     def _look(self) -> None:
-        """A reservation is what is known of it."""
+        """Look at a reservation, which must be what is known of it."""
         if self._settled and self._pick.random() < 0.5:
             known = self._settled[-1]
-            self.judge.shown_settled(known.hold, known.event, self._ask_for(known.hold))
+            self.judge.check_settled_view(known.hold, known.event, self._ask_for(known.hold))
         elif self._open:
             hold = self._open[-1].hold
-            self.judge.shown_open(hold, self._ask_for(hold))
+            self.judge.check_open_view(hold, self._ask_for(hold))
 
     def _ask_for(self, hold: Hold) -> Answer:
         return self._caller.call("GET", f"/v1/reservations/{hold.id}")

@@ -78,7 +78,7 @@ class Books:
     repeated: int = 0
 
     def held_places(self, row: ReservationRow) -> Mapping[int, Place]:
-        """By budget, the windows of the present revision that a reservation held."""
+        """Return, by budget, the windows of the present revision that a reservation held."""
         windows = [self.windows[window_id] for window_id in row.window_ids]
         return {
             window.budget_id: window.place

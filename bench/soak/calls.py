@@ -47,7 +47,7 @@ class Prices:
         }
 
     def nanos(self, model: Model, given: int, written: int, cached: int = 0) -> int:
-        """The cost of a call in nano-dollars."""
+        """Return the cost of a call in nano-dollars."""
         return self._nanos[model, given, written, cached]
 
 
@@ -87,7 +87,7 @@ class Calls:
         self._session = 0
 
     def ask(self, *, ttl_seconds: int) -> Ask:
-        """The next call."""
+        """Draw the next call."""
         pick = self._pick
         named = self._dimensions()
         kind = pick.random()
@@ -111,7 +111,7 @@ class Calls:
         return Ask(body, values, Amounts(nanos, given + most, 1, 0), model, given, most)
 
     def event(self, ask: Ask, reserved_nanos: int) -> Event:
-        """What the call used in the end: mostly less than was held for it, sometimes more."""
+        """Draw what the call used in the end: mostly less than was held for it, sometimes more."""
         pick, is_tidy = self._pick, self._tenant == TIDY
         percents = WRITTEN_PERCENTS[:-1] if is_tidy else WRITTEN_PERCENTS
         written = ask.most * pick.choice(percents) // 100
@@ -129,7 +129,7 @@ class Calls:
         return self._event(nanos, tokens, model, ask.is_tool, named, {**ask.values, **named})
 
     def unreserved(self) -> Event:
-        """A call that nobody asked for beforehand, made within the last hour."""
+        """Draw a call that no one asked for beforehand, made within the last hour."""
         pick = self._pick
         named = self._dimensions()
         given, most = pick.choice(INPUTS), pick.choice(OUTPUTS)
@@ -168,7 +168,7 @@ class Calls:
         )
 
     def _dimensions(self) -> dict[str, str]:
-        """Whose call it is. In the rough tenant some of it is left out."""
+        """Draw whose call it is. In the rough tenant some of it is left out."""
         pick = self._pick
         if pick.random() < 1 / SESSION_CALLS:
             self._session += 1

@@ -60,17 +60,17 @@ class Clients:
 
     @property
     def done(self) -> int:
-        """How many operations are done."""
+        """The number of operations that are done."""
         return sum(numbers[0] for numbers in self._numbers)
 
     @property
     def in_flight(self) -> int:
-        """How many requests are on their way."""
+        """The number of requests on their way."""
         return sum(numbers[1] for numbers in self._numbers)
 
     @property
     def share(self) -> float:
-        """How much of all that is to be done is done."""
+        """The share of all work that is done."""
         return self.done / max(1, self.plan.scale.work)
 
     def _collect(self) -> None:
@@ -79,7 +79,7 @@ class Clients:
 
 
 def _work(plan: Plan, process: int, numbers: Any, results: "Queue[Memory]") -> None:
-    """One process: its clients at once, then all that they remember."""
+    """Run the clients of one process, then hand over all that they remember."""
     # Whatever ends the one that started it ends this one too.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prices, progress, told = Prices(plan.now), Progress(numbers), Told()

@@ -35,18 +35,18 @@ class Judge:
         """Note that something is wrong."""
         self._memory.wrong[f"{self._tenant}: {words}"] += 1
 
-    def one_reservation(self, first: Answer, second: Answer) -> Answer:
-        """Of two answers to one key, the one to go by."""
+    def choose_reservation(self, first: Answer, second: Answer) -> Answer:
+        """Return the one of two answers to one key to go by."""
         ids = {one.json()["id"] for one in (first, second) if one.status == 201}
         self.require(len(ids) < 2, "one key gave two reservations", first)
         return first if first.status == 201 else second
 
-    def key_reused(self, answer: Answer) -> None:
-        """The key of a reservation was sent with another body."""
+    def check_reused_key(self, answer: Answer) -> None:
+        """Check the answer to the key of a reservation with another body."""
         self.require(answer.code in KEY_REUSED, "another body", answer)
 
-    def reserved(self, hold: Hold, answer: Answer, began: float, ended: float) -> bool:
-        """A reservation was asked for; answers whether it was given."""
+    def check_reserve(self, hold: Hold, answer: Answer, began: float, ended: float) -> bool:
+        """Check a reservation; return whether it was given."""
         if answer.status != 201:
             codes = REFUSALS.get(answer.status, frozenset())
             self.require(answer.code in codes, "reserve", answer)
@@ -55,7 +55,7 @@ class Judge:
             return False
         facts = answer.json()
         hold.id, hold.answered_at = facts["id"], datetime.now(UTC)
-        hold.expires_at = moment(facts["expires_at"])
+        hold.expires_at = datetime.fromisoformat(facts["expires_at"])
         held, wanted = nanos_of(facts["reserved_usd"]), hold.amounts.nanos
         self.require(held == wanted, f"{wanted} nanos are to be held", answer)
         is_above = self._tenant == TIDY and held > CALL_LIMIT_NANOS
@@ -64,8 +64,8 @@ class Judge:
         self._note_grant(hold, began, ended)
         return True
 
-    def settled(self, hold: Hold, event: Event, answer: Answer, asked_at: datetime) -> bool:
-        """A settle was sent; answers whether it was taken."""
+    def check_settle(self, hold: Hold, event: Event, answer: Answer, asked_at: datetime) -> bool:
+        """Check a settle; return whether it was taken."""
         is_done = answer.status == 200
         hold.settles.append((event, Fate.DONE if is_done else Fate.REFUSED))
         if not is_done:
@@ -85,22 +85,22 @@ class Judge:
         self.require(hold.late is True or not must_be_late, "it is late", answer)
         return True
 
-    def settled_again(self, known: Any, answer: Answer) -> None:
-        """The same settle gives the same answer."""
+    def check_repeated_settle(self, known: Any, answer: Answer) -> None:
+        """Check that the same settle gives the same answer."""
         is_same = answer.status == 200 and answer.json() == known
         self.require(is_same, f"the answer was {known}", answer)
 
-    def settled_otherwise(self, answer: Answer) -> None:
-        """A different settle of the same reservation is refused."""
+    def check_other_settle(self, answer: Answer) -> None:
+        """Check that a different settle of the same reservation is refused."""
         self.require(answer.code == ALREADY_SETTLED, "another settle", answer)
 
-    def one_settle(self, first: Answer, second: Answer) -> None:
-        """Of two different settles at once one is taken."""
+    def check_settle_race(self, first: Answer, second: Answer) -> None:
+        """Check that of two different simultaneous settles one is taken."""
         statuses = sorted((first.status, second.status))
         self.require(statuses == [200, 409], f"two settles: {statuses}", first)
 
-    def released(self, hold: Hold, answer: Answer) -> None:
-        """A release was sent."""
+    def check_release(self, hold: Hold, answer: Answer) -> None:
+        """Check a release."""
         if answer.status == 200:
             # What has expired is answered as that: it holds nothing any more.
             if answer.json()["status"] == "released":
@@ -112,65 +112,65 @@ class Judge:
         has_ended = self._may_be_over(hold) or bool(hold.settles)
         self.require(has_ended, "it can be released", answer)
 
-    def extended(self, hold: Hold, answer: Answer, began: float, ended: float) -> None:
-        """An extension was sent."""
+    def check_extension(self, hold: Hold, answer: Answer, began: float, ended: float) -> None:
+        """Check an extension."""
         if answer.status == 200:
-            hold.expires_at = moment(answer.json()["expires_at"])
+            hold.expires_at = datetime.fromisoformat(answer.json()["expires_at"])
             self._note_grant(hold, began, ended)
             return
         is_halted = answer.status == 423 and hold.values.get("agent") in HALTED_AGENTS
         is_over = answer.status == 409 and self._may_be_over(hold)
         self.require(is_halted or is_over, "extend", answer)
 
-    def extended_or_released(self, hold: Hold, release: Answer, extension: Answer) -> None:
-        """Both were sent at once."""
-        self.released(hold, release)
+    def check_release_race(self, hold: Hold, release: Answer, extension: Answer) -> None:
+        """Check a release and an extension that were sent simultaneously."""
+        self.check_release(hold, release)
         self.require(extension.status in (200, 409, 423), "extend and release", extension)
         if extension.status == 200 and release.status != 200:
-            hold.expires_at = moment(extension.json()["expires_at"])
+            hold.expires_at = datetime.fromisoformat(extension.json()["expires_at"])
 
-    def reported(self, count: int, answer: Answer) -> None:
-        """Events were sent, none of them wrong."""
+    def check_report(self, count: int, answer: Answer) -> None:
+        """Check a report of events, none of them wrong."""
         self.require(answer.status == 200, "report", answer)
         if answer.status == 200:
             facts = answer.json()
             taken = facts["accepted"] + facts["merged"] + facts["duplicates"]
             self.require(taken == count and not facts["unpriced"], f"{count} events", answer)
 
-    def retold(self, answer: Answer) -> None:
-        """A known call was told by a callback: it counts no second time."""
+    def check_callback(self, answer: Answer) -> None:
+        """Check that a known call, reported by a callback, counts no second time."""
         self.require(answer.status == 200, "a callback", answer)
         if answer.status == 200:
             told = answer.json()
             known = told["merged"] + told["duplicates"]
             self.require((told["accepted"], known) == (0, 1), "one known call", answer)
 
-    def traced(self, answer: Answer) -> None:
-        """A known call was told by a span, of which none is refused."""
+    def check_span(self, answer: Answer) -> None:
+        """Check that a known call, reported by a span, is not refused."""
         self.require(answer.status == 200, "a span", answer)
         if answer.status == 200:
             partial = answer.json().get("partialSuccess") or {}
             refused = int(partial.get("rejectedSpans") or 0)
             self.require(refused == 0, "a span that can be read", answer)
 
-    def voided(self, event: Event, answer: Answer) -> None:
-        """A call was taken back."""
+    def check_void(self, event: Event, answer: Answer) -> None:
+        """Check that a call was voided."""
         self.require(answer.status == 200, "void", answer)
         if answer.status == 200:
             cost = nanos_of(answer.json()["voided_cost_usd"])
             self.require(cost == event.nanos, f"it cost {event.nanos}", answer)
             self._memory.voided.add(event.sent_id)
 
-    def shown_settled(self, hold: Hold, event: Event, answer: Answer) -> None:
-        """A settled reservation was looked at."""
+    def check_settled_view(self, hold: Hold, event: Event, answer: Answer) -> None:
+        """Check what is shown of a settled reservation."""
         self.require(answer.status == 200, "look", answer)
         facts = answer.json()
         wanted = ("settled", event.nanos, hold.late)
         found = (facts["status"], nanos_of(facts["cost_usd"]), facts["late"])
         self.require(found == wanted, f"{wanted} is known", answer)
 
-    def shown_open(self, hold: Hold, answer: Answer) -> None:
-        """A reservation that nobody has ended was looked at."""
+    def check_open_view(self, hold: Hold, answer: Answer) -> None:
+        """Check what is shown of a reservation that no one has ended."""
         self.require(answer.status == 200, "look", answer)
         is_open = answer.json()["status"] == "open" or self._may_be_over(hold)
         self.require(is_open, "it is open", answer)
@@ -185,12 +185,7 @@ class Judge:
 
 
 def _refusing(answer: Answer) -> list[str]:
-    """The budgets that refused, or the code of what did."""
+    """Return the budgets that refused, or the code of what did."""
     facts = answer.json()
     names = [one["name"] for one in facts.get("budgets", []) if one["refused"]]
     return names or [facts["code"]]
-
-
-def moment(text: str) -> datetime:
-    """A time of the API."""
-    return datetime.fromisoformat(text)

@@ -33,7 +33,7 @@ class Balance(NamedTuple):
     held_overrun_nanos: int = 0
 
     def with_booking(self, booking: Booking, *, is_held: bool) -> "Balance":
-        """With one more event."""
+        """Return the balance with one more event."""
         held = booking.overrun_nanos if is_held else 0
         unheld = 0 if is_held else booking.unheld_overrun_nanos
         return Balance(

@@ -128,7 +128,7 @@ class Overseer:
         self.memory.operations["limit moved"] += 1
 
     def _used(self, budget: Budget) -> Sequence[Limit]:
-        """What the windows of the present period have used."""
+        """Return what the windows of the present period have used."""
         path = f"/v1/budgets/{budget.id}/windows?limit=200"
         windows = self._read(budget, "GET", path)["data"]
         return [_used(one) for one in windows if one["window_start"] == windows[0]["window_start"]]
@@ -167,7 +167,7 @@ class Overseer:
         self.budgets[budget.id] = budget
 
     def _raise(self) -> None:
-        """An agent asks for more, a person approves it, and it ends by itself."""
+        """Let an agent ask for more and a person approve it; it ends by itself."""
         budget = self._one(lambda budget: budget.is_raised)
         nanos, seconds = self._pick.randrange(1, NANOS), self._pick.randrange(*RAISE_SECONDS)
         path = f"/v1/budgets/{budget.id}/raises"
@@ -222,7 +222,7 @@ class Overseer:
 
 
 def _fullness(budget: Budget, used: Sequence[Limit]) -> float:
-    """The share of windows that are full, or nearly."""
+    """Return the share of windows that are full, or nearly."""
     full = [
         any(
             limit is not None and (have or 0) * 100 >= limit * FULL_PERCENT
@@ -234,7 +234,7 @@ def _fullness(budget: Budget, used: Sequence[Limit]) -> float:
 
 
 def _used(window: Mapping[str, Any]) -> Limit:
-    """What a window's parts have used, as the API shows it."""
+    """Return what a window's parts have used, as the API shows it."""
     return Limit(
         nanos=nanos_of(window["spent_usd"]) + nanos_of(window["reserved_usd"]),
         tokens=window["spent_tokens"] + window["reserved_tokens"],

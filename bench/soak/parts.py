@@ -69,7 +69,7 @@ class Parts:
 
     @property
     def number(self) -> int:
-        """Which part comes next, from 1."""
+        """The number of the next part, from 1."""
         return len(self._booked) + 1
 
     def changed(self, sums: Mapping[str, str]) -> list[str]:

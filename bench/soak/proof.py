@@ -128,7 +128,7 @@ class Proof:
             self._book(hold.tenant, event, found, held, overrun_nanos)
 
     def _wanted_state(self, hold: Hold, *, has_settled: bool) -> Sequence[str]:
-        """What may have become of a reservation, by what its client was told."""
+        """Return what may have become of a reservation, by what its client was told."""
         if has_settled:
             return ("settled",)
         if hold.released is Fate.DONE:
@@ -136,7 +136,7 @@ class Proof:
         return ("expired",)
 
     def _held_windows(self, hold: Hold, row: ReservationRow) -> None:
-        """It held a window of every budget that counts it, of the period it was made in."""
+        """Check that it held a window of every budget that counts it, of its own period."""
         found = {
             window.budget_id: window.place
             for window in (self.books.windows[window_id] for window_id in row.window_ids)
@@ -158,7 +158,7 @@ class Proof:
         self.findings.require(not found, "held in windows of no concern", (hold, row))
 
     def _stored(self, event: Event, fate: Fate, reservation: str | None) -> EventRow | None:
-        """The event's row; judged by what its client was told."""
+        """Return the event's row; judged by what its client was told."""
         events = self._rows.events
         # A call goes by the id of one of its reports.
         found = events.get(event.sent_id) or events.get(event.sent_id + RETOLD)
@@ -195,7 +195,7 @@ class Proof:
         agents[agent] = agents.get(agent, NOTHING).plus(found.amounts)
 
     def _strangers(self) -> None:
-        """What nobody was told of: only reservations whose client hung up, and none settled."""
+        """Check what no one was told of: only reservations whose client hung up, none settled."""
         require, books = self.findings.require, self.books
         strangers = books.reservations - self._known
         told = strangers.total() <= self._hung_up
@@ -220,7 +220,7 @@ class Proof:
 
     @cached_property
     def _present(self) -> dict[int, dict[Place, WindowRow]]:
-        """By budget, the windows of its present revision."""
+        """Return, by budget, the windows of its present revision."""
         present: dict[int, dict[Place, WindowRow]] = {id_: {} for id_ in self.budgets}
         for window in self.books.windows.values():
             if window.revision == self.books.budgets[window.budget_id].revision:
@@ -229,7 +229,7 @@ class Proof:
 
     @cached_property
     def _counted_from(self) -> dict[int, dict[tuple[str, ...], datetime]]:
-        """From when each group of a budget still counts."""
+        """Return from when each group of a budget still counts."""
         return {
             id_: {place.group: window.counted_from or EPOCH for place, window in windows.items()}
             for id_, windows in self._present.items()
@@ -255,7 +255,7 @@ def _balance(window: WindowRow | None) -> Balance:
 
 
 def grants_while_halted(grants: Sequence[Grant], halts: Sequence[HaltSpan]) -> Iterator[Grant]:
-    """What a halted agent was given although its halt had been in force for long enough."""
+    """Yield what a halted agent was given although its halt had been in force for long enough."""
     by_agent: dict[str, list[Grant]] = {}
     for grant in sorted(grants, key=lambda one: one.began):
         by_agent.setdefault(grant.agent, []).append(grant)
@@ -270,7 +270,7 @@ def grants_while_halted(grants: Sequence[Grant], halts: Sequence[HaltSpan]) -> I
 
 
 def paced_too_fast(times: Sequence[datetime]) -> int:
-    """How often the paced agent was given more within a minute than its rate limit lets through."""
+    """Return how often an agent was given more within a minute than its rate limit lets through."""
     ordered = sorted(times)
     minute = timedelta(minutes=1) - CLOCK_TOLERANCE
     later = ordered[PACED_PER_MINUTE:]

@@ -55,7 +55,7 @@ class Event(NamedTuple):
         return Amounts(self.nanos, sum(self.tokens), int(not self.is_tool), int(self.is_tool))
 
     def body(self, *, reservation: str | None = None) -> dict[str, Any]:
-        """As the API takes it."""
+        """Return it as the API takes it."""
         body: dict[str, Any] = {
             "id": self.sent_id,
             "source": SOURCE,
@@ -83,7 +83,7 @@ class Event(NamedTuple):
         return {**self.body(), "id": self.sent_id + RETOLD, "source": GATEWAY}
 
     def callback(self) -> dict[str, Any]:
-        """The same call as LiteLLM's callback tells of it."""
+        """Return the same call as LiteLLM's callback reports it."""
         provider, model = self.model or ("", "")
         return {
             "id": self.response_id,
@@ -99,7 +99,7 @@ class Event(NamedTuple):
         }
 
     def span(self, trace: str, span: str) -> dict[str, Any]:
-        """The same call as an instrumentation tells of it, in an export of its own."""
+        """Return the same call as an instrumentation reports it, in an export of its own."""
         provider, model = self.model or ("", "")
         texts = {
             "gen_ai.operation.name": "chat",

@@ -106,7 +106,7 @@ class Reporter:
         answer = self._caller.ask_once(body.request)
         if answer is None:
             return False
-        self._judge.reported(body.events, answer)
+        self._judge.check_report(body.events, answer)
         self.memory.events += [(self.seat.tenant, event, Fate.DONE) for event in body.fresh]
         self._progress.count(0, len(body.fresh))
         if len(self.memory.events) > WRITTEN_EVERY:

@@ -323,7 +323,7 @@ class Trial:
         yield self._send_again(sent)
 
     def _send_again(self, events: Sequence[Event]) -> Check:
-        """Afterwards the service still knows the calls that were reported."""
+        """Check that the service still knows the calls that were reported."""
         names = ("accepted", "merged", "rejected")
         counts = dict.fromkeys(names, 0)
         if events:
