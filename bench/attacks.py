@@ -103,13 +103,13 @@ class _Attacks:
         self._repeat(stopping, self._key.make("GET", "/v1/halts") if is_poller else ask)
 
     def _half_sent(self, stopping: Event) -> None:
-        whole = [
+        bodies = [
             requests.make("POST", path, b"x" * 1000)[:-990]
             for requests in (self._key, self._nobody)
             for path in ("/v1/events", "/v1/budgets")
         ]
         heads = [b"GET /v1/usage HTTP/1.1\r\nHost: x"]
-        with self._left_open([*(whole * 32), *(heads * 1_372)]):
+        with self._left_open([*(bodies * 32), *(heads * 1_372)]):
             stopping.wait()
 
     def _unread(self, stopping: Event) -> None:
@@ -177,7 +177,7 @@ def watched(
 ) -> list[tuple[float, Answer]]:
     """Return what the quiet tenant's reserves took and were answered while an attack went on.
 
-    The attackers have a process of their own, so that nobody here waits for them in Python.
+    The attackers have a process of their own, so that no one here waits for them in Python.
     """
     context = get_context("fork")
     stopping = context.Event()

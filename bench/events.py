@@ -98,10 +98,10 @@ class Load:
         features = _picks(pick, FEATURES, count)
         users = _picks(pick, USERS, count)
         models = _picks(pick, len(MODELS), count)
-        for place in range(count):
+        for index in range(count):
             number = next(self._numbers)
-            provider, model = MODELS[models[place]]
-            agent = agents[place]
+            provider, model = MODELS[models[index]]
+            agent = agents[index]
             at = until - timedelta(seconds=pick.random() * self._days * 86_400)
             event_id = f"{self._name}-{number}"
             call = (
@@ -116,9 +116,9 @@ class Load:
                 )
             yield (
                 f'{{"id":"{event_id}","source":"bench",{call},"usage":{usage},'
-                f'"team":"team-{agent % TEAMS}","customer":"customer-{customers[place]}",'
-                f'"agent":"agent-{agent}","user":"user-{users[place]}",'
-                f'"feature":"feature-{features[place]}","session":"{self._name}-s{number // 12}",'
+                f'"team":"team-{agent % TEAMS}","customer":"customer-{customers[index]}",'
+                f'"agent":"agent-{agent}","user":"user-{users[index]}",'
+                f'"feature":"feature-{features[index]}","session":"{self._name}-s{number // 12}",'
                 f'"trace":"{self._name}-t{number // 4}","span":"{event_id}","step":{number % 12},'
                 f'"latency_ms":{pick.randrange(200, 9000)},'
                 f'"tags":{{"environment":"prod"}}}}'

@@ -1,7 +1,7 @@
 """Whether loops are found in time, and honest work is left alone, on recorded sessions.
 
 Each data set is judged three ways: with all hashes a client may send, with those of outputs alone,
-and with none. Every session is judged anew after each of its calls, as the service does. Reads the
+and with none. Every session is judged again after each of its calls, as the service does. Reads the
 data beside the checkout and says so where there is none.
 """
 
@@ -154,16 +154,16 @@ def _cost(calls: Iterable[Call]) -> int:
 
 
 def _names(flags: Sequence[Flag]) -> str:
-    found = [
+    names = [
         f"{flag.session.name} at call {flag.position + 1}: {flag.verdict.findings[0].kind}"
         for flag in flags
     ]
-    return f" ({', '.join(found)})" if found else ""
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _judged_ms() -> float:
     """Time the longest recorded session, repeated to as many calls as are judged; best of many."""
-    longest = max(lmcache(), key=lambda one: len(one.calls)).calls
+    longest = max(lmcache(), key=lambda session: len(session.calls)).calls
     calls = [
         longest[number % len(longest)]._replace(at=float(number)) for number in range(CALLS_MAX)
     ]

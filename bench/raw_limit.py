@@ -41,8 +41,8 @@ def rows_per_second(connection: Connection) -> float:
         ) as copy:
             sample = b"".join(bytes(block) for block in copy).decode()
     lines = sample.splitlines()
-    place = _place_of_sent_id(connection)
-    batches = [_batch(lines, place, number) for number in range(BATCHES)]
+    column = _column_of_sent_id(connection)
+    batches = [_batch(lines, column, number) for number in range(BATCHES)]
     begun = time.perf_counter()
     for batch in batches:
         with connection.transaction(), connection.cursor() as cursor:
@@ -56,7 +56,7 @@ def rows_per_second(connection: Connection) -> float:
     return BATCHES * len(lines) / seconds
 
 
-def _place_of_sent_id(connection: Connection) -> int:
+def _column_of_sent_id(connection: Connection) -> int:
     row = connection.execute(
         "SELECT attnum - 1 FROM pg_attribute WHERE attrelid = 'usage_event'::regclass"
         " AND attname = 'sent_id'"
@@ -64,11 +64,11 @@ def _place_of_sent_id(connection: Connection) -> int:
     return int(row[0]) if row is not None else 0
 
 
-def _batch(lines: list[str], place: int, number: int) -> bytes:
+def _batch(lines: list[str], column: int, number: int) -> bytes:
     rows = []
     for line in lines:
         cells = line.split("\t")
-        cells[place] = f"{number}-{cells[place]}"
+        cells[column] = f"{number}-{cells[column]}"
         rows.append("\t".join(cells))
     return ("\n".join(rows) + "\n").encode()
 

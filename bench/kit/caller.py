@@ -1,4 +1,4 @@
-"""Asks the service until it says what happened, however often it dies meanwhile."""
+"""A client that asks the service until it says what happened, however often it dies."""
 
 import random
 import threading
@@ -48,10 +48,10 @@ class Progress:
         self._shared = shared
         self._lock = threading.Lock()
 
-    def count(self, place: int, by: int) -> None:
+    def count(self, index: int, by: int) -> None:
         """Move a number: 0 is operations done, 1 requests on their way."""
         with self._lock:
-            self._shared[place] += by
+            self._shared[index] += by
 
 
 class Caller:

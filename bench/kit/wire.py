@@ -1,7 +1,7 @@
 """HTTP/1.1 as lean as it gets, for clients that share the machine with the service.
 
 Requests are made by hand over kept connections, answers are cut by their `Content-Length`. One
-thread drives many conversations at once, or a blocking connection serves one caller.
+thread drives many conversations simultaneously, or a blocking connection serves one caller.
 """
 
 import selectors
@@ -96,10 +96,10 @@ class AnswerReader:
 
 def _length(head: bytes) -> int:
     lowered = head.lower()
-    place = lowered.find(LENGTH)
-    if place < 0:
+    index = lowered.find(LENGTH)
+    if index < 0:
         raise Broken("an answer without a length")
-    return int(lowered[place + len(LENGTH) : lowered.index(b"\r\n", place)])
+    return int(lowered[index + len(LENGTH) : lowered.index(b"\r\n", index)])
 
 
 def dial(port: int) -> socket.socket:
@@ -135,8 +135,8 @@ class Connection:
 
     def drip(self, request: bytes) -> None:
         """Send a request a byte at a time, as over a very bad line."""
-        for place in range(len(request)):
-            self.send(request[place : place + 1])
+        for index in range(len(request)):
+            self.send(request[index : index + 1])
             time.sleep(DRIP_SECONDS)
 
     def receive(self) -> Answer:
@@ -171,7 +171,7 @@ class _Side:
 
 
 def converse(port: int, conversations: Iterable[Conversation]) -> None:
-    """Hold conversations at once from this one thread, each over a connection of its own."""
+    """Hold conversations from this one thread, each over a connection of its own."""
     with selectors.DefaultSelector() as selector:
         for conversation in conversations:
             side = _Side(port, conversation)

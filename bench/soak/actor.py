@@ -16,7 +16,7 @@ from bench.soak.world import ROUGH, TIDY
 
 HOLDS_MAX: Final = 8
 KNOWN_MAX: Final = 12
-# Nothing of the tidy tenant expires; in the rough one some of it does at once.
+# Nothing of the tidy tenant expires; in the rough one some of it does immediately.
 TIDY_TTL_SECONDS: Final = 3600
 SHORT_TTL_SECONDS: Final = 1
 ROUGH_TTL_SECONDS: Final = 20
@@ -259,7 +259,7 @@ class Actor:
         path = f"/v1/reservations/{hold.id}/extend"
         return self._caller.request("POST", path, {"ttl_seconds": seconds})
 
-    # Two requests about one reservation at once.
+    # Two simultaneous requests about one reservation.
 
     def _race(self) -> None:
         if not self._open:

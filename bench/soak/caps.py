@@ -61,5 +61,9 @@ class Caps:
         if part > 0:
             return max(limits)
         raises = self._raises.get(budget_id, [])
-        added = sum(one.nanos for one in raises if one.since <= until and one.until >= since)
+        added = sum(
+            increase.nanos
+            for increase in raises
+            if increase.since <= until and increase.until >= since
+        )
         return max(limits) + added

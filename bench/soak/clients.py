@@ -21,7 +21,7 @@ JOIN_SECONDS: Final = 30.0
 
 
 class Clients:
-    """All processes at once."""
+    """All processes together."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan

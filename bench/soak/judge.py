@@ -37,7 +37,7 @@ class Judge:
 
     def choose_reservation(self, first: Answer, second: Answer) -> Answer:
         """Return the one of two answers to one key to go by."""
-        ids = {one.json()["id"] for one in (first, second) if one.status == 201}
+        ids = {answer.json()["id"] for answer in (first, second) if answer.status == 201}
         self.require(len(ids) < 2, "one key gave two reservations", first)
         return first if first.status == 201 else second
 
@@ -53,10 +53,10 @@ class Judge:
             for name in _refusing(answer):
                 self._memory.refusals[name] += 1
             return False
-        facts = answer.json()
-        hold.id, hold.answered_at = facts["id"], datetime.now(UTC)
-        hold.expires_at = datetime.fromisoformat(facts["expires_at"])
-        held, wanted = nanos_of(facts["reserved_usd"]), hold.amounts.nanos
+        body = answer.json()
+        hold.id, hold.answered_at = body["id"], datetime.now(UTC)
+        hold.expires_at = datetime.fromisoformat(body["expires_at"])
+        held, wanted = nanos_of(body["reserved_usd"]), hold.amounts.nanos
         self.require(held == wanted, f"{wanted} nanos are to be held", answer)
         is_above = self._tenant == TIDY and held > CALL_LIMIT_NANOS
         self.require(not is_above, "a call above the limit of single calls", answer)
@@ -71,12 +71,12 @@ class Judge:
         if not is_done:
             self.require(answer.code == ALREADY_SETTLED, "settle", answer)
             return False
-        facts = answer.json()
-        hold.late = facts["late"]
-        self.require(nanos_of(facts["cost_usd"]) == event.nanos, f"costs {event.nanos}", answer)
+        body = answer.json()
+        hold.late = body["late"]
+        self.require(nanos_of(body["cost_usd"]) == event.nanos, f"costs {event.nanos}", answer)
         if not hold.late:
             spared = hold.amounts.nanos - event.nanos
-            told = nanos_of(facts["released_usd"]), nanos_of(facts["overrun_usd"])
+            told = nanos_of(body["released_usd"]), nanos_of(body["overrun_usd"])
             self.require(told == (max(0, spared), max(0, -spared)), f"spares {spared}", answer)
         # Late is what comes after a release or the expiry, and nothing else.
         may_be_late = hold.released is not None or self._may_be_over(hold)
@@ -133,9 +133,9 @@ class Judge:
         """Check a report of events, none of them wrong."""
         self.require(answer.status == 200, "report", answer)
         if answer.status == 200:
-            facts = answer.json()
-            taken = facts["accepted"] + facts["merged"] + facts["duplicates"]
-            self.require(taken == count and not facts["unpriced"], f"{count} events", answer)
+            body = answer.json()
+            taken = body["accepted"] + body["merged"] + body["duplicates"]
+            self.require(taken == count and not body["unpriced"], f"{count} events", answer)
 
     def check_callback(self, answer: Answer) -> None:
         """Check that a known call, reported by a callback, counts no second time."""
@@ -164,10 +164,10 @@ class Judge:
     def check_settled_view(self, hold: Hold, event: Event, answer: Answer) -> None:
         """Check what is shown of a settled reservation."""
         self.require(answer.status == 200, "look", answer)
-        facts = answer.json()
+        body = answer.json()
         wanted = ("settled", event.nanos, hold.late)
-        found = (facts["status"], nanos_of(facts["cost_usd"]), facts["late"])
-        self.require(found == wanted, f"{wanted} is known", answer)
+        actual = (body["status"], nanos_of(body["cost_usd"]), body["late"])
+        self.require(actual == wanted, f"{wanted} is known", answer)
 
     def check_open_view(self, hold: Hold, answer: Answer) -> None:
         """Check what is shown of a reservation that no one has ended."""
@@ -186,6 +186,6 @@ class Judge:
 
 def _refusing(answer: Answer) -> list[str]:
     """Return the budgets that refused, or the code of what did."""
-    facts = answer.json()
-    names = [one["name"] for one in facts.get("budgets", []) if one["refused"]]
-    return names or [facts["code"]]
+    body = answer.json()
+    names = [budget["name"] for budget in body.get("budgets", []) if budget["refused"]]
+    return names or [body["code"]]

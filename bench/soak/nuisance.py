@@ -74,9 +74,9 @@ class Nuisance:
         """Send requests of which the rest never comes, with and without a key."""
         for requests in (self._requests, self._strangers):
             path = self._pick.choice(("/v1/events", "/v1/budgets", "/v1/reservations"))
-            whole = requests.make("POST", path, b"x" * 1000)
+            request = requests.make("POST", path, b"x" * 1000)
             for _ in range(AT_ONCE):
-                self._leave(whole[: self._pick.choice((20, -999))])
+                self._leave(request[: self._pick.choice((20, -999))])
 
     def _unread(self) -> None:
         """Ask for answers that no one reads."""

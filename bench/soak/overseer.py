@@ -36,7 +36,7 @@ TIGHT_ROOMS: Final = Limit(nanos=NANOS // 15, tokens=8_000, requests=4, tool_cal
 TIGHT_SHARE: Final = 0.5
 FULL_PERCENT: Final = 90
 FULL_SHARE: Final = 0.3
-# Of so many budgets the fuller one is changed.
+# The fuller one of this number of budgets is changed.
 LOOKED_AT: Final = 2
 FACTORS: Final = (0.5, 512.0)
 ZONES: Final = ("UTC", "Asia/Kathmandu", "Europe/Berlin")
@@ -99,16 +99,16 @@ class Overseer:
         (way,) = self._pick.choices(list(ways), list(ways.values()))
         way()
 
-    def _one(self, is_wanted: Callable[[Budget], bool]) -> Budget:
-        return self._pick.choice([one for one in self.budgets.values() if is_wanted(one)])
+    def _choose(self, is_wanted: Callable[[Budget], bool]) -> Budget:
+        return self._pick.choice([budget for budget in self.budgets.values() if is_wanted(budget)])
 
     # Limits.
 
     def _hover(self) -> None:
         """Move a limit to where the budget's windows are, so that calls meet its edge."""
-        budgets = [self._one(lambda budget: budget.is_hovering) for _ in range(LOOKED_AT)]
+        budgets = [self._choose(lambda budget: budget.is_hovering) for _ in range(LOOKED_AT)]
         budget, used = max(
-            ((budget, self._used(budget)) for budget in budgets), key=lambda one: _fullness(*one)
+            ((budget, self._used(budget)) for budget in budgets), key=lambda pair: _fullness(*pair)
         )
         if not used:
             return
@@ -118,7 +118,9 @@ class Overseer:
             *(
                 None
                 if old is None
-                else self._next(budget, part, [one[part] or 0 for one in used], is_tight=is_tight)
+                else self._next(
+                    budget, part, [window[part] or 0 for window in used], is_tight=is_tight
+                )
                 for part, old in enumerate(budget.limit)
             )
         )
@@ -131,7 +133,11 @@ class Overseer:
         """Return what the windows of the present period have used."""
         path = f"/v1/budgets/{budget.id}/windows?limit=200"
         windows = self._read(budget, "GET", path)["data"]
-        return [_used(one) for one in windows if one["window_start"] == windows[0]["window_start"]]
+        return [
+            _used(window)
+            for window in windows
+            if window["window_start"] == windows[0]["window_start"]
+        ]
 
     def _adapt(self, budget: Budget, used: Sequence[Limit]) -> None:
         """Give more room where many windows were full, so that most of the time they are not."""
@@ -150,8 +156,8 @@ class Overseer:
         return max(1, int(base + room))
 
     def _revise(self) -> None:
-        """Let a budget count anew: from the next minute on, or by the hours of another zone."""
-        budget = self._one(lambda budget: budget.is_revised)
+        """Let a budget start over: from the next minute on, or by the hours of another zone."""
+        budget = self._choose(lambda budget: budget.is_revised)
         soon = floor_to_minute(datetime.now(UTC)) + ROLLING_GRAIN
         anchor = soon if self._pick.random() < 0.7 else None
         changed = replace(budget, anchor=anchor, timezone=self._pick.choice(ZONES))
@@ -168,7 +174,7 @@ class Overseer:
 
     def _raise(self) -> None:
         """Let an agent ask for more and a person approve it; it ends by itself."""
-        budget = self._one(lambda budget: budget.is_raised)
+        budget = self._choose(lambda budget: budget.is_raised)
         nanos, seconds = self._pick.randrange(1, NANOS), self._pick.randrange(*RAISE_SECONDS)
         path = f"/v1/budgets/{budget.id}/raises"
         ask = {"by": {"cost_usd": usd(nanos)}, "duration_seconds": seconds, "reason": "soak"}
@@ -226,9 +232,9 @@ def _fullness(budget: Budget, used: Sequence[Limit]) -> float:
     full = [
         any(
             limit is not None and (have or 0) * 100 >= limit * FULL_PERCENT
-            for have, limit in zip(one, budget.limit, strict=True)
+            for have, limit in zip(window, budget.limit, strict=True)
         )
-        for one in used
+        for window in used
     ]
     return statistics.mean(full) if full else 0.0
 

@@ -15,7 +15,7 @@ REPORTERS: Final = 4
 
 
 class Scale(NamedTuple):
-    """How much is done, and by how many."""
+    """How much is done, and by how many clients."""
 
     operations: int
     events: int = 0

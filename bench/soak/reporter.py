@@ -1,4 +1,4 @@
-"""A client that reports calls nobody asked for beforehand, in bodies of all sizes, until each is
+"""A client that reports calls without asking first, in bodies of all sizes, until each is
 acknowledged; what must be sent again comes later, after others.
 
 A part of the calls is told again: in the same body, later, by another client meanwhile, or by a

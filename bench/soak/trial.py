@@ -237,7 +237,7 @@ class Trial:
                 injector.hang_postgres,
                 injector.kill_everything,
             )
-            acts = [ways[place % len(ways)] for place in range(LONG_DUES)]
+            acts = [ways[number % len(ways)] for number in range(LONG_DUES)]
         elif self.scale.operations:
             acts = [
                 injector.skew_clocks,
@@ -247,7 +247,7 @@ class Trial:
             ]
         else:
             acts = [injector.kill_workers, injector.stop_postgres, injector.kill_everything]
-        return dues + [Due((place + 1) / (len(acts) + 1), act) for place, act in enumerate(acts)]
+        return dues + [Due((number + 1) / (len(acts) + 1), act) for number, act in enumerate(acts)]
 
     def _bar(self, stack: ExitStack) -> Callable[[], None]:
         """Show a bar on a terminal; what is returned brings it up to date."""
@@ -257,8 +257,8 @@ class Trial:
         task = bar.add_task("done", total=self.scale.work)
 
         def update() -> None:
-            faults, found = self.injector.counts.total(), self.watch.found.total()
-            words = f"done; {faults} faults, {self.watch.looks:,} looks, {found} findings"
+            faults, findings = self.injector.counts.total(), self.watch.found.total()
+            words = f"done; {faults} faults, {self.watch.looks:,} looks, {findings} findings"
             bar.update(task, completed=self.clients.done, description=words)
 
         return update
@@ -316,7 +316,7 @@ class Trial:
             stored = archive.status(hold.id)
             findings.require(told == stored, "reservations told otherwise", (hold, told))
         deviations = {
-            f"{what}, as {findings.examples[what]}": n for what, n in findings.found.items()
+            f"{what}, as {findings.examples[what]}": n for what, n in findings.counts.items()
         }
         yield Check("deviations of what is stored", "none", lines(deviations))
         yield self._usage("at once")
@@ -358,10 +358,10 @@ class Trial:
         return self.callers[tenant].call("GET", path).json()
 
     def _wait_for_expiry(self) -> int:
-        """Return how many reservations are open once all have expired."""
+        """Return the number of reservations that are open once all have expired."""
 
         def ask_in_vain() -> None:
-            # Whoever asks, even in vain, lets go of what has expired.
+            # Any request, even in vain, lets go of what has expired.
             for tenant in (TIDY, ROUGH):
                 body = {"amount_usd": TOO_MUCH_USD, "agent": "nobody"}
                 self.callers[tenant].call("POST", "/v1/reservations", body)

@@ -16,7 +16,7 @@ NANOS: Final = 1_000_000_000
 ROLLING_GRAIN: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 
-# The tidy tenant, the rough one, and one that reports in bulk what nobody asked for beforehand.
+# The tidy tenant, the rough one, and one that reports in bulk, without asking first.
 # In the tidy tenant all usage is reserved, settled in time and within its tokens, so that nothing
 # excuses a window beyond its limit but recorded overrun. In the rough one everything happens.
 TIDY: Final = "tidy"
@@ -80,18 +80,18 @@ class Limit(NamedTuple):
 
 def usd(nanos: int) -> str:
     """Return nano-dollars as the decimal string of the API."""
-    sign, (whole, part) = "-" if nanos < 0 else "", divmod(abs(nanos), NANOS)
-    return f"{sign}{whole}.{part:09d}"
+    sign, (dollars, part) = "-" if nanos < 0 else "", divmod(abs(nanos), NANOS)
+    return f"{sign}{dollars}.{part:09d}"
 
 
 def nanos_of(text: str) -> int:
     """Return the reverse of `usd`."""
     sign = -1 if text.startswith("-") else 1
-    whole, _, part = text.lstrip("-").partition(".")
-    return sign * (int(whole) * NANOS + int(part.ljust(9, "0")))
+    dollars, _, part = text.lstrip("-").partition(".")
+    return sign * (int(dollars) * NANOS + int(part.ljust(9, "0")))
 
 
-class Place(NamedTuple):
+class WindowKey(NamedTuple):
     """A window within its budget: the values of its group, and its begin."""
 
     group: tuple[str, ...]
@@ -149,11 +149,11 @@ class Budget:
         """Whether a call with these dimensions counts."""
         return all(values.get(name, "") == (value or "") for name, value in self.match.items())
 
-    def place(self, values: Mapping[str, str], at: datetime) -> Place | None:
+    def window_key(self, values: Mapping[str, str], at: datetime) -> WindowKey | None:
         """Return where a call counts, if it does."""
         if not self.matches(values):
             return None
-        return Place(tuple(values.get(name, "") for name in self.per), self.starts_at(at))
+        return WindowKey(tuple(values.get(name, "") for name in self.per), self.starts_at(at))
 
     def starts_at(self, at: datetime) -> datetime:
         """Return the start of the period that holds a time."""
