@@ -88,9 +88,7 @@ def _load(path: Path) -> Any:
 def _read_series(path: Path) -> tuple[list[str], Floats]:
     with gzip.open(path, "rt") as file:
         rows = list(csv.DictReader(file))
-    return [record["timestamp"] for record in rows], np.array(
-        [float(record["value"]) for record in rows]
-    )
+    return [row["timestamp"] for row in rows], np.array([float(row["value"]) for row in rows])
 
 
 def _nab_scores(times: list[str], values: Floats) -> list[float]:

@@ -113,8 +113,9 @@ class Proof:
             if (event_row := self._stored(event, fate, hold.id)) is not None
         ]
         settling = [event for event, event_row in stored if event_row.id == row.event_id]
-        wanted = self._wanted_state(hold, has_settled=bool(stored))
-        require(row.status in wanted, f"reservations not {' or '.join(wanted)}", (hold, row))
+        unsettled = "released" if hold.released is Fate.DONE else "expired"
+        wanted = "settled" if stored else unsettled
+        require(row.status == wanted, f"reservations not {wanted}", (hold, row))
         require(len(settling) == (row.state == SETTLED), "settled by nothing known", (hold, row))
         for event in settling:
             booked = row.cost_nanos, row.used_tokens
@@ -126,14 +127,6 @@ class Proof:
             free_nanos = hold.amounts.nanos if event in settling and not row.is_late else 0
             overrun_nanos = max(0, event.nanos - free_nanos)
             self._book(hold.tenant, event, event_row, held, overrun_nanos)
-
-    def _wanted_state(self, hold: Hold, *, has_settled: bool) -> Sequence[str]:
-        """Return what may have become of a reservation, by what its client was told."""
-        if has_settled:
-            return ("settled",)
-        if hold.released is Fate.DONE:
-            return ("released",)
-        return ("expired",)
 
     def _held_windows(self, hold: Hold, row: ReservationRow) -> None:
         """Check that it held a window of every budget that counts it, of its own period."""

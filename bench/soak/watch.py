@@ -1,8 +1,8 @@
 """Looks at all windows at one moment, again and again while calls are made, and compares.
 
 Between two looks a window under a blocking budget may only have grown up to its limit, apart from
-recorded overrun and usage without a reservation. And what it holds is at every moment the sum of its
-open reservations.
+recorded overrun and usage without a reservation. What it holds is always the sum of its open
+reservations.
 """
 
 import threading
