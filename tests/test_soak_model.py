@@ -16,7 +16,7 @@ from bench.soak.model import Balance, Booking, book
 from bench.soak.overseer import HaltSpan
 from bench.soak.parts import Parts
 from bench.soak.proof import Proof, grants_while_halted
-from bench.soak.records import Event, Fate, Frame, Grant, Hold, Memory, read_frames
+from bench.soak.records import Ask, Event, Fate, Frame, Grant, Hold, Memory, read_frames
 from bench.soak.watch import Snapshot, Window, overspent, wrong_holds
 from bench.soak.world import EPOCH, NOTHING, ROUGH, TIDY, Amounts, Budget, Limit, WindowKey
 
@@ -207,8 +207,7 @@ def make_hold(*settles: tuple[Event, Fate]) -> Hold:
     return Hold(
         key="k",
         tenant=TIDY,
-        values={"agent": "a"},
-        amounts=ROW.amounts,
+        ask=Ask({}, {"agent": "a"}, ROW.amounts, None, 0, 0),
         asked_at=NOON,
         answered_at=NOON,
         id="r-1",

@@ -4,11 +4,11 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from genai_prices import Usage, calc_price
 
-from bench.soak.records import RETOLD, SOURCE, Event
+from bench.soak.records import RETOLD, SOURCE, Ask, Event, Model
 from bench.soak.world import (
     AGENTS,
     FEATURES,
@@ -29,8 +29,6 @@ OUTPUTS: Final = (40, 300, 1_200)
 SESSION_CALLS: Final = 12
 MISSING_SHARE: Final = 0.15
 OLDEST_SECONDS: Final = 50 * 60
-
-Model = tuple[str, str]
 
 
 class Prices:
@@ -55,24 +53,6 @@ def _price(model: Model, given: int, written: int, cached: int, now: datetime) -
     usage = Usage(input_tokens=given, output_tokens=written, cache_read_tokens=cached or None)
     price = calc_price(usage, model[1], provider_id=model[0], genai_request_timestamp=now)
     return int((price.total_price * NANOS).to_integral_value(ROUND_HALF_UP))
-
-
-class Ask(NamedTuple):
-    """A call before it is made."""
-
-    body: Mapping[str, Any]
-    values: Mapping[str, str]
-    # What must be held for it.
-    amounts: Amounts
-    # Without a model the amount is named.
-    model: Model | None
-    given: int
-    most: int
-
-    @property
-    def is_tool(self) -> bool:
-        """Whether a tool is called."""
-        return self.amounts.tool_calls > 0
 
 
 class Calls:

@@ -32,6 +32,27 @@ class Fate(Enum):
     UNKNOWN = "unknown"
 
 
+Model = tuple[str, str]
+
+
+class Ask(NamedTuple):
+    """A call before it is made."""
+
+    body: Mapping[str, Any]
+    values: Mapping[str, str]
+    # What must be held for it.
+    amounts: Amounts
+    # Without a model the amount is named.
+    model: Model | None
+    given: int
+    most: int
+
+    @property
+    def is_tool(self) -> bool:
+        """Whether a tool is called."""
+        return self.amounts.tool_calls > 0
+
+
 class Event(NamedTuple):
     """A call as it is reported."""
 
@@ -40,7 +61,7 @@ class Event(NamedTuple):
     nanos: int
     # The model's tokens: input, output. Without a model the cost is given.
     tokens: tuple[int, int]
-    model: tuple[str, str] | None
+    model: Model | None
     is_tool: bool
     # What the event itself names, and all that it counts by.
     named: Mapping[str, str]
@@ -133,9 +154,7 @@ class Hold:
 
     key: str
     tenant: str
-    values: Mapping[str, str]
-    # What must be held. Of the cost, what the answer said.
-    amounts: Amounts
+    ask: Ask
     asked_at: datetime
     answered_at: datetime
     id: str = ""
@@ -146,6 +165,16 @@ class Hold:
     expires_at: datetime | None = None
     # Events that were sent to settle it, and what became of each.
     settles: list[tuple[Event, Fate]] = field(default_factory=list)
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """All that the call counts by."""
+        return self.ask.values
+
+    @property
+    def amounts(self) -> Amounts:
+        """What must be held."""
+        return self.ask.amounts
 
     def is_over(self, at: datetime, tolerance: timedelta) -> bool:
         """Whether its time was over at a moment, give or take."""
