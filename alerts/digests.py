@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Coalesce
 from msgspec import ValidationError
 
 from alerts.incidents import RANK, status_of
@@ -30,6 +31,9 @@ from tenants.models import Tenant
 LINES_MAX: Final = 50
 # So many held messages of a tenant are gathered at once; the next run goes on.
 GATHERED_MAX: Final = 5_000
+# So many digests of a tenant are written in one transaction.
+DIGESTS_MAX: Final = 10
+WANTED: Final = (Digest.HOURLY, Digest.DAILY, Digest.WEEKLY)
 MONDAY: Final = 0
 
 
@@ -106,27 +110,32 @@ def _gather(deliveries: Sequence[Delivery], now: datetime) -> None:
 
 def tenants_with_digests() -> list[int]:
     """Tenants with channels that want digests. Needs a platform scope."""
-    return sorted(_wanting().values_list("tenant_id", flat=True).distinct())
+    wanting = _wanting().order_by("tenant_id")
+    return list(wanting.values_list("tenant_id", flat=True).distinct())
 
 
 @transaction.atomic
 def write_digests(*, tenant_id: int, now: datetime) -> int:
-    """Write the digests that are due: what opened or ended since the last one. Nothing, no message.
+    """Write some of the digests that are due: what opened or ended since the last one. Nothing, no
+    message.
 
-    Answers how many were written. A channel's first digest begins with the channel's wish for one.
+    Returns how many were due. A channel's first digest begins with the channel's wish for one.
     """
     wishes = settings_of(tenant_id)
     zone = ZoneInfo(Tenant.objects.get(id=tenant_id).timezone)
-    written = 0
-    for channel in _wanting().filter(tenant_id=tenant_id).select_for_update(skip_locked=True):
-        last = last_due(channel.digest, wishes, zone, now)
-        since = channel.digested_at or max(channel.created_at, last - timedelta(days=7))
-        if since >= last:
-            continue
-        written += _write_digest(channel, since, last, now)
-        channel.digested_at = last
+    last: dict[str, datetime] = {digest: last_due(digest, wishes, zone, now) for digest in WANTED}
+    is_due = Q()
+    for digest, at in last.items():
+        is_due |= Q(digest=digest, since__lt=at)
+    due = _wanting().filter(is_due, tenant_id=tenant_id).select_for_update(skip_locked=True)
+    channels = list(due[:DIGESTS_MAX])
+    for channel in channels:
+        until = last[channel.digest]
+        since = channel.digested_at or max(channel.created_at, until - timedelta(days=7))
+        _write_digest(channel, since, until, now)
+        channel.digested_at = until
         channel.save(update_fields=["digested_at"])
-    return written
+    return len(channels)
 
 
 def last_due(digest: str, wishes: AlertSettings, zone: ZoneInfo, now: datetime) -> datetime:
@@ -147,11 +156,12 @@ def _wanting() -> QuerySet[Channel]:
     return (
         Channel.objects.filter(removed_at=None, is_paused=False)
         .exclude(digest=Digest.NONE)
+        .annotate(since=Coalesce("digested_at", "created_at"))
         .order_by("id")
     )
 
 
-def _write_digest(channel: Channel, since: datetime, until: datetime, now: datetime) -> int:
+def _write_digest(channel: Channel, since: datetime, until: datetime, now: datetime) -> None:
     of_tenant = Incident.objects.filter(tenant_id=channel.tenant_id)
     told = of_tenant.filter(
         Q(opened_at__gte=since, opened_at__lt=until)
@@ -159,7 +169,7 @@ def _write_digest(channel: Channel, since: datetime, until: datetime, now: datet
     )
     count = told.count()
     if not count:
-        return 0
+        return
     unresolved = of_tenant.filter(resolved_at=None).count()
     message = _digest_message(
         channel.tenant_id,
@@ -173,7 +183,6 @@ def _write_digest(channel: Channel, since: datetime, until: datetime, now: datet
         now=now,
     )
     _write(channel.tenant_id, channel, [], message)
-    return 1
 
 
 def _most_severe(incidents: QuerySet[Incident]) -> list[Incident]:

@@ -1,4 +1,4 @@
-"""How long incidents are kept, with what was told of them."""
+"""How long incidents are kept, with what was told of them, and maintenance windows."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from alerts.models import Anomaly, Delivery, DeliveryState, Incident
+from alerts.models import Anomaly, Delivery, DeliveryState, Incident, MaintenanceWindow
 from tenants.old_rows import ChunkedRun
 
 # Each goes with its entries, deliveries and their attempts.
@@ -14,8 +14,8 @@ INCIDENTS_A_CHUNK: Final = 200
 
 
 def remove_old_rows(*, seconds: float) -> int:
-    """Remove deliveries, anomalies and incidents that ended and are too old to be kept; return how
-    many rows went.
+    """Remove deliveries, anomalies, incidents and maintenance windows that ended and are too old to
+    be kept; return how many rows went.
     """
     run = ChunkedRun(seconds)
     before = timezone.now() - settings.RETENTION_INCIDENTS
@@ -24,6 +24,8 @@ def remove_old_rows(*, seconds: float) -> int:
     removed = run.remove_by_id(Delivery.objects.filter(is_over), at="created_at", before=before)
     ended = Anomaly.objects.filter(ended_at__lt=before)
     removed += run.remove_by_id(ended, at="began_at", before=before)
+    past = MaintenanceWindow.objects.filter(ends_at__lt=before)
+    removed += run.remove_by_id(past, at="created_at", before=before)
     return removed + run.remove_by_id(
         Incident.objects.filter(resolved_at__lt=before),
         at="opened_at",

@@ -82,7 +82,7 @@ def end_incidents() -> None:
         shuffled(partial(incidents.tenants_to_wake, now)),
         scoped(partial(incidents.wake_snoozed, now=now)),
     )
-    run.each(
+    run.repeat(
         "write_digests",
         shuffled(digests.tenants_with_digests),
         scoped(partial(digests.write_digests, now=now)),

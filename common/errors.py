@@ -45,12 +45,15 @@ class MalformedBody(MeteringError):
 
 
 class TooManyEvents(MeteringError):
-    """More events in one body than the contract allows."""
+    """More events in one body, or more of what holds them, than the contract allows. `count` is
+    None where nobody counted to the end.
+    """
 
     code = "too_many_events"
 
-    def __init__(self, count: int) -> None:
-        super().__init__(f"The body holds {count:,} events; send at most 10,000 at once.")
+    def __init__(self, count: int | None = None, *, what: str = "events") -> None:
+        number = "more than 10,000" if count is None else f"{count:,}"
+        super().__init__(f"The body holds {number} {what}; send at most 10,000 at once.")
 
 
 class NotFound(MeteringError):

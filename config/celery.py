@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.schedules import crontab
-from celery.signals import worker_process_init
+from celery.signals import celeryd_init, worker_process_init
 
 from config import work_metrics
 from config.connections import JOBS, limit_process
@@ -25,6 +25,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 # By so much the clocks of two machines may differ.
 CLOCKS_APART_SECONDS = 60.0
+# What nobody waits for leaves the processors to who answers callers: a third of an equal share.
+NICENESS = 5
 
 
 def every(seconds: float, task: str) -> dict[str, Any]:
@@ -60,7 +62,7 @@ BEAT_SCHEDULE = {
     "remove metering too old to be kept": every(900, "metering.jobs.tasks.remove_old_rows"),
     "remove alerts too old to be kept": every(900, "alerts.tasks.remove_old_rows"),
     "remove answers and audits too old to be kept": every(900, "tenants.tasks.remove_old_rows"),
-    "forget links that ended long ago": daily(6, "dashboard.tasks.forget_old_links"),
+    "forget links that ended long ago": every(900, "dashboard.tasks.forget_old_links"),
     "make partitions ahead": daily(0, "metering.jobs.tasks.make_partitions"),
 }
 
@@ -137,6 +139,12 @@ def configure(environment: Environment) -> dict[str, Any]:
     }
 
 
+def be_nice(sender: str, **_: Any) -> None:
+    """Lower the priority of this worker and of the processes that it forks; not that of `alerts`."""
+    if sender.startswith("worker@"):
+        os.nice(NICENESS)
+
+
 # Running as root is discouraged where messages may hold code; these are JSON.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
@@ -145,4 +153,5 @@ application.conf.update(configure(read_environment()))
 application.autodiscover_tasks()
 application.autodiscover_tasks(["metering.jobs"], related_name="tasks")
 work_metrics.listen()
+celeryd_init.connect(be_nice)
 worker_process_init.connect(lambda **_: limit_process(JOBS), weak=False)

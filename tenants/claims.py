@@ -43,15 +43,15 @@ class ClaimSize:
             is_done = True
         finally:
             seconds = time.monotonic() - began_at
-            has_room = is_done and count >= self.of(tenant_id)
-            self._learn(tenant_id, count=count, seconds=seconds, has_room=has_room)
+            self._learn(tenant_id, count=count, seconds=seconds, is_done=is_done)
 
-    def _learn(self, tenant_id: int, *, count: int, seconds: float, has_room: bool) -> None:
+    def _learn(self, tenant_id: int, *, count: int, seconds: float, is_done: bool) -> None:
         size = self.of(tenant_id)
         if seconds > TRANSACTION_SECONDS:
             size = min(size, int(count * TRANSACTION_SECONDS / seconds))
-        elif has_room:
-            size = int(size * min(2.0, TRANSACTION_SECONDS / max(seconds, 1e-6)))
+        elif is_done:
+            # By what was claimed, which may be less than could be: batches are claimed whole.
+            size = max(size, int(count * min(2.0, TRANSACTION_SECONDS / max(seconds, 1e-6))))
         self._sizes[tenant_id] = max(self._least, min(self._most, size))
         self._sizes.move_to_end(tenant_id)
         if len(self._sizes) > TENANTS_MAX:

@@ -1,7 +1,9 @@
 """People join a tenant by invitation: a link that they accept with a password of their own.
 
 A tenant never sets or sees a password, and learns of an address only what the person does with the
-invitation: whoever invites gets the same answer whether or not the address has an account.
+invitation: whoever invites gets the same answer whether or not the address has an account. Without
+a mail server the inviter holds the link, and could use it as that person would; see
+`accept_with_new_account`.
 """
 
 from datetime import datetime, timedelta
@@ -163,6 +165,12 @@ def accept_with_new_account(*, token: str, stored_password: str) -> Membership:
     """Make an account with this hashed password for the invited address, and it a member.
 
     Raises InvitationEnded, and HasAccount for an address that has an account.
+
+    Where no mail brings the link, its inviter can use it and learn by this whether the address has
+    an account. The two cannot end alike: one makes an account and uses the invitation up, and
+    nobody may join an account of another by a password of their own. It is not asked for in secret:
+    the link is one of few (INVITED_BY_TENANT), and the audit log has it. With MAIL_URL the link
+    reaches the address alone.
     """
     with platform_scope("acceptance of an invitation"):
         invitation = _lock_pending(token)

@@ -3,7 +3,8 @@
 import hashlib
 import secrets
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 from urllib.parse import urljoin
 
 from django.conf import settings
@@ -12,6 +13,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from tenants.models import Invitation, Link, PasswordReset
+from tenants.old_rows import ROWS_A_CHUNK, ChunkedRun
 
 MAIL_ATTEMPTS_MAX: Final = 5
 # How long a worker has for one mail before another may try; doubled with each attempt.
@@ -84,8 +86,17 @@ def note_mail(link: Link, *, error: str = "") -> None:
     )
 
 
-def forget_old_links(*, now: datetime) -> int:
-    """Remove links that ended long ago. In a platform scope."""
-    removed, _ = PasswordReset.objects.filter(expires_at__lt=now - RESET_KEPT).delete()
-    more, _ = Invitation.objects.filter(expires_at__lt=now - INVITATION_KEPT).delete()
-    return removed + more
+def forget_old_links(*, now: datetime, seconds: float) -> int:
+    """Remove links that ended long ago, a chunk a transaction; return how many."""
+    run = ChunkedRun(seconds)
+    return sum(
+        run.repeat("links that ended long ago", partial(_forget_some, model, now - kept))
+        for model, kept in ((PasswordReset, RESET_KEPT), (Invitation, INVITATION_KEPT))
+    )
+
+
+def _forget_some(model: type[Invitation | PasswordReset], before: datetime, cursor: Any) -> int:
+    old = model._default_manager.filter(expires_at__lt=before).order_by("expires_at")
+    # A link that is made to last longer meanwhile stays.
+    ids = list(old.values_list("id", flat=True).select_for_update(skip_locked=True)[:ROWS_A_CHUNK])
+    return model._default_manager.filter(id__in=ids).delete()[0]

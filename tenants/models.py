@@ -208,6 +208,7 @@ class Invitation(Link):
 
     class Meta:
         db_table = "invitation"
+        indexes = [models.Index(fields=["expires_at"], name="invitation_by_end")]
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant", "email"],
@@ -231,6 +232,7 @@ class PasswordReset(Link):
 
     class Meta:
         db_table = "password_reset"
+        indexes = [models.Index(fields=["expires_at"], name="password_reset_by_end")]
 
     def __str__(self) -> str:
         return self.email

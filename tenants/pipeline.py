@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from django.db import connection
 from psycopg.abc import PQGen
+from psycopg.generators import send
 
 from tenants.scope import TENANT_SETTING
 
@@ -52,20 +53,33 @@ class Pipeline:
 
 
 class _Queue(psycopg.Pipeline):
-    """psycopg's pipeline, which sends each statement by itself, holding them back until one is
-    read: a system call, and a wake-up of the server, for all of them together.
+    """psycopg's pipeline, holding statements back until one is read: they leave in one system call,
+    and one round trip answers all of them.
+
+    psycopg waits for the socket and writes to it once a statement; it asks for answers by a flush,
+    and once more by a sync at the end of the block. Here what is read ends with the sync, after
+    which PostgreSQL also counts the time that a transaction lies idle.
     """
 
     is_queueing = False
 
     def _communicate_gen(self) -> PQGen[None]:
         if not self.is_queueing:
-            yield from super()._communicate_gen()
+            # Each puts its messages into libpq's buffer, which then leaves in full: while answers
+            # come that fill the server's buffer, they are read.
+            while self.command_queue:
+                self.command_queue.popleft()()
+            yield from send(self.pgconn)
 
     def _fetch_gen(self, *, flush: bool) -> PQGen[None]:
         if self.command_queue:
-            yield from super()._communicate_gen()
-        yield from super()._fetch_gen(flush=flush)
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        yield from super()._fetch_gen(flush=False)
+
+    def _exit_gen(self) -> PQGen[None]:
+        if self.command_queue or self.result_queue:
+            yield from self._sync_gen()
 
 
 class PipelineCursor:

@@ -104,6 +104,12 @@ class Migration(migrations.Migration):
                         fields=["tenant", "kind"],
                         name="incident_unresolved",
                     ),
+                    models.Index(fields=["tenant", "opened_at"], name="incident_by_begin"),
+                    models.Index(
+                        condition=models.Q(("resolved_at__isnull", False)),
+                        fields=["tenant", "resolved_at"],
+                        name="incident_by_end",
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(

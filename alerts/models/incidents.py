@@ -72,6 +72,13 @@ class Incident(models.Model):
                 condition=Q(resolved_at__isnull=True),
                 name="incident_unresolved",
             ),
+            # What a digest tells of.
+            models.Index(fields=["tenant", "opened_at"], name="incident_by_begin"),
+            models.Index(
+                fields=["tenant", "resolved_at"],
+                condition=Q(resolved_at__isnull=False),
+                name="incident_by_end",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(

@@ -124,7 +124,9 @@ class Service:
         return str(json.loads(printed.splitlines()[-1])["api_key"])
 
     def make_tenants(self, count: int) -> list[str]:
-        """Make tenants in one process, and return their keys."""
+        """Make tenants in one process, each with one budget that enforces, and return their keys:
+        no web process has met them.
+        """
         printed = self.manage("shell", "-v", "0", "-c", MAKE_TENANTS.format(count=count))
         return printed.split()
 
@@ -254,11 +256,18 @@ class Service:
 # Hashing passwords that nobody uses would take longer than everything else.
 MAKE_TENANTS: Final = """
 from django.test.utils import override_settings
+from metering.budgets import DEFAULT_LEVELS, create_budget
 from tenants.people import create_tenant
+from tenants.scope import tenant_scope
 with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
     for number in range({count}):
         owner = dict(owner_email="many@example.com", actor="bench")
-        print(create_tenant(name=f"many-{{number}}", **owner).api_key)
+        made = create_tenant(name=f"many-{{number}}", **owner)
+        with tenant_scope(made.tenant.id):
+            create_budget(tenant=made.tenant, actor="bench", levels=DEFAULT_LEVELS, name="shared",
+                match={{}}, per=[], period="month", mode="enforce",
+                limit_cost_nanos=10**15, limit_tokens=10**14)
+        print(made.api_key)
 """
 
 

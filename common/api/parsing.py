@@ -20,6 +20,8 @@ BODY_BYTES_MAX: Final = 10 * 1024 * 1024
 DRAIN_BYTES_MAX: Final = 256 * 1024 * 1024
 # Telemetry and callbacks carry prompts, and are sent once: a refusal loses them.
 LARGE_BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+# Of JSON of the management API.
+COMMAS_MAX: Final = 20_000
 # What is larger waits for its turn in a file.
 MEMORY_BYTES_MAX: Final = 1 << 20
 _PIECE_BYTES: Final = 1 << 16
@@ -62,6 +64,10 @@ def parse_json(body: bytes) -> Any:
     """The JSON value of a body. Raises MalformedBody."""
     require_utf8(body)
     require_shallow(body)
+    # Commas bound the members and items from above; as Python's objects each takes some 100 bytes.
+    if body.count(b",") > COMMAS_MAX:
+        detail = f"The body holds more than {COMMAS_MAX:,} commas; no request needs as many."
+        raise MalformedBody("too_many_members", detail)
     try:
         value = json.loads(body, parse_constant=_refuse)
         text = json.dumps(value, ensure_ascii=False)

@@ -129,7 +129,8 @@ def warnings_of(found: Preview, proposed: ProposedBudget) -> list[str]:
     if found.groups is None:
         warnings.append(NOT_ADDED_UP)
     if replay is None:
-        warnings.append(NOT_REPLAYED)
+        refusal = f"The last 30 days cannot be replayed. {found.refusal}"
+        warnings.append(refusal if found.refusal else NOT_REPLAYED)
     return warnings
 
 

@@ -355,10 +355,11 @@ def _remove_windows(
 
 
 class EventSeal(NamedTuple):
-    """What sealed events add to a window of a budget."""
+    """What sealed events add to a window of a budget, and when its first event was."""
 
     group_key: str
     starts_at: datetime
+    first_used_at: datetime | None
     amounts: Amounts
 
 
@@ -366,11 +367,11 @@ def sealed_events(*, tenant_id: int, budget_id: int, revision: int) -> Iterator[
     """What sealed events add to the windows of a budget's revision."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT w.group_key, w.starts_at, s.event_nanos, s.event_tokens, s.event_requests,"
-            " s.event_tool_calls FROM window_seal s JOIN budget_window w"
+            "SELECT w.group_key, w.starts_at, w.first_used_at, s.event_nanos, s.event_tokens,"
+            " s.event_requests, s.event_tool_calls FROM window_seal s JOIN budget_window w"
             " ON w.tenant_id = s.tenant_id AND w.id = s.window_id"
             " WHERE s.tenant_id = %s AND w.budget_id = %s AND w.revision = %s",
             [tenant_id, budget_id, revision],
         )
-        for group_key, starts_at, *amounts in cursor.fetchall():
-            yield EventSeal(group_key, starts_at, Amounts(*amounts))
+        for group_key, starts_at, first_used_at, *amounts in cursor.fetchall():
+            yield EventSeal(group_key, starts_at, first_used_at, Amounts(*amounts))

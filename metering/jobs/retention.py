@@ -33,11 +33,13 @@ from metering.limits.rate_counters import forget_idle_paces
 from metering.models import (
     BY_LEVEL,
     BackgroundJob,
+    BudgetRaise,
     BudgetWindow,
     Correction,
     Crossing,
     Halt,
     Outcome,
+    RaiseStatus,
     Simulation,
     SimulationStatus,
     Tightening,
@@ -47,7 +49,6 @@ from metering.usage.partitions import drop_sealed_partitions
 from tenants.models import Tenant
 from tenants.old_rows import ROWS_A_CHUNK, ChunkedRun
 from tenants.runs import TenantRun, TenantWork, scoped, shuffled
-from tenants.scope import platform_scope
 
 IDLE_PACE_SECONDS: Final = 3600
 IDLE_STATE_SECONDS: Final = 35 * 86_400
@@ -82,7 +83,7 @@ def seal_old_usage(*, seconds: float) -> None:
 
 def remove_old_rows(*, seconds: float) -> None:
     """Remove what needs no seal: keys of events, decisions, counts of sources, simulations,
-    crossings, halts, and what was said of events.
+    crossings, halts, limit increases, and what was said of events.
     """
     now = timezone.now()
     run = ChunkedRun(seconds / 2)
@@ -104,6 +105,7 @@ def remove_old_rows(*, seconds: float) -> None:
     run.remove_by_id(_halts_over(occurred_before), at="since", before=occurred_before)
     eased = Tightening.objects.filter(ended_at__lt=occurred_before)
     run.remove_by_id(eased, at="since", before=occurred_before)
+    run.remove_by_id(_raises_over(occurred_before), at="asked_at", before=occurred_before)
     counted_before = now - settings.RETENTION_EVENTS
     run.remove_by_id(Correction.objects.all(), at="created_at", before=counted_before)
     run.remove_by_id(Outcome.objects.all(), at="reported_at", before=counted_before)
@@ -113,12 +115,20 @@ def remove_old_rows(*, seconds: float) -> None:
     tenants.report()
 
 
-def remove_idle_groups() -> None:
-    """Remove what is kept of groups that nobody asks for any more: paces, and what is usual."""
+def remove_idle_groups(*, seconds: float) -> int:
+    """Remove what is kept of groups that nobody asks for any more: paces, and what is usual; return
+    how many rows went.
+    """
     now_second = int(timezone.now().timestamp())
-    with platform_scope("paces and breaker states of idle groups"), connection.cursor() as cursor:
-        forget_idle_paces(cursor, before_second=now_second - IDLE_PACE_SECONDS)
-        forget_idle_states(cursor, before_second=now_second - IDLE_STATE_SECONDS)
+    run = ChunkedRun(seconds)
+    reason = "paces and breaker states of idle groups"
+    return sum(
+        run.repeat(reason, partial(forget, before_second=now_second - idle, limit=ROWS_A_CHUNK))
+        for forget, idle in (
+            (forget_idle_paces, IDLE_PACE_SECONDS),
+            (forget_idle_states, IDLE_STATE_SECONDS),
+        )
+    )
 
 
 def remove_old_spans(*, seconds: float) -> int:
@@ -179,6 +189,26 @@ def _halts_over(before: datetime) -> Any:
         Q(lifted_at__lt=before) | Q(ends_at__lt=before),
         Exists(newer),
         Q(window_id=None) | Q(lifted_by=BY_LEVEL) | ~Exists(window),
+    )
+
+
+def _raises_over(before: datetime) -> Any:
+    """Limit increases that ended before then, and requests that nobody granted. An approved one
+    stays with the windows in which it counted: it is why they spent more than their limit.
+    """
+    window = BudgetWindow.objects.filter(
+        Q(ends_at=None) | Q(ends_at__gt=OuterRef("starts_at")),
+        Q(counted_from=None) | Q(counted_from__lt=OuterRef("ends_at")),
+        tenant_id=OuterRef("tenant_id"),
+        budget_id=OuterRef("budget_id"),
+        starts_at__lt=OuterRef("ends_at"),
+    )
+    is_needed = Q(Exists(window), group_key="") | Exists(
+        window.filter(group_key=OuterRef("group_key"))
+    )
+    return BudgetRaise.objects.filter(
+        ~Q(status=RaiseStatus.APPROVED) | Q(~is_needed, judged_at__isnull=False),
+        ends_at__lt=before,
     )
 
 

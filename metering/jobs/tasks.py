@@ -60,7 +60,7 @@ def remove_old_rows() -> None:
 @shared_task(ignore_result=True)
 def remove_idle_groups() -> None:
     """Remove paces and breaker states that nobody asks for any more."""
-    retention.remove_idle_groups()
+    retention.remove_idle_groups(seconds=REMOVE_SECONDS)
 
 
 @shared_task(ignore_result=True)

@@ -108,7 +108,7 @@ def end_what_is_over() -> int:
     many of both there were.
     """
     run = TenantRun(END_SECONDS, steps=2)
-    ended = run.each("judge_ended_raises", tenants_with_ended_raises, scoped(judge_ended_raises))
+    ended = run.repeat("judge_ended_raises", tenants_with_ended_raises, scoped(judge_ended_raises))
     ended += run.repeat(
         "lift_ended_lockouts", _tenants_with_ended_lockouts, scoped(lift_ended_lockouts)
     )

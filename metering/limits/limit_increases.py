@@ -21,8 +21,8 @@ from tenants.audit import facts_of, record_change
 from tenants.limits import require_room
 from tenants.scope import change_configuration, hold_configuration
 
-# How many raises that are over one transaction judges.
-ENDED_MAX: Final = 50
+# How many raises that are over one transaction judges, each a portion of windows at most.
+ENDED_MAX: Final = 10
 # Written out, so that the partial index fits.
 _ENDED: Final = (
     f"status = '{RaiseStatus.APPROVED.value}' AND judged_at IS NULL AND ends_at <= now()"
@@ -212,7 +212,8 @@ def tenants_with_ended_raises() -> list[int]:
 
 @transaction.atomic
 def judge_ended_raises(tenant_id: int) -> int:
-    """Judge the windows of raises that are over by the limits without them; return how many were.
+    """Judge the windows of some raises that are over by the limits without them; return how many
+    raises.
 
     Holds the configuration lock alone, as whoever ends a raise by hand. The configuration itself
     stays: every book knows when a raise ends.

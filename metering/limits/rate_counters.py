@@ -187,11 +187,18 @@ def array_text(numbers: Iterable[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def forget_idle_paces(cursor: Any, *, before_second: int) -> int:
-    """Remove paces of which nothing counts any more; answers how many. Skips what is in use."""
+# A chunk of the rows whose last second is before then. Those in use are skipped.
+FORGET_IDLE: Final = """
+    DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table}
+        WHERE last_hour <= %(before)s / 3600 AND last_second < %(before)s AND {condition}
+        LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+"""
+
+
+def forget_idle_paces(cursor: Any, *, before_second: int, limit: int) -> int:
+    """Remove paces of which nothing counts any more, `limit` at most; return how many."""
     cursor.execute(
-        "DELETE FROM pace p USING (SELECT tenant_id, id FROM pace WHERE last_second < %s"
-        " FOR UPDATE SKIP LOCKED) idle WHERE p.tenant_id = idle.tenant_id AND p.id = idle.id",
-        [before_second],
+        FORGET_IDLE.format(table="pace", condition="true"),
+        {"before": before_second, "limit": limit},
     )
     return int(cursor.rowcount)

@@ -2,6 +2,7 @@
 
 import django.contrib.postgres.fields
 import django.db.models.deletion
+import django.db.models.expressions
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
@@ -876,6 +877,16 @@ class Migration(migrations.Migration):
                 ("group_key", models.TextField()),
                 ("last_second", models.BigIntegerField(db_default=0)),
                 (
+                    "last_hour",
+                    models.GeneratedField(
+                        db_persist=True,
+                        expression=django.db.models.expressions.CombinedExpression(
+                            models.F("last_second"), "/", models.Value(3600)
+                        ),
+                        output_field=models.BigIntegerField(),
+                    ),
+                ),
+                (
                     "nanos",
                     django.contrib.postgres.fields.ArrayField(
                         base_field=metering.models.sums.SumField(), size=None
@@ -905,6 +916,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "pace",
+                "indexes": [models.Index(fields=["last_hour"], name="pace_idle")],
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("tenant", "subject", "group_key"),
@@ -1006,6 +1018,16 @@ class Migration(migrations.Migration):
                 ("group_key", models.TextField()),
                 ("last_second", models.BigIntegerField(db_default=0)),
                 (
+                    "last_hour",
+                    models.GeneratedField(
+                        db_persist=True,
+                        expression=django.db.models.expressions.CombinedExpression(
+                            models.F("last_second"), "/", models.Value(3600)
+                        ),
+                        output_field=models.BigIntegerField(),
+                    ),
+                ),
+                (
                     "nanos",
                     django.contrib.postgres.fields.ArrayField(
                         base_field=metering.models.sums.SumField(), size=None
@@ -1047,7 +1069,12 @@ class Migration(migrations.Migration):
                         condition=models.Q(("opened_at__isnull", False)),
                         fields=["tenant"],
                         name="breaker_state_open",
-                    )
+                    ),
+                    models.Index(
+                        condition=models.Q(("opened_at__isnull", True)),
+                        fields=["last_hour"],
+                        name="breaker_state_idle",
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(

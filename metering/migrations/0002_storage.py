@@ -118,6 +118,7 @@ STORAGE = """
     -- Rows that are updated all the time: room on the page keeps the new version beside the old one.
     ALTER TABLE budget_window SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
     ALTER TABLE usage_rollup SET (fillfactor = 80);
+    ALTER TABLE usage_histogram SET (fillfactor = 80);
     ALTER TABLE reservation SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05,
         autovacuum_vacuum_insert_scale_factor = 1);
     ALTER TABLE pace SET (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);

@@ -7,7 +7,7 @@ from typing import Final
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from metering.models.budgets import Budget, Mode
@@ -303,6 +303,13 @@ class RateLimit(models.Model):
         return self.name
 
 
+def last_hour_field() -> models.GeneratedField:
+    """The hour of `last_second`, by which idle rows are found."""
+    return models.GeneratedField(
+        expression=F("last_second") / 3600, output_field=models.BigIntegerField(), db_persist=True
+    )
+
+
 class Pace(models.Model):
     """What was asked for within the last minute, by second, for one subject.
 
@@ -319,12 +326,15 @@ class Pace(models.Model):
     subject = models.TextField()
     group_key = models.TextField()
     last_second = models.BigIntegerField(db_default=0)
+    # Changes once an hour, not with each call: an update that changes an index leaves its page.
+    last_hour = last_hour_field()
     nanos = ArrayField(SumField())
     tokens = ArrayField(SumField())
     requests = ArrayField(models.BigIntegerField())
 
     class Meta:
         db_table = "pace"
+        indexes = [models.Index(fields=["last_hour"], name="pace_idle")]
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant", "subject", "group_key"], name="pace_once_a_subject_and_group"
@@ -398,6 +408,7 @@ class BreakerState(models.Model):
     group_key = models.TextField()
     # As in `Pace`.
     last_second = models.BigIntegerField(db_default=0)
+    last_hour = last_hour_field()
     nanos = ArrayField(SumField())
     calls = ArrayField(models.BigIntegerField())
     errors = ArrayField(models.BigIntegerField())
@@ -418,7 +429,12 @@ class BreakerState(models.Model):
                 fields=["tenant"],
                 condition=Q(opened_at__isnull=False),
                 name="breaker_state_open",
-            )
+            ),
+            models.Index(
+                fields=["last_hour"],
+                condition=Q(opened_at__isnull=True),
+                name="breaker_state_idle",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(

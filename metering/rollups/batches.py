@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -41,21 +42,19 @@ COMPACT_SPAN: Final = timedelta(days=1)
 
 MEASURE_LIST: Final = ", ".join(MEASURES)
 CREATE_DELTAS: Final = f"""
-    CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta (
-        dimension_set smallint, starts_at timestamptz,
-        value_1 text COLLATE "C", value_2 text COLLATE "C",
-        {", ".join(f"{name} numeric" for name in MEASURES)}
-    ) ON COMMIT DELETE ROWS;
-    CREATE TEMPORARY TABLE IF NOT EXISTS usage_histogram_delta (
-        dimension_set smallint, starts_at timestamptz, value_1 text COLLATE "C",
-        measure smallint, bin smallint, count bigint
-    ) ON COMMIT DELETE ROWS;
-    CREATE TEMPORARY TABLE IF NOT EXISTS usage_folded (
-        dimension_set smallint, starts_at timestamptz,
-        value_1 text COLLATE "C", value_2 text COLLATE "C", is_present boolean
-    ) ON COMMIT DELETE ROWS;
-    TRUNCATE pg_temp.usage_delta, pg_temp.usage_histogram_delta, pg_temp.usage_folded
-"""
+    CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta ON COMMIT DELETE ROWS AS
+        SELECT dimension_set, starts_at, value_1, value_2, {MEASURE_LIST} FROM usage_rollup
+        WITH NO DATA;
+    CREATE TEMPORARY TABLE IF NOT EXISTS usage_histogram_delta ON COMMIT DELETE ROWS AS
+        SELECT dimension_set, starts_at, value_1, measure, bin, count FROM usage_histogram
+        WITH NO DATA;
+    CREATE TEMPORARY TABLE IF NOT EXISTS usage_folded ON COMMIT DELETE ROWS AS
+        SELECT dimension_set, starts_at, value_1, value_2, true AS is_present FROM usage_rollup
+        WITH NO DATA
+"""  # noqa: S608 - built from constants
+EMPTY_DELTAS: Final = (
+    "TRUNCATE pg_temp.usage_delta, pg_temp.usage_histogram_delta, pg_temp.usage_folded"
+)
 COPY_DELTAS: Final = f"""
     COPY pg_temp.usage_delta (dimension_set, starts_at, value_1, value_2, {MEASURE_LIST}) FROM STDIN
 """
@@ -63,25 +62,19 @@ COPY_HISTOGRAMS: Final = """
     COPY pg_temp.usage_histogram_delta (dimension_set, starts_at, value_1, measure, bin, count)
     FROM STDIN
 """
-# Sorted by grouping, so that neighbours in the index are written together.
+# Deltas are distinct, and in the order of the index, so that its neighbors are written together.
 ADD_DELTAS: Final = f"""
     INSERT INTO usage_rollup AS r
         (tenant_id, dimension_set, starts_at, value_1, value_2, {MEASURE_LIST})
-    SELECT %s, dimension_set, starts_at, value_1, value_2,
-        {", ".join(f"sum({name})" for name in MEASURES)}
-    FROM pg_temp.usage_delta
-    GROUP BY dimension_set, starts_at, value_1, value_2
-    ORDER BY dimension_set, starts_at, value_1, value_2
+    SELECT %s, dimension_set, starts_at, value_1, value_2, {MEASURE_LIST} FROM pg_temp.usage_delta
     ON CONFLICT (tenant_id, dimension_set, starts_at, value_1, value_2) DO UPDATE SET
         {", ".join(f"{name} = r.{name} + excluded.{name}" for name in MEASURES)}
 """  # noqa: S608 - built from constants
 ADD_HISTOGRAMS: Final = """
     INSERT INTO usage_histogram AS h
         (tenant_id, dimension_set, starts_at, value_1, measure, bin, count)
-    SELECT %s, dimension_set, starts_at, value_1, measure, bin, sum(count)
+    SELECT %s, dimension_set, starts_at, value_1, measure, bin, count
     FROM pg_temp.usage_histogram_delta
-    GROUP BY dimension_set, starts_at, value_1, measure, bin
-    ORDER BY dimension_set, starts_at, value_1, measure, bin
     ON CONFLICT (tenant_id, dimension_set, starts_at, value_1, measure, bin)
         DO UPDATE SET count = h.count + excluded.count
 """
@@ -300,40 +293,50 @@ def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1,
     with connection.cursor() as cursor:
         cursor.execute(CREATE_DELTAS)
         for events in portions:
+            lines = _Lines()
+            cursor.execute(EMPTY_DELTAS)
             with connection.wrap_database_errors, cursor.cursor.copy(COPY_DELTAS) as copy:
                 for sums in sums_by_set(events, sign=sign):
-                    copy.write(_sum_lines(sums))
+                    copy.write(lines.of_sums(sums))
             with connection.wrap_database_errors, cursor.cursor.copy(COPY_HISTOGRAMS) as copy:
                 for counts in counts_by_set(events, sign=sign):
-                    copy.write(_count_lines(counts))
-        # Sorting a large claim on disk takes twice as long.
-        cursor.execute("SET LOCAL work_mem = '64MB'")
-        fold_long_tail(cursor, tenant_id, sign=sign)
-        cursor.execute(ADD_DELTAS, [tenant_id])
-        cursor.execute(ADD_HISTOGRAMS, [tenant_id])
+                    copy.write(lines.of_counts(counts))
+            fold_long_tail(cursor, tenant_id, sign=sign)
+            cursor.execute(ADD_DELTAS, [tenant_id])
+            cursor.execute(ADD_HISTOGRAMS, [tenant_id])
 
 
-def _sum_lines(sums: SetSums) -> str:
-    """Rows as COPY reads them."""
-    moments = _Moments()
-    texts = _Escaped()
-    return "".join(
-        f"{sums.set_number}\t{moments[start]}\t{texts[one]}\t{texts[two]}\t"
-        + "\t".join(map(str, measures))
-        + "\n"
-        for start, one, two, measures in zip(
-            sums.starts, sums.values_1, sums.values_2, sums.measures, strict=True
+class _Lines:
+    """Writes rows as COPY reads them."""
+
+    def __init__(self) -> None:
+        self._moments = _Moments()
+        self._texts = _Escaped()
+
+    def of_sums(self, sums: SetSums) -> str:
+        """The rows of `usage_delta`."""
+        columns = (
+            map(self._moments.__getitem__, sums.starts),
+            map(self._texts.__getitem__, sums.values_1),
+            map(self._texts.__getitem__, sums.values_2),
+            *(map(str, measure) for measure in sums.measures),
         )
-    )
+        return self._of(sums.set_number, columns)
 
+    def of_counts(self, counts: SetCounts) -> str:
+        """The rows of `usage_histogram_delta`."""
+        columns = (
+            map(self._moments.__getitem__, counts.starts),
+            map(self._texts.__getitem__, counts.values),
+            map(str, counts.measures),
+            map(str, counts.bins),
+            map(str, counts.counts),
+        )
+        return self._of(counts.set_number, columns)
 
-def _count_lines(counts: SetCounts) -> str:
-    moments = _Moments()
-    texts = _Escaped()
-    return "".join(
-        f"{counts.set_number}\t{moments[start]}\t{texts[value]}\t{measure}\t{bin_number}\t{count}\n"
-        for start, value, measure, bin_number, count in zip(*counts[1:], strict=True)
-    )
+    def _of(self, set_number: int, columns: Sequence[Iterable[str]]) -> str:
+        lines = map("\t".join, zip(repeat(str(set_number)), *columns, strict=False))
+        return "\n".join([*lines, ""])
 
 
 class _Moments(dict[int, str]):

@@ -12,20 +12,35 @@ from metering.models import MEASURES
 from metering.rollups.sets import OTHER, SETS
 
 _MEASURE_LIST: Final = ", ".join(MEASURES)
-# Buckets that may hold more values than their set keeps. Almost always there are none.
+# The set that adds up a whole bucket, by its grain.
+_WHOLE_SETS: Final = {one.grain_seconds: one.number for one in SETS if not one.dimensions}
+# Buckets that may hold more values than their set keeps. Almost always there are none. A bucket has
+# no more values than events, so these are looked up first; rows of values whose events were all
+# taken away again do not count.
 _FIND_CROWDED: Final = """
-    WITH touched AS (
-        SELECT dimension_set, starts_at, count(*) AS new_count FROM pg_temp.usage_delta
-        GROUP BY dimension_set, starts_at
+    WITH large AS (
+        SELECT s.dimension_set, w.starts_at, s.values_max
+        FROM unnest(%s::smallint[], %s::smallint[], %s::bigint[])
+            AS s (dimension_set, whole, values_max)
+        JOIN (
+            SELECT d.dimension_set, d.starts_at, d.requests + d.tool_calls + coalesce((
+                SELECT r.requests + r.tool_calls FROM usage_rollup r WHERE r.tenant_id = %s
+                AND r.dimension_set = d.dimension_set AND r.starts_at = d.starts_at
+                AND r.value_1 = '' AND r.value_2 = ''
+            ), 0) AS event_count
+            FROM pg_temp.usage_delta d WHERE d.dimension_set = ANY(%s)
+        ) w ON w.dimension_set = s.whole AND w.event_count > s.values_max
+    ), touched AS (
+        SELECT dimension_set, starts_at, values_max, count(*) AS new_count
+        FROM pg_temp.usage_delta JOIN large USING (dimension_set, starts_at)
+        GROUP BY dimension_set, starts_at, values_max
     )
-    SELECT t.dimension_set, t.starts_at, s.values_max
-    FROM touched t JOIN unnest(%s::smallint[], %s::bigint[]) AS s (dimension_set, values_max)
-        USING (dimension_set)
+    SELECT t.dimension_set, t.starts_at, t.values_max FROM touched t
     CROSS JOIN LATERAL (
         SELECT count(*) AS present_count FROM usage_rollup r WHERE r.tenant_id = %s
         AND r.dimension_set = t.dimension_set AND r.starts_at = t.starts_at
     ) p
-    WHERE p.present_count + t.new_count > s.values_max
+    WHERE p.present_count + t.new_count > t.values_max
 """
 # By cost; those that cost the same by their calls; of equals those that have a row keep it.
 _CHOOSE: Final = """
@@ -33,10 +48,9 @@ _CHOOSE: Final = """
         SELECT * FROM unnest(%s::smallint[], %s::timestamptz[], %s::bigint[])
             AS c (dimension_set, starts_at, values_max)
     ), arriving AS (
-        SELECT dimension_set, starts_at, value_1, value_2, sum(cost_nanos) AS cost_nanos,
-            sum(requests + tool_calls) AS calls
+        SELECT dimension_set, starts_at, value_1, value_2, cost_nanos,
+            requests + tool_calls AS calls
         FROM pg_temp.usage_delta JOIN crowded USING (dimension_set, starts_at)
-        GROUP BY dimension_set, starts_at, value_1, value_2
     ), present AS (
         SELECT r.dimension_set, r.starts_at, r.value_1, r.value_2, r.cost_nanos,
             r.requests + r.tool_calls AS calls
@@ -60,7 +74,7 @@ _CHOOSE: Final = """
 # What is taken away of a value without a row was added up as OTHER.
 _FIND_FOLDED: Final = """
     INSERT INTO pg_temp.usage_folded (dimension_set, starts_at, value_1, value_2, is_present)
-    SELECT DISTINCT d.dimension_set, d.starts_at, d.value_1, d.value_2, false
+    SELECT d.dimension_set, d.starts_at, d.value_1, d.value_2, false
     FROM pg_temp.usage_delta d JOIN usage_rollup other ON other.tenant_id = %s
         AND other.dimension_set = d.dimension_set AND other.starts_at = d.starts_at
         AND other.value_1 = %s
@@ -70,28 +84,32 @@ _FIND_FOLDED: Final = """
         AND r.value_1 = d.value_1 AND r.value_2 = d.value_2
     )
 """
-_FOLD: Final = """
-    UPDATE pg_temp.usage_delta d SET value_1 = %s, value_2 = '' FROM pg_temp.usage_folded f
-    WHERE f.dimension_set = d.dimension_set AND f.starts_at = d.starts_at
-    AND f.value_1 = d.value_1 AND f.value_2 = d.value_2
-"""
-_FOLD_HISTOGRAMS: Final = """
-    UPDATE pg_temp.usage_histogram_delta d SET value_1 = %s FROM pg_temp.usage_folded f
-    WHERE f.dimension_set = d.dimension_set AND f.starts_at = d.starts_at
-    AND f.value_1 = d.value_1
-"""
-_EVICT: Final = f"""
-    WITH gone AS (
+_FOLD: Final = f"""
+    WITH unkept AS (
+        DELETE FROM pg_temp.usage_delta d USING pg_temp.usage_folded f
+        WHERE f.dimension_set = d.dimension_set AND f.starts_at = d.starts_at
+        AND f.value_1 = d.value_1 AND f.value_2 = d.value_2
+        RETURNING d.*
+    ), evicted AS (
         DELETE FROM usage_rollup r USING pg_temp.usage_folded f
         WHERE f.is_present AND r.tenant_id = %s AND r.dimension_set = f.dimension_set
         AND r.starts_at = f.starts_at AND r.value_1 = f.value_1 AND r.value_2 = f.value_2
         RETURNING r.*
     )
     INSERT INTO pg_temp.usage_delta (dimension_set, starts_at, value_1, value_2, {_MEASURE_LIST})
-    SELECT dimension_set, starts_at, %s, '', {_MEASURE_LIST} FROM gone
+    SELECT dimension_set, starts_at, %s, '', {", ".join(f"sum({name})" for name in MEASURES)}
+    FROM (
+        SELECT dimension_set, starts_at, {_MEASURE_LIST} FROM unkept
+        UNION ALL SELECT dimension_set, starts_at, {_MEASURE_LIST} FROM evicted
+    ) gone GROUP BY dimension_set, starts_at
 """  # noqa: S608 - built from constants
-_EVICT_HISTOGRAMS: Final = """
-    WITH gone AS (
+_FOLD_HISTOGRAMS: Final = """
+    WITH unkept AS (
+        DELETE FROM pg_temp.usage_histogram_delta d USING pg_temp.usage_folded f
+        WHERE f.dimension_set = d.dimension_set AND f.starts_at = d.starts_at
+        AND f.value_1 = d.value_1
+        RETURNING d.*
+    ), evicted AS (
         DELETE FROM usage_histogram h USING pg_temp.usage_folded f
         WHERE f.is_present AND h.tenant_id = %s AND h.dimension_set = f.dimension_set
         AND h.starts_at = f.starts_at AND h.value_1 = f.value_1
@@ -99,7 +117,11 @@ _EVICT_HISTOGRAMS: Final = """
     )
     INSERT INTO pg_temp.usage_histogram_delta
         (dimension_set, starts_at, value_1, measure, bin, count)
-    SELECT dimension_set, starts_at, %s, measure, bin, count FROM gone
+    SELECT dimension_set, starts_at, %s, measure, bin, sum(count)
+    FROM (
+        SELECT dimension_set, starts_at, measure, bin, count FROM unkept
+        UNION ALL SELECT dimension_set, starts_at, measure, bin, count FROM evicted
+    ) gone GROUP BY dimension_set, starts_at, measure, bin
 """
 
 
@@ -108,16 +130,18 @@ def fold_long_tail(cursor: Any, tenant_id: int, *, sign: Literal[-1, 1]) -> None
     if sign < 0:
         cursor.execute(_FIND_FOLDED, [tenant_id, OTHER])
     else:
-        kept = {one.number: one.values_max for one in SETS}
-        cursor.execute(_FIND_CROWDED, [list(kept), list(kept.values()), tenant_id])
+        columns = [
+            [one.number for one in SETS],
+            [_WHOLE_SETS[one.grain_seconds] for one in SETS],
+            [one.values_max for one in SETS],
+        ]
+        wholes = list(_WHOLE_SETS.values())
+        cursor.execute(_FIND_CROWDED, [*columns, tenant_id, wholes, tenant_id])
         crowded = cursor.fetchall()
         if not crowded:
             return
-        columns = [list(column) for column in zip(*crowded, strict=True)]
-        cursor.execute(_CHOOSE, [*columns, tenant_id, OTHER])
+        cursor.execute(_CHOOSE, [*map(list, zip(*crowded, strict=True)), tenant_id, OTHER])
     if not cursor.rowcount:
         return
-    cursor.execute(_FOLD, [OTHER])
-    cursor.execute(_FOLD_HISTOGRAMS, [OTHER])
-    cursor.execute(_EVICT, [tenant_id, OTHER])
-    cursor.execute(_EVICT_HISTOGRAMS, [tenant_id, OTHER])
+    cursor.execute(_FOLD, [tenant_id, OTHER])
+    cursor.execute(_FOLD_HISTOGRAMS, [tenant_id, OTHER])

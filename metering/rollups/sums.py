@@ -47,7 +47,10 @@ HALF_BITS: Final = 32
 
 
 class SetSums(NamedTuple):
-    """Sums of one set: per row the bucket's start (seconds since the epoch), values, measures."""
+    """Sums of one set as columns: each bucket's start (seconds since the epoch), values, measures.
+
+    In the order of start and values.
+    """
 
     set_number: int
     starts: list[int]
@@ -68,7 +71,7 @@ class SetCounts(NamedTuple):
 
 
 class _Coded(NamedTuple):
-    """A column as places in the list of its distinct values."""
+    """A column as places in the sorted list of its distinct values."""
 
     codes: Whole
     values: list[Any]
@@ -177,8 +180,7 @@ def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetSums]:
     """The events' measures added up for every set, times `sign`."""
     for one in SETS:
         groups = _Groups(events.parts(one))
-        columns = [groups.sum_of(measure) for measure in events.measures]
-        measures = [[sign * sum_ for sum_ in row] for row in zip(*columns, strict=True)]
+        measures = [[sign * sum_ for sum_ in groups.sum_of(measure)] for measure in events.measures]
         starts, *values = groups.names()
         values += [[""] * len(starts)] * (2 - len(values))
         yield SetSums(one.number, starts, values[0], values[1], measures)
@@ -186,24 +188,29 @@ def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetSums]:
 
 def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
     """How often each measure fell into each bin, per set with histograms, times `sign`."""
-    for measure, observed in events.observed.items():
-        known = np.flatnonzero(observed != NOT_KNOWN)
-        if not known.size:
-            continue
-        bins = _code_numbers(bins_of(observed[known]), unit=1)
-        for one in HISTOGRAM_SETS:
-            parts = [_Coded(part.codes[known], part.values) for part in events.parts(one)]
-            groups = _Groups([*parts, bins])
-            starts, *values, numbers = groups.names()
-            counts = (groups.events[groups.present] * sign).tolist()
-            named = values[0] if values else [""] * len(starts)
-            yield SetCounts(one.number, starts, named, [measure] * len(starts), numbers, counts)
+    observed = np.concatenate(list(events.observed.values()))
+    known = np.flatnonzero(observed != NOT_KNOWN)
+    if not known.size:
+        return
+    measure_codes, places = np.divmod(known, observed.size // len(events.observed))
+    measures = _Coded(measure_codes, list(events.observed))
+    bins = _code_numbers(bins_of(observed[known]), unit=1)
+    for one in HISTOGRAM_SETS:
+        parts = [_Coded(part.codes[places], part.values) for part in events.parts(one)]
+        groups = _Groups([*parts, measures, bins])
+        starts, *values, numbers, bin_numbers = groups.names()
+        counts = (groups.events[groups.present] * sign).tolist()
+        named = values[0] if values else [""] * len(starts)
+        yield SetCounts(one.number, starts, named, numbers, bin_numbers, counts)
 
 
 def _code(column: list[str]) -> _Coded:
     numbering = _Numbering()
-    codes = np.fromiter(map(numbering.__getitem__, column), np.int64, len(column))
-    return _Coded(codes, list(numbering))
+    numbers = np.fromiter(map(numbering.__getitem__, column), np.int64, len(column))
+    values = sorted(numbering)
+    place_of = np.empty(len(values), np.int64)
+    place_of[[numbering[value] for value in values]] = np.arange(len(values))
+    return _Coded(place_of[numbers], values)
 
 
 def _code_numbers(column: Whole, *, unit: int) -> _Coded:

@@ -10,7 +10,7 @@ from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.amounts import Amounts, add_amounts
 from metering.core.dimensions import REQUEST
 from metering.core.match import Values, group_key
-from metering.core.periods import Span
+from metering.core.periods import EPOCH, Span
 from metering.ledger.rollover import unused_nanos
 from metering.limits.rate_counters import MEASURES, Minute
 from metering.simulation.calls import Call, Cheaper, Earlier, no_cheaper
@@ -62,7 +62,7 @@ class FullGroup(NamedTuple):
     spent: int
 
 
-# The least that a call asks for, whatever it is.
+# The least that a call asks for.
 LEAST: Final = Amounts(1, 1, 1, 1)
 _FREE: Final = _Weighed()
 _UNPRICED: Final = _Weighed("unpriced")
@@ -106,6 +106,10 @@ class BudgetReplay:
         if window.room.first_used_at is None:
             window.room.first_used_at = earlier.first_at
         self._spend(window, earlier.at, earlier.amounts)
+
+    def remember_sum(self, group: Values, first_at: datetime, amounts: Amounts) -> None:
+        """Count the sum of a window's sealed events, which come before all others."""
+        self._spend(self._window(group, first_at), first_at, amounts)
 
     def begin(self, at: datetime) -> None:
         """Cross the levels that are reached when the replay begins, as a new budget does."""
@@ -340,7 +344,9 @@ def _note_grain(grains: deque[_Grain], at: datetime, amounts: Amounts) -> None:
         grains.append(_Grain(at, amounts))
 
 
-def budget_assumptions(replay: BudgetReplay, *, keeps_carried: bool) -> list[str]:
+def budget_assumptions(
+    replay: BudgetReplay, *, keeps_carried: bool, kept_from: datetime = EPOCH
+) -> list[str]:
     """What holds of the replay of a budget, beyond what holds of every replay."""
     rule = replay.rule
     actions = {level.action for level in rule.acting_levels} if replay.acts else set()
@@ -362,9 +368,11 @@ def budget_assumptions(replay: BudgetReplay, *, keeps_carried: bool) -> list[str
         ),
         ("downgrade" in actions, _downgrade_sentence(replay)),
         (rule.raises, "Raises that were approved count for as long as they did."),
+        (rule.has_rollover and not keeps_carried, "Nothing is carried over into the first window."),
         (
-            rule.has_rollover and not keeps_carried,
-            "Nothing is carried over into the first window.",
+            kept_from > EPOCH and (rule.counts_from == EPOCH or rule.has_rollover),
+            f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept: of them, windows in force"
+            " count the sums, and nothing is carried over.",
         ),
         (
             "status" in rule.match or "status" in rule.per,

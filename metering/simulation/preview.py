@@ -9,11 +9,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from django.db import OperationalError, connection, transaction
 
+from common.errors import MeteringError
+from metering.calls.seals import read_sealed
 from metering.core.match import Values
 from metering.models import Mode
 from metering.simulation.budget_replay import BudgetReplay, FullGroup
+from metering.simulation.earlier import remember_earlier
 from metering.simulation.proposals import Proposal, ProposedBudget
-from metering.simulation.reading import Stretch, dimensions_of_rule, read_earlier
+from metering.simulation.reading import Stretch, dimensions_of_rule
 from metering.simulation.running import Replayed, read_raises, simulate
 from metering.simulation.store import TooManyCalls
 
@@ -58,6 +61,8 @@ class Preview(NamedTuple):
     # Those that are refused as it is.
     still_full: int
     replay: Replay | None
+    # Why the last 30 days cannot be replayed at all, such as that calls are no longer kept.
+    refusal: str = ""
 
 
 def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
@@ -69,9 +74,13 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
     assert proposal.budget is not None, "a budget is proposed"
     check = _deadline()
     standing = _within(lambda: _standing(tenant_id, proposal, now, check))
-    replay = _within(lambda: _replay(tenant_id, proposal, now, check))
+    replay, refusal = None, ""
+    try:
+        replay = _within(lambda: _replay(tenant_id, proposal, now, check))
+    except MeteringError as error:
+        refusal = error.detail
     if standing is None:
-        return Preview(None, [], 0, replay)
+        return Preview(None, [], 0, replay, refusal)
     groups, full, before = standing
     names = dimensions_of_rule(proposal.budget.rule_from(now, keeps_carried=False))
     newly_full = [
@@ -79,7 +88,7 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
         for one in full
         if one.group not in before
     ]
-    return Preview(groups, newly_full, len(full) - len(newly_full), replay)
+    return Preview(groups, newly_full, len(full) - len(newly_full), replay, refusal)
 
 
 def _deadline() -> Callable[[], None]:
@@ -129,16 +138,16 @@ def _full_groups(
     check: Callable[[], None],
 ) -> tuple[int, list[FullGroup]]:
     period = Replayed(now, now + timedelta(seconds=1))
+    kept_from = read_sealed(tenant_id).sealed_until
     rule = proposed.rule_from(
         now,
         keeps_carried=proposed.keeps_carried(present),
+        kept_from=kept_from,
         raises=read_raises(tenant_id, proposed.budget.id, period),
     )
     replay = BudgetReplay(rule)
-    stretch = Stretch(tenant_id, rule.counts_from, now, rule.match, dimensions_of_rule(rule))
-    if rule.counts_from < now:
-        for earlier in read_earlier(stretch, rule):
-            replay.remember(earlier)
+    stretch = Stretch(tenant_id, now, period.ends_at, rule.match, dimensions_of_rule(rule))
+    remember_earlier(replay, stretch, rule, kept_from=kept_from)
     check()
     return replay.group_count, replay.full_groups(now)
 

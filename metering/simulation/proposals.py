@@ -71,15 +71,25 @@ class ProposedBudget(NamedTuple):
         )
 
     def rule_from(
-        self, at: datetime, *, keeps_carried: bool, raises: Sequence[RaiseRule] = ()
+        self,
+        at: datetime,
+        *,
+        keeps_carried: bool,
+        kept_from: datetime = EPOCH,
+        raises: Sequence[RaiseRule] = (),
     ) -> BudgetRule:
-        """The rule as of a budget that began to count at a moment, in the middle of its period."""
+        """The rule as of a budget that began to count at a moment, in the middle of its period.
+
+        With `keeps_carried` it counts as long as the budget itself does, but for periods that began
+        before `kept_from`: what they left unused is not known any more.
+        """
         budget = _copy(self.budget)
         counts_from = _first_counted(budget, at)
         if not keeps_carried:
             budget.counts_from = counts_from
         else:
-            budget.counts_from = min(self.budget.counts_from, counts_from)
+            whole = max(self.budget.counts_from, _next_period(budget, kept_from))
+            budget.counts_from = min(whole, counts_from)
         return BudgetRule(budget, self.levels, raises)
 
     def facts(self) -> dict[str, Any]:
@@ -129,6 +139,14 @@ def _first_counted(budget: Budget, at: datetime) -> datetime:
     if rule.is_per_request:
         return at
     return rule.counted_from(at) if rule.is_rolling else rule.clock.span(at).starts_at
+
+
+def _next_period(budget: Budget, at: datetime) -> datetime:
+    """The first begin of a period from a moment on."""
+    if at == EPOCH:
+        return at
+    span = BudgetRule(budget, []).clock.span(at)
+    return at if span.starts_at == at else span.ends_at or at
 
 
 def _copy(budget: Budget) -> Budget:

@@ -3,7 +3,7 @@ at.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import starmap
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +15,7 @@ from metering.core.dimensions import MATCHABLE, REQUEST
 from metering.core.event_stretches import Position, next_stretch, within_stretch
 from metering.core.match import PLACE, Values, wanted_values
 from metering.core.periods import EPOCH, GRAIN_SECONDS, QUANTUM_SECONDS
+from metering.limits.breakers.rules import BreakerRule
 from metering.models import Operation, Status
 from metering.reporting.conditions import Condition, event_value, on_events
 from metering.simulation.calls import Call, Cheaper, Earlier
@@ -24,6 +25,9 @@ from tenants.scope import tenant_scope
 
 # What one transaction reads.
 CHUNK_EVENTS: Final = 10_000
+# What a breaker must have seen before it judges: its minute, and for a day what is usual.
+MINUTE: Final = timedelta(seconds=61)
+USUAL: Final = timedelta(days=1)
 # How a call ended is not known when it is asked for.
 STATUS: Final = "status"
 ASKED_STATUS: Final = f"'{Status.SUCCESS.label}'"
@@ -183,6 +187,11 @@ def _portion(rule: BudgetRule, starts_at: datetime) -> tuple[str, list[Any]]:
 def dimensions_of_rule(rule: BudgetRule) -> list[str]:
     """The dimensions that tell a budget's groups apart."""
     return [name for name in rule.per if name != REQUEST]
+
+
+def first_watched(rule: BreakerRule, starts_at: datetime) -> datetime:
+    """From when on a breaker that judges at a moment reads."""
+    return starts_at - (USUAL if rule.tokens_times is not None else MINUTE)
 
 
 def cheaper_by_routes(configuration: Configuration) -> Cheaper:

@@ -1,7 +1,7 @@
 """A proposal held against a past period: read, replayed, and answered."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from metering.budgets.rules import RaiseRule
@@ -10,22 +10,20 @@ from metering.models import BudgetRaise, Mode, RaiseStatus
 from metering.simulation.breaker_replay import BreakerReplay, breaker_assumptions
 from metering.simulation.budget_replay import BudgetReplay, budget_assumptions
 from metering.simulation.calls import no_cheaper
+from metering.simulation.earlier import remember_earlier, require_kept, require_unchanged
 from metering.simulation.proposals import Proposal, ProposedBudget
 from metering.simulation.reading import (
     Stretch,
     cheaper_by_routes,
     dimensions_of_rule,
+    first_watched,
     read_calls,
-    read_earlier,
 )
 from metering.simulation.tally import Tally
 from metering.snapshot import Configuration, known_configuration, read_configuration
 from tenants.models import UnpricedPolicy
 from tenants.scope import tenant_scope
 
-# What a breaker must have seen before it judges: its minute, and for a day what is usual.
-MINUTE: Final = timedelta(seconds=61)
-USUAL: Final = timedelta(days=1)
 COMMON_ASSUMPTIONS: Final = (
     "Each call is asked for at its true cost, at the moment it happened; in force, an estimate is"
     " held until the cost is known, so that a limit is reached a little earlier.",
@@ -43,24 +41,22 @@ class Replayed(NamedTuple):
     check: Callable[[], None] = lambda: None
 
 
-def first_read(proposal: Proposal, starts_at: datetime) -> datetime:
-    """From when on a replay reads: a window, or a minute, has begun before the period."""
-    if proposal.breaker is not None:
-        return _first_watched(BreakerRule.of(proposal.breaker), starts_at)
-    found = [
-        one.rule_from(starts_at, keeps_carried=one.keeps_carried(proposal.present)).counts_from
-        for one in (proposal.budget, proposal.present)
-        if one is not None
-    ]
-    return min(starts_at, *found)
-
-
 def simulate(*, tenant_id: int, proposal: Proposal, period: Replayed) -> dict[str, Any]:
     """What the proposal would have refused and saved in the period, as JSON values.
 
     Reads in many short transactions, unless the caller has one. The proposal acts whatever its
     mode; what is in force is held against the same period in its own mode, as `compared_with`.
+    Raises InvalidQuestion where calls that it needs are no longer kept.
     """
+    kept_from = require_kept(tenant_id=tenant_id, proposal=proposal, starts_at=period.starts_at)
+    answer = _simulate(tenant_id, proposal, period, kept_from)
+    require_unchanged(tenant_id=tenant_id, kept_from=kept_from)
+    return answer
+
+
+def _simulate(
+    tenant_id: int, proposal: Proposal, period: Replayed, kept_from: datetime
+) -> dict[str, Any]:
     # As it is now, not as it was within the last second.
     configuration = read_configuration(tenant_id, known=known_configuration(tenant_id))
     if proposal.breaker is not None:
@@ -72,6 +68,7 @@ def simulate(*, tenant_id: int, proposal: Proposal, period: Replayed) -> dict[st
         proposal.budget,
         period,
         keeps_carried=proposal.budget.keeps_carried(present),
+        kept_from=kept_from,
         acts=True,
     )
     if present is not None:
@@ -84,6 +81,7 @@ def simulate(*, tenant_id: int, proposal: Proposal, period: Replayed) -> dict[st
                 present,
                 period,
                 keeps_carried=present.keeps_carried(present),
+                kept_from=kept_from,
                 acts=present.budget.mode == Mode.ENFORCE,
             ),
         }
@@ -96,11 +94,14 @@ def _replay_budget(
     period: Replayed,
     *,
     keeps_carried: bool,
+    kept_from: datetime,
     acts: bool,
 ) -> dict[str, Any]:
     tenant_id = configuration.tenant_id
     raises = read_raises(tenant_id, proposed.budget.id, period)
-    rule = proposed.rule_from(period.starts_at, keeps_carried=keeps_carried, raises=raises)
+    rule = proposed.rule_from(
+        period.starts_at, keeps_carried=keeps_carried, kept_from=kept_from, raises=raises
+    )
     is_routed = bool(configuration.routes) and any(
         level.action == "downgrade" for level in rule.levels
     )
@@ -113,15 +114,12 @@ def _replay_budget(
     stretch = Stretch(
         tenant_id, period.starts_at, period.ends_at, rule.match, dimensions_of_rule(rule), is_routed
     )
-    if rule.counts_from < period.starts_at:
-        earlier = stretch._replace(starts_at=rule.counts_from, ends_at=period.starts_at)
-        for one in read_earlier(earlier._replace(is_routed=False), rule):
-            replay.remember(one)
+    remember_earlier(replay, stretch, rule, kept_from=kept_from)
     period.check()
     replay.begin(period.starts_at)
     for call in read_calls(stretch, assumed_nanos=configuration.assumed_nanos, check=period.check):
         replay.ask(call)
-    own = budget_assumptions(replay, keeps_carried=keeps_carried)
+    own = budget_assumptions(replay, keeps_carried=keeps_carried, kept_from=kept_from)
     return replay.tally.answer(
         levels=replay.levels_answer(),
         assumptions=[
@@ -140,7 +138,7 @@ def _replay_breaker(
     replay = BreakerReplay(rule)
     stretch = Stretch(
         tenant_id,
-        _first_watched(rule, period.starts_at),
+        first_watched(rule, period.starts_at),
         period.ends_at,
         rule.grouping.match,
         rule.grouping.per,
@@ -159,10 +157,6 @@ def _replay_breaker(
         ],
         group_answer=replay.group_answer,
     )
-
-
-def _first_watched(rule: BreakerRule, starts_at: datetime) -> datetime:
-    return starts_at - (USUAL if rule.tokens_times is not None else MINUTE)
 
 
 def read_raises(tenant_id: int, budget_id: int | None, period: Replayed) -> list[RaiseRule]:

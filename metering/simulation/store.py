@@ -13,11 +13,12 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
-from common.errors import Conflict
+from common.errors import Conflict, MeteringError
 from metering.core.event_stretches import are_few_events
 from metering.models import Simulation, SimulationStatus
+from metering.simulation.earlier import first_read, require_kept
 from metering.simulation.proposals import Proposal
-from metering.simulation.running import Replayed, first_read, simulate
+from metering.simulation.running import Replayed, simulate
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
 
@@ -62,9 +63,11 @@ def create_simulation(
 ) -> Simulation:
     """Replay a proposal at once where the period is short, else leave it to a worker.
 
-    `asked` is kept as the proposal was worded. Raises TooManyWaiting.
+    `asked` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion where
+    calls that it needs are no longer kept.
     """
     starts_at, ends_at = period
+    require_kept(tenant_id=tenant.id, proposal=proposal, starts_at=starts_at)
     simulation = Simulation(
         tenant=tenant,
         actor=actor[:300],
@@ -157,6 +160,9 @@ def _replay(claim: Claim) -> dict[str, Any]:
             " Choose a shorter one."
         )
         return {"status": SimulationStatus.FAILED, "detail": detail}
+    except MeteringError as error:
+        # What it needs was sealed while it waited.
+        return {"status": SimulationStatus.FAILED, "detail": error.detail}
     except Exception:
         log.exception("simulation failed", simulation=claim.id, tenant=claim.tenant_id)
         detail = "Something went wrong on our side; the error was logged."

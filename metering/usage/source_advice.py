@@ -75,7 +75,8 @@ ADVICE: Final[dict[str, Advice]] = {
         "Send smaller batches, and leave prompts and answers out of them.",
     ),
     "too_many_events": Advice(
-        "The body holds more than 10,000 events.", "Send at most 10,000 events at once."
+        "The body holds more than 10,000 events, or more resources or scopes of spans.",
+        "Send at most 10,000 events at once.",
     ),
     "unsupported_media_type": Advice(
         "The content type or encoding is not known here.",

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
@@ -54,6 +56,17 @@ class ApiView(APIView):
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
     filters: ClassVar[tuple[str, ...]] = ()
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer, and let go of what the body held. The framework's requests and serializers are
+        cycles, which this process looks for rarely: they would keep it for many requests more.
+        """
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            data: Any = getattr(self.request, "_full_data", None)
+            if type(data) in (dict, list):  # not a form, which nobody may change
+                data.clear()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

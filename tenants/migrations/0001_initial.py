@@ -349,6 +349,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "invitation",
+                "indexes": [models.Index(fields=["expires_at"], name="invitation_by_end")],
                 "constraints": [
                     models.UniqueConstraint(
                         condition=models.Q(("accepted_at", None), ("revoked_at", None)),
@@ -385,6 +386,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "password_reset",
+                "indexes": [models.Index(fields=["expires_at"], name="password_reset_by_end")],
             },
         ),
         migrations.CreateModel(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.conf import settings
 
-from alerts.models import Anomaly, Delivery, Incident, IncidentEntry
+from alerts.models import Anomaly, Delivery, Incident, IncidentEntry, MaintenanceWindow
 from alerts.retention import remove_old_rows
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
@@ -35,3 +35,22 @@ def test_resolved_incidents_go_with_their_entries_and_deliveries(account: Accoun
         assert not IncidentEntry.objects.filter(incident_id=resolved.id).exists()
         assert Anomaly.objects.get().incident_id is None
         assert Delivery.objects.filter(incident=young).exists()
+
+
+def test_maintenance_windows_go_once_their_end_is_old(account: Account) -> None:
+    now = datetime.now(UTC)
+    old = now - settings.RETENTION_INCIDENTS - timedelta(days=1)
+    with account.scope():
+        for reason, ends_at in (("past", old), ("announced long before", now), ("made now", old)):
+            window = MaintenanceWindow.objects.create(
+                tenant=account.tenant,
+                starts_at=old - timedelta(hours=1),
+                ends_at=ends_at,
+                reason=reason,
+            )
+            if reason != "made now":
+                MaintenanceWindow.objects.filter(id=window.id).update(created_at=old)
+    assert remove_old_rows(seconds=10) == 1
+    with account.scope():
+        kept = set(MaintenanceWindow.objects.values_list("reason", flat=True))
+    assert kept == {"announced long before", "made now"}

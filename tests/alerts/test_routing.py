@@ -4,14 +4,17 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from alerts import incidents
 from alerts.digests import gather_held, write_digests
 from alerts.incidents import end, observe
 from alerts.messages import decode
-from alerts.models import Delivery, DeliveryEvent, Severity
+from alerts.models import Delivery, DeliveryEvent, Incident, IncidentKind, Severity
 from alerts.routing import BURST_DELIVERIES
 from alerts.settings import change_alert_settings, create_maintenance_window, end_maintenance_window
+from alerts.tasks import end_incidents
 from tenants.settings import change_settings
 from tests.alerts.scene import make_channel, seen, timeline, told
 from tests.factories import Account
@@ -203,10 +206,49 @@ def test_a_digest_tells_what_opened_since_the_last_one_and_nothing_twice(account
         assert write_digests(tenant_id=tenant_id, now=eight) == 1
         assert write_digests(tenant_id=tenant_id, now=eight + timedelta(minutes=5)) == 0
         # Nothing happened since: no message.
-        assert write_digests(tenant_id=tenant_id, now=eight + timedelta(days=1)) == 0
+        assert write_digests(tenant_id=tenant_id, now=eight + timedelta(days=1)) == 1
         (message,) = [decode(one.message) for one in Delivery.objects.all()]
     assert (message.title, len(message.lines)) == ("1 incident since 2026-11-20 06:00 UTC", 1)
     assert message.summary == "Unresolved now, older ones among them: 1."
+
+
+def test_digests_are_written_a_few_a_transaction_and_find_incidents_by_their_time(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.digests.DIGESTS_MAX", 2)
+    created = datetime(2026, 11, 20, 6, tzinfo=UTC)
+    with time_machine.travel(created, tick=False) as clock:
+        for number in range(5):
+            make_channel(account, "slack", name=f"chat {number}", severities=[], digest="hourly")
+        clock.shift(timedelta(minutes=1))
+        with account.scope():
+            observe(tenant_id=account.tenant.id, observation=seen())
+        clock.shift(timedelta(hours=1))
+        with CaptureQueriesContext(connection) as queries:
+            end_incidents()
+    with account.scope(), connection.cursor() as cursor:
+        assert Delivery.objects.filter(event=DeliveryEvent.DIGEST).count() == 5
+        counted = [q["sql"] for q in queries if "COUNT(*)" in q["sql"] and "opened_at" in q["sql"]]
+        assert len(counted) == 5
+        Incident.objects.bulk_create(
+            Incident(
+                tenant=account.tenant,
+                kind=IncidentKind.RULE,
+                severity=Severity.INFO,
+                cause=f"old {number}",
+                opened_at=old,
+                resolved_at=old,
+            )
+            for number in range(3_000)
+            for old in [created - timedelta(hours=number)]
+        )
+        cursor.execute("ANALYZE incident")
+        cursor.execute(f"EXPLAIN {counted[0]}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    locked = [query["sql"] for query in queries if "hourly" in query["sql"]]
+    assert sum("SKIP LOCKED" in statement for statement in locked) == 4, locked  # 2, 2, 1, none
+    assert "incident_by_begin" in plan
+    assert "incident_by_end" in plan
 
 
 def test_a_digest_lists_the_most_severe_and_counts_all(

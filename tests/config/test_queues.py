@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from config.celery import BEAT_SCHEDULE, application, broker
+from config.celery import BEAT_SCHEDULE, NICENESS, application, be_nice, broker
 from config.environment import read_environment
 from config.parts import PARTS
 from config.queues import QUEUES, QUEUES_BY_WORKER, LimitsByQueue, queue_of
@@ -104,3 +104,13 @@ def test_a_part_by_itself_counts_in_a_folder_of_its_own_when_it_has_several_proc
     given = [shared_by_part(part, read_environment(environ)) for _ in range(2)]
     assert [VARIABLE in one for one in given] == [is_shared, is_shared]
     assert len(list(tmp_path.iterdir())) == (2 if is_shared else 0)
+
+
+@pytest.mark.parametrize(("worker", "steps"), [("worker@here", [NICENESS]), ("alerts@here", [])])
+def test_only_work_that_nobody_waits_for_stands_back(
+    monkeypatch: pytest.MonkeyPatch, worker: str, steps: list[int]
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr("os.nice", taken.append)
+    be_nice(worker)
+    assert taken == steps

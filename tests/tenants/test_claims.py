@@ -36,6 +36,14 @@ def test_it_shrinks_by_the_time_taken_and_grows_where_there_was_room(
     assert claim(size, clock, count=1_500, seconds=1_000) == 10
 
 
+def test_it_grows_by_what_was_claimed_where_a_whole_batch_did_not_fit(
+    clock: SimpleNamespace,
+) -> None:
+    size = ClaimSize(least=10, first=1_000, most=4_000)
+    assert claim(size, clock, count=800, seconds=0.75) == 1_600
+    assert claim(size, clock, count=700, seconds=0.1) == 1_600
+
+
 def test_little_that_was_done_quickly_says_nothing_of_much(clock: SimpleNamespace) -> None:
     size = ClaimSize(least=10, first=1_000, most=4_000)
     for _ in range(5):

@@ -257,9 +257,15 @@ def _some_row(table: Table) -> str:
 
 
 def _insert(table: Table, row: str) -> None:
+    # What the database makes of other columns is not given.
+    names = run(
+        "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid ="
+        " '{table}'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+        table,
+    )
     run(
-        "INSERT INTO {table} OVERRIDING SYSTEM VALUE"
-        " SELECT * FROM jsonb_populate_record(NULL::{table}, %s::jsonb)",
+        f"INSERT INTO {{table}} ({names}) OVERRIDING SYSTEM VALUE"  # noqa: S608 - names of columns
+        f" SELECT {names} FROM jsonb_populate_record(NULL::{{table}}, %s::jsonb)",
         table,
         row,
     )

@@ -9,8 +9,8 @@ from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tenants import retention
-from tenants.models import AuditEntry, IdempotencyRecord
+from tenants import links, retention
+from tenants.models import AuditEntry, IdempotencyRecord, PasswordReset
 from tenants.old_rows import ChunkedRun
 from tenants.scope import platform_scope
 from tests.factories import Account
@@ -78,3 +78,29 @@ def test_the_audit_log_is_kept_for_as_long_as_history(account: Account) -> None:
         assert retention.remove_old_rows(seconds=10) == 0
     with time_machine.travel(ends_at + timedelta(days=1), tick=False):
         assert retention.remove_old_rows(seconds=10) == count
+
+
+def test_links_that_ended_long_ago_go_by_index_a_chunk_a_transaction(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "ROWS_A_CHUNK", 2)
+    old = NOW - links.RESET_KEPT - timedelta(seconds=1)
+    with platform_scope("test"):
+        PasswordReset.objects.bulk_create(
+            PasswordReset(email=f"{number}@example.com", expires_at=at)
+            for number, at in enumerate([NOW, *[old] * 5])
+        )
+    with CaptureQueriesContext(connection) as queries:
+        assert links.forget_old_links(now=NOW, seconds=10) == 5
+    statements = [query["sql"] for query in queries]
+    assert sum(statement.startswith("DELETE") for statement in statements) == 3
+    found = [one for one in statements if "SKIP LOCKED" in one]
+    with platform_scope("test"), connection.cursor() as cursor:
+        assert list(PasswordReset.objects.values_list("email", flat=True)) == ["0@example.com"]
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        for statement, index in (
+            (found[0], "password_reset_by_end"),
+            (found[-1], "invitation_by_end"),
+        ):
+            cursor.execute(f"EXPLAIN {statement}")
+            assert index in "\n".join(row[0] for row in cursor.fetchall())

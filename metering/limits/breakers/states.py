@@ -9,7 +9,7 @@ from uuid import UUID
 from metering.core.match import Grouping
 from metering.limits.breakers.rules import MEASURES, Watch, is_trial_due
 from metering.limits.halts import match_of_group
-from metering.limits.rate_counters import SLOTS, Minute, array_text
+from metering.limits.rate_counters import FORGET_IDLE, SLOTS, Minute, array_text
 
 
 class StateKey(NamedTuple):
@@ -249,15 +249,13 @@ def remove_states(cursor: Any, tenant_id: int, breaker_id: int) -> None:
     )
 
 
-def forget_idle_states(cursor: Any, *, before_second: int) -> int:
-    """Remove what is known of groups that have not been seen since, and are not open; answers how
-    many. Skips what is in use.
+def forget_idle_states(cursor: Any, *, before_second: int, limit: int) -> int:
+    """Remove what is known of groups that have not been seen since, and are not open, `limit` at
+    most; return how many.
     """
     cursor.execute(
-        "DELETE FROM breaker_state s USING (SELECT tenant_id, id FROM breaker_state"
-        " WHERE last_second < %s AND opened_at IS NULL FOR UPDATE SKIP LOCKED) idle"
-        " WHERE s.tenant_id = idle.tenant_id AND s.id = idle.id",
-        [before_second],
+        FORGET_IDLE.format(table="breaker_state", condition="opened_at IS NULL"),
+        {"before": before_second, "limit": limit},
     )
     return int(cursor.rowcount)
 

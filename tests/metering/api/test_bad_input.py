@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from common.api.parsing import StrictJSONParser
 from metering.models import UsageEvent
 from tests.factories import Account, make_event
 from tests.metering.api.caller import Answer, Caller, caller
@@ -427,6 +428,40 @@ def test_openmeters_clients_post_to_their_own_address(account: Account) -> None:
     with account.scope():
         stored = UsageEvent.objects.get(tenant=account.tenant)
     assert (stored.input_tokens, stored.output_tokens, stored.customer) == (120, 0, "acme")
+
+
+@pytest.mark.parametrize("path", MANAGED)
+def test_a_body_of_too_many_members_is_refused_before_they_are_made(
+    account: Account, path: str
+) -> None:
+    body = json.dumps({f"f{number}": number for number in range(400_000)}).encode()
+    api = caller(account)
+    api.post(path, b"{")
+    tracemalloc.start()
+    answer = api.post(path, body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (answer.status, answer.code) == (400, "too_many_members")
+    assert peak < 4 * len(body)
+
+
+def test_what_a_body_held_is_let_go_of_with_its_answer(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when Python next looks for cycles, which a web process has it do rarely."""
+    parsed: list[Any] = []
+    parse = StrictJSONParser.parse
+
+    def keep(*args: Any, **named: Any) -> Any:
+        parsed.append(parse(*args, **named))
+        return parsed[-1]
+
+    monkeypatch.setattr(StrictJSONParser, "parse", keep)
+    api = caller(account)
+    made = {"name": "b", "period": "day", "limit": {"cost_usd": "5"}}
+    for body, status in (({"colour": 1}, 400), (["colour"], 400), (made, 201)):
+        assert api.post("/v1/budgets", body).status == status
+    assert parsed == [{}, [], {}]
 
 
 def test_too_many_events_are_a_413(account: Account, send: Send) -> None:

@@ -12,7 +12,7 @@ import time_machine
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from common.money import usd_from_nanos
@@ -510,9 +510,16 @@ LIMITS = st.fixed_dictionaries({"cost_usd": st.just("5")}, optional={"seconds": 
         min_size=4,
         max_size=14,
     ),
-    # A lockout in force outlasts its window, until a person lifts it.
-    shape=st.one_of(st.tuples(PERIODS, LEVELS), st.tuples(st.just({"period": "day"}), LOCKOUT)),
+    # A lockout ends with its period by the database's clock, which does not travel.
+    shape=st.one_of(
+        st.tuples(PERIODS, LEVELS), st.tuples(st.just({"period": "lifetime"}), LOCKOUT)
+    ),
     limit=LIMITS,
+)
+@example(
+    asks=[("a", 1, 1), ("a", 1, 2000), ("a", 1, 3000), ("a", 1, 1)],
+    shape=({"period": "lifetime"}, [{"percent": 100, "action": "lockout"}]),
+    limit={"cost_usd": "5"},
 )
 @settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

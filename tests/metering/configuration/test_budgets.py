@@ -10,6 +10,7 @@ import time_machine
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import archive_budget, update_budget
@@ -413,6 +414,25 @@ def test_an_increase_lets_the_level_fall_and_its_end_lets_it_rise(account: Accou
     with account.scope():
         limits = Crossing.objects.order_by("-id").values_list("percent", "limit_nanos")[:2]
         assert list(limits) == [(120, NANOS), (100, NANOS)]
+
+
+def test_many_increases_that_ended_are_judged_a_few_a_transaction(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = make_budget(account, cost_usd=1, levels=LOCKING)
+    until = datetime.now(UTC) + timedelta(hours=1)
+    with account.scope():
+        for number in range(5):
+            ask = RaiseAsk(Added(cost_nanos=NANOS), f"release {number}", until)
+            asked = ask_for_raise(budget=budget, actor="agent", ask=ask)
+            approve_raise(budget_raise=asked, actor="ann")
+        BudgetRaise.objects.update(ends_at=datetime.now(UTC) - timedelta(seconds=1))
+    monkeypatch.setattr("metering.limits.limit_increases.ENDED_MAX", 2)
+    with CaptureQueriesContext(connection) as queries:
+        assert end_what_is_over() == 5
+    assert end_what_is_over() == 0
+    judged = [query["sql"] for query in queries if 'SET "judged_at"' in query["sql"]]
+    assert len(judged) == 3  # 2, 2, 1
 
 
 def test_a_crossing_names_the_limit_with_what_was_raised(account: Account) -> None:

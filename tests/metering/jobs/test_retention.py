@@ -9,15 +9,18 @@ import pytest
 import time_machine
 from dateutil.relativedelta import relativedelta
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from common.money import usd_from_nanos
 from metering import rollups
 from metering.audit.ledger import audit_tenant, count_seals
+from metering.budgets.rules import LevelRule
 from metering.calls import seals
 from metering.calls.seals import first_kept, freeze, read_sealed, seal_entries, seal_events
+from metering.core.match import group_key
 from metering.core.periods import EPOCH
 from metering.intake.corrections import correct_event
 from metering.intake.rerate import UsageSealed, rerate
@@ -25,13 +28,22 @@ from metering.jobs import retention
 from metering.jobs.tasks import make_partitions, price_unpriced, remove_old_rows
 from metering.jobs.upkeep import age_rolling_windows, expire_reservations
 from metering.limits.halts import halt
+from metering.limits.limit_increases import (
+    Added,
+    RaiseAsk,
+    approve_raise,
+    ask_for_raise,
+    refuse_raise,
+)
 from metering.models import (
     Budget,
+    BudgetRaise,
     BudgetWindow,
     Crossing,
     EventKey,
     Halt,
     LedgerEntry,
+    Simulation,
     UsageEvent,
     UsageHistogram,
     UsageRollup,
@@ -39,19 +51,13 @@ from metering.models import (
     WindowSeal,
 )
 from metering.reporting import InvalidQuestion, UsageQuestion, require_sums
+from metering.simulation import Proposal, ProposedBudget
+from metering.simulation.preview import preview
 from metering.usage.partitions import MONTHS_AHEAD, drop_sealed_partitions, partition_name
 from tenants.models import User
 from tests.dashboard.conftest import BACKEND
-from tests.factories import (
-    NANOS,
-    Account,
-    make_account,
-    make_budget,
-    make_event,
-    send,
-    windows_of,
-)
-from tests.metering.api.caller import caller
+from tests.factories import NANOS, Account, make_account, make_budget, make_event, send, windows_of
+from tests.metering.api.caller import Answer, caller
 from tests.metering.intake.test_rerate import set_price
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -400,6 +406,88 @@ def test_usage_that_is_gone_is_refused_and_not_told_as_zero(sealed: Year) -> Non
     assert (kept.status, kept.body["total"]["requests"]) == (200, EVENTS_A_MONTH)
 
 
+def simulated(account: Account, at: datetime, **members: Any) -> Answer:
+    with time_machine.travel(at, tick=False):
+        return caller(account).post("/v1/simulations", members)
+
+
+MONTHLY: dict[str, Any] = {
+    "name": "Proposed",
+    "period": "month",
+    "limit": {"cost_usd": "1"},
+    "levels": [{"percent": 100, "action": "block"}],
+}
+
+
+def test_a_replay_of_calls_that_are_gone_is_refused(sealed: Year) -> None:
+    account, _ = sealed.accounts
+    to = "2028-02-02T00:00:00Z"
+    breaker = {"name": "fast", "cost_usd_per_minute": "2"}
+    year_to_date = {**MONTHLY, "period": "year"}
+    refused = [
+        simulated(account, sealed.begin, budget=MONTHLY, to=to, **{"from": "2027-02-28T23:59:59Z"}),
+        simulated(
+            account, sealed.begin, breaker=breaker, to=to, **{"from": "2027-03-01T00:00:00Z"}
+        ),
+        # The year began before.
+        simulated(
+            account, sealed.begin, budget=year_to_date, to=to, **{"from": "2027-06-01T00:00:00Z"}
+        ),
+    ]
+    assert [(answer.status, answer.code) for answer in refused] == [(400, "no_longer_kept")] * 3
+    assert "Calls before 2027-03-01 UTC are no longer kept" in refused[0].body["detail"]
+    with account.scope():
+        assert Simulation.objects.count() == 0
+    with (
+        time_machine.travel(sealed.begin, tick=False),
+        pytest.raises(CommandError, match="Calls before 2027-03-01 UTC are no longer kept"),
+    ):
+        call_command(
+            "simulate_budget",
+            *("--tenant", account.tenant.name, "--to", "2027-12-01", "--from", "2027-02-01"),
+            *("--budget-id", str(_budget(account, "month").id)),
+        )
+
+
+def _budget(account: Account, name: str) -> Budget:
+    with account.scope():
+        return Budget.objects.get(name=name)
+
+
+def test_a_replay_of_a_lifetime_begins_with_its_sealed_sum(sealed: Year) -> None:
+    account, _ = sealed.accounts
+    budget = _budget(account, "lifetime")
+    (window,) = windows_of(account, budget)
+    limit = {"cost_usd": usd_from_nanos(window.spent_nanos)}
+    period = {"from": "2028-04-20T00:00:00Z", "to": "2028-05-01T00:00:00Z"}
+    with time_machine.travel(sealed.begin, tick=False):
+        send(account, [make_event(time="2028-04-21T00:00:00Z", cost_usd="1")])
+        proposed = {"limit": limit, "levels": MONTHLY["levels"]}
+        changed = simulated(account, sealed.begin, budget_id=budget.id, changes=proposed, **period)
+        anew = simulated(
+            account,
+            sealed.begin,
+            budget={**MONTHLY, **proposed, "period": "lifetime"},
+            **period,
+        )
+    assert changed.body["result"]["refused"]["calls"] == 1
+    assert anew.body["result"]["refused"]["calls"] == 0
+    assert any("no longer kept" in one for one in anew.body["result"]["assumptions"])
+
+
+def test_a_page_of_a_lifetime_knows_its_sealed_sum(sealed: Year) -> None:
+    account, _ = sealed.accounts
+    budget = _budget(account, "lifetime")
+    (window,) = windows_of(account, budget)
+    with time_machine.travel(sealed.begin, tick=False), account.scope():
+        present = ProposedBudget.stored(budget)
+        levels = [LevelRule(100, "block", ())]
+        changes = {"limit_cost_nanos": window.spent_nanos, "mode": "enforce"}
+        proposal = Proposal(budget=present.changed(changes, levels), present=present)
+        found = preview(tenant_id=account.tenant.id, proposal=proposal, now=sealed.begin)
+    assert [full.spent for full in found.newly_full] == [window.spent_nanos]
+
+
 def kill_after(account: Account, step: Callable[[], int]) -> None:
     """A step whose process is killed before it commits."""
     with account.scope():
@@ -542,6 +630,60 @@ def test_a_lockout_that_a_person_lifted_and_the_newest_halt_stay(account: Accoun
     with account.scope():
         kept = set(Halt.objects.values_list("id", flat=True))
     assert kept == {lockout.id, halts[1].id}
+
+
+def test_increases_go_once_no_window_is_left_that_they_explain(account: Account) -> None:
+    long_ago = datetime.now(UTC) - settings.RETENTION_INCIDENTS - timedelta(days=40)
+    kinds: dict[str, dict[str, Any]] = {
+        "month": {},
+        "lifetime": {"period": "lifetime"},
+        "rolling": {"period": "day", "is_rolling": True},
+    }
+    with time_machine.travel(long_ago, tick=False):
+        make_partitions()
+        budgets = {
+            name: make_budget(account, name=name, per=["agent"], cost_usd=1, **fields)
+            for name, fields in kinds.items()
+        }
+        send(account, [make_event(time=..., agent="a", cost_usd="2")])
+        of_a = group_key(["a"])
+        asks = {
+            "approved": ("lifetime", of_a),
+            "approved for all": ("lifetime", ""),
+            "approved for another": ("lifetime", group_key(["b"])),
+            "approved in a month": ("month", of_a),
+            "approved of a day": ("rolling", of_a),
+            "asked": ("lifetime", of_a),
+            "refused": ("lifetime", of_a),
+        }
+        for reason, (name, key) in asks.items():
+            ask = RaiseAsk(
+                Added(cost_nanos=NANOS), reason, datetime.now(UTC) + timedelta(hours=1), key
+            )
+            with account.scope():
+                asked = ask_for_raise(budget=budgets[name], actor="tests", ask=ask)
+                if reason.startswith("approved"):
+                    approve_raise(budget_raise=asked, actor="tests")
+                elif reason == "refused":
+                    refuse_raise(budget_raise=asked, actor="tests")
+    age_rolling_windows()
+    remove_old_rows()
+    assert _reasons(account) == set(asks) - {"asked", "refused"}  # none is judged
+    with account.scope():
+        BudgetRaise.objects.update(judged_at=datetime.now(UTC))
+    remove_old_rows()
+    assert _reasons(account) == {"approved", "approved for all", "approved in a month"}
+    before = long_ago - timedelta(days=60)
+    with account.scope():
+        in_month = BudgetRaise.objects.filter(reason="approved in a month")
+        in_month.update(starts_at=before, ends_at=before + timedelta(hours=1))
+    remove_old_rows()
+    assert _reasons(account) == {"approved", "approved for all"}
+
+
+def _reasons(account: Account) -> set[str]:
+    with account.scope():
+        return set(BudgetRaise.objects.values_list("reason", flat=True))
 
 
 def test_crossings_that_nobody_took_stay(account: Account) -> None:

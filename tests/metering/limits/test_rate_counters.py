@@ -4,11 +4,15 @@ deadlock.
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
+import time_machine
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
+from metering.jobs import retention
 from metering.limits.rate_counters import (
     SLOTS,
     Minute,
@@ -200,8 +204,30 @@ def test_paces_of_which_nothing_counts_are_forgotten(account: Account) -> None:
     grant(account, [("limit:1", '["old"]')], limit=1, now=NOW - 3600)
     grant(account, [("limit:1", '["new"]')], limit=1, now=NOW)
     with account.scope(), connection.cursor() as cursor:
-        assert forget_idle_paces(cursor, before_second=NOW - SLOTS) == 1
+        assert forget_idle_paces(cursor, before_second=NOW - SLOTS, limit=10) == 1
     with account.scope():
         assert [pace.group_key for pace in Pace.objects.filter(tenant=account.tenant)] == [
             '["new"]'
         ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_idle_groups_go_by_index_a_chunk_a_transaction(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        grant(account, [("limit:1", f'["{number}"]')], limit=1, now=NOW - number)
+    monkeypatch.setattr(retention, "ROWS_A_CHUNK", 2)
+    idle_from = datetime.fromtimestamp(NOW + retention.IDLE_PACE_SECONDS, tz=UTC)
+    with time_machine.travel(idle_from, tick=False), CaptureQueriesContext(connection) as queries:
+        assert retention.remove_idle_groups(seconds=10) == 4
+    deletes = [query["sql"] for query in queries if "DELETE FROM" in query["sql"]]
+    # 2, 2, none; and no breaker's.
+    assert ["pace" in statement for statement in deletes] == [True, True, True, False]
+    assert sum(query["sql"] == "COMMIT" for query in queries) == 4
+    with account.scope(), connection.cursor() as cursor:
+        assert [pace.last_second for pace in Pace.objects.all()] == [NOW]
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        for statement, index in ((deletes[0], "pace_idle"), (deletes[3], "breaker_state_idle")):
+            cursor.execute(f"EXPLAIN {statement}")
+            assert index in "\n".join(row[0] for row in cursor.fetchall())

@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from metering.models import Reservation, UsageEvent
-from metering.reservations import transaction
+from metering.reservations import steps, transaction
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 
@@ -26,13 +26,13 @@ def once(break_it: Callable[[], None]) -> Callable[[], None]:
 
 def break_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection ends when everything is locked and nothing written."""
-    write, break_once = transaction._Turn._write, once(end_own_connection)
+    write, break_once = steps.Turn._write, once(end_own_connection)
 
-    def broken(self: transaction._Turn, *arguments: Any) -> None:
+    def broken(self: steps.Turn, *arguments: Any) -> None:
         break_once()
         write(self, *arguments)
 
-    monkeypatch.setattr(transaction._Turn, "_write", broken)
+    monkeypatch.setattr(steps.Turn, "_write", broken)
 
 
 def break_after_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import random
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -147,6 +147,47 @@ def test_batches_of_a_claim_are_read_in_portions(
     with account.scope():
         assert rollups.roll_up(tenant_id=account.tenant.id) == 5
     assert stored_rollups(account) == expected_rollups(account)
+
+
+def test_portions_of_a_claim_share_their_days_and_long_tails(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "PORTION_EVENTS_MAX", 10)
+    monkeypatch.setattr(long_tail, "SETS", tuple(one._replace(values_max=3) for one in SETS))
+    for seed in range(3):
+        send(account, make_events(40, seed=seed))
+    with account.scope():
+        assert rollups.roll_up(tenant_id=account.tenant.id) == 3
+        rows = UsageRollup.objects.filter(dimension_set=28).values_list("starts_at", "value_1")
+        of_days = Counter(starts_at for starts_at, value in rows if value != OTHER)
+        assert OTHER in {value for _, value in rows}
+    assert max(of_days.values()) == 3
+    assert audit_tenant(account.tenant.id) == []
+
+
+def test_sums_are_distinct_and_come_in_the_order_of_the_index(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[tuple[Any, ...]]] = []
+
+    def watch(name: str, *columns: str) -> None:
+        add_up = getattr(batches, name)
+
+        def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
+            for one in add_up(*arguments, **options):
+                rows = zip(*(getattr(one, column) for column in columns), strict=True)
+                written.append([(one.set_number, *row) for row in rows])
+                yield one
+
+        monkeypatch.setattr(batches, name, watched)
+
+    watch("sums_by_set", "starts", "values_1", "values_2")
+    watch("counts_by_set", "starts", "values", "measures", "bins")
+    send(account, make_events(200))
+    roll_everything_up(account)
+    assert len(written) == len(SETS) + len(HISTOGRAM_SETS)
+    for rows in written:
+        assert rows == sorted(set(rows))
 
 
 def test_a_claim_is_bounded_and_takes_the_oldest(

@@ -20,6 +20,7 @@ from common.json_bodies import require_utf8
 from metering.usage.decoders.native import EVENTS_MAX
 from metering.usage.decoders.otlp.facts import source_of
 from metering.usage.decoders.otlp.kinds import is_of_interest
+from metering.usage.decoders.otlp.parts import json_parts, require_few_parts
 from metering.usage.decoders.otlp.signals import Foreign
 from metering.usage.decoders.otlp.spans import (
     SPAN_LENGTH,
@@ -129,6 +130,9 @@ def _group(raw: bytes) -> _ResourceSpans | EventRejected:
 class _ForeignGroup(msgspec.Struct):
     resource: _Holder | None = None
 
+    def __post_init__(self) -> None:
+        json_parts.count("resources")
+
 
 class _Foreign(msgspec.Struct):
     """What a request of another signal is known by."""
@@ -153,12 +157,13 @@ def read_json(body: bytes) -> list[Span | EventRejected]:
 
     Raises MalformedBody for what is not JSON of this form, TooManyEvents beyond the limit.
     """
+    require_few_parts(body)
     entries = _request(body).all_groups
     groups = [entry for entry in entries if isinstance(entry, _ResourceSpans)]
     rejected = [entry for entry in entries if isinstance(entry, EventRejected)]
     count = sum(len(scope.spans or []) for group in groups for scope in group.all_scopes)
     if count > EVENTS_MAX:
-        raise TooManyEvents(count)
+        raise TooManyEvents(count, what="spans")
     if not count:
         require_utf8(body)
     return [*rejected, *(span for group in groups for span in _spans(group))]
@@ -166,6 +171,7 @@ def read_json(body: bytes) -> list[Span | EventRejected]:
 
 def foreign_export(body: bytes) -> Foreign | None:
     """What a body is that holds logs or metrics instead of spans."""
+    json_parts.begin()
     try:
         found = msgspec.json.decode(body, type=_Foreign)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -13,10 +13,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
-from common.errors import EventRejected, MalformedBody, TooManyEvents
-from metering.usage.decoders.native import EVENTS_MAX
+from common.errors import EventRejected, MalformedBody
 from metering.usage.decoders.otlp.facts import source_of
 from metering.usage.decoders.otlp.kinds import is_of_interest
+from metering.usage.decoders.otlp.parts import Parts
 from metering.usage.decoders.otlp.signals import Foreign, Signal
 from metering.usage.decoders.otlp.spans import (
     SPAN_LENGTH,
@@ -26,7 +26,7 @@ from metering.usage.decoders.otlp.spans import (
     Span,
     is_needed,
 )
-from metering.usage.decoders.otlp.wire import FIXED64, LENGTH, Field, fields_of, parts_of
+from metering.usage.decoders.otlp.wire import FIXED64, LENGTH, Field, fields_of
 from metering.usage.decoders.samples import redacted_sample
 
 # Of `ExportTraceServiceRequest`, `ResourceSpans`, `ScopeSpans`; logs and metrics have the same.
@@ -65,9 +65,6 @@ def read_protobuf(body: bytes) -> list[Span | EventRejected]:
     except (ValueError, DecodeError) as error:
         detail = "The body is not an OTLP export request in protobuf."
         raise MalformedBody("malformed_protobuf", detail) from error
-    count = sum(len(group.spans) for group in groups)
-    if count > EVENTS_MAX:
-        raise TooManyEvents(count)
     if _signal_of(groups) is not None:
         return []
     return [_read(raw, group) for group in groups for raw in group.spans]
@@ -84,21 +81,42 @@ def foreign_export(body: bytes) -> Foreign | None:
 
 
 def _groups(body: memoryview) -> Iterator[_Group]:
-    for group in parts_of(body, _GROUPS):
+    parts = Parts()
+    for number, group in _messages_of(parts, body, _GROUPS, "resources"):
+        if number != _GROUPS:
+            continue
         resource: Attributes = {}
         scopes: list[memoryview] = []
-        for field in fields_of(group):
-            if field.wire_type != LENGTH:
-                continue
-            if field.number == _RESOURCE:
-                message = _parse(Resource, field.content, _IN_A_RESOURCE)
+        for inner, content in _messages_of(parts, group, _SCOPE_GROUPS, "scopes"):
+            if inner == _RESOURCE:
+                message = _parse(Resource, content, _IN_A_RESOURCE)
                 resource = _attributes(message.attributes)
-            elif field.number == _SCOPE_GROUPS:
-                scopes.append(field.content)
+            elif inner == _SCOPE_GROUPS:
+                scopes.append(content)
         for scope in scopes:
-            names = parts_of(scope, _SCOPE)
-            name = _scope_name(names[-1]) if names else ""
-            yield _Group(resource, name, parts_of(scope, _ITEMS))
+            yield _scope_group(parts, scope, resource)
+
+
+def _scope_group(parts: Parts, scope: memoryview, resource: Attributes) -> _Group:
+    name = ""
+    spans: list[memoryview] = []
+    for number, content in _messages_of(parts, scope, _ITEMS, "spans"):
+        if number == _SCOPE:
+            name = _scope_name(content)
+        elif number == _ITEMS:
+            spans.append(content)
+    return _Group(resource, name, spans)
+
+
+def _messages_of(
+    parts: Parts, message: memoryview, number: int, what: str
+) -> Iterator[tuple[int, memoryview]]:
+    """The messages in a message by the number of their field, those of one number counted."""
+    for field in fields_of(message):
+        is_message = field.wire_type == LENGTH
+        parts.count(what if is_message and field.number == number else "further fields")
+        if is_message:
+            yield field.number, field.content
 
 
 def _scope_name(raw: memoryview) -> str:

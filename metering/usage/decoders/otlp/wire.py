@@ -46,15 +46,6 @@ def fields_of(message: memoryview) -> Iterator[Field]:
         yield Field(tag >> 3, wire_type, message[start:at], message[begin:at])
 
 
-def parts_of(message: memoryview, number: int) -> list[memoryview]:
-    """The messages in one repeated field. Raises ValueError for what is no message."""
-    return [
-        field.content
-        for field in fields_of(message)
-        if field.number == number and field.wire_type == LENGTH
-    ]
-
-
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
     byte = message[at] if at < len(message) else 0x80
     if byte < 0x80:

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
+import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -18,6 +20,7 @@ from metering.usage.decoders.otlp import (
     decode_otlp_json,
     decode_otlp_protobuf,
     encode_otlp_response,
+    json_mapping,
 )
 from metering.usage.decoders.otlp.token_counts import count_tokens
 from metering.usage.shapes import Tokens, normalise_usage
@@ -647,6 +650,80 @@ def test_more_spans_than_allowed_are_refused() -> None:
     body = b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + b",".join([b"{}"] * 10_001) + b"]}]}]}"
     with pytest.raises(TooManyEvents):
         decode_otlp_json(body, trusts_given_costs=False)
+
+
+def _nested(*numbers: int, count: int) -> bytes:
+    """Protobuf of a message within a message, the innermost empty and there many times."""
+    *outer, innermost = numbers
+    body = bytes([innermost << 3 | 2, 0]) * count
+    for number in reversed(outer):
+        # The length, seven bits a byte, as long as a length may be.
+        length = [len(body) >> 7 * place & 127 | 128 for place in range(4)]
+        body = bytes([number << 3 | 2, *length, 0]) + body
+    return body
+
+
+MANY: Final = 200_000
+EMPTY: Final = b",".join([b"{}"] * MANY)
+MANY_PARTS: Final[dict[str, tuple[str, Callable[..., Any], bytes]]] = {
+    "resources": ("resources", decode_otlp_protobuf, _nested(1, count=MANY)),
+    "scopes": ("scopes", decode_otlp_protobuf, _nested(1, 2, count=MANY)),
+    "spans": ("spans", decode_otlp_protobuf, _nested(1, 2, 2, count=MANY)),
+    "resources of scopes": ("scopes", decode_otlp_protobuf, _nested(1, 2, count=100) * 101),
+    "unknown fields": ("further fields", decode_otlp_protobuf, _nested(9, count=MANY)),
+    "unknown fields of a scope": (
+        *("further fields", decode_otlp_protobuf, _nested(1, 2, 9, count=MANY)),
+    ),
+    "resources in JSON": ("resources", decode_otlp_json, b'{"resourceSpans":[%b]}' % EMPTY),
+    "scopes in JSON": (
+        *("scopes", decode_otlp_json, b'{"resource_spans":[{"scopeSpans":[%b]}]}' % EMPTY),
+    ),
+    "spans in JSON": (
+        "spans",
+        decode_otlp_json,
+        b'{"resourceSpans":[{"scope_spans":[{"spans":[%b]}]}]}' % EMPTY,
+    ),
+    "resources of logs": (
+        "resources",
+        lambda body, **_: json_mapping.foreign_export(body),
+        b'{"resourceLogs":[%b]}' % EMPTY,
+    ),
+}
+
+
+@pytest.mark.parametrize(("what", "decode", "body"), MANY_PARTS.values(), ids=MANY_PARTS)
+def test_an_export_of_too_many_parts_ends_at_the_first_too_many(
+    what: str, decode: Callable[..., Any], body: bytes
+) -> None:
+    tracemalloc.start()
+    with pytest.raises(TooManyEvents) as caught:
+        decode(body, trusts_given_costs=False)
+    assert caught.value.detail == (
+        f"The body holds more than 10,000 {what}; send at most 10,000 at once."
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (20 << 20)
+
+
+def test_json_whose_parts_cannot_be_counted_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metering.decoders.otlp.parts._COMMAS_MAX", 100)
+    body = b'{"resourceSpans":[7,%b]}' % EMPTY
+    with pytest.raises(MalformedBody, match="not an OTLP export request"):
+        decode_otlp_json(body, trusts_given_costs=False)
+
+
+def test_as_many_parts_as_are_allowed_are_read() -> None:
+    made = Export()
+    del made.request.resource_spans[:]
+    for number in range(10_000):
+        group = made.request.resource_spans.add(schema_url="https://example.com/schema")
+        group.resource.attributes.add(key="number").value.int_value = number
+        scope = group.scope_spans.add(schema_url="https://example.com/schema")
+        scope.scope.name = "tests"
+        scope.spans.add(name="x", trace_id=b"t" * 16, span_id=(number + 1).to_bytes(8, "big"))
+    for decode, body in ((decode_otlp_protobuf, made.protobuf()), (decode_otlp_json, made.json())):
+        assert decode(body, trusts_given_costs=False) == []
 
 
 def test_the_answer_tells_what_was_rejected() -> None:

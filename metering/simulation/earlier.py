@@ -1,0 +1,90 @@
+"""What was used before a replay begins, and whether enough of it is still kept.
+
+A window that goes on forever has the sums of its sealed usage; any other has its calls or nothing.
+"""
+
+import json
+from datetime import datetime
+
+from common.errors import Conflict
+from metering.budgets.rules import BudgetRule
+from metering.calls.seals import read_sealed, sealed_events
+from metering.core.periods import EPOCH
+from metering.limits.breakers.rules import BreakerRule
+from metering.reporting.question import InvalidQuestion
+from metering.simulation.budget_replay import BudgetReplay
+from metering.simulation.proposals import Proposal, ProposedBudget
+from metering.simulation.reading import Stretch, first_watched, read_earlier
+from tenants.scope import tenant_scope
+
+
+def first_read(proposal: Proposal, starts_at: datetime) -> datetime:
+    """From when on a replay reads: a window, or a minute, has begun before the period."""
+    if proposal.breaker is not None:
+        return first_watched(BreakerRule.of(proposal.breaker), starts_at)
+    found = [
+        one.rule_from(starts_at, keeps_carried=one.keeps_carried(proposal.present)).counts_from
+        for one in _budgets(proposal)
+    ]
+    return min(starts_at, *found)
+
+
+def require_kept(*, tenant_id: int, proposal: Proposal, starts_at: datetime) -> datetime:
+    """Refuse a replay of calls that are gone; return from when on all are kept."""
+    with tenant_scope(tenant_id):
+        kept_from = read_sealed(tenant_id).sealed_until
+    reads_from = _first_needed(proposal, starts_at)
+    if reads_from < kept_from:
+        why = "" if reads_from == starts_at else ", and what the replay begins with is older"
+        raise InvalidQuestion(
+            "no_longer_kept",
+            f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept{why}: replay from a later"
+            f" time. This replay needs those from {reads_from:%Y-%m-%d %H:%M} UTC on.",
+        )
+    return kept_from
+
+
+def require_unchanged(*, tenant_id: int, kept_from: datetime) -> None:
+    """Refuse the result of a replay during which usage was sealed: some was counted twice or not
+    at all.
+    """
+    with tenant_scope(tenant_id):
+        if read_sealed(tenant_id).sealed_until != kept_from:
+            raise Conflict("A month of usage was sealed meanwhile. Replay again in a few minutes.")
+
+
+def _first_needed(proposal: Proposal, starts_at: datetime) -> datetime:
+    """From when on calls themselves are needed: sums of a window without an end are kept for
+    longer, and what earlier periods left unused may be missing, which the answer says.
+    """
+    if proposal.breaker is not None:
+        return first_watched(BreakerRule.of(proposal.breaker), starts_at)
+    found = [
+        one.rule_from(starts_at, keeps_carried=False).counts_from for one in _budgets(proposal)
+    ]
+    return min([starts_at, *(at for at in found if at > EPOCH)])
+
+
+def _budgets(proposal: Proposal) -> list[ProposedBudget]:
+    return [one for one in (proposal.budget, proposal.present) if one is not None]
+
+
+def remember_earlier(
+    replay: BudgetReplay, stretch: Stretch, rule: BudgetRule, *, kept_from: datetime
+) -> None:
+    """Count what a budget's windows had spent when the stretch begins, which is replayed next."""
+    if rule.counts_from >= stretch.starts_at:
+        return
+    if rule.counts_from == EPOCH and rule.id is not None:
+        with tenant_scope(stretch.tenant_id):
+            for seal in sealed_events(
+                tenant_id=stretch.tenant_id, budget_id=rule.id, revision=rule.revision
+            ):
+                if any(seal.amounts):
+                    first_at = seal.first_used_at or seal.starts_at
+                    replay.remember_sum(tuple(json.loads(seal.group_key)), first_at, seal.amounts)
+    earlier = stretch._replace(
+        starts_at=max(rule.counts_from, kept_from), ends_at=stretch.starts_at, is_routed=False
+    )
+    for one in read_earlier(earlier, rule):
+        replay.remember(one)
