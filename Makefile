@@ -1,4 +1,4 @@
-# Each target sets up what it needs in .venv; a second run finds it there and starts at once.
+# Each target sets up what it needs in .venv; a second run finds it there and starts immediately.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -12,8 +12,8 @@ COMPILE = uv pip compile --quiet --universal --fork-strategy fewest --python-ver
 run: .venv/run.stamp
 	@exec $(BIN)/python -m config.supervisor --under-make
 
-# A process per core runs tests, four at most. PYTEST passes arguments on:
-# make test PYTEST="tests/config -k environment"; with "-n 0" there is one process, as for pytest.
+# One process per core runs tests, at most four. PYTEST passes arguments on:
+# make test PYTEST="tests/config -k environment"; "-n 0" runs them in one process, as with pytest.
 test: .venv/dev.stamp chromium
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 $(PYTEST)
 
@@ -33,7 +33,7 @@ bench: .venv/run.stamp
 soak: .venv/run.stamp
 	$(BIN)/python -m bench.soak $(SOAK)
 
-# Resolves requirements/*.in anew. The locked files hold hashes and no addresses.
+# Resolves requirements/*.in again; needs uv. The locked files hold hashes and no addresses.
 lock:
 	$(COMPILE) requirements/run.in -o requirements/run.txt
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt

@@ -58,7 +58,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Nothing: the figures are the log."""
+                """Log nothing: the figures are the log."""
 
         server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -71,9 +71,11 @@ class Receiver:
             thread.join()
 
     def wait_for(self, count: int, *, seconds: float) -> None:
-        """Until so many different messages have come, or the time is over."""
+        """Wait until this number of different messages has come, or the time is over."""
         end = time.monotonic() + seconds
-        while len({one.reference for one in self.arrivals}) < count and time.monotonic() < end:
+        while (
+            len({arrival.reference for arrival in self.arrivals}) < count and time.monotonic() < end
+        ):
             time.sleep(0.02)
 
 
@@ -116,7 +118,7 @@ def _latency(service: Service, receiver: Receiver, note: Row) -> None:
         acknowledged[agent] = time.perf_counter()
         time.sleep(GAP_SECONDS * draw.uniform(0.5, 1.5))
     receiver.wait_for(CROSSINGS, seconds=ARRIVES_WITHIN_SECONDS)
-    arrived = {_agent(one): one.at for one in reversed(receiver.arrivals)}
+    arrived = {_agent(arrival): arrival.at for arrival in reversed(receiver.arrivals)}
     waits = sorted(arrived[agent] - at for agent, at in acknowledged.items() if agent in arrived)
     figure = "nothing arrived"
     if waits:
@@ -161,8 +163,8 @@ def _killed(service: Service, receiver: Receiver, note: Row) -> None:
 
 
 def _kept(arrivals: list[Arrival], wanted: int) -> str:
-    times = Counter(one.reference for one in arrivals)
-    agents = {_agent(one) for one in arrivals}
+    times = Counter(arrival.reference for arrival in arrivals)
+    agents = {_agent(arrival) for arrival in arrivals}
     repeats = sum(times.values()) - len(times)
     return (
         f"{len(agents)} of {wanted} incidents told, {len(times) - len(agents)} told under two ids,"

@@ -9,11 +9,10 @@ import gzip
 import importlib.util
 import json
 import math
-import sys
 import time
 import tracemalloc
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from alerts.anomaly import THRESHOLD, new_states, observe
 from bench import usual
+from bench.kit.figures import Row
 
 SHARED: Final = Path(__file__).resolve().parents[2] / "shared"
 NAB: Final = SHARED / "data" / "nab"
@@ -41,11 +41,10 @@ FOUR_WEEKS_DAYS: Final = 28
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Row = Callable[[str, str, str], None]
 
 
 def measure(row: Row) -> None:
-    """Every figure of the detector."""
+    """Measure every figure of the detector."""
     _measure_nab(row)
     _measure_clients(row)
     _measure_agents(row)
@@ -68,8 +67,8 @@ def _measure_nab(row: Row) -> None:
         times, values = _read_series(path)
         windows_total += len(windows)
         points = tool.points(times, _nab_scores(times, values), windows)
-        rows += [(one, worth, None if at is None else (name, at)) for one, worth, at in points]
-    rows.sort(key=lambda one: -one[0])
+        rows += [(score, worth, None if at is None else (name, at)) for score, worth, at in points]
+    rows.sort(key=lambda row: -row[0])
     for profile, weights in tool.PROFILES.items():
         ours, _ = tool.total(rows, windows_total, weights, THRESHOLD)
         best, threshold = tool.total(rows, windows_total, weights)
@@ -89,22 +88,22 @@ def _load(path: Path) -> Any:
 def _read_series(path: Path) -> tuple[list[str], Floats]:
     with gzip.open(path, "rt") as file:
         rows = list(csv.DictReader(file))
-    return [one["timestamp"] for one in rows], np.array([float(one["value"]) for one in rows])
+    return [row["timestamp"] for row in rows], np.array([float(row["value"]) for row in rows])
 
 
 def _nab_scores(times: list[str], values: Floats) -> list[float]:
     """Score each row. Only the row that opens an anomaly counts in full: it is what alarms."""
-    at = [int(datetime.fromisoformat(one).replace(tzinfo=UTC).timestamp()) for one in times]
+    at = [int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) for text in times]
     step_seconds = int(np.median(np.diff(at)))
     states = new_states(1)
     scores, was_open, was_far_off = [], False, False
-    for moment, value in zip(at, values, strict=True):
-        found = observe(states, at=moment, step_seconds=step_seconds, values=np.array([value]))
-        is_open = bool(found.is_open[0])
-        is_far_off = is_open and not found.is_novel[0]
+    for timestamp, value in zip(at, values, strict=True):
+        verdict = observe(states, at=timestamp, step_seconds=step_seconds, values=np.array([value]))
+        is_open = bool(verdict.is_open[0])
+        is_far_off = is_open and not verdict.is_novel[0]
         opens = (is_open and not was_open) or (is_far_off and not was_far_off)
         was_open, was_far_off = is_open, is_far_off
-        score = float(found.score[0])
+        score = float(verdict.score[0])
         scores.append(score if opens else min(score, THRESHOLD) / 2)
     return scores
 
@@ -150,7 +149,7 @@ def _begins(lasts: Bools) -> Bools:
 
 def _measure_clients(row: Row) -> None:
     if not CLIENTS.exists():
-        row("ServeGen clients", "skipped: needs ../shared/data/servegen", "< 1; 95 %")
+        row("ServeGen clients", "skipped: needs ../shared/data/servegen", "< 1; 95%")
         return
     clients = _read_clients()
     for bucket, name in ((2, "10"), (3, "15")):
@@ -161,23 +160,23 @@ def _measure_clients(row: Row) -> None:
 
 def _read_clients() -> Clients:
     """Read requests and token means; single calls vary, so sums of few vary more than of many."""
-    found: dict[tuple[str, int], list[dict[str, str]]] = defaultdict(list)
+    records: dict[tuple[str, int], list[dict[str, str]]] = defaultdict(list)
     with gzip.open(CLIENTS, "rt") as file:
-        for one in csv.DictReader(file):
-            found[one["model"], int(one["client_id"])].append(one)
-    requests, read, written = (np.zeros((WINDOWS, len(found))) for _ in range(3))
-    for column, key in enumerate(sorted(found)):
-        for one in found[key]:
-            window = int(one["window_start_s"]) // WINDOW_SECONDS
-            count = requests[window, column] = float(one["requests_est"])
-            read[window, column] = count * float(one["input_tokens_mean"] or "nan")
-            written[window, column] = count * float(one["output_tokens_mean"] or "nan")
+        for record in csv.DictReader(file):
+            records[record["model"], int(record["client_id"])].append(record)
+    requests, read, written = (np.zeros((WINDOWS, len(records))) for _ in range(3))
+    for column, key in enumerate(sorted(records)):
+        for record in records[key]:
+            window = int(record["window_start_s"]) // WINDOW_SECONDS
+            count = requests[window, column] = float(record["requests_est"])
+            read[window, column] = count * float(record["input_tokens_mean"] or "nan")
+            written[window, column] = count * float(record["output_tokens_mean"] or "nan")
     pick = np.random.default_rng(1)
     spread = 1.2 / np.sqrt(np.maximum(requests, 1))
     read, written = (
-        one * np.exp(spread * pick.standard_normal(one.shape)) for one in (read, written)
+        tokens * np.exp(spread * pick.standard_normal(tokens.shape)) for tokens in (read, written)
     )
-    days = np.array([1.0 if model in ONE_DAY_MODELS else 14.0 for model, _ in sorted(found)])
+    days = np.array([1.0 if model in ONE_DAY_MODELS else 14.0 for model, _ in sorted(records)])
     return Clients(requests, read + written, read * PRICE[0] + written * PRICE[1], days)
 
 
@@ -203,7 +202,7 @@ def _watch(values: Floats, weights: Floats, *, step_seconds: int, is_ratio: bool
     is_open, is_above, is_novel = (np.zeros(values.shape, np.bool_) for _ in range(3))
     has_begun = np.logical_or.accumulate(weights > 0, axis=0)
     for step in range(len(values)):
-        found = observe(
+        verdict = observe(
             states,
             at=MONDAY + step * step_seconds,
             step_seconds=step_seconds,
@@ -211,8 +210,8 @@ def _watch(values: Floats, weights: Floats, *, step_seconds: int, is_ratio: bool
             weights=weights[step],
             is_ratio=is_ratio,
         )
-        is_open[step], is_above[step] = found.is_open & ~found.is_novel, found.is_above
-        is_novel[step] = found.is_novel
+        is_open[step], is_above[step] = verdict.is_open & ~verdict.is_novel, verdict.is_above
+        is_novel[step] = verdict.is_novel
     return Watched(is_open, is_above, is_novel)
 
 
@@ -247,20 +246,20 @@ def _measure_spikes(row: Row, clients: Clients) -> None:
             during = _during(spikes, clients.requests)
             requests = np.where(during, clients.requests * factor, clients.requests)
             watched = _watch(requests, requests, step_seconds=WINDOW_SECONDS, is_ratio=False)
-            for client, found in _found(watched, spikes, above=True):
+            for client, is_found in _found(watched, spikes, above=True):
                 tops = _tops_all(clients.requests[:, client], requests[:, client], spikes, client)
-                tally[f"Traffic x {factor}, all"].append(found)
+                tally[f"Traffic x {factor}, all"].append(is_found)
                 if tops:
-                    tally[f"Traffic x {factor}, above the client's own week"].append(found)
+                    tally[f"Traffic x {factor}, above the client's own week"].append(is_found)
         _spike_ratios(clients, seed, tally)
     for name, outcomes in tally.items():
-        figure = f"{100 * sum(outcomes) / len(outcomes):.0f} % of {len(outcomes)}"
-        wanted = "-" if " all" in name or "x 3" in name else "95 %"
+        figure = f"{100 * sum(outcomes) / len(outcomes):.0f}% of {len(outcomes)}"
+        wanted = "-" if " all" in name or "x 3" in name else "95%"
         row(f"{name}: found within two 10-minute windows", figure, wanted)
 
 
 def _spike_ratios(clients: Clients, seed: int, tally: dict[str, list[bool]]) -> None:
-    """A model ten times dearer, and cache reads that collapse while requests go on."""
+    """Try a model ten times dearer, and cache reads that collapse while requests go on."""
     requests = clients.requests
     # Of some windows no tokens are known, so nothing of what they cost.
     spikes = _spikes(np.where(np.isfinite(clients.cost), requests, 0), seed)
@@ -272,12 +271,12 @@ def _spike_ratios(clients: Clients, seed: int, tally: dict[str, list[bool]]) -> 
     share = np.where(during, 0.01, np.clip(share, 0, 1))
     watched = _watch(dear, requests, step_seconds=WINDOW_SECONDS, is_ratio=True)
     clean = _per_request(clients.cost, requests)
-    for client, found in _found(watched, spikes, above=True):
-        tally["Ten times dearer model, all"].append(found)
+    for client, is_found in _found(watched, spikes, above=True):
+        tally["Ten times dearer model, all"].append(is_found)
         if _tops_all(clean[:, client], dear[:, client], spikes, client):
-            tally["Ten times dearer model, above the client's own week"].append(found)
+            tally["Ten times dearer model, above the client's own week"].append(is_found)
     watched = _watch(share, requests, step_seconds=WINDOW_SECONDS, is_ratio=True)
-    tally["Cache lost"] += [found for _, found in _found(watched, spikes, above=False)]
+    tally["Cache lost"] += [is_found for _, is_found in _found(watched, spikes, above=False)]
 
 
 def _spikes(requests: Floats, seed: int) -> Spikes:
@@ -321,7 +320,7 @@ def _tops_all(clean: Floats, spiked: Floats, spikes: Spikes, client: int) -> boo
 
 
 def _measure_agents(row: Row) -> None:
-    """Agents made up here that do the same each day and week: three weeks, quarters of an hour."""
+    """Make up agents that do the same each day and week: three weeks, by quarters of an hour."""
     quarter, days, count = 900, 21, 40
     steps = np.arange(days * 96)
     hours = steps * quarter / 3600
@@ -335,21 +334,21 @@ def _measure_agents(row: Row) -> None:
         clean = pick.poisson(rate).astype(np.float64)
         watched = _watch(clean, clean, step_seconds=quarter, is_ratio=False)
         false = watched.openings(above=True) / (count * days / FOUR_WEEKS_DAYS)
-        found = {
+        shares = {
             factor: _found_in_agents(rate, clean, factor, pick, quarter) for factor in (3, 5, 10)
         }
-        figure = ", ".join(f"x {factor}: {share:.0%}" for factor, share in found.items())
+        figure = ", ".join(f"x {factor}: {share:.0%}" for factor, share in shares.items())
         row(
             f"Made-up agents, nights at 1/{swing}, weekends at 0.3: found in the first quarter",
             f"{figure}; {false:.2f} false alarms",
-            "x 5: 95 %; < 1",
+            "x 5: 95%; < 1",
         )
 
 
 def _found_in_agents(
     rate: Floats, clean: Floats, factor: int, pick: np.random.Generator, quarter: int
 ) -> float:
-    """The share of spikes of one to six hours that are found within their first quarter."""
+    """Return the share of spikes of one to six hours that are found within a quarter of an hour."""
     steps, count = rate.shape
     begins = pick.integers(9 * 96, steps - 30, count)
     during = _during(Spikes(begins, begins + pick.integers(4, 25, count)), rate)
@@ -383,18 +382,3 @@ def _measure_speed(row: Row, *, steps: int, step_seconds: int, count: int = 10_0
     )
     hours = math.ceil(steps * step_seconds / 3600)
     row(f"{count:,} series, {hours} hours in {steps} steps", figure, "60 s, flat")
-
-
-def main() -> None:
-    """Print the figures."""
-    measure(lambda what, figure, wanted: print_line(f"{what}: {figure} (wanted {wanted})"))
-
-
-def print_line(line: str) -> None:
-    """Write one line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

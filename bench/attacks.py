@@ -3,7 +3,7 @@
 Everything goes to the service that was started for it, on loopback, and ends by itself.
 """
 
-import json
+import itertools
 import statistics
 import threading
 import time
@@ -30,16 +30,16 @@ Attack = Callable[[Event], None]
 
 
 def measure(service: Service, row: Row, *, memory_seconds: float = MEMORY_SECONDS) -> None:
-    """All attacks, one after the other, and what the memory of the web process does meanwhile."""
+    """Make all attacks, one after the other, and measure the memory of the web process."""
     service.create_tenant("quiet")
     quiet = service.headers
     service.create_tenant("attacker")
     attacks = _Attacks(service)
     attacks.prepare()
-    _report(row, "nothing (for comparison)", watched(service.port, quiet, lambda _: None))
+    report(row, "Attack: nothing (for comparison)", watched(service.port, quiet, lambda _: None))
     for name, attack, clients in attacks.all():
         answers = watched(service.port, quiet, attack, clients=clients)
-        _report(row, f"{name} ({service.web_memory_mib():,.0f} MiB)", answers)
+        report(row, f"Attack: {name} ({service.web_memory_mib():,.0f} MiB)", answers)
     before = service.web_memory_mib()
     watched(service.port, quiet, attacks.refused, clients=2, seconds=memory_seconds)
     grown = service.web_memory_mib() - before
@@ -59,7 +59,7 @@ class _Attacks:
         self._nobody = Requests(JSON_TYPE)
 
     def prepare(self) -> None:
-        """What some attacks need beforehand: as much configuration as one tenant may have."""
+        """Make as much configuration as one tenant may have, which some attacks need."""
         budget = {"name": "b", "period": "day", "limit": {"cost_usd": "5"}, "mode": "enforce"}
         connection = Connection(self._port)
         for number in range(1_000):
@@ -67,7 +67,7 @@ class _Attacks:
                 ("/v1/budgets", {**budget, "name": f"b{number}", "match": {"agent": "a"}}),
                 ("/v1/halts", {"match": {"agent": f"h{number}"}, "reason": "r"}),
             ]
-            answers = [connection.ask(self._made("POST", path, body)) for path, body in made]
+            answers = [connection.ask(self._post(path, body)) for path, body in made]
             if all(answer.status >= 400 for answer in answers):
                 break
 
@@ -83,28 +83,33 @@ class _Attacks:
         yield "400,000 unknown fields, 2 clients", self._unknown_fields, 2
         yield "Hundreds of budgets and halts, 4 clients", self._many_budgets, 4
 
-    def _made(self, method: str, path: str, body: object) -> bytes:
-        return self._key.make(method, path, msgspec.json.encode(body))
+    def _post(self, path: str, body: object) -> bytes:
+        return self._key.make("POST", path, msgspec.json.encode(body))
 
-    def _repeat(self, stopping: Event, request: bytes) -> None:
+    def _repeat(self, stopping: Event, *requests: bytes | Callable[[str], bytes]) -> None:
+        """Send requests over and over; what is called makes one from a name that is new."""
         connection = Connection(self._port)
-        while not stopping.is_set():
-            with suppress(OSError):
-                connection.ask(request)
+        for number in itertools.count(1):
+            for request in requests:
+                if stopping.is_set():
+                    return
+                name = f"{threading.get_ident()}-{number}"
+                with suppress(OSError):
+                    connection.ask(request if isinstance(request, bytes) else request(name))
 
     def _poll(self, stopping: Event) -> None:
         is_poller = int(threading.current_thread().name.rpartition("-")[2]) < 10
-        ask = self._made("POST", "/v1/reservations", {"agent": "x", "amount_usd": "0.01"})
+        ask = self._post("/v1/reservations", {"agent": "x", "amount_usd": "0.01"})
         self._repeat(stopping, self._key.make("GET", "/v1/halts") if is_poller else ask)
 
     def _half_sent(self, stopping: Event) -> None:
-        whole = [
+        bodies = [
             requests.make("POST", path, b"x" * 1000)[:-990]
             for requests in (self._key, self._nobody)
             for path in ("/v1/events", "/v1/budgets")
         ]
         heads = [b"GET /v1/usage HTTP/1.1\r\nHost: x"]
-        with self._left_open([*(whole * 32), *(heads * 1_372)]):
+        with self._left_open([*(bodies * 32), *(heads * 1_372)]):
             stopping.wait()
 
     def _unread(self, stopping: Event) -> None:
@@ -123,48 +128,43 @@ class _Attacks:
         self._repeat(stopping, self._compressed.make("POST", "/v1/events", empty_members(500_000)))
 
     def _sign_in(self, stopping: Event) -> None:
-        """The way a browser does: the form's token in a cookie and in the body."""
-        token, number = "a" * 32, 0
-        headers = {
-            "Cookie": f"csrftoken={token}",
-            "Content-Type": "application/x-www-form-urlencoded",
-        }
-        requests, connection = Requests(headers), Connection(self._port)
-        while not stopping.is_set():
-            number += 1
-            name = f"{threading.get_ident()}-{number}@example.com"
-            form = f"csrfmiddlewaretoken={token}&username={name}&password=wrong-{number}"
-            with suppress(OSError):
-                connection.ask(requests.make("POST", "/login", form.encode()))
+        """Sign in as a browser does: with the form's token in a cookie and in the body."""
+        token = "a" * 32
+        requests = Requests(
+            {
+                "Cookie": f"csrftoken={token}",
+                "Content-Type": "application/x-www-form-urlencoded",
+            }
+        )
+
+        def sign_in(name: str) -> bytes:
+            user = f"username={name}@example.com&password=wrong-{name}"
+            form = f"csrfmiddlewaretoken={token}&{user}"
+            return requests.make("POST", "/login", form.encode())
+
+        self._repeat(stopping, sign_in)
 
     def _fortune(self, stopping: Event) -> None:
-        connection, number = Connection(self._port), 0
-        while not stopping.is_set():
-            number += 1
-            name = f"{threading.get_ident()}-{number}"
-            with suppress(OSError):
-                connection.ask(self._made("POST", "/v1/events", fortunes(name, 1_800)))
+        self._repeat(stopping, lambda name: self._post("/v1/events", fortunes(name, 1_800)))
 
     def refused(self, stopping: Event) -> None:
-        """Bodies of which every event is wrong."""
-        self._repeat(stopping, self._made("POST", "/v1/events", wrong_events(9_000)))
+        """Send bodies of which every event is wrong."""
+        self._repeat(stopping, self._post("/v1/events", wrong_events(9_000)))
 
     def _unknown_fields(self, stopping: Event) -> None:
-        body = json.dumps({f"f{n}": n for n in range(400_000)}).encode()
-        for path in ("/v1/reservations", "/v1/budgets"):
-            if not stopping.is_set():
-                Connection(self._port).ask(self._key.make("POST", path, body))
-        self._repeat(stopping, self._key.make("POST", "/v1/budgets", body))
+        fields = {f"f{n}": n for n in range(400_000)}
+        first = self._post("/v1/reservations", fields)
+        budget = self._post("/v1/budgets", fields)
+        Connection(self._port).ask(first)
+        self._repeat(stopping, budget)
 
     def _many_budgets(self, stopping: Event) -> None:
-        connection, number = Connection(self._port), 0
-        while not stopping.is_set():
-            number += 1
-            event = {"id": f"{threading.get_ident()}-{number}", "cost_usd": "0.01", "agent": "a"}
-            ask = {"agent": "a", "amount_usd": "0.01"}
-            with suppress(OSError):
-                connection.ask(self._made("POST", "/v1/events", [event] * 50))
-                connection.ask(self._made("POST", "/v1/reservations", ask))
+        def report(name: str) -> bytes:
+            event = {"id": name, "cost_usd": "0.01", "agent": "a"}
+            return self._post("/v1/events", [event] * 50)
+
+        ask = self._post("/v1/reservations", {"agent": "a", "amount_usd": "0.01"})
+        self._repeat(stopping, report, ask)
 
 
 def watched(
@@ -175,9 +175,9 @@ def watched(
     clients: int = 1,
     seconds: float = ATTACK_SECONDS,
 ) -> list[tuple[float, Answer]]:
-    """What the quiet tenant's reserves took and were answered while an attack went on.
+    """Return what the quiet tenant's reserves took and were answered while an attack went on.
 
-    The attackers have a process of their own, so that nobody here waits for them in Python.
+    The attackers have a process of their own, so that no one here waits for them in Python.
     """
     context = get_context("fork")
     stopping = context.Event()
@@ -187,8 +187,8 @@ def watched(
     connection, answers = Connection(port), []
     end = time.monotonic() + seconds
     while (begun := time.monotonic()) < end:
-        answers.append((begun, connection.ask(request)))
-        answers[-1] = (time.monotonic() - begun, answers[-1][1])
+        answer = connection.ask(request)
+        answers.append((time.monotonic() - begun, answer))
         time.sleep(ASK_EVERY_SECONDS)
     stopping.set()
     attackers.join(timeout=60)
@@ -205,10 +205,6 @@ def _attack_together(attack: Attack, clients: int, stopping: Event) -> None:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-
-
-def _report(row: Row, name: str, answers: list[tuple[float, Answer]]) -> None:
-    report(row, f"Attack: {name}", answers)
 
 
 def report(row: Row, what: str, answers: list[tuple[float, Answer]]) -> None:

@@ -40,7 +40,7 @@ BUDGETS: Final = (
 
 
 def budget_bodies() -> list[dict[str, object]]:
-    """Five budgets that every event matches."""
+    """Return five budgets that every event matches."""
     levels: list[dict[str, object]] = [
         {"percent": percent, "notify": [], "action": "none"} for percent in (70, 100)
     ]
@@ -51,7 +51,7 @@ def budget_bodies() -> list[dict[str, object]]:
 
 
 def _weights(count: int, *, exponent: float = 0.7) -> list[float]:
-    """Running sums of weights that fall with rank."""
+    """Return running sums of weights that fall with rank."""
     return list(itertools.accumulate((rank + 1) ** -exponent for rank in range(count)))
 
 
@@ -78,15 +78,15 @@ class Load:
         self._second_reports: deque[str] = deque()
 
     def bodies(self, *, batches: int, size: int) -> list[bytes]:
-        """Request bodies of `size` events each."""
+        """Return request bodies of `size` events each."""
         return [("[" + ",".join(self._reports(size)) + "]").encode() for _ in range(batches)]
 
     def single_bodies(self, count: int) -> list[bytes]:
-        """Request bodies of one event each."""
+        """Return request bodies of one event each."""
         return [event.encode() for event in self._events(count)]
 
     def _reports(self, count: int) -> list[str]:
-        """So many reports: second ones of calls of the batch before, then calls."""
+        """Return reports: second ones of calls of the batch before, then calls."""
         again = [self._second_reports.popleft() for _ in range(len(self._second_reports))]
         return [*again, *self._events(count - len(again))]
 
@@ -98,10 +98,10 @@ class Load:
         features = _picks(pick, FEATURES, count)
         users = _picks(pick, USERS, count)
         models = _picks(pick, len(MODELS), count)
-        for place in range(count):
+        for index in range(count):
             number = next(self._numbers)
-            provider, model = MODELS[models[place]]
-            agent = agents[place]
+            provider, model = MODELS[models[index]]
+            agent = agents[index]
             at = until - timedelta(seconds=pick.random() * self._days * 86_400)
             event_id = f"{self._name}-{number}"
             call = (
@@ -116,9 +116,9 @@ class Load:
                 )
             yield (
                 f'{{"id":"{event_id}","source":"bench",{call},"usage":{usage},'
-                f'"team":"team-{agent % TEAMS}","customer":"customer-{customers[place]}",'
-                f'"agent":"agent-{agent}","user":"user-{users[place]}",'
-                f'"feature":"feature-{features[place]}","session":"{self._name}-s{number // 12}",'
+                f'"team":"team-{agent % TEAMS}","customer":"customer-{customers[index]}",'
+                f'"agent":"agent-{agent}","user":"user-{users[index]}",'
+                f'"feature":"feature-{features[index]}","session":"{self._name}-s{number // 12}",'
                 f'"trace":"{self._name}-t{number // 4}","span":"{event_id}","step":{number % 12},'
                 f'"latency_ms":{pick.randrange(200, 9000)},'
                 f'"tags":{{"environment":"prod"}}}}'
@@ -130,7 +130,7 @@ def _picks(pick: random.Random, count: int, draws: int) -> Sequence[int]:
 
 
 def _usage(provider: str, pick: random.Random) -> tuple[str, str]:
-    """A provider's usage object, and the same as flat fields, which a span would tell."""
+    """Return a provider's usage object, and the same as flat fields, as a span reports it."""
     tokens, written = pick.randrange(200, 9000), pick.randrange(10, 900)
     flat = {"input_tokens": tokens, "output_tokens": written}
     usage: dict[str, object]

@@ -1,7 +1,7 @@
 """Whether loops are found in time, and honest work is left alone, on recorded sessions.
 
 Each data set is judged three ways: with all hashes a client may send, with those of outputs alone,
-and with none. Every session is judged anew after each of its calls, as the service does. Reads the
+and with none. Every session is judged again after each of its calls, as the service does. Reads the
 data beside the checkout and says so where there is none.
 """
 
@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rich.console import Console
-
 from alerts.loops import CALLS_MAX, Call, SessionVerdict, judge
+from bench.kit.figures import Row
 
 DATA: Final = Path(__file__).resolve().parents[2] / "shared" / "data"
 LMCACHE: Final = "lmcache_agent_traces"
@@ -33,7 +32,6 @@ OUTPUT_NANOS: Final = 15_000
 CHARACTERS_PER_TOKEN: Final = 4
 SECONDS_PER_CALL: Final = 5.0
 
-Note = Callable[[str, str, str], None]
 BLANK: Final = Call(
     at=0.0,
     agent="",
@@ -88,8 +86,8 @@ WAYS: Final[dict[str, Callable[[Call], Call]]] = {
 }
 
 
-def measure(row: Note) -> None:
-    """The figures of all data sets."""
+def measure(row: Row) -> None:
+    """Measure all data sets."""
     if not DATA.is_dir():
         row("Loops in recorded sessions", f"skipped: no {DATA.parent.name}/{DATA.name}", "")
         return
@@ -107,7 +105,7 @@ def measure(row: Note) -> None:
     row("Judging a session of 200 calls", f"{_judged_ms():.2f} ms", "under 1 ms")
 
 
-def _measure_lmcache(row: Note, way: str, seen: Callable[[Call], Call]) -> None:
+def _measure_lmcache(row: Row, way: str, seen: Callable[[Call], Call]) -> None:
     sessions = lmcache()
     flags = {flag.session.name: flag for flag in flagged(sessions, seen)}
     labels = Counter(flags[name].session.label for name in flags)
@@ -127,7 +125,7 @@ def _measure_lmcache(row: Note, way: str, seen: Callable[[Call], Call]) -> None:
 
 
 def flagged(sessions: Iterable[Session], seen: Callable[[Call], Call]) -> list[Flag]:
-    """The sessions that count as loops after one of their calls, as far as that call."""
+    """Return the sessions that count as loops after one of their calls, as far as that call."""
     flags = []
     for session in sessions:
         calls = [seen(call) for call in session.calls]
@@ -140,7 +138,7 @@ def flagged(sessions: Iterable[Session], seen: Callable[[Call], Call]) -> list[F
 
 
 def cost_ratio(calls: Sequence[Call], position: int) -> float:
-    """What a session had cost at a call, over what it had cost at the first output given before."""
+    """Return the cost of a session at a call, over its cost at the first repeated output."""
     known: set[str | None] = set()
     first = 0
     for number, call in enumerate(calls):
@@ -156,16 +154,16 @@ def _cost(calls: Iterable[Call]) -> int:
 
 
 def _names(flags: Sequence[Flag]) -> str:
-    found = [
+    names = [
         f"{flag.session.name} at call {flag.position + 1}: {flag.verdict.findings[0].kind}"
         for flag in flags
     ]
-    return f" ({', '.join(found)})" if found else ""
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _judged_ms() -> float:
-    """The longest recorded session, repeated to as many calls as are judged; best of many times."""
-    longest = max(lmcache(), key=lambda one: len(one.calls)).calls
+    """Time the longest recorded session, repeated to as many calls as are judged; best of many."""
+    longest = max(lmcache(), key=lambda session: len(session.calls)).calls
     calls = [
         longest[number % len(longest)]._replace(at=float(number)) for number in range(CALLS_MAX)
     ]
@@ -192,7 +190,7 @@ def lmcache() -> list[Session]:
 
 
 def tau_bench() -> list[Session]:
-    """Conversations: what the model says or asks of a tool, and what the tool answers."""
+    """Read conversations: what the model says or asks of a tool, and what the tool answers."""
     runs = json.loads(gzip.decompress((DATA / TAU_BENCH).read_bytes()))
     return [
         Session(f"{run['task_id']}/{run['trial']}", "normal", list(_conversation(run["traj"])))
@@ -216,7 +214,7 @@ def _conversation(messages: Sequence[dict[str, Any]]) -> Iterator[Call]:
 
 
 def who_and_when() -> list[Session]:
-    """Agents that take turns: each message a model call over all that was said before."""
+    """Read agents that take turns: each message a model call over all that was said before."""
     return [
         Session(str(number), "failed", list(_turns(run["history"])))
         for number, run in enumerate(_json_lines(WHO_AND_WHEN))
@@ -232,7 +230,7 @@ def _turns(messages: Sequence[dict[str, Any]]) -> Iterator[Call]:
 
 
 def swe_agent() -> list[Session]:
-    """Steps of a coding agent: what the model asks of its shell, and what that answers."""
+    """Read steps of a coding agent: what the model asks of its shell, and what that answers."""
     return [
         Session(str(number), run["exit_status"] or "", list(_steps(run["trajectory"])))
         for number, run in enumerate(_json_lines(SWE_AGENT))
@@ -250,7 +248,7 @@ def _steps(steps: Sequence[dict[str, Any]]) -> Iterator[Call]:
 
 
 def made_up(*, seeds: int = 5, calls_each: int = CALLS_MAX) -> list[Session]:
-    """Honest work that repeats itself: waiting for jobs, and the same question of many items."""
+    """Make up honest work that repeats itself: waiting for jobs, one question of many items."""
     sessions = []
     for seed in range(seeds):
         pick = random.Random(seed)  # noqa: S311 - sizes, not secrets
@@ -284,7 +282,7 @@ def _polls(pick: random.Random, pause: int) -> list[Call]:
 def _classified(
     pick: random.Random, labels: Sequence[str], tokens: int, spread: float
 ) -> list[Call]:
-    """One prompt over many items, whose sizes differ by so much."""
+    """Return calls of one prompt over many items, whose sizes differ by `spread`."""
     size = 1_000
     return [
         _model_call(
@@ -342,13 +340,3 @@ def _csv(path: Path) -> list[dict[str, str]]:
 def _json_lines(path: str) -> list[dict[str, Any]]:
     with gzip.open(DATA / path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
-
-
-def main() -> None:
-    """Print the figures of loop detection."""
-    console = Console(width=140)
-    measure(lambda what, figure, wanted: console.print(f"{what}: {figure}  [dim]{wanted}[/dim]"))
-
-
-if __name__ == "__main__":
-    main()

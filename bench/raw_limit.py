@@ -9,10 +9,9 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import psycopg
-
+from bench.kit.database import Connection, seeing_all_tenants
 from bench.kit.service import Service
 
 BATCH_ROWS: Final = 1_000
@@ -24,13 +23,12 @@ READS: Final = 12
 RATE: Final = re.compile(r"tps = ([0-9.]+)")
 
 
-def rows_per_second(connection: psycopg.Connection[Any]) -> float:
-    """Rows a second by COPY, then insert on conflict: one connection, a thousand a transaction.
+def rows_per_second(connection: Connection) -> float:
+    """Return rows per second by COPY, then insert on conflict: a thousand in each transaction.
 
     The rows are copies of stored events under new ids, so that they are as wide as real ones.
     """
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'benchmark'")
+    with seeing_all_tenants(connection):
         connection.execute("DROP TABLE IF EXISTS raw_limit")
         connection.execute(
             "CREATE TABLE raw_limit (LIKE usage_event, UNIQUE (tenant_id, source, sent_id))"
@@ -43,8 +41,8 @@ def rows_per_second(connection: psycopg.Connection[Any]) -> float:
         ) as copy:
             sample = b"".join(bytes(block) for block in copy).decode()
     lines = sample.splitlines()
-    place = _place_of_sent_id(connection)
-    batches = [_batch(lines, place, number) for number in range(BATCHES)]
+    column = _column_of_sent_id(connection)
+    batches = [_batch(lines, column, number) for number in range(BATCHES)]
     begun = time.perf_counter()
     for batch in batches:
         with connection.transaction(), connection.cursor() as cursor:
@@ -58,7 +56,7 @@ def rows_per_second(connection: psycopg.Connection[Any]) -> float:
     return BATCHES * len(lines) / seconds
 
 
-def _place_of_sent_id(connection: psycopg.Connection[Any]) -> int:
+def _column_of_sent_id(connection: Connection) -> int:
     row = connection.execute(
         "SELECT attnum - 1 FROM pg_attribute WHERE attrelid = 'usage_event'::regclass"
         " AND attname = 'sent_id'"
@@ -66,11 +64,11 @@ def _place_of_sent_id(connection: psycopg.Connection[Any]) -> int:
     return int(row[0]) if row is not None else 0
 
 
-def _batch(lines: list[str], place: int, number: int) -> bytes:
+def _batch(lines: list[str], column: int, number: int) -> bytes:
     rows = []
     for line in lines:
         cells = line.split("\t")
-        cells[place] = f"{number}-{cells[place]}"
+        cells[column] = f"{number}-{cells[column]}"
         rows.append("\t".join(cells))
     return ("\n".join(rows) + "\n").encode()
 
@@ -87,8 +85,7 @@ def updates_per_second(service: Service, clients: int) -> float:
 
 def inserts_per_second(service: Service, clients: int) -> float:
     """Return the commits a second of so many clients that each insert a stored event again."""
-    with service.connect() as connection, connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'benchmark'")
+    with service.connect() as connection, seeing_all_tenants(connection):
         connection.execute("DROP TABLE IF EXISTS raw_single, raw_sample")
         connection.execute("CREATE TABLE raw_sample AS SELECT * FROM usage_event LIMIT 1")
         connection.execute("CREATE TABLE raw_single (LIKE raw_sample, number bigserial UNIQUE)")
@@ -115,11 +112,10 @@ def _commits_per_second(service: Service, clients: int, statement: str) -> float
     return float(rate)
 
 
-def read_ms(connection: psycopg.Connection[Any]) -> float:
+def read_ms(connection: Connection) -> float:
     """Return how long PostgreSQL takes to add up the largest of the kept sums by value and day."""
     taken = []
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'benchmark'")
+    with seeing_all_tenants(connection):
         (largest,) = connection.execute(
             "SELECT dimension_set FROM usage_rollup GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
         ).fetchone() or (0,)

@@ -7,12 +7,11 @@ everything else that it does goes on beside it.
 
 import json
 import time
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
-
-import psycopg
+from typing import Final, NamedTuple
 
 from bench.events import Load
+from bench.kit.database import Connection, fetch_number, seeing_all_tenants
+from bench.kit.figures import Row
 from bench.kit.service import Service
 
 # The first of the two numbers of the lock under which a tenant is rolled up.
@@ -23,8 +22,6 @@ SCANNED_WITHIN_SECONDS: Final = 600.0
 COPIED: Final = 1_000
 # Times of the copies: within so long, up to now.
 SPREAD_SECONDS: Final = 1_800
-
-Note = Callable[[str, str, str], None]
 
 _COPY_BATCHES: Final = """
     INSERT INTO ingest_batch (tenant_id, id, received_at, event_count, first_at, last_at)
@@ -64,11 +61,11 @@ class Scan(NamedTuple):
     oldest_transaction_seconds: float
 
 
-def measure(service: Service, note: Note, *, batches: int, events: int) -> None:
+def measure(service: Service, row: Row, *, batches: int, events: int) -> None:
     """Let so many batches of so many events wait, and note how the service scans them."""
     service.create_tenant("scans")
     with service.connect() as connection:
-        tenant_id = _one(connection, "SELECT max(id) FROM tenant")
+        tenant_id = fetch_number(connection, "SELECT max(id) FROM tenant")
         connection.execute("SELECT pg_advisory_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
         # Of a day: there is something to learn before anything is judged.
         (body,) = Load(seed=1, name="scans", days=1).bodies(batches=1, size=COPIED)
@@ -76,16 +73,15 @@ def measure(service: Service, note: Note, *, batches: int, events: int) -> None:
         newest = _copy(connection, tenant_id, batches=batches, events=events)
         scan = _watch(service, connection, tenant_id, newest)
     what = f"Scan, {events:,} events in {batches:,} batches waiting"
-    note(what, f"{scan.seconds:.1f} s", "5 s")
-    note("Slowest statement meanwhile", f"{scan.slowest_seconds:.1f} s ({scan.slowest})", "2 s")
-    note("Oldest transaction meanwhile", f"{scan.oldest_transaction_seconds:.1f} s", "3 s")
+    row(what, f"{scan.seconds:.1f} s", "5 s")
+    row("Slowest statement meanwhile", f"{scan.slowest_seconds:.1f} s ({scan.slowest})", "2 s")
+    row("Oldest transaction meanwhile", f"{scan.oldest_transaction_seconds:.1f} s", "3 s")
 
 
-def _copy(connection: psycopg.Connection[Any], tenant_id: int, *, batches: int, events: int) -> int:
+def _copy(connection: Connection, tenant_id: int, *, batches: int, events: int) -> int:
     """Write the batches that wait; return the newest."""
     per_batch = max(1, events // batches)
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'benchmark'")
+    with seeing_all_tenants(connection):
         columns = ", ".join(
             f'"{name}"'
             for (name,) in connection.execute(
@@ -108,9 +104,7 @@ def _copy(connection: psycopg.Connection[Any], tenant_id: int, *, batches: int, 
     return int(ids[-1])
 
 
-def _watch(
-    service: Service, connection: psycopg.Connection[Any], tenant_id: int, newest: int
-) -> Scan:
+def _watch(service: Service, connection: Connection, tenant_id: int, newest: int) -> Scan:
     """Look at what runs until a scan has seen the newest batch."""
     begun_at: float | None = None
     slowest, oldest = (0.0, ""), 0.0
@@ -123,7 +117,7 @@ def _watch(
                 slowest = max(slowest, (seconds, " ".join(query.split())[:60]))
                 if begun_at is None and "SELECT set_number, quarter" in query:
                     begun_at = time.monotonic()
-            seen = _one(
+            seen = fetch_number(
                 own,
                 "SELECT coalesce(max(batch_id), 0) FROM scan_progress WHERE tenant_id = %s",
                 tenant_id,
@@ -133,11 +127,3 @@ def _watch(
                 return Scan(took, *slowest, oldest)
             time.sleep(LOOK_SECONDS)
     raise SystemExit("The batches were not scanned.")
-
-
-def _one(connection: psycopg.Connection[Any], statement: str, *values: object) -> int:
-    """The number that a statement answers which sees all tenants."""
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'benchmark'")
-        ((number,),) = connection.execute(statement.encode(), values).fetchall()
-    return int(number)

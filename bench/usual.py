@@ -3,23 +3,22 @@
 Quarters of an hour; what is told is compared with the level that the noise was put on.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from alerts.anomaly import new_states, observe
+from bench.kit.figures import Row
 
 MONDAY: Final = 1_704_067_200
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Row = Callable[[str, str, str], None]
 
 
 def measure(row: Row) -> None:
-    """By what factor the value told as usual is off, in the last two of four made-up weeks."""
+    """Measure by what factor the usual value is off, in the last two of four made-up weeks."""
     pick = np.random.default_rng(3)
     steps, count = np.arange(28 * 96), 12
     hours = steps[:, None] / 4 * np.ones(count)

@@ -1,4 +1,4 @@
-"""The app of the whole: it holds the management commands that run it, and loads Celery."""
+"""The app of the service itself: it holds the commands that run it, and loads Celery."""
 
 from django.apps import AppConfig
 

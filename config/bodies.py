@@ -1,4 +1,4 @@
-"""Bodies of requests on the event loop: how slowly one may come, and how much is kept of all."""
+"""Bodies of requests on the event loop: how slowly one may come, and how much of all is kept."""
 
 import asyncio
 import io
@@ -16,15 +16,15 @@ from common.api.parsing import DRAIN_BYTES_MAX, MEMORY_BYTES_MAX
 GRACE_SECONDS: Final = 10.0
 BYTES_PER_SECOND_MIN: Final = 8 * 1024
 SILENCE_SECONDS: Final = 10.0
-# What is this small comes within the grace, and is read at once.
+# A body this small comes within the grace, and is read in one piece.
 SMALL_BYTES: Final = 16 * 1024
-# Of a body that nobody will read: whoever is still sending should see the answer.
+# For a body that no one will read: a client that is still sending should see the answer.
 DRAIN_SECONDS: Final = 5.0
 DRAIN_SILENCE_SECONDS: Final = 2.0
-# All bodies that have arrived and are not answered yet, and those of one caller.
+# All bodies that have arrived and are not answered yet, and those of one tenant.
 KEPT_BYTES_MAX: Final = 512 << 20
-OWNER_KEPT_BYTES_MAX: Final = 160 << 20
-# The same of those without a key: forms.
+CALLER_BYTES_MAX: Final = 160 << 20
+# The same of requests without a key: forms.
 STRANGERS_BYTES_MAX: Final = 64 << 20
 STRANGER_BYTES_MAX: Final = 16 << 20
 
@@ -37,62 +37,62 @@ class Incomplete(Exception):
     """The client went away, or said a wrong length: what has arrived is not the body."""
 
 
-class TooMuch(Exception):
+class QuotaExceeded(Exception):
     """More bodies wait than this process keeps."""
 
 
-class Room:
-    """How much has arrived and is not answered yet, of all and of each caller."""
+class BodyQuota:
+    """Bytes that have arrived and are not answered yet, of all callers and of each."""
 
-    def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, caller_bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._owner_bytes_max = owner_bytes_max
+        self._caller_bytes_max = caller_bytes_max
         self._size = 0
-        self._by_owner: dict[Hashable, int] = {}
+        self._by_caller: dict[Hashable, int] = {}
 
-    def take(self, owner: Hashable, size: int) -> None:
-        """Raise TooMuch where there is none left."""
-        owners = self._by_owner.get(owner, 0) + size
-        if self._size + size > self._bytes_max or owners > self._owner_bytes_max:
-            raise TooMuch
+    def take(self, caller: Hashable, size: int) -> None:
+        """Raise QuotaExceeded if too little is left."""
+        taken = self._by_caller.get(caller, 0) + size
+        if self._size + size > self._bytes_max or taken > self._caller_bytes_max:
+            raise QuotaExceeded
         self._size += size
-        self._by_owner[owner] = owners
+        self._by_caller[caller] = taken
 
-    def give_back(self, owner: Hashable, size: int) -> None:
+    def give_back(self, caller: Hashable, size: int) -> None:
         self._size -= size
-        left = self._by_owner.get(owner, 0) - size
+        left = self._by_caller.get(caller, 0) - size
         if left > 0:
-            self._by_owner[owner] = left
+            self._by_caller[caller] = left
         else:
-            self._by_owner.pop(owner, None)
+            self._by_caller.pop(caller, None)
 
 
 class Body:
     """A body as far as it has arrived: up to one byte beyond the limit, the rest is dropped."""
 
-    def __init__(self, room: Room, owner: Hashable, bytes_max: int) -> None:
+    def __init__(self, quota: BodyQuota, caller: Hashable, bytes_max: int) -> None:
         self.file: IO[bytes] = io.BytesIO()
         self.size = 0
-        self._room = room
-        self._owner = owner
+        self._quota = quota
+        self._caller = caller
         self._bytes_max = bytes_max
 
     @property
     def is_over(self) -> bool:
-        """More has come than its address takes."""
+        """Whether more has come than its address takes."""
         return self.size > self._bytes_max
 
     def read(self) -> bytes:
-        """The whole of it, as often as one likes."""
+        """Return all of it; it can be read again."""
         self.file.seek(0)
         return self.file.read()
 
     def close(self) -> None:
-        self._room.give_back(self._owner, self.size)
+        self._quota.give_back(self._caller, self.size)
         self.file.close()
 
     async def receive(self, proto: HTTPProtocol, length: str) -> None:
-        """Read it at the pace that it must have. Raises TooSlow, TooMuch, Incomplete."""
+        """Read it at the pace that it must have. Raises TooSlow, QuotaExceeded, Incomplete."""
         if length.isdecimal() and int(length) <= SMALL_BYTES:
             try:
                 async with asyncio.timeout(GRACE_SECONDS):
@@ -121,17 +121,17 @@ class Body:
 
     def _add(self, piece: bytes) -> None:
         kept = piece[: max(0, self._bytes_max + 1 - self.size)]
-        self._room.take(self._owner, len(kept))
+        self._quota.take(self._caller, len(kept))
         self.size += len(kept)
         if self.size > MEMORY_BYTES_MAX and isinstance(self.file, io.BytesIO):
-            begun = self.file
+            in_memory = self.file
             self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `close` does
-            self.file.write(begun.getvalue())
+            self.file.write(in_memory.getvalue())
         self.file.write(kept)
 
 
 async def drain(proto: HTTPProtocol) -> None:
-    """Read a body to no avail, for a little while."""
+    """Read a body and drop it, for a little while."""
     arrived = 0
     pieces = aiter(proto)
     with suppress(TimeoutError):
@@ -145,7 +145,7 @@ async def drain(proto: HTTPProtocol) -> None:
 
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes:
-    """The next piece, nothing at the end. (`anext` with a default crashes on the server's.)"""
+    """Return the next piece, nothing at the end. (`anext` with a default crashes here.)"""
     try:
         return await pieces.__anext__()
     except StopAsyncIteration:

@@ -1,4 +1,4 @@
-"""Celery: the broker, the queues, and the one place that says what runs when.
+"""Celery: the broker, the queues, and the schedule.
 
 Rows in the database are the queue of what is to be done; a message only says "look now". So a lost
 message loses nothing, and the next beat finds the same rows.
@@ -15,7 +15,7 @@ from celery.exceptions import SecurityWarning
 from celery.schedules import crontab
 from celery.signals import celeryd_init, worker_process_init
 
-from config import metrics_port, work_metrics
+from config import work_metrics
 from config.connections import JOBS, limit_process
 from config.environment import Environment, read_environment
 from config.queues import DEFAULT_QUEUE, HARD_LIMIT_SECONDS, LimitsByQueue, route
@@ -68,11 +68,11 @@ BEAT_SCHEDULE = {
 
 
 # What Redis was not told to be done in this time it gives to another worker. So it is longer than
-# any task may run; else a long one would run twice at once.
+# any task may run; else two workers would run a long one simultaneously.
 VISIBILITY_TIMEOUT_SECONDS = 2 * HARD_LIMIT_SECONDS
 REDIS_OPTIONS = {
     "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-    # A connection that a firewall forgot is noticed, and made anew.
+    # A connection that a firewall forgot is noticed, and opened again.
     "socket_keepalive": True,
     "health_check_interval": 30,
 }
@@ -83,12 +83,12 @@ TRANSPORT_OPTIONS = {"redis": REDIS_OPTIONS, "rediss": REDIS_OPTIONS}
 
 
 def broker(environment: Environment) -> dict[str, Any]:
-    """Celery's settings for the given broker, or for files under DATA_DIR."""
-    if environment.broker_url is not None:
+    """Return Celery's settings for the given broker, or for files under DATA_DIR."""
+    if environment.celery_broker_url is not None:
         return {
-            "broker_url": environment.broker_url,
+            "broker_url": environment.celery_broker_url,
             "broker_transport_options": TRANSPORT_OPTIONS.get(
-                environment.broker_url.partition("://")[0], {}
+                environment.celery_broker_url.partition("://")[0], {}
             ),
         }
     folder = environment.data_dir / "broker"
@@ -125,7 +125,7 @@ def configure(environment: Environment) -> dict[str, Any]:
         ),
         # A message is done when its task has ended, well or not. One whose process was killed goes
         # back to the queue; should it kill the next as well, it soon expires. A task that takes
-        # too long would do so again: it is not repeated, and the beat asks for it anew.
+        # too long would do so again: it is not repeated, and the beat asks for it again.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         # A process takes a message when it is free to begin, so that none waits behind a long task
@@ -140,9 +140,7 @@ def configure(environment: Environment) -> dict[str, Any]:
 
 
 def be_nice(sender: str, **_: Any) -> None:
-    """Let a worker of this name, and the processes that it forks, stand back; who tells of alerts
-    does not.
-    """
+    """Lower the priority of this worker and of the processes that it forks, but not of `alerts`."""
     if sender.startswith("worker@"):
         os.nice(NICENESS)
 
@@ -155,6 +153,5 @@ application.conf.update(configure(read_environment()))
 application.autodiscover_tasks()
 application.autodiscover_tasks(["metering.jobs"], related_name="tasks")
 work_metrics.listen()
-metrics_port.listen()
 celeryd_init.connect(be_nice)
 worker_process_init.connect(lambda **_: limit_process(JOBS), weak=False)

@@ -20,7 +20,7 @@ class KeepsFailing(Exception):
 
 
 def has_lived(seconds: float) -> Callable[["Child"], bool]:
-    """Judges a child that answers no requests: it is up when it has not ended for a while."""
+    """Judge a child that answers no requests: it is up if it has not ended for a while."""
 
     def judge(child: "Child") -> bool:
         return time.monotonic() - child.started_at > seconds
@@ -79,7 +79,7 @@ class Child:
         return self.process is None and time.monotonic() >= self.restart_at
 
     def ask_to_stop(self) -> None:
-        """Its main process alone is asked: it knows best in which order its own children end."""
+        """Ask its main process alone: it knows best in which order its own children end."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
@@ -96,7 +96,7 @@ class Child:
         if self.failures >= FAILURES_MAX and not self.has_been_up:
             raise KeepsFailing(
                 f"{self.name} {how} and came up in none of {FAILURES_MAX} tries: stopping. "
-                f"Its own words are above."
+                f"Its own output is above."
             )
         pause = min(RESTART_FIRST_SECONDS * 2 ** min(self.failures, 10), RESTART_MOST_SECONDS)
         self.restart_at = time.monotonic() + pause

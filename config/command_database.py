@@ -1,4 +1,4 @@
-"""The database of a management command: the running service's, or the embedded one for a moment."""
+"""The database of a management command: the running service's, or an embedded one of its own."""
 
 import sys
 import time
@@ -20,9 +20,9 @@ READY_SECONDS = 120.0
 
 @contextmanager
 def database_for_command(environment: Environment, command: str) -> Iterator[None]:
-    """See to it that the database of this environment can be reached while the block runs.
+    """Make the database of this environment reachable while the block runs.
 
-    The embedded server belongs to whoever owns DATA_DIR. While the service runs, its server is
+    The embedded server belongs to the owner of DATA_DIR. While the service runs, its server is
     used. Otherwise the command starts the server for itself, after waiting for another command
     that did.
     """
@@ -38,7 +38,7 @@ def database_for_command(environment: Environment, command: str) -> Iterator[Non
 
 
 def _own(environment: Environment, command: str, stack: ExitStack) -> bool:
-    """Start the embedded server for this command; False when the service owns the folder."""
+    """Start the embedded server for this command; return False if the service owns the folder."""
     has_said_so = False
     while True:
         try:

@@ -23,7 +23,7 @@ class Limits(NamedTuple):
     idle_in_transaction_ms: int = 0
 
 
-# Commands, migrations, and whatever nobody waits for.
+# Commands, migrations, and everything else that no one waits for.
 UNLIMITED: Final = Limits()
 # What callers of the busy endpoints wait for.
 BUSY: Final = Limits(statement_ms=2_000, lock_ms=2_000, idle_in_transaction_ms=5_000)
@@ -70,7 +70,7 @@ def borrows_from_pool() -> bool:
 
 
 def parameters_of_thread(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Django's parameters of the database, as the calling thread uses them."""
+    """Return Django's parameters of the database, as the calling thread uses them."""
     if not _role.borrows:
         return parameters
     pool = {"min_size": 1, "max_size": POOL_SIZE_MAX, "timeout": WAIT_SECONDS}

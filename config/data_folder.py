@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 SERVICE = "the service"
 
@@ -26,7 +28,7 @@ class DataFolderInUse(DataFolderUnusable):
 
 @contextmanager
 def own_data_folder(data_dir: Path, *, purpose: str) -> Iterator[None]:
-    """Be the only owner of DATA_DIR until the block ends, or raise DataFolderInUse."""
+    """Own DATA_DIR alone until the block ends, or raise DataFolderInUse."""
     make_private_folder(data_dir)
     descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -43,7 +45,7 @@ def own_data_folder(data_dir: Path, *, purpose: str) -> Iterator[None]:
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder for this user alone, when it is missing; say so when that is not possible."""
+    """Make a folder for this user alone if it is missing. Raises DataFolderUnusable."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -52,3 +54,23 @@ def make_private_folder(path: Path) -> None:
         raise DataFolderUnusable(
             f"DATA_DIR {path} belongs to another user: start as that user, or set another DATA_DIR."
         )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file by one for this user alone; no reader ever sees a part of it."""
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.", delete=False) as draft:
+        draft.write(text)
+    os.replace(draft.name, path)
+
+
+def read_secret_key(data_dir: Path) -> str:
+    """Return the key that was made once for this DATA_DIR, for its owner alone."""
+    path = data_dir / "secret_key"
+    if not path.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=data_dir, prefix=f"{path.name}.") as draft:
+            draft.write(secrets.token_urlsafe(64))
+            draft.flush()
+            with suppress(FileExistsError):  # the first process to link its key wins
+                os.link(draft.name, path)
+    return path.read_text().strip()

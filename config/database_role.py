@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 
 APPLICATION_ROLE = "spendgate_app"
 
-# Serialises two processes that prepare the same cluster at once; the number is the service's own.
+# Serializes processes that prepare the same cluster; the number is the service's own.
 PREPARE_LOCK = 7302
 
 
@@ -39,7 +39,7 @@ def step_down(connection: Connection[Any]) -> None:
 def prepare_role(conninfo: str, *, may_create_databases: bool = False) -> None:
     """Make `spendgate_app` and let it build the schema, when `conninfo` logs in as a superuser.
 
-    Safe to run again and by several at once. Tests alone let the role create databases.
+    Safe to run again, and by several processes. Only tests let the role create databases.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection:
         _, is_superuser, _ = _login_role(connection)

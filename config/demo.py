@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from django.core.management import call_command
 from rich.console import Console
 from rich.text import Text
 
+from config.data_folder import write_private
 from tenants.models import Tenant
 from tenants.scope import platform_scope
 
@@ -37,7 +37,7 @@ class Access:
 
 
 def open_demo(*, data_dir: Path, url: str) -> Access | None:
-    """Make the tenant when the database has none; None when the database holds other people's."""
+    """Make the tenant if the database has none; return None if it holds other people's."""
     stored = _stored(data_dir)
     if not _has_tenant():
         stored = _create(data_dir, url)
@@ -64,7 +64,7 @@ def load(access: Access, *, data_dir: Path) -> bool:
 
 
 def show(access: Access, console: Console) -> None:
-    """Where to look, with lines that can be copied: they are never wrapped."""
+    """Show where to look, with lines that can be copied: they are never wrapped."""
     event = {
         "id": "my-first-call",
         "provider": "anthropic",
@@ -93,11 +93,11 @@ def show(access: Access, console: Console) -> None:
 
 
 def _create(data_dir: Path, url: str) -> Access:
-    answer = io.StringIO()
-    call_command("create_tenant", TENANT, owner=OWNER, json=True, stdout=answer)
-    facts = json.loads(answer.getvalue().splitlines()[-1])
+    output = io.StringIO()
+    call_command("create_tenant", TENANT, owner=OWNER, json=True, stdout=output)
+    created = json.loads(output.getvalue().splitlines()[-1])
     (data_dir / UNFINISHED_FILE).touch()
-    access = Access(url=url, **facts)
+    access = Access(url=url, **created)
     _write(data_dir, access)
     return access
 
@@ -116,10 +116,4 @@ def _stored(data_dir: Path) -> Access | None:
 
 
 def _write(data_dir: Path, access: Access) -> None:
-    path = data_dir / ACCESS_FILE
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(asdict(access), file, indent=2)
-        file.write("\n")
-    draft.replace(path)
+    write_private(data_dir / ACCESS_FILE, json.dumps(asdict(access), indent=2) + "\n")

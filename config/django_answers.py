@@ -2,34 +2,26 @@
 
 import io
 from collections.abc import Mapping
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
+from django.core.handlers.wsgi import WSGIHandler
 from granian.rsgi import Scope
 
+from config.answers import Answer, Headers
 from config.bodies import Body
-from config.wsgi import django_application
 
-Headers = list[tuple[str, str]]
-
-
-class Answer(NamedTuple):
-    """An answer; a `file` is sent from the disk instead of a body."""
-
-    status: int
-    headers: Headers
-    body: bytes
-    file: IO[bytes] | None = None
+django_application = WSGIHandler()
 
 
 class _FileToSend:
-    """WSGI's `file_wrapper`: Django hands over the file of an answer as it is."""
+    """WSGI's `file_wrapper`: Django hands over the file of an answer unread."""
 
     def __init__(self, file: IO[bytes], block_size: int = 0) -> None:
         self.file = file
 
 
 def environ_of(scope: Scope, headers: Mapping[str, str], body: Body) -> dict[str, Any]:
-    """A request as WSGI has it."""
+    """Return a request as WSGI has it."""
     body.file.seek(0)
     host, _, port = scope.server.rpartition(":")
     environ: dict[str, Any] = {
@@ -60,14 +52,14 @@ def environ_of(scope: Scope, headers: Mapping[str, str], body: Body) -> dict[str
 
 
 def answer_of_django(environ: dict[str, Any]) -> Answer:
-    """The answer, with all that it needs of the database in it."""
-    begun: list[tuple[int, Headers]] = []
+    """Return Django's complete answer, for which nothing more is read from the database."""
+    started: list[tuple[int, Headers]] = []
 
     def start_response(status: str, headers: Headers, *_: object) -> Any:
-        begun.append((int(status[:3]), headers))
+        started.append((int(status[:3]), headers))
 
     response: Any = django_application(environ, start_response)
-    status, headers = begun[0]
+    status, headers = started[0]
     if isinstance(response, _FileToSend):
         if isinstance(getattr(response.file, "name", None), str):
             return Answer(status, headers, b"", response.file)
@@ -79,5 +71,5 @@ def answer_of_django(environ: dict[str, Any]) -> Answer:
 
 
 def address_of(scope: Scope) -> str:
-    """The address that a request came from."""
+    """Return the address that a request came from."""
     return scope.client.rpartition(":")[0].strip("[]")

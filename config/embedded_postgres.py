@@ -3,9 +3,9 @@
 The server runs with its data folder as its working directory and knows that folder as
 `/proc/self/cwd`. So it needs no permission on the folders above, which may be closed to the user it
 runs as, and its socket lies in the data folder, whose path may be longer than a socket's may.
-Started as root it runs as `nobody`, or as whoever owns the data already.
+Started as root it runs as `nobody`, or as the owner of the data.
 
-Nobody can log in as the superuser: it has no password, and what only it may do (make the role and
+No one can log in as the superuser: it has no password, and what only it may do (make the role and
 the database) is done in single-user mode before the server starts.
 """
 
@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config import processes
-from config.data_folder import DataFolderUnusable, make_private_folder
-from config.environment import (
+from config.data_folder import DataFolderUnusable, make_private_folder, write_private
+from config.database import (
     EMBEDDED_DATABASE,
     EMBEDDED_RECORD,
     EMBEDDED_ROLE,
@@ -58,7 +58,7 @@ class PostgresFailed(Exception):
 
 
 class EmbeddedPostgres:
-    """The server of one DATA_DIR. The caller owns the folder's lock, so nobody else starts it."""
+    """The server of one DATA_DIR. The caller owns the folder's lock, so no one else starts it."""
 
     def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
@@ -104,7 +104,7 @@ class EmbeddedPostgres:
             os.truncate(self.log, 0)
 
     def wait_until_ready(self) -> None:
-        """Recovery after a crash may take a while; a server that ends raises PostgresFailed."""
+        """Wait, also for recovery after a crash. Raises PostgresFailed if the server ends."""
         while not self.is_ready():
             self.require_alive()
             processes.wait_until(self.is_ready, 0.2)
@@ -117,7 +117,7 @@ class EmbeddedPostgres:
         return len(lines) >= 8 and lines[7].strip() == "ready" and self._is_own(lines[0])
 
     def require_alive(self) -> None:
-        """Raise PostgresFailed, with the last words of its log, when the server has ended."""
+        """Raise PostgresFailed, with the last line of its log, if the server has ended."""
         assert self.process is not None, "launched before"
         if self.process.poll() is not None:
             raise PostgresFailed(
@@ -126,7 +126,7 @@ class EmbeddedPostgres:
             )
 
     def last_words(self) -> str:
-        """The last error in the log, else its last line."""
+        """Return the last error in the log, else its last line."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()[-50:]
         except OSError:
@@ -135,7 +135,7 @@ class EmbeddedPostgres:
         return (errors or lines or [""])[-1].strip()
 
     def stop(self) -> None:
-        """A fast shutdown: open transactions are rolled back, what was committed is on disk."""
+        """Shut down fast: open transactions are rolled back, commits are on disk."""
         if self.process is None or self.process.poll() is not None:
             return
         for number in (signal.SIGINT, signal.SIGQUIT):
@@ -145,7 +145,7 @@ class EmbeddedPostgres:
                 return
 
     def kill(self) -> None:
-        """Stop at once, as after a power cut; the next start recovers from the log of writes."""
+        """Stop immediately, as after a power cut; the next start recovers."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGQUIT)
 
@@ -154,7 +154,7 @@ class EmbeddedPostgres:
         self._run_single_user(self.cluster, statements)
 
     def _make_cluster(self) -> None:
-        # Made beside its place and moved there when complete: a killed start leaves no half.
+        # Made beside it and moved when complete: a killed start leaves no half-made cluster.
         draft = self.data_dir / "postgres.new"
         if draft.exists():
             shutil.rmtree(draft)
@@ -188,11 +188,7 @@ class EmbeddedPostgres:
             record["password"] = secrets.token_urlsafe(24)
             self.administer(f"ALTER ROLE {EMBEDDED_ROLE} PASSWORD '{record['password']}';")
         record["socket_folder"] = _short_path(self.cluster, record.get("socket_folder"))
-        draft = path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(record, file)
-        draft.replace(path)
+        write_private(path, json.dumps(record))
 
     def _write_configuration(self) -> None:
         lines = [f"{name} = '{value}'" for name, value in self._settings.items()]
@@ -226,7 +222,7 @@ class EmbeddedPostgres:
     def _clear_leftovers(self) -> None:
         """Wait for a server whose supervisor was killed; remove the files of one that was killed.
 
-        PostgreSQL itself refuses to start when the number in postmaster.pid has since gone to any
+        PostgreSQL itself refuses to start if the number in postmaster.pid has since gone to any
         other process of its user; the title tells whether that one is a server of this folder.
         """
         for pid in processes.with_title(f"--cluster_name={self._title()}"):
@@ -241,7 +237,7 @@ class EmbeddedPostgres:
             (self.cluster / name).unlink(missing_ok=True)
 
     def _title(self) -> str:
-        """Names the folder itself, so that a copy of it elsewhere is told apart."""
+        """Return a name of the folder itself, so that a copy of it elsewhere is told apart."""
         status = self.cluster.stat()
         return f"spendgate-{status.st_dev:x}-{status.st_ino:x}-data"
 
@@ -272,17 +268,17 @@ class EmbeddedPostgres:
             check=False,
             **processes.run_as(self._user),
         )
-        # Single-user mode ends with 0 whatever a statement did; what went wrong is in its words.
+        # Single-user mode ends with 0 whatever a statement did; errors are in its output.
         if result.returncode or "ERROR:" in result.stderr:
-            words = (result.stderr or result.stdout).strip()
-            raise PostgresFailed(f"{Path(arguments[0]).name} failed in {folder}: {words[-500:]}")
+            output = (result.stderr or result.stdout).strip()
+            raise PostgresFailed(f"{Path(arguments[0]).name} failed in {folder}: {output[-500:]}")
 
 
 @contextmanager
 def running_postgres(
     data_dir: Path, *, settings: Mapping[str, str] | None = None, statements: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """A server for the duration of the block; yields what psycopg.connect takes to reach it.
+    """Run a server while the block runs; yields what psycopg.connect takes to reach it.
 
     `statements` are run as the superuser before it starts.
     """
@@ -299,7 +295,7 @@ def running_postgres(
 
 
 def server_settings(memory_bytes: int) -> dict[str, str]:
-    """For steady ingest on a small machine. What was acknowledged is on disk: fsync stays on."""
+    """Return settings for steady ingest on a small machine. Fsync stays on: a commit is on disk."""
     shared_mebibytes = max(32, min(4096, memory_bytes // 4 // MEBIBYTE))
     return {
         "listen_addresses": "",
@@ -339,7 +335,7 @@ def server_settings(memory_bytes: int) -> dict[str, str]:
 
 
 def _memory_bytes() -> int:
-    """What this machine has, or what its control group may use."""
+    """Return the memory of this machine, or what its control group may use."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
@@ -348,7 +344,7 @@ def _memory_bytes() -> int:
 
 
 def _reachable_binaries(user: int | None) -> Path:
-    """The folder of binaries that the server's user can run; a copy of them when it must be."""
+    """Return a folder of binaries that the server's user can run; a copy of them if need be."""
     installed = SITE_PACKAGES / BINARIES
     if user is None or _can_run(installed, user):
         return installed
@@ -393,7 +389,7 @@ def _can_run(binaries: Path, user: int) -> bool:
 
 
 def _server_environment() -> dict[str, str]:
-    """Nothing of the caller's: a PGDATA or PGOPTIONS of theirs must not reach this server."""
+    """Return nothing of the caller's: its PGDATA or PGOPTIONS must not reach this server."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -405,7 +401,7 @@ def _read_record(path: Path) -> dict[str, str]:
 
 
 def _short_path(cluster: Path, earlier: str | None) -> str:
-    """A path to the cluster's socket folder that fits into a socket's address."""
+    """Return a path to the cluster's socket folder that fits into a socket's address."""
     if len(os.fsencode(cluster / SOCKET_NAME)) <= SOCKET_PATH_MAX_BYTES:
         return str(cluster)
     if earlier is not None and Path(earlier).is_symlink() and os.readlink(earlier) == str(cluster):

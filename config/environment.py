@@ -1,88 +1,188 @@
-"""The environment of one installation: read once, judged here, and nothing else reads it.
+"""The environment of one installation: read and checked here once; nothing else reads it.
 
-Every variable also comes from `NAME_FILE`, the path of a file that holds its value. A wrong value
-raises `WrongSetting` with a sentence that says what and why. Values that may be secret are not
-shown.
+Every variable can also come from `NAME_FILE`, the path of a file that holds its value. Wrong values
+raise `WrongSetting`, with a sentence for each. Values that may be secret are not shown.
 """
 
 import ipaddress
-import json
 import os
 import re
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
 
-from alerts.mail_server import WrongMailServer, read_mail_server
+from alerts.mail_server import read_mail_server
 
-Value = TypeVar("Value")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-
-# The embedded server leaves what a client needs to reach it in this file under DATA_DIR.
-EMBEDDED_RECORD = "embedded_postgres.json"
-EMBEDDED_DATABASE = "spendgate"
-EMBEDDED_ROLE = "spendgate"
-
-SECRET_KEY_MIN_CHARACTERS = 32
-RETENTION_MAX_DAYS = 36_500
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
 # A year is the longest period that windows look back over, by rolling or by rollover.
-LONGEST_PERIOD_DAYS = 366
-HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
-ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+LONGEST_PERIOD_DAYS: Final = 366
+HISTORY_DAYS: Final = 1_100
+HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+ALL_ADDRESSES: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+# Follows from the problem of another variable.
+UNCALLED_DEFAULT: Final = "default_factory_not_called"
 
 
 class WrongSetting(Exception):
-    """A variable of the environment holds a value the service cannot start with."""
+    """Variables of the environment hold values that the service cannot start with."""
 
 
-@dataclass(frozen=True)
-class Retention:
-    """For how many days rows are kept. `docs/operations.md` says which table follows which."""
+def check_host(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value.strip("[]")))
+    except ValueError:
+        if HOST_NAME.fullmatch(value):
+            return value
+        raise ValueError("it must be an address or a host name") from None
 
-    events_days: int
-    decisions_days: int
-    incidents_days: int
-    history_days: int
+
+def check_allowed_host(value: str) -> str:
+    if value != "*" and not HOST_NAME.fullmatch(value.removeprefix(".")):
+        check_host(value)
+    return value
 
 
-@dataclass(frozen=True)
-class Environment:
-    """What the environment says. `None` for a URL means the embedded server stands in."""
+def check_folder(path: Path) -> Path:
+    path = path.expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise ValueError("it must be a folder")
+    return path
 
-    database_url: str | None
-    broker_url: str | None
-    data_dir: Path
-    host: str
-    port: int
-    secret_key: str | None
-    demo: bool
-    event_max_age_days: int
-    retention: Retention
-    web_workers: int
-    web_threads: int
-    metrics_port: int | None
-    allowed_hosts: list[str]
-    public_url: str | None
-    mail_url: str | None
-    channel_networks: list[Network]
-    trusted_proxies: list[Network]
+
+def check_database_url(value: str) -> str:
+    try:
+        parts = conninfo_to_dict(value)
+    except psycopg.Error:  # its reason may quote the password
+        parts = {}
+    is_url = value.startswith(("postgresql://", "postgres://"))
+    if not is_url or not (parts.get("dbname") or parts.get("service")):
+        raise ValueError("it must look like postgresql://user:password@host:port/database")
+    ports = str(parts.get("port") or "").split(",")
+    if not all(port == "" or (port.isdecimal() and 0 < int(port) < 1 << 16) for port in ports):
+        raise ValueError("the port must be a whole number from 1 to 65535")
+    return value
+
+
+def check_broker_url(value: str) -> str:
+    if not re.match(r"(redis|rediss|amqp|amqps)://.", value):
+        raise ValueError("it must be the URL of a broker, such as redis://host:6379/0")
+    return value
+
+
+def check_public_url(value: str) -> str:
+    parts = urlsplit(value)
+    is_origin = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    if not is_origin or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise ValueError("it must be an origin without a path, as https://spendgate.example.com")
+    return value.rstrip("/")
+
+
+def check_mail_url(value: str) -> str:
+    read_mail_server(value)
+    return value
+
+
+def split_list(value: object) -> object:
+    """Split a text at its commas; empty parts do not count."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+Host = Annotated[str, AfterValidator(check_allowed_host)]
+Hosts = Annotated[list[Host], BeforeValidator(split_list)]
+Networks = Annotated[list[IPvAnyNetwork], BeforeValidator(split_list)]
+
+Secret: Any = Field(None, repr=False)
+
+
+class Environment(BaseModel):
+    """What the environment says; a variable is named as its field, in capitals.
+
+    Fields without a `repr` may hold secrets. If no database or broker is named, the embedded ones
+    under DATA_DIR serve.
+    """
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    database_url: Annotated[str, AfterValidator(check_database_url)] | None = Secret
+    celery_broker_url: Annotated[str, AfterValidator(check_broker_url)] | None = Secret
+    data_dir: Annotated[Path, AfterValidator(check_folder)] = CHECKOUT / ".data"
+    host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
+    port: Port = 8000
+    secret_key: Annotated[str, Field(min_length=32)] | None = Secret
+    demo: bool = True
+    event_max_age_days: Annotated[int, Field(ge=1, le=400)] = 35
+    # Events outlive every change to them, and every window that may still count them.
+    retention_events_days: Days = Field(
+        default_factory=lambda given: given["event_max_age_days"] + LONGEST_PERIOD_DAYS
+    )
+    retention_decisions_days: Days = 35
+    retention_incidents_days: Annotated[Days, Field(ge=35)] = 400
+    retention_history_days: Days = Field(
+        default_factory=lambda given: max(HISTORY_DAYS, given["retention_events_days"])
+    )
+    web_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    web_threads: Annotated[int, Field(ge=1, le=256)] = 16
+    metrics_port: Port | None = None
+    public_url: Annotated[str, AfterValidator(check_public_url)] | None = None
+    mail_url: Annotated[str, AfterValidator(check_mail_url)] | None = Secret
+    channel_networks: Networks = []
+    trusted_proxies: Networks = []
+    allowed_hosts: Hosts = Field([], validate_default=True)
+
+    @field_validator("retention_events_days")
+    @classmethod
+    def require_days_of_windows(cls, days: int, info: ValidationInfo) -> int:
+        least = info.data.get("event_max_age_days", 0) + LONGEST_PERIOD_DAYS
+        if days < least:
+            raise ValueError(
+                f"it must be at least {least}, the sum of EVENT_MAX_AGE_DAYS and the longest period"
+                f" of a budget ({LONGEST_PERIOD_DAYS})"
+            )
+        return days
+
+    @field_validator("retention_history_days")
+    @classmethod
+    def require_days_of_events(cls, days: int, info: ValidationInfo) -> int:
+        if days < (events_days := info.data.get("retention_events_days", 0)):
+            raise ValueError(f"it must be at least RETENTION_EVENTS_DAYS, {events_days}")
+        return days
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def add_own_hosts(cls, given: list[str], info: ValidationInfo) -> list[str]:
+        """Add the names of this machine, which may always be used."""
+        host, public_url = info.data.get("host", ""), info.data.get("public_url")
+        if not given and public_url is None and host in ALL_ADDRESSES:
+            return ["*"]  # nothing says by which names this machine is reached
+        names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host, *given}
+        if public_url is not None:
+            names.add(urlsplit(public_url).hostname or "")
+        return sorted(names - ALL_ADDRESSES)
 
     @property
     def is_https(self) -> bool:
-        """People reach the service by https, so cookies may insist on it."""
+        """Whether people reach the service by https, so that cookies may insist on it."""
         return self.public_url is not None and self.public_url.startswith("https://")
-
-    @property
-    def trusted_origins(self) -> list[str]:
-        return [self.public_url] if self.public_url else []
 
     @property
     def url(self) -> str:
@@ -92,295 +192,44 @@ class Environment:
 
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
-    """Read and judge every variable; an empty one counts as not set."""
-    host = _read(environ, "HOST", "127.0.0.1", _host)
-    public_url = _read(environ, "PUBLIC_URL", None, _public_url)
-    event_max_age_days = _read(environ, "EVENT_MAX_AGE_DAYS", 35, _whole_number(1, 400))
-    return Environment(
-        database_url=_read(environ, "DATABASE_URL", None, _database_url),
-        broker_url=_read(environ, "CELERY_BROKER_URL", None, _broker_url),
-        data_dir=_read(environ, "DATA_DIR", CHECKOUT / ".data", _folder),
-        host=host,
-        port=_read(environ, "PORT", 8000, _whole_number(1, 65535)),
-        secret_key=_read(environ, "SECRET_KEY", None, _secret_key),
-        demo=_read(environ, "DEMO", True, _switch),
-        event_max_age_days=event_max_age_days,
-        retention=_retention(environ, event_max_age_days),
-        web_workers=_read(environ, "WEB_WORKERS", 1, _whole_number(1, 64)),
-        web_threads=_read(environ, "WEB_THREADS", 16, _whole_number(1, 256)),
-        metrics_port=_read(environ, "METRICS_PORT", None, _whole_number(1, 65535)),
-        allowed_hosts=_allowed_hosts(environ, host, public_url),
-        public_url=public_url,
-        mail_url=_read(environ, "MAIL_URL", None, _mail_url),
-        channel_networks=_read(environ, "CHANNEL_NETWORKS", [], _networks),
-        trusted_proxies=_read(environ, "TRUSTED_PROXIES", [], _networks),
-    )
-
-
-def secret_key(environment: Environment) -> str:
-    """The given key, or one made once for this DATA_DIR and kept there for its owner alone."""
-    if environment.secret_key:
-        return environment.secret_key
-    path = environment.data_dir / "secret_key"
-    if not path.exists():
-        environment.data_dir.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"secret_key.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(64))
+    """Read and check every variable; an empty one counts as not set. Raises WrongSetting."""
+    given: dict[str, str] = {}
+    problems: list[str] = []
+    for field in Environment.model_fields:
         try:
-            # A link to a complete file: whoever comes first wins, and nobody reads half a key.
-            os.link(draft, path)
-        except FileExistsError:
-            pass  # another process was first; its key counts
-        finally:
-            draft.unlink()
-    return path.read_text().strip()
-
-
-# psycopg prepares a statement that is sent with prepare=True only where this is a number: so many
-# executions would prepare any other.
-PREPARE_WHAT_IS_MARKED = 1 << 30
-
-
-def database_parameters(environment: Environment) -> dict[str, Any]:
-    """Django's DATABASES["default"]. Its backend steps down from a superuser."""
-    if environment.database_url is None:
-        parts = embedded_connection(environment.data_dir)
-    else:
-        parts = {
-            name: str(value) for name, value in conninfo_to_dict(environment.database_url).items()
-        }
-    named = {
-        setting: parts.pop(name, "")
-        for setting, name in (
-            ("NAME", "dbname"),
-            ("USER", "user"),
-            ("PASSWORD", "password"),
-            ("HOST", "host"),
-            ("PORT", "port"),
-        )
-    }
-    return {
-        "ENGINE": "config.postgresql",
-        **named,
-        "OPTIONS": {
-            "connect_timeout": "10",
-            "application_name": "spendgate",
-            "prepare_threshold": PREPARE_WHAT_IS_MARKED,
-            **parts,
-        },
-        "CONN_MAX_AGE": 600,
-        "CONN_HEALTH_CHECKS": True,
-    }
-
-
-def embedded_connection(data_dir: Path) -> dict[str, str]:
-    """How a client reaches the embedded server of this DATA_DIR, as libpq's keywords.
-
-    Before its first start there is no record; a connection then fails with the folder's name in it.
-    """
+            if text := read_text(environ, field.upper()):
+                given[field] = text
+        except WrongSetting as error:
+            problems.append(str(error))
     try:
-        record = json.loads((data_dir / EMBEDDED_RECORD).read_text())
-    except FileNotFoundError:
-        record = {"socket_folder": str(data_dir / "postgres_is_not_running"), "password": ""}
-    return {
-        "host": record["socket_folder"],
-        "dbname": EMBEDDED_DATABASE,
-        "user": EMBEDDED_ROLE,
-        "password": record["password"],
-    }
+        environment = Environment.model_validate(given)
+    except ValidationError as error:
+        problems += [
+            describe_problem(problem)
+            for problem in error.errors()
+            if problem["type"] != UNCALLED_DEFAULT
+        ]
+    if problems:
+        # Not from the error, which holds the values.
+        raise WrongSetting("\n".join(problems)) from None
+    return environment
 
 
-def embedded_conninfo(data_dir: Path) -> str:
-    """The same as one text, as psycopg.connect takes it."""
-    return make_conninfo("", **embedded_connection(data_dir))
-
-
-def _read(
-    environ: Mapping[str, str], name: str, default: Value, parse: Callable[[str, str], Value]
-) -> Value:
-    value = _text(environ, name)
-    return default if value is None else parse(name, value)
-
-
-def _text(environ: Mapping[str, str], name: str) -> str | None:
+def read_text(environ: Mapping[str, str], name: str) -> str | None:
     value, file = environ.get(name), environ.get(f"{name}_FILE")
     if value and file:
         raise WrongSetting(f"{name} and {name}_FILE are both set: keep one of them.")
     if not file:
-        return value or None
+        return value
     try:
-        return Path(file).read_text().strip() or None
+        return Path(file).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise WrongSetting(
-            f"{name}_FILE names '{file}', which cannot be read: {reason}."
-        ) from error
+        raise WrongSetting(f"{name}_FILE is '{file}', which cannot be read: {reason}.") from None
 
 
-def _whole_number(least: int, most: int) -> Callable[[str, str], int]:
-    def parse(name: str, value: str) -> int:
-        is_number = value.isascii() and value.isdecimal() and len(value) <= len(str(most))
-        if not is_number or not least <= int(value) <= most:
-            raise WrongSetting(
-                f"{name} is '{value}': it must be a whole number from {least} to {most}."
-            )
-        return int(value)
-
-    return parse
-
-
-def _switch(name: str, value: str) -> bool:
-    if value not in ("0", "1"):
-        raise WrongSetting(f"{name} is '{value}': it must be 0 or 1.")
-    return value == "1"
-
-
-def _host(name: str, value: str) -> str:
-    try:
-        return str(ipaddress.ip_address(value.strip("[]")))
-    except ValueError:
-        if not HOST_NAME.fullmatch(value):
-            raise WrongSetting(
-                f"{name} is '{value}': it must be an address or a host name."
-            ) from None
-    return value
-
-
-def _host_list(name: str, value: str) -> list[str]:
-    hosts = [host.strip() for host in value.split(",") if host.strip()]
-    for host in hosts:
-        if host != "*" and not HOST_NAME.fullmatch(host.lstrip(".")) and not _is_address(host):
-            raise WrongSetting(f"{name} holds '{host}': it must be host names separated by commas.")
-    return hosts
-
-
-def _is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-def _folder(name: str, value: str) -> Path:
-    path = Path(value).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise WrongSetting(f"{name} is '{value}': it must be a folder.")
-    return path
-
-
-def _secret_key(name: str, value: str) -> str:
-    if len(value) < SECRET_KEY_MIN_CHARACTERS:
-        raise WrongSetting(
-            f"{name} has {len(value)} characters: it must have {SECRET_KEY_MIN_CHARACTERS} or more."
-        )
-    return value
-
-
-def _database_url(name: str, value: str) -> str:
-    form = "postgresql://user:password@host:port/database"
-    if not value.startswith(("postgresql://", "postgres://")):
-        raise WrongSetting(f"{name} must be a PostgreSQL URL such as {form}.")
-    try:
-        parts = conninfo_to_dict(value)
-    except psycopg.Error:
-        # The reason PostgreSQL's client library gives may quote the password.
-        raise WrongSetting(f"{name} cannot be read: it must look like {form}.") from None
-    ports = str(parts.get("port") or "5432").split(",")
-    if not all(port == "" or _is_port(port) for port in ports):
-        raise WrongSetting(f"{name} has a port that is not a whole number from 1 to 65535.")
-    if not parts.get("dbname") and not parts.get("service"):
-        raise WrongSetting(f"{name} names no database: it must look like {form}.")
-    return value
-
-
-def _is_port(value: str) -> bool:
-    return value.isascii() and value.isdecimal() and 1 <= int(value) <= 65535
-
-
-def _broker_url(name: str, value: str) -> str:
-    scheme, separator, rest = value.partition("://")
-    if not separator or scheme not in ("redis", "rediss", "amqp", "amqps") or not rest:
-        raise WrongSetting(f"{name} must be the URL of a broker, such as redis://host:6379/0.")
-    return value
-
-
-def _public_url(name: str, value: str) -> str:
-    form = "https://spendgate.example.com"
-    try:
-        parts = urlsplit(value)
-        is_origin = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_origin = False
-    if not is_origin or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise WrongSetting(
-            f"{name} is '{value}': it must be an origin without a path, such as {form}."
-        )
-    return value.rstrip("/")
-
-
-def _mail_url(name: str, value: str) -> str:
-    try:
-        read_mail_server(value)
-    except WrongMailServer as error:
-        raise WrongSetting(f"{name} {error}") from None
-    return value
-
-
-def _networks(name: str, value: str) -> list[Network]:
-    networks: list[Network] = []
-    for one in value.split(","):
-        try:
-            networks += [ipaddress.ip_network(one.strip())] if one.strip() else []
-        except ValueError:
-            raise WrongSetting(
-                f"{name} holds '{one.strip()}': it must be networks separated by commas,"
-                " such as 10.0.0.0/8."
-            ) from None
-    return networks
-
-
-def _retention(environ: Mapping[str, str], event_max_age_days: int) -> Retention:
-    """Events outlive every change to them, and every window that may still count them."""
-    events_least = event_max_age_days + LONGEST_PERIOD_DAYS
-    events = _days(
-        environ,
-        "RETENTION_EVENTS_DAYS",
-        default=events_least,
-        least=events_least,
-        why=f", the sum of EVENT_MAX_AGE_DAYS ({event_max_age_days}) and the longest period of a"
-        f" budget ({LONGEST_PERIOD_DAYS})",
-    )
-    history = _days(
-        environ,
-        "RETENTION_HISTORY_DAYS",
-        default=max(1_100, events),
-        least=events,
-        why=", as RETENTION_EVENTS_DAYS is",
-    )
-    return Retention(
-        events_days=events,
-        decisions_days=_days(environ, "RETENTION_DECISIONS_DAYS", default=35, least=1),
-        incidents_days=_days(environ, "RETENTION_INCIDENTS_DAYS", default=400, least=35),
-        history_days=history,
-    )
-
-
-def _days(environ: Mapping[str, str], name: str, *, default: int, least: int, why: str = "") -> int:
-    days = _read(environ, name, default, _whole_number(1, RETENTION_MAX_DAYS))
-    if days < least:
-        raise WrongSetting(f"{name} is '{days}': it must be at least {least}{why}.")
-    return days
-
-
-def _allowed_hosts(environ: Mapping[str, str], host: str, public_url: str | None) -> list[str]:
-    """Names by which the service may be called; this machine itself always may."""
-    given: list[str] = _read(environ, "ALLOWED_HOSTS", [], _host_list)
-    if not given and public_url is None and host in ALL_ADDRESSES:
-        return ["*"]  # nobody said by which names this machine is reached
-    names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host, *given}
-    if public_url is not None:
-        names.add(urlsplit(public_url).hostname or "")
-    return sorted(names - ALL_ADDRESSES)
+def describe_problem(problem: ErrorDetails) -> str:
+    """Say in a sentence what is wrong with a variable."""
+    field, reason = str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")
+    shown = f" is '{problem['input']}'" if Environment.model_fields[field].repr else ""
+    return f"{field.upper()}{shown}: {reason[0].lower()}{reason[1:].rstrip('.')}."

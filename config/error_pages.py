@@ -26,21 +26,21 @@ _PLACEHOLDER: Final = re.compile(r"<[^>]+>")
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """A request that Django itself refuses, as one for a host that is not ours."""
+    """Answer a request that Django itself refuses, as one for a host that is not ours."""
     if is_api(request):
         return problem_response(unreadable_problem(exception))
     return defaults.bad_request(request, exception)
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """What a person may not do."""
+    """Answer what a person may not do."""
     if is_api(request):
         return problem_response(problem(403, detail="This is not allowed."))
     return defaults.permission_denied(request, exception)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """An address that does not exist."""
+    """Answer an address that does not exist."""
     if is_api(request):
         near = did_you_mean(_OBJECT.sub("/{id}", request.path), api_paths())
         return problem_response(problem(404, detail=f"There is nothing at this address.{near}"))
@@ -48,17 +48,17 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    """What went wrong outside of any view, such as a database that cannot be reached."""
+    """Answer what failed outside of any view, such as a database that cannot be reached."""
     if not is_api(request):
         return defaults.server_error(request)
     error: Any = sys.exception()
-    facts = problem_of(error) if isinstance(error, Exception) else problem(500, detail="Failed.")
-    return problem_response(facts)
+    body = problem_of(error) if isinstance(error, Exception) else problem(500, detail="Failed.")
+    return problem_response(body)
 
 
 @cache
 def api_paths() -> tuple[str, ...]:
-    """The addresses of the API, with `{id}` for what names an object."""
+    """Return the addresses of the API, with `{id}` for what names an object."""
     return tuple(sorted(_paths(get_resolver().url_patterns)))
 
 

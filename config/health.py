@@ -24,14 +24,14 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 @never_cache
 @require_safe
 def healthz(request: HttpRequest) -> JsonResponse:
-    """The process is up. Looks at nothing else: a restart does not mend a dead database."""
+    """Answer that the process is up, whatever else is: a restart does not repair a database."""
     return JsonResponse({"status": "ok"})
 
 
 @never_cache
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """The service can work: 200, or 503 with what is missing."""
+    """Answer whether the service can work: 200, or 503 with what is missing."""
     checks = {name: _outcome(name, check) for name, check in CHECKS.items()}
     is_ready = set(checks.values()) == {"ok"}
     return JsonResponse(
@@ -43,7 +43,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """What Prometheus reads."""
+    """Answer Prometheus."""
     return HttpResponse(exposition(), content_type=METRICS_TYPE)
 
 
@@ -74,13 +74,18 @@ def _check_migrations() -> None:
     if _Migrations.are_applied:
         return
     try:
-        executor = MigrationExecutor(connection)
-        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        count = count_pending_migrations()
     except DatabaseError as error:
         raise NotReady("unknown while the database cannot be reached") from error
-    if plan:
-        raise NotReady(f"{len(plan)} not applied; run 'manage.py migrate'")
+    if count:
+        raise NotReady(f"{count} not applied; run 'manage.py migrate'")
     _Migrations.are_applied = True
+
+
+def count_pending_migrations() -> int:
+    """Return the number of migrations that this database lacks."""
+    executor = MigrationExecutor(connection)
+    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
 class _Migrations:

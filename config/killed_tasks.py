@@ -14,14 +14,14 @@ class CountedRequest(Request):
     _is_timeout = False
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
-        """At the hard limit the process is killed; at the soft one the task itself decides."""
+        """Count a task that is killed at the hard limit; at the soft one it decides itself."""
         if not soft:
             self._is_timeout = True
             count_run(self.task.name, "timeout")
         return super().on_timeout(soft, timeout)
 
     def on_failure(self, exc_info: Any, *arguments: Any, **options: Any) -> Any:
-        """Called for every failure, and at the hard limit as well."""
+        """Count a task that was lost with its process. Called for every failure."""
         error = exc_info.exception
         # What comes from another process is wrapped, so that its trace can be sent.
         error = getattr(error, "exc", error)

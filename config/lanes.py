@@ -1,6 +1,6 @@
-"""Lanes: a few threads each, which work for many callers of the event loop, in turns between them.
+"""Lanes: a few threads each that work for many callers of the event loop, which take turns.
 
-Whoever sends a thousand requests waits behind their own; another caller's request is next but one.
+A caller of a thousand requests waits behind its own; another caller's request is next but one.
 All state belongs to the event loop's thread, so nothing here is locked.
 """
 
@@ -16,15 +16,15 @@ from config.connections import borrows_from_pool
 
 Result = TypeVar("Result")
 
-# What may wait in a lane, of one caller and of all.
-OWNER_WAITING_MAX: Final = 1_000
+# Calls that may wait in a lane, of one caller and of all.
+CALLER_WAITING_MAX: Final = 1_000
 WAITING_MAX: Final = 10_000
-# Whoever has waited for so long is better served by the answer that it is busy here.
+# A caller that has waited for so long is better served by the answer that the service is busy.
 WAIT_SECONDS: Final = 20.0
 
 
 class Overloaded(Exception):
-    """More waits than can be done soon."""
+    """More calls wait than can be done soon."""
 
 
 class _Call:
@@ -41,8 +41,8 @@ class _Call:
 
 
 class Lane:
-    """Threads for one kind of work, each of which begins with `prepare`. `owner_share` is the part
-    of them that one caller may have.
+    """Threads for one kind of work, each of which begins with `prepare`. One caller may have
+    `caller_share` of them.
     """
 
     def __init__(
@@ -50,29 +50,29 @@ class Lane:
         name: str,
         *,
         threads: int,
-        owner_share: float = 1.0,
+        caller_share: float = 1.0,
         prepare: Callable[[], None] | None = None,
     ) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=prepare)
         self._free = threads
-        self._owner_max = max(1, round(threads * owner_share))
-        # Whose turn is next comes first. Owners that have their share of threads stand aside.
+        self._caller_max = max(1, round(threads * caller_share))
+        # The next caller comes first. Those that have their share of threads stand aside.
         self._waiting: OrderedDict[Hashable, deque[_Call]] = OrderedDict()
         self._aside: dict[Hashable, deque[_Call]] = {}
         self._running: Counter[Hashable] = Counter()
         self._waiting_count = 0
 
-    async def run(self, owner: Hashable, work: Callable[[], Result]) -> Result:
-        """Do the work on a thread, and give back the connection where it borrowed one.
+    async def run(self, caller: Hashable, work: Callable[[], Result]) -> Result:
+        """Do the work on a thread, which then gives back the connection that it borrowed.
 
         Raises Overloaded, and what the work raises.
         """
         loop = asyncio.get_running_loop()
         call = _Call(work, loop)
-        queue = self._aside.get(owner)
+        queue = self._aside.get(caller)
         if queue is None:
-            queue = self._waiting.setdefault(owner, deque())
-        if len(queue) >= OWNER_WAITING_MAX or self._waiting_count >= WAITING_MAX:
+            queue = self._waiting.setdefault(caller, deque())
+        if len(queue) >= CALLER_WAITING_MAX or self._waiting_count >= WAITING_MAX:
             raise Overloaded
         queue.append(call)
         self._waiting_count += 1
@@ -91,21 +91,21 @@ class Lane:
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._free and self._waiting:
-            owner, queue = self._waiting.popitem(last=False)
+            caller, queue = self._waiting.popitem(last=False)
             call = queue.popleft()
             self._waiting_count -= 1
             if call.timer is not None:
                 call.timer.cancel()
             if not call.result.done():
                 self._free -= 1
-                self._running[owner] += 1
-                self._executor.submit(self._work, loop, owner, call)
-            if self._running[owner] >= self._owner_max:
-                self._aside[owner] = queue
+                self._running[caller] += 1
+                self._executor.submit(self._work, loop, caller, call)
+            if self._running[caller] >= self._caller_max:
+                self._aside[caller] = queue
             elif queue:
-                self._waiting[owner] = queue
+                self._waiting[caller] = queue
 
-    def _work(self, loop: asyncio.AbstractEventLoop, owner: Hashable, call: _Call) -> None:
+    def _work(self, loop: asyncio.AbstractEventLoop, caller: Hashable, call: _Call) -> None:
         result, failure = None, None
         try:
             result = call.work()
@@ -116,22 +116,22 @@ class Lane:
                 connection.close()
             else:
                 close_old_connections()
-        loop.call_soon_threadsafe(self._end, loop, owner, call, result, failure)
+        loop.call_soon_threadsafe(self._end, loop, caller, call, result, failure)
 
     def _end(
         self,
         loop: asyncio.AbstractEventLoop,
-        owner: Hashable,
+        caller: Hashable,
         call: _Call,
         result: Any,
         failure: Exception | None,
     ) -> None:
         self._free += 1
-        self._running[owner] -= 1
-        if not self._running[owner]:
-            del self._running[owner]
-        if queue := self._aside.pop(owner, None):
-            self._waiting[owner] = queue
+        self._running[caller] -= 1
+        if not self._running[caller]:
+            del self._running[caller]
+        if queue := self._aside.pop(caller, None):
+            self._waiting[caller] = queue
         if not call.result.done():  # its caller may have gone away
             if failure is None:
                 call.result.set_result(result)

@@ -80,7 +80,7 @@ class RequestMetrics:
 
 
 class _Now(Collector):
-    """What is read at the moment of the scrape: the waiting batches, and this process's memory."""
+    """What each scrape reads: waiting work, and this process's memory."""
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
@@ -107,7 +107,7 @@ class _Now(Collector):
 
 
 def _waiting_work() -> list[tuple[str, int, float]]:
-    """Each kind of waiting work; none when the database does not answer."""
+    """Return each kind of waiting work; none if the database does not answer."""
     try:
         with platform_scope("metrics"), connection.cursor() as cursor:
             cursor.execute(" UNION ALL ".join(map(_counted, WAITING_WORK)))
@@ -125,7 +125,7 @@ def _counted(work: str) -> str:
 
 
 def resident_bytes() -> int:
-    """The memory that this process occupies."""
+    """Return the memory that this process occupies."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -141,7 +141,7 @@ class _SharedFiles(MultiProcessCollector):
 
 
 def exposition() -> bytes:
-    """The text that Prometheus reads: this process's metrics, or those of all workers together."""
+    """Return what Prometheus reads: this process's metrics, or those of all workers together."""
     registry = CollectorRegistry()
     registry.register(_Now())
     if VARIABLE in os.environ:

@@ -1,14 +1,15 @@
-"""The supervisor's words and those of its children, on one screen."""
+"""What the service prints: the supervisor's lines, those of its children, and logs."""
 
 import os
 import select
 import sys
+from contextlib import suppress
 
-LINE_MAX_BYTES = 4000  # less than a pipe takes at once, so that a write never waits
+LINE_MAX_BYTES = 4000  # less than a pipe takes in one write, so that a write never waits
 
 
 def say(sentence: str, *, speaker: str = "spendgate") -> None:
-    """Print one line, unless nobody reads: a full pipe must not stop whoever restarts children."""
+    """Print a line, unless no one reads: a full pipe must not stop the supervisor."""
     line = f"{speaker:<9} | {sentence}".encode(errors="replace")[:LINE_MAX_BYTES] + b"\n"
     try:
         descriptor = sys.stdout.fileno()
@@ -16,6 +17,19 @@ def say(sentence: str, *, speaker: str = "spendgate") -> None:
             os.write(descriptor, line)
     except (OSError, ValueError):
         pass  # the terminal is gone; the service goes on
+
+
+class LogOutput:
+    """Standard output for logs. Once its reader is gone, lines are lost and requests are not."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return sys.stdout.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stdout.flush()
 
 
 class LineSplitter:

@@ -14,7 +14,7 @@ from config.shared_metrics import VARIABLE, shared_by_part
 
 
 def arguments_of(part: str, environment: Environment) -> list[str]:
-    """The command line of a part."""
+    """Return the command line of a part."""
     return [sys.executable, "-m", *PARTS[part](environment)]
 
 

@@ -51,7 +51,7 @@ class RunAs(TypedDict, total=False):
 
 
 def run_as(user: int | None) -> RunAs:
-    """Popen's arguments for another user, with none of this one's groups; `None` is this one."""
+    """Return Popen's arguments for another user, without this one's groups; `None` is this one."""
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
@@ -83,13 +83,13 @@ def is_running(pid: int) -> bool:
 
 
 def with_environment(marker: str) -> list[int]:
-    """Processes whose environment holds `NAME=value`, this one left out."""
+    """Return processes whose environment holds `NAME=value`, this one left out."""
     needle = b"\0" + marker.encode() + b"\0"
     return [pid for pid in _all() if needle in b"\0" + _content(pid, "environ") and is_running(pid)]
 
 
 def with_title(text: str) -> list[int]:
-    """Processes whose command line or title holds a text, this one left out."""
+    """Return processes whose command line or title holds a text, this one left out."""
     return [pid for pid in _all() if text.encode() in _content(pid, "cmdline") and is_running(pid)]
 
 
@@ -104,7 +104,7 @@ def end_all(pids: Sequence[int], *, patience_seconds: float) -> None:
 
 
 def wait_until(is_done: Callable[[], bool], seconds: float) -> bool:
-    """Poll until something holds; False when it does not within the time."""
+    """Poll until something holds; return False if it does not within the time."""
     end = time.monotonic() + seconds
     while not is_done():
         if time.monotonic() > end:

@@ -44,13 +44,13 @@ ALERTS_HARD_LIMIT_SECONDS: Final = 45
 
 
 def queue_of(task: str) -> str:
-    """The queue of a task, by its name."""
+    """Return the queue of a task, by its name."""
     fitting = (queue for tasks, queue in QUEUE_BY_TASKS.items() if fnmatchcase(task, tasks))
     return next(fitting, DEFAULT_QUEUE)
 
 
 def route(name: str, *arguments: Any, **options: Any) -> dict[str, str]:
-    """`queue_of`, as Celery asks for it."""
+    """Return `queue_of`, as Celery asks for it."""
     return {"queue": queue_of(name)}
 
 
@@ -67,4 +67,4 @@ class LimitsByQueue:
         return {name: limit for name, limit in limits.items() if getattr(task, name) is None}
 
     def annotate_any(self) -> None:
-        """Nothing is said of all tasks alike."""
+        """Do nothing: no limit is that of all tasks."""

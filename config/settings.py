@@ -2,20 +2,23 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from csp.constants import NONE, SELF, UNSAFE_INLINE
 
-from config.environment import database_parameters, read_environment, secret_key
+from config.data_folder import read_secret_key
+from config.database import database_parameters
+from config.environment import read_environment
+from config.output import LogOutput
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = read_environment()
 
-SECRET_KEY = secret_key(ENVIRONMENT)
+SECRET_KEY = ENVIRONMENT.secret_key or read_secret_key(ENVIRONMENT.data_dir)
 DEBUG = False
 ALLOWED_HOSTS = ENVIRONMENT.allowed_hosts
-CSRF_TRUSTED_ORIGINS = ENVIRONMENT.trusted_origins
+CSRF_TRUSTED_ORIGINS = [ENVIRONMENT.public_url] if ENVIRONMENT.public_url else []
 
 INSTALLED_APPS = [
     # Before unfold, whose base template it extends.
@@ -59,7 +62,6 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "config.urls"
-WSGI_APPLICATION = "config.wsgi.application"
 
 TEMPLATES: list[dict[str, Any]] = [
     {
@@ -164,18 +166,15 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "POSTPROCESSING_HOOKS": ["metering.api.schema.add_components"],
 }
 
-# Limits of the HTTP contract.
+# Limits of the HTTP contract for the time of an event.
 EVENT_MAX_AGE = timedelta(days=ENVIRONMENT.event_max_age_days)
 EVENT_MAX_AHEAD = timedelta(minutes=5)
-BODY_MAX_BYTES = 10 * 1024 * 1024
-BODY_MAX_EVENTS = 10_000
-JSON_MAX_DEPTH = 32
 
 # How long rows are kept; event keys and the answers kept for retries go by the contract instead.
-RETENTION_EVENTS = timedelta(days=ENVIRONMENT.retention.events_days)
-RETENTION_DECISIONS = timedelta(days=ENVIRONMENT.retention.decisions_days)
-RETENTION_INCIDENTS = timedelta(days=ENVIRONMENT.retention.incidents_days)
-RETENTION_HISTORY = timedelta(days=ENVIRONMENT.retention.history_days)
+RETENTION_EVENTS = timedelta(days=ENVIRONMENT.retention_events_days)
+RETENTION_DECISIONS = timedelta(days=ENVIRONMENT.retention_decisions_days)
+RETENTION_INCIDENTS = timedelta(days=ENVIRONMENT.retention_incidents_days)
+RETENTION_HISTORY = timedelta(days=ENVIRONMENT.retention_history_days)
 
 # The operator's mail server, and the private networks that tenants' channels may reach.
 MAIL_URL = ENVIRONMENT.mail_url
@@ -189,6 +188,7 @@ structlog.configure(
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(),
     ],
+    logger_factory=structlog.WriteLoggerFactory(cast(TextIO, LogOutput())),
 )
 LOGGING: dict[str, Any] = {
     "version": 1,

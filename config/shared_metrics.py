@@ -1,7 +1,7 @@
 """Processes of one machine answer one scrape together, from files in which each keeps its counters.
 
-Whoever starts them decides it, before prometheus_client is first imported, which looks at the
-variable once. The files of a process that died stay until the next start: what it counted counts.
+The process that starts them decides it, before prometheus_client is first imported, which reads
+the variable once. The files of a process that died stay until the next start: its counts count.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def shared_by_service(environment: Environment) -> dict[str, str]:
-    """For all parts under one supervisor: a folder without the files of an earlier start."""
+    """Make a folder for all parts under one supervisor, without files of an earlier start."""
     folder = environment.data_dir / "metrics"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in folder.glob("*.db"):
@@ -22,7 +22,7 @@ def shared_by_service(environment: Environment) -> dict[str, str]:
 
 
 def shared_by_part(part: str, environment: Environment) -> dict[str, str]:
-    """For a part that runs alone and has several processes: a folder of its own.
+    """Make a folder for a part that runs alone and has several processes.
 
     DATA_DIR may be shared with containers in which other processes have the same numbers.
     """

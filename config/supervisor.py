@@ -146,7 +146,7 @@ class Supervisor:
         return self.postgres.is_ready()
 
     def _prepare_database(self) -> None:
-        """Migrations and prices, in a process of their own, whose memory goes with it."""
+        """Run migrations and import prices, in a process whose memory goes with it."""
         say("Bringing the database up to date ...")
         self._helper = self.preparation
         self._start(self._helper)
@@ -184,7 +184,7 @@ class Supervisor:
             self._helper.start(self._environ)
 
     def _watch_postgres(self) -> None:
-        """Start the embedded server again when it has ended; the others wait for it meanwhile."""
+        """Start the embedded server again if it has ended; the others wait for it meanwhile."""
         if self.postgres is None or self.postgres.process is None:
             return
         if self.postgres.process.poll() is None:
@@ -206,7 +206,7 @@ class Supervisor:
         self.postgres.launch()
 
     def _stop(self) -> None:
-        """Web first, so that it answers what it took; PostgreSQL last. No child is left after."""
+        """Stop the web process first, so that it answers what it took; PostgreSQL last."""
         self._stop_at = self._stop_at or time.monotonic()
         if any(child.is_running() for child in self.children):
             say("Stopping ...")
@@ -247,7 +247,7 @@ class Supervisor:
             self._pump(TICK_SECONDS)
 
     def _pump(self, seconds: float) -> None:
-        """Pass on what children say, for a moment; raises Stopped when asked to stop."""
+        """Pass on what children print, for a short time; raises Stopped if asked to stop."""
         for key, _ in self._selector.select(seconds):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
@@ -295,7 +295,7 @@ class Supervisor:
 
 
 def service_children(environment: Environment) -> list[Child]:
-    """The processes of the service; the first is the one that takes requests."""
+    """Return the processes of the service; the first is the one that takes requests."""
     web, *others = (Child(part, arguments_of(part, environment)) for part in PARTS)
     web.judge = answers(environment)
     web.stop_seconds = 30.0  # it answers what it has taken
@@ -307,7 +307,7 @@ def manage(command: str) -> list[str]:
 
 
 def answers(environment: Environment) -> Callable[[Child], bool]:
-    """Judges the web process: it is up when it says that the service is ready."""
+    """Judge the web process: it is up if it says that the service is ready."""
 
     def judge(child: Child) -> bool:
         try:

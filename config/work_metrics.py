@@ -14,9 +14,12 @@ from celery.signals import (
     task_postrun,
     task_prerun,
     task_revoked,
+    worker_ready,
 )
-from prometheus_client import Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector
 
+from config.environment import read_environment
 from config.queues import queue_of
 
 PUBLISHED_AT: Final = "spendgate_published_at"
@@ -44,14 +47,25 @@ LAG_SECONDS: Final = Histogram(
 
 
 def listen() -> None:
-    """Count from now on what Celery does in this process."""
+    """Count from now on what Celery does in this process, and serve it once it is a worker."""
     before_task_publish.connect(note_publication)
     task_prerun.connect(note_start)
     task_postrun.connect(note_end)
     task_revoked.connect(note_revocation)
+    worker_ready.connect(serve_metrics)
 
 
-def note_publication(headers: dict[str, Any], **facts: Any) -> None:
+def serve_metrics(**_: Any) -> None:
+    """Answer Prometheus for this worker and its processes on METRICS_PORT, if that is set."""
+    environment = read_environment()
+    if environment.metrics_port is None:
+        return
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    start_http_server(environment.metrics_port, addr=environment.host, registry=registry)
+
+
+def note_publication(headers: dict[str, Any], **_: Any) -> None:
     """Stamp a message with the time from which its worker is awaited."""
     due_at = headers.get("eta")
     headers[PUBLISHED_AT] = (
@@ -59,7 +73,7 @@ def note_publication(headers: dict[str, Any], **facts: Any) -> None:
     )
 
 
-def note_start(task_id: str, task: Any, **facts: Any) -> None:
+def note_start(task_id: str, task: Any, **_: Any) -> None:
     """Measure how long the message waited. One that comes again has waited since the first time."""
     _started_at[task_id] = time.perf_counter()
     published_at = getattr(task.request, PUBLISHED_AT, None)
@@ -68,10 +82,10 @@ def note_start(task_id: str, task: Any, **facts: Any) -> None:
         LAG_SECONDS.labels(queue_of(task.name)).observe(waited_seconds)
 
 
-def note_end(task_id: str, task: Any, state: str | None, retval: Any, **facts: Any) -> None:
+def note_end(task_id: str, task: Any, state: str | None, retval: Any, **_: Any) -> None:
     """Count a task that ended in its own process, well or not."""
     if state is None:
-        return  # its process is being ended, and whoever does that counts it
+        return  # its process is being ended, and its killer counts it
     is_timeout = isinstance(retval, SoftTimeLimitExceeded)
     count_run(task.name, "timeout" if is_timeout else state.lower())
     started_at = _started_at.pop(task_id, None)
@@ -80,8 +94,8 @@ def note_end(task_id: str, task: Any, state: str | None, retval: Any, **facts: A
         RUN_SECONDS.labels(queue_of(task.name), task.name).observe(ran_seconds)
 
 
-def note_revocation(sender: Any, expired: bool, **facts: Any) -> None:
-    """Count a message that nobody began."""
+def note_revocation(sender: Any, expired: bool, **_: Any) -> None:
+    """Count a message that no worker began."""
     count_run(sender.name, "expired" if expired else "revoked")
 
 

@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
 
 def agent_calls(*, at_most: int, end_ms: int, random: np.random.Generator) -> list[Call]:
-    """Whole sessions in order of time, as many as fit.
+    """Return whole sessions in order of time, as many as fit.
 
     Loops come first and once each, then the other sessions in turn, over and over.
     """
@@ -71,7 +71,7 @@ def agent_calls(*, at_most: int, end_ms: int, random: np.random.Generator) -> li
 
 
 def runs(*, end_ms: int, random: np.random.Generator) -> Iterator[Run]:
-    """Loops over the last days, the newest just before the end; others in working hours."""
+    """Yield loops over the last days, the newest just before the end; others in working hours."""
     numbered = list(enumerate(agent_sessions()))
     loops = [pair for pair in numbered if pair[1].label == "loop"]
     for turn, (number, session) in enumerate(loops):
@@ -87,7 +87,7 @@ def runs(*, end_ms: int, random: np.random.Generator) -> Iterator[Run]:
 
 
 def working_time_ms(session: AgentSession, *, end_ms: int, random: np.random.Generator) -> int:
-    """A start between 8 and 18 o'clock UTC from which the session is over by the end."""
+    """Draw a start between 8:00 and 18:00 UTC from which the session is over by the end."""
     day_ms = DAY_SECONDS * 1000
     day, hour = random.integers(0, SPAN_DAYS), 8 + 10 * random.random()
     wanted_ms = end_ms - end_ms % day_ms - int(day) * day_ms + int(hour * HOUR_MS)
@@ -100,7 +100,7 @@ def duration_ms(session: AgentSession) -> int:
 
 
 def steps_of(run: Run, *, random: np.random.Generator) -> Iterator[Call]:
-    """A session's model calls, each followed by the tool call that its answer asks for."""
+    """Yield a session's model calls, each followed by the tool call that its answer asks for."""
     template = template_of(run)
     model = PROGRAMS[run.session.program].model
     times = session_pace(run.session, model=model, random=random)
@@ -109,7 +109,7 @@ def steps_of(run: Run, *, random: np.random.Generator) -> Iterator[Call]:
         read, written = cached_tokens(run.session.calls, index=index, model=model)
         step += 1
         asking = replace(
-            placed(template, step=step),
+            as_step(template, step=step),
             time_ms=run.start_ms + call.offset_ms,
             model=model,
             input_tokens=call.input_tokens,
@@ -125,7 +125,7 @@ def steps_of(run: Run, *, random: np.random.Generator) -> Iterator[Call]:
         if call.tool:
             step += 1
             yield replace(
-                placed(template, step=step),
+                as_step(template, step=step),
                 time_ms=asking.time_ms + asking.latency_ms,
                 parent_span=asking.span,
                 tool=call.tool,
@@ -135,7 +135,7 @@ def steps_of(run: Run, *, random: np.random.Generator) -> Iterator[Call]:
 
 
 def template_of(run: Run) -> Call:
-    """What all steps of a session have in common. It has no step and no time yet."""
+    """Return what all steps of a session have in common, without a step and a time."""
     program = PROGRAMS[run.session.program]
     name = f"{run.session.session[:8]}-{run.replay:02d}"
     turn = run.number + run.replay
@@ -155,8 +155,8 @@ def template_of(run: Run) -> Call:
     )
 
 
-def placed(template: Call, *, step: int) -> Call:
-    """The template as one step of its trace; model calls hang under the first one."""
+def as_step(template: Call, *, step: int) -> Call:
+    """Return the template as one step of its trace; model calls hang under the first one."""
     return replace(
         template,
         id=f"{template.id}-{step:03d}",
@@ -171,7 +171,7 @@ def span_of(template: Call, *, step: int) -> str:
 
 
 def session_pace(session: AgentSession, *, model: Model, random: np.random.Generator) -> Pace:
-    """Modelled latencies, shortened so that a call and its tool end before the next call begins."""
+    """Model latencies, shortened so that a call and its tool end before the next call begins."""
     calls = session.calls
     modelled = pace(
         speeds=[model.speed] * len(calls),
@@ -188,13 +188,13 @@ def session_pace(session: AgentSession, *, model: Model, random: np.random.Gener
 
 
 def cached_tokens(calls: tuple[AgentCall, ...], *, index: int, model: Model) -> tuple[int, int]:
-    """Input tokens read from and written to the prompt cache.
+    """Return the input tokens read from and written to the prompt cache.
 
     What a call shares with the one before is read. What the next one will read beyond that must
     have been written now. Only one provider here counts its writes.
     """
     read = cached_prefix(calls[index])
-    if model.words != "anthropic" or index + 1 == len(calls):
+    if model.usage_format != "anthropic" or index + 1 == len(calls):
         return read, 0
     return read, max(0, cached_prefix(calls[index + 1]) - read)
 
@@ -205,7 +205,7 @@ def cached_prefix(call: AgentCall) -> int:
 
 
 def once_per_replay(recorded: str, *, replay: int) -> str:
-    """A hash that repeats within a session as recorded, but not from one replay to the next."""
+    """Return a hash that repeats within a session as recorded, but not in another replay."""
     return f"{recorded}-{replay:02d}" if recorded else ""
 
 

@@ -1,8 +1,9 @@
-"""What the demo knows of one call, before it is written in some provider's words."""
+"""What the demo knows of one call, before it is written as an event."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,11 +37,11 @@ class Speed(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model as an event names it. `words` is how its usage is reported: see demo/events.py."""
+    """A model as an event names it. `usage_format` is that of demo/events.py."""
 
     provider: str
     name: str
-    words: str
+    usage_format: str
     speed: Speed
 
 
@@ -85,6 +86,29 @@ class Pace:
     total_ms: list[int]
 
 
+class Outcome(NamedTuple):
+    """How one call went. `status` is a position in STATUSES."""
+
+    input_tokens: int
+    output_tokens: int
+    status: int
+    person: int
+    first_ms: int
+    total_ms: int
+
+    def fields(self) -> dict[str, Any]:
+        """Return what it says of a Call."""
+        status, error_type = STATUSES[self.status]
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "status": status,
+            "error_type": error_type,
+            "latency_ms": self.total_ms,
+            "time_to_first_token_ms": self.first_ms if self.output_tokens else None,
+        }
+
+
 def pace(
     *,
     speeds: Sequence[Speed],
@@ -104,8 +128,32 @@ def pace(
     return Pace(first_ms.astype(int).tolist(), total_ms.astype(int).tolist())
 
 
-def statuses(*, count: int, random: np.random.Generator) -> Integers:
-    """A position in STATUSES for each call; a small share fails."""
+def model_outcomes(
+    *,
+    speeds: Sequence[Speed],
+    input_tokens: Integers,
+    output_tokens: Integers,
+    people: Integers,
+    random: np.random.Generator,
+) -> Iterator[Outcome]:
+    """Model how each call went, and which of its `people` made it."""
+    count = len(speeds)
+    status = draw_statuses(count=count, random=random)
+    read, written = spent_tokens(
+        input_tokens=input_tokens, output_tokens=output_tokens, status=status, random=random
+    )
+    times = pace(speeds=speeds, input_tokens=read, output_tokens=written, random=random)
+    # Low numbers far more often, as with people.
+    person = np.floor(people * random.random(count) ** 2).astype(np.int64)
+    columns = (read, written, status, person)
+    for row in zip(
+        *(column.tolist() for column in columns), times.first_ms, times.total_ms, strict=True
+    ):
+        yield Outcome(*row)
+
+
+def draw_statuses(*, count: int, random: np.random.Generator) -> Integers:
+    """Return a position in STATUSES for each call; a small share fails."""
     edges = np.cumsum([share for _, _, share in FAILURES])
     drawn = np.searchsorted(edges, random.random(count), side="right")
     return np.where(drawn == len(FAILURES), 0, drawn + 1)
@@ -118,16 +166,11 @@ def spent_tokens(
     status: Integers,
     random: np.random.Generator,
 ) -> tuple[Integers, Integers]:
-    """Tokens that a call used up: none when refused, part of the output when cut short."""
+    """Return the tokens that calls used: none if refused, part of the output if cut short."""
     refused = np.isin(status, REFUSED)
     part = np.where(np.isin(status, CUT_SHORT), random.random(len(status)), 1.0)
     written = np.floor(output_tokens * part).astype(np.int64)
     return np.where(refused, 0, input_tokens), np.where(refused, 0, written)
-
-
-def favourites(*, pool: Integers, random: np.random.Generator) -> Integers:
-    """One of `pool` numbers for each call, low ones far more often, as with people."""
-    return np.floor(pool * random.random(len(pool)) ** 2).astype(np.int64)
 
 
 def epoch_ms(time: datetime) -> int:

@@ -5,8 +5,7 @@ import time
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from threading import Event
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -37,15 +36,12 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        found = self.body.get("detail") if isinstance(self.body, dict) else None
-        return str(found or "no detail given")
+        detail = self.body.get("detail") if isinstance(self.body, dict) else None
+        return str(detail or "no detail given")
 
 
 class Client:
-    """One connection, for one thread. Use it as a context manager.
-
-    Setting `stopping` ends its pauses, so that a load can be given up at once.
-    """
+    """One connection, for one thread. Setting `stopping` ends its pauses immediately."""
 
     def __init__(
         self,
@@ -62,17 +58,6 @@ class Client:
         self.is_packing = self.parts.hostname not in LOOPBACK  # it costs more than it saves there
         self.stopping = stopping or Event()
         self.connection: HTTPConnection | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self.connection:
@@ -148,6 +133,6 @@ def parsed(content: bytes) -> Any:
 
 
 def retry_after_seconds(response: HTTPResponse) -> float:
-    """What the service asks for, within reason; a date in its place is not worth reading."""
+    """Return what the service asks for, within reason; a date in its place is not worth reading."""
     text = response.headers.get("Retry-After", "")
     return min(float(text), LONGEST_PAUSE_SECONDS) if text.isdecimal() else 0.0

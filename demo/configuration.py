@@ -29,7 +29,7 @@ Body = dict[str, Any]
 
 
 def configure(client: Client, *, calls: Sequence[Call], seed: int, end: datetime) -> list[str]:
-    """Make what is not there yet. Answers a sentence for everything that could not be made."""
+    """Make what is not there yet; return a sentence for everything that could not be made."""
     remarks: list[str] = []
     for path, key, bodies in (
         ("/v1/teams", "name", [{"name": team} for team in TEAMS]),
@@ -46,8 +46,7 @@ def make_missing(
     client: Client, *, path: str, key: str, bodies: Sequence[Body], load: str
 ) -> list[str]:
     """Post each body whose key the list at `path` does not show; stop at a refusal."""
-    found = client.get(f"{path}?limit=500")
-    present = {item.get(key) for item in items(found)}
+    present = {item.get(key) for item in items(client.get(f"{path}?limit=500"))}
     for body in bodies:
         if body[key] in present:
             continue
@@ -76,7 +75,7 @@ def tool_prices(end: datetime) -> list[Body]:
 
 
 def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
-    """Six budgets, each of another kind."""
+    """Return six budgets, each of another kind."""
     day = end.replace(hour=0, minute=0, second=0, microsecond=0)
     month = day.replace(day=1)
     research = [call for call in calls if call.team == "research"]
@@ -176,7 +175,7 @@ def expected_spend(
     group: Callable[[Call], str | None],
     share: float = 0.25,
 ) -> int:
-    """What the top group spends from a start on, or a share of the fortnight where that is more.
+    """Return what the top group spends since a start, or a share of the fortnight if that is more.
 
     A period that has just begun says little, and a limit after it would stop everything soon.
     """
@@ -188,16 +187,16 @@ def expected_spend(
 def top_spend(
     calls: Sequence[Call], group: Callable[[Call], str | None], *, share: float = 0.0
 ) -> int:
-    """What the top group spends, or the one below a `share` of all; unnamed groups aside."""
+    """Return what the top group spends, or the one below a `share` of all; unnamed groups aside."""
     spent = spend_by([call for call in calls if group(call)], group)
     ordered = sorted(spent.values(), reverse=True)
     return ordered[int(len(ordered) * share)] if ordered else 0
 
 
 def limit_usd(spent_nanos: int, *, used_percent: int) -> str:
-    """A limit of two figures, a dime at least, of which the spending is about the percentage.
+    """Return a limit of two figures, at least a dime, of which the spending is about a percentage.
 
-    It is rounded down where the spending shall be over it, and up where it shall not.
+    It is rounded down if the spending is to be over it, and up otherwise.
     """
     wanted = Decimal(spent_nanos) * 100 / used_percent / NANOS
     step = Decimal(1).scaleb(wanted.adjusted() - 1) if wanted else Decimal("0.01")

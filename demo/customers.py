@@ -12,15 +12,11 @@ import numpy as np
 from demo.calls import (
     DAY_SECONDS,
     SPAN_DAYS,
-    STATUSES,
     Call,
     Model,
     Speed,
-    favourites,
     fold_into_span,
-    pace,
-    spent_tokens,
-    statuses,
+    model_outcomes,
 )
 from demo.recordings import Floats, Integers, Stream, Windows, servegen_windows
 from demo.sizes import fit
@@ -128,7 +124,7 @@ class Use(NamedTuple):
 
 
 def customer_calls(*, count: int, end_ms: int, random: np.random.Generator) -> Iterator[Call]:
-    """`count` calls of the fortnight before the end, in order of time."""
+    """Yield `count` calls of the fortnight before the end, in order of time."""
     windows = servegen_windows()
     sample = in_time_order(
         [
@@ -138,56 +134,34 @@ def customer_calls(*, count: int, end_ms: int, random: np.random.Generator) -> I
     )
     uses = [use_of(stream) for stream in windows.streams]
     inputs, outputs = draw_sizes(windows, rows=sample.size, random=random)
-    status = statuses(count=count, random=random)
-    inputs, outputs = spent_tokens(
-        input_tokens=inputs, output_tokens=outputs, status=status, random=random
-    )
-    reasoning = np.floor(outputs * np.nan_to_num(windows.sizes["reason_ratio"][sample.size]))
     chosen = [uses[stream] for stream in sample.stream.tolist()]
-    times = pace(
+    outcomes = model_outcomes(
         speeds=[use.model.speed for use in chosen],
         input_tokens=inputs,
         output_tokens=outputs,
+        people=np.array([use.people for use in chosen]),
         random=random,
     )
-    people = favourites(pool=np.array([use.people for use in chosen]), random=random)
-    columns = zip(
-        chosen,
-        sample.time_ms.tolist(),
-        inputs.tolist(),
-        outputs.tolist(),
-        reasoning.astype(int).tolist(),
-        status.tolist(),
-        people.tolist(),
-        times.first_ms,
-        times.total_ms,
-        strict=True,
-    )
-    for number, (use, time, read, written, thought, state, person, first, total) in enumerate(
-        columns
-    ):
+    reason_ratios = np.nan_to_num(windows.sizes["reason_ratio"][sample.size]).tolist()
+    rows = zip(chosen, sample.time_ms.tolist(), reason_ratios, outcomes, strict=True)
+    for number, (use, time_ms, reason_ratio, outcome) in enumerate(rows):
         yield Call(
             id=f"servegen-{number:06d}",
-            time_ms=time,
+            time_ms=time_ms,
             dataset="servegen",
             team=use.team,
             customer=use.stream.customer,
             agent=use.agent,
             feature=use.feature,
-            user=f"{use.stream.customer}-user-{person}",
+            user=f"{use.stream.customer}-user-{outcome.person}",
             model=use.model,
-            input_tokens=read,
-            output_tokens=written,
-            reasoning_tokens=thought,
-            status=STATUSES[state][0],
-            error_type=STATUSES[state][1],
-            latency_ms=total,
-            time_to_first_token_ms=first if written else None,
+            reasoning_tokens=int(outcome.output_tokens * reason_ratio),
+            **outcome.fields(),
         )
 
 
 def shares(count: int) -> dict[str, int]:
-    """How many calls each model gets; together exactly `count`."""
+    """Return the number of calls of each model; together exactly `count`."""
     parts = {model: int(count * product.share) for model, product in PRODUCTS.items()}
     largest = max(parts, key=lambda model: parts[model])
     parts[largest] += count - sum(parts.values())
@@ -223,7 +197,7 @@ def in_time_order(samples: list[Sample]) -> Sample:
 def draw_sizes(
     windows: Windows, *, rows: Integers, random: np.random.Generator
 ) -> tuple[Integers, Integers]:
-    """Input and output tokens, drawn independently: how they go together is not recorded."""
+    """Draw input and output tokens, independently: how they go together is not recorded."""
 
     def draw(kind: str) -> Integers:
         mean, median, p99 = (sizes[f"{kind}_{name}"] for name in ("mean", "p50", "p99"))
@@ -234,7 +208,7 @@ def draw_sizes(
 
 
 def use_of(stream: Stream) -> Use:
-    """A client's product, feature, model and number of people, by its number alone."""
+    """Return a client's product, feature, model and number of people, by its number alone."""
     product = PRODUCTS[stream.model]
     turn = stream.client_id // 2
     feature, agent = product.features[turn % len(product.features)]

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def derived_tables(
     source: Path,
 ) -> Iterator[tuple[str, Sequence[str], Iterable[Sequence[object]]]]:
-    """Every derived file as (name, header, rows)."""
+    """Yield every derived file as (name, header, rows)."""
     windows = servegen_windows(source)
     streams = sorted({stream_of(row) for row in windows})
     yield (
@@ -114,9 +114,9 @@ def derived_tables(
 
 
 def servegen_windows(source: Path) -> list[Row]:
-    """The windows of even clients whose request sizes the source knows, in a fixed order.
+    """Return the windows of even clients whose request sizes the source knows, in a fixed order.
 
-    A client without sizes is left out whole: its tokens could only be guessed.
+    A client without sizes is left out: its tokens could only be guessed.
     """
     rows = read_csv(source / "servegen" / "client_windows.csv.gz")
     kept = [row for row in rows if int(row["client_id"]) % 2 == 0 and row["input_tokens_mean"]]
@@ -140,7 +140,7 @@ def customer_name(index: int) -> str:
 
 
 def size_changes(windows: Iterable[Row]) -> Iterator[Sequence[object]]:
-    """One row for each window from which a client's request sizes differ from those before."""
+    """Yield a row for each window from which a client's request sizes differ from those before."""
     last: tuple[object, ...] = ()
     for row in windows:
         current = (*stream_of(row), *(row[column] for column in SIZE_COLUMNS))
@@ -153,7 +153,7 @@ AZURE_HEADER = ("offset_ms", "input_tokens", "output_tokens")
 
 
 def azure_requests(source: Path) -> Iterator[Sequence[object]]:
-    """The recorded hour, each request with its distance from the first one."""
+    """Yield the recorded hour, each request with its distance from the first."""
     rows = read_csv(source / "azure_llm_2023" / "AzureLLMInferenceTrace_code.csv.gz")
     times = [azure_time(row["TIMESTAMP"]) for row in rows]
     for row, time in zip(rows, times, strict=True):
@@ -162,7 +162,7 @@ def azure_requests(source: Path) -> Iterator[Sequence[object]]:
 
 
 def azure_time(text: str) -> datetime:
-    """A time of the trace, which has seven digits after the point where Python reads six."""
+    """Read a time of the trace, which has seven digits after the point; Python reads six."""
     return datetime.fromisoformat(f"{text[:26]}+00:00")
 
 
@@ -182,7 +182,7 @@ AGENT_HEADER = (
 
 
 def agent_calls(source: Path) -> Iterator[Sequence[object]]:
-    """Every recorded call of every agent session, with what its text says about tools."""
+    """Yield every recorded call of every agent session, with what its text says about tools."""
     folder = source / "lmcache_agent_traces"
     labels = {row["session_id"]: row["rule_label"] for row in read_csv(folder / "sessions.csv")}
     texts = texts_by_session(folder / "raw_calls.jsonl.gz")
@@ -220,7 +220,7 @@ def texts_by_session(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def tool_call(output: str) -> tuple[str, str]:
-    """The tool that an answer asks for and its arguments; two empty strings when it asks for none.
+    """Return the tool that an answer asks for and its arguments; two empty strings if none.
 
     One program answers with a shell block to run, the other with JSON that names the next speaker.
     """
@@ -247,7 +247,7 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def write_table(*, path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
-    """Write a gzipped CSV and answer its size. Without a time stamp: equal data is equal bytes."""
+    """Write a gzipped CSV and return its size. Without a time stamp: equal data is equal bytes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -5,17 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from demo.calls import (
-    STATUSES,
-    Call,
-    Model,
-    Speed,
-    epoch_ms,
-    favourites,
-    pace,
-    spent_tokens,
-    statuses,
-)
+from demo.calls import Call, Model, Speed, epoch_ms, model_outcomes
 from demo.recordings import completion_hour
 
 RECORDED_START = datetime(2023, 11, 16, 18, 17, 3, 980_000, tzinfo=UTC)
@@ -29,55 +19,33 @@ def recorded_requests() -> int:
 
 
 def developer_calls(*, count: int, end_ms: int, random: np.random.Generator) -> Iterator[Call]:
-    """`count` requests spread evenly over the hour, in the latest week in which it has ended."""
+    """Yield `count` requests spread evenly over the hour, in the last week where it has ended."""
     hour = completion_hour()
     rows = np.linspace(0, len(hour.offset_ms), count, endpoint=False).astype(np.int64)
-    status = statuses(count=count, random=random)
-    inputs, outputs = spent_tokens(
+    times_ms = (hour_start_ms(end_ms=end_ms) + hour.offset_ms[rows]).tolist()
+    outcomes = model_outcomes(
+        speeds=[CODESTRAL.speed] * count,
         input_tokens=hour.input_tokens[rows],
         output_tokens=hour.output_tokens[rows],
-        status=status,
+        people=np.full(count, PEOPLE),
         random=random,
     )
-    times = pace(
-        speeds=[CODESTRAL.speed] * count,
-        input_tokens=inputs,
-        output_tokens=outputs,
-        random=random,
-    )
-    people = favourites(pool=np.full(count, PEOPLE), random=random)
-    columns = zip(
-        rows.tolist(),
-        (hour_start_ms(end_ms=end_ms) + hour.offset_ms[rows]).tolist(),
-        inputs.tolist(),
-        outputs.tolist(),
-        status.tolist(),
-        people.tolist(),
-        times.first_ms,
-        times.total_ms,
-        strict=True,
-    )
-    for row, time, read, written, state, person, first, total in columns:
+    for row, time_ms, outcome in zip(rows.tolist(), times_ms, outcomes, strict=True):
         yield Call(
             id=f"azure-{row:04d}",
-            time_ms=time,
+            time_ms=time_ms,
             dataset="azure_llm_2023",
             team="developer-tools",
             agent="code-completion",
             feature="code_completion",
-            user=f"developer-{person}",
+            user=f"developer-{outcome.person}",
             model=CODESTRAL,
-            input_tokens=read,
-            output_tokens=written,
-            status=STATUSES[state][0],
-            error_type=STATUSES[state][1],
-            latency_ms=total,
-            time_to_first_token_ms=first if written else None,
+            **outcome.fields(),
         )
 
 
 def hour_start_ms(*, end_ms: int) -> int:
-    """The recorded start moved by whole weeks to the last one whose hour is over by the end."""
+    """Move the recorded start by whole weeks, to the last one whose hour is over by the end."""
     start_ms = epoch_ms(RECORDED_START)
     over_ms = start_ms + int(completion_hour().offset_ms[-1])
     return start_ms + (end_ms - over_ms) // WEEK_MS * WEEK_MS

@@ -1,4 +1,4 @@
-"""Write the demo's calls as events, partly in the providers' own words for usage.
+"""Write the demo's calls as events, partly with the providers' own usage objects.
 
 The same count, seed and end give the same events, ids included, so that a load that is repeated or
 resumed stores nothing twice.
@@ -27,14 +27,14 @@ Event = dict[str, Any]
 
 
 def demo_events(*, count: int, seed: int, end: datetime) -> Iterator[Event]:
-    """Exactly `count` events of the fortnight before `end`, oldest first."""
+    """Yield exactly `count` events of the fortnight before `end`, oldest first."""
     source = source_name(count=count, seed=seed, end=end)
     for call in demo_calls(count=count, seed=seed, end=end):
         yield event_of(call, source=source)
 
 
 def demo_calls(*, count: int, seed: int, end: datetime) -> Iterator[Call]:
-    """The calls behind `demo_events`."""
+    """Yield the calls behind `demo_events`."""
     agents_random, developers_random, customers_random = (
         np.random.default_rng([seed, stream]) for stream in range(3)
     )
@@ -52,16 +52,16 @@ def demo_calls(*, count: int, seed: int, end: datetime) -> Iterator[Call]:
 
 
 def source_name(*, count: int, seed: int, end: datetime) -> str:
-    """What the events of one load share as `source`: another load never conflicts with it."""
+    """Return what the events of one load share as `source`: other loads never conflict."""
     return f"demo-{seed}-{count}-{end.astimezone(UTC).strftime(END_FORMAT)}"
 
 
 def end_of_source(source: str, *, count: int, seed: int) -> datetime | None:
-    """The end of an earlier load of the same events, None for any other source."""
-    found = SOURCE.fullmatch(source)
-    if not found or (found["seed"], found["count"]) != (str(seed), str(count)):
+    """Return the end of an earlier load of the same events, None for any other source."""
+    parts = SOURCE.fullmatch(source)
+    if not parts or (parts["seed"], parts["count"]) != (str(seed), str(count)):
         return None
-    return datetime.strptime(found["end"], END_FORMAT).replace(tzinfo=UTC)
+    return datetime.strptime(parts["end"], END_FORMAT).replace(tzinfo=UTC)
 
 
 def whole_hour(time: datetime) -> datetime:
@@ -72,7 +72,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def event_of(call: Call, *, source: str) -> Event:
-    """One event as the ingest contract has it; fields without a value are left out."""
+    """Return an event as the ingest contract has it; fields without a value are left out."""
     event: Event = {
         "id": call.id,
         "source": source,
@@ -94,7 +94,7 @@ def event_of(call: Call, *, source: str) -> Event:
         return event
     event["provider"] = call.model.provider
     event["model"] = call.model.name
-    event.update(tokens_of(call, words=call.model.words))
+    event.update(tokens_of(call, usage_format=call.model.usage_format))
     return event
 
 
@@ -115,15 +115,15 @@ OPTIONAL = (
 )
 
 
-def tokens_of(call: Call, *, words: str) -> Event:
-    """Token counts as flat fields or as the provider's own usage object."""
-    if call.input_tokens is None or words == "flat":
+def tokens_of(call: Call, *, usage_format: str) -> Event:
+    """Return token counts as flat fields or as the provider's own usage object."""
+    if call.input_tokens is None or usage_format == "flat":
         return flat_tokens(call)
-    return {"usage": USAGE_BY_WORDS[words](call, call.input_tokens)}
+    return {"usage": USAGE_BY_FORMAT[usage_format](call, call.input_tokens)}
 
 
 def flat_tokens(call: Call) -> Event:
-    """All input and all output; a count that the recording lacks is left out, not sent as zero."""
+    """Return all input and output; a count that was not recorded is left out, not zero."""
     tokens = {"output_tokens": call.output_tokens}
     if call.input_tokens is not None:
         tokens["input_tokens"] = call.input_tokens
@@ -133,7 +133,7 @@ def flat_tokens(call: Call) -> Event:
 
 
 def anthropic_usage(call: Call, input_tokens: int) -> Event:
-    """Anthropic counts cache reads and writes beside the input, not in it."""
+    """Return counts as Anthropic has them: cache reads and writes beside the input, not in it."""
     return {
         "input_tokens": input_tokens - call.cache_read_tokens - call.cache_write_tokens,
         "cache_creation_input_tokens": call.cache_write_tokens,
@@ -143,7 +143,7 @@ def anthropic_usage(call: Call, input_tokens: int) -> Event:
 
 
 def openai_usage(call: Call, input_tokens: int) -> Event:
-    """OpenAI counts cache reads in the prompt and reasoning in the completion."""
+    """Return counts as OpenAI has them: cache reads in the prompt."""
     return {
         "prompt_tokens": input_tokens,
         "completion_tokens": call.output_tokens,
@@ -160,7 +160,7 @@ def google_usage(call: Call, input_tokens: int) -> Event:
     }
 
 
-USAGE_BY_WORDS = {
+USAGE_BY_FORMAT = {
     "anthropic": anthropic_usage,
     "openai": openai_usage,
     "google": google_usage,

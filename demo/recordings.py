@@ -73,7 +73,7 @@ class AgentSession(NamedTuple):
 
 
 def rows(name: str) -> Iterator[list[str]]:
-    """The rows of one file, without its header."""
+    """Yield the rows of one file, without its header."""
     with gzip.open(DATA_FOLDER / name, "rt", encoding="utf-8") as lines:
         reader = csv.reader(lines)
         next(reader)
@@ -113,7 +113,7 @@ def rank(stream: Any, window: Any) -> Any:
 
 
 def size_columns(sizes: list[list[str]]) -> dict[str, Floats]:
-    """Every size column by name; a value that the source does not know is NaN."""
+    """Return every size column by name; a value that the source does not know is NaN."""
     names = (
         "input_mean",
         "input_p50",

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from demo.calls import Call
 from demo.client import Answer, Client, LoadFailed
@@ -25,14 +26,11 @@ from demo.configuration import configure, items
 from demo.events import (
     Event,
     demo_calls,
-    demo_events,
     end_of_source,
     event_of,
     source_name,
     whole_hour,
 )
-
-__all__ = ["LoadFailed", "Summary", "demo_events", "load", "main"]
 
 EVENTS = 150_000
 SEED = 1
@@ -90,15 +88,18 @@ def load(
     `progress` is called with the number of events dealt with, from one thread at a time.
     """
     started = time.monotonic()
-    with Client(url=url, api_key=api_key) as client:
+    with closing(Client(url=url, api_key=api_key)) as client:
         chosen_end = end or earlier_end(client, count=count, seed=seed) or whole_hour(now())
         calls = list(demo_calls(count=count, seed=seed, end=chosen_end))
         summary = Summary(end=chosen_end)
         summary.remarks = configure(client, calls=calls, seed=seed, end=chosen_end)
     source = source_name(count=count, seed=seed, end=chosen_end)
-    Sender(
-        url=url, api_key=api_key, batches=batches(calls, source=source), summary=summary
-    ).send_all(progress)
+    send_all(
+        lambda stopping: Client(url=url, api_key=api_key, stopping=stopping),
+        batches(calls, source=source),
+        summary=summary,
+        progress=progress,
+    )
     summary.duration_seconds = time.monotonic() - started
     return summary
 
@@ -108,7 +109,7 @@ def now() -> datetime:
 
 
 def earlier_end(client: Client, *, count: int, seed: int) -> datetime | None:
-    """The end of an earlier load of the same events, read from the newest events stored."""
+    """Return the end of an earlier load of the same events, read from the newest events stored."""
     for event in items(client.get("/v1/events?limit=100")):
         end = end_of_source(str(event.get("source")), count=count, seed=seed)
         if end and end > now() - OLDEST_END:
@@ -117,62 +118,48 @@ def earlier_end(client: Client, *, count: int, seed: int) -> datetime | None:
 
 
 def batches(calls: Sequence[Call], *, source: str) -> Iterator[list[Event]]:
-    """The events in order of time, a batch at a time."""
+    """Yield the events in order of time, a batch at a time."""
     events = (event_of(call, source=source) for call in calls)
     while batch := list(islice(events, BATCH)):
         yield batch
 
 
-class Sender:
-    """Sends batches over a few connections; each thread takes the next batch when it is free.
+def send_all(
+    client_of: Callable[[threading.Event], Client],
+    batches: Iterator[list[Event]],
+    *,
+    summary: Summary,
+    progress: Callable[[int], None],
+) -> None:
+    """Send batches over a few connections; the first failure stops all and is raised.
 
     A batch whose answer was lost is sent again, and its events come back as duplicates, so every
     event is counted once, as accepted or as a duplicate.
     """
+    taking, counting, stopping = threading.Lock(), threading.Lock(), threading.Event()
 
-    def __init__(
-        self, *, url: str, api_key: str, batches: Iterator[list[Event]], summary: Summary
-    ) -> None:
-        self.url = url
-        self.api_key = api_key
-        self.batches = batches
-        self.summary = summary
-        self.taking = threading.Lock()
-        self.counting = threading.Lock()
-        self.stopping = threading.Event()
+    def take() -> list[Event]:
+        with taking:
+            return [] if stopping.is_set() else next(batches, [])
 
-    def send_all(self, progress: Callable[[int], None]) -> None:
-        """Send everything; the first failure stops every thread and is raised."""
-        with ThreadPoolExecutor(CONNECTIONS) as threads:
-            try:
-                work = [threads.submit(self.send_some, progress) for _ in range(CONNECTIONS)]
-                settled(work)
-            finally:
-                self.stopping.set()
+    def send_some() -> None:
+        with closing(client_of(stopping)) as client:
+            while batch := take():
+                counts = counts_of(client.post("/v1/events", batch))
+                with counting:
+                    summary.add(counts)
+                    progress(summary.processed)
 
-    def send_some(self, progress: Callable[[int], None]) -> None:
-        with Client(url=self.url, api_key=self.api_key, stopping=self.stopping) as client:
-            while batch := self.take():
-                answer = client.post("/v1/events", batch)
-                counts = counts_of(answer)
-                with self.counting:
-                    self.summary.add(counts)
-                    progress(self.summary.processed)
-
-    def take(self) -> list[Event]:
-        with self.taking:
-            return [] if self.stopping.is_set() else next(self.batches, [])
-
-
-def settled(work: Sequence[Future[None]]) -> None:
-    """Wait for all, or for the first that fails and raise what it raised."""
-    done, _ = wait(work, return_when=FIRST_EXCEPTION)
-    for future in done:
-        future.result()
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        try:
+            for sender in as_completed([threads.submit(send_some) for _ in range(CONNECTIONS)]):
+                sender.result()
+        finally:
+            stopping.set()
 
 
 def counts_of(answer: Answer) -> Event:
-    """The counts of a batch; a batch of which everything was rejected says so with a 422."""
+    """Return the counts of a batch; one that was rejected as a whole says so with a 422."""
     if isinstance(answer.body, dict) and "accepted" in answer.body:
         return answer.body
     if answer.status in {401, 403}:
@@ -202,13 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load_with_bar(options: argparse.Namespace, console: Console) -> Summary:
-    columns = (
-        TextColumn("Loading the demo"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress("Loading the demo", *columns, console=console) as bar:
         task = bar.add_task("load", total=options.events)
         return load(
             options.url,

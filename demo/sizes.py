@@ -24,7 +24,7 @@ class SizeCurve:
     tail: Floats
 
     def draw(self, *, rows: Integers, random: np.random.Generator) -> Integers:
-        """One size for each of `rows`, whole tokens, at least 1."""
+        """Draw a size for each of `rows`: whole tokens, at least 1."""
         level = random.random(len(rows))
         median, p99 = self.median[rows], self.p99[rows]
         lower = 1 + (median - 1) * (level / 0.5) ** self.lower_power[rows]
@@ -36,9 +36,9 @@ class SizeCurve:
 
 
 def fit(*, mean: Floats, median: Floats, p99: Floats) -> SizeCurve:
-    """The curve through each recorded median and 99th percentile that has the recorded mean.
+    """Return the curve through each recorded median and 99th percentile that has the recorded mean.
 
-    Where only the mean is known, every draw is the mean: nothing else could be said honestly.
+    If only the mean is known, every draw is the mean: nothing else is known.
     """
     median = np.maximum(np.where(np.isnan(median), mean, median), 1)
     p99 = np.maximum(np.where(np.isnan(p99), median, p99), median)
@@ -65,5 +65,5 @@ def ratio(part: Floats, whole: Floats) -> Floats:
 
 
 def power_for(*, share: Floats) -> Floats:
-    """The power k with mean(u**k) = share for u even in 0 to 1: share = 1 / (1 + k)."""
+    """Return the power k with mean(u**k) = share for u even in 0 to 1: share = 1 / (1 + k)."""
     return 1 / np.clip(share, 1e-6, 1) - 1

@@ -21,13 +21,13 @@ NANOS = 10**9
 SAMPLE_TOKENS = 1_000  # short of the sizes at which some models cost more
 SAMPLE_DAY = datetime(2026, 11, 2, tzinfo=UTC)  # any day: some prices depend on the hour
 
-# Dollars a call, invented: the recordings know nothing of what a tool costs. A shell is free.
+# Dollars per call, invented: the recordings know nothing of what a tool costs. A shell is free.
 TOOL_PRICES = {"web_surfer": "0.004", "terminal": "0.0005"}
 
 
 @cache
 def rates(model: Model, hour: int) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-    """Nano-dollars a token in an hour of the day: plain input, output, cache read, cache write."""
+    """Return nano-dollars per token in an hour: input, output, cache read, cache write."""
     time = SAMPLE_DAY.replace(hour=hour)
 
     def rate(usage: Usage) -> Decimal:
@@ -45,7 +45,7 @@ def rates(model: Model, hour: int) -> tuple[Decimal, Decimal, Decimal, Decimal]:
 
 
 def cost_nanos(call: Call) -> int:
-    """A call's cost. A model without a price costs nothing here, and so does a free tool."""
+    """Return a call's cost. A model without a price costs nothing here, and so does a free tool."""
     if call.tool:
         return int(Decimal(TOOL_PRICES.get(call.tool, "0")) * NANOS)
     if call.model is None or call.model.provider == "in-house":
@@ -61,7 +61,7 @@ def cost_nanos(call: Call) -> int:
 
 
 def spend_by(calls: Iterable[Call], group: Callable[[Call], Group]) -> dict[Group, int]:
-    """Nano-dollars for each group."""
+    """Return the nano-dollars of each group."""
     spent: dict[Group, int] = defaultdict(int)
     for call in calls:
         spent[group(call)] += cost_nanos(call)

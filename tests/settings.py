@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from config.database import embedded_connection
 from config.database_role import prepare_role
 from config.embedded_postgres import running_postgres
-from config.environment import embedded_connection
 
 # Nothing outlives the run, so nothing need survive a power cut.
 FAST = {

@@ -14,11 +14,11 @@ from bench.soak.caps import Caps
 from bench.soak.judge import Judge
 from bench.soak.model import Balance, Booking, book
 from bench.soak.overseer import HaltSpan
+from bench.soak.parts import Parts
 from bench.soak.proof import Proof, grants_while_halted
-from bench.soak.records import Event, Fate, Frame, Grant, Hold, Memory, read_frames
-from bench.soak.trial import Parts
+from bench.soak.records import Ask, Event, Fate, Frame, Grant, Hold, Memory, read_frames
 from bench.soak.watch import Snapshot, Window, overspent, wrong_holds
-from bench.soak.world import EPOCH, NOTHING, ROUGH, TIDY, Amounts, Budget, Limit, Place
+from bench.soak.world import EPOCH, NOTHING, ROUGH, TIDY, Amounts, Budget, Limit, WindowKey
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -34,8 +34,8 @@ def make_booking(agent: str = "a", nanos: int = 10, **fields: object) -> Booking
     return booking._replace(**fields)  # type: ignore[arg-type]
 
 
-def balances_of(budget: Budget, *bookings: Booking) -> dict[Place, Balance]:
-    balances: dict[Place, Balance] = {}
+def balances_of(budget: Budget, *bookings: Booking) -> dict[WindowKey, Balance]:
+    balances: dict[WindowKey, Balance] = {}
     # A frame at a time, as the proof does.
     for booking in bookings:
         book(
@@ -77,27 +77,27 @@ def test_events_count_by_their_own_group() -> None:
     found = balances_of(make_budget(), make_booking("a"), make_booking("a"), make_booking("b"))
 
     assert found == {
-        Place(("a",), EPOCH): Balance(Amounts(20, 2, 2, 0)),
-        Place(("b",), EPOCH): Balance(Amounts(10, 1, 1, 0)),
+        WindowKey(("a",), EPOCH): Balance(Amounts(20, 2, 2, 0)),
+        WindowKey(("b",), EPOCH): Balance(Amounts(10, 1, 1, 0)),
     }
 
 
 def test_a_settled_event_counts_in_the_window_that_was_held() -> None:
-    place = Place(("held",), EPOCH)
+    key = WindowKey(("held",), EPOCH)
 
-    found = balances_of(make_budget(), make_booking("a", held={1: place}, overrun_nanos=4))
+    found = balances_of(make_budget(), make_booking("a", held={1: key}, overrun_nanos=4))
 
-    assert found == {place: Balance(Amounts(10, 1, 1, 0), 4, 4)}
+    assert found == {key: Balance(Amounts(10, 1, 1, 0), 4, 4)}
 
 
 def test_a_settled_event_is_all_overrun_where_nothing_was_held() -> None:
-    elsewhere = {2: Place((), EPOCH)}
+    elsewhere = {2: WindowKey((), EPOCH)}
 
     found = balances_of(
         make_budget(), make_booking(held=elsewhere, overrun_nanos=4, unheld_overrun_nanos=10)
     )
 
-    assert found == {Place(("a",), EPOCH): Balance(Amounts(10, 1, 1, 0), 10)}
+    assert found == {WindowKey(("a",), EPOCH): Balance(Amounts(10, 1, 1, 0), 10)}
 
 
 def test_an_event_that_does_not_match_counts_nowhere() -> None:
@@ -105,7 +105,7 @@ def test_an_event_that_does_not_match_counts_nowhere() -> None:
 
     assert balances_of(budget, make_booking("a")) == {}
     assert balances_of(budget, make_booking("")) == {
-        Place(("",), EPOCH): Balance(Amounts(10, 1, 1, 0))
+        WindowKey(("",), EPOCH): Balance(Amounts(10, 1, 1, 0))
     }
 
 
@@ -114,7 +114,7 @@ def test_what_is_older_than_a_rolling_hour_has_left() -> None:
     old = make_booking(at=NOON - 61 * MINUTE)
 
     assert balances_of(budget, old, make_booking()) == {
-        Place(("a",), EPOCH): Balance(Amounts(10, 1, 1, 0))
+        WindowKey(("a",), EPOCH): Balance(Amounts(10, 1, 1, 0))
     }
 
 
@@ -207,8 +207,7 @@ def make_hold(*settles: tuple[Event, Fate]) -> Hold:
     return Hold(
         key="k",
         tenant=TIDY,
-        values={"agent": "a"},
-        amounts=ROW.amounts,
+        ask=Ask({}, {"agent": "a"}, ROW.amounts, None, 0, 0),
         asked_at=NOON,
         answered_at=NOON,
         id="r-1",
@@ -218,9 +217,9 @@ def make_hold(*settles: tuple[Event, Fate]) -> Hold:
 
 
 def make_books() -> Books:
-    place = Place(("a",), EPOCH)
+    key = WindowKey(("a",), EPOCH)
     return Books(
-        windows={7: WindowRow(1, 1, place, None, EVENT.amounts, NOTHING, 10)},
+        windows={7: WindowRow(1, 1, key, None, EVENT.amounts, NOTHING, 10)},
         budgets={1: BudgetRow(1, EPOCH)},
         reservations=Counter(settled=1),
         events=1,
@@ -242,7 +241,7 @@ def make_unsettled_books() -> Books:
 def found_in(books: Books, hold: Hold | None = None, rows: Rows = ROWS) -> dict[str, int]:
     proof = Proof(books=books, budgets={1: make_budget()}, voided=())
     proof.add(Frame([make_hold((EVENT, Fate.DONE)) if hold is None else hold], [], []), rows)
-    return dict(proof.close().found)
+    return dict(proof.close().counts)
 
 
 def test_books_that_agree_with_the_clients_prove_it() -> None:
@@ -315,11 +314,11 @@ def test_a_release_of_what_has_expired_is_no_release() -> None:
     memory, hold, answer = Memory(), make_hold(), Answer(200, b'{"status":"expired"}')
     hold.expires_at = NOON
 
-    Judge(TIDY, memory).released(hold, answer)
+    Judge(TIDY, memory).check_release(hold, answer)
     assert (hold.released, memory.wrong.total()) == (None, 0)
 
     hold.expires_at = datetime.now(UTC) + timedelta(hours=1)
-    Judge(TIDY, memory).released(hold, answer)
+    Judge(TIDY, memory).check_release(hold, answer)
     assert memory.wrong.total() == 1
 
 

@@ -1,4 +1,4 @@
-"""Asks the service until it says what happened, however often it dies meanwhile."""
+"""A client that asks the service until it says what happened, however often it dies."""
 
 import random
 import threading
@@ -48,10 +48,10 @@ class Progress:
         self._shared = shared
         self._lock = threading.Lock()
 
-    def count(self, place: int, by: int) -> None:
+    def count(self, index: int, by: int) -> None:
         """Move a number: 0 is operations done, 1 requests on their way."""
         with self._lock:
-            self._shared[place] += by
+            self._shared[index] += by
 
 
 class Caller:
@@ -73,9 +73,13 @@ class Caller:
         self._progress = progress
 
     def request(self, method: str, path: str, body: object = None, *, key: str = "") -> bytes:
-        """A request to be sent."""
+        """Return a request to be sent."""
         content = b"" if body is None else msgspec.json.encode(body)
         return self._requests.make(method, path, content, key=key)
+
+    def call(self, method: str, path: str, body: object = None, *, key: str = "") -> Answer:
+        """Make a request and send it until its answer says what happened. Raises GaveUp."""
+        return self.ask(self.request(method, path, body, key=key))
 
     def ask(self, request: bytes) -> Answer:
         """Send a request until its answer says what happened. Raises GaveUp."""
@@ -93,7 +97,7 @@ class Caller:
         return self._insist(request, self._receive())
 
     def ask_both(self, other: "Caller", first: bytes, second: bytes) -> tuple[Answer, Answer]:
-        """Two requests at once, over two connections."""
+        """Send two requests simultaneously, over two connections."""
         with_both = (self, first), (other, second)
         for caller, request in with_both:
             caller._send(request)
@@ -151,13 +155,5 @@ class Caller:
 
 def _is_for_later(answer: Answer) -> bool:
     return answer.status in PATIENT_STATUSES or (
-        answer.status == 409 and code_of(answer) == IN_PROGRESS
+        answer.status == 409 and answer.code == IN_PROGRESS
     )
-
-
-def code_of(answer: Answer) -> str:
-    """The code of a problem."""
-    try:
-        return str(msgspec.json.decode(answer.body)["code"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return ""

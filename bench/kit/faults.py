@@ -44,15 +44,15 @@ class Clients(Protocol):
 
     @property
     def done(self) -> int:
-        """How many operations are done."""
+        """The number of operations that are done."""
 
     @property
     def in_flight(self) -> int:
-        """How many requests are on their way."""
+        """The number of requests on their way."""
 
     @property
     def share(self) -> float:
-        """How much of all that is to be done is done."""
+        """The share of all work that is done."""
 
 
 class Rhythm(NamedTuple):

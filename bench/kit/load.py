@@ -21,7 +21,7 @@ class Sent(NamedTuple):
 
     @property
     def accepted(self) -> int:
-        """How many events were new."""
+        """The number of new events."""
         return self.counts["accepted"]
 
     def percentile_ms(self, percent: int) -> float:

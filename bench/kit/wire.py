@@ -1,14 +1,16 @@
 """HTTP/1.1 as lean as it gets, for clients that share the machine with the service.
 
 Requests are made by hand over kept connections, answers are cut by their `Content-Length`. One
-thread drives many conversations at once, or a blocking connection serves one caller.
+thread drives many conversations simultaneously, or a blocking connection serves one caller.
 """
 
 import selectors
 import socket
 import time
 from collections.abc import Generator, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 READ_BYTES: Final = 65_536
 HEAD_END: Final = b"\r\n\r\n"
@@ -28,6 +30,21 @@ class Answer(NamedTuple):
     status: int
     body: bytes
 
+    def json(self) -> Any:
+        """Return the body's JSON."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of a problem; empty for any other answer."""
+        try:
+            return str(self.json()["code"])
+        except (msgspec.DecodeError, KeyError, TypeError):
+            return ""
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.body[:300].decode(errors='replace')}"
+
 
 # Yields requests, is sent the answer of each.
 Conversation = Generator[bytes, Answer, None]
@@ -41,7 +58,7 @@ class Requests:
         self._shared = ("Host: 127.0.0.1\r\n" + "".join(lines)).encode()
 
     def make(self, method: str, path: str, body: bytes = b"", *, key: str = "") -> bytes:
-        """A request; `key` is its Idempotency-Key."""
+        """Return a request; `key` is its Idempotency-Key."""
         given = f"Idempotency-Key: {key}\r\n" if key else ""
         return b"%b %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
             method.encode(),
@@ -60,7 +77,7 @@ class AnswerReader:
         self._held = b""
 
     def feed(self, data: bytes) -> Answer | None:
-        """The answer, once it is complete. Raises Broken where the other side has hung up."""
+        """Return the answer once it is complete. Raises Broken if the other side has hung up."""
         if not data:
             raise Broken("hung up")
         self._held += data
@@ -79,14 +96,14 @@ class AnswerReader:
 
 def _length(head: bytes) -> int:
     lowered = head.lower()
-    place = lowered.find(LENGTH)
-    if place < 0:
+    index = lowered.find(LENGTH)
+    if index < 0:
         raise Broken("an answer without a length")
-    return int(lowered[place + len(LENGTH) : lowered.index(b"\r\n", place)])
+    return int(lowered[index + len(LENGTH) : lowered.index(b"\r\n", index)])
 
 
 def dial(port: int) -> socket.socket:
-    """A connection whose requests leave at once."""
+    """Open a connection whose requests leave immediately."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
@@ -118,8 +135,8 @@ class Connection:
 
     def drip(self, request: bytes) -> None:
         """Send a request a byte at a time, as over a very bad line."""
-        for place in range(len(request)):
-            self.send(request[place : place + 1])
+        for index in range(len(request)):
+            self.send(request[index : index + 1])
             time.sleep(DRIP_SECONDS)
 
     def receive(self) -> Answer:
@@ -154,7 +171,7 @@ class _Side:
 
 
 def converse(port: int, conversations: Iterable[Conversation]) -> None:
-    """Hold conversations at once from this one thread, each over a connection of its own."""
+    """Hold conversations from this one thread, each over a connection of its own."""
     with selectors.DefaultSelector() as selector:
         for conversation in conversations:
             side = _Side(port, conversation)

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.kit.checks import append_result
-from bench.soak.trial import Scale, run
+from bench.soak.plan import Scale
+from bench.soak.run import run
 
 
 def main() -> int:

@@ -1,23 +1,22 @@
 """One client: it draws an operation, carries it out, and lets the answer be judged."""
 
-import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench.kit.caller import Caller, Progress
+from bench.kit.caller import Progress
 from bench.kit.wire import Answer
-from bench.soak.calls import Ask, Calls, Prices
-from bench.soak.judge import Judge, read
+from bench.soak.calls import Calls, Prices
+from bench.soak.judge import Judge
+from bench.soak.plan import Seat
 from bench.soak.records import REPEATED, RETOLD, SOURCE, Event, Fate, Hold, Memory
 from bench.soak.world import ROUGH, TIDY
 
 HOLDS_MAX: Final = 8
 KNOWN_MAX: Final = 12
-# Nothing of the tidy tenant expires; in the rough one some of it does at once.
+# Nothing of the tidy tenant expires; in the rough one some of it does immediately.
 TIDY_TTL_SECONDS: Final = 3600
 SHORT_TTL_SECONDS: Final = 1
 ROUGH_TTL_SECONDS: Final = 20
@@ -27,33 +26,6 @@ HANG_UP_SHARE: Final = 0.03
 BATCH_MAX: Final = 12
 SLOW_SHARE: Final = 0.01
 WRITTEN_EVERY: Final = 1_000
-
-
-class Seat(NamedTuple):
-    """Which client this is, and what it has to do."""
-
-    name: str
-    tenant: str
-    port: int
-    headers: Mapping[str, str]
-    seed: str
-    operations: int
-    # Not sooner than this, counted from `begins_at` on the shared clock.
-    seconds: float
-    begins_at: float
-    records: Path
-
-    def wait_for_turn(self, number: int) -> None:
-        """Come back when an operation is due."""
-        due_at = self.begins_at + self.seconds * number / self.operations
-        time.sleep(max(0.0, due_at - time.monotonic()))
-
-
-class Held(NamedTuple):
-    """A reservation, and the call that it is for."""
-
-    hold: Hold
-    ask: Ask
 
 
 class Settled(NamedTuple):
@@ -72,28 +44,21 @@ class Actor:
         self.memory = Memory()
         self.judge = Judge(seat.tenant, self.memory)
         self._progress = progress
-        self._pick = random.Random(seat.seed)  # noqa: S311 - load, not secrets
+        self._pick = seat.pick()
         self._calls = Calls(name=seat.name, tenant=seat.tenant, pick=self._pick, prices=prices)
         self._caller, self._other = (
-            Caller(
-                port=seat.port,
-                headers=seat.headers,
-                tally=self.memory.tally,
-                pick=self._pick,
-                progress=progress,
-            )
-            for _ in range(2)
+            seat.caller(self.memory.tally, self._pick, progress) for _ in range(2)
         )
         self._asks = 0
-        self._open: list[Held] = []
-        self._short: deque[Held] = deque(maxlen=KNOWN_MAX)
-        self._released: deque[Held] = deque(maxlen=KNOWN_MAX)
+        self._open: list[Hold] = []
+        self._short: deque[Hold] = deque(maxlen=KNOWN_MAX)
+        self._released: deque[Hold] = deque(maxlen=KNOWN_MAX)
         self._settled: deque[Settled] = deque(maxlen=KNOWN_MAX)
         self._reported: deque[Event] = deque(maxlen=KNOWN_MAX)
         self._ways = self._weighed_ways()
 
     def run(self) -> Memory:
-        """Carry out all operations, then end what is still held."""
+        """Carry out all operations, then end what is still hold."""
         try:
             for number in range(self.seat.operations):
                 self.seat.wait_for_turn(number)
@@ -110,8 +75,12 @@ class Actor:
 
     def _live(self) -> list[Hold]:
         """Return the reservations that this client may still do something about."""
-        known: list[Held | Settled] = [*self._open, *self._short, *self._released, *self._settled]
-        return [held.hold for held in known]
+        return [
+            *self._open,
+            *self._short,
+            *self._released,
+            *(known.hold for known in self._settled),
+        ]
 
     def _weighed_ways(self) -> dict[Callable[[], None], int]:
         ways = {
@@ -142,20 +111,20 @@ class Actor:
     def _end_one(self) -> None:
         (self._settle if self._pick.random() < 0.8 else self._release)()
 
-    def _take(self) -> Held:
+    def _take(self) -> Hold:
         return self._open.pop(self._pick.randrange(len(self._open)))
 
     # Reserving.
 
     def _reserve(self) -> None:
-        held = self._new_ask()
-        request, began = self._reserve_request(held), time.monotonic()
+        hold = self._new_ask()
+        request, began = self._reserve_request(hold), time.monotonic()
         if self._pick.random() < 0.06:
             answers = self._caller.ask_both(self._other, request, request)
-            answer = self.judge.one_reservation(*answers)
+            answer = self.judge.choose_reservation(*answers)
         else:
             answer = self._ask(request)
-        self._note_reserved(held, answer, began)
+        self._note_reserved(hold, answer, began)
 
     def _ask(self, request: bytes) -> Answer:
         """Ask as a client with a good line, or now and then with a very bad one."""
@@ -163,18 +132,18 @@ class Actor:
         return (self._caller.ask_slowly if is_slow else self._caller.ask)(request)
 
     def _reserve_two(self) -> None:
-        """Two calls at once, which may want the same last dollars."""
+        """Ask for two calls simultaneously, which may want the same last dollars."""
         asked = [self._new_ask() for _ in range(2)]
         began = time.monotonic()
         answers = self._caller.ask_both(self._other, *map(self._reserve_request, asked))
-        for held, answer in zip(asked, answers, strict=True):
-            self._note_reserved(held, answer, began)
+        for hold, answer in zip(asked, answers, strict=True):
+            self._note_reserved(hold, answer, began)
 
-    def _new_ask(self) -> Held:
+    def _new_ask(self) -> Hold:
         self._asks += 1
         ask, now = self._calls.ask(ttl_seconds=self._ttl_seconds()), datetime.now(UTC)
         key = f"{self.seat.name}-{self._asks}"
-        return Held(Hold(key, self.seat.tenant, ask.values, ask.amounts, now, now), ask)
+        return Hold(key, self.seat.tenant, ask, now, now)
 
     def _ttl_seconds(self) -> int:
         if self.seat.tenant == TIDY:
@@ -182,36 +151,36 @@ class Actor:
         is_short = self._pick.random() < SHORT_SHARE
         return SHORT_TTL_SECONDS if is_short else ROUGH_TTL_SECONDS
 
-    def _reserve_request(self, held: Held, **changes: Any) -> bytes:
-        body = {**held.ask.body, **changes}
-        return self._caller.request("POST", "/v1/reservations", body, key=held.hold.key)
+    def _reserve_request(self, hold: Hold, **changes: Any) -> bytes:
+        body = {**hold.ask.body, **changes}
+        return self._caller.request("POST", "/v1/reservations", body, key=hold.key)
 
-    def _note_reserved(self, held: Held, answer: Answer, began: float) -> None:
-        if self.judge.reserved(held.hold, answer, began, time.monotonic()):
-            is_short = held.ask.body["ttl_seconds"] == SHORT_TTL_SECONDS
-            (self._short if is_short else self._open).append(held)
+    def _note_reserved(self, hold: Hold, answer: Answer, began: float) -> None:
+        if self.judge.check_reserve(hold, answer, began, time.monotonic()):
+            is_short = hold.ask.body["ttl_seconds"] == SHORT_TTL_SECONDS
+            (self._short if is_short else self._open).append(hold)
 
     def _ask_otherwise(self) -> None:
-        """The key of a reservation, with another body."""
+        """Send the key of a reservation with another body."""
         if self._open:
-            held = self._open[-1]
-            seconds = held.ask.body["ttl_seconds"] - 1
-            request = self._reserve_request(held, ttl_seconds=seconds)
-            self.judge.key_reused(self._caller.ask(request))
+            hold = self._open[-1]
+            seconds = hold.ask.body["ttl_seconds"] - 1
+            request = self._reserve_request(hold, ttl_seconds=seconds)
+            self.judge.check_reused_key(self._caller.ask(request))
 
     def _abandon(self) -> None:
         """Hang up on a settle or on a reservation, and leave it at that."""
         if self._open and self._pick.random() < 0.5:
-            hold, ask = self._take()
-            event = self._calls.event(ask, hold.amounts.nanos)
+            hold = self._take()
+            event = self._event(hold)
             self._caller.hang_up_on(self._settle_request(hold, event))
             hold.settles.append((event, Fate.UNKNOWN))
             return
-        held = self._new_ask()
-        held.hold.granted = Fate.UNKNOWN
-        request = self._reserve_request(held, ttl_seconds=HUNG_UP_TTL_SECONDS)
+        hold = self._new_ask()
+        hold.granted = Fate.UNKNOWN
+        request = self._reserve_request(hold, ttl_seconds=HUNG_UP_TTL_SECONDS)
         self._caller.hang_up_on(request)
-        self.memory.holds.append(held.hold)
+        self.memory.holds.append(hold)
 
     # Settling.
 
@@ -221,31 +190,31 @@ class Actor:
         else:
             self._reserve()
 
-    def _settle_one(self, held: Held) -> None:
-        hold, event = held.hold, self._event(held)
+    def _settle_one(self, hold: Hold) -> None:
+        event = self._event(hold)
         request, asked_at = self._settle_request(hold, event), datetime.now(UTC)
         if self.seat.tenant == ROUGH and self._pick.random() < 0.1:
             # Hang up first, and learn what became of it afterwards.
             self._caller.hang_up_on(request)
         self._note_settled(hold, event, self._ask(request), asked_at)
 
-    def _event(self, held: Held) -> Event:
-        return self._calls.event(held.ask, held.hold.amounts.nanos)
+    def _event(self, hold: Hold) -> Event:
+        return self._calls.event(hold.ask, hold.amounts.nanos)
 
     def _settle_request(self, hold: Hold, event: Event) -> bytes:
         path = f"/v1/reservations/{hold.id}/settle"
         return self._caller.request("POST", path, event.body())
 
     def _note_settled(self, hold: Hold, event: Event, answer: Answer, asked_at: datetime) -> None:
-        if self.judge.settled(hold, event, answer, asked_at):
-            self._settled.append(Settled(hold, event, read(answer)))
+        if self.judge.check_settle(hold, event, answer, asked_at):
+            self._settled.append(Settled(hold, event, answer.json()))
 
     def _settle_again(self) -> None:
         if self._settled:
             known = self._pick.choice(self._settled)
             self.memory.tally.faults[REPEATED] += 1
             answer = self._caller.ask(self._settle_request(known.hold, known.event))
-            self.judge.settled_again(known.answer, answer)
+            self.judge.check_repeated_settle(known.answer, answer)
 
     def _settle_otherwise(self) -> None:
         if self._settled:
@@ -253,7 +222,7 @@ class Actor:
             other = known.event._replace(nanos=known.event.nanos + 1, model=None)
             sent_id = self._pick.choice((other.sent_id, f"{other.sent_id}-other"))
             request = self._settle_request(known.hold, other._replace(sent_id=sent_id))
-            self.judge.settled_otherwise(self._caller.ask(request))
+            self.judge.check_other_settle(self._caller.ask(request))
 
     def _settle_late(self) -> None:
         """Settle what was released, or what has expired."""
@@ -268,32 +237,32 @@ class Actor:
     def _release(self) -> None:
         if not self._open:
             return
-        held = self._take()
+        hold = self._take()
         for _ in range(self._pick.choice((1, 1, 2))):
-            self.judge.released(held.hold, self._caller.ask(self._release_request(held.hold)))
-        self._released.append(held)
+            self.judge.check_release(hold, self._caller.ask(self._release_request(hold)))
+        self._released.append(hold)
 
     def _release_request(self, hold: Hold) -> bytes:
         return self._caller.request("POST", f"/v1/reservations/{hold.id}/release")
 
     def _extend(self) -> None:
         if self._open:
-            hold, began = self._pick.choice(self._open).hold, time.monotonic()
+            hold, began = self._pick.choice(self._open), time.monotonic()
             answer = self._caller.ask(self._extend_request(hold))
-            self.judge.extended(hold, answer, began, time.monotonic())
+            self.judge.check_extension(hold, answer, began, time.monotonic())
 
     def _extend_request(self, hold: Hold) -> bytes:
         seconds = TIDY_TTL_SECONDS if self.seat.tenant == TIDY else ROUGH_TTL_SECONDS
         path = f"/v1/reservations/{hold.id}/extend"
         return self._caller.request("POST", path, {"ttl_seconds": seconds})
 
-    # Two requests about one reservation at once.
+    # Two simultaneous requests about one reservation.
 
     def _race(self) -> None:
         if not self._open:
             self._reserve()
             return
-        races: list[Callable[[Held], None]] = [
+        races: list[Callable[[Hold], None]] = [
             self._race_same,
             self._race_different,
             self._race_extension,
@@ -303,24 +272,24 @@ class Actor:
             races += [self._race_release, self._race_event]
         self._pick.choice(races)(self._take())
 
-    def _race_same(self, held: Held) -> None:
-        hold, event, asked_at = held.hold, self._event(held), datetime.now(UTC)
+    def _race_same(self, hold: Hold) -> None:
+        event, asked_at = self._event(hold), datetime.now(UTC)
         request = self._settle_request(hold, event)
         first, second = self._caller.ask_both(self._other, request, request)
         self._note_settled(hold, event, first, asked_at)
-        self.judge.settled_again(read(first), second)
+        self.judge.check_repeated_settle(first.json(), second)
 
-    def _race_different(self, held: Held) -> None:
-        hold, asked_at = held.hold, datetime.now(UTC)
-        events = [self._event(held) for _ in range(2)]
+    def _race_different(self, hold: Hold) -> None:
+        asked_at = datetime.now(UTC)
+        events = [self._event(hold) for _ in range(2)]
         requests = [self._settle_request(hold, event) for event in events]
         answers = self._caller.ask_both(self._other, *requests)
-        self.judge.one_settle(*answers)
+        self.judge.check_settle_race(*answers)
         for event, answer in zip(events, answers, strict=True):
             self._note_settled(hold, event, answer, asked_at)
 
-    def _race_release(self, held: Held) -> None:
-        hold, event, asked_at = held.hold, self._event(held), datetime.now(UTC)
+    def _race_release(self, hold: Hold) -> None:
+        event, asked_at = self._event(hold), datetime.now(UTC)
         settle, release = self._caller.ask_both(
             self._other, self._settle_request(hold, event), self._release_request(hold)
         )
@@ -328,19 +297,19 @@ class Actor:
         # lost, and the settle comes before it is asked for again.
         hold.released = Fate.UNKNOWN
         self._note_settled(hold, event, settle, asked_at)
-        self.judge.released(hold, release)
+        self.judge.check_release(hold, release)
 
-    def _race_extension(self, held: Held) -> None:
+    def _race_extension(self, hold: Hold) -> None:
         answers = self._caller.ask_both(
-            self._other, self._release_request(held.hold), self._extend_request(held.hold)
+            self._other, self._release_request(hold), self._extend_request(hold)
         )
-        self.judge.extended_or_released(held.hold, *answers)
-        self._released.append(held)
+        self.judge.check_release_race(hold, *answers)
+        self._released.append(hold)
 
-    def _race_event(self, held: Held) -> None:
-        """A settle, and an event that names the reservation: two reports of one call."""
-        hold, asked_at = held.hold, datetime.now(UTC)
-        settling = self._event(held)
+    def _race_event(self, hold: Hold) -> None:
+        """Send a settle, and an event that names the reservation: two reports of one call."""
+        asked_at = datetime.now(UTC)
+        settling = self._event(hold)
         reported = settling._replace(sent_id=settling.sent_id + RETOLD)
         settle, report = self._caller.ask_both(
             self._other,
@@ -348,16 +317,16 @@ class Actor:
             self._report_request([reported.body(reservation=hold.id)]),
         )
         self._note_settled(hold, settling, settle, asked_at)
-        self.judge.reported(1, report)
+        self.judge.check_report(1, report)
 
     # Reporting, and looking.
 
     def _report(self) -> None:
-        """A batch of events, of which some settle reservations and some were sent before."""
+        """Report a batch, of which some events settle reservations and some were sent before."""
         fresh = [self._calls.unreserved() for _ in range(self._pick.randrange(1, BATCH_MAX))]
         repeated = [event for event in self._reported if self._pick.random() < 0.1]
         named = [self._take() for _ in range(min(len(self._open), self._pick.randrange(3)))]
-        settling = [(held.hold, self._event(held)) for held in named]
+        settling = [(hold, self._event(hold)) for hold in named]
         bodies = [event.body() for event in (*fresh, *repeated)]
         bodies += [event.body(reservation=hold.id) for hold, event in settling]
         self.memory.tally.faults[REPEATED] += len(repeated)
@@ -374,14 +343,14 @@ class Actor:
         if self._pick.random() < HANG_UP_SHARE:
             self._caller.hang_up_on(request)
             return Fate.UNKNOWN
-        self.judge.reported(len(bodies), self._caller.ask(request))
+        self.judge.check_report(len(bodies), self._caller.ask(request))
         return Fate.DONE
 
     def _report_request(self, bodies: list[dict[str, Any]]) -> bytes:
         return self._caller.request("POST", "/v1/events", bodies)
 
     def _retell(self) -> None:
-        """A call that was reported, told again as a callback or by an instrumentation."""
+        """Report a known call again, as a callback or as an instrumentation does."""
         told = [event for event in self._reported if event.response_id is not None]
         if not told:
             self._report()
@@ -390,11 +359,11 @@ class Actor:
         self.memory.tally.faults[REPEATED] += 1
         if self._pick.random() < 0.5:
             path, body = "/v1/integrations/litellm", [event.callback()]
-            self.judge.retold(self._caller.ask(self._caller.request("POST", path, body)))
+            self.judge.check_callback(self._caller.call("POST", path, body))
         else:
             trace, span = (f"{self._pick.getrandbits(bits):0{bits // 4}x}" for bits in (128, 64))
             export = event.span(trace, span)
-            self.judge.traced(self._caller.ask(self._caller.request("POST", "/v1/traces", export)))
+            self.judge.check_span(self._caller.call("POST", "/v1/traces", export))
 
     def _void(self) -> None:
         """Take a reported call back: it leaves every window it counted in."""
@@ -404,17 +373,17 @@ class Actor:
         event = self._pick.choice(self._reported)
         self._reported.remove(event)
         asked = {"id": event.sent_id, "source": SOURCE, "action": "void", "reason": "soak"}
-        answer = self._caller.ask(self._caller.request("POST", "/v1/corrections", asked))
-        self.judge.voided(event, answer)
+        answer = self._caller.call("POST", "/v1/corrections", asked)
+        self.judge.check_void(event, answer)
 
     def _look(self) -> None:
-        """A reservation is what is known of it."""
+        """Look at a reservation, which must be what is known of it."""
         if self._settled and self._pick.random() < 0.5:
             known = self._settled[-1]
-            self.judge.shown_settled(known.hold, known.event, self._ask_for(known.hold))
+            self.judge.check_settled_view(known.hold, known.event, self._ask_for(known.hold))
         elif self._open:
-            hold = self._open[-1].hold
-            self.judge.shown_open(hold, self._ask_for(hold))
+            hold = self._open[-1]
+            self.judge.check_open_view(hold, self._ask_for(hold))
 
     def _ask_for(self, hold: Hold) -> Answer:
-        return self._caller.ask(self._caller.request("GET", f"/v1/reservations/{hold.id}"))
+        return self._caller.call("GET", f"/v1/reservations/{hold.id}")

@@ -6,16 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import psycopg
-
+from bench.kit.database import Connection, fetch_number, fetch_rows
 from bench.soak.records import RETOLD, Frame
-from bench.soak.world import Amounts, Place, group_of, integers
+from bench.soak.world import Amounts, WindowKey, group_of, integers
 
 OPEN: Final = 1
 SETTLED: Final = 2
 STATES: Final = {1: "open", 2: "settled", 3: "released", 4: "expired"}
 TOOL: Final = 3
-Connection = psycopg.Connection[Any]
 
 
 class ReservationRow(NamedTuple):
@@ -53,7 +51,7 @@ class WindowRow(NamedTuple):
 
     budget_id: int
     revision: int
-    place: Place
+    key: WindowKey
     counted_from: datetime | None
     spent: Amounts
     reserved: Amounts
@@ -69,7 +67,7 @@ class BudgetRow(NamedTuple):
 
 @dataclass
 class Books:
-    """Windows and budgets, and how many rows there are of everything else."""
+    """Windows and budgets, and the number of rows of everything else."""
 
     windows: dict[int, WindowRow] = field(default_factory=dict)
     budgets: dict[int, BudgetRow] = field(default_factory=dict)
@@ -79,11 +77,11 @@ class Books:
     # Events beyond the first that have the same name.
     repeated: int = 0
 
-    def held_places(self, row: ReservationRow) -> Mapping[int, Place]:
-        """By budget, the windows of the present revision that a reservation held."""
+    def held_keys(self, row: ReservationRow) -> Mapping[int, WindowKey]:
+        """Return, by budget, the windows of the present revision that a reservation held."""
         windows = [self.windows[window_id] for window_id in row.window_ids]
         return {
-            window.budget_id: window.place
+            window.budget_id: window.key
             for window in windows
             if window.revision == self.budgets[window.budget_id].revision
         }
@@ -157,46 +155,30 @@ class Archive:
 
 
 def count_open(connection: Connection, tenant_ids: Sequence[int]) -> int:
-    """Return how many reservations still hold something."""
-    return _sum(
-        connection,
-        "SELECT count(*) FROM reservation WHERE state = 1 AND tenant_id = ANY(%s)",
-        tenant_ids,
-    )
+    """Return the number of reservations that still hold something."""
+    query = "SELECT count(*) FROM reservation WHERE state = 1 AND tenant_id = ANY(%s)"
+    return fetch_number(connection, query, list(tenant_ids))
 
 
 def count_waiting_batches(connection: Connection, tenant_ids: Sequence[int]) -> int:
-    """Return how many batches are not rolled up."""
-    return _sum(
-        connection,
-        "SELECT count(*) FROM ingest_batch WHERE rolled_up_at IS NULL AND tenant_id = ANY(%s)",
-        tenant_ids,
-    )
-
-
-def _sum(connection: Connection, query: str, tenant_ids: Sequence[int]) -> int:
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'soak'")
-        row = connection.execute(query, [list(tenant_ids)]).fetchone()
-    return int(row[0]) if row else 0
+    """Return the number of batches that are not rolled up."""
+    query = "SELECT count(*) FROM ingest_batch WHERE rolled_up_at IS NULL AND tenant_id = ANY(%s)"
+    return fetch_number(connection, query, list(tenant_ids))
 
 
 def tenants_named(connection: Connection, names: Sequence[str]) -> list[int]:
     """Return the ids of tenants."""
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'soak'")
-        query = "SELECT id FROM tenant WHERE name = ANY(%s)"
-        return [row[0] for row in connection.execute(query, [list(names)])]
+    query = "SELECT id FROM tenant WHERE name = ANY(%s)"
+    return [row[0] for row in fetch_rows(connection, query, [list(names)])]
 
 
 def sums_by_tenant(connection: Connection) -> dict[str, str]:
     """Return the number and the cost of every tenant's events, which no later part may change."""
-    with connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'soak'")
-        rows = connection.execute(
-            "SELECT t.name, count(*), sum(e.cost_nanos) FROM usage_event e"
-            " JOIN tenant t ON t.id = e.tenant_id WHERE NOT e.is_void GROUP BY t.name"
-        ).fetchall()
+    rows = fetch_rows(
+        connection,
+        "SELECT t.name, count(*), sum(e.cost_nanos) FROM usage_event e"
+        " JOIN tenant t ON t.id = e.tenant_id WHERE NOT e.is_void GROUP BY t.name",
+    )
     return {row[0]: f"{row[1]} events, {row[2]} nano-dollars" for row in rows}
 
 
@@ -224,7 +206,7 @@ def _window(row: tuple[Any, ...]) -> WindowRow:
     return WindowRow(
         budget_id=row[1],
         revision=row[2],
-        place=Place(group_of(row[3]), row[4]),
+        key=WindowKey(group_of(row[3]), row[4]),
         counted_from=row[5],
         spent=integers(row[6:10]),
         reserved=integers(row[10:14]),

@@ -4,11 +4,11 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from genai_prices import Usage, calc_price
 
-from bench.soak.records import RETOLD, SOURCE, Event
+from bench.soak.records import RETOLD, SOURCE, Ask, Event, Model
 from bench.soak.world import (
     AGENTS,
     FEATURES,
@@ -30,8 +30,6 @@ SESSION_CALLS: Final = 12
 MISSING_SHARE: Final = 0.15
 OLDEST_SECONDS: Final = 50 * 60
 
-Model = tuple[str, str]
-
 
 class Prices:
     """What the models of the soak cost, by the price library, for the tokens that calls use."""
@@ -47,7 +45,7 @@ class Prices:
         }
 
     def nanos(self, model: Model, given: int, written: int, cached: int = 0) -> int:
-        """The cost of a call in nano-dollars."""
+        """Return the cost of a call in nano-dollars."""
         return self._nanos[model, given, written, cached]
 
 
@@ -55,24 +53,6 @@ def _price(model: Model, given: int, written: int, cached: int, now: datetime) -
     usage = Usage(input_tokens=given, output_tokens=written, cache_read_tokens=cached or None)
     price = calc_price(usage, model[1], provider_id=model[0], genai_request_timestamp=now)
     return int((price.total_price * NANOS).to_integral_value(ROUND_HALF_UP))
-
-
-class Ask(NamedTuple):
-    """A call before it is made."""
-
-    body: Mapping[str, Any]
-    values: Mapping[str, str]
-    # What must be held for it.
-    amounts: Amounts
-    # Without a model the amount is named.
-    model: Model | None
-    given: int
-    most: int
-
-    @property
-    def is_tool(self) -> bool:
-        """Whether a tool is called."""
-        return self.amounts.tool_calls > 0
 
 
 class Calls:
@@ -87,7 +67,7 @@ class Calls:
         self._session = 0
 
     def ask(self, *, ttl_seconds: int) -> Ask:
-        """The next call."""
+        """Draw the next call."""
         pick = self._pick
         named = self._dimensions()
         kind = pick.random()
@@ -111,7 +91,7 @@ class Calls:
         return Ask(body, values, Amounts(nanos, given + most, 1, 0), model, given, most)
 
     def event(self, ask: Ask, reserved_nanos: int) -> Event:
-        """What the call used in the end: mostly less than was held for it, sometimes more."""
+        """Draw what the call used in the end: mostly less than was held for it, sometimes more."""
         pick, is_tidy = self._pick, self._tenant == TIDY
         percents = WRITTEN_PERCENTS[:-1] if is_tidy else WRITTEN_PERCENTS
         written = ask.most * pick.choice(percents) // 100
@@ -129,7 +109,7 @@ class Calls:
         return self._event(nanos, tokens, model, ask.is_tool, named, {**ask.values, **named})
 
     def unreserved(self) -> Event:
-        """A call that nobody asked for beforehand, made within the last hour."""
+        """Draw a call that no one asked for beforehand, made within the last hour."""
         pick = self._pick
         named = self._dimensions()
         given, most = pick.choice(INPUTS), pick.choice(OUTPUTS)
@@ -168,7 +148,7 @@ class Calls:
         )
 
     def _dimensions(self) -> dict[str, str]:
-        """Whose call it is. In the rough tenant some of it is left out."""
+        """Draw whose call it is. In the rough tenant some of it is left out."""
         pick = self._pick
         if pick.random() < 1 / SESSION_CALLS:
             self._session += 1

@@ -32,27 +32,27 @@ class Caps:
         self._raises: dict[int, list[_Raise]] = {}
 
     def may_become(self, budget_id: int, limit: Limit, at: float) -> None:
-        """A change was sent: from now on either limit may be in force."""
+        """Note that a change was sent: from now on either limit may be in force."""
         self._spans[budget_id] = [
             *self._spans.get(budget_id, []),
             _Span(at, math.inf, limit),
         ]
 
     def became(self, budget_id: int, at: float) -> None:
-        """The change sent last was answered: no other limit is in force any more."""
+        """Note that the change sent last was answered: no other limit is in force any more."""
         *earlier, last = self._spans[budget_id]
         ended = [span._replace(until=min(span.until, at)) for span in earlier]
         self._spans[budget_id] = [*ended[-1000:], last]
 
     def may_rise(self, budget_id: int, nanos: int, *, since: float, until: float) -> None:
-        """A raise was approved, or at least asked to be."""
+        """Note that a limit increase was approved, or at least asked to be."""
         self._raises[budget_id] = [
             *self._raises.get(budget_id, [])[-1000:],
             _Raise(since, until + RAISE_TOLERANCE_SECONDS, nanos),
         ]
 
     def largest(self, budget_id: int, part: int, *, since: float, until: float) -> float:
-        """The most that a part may have been limited to within a time."""
+        """Return the most that a part may have been limited to within a time."""
         limits = [
             math.inf if span.limit[part] is None else float(span.limit[part] or 0)
             for span in self._spans.get(budget_id, [])
@@ -61,5 +61,9 @@ class Caps:
         if part > 0:
             return max(limits)
         raises = self._raises.get(budget_id, [])
-        added = sum(one.nanos for one in raises if one.since <= until and one.until >= since)
+        added = sum(
+            increase.nanos
+            for increase in raises
+            if increase.since <= until and increase.until >= since
+        )
         return max(limits) + added

@@ -3,9 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import msgspec
-
-from bench.kit.caller import code_of
 from bench.kit.wire import Answer
 from bench.soak.records import Event, Fate, Grant, Hold, Memory
 from bench.soak.world import CALL_LIMIT_NANOS, HALTED_AGENTS, ROUGH, TIDY, nanos_of
@@ -32,35 +29,34 @@ class Judge:
     def require(self, holds: bool, what: str, answer: Answer) -> None:
         """Note an answer that is wrong."""
         if not holds:
-            words = answer.body[:300].decode(errors="replace")
-            self.note_wrong(f"{what}, but {answer.status} {words}")
+            self.note_wrong(f"{what}, but {answer}")
 
     def note_wrong(self, words: str) -> None:
         """Note that something is wrong."""
         self._memory.wrong[f"{self._tenant}: {words}"] += 1
 
-    def one_reservation(self, first: Answer, second: Answer) -> Answer:
-        """Of two answers to one key, the one to go by."""
-        ids = {read(one)["id"] for one in (first, second) if one.status == 201}
+    def choose_reservation(self, first: Answer, second: Answer) -> Answer:
+        """Return the one of two answers to one key to go by."""
+        ids = {answer.json()["id"] for answer in (first, second) if answer.status == 201}
         self.require(len(ids) < 2, "one key gave two reservations", first)
         return first if first.status == 201 else second
 
-    def key_reused(self, answer: Answer) -> None:
-        """The key of a reservation was sent with another body."""
-        self.require(code_of(answer) in KEY_REUSED, "another body", answer)
+    def check_reused_key(self, answer: Answer) -> None:
+        """Check the answer to the key of a reservation with another body."""
+        self.require(answer.code in KEY_REUSED, "another body", answer)
 
-    def reserved(self, hold: Hold, answer: Answer, began: float, ended: float) -> bool:
-        """A reservation was asked for; answers whether it was given."""
+    def check_reserve(self, hold: Hold, answer: Answer, began: float, ended: float) -> bool:
+        """Check a reservation; return whether it was given."""
         if answer.status != 201:
             codes = REFUSALS.get(answer.status, frozenset())
-            self.require(code_of(answer) in codes, "reserve", answer)
+            self.require(answer.code in codes, "reserve", answer)
             for name in _refusing(answer):
                 self._memory.refusals[name] += 1
             return False
-        facts = read(answer)
-        hold.id, hold.answered_at = facts["id"], datetime.now(UTC)
-        hold.expires_at = moment(facts["expires_at"])
-        held, wanted = nanos_of(facts["reserved_usd"]), hold.amounts.nanos
+        body = answer.json()
+        hold.id, hold.answered_at = body["id"], datetime.now(UTC)
+        hold.expires_at = datetime.fromisoformat(body["expires_at"])
+        held, wanted = nanos_of(body["reserved_usd"]), hold.amounts.nanos
         self.require(held == wanted, f"{wanted} nanos are to be held", answer)
         is_above = self._tenant == TIDY and held > CALL_LIMIT_NANOS
         self.require(not is_above, "a call above the limit of single calls", answer)
@@ -68,19 +64,19 @@ class Judge:
         self._note_grant(hold, began, ended)
         return True
 
-    def settled(self, hold: Hold, event: Event, answer: Answer, asked_at: datetime) -> bool:
-        """A settle was sent; answers whether it was taken."""
+    def check_settle(self, hold: Hold, event: Event, answer: Answer, asked_at: datetime) -> bool:
+        """Check a settle; return whether it was taken."""
         is_done = answer.status == 200
         hold.settles.append((event, Fate.DONE if is_done else Fate.REFUSED))
         if not is_done:
-            self.require(code_of(answer) == ALREADY_SETTLED, "settle", answer)
+            self.require(answer.code == ALREADY_SETTLED, "settle", answer)
             return False
-        facts = read(answer)
-        hold.late = facts["late"]
-        self.require(nanos_of(facts["cost_usd"]) == event.nanos, f"costs {event.nanos}", answer)
+        body = answer.json()
+        hold.late = body["late"]
+        self.require(nanos_of(body["cost_usd"]) == event.nanos, f"costs {event.nanos}", answer)
         if not hold.late:
             spared = hold.amounts.nanos - event.nanos
-            told = nanos_of(facts["released_usd"]), nanos_of(facts["overrun_usd"])
+            told = nanos_of(body["released_usd"]), nanos_of(body["overrun_usd"])
             self.require(told == (max(0, spared), max(0, -spared)), f"spares {spared}", answer)
         # Late is what comes after a release or the expiry, and nothing else.
         may_be_late = hold.released is not None or self._may_be_over(hold)
@@ -89,25 +85,25 @@ class Judge:
         self.require(hold.late is True or not must_be_late, "it is late", answer)
         return True
 
-    def settled_again(self, known: Any, answer: Answer) -> None:
-        """The same settle gives the same answer."""
-        is_same = answer.status == 200 and read(answer) == known
+    def check_repeated_settle(self, known: Any, answer: Answer) -> None:
+        """Check that the same settle gives the same answer."""
+        is_same = answer.status == 200 and answer.json() == known
         self.require(is_same, f"the answer was {known}", answer)
 
-    def settled_otherwise(self, answer: Answer) -> None:
-        """A different settle of the same reservation is refused."""
-        self.require(code_of(answer) == ALREADY_SETTLED, "another settle", answer)
+    def check_other_settle(self, answer: Answer) -> None:
+        """Check that a different settle of the same reservation is refused."""
+        self.require(answer.code == ALREADY_SETTLED, "another settle", answer)
 
-    def one_settle(self, first: Answer, second: Answer) -> None:
-        """Of two different settles at once one is taken."""
+    def check_settle_race(self, first: Answer, second: Answer) -> None:
+        """Check that of two different simultaneous settles one is taken."""
         statuses = sorted((first.status, second.status))
         self.require(statuses == [200, 409], f"two settles: {statuses}", first)
 
-    def released(self, hold: Hold, answer: Answer) -> None:
-        """A release was sent."""
+    def check_release(self, hold: Hold, answer: Answer) -> None:
+        """Check a release."""
         if answer.status == 200:
             # What has expired is answered as that: it holds nothing any more.
-            if read(answer)["status"] == "released":
+            if answer.json()["status"] == "released":
                 hold.released = Fate.DONE
             else:
                 self.require(self._may_be_over(hold), "it has not expired", answer)
@@ -116,67 +112,67 @@ class Judge:
         has_ended = self._may_be_over(hold) or bool(hold.settles)
         self.require(has_ended, "it can be released", answer)
 
-    def extended(self, hold: Hold, answer: Answer, began: float, ended: float) -> None:
-        """An extension was sent."""
+    def check_extension(self, hold: Hold, answer: Answer, began: float, ended: float) -> None:
+        """Check an extension."""
         if answer.status == 200:
-            hold.expires_at = moment(read(answer)["expires_at"])
+            hold.expires_at = datetime.fromisoformat(answer.json()["expires_at"])
             self._note_grant(hold, began, ended)
             return
         is_halted = answer.status == 423 and hold.values.get("agent") in HALTED_AGENTS
         is_over = answer.status == 409 and self._may_be_over(hold)
         self.require(is_halted or is_over, "extend", answer)
 
-    def extended_or_released(self, hold: Hold, release: Answer, extension: Answer) -> None:
-        """Both were sent at once."""
-        self.released(hold, release)
+    def check_release_race(self, hold: Hold, release: Answer, extension: Answer) -> None:
+        """Check a release and an extension that were sent simultaneously."""
+        self.check_release(hold, release)
         self.require(extension.status in (200, 409, 423), "extend and release", extension)
         if extension.status == 200 and release.status != 200:
-            hold.expires_at = moment(read(extension)["expires_at"])
+            hold.expires_at = datetime.fromisoformat(extension.json()["expires_at"])
 
-    def reported(self, count: int, answer: Answer) -> None:
-        """Events were sent, none of them wrong."""
+    def check_report(self, count: int, answer: Answer) -> None:
+        """Check a report of events, none of them wrong."""
         self.require(answer.status == 200, "report", answer)
         if answer.status == 200:
-            facts = read(answer)
-            taken = facts["accepted"] + facts["merged"] + facts["duplicates"]
-            self.require(taken == count and not facts["unpriced"], f"{count} events", answer)
+            body = answer.json()
+            taken = body["accepted"] + body["merged"] + body["duplicates"]
+            self.require(taken == count and not body["unpriced"], f"{count} events", answer)
 
-    def retold(self, answer: Answer) -> None:
-        """A known call was told by a callback: it counts no second time."""
+    def check_callback(self, answer: Answer) -> None:
+        """Check that a known call, reported by a callback, counts no second time."""
         self.require(answer.status == 200, "a callback", answer)
         if answer.status == 200:
-            told = read(answer)
+            told = answer.json()
             known = told["merged"] + told["duplicates"]
             self.require((told["accepted"], known) == (0, 1), "one known call", answer)
 
-    def traced(self, answer: Answer) -> None:
-        """A known call was told by a span, of which none is refused."""
+    def check_span(self, answer: Answer) -> None:
+        """Check that a known call, reported by a span, is not refused."""
         self.require(answer.status == 200, "a span", answer)
         if answer.status == 200:
-            partial = read(answer).get("partialSuccess") or {}
+            partial = answer.json().get("partialSuccess") or {}
             refused = int(partial.get("rejectedSpans") or 0)
             self.require(refused == 0, "a span that can be read", answer)
 
-    def voided(self, event: Event, answer: Answer) -> None:
-        """A call was taken back."""
+    def check_void(self, event: Event, answer: Answer) -> None:
+        """Check that a call was voided."""
         self.require(answer.status == 200, "void", answer)
         if answer.status == 200:
-            cost = nanos_of(read(answer)["voided_cost_usd"])
+            cost = nanos_of(answer.json()["voided_cost_usd"])
             self.require(cost == event.nanos, f"it cost {event.nanos}", answer)
             self._memory.voided.add(event.sent_id)
 
-    def shown_settled(self, hold: Hold, event: Event, answer: Answer) -> None:
-        """A settled reservation was looked at."""
+    def check_settled_view(self, hold: Hold, event: Event, answer: Answer) -> None:
+        """Check what is shown of a settled reservation."""
         self.require(answer.status == 200, "look", answer)
-        facts = read(answer)
+        body = answer.json()
         wanted = ("settled", event.nanos, hold.late)
-        found = (facts["status"], nanos_of(facts["cost_usd"]), facts["late"])
-        self.require(found == wanted, f"{wanted} is known", answer)
+        actual = (body["status"], nanos_of(body["cost_usd"]), body["late"])
+        self.require(actual == wanted, f"{wanted} is known", answer)
 
-    def shown_open(self, hold: Hold, answer: Answer) -> None:
-        """A reservation that nobody has ended was looked at."""
+    def check_open_view(self, hold: Hold, answer: Answer) -> None:
+        """Check what is shown of a reservation that no one has ended."""
         self.require(answer.status == 200, "look", answer)
-        is_open = read(answer)["status"] == "open" or self._may_be_over(hold)
+        is_open = answer.json()["status"] == "open" or self._may_be_over(hold)
         self.require(is_open, "it is open", answer)
 
     def _may_be_over(self, hold: Hold) -> bool:
@@ -189,17 +185,7 @@ class Judge:
 
 
 def _refusing(answer: Answer) -> list[str]:
-    """The budgets that refused, or the code of what did."""
-    facts = read(answer)
-    names = [one["name"] for one in facts.get("budgets", []) if one["refused"]]
-    return names or [facts["code"]]
-
-
-def read(answer: Answer) -> Any:
-    """An answer's JSON."""
-    return msgspec.json.decode(answer.body)
-
-
-def moment(text: str) -> datetime:
-    """A time of the API."""
-    return datetime.fromisoformat(text)
+    """Return the budgets that refused, or the code of what did."""
+    body = answer.json()
+    names = [budget["name"] for budget in body.get("budgets", []) if budget["refused"]]
+    return names or [body["code"]]

@@ -1,10 +1,10 @@
-"""What every window must hold, from what was booked. Pure, and simple enough to be believed."""
+"""What every window must hold, from what was booked. Pure, and simple enough to trust."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from bench.soak.world import NOTHING, Amounts, Budget, Place, floor_to_minute
+from bench.soak.world import NOTHING, Amounts, Budget, WindowKey, floor_to_minute
 
 # From when a rolling group still counts; what is older has left its window.
 CountedFrom = Callable[[tuple[str, ...]], datetime]
@@ -17,7 +17,7 @@ class Booking(NamedTuple):
     at: datetime
     amounts: Amounts
     # By budget: the window that its reservation held, of the budget's present revision.
-    held: Mapping[int, Place]
+    held: Mapping[int, WindowKey]
     # What it cost beyond what was still held for it, in windows that were held; and in others that
     # it counts in, where nothing was. Of usage without a reservation neither is overrun.
     overrun_nanos: int
@@ -33,7 +33,7 @@ class Balance(NamedTuple):
     held_overrun_nanos: int = 0
 
     def with_booking(self, booking: Booking, *, is_held: bool) -> "Balance":
-        """With one more event."""
+        """Return the balance with one more event."""
         held = booking.overrun_nanos if is_held else 0
         unheld = 0 if is_held else booking.unheld_overrun_nanos
         return Balance(
@@ -44,7 +44,7 @@ class Balance(NamedTuple):
 
 
 def book(
-    balances: dict[Place, Balance],
+    balances: dict[WindowKey, Balance],
     budget: Budget,
     bookings: Iterable[Booking],
     *,
@@ -58,10 +58,10 @@ def book(
     """
     for booking in bookings:
         held = booking.held.get(budget.id)
-        place = held or budget.place(booking.values, booking.at)
-        if place is None or (held is None and booking.at < counts_from):
+        key = held or budget.window_key(booking.values, booking.at)
+        if key is None or (held is None and booking.at < counts_from):
             continue
-        has_left = budget.is_rolling and floor_to_minute(booking.at) < counted_from(place.group)
+        has_left = budget.is_rolling and floor_to_minute(booking.at) < counted_from(key.group)
         spent = booking._replace(amounts=NOTHING) if has_left else booking
-        known = balances.get(place, Balance())
-        balances[place] = known.with_booking(spent, is_held=held is not None)
+        known = balances.get(key, Balance())
+        balances[key] = known.with_booking(spent, is_held=held is not None)

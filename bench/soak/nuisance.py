@@ -71,15 +71,15 @@ class Nuisance:
         way()
 
     def _half_sent(self) -> None:
-        """Requests of which the rest never comes, with and without a key."""
+        """Send requests of which the rest never comes, with and without a key."""
         for requests in (self._requests, self._strangers):
             path = self._pick.choice(("/v1/events", "/v1/budgets", "/v1/reservations"))
-            whole = requests.make("POST", path, b"x" * 1000)
+            request = requests.make("POST", path, b"x" * 1000)
             for _ in range(AT_ONCE):
-                self._leave(whole[: self._pick.choice((20, -999))])
+                self._leave(request[: self._pick.choice((20, -999))])
 
     def _unread(self) -> None:
-        """Answers that nobody reads."""
+        """Ask for answers that no one reads."""
         for path in ("/v1/export/focus.csv?month=2026-11", "/v1/events?limit=500", "/v1/halts"):
             for _ in range(AT_ONCE // 4):
                 self._leave(self._requests.make("GET", path))
@@ -97,18 +97,18 @@ class Nuisance:
         self._expect({413}, bomb, **GZIP)
 
     def _wrong(self) -> None:
-        """Bodies that are refused, part by part."""
+        """Send bodies that are refused, part by part."""
         self._expect({400, 422}, msgspec.json.encode(wrong_events(WRONG_AT_ONCE)))
 
     def _fortune(self) -> None:
-        """More money than a database's integers hold, and all of it counts."""
+        """Report more money than a database's integers hold, and all of it counts."""
         self._fortunes += 1
         batch = fortunes(f"fortune-{self._fortunes}", FORTUNES_AT_ONCE)
         self._expect({200}, msgspec.json.encode(batch))
         self.spent_nanos += FORTUNES_AT_ONCE * FORTUNE_USD * NANOS
 
     def _drip(self) -> None:
-        """A good event a byte at a time, given up before its end, then sent as it should be."""
+        """Send a good event a byte at a time, give up before its end, then send it as a whole."""
         self._fortunes += 1
         (event,) = fortunes(f"drip-{self._fortunes}", 1)
         request = self._requests.make("POST", "/v1/events", msgspec.json.encode(event))
@@ -125,5 +125,4 @@ class Nuisance:
         more = "".join(f"\r\n{name}: {value}" for name, value in headers.items()).encode()
         answer = self._caller.ask(head + more + b"\r\n\r\n" + body)
         if answer.status not in statuses:
-            words = answer.body[:200].decode(errors="replace")
-            self.memory.wrong[f"nuisance: {answer.status} {words}"] += 1
+            self.memory.wrong[f"nuisance: {answer}"] += 1

@@ -9,9 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from bench.kit.caller import Caller, code_of
+from bench.kit.caller import Caller
 from bench.kit.faults import WEB_SKEW_SECONDS
 from bench.kit.wire import Answer
 from bench.soak.caps import Caps
@@ -38,7 +36,7 @@ TIGHT_ROOMS: Final = Limit(nanos=NANOS // 15, tokens=8_000, requests=4, tool_cal
 TIGHT_SHARE: Final = 0.5
 FULL_PERCENT: Final = 90
 FULL_SHARE: Final = 0.3
-# Of so many budgets the fuller one is changed.
+# The fuller one of this number of budgets is changed.
 LOOKED_AT: Final = 2
 FACTORS: Final = (0.5, 512.0)
 ZONES: Final = ("UTC", "Asia/Kathmandu", "Europe/Berlin")
@@ -101,16 +99,16 @@ class Overseer:
         (way,) = self._pick.choices(list(ways), list(ways.values()))
         way()
 
-    def _one(self, is_wanted: Callable[[Budget], bool]) -> Budget:
-        return self._pick.choice([one for one in self.budgets.values() if is_wanted(one)])
+    def _choose(self, is_wanted: Callable[[Budget], bool]) -> Budget:
+        return self._pick.choice([budget for budget in self.budgets.values() if is_wanted(budget)])
 
     # Limits.
 
     def _hover(self) -> None:
         """Move a limit to where the budget's windows are, so that calls meet its edge."""
-        budgets = [self._one(lambda budget: budget.is_hovering) for _ in range(LOOKED_AT)]
+        budgets = [self._choose(lambda budget: budget.is_hovering) for _ in range(LOOKED_AT)]
         budget, used = max(
-            ((budget, self._used(budget)) for budget in budgets), key=lambda one: _fullness(*one)
+            ((budget, self._used(budget)) for budget in budgets), key=lambda pair: _fullness(*pair)
         )
         if not used:
             return
@@ -120,7 +118,9 @@ class Overseer:
             *(
                 None
                 if old is None
-                else self._next(budget, part, [one[part] or 0 for one in used], is_tight=is_tight)
+                else self._next(
+                    budget, part, [window[part] or 0 for window in used], is_tight=is_tight
+                )
                 for part, old in enumerate(budget.limit)
             )
         )
@@ -130,10 +130,14 @@ class Overseer:
         self.memory.operations["limit moved"] += 1
 
     def _used(self, budget: Budget) -> Sequence[Limit]:
-        """What the windows of the present period have used."""
+        """Return what the windows of the present period have used."""
         path = f"/v1/budgets/{budget.id}/windows?limit=200"
         windows = self._read(budget, "GET", path)["data"]
-        return [_used(one) for one in windows if one["window_start"] == windows[0]["window_start"]]
+        return [
+            _used(window)
+            for window in windows
+            if window["window_start"] == windows[0]["window_start"]
+        ]
 
     def _adapt(self, budget: Budget, used: Sequence[Limit]) -> None:
         """Give more room where many windows were full, so that most of the time they are not."""
@@ -152,8 +156,8 @@ class Overseer:
         return max(1, int(base + room))
 
     def _revise(self) -> None:
-        """Let a budget count anew: from the next minute on, or by the hours of another zone."""
-        budget = self._one(lambda budget: budget.is_revised)
+        """Let a budget start over: from the next minute on, or by the hours of another zone."""
+        budget = self._choose(lambda budget: budget.is_revised)
         soon = floor_to_minute(datetime.now(UTC)) + ROLLING_GRAIN
         anchor = soon if self._pick.random() < 0.7 else None
         changed = replace(budget, anchor=anchor, timezone=self._pick.choice(ZONES))
@@ -169,8 +173,8 @@ class Overseer:
         self.budgets[budget.id] = budget
 
     def _raise(self) -> None:
-        """An agent asks for more, a person approves it, and it ends by itself."""
-        budget = self._one(lambda budget: budget.is_raised)
+        """Let an agent ask for more and a person approve it; it ends by itself."""
+        budget = self._choose(lambda budget: budget.is_raised)
         nanos, seconds = self._pick.randrange(1, NANOS), self._pick.randrange(*RAISE_SECONDS)
         path = f"/v1/budgets/{budget.id}/raises"
         ask = {"by": {"cost_usd": usd(nanos)}, "duration_seconds": seconds, "reason": "soak"}
@@ -180,8 +184,8 @@ class Overseer:
         left += 2 * WEB_SKEW_SECONDS
         now = time.monotonic()
         self._caps.may_rise(budget.id, nanos, since=now, until=now + max(0.0, left))
-        answer = self._ask(budget.tenant, "POST", f"{path}/{asked['id']}/approve", {})
-        self._check(answer.status == 200 or code_of(answer) == "raise_over", answer)
+        answer = self.callers[budget.tenant].call("POST", f"{path}/{asked['id']}/approve", {})
+        self._check(answer.status == 200 or answer.code == "raise_over", answer)
         self.memory.operations["raise approved"] += 1
 
     # Halts.
@@ -191,9 +195,9 @@ class Overseer:
             return
         agent = self._pick.choice(HALTED_AGENTS)
         body = {"match": {"agent": agent}, "reason": "soak"}
-        answer = self._ask(ROUGH, "POST", "/v1/halts", body, key=self._key())
+        answer = self.callers[ROUGH].call("POST", "/v1/halts", body, key=self._key())
         self._check(answer.status == 201, answer)
-        self._halt = agent, _json(answer)["id"], time.monotonic()
+        self._halt = agent, answer.json()["id"], time.monotonic()
         self._lift_at = time.monotonic() + self._pick.uniform(*HALT_SECONDS)
         self.memory.operations["halt"] += 1
 
@@ -202,7 +206,7 @@ class Overseer:
             return
         agent, halt_id, since = self._halt
         self.halts.append(HaltSpan(agent, since, time.monotonic()))
-        answer = self._ask(ROUGH, "DELETE", f"/v1/halts/{halt_id}")
+        answer = self.callers[ROUGH].call("DELETE", f"/v1/halts/{halt_id}")
         # Lifted by an attempt whose answer did not come.
         self._check(answer.status in (200, 204, 404), answer)
         self._halt = None
@@ -214,43 +218,32 @@ class Overseer:
     def _read(
         self, budget: Budget, method: str, path: str, body: object = None, *, key: str = ""
     ) -> Any:
-        answer = self._ask(budget.tenant, method, path, body, key=key)
+        answer = self.callers[budget.tenant].call(method, path, body, key=key)
         self._check(answer.status < 300, answer)
-        return _json(answer)
-
-    def _ask(
-        self, tenant: str, method: str, path: str, body: object = None, *, key: str = ""
-    ) -> Answer:
-        caller = self.callers[tenant]
-        return caller.ask(caller.request(method, path, body, key=key))
+        return answer.json()
 
     def _check(self, holds: bool, answer: Answer) -> None:
         if not holds:
-            words = answer.body[:300].decode(errors="replace")
-            self.memory.wrong[f"overseer: {answer.status} {words}"] += 1
+            self.memory.wrong[f"overseer: {answer}"] += 1
 
 
 def _fullness(budget: Budget, used: Sequence[Limit]) -> float:
-    """The share of windows that are full, or nearly."""
+    """Return the share of windows that are full, or nearly."""
     full = [
         any(
             limit is not None and (have or 0) * 100 >= limit * FULL_PERCENT
-            for have, limit in zip(one, budget.limit, strict=True)
+            for have, limit in zip(window, budget.limit, strict=True)
         )
-        for one in used
+        for window in used
     ]
     return statistics.mean(full) if full else 0.0
 
 
 def _used(window: Mapping[str, Any]) -> Limit:
-    """What a window's parts have used, as the API shows it."""
+    """Return what a window's parts have used, as the API shows it."""
     return Limit(
         nanos=nanos_of(window["spent_usd"]) + nanos_of(window["reserved_usd"]),
         tokens=window["spent_tokens"] + window["reserved_tokens"],
         requests=window["spent_requests"] + window["reserved_requests"],
         tool_calls=window["spent_tool_calls"] + window["reserved_tool_calls"],
     )
-
-
-def _json(answer: Answer) -> Any:
-    return msgspec.json.decode(answer.body)

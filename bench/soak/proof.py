@@ -21,7 +21,7 @@ from bench.soak.world import (
     ROUGH,
     Amounts,
     Budget,
-    Place,
+    WindowKey,
 )
 
 HALTED_WITHIN_SECONDS: Final = 1.0
@@ -33,12 +33,12 @@ CLOCK_TOLERANCE: Final = timedelta(seconds=2 * WEB_SKEW_SECONDS + 1)
 class Findings:
     """What deviates, by kind."""
 
-    found: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
     def note(self, kind: str, example: object) -> None:
         """Count a deviation, and keep the first of its kind to be shown."""
-        self.found[kind] += 1
+        self.counts[kind] += 1
         self.examples.setdefault(kind, str(example))
 
     def require(self, holds: bool, kind: str, example: object) -> None:
@@ -59,7 +59,7 @@ class Proof:
         # What was booked, by tenant and agent: what the service's usage must say.
         self.usage: dict[str, dict[str, Amounts]] = {}
         self._voided = voided
-        self._balances: dict[int, dict[Place, Balance]] = {id_: {} for id_ in budgets}
+        self._balances: dict[int, dict[WindowKey, Balance]] = {id_: {} for id_ in budgets}
         self._known: Counter[str] = Counter()
         self._hung_up = 0
         self._booked = 0
@@ -108,37 +108,30 @@ class Proof:
             self._paced.append(row.created_at)
         self._held_windows(hold, row)
         stored = [
-            (event, found)
+            (event, event_row)
             for event, fate in hold.settles
-            if (found := self._stored(event, fate, hold.id)) is not None
+            if (event_row := self._stored(event, fate, hold.id)) is not None
         ]
-        settling = [event for event, found in stored if found.id == row.event_id]
-        wanted = self._wanted_state(hold, has_settled=bool(stored))
-        require(row.status in wanted, f"reservations not {' or '.join(wanted)}", (hold, row))
+        settling = [event for event, event_row in stored if event_row.id == row.event_id]
+        unsettled = "released" if hold.released is Fate.DONE else "expired"
+        wanted = "settled" if stored else unsettled
+        require(row.status == wanted, f"reservations not {wanted}", (hold, row))
         require(len(settling) == (row.state == SETTLED), "settled by nothing known", (hold, row))
         for event in settling:
             booked = row.cost_nanos, row.used_tokens
             require(booked == (event.nanos, sum(event.tokens)), "settled otherwise", (hold, row))
             is_told = hold.late in (None, row.is_late)
             require(is_told, "late and told not to be, or not", (hold, row))
-        held = self.books.held_places(row)
-        for event, found in stored:
+        held = self.books.held_keys(row)
+        for event, event_row in stored:
             free_nanos = hold.amounts.nanos if event in settling and not row.is_late else 0
             overrun_nanos = max(0, event.nanos - free_nanos)
-            self._book(hold.tenant, event, found, held, overrun_nanos)
-
-    def _wanted_state(self, hold: Hold, *, has_settled: bool) -> Sequence[str]:
-        """What may have become of a reservation, by what its client was told."""
-        if has_settled:
-            return ("settled",)
-        if hold.released is Fate.DONE:
-            return ("released",)
-        return ("expired",)
+            self._book(hold.tenant, event, event_row, held, overrun_nanos)
 
     def _held_windows(self, hold: Hold, row: ReservationRow) -> None:
-        """It held a window of every budget that counts it, of the period it was made in."""
-        found = {
-            window.budget_id: window.place
+        """Check that it held a window of every budget that counts it, of its own period."""
+        held = {
+            window.budget_id: window.key
             for window in (self.books.windows[window_id] for window_id in row.window_ids)
         }
         # A web process with another clock finds the period by that clock, before it waits for its
@@ -149,53 +142,55 @@ class Proof:
         for budget in self.budgets.values():
             if budget.tenant != hold.tenant or budget.is_per_request:
                 continue
-            places = {budget.place(hold.values, at) for at in times}
-            place = found.pop(budget.id, None)
-            if budget.is_revised and place is not None:
+            keys = {budget.window_key(hold.values, at) for at in times}
+            key = held.pop(budget.id, None)
+            if budget.is_revised and key is not None:
                 # Its periods were others then.
-                places = {place._replace(group=one.group) for one in places if one is not None}
-            self.findings.require(place in places, "held in another window", (hold, row, place))
-        self.findings.require(not found, "held in windows of no concern", (hold, row))
+                keys = {key._replace(group=other.group) for other in keys if other is not None}
+            self.findings.require(key in keys, "held in another window", (hold, row, key))
+        self.findings.require(not held, "held in windows of no concern", (hold, row))
 
     def _stored(self, event: Event, fate: Fate, reservation: str | None) -> EventRow | None:
-        """The event's row; judged by what its client was told."""
+        """Return the event's row; judged by what its client was told."""
         events = self._rows.events
         # A call goes by the id of one of its reports.
-        found = events.get(event.sent_id) or events.get(event.sent_id + RETOLD)
+        stored = events.get(event.sent_id) or events.get(event.sent_id + RETOLD)
         if event.sent_id in self._voided:
-            self.findings.require(found is None, "voided events that still count", event)
+            self.findings.require(stored is None, "voided events that still count", event)
             return None
         if fate is Fate.DONE:
-            self.findings.require(found is not None, "acknowledged events that are gone", event)
+            self.findings.require(stored is not None, "acknowledged events that are gone", event)
         if fate is Fate.REFUSED:
-            self.findings.require(found is None, "refused events that are stored", event)
-        if found is not None:
+            self.findings.require(stored is None, "refused events that are stored", event)
+        if stored is not None:
             named = tuple(event.values.get(name, "") for name in ("team", "customer", "agent"))
-            is_same = (found.at, found.amounts, found.named) == (event.at, event.amounts, named)
-            self.findings.require(is_same, "events stored otherwise", (event, found))
+            is_same = (stored.at, stored.amounts, stored.named) == (event.at, event.amounts, named)
+            self.findings.require(is_same, "events stored otherwise", (event, stored))
             self.findings.require(
-                found.reservation == reservation, "events of another reservation", (event, found)
+                stored.reservation == reservation, "events of another reservation", (event, stored)
             )
-        return found
+        return stored
 
     def _book(
         self,
         tenant: str,
         event: Event,
-        found: EventRow,
-        held: Mapping[int, Place],
+        stored: EventRow,
+        held: Mapping[int, WindowKey],
         overrun_nanos: int,
     ) -> None:
-        unheld_nanos = 0 if found.reservation is None else event.nanos
-        booking = Booking(event.values, found.at, found.amounts, held, overrun_nanos, unheld_nanos)
+        unheld_nanos = 0 if stored.reservation is None else event.nanos
+        booking = Booking(
+            event.values, stored.at, stored.amounts, held, overrun_nanos, unheld_nanos
+        )
         self._bookings.setdefault(tenant, []).append(booking)
         self._booked += 1
         agents = self.usage.setdefault(tenant, {})
         agent = event.values.get("agent", "")
-        agents[agent] = agents.get(agent, NOTHING).plus(found.amounts)
+        agents[agent] = agents.get(agent, NOTHING).plus(stored.amounts)
 
     def _strangers(self) -> None:
-        """What nobody was told of: only reservations whose client hung up, and none settled."""
+        """Check what no one was told of: only reservations whose client hung up, none settled."""
         require, books = self.findings.require, self.books
         strangers = books.reservations - self._known
         told = strangers.total() <= self._hung_up
@@ -219,32 +214,32 @@ class Proof:
         )
 
     @cached_property
-    def _present(self) -> dict[int, dict[Place, WindowRow]]:
-        """By budget, the windows of its present revision."""
-        present: dict[int, dict[Place, WindowRow]] = {id_: {} for id_ in self.budgets}
+    def _present(self) -> dict[int, dict[WindowKey, WindowRow]]:
+        """Return, by budget, the windows of its present revision."""
+        present: dict[int, dict[WindowKey, WindowRow]] = {id_: {} for id_ in self.budgets}
         for window in self.books.windows.values():
             if window.revision == self.books.budgets[window.budget_id].revision:
-                present[window.budget_id][window.place] = window
+                present[window.budget_id][window.key] = window
         return present
 
     @cached_property
     def _counted_from(self) -> dict[int, dict[tuple[str, ...], datetime]]:
-        """From when each group of a budget still counts."""
+        """Return from when each group of a budget still counts."""
         return {
-            id_: {place.group: window.counted_from or EPOCH for place, window in windows.items()}
+            id_: {key.group: window.counted_from or EPOCH for key, window in windows.items()}
             for id_, windows in self._present.items()
         }
 
     def _windows(self, budget: Budget) -> None:
-        found, expected = self._present[budget.id], self._balances[budget.id]
-        for place in expected.keys() | found.keys():
-            wanted = expected.get(place, Balance())
-            have = _balance(found.get(place))
-            example = (budget.name, place, wanted, have)
-            self.findings.require(have.spent == wanted.spent, "windows that drift", example)
+        actual, expected = self._present[budget.id], self._balances[budget.id]
+        for key in expected.keys() | actual.keys():
+            wanted = expected.get(key, Balance())
+            balance = _balance(actual.get(key))
+            example = (budget.name, key, wanted, balance)
+            self.findings.require(balance.spent == wanted.spent, "windows that drift", example)
             # What was settled before a revision is no overrun of its windows.
             least = wanted.held_overrun_nanos if budget.is_revised else wanted.overrun_nanos
-            is_told = least <= have.overrun_nanos <= wanted.overrun_nanos
+            is_told = least <= balance.overrun_nanos <= wanted.overrun_nanos
             self.findings.require(is_told, "windows of another overrun", example)
 
 
@@ -255,13 +250,15 @@ def _balance(window: WindowRow | None) -> Balance:
 
 
 def grants_while_halted(grants: Sequence[Grant], halts: Sequence[HaltSpan]) -> Iterator[Grant]:
-    """What a halted agent was given although its halt had been in force for long enough."""
+    """Yield what a halted agent was given although its halt had been in force for long enough."""
     by_agent: dict[str, list[Grant]] = {}
-    for grant in sorted(grants, key=lambda one: one.began):
+    for grant in sorted(grants, key=lambda grant: grant.began):
         by_agent.setdefault(grant.agent, []).append(grant)
     for halt in halts:
         given = by_agent.get(halt.agent, [])
-        first = bisect_left(given, halt.since + HALTED_WITHIN_SECONDS, key=lambda one: one.began)
+        first = bisect_left(
+            given, halt.since + HALTED_WITHIN_SECONDS, key=lambda grant: grant.began
+        )
         for grant in given[first:]:
             if grant.began > halt.until:
                 break
@@ -270,7 +267,7 @@ def grants_while_halted(grants: Sequence[Grant], halts: Sequence[HaltSpan]) -> I
 
 
 def paced_too_fast(times: Sequence[datetime]) -> int:
-    """How often the paced agent was given more within a minute than its rate limit lets through."""
+    """Return how often an agent was given more within a minute than its rate limit lets through."""
     ordered = sorted(times)
     minute = timedelta(minutes=1) - CLOCK_TOLERANCE
     later = ordered[PACED_PER_MINUTE:]

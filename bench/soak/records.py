@@ -32,6 +32,27 @@ class Fate(Enum):
     UNKNOWN = "unknown"
 
 
+Model = tuple[str, str]
+
+
+class Ask(NamedTuple):
+    """A call before it is made."""
+
+    body: Mapping[str, Any]
+    values: Mapping[str, str]
+    # What must be held for it.
+    amounts: Amounts
+    # Without a model the amount is named.
+    model: Model | None
+    given: int
+    most: int
+
+    @property
+    def is_tool(self) -> bool:
+        """Whether a tool is called."""
+        return self.amounts.tool_calls > 0
+
+
 class Event(NamedTuple):
     """A call as it is reported."""
 
@@ -40,7 +61,7 @@ class Event(NamedTuple):
     nanos: int
     # The model's tokens: input, output. Without a model the cost is given.
     tokens: tuple[int, int]
-    model: tuple[str, str] | None
+    model: Model | None
     is_tool: bool
     # What the event itself names, and all that it counts by.
     named: Mapping[str, str]
@@ -55,7 +76,7 @@ class Event(NamedTuple):
         return Amounts(self.nanos, sum(self.tokens), int(not self.is_tool), int(self.is_tool))
 
     def body(self, *, reservation: str | None = None) -> dict[str, Any]:
-        """As the API takes it."""
+        """Return it as the API takes it."""
         body: dict[str, Any] = {
             "id": self.sent_id,
             "source": SOURCE,
@@ -83,7 +104,7 @@ class Event(NamedTuple):
         return {**self.body(), "id": self.sent_id + RETOLD, "source": GATEWAY}
 
     def callback(self) -> dict[str, Any]:
-        """The same call as LiteLLM's callback tells of it."""
+        """Return the same call as LiteLLM's callback reports it."""
         provider, model = self.model or ("", "")
         return {
             "id": self.response_id,
@@ -99,7 +120,7 @@ class Event(NamedTuple):
         }
 
     def span(self, trace: str, span: str) -> dict[str, Any]:
-        """The same call as an instrumentation tells of it, in an export of its own."""
+        """Return the same call as an instrumentation reports it, in an export of its own."""
         provider, model = self.model or ("", "")
         texts = {
             "gen_ai.operation.name": "chat",
@@ -133,9 +154,7 @@ class Hold:
 
     key: str
     tenant: str
-    values: Mapping[str, str]
-    # What must be held. Of the cost, what the answer said.
-    amounts: Amounts
+    ask: Ask
     asked_at: datetime
     answered_at: datetime
     id: str = ""
@@ -146,6 +165,16 @@ class Hold:
     expires_at: datetime | None = None
     # Events that were sent to settle it, and what became of each.
     settles: list[tuple[Event, Fate]] = field(default_factory=list)
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """All that the call counts by."""
+        return self.ask.values
+
+    @property
+    def amounts(self) -> Amounts:
+        """What must be held."""
+        return self.ask.amounts
 
     def is_over(self, at: datetime, tolerance: timedelta) -> bool:
         """Whether its time was over at a moment, give or take."""

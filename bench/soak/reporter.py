@@ -1,11 +1,10 @@
-"""A client that reports calls nobody asked for beforehand, in bodies of all sizes, until each is
+"""A client that reports calls without asking first, in bodies of all sizes, until each is
 acknowledged; what must be sent again comes later, after others.
 
 A part of the calls is told again: in the same body, later, by another client meanwhile, or by a
 gateway that knows the provider's response but not the client's id.
 """
 
-import random
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -13,16 +12,15 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bench.kit.caller import PATIENCE_SECONDS, PAUSE_SECONDS, Caller, GaveUp, Progress
+from bench.kit.caller import PATIENCE_SECONDS, PAUSE_SECONDS, GaveUp, Progress
 from bench.kit.wire import Requests
-from bench.soak.actor import WRITTEN_EVERY, Seat
+from bench.soak.actor import WRITTEN_EVERY
 from bench.soak.calls import INPUTS, MODELS, OUTPUTS, Prices
 from bench.soak.judge import Judge
+from bench.soak.plan import Seat
 from bench.soak.records import REPEATED, SOURCE, Event, Fate, Memory
 from bench.soak.world import NANOS
 
-# Of each process.
-REPORTERS: Final = 4
 # Bodies by their number of events; as many of one as of another would leave no small ones.
 SIZES: Final = (1, 37, 500, 1_000)
 SIZE_WEIGHTS: Final = (40, 40, 10, 10)
@@ -66,15 +64,10 @@ class Reporter:
         self._prices = prices
         self._progress = progress
         self._told = told
-        self._pick = random.Random(seat.seed)  # noqa: S311 - load, not secrets
-        self._caller = Caller(
-            port=seat.port,
-            headers=seat.headers,
-            tally=self.memory.tally,
-            pick=self._pick,
-            progress=progress,
-        )
-        self._lines = Requests({**seat.headers, "Content-Type": "application/x-ndjson"})
+        self._pick = seat.pick()
+        self._caller = seat.caller(self.memory.tally, self._pick, progress)
+        headers = seat.plan.headers[seat.tenant]
+        self._lines = Requests({**headers, "Content-Type": "application/x-ndjson"})
         self._quarters = self._times()
         self._count = 0
 
@@ -113,7 +106,7 @@ class Reporter:
         answer = self._caller.ask_once(body.request)
         if answer is None:
             return False
-        self._judge.reported(body.events, answer)
+        self._judge.check_report(body.events, answer)
         self.memory.events += [(self.seat.tenant, event, Fate.DONE) for event in body.fresh]
         self._progress.count(0, len(body.fresh))
         if len(self.memory.events) > WRITTEN_EVERY:

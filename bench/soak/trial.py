@@ -1,36 +1,24 @@
-"""One part of the soak, from the start of the service to the table of what was found.
+"""One part of the soak, from the start of the service to the table of what was found."""
 
-A long soak is made of parts on one folder. Each part has tenants of its own, so that what its
-clients remember is compared at its end and then forgotten: neither memory nor records grow with
-the number of parts. The database does grow, and is the same one throughout: the service's audit
-proves all of it at the end of each part, and what earlier parts booked must be as they left it.
-`parts.json` in the folder keeps the seed and what each part booked, so a run that is given the
-folder goes on with the next part.
-"""
-
-import json
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlencode
 
-import msgspec
 import psycopg
 from rich.console import Console
 from rich.progress import Progress as Bar
 
 from bench.kit.caller import Caller, Progress, Tally
-from bench.kit.checks import Check, audit, checks_table, counts_table, lines, result_row
+from bench.kit.checks import Check, audit, lines
 from bench.kit.faults import WORKER_SKEW_SECONDS, Due, FaultInjector, Rhythm
-from bench.kit.service import Service, ServiceEnded, headers_of, running_service
+from bench.kit.service import Service, ServiceEnded, headers_of
 from bench.soak.books import (
     Archive,
     count_open,
@@ -39,9 +27,11 @@ from bench.soak.books import (
     tenants_named,
 )
 from bench.soak.caps import Caps
-from bench.soak.clients import Clients, Plan
-from bench.soak.nuisance import MISUSE, NUISANCE, Nuisance
+from bench.soak.clients import Clients
+from bench.soak.nuisance import NUISANCE, Nuisance
 from bench.soak.overseer import Overseer
+from bench.soak.parts import Outcome, Parts
+from bench.soak.plan import Plan, Scale
 from bench.soak.proof import Proof, grants_while_halted, revised_as_told
 from bench.soak.records import Event, Fate, Hold, Memory, read_frames
 from bench.soak.watch import Watch
@@ -60,7 +50,6 @@ from bench.soak.world import (
     nanos_of,
 )
 
-WEB_WORKERS: Final = "2"
 LONG_OPERATIONS: Final = 50_000
 # With deaths in between; a run that takes much longer hangs.
 LEAST_PER_SECOND: Final = 20
@@ -80,143 +69,6 @@ SHORT: Final = Rhythm(web=(NEVER_SECONDS, NEVER_SECONDS), connections=(0.05, 0.5
 # Where events are only reported, everything may die all the time.
 OFTEN: Final = Rhythm(web=(2.0, 4.0), connections=(0.02, 0.2))
 LONG_DUES: Final = 36
-
-
-class Scale(NamedTuple):
-    """How much is done, and by how many."""
-
-    operations: int
-    events: int = 0
-    processes: int = 4
-    # Of each process.
-    clients: int = 12
-    # It is spread over this time at least.
-    seconds: float = 0.0
-
-    @property
-    def work(self) -> int:
-        """Operations and events."""
-        return self.operations + self.events
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a part found."""
-
-    part: int
-    seed: int
-    checks: Sequence[Check]
-    faults: Counter[str]
-    memory: Memory
-    scale: Scale
-    seconds: float
-
-    @property
-    def is_proved(self) -> bool:
-        """Whether every check holds."""
-        return bool(self.checks) and all(check.holds for check in self.checks)
-
-    def _kinds(self) -> list[tuple[str, int]]:
-        """Return the faults with all that the misbehaving tenant does in one."""
-        kinds = Counter[str]()
-        for what, n in self.faults.items():
-            kinds[MISUSE if what.startswith(MISUSE) else what] += n
-        return sorted(kinds.items())
-
-    def row(self) -> str:
-        """Return the line of this part for docs/proof.md."""
-        return result_row(
-            str(self.seed),
-            str(self.part),
-            f"{self.scale.operations:,}",
-            f"{self.scale.events:,}",
-            f"{self.seconds / 60:.0f}",
-            ", ".join(f"{n:,} {what}" for what, n in self._kinds()),
-            "proved" if self.is_proved else "DEVIATIONS",
-        )
-
-
-class NotProved(Exception):
-    """Something deviates; the outcome's table says what."""
-
-
-def run(
-    scale: Scale,
-    *,
-    seed: int,
-    folder: Path | None = None,
-    awaits_roll_ups: bool = True,
-    console: Console | None = None,
-) -> Outcome:
-    """Make so many operations and report so many events while the service is broken, then compare.
-
-    Without a folder the service gets an empty one, which goes afterwards unless something deviates.
-    Roll-ups of scattered batches are made after a minute: who does not await them proves that
-    answers hold before, and saves that minute.
-    """
-    console = console or Console(quiet=True)
-    outcomes: list[Outcome] = []
-    with (
-        suppress(NotProved),
-        running_service({"WEB_WORKERS": WEB_WORKERS}, folder=folder) as service,
-    ):
-        parts = Parts(service.folder / "parts.json", seed)
-        console.print(
-            f"Soak: part {parts.number}, {scale.operations:,} operations, {scale.events:,} events,"
-            f" {scale.processes} processes of {scale.clients} clients, seed {parts.seed}."
-        )
-        trial = Trial(service, parts, scale, console)
-        outcomes.append(trial.outcome(awaits_roll_ups=awaits_roll_ups))
-        if not outcomes[0].is_proved:
-            console.print(f"The service's folder stays: {service.folder}")
-            raise NotProved
-    (outcome,) = outcomes
-    memory, tally = outcome.memory, outcome.memory.tally
-    done = {
-        **dict(sorted(memory.operations.items())),
-        **{f"... refused by {what}": n for what, n in sorted(memory.refusals.items())},
-        **{f"... answered {status}": n for status, n in sorted(tally.answers.items())},
-        "... cut off, so asked again": tally.cut_off,
-        "seconds": round(outcome.seconds),
-        **dict(sorted(outcome.faults.items())),
-    }
-    verdict = "nothing deviates" if outcome.is_proved else "DEVIATIONS"
-    console.print(
-        counts_table("Done under these conditions", done),
-        checks_table(f"Soak: {verdict}", outcome.checks),
-    )
-    return outcome
-
-
-class Parts:
-    """What earlier parts on the same folder left behind."""
-
-    def __init__(self, file: Path, seed: int) -> None:
-        self._file = file
-        stored = json.loads(file.read_text()) if file.exists() else {}
-        self.seed = int(stored.get("seed", seed))
-        # By part, and by tenant: what is booked in all.
-        self._booked: list[dict[str, str]] = stored.get("booked", [])
-
-    @property
-    def number(self) -> int:
-        """Which part comes next, from 1."""
-        return len(self._booked) + 1
-
-    def changed(self, sums: Mapping[str, str]) -> list[str]:
-        """Return the tenants of earlier parts whose books are not as those parts left them."""
-        return [
-            tenant
-            for booked in self._booked
-            for tenant, sum_then in booked.items()
-            if sums.get(tenant) != sum_then
-        ]
-
-    def close(self, sums: Mapping[str, str]) -> None:
-        """Keep what the tenants of this part have booked."""
-        own = {name: text for name, text in sums.items() if name.endswith(f"-{self.number}")}
-        self._booked.append(own)
-        self._file.write_text(json.dumps({"seed": self.seed, "booked": self._booked}))
 
 
 class Trial:
@@ -269,11 +121,7 @@ class Trial:
                 port=self.service.port,
                 headers=self.headers,
                 seed=f"{self.parts.seed}-{self.parts.number}",
-                operations=scale.operations,
-                events=scale.events,
-                seconds=scale.seconds,
-                processes=scale.processes,
-                clients=scale.clients,
+                scale=scale,
                 now=self.now,
                 begins_at=time.monotonic(),
                 records=self.records,
@@ -344,11 +192,11 @@ class Trial:
         self._post(ROUGH, "/v1/rate-limits", body)
 
     def _post(self, tenant: str, path: str, body: object) -> Any:
-        caller = self.callers[tenant]
-        answer = caller.ask(caller.request("POST", path, body, key=f"make {time.monotonic_ns()}"))
+        key = f"make {time.monotonic_ns()}"
+        answer = self.callers[tenant].call("POST", path, body, key=key)
         if answer.status != 201:
             raise ServiceEnded(f"{path}: {answer}")
-        return json.loads(answer.body)
+        return answer.json()
 
     # Meanwhile.
 
@@ -389,7 +237,7 @@ class Trial:
                 injector.hang_postgres,
                 injector.kill_everything,
             )
-            acts = [ways[place % len(ways)] for place in range(LONG_DUES)]
+            acts = [ways[number % len(ways)] for number in range(LONG_DUES)]
         elif self.scale.operations:
             acts = [
                 injector.skew_clocks,
@@ -399,7 +247,7 @@ class Trial:
             ]
         else:
             acts = [injector.kill_workers, injector.stop_postgres, injector.kill_everything]
-        return dues + [Due((place + 1) / (len(acts) + 1), act) for place, act in enumerate(acts)]
+        return dues + [Due((number + 1) / (len(acts) + 1), act) for number, act in enumerate(acts)]
 
     def _bar(self, stack: ExitStack) -> Callable[[], None]:
         """Show a bar on a terminal; what is returned brings it up to date."""
@@ -409,8 +257,8 @@ class Trial:
         task = bar.add_task("done", total=self.scale.work)
 
         def update() -> None:
-            faults, found = self.injector.counts.total(), self.watch.found.total()
-            words = f"done; {faults} faults, {self.watch.looks:,} looks, {found} findings"
+            faults, findings = self.injector.counts.total(), self.watch.found.total()
+            words = f"done; {faults} faults, {self.watch.looks:,} looks, {findings} findings"
             bar.update(task, completed=self.clients.done, description=words)
 
         return update
@@ -468,20 +316,20 @@ class Trial:
             stored = archive.status(hold.id)
             findings.require(told == stored, "reservations told otherwise", (hold, told))
         deviations = {
-            f"{what}, as {findings.examples[what]}": n for what, n in findings.found.items()
+            f"{what}, as {findings.examples[what]}": n for what, n in findings.counts.items()
         }
         yield Check("deviations of what is stored", "none", lines(deviations))
         yield self._usage("at once")
         yield self._send_again(sent)
 
     def _send_again(self, events: Sequence[Event]) -> Check:
-        """Afterwards the service still knows the calls that were reported."""
-        caller, answer = self.callers[BULK], {}
+        """Check that the service still knows the calls that were reported."""
+        names = ("accepted", "merged", "rejected")
+        counts = dict.fromkeys(names, 0)
         if events:
             bodies = [event.body() for event in events]
-            answer = json.loads(caller.ask(caller.request("POST", "/v1/events", bodies)).body)
-        names = ("accepted", "merged", "rejected")
-        counts = {name: answer.get(name, 0) for name in names}
+            told = self.callers[BULK].call("POST", "/v1/events", bodies).json()
+            counts = {name: told[name] for name in names}
         return Check("events sent once more that are new", dict.fromkeys(names, 0), counts)
 
     def _usage(self, when: str) -> Check:
@@ -507,18 +355,16 @@ class Trial:
         return f"/v1/usage?{urlencode(asked)}"
 
     def _get(self, tenant: str, path: str) -> Any:
-        caller = self.callers[tenant]
-        return msgspec.json.decode(caller.ask(caller.request("GET", path)).body)
+        return self.callers[tenant].call("GET", path).json()
 
     def _wait_for_expiry(self) -> int:
-        """Return how many reservations are open once all have expired."""
+        """Return the number of reservations that are open once all have expired."""
 
         def ask_in_vain() -> None:
-            # Whoever asks, even in vain, lets go of what has expired.
+            # Any request, even in vain, lets go of what has expired.
             for tenant in (TIDY, ROUGH):
-                caller = self.callers[tenant]
                 body = {"amount_usd": TOO_MUCH_USD, "agent": "nobody"}
-                caller.ask(caller.request("POST", "/v1/reservations", body))
+                self.callers[tenant].call("POST", "/v1/reservations", body)
 
         return self._until_zero(count_open, EXPIRED_WITHIN_SECONDS, ask_in_vain)
 

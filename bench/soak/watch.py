@@ -1,18 +1,19 @@
 """Looks at all windows at one moment, again and again while calls are made, and compares.
 
 Between two looks a window under a blocking budget may only have grown up to its limit, apart from
-recorded overrun and usage that nobody reserved. And what it holds is at every moment the sum of its
-open reservations.
+recorded overrun and usage without a reservation. What it holds is always the sum of its open
+reservations.
 """
 
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg
 
+from bench.kit.database import Connection
 from bench.kit.service import Service
 from bench.soak.caps import Caps
 from bench.soak.world import NOTHING, TIDY, Amounts, Budget, integers
@@ -22,8 +23,6 @@ SETTLE_ENTRY: Final = 6
 ENTRIES_OVERLAP: Final = 20_000
 DATABASE_PAUSE_SECONDS: Final = 0.2
 KEPT_FINDINGS: Final = 20
-
-Connection = psycopg.Connection[Any]
 
 
 class Window(NamedTuple):
@@ -62,7 +61,7 @@ class Entries:
         self._sums: Counter[int] = Counter()
 
     def read(self, connection: Connection, tenant_ids: Sequence[int]) -> Mapping[int, int]:
-        """The sums by window as of this transaction."""
+        """Return the sums by window as of this transaction."""
         rows = connection.execute(
             "SELECT id, window_id, kind, cost_nanos FROM ledger_entry"
             " WHERE tenant_id = ANY(%s) AND id > %s",
@@ -77,7 +76,7 @@ class Entries:
 
 
 def look(connection: Connection, tenant_ids: Sequence[int], entries: Entries) -> Snapshot:
-    """One moment of the database."""
+    """Read one moment of the database."""
     began = time.monotonic()
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -109,7 +108,7 @@ def look(connection: Connection, tenant_ids: Sequence[int], entries: Entries) ->
 
 
 def wrong_holds(snapshot: Snapshot) -> Iterator[str]:
-    """Windows that hold anything but their open reservations."""
+    """Yield windows that hold anything but their open reservations."""
     for window_id in snapshot.windows.keys() | snapshot.held.keys():
         window = snapshot.windows.get(window_id)
         reserved = window.reserved if window is not None else NOTHING
@@ -120,7 +119,7 @@ def wrong_holds(snapshot: Snapshot) -> Iterator[str]:
 def overspent(
     before: Snapshot, after: Snapshot, *, budgets: Mapping[int, Budget], caps: Caps
 ) -> Iterator[str]:
-    """Windows that have grown beyond what their budget allowed meanwhile."""
+    """Yield windows that have grown beyond what their budget allowed meanwhile."""
     for window_id, window in after.windows.items():
         budget = budgets.get(window.budget_id)
         if budget is None or not budget.blocks or budget.is_per_request:
@@ -145,7 +144,7 @@ def overspent(
 def _excused_nanos(
     window_id: int, earlier: Window, window: Window, before: Snapshot, after: Snapshot
 ) -> int:
-    """What was recorded as overrun, and what was booked without a reservation."""
+    """Return what was recorded as overrun, and what was booked without a reservation."""
     unreserved = after.unreserved.get(window_id, 0) - before.unreserved.get(window_id, 0)
     return unreserved + window.overrun_nanos - earlier.overrun_nanos
 
@@ -186,7 +185,7 @@ class Watch:
                 return
 
     def look(self, connection: Connection) -> None:
-        """One look, compared with the one before."""
+        """Look once, and compare with the look before."""
         snapshot = look(connection, self._tenant_ids, self._entries)
         self.looks += 1
         for finding in wrong_holds(snapshot):

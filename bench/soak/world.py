@@ -16,7 +16,7 @@ NANOS: Final = 1_000_000_000
 ROLLING_GRAIN: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 
-# The tidy tenant, the rough one, and one that reports in bulk what nobody asked for beforehand.
+# The tidy tenant, the rough one, and one that reports in bulk, without asking first.
 # In the tidy tenant all usage is reserved, settled in time and within its tokens, so that nothing
 # excuses a window beyond its limit but recorded overrun. In the rough one everything happens.
 TIDY: Final = "tidy"
@@ -42,7 +42,7 @@ class Amounts(NamedTuple):
     tool_calls: int = 0
 
     def plus(self, other: "Amounts") -> "Amounts":
-        """The sum, part by part."""
+        """Return the sum, part by part."""
         return Amounts(
             self.nanos + other.nanos,
             self.tokens + other.tokens,
@@ -68,7 +68,7 @@ class Limit(NamedTuple):
     tool_calls: int | None = None
 
     def body(self) -> dict[str, Any]:
-        """As the API takes it."""
+        """Return it as the API takes it."""
         parts: dict[str, Any] = {
             "cost_usd": None if self.nanos is None else usd(self.nanos),
             "tokens": self.tokens,
@@ -79,19 +79,19 @@ class Limit(NamedTuple):
 
 
 def usd(nanos: int) -> str:
-    """Nano-dollars as the decimal string of the API."""
-    sign, (whole, part) = "-" if nanos < 0 else "", divmod(abs(nanos), NANOS)
-    return f"{sign}{whole}.{part:09d}"
+    """Return nano-dollars as the decimal string of the API."""
+    sign, (dollars, part) = "-" if nanos < 0 else "", divmod(abs(nanos), NANOS)
+    return f"{sign}{dollars}.{part:09d}"
 
 
 def nanos_of(text: str) -> int:
-    """The reverse of `usd`."""
+    """Return the reverse of `usd`."""
     sign = -1 if text.startswith("-") else 1
-    whole, _, part = text.lstrip("-").partition(".")
-    return sign * (int(whole) * NANOS + int(part.ljust(9, "0")))
+    dollars, _, part = text.lstrip("-").partition(".")
+    return sign * (int(dollars) * NANOS + int(part.ljust(9, "0")))
 
 
-class Place(NamedTuple):
+class WindowKey(NamedTuple):
     """A window within its budget: the values of its group, and its begin."""
 
     group: tuple[str, ...]
@@ -130,7 +130,7 @@ class Budget:
         return "request" in self.per
 
     def body(self) -> dict[str, Any]:
-        """As the API takes it."""
+        """Return it as the API takes it."""
         return {
             "name": self.name,
             "match": dict(self.match),
@@ -149,14 +149,14 @@ class Budget:
         """Whether a call with these dimensions counts."""
         return all(values.get(name, "") == (value or "") for name, value in self.match.items())
 
-    def place(self, values: Mapping[str, str], at: datetime) -> Place | None:
-        """Where a call counts, if it does."""
+    def window_key(self, values: Mapping[str, str], at: datetime) -> WindowKey | None:
+        """Return where a call counts, if it does."""
         if not self.matches(values):
             return None
-        return Place(tuple(values.get(name, "") for name in self.per), self.starts_at(at))
+        return WindowKey(tuple(values.get(name, "") for name in self.per), self.starts_at(at))
 
     def starts_at(self, at: datetime) -> datetime:
-        """The begin of the period that holds a moment."""
+        """Return the start of the period that holds a time."""
         if self.period == "lifetime" or self.is_rolling:
             return EPOCH
         if self.anchor is not None:
@@ -168,26 +168,26 @@ class Budget:
         return local.replace(day=day, hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
 
     def counted_from(self, moment: datetime) -> datetime:
-        """From when a budget made at this moment counts."""
+        """Return from when a budget made at this time counts."""
         if not self.is_rolling:
             return self.starts_at(moment)
         return floor_to_minute(moment - HOUR)
 
 
 def floor_to_minute(at: datetime) -> datetime:
-    """The last whole minute."""
+    """Return the last full minute."""
     return at.replace(second=0, microsecond=0)
 
 
 def group_of(group_key: str) -> tuple[str, ...]:
-    """A window's group from the text that the database has."""
+    """Return a window's group from the text that the database has."""
     return tuple(json.loads(group_key))
 
 
 def _hovering(
     tenant: str, name: str, period: str, *parts: str, room: int = 1, **more: Any
 ) -> Budget:
-    """A budget whose limit follows what is spent, so that calls meet its edge all the time."""
+    """Return a budget whose limit follows what is spent, so that calls always meet its edge."""
     first = {
         "nanos": room * 2 * NANOS,
         "tokens": room * 200_000,
@@ -199,7 +199,7 @@ def _hovering(
 
 
 def budgets_of_the_soak(now: datetime) -> Sequence[Budget]:
-    """Budgets of all kinds; the anchored ones begin a new period at the next whole minutes."""
+    """Return budgets of all kinds; the anchored ones begin a new period at the next minutes."""
     minute = floor_to_minute(now)
     soon, later = minute + ROLLING_GRAIN, minute + 2 * ROLLING_GRAIN
     return (

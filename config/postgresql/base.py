@@ -15,7 +15,7 @@ from config.database_role import step_down
 class DatabaseWrapper(base.DatabaseWrapper):
     """Refuses or leaves behind a role that row-level security does not bind.
 
-    Each connection asks for itself: a process that nobody prepared cannot see every tenant's rows.
+    Each connection asks for itself: a process that was not prepared cannot see every tenant's rows.
     """
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:

@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from django.db import connections
 
-from config.wsgi import application
+from tests.wsgi import application
 
 
 class _Server(ThreadingMixIn, WSGIServer):

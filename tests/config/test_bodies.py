@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError
 
 from config import bodies, edge
-from config.bodies import Body, Incomplete, Room, TooMuch, TooSlow, drain
+from config.bodies import Body, BodyQuota, Incomplete, QuotaExceeded, TooSlow, drain
 from config.edge import Edge
 from config.lanes import Lane, Overloaded
 
@@ -40,7 +40,7 @@ def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def receive(sender: Any, *, length: str = "", bytes_max: int = 1000) -> Body:
-    body = Body(Room(10_000, 10_000), "tenant", bytes_max)
+    body = Body(BodyQuota(10_000, 10_000), "tenant", bytes_max)
     asyncio.run(body.receive(sender, length))
     return body
 
@@ -86,17 +86,17 @@ def test_a_body_that_nobody_reads_is_drained_for_a_little_while() -> None:
 
 
 def test_bodies_of_one_caller_leave_room_for_others() -> None:
-    room = Room(1500, 1000)
-    kept = [Body(room, owner, 2000) for owner in ("greedy", "greedy", "other", "third")]
+    quota = BodyQuota(1500, 1000)
+    kept = [Body(quota, caller, 2000) for caller in ("greedy", "greedy", "other", "third")]
     asyncio.run(kept[0].receive(Sender([b"x" * 900]), ""))  # type: ignore[arg-type]
-    with pytest.raises(TooMuch):
+    with pytest.raises(QuotaExceeded):
         asyncio.run(kept[1].receive(Sender([b"x" * 200]), ""))  # type: ignore[arg-type]
     asyncio.run(kept[2].receive(Sender([b"x" * 500]), ""))  # type: ignore[arg-type]
-    with pytest.raises(TooMuch):
+    with pytest.raises(QuotaExceeded):
         asyncio.run(kept[3].receive(Sender([b"x" * 200]), ""))  # type: ignore[arg-type]
     for body in kept:
         body.close()
-    assert (room._size, room._by_owner) == (0, {})
+    assert (quota._size, quota._by_caller) == (0, {})
 
 
 def test_callers_of_a_lane_take_turns() -> None:
@@ -129,11 +129,11 @@ def test_callers_of_a_lane_take_turns() -> None:
 def test_a_caller_of_a_lane_has_a_share_of_its_threads_and_a_bound_on_what_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("config.lanes.OWNER_WAITING_MAX", 3)
+    monkeypatch.setattr("config.lanes.CALLER_WAITING_MAX", 3)
     monkeypatch.setattr("config.lanes.WAIT_SECONDS", 0.05)
 
     async def scenario() -> list[Any]:
-        lane, end = Lane("test", threads=4, owner_share=0.5), asyncio.Event()
+        lane, end = Lane("test", threads=4, caller_share=0.5), asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def hold() -> str:

@@ -11,8 +11,9 @@ import pytest
 from config import processes
 from config.command_database import database_for_command
 from config.data_folder import SERVICE, own_data_folder
+from config.database import embedded_conninfo
 from config.embedded_postgres import running_postgres
-from config.environment import embedded_conninfo, read_environment
+from config.environment import read_environment
 
 
 def run(arguments: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -76,7 +77,7 @@ def test_commands_that_need_no_database_start_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "status", "sentence"),
     [
-        ({"PORT": "0"}, 2, "PORT is '0': it must be a whole number from 1 to 65535.\n"),
+        ({"PORT": "0"}, 2, "PORT is '0': input should be greater than or equal to 1.\n"),
         ({"DATA_DIR": "/proc/1/nowhere"}, 1, "DATA_DIR /proc/1/nowhere cannot be made: "),
     ],
 )

@@ -10,13 +10,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from config import embedded_postgres, processes
+from config.database import EMBEDDED_RECORD, embedded_conninfo
 from config.embedded_postgres import (
     EmbeddedPostgres,
     PostgresFailed,
     running_postgres,
     server_settings,
 )
-from config.environment import EMBEDDED_RECORD, embedded_conninfo
 
 GIBIBYTE = 1024**3
 QUICK = {"fsync": "off", "shared_buffers": "64MB"}

@@ -14,7 +14,7 @@ import pytest
 
 from config import processes
 from config.data_folder import DataFolderInUse, own_data_folder
-from config.environment import embedded_conninfo
+from config.database import embedded_conninfo
 from config.supervisor import folder_identity
 
 PATIENCE_SECONDS = 15.0
@@ -227,7 +227,10 @@ def test_a_wrong_setting_stops_the_start_with_its_sentence(data_dir: Path) -> No
         check=False,
     )
     assert answer.returncode == 2
-    assert answer.stderr == "PORT is 'abc': it must be a whole number from 1 to 65535.\n"
+    assert (
+        answer.stderr
+        == "PORT is 'abc': input should be a valid integer, unable to parse string as an integer.\n"
+    )
     assert not data_dir.exists()
 
 

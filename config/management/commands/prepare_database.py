@@ -4,19 +4,14 @@ from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
-from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
+
+from config.health import count_pending_migrations
 
 
 class Command(BaseCommand):
     help = "Bring the schema and the price catalogue up to date. Doing it again changes nothing."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if has_pending_migrations():  # asking is much quicker than migrating nothing
+        if count_pending_migrations():  # asking is much quicker than migrating nothing
             call_command("migrate", interactive=False, verbosity=0)
         call_command("import_prices")
-
-
-def has_pending_migrations() -> bool:
-    executor = MigrationExecutor(connection)
-    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))

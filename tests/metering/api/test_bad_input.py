@@ -19,10 +19,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from common.api.parsing import StrictJSONParser
-from config.wsgi import application
 from metering.models import UsageEvent
 from tests.factories import Account, make_event
 from tests.metering.api.caller import Answer, Caller, caller
+from tests.wsgi import application
 
 Send = Callable[..., Answer]
 HOT = ("/v1/events", "/v1/traces", "/v1/integrations/litellm")

@@ -20,11 +20,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from config.wsgi import application
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
+from tests.wsgi import application
 
 EXAMPLES = 10
 # Requests as the document has them, and requests that break it somewhere.

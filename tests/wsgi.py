@@ -1,25 +1,17 @@
-"""The service as a WSGI application: the busiest endpoints at once, everything else by Django.
-
-The web process does the same from its event loop (`config.edge`); this is for callers that may
-block, such as tests.
+"""The service as a WSGI application, as `config.edge` serves it from its event loop: the busiest
+endpoints by their plain handlers, everything else by Django.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from django.core.wsgi import get_wsgi_application
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-django_application = get_wsgi_application()
-
-# Models can be imported only once Django is set up.
-from common.api.parsing import BODY_BYTES_MAX, keep_body  # noqa: E402
-from config.metrics import note_answer  # noqa: E402
-from metering.api.fast_path import Endpoint, HotRequest, HotResponse, run  # noqa: E402
-from metering.api.fast_reservations import find_endpoint  # noqa: E402
+from common.api.parsing import BODY_BYTES_MAX, keep_body
+from config.django_answers import django_application
+from config.metrics import note_answer
+from metering.api.fast_path import Endpoint, HotRequest, HotResponse, run
+from metering.api.fast_reservations import find_endpoint
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
