@@ -23,7 +23,7 @@ from alerts.anomaly_groups import (
 )
 from alerts.causes import Finding, Identity, Overlaps, find_causes, is_worth_telling
 from alerts.explanations import describe_end
-from alerts.models import Anomaly, EntryKind, Incident, IncidentKind, Severity
+from alerts.models import SERVICE, Anomaly, EntryKind, Incident, IncidentKind, Severity
 from alerts.series import QUARTER, SeriesKey
 from alerts.settings import settings_of
 from metering.limits.throttles import end_tightening, open_tightening
@@ -260,7 +260,7 @@ def _reduce_limits(tenant_id: int, incident: Incident) -> None:
     )
     if opened is not None:
         text = f"Until it ends, limits of budgets count {limit_percent}% for what matches."
-        incidents.note(incident=incident, kind=EntryKind.UPDATED, text=text)
+        incident.add_entry(EntryKind.UPDATED, SERVICE, text)
 
 
 def _end_incidents(

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from alerts.channels.email import can_mail_people
 from alerts.errors import AskedTooOften, ChannelUnavailable, NotResendable
-from alerts.messages import Message, encode, moment_text
+from alerts.messages import Message, encode, format_timestamp
 from alerts.models import Channel, Delivery, DeliveryEvent, DeliveryState, Severity
 from tenants.audit import record_change
 from tenants.models import Tenant
@@ -71,7 +71,7 @@ def test_channel(*, channel: Channel, actor: str) -> Delivery:
         cause=f"spendgate-test-{channel.id}",
         link="",
         opened_at="",
-        at=moment_text(timezone.now()),
+        at=format_timestamp(timezone.now()),
     )
     delivery = Delivery.objects.create(
         tenant_id=channel.tenant_id,

@@ -12,6 +12,7 @@ from alerts.models.channels import (
 )
 from alerts.models.detection import Anomaly, ScanProgress, SeriesState
 from alerts.models.incidents import (
+    SERVICE,
     STATUSES,
     EntryKind,
     Incident,
@@ -22,6 +23,7 @@ from alerts.models.incidents import (
 from alerts.models.settings import AlertSettings, MaintenanceWindow
 
 __all__ = [
+    "SERVICE",
     "STATUSES",
     "AlertSettings",
     "Anomaly",
