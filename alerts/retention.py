@@ -1,4 +1,4 @@
-"""How long incidents are kept, with what was told of them."""
+"""How long incidents are kept, with their deliveries."""
 
 from typing import Final
 
@@ -14,8 +14,8 @@ INCIDENTS_A_CHUNK: Final = 200
 
 
 def remove_old_rows(*, seconds: float) -> int:
-    """Remove deliveries, anomalies and incidents that ended and are too old to be kept; return how
-    many rows went.
+    """Remove deliveries, anomalies and incidents that ended and are too old to be kept; return the
+    number of removed rows.
     """
     run = ChunkedRun(seconds)
     before = timezone.now() - settings.RETENTION_INCIDENTS

@@ -63,7 +63,7 @@ class Target(NamedTuple):
     def label(self) -> str:
         if self.channel is None:
             return ", ".join(self.recipients)
-        return f"{self.channel.name} ({KINDS[self.channel.kind].words})"
+        return f"{self.channel.name} ({KINDS[self.channel.kind].label})"
 
 
 class Deferral(NamedTuple):

@@ -160,6 +160,6 @@ def _covers(incident: Incident, met: Met) -> bool:
 
 def _mention(incident: Incident, name: str) -> None:
     """Say once in the timeline that the rule is met too."""
-    text = f"By the rule {name} as well. {rules.RULES[name].words}."
+    text = f"By the rule {name} as well. {rules.RULES[name].description}."
     if incident.resolved_at is None and not incident.entries.filter(text=text).exists():
         incident.add_entry(EntryKind.UPDATED, SERVICE, text)

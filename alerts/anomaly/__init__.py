@@ -73,9 +73,9 @@ def observe(
     """
     step = _step(at, step_seconds, values, weights, is_ratio=is_ratio)
     found = judge_step(states, step)
-    course = follow(states, step, found, is_new_pattern(states, step))
-    learn(states, step, found, course)
-    return _verdicts(states, found, course.is_open)
+    transition = follow(states, step, found, is_new_pattern(states, step))
+    learn(states, step, found, transition)
+    return _verdicts(states, found, transition.is_open)
 
 
 def judge(

@@ -1,4 +1,4 @@
-"""What people ask for: a test of a channel, and a delivery once more."""
+"""Requests of people: a test of a channel, and a delivery again."""
 
 from datetime import timedelta
 from typing import Final
@@ -22,9 +22,9 @@ TENANT_TESTS_PER_MINUTE: Final = 30
 
 @transaction.atomic
 def resend(*, delivery: Delivery, actor: str) -> Delivery:
-    """Send a delivery that has ended once more, under its reference, with its message as it was.
+    """Send a delivery that has ended again, under its reference, with its message as it was.
 
-    Raises NotResendable while it still waits, where a newer message took its place, or within a
+    Raises NotResendable while it still waits, if a newer message took its place, or within a
     minute after it was sent; and ChannelUnavailable.
     """
     stored = Delivery.objects.select_for_update().get(tenant=delivery.tenant_id, id=delivery.id)
@@ -55,8 +55,7 @@ def resend(*, delivery: Delivery, actor: str) -> Delivery:
 def test_channel(*, channel: Channel, actor: str) -> Delivery:
     """Send a test message over a channel, as any other is sent.
 
-    Raises ChannelUnavailable, and AskedTooOften where as many tests as anybody needs were asked for
-    within the last minute.
+    Raises ChannelUnavailable, and AskedTooOften after more tests within a minute than anyone needs.
     """
     _require_way(channel)
     _require_moderation(channel)

@@ -9,6 +9,7 @@ from alerts.models.channels import (
     DeliveryState,
     Digest,
     HeldBy,
+    is_failing,
 )
 from alerts.models.detection import Anomaly, ScanProgress, SeriesState
 from alerts.models.incidents import (
@@ -43,4 +44,5 @@ __all__ = [
     "ScanProgress",
     "SeriesState",
     "Severity",
+    "is_failing",
 ]

@@ -1,6 +1,7 @@
 """Where alerts go, and what became of each."""
 
 import uuid
+from datetime import datetime
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -23,12 +24,17 @@ class ChannelKind(models.TextChoices):
 
 
 class Digest(models.TextChoices):
-    """How often what is not told at once is told together."""
+    """How often what is not sent immediately is sent together."""
 
     NONE = "none"
     HOURLY = "hourly"
     DAILY = "daily"
     WEEKLY = "weekly"
+
+
+def is_failing(delivered_at: datetime | None, failed_at: datetime | None) -> bool:
+    """Whether the last attempt failed."""
+    return failed_at is not None and (delivered_at is None or delivered_at < failed_at)
 
 
 class Channel(models.Model):
@@ -40,13 +46,13 @@ class Channel(models.Model):
     # What anybody who may read may see: recipients, the shown part of an address.
     config = models.JSONField(default=dict)
     secrets = models.BinaryField(editable=False)
-    # Contacts of budget levels that are reached here; none: it hears of every incident, whoever
-    # is named.
+    # Contacts of budget levels that are reached here; none: it gets every incident, whoever is
+    # named.
     contacts = ArrayField(models.CharField(max_length=100), default=list, blank=True)
-    # Severities that are told at once; the others wait for the digest.
+    # Severities that are sent immediately; the others wait for the digest.
     severities = ArrayField(models.CharField(max_length=10, choices=Severity.choices))
     digest = models.CharField(max_length=10, choices=Digest.choices, default=Digest.NONE)
-    # Until when incidents were told in a digest.
+    # Until when digests have reported incidents.
     digested_at = models.DateTimeField(null=True, editable=False)
     is_paused = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -72,9 +78,14 @@ class Channel(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to deliver failed."""
+        return is_failing(self.delivered_at, self.failed_at)
+
 
 class DeliveryEvent(models.TextChoices):
-    """What a delivery tells."""
+    """What a delivery reports."""
 
     OPENED = "opened"
     UPDATED = "updated"
