@@ -201,7 +201,9 @@ def most_telling(
     """
     own = [finding for finding in findings if finding.key == key] or list(findings)
     order = TELLING_FIRST.index
-    return min(own, key=lambda one: (one.measure != told, order(one.measure), -one.score))
+    return min(
+        own, key=lambda finding: (finding.measure != told, order(finding.measure), -finding.score)
+    )
 
 
 def find_causes(
@@ -316,8 +318,10 @@ def _likeliest(suspects: Iterable[_Suspect]) -> Iterator[SeriesKey]:
     """
     left = list(suspects)
     while left:
-        most = max(left, key=lambda one: one.share)
-        first = min((one for one in left if one.is_like(most)), key=lambda one: one.rank)
+        most = max(left, key=lambda suspect: suspect.share)
+        first = min(
+            (suspect for suspect in left if suspect.is_like(most)), key=lambda suspect: suspect.rank
+        )
         left.remove(first)
         yield first.key
 

@@ -84,7 +84,9 @@ def _may_gather(deliveries: Sequence[Delivery]) -> bool:
 
 def _gather(deliveries: Sequence[Delivery], now: datetime) -> None:
     messages = [decode(delivery.message) for delivery in deliveries]
-    lines = [Line(one.severity, one.title, one.event, one.link) for one in messages]
+    lines = [
+        Line(message.severity, message.title, message.event, message.link) for message in messages
+    ]
     first = deliveries[0]
     reasons = ", ".join(sorted({delivery.held_by for delivery in deliveries}))
     _write(

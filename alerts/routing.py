@@ -166,7 +166,7 @@ def _targets(incident: Incident, contacts: tuple[str, ...] | None) -> list[Targe
     """Return whom to notify: channels by their contacts or by severity, and people by mail."""
     usable = Channel.objects.filter(tenant_id=incident.tenant_id, removed_at=None, is_paused=False)
     channels = list(usable.order_by("id"))
-    targets = [Target(one) for one in channels if _is_notified(one, incident, contacts)]
+    targets = [Target(channel) for channel in channels if _is_notified(channel, incident, contacts)]
     reached = {name for channel in channels for name in channel.contacts}
     unreached = [name for name in contacts or () if name not in reached]
     mail = mail_of_contacts(tenant_id=incident.tenant_id, names=unreached, match=incident.match)

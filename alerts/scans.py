@@ -344,7 +344,7 @@ def _findings(
         is_open |= _is_open(step)
     for row, column in np.argwhere(is_open).tolist():
         open_steps = [step for step in steps if _is_open(step)[row, column]]
-        step = max(open_steps, key=lambda one: one.verdicts.score[row, column])
+        step = max(open_steps, key=lambda step: step.verdicts.score[row, column])
         yield Finding(
             key=keys[row],
             measure=MEASURES[column].name,

@@ -228,7 +228,7 @@ def _recipients(given: Any) -> list[str]:
     recipients = list(given) if isinstance(given, list | tuple) else []
     if not 1 <= len(recipients) <= RECIPIENTS_MAX:
         raise WrongChannel("to", f"must be 1 to {RECIPIENTS_MAX} addresses")
-    return list(dict.fromkeys(_address(one) for one in recipients))
+    return list(dict.fromkeys(_address(recipient) for recipient in recipients))
 
 
 def _address(given: Any) -> str:

@@ -86,7 +86,7 @@ def _evidence(what: _What, run: Sequence[Placed], needed: int | None) -> Evidenc
 
 def _needed(run: Sequence[Placed]) -> int | None:
     """How many failures make a loop; None where the calls are known to differ, as in a batch."""
-    arguments = {one.call.tool_arguments_hash for one in run}
+    arguments = {placed.call.tool_arguments_hash for placed in run}
     if arguments == {None}:
         return LOOP_FAILURES_UNKNOWN
     return LOOP_FAILURES if len(arguments) == 1 else None

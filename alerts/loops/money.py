@@ -16,7 +16,7 @@ class Bill:
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
-        self._spent = [0, *accumulate(one.cost_nanos for one in calls)]
+        self._spent = [0, *accumulate(call.cost_nanos for call in calls)]
 
     @property
     def cost_nanos(self) -> int:

@@ -39,7 +39,7 @@ def steps_of(calls: Sequence[Placed], news: Mapping[int, News]) -> list[Step]:
     """The successful model calls as they are compared."""
     inputs: dict[str, int] = {}
     steps = []
-    names = output_names(one.call.output_hash for one in calls)
+    names = output_names(placed.call.output_hash for placed in calls)
     for (position, call), name in zip(calls, names, strict=True):
         if call.status != "success":
             continue
