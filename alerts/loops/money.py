@@ -30,12 +30,7 @@ class Bill:
     def priced(self, evidence: Evidence) -> Finding:
         """The evidence with what was spent since its first repeat."""
         return Finding(
-            kind=evidence.kind,
-            strength=evidence.strength,
-            first_repeat=evidence.first_repeat,
-            found=evidence.found,
-            last=evidence.last,
-            calls=evidence.calls,
+            *evidence[:-1],
             began_at=self._calls[evidence.first_repeat].at,
             found_at=self._calls[evidence.found].at,
             cost_nanos=self.cost_from(evidence.first_repeat),
