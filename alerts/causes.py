@@ -1,7 +1,7 @@
 """Find which unusual series have one cause, and which series that is. Pure.
 
 A runaway agent shows in the sums of its team, feature, customer and model and of the whole tenant,
-in cost, tokens and requests at once. One incident is about the series that is most unusual in
+in cost, tokens and requests together. One incident is about the series that is most unusual in
 proportion to itself and makes up half of what the others have too much; the rest is its shadow.
 """
 
@@ -28,7 +28,7 @@ CANDIDATES_MAX: Final = 50
 
 
 class Cause(NamedTuple):
-    """A series that explains findings, its own among them where it has some."""
+    """A series that explains findings, its own among them if it has some."""
 
     key: SeriesKey
     findings: tuple[Finding, ...]

@@ -41,7 +41,7 @@ FALLS: Final[Mapping[str, str]] = {
 class Figures(NamedTuple):
     """A window's spend and limit now; the limit with increases and what was carried over."""
 
-    # Rounded down, so that nobody reads of a limit that is reached before it is.
+    # Rounded down, so that no one reads of a limit that is reached before it is.
     percent: float
     spent_nanos: int
     limit_nanos: int | None

@@ -42,7 +42,7 @@ from tenants.scope import tenant_scope
 
 log = structlog.get_logger(__name__)
 
-# How many crossings one transaction takes, and how many incidents it checks for their end.
+# The number of crossings one transaction takes, and of incidents it checks for their end.
 CLAIM_CROSSINGS: Final = ClaimSize(least=1, first=50, most=500)
 CLAIM_INCIDENTS: Final = ClaimSize(least=1, first=100, most=1_000)
 # One run checks this many incidents of a tenant.

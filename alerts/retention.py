@@ -19,7 +19,7 @@ def remove_old_rows(*, seconds: float) -> int:
     """
     run = ChunkedRun(seconds)
     before = timezone.now() - settings.RETENTION_INCIDENTS
-    # What was written while its channel was removed waits for nobody.
+    # What was written while its channel was removed waits for no one.
     is_over = ~Q(state=DeliveryState.WAITING) | Q(channel__removed_at__isnull=False)
     removed = run.remove_by_id(Delivery.objects.filter(is_over), at="created_at", before=before)
     ended = Anomaly.objects.filter(ended_at__lt=before)

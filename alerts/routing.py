@@ -44,7 +44,7 @@ BURST_SPAN: Final = timedelta(minutes=5)
 NEVER_GATHERED: Final = frozenset({ChannelKind.WEBHOOK, ChannelKind.PAGERDUTY})
 # A beginning or a change for the worse; the other events go to whoever was notified of one.
 NEWS: Final = frozenset({DeliveryEvent.OPENED, DeliveryEvent.UPDATED, DeliveryEvent.ESCALATED})
-# What came of it is one message; that somebody looks at it need not fill a mailbox.
+# Its end is one message; that someone looks at it need not fill a mailbox.
 NOT_ACKNOWLEDGED_TO: Final = frozenset({ChannelKind.EMAIL})
 
 EXCESS_LABELS: Final[dict[str, str]] = {

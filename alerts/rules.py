@@ -96,7 +96,7 @@ RULES: Final[Mapping[str, RuleSpec]] = {
 
 
 class RuleOverride(NamedTuple):
-    """What an active rule is judged by: its defaults, where the tenant's settings do not override
+    """What an active rule is judged by: its defaults, unless the tenant's settings override
     them. The threshold is exact, as its decimal was written.
     """
 

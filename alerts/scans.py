@@ -64,7 +64,7 @@ LATENESS: Final = timedelta(minutes=15)
 HISTORY: Final = timedelta(days=35)
 # A scan learns for this time; the next one goes on from there.
 LEARN_SECONDS: Final = 20.0
-# How many sums are learned in one transaction, and of how many quarters at most.
+# The number of sums learned in one transaction, and the most quarters.
 LEARN_SUMS: Final = ClaimSize(least=2_000, first=20_000, most=200_000)
 STRETCH_QUARTERS: Final = 96
 # A ratio of a running quarter that rests on fewer requests may be anything at its end.
@@ -297,8 +297,8 @@ def _steps(
 
 
 def _activities(keys: Sequence[SeriesKey], steps: Sequence[_Step]) -> dict[SeriesKey, Activity]:
-    """What each series did, and was expected to do, in the quarters in which it cost too much; in
-    all of them where it never did.
+    """Return what each series did, and was expected to do, in the quarters in which it cost too
+    much; in all of them if it never did.
 
     A quarter that is above the expected by a hair is none of them: it would halve the rate.
     """
@@ -369,8 +369,8 @@ def _goes_on(running: Sequence[_Step], count: int) -> NDArray[np.bool_]:
 def _is_open(step: _Step) -> NDArray[np.bool_]:
     """What counts of a step's verdicts: the bad direction, and requests that stopped.
 
-    A running quarter says something of a sum only where that is too high already, and of a ratio
-    only where that rests on some requests. Requests have not stopped while there are new ones.
+    A running quarter says something of a sum only if that is too high already, and of a ratio
+    only if that rests on some requests. Requests have not stopped while there are new ones.
     """
     verdicts = step.verdicts
     is_bad_above = np.array([measure.is_bad_above for measure in MEASURES])
@@ -381,7 +381,7 @@ def _is_open(step: _Step) -> NDArray[np.bool_]:
     else:
         stopped = PLACE[REQUESTS]
         counts[:, stopped] |= step.frame.values[:, stopped] == 0
-    # That a series forms a new pattern is told of the whole tenant alone.
+    # That a series forms a new pattern is reported of the whole tenant only.
     found: NDArray[np.bool_] = verdicts.is_open & ~verdicts.is_novel & counts
     return found
 

@@ -28,7 +28,7 @@ from alerts.outbound import CALL_SECONDS, Call, Reach, calling_out
 
 RECIPIENTS_MAX: Final = 50
 SUBJECT_MAX_CHARACTERS: Final = 150
-# The library adds spaces where it folds a header that is not ASCII, so it folds none: a line may
+# The library adds spaces when it folds a header that is not ASCII, so it folds none: a line may
 # have 998 characters.
 POLICY: Final = SMTP.clone(max_line_length=990)
 ANSWER_MAX_CHARACTERS: Final = 200

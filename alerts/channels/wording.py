@@ -30,7 +30,7 @@ INERT: Final = str.maketrans(
         "]": f"]{BREAK}",
     }
 )
-# A heading, a quotation or a list, where a line begins with it.
+# A heading, a quotation or a list, if a line begins with it.
 LINE_MARK: Final = re.compile(r"^([#>+-]|\d+[.)])")
 LABEL_BY_EVENT: Final = {
     "updated": "Still open",

@@ -86,7 +86,7 @@ def test_channel(*, channel: Channel, actor: str) -> Delivery:
 def send_on_commit() -> None:
     """Ask a worker to look for what is due once this transaction is committed.
 
-    The rows are the queue, so nothing is lost where the broker cannot be reached.
+    The rows are the queue, so nothing is lost if the broker cannot be reached.
     """
     transaction.on_commit(_ask_worker, robust=True)
 

@@ -14,7 +14,7 @@ class Call(NamedTuple):
 
     `at` is in seconds since 1970; `input_tokens` counts cache reads too. `output_hash` is any
     string that is equal for equal outputs, or `simhash:` and 16 hexadecimal digits, which are alike
-    when 3 bits or fewer differ. Hashes are None where the client sends none.
+    when 3 bits or fewer differ. Hashes are None if the client sends none.
     """
 
     at: float

@@ -168,7 +168,7 @@ def _evidence(repeats: Sequence[Repeat], place: int, strength: Strength) -> Evid
 
 
 def _outputs_in_a_row(steps: Sequence[Step]) -> Iterator[Evidence]:
-    """One agent's same output again and again, however its input grows; only a hash tells."""
+    """Find an agent's same output again and again, however its input grows. Only hashes show it."""
     start = longest = length = 0
     for number in range(1, len(steps)):
         goes_on = _is_said_again(steps[number - 1], steps[number])

@@ -1,4 +1,4 @@
-"""Whether tool calls with the same arguments repeat, and when that is polling.
+"""Find tool calls with the same arguments that repeat, and tell them from polling.
 
 A tool call repeats an earlier one of its agent when tool and arguments are the same, unless the
 agent waited in between or the result changed: that is polling. Tool calls without a hash of their
@@ -141,11 +141,11 @@ def _evidence(uses: Sequence[Use], found: _Found, strength: Strength) -> Evidenc
         found=uses[found.number].position,
         last=uses[chain[-1]].position,
         calls=len(chain),
-        what=_words(uses, chain, found),
+        what=_describe(uses, chain, found),
     )
 
 
-def _words(uses: Sequence[Use], chain: Sequence[int], found: _Found) -> str:
+def _describe(uses: Sequence[Use], chain: Sequence[int], found: _Found) -> str:
     span = chain[-1] - chain[0] + 1
     again = f"{len(chain)} of {span} tool calls repeat earlier ones with the same arguments"
     if found.kind is Kind.CYCLE:

@@ -1,4 +1,4 @@
-"""Whether an agent waits in vain: the same call again and again, at any pace, and nothing new.
+"""Find agents that wait in vain: the same call again and again, at any pace, and nothing new.
 
 Waiting for a job looks the same until the job is done, so it takes more calls than a loop without
 pauses, and how many depends on the money:
@@ -43,7 +43,7 @@ class _Wait(NamedTuple):
 
 
 def pauses_by_position(calls: Sequence[Placed]) -> Mapping[int, int]:
-    """For each call, by its position, how often its agent had paused until then."""
+    """Return for each call, by its position, how often its agent had paused until then."""
     latest: dict[str, tuple[float, int]] = {}
     counts: dict[int, int] = {}
     for position, call in calls:
@@ -55,7 +55,7 @@ def pauses_by_position(calls: Sequence[Placed]) -> Mapping[int, int]:
 
 
 def needed_calls(*, pause_seconds: float, is_costly: bool) -> int:
-    """How many calls with the same result are no waiting any more."""
+    """Return the number of calls with the same result that are no longer waiting."""
     if not is_costly:
         return CHEAP_CALLS
     doublings = log2(max(1.0, pause_seconds / PAUSE_SECONDS))
@@ -63,7 +63,7 @@ def needed_calls(*, pause_seconds: float, is_costly: bool) -> int:
 
 
 def waits_in_vain(calls: Sequence[Placed]) -> Iterator[Evidence]:
-    """For each agent the call it repeated in vain, and where that sufficed to say so."""
+    """Find for each agent the call it repeated in vain, and from where on that was certain."""
     spent = [0, *accumulate(placed.call.cost_nanos for placed in calls)]
     tool_calls = by_agent(calls, lambda one: bool(one.call.tool and one.call.tool_arguments_hash))
     for agent, own in tool_calls.items():
@@ -83,7 +83,7 @@ def waits_in_vain(calls: Sequence[Placed]) -> Iterator[Evidence]:
 
 
 def _waits(calls: Sequence[Placed]) -> Iterator[_Wait]:
-    """After each repeat of a call the wait so far. Anything new begins all of them anew."""
+    """After each repeat of a call the wait so far. Anything new restarts all of them."""
     results: dict[Key, Call] = {}
     waits: dict[Key, _Wait] = {}
     for placed in calls:

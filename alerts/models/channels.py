@@ -43,7 +43,7 @@ class Channel(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     name = models.CharField(max_length=200)
     kind = models.CharField(max_length=10, choices=ChannelKind.choices)
-    # What anybody who may read may see: recipients, the shown part of an address.
+    # What anyone who may read may see: recipients, the shown part of an address.
     config = models.JSONField(default=dict)
     secrets = models.BinaryField(editable=False)
     # Contacts of budget levels that are reached here; none: it gets every incident, whoever is
@@ -138,7 +138,7 @@ class Delivery(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     # Not before this: the next attempt, or the end of quiet hours or of a maintenance window.
     due_at = models.DateTimeField(db_default=Now())
-    # A `HeldBy`; empty once it is released, and where nothing held it.
+    # A `HeldBy`; empty once it is released, and if nothing held it.
     held_by = models.CharField(max_length=20, blank=True)
     claimed_until = models.DateTimeField(null=True)
     attempts = models.IntegerField(default=0)
@@ -166,7 +166,7 @@ class Delivery(models.Model):
                 condition=Q(state=DeliveryState.DEAD),
                 name="delivery_dead",
             ),
-            # How much was told lately; also of mail without a channel.
+            # How much was sent lately; also of mail without a channel.
             models.Index(fields=["channel", "created_at"], name="delivery_of_channel"),
             models.Index(
                 fields=["tenant", "created_at"],

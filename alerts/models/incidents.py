@@ -12,7 +12,7 @@ from tenants.models import Tenant, User
 
 
 class Severity(models.TextChoices):
-    """How soon somebody should look."""
+    """How soon someone should look."""
 
     INFO = "info"
     WARNING = "warning"
