@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from alerts.causes import SECONDS_PER_HOUR, Activity, Finding, Overlaps, most_telling, severity_of
+from alerts.causes import Overlaps
 from alerts.explanations import SHARE_MIN, Narrative, noun_of, summary, title
 from alerts.incidents import Observation
 from alerts.models import Anomaly, Incident, IncidentKind, Severity
 from alerts.series import COST, MONEY_MEASURES, QUARTER, REQUESTS, SeriesKey, Usage
+from alerts.severity import SECONDS_PER_HOUR, Activity, Finding, most_telling, severity_of
 from metering.reporting.series import SeriesSince, series_costs
 from metering.rollups.sets import QUARTER_SECONDS
 
@@ -129,7 +130,7 @@ def _telling(group: AnomalyGroup, activity: Activity) -> Finding:
     """Return the finding to report, as it was at its worst. A new series has none of its own: its
     cost is reported.
     """
-    telling = most_telling(group.findings, group.key, told=group.facts.get("measure"))
+    telling = most_telling(group.findings, group.key, reported=group.facts.get("measure"))
     if telling.key == group.key or telling.is_fall:
         identity = (*telling.key, telling.measure)
         worst = next(

@@ -4,6 +4,6 @@ from django.apps import AppConfig
 
 
 class AlertsConfig(AppConfig):
-    """Incidents, and who hears of them."""
+    """Incidents, and who is notified of them."""
 
     name = "alerts"

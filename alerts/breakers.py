@@ -1,6 +1,6 @@
-"""Open breakers become incidents: what is open is compared with the incidents there are.
+"""Turn open breakers into incidents: what is open is compared with the incidents there are.
 
-So nothing is to be claimed, and two runs at once do the same.
+So nothing has to be claimed, and two simultaneous runs do the same.
 """
 
 from datetime import datetime
@@ -15,12 +15,12 @@ from metering.limits.breakers.states import OpenGroup, group_values, match_of, o
 from metering.models import Breaker, BreakerState, Mode
 
 GROUP_CHARACTERS_MAX: Final = 500
-# So many incidents are opened or ended in one transaction.
-CHANGED_AT_ONCE: Final = 100
+# One transaction opens or ends this many incidents.
+CHANGED_MAX: Final = 100
 
 
 def tenants_with_breakers() -> list[int]:
-    """Tenants with an open breaker, or an incident of one. Needs a platform scope."""
+    """Return tenants with an open breaker, or an incident of one. Needs a platform scope."""
     opened = BreakerState.objects.exclude(opened_at=None).values_list("tenant_id", flat=True)
     unresolved = Incident.objects.filter(kind=IncidentKind.BREAKER, resolved_at=None)
     return sorted({*opened, *unresolved.values_list("tenant_id", flat=True)})
@@ -30,25 +30,24 @@ def tenants_with_breakers() -> list[int]:
 def compare_breakers(*, tenant_id: int, now: datetime) -> int:
     """Open an incident for each group for which a breaker is newly open; end those of the closed.
 
-    An opening is one cause: it is observed once, and what a person resolved stays resolved. Answers
-    how many were opened or ended; the next turn goes on.
+    An opening is one cause: it is observed once, and what a person resolved stays resolved. Return
+    the number of incidents that were opened or ended; the next run goes on.
     """
-    breakers = {one.id: one for one in Breaker.objects.filter(tenant_id=tenant_id)}
+    breakers = {breaker.id: breaker for breaker in Breaker.objects.filter(tenant_id=tenant_id)}
     with connection.cursor() as cursor:
-        found = open_groups(cursor, tenant_id, breakers, now=now)
-    observations = {
-        one.cause: one
-        for breaker_id, groups in found.items()
+        open_by_breaker = open_groups(cursor, tenant_id, breakers, now=now)
+    opened_groups = {
+        _cause(group): (breakers[breaker_id], group)
+        for breaker_id, groups in open_by_breaker.items()
         for group in groups
-        for one in [_observation(breakers[breaker_id], group)]
     }
     incidents = Incident.objects.filter(tenant_id=tenant_id, kind=IncidentKind.BREAKER)
-    known = set(incidents.filter(cause__in=observations).values_list("cause", flat=True))
+    known = set(incidents.filter(cause__in=opened_groups).values_list("cause", flat=True))
     unresolved = set(incidents.filter(resolved_at=None).values_list("cause", flat=True))
-    opened = sorted(observations.keys() - known)[:CHANGED_AT_ONCE]
+    opened = sorted(opened_groups.keys() - known)[:CHANGED_MAX]
     for cause in opened:
-        observe(tenant_id=tenant_id, observation=observations[cause])
-    closed = sorted(unresolved - observations.keys())[: CHANGED_AT_ONCE - len(opened)]
+        observe(tenant_id=tenant_id, observation=_observation(*opened_groups[cause]))
+    closed = sorted(unresolved - opened_groups.keys())[: CHANGED_MAX - len(opened)]
     for cause in closed:
         end(tenant_id=tenant_id, cause=cause, summary="The breaker is closed again.")
     return len(opened) + len(closed)
@@ -86,5 +85,5 @@ def _consequence(breaker: Breaker) -> str:
     if breaker.mode != Mode.ENFORCE:
         return f"It is in {breaker.mode} mode: nothing was stopped."
     if breaker.limit_percent:
-        return f"The limits of its budgets count {breaker.limit_percent} % until it closes."
+        return f"The limits of its budgets count {breaker.limit_percent}% until it closes."
     return "New calls are refused until it closes."

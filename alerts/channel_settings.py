@@ -1,7 +1,6 @@
-"""Channels as configuration: made, changed, paused, removed. Every change is in the audit log, and
-no secret is."""
+"""Configure channels. Every change is in the audit log, and no secret is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from django.db import IntegrityError, transaction
@@ -24,13 +23,13 @@ CONTACT_MAX_CHARACTERS: Final = 100
 
 @transaction.atomic
 def create_channel(
-    *, tenant: Tenant, actor: str, name: str, kind: str, fields: Fields, **wishes: Any
+    *, tenant: Tenant, actor: str, name: str, kind: str, fields: Fields, **settings: Any
 ) -> Channel:
-    """Make a channel. `wishes`: contacts, severities (the kind's own unless given), digest,
+    """Add a channel. `settings`: contacts, severities (the kind's own unless given), digest,
     is_paused.
 
     Raises WrongChannel, which names the field. A webhook's secret is made here; `signing_secret`
-    tells it, to be shown this once.
+    returns it, to be shown once.
     """
     if kind not in KINDS:
         raise WrongChannel("kind", f"must be one of {', '.join(ChannelKind.values)}")
@@ -38,16 +37,10 @@ def create_channel(
         tenant.id, "channels", Channel.objects.filter(tenant_id=tenant.id, removed_at=None)
     )
     channel = Channel(tenant=tenant, kind=kind, severities=list(KINDS[kind].severities))
-    _apply(channel, {"name": name, **wishes})
+    _apply(channel, {"name": name, **settings})
     _keep(channel, _read(kind, fields, known={}))
     _save(channel)
-    record_change(
-        tenant_id=tenant.id,
-        actor=actor,
-        action="create",
-        subject=channel,
-        after=channel_facts(channel),
-    )
+    _record(channel, actor, "create", {}, channel_facts(channel))
     return channel
 
 
@@ -56,7 +49,7 @@ def update_channel(*, channel: Channel, actor: str, changes: Mapping[str, Any]) 
     """Change what is named: name, contacts, severities, digest, is_paused, and `fields`, of which
     those that are not named stay.
 
-    A secret that is given as it is shown, or not at all, stays too; it is asked for again where it
+    A secret that is given as it is shown, or not at all, stays too; it has to be given again if it
     can no longer be read, or would from now on be sent to another address. Raises WrongChannel.
     """
     stored = _lock(channel)
@@ -74,20 +67,15 @@ def update_channel(*, channel: Channel, actor: str, changes: Mapping[str, Any]) 
         )
         _keep(stored, Settings(read.config, {**_hidden(stored, known), **read.secrets}))
     _save(stored)
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before={**before, "replaced_secrets": []} if after else before,
-        after={**channel_facts(stored), **after},
-    )
+    if after:
+        before["replaced_secrets"] = []
+    _record(stored, actor, "update", before, {**channel_facts(stored), **after})
     return stored
 
 
 @transaction.atomic
 def remove_channel(*, channel: Channel, actor: str) -> None:
-    """End a channel for good. Its deliveries stay readable; what still waits is not sent."""
+    """Remove a channel. Its deliveries stay readable; those that wait are not sent."""
     stored = _lock(channel)
     before = channel_facts(stored)
     stored.removed_at = timezone.now()
@@ -96,21 +84,14 @@ def remove_channel(*, channel: Channel, actor: str) -> None:
     Delivery.objects.filter(channel=stored, state=DeliveryState.WAITING).update(
         state=DeliveryState.SUPERSEDED
     )
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="delete",
-        subject=stored,
-        before=before,
-        after=channel_facts(stored),
-    )
+    _record(stored, actor, "delete", before, channel_facts(stored))
 
 
 @transaction.atomic
 def rotate_secret(*, channel: Channel, actor: str) -> str:
-    """Give a webhook a new secret, and answer it, to be shown this once.
+    """Give a webhook a new secret, and return it, to be shown once.
 
-    The secret before it signs too for `alerts.channels.webhook.ROTATION`; one before that no more.
+    The previous secret signs too for `alerts.channels.webhook.ROTATION`; the one before it no more.
     """
     stored = _lock(channel)
     if stored.kind != ChannelKind.WEBHOOK:
@@ -118,25 +99,19 @@ def rotate_secret(*, channel: Channel, actor: str) -> str:
     secrets = rotated(unseal(stored.secrets), timezone.now())
     stored.secrets = seal(secrets)
     stored.save(update_fields=["secrets"])
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="rotate_secret",
-        subject=stored,
-        before={"old_secret_until": None},
-        after={"old_secret_until": secrets["old_until"]},
-    )
+    after = {"old_secret_until": secrets["old_until"]}
+    _record(stored, actor, "rotate_secret", {"old_secret_until": None}, after)
     return str(secrets["secret"])
 
 
 def signing_secret(channel: Channel) -> str | None:
-    """A webhook's secret, for the one answer that shows it; None for other kinds."""
+    """Return a webhook's secret, for the one answer that shows it; None for other kinds."""
     secret = unseal(channel.secrets).get("secret")
     return None if secret is None else str(secret)
 
 
 def shown_fields(channel: Channel) -> dict[str, Any]:
-    """The kind's fields, without secrets: of an address only what may be shown."""
+    """Return the kind's fields, without secrets: of an address only what may be shown."""
     return {
         field.name: channel.config.get(field.name, [] if field.is_list else "")
         for field in KINDS[channel.kind].fields
@@ -144,9 +119,22 @@ def shown_fields(channel: Channel) -> dict[str, Any]:
 
 
 def channel_facts(channel: Channel) -> dict[str, Any]:
-    """A channel as the audit log holds it: what was encrypted does not go there either."""
+    """Return a channel as the audit log holds it, without what is encrypted."""
     unlogged = ("secrets", "digested_at", "delivered_at", "failed_at", "last_error")
     return {name: value for name, value in facts_of(channel).items() if name not in unlogged}
+
+
+def _record(
+    channel: Channel, actor: str, action: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> None:
+    record_change(
+        tenant_id=channel.tenant_id,
+        actor=actor,
+        action=action,
+        subject=channel,
+        before=before,
+        after=after,
+    )
 
 
 def _lock(channel: Channel) -> Channel:
@@ -163,7 +151,7 @@ def _save(channel: Channel) -> None:
         with transaction.atomic():
             channel.save()
     except IntegrityError as error:
-        # Everything else that the table demands was judged before.
+        # Everything else that the table demands was checked before.
         raise WrongChannel("name", f"another channel is named {channel.name!r}") from error
 
 
@@ -176,12 +164,12 @@ def _read(kind: str, fields: Fields, *, known: Fields) -> Settings:
     names = {field.name for field in KINDS[kind].fields}
     for name in fields:
         if name not in names:
-            raise WrongChannel(name, f"is not a field of {KINDS[kind].words}")
+            raise WrongChannel(name, f"is not a field of {KINDS[kind].label}")
     return KINDS[kind].read({**known, **fields})
 
 
 def _known_fields(channel: Channel) -> dict[str, Any]:
-    """What is set, secrets included; without what can no longer be read."""
+    """Return what is set, secrets included; without what can no longer be read."""
     lists = {field.name for field in KINDS[channel.kind].fields if field.is_list}
     shown = {name: value for name, value in channel.config.items() if name in lists}
     try:
@@ -191,13 +179,13 @@ def _known_fields(channel: Channel) -> dict[str, Any]:
 
 
 def _hidden(channel: Channel, known: Fields) -> dict[str, Any]:
-    """Secrets that are no fields: a webhook's."""
+    """Return secrets that are no fields: a webhook's."""
     names = {field.name for field in KINDS[channel.kind].fields}
     return {name: value for name, value in known.items() if name not in names}
 
 
 def _without_shown(channel: Channel, fields: Fields) -> dict[str, Any]:
-    """The fields that were typed, and not sent back as a form or an answer showed them."""
+    """Return the fields that were typed, and not sent back as a form or an answer showed them."""
     return {
         name: value
         for name, value in fields.items()
@@ -206,9 +194,9 @@ def _without_shown(channel: Channel, fields: Fields) -> dict[str, Any]:
 
 
 def _require_keys(kind: str, typed: Fields, known: Fields) -> None:
-    """Who may change an address without knowing the key must not learn the key by that."""
+    """Keep those who may change an address from learning the key by that."""
     fields = KINDS[kind].fields
-    addresses = [one.name for one in fields if not (one.is_secret or one.is_list)]
+    addresses = [field.name for field in fields if not (field.is_secret or field.is_list)]
     if all(typed.get(name, "") == known.get(name, "") for name in addresses if name in typed):
         return
     for field in fields:
@@ -216,13 +204,13 @@ def _require_keys(kind: str, typed: Fields, known: Fields) -> None:
             raise WrongChannel(field.name, "enter it again: it would be sent to another address")
 
 
-def _apply(channel: Channel, wishes: Mapping[str, Any]) -> None:
-    for name, value in wishes.items():
-        if name not in READ_BY_WISH:
+def _apply(channel: Channel, settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        if name not in READ_BY_SETTING:
             raise WrongChannel(name, "is not a setting of a channel")
-        setattr(channel, name, READ_BY_WISH[name](value))
+        setattr(channel, name, READ_BY_SETTING[name](value))
     if channel.digest != Digest.NONE and not KINDS[channel.kind].has_digests:
-        raise WrongChannel("digest", f"{KINDS[channel.kind].words} gets no digests")
+        raise WrongChannel("digest", f"{KINDS[channel.kind].label} gets no digests")
 
 
 def _name(value: Any) -> str:
@@ -233,27 +221,25 @@ def _name(value: Any) -> str:
 
 
 def _contacts(value: Any) -> list[str]:
-    contacts: list[Any] = list(value) if isinstance(value, list | tuple) else [None]
-    is_fine = len(contacts) <= CONTACTS_MAX and all(
-        isinstance(one, str)
-        and 1 <= len(one.strip()) <= CONTACT_MAX_CHARACTERS
-        and one.strip().isprintable()
-        for one in contacts
-    )
-    if not is_fine:
+    given: Sequence[Any] = value if isinstance(value, list | tuple) else [None]
+    contacts = [contact.strip() if isinstance(contact, str) else "" for contact in given]
+    if len(contacts) > CONTACTS_MAX or not all(
+        1 <= len(contact) <= CONTACT_MAX_CHARACTERS and contact.isprintable()
+        for contact in contacts
+    ):
         raise WrongChannel(
             "contacts",
             f"must be at most {CONTACTS_MAX} names of 1 to {CONTACT_MAX_CHARACTERS} printable"
             " characters",
         )
-    return list(dict.fromkeys(one.strip() for one in contacts))
+    return list(dict.fromkeys(contacts))
 
 
 def _severities(value: Any) -> list[str]:
-    severities: list[Any] = list(value) if isinstance(value, list | tuple) else [None]
-    if not all(one in Severity.values for one in severities):
+    given: Sequence[Any] = value if isinstance(value, list | tuple) else [None]
+    if not all(severity in Severity.values for severity in given):
         raise WrongChannel("severities", f"must be some of {', '.join(Severity.values)}")
-    return [one for one in Severity.values if one in severities]
+    return [severity for severity in Severity.values if severity in given]
 
 
 def _digest(value: Any) -> str:
@@ -262,16 +248,16 @@ def _digest(value: Any) -> str:
     return str(value)
 
 
-def _switch(value: Any) -> bool:
+def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise WrongChannel("is_paused", "must be true or false")
     return value
 
 
-READ_BY_WISH: Final[Mapping[str, Callable[[Any], Any]]] = {
+READ_BY_SETTING: Final[Mapping[str, Callable[[Any], Any]]] = {
     "name": _name,
     "contacts": _contacts,
     "severities": _severities,
     "digest": _digest,
-    "is_paused": _switch,
+    "is_paused": _flag,
 }

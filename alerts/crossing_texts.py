@@ -1,4 +1,4 @@
-"""What is said of a window that has reached a level, in the figures of this moment."""
+"""Describe a window that has reached a level, in the figures of now."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from alerts.models import Severity
+from common.formats import format_time
 from common.money import money
 from metering.budgets.levels import SECONDS, use_of
 from metering.budgets.rules import BudgetRule
@@ -22,7 +23,7 @@ CONSEQUENCES: Final[Mapping[str, str]] = {
     Action.BLOCK: "New calls are refused.",
     Action.LOCKOUT: "New calls are refused until the period ends or a person lifts the halt.",
 }
-MODE_WORDS: Final[Mapping[str, str]] = {
+MODE_NOTES: Final[Mapping[str, str]] = {
     Mode.SHADOW: "The budget is in shadow mode: nothing was stopped.",
     Mode.WARN: "The budget only warns: nothing was stopped.",
 }
@@ -38,17 +39,17 @@ FALLS: Final[Mapping[str, str]] = {
 
 
 class Figures(NamedTuple):
-    """A window's spend and limit at one moment; the limit with what was carried over and raised."""
+    """A window's spend and limit now; the limit with increases and what was carried over."""
 
-    # Rounded down, so that nobody reads of a limit that is reached before it is.
+    # Rounded down, so that no one reads of a limit that is reached before it is.
     percent: float
     spent_nanos: int
     limit_nanos: int | None
-    # The fullest part in words: "$10.50 of $10.00", "1,200 of 1,000 tokens".
+    # Of the fullest part: "$10.50 of $10.00", "1,200 of 1,000 tokens".
     amounts: str
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         return f"{int(self.percent):,}% of the limit used: {self.amounts}"
 
     @property
@@ -69,7 +70,7 @@ class Reached(NamedTuple):
 
 
 def figures_of(rule: BudgetRule, window: BudgetWindow, now: datetime) -> Figures:
-    """What is spent in a window now, of which limit."""
+    """Return what is spent in a window now, of which limit."""
     balance = balance_of(rule, state_of(window), now=now)
     use = use_of(rule, balance, now=now)
     if use.part == SECONDS:
@@ -85,7 +86,7 @@ def figures_of(rule: BudgetRule, window: BudgetWindow, now: datetime) -> Figures
 
 
 def severity_of(reached: Reached) -> Severity:
-    """Critical where calls are stopped, information where the budget only watches."""
+    """Return critical if calls are stopped, information if the budget only watches."""
     if reached.mode == Mode.SHADOW:
         return Severity.INFO
     if reached.mode == Mode.ENFORCE and reached.action in STOPPING:
@@ -94,7 +95,7 @@ def severity_of(reached: Reached) -> Severity:
 
 
 def title_of(reached: Reached) -> str:
-    """The level and whose it is."""
+    """Name the level, and the group that reached it."""
     group: Sequence[str] = json.loads(reached.window.group_key)
     named = [
         f"{name} {value!r}" if value else f"no {name}"
@@ -106,25 +107,23 @@ def title_of(reached: Reached) -> str:
 
 
 def summary_of(reached: Reached, now: datetime) -> str:
-    """How full the window is now, and what that means for calls."""
+    """Say how full the window is now, and what that means for calls."""
     window, figures = reached.window, reached.figures
     if window.ends_at is not None and window.ends_at <= now:
-        return (
-            f"In the period from {_minute(window.starts_at)} to {_minute(window.ends_at)}, which is"
-            f" over, {figures.words}."
-        )
+        period = f"{format_time(window.starts_at)} to {format_time(window.ends_at)}"
+        return f"In the period from {period}, which is over, {figures.label}."
     # A window without an end begins at the epoch.
-    since = f" since {_minute(window.starts_at)}" if window.ends_at else ""
-    until = f" The period ends {_minute(window.ends_at)}." if window.ends_at else ""
+    since = f" since {format_time(window.starts_at)}" if window.ends_at else ""
+    until = f" The period ends {format_time(window.ends_at)}." if window.ends_at else ""
     if window.level_percent < reached.percent:
         why = FALLS.get(window.fell_by, "")
-        return f"{why} {figures.words}{since}: below the level again.{until}".lstrip()
-    consequence = MODE_WORDS.get(reached.mode) or CONSEQUENCES[reached.action]
-    return f"{figures.words}{since}. {consequence}{until}"
+        return f"{why} {figures.label}{since}: below the level again.{until}".lstrip()
+    consequence = MODE_NOTES.get(reached.mode) or CONSEQUENCES[reached.action]
+    return f"{figures.label}{since}. {consequence}{until}"
 
 
 def facts_of_level(reached: Reached, episode: int) -> dict[str, Any]:
-    """The same for machines."""
+    """Return the same for programs."""
     window, figures = reached.window, reached.figures
     return {
         "budget_id": reached.budget.id,
@@ -140,7 +139,3 @@ def facts_of_level(reached: Reached, episode: int) -> dict[str, Any]:
         "window_start": window.starts_at.isoformat(),
         "window_end": window.ends_at.isoformat() if window.ends_at else None,
     }
-
-
-def _minute(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC"

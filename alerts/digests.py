@@ -1,7 +1,7 @@
-"""Several incidents in one message: what was held leaves together, and digests by the clock."""
+"""Several incidents in one message: what was held is sent together, and digests by the clock."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from itertools import groupby
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -12,9 +12,8 @@ from django.db.models.functions import Coalesce
 from msgspec import ValidationError
 
 from alerts.incidents import RANK
-from alerts.messages import Line, Message, decode, encode, moment_text
+from alerts.messages import Line, Message, decode, encode, format_timestamp
 from alerts.models import (
-    AlertSettings,
     Channel,
     Delivery,
     DeliveryEvent,
@@ -25,11 +24,13 @@ from alerts.models import (
 )
 from alerts.routing import NEVER_GATHERED, link_to, link_to_incidents
 from alerts.settings import settings_of
+from common.formats import format_time
 from tenants.models import Tenant
+from tenants.runs import tenants_of
 
-# A message lists so many; the page has the others.
+# A message lists this many; the page has the others.
 LINES_MAX: Final = 50
-# So many held messages of a tenant are gathered at once; the next run goes on.
+# One run gathers this many held messages of a tenant; the next run goes on.
 GATHERED_MAX: Final = 5_000
 # So many digests of a tenant are written in one transaction.
 DIGESTS_MAX: Final = 10
@@ -38,16 +39,16 @@ MONDAY: Final = 0
 
 
 def tenants_with_held(now: datetime) -> list[int]:
-    """Tenants with messages whose time of peace is over. Needs a platform scope."""
-    return sorted(_held(now).values_list("tenant_id", flat=True).distinct())
+    """Return tenants with messages that were held until now. Needs a platform scope."""
+    return tenants_of(_held(now))
 
 
 @transaction.atomic
 def gather_held(*, tenant_id: int, now: datetime) -> int:
-    """Make one message of what was held for the same receiver; what is alone leaves as it is.
+    """Make one message of what was held for the same receiver; a single one is sent as it is.
 
-    Answers how many were gathered. Urgent things were not held, so nothing gets lost in a list.
-    What a later release cannot read leaves as it is too: its attempt says so.
+    Return the number of gathered messages. Urgent ones were not held, so none gets lost in a list.
+    One that a later release cannot read is sent as it is too: its attempt reports that.
     """
     held = list(
         _held(now)
@@ -58,13 +59,13 @@ def gather_held(*, tenant_id: int, now: datetime) -> int:
     )
     gathered = 0
     alone: list[int] = []
-    for _, group in groupby(held, key=lambda one: (one.channel_id, one.recipients)):
+    for _, group in groupby(held, key=lambda row: (row.channel_id, row.recipients)):
         deliveries = list(group)
         if len(deliveries) > 1 and _may_gather(deliveries):
             _gather(deliveries, now)
             gathered += len(deliveries)
         else:
-            alone += [one.id for one in deliveries]
+            alone += [delivery.id for delivery in deliveries]
     Delivery.objects.filter(id__in=alone).update(held_by="")
     return gathered
 
@@ -79,55 +80,55 @@ def _may_gather(deliveries: Sequence[Delivery]) -> bool:
     channel = deliveries[0].channel
     if channel is not None and channel.kind in NEVER_GATHERED:
         return False
-    return all(_is_readable(one) for one in deliveries)
-
-
-def _is_readable(delivery: Delivery) -> bool:
     try:
-        decode(delivery.message)
+        return all(decode(delivery.message) for delivery in deliveries)
     except ValidationError:
         return False
-    return True
 
 
 def _gather(deliveries: Sequence[Delivery], now: datetime) -> None:
-    messages = [decode(one.message) for one in deliveries]
-    lines = [Line(one.severity, one.title, one.event, one.link) for one in messages]
+    messages = [decode(delivery.message) for delivery in deliveries]
+    lines = [
+        Line(message.severity, message.title, message.event, message.link) for message in messages
+    ]
     first = deliveries[0]
-    message = _digest_message(
+    reasons = ", ".join(sorted({delivery.held_by for delivery in deliveries}))
+    _write(
         first.tenant_id,
-        title=f"{len(lines)} incidents while nobody was told",
-        summary=f"Held back since {first.created_at:%Y-%m-%d %H:%M} UTC"
-        f" ({', '.join(sorted({one.held_by for one in deliveries}))}).",
+        first.channel,
+        first.recipients,
+        title=f"{len(lines)} incidents that were held back",
+        summary=f"Held back since {format_time(first.created_at)} ({reasons}).",
         lines=lines,
         count=len(lines),
         now=now,
     )
-    _write(first.tenant_id, first.channel, first.recipients, message)
-    ids = [one.id for one in deliveries]
+    ids = [delivery.id for delivery in deliveries]
     Delivery.objects.filter(id__in=ids).update(state=DeliveryState.SUPERSEDED)
 
 
 def tenants_with_digests() -> list[int]:
-    """Tenants with channels that want digests. Needs a platform scope."""
-    wanting = _wanting().order_by("tenant_id")
-    return list(wanting.values_list("tenant_id", flat=True).distinct())
+    """Return tenants with channels that get digests. Needs a platform scope."""
+    return tenants_of(_with_digests())
 
 
 @transaction.atomic
 def write_digests(*, tenant_id: int, now: datetime) -> int:
-    """Write some of the digests that are due: what opened or ended since the last one. Nothing, no
-    message.
+    """Write some of the digests that are due: what opened or ended since the last one, if anything
+    did.
 
-    Returns how many were due. A channel's first digest begins with the channel's wish for one.
+    Return the number of digests that were due. A channel's first one begins when digests are turned
+    on.
     """
-    wishes = settings_of(tenant_id)
+    digest_at = settings_of(tenant_id).digest_at
     zone = ZoneInfo(Tenant.objects.get(id=tenant_id).timezone)
-    last: dict[str, datetime] = {digest: last_due(digest, wishes, zone, now) for digest in WANTED}
+    last: dict[str, datetime] = {
+        digest: last_due(digest, digest_at, zone, now) for digest in WANTED
+    }
     is_due = Q()
     for digest, at in last.items():
         is_due |= Q(digest=digest, since__lt=at)
-    due = _wanting().filter(is_due, tenant_id=tenant_id).select_for_update(skip_locked=True)
+    due = _with_digests().filter(is_due, tenant_id=tenant_id).select_for_update(skip_locked=True)
     channels = list(due[:DIGESTS_MAX])
     for channel in channels:
         until = last[channel.digest]
@@ -138,21 +139,21 @@ def write_digests(*, tenant_id: int, now: datetime) -> int:
     return len(channels)
 
 
-def last_due(digest: str, wishes: AlertSettings, zone: ZoneInfo, now: datetime) -> datetime:
-    """The latest moment, not after now, at which a digest leaves."""
+def last_due(digest: str, digest_at: time, zone: ZoneInfo, now: datetime) -> datetime:
+    """Return the latest time, not after now, at which a digest is sent."""
     local = now.astimezone(zone)
     if digest == Digest.HOURLY:
         return local.replace(minute=0, second=0, microsecond=0)
     day = local.date()
     while True:
-        due = datetime.combine(day, wishes.digest_at, zone)
+        due = datetime.combine(day, digest_at, zone)
         is_day = digest == Digest.DAILY or day.weekday() == MONDAY
         if is_day and due.timestamp() <= now.timestamp():
             return due
         day -= timedelta(days=1)
 
 
-def _wanting() -> QuerySet[Channel]:
+def _with_digests() -> QuerySet[Channel]:
     return (
         Channel.objects.filter(removed_at=None, is_paused=False)
         .exclude(digest=Digest.NONE)
@@ -163,56 +164,45 @@ def _wanting() -> QuerySet[Channel]:
 
 def _write_digest(channel: Channel, since: datetime, until: datetime, now: datetime) -> None:
     of_tenant = Incident.objects.filter(tenant_id=channel.tenant_id)
-    told = of_tenant.filter(
+    reported = of_tenant.filter(
         Q(opened_at__gte=since, opened_at__lt=until)
         | Q(resolved_at__gte=since, resolved_at__lt=until)
     )
-    count = told.count()
+    count = reported.count()
     if not count:
         return
     unresolved = of_tenant.filter(resolved_at=None).count()
-    message = _digest_message(
+    _write(
         channel.tenant_id,
+        channel,
+        [],
         title=f"{count} incident{'s'[: count != 1]} since {since:%Y-%m-%d %H:%M %Z}",
         summary=f"Unresolved now, older ones among them: {unresolved}.",
         lines=[
-            Line(one.severity, one.title, one.status, link_to(one.id)) for one in _most_severe(told)
+            Line(incident.severity, incident.title, incident.status, link_to(incident.id))
+            for severity in reversed(Severity.values)
+            for incident in reported.filter(severity=severity).order_by("-id")[:LINES_MAX]
         ],
         count=count,
         now=now,
     )
-    _write(channel.tenant_id, channel, [], message)
 
 
-def _most_severe(incidents: QuerySet[Incident]) -> list[Incident]:
-    """As many as a message lists, the newest of each severity first."""
-    found: list[Incident] = []
-    for severity in reversed(Severity.values):
-        of_severity = incidents.filter(severity=severity).order_by("-id")
-        found += of_severity[: LINES_MAX - len(found)]
-    return found
-
-
-def _write(
-    tenant_id: int, channel: Channel | None, recipients: Sequence[str], message: Message
+def _write(  # noqa: PLR0913 - the parts of one message
+    tenant_id: int,
+    channel: Channel | None,
+    recipients: Sequence[str],
+    *,
+    title: str,
+    summary: str,
+    lines: Iterable[Line],
+    count: int,
+    now: datetime,
 ) -> None:
-    Delivery.objects.create(
-        tenant_id=tenant_id,
-        channel=channel,
-        recipients=list(recipients),
-        event=DeliveryEvent.DIGEST,
-        severity=message.severity,
-        message=encode(message),
-    )
-
-
-def _digest_message(
-    tenant_id: int, *, title: str, summary: str, lines: Iterable[Line], count: int, now: datetime
-) -> Message:
-    """One message of many lines, the most severe first, of `count` that there are."""
-    ordered = sorted(lines, key=lambda one: -RANK[one.severity])
+    """Write one message of many lines, the most severe first, of `count` that there are."""
+    ordered = sorted(lines, key=lambda line: -RANK[line.severity])
     further = count - LINES_MAX
-    return Message(
+    message = Message(
         event=DeliveryEvent.DIGEST,
         severity=ordered[0].severity if ordered else Severity.INFO,
         kind="digest",
@@ -220,9 +210,17 @@ def _digest_message(
         summary=summary + (f" {further} more are on the page." if further > 0 else ""),
         tenant=Tenant.objects.get(id=tenant_id).name,
         incident=None,
-        cause=f"spendgate-digest-{tenant_id}-{moment_text(now)}",
+        cause=f"spendgate-digest-{tenant_id}-{format_timestamp(now)}",
         link=link_to_incidents(),
         opened_at="",
-        at=moment_text(now),
+        at=format_timestamp(now),
         lines=ordered[:LINES_MAX],
+    )
+    Delivery.objects.create(
+        tenant_id=tenant_id,
+        channel=channel,
+        recipients=list(recipients),
+        event=DeliveryEvent.DIGEST,
+        severity=message.severity,
+        message=encode(message),
     )

@@ -4,17 +4,17 @@ from common.errors import Conflict, InvalidRequest, MeteringError, Throttled
 
 
 class AlertError(MeteringError):
-    """Something asked of alerts was refused. `detail` is a sentence for people."""
+    """A request to alerts was refused. `detail` is a sentence for people."""
 
 
 class IncidentResolved(AlertError, Conflict):
-    """The incident is over: nobody can act on it any more."""
+    """The incident is over: no one can act on it any more."""
 
     code = "incident_resolved"
 
 
 class WrongChannel(AlertError, InvalidRequest):
-    """What a channel was to be set to cannot be. `field` names the setting; no secret is shown."""
+    """A channel cannot have this setting. `field` names it; no secret is shown."""
 
     code = "invalid_request"
 
@@ -46,6 +46,6 @@ class SecretsUnreadable(AlertError, Conflict):
 
 
 class AskedTooOften(AlertError, Throttled):
-    """More tests than anybody reads were asked for within a minute."""
+    """More tests than anyone reads were requested within a minute."""
 
     code = "asked_too_often"

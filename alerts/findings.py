@@ -21,11 +21,12 @@ from alerts.anomaly_groups import (
     excess_of,
     observation_of,
 )
-from alerts.causes import Finding, Identity, Overlaps, find_causes, is_worth_telling
+from alerts.causes import Overlaps, find_causes
 from alerts.explanations import describe_end
-from alerts.models import Anomaly, EntryKind, Incident, IncidentKind, Severity
+from alerts.models import SERVICE, Anomaly, EntryKind, Incident, IncidentKind, Severity
 from alerts.series import QUARTER, SeriesKey
 from alerts.settings import settings_of
+from alerts.severity import Finding, Identity, is_worth_reporting
 from metering.limits.throttles import end_tightening, open_tightening
 from metering.reporting.series import combinations
 
@@ -102,7 +103,7 @@ def _new_findings(scan: ScanResult, known: Container[Identity]) -> list[Finding]
     new = [
         finding
         for finding in scan.findings
-        if finding.identity not in known and is_worth_telling(finding, scan.usual_nanos_per_hour)
+        if finding.identity not in known and is_worth_reporting(finding, scan.usual_nanos_per_hour)
     ]
     new.sort(
         key=lambda finding: (
@@ -259,7 +260,7 @@ def _reduce_limits(tenant_id: int, incident: Incident) -> None:
     )
     if opened is not None:
         text = f"Until it ends, limits of budgets count {limit_percent}% for what matches."
-        incidents.note(incident=incident, kind=EntryKind.UPDATED, text=text)
+        incident.add_entry(EntryKind.UPDATED, SERVICE, text)
 
 
 def _end_incidents(

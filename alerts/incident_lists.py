@@ -20,7 +20,7 @@ def having_status(status: str, now: datetime) -> Q:
 def having_values(filters: Mapping[str, Sequence[str]]) -> Q:
     """Incidents that name, for each of the dimensions, one of its values; empty: the missing one.
 
-    An incident that does not say a dimension is about none of its values.
+    An incident that does not name a dimension is about none of its values.
     """
     condition = Q()
     for name, values in filters.items():

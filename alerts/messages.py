@@ -1,4 +1,4 @@
-"""What a channel is told, made from an incident. Pure: the channels turn it into their own form.
+"""What a channel is sent about an incident. Pure: each kind of channel gives it its own form.
 
 A message is stored with its delivery and never changes, so that every attempt says the same.
 """
@@ -25,7 +25,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """What is told. Times are RFC 3339 in UTC, or empty; money in `data` is decimal USD."""
+    """One message. Times are RFC 3339 in UTC, or empty; money in `data` is decimal USD."""
 
     # A `DeliveryEvent`.
     event: str
@@ -36,12 +36,12 @@ class Message(msgspec.Struct, frozen=True):
     summary: str
     tenant: str
     incident: int | None
-    # The same for all messages of one incident: what receivers recognise it by.
+    # The same for all messages of one incident: what receivers recognize it by.
     cause: str
     link: str
     opened_at: str
     at: str
-    # (words, text) for people.
+    # (label, text) for people.
     facts: list[tuple[str, str]] = []
     # Dimensions and values that it is about.
     match: dict[str, Any] = {}
@@ -52,27 +52,27 @@ class Message(msgspec.Struct, frozen=True):
 
 
 def encode(message: Message) -> dict[str, Any]:
-    """The message as JSON values."""
+    """Return the message as JSON values."""
     encoded: dict[str, Any] = msgspec.to_builtins(message)
     return encoded
 
 
 def decode(stored: Mapping[str, Any]) -> Message:
-    """The message that `encode` made."""
+    """Return the message that `encode` made."""
     return msgspec.convert(stored, Message)
 
 
-def moment_text(at: datetime | None) -> str:
-    """RFC 3339 in UTC with whole seconds, or nothing."""
-    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+def format_timestamp(at: datetime) -> str:
+    """Return RFC 3339 in UTC with whole seconds."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def outside(facts: Any) -> Any:
-    """Facts as they leave the service: what ends in `_nanos` becomes decimal USD in `_usd`."""
+    """Return facts as they leave the service: what ends in `_nanos` is decimal USD in `_usd`."""
     if isinstance(facts, Mapping):
         return dict(_outside_pair(name, value) for name, value in facts.items())
     if isinstance(facts, list | tuple):
-        return [outside(one) for one in facts]
+        return [outside(fact) for fact in facts]
     return facts
 
 

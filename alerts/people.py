@@ -1,6 +1,6 @@
-"""Whom a contact's name stands for where no channel reaches it: members, by team or role.
+"""Whom a contact stands for if no channel reaches it: members, by team or role.
 
-Mail leaves through the operator's own server, so it goes to members of the tenant alone.
+Mail is sent through the operator's own server, so only to members of the tenant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ RECIPIENTS_MAX: Final = 50
 def mail_of_contacts(
     *, tenant_id: int, names: Sequence[str], match: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Addresses of the people that these contacts stand for, in order; none where the service
-    cannot send mail.
+    """Return the addresses of the people that these contacts stand for, in order; none if the
+    service cannot send mail.
 
-    `team_lead` are the leads of the teams that `match` names, a role's name its members, an
-    address the member who has it. Where names stand for nobody the owners hear of it.
+    `team_lead` stands for the leads of the teams that `match` names, a role for its members, an
+    address for the member who has it, and any other name for the owners.
     """
     if not names or not can_mail_people():
         return ()

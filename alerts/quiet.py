@@ -5,24 +5,18 @@ Quiet hours are local: on the days on which clocks change they are as long as th
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, time, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from zoneinfo import ZoneInfo
+
+from alerts.models import MaintenanceWindow
 
 ONE_DAY: Final = timedelta(days=1)
 
 
-class Pause(NamedTuple):
-    """A time in which what matches is not told."""
-
-    starts_at: datetime
-    ends_at: datetime
-    match: Mapping[str, Any]
-
-
 def quiet_until(now: datetime, *, begins: time, ends: time, timezone: str) -> datetime | None:
-    """When the quiet hours end in which `now` lies; None outside of them.
+    """Return when the quiet hours end in which `now` lies; None outside of them.
 
-    They go past midnight where they end before they begin; of equal ends there are none.
+    They go past midnight if they end before they begin; with equal ends there are none.
     """
     zone = ZoneInfo(timezone)
     today = now.astimezone(zone).date()
@@ -37,23 +31,23 @@ def quiet_until(now: datetime, *, begins: time, ends: time, timezone: str) -> da
 
 
 def paused_until(
-    now: datetime, pauses: Iterable[Pause], match: Mapping[str, Any]
+    now: datetime, windows: Iterable[MaintenanceWindow], match: Mapping[str, Any]
 ) -> datetime | None:
-    """When the last of the pauses ends that cover this moment and what an incident is about.
+    """Return when the last of the windows ends that cover this time and what an incident is about.
 
-    A pause that begins as another ends goes on from it.
+    A window that begins as another ends goes on from it.
     """
     ends_at = now
-    for pause in sorted(pauses, key=lambda one: one.starts_at):
-        if pause.starts_at <= ends_at and covers(pause.match, match):
-            ends_at = max(ends_at, pause.ends_at)
+    for window in sorted(windows, key=lambda window: window.starts_at):
+        if window.starts_at <= ends_at and covers(window.match, match):
+            ends_at = max(ends_at, window.ends_at)
     return ends_at if ends_at > now else None
 
 
 def covers(wanted: Mapping[str, Any], match: Mapping[str, Any]) -> bool:
-    """Whether an incident about `match` lies within `wanted` (empty: everything does).
+    """Whether an incident about `match` lies within `wanted` (empty: all do).
 
-    Values are one or a list; an incident that does not say a dimension is not covered by it.
+    Values are one or a list; an incident that does not name a dimension is not covered by it.
     """
     return all(
         name in match and values_of(match[name]) <= values_of(value)
@@ -62,6 +56,6 @@ def covers(wanted: Mapping[str, Any], match: Mapping[str, Any]) -> bool:
 
 
 def values_of(value: object) -> frozenset[str]:
-    """The values that a match names; None is the missing value."""
+    """Return the values that a match names; None is the missing value."""
     values = value if isinstance(value, list | tuple) else [value]
-    return frozenset("" if one is None else str(one) for one in values)
+    return frozenset("" if item is None else str(item) for item in values)

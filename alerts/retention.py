@@ -1,4 +1,4 @@
-"""How long incidents are kept, with what was told of them, and maintenance windows."""
+"""How long incidents are kept, with their deliveries, and maintenance windows."""
 
 from typing import Final
 
@@ -15,11 +15,11 @@ INCIDENTS_A_CHUNK: Final = 200
 
 def remove_old_rows(*, seconds: float) -> int:
     """Remove deliveries, anomalies, incidents and maintenance windows that ended and are too old to
-    be kept; return how many rows went.
+    be kept; return the number of removed rows.
     """
     run = ChunkedRun(seconds)
     before = timezone.now() - settings.RETENTION_INCIDENTS
-    # What was written while its channel was removed waits for nobody.
+    # What was written while its channel was removed waits for no one.
     is_over = ~Q(state=DeliveryState.WAITING) | Q(channel__removed_at__isnull=False)
     removed = run.remove_by_id(Delivery.objects.filter(is_over), at="created_at", before=before)
     ended = Anomaly.objects.filter(ended_at__lt=before)

@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Q
 
 from alerts import incidents, rules
-from alerts.models import EntryKind, Incident, IncidentKind, Severity
+from alerts.models import SERVICE, EntryKind, Incident, IncidentKind, Severity
 from alerts.rule_figures import CHECKS, HOURLY, Check, Met
 from alerts.rules import RuleOverride
 from alerts.scans import claim_progress
@@ -160,6 +160,6 @@ def _covers(incident: Incident, met: Met) -> bool:
 
 def _mention(incident: Incident, name: str) -> None:
     """Say once in the timeline that the rule is met too."""
-    text = f"By the rule {name} as well. {rules.RULES[name].words}."
+    text = f"By the rule {name} as well. {rules.RULES[name].description}."
     if incident.resolved_at is None and not incident.entries.filter(text=text).exists():
-        incidents.note(incident=incident, kind=EntryKind.UPDATED, text=text)
+        incident.add_entry(EntryKind.UPDATED, SERVICE, text)

@@ -1,4 +1,4 @@
-"""Read the figures that rules are about, and tell what meets each rule."""
+"""Read the figures that rules are about, and find what meets each rule."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

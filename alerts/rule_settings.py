@@ -1,4 +1,4 @@
-"""What a tenant has changed of alert settings; of rules only what differs from their defaults."""
+"""Change alert settings and rules; of rules, only what differs from the defaults is stored."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,13 +16,13 @@ RuleChanges = Mapping[str, Mapping[str, Any] | None]
 
 
 def default_rule(name: str) -> dict[str, Any]:
-    """What a rule is judged by where the tenant does not say."""
+    """Return what a rule is judged by unless the tenant overrides it."""
     rule = RULES[name]
     return {"threshold": rule.threshold, "severity": rule.severity, "on": rule.is_on}
 
 
 def rule_values(name: str, stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What a rule is judged by, where `stored` says how it differs from its default."""
+    """Return what a rule is judged by; `stored` says how it differs from its default."""
     return {**default_rule(name), **stored.get(name, {})}
 
 
@@ -30,10 +30,9 @@ def rule_values(name: str, stored: Mapping[str, Mapping[str, Any]]) -> dict[str,
 def change_settings_and_rules(
     *, tenant: Tenant, actor: str, changes: Mapping[str, Any], rules: RuleChanges
 ) -> AlertSettings:
-    """Change settings, and of rules the members that are named; None takes a rule back to its
-    default.
+    """Change settings, and of rules the members that are named; None resets a rule to its default.
 
-    Invariant: two changes at once both count, since the row is locked before it is read.
+    Invariant: two simultaneous changes both count, since the row is locked before it is read.
     """
     if not rules:
         return change_alert_settings(tenant=tenant, actor=actor, changes=changes)
@@ -49,7 +48,7 @@ def change_settings_and_rules(
 def differing_rules(
     stored: Mapping[str, Mapping[str, Any]], changes: RuleChanges
 ) -> dict[str, dict[str, Any]]:
-    """The rules as they differ from their defaults once the changes are made."""
+    """Return the rules as they differ from their defaults after the changes."""
     differing = {}
     for name in RULES:
         change = changes.get(name, {})

@@ -1,7 +1,7 @@
 """Plain rules beside the detector: what a tenant may set, and when a rule is met. Pure.
 
-Money is whole nano-dollars and compared exactly. Each rule has a floor below which nobody wants to
-hear of it, whatever the ratio: a cent instead of a tenth of a cent is ten times as much too.
+Money is whole nano-dollars and compared exactly. Each rule has a floor below which it is not worth
+reporting, whatever the ratio: a cent instead of a tenth of a cent is ten times as much too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ USER_DAY_BUDGET: Final = "user_day_budget"
 FEATURE_WEEK: Final = "feature_week"
 MONTH_PROJECTION: Final = "month_projection"
 
-# A single request below this is nobody's business.
+# A single request below this is not worth reporting.
 REQUEST_NANOS_MIN: Final = NANOS_PER_USD // 10
 # An average of fewer calls says nothing about the next one.
 CALLS_MIN: Final = 20
@@ -33,10 +33,10 @@ HOUR_NANOS_MIN: Final = NANOS_PER_USD
 BASELINE_HOURS_MIN: Final = 6
 DAY_HOURS: Final = 24
 WEEK_HOURS: Final = 7 * DAY_HOURS
-# The same hour of so many weeks is compared with, and of so many days while there is no week yet.
+# An hour is compared with that of this many weeks, or of this many days before the first week.
 USUAL_WEEKS: Final = 4
 USUAL_DAYS: Final = 7
-# An hour is no news that so many of the latest days had one like it.
+# An hour is no news if this many of the latest days had one like it.
 ALIKE_DAYS: Final = 2
 # By how much a feature's week must have grown, besides the share.
 WEEK_GROWTH_NANOS_MIN: Final = 5 * NANOS_PER_USD
@@ -45,12 +45,12 @@ PROJECTED_DAYS_MIN: Final = 3.0
 
 
 class RuleSpec(NamedTuple):
-    """A rule as it is where the tenant does not say otherwise.
+    """A rule by default.
 
     Rules about a jump are `info`: the detector finds the same with less noise and calls people.
     """
 
-    words: str
+    description: str
     # What the threshold counts: "times" or "percent".
     unit: str
     threshold: float
@@ -96,7 +96,7 @@ RULES: Final[Mapping[str, RuleSpec]] = {
 
 
 class RuleOverride(NamedTuple):
-    """What an active rule is judged by: its defaults, where the tenant's settings do not override
+    """What an active rule is judged by: its defaults, unless the tenant's settings override
     them. The threshold is exact, as its decimal was written.
     """
 
@@ -141,29 +141,29 @@ def is_costly_quarter(*, quarter: Spend, day: Spend, times: Fraction) -> bool:
     )
 
 
-def usual_hour_nanos(hours: Sequence[int], place: int | None = None) -> int | None:
-    """What an hour usually costs: the one after all of `hours`, or the one at a place among them.
+def usual_hour_nanos(hours: Sequence[int], index: int | None = None) -> int | None:
+    """Return what an hour usually costs: the one after `hours`, or the one at an index of them.
 
     `hours` are what the hours before it cost, the latest last, since usage began. The usual is the
     median of the same hour of the last weeks; in the first week the most that this hour of the day
     cost, or the average of a day; in the first day the most that any hour cost. What the hours next
     to it cost then is usual too: a nightly job is not punctual. None while too little is known.
     """
-    place = len(hours) if place is None else place
-    if place < BASELINE_HOURS_MIN:
+    index = len(hours) if index is None else index
+    if index < BASELINE_HOURS_MIN:
         return None
-    if weeks := _same_hours(hours, place, WEEK_HOURS, USUAL_WEEKS):
+    if weeks := _same_hours(hours, index, WEEK_HOURS, USUAL_WEEKS):
         return median_high(weeks)
-    latest = hours[max(0, place - DAY_HOURS) : place]
-    if days := _same_hours(hours, place, DAY_HOURS, USUAL_DAYS):
+    latest = hours[max(0, index - DAY_HOURS) : index]
+    if days := _same_hours(hours, index, DAY_HOURS, USUAL_DAYS):
         return max(*days, sum(latest) // len(latest))
     return max(latest)
 
 
-def _same_hours(hours: Sequence[int], place: int, apart: int, count: int) -> list[int]:
-    """What the same hour cost so many times before, or the dearer of those next to it."""
-    places = range(place - apart, max(-1, place - apart * count - 1), -apart)
-    return [max(hours[max(0, one - 1) : one + 2]) for one in places]
+def _same_hours(hours: Sequence[int], index: int, apart: int, count: int) -> list[int]:
+    """Return what the same hour cost this many times before, or the dearer of those next to it."""
+    indexes = range(index - apart, max(-1, index - apart * count - 1), -apart)
+    return [max(hours[max(0, earlier - 1) : earlier + 2]) for earlier in indexes]
 
 
 def is_high_hour(*, hour_nanos: int, hours: Sequence[int], times: Fraction) -> bool:
@@ -174,12 +174,12 @@ def is_high_hour(*, hour_nanos: int, hours: Sequence[int], times: Fraction) -> b
     if usual_nanos is None or hour_nanos < HOUR_NANOS_MIN or hour_nanos <= times * usual_nanos:
         return False
     alike = {
-        (len(hours) - place - 1) // DAY_HOURS
-        for place in range(max(0, len(hours) - USUAL_DAYS * DAY_HOURS), len(hours))
-        if hours[place] >= HOUR_NANOS_MIN
-        and (before := usual_hour_nanos(hours, place)) is not None
-        and hours[place] > before
-        and hours[place] * usual_nanos >= hour_nanos * before
+        (len(hours) - index - 1) // DAY_HOURS
+        for index in range(max(0, len(hours) - USUAL_DAYS * DAY_HOURS), len(hours))
+        if hours[index] >= HOUR_NANOS_MIN
+        and (before := usual_hour_nanos(hours, index)) is not None
+        and hours[index] > before
+        and hours[index] * usual_nanos >= hour_nanos * before
     }
     return len(alike) < ALIKE_DAYS
 
@@ -200,15 +200,15 @@ def projected_nanos(
     all_days: Sequence[float],
     profile: Sequence[int],
 ) -> int | None:
-    """What a month will have cost at its end, if the rest goes like what has passed.
+    """Return what a month will have cost at its end, if the rest goes like what has passed.
 
     `passed_days` and `all_days` count the month's days by weekday, from Monday; `profile` is what
     each weekday usually costs, so that a month that begins with a weekend is not underrated. None
-    where too little has passed.
+    if too little has passed.
     """
     if sum(passed_days) < PROJECTED_DAYS_MIN:
         return None
     weights = profile if min(profile) > 0 else (1,) * 7
     passed = sum(days * weight for days, weight in zip(passed_days, weights, strict=True))
-    whole = sum(days * weight for days, weight in zip(all_days, weights, strict=True))
-    return round(spent_nanos * (whole / passed))
+    total = sum(days * weight for days, weight in zip(all_days, weights, strict=True))
+    return round(spent_nanos * (total / passed))

@@ -1,15 +1,15 @@
-"""The scan of one tenant's series: learns what is over, judges what is under way.
+"""Scan one tenant's series: learn what is over, judge what is running.
 
 Every whole quarter of an hour is learned once, a while after it has ended, so that late events are
-part of it. What comes after is judged by a copy of what is known: the last whole quarter, and the
-one that is running, with the events that no roll-up holds yet. So a spike is found within moments
-of its data, and nothing is learned from half of it. Usage that comes later still changes neither
-what was learned nor what was judged.
+part of it. Later ones are judged by a copy of what is known: the last whole quarter, and the
+running one, with the events that no roll-up holds yet. So a spike is found within seconds of its
+data, and nothing is learned from half of it. Usage that comes later still changes neither what was
+learned nor what was judged.
 
-No transaction of a scan takes long. Each stretch of quarters is learned and noted as learned in one
-of its own; what is to be judged is read in others, which write nothing; and what was found is
-written in the last, unless another scan was faster. Who writes holds the row of the tenant's
-progress locked. So a scan that dies has learned whole stretches, and told nothing by halves.
+No transaction of a scan takes long. Each stretch of quarters is learned and recorded as learned in
+its own transaction; what is judged is read in others, which write nothing; and the findings are
+written in the last, unless another scan was faster. Whoever writes holds the row of the tenant's
+progress locked. So a scan that dies has learned whole stretches, and reported nothing by halves.
 """
 
 import time
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from alerts.anomaly import Verdicts
 from alerts.anomaly_groups import ScanResult
-from alerts.causes import Activity, Finding
 from alerts.findings import open_series, take_findings, take_pattern, with_overlaps
 from alerts.models import ScanProgress
 from alerts.series import (
@@ -51,6 +50,7 @@ from alerts.series import (
     stored_portions,
     usage_of,
 )
+from alerts.severity import Activity, Finding
 from metering.core.periods import floor_seconds
 from metering.reporting.series import first_usage_at, newest_batch, quarter_sums
 from metering.rollups.sets import QUARTER_SECONDS
@@ -62,9 +62,9 @@ LATENESS: Final = timedelta(minutes=15)
 # So much of the past is learned when a tenant is scanned for the first time, and a series that was
 # not used for as long is forgotten.
 HISTORY: Final = timedelta(days=35)
-# A scan goes on learning for so long; the next one goes on from there.
+# A scan learns for this time; the next one goes on from there.
 LEARN_SECONDS: Final = 20.0
-# How many sums are learned in one transaction, and of how many quarters at most.
+# The number of sums learned in one transaction, and the most quarters.
 LEARN_SUMS: Final = ClaimSize(least=2_000, first=20_000, most=200_000)
 STRETCH_QUARTERS: Final = 96
 # A ratio of a running quarter that rests on fewer requests may be anything at its end.
@@ -84,17 +84,17 @@ _TO_SCAN: Final = """
 
 
 def tenants_to_scan() -> list[int]:
-    """Tenants about which there may be news, the longest waiting first. Needs a platform scope."""
+    """Return tenants that may have news, the longest waiting first. Needs a platform scope."""
     with connection.cursor() as cursor:
         cursor.execute(_TO_SCAN)
         return [row[0] for row in cursor.fetchall()]
 
 
 def scan_tenant(*, tenant_id: int, now: datetime) -> int:
-    """Learn what has ended, judge what is under way, and bring the tenant's incidents up to date.
+    """Learn what has ended, judge what is running, and update the tenant's incidents.
 
-    Answers how many series were judged: none where nothing is new, another scan is at it, or there
-    is more to learn first than one scan may. A second run changes nothing.
+    Return the number of judged series: none if nothing is new, another scan is running, or there is
+    more to learn first than one scan may. A second run changes nothing.
     """
     learned = _learn(tenant_id, now)
     if learned is None:
@@ -107,7 +107,7 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
         scan = with_overlaps(scan, now)
     with tenant_scope(tenant_id):
         progress = claim_progress(tenant_id=tenant_id, now=now)
-        if progress is None or _place(progress) != _place(learned.progress):
+        if progress is None or _position(progress) != _position(learned.progress):
             return 0
         take_findings(scan=scan, now=now)
         take_pattern(tenant_id=tenant_id, is_novel=is_novel, now=now)
@@ -116,8 +116,8 @@ def scan_tenant(*, tenant_id: int, now: datetime) -> int:
     return count
 
 
-def _place(progress: ScanProgress) -> tuple[datetime, int, datetime]:
-    """How far scans have come: another place where one has ended since."""
+def _position(progress: ScanProgress) -> tuple[datetime, int, datetime]:
+    """Return how far scans have come: elsewhere if another has ended since."""
     return progress.learned_until, progress.batch_id, progress.scanned_at
 
 
@@ -132,7 +132,7 @@ def _has_news(progress: ScanProgress, now: datetime) -> bool:
 
 
 def claim_progress(*, tenant_id: int, now: datetime) -> ScanProgress | None:
-    """Lock the tenant's progress. None: another scan has it, or there was never any usage."""
+    """Lock the tenant's progress. Return None if another scan has it, or there was never usage."""
     rows = ScanProgress.objects.filter(tenant_id=tenant_id)
     progress = rows.select_for_update(skip_locked=True).first()
     if progress is None and not rows.exists():
@@ -151,7 +151,7 @@ def claim_progress(*, tenant_id: int, now: datetime) -> ScanProgress | None:
 
 
 def _first_quarter(tenant_id: int, now: datetime) -> datetime | None:
-    """Where learning begins; None: there was no usage for as long as anything is learned from."""
+    """Return where learning begins; None without usage in the time that is learned from."""
     first = first_usage_at(tenant_id=tenant_id, since=now - HISTORY)
     return None if first is None else floor_seconds(first, QUARTER_SECONDS)
 
@@ -164,8 +164,8 @@ class _Learned(NamedTuple):
 
 
 def _learn(tenant_id: int, now: datetime) -> _Learned | None:
-    """Learn all whole quarters that are over, a stretch a transaction. None: there is nothing to be
-    judged now, or another scan is at it, or the time is over.
+    """Learn all whole quarters that are over, a stretch a transaction. Return None if nothing is to
+    be judged now, another scan is running, or the time is over.
     """
     ends_at = time.monotonic() + LEARN_SECONDS
     until = floor_seconds(now - LATENESS, QUARTER_SECONDS)
@@ -224,7 +224,7 @@ def _learn_stretch(tenant_id: int, starts_at: datetime, ends_at: datetime) -> se
 def _learn_portion(
     tenant_id: int, portion: Learned, usage: Usage, quarters: Sequence[int]
 ) -> set[SeriesKey]:
-    """Learn the quarters of some series, and keep what is known now."""
+    """Learn the quarters of some series, and store what is known now."""
     watch = Watch(portion.records)
     first, last = usage.bounds(portion.keys)
     is_new = np.array([at == NEVER for at in portion.used_at])
@@ -297,8 +297,8 @@ def _steps(
 
 
 def _activities(keys: Sequence[SeriesKey], steps: Sequence[_Step]) -> dict[SeriesKey, Activity]:
-    """What each series did, and was expected to do, in the quarters in which it cost too much; in
-    all of them where it never did.
+    """Return what each series did, and was expected to do, in the quarters in which it cost too
+    much; in all of them if it never did.
 
     A quarter that is above the expected by a hair is none of them: it would halve the rate.
     """
@@ -325,7 +325,7 @@ def _activities(keys: Sequence[SeriesKey], steps: Sequence[_Step]) -> dict[Serie
 
 
 def _expected_cost(step: _Step) -> NDArray[np.float64]:
-    """What each series was expected to cost; nothing where nothing was."""
+    """Return what each series was expected to cost; 0 if nothing was expected."""
     expected = np.nan_to_num(step.verdicts.expected[:, PLACE[COST]])
     expected_nanos: NDArray[np.float64] = np.maximum(expected, 0.0)
     return expected_nanos
@@ -334,7 +334,7 @@ def _expected_cost(step: _Step) -> NDArray[np.float64]:
 def _findings(
     keys: Sequence[SeriesKey], steps: Sequence[_Step], activities: dict[SeriesKey, Activity]
 ) -> Iterator[Finding]:
-    """The measures that are not as expected now, in a direction that is worth telling."""
+    """Find the measures that are not as expected now, in a direction that is worth reporting."""
     whole = [step for step in steps if not step.is_running]
     running = steps[len(whole) :]
     is_open = np.zeros((len(keys), len(MEASURES)), bool)
@@ -344,7 +344,7 @@ def _findings(
         is_open |= _is_open(step)
     for row, column in np.argwhere(is_open).tolist():
         open_steps = [step for step in steps if _is_open(step)[row, column]]
-        step = max(open_steps, key=lambda one: one.verdicts.score[row, column])
+        step = max(open_steps, key=lambda step: step.verdicts.score[row, column])
         yield Finding(
             key=keys[row],
             measure=MEASURES[column].name,
@@ -358,7 +358,7 @@ def _findings(
 
 
 def _goes_on(running: Sequence[_Step], count: int) -> NDArray[np.bool_]:
-    """Where an end of all requests is disproved by those of the running quarter."""
+    """Return where the requests of the running quarter disprove an end of all requests."""
     goes_on = np.zeros((count, len(MEASURES)), bool)
     for step in running:
         requests = step.frame.values[:, PLACE[REQUESTS]]
@@ -369,8 +369,8 @@ def _goes_on(running: Sequence[_Step], count: int) -> NDArray[np.bool_]:
 def _is_open(step: _Step) -> NDArray[np.bool_]:
     """What counts of a step's verdicts: the bad direction, and requests that stopped.
 
-    A running quarter says something of a sum only where that is too high already, and of a ratio
-    only where that rests on some requests. Requests have not stopped while there are new ones.
+    A running quarter says something of a sum only if that is too high already, and of a ratio
+    only if that rests on some requests. Requests have not stopped while there are new ones.
     """
     verdicts = step.verdicts
     is_bad_above = np.array([measure.is_bad_above for measure in MEASURES])
@@ -381,7 +381,7 @@ def _is_open(step: _Step) -> NDArray[np.bool_]:
     else:
         stopped = PLACE[REQUESTS]
         counts[:, stopped] |= step.frame.values[:, stopped] == 0
-    # That a series forms a new pattern is told of the whole tenant alone.
+    # That a series forms a new pattern is reported of the whole tenant only.
     found: NDArray[np.bool_] = verdicts.is_open & ~verdicts.is_novel & counts
     return found
 

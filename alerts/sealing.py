@@ -14,12 +14,12 @@ from alerts.errors import SecretsUnreadable
 
 
 def seal(secrets: Mapping[str, Any]) -> bytes:
-    """Secrets as they are stored."""
+    """Encrypt secrets to be stored."""
     return _cipher(settings.SECRET_KEY).encrypt(json.dumps(dict(secrets)).encode())
 
 
 def unseal(sealed: bytes | memoryview) -> dict[str, Any]:
-    """Secrets out of what is stored. Raises SecretsUnreadable where SECRET_KEY was replaced."""
+    """Decrypt stored secrets. Raises SecretsUnreadable if SECRET_KEY was replaced."""
     try:
         opened = _cipher(settings.SECRET_KEY).decrypt(bytes(sealed))
     except InvalidToken as error:

@@ -23,7 +23,7 @@ States = NDArray[Any]
 
 
 class Measure(NamedTuple):
-    """What is measured. Sums are nothing where there is no usage; of ratios nothing is known."""
+    """What is measured. Without usage sums are zero, and ratios are unknown."""
 
     name: str
     is_sum: bool
@@ -64,7 +64,7 @@ SUMMED: Final = (
 NOWHERE: Final = -1
 QUARTER: Final = timedelta(seconds=QUARTER_SECONDS)
 _PARTS: Final = (slice(None, SUMS), slice(SUMS, None))
-# So many series are in memory at once.
+# This many series are in memory simultaneously.
 PORTION_SERIES: Final = 1_000
 
 
@@ -81,7 +81,7 @@ TENANT: Final = SeriesKey("", "")
 class Frame(NamedTuple):
     """What some series did in one quarter of an hour: a row each, a column for each measure.
 
-    `weights` is how many requests a value rests on.
+    `weights` is the number of requests a value rests on.
     """
 
     quarter: int
@@ -97,7 +97,7 @@ class Watch:
 
     def __init__(self, records: States) -> None:
         self._shapes = [(len(records), SUMS), (len(records), WIDTH - SUMS)]
-        # Apart, since nothing is known of a ratio where a sum is zero.
+        # Apart, since a ratio is unknown when a sum is zero.
         self._states = [np.array(records[:, place]).reshape(-1) for place in _PARTS]
 
     def observe(self, frame: Frame) -> Verdicts:
@@ -152,7 +152,7 @@ class Usage(NamedTuple):
     codes: NDArray[np.int64]
 
     def rows_of(self, keys: Sequence[SeriesKey]) -> NDArray[np.int64]:
-        """Of each row of the sums its place in `keys`; -1 where it is of none of them."""
+        """Return for each row of the sums its index in `keys`; -1 if it is of none of them."""
         place_of = {key: place for place, key in enumerate(keys)}
         places = np.array([place_of.get(key, NOWHERE) for key in self.keys], np.int64)
         found: NDArray[np.int64] = places[self.codes]
@@ -277,14 +277,14 @@ def save(*, tenant_id: int, learned: Learned) -> None:
 
 
 def count_series(*, tenant_id: int) -> int:
-    """Of how many series something is known."""
+    """Return the number of series of which something is known."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM series_state WHERE tenant_id = %s", [tenant_id])
         return int(cursor.fetchone()[0])
 
 
 def forget_idle(*, tenant_id: int, before: datetime) -> int:
-    """Forget the series that were last used before then; answers how many."""
+    """Forget the series that were last used before then; return their number."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM series_state WHERE tenant_id = %s AND used_at < %s", [tenant_id, before]
@@ -293,10 +293,10 @@ def forget_idle(*, tenant_id: int, before: datetime) -> int:
 
 
 def forget_other_version(*, tenant_id: int) -> bool:
-    """Forget what another version of the detector has learned, which this one cannot read; answers
-    whether it was so.
+    """Forget what another version of the detector has learned, which this one cannot read; return
+    whether there was any.
 
-    One record tells of all: a version that learns writes every one of the tenant's anew.
+    One record tells of all: a version that learns writes all of the tenant's again.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT records FROM series_state WHERE tenant_id = %s LIMIT 1", [tenant_id])
@@ -320,7 +320,7 @@ def _read(query: LiteralString, parameters: list[Any]) -> list[Any]:
 
 
 def _learned(keys: Sequence[SeriesKey], rows: Sequence[Any]) -> Learned:
-    """Series with what is stored of them. Records of another version are begun anew."""
+    """Series with what is stored of them. Records of another version are begun again."""
     stored = {SeriesKey(*row[:2]): row[2:] for row in rows}
     records = new_records(len(keys))
     used_at = []

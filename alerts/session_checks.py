@@ -1,9 +1,9 @@
-"""Looks at the sessions that had new calls, opens incidents for loops, and halts them if wished.
+"""Check the sessions that had new calls, open incidents for loops, and halt them if configured.
 
-Batches are marked once their sessions were looked at: nothing is skipped, whatever the order in
-which batches commit, and a killed worker's batches are looked at again, which changes nothing. So
-do two workers that look at the same batches. Sessions are judged some at a time, each time in a
-transaction that reads, and one that writes where there is a loop: none takes long.
+Batches are marked once their sessions were checked: nothing is skipped, whatever the order in which
+batches commit, and a killed worker's batches are checked again, which changes nothing. Two workers
+may check the same batches. Sessions are judged some at a time, each time in a transaction that
+reads, and one that writes if there is a loop: none takes long.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,9 @@ from typing import Any, Final, TypeGuard
 
 from django.db import connection, transaction
 
-from alerts.incidents import RANK, Observation, end, note, observe
+from alerts.incidents import RANK, Observation, end, observe
 from alerts.loops import CALLS_MAX, Call, Finding, SessionVerdict, Strength, judge
-from alerts.models import EntryKind, Incident, IncidentEntry, IncidentKind, Severity
-from alerts.routing import BY_ITSELF
+from alerts.models import SERVICE, EntryKind, Incident, IncidentKind, Severity
 from alerts.settings import settings_of
 from common.money import NANOS_PER_USD, money
 from metering.limits.halts import halts_changed, insert_halt
@@ -27,14 +26,15 @@ from metering.reporting.session_calls import (
     session_costs,
     sessions_of_batches,
 )
+from tenants.runs import tenants_of
 from tenants.scope import tenant_scope
 
-# What is looked at at once, at most (a single batch may have more events); the next turn goes on.
+# What one run checks, at most (a single batch may have more events); the next run goes on.
 BATCHES_MAX: Final = 1_000
 EVENTS_MAX: Final = 20_000
-# Of these a transaction reads and writes so many.
-SESSIONS_AT_ONCE: Final = 100
-# What is older is history that somebody sends, and wakes nobody.
+# A transaction reads and writes this many sessions.
+SESSIONS_PER_TRANSACTION: Final = 100
+# What is older is history that was sent later, and wakes no one.
 RECENT: Final = timedelta(days=1)
 # A session whose latest call is older has nothing left to be stopped.
 HALTABLE: Final = timedelta(hours=1)
@@ -42,12 +42,12 @@ HALTABLE: Final = timedelta(hours=1)
 LOOK_BACK: Final = timedelta(hours=24)
 # A loop without a call for so long is over, or for twice as long as it pauses between calls.
 RESTS_AFTER: Final = timedelta(minutes=30)
-# From here on a loop is worth waking somebody: wasted already, or within an hour at this rate.
+# A loop is worth waking someone from here on: wasted already, or within an hour at this rate.
 CRITICAL_WASTE_NANOS: Final = 5 * NANOS_PER_USD
 CRITICAL_HOURLY_NANOS: Final = 20 * NANOS_PER_USD
-# So many loops are ended in one transaction.
-ENDED_AT_ONCE: Final = 100
-# How long a loop pauses is told by so many of its latest calls.
+# One transaction ends this many loops.
+ENDED_MAX: Final = 100
+# The pause of a loop is judged by this many of its latest calls.
 PAUSE_CALLS: Final = 10
 WAITING: Final = """
     SELECT id, last_at FROM (
@@ -58,28 +58,27 @@ WAITING: Final = """
         ) oldest
     ) waiting WHERE events_before < %s ORDER BY id
 """
-OPERATIONS: Final[Mapping[int, Any]] = {one.value: one.label for one in Operation}
-STATUSES: Final[Mapping[int, Any]] = {one.value: one.label for one in Status}
-# Values that all of a session's calls share say whom it concerns.
+OPERATIONS: Final[Mapping[int, Any]] = dict(Operation.choices)
+STATUSES: Final[Mapping[int, Any]] = dict(Status.choices)
+# Values that all of a session's calls share tell whom it concerns.
 SHARED: Final = ("team", "customer", "user", "feature", "agent")
 
 
 def tenants_to_check() -> list[int]:
-    """Tenants with batches whose sessions nobody has looked at. Needs a platform scope."""
-    waiting = IngestBatch.objects.filter(sessions_checked_at=None)
-    return sorted(waiting.values_list("tenant_id", flat=True).distinct())
+    """Return tenants with batches whose sessions were not checked. Needs a platform scope."""
+    return tenants_of(IngestBatch.objects.filter(sessions_checked_at=None))
 
 
 def check_sessions(*, tenant_id: int, now: datetime) -> int:
-    """Look at the sessions of waiting batches; answers how many batches. Zero: none wait."""
+    """Check the sessions of waiting batches; return the number of batches. Zero: none wait."""
     with tenant_scope(tenant_id):
         batches = _waiting(tenant_id)
         fresh = [id_ for id_, last_at in batches.items() if last_at and last_at >= now - RECENT]
         sessions = sorted(
             sessions_of_batches(tenant_id=tenant_id, batch_ids=fresh, since=now - RECENT)
         )
-    for place in range(0, len(sessions), SESSIONS_AT_ONCE):
-        _look_at(tenant_id, sessions[place : place + SESSIONS_AT_ONCE], now)
+    for place in range(0, len(sessions), SESSIONS_PER_TRANSACTION):
+        _check(tenant_id, sessions[place : place + SESSIONS_PER_TRANSACTION], now)
     if batches:
         with tenant_scope(tenant_id):
             waiting = IngestBatch.objects.filter(tenant_id=tenant_id, sessions_checked_at=None)
@@ -88,21 +87,20 @@ def check_sessions(*, tenant_id: int, now: datetime) -> int:
 
 
 def _waiting(tenant_id: int) -> dict[int, datetime | None]:
-    """The oldest batches whose sessions nobody has looked at; each one's newest event."""
+    """Return the oldest batches whose sessions were not checked, with their newest event."""
     with connection.cursor() as cursor:
         cursor.execute(WAITING, [tenant_id, BATCHES_MAX, EVENTS_MAX])
         return dict(cursor.fetchall())
 
 
 def tenants_with_loops() -> list[int]:
-    """Tenants with a loop that is not resolved. Needs a platform scope."""
-    unresolved = Incident.objects.filter(kind=IncidentKind.LOOP, resolved_at=None)
-    return sorted(unresolved.values_list("tenant_id", flat=True).distinct())
+    """Return tenants with a loop that is not resolved. Needs a platform scope."""
+    return tenants_of(Incident.objects.filter(kind=IncidentKind.LOOP, resolved_at=None))
 
 
 @transaction.atomic
 def end_loops(*, tenant_id: int, now: datetime) -> int:
-    """Resolve the loops that have come to rest. Answers how many; the next turn goes on."""
+    """Resolve the loops that have come to rest. Return their number; the next run goes on."""
     resting = Incident.objects.filter(
         tenant_id=tenant_id,
         kind=IncidentKind.LOOP,
@@ -113,14 +111,14 @@ def end_loops(*, tenant_id: int, now: datetime) -> int:
         incident.cause
         for incident in resting.only("cause", "facts", "seen_at")
         if incident.seen_at < now - 2 * timedelta(seconds=incident.facts.get("pause_seconds", 0))
-    ][:ENDED_AT_ONCE]
+    ][:ENDED_MAX]
     for cause in causes:
         end(tenant_id=tenant_id, cause=cause, summary="No further call.")
     return len(causes)
 
 
-def _look_at(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
-    """Judge some sessions, and note their loops."""
+def _check(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
+    """Judge some sessions, and write incidents of their loops."""
     with tenant_scope(tenant_id):
         calls_by_session = latest_calls(
             tenant_id=tenant_id,
@@ -131,7 +129,7 @@ def _look_at(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
         verdicts = {
             session: verdict
             for session, calls in calls_by_session.items()
-            if (verdict := judge([_call(one) for one in calls])) is not None and verdict.is_loop
+            if (verdict := judge([_call(call) for call in calls])) is not None and verdict.is_loop
         }
         costs = session_costs(tenant_id=tenant_id, sessions=verdicts) if verdicts else {}
     if not verdicts:
@@ -141,37 +139,24 @@ def _look_at(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
         for session, verdict in sorted(verdicts.items()):
             calls = calls_by_session[session]
             observation = observation_of(session, calls, verdict, costs[session])
-            incident = _note_loop(tenant_id, observation, verdict)
-            if calls[-1].time >= now - HALTABLE and _is_to_be_halted(incident):
+            incident = _observe(tenant_id, observation, verdict)
+            if calls[-1].time >= now - HALTABLE and _should_halt(incident):
                 _halt(incident, observation)
 
 
-def _call(one: SessionCall) -> Call:
-    return Call(
-        at=one.time.timestamp(),
-        agent=one.agent,
-        operation=OPERATIONS[one.operation],
-        model=one.model,
-        tool=one.tool,
-        tool_arguments_hash=one.tool_arguments_hash,
-        output_hash=one.output_hash,
-        prefix_hash=one.prefix_hash,
-        status=STATUSES[one.status],
-        error_type=one.error_type,
-        input_tokens=one.input_tokens,
-        output_tokens=one.output_tokens,
-        cache_read_tokens=one.cache_read_tokens,
-        cost_nanos=one.cost_nanos,
-        step=one.step,
-    )
+def _call(stored: SessionCall) -> Call:
+    values = stored._asdict() | {
+        "at": stored.time.timestamp(),
+        "operation": OPERATIONS[stored.operation],
+        "status": STATUSES[stored.status],
+    }
+    return Call(**{name: values[name] for name in Call._fields})
 
 
-def _note_loop(
-    tenant_id: int, observation: Observation, verdict: SessionVerdict
-) -> Incident | None:
+def _observe(tenant_id: int, observation: Observation, verdict: SessionVerdict) -> Incident | None:
     """Open or update the incident of a loop that goes on; end that of one that does not.
 
-    A loop that was over before anybody could look is noted too, but pages nobody.
+    A loop that was over before anyone could look gets an incident too, but pages no one.
     """
     if verdict.is_ongoing:
         return observe(tenant_id=tenant_id, observation=observation)
@@ -183,14 +168,13 @@ def _note_loop(
     return None
 
 
-def _is_to_be_halted(incident: Incident | None) -> TypeGuard[Incident]:
-    """Whether the tenant wishes it, once an incident: what a person lifted stays lifted."""
+def _should_halt(incident: Incident | None) -> TypeGuard[Incident]:
+    """Whether to halt, once an incident if the tenant wants it: a lifted halt stays lifted."""
     if incident is None or incident.resolved_at is not None:
         return False
     if not settings_of(incident.tenant_id).halts_loops:
         return False
-    halted = IncidentEntry.objects.filter(incident=incident, kind=EntryKind.HALTED)
-    return not halted.exists()
+    return not incident.entries.filter(kind=EntryKind.HALTED).exists()
 
 
 def _halt(incident: Incident, observation: Observation) -> None:
@@ -201,45 +185,42 @@ def _halt(incident: Incident, observation: Observation) -> None:
             match={"session": observation.match["session"]},
             reason=f"{observation.title}. {observation.summary}",
             kind=HaltKind.BREAKER,
-            actor=BY_ITSELF,
+            actor=SERVICE,
         )
-    note(
-        incident=incident,
-        kind=EntryKind.HALTED,
-        text="The session was halted: its new calls are refused until somebody lifts the halt.",
-    )
+    text = "The session was halted: its new calls are refused until someone lifts the halt."
+    incident.add_entry(EntryKind.HALTED, SERVICE, text)
     transaction.on_commit(halts_changed.set)
 
 
 def observation_of(
     session: str, calls: Sequence[SessionCall], verdict: SessionVerdict, cost_nanos: int
 ) -> Observation:
-    """What a session's loop says. `cost_nanos` is what the whole session has cost."""
-    loops = [one for one in verdict.findings if one.strength == Strength.LOOP]
-    main = max(loops, key=lambda one: one.last)
+    """Return what is observed of a session's loop. `cost_nanos` is the cost of the session."""
+    loops = [finding for finding in verdict.findings if finding.strength == Strength.LOOP]
+    main = max(loops, key=lambda loop: loop.last)
     hourly_nanos = verdict.projected_nanos_per_hour
     return Observation(
         kind=IncidentKind.LOOP,
         cause=f"loop:{session}",
         severity=_severity(verdict),
-        title=f"Session {session!r} goes round in circles",
+        title=f"Session {session!r} is in a loop",
         summary=_summary(main, verdict, cost_nanos),
         match={"session": session, **_shared(calls)},
         facts={
             "session": session,
             "findings": [
                 {
-                    "kind": one.kind,
-                    "strength": one.strength,
-                    "calls": one.calls,
-                    "words": one.words,
-                    "cost_nanos": one.cost_nanos,
-                    "began_at": _moment(one.began_at),
-                    "found_at": _moment(one.found_at),
+                    "kind": finding.kind,
+                    "strength": finding.strength,
+                    "calls": finding.calls,
+                    "words": finding.words,
+                    "cost_nanos": finding.cost_nanos,
+                    "began_at": _timestamp(finding.began_at),
+                    "found_at": _timestamp(finding.found_at),
                 }
-                for one in verdict.findings
+                for finding in verdict.findings
             ],
-            "began_at": _moment(min(one.began_at for one in loops)),
+            "began_at": _timestamp(min(loop.began_at for loop in loops)),
             "cost_nanos": cost_nanos,
             "wasted_nanos": verdict.wasted_nanos,
             "call_cost_nanos": verdict.nanos_per_call,
@@ -269,18 +250,20 @@ def _severity(verdict: SessionVerdict) -> Severity:
 
 
 def _shared(calls: Sequence[SessionCall]) -> dict[str, str]:
-    """Dimensions in which all of the calls have the same value."""
-    values = {name: {getattr(one, name) for one in calls} for name in SHARED}
+    """Return the dimensions in which all of the calls have the same value."""
+    first = {name: getattr(calls[0], name) for name in SHARED}
     return {
-        name: min(found) for name, found in values.items() if len(found) == 1 and "" not in found
+        name: value
+        for name, value in first.items()
+        if value and all(getattr(call, name) == value for call in calls)
     }
 
 
 def _longest_pause(calls: Sequence[SessionCall]) -> timedelta:
-    """The longest time between two calls in a row."""
+    """Return the longest time between two calls in a row."""
     pauses = (later.time - earlier.time for earlier, later in pairwise(calls))
     return max(pauses, default=timedelta())
 
 
-def _moment(seconds: float) -> str:
+def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()

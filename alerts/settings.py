@@ -1,4 +1,4 @@
-"""A tenant's wishes about alerts: reading and changing them."""
+"""Read and change a tenant's alert settings and maintenance windows."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ MAINTENANCE_MAX: Final = timedelta(days=31)
 
 
 def settings_of(tenant_id: int) -> AlertSettings:
-    """The tenant's settings; the defaults, unsaved, where nothing was changed yet."""
+    """Return the tenant's settings; the defaults, unsaved, if nothing was changed yet."""
     stored = AlertSettings.objects.filter(tenant_id=tenant_id).first()
     return stored or AlertSettings(tenant_id=tenant_id)
 
@@ -25,9 +25,7 @@ def settings_of(tenant_id: int) -> AlertSettings:
 def change_alert_settings(
     *, tenant: Tenant, actor: str, changes: Mapping[str, Any]
 ) -> AlertSettings:
-    """Change settings. What is told from now on follows them; what waits already leaves as it
-    would have.
-    """
+    """Change settings, for what is sent from now on; what waits already leaves as before."""
     AlertSettings.objects.get_or_create(tenant=tenant)
     stored = AlertSettings.objects.select_for_update().get(tenant=tenant)
     before = facts_of(stored)
@@ -57,7 +55,7 @@ def create_maintenance_window(
     reason: str,
 ) -> MaintenanceWindow:
     """Announce a time in which unusual spend is expected. Raises ValidationError for one that is
-    over already, or longer than a month: who forgets it would hear of nothing.
+    over already, or longer than a month: if it is forgotten, no one is notified of anything.
     """
     if ends_at <= max(starts_at, timezone.now()):
         raise ValidationError("A maintenance window ends after it begins, and not in the past.")
@@ -79,9 +77,9 @@ def create_maintenance_window(
 
 @transaction.atomic
 def end_maintenance_window(*, window: MaintenanceWindow, actor: str) -> None:
-    """End a window now; one that has not begun is taken back. A past one stays as it is.
+    """End a window now; one that has not begun is removed. A past one stays as it is.
 
-    What waits for its end leaves at once.
+    What waits for its end is sent immediately.
     """
     stored = MaintenanceWindow.objects.select_for_update().filter(id=window.id).first()
     now = timezone.now()

@@ -1,4 +1,4 @@
-"""What the workers do for alerts: thin, bounded, safe to run twice. The rows are the queue.
+"""Tasks of the workers: thin, bounded, safe to run twice. The rows are the queue.
 
 `notify`, `deliver` and `end_incidents` are short, and have a queue of their own; what may take
 longer (`scan_*`, `check_*`, `remove_*`) never stands before them.
@@ -27,13 +27,13 @@ from tenants.runs import TenantRun, scoped, shuffled
 SHORT_SECONDS: Final = 10.0
 LONG_SECONDS: Final = 90.0
 REMOVE_SECONDS: Final = 60.0
-# A message that says "send now" is of no use later: the beat has said it again meanwhile.
+# A message to send now is of no use later: the beat has sent another meanwhile.
 DELIVER_EXPIRES_SECONDS: Final = 10
 
 
 @shared_task(ignore_result=True)
 def notify() -> None:
-    """Make incidents of what metering left as rows, and let go of what was held back."""
+    """Make incidents of crossings and open breakers, and send what was held back."""
     now = timezone.now()
     run = TenantRun(SHORT_SECONDS, steps=3)
     written = run.repeat(
@@ -64,7 +64,7 @@ def deliver() -> None:
 
 @shared_task(ignore_result=True)
 def end_incidents() -> None:
-    """Resolve what is over, tell again of what was snoozed until now, and write due digests."""
+    """Resolve what is over, notify again of what was snoozed until now, and write due digests."""
     now = timezone.now()
     run = TenantRun(SHORT_SECONDS, steps=4)
     run.each(
@@ -78,9 +78,9 @@ def end_incidents() -> None:
         scoped(partial(session_checks.end_loops, now=now)),
     )
     run.repeat(
-        "wake_snoozed",
-        shuffled(partial(incidents.tenants_to_wake, now)),
-        scoped(partial(incidents.wake_snoozed, now=now)),
+        "end_snoozes",
+        shuffled(partial(incidents.tenants_with_ended_snoozes, now)),
+        scoped(partial(incidents.end_snoozes, now=now)),
     )
     run.repeat(
         "write_digests",
@@ -105,7 +105,7 @@ def check_sessions() -> None:
 
 @shared_task(ignore_result=True)
 def scan_anomalies() -> None:
-    """Judge every tenant's series up to this moment."""
+    """Judge every tenant's series up to now."""
     run = TenantRun(LONG_SECONDS)
     now = timezone.now()
     run.each("scan", scans.tenants_to_scan, partial(scans.scan_tenant, now=now))

@@ -60,7 +60,7 @@ ROW_ID: Final = re.compile(r"[0-9]{1,20}")
 PARAMETERS_MAX: Final = 100
 PARAMETER_CHARACTERS_MAX: Final = 2000
 # What the filters of lists add to the name of their field.
-FILTER_LOOKUPS: Final = ("", "__exact", "__isnull", "__id__exact")
+FILTER_LOOKUPS: Final = ("", "__exact", "__isnull")
 
 
 class RowForm(BaseRowForm):

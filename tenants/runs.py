@@ -6,11 +6,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
+from django.db.models import QuerySet
 from prometheus_client import Counter
 
 from tenants.scope import platform_scope, tenant_scope
@@ -107,6 +108,11 @@ class TenantRun:
             return 0
         _pauses.pop((job, tenant_id), None)
         return done
+
+
+def tenants_of(rows: QuerySet[Any]) -> list[int]:
+    """The tenants that have some of these rows."""
+    return list(rows.order_by("tenant_id").values_list("tenant_id", flat=True).distinct())
 
 
 def scoped(work: TenantWork) -> TenantWork:

@@ -1,4 +1,4 @@
-"""Admin pages of channels: where alerts go, a form for each kind, and a test."""
+"""Admin pages of channels: a form for each kind, and a new secret."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
@@ -41,17 +41,17 @@ from tenants.admin_questions import Question, ask, sent
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
 VALUE_CHARACTERS_MAX: Final = 2000
-TOLD: Final = ("severities", "contacts", "digest", "is_paused")
-OWN_FIELDS: Final = ("name", *TOLD)
-# What the form calls a field of the kind, lest it meet a column of the same name.
+ROUTING_FIELDS: Final = ("severities", "contacts", "digest", "is_paused")
+OWN_FIELDS: Final = ("name", *ROUTING_FIELDS)
+# Begins the names of the kind's fields on the form: some columns have the same names.
 PREFIX: Final = "config_"
-SIGNING_WORDS: Final = (
-    "Whoever has it can sign messages that look like ours: copy it now to where they are verified."
+SIGNING_NOTE: Final = (
+    "Whoever has it can sign messages that look like ours. Copy it now to where they are verified."
 )
 
 
 class ChannelForm(RowForm):
-    """What all channels have; the fields of a kind come with `form_of`."""
+    """The settings of all channels; `form_of` adds the fields of a kind."""
 
     kind: ClassVar[str]
     contacts = SimpleArrayField(
@@ -59,10 +59,10 @@ class ChannelForm(RowForm):
         required=False,
         max_length=CONTACTS_MAX,
         widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "team_lead, finance"}),
-        help_text="Names in budgets' levels that are reached here. Empty: it goes by severity.",
+        help_text="Names in budgets' levels that are reached here. Empty: any, by severity.",
     )
     severities = forms.MultipleChoiceField(
-        label="Tells at once",
+        label="Sent immediately",
         required=False,
         choices=Severity.choices,
         widget=UnfoldAdminCheckboxSelectMultipleWidget(),
@@ -73,7 +73,7 @@ class ChannelForm(RowForm):
         model = Channel
         fields = OWN_FIELDS
         labels = {"is_paused": "Paused"}
-        help_texts = {"is_paused": "Nothing is told while it is."}
+        help_texts = {"is_paused": "Nothing is sent while it is."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -85,24 +85,24 @@ class ChannelForm(RowForm):
             if field.is_secret:
                 secret = self.fields[PREFIX + field.name]
                 secret.required = False
-                secret.help_text = f"{field.help} Left empty, it stays as it is."
+                secret.help_text = f"{field.help} Leave it empty to keep it."
             else:
                 self.initial[PREFIX + field.name] = _as_text(shown.get(field.name, ""))
 
     def clean(self) -> dict[str, Any]:
-        """Judge a new channel here, where what is wrong can be mended. A change is judged with what
-        is stored.
+        """Validate a new channel here, so that its form is shown again. A change is validated with
+        what is stored.
         """
         data: dict[str, Any] = super().clean() or self.cleaned_data
         if self.instance._state.adding and not self.errors:
             try:
-                KINDS[self.kind].read(self.given())
+                KINDS[self.kind].read(self.changed_fields())
             except WrongChannel as error:
                 self.add_error(PREFIX + error.field, f"This {error.reason}.")
         return data
 
-    def given(self) -> dict[str, Any]:
-        """The kind's fields that were written; what is shown in part stays as it is stored."""
+    def changed_fields(self) -> dict[str, Any]:
+        """Return the kind's fields that were changed; what is shown in part stays as it is."""
         changed = set(self.changed_data)
         return {
             field.name: self.cleaned_data[PREFIX + field.name]
@@ -126,9 +126,9 @@ class Lines(forms.CharField):
 
 
 def form_field(field: Field) -> forms.Field:
-    """How a field of a kind is asked for. A secret is never shown, not even to be kept."""
+    """Return the form field for a field of a kind. A secret is never shown, not even to keep it."""
     options: dict[str, Any] = {
-        "label": field.words,
+        "label": field.label,
         "required": field.is_required,
         "max_length": VALUE_CHARACTERS_MAX,
         "help_text": field.help,
@@ -144,7 +144,7 @@ def form_field(field: Field) -> forms.Field:
 
 
 def form_of(kind: str) -> type[ChannelForm]:
-    """The form of a kind of channel."""
+    """Return the form of a kind of channel."""
     fields: dict[str, Any] = {
         PREFIX + field.name: form_field(field) for field in KINDS[kind].fields
     }
@@ -153,20 +153,28 @@ def form_of(kind: str) -> type[ChannelForm]:
 
 @register(Channel, site=site)
 class ChannelAdmin(TenantModelAdmin):
-    """Where alerts go. Who only looks gets no form."""
+    """Where alerts go. Those who may only look get no form."""
 
     writers = MONEY_ROLES
     secret_fields = frozenset(
         PREFIX + field.name for kind in KINDS.values() for field in kind.fields if field.is_secret
     )
-    list_display = ("name", "kind", "to", "severity_words", "contact_words", "state", "delivered")
+    list_display = (
+        "name",
+        "kind",
+        "to",
+        "severities_shown",
+        "contacts_shown",
+        "state",
+        "delivered",
+    )
     list_filter = ("kind",)
     search_fields = ("name",)
     ordering = ("name",)
     actions_detail = ("new_secret",)
     end_verb = "Remove channel"
     end_consequence = (
-        "Nothing is told here any more, and what waits for it is not sent. What was sent can still "
+        "Nothing is sent here any more, and what waits for it is not sent. What was sent can still "
         "be read."
     )
     end_done = "removed."
@@ -174,8 +182,8 @@ class ChannelAdmin(TenantModelAdmin):
         "name",
         "kind",
         "to",
-        "severity_words",
-        "contact_words",
+        "severities_shown",
+        "contacts_shown",
         "digest",
         "state",
         "delivered",
@@ -187,25 +195,19 @@ class ChannelAdmin(TenantModelAdmin):
         values = [_as_text(value).replace("\n", ", ") for value in shown_fields(obj).values()]
         return "; ".join(filter(None, values))
 
-    @display(description="Tells at once")
-    def severity_words(self, obj: Channel) -> str:
+    @display(description="Sent immediately")
+    def severities_shown(self, obj: Channel) -> str:
         return ", ".join(obj.severities) or "nothing"
 
     @display(description="Contacts")
-    def contact_words(self, obj: Channel) -> str:
+    def contacts_shown(self, obj: Channel) -> str:
         return ", ".join(obj.contacts) or "—"
 
     @labelled(  # type: ignore[untyped-decorator]
         description="State", label={"ready": "success", "failing": "danger", "paused": "warning"}
     )
     def state(self, obj: Channel) -> str:
-        if obj.is_paused:
-            return "paused"
-        has_failed = obj.failed_at is not None
-        is_mended = obj.delivered_at is not None and (
-            obj.failed_at is None or obj.delivered_at > obj.failed_at
-        )
-        return "failing" if has_failed and not is_mended else "ready"
+        return "paused" if obj.is_paused else "failing" if obj.is_failing else "ready"
 
     @display(description="Last delivered", ordering="delivered_at")
     def delivered(self, obj: Channel) -> str:
@@ -219,7 +221,7 @@ class ChannelAdmin(TenantModelAdmin):
         return self.may_write(request)
 
     def has_rotate_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """Webhooks alone have a secret that is made here."""
+        """Only webhooks have a secret that is made here."""
         webhooks = Channel.objects.filter(
             tenant=tenant_of(request), id=object_id, kind=ChannelKind.WEBHOOK
         )
@@ -228,7 +230,7 @@ class ChannelAdmin(TenantModelAdmin):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """The kind is chosen first: it says what is asked for."""
+        """Choose the kind first: it has its own form."""
         if self.has_add_permission(request) and _kind_asked_for(request) is None:
             return TemplateResponse(
                 request,
@@ -237,7 +239,7 @@ class ChannelAdmin(TenantModelAdmin):
                     **self.admin_site.each_context(request),
                     "opts": self.opts,
                     "title": "What kind of channel?",
-                    "kinds": [(f"?kind={kind}", one.words) for kind, one in KINDS.items()],
+                    "kinds": [(f"?kind={name}", kind.label) for name, kind in KINDS.items()],
                 },
             )
         response: HttpResponse = super().add_view(request, form_url, extra_context)
@@ -255,11 +257,11 @@ class ChannelAdmin(TenantModelAdmin):
             return ((None, {"fields": self.shown}),)
         kind = _kind(request, obj)
         names = [PREFIX + field.name for field in KINDS[kind].fields]
-        told = [name for name in TOLD if name != "digest" or KINDS[kind].has_digests]
+        routing = [name for name in ROUTING_FIELDS if name != "digest" or KINDS[kind].has_digests]
         top = ("name", *names) if obj is None else ("name", *names, "state", "last_error")
         return (
-            (KINDS[kind].words, {"fields": top}),
-            ("What it tells", {"fields": tuple(told)}),
+            (KINDS[kind].label, {"fields": top}),
+            ("What is sent", {"fields": tuple(routing)}),
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
@@ -279,17 +281,17 @@ class ChannelAdmin(TenantModelAdmin):
         self, request: HttpRequest, form: Any, fields: Mapping[str, Any], change: bool
     ) -> Channel:
         if change:
-            changes = {**fields, "fields": form.given()}
+            changes = {**fields, "fields": form.changed_fields()}
             return update_channel(channel=form.instance, actor=actor_of(request), changes=changes)
-        made = create_channel(
+        channel = create_channel(
             tenant=tenant_of(request),
             actor=actor_of(request),
             kind=_kind(request, None),
-            fields=form.given(),
+            fields=form.changed_fields(),
             **fields,
         )
-        request.shown_once = signing_secret(made)  # type: ignore[attr-defined]
-        return made
+        request.shown_once = signing_secret(channel)  # type: ignore[attr-defined]
+        return channel
 
     def response_add(
         self, request: HttpRequest, obj: Channel, post_url_continue: str | None = None
@@ -301,7 +303,7 @@ class ChannelAdmin(TenantModelAdmin):
                 request,
                 title=f"The secret of “{obj.name}”",
                 secret=secret,
-                words=SIGNING_WORDS,
+                words=SIGNING_NOTE,
             )
         messages.success(request, f"{obj.name} was added. Send a test to check that it works.")
         return HttpResponseRedirect(reverse("dashboard:channels"))
@@ -313,7 +315,7 @@ class ChannelAdmin(TenantModelAdmin):
         description="New secret", permissions=["rotate"], icon="key"
     )
     def new_secret(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask once more, then show the secret, this once."""
+        """Ask for confirmation, then show the secret once."""
         channel = self._find(request, object_id)
         form = forms.Form(sent(request))
         if form.is_valid():
@@ -323,23 +325,23 @@ class ChannelAdmin(TenantModelAdmin):
                 request,
                 title=f"The new secret of “{channel}”",
                 secret=secret,
-                words=SIGNING_WORDS,
+                words=SIGNING_NOTE,
             )
         question = Question(
             title=f"Give “{channel}” a new secret?",
             verb="Make a new secret",
             consequence="For 24 hours messages are signed with the old one too, so that the "
-            "receiver can change over.",
+            "receiver can switch.",
             facts=[("To", self.to(channel))],
             back=_page_of(channel),
         )
         return ask(self, request, question=question, form=form)
 
     def _find(self, request: HttpRequest, object_id: str) -> Channel:
-        found = self.get_queryset(request).filter(id=object_id).first()
-        if found is None:
+        channel = self.get_queryset(request).filter(id=object_id).first()
+        if channel is None:
             raise Http404
-        return found
+        return channel
 
 
 def _page_of(channel: Channel) -> str:
@@ -352,7 +354,7 @@ def _kind_asked_for(request: HttpRequest) -> str | None:
 
 
 def _kind(request: HttpRequest, channel: Channel | None) -> str:
-    """The kind of the channel, or of the one that is being added."""
+    """Return the kind of the channel, or of the one that is being added."""
     kind = channel.kind if channel is not None else _kind_asked_for(request)
-    assert kind is not None, "a channel is added by its kind's form alone"
+    assert kind is not None, "a channel is added by its kind's form only"
     return kind

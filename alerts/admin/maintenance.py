@@ -1,4 +1,4 @@
-"""Admin pages of maintenance windows: announced, and ended early."""
+"""Admin pages of maintenance windows: announce them, and end them early."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -20,7 +20,7 @@ from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant
 
 
 class MaintenanceWindowForm(RowForm):
-    """From when to when, what about, and why."""
+    """From when to when, about what, and why."""
 
     match = MatchField(
         label="Holds back only",
@@ -35,7 +35,7 @@ class MaintenanceWindowForm(RowForm):
         help_texts = {
             "starts_at": "UTC.",
             "ends_at": "UTC. At most 31 days later.",
-            "reason": "Whoever wonders why nothing came reads it.",
+            "reason": "For people who wonder why they were not notified.",
         }
 
     class Media:
@@ -54,7 +54,7 @@ class MaintenanceWindowForm(RowForm):
 
 
 class OverFilter(SimpleListFilter):
-    """Windows that are or will be, or those that are over."""
+    """Present and planned windows, or those that are over."""
 
     title = "state"
     parameter_name = "over"
@@ -63,9 +63,9 @@ class OverFilter(SimpleListFilter):
         return [("yes", "Over")]
 
     def choices(self, changelist: Any) -> Iterator[Any]:
-        """The first choice is what the list shows by itself."""
-        for place, choice in enumerate(super().choices(changelist)):
-            yield {**choice, "display": "Now and planned"} if place == 0 else choice
+        """Name the first choice, which is the default."""
+        first, *others = super().choices(changelist)
+        return iter([{**first, "display": "Now and planned"}, *others])
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         now = timezone.now()
@@ -86,8 +86,8 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
     ordering = ("-id",)
     end_verb = "End window"
     end_consequence = (
-        "From now on incidents are told at once again. What waits already leaves at the end that "
-        "was announced. A window that has not begun is taken back."
+        "Notifications are sent immediately again, those that wait too. A window that has not "
+        "begun is removed."
     )
     end_done = "ended."
 
@@ -112,7 +112,7 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            description = "What is not critical waits until it is over, and is told then."
+            description = "What is not critical waits until it is over, and is sent then."
             return (
                 (
                     None,

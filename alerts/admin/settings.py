@@ -1,4 +1,4 @@
-"""The admin page of alert settings: what the tenant wants to hear, and when not."""
+"""The admin page of alert settings: what the tenant is notified of, and when not."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -39,7 +39,7 @@ RULE_PARTS: Final = ("on", "threshold", "severity")
 
 
 def rule_fields(name: str) -> tuple[str, str, str]:
-    """The names of a rule's fields on the form."""
+    """Return the names of a rule's fields on the form."""
     on, threshold, severity = (f"{name}_{part}" for part in RULE_PARTS)
     return on, threshold, severity
 
@@ -63,7 +63,7 @@ def _fields_of_rules() -> dict[str, forms.Field]:
 
 
 def clock_field(label: str, **options: Any) -> forms.TimeField:
-    """A time of day in the tenant's zone: the admin's own widget would compare it with UTC."""
+    """Return a field for a time of day in the tenant's zone. The admin's widget assumes UTC."""
     return forms.TimeField(
         label=label, widget=UnfoldAdminTextInputWidget(attrs={"type": "time"}), **options
     )
@@ -82,22 +82,21 @@ class AlertSettingsBase(RowForm):
         "Cool-down, seconds",
         minimum=0,
         maximum=COOL_DOWN_SECONDS_MAX,
-        help_text="The same cause is not told again within this time, unless it became more "
+        help_text="The same cause is not reported again within this time, unless it became more "
         "severe.",
     )
     anomaly_limit_percent = count_field(
-        "Tighten budgets to, %",
+        "Reduce limits to, %",
         maximum=99,
         required=False,
-        help_text="While a critical anomaly lasts, the limits of the budgets that it is about "
-        "count so much less. Empty: as ever.",
+        help_text="What percentage of limits counts while a critical anomaly lasts. Empty: all.",
     )
 
     class Meta:
         model = AlertSettings
         fields = SETTINGS_FIELDS
         labels = {"halts_loops": "Halt a session that loops"}
-        help_texts = {"halts_loops": "Its next calls are refused until somebody lifts the halt."}
+        help_texts = {"halts_loops": "Its next calls are refused until someone lifts the halt."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -117,7 +116,7 @@ class AlertSettingsBase(RowForm):
         return data
 
     def rules(self) -> dict[str, dict[str, Any]]:
-        """Every rule as the form has it."""
+        """Return every rule as the form has it."""
         return {
             name: {part: self.cleaned_data[f"{name}_{part}"] for part in RULE_PARTS}
             for name in RULES
@@ -145,28 +144,28 @@ class AlertSettingsAdmin(TenantModelAdmin):
             "Quiet hours",
             {
                 "description": "In the tenant's zone. What is not critical waits until they are "
-                "over, and is told then.",
+                "over, and is sent then.",
                 "fields": (("quiet_from", "quiet_until"),),
             },
         ),
-        ("When it is told", {"fields": (("cool_down_seconds", "digest_at"),)}),
-        ("What is done by itself", {"fields": ("halts_loops", "anomaly_limit_percent")}),
-        *((rule.words, {"fields": (rule_fields(name),)}) for name, rule in RULES.items()),
+        ("When it is sent", {"fields": (("cool_down_seconds", "digest_at"),)}),
+        ("Automatic actions", {"fields": ("halts_loops", "anomaly_limit_percent")}),
+        *((rule.description, {"fields": (rule_fields(name),)}) for name, rule in RULES.items()),
     )
-    shown_fields = (*SETTINGS_FIELDS, "rules_words")
+    shown_fields = (*SETTINGS_FIELDS, "rules_shown")
 
     @display(description="Rules")
-    def rules_words(self, obj: AlertSettings) -> str:
+    def rules_shown(self, obj: AlertSettings) -> str:
         return format_html_join(
             "",
             '<p class="break-words pb-2"><b class="font-semibold">{}</b><br>{}</p>',
-            ((RULES[name].words, _describe(name, obj)) for name in RULES),
+            ((RULES[name].description, _describe(name, obj)) for name in RULES),
         )
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> AlertSettings | None:
-        """The tenant's one row, by the tenant's id, also while it was never saved."""
+        """Return the tenant's one row, by the tenant's id, also if it was never saved."""
         tenant = tenant_of(request)
         return settings_of(tenant.id) if object_id == str(tenant.id) else None
 
@@ -184,7 +183,7 @@ class AlertSettingsAdmin(TenantModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, str] | None = None
     ) -> HttpResponse:
-        """There is one row: its form."""
+        """Show the form of the only row."""
         return HttpResponseRedirect(
             reverse("admin:alerts_alertsettings_change", args=[tenant_of(request).id])
         )
@@ -200,5 +199,5 @@ class AlertSettingsAdmin(TenantModelAdmin):
         )
 
     def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
-        messages.success(request, "The alert settings are changed.")
+        messages.success(request, "The alert settings were changed.")
         return HttpResponseRedirect(request.path)

@@ -6,7 +6,7 @@ The method, in the order of the modules:
 2. `judgement`: several experts say what to expect: the last value, the last hour, this hour of the
    week, the middle of that and this hour of the day, and the hours next to them. A value that any
    of them expects is no surprise; the interval between them is widened by what chance does with so
-   many requests. What people are told as usual is not in the middle of that interval: it is the
+   many requests. What is reported as usual is not in the middle of that interval: it is the
    median of this hour of the week, this hour of the day and the last hour, corrected by how far
    that was off over the last day.
 3. What remains is a miss. An alarm needs a miss far beyond the series' usual misses, or one that
@@ -50,7 +50,7 @@ class Verdicts(NamedTuple):
     is_open: Bools  # whether an anomaly is in force after this step
     is_novel: Bools  # of the open anomaly: a pattern never seen before, and no value far off
     is_above: Bools  # of the open anomaly, else of this value: more than expected
-    expected: Floats  # the usual value, a true middle: what people are told
+    expected: Floats  # the usual value, a true middle: what is reported
     low: Floats  # at or beyond these an anomaly opens
     high: Floats
 
@@ -73,9 +73,9 @@ def observe(
     """
     step = _step(at, step_seconds, values, weights, is_ratio=is_ratio)
     found = judge_step(states, step)
-    course = follow(states, step, found, is_new_pattern(states, step))
-    learn(states, step, found, course)
-    return _verdicts(states, found, course.is_open)
+    transition = follow(states, step, found, is_new_pattern(states, step))
+    learn(states, step, found, transition)
+    return _verdicts(states, found, transition.is_open)
 
 
 def judge(

@@ -17,7 +17,7 @@ EXCESS_FACTOR: Final = 3.3
 RATIO_SHARE: Final = 0.7  # of all that, in ratios: what chance does to them is known
 LEAST_GAP: Final = 0.25  # between expectation and limit
 MOMENT: Final = 4
-CORRECTION_MAX: Final = 1_000.0  # beyond it, what is told and what came have nothing in common
+CORRECTION_MAX: Final = 1_000.0  # beyond it, what is reported and what came have nothing in common
 IDLE_SHARE: Final = 0.05  # of the high end of the range; below it a series is idle
 
 
@@ -25,7 +25,7 @@ class Judgement(NamedTuple):
     """Places on the scale, except `surprise`: 0 as expected, 1 at the limit, negative below."""
 
     noise: Floats
-    usual: Floats  # what is told as expected, in the measure's own unit
+    usual: Floats  # what is reported as expected, in the measure's own unit
     middle: Floats  # of this hour of the week, this hour of the day and the last hour
     place: Floats  # of the value, drawn towards expectation when it rests on few requests
     lowest: Floats  # what the experts expect, widened by chance
@@ -53,7 +53,7 @@ def judge_step(states: States, step: Step) -> Judgement:
     place = _weighed(step, to_scale(step.values, noise), lowest, highest)
     is_idle = (np.abs(states["recent"]) < IDLE_SHARE * np.abs(high)) & (not step.is_ratio)
     low_margins, high_margins = _margins(states, step)
-    # A series that wakes up is judged by its range alone: nobody expected just this hour.
+    # A series that wakes up is judged by its range alone: no one expected just this hour.
     by_range = _beyond_range(highest, wide_high, high_margins)
     high_limit = np.where(is_idle, by_range, np.minimum(highest + high_margins[0], by_range))
     # An idle step is outside the range of busy ones, which proves nothing.

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from alerts.anomaly.judgement import MOMENT, WARM_UP_HOURS, Judgement
-from alerts.anomaly.lifecycle import Course
+from alerts.anomaly.lifecycle import Transition
 from alerts.anomaly.record import HOURS_OF_DAY, HOURS_OF_WEEK, Bools, Floats, States
 from alerts.anomaly.scales import FURTHEST, Step, from_scale, range_end, to_scale
 
@@ -27,17 +27,17 @@ REQUESTS_COUNTED: Final = 100.0  # more tell of changes, not of chance
 FIRST_STEPS: Final = 20
 
 
-def learn(states: States, step: Step, found: Judgement, course: Course) -> None:
+def learn(states: States, step: Step, found: Judgement, transition: Transition) -> None:
     """Move everything that is remembered towards this step's values."""
-    calm = step.is_known & ~course.is_open
-    teaches = calm | course.opens
+    calm = step.is_known & ~transition.is_open
+    teaches = calm | transition.opens
     first = step.is_known & (states["steps"] == 0)
     _learn_variance(states, step, calm)
     _learn_misses(states, step, found, teaches)
     _learn_range(states, step, found, teaches & step.is_busy)
-    _learn_seasons(states, step, found, course.is_open)
+    _learn_seasons(states, step, found, transition.is_open)
     _learn_levels(states, step, found, calm)
-    _learn_size(states, step, found, course.is_open)
+    _learn_size(states, step, found, transition.is_open)
     _learn_means(states, step, found, calm)
     for field in ("last", "recent", "typical"):
         size = np.abs(step.values) if field == "typical" else step.values

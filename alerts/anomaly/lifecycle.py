@@ -15,14 +15,14 @@ ACCEPTED_HOURS: Final = 12.0  # after which it is a new level and no anomaly
 SETTLE_HOURS: Final = 3.0  # over which the new level is averaged
 
 
-class Course(NamedTuple):
+class Transition(NamedTuple):
     """What a step does to anomalies."""
 
     opens: Bools
     is_open: Bools  # in this step, the one that opens it included, the one that closes it not
 
 
-def follow(states: States, step: Step, found: Judgement, is_new_pattern: Bools) -> Course:
+def follow(states: States, step: Step, found: Judgement, is_new_pattern: Bools) -> Transition:
     """Open, carry on and close anomalies."""
     was_open = states["is_open"].copy()
     is_surprise = np.abs(found.surprise) >= 1
@@ -42,7 +42,7 @@ def follow(states: States, step: Step, found: Judgement, is_new_pattern: Bools) 
     _accept_new_level(states, accepted)
     is_calm = states["calm_hours"] >= CALM_HOURS * (1 - 1e-9)
     states["is_open"] = (was_open & ~is_calm & ~accepted) | opens
-    return Course(opens, states["is_open"].copy())
+    return Transition(opens, states["is_open"].copy())
 
 
 def _towards(states: States, signed: Floats) -> Floats:

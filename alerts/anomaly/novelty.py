@@ -35,7 +35,7 @@ def is_new_pattern(states: States, step: Step) -> Bools:
     _set_bins(states, known[is_first], step.values)
     full = _count(states, known[~is_first], step.values)
     unlike = full[~_matches_latest(states, full)]
-    # In portions, so that memory does not grow where all series change at once.
+    # In portions, so that memory does not grow if all series change simultaneously.
     for start in range(0, len(unlike), PORTION_SERIES):
         portion = unlike[start : start + PORTION_SERIES]
         portion = portion[~_matches_any(states, portion)]

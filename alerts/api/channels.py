@@ -57,7 +57,7 @@ def _field_schema(field: Field) -> dict[str, Any]:
         "description": "The fields of the channel's kind.",
         "anyOf": [
             {
-                "title": kind.words,
+                "title": kind.label,
                 "type": "object",
                 "properties": {field.name: _field_schema(field) for field in kind.fields},
                 "additionalProperties": False,

@@ -90,7 +90,7 @@ class RulesBody(StrictSerializer):
 
     def get_fields(self) -> dict[str, Any]:
         return {
-            name: RuleBody(required=False, allow_null=True, help_text=rule.words)
+            name: RuleBody(required=False, allow_null=True, help_text=rule.description)
             for name, rule in RULES.items()
         }
 
@@ -194,7 +194,7 @@ def _answer(stored: AlertSettings) -> AlertSettingsAnswer:
         digest_at=f"{stored.digest_at:%H:%M}",
         rules={
             name: RuleAnswer(
-                words=rule.words,
+                words=rule.description,
                 unit=rule.unit,
                 default=RuleValues(**default_rule(name)),
                 **rule_values(name, stored.rules),

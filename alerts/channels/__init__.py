@@ -1,4 +1,4 @@
-"""The ways in which messages travel, one module for each."""
+"""The kinds of channels, one module for each."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -14,7 +14,7 @@ FORM: Final = "must be an address such as https://host/path"
 
 
 def read_text(given: Fields, name: str) -> str:
-    """A text, without what surrounds it. Raises WrongChannel where it is missing or not a text."""
+    """Return a text, stripped. Raises WrongChannel if it is missing or not a text."""
     value: Any = given.get(name)
     if not isinstance(value, str) or not value.strip():
         raise WrongChannel(name, "is required")
@@ -25,38 +25,41 @@ def read_text(given: Fields, name: str) -> str:
 
 
 def read_url(given: Fields, name: str = "url") -> str:
-    """An address on the web that may be called. Raises WrongChannel.
+    """Return a web address that may be called. Raises WrongChannel.
 
-    An address that spells a private network is refused right here. A name is not resolved: what it
-    leads to may be another thing tomorrow, and is judged at every connection.
+    An address that spells a private network is refused here. A name is not resolved: it may lead
+    elsewhere tomorrow, and is checked at every connection.
     """
     url = read_text(given, name)
     parts = _split(url, name)
-    judge_host(parts.hostname or "", name, reach=reach_of(url))
+    check_host(parts.hostname or "", name, reach=reach_of(url))
     return url
 
 
 def reach_of(url: str) -> Reach:
-    """What a call to this address may connect to.
+    """Return what a call to this address may connect to.
 
-    Without encryption anybody on the way could read and change alerts, and learn the secret part of
-    the address; so `http` leads only into networks that the operator knows, for gateways there.
+    Without encryption anyone on the way could read and change alerts, and learn the secret part of
+    the address; so `http` leads only into networks that the operator allows, for gateways there.
     """
     return Reach.PUBLIC if url.lower().startswith("https://") else Reach.ALLOWED
 
 
-def judge_host(host: str, name: str, *, reach: Reach) -> None:
-    """Refuse a host that is a private address by its very spelling."""
+def check_host(host: str, name: str, *, reach: Reach) -> None:
+    """Refuse a host that is spelled as a private address."""
     plain = host.rstrip(".").lower()
     is_local = plain == "localhost" or plain.endswith(".localhost")
     address = literal_address("127.0.0.1" if is_local else plain)
-    is_allowed = may_reach(address, reach=reach) if address is not None else _may_be(reach)
+    if address is not None:
+        is_allowed = may_reach(address, reach=reach)
+    else:
+        is_allowed = reach is Reach.PUBLIC or bool(settings.CHANNEL_NETWORKS)
     if not is_allowed:
         raise WrongChannel(name, refusal(reach))
 
 
 def shown_url(url: str, *, with_path: bool) -> str:
-    """What anybody may see of an address: no user, no query, and no path where that is secret."""
+    """Return what anyone may see of an address: no user, no query, and no path if it is secret."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     path = parts.path if with_path else "/…"
@@ -72,7 +75,3 @@ def _split(url: str, name: str) -> SplitResult:
     if not is_url or " " in url or "\\" in url:
         raise WrongChannel(name, FORM)
     return parts
-
-
-def _may_be(reach: Reach) -> bool:
-    return reach is Reach.PUBLIC or bool(settings.CHANNEL_NETWORKS)

@@ -20,14 +20,14 @@ COLOR_BY_SEVERITY: Final = {
 }
 
 
-def chat_kind(words: str, help_text: str, payload_of: Callable[[Message, str], Any]) -> Kind:
+def chat_kind(label: str, help_text: str, payload_of: Callable[[Message, str], Any]) -> Kind:
     """Return a kind of chat whose messages `payload_of` builds from a message and a reference."""
 
     def send(config: Fields, secrets: Fields, message: Message, reference: str) -> Sent:
         return post_json(secrets["url"], payload_of(message, reference))
 
     return Kind(
-        words=words,
+        label=label,
         fields=(Field("url", "Incoming webhook address", help_text, is_secret=True),),
         severities=(Severity.WARNING, Severity.CRITICAL),
         read=_read,

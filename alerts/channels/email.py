@@ -16,7 +16,7 @@ from django.core.validators import validate_email
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from alerts.channels.addresses import judge_host, read_text
+from alerts.channels.addresses import check_host, read_text
 from alerts.channels.kind import Field, Fields, Kind, NotDelivered, Sent, Settings
 from alerts.channels.replies import Conversation, EncryptedConversation
 from alerts.channels.wording import body_lines, cut, headline, mark, plain
@@ -28,7 +28,7 @@ from alerts.outbound import CALL_SECONDS, Call, Reach, calling_out
 
 RECIPIENTS_MAX: Final = 50
 SUBJECT_MAX_CHARACTERS: Final = 150
-# The library adds spaces where it folds a header that is not ASCII, so it folds none: a line may
+# The library adds spaces when it folds a header that is not ASCII, so it folds none: a line may
 # have 998 characters.
 POLICY: Final = SMTP.clone(max_line_length=990)
 ANSWER_MAX_CHARACTERS: Final = 200
@@ -78,8 +78,8 @@ def _send(config: Fields, secrets: Fields, message: Message, reference: str) -> 
 def _mail(
     server: MailServer, recipients: Sequence[str], message: Message, reference: str
 ) -> EmailMessage:
-    """The mail. Its identity is the delivery's, so a repeat shows as one mail in most readers; all
-    mails of an incident refer to the same one, so they are one thread.
+    """Return the mail. Its id is the delivery's, so most readers show a repeat as one mail; all
+    mails of an incident refer to the same id, so they are one thread.
     """
     mail = EmailMessage(policy=POLICY)
     shown = cut(headline(message), SUBJECT_MAX_CHARACTERS)
@@ -90,7 +90,7 @@ def _mail(
     mail["Message-ID"] = f"<{reference}@{server.domain}>"
     mail["References"] = f"<{message.cause}@{server.domain}>"
     mail["In-Reply-To"] = f"<{message.cause}@{server.domain}>"
-    # No answering machine shall answer.
+    # Keeps automatic replies away.
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(_text(message, reference))
     mail.add_alternative(_html(message, reference), subtype="html")
@@ -109,10 +109,10 @@ def _html(message: Message, reference: str) -> str:
         {
             "headline": headline(message),
             "summary": plain(message.summary),
-            "facts": [(plain(words), plain(text)) for words, text in message.facts],
+            "facts": [(plain(label), plain(text)) for label, text in message.facts],
             "lines": [
-                (plain(f"{one.severity.title()}, {one.status}: {one.title}"), one.link)
-                for one in message.lines
+                (plain(f"{line.severity.title()}, {line.status}: {line.title}"), line.link)
+                for line in message.lines
             ],
             "link": message.link,
             "footer": _footer(message, reference),
@@ -145,21 +145,21 @@ def _hand_over(
 def _talk(
     server: MailServer, recipients: Sequence[str], mail: EmailMessage
 ) -> dict[str, tuple[int, bytes]]:
-    """One conversation with the server; answers the recipients that it refused, if not all."""
+    """Talk to the server; return the recipients that it refused, if not all."""
     client = _connect(server)
     try:
         if server.user:
             client.login(server.user, server.password)
         return client.send_message(mail, server.sender_address, list(recipients))
     finally:
-        # What becomes of the good-bye says nothing of the mail.
+        # Failing to say goodbye says nothing of the mail.
         with suppress(smtplib.SMTPException, OSError):
             client.quit()
         client.close()
 
 
 def _connect(server: MailServer) -> smtplib.SMTP:
-    """A conversation, encrypted where the server can. It must be before a password is said."""
+    """Connect, encrypted if the server can. It must be before a password is sent."""
     trust = ssl.create_default_context()
     limits: dict[str, Any] = {"local_hostname": server.domain, "timeout": CALL_SECONDS}
     if server.is_encrypted_first:
@@ -218,7 +218,7 @@ def _read(given: Fields) -> Settings:
         server = read_mail_server(url)
     except WrongMailServer as error:
         raise WrongChannel("smtp_url", str(error)) from None
-    judge_host(server.host, "smtp_url", reach=Reach.PUBLIC)
+    check_host(server.host, "smtp_url", reach=Reach.PUBLIC)
     scheme = "smtps" if server.is_encrypted_first else "smtp"
     config["smtp_url"] = f"{scheme}://{server.host}:{server.port}?from={server.sender}"
     return Settings(config, {"smtp_url": url})
@@ -228,7 +228,7 @@ def _recipients(given: Any) -> list[str]:
     recipients = list(given) if isinstance(given, list | tuple) else []
     if not 1 <= len(recipients) <= RECIPIENTS_MAX:
         raise WrongChannel("to", f"must be 1 to {RECIPIENTS_MAX} addresses")
-    return list(dict.fromkeys(_address(one) for one in recipients))
+    return list(dict.fromkeys(_address(recipient) for recipient in recipients))
 
 
 def _address(given: Any) -> str:
@@ -241,7 +241,7 @@ def _address(given: Any) -> str:
 
 
 EMAIL = Kind(
-    words="E-mail",
+    label="E-mail",
     fields=(
         Field("to", "Recipients", f"1 to {RECIPIENTS_MAX} addresses.", is_list=True),
         Field(

@@ -17,10 +17,10 @@ from alerts.outbound import CALL_SECONDS, CONNECT_SECONDS, Call, calling_out
 USER_AGENT: Final = "Spendgate"
 GONE: Final = 410
 TOO_MANY: Final = 429
-ANSWERS_WITH_PATIENCE: Final = frozenset({TOO_MANY, 503})
+STATUSES_WITH_RETRY_AFTER: Final = frozenset({TOO_MANY, 503})
 TOO_SLOW: Final = "The receiver did not answer in time."
-# The first that fits counts.
-WORDS_BY_ERROR: Final[Sequence[tuple[type[Exception], str]]] = (
+# The first that matches counts.
+DETAIL_BY_ERROR: Final[Sequence[tuple[type[Exception], str]]] = (
     (requests.ReadTimeout, TOO_SLOW),
     (requests.exceptions.SSLError, "The receiver's certificate or encryption cannot be trusted."),
     (
@@ -32,13 +32,13 @@ WORDS_BY_ERROR: Final[Sequence[tuple[type[Exception], str]]] = (
         "The receiver cannot be reached, or closed the connection without an answer.",
     ),
 )
-# However long a receiver asks to be left alone, it is tried again after this.
-PATIENCE_MAX_SECONDS: Final = 3600.0
+# However long a receiver asks to wait, it is tried again after this.
+RETRY_AFTER_MAX_SECONDS: Final = 3600.0
 
 
 class _Session(requests.Session):
-    """Knows no redirects. The library reads the whole body of one even where it does not follow it,
-    and unpacks it: that of a hostile receiver never ends.
+    """Ignores redirects. The library reads and unpacks the whole body of one even if it does not
+    follow it: that of a hostile receiver never ends.
     """
 
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -57,11 +57,10 @@ def post(
     headers: Mapping[str, str] | None = None,
     seconds: float = CALL_SECONDS,
 ) -> Sent:
-    """Post JSON bytes. Raises NotDelivered unless the answer is a success, within so many seconds.
+    """Post JSON bytes. Raises NotDelivered unless the answer is a success within `seconds`.
 
-    Redirects are not followed, and proxies and passwords of this machine's environment not used:
-    the address means what it says. The answer's body is not read: it is the receiver's to choose,
-    and may repeat a secret.
+    Redirects are not followed, and proxies and passwords of this machine's environment are not
+    used. The answer's body is not read: the receiver chooses it, and it may repeat a secret.
     """
     status, answered = _answer(url, body, headers or {}, seconds)
     if 200 <= status < 300:
@@ -71,7 +70,7 @@ def post(
         status=status,
         is_receiver_down=status == TOO_MANY or status >= 500,
         is_final=status == GONE,
-        retry_after_seconds=_patience(status, answered),
+        retry_after_seconds=_retry_after_seconds(status, answered),
     )
 
 
@@ -100,12 +99,12 @@ def _answer(
 
 
 def _reason(error: Exception, call: Call) -> str:
-    """Why there was no answer. The library's own words hold the whole address."""
+    """Say why there was no answer. The library's own message holds the whole address."""
     if call.refusal:
         return call.refusal
     if call.is_late:
         return TOO_SLOW
-    reasons = (words for kind, words in WORDS_BY_ERROR if isinstance(error, kind))
+    reasons = (detail for kind, detail in DETAIL_BY_ERROR if isinstance(error, kind))
     return next(reasons, "The receiver's address or answer cannot be understood.")
 
 
@@ -119,15 +118,15 @@ def _sentence(status: int) -> str:
     return f"The receiver answered {phrase}."
 
 
-def _patience(status: int, headers: Mapping[str, str]) -> float | None:
-    if status not in ANSWERS_WITH_PATIENCE or "Retry-After" not in headers:
+def _retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None:
+    if status not in STATUSES_WITH_RETRY_AFTER or "Retry-After" not in headers:
         return None
     seconds = _seconds(headers["Retry-After"].strip())
-    return None if seconds is None else min(max(seconds, 0.0), PATIENCE_MAX_SECONDS)
+    return None if seconds is None else min(max(seconds, 0.0), RETRY_AFTER_MAX_SECONDS)
 
 
 def _seconds(text: str) -> float | None:
-    """A delay in seconds, or until a date."""
+    """Read a delay in seconds, or until a date."""
     if text.isascii() and text.replace(".", "", 1).isdecimal():
         return float(text[:20])
     try:

@@ -1,4 +1,4 @@
-"""What all kinds of channels have in common: fields, and how they say what did not get through."""
+"""What all kinds of channels have in common: fields, and how they report a failure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ class Field(NamedTuple):
     """One setting of a channel. The value of a list is a list of texts, of others a text."""
 
     name: str
-    words: str
+    label: str
     help: str
     is_secret: bool = False
     is_required: bool = True
@@ -39,10 +39,9 @@ class Sent(NamedTuple):
 class NotDelivered(Exception):
     """The receiver did not take the message. `detail` holds no secret and no whole address.
 
-    `status` is what the receiver answered, None without an answer. `is_receiver_down`: the trouble
-    is not with this message, so others would not get through now either. `is_final`: it says that
-    it will never take anything at this address again. `retry_after_seconds`: how long it asked to
-    be left alone.
+    `status` is what the receiver answered, None without an answer. `is_receiver_down`: the cause is
+    not this message, so others would not get through now either. `is_final`: the receiver will
+    never take anything at this address again. `retry_after_seconds`: how long it asked to wait.
     """
 
     def __init__(
@@ -65,13 +64,13 @@ class NotDelivered(Exception):
 class Kind(NamedTuple):
     """A way for messages to travel.
 
-    `read` judges the values of all fields, and raises WrongChannel. `send` takes one message there
-    in this thread, and raises NotDelivered; the reference is the same for every attempt.
+    `read` validates the values of all fields, and raises WrongChannel. `send` sends one message in
+    this thread, and raises NotDelivered; the reference is the same for every attempt.
     """
 
-    words: str
+    label: str
     fields: tuple[Field, ...]
-    # Told at once, unless a channel is set otherwise.
+    # Sent immediately, unless a channel is configured otherwise.
     severities: tuple[str, ...]
     read: Callable[[Fields], Settings]
     send: Callable[[Fields, Fields, Message, str], Sent]

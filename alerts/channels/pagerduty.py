@@ -20,7 +20,7 @@ ACTION_BY_EVENT: Final = {"acknowledged": "acknowledge", "resolved": "resolve"}
 
 
 def event_of(message: Message, reference: str, action: str) -> dict[str, Any]:
-    """The event, without its key. `message.cause` is what PagerDuty keeps one alert for."""
+    """Return the event, without its key. PagerDuty keeps one alert for a `message.cause`."""
     return {
         "event_action": action,
         "dedup_key": message.cause,
@@ -44,7 +44,7 @@ def event_of(message: Message, reference: str, action: str) -> dict[str, Any]:
 
 
 def _send(config: Fields, secrets: Fields, message: Message, reference: str) -> Sent:
-    # A test shall reach the pager, and leave nothing open there.
+    # A test reaches the pager, and leaves nothing open there.
     is_test = message.event == "test"
     actions = ["trigger", "resolve"] if is_test else [ACTION_BY_EVENT.get(message.event, "trigger")]
     sent = Sent(None)
@@ -69,7 +69,7 @@ def _read(given: Fields) -> Settings:
 
 
 PAGERDUTY = Kind(
-    words="PagerDuty",
+    label="PagerDuty",
     fields=(
         Field(
             "routing_key",

@@ -1,4 +1,4 @@
-"""Mail servers that talk without end: how much of a conversation is kept in memory."""
+"""Conversations with mail servers that never stop talking: how much is kept in memory."""
 
 import smtplib
 from io import BufferedReader
@@ -9,7 +9,7 @@ REPLIES_MAX_BYTES: Final = 1_000_000
 
 
 class _Replies:
-    """What a mail server says, up to a limit. The library keeps a reply until its last line."""
+    """Replies of a mail server, up to a limit. The library keeps a reply until its last line."""
 
     def __init__(self, lines: BufferedReader) -> None:
         self._lines = lines
@@ -27,7 +27,7 @@ class _Replies:
 
 
 class _Short:
-    """Makes the library read replies up to a limit, anew after encryption has begun."""
+    """Makes the library read replies up to a limit, again after encryption has begun."""
 
     file: Any
     sock: Any

@@ -1,4 +1,4 @@
-"""Webhooks, signed as Standard Webhooks says, so that receivers verify them with its libraries."""
+"""Webhooks, signed as in Standard Webhooks, so that receivers verify them with its libraries."""
 
 import base64
 import secrets as random
@@ -16,12 +16,12 @@ from alerts.messages import Message
 from alerts.models import Severity
 
 SECRET_BYTES: Final = 32
-# So long an old secret signs too, and the receiver can change over without losing anything.
+# An old secret signs too for this time, so that the receiver can switch without losing anything.
 ROTATION: Final = timedelta(hours=24)
 
 
 def body_of(message: Message) -> bytes:
-    """The message for machines; money in `figures` is decimal USD."""
+    """Return the message for programs; money in `figures` is decimal USD."""
     is_incident = message.incident is not None
     data: dict[str, Any] = {
         "incident": message.incident,
@@ -43,7 +43,7 @@ def body_of(message: Message) -> bytes:
 
 
 def headers_of(secrets: Fields, body: bytes, reference: str, now: datetime) -> dict[str, str]:
-    """The headers that prove who sent this body, and which delivery it is."""
+    """Return the headers that prove who sent this body, and which delivery it is."""
     signatures = [
         Webhook(secret).sign(reference, now, body.decode()) for secret in _signing(secrets, now)
     ]
@@ -55,12 +55,12 @@ def headers_of(secrets: Fields, body: bytes, reference: str, now: datetime) -> d
 
 
 def new_secret() -> str:
-    """A secret as receivers' libraries take it."""
+    """Return a secret in the form of receivers' libraries."""
     return f"whsec_{base64.b64encode(random.token_bytes(SECRET_BYTES)).decode()}"
 
 
 def rotated(secrets: Fields, now: datetime) -> dict[str, Any]:
-    """The same with a new signing secret; the one before signs too until its time is over."""
+    """Return secrets with a new signing secret; the previous one signs too for a while."""
     return {
         **secrets,
         "secret": new_secret(),
@@ -90,7 +90,7 @@ def _read(given: Fields) -> Settings:
 
 
 WEBHOOK = Kind(
-    words="Webhook",
+    label="Webhook",
     fields=(Field("url", "Address", "Gets every message as a signed POST (Standard Webhooks)."),),
     severities=(Severity.INFO, Severity.WARNING, Severity.CRITICAL),
     read=_read,

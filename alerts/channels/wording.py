@@ -1,8 +1,8 @@
-"""A message in words for people. Pure.
+"""The text of a message for people. Pure.
 
-Titles and values come from events, so anybody who can send one chooses them. `inert` makes a text
-mean nothing to the markup of chats: no mention of everybody, no link that says another thing than
-it leads to, no picture that tells when it was seen.
+Titles and values come from events, so anyone who can send one chooses them. `inert` keeps a text
+from being markup in chats: no mention of everyone, no link whose text is another address, no image
+that reports when it was seen.
 """
 
 import re
@@ -30,9 +30,9 @@ INERT: Final = str.maketrans(
         "]": f"]{BREAK}",
     }
 )
-# A heading, a quotation or a list, where a line begins with it.
+# A heading, a quotation or a list, if a line begins with it.
 LINE_MARK: Final = re.compile(r"^([#>+-]|\d+[.)])")
-WORDS_BY_EVENT: Final = {
+LABEL_BY_EVENT: Final = {
     "updated": "Still open",
     "acknowledged": "Acknowledged",
     "resolved": "Resolved",
@@ -41,43 +41,43 @@ WORDS_BY_EVENT: Final = {
 
 
 def plain(text: str) -> str:
-    """One line of text, without what cannot be seen."""
+    """Return one line of text, without invisible characters."""
     return " ".join(UNPRINTABLE.sub(" ", text).split())
 
 
 def inert(text: str) -> str:
-    """One line that no chat takes for markup or a mention."""
+    """Return one line that no chat takes for markup or a mention."""
     return LINE_MARK.sub(rf"{BREAK}\1", plain(text).translate(INERT))
 
 
 def cut(text: str, characters: int) -> str:
-    """At most so many characters; where some are missing, the last one says so."""
+    """Return at most this many characters; an ellipsis stands for the rest."""
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def headline(message: Message) -> str:
-    """What happened, in one line."""
+    """Say in one line what happened."""
     if message.event == "digest":
         return plain(message.title)
     if message.event == "escalated":
         return plain(f"Now {message.severity}: {message.title}")
-    words = WORDS_BY_EVENT.get(message.event, message.severity.title())
+    label = LABEL_BY_EVENT.get(message.event, message.severity.title())
     if message.event == "updated" and message.kind == "crossing":
         # Its next level: it goes on, but not as before.
-        words = message.severity.title()
-    return plain(f"{words}: {message.title}")
+        label = message.severity.title()
+    return plain(f"{label}: {message.title}")
 
 
 def mark(message: Message, reference: str) -> str:
-    """By which people recognise a message that reaches them twice."""
+    """Return what people recognize a message by that reaches them twice."""
     short = reference.replace("-", "")[:6]
     return short if message.incident is None else f"#{message.incident} · {short}"
 
 
 def body_lines(message: Message) -> list[str]:
-    """The message below its headline, as lines of plain text."""
+    """Return the message below its headline, as lines of plain text."""
     return [
         plain(message.summary),
-        *(plain(f"{words}: {text}") for words, text in message.facts),
-        *(plain(f"{one.severity.title()}, {one.status}: {one.title}") for one in message.lines),
+        *(plain(f"{label}: {text}") for label, text in message.facts),
+        *(plain(f"{line.severity.title()}, {line.status}: {line.title}") for line in message.lines),
     ]

@@ -1,4 +1,4 @@
-"""Deliveries leave: the rows are the queue, and each is sent until its receiver has taken it.
+"""Send deliveries: the rows are the queue, and each is sent until its receiver has taken it.
 
 At least once: a worker that dies between sending and recording leaves a claim that runs out, and
 another sends the same message under the same reference. The network is never called inside a

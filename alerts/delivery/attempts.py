@@ -1,4 +1,4 @@
-"""One attempt to send a delivery, and what is written down of it."""
+"""One attempt to send a delivery, and its record."""
 
 import random
 import time
@@ -13,25 +13,24 @@ from prometheus_client import Counter
 from alerts.channel_settings import update_channel
 from alerts.channels import KINDS, NotDelivered, Sent
 from alerts.channels.email import mail_people
-from alerts.delivery.lanes import Claim
+from alerts.delivery.queues import Claim
 from alerts.delivery.schedule import rest_seconds, wait_seconds
 from alerts.errors import AlertError, ChannelUnavailable
 from alerts.messages import decode
-from alerts.models import Channel, Delivery, DeliveryAttempt, DeliveryState
+from alerts.models import SERVICE, Channel, Delivery, DeliveryAttempt, DeliveryState
 from alerts.sealing import unseal
 from tenants.scope import tenant_scope
 
 log = structlog.get_logger(__name__)
 
 DELIVERIES: Final = Counter(
-    "spendgate_deliveries", "Attempts to deliver, by what came of them.", ["kind", "outcome"]
+    "spendgate_deliveries", "Attempts to deliver, by outcome.", ["kind", "outcome"]
 )
 ERROR_MAX_CHARACTERS: Final = 1000
-SELF: Final = "spendgate"
 
 
 class Outcome(NamedTuple):
-    """What came of an attempt."""
+    """The outcome of an attempt."""
 
     started_at: datetime
     duration_ms: int
@@ -49,7 +48,7 @@ def attempt(delivery: Delivery) -> Outcome:
     except AlertError as error:
         result = NotDelivered(error.detail, is_receiver_down=False)
     except Exception as error:
-        # Else a single message that something stumbles over would end the run for all.
+        # Else a single message that fails unexpectedly would end the run for all.
         log.exception("delivery failed unexpectedly", delivery=delivery.id)
         result = NotDelivered(
             f"An unexpected error of the service ({type(error).__name__}), which was logged.",
@@ -59,10 +58,10 @@ def attempt(delivery: Delivery) -> Outcome:
 
 
 def record(claimed: Claim, outcome: Outcome) -> None:
-    """Write down what came of an attempt.
+    """Record the outcome of an attempt.
 
-    A success counts however late it comes. A failure counts only for whoever still holds the claim:
-    another worker may have sent the message meanwhile.
+    A success counts however late it comes. A failure counts only for the worker that still holds
+    the claim: another may have sent the message meanwhile.
     """
     delivery = claimed.delivery
     with tenant_scope(delivery.tenant_id):
@@ -85,7 +84,7 @@ def _send(delivery: Delivery) -> Sent:
 
 
 def _lock_channel(delivery: Delivery) -> None:
-    """The channel first, then its deliveries: as whoever removes a channel locks them."""
+    """Lock the channel before its deliveries, as removing a channel does."""
     if delivery.channel is not None:
         Channel.objects.select_for_update(no_key=True).get(id=delivery.channel.id)
 
@@ -143,13 +142,13 @@ def _record_failure(claimed: Claim, failure: NotDelivered) -> str:
 
 
 def _pause(channel: Channel) -> None:
-    """The receiver will take nothing any more, until a person has looked at the channel."""
+    """Pause a channel whose receiver will take nothing any more, until a person looks at it."""
     with suppress(ChannelUnavailable):  # it was removed meanwhile
-        update_channel(channel=channel, actor=SELF, changes={"is_paused": True})
+        update_channel(channel=channel, actor=SERVICE, changes={"is_paused": True})
 
 
 def _let_rest(channel: Channel, until: datetime) -> None:
-    """Spare a receiver that is down the channel's messages, and the workers the waiting.
+    """Let a channel's other messages wait while its receiver is down.
 
     The one that failed waits for longer anyway.
     """

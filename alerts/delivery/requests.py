@@ -1,4 +1,4 @@
-"""What people ask for: a test of a channel, and a delivery once more."""
+"""Requests of people: a test of a channel, and a delivery again."""
 
 from datetime import timedelta
 from typing import Final
@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from alerts.channels.email import can_mail_people
 from alerts.errors import AskedTooOften, ChannelUnavailable, NotResendable
-from alerts.messages import Message, encode, moment_text
+from alerts.messages import Message, encode, format_timestamp
 from alerts.models import Channel, Delivery, DeliveryEvent, DeliveryState, Severity
 from tenants.audit import record_change
 from tenants.models import Tenant
@@ -22,9 +22,9 @@ TENANT_TESTS_PER_MINUTE: Final = 30
 
 @transaction.atomic
 def resend(*, delivery: Delivery, actor: str) -> Delivery:
-    """Send a delivery that has ended once more, under its reference, with its message as it was.
+    """Send a delivery that has ended again, under its reference, with its message as it was.
 
-    Raises NotResendable while it still waits, where a newer message took its place, or within a
+    Raises NotResendable while it still waits, if a newer message took its place, or within a
     minute after it was sent; and ChannelUnavailable.
     """
     stored = Delivery.objects.select_for_update().get(tenant=delivery.tenant_id, id=delivery.id)
@@ -55,8 +55,7 @@ def resend(*, delivery: Delivery, actor: str) -> Delivery:
 def test_channel(*, channel: Channel, actor: str) -> Delivery:
     """Send a test message over a channel, as any other is sent.
 
-    Raises ChannelUnavailable, and AskedTooOften where as many tests as anybody needs were asked for
-    within the last minute.
+    Raises ChannelUnavailable, and AskedTooOften after more tests within a minute than anyone needs.
     """
     _require_way(channel)
     _require_moderation(channel)
@@ -71,7 +70,7 @@ def test_channel(*, channel: Channel, actor: str) -> Delivery:
         cause=f"spendgate-test-{channel.id}",
         link="",
         opened_at="",
-        at=moment_text(timezone.now()),
+        at=format_timestamp(timezone.now()),
     )
     delivery = Delivery.objects.create(
         tenant_id=channel.tenant_id,
@@ -87,7 +86,7 @@ def test_channel(*, channel: Channel, actor: str) -> Delivery:
 def send_on_commit() -> None:
     """Ask a worker to look for what is due once this transaction is committed.
 
-    The rows are the queue, so nothing is lost where the broker cannot be reached.
+    The rows are the queue, so nothing is lost if the broker cannot be reached.
     """
     transaction.on_commit(_ask_worker, robust=True)
 

@@ -1,4 +1,4 @@
-"""Loops and waste: whether a session's calls go round in circles, and what that has cost.
+"""Loops and waste: whether a session's calls repeat without progress, and what that has cost.
 
 Pure: calls in, verdict out; no database, no clock. `judge` is the one entry.
 

@@ -1,9 +1,11 @@
 """What a call, a piece of evidence and a verdict are."""
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
-# As many of a session's latest calls as are judged at once; a loop shows within a dozen.
+# This many of a session's latest calls are judged; a loop shows within a dozen.
 CALLS_MAX: Final = 200
 
 
@@ -12,7 +14,7 @@ class Call(NamedTuple):
 
     `at` is in seconds since 1970; `input_tokens` counts cache reads too. `output_hash` is any
     string that is equal for equal outputs, or `simhash:` and 16 hexadecimal digits, which are alike
-    when 3 bits or fewer differ. Hashes are None where the client sends none.
+    when 3 bits or fewer differ. Hashes are None if the client sends none.
     """
 
     at: float
@@ -66,6 +68,10 @@ class Evidence(NamedTuple):
     calls: int
     what: str
 
+    @property
+    def is_loop(self) -> bool:
+        return self.strength is Strength.LOOP
+
 
 class Finding(NamedTuple):
     """Evidence with its money and its words.
@@ -86,7 +92,7 @@ class Finding(NamedTuple):
 
 
 class SessionVerdict(NamedTuple):
-    """What is to be said of a session.
+    """What was found out about a session.
 
     `is_ongoing` is false once ten calls of something else by its agent follow on a loop.
     `wasted_nanos` is spent since the first repeat of what was found, a growing context apart.
@@ -108,6 +114,17 @@ class Placed(NamedTuple):
 
     position: int
     call: Call
+
+
+def by_agent(
+    calls: Iterable[Placed], is_wanted: Callable[[Placed], bool]
+) -> dict[str, list[Placed]]:
+    """Group the calls that are wanted by their agents."""
+    grouped: defaultdict[str, list[Placed]] = defaultdict(list)
+    for placed in calls:
+        if is_wanted(placed):
+            grouped[placed.call.agent].append(placed)
+    return grouped
 
 
 def is_model_call(call: Call) -> bool:

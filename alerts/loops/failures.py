@@ -1,4 +1,4 @@
-"""Whether retries fail for the same reason."""
+"""Find retries that fail for the same reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -9,7 +9,7 @@ SUSPECT_FAILURES: Final = 3
 LOOP_FAILURES: Final = 5
 # Without arguments to compare, failing calls may be different ones.
 LOOP_FAILURES_UNKNOWN: Final = 8
-# Whoever waits before trying again does as retries should, but not for ever.
+# To wait before trying again is what retries should do, but not forever.
 LOOP_FAILURES_WAITING: Final = 40
 
 
@@ -85,8 +85,8 @@ def _evidence(what: _What, run: Sequence[Placed], needed: int | None) -> Evidenc
 
 
 def _needed(run: Sequence[Placed]) -> int | None:
-    """How many failures make a loop; None where the calls are known to differ, as in a batch."""
-    arguments = {one.call.tool_arguments_hash for one in run}
+    """Return the number of failures that make a loop; None if the calls differ, as in a batch."""
+    arguments = {placed.call.tool_arguments_hash for placed in run}
     if arguments == {None}:
         return LOOP_FAILURES_UNKNOWN
     return LOOP_FAILURES if len(arguments) == 1 else None

@@ -1,12 +1,12 @@
 """What is only a suspicion, as honest work looks like it too."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import median_low
 from typing import Final
 
-from alerts.loops.calls import Evidence, Kind, Placed, Strength
+from alerts.loops.calls import Evidence, Kind, Placed, Strength, by_agent
 
 TOOL_WINDOW: Final = 20
 TOOL_CALLS_MIN: Final = 10
@@ -20,11 +20,11 @@ GROWN_TIMES: Final = 4
 
 
 def dominant_tool(calls: Sequence[Placed]) -> Iterator[Evidence]:
-    """One tool makes up over 80 % of an agent's latest tool calls, and not for a list of things."""
-    for own in _by_agent(calls, lambda one: bool(one.call.tool)):
+    """One tool makes up over 80% of an agent's latest tool calls, and not for a list of things."""
+    for own in by_agent(calls, lambda placed: bool(placed.call.tool)).values():
         latest = own[-TOOL_WINDOW:]
-        (tool, count), *_ = Counter(one.call.tool for one in latest).most_common(1)
-        uses = [one for one in latest if one.call.tool == tool]
+        (tool, count), *_ = Counter(placed.call.tool for placed in latest).most_common(1)
+        uses = [placed for placed in latest if placed.call.tool == tool]
         if (
             len(latest) >= TOOL_CALLS_MIN
             and count * 100 > DOMINANT_PERCENT * len(latest)
@@ -39,8 +39,8 @@ def _is_batch(uses: Sequence[Placed]) -> bool:
     return any(
         len(set(known)) * 2 > len(uses)
         for known in (
-            [one.call.tool_arguments_hash for one in uses if one.call.tool_arguments_hash],
-            [one.call.output_hash for one in uses if one.call.output_hash],
+            [use.call.tool_arguments_hash for use in uses if use.call.tool_arguments_hash],
+            [use.call.output_hash for use in uses if use.call.output_hash],
         )
     )
 
@@ -50,10 +50,10 @@ def no_progress(calls: Sequence[Placed]) -> Iterator[Evidence]:
 
     Inputs that stay as they are say nothing: that is how a batch looks.
     """
-    for own in _by_agent(calls, lambda one: one.call.status == "success"):
+    for own in by_agent(calls, _has_succeeded).values():
         latest = own[-STILL_CALLS:]
-        outputs = [one.call.output_tokens for one in latest]
-        inputs = [one.call.input_tokens for one in latest]
+        outputs = [placed.call.output_tokens for placed in latest]
+        inputs = [placed.call.input_tokens for placed in latest]
         grown = [after - before for before, after in pairwise(inputs)]
         if (
             len(latest) == STILL_CALLS
@@ -70,7 +70,7 @@ def no_progress(calls: Sequence[Placed]) -> Iterator[Evidence]:
 
 def growing_context(calls: Sequence[Placed]) -> Iterator[Evidence]:
     """An agent's input has only grown over its latest dozen model calls, to four times as much."""
-    for own in _by_agent(calls, lambda one: one.call.status == "success"):
+    for own in by_agent(calls, _has_succeeded).values():
         start = len(own) - 1
         while start > 0 and own[start - 1].call.input_tokens <= own[start].call.input_tokens:
             start -= 1
@@ -83,18 +83,14 @@ def growing_context(calls: Sequence[Placed]) -> Iterator[Evidence]:
             yield _suspicion(Kind.GROWING_CONTEXT, run, what)
 
 
-def _by_agent(calls: Sequence[Placed], is_wanted: Callable[[Placed], bool]) -> list[list[Placed]]:
-    grouped: defaultdict[str, list[Placed]] = defaultdict(list)
-    for placed in calls:
-        if is_wanted(placed):
-            grouped[placed.call.agent].append(placed)
-    return list(grouped.values())
+def _has_succeeded(placed: Placed) -> bool:
+    return placed.call.status == "success"
 
 
 def _are_near(values: Sequence[int], percent: int) -> bool:
     middle = median_low(values)
     slack = max(STILL_SLACK_TOKENS, abs(middle) * percent // 100)
-    return all(abs(one - middle) <= slack for one in values)
+    return all(abs(value - middle) <= slack for value in values)
 
 
 def _suspicion(kind: Kind, calls: Sequence[Placed], what: str) -> Evidence:

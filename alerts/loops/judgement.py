@@ -28,23 +28,23 @@ TOGETHER: Final = frozenset({Kind.DOMINANT_TOOL, Kind.NO_PROGRESS})
 
 
 def judge(calls: Sequence[Call]) -> SessionVerdict | None:
-    """What is to be said of one session's calls, in any order; None when there is nothing.
+    """Return the verdict on one session's calls, in any order; None if nothing was noticed.
 
-    At most the latest CALLS_MAX are judged, so figures of a longer session cover these alone.
+    At most the latest CALLS_MAX are judged, so figures of a longer session cover only these.
     Model and tool calls are judged apart, so that either may come between the others.
     """
-    ordered = sorted(calls, key=lambda one: (one.at, one.step or 0))[-CALLS_MAX:]
-    found = list(_combined(list(_noticed(ordered))))
-    if not found:
+    ordered = sorted(calls, key=lambda call: (call.at, call.step or 0))[-CALLS_MAX:]
+    evidence = list(_combined(list(_noticed(ordered))))
+    if not evidence:
         return None
-    loops = [one for one in found if one.strength is Strength.LOOP]
+    loops = [item for item in evidence if item.is_loop]
     bill = Bill(ordered)
     return SessionVerdict(
         is_loop=bool(loops),
-        is_ongoing=any(_goes_on(one, ordered) for one in loops),
-        findings=tuple(bill.priced(one) for one in sorted(found, key=_weight)),
+        is_ongoing=any(_goes_on(loop, ordered) for loop in loops),
+        findings=tuple(bill.priced(item) for item in sorted(evidence, key=_rank)),
         cost_nanos=bill.cost_nanos,
-        wasted_nanos=bill.cost_from(_first_repeat(loops or found, len(ordered))),
+        wasted_nanos=bill.cost_from(_first_repeat(loops or evidence, len(ordered))),
         nanos_per_call=bill.nanos_per_call(),
         projected_nanos_per_hour=bill.nanos_per_hour(),
     )
@@ -52,12 +52,12 @@ def judge(calls: Sequence[Call]) -> SessionVerdict | None:
 
 def _noticed(ordered: Sequence[Call]) -> Iterator[Evidence]:
     placed = [Placed(index, call) for index, call in enumerate(ordered)]
-    model_calls = [one for one in placed if is_model_call(one.call)]
+    model_calls = [item for item in placed if is_model_call(item.call)]
     yield from repeated_model_calls(model_calls, news_by_position(placed))
     pauses = pauses_by_position(placed)
-    repeated = list(repeated_tool_calls([one for one in placed if one.call.tool], pauses))
+    repeated = list(repeated_tool_calls([item for item in placed if item.call.tool], pauses))
     yield from repeated
-    if all(one.strength is not Strength.LOOP for one in repeated):
+    if not any(item.is_loop for item in repeated):
         yield from waits_in_vain(placed)
     yield from failing_retries(placed, pauses)
     yield from dominant_tool(placed)
@@ -65,24 +65,24 @@ def _noticed(ordered: Sequence[Call]) -> Iterator[Evidence]:
     yield from growing_context(model_calls)
 
 
-def _combined(found: Sequence[Evidence]) -> Iterator[Evidence]:
-    kinds = {one.kind for one in found}
-    for one in found:
-        proves = one.kind in TOGETHER and kinds >= TOGETHER
-        yield one._replace(strength=Strength.LOOP) if proves else one
+def _combined(noticed: Sequence[Evidence]) -> Iterator[Evidence]:
+    kinds = {item.kind for item in noticed}
+    for item in noticed:
+        proves = item.kind in TOGETHER and kinds >= TOGETHER
+        yield item._replace(strength=Strength.LOOP) if proves else item
 
 
 def _goes_on(loop: Evidence, ordered: Sequence[Call]) -> bool:
     agent = ordered[loop.last].agent
-    return sum(one.agent == agent for one in ordered[loop.last + 1 :]) < ENDED_CALLS
+    return sum(call.agent == agent for call in ordered[loop.last + 1 :]) < ENDED_CALLS
 
 
-def _weight(one: Evidence) -> tuple[bool, int]:
+def _rank(evidence: Evidence) -> tuple[bool, int]:
     """Loops first, and what was found first before the rest."""
-    return one.strength is not Strength.LOOP, one.found
+    return not evidence.is_loop, evidence.found
 
 
-def _first_repeat(found: Sequence[Evidence], calls: int) -> int:
-    """From where on money was wasted; nowhere when only the context grew."""
-    wasteful = [one.first_repeat for one in found if one.kind is not Kind.GROWING_CONTEXT]
+def _first_repeat(evidence: Sequence[Evidence], calls: int) -> int:
+    """Return from where on money was wasted; nowhere if only the context grew."""
+    wasteful = [item.first_repeat for item in evidence if item.kind is not Kind.GROWING_CONTEXT]
     return min(wasteful, default=calls)

@@ -57,12 +57,12 @@ def repeated_model_calls(calls: Sequence[Placed], news: Mapping[int, News]) -> I
     for step in steps:
         by_agent[step.agent].append(step)
     apart = by_agent.values() if len(by_agent) > 1 else ()
-    evidence = [one for one in map(_repeated, (steps, *apart)) if one]
-    if all(one.strength is not Strength.LOOP for one in evidence):
-        evidence += [one for one in map(rounds, by_agent.values()) if one]
+    evidence = [item for item in map(_repeated, (steps, *apart)) if item]
+    if not any(item.is_loop for item in evidence):
+        evidence += [item for item in map(rounds, by_agent.values()) if item]
     if evidence:
-        similar = any(SIMHASH.fullmatch(one.call.output_hash or "") for one in calls)
-        first = min(evidence, key=lambda one: (one.strength is not Strength.LOOP, one.found))
+        similar = any(SIMHASH.fullmatch(placed.call.output_hash or "") for placed in calls)
+        first = min(evidence, key=lambda item: (not item.is_loop, item.found))
         yield first._replace(kind=Kind.SIMILAR_OUTPUTS) if similar else first
     for own in by_agent.values():
         yield from _outputs_in_a_row(own)
@@ -74,7 +74,7 @@ def _repeated(steps: Sequence[Step]) -> Evidence | None:
     suspect = None
     for place, repeat in enumerate(repeats):
         latest = repeats[max(0, place - ROUND_CALLS + 1) : place + 1]
-        recent = sum(repeat.number - one.number < ROUND_CALLS for one in latest)
+        recent = sum(repeat.number - other.number < ROUND_CALLS for other in latest)
         needed = ROUND_REPEATS_SIZED if steps[repeat.number].is_sized else ROUND_REPEATS
         if _is_often(steps, repeat) or (recent >= needed and not _is_chance(steps, repeat.number)):
             return _evidence(repeats, place, Strength.LOOP)
@@ -99,10 +99,10 @@ def _repeats(steps: Sequence[Step]) -> list[Repeat]:
         if step.output is None:
             continue
         earlier = recent[step.agent, step.output]
-        window = [steps[one] for one in earlier if number - one < WINDOW_CALLS]
-        same = [one for one in window if is_same(one, step)]
+        window = [steps[place] for place in earlier if number - place < WINDOW_CALLS]
+        same = [other for other in window if is_same(other, step)]
         if same:
-            unchanged = sum(one.input_tokens == step.input_tokens for one in same)
+            unchanged = sum(other.input_tokens == step.input_tokens for other in same)
             found.append(Repeat(number, step.position, step.output, len(same) + 1, unchanged + 1))
         earlier.append(number)
     return found
@@ -134,10 +134,10 @@ def _is_chance(steps: Sequence[Step], number: int, *, alone: bool = False) -> bo
 def _usual_percent(earlier: Sequence[Step], step: Step) -> int:
     """How many of the pairs of earlier calls of one's size were equal, as in a batch some are."""
     size = [
-        one
-        for one in earlier
-        if one.input_tokens == step.input_tokens
-        and is_near(one.output_tokens, step.output_tokens, NEAR_OUTPUT_PERCENT)
+        before
+        for before in earlier
+        if before.input_tokens == step.input_tokens
+        and is_near(before.output_tokens, step.output_tokens, NEAR_OUTPUT_PERCENT)
     ]
     pairs = list(combinations(size, 2))
     return sum(is_same(*pair) for pair in pairs) * 100 // max(1, len(pairs))
@@ -151,9 +151,9 @@ def _is_like(one: Step, other: Step) -> bool:
 
 
 def _evidence(repeats: Sequence[Repeat], place: int, strength: Strength) -> Evidence:
-    first, last = chain_around([one.number for one in repeats], place, WINDOW_CALLS)
+    first, last = chain_around([repeat.number for repeat in repeats], place, WINDOW_CALLS)
     chain = repeats[first : last + 1]
-    outputs = len({one.output for one in chain})
+    outputs = len({repeat.output for repeat in chain})
     span = chain[-1].number - chain[0].number + 1
     which = "one output" if outputs == 1 else f"{outputs} outputs"
     return Evidence(
@@ -168,7 +168,7 @@ def _evidence(repeats: Sequence[Repeat], place: int, strength: Strength) -> Evid
 
 
 def _outputs_in_a_row(steps: Sequence[Step]) -> Iterator[Evidence]:
-    """One agent's same output again and again, however its input grows; only a hash tells."""
+    """Find an agent's same output again and again, however its input grows. Only hashes show it."""
     start = longest = length = 0
     for number in range(1, len(steps)):
         goes_on = _is_said_again(steps[number - 1], steps[number])

@@ -1,4 +1,4 @@
-"""What was wasted, and what an hour more would cost. Whole nano-dollars throughout."""
+"""What was wasted, and what another hour would cost. Whole nano-dollars throughout."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -16,26 +16,21 @@ class Bill:
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
-        self._spent = [0, *accumulate(one.cost_nanos for one in calls)]
+        self._spent = [0, *accumulate(call.cost_nanos for call in calls)]
 
     @property
     def cost_nanos(self) -> int:
-        """What all calls cost."""
+        """Return what all calls cost."""
         return self._spent[-1]
 
     def cost_from(self, index: int) -> int:
-        """What the call of that index and all after it cost."""
+        """Return what the call of that index and all after it cost."""
         return self._spent[-1] - self._spent[index]
 
     def priced(self, evidence: Evidence) -> Finding:
-        """The evidence with what was spent since its first repeat."""
+        """Return the evidence with what was spent since its first repeat."""
         return Finding(
-            kind=evidence.kind,
-            strength=evidence.strength,
-            first_repeat=evidence.first_repeat,
-            found=evidence.found,
-            last=evidence.last,
-            calls=evidence.calls,
+            *evidence[:-1],
             began_at=self._calls[evidence.first_repeat].at,
             found_at=self._calls[evidence.found].at,
             cost_nanos=self.cost_from(evidence.first_repeat),
@@ -43,12 +38,12 @@ class Bill:
         )
 
     def nanos_per_call(self) -> int:
-        """What the latest calls cost each, on average, rounded half up."""
+        """Return what the latest calls cost each, on average, rounded half up."""
         count = min(RATE_CALLS, len(self._calls))
         return _divided(self.cost_from(len(self._calls) - count), count)
 
     def nanos_per_hour(self) -> int | None:
-        """What the session spends in an hour at the pace of the latest calls; None without time.
+        """Return what an hour costs at the pace of the latest calls; None if no time passed.
 
         The first of the latest calls starts the clock, and its own cost does not count.
         """

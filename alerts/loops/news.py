@@ -13,14 +13,14 @@ UNKNOWN: Final = ""
 
 
 class News(NamedTuple):
-    """How much news an agent had before a model call, and with what that call itself asked for."""
+    """The amount of news an agent had before a model call, and with what that call asked for."""
 
     before: int
     asked: int
 
 
 def news_by_position(calls: Iterable[Placed]) -> dict[int, News]:
-    """For each model call, by its position, what was new to its agent until then."""
+    """Return for each model call, by its position, what was new to its agent until then."""
     counts: defaultdict[str, int] = defaultdict(int)
     asking: dict[str, int] = {}
     found: dict[int, News] = {}

@@ -14,7 +14,7 @@ COMPARED_MAX: Final = 10
 def output_names(hashes: Iterable[str | None]) -> list[str | None]:
     """For each output hash a name that outputs alike share: the hash of the first of them."""
     known: deque[tuple[int, str]] = deque(maxlen=COMPARED_MAX)
-    return [_name(one, known) for one in hashes]
+    return [_name(output_hash, known) for output_hash in hashes]
 
 
 def _name(output_hash: str | None, known: deque[tuple[int, str]]) -> str | None:

@@ -33,8 +33,8 @@ def rounds(steps: Sequence[Step]) -> Evidence | None:
         for length, run in runs.items():
             if length <= ROUND_CALLS_MAX and run >= max(length, REPEATS_MIN):
                 latest = steps[number - length + 1 : number + 1]
-                outputs = len({one.output for one in latest})
-                is_sized = any(one.is_sized for one in latest)
+                outputs = len({step.output for step in latest})
+                is_sized = any(step.is_sized for step in latest)
                 if outputs >= (SIZES_MIN if is_sized else OUTPUTS_MIN):
                     return _evidence(steps, number, length, outputs)
     return None

@@ -39,7 +39,7 @@ def steps_of(calls: Sequence[Placed], news: Mapping[int, News]) -> list[Step]:
     """The successful model calls as they are compared."""
     inputs: dict[str, int] = {}
     steps = []
-    names = output_names(one.call.output_hash for one in calls)
+    names = output_names(placed.call.output_hash for placed in calls)
     for (position, call), name in zip(calls, names, strict=True):
         if call.status != "success":
             continue
@@ -64,7 +64,7 @@ def _output(call: Call, name: str | None) -> str | None:
     """What an output is known by, including the tool call that an event may tell of."""
     if call.tool_arguments_hash:
         return f"{call.tool}({call.tool_arguments_hash}) {name or ''}"
-    if name and call.output_tokens == 0:  # priced by hand, and no tokens told
+    if name and call.output_tokens == 0:  # priced by hand, and no tokens reported
         return name
     if call.output_tokens < OUTPUT_TOKENS_MIN:
         return None

@@ -1,4 +1,4 @@
-"""Whether tool calls with the same arguments repeat, and when that is polling.
+"""Find tool calls with the same arguments that repeat, and tell them from polling.
 
 A tool call repeats an earlier one of its agent when tool and arguments are the same, unless the
 agent waited in between or the result changed: that is polling. Tool calls without a hash of their
@@ -52,7 +52,7 @@ def repeated_tool_calls(calls: Sequence[Placed], pauses: Mapping[int, int]) -> I
     by_agent: defaultdict[str, list[tuple[Placed, str | None]]] = defaultdict(list)
     # What an event of a model call says of its output is the model's, not the tool's.
     results = output_names(
-        one.call.output_hash if one.call.operation == "tool" else None for one in calls
+        placed.call.output_hash if placed.call.operation == "tool" else None for placed in calls
     )
     for placed, result in zip(calls, results, strict=True):
         if placed.call.tool_arguments_hash:
@@ -67,13 +67,13 @@ def _uses(calls: Sequence[tuple[Placed, str | None]], pauses: Mapping[int, int])
     for number, (placed, result) in enumerate(calls):
         key = (placed.call.tool, placed.call.tool_arguments_hash or "")
         start = max(0, number - CYCLE_LENGTHS[-1])
-        same = [one for one in range(start, number) if uses[one].key == key]
+        same = [earlier for earlier in range(start, number) if uses[earlier].key == key]
         goes_on = bool(same) and not (
             _has_changed(results[same[-1]], result)
             or pauses[placed.position] > pauses[uses[same[-1]].position]
         )
-        near = [one for one in same if number - one < WINDOW_CALLS]
-        proven = 1 + sum(results[one] == result for one in near) if result else 0
+        near = [earlier for earlier in same if number - earlier < WINDOW_CALLS]
+        proven = 1 + sum(results[earlier] == result for earlier in near) if result else 0
         uses.append(Use(placed.position, placed.call, key, goes_on, goes_on and bool(near), proven))
     return uses
 
@@ -84,14 +84,14 @@ def _has_changed(before: str | None, after: str | None) -> bool:
 
 def _agent_evidence(uses: Sequence[Use]) -> Iterator[Evidence]:
     repeats = [number for number, use in enumerate(uses) if use.is_repeat]
-    loops = [one for one in (_cycle(uses), _often(uses, repeats)) if one]
+    loops = [loop for loop in (_cycle(uses), _often(uses, repeats)) if loop]
     if loops:
-        first = min(loops, key=lambda one: one.number)
+        first = min(loops, key=lambda loop: loop.number)
         yield _evidence(uses, first, Strength.LOOP)
         return
     for number in repeats:
         recent = uses[max(0, number - SUSPECT_WINDOW + 1) : number + 1]
-        if sum(one.key == uses[number].key for one in recent) >= SUSPECT_CALLS:
+        if sum(use.key == uses[number].key for use in recent) >= SUSPECT_CALLS:
             found = _Found(number, Kind.REPEATED_CALL, 1)
             yield _evidence(uses, found, Strength.SUSPECT)
             return
@@ -122,7 +122,9 @@ def _cycle(uses: Sequence[Use]) -> _Found | None:
 def _often(uses: Sequence[Use], repeats: Sequence[int]) -> _Found | None:
     """The first use by which most of the latest calls repeat, though in no order."""
     for place, number in enumerate(repeats):
-        recent = sum(number - one < ROUND_CALLS for one in repeats[: place + 1][-ROUND_CALLS:])
+        recent = sum(
+            number - earlier < ROUND_CALLS for earlier in repeats[: place + 1][-ROUND_CALLS:]
+        )
         if recent >= ROUND_REPEATS or uses[number].proven >= SAME_RESULT_CALLS:
             return _Found(number, Kind.REPEATED_CALL, 1)
     return None
@@ -139,11 +141,11 @@ def _evidence(uses: Sequence[Use], found: _Found, strength: Strength) -> Evidenc
         found=uses[found.number].position,
         last=uses[chain[-1]].position,
         calls=len(chain),
-        what=_words(uses, chain, found),
+        what=_describe(uses, chain, found),
     )
 
 
-def _words(uses: Sequence[Use], chain: Sequence[int], found: _Found) -> str:
+def _describe(uses: Sequence[Use], chain: Sequence[int], found: _Found) -> str:
     span = chain[-1] - chain[0] + 1
     again = f"{len(chain)} of {span} tool calls repeat earlier ones with the same arguments"
     if found.kind is Kind.CYCLE:

@@ -1,4 +1,4 @@
-"""Whether an agent waits in vain: the same call again and again, at any pace, and nothing new.
+"""Find agents that wait in vain: the same call again and again, at any pace, and nothing new.
 
 Waiting for a job looks the same until the job is done, so it takes more calls than a loop without
 pauses, and how many depends on the money:
@@ -13,14 +13,13 @@ A result that differs but is as long as the one before may be the same with anot
 takes twice as many, and is a suspicion from 10 on.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from math import log2
 from statistics import median
 from typing import Final, NamedTuple
 
-from alerts.loops.calls import Call, Evidence, Kind, Placed, Strength
+from alerts.loops.calls import Call, Evidence, Kind, Placed, Strength, by_agent
 
 # Whoever does nothing for so long is waiting.
 PAUSE_SECONDS: Final = 30.0
@@ -44,7 +43,7 @@ class _Wait(NamedTuple):
 
 
 def pauses_by_position(calls: Sequence[Placed]) -> Mapping[int, int]:
-    """For each call, by its position, how often its agent had paused until then."""
+    """Return for each call, by its position, how often its agent had paused until then."""
     latest: dict[str, tuple[float, int]] = {}
     counts: dict[int, int] = {}
     for position, call in calls:
@@ -56,7 +55,7 @@ def pauses_by_position(calls: Sequence[Placed]) -> Mapping[int, int]:
 
 
 def needed_calls(*, pause_seconds: float, is_costly: bool) -> int:
-    """How many calls with the same result are no waiting any more."""
+    """Return the number of calls with the same result that are no longer waiting."""
     if not is_costly:
         return CHEAP_CALLS
     doublings = log2(max(1.0, pause_seconds / PAUSE_SECONDS))
@@ -64,14 +63,11 @@ def needed_calls(*, pause_seconds: float, is_costly: bool) -> int:
 
 
 def waits_in_vain(calls: Sequence[Placed]) -> Iterator[Evidence]:
-    """For each agent the call it repeated in vain, and where that sufficed to say so."""
-    spent = [0, *accumulate(one.call.cost_nanos for one in calls)]
-    by_agent: defaultdict[str, list[Placed]] = defaultdict(list)
-    for placed in calls:
-        if placed.call.tool and placed.call.tool_arguments_hash:
-            by_agent[placed.call.agent].append(placed)
-    for agent, own in by_agent.items():
-        own_costs = (one.call.cost_nanos * (one.call.agent == agent) for one in calls)
+    """Find for each agent the call it repeated in vain, and from where on that was certain."""
+    spent = [0, *accumulate(placed.call.cost_nanos for placed in calls)]
+    tool_calls = by_agent(calls, lambda one: bool(one.call.tool and one.call.tool_arguments_hash))
+    for agent, own in tool_calls.items():
+        own_costs = (placed.call.cost_nanos * (placed.call.agent == agent) for placed in calls)
         own_spent = [0, *accumulate(own_costs)]
         found: dict[Strength, tuple[_Wait, int]] = {}
         for wait in _waits(own):
@@ -87,7 +83,7 @@ def waits_in_vain(calls: Sequence[Placed]) -> Iterator[Evidence]:
 
 
 def _waits(calls: Sequence[Placed]) -> Iterator[_Wait]:
-    """After each repeat of a call the wait so far. Anything new begins all of them anew."""
+    """After each repeat of a call the wait so far. Anything new restarts all of them."""
     results: dict[Key, Call] = {}
     waits: dict[Key, _Wait] = {}
     for placed in calls:
@@ -126,7 +122,7 @@ def _strength(wait: _Wait, spent: Sequence[int], own_spent: Sequence[int]) -> St
     end = wait.uses[-1].position + 1
     whole_nanos = spent[end]
     wasted_nanos = own_spent[end] - own_spent[wait.uses[1].position]
-    pause = median(later.call.at - one.call.at for one, later in pairwise(wait.uses))
+    pause = median(later.call.at - earlier.call.at for earlier, later in pairwise(wait.uses))
     is_costly = wasted_nanos >= max(COSTLY_NANOS, whole_nanos / COSTLY_SHARE)
     needed = times * needed_calls(pause_seconds=pause, is_costly=is_costly)
     if count >= needed and wasted_nanos * CHEAP_SHARE >= whole_nanos:

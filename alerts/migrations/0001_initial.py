@@ -69,10 +69,7 @@ class Migration(migrations.Migration):
                     "seen_at",
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
                 ),
-                (
-                    "updated_at",
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-                ),
+                ("updated_at", models.DateTimeField(auto_now=True)),
                 ("notified_at", models.DateTimeField(null=True)),
                 ("acknowledged_at", models.DateTimeField(null=True)),
                 ("acknowledged_by", models.CharField(blank=True, max_length=300)),

@@ -9,9 +9,11 @@ from alerts.models.channels import (
     DeliveryState,
     Digest,
     HeldBy,
+    is_failing,
 )
 from alerts.models.detection import Anomaly, ScanProgress, SeriesState
 from alerts.models.incidents import (
+    SERVICE,
     STATUSES,
     EntryKind,
     Incident,
@@ -22,6 +24,7 @@ from alerts.models.incidents import (
 from alerts.models.settings import AlertSettings, MaintenanceWindow
 
 __all__ = [
+    "SERVICE",
     "STATUSES",
     "AlertSettings",
     "Anomaly",
@@ -41,4 +44,5 @@ __all__ = [
     "ScanProgress",
     "SeriesState",
     "Severity",
+    "is_failing",
 ]

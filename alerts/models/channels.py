@@ -1,6 +1,7 @@
 """Where alerts go, and what became of each."""
 
 import uuid
+from datetime import datetime
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -23,12 +24,17 @@ class ChannelKind(models.TextChoices):
 
 
 class Digest(models.TextChoices):
-    """How often what is not told at once is told together."""
+    """How often what is not sent immediately is sent together."""
 
     NONE = "none"
     HOURLY = "hourly"
     DAILY = "daily"
     WEEKLY = "weekly"
+
+
+def is_failing(delivered_at: datetime | None, failed_at: datetime | None) -> bool:
+    """Whether the last attempt failed."""
+    return failed_at is not None and (delivered_at is None or delivered_at < failed_at)
 
 
 class Channel(models.Model):
@@ -37,16 +43,16 @@ class Channel(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     name = models.CharField(max_length=200)
     kind = models.CharField(max_length=10, choices=ChannelKind.choices)
-    # What anybody who may read may see: recipients, the shown part of an address.
+    # What anyone who may read may see: recipients, the shown part of an address.
     config = models.JSONField(default=dict)
     secrets = models.BinaryField(editable=False)
-    # Contacts of budget levels that are reached here; none: it hears of every incident, whoever
-    # is named.
+    # Contacts of budget levels that are reached here; none: it gets every incident, whoever is
+    # named.
     contacts = ArrayField(models.CharField(max_length=100), default=list, blank=True)
-    # Severities that are told at once; the others wait for the digest.
+    # Severities that are sent immediately; the others wait for the digest.
     severities = ArrayField(models.CharField(max_length=10, choices=Severity.choices))
     digest = models.CharField(max_length=10, choices=Digest.choices, default=Digest.NONE)
-    # Until when incidents were told in a digest.
+    # Until when digests have reported incidents.
     digested_at = models.DateTimeField(null=True, editable=False)
     is_paused = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -72,9 +78,14 @@ class Channel(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to deliver failed."""
+        return is_failing(self.delivered_at, self.failed_at)
+
 
 class DeliveryEvent(models.TextChoices):
-    """What a delivery tells."""
+    """What a delivery reports."""
 
     OPENED = "opened"
     UPDATED = "updated"
@@ -127,7 +138,7 @@ class Delivery(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     # Not before this: the next attempt, or the end of quiet hours or of a maintenance window.
     due_at = models.DateTimeField(db_default=Now())
-    # A `HeldBy`; empty once it is released, and where nothing held it.
+    # A `HeldBy`; empty once it is released, and if nothing held it.
     held_by = models.CharField(max_length=20, blank=True)
     claimed_until = models.DateTimeField(null=True)
     attempts = models.IntegerField(default=0)
@@ -155,7 +166,7 @@ class Delivery(models.Model):
                 condition=Q(state=DeliveryState.DEAD),
                 name="delivery_dead",
             ),
-            # How much was told lately; also of mail without a channel.
+            # How much was sent lately; also of mail without a channel.
             models.Index(fields=["channel", "created_at"], name="delivery_of_channel"),
             models.Index(
                 fields=["tenant", "created_at"],

@@ -12,7 +12,7 @@ from tenants.models import Tenant, User
 
 
 class Severity(models.TextChoices):
-    """How soon somebody should look."""
+    """How soon someone should look."""
 
     INFO = "info"
     WARNING = "warning"
@@ -29,6 +29,25 @@ class IncidentKind(models.TextChoices):
     BREAKER = "breaker"
 
 
+class EntryKind(models.TextChoices):
+    """What a line of an incident's timeline says."""
+
+    OPENED = "opened"
+    UPDATED = "updated"
+    ESCALATED = "escalated"
+    REOPENED = "reopened"
+    ACKNOWLEDGED = "acknowledged"
+    ASSIGNED = "assigned"
+    SNOOZED = "snoozed"
+    COMMENTED = "commented"
+    NOTIFIED = "notified"
+    NOT_NOTIFIED = "not_notified"
+    HALTED = "halted"
+    RESOLVED = "resolved"
+
+
+# Who acts when the service does.
+SERVICE: Final = "spendgate"
 STATUSES: Final = ("open", "acknowledged", "snoozed", "resolved")
 
 
@@ -36,8 +55,8 @@ class Incident(models.Model):
     """Something people should look at: one for a cause as long as it lasts.
 
     Invariant: a cause has at most one incident that is not resolved. `seen_at` is when the cause
-    was last observed, also after a person resolved it; whoever lets it rest for the tenant's
-    cool-down makes the next observation a new incident.
+    was last observed, also after a person resolved it: once it has rested for the tenant's
+    cool-down, the next observation is a new incident.
     """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
@@ -57,8 +76,8 @@ class Incident(models.Model):
     observations = models.IntegerField(default=1)
     opened_at = models.DateTimeField(db_default=Now())
     seen_at = models.DateTimeField(db_default=Now())
-    updated_at = models.DateTimeField(db_default=Now())
-    # When people were last told of it on their own channels; a cool-down counts from here.
+    updated_at = models.DateTimeField(auto_now=True)
+    # When people were last notified of it; a cool-down counts from here.
     notified_at = models.DateTimeField(null=True)
     acknowledged_at = models.DateTimeField(null=True)
     acknowledged_by = models.CharField(max_length=300, blank=True)
@@ -110,22 +129,11 @@ class Incident(models.Model):
             return "snoozed"
         return "open" if self.acknowledged_at is None else "acknowledged"
 
-
-class EntryKind(models.TextChoices):
-    """What a line of an incident's timeline says."""
-
-    OPENED = "opened"
-    UPDATED = "updated"
-    ESCALATED = "escalated"
-    REOPENED = "reopened"
-    ACKNOWLEDGED = "acknowledged"
-    ASSIGNED = "assigned"
-    SNOOZED = "snoozed"
-    COMMENTED = "commented"
-    NOTIFIED = "notified"
-    NOT_NOTIFIED = "not_notified"
-    HALTED = "halted"
-    RESOLVED = "resolved"
+    def add_entry(self, kind: EntryKind, actor: str, text: str = "") -> None:
+        """Write a line of its timeline."""
+        IncidentEntry.objects.create(
+            tenant_id=self.tenant_id, incident=self, kind=kind, actor=actor[:300], text=text
+        )
 
 
 class IncidentEntry(models.Model):

@@ -1,4 +1,4 @@
-"""What a tenant wants to hear, and when not."""
+"""What a tenant is notified of, and when not."""
 
 from datetime import time
 
@@ -10,21 +10,21 @@ from tenants.models import Tenant
 
 
 class AlertSettings(models.Model):
-    """A tenant's wishes; one row, made when something is first changed."""
+    """A tenant's alert settings; one row, made when something is first changed."""
 
     tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE)
-    # Local times in the tenant's zone; both or none. Across midnight where `until` is earlier.
+    # Local times in the tenant's zone; both or none. Across midnight if `until` is earlier.
     quiet_from = models.TimeField(null=True, blank=True)
     quiet_until = models.TimeField(null=True, blank=True)
-    # The same cause is not told again within this time, unless it became more severe.
+    # No one is notified of the same cause again within this time, unless it became more severe.
     cool_down_seconds = models.PositiveIntegerField(default=900)
     # When daily and weekly digests leave, in the tenant's zone; weekly ones on Monday.
     digest_at = models.TimeField(default=time(8))
     # Whether a session that loops is halted.
     halts_loops = models.BooleanField(default=False)
-    # What budgets' limits count while a critical anomaly is open; None: as much as ever.
+    # The percentage of budgets' limits that counts while a critical anomaly is open; None: all.
     anomaly_limit_percent = models.PositiveSmallIntegerField(null=True, blank=True)
-    # Rules as they differ from `alerts.rules.DEFAULTS`: {"name": {"threshold", "severity", "on"}}.
+    # Rules as they differ from `alerts.rules.RULES`: {"name": {"threshold", "severity", "on"}}.
     rules = models.JSONField(default=dict, blank=True)
 
     class Meta:

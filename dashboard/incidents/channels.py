@@ -68,14 +68,14 @@ class ChannelLine:
 
     @property
     def kind_words(self) -> str:
-        return KINDS[self.row.kind].words
+        return KINDS[self.row.kind].label
 
     @property
     def fields(self) -> list[tuple[str, str]]:
         """Where it leads, as (words, text); what is secret is masked."""
         shown = shown_fields(self.row)
         return [
-            (field.words, ", ".join(shown[field.name]) if field.is_list else shown[field.name])
+            (field.label, ", ".join(shown[field.name]) if field.is_list else shown[field.name])
             for field in KINDS[self.row.kind].fields
         ]
 
@@ -87,12 +87,6 @@ class ChannelLine:
         digest = DIGEST_WORDS.get(Digest(self.row.digest))
         return f"{words}, {digest}" if digest else words
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether the last attempt failed."""
-        failed_at, delivered_at = self.row.failed_at, self.row.delivered_at
-        return failed_at is not None and (delivered_at is None or failed_at > delivered_at)
-
 
 @require_safe
 @member_page
@@ -100,7 +94,7 @@ def page(request: PageRequest) -> HttpResponse:
     """Where do alerts go, and do they arrive?"""
     bar = filter_bar_of(request)
     lines = _lines(request.tenant.id, bar.now)
-    failing = sum(line.is_failing for line in lines)
+    failing = sum(line.row.is_failing for line in lines)
     context = incidents_frame(request, bar, tab="channels") | {
         "headline": channels_headline(channels=len(lines), failing=failing),
         "lines": lines,

@@ -42,7 +42,7 @@ class DeliveryLine:
     @property
     def whom(self) -> str:
         if self.row.channel is not None:
-            return f"{self.row.channel.name} ({KINDS[self.row.channel.kind].words})"
+            return f"{self.row.channel.name} ({KINDS[self.row.channel.kind].label})"
         return ", ".join(self.row.recipients)
 
     @property

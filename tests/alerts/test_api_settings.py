@@ -80,7 +80,7 @@ def test_settings_are_the_defaults_until_they_are_changed(account: Account, api:
     }
     rule = api.get(SETTINGS).body["rules"]["costly_request"]
     default = {"threshold": 10, "severity": "info", "on": True}
-    words = RULES["costly_request"].words
+    words = RULES["costly_request"].description
     assert rule == {"words": words, "unit": "times", **default, "default": default}
     with account.scope():
         assert not AlertSettings.objects.exists()

@@ -29,7 +29,7 @@ def test_of_many_that_open_at_once_each_turn_tells_some(
         return {breaker.id: opened}
 
     monkeypatch.setattr(breakers, "open_groups", open_groups)
-    monkeypatch.setattr(breakers, "CHANGED_AT_ONCE", 2)
+    monkeypatch.setattr(breakers, "CHANGED_MAX", 2)
 
     def turns() -> list[int]:
         with account.scope():

@@ -6,17 +6,9 @@ from itertools import product
 
 import pytest
 
-from alerts.causes import (
-    Activity,
-    Cause,
-    Finding,
-    Overlaps,
-    find_causes,
-    is_worth_telling,
-    most_telling,
-    severity_of,
-)
+from alerts.causes import Cause, Overlaps, find_causes
 from alerts.series import TENANT, SeriesKey
+from alerts.severity import Activity, Finding, is_worth_reporting, most_telling, severity_of
 from metering.reporting.series import COMBINED_DIMENSIONS, Combination
 from tests.factories import NANOS
 
@@ -244,7 +236,7 @@ def test_severity_is_by_the_money_in_an_hour(
 def test_what_is_small_is_not_worth_telling() -> None:
     def is_told(excess_usd: float, measure: str = "cost", usual_usd: float = 1) -> bool:
         activity = Activity((1 + excess_usd) * NANOS, 1.0 * NANOS, 50, 900)
-        return is_worth_telling(finding_of(agent("a"), activity, measure), usual_usd * NANOS)
+        return is_worth_reporting(finding_of(agent("a"), activity, measure), usual_usd * NANOS)
 
     # Ten cents an hour, and a hundredth of what the tenant spends.
     assert not is_told(0.024)
@@ -252,14 +244,14 @@ def test_what_is_small_is_not_worth_telling() -> None:
     assert not is_told(0.026, usual_usd=11)
     free = Activity(0.0, 0.0, 40, 900)
     tokens = Finding(agent("a"), "tokens", True, 0.9, 109_999.0, 10_000.0, AT, free)
-    assert not is_worth_telling(tokens, 0)
-    assert is_worth_telling(tokens._replace(actual=110_000.0), 0)
+    assert not is_worth_reporting(tokens, 0)
+    assert is_worth_reporting(tokens._replace(actual=110_000.0), 0)
     failing = Finding(agent("a"), "error_rate", True, 0.9, 0.75, 0.5, AT, free)
-    assert is_worth_telling(failing, 0)
-    assert not is_worth_telling(failing._replace(activity=free._replace(requests=39)), 0)
+    assert is_worth_reporting(failing, 0)
+    assert not is_worth_reporting(failing._replace(activity=free._replace(requests=39)), 0)
     stopped = Finding(agent("a"), "requests", False, 0.9, 0.0, 10.0, AT, free)
-    assert is_worth_telling(stopped, 0)
-    assert not is_worth_telling(stopped._replace(actual=1.0), 0)
+    assert is_worth_reporting(stopped, 0)
+    assert not is_worth_reporting(stopped._replace(actual=1.0), 0)
 
 
 def test_what_was_told_first_stays_what_is_told() -> None:
@@ -267,4 +259,4 @@ def test_what_was_told_first_stays_what_is_told() -> None:
     failing = finding_of(agent("a"), activity, "error_rate")
     costly = finding_of(agent("a"), activity)
     assert most_telling([failing, costly], agent("a")) == costly
-    assert most_telling([failing, costly], agent("a"), told="error_rate") == failing
+    assert most_telling([failing, costly], agent("a"), reported="error_rate") == failing

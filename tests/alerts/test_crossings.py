@@ -10,7 +10,7 @@ from django.db import connection
 
 from alerts import crossings
 from alerts.crossings import RETRY_FIRST, end_crossings, take_crossings, tenants_with_crossings
-from alerts.incidents import snooze, wake_snoozed
+from alerts.incidents import end_snoozes, snooze
 from alerts.messages import decode
 from alerts.models import Delivery, Incident, Severity
 from metering.budgets.rules import LevelRule
@@ -82,7 +82,7 @@ def test_who_was_not_told_of_a_level_is_not_told_that_it_goes_on(daily: Account)
     with daily.scope():
         later = datetime.now(UTC) + timedelta(hours=1)
         snooze(incident=Incident.objects.get(), actor="ann@example.com", until=later)
-        wake_snoozed(tenant_id=daily.tenant.id, now=later)
+        end_snoozes(tenant_id=daily.tenant.id, now=later)
         assert [row[:2] for row in told(daily)] == [
             ("leads", "opened"),
             ("all", "opened"),
@@ -266,7 +266,7 @@ def test_a_window_that_is_over_ends_its_incident(daily: Account) -> None:
 def test_of_many_incidents_each_has_its_turn_to_end(
     daily: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alerts.crossings.LOOKED_AT_MAX", 1)
+    monkeypatch.setattr("alerts.crossings.CHECKED_MAX", 1)
     for agent in ("a", "b"):
         spend(daily, "8", agent=agent)
     take(daily)

@@ -18,7 +18,7 @@ from alerts.channels.kind import NotDelivered
 from alerts.delivery import deliver_due, resend
 from alerts.delivery import test_channel as send_test
 from alerts.delivery.attempts import Outcome, attempt, record
-from alerts.delivery.lanes import Lane, claim, lanes_due
+from alerts.delivery.queues import DeliveryQueue, claim, queues_due
 from alerts.delivery.schedule import TRIES_MAX, rest_seconds, wait_seconds
 from alerts.errors import AskedTooOften, ChannelUnavailable, NotResendable
 from alerts.incidents import observe
@@ -140,7 +140,7 @@ def test_what_a_killed_worker_sent_is_sent_again_under_the_same_reference(
     owner: Account, web: WebReceiver
 ) -> None:
     delivery = queue(owner, channel_to(owner, web))
-    claimed = claim(lanes_due()[0])
+    claimed = claim(queues_due()[0])
     assert claimed is not None
     attempt(claimed.delivery)  # and the worker is gone before it records
     assert deliver_due(seconds=1) == 0
@@ -154,9 +154,9 @@ def test_a_late_failure_changes_nothing_and_a_late_success_counts(
     owner: Account, web: WebReceiver
 ) -> None:
     delivery = queue(owner, channel_to(owner, web))
-    slow = claim(lanes_due()[0])
+    slow = claim(queues_due()[0])
     change(owner, claimed_until=timezone.now() - timedelta(seconds=1))
-    quick = claim(lanes_due()[0])
+    quick = claim(queues_due()[0])
     assert slow is not None
     assert quick is not None
     record(slow, Outcome(timezone.now(), 1, NotDelivered("too slow")))
@@ -252,15 +252,15 @@ def test_a_run_that_breaks_off_records_what_it_has_sent(
     owner: Account, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delivery = queue(owner, channel_to(owner, web))
-    lanes = [lanes_due()]
+    queues = [queues_due()]
 
-    def look() -> list[Lane]:
-        if lanes:
-            return lanes.pop()
+    def look() -> list[DeliveryQueue]:
+        if queues:
+            return queues.pop()
         _until(lambda: len(web.received) == 1)
         raise OperationalError  # the database is gone
 
-    monkeypatch.setattr("alerts.delivery.runs.lanes_due", look)
+    monkeypatch.setattr("alerts.delivery.runs.queues_due", look)
     monkeypatch.setattr("alerts.delivery.runs.LOOK_SECONDS", 0)
     with pytest.raises(OperationalError):
         deliver_due(seconds=5)
@@ -304,7 +304,7 @@ def test_channels_that_work_and_those_served_long_ago_come_first(
             )
             queue(owner, channel)
         names = dict(Channel.objects.values_list("id", "name"))
-    assert [names[lane.channel_id or 0] for lane in lanes_due()] == [
+    assert [names[queue.channel_id or 0] for queue in queues_due()] == [
         *("new", "waiting", "served", "failing")
     ]
 

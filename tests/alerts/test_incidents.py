@@ -162,22 +162,22 @@ def test_snoozed_it_is_not_told_unless_it_becomes_critical_and_told_again_afterw
         open_one(account, severity=Severity.CRITICAL)
         clock.shift(timedelta(hours=1))
         with account.scope():
-            assert incidents.wake_snoozed(tenant_id=account.tenant.id, now=until) == 1
+            assert incidents.end_snoozes(tenant_id=account.tenant.id, now=until) == 1
             assert [row[1] for row in told(account)] == ["opened", "escalated", "updated"]
-            assert incidents.wake_snoozed(tenant_id=account.tenant.id, now=until) == 0
+            assert incidents.end_snoozes(tenant_id=account.tenant.id, now=until) == 0
 
 
 def test_of_many_that_wake_at_once_each_turn_tells_some(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incidents, "WOKEN_AT_ONCE", 2)
+    monkeypatch.setattr(incidents, "SNOOZES_ENDED_MAX", 2)
     until = datetime.now(UTC) + timedelta(hours=1)
     for agent in "abc":
         one = open_one(account, cause=f"anomaly:agent={agent}")
         with account.scope():
             incidents.snooze(incident=one, actor="ann@example.com", until=until)
     with account.scope():
-        woken = [incidents.wake_snoozed(tenant_id=account.tenant.id, now=until) for _ in range(3)]
+        woken = [incidents.end_snoozes(tenant_id=account.tenant.id, now=until) for _ in range(3)]
     assert woken == [2, 1, 0]
 
 

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from alerts.quiet import Pause, covers, paused_until, quiet_until
+from alerts.models import MaintenanceWindow
+from alerts.quiet import covers, paused_until, quiet_until
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -42,9 +43,9 @@ def test_quiet_hours_end_by_the_local_clock_when_clocks_change() -> None:
 def test_a_pause_that_begins_as_another_ends_goes_on() -> None:
     hours = [NOON + timedelta(hours=number) for number in range(-1, 4)]
     pauses = [
-        Pause(hours[2], hours[3], {}),
-        Pause(hours[0], hours[2], {}),
-        Pause(hours[3], hours[4], {"team": "other"}),
+        MaintenanceWindow(starts_at=hours[2], ends_at=hours[3], match={}),
+        MaintenanceWindow(starts_at=hours[0], ends_at=hours[2], match={}),
+        MaintenanceWindow(starts_at=hours[3], ends_at=hours[4], match={"team": "other"}),
     ]
     assert paused_until(NOON, pauses, {"team": "growth"}) == hours[3]
     assert paused_until(hours[3], pauses, {"team": "growth"}) is None

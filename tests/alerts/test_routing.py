@@ -109,7 +109,7 @@ def test_what_is_critical_wakes_people_and_the_rest_leaves_in_the_morning_as_one
         assert gather_held(tenant_id=tenant_id, now=MORNING) == 3
         digest = Delivery.objects.get(event=DeliveryEvent.DIGEST)
         message = decode(digest.message)
-        assert message.title == "3 incidents while nobody was told"
+        assert message.title == "3 incidents that were held back"
         assert [(one.title, one.status) for one in message.lines] == [
             ("W 0", "opened"),
             ("W 2", "opened"),

@@ -201,17 +201,17 @@ def test_a_worker_killed_between_two_sessions_leaves_its_batches_to_the_next(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(account, [*turns(8, session="s-1"), *turns(8, session="s-2")])
-    monkeypatch.setattr(session_checks, "SESSIONS_AT_ONCE", 1)
-    note_loop = session_checks._note_loop
+    monkeypatch.setattr(session_checks, "SESSIONS_PER_TRANSACTION", 1)
+    observe_loop = session_checks._observe
 
     def killed(tenant_id: int, observation: Observation, verdict: SessionVerdict) -> Any:
         if observation.cause == "loop:s-2":
             raise SystemExit
-        return note_loop(tenant_id, observation, verdict)
+        return observe_loop(tenant_id, observation, verdict)
 
     tenant_id, now = account.tenant.id, datetime.now(UTC)
     with monkeypatch.context() as patched:
-        patched.setattr(session_checks, "_note_loop", killed)
+        patched.setattr(session_checks, "_observe", killed)
         with pytest.raises(SystemExit):
             check_sessions(tenant_id=tenant_id, now=now)
     with account.scope():
@@ -227,7 +227,7 @@ def test_a_worker_killed_between_two_sessions_leaves_its_batches_to_the_next(
 def test_of_many_loops_that_rest_each_turn_ends_some(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_checks, "ENDED_AT_ONCE", 2)
+    monkeypatch.setattr(session_checks, "ENDED_MAX", 2)
     send(account, [event for name in "abc" for event in turns(8, session=name)])
     check(account)
     with account.scope():

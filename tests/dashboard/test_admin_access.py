@@ -101,11 +101,7 @@ def test_no_query_of_a_list_fails(account: Account, owner: Client) -> None:
         answer = owner.get(f"{path}?{query}")
         assert answer.status_code in {200, 302, 400}, (path, query[:60], answer.status_code)
     assert owner.get("/admin/alerts/channel/?name__regex=\\").status_code == 400
-    for filtered in (
-        "alerts/channel/?kind__exact=webhook",
-        "alerts/delivery/?channel__id__exact=1",
-    ):
-        assert owner.get(f"/admin/{filtered}").status_code == 200
+    assert owner.get("/admin/alerts/channel/?kind__exact=webhook").status_code == 200
 
 
 ROWS = ("abc", "0", "-1", "1.5", "9" * 30, "9" * 5000, "%00", "1/2", "é")
@@ -116,8 +112,8 @@ def test_no_address_of_a_row_fails(account: Account, owner: Client) -> None:
     for row in ROWS:
         for path, page in (
             ("tenants/invitation", "change/"),
-            ("alerts/channel", "send_test/"),
-            ("alerts/incident", "acknowledge/"),
+            ("alerts/channel", "new_secret/"),
+            ("alerts/maintenancewindow", "delete/"),
             ("metering/breaker", "delete/"),
             ("tenants/invitation", "send_again/"),
         ):

@@ -185,7 +185,7 @@ def test_a_maintenance_window_is_announced_and_ended(account: Account, owner: Cl
     assert (window.match, window.created_by) == ({"agent": "importer"}, account.email)
     assert "agent importer" in owner.get(f"{WINDOWS}/").content.decode()
     path = f"{WINDOWS}/{window.id}"
-    assert b"incidents are told at once again" in owner.get(f"{path}/delete/").content
+    assert b"Notifications are sent immediately again" in owner.get(f"{path}/delete/").content
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
     with account.scope():
         assert MaintenanceWindow.objects.get().ends_at <= datetime.now(UTC)

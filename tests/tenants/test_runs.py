@@ -45,7 +45,7 @@ STEPS: list[tuple[Any, Any, str, Any, str]] = [
         alert_tasks.end_incidents,
         *(session_checks, "tenants_with_loops", session_checks, "end_loops"),
     ),
-    (alert_tasks.end_incidents, incidents, "tenants_to_wake", incidents, "wake_snoozed"),
+    (alert_tasks.end_incidents, incidents, "tenants_with_ended_snoozes", incidents, "end_snoozes"),
     (alert_tasks.end_incidents, digests, "tenants_with_digests", digests, "write_digests"),
     (
         alert_tasks.check_sessions,

@@ -1,4 +1,4 @@
-"""Which delivery is next, and who may send it."""
+"""Which delivery is next, and which worker may send it."""
 
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -7,15 +7,15 @@ from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from alerts.models import Channel, Delivery, DeliveryState
+from alerts.models import Channel, Delivery, DeliveryState, is_failing
 from tenants.scope import platform_scope, tenant_scope
 
 # Longer than any attempt: `alerts.outbound` ends one after 15 s, and resolving a name may add 30.
 LEASE: Final = timedelta(seconds=60)
 
 
-class Lane(NamedTuple):
-    """Deliveries that leave one after another: of one channel, or a tenant's mail to people."""
+class DeliveryQueue(NamedTuple):
+    """Deliveries that are sent one after another: of a channel, or a tenant's mail to people."""
 
     tenant_id: int
     channel_id: int | None
@@ -30,18 +30,18 @@ class Claim(NamedTuple):
     """A delivery that this worker may send until the claim runs out."""
 
     delivery: Delivery
-    lane: Lane
+    queue: DeliveryQueue
     until: datetime
 
 
-def lanes_due() -> list[Lane]:
-    """Lanes with something due: those that work first, and of these whoever was served longest ago.
+def queues_due() -> list[DeliveryQueue]:
+    """Return queues with something due: those that work first, of these the one served longest ago.
 
     So a receiver with thousands of messages waiting takes turns with one that has a single one.
     """
     now = timezone.now()
     with platform_scope("find the channels with deliveries due"):
-        found = (
+        due = (
             Delivery.objects.filter(_is_due(now))
             .filter(Q(channel=None) | Q(channel__is_paused=False, channel__removed_at=None))
             .values("tenant_id", "channel_id", "channel__delivered_at", "channel__failed_at")
@@ -51,29 +51,29 @@ def lanes_due() -> list[Lane]:
             )
             .order_by(F("served_at").asc(nulls_first=True), "due_since")
         )
-        lanes = [
-            Lane(
-                one["tenant_id"],
-                one["channel_id"],
-                _is_failing(one["channel__delivered_at"], one["channel__failed_at"]),
+        queues = [
+            DeliveryQueue(
+                row["tenant_id"],
+                row["channel_id"],
+                is_failing(row["channel__delivered_at"], row["channel__failed_at"]),
             )
-            for one in found
+            for row in due
         ]
-    return sorted(lanes, key=lambda lane: lane.is_failing)
+    return sorted(queues, key=lambda queue: queue.is_failing)
 
 
-def claim(lane: Lane) -> Claim | None:
-    """Take the next delivery of a lane for sending. None where another worker has the lane, or
+def claim(queue: DeliveryQueue) -> Claim | None:
+    """Take the next delivery of a queue for sending. None if another worker has the queue, or
     nothing is due after all.
 
     Invariants: a channel has one attempt under way at a time (whoever claims holds its row locked),
     and messages of one incident leave in their order: none before an earlier one has ended.
     """
     now = timezone.now()
-    with tenant_scope(lane.tenant_id):
-        if lane.channel_id is not None and not _lock_free_channel(lane.channel_id, now):
+    with tenant_scope(queue.tenant_id):
+        if queue.channel_id is not None and not _lock_free_channel(queue.channel_id, now):
             return None
-        earlier = _of(lane).filter(
+        earlier = _of(queue).filter(
             recipients=OuterRef("recipients"),
             incident_id=OuterRef("incident_id"),
             id__lt=OuterRef("id"),
@@ -81,9 +81,9 @@ def claim(lane: Lane) -> Claim | None:
             held_by="",
         )
         # Oldest first: so the index ends the search at the first that may leave.
-        first = _of(lane).filter(_is_due(now)).exclude(Exists(earlier)).order_by("id")
+        first = _of(queue).filter(_is_due(now)).exclude(Exists(earlier)).order_by("id")
         delivery = (
-            _of(lane)
+            _of(queue)
             .filter(_is_due(now), id__in=first.values("id")[:1])
             .select_related("channel")
             .select_for_update(skip_locked=True, of=("self",))
@@ -95,24 +95,20 @@ def claim(lane: Lane) -> Claim | None:
         delivery.attempts += 1
         delivery.tries += 1
         delivery.save(update_fields=["claimed_until", "attempts", "tries"])
-        return Claim(delivery, lane, delivery.claimed_until)
+        return Claim(delivery, queue, delivery.claimed_until)
 
 
-def _of(lane: Lane) -> QuerySet[Delivery]:
-    deliveries = Delivery.objects.filter(tenant_id=lane.tenant_id)
-    if lane.channel_id is None:
+def _of(queue: DeliveryQueue) -> QuerySet[Delivery]:
+    deliveries = Delivery.objects.filter(tenant_id=queue.tenant_id)
+    if queue.channel_id is None:
         return deliveries.filter(channel=None)
-    return deliveries.filter(channel_id=lane.channel_id)
+    return deliveries.filter(channel_id=queue.channel_id)
 
 
 def _is_due(now: datetime) -> Q:
-    """What may be sent now and nobody is sending."""
+    """What may be sent now and no worker is sending."""
     is_free = Q(claimed_until=None) | Q(claimed_until__lte=now)
     return is_free & Q(state=DeliveryState.WAITING, held_by="", due_at__lte=now)
-
-
-def _is_failing(delivered_at: datetime | None, failed_at: datetime | None) -> bool:
-    return failed_at is not None and (delivered_at is None or delivered_at < failed_at)
 
 
 def _lock_free_channel(channel_id: int, now: datetime) -> bool:
