@@ -6,7 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.calls.events import PreparedEvent, reservation_of
+from metering.calls.inheritance import reservation_of
+from metering.calls.prepared_event import PreparedEvent
 from metering.calls.report import Report, report_from_text
 from metering.models import Route
 from metering.usage.event_keys import key_of_id
@@ -92,13 +93,13 @@ def second_key(event: PreparedEvent) -> str:
 
 def kind_of_report(event: PreparedEvent) -> str:
     """Reports of one kind and id replace or contradict each other; those of two kinds are two."""
-    reservation_id = reservation_of(event.told)
+    reservation_id = reservation_of(event.sent_body)
     return _kind(event.route, None if reservation_id is None else str(reservation_id))
 
 
 def kind_of_stored(report: Report) -> str:
     """The same for a report that is stored."""
-    return _kind(report.route, report.told.reservation)
+    return _kind(report.route, report.body.reservation)
 
 
 def _kind(route: int, reservation: str | None) -> str:

@@ -17,10 +17,12 @@ from django.db import connection
 
 from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
-from metering.calls.stored import COLUMNS, Change, StoredEvent, added_up, event_of, movements
+from metering.calls.movements import Change, added_up, movements
+from metering.calls.reading import read_events
 from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.core.dimensions import REQUEST
 from metering.core.periods import EPOCH
+from metering.usage.columns import StoredEvent
 from tenants.retention import permit_removal
 from tenants.scope import change_configuration, hold_configuration, lock_configuration_shared
 
@@ -191,12 +193,13 @@ def _next_events(
     until: datetime = frozen_until if row is None else row[0]
     # All of them may be of one moment.
     until = max(until, since + _MOMENT)
-    cursor.execute(
-        f"SELECT {COLUMNS} FROM usage_event e WHERE tenant_id = %s AND time >= %s AND time < %s"  # noqa: S608
-        " AND NOT is_void",
-        [tenant_id, since, until],
+    events = read_events(
+        tenant_id=tenant_id,
+        condition="e.time >= %s AND e.time < %s AND NOT e.is_void",
+        parameters=[since, until],
+        limit=None,
     )
-    return [event_of(row) for row in cursor.fetchall()], until
+    return events, until
 
 
 def _add_events(cursor: Any, book: BudgetBook, events: Sequence[StoredEvent]) -> None:

@@ -7,8 +7,8 @@ from uuid import UUID
 from django.utils import timezone
 
 from metering.budgets.index import BudgetBook
-from metering.calls.events import PreparedEvent
-from metering.calls.stored import Change, StoredEvent
+from metering.calls.movements import Change, added_up, sums_by_posting
+from metering.calls.prepared_event import PreparedEvent
 from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.holds import (
     SETTLED,
@@ -21,6 +21,7 @@ from metering.ledger.holds import (
 from metering.ledger.posting import HoldMove, Posting
 from metering.models import Route
 from metering.snapshot import Configuration
+from metering.usage.columns import StoredEvent
 
 
 class Stored(NamedTuple):
@@ -39,6 +40,11 @@ class Stored(NamedTuple):
     inserted: list[PreparedEvent]
     changes: list[Change]
     moves: list[dict[Posting, Amounts]]
+
+    def sums(self, book: BudgetBook) -> dict[Posting, Amounts]:
+        """Return what the new calls and the merged ones add to each window."""
+        sums = sums_by_posting(book, self.fresh)
+        return added_up([sums, *self.moves]) if self.moves else sums
 
 
 def lock_named_reservations(

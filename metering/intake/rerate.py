@@ -10,17 +10,10 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from common.errors import Conflict
-from metering.calls.events import SOURCES
+from metering.calls.movements import Change, added_up, movements
+from metering.calls.prepared_event import COST_SOURCES
+from metering.calls.reading import lock_events_of, read_events
 from metering.calls.seals import read_sealed
-from metering.calls.stored import (
-    OPERATIONS,
-    Change,
-    StoredEvent,
-    added_up,
-    lock_events_of,
-    movements,
-    read_events,
-)
 from metering.core.background_jobs import finish_job, move_on, position_of, start_job
 from metering.core.event_stretches import Position
 from metering.core.periods import EPOCH
@@ -40,6 +33,7 @@ from metering.pricing.book import Rating
 from metering.rollups import lock_batches, post_deltas
 from metering.rollups.counts import estimated_events
 from metering.snapshot import Configuration, as_configured
+from metering.usage.columns import OPERATIONS, StoredEvent
 from tenants.scope import tenant_scope
 
 # With a hundred budgets that is a second of work.
@@ -312,7 +306,7 @@ def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:
         tool=event.tool or None,
         operation=OPERATIONS[event.operation],
     )
-    source = SOURCES[rating.source]
+    source = COST_SOURCES[rating.source]
     return _Rerating(event, rating, source, configuration.cost_of(rating, event.tokens))
 
 

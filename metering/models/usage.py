@@ -225,7 +225,7 @@ class UsageEvent(models.Model):
 
     It changes when another report adds something and when it is rated again; each change moves
     balances by ledger entries. `source`, `sent_id` and `authority` are of the report that is
-    believed most; `filled` says which fields no report told (bits of `events.FILLABLE`).
+    believed most; `filled` says which fields no report told (bits of `prepared_event.FILLABLE`).
     `sent_id` is the client's id; `id` is ours. Token fields are as normalised: input includes
     cached input, output includes reasoning. `cost_nanos` is NULL while nothing is
     known of the cost; an unpriced event with a `price_id` has what its rated units cost.

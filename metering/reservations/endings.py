@@ -10,7 +10,6 @@ from uuid import UUID
 from common.errors import BudgetExceeded, Conflict, ReservationFinished
 from metering.budgets.index import BudgetBook
 from metering.calls.settlement import Stored, settle_with_events
-from metering.calls.storage import sums_of_stored
 from metering.core.amounts import Amounts
 from metering.core.match import Values
 from metering.ledger.holds import (
@@ -94,11 +93,11 @@ class Endings:
         for work in self.booking:
             assert work.event is not None, "a settle that books has an event"
             assert work.job is not None, "a settle that books has a job"
-            if id(work.event) in fresh and not work.job.accepted:
+            if id(work.event) in fresh and not work.job.counts:
                 work.job.accept(work.event)
         events = [work.event for work in self.booking if work.event is not None]
         self.moves.add(settle_with_events(self.configuration, stored, self.standings, events))
-        self.sums = sums_of_stored(self.book, stored)
+        self.sums = stored.sums(self.book)
         for work in self.booking:
             _answer_settle(work, self.standings[work.reservation_id])
         for work in self._repeated:

@@ -10,7 +10,8 @@ from common.errors import InvalidRequest, MalformedBody, RejectEvent
 from common.json_bodies import holds_nul, require_shallow
 from common.money import nanos_from_usd, usd_from_nanos
 from metering.budgets.index import WindowKey
-from metering.calls.events import COST_NANOS_MAX, TOKENS_MAX
+from metering.calls.preparation import TOKENS_MAX
+from metering.calls.prepared_event import COST_NANOS_MAX
 from metering.core.amounts import Amounts
 from metering.core.match import Values
 from metering.limits.estimates import ExpectedSize

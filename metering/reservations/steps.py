@@ -17,10 +17,9 @@ from uuid import UUID
 from django.db import connection
 from django.utils import timezone
 
-from metering.calls.events import PreparedEvent
+from metering.calls.prepared_event import PreparedEvent
 from metering.calls.settlement import Stored
-from metering.calls.storage import store_events
-from metering.calls.storing import send_events, stored_of
+from metering.calls.storage import send_events, store_events, stored_of
 from metering.ledger.holds import (
     LOCK_RESERVATIONS,
     OPEN,
@@ -289,7 +288,7 @@ class Turn:
         feed_breakers(
             tenant_id=self.configuration.tenant_id,
             rules=self.configuration.breakers,
-            calls=[event.reported() for event in (*stored.fresh, *stored.inserted)],
+            calls=[event.breaker_call() for event in (*stored.fresh, *stored.inserted)],
         )
 
     def _book(self, stored: Stored) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 import msgspec
-from django.conf import settings
 from django.utils import timezone
 
 from common.errors import EventRejected, InvalidRequest, MeteringError, ReservationFinished
@@ -17,8 +16,9 @@ from common.formats import moment
 from common.idempotency import RequestKey
 from common.money import usd_from_nanos
 from metering.budgets.index import WindowKey
-from metering.calls.events import PreparedEvent, Told, prepare_event
-from metering.calls.job import Job
+from metering.calls.ingest_job import IngestJob
+from metering.calls.preparation import IncomingReport, prepare_event
+from metering.calls.prepared_event import PreparedEvent
 from metering.ledger.holds import EXPIRED, RELEASED, SETTLED, STATES, Held, Standing
 from metering.models import Route
 from metering.reservations.judge import Verdict
@@ -151,7 +151,7 @@ class Settle(Named):
         self.body = msgspec.structs.replace(body, reservation=str(reservation_id))
         self.at = timezone.now()
         self.event: PreparedEvent | None = None
-        self.job: Job | None = None
+        self.job: IngestJob | None = None
         self._judged_by = -1
 
     def judge(self, configuration: Configuration, held: Held | None) -> None:
@@ -159,10 +159,8 @@ class Settle(Named):
             self._new_job(configuration)
             return
         prepared = prepare_event(
-            Told(0, self.body, held),
+            IncomingReport(0, self.body, held),
             now=self.at,
-            max_age=settings.EVENT_MAX_AGE,
-            tenant_id=self.tenant_id,
             route=Route.SETTLE,
             configuration=configuration,
         )
@@ -174,7 +172,7 @@ class Settle(Named):
 
     def _new_job(self, configuration: Configuration) -> None:
         assert self.event is not None
-        self.job = Job(self.tenant_id, Route.SETTLE, 1, [self.event], configuration)
+        self.job = IngestJob(self.tenant_id, Route.SETTLE, 1, [self.event], configuration)
 
     def window_keys(self) -> Collection[WindowKey]:
         return self.event.windows if self.event is not None else ()

@@ -20,6 +20,7 @@ from metering.models import Operation, Status
 from metering.reporting.conditions import Condition, event_value, on_events
 from metering.simulation.calls import Call, Cheaper, Earlier
 from metering.snapshot import Configuration
+from metering.usage.columns import TOKEN_COUNTS, tokens_of
 from metering.usage.shapes import Tokens
 from tenants.scope import tenant_scope
 
@@ -33,18 +34,7 @@ STATUS: Final = "status"
 ASKED_STATUS: Final = f"'{Status.SUCCESS.label}'"
 TOOL: Final = Operation.TOOL.value
 ERROR: Final = Status.ERROR.value
-# What a cheaper model is priced by: the tokens, and what the route is chosen by.
-TOKEN_COLUMNS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "web_searches",
-)
+# What a cheaper model's route is chosen by, beside the tokens that it is priced by.
 ROUTE_COLUMNS: Final = ("service_tier", "task_type", "complexity")
 ROUTED_DIMENSIONS: Final = frozenset({"model", "provider", "operation", "tool"})
 
@@ -88,7 +78,7 @@ def read_calls(
     stretch: Stretch, *, assumed_nanos: Callable[[Tokens], int | None], check: Callable[[], None]
 ) -> Iterator[Call]:
     """The calls in order of time and id. `check` is called now and then, and may raise."""
-    facts = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
+    facts = (*TOKEN_COUNTS, *ROUTE_COLUMNS) if stretch.is_routed else ()
     columns = ", ".join([*stretch.values(), *facts])
     ends = len(MATCHABLE)
 
@@ -211,7 +201,7 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
             provider=tier.provider,
             model=tier.model,
             at=call.at,
-            tokens=_tokens(counts),
+            tokens=tokens_of(counts),
             service_tier=service_tier,
             tool=None,
             operation=operation,
@@ -226,14 +216,6 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
         )
 
     return cheaper
-
-
-def _tokens(counts: Sequence[int | None]) -> Tokens:
-    """Counts in the order of TOKEN_COLUMNS; what was not reported is none."""
-    by_name: dict[str, Any] = dict(
-        zip(TOKEN_COLUMNS, (count or 0 for count in counts), strict=True)
-    )
-    return Tokens(**by_name)
 
 
 def _with_model(values: Values, provider: str, model: str) -> Values:

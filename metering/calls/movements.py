@@ -1,216 +1,49 @@
-"""Stored events as the ledger needs them again: to rate, merge or take them back."""
+"""What calls add to windows, and what a change of a call moves in them."""
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
 
 from metering.budgets.index import BudgetBook, WindowKey
 from metering.budgets.rules import BudgetRule, reaches_a_level
+from metering.calls.prepared_event import PreparedEvent
 from metering.core.amounts import NOTHING, Amounts, add_amounts
-from metering.core.match import Values, group_key
+from metering.core.match import group_key
 from metering.core.periods import EPOCH
 from metering.ledger.counting import CountingPast, counting_pasts
 from metering.ledger.holds import Held, find_held
 from metering.ledger.opening import find_windows, open_windows
 from metering.ledger.posting import Posting
-from metering.models import BATCH_ID_STRIDE, Operation, Status
+from metering.usage.columns import StoredEvent
 from metering.usage.event_keys import key_of_id
-from metering.usage.shapes import Tokens
-
-OPERATIONS: Final = {one.value: one.label for one in Operation}
-STATUSES: Final = {one.value: one.label for one in Status}
 
 
-class StoredEvent(NamedTuple):
-    """An event's row, in the order of COLUMNS."""
-
-    id: int
-    time: datetime
-    cost_nanos: int | None
-    price_id: int | None
-    cost_source: int
-    operation: int
-    status: int
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-    cache_write_1h_tokens: int | None
-    input_audio_tokens: int | None
-    output_audio_tokens: int | None
-    web_searches: int | None
-    extra_usage: dict[str, Any] | None
-    service_tier: str | None
-    team: str
-    customer: str
-    agent: str
-    user: str
-    feature: str
-    session: str
-    task: str
-    trace: str
-    model: str
-    provider: str
-    tool: str
-    source: str
-    sent_id: str
-    reservation_id: UUID | None
-    route: int
-    authority: int
-    completeness: int
-    filled: int
-    is_conflict: bool
-    is_void: bool
-    span: str | None
-    parent_span: str | None
-    response_id: str | None
-    request_id: str | None
-    requested_model: str | None
-    error_type: str | None
-    tool_arguments_hash: str | None
-    task_type: str | None
-    output_hash: str | None
-    prefix_hash: str | None
-    latency_ms: int | None
-    time_to_first_token_ms: int | None
-    max_output_tokens: int | None
-    saved_nanos: int | None
-    step: int | None
-    complexity: int | None
-    tags: dict[str, Any] | None
-
-    @property
-    def tokens(self) -> Tokens:
-        """The event's tokens as they were normalised."""
-        return Tokens(
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            cache_read_tokens=self.cache_read_tokens,
-            cache_write_tokens=self.cache_write_tokens,
-            cache_write_1h_tokens=self.cache_write_1h_tokens or 0,
-            reasoning_tokens=self.reasoning_tokens,
-            input_audio_tokens=self.input_audio_tokens or 0,
-            output_audio_tokens=self.output_audio_tokens or 0,
-            web_searches=self.web_searches or 0,
-            extra=self.extra_usage,
-        )
-
-    @property
-    def values(self) -> Values:
-        """The event's dimensions in the order of MATCHABLE."""
-        return (
-            *(self.team, self.customer, self.agent, self.user, self.feature, self.session),
-            *(self.task, self.trace, self.model, self.provider, self.tool),
-            *(OPERATIONS[self.operation], STATUSES[self.status], self.source),
-        )
-
-    @property
-    def batch_id(self) -> int:
-        """The batch that the event came with."""
-        return self.id // BATCH_ID_STRIDE
-
-    def amounts_signed(self, sign: int) -> Amounts:
-        """What the event adds to its windows, or takes from them (-1)."""
-        is_tool = self.operation == Operation.TOOL
-        tokens = self.input_tokens + self.output_tokens
-        return Amounts(
-            sign * (self.cost_nanos or 0),
-            sign * tokens,
-            0 if is_tool else sign,
-            sign if is_tool else 0,
-        )
-
-
-COLUMNS: Final = ", ".join(
-    'e."user"' if name == "user" else f"e.{name}" for name in StoredEvent._fields
-)
-
-
-# What is sealed changes no more.
-_NOT_FROZEN: Final = (
-    "e.time >= coalesce((SELECT frozen_until FROM usage_seal WHERE tenant_id = %s), '-infinity')"
-)
-
-
-def lock_events(
-    *, tenant_id: int, condition: str, parameters: Sequence[Any], limit: int
-) -> list[StoredEvent]:
-    """Up to `limit` events that count and are not frozen, in order of time and id, kept from other
-    changes until commit.
-
-    `condition` is SQL of this package's own, never a caller's text.
-    """
-    return read_events(
-        tenant_id=tenant_id,
-        condition=f"NOT e.is_void AND {_NOT_FROZEN} AND {condition}",
-        parameters=[tenant_id, *parameters],
-        limit=limit,
-        suffix="FOR UPDATE",
-    )
-
-
-def read_events(
-    *,
-    tenant_id: int,
-    condition: str,
-    parameters: Sequence[Any],
-    limit: int,
-    suffix: Literal["", "FOR UPDATE"] = "",
-) -> list[StoredEvent]:
-    """Up to `limit` events, void ones included, in order of time and id; `condition` as above."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {COLUMNS} FROM usage_event e WHERE e.tenant_id = %s"  # noqa: S608
-            f" AND {condition} ORDER BY e.time, e.id LIMIT %s {suffix}",
-            [tenant_id, *parameters, limit],
-        )
-        return [event_of(row) for row in cursor.fetchall()]
-
-
-def lock_events_by_id(*, tenant_id: int, ids: Collection[int]) -> dict[int, StoredEvent]:
-    """These events, void ones included, kept from other changes until commit."""
-    if not ids:
-        return {}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {COLUMNS} FROM usage_event e WHERE e.tenant_id = %s AND e.id = ANY(%s)"  # noqa: S608
-            " ORDER BY e.time, e.id FOR UPDATE",
-            [tenant_id, list(ids)],
-        )
-        return {row[0]: event_of(row) for row in cursor.fetchall()}
-
-
-def lock_events_of(*, tenant_id: int, times: Mapping[int, datetime]) -> dict[int, StoredEvent]:
-    """Events whose times are known, by id, void ones included, kept from other changes until
-    commit.
-    """
-    if not times:
-        return {}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, time)"  # noqa: S608
-            " JOIN usage_event e ON e.tenant_id = %s AND e.id = n.id AND e.time = n.time"
-            f" AND {_NOT_FROZEN} ORDER BY e.time, e.id FOR UPDATE OF e",
-            [list(times), list(times.values()), tenant_id, tenant_id],
-        )
-        return {row[0]: event_of(row) for row in cursor.fetchall()}
-
-
-def event_of(row: Sequence[Any]) -> StoredEvent:
-    """The event in a row of COLUMNS. Django's cursors leave jsonb as text."""
-    event = StoredEvent(*row)
-    if event.extra_usage is None and event.tags is None:
-        return event
-    return event._replace(extra_usage=_object(event.extra_usage), tags=_object(event.tags))
-
-
-def _object(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
+def sums_by_posting(book: BudgetBook, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
+    """What these events add to each window (and grain of a rolling one)."""
+    # Added up in place: this runs once for every event and budget.
+    sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
+    rules = book.rules
+    rolling = {rule.id for rule in rules.values() if rule.is_rolling}
+    for event in events:
+        cost_nanos, tokens, requests, tool_calls = event.amounts
+        for key in event.windows:
+            is_rolling = key[0] in rolling
+            place = (key, rules[key[0]].grain_at(event.at) if is_rolling else None)
+            sum_ = sums.get(place)
+            if sum_ is None:
+                sums[place] = [cost_nanos, tokens, requests, tool_calls]
+            else:
+                sum_[0] += cost_nanos
+                sum_[1] += tokens
+                sum_[2] += requests
+                sum_[3] += tool_calls
+    window_ids = book.window_ids
+    return {
+        Posting(window_ids[key], grain_at): Amounts(*sum_) for (key, grain_at), sum_ in sums.items()
+    }
 
 
 class Change(NamedTuple):
