@@ -14,7 +14,7 @@ from metering.models import CostSource, Route, SourceOutcome
 from metering.pricing.model_names import near_model
 from metering.snapshot import Configuration
 from metering.usage.decoders.native import PassedOver
-from metering.usage.decoders.otlp import ToldSpan
+from metering.usage.decoders.otlp import SpanRecord
 
 # Unpriced models of a body that are looked up among those with a price.
 WARNINGS_MAX: Final = 20
@@ -54,7 +54,7 @@ class IngestJob:
     errors: list[tuple[int, EventRejected]] = field(default_factory=list)
     # Spans, whose calls are found among all that is known of their traces when they are written:
     # `traced` are the reports that follow, as far as they are events.
-    spans: Sequence[ToldSpan] = ()
+    spans: Sequence[SpanRecord] = ()
     traced: list[PreparedEvent] = field(default_factory=list)
     traced_errors: list[tuple[int, EventRejected]] = field(default_factory=list)
     # What was read and is no usage, such as a span of a database: not an error.

@@ -214,7 +214,7 @@ def _find_calls(configuration: Configuration, jobs: Sequence[IngestJob]) -> list
     for job in tracing:
         job.traced, job.traced_errors = [], []
     # Reservations before anything else, as everywhere.
-    named = {span.facts.get("reservation") for job in tracing for span in job.spans}
+    named = {span.fields.get("reservation") for job in tracing for span in job.spans}
     ids = [UUID(text) for text in named if text is not None and is_reservation_id(text)]
     lock_reservations(tenant_id, find_held(tenant_id, ids))
     now = timezone.now()

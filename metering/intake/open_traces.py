@@ -16,7 +16,7 @@ import msgspec
 from django.db import connection
 
 from common.errors import EventRejected
-from metering.usage.decoders.otlp import SpanCall, ToldSpan, calls_of_spans, may_be_one
+from metering.usage.decoders.otlp import SpanCall, SpanRecord, calls_of_spans, may_be_one
 from metering.usage.event_keys import key_of_id
 from metering.usage.shapes import Tokens
 
@@ -29,7 +29,7 @@ PARTNERS_MAX: Final = 512
 TENANT_SPANS_MAX: Final = 1_000_000
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
-_decode: Final = msgspec.json.Decoder(ToldSpan).decode
+_decode: Final = msgspec.json.Decoder(SpanRecord).decode
 SpanKey = tuple[str, str]
 
 
@@ -43,12 +43,12 @@ class Traced(NamedTuple):
 class _Kept(NamedTuple):
     """A span as it is stored."""
 
-    span: ToldSpan
+    span: SpanRecord
     text: str | None
     call_fingerprint: str | None
 
 
-def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> Traced:
+def take_spans(tenant_id: int, spans: Iterable[SpanRecord], *, now: datetime) -> Traced:
     """Add spans to their traces; return what that changes. Holds the tenant's lock on traces."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [TRACES_LOCK, tenant_id])
@@ -81,7 +81,7 @@ def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> T
     )
 
 
-def _finality(span: ToldSpan) -> tuple[int, int, bytes]:
+def _finality(span: SpanRecord) -> tuple[int, int, bytes]:
     """Of two reports of one span the one with more usage is final, else the later one; equal ones
     are told apart by content.
     """
@@ -89,7 +89,7 @@ def _finality(span: ToldSpan) -> tuple[int, int, bytes]:
     return used.input_tokens + used.output_tokens, span.ended_us, _encode(span)
 
 
-def _is_news(span: ToldSpan, known: _Kept | None) -> bool:
+def _is_news(span: SpanRecord, known: _Kept | None) -> bool:
     return known is None or _finality(known.span) < _finality(span)
 
 
@@ -100,11 +100,11 @@ def _full(kept: Mapping[SpanKey, _Kept]) -> set[str]:
     return {trace for trace, size in sizes.items() if size >= TRACE_SPANS_MAX}
 
 
-def _text(span: ToldSpan) -> str | None:
+def _text(span: SpanRecord) -> str | None:
     return _encode(span).decode() if span.is_worth_keeping else None
 
 
-def _fingerprint(kept: Mapping[SpanKey, _Kept], span: ToldSpan) -> str | None:
+def _fingerprint(kept: Mapping[SpanKey, _Kept], span: SpanRecord) -> str | None:
     known = kept.get(span.key)
     return known.call_fingerprint if known is not None else None
 
@@ -128,7 +128,7 @@ def _load_traces(tenant_id: int, traces: Collection[str]) -> dict[SpanKey, _Kept
 def _kept(row: Sequence[Any]) -> _Kept:
     trace, span, parent, started_us, ended_us, text, call_fingerprint = row
     told = (
-        ToldSpan(trace, span, parent, started_us=started_us, ended_us=ended_us)
+        SpanRecord(trace, span, parent, started_us=started_us, ended_us=ended_us)
         if text is None
         else _decode(text)
     )
@@ -151,8 +151,10 @@ def _partners(tenant_id: int, known: Mapping[SpanKey, _Kept]) -> dict[SpanKey, _
     return found
 
 
-def _traces_beside(tenant_id: int, calls: Collection[ToldSpan], seen: Collection[str]) -> set[str]:
-    by_process: dict[str, list[ToldSpan]] = {}
+def _traces_beside(
+    tenant_id: int, calls: Collection[SpanRecord], seen: Collection[str]
+) -> set[str]:
+    by_process: dict[str, list[SpanRecord]] = {}
     for call in calls:
         for key in _partner_keys(call):
             by_process.setdefault(key, []).append(call)
@@ -178,18 +180,18 @@ def _traces_beside(tenant_id: int, calls: Collection[ToldSpan], seen: Collection
     return set(sorted(traces)[: PARTNERS_MAX - len(seen)])
 
 
-def _match_key(call: ToldSpan) -> str:
+def _match_key(call: SpanRecord) -> str:
     """Where a call's partners look for it: by its process, and whether it names its response."""
-    return call.process if call.facts.get("response_id") else _nameless(call)
+    return call.process if call.fields.get("response_id") else _nameless(call)
 
 
-def _partner_keys(call: ToldSpan) -> list[str]:
+def _partner_keys(call: SpanRecord) -> list[str]:
     """Where a call looks for partners, of which at most one names the response."""
-    is_named = call.facts.get("response_id") is not None
+    is_named = call.fields.get("response_id") is not None
     return [_nameless(call)] if is_named else [call.process, _nameless(call)]
 
 
-def _nameless(call: ToldSpan) -> str:
+def _nameless(call: SpanRecord) -> str:
     return blake2b(f"nameless {call.process}".encode(), digest_size=16).hexdigest()
 
 
@@ -231,7 +233,7 @@ _MARK: Final = """
 
 def _write(
     tenant_id: int,
-    stored: Sequence[ToldSpan],
+    stored: Sequence[SpanRecord],
     known: Mapping[SpanKey, _Kept],
     changed: Iterable[tuple[SpanCall, str]],
     gone: Iterable[_Kept],

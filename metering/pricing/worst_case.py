@@ -13,10 +13,9 @@ from typing import Final, NamedTuple
 from metering.pricing.rates import CompiledRates, units
 from metering.usage.shapes import Tokens
 
-# What a request may write to the provider's cache, by what it says of it.
+# What a request may write to the provider's cache; anything else is kept for an hour.
 CACHE_NONE: Final = "none"
 CACHE_5M: Final = "5m"
-CACHE_1H: Final = "1h"
 
 
 class Shape(NamedTuple):

@@ -1,4 +1,4 @@
-"""Building an event from facts that were read out of another format."""
+"""Builds an event from fields that were read out of another format."""
 
 import hashlib
 import math
@@ -27,12 +27,12 @@ TEXT_MAX = 1000
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 
 
-def assemble(facts: Mapping[str, object]) -> Decoded:
-    """The event with these fields, or why it cannot be one. None stands for a field left out."""
+def assemble(fields: Mapping[str, object]) -> Decoded:
+    """Return the event with these fields, or why there is none. None is a field left out."""
     try:
-        event = msgspec.convert({key: v for key, v in facts.items() if v is not None}, EventBody)
+        event = msgspec.convert({key: v for key, v in fields.items() if v is not None}, EventBody)
     except msgspec.ValidationError as error:
-        return rejected(error, msgspec.json.encode({"id": facts.get("id")}))
+        return rejected(error, msgspec.json.encode({"id": fields.get("id")}))
     if holds_nul(event):
         detail = "A string holds the character NUL."
         return EventRejected("invalid_value", detail, event_id=event.id)

@@ -13,12 +13,12 @@ from metering.usage.decoders.native import Decoded
 from metering.usage.decoders.otlp.calls import SpanCall, calls_of_spans, may_be_one
 from metering.usage.decoders.otlp.json_mapping import read_json
 from metering.usage.decoders.otlp.protobuf import read_protobuf
-from metering.usage.decoders.otlp.told import Export, ToldSpan, read_export
+from metering.usage.decoders.otlp.span_records import Export, SpanRecord, read_export
 
 __all__ = [
     "Export",
     "SpanCall",
-    "ToldSpan",
+    "SpanRecord",
     "calls_of_spans",
     "decode_otlp_json",
     "decode_otlp_protobuf",

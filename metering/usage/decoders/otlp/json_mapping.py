@@ -17,11 +17,12 @@ import msgspec
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
 from common.json_bodies import require_utf8
+from metering.usage.decoders.json_items import without_deep_parts, without_lone_surrogates
 from metering.usage.decoders.native import EVENTS_MAX
-from metering.usage.decoders.otlp.facts import source_of
-from metering.usage.decoders.otlp.kinds import is_of_interest
 from metering.usage.decoders.otlp.parts import json_parts, require_few_parts
 from metering.usage.decoders.otlp.signals import Foreign
+from metering.usage.decoders.otlp.span_fields import source_of
+from metering.usage.decoders.otlp.span_kinds import is_of_interest
 from metering.usage.decoders.otlp.spans import (
     SPAN_LENGTH,
     STATUS_ERROR,
@@ -32,7 +33,6 @@ from metering.usage.decoders.otlp.spans import (
     is_id,
     is_needed,
 )
-from metering.usage.decoders.pieces import without_deep_parts, without_lone_surrogates
 from metering.usage.decoders.samples import redacted_sample
 
 _NANOS_MAX: Final = 2**64 - 1

@@ -14,10 +14,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from common.errors import EventRejected, MalformedBody
-from metering.usage.decoders.otlp.facts import source_of
-from metering.usage.decoders.otlp.kinds import is_of_interest
 from metering.usage.decoders.otlp.parts import Parts
 from metering.usage.decoders.otlp.signals import Foreign, Signal
+from metering.usage.decoders.otlp.span_fields import source_of
+from metering.usage.decoders.otlp.span_kinds import is_of_interest
 from metering.usage.decoders.otlp.spans import (
     SPAN_LENGTH,
     TRACE_LENGTH,

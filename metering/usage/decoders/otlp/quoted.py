@@ -156,11 +156,11 @@ def _of_langchain(generations: _Part) -> Answer:
     )
 
 
-def searches_told(attributes: Mapping[str, Any]) -> int:
-    """How many web searches the messages on the span show that the provider ran."""
+def searches_in_messages(attributes: Mapping[str, Any]) -> int:
+    """Return the number of web searches by the provider that the span's messages show."""
     for find in (_in_flat_messages, _in_messages, _in_vercels_calls):
-        if found := find(attributes):
-            return len(found)
+        if searches := find(attributes):
+            return len(searches)
     return 0
 
 
@@ -209,8 +209,8 @@ def decode_object(raw: object) -> dict[str, Any] | None:
         require_shallow(raw.encode(errors="replace") if isinstance(raw, str) else bytes(raw))
     except MalformedBody:
         return None
-    found: dict[str, Any] | None = _decode(raw, dict[str, Any])
-    return found
+    decoded: dict[str, Any] | None = _decode(raw, dict[str, Any])
+    return decoded
 
 
 def _decode(raw: str | _Part, form: Any) -> Any:
