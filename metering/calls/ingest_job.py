@@ -36,7 +36,7 @@ _ANSWERED: Final = {
 
 @dataclass
 class Attempts:
-    """How many more transactions of a body may fail because of a value, over all its parts."""
+    """The number of transactions of a body that may still fail because of a value."""
 
     left: int = FAILED_TRANSACTIONS_MAX
 

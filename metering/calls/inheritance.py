@@ -20,7 +20,7 @@ flat_counts: Final = attrgetter(*FLAT_FIELDS)
 
 
 def inherit(body: EventBody, held: Held) -> EventBody:
-    """The event with what it leaves out taken from its reservation."""
+    """Return the event with what it leaves out taken from its reservation."""
     wanted = dict(zip(MATCHABLE, held.values, strict=True))
     says_little = body.model is None and not has_tokens(body) and body.operation is None
     is_tool = (body.operation or implied_operation(body)) == "tool" or (
@@ -37,7 +37,7 @@ def inherit(body: EventBody, held: Held) -> EventBody:
 
 
 def implied_operation(body: EventBody) -> str:
-    """A report of a tool and nothing that a model used is a tool call; everything else is `llm`."""
+    """Return `tool` for a report of a tool and nothing that a model used, otherwise `llm`."""
     is_tool = body.tool is not None and body.model is None and not has_tokens(body)
     return "tool" if is_tool else "llm"
 
@@ -50,12 +50,12 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.I
 
 
 def is_reservation_id(text: str) -> bool:
-    """Whether this can be the id of a reservation."""
+    """Return whether this can be the id of a reservation."""
     return _UUID.fullmatch(text) is not None
 
 
 def reservation_of(body: EventBody) -> UUID | None:
-    """The reservation that an event names, None where it names none or no possible one."""
+    """Return the reservation that an event names; None if it names none or an impossible one."""
     if body.reservation is None or not is_reservation_id(body.reservation):
         return None
     return UUID(body.reservation)

@@ -161,7 +161,7 @@ class MergeTransaction:
                 self._members[row.key] = Member(self._with_known_hold(report), row.event_id)
 
     def _with_known_hold(self, report: Report) -> Report:
-        """The report without a reservation that does not exist, which connects nothing."""
+        """Return the report without a reservation that does not exist, which connects nothing."""
         if report.body.reservation is None or held_of(self.tenant_id, report.body) is not None:
             return report
         return msgspec.structs.replace(
@@ -169,7 +169,7 @@ class MergeTransaction:
         )
 
     def _is_pending(self, event: PreparedEvent) -> bool:
-        """Whether an event is a report to merge, not one that was sent before."""
+        """Return whether an event is a report to merge, not one that was sent before."""
         known = self._key_rows.get(self._key_of(event))
         if known is None:
             return True
@@ -183,7 +183,7 @@ class MergeTransaction:
         return False
 
     def _key_of(self, event: PreparedEvent) -> str:
-        """The key that a report gets: its own, unless a report of another kind has it."""
+        """Return the key that a report gets: its own, unless a report of another kind has it."""
         known = self._key_rows.get(event.key)
         if known is None or known.fingerprint == event.fingerprint:
             return event.key
@@ -219,7 +219,7 @@ class MergeTransaction:
         ]
 
     def _report_of(self, key: str, event: PreparedEvent) -> Report:
-        """The report that an event is. Told anew, it is of the reservation that it settled."""
+        """Return the report of an event; sent again, it keeps the reservation that it settled."""
         report = msgspec.structs.replace(report_of_event(event), key=key)
         settled = self._members[key].report.body.reservation if key in self._members else None
         if settled is None:
@@ -231,7 +231,7 @@ class MergeTransaction:
         return self._members[key].event_id if key in self._members else None
 
     def _places(self, key: str, report: Report) -> list[Any]:
-        """Where a report meets others: its identities, those it had before, and its group."""
+        """Return where a report meets others: its identities, present and former, and its group."""
         places: list[Any] = [*report.identities]
         if key in self._members:
             places += self._members[key].report.identities
@@ -278,7 +278,9 @@ class MergeTransaction:
         withdrawn: Collection[str],
         arrived: Mapping[str, PreparedEvent],
     ) -> list[Report]:
-        """The reports of a group, as many as it takes: beyond that each is a call of its own."""
+        """Return the reports of a group, as many as it takes: beyond that each is a call of its
+        own.
+        """
         staying = [key for key in group if key not in withdrawn]
         known = [key for key in staying if key in self._members]
         further = sorted(
@@ -306,8 +308,8 @@ class MergeTransaction:
     def _row_for(
         self, call: Call, group: Mapping[str, Member], free: dict[int, StoredEvent]
     ) -> StoredEvent | None:
-        """The stored call that this one goes on as: the one that settled a reservation, else the
-        oldest.
+        """Return the stored call that this one continues: the one that settled a reservation, else
+        the oldest.
         """
         ids = {
             id_
@@ -349,7 +351,7 @@ class MergeTransaction:
         self._note_outcomes(call, after, row is None, is_changed, arrived)
 
     def _is_unchanged_by(self, call: Call, row: StoredEvent, group: Mapping[str, Member]) -> bool:
-        """Whether a stored call is what it would be without the reports that arrived."""
+        """Return whether a stored call is what it would be without the reports that arrived."""
         known = [
             self._members[report.key].report
             for report in call.reports
@@ -365,8 +367,8 @@ class MergeTransaction:
         return before == after
 
     def _with_its_reservation(self, report: Report) -> Report:
-        """The report with what it leaves out taken from the reservation that it names, believed as
-        much as the report itself.
+        """Return the report with what it leaves out taken from the reservation that it names,
+        believed as much as the report itself.
         """
         held = held_of(self.tenant_id, report.body)
         if held is None:
@@ -422,7 +424,7 @@ class MergeTransaction:
                 self._writes.move_hold(reservation_id, before_id, event_id)
 
     def _prepare(self, call: Call) -> PreparedEvent:
-        """The call, judged by the configuration in force."""
+        """Return the call, judged by the configuration in force."""
         merged = merge([self._with_its_reservation(report) for report in call.reports])
         event = self._prepare_merged(merged)
         if merged.has_floor:

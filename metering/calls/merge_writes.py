@@ -89,7 +89,11 @@ class MergeWrites:
         gone = [
             key
             for key, row in self._known.items()
-            if key in wanted and _identities(row) != _identities_of(wanted[key])
+            if key in wanted
+            and (
+                not wanted[key]
+                or any(getattr(row, name) != wanted[key][name] for name in IDENTITIES)
+            )
         ]
         if gone:
             cursor.execute(
@@ -151,14 +155,6 @@ class MergeWrites:
             )
         if rows:
             cursor.execute(_PUT_REPORTS, [self.tenant_id, _encode(rows).decode()])
-
-
-def _identities(row: KeyRow) -> tuple[str | None, ...]:
-    return tuple(getattr(row, name) for name in IDENTITIES)
-
-
-def _identities_of(row: Mapping[str, Any]) -> tuple[str | None, ...] | None:
-    return tuple(row[name] for name in IDENTITIES) if row else None
 
 
 _KEY_COLUMNS: Final = column_list(KEYS)

@@ -95,9 +95,9 @@ def calls_of(reports: Iterable[Report]) -> list[Call]:
     return [
         Call(
             tuple(cluster),
-            any(_are_linked(cluster, earlier) for earlier in clusters[:place]),
+            any(_is_linked(report, other) for other in clusters[:position] for report in cluster),
         )
-        for place, cluster in enumerate(clusters)
+        for position, cluster in enumerate(clusters)
     ]
 
 
@@ -106,31 +106,13 @@ def _is_linked(report: Report, cluster: Iterable[Report]) -> bool:
     return any(identity in other.identities for other in cluster for identity in mine)
 
 
-def _are_linked(cluster: Iterable[Report], other: Sequence[Report]) -> bool:
-    return any(_is_linked(report, other) for report in cluster)
-
-
 def _fits(report: Report, cluster: Iterable[Report]) -> bool:
     return all(contradiction(report, other) is None for other in cluster)
 
 
 def contradiction(left: Report, right: Report) -> str | None:
     """Return why two reports cannot be about the same call; None if they can."""
-    return next((reason for reason, holds in _CONTRADICTIONS if holds(left, right)), None)
-
-
-def _are_two_kinds(left: Report, right: Report) -> bool:
-    return left.is_tool != right.is_tool
-
-
-def _are_two_reservations(left: Report, right: Report) -> bool:
-    return _differ(left.body.reservation, right.body.reservation)
-
-
-def _are_two_responses(left: Report, right: Report) -> bool:
-    """Different responses. Their providers may be spelled differently, so the ids are compared."""
-    have_ids = left.response_key is not None and right.response_key is not None
-    return have_ids and _differ(left.body.response_id, right.body.response_id)
+    return next((reason for reason, holds in _CONTRADICTIONS.items() if holds(left, right)), None)
 
 
 def _are_two_events(left: Report, right: Report) -> bool:
@@ -145,7 +127,7 @@ def _are_two_events(left: Report, right: Report) -> bool:
 
 
 def _are_two_providers(left: Report, right: Report) -> bool:
-    """The same id, given by two providers for what is not the same model of a reseller's."""
+    """Return whether two providers gave the same id for different models (not a reseller's)."""
     shared = set(left.identities) & set(right.identities)
     providers = [canonical_provider(each.body.provider, each.body.model) for each in (left, right)]
     models = [[each.body.model] if each.body.model else [] for each in (left, right)]
@@ -155,18 +137,6 @@ def _are_two_providers(left: Report, right: Report) -> bool:
         and not _share_a_name(*models)
         and all(identity.startswith(("response ", "request ")) for identity in shared)
     )
-
-
-def _are_far_apart(left: Report, right: Report) -> bool:
-    return abs(left.at - right.at) > APART_MAX
-
-
-def _are_two_tools(left: Report, right: Report) -> bool:
-    return left.is_tool and _are_other_names(left.body.tool, right.body.tool)
-
-
-def _are_two_models(left: Report, right: Report) -> bool:
-    return not left.is_tool and _are_other_models(left.body, right.body)
 
 
 def _differ(left: str | None, right: str | None) -> bool:
@@ -237,17 +207,23 @@ def _has_usage(report: Report) -> bool:
     return bool(report.tokens.input_tokens or report.tokens.output_tokens)
 
 
-_CONTRADICTIONS: Final[tuple[tuple[str, Callable[[Report, Report], bool]], ...]] = (
-    ("one is a tool call", _are_two_kinds),
-    ("two reservations", _are_two_reservations),
-    ("two responses", _are_two_responses),
-    ("two events of a reservation", _are_two_events),
-    ("far apart", _are_far_apart),
-    ("two tools", _are_two_tools),
-    ("two models", _are_two_models),
-    ("two providers", _are_two_providers),
-    ("other usage", _is_other_usage),
-)
+_CONTRADICTIONS: Final[dict[str, Callable[[Report, Report], bool]]] = {
+    "one is a tool call": lambda left, right: left.is_tool != right.is_tool,
+    "two reservations": lambda left, right: _differ(left.body.reservation, right.body.reservation),
+    # Their providers may be spelled differently, so the ids are compared.
+    "two responses": lambda left, right: (
+        None not in (left.response_key, right.response_key)
+        and _differ(left.body.response_id, right.body.response_id)
+    ),
+    "two events of a reservation": _are_two_events,
+    "far apart": lambda left, right: abs(left.at - right.at) > APART_MAX,
+    "two tools": lambda left, right: (
+        left.is_tool and _are_other_names(left.body.tool, right.body.tool)
+    ),
+    "two models": lambda left, right: not left.is_tool and _are_other_models(left.body, right.body),
+    "two providers": _are_two_providers,
+    "other usage": _is_other_usage,
+}
 
 
 def merge(reports: Sequence[Report]) -> Merged:

@@ -22,7 +22,7 @@ from metering.usage.event_keys import key_of_id
 
 
 def sums_by_posting(book: BudgetBook, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
-    """What these events add to each window (and grain of a rolling one)."""
+    """Return what these events add to each window (and grain of a rolling one)."""
     # Added up in place: this runs once for every event and budget.
     sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
     rules = book.rules
@@ -54,12 +54,13 @@ class Change(NamedTuple):
 
 
 def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting, Amounts]]:
-    """What each change adds to each window, per grain of rolling ones; opens the windows that lack.
+    """Return what each change adds to each window, per grain of rolling ones; opens the windows
+    that lack.
 
     A call leaves the windows in which it counted and enters those in which it counts; a window of
     both gets the difference. Windows of a budget that has not counted the call yet stay as they
     are. Opening windows inside this transaction is safe: ingest opens them in
-    a transaction that holds nothing else, so nobody waits for this one while it waits for them.
+    a transaction that holds nothing else, so no one waits for this one while it waits for them.
     """
     held = _held_of(book.tenant_id, changes)
     book = book.for_transaction()
@@ -89,7 +90,7 @@ def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting,
 
 
 def added_up(moves: Iterable[Mapping[Posting, Amounts]]) -> dict[Posting, Amounts]:
-    """The sum of movements, by window and grain."""
+    """Return the sum of movements, by window and grain."""
     sums: dict[Posting, Amounts] = {}
     for move in moves:
         for posting, amounts in move.items():
@@ -117,7 +118,7 @@ def _held_of(tenant_id: int, changes: Iterable[Change]) -> Mapping[UUID, Held]:
 def _windows_of(
     event: StoredEvent, book: BudgetBook, held: Mapping[UUID, Held]
 ) -> tuple[WindowKey, ...]:
-    """Where an event counts: in the windows that its reservation holds, else in its own."""
+    """Return where an event counts: in the windows that its reservation holds, else in its own."""
     own = book.windows_of(event.values, event.time)
     if event.reservation_id is None or event.reservation_id not in held:
         return own
@@ -127,8 +128,8 @@ def _windows_of(
 def _counting_in(
     event: StoredEvent, keys: tuple[WindowKey, ...], pasts: Mapping[int, CountingPast]
 ) -> tuple[WindowKey, ...]:
-    """Those of an event's windows that it is in by now: the count of its budget may not have come
-    to it.
+    """Return those of an event's windows that it is in by now: the count of its budget may not have
+    come to it.
     """
     if not pasts:
         return keys
@@ -142,8 +143,8 @@ def _counting_in(
 def _moves_of_single_calls(
     book: BudgetBook, rule: BudgetRule, changes: Sequence[Change]
 ) -> Iterator[tuple[int, Posting, Amounts]]:
-    """What moves in windows of a budget on single calls, by the change's place: a call has one
-    window, once it has reached a level.
+    """Yield what moves in windows of a budget on single calls, by the change's place: a call has
+    one window, once it has reached a level.
 
     The window goes by the call's key. When another report becomes the one that names the call, the
     window is renamed, so that what was told of it is not told again.
@@ -182,12 +183,12 @@ def _window_of_single_call(rule: BudgetRule, event: StoredEvent | None) -> Windo
 def _takes_over(
     book: BudgetBook, old: WindowKey, new: WindowKey | None, found: Collection[WindowKey]
 ) -> bool:
-    """Whether a call's window goes by a new key, which no window goes by that was used."""
+    """Return whether a call's window goes by a new key, which no window goes by that was used."""
     return new is not None and new != old and (new not in found or _is_unused(book, new))
 
 
 def _is_unused(book: BudgetBook, key: WindowKey) -> bool:
-    """Whether a window was opened for a report that turned out to be of a known call."""
+    """Return whether a window was opened for a report that turned out to be of a known call."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT FROM budget_window WHERE tenant_id = %s AND id = %s"

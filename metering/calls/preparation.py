@@ -116,7 +116,7 @@ def prepare_event(
     route: Route,
     configuration: Configuration,
 ) -> PreparedEvent | EventRejected:
-    """The same for one report."""
+    """Prepare one report like `prepare_events`."""
     (outcome,) = prepare_events(
         [report],
         now=now,

@@ -19,8 +19,8 @@ _NOT_FROZEN: Final = (
 def lock_events(
     *, tenant_id: int, condition: str, parameters: Sequence[Any], limit: int
 ) -> list[StoredEvent]:
-    """Up to `limit` events that count and are not frozen, in order of time and id, kept from other
-    changes until commit.
+    """Return up to `limit` events that count and are not frozen, in order of time and id, kept from
+    other changes until commit.
 
     `condition` is SQL of this package's own, never a caller's text.
     """
@@ -41,7 +41,7 @@ def read_events(
     limit: int | None,
     suffix: Literal["", "FOR UPDATE"] = "",
 ) -> list[StoredEvent]:
-    """Up to `limit` events, void ones included, in order of time and id; `condition` as above."""
+    """Return up to `limit` events, void ones included, in order of time and id."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {STORED_COLUMNS} FROM usage_event e WHERE e.tenant_id = %s"  # noqa: S608
@@ -52,7 +52,7 @@ def read_events(
 
 
 def lock_events_by_id(*, tenant_id: int, ids: Collection[int]) -> dict[int, StoredEvent]:
-    """These events, void ones included, kept from other changes until commit."""
+    """Return these events, void ones included, kept from other changes until commit."""
     if not ids:
         return {}
     with connection.cursor() as cursor:
@@ -81,7 +81,7 @@ def lock_events_of(*, tenant_id: int, times: Mapping[int, datetime]) -> dict[int
 
 
 def event_of(row: Sequence[Any]) -> StoredEvent:
-    """The event in a row of STORED_COLUMNS. Django's cursors leave jsonb as text."""
+    """Return the event in a row of STORED_COLUMNS. Django's cursors leave jsonb as text."""
     event = StoredEvent(*row)
     if event.extra_usage is None and event.tags is None:
         return event

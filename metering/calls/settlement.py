@@ -27,7 +27,7 @@ from metering.usage.columns import StoredEvent
 class Stored(NamedTuple):
     """What a transaction stored.
 
-    `fresh` are calls that no other report tells of. Those that are known, or contradict one that
+    `fresh` are calls with no other report. Those that are known, or contradict one that
     is, are `changes`: `moves` has what each moves by window, `calls` the call of each report (by
     `id(event)`) as it is now, and `inserted` those that are new. `event_ids` has the call of each
     event by `id(event)`.
@@ -102,7 +102,9 @@ def settle_with_events(
 
 
 def _booked(event: PreparedEvent, stored: Stored, standing: Standing) -> Amounts | None:
-    """What the call of a report that is not new is booked as, if it is the reservation's call."""
+    """Return what the call of a report that is not new is booked as, if it is the reservation's
+    call.
+    """
     call = stored.calls.get(id(event))
     if call is not None:
         is_its_call = call.reservation_id == standing.held.id
@@ -134,7 +136,7 @@ def _beyond_holds_of_change(
     book: BudgetBook,
     held_nanos: Mapping[UUID, int],
 ) -> dict[int, HoldMove]:
-    """What a call of a reservation adds to windows beyond what the reservation held there."""
+    """Return what a call of a reservation adds to windows beyond what was held there."""
     after = change.after
     if after is None or after.reservation_id is None:
         return {}
@@ -154,8 +156,8 @@ def _beyond_holds_of_change(
 
 
 def _beyond_holds(event: PreparedEvent, book: BudgetBook) -> dict[int, HoldMove]:
-    """What an event books in windows that its reservation does not hold: of a budget that it did
-    not match then, or that has begun to count anew since. Nothing was held there.
+    """Return what an event books in windows that its reservation does not hold: of a budget that it
+    did not match then, or that has begun to count again since. Nothing was held there.
     """
     assert event.held is not None, "only an event of a reservation goes beyond its hold"
     cost_nanos = event.amounts.cost_nanos

@@ -69,7 +69,7 @@ class _Asked(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal corrections, so that a retry is recognised."""
+        """Equal for equal corrections, so that a retry is recognized."""
         body = self.replacement or EventBody(id=self.sent_id)
         return fingerprint_of(body)
 
@@ -182,7 +182,7 @@ def _is_same(earlier: Correction, asked: _Asked) -> bool:
 
 
 def _answer(tenant_id: int, correction: Correction) -> Corrected:
-    """What the same correction did the first time."""
+    """Return what the same correction did the first time."""
     ids = [correction.event_id, correction.replacement_event_id]
     with connection.cursor() as cursor:
         cursor.execute(
@@ -211,8 +211,8 @@ def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent | Eve
 
 
 def _reservation_of(asked: _Asked, configuration: Configuration) -> str | None:
-    """The reservation of the call that is replaced: a settle names it in its path, not in its body,
-    and what replaces it goes to the windows that the reservation holds, too.
+    """Return the reservation of the call that is replaced: a settle names it in its path, not in
+    its body, and what replaces it goes to the windows that the reservation holds, too.
     """
     with connection.cursor() as cursor:
         cursor.execute(

@@ -2,7 +2,7 @@
 
 Spans come in the order of their ends, often one export each, from several processes, repeated.
 Each is kept until an hour after it was received, and whenever a trace grows its calls are found
-anew among all its spans (`decoders.otlp.calls_of_spans`), so that what a parent knows reaches its
+again among all its spans (`decoders.otlp.calls_of_spans`), so that what a parent knows reaches its
 children whichever came first. What changed becomes reports like any other: new, changed, or
 withdrawn where a span turned out to be the wrapper of another.
 """
@@ -64,7 +64,7 @@ def take_spans(tenant_id: int, spans: Iterable[SpanRecord], *, now: datetime) ->
     partners = _partners(tenant_id, known)
     known |= partners
     calls = calls_of_spans(one.span for one in known.values())
-    # Of partners that are not all known nothing is decided anew.
+    # Of partners that are not all known nothing is decided again.
     is_cut = len({trace for trace, _ in partners}) >= PARTNERS_MAX
     judged = touched if is_cut else {trace for trace, _ in known}
     changed = [one for one in _changed(calls, known) if one[0].span.trace in judged]
@@ -136,7 +136,9 @@ def _kept(row: Sequence[Any]) -> _Kept:
 
 
 def _partners(tenant_id: int, known: Mapping[SpanKey, _Kept]) -> dict[SpanKey, _Kept]:
-    """The traces of the same processes with calls that may be the same as calls of these traces."""
+    """Return the traces of the same processes with calls that may be the same as calls of these
+    traces.
+    """
     found: dict[SpanKey, _Kept] = {}
     asking = [one.span for one in known.values() if one.span.is_call]
     seen = {trace for trace, _ in known}
@@ -181,12 +183,14 @@ def _traces_beside(
 
 
 def _match_key(call: SpanRecord) -> str:
-    """Where a call's partners look for it: by its process, and whether it names its response."""
+    """Return where a call's partners look for it: by its process, and whether it names its
+    response.
+    """
     return call.process if call.fields.get("response_id") else _nameless(call)
 
 
 def _partner_keys(call: SpanRecord) -> list[str]:
-    """Where a call looks for partners, of which at most one names the response."""
+    """Return where a call looks for partners, of which at most one names the response."""
     is_named = call.fields.get("response_id") is not None
     return [_nameless(call)] if is_named else [call.process, _nameless(call)]
 
@@ -198,7 +202,7 @@ def _nameless(call: SpanRecord) -> str:
 def _changed(
     calls: Iterable[SpanCall], known: Mapping[SpanKey, _Kept]
 ) -> list[tuple[SpanCall, str]]:
-    """The calls that are not yet reported as they are now, with their fingerprints."""
+    """Return the calls that are not yet reported as they are now, with their fingerprints."""
     told = [(call, fingerprint_of_call(call)) for call in calls]
     return [
         (call, fingerprint)
@@ -208,7 +212,7 @@ def _changed(
 
 
 def fingerprint_of_call(call: SpanCall) -> str:
-    """A hash of what a call is told to be."""
+    """Return a hash of what a call is reported to be."""
     body = call.body
     told: Any = [body.code, body.detail] if isinstance(body, EventRejected) else [body, call.tokens]
     return blake2b(_encode(told), digest_size=16).hexdigest()
@@ -282,13 +286,13 @@ _FORGET_BEYOND: Final = """
 
 
 def forget_spans(cursor: Any, *, before: datetime, limit: int) -> int:
-    """Drop up to `limit` spans of traces that have not grown since a time; return how many."""
+    """Drop up to `limit` spans of traces that have not grown since then; return their number."""
     cursor.execute(_FORGET, [before, before, limit])
     return int(cursor.rowcount)
 
 
 def forget_spans_beyond(cursor: Any, *, limit: int) -> int:
-    """Drop up to `limit` of the oldest spans of each tenant that has too many; return how many."""
+    """Drop up to `limit` of the oldest spans of tenants that have too many; return their number."""
     cursor.execute(
         "SELECT tenant_id, count(*) FROM trace_span GROUP BY tenant_id HAVING count(*) > %s",
         [TENANT_SPANS_MAX],

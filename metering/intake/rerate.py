@@ -45,7 +45,7 @@ Progress = Callable[[int], None]
 
 
 class TooManyJobs(Conflict):
-    """So many jobs of this kind are not done yet."""
+    """Too many jobs of this kind are unfinished."""
 
     code = "too_many_jobs"
 
@@ -79,7 +79,7 @@ class RerateSummary(NamedTuple):
     difference_nanos: int
 
     def plus(self, other: "RerateSummary") -> "RerateSummary":
-        """Both together."""
+        """Return the sum of both."""
         return RerateSummary(*(left + right for left, right in zip(self, other, strict=True)))
 
 
@@ -98,7 +98,7 @@ UNPRICED: Final = Selection(is_unpriced=True)
 
 
 class Chunk(NamedTuple):
-    """One transaction's part: what was found in how many events, and the last; None: no more."""
+    """One transaction's part: what changed, the number of events, and the last (None: no more)."""
 
     summary: RerateSummary
     events: int
@@ -129,7 +129,7 @@ def rerate(
     """Rate the events of [from_, to) again. Given costs stay; a dry run says what would change.
 
     Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves
-    no drift and running again goes on. Raises UsageSealed where part of the period is sealed.
+    no drift and running again continues. Raises UsageSealed where part of the period is sealed.
     """
     with tenant_scope(tenant_id):
         require_unsealed(tenant_id=tenant_id, from_=from_)
@@ -151,7 +151,7 @@ def rerate(
 def start_rerating(
     *, tenant_id: int, from_: datetime, to: datetime, is_dry_run: bool, actor: str
 ) -> BackgroundJob:
-    """The same by a job. Raises TooManyJobs and UsageSealed."""
+    """Start a job that rates the period again. Raises TooManyJobs and UsageSealed."""
     require_unsealed(tenant_id=tenant_id, from_=from_)
     unfinished = BackgroundJob.objects.filter(UNFINISHED, tenant_id=tenant_id, kind=JobKind.RERATE)
     if unfinished.count() >= RERATES_MAX:
@@ -194,7 +194,7 @@ def start_pricing(*, tenant_id: int, actor: str) -> BackgroundJob | None:
 
 
 def waiting_pricing(tenant_id: int) -> BackgroundJob | None:
-    """A job that will rate what has no price, and has not begun."""
+    """Return a job that will rate what has no price, and has not begun."""
     return BackgroundJob.objects.filter(
         tenant_id=tenant_id, kind=JobKind.PRICE_UNPRICED, state=JobState.WAITING
     ).first()
@@ -208,7 +208,7 @@ _MARK: Final = """jsonb_build_array(
 
 
 def prices_mark(tenant_id: int) -> str:
-    """A text that changes with whatever may give usage a price that has none."""
+    """Return a text that changes with whatever may give usage a price that has none."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {_MARK} FROM tenant t WHERE t.id = %s", [tenant_id])  # noqa: S608
         return str(cursor.fetchone()[0])
@@ -295,7 +295,7 @@ def _is_rated(event: StoredEvent) -> bool:
 
 def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:
     if event.completeness == Completeness.MISSING:
-        # No price makes up for usage that nobody told.
+        # No price makes up for usage that no one reported.
         return _Rerating(event, Rating(0, None, "unpriced"), CostSource.UNPRICED, None)
     rating = configuration.prices.rate(
         provider=event.provider or None,

@@ -20,7 +20,7 @@ CONFLICT: Final = "conflict"
 
 
 def tallies_of(job: IngestJob) -> list[Tally]:
-    """The counts of a committed job."""
+    """Return the counts of a committed job."""
     events = list(job.reports)
     sources = {event.body.source or "" for event in events}
     lone = next(iter(sources)) if len(sources) == 1 else ""
@@ -34,12 +34,12 @@ def tallies_of(job: IngestJob) -> list[Tally]:
 
 
 def refused_body(route: Route, error: MeteringError) -> Tally:
-    """A body that was refused as a whole, of whose sources nothing is known."""
+    """Return the count of a body that was refused, whose sources are unknown."""
     return Tally("", route, SourceOutcome.REJECTED, 1, error.code, error.detail)
 
 
 def _of_one(job: IngestJob, source: str, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
-    """What was taken of the only source, by the job's own counts."""
+    """Yield what was taken of the only source, by the job's own counts."""
     for outcome, count in job.counts.items():
         if outcome is not SourceOutcome.UNPRICED:
             code = CONFLICT if outcome is SourceOutcome.CONFLICT else ""
@@ -55,7 +55,7 @@ def _of_one(job: IngestJob, source: str, events: Sequence[PreparedEvent]) -> Ite
 
 
 def _unpriced_code(event: PreparedEvent) -> str:
-    """Why the event would have no price; empty where it has one."""
+    """Return why the event would have no price; empty where it has one."""
     if event.body.is_usage_missing:
         return USAGE_MISSING
     if event.cost_source is not CostSource.UNPRICED:
@@ -64,7 +64,7 @@ def _unpriced_code(event: PreparedEvent) -> str:
 
 
 def _unknown_parts(job: IngestJob, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
-    """What nobody knows in usage objects that add up without it: passed over, and shown."""
+    """Yield what no one knows in usage objects that add up without it: passed over, and shown."""
     parts = [
         (event.body.source or "", extra[UNKNOWN_PARTS])
         for event in events
@@ -83,13 +83,13 @@ def _unknown_parts(job: IngestJob, events: Sequence[PreparedEvent]) -> Iterator[
 
 
 def _accepted(job: IngestJob, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
-    """What was taken of each source, where nothing else need be said of any event."""
+    """Yield what was taken of each source, where nothing else need be said of any event."""
     for source, count in Counter([event.body.source or "" for event in events]).items():
         yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
 
 
 def _of_several(job: IngestJob, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
-    """What was taken of each source, by what became of each event."""
+    """Yield what was taken of each source, by what became of each event."""
     taken: Counter[tuple[str, SourceOutcome]] = Counter()
     unpriced: Counter[tuple[str, str]] = Counter()
     for event in events:
@@ -112,7 +112,7 @@ def _of_several(job: IngestJob, events: Sequence[PreparedEvent]) -> Iterator[Tal
 
 
 def _rejected(job: IngestJob, lone: str) -> Iterator[Tally]:
-    """What was rejected. What names no source is of the body's only one, where there is one."""
+    """Yield what was rejected. What names no source is of the body's only one, if it has one."""
     for _, error in job.errors:
         source = lone if error.source is None else error.source
         yield Tally(

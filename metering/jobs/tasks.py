@@ -133,7 +133,7 @@ def make_partitions() -> list[str]:
 
 @shared_task(ignore_result=True)
 def age_rolling_windows() -> int:
-    """Take out of rolling windows what is older than their period; return how many changed."""
+    """Let rolling windows go of what is older than their period; return the number that did."""
     run = TenantRun(AGE_SECONDS)
     work = partial(_age_windows_of, now=timezone.now())
     count = run.each("age_rolling_windows", shuffled(_tenants_with_rolling_budgets), work)

@@ -40,7 +40,7 @@ def assemble(fields: Mapping[str, object]) -> Decoded:
 
 
 def name(value: object) -> str | None:
-    """A short string out of a foreign value, or None.
+    """Return a short string out of a foreign value, or None.
 
     It is cut rather than refused: exporters do not send again, so a refusal would lose the spend.
     """
@@ -56,19 +56,19 @@ def name(value: object) -> str | None:
 
 
 def identity(value: object) -> str | None:
-    """An id out of a foreign value, hashed when too long: a cut may not tell two apart."""
+    """Return an id out of a foreign value, hashed when too long: a cut may not tell two apart."""
     if not isinstance(value, str) or not value:
         return None
     return value if len(value) <= NAME_MAX else "sha256:" + digest(value)
 
 
 def digest(text: str) -> str:
-    """A short stand-in for a text whose content is not kept."""
+    """Return a short stand-in for a text whose content is not kept."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def count(value: object) -> int | None:
-    """A whole number out of a foreign value, None when there is none.
+    """Return a whole number out of a foreign value, None when there is none.
 
     Raises ValueError for what is there and is no count: never read it as zero.
     """
@@ -89,7 +89,7 @@ def count(value: object) -> int | None:
 
 
 def usd(value: object) -> str | None:
-    """A decimal string of USD out of a foreign number, None when there is none.
+    """Return a decimal string of USD out of a foreign number, None when there is none.
 
     Raises ValueError for what is there and is no amount.
     """
@@ -106,7 +106,7 @@ def usd(value: object) -> str | None:
 
 
 def milliseconds(seconds: object) -> int | None:
-    """Whole milliseconds out of a duration in seconds, None for what is no duration."""
+    """Return whole milliseconds out of a duration in seconds, None for what is no duration."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
     if not 0 <= seconds < COUNT_MAX / 1000:
@@ -115,7 +115,9 @@ def milliseconds(seconds: object) -> int | None:
 
 
 def tags(pairs: Mapping[str, object]) -> dict[str, TagValue] | None:
-    """As many of these pairs as an event may hold, cut to size; what is no plain value is left."""
+    """Return as many of these pairs as an event may hold, cut to size; what is no plain value is
+    left.
+    """
     kept: dict[str, TagValue] = {}
     for key, value in pairs.items():
         if len(kept) == TAGS_MAX:

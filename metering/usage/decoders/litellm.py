@@ -46,7 +46,7 @@ _SESSION_KEYS: Final = ("session_id", "litellm_session_id")
 # Whom LiteLLM's proxy names where its keys have no users.
 _NO_USERS: Final = frozenset({"default_user_id"})
 _NOISE_TAG: Final = "user-agent"
-# Ids that LiteLLM makes up itself: of traces that nobody named, and of answers whose provider's id
+# Ids that LiteLLM makes up itself: of traces that no one named, and of answers whose provider's id
 # it drops when it brings them into OpenAI's form.
 _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}")
 _MADE_UP_ID: Final = re.compile(r"chatcmpl-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
@@ -214,7 +214,9 @@ _decode_payload = msgspec.json.Decoder(_Payload).decode
 
 
 def decode_litellm(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
-    """An array of payloads, a single one, or one a line, which are LiteLLM's three log formats."""
+    """Return an array of payloads, a single one, or one a line, which are LiteLLM's three log
+    formats.
+    """
     if body.lstrip()[:1] == b"[":
         try:
             return [_decode_alone(item, trusts_given_costs) for item in items_of(body)]
@@ -230,7 +232,7 @@ def decode_litellm(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
 
 
 def _are_payloads(lines: list[bytes]) -> bool:
-    """Whether each line is a payload, rather than all of them one payload in a wide print."""
+    """Return whether each line is a payload, rather than all of them one payload, indented."""
     return all(line.strip()[:1] == b"{" for line in lines[:2])
 
 
@@ -304,7 +306,7 @@ def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _told(raw: _Part) -> dict[str, object]:
-    """What a caller's pairs tell of the fields of an event."""
+    """Return what a caller's pairs tell of the fields of an event."""
     return {} if raw is msgspec.UNSET else _given(_part(raw, _Told))
 
 
@@ -313,7 +315,7 @@ def _given(pairs: msgspec.Struct) -> dict[str, Any]:
 
 
 def _usage(raw: _Part) -> dict[str, Any]:
-    """A usage object. Raises MalformedBody for one that nests too deeply to be read."""
+    """Return a usage object. Raises MalformedBody for one that nests too deeply to be read."""
     if not isinstance(raw, msgspec.UnsetType):
         require_shallow(bytes(raw))
     return _part(raw, dict[str, Any])
@@ -362,7 +364,9 @@ def _is(kind: re.Pattern[str], call_type: object) -> bool:
 
 
 def _missing(call_type: object, fields: dict[str, object]) -> dict[str, object]:
-    """A call that succeeded used something; where nothing is told, that is not known to be free."""
+    """Return a call that succeeded used something; where nothing is told, that is not known to be
+    free.
+    """
     is_unbilled = _is(_UNBILLED, call_type) or _is(_RETRIEVED_BATCH, call_type)
     if fields["status"] != "success" or is_unbilled:
         return {}
@@ -390,7 +394,9 @@ def _identity(
 
 
 def _provider_response_id(given: object) -> object:
-    """The provider's own id out of one that LiteLLM wrapped for routing (`resp_` and base64)."""
+    """Return the provider's own id out of one that LiteLLM wrapped for routing (`resp_` and
+    base64).
+    """
     if not isinstance(given, str) or not given.startswith("resp_"):
         return given
     try:
@@ -560,7 +566,7 @@ def _tokens(
 
 
 def _units(payload: _Payload, response: _Response) -> dict[str, int | float]:
-    """What an answer without a usage object shows of what is billed by something else."""
+    """Return what an answer without a usage object shows of what is billed by something else."""
     if _is(_TRANSCRIPTION, payload.call_type):
         length = response.duration
         is_length = isinstance(length, int | float) and not isinstance(length, bool)
@@ -579,7 +585,7 @@ def _read_usage(usage: dict[str, Any], provider: str | None) -> Tokens | None:
 
 
 def _runs_in(output: _Part) -> dict[str, int]:
-    """How often the provider ran each of its tools, by the items of an answer.
+    """Return how often the provider ran each of its tools, by the items of an answer.
 
     Of the steps of a web search it bills the searches.
     """

@@ -124,6 +124,6 @@ def from_duration(usage: Usage, provider: str | None) -> Tokens:
 
 
 def from_units(usage: Usage, provider: str | None) -> Tokens:
-    """What is billed by something else than tokens, each under its own name; see `UNITS`."""
+    """Return what is billed by something else than tokens, each under its own name; see `UNITS`."""
     refuse_unknown(usage, UNITS)
     return Tokens()

@@ -33,7 +33,7 @@ from metering.usage.shapes.completion import (
 )
 
 _UNDER_MAX: Final = 64
-# How many later calls that look alike a call is compared with.
+# Later calls that look alike which a call is compared with.
 _OVERLAPPING_MAX: Final = 256
 _BOUNDARIES: Final = frozenset({"tool", "agent"})
 # `Completeness` in words of this pure module.
@@ -51,7 +51,7 @@ class SpanCall(NamedTuple):
 
 
 def calls_of_spans(spans: Iterable[SpanRecord]) -> list[SpanCall]:
-    """The calls that really happened, of models and of tools, by time."""
+    """Return the calls that really happened, of models and of tools, by time."""
     ordered = sorted(spans, key=lambda span: (span.started_us, -span.ended_us, span.key))
     tree = {span.key: span for span in ordered}
     calls = [span for span in ordered if span.is_call]
@@ -78,7 +78,7 @@ class _Groups:
         self._sets.join(one.key, two.key)
 
     def of(self, calls: Iterable[SpanRecord]) -> list[list[SpanRecord]]:
-        """The groups, each in the order of its spans."""
+        """Return the groups, each in the order of its spans."""
         by_key = {call.key: call for call in calls}
         return [[by_key[key] for key in keys] for keys in self._sets.groups(by_key)]
 
@@ -223,7 +223,7 @@ def _marks(call: SpanRecord) -> list[tuple[object, ...]]:
 
 
 def may_be_one(one: SpanRecord, two: SpanRecord) -> bool:
-    """Whether two spans of calls may tell of one call although neither is around the other."""
+    """Return whether two spans may be of one call although neither is around the other."""
     is_named = [call.fields.get("response_id") is not None for call in (one, two)]
     return (
         one.process == two.process
@@ -277,7 +277,7 @@ def _alike(calls: Sequence[SpanRecord]) -> list[list[SpanRecord]]:
 
 
 def _overlapping(calls: Sequence[SpanRecord], place: int) -> Iterable[SpanRecord]:
-    """The next calls, in order of their begin, that begin before this one ends."""
+    """Yield the next calls, in order of their begin, that begin before this one ends."""
     ended_us = calls[place].ended_us
     for later in range(place + 1, min(len(calls), place + 1 + _OVERLAPPING_MAX)):
         if calls[later].started_us > ended_us:
@@ -286,7 +286,7 @@ def _overlapping(calls: Sequence[SpanRecord], place: int) -> Iterable[SpanRecord
 
 
 def _is_around(one: SpanRecord, two: SpanRecord, tree: Tree) -> bool:
-    """Whether one is an ancestor of the other, which is judged elsewhere."""
+    """Return whether one is an ancestor of the other, which is judged elsewhere."""
     return any(
         span.key == other.key
         for call, other in ((one, two), (two, one))
@@ -340,7 +340,7 @@ def _model_call(group: list[SpanRecord], tree: Tree) -> SpanCall:
 
 
 def _answering_model(model: str | None, spans: Sequence[SpanRecord]) -> dict[str, str]:
-    """The model that answered, if the first span names the one that was asked for."""
+    """Return the model that answered, if the first span names the one that was asked for."""
     for span in spans:
         answering = span.fields.get("model")
         if model and answering and span.fields.get("requested_model") == model:
@@ -349,7 +349,9 @@ def _answering_model(model: str | None, spans: Sequence[SpanRecord]) -> dict[str
 
 
 def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> dict[str, object]:
-    """The fields of an event that tell these tokens, with the provider's object if there is one."""
+    """Return the fields of an event that tell these tokens, with the provider's object if there is
+    one.
+    """
     objects = [span.used for span in spans if span.used is not None and span.used.usage is not None]
     if not objects:
         return Counted(tokens, None).fields()
@@ -358,7 +360,9 @@ def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> dict[str, object]:
 
 
 def _telling(span: SpanRecord, group: Sequence[SpanRecord], tree: Tree) -> tuple[Any, ...]:
-    """The order of a call's spans: the provider's usage object, innermost, most classes, time."""
+    """Return the order of a call's spans: the provider's usage object, innermost, most classes,
+    time.
+    """
     inside = {other.key for other in group}
     depth = sum(1 for around in ancestors(span, tree) if around.key in inside)
     used = span.used
@@ -380,7 +384,7 @@ def _usage_of(span: SpanRecord) -> Usage:
 
 
 def _whose(spans: Sequence[SpanRecord], tree: Tree) -> dict[str, str]:
-    """Dimensions: of the call's own spans, then of those around them, then of their processes."""
+    """Return dimensions of the call's spans, then of those around them, then of their processes."""
     dims: dict[str, str] = {}
     for told in (
         *(span.dims for span in spans),
@@ -395,7 +399,7 @@ def _whose(spans: Sequence[SpanRecord], tree: Tree) -> dict[str, str]:
 def _model_around(
     fields: dict[str, Any], spans: Sequence[SpanRecord], tree: Tree
 ) -> dict[str, object]:
-    """The model of the span around, for usage that stands apart from it."""
+    """Return the model of the span around, for usage that stands apart from it."""
     if fields.get("model"):
         return {}
     for span in spans:
@@ -407,7 +411,7 @@ def _model_around(
 
 
 def _is_outer_tool(span: SpanRecord, tree: Tree) -> bool:
-    """Whether this is a tool call and not a second span about the one around it."""
+    """Return whether this is a tool call and not a second span about the one around it."""
     if span.kind != "tool":
         return False
     for around in ancestors(span, tree):
@@ -419,7 +423,7 @@ def _is_outer_tool(span: SpanRecord, tree: Tree) -> bool:
 
 
 def _is_one_tool(outer: SpanRecord, inner: SpanRecord) -> bool:
-    """A server's tool may go by its bare name, and its agent's by one that names the server."""
+    """Return whether names are of one tool: an agent may put the server's name before it."""
     names = [str(span.fields.get("tool", "")).lower() for span in (outer, inner)]
     return names[0] == names[1] or names[0].endswith(
         (f"__{names[1]}", f".{names[1]}", f"/{names[1]}")

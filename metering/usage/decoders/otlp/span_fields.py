@@ -18,7 +18,7 @@ from metering.usage.decoders.samples import redacted_sample
 
 DIMENSIONS: Final = ("team", "customer", "agent", "user", "feature", "session", "task")
 
-# Attributes that callers set by hand; each is followed by a dimension's name. OpenInference puts
+# Attributes that callers set themselves; each is followed by a dimension's name. OpenInference puts
 # them into one attribute as JSON, which is read as if its pairs stood beside the others.
 _OWN: Final = "spendgate."
 _METADATA: Final = "metadata"
@@ -182,7 +182,7 @@ _ENVIRONMENT: Final = ("deployment.environment.name", "deployment.environment")
 
 
 def provider_of(attributes: Mapping[str, Any]) -> str | None:
-    """The provider in the catalogue's spelling, passing over names of frameworks."""
+    """Return the provider in the catalogue's spelling, passing over names of frameworks."""
     for key in _PROVIDER:
         if provider := canonical_provider(attributes.get(key)):
             return provider
@@ -192,13 +192,13 @@ def provider_of(attributes: Mapping[str, Any]) -> str | None:
 
 
 def models_of(attributes: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The model that answered and the one that was asked for."""
+    """Return the model that answered and the one that was asked for."""
     asked = _model(first(attributes, _REQUEST_MODEL))
     return _model(first(attributes, _RESPONSE_MODEL)) or asked, asked
 
 
 def _model(given: object) -> str | None:
-    """A model's name without the path that Vertex AI puts before it."""
+    """Return a model's name without the path that Vertex AI puts before it."""
     if isinstance(given, str) and given.startswith(("projects/", "publishers/", "models/")):
         given = given.rpartition("/")[2]
     return name(given)
@@ -213,7 +213,7 @@ def _response_id(attributes: Mapping[str, Any], answer: Answer) -> str | None:
 
 
 def _request_id(attributes: Mapping[str, Any]) -> str | None:
-    """The provider's id of the request, by which logs and gateways know the call as well."""
+    """Return the provider's id of the request, by which logs and gateways know the call as well."""
     given = first(attributes, _REQUEST_ID)
     if given is None:
         perhaps = (attributes.get(key) for key in _PERHAPS_REQUEST_ID)
@@ -244,7 +244,9 @@ def dimensions_of(attributes: Attributes, kind: Kind) -> dict[str, str]:
 
 
 def _with_metadata(attributes: Attributes) -> Attributes:
-    """The attributes, and the pairs of the one that OpenInference writes as JSON beside them."""
+    """Return the attributes, and the pairs of the one that OpenInference writes as JSON beside
+    them.
+    """
     pairs = decode_text(attributes.get(_METADATA), dict[str, msgspec.Raw])
     if not pairs:
         return attributes
@@ -253,7 +255,7 @@ def _with_metadata(attributes: Attributes) -> Attributes:
 
 
 def _plain(raw: msgspec.Raw) -> object:
-    """A plain value; None for what nests, and for a number that no computer holds."""
+    """Return a plain value; None for what nests, and for a number that no computer holds."""
     if bytes(raw).startswith((b"{", b"[")):
         return None
     try:
@@ -263,7 +265,7 @@ def _plain(raw: msgspec.Raw) -> object:
 
 
 def _agent_that_asks(attributes: Attributes) -> str | None:
-    """The agent of Claude Code's that made the call; its main loop is none."""
+    """Return the agent of Claude Code's that made the call; its main loop is none."""
     asked = first(attributes, _QUERY_SOURCE)
     if not isinstance(asked, str):
         return None
@@ -281,7 +283,7 @@ def _codex_conversation(attributes: Attributes) -> str | None:
 
 
 def dimensions_of_resource(resource: Mapping[str, Any]) -> dict[str, str]:
-    """What a process says of all its calls, by resource attributes."""
+    """Return what a process says of all its calls, by resource attributes."""
     keys = ((dimension, f"{_OWN}{dimension}") for dimension in DIMENSIONS)
     return {
         dimension: value
@@ -291,7 +293,7 @@ def dimensions_of_resource(resource: Mapping[str, Any]) -> dict[str, str]:
 
 
 def pairs_of(span: Span) -> dict[str, object]:
-    """The free pairs that callers set on the span or its process, for tags."""
+    """Return the free pairs that callers set on the span or its process, for tags."""
     pairs: dict[str, object] = {}
     for key, value in span.attributes.items():
         if key.startswith(_TAGS) and key not in _DIMENSION_KEYS:
@@ -337,7 +339,8 @@ def call_fields(span: Span) -> dict[str, object]:
 
 
 def _has_broken_off(span: Span, provider: str | None, answer: Answer) -> bool:
-    """Whether this is a stream that was left before its end: its counts are those of its beginning.
+    """Return whether this is a stream that was left before its end: its counts are those of its
+    beginning.
 
     Only what is certain counts: no error, input but (next to) no output, and no reason for an end
     from an instrumentation that gives one for every whole answer. OpenAI tells no counts before
@@ -363,13 +366,15 @@ def _has_broken_off(span: Span, provider: str | None, answer: Answer) -> bool:
 
 
 def _generates(span: Span) -> bool:
-    """Whether the call has an output at all."""
+    """Return whether the call has an output at all."""
     model = models_of(span.attributes)[0] or ""
     return kind_of(span.attributes, span.name) == "llm" and "embed" not in model.lower()
 
 
 def _reservation(attributes: Attributes) -> str | None:
-    """The reservation that the call was made under, where its caller told the instrumentation."""
+    """Return the reservation that the call was made under, where its caller told the
+    instrumentation.
+    """
     return name(first(_with_metadata(attributes), _RESERVATION))
 
 
@@ -397,7 +402,7 @@ def outcome_fields(span: Span) -> dict[str, object]:
 
 
 def given_cost(attributes: Mapping[str, Any]) -> str | None:
-    """The cost that the sender worked out. Raises ValueError for what is no amount."""
+    """Return the cost that the sender worked out. Raises ValueError for what is no amount."""
     return usd(first(attributes, _COST))
 
 
@@ -416,7 +421,7 @@ def _to_first_token(attributes: Mapping[str, Any]) -> int | None:
 
 
 def sample_of(span: Span) -> str:
-    """What a span looked like, redacted, for the page of sources."""
+    """Return what a span looked like, redacted, for the page of sources."""
     return redacted_sample(
         {"scope": span.scope, "span_name": span.name, "attributes": span.attributes}
     )

@@ -35,8 +35,8 @@ SpanKey = tuple[str, str]
 class SpanRecord(msgspec.Struct, omit_defaults=True, gc=False):
     """A span as it is kept. Times are microseconds since 1970.
 
-    `fields` are fields of the event that the span would be, `dims` and `process_dims` what it and
-    its process say of whose call it is. `process` is a hash of the process that made the span.
+    `fields` are fields of the event that the span would be, `dims` and `process_dims` the
+    dimensions that it and its process name. `process` is a hash of the process.
     """
 
     trace: str
@@ -60,7 +60,7 @@ class SpanRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def is_call(self) -> bool:
-        """Whether it tells of a model call."""
+        """Whether it is of a model call."""
         return self.kind in MODEL_KINDS
 
     @property
@@ -82,7 +82,7 @@ class Export(msgspec.Struct):
 
 
 def read_export(items: Sequence[Span | EventRejected], *, trusts_given_costs: bool) -> Export:
-    """What each span of an export tells by itself."""
+    """Return what each span of an export tells by itself."""
     export = Export([], [], [])
     passed: dict[str, int] = {}
     for item in items:
@@ -108,7 +108,7 @@ def _read(span: Span, trusts_given_costs: bool) -> SpanRecord | EventRejected:
     kind = kind_of(span.attributes, span.name)
     if kind == "unknown":
         word = str(span.attributes.get("gen_ai.operation.name"))[:100]
-        detail = f"The operation {word!r} uses tokens, and nobody knows whether it is one call."
+        detail = f"The operation {word!r} uses tokens, and no one knows whether it is one call."
         return _rejected("unknown_operation", detail, span)
     record = SpanRecord(
         trace=span.trace,
@@ -131,8 +131,8 @@ def _read(span: Span, trusts_given_costs: bool) -> SpanRecord | EventRejected:
 
 
 def _dimensions(span: Span, kind: Kind) -> dict[str, str]:
-    """What the span itself names. A call with a name that cannot be stored is rejected alone; that
-    of a span around calls loses nothing but itself.
+    """Return what the span itself names. A call with a name that cannot be stored is rejected
+    alone; that of a span around calls loses nothing but itself.
     """
     dims = dimensions_of(span.attributes, kind) if span.attributes else {}
     return dims if kind in MODEL_KINDS or kind == "tool" else _storable(dims)
@@ -165,7 +165,7 @@ def _given(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def identity_fields(record: SpanRecord) -> dict[str, object]:
-    """The fields of an event that say which span it is."""
+    """Return the fields of an event that say which span it is."""
     return {
         "id": f"{record.trace}-{record.span}",
         "source": record.source,
@@ -191,7 +191,7 @@ Tree = Mapping[SpanKey, SpanRecord]
 
 
 def ancestors(span: SpanRecord, tree: Tree) -> Iterator[SpanRecord]:
-    """The spans around this one, nearest first."""
+    """Yield the spans around this one, nearest first."""
     seen = {span.key}
     current = span
     while current.parent is not None and len(seen) <= ANCESTORS_MAX:

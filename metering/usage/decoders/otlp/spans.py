@@ -56,7 +56,7 @@ class Span(msgspec.Struct, gc=False):
 
 
 def first(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    """The first of these attributes that says something."""
+    """Return the first of these attributes that says something."""
     for key in keys:
         value = attributes.get(key)
         if value is not None and value != "":
@@ -70,7 +70,7 @@ def is_needed(key: str) -> bool:
 
 
 def is_id(text: str, length: int) -> bool:
-    """Whether this is a span's or trace's id: hex of that length, and not only zeros."""
+    """Return whether this is a span's or trace's id: hex of that length, and not only zeros."""
     return len(text) == length and not set(text) <= {"0"} and set(text) <= _HEX
 
 

@@ -1,4 +1,4 @@
-"""How many tokens a span says its call used, in the service's meaning of each count.
+"""The tokens that a span says its call used, in the service's meaning of each count.
 
 The dialects name the counts differently, and some leave cached input out of the input. A usage
 object of the provider's own beside them is believed before them.
@@ -182,13 +182,13 @@ class _ToolUse(msgspec.Struct):
 
 
 class _AnswerMetadata(msgspec.Struct):
-    """What OpenInference tells of an Anthropic answer beside its attributes."""
+    """What OpenInference says of an Anthropic answer beside its attributes."""
 
     server_tool_use: _ToolUse | None = None
 
 
 def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
-    """What the span says about tokens, None when it says nothing.
+    """Return what the span says about tokens, None when it says nothing.
 
     Raises ValueError for counts that cannot be.
     """
@@ -258,7 +258,7 @@ def _from_usage(usage: dict[str, Any], provider: str | None) -> Counted | None:
 
 
 def _covers(own: Tokens, flat: Tokens) -> bool:
-    """Whether the provider's object leaves nothing out that the attributes beside it tell."""
+    """Return whether the provider's object has everything that the attributes beside it have."""
     return own.input_tokens >= flat.input_tokens and own.output_tokens >= flat.output_tokens
 
 
