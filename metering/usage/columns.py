@@ -4,7 +4,7 @@ A new column is a line of `StoredEvent`, a field of `EventBody` if clients repor
 the model and in the migration.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_type_hints
@@ -21,12 +21,13 @@ STATUSES: Final = {status.value: status.label for status in Status}
 TOKEN_COUNTS: Final = tuple(name for name in Tokens.__struct_fields__ if name != "extra")
 # The counts of whatever has these fields: an `EventBody`, a `StoredEvent`.
 token_counts: Final = attrgetter(*TOKEN_COUNTS)
+# By position: `extra` is the last field, and this runs for every event.
+_make_tokens: Final[Callable[..., Tokens]] = Tokens
 
 
 def tokens_of(counts: Iterable[int | None], extra: dict[str, Any] | None = None) -> Tokens:
     """Return counts in the order of TOKEN_COUNTS as tokens; None is zero."""
-    known = {name: count or 0 for name, count in zip(TOKEN_COUNTS, counts, strict=True)}
-    return Tokens(**known, extra=extra)
+    return _make_tokens(*[count or 0 for count in counts], extra)
 
 
 class Source(NamedTuple):
