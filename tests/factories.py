@@ -12,7 +12,7 @@ import msgspec
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import create_budget
 from metering.intake.ingest import ingest
-from metering.jobs.upkeep import run_jobs
+from metering.jobs.tasks import run_jobs
 from metering.models import Budget, BudgetWindow, Route
 from metering.usage.decoders import native
 from tenants.models import Tenant

@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import Counter
 
 from common.errors import MeteringError
-from metering.calls.job import Job
+from metering.calls.ingest_job import IngestJob
 from metering.intake.source_tallies import refused_body, tallies_of
 from metering.models import Route
 from metering.usage.sources import record_reports
@@ -21,16 +21,12 @@ EVENTS: Final = Counter(
 )
 
 
-def count_job(job: Job) -> None:
+def count_job(job: IngestJob) -> None:
     """Add a committed job. Metrics carry no tenant, because tenants must not see each other."""
     for outcome, count in (
-        ("accepted", job.accepted),
-        ("merged", job.merged),
-        ("duplicate", job.duplicates),
-        ("conflict", job.conflicts),
+        *((outcome.label, count) for outcome, count in job.counts.items()),
         ("rejected", len(job.errors)),
-        ("unpriced", job.unpriced),
-        ("passed_over", sum(kind.count for kind in job.passed_over)),
+        ("passed_over", sum(items.count for items in job.passed_over)),
     ):
         if count:
             EVENTS.labels(job.route.label, outcome).inc(count)

@@ -18,7 +18,7 @@ from common.api.parsing import BODY_BYTES_MAX, LARGE_BODY_BYTES_MAX, BodyTooLarg
 from common.api.problems import CONTENT_TYPE, problem, problem_of, retry_headers
 from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents, without_frames
 from metering.api.counters import count_job, count_refused_body
-from metering.calls.job import Job
+from metering.calls.ingest_job import IngestJob
 from metering.core.committer import Committer
 from metering.intake.committer import PROCESS_COMMITTER
 from metering.intake.ingest import prepare_export, prepare_job
@@ -291,20 +291,20 @@ def content_type(headers: Mapping[str, str]) -> str:
 
 def _commit(
     holder: KeyHolder, items: list[Decoded], route: Route
-) -> Generator[Submission, None, Job]:
+) -> Generator[Submission, None, IngestJob]:
     job = prepare_job(items, tenant_id=holder.tenant_id, route=route)
     yield from _committed(job)
     count_job(job)
     return job
 
 
-def _committed(job: Job) -> Generator[Submission, None, None]:
+def _committed(job: IngestJob) -> Generator[Submission, None, None]:
     if job.weight:
         yield Submission(PROCESS_COMMITTER, job)
         job.collect()
 
 
-def _answer(job: Job) -> HotResponse:
+def _answer(job: IngestJob) -> HotResponse:
     answer = job.answer()
     if job.event_count and answer["rejected"] == job.event_count:
         what = "The event was" if job.event_count == 1 else f"All {job.event_count:,} events were"

@@ -6,7 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.calls.events import PreparedEvent, reservation_of
+from metering.calls.inheritance import reservation_of
+from metering.calls.prepared_event import PreparedEvent
 from metering.calls.report import Report, report_from_text
 from metering.models import Route
 from metering.usage.event_keys import key_of_id
@@ -56,7 +57,7 @@ def lock_merging(tenant_id: int) -> None:
 
 
 def load_keys(tenant_id: int, **wanted: Iterable[str | None]) -> dict[str, KeyRow]:
-    """The rows of `event_key` with these values, by column; by key."""
+    """Return the rows of `event_key` with these values, by column; by key."""
     branches: list[str] = []
     parameters: list[Any] = []
     for name, values in wanted.items():
@@ -72,7 +73,7 @@ def load_keys(tenant_id: int, **wanted: Iterable[str | None]) -> dict[str, KeyRo
 
 
 def load_reports(tenant_id: int, groups: Iterable[int]) -> list[tuple[Report, int]]:
-    """The reports of these groups, each with the call that it belongs to."""
+    """Return the reports of these groups, each with the call that it belongs to."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT r.report, r.event_id FROM unnest(%s::bigint[]) AS n (id)"
@@ -84,21 +85,21 @@ def load_reports(tenant_id: int, groups: Iterable[int]) -> list[tuple[Report, in
 
 
 def second_key(event: PreparedEvent) -> str:
-    """The key of a report whose own key belongs to a report of another kind: a client may name its
-    call alike in its event and in its settle, and these are two reports all the same.
+    """Return the key of a report whose own key belongs to a report of another kind: a client may
+    name its call alike in its event and in its settle, and these are two reports all the same.
     """
     return key_of_id(f"{event.body.source or ''}\x00{kind_of_report(event)}", event.body.id)
 
 
 def kind_of_report(event: PreparedEvent) -> str:
     """Reports of one kind and id replace or contradict each other; those of two kinds are two."""
-    reservation_id = reservation_of(event.told)
+    reservation_id = reservation_of(event.sent_body)
     return _kind(event.route, None if reservation_id is None else str(reservation_id))
 
 
 def kind_of_stored(report: Report) -> str:
-    """The same for a report that is stored."""
-    return _kind(report.route, report.told.reservation)
+    """Return the kind of a report that is stored."""
+    return _kind(report.route, report.body.reservation)
 
 
 def _kind(route: int, reservation: str | None) -> str:

@@ -1,4 +1,4 @@
-"""One report of a call: what a client, a callback or a span told, and what it is known by."""
+"""One report of a call: what a client, a callback or a span sent, and what identifies it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,23 +7,24 @@ from typing import Any, Final
 import msgspec
 
 from common.money import usd_from_nanos
-from metering.calls.events import BIT_OF, FLAT_FIELDS, PreparedEvent, reservation_of
-from metering.calls.stored import OPERATIONS, STATUSES, StoredEvent
+from metering.calls.inheritance import reservation_of
+from metering.calls.prepared_event import BIT_OF, PreparedEvent
 from metering.models import CostSource
-from metering.usage.decoders.native import EventBody
+from metering.usage.columns import OPERATIONS, STATUSES, TOKEN_COUNTS, StoredEvent
+from metering.usage.decoders.native import EVENT_FIELDS, EventBody
 from metering.usage.event_keys import key_of_id
 from metering.usage.shapes import Tokens
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one report told of a call. `told` has neither usage nor tokens: these are `tokens`.
+    """One report of a call. `body` has neither usage nor tokens: these are `tokens`.
 
-    `at` is the time it told, or else when it arrived. Keys are hashes as hexadecimal.
+    `at` is the time that it names, or else when it arrived. Keys are hashes as hexadecimal.
     """
 
     key: str
     fingerprint: str
-    told: EventBody
+    body: EventBody
     at: datetime
     tokens: Tokens
     authority: int
@@ -35,53 +36,49 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """What the report shares with the other reports of its call, as texts that differ by
-        kind.
-        """
-        told = self.told
+        """What it can share with other reports of its call, as texts that differ by kind."""
+        body = self.body
         named = (
-            ("id", key_of_id(told.source or "", told.id)),
+            ("id", key_of_id(body.source or "", body.id)),
             ("response", self.response_key),
             ("request", self.request_key),
             ("span", self.span_key),
-            ("reservation", told.reservation),
+            ("reservation", body.reservation),
         )
         return tuple(f"{kind} {value}" for kind, value in named if value is not None)
 
     @property
     def is_tool(self) -> bool:
-        """Whether it tells of a tool call rather than of a model's."""
-        told = self.told
-        if told.operation is not None:
-            return told.operation == "tool"
+        """Whether it reports a tool call rather than a model call."""
+        body = self.body
+        if body.operation is not None:
+            return body.operation == "tool"
         has_tokens = bool(self.tokens.input_tokens or self.tokens.output_tokens)
-        return told.tool is not None and told.model is None and not has_tokens
+        return body.tool is not None and body.model is None and not has_tokens
 
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Report).decode
 # What `Tokens` and `Completeness` hold instead.
-_USAGE: Final = dict.fromkeys(
-    ("usage", *FLAT_FIELDS, "web_searches", "is_estimate", "is_usage_missing")
-)
+_USAGE: Final = dict.fromkeys(("usage", *TOKEN_COUNTS, "is_estimate", "is_usage_missing"))
 
 
 def report_as_text(report: Report) -> str:
-    """The report as it is stored."""
+    """Return the report as it is stored."""
     return _encode(report).decode()
 
 
 def report_from_text(text: str) -> Report:
-    """The reverse of `report_as_text`."""
+    """Read what `report_as_text` returned."""
     return _decode(text)
 
 
 def report_of_event(event: PreparedEvent) -> Report:
-    """The report that an incoming event is."""
-    # One that does not exist connects nothing.
-    reservation_id = reservation_of(event.told) if event.held is not None else None
-    told = msgspec.structs.replace(
-        event.told,
+    """Return the report that an incoming event is."""
+    # A reservation that does not exist connects nothing.
+    reservation_id = reservation_of(event.sent_body) if event.held is not None else None
+    body = msgspec.structs.replace(
+        event.sent_body,
         **_USAGE,
         service_tier=event.service_tier,
         reservation=None if reservation_id is None else str(reservation_id),
@@ -89,7 +86,7 @@ def report_of_event(event: PreparedEvent) -> Report:
     return Report(
         key=event.key,
         fingerprint=event.fingerprint,
-        told=told,
+        body=body,
         at=event.at,
         tokens=event.tokens,
         authority=event.authority,
@@ -102,7 +99,7 @@ def report_of_event(event: PreparedEvent) -> Report:
 
 
 def report_of_row(row: StoredEvent, keys: Mapping[str, str | None]) -> Report:
-    """The only report of a stored call, out of the call's row.
+    """Restore the only report of a stored call from the call's row.
 
     `keys` are the call's `event_key` columns: key, fingerprint and the identities.
     """
@@ -128,7 +125,7 @@ def report_of_row(row: StoredEvent, keys: Mapping[str, str | None]) -> Report:
     return Report(
         key=keys["key"] or "",
         fingerprint=keys["fingerprint"] or "",
-        told=EventBody(id=row.sent_id, **fields),
+        body=EventBody(id=row.sent_id, **fields),
         at=row.time,
         tokens=row.tokens,
         authority=row.authority,
@@ -140,10 +137,8 @@ def report_of_row(row: StoredEvent, keys: Mapping[str, str | None]) -> Report:
     )
 
 
-_COPIED: Final = (
-    *("source", "provider", "model", "requested_model", "team", "customer", "agent", "user"),
-    *("feature", "session", "task", "trace", "span", "parent_span", "step", "tool"),
-    *("tool_arguments_hash", "response_id", "request_id", "service_tier", "error_type"),
-    *("latency_ms", "time_to_first_token_ms", "max_output_tokens", "task_type", "complexity"),
-    *("output_hash", "prefix_hash"),
-)
+# Fields of an event that its row has as they are, under the same name.
+_COPIED: Final = frozenset(StoredEvent._fields).intersection(EVENT_FIELDS) - {
+    *("id", "time", "operation", "status", "tags"),
+    *TOKEN_COUNTS,
+}

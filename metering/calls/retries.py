@@ -37,7 +37,7 @@ def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
 
 
 def _renew_connection(attempt: int) -> bool:
-    """Make the connection anew, once: the server may have closed it, which is not always known yet.
+    """Reconnect, once: the server may have closed the connection, which is not always known yet.
 
     Events that a broken commit did store will be found as duplicates.
     """

@@ -17,10 +17,12 @@ from django.db import connection
 
 from metering.budgets.index import BudgetBook
 from metering.budgets.reading import read_book
-from metering.calls.stored import COLUMNS, Change, StoredEvent, added_up, event_of, movements
+from metering.calls.movements import Change, added_up, movements
+from metering.calls.reading import read_events
 from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.core.dimensions import REQUEST
 from metering.core.periods import EPOCH
+from metering.usage.columns import StoredEvent
 from tenants.retention import permit_removal
 from tenants.scope import change_configuration, hold_configuration, lock_configuration_shared
 
@@ -61,7 +63,7 @@ def keys_kept() -> timedelta:
 
 
 def first_kept(now: datetime) -> datetime:
-    """The begin of the oldest month (UTC) of which events are kept."""
+    """Return the start of the oldest month (UTC) whose events are kept."""
     oldest: datetime = now - settings.RETENTION_EVENTS
     return oldest.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
@@ -152,7 +154,7 @@ def seal_events(*, tenant_id: int) -> int:
     """
     lock_configuration_shared(tenant_id)
     with connection.cursor() as cursor:
-        # Two runs at once do one after the other.
+        # Two simultaneous runs take turns.
         cursor.execute(
             "SELECT frozen_until, sealed_until FROM usage_seal WHERE tenant_id = %s FOR UPDATE",
             [tenant_id],
@@ -171,7 +173,7 @@ def seal_events(*, tenant_id: int) -> int:
 
 
 def _sealable(book: BudgetBook) -> BudgetBook:
-    """The budgets whose windows hold usage for longer than events are kept."""
+    """Return the budgets whose windows hold usage for longer than events are kept."""
     rules = [rule for rule in book.rules.values() if not (rule.is_rolling or rule.is_per_request)]
     return BudgetBook(tenant_id=book.tenant_id, version=book.version, rules=rules)
 
@@ -179,8 +181,8 @@ def _sealable(book: BudgetBook) -> BudgetBook:
 def _next_events(
     cursor: Any, tenant_id: int, since: datetime, frozen_until: datetime, limit: int
 ) -> tuple[list[StoredEvent], datetime]:
-    """The oldest events from `since` on, about `limit` of them, and the moment before which they
-    are all.
+    """Return the oldest events from `since` on, about `limit` of them, and the time before which
+    they are all.
     """
     cursor.execute(
         "SELECT time FROM usage_event WHERE tenant_id = %s AND time >= %s AND time < %s"
@@ -191,12 +193,13 @@ def _next_events(
     until: datetime = frozen_until if row is None else row[0]
     # All of them may be of one moment.
     until = max(until, since + _MOMENT)
-    cursor.execute(
-        f"SELECT {COLUMNS} FROM usage_event e WHERE tenant_id = %s AND time >= %s AND time < %s"  # noqa: S608
-        " AND NOT is_void",
-        [tenant_id, since, until],
+    events = read_events(
+        tenant_id=tenant_id,
+        condition="e.time >= %s AND e.time < %s AND NOT e.is_void",
+        parameters=[since, until],
+        limit=None,
     )
-    return [event_of(row) for row in cursor.fetchall()], until
+    return events, until
 
 
 def _add_events(cursor: Any, book: BudgetBook, events: Sequence[StoredEvent]) -> None:
@@ -257,7 +260,7 @@ _SEAL_ENTRIES: Final = """
 
 def seal_entries(*, tenant_id: int, positions: dict[int, int]) -> int:
     """Replace the oldest ledger entries by their sums in the seals of their windows, and remove
-    those windows that are over by now; return how many old entries there were. Call it in the
+    those windows that are over by now; return the number of old entries. Call it in the
     tenant's scope.
 
     `positions` has the entry that each tenant's last chunk ended with: ids rise with time, but for
@@ -283,7 +286,7 @@ def seal_entries(*, tenant_id: int, positions: dict[int, int]) -> int:
 
 
 def remove_ended_windows(*, tenant_id: int) -> int:
-    """Remove windows that ended long ago and of whose entries none remains; return how many. Call
+    """Remove windows that ended long ago and have no entries left; return their number. Call
     it in the tenant's scope.
     """
     before = read_sealed(tenant_id).changes_until
@@ -364,7 +367,7 @@ class EventSeal(NamedTuple):
 
 
 def sealed_events(*, tenant_id: int, budget_id: int, revision: int) -> Iterator[EventSeal]:
-    """What sealed events add to the windows of a budget's revision."""
+    """Yield what sealed events add to the windows of a budget's revision."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT w.group_key, w.starts_at, w.first_used_at, s.event_nanos, s.event_tokens,"

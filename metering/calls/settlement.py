@@ -7,8 +7,8 @@ from uuid import UUID
 from django.utils import timezone
 
 from metering.budgets.index import BudgetBook
-from metering.calls.events import PreparedEvent
-from metering.calls.stored import Change, StoredEvent
+from metering.calls.movements import Change, added_up, sums_by_posting
+from metering.calls.prepared_event import PreparedEvent
 from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.holds import (
     SETTLED,
@@ -21,12 +21,13 @@ from metering.ledger.holds import (
 from metering.ledger.posting import HoldMove, Posting
 from metering.models import Route
 from metering.snapshot import Configuration
+from metering.usage.columns import StoredEvent
 
 
 class Stored(NamedTuple):
     """What a transaction stored.
 
-    `fresh` are calls that no other report tells of. Those that are known, or contradict one that
+    `fresh` are calls with no other report. Those that are known, or contradict one that
     is, are `changes`: `moves` has what each moves by window, `calls` the call of each report (by
     `id(event)`) as it is now, and `inserted` those that are new. `event_ids` has the call of each
     event by `id(event)`.
@@ -39,6 +40,11 @@ class Stored(NamedTuple):
     inserted: list[PreparedEvent]
     changes: list[Change]
     moves: list[dict[Posting, Amounts]]
+
+    def sums(self, book: BudgetBook) -> dict[Posting, Amounts]:
+        """Return what the new calls and the merged ones add to each window."""
+        sums = sums_by_posting(book, self.fresh)
+        return added_up([sums, *self.moves]) if self.moves else sums
 
 
 def lock_named_reservations(
@@ -96,7 +102,9 @@ def settle_with_events(
 
 
 def _booked(event: PreparedEvent, stored: Stored, reservation: LockedReservation) -> Amounts | None:
-    """What the call of a report that is not new is booked as, if it is the reservation's call."""
+    """Return what the call of a report that is not new is booked as, if it is the reservation's
+    call.
+    """
     call = stored.calls.get(id(event))
     if call is not None:
         is_its_call = call.reservation_id == reservation.held.id
@@ -130,7 +138,7 @@ def _beyond_holds_of_change(
     book: BudgetBook,
     held_nanos: Mapping[UUID, int],
 ) -> dict[int, HoldMove]:
-    """What a call of a reservation adds to windows beyond what the reservation held there."""
+    """Return what a call of a reservation adds to windows beyond what was held there."""
     after = change.after
     if after is None or after.reservation_id is None:
         return {}
@@ -150,8 +158,8 @@ def _beyond_holds_of_change(
 
 
 def _beyond_holds(event: PreparedEvent, book: BudgetBook) -> dict[int, HoldMove]:
-    """What an event books in windows that its reservation does not hold: of a budget that it did
-    not match then, or that has begun to count anew since. Nothing was held there.
+    """Return what an event books in windows that its reservation does not hold: of a budget that it
+    did not match then, or that has begun to count again since. Nothing was held there.
     """
     assert event.held is not None, "only an event of a reservation goes beyond its hold"
     cost_nanos = event.amounts.cost_nanos

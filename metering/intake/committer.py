@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from metering.calls.job import Job
+from metering.calls.ingest_job import IngestJob
 from metering.core.committer import Committer
 from metering.intake.ingest import commit_jobs
 
-PROCESS_COMMITTER: Final[Committer[Job]] = Committer(commit_jobs, name="committer")
+PROCESS_COMMITTER: Final[Committer[IngestJob]] = Committer(commit_jobs, name="committer")

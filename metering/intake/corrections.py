@@ -4,30 +4,31 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from common.errors import Conflict, EventRejected, InvalidRequest, NotFound
-from metering.calls.events import PreparedEvent, Told, fingerprint_of, prepare_event, reservation_of
 from metering.calls.identities import lock_merging
+from metering.calls.inheritance import held_of
+from metering.calls.movements import Change, added_up, movements, sums_by_posting
+from metering.calls.preparation import IncomingReport, prepare_event
+from metering.calls.prepared_event import PreparedEvent, fingerprint_of
+from metering.calls.reading import lock_events
 from metering.calls.retries import with_retries
 from metering.calls.seals import keys_kept
 from metering.calls.storage import (
     copy_incoming,
-    insert_events,
+    insert_incoming,
     next_batch_id,
-    sums_by_posting,
     write_batch_row,
 )
-from metering.calls.stored import Change, StoredEvent, added_up, lock_events, movements
-from metering.ledger.holds import find_held
 from metering.ledger.opening import with_windows
 from metering.ledger.posting import post
 from metering.limits.lockouts import follow_levels
 from metering.models import BATCH_ID_STRIDE, Correction, EntryKind, Route
 from metering.rollups import lock_batches, post_deltas
 from metering.snapshot import Configuration, read_configuration
+from metering.usage.columns import StoredEvent
 from metering.usage.decoders.native import EventBody
 from metering.usage.event_keys import key_of_id
 from tenants.audit import record_change
@@ -68,7 +69,7 @@ class _Asked(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal corrections, so that a retry is recognised."""
+        """Equal for equal corrections, so that a retry is recognized."""
         body = self.replacement or EventBody(id=self.sent_id)
         return fingerprint_of(body)
 
@@ -132,7 +133,7 @@ def _correct(
             f"The event {asked.sent_id!r} was voided before; post a new event instead."
         )
     event, new = found[0], _accepted(prepared)
-    if new is not None and new.told.reservation is None and event.reservation_id is not None:
+    if new is not None and new.sent_body.reservation is None and event.reservation_id is not None:
         raise _SettledMeanwhile
     _take_back(configuration, event)
     replacement_id = None if new is None else _put_in(tenant_id, new)
@@ -181,7 +182,7 @@ def _is_same(earlier: Correction, asked: _Asked) -> bool:
 
 
 def _answer(tenant_id: int, correction: Correction) -> Corrected:
-    """What the same correction did the first time."""
+    """Return what the same correction did the first time."""
     ids = [correction.event_id, correction.replacement_event_id]
     with connection.cursor() as cursor:
         cursor.execute(
@@ -200,21 +201,18 @@ def _prepare(configuration: Configuration, asked: _Asked) -> PreparedEvent | Eve
     with tenant_scope(configuration.tenant_id):
         if body.reservation is None:
             body = msgspec.structs.replace(body, reservation=_reservation_of(asked, configuration))
-        reservation_id = reservation_of(body)
-        held = find_held(configuration.tenant_id, [reservation_id] if reservation_id else [])
+        held = held_of(configuration.tenant_id, body)
     return prepare_event(
-        Told(0, body, held.get(reservation_id) if reservation_id else None),
+        IncomingReport(0, body, held),
         now=timezone.now(),
-        max_age=settings.EVENT_MAX_AGE,
-        tenant_id=configuration.tenant_id,
         route=Route.CORRECTION,
         configuration=configuration,
     )
 
 
 def _reservation_of(asked: _Asked, configuration: Configuration) -> str | None:
-    """The reservation of the call that is replaced: a settle names it in its path, not in its body,
-    and what replaces it goes to the windows that the reservation holds, too.
+    """Return the reservation of the call that is replaced: a settle names it in its path, not in
+    its body, and what replaces it goes to the windows that the reservation holds, too.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -253,7 +251,7 @@ def _put_in(tenant_id: int, new: PreparedEvent) -> int:
         batch_id = next_batch_id(cursor)
         event_id = batch_id * BATCH_ID_STRIDE
         copy_incoming(cursor, [new], event_id)
-        insert_events(cursor)
+        insert_incoming(cursor)
         write_batch_row(cursor, tenant_id, batch_id, 1, [new.at])
         _lead_keys(cursor, tenant_id, new, event_id)
     return event_id

@@ -6,31 +6,24 @@ table with row security is refused by PostgreSQL), their keys, the events that t
 batch's row, and last the balances of the windows they count in.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import structlog
-from django.conf import settings
 from django.db import DatabaseError, OperationalError, connection
 from django.utils import timezone
 
 from common.database_errors import is_of_value, sqlstate_of
 from common.errors import EventRejected, without_frames
-from metering.calls.events import (
-    PreparedEvent,
-    Told,
-    is_reservation_id,
-    prepare_event,
-    prepare_events,
-    reservation_of,
-    rest_of_line,
-)
-from metering.calls.job import Job
+from metering.calls.ingest_job import IngestJob
+from metering.calls.inheritance import held_of, is_reservation_id, reservation_of
+from metering.calls.preparation import IncomingReport, prepare_event, prepare_events
+from metering.calls.prepared_event import PreparedEvent
 from metering.calls.retries import with_retries
 from metering.calls.settlement import lock_named_reservations, settle_with_events
-from metering.calls.storage import store_events, sums_of_stored
+from metering.calls.storage import store_events
 from metering.intake.open_traces import fingerprint_of_call, take_spans
 from metering.ledger.holds import Held, are_known, find_held, lock_reservations, write_reservations
 from metering.ledger.opening import with_windows
@@ -58,39 +51,35 @@ assert TRANSACTION_EVENTS_MAX < BATCH_ID_STRIDE
 
 def prepare_job(
     items: Sequence[Decoded], *, tenant_id: int, route: Route, now: datetime | None = None
-) -> Job:
+) -> IngestJob:
     """Judge every decoded item by itself; none can make another fail."""
     configuration = known_configuration(tenant_id)
-    job = Job(tenant_id, route, len(items), [], configuration)
+    job = IngestJob(tenant_id, route, len(items), [], configuration)
     held = _held_by(items, tenant_id)
-    reports = [
-        Told(index, item, _named(item, held) if held else None)
-        for index, item in enumerate(items)
-        if isinstance(item, EventBody)
-    ]
-    job.errors += [
-        (index, item) for index, item in enumerate(items) if isinstance(item, EventRejected)
-    ]
+    reports = []
+    for index, item in enumerate(items):
+        if isinstance(item, EventRejected):
+            job.errors.append((index, item))
+        else:
+            reservation_id = reservation_of(item) if held else None
+            reports.append(
+                IncomingReport(index, item, held.get(reservation_id) if reservation_id else None)
+            )
     prepared = prepare_events(
-        reports,
-        now=now or timezone.now(),
-        max_age=settings.EVENT_MAX_AGE,
-        tenant_id=tenant_id,
-        route=route,
-        configuration=configuration,
+        reports, now=now or timezone.now(), route=route, configuration=configuration
     )
-    for told, event in zip(reports, prepared, strict=True):
+    for report, event in zip(reports, prepared, strict=True):
         if isinstance(event, EventRejected):
-            event.source = told.body.source
-            job.errors.append((told.place, event))
+            event.source = report.body.source
+            job.errors.append((report.position, event))
         else:
             job.events.append(event)
     return job
 
 
-def prepare_export(export: Export, *, tenant_id: int) -> Job:
-    """The job that takes spans in."""
-    return Job(
+def prepare_export(export: Export, *, tenant_id: int) -> IngestJob:
+    """Return the job that takes spans in."""
+    return IngestJob(
         tenant_id,
         Route.OTLP,
         len(export.spans) + len(export.rejected),
@@ -103,26 +92,19 @@ def prepare_export(export: Export, *, tenant_id: int) -> Job:
 
 
 def _held_by(items: Sequence[Decoded], tenant_id: int) -> Mapping[UUID, Held]:
-    """The reservations that events name, as far as they exist."""
+    """Return the reservations that events name, as far as they exist."""
     ids = {
         id_
         for item in items
         if isinstance(item, EventBody) and (id_ := reservation_of(item)) is not None
     }
-    if not ids:
-        return {}
     if are_known(tenant_id, ids):
         return find_held(tenant_id, ids)
     with tenant_scope(tenant_id):
         return find_held(tenant_id, ids)
 
 
-def _named(item: EventBody, held: Mapping[UUID, Held]) -> Held | None:
-    id_ = reservation_of(item)
-    return None if id_ is None else held.get(id_)
-
-
-def ingest(items: Sequence[Decoded], *, tenant_id: int, route: Route) -> Job:
+def ingest(items: Sequence[Decoded], *, tenant_id: int, route: Route) -> IngestJob:
     """Take decoded items in, in this thread. The web process combines callers instead
     (`committer`).
     """
@@ -134,17 +116,17 @@ def ingest(items: Sequence[Decoded], *, tenant_id: int, route: Route) -> Job:
     return job
 
 
-def commit_jobs(tenant_id: int, jobs: Sequence[Job]) -> Sequence[Job]:
+def commit_jobs(tenant_id: int, jobs: Sequence[IngestJob]) -> Sequence[IngestJob]:
     """Commit jobs of one tenant together.
 
-    Where the database refuses a value of a single job, although the contract let it through,
-    returns smaller jobs to commit instead, until the event is found that is refused alone.
+    If the database refuses a value of a single job although the contract let it through, return
+    smaller jobs to commit instead, until the event is found that is refused alone.
 
-    Raises OperationalError when the database cannot be reached: nothing was acknowledged, and since
+    Raises OperationalError if the database cannot be reached: nothing was acknowledged, and since
     every event carries its id, sending it again is safe.
     """
     try:
-        _commit_with_retries(tenant_id, jobs)
+        with_retries(tenant_id, lambda: _commit_as_configured(tenant_id, jobs))
     except DatabaseError as error:
         if len(jobs) > 1 or not is_of_value(error):
             raise
@@ -156,62 +138,74 @@ def commit_jobs(tenant_id: int, jobs: Sequence[Job]) -> Sequence[Job]:
     return []
 
 
-def _commit_with_retries(tenant_id: int, jobs: Sequence[Job]) -> None:
-    def commit() -> None:
-        for job in jobs:
-            job.forget_outcome()
-        _commit_as_configured(tenant_id, jobs)
-
-    with_retries(tenant_id, commit)
-
-
-def _commit_as_configured(tenant_id: int, jobs: Sequence[Job]) -> None:
-    """Commit jobs judged by the configuration in force, however often it changes meanwhile.
-
-    Each turn means that somebody else's change has been committed, so somebody always gets on.
-    """
-    configuration = known_configuration(tenant_id)
-    for _ in range(CHANGES_MAX):
-        for job in jobs:
-            job.judge(configuration)
-        try:
-            _commit(configuration, jobs)
-        except ConfigurationChanged:
-            configuration = read_configuration(tenant_id, known=configuration)
-        else:
-            return
-    raise OperationalError("what the events count in changed again and again")
-
-
-def _events(jobs: Iterable[Job]) -> list[PreparedEvent]:
-    return [event for job in jobs for event in (*job.events, *job.traced)]
-
-
 class _WindowsMissing(Exception):
     """Calls found in traces count in windows that are not open yet."""
 
 
-def _commit(configuration: Configuration, jobs: Sequence[Job]) -> None:
-    if not any(job.weight for job in jobs):
-        return
-    tenant_id = configuration.tenant_id
-    is_done = False
-    while not is_done:
-        keys = {key for event in _events(jobs) for key in event.windows}
+def _commit_as_configured(tenant_id: int, jobs: Sequence[IngestJob]) -> None:
+    """Commit jobs judged by the configuration in force, however often it changes meanwhile.
+
+    Each repetition means that someone else's change has been committed, so someone always makes
+    progress. Windows are opened beforehand, by a transaction of their own.
+    """
+    configuration, changes = known_configuration(tenant_id), 0
+    while changes < CHANGES_MAX:
+        for job in jobs:
+            job.forget_outcome()
+            job.judge(configuration)
+        if not any(job.weight for job in jobs):
+            return
+        keys = {key for event in _reports(jobs) for key in event.windows}
         own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
         try:
             with tenant_scope(tenant_id):
                 if lock_configuration_shared(tenant_id) != configuration.version:
                     raise ConfigurationChanged
-                _write(own, jobs, _find_calls(own, jobs))
-            is_done = True
+                _write(own, jobs)
         except _WindowsMissing:
-            pass  # the windows of what was found are opened before the next attempt
+            pass
+        except ConfigurationChanged:
+            configuration = read_configuration(tenant_id, known=configuration)
+            changes += 1
+        else:
+            return
+    raise OperationalError("what the events count in changed again and again")
 
 
-def _find_calls(configuration: Configuration, jobs: Sequence[Job]) -> list[str]:
-    """Find the calls that the jobs' spans tell of, with all that is known of their traces; answer
-    the keys of reports that turned out to be none.
+def _write(configuration: Configuration, jobs: Sequence[IngestJob]) -> None:
+    """Write what the jobs bring, in the transaction that holds the configuration: spans, events,
+    reservations that they settle, breakers, and last the balances.
+    """
+    withdrawn = _find_calls(configuration, jobs)
+    reports = _reports(jobs)
+    reservations = lock_named_reservations(configuration.tenant_id, reports)
+    stored = store_events(configuration, jobs, reservations, withdrawn)
+    book = configuration.budgets
+    moves = settle_with_events(configuration, stored, reservations, reports)
+    with connection.cursor() as cursor:
+        write_reservations(cursor, configuration.tenant_id, reservations.values())
+    feed_breakers(
+        tenant_id=configuration.tenant_id,
+        rules=configuration.breakers,
+        calls=[event.breaker_call() for event in (*stored.fresh, *stored.inserted)],
+    )
+    changes = post(
+        book=book,
+        sums=stored.sums(book),
+        kind=EntryKind.USAGE,
+        batch_id=stored.batch_id,
+        holds=moves,
+    )
+    follow_levels(book, changes)
+
+
+def _reports(jobs: Iterable[IngestJob]) -> list[PreparedEvent]:
+    return [event for job in jobs for event in job.reports]
+
+
+def _find_calls(configuration: Configuration, jobs: Sequence[IngestJob]) -> list[str]:
+    """Find the calls of the jobs' spans, with all that is known of their traces; return the keys of
+    reports that turned out to be none.
     """
     tracing = [job for job in jobs if job.spans]
     if not tracing:
@@ -220,7 +214,7 @@ def _find_calls(configuration: Configuration, jobs: Sequence[Job]) -> list[str]:
     for job in tracing:
         job.traced, job.traced_errors = [], []
     # Reservations before anything else, as everywhere.
-    named = {span.facts.get("reservation") for job in tracing for span in job.spans}
+    named = {span.fields.get("reservation") for job in tracing for span in job.spans}
     ids = [UUID(text) for text in named if text is not None and is_reservation_id(text)]
     lock_reservations(tenant_id, find_held(tenant_id, ids))
     now = timezone.now()
@@ -233,7 +227,7 @@ def _find_calls(configuration: Configuration, jobs: Sequence[Job]) -> list[str]:
             job.traced_errors.append((0, event))
         else:
             job.traced.append(event)
-    if configuration.budgets.lacking({key for event in _events(tracing) for key in event.windows}):
+    if configuration.budgets.lacking({key for event in _reports(tracing) for key in event.windows}):
         raise _WindowsMissing
     return traced.withdrawn
 
@@ -243,18 +237,10 @@ def _prepare_call(
 ) -> PreparedEvent | EventRejected:
     if isinstance(call.body, EventRejected):
         return call.body
-    reservation_id = reservation_of(call.body)
-    held = find_held(configuration.tenant_id, [reservation_id]) if reservation_id else {}
+    held = held_of(configuration.tenant_id, call.body)
     event = prepare_event(
-        Told(
-            0,
-            call.body,
-            held.get(reservation_id) if reservation_id else None,
-            tokens=call.tokens,
-        ),
+        IncomingReport(0, call.body, held, tokens=call.tokens),
         now=now,
-        max_age=settings.EVENT_MAX_AGE,
-        tenant_id=configuration.tenant_id,
         route=Route.OTLP,
         configuration=configuration,
     )
@@ -262,27 +248,5 @@ def _prepare_call(
         event.source = call.span.source
         return event
     event.fingerprint = fingerprint_of_call(call)
-    event.rest = rest_of_line(event, tenant_id=configuration.tenant_id)
+    event.write_line(tenant_id=configuration.tenant_id)
     return event
-
-
-def _write(configuration: Configuration, jobs: Sequence[Job], withdrawn: Collection[str]) -> None:
-    reservations = lock_named_reservations(configuration.tenant_id, _events(jobs))
-    stored = store_events(configuration, jobs, reservations, withdrawn)
-    book = configuration.budgets
-    moves = settle_with_events(configuration, stored, reservations, _events(jobs))
-    with connection.cursor() as cursor:
-        write_reservations(cursor, configuration.tenant_id, reservations.values())
-    feed_breakers(
-        tenant_id=configuration.tenant_id,
-        rules=configuration.breakers,
-        calls=[event.reported() for event in (*stored.fresh, *stored.inserted)],
-    )
-    changes = post(
-        book=book,
-        sums=sums_of_stored(book, stored),
-        kind=EntryKind.USAGE,
-        batch_id=stored.batch_id,
-        holds=moves,
-    )
-    follow_levels(book, changes)

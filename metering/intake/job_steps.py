@@ -29,8 +29,8 @@ STEPS: Final[Mapping[str, Step]] = {
 
 
 def take_step(*, tenant_id: int, job_id: int | None = None) -> int:
-    """Do a step of a job, or of the tenant's job that has waited longest; return how many steps
-    were done. Zero: there is nothing to do, or others do it.
+    """Do a step of a job, or of the tenant's job that has waited longest; return the number of
+    steps. Zero: there is nothing to do, or others do it.
     """
     claimed: list[int] = []
 

@@ -2,7 +2,7 @@
 
 Spans come in the order of their ends, often one export each, from several processes, repeated.
 Each is kept until an hour after it was received, and whenever a trace grows its calls are found
-anew among all its spans (`decoders.otlp.calls_of_spans`), so that what a parent knows reaches its
+again among all its spans (`decoders.otlp.calls_of_spans`), so that what a parent knows reaches its
 children whichever came first. What changed becomes reports like any other: new, changed, or
 withdrawn where a span turned out to be the wrapper of another.
 """
@@ -16,7 +16,7 @@ import msgspec
 from django.db import connection
 
 from common.errors import EventRejected
-from metering.usage.decoders.otlp import SpanCall, ToldSpan, calls_of_spans, may_be_one
+from metering.usage.decoders.otlp import SpanCall, SpanRecord, calls_of_spans, may_be_one
 from metering.usage.event_keys import key_of_id
 from metering.usage.shapes import Tokens
 
@@ -29,7 +29,7 @@ PARTNERS_MAX: Final = 512
 TENANT_SPANS_MAX: Final = 1_000_000
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
-_decode: Final = msgspec.json.Decoder(ToldSpan).decode
+_decode: Final = msgspec.json.Decoder(SpanRecord).decode
 SpanKey = tuple[str, str]
 
 
@@ -43,12 +43,12 @@ class Traced(NamedTuple):
 class _Kept(NamedTuple):
     """A span as it is stored."""
 
-    span: ToldSpan
+    span: SpanRecord
     text: str | None
     call_fingerprint: str | None
 
 
-def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> Traced:
+def take_spans(tenant_id: int, spans: Iterable[SpanRecord], *, now: datetime) -> Traced:
     """Add spans to their traces; return what that changes. Holds the tenant's lock on traces."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [TRACES_LOCK, tenant_id])
@@ -64,7 +64,7 @@ def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> T
     partners = _partners(tenant_id, known)
     known |= partners
     calls = calls_of_spans(one.span for one in known.values())
-    # Of partners that are not all known nothing is decided anew.
+    # Of partners that are not all known nothing is decided again.
     is_cut = len({trace for trace, _ in partners}) >= PARTNERS_MAX
     judged = touched if is_cut else {trace for trace, _ in known}
     changed = [one for one in _changed(calls, known) if one[0].span.trace in judged]
@@ -81,7 +81,7 @@ def take_spans(tenant_id: int, spans: Iterable[ToldSpan], *, now: datetime) -> T
     )
 
 
-def _finality(span: ToldSpan) -> tuple[int, int, bytes]:
+def _finality(span: SpanRecord) -> tuple[int, int, bytes]:
     """Of two reports of one span the one with more usage is final, else the later one; equal ones
     are told apart by content.
     """
@@ -89,7 +89,7 @@ def _finality(span: ToldSpan) -> tuple[int, int, bytes]:
     return used.input_tokens + used.output_tokens, span.ended_us, _encode(span)
 
 
-def _is_news(span: ToldSpan, known: _Kept | None) -> bool:
+def _is_news(span: SpanRecord, known: _Kept | None) -> bool:
     return known is None or _finality(known.span) < _finality(span)
 
 
@@ -100,11 +100,11 @@ def _full(kept: Mapping[SpanKey, _Kept]) -> set[str]:
     return {trace for trace, size in sizes.items() if size >= TRACE_SPANS_MAX}
 
 
-def _text(span: ToldSpan) -> str | None:
+def _text(span: SpanRecord) -> str | None:
     return _encode(span).decode() if span.is_worth_keeping else None
 
 
-def _fingerprint(kept: Mapping[SpanKey, _Kept], span: ToldSpan) -> str | None:
+def _fingerprint(kept: Mapping[SpanKey, _Kept], span: SpanRecord) -> str | None:
     known = kept.get(span.key)
     return known.call_fingerprint if known is not None else None
 
@@ -128,7 +128,7 @@ def _load_traces(tenant_id: int, traces: Collection[str]) -> dict[SpanKey, _Kept
 def _kept(row: Sequence[Any]) -> _Kept:
     trace, span, parent, started_us, ended_us, text, call_fingerprint = row
     told = (
-        ToldSpan(trace, span, parent, started_us=started_us, ended_us=ended_us)
+        SpanRecord(trace, span, parent, started_us=started_us, ended_us=ended_us)
         if text is None
         else _decode(text)
     )
@@ -136,7 +136,9 @@ def _kept(row: Sequence[Any]) -> _Kept:
 
 
 def _partners(tenant_id: int, known: Mapping[SpanKey, _Kept]) -> dict[SpanKey, _Kept]:
-    """The traces of the same processes with calls that may be the same as calls of these traces."""
+    """Return the traces of the same processes with calls that may be the same as calls of these
+    traces.
+    """
     found: dict[SpanKey, _Kept] = {}
     asking = [one.span for one in known.values() if one.span.is_call]
     seen = {trace for trace, _ in known}
@@ -151,8 +153,10 @@ def _partners(tenant_id: int, known: Mapping[SpanKey, _Kept]) -> dict[SpanKey, _
     return found
 
 
-def _traces_beside(tenant_id: int, calls: Collection[ToldSpan], seen: Collection[str]) -> set[str]:
-    by_process: dict[str, list[ToldSpan]] = {}
+def _traces_beside(
+    tenant_id: int, calls: Collection[SpanRecord], seen: Collection[str]
+) -> set[str]:
+    by_process: dict[str, list[SpanRecord]] = {}
     for call in calls:
         for key in _partner_keys(call):
             by_process.setdefault(key, []).append(call)
@@ -178,25 +182,27 @@ def _traces_beside(tenant_id: int, calls: Collection[ToldSpan], seen: Collection
     return set(sorted(traces)[: PARTNERS_MAX - len(seen)])
 
 
-def _match_key(call: ToldSpan) -> str:
-    """Where a call's partners look for it: by its process, and whether it names its response."""
-    return call.process if call.facts.get("response_id") else _nameless(call)
+def _match_key(call: SpanRecord) -> str:
+    """Return where a call's partners look for it: by its process, and whether it names its
+    response.
+    """
+    return call.process if call.fields.get("response_id") else _nameless(call)
 
 
-def _partner_keys(call: ToldSpan) -> list[str]:
-    """Where a call looks for partners, of which at most one names the response."""
-    is_named = call.facts.get("response_id") is not None
+def _partner_keys(call: SpanRecord) -> list[str]:
+    """Return where a call looks for partners, of which at most one names the response."""
+    is_named = call.fields.get("response_id") is not None
     return [_nameless(call)] if is_named else [call.process, _nameless(call)]
 
 
-def _nameless(call: ToldSpan) -> str:
+def _nameless(call: SpanRecord) -> str:
     return blake2b(f"nameless {call.process}".encode(), digest_size=16).hexdigest()
 
 
 def _changed(
     calls: Iterable[SpanCall], known: Mapping[SpanKey, _Kept]
 ) -> list[tuple[SpanCall, str]]:
-    """The calls that are not yet reported as they are now, with their fingerprints."""
+    """Return the calls that are not yet reported as they are now, with their fingerprints."""
     told = [(call, fingerprint_of_call(call)) for call in calls]
     return [
         (call, fingerprint)
@@ -206,7 +212,7 @@ def _changed(
 
 
 def fingerprint_of_call(call: SpanCall) -> str:
-    """A hash of what a call is told to be."""
+    """Return a hash of what a call is reported to be."""
     body = call.body
     told: Any = [body.code, body.detail] if isinstance(body, EventRejected) else [body, call.tokens]
     return blake2b(_encode(told), digest_size=16).hexdigest()
@@ -231,7 +237,7 @@ _MARK: Final = """
 
 def _write(
     tenant_id: int,
-    stored: Sequence[ToldSpan],
+    stored: Sequence[SpanRecord],
     known: Mapping[SpanKey, _Kept],
     changed: Iterable[tuple[SpanCall, str]],
     gone: Iterable[_Kept],
@@ -280,13 +286,13 @@ _FORGET_BEYOND: Final = """
 
 
 def forget_spans(cursor: Any, *, before: datetime, limit: int) -> int:
-    """Drop up to `limit` spans of traces that have not grown since a time; return how many."""
+    """Drop up to `limit` spans of traces that have not grown since then; return their number."""
     cursor.execute(_FORGET, [before, before, limit])
     return int(cursor.rowcount)
 
 
 def forget_spans_beyond(cursor: Any, *, limit: int) -> int:
-    """Drop up to `limit` of the oldest spans of each tenant that has too many; return how many."""
+    """Drop up to `limit` of the oldest spans of tenants that have too many; return their number."""
     cursor.execute(
         "SELECT tenant_id, count(*) FROM trace_span GROUP BY tenant_id HAVING count(*) > %s",
         [TENANT_SPANS_MAX],

@@ -10,17 +10,10 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from common.errors import Conflict
-from metering.calls.events import SOURCES
+from metering.calls.movements import Change, added_up, movements
+from metering.calls.prepared_event import COST_SOURCES
+from metering.calls.reading import lock_events_of, read_events
 from metering.calls.seals import read_sealed
-from metering.calls.stored import (
-    OPERATIONS,
-    Change,
-    StoredEvent,
-    added_up,
-    lock_events_of,
-    movements,
-    read_events,
-)
 from metering.core.background_jobs import finish_job, move_on, position_of, start_job
 from metering.core.event_stretches import Position
 from metering.core.periods import EPOCH
@@ -40,6 +33,7 @@ from metering.pricing.book import Rating
 from metering.rollups import lock_batches, post_deltas
 from metering.rollups.counts import estimated_events
 from metering.snapshot import Configuration, as_configured
+from metering.usage.columns import OPERATIONS, StoredEvent
 from tenants.scope import tenant_scope
 
 # With a hundred budgets that is a second of work.
@@ -51,7 +45,7 @@ Progress = Callable[[int], None]
 
 
 class TooManyJobs(Conflict):
-    """So many jobs of this kind are not done yet."""
+    """Too many jobs of this kind are unfinished."""
 
     code = "too_many_jobs"
 
@@ -85,7 +79,7 @@ class RerateSummary(NamedTuple):
     difference_nanos: int
 
     def plus(self, other: "RerateSummary") -> "RerateSummary":
-        """Both together."""
+        """Return the sum of both."""
         return RerateSummary(*(left + right for left, right in zip(self, other, strict=True)))
 
 
@@ -104,7 +98,7 @@ UNPRICED: Final = Selection(is_unpriced=True)
 
 
 class Chunk(NamedTuple):
-    """One transaction's part: what was found in how many events, and the last; None: no more."""
+    """One transaction's part: what changed, the number of events, and the last (None: no more)."""
 
     summary: RerateSummary
     events: int
@@ -135,7 +129,7 @@ def rerate(
     """Rate the events of [from_, to) again. Given costs stay; a dry run says what would change.
 
     Each chunk is a transaction of its own that is right by itself, so that stopping half-way leaves
-    no drift and running again goes on. Raises UsageSealed where part of the period is sealed.
+    no drift and running again continues. Raises UsageSealed where part of the period is sealed.
     """
     with tenant_scope(tenant_id):
         require_unsealed(tenant_id=tenant_id, from_=from_)
@@ -157,7 +151,7 @@ def rerate(
 def start_rerating(
     *, tenant_id: int, from_: datetime, to: datetime, is_dry_run: bool, actor: str
 ) -> BackgroundJob:
-    """The same by a job. Raises TooManyJobs and UsageSealed."""
+    """Start a job that rates the period again. Raises TooManyJobs and UsageSealed."""
     require_unsealed(tenant_id=tenant_id, from_=from_)
     unfinished = BackgroundJob.objects.filter(UNFINISHED, tenant_id=tenant_id, kind=JobKind.RERATE)
     if unfinished.count() >= RERATES_MAX:
@@ -200,7 +194,7 @@ def start_pricing(*, tenant_id: int, actor: str) -> BackgroundJob | None:
 
 
 def waiting_pricing(tenant_id: int) -> BackgroundJob | None:
-    """A job that will rate what has no price, and has not begun."""
+    """Return a job that will rate what has no price, and has not begun."""
     return BackgroundJob.objects.filter(
         tenant_id=tenant_id, kind=JobKind.PRICE_UNPRICED, state=JobState.WAITING
     ).first()
@@ -214,7 +208,7 @@ _MARK: Final = """jsonb_build_array(
 
 
 def prices_mark(tenant_id: int) -> str:
-    """A text that changes with whatever may give usage a price that has none."""
+    """Return a text that changes with whatever may give usage a price that has none."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {_MARK} FROM tenant t WHERE t.id = %s", [tenant_id])  # noqa: S608
         return str(cursor.fetchone()[0])
@@ -301,7 +295,7 @@ def _is_rated(event: StoredEvent) -> bool:
 
 def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:
     if event.completeness == Completeness.MISSING:
-        # No price makes up for usage that nobody told.
+        # No price makes up for usage that no one reported.
         return _Rerating(event, Rating(0, None, "unpriced"), CostSource.UNPRICED, None)
     rating = configuration.prices.rate(
         provider=event.provider or None,
@@ -312,7 +306,7 @@ def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:
         tool=event.tool or None,
         operation=OPERATIONS[event.operation],
     )
-    source = SOURCES[rating.source]
+    source = COST_SOURCES[rating.source]
     return _Rerating(event, rating, source, configuration.cost_of(rating, event.tokens))
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from common.errors import MeteringError
-from metering.calls.events import PreparedEvent
-from metering.calls.job import Job
+from metering.calls.ingest_job import IngestJob
+from metering.calls.prepared_event import PreparedEvent
 from metering.models import CostSource, Route, SourceOutcome
 from metering.usage.decoders.samples import redacted_sample
 from metering.usage.shapes import UNKNOWN_PARTS
@@ -19,14 +19,14 @@ UNKNOWN_PART: Final = "unknown_usage_part"
 CONFLICT: Final = "conflict"
 
 
-def tallies_of(job: Job) -> list[Tally]:
-    """The counts of a committed job."""
-    events = [*job.events, *job.traced]
+def tallies_of(job: IngestJob) -> list[Tally]:
+    """Return the counts of a committed job."""
+    events = list(job.reports)
     sources = {event.body.source or "" for event in events}
     lone = next(iter(sources)) if len(sources) == 1 else ""
     if len(sources) == 1:
         taken = _of_one(job, lone, events)
-    elif job.accepted == len(events) and not job.conflicts and not job.unpriced:
+    elif job.counts == {SourceOutcome.ACCEPTED: len(events)}:
         taken = _accepted(job, events)
     else:
         taken = _of_several(job, events)
@@ -34,32 +34,28 @@ def tallies_of(job: Job) -> list[Tally]:
 
 
 def refused_body(route: Route, error: MeteringError) -> Tally:
-    """A body that was refused as a whole, of whose sources nothing is known."""
+    """Return the count of a body that was refused, whose sources are unknown."""
     return Tally("", route, SourceOutcome.REJECTED, 1, error.code, error.detail)
 
 
-def _of_one(job: Job, source: str, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
-    """What was taken of the only source, by the job's own counts."""
-    for outcome, count, code in (
-        (SourceOutcome.ACCEPTED, job.accepted, ""),
-        (SourceOutcome.MERGED, job.merged, ""),
-        (SourceOutcome.DUPLICATE, job.duplicates, ""),
-        (SourceOutcome.CONFLICT, job.conflicts, CONFLICT),
-    ):
-        if count:
+def _of_one(job: IngestJob, source: str, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """Yield what was taken of the only source, by the job's own counts."""
+    for outcome, count in job.counts.items():
+        if outcome is not SourceOutcome.UNPRICED:
+            code = CONFLICT if outcome is SourceOutcome.CONFLICT else ""
             yield Tally(source, job.route, outcome, count, code)
-    if job.unpriced:
+    if unpriced := job.counts[SourceOutcome.UNPRICED]:
         codes = Counter(_unpriced_code(event) for event in events)
-        missing = min(codes[USAGE_MISSING], job.unpriced)
-        partly = min(codes[NO_RATE], job.unpriced - missing)
-        rest = job.unpriced - missing - partly
+        missing = min(codes[USAGE_MISSING], unpriced)
+        partly = min(codes[NO_RATE], unpriced - missing)
+        rest = unpriced - missing - partly
         for code, count in ((USAGE_MISSING, missing), (NO_RATE, partly), (NO_PRICE, rest)):
             if count:
                 yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
 
 
 def _unpriced_code(event: PreparedEvent) -> str:
-    """Why the event would have no price; empty where it has one."""
+    """Return why the event would have no price; empty where it has one."""
     if event.body.is_usage_missing:
         return USAGE_MISSING
     if event.cost_source is not CostSource.UNPRICED:
@@ -67,8 +63,8 @@ def _unpriced_code(event: PreparedEvent) -> str:
     return NO_PRICE if event.price_id is None else NO_RATE
 
 
-def _unknown_parts(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
-    """What nobody knows in usage objects that add up without it: passed over, and shown."""
+def _unknown_parts(job: IngestJob, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """Yield what no one knows in usage objects that add up without it: passed over, and shown."""
     parts = [
         (event.body.source or "", extra[UNKNOWN_PARTS])
         for event in events
@@ -86,37 +82,37 @@ def _unknown_parts(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]
         )
 
 
-def _accepted(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
-    """What was taken of each source, where nothing else need be said of any event."""
+def _accepted(job: IngestJob, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """Yield what was taken of each source, where nothing else need be said of any event."""
     for source, count in Counter([event.body.source or "" for event in events]).items():
         yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
 
 
-def _of_several(job: Job, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
-    """What was taken of each source, by what became of each event."""
-    fates: Counter[tuple[str, SourceOutcome]] = Counter()
+def _of_several(job: IngestJob, events: Sequence[PreparedEvent]) -> Iterator[Tally]:
+    """Yield what was taken of each source, by what became of each event."""
+    taken: Counter[tuple[str, SourceOutcome]] = Counter()
     unpriced: Counter[tuple[str, str]] = Counter()
     for event in events:
-        fate = job.fates.get(id(event), SourceOutcome.ACCEPTED)
-        if fate is SourceOutcome.REJECTED:
+        outcome = job.outcomes.get(id(event), SourceOutcome.ACCEPTED)
+        if outcome is SourceOutcome.REJECTED:
             continue
         source = event.body.source or ""
-        fates[source, fate] += 1
-        is_new = fate in (SourceOutcome.ACCEPTED, SourceOutcome.CONFLICT)
+        taken[source, outcome] += 1
+        is_new = outcome in (SourceOutcome.ACCEPTED, SourceOutcome.CONFLICT)
         if is_new and event.cost_source is CostSource.UNPRICED:
             unpriced[source, _unpriced_code(event)] += 1
-    for (source, fate), count in fates.items():
-        if fate is SourceOutcome.CONFLICT:
+    for (source, outcome), count in taken.items():
+        if outcome is SourceOutcome.CONFLICT:
             yield Tally(source, job.route, SourceOutcome.ACCEPTED, count)
-            yield Tally(source, job.route, fate, count, CONFLICT)
+            yield Tally(source, job.route, outcome, count, CONFLICT)
         else:
-            yield Tally(source, job.route, fate, count)
+            yield Tally(source, job.route, outcome, count)
     for (source, code), count in unpriced.items():
         yield Tally(source, job.route, SourceOutcome.UNPRICED, count, code)
 
 
-def _rejected(job: Job, lone: str) -> Iterator[Tally]:
-    """What was rejected. What names no source is of the body's only one, where there is one."""
+def _rejected(job: IngestJob, lone: str) -> Iterator[Tally]:
+    """Yield what was rejected. What names no source is of the body's only one, if it has one."""
     for _, error in job.errors:
         source = lone if error.source is None else error.source
         yield Tally(
@@ -124,13 +120,13 @@ def _rejected(job: Job, lone: str) -> Iterator[Tally]:
         )
 
 
-def _passed_over(job: Job) -> Iterator[Tally]:
-    for one in job.passed_over:
+def _passed_over(job: IngestJob) -> Iterator[Tally]:
+    for item in job.passed_over:
         yield Tally(
-            one.source,
+            item.source,
             job.route,
             SourceOutcome.PASSED_OVER,
-            one.count,
-            code=one.reason,
-            sample=one.sample,
+            item.count,
+            code=item.reason,
+            sample=item.sample,
         )

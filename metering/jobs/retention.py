@@ -116,8 +116,8 @@ def remove_old_rows(*, seconds: float) -> None:
 
 
 def remove_idle_groups(*, seconds: float) -> int:
-    """Remove what is kept of groups that nobody asks for any more: paces, and what is usual; return
-    how many rows went.
+    """Remove rate counters and breaker states of groups that no one asks for any more; return the
+    number of rows.
     """
     now_second = int(timezone.now().timestamp())
     run = ChunkedRun(seconds)
@@ -132,7 +132,7 @@ def remove_idle_groups(*, seconds: float) -> int:
 
 
 def remove_old_spans(*, seconds: float) -> int:
-    """Remove the spans of traces that have not grown for an hour; return how many."""
+    """Remove the spans of traces that have not grown for an hour; return their number."""
     before = timezone.now() - SPANS_KEPT
     run = ChunkedRun(seconds)
     reason = "spans of traces that grow no more"
@@ -193,7 +193,7 @@ def _halts_over(before: datetime) -> Any:
 
 
 def _raises_over(before: datetime) -> Any:
-    """Limit increases that ended before then, and requests that nobody granted. An approved one
+    """Limit increases that ended before then, and requests that no one granted. An approved one
     stays with the windows in which it counted: it is why they spent more than their limit.
     """
     window = BudgetWindow.objects.filter(
@@ -213,7 +213,7 @@ def _raises_over(before: datetime) -> Any:
 
 
 def _remove_reservations(*, tenant_id: int) -> int:
-    """Those that are over and whose event is gone: until then it counts where they held."""
+    """Remove those that are over and whose event is gone: until then it counts where they held."""
     before = read_sealed(tenant_id).changes_until
     with connection.cursor() as cursor:
         return _remove_chunk(

@@ -1,22 +1,51 @@
-"""What the workers do for metering: thin, bounded, safe to run twice. The rows are the queue."""
+"""What the workers do for metering: bounded, safe to run twice. The rows are the queue."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
 from celery import shared_task
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
 
 from metering import rollups, simulation
-from metering.jobs import retention, upkeep
+from metering.budgets.index import BudgetBook
+from metering.budgets.reading import read_book
+from metering.intake.job_steps import take_step, tenants_with_jobs
+from metering.intake.rerate import start_pricing, tenants_with_other_prices
+from metering.jobs import retention
+from metering.ledger.holds import OPEN
+from metering.ledger.rolling import age_windows, windows_letting_go
+from metering.limits.limit_increases import judge_ended_raises, tenants_with_ended_raises
+from metering.limits.lockouts import follow_levels, lift_ended_lockouts
+from metering.models import Budget
+from metering.reservations.transaction import expire_due
+from metering.usage.partitions import make_due_partitions
 from tenants.runs import TenantRun, scoped, shuffled
+from tenants.scope import (
+    hold_configuration,
+    lock_configuration_shared,
+    platform_scope,
+    tenant_scope,
+)
 
-# A run ends after this time; the next beat goes on where it stopped.
+# A run ends after this time; the next beat continues where it stopped.
 ROLL_UP_SECONDS: Final = 60.0
-# As above. A single replay may take longer than this, and ends before the task's own limit.
+# A single replay may take longer, and ends before the task's own limit.
 SIMULATE_SECONDS: Final = 30.0
-# As above, for what removes old rows.
 SEAL_SECONDS: Final = 120.0
 REMOVE_SECONDS: Final = 60.0
+EXPIRE_SECONDS: Final = 30.0
+END_SECONDS: Final = 30.0
+AGE_SECONDS: Final = 120.0
+PRICE_SECONDS: Final = 30.0
+# Shorter than the beat's period: otherwise every process of a worker runs jobs while reservations
+# wait to expire.
+JOBS_SECONDS: Final = 1.5
+# Windows aged in one transaction.
+WINDOWS_AT_ONCE: Final = 50
+PRICING_ACTOR: Final = "prices that changed"
 # How long old events may wait for more of their kind. Answers are exact all the while.
 PATIENCE: Final = timedelta(minutes=1)
 # Exporters send a call's spans within five seconds of its settle: merging them is cheap before the
@@ -33,16 +62,42 @@ def roll_up() -> None:
     run.report()
 
 
-@shared_task(ignore_result=True)
-def expire_reservations() -> None:
-    """Give back what reservations hold whose time is over."""
-    upkeep.expire_reservations()
+def _tenants_with_due_holds() -> list[int]:
+    return _tenants_with(f"reservation WHERE state = {OPEN} AND expires_at <= now()")
+
+
+def _tenants_with_ended_lockouts() -> list[int]:
+    return _tenants_with("halt WHERE lifted_at IS NULL AND ends_at <= now()")
+
+
+def _tenants_with(condition: str) -> list[int]:
+    """Return the tenants with rows that fit; the condition begins with a table."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT DISTINCT tenant_id FROM {condition}")  # noqa: S608 - see above
+        return [row[0] for row in cursor.fetchall()]
 
 
 @shared_task(ignore_result=True)
-def end_what_is_over() -> None:
-    """Judge windows without the raises that are over, and lift lockouts that have ended."""
-    upkeep.end_what_is_over()
+def expire_reservations() -> int:
+    """Give back what expired reservations of all tenants hold; return their number."""
+    run = TenantRun(EXPIRE_SECONDS)
+    count = run.repeat("expire_reservations", shuffled(_tenants_with_due_holds), expire_due)
+    run.report()
+    return count
+
+
+@shared_task(ignore_result=True)
+def end_what_is_over() -> int:
+    """Judge windows without the limit increases that are over and lift lockouts that have ended;
+    return the number of both.
+    """
+    run = TenantRun(END_SECONDS, steps=2)
+    ended = run.repeat("judge_ended_raises", tenants_with_ended_raises, scoped(judge_ended_raises))
+    ended += run.repeat(
+        "lift_ended_lockouts", _tenants_with_ended_lockouts, scoped(lift_ended_lockouts)
+    )
+    run.report()
+    return ended
 
 
 @shared_task(ignore_result=True)
@@ -59,7 +114,7 @@ def remove_old_rows() -> None:
 
 @shared_task(ignore_result=True)
 def remove_idle_groups() -> None:
-    """Remove paces and breaker states that nobody asks for any more."""
+    """Remove rate counters and breaker states that no one asks for any more."""
     retention.remove_idle_groups(seconds=REMOVE_SECONDS)
 
 
@@ -70,27 +125,83 @@ def remove_old_spans() -> None:
 
 
 @shared_task(ignore_result=True)
-def make_partitions() -> None:
-    """See that events of every allowed time have a partition to go to."""
-    upkeep.make_partitions_ahead()
+def make_partitions() -> list[str]:
+    """Make partitions for events of every allowed time; return their names."""
+    with platform_scope("partitions for the months ahead"):
+        return make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
 
 
 @shared_task(ignore_result=True)
-def age_rolling_windows() -> None:
-    """Take out of every rolling window what has become older than its period."""
-    upkeep.age_rolling_windows()
+def age_rolling_windows() -> int:
+    """Let rolling windows go of what is older than their period; return the number that did."""
+    run = TenantRun(AGE_SECONDS)
+    work = partial(_age_windows_of, now=timezone.now())
+    count = run.each("age_rolling_windows", shuffled(_tenants_with_rolling_budgets), work)
+    run.report()
+    return count
+
+
+def _tenants_with_rolling_budgets() -> list[int]:
+    rolling = Budget.objects.filter(is_rolling=True, archived_at=None)
+    return list(rolling.values_list("tenant_id", flat=True).distinct())
+
+
+def _age_windows_of(*, tenant_id: int, now: datetime) -> int:
+    """Age the windows that have something to let go of; return their number."""
+    with tenant_scope(tenant_id):
+        book = read_book(tenant_id)
+        window_ids = windows_letting_go(book, now)
+    aged: set[int] = set()
+    for place in range(0, len(window_ids), WINDOWS_AT_ONCE):
+        some = window_ids[place : place + WINDOWS_AT_ONCE]
+        with tenant_scope(tenant_id):
+            book = _book_in_force(book)
+            aged |= _age(book, some, now=now, waits=False)
+    for window_id in window_ids:
+        if window_id not in aged:
+            # Many want it: it is not kept longer than its own turn, and keeps no other waiting.
+            with tenant_scope(tenant_id):
+                book = _book_in_force(book)
+                _age(book, [window_id], now=now, waits=True)
+    return len(window_ids)
+
+
+def _age(book: BudgetBook, window_ids: list[int], *, now: datetime, waits: bool) -> set[int]:
+    aged, changes = age_windows(book=book, window_ids=window_ids, now=now, waits=waits)
+    follow_levels(book, changes, now=now)
+    return aged
+
+
+def _book_in_force(book: BudgetBook) -> BudgetBook:
+    """Hold the tenant's configuration, and return its budgets."""
+    version = lock_configuration_shared(book.tenant_id)
+    return book if book.version == version else read_book(book.tenant_id, version=version)
 
 
 @shared_task(ignore_result=True)
-def price_unpriced() -> None:
-    """Have what has no price rated once more where prices have changed since the last try."""
-    upkeep.price_what_was_unpriced()
+def price_unpriced() -> int:
+    """Start to rate usage without a price again if prices have changed since the last try (an
+    import of the catalogue, another policy); return the number of tenants.
+    """
+    run = TenantRun(PRICE_SECONDS)
+    count = run.each("price_unpriced", shuffled(tenants_with_other_prices), scoped(_start_pricing))
+    run.report()
+    return count
+
+
+def _start_pricing(*, tenant_id: int) -> int:
+    # Alone, so that no job that waits begins while it is told of other prices.
+    hold_configuration(tenant_id)
+    return 0 if start_pricing(tenant_id=tenant_id, actor=PRICING_ACTOR) is None else 1
 
 
 @shared_task(ignore_result=True)
-def run_jobs() -> None:
-    """Go on with the work that was too long for a request."""
-    upkeep.run_jobs()
+def run_jobs() -> int:
+    """Do steps of the jobs of all tenants, in turn; return their number."""
+    run = TenantRun(JOBS_SECONDS)
+    count = run.repeat("run_jobs", shuffled(tenants_with_jobs), take_step)
+    run.report()
+    return count
 
 
 @shared_task(ignore_result=True)

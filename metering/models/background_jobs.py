@@ -52,7 +52,7 @@ class BackgroundJob(models.Model):
     error = models.TextField(blank=True)
     actor = models.CharField(max_length=300)
     created_at = models.DateTimeField(auto_now_add=True)
-    # When its last step ended: of several jobs, the one that has waited longest goes on.
+    # When its last step ended: of several jobs, the one that has waited longest continues.
     stepped_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 

@@ -106,7 +106,7 @@ class Budget(models.Model):
 
 
 class BudgetLevel(models.Model):
-    """A share of the limit at which people are told and something is done."""
+    """A share of the limit at which people are notified and something is done."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="levels")

@@ -47,10 +47,10 @@ class Reservation(models.Model):
     # The model that may be used; what was asked for where a cheaper one was named instead.
     model = models.TextField()
     provider = models.TextField()
-    requested_model = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    requested_model = models.TextField(null=True)
     # The best model of the route, against which the saving of a cheaper one is measured.
-    top_model = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    top_provider = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    top_model = models.TextField(null=True)
+    top_provider = models.TextField(null=True)
     reserved_nanos = models.BigIntegerField()
     reserved_tokens = models.BigIntegerField()
     reserved_requests = models.SmallIntegerField()
@@ -304,7 +304,7 @@ class RateLimit(models.Model):
 
 
 def last_hour_field() -> models.GeneratedField:
-    """The hour of `last_second`, by which idle rows are found."""
+    """Return the hour of `last_second`, by which idle rows are found."""
     return models.GeneratedField(
         expression=F("last_second") / 3600, output_field=models.BigIntegerField(), db_persist=True
     )

@@ -137,17 +137,17 @@ class ToolPrice(_DatedPrice):
 
 
 def tenant_price_id(row_id: int) -> int:
-    """The `price_id` of a row of `tenant_price`."""
+    """Return the `price_id` of a row of `tenant_price`."""
     return -2 * row_id
 
 
 def tool_price_id(row_id: int) -> int:
-    """The `price_id` of a row of `tool_price`."""
+    """Return the `price_id` of a row of `tool_price`."""
     return -2 * row_id - 1
 
 
 def price_row(price_id: int) -> tuple[type[models.Model], int]:
-    """The table and the row's own id behind a `price_id`."""
+    """Return the table and the row's own id behind a `price_id`."""
     if price_id > 0:
         return CataloguePrice, price_id
     if price_id % 2 == 0:

@@ -20,7 +20,7 @@ class SourceOutcome(models.IntegerChoices):
 
 
 class SourceCount(models.Model):
-    """How many reports of one source came by one route on a UTC day and had one outcome.
+    """The number of reports of one source, route and outcome on a UTC day.
 
     `code` says why, and is empty where nothing need be said. `detail` and `sample` are those of the
     latest report. Approximate by design: counts of the last second are lost with a killed process.
@@ -41,7 +41,7 @@ class SourceCount(models.Model):
     last_at = models.DateTimeField()
     detail = models.TextField()
     # Redacted by who recorded it, and at most 2 KB.
-    sample = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    sample = models.TextField(null=True)
 
     class Meta:
         db_table = "source_count"

@@ -21,11 +21,11 @@ else:
         """
 
         def db_type(self, connection: Any) -> str:
-            """The column's type."""
+            """Return the column's type."""
             return "numeric"
 
         def get_prep_value(self, value: Any) -> Any:
-            """The value as the database takes it."""
+            """Return the value as the database takes it."""
             return None if value is None else int(value)
 
 

@@ -110,7 +110,7 @@ class IngestBatch(models.Model):
 class EventKey(models.Model):
     """What a report is known by: hashes of its (source, id) and of the identities of its call.
 
-    `fingerprint` is a hash of the report as it was sent, `event_id` the call that it tells of. An
+    `fingerprint` is a hash of the report as it was sent, `event_id` its call. An
     identity (the provider's response, its request, the trace's span) stands in the row of one
     report only. While a report is the only one of its call, the call's row tells it in full; more
     of them are a group (see `CallReport`).
@@ -196,14 +196,14 @@ class TraceSpan(models.Model):
     )
     trace = models.CharField(max_length=32)
     span = models.CharField(max_length=16)
-    parent = models.CharField(max_length=16, null=True)  # noqa: DJ001 - absent is not empty
+    parent = models.CharField(max_length=16, null=True)
     received_at = models.DateTimeField()
     # Microseconds since 1970.
     started_us = models.BigIntegerField()
     ended_us = models.BigIntegerField()
     match_key = models.UUIDField(null=True)
     call_fingerprint = models.UUIDField(null=True)
-    told = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    told = models.TextField(null=True)
 
     class Meta:
         db_table = "trace_span"
@@ -225,7 +225,7 @@ class UsageEvent(models.Model):
 
     It changes when another report adds something and when it is rated again; each change moves
     balances by ledger entries. `source`, `sent_id` and `authority` are of the report that is
-    believed most; `filled` says which fields no report told (bits of `events.FILLABLE`).
+    believed most; `filled` says which fields no report told (bits of `prepared_event.FILLABLE`).
     `sent_id` is the client's id; `id` is ours. Token fields are as normalised: input includes
     cached input, output includes reasoning. `cost_nanos` is NULL while nothing is
     known of the cost; an unpriced event with a `price_id` has what its rated units cost.
@@ -274,17 +274,17 @@ class UsageEvent(models.Model):
     tool = models.TextField()
     source = models.TextField()
     sent_id = models.TextField()
-    span = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    parent_span = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    response_id = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    request_id = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    requested_model = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    service_tier = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    error_type = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    tool_arguments_hash = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    task_type = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    output_hash = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
-    prefix_hash = models.TextField(null=True)  # noqa: DJ001 - absent is not empty
+    span = models.TextField(null=True)
+    parent_span = models.TextField(null=True)
+    response_id = models.TextField(null=True)
+    request_id = models.TextField(null=True)
+    requested_model = models.TextField(null=True)
+    service_tier = models.TextField(null=True)
+    error_type = models.TextField(null=True)
+    tool_arguments_hash = models.TextField(null=True)
+    task_type = models.TextField(null=True)
+    output_hash = models.TextField(null=True)
+    prefix_hash = models.TextField(null=True)
     reservation_id = models.UUIDField(null=True)
     extra_usage = models.JSONField(null=True)
     tags = models.JSONField(null=True)

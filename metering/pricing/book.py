@@ -28,7 +28,7 @@ from metering.usage.shapes import INFERENCE_GEO, OTHER_MODELS, Tokens
 OVERRIDE: Final = "override"
 UNPRICED: Final = "unpriced"
 
-# A book remembers so many combinations of provider, model and tier, and no more.
+# Combinations of provider, model and tier that a book remembers.
 NAMES_REMEMBERED: Final = 4096
 
 
@@ -36,7 +36,7 @@ class Rating(NamedTuple):
     """A call's cost, the price that gave it, and where that price stands.
 
     Unpriced with a price is a call of which the price has no rate for some units, which are
-    `unrated`; the cost is that of the rest. `is_free` tells of a worst case that nothing of the
+    `unrated`; the cost is that of the rest. `is_free` marks a worst case that nothing of the
     model costs anything.
     """
 
@@ -121,7 +121,9 @@ class PriceBook:
         tool: str | None,
         operation: str,
     ) -> Rating:
-        """What the call costs. Never raises for what a client sent; no price means 'unpriced'."""
+        """Return what the call costs. Never raises for what a client sent; no price means
+        'unpriced'.
+        """
         if operation == "tool":
             return self._rate_tool(tool, at)
         extra = tokens.extra
@@ -149,7 +151,7 @@ class PriceBook:
         service_tier: str | None,
         geo: str | None,
     ) -> Rating:
-        """The most that a model call of this shape costs at any of these moments."""
+        """Return the most that a model call of this shape costs at any of these moments."""
         ratings = []
         for at in moments:
             price = self.price_at(
@@ -172,7 +174,7 @@ class PriceBook:
         service_tier: str | None = None,
         geo: str | None = None,
     ) -> Price | None:
-        """The price in force for a model, or None; `geo` is where the call is bound to run."""
+        """Return the price in force for a model, if any; `geo` is where the call must run."""
         if not model:
             return None
         overrides, schedule = self._entry(provider or None, model, service_tier, geo)
@@ -225,7 +227,7 @@ class PriceBook:
     def _find_overrides(
         self, provider: str | None, model: str, found: model_names.CatalogueModel | None
     ) -> tuple[_Override, ...]:
-        """The tenant's prices for a model, those that name it most closely first.
+        """Return the tenant's prices for a model, those that name it most closely first.
 
         A price for the name as sent beats one for the model that the name means; one that names the
         provider beats one that does not; a later one beats an earlier.
@@ -258,7 +260,9 @@ def _override(row: TenantPriceLike) -> _Override:
 
 
 def _is_of(named: str, provider: str | None, found: model_names.CatalogueModel | None) -> bool:
-    """Whether a price for the provider `named` is for this call; without a name it is for any."""
+    """Return whether a price for the provider `named` is for this call; without a name it is for
+    any.
+    """
     if not named or (provider and _folded(named) == _folded(provider)):
         return True
     known = model_names.find_provider(named)
@@ -295,7 +299,7 @@ def _tokens_of(keys: Mapping[str, int]) -> Tokens:
 
 
 def _without(tokens: Tokens, part: Tokens) -> Tokens:
-    """The counts that are left when a part of the call is taken out."""
+    """Return the counts that are left when a part of the call is taken out."""
     left = {
         name: getattr(tokens, name) - getattr(part, name)
         for name in Tokens.__struct_fields__
@@ -320,7 +324,7 @@ def load_price_book(tenant_id: int, *, has_own: bool = True) -> PriceBook:
 
 
 def _load_catalogue() -> Catalogue:
-    """The catalogue as stored, read again only when an import has changed it."""
+    """Return the catalogue as stored, read again only when an import has changed it."""
     global _remembered  # noqa: PLW0603 - one catalogue a process, since it is the same for all
     # Rows are only added and superseded, so these change with every change.
     with connection.cursor() as cursor:

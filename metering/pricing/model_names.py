@@ -60,7 +60,7 @@ class CatalogueModel(NamedTuple):
 
 @lru_cache(maxsize=NAMES_REMEMBERED)
 def find_model(provider: str | None, model: str) -> CatalogueModel | None:
-    """The catalogue's model, or None when no price can be told with certainty."""
+    """Return the catalogue's model, or None when no price can be told with certainty."""
     name = model.lower().strip()
     known = find_provider(provider)
     if known is None and _is_gateway(provider):
@@ -74,8 +74,8 @@ def find_model(provider: str | None, model: str) -> CatalogueModel | None:
 
 
 def near_model(provider: str | None, model: str | None) -> str:
-    """A question that names the catalogue's model that a misspelt name is nearest to, with a space
-    before it; "" where none is near.
+    """Return a question that names the model nearest to a misspelled name, with a space before it;
+    "" if none is near.
     """
     near = nearest_model(provider or None, model) if model else None
     return f" Did you mean {near!r}?" if near is not None else ""
@@ -83,8 +83,8 @@ def near_model(provider: str | None, model: str | None) -> str:
 
 @lru_cache(maxsize=NAMES_REMEMBERED)
 def nearest_model(provider: str | None, model: str) -> str | None:
-    """The catalogue's model whose name differs by a slip, and which has a price where this has
-    none. The numbers in both are the same: another version is another model.
+    """Return the catalogue's model whose name differs by a slip, and which has a price where this
+    has none. The numbers in both are the same: another version is another model.
     """
     bare = _DATE_OR_LATEST.sub("", model.lower().strip().rpartition("/")[2])
     seller = find_provider(provider)
@@ -97,7 +97,7 @@ def nearest_model(provider: str | None, model: str) -> str | None:
 
 @cache
 def _names_by_digits(provider_id: str | None) -> Mapping[str, list[str]]:
-    """The names of a provider's models (None: of every provider's), by the digits in them."""
+    """Return the names of a provider's models (None: of all providers), by the digits in them."""
     names: dict[str, dict[str, None]] = {}
     for provider in get_snapshot().providers:
         if provider_id in (None, provider.id):
@@ -113,7 +113,7 @@ def _digits(name: str) -> str:
 
 @lru_cache(maxsize=NAMES_REMEMBERED)
 def find_provider(provider: str | None) -> Provider | None:
-    """The library's provider for an identifier, an OpenTelemetry name, or a host."""
+    """Return the library's provider for an identifier, an OpenTelemetry name, or a host."""
     if not provider:
         return None
     name = provider.lower().strip()
@@ -147,7 +147,7 @@ def canonical_provider(provider: str | None, model: str | None) -> str:
 
 
 def _is_gateway(provider: str | None) -> bool:
-    """Whether a provider's name says nothing about who serves the model."""
+    """Return whether a provider's name says nothing about who serves the model."""
     return not provider or provider.lower().strip() == "litellm"
 
 
@@ -167,7 +167,7 @@ def _strip_gateway_prefix(provider: str | None, name: str) -> tuple[Provider | N
 
 
 def _spellings(name: str, seller: Provider) -> list[str]:
-    """The name, then without the path that leads to it."""
+    """Return the name, then the name without the path before it."""
     spellings = [name]
     if "models/" in name:
         spellings.append(name.rpartition("models/")[2])
@@ -186,7 +186,7 @@ def _maker(name: str) -> Provider | None:
 
 
 def _model_of(seller: Provider, name: str) -> ModelInfo | None:
-    """The library's answer; where its patterns pass over the very id of a model, that model."""
+    """Return the library's answer, or the model with this very id if its patterns miss it."""
     providers = get_snapshot().providers
     for reference in _spellings(name, seller):
         if found := seller.find_model(reference, all_providers=providers):

@@ -75,7 +75,7 @@ class Rate(NamedTuple):
 
 @cache
 def units() -> UnitRegistry:
-    """The usage keys that a price may name, and which of them are parts of which."""
+    """Return the usage keys that a price may name, and which of them are parts of which."""
     own = {
         key: {
             "price_key": key.removesuffix("_seconds") + mark,
@@ -215,7 +215,8 @@ class CompiledRates:
         self._has_tokens = any(key in rates for key in ("input_tokens", "output_tokens"))
 
     def unrated(self, tokens: Tokens) -> tuple[str, ...]:
-        """What a call used that no rate is for, neither its own nor that of a whole it is part of.
+        """Return what a call used that no rate is for, neither its own nor that of a whole it is
+        part of.
 
         A call that tells nothing is no free call where the price is for something else than tokens:
         then the units of the price are what is missing.
@@ -237,7 +238,7 @@ class CompiledRates:
         return key in units().units and not units().ancestor_usage_keys(key).isdisjoint(self.rates)
 
     def cost_nanos(self, tokens: Tokens) -> int:
-        """The cost of one call: summed exactly, rounded once, half up."""
+        """Return the cost of one call: summed exactly, rounded once, half up."""
         if self._unsplit is not None and not _is_output_split(tokens):
             extra = {**(tokens.extra or {}), self._unsplit: tokens.output_tokens}
             tokens = msgspec.structs.replace(tokens, extra=extra)
@@ -299,7 +300,7 @@ class CompiledRates:
         )
 
     def unrounded(self, bracket: Bracket, tokens: Tokens) -> int | Fraction:
-        """The cost in the bracket's unit: splits the counts as the price library does.
+        """Return the cost in the bracket's unit: splits the counts as the price library does.
 
         A part that exceeds its whole is billed, and its whole then counts nothing beside it.
         """

@@ -70,7 +70,9 @@ class Catalogue:
     def schedule(
         self, found: model_names.CatalogueModel, tier: str | None, geo: str | None = None
     ) -> "Schedule | None":
-        """The model's prices over time. What is remembered is bounded by the catalogue's size."""
+        """Return the model's prices over time. What is remembered is bounded by the catalogue's
+        size.
+        """
         key = (found, tier, geo)
         schedule = self._schedules.get(key)
         if schedule is None:
@@ -151,7 +153,7 @@ def _is_in_force(row: CataloguePriceLike, day: date, moment: time) -> bool:
 def _context(
     found: model_names.CatalogueModel, tier: str | None, geo: str | None
 ) -> dict[str, str]:
-    """What the variants of a model's price are chosen by."""
+    """Return what the variants of a model's price are chosen by."""
     if not found.has_variants:
         # A reseller's tiers are not its maker's.
         return {"batch_at": found.reseller} if tier == "batch" else {}

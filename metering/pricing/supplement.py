@@ -46,7 +46,7 @@ class Line(NamedTuple):
         )
 
     def origin(self) -> dict[str, str]:
-        """What a rate that this line made tells of itself."""
+        """Return what a rate made by this line says of itself."""
         return {"source": self.source, "read": self.read_on.isoformat()}
 
 
@@ -83,7 +83,7 @@ def supplemented_rows() -> list[CatalogueRow]:
 
 
 def _supplemented(rows: list[CatalogueRow], lines: list[Line]) -> list[CatalogueRow]:
-    """The rows of one model. Of rows with a context, those for more of it come first."""
+    """Return the rows of one model. Of rows with a context, those for more of it come first."""
     standard = [row for row in rows if not row.context]
     variants = [row for row in rows if row.context]
     by_start = sorted(_of_kind(lines, "rate"), key=lambda line: line.starts_on or date.min)
@@ -111,7 +111,7 @@ def _of_kind(lines: Iterable[Line], kind: str) -> list[Line]:
 def _with_rates(
     row: CatalogueRow, lines: list[Line], starts_on: date | None
 ) -> Iterator[CatalogueRow]:
-    """A price with the rates that it lacks; where they begin later, beside itself until then."""
+    """Yield a price with the rates that it lacks, beside itself until then if they begin later."""
     rates: Rates = {
         line.unit: {
             "per": units().units[line.unit].per,

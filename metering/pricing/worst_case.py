@@ -13,10 +13,9 @@ from typing import Final, NamedTuple
 from metering.pricing.rates import CompiledRates, units
 from metering.usage.shapes import Tokens
 
-# What a request may write to the provider's cache, by what it says of it.
+# What a request may write to the provider's cache; anything else is kept for an hour.
 CACHE_NONE: Final = "none"
 CACHE_5M: Final = "5m"
-CACHE_1H: Final = "1h"
 
 
 class Shape(NamedTuple):
@@ -33,7 +32,7 @@ class Shape(NamedTuple):
     output_modalities: Collection[str] | None = None
 
     def as_tokens(self) -> Tokens:
-        """The same as usage, in the cheapest way: text, and nothing cached."""
+        """Return the same as usage, in the cheapest way: text, and nothing cached."""
         extra = {key: used for key, used in self.units.items() if key != "web_searches" and used}
         return Tokens(
             input_tokens=self.input_tokens,
@@ -44,7 +43,7 @@ class Shape(NamedTuple):
 
 
 def worst_case_nanos(compiled: CompiledRates, shape: Shape) -> int:
-    """The cost of the dearest call of this shape, rounded once, half up.
+    """Return the cost of the dearest call of this shape, rounded once, half up.
 
     A tier of the price is chosen by the whole input, of which the request may use less: each tier
     that it reaches counts, should a higher one be cheaper.
@@ -74,7 +73,7 @@ def _wish(shape: Shape) -> _Wish:
 
 @lru_cache(maxsize=4096)
 def _is_allowed(key: str, direction: str, wish: _Wish) -> bool:
-    """Whether tokens of the call may be billed at this key's rate."""
+    """Return whether tokens of the call may be billed at this key's rate."""
     cache, *modalities = wish
     dimensions = units().units[key].dimensions
     if dimensions["family"] != "tokens" or dimensions.get("direction") != direction:

@@ -18,8 +18,7 @@ from django.db import connection
 from django.utils import timezone
 
 from metering.calls.settlement import Stored
-from metering.calls.storage import store_events
-from metering.calls.storing import send_events, stored_of
+from metering.calls.storage import send_events, store_events, stored_of
 from metering.ledger.holds import (
     LOCK_RESERVATIONS,
     OPEN,
@@ -291,7 +290,7 @@ class Batch:
         feed_breakers(
             tenant_id=self.tenant_id,
             rules=self.configuration.breakers,
-            calls=[event.reported() for event in (*stored.fresh, *stored.inserted)],
+            calls=[event.breaker_call() for event in (*stored.fresh, *stored.inserted)],
         )
 
     def _book(self, stored: Stored) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 import msgspec
-from django.conf import settings
 from django.utils import timezone
 from prometheus_client import Counter
 
@@ -18,8 +17,9 @@ from common.formats import moment
 from common.idempotency import RequestKey
 from common.money import usd_from_nanos
 from metering.budgets.index import WindowKey
-from metering.calls.events import PreparedEvent, Told, prepare_event
-from metering.calls.job import Job
+from metering.calls.ingest_job import IngestJob
+from metering.calls.preparation import IncomingReport, prepare_event
+from metering.calls.prepared_event import PreparedEvent
 from metering.ledger.holds import EXPIRED, RELEASED, SETTLED, STATES, Held, LockedReservation
 from metering.models import Route
 from metering.reservations.request import ReservationRequest
@@ -163,16 +163,14 @@ class Settle(ReservationCommand):
         self.at = timezone.now()
         # Set by `prepare`.
         self.event: PreparedEvent
-        self.job: Job | None = None
+        self.job: IngestJob | None = None
         self._prepared_by = -1
 
     def prepare(self, configuration: Configuration, held: Held | None) -> None:
         if self._prepared_by != configuration.version:
             prepared = prepare_event(
-                Told(0, self.body, held),
+                IncomingReport(0, self.body, held),
                 now=self.at,
-                max_age=settings.EVENT_MAX_AGE,
-                tenant_id=self.tenant_id,
                 route=Route.SETTLE,
                 configuration=configuration,
             )
@@ -181,7 +179,7 @@ class Settle(ReservationCommand):
             self.event = prepared
             self._prepared_by = configuration.version
         # Of one attempt: it collects what becomes of the event.
-        self.job = Job(self.tenant_id, Route.SETTLE, 1, [self.event], configuration)
+        self.job = IngestJob(self.tenant_id, Route.SETTLE, 1, [self.event], configuration)
 
     def window_keys(self) -> Collection[WindowKey]:
         return self.event.windows

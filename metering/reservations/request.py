@@ -10,7 +10,8 @@ from common.json_bodies import holds_nul, require_shallow
 from common.money import nanos_from_usd, usd_from_nanos
 from common.values import COUNT_MAX
 from metering.budgets.index import WindowKey
-from metering.calls.events import COST_NANOS_MAX, TOKENS_MAX
+from metering.calls.preparation import TOKENS_MAX
+from metering.calls.prepared_event import COST_NANOS_MAX
 from metering.core.amounts import NOTHING, Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import PLACE, Values
@@ -18,14 +19,7 @@ from metering.limits.estimates import ExpectedSize, expected_size
 from metering.pricing.book import UNPRICED, Rating
 from metering.pricing.worst_case import CACHE_5M, Shape
 from metering.snapshot import Configuration
-from metering.usage.decoders.native import (
-    Count,
-    Dimension,
-    Name,
-    Source,
-    Usd,
-    field_problem,
-)
+from metering.usage.decoders.native import Count, Dimension, Name, Source, Usd, field_problem
 from metering.usage.decoders.values import with_normal_values
 from metering.usage.shapes import INFERENCE_GEO, UNITS, Tokens
 

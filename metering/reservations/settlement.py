@@ -11,7 +11,6 @@ from uuid import UUID
 from common.errors import BudgetExceeded, Conflict, ReservationFinished
 from metering.budgets.index import BudgetBook
 from metering.calls.settlement import Stored, settle_with_events
-from metering.calls.storage import sums_of_stored
 from metering.core.amounts import Amounts
 from metering.core.match import Values
 from metering.ledger.holds import (
@@ -91,11 +90,11 @@ class Settlement:
         for command in self.booking:
             job = command.job
             assert job is not None, "a settle that is prepared has a job"
-            if id(command.event) in fresh and not job.accepted:
+            if id(command.event) in fresh and not job.counts:
                 job.accept(command.event)
         events = [command.event for command in self.booking]
         self.moves.add(settle_with_events(self.configuration, stored, self.reservations, events))
-        self.sums = sums_of_stored(self.book, stored)
+        self.sums = stored.sums(self.book)
         for command in self.booking:
             _answer_settle(command, self.reservations[command.reservation_id])
         for command in self._repeated:

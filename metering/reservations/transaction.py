@@ -14,7 +14,7 @@ from django.utils import timezone
 from common.database_errors import is_of_value, sqlstate_of
 from common.errors import InvalidRequest, MeteringError, NotFound, without_frames
 from metering.calls.retries import with_retries
-from metering.calls.storing import KnownBefore
+from metering.calls.storage import KnownBefore
 from metering.ledger.holds import (
     EXPIRED,
     Held,

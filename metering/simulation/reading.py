@@ -21,6 +21,7 @@ from metering.models import Operation, Status
 from metering.reporting.conditions import Condition, event_value, on_events
 from metering.simulation.calls import Call, Cheaper, Earlier
 from metering.snapshot import Configuration
+from metering.usage.columns import TOKEN_COUNTS, tokens_of
 from metering.usage.shapes import Tokens
 from tenants.scope import tenant_scope
 
@@ -36,8 +37,7 @@ ASKED_STATUS: Final = Status.SUCCESS.label
 MICROSECONDS: Final = "(extract(epoch FROM time) * 1000000)::bigint"
 TOOL: Final = Operation.TOOL.value
 ERROR: Final = Status.ERROR.value
-# What a cheaper model is priced by: the tokens, and what the route is chosen by.
-TOKEN_COLUMNS: Final = tuple(name for name in Tokens.__struct_fields__ if name != "extra")
+# What a cheaper model's route is chosen by, beside the tokens that it is priced by.
 ROUTE_COLUMNS: Final = ("service_tier", "task_type", "complexity")
 ROUTED_DIMENSIONS: Final = frozenset({"model", "provider", "operation", "tool"})
 
@@ -84,7 +84,7 @@ def read_calls(
     stretch: Stretch, *, assumed_nanos: Callable[[Tokens], int | None], check: Callable[[], None]
 ) -> Iterator[Call]:
     """Read the calls in order of time and id. `check` is called between chunks, and may raise."""
-    priced_by = (*TOKEN_COLUMNS, *ROUTE_COLUMNS) if stretch.is_routed else ()
+    priced_by = (*TOKEN_COUNTS, *ROUTE_COLUMNS) if stretch.is_routed else ()
     names = stretch.names()
     columns = "".join([f", {column}" for column in (*map(event_value, names), *priced_by)])
     values_of, end = _values_getter(names), len(names)
@@ -196,12 +196,11 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
         tier = route.tier_for(complexity)
         if tier.model == model:
             return None
-        used: list[Any] = [count or 0 for count in counts]
         rating = prices.rate(
             provider=tier.provider,
             model=tier.model,
             at=call.at,
-            tokens=Tokens(*used),
+            tokens=tokens_of(counts),
             service_tier=service_tier,
             tool=None,
             operation=operation,

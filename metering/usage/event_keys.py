@@ -10,12 +10,12 @@ NO_IDS: Final = frozenset(
 
 
 def key_of_id(source: str, sent_id: str) -> str:
-    """What an event's own id is known by: 128 bits of hash, as hexadecimal."""
+    """Return what an event's own id is known by: 128 bits of hash, as hexadecimal."""
     return blake2b(f"{source}\x00{sent_id}".encode(), digest_size=16, person=b"id").hexdigest()
 
 
 def key_of_response(response_id: str | None) -> str | None:
-    """What a provider's response is known by, by whichever way it is reported.
+    """Return what a provider's response is known by, by whichever way it is reported.
 
     The provider is not part of it: not every report names it. Responses of two providers contradict
     each other (`metering.calls.merging`).
@@ -24,7 +24,7 @@ def key_of_response(response_id: str | None) -> str | None:
 
 
 def key_of_request(request_id: str | None) -> str | None:
-    """What a provider's request is known by: the id that it answers in a header."""
+    """Return what a provider's request is known by: the id that it answers in a header."""
     return _key_of(request_id, b"request")
 
 
@@ -35,7 +35,7 @@ def _key_of(id_: str | None, person: bytes) -> str | None:
 
 
 def key_of_span(trace: str, span: str) -> str | None:
-    """What a span is known by, by whichever way it is reported; hex in either case."""
+    """Return what a span is known by, by whichever way it is reported; hex in either case."""
     text = f"{trace}\x00{span}".lower()
     if span.lower() in NO_IDS:
         return None

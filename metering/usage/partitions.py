@@ -26,15 +26,16 @@ LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 def partition_name(month: date) -> str:
-    """The partition that holds a month (UTC)."""
+    """Return the partition that holds a month (UTC)."""
     return f"usage_event_{month:%Y_%m}"
 
 
 def make_partitions(*, first: date, last: date) -> list[str]:
     """See that a partition exists for every month from `first` to `last`; return the new ones.
 
-    Safe to run twice and by two at once: a lock lets one of them make what is missing. Row-level
-    security of a parent does not bind queries that name a partition, so each gets its own.
+    Safe to run twice, also simultaneously: a lock lets one of them make what is missing.
+    Row-level security of a parent does not bind queries that name a partition, so each gets its
+    own.
     """
     made = []
     with connection.cursor() as cursor:
@@ -102,7 +103,7 @@ def _drop_when_free(name: str, ends_at: datetime) -> bool:
 
 
 def _partitions_before(before: datetime) -> list[tuple[str, datetime]]:
-    """The partitions of months that end by then, with their ends, the oldest first."""
+    """Return the partitions of months that end by then, with their ends, the oldest first."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"

@@ -21,7 +21,7 @@ ADVICE: Final[dict[str, Advice]] = {
     ),
     "no_price": Advice(
         "The model had no price when the call arrived.",
-        "Add a price for the model (POST /v1/prices); its calls are then priced at once.",
+        "Add a price for the model (POST /v1/prices); its calls are then priced immediately.",
     ),
     "no_rate": Advice(
         "The price of the model has no rate for some of what the call used, such as searches,"
@@ -156,10 +156,10 @@ _OTHER: Final = "See the detail and the sample; GET /v1/docs describes what can 
 
 
 def detail_of(code: str) -> str:
-    """What a code means, for reports that do not say it themselves."""
+    """Return what a code means, for reports that do not say it themselves."""
     return ADVICE[code].detail if code in ADVICE else code.replace("_", " ").capitalize()
 
 
 def what_to_set(code: str) -> str:
-    """The sentence that ends the loss."""
+    """Return the sentence that ends the loss."""
     return ADVICE[code].what_to_set if code in ADVICE else _OTHER

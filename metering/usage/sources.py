@@ -2,7 +2,7 @@
 
 Counts add up in this process and are written by a thread of its own within a second, in one
 statement a tenant. Reading (`metering.reporting.source_counts`) adds what is not written yet, so a
-client sees its own reports at once. A killed process loses its last second. A failing database
+client sees its own reports immediately. A killed process loses its last second. A failing database
 delays the counts and fails no request; what waits is bounded.
 """
 
@@ -41,12 +41,12 @@ COMPLAINT_SECONDS: Final = 60.0
 STATEMENT_TIMEOUT: Final = "5s"
 # Longer than a reader's snapshot may be old when it asks what is not written in it.
 REMEMBERED_SECONDS: Final = 10.0
-# With a tenant's id, keeps two processes from admitting new sources at once.
+# With a tenant's id, keeps two processes from admitting new sources simultaneously.
 SOURCES_LOCK: Final = 7302
 
 
 class Tally(NamedTuple):
-    """So many reports of a source came by a route and had this outcome.
+    """A number of reports of a source that came by a route and had this outcome.
 
     `code` is empty where nothing need be said. `sample` is one of them, redacted.
     """
@@ -165,7 +165,7 @@ class SourceRecorder:
         found.add(count, at, *told)
 
     def unwritten(self, tenant_id: int) -> list[dict[str, Any]]:
-        """The counts that a reader's snapshot may lack, as rows.
+        """Return the counts that a reader's snapshot may lack, as rows.
 
         Where `transaction` is not null the row counts only if the snapshot does not see it.
         """
@@ -197,7 +197,7 @@ class SourceRecorder:
                     self._put_back(batches)
                     self._complain(error)
                     return
-                except Exception:  # the thread goes on; these counts would fail again
+                except Exception:  # the thread continues; these counts would fail again
                     log.exception("counts of sources cannot be recorded")
                 batches.pop(0).written_at = time.monotonic()
 
@@ -329,5 +329,5 @@ def record_reports(tenant_id: int, tallies: Iterable[Tally]) -> None:
 
 
 def unwritten_counts(tenant_id: int) -> list[dict[str, Any]]:
-    """What this process has counted and a reader's snapshot may lack."""
+    """Return what this process has counted and a reader's snapshot may lack."""
     return PROCESS_RECORDER.unwritten(tenant_id)

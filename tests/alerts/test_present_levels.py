@@ -12,7 +12,7 @@ from alerts.models import Incident, Severity
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import update_budget
 from metering.intake.corrections import correct_event
-from metering.jobs.upkeep import age_rolling_windows
+from metering.jobs.tasks import age_rolling_windows
 from metering.limits.limit_increases import Added, RaiseAsk, approve_raise, ask_for_raise
 from metering.models import Budget
 from tests.alerts.scene import make_channel, timeline, told

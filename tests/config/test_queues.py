@@ -8,7 +8,7 @@ from config.environment import read_environment
 from config.parts import PARTS
 from config.queues import QUEUES, QUEUES_BY_WORKER, LimitsByQueue, queue_of
 from config.shared_metrics import VARIABLE, shared_by_part, shared_by_service
-from metering.jobs.upkeep import JOBS_SECONDS
+from metering.jobs.tasks import JOBS_SECONDS
 
 
 def test_every_queue_has_one_worker() -> None:

@@ -17,7 +17,7 @@ from dashboard.budget_windows import (
 from metering.budgets.reading import read_book
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.configuration.budgets import archive_budget
-from metering.jobs.upkeep import age_rolling_windows
+from metering.jobs.tasks import age_rolling_windows
 from metering.ledger.windows import WindowState
 from metering.models import Budget
 from tests.factories import NANOS, Account, make_budget, make_event, send

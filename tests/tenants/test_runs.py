@@ -14,7 +14,6 @@ from alerts import crossings, digests, incidents, rule_checks, scans, session_ch
 from alerts import tasks as alert_tasks
 from metering import rollups
 from metering.jobs import tasks as metering_tasks
-from metering.jobs import upkeep
 from metering.models import Crossing
 from tenants import runs
 from tenants.runs import PAUSE_SECONDS, PAUSE_SECONDS_MAX, TenantRun, scoped
@@ -24,16 +23,22 @@ pytestmark = pytest.mark.django_db(transaction=True)
 # Each task: where its tenants are found, and what it does for each.
 STEPS: list[tuple[Any, Any, str, Any, str]] = [
     (metering_tasks.roll_up, rollups, "tenants_waiting", rollups, "roll_up"),
-    (metering_tasks.expire_reservations, upkeep, "_tenants_with_due_holds", upkeep, "expire_due"),
+    (
+        metering_tasks.expire_reservations,
+        metering_tasks,
+        "_tenants_with_due_holds",
+        metering_tasks,
+        "expire_due",
+    ),
     (
         metering_tasks.age_rolling_windows,
-        *(upkeep, "_tenants_with_rolling_budgets", upkeep, "_age_windows_of"),
+        *(metering_tasks, "_tenants_with_rolling_budgets", metering_tasks, "_age_windows_of"),
     ),
     (
         metering_tasks.price_unpriced,
-        *(upkeep, "tenants_with_other_prices", upkeep, "_start_pricing"),
+        *(metering_tasks, "tenants_with_other_prices", metering_tasks, "_start_pricing"),
     ),
-    (metering_tasks.run_jobs, upkeep, "tenants_with_jobs", upkeep, "take_step"),
+    (metering_tasks.run_jobs, metering_tasks, "tenants_with_jobs", metering_tasks, "take_step"),
     (alert_tasks.notify, crossings, "tenants_with_crossings", crossings, "take_crossings"),
     (
         alert_tasks.notify,

@@ -1,4 +1,4 @@
-"""Building an event from facts that were read out of another format."""
+"""Builds an event from fields that were read out of another format."""
 
 import hashlib
 import math
@@ -26,12 +26,12 @@ TEXT_MAX = 1000
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 
 
-def assemble(facts: Mapping[str, object]) -> Decoded:
-    """The event with these fields, or why it cannot be one. None stands for a field left out."""
+def assemble(fields: Mapping[str, object]) -> Decoded:
+    """Return the event with these fields, or why there is none. None is a field left out."""
     try:
-        event = msgspec.convert({key: v for key, v in facts.items() if v is not None}, EventBody)
+        event = msgspec.convert({key: v for key, v in fields.items() if v is not None}, EventBody)
     except msgspec.ValidationError as error:
-        return rejected(error, msgspec.json.encode({"id": facts.get("id")}))
+        return rejected(error, msgspec.json.encode({"id": fields.get("id")}))
     if holds_nul(event):
         detail = "A string holds the character NUL."
         return EventRejected("invalid_value", detail, event_id=event.id)
@@ -39,7 +39,7 @@ def assemble(facts: Mapping[str, object]) -> Decoded:
 
 
 def name(value: object) -> str | None:
-    """A short string out of a foreign value, or None.
+    """Return a short string out of a foreign value, or None.
 
     It is cut rather than refused: exporters do not send again, so a refusal would lose the spend.
     """
@@ -55,19 +55,19 @@ def name(value: object) -> str | None:
 
 
 def identity(value: object) -> str | None:
-    """An id out of a foreign value, hashed when too long: a cut may not tell two apart."""
+    """Return an id out of a foreign value, hashed when too long: a cut may not tell two apart."""
     if not isinstance(value, str) or not value:
         return None
     return value if len(value) <= NAME_MAX else "sha256:" + digest(value)
 
 
 def digest(text: str) -> str:
-    """A short stand-in for a text whose content is not kept."""
+    """Return a short stand-in for a text whose content is not kept."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def count(value: object) -> int | None:
-    """A whole number out of a foreign value, None when there is none.
+    """Return a whole number out of a foreign value, None when there is none.
 
     Raises ValueError for what is there and is no count: never read it as zero.
     """
@@ -88,7 +88,7 @@ def count(value: object) -> int | None:
 
 
 def usd(value: object) -> str | None:
-    """A decimal string of USD out of a foreign number, None when there is none.
+    """Return a decimal string of USD out of a foreign number, None when there is none.
 
     Raises ValueError for what is there and is no amount.
     """
@@ -105,7 +105,7 @@ def usd(value: object) -> str | None:
 
 
 def milliseconds(seconds: object) -> int | None:
-    """Whole milliseconds out of a duration in seconds, None for what is no duration."""
+    """Return whole milliseconds out of a duration in seconds, None for what is no duration."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
     if not 0 <= seconds < COUNT_MAX / 1000:
@@ -114,7 +114,9 @@ def milliseconds(seconds: object) -> int | None:
 
 
 def tags(pairs: Mapping[str, object]) -> dict[str, TagValue] | None:
-    """As many of these pairs as an event may hold, cut to size; what is no plain value is left."""
+    """Return as many of these pairs as an event may hold, cut to size; what is no plain value is
+    left.
+    """
     kept: dict[str, TagValue] = {}
     for key, value in pairs.items():
         if len(kept) == TAGS_MAX:

@@ -67,7 +67,7 @@ def decode_structured(body: bytes) -> list[Decoded]:
 
 
 def decode_batch(body: bytes) -> list[Decoded]:
-    """An array of CloudEvents (`application/cloudevents-batch+json`)."""
+    """Decode an array of CloudEvents (`application/cloudevents-batch+json`)."""
     require_utf8(body)
     items = [bytes(item) for item in split_array(body)]
     for item in items:
@@ -76,7 +76,7 @@ def decode_batch(body: bytes) -> list[Decoded]:
 
 
 def decode_binary(headers: Mapping[str, str], body: bytes) -> list[Decoded]:
-    """A CloudEvent whose attributes are the headers `ce-…` and whose data is the body."""
+    """Decode a CloudEvent whose attributes are the headers `ce-…` and whose data is the body."""
     attributes = {
         key.lower().removeprefix("ce-"): unquote(_text(value), errors="replace")
         for key, value in headers.items()
@@ -96,7 +96,7 @@ def decode_binary(headers: Mapping[str, str], body: bytes) -> list[Decoded]:
 
 
 def _text(value: str) -> str:
-    """A header's value. Its bytes come as Latin-1, and are UTF-8 where they are not ASCII."""
+    """Return a header's value. Its bytes come as Latin-1, and are UTF-8 if they are not ASCII."""
     try:
         return value if value.isascii() else value.encode("latin-1").decode()
     except UnicodeError:

@@ -29,8 +29,8 @@ from metering.usage.decoders.assembly import (
     tags,
     usd,
 )
+from metering.usage.decoders.json_items import items_of, without_deep_parts, without_lone_surrogates
 from metering.usage.decoders.native import EVENTS_MAX, Decoded, TagValue, require_json
-from metering.usage.decoders.pieces import items_of, without_deep_parts, without_lone_surrogates
 from metering.usage.decoders.provider_names import canonical_provider
 from metering.usage.decoders.samples import redacted_sample
 from metering.usage.shapes import Tokens, UnknownUsage, normalise_usage
@@ -46,7 +46,7 @@ _SESSION_KEYS: Final = ("session_id", "litellm_session_id")
 # Whom LiteLLM's proxy names where its keys have no users.
 _NO_USERS: Final = frozenset({"default_user_id"})
 _NOISE_TAG: Final = "user-agent"
-# Ids that LiteLLM makes up itself: of traces that nobody named, and of answers whose provider's id
+# Ids that LiteLLM makes up itself: of traces that no one named, and of answers whose provider's id
 # it drops when it brings them into OpenAI's form.
 _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}")
 _MADE_UP_ID: Final = re.compile(r"chatcmpl-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
@@ -214,7 +214,9 @@ _decode_payload = msgspec.json.Decoder(_Payload).decode
 
 
 def decode_litellm(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
-    """An array of payloads, a single one, or one a line, which are LiteLLM's three log formats."""
+    """Return an array of payloads, a single one, or one a line, which are LiteLLM's three log
+    formats.
+    """
     if body.lstrip()[:1] == b"[":
         try:
             return [_decode_alone(item, trusts_given_costs) for item in items_of(body)]
@@ -230,7 +232,7 @@ def decode_litellm(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
 
 
 def _are_payloads(lines: list[bytes]) -> bool:
-    """Whether each line is a payload, rather than all of them one payload in a wide print."""
+    """Return whether each line is a payload, rather than all of them one payload, indented."""
     return all(line.strip()[:1] == b"{" for line in lines[:2])
 
 
@@ -257,7 +259,7 @@ def _decode_item(raw: bytes, trusts_given_costs: bool) -> Decoded:
     if not isinstance(payload.id, str) or not payload.id:
         return _rejected("missing_field", "The payload has no 'id'.", raw, pointer="/id")
     try:
-        event = assemble(_facts(payload, trusts_given_costs))
+        event = assemble(_fields(payload, trusts_given_costs))
     except RecursionError:
         return _rejected("too_deep", "A value of the payload nests too deeply.", raw, payload.id)
     except (ValueError, OverflowError, MalformedBody) as error:
@@ -304,7 +306,7 @@ def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _told(raw: _Part) -> dict[str, object]:
-    """What a caller's pairs tell of the fields of an event."""
+    """Return what a caller's pairs tell of the fields of an event."""
     return {} if raw is msgspec.UNSET else _given(_part(raw, _Told))
 
 
@@ -313,19 +315,19 @@ def _given(pairs: msgspec.Struct) -> dict[str, Any]:
 
 
 def _usage(raw: _Part) -> dict[str, Any]:
-    """A usage object. Raises MalformedBody for one that nests too deeply to be read."""
+    """Return a usage object. Raises MalformedBody for one that nests too deeply to be read."""
     if not isinstance(raw, msgspec.UnsetType):
         require_shallow(bytes(raw))
     return _part(raw, dict[str, Any])
 
 
-def _facts(payload: _Payload, trusts_given_costs: bool) -> dict[str, object]:
+def _fields(payload: _Payload, trusts_given_costs: bool) -> dict[str, object]:
     metadata = _part(payload.metadata, _Metadata)
     response = _part(payload.response, _Response)
     hidden = _part(payload.hidden_params, _Hidden)
     provider = canonical_provider(payload.custom_llm_provider)
     is_cached = payload.cache_hit is True
-    facts: dict[str, object] = {
+    fields: dict[str, object] = {
         "source": SOURCE,
         "provider": provider,
         "model": _model(payload, provider),
@@ -334,36 +336,42 @@ def _facts(payload: _Payload, trusts_given_costs: bool) -> dict[str, object]:
         "max_output_tokens": _max_output(_part(payload.model_parameters, _Parameters)),
         "service_tier": name(response.service_tier),
     }
-    facts |= _identity(payload, response, hidden, provider)
-    facts |= _times(payload)
-    facts |= _outcome(payload)
-    facts |= _dimensions(payload, metadata)
+    fields |= _identity(payload, response, hidden, provider)
+    fields |= _times(payload)
+    fields |= _outcome(payload)
+    fields |= _dimensions(payload, metadata)
     if trusts_given_costs:
-        facts["cost_usd"] = usd(payload.response_cost)
-    if facts["operation"] == "tool":
-        facts |= _tool(metadata)
+        fields["cost_usd"] = usd(payload.response_cost)
+    if fields["operation"] == "tool":
+        fields |= _tool(metadata)
     elif is_cached:
-        facts |= {"input_tokens": 0, "output_tokens": 0, "saved_usd": usd(payload.saved_cache_cost)}
+        fields |= {
+            "input_tokens": 0,
+            "output_tokens": 0,
+            "saved_usd": usd(payload.saved_cache_cost),
+        }
     else:
-        facts |= _tokens(payload, metadata, response, hidden, provider)
-        if _is(_RETRIEVED_BATCH, payload.call_type) and facts.get("usage"):
+        fields |= _tokens(payload, metadata, response, hidden, provider)
+        if _is(_RETRIEVED_BATCH, payload.call_type) and fields.get("usage"):
             # The whole batch, told when it has ended, by its id however often it is looked at.
-            facts |= {"operation": "llm", "service_tier": "batch"}
-        facts |= _missing(payload.call_type, facts)
-    return facts
+            fields |= {"operation": "llm", "service_tier": "batch"}
+        fields |= _missing(payload.call_type, fields)
+    return fields
 
 
 def _is(kind: re.Pattern[str], call_type: object) -> bool:
     return isinstance(call_type, str) and kind.fullmatch(call_type) is not None
 
 
-def _missing(call_type: object, facts: dict[str, object]) -> dict[str, object]:
-    """A call that succeeded used something; where nothing is told, that is not known to be free."""
+def _missing(call_type: object, fields: dict[str, object]) -> dict[str, object]:
+    """Return a call that succeeded used something; where nothing is told, that is not known to be
+    free.
+    """
     is_unbilled = _is(_UNBILLED, call_type) or _is(_RETRIEVED_BATCH, call_type)
-    if facts["status"] != "success" or is_unbilled:
+    if fields["status"] != "success" or is_unbilled:
         return {}
-    is_told = any(facts.get(key) for key in ("usage", "input_tokens", "output_tokens"))
-    is_paid = facts.get("cost_usd") not in (None, "0", "0.0")
+    is_told = any(fields.get(key) for key in ("usage", "input_tokens", "output_tokens"))
+    is_paid = fields.get("cost_usd") not in (None, "0", "0.0")
     return {} if is_told or is_paid else {"is_usage_missing": True}
 
 
@@ -373,20 +381,22 @@ def _identity(
     if payload.status == "failure":
         # Attempts of one request share LiteLLM's id; each is a call of its own.
         return {"id": identity(f"{payload.id}:failure:{payload.startTime}")}
-    facts: dict[str, object] = {"id": identity(payload.id)}
+    fields: dict[str, object] = {"id": identity(payload.id)}
     if payload.cache_hit is True:
-        return facts
+        return fields
     given = response.id or payload.id
     is_made_up = provider in _TRANSLATED and isinstance(given, str) and _MADE_UP_ID.fullmatch(given)
     if given != payload.litellm_call_id and not is_made_up:
-        facts["response_id"] = identity(_provider_response_id(given))
+        fields["response_id"] = identity(_provider_response_id(given))
     headers = _part(hidden.additional_headers, _ProviderHeaders)
-    facts["request_id"] = identity(headers.anthropic or headers.openai or headers.aws)
-    return facts
+    fields["request_id"] = identity(headers.anthropic or headers.openai or headers.aws)
+    return fields
 
 
 def _provider_response_id(given: object) -> object:
-    """The provider's own id out of one that LiteLLM wrapped for routing (`resp_` and base64)."""
+    """Return the provider's own id out of one that LiteLLM wrapped for routing (`resp_` and
+    base64).
+    """
     if not isinstance(given, str) or not given.startswith("resp_"):
         return given
     try:
@@ -416,21 +426,21 @@ def _operation(call_type: object) -> str:
 
 def _times(payload: _Payload) -> dict[str, object]:
     started = payload.startTime
-    facts: dict[str, object] = {}
+    fields: dict[str, object] = {}
     if started is None:
-        return facts
+        return fields
     if isinstance(started, bool) or not isinstance(started, int | float):
         raise ValueError("startTime is no number of seconds")
     try:
         at = datetime.fromtimestamp(started, UTC)
         # Cut off rather than rounded up, perhaps into the next day.
-        facts["time"] = at if at.timestamp() <= started else at - timedelta.resolution
+        fields["time"] = at if at.timestamp() <= started else at - timedelta.resolution
     except (OverflowError, OSError, ValueError):
         raise ValueError(f"startTime {str(started)[:50]} is no time") from None
-    facts["latency_ms"] = _between(started, payload.endTime)
+    fields["latency_ms"] = _between(started, payload.endTime)
     if payload.stream is True:
-        facts["time_to_first_token_ms"] = _between(started, payload.completionStartTime)
-    return facts
+        fields["time_to_first_token_ms"] = _between(started, payload.completionStartTime)
+    return fields
 
 
 def _between(started: float, ended: object) -> int | None:
@@ -468,16 +478,16 @@ def _dimensions(payload: _Payload, metadata: _Metadata) -> dict[str, object]:
     own = _first_of(told, [(field, f"{_OWN}{field}") for field in _FIELDS])
     # LiteLLM's own metadata has ids of its own in it, so it is asked for ours alone.
     usual = _first_of(told[1:], _USUAL_KEYS)
-    facts: dict[str, object] = {
+    fields: dict[str, object] = {
         field: own.get(field) or usual.get(field) or name(known.get(field)) for field in _DIMENSIONS
     }
-    facts["reservation"] = own.get("reservation")
-    facts |= _trace_and_session(payload, metadata, headers, name(facts["session"]))
+    fields["reservation"] = own.get("reservation")
+    fields |= _trace_and_session(payload, metadata, headers, name(fields["session"]))
     free = {key: value for key, value in pairs.items() if key not in _FIELDS_OF_TAGS}
     if payload.cache_hit is True:
         free["cache_hit"] = True
-    facts["tags"] = tags(free)
-    return facts
+    fields["tags"] = tags(free)
+    return fields
 
 
 def _trace_and_session(
@@ -522,11 +532,11 @@ def _tag_pairs(given: object) -> dict[str, TagValue]:
 def _tool(metadata: _Metadata) -> dict[str, object]:
     call = metadata.mcp_tool_call_metadata
     call = call if isinstance(call, dict) else {}
-    facts: dict[str, object] = {"tool": name(call.get("name")) or "unknown"}
+    fields: dict[str, object] = {"tool": name(call.get("name")) or "unknown"}
     if arguments := call.get("arguments"):
         text = msgspec.json.encode(arguments, order="deterministic").decode()
-        facts["tool_arguments_hash"] = digest(text)
-    return facts
+        fields["tool_arguments_hash"] = digest(text)
+    return fields
 
 
 def _tokens(
@@ -556,7 +566,7 @@ def _tokens(
 
 
 def _units(payload: _Payload, response: _Response) -> dict[str, int | float]:
-    """What an answer without a usage object shows of what is billed by something else."""
+    """Return what an answer without a usage object shows of what is billed by something else."""
     if _is(_TRANSCRIPTION, payload.call_type):
         length = response.duration
         is_length = isinstance(length, int | float) and not isinstance(length, bool)
@@ -575,7 +585,7 @@ def _read_usage(usage: dict[str, Any], provider: str | None) -> Tokens | None:
 
 
 def _runs_in(output: _Part) -> dict[str, int]:
-    """How often the provider ran each of its tools, by the items of an answer.
+    """Return how often the provider ran each of its tools, by the items of an answer.
 
     Of the steps of a web search it bills the searches.
     """

@@ -24,7 +24,7 @@ from metering.usage.decoders.values import with_normal_values
 
 EVENTS_MAX: Final = 10_000
 TAGS_MAX: Final = 32
-# Of so many rejected items of a body a sample is made; one of each reason is kept in the end.
+# Rejected items of a body that get a sample; in the end one of each reason is kept.
 SAMPLES_MAX: Final = 20
 
 # The length that counts is that of the normal value, which `with_normal_values` judges.
@@ -150,7 +150,7 @@ def decode_ndjson(body: bytes) -> list[Decoded]:
 
 
 def _with_samples(found: list[Decoded], items: list[bytes]) -> list[Decoded]:
-    """The same, where the first that were rejected say who sent them and show their form."""
+    """Add source and sample to the first items that were rejected."""
     rejected = (each for each in zip(found, items, strict=True) if type(each[0]) is EventRejected)
     for item, raw in islice(rejected, SAMPLES_MAX):
         with_sample(item, raw)
@@ -158,7 +158,7 @@ def _with_samples(found: list[Decoded], items: list[bytes]) -> list[Decoded]:
 
 
 def split_array(body: bytes) -> list[msgspec.Raw]:
-    """The items of a JSON array, undecoded. Raises TooManyEvents beyond the limit."""
+    """Return the items of a JSON array, undecoded. Raises TooManyEvents beyond the limit."""
     try:
         items = _decode_items(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -189,7 +189,7 @@ def decode_item(raw: bytes, *, index: int | None = None, depth: int = 0) -> Deco
 
 
 def _read_otherwise(raw: bytes, error: Exception) -> Decoded:
-    """An event whose time lies in a leap second, or why it is none."""
+    """Return an event whose time lies in a leap second, or why it is none."""
     if not isinstance(error, msgspec.ValidationError):
         return EventRejected("invalid_value", f"{_sentence(error)}.", event_id=_id_in(raw))
     if not str(error).endswith("at `$.time`"):
@@ -218,7 +218,7 @@ def _refusal(event: EventBody, raw: bytes) -> EventRejected | None:
 
 
 def _time_as_written(raw: bytes) -> datetime | EventRejected:
-    """The time of an event that msgspec does not read, or rounds, or what is wrong with it."""
+    """Return the time of an event that msgspec rejects or rounds, or what is wrong with it."""
     time = _members_in(raw).time
     try:
         if not isinstance(time, str):
@@ -230,7 +230,7 @@ def _time_as_written(raw: bytes) -> datetime | EventRejected:
 
 
 def decode_event(body: bytes, *, default_id: str) -> Decoded:
-    """The one event of a body, which gets this id where it names none."""
+    """Return the one event of a body, which gets this id where it names none."""
     require_utf8(body)
     event = decode_item(body)
     if isinstance(event, EventRejected) and (event.code, event.pointer) == ("missing_field", "/id"):
@@ -256,7 +256,9 @@ class FieldProblem(NamedTuple):
 
 
 def field_problem(error: msgspec.ValidationError, known: tuple[str, ...]) -> FieldProblem:
-    """What msgspec says of a body, with the nearest of the `known` fields where one is unknown."""
+    """Return what msgspec says of a body, with the nearest of the `known` fields where one is
+    unknown.
+    """
     message, _, path = str(error).partition(" - at `$")
     if found := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
         field = found[1][:100]
@@ -272,7 +274,7 @@ def field_problem(error: msgspec.ValidationError, known: tuple[str, ...]) -> Fie
 
 
 def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
-    """What the contract says about an item that does not fit it."""
+    """Return what the contract says about an item that does not fit it."""
     code, detail, pointer = field_problem(error, EVENT_FIELDS)
     if code == "unknown_field":
         detail += " Free pairs go into 'tags'."
@@ -281,7 +283,7 @@ def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
 
 
 def refused_value(event: EventBody) -> EventRejected | None:
-    """The refusal of an event for the value of a dimension. It stays as it was sent."""
+    """Return the refusal of an event for the value of a dimension. It stays as it was sent."""
     try:
         with_normal_values(event)
     except RejectEvent as error:
@@ -331,7 +333,9 @@ def _members_in(raw: bytes) -> _Members:
 
 
 def _id_in(raw: bytes) -> str | None:
-    """The id that a rejected item carries, where it can be read, so that its sender finds it."""
+    """Return the id that a rejected item carries, where it can be read, so that its sender finds
+    it.
+    """
     try:
         found = _members_in(raw).id
     except (msgspec.DecodeError, RecursionError):

@@ -1,6 +1,6 @@
 """Which provider an instrumentation or a gateway means: each has spellings of its own.
 
-The same call reported twice is recognised by provider and response id, so both reports must end up
+The same call reported twice is recognized by provider and response id, so both reports must end up
 with one spelling. The names on the right are those of the price catalogue.
 """
 
@@ -104,7 +104,9 @@ _NO_PROVIDERS: Final = frozenset(
 
 
 def canonical_provider(given: object) -> str | None:
-    """The catalogue's name of a provider; one that nobody knows keeps its own, in lower case."""
+    """Return the catalogue's name of a provider; one that no one knows keeps its own, in lower
+    case.
+    """
     if not isinstance(given, str):
         return None
     written = given.strip().lower()

@@ -66,7 +66,7 @@ class _Source(msgspec.Struct):
 
 
 def with_sample(item: T, raw: bytes, *, source: str | None = None) -> T:
-    """What became of an item, with its source and a sample of it where it was rejected."""
+    """Return what became of an item, with its source and a sample of it where it was rejected."""
     if isinstance(item, EventRejected) and item.sample is None:
         item.source = item.source or source or _source_in(raw)
         item.sample = redacted_sample(raw)
@@ -82,7 +82,7 @@ def _source_in(raw: bytes) -> str | None:
 
 
 def redacted_sample(value: object) -> str:
-    """The value as JSON of at most 2 KiB. Bytes that are no JSON become their length."""
+    """Return the value as JSON of at most 2 KiB. Bytes that are no JSON become their length."""
     if isinstance(value, bytes | msgspec.Raw):
         value = _decoded(bytes(value))
     for levels, members in _SHAPES:

@@ -15,7 +15,7 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 
 def with_normal_values(body: Body) -> Body:
-    """The body of an event or an ask with its dimensions' values as they are stored.
+    """Return the body of an event or an ask with its dimensions' values as they are stored.
 
     Raises RejectEvent for a value that is too long, or of which nothing is left to see.
     """

@@ -2,7 +2,7 @@
 
 "Input" includes cached tokens for one provider and leaves them out for another; reasoning is inside
 the output here and beside it there. Each shape has a function of its own; where the object gives a
-total, arithmetic decides, and a shape that nobody knows is refused rather than read as zero.
+total, arithmetic decides, and a shape that no one knows is refused rather than read as zero.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,9 +63,10 @@ _GEO_CHARACTERS_MAX: Final = 40
 
 
 def normalise_usage(usage: Mapping[str, object], *, provider: str | None) -> Tokens:
-    """The counts that a provider's usage object means, whole or wrapped as the provider returns it.
+    """Return the counts that a provider's usage object means, whole or wrapped as the provider
+    returns it.
 
-    Raises UnknownUsage for a shape nobody knows and for a known one with a count that is negative,
+    Raises UnknownUsage for a shape no one knows and for a known one with a count that is negative,
     no whole number or beyond 2**53. No token is lost and none is counted twice.
     """
     usage, shape = _shape_of(usage)
@@ -76,7 +77,7 @@ def normalise_usage(usage: Mapping[str, object], *, provider: str | None) -> Tok
 
 
 def _shape_of(usage: Usage) -> tuple[Usage, Shape]:
-    """The object itself, out of what its provider wraps around it, and its shape."""
+    """Return the object itself, out of what its provider wraps around it, and its shape."""
     if "prompt_tokens" in usage:
         return usage, chat.from_chat
     if "input_tokens" in usage or "output_tokens" in usage:
@@ -154,7 +155,7 @@ _BY_KEY: Final[tuple[tuple[str, Shape], ...]] = (
 
 
 def service_tier(usage: Mapping[str, object]) -> str | None:
-    """The tier by which the provider served the call, where its usage object tells it."""
+    """Return the tier by which the provider served the call, where its usage object tells it."""
     if usage.get("speed") == "fast":
         return "fast"
     for key in ("service_tier", "serviceTier"):

@@ -100,7 +100,7 @@ def from_prompt_camel(usage: Usage, provider: str | None) -> Tokens:
 
 
 def from_invocation_metrics(usage: Usage, provider: str | None) -> Tokens:
-    """The metrics that close a Bedrock stream, and Titan's counts in a Bedrock answer."""
+    """Return the metrics that close a Bedrock stream, and Titan's counts in a Bedrock answer."""
     given = ("inputTokenCount", "inputTextTokenCount")
     output = ("outputTokenCount", "outputTextTokenCount", "totalOutputTextTokenCount")
     require_one(usage, (*given, *output))

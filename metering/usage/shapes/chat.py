@@ -107,7 +107,7 @@ def from_chat(usage: Usage, provider: str | None) -> Tokens:
         is_reasoning_apart=provider is not None and _bills_reasoning_apart(provider),
     )
     unknown = judge_unknown(
-        # Parts that nobody knows are harmless only while the total leaves no room beside them.
+        # Parts that no one knows are harmless only while the total leaves no room beside them.
         fills_total(total, prompt + completion, prompt + completion + reasoning),
         (prompt_details, _PROMPT_DETAILS),
         (completion_details, _COMPLETION_DETAILS),

@@ -32,12 +32,12 @@ class Usage(NamedTuple):
 
 
 def known_classes(tokens: Tokens) -> int:
-    """How many classes of usage are told beside input and output."""
+    """Return the number of known classes of usage beside input and output."""
     return sum(1 for name in _COUNTED_CLASSES if getattr(tokens, name)) + bool(tokens.extra)
 
 
 def most_complete(usages: Sequence[Usage]) -> Usage:
-    """The most complete usage that is consistent.
+    """Return the most complete usage that is consistent.
 
     Input is the most that any report knows. Output is the final figure, which is the largest; a
     difference of one is a miscount, and the report that is believed more is right. Each class of
@@ -83,7 +83,7 @@ def inputs_of(tokens: Tokens) -> set[int]:
 
 
 def do_outputs_agree(one: Tokens, two: Tokens) -> bool:
-    """Whether two outputs are the same, with or without the reasoning, but for a miscount."""
+    """Return whether two outputs are the same, with or without reasoning, but for a miscount."""
     outputs = [
         (tokens.output_tokens, tokens.output_tokens - tokens.reasoning_tokens)
         for tokens in (one, two)

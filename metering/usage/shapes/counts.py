@@ -35,7 +35,7 @@ _NOT_A_COUNT = ("per_second", "persecond", "max", "limit", "remaining", "cost", 
 
 
 def count(holder: Usage, key: str) -> int:
-    """The count under `key`; 0 when it is absent or null."""
+    """Return the count under `key`; 0 when it is absent or null."""
     value = holder.get(key)
     if value is None:
         return 0
@@ -45,7 +45,7 @@ def count(holder: Usage, key: str) -> int:
 
 
 def largest(holder: Usage, keys: Iterable[str]) -> int:
-    """The count that is told under several names at once."""
+    """Return the count that stands under several names."""
     most = 0
     for key in keys:
         if key in holder and (used := count(holder, key)) > most:
@@ -54,7 +54,7 @@ def largest(holder: Usage, keys: Iterable[str]) -> int:
 
 
 def seconds(holder: Usage, key: str) -> int | float:
-    """A duration, the one count that comes with fractions. Mistral writes none as `{}`."""
+    """Return a duration, the one count that comes with fractions. Mistral writes none as `{}`."""
     value = holder.get(key)
     if value is None or value == {}:
         return 0
@@ -64,7 +64,7 @@ def seconds(holder: Usage, key: str) -> int | float:
 
 
 def part(holder: Usage, key: str) -> Usage:
-    """The object under `key`; empty when it is absent or null."""
+    """Return the object under `key`; empty when it is absent or null."""
     value = holder.get(key)
     if value is None:
         return NOTHING
@@ -74,7 +74,7 @@ def part(holder: Usage, key: str) -> Usage:
 
 
 def merged_parts(holder: Usage, keys: Iterable[str]) -> Usage:
-    """The objects under several names for the same thing, as one."""
+    """Return the objects under several names for the same thing, as one."""
     found = [inner for key in keys if (inner := part(holder, key))]
     return found[0] if len(found) == 1 else {key: each[key] for each in found for key in each}
 
@@ -88,16 +88,16 @@ def require_one(holder: Usage, keys: Iterable[str]) -> None:
 
 
 def fills_total(total: int, *sums: int) -> bool:
-    """Whether the parts add up to the total that the provider gives: then nothing can stand beside
-    them, and what nobody knows says more of what is counted already.
+    """Return whether the parts add up to the total that the provider gives: then nothing can stand
+    beside them, and what no one knows says more of what is counted already.
     """
     return total > 0 and total in sums
 
 
 def refuse_unknown(holder: Usage, known: frozenset[str]) -> None:
-    """Refuse a positive count of tokens under a key that nobody has given a meaning.
+    """Refuse a positive count of tokens under a key that no one has given a meaning.
 
-    Times, costs, identifiers and the like are let through; tokens that nobody can place could
+    Times, costs, identifiers and the like are let through; tokens that no one can place could
     be money, so they are never dropped in silence.
     """
     for key in unknown_parts(holder, known):
@@ -105,7 +105,7 @@ def refuse_unknown(holder: Usage, known: frozenset[str]) -> None:
 
 
 def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[str, Any]:
-    """What nobody knows in objects, each beside the keys that are known in it.
+    """Return what no one knows in objects, each beside the keys that are known in it.
 
     Where the counts add up to the total without it, it says more of what is counted already, and is
     kept; else it is refused.
@@ -120,7 +120,7 @@ def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[
 
 
 def unknown_parts(holder: Usage, known: frozenset[str]) -> dict[str, Any]:
-    """The members that count tokens under keys that nobody has given a meaning."""
+    """Return the members that count tokens under keys that no one has given a meaning."""
     if holder.keys() <= known:
         return {}
     return {

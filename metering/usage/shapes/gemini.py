@@ -20,9 +20,6 @@ from metering.usage.shapes.counts import (
 from metering.usage.shapes.tokens import ExtraValue, Tokens, UnknownUsage, with_unknown
 
 MARKS: Final = frozenset({"promptTokenCount", "candidatesTokenCount", "totalTokenCount"})
-SNAKE_MARKS: Final = frozenset(
-    {"prompt_token_count", "candidates_token_count", "total_token_count"}
-)
 _CAMEL_BY_SNAKE: Final = {
     "prompt_token_count": "promptTokenCount",
     "candidates_token_count": "candidatesTokenCount",

@@ -132,7 +132,7 @@ def _is_beside(step: Usage) -> bool:
 
 
 def _is_sum_of_all(counts: _Counts, steps: list[Usage]) -> bool:
-    """Whether the top level already includes every step of its own model, compactions too."""
+    """Return whether the top level already includes every step of its model, compactions too."""
     own = [
         _read(step)
         for step in steps

@@ -45,7 +45,7 @@ _PERPLEXITY_TOOLS: Final = {"search_web": _WEB, "fetch_url": "url_fetches"}
 def searches(usage: Usage) -> tuple[int, dict[str, ExtraValue]]:
     """Web searches, and other billed runs by usage key.
 
-    A run whose name nobody knows keeps it as its key, for which no price can have a rate.
+    A run whose name no one knows keeps it as its key, for which no price can have a rate.
     """
     if usage.keys().isdisjoint(SEARCH_KEYS):
         return 0, {}
@@ -75,7 +75,7 @@ def searches(usage: Usage) -> tuple[int, dict[str, ExtraValue]]:
 
 
 def _runs(told: Usage, suffix: str, names: Mapping[str, str]) -> dict[str, int]:
-    """How often each tool ran, by usage key. What is told beside such counts is none."""
+    """Return how often each tool ran, by usage key. What is told beside such counts is none."""
     runs: dict[str, int] = {}
     for name, value in told.items():
         if not name.endswith(suffix):

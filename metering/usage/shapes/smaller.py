@@ -90,11 +90,6 @@ def from_input_count(usage: Usage, provider: str | None) -> Tokens:
     return _two(usage, ("input_token_count",), ("generated_token_count", "output_token_count"))
 
 
-def from_output_alone(usage: Usage, provider: str | None) -> Tokens:
-    """Anthropic's last event of a stream, whose input was told by the first."""
-    return _two(usage, ("input_tokens",), ("output_tokens",))
-
-
 def _two(usage: Usage, given: tuple[str, ...], output: tuple[str, ...]) -> Tokens:
     require_one(usage, (*given, *output))
     refuse_unknown(usage, frozenset((*given, *output)))
@@ -129,6 +124,6 @@ def from_duration(usage: Usage, provider: str | None) -> Tokens:
 
 
 def from_units(usage: Usage, provider: str | None) -> Tokens:
-    """What is billed by something else than tokens, each under its own name; see `UNITS`."""
+    """Return what is billed by something else than tokens, each under its own name; see `UNITS`."""
     refuse_unknown(usage, UNITS)
     return Tokens()

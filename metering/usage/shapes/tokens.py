@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-# A count; parts of the call by model; what nobody knows; or a word that changes the price.
+# A count; parts of the call by model; what no one knows; or a word that changes the price.
 ExtraValue = int | float | str | dict[str, Any]
 
 OVERLAP = "cache_overlap_tokens"
@@ -42,14 +42,14 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
 
 
 def with_unknown(tokens: Tokens, unknown: dict[str, Any]) -> Tokens:
-    """The counts, with what nobody knows kept beside them."""
+    """Return the counts, with what no one knows kept beside them."""
     if not unknown:
         return tokens
     return msgspec.structs.replace(tokens, extra={**(tokens.extra or {}), UNKNOWN_PARTS: unknown})
 
 
 class UnknownUsage(ValueError):
-    """A usage object whose meaning nobody knows, or with a count that cannot be one."""
+    """A usage object whose meaning no one knows, or with a count that cannot be one."""
 
 
 def check_tokens(tokens: Tokens) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from metering.jobs.upkeep import expire_reservations
+from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation
 from metering.reporting.cursors import fingerprint, write_cursor
 from tenants.keys import create_api_key

@@ -19,8 +19,7 @@ from common.money import usd_from_nanos
 from config.celery import application
 from metering.configuration.budgets import archive_budget
 from metering.core import event_stretches
-from metering.jobs.tasks import run_simulations
-from metering.jobs.upkeep import age_rolling_windows
+from metering.jobs.tasks import age_rolling_windows, run_simulations
 from metering.models import Budget, BudgetWindow, Crossing, Decision, Halt, Simulation
 from metering.simulation import store
 from tenants.keys import forget_known_keys

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from metering.calls.events import PreparedEvent
+from metering.calls.prepared_event import PreparedEvent
 from metering.models import UsageEvent
 from tests.factories import Account, make_event, send
 

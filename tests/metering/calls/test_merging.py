@@ -40,7 +40,7 @@ def report(
     return Report(
         key=key_of_id(body.source or "", id_),
         fingerprint=key_of_id("fingerprint", id_),
-        told=body,
+        body=body,
         at=NOON + timedelta(seconds=after_seconds),
         tokens=tokens or Tokens(100, 20),
         authority=authority.value,
@@ -161,7 +161,7 @@ def test_what_contradicts_is_another_call_in_either_order(reason: str) -> None:
     for order in ((one, two), (two, one)):
         calls = calls_of(order)
         assert [call.is_conflict for call in calls] == [False, True]
-        assert [call.reports[0].told.id for call in calls] == ["a", "b"]
+        assert [call.reports[0].body.id for call in calls] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

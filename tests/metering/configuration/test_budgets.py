@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import archive_budget, update_budget
 from metering.intake.corrections import correct_event
-from metering.jobs.upkeep import age_rolling_windows, end_what_is_over
+from metering.jobs.tasks import age_rolling_windows, end_what_is_over
 from metering.limits.halts import lift_halt, read_halts
 from metering.limits.limit_increases import Added, RaiseAsk, approve_raise, ask_for_raise
 from metering.models import BY_LEVEL, Budget, BudgetRaise, BudgetWindow, Crossing, Halt, LedgerEntry

@@ -10,9 +10,9 @@ import pytest
 
 from metering.api.fast_path import HotResponse, handle_events, request_of, run
 from metering.api.fast_reservations import handle_reserve, handle_settle
-from metering.calls import job as jobs
-from metering.calls.events import PreparedEvent
-from metering.calls.job import Job
+from metering.calls import ingest_job as jobs
+from metering.calls.ingest_job import IngestJob
+from metering.calls.prepared_event import PreparedEvent
 from metering.intake import ingest as ingesting
 from metering.models import UsageEvent
 from metering.reservations.commands import new_id
@@ -42,10 +42,10 @@ def refuse(monkeypatch: pytest.MonkeyPatch, ids: set[str]) -> None:
 def test_values_are_judged_before_the_database_sees_them(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unexpected(job: Job) -> Any:
+    def unexpected(job: IngestJob) -> Any:
         pytest.fail("the database refused a value")
 
-    monkeypatch.setattr(Job, "without_what_failed", unexpected)
+    monkeypatch.setattr(IngestJob, "without_what_failed", unexpected)
     bad: list[dict[str, Any]] = [
         *({name: "x\x00y"} for name in ("id", "customer", "model", "session", "error_type")),
         NUL_IN_TAGS,
@@ -99,15 +99,15 @@ def test_a_body_of_nothing_but_such_values_makes_a_bounded_number_of_transaction
 ) -> None:
     refuse(monkeypatch, {f"e{n}" for n in range(64)})
     turns: list[int] = []
-    commit = ingesting._commit_with_retries
+    commit = ingesting._commit_as_configured
 
-    def counted(tenant_id: int, together: Sequence[Job]) -> None:
+    def counted(tenant_id: int, together: Sequence[IngestJob]) -> None:
         turns.append(sum(job.weight for job in together))
         if len(turns) == 1:
-            together[0].tries.left = 10
+            together[0].attempts.left = 10
         commit(tenant_id, together)
 
-    monkeypatch.setattr(ingesting, "_commit_with_retries", counted)
+    monkeypatch.setattr(ingesting, "_commit_as_configured", counted)
     events = [make_event(id=f"e{n}") for n in range(64)]
     response = post(account, msgspec.json.encode(events))
     answer = msgspec.json.decode(response.body)
@@ -148,7 +148,7 @@ def test_refusals_leave_nothing_that_only_a_search_for_cycles_frees(account: Acc
     try:
         refuse_all()
         gc.collect()
-        kinds = (BaseException, FrameType, TracebackType, Job)
+        kinds = (BaseException, FrameType, TracebackType, IngestJob)
         left = [type(kept).__name__ for kept in gc.garbage if isinstance(kept, kinds)]
     finally:
         gc.set_debug(0)

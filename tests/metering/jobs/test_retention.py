@@ -25,8 +25,13 @@ from metering.core.periods import EPOCH
 from metering.intake.corrections import correct_event
 from metering.intake.rerate import UsageSealed, rerate
 from metering.jobs import retention
-from metering.jobs.tasks import make_partitions, price_unpriced, remove_old_rows
-from metering.jobs.upkeep import age_rolling_windows, expire_reservations
+from metering.jobs.tasks import (
+    age_rolling_windows,
+    expire_reservations,
+    make_partitions,
+    price_unpriced,
+    remove_old_rows,
+)
 from metering.limits.halts import halt
 from metering.limits.limit_increases import (
     Added,

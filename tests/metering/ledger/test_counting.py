@@ -15,7 +15,7 @@ from metering.configuration.budgets import archive_budget, update_budget
 from metering.intake.corrections import correct_event
 from metering.intake.job_steps import run_job, take_step
 from metering.intake.rerate import rerate
-from metering.jobs.upkeep import run_jobs
+from metering.jobs.tasks import run_jobs
 from metering.ledger import counting
 from metering.models import BackgroundJob, Budget, BudgetWindow, JobState
 from metering.usage.decoders.native import EventBody

@@ -9,8 +9,8 @@ from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from metering.jobs import upkeep
-from metering.jobs.upkeep import age_rolling_windows
+from metering.jobs import tasks
+from metering.jobs.tasks import age_rolling_windows
 from metering.ledger import rolling
 from metering.models import Budget, BudgetWindow, LedgerEntry
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
@@ -130,7 +130,7 @@ def test_windows_let_go_together_and_one_that_is_locked_keeps_none_waiting(
             are_others_aged.set()
         return age_windows(window_ids=window_ids, waits=waits, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(upkeep, "age_windows", noted)
+    monkeypatch.setattr(tasks, "age_windows", noted)
     thread = threading.Thread(target=age)
     with account.scope():
         BudgetWindow.objects.select_for_update().get(tenant=account.tenant, id=busy)

@@ -11,7 +11,7 @@ import time_machine
 from django.db import connection
 
 from metering.api import fast_path, fast_reservations
-from metering.jobs.upkeep import expire_reservations
+from metering.jobs.tasks import expire_reservations
 from metering.ledger import holds
 from metering.limits import halts
 from metering.models import (

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 from django.utils import timezone
 
-from metering.jobs.upkeep import expire_reservations
+from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation
 from metering.reporting import unknown_holds
 from metering.reporting.unknown_holds import UnknownHold, UnknownSum, list_unknown, sum_unknown

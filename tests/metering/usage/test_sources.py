@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from common.errors import EventRejected, MalformedBody
 from metering.api.counters import count_job, count_refused_body
-from metering.calls.job import Job
+from metering.calls.ingest_job import IngestJob
 from metering.intake.ingest import ingest
 from metering.jobs.tasks import remove_old_rows
 from metering.models import Route, SourceCount, SourceOutcome
@@ -54,7 +54,7 @@ def stored(account: Account) -> list[tuple[Any, ...]]:
         )
 
 
-def take(account: Account, events: list[dict[str, Any]]) -> Job:
+def take(account: Account, events: list[dict[str, Any]]) -> IngestJob:
     """Take events in and count them, as the web process does."""
     items = native.decode_json(msgspec.json.encode(events))
     job = ingest(items, tenant_id=account.tenant.id, route=Route.NATIVE)
@@ -315,7 +315,7 @@ def test_what_a_job_tells_besides_its_events_is_counted(account: Account) -> Non
 def test_a_failure_to_count_fails_no_request(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(job: Job) -> None:
+    def fail(job: IngestJob) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("metering.api.counters.tallies_of", fail)

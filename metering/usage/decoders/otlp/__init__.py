@@ -13,12 +13,12 @@ from metering.usage.decoders.native import Decoded
 from metering.usage.decoders.otlp.calls import SpanCall, calls_of_spans, may_be_one
 from metering.usage.decoders.otlp.json_mapping import read_json
 from metering.usage.decoders.otlp.protobuf import read_protobuf
-from metering.usage.decoders.otlp.told import Export, ToldSpan, read_export
+from metering.usage.decoders.otlp.span_records import Export, SpanRecord, read_export
 
 __all__ = [
     "Export",
     "SpanCall",
-    "ToldSpan",
+    "SpanRecord",
     "calls_of_spans",
     "decode_otlp_json",
     "decode_otlp_protobuf",
@@ -31,22 +31,22 @@ _MESSAGE_MAX: Final = 2_000
 
 
 def read_otlp_protobuf(body: bytes, *, trusts_given_costs: bool) -> Export:
-    """The spans of an export request (`application/x-protobuf`)."""
+    """Return the spans of an export request (`application/x-protobuf`)."""
     return read_export(read_protobuf(body), trusts_given_costs=trusts_given_costs)
 
 
 def read_otlp_json(body: bytes, *, trusts_given_costs: bool) -> Export:
-    """The spans of an export request (`application/json`)."""
+    """Return the spans of an export request (`application/json`)."""
     return read_export(read_json(body), trusts_given_costs=trusts_given_costs)
 
 
 def decode_otlp_protobuf(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
-    """The events of an export that is a whole by itself (`application/x-protobuf`)."""
+    """Return the events of an export that is a whole by itself (`application/x-protobuf`)."""
     return _events(read_otlp_protobuf(body, trusts_given_costs=trusts_given_costs))
 
 
 def decode_otlp_json(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
-    """The events of an export that is a whole by itself (`application/json`)."""
+    """Return the events of an export that is a whole by itself (`application/json`)."""
     return _events(read_otlp_json(body, trusts_given_costs=trusts_given_costs))
 
 
@@ -55,7 +55,7 @@ def _events(export: Export) -> list[Decoded]:
 
 
 def encode_otlp_response(content_type: str, rejected_spans: int, message: str) -> bytes:
-    """The answer to an export, in the encoding of the request; full success has no message."""
+    """Encode the answer to an export as the request was; full success has no message."""
     message = message[:_MESSAGE_MAX]
     if "protobuf" in content_type.lower():
         response = ExportTraceServiceResponse()

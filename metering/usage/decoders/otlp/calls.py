@@ -15,8 +15,14 @@ from common.errors import EventRejected
 from metering.core.disjoint_sets import DisjointSets
 from metering.usage.decoders.assembly import assemble
 from metering.usage.decoders.native import EventBody
+from metering.usage.decoders.otlp.span_records import (
+    SpanKey,
+    SpanRecord,
+    Tree,
+    ancestors,
+    identity_fields,
+)
 from metering.usage.decoders.otlp.token_counts import Counted
-from metering.usage.decoders.otlp.told import SpanKey, ToldSpan, Tree, ancestors, place_facts
 from metering.usage.shapes import Tokens
 from metering.usage.shapes.completion import (
     Usage,
@@ -27,7 +33,7 @@ from metering.usage.shapes.completion import (
 )
 
 _UNDER_MAX: Final = 64
-# How many later calls that look alike a call is compared with.
+# Later calls that look alike which a call is compared with.
 _OVERLAPPING_MAX: Final = 256
 _BOUNDARIES: Final = frozenset({"tool", "agent"})
 # `Completeness` in words of this pure module.
@@ -39,13 +45,13 @@ _MISSING: Final = 3
 class SpanCall(NamedTuple):
     """A call, the span that stands for it, and what it used; or why it is no event."""
 
-    span: ToldSpan
+    span: SpanRecord
     body: EventBody | EventRejected
     tokens: Tokens | None
 
 
-def calls_of_spans(spans: Iterable[ToldSpan]) -> list[SpanCall]:
-    """The calls that really happened, of models and of tools, by time."""
+def calls_of_spans(spans: Iterable[SpanRecord]) -> list[SpanCall]:
+    """Return the calls that really happened, of models and of tools, by time."""
     ordered = sorted(spans, key=lambda span: (span.started_us, -span.ended_us, span.key))
     tree = {span.key: span for span in ordered}
     calls = [span for span in ordered if span.is_call]
@@ -62,17 +68,17 @@ def calls_of_spans(spans: Iterable[ToldSpan]) -> list[SpanCall]:
 class _Groups:
     """Spans of one call."""
 
-    def __init__(self, calls: Iterable[ToldSpan]) -> None:
+    def __init__(self, calls: Iterable[SpanRecord]) -> None:
         self._sets = DisjointSets(call.key for call in calls)
 
-    def root(self, call: ToldSpan) -> SpanKey:
+    def root(self, call: SpanRecord) -> SpanKey:
         return self._sets.root(call.key)
 
-    def join(self, one: ToldSpan, two: ToldSpan) -> None:
+    def join(self, one: SpanRecord, two: SpanRecord) -> None:
         self._sets.join(one.key, two.key)
 
-    def of(self, calls: Iterable[ToldSpan]) -> list[list[ToldSpan]]:
-        """The groups, each in the order of its spans."""
+    def of(self, calls: Iterable[SpanRecord]) -> list[list[SpanRecord]]:
+        """Return the groups, each in the order of its spans."""
         by_key = {call.key: call for call in calls}
         return [[by_key[key] for key in keys] for keys in self._sets.groups(by_key)]
 
@@ -80,7 +86,7 @@ class _Groups:
 # Around one another
 
 
-def _join_nested(calls: Sequence[ToldSpan], tree: Tree, groups: _Groups) -> set[SpanKey]:
+def _join_nested(calls: Sequence[SpanRecord], tree: Tree, groups: _Groups) -> set[SpanKey]:
     """Join wrappers with the call inside them; return the spans that are no call of their own."""
     by_key = {call.key: call for call in calls}
     outer = {call.key: _call_around(call, by_key, tree) for call in calls}
@@ -88,7 +94,7 @@ def _join_nested(calls: Sequence[ToldSpan], tree: Tree, groups: _Groups) -> set[
     for around in outer.values():
         if around is not None:
             waiting[around] += 1
-    under: dict[SpanKey, list[ToldSpan]] = {key: [] for key in by_key}
+    under: dict[SpanKey, list[SpanRecord]] = {key: [] for key in by_key}
     dropped: set[SpanKey] = set()
     # Innermost first; spans that are each other's parents never come up, and stay.
     ready = [key for key, count in waiting.items() if count == 0]
@@ -105,7 +111,7 @@ def _join_nested(calls: Sequence[ToldSpan], tree: Tree, groups: _Groups) -> set[
     return dropped
 
 
-def _call_around(call: ToldSpan, by_key: dict[SpanKey, ToldSpan], tree: Tree) -> SpanKey | None:
+def _call_around(call: SpanRecord, by_key: dict[SpanKey, SpanRecord], tree: Tree) -> SpanKey | None:
     for span in ancestors(call, tree):
         if span.kind in _BOUNDARIES:
             return None
@@ -115,8 +121,8 @@ def _call_around(call: ToldSpan, by_key: dict[SpanKey, ToldSpan], tree: Tree) ->
 
 
 def _judge(
-    call: ToldSpan, under: list[ToldSpan], dropped: set[SpanKey], groups: _Groups
-) -> list[ToldSpan]:
+    call: SpanRecord, under: list[SpanRecord], dropped: set[SpanKey], groups: _Groups
+) -> list[SpanRecord]:
     """Decide about a call whose inner ones are decided; return what stands for it from now on."""
     if not under:
         return [call]
@@ -140,7 +146,7 @@ def _judge(
     return [call, *telling]
 
 
-def _is_same(outer: ToldSpan, inner: ToldSpan) -> bool:
+def _is_same(outer: SpanRecord, inner: SpanRecord) -> bool:
     if outer.used is None or inner.used is None:
         return False
     mine, other = outer.used.tokens, inner.used.tokens
@@ -154,18 +160,18 @@ def _inputs(used: Counted) -> set[int]:
     return {count - less for count in inputs_of(used.tokens) for less in (0, beside)}
 
 
-def _may_be_one_model(one: ToldSpan, two: ToldSpan) -> bool:
+def _may_be_one_model(one: SpanRecord, two: SpanRecord) -> bool:
     """Names agree when one is the other with a date or a provider's prefix."""
     mine, others = _names(one), _names(two)
     return not mine or not others or any(a in b or b in a for a in mine for b in others)
 
 
-def _names(call: ToldSpan) -> list[str]:
-    names = (call.facts.get("model"), call.facts.get("requested_model"))
+def _names(call: SpanRecord) -> list[str]:
+    names = (call.fields.get("model"), call.fields.get("requested_model"))
     return [given.lower() for given in names if given]
 
 
-def _is_sum(outer: ToldSpan, under: list[ToldSpan]) -> bool:
+def _is_sum(outer: SpanRecord, under: list[SpanRecord]) -> bool:
     if outer.used is None or len(under) < 2 or len(under) == _UNDER_MAX:
         return False
     used = [inner.used.tokens for inner in under if inner.used is not None]
@@ -175,9 +181,9 @@ def _is_sum(outer: ToldSpan, under: list[ToldSpan]) -> bool:
     ) and mine.output_tokens == sum(tokens.output_tokens for tokens in used)
 
 
-def _is_last_of(outer: ToldSpan, under: list[ToldSpan]) -> bool:
+def _is_last_of(outer: SpanRecord, under: list[SpanRecord]) -> bool:
     """Frameworks name a sum of calls by the response of the last."""
-    response_id = outer.facts.get("response_id")
+    response_id = outer.fields.get("response_id")
     used = [inner.used.tokens for inner in under if inner.used is not None]
     return (
         len(under) > 1
@@ -187,26 +193,26 @@ def _is_last_of(outer: ToldSpan, under: list[ToldSpan]) -> bool:
             outer.used.tokens.input_tokens <= sum(tokens.input_tokens for tokens in used)
             or outer.used.tokens.output_tokens <= sum(tokens.output_tokens for tokens in used)
         )
-        and any(inner.facts.get("response_id") == response_id for inner in under)
+        and any(inner.fields.get("response_id") == response_id for inner in under)
     )
 
 
 # By what they name
 
 
-def _join_by_response(calls: Sequence[ToldSpan], groups: _Groups) -> None:
+def _join_by_response(calls: Sequence[SpanRecord], groups: _Groups) -> None:
     """The provider may be spelled as that of a gateway, so equal counts stand for it."""
-    first: dict[tuple[object, ...], ToldSpan] = {}
+    first: dict[tuple[object, ...], SpanRecord] = {}
     for call in calls:
         for mark in _marks(call):
             groups.join(call, first.setdefault(mark, call))
 
 
-def _marks(call: ToldSpan) -> list[tuple[object, ...]]:
-    response_id = call.facts.get("response_id")
+def _marks(call: SpanRecord) -> list[tuple[object, ...]]:
+    response_id = call.fields.get("response_id")
     if response_id is None:
         return []
-    marks: list[tuple[object, ...]] = [(response_id, call.facts.get("provider"))]
+    marks: list[tuple[object, ...]] = [(response_id, call.fields.get("provider"))]
     if call.used is not None:
         tokens = call.used.tokens
         marks.append((response_id, tokens.input_tokens, tokens.output_tokens))
@@ -216,9 +222,9 @@ def _marks(call: ToldSpan) -> list[tuple[object, ...]]:
 # By time and counts
 
 
-def may_be_one(one: ToldSpan, two: ToldSpan) -> bool:
-    """Whether two spans of calls may tell of one call although neither is around the other."""
-    is_named = [call.facts.get("response_id") is not None for call in (one, two)]
+def may_be_one(one: SpanRecord, two: SpanRecord) -> bool:
+    """Return whether two spans may be of one call although neither is around the other."""
+    is_named = [call.fields.get("response_id") is not None for call in (one, two)]
     return (
         one.process == two.process
         and one.scope != two.scope
@@ -231,15 +237,15 @@ def may_be_one(one: ToldSpan, two: ToldSpan) -> bool:
     )
 
 
-def _contains(outer: ToldSpan, inner: ToldSpan) -> bool:
+def _contains(outer: SpanRecord, inner: SpanRecord) -> bool:
     return outer.started_us <= inner.started_us and inner.ended_us <= outer.ended_us
 
 
-def _both_failed(one: ToldSpan, two: ToldSpan) -> bool:
+def _both_failed(one: SpanRecord, two: SpanRecord) -> bool:
     return one.has_failed and two.has_failed and one.used is None and two.used is None
 
 
-def _join_across(calls: Sequence[ToldSpan], groups: _Groups, tree: Tree) -> None:
+def _join_across(calls: Sequence[SpanRecord], groups: _Groups, tree: Tree) -> None:
     """Join calls that two instrumentations told of, the closest in time first, each once."""
     pairs = [
         (_slack(one, two), one.key, two.key, one, two)
@@ -253,12 +259,12 @@ def _join_across(calls: Sequence[ToldSpan], groups: _Groups, tree: Tree) -> None
     _join_pairs(sorted(pairs, key=lambda pair: pair[:3]), groups)
 
 
-def _alike(calls: Sequence[ToldSpan]) -> list[list[ToldSpan]]:
+def _alike(calls: Sequence[SpanRecord]) -> list[list[SpanRecord]]:
     """Calls of one process that can agree in their output, in order of their begin.
 
     Outputs agree with or without reasoning and but for a miscount, so a call stands in several.
     """
-    alike: dict[tuple[object, ...], list[ToldSpan]] = {}
+    alike: dict[tuple[object, ...], list[SpanRecord]] = {}
     for call in calls:
         outputs: set[int] = {-1} if call.used is None else set()
         if call.used is not None:
@@ -270,8 +276,8 @@ def _alike(calls: Sequence[ToldSpan]) -> list[list[ToldSpan]]:
     return list(alike.values())
 
 
-def _overlapping(calls: Sequence[ToldSpan], place: int) -> Iterable[ToldSpan]:
-    """The next calls, in order of their begin, that begin before this one ends."""
+def _overlapping(calls: Sequence[SpanRecord], place: int) -> Iterable[SpanRecord]:
+    """Yield the next calls, in order of their begin, that begin before this one ends."""
     ended_us = calls[place].ended_us
     for later in range(place + 1, min(len(calls), place + 1 + _OVERLAPPING_MAX)):
         if calls[later].started_us > ended_us:
@@ -279,8 +285,8 @@ def _overlapping(calls: Sequence[ToldSpan], place: int) -> Iterable[ToldSpan]:
         yield calls[later]
 
 
-def _is_around(one: ToldSpan, two: ToldSpan, tree: Tree) -> bool:
-    """Whether one is an ancestor of the other, which is judged elsewhere."""
+def _is_around(one: SpanRecord, two: SpanRecord, tree: Tree) -> bool:
+    """Return whether one is an ancestor of the other, which is judged elsewhere."""
     return any(
         span.key == other.key
         for call, other in ((one, two), (two, one))
@@ -288,11 +294,11 @@ def _is_around(one: ToldSpan, two: ToldSpan, tree: Tree) -> bool:
     )
 
 
-def _slack(one: ToldSpan, two: ToldSpan) -> int:
+def _slack(one: SpanRecord, two: SpanRecord) -> int:
     return abs(one.started_us - two.started_us) + abs(one.ended_us - two.ended_us)
 
 
-_Pair = tuple[int, SpanKey, SpanKey, ToldSpan, ToldSpan]
+_Pair = tuple[int, SpanKey, SpanKey, SpanRecord, SpanRecord]
 
 
 def _join_pairs(pairs: Iterable[_Pair], groups: _Groups) -> None:
@@ -312,47 +318,51 @@ def _join_pairs(pairs: Iterable[_Pair], groups: _Groups) -> None:
 # What a call is
 
 
-def _model_call(group: list[ToldSpan], tree: Tree) -> SpanCall:
+def _model_call(group: list[SpanRecord], tree: Tree) -> SpanCall:
     """One call out of all its spans: what the most telling one says first."""
     spans = sorted(group, key=lambda span: _telling(span, group, tree))
     first = spans[0]
-    facts: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for span in spans:
-        for name, value in span.facts.items():
-            facts.setdefault(name, value)
-    facts |= _answering_model(facts.get("model"), spans)
-    facts |= _whose(spans, tree)
-    facts |= place_facts(first)
-    facts |= _model_around(facts, spans, tree)
-    facts["tags"] = next((span.tags for span in spans if span.tags), None)
+        for name, value in span.fields.items():
+            fields.setdefault(name, value)
+    fields |= _answering_model(fields.get("model"), spans)
+    fields |= _whose(spans, tree)
+    fields |= identity_fields(first)
+    fields |= _model_around(fields, spans, tree)
+    fields["tags"] = next((span.tags for span in spans if span.tags), None)
     tokens, completeness = most_complete([_usage_of(span) for span in spans])
     if completeness != _MISSING:
-        facts |= _counted(spans, tokens)
-    facts["is_usage_missing"] = True if completeness == _MISSING else None
-    facts["is_estimate"] = True if completeness == _ESTIMATE else None
-    return SpanCall(first, assemble(facts), tokens)
+        fields |= _counted(spans, tokens)
+    fields["is_usage_missing"] = True if completeness == _MISSING else None
+    fields["is_estimate"] = True if completeness == _ESTIMATE else None
+    return SpanCall(first, assemble(fields), tokens)
 
 
-def _answering_model(model: str | None, spans: Sequence[ToldSpan]) -> dict[str, str]:
-    """The model that answered, if the first span names the one that was asked for."""
+def _answering_model(model: str | None, spans: Sequence[SpanRecord]) -> dict[str, str]:
+    """Return the model that answered, if the first span names the one that was asked for."""
     for span in spans:
-        answering = span.facts.get("model")
-        if model and answering and span.facts.get("requested_model") == model:
+        answering = span.fields.get("model")
+        if model and answering and span.fields.get("requested_model") == model:
             return {"model": answering, "requested_model": model}
     return {}
 
 
-def _counted(spans: Sequence[ToldSpan], tokens: Tokens) -> dict[str, object]:
-    """The fields of an event that tell these tokens, with the provider's object if there is one."""
+def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> dict[str, object]:
+    """Return the fields of an event that tell these tokens, with the provider's object if there is
+    one.
+    """
     objects = [span.used for span in spans if span.used is not None and span.used.usage is not None]
     if not objects:
-        return Counted(tokens, None, 0).facts()
+        return Counted(tokens, None).fields()
     searches = {"web_searches": tokens.web_searches} if tokens.web_searches else {}
-    return objects[0].facts() | searches
+    return objects[0].fields() | searches
 
 
-def _telling(span: ToldSpan, group: Sequence[ToldSpan], tree: Tree) -> tuple[Any, ...]:
-    """The order of a call's spans: the provider's usage object, innermost, most classes, time."""
+def _telling(span: SpanRecord, group: Sequence[SpanRecord], tree: Tree) -> tuple[Any, ...]:
+    """Return the order of a call's spans: the provider's usage object, innermost, most classes,
+    time.
+    """
     inside = {other.key for other in group}
     depth = sum(1 for around in ancestors(span, tree) if around.key in inside)
     used = span.used
@@ -366,15 +376,15 @@ def _telling(span: ToldSpan, group: Sequence[ToldSpan], tree: Tree) -> tuple[Any
     )
 
 
-def _usage_of(span: ToldSpan) -> Usage:
+def _usage_of(span: SpanRecord) -> Usage:
     if span.used is None or (span.used.tokens == Tokens() and not span.has_failed):
         return Usage(Tokens(), _COMPLETE if span.has_failed else _MISSING)
-    is_estimate = bool(span.facts.get("is_estimate"))
+    is_estimate = bool(span.fields.get("is_estimate"))
     return Usage(span.used.tokens, _ESTIMATE if is_estimate else _COMPLETE)
 
 
-def _whose(spans: Sequence[ToldSpan], tree: Tree) -> dict[str, str]:
-    """Dimensions: of the call's own spans, then of those around them, then of their processes."""
+def _whose(spans: Sequence[SpanRecord], tree: Tree) -> dict[str, str]:
+    """Return dimensions of the call's spans, then of those around them, then of their processes."""
     dims: dict[str, str] = {}
     for told in (
         *(span.dims for span in spans),
@@ -387,21 +397,21 @@ def _whose(spans: Sequence[ToldSpan], tree: Tree) -> dict[str, str]:
 
 
 def _model_around(
-    facts: dict[str, Any], spans: Sequence[ToldSpan], tree: Tree
+    fields: dict[str, Any], spans: Sequence[SpanRecord], tree: Tree
 ) -> dict[str, object]:
-    """The model of the span around, for usage that stands apart from it."""
-    if facts.get("model"):
+    """Return the model of the span around, for usage that stands apart from it."""
+    if fields.get("model"):
         return {}
     for span in spans:
         for around in ancestors(span, tree):
-            if model := around.facts.get("model"):
-                provider = facts.get("provider") or around.facts.get("provider")
+            if model := around.fields.get("model"):
+                provider = fields.get("provider") or around.fields.get("provider")
                 return {"model": model, "provider": provider}
     return {}
 
 
-def _is_outer_tool(span: ToldSpan, tree: Tree) -> bool:
-    """Whether this is a tool call and not a second span about the one around it."""
+def _is_outer_tool(span: SpanRecord, tree: Tree) -> bool:
+    """Return whether this is a tool call and not a second span about the one around it."""
     if span.kind != "tool":
         return False
     for around in ancestors(span, tree):
@@ -412,14 +422,14 @@ def _is_outer_tool(span: ToldSpan, tree: Tree) -> bool:
     return True
 
 
-def _is_one_tool(outer: ToldSpan, inner: ToldSpan) -> bool:
-    """A server's tool may go by its bare name, and its agent's by one that names the server."""
-    names = [str(span.facts.get("tool", "")).lower() for span in (outer, inner)]
+def _is_one_tool(outer: SpanRecord, inner: SpanRecord) -> bool:
+    """Return whether names are of one tool: an agent may put the server's name before it."""
+    names = [str(span.fields.get("tool", "")).lower() for span in (outer, inner)]
     return names[0] == names[1] or names[0].endswith(
         (f"__{names[1]}", f".{names[1]}", f"/{names[1]}")
     )
 
 
-def _tool_call(span: ToldSpan, tree: Tree) -> SpanCall:
-    facts = span.facts | _whose([span], tree) | place_facts(span)
-    return SpanCall(span, assemble(facts | {"tags": span.tags}), None)
+def _tool_call(span: SpanRecord, tree: Tree) -> SpanCall:
+    fields = span.fields | _whose([span], tree) | identity_fields(span)
+    return SpanCall(span, assemble(fields | {"tags": span.tags}), None)

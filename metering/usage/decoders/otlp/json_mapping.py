@@ -17,11 +17,12 @@ import msgspec
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
 from common.json_bodies import require_utf8
+from metering.usage.decoders.json_items import without_deep_parts, without_lone_surrogates
 from metering.usage.decoders.native import EVENTS_MAX
-from metering.usage.decoders.otlp.facts import source_of
-from metering.usage.decoders.otlp.kinds import is_of_interest
 from metering.usage.decoders.otlp.parts import json_parts, require_few_parts
 from metering.usage.decoders.otlp.signals import Foreign
+from metering.usage.decoders.otlp.span_fields import source_of
+from metering.usage.decoders.otlp.span_kinds import is_of_interest
 from metering.usage.decoders.otlp.spans import (
     SPAN_LENGTH,
     STATUS_ERROR,
@@ -32,7 +33,6 @@ from metering.usage.decoders.otlp.spans import (
     is_id,
     is_needed,
 )
-from metering.usage.decoders.pieces import without_deep_parts, without_lone_surrogates
 from metering.usage.decoders.samples import redacted_sample
 
 _NANOS_MAX: Final = 2**64 - 1
@@ -114,7 +114,7 @@ class _Request(msgspec.Struct):
 
 
 def _group(raw: bytes) -> _ResourceSpans | EventRejected:
-    """The spans of one process, or why they cannot be read, which loses no others."""
+    """Return the spans of one process, or why they cannot be read, which loses no others."""
     try:
         return _decode_group(raw)
     except RecursionError:
@@ -170,7 +170,7 @@ def read_json(body: bytes) -> list[Span | EventRejected]:
 
 
 def foreign_export(body: bytes) -> Foreign | None:
-    """What a body is that holds logs or metrics instead of spans."""
+    """Return what a body is that holds logs or metrics instead of spans."""
     json_parts.begin()
     try:
         found = msgspec.json.decode(body, type=_Foreign)
@@ -301,7 +301,7 @@ def _attributes(pairs: list[_Pair] | None) -> Attributes:
 
 
 def _resource(holder: _Holder | None) -> Attributes:
-    """What a process says of itself. What cannot be read of it is no fault of its spans."""
+    """Return what a process says of itself. What cannot be read of it is no fault of its spans."""
     found: Attributes = {}
     for pair in (holder and holder.attributes) or []:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
@@ -319,8 +319,8 @@ def _read_value(raw: _Part) -> Any:
 
 
 def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> Any:
-    """The plain value of OTLP's AnyValue. What is none of its kinds, or deeper than anybody needs,
-    is left out.
+    """Return the plain value of OTLP's AnyValue. What is none of its kinds, or deeper than anybody
+    needs, is left out.
     """
     if not isinstance(value, Mapping):
         return None

@@ -1,5 +1,7 @@
-"""How many resources, scopes and spans an export may be made of. They are counted while it is cut,
-so that one of a million empty parts ends at the first that is too many.
+"""Limits the resources, scopes and spans of an export.
+
+They are counted while it is cut, so that one of a million empty parts ends at the first that is too
+many.
 """
 
 import threading

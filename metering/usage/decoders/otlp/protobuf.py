@@ -14,10 +14,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from common.errors import EventRejected, MalformedBody
-from metering.usage.decoders.otlp.facts import source_of
-from metering.usage.decoders.otlp.kinds import is_of_interest
 from metering.usage.decoders.otlp.parts import Parts
 from metering.usage.decoders.otlp.signals import Foreign, Signal
+from metering.usage.decoders.otlp.span_fields import source_of
+from metering.usage.decoders.otlp.span_kinds import is_of_interest
 from metering.usage.decoders.otlp.spans import (
     SPAN_LENGTH,
     TRACE_LENGTH,
@@ -71,7 +71,7 @@ def read_protobuf(body: bytes) -> list[Span | EventRejected]:
 
 
 def foreign_export(body: bytes) -> Foreign | None:
-    """What a body is that holds logs or metrics instead of spans."""
+    """Return what a body is that holds logs or metrics instead of spans."""
     try:
         groups = list(_groups(memoryview(body)))
     except (ValueError, DecodeError):
@@ -111,7 +111,7 @@ def _scope_group(parts: Parts, scope: memoryview, resource: Attributes) -> _Grou
 def _messages_of(
     parts: Parts, message: memoryview, number: int, what: str
 ) -> Iterator[tuple[int, memoryview]]:
-    """The messages in a message by the number of their field, those of one number counted."""
+    """Yield the messages in a message by the number of their field, those of one number counted."""
     for field in fields_of(message):
         is_message = field.wire_type == LENGTH
         parts.count(what if is_message and field.number == number else "further fields")
@@ -127,7 +127,7 @@ def _scope_name(raw: memoryview) -> str:
 
 
 def _signal_of(groups: list[_Group]) -> Signal | None:
-    """Which other signal this is: the three have one form down to their items."""
+    """Return which other signal this is: the three have one form down to their items."""
     item = next((raw for group in groups for raw in group.spans), None)
     if item is None:
         return None
@@ -175,7 +175,9 @@ def _read(raw: memoryview, group: _Group) -> Span | EventRejected:
 
 
 def _parse(form: Any, raw: memoryview, holders: dict[int, type[Message]]) -> Any:
-    """The message, without the attributes that cannot be read. Raises DecodeError or ValueError."""
+    """Return the message, without the attributes that cannot be read. Raises DecodeError or
+    ValueError.
+    """
     try:
         return form.FromString(bytes(raw))
     except DecodeError:
@@ -217,7 +219,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> Attributes:
 
 
 def _value(value: AnyValue, levels: int = VALUE_LEVELS_MAX) -> Any:
-    """The plain value. What nests deeper than anybody needs is left out."""
+    """Return the plain value. What nests deeper than anybody needs is left out."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None

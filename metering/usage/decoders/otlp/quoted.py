@@ -109,7 +109,7 @@ NOTHING: Final = Answer()
 
 
 def answer_of(attributes: Mapping[str, Any]) -> Answer:
-    """The answer that the span quotes; an empty one where it quotes none that can be read."""
+    """Return the answer that the span quotes; an empty one if none can be read."""
     text = attributes.get("output.value") if "openinference.span.kind" in attributes else None
     if text is None:
         text = attributes.get("gen_ai.completion")
@@ -156,11 +156,11 @@ def _of_langchain(generations: _Part) -> Answer:
     )
 
 
-def searches_told(attributes: Mapping[str, Any]) -> int:
-    """How many web searches the messages on the span show that the provider ran."""
+def searches_in_messages(attributes: Mapping[str, Any]) -> int:
+    """Return the number of web searches by the provider that the span's messages show."""
     for find in (_in_flat_messages, _in_messages, _in_vercels_calls):
-        if found := find(attributes):
-            return len(found)
+        if searches := find(attributes):
+            return len(searches)
     return 0
 
 
@@ -195,22 +195,24 @@ def _in_vercels_calls(attributes: Mapping[str, Any]) -> set[object]:
 
 
 def decode_text(text: object, form: type) -> Any:
-    """The JSON object in an attribute; None for anything else. What the form lacks is skipped."""
+    """Return the JSON object in an attribute; None for anything else. What the form lacks is
+    skipped.
+    """
     if not isinstance(text, str) or not text.lstrip().startswith("{"):
         return None
     return _decode(text, form)
 
 
 def decode_object(raw: object) -> dict[str, Any] | None:
-    """A whole object out of JSON, where it nests no deeper than a usage object may."""
+    """Return a whole object out of JSON, where it nests no deeper than a usage object may."""
     if not isinstance(raw, str | msgspec.Raw):
         return None
     try:
         require_shallow(raw.encode(errors="replace") if isinstance(raw, str) else bytes(raw))
     except MalformedBody:
         return None
-    found: dict[str, Any] | None = _decode(raw, dict[str, Any])
-    return found
+    decoded: dict[str, Any] | None = _decode(raw, dict[str, Any])
+    return decoded
 
 
 def _decode(raw: str | _Part, form: Any) -> Any:
@@ -228,7 +230,7 @@ def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _list(raw: str | _Part, form: type) -> list[Any]:
-    """The items of an array that have this form; others may stand between them."""
+    """Return the items of an array that have this form; others may stand between them."""
     items = _decode(raw, list[msgspec.Raw]) or []
     return [found for item in items if (found := _decode(item, form)) is not None]
 
@@ -262,7 +264,7 @@ def _is_search(block: _Block) -> bool:
 
 
 def _names_a_search(attributes: Mapping[str, Any], key: str) -> bool:
-    """Whether the tool call whose id stands under `key` is a web search."""
+    """Return whether the tool call whose id stands under `key` is a web search."""
     holder = key.removesuffix("id")
     names = (attributes.get(f"{holder}function.name"), attributes.get(f"{holder}name"))
     return any(isinstance(name, str) and name in _SEARCH_NAMES for name in names)

@@ -19,7 +19,7 @@ class Foreign(NamedTuple):
         return AT_TRACES[self.signal]
 
     def passed_over(self) -> PassedOver:
-        """The same, as it is counted."""
+        """Return it as it is counted."""
         return PassedOver(self.source, f"{self.signal}_at_traces")
 
 

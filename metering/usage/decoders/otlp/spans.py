@@ -31,10 +31,7 @@ _UNUSED: Final = (
 
 
 class Span(msgspec.Struct, gc=False):
-    """Ids are lower-case hex. Times are nanoseconds since 1970, 0 where the sender gave none.
-
-    `dimensions` is filled when they are first asked for, since every span below asks.
-    """
+    """Ids are lower-case hex. Times are nanoseconds since 1970, 0 if the sender gave none."""
 
     trace: str
     span: str
@@ -48,7 +45,6 @@ class Span(msgspec.Struct, gc=False):
     exception: str | None
     attributes: Attributes
     resource: Mapping[str, Any]
-    dimensions: dict[str, str] | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -60,7 +56,7 @@ class Span(msgspec.Struct, gc=False):
 
 
 def first(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    """The first of these attributes that says something."""
+    """Return the first of these attributes that says something."""
     for key in keys:
         value = attributes.get(key)
         if value is not None and value != "":
@@ -69,12 +65,12 @@ def first(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
 
 
 def is_needed(key: str) -> bool:
-    """Whether anybody reads this attribute."""
+    """Return whether this attribute is read."""
     return not key.startswith(_UNUSED)
 
 
 def is_id(text: str, length: int) -> bool:
-    """Whether this is a span's or trace's id: hex of that length, and not only zeros."""
+    """Return whether this is a span's or trace's id: hex of that length, and not only zeros."""
     return len(text) == length and not set(text) <= {"0"} and set(text) <= _HEX
 
 

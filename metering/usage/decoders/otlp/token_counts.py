@@ -1,4 +1,4 @@
-"""How many tokens a span says its call used, in the service's meaning of each count.
+"""The tokens that a span says its call used, in the service's meaning of each count.
 
 The dialects name the counts differently, and some leave cached input out of the input. A usage
 object of the provider's own beside them is believed before them.
@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
+from metering.usage.columns import TOKEN_COUNTS
 from metering.usage.decoders.assembly import count
 from metering.usage.decoders.otlp.quoted import (
     Answer,
     answer_of,
     decode_object,
     decode_text,
-    searches_told,
+    searches_in_messages,
 )
 from metering.usage.decoders.otlp.spans import first
 from metering.usage.shapes import Tokens, UnknownUsage, normalise_usage
@@ -133,6 +134,7 @@ _KEPT_BY_TIME: Final = frozenset((*_CACHE_WRITE_1H, *_CACHE_WRITE_5M))
 # A compaction of the context is billed beside the answer that it was made for.
 _COMPACTION: Final = ("anthropic.usage.compaction.", "gen_ai.usage.compaction.")
 _STEPS: Final = "iterations"
+_ALWAYS_SENT: Final = ("input_tokens", "output_tokens")
 _NO_TOKENS: Final = Tokens()
 
 
@@ -145,35 +147,26 @@ class Counted(msgspec.Struct, frozen=True):
 
     tokens: Tokens
     usage: dict[str, Any] | None
-    details: int
     has_searches_apart: bool = False
     beside: tuple[int, int] = (0, 0)
 
-    def facts(self) -> dict[str, object]:
-        """The fields of an event that tell these counts."""
-        used = self.tokens
-        searches: dict[str, object] = {}
-        if used.web_searches:
-            searches["web_searches"] = used.web_searches
+    def fields(self) -> dict[str, object]:
+        """Return the fields of an event that have these counts."""
+        tokens = self.tokens
         if self.usage is not None:
-            return {"usage": self.usage} | (searches if self.has_searches_apart else {})
-        facts: dict[str, object] = {
-            "input_tokens": used.input_tokens,
-            "output_tokens": used.output_tokens,
-            "cache_read_tokens": used.cache_read_tokens,
-            # A token cannot be both read and written here: the flat fields have no overlap.
-            "cache_write_tokens": min(
-                used.cache_write_tokens, used.input_tokens - used.cache_read_tokens
-            ),
-            "reasoning_tokens": used.reasoning_tokens,
-            "input_audio_tokens": min(used.input_audio_tokens, used.input_tokens),
-            "output_audio_tokens": min(used.output_audio_tokens, used.output_tokens),
+            is_apart = self.has_searches_apart and tokens.web_searches
+            return {"usage": self.usage} | (
+                {"web_searches": tokens.web_searches} if is_apart else {}
+            )
+        # A token cannot be both read and written here: the flat fields have no overlap.
+        written = min(tokens.cache_write_tokens, tokens.input_tokens - tokens.cache_read_tokens)
+        counts = {name: getattr(tokens, name) for name in TOKEN_COUNTS} | {
+            "cache_write_tokens": written,
+            "cache_write_1h_tokens": min(tokens.cache_write_1h_tokens, written),
+            "input_audio_tokens": min(tokens.input_audio_tokens, tokens.input_tokens),
+            "output_audio_tokens": min(tokens.output_audio_tokens, tokens.output_tokens),
         }
-        written = facts["cache_write_tokens"]
-        assert isinstance(written, int)
-        facts["cache_write_1h_tokens"] = min(used.cache_write_1h_tokens, written)
-        kept = ("input_tokens", "output_tokens")
-        return {key: value for key, value in facts.items() if value or key in kept} | searches
+        return {name: used for name, used in counts.items() if used or name in _ALWAYS_SENT}
 
 
 class _Metadata(msgspec.Struct):
@@ -188,14 +181,14 @@ class _ToolUse(msgspec.Struct):
     web_search_requests: Any = None
 
 
-class _AnswerFacts(msgspec.Struct):
-    """What OpenInference tells of an Anthropic answer beside its attributes."""
+class _AnswerMetadata(msgspec.Struct):
+    """What OpenInference says of an Anthropic answer beside its attributes."""
 
     server_tool_use: _ToolUse | None = None
 
 
 def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
-    """What the span says about tokens, None when it says nothing.
+    """Return what the span says about tokens, None when it says nothing.
 
     Raises ValueError for counts that cannot be.
     """
@@ -234,13 +227,13 @@ def _own_objects(attributes: Mapping[str, Any], answer: Answer) -> list[dict[str
 
 def _searches(attributes: Mapping[str, Any], answer: Answer) -> int:
     """Web searches that stand beside the counts, in whichever place the dialect has for them."""
-    told = count(first(attributes, _SEARCHES))
-    if told is not None:
-        return told
-    facts = decode_text(attributes.get("metadata"), _AnswerFacts)
-    if facts is not None and facts.server_tool_use is not None:
-        told = count(facts.server_tool_use.web_search_requests)
-    return told or answer.web_searches or searches_told(attributes)
+    counted = count(first(attributes, _SEARCHES))
+    if counted is not None:
+        return counted
+    metadata = decode_text(attributes.get("metadata"), _AnswerMetadata)
+    if metadata is not None and metadata.server_tool_use is not None:
+        counted = count(metadata.server_tool_use.web_search_requests)
+    return counted or answer.web_searches or searches_in_messages(attributes)
 
 
 def _encode(found: object) -> str | None:
@@ -261,11 +254,11 @@ def _from_usage(usage: dict[str, Any], provider: str | None) -> Counted | None:
         tokens.input_tokens - plain.input_tokens,
         tokens.output_tokens - plain.output_tokens,
     )
-    return Counted(tokens, usage, len(Tokens.__struct_fields__), beside=beside)
+    return Counted(tokens, usage, beside=beside)
 
 
 def _covers(own: Tokens, flat: Tokens) -> bool:
-    """Whether the provider's object leaves nothing out that the attributes beside it tell."""
+    """Return whether the provider's object has everything that the attributes beside it have."""
     return own.input_tokens >= flat.input_tokens and own.output_tokens >= flat.output_tokens
 
 
@@ -277,17 +270,14 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
         given, output = (count(attributes.get(key)) for key in _CLAUDE_CODE)
     if given is None and output is None:
         return None
-    parts = [count(first(attributes, keys)) for keys in (_CACHE_READ, _CACHE_WRITE, _REASONING)]
+
+    def used(keys: tuple[str, ...]) -> int:
+        return count(first(attributes, keys)) or 0
+
+    read, write, reasoning = used(_CACHE_READ), used(_CACHE_WRITE), used(_REASONING)
     is_split = not attributes.keys().isdisjoint(_KEPT_BY_TIME)
-    written_1h, written_5m = (
-        (count(first(attributes, keys)) for keys in (_CACHE_WRITE_1H, _CACHE_WRITE_5M))
-        if is_split
-        else (None, None)
-    )
-    parts.append(written_1h)
-    audio = [count(first(attributes, keys)) or 0 for keys in (_INPUT_AUDIO, _OUTPUT_AUDIO)]
-    read, write, reasoning, write_1h = (part or 0 for part in parts)
-    write = max(write, write_1h + (written_5m or 0))
+    write_1h, write_5m = (used(_CACHE_WRITE_1H), used(_CACHE_WRITE_5M)) if is_split else (0, 0)
+    write = max(write, write_1h + write_5m)
     given, output = given or 0, output or 0
     is_left_out = is_claude_code or _leaves_cache_out(attributes, provider)
     if is_left_out and total == given + output:
@@ -302,39 +292,35 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
         total or 0,
         is_cache_apart=read + write > given or is_left_out,
     )
-    tokens = settle(reported, input_audio_tokens=audio[0], output_audio_tokens=audio[1])
+    tokens = settle(
+        reported, input_audio_tokens=used(_INPUT_AUDIO), output_audio_tokens=used(_OUTPUT_AUDIO)
+    )
     beside = _compaction(attributes)
     return Counted(
         _plus(tokens, beside) if beside is not _NO_TOKENS else tokens,
         None,
-        sum(part is not None for part in parts),
         beside=(beside.input_tokens, beside.output_tokens),
     )
 
 
 def _compaction(attributes: Mapping[str, Any]) -> Tokens:
-    def told(*names: str) -> int:
+    def used(*names: str) -> int:
         keys = tuple(f"{prefix}{name}" for prefix in _COMPACTION for name in names)
         return count(first(attributes, keys)) or 0
 
     if not any(key.startswith(_COMPACTION) for key in attributes):
         return _NO_TOKENS
     return Tokens(
-        told("input_tokens"),
-        told("output_tokens"),
-        told("cache_read.input_tokens", "cache_read_input_tokens"),
-        told("cache_write.input_tokens", "cache_creation_input_tokens"),
+        used("input_tokens"),
+        used("output_tokens"),
+        used("cache_read.input_tokens", "cache_read_input_tokens"),
+        used("cache_write.input_tokens", "cache_creation_input_tokens"),
     )
 
 
 def _plus(tokens: Tokens, more: Tokens) -> Tokens:
-    return msgspec.structs.replace(
-        tokens,
-        input_tokens=tokens.input_tokens + more.input_tokens,
-        output_tokens=tokens.output_tokens + more.output_tokens,
-        cache_read_tokens=tokens.cache_read_tokens + more.cache_read_tokens,
-        cache_write_tokens=tokens.cache_write_tokens + more.cache_write_tokens,
-    )
+    sums = {name: getattr(tokens, name) + getattr(more, name) for name in TOKEN_COUNTS}
+    return msgspec.structs.replace(tokens, **sums)
 
 
 def _is_claude_code(attributes: Mapping[str, Any]) -> bool:
@@ -374,4 +360,4 @@ def _from_langfuse(attributes: Mapping[str, Any]) -> Counted | None:
         max(counts.get("output_reasoning", 0), counts.get("output_reasoning_tokens", 0)),
         0 if is_apart else total,
     )
-    return Counted(settle(reported), None, 2)
+    return Counted(settle(reported), None)

@@ -25,7 +25,7 @@ class Field(NamedTuple):
 
 
 def fields_of(message: memoryview) -> Iterator[Field]:
-    """The fields of a message, in order. Raises ValueError for what is no message."""
+    """Yield the fields of a message, in order. Raises ValueError for what is no message."""
     at, end = 0, len(message)
     while at < end:
         begin = at

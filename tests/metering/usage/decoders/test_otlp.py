@@ -707,7 +707,7 @@ def test_an_export_of_too_many_parts_ends_at_the_first_too_many(
 
 
 def test_json_whose_parts_cannot_be_counted_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metering.decoders.otlp.parts._COMMAS_MAX", 100)
+    monkeypatch.setattr("metering.usage.decoders.otlp.parts._COMMAS_MAX", 100)
     body = b'{"resourceSpans":[7,%b]}' % EMPTY
     with pytest.raises(MalformedBody, match="not an OTLP export request"):
         decode_otlp_json(body, trusts_given_costs=False)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from common.errors import EventRejected
-from metering.usage.decoders.otlp.facts import call_facts
 from metering.usage.decoders.otlp.json_mapping import read_json
-from metering.usage.decoders.otlp.kinds import kind_of
 from metering.usage.decoders.otlp.protobuf import read_protobuf
+from metering.usage.decoders.otlp.span_fields import call_fields
+from metering.usage.decoders.otlp.span_kinds import kind_of
 from metering.usage.decoders.otlp.spans import Span
 from metering.usage.decoders.otlp.token_counts import count_tokens
 
@@ -72,7 +72,7 @@ def test_each_span_tells_what_the_provider_counted(run: str) -> None:
     for span in spans(run):
         if kind_of(span.attributes, span.name) not in ("llm", "embedding"):
             continue
-        facts = call_facts(span)
+        facts = call_fields(span)
         call = served.get(str(facts["response_id"]))
         counted = count_tokens(span.attributes, str(facts["provider"]))
         if call is None or counted is None:
@@ -97,7 +97,7 @@ def test_claude_code_names_the_request_and_not_the_answer() -> None:
     served = {call["request_id"]: call for call in meta["truth"]}
     calls = [span for span in spans("claude-code/cc-tool") if "ttft_ms" in span.attributes]
     for span in calls:
-        facts = call_facts(span)
+        facts = call_fields(span)
         counted = count_tokens(span.attributes, "anthropic")
         assert counted is not None
         call = served[str(facts["request_id"])]
@@ -111,7 +111,10 @@ def test_claude_code_names_the_request_and_not_the_answer() -> None:
 def test_codex_tells_usage_and_model_in_two_spans() -> None:
     found = {span.name: span for span in spans("codex/cx-small-answered-200") if span.attributes}
     turn = found["session_task.turn"]
-    assert (kind_of(turn.attributes, turn.name), call_facts(turn)["model"]) == ("around", "gpt-5.5")
+    assert (kind_of(turn.attributes, turn.name), call_fields(turn)["model"]) == (
+        "around",
+        "gpt-5.5",
+    )
     calls = [
         counted
         for span in spans("codex/cx-small-answered-200")
@@ -126,4 +129,4 @@ def test_a_streamed_call_of_gemini_cli_is_a_call_without_usage() -> None:
     (span,) = spans("gemini-cli/gm-answered-200")
     assert kind_of(span.attributes, span.name) == "llm"
     assert count_tokens(span.attributes, None) is None
-    assert call_facts(span)["model"] == "gemini-2.5-flash"
+    assert call_fields(span)["model"] == "gemini-2.5-flash"

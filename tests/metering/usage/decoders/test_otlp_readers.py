@@ -5,14 +5,20 @@ from typing import Any
 
 import pytest
 
-from metering.usage.decoders.otlp.facts import (
-    call_facts,
+from metering.usage.decoders.otlp.span_fields import (
+    call_fields,
     dimensions_of,
     pairs_of,
     sample_of,
-    tool_facts,
+    tool_fields,
 )
-from metering.usage.decoders.otlp.kinds import Kind, has_model, has_usage, is_of_interest, kind_of
+from metering.usage.decoders.otlp.span_kinds import (
+    Kind,
+    has_model,
+    has_usage,
+    is_of_interest,
+    kind_of,
+)
 from metering.usage.decoders.otlp.spans import STATUS_ERROR, Span
 from metering.usage.decoders.otlp.token_counts import Counted, count_tokens
 from metering.usage.shapes import Tokens, normalise_usage
@@ -44,7 +50,7 @@ def span(attributes: Attributes, *, scope: str = "test", name: str = "span") -> 
 
 
 def dimensions(attributes: Attributes, kind: Kind = "llm") -> dict[str, str]:
-    return dimensions_of(span(attributes), kind)
+    return dimensions_of(attributes, kind)
 
 
 def counted(attributes: Attributes, provider: str | None = "anthropic") -> Counted:
@@ -54,7 +60,7 @@ def counted(attributes: Attributes, provider: str | None = "anthropic") -> Count
 
 
 def is_estimate(attributes: Attributes, scope: str = "test") -> bool:
-    return call_facts(span(attributes, scope=scope))["is_estimate"] is True
+    return call_fields(span(attributes, scope=scope))["is_estimate"] is True
 
 
 def langchain(
@@ -96,11 +102,11 @@ ANTHROPIC: dict[str, Any] = {
     ],
 )
 def test_langchains_quoted_answer_gives_the_providers_own_words(attributes: Attributes) -> None:
-    facts = call_facts(span(attributes))
+    facts = call_fields(span(attributes))
     assert (facts["response_id"], facts["model"]) == ("msg_01NH", "claude-sonnet-4-5-20250929")
     found = counted(attributes)
     assert found.tokens == Tokens(12971, 193, 0, 12963, 63, web_searches=2)
-    assert found.facts() == {"usage": ANTHROPIC["usage"]}
+    assert found.fields() == {"usage": ANTHROPIC["usage"]}
 
 
 def test_langchains_own_reading_of_the_counts_is_read_with_its_parts() -> None:
@@ -135,7 +141,7 @@ def test_langchains_own_reading_of_the_counts_is_read_with_its_parts() -> None:
 )
 def test_an_id_of_langchains_own_is_no_response(own: str, expected: str | None) -> None:
     quoted = OPENINFERENCE | {"output.value": langchain({}, None, id=own)}
-    assert call_facts(span(quoted))["response_id"] == expected
+    assert call_fields(span(quoted))["response_id"] == expected
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,7 @@ def test_an_id_of_langchains_own_is_no_response(own: str, expected: str | None) 
     ],
 )
 def test_a_quote_that_cannot_be_read_says_nothing(text: str) -> None:
-    assert call_facts(span(OPENINFERENCE | {"output.value": text}))["response_id"] is None
+    assert call_fields(span(OPENINFERENCE | {"output.value": text}))["response_id"] is None
     assert count_tokens(OPENINFERENCE | {"output.value": text}, None) is None
 
 
@@ -215,13 +221,13 @@ SEARCH = {"type": "server_tool_use", "name": "web_search", "id": "srvtoolu_01"}
 def test_web_searches_are_read_in_every_dialect(attributes: Attributes) -> None:
     found = counted(chat(100, 10) | attributes)
     assert found.tokens == Tokens(100, 10, web_searches=1)
-    assert found.facts() == {"input_tokens": 100, "output_tokens": 10, "web_searches": 1}
+    assert found.fields() == {"input_tokens": 100, "output_tokens": 10, "web_searches": 1}
 
 
 def test_searches_stand_beside_a_usage_object_that_cannot_tell_them() -> None:
     raw = {"input_tokens": 100, "output_tokens": 10}
     found = counted({"gen_ai.usage.raw": json.dumps(raw), "gen_ai.usage.web_searches": 2})
-    assert found.facts() == {"usage": raw, "web_searches": 2}
+    assert found.fields() == {"usage": raw, "web_searches": 2}
 
 
 def test_a_compaction_that_the_sdk_tells_comes_on_top() -> None:
@@ -292,7 +298,7 @@ def test_an_old_claude_code_tells_its_counts_in_its_own_names() -> None:
 
 def test_an_old_claude_code_names_its_tools_in_its_own_words() -> None:
     attributes = {"span.type": "tool", "tool_name": "Bash", "gen_ai.tool.call.id": "toolu_01"}
-    assert (kind_of(attributes), tool_facts(span(attributes))["tool"]) == ("tool", "Bash")
+    assert (kind_of(attributes), tool_fields(span(attributes))["tool"]) == ("tool", "Bash")
 
 
 def test_a_sample_of_a_span_names_its_instrumentation_and_quotes_nothing() -> None:
@@ -412,7 +418,7 @@ def test_what_frameworks_put_among_the_properties_is_no_tag() -> None:
 def test_the_id_of_a_request_is_told_from_that_of_an_answer(
     attributes: Attributes, response: str | None, request_id: str | None
 ) -> None:
-    facts = call_facts(span(without_id() | attributes))
+    facts = call_fields(span(without_id() | attributes))
     assert (facts["response_id"], facts["request_id"]) == (response, request_id)
 
 
@@ -425,8 +431,8 @@ def test_the_id_of_a_request_is_told_from_that_of_an_answer(
     ],
 )
 def test_the_reservation_is_read_of_calls_and_tools(attributes: Attributes) -> None:
-    assert call_facts(span(CHAT | attributes))["reservation"] == "r-1"
-    assert tool_facts(span(attributes))["reservation"] == "r-1"
+    assert call_fields(span(CHAT | attributes))["reservation"] == "r-1"
+    assert tool_fields(span(attributes))["reservation"] == "r-1"
 
 
 BROKEN = {"stop_reason": None, "id": "msg_01"}
@@ -472,7 +478,7 @@ def test_only_a_stream_that_was_certainly_left_is_an_estimate(
 def test_a_failed_span_is_no_estimate() -> None:
     failed = span(chat(9000, 0), scope="com.anthropic.sdk.python")
     failed.status_code = STATUS_ERROR
-    assert call_facts(failed)["is_estimate"] is None
+    assert call_fields(failed)["is_estimate"] is None
 
 
 CODEX_CALL = {"gen_ai.usage.input_tokens": 13, "gen_ai.usage.output_tokens": 7}
@@ -516,11 +522,11 @@ def test_calls_without_a_model_or_usage_are_known(
 
 
 def test_a_turn_of_codex_names_the_model_of_its_calls() -> None:
-    assert call_facts(span(CODEX_TURN))["model"] == "gpt-5.5"
+    assert call_fields(span(CODEX_TURN))["model"] == "gpt-5.5"
 
 
 def test_gemini_cli_asks_google_without_saying_so() -> None:
-    assert call_facts(span(GEMINI_CALL, scope="gemini-cli"))["provider"] == "google"
+    assert call_fields(span(GEMINI_CALL, scope="gemini-cli"))["provider"] == "google"
 
 
 def test_langchains_counts_are_a_shape_of_their_own() -> None:

@@ -1,4 +1,4 @@
-"""Reports of calls that are known: found by what they share, merged, and written.
+"""Merges reports with what is known of their calls: found by what they share, and written.
 
 Called within the transaction of ingest, after the keys of new reports were claimed. Merging holds
 the tenant's merge lock: two transactions that bring reports of one call come one after the other,
@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from metering.calls.events import MISSING, PreparedEvent, inherit, reservation_of
 from metering.calls.identities import (
     GROUP_REPORTS_MAX,
     IDENTITIES,
@@ -22,26 +21,28 @@ from metering.calls.identities import (
     lock_merging,
     second_key,
 )
+from metering.calls.inheritance import held_of, inherit, reservation_of
+from metering.calls.merge_writes import MergeWrites, stored_of_row
 from metering.calls.merging import Call, Merged, calls_of, merge, order_of
+from metering.calls.movements import Change
+from metering.calls.prepared_event import MISSING, PreparedEvent
+from metering.calls.reading import lock_events_by_id, lock_events_of
 from metering.calls.report import Report, report_of_event, report_of_row
-from metering.calls.stored import Change, StoredEvent, lock_events_by_id, lock_events_of
-from metering.calls.writing import Writes, stored_of_row
 from metering.core.disjoint_sets import DisjointSets
-from metering.ledger.holds import Held, find_held
-from metering.models import Route
+from metering.models import Route, SourceOutcome
 from metering.snapshot import Configuration
-from metering.usage.decoders.native import EventBody
+from metering.usage.columns import StoredEvent
 from metering.usage.event_keys import key_of_id
 
 # What a call is known by in the service; all else is content.
 _NO_CONTENT: Final = frozenset({"id", "source", "sent_id", "route", "authority", "filled"})
 
 
-class Known(NamedTuple):
+class MergeResult(NamedTuple):
     """What became of reports whose identities were known."""
 
-    # Per report, by `id(event)`: merged, duplicate, conflict (of ids) or accepted.
-    outcomes: dict[int, str]
+    # Per report, by `id(event)`; REJECTED: its id belongs to another event.
+    outcomes: dict[int, SourceOutcome]
     # The call that a report belongs to, by `id(event)`.
     event_ids: dict[int, int]
     # The call that a report became part of, by `id(event)`, as it is now.
@@ -51,6 +52,9 @@ class Known(NamedTuple):
     inserted: list[PreparedEvent]
 
 
+NOTHING_MERGED: Final = MergeResult({}, {}, {}, [], [])
+
+
 class Member(NamedTuple):
     """A report of a group, and the call that it belongs to; None: to none yet."""
 
@@ -58,13 +62,13 @@ class Member(NamedTuple):
     event_id: int | None
 
 
-class Absorber:
+class MergeTransaction:
     """Merges reports with what is known of their calls. One transaction uses it once."""
 
     def __init__(self, configuration: Configuration, *, free_ids: Iterator[int]) -> None:
         self.configuration = configuration
         self.tenant_id = configuration.tenant_id
-        self.outcomes: dict[int, str] = {}
+        self.outcomes: dict[int, SourceOutcome] = {}
         self.event_ids: dict[int, int] = {}
         self.calls: dict[int, StoredEvent] = {}
         self.changes: list[Change] = []
@@ -74,15 +78,15 @@ class Absorber:
         self._key_rows: dict[str, KeyRow] = {}
         self._members: dict[str, Member] = {}
         self._rows: dict[int, StoredEvent] = {}
-        self._writes = Writes(self.tenant_id, self._key_rows)
+        self._writes = MergeWrites(self.tenant_id, self._key_rows)
 
-    def absorb(
+    def merge(
         self,
         events: Sequence[PreparedEvent],
         *,
         linked: Mapping[int, int],
         withdrawn: Collection[str] = (),
-    ) -> Known:
+    ) -> MergeResult:
         """Merge `events` with the calls that they share an identity with.
 
         `linked` gives events (by `id(event)`) the call of the reservation that they name, and
@@ -94,7 +98,7 @@ class Absorber:
         for group in self._groups(arrived, linked, withdrawn):
             self._resolve(group, arrived, set(withdrawn))
         self._writes.write()
-        return Known(self.outcomes, self.event_ids, self.calls, self.changes, self.inserted)
+        return MergeResult(self.outcomes, self.event_ids, self.calls, self.changes, self.inserted)
 
     # Finding
 
@@ -157,29 +161,29 @@ class Absorber:
                 self._members[row.key] = Member(self._with_known_hold(report), row.event_id)
 
     def _with_known_hold(self, report: Report) -> Report:
-        """The report without a reservation that does not exist, which connects nothing."""
-        if report.told.reservation is None or self._held(report.told) is not None:
+        """Return the report without a reservation that does not exist, which connects nothing."""
+        if report.body.reservation is None or held_of(self.tenant_id, report.body) is not None:
             return report
         return msgspec.structs.replace(
-            report, told=msgspec.structs.replace(report.told, reservation=None)
+            report, body=msgspec.structs.replace(report.body, reservation=None)
         )
 
     def _is_pending(self, event: PreparedEvent) -> bool:
-        """Whether an event is a report to merge, not one that was sent before."""
+        """Return whether an event is a report to merge, not one that was sent before."""
         known = self._key_rows.get(self._key_of(event))
         if known is None:
             return True
         if known.fingerprint == event.fingerprint:
-            self.outcomes[id(event)] = "duplicate"
+            self.outcomes[id(event)] = SourceOutcome.DUPLICATE
             self.event_ids[id(event)] = known.event_id
             return False
         if event.route is Route.OTLP:
             return True
-        self.outcomes[id(event)] = "conflict"
+        self.outcomes[id(event)] = SourceOutcome.REJECTED
         return False
 
     def _key_of(self, event: PreparedEvent) -> str:
-        """The key that a report gets: its own, unless a report of another kind has it."""
+        """Return the key that a report gets: its own, unless a report of another kind has it."""
         known = self._key_rows.get(event.key)
         if known is None or known.fingerprint == event.fingerprint:
             return event.key
@@ -215,19 +219,19 @@ class Absorber:
         ]
 
     def _report_of(self, key: str, event: PreparedEvent) -> Report:
-        """The report that an event is. Told anew, it is of the reservation that it settled."""
+        """Return the report of an event; sent again, it keeps the reservation that it settled."""
         report = msgspec.structs.replace(report_of_event(event), key=key)
-        settled = self._members[key].report.told.reservation if key in self._members else None
+        settled = self._members[key].report.body.reservation if key in self._members else None
         if settled is None:
             return report
-        told = msgspec.structs.replace(report.told, reservation=settled)
-        return msgspec.structs.replace(report, told=told)
+        body = msgspec.structs.replace(report.body, reservation=settled)
+        return msgspec.structs.replace(report, body=body)
 
     def _event_id(self, key: str) -> int | None:
         return self._members[key].event_id if key in self._members else None
 
     def _places(self, key: str, report: Report) -> list[Any]:
-        """Where a report meets others: its identities, those it had before, and its group."""
+        """Return where a report meets others: its identities, present and former, and its group."""
         places: list[Any] = [*report.identities]
         if key in self._members:
             places += self._members[key].report.identities
@@ -266,7 +270,7 @@ class Absorber:
             self._writes.forget(key)
 
     def _has_settled(self, group: Mapping[str, Member], key: str) -> bool:
-        return key in group and group[key].report.told.reservation is not None
+        return key in group and group[key].report.body.reservation is not None
 
     def _first_of(
         self,
@@ -274,7 +278,9 @@ class Absorber:
         withdrawn: Collection[str],
         arrived: Mapping[str, PreparedEvent],
     ) -> list[Report]:
-        """The reports of a group, as many as it takes: beyond that each is a call of its own."""
+        """Return the reports of a group, as many as it takes: beyond that each is a call of its
+        own.
+        """
         staying = [key for key in group if key not in withdrawn]
         known = [key for key in staying if key in self._members]
         further = sorted(
@@ -302,8 +308,8 @@ class Absorber:
     def _row_for(
         self, call: Call, group: Mapping[str, Member], free: dict[int, StoredEvent]
     ) -> StoredEvent | None:
-        """The stored call that this one goes on as: the one that settled a reservation, else the
-        oldest.
+        """Return the stored call that this one continues: the one that settled a reservation, else
+        the oldest.
         """
         ids = {
             id_
@@ -323,13 +329,14 @@ class Absorber:
         group: Mapping[str, Member],
     ) -> None:
         """Write down what a call is now, and what became of the reports that arrived."""
-        if row is not None and self._is_told_already(call, row, group):
+        if row is not None and self._is_unchanged_by(call, row, group):
             self._keep_reports(call, row, group_id)
             self._note_outcomes(call, row, False, False, arrived)
             return
         event = self._prepare(call)
         event_id = self._take_id() if row is None else row.id
-        fields = event.row(event_id, tenant_id=self.tenant_id) | {"is_conflict": call.is_conflict}
+        event.is_conflict = call.is_conflict
+        fields = event.row(event_id, tenant_id=self.tenant_id)
         after = stored_of_row(fields)
         is_changed = False
         if row is None:
@@ -343,8 +350,8 @@ class Absorber:
         self._keep_reports(call, after, group_id)
         self._note_outcomes(call, after, row is None, is_changed, arrived)
 
-    def _is_told_already(self, call: Call, row: StoredEvent, group: Mapping[str, Member]) -> bool:
-        """Whether a stored call is what it would be without the reports that arrived."""
+    def _is_unchanged_by(self, call: Call, row: StoredEvent, group: Mapping[str, Member]) -> bool:
+        """Return whether a stored call is what it would be without the reports that arrived."""
         known = [
             self._members[report.key].report
             for report in call.reports
@@ -360,22 +367,23 @@ class Absorber:
         return before == after
 
     def _with_its_reservation(self, report: Report) -> Report:
-        """The report with what it leaves out taken from the reservation that it names, believed as
-        much as the report itself.
+        """Return the report with what it leaves out taken from the reservation that it names,
+        believed as much as the report itself.
         """
-        held = self._held(report.told)
+        held = held_of(self.tenant_id, report.body)
         if held is None:
             return report
         used = report.tokens
-        counts = (used.input_tokens, used.output_tokens)
-        told = report.told
-        if any(counts):
-            told = msgspec.structs.replace(told, input_tokens=counts[0], output_tokens=counts[1])
-        told = inherit(told, held)
+        body = report.body
+        if used.input_tokens or used.output_tokens:
+            body = msgspec.structs.replace(
+                body, input_tokens=used.input_tokens, output_tokens=used.output_tokens
+            )
+        body = inherit(body, held)
         # A reservation is of a model call unless it says otherwise; the report may know better.
-        operation = "tool" if told.operation == "tool" else report.told.operation
+        operation = "tool" if body.operation == "tool" else report.body.operation
         return msgspec.structs.replace(
-            report, told=msgspec.structs.replace(told, operation=operation)
+            report, body=msgspec.structs.replace(body, operation=operation)
         )
 
     def _keep_reports(self, call: Call, row: StoredEvent, group_id: int | None) -> None:
@@ -394,8 +402,8 @@ class Absorber:
             event = arrived.get(report.key)
             if event is None:
                 continue
-            outcome = "merged" if is_changed else "duplicate"
-            self.outcomes[id(event)] = "accepted" if is_new else outcome
+            outcome = SourceOutcome.MERGED if is_changed else SourceOutcome.DUPLICATE
+            self.outcomes[id(event)] = SourceOutcome.CONFLICT if is_new else outcome
             self.event_ids[id(event)] = after.id
             self.calls[id(event)] = after
             is_new, is_changed = False, is_changed or is_new
@@ -407,7 +415,7 @@ class Absorber:
         moves = [
             (reservation_id, member.event_id, event_id)
             for key, member in group.items()
-            if (reservation_id := reservation_of(member.report.told)) is not None
+            if (reservation_id := reservation_of(member.report.body)) is not None
             and (event_id := self._writes.call_of(key)) is not None
         ]
         naming = {(reservation_id, event_id) for reservation_id, _, event_id in moves}
@@ -416,7 +424,7 @@ class Absorber:
                 self._writes.move_hold(reservation_id, before_id, event_id)
 
     def _prepare(self, call: Call) -> PreparedEvent:
-        """The call, judged by the configuration in force."""
+        """Return the call, judged by the configuration in force."""
         merged = merge([self._with_its_reservation(report) for report in call.reports])
         event = self._prepare_merged(merged)
         if merged.has_floor:
@@ -448,7 +456,7 @@ class Absorber:
             at=merged.at,
             tokens=merged.tokens,
             route=Route(merged.first.route),
-            held=self._held(body),
+            held=held_of(self.tenant_id, body),
         )
         event.authority = merged.first.authority
         event.completeness = merged.completeness
@@ -456,10 +464,6 @@ class Absorber:
         event.judge(self.configuration)
         event.note_saving(self.configuration)
         return event
-
-    def _held(self, body: EventBody) -> Held | None:
-        id_ = reservation_of(body)
-        return None if id_ is None else find_held(self.tenant_id, [id_]).get(id_)
 
     def _resolve_beside_corrected(
         self,
@@ -484,7 +488,7 @@ class Absorber:
         self._note_ended(ended, rows[0], arrived)
         for beside in calls_of(report for report in call.reports if report not in ended):
             row = self._row_for(beside, group, free)
-            named = {report.told.reservation for report in beside.reports} - {None}
+            named = {report.body.reservation for report in beside.reports} - {None}
             # Two reservations are two calls.
             reservation = named.pop() if named else None
             of_reservation = [each for each in rows if str(each.reservation_id) == reservation]
@@ -501,7 +505,7 @@ class Absorber:
         """
         for report in reports:
             if (event := arrived.get(report.key)) is not None:
-                self.outcomes[id(event)] = "duplicate"
+                self.outcomes[id(event)] = SourceOutcome.DUPLICATE
                 self.event_ids[id(event)] = row.id
                 if not row.is_void:
                     self.calls[id(event)] = row

@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import MalformedBody, TooManyEvents
 from common.json_bodies import require_utf8
-from metering.usage.decoders.pieces import items_of, without_deep_parts
+from metering.usage.decoders.json_items import items_of, without_deep_parts
 
 
 def test_items_come_out_as_they_were_sent() -> None:

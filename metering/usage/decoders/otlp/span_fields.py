@@ -1,15 +1,16 @@
-"""What a span tells about its call beside the tokens: who, for whom, with what, and how it went."""
+"""The fields of a call that a span names beside the tokens: who, for whom, with what, and how it
+went.
+"""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from common.values import COUNT_MAX
 from metering.usage.decoders.assembly import count, digest, identity, milliseconds, name, usd
-from metering.usage.decoders.otlp.kinds import Kind, kind_of
 from metering.usage.decoders.otlp.quoted import Answer, answer_of, decode_text
+from metering.usage.decoders.otlp.span_kinds import Kind, kind_of
 from metering.usage.decoders.otlp.spans import STATUS_ERROR, Attributes, Span, first
 from metering.usage.decoders.otlp.token_counts import count_tokens
 from metering.usage.decoders.provider_names import canonical_provider
@@ -17,7 +18,7 @@ from metering.usage.decoders.samples import redacted_sample
 
 DIMENSIONS: Final = ("team", "customer", "agent", "user", "feature", "session", "task")
 
-# Attributes that callers set by hand; each is followed by a dimension's name. OpenInference puts
+# Attributes that callers set themselves; each is followed by a dimension's name. OpenInference puts
 # them into one attribute as JSON, which is read as if its pairs stood beside the others.
 _OWN: Final = "spendgate."
 _METADATA: Final = "metadata"
@@ -128,8 +129,8 @@ _ENDINGS: Final = (
     "gen_ai.completion.0.finish_reason",
     "stop_reason",
 )
-# The instrumentations that tell it of every answer that came to its end, by how scopes begin.
-_TELL_ENDINGS: Final = (
+# Instrumentations that name it for every answer that came to its end, by how scopes begin.
+_NAME_ENDINGS: Final = (
     "openinference.",
     "com.anthropic.",
     "@ai-sdk/",
@@ -178,83 +179,74 @@ _TO_FIRST_SECONDS: Final = (
     "gen_ai.server.time_to_first_token",
 )
 _ENVIRONMENT: Final = ("deployment.environment.name", "deployment.environment")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def provider_of(attributes: Mapping[str, Any]) -> str | None:
-    """The provider in the catalogue's spelling, passing over names of frameworks."""
+    """Return the provider in the catalogue's spelling, passing over names of frameworks."""
     for key in _PROVIDER:
-        if found := canonical_provider(attributes.get(key)):
-            return found
+        if provider := canonical_provider(attributes.get(key)):
+            return provider
     model = first(attributes, _RESPONSE_MODEL)
     is_vertex = isinstance(model, str) and model.startswith(_VERTEX_PREFIX)
     return "google" if is_vertex else None
 
 
 def models_of(attributes: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The model that answered and the one that was asked for."""
+    """Return the model that answered and the one that was asked for."""
     asked = _model(first(attributes, _REQUEST_MODEL))
     return _model(first(attributes, _RESPONSE_MODEL)) or asked, asked
 
 
 def _model(given: object) -> str | None:
-    """A model's name without the path that Vertex AI puts before it."""
+    """Return a model's name without the path that Vertex AI puts before it."""
     if isinstance(given, str) and given.startswith(("projects/", "publishers/", "models/")):
         given = given.rpartition("/")[2]
     return name(given)
 
 
-def response_id_of(attributes: Mapping[str, Any]) -> str | None:
-    """The provider's id of the answer. An id of the request is none."""
-    return _response_id(attributes, answer_of(attributes))
-
-
 def _response_id(attributes: Mapping[str, Any], answer: Answer) -> str | None:
-    told = first(attributes, _RESPONSE_ID)
-    if isinstance(told, str) and told.startswith(_REQUEST_PREFIX):
-        told = None
-    return identity(told or answer.id)
+    # An id of the request is none of the answer.
+    given = first(attributes, _RESPONSE_ID)
+    if isinstance(given, str) and given.startswith(_REQUEST_PREFIX):
+        given = None
+    return identity(given or answer.id)
 
 
-def request_id_of(attributes: Mapping[str, Any]) -> str | None:
-    """The provider's id of the request, by which logs and gateways know the call as well."""
-    told = first(attributes, _REQUEST_ID)
-    if told is None:
+def _request_id(attributes: Mapping[str, Any]) -> str | None:
+    """Return the provider's id of the request, by which logs and gateways know the call as well."""
+    given = first(attributes, _REQUEST_ID)
+    if given is None:
         perhaps = (attributes.get(key) for key in _PERHAPS_REQUEST_ID)
         words = (value for value in perhaps if isinstance(value, str))
-        told = next((value for value in words if value.startswith(_REQUEST_PREFIX)), None)
-    return identity(told)
+        given = next((value for value in words if value.startswith(_REQUEST_PREFIX)), None)
+    return identity(given)
 
 
-def dimensions_of(span: Span, kind: Kind) -> dict[str, str]:
-    """The dimensions that the span itself names."""
-    if span.dimensions is None:
-        span.dimensions = _read_dimensions(span.attributes, kind) if span.attributes else {}
-    return span.dimensions
-
-
-def _read_dimensions(attributes: Attributes, kind: Kind) -> dict[str, str]:
+def dimensions_of(attributes: Attributes, kind: Kind) -> dict[str, str]:
+    """Return the dimensions that the span itself names."""
     attributes = _with_metadata(attributes)
-    found = {
+    dimensions = {
         dimension: value
         for dimension, keys in _SPELLINGS.items()
         if (value := name(first(attributes, keys))) is not None
     }
-    if found.get("session", "").startswith(_RESPONSE_PREFIX):
-        del found["session"]
-    if "session" not in found and (session := _codex_conversation(attributes)):
-        found["session"] = session
-    if "agent" not in found and (agent := _agent_that_asks(attributes)):
-        found["agent"] = agent
-    if kind == "agent" and "agent" not in found:
+    if dimensions.get("session", "").startswith(_RESPONSE_PREFIX):
+        del dimensions["session"]
+    if "session" not in dimensions and (session := _codex_conversation(attributes)):
+        dimensions["session"] = session
+    if "agent" not in dimensions and (agent := _agent_that_asks(attributes)):
+        dimensions["agent"] = agent
+    if kind == "agent" and "agent" not in dimensions:
         itself = name(first(attributes, _AGENT_ITSELF))
         if itself is not None:
-            found["agent"] = itself
-    return found
+            dimensions["agent"] = itself
+    return dimensions
 
 
 def _with_metadata(attributes: Attributes) -> Attributes:
-    """The attributes, and the pairs of the one that OpenInference writes as JSON beside them."""
+    """Return the attributes, and the pairs of the one that OpenInference writes as JSON beside
+    them.
+    """
     pairs = decode_text(attributes.get(_METADATA), dict[str, msgspec.Raw])
     if not pairs:
         return attributes
@@ -263,7 +255,7 @@ def _with_metadata(attributes: Attributes) -> Attributes:
 
 
 def _plain(raw: msgspec.Raw) -> object:
-    """A plain value; None for what nests, and for a number that no computer holds."""
+    """Return a plain value; None for what nests, and for a number that no computer holds."""
     if bytes(raw).startswith((b"{", b"[")):
         return None
     try:
@@ -273,7 +265,7 @@ def _plain(raw: msgspec.Raw) -> object:
 
 
 def _agent_that_asks(attributes: Attributes) -> str | None:
-    """The agent of Claude Code's that made the call; its main loop is none."""
+    """Return the agent of Claude Code's that made the call; its main loop is none."""
     asked = first(attributes, _QUERY_SOURCE)
     if not isinstance(asked, str):
         return None
@@ -291,7 +283,7 @@ def _codex_conversation(attributes: Attributes) -> str | None:
 
 
 def dimensions_of_resource(resource: Mapping[str, Any]) -> dict[str, str]:
-    """What a process says of all its calls, by resource attributes."""
+    """Return what a process says of all its calls, by resource attributes."""
     keys = ((dimension, f"{_OWN}{dimension}") for dimension in DIMENSIONS)
     return {
         dimension: value
@@ -301,7 +293,7 @@ def dimensions_of_resource(resource: Mapping[str, Any]) -> dict[str, str]:
 
 
 def pairs_of(span: Span) -> dict[str, object]:
-    """The free pairs that callers set on the span or its process, for tags."""
+    """Return the free pairs that callers set on the span or its process, for tags."""
     pairs: dict[str, object] = {}
     for key, value in span.attributes.items():
         if key.startswith(_TAGS) and key not in _DIMENSION_KEYS:
@@ -323,8 +315,8 @@ def source_of(resource: Mapping[str, Any]) -> str:
     return f"otlp:{service}"[:200] if service else "otlp"
 
 
-def call_facts(span: Span) -> dict[str, object]:
-    """What is told of a model call beside its tokens."""
+def call_fields(span: Span) -> dict[str, object]:
+    """Return the fields of a model call beside its tokens."""
     attributes = span.attributes
     answer = answer_of(attributes)
     model, asked = models_of(attributes)
@@ -336,7 +328,7 @@ def call_facts(span: Span) -> dict[str, object]:
         "model": model,
         "requested_model": asked if asked != model else None,
         "response_id": _response_id(attributes, answer),
-        "request_id": request_id_of(attributes),
+        "request_id": _request_id(attributes),
         "reservation": _reservation(attributes),
         "service_tier": name(first(attributes, _SERVICE_TIER)) or name(answer.service_tier),
         "max_output_tokens": _max_output(attributes),
@@ -347,7 +339,8 @@ def call_facts(span: Span) -> dict[str, object]:
 
 
 def _has_broken_off(span: Span, provider: str | None, answer: Answer) -> bool:
-    """Whether this is a stream that was left before its end: its counts are those of its beginning.
+    """Return whether this is a stream that was left before its end: its counts are those of its
+    beginning.
 
     Only what is certain counts: no error, input but (next to) no output, and no reason for an end
     from an instrumentation that gives one for every whole answer. OpenAI tells no counts before
@@ -366,23 +359,27 @@ def _has_broken_off(span: Span, provider: str | None, answer: Answer) -> bool:
         return False
     if not counted.tokens.output_tokens:
         return True
-    tells = span.scope == _VERCEL_SCOPE or span.scope.startswith(_TELL_ENDINGS)
-    return counted.tokens.output_tokens == 1 and tells and provider not in ("openai", "azure")
+    names_endings = span.scope == _VERCEL_SCOPE or span.scope.startswith(_NAME_ENDINGS)
+    return (
+        counted.tokens.output_tokens == 1 and names_endings and provider not in ("openai", "azure")
+    )
 
 
 def _generates(span: Span) -> bool:
-    """Whether the call has an output at all."""
+    """Return whether the call has an output at all."""
     model = models_of(span.attributes)[0] or ""
     return kind_of(span.attributes, span.name) == "llm" and "embed" not in model.lower()
 
 
 def _reservation(attributes: Attributes) -> str | None:
-    """The reservation that the call was made under, where its caller told the instrumentation."""
+    """Return the reservation that the call was made under, where its caller told the
+    instrumentation.
+    """
     return name(first(_with_metadata(attributes), _RESERVATION))
 
 
-def tool_facts(span: Span) -> dict[str, object]:
-    """What is told of a tool call."""
+def tool_fields(span: Span) -> dict[str, object]:
+    """Return the fields of a tool call."""
     return {
         "operation": "tool",
         "tool": name(first(span.attributes, _TOOL)) or name(span.name) or "unknown",
@@ -391,29 +388,21 @@ def tool_facts(span: Span) -> dict[str, object]:
     }
 
 
-def span_facts(span: Span) -> dict[str, object]:
-    """What every span tells: which it is, when, how long, and how it ended."""
-    started = span.started_nanos or span.ended_nanos
-    facts: dict[str, object] = {
-        "id": span.event_id,
-        "source": source_of(span.resource),
-        "time": _EPOCH + timedelta(microseconds=started // 1000),
-        "trace": span.trace,
-        "span": span.span,
-        "parent_span": span.parent,
-    }
+def outcome_fields(span: Span) -> dict[str, object]:
+    """Return how long a call took, and how it ended if not well."""
+    fields: dict[str, object] = {}
     if span.started_nanos and span.ended_nanos >= span.started_nanos:
-        facts["latency_ms"] = (span.ended_nanos - span.started_nanos) // 1_000_000
+        fields["latency_ms"] = (span.ended_nanos - span.started_nanos) // 1_000_000
     error = span.attributes.get("error.type")
     if span.status_code == STATUS_ERROR or error:
         kind = name(error) or name(span.exception) or name(span.status_message) or "error"
-        facts["status"] = "cancelled" if "cancel" in kind.lower() else "error"
-        facts["error_type"] = kind
-    return facts
+        fields["status"] = "cancelled" if "cancel" in kind.lower() else "error"
+        fields["error_type"] = kind
+    return fields
 
 
 def given_cost(attributes: Mapping[str, Any]) -> str | None:
-    """The cost that the sender worked out. Raises ValueError for what is no amount."""
+    """Return the cost that the sender worked out. Raises ValueError for what is no amount."""
     return usd(first(attributes, _COST))
 
 
@@ -432,9 +421,10 @@ def _to_first_token(attributes: Mapping[str, Any]) -> int | None:
 
 
 def sample_of(span: Span) -> str:
-    """What a span looked like, redacted, for the page of sources."""
-    told = {"scope": span.scope, "span_name": span.name, "attributes": span.attributes}
-    return redacted_sample(told)
+    """Return what a span looked like, redacted, for the page of sources."""
+    return redacted_sample(
+        {"scope": span.scope, "span_name": span.name, "attributes": span.attributes}
+    )
 
 
 def _hash(content: object) -> str | None:

@@ -1,6 +1,6 @@
 """Cutting large bodies into items without building them, and dropping what nests too deeply.
 
-An item that is broken in itself must not take its neighbors with it, and a part that nobody needs
+An item that is broken in itself must not take its neighbors with it, and a part that no one needs
 must not make an item unreadable.
 """
 
@@ -16,9 +16,9 @@ from metering.usage.decoders.native import EVENTS_MAX
 
 # What nests deeper than this is dropped where a reader cannot skip it.
 KEPT_LEVELS: Final = 100
-# Beyond so many brackets a body is not cut by hand: it would take seconds.
+# A body with more brackets is not cut here: it would take seconds.
 _BRACKETS_MAX: Final = 2_000_000
-# Possessive, and a string that never ends ends with the text: every byte is looked at once.
+# Possessive, and a string that never ends ends with the text: each byte is looked at only once.
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 
 # Escapes one by one, so that a backslash that is escaped itself begins none.
@@ -32,7 +32,7 @@ _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def items_of(body: bytes) -> Iterator[bytes]:
-    """The items of a JSON array, each still to be read.
+    """Return the items of a JSON array, each still to be read.
 
     An item that is no JSON, or nests too deeply, comes out like the others as long as its brackets
     and quotes are paired.
@@ -49,7 +49,7 @@ def items_of(body: bytes) -> Iterator[bytes]:
 
 
 def without_deep_parts(raw: bytes, *, levels: int = KEPT_LEVELS) -> bytes:
-    """The JSON with null in place of every object or array that is more than `levels` deep."""
+    """Return the JSON with null in place of each object or array more than `levels` deep."""
     if raw.count(b"{") + raw.count(b"[") <= levels:
         return raw
     kept: list[bytes] = []
@@ -71,7 +71,8 @@ def without_deep_parts(raw: bytes, *, levels: int = KEPT_LEVELS) -> bytes:
 
 
 def without_lone_surrogates(raw: bytes) -> bytes:
-    """The JSON with a replacement character for each half of a character that lacks the other.
+    """Return the JSON with a replacement character for each half of a character that lacks the
+    other.
 
     Senders that cut a prompt to length cut through characters, and write the half as an escape.
     """
@@ -81,7 +82,7 @@ def without_lone_surrogates(raw: bytes) -> bytes:
 
 
 def _cut(body: bytes, error: Exception) -> list[bytes]:
-    """The items between the commas of the outermost array, by looking at brackets alone."""
+    """Return the items between the commas of the outermost array, by looking at brackets alone."""
     refusal = MalformedBody("malformed_json", f"The body is not JSON: {error}.")
     if body.count(b"{") + body.count(b"[") > _BRACKETS_MAX:
         raise refusal from error
@@ -96,7 +97,7 @@ def _cut(body: bytes, error: Exception) -> list[bytes]:
 
 
 def _outermost(body: bytes) -> Iterator[int]:
-    """Where the outermost brackets and the commas between them stand."""
+    """Yield where the outermost brackets and the commas between them stand."""
     depth = 0
     for token in _TOKENS.finditer(body):
         at = token.start()

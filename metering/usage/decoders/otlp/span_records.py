@@ -1,4 +1,4 @@
-"""What a span tells, kept small: enough to find its call again when the rest of its trace comes."""
+"""Spans as they are kept: enough to find their calls again when the rest of a trace arrives."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,20 +9,20 @@ import msgspec
 from common.errors import EventRejected
 from metering.usage.decoders.assembly import digest, tags
 from metering.usage.decoders.native import PassedOver, TagValue
-from metering.usage.decoders.otlp.facts import (
-    call_facts,
+from metering.usage.decoders.otlp.span_fields import (
+    call_fields,
     dimensions_of,
     dimensions_of_resource,
     given_cost,
     models_of,
+    outcome_fields,
     pairs_of,
     provider_of,
     sample_of,
     source_of,
-    span_facts,
-    tool_facts,
+    tool_fields,
 )
-from metering.usage.decoders.otlp.kinds import Kind, kind_of
+from metering.usage.decoders.otlp.span_kinds import Kind, kind_of
 from metering.usage.decoders.otlp.spans import SPAN_LENGTH, TRACE_LENGTH, Span, is_id
 from metering.usage.decoders.otlp.token_counts import Counted, count_tokens
 
@@ -32,11 +32,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SpanKey = tuple[str, str]
 
 
-class ToldSpan(msgspec.Struct, omit_defaults=True, gc=False):
+class SpanRecord(msgspec.Struct, omit_defaults=True, gc=False):
     """A span as it is kept. Times are microseconds since 1970.
 
-    `facts` are fields of the event that the span would be, `dims` and `process_dims` what it and
-    its process say of whose call it is. `process` is a hash of the process that made the span.
+    `fields` are fields of the event that the span would be, `dims` and `process_dims` the
+    dimensions that it and its process name. `process` is a hash of the process.
     """
 
     trace: str
@@ -48,7 +48,7 @@ class ToldSpan(msgspec.Struct, omit_defaults=True, gc=False):
     process: str = ""
     started_us: int = 0
     ended_us: int = 0
-    facts: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     dims: dict[str, str] = {}
     process_dims: dict[str, str] = {}
     tags: dict[str, TagValue] | None = None
@@ -60,46 +60,46 @@ class ToldSpan(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def is_call(self) -> bool:
-        """Whether it tells of a model call."""
+        """Whether it is of a model call."""
         return self.kind in MODEL_KINDS
 
     @property
     def has_failed(self) -> bool:
-        return self.facts.get("status") in ("error", "cancelled")
+        return self.fields.get("status") in ("error", "cancelled")
 
     @property
     def is_worth_keeping(self) -> bool:
         """Whether it tells anything but who its parent is."""
-        return self.kind != "around" or bool(self.dims or self.facts.get("model"))
+        return self.kind != "around" or bool(self.dims or self.fields.get("model"))
 
 
 class Export(msgspec.Struct):
     """What an export request holds: spans, those that cannot be read, and what is none of ours."""
 
-    spans: list[ToldSpan]
+    spans: list[SpanRecord]
     rejected: list[EventRejected]
     passed_over: list[PassedOver]
 
 
 def read_export(items: Sequence[Span | EventRejected], *, trusts_given_costs: bool) -> Export:
-    """What each span of an export tells by itself."""
+    """Return what each span of an export tells by itself."""
     export = Export([], [], [])
     passed: dict[str, int] = {}
     for item in items:
-        told = item if isinstance(item, EventRejected) else _tell(item, trusts_given_costs)
-        if isinstance(told, EventRejected):
-            export.rejected.append(told)
+        record = item if isinstance(item, EventRejected) else _read(item, trusts_given_costs)
+        if isinstance(record, EventRejected):
+            export.rejected.append(record)
             continue
-        export.spans.append(told)
-        if not told.is_worth_keeping:
-            passed[told.source] = passed.get(told.source, 0) + 1
+        export.spans.append(record)
+        if not record.is_worth_keeping:
+            passed[record.source] = passed.get(record.source, 0) + 1
     export.passed_over = [
         PassedOver(source, "not_a_call", count) for source, count in sorted(passed.items())
     ]
     return export
 
 
-def _tell(span: Span, trusts_given_costs: bool) -> ToldSpan | EventRejected:
+def _read(span: Span, trusts_given_costs: bool) -> SpanRecord | EventRejected:
     if not is_id(span.trace, TRACE_LENGTH) or not is_id(span.span, SPAN_LENGTH):
         detail = "A span's ids are not 16 and 8 bytes that are not all zero."
         return EventRejected(
@@ -108,9 +108,9 @@ def _tell(span: Span, trusts_given_costs: bool) -> ToldSpan | EventRejected:
     kind = kind_of(span.attributes, span.name)
     if kind == "unknown":
         word = str(span.attributes.get("gen_ai.operation.name"))[:100]
-        detail = f"The operation {word!r} uses tokens, and nobody knows whether it is one call."
+        detail = f"The operation {word!r} uses tokens, and no one knows whether it is one call."
         return _rejected("unknown_operation", detail, span)
-    told = ToldSpan(
+    record = SpanRecord(
         trace=span.trace,
         span=span.span,
         parent=span.parent,
@@ -124,17 +124,17 @@ def _tell(span: Span, trusts_given_costs: bool) -> ToldSpan | EventRejected:
         process_dims=_storable(dimensions_of_resource(span.resource)),
     )
     try:
-        _add_facts(told, span, trusts_given_costs)
+        _add_fields(record, span, trusts_given_costs)
     except ValueError as error:
         return _rejected("invalid_value", f"{error}.", span)
-    return told
+    return record
 
 
 def _dimensions(span: Span, kind: Kind) -> dict[str, str]:
-    """What the span itself names. A call with a name that cannot be stored is rejected alone; that
-    of a span around calls loses nothing but itself.
+    """Return what the span itself names. A call with a name that cannot be stored is rejected
+    alone; that of a span around calls loses nothing but itself.
     """
-    dims = dimensions_of(span, kind) if span.attributes else {}
+    dims = dimensions_of(span.attributes, kind) if span.attributes else {}
     return dims if kind in MODEL_KINDS or kind == "tool" else _storable(dims)
 
 
@@ -142,42 +142,37 @@ def _storable(dims: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in dims.items() if "\x00" not in value}
 
 
-def _add_facts(told: ToldSpan, span: Span, trusts_given_costs: bool) -> None:
-    if told.is_call:
-        facts = call_facts(span) | {"operation": told.kind}
+def _add_fields(record: SpanRecord, span: Span, trusts_given_costs: bool) -> None:
+    if record.is_call:
+        fields = call_fields(span) | {"operation": record.kind}
         if trusts_given_costs:
-            facts["cost_usd"] = given_cost(span.attributes)
-        provider = facts["provider"]
+            fields["cost_usd"] = given_cost(span.attributes)
+        provider = fields["provider"]
         assert provider is None or isinstance(provider, str)
-        told.used = count_tokens(span.attributes, provider)
-    elif told.kind == "tool":
-        facts = tool_facts(span)
+        record.used = count_tokens(span.attributes, provider)
+    elif record.kind == "tool":
+        fields = tool_fields(span)
     else:
         if span.attributes and (model := models_of(span.attributes)[0]):
-            told.facts = _given({"model": model, "provider": provider_of(span.attributes)})
+            record.fields = _given({"model": model, "provider": provider_of(span.attributes)})
         return
-    told.facts = _given(facts | _how_it_went(span))
-    told.tags = tags(pairs_of(span))
+    record.fields = _given(fields | outcome_fields(span))
+    record.tags = tags(pairs_of(span))
 
 
-def _how_it_went(span: Span) -> dict[str, object]:
-    facts = span_facts(span)
-    return {name: facts.get(name) for name in ("latency_ms", "status", "error_type")}
+def _given(fields: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _given(facts: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def place_facts(told: ToldSpan) -> dict[str, object]:
-    """The fields of an event that say which span it is."""
+def identity_fields(record: SpanRecord) -> dict[str, object]:
+    """Return the fields of an event that say which span it is."""
     return {
-        "id": f"{told.trace}-{told.span}",
-        "source": told.source,
-        "time": _EPOCH + timedelta(microseconds=told.started_us),
-        "trace": told.trace,
-        "span": told.span,
-        "parent_span": told.parent,
+        "id": f"{record.trace}-{record.span}",
+        "source": record.source,
+        "time": _EPOCH + timedelta(microseconds=record.started_us),
+        "trace": record.trace,
+        "span": record.span,
+        "parent_span": record.parent,
     }
 
 
@@ -192,11 +187,11 @@ def _rejected(code: str, detail: str, span: Span) -> EventRejected:
 
 
 ANCESTORS_MAX: Final = 64
-Tree = Mapping[SpanKey, ToldSpan]
+Tree = Mapping[SpanKey, SpanRecord]
 
 
-def ancestors(span: ToldSpan, tree: Tree) -> Iterator[ToldSpan]:
-    """The spans around this one, nearest first."""
+def ancestors(span: SpanRecord, tree: Tree) -> Iterator[SpanRecord]:
+    """Yield the spans around this one, nearest first."""
     seen = {span.key}
     current = span
     while current.parent is not None and len(seen) <= ANCESTORS_MAX:

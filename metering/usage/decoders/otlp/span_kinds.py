@@ -115,22 +115,22 @@ _CODEX_MODULE: Final = "codex_core"
 
 
 def is_of_interest(keys: Iterable[str]) -> bool:
-    """Whether a span with these attributes can be a call or tell of the calls below it."""
+    """Return whether a span with these attributes can be a call or tell of the calls below it."""
     return any(key.startswith(_PREFIXES) or key in _KEYS_OF_INTEREST for key in keys)
 
 
 def has_usage(attributes: Mapping[str, Any]) -> bool:
-    """Whether the span tells tokens that were used."""
+    """Return whether the span tells tokens that were used."""
     return any(key.startswith(_USAGE_PREFIXES) for key in attributes)
 
 
 def has_model(attributes: Mapping[str, Any]) -> bool:
-    """Whether the span itself names a model."""
+    """Return whether the span itself names a model."""
     return any(key in attributes for key in _MODEL_KEYS)
 
 
 def kind_of(attributes: Mapping[str, Any], span_name: str = "") -> Kind:
-    """What the span stands for. `unknown` uses tokens of a model under a word nobody knows.
+    """Return what the span stands for. `unknown` uses tokens of a model under a word no one knows.
 
     A call may name no model (Codex's: the spans around it do) or no usage (Gemini CLI's streams).
     """

@@ -1,4 +1,4 @@
-"""What merging writes: keys and reports, and the calls that changed, with their roll-ups."""
+"""Writes what merging decided: keys, reports and changed calls, with their roll-ups."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,21 +8,16 @@ from uuid import UUID
 import msgspec
 from django.db import connection
 
-from metering.calls.events import COPY_COLUMNS
 from metering.calls.identities import IDENTITIES, KeyRow
 from metering.calls.report import Report, report_as_text
-from metering.calls.stored import StoredEvent
 from metering.rollups import lock_batches, post_deltas
 from metering.snapshot import ConfigurationChanged
+from metering.usage.columns import KEYS, WRITTEN, StoredEvent, column_list, key_values
 
 _encode: Final = msgspec.json.Encoder().encode
-_KEYS: Final = ("response_key", "request_key", "key", "fingerprint", "span_key")
-EVENT_COLUMNS: Final = ", ".join(
-    [name for name in COPY_COLUMNS.split(", ") if name not in _KEYS] + ["is_conflict"]
-)
 
 
-class Writes:
+class MergeWrites:
     """What a transaction of merging is to write, collected call by call."""
 
     def __init__(self, tenant_id: int, known: Mapping[str, KeyRow]) -> None:
@@ -37,47 +32,41 @@ class Writes:
         self._moved_holds: list[tuple[UUID, int, int]] = []
 
     def insert(self, fields: dict[str, Any]) -> None:
-        """A call that is new, by column."""
+        """Note a new call, by column."""
         self._inserted.append(fields)
 
     def update(self, row: StoredEvent, fields: dict[str, Any]) -> None:
-        """A call that is told otherwise now."""
+        """Note a call that changed."""
         self._updated.append((row, fields))
 
     def delete(self, row: StoredEvent) -> None:
-        """A call that is part of another one, or turned out to be none."""
+        """Note a call that is part of another one, or turned out to be none."""
         self._deleted.append(row)
 
     def move_hold(self, reservation_id: UUID, before_id: int, event_id: int) -> None:
-        """Let a reservation that was settled with `before_id` be settled with another call."""
+        """Move a reservation that was settled with `before_id` to another call."""
         self._moved_holds.append((reservation_id, before_id, event_id))
 
     def call_of(self, key: str) -> int | None:
-        """The call that a report is part of from now on; None where that does not change."""
+        """Return the call that a report becomes part of; None if that does not change."""
         kept = self._keys.get(key)
         return kept["event_id"] if kept else None
 
     def forget(self, key: str) -> None:
-        """A report that is withdrawn."""
+        """Note that a report is withdrawn."""
         self._keys.setdefault(key, {})
         self._reports.setdefault(key, {})
 
     def keep(self, report: Report, call: StoredEvent, group_id: int | None) -> None:
-        """A report of a call; without a group the call's row tells it."""
-        place = {"key": report.key, "event_id": call.id, "event_at": call.time}
-        self._keys[report.key] = {
-            **place,
-            "response_key": report.response_key,
-            "request_key": report.request_key,
-            "span_key": report.span_key,
-            "fingerprint": report.fingerprint,
-        }
+        """Note a report of a call; without a group it is stored as the call's row."""
+        call_of_key = {"key": report.key, "event_id": call.id, "event_at": call.time}
+        self._keys[report.key] = {**call_of_key, **dict(zip(KEYS, key_values(report), strict=True))}
         is_grouped = group_id is not None
-        grouped = {**place, "group_id": group_id, "report": report_as_text(report)}
+        grouped = {**call_of_key, "group_id": group_id, "report": report_as_text(report)}
         self._reports[report.key] = grouped if is_grouped else {}
 
     def write(self) -> None:
-        """Write all of it. Raises ConfigurationChanged if another transaction was faster."""
+        """Write everything noted. Raises ConfigurationChanged if another transaction was faster."""
         changed = [*self._deleted, *(row for row, _ in self._updated)]
         rolled_up = lock_batches(
             tenant_id=self.tenant_id, batch_ids={row.batch_id for row in changed}
@@ -95,12 +84,16 @@ class Writes:
         post_deltas(tenant_id=self.tenant_id, event_ids=summed, sign=1)
 
     def _write_keys(self, cursor: Any) -> None:
-        """The rows of `event_key` as they should be; an identity stands in one of them."""
+        """Bring the rows of `event_key` up to date; each identity stands in one of them."""
         wanted = self._with_each_identity_once()
         gone = [
             key
             for key, row in self._known.items()
-            if key in wanted and _identities(row) != _identities_of(wanted[key])
+            if key in wanted
+            and (
+                not wanted[key]
+                or any(getattr(row, name) != wanted[key][name] for name in IDENTITIES)
+            )
         ]
         if gone:
             cursor.execute(
@@ -164,20 +157,12 @@ class Writes:
             cursor.execute(_PUT_REPORTS, [self.tenant_id, _encode(rows).decode()])
 
 
-def _identities(row: KeyRow) -> tuple[str | None, ...]:
-    return tuple(getattr(row, name) for name in IDENTITIES)
-
-
-def _identities_of(row: Mapping[str, Any]) -> tuple[str | None, ...] | None:
-    return tuple(row[name] for name in IDENTITIES) if row else None
-
-
-_INSERT_KEYS: Final = """
-    INSERT INTO event_key (tenant_id, key, response_key, request_key, span_key, fingerprint,
-        event_id, event_at)
-    SELECT %s, key, response_key, request_key, span_key, fingerprint, event_id, event_at
+_KEY_COLUMNS: Final = column_list(KEYS)
+_INSERT_KEYS: Final = f"""
+    INSERT INTO event_key (tenant_id, {_KEY_COLUMNS}, event_id, event_at)
+    SELECT %s, {_KEY_COLUMNS}, event_id, event_at
     FROM json_populate_recordset(NULL::event_key, %s::json) ON CONFLICT DO NOTHING
-"""
+"""  # noqa: S608 - constant lists
 _UPDATE_KEYS: Final = """
     UPDATE event_key k SET event_id = n.event_id, event_at = n.event_at,
         fingerprint = n.fingerprint
@@ -191,16 +176,17 @@ _PUT_REPORTS: Final = """
     ON CONFLICT (tenant_id, key) DO UPDATE SET group_id = excluded.group_id,
         event_id = excluded.event_id, event_at = excluded.event_at, report = excluded.report
 """
-_CHANGEABLE: Final = [name for name in EVENT_COLUMNS.split(", ") if name not in ("tenant_id", "id")]
+_COLUMNS: Final = column_list(WRITTEN)
+_CHANGEABLE: Final = [name for name in WRITTEN if name not in ("tenant_id", "id")]
 _UPDATE_EVENTS: Final = f"""
-    UPDATE usage_event e SET {", ".join(f"{name} = n.{name}" for name in _CHANGEABLE)}
+    UPDATE usage_event e SET {", ".join(f'"{name}" = n."{name}"' for name in _CHANGEABLE)}
     FROM json_populate_recordset(NULL::usage_event, %s::json) n
     JOIN unnest(%s::bigint[], %s::timestamptz[]) AS o (id, time) ON o.id = n.id
     WHERE e.tenant_id = %s AND e.id = o.id AND e.time = o.time
 """  # noqa: S608 - constant lists
 _INSERT_EVENTS: Final = f"""
-    INSERT INTO usage_event ({EVENT_COLUMNS})
-    SELECT {EVENT_COLUMNS} FROM json_populate_recordset(NULL::usage_event, %s::json)
+    INSERT INTO usage_event ({_COLUMNS})
+    SELECT {_COLUMNS} FROM json_populate_recordset(NULL::usage_event, %s::json)
 """  # noqa: S608 - constant lists
 
 
@@ -267,7 +253,7 @@ def _move_holds(cursor: Any, tenant_id: int, moved: Sequence[tuple[UUID, int, in
 
 
 def stored_of_row(fields: Mapping[str, Any]) -> StoredEvent:
-    """A call's row as it would be read again."""
+    """Return a call's row as it would be read again."""
     read = dict(fields, is_void=False)
     if read["reservation_id"] is not None:
         read["reservation_id"] = UUID(read["reservation_id"])
