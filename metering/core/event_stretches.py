@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 from django.db import connection
 from psycopg import sql
 
-from metering.core.periods import EPOCH
 from metering.models import CostSource
 
 # Work on at most so many events is done while a client waits.
@@ -18,9 +17,6 @@ class Position(NamedTuple):
 
     time: datetime
     id: int = 0
-
-
-BEGINNING: Final = Position(EPOCH)
 
 
 class Stretch(NamedTuple):

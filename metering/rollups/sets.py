@@ -63,7 +63,6 @@ DAY_SETS: Final = (
     DimensionSet(50, DAY_SECONDS, ("feature", "model"), PAIR_VALUES_MAX),
 )
 SETS: Final = (*QUARTER_SETS, *DAY_SETS)
-SET_BY_NUMBER: Final = {one.number: one for one in SETS}
 # Every dimension that some set has, in the order in which a set names them.
 ROLLED_UP_DIMENSIONS: Final = (
     "team",
