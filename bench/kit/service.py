@@ -256,7 +256,7 @@ class Service:
 # Hashing passwords that nobody uses would take longer than everything else.
 MAKE_TENANTS: Final = """
 from django.test.utils import override_settings
-from metering.budgets import DEFAULT_LEVELS, create_budget
+from metering.configuration.budgets import DEFAULT_LEVELS, create_budget
 from tenants.people import create_tenant
 from tenants.scope import tenant_scope
 with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
