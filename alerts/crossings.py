@@ -53,6 +53,8 @@ RESTS_AFTER: Final = timedelta(days=1)
 RETRY_FIRST: Final = timedelta(seconds=4)
 RETRY_MOST: Final = timedelta(hours=1)
 UNRESOLVED: Final = Incident.objects.filter(kind=IncidentKind.CROSSING, resolved_at=None)
+# Two workers that each had crossings of one window would both find no incident, and notify twice.
+CROSSINGS_LOCK: Final = 7308
 CLAIM: Final = """
     UPDATE crossing SET claimed_at = now() WHERE id IN (
         SELECT id FROM crossing WHERE tenant_id = %s AND claimed_at IS NULL
@@ -72,12 +74,15 @@ def tenants_with_crossings() -> list[int]:
 def take_crossings(*, tenant_id: int) -> int:
     """Claim crossings and open, or update, the incidents of their windows.
 
-    Return the number of crossings. They are reported late rather than never: also when their period
-    is over by then. They are not if a changed budget no longer counts in their window: the windows
-    that count instead were judged by then. Those that fail are set aside for a while, and go after
-    those that were not tried yet.
+    Return the number of crossings; zero if another worker takes those of this tenant. They are
+    reported late rather than never: also when their period is over by then. They are not if a
+    changed budget no longer counts in their window: the windows that count instead were judged by
+    then. Those that fail are set aside for a while, and go after those that were not tried yet.
     """
     with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [CROSSINGS_LOCK, tenant_id])
+        if not cursor.fetchone()[0]:
+            return 0
         cursor.execute(CLAIM, [tenant_id, CLAIM_CROSSINGS.of(tenant_id)])
         ids = [row[0] for row in cursor.fetchall()]
     if not ids:

@@ -135,6 +135,7 @@ class IngestJob:
             self.traced += part.traced
             self.counts += part.counts
             self.outcomes |= part.outcomes
+            self.unpriced_models.update(sorted(part.unpriced_models)[: self._warnings_left()])
             self.errors += part.errors
 
     def judge(self, configuration: Configuration) -> None:
@@ -157,8 +158,11 @@ class IngestJob:
         if event.cost_source is CostSource.UNPRICED:
             self.counts[SourceOutcome.UNPRICED] += 1
             is_priceable = event.body.model and event.completeness != MISSING
-            if is_priceable and len(self.unpriced_models) < WARNINGS_MAX:
+            if is_priceable and self._warnings_left():
                 self.unpriced_models.add((event.values[PROVIDER], event.values[MODEL]))
+
+    def _warnings_left(self) -> int:
+        return max(0, WARNINGS_MAX - len(self.unpriced_models))
 
     def count(self, event: PreparedEvent, outcome: SourceOutcome) -> None:
         """Count an event that was not simply accepted. REJECTED: its id belongs to another one."""

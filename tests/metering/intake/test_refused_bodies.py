@@ -39,6 +39,16 @@ def refuse(monkeypatch: pytest.MonkeyPatch, ids: set[str]) -> None:
     monkeypatch.setattr(PreparedEvent, "line", beyond)
 
 
+def test_a_body_that_is_committed_in_parts_keeps_its_warnings(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, {"bad"})
+    misspelled = make_event(id="misspelled", model="claude-sonet-4-5")
+    answer = send(account, [misspelled, make_event(id="bad"), make_event(id="good")])
+    assert (answer["accepted"], answer["rejected"]) == (2, 1)
+    assert [warning["model"] for warning in answer["warnings"]] == ["claude-sonet-4-5"]
+
+
 def test_values_are_judged_before_the_database_sees_them(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
