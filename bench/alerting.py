@@ -111,7 +111,7 @@ def measure(service: Service, note: Row) -> None:
 
 def _latency(service: Service, receiver: Receiver, note: Row) -> None:
     acknowledged = {}
-    draw = random.Random(1)  # noqa: S311 - only spreads the moments
+    draw = random.Random(1)
     for number in range(CROSSINGS):
         agent = f"agent-{number}"
         _cross(service, agent)

@@ -118,7 +118,7 @@ class Load:
         tenants = [Requests(headers_of(key)) for key in keys]
         self._tenants = iter(tenants) if is_once else itertools.cycle(tenants)
         self._agents = agents
-        self._pick = random.Random(seed)  # noqa: S311 - load, not secrets
+        self._pick = random.Random(seed)
         self._from = self._until = 0.0
 
     def run(self, port: int, *, clients: int, warm_up: float, measured: float) -> None:

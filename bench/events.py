@@ -69,7 +69,7 @@ class Load:
         until_days_ago: float = 0,
         told_twice_share: float = 0,
     ) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - load, not secrets
+        self._random = random.Random(seed)
         self._name = name
         self._days = days
         self._until_days_ago = until_days_ago

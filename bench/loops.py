@@ -251,7 +251,7 @@ def made_up(*, seeds: int = 5, calls_each: int = CALLS_MAX) -> list[Session]:
     """Make up honest work that repeats itself: waiting for jobs, one question of many items."""
     sessions = []
     for seed in range(seeds):
-        pick = random.Random(seed)  # noqa: S311 - sizes, not secrets
+        pick = random.Random(seed)
         sessions += [
             Session(f"polls {pause} s apart/{seed}", "normal", _polls(pick, pause))
             for pause in (2, 30, 300)

@@ -119,7 +119,7 @@ def _waiting_work() -> list[tuple[str, int, float]]:
 
 def _counted(work: str) -> str:
     return (
-        f"SELECT '{work}', count(*), coalesce(extract(epoch FROM now() - min(since)), 0)::float8"  # noqa: S608
+        f"SELECT '{work}', count(*), coalesce(extract(epoch FROM now() - min(since)), 0)::float8"
         f" FROM ({WAITING_WORK[work]}) AS waiting(since)"
     )
 

@@ -39,7 +39,7 @@ _NEWEST: Final = f"""
         SELECT id, rolled_up_at FROM ingest_batch WHERE tenant_id = %(tenant)s
         ORDER BY id DESC LIMIT %(batches)s
     ) latest
-"""  # noqa: S608 - built from constants
+"""
 
 
 class PageRequest(HttpRequest):

@@ -50,7 +50,7 @@ _RANKED: Final = f"""
             AND w.revision = b.revision AND w.ends_at IS NULL
         ORDER BY id DESC LIMIT {RANKED_MAX})
     )
-"""  # noqa: S608 - a constant
+"""
 _FULLEST: Final = f"""
     WITH raised AS (
         SELECT budget_id, group_key, sum(add_cost_nanos) AS cost_nanos, sum(add_tokens) AS tokens,
@@ -79,7 +79,7 @@ _FULLEST: Final = f"""
     SELECT {WINDOW_COLUMNS}, ranked.windows, ranked.over, ranked.running_out
     FROM ranked JOIN budget_window w ON w.tenant_id = ranked.tenant_id AND w.id = ranked.id
     WHERE ranked.place <= %(per_budget)s
-"""  # noqa: S608 - the column list is a constant
+"""
 _OF_GROUPS = f"""
     SELECT {WINDOW_COLUMNS}
     FROM unnest(%(budget_ids)s::bigint[], %(group_keys)s::text[]) AS n (budget_id, group_key)
@@ -87,7 +87,7 @@ _OF_GROUPS = f"""
     JOIN budget_window w ON w.tenant_id = b.tenant_id AND w.budget_id = b.id
         AND w.revision = b.revision AND w.group_key = n.group_key
     WHERE w.starts_at <= %(now)s AND (w.ends_at IS NULL OR w.ends_at > %(now)s)
-"""  # noqa: S608 - the column list is a constant
+"""
 
 
 class GroupOfBudget(NamedTuple):

@@ -120,7 +120,7 @@ def as_configured(tenant_id: int, work: Callable[[Configuration], T]) -> T:
 _PRICES: Final = ("tenant_price", "tool_price")
 _OPTIONAL: Final = (*_PRICES, "model_route", "rate_limit", "breaker")
 _IN_USE: Final = " UNION ALL ".join(
-    f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table} WHERE tenant_id = %(tenant_id)s)"  # noqa: S608
+    f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table} WHERE tenant_id = %(tenant_id)s)"
     for table in _OPTIONAL
 )
 

@@ -47,7 +47,7 @@ def empty_tables() -> None:
         cursor.execute(TABLES_IN_USE, [LARGE_BYTES, list(KEPT_TABLES)])
         # Foreign keys are judged at the commit, so the order does not matter.
         for table, is_truncated in cursor.fetchall():
-            cursor.execute(f"TRUNCATE {table}" if is_truncated else f"DELETE FROM {table}")  # noqa: S608
+            cursor.execute(f"TRUNCATE {table}" if is_truncated else f"DELETE FROM {table}")
 
 
 def _teardown(self: TransactionTestCase) -> None:

@@ -78,7 +78,7 @@ class Seat(NamedTuple):
 
     def pick(self) -> random.Random:
         """Return the client's own random numbers."""
-        return random.Random(f"{self.plan.seed}-{self.name}")  # noqa: S311 - load, not secrets
+        return random.Random(f"{self.plan.seed}-{self.name}")
 
     def caller(self, tally: Tally, pick: random.Random, progress: Progress) -> Caller:
         """Open a connection of this client."""

@@ -161,7 +161,7 @@ class Trial:
 
     def _pick(self, who: str) -> random.Random:
         seed = f"{self.parts.seed}-{self.parts.number}-{who}"
-        return random.Random(seed)  # noqa: S311 - load, not secrets
+        return random.Random(seed)
 
     def _caller(self, tenant: str, tally: Tally) -> Caller:
         return Caller(

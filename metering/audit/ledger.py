@@ -121,7 +121,7 @@ _HOLDS: Final = f"""
         reserved_requests AS requests, reserved_tool_calls AS tool_calls
     FROM reservation, unnest(window_ids) AS window_id
     WHERE tenant_id = %(tenant_id)s AND state = {ReservationState.OPEN.value}
-"""  # noqa: S608 - an enum's number
+"""
 # Windows in which a balance is not the sum of these rows.
 _BALANCE_DRIFTS: Final = f"""
     SELECT w.id, {", ".join(f"coalesce(s.{part}, 0)" for part in PARTS)},
@@ -132,7 +132,7 @@ _BALANCE_DRIFTS: Final = f"""
     ) s ON s.window_id = w.id
     WHERE w.tenant_id = %(tenant_id)s AND ({", ".join(f"w.{{balance}}_{part}" for part in PARTS)})
         IS DISTINCT FROM ({", ".join(f"coalesce(s.{part}, 0)" for part in PARTS)})
-"""  # noqa: S608 - built from constants
+"""
 
 
 def _balances_drift(
@@ -150,7 +150,7 @@ def _orphans(tenant_id: int) -> Iterator[Drift]:
     with connection.cursor() as cursor:
         for rows, table in (("entries", "ledger_entry"), ("seals", "window_seal")):
             cursor.execute(
-                f"SELECT count(*) FROM {table} e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"  # noqa: S608
+                f"SELECT count(*) FROM {table} e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"
                 " budget_window w WHERE w.tenant_id = e.tenant_id AND w.id = e.window_id)",
                 [tenant_id],
             )
@@ -170,7 +170,7 @@ def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
                 AND r.state = {ReservationState.SETTLED.value} AND r.created_at >= %s
                 AND NOT EXISTS (SELECT FROM usage_event e WHERE e.tenant_id = r.tenant_id
                     AND e.id = r.event_id)
-            """,  # noqa: S608 - a number of this package's own
+            """,
             [tenant_id, sealed_until + settings.EVENT_MAX_AGE],
         )
         (lost,) = cursor.fetchone()
@@ -268,7 +268,7 @@ def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
             LEFT JOIN usage_event e ON e.tenant_id = w.tenant_id AND e.id = k.event_id
                 AND e.time = k.event_at AND NOT e.is_void
             WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s
-            """,  # noqa: S608 - an enum's number
+            """,
             [book.tenant_id, rule.id, rule.revision],
         )
         for window_id, key, source, sent_id, *amounts in cursor.fetchall():

@@ -83,7 +83,7 @@ _EVENTS: Final = f"""
     FROM usage_event WHERE tenant_id = %(tenant_id)s AND NOT is_void
         AND time >= %(starts_at)s AND time < %(ends_at)s
         AND NOT (id / {BATCH_ID_STRIDE} = ANY(%(waiting)s))
-"""  # noqa: S608 - built from constants
+"""
 # Of a bucket with a long tail all rows count as one, and no value may have more than its events.
 _COMPARE: Final = f"""
     WITH events AS ({_EVENTS.format(measures=EVENT_MEASURE_LIST)}), added_up AS (
@@ -121,7 +121,7 @@ _COMPARE: Final = f"""
     FROM compared WHERE is_crowded GROUP BY number, starts_at
     HAVING {" OR ".join(f"sum(e_{name}) <> sum(s_{name})" for name in MEASURES)}
     ORDER BY 2, 1, 3, 4
-"""  # noqa: S608 - built from constants
+"""
 # Bins are cut a little differently in PostgreSQL; the number of calls is the same.
 _COUNT: Final = f"""
     WITH events AS ({
@@ -147,7 +147,7 @@ _COUNT: Final = f"""
     SELECT number, starts_at, measure, coalesce(e.count, 0), coalesce(s.count, 0)
     FROM expected e FULL JOIN stored s USING (number, starts_at, measure)
     WHERE coalesce(e.count, 0) <> coalesce(s.count, 0) ORDER BY 2, 1, 3
-"""  # noqa: S608 - built from constants
+"""
 # The days of roll-ups by their distinct values, and those of events by leaps through the index.
 _DAYS: Final = f"""
     WITH RECURSIVE leaps (at) AS (
@@ -162,7 +162,7 @@ _DAYS: Final = f"""
         UNION SELECT starts_at FROM usage_rollup WHERE tenant_id = %(tenant_id)s
         UNION SELECT starts_at FROM usage_histogram WHERE tenant_id = %(tenant_id)s
     ) known ORDER BY 1
-"""  # noqa: S608 - built from constants
+"""
 
 
 _DAY_NUMBERS: Final = [one.number for one in DAY_SETS]
@@ -186,7 +186,7 @@ _DAY_TOTALS: Final = f"""
     LEFT JOIN totals whole ON whole.number = %(whole)s AND whole.starts_at = k.starts_at
     LEFT JOIN totals part ON part.number = k.number AND part.starts_at = k.starts_at
     ORDER BY 2, 1
-"""  # noqa: S608 - built from constants
+"""
 _HISTOGRAM_TOTALS: Final = """
     WITH totals AS (
         SELECT dimension_set AS number, starts_at, measure, sum(count) AS count

@@ -47,7 +47,7 @@ _LOOK_UP: Final = f"""
     ) k LEFT JOIN LATERAL (
         SELECT group_id FROM call_report r WHERE r.tenant_id = %s AND r.key = k.key LIMIT 1
     ) r ON true
-"""  # noqa: S608 - constant lists
+"""
 
 
 def lock_merging(tenant_id: int) -> None:

@@ -162,7 +162,7 @@ _INSERT_KEYS: Final = f"""
     INSERT INTO event_key (tenant_id, {_KEY_COLUMNS}, event_id, event_at)
     SELECT %s, {_KEY_COLUMNS}, event_id, event_at
     FROM json_populate_recordset(NULL::event_key, %s::json) ON CONFLICT DO NOTHING
-"""  # noqa: S608 - constant lists
+"""
 _UPDATE_KEYS: Final = """
     UPDATE event_key k SET event_id = n.event_id, event_at = n.event_at,
         fingerprint = n.fingerprint
@@ -183,11 +183,11 @@ _UPDATE_EVENTS: Final = f"""
     FROM json_populate_recordset(NULL::usage_event, %s::json) n
     JOIN unnest(%s::bigint[], %s::timestamptz[]) AS o (id, time) ON o.id = n.id
     WHERE e.tenant_id = %s AND e.id = o.id AND e.time = o.time
-"""  # noqa: S608 - constant lists
+"""
 _INSERT_EVENTS: Final = f"""
     INSERT INTO usage_event ({_COLUMNS})
     SELECT {_COLUMNS} FROM json_populate_recordset(NULL::usage_event, %s::json)
-"""  # noqa: S608 - constant lists
+"""
 
 
 def _delete_events(cursor: Any, tenant_id: int, rows: Sequence[StoredEvent]) -> None:

@@ -44,7 +44,7 @@ def read_events(
     """Return up to `limit` events, void ones included, in order of time and id."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {STORED_COLUMNS} FROM usage_event e WHERE e.tenant_id = %s"  # noqa: S608
+            f"SELECT {STORED_COLUMNS} FROM usage_event e WHERE e.tenant_id = %s"
             f" AND {condition} ORDER BY e.time, e.id LIMIT %s {suffix}",
             [tenant_id, *parameters, limit],
         )
@@ -57,7 +57,7 @@ def lock_events_by_id(*, tenant_id: int, ids: Collection[int]) -> dict[int, Stor
         return {}
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {STORED_COLUMNS} FROM usage_event e WHERE e.tenant_id = %s AND e.id = ANY(%s)"  # noqa: S608
+            f"SELECT {STORED_COLUMNS} FROM usage_event e WHERE e.tenant_id = %s AND e.id = ANY(%s)"
             " ORDER BY e.time, e.id FOR UPDATE",
             [tenant_id, list(ids)],
         )
@@ -72,7 +72,7 @@ def lock_events_of(*, tenant_id: int, times: Mapping[int, datetime]) -> dict[int
         return {}
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {STORED_COLUMNS} FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, time)"  # noqa: S608
+            f"SELECT {STORED_COLUMNS} FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, time)"
             " JOIN usage_event e ON e.tenant_id = %s AND e.id = n.id AND e.time = n.time"
             f" AND {_NOT_FROZEN} ORDER BY e.time, e.id FOR UPDATE OF e",
             [list(times), list(times.values()), tenant_id, tenant_id],

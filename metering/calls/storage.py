@@ -39,7 +39,7 @@ _CLAIM_KEYS: Final = f"""
     INSERT INTO event_key (tenant_id, {_KEY_COLUMNS}, event_id, event_at)
     SELECT tenant_id, {_KEY_COLUMNS}, id, time FROM incoming
     ORDER BY coalesce(response_key, key), id ON CONFLICT DO NOTHING
-"""  # noqa: S608 - constant lists
+"""
 _INSERT: Final = f"INSERT INTO usage_event ({_COLUMNS}) SELECT {_COLUMNS} FROM"
 _BATCH_COLUMNS: Final = "tenant_id, id, received_at, event_count, first_at, last_at"
 
@@ -198,7 +198,7 @@ def write_batch_row(
 ) -> None:
     """Write the row that roll-ups and everything else derived from these events will claim."""
     cursor.execute(
-        f"INSERT INTO ingest_batch ({_BATCH_COLUMNS}) VALUES (%s, %s, now(), %s, %s, %s)",  # noqa: S608
+        f"INSERT INTO ingest_batch ({_BATCH_COLUMNS}) VALUES (%s, %s, now(), %s, %s, %s)",
         [tenant_id, batch_id, count, min(times), max(times)],
     )
 
@@ -227,7 +227,7 @@ _STORE: Final = f"""
     )
     {_INSERT} sent
     WHERE (SELECT count(*) FROM keys) = (SELECT count(*) FROM sent) RETURNING id
-"""  # noqa: S608 - constant lists
+"""
 
 
 def send_events(pipeline: Pipeline, events: Sequence[PreparedEvent], *, tenant_id: int) -> Any:

@@ -119,7 +119,7 @@ def _load_traces(tenant_id: int, traces: Collection[str]) -> dict[SpanKey, _Kept
         return {}
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_COLUMNS} FROM trace_span WHERE tenant_id = %s AND trace = ANY(%s)",  # noqa: S608
+            f"SELECT {_COLUMNS} FROM trace_span WHERE tenant_id = %s AND trace = ANY(%s)",
             [tenant_id, list(traces)],
         )
         return {(row[0], row[1]): _kept(row) for row in cursor.fetchall()}

@@ -210,7 +210,7 @@ _MARK: Final = """jsonb_build_array(
 def prices_mark(tenant_id: int) -> str:
     """Return a text that changes with whatever may give usage a price that has none."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {_MARK} FROM tenant t WHERE t.id = %s", [tenant_id])  # noqa: S608
+        cursor.execute(f"SELECT {_MARK} FROM tenant t WHERE t.id = %s", [tenant_id])
         return str(cursor.fetchone()[0])
 
 
@@ -231,7 +231,7 @@ def tenants_with_other_prices() -> list[int]:
                 SELECT FROM usage_event e WHERE e.tenant_id = c.id
                 AND e.cost_source = {CostSource.UNPRICED.value} LIMIT 1
             ) unpriced
-            """  # noqa: S608 - this module's own words
+            """
         )
         return [row[0] for row in cursor.fetchall()]
 

@@ -149,7 +149,7 @@ def _all_tenants() -> list[int]:
 def _remove_chunk(cursor: Any, table: str, condition: str, parameters: list[Any]) -> int:
     """Remove a chunk of the rows that fit. One that changes meanwhile is left for the next."""
     cursor.execute(
-        f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} r"  # noqa: S608
+        f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} r"
         f" WHERE {condition} LIMIT {ROWS_A_CHUNK}))",
         parameters,
     )

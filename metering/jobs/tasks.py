@@ -73,7 +73,7 @@ def _tenants_with_ended_lockouts() -> list[int]:
 def _tenants_with(condition: str) -> list[int]:
     """Return the tenants with rows that fit; the condition begins with a table."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT DISTINCT tenant_id FROM {condition}")  # noqa: S608 - see above
+        cursor.execute(f"SELECT DISTINCT tenant_id FROM {condition}")
         return [row[0] for row in cursor.fetchall()]
 
 

@@ -316,7 +316,7 @@ def _judge_portion(
         # One group has few windows: they are not worth waiting for.
         read, last_id = (0, ID_MAX) if group_key else _next_windows(cursor, book.tenant_id, after)
         cursor.execute(
-            f"SELECT {WINDOW_COLUMNS} FROM budget_window w"  # noqa: S608 - constant lists
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w"
             " WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s AND w.id > %s"
             " AND w.id <= %s AND (%s = '' OR w.group_key = %s)"
             " AND (w.ends_at IS NULL OR w.ends_at > %s)"

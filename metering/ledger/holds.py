@@ -261,11 +261,11 @@ _LOCKED_COLUMNS: Final = (
     f" cost_nanos, used_tokens, is_late, state = {OPEN} AND expires_at <= clock_timestamp()"
 )
 LOCK_RESERVATIONS: Final = (
-    f"SELECT {_LOCKED_COLUMNS} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"  # noqa: S608
+    f"SELECT {_LOCKED_COLUMNS} FROM reservation WHERE tenant_id = %s AND id = ANY(%s::uuid[])"
     " ORDER BY id FOR UPDATE"
 )
 _LOCK_DUE: Final = (
-    f"SELECT {_LOCKED_COLUMNS} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"  # noqa: S608
+    f"SELECT {_LOCKED_COLUMNS} FROM reservation WHERE tenant_id = %s AND state = {OPEN}"
     f" AND expires_at <= now() AND id <> ALL(%s::uuid[]) ORDER BY id LIMIT {DUE_MAX}"
     " FOR UPDATE SKIP LOCKED"
 )
@@ -299,7 +299,7 @@ _WRITE: Final = f"""
     UPDATE reservation r SET {", ".join(f"{name} = n.{name}" for name in _CHANGING)}
     FROM json_populate_recordset(NULL::reservation, %s::json) n
     WHERE r.tenant_id = %s AND r.id = n.id
-"""  # noqa: S608 - a constant list
+"""
 
 
 def write_reservations(

@@ -73,7 +73,7 @@ class Locked(NamedTuple, Generic[Window]):
 
 def _lock_statement(columns: str) -> str:
     return (
-        f"SELECT {columns} FROM budget_window w WHERE w.tenant_id = %s"  # noqa: S608
+        f"SELECT {columns} FROM budget_window w WHERE w.tenant_id = %s"
         " AND w.id = ANY(string_to_array(%s, ',')::bigint[]) ORDER BY w.id FOR UPDATE"
     )
 
@@ -281,7 +281,7 @@ _ENTRIES: Final = f"""
         SELECT %s, nextval('ledger_entry_id'), %s, %s, id, grain_at, cost, tokens, requests,
             tool_calls FROM n
     )
-"""  # noqa: S608 - constant lists
+"""
 # What moves in each window: what its entries say, of which a rolling window may have several (an
 # UPDATE would add only one of them); or with what is held, and since when a window counts.
 _ENTRY: Final = "n m"
@@ -296,7 +296,7 @@ _WITH_HOLDS: Final = f"""
             AS m (id, cost, tokens, requests, tool_calls, held_nanos, held_tokens, held_requests,
                 held_tool_calls, overrun, grain_at, counted_from)
     )
-"""  # noqa: S608 - constant lists
+"""
 _MOVE_HOLDS: Final = """
     reserved_nanos = w.reserved_nanos + m.held_nanos,
     reserved_tokens = w.reserved_tokens + m.held_tokens,
@@ -320,7 +320,7 @@ def _move_sql(source: str, *, has_entries: bool, has_holds: bool) -> str:
             {_MOVE_HOLDS if has_holds else ""}
             first_used_at = coalesce(w.first_used_at, %s)
         FROM {source} WHERE w.tenant_id = %s AND w.id = m.id
-    """  # noqa: S608 - constant lists
+    """
 
 
 def move_statement(  # noqa: PLR0913 - all of it is what a move writes

@@ -60,7 +60,7 @@ def age_windows(
     changes = NO_LEVEL_CHANGES
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id, budget_id, counted_from FROM budget_window"  # noqa: S608 - constants
+            "SELECT id, budget_id, counted_from FROM budget_window"
             " WHERE tenant_id = %s AND id = ANY(%s) ORDER BY id FOR UPDATE"
             + ("" if waits else " SKIP LOCKED"),
             [book.tenant_id, list(window_ids)],

@@ -145,7 +145,7 @@ def read_windows(book: BudgetBook, keys: Iterable[WindowKey]) -> dict[WindowKey,
             JOIN budget_window w ON w.tenant_id = %s AND w.budget_id = n.budget_id
                 AND w.revision = n.revision AND w.starts_at = n.starts_at
                 AND w.group_key = n.group_key
-            """,  # noqa: S608 - a constant list
+            """,
             [*identify_windows(book, wanted), book.tenant_id],
         )
         return {wanted[place - 1]: WindowState(*row) for place, *row in cursor.fetchall()}
@@ -154,7 +154,7 @@ def read_windows(book: BudgetBook, keys: Iterable[WindowKey]) -> dict[WindowKey,
 def read_states(cursor: Any, tenant_id: int, window_ids: Sequence[int]) -> list[WindowState]:
     """These windows as they stand, in the order of their ids."""
     cursor.execute(
-        f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.id = ANY(%s)"  # noqa: S608
+        f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.id = ANY(%s)"
         " ORDER BY w.id",
         [tenant_id, list(window_ids)],
     )

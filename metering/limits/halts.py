@@ -135,7 +135,7 @@ MARK_SQL: Final = f"""
     SELECT coalesce((SELECT max(version) FROM halt WHERE tenant_id = %s), 0),
         count(*), coalesce(sum(version), 0)::bigint
     FROM halt WHERE tenant_id = %s AND {IN_FORCE}
-"""  # noqa: S608 - a constant condition
+"""
 # For each tenant its mark, and its halts where the mark is not the one that is known.
 HALTS_SQL: Final = f"""
     SELECT k.tenant_id, m.version, m.halts, m.version_sum,
@@ -156,7 +156,7 @@ HALTS_SQL: Final = f"""
     LEFT JOIN breaker_state s ON s.tenant_id = h.tenant_id AND s.breaker_id = h.breaker_id
         AND s.group_key = h.group_key
     ORDER BY k.tenant_id, h.id
-"""  # noqa: S608 - a constant condition
+"""
 NOT_KNOWN: Final = HaltMark(-1, -1, -1)
 
 

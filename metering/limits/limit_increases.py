@@ -212,7 +212,7 @@ def tenants_with_ended_raises() -> list[int]:
     without it. Needs a platform scope.
     """
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT DISTINCT tenant_id FROM budget_raise WHERE {_ENDED}")  # noqa: S608
+        cursor.execute(f"SELECT DISTINCT tenant_id FROM budget_raise WHERE {_ENDED}")
         return [row[0] for row in cursor.fetchall()]
 
 
@@ -227,7 +227,7 @@ def judge_ended_raises(tenant_id: int) -> int:
     hold_configuration(tenant_id)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id, now() FROM budget_raise WHERE tenant_id = %s AND {_ENDED} ORDER BY id"  # noqa: S608
+            f"SELECT id, now() FROM budget_raise WHERE tenant_id = %s AND {_ENDED} ORDER BY id"
             f" LIMIT {ENDED_MAX} FOR UPDATE",
             [tenant_id],
         )

@@ -94,7 +94,7 @@ def lift_lockouts_of_budget(*, tenant_id: int, budget_id: int) -> None:
 def _lift(lifted: str, tenant_id: int, parameters: Sequence[Any]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')"  # noqa: S608
+            "UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')"
             f" WHERE tenant_id = %s AND id IN ({lifted}) RETURNING id",
             [BY_LEVEL, tenant_id, *parameters],
         )

@@ -97,7 +97,7 @@ def _of_budgets(
 ) -> Iterator[Obstacle]:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s"  # noqa: S608
+            f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s"
             " AND w.budget_id = ANY(%s) AND w.level_percent > 0"
             " AND (w.ends_at IS NULL OR w.ends_at > %s) ORDER BY w.id DESC LIMIT %s",
             [tenant_id, list(rules), now, LOOKED_AT_MAX],

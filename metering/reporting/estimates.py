@@ -58,7 +58,7 @@ READ_ERRORS: Final = f"""
         min(percent) FILTER (WHERE seen * 100 >= known * 50),
         min(percent) FILTER (WHERE seen * 100 >= known * 95)
     FROM ranked GROUP BY value, estimate ORDER BY value, estimate LIMIT %s
-"""  # noqa: S608 - built from constants
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

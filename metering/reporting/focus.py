@@ -74,7 +74,7 @@ _READ: Final = f"""
         sum(e.input_tokens + e.output_tokens), count(*)
     FROM usage_event e WHERE e.tenant_id = {{tenant}} AND NOT e.is_void AND {{within}}
     GROUP BY 1, {_NAMES}
-"""  # noqa: S608 - built from constants
+"""
 # A day and its group's values; and cost, tokens, events.
 _Key = tuple[Any, ...]
 _Sums = dict[_Key, tuple[int, int, int]]

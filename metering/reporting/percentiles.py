@@ -32,7 +32,7 @@ PERCENTS: Final = (50, 95, 99)
 EVENTS_READ_MAX: Final = timedelta(hours=49)
 HISTOGRAM_LIST: Final = "measure, bin, count"
 EVENT_BINS: Final = (
-    "SELECT {head}, m.measure::smallint AS measure, "  # noqa: S608 - built from constants
+    "SELECT {head}, m.measure::smallint AS measure, "
     + BIN_SQL.format(value="m.value")
     + " AS bin, 1::bigint AS count FROM usage_event CROSS JOIN LATERAL (VALUES "
     + ", ".join(f"({measure}, {column})" for measure, column in MEASURE_COLUMNS.items())
@@ -63,7 +63,7 @@ def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Pe
         waiting = waiting_batches(database, question)
         branches = _branches(question, portion, dimension_set, rows, waiting)
         database.execute(
-            "SELECT bucket, value, measure, bin, sum(count)::bigint"  # noqa: S608 - constants
+            "SELECT bucket, value, measure, bin, sum(count)::bigint"
             f" FROM ({branches.sql}) parts GROUP BY bucket, value, measure, bin",
             branches.parameters,
         )
@@ -157,7 +157,7 @@ def _select_histogram(
     value = "value_1" if question.group_by else "''"
     named = NO_CONDITION if values is None else Condition("value_1 = ANY(%s)", [values])
     return Condition(
-        f"SELECT {bucket.sql} AS bucket, {value} AS value, {HISTOGRAM_LIST}"  # noqa: S608
+        f"SELECT {bucket.sql} AS bucket, {value} AS value, {HISTOGRAM_LIST}"
         " FROM usage_histogram WHERE tenant_id = %s AND dimension_set = %s"
         f" AND starts_at >= %s AND starts_at < %s AND {named.sql}",
         [

@@ -93,7 +93,7 @@ def _due_holds(tenant_id: int, window_ids: Collection[int]) -> dict[int, list[in
             WHERE tenant_id = %s AND state = {OPEN} AND expires_at <= now()
                 AND window_id = ANY(%s)
             GROUP BY window_id
-            """,  # noqa: S608 - a number of this package's own
+            """,
             [tenant_id, list(window_ids)],
         )
         return {window_id: amounts for window_id, *amounts in cursor.fetchall()}

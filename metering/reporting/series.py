@@ -82,7 +82,7 @@ _QUARTER_SUMS: Final = f"""
             coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {SUM_LIST}
         FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
     ) parts WHERE value <> %(other)s GROUP BY set_number, quarter, value
-"""  # noqa: S608 - built from constants
+"""
 _SERIES_COSTS: Final = f"""
     WITH waiting AS MATERIALIZED (
         SELECT {_SET_NUMBER} AS set_number, quarter AS at,
@@ -100,7 +100,7 @@ _SERIES_COSTS: Final = f"""
     FROM unnest(%(sets)s::smallint[], %(values)s::text[], %(starts)s::timestamptz[])
         WITH ORDINALITY AS a (set_number, value, starts_at, place)
     ORDER BY place
-"""  # noqa: S608 - built from constants
+"""
 _VALUE_SUMS: Final = f"""
     SELECT value, width_bucket(at, %(bounds)s::timestamptz[]) - 1, sum(cost_nanos),
         sum(requests)
@@ -112,7 +112,7 @@ _VALUE_SUMS: Final = f"""
         SELECT {{value}}, quarter, cost_nanos, requests
         FROM ({_WAITING_EVENTS}) waiting
     ) parts WHERE value <> %(other)s GROUP BY 1, 2
-"""  # noqa: S608 - built from constants
+"""
 _COSTLY_COLUMNS: Final = "agent, feature, model, cost_nanos, session, source, sent_id"
 _RECENT_EVENTS: Final = select_of_batches(
     _COSTLY_COLUMNS,
@@ -126,7 +126,7 @@ _RECENT_EVENTS: Final = select_of_batches(
 _COSTLIEST: Final = f"""
     SELECT DISTINCT ON (agent, feature, model) {_COSTLY_COLUMNS} FROM ({_RECENT_EVENTS}) recent
     ORDER BY agent, feature, model, cost_nanos DESC LIMIT %(limit)s
-"""  # noqa: S608 - built from constants
+"""
 _USUAL_COST: Final = """
     SELECT c.agent, c.feature, c.model, c.bin, c.count
     FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (agent, feature, model)
@@ -139,7 +139,7 @@ _COMBINATIONS: Final = f"""
         WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void
     ) events GROUP BY {", ".join(COMBINED_DIMENSIONS)}
     ORDER BY sum(cost_nanos) DESC, sum(requests) DESC LIMIT %s
-"""  # noqa: S608 - built from constants
+"""
 
 
 class QuarterSums(NamedTuple):

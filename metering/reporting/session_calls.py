@@ -48,7 +48,7 @@ LATEST_CALLS: Final = f"""
         ORDER BY e.time DESC, e.id DESC LIMIT %s
     ) e
     ORDER BY e.session, e.time, e.id
-"""  # noqa: S608 - built from constants
+"""
 
 
 def sessions_of_batches(
@@ -60,7 +60,7 @@ def sessions_of_batches(
     condition, parameters = events_of_batches(batch_ids)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT session, max(time) FROM usage_event"  # noqa: S608 - the condition is code's own
+            "SELECT session, max(time) FROM usage_event"
             f" WHERE tenant_id = %s AND {condition} AND session <> '' AND NOT is_void"
             " AND time >= %s GROUP BY session ORDER BY session",
             [tenant_id, *parameters, since],

@@ -27,7 +27,7 @@ _OF_TIME: Final = f"""
     (SELECT {{columns}} FROM reservation WHERE tenant_id = %(tenant)s
         AND state = {ReservationState.OPEN.value} AND expires_at <= %(now)s AND {{condition}}
         ORDER BY expires_at DESC, id DESC LIMIT %(limit)s)
-"""  # noqa: S608 - built from constants
+"""
 _BY_WINDOW: Final = f"""
     SELECT asked.window_id, sum(held.reserved_nanos)
     FROM ({
@@ -41,7 +41,7 @@ _BY_WINDOW: Final = f"""
         AS asked (window_id, starts_at)
         ON asked.window_id = held_window.id AND held.created_at >= asked.starts_at
     GROUP BY asked.window_id
-"""  # noqa: S608 - built from constants
+"""
 _IN_PERIOD: Final = "expires_at >= %(starts_at)s AND expires_at < %(ends_at)s"
 _LIST: Final = f"""
     SELECT * FROM ({
@@ -51,11 +51,11 @@ _LIST: Final = f"""
         condition=f"{_IN_PERIOD} AND (expires_at, id) < (%(before_at)s, %(before_id)s)",
     )
 }) held ORDER BY expires_at DESC, id DESC LIMIT %(limit)s
-"""  # noqa: S608 - built from constants
+"""
 _SUM: Final = f"""
     SELECT count(*), coalesce(sum(reserved_nanos), 0)
     FROM ({_OF_TIME.format(columns="expires_at, id, reserved_nanos", condition=_IN_PERIOD)}) held
-"""  # noqa: S608 - built from constants
+"""
 _LAST_ID: Final = UUID(int=2**128 - 1)
 
 

@@ -31,7 +31,7 @@ def unpriced_models(
     with connection.cursor() as database:
         # The number is written out, so that the partial index of unpriced events fits.
         database.execute(
-            f"SELECT provider, model, completeness = {Completeness.MISSING.value}, count(*),"  # noqa: S608
+            f"SELECT provider, model, completeness = {Completeness.MISSING.value}, count(*),"
             " max(time) FROM usage_event"
             f" WHERE tenant_id = %s AND cost_source = {CostSource.UNPRICED.value} AND NOT is_void"
             " AND time >= %s AND time < %s"

@@ -109,7 +109,7 @@ _IN_FORCE: Final = f"""
         SELECT count(*), coalesce(sum(version), 0)::bigint AS sum FROM halt
         WHERE tenant_id = t.id AND {IN_FORCE}
     ) h WHERE t.id = %s
-"""  # noqa: S608 - this package's own condition and number
+"""
 
 
 class Batch:

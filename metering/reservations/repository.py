@@ -24,7 +24,7 @@ _COLUMNS: Final = (
 _INSERT: Final = f"""
     INSERT INTO reservation (tenant_id, state, {_COLUMNS})
     SELECT %s, {OPEN}, {_COLUMNS} FROM json_populate_recordset(NULL::reservation, %s::json)
-"""  # noqa: S608 - a constant list
+"""
 
 
 def insert_reservations(cursor: Any, tenant_id: int, rows: Sequence[dict[str, Any]]) -> None:

@@ -50,7 +50,7 @@ CREATE_DELTAS: Final = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_folded ON COMMIT DELETE ROWS AS
         SELECT dimension_set, starts_at, value_1, value_2, true AS is_present FROM usage_rollup
         WITH NO DATA
-"""  # noqa: S608 - built from constants
+"""
 EMPTY_DELTAS: Final = (
     "TRUNCATE pg_temp.usage_delta, pg_temp.usage_histogram_delta, pg_temp.usage_folded"
 )
@@ -68,7 +68,7 @@ ADD_DELTAS: Final = f"""
     SELECT %s, dimension_set, starts_at, value_1, value_2, {MEASURE_LIST} FROM pg_temp.usage_delta
     ON CONFLICT (tenant_id, dimension_set, starts_at, value_1, value_2) DO UPDATE SET
         {", ".join(f"{name} = r.{name} + excluded.{name}" for name in MEASURES)}
-"""  # noqa: S608 - built from constants
+"""
 ADD_HISTOGRAMS: Final = """
     INSERT INTO usage_histogram AS h
         (tenant_id, dimension_set, starts_at, value_1, measure, bin, count)
@@ -239,7 +239,7 @@ def _events_by_quarter(
     """Count the events of each quarter of an hour, in order; quarters as epoch seconds."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT floor(extract(epoch FROM time) / %s)::bigint * %s AS quarter, count(*)"  # noqa: S608
+            "SELECT floor(extract(epoch FROM time) / %s)::bigint * %s AS quarter, count(*)"
             f" FROM usage_event WHERE tenant_id = %s AND {condition}"
             " GROUP BY quarter ORDER BY quarter",
             [QUARTER_SECONDS, QUARTER_SECONDS, tenant_id, *parameters],
@@ -266,7 +266,7 @@ def _read_events(tenant_id: int, condition: str, parameters: list[Any]) -> Event
         cursor.adapters.register_loader(cursor.adapters.types["int8"].array_oid, _WholeLoader)
         arrays = ", ".join(f"array_agg({column})" for column in EVENT_COLUMNS)
         cursor.execute(
-            f"SELECT {arrays} FROM usage_event"  # noqa: S608 - the condition is code's own
+            f"SELECT {arrays} FROM usage_event"
             f" WHERE tenant_id = %s AND {condition} AND NOT is_void",
             [tenant_id, *parameters],
             binary=True,

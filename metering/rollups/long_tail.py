@@ -100,7 +100,7 @@ _FOLD: Final = f"""
         SELECT dimension_set, starts_at, {MEASURE_LIST} FROM unkept
         UNION ALL SELECT dimension_set, starts_at, {MEASURE_LIST} FROM evicted
     ) gone GROUP BY dimension_set, starts_at
-"""  # noqa: S608 - built from constants
+"""
 _FOLD_HISTOGRAMS: Final = """
     WITH unkept AS (
         DELETE FROM pg_temp.usage_histogram_delta d USING pg_temp.usage_folded f

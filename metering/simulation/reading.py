@@ -110,7 +110,7 @@ def read_calls(
         return Call(at, values, amounts, checked, cost_nanos is None, status == ERROR, rest[end:])
 
     select = (
-        f"SELECT {MICROSECONDS}, cost_nanos, input_tokens, output_tokens, operation, status"  # noqa: S608
+        f"SELECT {MICROSECONDS}, cost_nanos, input_tokens, output_tokens, operation, status"
         f"{columns} FROM usage_event e WHERE {{where}} ORDER BY time, id"
     )
     for rows in _read_pieces(stretch, select, []):
@@ -153,7 +153,7 @@ def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
     values_of = _values_getter(names)
     portion, parameters = _portion(rule, stretch.starts_at)
     select = (
-        f"SELECT {portion}, min(time), coalesce(sum(cost_nanos), 0),"  # noqa: S608
+        f"SELECT {portion}, min(time), coalesce(sum(cost_nanos), 0),"
         " sum(input_tokens + output_tokens),"
         f" count(*) FILTER (WHERE operation <> {TOOL}),"
         f" count(*) FILTER (WHERE operation = {TOOL}){columns}"

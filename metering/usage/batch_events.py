@@ -61,4 +61,4 @@ def select_of_batches(columns: str, *, batches: str, condition: str) -> str:
             SELECT {columns} FROM usage_event e
             WHERE e.id >= first_id AND e.id < end_id AND {condition} OFFSET 0
         ) e
-    """  # noqa: S608 - built from what code says
+    """

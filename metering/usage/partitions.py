@@ -121,7 +121,7 @@ def _drop(name: str, ends_at: datetime) -> bool:
     with connection.cursor() as cursor:
         # An index finds each tenant's first event; nothing is added to a month as old as this.
         cursor.execute(
-            f"SELECT t.id FROM tenant t LEFT JOIN usage_seal s ON s.tenant_id = t.id"  # noqa: S608
+            f"SELECT t.id FROM tenant t LEFT JOIN usage_seal s ON s.tenant_id = t.id"
             f" WHERE EXISTS (SELECT FROM {name} e WHERE e.tenant_id = t.id)"
             " AND coalesce(s.sealed_until < %s, true) LIMIT 1",
             [ends_at],

@@ -293,7 +293,7 @@ _WRITE: Final = f"""
         last_at = greatest(counted.last_at, EXCLUDED.last_at),
         detail = EXCLUDED.detail,
         sample = coalesce(EXCLUDED.sample, counted.sample)
-"""  # noqa: S608 - built from constants
+"""
 
 
 def _write(batch: _Batch) -> None:

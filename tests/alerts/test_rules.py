@@ -116,7 +116,7 @@ def spending(pick: random.Random, *, swing: float, peak: int) -> list[int]:
 
 
 def test_clean_days_meet_no_rule_and_hours_of_three_to_five_times_do() -> None:
-    pick = random.Random(7)  # noqa: S311 - spending, not secrets
+    pick = random.Random(7)
     tenants = [
         spending(pick, swing=swing, peak=usd * USD) for swing in (3, 10) for usd in (15, 100)
     ]

@@ -264,7 +264,7 @@ def _insert(table: Table, row: str) -> None:
         table,
     )
     run(
-        f"INSERT INTO {{table}} ({names}) OVERRIDING SYSTEM VALUE"  # noqa: S608 - names of columns
+        f"INSERT INTO {{table}} ({names}) OVERRIDING SYSTEM VALUE"
         f" SELECT {names} FROM jsonb_populate_record(NULL::{{table}}, %s::jsonb)",
         table,
         row,

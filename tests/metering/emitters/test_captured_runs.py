@@ -310,7 +310,7 @@ def test_random_orders_and_splits_are_booked_alike(catalogue: None, run: str) ->
     for number in range(ORDERS):
         seed = f"{SEED} {run} {number}"
         print(f"SPENDGATE_SEED={SEED}, order {number}")  # noqa: T201 - shown where it fails
-        assert_same(outcome_of(at_random(pieces, random.Random(seed))), whole(run))  # noqa: S311
+        assert_same(outcome_of(at_random(pieces, random.Random(seed))), whole(run))
 
 
 @pytest.mark.parametrize(
@@ -323,5 +323,5 @@ def test_several_exporters_at_once_are_booked_alike(
     # Each body in a transaction of its own, as if each came to another process.
     monkeypatch.setattr(PROCESS_COMMITTER, "submit", lambda job: commit_jobs(job.tenant_id, [job]))
     seed = f"{SEED} {run} at once"
-    bodies = at_random(RUNS[run]().pieces, random.Random(seed))  # noqa: S311
+    bodies = at_random(RUNS[run]().pieces, random.Random(seed))
     assert_same(outcome_at_once([*bodies, *bodies], threads=6), wanted)

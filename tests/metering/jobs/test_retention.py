@@ -191,7 +191,7 @@ def sizes(account: Account) -> dict[str, int]:
     with account.scope(), connection.cursor() as cursor:
         counts = {}
         for table in SIZES:
-            cursor.execute(f"SELECT count(*) FROM {table}")  # noqa: S608 - names from above
+            cursor.execute(f"SELECT count(*) FROM {table}")
             counts[table] = cursor.fetchone()[0]
         cursor.execute("SELECT count(*) FROM usage_rollup WHERE dimension_set < 20")
         counts["quarters"] = cursor.fetchone()[0]

@@ -198,7 +198,7 @@ def test_many_that_report_at_once_lose_nothing_and_open_it_once(account: Account
     opened: list[BreakerChange] = []
 
     def run(number: int) -> None:
-        order = Random(number)  # noqa: S311 - nothing secret
+        order = Random(number)
         for _ in range(20):
             # Several groups in one transaction, in any order.
             agents = list("abcdef")

@@ -80,7 +80,7 @@ def test_a_clock_behind_counts_with_the_one_ahead_and_a_wrong_one_heals() -> Non
 
 @pytest.mark.parametrize("seed", range(3))
 def test_within_any_sixty_seconds_no_more_than_the_limit_is_granted(seed: int) -> None:
-    random, limit = Random(seed), 20  # noqa: S311 - nothing secret
+    random, limit = Random(seed), 20
     minute = Minute.empty(("calls",))
     granted: list[tuple[float, int]] = []
     at = float(NOW)
@@ -167,7 +167,7 @@ def test_paces_opened_and_locked_at_once_in_any_order_never_block_each_other(
     account: Account,
 ) -> None:
     def run(number: int) -> None:
-        random = Random(number)  # noqa: S311 - nothing secret
+        random = Random(number)
         for turn in range(40):
             # New ones in every turn, among those that others have opened meanwhile.
             keys = [("limit:1", str(turn + place)) for place in range(4)]

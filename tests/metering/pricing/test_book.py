@@ -201,7 +201,7 @@ def test_any_usage_of_any_model_costs_what_the_library_says(
 
 
 def test_every_model_costs_what_the_library_says_at_every_boundary() -> None:
-    seeded = random.Random(20261121)  # noqa: S311 - draws usages, not secrets
+    seeded = random.Random(20261121)
     boundaries = [128_000, 199_999, 200_000, 200_001, 272_001, 524_289]
     for provider, model in MODELS:
         for tier in CONTEXTS if model.price_variants else [None]:

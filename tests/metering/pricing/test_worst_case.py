@@ -64,7 +64,7 @@ def test_the_sum_is_rounded_once() -> None:
 
 
 def test_no_call_within_its_request_costs_more_than_is_held() -> None:
-    seeded = random.Random(20261129)  # noqa: S311 - draws usages, not secrets
+    seeded = random.Random(20261129)
     kinds = {(frozenset(row.rates), bool(row.context)): row for row in supplemented() if row.rates}
     for row in kinds.values():
         if row.context:

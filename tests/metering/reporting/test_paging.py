@@ -30,7 +30,7 @@ def test_every_group_comes_once_whatever_overtakes_what(
     account: Account, monkeypatch: pytest.MonkeyPatch, shown_max: int
 ) -> None:
     monkeypatch.setattr(usage_cursors, "SHOWN_MAX", shown_max)
-    chance = Random(shown_max)  # noqa: S311 - no secret
+    chance = Random(shown_max)
     names = [f"c{number}" for number in range(12)]
     send(account, [make_event(customer=name, cost_usd=str(at)) for at, name in enumerate(names)])
     for limit in (1, 2, 5):

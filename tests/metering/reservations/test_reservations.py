@@ -62,7 +62,7 @@ def rows(account: Account) -> dict[str, list[Any]]:
     with account.scope(), connection.cursor() as cursor:
         found = {}
         for table in ("budget_window", "ledger_entry", "reservation", "usage_event", "pace"):
-            cursor.execute(f"SELECT * FROM {table} ORDER BY id")  # noqa: S608
+            cursor.execute(f"SELECT * FROM {table} ORDER BY id")
             found[table] = cursor.fetchall()
         return found
 

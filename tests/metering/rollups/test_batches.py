@@ -45,7 +45,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def seeded(seed: int) -> random.Random:
     """The same chances in every run."""
-    return random.Random(seed)  # noqa: S311 - nothing secret
+    return random.Random(seed)
 
 
 def make_events(count: int, *, seed: int = 1) -> list[dict[str, Any]]:
@@ -475,7 +475,7 @@ def test_a_rollup_that_was_changed_by_hand_is_found(
     }
     for change, row in changes.items():
         with account.scope(), connection.cursor() as cursor:
-            cursor.execute(f"UPDATE usage_rollup SET {change} WHERE {row}")  # noqa: S608
+            cursor.execute(f"UPDATE usage_rollup SET {change} WHERE {row}")
             assert cursor.rowcount == 1, row
             assert [drift for drift in audit_tenant(account.tenant.id) if "roll-up" in str(drift)]
             transaction.set_rollback(True)

@@ -75,7 +75,7 @@ def test_every_column_of_the_table_is_read_and_written(account: Account) -> None
 
 
 def test_an_event_is_the_same_row_by_copy_and_as_json(account: Account) -> None:
-    # ruff: noqa: S608 - constant lists
+
     names = column_list(WRITTEN)
     for body in (full_event(), EventBody(id="least", cost_usd=1)):
         event = prepared(account, body)
