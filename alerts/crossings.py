@@ -31,8 +31,8 @@ from alerts.incidents import Observation, end, observe, update_figures
 from alerts.models import Incident, IncidentKind
 from alerts.settings import settings_of
 from common.formats import format_time
-from metering.budgets.index import BudgetBook
-from metering.budgets.reading import read_book
+from metering.budgets.index import BudgetIndex
+from metering.budgets.reading import read_budget_index
 from metering.core.dimensions import REQUEST
 from metering.limits.halts import match_of_group
 from metering.models import Budget, BudgetWindow, Crossing, FellBy, Mode
@@ -96,7 +96,7 @@ def _take(tenant_id: int, ids: Sequence[int]) -> int:
     for crossing in Crossing.objects.filter(id__in=ids).select_related("budget").order_by("id"):
         by_window.setdefault(crossing.window_id, []).append(crossing)
     windows = _windows(tenant_id, by_window)
-    book, now = read_book(tenant_id), timezone.now()
+    book, now = read_budget_index(tenant_id), timezone.now()
     taken = 0
     # In this order `end_crossings` takes them too: else two could wait for each other.
     for window_id, reached in sorted(by_window.items()):
@@ -108,7 +108,7 @@ def _take(tenant_id: int, ids: Sequence[int]) -> int:
 
 
 def _observe(
-    window: BudgetWindow, reached: Sequence[Crossing], book: BudgetBook, now: datetime
+    window: BudgetWindow, reached: Sequence[Crossing], book: BudgetIndex, now: datetime
 ) -> bool:
     """Observe the crossings of one window. False: it failed, and they are set aside."""
     try:
@@ -201,7 +201,7 @@ def _end_some(tenant_id: int, ids: Sequence[int], now: datetime) -> int:
     unresolved = list(UNRESOLVED.filter(tenant_id=tenant_id, id__in=ids))
     state = _State(
         now,
-        read_book(tenant_id),
+        read_budget_index(tenant_id),
         _windows(tenant_id, [incident.facts["window_id"] for incident in unresolved]),
         Budget.objects.in_bulk({incident.facts["budget_id"] for incident in unresolved}),
     )
@@ -213,7 +213,7 @@ class _State(NamedTuple):
     """What incidents of crossings are compared with."""
 
     now: datetime
-    book: BudgetBook
+    book: BudgetIndex
     windows: Mapping[int, BudgetWindow]
     budgets: Mapping[int, Budget]
 
@@ -287,7 +287,7 @@ class _State(NamedTuple):
 
 
 def observation_of(
-    window: BudgetWindow, crossings: Sequence[Crossing], book: BudgetBook, now: datetime
+    window: BudgetWindow, crossings: Sequence[Crossing], book: BudgetIndex, now: datetime
 ) -> Observation:
     """Return what is observed of one window's crossings: the highest level, with the figures of
     now.

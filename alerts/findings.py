@@ -27,7 +27,7 @@ from alerts.models import SERVICE, Anomaly, EntryKind, Incident, IncidentKind, S
 from alerts.series import QUARTER, SeriesKey
 from alerts.settings import settings_of
 from alerts.severity import Finding, Identity, is_worth_reporting
-from metering.limits.throttles import end_tightening, open_tightening
+from metering.limits.limit_reductions import end_limit_reduction, open_limit_reduction
 from metering.reporting.series import combinations
 
 # Overlaps are judged by this many combinations of values; the rest costs next to nothing.
@@ -249,9 +249,9 @@ def _reduce_limits(tenant_id: int, incident: Incident) -> None:
     cause = incidents.limit_reduction_cause(incident)
     is_critical = incident.severity == Severity.CRITICAL and incident.resolved_at is None
     if limit_percent is None or not is_critical:
-        end_tightening(tenant_id=tenant_id, cause=cause)
+        end_limit_reduction(tenant_id=tenant_id, cause=cause)
         return
-    opened = open_tightening(
+    opened = open_limit_reduction(
         tenant_id=tenant_id,
         match=incident.match,
         limit_percent=limit_percent,

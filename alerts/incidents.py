@@ -18,7 +18,7 @@ from alerts.errors import IncidentResolved
 from alerts.models import SERVICE, DeliveryEvent, EntryKind, Incident, IncidentKind, Severity
 from alerts.settings import settings_of
 from common.formats import format_time
-from metering.limits.throttles import end_tightening
+from metering.limits.limit_reductions import end_limit_reduction
 from tenants.models import Membership, User
 from tenants.runs import tenants_of
 
@@ -272,7 +272,7 @@ def _resolve(incident: Incident, *, actor: str, text: str) -> Incident:
     incident.resolved_at = timezone.now()
     incident.resolved_by = "" if actor == SERVICE else actor[:300]
     incident.save()
-    end_tightening(tenant_id=incident.tenant_id, cause=limit_reduction_cause(incident))
+    end_limit_reduction(tenant_id=incident.tenant_id, cause=limit_reduction_cause(incident))
     incident.add_entry(EntryKind.RESOLVED, actor, text)
     routing.notify(incident=incident, event=DeliveryEvent.RESOLVED)
     return incident

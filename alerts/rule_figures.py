@@ -13,7 +13,7 @@ from alerts import rules
 from alerts.rules import Spend
 from common.formats import format_time, format_times, quote
 from common.money import money
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule
 from metering.core.periods import floor_seconds
 from metering.ledger.windows import (
@@ -186,7 +186,7 @@ def _grown_features(check: Check, percent: Fraction) -> Iterator[Met]:
 
 def _nearly_spent_users(check: Check, percent: Fraction) -> Iterator[Met]:
     """By windows of budgets on a user's day."""
-    for rule in read_book(check.tenant_id).rules.values():
+    for rule in read_budget_index(check.tenant_id).rules.values():
         if rule.period != "day" or not {"user"} & {*rule.per, *rule.match}:
             continue
         reached = RawSQL(*may_have_reached(rule, percent), BooleanField())  # noqa: S611 - a column
@@ -212,7 +212,7 @@ def _nearly_spent_users(check: Check, percent: Fraction) -> Iterator[Met]:
 def _high_months(check: Check, percent: Fraction) -> Iterator[Met]:
     """By windows of budgets on a calendar month, as they would end."""
     profile: tuple[int, ...] | None = None
-    for rule in read_book(check.tenant_id).rules.values():
+    for rule in read_budget_index(check.tenant_id).rules.values():
         if rule.period != "month" or rule.is_rolling or rule.is_per_request:
             continue
         if not rule.limits["cost_nanos"]:

@@ -29,8 +29,8 @@ from alerts.series import (
     COST,
     MEASURES,
     NEVER,
-    PLACE,
     PORTION_SERIES,
+    POSITION,
     QUARTER,
     REQUESTS,
     SUMS,
@@ -274,7 +274,7 @@ def _judge(
         activities.update(active)
         if portion[0] == TENANT:
             usual_nanos_per_hour = _expected_cost(steps[0])[0] * SECONDS_PER_HOUR / QUARTER_SECONDS
-            is_novel = any(step.verdicts.is_novel[0, PLACE[COST]] for step in steps)
+            is_novel = any(step.verdicts.is_novel[0, POSITION[COST]] for step in steps)
     scan = ScanResult(tenant_id, findings, activities, usual_nanos_per_hour, usage, since)
     return scan, is_novel, len(keys)
 
@@ -302,8 +302,8 @@ def _activities(keys: Sequence[SeriesKey], steps: Sequence[_Step]) -> dict[Serie
 
     A quarter that is above the expected by a hair is none of them: it would halve the rate.
     """
-    cost = np.stack([step.frame.values[:, PLACE[COST]] for step in steps])
-    requests = np.stack([step.frame.values[:, PLACE[REQUESTS]] for step in steps])
+    cost = np.stack([step.frame.values[:, POSITION[COST]] for step in steps])
+    requests = np.stack([step.frame.values[:, POSITION[REQUESTS]] for step in steps])
     expected = np.stack([_expected_cost(step) for step in steps])
     excess = cost - expected
     counted = (excess > 0) & (excess >= EXCESS_SHARE * excess.max(axis=0))
@@ -326,7 +326,7 @@ def _activities(keys: Sequence[SeriesKey], steps: Sequence[_Step]) -> dict[Serie
 
 def _expected_cost(step: _Step) -> NDArray[np.float64]:
     """Return what each series was expected to cost; 0 if nothing was expected."""
-    expected = np.nan_to_num(step.verdicts.expected[:, PLACE[COST]])
+    expected = np.nan_to_num(step.verdicts.expected[:, POSITION[COST]])
     expected_nanos: NDArray[np.float64] = np.maximum(expected, 0.0)
     return expected_nanos
 
@@ -360,9 +360,10 @@ def _findings(
 def _goes_on(running: Sequence[_Step], count: int) -> NDArray[np.bool_]:
     """Return where the requests of the running quarter disprove an end of all requests."""
     goes_on = np.zeros((count, len(MEASURES)), bool)
+    column = POSITION[REQUESTS]
     for step in running:
-        requests = step.frame.values[:, PLACE[REQUESTS]]
-        goes_on[:, PLACE[REQUESTS]] |= (requests > 0) & ~step.verdicts.is_above[:, PLACE[REQUESTS]]
+        has_requests = step.frame.values[:, column] > 0
+        goes_on[:, column] |= has_requests & ~step.verdicts.is_above[:, column]
     return goes_on
 
 
@@ -379,7 +380,7 @@ def _is_open(step: _Step) -> NDArray[np.bool_]:
         counts[:, :SUMS] &= verdicts.is_above[:, :SUMS]
         counts[:, SUMS:] &= step.frame.weights[:, SUMS:] >= RUNNING_REQUESTS_MIN
     else:
-        stopped = PLACE[REQUESTS]
+        stopped = POSITION[REQUESTS]
         counts[:, stopped] |= step.frame.values[:, stopped] == 0
     # That a series forms a new pattern is reported of the whole tenant only.
     found: NDArray[np.bool_] = verdicts.is_open & ~verdicts.is_novel & counts

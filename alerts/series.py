@@ -48,7 +48,7 @@ MEASURES: Final = (
 )
 # Their figures are nano-USD.
 MONEY_MEASURES: Final = frozenset({COST, COST_PER_REQUEST})
-PLACE: Final = {measure.name: place for place, measure in enumerate(MEASURES)}
+POSITION: Final = {measure.name: place for place, measure in enumerate(MEASURES)}
 WIDTH: Final = len(MEASURES)
 SUMS: Final = sum(measure.is_sum for measure in MEASURES)
 # What they are made of.

@@ -15,7 +15,7 @@ _LENGTH_MAX: Final = 64
 _NOT_A_TIME: Final = "must be RFC 3339 with a zone, as in 2026-11-21T12:00:00Z"
 
 
-def parse_moment(text: str) -> datetime:
+def parse_timestamp(text: str) -> datetime:
     """The time, in the zone it names. Raises ValueError with a sentence for what is none.
 
     Digits finer than a microsecond are cut off, never rounded: the last moment of a day stays in
@@ -37,9 +37,9 @@ def parse_moment(text: str) -> datetime:
         raise ValueError(f"must exist: {error}") from error
 
 
-def parse_moment_or_date(text: str) -> datetime:
-    """As `parse_moment`; a date alone is its first moment in UTC."""
-    return parse_moment(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
+def parse_timestamp_or_date(text: str) -> datetime:
+    """As `parse_timestamp`; a date alone is its first moment in UTC."""
+    return parse_timestamp(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
 
 
 def _zone(match: re.Match[str]) -> tzinfo:

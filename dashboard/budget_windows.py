@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 
 from django.db import connection
 
-from metering.budgets.index import BudgetBook
+from metering.budgets.index import BudgetIndex
 from metering.budgets.levels import REFUSING
-from metering.budgets.rules import BudgetRule, RaiseRule
+from metering.budgets.rules import BudgetRule, LimitIncreaseRule
 from metering.core.dimensions import REQUEST
 from metering.core.periods import ROLLING_SECONDS
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent, used_share_sql
-from metering.models import BudgetRaise, RaiseStatus
+from metering.models import LimitIncrease, LimitIncreaseStatus
 from metering.reporting.unknown_holds import unknown_by_window, window_from
 
 # A rate that was seen for less than this share of the window, or these minutes, says nothing yet.
@@ -56,7 +56,8 @@ _FULLEST: Final = f"""
         SELECT budget_id, group_key, sum(add_cost_nanos) AS cost_nanos, sum(add_tokens) AS tokens,
             sum(add_requests) AS requests, sum(add_tool_calls) AS tool_calls,
             sum(add_seconds) AS seconds
-        FROM budget_raise WHERE tenant_id = %(tenant)s AND status = '{RaiseStatus.APPROVED.value}'
+        FROM limit_increase WHERE tenant_id = %(tenant)s
+            AND status = '{LimitIncreaseStatus.APPROVED.value}'
             AND starts_at <= %(now)s AND ends_at > %(now)s GROUP BY budget_id, group_key
     ), counting AS (
         SELECT w.tenant_id, w.id, w.budget_id,
@@ -113,7 +114,7 @@ class WatchedWindow:
     windows: int
     outlook: "Outlook"
     # Raises in force, and how many requests for one wait.
-    raises: tuple[RaiseRule, ...] = ()
+    raises: tuple[LimitIncreaseRule, ...] = ()
     requests: int = 0
     # What was held for calls that may have run, until their time was over.
     unknown_nanos: int = 0
@@ -154,7 +155,7 @@ class Watch:
     running_out: int
 
 
-def watched_windows(*, tenant_id: int, book: BudgetBook, now: datetime, per_budget: int) -> Watch:
+def watched_windows(*, tenant_id: int, book: BudgetIndex, now: datetime, per_budget: int) -> Watch:
     """The windows that count now, the fullest first.
 
     Budgets on single calls have no window that fills, and are not here.
@@ -186,7 +187,7 @@ def _with_unknown(
 
 
 def windows_of_groups(
-    *, tenant_id: int, book: BudgetBook, groups: Iterable[GroupOfBudget], now: datetime
+    *, tenant_id: int, book: BudgetIndex, groups: Iterable[GroupOfBudget], now: datetime
 ) -> dict[GroupOfBudget, WatchedWindow]:
     """The windows that count now for these groups; none for those that used nothing yet."""
     wanted = list(set(groups))
@@ -212,8 +213,8 @@ def windows_of_groups(
 
 def open_requests(tenant_id: int, now: datetime) -> Counter[GroupOfBudget]:
     """How many requests to raise a limit wait, by budget and group ("": every group)."""
-    waiting = BudgetRaise.objects.filter(
-        tenant_id=tenant_id, status=RaiseStatus.ASKED, ends_at__gt=now
+    waiting = LimitIncrease.objects.filter(
+        tenant_id=tenant_id, status=LimitIncreaseStatus.ASKED, ends_at__gt=now
     )
     return Counter(
         GroupOfBudget(*row)
@@ -261,7 +262,7 @@ def _watched(
     )
 
 
-def _raises_now(rule: BudgetRule, group_key: str, now: datetime) -> tuple[RaiseRule, ...]:
+def _raises_now(rule: BudgetRule, group_key: str, now: datetime) -> tuple[LimitIncreaseRule, ...]:
     return tuple(
         one
         for one in rule.raises

@@ -18,7 +18,7 @@ from dashboard.budget_windows import bar_of, watched_windows
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
 from dashboard.tables import csv_rows, table_rows
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.reporting.unpriced_models import unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope
@@ -44,7 +44,7 @@ def overview(request: PageRequest) -> HttpResponse:
     spenders = spend.read_spenders(request.tenant.id, bar, totals)
     watch = watched_windows(
         tenant_id=request.tenant.id,
-        book=read_book(request.tenant.id),
+        book=read_budget_index(request.tenant.id),
         now=bar.now,
         per_budget=OVERVIEW_WINDOWS_PER_BUDGET,
     )
@@ -135,7 +135,7 @@ def spend_csv(request: PageRequest) -> HttpResponse:
 def budgets(request: PageRequest) -> HttpResponse:
     """Every budget with its fullest windows."""
     bar = filter_bar_of(request)
-    book = read_book(request.tenant.id)
+    book = read_budget_index(request.tenant.id)
     watch = watched_windows(
         tenant_id=request.tenant.id, book=book, now=bar.now, per_budget=WINDOWS_PER_BUDGET_MAX
     )

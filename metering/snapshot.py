@@ -9,8 +9,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from django.db import connection
 
-from metering.budgets.index import BudgetBook, forget_windows
-from metering.budgets.reading import read_book
+from metering.budgets.index import BudgetIndex, forget_windows
+from metering.budgets.reading import read_budget_index
 from metering.limits.breakers import BreakerRule, read_breaker_rules
 from metering.limits.rate_limits import RateRule, read_rate_rules
 from metering.limits.routes import RouteTable, read_routes
@@ -41,7 +41,7 @@ class Configuration(NamedTuple):
     tenant_id: int
     version: int
     prices: PriceBook
-    budgets: BudgetBook
+    budgets: BudgetIndex
     trusts_given_costs: bool
     unpriced_policy: str
     # Nano-dollars per million input and output tokens, where the policy is to assume them.
@@ -95,7 +95,7 @@ def _read(tenant_id: int, known: Configuration | None) -> Configuration:
             tenant_id=tenant_id,
             version=tenant.configuration_version,
             prices=load_price_book(tenant_id, has_own=not used.isdisjoint(_PRICES)),
-            budgets=read_book(tenant_id, version=tenant.configuration_version),
+            budgets=read_budget_index(tenant_id, version=tenant.configuration_version),
             trusts_given_costs=tenant.trusts_given_costs,
             unpriced_policy=tenant.unpriced_policy,
             assumed_rates=_assumed_rates(tenant),

@@ -29,9 +29,9 @@ from common.api.fields import (
     Choice,
     Flag,
     Items,
-    Moment,
     StrictSerializer,
     Text,
+    Timestamp,
     problem_at,
     read_body,
 )
@@ -100,9 +100,9 @@ class ChannelBody(StrictSerializer):
     )
     digest = Choice(choices=Digest.values, required=False)
     is_paused = Flag(required=False, help_text="Nothing is sent while it is.")
-    created_at = Moment(read_only=True)
-    delivered_at = Moment(read_only=True, allow_null=True)
-    failed_at = Moment(read_only=True, allow_null=True)
+    created_at = Timestamp(read_only=True)
+    delivered_at = Timestamp(read_only=True, allow_null=True)
+    failed_at = Timestamp(read_only=True, allow_null=True)
     last_error = serializers.CharField(read_only=True, allow_blank=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from alerts.routing import link_to
 from alerts.series import MONEY_MEASURES
 from common.api.fields import (
     Count,
-    Moment,
     OptionalBody,
     StrictSerializer,
     Text,
+    Timestamp,
     problem_at,
     read_body,
 )
@@ -147,7 +147,7 @@ class CommentBody(StrictSerializer):
 class SnoozeBody(StrictSerializer):
     """How long no one is notified, unless it becomes critical. `until` of null ends a snooze."""
 
-    until = Moment(required=False, allow_null=True, help_text="At most 90 days from now.")
+    until = Timestamp(required=False, allow_null=True, help_text="At most 90 days from now.")
     seconds = Count(required=False, max_value=SNOOZE_SECONDS_MAX, help_text="Instead of `until`.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from alerts.models import MaintenanceWindow
 from alerts.settings import MAINTENANCE_MAX, create_maintenance_window, end_maintenance_window
-from common.api.fields import Count, Moment, StrictSerializer, Text, problem_at
+from common.api.fields import Count, StrictSerializer, Text, Timestamp, problem_at
 from metering.fields.body import Match
 from tenants.api.resources import Resource
 
@@ -23,8 +23,8 @@ class MaintenanceWindowBody(StrictSerializer):
     """
 
     id = serializers.IntegerField(read_only=True)
-    starts_at = Moment(required=False, help_text="Now, if left out.")
-    ends_at = Moment(required=False, help_text="At most 31 days after it begins.")
+    starts_at = Timestamp(required=False, help_text="Now, if left out.")
+    ends_at = Timestamp(required=False, help_text="At most 31 days after it begins.")
     duration_seconds = Count(
         required=False,
         write_only=True,
@@ -33,7 +33,7 @@ class MaintenanceWindowBody(StrictSerializer):
     )
     match = Match(required=False, help_text="Which incidents, by dimension. Empty: all.")
     reason = Text(max_length=1000, help_text="For people who wonder why they were not notified.")
-    created_at = Moment(read_only=True)
+    created_at = Timestamp(read_only=True)
     created_by = serializers.CharField(read_only=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

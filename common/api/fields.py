@@ -17,7 +17,7 @@ from common.errors import QUOTED_CHARACTERS_MAX
 from common.formats import moment
 from common.money import USD_PATTERN, nanos_from_usd, usd_from_nanos
 from common.spelling import did_you_mean
-from common.times import parse_moment
+from common.times import parse_timestamp
 from common.values import COUNT_MAX, normal_value
 
 YEAR_MIN: Final = 1970
@@ -137,7 +137,7 @@ class Count(serializers.IntegerField):
 
 
 @extend_schema_field({"type": "string", "format": "date-time"})
-class Moment(serializers.Field[datetime, Any, str, Any]):
+class Timestamp(serializers.Field[datetime, Any, str, Any]):
     """A time with a zone (RFC 3339), answered in UTC."""
 
     default_error_messages = {
@@ -149,7 +149,7 @@ class Moment(serializers.Field[datetime, Any, str, Any]):
         if not isinstance(data, str):
             self.fail("invalid")
         try:
-            timestamp = parse_moment(data)
+            timestamp = parse_timestamp(data)
         except ValueError as error:
             raise serializers.ValidationError(f"A time {error}.", code="invalid") from error
         # Before the change of zone, which the first and last years cannot make.

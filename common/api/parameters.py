@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from common.api.fields import Moment
+from common.api.fields import Timestamp
 from common.cursors import ID_MAX
 from common.errors import InvalidRequest
 from common.spelling import did_you_mean
@@ -49,7 +49,7 @@ def read_timestamp(request: Request, name: str) -> datetime | None:
     if text is None:
         return None
     try:
-        return Moment().to_internal_value(UNESCAPED_PLUS.sub("+", text))
+        return Timestamp().to_internal_value(UNESCAPED_PLUS.sub("+", text))
     except ValidationError as error:
         detail = f"{name!r} must be RFC 3339 with a zone, as in 2026-11-21T12:00:00Z."
         raise InvalidParameter.of(name, "invalid_time", detail) from error

@@ -24,7 +24,7 @@ from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of
 from metering.configuration.breakers import close_breaker
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
-from metering.core.match import ASKABLE, problems_by_dimension, wanted_values
+from metering.core.match import KNOWN_BEFORE_CALL, problems_by_dimension, wanted_values
 from metering.limits.breakers import BreakerRule
 from metering.limits.breakers.rules import cool_down
 from metering.limits.breakers.states import OpenGroup, match_of, open_groups
@@ -123,7 +123,7 @@ def chosen_match(data: QueryDict) -> dict[str, Any] | None:
     match: dict[str, list[str | None]] = {}
     for name, value in chosen:
         match.setdefault(name, []).append(value or None)
-    is_possible = match.keys() <= set(ASKABLE) and not problems_by_dimension(match)
+    is_possible = match.keys() <= set(KNOWN_BEFORE_CALL) and not problems_by_dimension(match)
     if not match or not is_possible:
         return None
     return {name: values[0] if len(values) == 1 else values for name, values in match.items()}
@@ -149,7 +149,7 @@ def page(request: PageRequest) -> HttpResponse:
         "past": _lines(older[:PAST_PER_PAGE], breakers),
         "older": older[PAST_PER_PAGE - 1].version if len(older) > PAST_PER_PAGE else None,
         "is_first_page": before is None,
-        "dimensions": ASKABLE,
+        "dimensions": KNOWN_BEFORE_CALL,
         "agents": _recent_agents(request.tenant.id, bar.now) if may_halt(request) else [],
         "value_characters_max": VALUE_CHARACTERS_MAX,
     }
@@ -204,7 +204,7 @@ def confirm(request: PageRequest) -> HttpResponse:
         "usage": _recent_usage(request.tenant.id, match, bar.now),
         "in_flight": _in_flight(request.tenant.id, match),
         "standing": Halt.objects.filter(tenant=request.tenant, lifted_at=None, match=match).first(),
-        "dimensions": ASKABLE,
+        "dimensions": KNOWN_BEFORE_CALL,
         "value_characters_max": VALUE_CHARACTERS_MAX,
         "reason_characters_max": REASON_CHARACTERS_MAX,
     }

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from dashboard.amounts import listed
 from dashboard.findings import shortened
-from metering.core.match import PLACE, wanted_values
+from metering.core.match import POSITION, wanted_values
 
 _JOINED_BY: Final = {
     "agent": "by",
@@ -44,4 +44,4 @@ def pairs_of(match: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 def _in_order(match: Mapping[str, Any]) -> list[str]:
     """The agent first, then as dimensions are listed everywhere."""
-    return sorted(match, key=lambda name: (name != "agent", PLACE.get(name, len(PLACE))))
+    return sorted(match, key=lambda name: (name != "agent", POSITION.get(name, len(POSITION))))

@@ -23,10 +23,10 @@ from metering.core.validation import group_key_of
 from metering.fields.forms import UsdField, count_field
 from metering.limits.limit_increases import (
     Added,
-    RaiseAsk,
-    approve_raise,
-    ask_for_raise,
-    validate_raise,
+    IncreaseAsk,
+    approve_increase,
+    ask_for_increase,
+    validate_increase,
 )
 from metering.models import Budget
 from tenants.admin_site import actor_of
@@ -36,7 +36,7 @@ REASON_CHARACTERS_MAX: Final = 1000
 LABELS: Final = {"cost_nanos": "Cost, USD", "tool_calls": "Tool calls"}
 
 
-class RaiseForm(forms.Form):
+class LimitIncreaseForm(forms.Form):
     """By how much, for whom, until when, and why."""
 
     ends_at = forms.DateTimeField(
@@ -68,14 +68,14 @@ class RaiseForm(forms.Form):
             return data
         group = {name: normal_value(data.get(f"group_{name}", "")) for name in self.budget.per}
         is_for_one = data.get("is_for_one") or any(group.values())
-        data["ask"] = RaiseAsk(
+        data["ask"] = IncreaseAsk(
             add=Added(**{part: data.get(part) or 0 for part in Added._fields}),
             reason=data["reason"],
             ends_at=data["ends_at"],
             group_key=group_key_of(self.budget.per, group) if is_for_one else "",
         )
         try:
-            validate_raise(self.budget, data["ask"])
+            validate_increase(self.budget, data["ask"])
         except ValidationError as error:
             for name, errors in error.error_dict.items():
                 field = name.removeprefix("by.")
@@ -93,7 +93,7 @@ def page(request: PageRequest) -> HttpResponse:
     budget = budgets.filter(id=number_of(request.GET.get("budget", "")) or 0).first()
     if budget is None:
         raise Http404
-    form = RaiseForm(budget, request.POST if request.method == "POST" else None)
+    form = LimitIncreaseForm(budget, request.POST if request.method == "POST" else None)
     warnings: list[str] = []
     if form.is_valid():
         ask = form.cleaned_data["ask"]
@@ -112,12 +112,12 @@ def page(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/enforcement/add_raise.html", context)
 
 
-def _raise(request: PageRequest, form: RaiseForm, ask: RaiseAsk) -> bool:
+def _raise(request: PageRequest, form: LimitIncreaseForm, ask: IncreaseAsk) -> bool:
     actor = actor_of(request)
     try:
         with transaction.atomic():
-            asked = ask_for_raise(budget=form.budget, actor=actor, ask=ask)
-            approved = approve_raise(budget_raise=asked, actor=actor)
+            asked = ask_for_increase(budget=form.budget, actor=actor, ask=ask)
+            approved = approve_increase(limit_increase=asked, actor=actor)
     except MeteringError as error:
         form.add_error(None, error.detail)
         return False

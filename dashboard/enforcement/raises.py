@@ -26,13 +26,13 @@ from dashboard.budget_windows import (
 from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.core.amounts import format_amount
 from metering.core.dimensions import REQUEST
 from metering.core.match import group_key
-from metering.limits.limit_increases import Added, approve_raise, end_raise, refuse_raise
+from metering.limits.limit_increases import Added, approve_increase, end_increase, refuse_increase
 from metering.limits.obstacles import Obstacle, read_obstacles
-from metering.models import Budget, BudgetRaise, RaiseStatus
+from metering.models import Budget, LimitIncrease, LimitIncreaseStatus
 from tenants.admin_site import actor_of
 
 # More than this nobody decides in one sitting; the newest come when these are decided.
@@ -42,10 +42,10 @@ NOTE_CHARACTERS_MAX: Final = 1000
 
 
 @dataclass(frozen=True)
-class RaiseLine:
+class LimitIncreaseLine:
     """A raise as the page shows it."""
 
-    row: BudgetRaise
+    row: LimitIncrease
     now: datetime
     window: WatchedWindow | None = None
     # What stops its calls although it is in force.
@@ -101,9 +101,9 @@ class RaiseLine:
     @property
     def state(self) -> str:
         """What became of it."""
-        if self.row.status == RaiseStatus.REFUSED:
+        if self.row.status == LimitIncreaseStatus.REFUSED:
             return "refused"
-        if self.row.status == RaiseStatus.ASKED:
+        if self.row.status == LimitIncreaseStatus.ASKED:
             return "not decided in time" if self.row.ends_at <= self.now else "waiting"
         return "over" if self.row.ends_at <= self.now else "in force"
 
@@ -119,11 +119,13 @@ class NoteForm(forms.Form):
 def page(request: PageRequest) -> HttpResponse:
     """What waits for a decision, what is raised now, and what was decided before."""
     bar = filter_bar_of(request)
-    raises = BudgetRaise.objects.filter(tenant=request.tenant).select_related("budget")
+    raises = LimitIncrease.objects.filter(tenant=request.tenant).select_related("budget")
     is_over = Q(ends_at__lte=bar.now)
-    waiting = raises.filter(~is_over, status=RaiseStatus.ASKED).order_by("asked_at", "id")
-    in_force = raises.filter(~is_over, status=RaiseStatus.APPROVED).order_by("ends_at", "id")
-    past = raises.filter(is_over | Q(status=RaiseStatus.REFUSED)).order_by("-id")
+    waiting = raises.filter(~is_over, status=LimitIncreaseStatus.ASKED).order_by("asked_at", "id")
+    in_force = raises.filter(~is_over, status=LimitIncreaseStatus.APPROVED).order_by(
+        "ends_at", "id"
+    )
+    past = raises.filter(is_over | Q(status=LimitIncreaseStatus.REFUSED)).order_by("-id")
     before = number_of(request.GET.get("before", ""))
     older = list((past.filter(id__lt=before) if before else past)[: PAST_PER_PAGE + 1])
     context = enforcement_frame(request, bar, tab="requests")
@@ -131,7 +133,7 @@ def page(request: PageRequest) -> HttpResponse:
         "headline": requests_headline(waiting.count()),
         "waiting": _with_windows(request.tenant.id, waiting[:SHOWN_MAX], bar.now),
         "in_force": _with_obstacles(request.tenant.id, in_force[:SHOWN_MAX], bar.now),
-        "past": [RaiseLine(row, bar.now) for row in older[:PAST_PER_PAGE]],
+        "past": [LimitIncreaseLine(row, bar.now) for row in older[:PAST_PER_PAGE]],
         "older": older[PAST_PER_PAGE - 1].id if len(older) > PAST_PER_PAGE else None,
         "is_first_page": before is None,
         "shown_max": SHOWN_MAX,
@@ -141,27 +143,31 @@ def page(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/enforcement/requests.html", context)
 
 
-def _with_windows(tenant_id: int, rows: QuerySet[BudgetRaise], now: datetime) -> list[RaiseLine]:
+def _with_windows(
+    tenant_id: int, rows: QuerySet[LimitIncrease], now: datetime
+) -> list[LimitIncreaseLine]:
     """Raises with the window of their group, so that people see what they decide about."""
     groups = {row: _group(row) for row in rows}
     windows = windows_of_groups(
-        tenant_id=tenant_id, book=read_book(tenant_id), groups=groups.values(), now=now
+        tenant_id=tenant_id, book=read_budget_index(tenant_id), groups=groups.values(), now=now
     )
-    return [RaiseLine(row, now, windows.get(group)) for row, group in groups.items()]
+    return [LimitIncreaseLine(row, now, windows.get(group)) for row, group in groups.items()]
 
 
-def _with_obstacles(tenant_id: int, rows: QuerySet[BudgetRaise], now: datetime) -> list[RaiseLine]:
+def _with_obstacles(
+    tenant_id: int, rows: QuerySet[LimitIncrease], now: datetime
+) -> list[LimitIncreaseLine]:
     """Raises in force with what stops their calls all the same."""
     if not rows:
         return []
     obstacles = read_obstacles(tenant_id, now=now)
     return [
-        RaiseLine(row, now, obstacles=tuple(obstacles.of(row.budget_id, row.group_key)))
+        LimitIncreaseLine(row, now, obstacles=tuple(obstacles.of(row.budget_id, row.group_key)))
         for row in rows
     ]
 
 
-def _group(row: BudgetRaise) -> GroupOfBudget:
+def _group(row: LimitIncrease) -> GroupOfBudget:
     """The one group that the raise is for. No window has the key that stands for every group."""
     is_only_one = not row.group_key and not row.budget.per
     return GroupOfBudget(row.budget_id, group_key(()) if is_only_one else row.group_key)
@@ -171,10 +177,12 @@ def _group(row: BudgetRaise) -> GroupOfBudget:
 def approve(request: PageRequest, raise_id: int) -> str:
     """Put a raise in force until its end."""
     found, note = _find(request, raise_id), _note(request)
-    return describe_approval(approve_raise(budget_raise=found, actor=actor_of(request), note=note))
+    return describe_approval(
+        approve_increase(limit_increase=found, actor=actor_of(request), note=note)
+    )
 
 
-def describe_approval(approved: BudgetRaise) -> str:
+def describe_approval(approved: LimitIncrease) -> str:
     """Tell whoever raised a limit what it means for calls."""
     name = approved.budget.name
     obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
@@ -197,7 +205,7 @@ def _and_more(count: int) -> str:
 def refuse(request: PageRequest, raise_id: int) -> str:
     """Say no."""
     found, note = _find(request, raise_id), _note(request)
-    refuse_raise(budget_raise=found, actor=actor_of(request), note=note)
+    refuse_increase(limit_increase=found, actor=actor_of(request), note=note)
     return f"The request is refused. The limit of “{found.budget.name}” stays as it is."
 
 
@@ -205,12 +213,12 @@ def refuse(request: PageRequest, raise_id: int) -> str:
 def end(request: PageRequest, raise_id: int) -> str:
     """Let a raise end now."""
     found = _find(request, raise_id)
-    end_raise(budget_raise=found, actor=actor_of(request))
+    end_increase(limit_increase=found, actor=actor_of(request))
     return f"The raise is over. The limit of “{found.budget.name}” is as it was before."
 
 
-def _find(request: PageRequest, raise_id: int) -> BudgetRaise:
-    raises = BudgetRaise.objects.filter(tenant=request.tenant, id=raise_id)
+def _find(request: PageRequest, raise_id: int) -> LimitIncrease:
+    raises = LimitIncrease.objects.filter(tenant=request.tenant, id=raise_id)
     found = raises.select_related("budget").first()
     if found is None:
         raise Http404

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from alerts.models import Incident, IncidentKind
 from dashboard.enforcement.matches import pairs_of
 from dashboard.incidents.filters import KINDS, SEVERITIES, STATUSES
-from metering.core.match import ASKABLE
+from metering.core.match import KNOWN_BEFORE_CALL
 
 # When a working day has begun for most.
 MORNING: Final = time(8)
@@ -69,7 +69,7 @@ class IncidentLine:
         return [
             (name, values[0])
             for name, values in self.pairs
-            if name in ASKABLE and len(values) == 1 and values[0] and self._is_cause(name)
+            if name in KNOWN_BEFORE_CALL and len(values) == 1 and values[0] and self._is_cause(name)
         ]
 
     def _is_cause(self, dimension: str) -> bool:

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from dashboard import amounts
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import shortened
-from metering.budgets.rules import RaiseRule
+from metering.budgets.rules import LimitIncreaseRule
 from metering.core.amounts import format_amount
 from metering.limits.limit_increases import Added
 from metering.reporting.unpriced_models import UnpricedModel
@@ -139,7 +139,7 @@ def amount_of(part: str, amount: int) -> SafeString:
 
 
 @register.simple_tag
-def raised_words(raised: RaiseRule) -> str:
+def raised_words(raised: LimitIncreaseRule) -> str:
     """By how much a raise in force makes limits higher."""
     parts = [(part, getattr(raised, part)) for part in Added._fields]
     return amounts.listed([format_amount(part, amount) for part, amount in parts if amount])

@@ -18,7 +18,7 @@ from metering.configuration.breakers import (
     update_breaker,
     validate_breaker,
 )
-from metering.core.match import ASKABLE, PER_MAX
+from metering.core.match import KNOWN_BEFORE_CALL, PER_MAX
 from metering.fields.forms import UsdField, count_field
 from metering.models import Breaker, BreakerClose, Mode
 from tenants.admin_site import actor_of, site, tenant_of
@@ -29,7 +29,7 @@ class BreakerForm(GroupedForm):
 
     per = per_field(
         "For each",
-        ASKABLE,
+        KNOWN_BEFORE_CALL,
         "Each is watched and stopped by itself. Nothing chosen: all calls together. At most "
         f"{PER_MAX}.",
     )

@@ -14,9 +14,9 @@ from common.api.fields import (
     Choice,
     Count,
     Items,
-    Moment,
     OptionalBody,
     Text,
+    Timestamp,
     Usd,
     read_body,
 )
@@ -33,7 +33,7 @@ from metering.configuration.breakers import (
     validate_breaker,
 )
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
-from metering.core.match import ASKABLE, PER_MAX, Grouping
+from metering.core.match import KNOWN_BEFORE_CALL, PER_MAX, Grouping
 from metering.core.validation import group_key_of
 from metering.fields.body import Match, RowBody, errors_at_members
 from metering.limits.breakers.rules import cool_down
@@ -54,7 +54,7 @@ class BreakerBody(RowBody):
     name = Text()
     match = Match(required=False)
     per = Items(
-        child=Choice(choices=ASKABLE),
+        child=Choice(choices=KNOWN_BEFORE_CALL),
         required=False,
         max_length=PER_MAX,
         help_text="Each value is watched and stopped by itself. `agent` and `feature` if left out.",
@@ -97,7 +97,7 @@ class BreakerBody(RowBody):
         help_text="By hand, or by a probe: one call is let through after the cool-down.",
     )
     cool_down_seconds = Count(required=False, max_value=COOL_DOWN_SECONDS_MAX)
-    created_at = Moment(read_only=True)
+    created_at = Timestamp(read_only=True)
 
     model = Breaker
 

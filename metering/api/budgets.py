@@ -16,10 +16,10 @@ from common.api.fields import (
     Count,
     Flag,
     Items,
-    Moment,
     OptionalBody,
     StrictSerializer,
     Text,
+    Timestamp,
     Timezone,
     Usd,
     problem_at,
@@ -29,7 +29,7 @@ from common.api.parameters import read_flag
 from common.errors import Conflict, NotFound
 from metering.api.windows import WindowAnswer, window_answers
 from metering.budgets.presets import PRESETS, Preset
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.configuration.budgets import (
     LEVEL_RATE_FIELDS,
@@ -125,7 +125,7 @@ class BudgetBody(RowBody):
     per = Items(child=Choice(choices=PER_NAMES), required=False, max_length=len(MATCHABLE))
     period = Choice(choices=Period.values)
     timezone = Timezone(required=False)
-    anchor = Moment(
+    anchor = Timestamp(
         source="anchor_at",
         required=False,
         allow_null=True,
@@ -163,8 +163,8 @@ class BudgetBody(RowBody):
         " windows then hold less than was spent, and refuse by what they hold. `/v1/jobs` tells how"
         " far it is.",
     )
-    created_at = Moment(read_only=True)
-    archived_at = Moment(read_only=True, allow_null=True)
+    created_at = Timestamp(read_only=True)
+    archived_at = Timestamp(read_only=True, allow_null=True)
 
     model = Budget
 
@@ -275,7 +275,7 @@ class Budgets(Resource[Budget]):
             tenant=self.tenant, budget_id=budget.id, revision=budget.revision
         )
         # With its raises, which an archived budget has none of.
-        rule = read_book(budget.tenant_id).rules.get(budget.id) or BudgetRule(budget, [])
+        rule = read_budget_index(budget.tenant_id).rules.get(budget.id) or BudgetRule(budget, [])
         answer = partial(window_answers, rule, now=timezone.now())
         return Response(paginate(request, windows, answer, order=("-starts_at", "-id")))
 

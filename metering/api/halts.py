@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from common.api.fields import StrictSerializer, Text
 from metering.api.fast_halts import READERS, HaltAnswer, HaltsAnswer
 from metering.api.fast_views import answer_fast
-from metering.core.validation import require_askable
+from metering.core.validation import require_known_before_call
 from metering.fields.body import Match, errors_at_members
 from metering.limits.halts import halt, is_wide, lift_halt
 from metering.models import Halt
@@ -39,7 +39,7 @@ class HaltBody(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         with errors_at_members(self):
-            require_askable(attrs.get("match", {}))
+            require_known_before_call(attrs.get("match", {}))
         return attrs
 
 

@@ -21,10 +21,10 @@ from rest_framework.response import Response
 
 from common.api.fields import (
     Count,
-    Moment,
     OptionalBody,
     StrictSerializer,
     Text,
+    Timestamp,
     Usd,
     problem_at,
     read_body,
@@ -46,15 +46,15 @@ from metering.core.validation import group_key_of
 from metering.fields.body import errors_at_members
 from metering.limits.limit_increases import (
     Added,
-    RaiseAsk,
-    approve_raise,
-    ask_for_raise,
-    end_raise,
-    refuse_raise,
-    validate_raise,
+    IncreaseAsk,
+    approve_increase,
+    ask_for_increase,
+    end_increase,
+    refuse_increase,
+    validate_increase,
 )
 from metering.limits.obstacles import Obstacle, read_obstacles
-from metering.models import Budget, BudgetRaise, RaiseStatus
+from metering.models import Budget, LimitIncrease, LimitIncreaseStatus
 from tenants.api.idempotency import idempotent
 from tenants.api.resources import Resource
 from tenants.roles import Scope
@@ -95,12 +95,12 @@ class RaisedByBody(StrictSerializer):
     seconds = Count(required=False, allow_null=True)
 
 
-class RaiseBody(StrictSerializer):
+class LimitIncreaseBody(StrictSerializer):
     """What an agent asks for. Validated for the budget in the context."""
 
     by = RaisedByBody()
     group = Group(required=False, allow_null=True)
-    ends_at = Moment(required=False, help_text="At most 31 days from now.")
+    ends_at = Timestamp(required=False, help_text="At most 31 days from now.")
     duration_seconds = Count(
         required=False,
         max_value=DURATION_SECONDS_MAX,
@@ -120,16 +120,16 @@ class RaiseBody(StrictSerializer):
             attrs["ask"] = self._ask(attrs)
         return attrs
 
-    def _ask(self, attrs: dict[str, Any]) -> RaiseAsk:
+    def _ask(self, attrs: dict[str, Any]) -> IncreaseAsk:
         budget: Budget = self.context["budget"]
         group = attrs.get("group")
-        ask = RaiseAsk(
+        ask = IncreaseAsk(
             add=Added(**{part: amount or 0 for part, amount in attrs["by"].items()}),
             reason=attrs["reason"],
             ends_at=attrs["ends_at"],
             group_key="" if group is None else group_key_of(budget.per, group),
         )
-        validate_raise(budget, ask)
+        validate_increase(budget, ask)
         return ask
 
 
@@ -149,7 +149,7 @@ class RaisedByAnswer(Answer):
     seconds: int | None
 
 
-class RaiseAnswer(Answer):
+class LimitIncreaseAnswer(Answer):
     """A raise as it was asked for, and what was decided."""
 
     id: int
@@ -159,7 +159,7 @@ class RaiseAnswer(Answer):
     starts_at: Annotated[UtcTimestamp | None, about("When it was approved.")]
     ends_at: UtcTimestamp
     reason: str
-    status: Annotated[str, one_of(RaiseStatus.values)]
+    status: Annotated[str, one_of(LimitIncreaseStatus.values)]
     level: Annotated[int | None, about("The level, in percent, whose action `hold` asked for it.")]
     asked_at: UtcTimestamp
     asked_by: str
@@ -189,7 +189,7 @@ class ObstacleAnswer(Answer):
     ]
 
 
-class ApprovedAnswer(RaiseAnswer):
+class ApprovedAnswer(LimitIncreaseAnswer):
     """A raise in force, and what stops its calls all the same."""
 
     still_stopped_by: Annotated[
@@ -203,33 +203,33 @@ class ApprovedAnswer(RaiseAnswer):
     retrieve=extend_schema(summary="Show a raise"),
     destroy=extend_schema(summary="End an approved raise now; it stays to be read"),
 )
-class Raises(Resource[BudgetRaise]):
+class LimitIncreases(Resource[LimitIncrease]):
     """Raises of all budgets."""
 
-    model = BudgetRaise
+    model = LimitIncrease
     noun = "raise"
-    answer = RaiseAnswer
+    answer = LimitIncreaseAnswer
     order = ("-id",)
     parameters = {
-        "list": (*PAGE_PARAMETERS, OpenApiParameter("status", str, enum=RaiseStatus.values))
+        "list": (*PAGE_PARAMETERS, OpenApiParameter("status", str, enum=LimitIncreaseStatus.values))
     }
     also_answers = {"destroy": (409,)}
 
-    def rows(self) -> QuerySet[BudgetRaise]:
+    def rows(self) -> QuerySet[LimitIncrease]:
         rows = super().rows().select_related("budget")
         if "budget_id" in self.kwargs:
             rows = rows.filter(budget_id=self.kwargs["budget_id"])
         return rows
 
-    def listed_rows(self) -> QuerySet[BudgetRaise]:
-        status = read_choice(self.request, "status", RaiseStatus.values)
+    def listed_rows(self) -> QuerySet[LimitIncrease]:
+        status = read_choice(self.request, "status", LimitIncreaseStatus.values)
         return self.rows() if status is None else self.rows().filter(status=status)
 
-    def answers(self, rows: Sequence[BudgetRaise]) -> Sequence[RaiseAnswer]:
+    def answers(self, rows: Sequence[LimitIncrease]) -> Sequence[LimitIncreaseAnswer]:
         return [raise_answer(row) for row in rows]
 
-    def delete_row(self, row: BudgetRaise) -> object:
-        return end_raise(budget_raise=row, actor=self.actor)
+    def delete_row(self, row: LimitIncrease) -> object:
+        return end_increase(limit_increase=row, actor=self.actor)
 
     @extend_schema(
         summary="Approve a raise: it counts from the next reservation on, until its end",
@@ -241,7 +241,7 @@ class Raises(Resource[BudgetRaise]):
     @idempotent
     def approve(self, request: Request, **path: Any) -> Response:
         row, note = self.row(), read_body(NoteBody, request).get("note", "")
-        approved = approve_raise(budget_raise=row, actor=self.actor, note=note)
+        approved = approve_increase(limit_increase=row, actor=self.actor, note=note)
         obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
         stopping = obstacles.of(approved.budget_id, approved.group_key)
         return Response(
@@ -252,35 +252,35 @@ class Raises(Resource[BudgetRaise]):
             )
         )
 
-    @extend_schema(summary="Refuse a raise", request=NoteBody, responses={200: RaiseAnswer})
+    @extend_schema(summary="Refuse a raise", request=NoteBody, responses={200: LimitIncreaseAnswer})
     @idempotent
     def refuse(self, request: Request, **path: Any) -> Response:
         row, note = self.row(), read_body(NoteBody, request).get("note", "")
-        refused = refuse_raise(budget_raise=row, actor=self.actor, note=note)
+        refused = refuse_increase(limit_increase=row, actor=self.actor, note=note)
         return Response(raise_answer(refused))
 
 
 @extend_schema_view(list=extend_schema(summary="List a budget's raises, newest first"))
-class RaisesOfBudget(Raises):
+class RaisesOfBudget(LimitIncreases):
     """Raises of one budget. To ask for one takes the scope `enforce`, which decides nothing."""
 
     write_scope = Scope.ENFORCE
 
-    def listed_rows(self) -> QuerySet[BudgetRaise]:
+    def listed_rows(self) -> QuerySet[LimitIncrease]:
         find_budget(self.tenant, self.kwargs["budget_id"])
         return super().listed_rows()
 
     @extend_schema(
         summary="Ask for higher limits for a while",
         description="Moves nothing until a person, or a key with the scope `manage`, approves it.",
-        request=RaiseBody,
-        responses={201: RaiseAnswer},
+        request=LimitIncreaseBody,
+        responses={201: LimitIncreaseAnswer},
     )
     @idempotent
     def create(self, request: Request, **path: Any) -> Response:
         budget = find_budget(self.tenant, self.kwargs["budget_id"])
-        ask = read_body(RaiseBody, request, budget=budget)["ask"]
-        asked = ask_for_raise(budget=budget, actor=self.actor, ask=ask)
+        ask = read_body(LimitIncreaseBody, request, budget=budget)["ask"]
+        asked = ask_for_increase(budget=budget, actor=self.actor, ask=ask)
         return Response(raise_answer(asked), status=201)
 
 
@@ -302,8 +302,8 @@ def _obstacle_answer(obstacle: Obstacle) -> ObstacleAnswer:
 
 
 def raise_answer(
-    row: BudgetRaise, kind: type[RaiseAnswer] = RaiseAnswer, **computed: Any
-) -> RaiseAnswer:
+    row: LimitIncrease, kind: type[LimitIncreaseAnswer] = LimitIncreaseAnswer, **computed: Any
+) -> LimitIncreaseAnswer:
     """Return a raise as it is answered."""
     group = None
     if row.group_key:

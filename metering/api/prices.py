@@ -12,9 +12,9 @@ from rest_framework.response import Response
 
 from common.api.fields import (
     Flag,
-    Moment,
     StrictSerializer,
     Text,
+    Timestamp,
     Usd,
     Value,
     problem_at,
@@ -67,8 +67,8 @@ class PriceBody(StrictSerializer):
     tiers = Tiers(required=False)
     tool = Value(required=False)
     call_usd = Usd(source="call_nanos", required=False)
-    effective_from = Moment(required=False, help_text="Now, unless given; may lie in the past.")
-    effective_to = Moment(required=False, allow_null=True)
+    effective_from = Timestamp(required=False, help_text="Now, unless given; may lie in the past.")
+    effective_to = Timestamp(required=False, allow_null=True)
     note = Text(required=False, min_length=0, max_length=500, allow_blank=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -120,12 +120,12 @@ class AddedPriceAnswer(PriceAnswer):
 class RerateBody(StrictSerializer):
     """Which events to rate again, by their time."""
 
-    to = Moment()
+    to = Timestamp()
     dry_run = Flag(required=False, help_text="Say what would change, and change nothing.")
 
     def get_fields(self) -> dict[str, Any]:
         # `from` is a word of Python's own, so it cannot be declared as the others are.
-        return {"from": Moment(), **super().get_fields()}
+        return {"from": Timestamp(), **super().get_fields()}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["from"] >= attrs["to"]:

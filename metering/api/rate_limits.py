@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
-from common.api.fields import Choice, Count, Items, Moment, StrictSerializer, Text, Usd
+from common.api.fields import Choice, Count, Items, StrictSerializer, Text, Timestamp, Usd
 from metering.configuration.rate_limits import (
     PER_NAMES,
     create_rate_limit,
@@ -50,7 +50,7 @@ class RateLimitBody(RowBody):
     )
     limit = RatesBody(source="*")
     mode = Choice(choices=Mode.values, required=False)
-    created_at = Moment(read_only=True)
+    created_at = Timestamp(read_only=True)
 
     model = RateLimit
 

@@ -50,7 +50,9 @@ ASK: Final = {"$ref": "#/components/schemas/Ask"}
 EVENT: Final = {"$ref": "#/components/schemas/SettledEvent"}
 EXTENSION: Final = {"$ref": "#/components/schemas/Extension"}
 # `status` is how a call ended; what is left does not depend on it.
-ASKABLE: Final = tuple(name for name in (*DIMENSIONS, *FURTHER_DIMENSIONS) if name != "status")
+KNOWN_BEFORE_CALL: Final = tuple(
+    name for name in (*DIMENSIONS, *FURTHER_DIMENSIONS) if name != "status"
+)
 
 
 class BudgetRoom(Answer):
@@ -274,7 +276,7 @@ class BalancesView(ApiView):
     """What is left."""
 
     read_scopes = READERS
-    parameters = {"GET": tuple(OpenApiParameter(name, str) for name in ASKABLE)}
+    parameters = {"GET": tuple(OpenApiParameter(name, str) for name in KNOWN_BEFORE_CALL)}
 
     @extend_schema(
         summary="Show what is left in every window that such a call would count in",

@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
-from common.api.fields import Count, Moment, StrictSerializer, Text, Value, problem_at
+from common.api.fields import Count, StrictSerializer, Text, Timestamp, Value, problem_at
 from metering.configuration.routes import (
     COMPLEXITY_MAX,
     TIERS_MAX,
@@ -56,7 +56,7 @@ class RouteBody(StrictSerializer):
     tiers = TierBody(  # type: ignore[call-arg]  # of the list that `many` makes
         many=True, max_length=TIERS_MAX, help_text="From the cheapest to the best, which is last."
     )
-    created_at = Moment(read_only=True)
+    created_at = Timestamp(read_only=True)
 
     def validate_task_type(self, value: str | None) -> str:
         return value or ""

@@ -14,7 +14,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Count, Moment, StrictSerializer, problem_at, read_body
+from common.api.fields import Count, StrictSerializer, Timestamp, problem_at, read_body
 from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, one_of
 from common.cursors import ID_MAX
 from common.errors import Conflict
@@ -68,11 +68,11 @@ class SimulationBody(StrictSerializer):
         help_text="Of `budget_id`, as for `PATCH /v1/budgets/{budget_id}`. None: as it is.",
     )
     breaker = BreakerMember(required=False, help_text="A breaker, as for `POST /v1/breakers`.")
-    to = Moment(required=False, help_text="Not included. Now, if left out.")
+    to = Timestamp(required=False, help_text="Not included. Now, if left out.")
 
     def get_fields(self) -> dict[str, Any]:
         # `from` is a word of Python's own, so it cannot be declared as the others are.
-        from_ = Moment(required=False, help_text="Included. 30 days before `to`, if left out.")
+        from_ = Timestamp(required=False, help_text="Included. 30 days before `to`, if left out.")
         return {**super().get_fields(), "from": from_}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

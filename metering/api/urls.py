@@ -20,7 +20,7 @@ from metering.api import (
 from metering.api.breakers import Breakers
 from metering.api.budgets import Budgets
 from metering.api.jobs import Jobs
-from metering.api.limit_increases import Raises, RaisesOfBudget
+from metering.api.limit_increases import LimitIncreases, RaisesOfBudget
 from metering.api.rate_limits import RateLimits
 from metering.api.routes import Routes
 from metering.api.simulations import Simulations
@@ -66,14 +66,16 @@ urlpatterns = [
     path("budgets/<int:budget_id>", Budgets.as_view(SHOW_CHANGE_AND_REMOVE)),
     path("budgets/<int:budget_id>/windows", Budgets.as_view({"get": "windows"})),
     path("budgets/<int:budget_id>/raises", RaisesOfBudget.as_view(LIST_AND_CREATE)),
-    path("budgets/<int:budget_id>/raises/<int:raise_id>", Raises.as_view(SHOW_AND_REMOVE)),
+    path("budgets/<int:budget_id>/raises/<int:raise_id>", LimitIncreases.as_view(SHOW_AND_REMOVE)),
     path(
-        "budgets/<int:budget_id>/raises/<int:raise_id>/approve", Raises.as_view({"post": "approve"})
+        "budgets/<int:budget_id>/raises/<int:raise_id>/approve",
+        LimitIncreases.as_view({"post": "approve"}),
     ),
     path(
-        "budgets/<int:budget_id>/raises/<int:raise_id>/refuse", Raises.as_view({"post": "refuse"})
+        "budgets/<int:budget_id>/raises/<int:raise_id>/refuse",
+        LimitIncreases.as_view({"post": "refuse"}),
     ),
-    path("raises", Raises.as_view(LIST)),
+    path("raises", LimitIncreases.as_view(LIST)),
     path("routes", Routes.as_view(LIST_AND_CREATE)),
     path("routes/<int:route_id>", Routes.as_view(SHOW_CHANGE_AND_REMOVE)),
     path("halts", halts.Halts.as_view(LIST_AND_CREATE)),

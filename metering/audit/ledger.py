@@ -11,8 +11,8 @@ from django.conf import settings
 from django.db import connection
 
 from metering.audit.rollups import rollup_drifts
-from metering.budgets.index import BudgetBook
-from metering.budgets.reading import read_book
+from metering.budgets.index import BudgetIndex
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule
 from metering.calls.seals import read_sealed, sealed_events
 from metering.core.amounts import NOTHING, Amounts, add_amounts
@@ -59,7 +59,7 @@ class Seals(NamedTuple):
 def audit_tenant(tenant_id: int) -> list[Drift]:
     """Return every drift of a tenant's balances, in one snapshot, while the service goes on."""
     with tenant_scope(tenant_id, is_snapshot=True):
-        book = read_book(tenant_id)
+        book = read_budget_index(tenant_id)
         sealed_until = read_sealed(tenant_id).sealed_until
         drifts = [
             *_balances_drift(tenant_id, "spent", _ENTRIES, "its entries"),
@@ -192,7 +192,7 @@ def _repeated_events(tenant_id: int) -> Iterator[Drift]:
         yield Drift("events stored more than once", "events", 0, repeats)
 
 
-def _events_drift(book: BudgetBook, rule: BudgetRule, sealed_until: datetime) -> Iterator[Drift]:
+def _events_drift(book: BudgetIndex, rule: BudgetRule, sealed_until: datetime) -> Iterator[Drift]:
     """Compare the windows of a budget in force with the sum of the events that count there, older
     ones by the window's seal.
     """
@@ -248,7 +248,7 @@ def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts
         return {(row[0], row[1]): Amounts(*row[2:]) for row in cursor.fetchall()}
 
 
-def _requests_drift(book: BudgetBook, rule: BudgetRule) -> Iterator[Drift]:
+def _requests_drift(book: BudgetIndex, rule: BudgetRule) -> Iterator[Drift]:
     """Compare the windows of a budget on single calls with their one call, for as long as the call
     is known by its key.
 

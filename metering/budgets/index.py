@@ -65,7 +65,7 @@ def forget_windows() -> None:
     _WINDOW_IDS.forget_all()
 
 
-class BudgetBook:
+class BudgetIndex:
     """A tenant's budgets as of one configuration version, and the ids of their windows.
 
     `window_ids` has what whoever holds this book asked for. A process's snapshot holds none: each
@@ -126,7 +126,7 @@ class BudgetBook:
             found.append(WindowKey(rule.id, (*group, request), rule.clock.span(at).starts_at))
         return found
 
-    def for_transaction(self, keys: Iterable[WindowKey] = ()) -> "BudgetBook":
+    def for_transaction(self, keys: Iterable[WindowKey] = ()) -> "BudgetIndex":
         """This book for one transaction, with the ids of those of these windows that are known.
 
         What a transaction opens is not there for others before it commits, and never if it does
@@ -148,7 +148,7 @@ class BudgetBook:
                 self.window_ids[key] = window_id
         return missing
 
-    def learn(self, committed: "BudgetBook") -> None:
+    def learn(self, committed: "BudgetIndex") -> None:
         """Remember for all what a transaction opened, now that it is committed."""
         for key, window_id in committed.window_ids.items():
             self.remember(key, window_id)

@@ -147,7 +147,7 @@ def passed_level(
     """Return the level whose action a call meets: the most severe of the acting levels that it
     would pass, and of equals the lowest. None if it would pass none.
 
-    `limit_percent` below 100 is a tightening: limits count that much less.
+    `limit_percent` below 100 is a limit reduction: limits count that much less.
     """
     met = None
     for level in rule.acting_levels:
@@ -190,7 +190,7 @@ def _passed_place(
     return len(PARTS) if balance.used_seconds(now) * 10_000 >= percent * whole_seconds else None
 
 
-def pace_of(
+def throttle_rate(
     rule: BudgetRule,
     level: LevelRule,
     balance: WindowBalance,
@@ -206,12 +206,12 @@ def pace_of(
     if level.cost_nanos_per_minute is not None or level.tokens_per_minute is not None:
         return level.cost_nanos_per_minute, level.tokens_per_minute
     return (
-        _even_pace(rule, balance, 0, ends_at=ends_at, now=now),
-        _even_pace(rule, balance, 1, ends_at=ends_at, now=now),
+        _even_rate(rule, balance, 0, ends_at=ends_at, now=now),
+        _even_rate(rule, balance, 1, ends_at=ends_at, now=now),
     )
 
 
-def _even_pace(
+def _even_rate(
     rule: BudgetRule, balance: WindowBalance, place: int, *, ends_at: datetime | None, now: datetime
 ) -> int | None:
     whole = balance.limit(rule, place)

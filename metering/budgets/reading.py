@@ -4,15 +4,15 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from metering.budgets.index import BudgetBook
-from metering.budgets.rules import BudgetRule, LevelRule, RaiseRule
-from metering.models import Budget, BudgetLevel, BudgetRaise, RaiseStatus
+from metering.budgets.index import BudgetIndex
+from metering.budgets.rules import BudgetRule, LevelRule, LimitIncreaseRule
+from metering.models import Budget, BudgetLevel, LimitIncrease, LimitIncreaseStatus
 from tenants.models import Tenant
 
 
-def read_book(
+def read_budget_index(
     tenant_id: int, *, version: int | None = None, budget_id: int | None = None
-) -> BudgetBook:
+) -> BudgetIndex:
     """The tenant's budgets in force, or one of them, as of now; `version` where the caller holds
     the configuration lock.
     """
@@ -26,7 +26,7 @@ def read_book(
     budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
     if budget_id is not None:
         budgets = budgets.filter(id=budget_id)
-    return BudgetBook(
+    return BudgetIndex(
         tenant_id=tenant_id,
         version=version,
         rules=[
@@ -36,13 +36,13 @@ def read_book(
     )
 
 
-def _read_raises(tenant_id: int) -> dict[int, list[RaiseRule]]:
+def _read_raises(tenant_id: int) -> dict[int, list[LimitIncreaseRule]]:
     """Approved raises that are not over, or only just: clocks of processes differ a little."""
-    rules: dict[int, list[RaiseRule]] = {}
-    for row in BudgetRaise.objects.filter(
+    rules: dict[int, list[LimitIncreaseRule]] = {}
+    for row in LimitIncrease.objects.filter(
         tenant_id=tenant_id,
-        status=RaiseStatus.APPROVED,
+        status=LimitIncreaseStatus.APPROVED,
         ends_at__gt=timezone.now() - timedelta(hours=1),
     ).order_by("id"):
-        rules.setdefault(row.budget_id, []).append(RaiseRule.of(row))
+        rules.setdefault(row.budget_id, []).append(LimitIncreaseRule.of(row))
     return rules

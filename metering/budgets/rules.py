@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from metering.core.amounts import Amounts
 from metering.core.dimensions import REQUEST
-from metering.core.match import PLACE, Values, group_getter, wanted_of
+from metering.core.match import POSITION, Values, group_getter, wanted_of
 from metering.core.periods import (
     GRAIN_SECONDS,
     ROLLING_SECONDS,
@@ -14,7 +14,7 @@ from metering.core.periods import (
     Span,
     floor_seconds,
 )
-from metering.models import Budget, BudgetLevel, BudgetRaise
+from metering.models import Budget, BudgetLevel, LimitIncrease
 
 # What raises add to cost, tokens, requests, tool calls and seconds.
 Raised = tuple[int, int, int, int, int]
@@ -43,7 +43,7 @@ class LevelRule(NamedTuple):
         )
 
 
-class RaiseRule(NamedTuple):
+class LimitIncreaseRule(NamedTuple):
     """An approved raise of a budget's limits: for a group (empty: all), for a while, by how
     much.
     """
@@ -59,9 +59,9 @@ class RaiseRule(NamedTuple):
     seconds: int
 
     @classmethod
-    def of(cls, row: BudgetRaise) -> "RaiseRule":
-        """Return the rule of a stored raise that was approved."""
-        assert row.starts_at is not None, "an approved raise has begun"
+    def of(cls, row: LimitIncrease) -> "LimitIncreaseRule":
+        """Return the rule of a stored limit increase that was approved."""
+        assert row.starts_at is not None, "an approved increase has begun"
         return cls(
             budget_id=row.budget_id,
             group_key=row.group_key,
@@ -82,7 +82,7 @@ class BudgetRule:
         self,
         budget: Budget,
         levels: Sequence[LevelRule],
-        raises: Sequence[RaiseRule] = (),
+        raises: Sequence[LimitIncreaseRule] = (),
     ) -> None:
         self.id = budget.id
         self.name = budget.name
@@ -127,7 +127,7 @@ class BudgetRule:
         )
         # What tells its groups apart.
         self.dimensions = tuple(name for name in self.per if name != REQUEST)
-        self.places = [PLACE[name] for name in self.dimensions]
+        self.places = [POSITION[name] for name in self.dimensions]
         self.wanted = wanted_of(self.match)
         self._group = group_getter(self.places)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from common.errors import EventRejected, RejectEvent
 from metering.calls.merge_transaction import MergeResult
 from metering.calls.prepared_event import MISSING, PreparedEvent
-from metering.core.match import PLACE
+from metering.core.match import POSITION
 from metering.models import CostSource, Route, SourceOutcome
 from metering.pricing.model_names import near_model
 from metering.snapshot import Configuration
@@ -18,8 +18,8 @@ from metering.usage.decoders.otlp import SpanRecord
 
 # Unpriced models of a body that are looked up among those with a price.
 WARNINGS_MAX: Final = 20
-PROVIDER: Final = PLACE["provider"]
-MODEL: Final = PLACE["model"]
+PROVIDER: Final = POSITION["provider"]
+MODEL: Final = POSITION["model"]
 # Transactions of one body that may fail because of a value before the rest is refused unseen.
 FAILED_TRANSACTIONS_MAX: Final = 200
 NOT_STORABLE: Final = "The event holds a value that cannot be stored."

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.index import BudgetIndex, WindowKey
 from metering.budgets.rules import BudgetRule, reaches_a_level
 from metering.calls.prepared_event import PreparedEvent
 from metering.core.amounts import NOTHING, Amounts, add_amounts
@@ -21,7 +21,7 @@ from metering.usage.columns import StoredEvent
 from metering.usage.event_keys import key_of_id
 
 
-def sums_by_posting(book: BudgetBook, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
+def sums_by_posting(book: BudgetIndex, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
     """Return what these events add to each window (and grain of a rolling one)."""
     # Added up in place: this runs once for every event and budget.
     sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
@@ -53,7 +53,7 @@ class Change(NamedTuple):
     after: StoredEvent | None
 
 
-def movements(book: BudgetBook, changes: Sequence[Change]) -> list[dict[Posting, Amounts]]:
+def movements(book: BudgetIndex, changes: Sequence[Change]) -> list[dict[Posting, Amounts]]:
     """Return what each change adds to each window, per grain of rolling ones; opens the windows
     that lack.
 
@@ -116,7 +116,7 @@ def _held_of(tenant_id: int, changes: Iterable[Change]) -> Mapping[UUID, Held]:
 
 
 def _windows_of(
-    event: StoredEvent, book: BudgetBook, held: Mapping[UUID, Held]
+    event: StoredEvent, book: BudgetIndex, held: Mapping[UUID, Held]
 ) -> tuple[WindowKey, ...]:
     """Return where an event counts: in the windows that its reservation holds, else in its own."""
     own = book.windows_of(event.values, event.time)
@@ -141,7 +141,7 @@ def _counting_in(
 
 
 def _moves_of_single_calls(
-    book: BudgetBook, rule: BudgetRule, changes: Sequence[Change]
+    book: BudgetIndex, rule: BudgetRule, changes: Sequence[Change]
 ) -> Iterator[tuple[int, Posting, Amounts]]:
     """Yield what moves in windows of a budget on single calls, by the change's place: a call has
     one window, once it has reached a level.
@@ -181,13 +181,13 @@ def _window_of_single_call(rule: BudgetRule, event: StoredEvent | None) -> Windo
 
 
 def _takes_over(
-    book: BudgetBook, old: WindowKey, new: WindowKey | None, found: Collection[WindowKey]
+    book: BudgetIndex, old: WindowKey, new: WindowKey | None, found: Collection[WindowKey]
 ) -> bool:
     """Return whether a call's window goes by a new key, which no window goes by that was used."""
     return new is not None and new != old and (new not in found or _is_unused(book, new))
 
 
-def _is_unused(book: BudgetBook, key: WindowKey) -> bool:
+def _is_unused(book: BudgetIndex, key: WindowKey) -> bool:
     """Return whether a window was opened for a report that turned out to be of a known call."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -199,7 +199,7 @@ def _is_unused(book: BudgetBook, key: WindowKey) -> bool:
         return cursor.fetchone() is not None
 
 
-def _rename_window(book: BudgetBook, old: WindowKey, new: WindowKey) -> None:
+def _rename_window(book: BudgetIndex, old: WindowKey, new: WindowKey) -> None:
     """Let a call's window go by its new key; one that goes by it already takes the old one."""
     window_id, other_id = book.window_ids[old], book.window_ids.get(new)
     old_key, new_key = group_key(old.group), group_key(new.group)

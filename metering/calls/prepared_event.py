@@ -13,7 +13,7 @@ from common.money import NANOS_PER_USD, nanos_from_usd
 from metering.budgets.index import WindowKey
 from metering.calls.inheritance import implied_operation, inherit
 from metering.core.amounts import NOTHING, Amounts
-from metering.core.match import PLACE, Values
+from metering.core.match import POSITION, Values
 from metering.ledger.holds import Held
 from metering.limits.breakers.feed import ReportedCall
 from metering.models import Authority, Completeness, CostSource, Operation, Route, Status
@@ -68,7 +68,7 @@ ESTIMATE: Final = Completeness.ESTIMATE.value
 MISSING: Final = Completeness.MISSING.value
 
 
-STATUS: Final = PLACE["status"]
+STATUS: Final = POSITION["status"]
 
 
 class PreparedEvent:

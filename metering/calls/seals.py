@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 from django.conf import settings
 from django.db import connection
 
-from metering.budgets.index import BudgetBook
-from metering.budgets.reading import read_book
+from metering.budgets.index import BudgetIndex
+from metering.budgets.reading import read_budget_index
 from metering.calls.movements import Change, added_up, movements
 from metering.calls.reading import read_events
 from metering.core.amounts import NOTHING, Amounts, add_amounts
@@ -162,7 +162,7 @@ def seal_events(*, tenant_id: int) -> int:
         frozen_until, sealed_until = cursor.fetchone()
         if sealed_until >= frozen_until:
             return 0
-        book = _sealable(read_book(tenant_id))
+        book = _sealable(read_budget_index(tenant_id))
         limit = max(1, min(EVENTS_A_CHUNK, POSTINGS_A_CHUNK // max(1, len(book.rules))))
         events, until = _next_events(cursor, tenant_id, sealed_until, frozen_until, limit)
         _add_events(cursor, book, events)
@@ -172,10 +172,10 @@ def seal_events(*, tenant_id: int) -> int:
     return 1 if until < frozen_until else 0
 
 
-def _sealable(book: BudgetBook) -> BudgetBook:
+def _sealable(book: BudgetIndex) -> BudgetIndex:
     """Return the budgets whose windows hold usage for longer than events are kept."""
     rules = [rule for rule in book.rules.values() if not (rule.is_rolling or rule.is_per_request)]
-    return BudgetBook(tenant_id=book.tenant_id, version=book.version, rules=rules)
+    return BudgetIndex(tenant_id=book.tenant_id, version=book.version, rules=rules)
 
 
 def _next_events(
@@ -202,7 +202,7 @@ def _next_events(
     return events, until
 
 
-def _add_events(cursor: Any, book: BudgetBook, events: Sequence[StoredEvent]) -> None:
+def _add_events(cursor: Any, book: BudgetIndex, events: Sequence[StoredEvent]) -> None:
     sums: dict[int, Amounts] = defaultdict(lambda: NOTHING)
     moves = movements(book, [Change(None, event) for event in events])
     for posting, amounts in added_up(moves).items():

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from metering.budgets.index import BudgetBook
+from metering.budgets.index import BudgetIndex
 from metering.calls.movements import Change, added_up, sums_by_posting
 from metering.calls.prepared_event import PreparedEvent
 from metering.core.amounts import NOTHING, Amounts
@@ -41,7 +41,7 @@ class Stored(NamedTuple):
     changes: list[Change]
     moves: list[dict[Posting, Amounts]]
 
-    def sums(self, book: BudgetBook) -> dict[Posting, Amounts]:
+    def sums(self, book: BudgetIndex) -> dict[Posting, Amounts]:
         """Return what the new calls and the merged ones add to each window."""
         sums = sums_by_posting(book, self.fresh)
         return added_up([sums, *self.moves]) if self.moves else sums
@@ -135,7 +135,7 @@ def _confirm(
 def _beyond_holds_of_change(
     change: Change,
     move: Mapping[Posting, Amounts],
-    book: BudgetBook,
+    book: BudgetIndex,
     held_nanos: Mapping[UUID, int],
 ) -> dict[int, HoldMove]:
     """Return what a call of a reservation adds to windows beyond what was held there."""
@@ -157,7 +157,7 @@ def _beyond_holds_of_change(
     return {window_id: HoldMove(NOTHING, nanos) for window_id, nanos in beyond.items() if nanos > 0}
 
 
-def _beyond_holds(event: PreparedEvent, book: BudgetBook) -> dict[int, HoldMove]:
+def _beyond_holds(event: PreparedEvent, book: BudgetIndex) -> dict[int, HoldMove]:
     """Return what an event books in windows that its reservation does not hold: of a budget that it
     did not match then, or that has begun to count again since. Nothing was held there.
     """

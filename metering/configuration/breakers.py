@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from common.money import USD_NANOS_MAX
-from metering.core.match import ASKABLE, PER_MAX
+from metering.core.match import KNOWN_BEFORE_CALL, PER_MAX
 from metering.core.validation import (
     Problem,
     amount_problems,
@@ -51,7 +51,7 @@ def validate_breaker(breaker: Breaker) -> None:
 
 def _problems(breaker: Breaker) -> Iterator[Problem]:
     yield from askable_match_problems(breaker.match)
-    yield from per_problems(breaker.per, ASKABLE, most=PER_MAX)
+    yield from per_problems(breaker.per, KNOWN_BEFORE_CALL, most=PER_MAX)
     if all(getattr(breaker, name) is None for name in RULE_FIELDS):
         yield Problem(RULE_FIELDS[0], "Give at least one thing that opens it.", "missing_rule")
     yield from amount_problems(

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from common.money import USD_NANOS_MAX
 from common.values import COUNT_MAX
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.calls.seals import read_sealed
 from metering.core.dimensions import MATCHABLE, REQUEST
@@ -25,7 +25,7 @@ from metering.core.validation import (
 )
 from metering.ledger.counting import count_what_was_spent
 from metering.ledger.crossings import NO_LEVEL_CHANGES, Change, judge_windows_again
-from metering.limits.limit_increases import end_raises_of_groups
+from metering.limits.limit_increases import end_increases_of_groups
 from metering.limits.lockouts import follow_levels, lift_lockouts_of_budget
 from metering.models import Action, Budget, BudgetLevel, FellBy, Period
 from tenants.audit import audited_change, facts_of, record_change
@@ -196,7 +196,7 @@ def update_budget(
             stored.revision += 1
             stored.counts_from = first_counted(stored)
         if change.concerns(["per"]):
-            end_raises_of_groups(budget=stored, actor=actor)
+            end_increases_of_groups(budget=stored, actor=actor)
         if levels is not None:
             BudgetLevel.objects.filter(tenant_id=stored.tenant_id, budget=stored).delete()
             _write_levels(stored, levels)
@@ -204,7 +204,7 @@ def update_budget(
         lift_lockouts_of_budget(tenant_id=stored.tenant_id, budget_id=stored.id)
         _count_past(stored, actor=actor)
     elif (effect := _change_of_levels(change.before, budget_facts(stored))) is not None:
-        book = read_book(stored.tenant_id, budget_id=stored.id)
+        book = read_budget_index(stored.tenant_id, budget_id=stored.id)
         follow_levels(book, judge_windows_again(book=book, budget_id=stored.id, change=effect))
     return stored
 
@@ -212,7 +212,7 @@ def update_budget(
 def _count_past(budget: Budget, *, actor: str) -> None:
     changes = count_what_was_spent(budget, actor=actor)
     if changes != NO_LEVEL_CHANGES:
-        follow_levels(read_book(budget.tenant_id, budget_id=budget.id), changes)
+        follow_levels(read_budget_index(budget.tenant_id, budget_id=budget.id), changes)
 
 
 def _change_of_levels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:

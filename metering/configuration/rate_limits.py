@@ -7,7 +7,7 @@ from django.db import transaction
 
 from common.money import USD_NANOS_MAX
 from common.values import COUNT_MAX
-from metering.core.match import ASKABLE, KEY, PER_MAX
+from metering.core.match import KEY, KNOWN_BEFORE_CALL, PER_MAX
 from metering.core.validation import (
     Problem,
     amount_problems,
@@ -22,7 +22,7 @@ from tenants.models import Tenant
 from tenants.scope import change_configuration
 
 # Of calls that count together: a dimension, or the API key that asks.
-PER_NAMES: Final = (*ASKABLE, KEY)
+PER_NAMES: Final = (*KNOWN_BEFORE_CALL, KEY)
 RATE_FIELDS: Final = ("cost_nanos_per_minute", "tokens_per_minute", "requests_per_minute")
 
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
 from metering.models import Operation, Status
 
-PLACE: Final = {name: place for place, name in enumerate(MATCHABLE)}
+POSITION: Final = {name: place for place, name in enumerate(MATCHABLE)}
 # Not a dimension of usage: the API key that asks.
 KEY: Final = "key"
 # How a call ended is not known when it is asked for, so no rule that stops calls goes by it.
-ASKABLE: Final = tuple(name for name in MATCHABLE if name != "status")
+KNOWN_BEFORE_CALL: Final = tuple(name for name in MATCHABLE if name != "status")
 # Values of three dimensions fit into an index, however long and in whatever script they are.
 PER_MAX: Final = 3
 MATCH_VALUES_MAX: Final = 200
@@ -33,7 +33,7 @@ def wanted_values(value: object) -> frozenset[str]:
 
 def wanted_of(match: Mapping[str, Any]) -> Wanted:
     """Return what a match asks for, by position in the values."""
-    return tuple(sorted((PLACE[name], wanted_values(value)) for name, value in match.items()))
+    return tuple(sorted((POSITION[name], wanted_values(value)) for name, value in match.items()))
 
 
 def problems_by_dimension(match: Mapping[str, Any]) -> dict[str, str]:
@@ -43,7 +43,7 @@ def problems_by_dimension(match: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _match_problem(name: str, wanted: object) -> str | None:
-    if name not in PLACE:
+    if name not in POSITION:
         return f"This is no dimension; dimensions are {', '.join(MATCHABLE)}."
     values = wanted if isinstance(wanted, list) else [wanted]
     if not 1 <= len(values) <= MATCH_VALUES_MAX:
@@ -83,7 +83,7 @@ class Grouping:
         self.per = tuple(per)
         self.wanted = wanted_of(match)
         # None stands for the key that asks.
-        self.places = [None if name == KEY else PLACE[name] for name in per]
+        self.places = [None if name == KEY else POSITION[name] for name in per]
 
     def group(self, values: Values, *, key_prefix: str = "") -> str | None:
         """The call's group as the text that rows are kept by; None where the match is another's."""

@@ -38,7 +38,7 @@ def require_row(row: models.Model, problems: Iterable[Problem]) -> None:
     require(problems)
 
 
-def require_askable(match: Mapping[str, Any]) -> None:
+def require_known_before_call(match: Mapping[str, Any]) -> None:
     """Raise ValidationError unless this is a match of calls that have not run yet."""
     require(askable_match_problems(match))
 

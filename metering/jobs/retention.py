@@ -29,20 +29,20 @@ from metering.calls.seals import (
 from metering.intake.open_traces import forget_spans, forget_spans_beyond
 from metering.ledger.holds import OPEN
 from metering.limits.breakers import forget_idle_states
-from metering.limits.rate_counters import forget_idle_paces
+from metering.limits.rate_counters import forget_idle_rate_counters
 from metering.models import (
     BY_LEVEL,
     BackgroundJob,
-    BudgetRaise,
     BudgetWindow,
     Correction,
     Crossing,
     Halt,
+    LimitIncrease,
+    LimitIncreaseStatus,
+    LimitReduction,
     Outcome,
-    RaiseStatus,
     Simulation,
     SimulationStatus,
-    Tightening,
 )
 from metering.rollups.sets import DAY_SETS, HISTOGRAM_SETS, QUARTER_SETS, DimensionSet
 from metering.usage.partitions import drop_sealed_partitions
@@ -50,7 +50,7 @@ from tenants.models import Tenant
 from tenants.old_rows import ROWS_A_CHUNK, ChunkedRun
 from tenants.runs import TenantRun, TenantWork, scoped, shuffled
 
-IDLE_PACE_SECONDS: Final = 3600
+IDLE_RATE_COUNTER_SECONDS: Final = 3600
 IDLE_STATE_SECONDS: Final = 35 * 86_400
 # How long after its last span a trace may still grow.
 SPANS_KEPT: Final = timedelta(hours=1)
@@ -103,7 +103,7 @@ def remove_old_rows(*, seconds: float) -> None:
     told = Crossing.objects.filter(claimed_at__isnull=False)
     run.remove_by_id(told, at="crossed_at", before=occurred_before)
     run.remove_by_id(_halts_over(occurred_before), at="since", before=occurred_before)
-    eased = Tightening.objects.filter(ended_at__lt=occurred_before)
+    eased = LimitReduction.objects.filter(ended_at__lt=occurred_before)
     run.remove_by_id(eased, at="since", before=occurred_before)
     run.remove_by_id(_raises_over(occurred_before), at="asked_at", before=occurred_before)
     counted_before = now - settings.RETENTION_EVENTS
@@ -125,7 +125,7 @@ def remove_idle_groups(*, seconds: float) -> int:
     return sum(
         run.repeat(reason, partial(forget, before_second=now_second - idle, limit=ROWS_A_CHUNK))
         for forget, idle in (
-            (forget_idle_paces, IDLE_PACE_SECONDS),
+            (forget_idle_rate_counters, IDLE_RATE_COUNTER_SECONDS),
             (forget_idle_states, IDLE_STATE_SECONDS),
         )
     )
@@ -206,8 +206,8 @@ def _raises_over(before: datetime) -> Any:
     is_needed = Q(Exists(window), group_key="") | Exists(
         window.filter(group_key=OuterRef("group_key"))
     )
-    return BudgetRaise.objects.filter(
-        ~Q(status=RaiseStatus.APPROVED) | Q(~is_needed, judged_at__isnull=False),
+    return LimitIncrease.objects.filter(
+        ~Q(status=LimitIncreaseStatus.APPROVED) | Q(~is_needed, judged_at__isnull=False),
         ends_at__lt=before,
     )
 

@@ -10,14 +10,14 @@ from django.db import connection
 from django.utils import timezone
 
 from metering import rollups, simulation
-from metering.budgets.index import BudgetBook
-from metering.budgets.reading import read_book
+from metering.budgets.index import BudgetIndex
+from metering.budgets.reading import read_budget_index
 from metering.intake.job_steps import take_step, tenants_with_jobs
 from metering.intake.rerate import start_pricing, tenants_with_other_prices
 from metering.jobs import retention
 from metering.ledger.holds import OPEN
 from metering.ledger.rolling import age_windows, windows_letting_go
-from metering.limits.limit_increases import judge_ended_raises, tenants_with_ended_raises
+from metering.limits.limit_increases import judge_ended_increases, tenants_with_ended_increases
 from metering.limits.lockouts import follow_levels, lift_ended_lockouts
 from metering.models import Budget
 from metering.reservations.transaction import expire_due
@@ -92,7 +92,9 @@ def end_what_is_over() -> int:
     return the number of both.
     """
     run = TenantRun(END_SECONDS, steps=2)
-    ended = run.repeat("judge_ended_raises", tenants_with_ended_raises, scoped(judge_ended_raises))
+    ended = run.repeat(
+        "judge_ended_raises", tenants_with_ended_increases, scoped(judge_ended_increases)
+    )
     ended += run.repeat(
         "lift_ended_lockouts", _tenants_with_ended_lockouts, scoped(lift_ended_lockouts)
     )
@@ -149,7 +151,7 @@ def _tenants_with_rolling_budgets() -> list[int]:
 def _age_windows_of(*, tenant_id: int, now: datetime) -> int:
     """Age the windows that have something to let go of; return their number."""
     with tenant_scope(tenant_id):
-        book = read_book(tenant_id)
+        book = read_budget_index(tenant_id)
         window_ids = windows_letting_go(book, now)
     aged: set[int] = set()
     for place in range(0, len(window_ids), WINDOWS_AT_ONCE):
@@ -166,16 +168,16 @@ def _age_windows_of(*, tenant_id: int, now: datetime) -> int:
     return len(window_ids)
 
 
-def _age(book: BudgetBook, window_ids: list[int], *, now: datetime, waits: bool) -> set[int]:
+def _age(book: BudgetIndex, window_ids: list[int], *, now: datetime, waits: bool) -> set[int]:
     aged, changes = age_windows(book=book, window_ids=window_ids, now=now, waits=waits)
     follow_levels(book, changes, now=now)
     return aged
 
 
-def _book_in_force(book: BudgetBook) -> BudgetBook:
+def _book_in_force(book: BudgetIndex) -> BudgetIndex:
     """Hold the tenant's configuration, and return its budgets."""
     version = lock_configuration_shared(book.tenant_id)
-    return book if book.version == version else read_book(book.tenant_id, version=version)
+    return book if book.version == version else read_budget_index(book.tenant_id, version=version)
 
 
 @shared_task(ignore_result=True)

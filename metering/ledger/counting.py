@@ -20,8 +20,8 @@ from uuid import UUID
 from django.db import connection
 from psycopg import sql
 
-from metering.budgets.index import BudgetBook, WindowKey
-from metering.budgets.reading import read_book
+from metering.budgets.index import BudgetIndex, WindowKey
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.core.background_jobs import finish_job, move_on, position_of, start_job
@@ -81,7 +81,7 @@ def count_what_was_spent(budget: Budget, *, actor: str) -> LevelChanges:
     if is_long:
         _start_counting(budget, actor=actor)
     elif past is not None:
-        book = read_book(budget.tenant_id, budget_id=budget.id)
+        book = read_budget_index(budget.tenant_id, budget_id=budget.id)
         # No reservation holds a window of a revision that has none yet.
         return _count(book, book.rules[budget.id], within=ALL, holders=())
     return NO_LEVEL_CHANGES
@@ -103,7 +103,7 @@ def _start_counting(budget: Budget, *, actor: str) -> None:
     )
 
 
-def count_a_stretch(book: BudgetBook, job: BackgroundJob) -> LevelChanges:
+def count_a_stretch(book: BudgetIndex, job: BackgroundJob) -> LevelChanges:
     """A step of such a job: count the next stretch, or end it where there is no more.
 
     In a transaction that holds the configuration shared, and the job.
@@ -165,7 +165,7 @@ def _holders(rule: BudgetRule, tenant_id: int, within: sql.Composable) -> Sequen
     return [id_ for id_, window_ids in held.items() if not windows.isdisjoint(window_ids)]
 
 
-def counting_pasts(book: BudgetBook) -> dict[int, CountingPast]:
+def counting_pasts(book: BudgetIndex) -> dict[int, CountingPast]:
     """How far the counts of these budgets have come, by budget; none moves on until commit.
 
     For whoever is about to change events. Read under the lock: what a book says may be old.
@@ -206,7 +206,7 @@ def _counted(rule: BudgetRule, tenant_id: int) -> sql.Composable:
 
 
 def _count(
-    book: BudgetBook, rule: BudgetRule, *, within: sql.Composable, holders: Sequence[UUID]
+    book: BudgetIndex, rule: BudgetRule, *, within: sql.Composable, holders: Sequence[UUID]
 ) -> LevelChanges:
     """Post what these events add to the budget, as one entry a window (and grain). `holders` are
     the reservations of some that hold its windows.
@@ -253,7 +253,7 @@ def _amounts(
             yield at, WindowKey(rule.id, group, span.starts_at), amounts
 
 
-def _note_first_use(book: BudgetBook, first_used_at: Mapping[WindowKey, datetime]) -> None:
+def _note_first_use(book: BudgetIndex, first_used_at: Mapping[WindowKey, datetime]) -> None:
     """Say since when windows have been used, to a quarter of an hour; before anything is posted."""
     with connection.cursor() as cursor:
         cursor.execute(

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 from django.utils import timezone
 
-from metering.budgets.index import BudgetBook
+from metering.budgets.index import BudgetIndex
 from metering.budgets.levels import Use
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.background_jobs import finish_job, start_job
@@ -82,7 +82,7 @@ NO_LEVEL_CHANGES: Final = LevelChanges({}, ())
 
 def settle_levels(
     *,
-    book: BudgetBook,
+    book: BudgetIndex,
     windows: Iterable[WindowState],
     by: FellBy,
     change: Change | None = None,
@@ -193,7 +193,7 @@ def _write_levels(tenant_id: int, moved: Sequence[_Judged]) -> None:
         )
 
 
-def _crossing(book: BudgetBook, judged: _Judged, level: LevelRule, now: datetime) -> Crossing:
+def _crossing(book: BudgetIndex, judged: _Judged, level: LevelRule, now: datetime) -> Crossing:
     rule, window = judged.rule, judged.window
     return Crossing(
         tenant_id=book.tenant_id,
@@ -213,7 +213,7 @@ def _crossing(book: BudgetBook, judged: _Judged, level: LevelRule, now: datetime
 
 def judge_windows_again(
     *,
-    book: BudgetBook,
+    book: BudgetIndex,
     budget_id: int,
     change: Change,
     group_key: str = "",
@@ -249,7 +249,7 @@ def judge_windows_again(
     return portion.changes
 
 
-def judge_a_portion(book: BudgetBook, job: BackgroundJob) -> LevelChanges:
+def judge_a_portion(book: BudgetIndex, job: BackgroundJob) -> LevelChanges:
     """A step of such a job. In a transaction that holds the configuration shared, and the job; the
     windows stay locked until commit, so that none moves while it is judged.
 
@@ -299,7 +299,7 @@ def _next_windows(cursor: Any, tenant_id: int, after: int) -> tuple[int, int]:
 
 
 def _judge_portion(
-    book: BudgetBook,
+    book: BudgetIndex,
     rule: BudgetRule,
     change: Change,
     *,

@@ -15,7 +15,7 @@ import msgspec
 from django.db import connection
 
 from common.bounded_memory import BoundedMemory
-from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.index import BudgetIndex, WindowKey
 from metering.core.amounts import NOTHING, Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import Values
@@ -55,7 +55,7 @@ class Held(NamedTuple):
     # (provider, model) of the best model, against which a cheaper one saves.
     top: tuple[str, str] | None
 
-    def counting(self, book: BudgetBook) -> list[HeldWindow]:
+    def counting(self, book: BudgetIndex) -> list[HeldWindow]:
         """The held windows that still count. A window of an older revision, or of an archived
         budget, is posted to no more.
         """
@@ -66,7 +66,7 @@ class Held(NamedTuple):
             and rule.revision == window.revision
         ]
 
-    def window_keys(self, book: BudgetBook) -> dict[int, WindowKey]:
+    def window_keys(self, book: BudgetIndex) -> dict[int, WindowKey]:
         """By budget, the held windows that still count, which the book's process then knows."""
         keys = {}
         for window in self.counting(book):
@@ -75,7 +75,7 @@ class Held(NamedTuple):
             keys[window.budget_id] = key
         return keys
 
-    def windows_with(self, own: Iterable[WindowKey], book: BudgetBook) -> tuple[WindowKey, ...]:
+    def windows_with(self, own: Iterable[WindowKey], book: BudgetIndex) -> tuple[WindowKey, ...]:
         """Where an event of this reservation counts: in the windows that it holds, and for other
         budgets in the event's own.
         """
@@ -324,7 +324,7 @@ class HoldMoves(dict[int, HoldMove]):
             known = self.get(window_id)
             self[window_id] = move if known is None else known.plus(move)
 
-    def add_overrun(self, held: Held, book: BudgetBook, nanos: int) -> None:
+    def add_overrun(self, held: Held, book: BudgetIndex, nanos: int) -> None:
         """Note in the held windows that count what was booked beyond what was held."""
         if nanos <= 0:
             return
@@ -336,7 +336,7 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
     reservation: LockedReservation,
     *,
     moves: HoldMoves,
-    book: BudgetBook,
+    book: BudgetIndex,
     cost_nanos: int,
     used_tokens: int,
     event_id: int,

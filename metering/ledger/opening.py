@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterable
 from django.db import connection
 from django.utils import timezone
 
-from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.index import BudgetIndex, WindowKey
 from metering.ledger.rollover import carried_into
 from metering.ledger.windows import identify_windows, read_windows
 from tenants.scope import tenant_scope
 
 
-def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
+def open_windows(*, book: BudgetIndex, keys: Iterable[WindowKey]) -> None:
     """Make sure that a window exists for every key, and note their ids in the transaction's book.
 
     Called in a transaction of its own before the one that locks windows: inserting inside the
@@ -45,7 +45,7 @@ def open_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> None:
     find_windows(book=book, keys=missing)
 
 
-def with_windows(book: BudgetBook, keys: Collection[WindowKey]) -> BudgetBook:
+def with_windows(book: BudgetIndex, keys: Collection[WindowKey]) -> BudgetIndex:
     """The book of one transaction, which knows all these windows; those that lack are opened by a
     short transaction of its own, before the one that is to lock them.
     """
@@ -59,7 +59,7 @@ def with_windows(book: BudgetBook, keys: Collection[WindowKey]) -> BudgetBook:
     return own
 
 
-def find_windows(*, book: BudgetBook, keys: Iterable[WindowKey]) -> set[WindowKey]:
+def find_windows(*, book: BudgetIndex, keys: Iterable[WindowKey]) -> set[WindowKey]:
     """The keys for which a window exists; their ids are remembered in the book."""
     windows = read_windows(book, keys)
     book.window_ids.update({key: window.id for key, window in windows.items()})

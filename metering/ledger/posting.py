@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from django.db import connection
 from django.utils import timezone
 
-from metering.budgets.index import BudgetBook
+from metering.budgets.index import BudgetIndex
 from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges, settle_levels
 from metering.ledger.rollover import carry_on, late_successors
@@ -82,13 +82,13 @@ LOCK_WINDOWS: Final = _lock_statement(WINDOW_COLUMNS)
 _LOCK_SUMS: Final = _lock_statement(", ".join(f"w.{name}" for name in WindowSums._fields))
 
 
-def lock_windows(*, book: BudgetBook, window_ids: set[int]) -> Locked[WindowState]:
+def lock_windows(*, book: BudgetIndex, window_ids: set[int]) -> Locked[WindowState]:
     """Lock windows in the order of their ids, so that no one else moves them until commit."""
     return _lock(book, window_ids, LOCK_WINDOWS, WindowState)
 
 
 def _lock(
-    book: BudgetBook, window_ids: set[int], statement: str, kind: type[Window]
+    book: BudgetIndex, window_ids: set[int], statement: str, kind: type[Window]
 ) -> Locked[Window]:
     successors: list[int] = late_successors(book, window_ids)
     with connection.cursor() as cursor:
@@ -96,7 +96,7 @@ def _lock(
         return _locked(map(kind._make, cursor.fetchall()), window_ids, successors)
 
 
-def lock_parameters(book: BudgetBook, window_ids: Iterable[int]) -> list[Any]:
+def lock_parameters(book: BudgetIndex, window_ids: Iterable[int]) -> list[Any]:
     """Return the parameters of LOCK_WINDOWS."""
     return [book.tenant_id, ",".join(map(str, window_ids))]
 
@@ -116,7 +116,7 @@ def _locked(
 
 def post(
     *,
-    book: BudgetBook,
+    book: BudgetIndex,
     sums: Mapping[Posting, Amounts],
     kind: EntryKind,
     batch_id: int | None,
@@ -156,7 +156,7 @@ class Planned(NamedTuple):
 
 def move(
     *,
-    book: BudgetBook,
+    book: BudgetIndex,
     locked: Locked[Window],
     sums: Mapping[Posting, Amounts],
     holds: Mapping[int, HoldMove],
@@ -180,7 +180,7 @@ def move(
 
 def plan_move(
     *,
-    book: BudgetBook,
+    book: BudgetIndex,
     locked: Locked[Window],
     sums: Mapping[Posting, Amounts],
     holds: Mapping[int, HoldMove],
@@ -228,7 +228,7 @@ def plan_move(
     return Planned(statement, parameters, changing, list(spent) if locked.successors else [])
 
 
-def _may_reach_a_level(book: BudgetBook, window: WindowState | WindowSums, added: Amounts) -> bool:
+def _may_reach_a_level(book: BudgetIndex, window: WindowState | WindowSums, added: Amounts) -> bool:
     """Whether the window may have reached its next level. Whole numbers only: most have not."""
     rule = book.rules.get(window.budget_id)
     if rule is None:
@@ -254,7 +254,7 @@ def _may_reach_a_level(book: BudgetBook, window: WindowState | WindowSums, added
     )
 
 
-def finish_move(*, book: BudgetBook, locked: Locked[Window], planned: Planned) -> LevelChanges:
+def finish_move(*, book: BudgetIndex, locked: Locked[Window], planned: Planned) -> LevelChanges:
     """After a planned move: what later windows carry, and the levels that were reached."""
     changes = NO_LEVEL_CHANGES
     if planned.moved:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from django.db import connection
 
-from metering.budgets.index import BudgetBook
+from metering.budgets.index import BudgetIndex
 from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges, settle_levels
 from metering.ledger.posting import Posting, move_statement
@@ -35,7 +35,7 @@ _NOTE: Final = """
 """
 
 
-def windows_letting_go(book: BudgetBook, now: datetime) -> list[int]:
+def windows_letting_go(book: BudgetIndex, now: datetime) -> list[int]:
     """The rolling windows that count something which is older than their period."""
     return sorted(
         window_id
@@ -50,7 +50,7 @@ def windows_letting_go(book: BudgetBook, now: datetime) -> list[int]:
 
 
 def age_windows(
-    *, book: BudgetBook, window_ids: Sequence[int], now: datetime, waits: bool
+    *, book: BudgetIndex, window_ids: Sequence[int], now: datetime, waits: bool
 ) -> tuple[set[int], LevelChanges]:
     """Take out of rolling windows what has become older than their period, by entries that say so.
 
@@ -92,7 +92,9 @@ def age_windows(
     return {row[0] for row in rows}, changes
 
 
-def _untils(book: BudgetBook, rows: Sequence[Any], now: datetime) -> Sequence[tuple[int, datetime]]:
+def _untils(
+    book: BudgetIndex, rows: Sequence[Any], now: datetime
+) -> Sequence[tuple[int, datetime]]:
     """The windows that have something to let go of, and until when."""
     untils = []
     for window_id, budget_id, counted_from in rows:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.db import connection
 
-from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.index import BudgetIndex, WindowKey
 from metering.budgets.rules import BudgetRule
 from metering.ledger.windows import WindowState, read_states, read_windows
 
@@ -26,7 +26,7 @@ def unused_nanos(rule: BudgetRule, *, spent: int, carried: int) -> int:
     return max(0, min(most, limit + carried - spent))
 
 
-def carried_into(book: BudgetBook, keys: Collection[WindowKey]) -> list[int]:
+def carried_into(book: BudgetIndex, keys: Collection[WindowKey]) -> list[int]:
     """For each new window what its group's period before left unused, as far as it is carried."""
     before: dict[WindowKey, WindowKey] = {}
     for key in keys:
@@ -48,7 +48,7 @@ def carried_into(book: BudgetBook, keys: Collection[WindowKey]) -> list[int]:
     ]
 
 
-def late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
+def late_successors(book: BudgetIndex, window_ids: set[int]) -> list[int]:
     """Later windows of the same group: late usage changes what they carry."""
     if not book.has_rollover:
         return []
@@ -69,7 +69,7 @@ def late_successors(book: BudgetBook, window_ids: set[int]) -> list[int]:
 
 
 def carry_on(
-    book: BudgetBook, changed: Sequence[int], successors: Sequence[int]
+    book: BudgetIndex, changed: Sequence[int], successors: Sequence[int]
 ) -> list[WindowState]:
     """Carry the unused part of changed windows into the ones after them, oldest first; return the
     windows whose limit moved by it. All of them are locked by the caller.
@@ -92,7 +92,7 @@ def carry_on(
 
 
 def _carried_now(
-    book: BudgetBook, states: Sequence[WindowState], successors: set[int]
+    book: BudgetIndex, states: Sequence[WindowState], successors: set[int]
 ) -> list[WindowState]:
     """The later windows that carry something else now, with what they carry. Pure."""
     by_end = {_series(window, window.ends_at): window for window in states}

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.index import BudgetIndex, WindowKey
 from metering.budgets.levels import Use, WindowBalance, use_of
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
@@ -123,7 +123,7 @@ def state_of(window: BudgetWindow) -> WindowState:
     return WindowState(*(getattr(window, name) for name in WindowState._fields))
 
 
-def identify_windows(book: BudgetBook, keys: Sequence[WindowKey]) -> list[list[Any]]:
+def identify_windows(book: BudgetIndex, keys: Sequence[WindowKey]) -> list[list[Any]]:
     """Return what identifies windows, as columns: budget, revision, group, begin."""
     return [
         [key.budget_id for key in keys],
@@ -133,7 +133,7 @@ def identify_windows(book: BudgetBook, keys: Sequence[WindowKey]) -> list[list[A
     ]
 
 
-def read_windows(book: BudgetBook, keys: Iterable[WindowKey]) -> dict[WindowKey, WindowState]:
+def read_windows(book: BudgetIndex, keys: Iterable[WindowKey]) -> dict[WindowKey, WindowState]:
     """Return those of these windows that exist, as they are stored."""
     wanted = list(keys)
     with connection.cursor() as cursor:

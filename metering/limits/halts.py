@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from metering.core.dimensions import REQUEST
 from metering.core.match import Values, Wanted, wanted_of, wanted_values
-from metering.core.validation import require_askable
+from metering.core.validation import require_known_before_call
 from metering.models import Halt, HaltKind
 from tenants.audit import audited_change, record_change
 from tenants.limits import require_room
@@ -303,7 +303,7 @@ def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -
     Reservations that were given before go on, and are settled at their true cost. Raises
     ValidationError for a match that no call has.
     """
-    require_askable(match)
+    require_known_before_call(match)
     if match:
         # To stop everything is always possible.
         by_hand = Halt.objects.filter(tenant_id=tenant.id, lifted_at=None, kind=HaltKind.MANUAL)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.db import connection, transaction
 from django.utils import timezone
 
-from metering.budgets.index import BudgetBook
+from metering.budgets.index import BudgetIndex
 from metering.budgets.rules import BudgetRule
 from metering.core.periods import ROLLING_SECONDS
 from metering.ledger.crossings import LevelChanges, Lockout
@@ -41,7 +41,7 @@ _OF_BUDGET: Final = """
 ENDED_MAX: Final = 500
 
 
-def follow_levels(book: BudgetBook, changes: LevelChanges, *, now: datetime | None = None) -> None:
+def follow_levels(book: BudgetIndex, changes: LevelChanges, *, now: datetime | None = None) -> None:
     """Lift the lockouts that have lost their cause, and make those that levels ask for.
 
     In the transaction that changed the levels.
@@ -54,7 +54,7 @@ def follow_levels(book: BudgetBook, changes: LevelChanges, *, now: datetime | No
         _lock_out(book, lockout, now or timezone.now())
 
 
-def _lock_out(book: BudgetBook, lockout: Lockout, now: datetime) -> None:
+def _lock_out(book: BudgetIndex, lockout: Lockout, now: datetime) -> None:
     """Halt the window's group until its period ends."""
     rule, window = lockout.rule, lockout.window
     ends_at = lockout_ends_at(rule, window.ends_at, now)

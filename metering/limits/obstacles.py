@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from metering.budgets.levels import REFUSING, Use
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule
 from metering.core.match import wanted_values
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent
@@ -60,7 +60,7 @@ class Obstacles(NamedTuple):
 
 def read_obstacles(tenant_id: int, *, now: datetime) -> Obstacles:
     """The halts in force, and the windows at a level that refuses."""
-    rules = read_book(tenant_id).rules
+    rules = read_budget_index(tenant_id).rules
     with connection.cursor() as cursor:
         halts = read_halts(cursor, tenant_id)
     return Obstacles(rules, [*map(_of_halt, halts), *_of_budgets(tenant_id, rules, now)])

@@ -1,7 +1,7 @@
 """How much was asked for within the last minute, second by second: in the database, so that it
 survives a restart and holds across processes.
 
-Pure, but for the two statements at the end that lock and write rows of `pace`.
+Pure, but for the two statements at the end that lock and write rows of `rate_counter`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ SLOTS: Final = 61
 MEASURES: Final = ("nanos", "tokens", "requests")
 
 
-class Minute:
+class SlidingMinute:
     """Sums over the last 60 whole seconds and the one under way, for some named measures.
 
     Invariant: who adds no more than `limit` less the sum never has more than `limit` within any
@@ -27,7 +27,7 @@ class Minute:
         self.sums = {name: sum(slots) for name, slots in self.amounts.items()}
 
     @classmethod
-    def empty(cls, names: Iterable[str]) -> "Minute":
+    def empty(cls, names: Iterable[str]) -> "SlidingMinute":
         """A minute in which nothing happened."""
         return cls(0, {name: [0] * SLOTS for name in names})
 
@@ -89,7 +89,7 @@ class Minute:
         return wait_seconds
 
 
-class PaceKey(NamedTuple):
+class RateCounterKey(NamedTuple):
     """Whose pace it is: a rate limit (`limit:7`) or a level that throttles (`level:12:80`), and
     the group.
     """
@@ -98,18 +98,18 @@ class PaceKey(NamedTuple):
     group_key: str
 
 
-class PaceState:
-    """A row of `pace`, locked by this transaction."""
+class RateCounterState:
+    """A row of `rate_counter`, locked by this transaction."""
 
     __slots__ = ("id", "is_changed", "minute")
 
-    def __init__(self, id_: int, minute: Minute) -> None:
+    def __init__(self, id_: int, minute: SlidingMinute) -> None:
         self.id = id_
         self.minute = minute
         self.is_changed = False
 
     def add(self, *, nanos: int, tokens: int, requests: int) -> None:
-        """Count what was granted; `write_paces` stores it."""
+        """Count what was granted; `write_rate_counters` stores it."""
         self.minute.add(nanos=nanos, tokens=tokens, requests=requests)
         self.is_changed = True
 
@@ -119,24 +119,25 @@ class PaceState:
 # are there locked first, and missing ones opened then, would be two orders, and a deadlock.) The
 # condition spares a new version of each row; it is locked all the same.
 _LOCK: Final = """
-    INSERT INTO pace (tenant_id, id, subject, group_key, nanos, tokens, requests)
-    SELECT %(tenant_id)s, nextval('pace_id'), n.subject, n.group_key, z.zeros, z.zeros, z.zeros
+    INSERT INTO rate_counter (tenant_id, id, subject, group_key, nanos, tokens, requests)
+    SELECT %(tenant_id)s, nextval('rate_counter_id'), n.subject, n.group_key,
+        z.zeros, z.zeros, z.zeros
     FROM (SELECT array_fill(0, ARRAY[%(slots)s]) AS zeros) z, (
         SELECT * FROM unnest(%(subjects)s::text[], %(group_keys)s::text[])
             WITH ORDINALITY AS n (subject, group_key, place) ORDER BY place
     ) n
     ON CONFLICT (tenant_id, subject, group_key)
-        DO UPDATE SET last_second = pace.last_second WHERE false;
+        DO UPDATE SET last_second = rate_counter.last_second WHERE false;
     SELECT p.subject, p.group_key, p.id, p.last_second, p.nanos, p.tokens, p.requests
     FROM unnest(%(subjects)s::text[], %(group_keys)s::text[]) AS n (subject, group_key)
-    JOIN pace p ON p.tenant_id = %(tenant_id)s AND p.subject = n.subject
+    JOIN rate_counter p ON p.tenant_id = %(tenant_id)s AND p.subject = n.subject
         AND p.group_key = n.group_key
 """
 
 
-def lock_paces(
+def lock_rate_counters(
     cursor: Any, tenant_id: int, subjects: Iterable[tuple[str, str]]
-) -> dict[PaceKey, PaceState]:
+) -> dict[RateCounterKey, RateCounterState]:
     """Lock the paces of these subjects and groups until the transaction ends, opening those that
     are missing. One round trip; none where there are no subjects.
     """
@@ -153,20 +154,20 @@ def lock_paces(
     # The answer of the second statement, whose snapshot is younger than the locks.
     cursor.nextset()
     return {
-        PaceKey(subject, group_key): PaceState(
-            id_, Minute(last_second, dict(zip(MEASURES, amounts, strict=True)))
+        RateCounterKey(subject, group_key): RateCounterState(
+            id_, SlidingMinute(last_second, dict(zip(MEASURES, amounts, strict=True)))
         )
         for subject, group_key, id_, last_second, *amounts in cursor.fetchall()
     }
 
 
-def write_paces(cursor: Any, tenant_id: int, states: Iterable[PaceState]) -> None:
+def write_rate_counters(cursor: Any, tenant_id: int, states: Iterable[RateCounterState]) -> None:
     """Store the locked paces that changed, in one statement."""
     changed = [state for state in states if state.is_changed]
     if not changed:
         return
     cursor.execute(
-        "UPDATE pace p SET last_second = n.last_second, nanos = n.nanos::numeric[],"
+        "UPDATE rate_counter p SET last_second = n.last_second, nanos = n.nanos::numeric[],"
         " tokens = n.tokens::numeric[], requests = n.requests::bigint[]"
         " FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[])"
         " AS n (id, last_second, nanos, tokens, requests)"
@@ -195,10 +196,10 @@ FORGET_IDLE: Final = """
 """
 
 
-def forget_idle_paces(cursor: Any, *, before_second: int, limit: int) -> int:
+def forget_idle_rate_counters(cursor: Any, *, before_second: int, limit: int) -> int:
     """Remove paces of which nothing counts any more, `limit` at most; return the number."""
     cursor.execute(
-        FORGET_IDLE.format(table="pace", condition="true"),
+        FORGET_IDLE.format(table="rate_counter", condition="true"),
         {"before": before_second, "limit": limit},
     )
     return int(cursor.rowcount)

@@ -1,6 +1,6 @@
 """Rate limits: how much may be asked for within any minute, by tenant, key, user, agent …
 
-What was asked for is in `pace`, so a limit survives a restart and holds across processes.
+What was asked for is in `rate_counter`, so a limit survives a restart and holds across processes.
 """
 
 from datetime import datetime
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from metering.core.amounts import Amounts
 from metering.core.match import Grouping, Values
-from metering.limits.rate_counters import PaceState
+from metering.limits.rate_counters import RateCounterState
 from metering.models import RateLimit
 
 
@@ -47,11 +47,11 @@ class RateRule(NamedTuple):
         """
         return self.grouping.group(values, key_prefix=key_prefix)
 
-    def wait_seconds(self, pace: PaceState, asked: Amounts, *, now: datetime) -> int:
+    def wait_seconds(self, pace: RateCounterState, asked: Amounts, *, now: datetime) -> int:
         """Return the number of whole seconds until the call fits into the minute; 0 if it fits now.
 
         A call of a tool is a request like any other here. Every part must fit; a call that is
-        larger than a limit itself passes once the minute is empty (see `Minute.seconds_until`).
+        larger than a limit itself passes once the minute is empty (`SlidingMinute.seconds_until`).
         """
         minute = pace.minute
         minute.advance(int(now.timestamp()))

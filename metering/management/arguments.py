@@ -4,7 +4,7 @@ from datetime import datetime
 
 from django.core.management.base import CommandError
 
-from common.times import parse_moment_or_date
+from common.times import parse_timestamp_or_date
 from tenants.models import Tenant
 from tenants.scope import platform_scope
 
@@ -21,6 +21,6 @@ def find_tenant(name: str) -> Tenant:
 def read_time(text: str, option: str) -> datetime:
     """Return the time that an option names: RFC 3339, or a date in UTC. Raises CommandError."""
     try:
-        return parse_moment_or_date(text)
+        return parse_timestamp_or_date(text)
     except ValueError as error:
         raise CommandError(f"{option} {text!r} {error}, or a date.") from error

@@ -695,7 +695,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="BudgetRaise",
+            name="LimitIncrease",
             fields=[
                 (
                     "id",
@@ -748,12 +748,12 @@ class Migration(migrations.Migration):
                 ("judged_at", models.DateTimeField(editable=False, null=True)),
             ],
             options={
-                "db_table": "budget_raise",
+                "db_table": "limit_increase",
                 "indexes": [
                     models.Index(
                         condition=models.Q(("judged_at__isnull", True), ("status", "approved")),
                         fields=["ends_at"],
-                        name="budget_raise_to_be_judged",
+                        name="limit_increase_to_be_judged",
                     )
                 ],
                 "constraints": [
@@ -765,12 +765,12 @@ class Migration(migrations.Migration):
                             ("add_tool_calls__gte", 0),
                             ("add_seconds__gte", 0),
                         ),
-                        name="budget_raise_not_negative",
+                        name="limit_increase_not_negative",
                     ),
                     models.UniqueConstraint(
                         condition=models.Q(("status", "asked")),
                         fields=("tenant", "window_id", "level_percent"),
-                        name="budget_raise_asked_once_a_window_and_level",
+                        name="limit_increase_asked_once_a_window_and_level",
                     ),
                 ],
             },
@@ -859,7 +859,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="Pace",
+            name="RateCounter",
             fields=[
                 (
                     "pk",
@@ -915,12 +915,12 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "db_table": "pace",
-                "indexes": [models.Index(fields=["last_hour"], name="pace_idle")],
+                "db_table": "rate_counter",
+                "indexes": [models.Index(fields=["last_hour"], name="rate_counter_idle")],
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("tenant", "subject", "group_key"),
-                        name="pace_once_a_subject_and_group",
+                        name="rate_counter_once_a_subject_and_group",
                     )
                 ],
             },
@@ -1085,7 +1085,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="Tightening",
+            name="LimitReduction",
             fields=[
                 (
                     "id",
@@ -1110,16 +1110,16 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "db_table": "tightening",
+                "db_table": "limit_reduction",
                 "constraints": [
                     models.UniqueConstraint(
                         condition=models.Q(("ended_at__isnull", True)),
                         fields=("tenant", "cause"),
-                        name="tightening_once_a_cause",
+                        name="limit_reduction_once_a_cause",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(("limit_percent__gte", 1), ("limit_percent__lte", 99)),
-                        name="tightening_limit_percent",
+                        name="limit_reduction_limit_percent",
                     ),
                 ],
             },

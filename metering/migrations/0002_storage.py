@@ -90,12 +90,12 @@ SEQUENCES = """
     CREATE SEQUENCE budget_window_id;
     CREATE SEQUENCE ledger_entry_id CACHE 100;
     CREATE SEQUENCE decision_id CACHE 100;
-    CREATE SEQUENCE pace_id;
+    CREATE SEQUENCE rate_counter_id;
     CREATE SEQUENCE breaker_state_id;
     CREATE SEQUENCE halt_version;
 """
 DROP_SEQUENCES = """
-    DROP SEQUENCE ingest_batch_id, budget_window_id, ledger_entry_id, decision_id, pace_id,
+    DROP SEQUENCE ingest_batch_id, budget_window_id, ledger_entry_id, decision_id, rate_counter_id,
         breaker_state_id, halt_version
 """
 
@@ -121,7 +121,7 @@ STORAGE = """
     ALTER TABLE usage_histogram SET (fillfactor = 80);
     ALTER TABLE reservation SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05,
         autovacuum_vacuum_insert_scale_factor = 1);
-    ALTER TABLE pace SET (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);
+    ALTER TABLE rate_counter SET (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);
     ALTER TABLE breaker_state SET (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);
     ALTER TABLE call_size SET (fillfactor = 70);
     ALTER TABLE source_count SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
@@ -160,7 +160,7 @@ class Migration(migrations.Migration):
             "budget",
             "budget_level",
             "budget_window",
-            "budget_raise",
+            "limit_increase",
             "ledger_entry",
             "crossing",
             "usage_rollup",
@@ -174,10 +174,10 @@ class Migration(migrations.Migration):
             "halt",
             "model_route",
             "rate_limit",
-            "pace",
+            "rate_counter",
             "breaker",
             "breaker_state",
-            "tightening",
+            "limit_reduction",
             "call_size",
             "simulation",
             "background_job",

@@ -1,6 +1,7 @@
 """What is asked before spending, and what answers it: reservations, halts, breakers, rate limits.
 
-`reservation`, `decision`, `pace` and `breaker_state` are facts; the others are configuration.
+`reservation`, `decision`, `rate_counter` and `breaker_state` are facts; the others are
+configuration.
 """
 
 from typing import Final
@@ -189,7 +190,7 @@ class Halt(models.Model):
         return f"{self.kind} halt: {self.reason}"
 
 
-class RaiseStatus(models.TextChoices):
+class LimitIncreaseStatus(models.TextChoices):
     """Where a request for a higher limit stands."""
 
     ASKED = "asked"
@@ -197,7 +198,7 @@ class RaiseStatus(models.TextChoices):
     REFUSED = "refused"
 
 
-class BudgetRaise(models.Model):
+class LimitIncrease(models.Model):
     """A limit that is higher for a while: asked for with a reason, decided by a person."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
@@ -212,7 +213,9 @@ class BudgetRaise(models.Model):
     starts_at = models.DateTimeField(null=True, blank=True)
     ends_at = models.DateTimeField()
     reason = models.CharField(max_length=1000)
-    status = models.CharField(max_length=10, choices=RaiseStatus.choices, default=RaiseStatus.ASKED)
+    status = models.CharField(
+        max_length=10, choices=LimitIncreaseStatus.choices, default=LimitIncreaseStatus.ASKED
+    )
     asked_at = models.DateTimeField(auto_now_add=True)
     asked_by = models.CharField(max_length=300)
     decided_at = models.DateTimeField(null=True, blank=True)
@@ -225,12 +228,12 @@ class BudgetRaise(models.Model):
     judged_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
-        db_table = "budget_raise"
+        db_table = "limit_increase"
         indexes = [
             models.Index(
                 fields=["ends_at"],
-                condition=Q(status=RaiseStatus.APPROVED, judged_at__isnull=True),
-                name="budget_raise_to_be_judged",
+                condition=Q(status=LimitIncreaseStatus.APPROVED, judged_at__isnull=True),
+                name="limit_increase_to_be_judged",
             )
         ]
         constraints = [
@@ -240,12 +243,12 @@ class BudgetRaise(models.Model):
                 & Q(add_requests__gte=0)
                 & Q(add_tool_calls__gte=0)
                 & Q(add_seconds__gte=0),
-                name="budget_raise_not_negative",
+                name="limit_increase_not_negative",
             ),
             models.UniqueConstraint(
                 fields=["tenant", "window_id", "level_percent"],
-                condition=Q(status=RaiseStatus.ASKED),
-                name="budget_raise_asked_once_a_window_and_level",
+                condition=Q(status=LimitIncreaseStatus.ASKED),
+                name="limit_increase_asked_once_a_window_and_level",
             ),
         ]
 
@@ -310,7 +313,7 @@ def last_hour_field() -> models.GeneratedField:
     )
 
 
-class Pace(models.Model):
+class RateCounter(models.Model):
     """What was asked for within the last minute, by second, for one subject.
 
     `subject` is a rate limit (`limit:7`), or a level that throttles (`level:12:80`). Item
@@ -333,16 +336,17 @@ class Pace(models.Model):
     requests = ArrayField(models.BigIntegerField())
 
     class Meta:
-        db_table = "pace"
-        indexes = [models.Index(fields=["last_hour"], name="pace_idle")]
+        db_table = "rate_counter"
+        indexes = [models.Index(fields=["last_hour"], name="rate_counter_idle")]
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "subject", "group_key"], name="pace_once_a_subject_and_group"
+                fields=["tenant", "subject", "group_key"],
+                name="rate_counter_once_a_subject_and_group",
             )
         ]
 
     def __str__(self) -> str:
-        return f"pace of {self.subject} {self.group_key}"
+        return f"rate counter of {self.subject} {self.group_key}"
 
 
 class BreakerClose(models.TextChoices):
@@ -407,7 +411,7 @@ class BreakerState(models.Model):
     id = models.BigIntegerField()
     breaker_id = models.BigIntegerField()
     group_key = models.TextField()
-    # As in `Pace`.
+    # As in `RateCounter`.
     last_second = models.BigIntegerField(db_default=0)
     last_hour = last_hour_field()
     nanos = ArrayField(SumField())
@@ -447,7 +451,7 @@ class BreakerState(models.Model):
         return f"breaker {self.breaker_id} {self.group_key}"
 
 
-class Tightening(models.Model):
+class LimitReduction(models.Model):
     """Limits of budgets count less for what matches, while an anomaly or a breaker is open."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
@@ -460,16 +464,16 @@ class Tightening(models.Model):
     ended_at = models.DateTimeField(null=True)
 
     class Meta:
-        db_table = "tightening"
+        db_table = "limit_reduction"
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant", "cause"],
                 condition=Q(ended_at__isnull=True),
-                name="tightening_once_a_cause",
+                name="limit_reduction_once_a_cause",
             ),
             models.CheckConstraint(
                 condition=Q(limit_percent__gte=1) & Q(limit_percent__lte=99),
-                name="tightening_limit_percent",
+                name="limit_reduction_limit_percent",
             ),
         ]
 

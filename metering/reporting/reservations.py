@@ -11,9 +11,9 @@ from uuid import UUID
 from django.db import connection
 from django.utils import timezone
 
-from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.index import BudgetIndex, WindowKey
 from metering.budgets.levels import WindowBalance
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule
 from metering.core.match import Values, group_key
 from metering.ledger.holds import EXPIRED, OPEN, RELEASED, SETTLED
@@ -39,7 +39,7 @@ class Balance(NamedTuple):
 def read_balances(tenant_id: int, values: Values) -> list[Balance]:
     """Return every window that a call with these values would count in now, in order of budgets."""
     now = timezone.now()
-    book = read_book(tenant_id)
+    book = read_budget_index(tenant_id)
     keys = book.windows_of(values, now)
     windows = read_windows(book, keys)
     due = _due_holds(tenant_id, [window.id for window in windows.values()])
@@ -65,7 +65,7 @@ def read_balances(tenant_id: int, values: Values) -> list[Balance]:
 
 
 def _room(
-    book: BudgetBook,
+    book: BudgetIndex,
     key: WindowKey,
     window: WindowState | None,
     due: dict[int, list[int]],

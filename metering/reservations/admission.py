@@ -19,8 +19,8 @@ from metering.ledger.windows import WindowState, balance_of
 from metering.limits.breakers import forget_probes, try_probe
 from metering.limits.decisions import DecisionRow
 from metering.limits.halts import ActiveHalt, ActiveHalts, halts_changed
-from metering.limits.rate_counters import PaceKey, PaceState
-from metering.limits.throttles import ActiveTightening
+from metering.limits.limit_reductions import ActiveLimitReduction
+from metering.limits.rate_counters import RateCounterKey, RateCounterState
 from metering.reservations.commands import Command, Reserve
 from metering.reservations.increase_requests import request_increase
 from metering.reservations.judge import Judge, rate_key, throttle_key
@@ -88,9 +88,9 @@ class Admission:
                 self._refuse(command, refuse_by_halt(command.request, stopping[0]), now)
                 self.pending.remove(command)
 
-    def pace_keys(self) -> set[PaceKey]:
+    def rate_counter_keys(self) -> set[RateCounterKey]:
         """Return the paces that any of the requests may count in."""
-        keys: set[PaceKey] = set()
+        keys: set[RateCounterKey] = set()
         if not self.configuration.rate_limits and not self.book.has_throttles:
             return keys
         for request in [command.request for command in self.pending]:
@@ -117,8 +117,8 @@ class Admission:
         *,
         windows: Mapping[int, WindowState],
         settlement: Settlement,
-        paces: Mapping[PaceKey, PaceState],
-        tightenings: Sequence[ActiveTightening],
+        rate_counters: Mapping[RateCounterKey, RateCounterState],
+        limit_reductions: Sequence[ActiveLimitReduction],
         now: datetime,
     ) -> None:
         """Decide every request; what is granted is added to what the settlement moves."""
@@ -126,8 +126,8 @@ class Admission:
             configuration=self.configuration,
             windows=windows,
             balances=self._balances(windows, settlement, now),
-            paces=paces,
-            tightenings=tightenings,
+            rate_counters=rate_counters,
+            limit_reductions=limit_reductions,
             now=now,
         )
         for command in self.pending:

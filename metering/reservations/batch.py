@@ -48,9 +48,14 @@ from metering.limits.halts import (
     halts_of_mark,
     remembered_halts,
 )
+from metering.limits.limit_reductions import ActiveLimitReduction, read_limit_reductions
 from metering.limits.lockouts import follow_levels
-from metering.limits.rate_counters import PaceKey, PaceState, lock_paces, write_paces
-from metering.limits.throttles import ActiveTightening, read_tightenings
+from metering.limits.rate_counters import (
+    RateCounterKey,
+    RateCounterState,
+    lock_rate_counters,
+    write_rate_counters,
+)
 from metering.models import EntryKind
 from metering.reservations.admission import Admission
 from metering.reservations.commands import Command, ReservationCommand, Reserve, Settle
@@ -102,7 +107,7 @@ _LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%s::int, %s::int)"
 _IN_FORCE: Final = f"""
     SELECT t.configuration_version,
         coalesce((SELECT max(version) FROM halt WHERE tenant_id = t.id), 0), h.count, h.sum,
-        EXISTS (SELECT FROM tightening WHERE tenant_id = t.id AND ended_at IS NULL),
+        EXISTS (SELECT FROM limit_reduction WHERE tenant_id = t.id AND ended_at IS NULL),
         EXISTS (SELECT FROM reservation
             WHERE tenant_id = t.id AND state = {OPEN} AND expires_at <= now())
     FROM tenant t, LATERAL (
@@ -135,10 +140,10 @@ class Batch:
         self.admission = Admission(configuration, commands)
         self.settlement: Settlement
         self.halts: ActiveHalts = NO_HALTS
-        self.tightenings: Sequence[ActiveTightening] = ()
+        self.limit_reductions: Sequence[ActiveLimitReduction] = ()
         self.reservations: dict[UUID, LockedReservation] = {}
         self.batch_id: int | None = None
-        self.paces: dict[PaceKey, PaceState] = {}
+        self.rate_counters: dict[RateCounterKey, RateCounterState] = {}
         self.now = timezone.now()
 
     def run(self) -> None:
@@ -150,8 +155,8 @@ class Batch:
                 cursor,
                 windows=locked.windows,
                 settlement=self.settlement,
-                paces=self.paces,
-                tightenings=self.tightenings,
+                rate_counters=self.rate_counters,
+                limit_reductions=self.limit_reductions,
                 now=self.now,
             )
         self._write(locked)
@@ -237,18 +242,18 @@ class Batch:
             if in_force.halts.halts:
                 self.halts = halts_of_mark(cursor, self.tenant_id, in_force.halts)
             if in_force.is_tightened:
-                self.tightenings = read_tightenings(cursor, self.tenant_id)
+                self.limit_reductions = read_limit_reductions(cursor, self.tenant_id)
 
     def _store_and_lock(self, cursor: Any) -> Locked[WindowState]:
         """Store the events that settle, and lock every window that may move."""
-        keys = self.admission.pace_keys()
+        keys = self.admission.rate_counter_keys()
         has_more_locks = self.configuration.breakers or self.halts or keys
         if self.is_careful or has_more_locks or self.book.has_rollover:
             self._store()
             if self.halts:
                 self.admission.stop_halted(cursor, self.halts, now=self.now)
-                keys = self.admission.pace_keys()
-            self.paces = lock_paces(cursor, self.tenant_id, keys)
+                keys = self.admission.rate_counter_keys()
+            self.rate_counters = lock_rate_counters(cursor, self.tenant_id, keys)
             return lock_windows(book=self.book, window_ids=self._window_ids())
         window_ids = self._window_ids()
         settles = self.settlement.booking
@@ -311,7 +316,7 @@ class Batch:
             cursor = pipeline.cursor()
             insert_reservations(cursor, self.tenant_id, self.admission.rows)
             write_reservations(cursor, self.tenant_id, self.reservations.values())
-            write_paces(cursor, self.tenant_id, self.paces.values())
+            write_rate_counters(cursor, self.tenant_id, self.rate_counters.values())
             self.admission.end_probes(cursor)
             decisions = [*self.settlement.decisions, *self.admission.decisions]
             insert_decisions(cursor, self.tenant_id, decisions)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from django.db import transaction
 
 from common.bounded_memory import BoundedMemory
-from metering.limits.limit_increases import Added, RaiseAsk, ask_for_raise
+from metering.limits.limit_increases import Added, IncreaseAsk, ask_for_increase
 from metering.models import BY_LEVEL, Budget
 from metering.reservations.verdicts import IncreaseRequest
 
@@ -58,10 +58,10 @@ def request_increase(
     added = Added(cost_nanos, tokens, requests, tool_calls, seconds)
     if not any(added):
         return
-    increase = ask_for_raise(
+    increase = ask_for_increase(
         budget=Budget.objects.get(tenant_id=tenant_id, id=rule.id),
         actor=BY_LEVEL,
-        ask=RaiseAsk(
+        ask=IncreaseAsk(
             add=added,
             reason=request.reason[:1000],
             ends_at=ends_at,

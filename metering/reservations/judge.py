@@ -14,14 +14,14 @@ from metering.budgets.levels import (
     SEVERITY,
     Passed,
     WindowBalance,
-    pace_of,
     passed_level,
+    throttle_rate,
 )
 from metering.budgets.rules import BudgetRule
 from metering.ledger.windows import WindowState
-from metering.limits.rate_counters import PaceKey, PaceState
+from metering.limits.limit_reductions import ActiveLimitReduction
+from metering.limits.rate_counters import RateCounterKey, RateCounterState
 from metering.limits.rate_limits import RateRule
-from metering.limits.throttles import ActiveTightening
 from metering.reservations.request import Candidate
 from metering.snapshot import Configuration
 from tenants.models import UnpricedPolicy
@@ -53,7 +53,7 @@ class Objection(NamedTuple):
     passed: Passed | None
     # Of a level that throttles: how long the call has to wait, and what counts a grant.
     wait_seconds: int = 0
-    pace: PaceState | None = None
+    pace: RateCounterState | None = None
 
     @property
     def action(self) -> str:
@@ -126,16 +126,16 @@ class Judge:
         configuration: Configuration,
         windows: Mapping[int, WindowState],
         balances: Mapping[int, WindowBalance],
-        paces: Mapping[PaceKey, PaceState],
-        tightenings: Sequence[ActiveTightening],
+        rate_counters: Mapping[RateCounterKey, RateCounterState],
+        limit_reductions: Sequence[ActiveLimitReduction],
         now: datetime,
     ) -> None:
         self.configuration = configuration
         self.book = configuration.budgets
         self.windows = windows
         self.balances = balances
-        self.paces = paces
-        self.tightenings = tightenings
+        self.rate_counters = rate_counters
+        self.limit_reductions = limit_reductions
         self.now = now
 
     def rule_on(self, request: Request) -> Ruling:
@@ -161,12 +161,12 @@ class Judge:
 
     def _assess(self, candidate: Candidate) -> Assessment:
         limit_percent = 100
-        if self.tightenings:
+        if self.limit_reductions:
             limit_percent = min(
                 [
-                    tightening.limit_percent
-                    for tightening in self.tightenings
-                    if tightening.matches(candidate.values)
+                    limit_reduction.limit_percent
+                    for limit_reduction in self.limit_reductions
+                    if limit_reduction.matches(candidate.values)
                 ],
                 default=100,
             )
@@ -218,10 +218,12 @@ class Judge:
         window: WindowState,
         balance: WindowBalance,
         candidate: Candidate,
-    ) -> tuple[PaceState, int]:
+    ) -> tuple[RateCounterState, int]:
         """Return the pace that a throttling level counts in, and how long the call has to wait."""
-        pace = self.paces[throttle_key(window.id, passed.level.percent)]
-        nanos, tokens = pace_of(rule, passed.level, balance, ends_at=window.ends_at, now=self.now)
+        pace = self.rate_counters[throttle_key(window.id, passed.level.percent)]
+        nanos, tokens = throttle_rate(
+            rule, passed.level, balance, ends_at=window.ends_at, now=self.now
+        )
         minute = pace.minute
         minute.advance(int(self.now.timestamp()))
         waits = [0]
@@ -231,7 +233,7 @@ class Judge:
             waits.append(minute.seconds_until("tokens", candidate.checked.tokens, tokens))
         return pace, max(waits)
 
-    def _hold(self, granted: Assessment, limits: Iterable[PaceState]) -> None:
+    def _hold(self, granted: Assessment, limits: Iterable[RateCounterState]) -> None:
         candidate = granted.candidate
         amounts = candidate.amounts
         throttles = [each.pace for each in granted.objections if each.pace is not None]
@@ -249,16 +251,16 @@ class Judge:
 
     def _rate_paces(
         self, request: Request, candidate: Candidate
-    ) -> list[tuple[RateRule, PaceState]]:
+    ) -> list[tuple[RateRule, RateCounterState]]:
         return [
-            (rule, self.paces[key])
+            (rule, self.rate_counters[key])
             for rule in self.configuration.rate_limits
             if (key := rate_key(rule, request, candidate)) is not None
         ]
 
     def _longest_wait(
         self,
-        limits: Sequence[tuple[RateRule, PaceState]],
+        limits: Sequence[tuple[RateRule, RateCounterState]],
         candidate: Candidate,
         *,
         is_enforced: bool,
@@ -275,12 +277,12 @@ class Judge:
         return longest
 
 
-def throttle_key(window_id: int, percent: int) -> PaceKey:
+def throttle_key(window_id: int, percent: int) -> RateCounterKey:
     """Return the pace of a level that throttles, in one window."""
-    return PaceKey(f"level:{window_id}:{percent}", "")
+    return RateCounterKey(f"level:{window_id}:{percent}", "")
 
 
-def rate_key(rule: RateRule, request: Request, candidate: Candidate) -> PaceKey | None:
+def rate_key(rule: RateRule, request: Request, candidate: Candidate) -> RateCounterKey | None:
     """Return the pace that a rate limit counts a call in; None if it does not match the call."""
     group = rule.group(candidate.values, key_prefix=request.key_prefix)
-    return None if group is None else PaceKey(rule.subject, group)
+    return None if group is None else RateCounterKey(rule.subject, group)

@@ -14,7 +14,7 @@ from metering.calls.preparation import TOKENS_MAX
 from metering.calls.prepared_event import COST_NANOS_MAX
 from metering.core.amounts import NOTHING, Amounts
 from metering.core.dimensions import MATCHABLE
-from metering.core.match import PLACE, Values
+from metering.core.match import POSITION, Values
 from metering.limits.estimates import ExpectedSize, expected_size
 from metering.pricing.book import UNPRICED, Rating
 from metering.pricing.worst_case import CACHE_5M, Shape
@@ -175,8 +175,8 @@ def operation_of(body: ReservationBody) -> str:
 def _values_of(body: ReservationBody) -> Values:
     """Return the dimensions in the order of MATCHABLE."""
     values: list[str] = [getattr(body, name, None) or "" for name in MATCHABLE]
-    values[PLACE["operation"]] = operation_of(body)
-    values[PLACE["status"]] = "success"
+    values[POSITION["operation"]] = operation_of(body)
+    values[POSITION["status"]] = "success"
     return tuple(values)
 
 
@@ -284,8 +284,8 @@ class ReservationRequest:
         self, configuration: Configuration, values: Values, estimate: _Estimate
     ) -> Candidate:
         body, rating, size = self.body, estimate.rating, estimate.size
-        provider, model = values[PLACE["provider"]], values[PLACE["model"]]
-        is_tool = values[PLACE["operation"]] == "tool"
+        provider, model = values[POSITION["provider"]], values[POSITION["model"]]
+        is_tool = values[POSITION["operation"]] == "tool"
         tokens = estimate.tokens.input_tokens + estimate.tokens.output_tokens
         cost = configuration.cost_of(rating, estimate.tokens) or 0
         unknown = _why_unknown(rating, model)
@@ -321,7 +321,7 @@ class ReservationRequest:
         """Return what the call is expected to use and cost, or else the most that it may."""
         body, worst = self.body, self.shape.as_tokens()
         size = self._expected_size(configuration.tenant_id, model)
-        operation = self.candidate.values[PLACE["operation"]]
+        operation = self.candidate.values[POSITION["operation"]]
         geo = (body.inference_geo or "").lower() or None
         if size is not None and body.amount_usd is None:
             tokens = rated = msgspec.structs.replace(
@@ -363,7 +363,7 @@ class ReservationRequest:
 
 def _with_model(values: Values, provider: str, model: str) -> Values:
     changed = list(values)
-    changed[PLACE["provider"]], changed[PLACE["model"]] = provider, model
+    changed[POSITION["provider"]], changed[POSITION["model"]] = provider, model
     return tuple(changed)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.errors import BudgetExceeded, Conflict, ReservationFinished
-from metering.budgets.index import BudgetBook
+from metering.budgets.index import BudgetIndex
 from metering.calls.settlement import Stored, settle_with_events
 from metering.core.amounts import Amounts
 from metering.core.match import Values
@@ -160,7 +160,7 @@ class Settlement:
         command.confirm(reservation)
 
 
-def latest_end(book: BudgetBook, values: Values, began_at: datetime) -> datetime | None:
+def latest_end(book: BudgetIndex, values: Values, began_at: datetime) -> datetime | None:
     """Return when a call that began then must be over, by budgets on single calls that refuse."""
     seconds = [
         rule.limit_seconds

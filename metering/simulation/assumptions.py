@@ -14,8 +14,8 @@ COMMON: Final = (
     "Each call is asked for at its true cost, at the time it happened; in force, an estimate is"
     " held until the cost is known, so that a limit is reached a little earlier.",
     "A refused call is not made again, and what came after it is taken as it was.",
-    "It is replayed alone: other budgets, halts, breakers, rate limits and tightenings are left"
-    " out.",
+    "It is replayed alone: other budgets, halts, breakers, rate limits and limit reductions are"
+    " left out.",
 )
 
 

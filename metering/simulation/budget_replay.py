@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from metering.budgets.index import BudgetBook, WindowKey
+from metering.budgets.index import BudgetIndex, WindowKey
 from metering.budgets.levels import REFUSING, WindowBalance, count_reached, passed_level
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import NOTHING, Amounts, add_amounts
@@ -14,7 +14,7 @@ from metering.core.periods import Span
 from metering.ledger.rollover import carries_over, unused_nanos
 from metering.ledger.windows import WindowState
 from metering.limits.lockouts import lockout_ends_at
-from metering.limits.rate_counters import MEASURES, Minute, PaceKey, PaceState
+from metering.limits.rate_counters import MEASURES, RateCounterKey, RateCounterState, SlidingMinute
 from metering.models import Mode
 from metering.reservations.judge import Judge, Ruling
 from metering.reservations.request import Candidate
@@ -155,14 +155,14 @@ class BudgetReplay:
         self._before: Mapping[Values, _Window] = {}
         self._window_states: dict[int, WindowState] = {}
         self._balances: dict[int, WindowBalance] = {}
-        self._paces = defaultdict[PaceKey, PaceState](_new_pace)
-        self._book = BudgetBook(tenant_id=configuration.tenant_id, version=0, rules=[rule])
+        self._counters = defaultdict[RateCounterKey, RateCounterState](_new_rate_counter)
+        self._book = BudgetIndex(tenant_id=configuration.tenant_id, version=0, rules=[rule])
         self._judge = Judge(
             configuration=configuration._replace(budgets=self._book, rate_limits=()),
             windows=self._window_states,
             balances=self._balances,
-            paces=self._paces,
-            tightenings=(),
+            rate_counters=self._counters,
+            limit_reductions=(),
             now=rule.counts_from,
         )
 
@@ -302,7 +302,12 @@ class BudgetReplay:
         self._before = self._windows if is_next and self.rule.has_rollover else {}
         self._windows = {}
         self._span = span
-        for of_windows in (self._book.window_ids, self._window_states, self._balances, self._paces):
+        for of_windows in (
+            self._book.window_ids,
+            self._window_states,
+            self._balances,
+            self._counters,
+        ):
             of_windows.clear()
         return span
 
@@ -392,5 +397,5 @@ class BudgetReplay:
             window.tally.lockout_at = at
 
 
-def _new_pace() -> PaceState:
-    return PaceState(0, Minute.empty(MEASURES))
+def _new_rate_counter() -> RateCounterState:
+    return RateCounterState(0, SlidingMinute.empty(MEASURES))

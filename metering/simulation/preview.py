@@ -19,7 +19,7 @@ from metering.simulation.reading import Stretch
 from metering.simulation.running import (
     Replayed,
     TooManyCalls,
-    read_raises,
+    read_increases,
     simulate,
     time_limit,
 )
@@ -126,7 +126,7 @@ def _full_groups(
         now,
         keeps_carried=proposed.keeps_carried(present),
         kept_from=kept_from,
-        raises=read_raises(tenant_id, proposed.budget.id, period),
+        raises=read_increases(tenant_id, proposed.budget.id, period),
     )
     replay = BudgetReplay(rule, known_configuration(tenant_id))
     stretch = Stretch(tenant_id, now, period.ends_at, rule.match, rule.dimensions)

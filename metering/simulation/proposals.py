@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db import models
 
-from metering.budgets.rules import BudgetRule, LevelRule, RaiseRule
+from metering.budgets.rules import BudgetRule, LevelRule, LimitIncreaseRule
 from metering.configuration.budgets import COUNTING_FIELDS, DEFAULT_LEVELS
 from metering.core.periods import EPOCH
 from metering.models import Breaker, Budget, Mode
@@ -64,7 +64,7 @@ class ProposedBudget(NamedTuple):
         keeps_carried: bool,
         kept_from: datetime = EPOCH,
         mode: str = Mode.ENFORCE,
-        raises: Sequence[RaiseRule] = (),
+        raises: Sequence[LimitIncreaseRule] = (),
     ) -> BudgetRule:
         """Return the rule of a budget that began to count at this time, in the middle of its
         period.

@@ -14,7 +14,7 @@ from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.core.event_stretches import Position, next_stretch, within_stretch
-from metering.core.match import PLACE, Values, wanted_values
+from metering.core.match import POSITION, Values, wanted_values
 from metering.core.periods import EPOCH, GRAIN_SECONDS, QUANTUM_SECONDS
 from metering.limits.breakers.rules import BreakerRule
 from metering.models import Operation, Status
@@ -190,7 +190,7 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
     def cheaper(call: Call) -> Call | None:
         *counts, service_tier, task_type, complexity = call.facts
         route = routes.choose(task_type)
-        model, operation = call.values[PLACE["model"]], call.values[PLACE["operation"]]
+        model, operation = call.values[POSITION["model"]], call.values[POSITION["operation"]]
         if route is None or not model or operation == Operation.TOOL.label:
             return None
         tier = route.tier_for(complexity)
@@ -216,5 +216,5 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
 
 def _with_model(values: Values, provider: str, model: str) -> Values:
     changed = list(values)
-    changed[PLACE["provider"]], changed[PLACE["model"]] = provider, model
+    changed[POSITION["provider"]], changed[POSITION["model"]] = provider, model
     return tuple(changed)

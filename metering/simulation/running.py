@@ -5,9 +5,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from metering.budgets.rules import BudgetRule, RaiseRule
+from metering.budgets.rules import BudgetRule, LimitIncreaseRule
 from metering.limits.breakers.rules import BreakerRule
-from metering.models import Breaker, BudgetRaise, Mode, RaiseStatus
+from metering.models import Breaker, LimitIncrease, LimitIncreaseStatus, Mode
 from metering.simulation.assumptions import breaker_assumptions, budget_assumptions
 from metering.simulation.breaker_replay import BreakerReplay
 from metering.simulation.budget_replay import BudgetReplay
@@ -77,7 +77,7 @@ def _simulate(
             keeps_carried=keeps_carried,
             kept_from=kept_from,
             mode=mode,
-            raises=read_raises(tenant_id, budget.budget.id, period),
+            raises=read_increases(tenant_id, budget.budget.id, period),
         )
         replayed = _replay_budget(rule, configuration, period, kept_from)
         return replayed.tally.answer(
@@ -148,16 +148,18 @@ def _replay_breaker(
     )
 
 
-def read_raises(tenant_id: int, budget_id: int | None, period: Replayed) -> list[RaiseRule]:
+def read_increases(
+    tenant_id: int, budget_id: int | None, period: Replayed
+) -> list[LimitIncreaseRule]:
     """Return the limit increases that were in force in the period, over or not."""
     if budget_id is None:
         return []
     with tenant_scope(tenant_id):
-        raises = BudgetRaise.objects.filter(
+        raises = LimitIncrease.objects.filter(
             tenant_id=tenant_id,
             budget_id=budget_id,
-            status=RaiseStatus.APPROVED,
+            status=LimitIncreaseStatus.APPROVED,
             starts_at__lt=period.ends_at,
             ends_at__gt=period.starts_at,
         )
-        return [RaiseRule.of(row) for row in raises.order_by("id")]
+        return [LimitIncreaseRule.of(row) for row in raises.order_by("id")]

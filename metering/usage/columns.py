@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_type_hints
 from uuid import UUID
 
 from metering.core.amounts import Amounts
-from metering.core.match import PLACE, Values
+from metering.core.match import POSITION, Values
 from metering.models import BATCH_ID_STRIDE, Operation, Status
 from metering.usage.shapes import Tokens
 
@@ -162,7 +162,7 @@ _PLAIN, _RARE, _DIMENSIONS, _TEXTS, _JSON = map(
 # The values of a prepared event: what needs no escapes, and what may.
 plain_values: Final = attrgetter(*_PLAIN.values())
 rare_counts: Final = attrgetter(*_RARE.values())
-dimension_values: Final = itemgetter(*[PLACE[name] for name in _DIMENSIONS])
+dimension_values: Final = itemgetter(*[POSITION[name] for name in _DIMENSIONS])
 texts: Final = attrgetter(*_TEXTS.values())
 objects: Final = attrgetter(*_JSON.values())
 # Set by whoever gives an event its number, its rating and its tenant.

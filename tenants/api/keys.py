@@ -13,9 +13,9 @@ from rest_framework.response import Response
 from common.api.fields import (
     Choice,
     Items,
-    Moment,
     StrictSerializer,
     Text,
+    Timestamp,
     problem_at,
     read_body,
 )
@@ -34,10 +34,10 @@ class KeyBody(StrictSerializer):
     name = Text()
     prefix = serializers.SerializerMethodField(help_text="How the key's text begins.")
     scopes = Items(child=Choice(choices=ALL_SCOPES), min_length=1, max_length=len(ALL_SCOPES))
-    expires_at = Moment(required=False, allow_null=True)
-    created_at = Moment(read_only=True)
-    revoked_at = Moment(read_only=True, allow_null=True)
-    last_used_at = Moment(read_only=True, allow_null=True)
+    expires_at = Timestamp(required=False, allow_null=True)
+    created_at = Timestamp(read_only=True)
+    revoked_at = Timestamp(read_only=True, allow_null=True)
+    last_used_at = Timestamp(read_only=True, allow_null=True)
 
     def get_prefix(self, key: ApiKey) -> str:
         return f"sg_{key.prefix}_"

@@ -6,7 +6,7 @@ from django.db import IntegrityError
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
-from common.api.fields import Moment, StrictSerializer, Value
+from common.api.fields import StrictSerializer, Timestamp, Value
 from common.errors import Conflict
 from tenants.api.resources import Resource
 from tenants.models import Team
@@ -18,7 +18,7 @@ class TeamBody(StrictSerializer):
 
     id = serializers.IntegerField(read_only=True)
     name = Value(help_text="As events carry it in `team`.")
-    created_at = Moment(read_only=True)
+    created_at = Timestamp(read_only=True)
 
 
 @extend_schema_view(

@@ -13,7 +13,7 @@ from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import update_budget
 from metering.intake.corrections import correct_event
 from metering.jobs.tasks import age_rolling_windows
-from metering.limits.limit_increases import Added, RaiseAsk, approve_raise, ask_for_raise
+from metering.limits.limit_increases import Added, IncreaseAsk, approve_increase, ask_for_increase
 from metering.models import Budget
 from tests.alerts.scene import make_channel, timeline, told
 from tests.factories import NANOS, Account, make_budget, make_event, send
@@ -128,11 +128,11 @@ def test_an_incident_ends_for_its_reason(account: Account, budget: Budget, by: s
     opened = work(account)
     with account.scope():
         if by == "increase":
-            ask = RaiseAsk(
+            ask = IncreaseAsk(
                 Added(cost_nanos=NANOS), "release day", datetime.now(UTC) + timedelta(hours=1)
             )
-            approve_raise(
-                budget_raise=ask_for_raise(budget=budget, actor="agent", ask=ask), actor="ann"
+            approve_increase(
+                limit_increase=ask_for_increase(budget=budget, actor="agent", ask=ask), actor="ann"
             )
     if by == "void":
         correct_event(

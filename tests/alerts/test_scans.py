@@ -20,7 +20,7 @@ from alerts.scans import scan_tenant, tenants_to_scan
 from alerts.series import SeriesKey
 from alerts.settings import change_alert_settings
 from metering.core.periods import floor_seconds
-from metering.limits.throttles import read_tightenings
+from metering.limits.limit_reductions import read_limit_reductions
 from tenants.claims import ClaimSize
 from tenants.scope import platform_scope
 from tests.alerts.scene import seen
@@ -438,7 +438,7 @@ def test_a_critical_incident_tightens_budgets_while_it_lasts(
         with used.scope(), connection.cursor() as cursor:
             return [
                 (dict(one.match), one.limit_percent)
-                for one in read_tightenings(cursor, used.tenant.id)
+                for one in read_limit_reductions(cursor, used.tenant.id)
             ]
 
     write_usage(used, USUAL, starts_at=begun, quarters=12, seed=4)

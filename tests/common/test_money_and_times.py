@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from rest_framework.exceptions import ValidationError
 
-from common.api.fields import Moment, Usd
+from common.api.fields import Timestamp, Usd
 from common.errors import EventRejected
 from common.money import nanos_from_usd
-from common.times import parse_moment, parse_moment_or_date
+from common.times import parse_timestamp, parse_timestamp_or_date
 from metering.usage.decoders.assembly import usd
 from metering.usage.decoders.native import EventBody, decode_item
 from metering.usage.decoders.otlp.json_mapping import _integer
@@ -102,8 +102,8 @@ DAY_END = datetime(2026, 11, 21, 23, 59, 59, 999_999, UTC)
     ],
 )
 def test_a_time_is_read_alike_in_events_bodies_and_parameters(text: str, at: datetime) -> None:
-    assert parse_moment(text).astimezone(UTC) == at
-    assert Moment().to_internal_value(text) == at
+    assert parse_timestamp(text).astimezone(UTC) == at
+    assert Timestamp().to_internal_value(text) == at
     event = decode_item(msgspec.json.encode({"id": "a", "time": text, "cost_usd": "1"}))
     assert isinstance(event, EventBody)
     assert event.time == at
@@ -137,9 +137,9 @@ def test_a_time_is_read_alike_in_events_bodies_and_parameters(text: str, at: dat
 )
 def test_what_is_no_time_is_refused_alike_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="must"):
-        parse_moment(text)
+        parse_timestamp(text)
     with pytest.raises(ValidationError, match="A time must"):
-        Moment().to_internal_value(text)
+        Timestamp().to_internal_value(text)
     event = decode_item(msgspec.json.encode({"id": "a", "time": text, "cost_usd": "1"}))
     assert isinstance(event, EventRejected)
     assert (event.pointer, event.event_id, event.detail[:11]) == ("/time", "a", "'time' must")
@@ -156,4 +156,6 @@ def test_fine_digits_elsewhere_in_an_event_change_no_time() -> None:
 
 
 def test_a_date_alone_is_its_first_moment_in_utc() -> None:
-    assert parse_moment_or_date("2026-11-21") == DAY_END - timedelta(days=1) + timedelta.resolution
+    assert (
+        parse_timestamp_or_date("2026-11-21") == DAY_END - timedelta(days=1) + timedelta.resolution
+    )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.configuration.routes import create_route
 from metering.limits.routes import Tier, read_routes
 from metering.models import Budget, ModelRoute
@@ -77,7 +77,7 @@ def test_a_level_that_throttles_has_rates_and_others_have_none(
     assert owner.post(path, form).status_code == 302
     with account.scope():
         budget = Budget.objects.get()
-        first, second = read_book(account.tenant.id).rules[budget.id].levels
+        first, second = read_budget_index(account.tenant.id).rules[budget.id].levels
     assert (first.cost_nanos_per_minute, first.tokens_per_minute) == (250_000_000, 30_000)
     assert (second.action, second.cost_nanos_per_minute) == ("hold", None)
     listed = owner.get("/admin/metering/budget/").content.decode()

@@ -14,7 +14,7 @@ from dashboard.budget_windows import (
     outlook,
     watched_windows,
 )
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.configuration.budgets import archive_budget
 from metering.jobs.tasks import age_rolling_windows
@@ -123,7 +123,7 @@ def test_the_fullest_windows_of_each_budget_come_first(account: Account) -> None
         archive_budget(budget=gone, actor="tests")
         watch = watched_windows(
             tenant_id=account.tenant.id,
-            book=read_book(account.tenant.id),
+            book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=1,
         )
@@ -143,7 +143,7 @@ def test_all_windows_are_counted_and_not_the_shown_ones_alone(account: Account) 
     with account.scope():
         watch = watched_windows(
             tenant_id=account.tenant.id,
-            book=read_book(account.tenant.id),
+            book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=1,
         )
@@ -165,7 +165,7 @@ def test_of_windows_without_end_the_newest_and_those_at_a_level_are_ranked(
     with account.scope():
         watch = watched_windows(
             tenant_id=account.tenant.id,
-            book=read_book(account.tenant.id),
+            book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=9,
         )
@@ -182,7 +182,10 @@ def test_rolling_windows_that_count_nothing_are_not_ranked(account: Account) -> 
     age_rolling_windows()
     with account.scope():
         watch = watched_windows(
-            tenant_id=account.tenant.id, book=read_book(account.tenant.id), now=now, per_budget=9
+            tenant_id=account.tenant.id,
+            book=read_budget_index(account.tenant.id),
+            now=now,
+            per_budget=9,
         )
     assert [one.group[0][1] for one in watch.windows] == ["b"]
     assert not watch.windows[0].has_more

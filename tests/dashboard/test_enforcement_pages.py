@@ -17,7 +17,7 @@ from dashboard.amounts import listed
 from dashboard.budget_windows import full_parts, watched_windows
 from dashboard.enforcement.matches import calls_of
 from dashboard.findings import decisions_headline
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.configuration.breakers import create_breaker
 from metering.configuration.budgets import archive_budget
 from metering.core.amounts import format_amount
@@ -27,12 +27,12 @@ from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.limits.halts import halt, lift_halt
 from metering.limits.limit_increases import (
     Added,
-    RaiseAsk,
-    approve_raise,
-    ask_for_raise,
-    refuse_raise,
+    IncreaseAsk,
+    approve_increase,
+    ask_for_increase,
+    refuse_increase,
 )
-from metering.models import Breaker, Budget, BudgetRaise, Decision, Halt
+from metering.models import Breaker, Budget, Decision, Halt, LimitIncrease
 from tenants.keys import create_api_key
 from tenants.limits import set_limit
 from tenants.models import AuditEntry
@@ -88,9 +88,9 @@ def press(client: Client, path: str, **fields: str) -> str:
 
 def make_raise(
     account: Account, budget: Budget, *, usd: int = 50, agent: str | None = "a", **fields: Any
-) -> BudgetRaise:
+) -> LimitIncrease:
     """A request for 50 dollars more for an hour."""
-    ask = RaiseAsk(
+    ask = IncreaseAsk(
         add=Added(cost_nanos=usd * NANOS),
         reason=fields.pop("reason", "A large import"),
         ends_at=timezone.now() + timedelta(hours=1),
@@ -98,7 +98,7 @@ def make_raise(
         **fields,
     )
     with account.scope():
-        return ask_for_raise(budget=budget, actor="API key sg_abc", ask=ask)
+        return ask_for_increase(budget=budget, actor="API key sg_abc", ask=ask)
 
 
 def make_halt(account: Account, **match: Any) -> Halt:
@@ -212,7 +212,7 @@ def test_an_approval_is_in_force_at_once_with_its_note(
     assert "“Until noon”" in said
     assert api.post("/v1/reservations", ask).status == 201
     with account.scope():
-        approved = BudgetRaise.objects.get()
+        approved = LimitIncrease.objects.get()
         assert (approved.status, approved.decided_by) == ("approved", account.email)
         entry = AuditEntry.objects.latest("id")
         assert (entry.actor, entry.action) == (account.email, "approve")
@@ -238,14 +238,14 @@ def test_a_refusal_leaves_the_limit_and_can_be_read_below(account: Account, owne
     assert "refused" in said.split("Before")[1]
     assert "“Use the smaller model”" in said
     with account.scope():
-        assert read_book(account.tenant.id).rules[budget.id].raises == ()
+        assert read_budget_index(account.tenant.id).rules[budget.id].raises == ()
 
 
 def test_a_raise_is_ended_before_its_time(account: Account, owner: Client) -> None:
     budget = make_budget(account, per=["agent"])
     asked = make_raise(account, budget, agent=None)
     with account.scope():
-        approve_raise(budget_raise=asked, actor="tests")
+        approve_increase(limit_increase=asked, actor="tests")
     said = words(owner, "/enforcement/requests")
     assert "$50.00 more for every agent" in said
     assert "End this raise now?" in said
@@ -258,20 +258,20 @@ def test_a_raise_is_ended_before_its_time(account: Account, owner: Client) -> No
 def test_what_somebody_else_decided_stays_decided(account: Account, owner: Client) -> None:
     asked = make_raise(account, make_budget(account, per=["agent"]))
     with account.scope():
-        refuse_raise(budget_raise=asked, actor="Ben")
-    before = stored(account, BudgetRaise)
+        refuse_increase(limit_increase=asked, actor="Ben")
+    before = stored(account, LimitIncrease)
     said = press(owner, f"/enforcement/requests/{asked.id}/approve")
     assert "This raise was refused by Ben." in said
-    assert stored(account, BudgetRaise) == before
+    assert stored(account, LimitIncrease) == before
 
 
 def test_a_note_that_cannot_be_stored_decides_nothing(account: Account, owner: Client) -> None:
     asked = make_raise(account, make_budget(account, per=["agent"]))
-    before = stored(account, BudgetRaise)
+    before = stored(account, LimitIncrease)
     for note in ("x" * 1001, "a\0b"):
         said = press(owner, f"/enforcement/requests/{asked.id}/approve", note=note)
         assert "nothing was decided" in said
-        assert stored(account, BudgetRaise) == before
+        assert stored(account, LimitIncrease) == before
 
 
 def test_a_request_of_an_archived_budget_cannot_be_approved(
@@ -284,7 +284,7 @@ def test_a_request_of_an_archived_budget_cannot_be_approved(
     assert "archived" in words(owner, "/enforcement/requests")
     said = press(owner, f"/enforcement/requests/{asked.id}/approve")
     assert "The budget is archived" in said
-    assert stored(account, BudgetRaise)[0]["status"] == "asked"
+    assert stored(account, LimitIncrease)[0]["status"] == "asked"
 
 
 def test_a_request_that_a_level_made_says_so(account: Account, owner: Client, api: Caller) -> None:
@@ -303,7 +303,7 @@ def test_decided_requests_come_page_by_page(account: Account, owner: Client) -> 
     for number in range(27):
         asked = make_raise(account, budget, agent=f"a{number}")
         with account.scope():
-            refuse_raise(budget_raise=asked, actor="tests")
+            refuse_increase(limit_increase=asked, actor="tests")
     first = page(owner, "/enforcement/requests")
     assert first.count(">refused<") == 25
     older = re.search(r'href="(\?before=\d+)', first)
@@ -335,13 +335,13 @@ def test_a_raise_made_by_hand_is_in_force_at_once(account: Account, owner: Clien
     press(owner, path, **raise_form(is_for_one="on"))
     press(owner, path, **raise_form())
     with account.scope():
-        rules = read_book(account.tenant.id).rules[budget.id].raises
+        rules = read_budget_index(account.tenant.id).rules[budget.id].raises
         assert [(rule.group_key, rule.cost_nanos) for rule in rules] == [
             ('["growth","reader"]', 12_500_000_000),
             ('["",""]', 12_500_000_000),
             ("", 12_500_000_000),
         ]
-        entries = AuditEntry.objects.filter(object_type="budgetraise").order_by("id")
+        entries = AuditEntry.objects.filter(object_type="limitincrease").order_by("id")
         assert [(one.actor, one.action) for one in entries[:2]] == [
             (account.email, "create"),
             (account.email, "approve"),
@@ -355,9 +355,9 @@ def test_a_raise_with_a_digit_too_many_is_asked_about(account: Account, owner: C
     for fields in (form, {**raise_form(cost_nanos="9900"), "_confirmed": warning}):
         answer = owner.post(path, fields)
         assert "times as much. Nothing is saved yet." in text_of(answer.content.decode())
-        assert stored(account, BudgetRaise) == []
+        assert stored(account, LimitIncrease) == []
     press(owner, path, **form, _confirmed=warning)
-    assert [one["add_cost_nanos"] for one in stored(account, BudgetRaise)] == [900 * NANOS]
+    assert [one["add_cost_nanos"] for one in stored(account, LimitIncrease)] == [900 * NANOS]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_what_is_no_raise_is_refused_in_words(
     path = f"/enforcement/requests/new?budget={make_budget(account).id}"
     answer = owner.post(path, raise_form(**changes))
     assert words in text_of(answer.content.decode())
-    assert stored(account, BudgetRaise) == []
+    assert stored(account, LimitIncrease) == []
 
 
 def test_a_raise_beyond_what_a_tenant_may_have_is_refused_in_words(
@@ -399,10 +399,10 @@ def test_who_may_change_budgets_may_raise_them(
     may_manage = role in MANAGERS
     assert client.get(path).status_code == (200 if may_manage else 403)
     assert client.post(path, raise_form()).status_code == (302 if may_manage else 403)
-    assert len(stored(account, BudgetRaise)) == may_manage
+    assert len(stored(account, LimitIncrease)) == may_manage
     other = f"/enforcement/requests/new?budget={theirs.id}"
     assert client.post(other, raise_form()).status_code == (404 if may_manage else 403)
-    assert stored(stranger, BudgetRaise) == []
+    assert stored(stranger, LimitIncrease) == []
     assert "secret-budget" not in page(client, "/enforcement/requests")
 
 
@@ -743,7 +743,7 @@ def test_a_window_shows_its_raise_and_the_requests_that_wait(
     send(account, [make_event(agent=agent, cost_usd="120") for agent in "ab"])
     approved = make_raise(account, budget)
     with account.scope():
-        approve_raise(budget_raise=approved, actor="tests")
+        approve_increase(limit_increase=approved, actor="tests")
     make_raise(account, budget, usd=7)
     make_raise(account, budget, usd=9, agent="other")
     said = words(owner, "/budgets")
@@ -757,17 +757,20 @@ def test_a_window_shows_its_raise_and_the_requests_that_wait(
 def test_raises_of_every_group_count_in_all_windows_and_all_parts(account: Account) -> None:
     budget = make_budget(account, per=["agent"], limit_requests=1)
     send(account, [make_event(agent=agent, cost_usd="1") for agent in "aab"])
-    ask = RaiseAsk(
+    ask = IncreaseAsk(
         add=Added(requests=2),
         reason="More",
         ends_at=timezone.now() + timedelta(hours=1),
     )
     with account.scope():
-        asked = ask_for_raise(budget=budget, actor="tests", ask=ask)
-        approve_raise(budget_raise=asked, actor="tests")
+        asked = ask_for_increase(budget=budget, actor="tests", ask=ask)
+        approve_increase(limit_increase=asked, actor="tests")
         now = timezone.now()
         watch = watched_windows(
-            tenant_id=account.tenant.id, book=read_book(account.tenant.id), now=now, per_budget=5
+            tenant_id=account.tenant.id,
+            book=read_budget_index(account.tenant.id),
+            now=now,
+            per_budget=5,
         )
     assert [(one.part, one.spent, one.limit) for one in watch.windows] == [
         ("requests", 2, 3),
@@ -779,7 +782,7 @@ def test_raises_of_every_group_count_in_all_windows_and_all_parts(account: Accou
     with account.scope():
         over = watched_windows(
             tenant_id=account.tenant.id,
-            book=read_book(account.tenant.id),
+            book=read_budget_index(account.tenant.id),
             now=asked.ends_at,
             per_budget=5,
         )
@@ -791,15 +794,15 @@ def test_raises_of_every_group_count_in_all_windows_and_all_parts(account: Accou
 def test_the_api_answers_windows_with_their_raises(account: Account, api: Caller) -> None:
     budget = make_budget(account, per=["agent"], limit_seconds=60, limit_tokens=10_000)
     send(account, [make_event(agent=agent, cost_usd="60") for agent in "ab"])
-    ask = RaiseAsk(
+    ask = IncreaseAsk(
         add=Added(cost_nanos=20 * NANOS, tokens=5, seconds=30),
         reason="More",
         ends_at=timezone.now() + timedelta(hours=1),
         group_key=group_key(["a"]),
     )
     with account.scope():
-        approve_raise(
-            budget_raise=ask_for_raise(budget=budget, actor="tests", ask=ask), actor="tests"
+        approve_increase(
+            limit_increase=ask_for_increase(budget=budget, actor="tests", ask=ask), actor="tests"
         )
     answer = api.get(f"/v1/budgets/{budget.id}/windows")
     found = {
@@ -873,14 +876,14 @@ def test_every_role_reads_and_some_decide(
     assert ("Owners, admins and finance decide" in page(client, PAGES[0])) is not may_manage
     assert ("Lift halt" in page(client, "/enforcement/halts")) is may_manage
     assert ("Close breaker" in page(client, "/enforcement/halts")) is may_manage
-    before = [stored(account, model) for model in (BudgetRaise, Halt)]
+    before = [stored(account, model) for model in (LimitIncrease, Halt)]
     for path in (
         f"/enforcement/requests/{asked.id}/approve",
         f"/enforcement/halts/{made['id']}/lift",
         f"/enforcement/breakers/{breaker.id}/close",
     ):
         assert client.post(path).status_code == (302 if may_manage else 403), path
-    after = [stored(account, model) for model in (BudgetRaise, Halt)]
+    after = [stored(account, model) for model in (LimitIncrease, Halt)]
     assert (before != after) is may_manage
 
 
@@ -910,7 +913,7 @@ def test_another_tenant_sees_and_changes_nothing(
     send(stranger, [make_event(agent="secret-agent", cost_usd="3")])
     made = make_halt(stranger, agent="secret-agent")
     record(stranger, {"dimensions": {"agent": "secret-agent"}})
-    before = [stored(stranger, model) for model in (BudgetRaise, Halt, Decision)]
+    before = [stored(stranger, model) for model in (LimitIncrease, Halt, Decision)]
     for path in (*PAGES, "/budgets", f"/enforcement/decisions?budget={budget.id}"):
         assert "secret" not in page(owner, path)
     for path in (
@@ -922,7 +925,7 @@ def test_another_tenant_sees_and_changes_nothing(
         f"/enforcement/halts/{10**30}/lift",
     ):
         assert owner.post(path, {"group": group_key(["secret-agent"])}).status_code == 404, path
-    assert [stored(stranger, model) for model in (BudgetRaise, Halt, Decision)] == before
+    assert [stored(stranger, model) for model in (LimitIncrease, Halt, Decision)] == before
 
 
 def test_only_members_come_in_and_a_button_followed_as_a_link_does_nothing(
@@ -962,8 +965,8 @@ def write_everywhere(account: Account, value: str) -> None:
     budget = make_budget(account, name=value, per=["agent"])
     asked, refused, _ = [make_raise(account, budget, agent=value, reason=value) for _ in "123"]
     with account.scope():
-        approve_raise(budget_raise=asked, actor=value, note=value)
-        refuse_raise(budget_raise=refused, actor=value, note=value)
+        approve_increase(limit_increase=asked, actor=value, note=value)
+        refuse_increase(limit_increase=refused, actor=value, note=value)
         halt(tenant=account.tenant, match={"agent": value}, reason=value, actor=value)
         lift_halt(
             halt=halt(tenant=account.tenant, match={"agent": value}, reason=value, actor=value),

@@ -14,7 +14,7 @@ from psycopg import sql
 from alerts.models import Delivery, DeliveryAttempt, ScanProgress, SeriesState
 from metering.core.periods import EPOCH
 from metering.limits.decisions import DecisionRow, insert_decisions
-from metering.limits.rate_counters import lock_paces
+from metering.limits.rate_counters import lock_rate_counters
 from metering.models import (
     BudgetWindow,
     Outcome,
@@ -165,7 +165,7 @@ def filled(account: Account) -> Account:
         )
         with connection.cursor() as cursor:
             insert_decisions(cursor, account.tenant.id, [REFUSAL])
-            lock_paces(cursor, account.tenant.id, [("limit:1", "[]")])
+            lock_rate_counters(cursor, account.tenant.id, [("limit:1", "[]")])
         assert roll_up(tenant_id=account.tenant.id) > 0
         UsageSeal.objects.create(tenant=account.tenant, frozen_until=EPOCH, sealed_until=EPOCH)
         window = BudgetWindow.objects.all()[0]

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from metering.core.amounts import Amounts
-from metering.core.match import PLACE, Values
+from metering.core.match import POSITION, Values
 from metering.limits.breakers.rules import BreakerRule, Call, Transition
 from metering.limits.breakers.states import (
     LockedState,
@@ -25,10 +25,14 @@ from metering.limits.breakers.states import (
 )
 from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.limits.halts import forget_halts_on_commit, halts_changed, insert_halt
-from metering.limits.throttles import CAUSE_CHARACTERS_MAX, end_tightening, open_tightening
+from metering.limits.limit_reductions import (
+    CAUSE_CHARACTERS_MAX,
+    end_limit_reduction,
+    open_limit_reduction,
+)
 from metering.models import HaltKind
 
-STATUS: Final = PLACE["status"]
+STATUS: Final = POSITION["status"]
 # Calls count when they become known, since that is when they can be stopped. What is reported
 # later than this after it happened is history (an import, say), not an agent that runs away.
 HISTORY_AFTER: Final = timedelta(hours=1)
@@ -121,7 +125,7 @@ def _act(cursor: Any, tenant_id: int, state: LockedState, change: BreakerChange)
         state.halt_id = _halt(cursor, tenant_id, change)
     elif change.rule.tightens:
         assert change.rule.limit_percent is not None
-        open_tightening(
+        open_limit_reduction(
             tenant_id=tenant_id,
             match=match_of(change.rule.grouping, change.group_key),
             limit_percent=change.rule.limit_percent,
@@ -148,7 +152,7 @@ def _halt(cursor: Any, tenant_id: int, change: BreakerChange) -> int:
 
 
 def stop_acting(cursor: Any, tenant_id: int, change: BreakerChange, *, actor: str) -> None:
-    """Lift the halt or end the tightening that an open breaker made."""
+    """Lift the halt or end the limit reduction that an open breaker made."""
     if change.halt_id is not None:
         cursor.execute(
             "UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')"
@@ -158,7 +162,7 @@ def stop_acting(cursor: Any, tenant_id: int, change: BreakerChange, *, actor: st
         forget_halts_on_commit(tenant_id)
     if change.rule.limit_percent is not None:
         cause = cause_of(change.rule.id, change.group_key)
-        end_tightening(tenant_id=tenant_id, cause=cause)
+        end_limit_reduction(tenant_id=tenant_id, cause=cause)
 
 
 def record_changes(cursor: Any, tenant_id: int, changes: Sequence[BreakerChange]) -> None:
@@ -206,7 +210,7 @@ def _actor(rule: BreakerRule) -> str:
 
 
 def cause_of(breaker_id: int, group_key: str) -> str:
-    """What a tightening by a breaker is known by. A long group's key is hashed."""
+    """What a limit reduction by a breaker is known by. A long group's key is hashed."""
     cause = f"breaker:{breaker_id}:{group_key}"
     if len(cause) <= CAUSE_CHARACTERS_MAX:
         return cause

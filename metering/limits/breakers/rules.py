@@ -7,7 +7,7 @@ from uuid import UUID
 
 from common.money import NANOS_PER_USD, usd_words
 from metering.core.match import Grouping, Values
-from metering.limits.rate_counters import Minute
+from metering.limits.rate_counters import SlidingMinute
 from metering.models import Breaker, BreakerClose, Mode
 
 MEASURES: Final = ("nanos", "calls", "errors")
@@ -108,9 +108,9 @@ class GroupState:
     )
 
     def __init__(
-        self, minute: Minute | None = None, *, usual_calls: int = 0, usual_tokens: int = 0
+        self, minute: SlidingMinute | None = None, *, usual_calls: int = 0, usual_tokens: int = 0
     ) -> None:
-        self.minute = minute or Minute.empty(MEASURES)
+        self.minute = minute or SlidingMinute.empty(MEASURES)
         self.usual_calls = usual_calls
         self.usual_tokens = usual_tokens
         self.opened_at: datetime | None = None
@@ -138,7 +138,7 @@ class GroupState:
 
     def close(self) -> None:
         """Start again from an empty minute; what is usual stays known."""
-        self.minute = Minute.empty(MEASURES)
+        self.minute = SlidingMinute.empty(MEASURES)
         self.opened_at = self.probe_id = self.probe_at = None
         self.why = ""
 
@@ -188,14 +188,14 @@ class GroupState:
         )
 
 
-def _too_fast(rule: BreakerRule, minute: Minute) -> str | None:
+def _too_fast(rule: BreakerRule, minute: SlidingMinute) -> str | None:
     limit, spent = rule.cost_nanos_per_minute, minute.sum("nanos")
     if limit is None or spent <= limit:
         return None
     return f"spent {_format_spent(spent)} in 60 s, limit {usd_words(limit)} a minute"
 
 
-def _failing(rule: BreakerRule, minute: Minute) -> str | None:
+def _failing(rule: BreakerRule, minute: SlidingMinute) -> str | None:
     calls, errors = minute.sum("calls"), minute.sum("errors")
     if rule.error_percent is None or calls < rule.error_min_calls:
         return None

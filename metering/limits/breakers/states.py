@@ -9,7 +9,7 @@ from uuid import UUID
 from metering.core.match import Grouping
 from metering.limits.breakers.rules import MEASURES, BreakerRule, GroupState, is_probe_due
 from metering.limits.halts import match_of_group
-from metering.limits.rate_counters import FORGET_IDLE, SLOTS, Minute, array_text
+from metering.limits.rate_counters import FORGET_IDLE, SLOTS, SlidingMinute, array_text
 from metering.models import Breaker
 
 
@@ -32,7 +32,8 @@ class LockedState:
         self.halt_id = halt_id
 
 
-# As in `pace`: one statement locks what is there and opens what is not, in the order of the keys.
+# As in `rate_counter`: one statement locks what is there and opens what is not, in the order of
+# the keys.
 _LOCK: Final = """
     INSERT INTO breaker_state (tenant_id, id, breaker_id, group_key, nanos, calls, errors)
     SELECT %(tenant_id)s, nextval('breaker_state_id'), n.breaker_id, n.group_key, z.zeros, z.zeros,
@@ -96,7 +97,7 @@ def _stored(  # noqa: PLR0913, PLR0917 - the columns of one row
     probe_at: datetime | None,
     is_lifted: bool,
 ) -> LockedState:
-    minute = Minute(last_second, dict(zip(MEASURES, (nanos, calls, errors), strict=True)))
+    minute = SlidingMinute(last_second, dict(zip(MEASURES, (nanos, calls, errors), strict=True)))
     group = GroupState(minute, usual_calls=usual_calls, usual_tokens=usual_tokens)
     if is_lifted:
         group.close()

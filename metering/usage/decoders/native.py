@@ -16,7 +16,7 @@ from common.errors import EventRejected, MalformedBody, RejectEvent, TooManyEven
 from common.json_bodies import DEPTH_MAX, holds_nul, require_shallow, require_utf8
 from common.money import USD_PATTERN
 from common.spelling import did_you_mean
-from common.times import parse_moment
+from common.times import parse_timestamp
 from common.values import COUNT_MAX, RAW_CHARACTERS_MAX
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.usage.decoders.samples import with_sample
@@ -46,7 +46,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Word = Annotated[str, msgspec.Meta(max_length=1000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Step = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 # The pattern stands in the schema alone; `nanos_from_usd` applies it, and says what is wrong.
 Usd = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": USD_PATTERN})] | int | float
 TagKey = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -58,7 +58,7 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
 
     id: Name
     source: Source | None = None
-    time: Moment | None = None
+    time: Timestamp | None = None
     provider: Dimension | None = None
     model: Dimension | None = None
     requested_model: Name | None = None
@@ -223,7 +223,7 @@ def _time_as_written(raw: bytes) -> datetime | EventRejected:
     try:
         if not isinstance(time, str):
             raise ValueError("must be a string")
-        return parse_moment(time)
+        return parse_timestamp(time)
     except ValueError as error:
         detail = f"'time' {error}."
         return EventRejected("invalid_value", detail, pointer="/time", event_id=_id_in(raw))

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.configuration.budgets import archive_budget
-from metering.models import Budget, BudgetRaise
+from metering.models import Budget, LimitIncrease
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import Caller, caller
 
@@ -41,7 +41,7 @@ def change(**members: Any) -> dict[str, Any]:
 
 def raised_nanos(account: Account, budget: Budget) -> list[tuple[str, int]]:
     with account.scope():
-        rules = read_book(account.tenant.id).rules[budget.id].raises
+        rules = read_budget_index(account.tenant.id).rules[budget.id].raises
     return [(rule.group_key, rule.cost_nanos) for rule in rules]
 
 
@@ -196,7 +196,7 @@ def test_what_is_no_raise_is_refused_and_not_kept(
     refused = api.post(f"/v1/budgets/{budget.id}/raises", change(**members))
     assert (refused.status, refused.code, refused.pointers) == (400, "invalid_request", {pointer})
     with account.scope():
-        assert not BudgetRaise.objects.exists()
+        assert not LimitIncrease.objects.exists()
 
 
 def test_a_budget_on_single_calls_is_raised_for_all_of_them(account: Account, api: Caller) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import LevelRule
 from metering.models import Budget, TenantPrice
 from tenants.models import AuditEntry, Tenant
@@ -86,7 +86,7 @@ def test_a_level_that_throttles_keeps_its_rates(account: Account, api: Caller) -
     assert budget["levels"] == levels
     assert api.get(f"/v1/budgets/{budget['id']}").body["levels"] == levels
     with account.scope():
-        first, second, third = read_book(account.tenant.id).rules[budget["id"]].levels
+        first, second, third = read_budget_index(account.tenant.id).rules[budget["id"]].levels
     assert first == LevelRule(80, "throttle", (), 250_000_000, 30_000)
     assert (second.cost_nanos_per_minute, second.tokens_per_minute) == (None, None)
     assert third == LevelRule(100, "hold", ("finance",))

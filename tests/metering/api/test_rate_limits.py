@@ -10,9 +10,9 @@ from django.db import connection
 
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
-from metering.limits.rate_counters import MEASURES, Minute, PaceState
+from metering.limits.rate_counters import MEASURES, RateCounterState, SlidingMinute
 from metering.limits.rate_limits import RateRule, read_rate_rules
-from metering.models import Decision, Pace, RateLimit, Reservation
+from metering.models import Decision, RateCounter, RateLimit, Reservation
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account
 from tests.metering.api.caller import Caller, caller
@@ -181,8 +181,8 @@ def test_reservations_over_the_rate_are_told_when_to_come_again(
         # Another key has a minute of its own.
         assert other.post("/v1/reservations", ask).status == 201
     with account.scope():
-        paces = Pace.objects.filter(tenant=account.tenant)
-        assert sorted(sum(pace.nanos) for pace in paces) == [NANOS, 2 * NANOS + NANOS // 2]
+        rate_counters = RateCounter.objects.filter(tenant=account.tenant)
+        assert sorted(sum(pace.nanos) for pace in rate_counters) == [NANOS, 2 * NANOS + NANOS // 2]
     with time_machine.travel(NOW + timedelta(seconds=61), tick=False):
         assert api.post("/v1/reservations", ask).status == 201
 
@@ -203,7 +203,7 @@ def test_many_that_ask_at_once_get_the_rate_and_not_one_more(account: Account, a
     with account.scope():
         assert Reservation.objects.filter(tenant=account.tenant).count() == 10
         assert Decision.objects.filter(tenant=account.tenant, code="throttled").count() == 20
-        assert sum(Pace.objects.get(tenant=account.tenant).requests) == 10
+        assert sum(RateCounter.objects.get(tenant=account.tenant).requests) == 10
 
 
 def make_rule(**fields: Any) -> RateRule:
@@ -222,7 +222,7 @@ def test_a_rule_groups_by_dimensions_and_by_the_key_that_asks() -> None:
 
 def test_a_rule_waits_for_the_slowest_of_its_rates() -> None:
     rule = make_rule(cost_nanos_per_minute=NANOS, tokens_per_minute=1000, requests_per_minute=2)
-    pace = PaceState(1, Minute.empty(MEASURES))
+    pace = RateCounterState(1, SlidingMinute.empty(MEASURES))
     call = Amounts(NANOS // 2, 400, 1, 0)
     assert rule.wait_seconds(pace, call, now=NOW) == 0
     pace.add(nanos=NANOS // 2, tokens=400, requests=1)

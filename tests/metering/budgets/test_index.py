@@ -13,7 +13,7 @@ from django.db import connection
 from common.bounded_memory import BoundedMemory
 from metering.budgets import index
 from metering.budgets.index import WindowKey
-from metering.budgets.reading import read_book
+from metering.budgets.reading import read_budget_index
 from metering.core.periods import EPOCH
 from metering.ledger import opening
 from metering.ledger.opening import open_windows
@@ -113,7 +113,7 @@ def test_the_window_of_a_single_call_is_not_remembered(account: Account) -> None
     """It goes by another key once another report names the call."""
     budget = make_budget(account, per=["request"], period="lifetime")
     with account.scope():
-        book = read_book(account.tenant.id)
+        book = read_budget_index(account.tenant.id)
     key = WindowKey(budget.id, ("0" * 32,), EPOCH)
     book.remember(key, 1)
     assert book.lacking([key]) == {key}

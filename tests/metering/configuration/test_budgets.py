@@ -17,8 +17,16 @@ from metering.configuration.budgets import archive_budget, update_budget
 from metering.intake.corrections import correct_event
 from metering.jobs.tasks import age_rolling_windows, end_what_is_over
 from metering.limits.halts import lift_halt, read_halts
-from metering.limits.limit_increases import Added, RaiseAsk, approve_raise, ask_for_raise
-from metering.models import BY_LEVEL, Budget, BudgetRaise, BudgetWindow, Crossing, Halt, LedgerEntry
+from metering.limits.limit_increases import Added, IncreaseAsk, approve_increase, ask_for_increase
+from metering.models import (
+    BY_LEVEL,
+    Budget,
+    BudgetWindow,
+    Crossing,
+    Halt,
+    LedgerEntry,
+    LimitIncrease,
+)
 from metering.usage.decoders.native import EventBody
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
@@ -399,14 +407,14 @@ def test_an_increase_lets_the_level_fall_and_its_end_lets_it_rise(account: Accou
         spend(account, "1.5", agent=agent)
     until = datetime.now(UTC) + timedelta(hours=1)
     with account.scope():
-        ask = RaiseAsk(Added(cost_nanos=NANOS), "release", until, group_key='["a"]')
-        asked = ask_for_raise(budget=budget, actor="agent", ask=ask)
-        approve_raise(budget_raise=asked, actor="ann")
+        ask = IncreaseAsk(Added(cost_nanos=NANOS), "release", until, group_key='["a"]')
+        asked = ask_for_increase(budget=budget, actor="agent", ask=ask)
+        approve_increase(limit_increase=asked, actor="ann")
     assert (levels_of(account, budget), in_force(account)) == ([70, 120], [(120, "b")])
     spend(account, "0.2", agent="a")
     with account.scope():
         # The crossing's limit is the raised one.
-        BudgetRaise.objects.update(ends_at=datetime.now(UTC) - timedelta(seconds=1))
+        LimitIncrease.objects.update(ends_at=datetime.now(UTC) - timedelta(seconds=1))
     assert end_what_is_over() == 1
     assert end_what_is_over() == 0
     assert sorted(levels_of(account, budget)) == [120, 120]
@@ -423,10 +431,10 @@ def test_many_increases_that_ended_are_judged_a_few_a_transaction(
     until = datetime.now(UTC) + timedelta(hours=1)
     with account.scope():
         for number in range(5):
-            ask = RaiseAsk(Added(cost_nanos=NANOS), f"release {number}", until)
-            asked = ask_for_raise(budget=budget, actor="agent", ask=ask)
-            approve_raise(budget_raise=asked, actor="ann")
-        BudgetRaise.objects.update(ends_at=datetime.now(UTC) - timedelta(seconds=1))
+            ask = IncreaseAsk(Added(cost_nanos=NANOS), f"release {number}", until)
+            asked = ask_for_increase(budget=budget, actor="agent", ask=ask)
+            approve_increase(limit_increase=asked, actor="ann")
+        LimitIncrease.objects.update(ends_at=datetime.now(UTC) - timedelta(seconds=1))
     monkeypatch.setattr("metering.limits.limit_increases.ENDED_MAX", 2)
     with CaptureQueriesContext(connection) as queries:
         assert end_what_is_over() == 5
@@ -439,9 +447,9 @@ def test_a_crossing_names_the_limit_with_what_was_raised(account: Account) -> No
     budget = make_budget(account, cost_usd=50, levels=[(80, "none")])
     with account.scope():
         until = datetime.now(UTC) + timedelta(hours=1)
-        ask = RaiseAsk(Added(cost_nanos=50 * NANOS), "release", until)
-        asked = ask_for_raise(budget=budget, actor="agent", ask=ask)
-        approve_raise(budget_raise=asked, actor="ann")
+        ask = IncreaseAsk(Added(cost_nanos=50 * NANOS), "release", until)
+        asked = ask_for_increase(budget=budget, actor="agent", ask=ask)
+        approve_increase(limit_increase=asked, actor="ann")
     spend(account, "80")
     with account.scope():
         crossing = Crossing.objects.get()

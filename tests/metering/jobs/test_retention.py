@@ -35,19 +35,19 @@ from metering.jobs.tasks import (
 from metering.limits.halts import halt
 from metering.limits.limit_increases import (
     Added,
-    RaiseAsk,
-    approve_raise,
-    ask_for_raise,
-    refuse_raise,
+    IncreaseAsk,
+    approve_increase,
+    ask_for_increase,
+    refuse_increase,
 )
 from metering.models import (
     Budget,
-    BudgetRaise,
     BudgetWindow,
     Crossing,
     EventKey,
     Halt,
     LedgerEntry,
+    LimitIncrease,
     Simulation,
     UsageEvent,
     UsageHistogram,
@@ -662,25 +662,25 @@ def test_increases_go_once_no_window_is_left_that_they_explain(account: Account)
             "refused": ("lifetime", of_a),
         }
         for reason, (name, key) in asks.items():
-            ask = RaiseAsk(
+            ask = IncreaseAsk(
                 Added(cost_nanos=NANOS), reason, datetime.now(UTC) + timedelta(hours=1), key
             )
             with account.scope():
-                asked = ask_for_raise(budget=budgets[name], actor="tests", ask=ask)
+                asked = ask_for_increase(budget=budgets[name], actor="tests", ask=ask)
                 if reason.startswith("approved"):
-                    approve_raise(budget_raise=asked, actor="tests")
+                    approve_increase(limit_increase=asked, actor="tests")
                 elif reason == "refused":
-                    refuse_raise(budget_raise=asked, actor="tests")
+                    refuse_increase(limit_increase=asked, actor="tests")
     age_rolling_windows()
     remove_old_rows()
     assert _reasons(account) == set(asks) - {"asked", "refused"}  # none is judged
     with account.scope():
-        BudgetRaise.objects.update(judged_at=datetime.now(UTC))
+        LimitIncrease.objects.update(judged_at=datetime.now(UTC))
     remove_old_rows()
     assert _reasons(account) == {"approved", "approved for all", "approved in a month"}
     before = long_ago - timedelta(days=60)
     with account.scope():
-        in_month = BudgetRaise.objects.filter(reason="approved in a month")
+        in_month = LimitIncrease.objects.filter(reason="approved in a month")
         in_month.update(starts_at=before, ends_at=before + timedelta(hours=1))
     remove_old_rows()
     assert _reasons(account) == {"approved", "approved for all"}
@@ -688,7 +688,7 @@ def test_increases_go_once_no_window_is_left_that_they_explain(account: Account)
 
 def _reasons(account: Account) -> set[str]:
     with account.scope():
-        return set(BudgetRaise.objects.values_list("reason", flat=True))
+        return set(LimitIncrease.objects.values_list("reason", flat=True))
 
 
 def test_crossings_that_nobody_took_stay(account: Account) -> None:

@@ -32,8 +32,12 @@ from metering.limits.breakers import (
 from metering.limits.breakers.feed import cause_of
 from metering.limits.breakers.states import open_groups
 from metering.limits.halts import lift_halt
-from metering.limits.throttles import end_tightening, open_tightening, read_tightenings
-from metering.models import Breaker, BreakerState, Decision, Halt, Tightening
+from metering.limits.limit_reductions import (
+    end_limit_reduction,
+    open_limit_reduction,
+    read_limit_reductions,
+)
+from metering.models import Breaker, BreakerState, Decision, Halt, LimitReduction
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_account
 
@@ -229,32 +233,32 @@ def test_one_with_a_percent_tightens_budgets_instead_of_stopping(account: Accoun
     breaker = make_breaker(account, limit_percent=40, close="trial", cool_down_seconds=60)
     feed(account, reported("11"))
     with account.scope(), connection.cursor() as cursor:
-        (tightening,) = read_tightenings(cursor, account.tenant.id)
-    assert tightening.limit_percent == 40
-    assert tightening.reason == (
+        (limit_reduction,) = read_limit_reductions(cursor, account.tenant.id)
+    assert limit_reduction.limit_percent == 40
+    assert limit_reduction.reason == (
         "The breaker 'Research' opened: spent $11.00 in 60 s, limit $10.00 a minute."
     )
-    assert tightening.matches(values(agent="researcher"))
-    assert not tightening.matches(values(agent="researcher", feature="email"))
+    assert limit_reduction.matches(values(agent="researcher"))
+    assert not limit_reduction.matches(values(agent="researcher", feature="email"))
     assert halts(account) == []
     feed(account, reported("1"), seconds=60)
     with account.scope(), connection.cursor() as cursor:
-        assert read_tightenings(cursor, account.tenant.id) == ()
-        ended = Tightening.objects.get(tenant=account.tenant)
+        assert read_limit_reductions(cursor, account.tenant.id) == ()
+        ended = LimitReduction.objects.get(tenant=account.tenant)
     assert (ended.cause, ended.ended_at is None) == (f"breaker:{breaker.id}:{RESEARCHER}", False)
 
 
 def test_a_tightening_is_one_for_a_cause(account: Account, stranger: Account) -> None:
     new: dict[str, Any] = {"tenant_id": account.tenant.id, "match": {}, "reason": "odd"}
     with account.scope():
-        assert open_tightening(**new, limit_percent=50, cause="anomaly:1") is not None
-        assert open_tightening(**new, limit_percent=60, cause="anomaly:1") is None
+        assert open_limit_reduction(**new, limit_percent=50, cause="anomaly:1") is not None
+        assert open_limit_reduction(**new, limit_percent=60, cause="anomaly:1") is None
     with stranger.scope(), connection.cursor() as cursor:
-        assert not end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
-        assert read_tightenings(cursor, account.tenant.id) == ()
+        assert not end_limit_reduction(tenant_id=account.tenant.id, cause="anomaly:1")
+        assert read_limit_reductions(cursor, account.tenant.id) == ()
     with account.scope():
-        assert end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
-        assert not end_tightening(tenant_id=account.tenant.id, cause="anomaly:1")
+        assert end_limit_reduction(tenant_id=account.tenant.id, cause="anomaly:1")
+        assert not end_limit_reduction(tenant_id=account.tenant.id, cause="anomaly:1")
 
 
 def test_the_cause_of_a_long_group_fits_and_is_its_own() -> None:
@@ -432,7 +436,7 @@ def test_a_removed_breaker_leaves_nothing_halted(account: Account) -> None:
         delete_breaker(breaker=tight, actor="ann")
         assert not Breaker.objects.filter(tenant=account.tenant).exists()
         assert not BreakerState.objects.filter(tenant=account.tenant).exists()
-        assert not Tightening.objects.filter(tenant=account.tenant, ended_at=None).exists()
+        assert not LimitReduction.objects.filter(tenant=account.tenant, ended_at=None).exists()
     assert halts(account)[0].lifted_by == "ann"
 
 

@@ -15,20 +15,20 @@ from django.test.utils import CaptureQueriesContext
 from metering.jobs import retention
 from metering.limits.rate_counters import (
     SLOTS,
-    Minute,
-    PaceKey,
-    forget_idle_paces,
-    lock_paces,
-    write_paces,
+    RateCounterKey,
+    SlidingMinute,
+    forget_idle_rate_counters,
+    lock_rate_counters,
+    write_rate_counters,
 )
-from metering.models import Pace
+from metering.models import RateCounter
 from tests.factories import Account
 
 NOW = 1_800_000_000
 
 
-def minute_at(second: int) -> Minute:
-    minute = Minute.empty(("calls",))
+def minute_at(second: int) -> SlidingMinute:
+    minute = SlidingMinute.empty(("calls",))
     minute.advance(second)
     return minute
 
@@ -81,7 +81,7 @@ def test_a_clock_behind_counts_with_the_one_ahead_and_a_wrong_one_heals() -> Non
 @pytest.mark.parametrize("seed", range(3))
 def test_within_any_sixty_seconds_no_more_than_the_limit_is_granted(seed: int) -> None:
     random, limit = Random(seed), 20
-    minute = Minute.empty(("calls",))
+    minute = SlidingMinute.empty(("calls",))
     granted: list[tuple[float, int]] = []
     at = float(NOW)
     for _ in range(3000):
@@ -104,8 +104,8 @@ def test_within_any_sixty_seconds_no_more_than_the_limit_is_granted(seed: int) -
         assert sum(amount for at, amount in recent if at > end - 60) <= limit
 
 
-def minute_of(granted: list[tuple[float, int]]) -> Minute:
-    minute = Minute.empty(("calls",))
+def minute_of(granted: list[tuple[float, int]]) -> SlidingMinute:
+    minute = SlidingMinute.empty(("calls",))
     for at, amount in granted[-100:]:
         minute.advance(int(at))
         minute.add(calls=amount)
@@ -134,14 +134,14 @@ def in_threads(count: int, run: Callable[[int], None]) -> None:
 def grant(account: Account, keys: list[tuple[str, str]], *, limit: int, now: int) -> bool:
     """One request of every subject, or of none."""
     with account.scope(), connection.cursor() as cursor:
-        states = lock_paces(cursor, account.tenant.id, keys)
+        states = lock_rate_counters(cursor, account.tenant.id, keys)
         for state in states.values():
             state.minute.advance(now)
         if any(state.minute.seconds_until("requests", 1, limit) for state in states.values()):
             return False
         for state in states.values():
             state.add(nanos=10, tokens=5, requests=1)
-        write_paces(cursor, account.tenant.id, states.values())
+        write_rate_counters(cursor, account.tenant.id, states.values())
         return True
 
 
@@ -156,14 +156,14 @@ def test_many_at_once_get_the_limit_and_not_one_more(account: Account) -> None:
     in_threads(4, run)
     assert granted.count(True) == 30
     with account.scope():
-        pace = Pace.objects.get(tenant=account.tenant)
+        pace = RateCounter.objects.get(tenant=account.tenant)
         assert (sum(pace.requests), sum(pace.tokens), sum(pace.nanos)) == (30, 150, 300)
         assert pace.requests[NOW % SLOTS] == 30
         assert pace.last_second == NOW
 
 
 @pytest.mark.django_db(transaction=True)
-def test_paces_opened_and_locked_at_once_in_any_order_never_block_each_other(
+def test_rate_counters_opened_and_locked_at_once_in_any_order_never_block_each_other(
     account: Account,
 ) -> None:
     def run(number: int) -> None:
@@ -176,13 +176,13 @@ def test_paces_opened_and_locked_at_once_in_any_order_never_block_each_other(
 
     in_threads(4, run)
     with account.scope():
-        assert sum(sum(pace.requests) for pace in Pace.objects.filter(tenant=account.tenant)) == (
-            4 * 40 * 4
-        )
+        assert sum(
+            sum(pace.requests) for pace in RateCounter.objects.filter(tenant=account.tenant)
+        ) == (4 * 40 * 4)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_pace_is_its_own_for_each_subject_group_and_tenant(
+def test_a_rate_counter_is_its_own_for_each_subject_group_and_tenant(
     account: Account, stranger: Account
 ) -> None:
     assert grant(account, [("limit:1", '["a"]'), ("limit:2", '["a"]')], limit=1, now=NOW)
@@ -190,9 +190,9 @@ def test_a_pace_is_its_own_for_each_subject_group_and_tenant(
     assert grant(stranger, [("limit:1", '["a"]')], limit=1, now=NOW)
     assert not grant(account, [("limit:1", '["a"]'), ("limit:3", '["a"]')], limit=1, now=NOW)
     with account.scope(), connection.cursor() as cursor:
-        assert lock_paces(cursor, account.tenant.id, []) == {}
-        states = lock_paces(cursor, account.tenant.id, [("limit:1", '["a"]')])
-        assert states[PaceKey("limit:1", '["a"]')].minute.sums == {
+        assert lock_rate_counters(cursor, account.tenant.id, []) == {}
+        states = lock_rate_counters(cursor, account.tenant.id, [("limit:1", '["a"]')])
+        assert states[RateCounterKey("limit:1", '["a"]')].minute.sums == {
             "nanos": 10,
             "tokens": 5,
             "requests": 1,
@@ -200,13 +200,13 @@ def test_a_pace_is_its_own_for_each_subject_group_and_tenant(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_paces_of_which_nothing_counts_are_forgotten(account: Account) -> None:
+def test_rate_counters_of_which_nothing_counts_are_forgotten(account: Account) -> None:
     grant(account, [("limit:1", '["old"]')], limit=1, now=NOW - 3600)
     grant(account, [("limit:1", '["new"]')], limit=1, now=NOW)
     with account.scope(), connection.cursor() as cursor:
-        assert forget_idle_paces(cursor, before_second=NOW - SLOTS, limit=10) == 1
+        assert forget_idle_rate_counters(cursor, before_second=NOW - SLOTS, limit=10) == 1
     with account.scope():
-        assert [pace.group_key for pace in Pace.objects.filter(tenant=account.tenant)] == [
+        assert [pace.group_key for pace in RateCounter.objects.filter(tenant=account.tenant)] == [
             '["new"]'
         ]
 
@@ -218,16 +218,19 @@ def test_idle_groups_go_by_index_a_chunk_a_transaction(
     for number in range(5):
         grant(account, [("limit:1", f'["{number}"]')], limit=1, now=NOW - number)
     monkeypatch.setattr(retention, "ROWS_A_CHUNK", 2)
-    idle_from = datetime.fromtimestamp(NOW + retention.IDLE_PACE_SECONDS, tz=UTC)
+    idle_from = datetime.fromtimestamp(NOW + retention.IDLE_RATE_COUNTER_SECONDS, tz=UTC)
     with time_machine.travel(idle_from, tick=False), CaptureQueriesContext(connection) as queries:
         assert retention.remove_idle_groups(seconds=10) == 4
     deletes = [query["sql"] for query in queries if "DELETE FROM" in query["sql"]]
     # 2, 2, none; and no breaker's.
-    assert ["pace" in statement for statement in deletes] == [True, True, True, False]
+    assert ["rate_counter" in statement for statement in deletes] == [True, True, True, False]
     assert sum(query["sql"] == "COMMIT" for query in queries) == 4
     with account.scope(), connection.cursor() as cursor:
-        assert [pace.last_second for pace in Pace.objects.all()] == [NOW]
+        assert [pace.last_second for pace in RateCounter.objects.all()] == [NOW]
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
-        for statement, index in ((deletes[0], "pace_idle"), (deletes[3], "breaker_state_idle")):
+        for statement, index in (
+            (deletes[0], "rate_counter_idle"),
+            (deletes[3], "breaker_state_idle"),
+        ):
             cursor.execute(f"EXPLAIN {statement}")
             assert index in "\n".join(row[0] for row in cursor.fetchall())

@@ -61,7 +61,13 @@ def rows(account: Account) -> dict[str, list[Any]]:
     """Every row that a refusal must not touch."""
     with account.scope(), connection.cursor() as cursor:
         found = {}
-        for table in ("budget_window", "ledger_entry", "reservation", "usage_event", "pace"):
+        for table in (
+            "budget_window",
+            "ledger_entry",
+            "reservation",
+            "usage_event",
+            "rate_counter",
+        ):
             cursor.execute(f"SELECT * FROM {table} ORDER BY id")
             found[table] = cursor.fetchall()
         return found
@@ -595,7 +601,7 @@ def test_a_level_that_holds_asks_the_database_once(
     api = caller(account)
     assert ask(api, "2").code == "approval_needed"
     with monkeypatch.context() as watched:
-        watched.setattr(increase_requests, "ask_for_raise", None)
+        watched.setattr(increase_requests, "ask_for_increase", None)
         assert ask(api, "2").code == "approval_needed"
     (raised,) = api.get(f"/v1/budgets/{budget.id}/raises").body["data"]
     api.post(f"/v1/budgets/{budget.id}/raises/{raised['id']}/approve")
@@ -699,10 +705,10 @@ def test_a_raise_counts_until_it_ends(account: Account) -> None:
     granted = ask(api, "1.5")
     assert granted.body["budgets"][0]["limit_usd"] == "2"
     with account.scope():
-        from metering.models import BudgetRaise  # noqa: PLC0415 - this test's own
+        from metering.models import LimitIncrease  # noqa: PLC0415 - this test's own
         from tenants.scope import change_configuration  # noqa: PLC0415 - this test's own
 
-        BudgetRaise.objects.update(ends_at=datetime.now(UTC))
+        LimitIncrease.objects.update(ends_at=datetime.now(UTC))
         change_configuration(account.tenant.id)
     assert ask(api, "0.1").status == 402
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.budgets.index import BudgetBook
-from metering.budgets.rules import BudgetRule, LevelRule, RaiseRule
+from metering.budgets.index import BudgetIndex
+from metering.budgets.rules import BudgetRule, LevelRule, LimitIncreaseRule
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
-from metering.core.match import PLACE
+from metering.core.match import POSITION
 from metering.core.periods import EPOCH
 from metering.limits.breakers import BreakerRule
 from metering.limits.routes import RouteTable
@@ -58,7 +58,7 @@ def rule(
     *,
     usd: float | None = None,
     levels: Sequence[tuple[Any, ...]] = BLOCK,
-    raises: Sequence[RaiseRule] = (),
+    raises: Sequence[LimitIncreaseRule] = (),
     **fields: Any,
 ) -> BudgetRule:
     """A daily budget; a level is (percent, action, nanos a minute, tokens a minute)."""
@@ -74,7 +74,7 @@ def configured(*, unpriced_policy: str = "allow") -> Configuration:
         tenant_id=1,
         version=1,
         prices=PriceBook(catalogue=Catalogue([])),
-        budgets=BudgetBook(tenant_id=1, version=1, rules=[]),
+        budgets=BudgetIndex(tenant_id=1, version=1, rules=[]),
         trusts_given_costs=True,
         unpriced_policy=unpriced_policy,
         assumed_rates=None,
@@ -270,7 +270,7 @@ def test_a_cheaper_model_saves_the_difference_and_leaves_room() -> None:
 def test_a_cheaper_model_may_be_none_of_the_budgets_business() -> None:
     def other(one: Call) -> Call:
         changed = list(one.values)
-        changed[PLACE["model"]] = "small"
+        changed[POSITION["model"]] = "small"
         amounts = one.amounts._replace(cost_nanos=NANOS)
         return one._replace(values=tuple(changed), amounts=amounts, checked=amounts)
 
@@ -334,7 +334,7 @@ def test_a_call_without_a_price_is_refused_where_the_policy_is_to() -> None:
 
 
 def test_a_raise_counts_while_it_is_in_force() -> None:
-    raised = RaiseRule(1, '["a"]', NOON, NOON + timedelta(minutes=10), *FIVE_USD)
+    raised = LimitIncreaseRule(1, '["a"]', NOON, NOON + timedelta(minutes=10), *FIVE_USD)
     by = rule(usd=10, per=["agent"], raises=[raised])
     calls = [call(0, usd=15, agent="a"), call(1, usd=11, agent="b"), call(11, agent="a")]
     assert outcome(by, calls) == [True, False, False]
@@ -355,7 +355,9 @@ def test_a_lockout_of_a_rolling_window_lasts_no_longer_than_its_period() -> None
 
 
 def test_a_limit_increase_ends_a_lockout_and_its_end_makes_another() -> None:
-    raised = RaiseRule(1, "", NOON + timedelta(minutes=5), NOON + timedelta(minutes=10), *FIVE_USD)
+    raised = LimitIncreaseRule(
+        1, "", NOON + timedelta(minutes=5), NOON + timedelta(minutes=10), *FIVE_USD
+    )
     by = rule(usd=10, levels=[(100, "lockout")], raises=[raised])
     calls = [call(0, usd=10), call(1, usd=1), call(6, usd=2), call(11, usd=0)]
     replayed = replay(by, calls)

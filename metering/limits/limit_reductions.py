@@ -16,8 +16,8 @@ REASON_CHARACTERS_MAX: Final = 1000
 CAUSE_CHARACTERS_MAX: Final = 500
 
 
-class ActiveTightening(NamedTuple):
-    """A tightening in force, ready to judge calls."""
+class ActiveLimitReduction(NamedTuple):
+    """A limit reduction in force, ready to judge calls."""
 
     id: int
     limit_percent: int
@@ -30,16 +30,16 @@ class ActiveTightening(NamedTuple):
         return all(values[place] in wanted for place, wanted in self.wanted)
 
 
-def open_tightening(
+def open_limit_reduction(
     *, tenant_id: int, match: Mapping[str, Any], limit_percent: int, reason: str, cause: str
 ) -> int | None:
     """Tighten limits to `limit_percent` of what they are, in the caller's transaction; return the
     id. None if the cause has one in force already, which stays as it is.
     """
-    assert len(cause) <= CAUSE_CHARACTERS_MAX, "who opens a tightening names a short cause"
+    assert len(cause) <= CAUSE_CHARACTERS_MAX, "who opens a limit reduction names a short cause"
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO tightening (tenant_id, match, limit_percent, reason, cause)"
+            "INSERT INTO limit_reduction (tenant_id, match, limit_percent, reason, cause)"
             " VALUES (%s, %s::jsonb, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id",
             [tenant_id, json.dumps(match), limit_percent, reason[:REASON_CHARACTERS_MAX], cause],
         )
@@ -47,25 +47,27 @@ def open_tightening(
     return None if row is None else int(row[0])
 
 
-def end_tightening(*, tenant_id: int, cause: str) -> bool:
-    """Let limits count in full again; return False if the cause has no tightening in force."""
+def end_limit_reduction(*, tenant_id: int, cause: str) -> bool:
+    """Let limits count in full again; return False if the cause has no limit reduction in force."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE tightening SET ended_at = now()"
+            "UPDATE limit_reduction SET ended_at = now()"
             " WHERE tenant_id = %s AND cause = %s AND ended_at IS NULL",
             [tenant_id, cause],
         )
         return int(cursor.rowcount) > 0
 
 
-def read_tightenings(cursor: Any, tenant_id: int) -> tuple[ActiveTightening, ...]:
-    """The tenant's tightenings in force, oldest first."""
+def read_limit_reductions(cursor: Any, tenant_id: int) -> tuple[ActiveLimitReduction, ...]:
+    """The tenant's limit reductions in force, oldest first."""
     cursor.execute(
-        "SELECT id, limit_percent, reason, match::text FROM tightening"
+        "SELECT id, limit_percent, reason, match::text FROM limit_reduction"
         " WHERE tenant_id = %s AND ended_at IS NULL ORDER BY id",
         [tenant_id],
     )
     return tuple(
-        ActiveTightening(id_, limit_percent, reason, match := json.loads(text), wanted_of(match))
+        ActiveLimitReduction(
+            id_, limit_percent, reason, match := json.loads(text), wanted_of(match)
+        )
         for id_, limit_percent, reason, text in cursor.fetchall()
     )
