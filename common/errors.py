@@ -51,9 +51,11 @@ class TooManyEvents(MeteringError):
 
     code = "too_many_events"
 
-    def __init__(self, count: int | None = None, *, what: str = "events") -> None:
-        number = "more than 10,000" if count is None else f"{count:,}"
-        super().__init__(f"The body holds {number} {what}; send at most 10,000 in one body.")
+    def __init__(
+        self, count: int | None = None, *, what: str = "events", most: int = 10_000
+    ) -> None:
+        number = f"more than {most:,}" if count is None else f"{count:,}"
+        super().__init__(f"The body holds {number} {what}; send at most {most:,} in one body.")
 
 
 class NotFound(MeteringError):

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from django.db import models
 
+from common.errors import NotFound
 from tenants.models import AuditEntry, Tenant
 
 # What must never reach the log, even hashed.
@@ -54,14 +55,22 @@ def audited_change(
     more of it. `facts` returns what the log knows of a row if that is more than its columns.
     """
     read = facts or facts_of
-    # Not against foreign keys: who adds a row that refers to this one need not wait.
-    stored = _stored(row).select_for_update(no_key=True).get()
+    stored = lock_stored(row)
     change = RowChange(stored, read(stored))
     for name, value in (changes or {}).items():
         setattr(stored, name, value)
     yield change
     stored.save()
     _record(stored, actor=actor, action=action, before=change.before, after=read(stored))
+
+
+def lock_stored(row: Row) -> Row:
+    """Lock a row until commit, and return it as it is stored. Raises NotFound if it is gone."""
+    # Not against foreign keys: who adds a row that refers to this one need not wait.
+    stored = _stored(row).select_for_update(no_key=True).first()
+    if stored is None:
+        raise NotFound(f"There is no {row._meta.verbose_name} {row.pk}.")
+    return stored
 
 
 def delete_audited(row: models.Model, *, actor: str) -> None:

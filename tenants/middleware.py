@@ -29,6 +29,8 @@ OWN_TRANSACTIONS = frozenset(
         ("POST", "/v1/corrections"),
         ("POST", "/v1/prices/rerate"),
         ("GET", "/v1/export/focus.csv"),
+        ("GET", "/v1/halts"),
+        ("HEAD", "/v1/halts"),
     }
 )
 # Reservations and what is done with them share transactions between callers.

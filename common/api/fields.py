@@ -28,6 +28,8 @@ ZONES: Any = SimpleLazyObject(lambda: frozenset(available_timezones()))
 class StrictSerializer(serializers.Serializer[Any]):
     """A body whose every member must be known."""
 
+    default_error_messages = {"invalid": "This must be an object."}
+
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):
             known = tuple(str(field.field_name) for field in self._writable_fields)

@@ -153,8 +153,9 @@ class PricesView(ApiView):
         responses=page_of(PriceAnswer),
     )
     def get(self, request: Request) -> Response:
+        at = read_timestamp(request, "at") or timezone.now()
         if read_flag(request, "catalogue"):
-            return Response({"data": _applying(request), "next_cursor": None})
+            return Response({"data": _applying(request, at), "next_cursor": None})
         page = read_page(request)
         rows = _own_prices(request, after=page.after[0] if page.after else 0, limit=page.limit + 1)
         answer = page_answer(
@@ -267,13 +268,12 @@ def _find(request: Request, price_id: int) -> AnyPrice:
     return price
 
 
-def _applying(request: Request) -> list[PriceAnswer]:
+def _applying(request: Request, at: datetime) -> list[PriceAnswer]:
     """The price that a call to the model has at a moment, if there is one."""
     query = request.query_params
     model = normal_value(query.get("model", ""))
     if not 1 <= len(model) <= 200:
         raise InvalidRequest("'catalogue=true' needs 'model', the name of a model.")
-    at = read_timestamp(request, "at") or timezone.now()
     price = load_price_book(tenant_of(request).id).price_at(
         provider=query.get("provider") or None, model=model, at=at
     )

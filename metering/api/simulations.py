@@ -124,7 +124,7 @@ class LevelOutcome(Answer):
 
     percent: int
     action: str
-    crossed: Annotated[int, about("The number of windows; each would have notified.")]
+    crossed: Annotated[int, about("How often the level was reached; each would have notified.")]
 
 
 class OpeningAnswer(Answer):

@@ -25,7 +25,13 @@ from metering.limits.breakers.states import (
 )
 from metering.limits.halts import forget_halts_on_commit
 from metering.models import Breaker
-from tenants.audit import audited_change, create_audited, delete_audited, record_change
+from tenants.audit import (
+    audited_change,
+    create_audited,
+    delete_audited,
+    lock_stored,
+    record_change,
+)
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -53,7 +59,11 @@ def _problems(breaker: Breaker) -> Iterator[Problem]:
     yield from askable_match_problems(breaker.match)
     yield from per_problems(breaker.per, KNOWN_BEFORE_CALL, most=PER_MAX)
     if all(getattr(breaker, name) is None for name in RULE_FIELDS):
-        yield Problem(RULE_FIELDS[0], "Give at least one thing that opens it.", "missing_rule")
+        yield Problem(
+            RULE_FIELDS[0],
+            ("Give what opens it: a cost per minute, a share of errors, or a size of calls."),
+            "missing_rule",
+        )
     yield from amount_problems(
         breaker,
         cost_nanos_per_minute=(1, USD_NANOS_MAX),
@@ -84,7 +94,7 @@ def update_breaker(*, breaker: Breaker, actor: str, changes: Mapping[str, Any]) 
     Raises ValidationError.
     """
     change_configuration(breaker.tenant_id)
-    rule = BreakerRule.of(Breaker.objects.get(tenant_id=breaker.tenant_id, id=breaker.id))
+    rule = BreakerRule.of(lock_stored(breaker))
     with audited_change(breaker, actor=actor, changes=changes) as change:
         validate_breaker(change.row)
     if change.concerns(COUNTING_FIELDS):

@@ -74,7 +74,11 @@ def _problems(budget: Budget) -> Iterator[Problem]:
     yield from match_problems(budget.match)
     yield from per_problems(budget.per, PER_NAMES, most=len(MATCHABLE))
     if all(getattr(budget, name) is None for name in LIMIT_FIELDS):
-        yield Problem("limit", "Give at least one limit.", "missing_limit")
+        yield Problem(
+            "limit",
+            ("Give at least one limit: cost, tokens, requests, tool calls or seconds."),
+            "missing_limit",
+        )
     counts = dict.fromkeys(LIMIT_FIELDS, (0, COUNT_MAX))
     yield from amount_problems(
         budget,

@@ -35,7 +35,7 @@ def _problems(limit: RateLimit) -> Iterator[Problem]:
     yield from askable_match_problems(limit.match)
     yield from per_problems(limit.per, PER_NAMES, most=PER_MAX)
     if all(getattr(limit, name) is None for name in RATE_FIELDS):
-        yield Problem("limit", "Give at least one rate.", "missing_limit")
+        yield Problem("limit", "Give at least one rate: cost, tokens or requests.", "missing_limit")
     yield from amount_problems(
         limit,
         cost_nanos_per_minute=(1, USD_NANOS_MAX),

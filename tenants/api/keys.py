@@ -6,7 +6,7 @@ from typing import Any
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
-from rest_framework.exceptions import PermissionDenied
+from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -70,7 +70,12 @@ class Keys(Resource[ApiKey]):
     @idempotent
     def create(self, request: Request, **path: Any) -> Response:
         fields = read_body(KeyBody, request)
-        maker = self.rows().select_related("created_by").get(id=holder_of(request).key_id)
+        # Processes learn a little later that a key was revoked: what it makes would outlive it.
+        makers = self.rows().select_related("created_by").select_for_update(of=("self",))
+        maker = makers.get(id=holder_of(request).key_id)
+        has_expired = maker.expires_at is not None and maker.expires_at <= timezone.now()
+        if maker.revoked_at is not None or has_expired:
+            raise NotAuthenticated("This key was revoked or has expired.")
         _require_no_more(maker, fields["scopes"], fields.get("expires_at"))
         # When the person who made both leaves, both are revoked.
         key, text = create_api_key(

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, transaction
 
+from common.errors import NotFound
 from tenants.audit import audited_change, create_audited, delete_audited
 from tenants.models import AuditEntry, Team
 from tests.factories import Account
@@ -78,3 +79,14 @@ def test_changes_of_one_row_come_one_after_the_other(account: Account) -> None:
         assert sorted(Team.objects.get().name.removeprefix("growth")) == list("abcd")
     names = [changes["name"] for _, action, changes in entries(account) if action == "update"]
     assert [before for before, _ in names[1:]] == [after for _, after in names[:-1]]
+
+
+def test_a_change_of_a_row_that_is_gone_says_so(account: Account) -> None:
+    team = make_team(account)
+    with account.scope():
+        delete_audited(team, actor="cid")
+        with (
+            pytest.raises(NotFound, match="There is no team"),
+            audited_change(team, actor="ben", changes={"name": "sales"}),
+        ):
+            pytest.fail("there is nothing to change")

@@ -4,11 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import LevelRule
+from metering.core.periods import EPOCH
 from metering.models import Budget, TenantPrice
-from tenants.models import AuditEntry, Tenant
+from tenants.models import ApiKey, AuditEntry, Tenant
 from tests.factories import Account, make_event, send
 from tests.metering.api.caller import Caller, caller
 
@@ -513,3 +515,17 @@ def test_what_does_not_exist_is_a_problem_and_never_a_page(api: Caller) -> None:
         "POST", "/v1/budgets", b"name=x", content_type="application/x-www-form-urlencoded"
     )
     assert (wrong.status, wrong.code) == (415, "unsupported_media_type")
+
+
+def test_a_key_that_a_process_still_believes_makes_no_key(account: Account) -> None:
+    """What it made would outlive its revocation."""
+    api = caller(account)
+    wanted = {"name": "minted", "scopes": ["read"]}
+    assert api.post("/v1/keys", wanted).status == 201
+    for change in ({"revoked_at": timezone.now()}, {"revoked_at": None, "expires_at": EPOCH}):
+        # Without word to this process.
+        with account.scope():
+            ApiKey.objects.exclude(name="minted").update(**change)
+        assert api.post("/v1/keys", wanted).status == 401
+    with account.scope():
+        assert ApiKey.objects.filter(name="minted").count() == 1

@@ -28,8 +28,9 @@ class Parts:
     def count(self, what: str) -> None:
         """Count one more. Raises TooManyEvents."""
         self._found[what] += 1
-        if self._found[what] > (_FIELDS_MAX if what == "further fields" else EVENTS_MAX):
-            raise TooManyEvents(what=what)
+        most = _FIELDS_MAX if what == "further fields" else EVENTS_MAX
+        if self._found[what] > most:
+            raise TooManyEvents(what=what, most=most)
 
 
 class _JsonParts(threading.local):
