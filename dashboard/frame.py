@@ -34,7 +34,9 @@ def filter_bar_of(request: PageRequest) -> FilterBar:
     kept_from = read_sealed(request.tenant.id).sealed_until
     if starts_at >= kept_from:
         return bar
-    notice = f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept; sums may lack them."
+    notice = (
+        f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept; totals may not include them."
+    )
     return replace(bar, notices=(*bar.notices, notice))
 
 

@@ -99,7 +99,7 @@ class ChannelBody(StrictSerializer):
         help_text="Severities that are sent immediately; the rest waits for the digest.",
     )
     digest = Choice(choices=Digest.values, required=False)
-    is_paused = Flag(required=False, help_text="Nothing is sent while it is.")
+    is_paused = Flag(required=False, help_text="Nothing is sent while it is paused.")
     created_at = Timestamp(read_only=True)
     delivered_at = Timestamp(read_only=True, allow_null=True)
     failed_at = Timestamp(read_only=True, allow_null=True)

@@ -119,7 +119,7 @@ class AssignBody(StrictSerializer):
     """Who has the incident. Validated for the tenant in the context."""
 
     assigned_to = Text(
-        max_length=254, allow_null=True, help_text="A member's e-mail address; null: no one."
+        max_length=254, allow_null=True, help_text="A member's email address; null: no one."
     )
 
     def validate_assigned_to(self, value: str | None) -> User | None:

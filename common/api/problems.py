@@ -145,13 +145,13 @@ def problem_of(error: Exception) -> dict[str, Any]:
             503,
             code="database_unavailable",
             detail="The database cannot be reached. Send the request again:"
-            " what was taken already is recognised.",
+            " what was already accepted is recognized.",
         )
     log.error("unexpected error", exc_info=error)
     return problem(
         500,
         detail="The error was logged. Sending the request again is safe:"
-        " what was taken already is recognised.",
+        " what was already accepted is recognized.",
     )
 
 

@@ -42,7 +42,7 @@ class LimitIncreaseForm(forms.Form):
     ends_at = forms.DateTimeField(
         label="Until (UTC)", widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
     )
-    reason = forms.CharField(label="Why", max_length=REASON_CHARACTERS_MAX)
+    reason = forms.CharField(label="Reason", max_length=REASON_CHARACTERS_MAX)
 
     def __init__(self, budget: Budget, data: Any = None) -> None:
         super().__init__(data)

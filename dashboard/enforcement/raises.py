@@ -81,12 +81,12 @@ class LimitIncreaseLine:
         names = [name for name in self.row.budget.per if name != REQUEST]
         if self.group is None:
             each = "call" if REQUEST in self.row.budget.per else listed(names)
-            return f"every {each}" if each else "all that the budget counts"
+            return f"every {each}" if each else "everything the budget counts"
         values = [
             f"{name} “{shortened(value)}”" if value else f"calls without {name}"
             for name, value in self.group
         ]
-        return listed(values) or "all that the budget counts"
+        return listed(values) or "everything the budget counts"
 
     @property
     def lacking(self) -> str:
@@ -189,11 +189,11 @@ def describe_approval(approved: LimitIncrease) -> str:
     concerned = obstacles.of(approved.budget_id, approved.group_key)
     stopping = [obstacle for obstacle in concerned if obstacle.is_for_all]
     if not stopping:
-        return f"The limit of “{name}” is raised. New calls go by it at once."
+        return f"The limit of “{name}” was raised. It applies to new calls immediately."
     return (
-        f"The limit of “{name}” is raised, but such calls are still stopped:"
-        f" {stopping[0].detail}{_and_more(len(stopping) - 1)} “Raised now” below says what can be"
-        " lifted."
+        f"The limit of “{name}” was raised, but such calls are still stopped:"
+        f" {stopping[0].detail}{_and_more(len(stopping) - 1)} “Active increases” below"
+        " shows what can be lifted."
     )
 
 
@@ -206,7 +206,7 @@ def refuse(request: PageRequest, raise_id: int) -> str:
     """Say no."""
     found, note = _find(request, raise_id), _note(request)
     refuse_increase(limit_increase=found, actor=actor_of(request), note=note)
-    return f"The request is refused. The limit of “{found.budget.name}” stays as it is."
+    return f"The request was refused. The limit of “{found.budget.name}” stays as it is."
 
 
 @button_of("requests", may=may_manage)
@@ -214,7 +214,7 @@ def end(request: PageRequest, raise_id: int) -> str:
     """Let a raise end now."""
     found = _find(request, raise_id)
     end_increase(limit_increase=found, actor=actor_of(request))
-    return f"The raise is over. The limit of “{found.budget.name}” is as it was before."
+    return f"The increase has ended. The limit of “{found.budget.name}” is as it was before."
 
 
 def _find(request: PageRequest, raise_id: int) -> LimitIncrease:

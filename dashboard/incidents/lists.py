@@ -45,16 +45,16 @@ WATCHED: Final = (
     (
         KINDS[IncidentKind.ANOMALY],
         "cost, tokens, requests, cost per request, errors or cache reads of a team, agent, feature,"
-        " customer or model are not what their history leads to expect",
+        " customer or model differ from what their history predicts",
     ),
     (
         KINDS[IncidentKind.RULE],
-        "a plain threshold is passed: one dear request, a steep quarter of an hour, a month that"
-        " would end above its budget",
+        "a fixed threshold is exceeded: one expensive request, a steep quarter of an hour,"
+        " a month that would end above its budget",
     ),
     (
         KINDS[IncidentKind.LOOP],
-        "a session calls the same again and again, or goes on without progress",
+        "a session repeats the same calls, or continues without progress",
     ),
     (KINDS[IncidentKind.BREAKER], "a breaker opens and halts an agent"),
 )
@@ -161,8 +161,8 @@ def _sections(chosen: Filter, rows: QuerySet[Incident]) -> list[Section]:
     now = chosen.bar.now
     is_info = Q(severity=Severity.INFO)
     wanted = [
-        ("open", "Needs somebody", ~is_info, SHOWN_MAX),
-        ("open", "Worth knowing", is_info, SHOWN_MAX if chosen.severity else INFO_SHOWN_MAX),
+        ("open", "Needs attention", ~is_info, SHOWN_MAX),
+        ("open", "For your information", is_info, SHOWN_MAX if chosen.severity else INFO_SHOWN_MAX),
         ("acknowledged", STATUSES["acknowledged"], Q(), SHOWN_MAX),
         ("snoozed", STATUSES["snoozed"], Q(), SHOWN_MAX),
     ]

@@ -94,7 +94,7 @@ class BreakerBody(RowBody):
     close = Choice(
         choices=BreakerClose.values,
         required=False,
-        help_text="By hand, or by a probe: one call is let through after the cool-down.",
+        help_text="Manually, or by a probe: one call is let through after the cool-down.",
     )
     cool_down_seconds = Count(required=False, max_value=COOL_DOWN_SECONDS_MAX)
     created_at = Timestamp(read_only=True)

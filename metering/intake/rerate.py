@@ -57,8 +57,8 @@ class UsageSealed(Conflict):
 
     def __init__(self, frozen_until: datetime) -> None:
         super().__init__(
-            f"Usage before {frozen_until:%Y-%m-%d} UTC is sealed and never changes any more: name a"
-            " period from then on."
+            f"Usage before {frozen_until:%Y-%m-%d} UTC is sealed and can no longer change:"
+            " choose a period from then on."
         )
 
 

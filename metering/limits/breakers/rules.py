@@ -202,8 +202,8 @@ def _failing(rule: BreakerRule, minute: SlidingMinute) -> str | None:
     if errors * 100 < rule.error_percent * calls:
         return None
     return (
-        f"{errors:,} of {calls:,} calls failed in 60 s, {errors * 100 // calls} %,"
-        f" limit {rule.error_percent} %"
+        f"{errors:,} of {calls:,} calls failed in 60 s, {errors * 100 // calls}%,"
+        f" limit {rule.error_percent}%"
     )
 
 

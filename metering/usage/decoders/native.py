@@ -277,7 +277,7 @@ def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
     """Return what the contract says about an item that does not fit it."""
     code, detail, pointer = field_problem(error, EVENT_FIELDS)
     if code == "unknown_field":
-        detail += " Free pairs go into 'tags'."
+        detail += " Put custom key-value pairs into 'tags'."
     event_id = None if code == "missing_field" else _id_in(raw)
     return EventRejected(code, detail, pointer=pointer, event_id=event_id)
 
