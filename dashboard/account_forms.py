@@ -35,7 +35,7 @@ class OwnPasswordForm(forms.Form):
 
 
 class NewPasswordForm(forms.Form):
-    """A password that somebody chooses, twice."""
+    """A new password, entered twice."""
 
     new_password1 = password_field("New password", is_new=True)
     new_password2 = password_field("New password again", is_new=True)

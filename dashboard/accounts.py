@@ -94,7 +94,7 @@ class LogoutPage(LogoutView):
 @never_cache
 @login_required
 def password(request: HttpRequest) -> HttpResponse:
-    """Change one's own password. Other sessions of the person end; this one goes on."""
+    """Change one's own password. Other sessions of the person end; this one stays."""
     user = cast(User, request.user)
     form = ChangePasswordForm(request.POST or None, email=user.email)
     template, context = "dashboard/password.html", {"form": form}

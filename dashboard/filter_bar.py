@@ -159,7 +159,7 @@ class FilterBar:
 
 
 def _month(day: date, months: int) -> date:
-    """The first day of the month so many months after a day's own."""
+    """Return the first day of the month a number of months after a day's own."""
     years, month = divmod(day.month - 1 + months, 12)
     return date(day.year + years, month + 1, 1)
 

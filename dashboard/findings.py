@@ -184,7 +184,7 @@ def _sources(number: int) -> str:
 
 
 def unknown_headline(*, holds: int, nanos: int, is_capped: bool) -> str:
-    """How many calls may have run without anybody telling of them."""
+    """Return how many calls may have run without being reported."""
     if not holds:
         return "Every call was settled or released in time"
     least = "At least " if is_capped else ""
@@ -193,7 +193,7 @@ def unknown_headline(*, holds: int, nanos: int, is_capped: bool) -> str:
 
 
 def incidents_headline(*, open_count: int, worst: str, looked_at: int) -> str:
-    """What needs somebody now; `worst` is the title of the most severe of these."""
+    """Return what needs attention now; `worst` is the title of the most severe incident."""
     if open_count == 1:
         return f"1 incident needs attention: {worst}"
     if open_count:

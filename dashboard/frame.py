@@ -71,7 +71,7 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
 
 
 def unresolved_incidents(tenant_id: int) -> int:
-    """How many incidents somebody has yet to resolve. What only informs waits for nobody."""
+    """Return the number of incidents that need to be resolved; informational ones do not."""
     rows = Incident.objects.filter(tenant_id=tenant_id, resolved_at=None)
     return rows.exclude(severity=Severity.INFO).count()
 

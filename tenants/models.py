@@ -68,7 +68,7 @@ class UnpricedPolicy(models.TextChoices):
 
 
 class Tenant(models.Model):
-    """An organisation that uses the service; owns everything below."""
+    """An organization that uses the service; owns everything below."""
 
     # Four bytes: it is in every row of every fact.
     id = models.AutoField(primary_key=True)

@@ -54,7 +54,7 @@ def choose_password(*, new: str, address: str) -> str:
     try:
         return hashed(new)
     finally:
-        # Whoever has the link need not guess: what counts is that the turn came after the limit.
+        # The holder of the link need not guess: what counts is that the turn came after the limit.
         forgive(tried)
 
 

@@ -133,7 +133,7 @@ class AssignBody(StrictSerializer):
 
 
 class RemarkBody(OptionalBody):
-    """What whoever resolves an incident wants to say about it."""
+    """A note from the person who resolves an incident."""
 
     text = Text(required=False, min_length=0, max_length=TEXT_CHARACTERS_MAX, allow_blank=True)
 
@@ -256,7 +256,7 @@ class Incidents(Resource[Incident]):
         return _detail(snooze(incident=incident, actor=self.actor, until=until))
 
     @extend_schema(
-        summary="Write a line into an incident's timeline, also after it was resolved",
+        summary="Add a comment to an incident's timeline, even after it was resolved",
         request=CommentBody,
         responses={200: IncidentDetailAnswer},
     )

@@ -168,7 +168,7 @@ class AlertSettingsView(ApiView):
 
     @extend_schema(
         summary="Change the alert settings",
-        description="Messages that wait already leave as before.",
+        description="Messages already waiting are sent as before.",
         request=AlertSettingsBody,
         responses=AlertSettingsAnswer,
     )

@@ -36,7 +36,7 @@ from common.errors import (
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE: Final = "application/problem+json"
-# So many things that are wrong are named; of the others a problem gives the count.
+# A problem names this many errors; of the others it gives the count.
 ERRORS_MAX: Final = 100
 # Addresses that programs call. `/api/v1/` is where OpenMeter's clients post.
 API_PREFIXES: Final = ("/v1/", "/api/v1/", "/webhooks/")

@@ -222,7 +222,7 @@ def _read_filter(request: PageRequest) -> Filter:
 
 
 def _read_cursor(text: str | None, chosen: Filter) -> tuple[tuple[datetime, int] | None, Filter]:
-    """Where the page before ended. An address that was changed by hand begins anew."""
+    """Where the page before ended. An address that was edited starts over."""
     if text is None:
         return None, chosen
     try:

@@ -1,4 +1,4 @@
-"""Raising a limit by hand: asked for and approved by the same person."""
+"""Raising a limit manually: requested and approved by the same person."""
 
 from typing import Any, Final
 

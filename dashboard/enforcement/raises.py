@@ -35,7 +35,7 @@ from metering.limits.obstacles import Obstacle, read_obstacles
 from metering.models import Budget, LimitIncrease, LimitIncreaseStatus
 from tenants.admin_site import actor_of
 
-# More than this nobody decides in one sitting; the newest come when these are decided.
+# More than this no one decides in one sitting; the newest come when these are decided.
 SHOWN_MAX: Final = 100
 PAST_PER_PAGE: Final = 25
 NOTE_CHARACTERS_MAX: Final = 1000
@@ -109,7 +109,7 @@ class LimitIncreaseLine:
 
 
 class NoteForm(forms.Form):
-    """What whoever decides wants to say about it."""
+    """A note from the person who decides."""
 
     note = forms.CharField(required=False, max_length=NOTE_CHARACTERS_MAX)
 
@@ -183,7 +183,7 @@ def approve(request: PageRequest, raise_id: int) -> str:
 
 
 def describe_approval(approved: LimitIncrease) -> str:
-    """Tell whoever raised a limit what it means for calls."""
+    """Return what a raised limit means for calls, for the person who raised it."""
     name = approved.budget.name
     obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
     concerned = obstacles.of(approved.budget_id, approved.group_key)

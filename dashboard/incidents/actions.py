@@ -21,7 +21,7 @@ TEXT_CHARACTERS_MAX: Final = 4000
 
 
 class TextForm(forms.Form):
-    """What somebody says about an incident."""
+    """A comment on an incident."""
 
     text = forms.CharField(required=False, max_length=TEXT_CHARACTERS_MAX)
 
@@ -42,7 +42,7 @@ def members_of(request: PageRequest) -> QuerySet[User]:
 
 @button_back_to("incidents", may=may_handle)
 def acknowledge(request: PageRequest, incident_id: int) -> str:
-    """Say that somebody looks at it."""
+    """Record that the person is looking into it."""
     incidents.acknowledge(incident=find(request, incident_id), actor=actor_of(request))
     return "Acknowledged. Everyone can see that you are looking into it."
 
@@ -57,7 +57,7 @@ def take(request: PageRequest, incident_id: int) -> str:
 
 @button_back_to("incidents", may=may_handle)
 def give_back(request: PageRequest, incident_id: int) -> str:
-    """Let somebody else take it."""
+    """Unassign it."""
     incidents.assign(incident=find(request, incident_id), actor=actor_of(request), user=None)
     return "Unassigned."
 

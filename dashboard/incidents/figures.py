@@ -27,7 +27,7 @@ class Figure(NamedTuple):
 
 
 def figures_of(facts: Mapping[str, Any]) -> list[Figure]:
-    """Money first, then other numbers and words, then times; what is nested is told elsewhere."""
+    """Money first, then other numbers and words, then times; what is nested is shown elsewhere."""
     figures = (_figure(name, value) for name, value in sorted(facts.items()))
     return sorted(
         (one for one in figures if one is not None),

@@ -1,4 +1,4 @@
-"""What needs somebody now, what is looked at already, and what was resolved lately."""
+"""What needs attention, what is being handled, and what was resolved recently."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from dashboard.incidents.tabs import incidents_frame, newest_before
 from dashboard.views import curl_context
 from tenants.roles import Scope
 
-# More than this nobody looks at in one sitting; the worst are shown.
+# More than this no one looks at in one sitting; the worst are shown.
 SHOWN_MAX: Final = 100
 INFO_SHOWN_MAX: Final = 5
 RESOLVED_PER_PAGE: Final = 25
@@ -86,7 +86,7 @@ Counts = Mapping[tuple[str, str, str], int]
 @require_safe
 @member_page
 def page(request: PageRequest) -> HttpResponse:
-    """What needs somebody now?"""
+    """Show the incidents: open ones first, then those being handled, then resolved ones."""
     chosen = read_filter(request)
     rows = incidents_of(request.tenant.id, chosen.bar)
     counts = _counts(rows, chosen.bar.now)
@@ -157,7 +157,7 @@ def _narrowed(chosen: Filter, rows: QuerySet[Incident]) -> QuerySet[Incident]:
 
 
 def _sections(chosen: Filter, rows: QuerySet[Incident]) -> list[Section]:
-    """What waits for somebody, what is merely worth knowing, and what somebody has."""
+    """Return the unresolved incidents by section: need attention, informational, being handled."""
     now = chosen.bar.now
     is_info = Q(severity=Severity.INFO)
     wanted = [

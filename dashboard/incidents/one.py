@@ -24,7 +24,7 @@ from dashboard.incidents.tabs import incidents_frame
 from dashboard.incidents.timeline import timeline_of
 from dashboard.spend import local
 
-# An incident of more series than this is told by those that were seen first.
+# An incident of more series than this is described by those that were seen first.
 ANOMALIES_MAX: Final = 50
 
 

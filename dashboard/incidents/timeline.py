@@ -26,9 +26,9 @@ HELD_WORDS: Final = {
     HeldBy.QUIET_HOURS: "quiet hours",
     HeldBy.MAINTENANCE: "maintenance",
     HeldBy.COOL_DOWN: "notified a moment ago",
-    HeldBy.BURST: "too many at once",
+    HeldBy.BURST: "too many messages",
 }
-# The newest of them; an incident that lasts for months has more than anybody reads.
+# The newest of them; an incident that lasts for months has more than anyone reads.
 ENTRIES_MAX: Final = 300
 DELIVERIES_MAX: Final = 200
 

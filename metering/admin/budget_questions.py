@@ -1,4 +1,4 @@
-"""What a person is told before a budget is saved: what it would refuse from then on, what it would
+"""What a person sees before a budget is saved: what it would refuse from then on, what it would
 have refused lately, and what may be a slip of the keyboard.
 """
 

@@ -1,4 +1,6 @@
-"""`/v1/breakers`: what opens by itself for whoever spends too fast, fails, or asks for too much."""
+"""`/v1/breakers`: what opens automatically for calls that spend too fast, fail, or ask for too
+much.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

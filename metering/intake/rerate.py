@@ -261,7 +261,7 @@ def rerate_chunk(
     """Rate the next events after a position.
 
     They are read and rated without a lock; those that come out otherwise are then locked and rated
-    once more, as somebody may have changed them meanwhile.
+    once more, as they may have changed meanwhile.
     """
     tenant_id = configuration.tenant_id
     condition = "e.time >= %s AND (e.time, e.id) > (%s, %s)"

@@ -262,7 +262,7 @@ def field_problem(error: msgspec.ValidationError, known: tuple[str, ...]) -> Fie
     message, _, path = str(error).partition(" - at `$")
     if found := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
         field = found[1][:100]
-        detail = f"The field {field!r} is not known here.{did_you_mean(found[1], known)}"
+        detail = f"Unknown field {field!r}.{did_you_mean(found[1], known)}"
         pointer = "/" + field.replace("~", "~0").replace("/", "~1")
         return FieldProblem("unknown_field", detail, pointer)
     if found := re.match(r"Object missing required field `(.*)`", message):
