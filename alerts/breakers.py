@@ -31,7 +31,7 @@ def compare_breakers(*, tenant_id: int, now: datetime) -> int:
     """Open an incident for each group for which a breaker is newly open; end those of the closed.
 
     An opening is one cause: it is observed once, and what a person resolved stays resolved. Return
-    the number of incidents that were opened or ended; the next run goes on.
+    the number of incidents that were opened or ended; the next run continues.
     """
     breakers = {breaker.id: breaker for breaker in Breaker.objects.filter(tenant_id=tenant_id)}
     with connection.cursor() as cursor:

@@ -98,7 +98,7 @@ def find_causes(
         joint=overlaps.cost_nanos,
         total=lambda activity: activity.cost_nanos,
         unusual=lambda finding: finding.activity.excess_nanos,
-        # A detector gets used to what goes on: of a known cause all counts as too much.
+        # A detector gets used to what lasts: of a known cause all counts as too much.
         excess={
             key: activity.cost_nanos if key in standing else activity.excess_nanos
             for key, activity in activities.items()

@@ -30,9 +30,9 @@ from tenants.runs import tenants_of
 
 # A message lists this many; the page has the others.
 LINES_MAX: Final = 50
-# One run gathers this many held messages of a tenant; the next run goes on.
+# One run gathers this many held messages of a tenant; the next run continues.
 GATHERED_MAX: Final = 5_000
-# So many digests of a tenant are written in one transaction.
+# Digests of a tenant that are written in one transaction.
 DIGESTS_MAX: Final = 10
 WANTED: Final = (Digest.HOURLY, Digest.DAILY, Digest.WEEKLY)
 MONDAY: Final = 0

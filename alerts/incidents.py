@@ -58,7 +58,7 @@ def observe(*, tenant_id: int, observation: Observation) -> Incident:
 
     Invariant: a cause has at most one unresolved incident, however many observe it simultaneously.
     One that a person resolved stays quiet until the cause has rested for the tenant's cool-down;
-    one that ended by itself within that time goes on as the same incident.
+    one that ended by itself within that time continues as the same incident.
     """
     assert len(observation.cause) <= CAUSE_CHARACTERS_MAX, "a source names a short cause"
     now = timezone.now()
@@ -161,8 +161,8 @@ def tenants_with_ended_snoozes(now: datetime) -> list[int]:
 
 @transaction.atomic
 def end_snoozes(*, tenant_id: int, now: datetime) -> int:
-    """Notify again of what was snoozed until now and goes on. Return the number of incidents; the
-    next run takes the rest.
+    """Notify again of incidents whose snooze has ended and that are still ongoing. Return the
+    number of incidents; the next run takes the rest.
     """
     due = list(
         Incident.objects.select_for_update(skip_locked=True)
@@ -172,7 +172,7 @@ def end_snoozes(*, tenant_id: int, now: datetime) -> int:
     for incident in due:
         incident.snoozed_until = None
         incident.save()
-        incident.add_entry(EntryKind.SNOOZED, SERVICE, "over, and it still goes on")
+        incident.add_entry(EntryKind.SNOOZED, SERVICE, "over, and still ongoing")
         routing.notify_again(incident=incident)
     return len(due)
 

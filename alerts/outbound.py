@@ -93,7 +93,7 @@ class Call:
         return time.monotonic() >= self.ends_at
 
     def cut(self) -> None:
-        """End what is still going on: whoever reads or writes learns that it is over."""
+        """Shut down the open connections. Reads and writes in progress fail."""
         with self._lock:
             for descriptor in self._descriptors:
                 with socket.socket(fileno=os.dup(descriptor)) as connection, suppress(OSError):

@@ -35,7 +35,7 @@ def paused_until(
 ) -> datetime | None:
     """Return when the last of the windows ends that cover this time and what an incident is about.
 
-    A window that begins as another ends goes on from it.
+    A window that begins as another ends extends it.
     """
     ends_at = now
     for window in sorted(windows, key=lambda window: window.starts_at):

@@ -42,9 +42,10 @@ BURST_DELIVERIES: Final = 20
 BURST_SPAN: Final = timedelta(minutes=5)
 # Machines on the other side sort it out themselves, and must miss nothing.
 NEVER_GATHERED: Final = frozenset({ChannelKind.WEBHOOK, ChannelKind.PAGERDUTY})
-# A beginning or a change for the worse; the other events go to whoever was notified of one.
+# Events that report a new or worsened incident. Other events go only to targets that were
+# notified of one of these.
 NEWS: Final = frozenset({DeliveryEvent.OPENED, DeliveryEvent.UPDATED, DeliveryEvent.ESCALATED})
-# Its end is one message; that someone looks at it need not fill a mailbox.
+# Email gets one message when the incident ends; an acknowledgement need not fill a mailbox.
 NOT_ACKNOWLEDGED_TO: Final = frozenset({ChannelKind.EMAIL})
 
 EXCESS_LABELS: Final[dict[str, str]] = {
@@ -88,8 +89,8 @@ def notify(
 
 
 def notify_again(*, incident: Incident) -> None:
-    """Say that an incident still goes on: to whoever was notified of it, and to the channels of its
-    present severity. Contacts of a level are notified only when it is reached.
+    """Report that an incident is still ongoing: to the targets notified of it, and to the channels
+    of its current severity. Contacts of a level are notified only when it is reached.
     """
     event = DeliveryEvent.UPDATED
     contacts = () if incident.kind == IncidentKind.CROSSING else None
@@ -206,7 +207,7 @@ def _deferral(incident: Incident, event: DeliveryEvent, now: datetime) -> Deferr
     """Return how long people are left in peace. What is critical, or turned critical, is sent."""
     tenant_id, settings = incident.tenant_id, settings_of(incident.tenant_id)
     if event == DeliveryEvent.OPENED and incident.notified_at is not None:
-        # The same cause again: it is sent once the cool-down is over, if it goes on until then.
+        # The same cause again: it is sent after the cool-down if it is still ongoing then.
         cooled_at = incident.notified_at + timedelta(seconds=settings.cool_down_seconds)
         if cooled_at > now:
             return Deferral(cooled_at, HeldBy.COOL_DOWN)
@@ -252,10 +253,11 @@ def _write(
 
 
 def _is_awaited(target: Target, last: Delivery | None) -> bool:
-    """Whether whoever was sent `last` waits for the end.
+    """Return whether the target that was last sent `last` should be told of the end.
 
-    People learn afterwards of what came and went while they were left in peace, but a pager has
-    nothing to close; and what was reported to be over came back too briefly to be reported.
+    A person who was sent nothing, in quiet hours say, still learns of an incident that has ended.
+    A pager that was sent nothing has nothing to close. A target already sent a resolution needs no
+    second one: the incident returned too briefly to be reported.
     """
     if last is None:
         return target.channel is None or target.channel.kind != ChannelKind.PAGERDUTY

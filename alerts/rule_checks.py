@@ -57,8 +57,8 @@ def judge_rules(*, tenant_id: int, now: datetime) -> int:
     others. Return the number that are met.
 
     Each rule's figures are read in a transaction of their own; the incidents are written in the
-    last. Safe to run twice and by several workers: the row of the tenant's progress is locked then,
-    and whoever was slower writes nothing.
+    last. Safe to run twice and by several workers: the row of the tenant's progress is locked for
+    that, and a slower worker writes nothing.
     """
     with tenant_scope(tenant_id):
         progress = claim_progress(tenant_id=tenant_id, now=now)

@@ -8,8 +8,8 @@ learned nor what was judged.
 
 No transaction of a scan takes long. Each stretch of quarters is learned and recorded as learned in
 its own transaction; what is judged is read in others, which write nothing; and the findings are
-written in the last, unless another scan was faster. Whoever writes holds the row of the tenant's
-progress locked. So a scan that dies has learned whole stretches, and reported nothing by halves.
+written in the last, unless another scan was faster. A scan locks the row of the tenant's progress
+while it writes. So a scan that dies has learned whole stretches, and reported nothing partially.
 """
 
 import time
@@ -62,7 +62,7 @@ LATENESS: Final = timedelta(minutes=15)
 # So much of the past is learned when a tenant is scanned for the first time, and a series that was
 # not used for as long is forgotten.
 HISTORY: Final = timedelta(days=35)
-# A scan learns for this time; the next one goes on from there.
+# A scan learns for this long; the next one continues from there.
 LEARN_SECONDS: Final = 20.0
 # The number of sums learned in one transaction, and the most quarters.
 LEARN_SUMS: Final = ClaimSize(least=2_000, first=20_000, most=200_000)

@@ -29,7 +29,7 @@ from metering.reporting.session_calls import (
 from tenants.runs import tenants_of
 from tenants.scope import tenant_scope
 
-# What one run checks, at most (a single batch may have more events); the next run goes on.
+# What one run checks, at most (a single batch may have more events); the next run continues.
 BATCHES_MAX: Final = 1_000
 EVENTS_MAX: Final = 20_000
 # A transaction reads and writes this many sessions.
@@ -100,7 +100,7 @@ def tenants_with_loops() -> list[int]:
 
 @transaction.atomic
 def end_loops(*, tenant_id: int, now: datetime) -> int:
-    """Resolve the loops that have come to rest. Return their number; the next run goes on."""
+    """Resolve the loops that have come to rest. Return their number; the next run continues."""
     resting = Incident.objects.filter(
         tenant_id=tenant_id,
         kind=IncidentKind.LOOP,
@@ -154,7 +154,7 @@ def _call(stored: SessionCall) -> Call:
 
 
 def _observe(tenant_id: int, observation: Observation, verdict: SessionVerdict) -> Incident | None:
-    """Open or update the incident of a loop that goes on; end that of one that does not.
+    """Open or update the incident of an ongoing loop; end that of one that has stopped.
 
     A loop that was over before anyone could look gets an incident too, but pages no one.
     """

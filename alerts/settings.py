@@ -58,7 +58,7 @@ def create_maintenance_window(
     over already, or longer than a month: if it is forgotten, no one is notified of anything.
     """
     if ends_at <= max(starts_at, timezone.now()):
-        raise ValidationError("A maintenance window ends after it begins, and not in the past.")
+        raise ValidationError("A maintenance window must end after it begins, and not in the past.")
     if ends_at - starts_at > MAINTENANCE_MAX:
         raise ValidationError(f"A maintenance window lasts at most {MAINTENANCE_MAX.days} days.")
     window = MaintenanceWindow.objects.create(

@@ -23,7 +23,7 @@ from alerts import (
 )
 from tenants.runs import TenantRun, scoped, shuffled
 
-# A run ends after this time; the next beat goes on where it stopped.
+# A run ends after this time; the next beat continues where it stopped.
 SHORT_SECONDS: Final = 10.0
 LONG_SECONDS: Final = 90.0
 REMOVE_SECONDS: Final = 60.0

@@ -44,7 +44,7 @@ STOPPED_SECONDS: Final = 4.0
 
 
 class Row(NamedTuple):
-    """One load: so many connections on these budgets."""
+    """One load: a number of connections on these budgets."""
 
     what: str
     wanted: str
@@ -84,7 +84,7 @@ def rows() -> Iterator[Row]:
 
 @dataclass
 class Tally:
-    """What the clients saw. Times count while the measuring goes on, costs always."""
+    """What the clients saw. Times count only during the measurement, costs always."""
 
     reserves_ms: list[float] = field(default_factory=list)
     settles_ms: list[float] = field(default_factory=list)

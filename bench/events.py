@@ -56,8 +56,8 @@ def _weights(count: int, *, exponent: float = 0.7) -> list[float]:
 
 
 class Load:
-    """A seeded stream of batches. A share of the calls is told a second time, a batch later, by a
-    source that knows neither team nor customer.
+    """A seeded stream of batches. A share of the calls is reported a second time, a batch later, by
+    a source that knows neither team nor customer.
     """
 
     def __init__(

@@ -265,7 +265,7 @@ def made_up(*, seeds: int = 5, calls_each: int = CALLS_MAX) -> list[Session]:
 
 
 def _polls(pick: random.Random, pause: int) -> list[Call]:
-    """Work, then asking for a job: waiting while it is pending, at any pace while it goes on."""
+    """Work, then asking for a job: waiting while it is pending, at any pace while it runs."""
     calls, at = [], 0.0
     for number in range(10):
         call = _model_call(number, "worker", f"o{number}", (2_000 + 450 * number, 60 + 31 * number))

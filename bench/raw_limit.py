@@ -74,7 +74,7 @@ def _batch(lines: list[str], column: int, number: int) -> bytes:
 
 
 def updates_per_second(service: Service, clients: int) -> float:
-    """Return the commits a second of so many clients that each update the same row."""
+    """Return the commits per second of a number of clients that each update the same row."""
     with service.connect() as connection:
         connection.execute("DROP TABLE IF EXISTS raw_window")
         connection.execute("CREATE TABLE raw_window AS SELECT 1 AS id, 0::bigint AS spent")
@@ -84,7 +84,7 @@ def updates_per_second(service: Service, clients: int) -> float:
 
 
 def inserts_per_second(service: Service, clients: int) -> float:
-    """Return the commits a second of so many clients that each insert a stored event again."""
+    """Return the commits per second of a number of clients that each reinsert a stored event."""
     with service.connect() as connection, seeing_all_tenants(connection):
         connection.execute("DROP TABLE IF EXISTS raw_single, raw_sample")
         connection.execute("CREATE TABLE raw_sample AS SELECT * FROM usage_event LIMIT 1")

@@ -2,7 +2,7 @@
 
 Roll-ups are held off by the lock that they take. The batches are written by SQL, as copies of what
 was sent: reservations and settles make as many in an hour. The service's own schedule scans them;
-everything else that it does goes on beside it.
+everything else that it does continues beside it.
 """
 
 import json
@@ -62,7 +62,7 @@ class Scan(NamedTuple):
 
 
 def measure(service: Service, row: Row, *, batches: int, events: int) -> None:
-    """Let so many batches of so many events wait, and note how the service scans them."""
+    """Queue a number of batches of events, and note how the service scans them."""
     service.create_tenant("scans")
     with service.connect() as connection:
         tenant_id = fetch_number(connection, "SELECT max(id) FROM tenant")

@@ -1,6 +1,6 @@
 """By how much the values that the detector tells as usual differ from the truth, on made-up series.
 
-Quarters of an hour; what is told is compared with the level that the noise was put on.
+Quarters of an hour; what is reported is compared with the level that the noise was put on.
 """
 
 from typing import Final

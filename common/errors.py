@@ -46,7 +46,7 @@ class MalformedBody(MeteringError):
 
 class TooManyEvents(MeteringError):
     """More events in one body, or more of what holds them, than the contract allows. `count` is
-    None where nobody counted to the end.
+    None where counting stopped early.
     """
 
     code = "too_many_events"
@@ -101,7 +101,9 @@ class ApprovalNeeded(BudgetExceeded):
 
 
 class Halted(MeteringError):
-    """A halt is in force: by hand (`halted`), by a breaker (`breaker_open`) or a `locked_out`."""
+    """A halt is in force: manual (`halted`), by a breaker (`breaker_open`) or by a lockout
+    (`locked_out`).
+    """
 
     code = "halted"
 

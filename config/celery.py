@@ -25,7 +25,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 # By so much the clocks of two machines may differ.
 CLOCKS_APART_SECONDS = 60.0
-# What nobody waits for leaves the processors to who answers callers: a third of an equal share.
+# Background work yields the processors to processes that answer callers: a third of an equal share.
 NICENESS = 5
 
 

@@ -32,8 +32,8 @@ def has_lived(seconds: float) -> Callable[["Child"], bool]:
 class Child:
     """A process that should always run.
 
-    One that never came up is given up after a few tries: it cannot start. One that did is started
-    again for ever, after pauses that grow until it is up once more: what ails it may pass.
+    One that never came up is given up after a few tries: it cannot start. One that did is restarted
+    indefinitely, with growing pauses until it is up again: the problem may pass.
     """
 
     name: str

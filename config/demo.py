@@ -19,7 +19,7 @@ from tenants.scope import platform_scope
 TENANT = "demo"
 OWNER = "demo@example.com"
 ACCESS_FILE = "demo.json"
-# Beside it while the load is not complete; a start that finds it goes on loading.
+# Beside it while the load is not complete; a start that finds it continues loading.
 UNFINISHED_FILE = "demo.unfinished"
 # A client like any other: it knows the service by its address and a key alone.
 REPLAY = ["-m", "demo.replay"]

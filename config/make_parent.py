@@ -1,7 +1,7 @@
 """The `make` that started the supervisor: asked to stop, it must not leave the supervisor behind.
 
 From a terminal, Ctrl-C reaches both. An interrupt sent to make alone is not passed on: make stops
-catching it and waits for its child for ever. And a make that is killed cannot say anything.
+catching it and waits for its child indefinitely. And a make that is killed cannot say anything.
 """
 
 import os

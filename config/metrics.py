@@ -54,7 +54,7 @@ WAITING_WORK: Final = {
 
 
 def note_answer(*, method: str, route: str, status: int, seconds: float) -> None:
-    """Count an answer. `route` is a pattern, never a path: clients could make up paths for ever."""
+    """Count an answer. `route` is a pattern, never a path: clients could make up any number."""
     method = method if method in METHODS else "other"
     REQUESTS.labels(method, route, str(status)).inc()
     REQUEST_SECONDS.labels(method, route).observe(seconds)

@@ -16,7 +16,7 @@ def say(sentence: str, *, speaker: str = "spendgate") -> None:
         if select.select([], [descriptor], [], 0)[1]:
             os.write(descriptor, line)
     except (OSError, ValueError):
-        pass  # the terminal is gone; the service goes on
+        pass  # the terminal is gone; the service keeps running
 
 
 class LogOutput:

@@ -31,7 +31,7 @@ def web(environment: Environment) -> list[str]:
     ]
 
 
-# Slow receivers may keep two processes of `alerts` busy while what is new is told by the third.
+# Slow receivers may keep two processes of `alerts` busy while the third delivers new messages.
 PROCESSES_BY_WORKER = {"worker": 2, "alerts": 3}
 
 

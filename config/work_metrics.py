@@ -1,4 +1,4 @@
-"""What is told to Prometheus of the workers: how tasks ended, how long they ran and waited.
+"""What Prometheus learns about the workers: how tasks ended, how long they ran and waited.
 
 A message carries the time it was published at. Clocks of two machines may differ by a little, and
 a lag is never told as less than nothing.

@@ -24,7 +24,7 @@ def password_field(label: str, *, is_new: bool = False) -> forms.CharField:
 class SignInForm(forms.Form):
     """An address and a password."""
 
-    username = forms.CharField(label="E-mail address", max_length=254)
+    username = forms.CharField(label="Email address", max_length=254)
     password = password_field("Password")
 
 
@@ -35,7 +35,7 @@ class OwnPasswordForm(forms.Form):
 
 
 class NewPasswordForm(forms.Form):
-    """A password that somebody chooses, twice."""
+    """A new password, entered twice."""
 
     new_password1 = password_field("New password", is_new=True)
     new_password2 = password_field("New password again", is_new=True)
@@ -67,10 +67,10 @@ class ChangePasswordForm(NewPasswordForm):
 
 
 class AddressForm(forms.Form):
-    """An e-mail address."""
+    """An email address."""
 
     email = forms.EmailField(
-        label="E-mail address",
+        label="Email address",
         max_length=254,
         widget=forms.EmailInput(attrs={"autocomplete": "username"}),
     )

@@ -40,7 +40,7 @@ def page_to_wait(
 ) -> HttpResponse:
     """The form again, with how long to wait. Nothing was tried."""
     if isinstance(error, TooSoon):
-        words = f"Too many tries. Wait {format_wait(error.seconds)}, then try again."
+        words = f"Too many attempts. Wait {format_wait(error.seconds)}, then try again."
         status = TOO_MANY_REQUESTS
     else:
         words = "Too many people are signing in at the moment. Try again in a few seconds."
@@ -52,7 +52,7 @@ def page_to_wait(
 
 
 class LoginPage(LoginView):
-    """E-mail address and password. Wrong ones make the next try wait; nothing locks."""
+    """Email address and password. Wrong ones make the next try wait; nothing locks."""
 
     template_name = "dashboard/login.html"
     form_class = SignInForm  # type: ignore[assignment]
@@ -94,7 +94,7 @@ class LogoutPage(LogoutView):
 @never_cache
 @login_required
 def password(request: HttpRequest) -> HttpResponse:
-    """Change one's own password. Other sessions of the person end; this one goes on."""
+    """Change one's own password. Other sessions of the person end; this one stays."""
     user = cast(User, request.user)
     form = ChangePasswordForm(request.POST or None, email=user.email)
     template, context = "dashboard/password.html", {"form": form}
@@ -113,7 +113,7 @@ def password(request: HttpRequest) -> HttpResponse:
     except (TooSoon, TooManyHashes) as error:
         return page_to_wait(request, template, context, error)
     update_session_auth_hash(request, changed)
-    messages.success(request, "Your password is changed. Your other sessions have ended.")
+    messages.success(request, "Your password was changed. You were signed out everywhere else.")
     return HttpResponseRedirect(reverse("dashboard:overview"))
 
 
@@ -155,7 +155,7 @@ def new_password(request: HttpRequest, token: str) -> HttpResponse:
         return render(request, template, {"is_over": True}, status=GONE)
     except (TooSoon, TooManyHashes) as error:
         return page_to_wait(request, template, context, error)
-    messages.success(request, "Your password is changed, and all your sessions have ended.")
+    messages.success(request, "Your password was changed, and you were signed out everywhere.")
     return HttpResponseRedirect(reverse("dashboard:login"))
 
 
@@ -169,4 +169,4 @@ def switch_tenant(request: HttpRequest) -> HttpResponse:
         if str(membership.tenant_id) == chosen:
             request.session[SESSION_TENANT] = membership.tenant_id
             return HttpResponseRedirect(reverse("dashboard:overview"))
-    raise Http404("You do not belong to this tenant.")
+    raise Http404("You are not a member of this tenant.")

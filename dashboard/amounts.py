@@ -18,19 +18,17 @@ __all__ = [
     "percent_text",
 ]
 
-# A thin space that does not break keeps a number and its unit together.
-NARROW: Final = "\u202f"
 _SCALES: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
 
 
 def count(number: int) -> str:
-    """A count with a scale: 950, 1.2 k, 12.3 M, 123 M."""
+    """A count with a scale: 950, 1.2k, 12.3M, 123M."""
     sign = MINUS if number < 0 else ""
     size = abs(number)
     for scale, letter in _SCALES:
-        # From 999,500 on it is a million, and would read as 1000 k.
+        # From 999,500 on it is a million, and would read as 1000k.
         if size >= 1000 and size * 2000 >= scale * 1999:
-            return f"{sign}{_scaled(size, scale)}{NARROW}{letter}"
+            return f"{sign}{_scaled(size, scale)}{letter}"
     return f"{sign}{size}"
 
 
@@ -51,7 +49,7 @@ def exact_count(number: int) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """A share: 42 %, 4.2 %, <0.1 %; of nothing it is a dash."""
+    """A share: 42%, 4.2%, <0.1%; of nothing it is a dash."""
     if whole <= 0:
         return "—"
     return percent_text(Decimal(part) * 100 / whole)
@@ -62,12 +60,12 @@ def percent_text(value: Decimal) -> str:
     sign = MINUS if value < 0 else ""
     size = abs(value)
     if 0 < size < Decimal("0.1"):
-        return f"{sign}<0.1{NARROW}%"
+        return f"{sign}<0.1%"
     step = Decimal("0.1") if size < 10 else Decimal(1)
     rounded = size.quantize(step, rounding=ROUND_HALF_UP)
     if rounded == rounded.to_integral_value():
         rounded = rounded.quantize(Decimal(1))
-    return f"{sign}{rounded:,}{NARROW}%"
+    return f"{sign}{rounded:,}%"
 
 
 def change(now: int, before: int) -> Decimal | None:

@@ -26,7 +26,7 @@ WHOLE: Final = Decimal(100)
 # A bar shows this much beyond its limit; what is further is cut off and said in words.
 BAR_PERCENT_MAX: Final = Decimal(160)
 
-# Of windows without end, which are all current for ever, so many of each budget are ranked: the
+# Of windows without end, which are always current, this many of each budget are ranked: the
 # newest, and the newest of those that have reached a level. Of rolling ones those that count
 # anything.
 RANKED_MAX: Final = 1_000
@@ -288,7 +288,7 @@ def group_of(per: Iterable[str], key: str) -> tuple[tuple[str, str], ...]:
 
 
 def outlook(rule: BudgetRule, state: WindowState, *, percent: Decimal, now: datetime) -> Outlook:
-    """Where the window will be if it goes on at its rate so far. Pure.
+    """Return where the window will be if it continues at its rate so far. Pure.
 
     No estimate (all fields empty) where too little was seen, or where usage also leaves the window.
     """
@@ -299,7 +299,8 @@ def outlook(rule: BudgetRule, state: WindowState, *, percent: Decimal, now: date
         return Outlook()
     left = elapsed * float((WHOLE - percent) / percent)
     if state.ends_at is None:
-        # A window without end always runs out some day; a quarter of a year ahead nobody cares.
+        # A window without end always runs out some day; more than a quarter of a year ahead no one
+        # cares.
         is_near = left < timedelta(seconds=ROLLING_SECONDS["quarter"])
         return Outlook(runs_out_at=now + left) if is_near else Outlook()
     if now + left < state.ends_at:

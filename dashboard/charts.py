@@ -128,7 +128,7 @@ def incident_figure(
     measure = course.measure
     traces = [_course_trace(course, labels, theme)]
     if course.before is not None:
-        traces.append(_line(course.before, labels, measure, theme) | {"name": "a week before"})
+        traces.append(_line(course.before, labels, measure, theme) | {"name": "a week earlier"})
     is_money = measure.unit == "money"
     axis = {"tickprefix": "$"} if is_money else {"tickprefix": "", "tickformat": ".2~s"}
     if measure.unit == "share":
@@ -267,7 +267,7 @@ def _line_before(amounts: list[int], labels: list[str], theme: Theme) -> Figure:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": "period before",
+        "name": "previous period",
         "x": labels,
         "y": [usd(amount) for amount in amounts],
         "customdata": [[money(amount), exact_money(amount)] for amount in amounts],

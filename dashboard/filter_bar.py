@@ -96,16 +96,16 @@ class FilterBar:
 
     @property
     def previous_words(self) -> str:
-        """The stretch before in words, as in "up 5 % on yesterday"."""
+        """The stretch before in words, as in "up 5% from yesterday"."""
         if self.preset == "today":
-            return "yesterday by this time"
+            return "this time yesterday"
         if self.preset == "month":
-            return "last month by this day"
+            return "this point last month"
         if self.preset == "last_month":
-            return "the month before"
+            return "the previous month"
         first, end = self._days(0)
         days = (end - first).days
-        return f"the {days} days before" if days > 1 else "the day before"
+        return f"the previous {days} days" if days > 1 else "the previous day"
 
     @property
     def filters(self) -> dict[str, list[str]]:
@@ -159,7 +159,7 @@ class FilterBar:
 
 
 def _month(day: date, months: int) -> date:
-    """The first day of the month so many months after a day's own."""
+    """Return the first day of the month a number of months after a day's own."""
     years, month = divmod(day.month - 1 + months, 12)
     return date(day.year + years, month + 1, 1)
 

@@ -26,7 +26,7 @@ def headline(
     """
     if spent_nanos == 0 and unpriced:
         calls = "1 call has" if unpriced == 1 else f"{unpriced:,} calls have"
-        return f"{calls} no price yet, so nobody knows what was spent"
+        return f"{calls} no price yet, so spend is unknown"
     if spent_nanos == 0:
         return "Nothing was spent in this period"
     parts = [trend(bar, spent_nanos=spent_nanos, before_nanos=before_nanos)]
@@ -43,11 +43,11 @@ def trend(bar: FilterBar, *, spent_nanos: int, before_nanos: int | None) -> str:
         return spent
     grown = change(spent_nanos, before_nanos)
     if grown is None:
-        return f"{spent}, after nothing in the period before"
+        return f"{spent}; nothing in the previous period"
     if abs(grown) < STEADY_PERCENT:
-        return f"Spend is steady against {bar.previous_words}"
+        return f"Spend is steady compared to {bar.previous_words}"
     way = "up" if grown > 0 else "down"
-    return f"Spend is {way} {percent_text(abs(grown))} on {bar.previous_words}"
+    return f"Spend is {way} {percent_text(abs(grown))} from {bar.previous_words}"
 
 
 def greatest_share(spent_nanos: int, spenders: Sequence[Spender]) -> str | None:
@@ -58,7 +58,7 @@ def greatest_share(spent_nanos: int, spenders: Sequence[Spender]) -> str | None:
     top = named[0]
     if top.measures.cost_nanos * 10 < spent_nanos:
         return None
-    return f"“{shortened(top.value)}” made {percent(top.measures.cost_nanos, spent_nanos)} of it"
+    return f"“{shortened(top.value)}” accounts for {percent(top.measures.cost_nanos, spent_nanos)}"
 
 
 def shortened(value: str, length: int = 40) -> str:
@@ -86,7 +86,7 @@ def _windows(number: int) -> str:
 def unpriced_headline(models: Sequence[UnpricedModel]) -> str:
     """How much usage has no price, and how much was never told."""
     if not models:
-        return "Every model that was used has a price"
+        return "All models in use are priced"
     unpriced = [one for one in models if not one.is_usage_missing]
     calls = sum(one.event_count for one in unpriced)
     missing = sum(one.event_count for one in models if one.is_usage_missing)
@@ -104,8 +104,8 @@ def unpriced_headline(models: Sequence[UnpricedModel]) -> str:
 def requests_headline(waiting: int) -> str:
     """How many requests to raise a limit wait for a person."""
     if not waiting:
-        return "No request waits for a decision"
-    return f"{waiting:,} request{'s wait' if waiting > 1 else ' waits'} for a decision"
+        return "No pending requests"
+    return f"{waiting:,} pending request{'s' if waiting > 1 else ''}"
 
 
 def halts_headline(halts: int) -> str:
@@ -118,7 +118,7 @@ def halts_headline(halts: int) -> str:
 _DECISIONS_WORDS = {
     "refuse": ("call was refused", "calls were refused"),
     "downgrade": ("call was sent to a cheaper model", "calls were sent to a cheaper model"),
-    "allow": ("call went on against an objection", "calls went on against an objection"),
+    "allow": ("call was allowed with a warning", "calls were allowed with a warning"),
     "open": ("time a breaker opened", "times a breaker opened"),
     "close": ("time a breaker closed", "times a breaker closed"),
 }
@@ -159,7 +159,7 @@ _LOSS_WORDS = {
         "report of {} contradicts a known call",
         "reports of {} contradict known calls",
     ),
-    SourceOutcome.PASSED_OVER: ("report of {} was passed over", "reports of {} were passed over"),
+    SourceOutcome.PASSED_OVER: ("report of {} was skipped", "reports of {} were skipped"),
 }
 
 
@@ -184,7 +184,7 @@ def _sources(number: int) -> str:
 
 
 def unknown_headline(*, holds: int, nanos: int, is_capped: bool) -> str:
-    """How many calls may have run without anybody telling of them."""
+    """Return how many calls may have run without being reported."""
     if not holds:
         return "Every call was settled or released in time"
     least = "At least " if is_capped else ""
@@ -193,16 +193,16 @@ def unknown_headline(*, holds: int, nanos: int, is_capped: bool) -> str:
 
 
 def incidents_headline(*, open_count: int, worst: str, looked_at: int) -> str:
-    """What needs somebody now; `worst` is the title of the most severe of these."""
+    """Return what needs attention now; `worst` is the title of the most severe incident."""
     if open_count == 1:
-        return f"1 incident needs somebody: {worst}"
+        return f"1 incident needs attention: {worst}"
     if open_count:
-        return f"{open_count:,} incidents need somebody, first of all: {worst}"
+        return f"{open_count:,} incidents need attention. Most urgent: {worst}"
     if looked_at:
         return (
-            f"Nothing waits for somebody; {looked_at:,} {_incidents(looked_at)} looked at already"
+            f"Nothing needs attention; {looked_at:,} {_incidents(looked_at)} already being handled"
         )
-    return "Nothing needs anybody now"
+    return "Nothing needs attention now"
 
 
 def _incidents(number: int) -> str:
@@ -212,10 +212,10 @@ def _incidents(number: int) -> str:
 def channels_headline(*, channels: int, failing: int) -> str:
     """Whether alerts reach people."""
     if not channels:
-        return "No channel tells anybody of incidents"
+        return "No notification channels yet"
     if failing:
-        return f"{failing:,} of {_channels(channels)} did not take the last message"
-    return f"{_channels(channels).capitalize()} {'takes' if channels == 1 else 'take'} messages"
+        return f"Delivery is failing on {failing:,} of {_channels(channels)}"
+    return f"{_channels(channels).capitalize()} {'is' if channels == 1 else 'are'} working"
 
 
 def _channels(number: int) -> str:
@@ -225,7 +225,7 @@ def _channels(number: int) -> str:
 def deliveries_headline(*, dead: int, waiting: int) -> str:
     """What did not arrive, and what is on its way."""
     if dead:
-        return f"{dead:,} message{'s were' if dead > 1 else ' was'} given up"
+        return f"{dead:,} message{'s' if dead > 1 else ''} failed"
     if waiting:
-        return f"{waiting:,} message{'s wait' if waiting > 1 else ' waits'} to leave"
-    return "Every message has arrived"
+        return f"{waiting:,} pending message{'s' if waiting > 1 else ''}"
+    return "All messages delivered"

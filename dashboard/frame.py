@@ -34,7 +34,9 @@ def filter_bar_of(request: PageRequest) -> FilterBar:
     kept_from = read_sealed(request.tenant.id).sealed_until
     if starts_at >= kept_from:
         return bar
-    notice = f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept; sums may lack them."
+    notice = (
+        f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept; totals may not include them."
+    )
     return replace(bar, notices=(*bar.notices, notice))
 
 
@@ -69,7 +71,7 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
 
 
 def unresolved_incidents(tenant_id: int) -> int:
-    """How many incidents somebody has yet to resolve. What only informs waits for nobody."""
+    """Return the number of incidents that need to be resolved; informational ones do not."""
     rows = Incident.objects.filter(tenant_id=tenant_id, resolved_at=None)
     return rows.exclude(severity=Severity.INFO).count()
 

@@ -73,9 +73,9 @@ def _as_stranger(request: HttpRequest, invited: Invitation, token: str) -> HttpR
         if new.is_valid():
             return _with_new_account(request, invited, token, new.cleaned_data["new_password1"])
     except WrongPassword:
-        account.add_error("password", "This is not the password of an account of this address.")
+        account.add_error("password", "This password does not match an account with this address.")
     except HasAccount:
-        new.add_error(None, "This address has an account already. Use its password below.")
+        new.add_error(None, "This address already has an account. Use its password below.")
     except (TooSoon, TooManyHashes) as error:
         return page_to_wait(request, TEMPLATE, context, error)
     return render(request, TEMPLATE, context)
@@ -101,5 +101,5 @@ def _with_new_account(
 
 def _joined(request: HttpRequest, membership: Membership, invited: Invitation) -> HttpResponse:
     request.session[SESSION_TENANT] = membership.tenant_id
-    messages.success(request, f"You are a member of {invited.tenant.name} now.")
+    messages.success(request, f"You are now a member of {invited.tenant.name}.")
     return HttpResponseRedirect(reverse("dashboard:overview"))

@@ -95,7 +95,7 @@ class KeptInput(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What the person is told."""
+        """Return the message for the person."""
         words = f"{self.words} {CHECK}"
         return f"{words} Passwords and secrets are not kept." if self.has_secrets else words
 
@@ -135,8 +135,8 @@ class KeptInputMiddleware:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """A form without the token of the present session, such as one opened before signing in anew in
-    another tab. What was typed is kept, unless another site may have sent it.
+    """A form without the token of the present session, such as one opened before signing in again
+    in another tab. What was typed is kept, unless another site may have sent it.
     """
     is_ours = reason.startswith("CSRF") and (
         request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"

@@ -15,20 +15,20 @@ from tenants.models import Invitation, Link, PasswordReset, User
 from tenants.scope import platform_scope
 
 INVITATION_TEXT: Final = """\
-{inviter} invites you to {tenant} on Spendgate, in the role "{role}".
+{inviter} invited you to {tenant} on Spendgate, with the role "{role}".
 
 Accept the invitation: {link}
 
-The link works once, until {until} UTC. If you did not expect it, ignore this mail: nothing
-happens without you.
+The link works once, until {until} UTC. If you did not expect it, ignore this email: nothing
+happens unless you accept.
 """
 RESET_TEXT: Final = """\
-Somebody asked for a new password for {email} on Spendgate.
+Someone requested a new password for {email} on Spendgate.
 
 Choose a new password: {link}
 
-The link works once, until {until} UTC. If it was not you, ignore this mail: your password stays
-as it is.
+The link works once, until {until} UTC. If it was not you, ignore this email: your password
+does not change.
 """
 
 

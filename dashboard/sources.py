@@ -24,7 +24,7 @@ PROBLEMS_MAX: Final = 20
 # Names that no source gave itself.
 NAMES: Final = {
     "": "Reports without a source",
-    OTHER: "Further sources",
+    OTHER: "Other sources",
 }
 ROUTE_WORDS: Final = {
     Route.NATIVE: "Events API",

@@ -182,7 +182,7 @@ def _amounts_before(tenant_id: int, bar: FilterBar, length: int) -> list[int] | 
     span = bar.previous
     if not bar.has_comparison or span.starts_at >= span.ends_at:
         return None
-    # The whole of the stretch before: the line goes on where this period has not come to yet.
+    # The whole of the stretch before: the line extends to where this period has not come yet.
     whole = span._replace(until=span.ends_at)
     amounts = read_amounts(tenant_id, bar, whole, bucket_starts(bar, whole))
     # Months and days of a clock change differ in length; what has no counterpart is left out.

@@ -8,7 +8,7 @@ from django.utils import timezone
 from dashboard.link_mails import mail_due_links
 from tenants import links
 
-# A run ends after this time and the mail that it is about; the next beat goes on.
+# A run ends after this time and the mail that it is about; the next beat continues.
 MAIL_SECONDS: Final = 10.0
 FORGET_SECONDS: Final = 60.0
 

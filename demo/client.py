@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 60
 PATIENCE_SECONDS = 120
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
-# The service is busy or starting; it has taken nothing that a second try would not recognise.
+# The service is busy or starting; it has taken nothing that a second try would not recognize.
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 

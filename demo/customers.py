@@ -28,7 +28,7 @@ MIDDLE = Speed(220, 12_000, 110)
 SMALL = Speed(120, 20_000, 180)
 REASONING = Speed(500, 8_000, 45)
 
-# The name of a model that nobody prices, as a company's own fine-tune is.
+# The name of a model that has no price, as a company's own fine-tune is.
 UNPRICED = Model("in-house", "ticket-tagger-8b-ft3", "flat", SMALL)
 UNPRICED_STREAM = ("m-small", 24)
 

@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"The demo could not be loaded. {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("The load was stopped; run it again and it goes on.\n")
+        sys.stderr.write("The load was stopped; run it again to continue.\n")
         return 130
     for remark in [*summary.remarks, *summary.errors]:
         sys.stderr.write(f"{remark}\n")

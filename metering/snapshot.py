@@ -51,7 +51,7 @@ class Configuration(NamedTuple):
     breakers: tuple[BreakerRule, ...]
 
     def cost_of(self, rating: Rating, tokens: Tokens) -> int | None:
-        """What a call is booked as: its cost, where nobody knows that the assumed one, else what is
+        """What a call is booked as: its cost, where that is unknown the assumed one, else what is
         known of it; None where nothing is.
         """
         if rating.source != UNPRICED:

@@ -1,6 +1,7 @@
 """Fails when a tracked file names a package registry or a folder of one machine.
 
-Whoever installs this chooses where packages come from and where the checkout lies; no file may.
+The person who installs this chooses where packages come from and where the checkout lies; no file
+may.
 """
 
 import re

@@ -1,7 +1,7 @@
 """How often something may be tried: each try in vain doubles the wait before the next.
 
 Nothing locks. Waits are short, and belong to an address, or to an account as tried from an address:
-whoever guesses slows down no one elsewhere.
+an attacker who guesses slows down no one elsewhere.
 """
 
 import math

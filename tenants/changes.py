@@ -1,7 +1,8 @@
 """What has changed that processes remember: PostgreSQL tells those that listen once it commits.
 
-Whoever changes a key or a configuration says so in the same transaction. A process that listens may
-then trust what it remembers without asking again, for as long as it hears from the database.
+Code that changes a key or a configuration announces it in the same transaction. A process that
+listens may then trust what it remembers without asking again, for as long as it hears from the
+database.
 """
 
 import secrets
@@ -81,7 +82,7 @@ class ChangeListener:
         while not self._stopping.is_set():
             try:
                 self._listen()
-            except Exception as error:  # the thread goes on whatever happened
+            except Exception as error:  # the thread continues whatever happened
                 if time.monotonic() > complained_at + COMPLAINT_SECONDS:
                     complained_at = time.monotonic()
                     log.warning("changes are not told; they are asked for", error=str(error))

@@ -1,7 +1,7 @@
 """People join a tenant by invitation: a link that they accept with a password of their own.
 
 A tenant never sets or sees a password, and learns of an address only what the person does with the
-invitation: whoever invites gets the same answer whether or not the address has an account. Without
+invitation: the inviter gets the same answer whether or not the address has an account. Without
 a mail server the inviter holds the link, and could use it as that person would; see
 `accept_with_new_account`.
 """
@@ -74,7 +74,7 @@ def state_of(invitation: Invitation, *, now: datetime | None = None) -> Invitati
 def invite(
     *, tenant: Tenant, email: str, role: Role, actor: str, actor_role: Role
 ) -> NewInvitation:
-    """Invite an address. Nobody becomes a member before the invitation is accepted.
+    """Invite an address. No one becomes a member before the invitation is accepted.
 
     Raises MembershipRefused for a member, for an address that is invited already, and where the
     actor may not give this role; LimitReached where the tenant has no room for another member.
@@ -167,7 +167,7 @@ def accept_with_new_account(*, token: str, stored_password: str) -> Membership:
 
     Where no mail brings the link, its inviter can use it and learn by this whether the address has
     an account. The two cannot end alike: one makes an account and uses the invitation up, and
-    nobody may join an account of another by a password of their own. It is not asked for in secret:
+    no one may join another's account with a password of their own. It is not asked for in secret:
     the link is one of few (INVITED_BY_TENANT), and the audit log has it. With MAIL_URL the link
     reaches the address alone.
     """

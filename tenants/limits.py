@@ -11,7 +11,7 @@ from common.errors import LimitReached
 from tenants.audit import audited_change
 from tenants.models import Tenant
 
-# Budgets that are not archived, halts in force by hand, keys that are not revoked, members with
+# Budgets that are not archived, manual halts in force, keys that are not revoked, members with
 # pending invitations, prices that have not ended, requests for raises that wait.
 LIMITS: Final[Mapping[str, int]] = {
     "budgets": 2_000,

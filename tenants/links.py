@@ -40,7 +40,7 @@ def token_hash(token: str) -> bytes:
 
 
 def shown_link(request: HttpRequest, path: str) -> str:
-    """A link to be handed on by whoever sees this page."""
+    """A link for the viewer of this page to pass on."""
     url: str | None = settings.ENVIRONMENT.public_url
     return urljoin(url, path) if url else request.build_absolute_uri(path)
 

@@ -17,7 +17,7 @@ def normalize_email(email: str) -> str:
 
 
 class UserManager(BaseUserManager["User"]):
-    """Makes people, who are known by their e-mail address."""
+    """Makes people, who are known by their email address."""
 
     def find(self, email: str) -> "User | None":
         """The person with this address, in whatever case it is written."""
@@ -42,7 +42,7 @@ class User(AbstractUser):
     """A person. Belongs to tenants through memberships, so it has no tenant of its own."""
 
     username = None  # type: ignore[assignment]
-    email = models.EmailField("e-mail address", unique=True)
+    email = models.EmailField("email address", unique=True)
     # Whether the person behind the address chose the password: not where it was made with a link
     # that was shown to someone else. What the operator gives goes to proven accounts alone.
     is_address_proven = models.BooleanField(default=False, editable=False)
@@ -68,7 +68,7 @@ class UnpricedPolicy(models.TextChoices):
 
 
 class Tenant(models.Model):
-    """An organisation that uses the service; owns everything below."""
+    """An organization that uses the service; owns everything below."""
 
     # Four bytes: it is in every row of every fact.
     id = models.AutoField(primary_key=True)
@@ -200,7 +200,7 @@ class Invitation(Link):
     """An address that may join a tenant in a role. The membership exists once it is accepted."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="invitations")
-    email = models.EmailField("e-mail address")
+    email = models.EmailField("email address")
     role = models.CharField(max_length=10, choices=[(role.value, role.value) for role in Role])
     invited_by = models.CharField(max_length=300, editable=False)
     accepted_at = models.DateTimeField(null=True, editable=False)
@@ -225,9 +225,9 @@ class Invitation(Link):
 
 
 class PasswordReset(Link):
-    """Somebody asked for a new password for an address, whether or not it has an account."""
+    """Someone requested a new password for an address, whether or not it has an account."""
 
-    email = models.EmailField("e-mail address")
+    email = models.EmailField("email address")
     used_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:

@@ -1,6 +1,6 @@
 """What is too old to be kept goes in chunks, a transaction each, so that no one waits for it long.
 
-A run ends after a time, and the next one goes on: what is gone is gone.
+A run ends after a time, and the next one continues: what is gone is gone.
 """
 
 import time

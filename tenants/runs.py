@@ -79,7 +79,7 @@ class TenantRun:
         return total
 
     def report(self) -> None:
-        """Let the task fail, for whoever counts outcomes, once every tenant had its turn."""
+        """Let the task fail, so that outcomes are counted, once every tenant had its turn."""
         if self._failure is not None:
             raise self._failure
 

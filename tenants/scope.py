@@ -73,7 +73,7 @@ def _current() -> tuple[str, str]:
     return tenant, platform
 
 
-# Every writer of usage holds this lock shared until it commits; whoever changes what usage is
+# Every writer of usage holds this lock shared until it commits; a change to what usage is
 # judged by (budgets, prices, settings) holds it alone. So no batch is rated or matched by a
 # configuration that was replaced before the batch became visible.
 CONFIGURATION_LOCK = 7301

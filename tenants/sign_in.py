@@ -16,7 +16,7 @@ class WrongPassword(Exception):
 
 
 def sign_in(*, email: str, password: str, address: str) -> User:
-    """The person with this e-mail address and password, tried from a network address.
+    """The person with this email address and password, tried from a network address.
 
     Raises WrongPassword, TooSoon or TooManyHashes. It takes as long for an account that does not
     exist, and costs a turn at hashing only after the limits let the try through.
@@ -54,7 +54,7 @@ def choose_password(*, new: str, address: str) -> str:
     try:
         return hashed(new)
     finally:
-        # Whoever has the link need not guess: what counts is that the turn came after the limit.
+        # The holder of the link need not guess: what counts is that the turn came after the limit.
         forgive(tried)
 
 

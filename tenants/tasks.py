@@ -6,7 +6,7 @@ from celery import shared_task
 
 from tenants import retention
 
-# A run ends after this time; the next beat goes on.
+# A run ends after this time; the next beat continues.
 REMOVE_SECONDS: Final = 30.0
 
 

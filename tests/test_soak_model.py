@@ -264,7 +264,7 @@ def test_an_event_stored_twice_or_sent_by_nobody_is_found() -> None:
     books = make_books()
     books.events, books.repeated = 2, 1
 
-    assert found_in(books) == {"events that nobody sent": 1, "events stored twice": 1}
+    assert found_in(books) == {"events that no client sent": 1, "events stored twice": 1}
 
 
 def test_a_settle_booked_twice_is_found() -> None:
@@ -292,7 +292,7 @@ def test_a_reservation_that_nobody_asked_for_is_found() -> None:
     books = make_books()
     books.reservations["expired"] += 1
 
-    assert found_in(books) == {"reservations that nobody asked for": 1}
+    assert found_in(books) == {"reservations that no client requested": 1}
 
 
 def test_a_settle_of_unknown_outcome_may_or_may_not_be_booked() -> None:

@@ -46,7 +46,8 @@ OWN_FIELDS: Final = ("name", *ROUTING_FIELDS)
 # Begins the names of the kind's fields on the form: some columns have the same names.
 PREFIX: Final = "config_"
 SIGNING_NOTE: Final = (
-    "Whoever has it can sign messages that look like ours. Copy it now to where they are verified."
+    "Anyone who has it can sign messages that look like ours. "
+    "Copy it now to where they are verified."
 )
 
 
@@ -59,21 +60,22 @@ class ChannelForm(RowForm):
         required=False,
         max_length=CONTACTS_MAX,
         widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "team_lead, finance"}),
-        help_text="Names in budgets' levels that are reached here. Empty: any, by severity.",
+        help_text="Contacts in budget levels that this channel reaches. Leave empty for "
+        "any, by severity.",
     )
     severities = forms.MultipleChoiceField(
         label="Sent immediately",
         required=False,
         choices=Severity.choices,
         widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-        help_text="The rest waits for the digest.",
+        help_text="Everything else waits for the digest.",
     )
 
     class Meta:
         model = Channel
         fields = OWN_FIELDS
         labels = {"is_paused": "Paused"}
-        help_texts = {"is_paused": "Nothing is sent while it is."}
+        help_texts = {"is_paused": "Nothing is sent while it is paused."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -134,7 +136,7 @@ def form_field(field: Field) -> forms.Field:
         "help_text": field.help,
     }
     if field.is_list:
-        return Lines(**{**options, "help_text": f"{field.help} One a line."})
+        return Lines(**{**options, "help_text": f"{field.help} One per line."})
     if field.is_secret:
         return forms.CharField(
             **options,
@@ -174,8 +176,7 @@ class ChannelAdmin(TenantModelAdmin):
     actions_detail = ("new_secret",)
     end_verb = "Remove channel"
     end_consequence = (
-        "Nothing is sent here any more, and what waits for it is not sent. What was sent can still "
-        "be read."
+        "Nothing more is sent here, including pending messages. Sent messages can still be viewed."
     )
     end_done = "removed."
     shown = (
@@ -238,7 +239,7 @@ class ChannelAdmin(TenantModelAdmin):
                 {
                     **self.admin_site.each_context(request),
                     "opts": self.opts,
-                    "title": "What kind of channel?",
+                    "title": "Choose a channel type",
                     "kinds": [(f"?kind={name}", kind.label) for name, kind in KINDS.items()],
                 },
             )
@@ -329,7 +330,7 @@ class ChannelAdmin(TenantModelAdmin):
             )
         question = Question(
             title=f"Give “{channel}” a new secret?",
-            verb="Make a new secret",
+            verb="Create a new secret",
             consequence="For 24 hours messages are signed with the old one too, so that the "
             "receiver can switch.",
             facts=[("To", self.to(channel))],

@@ -25,7 +25,7 @@ class MaintenanceWindowForm(RowForm):
     match = MatchField(
         label="Holds back only",
         required=False,
-        help_text="Nothing chosen: all incidents. Several values of a dimension: any of them.",
+        help_text="Leave empty for all incidents. Several values of a dimension match any of them.",
     )
 
     class Meta:
@@ -47,7 +47,7 @@ class MaintenanceWindowForm(RowForm):
         if starts_at is None or ends_at is None:
             return data
         if ends_at <= max(starts_at, timezone.now()):
-            self.add_error("ends_at", "It ends after it begins, and not in the past.")
+            self.add_error("ends_at", "The end must be after the start, and not in the past.")
         elif ends_at > starts_at + timedelta(seconds=DURATION_SECONDS_MAX):
             self.add_error("ends_at", "At most 31 days after it begins.")
         return data
@@ -86,7 +86,7 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
     ordering = ("-id",)
     end_verb = "End window"
     end_consequence = (
-        "Notifications are sent immediately again, those that wait too. A window that has not "
+        "Notifications are sent immediately again, waiting ones included. A window that has not "
         "begun is removed."
     )
     end_done = "ended."
@@ -112,7 +112,9 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            description = "What is not critical waits until it is over, and is sent then."
+            description = (
+                "Incidents that are not critical wait until it is over, and are sent then."
+            )
             return (
                 (
                     None,

@@ -54,7 +54,7 @@ def _fields_of_rules() -> dict[str, forms.Field]:
         fields[threshold] = count_field(
             "%" if rule.unit == "percent" else rule.unit.capitalize(),
             maximum=THRESHOLD_MAX,
-            help_text=f"{rule.threshold} unless changed.",
+            help_text=f"Default: {rule.threshold}.",
         )
         fields[severity] = forms.ChoiceField(
             label="Severity", choices=Severity.choices, widget=UnfoldAdminSelectWidget()
@@ -89,14 +89,14 @@ class AlertSettingsBase(RowForm):
         "Reduce limits to, %",
         maximum=99,
         required=False,
-        help_text="What percentage of limits counts while a critical anomaly lasts. Empty: all.",
+        help_text="Share of limits that applies during a critical anomaly. Leave empty for all.",
     )
 
     class Meta:
         model = AlertSettings
         fields = SETTINGS_FIELDS
-        labels = {"halts_loops": "Halt a session that loops"}
-        help_texts = {"halts_loops": "Its next calls are refused until someone lifts the halt."}
+        labels = {"halts_loops": "Halt sessions that loop"}
+        help_texts = {"halts_loops": "Their next calls are refused until someone lifts the halt."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -110,9 +110,9 @@ class AlertSettingsBase(RowForm):
         begins, ends = data.get("quiet_from"), data.get("quiet_until")
         if (begins is None) != (ends is None):
             missing = "quiet_from" if begins is None else "quiet_until"
-            self.add_error(missing, "Quiet hours have two ends; leave both empty for none.")
+            self.add_error(missing, "Set both ends of the quiet hours, or leave both empty.")
         elif begins is not None and begins == ends:
-            self.add_error("quiet_until", "They must not end when they begin.")
+            self.add_error("quiet_until", "The two ends must differ.")
         return data
 
     def rules(self) -> dict[str, dict[str, Any]]:
@@ -143,12 +143,12 @@ class AlertSettingsAdmin(TenantModelAdmin):
         (
             "Quiet hours",
             {
-                "description": "In the tenant's zone. What is not critical waits until they are "
-                "over, and is sent then.",
+                "description": "In the tenant's zone. Incidents that are not critical wait until "
+                "they are over, and are sent then.",
                 "fields": (("quiet_from", "quiet_until"),),
             },
         ),
-        ("When it is sent", {"fields": (("cool_down_seconds", "digest_at"),)}),
+        ("Notification timing", {"fields": (("cool_down_seconds", "digest_at"),)}),
         ("Automatic actions", {"fields": ("halts_loops", "anomaly_limit_percent")}),
         *((rule.description, {"fields": (rule_fields(name),)}) for name, rule in RULES.items()),
     )

@@ -1,4 +1,4 @@
-"""When an anomaly opens, lasts and ends. One cause is one anomaly, however long it goes on."""
+"""When an anomaly opens, lasts and ends. One cause is one anomaly, however long it lasts."""
 
 from typing import Final, NamedTuple
 

@@ -85,7 +85,7 @@ class ChannelBody(StrictSerializer):
     id = serializers.IntegerField(read_only=True)
     name = Text()
     kind = Choice(choices=ChannelKind.values)
-    config = Config(source="fields", help_text="What is secret is answered masked.")
+    config = Config(source="fields", help_text="Secret values are masked.")
     contacts = Items(
         child=Text(max_length=CONTACT_MAX_CHARACTERS),
         required=False,
@@ -96,10 +96,10 @@ class ChannelBody(StrictSerializer):
         child=Choice(choices=Severity.values),
         required=False,
         max_length=len(Severity.values),
-        help_text="Severities that are sent immediately; the rest waits for the digest.",
+        help_text="Severities that are sent immediately; everything else waits for the digest.",
     )
     digest = Choice(choices=Digest.values, required=False)
-    is_paused = Flag(required=False, help_text="Nothing is sent while it is.")
+    is_paused = Flag(required=False, help_text="Nothing is sent while it is paused.")
     created_at = Timestamp(read_only=True)
     delivered_at = Timestamp(read_only=True, allow_null=True)
     failed_at = Timestamp(read_only=True, allow_null=True)
@@ -134,11 +134,11 @@ class SecretAnswer(Answer):
     list=extend_schema(summary="List channels, oldest first"),
     retrieve=extend_schema(summary="Show a channel"),
     partial_update=extend_schema(
-        summary="Change a channel", description="What waits for it is sent as it is then."
+        summary="Change a channel", description="Pending messages are sent with the new settings."
     ),
     destroy=extend_schema(
-        summary="Remove a channel; its deliveries stay to be read",
-        description="What waits for it is not sent any more.",
+        summary="Remove a channel; its deliveries stay readable",
+        description="Pending messages are not sent.",
     ),
 )
 class Channels(Resource[Channel]):
@@ -157,7 +157,7 @@ class Channels(Resource[Channel]):
 
     @extend_schema(
         summary="Add a channel",
-        description="What it needs to know is in `config`, by its kind.",
+        description="Its settings go into `config`, depending on its kind.",
         responses={201: NewChannelAnswer},
     )
     @idempotent
@@ -177,7 +177,7 @@ class Channels(Resource[Channel]):
 
     @extend_schema(
         summary="Send a test message",
-        description="The answer is given before it is tried: see the delivery's `state` and"
+        description="The answer comes before the attempt: see the delivery's `state` and"
         " `attempts` later. At most 5 of a channel and 30 in all are sent within a minute.",
         request=None,
         responses={202: DeliveryDetailAnswer},

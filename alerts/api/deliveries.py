@@ -38,7 +38,7 @@ class DeliveryAnswer(Answer):
         ),
     ]
     state: Annotated[
-        str, one_of(DeliveryState.values, "`dead`: given up; `superseded`: not needed any more.")
+        str, one_of(DeliveryState.values, "`dead`: given up; `superseded`: no longer needed.")
     ]
     created_at: UtcTimestamp
     due_at: Annotated[UtcTimestamp | None, about("When it is tried next, while it waits.")]
@@ -107,7 +107,7 @@ class Deliveries(Resource[Delivery]):
 
     @extend_schema(
         summary="Send a delivery again, with its message and reference as they were",
-        description="The answer is given before it is tried: see `state` and `attempts` later.",
+        description="The answer comes before the attempt: see `state` and `attempts` later.",
         request=None,
         responses={202: DeliveryDetailAnswer},
     )

@@ -119,7 +119,7 @@ class AssignBody(StrictSerializer):
     """Who has the incident. Validated for the tenant in the context."""
 
     assigned_to = Text(
-        max_length=254, allow_null=True, help_text="A member's e-mail address; null: no one."
+        max_length=254, allow_null=True, help_text="A member's email address; null: no one."
     )
 
     def validate_assigned_to(self, value: str | None) -> User | None:
@@ -133,7 +133,7 @@ class AssignBody(StrictSerializer):
 
 
 class RemarkBody(OptionalBody):
-    """What whoever resolves an incident wants to say about it."""
+    """A note from the person who resolves an incident."""
 
     text = Text(required=False, min_length=0, max_length=TEXT_CHARACTERS_MAX, allow_blank=True)
 
@@ -256,7 +256,7 @@ class Incidents(Resource[Incident]):
         return _detail(snooze(incident=incident, actor=self.actor, until=until))
 
     @extend_schema(
-        summary="Write a line into an incident's timeline, also after it was resolved",
+        summary="Add a comment to an incident's timeline, even after it was resolved",
         request=CommentBody,
         responses={200: IncidentDetailAnswer},
     )

@@ -53,13 +53,13 @@ class MaintenanceWindowBody(StrictSerializer):
 @extend_schema_view(
     list=extend_schema(summary="List maintenance windows, newest first"),
     create=extend_schema(
-        summary="Announce a maintenance window",
+        summary="Schedule a maintenance window",
         description="Critical incidents are sent all the same.",
     ),
     retrieve=extend_schema(summary="Show a maintenance window"),
     destroy=extend_schema(
-        summary="End a maintenance window now, or take back one that has not begun",
-        description="One that is over stays as it is.",
+        summary="End a maintenance window now, or cancel one that has not begun",
+        description="One that has ended does not change.",
     ),
 )
 class MaintenanceWindows(Resource[MaintenanceWindow]):

@@ -122,7 +122,7 @@ class AlertSettingsBody(StrictSerializer):
         help_text="When daily and weekly digests leave, in the tenant's zone; weekly ones on"
         " Monday.",
     )
-    halts_loops = Flag(required=False, help_text="Halt a session that loops.")
+    halts_loops = Flag(required=False, help_text="Halt sessions that loop.")
     anomaly_limit_percent = Count(
         required=False,
         allow_null=True,
@@ -168,7 +168,7 @@ class AlertSettingsView(ApiView):
 
     @extend_schema(
         summary="Change the alert settings",
-        description="Messages that wait already leave as before.",
+        description="Messages already waiting are sent as before.",
         request=AlertSettingsBody,
         responses=AlertSettingsAnswer,
     )

@@ -57,5 +57,5 @@ def color_of(message: Message) -> int:
 
 def _read(given: Fields) -> Settings:
     url = read_url(given)
-    # Whoever knows the path of such an address may post there.
+    # Anyone who knows the path of such an address may post there.
     return Settings({"url": shown_url(url, with_path=False)}, {"url": url})

@@ -1,4 +1,4 @@
-"""E-mail, through a channel's own server or the operator's."""
+"""Email, through a channel's own server or the operator's."""
 
 import smtplib
 import ssl
@@ -236,12 +236,12 @@ def _address(given: Any) -> str:
     try:
         validate_email(address)
     except ValidationError:
-        raise WrongChannel("to", f"'{plain(address)[:100]}' is not an e-mail address") from None
+        raise WrongChannel("to", f"'{plain(address)[:100]}' is not an email address") from None
     return address
 
 
 EMAIL = Kind(
-    label="E-mail",
+    label="Email",
     fields=(
         Field("to", "Recipients", f"1 to {RECIPIENTS_MAX} addresses.", is_list=True),
         Field(

@@ -63,7 +63,7 @@ def headline(message: Message) -> str:
         return plain(f"Now {message.severity}: {message.title}")
     label = LABEL_BY_EVENT.get(message.event, message.severity.title())
     if message.event == "updated" and message.kind == "crossing":
-        # Its next level: it goes on, but not as before.
+        # Its next level: still ongoing, but worse than before.
         label = message.severity.title()
     return plain(f"{label}: {message.title}")
 

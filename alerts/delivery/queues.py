@@ -66,7 +66,7 @@ def claim(queue: DeliveryQueue) -> Claim | None:
     """Take the next delivery of a queue for sending. None if another worker has the queue, or
     nothing is due after all.
 
-    Invariants: a channel has one attempt under way at a time (whoever claims holds its row locked),
+    Invariants: a channel has one attempt under way at a time (a claim locks its row),
     and messages of one incident leave in their order: none before an earlier one has ended.
     """
     now = timezone.now()
@@ -116,7 +116,7 @@ def _lock_free_channel(channel_id: int, now: datetime) -> bool:
     usable = Channel.objects.filter(id=channel_id, is_paused=False, removed_at=None)
     if usable.select_for_update(skip_locked=True, no_key=True).first() is None:
         return False
-    # A second statement, so that it sees the claim of whoever held the lock just before.
+    # A second statement, so that it sees the claim of the last holder of the lock.
     return not Delivery.objects.filter(
         channel_id=channel_id, state=DeliveryState.WAITING, claimed_until__gt=now
     ).exists()

@@ -15,7 +15,7 @@ from tenants.audit import record_change
 from tenants.models import Tenant
 
 ONE_MINUTE: Final = timedelta(minutes=1)
-# Whoever may ask could else fill the mailboxes of strangers in the operator's name.
+# Otherwise a caller could fill the mailboxes of strangers in the operator's name.
 CHANNEL_TESTS_PER_MINUTE: Final = 5
 TENANT_TESTS_PER_MINUTE: Final = 30
 

@@ -16,7 +16,8 @@ REST_SECONDS_MAX: Final = 60.0
 
 
 def wait_seconds(tries: int, *, chance: float, asked_seconds: float | None = None) -> float | None:
-    """How long to wait after so many failed tries; None: no longer. `chance` is from 0 to 1.
+    """Return how long to wait after a number of failed tries; None: give up. `chance` is from 0 to
+    1.
 
     A receiver that asks to be left alone for longer is.
     """

@@ -21,7 +21,7 @@ from alerts.loops.news import news_by_position
 from alerts.loops.tool_calls import repeated_tool_calls
 from alerts.loops.waits import pauses_by_position, waits_in_vain
 
-# A loop has ended when so many later calls of its agent no longer belong to it.
+# A loop has ended when this many later calls of its agent no longer belong to it.
 ENDED_CALLS: Final = 10
 # One tool alone, and steps that are all alike: neither proves a loop, both together do.
 TOGETHER: Final = frozenset({Kind.DOMINANT_TOOL, Kind.NO_PROGRESS})

@@ -7,7 +7,7 @@ from typing import Final
 
 SIMHASH: Final = re.compile(r"simhash:([0-9a-fA-F]{16})")
 DISTANCE_MAX_BITS: Final = 3
-# A similarity hash is compared with so many earlier ones: a loop repeats what is recent.
+# A similarity hash is compared with this many earlier ones: a loop repeats what is recent.
 COMPARED_MAX: Final = 10
 
 

@@ -14,7 +14,7 @@ from alerts.loops.steps import Step, is_same
 ROUND_CALLS_MAX: Final = 20
 # Two answers come in any order by chance.
 OUTPUTS_MIN: Final = 3
-# Without hashes, so many sizes in the same order.
+# Without hashes, this many sizes in the same order.
 SIZES_MIN: Final = 6
 # A whole round comes again, and no fewer calls than this.
 REPEATS_MIN: Final = 6

@@ -64,7 +64,7 @@ def _output(call: Call, name: str | None) -> str | None:
     """What an output is known by, including the tool call that an event may tell of."""
     if call.tool_arguments_hash:
         return f"{call.tool}({call.tool_arguments_hash}) {name or ''}"
-    if name and call.output_tokens == 0:  # priced by hand, and no tokens reported
+    if name and call.output_tokens == 0:  # priced by the sender, and no tokens reported
         return name
     if call.output_tokens < OUTPUT_TOKENS_MIN:
         return None
@@ -88,5 +88,5 @@ def is_same(earlier: Step, later: Step) -> bool:
 
 
 def is_near(one: int, other: int, percent: int) -> bool:
-    """Whether two numbers of tokens differ by a few, or by so many percent, at most."""
+    """Whether two numbers of tokens differ by a few, or by a percentage, at most."""
     return abs(one - other) <= max(NEAR_TOKENS, max(one, other) * percent // 100)

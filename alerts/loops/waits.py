@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from alerts.loops.calls import Call, Evidence, Kind, Placed, Strength, by_agent
 
-# Whoever does nothing for so long is waiting.
+# An agent that does nothing for this long is waiting.
 PAUSE_SECONDS: Final = 30.0
 COSTLY_CALLS: Final = 10
 CALLS_PER_DOUBLING: Final = 4

@@ -38,16 +38,16 @@ def is_failing(delivered_at: datetime | None, failed_at: datetime | None) -> boo
 
 
 class Channel(models.Model):
-    """Where alerts go. What must stay secret is in `secrets`, encrypted, and is never shown."""
+    """A destination for alerts. Secret settings are in `secrets`, encrypted and never shown."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     name = models.CharField(max_length=200)
     kind = models.CharField(max_length=10, choices=ChannelKind.choices)
-    # What anyone who may read may see: recipients, the shown part of an address.
+    # Visible to anyone with read access: recipients, the visible part of an address.
     config = models.JSONField(default=dict)
     secrets = models.BinaryField(editable=False)
-    # Contacts of budget levels that are reached here; none: it gets every incident, whoever is
-    # named.
+    # Contacts named in budget levels that this channel reaches. Empty: it gets every incident,
+    # regardless of the contacts named.
     contacts = ArrayField(models.CharField(max_length=100), default=list, blank=True)
     # Severities that are sent immediately; the others wait for the digest.
     severities = ArrayField(models.CharField(max_length=10, choices=Severity.choices))
@@ -115,11 +115,11 @@ class HeldBy(models.TextChoices):
 
 
 class Delivery(models.Model):
-    """One message for one channel, and the queue of what is to be sent.
+    """One message for one channel; the rows are also the queue of messages to send.
 
     Invariant: `message` and `reference` never change, through all attempts and every resend, so a
-    receiver that gets it twice can tell. A waiting delivery whose claim ran out is free to be
-    claimed again.
+    receiver can detect a repeat. A waiting delivery whose claim has expired can be claimed
+    again.
     """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
@@ -142,7 +142,7 @@ class Delivery(models.Model):
     held_by = models.CharField(max_length=20, blank=True)
     claimed_until = models.DateTimeField(null=True)
     attempts = models.IntegerField(default=0)
-    # Attempts since it was last resent by hand: what the limit counts.
+    # Attempts since it was last resent manually; the attempt limit applies to these.
     tries = models.IntegerField(default=0)
     sent_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=1000, blank=True)

@@ -10,7 +10,7 @@ from tenants.models import Tenant
 
 
 class ScanProgress(models.Model):
-    """How far a tenant's series were learned. Locked by the scan that goes on from here."""
+    """How far a tenant's series were learned. Locked by the scan that continues from here."""
 
     tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True)
     # All series have learned every bucket that starts before this; a whole quarter of an hour.

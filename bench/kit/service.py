@@ -253,7 +253,7 @@ class Service:
             return []
 
 
-# Hashing passwords that nobody uses would take longer than everything else.
+# Hashing passwords that no one uses would take longer than everything else.
 MAKE_TENANTS: Final = """
 from django.test.utils import override_settings
 from metering.configuration.budgets import DEFAULT_LEVELS, create_budget
@@ -277,7 +277,7 @@ def headers_of(api_key: str) -> Mapping[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,6 +1,6 @@
 """HTTP/1.1 as lean as it gets, for clients that share the machine with the service.
 
-Requests are made by hand over kept connections, answers are cut by their `Content-Length`. One
+Requests are written directly to kept connections, answers are cut by their `Content-Length`. One
 thread drives many conversations simultaneously, or a blocking connection serves one caller.
 """
 
@@ -111,7 +111,7 @@ def dial(port: int) -> socket.socket:
 
 class Connection:
     """One kept connection of a caller that waits. What breaks it is raised as an OSError, and the
-    next request opens it anew.
+    next request reopens it.
     """
 
     def __init__(self, port: int) -> None:

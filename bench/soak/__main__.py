@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--clients", type=int, default=12, help="clients of each process")
     parser.add_argument("--seconds", type=float, default=0.0, help="spread over this time at least")
-    parser.add_argument("--folder", type=Path, help="keep the data here; another run goes on")
+    parser.add_argument("--folder", type=Path, help="keep the data here; another run continues it")
     parser.add_argument("--report", type=Path, help="append a line to the table of this file")
     options = parser.parse_args()
     outcome = run(

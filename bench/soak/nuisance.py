@@ -28,7 +28,7 @@ WRONG_AT_ONCE: Final = 10_000
 
 
 class Nuisance:
-    """Sends what no client should send, and goes on."""
+    """Sends what no client should send, and continues."""
 
     def __init__(
         self, *, port: int, headers: Mapping[str, str], caller: Caller, pick: random.Random

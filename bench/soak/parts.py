@@ -5,7 +5,7 @@ clients remember is compared at its end and then forgotten: neither memory nor r
 the number of parts. The database does grow, and is the same one throughout: the service's audit
 proves all of it at the end of each part, and what earlier parts booked must be as they left it.
 `parts.json` in the folder keeps the seed and what each part booked, so a run that is given the
-folder goes on with the next part.
+folder continues with the next part.
 """
 
 import json

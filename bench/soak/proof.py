@@ -194,10 +194,10 @@ class Proof:
         require, books = self.findings.require, self.books
         strangers = books.reservations - self._known
         told = strangers.total() <= self._hung_up
-        require(told, "reservations that nobody asked for", strangers)
+        require(told, "reservations that no client requested", strangers)
         require(set(strangers) <= {"expired"}, "reservations not expired", strangers)
         events = self._booked, books.events
-        require(self._booked == books.events, "events that nobody sent", events)
+        require(self._booked == books.events, "events that no client sent", events)
         require(books.repeated == 0, "events stored twice", books.repeated)
 
     # Windows.

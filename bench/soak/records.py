@@ -150,7 +150,7 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Hold:
-    """A reservation that somebody asked for."""
+    """A reservation that a client requested."""
 
     key: str
     tenant: str

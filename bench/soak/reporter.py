@@ -1,7 +1,7 @@
 """A client that reports calls without asking first, in bodies of all sizes, until each is
 acknowledged; what must be sent again comes later, after others.
 
-A part of the calls is told again: in the same body, later, by another client meanwhile, or by a
+A part of the calls is reported again: in the same body, later, by another client meanwhile, or by a
 gateway that knows the provider's response but not the client's id.
 """
 

@@ -27,11 +27,11 @@ def run(
     awaits_roll_ups: bool = True,
     console: Console | None = None,
 ) -> Outcome:
-    """Make so many operations and report so many events while the service is broken, then compare.
+    """Run the operations and events of `scale` while breaking the service, then compare the books.
 
-    Without a folder the service gets an empty one, which goes afterwards unless something deviates.
-    Roll-ups of scattered batches are made after a minute: who does not await them proves that
-    answers hold before, and saves that minute.
+    Without a folder the service gets an empty one, removed afterwards unless something deviates.
+    Roll-ups of scattered batches are made after a minute; not waiting for them proves that answers
+    are right before that, and saves a minute.
     """
     console = console or Console(quiet=True)
     outcomes: list[Outcome] = []

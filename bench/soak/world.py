@@ -203,7 +203,7 @@ def budgets_of_the_soak(now: datetime) -> Sequence[Budget]:
     minute = floor_to_minute(now)
     soon, later = minute + ROLLING_GRAIN, minute + 2 * ROLLING_GRAIN
     return (
-        _hovering(TIDY, "Everything, for ever", "lifetime", "nanos", room=4),
+        _hovering(TIDY, "Everything, without end", "lifetime", "nanos", room=4),
         _hovering(
             TIDY,
             "Each agent, by an hour of its own",
@@ -235,7 +235,7 @@ def budgets_of_the_soak(now: datetime) -> Sequence[Budget]:
         ),
         _hovering(
             ROUGH,
-            "Each agent, counted anew now and then",
+            "Each agent, recounted now and then",
             "hour",
             "nanos",
             per=("agent",),
@@ -243,7 +243,7 @@ def budgets_of_the_soak(now: datetime) -> Sequence[Budget]:
             is_revised=True,
         ),
         _hovering(
-            ROUGH, "Whoever names no team", "hour", "nanos", match={"team": None}, per=("feature",)
+            ROUGH, "Calls without a team", "hour", "nanos", match={"team": None}, per=("feature",)
         ),
         _hovering(
             ROUGH,

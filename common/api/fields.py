@@ -34,9 +34,7 @@ class StrictSerializer(serializers.Serializer[Any]):
         if isinstance(data, dict):
             known = tuple(str(field.field_name) for field in self._writable_fields)
             if not data.keys() <= set(known):
-                raise serializers.ValidationError(
-                    unknown_members(data, known, "This field is not known here.")
-                )
+                raise serializers.ValidationError(unknown_members(data, known, "Unknown field."))
         return super().to_internal_value(data)
 
 

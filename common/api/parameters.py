@@ -91,7 +91,7 @@ def require_known_parameters(
         if name not in names and not is_filter:
             code = "unknown_parameter"
             near = _did_you_mean(name, names, filters=filters)
-            detail = f"The query parameter {shown!r} is not known here.{near}"
+            detail = f"Unknown query parameter {shown!r}.{near}"
         elif any("\x00" in value for value in values):
             code, detail = "invalid_value", f"The query parameter {name!r} holds the character NUL."
         elif len(values) > 1 and not is_filter:

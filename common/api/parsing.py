@@ -29,7 +29,7 @@ _PIECE_BYTES: Final = 1 << 16
 _MEMBERS_MAX: Final = 4096
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _DEFLATE: Final = "deflate"
-# How zlib is told what stands around compressed data.
+# Tells zlib what surrounds the compressed data.
 _GZIP_WINDOW: Final = 31
 _ZLIB_WINDOW: Final = 15
 _RAW_WINDOW: Final = -15

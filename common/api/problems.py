@@ -36,7 +36,7 @@ from common.errors import (
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE: Final = "application/problem+json"
-# So many things that are wrong are named; of the others a problem gives the count.
+# A problem names this many errors; of the others it gives the count.
 ERRORS_MAX: Final = 100
 # Addresses that programs call. `/api/v1/` is where OpenMeter's clients post.
 API_PREFIXES: Final = ("/v1/", "/api/v1/", "/webhooks/")
@@ -145,13 +145,13 @@ def problem_of(error: Exception) -> dict[str, Any]:
             503,
             code="database_unavailable",
             detail="The database cannot be reached. Send the request again:"
-            " what was taken already is recognised.",
+            " what was already accepted is recognized.",
         )
     log.error("unexpected error", exc_info=error)
     return problem(
         500,
         detail="The error was logged. Sending the request again is safe:"
-        " what was taken already is recognised.",
+        " what was already accepted is recognized.",
     )
 
 

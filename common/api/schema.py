@@ -81,7 +81,7 @@ class ContractSchema(AutoSchema):
     """Adds problems, cursors and idempotency keys to what the views say of themselves."""
 
     def get_operation_id(self) -> str:
-        """`get_budgets_id`: a method and a path are named alike for ever."""
+        """Return a stable id for a method and a path, such as `get_budgets_id`."""
         words = [
             word.strip("{}").replace("-", "_").replace(".", "_") for word in self.path.split("/")
         ]

@@ -34,12 +34,12 @@ COUNTED_MAX: Final = 10_000
 DECISION_WORDS: Final = {
     "refuse": "Refused",
     "downgrade": "Cheaper model",
-    "allow": "Allowed, noted",
+    "allow": "Allowed with warning",
     "open": "Breaker opened",
     "close": "Breaker closed",
 }
 HALT_WORDS: Final = {
-    "manual": "Halted by hand",
+    "manual": "Halted manually",
     "breaker": "Halted by a breaker",
     "lockout": "Locked out by a budget's level",
 }
@@ -50,10 +50,10 @@ FACT_WORDS: Final = {
     "action": "Action",
     "level_percent": "Level",
     "part": "Part",
-    "limit": "Holds at that level",
+    "limit": "Limit at this level",
     "spent": "Spent",
     "reserved": "Reserved",
-    "asked": "Asked",
+    "asked": "Requested",
     "wait_seconds": "Wait",
     "window_start": "Window since",
     "since": "Since",
@@ -149,9 +149,9 @@ class DecisionLine:
     def stopped_early(self) -> str:
         """Why there is no amount, in words; empty where there is one."""
         if not self.is_asked:
-            return "A breaker goes by what was reported"
+            return "Breakers act on reported usage"
         is_halted = self.row.code in HALT_CODES and not self.row.asked_nanos
-        return "Stopped before its cost was looked at" if is_halted else ""
+        return "Stopped before its cost was checked" if is_halted else ""
 
     @property
     def further_dimensions(self) -> list[tuple[str, str]]:
@@ -207,7 +207,7 @@ def _read_filter(request: PageRequest) -> Filter:
     others = [name for name in bar.filters if name != "agent"]
     if others or len(bar.filters.get("agent", [])) > 1:
         notices.append(
-            "Decisions are filtered by one agent alone; the other filters are kept for other pages."
+            "Decisions can be filtered by one agent only; other filters are kept for other pages."
         )
     decision = request.GET.get("decision", "")
     if decision and decision not in DECISION_WORDS:
@@ -222,7 +222,7 @@ def _read_filter(request: PageRequest) -> Filter:
 
 
 def _read_cursor(text: str | None, chosen: Filter) -> tuple[tuple[datetime, int] | None, Filter]:
-    """Where the page before ended. An address that was changed by hand begins anew."""
+    """Where the page before ended. An address that was edited starts over."""
     if text is None:
         return None, chosen
     try:

@@ -17,8 +17,8 @@ ROWS_MAX: Final = 200
 GROUP_DEFAULT: Final = "agent"
 KIND_WORDS: Final = {
     "max": "worst case",
-    "expected": "what is usual",
-    "amount": "named by the caller",
+    "expected": "typical",
+    "amount": "set by the caller",
 }
 
 

@@ -247,7 +247,7 @@ def make(request: PageRequest) -> str:
     if is_wide(match) and not may_manage(request):
         raise PermissionDenied
     if not form.is_valid():
-        raise InvalidRequest("Say why, in up to 1,000 characters. Nothing was halted.")
+        raise InvalidRequest("Give a reason of up to 1,000 characters. Nothing was halted.")
     try:
         halt(
             tenant=request.tenant,
@@ -267,7 +267,7 @@ def lift(request: PageRequest, halt_id: int) -> str:
     if found is None:
         raise Http404
     lift_halt(halt=found, actor=actor_of(request))
-    return f"Lifted. New {calls_of(found.match)} are let through again within a second."
+    return f"Lifted. New {calls_of(found.match)} are allowed again within a second."
 
 
 @button_of("halts", may=may_manage)
@@ -282,5 +282,5 @@ def close(request: PageRequest, breaker_id: int) -> str:
     chosen = None if "every" in request.POST else group_key
     closed = close_breaker(breaker=found, actor=actor_of(request), group_key=chosen)
     if not closed:
-        return f"The breaker “{found.name}” was closed already."
-    return f"The breaker “{found.name}” is closed. It counts from an empty minute."
+        return f"The breaker “{found.name}” was already closed."
+    return f"The breaker “{found.name}” is closed. It starts counting from zero."

@@ -1,4 +1,4 @@
-"""Raising a limit by hand: asked for and approved by the same person."""
+"""Raising a limit manually: requested and approved by the same person."""
 
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ class LimitIncreaseForm(forms.Form):
     ends_at = forms.DateTimeField(
         label="Until (UTC)", widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
     )
-    reason = forms.CharField(label="Why", max_length=REASON_CHARACTERS_MAX)
+    reason = forms.CharField(label="Reason", max_length=REASON_CHARACTERS_MAX)
 
     def __init__(self, budget: Budget, data: Any = None) -> None:
         super().__init__(data)

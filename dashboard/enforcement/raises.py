@@ -35,7 +35,7 @@ from metering.limits.obstacles import Obstacle, read_obstacles
 from metering.models import Budget, LimitIncrease, LimitIncreaseStatus
 from tenants.admin_site import actor_of
 
-# More than this nobody decides in one sitting; the newest come when these are decided.
+# More than this no one decides in one sitting; the newest come when these are decided.
 SHOWN_MAX: Final = 100
 PAST_PER_PAGE: Final = 25
 NOTE_CHARACTERS_MAX: Final = 1000
@@ -81,12 +81,12 @@ class LimitIncreaseLine:
         names = [name for name in self.row.budget.per if name != REQUEST]
         if self.group is None:
             each = "call" if REQUEST in self.row.budget.per else listed(names)
-            return f"every {each}" if each else "all that the budget counts"
+            return f"every {each}" if each else "everything the budget counts"
         values = [
             f"{name} “{shortened(value)}”" if value else f"calls without {name}"
             for name, value in self.group
         ]
-        return listed(values) or "all that the budget counts"
+        return listed(values) or "everything the budget counts"
 
     @property
     def lacking(self) -> str:
@@ -109,7 +109,7 @@ class LimitIncreaseLine:
 
 
 class NoteForm(forms.Form):
-    """What whoever decides wants to say about it."""
+    """A note from the person who decides."""
 
     note = forms.CharField(required=False, max_length=NOTE_CHARACTERS_MAX)
 
@@ -183,17 +183,17 @@ def approve(request: PageRequest, raise_id: int) -> str:
 
 
 def describe_approval(approved: LimitIncrease) -> str:
-    """Tell whoever raised a limit what it means for calls."""
+    """Return what a raised limit means for calls, for the person who raised it."""
     name = approved.budget.name
     obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
     concerned = obstacles.of(approved.budget_id, approved.group_key)
     stopping = [obstacle for obstacle in concerned if obstacle.is_for_all]
     if not stopping:
-        return f"The limit of “{name}” is raised. New calls go by it at once."
+        return f"The limit of “{name}” was raised. It applies to new calls immediately."
     return (
-        f"The limit of “{name}” is raised, but such calls are still stopped:"
-        f" {stopping[0].detail}{_and_more(len(stopping) - 1)} “Raised now” below says what can be"
-        " lifted."
+        f"The limit of “{name}” was raised, but such calls are still stopped:"
+        f" {stopping[0].detail}{_and_more(len(stopping) - 1)} “Active increases” below"
+        " shows what can be lifted."
     )
 
 
@@ -206,7 +206,7 @@ def refuse(request: PageRequest, raise_id: int) -> str:
     """Say no."""
     found, note = _find(request, raise_id), _note(request)
     refuse_increase(limit_increase=found, actor=actor_of(request), note=note)
-    return f"The request is refused. The limit of “{found.budget.name}” stays as it is."
+    return f"The request was refused. The limit of “{found.budget.name}” stays as it is."
 
 
 @button_of("requests", may=may_manage)
@@ -214,7 +214,7 @@ def end(request: PageRequest, raise_id: int) -> str:
     """Let a raise end now."""
     found = _find(request, raise_id)
     end_increase(limit_increase=found, actor=actor_of(request))
-    return f"The raise is over. The limit of “{found.budget.name}” is as it was before."
+    return f"The increase has ended. The limit of “{found.budget.name}” is as it was before."
 
 
 def _find(request: PageRequest, raise_id: int) -> LimitIncrease:

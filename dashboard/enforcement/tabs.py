@@ -48,7 +48,7 @@ def enforcement_frame(request: PageRequest, bar: FilterBar, *, tab: str) -> dict
 def button_of(page: str, *, may: Callable[[PageRequest], bool]) -> Callable[..., Page]:
     """What a button of a page posts to. The view acts, and answers what to tell the person.
 
-    Leads back to the page; so does a GET, which is what signing in anew makes of a POST.
+    Leads back to the page; so does a GET, which is what signing in again makes of a POST.
     """
 
     def decorate(view: Callable[..., str]) -> Page:

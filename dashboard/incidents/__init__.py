@@ -1,1 +1,1 @@
-"""Pages of incidents: what needs somebody, one incident, channels, and what did not arrive."""
+"""Pages of incidents: the list, one incident, channels, and deliveries."""

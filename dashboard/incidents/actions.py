@@ -21,7 +21,7 @@ TEXT_CHARACTERS_MAX: Final = 4000
 
 
 class TextForm(forms.Form):
-    """What somebody says about an incident."""
+    """A comment on an incident."""
 
     text = forms.CharField(required=False, max_length=TEXT_CHARACTERS_MAX)
 
@@ -42,9 +42,9 @@ def members_of(request: PageRequest) -> QuerySet[User]:
 
 @button_back_to("incidents", may=may_handle)
 def acknowledge(request: PageRequest, incident_id: int) -> str:
-    """Say that somebody looks at it."""
+    """Record that the person is looking into it."""
     incidents.acknowledge(incident=find(request, incident_id), actor=actor_of(request))
-    return "Acknowledged. Everybody sees that you look at it."
+    return "Acknowledged. Everyone can see that you are looking into it."
 
 
 @button_back_to("incidents", may=may_handle)
@@ -52,14 +52,14 @@ def take(request: PageRequest, incident_id: int) -> str:
     """Take it on."""
     found = find(request, incident_id)
     incidents.assign(incident=found, actor=actor_of(request), user=request.user)
-    return "It is yours now."
+    return "Assigned to you."
 
 
 @button_back_to("incidents", may=may_handle)
 def give_back(request: PageRequest, incident_id: int) -> str:
-    """Let somebody else take it."""
+    """Unassign it."""
     incidents.assign(incident=find(request, incident_id), actor=actor_of(request), user=None)
-    return "Nobody has it now."
+    return "Unassigned."
 
 
 @button_back_to("incidents", may=may_handle)
@@ -90,7 +90,7 @@ def snooze(request: PageRequest, incident_id: int) -> str:
 def wake(request: PageRequest, incident_id: int) -> str:
     """End a snooze."""
     incidents.snooze(incident=find(request, incident_id), actor=actor_of(request), until=None)
-    return "The snooze is over."
+    return "Snooze ended."
 
 
 @button_back_to("incidents", may=may_handle)
@@ -98,9 +98,9 @@ def comment(request: PageRequest, incident_id: int) -> str:
     """Write into its timeline."""
     found, text = find(request, incident_id), _text(request)
     if not text:
-        raise InvalidRequest("The comment is empty, so nothing was written.")
+        raise InvalidRequest("The comment is empty, so it was not added.")
     incidents.comment(incident=found, actor=actor_of(request), text=text)
-    return "Your comment is in the timeline."
+    return "Your comment was added to the timeline."
 
 
 @button_back_to("incidents", may=may_handle)
@@ -108,7 +108,7 @@ def resolve(request: PageRequest, incident_id: int) -> str:
     """Say that it is dealt with."""
     found = find(request, incident_id)
     incidents.resolve(incident=found, actor=actor_of(request), text=_text(request))
-    return "Resolved. If it goes on after a rest, it opens a new incident."
+    return "Resolved. If it happens again after the cool-down, a new incident opens."
 
 
 def _text(request: PageRequest) -> str:

@@ -30,9 +30,9 @@ TEST_SHOWN: Final = timedelta(minutes=10)
 # While it is younger, the page asks again by itself; later something is wrong with the worker.
 TEST_AWAITED: Final = timedelta(seconds=60)
 DIGEST_WORDS: Final = {
-    Digest.HOURLY: "the rest every hour",
-    Digest.DAILY: "the rest every day",
-    Digest.WEEKLY: "the rest every week",
+    Digest.HOURLY: "everything else hourly",
+    Digest.DAILY: "everything else daily",
+    Digest.WEEKLY: "everything else weekly",
 }
 
 
@@ -83,7 +83,7 @@ class ChannelLine:
     def told(self) -> str:
         """What it tells, in words."""
         at_once = [SEVERITIES[name].lower() for name in SEVERITIES if name in self.row.severities]
-        words = f"{listed(at_once)} at once" if at_once else "nothing at once"
+        words = f"{listed(at_once)} immediately" if at_once else "nothing immediately"
         digest = DIGEST_WORDS.get(Digest(self.row.digest))
         return f"{words}, {digest}" if digest else words
 
@@ -121,7 +121,7 @@ def test(request: PageRequest, channel_id: int) -> str:
     """Send a message that says that it is a test."""
     found = _find(request, channel_id)
     test_channel(channel=found, actor=actor_of(request))
-    return f"A test is on its way to “{found.name}”."
+    return f"A test was queued for “{found.name}”."
 
 
 @button_back_to("channels", may=may_change_channels)
@@ -129,7 +129,7 @@ def pause(request: PageRequest, channel_id: int) -> str:
     """Tell nothing over a channel until it is resumed."""
     found = _find(request, channel_id)
     update_channel(channel=found, actor=actor_of(request), changes={"is_paused": True})
-    return f"“{found.name}” is paused. Nothing is told there until it is resumed."
+    return f"“{found.name}” is paused. It sends no notifications until it is resumed."
 
 
 @button_back_to("channels", may=may_change_channels)
@@ -137,7 +137,7 @@ def resume(request: PageRequest, channel_id: int) -> str:
     """Tell over a channel again."""
     found = _find(request, channel_id)
     update_channel(channel=found, actor=actor_of(request), changes={"is_paused": False})
-    return f"“{found.name}” is told of incidents again."
+    return f"“{found.name}” sends notifications again."
 
 
 def _find(request: PageRequest, channel_id: int) -> Channel:

@@ -27,10 +27,10 @@ from tenants.admin_site import actor_of
 
 PER_PAGE: Final = 50
 STATES: Final = {
-    DeliveryState.DEAD.value: "Given up",
-    DeliveryState.WAITING.value: "Waiting",
-    DeliveryState.SENT.value: "Arrived",
-    DeliveryState.SUPERSEDED.value: "Not needed any more",
+    DeliveryState.DEAD.value: "Failed",
+    DeliveryState.WAITING.value: "Pending",
+    DeliveryState.SENT.value: "Delivered",
+    DeliveryState.SUPERSEDED.value: "No longer needed",
 }
 CHANNELS_MAX: Final = 100
 # The latest; a delivery that fails for three days has more than anyone reads.
@@ -72,7 +72,7 @@ def attempts(request: PageRequest, delivery_id: int) -> HttpResponse:
 def resend(request: PageRequest, delivery_id: int) -> str:
     """Send a message once more, the same one under the same reference."""
     resend_delivery(delivery=_find(request, delivery_id), actor=actor_of(request))
-    return "It is on its way again, under the same reference."
+    return "It was queued again, with the same reference."
 
 
 def _find(request: PageRequest, delivery_id: int) -> Delivery:
@@ -120,7 +120,7 @@ def _counts(tenant_id: int, channel_id: int | None) -> dict[str, int]:
 def _states(
     bar: FilterBar, state: str, channel_id: int | None, counts: Mapping[str, int]
 ) -> list[Choice]:
-    words = {"": "Not arrived", **STATES}
+    words = {"": "Undelivered", **STATES}
     return [
         Choice(
             query_of(bar, _further(name, channel_id)),

@@ -27,7 +27,7 @@ class Figure(NamedTuple):
 
 
 def figures_of(facts: Mapping[str, Any]) -> list[Figure]:
-    """Money first, then other numbers and words, then times; what is nested is told elsewhere."""
+    """Money first, then other numbers and words, then times; what is nested is shown elsewhere."""
     figures = (_figure(name, value) for name, value in sorted(facts.items()))
     return sorted(
         (one for one in figures if one is not None),
@@ -52,7 +52,7 @@ def _figure(name: str, value: Any) -> Figure | None:
     if unit == "seconds" and isinstance(value, int | float):
         return Figure(_titled(words), str(timedelta(seconds=round(value))))
     if unit == "percent" and isinstance(value, int | float):
-        return Figure(_titled(words), f"{value:g}\u202f%")
+        return Figure(_titled(words), f"{value:g}%")
     at = parse_datetime(value) if isinstance(value, str) and unit in TIMES else None
     if at is not None and at.tzinfo is not None:
         return Figure(_titled(words if unit == "at" else name), at=at)

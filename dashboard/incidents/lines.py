@@ -56,7 +56,7 @@ class IncidentLine:
 
     @property
     def who(self) -> str:
-        """Who looks after it; empty where nobody does."""
+        """Return who is handling it; empty if no one is."""
         if self.row.assigned_to is not None:
             return str(self.row.assigned_to)
         return self.row.acknowledged_by

@@ -1,4 +1,4 @@
-"""What needs somebody now, what is looked at already, and what was resolved lately."""
+"""What needs attention, what is being handled, and what was resolved recently."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from dashboard.incidents.tabs import incidents_frame, newest_before
 from dashboard.views import curl_context
 from tenants.roles import Scope
 
-# More than this nobody looks at in one sitting; the worst are shown.
+# More than this no one looks at in one sitting; the worst are shown.
 SHOWN_MAX: Final = 100
 INFO_SHOWN_MAX: Final = 5
 RESOLVED_PER_PAGE: Final = 25
@@ -45,16 +45,16 @@ WATCHED: Final = (
     (
         KINDS[IncidentKind.ANOMALY],
         "cost, tokens, requests, cost per request, errors or cache reads of a team, agent, feature,"
-        " customer or model are not what their history leads to expect",
+        " customer or model differ from what their history predicts",
     ),
     (
         KINDS[IncidentKind.RULE],
-        "a plain threshold is passed: one dear request, a steep quarter of an hour, a month that"
-        " would end above its budget",
+        "a fixed threshold is exceeded: one expensive request, a steep quarter of an hour,"
+        " a month that would end above its budget",
     ),
     (
         KINDS[IncidentKind.LOOP],
-        "a session calls the same again and again, or goes on without progress",
+        "a session repeats the same calls, or continues without progress",
     ),
     (KINDS[IncidentKind.BREAKER], "a breaker opens and halts an agent"),
 )
@@ -86,7 +86,7 @@ Counts = Mapping[tuple[str, str, str], int]
 @require_safe
 @member_page
 def page(request: PageRequest) -> HttpResponse:
-    """What needs somebody now?"""
+    """Show the incidents: open ones first, then those being handled, then resolved ones."""
     chosen = read_filter(request)
     rows = incidents_of(request.tenant.id, chosen.bar)
     counts = _counts(rows, chosen.bar.now)
@@ -157,12 +157,12 @@ def _narrowed(chosen: Filter, rows: QuerySet[Incident]) -> QuerySet[Incident]:
 
 
 def _sections(chosen: Filter, rows: QuerySet[Incident]) -> list[Section]:
-    """What waits for somebody, what is merely worth knowing, and what somebody has."""
+    """Return the unresolved incidents by section: need attention, informational, being handled."""
     now = chosen.bar.now
     is_info = Q(severity=Severity.INFO)
     wanted = [
-        ("open", "Needs somebody", ~is_info, SHOWN_MAX),
-        ("open", "Worth knowing", is_info, SHOWN_MAX if chosen.severity else INFO_SHOWN_MAX),
+        ("open", "Needs attention", ~is_info, SHOWN_MAX),
+        ("open", "For your information", is_info, SHOWN_MAX if chosen.severity else INFO_SHOWN_MAX),
         ("acknowledged", STATUSES["acknowledged"], Q(), SHOWN_MAX),
         ("snoozed", STATUSES["snoozed"], Q(), SHOWN_MAX),
     ]

@@ -24,7 +24,7 @@ from dashboard.incidents.tabs import incidents_frame
 from dashboard.incidents.timeline import timeline_of
 from dashboard.spend import local
 
-# An incident of more series than this is told by those that were seen first.
+# An incident of more series than this is described by those that were seen first.
 ANOMALIES_MAX: Final = 50
 
 
@@ -92,7 +92,7 @@ def table(request: PageRequest, incident_id: int) -> HttpResponse:
 @require_safe
 @cached_page
 def spenders(request: PageRequest, incident_id: int) -> HttpResponse:
-    """Whose spending it was."""
+    """Top spenders."""
     incident = find(request, incident_id)
     bar = filter_bar_of(request)
     cause = cause_of(incident, _anomalies(incident), bar.now)
@@ -135,13 +135,13 @@ def _around(incident: Incident, cause: Stretch, bar: FilterBar) -> FilterBar:
 def _links(incident: Incident, cause: Stretch, bar: FilterBar) -> list[tuple[str, str]]:
     """Where the next question is answered, as (words, address)."""
     around = _around(incident, cause, bar)
-    links = [("Its usage in the overview", around.query(path=reverse("dashboard:overview")))]
+    links = [("Open in overview", around.query(path=reverse("dashboard:overview")))]
     agents = around.filters.get("agent", [])
     if len(agents) == 1 and agents[0]:
         decisions = around.with_only("agent", agents[0]).query(path=reverse("dashboard:decisions"))
         links.append((f"Decisions about agent “{shortened(agents[0])}”", decisions))
     if incident.kind == IncidentKind.CROSSING:
-        links.append(("The budgets", reverse("dashboard:budgets")))
+        links.append(("Budgets", reverse("dashboard:budgets")))
     if incident.kind in (IncidentKind.BREAKER, IncidentKind.LOOP):
         links.append(("Halts and open breakers", reverse("dashboard:halts")))
     return links

@@ -30,12 +30,12 @@ Row = TypeVar("Row", bound=Model)
 
 
 def may_handle(request: PageRequest) -> bool:
-    """Whether the person may acknowledge, snooze and resolve: whoever may stop an agent."""
+    """Whether the person may acknowledge, snooze and resolve: those who may stop an agent."""
     return may_halt(request)
 
 
 def may_change_channels(request: PageRequest) -> bool:
-    """Whether the person may test and pause channels, and send messages anew: whoever may add and
+    """Whether the person may test and pause channels, and resend messages: those who may add and
     remove them in the admin.
     """
     return may_manage(request)
@@ -78,7 +78,7 @@ def button_back_to(page: str, *, may: Callable[[PageRequest], bool]) -> Callable
     """What a button posts to. The view acts, and answers what to tell the person.
 
     Leads back to where the button was, else to `page`; so does a GET, which is what signing in
-    anew makes of a POST.
+    again makes of a POST.
     """
 
     def decorate(view: Callable[..., str]) -> Page:

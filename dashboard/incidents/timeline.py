@@ -12,23 +12,23 @@ ENTRY_WORDS: Final = {
     EntryKind.OPENED: "Opened",
     EntryKind.UPDATED: "Update",
     EntryKind.ESCALATED: "Became more severe",
-    EntryKind.REOPENED: "It goes on",
+    EntryKind.REOPENED: "Still ongoing",
     EntryKind.ACKNOWLEDGED: "Acknowledged",
     EntryKind.ASSIGNED: "Assigned",
     EntryKind.SNOOZED: "Snoozed",
     EntryKind.COMMENTED: "Comment",
-    EntryKind.NOTIFIED: "Told",
-    EntryKind.NOT_NOTIFIED: "Nobody was told",
+    EntryKind.NOTIFIED: "Notified",
+    EntryKind.NOT_NOTIFIED: "No one was notified",
     EntryKind.HALTED: "Halted",
     EntryKind.RESOLVED: "Resolved",
 }
 HELD_WORDS: Final = {
     HeldBy.QUIET_HOURS: "quiet hours",
     HeldBy.MAINTENANCE: "maintenance",
-    HeldBy.COOL_DOWN: "told a moment ago",
-    HeldBy.BURST: "too many at once",
+    HeldBy.COOL_DOWN: "notified a moment ago",
+    HeldBy.BURST: "too many messages",
 }
-# The newest of them; an incident that lasts for months has more than anybody reads.
+# The newest of them; an incident that lasts for months has more than anyone reads.
 ENTRIES_MAX: Final = 300
 DELIVERIES_MAX: Final = 200
 
@@ -62,13 +62,11 @@ class DeliveryLine:
     def state_words(self) -> str:
         """Where it stands."""
         if self.is_waiting:
-            return (
-                "Held" if self.row.held_by else "Trying again" if self.row.attempts else "Leaving"
-            )
+            return "Held" if self.row.held_by else "Retrying" if self.row.attempts else "Sending"
         return {
-            DeliveryState.SENT: "Arrived",
-            DeliveryState.DEAD: "Given up",
-            DeliveryState.SUPERSEDED: "Not needed any more",
+            DeliveryState.SENT: "Delivered",
+            DeliveryState.DEAD: "Failed",
+            DeliveryState.SUPERSEDED: "No longer needed",
         }[DeliveryState(self.row.state)]
 
 
@@ -93,7 +91,7 @@ def timeline_of(incident: Incident) -> list[TimelineLine]:
         for entry in entries
         if entry.kind != EntryKind.NOTIFIED or told_since is None or entry.at < told_since
     ]
-    lines += [TimelineLine(one.row.created_at, "Told", delivery=one) for one in deliveries]
+    lines += [TimelineLine(one.row.created_at, "Notified", delivery=one) for one in deliveries]
     # Of one moment, what was seen comes before who was told of it.
     return sorted(lines, key=lambda line: (line.at, line.delivery is not None), reverse=True)
 

@@ -21,7 +21,7 @@ register = template.Library()
 
 VALUE_CHARACTERS = 44
 # What a budget or breaker does that does not enforce.
-MODE_WORDS = {"shadow": "Shadow: only watches", "warn": "Warn: never refuses"}
+MODE_WORDS = {"shadow": "Shadow: monitors only", "warn": "Warn: never refuses"}
 
 
 @register.simple_tag
@@ -64,10 +64,12 @@ def delta(now: int, before: int | str | None, kind: str = "spend") -> SafeString
         return SafeString("")
     grown = amounts.change(now, before)
     if grown is None:
-        words, why = ("new", "Nothing in the period before") if now else ("—", "Nothing in either")
+        words, why = (
+            ("new", "Nothing in the previous period") if now else ("—", "Nothing in either period")
+        )
         return format_html('<span class="delta" title="{}">{}</span>', why, words)
     if abs(grown) < Decimal("0.05"):
-        return format_html('<span class="delta">{}</span>', "±0\u202f%")
+        return format_html('<span class="delta">{}</span>', "±0%")
     tone = ("worse" if grown > 0 else "better") if kind == "spend" else "neutral"
     sign, arrow = ("+", "▲") if grown > 0 else (amounts.MINUS, "▼")
     return format_html(

@@ -30,24 +30,26 @@ class BreakerForm(GroupedForm):
     per = per_field(
         "For each",
         KNOWN_BEFORE_CALL,
-        "Each is watched and stopped by itself. Nothing chosen: all calls together. At most "
+        "Each is watched and stopped separately. Leave empty for all calls together. At most "
         f"{PER_MAX}.",
     )
     cost_nanos_per_minute = UsdField(
-        label="Spend within 60 seconds, USD", required=False, help_text="More than this opens it."
+        label="Spend within 60 seconds, USD",
+        required=False,
+        help_text="The breaker opens above this.",
     )
     error_percent = count_field("Failed calls, %", maximum=100, required=False)
-    error_min_calls = count_field("Of at least so many calls", maximum=CALLS_MAX)
+    error_min_calls = count_field("Minimum calls", maximum=CALLS_MAX)
     tokens_times = count_field(
-        "A call's tokens, times the usual", minimum=2, maximum=CALLS_MAX, required=False
+        "Token spike, times the usual", minimum=2, maximum=CALLS_MAX, required=False
     )
-    usual_min_calls = count_field("Known after so many calls", maximum=CALLS_MAX)
+    usual_min_calls = count_field("Calls needed for a baseline", maximum=CALLS_MAX)
     limit_percent = count_field(
-        "Tighten budgets to, %",
+        "Reduce limits to, %",
         maximum=LIMIT_PERCENT_MAX,
         required=False,
-        help_text="Empty: it stops the calls. Otherwise they go on, and the limits of their "
-        "budgets count only this much.",
+        help_text="Leave empty to stop the calls. Otherwise they continue, and the limits of "
+        "their budgets are reduced to this percentage.",
     )
     cool_down_seconds = count_field("Cool-down, seconds", maximum=COOL_DOWN_SECONDS_MAX)
 
@@ -68,7 +70,9 @@ class BreakerForm(GroupedForm):
             "cool_down_seconds",
         )
         labels = {"close": "Closes"}
-        help_texts = {"close": "By hand, or by a probe: one call is let through after a cool-down."}
+        help_texts = {
+            "close": "Manually, or by a probe: one call is let through after a cool-down."
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,14 +87,14 @@ class BreakerForm(GroupedForm):
 
 @register(Breaker, site=site)
 class BreakerAdmin(LimitAdmin):
-    """Stops whoever spends too fast, fails too often, or asks for far more tokens than usual."""
+    """Stops calls that spend too fast, fail too often, or use far more tokens than usual."""
 
     form = BreakerForm
     list_display = ("name", "opens_when", "counts", "for_each", "does")
     shown_fields = ("name", "mode", "opens_when", "counts", "for_each", "does")
     end_verb = "Remove breaker"
     end_consequence = (
-        "It no longer opens, and what it has open closes: whoever it stopped may spend again "
+        "It no longer opens, and what it has open closes: the calls it stopped are allowed again "
         "within a second."
     )
     fieldsets = (
@@ -126,8 +130,8 @@ class BreakerAdmin(LimitAdmin):
         if obj.mode != Mode.ENFORCE:
             return f"nothing ({obj.mode})"
         act = f"budgets at {obj.limit_percent}%" if obj.limit_percent else "stops calls"
-        by = "a probe" if obj.close == BreakerClose.PROBE else "hand"
-        return f"{act} until closed by {by}"
+        how = "by a probe" if obj.close == BreakerClose.PROBE else "manually"
+        return f"{act} until closed {how}"
 
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool

@@ -1,4 +1,4 @@
-"""What a person is told before a budget is saved: what it would refuse from then on, what it would
+"""What a person sees before a budget is saved: what it would refuse from then on, what it would
 have refused lately, and what may be a slip of the keyboard.
 """
 
@@ -20,7 +20,8 @@ PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")
 REFUSED_BY_NOTHING: Final = {"requests": "model call", "tool_calls": "tool call"}
 GROUPS_NAMED: Final = 3
 NOT_ADDED_UP: Final = (
-    "What is spent now could not be added up in time: it may refuse calls as soon as you save it."
+    "Current spend could not be added up in time: the budget may refuse calls as soon as you "
+    "save it."
 )
 NOT_REPLAYED: Final = (
     "The last 30 days could not be replayed in time. POST /v1/simulations replays them all."
@@ -129,13 +130,13 @@ def _describe_full(full: Sequence[FullGroup], groups: int) -> str:
     named = [_describe_group(group) for group in full[:GROUPS_NAMED]]
     if not full[0].group:
         return (
-            f"The limit is used up already: {named[0]}. Calls are refused as soon as you save it."
+            f"The limit is already used up: {named[0]}. Calls are refused as soon as you save it."
         )
     is_one = len(full) == 1
     more = f"; and {len(full) - GROUPS_NAMED:,} more" if len(full) > GROUPS_NAMED else ""
     return (
         f"{len(full):,} of {groups:,} {'group' if groups == 1 else 'groups'} "
-        f"{'has' if is_one else 'have'} used up the limit already, and "
+        f"{'has' if is_one else 'have'} already used up the limit, and "
         f"{'is' if is_one else 'are'} refused as soon as you save it: {'; '.join(named)}{more}."
     )
 
@@ -198,7 +199,7 @@ def ask_about(proposal: Proposal, *, now: datetime, is_asked_for: bool) -> Quest
     sentences = ["Nothing is saved yet."]
     if found is not None and found.replay is not None:
         sentences.insert(
-            0, "Each past call is replayed at its true cost, against this budget alone."
+            0, "Each past call is replayed at its actual cost, against this budget alone."
         )
     return Question(
         title=f"Save “{proposed.budget.name}”?",
@@ -219,18 +220,20 @@ def _facts(proposed: ProposedBudget, found: Preview | None) -> list[tuple[str, s
     if found.groups is not None:
         facts.append(("Now", _describe_present(found, has_groups=bool(budget.per))))
     if found.replay is not None and not _refuses_more(found.replay, proposed):
-        facts.append(("Lately", _describe_replay(found.replay, is_enforced=refuses(proposed))))
+        facts.append(
+            ("Recent calls", _describe_replay(found.replay, is_enforced=refuses(proposed)))
+        )
     return facts
 
 
 def _describe_present(found: Preview, *, has_groups: bool) -> str:
     full = len(found.newly_full) + found.still_full
     if not found.groups:
-        return "Nothing is spent yet in the present period."
+        return "Nothing has been spent yet in the current period."
     if not has_groups:
-        return "Over the limit, or at it." if full else "Below the limit."
+        return "At or over the limit." if full else "Below the limit."
     words = f"{found.groups:,} {'group has' if found.groups == 1 else 'groups have'} spent"
-    still = f", {found.still_full:,} of them as it is" if found.still_full else ""
+    still = f", {found.still_full:,} of them already" if found.still_full else ""
     return f"{words}; {full:,} {'is' if full == 1 else 'are'} at the limit or over{still}."
 
 

@@ -58,13 +58,13 @@ class BudgetForm(GroupedForm):
         "At most, % of the limit", minimum=0, maximum=ROLLOVER_PERCENT_MAX, initial=100
     )
     per = per_field(
-        "A window for each",
+        "Separate limit per",
         PER_NAMES,
-        "Nothing chosen: one window for everything. With agent, each agent has the whole limit; "
-        "with request, each single call has.",
+        "Leave empty for one limit on everything. With agent, each agent has the whole limit; "
+        "with request, each single call does.",
     )
     timezone = forms.ChoiceField(
-        widget=UnfoldAdminSelectWidget(), help_text="Where days, weeks and months begin."
+        widget=UnfoldAdminSelectWidget(), help_text="Defines when days, weeks and months begin."
     )
 
     shown_at = {"limit": "limit_cost_nanos"}
@@ -77,7 +77,8 @@ class BudgetForm(GroupedForm):
             "has_rollover": "Carry over",
         }
         help_texts = {
-            "anchor_at": "UTC. Empty: with the calendar. Otherwise then and at its repetitions.",
+            "anchor_at": "UTC. Leave empty to follow the calendar; otherwise periods repeat from "
+            "this time.",
         }
         fields = (
             "name",
@@ -146,8 +147,8 @@ class BudgetAdmin(LimitAdmin):
     list_filter = (ArchivedFilter,)
     end_verb = "Archive budget"
     end_consequence = (
-        "From the next call on it counts and blocks nothing. What it counted stays, and "
-        "can be read through the API. This cannot be undone; make a new budget instead."
+        "From the next call on, it stops counting and blocking. What it counted can still be "
+        "read through the API. This cannot be undone; create a new budget instead."
     )
     end_done = "archived."
     has_preview = True
@@ -165,7 +166,7 @@ class BudgetAdmin(LimitAdmin):
                 ),
             },
         ),
-        ("What it counts", {"fields": ("match", "per")}),
+        ("Applies to", {"fields": ("match", "per")}),
         (
             "Period",
             {
@@ -230,8 +231,8 @@ class BudgetAdmin(LimitAdmin):
         if budget.is_counting:
             messages.info(
                 request,
-                "What was spent before is still being counted. Until that is done, the budget "
-                "refuses by what it has counted so far.",
+                "Earlier spend is still being counted. Until that is done, the budget enforces "
+                "what it has counted so far.",
             )
         return budget
 

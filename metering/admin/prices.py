@@ -65,10 +65,10 @@ class ModelPriceForm(_DatedPriceForm):
         model = TenantPrice
         fields = ("provider", "model", "effective_from", "effective_to", "note")
         help_texts = {
-            "provider": "As events name it. Empty: any provider.",
-            "model": "As events name it; aliases and dated names of a known model are resolved.",
+            "provider": "As named in events. Leave empty for any provider.",
+            "model": "As named in events; aliases and dated names of a known model are resolved.",
             "effective_from": "UTC. Calls without a price since then are priced, too.",
-            "effective_to": "UTC. Empty: until you end it.",
+            "effective_to": "UTC. Leave empty to keep it until you end it.",
         }
 
     def _post_clean(self) -> None:
@@ -106,7 +106,7 @@ class PriceAdmin(TenantModelAdmin):
     writers = MONEY_ROLES
     end_verb = "End price"
     end_consequence = (
-        "From now on it prices nothing. What it has priced keeps its cost, until someone has the "
+        "It no longer prices new calls. What it has priced keeps its cost, until someone has the "
         "period priced again."
     )
     end_done = "ended."
@@ -219,9 +219,9 @@ class ToolPriceForm(_DatedPriceForm):
         model = ToolPrice
         fields = ("tool", "call_nanos", "effective_from", "effective_to", "note")
         help_texts = {
-            "tool": "As events name it.",
+            "tool": "As named in events.",
             "effective_from": "UTC.",
-            "effective_to": "UTC. Empty: until you end it.",
+            "effective_to": "UTC. Leave empty to keep it until you end it.",
         }
 
 

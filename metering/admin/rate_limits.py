@@ -33,9 +33,7 @@ class RateLimitForm(GroupedForm):
     )
     cost_nanos_per_minute = UsdField(label="Cost, USD", required=False)
     tokens_per_minute = count_field("Tokens", required=False, help_text="Input and output.")
-    requests_per_minute = count_field(
-        "Requests", required=False, help_text="Calls of models and of tools."
-    )
+    requests_per_minute = count_field("Requests", required=False, help_text="Model and tool calls.")
     shown_at = {"limit": "cost_nanos_per_minute"}
 
     class Meta:
@@ -54,13 +52,13 @@ class RateLimitAdmin(LimitAdmin):
     list_display = ("name", "rates", "counts", "for_each", "mode")
     shown_fields = ("name", "mode", "rates", "counts", "for_each")
     end_verb = "Remove rate limit"
-    end_consequence = "From the next call on it holds no one back. Calls that run go on."
+    end_consequence = "From the next call on, it limits nothing. Running calls continue."
     fieldsets = (
         (None, {"fields": ("name", "mode")}),
         (
             "Within any minute",
             {
-                "description": "A call that does not fit is told when to ask again.",
+                "description": "A call that does not fit is refused and told when to retry.",
                 "fields": (
                     "cost_nanos_per_minute",
                     ("tokens_per_minute", "requests_per_minute"),

@@ -68,14 +68,16 @@ class RouteForm(RowForm):
 
     tiers = TiersField(
         label="Models",
-        help_text="A line each, from the cheapest to the best: provider, model, and up to which "
-        "complexity (0 to 10) it is good enough. The last one takes everything and has no number.",
+        help_text="One per line, from the cheapest to the best: provider, model, and the highest "
+        "complexity (0 to 10) it can handle. The last one handles everything and has no number.",
     )
 
     class Meta:
         model = ModelRoute
         fields = ("name", "task_type", "tiers")
-        help_texts = {"task_type": "As calls name it. Empty: every task that no other route names."}
+        help_texts = {
+            "task_type": "As named in calls. Leave empty for every task that no other route names."
+        }
 
 
 @register(ModelRoute, site=site)
@@ -90,7 +92,7 @@ class RouteAdmin(LimitAdmin):
     end_verb = "Remove route"
     end_consequence = (
         "From the next call on, levels that downgrade name no cheaper model for these tasks; calls "
-        "go on with the model that they asked for."
+        "keep the model that they asked for."
     )
 
     @display(description="Tasks", ordering="task_type")

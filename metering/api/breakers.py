@@ -1,4 +1,6 @@
-"""`/v1/breakers`: what opens by itself for whoever spends too fast, fails, or asks for too much."""
+"""`/v1/breakers`: what opens automatically for calls that spend too fast, fail, or ask for too
+much.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -94,7 +96,7 @@ class BreakerBody(RowBody):
     close = Choice(
         choices=BreakerClose.values,
         required=False,
-        help_text="By hand, or by a probe: one call is let through after the cool-down.",
+        help_text="Manually, or by a probe: one call is let through after the cool-down.",
     )
     cool_down_seconds = Count(required=False, max_value=COOL_DOWN_SECONDS_MAX)
     created_at = Timestamp(read_only=True)

@@ -232,7 +232,7 @@ class Budgets(Resource[Budget]):
         return self.rows().filter(archived_at__isnull=not is_archived)
 
     @extend_schema(
-        summary="Make a budget, which counts what its period has spent already",
+        summary="Create a budget; it includes what its period has already spent",
         description="Over a long past it is `counting` at first.",
         request=NewBudgetBody,
         responses={201: BudgetBody},

@@ -66,7 +66,7 @@ class EstimatesView(ApiView):
     }
 
     @extend_schema(
-        summary="How far what was reserved was from what it cost",
+        summary="Compare what was reserved with what it cost",
         description="By group and kind of estimate, of the reservations asked for in the range"
         " (default: the last 7 days). Amounts are those of settled reservations; `over` of them"
         " cost more than was reserved, together by `overrun_usd`; `late` came after their time.",

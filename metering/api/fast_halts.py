@@ -73,8 +73,8 @@ def handle_halts(request: HotRequest) -> Steps:
 
 
 def find_holder(text: str) -> KeyHolder | None:
-    """Who asks about halts, or may be stopped by one. While the database is away that is whoever
-    the key stood for last, as long as it has not expired: nothing else can be known.
+    """Who asks about halts, or may be stopped by one. While the database is away that is
+    the last known holder of the key, as long as it has not expired: nothing else can be known.
     """
     remembered = remembered_key_holder(text)
     if remembered is not None and is_database_silent():

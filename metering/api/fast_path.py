@@ -309,7 +309,7 @@ def _answer(job: IngestJob) -> HotResponse:
     if job.event_count and answer["rejected"] == job.event_count:
         what = "The event was" if job.event_count == 1 else f"All {job.event_count:,} events were"
         detail = f"{what} rejected: {_reasons(job.errors)}."
-        # Whoever sent the events needs the error of each, however many there are.
+        # The sender needs the error of each event, however many there are.
         return problem_answer(problem(422, code="all_rejected", detail=detail) | answer)
     return HotResponse(200, {"Content-Type": JSON}, msgspec.json.encode(answer))
 

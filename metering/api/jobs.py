@@ -97,5 +97,5 @@ def rerate_answer(summary: RerateSummary, *, is_dry_run: bool) -> RerateAnswer:
 
 
 def accepted(job: BackgroundJob) -> Response:
-    """The answer to a request whose work a job goes on with."""
+    """The answer to a request whose work a job continues."""
     return Response(job_answer(job), status=202, headers={"Location": f"/v1/jobs/{job.id}"})

@@ -134,7 +134,7 @@ class LimitIncreaseBody(StrictSerializer):
 
 
 class NoteBody(OptionalBody):
-    """What whoever decides wants to say about it."""
+    """A note from the person who decides."""
 
     note = Text(required=False, min_length=0, max_length=1000, allow_blank=True)
 
@@ -201,7 +201,7 @@ class ApprovedAnswer(LimitIncreaseAnswer):
 @extend_schema_view(
     list=extend_schema(summary="List raises of all budgets, newest first"),
     retrieve=extend_schema(summary="Show a raise"),
-    destroy=extend_schema(summary="End an approved raise now; it stays to be read"),
+    destroy=extend_schema(summary="End an approved raise now; it stays readable"),
 )
 class LimitIncreases(Resource[LimitIncrease]):
     """Raises of all budgets."""

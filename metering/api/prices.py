@@ -112,7 +112,7 @@ class PriceAnswer(Answer):
 class AddedPriceAnswer(PriceAnswer):
     """A price that was added."""
 
-    job: Annotated[JobAnswer | UnsetType, about("Where pricing usage that had none goes on.")] = (
+    job: Annotated[JobAnswer | UnsetType, about("The job that prices usage that had no price.")] = (
         UNSET
     )
 
@@ -121,7 +121,7 @@ class RerateBody(StrictSerializer):
     """Which events to rate again, by their time."""
 
     to = Timestamp()
-    dry_run = Flag(required=False, help_text="Say what would change, and change nothing.")
+    dry_run = Flag(required=False, help_text="Report what would change, without changing anything.")
 
     def get_fields(self) -> dict[str, Any]:
         # `from` is a word of Python's own, so it cannot be declared as the others are.

@@ -239,7 +239,7 @@ class _ActionView(FastView):
 
 @extend_schema_view(
     post=extend_schema(
-        summary="Say what the call has cost",
+        summary="Report what the call cost",
         description="The true cost is always booked: above the hold as an overrun, after the hold"
         " has ended as late. The same settle again gets the same answer.",
         request={JSON: EVENT},
@@ -252,7 +252,7 @@ class SettleView(_ActionView):
 
 @extend_schema_view(
     post=extend_schema(
-        summary="Give back what is held: the call was not made",
+        summary="Release the hold: the call was not made",
         request=None,
         responses=ReleaseAnswer,
     )
@@ -263,7 +263,7 @@ class ReleaseView(_ActionView):
 
 @extend_schema_view(
     post=extend_schema(
-        summary="Hold on for longer: the call still runs",
+        summary="Extend the hold: the call is still running",
         request={JSON: EXTENSION},
         responses={200: ExtendAnswer, **REFUSALS},
     )

@@ -68,7 +68,7 @@ class SourcesView(ApiView):
     parameters = {"GET": (*PAGE_PARAMETERS, *RANGE_PARAMETERS)}
 
     @extend_schema(
-        summary="What each source sends, what is lost of it, and what to set",
+        summary="Show what each source sends, what is lost, and what to set",
         description="By source and route, over the UTC days that the range touches (default: the"
         f" last 7 days). Counts can be read for {settings.RETENTION_DECISIONS.days} days."
         " `conflicts` and `unpriced` are among the accepted. The reports of further sources than"

@@ -23,7 +23,7 @@ from metering.rollups.sets import DAY_SECONDS
 from metering.usage.event_keys import key_of_id
 from tenants.scope import tenant_scope
 
-# So many are enough to see that roll-ups drift; a wrong day may have a hundred thousand rows.
+# This many are enough to see that roll-ups drift; a wrong day may have a hundred thousand rows.
 ROLLUP_DRIFTS_MAX: Final = 1_000
 PARTS: Final = ("nanos", "tokens", "requests", "tool_calls")
 
@@ -57,7 +57,7 @@ class Seals(NamedTuple):
 
 
 def audit_tenant(tenant_id: int) -> list[Drift]:
-    """Return every drift of a tenant's balances, in one snapshot, while the service goes on."""
+    """Return every drift of a tenant's balances, in one snapshot, with the service running."""
     with tenant_scope(tenant_id, is_snapshot=True):
         book = read_budget_index(tenant_id)
         sealed_until = read_sealed(tenant_id).sealed_until

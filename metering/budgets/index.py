@@ -15,7 +15,7 @@ from metering.core.periods import QUANTUM_SECONDS
 # few quarters of an hour, and the ids of windows. A transaction knows all that it asks for.
 KNOWN_GROUPS_MAX: Final = 50_000
 KNOWN_WINDOWS_MAX: Final = 200_000
-# After so many windows of a group, they are looked up again.
+# After this many windows of a group, they are looked up again.
 WINDOWS_OF_GROUP_MAX: Final = 100
 
 
@@ -55,7 +55,7 @@ class _Shape:
 
 _GROUPS: Final = BoundedMemory[tuple[_Shape, Values], list[_Group]](KNOWN_GROUPS_MAX)
 # The committed windows that a process knows of, by the version of their tenant's configuration:
-# whoever removes a window that may be used again makes a new one.
+# code that removes a window that may be used again makes a new one.
 _WINDOW_IDS: Final = BoundedMemory[tuple[int, WindowKey], int](KNOWN_WINDOWS_MAX)
 
 
@@ -68,9 +68,9 @@ def forget_windows() -> None:
 class BudgetIndex:
     """A tenant's budgets as of one configuration version, and the ids of their windows.
 
-    `window_ids` has what whoever holds this book asked for. A process's snapshot holds none: each
-    transaction works with a book of its own (`for_transaction`), which forgets nothing while it
-    lasts, whatever others make the process remember or forget meanwhile.
+    `window_ids` has the windows that the holder of this index asked for. A process's snapshot holds
+    none: each transaction works with a book of its own (`for_transaction`), which forgets nothing
+    while it lasts, whatever others make the process remember or forget meanwhile.
     """
 
     def __init__(self, *, tenant_id: int, version: int, rules: Iterable[BudgetRule]) -> None:

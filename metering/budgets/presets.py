@@ -10,7 +10,7 @@ from metering.models import Action, Mode, Period
 
 
 class Preset(NamedTuple):
-    """What a budget has where whoever makes it says nothing else."""
+    """What a budget has unless its creator says otherwise."""
 
     description: str
     fields: Mapping[str, Any]

@@ -99,7 +99,7 @@ class BudgetRule:
         self.limit_seconds = budget.limit_seconds
         self.levels = tuple(levels)
         self.raises = tuple(raises)
-        # For whoever judges calls: limits in the order of Amounts, and levels that do something.
+        # For judging calls: limits in the order of Amounts, and levels that do something.
         self.limit_parts = tuple(self.limits.values())
         self.limited_places = [
             place for place, limit in enumerate(self.limit_parts) if limit is not None

@@ -26,7 +26,7 @@ def inherit(body: EventBody, held: Held) -> EventBody:
     is_tool = (body.operation or implied_operation(body)) == "tool" or (
         wanted["operation"] == "tool" and says_little
     )
-    # A tool call is no call of the reservation's model, nor the other way round.
+    # A tool call is no call of the reservation's model, nor vice versa.
     names = (*INHERITED, "tool") if is_tool else (*INHERITED, "model", "provider")
     missing = {name: wanted[name] for name in names if wanted[name] and getattr(body, name) is None}
     if body.operation is None:

@@ -121,8 +121,8 @@ def freeze(*, tenant_id: int, until: datetime) -> int:
     """Let nothing change the tenant's events before `until` any more; return 0 where something has
     to be finished first. Call it in the tenant's scope.
 
-    Whoever changes events holds the configuration lock shared and reads `frozen_until` under it, so
-    no change is under way once this has the lock alone.
+    A transaction that changes events holds the configuration lock shared and reads `frozen_until`
+    under it, so no change is under way once this has the lock alone.
     """
     with connection.cursor() as cursor:
         cursor.execute(_UNFINISHED, {"tenant": tenant_id, "until": until})

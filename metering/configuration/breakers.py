@@ -1,4 +1,4 @@
-"""Breakers as configuration: made, changed, removed, and closed by hand."""
+"""Breakers as configuration: created, changed, removed, and closed manually."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -119,11 +119,11 @@ def delete_breaker(*, breaker: Breaker, actor: str) -> None:
 
 @transaction.atomic
 def close_breaker(*, breaker: Breaker, actor: str, group_key: str | None = None) -> list[str]:
-    """Close a breaker by hand, for one group or for all: lift what it made, and count from an empty
-    minute. Return the groups that were open.
+    """Close a breaker manually, for one group or for all: lift what it made, and count from an
+    empty minute. Return the groups that were open.
 
-    Takes no configuration lock: usage goes on meanwhile, and this waits for whoever has locked a
-    group's state.
+    Takes no configuration lock: usage continues meanwhile, and this waits for any transaction that
+    has locked a group's state.
     """
     rule = BreakerRule.of(breaker)
     return _close(breaker, rule, actor=actor, why=f"closed by {actor}", group_key=group_key)

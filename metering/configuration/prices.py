@@ -109,7 +109,7 @@ def end_price(*, price: TenantPrice | ToolPrice, actor: str) -> TenantPrice | To
 
 def _price_what_had_none(tenant_id: int, *, actor: str) -> None:
     """Begin to price usage that had no price; a little of it as soon as this is committed, so that
-    whoever added the price sees it.
+    the person who added the price sees it.
     """
     job = start_pricing(tenant_id=tenant_id, actor=actor)
     if job is not None and are_few_unpriced(tenant_id):

@@ -14,7 +14,7 @@ class Amounts(NamedTuple):
     tool_calls: int
 
 
-# A limit that becomes so many times as high may have a digit too many.
+# A limit that becomes this many times as high may have a digit too many.
 TIMES_UNUSUAL: Final = 10
 NOTHING: Final = Amounts(0, 0, 0, 0)
 

@@ -1,6 +1,6 @@
 """Jobs as rows: work that is too long for a request is begun by one and done by workers.
 
-The rows are the queue. Whoever does a step holds the job's row until the step is committed.
+The rows are the queue. The worker that does a step holds the job's row until it is committed.
 """
 
 from typing import Any, Final

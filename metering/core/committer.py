@@ -172,7 +172,7 @@ class Committer(Generic[Item]):
         try:
             while (batch := self._take()) is not None:
                 # The server, or what is between, may have closed a connection that lay idle. One
-                # that breaks under way is replaced by whoever commits.
+                # that breaks under way is replaced by the committer.
                 if time.monotonic() > ended_at + IDLE_SECONDS:
                     connection.close()
                 began_at = time.monotonic()

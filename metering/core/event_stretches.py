@@ -8,7 +8,7 @@ from psycopg import sql
 
 from metering.models import CostSource
 
-# Work on at most so many events is done while a client waits.
+# Work on at most this many events is done while a client waits.
 AT_ONCE_MAX: Final = 5_000
 
 

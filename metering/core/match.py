@@ -44,7 +44,7 @@ def problems_by_dimension(match: Mapping[str, Any]) -> dict[str, str]:
 
 def _match_problem(name: str, wanted: object) -> str | None:
     if name not in POSITION:
-        return f"This is no dimension; dimensions are {', '.join(MATCHABLE)}."
+        return f"Not a dimension; dimensions are {', '.join(MATCHABLE)}."
     values = wanted if isinstance(wanted, list) else [wanted]
     if not 1 <= len(values) <= MATCH_VALUES_MAX:
         return f"Give 1 to {MATCH_VALUES_MAX} values."

@@ -57,7 +57,7 @@ def match_problems(match: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def per_problems(per: Sequence[str], names: Sequence[str], *, most: int) -> Iterator[Problem]:
-    """Judge what calls are counted by: at most so many of these names, each once."""
+    """Judge what calls are counted by: at most this many of these names, each once."""
     if len(per) > most:
         yield Problem("per", f"Choose at most {most}.")
     if len(set(per)) < len(per):

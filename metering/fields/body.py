@@ -42,7 +42,7 @@ class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
         if not isinstance(data, dict):
             raise serializers.ValidationError('must be an object, as in {"team": "growth"}')
         if not data.keys() <= set(MATCHABLE):
-            message = f"This is no dimension; dimensions are {', '.join(MATCHABLE)}."
+            message = f"Not a dimension; dimensions are {', '.join(MATCHABLE)}."
             raise serializers.ValidationError(unknown_members(data, MATCHABLE, message))
         match = normal_match(data)
         if problems := problems_by_dimension(match):

@@ -38,7 +38,7 @@ def match_field(*, rows: int) -> MatchField:
         rows=rows,
         label="Counts only",
         required=False,
-        help_text="Nothing chosen: all usage. Several values of a dimension: any of them.",
+        help_text="Leave empty for all usage. Several values of a dimension match any of them.",
     )
 
 

@@ -57,8 +57,8 @@ class UsageSealed(Conflict):
 
     def __init__(self, frozen_until: datetime) -> None:
         super().__init__(
-            f"Usage before {frozen_until:%Y-%m-%d} UTC is sealed and never changes any more: name a"
-            " period from then on."
+            f"Usage before {frozen_until:%Y-%m-%d} UTC is sealed and can no longer change:"
+            " choose a period from then on."
         )
 
 
@@ -261,7 +261,7 @@ def rerate_chunk(
     """Rate the next events after a position.
 
     They are read and rated without a lock; those that come out otherwise are then locked and rated
-    once more, as somebody may have changed them meanwhile.
+    once more, as they may have changed meanwhile.
     """
     tenant_id = configuration.tenant_id
     condition = "e.time >= %s AND (e.time, e.id) > (%s, %s)"

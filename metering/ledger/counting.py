@@ -3,10 +3,10 @@ little, else by a job, while usage continues.
 
 A budget is in force from the moment it is made. New usage posts to its windows like any other. The
 past is added in the order of (time, id), a stretch a transaction; until all of it is, windows hold
-less than was spent, never more, so whatever they refuse is refused rightly.
+less than was spent, never more, so every refusal is correct.
 
 Invariant: an event counts in a counting budget from the step on that has read its position, or from
-its arrival if the budget was there before it. Whoever changes an event that was not read yet moves
+its arrival if the budget was there before it. A change to an event that was not read yet moves
 nothing (`CountingPast.holds`); the step that reads it finds it changed. Both take COUNTING_LOCK:
 steps alone, changes shared.
 """
@@ -168,7 +168,7 @@ def _holders(rule: BudgetRule, tenant_id: int, within: sql.Composable) -> Sequen
 def counting_pasts(book: BudgetIndex) -> dict[int, CountingPast]:
     """How far the counts of these budgets have come, by budget; none moves on until commit.
 
-    For whoever is about to change events. Read under the lock: what a book says may be old.
+    For callers that are about to change events. Read under the lock: what a book says may be old.
     """
     if not any(rule.is_counting for rule in book.rules.values()):
         return {}

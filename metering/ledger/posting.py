@@ -204,7 +204,8 @@ def plan_move(
             until = left.get(key.window_id)
             if until is not None and key.grain_at is not None and key.grain_at < until:
                 del counted[key]
-                # What is too late for a window must be so for whoever adds its events up again.
+                # What is too late for a window must be so for any code that adds its events up
+                # again.
                 if until != windows[key.window_id].counted_from:
                     late[key.window_id] = until
     if not counted and not holds and not late:

@@ -54,7 +54,7 @@ def age_windows(
 ) -> tuple[set[int], LevelChanges]:
     """Take out of rolling windows what has become older than their period, by entries that say so.
 
-    Return the windows that were looked at, and what their levels ask of halts. Those that somebody
+    Return the windows that were looked at, and what their levels ask of halts. Those that someone
     has locked are not looked at, unless it `waits` for them.
     """
     changes = NO_LEVEL_CHANGES

@@ -1,4 +1,4 @@
-"""Halts: everything that matches stops, by hand, by a breaker, or by a level that locks out.
+"""Halts: everything that matches stops, manually, by a breaker, or by a level that locks out.
 
 A halt never waits for those who write usage: it takes no configuration lock. Every transaction that
 gives or extends a reservation reads the halts in force; `halt_watch` keeps them in each process's
@@ -91,7 +91,7 @@ class ActiveHalts(tuple[ActiveHalt, ...]):
         return active
 
     def matching(self, values: Values) -> list[ActiveHalt]:
-        """The halts that stop a call with these values: those by hand first, then the oldest.
+        """The halts that stop a call with these values: manual ones first, then the oldest.
 
         A look-up for each set of dimensions that halts name, however many halts there are.
         """
@@ -273,7 +273,7 @@ def insert_halt(  # noqa: PLR0913 - all of it is what a halt is made of
     """Halt within the caller's transaction; return the id, or None if the halt is there already.
 
     A lockout is made once for a window, level and episode, even after a person has lifted it; of a
-    breaker and group there is one halt in force. Whoever commits it sets `halts_changed`.
+    breaker and group there is one halt in force. The caller that commits it sets `halts_changed`.
     """
     cursor.execute(
         _INSERT,
@@ -298,7 +298,7 @@ def insert_halt(  # noqa: PLR0913 - all of it is what a halt is made of
 
 @transaction.atomic
 def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -> Halt:
-    """Stop everything that matches, by hand. In force with the commit, everywhere within a second.
+    """Stop everything that matches, manually. In force with the commit, everywhere within a second.
 
     Reservations that were given before go on, and are settled at their true cost. Raises
     ValidationError for a match that no call has.

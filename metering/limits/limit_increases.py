@@ -34,7 +34,7 @@ OPEN_REQUESTS_MAX: Final = 100
 
 
 class AlreadyDecided(Conflict):
-    """Somebody decided otherwise before."""
+    """A different decision was made before."""
 
     code = "already_decided"
 
@@ -52,7 +52,7 @@ class NotApproved(Conflict):
 
 
 class TooManyRequests(Conflict):
-    """So many requests wait for a decision that one more would not be read."""
+    """Too many requests are waiting for a decision for another to be read."""
 
     code = "too_many_open_requests"
 
@@ -221,7 +221,7 @@ def judge_ended_increases(tenant_id: int) -> int:
     """Judge the windows of some raises that are over by the limits without them; return the
     number of raises.
 
-    Holds the configuration lock alone, as whoever ends a raise by hand. The configuration itself
+    Holds the configuration lock alone, as ending a raise manually does. The configuration itself
     stays: every book knows when a raise ends.
     """
     hold_configuration(tenant_id)
@@ -291,5 +291,5 @@ def _decide(stored: LimitIncrease, status: LimitIncreaseStatus, *, actor: str, n
 def _end(stored: LimitIncrease) -> None:
     now = timezone.now()
     stored.ends_at = min(stored.ends_at, now)
-    # Whoever ends it judges the windows, too.
+    # The caller that ends it judges the windows, too.
     stored.judged_at = stored.judged_at or now

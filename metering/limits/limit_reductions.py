@@ -1,7 +1,8 @@
 """Tightenings: limits of budgets count less for what matches, while a breaker or an anomaly is
 open.
 
-Whoever opens one names its cause and ends it by that name; there is one in force for a cause.
+The caller that opens one names its cause and ends it by that name; there is one in force for a
+cause.
 """
 
 import json

@@ -81,7 +81,7 @@ def _lock_out(book: BudgetIndex, lockout: Lockout, now: datetime) -> None:
 def lift_ended_lockouts(tenant_id: int) -> int:
     """Note of lockouts whose time is over that they are lifted; return the number, at most 500.
 
-    They stop nothing from that moment on: this is for whoever reads what stands.
+    They stop nothing from that moment on: this is for readers of the stored state.
     """
     return _lift(_ENDED, tenant_id, [tenant_id, ENDED_MAX])
 

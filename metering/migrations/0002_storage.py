@@ -79,7 +79,7 @@ USAGE_EVENT = """
     CREATE INDEX usage_event_conflict ON usage_event (tenant_id, time) WHERE is_conflict;
 """
 
-# Finds holds nobody told the outcome of; state 4 is "expired".
+# Finds holds whose outcome was never reported; state 4 is "expired".
 UNKNOWN_HOLDS = """
     CREATE INDEX reservation_unknown ON reservation (tenant_id, expires_at, id)
         WHERE state = 4 AND event_id IS NULL;

@@ -129,7 +129,7 @@ class BudgetLevel(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.percent} %: {self.action}"
+        return f"{self.percent}%: {self.action}"
 
 
 class BudgetWindow(models.Model):

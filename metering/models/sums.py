@@ -9,7 +9,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 
 if TYPE_CHECKING:
-    # A field of `int`, as this one is to whoever reads and writes it.
+    # A field of `int`, as this one is to code that reads and writes it.
     SumField = models.BigIntegerField
 else:
 

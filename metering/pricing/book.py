@@ -1,7 +1,7 @@
 """Rating: what a call costs by the tenant's prices and the catalogue, in whole nano-dollars.
 
-A `PriceBook` is one tenant's prices at one moment, immutable but for what it remembers; whoever
-holds one replaces it when the tenant's configuration changes.
+A `PriceBook` is one tenant's prices at one moment, immutable but for what it remembers; its
+holder replaces it when the tenant's configuration changes.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Percentiles of latency, time to first token and cost per request, within 5 %.
+"""Percentiles of latency, time to first token and cost per request, within 5%.
 
 From histograms of UTC days where they lie inside a bucket, else from events; like `usage`, inside
 one snapshot. Tool calls are no requests and do not count.

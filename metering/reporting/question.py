@@ -14,7 +14,7 @@ from metering.models import Operation, Status
 INTERVALS: Final = ("15min", "hour", "day", "week", "month", "none")
 GROUP_BY_MAX: Final = 5
 VALUES_MAX: Final = 100
-# The longest range of each interval, so that no question has more buckets than anybody reads.
+# The longest range of each interval, so that no question has more buckets than anyone reads.
 RANGE_MAX: Final = {
     "15min": timedelta(days=93),
     "hour": timedelta(days=366),

@@ -16,7 +16,7 @@ from django.db import connection
 from metering.budgets.rules import BudgetRule
 from metering.models import ReservationState
 
-# The newest so many are read for a window's sum, and counted in a period.
+# This many of the newest are read for a window's sum, and counted in a period.
 HOLDS_MAX: Final = 10_000
 # A hold is over at its time, whether or not a task has ended it yet. Each half has an index.
 _OF_TIME: Final = f"""

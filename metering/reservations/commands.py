@@ -63,7 +63,7 @@ class Command(ABC):
         return [self]
 
     def take_error(self) -> MeteringError | None:
-        """Return the error and let go of it: the frames of whoever raises it hold the command."""
+        """Return the error and let go of it: the frames of the raising code hold the command."""
         error, self.error = self.error, None
         return error
 
@@ -153,7 +153,7 @@ class ReservationCommand(Command):
 
 
 class Settle(ReservationCommand):
-    """Say what the call has cost."""
+    """Report what the call cost."""
 
     def __init__(self, tenant_id: int, reservation_id: UUID, body: EventBody) -> None:
         super().__init__(tenant_id, reservation_id)
@@ -201,7 +201,7 @@ class Settle(ReservationCommand):
 
 
 class Release(ReservationCommand):
-    """Give back what is held: the call was not made."""
+    """Release the hold: the call was not made."""
 
     def confirm(self, reservation: LockedReservation) -> None:
         """Answer how the reservation ended."""

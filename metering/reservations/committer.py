@@ -6,11 +6,11 @@ from metering.core.committer import Committer
 from metering.reservations.commands import Command
 from metering.reservations.transaction import run_batch
 
-# A batch of so many callers takes some tens of milliseconds; those who come later get the next.
+# A batch of this many callers takes some tens of milliseconds; those who come later get the next.
 COMMANDS_MAX: Final = 200
 # While other tenants wait, a batch that is slow takes fewer, down to these.
 COMMANDS_MIN: Final = 8
-# Simultaneous batches of so many tenants: most of a batch is waiting for PostgreSQL.
+# Simultaneous batches of this many tenants: most of a batch is waiting for PostgreSQL.
 THREADS: Final = 8
 
 PROCESS_ENFORCER: Final[Committer[Command]] = Committer(

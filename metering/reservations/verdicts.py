@@ -300,7 +300,7 @@ def halted_by(halt: ActiveHalt, *, now: datetime, **details: Any) -> Halted:
     """Return the refusal by a halt, with the time of a breaker's next probe or of a lockout's end
     if that lies ahead.
     """
-    cause = {"manual": "by hand", "breaker": "by a breaker", "lockout": "by a budget's level"}
+    cause = {"manual": "manually", "breaker": "by a breaker", "lockout": "by a budget's level"}
     detail = f"Halted {cause[halt.kind]} since {moment(halt.since)}: {halt.reason}"
     wait = _retry_after(halt.probe_from or halt.ends_at, now=now)
     return Halted(detail, code=halt.code, halt=halt.id, **details, **wait)

@@ -117,8 +117,8 @@ def lock_batches(*, tenant_id: int, batch_ids: Iterable[int]) -> set[int]:
     """Keep these batches as they are, rolled up or not, until this transaction ends; return those
     that are rolled up.
 
-    Whoever changes events' rating or voids them calls this first and posts deltas for the events of
-    those batches; the others count as they are when their turn comes.
+    Code that changes events' rating or voids them calls this first and posts deltas for the events
+    of those batches; the others count as they are when their turn comes.
     """
     ids = sorted(set(batch_ids))
     with connection.cursor() as cursor:

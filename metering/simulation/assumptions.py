@@ -36,7 +36,7 @@ def breaker_assumptions(rule: BreakerRule, *, mode: str) -> list[str]:
     if rule.tightens:
         closing = "It tightens budgets instead of stopping calls, so it refuses none here."
     elif rule.close == BreakerClose.HAND:
-        closing = "No one closes it by hand: what it stops stays so until the period ends."
+        closing = "No one closes it manually: what it stops stays stopped until the period ends."
     else:
         closing = "A trial call ends before the next call is asked for."
     return [

@@ -1,6 +1,6 @@
 """What was used before a replay begins, and whether enough of it is still kept.
 
-A window that goes on forever has the sums of its sealed usage; any other has its calls or nothing.
+A window without end has the sums of its sealed usage; any other has its calls or nothing.
 """
 
 import json

@@ -83,7 +83,7 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
 
 
 def _within(find: Callable[[], Result]) -> Result | None:
-    """Return what can be found in time, else None; the caller's transaction goes on either way."""
+    """Return what can be found in time, else None; the caller's transaction stays usable."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('statement_timeout')")

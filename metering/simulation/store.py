@@ -1,7 +1,7 @@
 """Simulations as rows: short periods are replayed immediately, the others wait for a worker.
 
-The rows are the queue. Whoever claims one has a lease: a worker that died loses it, and another
-takes the row up again; both would answer the same.
+The rows are the queue. A worker that claims one has a lease: a worker that died loses it, and
+another takes the row up again; both would answer the same.
 """
 
 import time
@@ -29,13 +29,13 @@ WAITING_MAX: Final = 20
 REPLAY_SECONDS: Final = 200.0
 # Longer than a worker's task may take, so that no two workers replay the same row.
 LEASE: Final = timedelta(minutes=6)
-# Who began a replay and died is followed by another worker, but not for ever: the replay itself may
-# be what ends them.
+# A worker that dies in a replay is followed by another, but not indefinitely: the replay itself may
+# be what kills them.
 GIVE_UP_AFTER: Final = timedelta(hours=1)
 
 
 class TooManyWaiting(Conflict):
-    """So many simulations of the tenant wait already."""
+    """Too many simulations of the tenant are waiting already."""
 
     code = "too_many_simulations"
 

@@ -44,8 +44,8 @@ def select_of_batches(columns: str, *, batches: str, condition: str) -> str:
     """Return a SELECT of `columns` of the events of some batches that meet `condition`.
 
     `batches` is a query of neighboring batches of the tenant as `id` and `is_wanted`. It is folded
-    into stretches of wanted ones by the statement itself, for whoever must see batches and events
-    at one moment. The OFFSET keeps PostgreSQL from making a join of it.
+    into stretches of wanted ones by the statement itself, for callers that must see batches and
+    events at one moment. The OFFSET keeps PostgreSQL from making a join of it.
     """
     return f"""
         WITH stretch AS MATERIALIZED (

@@ -165,7 +165,7 @@ rare_counts: Final = attrgetter(*_RARE.values())
 dimension_values: Final = itemgetter(*[POSITION[name] for name in _DIMENSIONS])
 texts: Final = attrgetter(*_TEXTS.values())
 objects: Final = attrgetter(*_JSON.values())
-# Set by whoever gives an event its number, its rating and its tenant.
+# Set by the code that gives an event its number, its rating and its tenant.
 NUMBERED: Final = ("id", "cost_nanos", "price_id", "cost_source")
 KEYS: Final = ("key", "response_key", "request_key", "span_key", "fingerprint")
 key_values: Final = attrgetter(*KEYS)

@@ -76,16 +76,16 @@ ADVICE: Final[dict[str, Advice]] = {
     ),
     "too_many_events": Advice(
         "The body holds more than 10,000 events, or more resources or scopes of spans.",
-        "Send at most 10,000 events at once.",
+        "Send at most 10,000 events per request.",
     ),
     "unsupported_media_type": Advice(
-        "The content type or encoding is not known here.",
+        "The content type or encoding is not supported.",
         "Set Content-Type to application/json, or to application/x-protobuf for OTLP, and"
         " Content-Encoding to gzip or nothing.",
     ),
     "unknown_field": Advice(
         "The event has a field that is not part of the contract.",
-        "Move free pairs into tags; the fields of an event are listed at /v1/docs.",
+        "Move custom key-value pairs into tags; the fields of an event are listed at /v1/docs.",
     ),
     "missing_field": Advice(
         "A required field is missing.", "Send the field that the detail names; id is required."
@@ -106,7 +106,7 @@ ADVICE: Final[dict[str, Advice]] = {
         "Set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf or http/json.",
     ),
     "wrong_signal": Advice(
-        "Logs or metrics were sent to the endpoint for traces, or the other way round.",
+        "Logs or metrics were sent to the endpoint for traces, or vice versa.",
         "Send each signal to its own endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT to the service's URL"
         " without a path.",
     ),
@@ -129,11 +129,11 @@ ADVICE: Final[dict[str, Advice]] = {
     # Passed over.
     "not_a_call": Advice(
         "These reports are no model or tool calls.",
-        "Nothing need be set. If they are calls, set gen_ai.operation.name on their spans.",
+        "No action is needed. If they are calls, set gen_ai.operation.name on their spans.",
     ),
     "around_calls": Advice(
         "These spans stand around calls, and repeat what the calls used.",
-        "Nothing need be set: the calls themselves are counted.",
+        "No action is needed: the calls themselves are counted.",
     ),
     "no_model": Advice(
         "The report names tokens and no model.",
@@ -142,11 +142,11 @@ ADVICE: Final[dict[str, Advice]] = {
     "unknown_usage_part": Advice(
         "The usage object has members that are not known. Its counts add up without them, so the"
         " call is counted; the members are kept in extra_usage.",
-        "Nothing need be set, unless the provider bills for these members.",
+        "No action is needed, unless the provider bills for these members.",
     ),
     "told_elsewhere": Advice(
         "The same calls are counted by their logs or spans.",
-        "Nothing need be set; to send less, turn these metrics off.",
+        "No action is needed; to send less, turn these metrics off.",
     ),
 }
 

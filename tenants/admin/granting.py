@@ -11,11 +11,11 @@ from tenants.members import MembershipRefused
 from tenants.roles import Role
 
 ROLE_LABELS = {
-    Role.OWNER: "owner: everything, owners included",
-    Role.ADMIN: "admin: everything but owners",
+    Role.OWNER: "owner: everything, including owners",
+    Role.ADMIN: "admin: everything except owners",
     Role.FINANCE: "finance: budgets and prices",
-    Role.ENGINEER: "engineer: looks, reports, enforces",
-    Role.VIEWER: "viewer: looks",
+    Role.ENGINEER: "engineer: view, report usage, enforce",
+    Role.VIEWER: "viewer: view only",
 }
 
 

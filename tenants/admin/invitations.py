@@ -31,7 +31,7 @@ from tenants.models import Invitation
 from tenants.roles import ROLES_THAT_GRANT, Role
 
 LINK_ADVICE = (
-    "Send it to this person alone, over a safe channel: whoever opens it first can "
+    "Send it only to this person, over a secure channel: the first person to open it can "
     "accept. It works once, within seven days. No one is a member before accepting."
 )
 OPEN = frozenset({InvitationState.PENDING, InvitationState.EXPIRED})
@@ -41,7 +41,7 @@ class InvitationForm(RowForm):
     """A person by address, and a role."""
 
     email = forms.EmailField(
-        label="E-mail address", max_length=254, widget=UnfoldAdminEmailInputWidget()
+        label="Email address", max_length=254, widget=UnfoldAdminEmailInputWidget()
     )
     role = forms.ChoiceField(initial=Role.VIEWER.value, widget=UnfoldAdminSelectWidget())
 
@@ -53,9 +53,9 @@ class InvitationForm(RowForm):
         super().__init__(*args, **kwargs)
         if "email" in self.fields:
             self.fields["email"].help_text = (
-                "The person gets a mail with a link and chooses a password of their own."
+                "The person gets an email with a link and chooses their own password."
                 if can_mail()
-                else "You get a link to hand on, once. The person chooses a password of their own."
+                else "You get a link to pass on, shown once. The person chooses their own password."
             )
 
 
@@ -69,9 +69,9 @@ class InvitationAdmin(TenantModelAdmin):
     search_fields = ("email",)
     ordering = ("-id",)
     actions_detail = ("send_again",)
-    end_verb = "Take back invitation"
+    end_verb = "Revoke invitation"
     end_consequence = "Its link stops working immediately. You can invite the person again."
-    end_done = "the invitation is taken back."
+    end_done = "the invitation was revoked."
 
     @labelled(  # type: ignore[untyped-decorator]
         description="State",
@@ -86,7 +86,7 @@ class InvitationAdmin(TenantModelAdmin):
             return f"{obj.mailed_at:%Y-%m-%d %H:%M} UTC"
         if obj.mail_error:
             return f"not delivered: {obj.mail_error}"
-        return "waits to be mailed" if obj.mail_due_at is not None else "by a link"
+        return "waiting to be sent" if obj.mail_due_at is not None else "by link"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
         more = ("state", "sent", "expires_at", "invited_by", "created_at")
@@ -145,8 +145,8 @@ class InvitationAdmin(TenantModelAdmin):
         if request.method != "POST":
             question = Question(
                 f"Send the invitation of {invitation.email} again?",
-                "Send again" if can_mail() else "Make a new link",
-                "The link that was sent before stops working. The new one works for seven days.",
+                "Send again" if can_mail() else "Create a new link",
+                "The previous link stops working. The new one works for seven days.",
                 back=back,
             )
             return ask(self, request, question=question)
@@ -171,7 +171,8 @@ class InvitationAdmin(TenantModelAdmin):
         if token is None:
             messages.success(
                 request,
-                f"A mail to {invitation.email} is on its way. Who accepts becomes a member.",
+                f"An email to {invitation.email} is on its way. They become a member once they "
+                "accept.",
             )
             return HttpResponseRedirect(reverse("admin:tenants_invitation_changelist"))
         return shown_once(

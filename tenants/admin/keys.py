@@ -48,7 +48,9 @@ class KeyForm(RowForm):
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]
         if expires_at is not None and expires_at <= timezone.now():
-            raise ValidationError("This time is over. Choose a later one, or leave it empty.")
+            raise ValidationError(
+                "This time is in the past. Choose a later one, or leave it empty."
+            )
         return expires_at
 
 
@@ -64,16 +66,16 @@ class KeyAdmin(TenantModelAdmin):
     fields = ("name", "scopes", "expires_at")
     end_verb = "Revoke key"
     end_consequence = (
-        "Everything that uses this key is refused within a second. This cannot be undone: make a "
-        "new key first where one is needed."
+        "Everything that uses this key is refused within a second. This cannot be undone: create "
+        "a new key first if one is needed."
     )
     end_done = "revoked."
 
-    @display(description="Begins with")
+    @display(description="Prefix")
     def begins_with(self, obj: ApiKey) -> str:
         return f"sg_{obj.prefix}_"
 
-    @display(description="May")
+    @display(description="Scopes")
     def may(self, obj: ApiKey) -> str:
         return ", ".join(obj.scopes)
 
@@ -135,8 +137,8 @@ class KeyAdmin(TenantModelAdmin):
             request,
             title=f"The key “{obj.name}”",
             secret=request.shown_once,  # type: ignore[attr-defined]
-            words="Only its hash is kept. Copy it now to where it is used; whoever has it may act "
-            "for this tenant.",
+            words="Only its hash is stored. Copy it now to where it is used; anyone who has it can "
+            "act for this tenant.",
         )
 
     def end(self, request: HttpRequest, obj: ApiKey) -> None:

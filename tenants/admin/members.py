@@ -33,8 +33,8 @@ class MemberAdmin(TenantModelAdmin):
     delete_confirmation_template = "admin/tenants/remove_member.html"
     end_verb = "Remove member"
     end_consequence = (
-        "The next request of this person is refused. The account and its other tenants stay, and "
-        "so does what the person changed in the audit log. You can invite the person again."
+        "This person's next request is refused. The account and its other tenants are not "
+        "affected, and the person's changes stay in the audit log. You can invite the person again."
     )
     end_done = "is no longer a member."
 

@@ -26,7 +26,7 @@ class SettingsForm(RowForm):
 
     timezone = forms.ChoiceField(
         widget=UnfoldAdminSelectWidget(),
-        help_text="Where the days and months of the pages begin.",
+        help_text="Defines when days and months begin on the pages.",
     )
     assumed_input_usd = AmountField(
         label="Assumed input rate, USD",
@@ -113,5 +113,5 @@ class SettingsAdmin(TenantModelAdmin):
         return change_settings(tenant=tenant_of(request), actor=actor_of(request), changes=changes)
 
     def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
-        messages.success(request, "The settings are changed.")
+        messages.success(request, "The settings were changed.")
         return HttpResponseRedirect(request.path)

@@ -32,10 +32,13 @@ class TeamMemberFormSet(RowFormSet):
             if form.cleaned_data.get("user") and not form.cleaned_data.get("DELETE")
         ]
         if len(people) != len(set(people)):
-            raise ValidationError("A person is in the team twice.")
+            raise ValidationError("A person is listed twice.")
 
 
-TEAM_MEMBER_LABELS = {"user": "Person", "is_lead": "Leads the team, hears of its budgets"}
+TEAM_MEMBER_LABELS = {
+    "user": "Person",
+    "is_lead": "Leads the team and is notified about its budgets",
+}
 
 
 class TeamMemberInline(TenantInline):
@@ -125,7 +128,7 @@ def _unused_team_name(tenant: Tenant) -> Any:
     def clean_name(form: Any) -> str:
         name: str = form.cleaned_data["name"]
         if Team.objects.filter(tenant=tenant, name=name).exists():
-            raise ValidationError("There is a team of this name already.")
+            raise ValidationError("There is already a team with this name.")
         return name
 
     return clean_name

@@ -57,7 +57,7 @@ class NewKeyAnswer(KeyBody):
 
 @extend_schema_view(
     list=extend_schema(summary="List API keys, oldest first"),
-    create=extend_schema(summary="Make an API key", responses={201: NewKeyAnswer}),
+    create=extend_schema(summary="Create an API key", responses={201: NewKeyAnswer}),
     destroy=extend_schema(summary="Revoke an API key, everywhere within a second"),
 )
 class Keys(Resource[ApiKey]):
@@ -90,7 +90,7 @@ class Keys(Resource[ApiKey]):
 def _require_no_more(maker: ApiKey, scopes: list[str], expires_at: datetime | None) -> None:
     """Raise PermissionDenied if a key would have a scope that its maker lacks, or outlive it."""
     if missing := sorted(set(scopes) - set(maker.scopes)):
-        raise PermissionDenied(f"This key lacks the scope {missing[0]!r}, so it cannot hand it on.")
+        raise PermissionDenied(f"This key lacks the scope {missing[0]!r}, so it cannot grant it.")
     end = maker.expires_at
     if end is not None and (expires_at is None or expires_at > end):
         raise PermissionDenied(

@@ -36,4 +36,4 @@ class Teams(Resource[Team]):
         try:
             return create_team(tenant=self.tenant, actor=self.actor, **fields)
         except IntegrityError as error:
-            raise Conflict(f"There is a team named {fields['name']!r} already.") from error
+            raise Conflict(f"There is already a team named {fields['name']!r}.") from error

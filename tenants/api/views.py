@@ -55,7 +55,7 @@ class ApiView(APIView):
             return super().dispatch(request, *args, **kwargs)
         finally:
             data: Any = getattr(self.request, "_full_data", None)
-            if type(data) in (dict, list):  # not a form, which nobody may change
+            if type(data) in (dict, list):  # not a form, which is immutable
                 data.clear()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:

@@ -70,7 +70,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "email",
-                    models.EmailField(max_length=254, unique=True, verbose_name="e-mail address"),
+                    models.EmailField(max_length=254, unique=True, verbose_name="email address"),
                 ),
                 ("is_address_proven", models.BooleanField(default=False, editable=False)),
                 (
@@ -321,7 +321,7 @@ class Migration(migrations.Migration):
                 ("mail_attempts", models.PositiveSmallIntegerField(default=0, editable=False)),
                 ("mailed_at", models.DateTimeField(editable=False, null=True)),
                 ("mail_error", models.CharField(blank=True, editable=False, max_length=300)),
-                ("email", models.EmailField(max_length=254, verbose_name="e-mail address")),
+                ("email", models.EmailField(max_length=254, verbose_name="email address")),
                 (
                     "role",
                     models.CharField(
@@ -381,7 +381,7 @@ class Migration(migrations.Migration):
                 ("mail_attempts", models.PositiveSmallIntegerField(default=0, editable=False)),
                 ("mailed_at", models.DateTimeField(editable=False, null=True)),
                 ("mail_error", models.CharField(blank=True, editable=False, max_length=300)),
-                ("email", models.EmailField(max_length=254, verbose_name="e-mail address")),
+                ("email", models.EmailField(max_length=254, verbose_name="email address")),
                 ("used_at", models.DateTimeField(editable=False, null=True)),
             ],
             options={

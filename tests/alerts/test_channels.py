@@ -410,7 +410,7 @@ def test_what_is_not_a_success_says_why(
         ("webhook", {"url": "https://x.example/\nHost: y"}, "url", "must be printable"),
         ("pagerduty", {"routing_key": "short"}, "routing_key", "must be the 32 letters and digits"),
         ("email", {"to": []}, "to", "must be 1 to 50 addresses"),
-        ("email", {"to": ["a@x.example\nBcc: b@y"]}, "to", "is not an e-mail address"),
+        ("email", {"to": ["a@x.example\nBcc: b@y"]}, "to", "is not an email address"),
         ("email", {"to": ["a@x.example"]}, "smtp_url", "has set no mail server"),
         (
             "email",

@@ -180,7 +180,7 @@ def test_a_budget_over_a_long_past_says_that_it_still_counts(
     form = budget_form((100, "block", ""))
     answer = owner.post("/admin/metering/budget/add/", form, follow=True)
     html = answer.content.decode()
-    assert "refuses by what it has counted so far" in html
+    assert "enforces what it has counted so far" in html
     for path in ("/admin/metering/budget/", "/budgets"):
         assert "still counting" in owner.get(path).content.decode(), path
     jobs = owner.get("/admin/metering/backgroundjob/").content.decode()
@@ -327,7 +327,7 @@ def test_an_archived_budget_can_be_seen_and_not_changed(account: Account, owner:
     budget = make_budget(account, name="old one")
     path = f"/admin/metering/budget/{budget.id}"
     assert (
-        b"From the next call on it counts and blocks nothing"
+        b"From the next call on, it stops counting and blocking"
         in owner.get(f"{path}/delete/").content
     )
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
@@ -449,7 +449,7 @@ def test_a_key_is_shown_once_works_and_is_revoked(account: Account, owner: Clien
 def test_a_key_that_is_over_already_is_refused(account: Account, owner: Client) -> None:
     yesterday = timezone.now() - timedelta(days=1)
     form = key_form(expires_at_0=f"{yesterday:%Y-%m-%d}", expires_at_1="00:00")
-    assert "This time is over" in errors_of(owner.post("/admin/tenants/apikey/add/", form))
+    assert "This time is in the past" in errors_of(owner.post("/admin/tenants/apikey/add/", form))
     nothing = key_form(scopes=[])
     assert "This field is required" in errors_of(owner.post("/admin/tenants/apikey/add/", nothing))
     with account.scope():
@@ -529,7 +529,7 @@ def test_teams_have_members_of_the_tenant_alone(
     with account.scope():
         assert not TeamMember.objects.filter(team=team).exists()
     repeated = {**form, "form_token": uuid.uuid4().hex}
-    assert "There is a team of this name already." in errors_of(
+    assert "There is already a team with this name." in errors_of(
         owner.post("/admin/tenants/team/add/", repeated)
     )
 

@@ -65,7 +65,7 @@ def open_page(
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto("/")
-    page.get_by_label("E-mail address").fill(account.email)
+    page.get_by_label("Email address").fill(account.email)
     page.get_by_label("Password").fill(account.password)
     page.keyboard.press("Enter")
     page.wait_for_url(f"{server.url}/")
@@ -123,8 +123,8 @@ def test_days_are_chosen_and_a_bar_leads_to_its_value(
     page.get_by_text("Dates", exact=True).click()
     today = datetime.now(UTC).date().isoformat()
     page.get_by_label("From", exact=True).fill(today)
-    page.get_by_label("To, included").fill(today)
-    page.get_by_role("button", name="Show these days").click()
+    page.get_by_label("To (inclusive)").fill(today)
+    page.get_by_role("button", name="Apply").click()
     expect(page.get_by_role("heading", name="Spend by hour")).to_be_visible()
     assert f"from={today}&to={today}&by=agent" in page.url
     assert "team=growth" in page.url
@@ -179,7 +179,7 @@ def test_an_agent_is_halted_from_the_overview_and_let_go_on(
     expect(page.get_by_role("heading", level=1)).to_contain_text(
         f"Halt calls by agent “{HOSTILE[:30]}"
     )
-    expect(page.get_by_label("Why")).to_be_focused()
+    expect(page.get_by_label("Reason")).to_be_focused()
     assert overflow(page) == 0
     page.keyboard.type("It loops")
     page.get_by_role("button", name="Halt these calls").click()
@@ -188,7 +188,7 @@ def test_an_agent_is_halted_from_the_overview_and_let_go_on(
     lift = page.get_by_role("button", name="Lift the halt of calls by agent")
     lift.click()
     question = page.get_by_role("dialog", name="Lift this halt?")
-    expect(question).to_contain_text("are let through again within a second")
+    expect(question).to_contain_text("are allowed again within a second")
     page.keyboard.press("Escape")
     expect(question).to_be_hidden()
     expect(lift).to_be_focused()
@@ -217,13 +217,13 @@ def test_an_incident_is_found_on_the_chart_and_handled_without_a_reload(
     page.locator(".chart .annotation rect").click()
     page.wait_for_url(f"{live_server.url}/incidents/{made.id}")
     page.wait_for_selector(".chart[data-ready]")
-    expect(page.get_by_role("region", name="Whose spending it was")).to_contain_text("$1.00")
+    expect(page.get_by_role("region", name="Top spenders")).to_contain_text("$1.00")
     page.evaluate("document.querySelector('.chart svg').dataset.drawnOnce = 'yes'")
     page.get_by_role("button", name="Acknowledge").click()
-    expect(page.get_by_text("Everybody sees that you look at it.")).to_be_visible()
-    page.get_by_label("Say what you know or did").fill(HOSTILE)
+    expect(page.get_by_text("Everyone can see that you are looking into it.")).to_be_visible()
+    page.get_by_label("Add a comment").fill(HOSTILE)
     page.get_by_role("button", name="Comment").dblclick()
-    expect(page.get_by_text("Your comment is in the timeline.")).to_be_visible()
+    expect(page.get_by_text("Your comment was added to the timeline.")).to_be_visible()
     expect(page.locator(".timeline p").filter(has_text=HOSTILE)).to_have_count(1)
     assert page.evaluate("document.querySelector('.chart svg').dataset.drawnOnce") == "yes"
     assert overflow(page) == 0

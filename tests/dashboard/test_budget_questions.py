@@ -86,7 +86,7 @@ def test_a_budget_that_would_refuse_at_once_says_so_first(account: Account, owne
     form = budget_form(match_0="", match_1="", per=["agent"], limit_cost_nanos="5")
     answer = owner.post(ADD, form)
     page = errors_of(answer)
-    assert "2 of 3 groups have used up the limit already" in page
+    assert "2 of 3 groups have already used up the limit" in page
     assert "agent research: $42.00 of $5.00, $37.00 over; agent support: $7.00 of $5.00" in page
     assert "In the last 30 days it would have refused 3 of 4 calls ($49.00 of $50.00)" in page
     assert budgets(account) == []
@@ -101,11 +101,11 @@ def test_a_change_that_would_refuse_more_says_so_first(account: Account, owner: 
     stored = saved_form(owner, path)
     before = changed(account)
     for changes, words in (
-        ({"limit_cost_nanos": "10"}, "The limit is used up already: $49.00 of $10.00"),
+        ({"limit_cost_nanos": "10"}, "The limit is already used up: $49.00 of $10.00"),
         ({"limit_cost_nanos": "1000"}, "from $100.00 to $1,000.00: 10 times as much"),
         ({"mode": "shadow"}, "This budget stops refusing calls from the moment you save it"),
         ({"limit_cost_nanos": "", "limit_requests": "1000"}, "The limit of $100.00 is gone"),
-        ({"limit_requests": "1"}, "The limit is used up already: 2 of 1 request"),
+        ({"limit_requests": "1"}, "The limit is already used up: 2 of 1 request"),
     ):
         assert words in errors_of(owner.post(path, {**stored, **changes})), changes
     assert changed(account) == before
@@ -124,7 +124,7 @@ def test_what_takes_too_long_to_preview_is_said_and_asked(
     monkeypatch.setattr(preview, "CALLS_MAX", 1)
     assert "older calls are too many to replay" in errors_of(owner.post(ADD, form))
     monkeypatch.setattr(preview, "SECONDS_MAX", -1.0)
-    assert "What is spent now could not be added up in time" in errors_of(owner.post(ADD, form))
+    assert "Current spend could not be added up in time" in errors_of(owner.post(ADD, form))
     assert budgets(account) == []
 
 

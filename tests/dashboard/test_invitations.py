@@ -79,7 +79,7 @@ def test_who_is_new_chooses_a_password_and_joins(account: Account, owner: Client
         assert words in client.post(path, bad | {"form": "new"}).content.decode()
     assert members(account) == {account.email: "owner"}
     assert client.post(path, CHOSEN)["Location"] == "/"
-    assert f"You are a member of {account.tenant.name} now." in client.get("/").content.decode()
+    assert f"You are now a member of {account.tenant.name}." in client.get("/").content.decode()
     assert members(account)["new.person@example.com"] == "engineer"
     login = {"username": "new.person@example.com", "password": NEW}
     assert Client().post("/login", login).status_code == 302
@@ -102,9 +102,9 @@ def test_who_has_an_account_joins_with_its_password_alone(
 ) -> None:
     path = invited(owner, stranger.email.upper(), "owner")
     taken = Client().post(path, CHOSEN)
-    assert b"has an account already" in taken.content
+    assert b"already has an account" in taken.content
     wrong = Client().post(path, {"form": "account", "password": NEW})
-    assert b"not the password of an account" in wrong.content
+    assert b"does not match an account" in wrong.content
     assert stranger.email not in members(account)
     client = Client()
     right = {"form": "account", "password": stranger.password}
@@ -181,7 +181,7 @@ def test_links_expire_are_taken_back_and_sent_again(
     page = f"/admin/tenants/invitation/{invitation_id(account)}"
     assert b"stops working" in owner.get(f"{page}/send_again/").content
     second = link_in(owner.post(f"{page}/send_again/").content.decode())
-    assert b"There is no such invitation" in Client().get(first).content
+    assert b"Invitation not found" in Client().get(first).content
     assert Client().get(second).status_code == 200
     twice = owner.post(ADD, invitation_form("NEW@example.com"), follow=True)
     assert b"is invited already" in twice.content
@@ -192,7 +192,7 @@ def test_links_expire_are_taken_back_and_sent_again(
     third = link_in(owner.post(f"{page}/send_again/").content.decode())
     assert owner.post(f"{page}/delete/", {"post": "yes"}).status_code == 302
     revoked = Client().post(third, CHOSEN)
-    assert (revoked.status_code, b"was taken back" in revoked.content) == (410, True)
+    assert (revoked.status_code, b"was revoked" in revoked.content) == (410, True)
     assert owner.get(f"{page}/send_again/").status_code == 403
     assert members(account) == {account.email: "owner"}
     time_machine.shift(timedelta(days=60))
@@ -208,8 +208,8 @@ def test_invitations_are_mailed_where_there_is_a_mail_server(
         settings.MAIL_URL = mailbox.url
         answer = owner.post(ADD, invitation_form("new@example.com"), follow=True)
         assert "/invitations/" not in answer.content.decode()
-        assert b"A mail to new@example.com is on its way" in answer.content
-        assert b"waits to be mailed" in answer.content
+        assert b"An email to new@example.com is on its way" in answer.content
+        assert b"waiting to be sent" in answer.content
         mailbox.refused.add("new@example.com")
         mail_links()
         assert b"not delivered" in owner.get("/admin/tenants/invitation/").content
@@ -222,8 +222,7 @@ def test_invitations_are_mailed_where_there_is_a_mail_server(
     assert account.tenant.name in mail.message["Subject"]
     text = mail.message.get_content()
     assert (
-        f'{account.email} invites you to {account.tenant.name} on Spendgate, in the role "engineer"'
-        in text
+        f"{account.email} invited you to {account.tenant.name} on Spendgate, with the role" in text
     )
     assert Client().post(link_in(text), CHOSEN)["Location"] == "/"
 

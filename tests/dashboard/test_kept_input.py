@@ -210,7 +210,7 @@ def test_a_form_from_before_signing_in_anew_comes_back(account: Account) -> None
     stale = {**FORM, "csrfmiddlewaretoken": "a" * 64}
     answer = client.post(ADD, stale)
     assert answer.status_code == 403
-    assert b"nothing was changed. What you entered is kept" in answer.content
+    assert b"nothing was changed. Your input was kept" in answer.content
     assert f'href="{ADD}"' in answer.content.decode()
     page = errors_of(client.get(ADD))
     assert "This form was out of date: nothing was changed. Check and save again." in page

@@ -57,7 +57,7 @@ def test_sources_are_listed_with_what_is_lost_and_what_to_set(
     assert "2 of 3 sources need attention: 1,204 reports of “codex” were rejected" in text
     assert CUMULATIVE in text
     assert "2 in conflict with known calls" in text
-    assert "Nothing lost; 7 are no calls" in text
+    assert "Nothing lost; 7 aren" in text
     html = page(owner, "/settings/sources")
     assert "{&quot;a&quot;: 1}" in html
     assert "/v1/events?conflicts=true&amp;filter[source]=twins" in html
@@ -116,7 +116,7 @@ def test_holds_that_wait_are_found_by_pages(
     both = first + second
     assert [both.count(f'title="$0.0{number}"') for number in (1, 2, 3)] == [1, 1, 1]
     assert ">Newest<" in second
-    assert "No hold ran out" in words(owner, "/enforcement/unknown?period=last_month")
+    assert "No holds expired" in words(owner, "/enforcement/unknown?period=last_month")
     for wrong in ("x", "2026-01-01T00:00:00~x", "~", "2026-13-01T00:00:00Z~" + "0" * 32):
         assert owner.get("/enforcement/unknown", {"before": wrong}).status_code == 200
 

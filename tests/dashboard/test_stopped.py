@@ -46,7 +46,7 @@ def test_a_halt_of_the_whole_tenant_is_above_every_page(
     assert f"{row.since:%Y-%m-%dT%H:%M:%SZ}" in page
     assert f'href="/enforcement/halts#halt-{row.id}"' in page
     assert ">Lift …</a>" in page
-    assert ">See the halt</a>" in as_role(Role.VIEWER).get("/budgets").content.decode()
+    assert ">View halt</a>" in as_role(Role.VIEWER).get("/budgets").content.decode()
     assert not is_stopped(Client(), "/login")
     with account.scope():
         lift_halt(halt=row, actor="tests")

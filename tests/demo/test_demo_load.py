@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         newest = list(self.server.stored.values())[-1:]
         listed = newest if path == "/v1/events" else self.server.made.get(path)
         if listed is None:
-            self.answer(404, {"detail": "There is nothing here."})
+            self.answer(404, {"detail": "Page not found."})
         else:
             self.answer(200, {"data": listed, "next_cursor": None})
 
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.made[self.path].append(body)
                 self.answer(201, body)
             else:
-                self.answer(404, {"detail": "There is nothing here."})
+                self.answer(404, {"detail": "Page not found."})
 
     def fail(self, turn: int, body: Any) -> None:
         """Be busy, or take the events and hang up before the answer."""

@@ -21,6 +21,8 @@ class Command(BaseCommand):
         show(access, console)
         if is_loaded(environment.data_dir):
             return
-        console.print("Loading the demo: a fortnight of real traffic. Look while it loads.")
+        console.print(
+            "Loading the demo: two weeks of real traffic. You can look around while it loads."
+        )
         if not load(access, data_dir=environment.data_dir):
-            raise CommandError("The demo is not complete. The next start goes on loading it.")
+            raise CommandError("The demo is not complete. The next start continues loading it.")

@@ -9,7 +9,7 @@ from config.health import count_pending_migrations
 
 
 class Command(BaseCommand):
-    help = "Bring the schema and the price catalogue up to date. Doing it again changes nothing."
+    help = "Bring the schema and the price catalogue up to date. Safe to run again."
 
     def handle(self, *args: Any, **options: Any) -> None:
         if count_pending_migrations():  # asking is much quicker than migrating nothing

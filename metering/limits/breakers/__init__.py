@@ -1,4 +1,4 @@
-"""Breakers: they open by themselves for whoever spends too fast, fails too often, or asks for far
+"""Breakers: they open automatically for groups that spend too fast, fail too often, or ask for far
 more tokens than usual.
 
 `rules` decides, without a database; `states` is what is known of each group; `feed` holds reported

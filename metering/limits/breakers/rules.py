@@ -11,7 +11,7 @@ from metering.limits.rate_counters import SlidingMinute
 from metering.models import Breaker, BreakerClose, Mode
 
 MEASURES: Final = ("nanos", "calls", "errors")
-# What is usual is learned from about so many calls: an agent may change its ways.
+# What is usual is learned from about this many calls: an agent may change its ways.
 USUAL_CALLS_MAX: Final = 1_000
 NANOS_PER_CENT: Final = NANOS_PER_USD // 100
 
@@ -70,7 +70,7 @@ class BreakerRule(NamedTuple):
     def cools_down(self) -> bool:
         """Whether it closes by itself with the first call after the cool-down.
 
-        One that halts sees no call but the probe, and one that closes by hand waits for that.
+        One that halts sees no call but the probe, and one that closes manually waits for that.
         """
         return self.mode != Mode.ENFORCE or (self.tightens and self.close == BreakerClose.PROBE)
 
@@ -202,8 +202,8 @@ def _failing(rule: BreakerRule, minute: SlidingMinute) -> str | None:
     if errors * 100 < rule.error_percent * calls:
         return None
     return (
-        f"{errors:,} of {calls:,} calls failed in 60 s, {errors * 100 // calls} %,"
-        f" limit {rule.error_percent} %"
+        f"{errors:,} of {calls:,} calls failed in 60 s, {errors * 100 // calls}%,"
+        f" limit {rule.error_percent}%"
     )
 
 

@@ -15,7 +15,7 @@ from tenants.scope import platform_scope
 class Command(BaseCommand):
     """Recompute every balance from its entries and its events, and print what differs."""
 
-    help = "Prove every window's balance and every roll-up against entries and events."
+    help = "Check every window's balance and every roll-up against entries and events."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--tenant", metavar="NAME")

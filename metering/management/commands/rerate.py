@@ -17,7 +17,7 @@ from tenants.scope import tenant_scope
 class Command(BaseCommand):
     """Rate a period's events at the prices known now."""
 
-    help = "Rate a period's events again; balances move by correcting ledger entries."
+    help = "Reprice a period's events; balances change through correcting ledger entries."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--tenant", required=True, metavar="NAME")
@@ -28,7 +28,7 @@ class Command(BaseCommand):
             "--to", required=True, metavar="TIME", help="RFC 3339 or a date (UTC); excluded"
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="Say what would change, and change nothing."
+            "--dry-run", action="store_true", help="Report what would change; change nothing."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -262,7 +262,7 @@ def field_problem(error: msgspec.ValidationError, known: tuple[str, ...]) -> Fie
     message, _, path = str(error).partition(" - at `$")
     if found := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
         field = found[1][:100]
-        detail = f"The field {field!r} is not known here.{did_you_mean(found[1], known)}"
+        detail = f"Unknown field {field!r}.{did_you_mean(found[1], known)}"
         pointer = "/" + field.replace("~", "~0").replace("/", "~1")
         return FieldProblem("unknown_field", detail, pointer)
     if found := re.match(r"Object missing required field `(.*)`", message):
@@ -277,7 +277,7 @@ def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
     """Return what the contract says about an item that does not fit it."""
     code, detail, pointer = field_problem(error, EVENT_FIELDS)
     if code == "unknown_field":
-        detail += " Free pairs go into 'tags'."
+        detail += " Put custom key-value pairs into 'tags'."
     event_id = None if code == "missing_field" else _id_in(raw)
     return EventRejected(code, detail, pointer=pointer, event_id=event_id)
 

@@ -54,7 +54,7 @@ _NAMES: Final = frozenset(
     }
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,100}(?: [A-Za-z0-9_.:/-]{1,60}){0,2}")
-# A key that is no name of a field may be data: an address of somebody, a sentence.
+# A key that is no name of a field may be data: a person's address, a sentence.
 _KEY: Final = re.compile(r"[A-Za-z0-9_.:/$-]{1,100}")
 
 

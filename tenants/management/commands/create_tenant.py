@@ -14,7 +14,7 @@ from tenants.people import TenantExists, create_tenant
 class Command(BaseCommand):
     """Make a tenant with an owner and a key."""
 
-    help = "Make a tenant with its owner and an API key with all scopes."
+    help = "Create a tenant with its owner and an API key with all scopes."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME")
@@ -29,7 +29,7 @@ class Command(BaseCommand):
             validate_email(owner)
             new = create_tenant(name=name, owner_email=owner, actor="manage.py create_tenant")
         except ValidationError as error:
-            raise CommandError(f"--owner {owner!r} is not an e-mail address.") from error
+            raise CommandError(f"--owner {owner!r} is not an email address.") from error
         except TenantExists as error:
             raise CommandError(str(error)) from error
         if options["json"]:

@@ -14,7 +14,7 @@ from tenants.password_resets import make_reset_token
 class Command(BaseCommand):
     """Make a link by which a person chooses a new password."""
 
-    help = "Print a link, valid for an hour and once, by which a person chooses a new password."
+    help = "Print a single-use link, valid for an hour, with which a person chooses a new password."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("email", metavar="EMAIL")

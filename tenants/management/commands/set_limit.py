@@ -13,7 +13,7 @@ from tenants.scope import platform_scope
 class Command(BaseCommand):
     """Set how many budgets, halts, keys and so on a tenant may have."""
 
-    help = "Set how many of something a tenant may have; 'default' takes the setting back."
+    help = "Set a tenant's limit on something; 'default' restores the default."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("tenant")

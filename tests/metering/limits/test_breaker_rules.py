@@ -44,7 +44,7 @@ def test_it_opens_for_failures_once_there_are_enough_calls() -> None:
     failed = call(is_error=True)
     assert feed(state, by, failed, failed, failed) == [None, None, None]
     assert feed(state, by, call()) == [Transition.OPENED]
-    assert state.why == "3 of 4 calls failed in 60 s, 75 %, limit 50 %"
+    assert state.why == "3 of 4 calls failed in 60 s, 75%, limit 50%"
 
 
 def test_failures_that_are_over_a_minute_old_count_no_more() -> None:

@@ -178,7 +178,7 @@ def test_failures_count_by_the_status_of_calls(account: Account) -> None:
     make_breaker(account, cost_nanos_per_minute=None, error_percent=50, error_min_calls=4)
     assert feed(account, *[reported(status=one) for one in ("error", "success", "error")]) == []
     (change,) = feed(account, reported(status="cancelled"))
-    assert change.why == "2 of 4 calls failed in 60 s, 50 %, limit 50 %"
+    assert change.why == "2 of 4 calls failed in 60 s, 50%, limit 50%"
 
 
 def test_what_is_usual_is_kept_between_transactions(account: Account) -> None:

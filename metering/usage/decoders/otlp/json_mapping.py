@@ -319,7 +319,7 @@ def _read_value(raw: _Part) -> Any:
 
 
 def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> Any:
-    """Return the plain value of OTLP's AnyValue. What is none of its kinds, or deeper than anybody
+    """Return the plain value of OTLP's AnyValue. What is none of its kinds, or deeper than anyone
     needs, is left out.
     """
     if not isinstance(value, Mapping):

@@ -219,7 +219,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> Attributes:
 
 
 def _value(value: AnyValue, levels: int = VALUE_LEVELS_MAX) -> Any:
-    """Return the plain value. What nests deeper than anybody needs is left out."""
+    """Return the plain value. What nests deeper than anyone needs is left out."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None

@@ -108,7 +108,7 @@ def _read(span: Span, trusts_given_costs: bool) -> SpanRecord | EventRejected:
     kind = kind_of(span.attributes, span.name)
     if kind == "unknown":
         word = str(span.attributes.get("gen_ai.operation.name"))[:100]
-        detail = f"The operation {word!r} uses tokens, and no one knows whether it is one call."
+        detail = f"The operation {word!r} uses tokens, and it is unknown whether it is one call."
         return _rejected("unknown_operation", detail, span)
     record = SpanRecord(
         trace=span.trace,
