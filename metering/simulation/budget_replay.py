@@ -302,13 +302,9 @@ class BudgetReplay:
         self._before = self._windows if is_next and self.rule.has_rollover else {}
         self._windows = {}
         self._span = span
-        for of_windows in (
-            self._book.window_ids,
-            self._window_states,
-            self._balances,
-            self._counters,
-        ):
-            of_windows.clear()
+        by_window = self._book.window_ids, self._window_states, self._balances, self._counters
+        for entries in by_window:
+            entries.clear()
         return span
 
     def _open(self, group: Values, span: Span) -> _Window:

@@ -296,7 +296,7 @@ def test_a_change_of_levels_and_limit_is_made_and_logged(account: Account, owner
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"limit_cost_nanos": ""}, "Give at least one limit."),
+        ({"limit_cost_nanos": ""}, "Give at least one limit: cost, tokens"),
         ({"limit_cost_nanos": "a lot"}, "Write 1200.50: digits alone"),
         ({"limit_cost_nanos": "-5"}, "Write an amount that is not below 0"),
         ({"limit_cost_nanos": "1e400"}, "Write 1200.50: digits alone"),

@@ -105,7 +105,7 @@ def test_a_breaker_is_made_changed_and_removed(account: Account, owner: Client) 
     ("changes", "words"),
     [
         ({"name": ""}, "This field is required"),
-        ({"cost_nanos_per_minute": "", "error_percent": ""}, "at least one thing that opens it"),
+        ({"cost_nanos_per_minute": "", "error_percent": ""}, "Give what opens it: a cost per minute"),
         ({"cost_nanos_per_minute": "0"}, "Give more than 0"),
         ({"error_percent": "101"}, "less than or equal to 100"),
         ({"tokens_times": "1"}, "greater than or equal to 2"),
@@ -183,7 +183,7 @@ def test_a_rate_limit_is_made_changed_and_removed(account: Account, owner: Clien
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"cost_nanos_per_minute": "", "requests_per_minute": ""}, "Give at least one rate."),
+        ({"cost_nanos_per_minute": "", "requests_per_minute": ""}, "Give at least one rate: cost, tokens or requests."),
         ({"cost_nanos_per_minute": "0"}, "Give more than 0"),
         ({"requests_per_minute": "0"}, "greater than or equal to 1"),
         ({"tokens_per_minute": str(2**53 + 1)}, "less than or equal to"),
