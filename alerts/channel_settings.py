@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from alerts.channels import KINDS, Settings
@@ -12,7 +12,8 @@ from alerts.channels.webhook import rotated
 from alerts.errors import ChannelUnavailable, SecretsUnreadable, WrongChannel
 from alerts.models import Channel, ChannelKind, Delivery, DeliveryState, Digest, Severity
 from alerts.sealing import seal, unseal
-from tenants.audit import facts_of, record_change
+from common.database_errors import name_once
+from tenants.audit import audited_change, create_audited, facts_of
 from tenants.limits import require_room
 from tenants.models import Tenant
 
@@ -39,9 +40,8 @@ def create_channel(
     channel = Channel(tenant=tenant, kind=kind, severities=list(KINDS[kind].severities))
     _apply(channel, {"name": name, **settings})
     _keep(channel, _read(kind, fields, known={}))
-    _save(channel)
-    _record(channel, actor, "create", {}, channel_facts(channel))
-    return channel
+    with name_once("channel", channel.name):
+        return create_audited(channel, actor=actor)
 
 
 @transaction.atomic
@@ -52,39 +52,37 @@ def update_channel(*, channel: Channel, actor: str, changes: Mapping[str, Any]) 
     A secret that is given as it is shown, or not at all, stays too; it has to be given again if it
     can no longer be read, or would from now on be sent to another address. Raises WrongChannel.
     """
-    stored = _lock(channel)
-    before = channel_facts(stored)
-    fields = changes.get("fields", {})
-    _apply(stored, {name: value for name, value in changes.items() if name != "fields"})
-    after: dict[str, Any] = {}
-    if fields:
-        known = _known_fields(stored)
-        typed = _without_shown(stored, fields)
-        _require_keys(stored.kind, typed, known)
-        read = _read(stored.kind, typed, known=known)
-        after["replaced_secrets"] = sorted(
-            name for name, value in read.secrets.items() if value != known.get(name)
-        )
-        _keep(stored, Settings(read.config, {**_hidden(stored, known), **read.secrets}))
-    _save(stored)
-    if after:
-        before["replaced_secrets"] = []
-    _record(stored, actor, "update", before, {**channel_facts(stored), **after})
+    replaced: set[str] = set()
+    with (
+        name_once("channel", str(changes.get("name", channel.name))),
+        audited_change(
+            channel,
+            actor=actor,
+            facts=lambda row: {**facts_of(row), "replaced_secrets": sorted(replaced)},
+        ) as change,
+    ):
+        stored = _present(change.row)
+        fields = changes.get("fields", {})
+        _apply(stored, {name: value for name, value in changes.items() if name != "fields"})
+        if fields:
+            known = _known_fields(stored)
+            typed = _without_shown(stored, fields)
+            _require_keys(stored.kind, typed, known)
+            read = _read(stored.kind, typed, known=known)
+            replaced |= {name for name, value in read.secrets.items() if value != known.get(name)}
+            _keep(stored, Settings(read.config, {**_hidden(stored, known), **read.secrets}))
     return stored
 
 
 @transaction.atomic
 def remove_channel(*, channel: Channel, actor: str) -> None:
     """Remove a channel. Its deliveries stay readable; those that wait are not sent."""
-    stored = _lock(channel)
-    before = channel_facts(stored)
-    stored.removed_at = timezone.now()
-    stored.secrets = seal({})
-    stored.save(update_fields=["removed_at", "secrets"])
-    Delivery.objects.filter(channel=stored, state=DeliveryState.WAITING).update(
+    with audited_change(channel, actor=actor, action="delete") as change:
+        _present(change.row).removed_at = timezone.now()
+        change.row.secrets = seal({})
+    Delivery.objects.filter(channel=change.row, state=DeliveryState.WAITING).update(
         state=DeliveryState.SUPERSEDED
     )
-    _record(stored, actor, "delete", before, channel_facts(stored))
 
 
 @transaction.atomic
@@ -93,14 +91,16 @@ def rotate_secret(*, channel: Channel, actor: str) -> str:
 
     The previous secret signs too for `alerts.channels.webhook.ROTATION`; the one before it no more.
     """
-    stored = _lock(channel)
-    if stored.kind != ChannelKind.WEBHOOK:
+    if channel.kind != ChannelKind.WEBHOOK:
         raise WrongChannel("kind", "only webhooks have a signing secret")
-    secrets = rotated(unseal(stored.secrets), timezone.now())
-    stored.secrets = seal(secrets)
-    stored.save(update_fields=["secrets"])
-    after = {"old_secret_until": secrets["old_until"]}
-    _record(stored, actor, "rotate_secret", {"old_secret_until": None}, after)
+    with audited_change(
+        channel,
+        actor=actor,
+        action="rotate_secret",
+        facts=lambda row: {"old_secret_until": unseal(row.secrets).get("old_until")},
+    ) as change:
+        secrets = rotated(unseal(_present(change.row).secrets), timezone.now())
+        change.row.secrets = seal(secrets)
     return str(secrets["secret"])
 
 
@@ -118,41 +118,10 @@ def shown_fields(channel: Channel) -> dict[str, Any]:
     }
 
 
-def channel_facts(channel: Channel) -> dict[str, Any]:
-    """Return a channel as the audit log holds it, without what is encrypted."""
-    unlogged = ("secrets", "digested_at", "delivered_at", "failed_at", "last_error")
-    return {name: value for name, value in facts_of(channel).items() if name not in unlogged}
-
-
-def _record(
-    channel: Channel, actor: str, action: str, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> None:
-    record_change(
-        tenant_id=channel.tenant_id,
-        actor=actor,
-        action=action,
-        subject=channel,
-        before=before,
-        after=after,
-    )
-
-
-def _lock(channel: Channel) -> Channel:
-    # No stronger, since what refers to a channel is written with other rows locked.
-    rows = Channel.objects.select_for_update(no_key=True)
-    stored = rows.get(tenant_id=channel.tenant_id, id=channel.id)
-    if stored.removed_at is not None:
+def _present(channel: Channel) -> Channel:
+    if channel.removed_at is not None:
         raise ChannelUnavailable("This channel was removed.")
-    return stored
-
-
-def _save(channel: Channel) -> None:
-    try:
-        with transaction.atomic():
-            channel.save()
-    except IntegrityError as error:
-        # Everything else that the table demands was checked before.
-        raise WrongChannel("name", f"another channel is named {channel.name!r}") from error
+    return channel
 
 
 def _keep(channel: Channel, settings: Settings) -> None:

@@ -4,22 +4,18 @@ A key is claimed in the transaction that does the work, so both are there or nei
 is kept unreadable without SECRET_KEY, since one of them is a new API key.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any, Final, NamedTuple
 
-import msgspec
-from cryptography.fernet import Fernet, InvalidToken
-from django.conf import settings
-from django.utils.crypto import salted_hmac
-
 from common.errors import Conflict, IdempotencyConflict, InvalidRequest
+from common.json_bodies import JsonObject
+from common.sealing import Unreadable, seal, unseal
 
 HEADER: Final = "Idempotency-Key"
 KEY_MAX_CHARACTERS: Final = 200
+PURPOSE: Final = "answers for retries"
 
 
 class InvalidIdempotencyKey(InvalidRequest):
@@ -50,7 +46,7 @@ def require_key(key: str) -> None:
         )
 
 
-def hash_of(method: str, path: str, value: Any) -> bytes:
+def hash_of(method: str, path: str, value: object) -> bytes:
     """What makes two requests the same: method, address and the value of the body."""
     body = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(f"{method} {path}\n{body}".encode()).digest()
@@ -111,16 +107,16 @@ def free_keys(cursor: Any, tenant_id: int, keys: Iterable[str]) -> None:
         )
 
 
-def sealed(data: Any) -> str:
+def sealed(data: object) -> str:
     """An answer as it is stored."""
-    return _cipher().encrypt(msgspec.json.encode(data)).decode()
+    return seal(data, purpose=PURPOSE).decode()
 
 
-def opened(body: str) -> Any:
+def opened(body: str) -> JsonObject:
     """An answer out of what is stored. Raises Conflict where SECRET_KEY was replaced since."""
     try:
-        return json.loads(_cipher().decrypt(body.encode()))
-    except InvalidToken as error:
+        return unseal(body.encode(), purpose=PURPOSE)
+    except Unreadable as error:
         # The work was done and must not be done again.
         raise Conflict(f"This {HEADER} was used, and its answer can no longer be read.") from error
 
@@ -130,11 +126,3 @@ def _read(status: int, body: str) -> KeptAnswer | Conflict:
         return KeptAnswer(status, opened(body))
     except Conflict as error:
         return error
-
-
-@cache
-def _cipher() -> Fernet:
-    digest = salted_hmac(
-        "tenants.api.idempotency", "answers", secret=settings.SECRET_KEY, algorithm="sha256"
-    ).digest()
-    return Fernet(base64.urlsafe_b64encode(digest))

@@ -3,11 +3,14 @@
 import codecs
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from common.errors import MalformedBody
+
+# A JSON object, or one that becomes one.
+JsonObject = dict[str, Any]
 
 DEPTH_MAX: Final = 32
 _UTF8_PIECE_BYTES: Final = 1 << 20

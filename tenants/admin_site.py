@@ -7,11 +7,15 @@ keep the audit log, so Django's log of admin actions is off.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 from urllib.parse import urlencode
 
 from csp.constants import SELF, UNSAFE_EVAL
+from csp.decorators import csp_replace
 from django.contrib import messages
+from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.options import BaseModelAdmin
 from django.core.exceptions import (
     NON_FIELD_ERRORS,
     PermissionDenied,
@@ -20,7 +24,14 @@ from django.core.exceptions import (
 )
 from django.forms import BaseForm, ModelForm
 from django.forms.models import BaseInlineFormSet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    QueryDict,
+)
 from django.templatetags.static import static
 from django.urls import reverse
 from unfold.admin import ModelAdmin, TabularInline
@@ -42,14 +53,19 @@ from tenants.form_tokens import (
     is_of_other_tenant,
     new_form_token,
 )
+from tenants.middleware import TenantRequest
 from tenants.models import Tenant
 from tenants.roles import Role
 
+View = TypeVar("View", bound=Callable[..., HttpResponseBase])
+
 # Django's own classes take type arguments for the type checker alone.
 if TYPE_CHECKING:
+    AnyModelAdmin = BaseModelAdmin[Any]
     BaseRowForm = ModelForm[Any]
     RowFormSet = BaseInlineFormSet[Any, Any, Any]
 else:
+    AnyModelAdmin = BaseModelAdmin
     BaseRowForm = ModelForm
     RowFormSet = BaseInlineFormSet
 
@@ -88,14 +104,12 @@ class RowForm(BaseRowForm):
 
 def tenant_of(request: HttpRequest) -> Tenant:
     """The tenant that the person looks at."""
-    tenant: Tenant = request.tenant  # type: ignore[attr-defined]
-    return tenant
+    return cast(TenantRequest, request).tenant
 
 
 def role_of(request: HttpRequest) -> Role | None:
     """The person's role in the present tenant; None without a membership."""
-    role: Role | None = getattr(request, "role", None)
-    return role
+    return getattr(request, "role", None)
 
 
 def actor_of(request: HttpRequest) -> str:
@@ -103,7 +117,7 @@ def actor_of(request: HttpRequest) -> str:
     return str(request.user)
 
 
-class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
+class TenantAdminSite(UnfoldAdminSite):
     """The admin of the tenant that the person looks at."""
 
     index_title = "Settings"
@@ -112,17 +126,16 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
         """Let every member look; what one may change follows from the role."""
         return bool(request.user.is_active and role_of(request) is not None)
 
-    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
-        inner = super().admin_view(view, cacheable)
+    def admin_view(self, view: View, cacheable: bool = False) -> View:
+        inner = csp_replace({"script-src": SCRIPT_SOURCES})(super().admin_view(view, cacheable))
 
-        def with_policy(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        @wraps(inner)
+        def judged(request: HttpRequest, *args: object, **kwargs: Any) -> HttpResponseBase:
             _judge_address(request, kwargs.get("object_id"))
-            response: HttpResponse = inner(request, *args, **kwargs)
-            response._csp_replace = {"script-src": SCRIPT_SOURCES}  # type: ignore[attr-defined]
+            response: HttpResponseBase = inner(request, *args, **kwargs)
             return response
 
-        with_policy.csrf_exempt = getattr(inner, "csrf_exempt", False)  # type: ignore[attr-defined]
-        return with_policy
+        return cast(View, judged)
 
     def login(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -135,15 +148,13 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
             f"{reverse('dashboard:login')}?{urlencode({'next': following})}"
         )
 
-    def logout(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         # 307 keeps the POST: signing out is never a GET.
         return HttpResponse(status=307, headers={"Location": reverse("dashboard:logout")})
 
     def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    ) -> Any:
         return HttpResponseRedirect(reverse("dashboard:password"))
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
@@ -177,7 +188,7 @@ def _judge_address(request: HttpRequest, object_id: str | None) -> None:
 site = TenantAdminSite(name="admin")
 
 
-class OfTenant:
+class OfTenant(AnyModelAdmin):
     """What every page of the admin has in common: the tenant's rows alone, and rights by role."""
 
     # Who may write. Every other member may look.
@@ -204,7 +215,7 @@ class OfTenant:
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Filter by tenant, although row-level security does so too."""
-        rows = super().get_queryset(request)  # type: ignore[misc]
+        rows = super().get_queryset(request)
         return rows if self.is_global else rows.filter(tenant_id=tenant_of(request).id)
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -212,10 +223,14 @@ class OfTenant:
         related = db_field.remote_field.model
         if any(field.name == "tenant" for field in related._meta.fields):
             kwargs["queryset"] = related._default_manager.filter(tenant=tenant_of(request))
-        return super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
-class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
+def _leave_to_audit_log(*args: object) -> None:
+    """Take the place of Django's own log of the admin's actions."""
+
+
+class TenantModelAdmin(OfTenant, ModelAdmin):
     """A model of one tenant. Subclasses write through the domain in `write` and `end`."""
 
     actions = None
@@ -239,7 +254,8 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
         columns, and some fail in the database: `?name__regex=\\`.
         """
         names = [
-            each if isinstance(each, str) else each.parameter_name for each in self.list_filter
+            each if isinstance(each, str) else cast(type[SimpleListFilter], each).parameter_name
+            for each in self.list_filter
         ]
         return lookup in {
             *self.linked_lookups,
@@ -307,7 +323,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        form = super().get_form(request, obj, change, **kwargs)
+        form: Any = super().get_form(request, obj, change, **kwargs)
         is_kept = hasattr(request, "kept_input")
         if is_kept or EDITS in request.POST or is_of_other_tenant(request, tenant_of(request)):
             form.is_valid = _check_only
@@ -359,13 +375,10 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
         query = urlencode({"object_type": self.opts.model_name, "object_id": object_id})
         return HttpResponseRedirect(f"{reverse('admin:tenants_auditentry_changelist')}?{query}")
 
-    def _log_nothing(self, *args: Any) -> None:
-        """Leave it to the audit log."""
-
-    log_addition = log_change = log_deletions = _log_nothing
+    log_addition = log_change = log_deletions = cast(Any, _leave_to_audit_log)
 
 
-class TenantInline(OfTenant, TabularInline):  # type: ignore[misc]
+class TenantInline(OfTenant, TabularInline):
     """Rows that are edited within the form of what they belong to."""
 
     extra = 0

@@ -69,7 +69,7 @@ def lock_stored(row: Row) -> Row:
     # Not against foreign keys: who adds a row that refers to this one need not wait.
     stored = _stored(row).select_for_update(no_key=True).first()
     if stored is None:
-        raise NotFound(f"There is no {row._meta.verbose_name} {row.pk}.")
+        raise NotFound.of(str(row._meta.verbose_name), row.pk)
     return stored
 
 

@@ -1,7 +1,7 @@
 """Admin pages of channels: a form for each kind, and a new secret."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.contrib import messages
@@ -32,13 +32,15 @@ from alerts.channel_settings import (
     update_channel,
 )
 from alerts.channels import KINDS, Field
-from alerts.errors import AlertError, WrongChannel
+from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Severity
+from common.errors import MeteringError
 from common.formats import format_time
 from metering.fields.forms import MONEY_ROLES
 from tenants.admin.secrets import shown_once
 from tenants.admin_questions import Question, ask, sent
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.middleware import TenantRequest
 
 VALUE_CHARACTERS_MAX: Final = 2000
 ROUTING_FIELDS: Final = ("severities", "contacts", "digest", "is_paused")
@@ -204,7 +206,7 @@ class ChannelAdmin(TenantModelAdmin):
     def contacts_shown(self, obj: Channel) -> str:
         return ", ".join(obj.contacts) or "—"
 
-    @labelled(  # type: ignore[untyped-decorator]
+    @labelled(
         description="State", label={"ready": "success", "failing": "danger", "paused": "warning"}
     )
     def state(self, obj: Channel) -> str:
@@ -265,7 +267,7 @@ class ChannelAdmin(TenantModelAdmin):
             ("What is sent", {"fields": tuple(routing)}),
         )
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("state", "last_error") if self.may_write(request) else self.shown
 
     def write(
@@ -275,7 +277,7 @@ class ChannelAdmin(TenantModelAdmin):
         fields = {name: data[name] for name in OWN_FIELDS if name in data}
         try:
             return self._write(request, form, fields, change)
-        except AlertError as error:
+        except MeteringError as error:
             raise ValidationError(error.detail) from error
 
     def _write(
@@ -291,13 +293,13 @@ class ChannelAdmin(TenantModelAdmin):
             fields=form.changed_fields(),
             **fields,
         )
-        request.shown_once = signing_secret(channel)  # type: ignore[attr-defined]
+        cast(TenantRequest, request).shown_once = signing_secret(channel)
         return channel
 
     def response_add(
         self, request: HttpRequest, obj: Channel, post_url_continue: str | None = None
     ) -> HttpResponse:
-        secret: str | None = getattr(request, "shown_once", None)
+        secret = cast(TenantRequest, request).shown_once
         if secret is not None:
             return shown_once(
                 self,
@@ -312,9 +314,7 @@ class ChannelAdmin(TenantModelAdmin):
     def end(self, request: HttpRequest, obj: Channel) -> None:
         remove_channel(channel=obj, actor=actor_of(request))
 
-    @action(  # type: ignore[untyped-decorator]
-        description="New secret", permissions=["rotate"], icon="key"
-    )
+    @action(description="New secret", permissions=["rotate"], icon="key")
     def new_secret(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask for confirmation, then show the secret once."""
         channel = self._find(request, object_id)

@@ -95,9 +95,7 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
     def about(self, obj: MaintenanceWindow) -> str:
         return match_words(obj.match) if obj.match else "all incidents"
 
-    @labelled(  # type: ignore[untyped-decorator]
-        description="State", label={"now": "warning", "planned": "info", "over": "success"}
-    )
+    @labelled(description="State", label={"now": "warning", "planned": "info", "over": "success"})
     def state(self, obj: MaintenanceWindow) -> str:
         now = timezone.now()
         if obj.ends_at <= now:
@@ -127,7 +125,7 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
         shown = ("reason", "about", "starts_at", "ends_at", "state", "created_by", "created_at")
         return ((None, {"fields": shown}),)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else ("about", "state", "created_by", "created_at")
 
     def write(

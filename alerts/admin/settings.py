@@ -1,7 +1,7 @@
 """The admin page of alert settings: what the tenant is notified of, and when not."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django import forms
 from django.contrib import messages
@@ -16,14 +16,8 @@ from unfold.widgets import (
 )
 
 from alerts.models import AlertSettings, Severity
-from alerts.rule_settings import (
-    COOL_DOWN_SECONDS_MAX,
-    THRESHOLD_MAX,
-    change_settings_and_rules,
-    rule_values,
-)
-from alerts.rules import RULES
-from alerts.settings import settings_of
+from alerts.rules import COOL_DOWN_SECONDS_MAX, RULES, THRESHOLD_MAX, rule_values
+from alerts.settings import change_alert_settings, settings_of
 from metering.fields.forms import MONEY_ROLES, count_field
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 
@@ -139,7 +133,7 @@ class AlertSettingsAdmin(TenantModelAdmin):
 
     form = AlertSettingsForm
     writers = MONEY_ROLES
-    fieldsets = (
+    fieldsets: ClassVar[Any] = (
         (
             "Quiet hours",
             {
@@ -177,7 +171,7 @@ class AlertSettingsAdmin(TenantModelAdmin):
             self.fieldsets if self.may_write(request) else ((None, {"fields": self.shown_fields}),)
         )
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if self.may_write(request) else self.shown_fields
 
     def changelist_view(
@@ -191,7 +185,7 @@ class AlertSettingsAdmin(TenantModelAdmin):
     def write(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
     ) -> AlertSettings:
-        return change_settings_and_rules(
+        return change_alert_settings(
             tenant=tenant_of(request),
             actor=actor_of(request),
             changes={name: form.cleaned_data[name] for name in SETTINGS_FIELDS},

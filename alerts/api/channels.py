@@ -29,6 +29,7 @@ from common.api.fields import (
     Choice,
     Flag,
     Items,
+    Spoken,
     StrictSerializer,
     Text,
     Timestamp,
@@ -36,6 +37,7 @@ from common.api.fields import (
     read_body,
 )
 from common.api.structs import Answer
+from common.expectations import must_be_object
 from tenants.api.idempotency import idempotent
 from tenants.api.resources import Resource
 
@@ -67,12 +69,14 @@ def _field_schema(field: Field) -> dict[str, Any]:
         "example": {"url": "https://hooks.example.com/services/T0/B0/secret"},
     }
 )
-class Config(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
+class Config(Spoken):
     """Fields by name, as the channel's kind has them."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
-            raise serializers.ValidationError("must be an object of the kind's fields")
+            raise serializers.ValidationError(
+                must_be_object({"url": "https://hooks.example.com/x"})
+            )
         return data
 
     def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:

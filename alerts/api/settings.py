@@ -13,17 +13,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.models import AlertSettings, Severity
-from alerts.rule_settings import (
-    COOL_DOWN_SECONDS_MAX,
-    THRESHOLD_MAX,
-    change_settings_and_rules,
-    default_rule,
-    rule_values,
-)
-from alerts.rules import RULES
-from alerts.settings import settings_of
-from common.api.fields import Choice, Count, Flag, StrictSerializer, problem_at, read_body
+from alerts.rules import COOL_DOWN_SECONDS_MAX, RULES, THRESHOLD_MAX, default_rule, rule_values
+from alerts.settings import change_alert_settings, settings_of
+from common.api.fields import Choice, Count, Flag, Spoken, StrictSerializer, read_body
 from common.api.structs import Answer, about, one_of
+from common.spelling import did_you_mean
 from tenants.api.views import ApiView, actor_of, tenant_of
 
 CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -39,12 +33,12 @@ ClockTime = Annotated[str, Meta(extra_json_schema=CLOCK_SCHEMA)]
 
 
 @extend_schema_field(CLOCK_SCHEMA)
-class Clock(serializers.Field[time, Any, str, Any]):
+class Clock(Spoken):
     """A time of day in the tenant's zone, as 22:00."""
 
     def to_internal_value(self, data: Any) -> time:
         if not isinstance(data, str) or not CLOCK.fullmatch(data):
-            raise serializers.ValidationError("must be a time of day, as 22:00")
+            raise serializers.ValidationError("must be a time of day, such as 22:00")
         return time.fromisoformat(data)
 
 
@@ -72,7 +66,7 @@ class RuleBody(StrictSerializer):
 class RuleValues(Answer):
     """What a rule is judged by."""
 
-    threshold: int
+    threshold: Annotated[float, Meta(extra_json_schema={"type": "integer"})]
     severity: Annotated[str, one_of(Severity.values)]
     on: bool
 
@@ -88,18 +82,17 @@ class RuleAnswer(RuleValues):
 class RulesBody(StrictSerializer):
     """Rules by name, each with the members that change; null resets a rule to its defaults."""
 
+    unknown_code = "unknown_rule"
+
     def get_fields(self) -> dict[str, Any]:
         return {
             name: RuleBody(required=False, allow_null=True, help_text=rule.description)
             for name, rule in RULES.items()
         }
 
-    def to_internal_value(self, data: Any) -> Any:
-        unknown = [name for name in data if name not in RULES] if isinstance(data, dict) else []
-        if unknown:
-            message = f"is no rule; rules are {', '.join(RULES)}"
-            raise problem_at(str(unknown[0])[:100], message, "unknown_rule")
-        return super().to_internal_value(data)
+    def unknown(self, name: str) -> str:
+        near = did_you_mean(name, tuple(RULES))
+        return f"Unknown rule {name[:100]!r}.{near} Rules are {', '.join(RULES)}."
 
 
 class AlertSettingsBody(StrictSerializer):
@@ -174,7 +167,7 @@ class AlertSettingsView(ApiView):
     )
     def patch(self, request: Request) -> Response:
         changes = read_body(AlertSettingsBody, request)
-        changed = change_settings_and_rules(
+        changed = change_alert_settings(
             tenant=tenant_of(request),
             actor=actor_of(request),
             rules=changes.pop("rules", {}),

@@ -238,11 +238,13 @@ def _validation_problem(error: exceptions.ValidationError) -> dict[str, Any]:
     named = list(islice(_validation_errors(error.detail), ERRORS_MAX))
     codes = (getattr(message, "code", None) for _, message in _messages(error.detail))
     count = sum(getattr(code, "stands_for", 1) for code in codes)
-    detail = "; ".join(f"{each['pointer'] or 'body'}: {each['detail']}" for each in named[:5])
+    wrong = (f"{each['pointer'] or 'body'}: {each['detail'].removesuffix('.')}" for each in named)
+    detail = "; ".join(islice(wrong, 5))
     members: dict[str, Any] = {"errors": named}
     if count > len(named):
         members["error_count"] = count
-    return problem(400, code="invalid_request", detail=detail, **members)
+    end = "" if detail.endswith(("?", "…")) else "."
+    return problem(400, code="invalid_request", detail=f"{detail}{end}", **members)
 
 
 def _validation_errors(detail: Any) -> Iterator[dict[str, str]]:

@@ -215,7 +215,7 @@ class BudgetAdmin(LimitAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may_write(request) and (obj is None or obj.archived_at is None)
 
-    def get_inlines(self, request: HttpRequest, obj: Any) -> Sequence[Any]:
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         """Who only looks reads the levels as words."""
         return () if self.is_only_shown(request, obj) else self.inlines
 
@@ -247,9 +247,7 @@ class BudgetAdmin(LimitAdmin):
     def end(self, request: HttpRequest, obj: Budget) -> None:
         archive_budget(budget=obj, actor=actor_of(request))
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Add session limits", permissions=["add"], icon="timer"
-    )
+    @action(description="Add session limits", permissions=["add"], icon="timer")
     def add_session_limits(self, request: HttpRequest) -> HttpResponse:
         """The form of a new budget, filled in: nothing is made before it is saved."""
         messages.info(request, PRESETS["session"].description)
@@ -258,7 +256,7 @@ class BudgetAdmin(LimitAdmin):
         )
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        given = super().get_changeform_initial_data(request)
+        given: dict[str, Any] = {**super().get_changeform_initial_data(request)}
         initial = {"timezone": tenant_of(request).timezone, "period": Period.MONTH, **given}
         preset = PRESETS.get(initial.pop(PRESET, ""))
         return {**initial, **preset.fields} if preset else initial

@@ -63,11 +63,11 @@ class LimitAdmin(TenantModelAdmin):
     """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
 
     writers = MONEY_ROLES
-    search_fields: Sequence[str] = ("name",)
+    search_fields: ClassVar[tuple[str, ...]] = ("name",)
     ordering = ("name",)
     end_done = "removed."
     # The columns in words.
-    shown_fields: ClassVar[Sequence[str]] = ()
+    shown_fields: ClassVar[tuple[str, ...]] = ()
 
     @display(description="Counts")
     def counts(self, obj: Any) -> str:
@@ -89,7 +89,7 @@ class LimitAdmin(TenantModelAdmin):
             return ((None, {"fields": self.shown_fields}),)
         return super().get_fieldsets(request, obj)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return self.shown_fields if self.is_only_shown(request, obj) else ()
 
     def question(

@@ -130,7 +130,7 @@ class PriceAdmin(TenantModelAdmin):
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """From now on; or, for a model of the list without a price, for all that is stored."""
-        initial = dict(super().get_changeform_initial_data(request))
+        initial: dict[str, Any] = {**super().get_changeform_initial_data(request)}
         now = timezone.now().replace(second=0, microsecond=0)
         is_for_stored = "model" in initial
         initial["effective_from"] = now - settings.EVENT_MAX_AGE if is_for_stored else now
@@ -172,7 +172,7 @@ class ModelPriceAdmin(PriceAdmin):
             ("In force", {"fields": ("effective_from", "effective_to", "note")}),
         )
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else ("any_provider", "rates_shown")
 
     def question(
@@ -244,7 +244,7 @@ class ToolPriceAdmin(PriceAdmin):
             return self.fields
         return ("tool", "call_price", "effective_from", "effective_to", "note")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else ("call_price",)
 
     def question(

@@ -14,7 +14,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Count, StrictSerializer, Timestamp, problem_at, read_body
+from common.api.fields import (
+    Count,
+    JsonMembers,
+    Spoken,
+    StrictSerializer,
+    Timestamp,
+    problem_at,
+    read_body,
+)
 from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, one_of
 from common.cursors import ID_MAX
 from common.errors import Conflict
@@ -38,7 +46,7 @@ PERIOD: Final = frozenset({"from", "to"})
 
 
 @extend_schema_field(NewBudgetBody)
-class BudgetMember(serializers.Field[ProposedBudget, Any, Any, Any]):
+class BudgetMember(Spoken):
     """A budget as for `POST /v1/budgets`, presets included."""
 
     def to_internal_value(self, data: Any) -> ProposedBudget:
@@ -47,7 +55,7 @@ class BudgetMember(serializers.Field[ProposedBudget, Any, Any, Any]):
 
 
 @extend_schema_field(BreakerBody)
-class BreakerMember(serializers.Field[Breaker, Any, Any, Any]):
+class BreakerMember(Spoken):
     """A breaker as for `POST /v1/breakers`."""
 
     def to_internal_value(self, data: Any) -> Breaker:
@@ -63,7 +71,7 @@ class SimulationBody(StrictSerializer):
     budget_id = Count(
         required=False, max_value=ID_MAX, help_text="A budget in force, with `changes`."
     )
-    changes = serializers.DictField(
+    changes = JsonMembers(
         required=False,
         help_text="Of `budget_id`, as for `PATCH /v1/budgets/{budget_id}`. None: as it is.",
     )

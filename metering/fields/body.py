@@ -9,7 +9,9 @@ from django.db import models
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from common.api.fields import StrictSerializer, unknown_members
+from common.api.fields import Spoken, StrictSerializer, unknown_members
+from common.expectations import must_be_object
+from common.spelling import did_you_mean
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_match
 from metering.core.match import problems_by_dimension
 
@@ -34,16 +36,25 @@ MATCH_SCHEMA: Final = {
 MATCH_REFERENCE: Final = {"$ref": "#/components/schemas/Match"}
 
 
+def unknown_match_member(name: str) -> str:
+    """Return what is wrong with a name that is no dimension."""
+    near = did_you_mean(name, MATCHABLE)
+    return f"Unknown dimension {name[:100]!r}.{near} Dimensions are {', '.join(MATCHABLE)}."
+
+
 @extend_schema_field(MATCH_REFERENCE)
-class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
+class Match(Spoken):
     """Which events a budget counts, by dimension; empty means all."""
+
+    example: ClassVar[dict[str, str]] = {"team": "growth"}
+    member_names = MATCHABLE
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
-            raise serializers.ValidationError('must be an object, as in {"team": "growth"}')
+            raise serializers.ValidationError(must_be_object(self.example))
         if not data.keys() <= set(MATCHABLE):
-            message = f"Not a dimension; dimensions are {', '.join(MATCHABLE)}."
-            raise serializers.ValidationError(unknown_members(data, MATCHABLE, message))
+            errors = unknown_members(data, MATCHABLE, words=unknown_match_member)
+            raise serializers.ValidationError(errors)
         match = normal_match(data)
         if problems := problems_by_dimension(match):
             raise serializers.ValidationError(problems)

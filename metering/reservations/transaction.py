@@ -133,7 +133,7 @@ def _prepare(command: Command, configuration: Configuration, held: dict[UUID, He
         if isinstance(command, ReservationCommand):
             reservation = held.get(command.reservation_id)
             if reservation is None:
-                raise NotFound(f"There is no reservation {command.reservation_id}.")
+                raise NotFound.of("reservation", command.reservation_id)
         command.prepare(configuration, reservation)
     except MeteringError as error:
         command.error = without_frames(error)

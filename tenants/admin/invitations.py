@@ -1,7 +1,7 @@
 """Admin pages of invitations: who was invited, sent again, taken back."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import messages
@@ -27,6 +27,7 @@ from tenants.invitations import (
 )
 from tenants.links import can_mail, shown_link
 from tenants.members import MembershipRefused
+from tenants.middleware import TenantRequest
 from tenants.models import Invitation
 from tenants.roles import ROLES_THAT_GRANT, Role
 
@@ -73,7 +74,7 @@ class InvitationAdmin(TenantModelAdmin):
     end_consequence = "Its link stops working immediately. You can invite the person again."
     end_done = "the invitation was revoked."
 
-    @labelled(  # type: ignore[untyped-decorator]
+    @labelled(
         description="State",
         label={"pending": "info", "accepted": "success", "revoked": "danger", "expired": "warning"},
     )
@@ -88,7 +89,7 @@ class InvitationAdmin(TenantModelAdmin):
             return f"not delivered: {obj.mail_error}"
         return "waiting to be sent" if obj.mail_due_at is not None else "by link"
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         more = ("state", "sent", "expires_at", "invited_by", "created_at")
         return ("email", "role") if obj is None else ("email", "role", *more)
 
@@ -121,16 +122,16 @@ class InvitationAdmin(TenantModelAdmin):
                 actor=actor_of(request),
                 actor_role=granting_role(request),
             )
-        request.shown_once = new.token  # type: ignore[attr-defined]
+        cast(TenantRequest, request).shown_once = new.token
         return new.invitation
 
     def response_add(
         self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
     ) -> HttpResponse:
-        token: str | None = request.shown_once  # type: ignore[attr-defined]
+        token = cast(TenantRequest, request).shown_once
         return self._answer(request, obj, token)
 
-    @action(  # type: ignore[untyped-decorator]
+    @action(
         description="Send again",
         permissions=["send"],
         icon="forward_to_inbox",

@@ -1,7 +1,7 @@
 """Admin pages of API keys."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django import forms
 from django.contrib.admin import display, register
@@ -15,6 +15,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 from tenants.admin.secrets import shown_once
 from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.keys import create_api_key, revoke_api_key
+from tenants.middleware import TenantRequest
 from tenants.models import ApiKey, User
 from tenants.roles import ALL_SCOPES, ROLES_THAT_GRANT
 
@@ -79,7 +80,7 @@ class KeyAdmin(TenantModelAdmin):
     def may(self, obj: ApiKey) -> str:
         return ", ".join(obj.scopes)
 
-    @labelled(  # type: ignore[untyped-decorator]
+    @labelled(
         description="State",
         label={"in use": "success", "revoked": "danger", "expired": "warning"},
     )
@@ -93,7 +94,7 @@ class KeyAdmin(TenantModelAdmin):
         rows: QuerySet[ApiKey] = super().get_queryset(request)
         return rows.select_related("created_by")
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         if obj is None:
             return ("name", "scopes", "expires_at")
         return (
@@ -126,7 +127,7 @@ class KeyAdmin(TenantModelAdmin):
             created_by=request.user,
             actor=actor_of(request),
         )
-        request.shown_once = text  # type: ignore[attr-defined]
+        cast(TenantRequest, request).shown_once = text
         return key
 
     def response_add(
@@ -136,7 +137,7 @@ class KeyAdmin(TenantModelAdmin):
             self,
             request,
             title=f"The key “{obj.name}”",
-            secret=request.shown_once,  # type: ignore[attr-defined]
+            secret=cast(TenantRequest, request).shown_once or "",
             words="Only its hash is stored. Copy it now to where it is used; anyone who has it can "
             "act for this tenant.",
         )

@@ -93,7 +93,7 @@ class TeamAdmin(TenantModelAdmin):
         rows: QuerySet[Team] = super().get_queryset(request)
         return rows.prefetch_related("members__user")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         # Events carry the name: another name would be another team.
         return () if obj is None else ("name",)
 

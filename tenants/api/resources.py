@@ -85,7 +85,7 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         *_, row_id = self.kwargs.values()
         row = self.rows().filter(id=row_id).first()
         if row is None:
-            raise NotFound(f"There is no {self.noun} {row_id}.")
+            raise NotFound.of(self.noun, row_id)
         return row
 
     def list(self, request: Request, **path: Any) -> Response:

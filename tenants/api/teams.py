@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from django.db import IntegrityError
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from common.api.fields import StrictSerializer, Timestamp, Value
-from common.errors import Conflict
 from tenants.api.resources import Resource
 from tenants.models import Team
 from tenants.people import create_team
@@ -33,7 +31,4 @@ class Teams(Resource[Team]):
     body = TeamBody
 
     def create_row(self, fields: dict[str, Any]) -> Team:
-        try:
-            return create_team(tenant=self.tenant, actor=self.actor, **fields)
-        except IntegrityError as error:
-            raise Conflict(f"There is already a team named {fields['name']!r}.") from error
+        return create_team(tenant=self.tenant, actor=self.actor, **fields)

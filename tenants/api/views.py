@@ -1,7 +1,7 @@
 """What every view of the API has in common: strict parameters, one representation, who acts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from common.api.parameters import require_known_parameters
 from tenants.keys import KeyHolder
+from tenants.middleware import TenantRequest
 from tenants.models import Tenant
 from tenants.roles import Scope
 
@@ -69,8 +70,7 @@ class ApiView(APIView):
 
 def tenant_of(request: Request) -> Tenant:
     """The tenant that the key of this request belongs to."""
-    tenant: Tenant = request._request.tenant  # type: ignore[attr-defined]
-    return tenant
+    return cast(TenantRequest, request._request).tenant
 
 
 def actor_of(request: Request) -> str:

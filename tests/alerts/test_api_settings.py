@@ -130,6 +130,13 @@ def test_wrong_settings_are_refused_at_the_member_that_is_wrong(
         assert not AlertSettings.objects.exists()
 
 
+def test_everything_that_is_wrong_with_settings_is_named_at_once(api: Caller) -> None:
+    hours = {"from": "07:00", "until": "07:00"}
+    wrong = {"quiet_hours": hours, "digest_at": "8", "rules": {"weather": {}}, "colour": "red"}
+    refused = api.patch(SETTINGS, wrong)
+    assert refused.pointers == {"/quiet_hours", "/digest_at", "/rules/weather", "/colour"}
+
+
 def test_a_window_is_announced_listed_and_ended(account: Account, api: Caller) -> None:
     body = {"match": {"agent": "importer"}, "reason": "Import", "duration_seconds": 3600}
     made = api.post(WINDOWS, body, Idempotency_Key="one")

@@ -137,7 +137,7 @@ def test_a_wrong_channel_is_refused_in_words(account: Account, owner: Client) ->
         assert not Channel.objects.exists()
     make_channel(account, "slack", name="Chat")
     twice = owner.post(slack, channel_form(), follow=True)
-    assert "another channel is named" in errors_of(twice)
+    assert "There is already a channel named" in errors_of(twice)
 
 
 def test_settings_have_one_form_with_a_row_for_each_rule(account: Account, owner: Client) -> None:

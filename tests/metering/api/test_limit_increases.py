@@ -199,6 +199,31 @@ def test_what_is_no_raise_is_refused_and_not_kept(
         assert not LimitIncrease.objects.exists()
 
 
+def test_everything_that_is_wrong_with_a_request_is_named_at_once(
+    api: Caller, budget: Budget
+) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    wrong = api.post(
+        path,
+        {
+            "by": {"cost_usd": "much", "tokens": 5},
+            "group": {"user": "u"},
+            "ends_at": "2100-01-01T00:00:00Z",
+            "reason": " ",
+            "colour": "red",
+        },
+    )
+    assert (wrong.status, wrong.code) == (400, "invalid_request")
+    assert wrong.pointers == {
+        "/by/cost_usd",
+        "/by/tokens",
+        "/group",
+        "/ends_at",
+        "/reason",
+        "/colour",
+    }
+
+
 def test_a_budget_on_single_calls_is_raised_for_all_of_them(account: Account, api: Caller) -> None:
     budget = make_budget(account, per=["agent", "request"])
     path = f"/v1/budgets/{budget.id}/raises"
