@@ -13,6 +13,7 @@ from alerts.errors import ChannelUnavailable, SecretsUnreadable, WrongChannel
 from alerts.models import Channel, ChannelKind, Delivery, DeliveryState, Digest, Severity
 from alerts.sealing import seal, unseal
 from common.database_errors import name_once
+from common.json_bodies import JsonObject
 from tenants.audit import audited_change, create_audited, facts_of
 from tenants.limits import require_room
 from tenants.models import Tenant
@@ -45,7 +46,7 @@ def create_channel(
 
 
 @transaction.atomic
-def update_channel(*, channel: Channel, actor: str, changes: Mapping[str, Any]) -> Channel:
+def update_channel(*, channel: Channel, actor: str, changes: Fields) -> Channel:
     """Change what is named: name, contacts, severities, digest, is_paused, and `fields`, of which
     those that are not named stay.
 
@@ -62,7 +63,7 @@ def update_channel(*, channel: Channel, actor: str, changes: Mapping[str, Any]) 
         ) as change,
     ):
         stored = _present(change.row)
-        fields = changes.get("fields", {})
+        fields: Fields = changes.get("fields", {})
         _apply(stored, {name: value for name, value in changes.items() if name != "fields"})
         if fields:
             known = _known_fields(stored)
@@ -110,7 +111,7 @@ def signing_secret(channel: Channel) -> str | None:
     return None if secret is None else str(secret)
 
 
-def shown_fields(channel: Channel) -> dict[str, Any]:
+def shown_fields(channel: Channel) -> JsonObject:
     """Return the kind's fields, without secrets: of an address only what may be shown."""
     return {
         field.name: channel.config.get(field.name, [] if field.is_list else "")
@@ -137,7 +138,7 @@ def _read(kind: str, fields: Fields, *, known: Fields) -> Settings:
     return KINDS[kind].read({**known, **fields})
 
 
-def _known_fields(channel: Channel) -> dict[str, Any]:
+def _known_fields(channel: Channel) -> JsonObject:
     """Return what is set, secrets included; without what can no longer be read."""
     lists = {field.name for field in KINDS[channel.kind].fields if field.is_list}
     shown = {name: value for name, value in channel.config.items() if name in lists}
@@ -147,13 +148,13 @@ def _known_fields(channel: Channel) -> dict[str, Any]:
         return shown
 
 
-def _hidden(channel: Channel, known: Fields) -> dict[str, Any]:
+def _hidden(channel: Channel, known: Fields) -> JsonObject:
     """Return secrets that are no fields: a webhook's."""
     names = {field.name for field in KINDS[channel.kind].fields}
     return {name: value for name, value in known.items() if name not in names}
 
 
-def _without_shown(channel: Channel, fields: Fields) -> dict[str, Any]:
+def _without_shown(channel: Channel, fields: Fields) -> JsonObject:
     """Return the fields that were typed, and not sent back as a form or an answer showed them."""
     return {
         name: value
@@ -173,7 +174,7 @@ def _require_keys(kind: str, typed: Fields, known: Fields) -> None:
             raise WrongChannel(field.name, "enter it again: it would be sent to another address")
 
 
-def _apply(channel: Channel, settings: Mapping[str, Any]) -> None:
+def _apply(channel: Channel, settings: Mapping[str, object]) -> None:
     for name, value in settings.items():
         if name not in READ_BY_SETTING:
             raise WrongChannel(name, "is not a setting of a channel")
@@ -182,15 +183,15 @@ def _apply(channel: Channel, settings: Mapping[str, Any]) -> None:
         raise WrongChannel("digest", f"{KINDS[channel.kind].label} gets no digests")
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     name = value.strip() if isinstance(value, str) else ""
     if not 1 <= len(name) <= NAME_MAX_CHARACTERS or not name.isprintable():
         raise WrongChannel("name", f"must be 1 to {NAME_MAX_CHARACTERS} printable characters")
     return name
 
 
-def _contacts(value: Any) -> list[str]:
-    given: Sequence[Any] = value if isinstance(value, list | tuple) else [None]
+def _contacts(value: object) -> list[str]:
+    given: Sequence[object] = value if isinstance(value, list | tuple) else [None]
     contacts = [contact.strip() if isinstance(contact, str) else "" for contact in given]
     if len(contacts) > CONTACTS_MAX or not all(
         1 <= len(contact) <= CONTACT_MAX_CHARACTERS and contact.isprintable()
@@ -204,26 +205,26 @@ def _contacts(value: Any) -> list[str]:
     return list(dict.fromkeys(contacts))
 
 
-def _severities(value: Any) -> list[str]:
-    given: Sequence[Any] = value if isinstance(value, list | tuple) else [None]
+def _severities(value: object) -> list[str]:
+    given: Sequence[object] = value if isinstance(value, list | tuple) else [None]
     if not all(severity in Severity.values for severity in given):
         raise WrongChannel("severities", f"must be some of {', '.join(Severity.values)}")
     return [severity for severity in Severity.values if severity in given]
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     if value not in Digest.values:
         raise WrongChannel("digest", f"must be one of {', '.join(Digest.values)}")
     return str(value)
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise WrongChannel("is_paused", "must be true or false")
     return value
 
 
-READ_BY_SETTING: Final[Mapping[str, Callable[[Any], Any]]] = {
+READ_BY_SETTING: Final[Mapping[str, Callable[[object], object]]] = {
     "name": _name,
     "contacts": _contacts,
     "severities": _severities,

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from alerts.models import Severity
 from common.formats import format_time
+from common.json_bodies import JsonObject
 from common.money import money
 from metering.budgets.levels import SECONDS, use_of
 from metering.budgets.rules import BudgetRule
@@ -122,7 +123,7 @@ def summary_of(reached: Reached, now: datetime) -> str:
     return f"{figures.label}{since}. {consequence}{until}"
 
 
-def facts_of_level(reached: Reached, episode: int) -> dict[str, Any]:
+def facts_of_level(reached: Reached, episode: int) -> JsonObject:
     """Return the same for programs."""
     window, figures = reached.window, reached.figures
     return {

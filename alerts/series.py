@@ -4,14 +4,15 @@ A series is one value of one dimension; the tenant as a whole is the series of n
 has a record of the detector for every measure.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Final, LiteralString, NamedTuple
 
 import numpy as np
 from django.db import connection
 from numpy.typing import NDArray
 from psycopg import Cursor
+from psycopg.rows import TupleRow
 
 from alerts import anomaly
 from alerts.anomaly import Verdicts
@@ -19,7 +20,7 @@ from metering.reporting.series import SERIES_DIMENSIONS, QuarterSums
 from metering.rollups.sets import QUARTER_SECONDS
 
 Numbers = NDArray[np.float64]
-States = NDArray[Any]
+States = NDArray[np.void]
 
 
 class Measure(NamedTuple):
@@ -113,7 +114,7 @@ class Watch:
         parts = zip(self._states, self._shapes, strict=True)
         return np.concatenate([part.reshape(shape) for part, shape in parts], axis=1)
 
-    def _both(self, function: Any, frame: Frame) -> Verdicts:
+    def _both(self, function: Callable[..., Verdicts], frame: Frame) -> Verdicts:
         found = [
             function(
                 states,
@@ -307,19 +308,19 @@ def forget_other_version(*, tenant_id: int) -> bool:
     return True
 
 
-def _plain_cursor() -> Cursor[Any]:
+def _plain_cursor() -> Cursor[TupleRow]:
     # Django's own cursor transfers bytes as text twice as long.
     connection.ensure_connection()
     return Cursor(connection.connection)
 
 
-def _read(query: LiteralString, parameters: list[Any]) -> list[Any]:
+def _read(query: LiteralString, parameters: list[object]) -> list[TupleRow]:
     with _plain_cursor() as cursor:
         cursor.execute(query, parameters, binary=True)
         return cursor.fetchall()
 
 
-def _learned(keys: Sequence[SeriesKey], rows: Sequence[Any]) -> Learned:
+def _learned(keys: Sequence[SeriesKey], rows: Sequence[TupleRow]) -> Learned:
     """Series with what is stored of them. Records of another version are begun again."""
     stored = {SeriesKey(*row[:2]): row[2:] for row in rows}
     records = new_records(len(keys))

@@ -7,7 +7,9 @@ is kept unreadable without SECRET_KEY, since one of them is a new API key.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from django.db.backends.utils import CursorWrapper
 
 from common.errors import Conflict, IdempotencyConflict, InvalidRequest
 from common.json_bodies import JsonObject
@@ -35,7 +37,7 @@ class KeptAnswer(NamedTuple):
     """An earlier answer to the same request."""
 
     status: int
-    data: Any
+    data: JsonObject
 
 
 def require_key(key: str) -> None:
@@ -53,7 +55,7 @@ def hash_of(method: str, path: str, value: object) -> bytes:
 
 
 def claim_keys(
-    cursor: Any, tenant_id: int, wanted: Iterable[RequestKey]
+    cursor: CursorWrapper, tenant_id: int, wanted: Iterable[RequestKey]
 ) -> dict[str, KeptAnswer | IdempotencyConflict | Conflict]:
     """Claim keys for this transaction; answer those that were used before, with their answers.
 
@@ -88,17 +90,17 @@ def claim_keys(
     }
 
 
-def keep_answers(cursor: Any, tenant_id: int, answers: Mapping[str, KeptAnswer]) -> None:
+def keep_answers(cursor: CursorWrapper, tenant_id: int, answers: Mapping[str, KeptAnswer]) -> None:
     """Keep the answers of claimed keys."""
     for key, (status, data) in answers.items():
         cursor.execute(
             "UPDATE idempotency_record SET status = %s, body = %s"
             " WHERE tenant_id = %s AND key = %s",
-            [status, sealed(data), tenant_id, key],
+            [status, seal(data, purpose=PURPOSE).decode(), tenant_id, key],
         )
 
 
-def free_keys(cursor: Any, tenant_id: int, keys: Iterable[str]) -> None:
+def free_keys(cursor: CursorWrapper, tenant_id: int, keys: Iterable[str]) -> None:
     """Give claimed keys back: a refusal leaves them free."""
     if names := list(keys):
         cursor.execute(
@@ -107,22 +109,9 @@ def free_keys(cursor: Any, tenant_id: int, keys: Iterable[str]) -> None:
         )
 
 
-def sealed(data: object) -> str:
-    """An answer as it is stored."""
-    return seal(data, purpose=PURPOSE).decode()
-
-
-def opened(body: str) -> JsonObject:
-    """An answer out of what is stored. Raises Conflict where SECRET_KEY was replaced since."""
-    try:
-        return unseal(body.encode(), purpose=PURPOSE)
-    except Unreadable as error:
-        # The work was done and must not be done again.
-        raise Conflict(f"This {HEADER} was used, and its answer can no longer be read.") from error
-
-
 def _read(status: int, body: str) -> KeptAnswer | Conflict:
     try:
-        return KeptAnswer(status, opened(body))
-    except Conflict as error:
-        return error
+        return KeptAnswer(status, unseal(body.encode(), purpose=PURPOSE))
+    except Unreadable:
+        # The work was done and must not be done again.
+        return Conflict(f"This {HEADER} was used, and its answer can no longer be read.")

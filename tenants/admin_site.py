@@ -6,7 +6,7 @@ keep the audit log, so Django's log of admin actions is off.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 from urllib.parse import urlencode
@@ -17,13 +17,11 @@ from django.contrib import messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import BaseModelAdmin
 from django.core.exceptions import (
-    NON_FIELD_ERRORS,
     PermissionDenied,
     SuspiciousOperation,
     ValidationError,
 )
-from django.forms import BaseForm, ModelForm
-from django.forms.models import BaseInlineFormSet
+from django.forms import BaseForm
 from django.http import (
     Http404,
     HttpRequest,
@@ -37,6 +35,8 @@ from django.urls import reverse
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.sites import UnfoldAdminSite
 
+from common.errors import MeteringError
+from tenants.admin_forms import FilledForm
 from tenants.admin_navigation import ACCENT, model_groups, sidebar
 from tenants.admin_questions import (
     CONFIRMED,
@@ -57,17 +57,15 @@ from tenants.middleware import TenantRequest
 from tenants.models import Tenant
 from tenants.roles import Role
 
+# What a view adds to what its template is rendered with.
+Context = dict[str, Any] | None
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 
 # Django's own classes take type arguments for the type checker alone.
 if TYPE_CHECKING:
     AnyModelAdmin = BaseModelAdmin[Any]
-    BaseRowForm = ModelForm[Any]
-    RowFormSet = BaseInlineFormSet[Any, Any, Any]
 else:
     AnyModelAdmin = BaseModelAdmin
-    BaseRowForm = ModelForm
-    RowFormSet = BaseInlineFormSet
 
 # The admin's Alpine evaluates expressions; under its paths alone that is allowed.
 SCRIPT_SOURCES: Final = [SELF, UNSAFE_EVAL]
@@ -77,29 +75,6 @@ PARAMETERS_MAX: Final = 100
 PARAMETER_CHARACTERS_MAX: Final = 2000
 # What the filters of lists add to the name of their field.
 FILTER_LOOKUPS: Final = ("", "__exact", "__isnull")
-
-
-class RowForm(BaseRowForm):
-    """A form of a row, which the domain judges once each of its fields can be read."""
-
-    # Where errors are shown of what has no field of that name.
-    shown_at: ClassVar[Mapping[str, str]] = {}
-
-    def judge(self) -> None:
-        """Raise ValidationError with the domain's errors by field."""
-
-    def _post_clean(self) -> None:
-        super()._post_clean()  # type: ignore[misc]
-        if not self.errors.keys() <= {NON_FIELD_ERRORS}:
-            return
-        try:
-            self.judge()
-        except ValidationError as error:
-            # It says at the fields what a constraint says of the row.
-            self.errors.pop(NON_FIELD_ERRORS, None)
-            for name, errors in error.error_dict.items():
-                field = name.partition(".")[0]
-                self.add_error(self.shown_at.get(field, field), errors)
 
 
 def tenant_of(request: HttpRequest) -> Tenant:
@@ -137,9 +112,7 @@ class TenantAdminSite(UnfoldAdminSite):
 
         return cast(View, judged)
 
-    def login(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def login(self, request: HttpRequest, extra_context: Context = None) -> HttpResponse:
         """Lead to the one page to sign in, with its limits."""
         if request.user.is_authenticated and not self.has_permission(request):
             raise PermissionDenied("You are not a member of this tenant.")
@@ -148,13 +121,11 @@ class TenantAdminSite(UnfoldAdminSite):
             f"{reverse('dashboard:login')}?{urlencode({'next': following})}"
         )
 
-    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+    def logout(self, request: HttpRequest, extra_context: Context = None) -> Any:
         # 307 keeps the POST: signing out is never a GET.
         return HttpResponse(status=307, headers={"Location": reverse("dashboard:logout")})
 
-    def password_change(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> Any:
+    def password_change(self, request: HttpRequest, extra_context: Context = None) -> Any:
         return HttpResponseRedirect(reverse("dashboard:password"))
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
@@ -166,7 +137,7 @@ class TenantAdminSite(UnfoldAdminSite):
             "colors": {**context["colors"], "primary": ACCENT},
         }
 
-    def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
+    def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, object]]:
         return sidebar(request.path)
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
@@ -226,6 +197,10 @@ class OfTenant(AnyModelAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
+def _sentence(refusal: ValidationError | MeteringError) -> str:
+    return refusal.detail if isinstance(refusal, MeteringError) else " ".join(refusal.messages)
+
+
 def _leave_to_audit_log(*args: object) -> None:
     """Take the place of Django's own log of the admin's actions."""
 
@@ -249,7 +224,9 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
     # Fields whose values are never kept for a person who has to sign in first.
     secret_fields: ClassVar[frozenset[str]] = frozenset()
 
-    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+    def lookup_allowed(
+        self, lookup: str, value: object, request: HttpRequest | None = None
+    ) -> bool:
         """Allow only what the list's filters ask for. Django takes every lookup on a row's own
         columns, and some fail in the database: `?name__regex=\\`.
         """
@@ -262,17 +239,15 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
             *(f"{name}{suffix}" for name in names for suffix in FILTER_LOOKUPS),
         }
 
-    def write(self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool) -> Any:
-        """Call the domain and return the row. ValidationError is shown as a message."""
+    def write(self, request: HttpRequest, filled: FilledForm) -> Any:
+        """Call the domain and return the row. What it refuses is shown as a message."""
         raise NotImplementedError
 
     def end(self, request: HttpRequest, obj: Any) -> None:
         """Call the domain function that ends a row."""
         raise NotImplementedError
 
-    def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Question | None:
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """Return what to ask the person before a valid form is written, if anything."""
         return None
 
@@ -281,7 +256,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
         request: HttpRequest,
         object_id: str | None = None,
         form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+        extra_context: Context = None,
     ) -> Any:
         kept: QueryDict | None = getattr(request, "kept_input", None)
         if kept is not None:
@@ -311,9 +286,9 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
             return ask_about_form(self, request, unconfirmed.question)
         except AlreadySent:
             messages.info(request, "This form was sent already; nothing was done twice.")
-        except ValidationError as error:
+        except (ValidationError, MeteringError) as error:
             # A rule that only the domain can judge. Nothing was written.
-            messages.error(request, " ".join(error.messages))
+            messages.error(request, _sentence(error))
             return HttpResponseRedirect(request.get_full_path())
         return HttpResponseRedirect(reverse(f"admin:{self._address()}_changelist"))
 
@@ -335,41 +310,43 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
     def save_related(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
     ) -> None:
-        is_confirmed = CONFIRMED in request.POST
-        question = None if is_confirmed else self.question(request, form, formsets, change)
+        filled = FilledForm(form, formsets, change)
+        question = None if CONFIRMED in request.POST else self.question(request, filled)
         if question is not None:
             raise Unconfirmed(question)
         if not change:
             claim_form(request, tenant_of(request))
-        form.instance.pk = self.write(request, form, formsets, change).pk
+        form.instance.pk = self.write(request, filled).pk
         for formset in formsets:
             formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
 
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+    def get_deleted_objects(self, objs: Iterable[object], request: HttpRequest) -> Any:
         """Name only the rows: ending one removes nothing that belongs to others."""
         return [str(obj) for obj in objs], {}, set(), []
 
     def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+        self, request: HttpRequest, object_id: str, extra_context: Context = None
     ) -> Any:
         back = reverse(f"admin:{self._address()}_change", args=[object_id])
         question = Question(f"{self.end_verb}?", self.end_verb, self.end_consequence, back=back)
         context = {**question._asdict(), **(extra_context or {})}
         try:
             return super().delete_view(request, object_id, context)
-        except ValidationError as error:
-            messages.error(request, " ".join(error.messages))
+        except (ValidationError, MeteringError) as error:
+            messages.error(request, _sentence(error))
             return HttpResponseRedirect(back)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.end(request, obj)
 
-    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: Any) -> HttpResponse:
+    def response_delete(
+        self, request: HttpRequest, obj_display: str, obj_id: object
+    ) -> HttpResponse:
         messages.success(request, f"{obj_display}: {self.end_done}")
         return HttpResponseRedirect(reverse(f"admin:{self._address()}_changelist"))
 
     def history_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+        self, request: HttpRequest, object_id: str, extra_context: Context = None
     ) -> HttpResponse:
         """Lead to the audit log of this row."""
         query = urlencode({"object_type": self.opts.model_name, "object_id": object_id})

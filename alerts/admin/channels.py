@@ -1,13 +1,11 @@
 """Admin pages of channels: a form for each kind, and a new secret."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import display, register
 from django.contrib.postgres.forms import SimpleArrayField
-from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -34,12 +32,12 @@ from alerts.channel_settings import (
 from alerts.channels import KINDS, Field
 from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Severity
-from common.errors import MeteringError
 from common.formats import format_time
 from metering.fields.forms import MONEY_ROLES
 from tenants.admin.secrets import shown_once
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, ask, sent
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_site import Context, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.middleware import TenantRequest
 
 VALUE_CHARACTERS_MAX: Final = 2000
@@ -79,8 +77,7 @@ class ChannelForm(RowForm):
         labels = {"is_paused": "Paused"}
         help_texts = {"is_paused": "Nothing is sent while it is paused."}
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
         if self.instance._state.adding:
             self.initial["severities"] = list(KINDS[self.kind].severities)
             return
@@ -97,7 +94,7 @@ class ChannelForm(RowForm):
         """Validate a new channel here, so that its form is shown again. A change is validated with
         what is stored.
         """
-        data: dict[str, Any] = super().clean() or self.cleaned_data
+        data = super().clean() or self.cleaned_data
         if self.instance._state.adding and not self.errors:
             try:
                 KINDS[self.kind].read(self.changed_fields())
@@ -220,10 +217,10 @@ class ChannelAdmin(TenantModelAdmin):
         rows: QuerySet[Channel] = super().get_queryset(request)
         return rows.filter(removed_at__isnull=True)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Channel | None = None) -> bool:
         return self.may_write(request)
 
-    def has_rotate_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+    def has_rotate_permission(self, request: HttpRequest, object_id: str = "0") -> bool:
         """Only webhooks have a secret that is made here."""
         webhooks = Channel.objects.filter(
             tenant=tenant_of(request), id=object_id, kind=ChannelKind.WEBHOOK
@@ -231,7 +228,10 @@ class ChannelAdmin(TenantModelAdmin):
         return self.may_write(request) and webhooks.exists()
 
     def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+        self,
+        request: HttpRequest,
+        form_url: str = "",
+        extra_context: Context = None,
     ) -> HttpResponse:
         """Choose the kind first: it has its own form."""
         if self.has_add_permission(request) and _kind_asked_for(request) is None:
@@ -249,13 +249,13 @@ class ChannelAdmin(TenantModelAdmin):
         return response
 
     def get_form(
-        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+        self, request: HttpRequest, obj: Channel | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         if self.may_write(request):
             kwargs["form"] = form_of(_kind(request, obj))
         return super().get_form(request, obj, change, **kwargs)
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+    def get_fieldsets(self, request: HttpRequest, obj: Channel | None = None) -> Any:
         if not self.may_write(request):
             return ((None, {"fields": self.shown}),)
         kind = _kind(request, obj)
@@ -267,28 +267,22 @@ class ChannelAdmin(TenantModelAdmin):
             ("What is sent", {"fields": tuple(routing)}),
         )
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Channel | None = None
+    ) -> tuple[str, ...]:
         return ("state", "last_error") if self.may_write(request) else self.shown
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Channel:
-        data = form.cleaned_data
-        fields = {name: data[name] for name in OWN_FIELDS if name in data}
-        try:
-            return self._write(request, form, fields, change)
-        except MeteringError as error:
-            raise ValidationError(error.detail) from error
-
-    def _write(
-        self, request: HttpRequest, form: Any, fields: Mapping[str, Any], change: bool
-    ) -> Channel:
-        if change:
-            changes = {**fields, "fields": form.changed_fields()}
-            return update_channel(channel=form.instance, actor=actor_of(request), changes=changes)
+    def write(self, request: HttpRequest, filled: FilledForm) -> Channel:
+        actor, form = actor_of(request), filled.form
+        fields: dict[str, Any] = {
+            name: filled.data[name] for name in OWN_FIELDS if name in filled.data
+        }
+        if filled.is_change:
+            fields["fields"] = form.changed_fields()
+            return update_channel(channel=filled.row, actor=actor, changes=fields)
         channel = create_channel(
             tenant=tenant_of(request),
-            actor=actor_of(request),
+            actor=actor,
             kind=_kind(request, None),
             fields=form.changed_fields(),
             **fields,

@@ -1,6 +1,6 @@
 """Admin pages of maintenance windows: announce them, and end them early."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,8 @@ from alerts.models import MaintenanceWindow
 from alerts.settings import create_maintenance_window, end_maintenance_window
 from metering.fields.forms import MONEY_ROLES, match_words
 from metering.fields.match_widget import MatchField
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
 
 
 class MaintenanceWindowForm(RowForm):
@@ -42,7 +43,7 @@ class MaintenanceWindowForm(RowForm):
         css = {"all": ["dashboard/admin.css"]}
 
     def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
+        data = super().clean() or self.cleaned_data
         starts_at, ends_at = data.get("starts_at"), data.get("ends_at")
         if starts_at is None or ends_at is None:
             return data
@@ -59,7 +60,7 @@ class OverFilter(SimpleListFilter):
     title = "state"
     parameter_name = "over"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
         return [("yes", "Over")]
 
     def choices(self, changelist: Any) -> Iterator[Any]:
@@ -67,7 +68,9 @@ class OverFilter(SimpleListFilter):
         first, *others = super().choices(changelist)
         return iter([{**first, "display": "Now and planned"}, *others])
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[MaintenanceWindow]
+    ) -> QuerySet[MaintenanceWindow]:
         now = timezone.now()
         if self.value() == "yes":
             return queryset.filter(ends_at__lte=now)
@@ -102,13 +105,17 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
             return "over"
         return "now" if obj.starts_at <= now else "planned"
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(
+        self, request: HttpRequest, obj: MaintenanceWindow | None = None
+    ) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(
+        self, request: HttpRequest, obj: MaintenanceWindow | None = None
+    ) -> bool:
         return self.may_write(request) and (obj is None or obj.ends_at > timezone.now())
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+    def get_fieldsets(self, request: HttpRequest, obj: MaintenanceWindow | None = None) -> Any:
         if obj is None:
             description = (
                 "Incidents that are not critical wait until it is over, and are sent then."
@@ -125,13 +132,13 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
         shown = ("reason", "about", "starts_at", "ends_at", "state", "created_by", "created_at")
         return ((None, {"fields": shown}),)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: MaintenanceWindow | None = None
+    ) -> tuple[str, ...]:
         return () if obj is None else ("about", "state", "created_by", "created_at")
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> MaintenanceWindow:
-        fields = {name: form.cleaned_data[name] for name in MaintenanceWindowForm.Meta.fields}
+    def write(self, request: HttpRequest, filled: FilledForm) -> MaintenanceWindow:
+        fields = {name: filled.data[name] for name in MaintenanceWindowForm.Meta.fields}
         return create_maintenance_window(
             tenant=tenant_of(request), actor=actor_of(request), **fields
         )

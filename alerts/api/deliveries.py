@@ -102,7 +102,7 @@ class Deliveries(Resource[Delivery]):
     def answers(self, rows: Sequence[Delivery]) -> Sequence[DeliveryAnswer]:
         return [delivery_answer(row) for row in rows]
 
-    def retrieve(self, request: Request, **path: Any) -> Response:
+    def retrieve(self, request: Request, **path: object) -> Response:
         return Response(detail_answer(self.row()))
 
     @extend_schema(
@@ -112,7 +112,7 @@ class Deliveries(Resource[Delivery]):
         responses={202: DeliveryDetailAnswer},
     )
     @idempotent
-    def resend(self, request: Request, **path: Any) -> Response:
+    def resend(self, request: Request, **path: object) -> Response:
         again = resend(delivery=self.row(), actor=self.actor)
         return Response(detail_answer(again), status=202)
 

@@ -1,7 +1,7 @@
 """`/v1/maintenance-windows`: times in which unusual spend is expected."""
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_view
@@ -10,6 +10,7 @@ from rest_framework import serializers
 from alerts.models import MaintenanceWindow
 from alerts.settings import MAINTENANCE_MAX, create_maintenance_window, end_maintenance_window
 from common.api.fields import Count, StrictSerializer, Text, Timestamp, problem_at
+from common.json_bodies import JsonObject
 from metering.fields.body import Match
 from tenants.api.resources import Resource
 
@@ -36,7 +37,7 @@ class MaintenanceWindowBody(StrictSerializer):
     created_at = Timestamp(read_only=True)
     created_by = serializers.CharField(read_only=True)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if ("ends_at" in attrs) == ("duration_seconds" in attrs):
             raise problem_at("ends_at", "give this or 'duration_seconds', and not both", "required")
         now = timezone.now()
@@ -70,7 +71,7 @@ class MaintenanceWindows(Resource[MaintenanceWindow]):
     body = MaintenanceWindowBody
     order = ("-id",)
 
-    def create_row(self, fields: dict[str, Any]) -> MaintenanceWindow:
+    def create_row(self, fields: JsonObject) -> MaintenanceWindow:
         return create_maintenance_window(
             tenant=self.tenant, actor=self.actor, **{"match": {}, **fields}
         )

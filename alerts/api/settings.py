@@ -2,7 +2,7 @@
 
 import re
 from datetime import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from drf_spectacular.utils import extend_schema, extend_schema_field
@@ -17,6 +17,7 @@ from alerts.rules import COOL_DOWN_SECONDS_MAX, RULES, THRESHOLD_MAX, default_ru
 from alerts.settings import change_alert_settings, settings_of
 from common.api.fields import Choice, Count, Flag, Spoken, StrictSerializer, read_body
 from common.api.structs import Answer, about, one_of
+from common.json_bodies import JsonObject
 from common.spelling import did_you_mean
 from tenants.api.views import ApiView, actor_of, tenant_of
 
@@ -36,7 +37,7 @@ ClockTime = Annotated[str, Meta(extra_json_schema=CLOCK_SCHEMA)]
 class Clock(Spoken):
     """A time of day in the tenant's zone, as 22:00."""
 
-    def to_internal_value(self, data: Any) -> time:
+    def to_internal_value(self, data: object) -> time:
         if not isinstance(data, str) or not CLOCK.fullmatch(data):
             raise serializers.ValidationError("must be a time of day, such as 22:00")
         return time.fromisoformat(data)
@@ -46,10 +47,10 @@ class QuietHoursBody(StrictSerializer):
     """When people are left in peace. They go past midnight if `until` is earlier."""
 
     # `from` is no name that Python lets a class have.
-    def get_fields(self) -> dict[str, Any]:
+    def get_fields(self) -> JsonObject:
         return {"from": Clock(), "until": Clock()}
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if attrs["from"] == attrs["until"]:
             raise serializers.ValidationError("must not end when they begin; send null for none")
         return attrs
@@ -84,7 +85,7 @@ class RulesBody(StrictSerializer):
 
     unknown_code = "unknown_rule"
 
-    def get_fields(self) -> dict[str, Any]:
+    def get_fields(self) -> JsonObject:
         return {
             name: RuleBody(required=False, allow_null=True, help_text=rule.description)
             for name, rule in RULES.items()
@@ -125,7 +126,7 @@ class AlertSettingsBody(StrictSerializer):
     )
     rules = RulesBody(required=False)
 
-    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+    def run_validation(self, data: object = empty) -> JsonObject:
         """The body as changes of the row."""
         attrs = dict(super().run_validation(data))
         if "quiet_hours" in attrs:

@@ -28,13 +28,14 @@ from common.expectations import (
     unknown_field,
 )
 from common.formats import moment
+from common.json_bodies import JsonObject
 from common.money import USD_PATTERN, nanos_from_usd, usd_from_nanos
 from common.times import parse_timestamp
 from common.values import COUNT_MAX, normal_value
 
 YEAR_MIN: Final = 1970
 YEAR_MAX: Final = 2200
-ZONES: Any = SimpleLazyObject(lambda: frozenset(available_timezones()))
+ZONES = SimpleLazyObject(lambda: frozenset(available_timezones()))
 
 
 class Spoken(serializers.Field[Any, Any, Any, Any]):
@@ -62,7 +63,7 @@ class StrictSerializer(Spoken, serializers.Serializer[Any]):
 
     unknown_code: ClassVar[str] = "unknown_field"
     # What could be read, also where other members could not.
-    readable: dict[str, Any]
+    readable: JsonObject
 
     class Meta:
         list_serializer_class = Bodies
@@ -94,7 +95,7 @@ class StrictSerializer(Spoken, serializers.Serializer[Any]):
                 return f"Unknown field {name!r}. Did you mean '{field.field_name}.{name}'?"
         return unknown_field(name, self.member_names)
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
+    def to_internal_value(self, data: object) -> JsonObject:
         self.readable = {}
         if not isinstance(data, dict):
             wrong = serializers.ErrorDetail(must_be_object(self.example), code="invalid")
@@ -105,17 +106,17 @@ class StrictSerializer(Spoken, serializers.Serializer[Any]):
         try:
             self.readable = super().to_internal_value(data)
         except serializers.ValidationError as error:
-            errors.update(cast(dict[str, Any], error.detail))
+            errors.update(cast(JsonObject, error.detail))
             self._read_others(data, errors)
         if not errors:
             return self.readable
         try:
             self.judge_readable(errors)
         except serializers.ValidationError as error:
-            errors = _merged(error.detail, errors)
+            errors = cast(JsonObject, _merged(error.detail, errors))
         raise serializers.ValidationError(errors)
 
-    def _read_others(self, data: dict[str, Any], errors: dict[str, Any]) -> None:
+    def _read_others(self, data: JsonObject, errors: JsonObject) -> None:
         for field in self._writable_fields:
             with suppress(SkipField):
                 if field.field_name not in errors:
@@ -129,7 +130,7 @@ class StrictSerializer(Spoken, serializers.Serializer[Any]):
                 self.set_value(self.readable, field.source_attrs, value)
 
 
-def _merged(judged: Any, read: Any) -> Any:
+def _merged(judged: object, read: object) -> object:
     """Return both errors of a body; where one of them is about a whole, the one from reading."""
     if not isinstance(judged, dict) or not isinstance(read, dict):
         return read
@@ -140,22 +141,22 @@ def _merged(judged: Any, read: Any) -> Any:
 class OptionalBody(StrictSerializer):
     """A body whose members are all optional; null names none of them."""
 
-    def run_validation(self, data: Any = empty) -> Any:
+    def run_validation(self, data: object = empty) -> Any:
         return {} if data is None else super().run_validation(data)
 
 
 def unknown_members(
-    data: dict[str, Any],
+    data: JsonObject,
     known: tuple[str, ...],
     *,
     words: Callable[[str], str],
     code: str = "unknown_field",
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the first members that are not known, with what `words` says of each, and the count of
     the rest.
     """
     unknown = (name for name in data if name not in known)
-    errors: dict[str, Any] = {
+    errors: JsonObject = {
         name[:QUOTED_CHARACTERS_MAX]: serializers.ErrorDetail(words(name), code=code)
         for name in islice(unknown, ERRORS_MAX)
     }
@@ -181,7 +182,7 @@ class Text(Spoken, serializers.CharField):
         options = {"min_length": 1, "max_length": 200, "trim_whitespace": False, **options}
         super().__init__(**options)
 
-    def to_internal_value(self, data: Any) -> str:
+    def to_internal_value(self, data: object) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
         if data and not data.strip():
@@ -193,7 +194,7 @@ class Text(Spoken, serializers.CharField):
 class Value(Text):
     """A value of a dimension, as events carry it (`normal_value`)."""
 
-    def to_internal_value(self, data: Any) -> str:
+    def to_internal_value(self, data: object) -> str:
         value = normal_value(super().to_internal_value(data))
         if data and not value:
             self.fail("blank")
@@ -214,11 +215,11 @@ class Items(Spoken, serializers.ListField):
             self.example = [item]
             self.error_messages["not_a_list"] = f"must be a list, such as {json.dumps([item])}"
 
-    def to_internal_value(self, data: Any) -> list[Any]:
+    def to_internal_value(self, data: object) -> list[object]:
         assert self.max_length is not None
         if isinstance(data, list) and len(data) > self.max_length:
             self.fail("max_length", max_length=self.max_length)
-        items: list[Any] = super().to_internal_value(data)
+        items: list[object] = super().to_internal_value(data)
         return items
 
 
@@ -230,7 +231,7 @@ class Choice(Spoken, serializers.ChoiceField):
         """The first of them."""
         return next(map(str, self.choices))
 
-    def to_internal_value(self, data: Any) -> Any:
+    def to_internal_value(self, data: object) -> Any:
         if isinstance(data, str) and data in self.choices:
             return super().to_internal_value(data)
         raise serializers.ValidationError(must_be_one_of(self.choices), code="invalid_choice")
@@ -242,7 +243,7 @@ class Flag(Spoken, serializers.BooleanField):
     example = True
     default_error_messages = {"invalid": BOOLEAN}
 
-    def to_internal_value(self, data: Any) -> bool:
+    def to_internal_value(self, data: object) -> bool:
         if not isinstance(data, bool):
             self.fail("invalid", input=data)
         return data
@@ -257,7 +258,7 @@ class Count(Spoken, serializers.IntegerField):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"min_value": 1, "max_value": COUNT_MAX, **options})
 
-    def to_internal_value(self, data: Any) -> int:
+    def to_internal_value(self, data: object) -> int:
         if type(data) is not int:
             self.fail("invalid")
         return data
@@ -279,7 +280,7 @@ class Timestamp(Spoken):
         "range": f"must lie in the years {YEAR_MIN} to {YEAR_MAX}",
     }
 
-    def to_internal_value(self, data: Any) -> datetime:
+    def to_internal_value(self, data: object) -> datetime:
         if not isinstance(data, str):
             self.fail("invalid")
         try:
@@ -310,7 +311,7 @@ class Usd(Spoken):
 
     example = "5"
 
-    def to_internal_value(self, data: Any) -> int:
+    def to_internal_value(self, data: object) -> int:
         if not isinstance(data, str | int | float):
             raise serializers.ValidationError(USD)
         try:
@@ -328,7 +329,7 @@ class Timezone(Spoken):
 
     example = "Europe/Berlin"
 
-    def to_internal_value(self, data: Any) -> str:
+    def to_internal_value(self, data: object) -> str:
         if not isinstance(data, str) or data not in ZONES:
             raise serializers.ValidationError(
                 "must be the name of a time zone, as in Europe/Berlin", code="unknown_timezone"
@@ -346,11 +347,11 @@ def problem_at(field: str, message: str, code: str = "invalid") -> serializers.V
 
 def read_body(
     body: type[serializers.Serializer[Any]], request: Request, instance: Any = None, **context: Any
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the fields of a request's body: of a whole one, or of changes to an instance. Raises
     ValidationError. Some bodies are judged by what `context` names.
     """
     read = body(instance, data=request.data, partial=instance is not None, context=context)
     read.is_valid(raise_exception=True)
-    fields: dict[str, Any] = read.validated_data
+    fields: JsonObject = read.validated_data
     return fields

@@ -15,6 +15,7 @@ from drf_spectacular.plumbing import ComponentIdentity, ResolvedComponent
 from drf_spectacular.utils import Direction
 from msgspec import Meta
 
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 
 REFERENCE: Final = "#/components/schemas/{name}"
@@ -64,7 +65,7 @@ class Answer(msgspec.Struct):
         return cls(**values, **computed)
 
 
-class AnswerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+class AnswerExtension(OpenApiSerializerExtension):
     """Describes an answer, and the answers within it, as components of their names."""
 
     target_class = "common.api.structs.Answer"
@@ -75,16 +76,16 @@ class AnswerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-ca
         return name
 
     def get_identity(self, auto_schema: AutoSchema, direction: Direction) -> ComponentIdentity:
-        return ComponentIdentity(self.target.__name__)  # type: ignore[no-untyped-call]
+        return ComponentIdentity(self.target.__name__)
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> JsonObject:
         _, schemas = msgspec.json.schema_components([self.target], ref_template=REFERENCE)
-        described: dict[str, Any] = schemas.pop(self.target.__name__)
+        described: JsonObject = schemas.pop(self.target.__name__)
         for name, schema in schemas.items():
             component = ResolvedComponent(
                 name=name,
                 type=ResolvedComponent.SCHEMA,
-                object=ComponentIdentity(name),  # type: ignore[no-untyped-call]
+                object=ComponentIdentity(name),
                 schema=schema,
             )
             auto_schema.registry.register_on_missing(component)

@@ -1,6 +1,5 @@
 """Admin pages of breakers: what opens them. Where they are open is on the page of halts."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib.admin import display, register
@@ -21,6 +20,7 @@ from metering.configuration.breakers import (
 from metering.core.match import KNOWN_BEFORE_CALL, PER_MAX
 from metering.fields.forms import UsdField, count_field
 from metering.models import Breaker, BreakerClose, Mode
+from tenants.admin_forms import FilledForm
 from tenants.admin_site import actor_of, site, tenant_of
 
 
@@ -133,12 +133,10 @@ class BreakerAdmin(LimitAdmin):
         how = "by a probe" if obj.close == BreakerClose.PROBE else "manually"
         return f"{act} until closed {how}"
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Breaker:
-        fields = {name: form.cleaned_data[name] for name in BreakerForm.Meta.fields}
-        if change:
-            return update_breaker(breaker=form.instance, actor=actor_of(request), changes=fields)
+    def write(self, request: HttpRequest, filled: FilledForm) -> Breaker:
+        fields = {name: filled.data[name] for name in BreakerForm.Meta.fields}
+        if filled.is_change:
+            return update_breaker(breaker=filled.row, actor=actor_of(request), changes=fields)
         return create_breaker(tenant=tenant_of(request), actor=actor_of(request), **fields)
 
     def end(self, request: HttpRequest, obj: Breaker) -> None:

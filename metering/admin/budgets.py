@@ -35,12 +35,9 @@ from metering.core.periods import EPOCH
 from metering.fields.forms import UsdField, count_field
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget
+from tenants.admin_forms import FilledForm
 from tenants.admin_questions import PREVIEWS, Question
-from tenants.admin_site import (
-    actor_of,
-    site,
-    tenant_of,
-)
+from tenants.admin_site import actor_of, site, tenant_of
 
 PRESET: Final = "preset"
 
@@ -219,13 +216,11 @@ class BudgetAdmin(LimitAdmin):
         """Who only looks reads the levels as words."""
         return () if self.is_only_shown(request, obj) else self.inlines
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Budget:
-        fields = {name: form.cleaned_data[name] for name in BudgetForm.Meta.fields}
-        levels, actor = levels_of(formsets), actor_of(request)
-        if change:
-            budget = update_budget(budget=form.instance, actor=actor, changes=fields, levels=levels)
+    def write(self, request: HttpRequest, filled: FilledForm) -> Budget:
+        fields = {name: filled.data[name] for name in BudgetForm.Meta.fields}
+        levels, actor = levels_of(filled.formsets), actor_of(request)
+        if filled.is_change:
+            budget = update_budget(budget=filled.row, actor=actor, changes=fields, levels=levels)
         else:
             budget = create_budget(tenant=tenant_of(request), actor=actor, levels=levels, **fields)
         if budget.is_counting:
@@ -236,11 +231,9 @@ class BudgetAdmin(LimitAdmin):
             )
         return budget
 
-    def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Question | None:
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """What the budget would refuse, where that is more than is refused as it is."""
-        proposal = _proposal(request, form, levels_of(formsets), change)
+        proposal = _proposal(request, filled.form, levels_of(filled.formsets), filled.is_change)
         is_asked_for = PREVIEWS in request.POST
         return ask_about(proposal, now=timezone.now(), is_asked_for=is_asked_for)
 

@@ -12,8 +12,9 @@ from metering.core.match import wanted_values
 from metering.fields.forms import MONEY_ROLES, match_field, match_words
 from metering.fields.match_widget import rows_for
 from metering.models import Mode
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import RowForm, TenantModelAdmin
+from tenants.admin_site import TenantModelAdmin
 
 
 def per_field(label: str, names: Sequence[str], help_text: str) -> forms.MultipleChoiceField:
@@ -92,11 +93,13 @@ class LimitAdmin(TenantModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return self.shown_fields if self.is_only_shown(request, obj) else ()
 
-    def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Question | None:
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """Ask about a limit that acts and would no longer act."""
-        name, mode = form.cleaned_data["name"], form.cleaned_data.get("mode")
-        stops = change and form.initial.get("mode") == Mode.ENFORCE and mode != Mode.ENFORCE
+        name, mode = filled.data["name"], filled.data.get("mode")
+        stops = (
+            filled.is_change
+            and filled.form.initial.get("mode") == Mode.ENFORCE
+            and mode != Mode.ENFORCE
+        )
         warning = f"“{name}” stops acting from the moment you save it: mode {mode}."
         return question_about(f"Save “{name}”?", [warning] if stops else [])

@@ -1,6 +1,6 @@
 """Admin pages of prices: the tenant's own and the catalogue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.conf import settings
@@ -18,15 +18,9 @@ from metering.configuration.prices import Validity, add_price, add_tool_price, e
 from metering.fields.forms import MONEY_ROLES, UsdField
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing.rates import check_rates, parse_rates, units
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import (
-    ReadOnlyAdmin,
-    RowForm,
-    TenantModelAdmin,
-    actor_of,
-    site,
-    tenant_of,
-)
+from tenants.admin_site import ReadOnlyAdmin, TenantModelAdmin, actor_of, site, tenant_of
 
 UNIT_WORDS: Final = {1_000_000: "per million", 1000: "per thousand", 1: "each"}
 
@@ -175,11 +169,9 @@ class ModelPriceAdmin(PriceAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else ("any_provider", "rates_shown")
 
-    def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Question | None:
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """Rates that may not be per million."""
-        data = form.cleaned_data
+        data = filled.data
         warnings = rate_slips(
             tenant_id=tenant_of(request).id,
             provider=data["provider"],
@@ -189,10 +181,8 @@ class ModelPriceAdmin(PriceAdmin):
         )
         return question_about(f"Add this price of {data['model']}?", warnings)
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> TenantPrice:
-        data = form.cleaned_data
+    def write(self, request: HttpRequest, filled: FilledForm) -> TenantPrice:
+        data = filled.data
         return add_price(
             tenant=tenant_of(request),
             actor=actor_of(request),
@@ -247,18 +237,14 @@ class ToolPriceAdmin(PriceAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else ("call_price",)
 
-    def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Question | None:
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """A price that may be for a thousand calls."""
-        data = form.cleaned_data
+        data = filled.data
         warnings = tool_price_slips(data["tool"], data["call_nanos"])
         return question_about(f"Add this price of {data['tool']}?", warnings)
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> ToolPrice:
-        data = form.cleaned_data
+    def write(self, request: HttpRequest, filled: FilledForm) -> ToolPrice:
+        data = filled.data
         return add_tool_price(
             tenant=tenant_of(request),
             actor=actor_of(request),

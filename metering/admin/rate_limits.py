@@ -1,8 +1,5 @@
 """Admin pages of rate limits."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from django.contrib.admin import display, register
 from django.http import HttpRequest
 
@@ -19,6 +16,7 @@ from metering.configuration.rate_limits import (
 from metering.core.match import PER_MAX
 from metering.fields.forms import UsdField, count_field
 from metering.models import RateLimit
+from tenants.admin_forms import FilledForm
 from tenants.admin_site import actor_of, site, tenant_of
 
 
@@ -79,12 +77,10 @@ class RateLimitAdmin(LimitAdmin):
             parts.append(f"{obj.requests_per_minute:,} requests")
         return ", ".join(parts)
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> RateLimit:
-        fields = {name: form.cleaned_data[name] for name in RateLimitForm.Meta.fields}
-        if change:
-            return update_rate_limit(limit=form.instance, actor=actor_of(request), changes=fields)
+    def write(self, request: HttpRequest, filled: FilledForm) -> RateLimit:
+        fields = {name: filled.data[name] for name in RateLimitForm.Meta.fields}
+        if filled.is_change:
+            return update_rate_limit(limit=filled.row, actor=actor_of(request), changes=fields)
         return create_rate_limit(tenant=tenant_of(request), actor=actor_of(request), **fields)
 
     def end(self, request: HttpRequest, obj: RateLimit) -> None:

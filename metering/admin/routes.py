@@ -1,6 +1,6 @@
 """Admin pages of the routing table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -9,7 +9,6 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from common.errors import MeteringError
 from metering.admin.limits import LimitAdmin
 from metering.configuration.routes import (
     create_route,
@@ -19,7 +18,8 @@ from metering.configuration.routes import (
 )
 from metering.limits.routes import Tier
 from metering.models import ModelRoute
-from tenants.admin_site import RowForm, actor_of, site, tenant_of
+from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_site import actor_of, site, tenant_of
 
 
 def tier_line(tier: Mapping[str, Any]) -> str:
@@ -103,16 +103,11 @@ class RouteAdmin(LimitAdmin):
     def models_label(self, obj: ModelRoute) -> str:
         return " → ".join(tier["model"] for tier in obj.tiers)
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> ModelRoute:
-        fields = {name: form.cleaned_data[name] for name in RouteForm.Meta.fields}
-        try:
-            if change:
-                return update_route(route=form.instance, actor=actor_of(request), changes=fields)
-            return create_route(tenant=tenant_of(request), actor=actor_of(request), **fields)
-        except MeteringError as error:
-            raise ValidationError(error.detail) from error
+    def write(self, request: HttpRequest, filled: FilledForm) -> ModelRoute:
+        fields = {name: filled.data[name] for name in RouteForm.Meta.fields}
+        if filled.is_change:
+            return update_route(route=filled.row, actor=actor_of(request), changes=fields)
+        return create_route(tenant=tenant_of(request), actor=actor_of(request), **fields)
 
     def end(self, request: HttpRequest, obj: ModelRoute) -> None:
         delete_route(route=obj, actor=actor_of(request))

@@ -1,6 +1,5 @@
 """Admin pages of API keys."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 from django import forms
@@ -13,7 +12,8 @@ from unfold.decorators import display as labelled
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from tenants.admin.secrets import shown_once
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
 from tenants.keys import create_api_key, revoke_api_key
 from tenants.middleware import TenantRequest
 from tenants.models import ApiKey, User
@@ -94,7 +94,7 @@ class KeyAdmin(TenantModelAdmin):
         rows: QuerySet[ApiKey] = super().get_queryset(request)
         return rows.select_related("created_by")
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return ("name", "scopes", "expires_at")
         return (
@@ -109,21 +109,19 @@ class KeyAdmin(TenantModelAdmin):
             "created_at",
         )
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return self.may_write(request) and (obj is None or obj.revoked_at is None)
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> ApiKey:
+    def write(self, request: HttpRequest, filled: FilledForm) -> ApiKey:
         assert isinstance(request.user, User)
         key, text = create_api_key(
             tenant=tenant_of(request),
-            name=form.cleaned_data["name"],
-            scopes=form.cleaned_data["scopes"],
-            expires_at=form.cleaned_data["expires_at"],
+            name=filled.data["name"],
+            scopes=filled.data["scopes"],
+            expires_at=filled.data["expires_at"],
             created_by=request.user,
             actor=actor_of(request),
         )
@@ -131,7 +129,7 @@ class KeyAdmin(TenantModelAdmin):
         return key
 
     def response_add(
-        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
         return shown_once(
             self,

@@ -13,13 +13,14 @@ from common.api.fields import read_body
 from common.api.pagination import PAGE_PARAMETERS, paginate
 from common.api.structs import Answer
 from common.errors import NotFound
+from common.json_bodies import JsonObject
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
 from tenants.models import Tenant
 
 Row = TypeVar("Row", bound=Model)
 # What the methods at the two addresses of a resource do, for `as_view`.
-Actions = dict[str, Any]
+Actions = JsonObject
 LIST: Final[Actions] = {"get": "list"}
 LIST_AND_CREATE: Final[Actions] = {**LIST, "post": "create"}
 SHOW: Final[Actions] = {"get": "retrieve"}
@@ -57,16 +58,16 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         """Return the rows that a list has, by its query parameters."""
         return self.rows()
 
-    def answers(self, rows: Sequence[Row]) -> Sequence[Any]:
+    def answers(self, rows: Sequence[Row]) -> Sequence[object]:
         """Return rows as they are answered."""
         if issubclass(self.answer, Answer):
             return [self.answer.of(row) for row in rows]
         return [self.answer(row).data for row in rows]
 
-    def create_row(self, fields: dict[str, Any]) -> Row:
+    def create_row(self, fields: JsonObject) -> Row:
         raise NotImplementedError
 
-    def update_row(self, row: Row, changes: dict[str, Any]) -> Row:
+    def update_row(self, row: Row, changes: JsonObject) -> Row:
         raise NotImplementedError
 
     def delete_row(self, row: Row) -> object:
@@ -88,22 +89,22 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
             raise NotFound.of(self.noun, row_id)
         return row
 
-    def list(self, request: Request, **path: Any) -> Response:
+    def list(self, request: Request, **path: object) -> Response:
         return Response(paginate(request, self.listed_rows(), self.answers, order=self.order))
 
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         row = self.create_row(read_body(self.body, request))
         return Response(self.answers([row])[0], status=201)
 
-    def retrieve(self, request: Request, **path: Any) -> Response:
+    def retrieve(self, request: Request, **path: object) -> Response:
         return Response(self.answers([self.row()])[0])
 
-    def partial_update(self, request: Request, **path: Any) -> Response:
+    def partial_update(self, request: Request, **path: object) -> Response:
         row = self.row()
         changed = self.update_row(row, read_body(self.body, request, row))
         return Response(self.answers([changed])[0])
 
-    def destroy(self, request: Request, **path: Any) -> Response:
+    def destroy(self, request: Request, **path: object) -> Response:
         self.delete_row(self.row())
         return Response(status=204)

@@ -48,7 +48,7 @@ class ApiView(APIView):
     read_scopes: tuple[Scope, ...] = (Scope.READ,)
     write_scope = Scope.MANAGE
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def dispatch(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         """Answer, and let go of what the body held. The framework's requests and serializers are
         cycles, which this process looks for rarely: they would keep it for many requests more.
         """
@@ -59,7 +59,7 @@ class ApiView(APIView):
             if type(data) in (dict, list):  # not a form, which is immutable
                 data.clear()
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
         method = "GET" if request.method == "HEAD" else request.method or ""
         if hasattr(self, method.lower()):
@@ -80,6 +80,6 @@ def actor_of(request: Request) -> str:
 
 def holder_of(request: Request) -> KeyHolder:
     """What the key of this request stands for."""
-    holder: Any = request.auth
+    holder: object = request.auth
     assert isinstance(holder, KeyHolder), "views without a key have no holder"
     return holder

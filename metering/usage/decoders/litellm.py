@@ -259,8 +259,8 @@ def _decode_item(raw: bytes, trusts_given_costs: bool) -> Decoded:
         payload = _read(raw)
     except msgspec.ValidationError as error:
         require_json(raw)
-        detail = field_problem(error, _Payload).detail
-        return _rejected("invalid_value", f"The payload: {detail}", raw)
+        detail = f"The payload: {field_problem(error, _Payload).detail}"
+        return _rejected("invalid_value", detail, raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error
     if not isinstance(payload.id, str) or not payload.id:

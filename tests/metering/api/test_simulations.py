@@ -593,7 +593,7 @@ def test_the_command_reads_a_proposal(account: Account, tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong(account: Account, tmp_path: Path) -> None:
     path = tmp_path / "proposal.json"
     path.write_text(json.dumps({"budget": {**DAILY, "period": "age"}}))
-    with pytest.raises(CommandError, match="/budget/period: 'age' is none of hour, day"):
+    with pytest.raises(CommandError, match="/budget/period: must be one of hour, day"):
         run(account, "--json", str(path))
     with pytest.raises(CommandError, match="There is no budget 99"):
         run(account, "--budget-id", "99")
