@@ -77,12 +77,12 @@ def figures_of(rule: BudgetRule, window: BudgetWindow, now: datetime) -> Figures
     if use.part == SECONDS:
         amounts = f"{balance.used_seconds(now):,} of {balance.limit_seconds(rule):,} seconds"
     else:
-        place = list(rule.limits).index(use.part)
-        whole = balance.limit(rule, place)
-        if place == 0:
+        index = list(rule.limits).index(use.part)
+        whole = balance.limit(rule, index)
+        if index == 0:
             amounts = money(balance.spent[0]) + ("" if whole is None else f" of {money(whole)}")
         else:
-            amounts = f"{balance.spent[place]:,} of {whole:,} {use.part.replace('_', ' ')}"
+            amounts = f"{balance.spent[index]:,} of {whole:,} {use.part.replace('_', ' ')}"
     return Figures(float(use.percent), window.spent_nanos, balance.limit(rule, 0), amounts)
 
 
