@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
 from alerts.models import AlertSettings, Delivery, DeliveryState, HeldBy, MaintenanceWindow
 from alerts.rules import RuleChanges, differing_rules
 from common.json_bodies import JsonObject
+from metering.core.validation import Problem, require
 from tenants.audit import audited_change, create_audited, delete_audited, lock_stored
 from tenants.models import Tenant
 
@@ -39,6 +39,18 @@ def change_alert_settings(
     return change.row
 
 
+def validate_period(starts_at: datetime, ends_at: datetime) -> None:
+    """Raise ValidationError for a maintenance window that is over already, or longer than a month:
+    if it is forgotten, no one is notified of anything.
+    """
+    if ends_at <= max(starts_at, timezone.now()):
+        require([Problem("ends_at", "Must be after the start, and in the future.")])
+    if ends_at - starts_at > MAINTENANCE_MAX:
+        require(
+            [Problem("ends_at", f"Must be at most {MAINTENANCE_MAX.days} days after it begins.")]
+        )
+
+
 @transaction.atomic
 def create_maintenance_window(
     *,
@@ -49,13 +61,8 @@ def create_maintenance_window(
     match: JsonObject,
     reason: str,
 ) -> MaintenanceWindow:
-    """Announce a time in which unusual spend is expected. Raises ValidationError for one that is
-    over already, or longer than a month: if it is forgotten, no one is notified of anything.
-    """
-    if ends_at <= max(starts_at, timezone.now()):
-        raise ValidationError("A maintenance window must end after it begins, and not in the past.")
-    if ends_at - starts_at > MAINTENANCE_MAX:
-        raise ValidationError(f"A maintenance window lasts at most {MAINTENANCE_MAX.days} days.")
+    """Announce a time in which unusual spend is expected. Raises ValidationError."""
+    validate_period(starts_at, ends_at)
     window = MaintenanceWindow(
         tenant=tenant,
         starts_at=starts_at,

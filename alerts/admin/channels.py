@@ -43,6 +43,7 @@ from tenants.middleware import TenantRequest
 VALUE_CHARACTERS_MAX: Final = 2000
 ROUTING_FIELDS: Final = ("severities", "contacts", "digest", "is_paused")
 OWN_FIELDS: Final = ("name", *ROUTING_FIELDS)
+ABOUT: Final = ("name", "kind", "to", "severities_shown", "contacts_shown")
 # Begins the names of the kind's fields on the form: some columns have the same names.
 PREFIX: Final = "config_"
 SIGNING_NOTE: Final = (
@@ -160,15 +161,7 @@ class ChannelAdmin(TenantModelAdmin):
     secret_fields = frozenset(
         PREFIX + field.name for kind in KINDS.values() for field in kind.fields if field.is_secret
     )
-    list_display = (
-        "name",
-        "kind",
-        "to",
-        "severities_shown",
-        "contacts_shown",
-        "state",
-        "delivered",
-    )
+    list_display = (*ABOUT, "state", "delivered")
     list_filter = ("kind",)
     search_fields = ("name",)
     ordering = ("name",)
@@ -178,17 +171,7 @@ class ChannelAdmin(TenantModelAdmin):
         "Nothing more is sent here, including pending messages. Sent messages can still be viewed."
     )
     end_done = "removed."
-    shown = (
-        "name",
-        "kind",
-        "to",
-        "severities_shown",
-        "contacts_shown",
-        "digest",
-        "state",
-        "delivered",
-        "last_error",
-    )
+    shown = (*ABOUT, "digest", "state", "delivered", "last_error")
 
     @display(description="To")
     def to(self, obj: Channel) -> str:

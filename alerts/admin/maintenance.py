@@ -1,7 +1,6 @@
 """Admin pages of maintenance windows: announce them, and end them early."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin import SimpleListFilter, display, register
@@ -11,9 +10,8 @@ from django.utils import timezone
 from unfold.decorators import display as labelled
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from alerts.api.maintenance import DURATION_SECONDS_MAX
 from alerts.models import MaintenanceWindow
-from alerts.settings import create_maintenance_window, end_maintenance_window
+from alerts.settings import create_maintenance_window, end_maintenance_window, validate_period
 from metering.fields.forms import MONEY_ROLES, match_words
 from metering.fields.match_widget import MatchField
 from tenants.admin_forms import FilledForm, RowForm
@@ -42,16 +40,8 @@ class MaintenanceWindowForm(RowForm):
     class Media:
         css = {"all": ["dashboard/admin.css"]}
 
-    def clean(self) -> dict[str, Any]:
-        data = super().clean() or self.cleaned_data
-        starts_at, ends_at = data.get("starts_at"), data.get("ends_at")
-        if starts_at is None or ends_at is None:
-            return data
-        if ends_at <= max(starts_at, timezone.now()):
-            self.add_error("ends_at", "The end must be after the start, and not in the past.")
-        elif ends_at > starts_at + timedelta(seconds=DURATION_SECONDS_MAX):
-            self.add_error("ends_at", "At most 31 days after it begins.")
-        return data
+    def judge(self) -> None:
+        validate_period(self.cleaned_data["starts_at"], self.cleaned_data["ends_at"])
 
 
 class OverFilter(SimpleListFilter):

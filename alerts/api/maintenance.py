@@ -8,10 +8,15 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from alerts.models import MaintenanceWindow
-from alerts.settings import MAINTENANCE_MAX, create_maintenance_window, end_maintenance_window
+from alerts.settings import (
+    MAINTENANCE_MAX,
+    create_maintenance_window,
+    end_maintenance_window,
+    validate_period,
+)
 from common.api.fields import Count, StrictSerializer, Text, Timestamp, problem_at
 from common.json_bodies import JsonObject
-from metering.fields.body import Match
+from metering.fields.body import Match, errors_at_members
 from tenants.api.resources import Resource
 
 DURATION_SECONDS_MAX: Final = int(MAINTENANCE_MAX.total_seconds())
@@ -40,14 +45,11 @@ class MaintenanceWindowBody(StrictSerializer):
     def validate(self, attrs: JsonObject) -> JsonObject:
         if ("ends_at" in attrs) == ("duration_seconds" in attrs):
             raise problem_at("ends_at", "give this or 'duration_seconds', and not both", "required")
-        now = timezone.now()
-        starts_at = attrs.setdefault("starts_at", now)
+        starts_at = attrs.setdefault("starts_at", timezone.now())
         if "duration_seconds" in attrs:
             attrs["ends_at"] = starts_at + timedelta(seconds=attrs.pop("duration_seconds"))
-        if attrs["ends_at"] <= max(starts_at, now):
-            raise problem_at("ends_at", "must lie after 'starts_at', and in the future")
-        if attrs["ends_at"] > starts_at + timedelta(seconds=DURATION_SECONDS_MAX):
-            raise problem_at("ends_at", "must be at most 31 days after 'starts_at'")
+        with errors_at_members(self):
+            validate_period(starts_at, attrs["ends_at"])
         return attrs
 
 

@@ -67,7 +67,7 @@ class RuleBody(StrictSerializer):
 class RuleValues(Answer):
     """What a rule is judged by."""
 
-    threshold: Annotated[float, Meta(extra_json_schema={"type": "integer"})]
+    threshold: int
     severity: Annotated[str, one_of(Severity.values)]
     on: bool
 
@@ -187,10 +187,10 @@ def _answer(stored: AlertSettings) -> AlertSettingsAnswer:
         else None,
         digest_at=f"{stored.digest_at:%H:%M}",
         rules={
-            name: RuleAnswer(
+            name: RuleAnswer.of(
+                rule,
                 words=rule.description,
-                unit=rule.unit,
-                default=RuleValues(**default_rule(name)),
+                default=RuleValues.of(rule, **default_rule(name)),
                 **rule_values(name, stored.rules),
             )
             for name, rule in RULES.items()

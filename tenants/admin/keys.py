@@ -5,7 +5,6 @@ from typing import Any, ClassVar, cast
 from django import forms
 from django.contrib.admin import display, register
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.decorators import display as labelled
@@ -61,6 +60,7 @@ class KeyAdmin(TenantModelAdmin):
 
     form = KeyForm
     writers = ROLES_THAT_GRANT
+    list_select_related = ("created_by",)
     list_display = ("name", "begins_with", "may", "state", "last_used_at", "created_by")
     search_fields = ("name", "prefix")
     ordering = ("-id",)
@@ -90,24 +90,11 @@ class KeyAdmin(TenantModelAdmin):
         is_expired = obj.expires_at is not None and obj.expires_at <= timezone.now()
         return "expired" if is_expired else "in use"
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
-        rows: QuerySet[ApiKey] = super().get_queryset(request)
-        return rows.select_related("created_by")
-
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return ("name", "scopes", "expires_at")
-        return (
-            "name",
-            "begins_with",
-            "may",
-            "state",
-            "expires_at",
-            "revoked_at",
-            "last_used_at",
-            "created_by",
-            "created_at",
-        )
+        shown = ("name", "begins_with", "may", "state", "expires_at", "revoked_at", "last_used_at")
+        return (*shown, "created_by", "created_at")
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return False

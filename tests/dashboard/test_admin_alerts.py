@@ -191,8 +191,8 @@ def test_a_maintenance_window_is_announced_and_ended(account: Account, owner: Cl
         assert MaintenanceWindow.objects.get().ends_at <= datetime.now(UTC)
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
     for fields, words in (
-        ({"ends_at_0": "2026-01-01"}, "The end must be after the start, and not in the past."),
-        ({"ends_at_0": "2099-01-01"}, "At most 31 days"),
+        ({"ends_at_0": "2026-01-01"}, "Must be after the start, and in the future."),
+        ({"ends_at_0": "2099-01-01"}, "Must be at most 31 days"),
         ({"reason": ""}, "This field is required"),
     ):
         assert words in errors_of(owner.post(f"{WINDOWS}/add/", window_form(**fields))), fields
