@@ -102,8 +102,8 @@ class Deliveries(Resource[Delivery]):
     def answers(self, rows: Sequence[Delivery]) -> Sequence[DeliveryAnswer]:
         return [delivery_answer(row) for row in rows]
 
-    def retrieve(self, request: Request, **path: object) -> Response:
-        return Response(detail_answer(self.row()))
+    def full_answer(self, row: Delivery) -> DeliveryAnswer:
+        return detail_answer(row)
 
     @extend_schema(
         summary="Send a delivery again, with its message and reference as they were",

@@ -211,8 +211,17 @@ class Incidents(Resource[Incident]):
     def answers(self, rows: Sequence[Incident]) -> Sequence[IncidentAnswer]:
         return [incident_answer(row) for row in rows]
 
-    def retrieve(self, request: Request, **path: object) -> Response:
-        return _detail(self.row())
+    def full_answer(self, row: Incident) -> IncidentAnswer:
+        entries = list(row.entries.order_by("-id")[:TIMELINE_MAX])
+        anomalies = row.anomalies.order_by("-id")[:ANOMALIES_MAX]
+        deliveries = row.delivery_set.order_by("-id")[:DELIVERIES_MAX]
+        return incident_answer(
+            row,
+            IncidentDetailAnswer,
+            timeline=[EntryAnswer.of(entry) for entry in reversed(entries)],
+            anomalies=[_anomaly_answer(anomaly) for anomaly in anomalies],
+            deliveries=[delivery_answer(delivery) for delivery in deliveries],
+        )
 
     @extend_schema(
         summary="Assign an incident to a member, or to no one",
@@ -222,7 +231,7 @@ class Incidents(Resource[Incident]):
     def partial_update(self, request: Request, **path: object) -> Response:
         incident = self.row()
         user = read_body(AssignBody, request, tenant=self.tenant)["assigned_to"]
-        return _detail(assign(incident=incident, actor=self.actor, user=user))
+        return Response(self.full_answer(assign(incident=incident, actor=self.actor, user=user)))
 
     @extend_schema(
         summary="Acknowledge an incident",
@@ -232,7 +241,7 @@ class Incidents(Resource[Incident]):
     )
     @idempotent
     def acknowledge(self, request: Request, **path: object) -> Response:
-        return _detail(acknowledge(incident=self.row(), actor=self.actor))
+        return Response(self.full_answer(acknowledge(incident=self.row(), actor=self.actor)))
 
     @extend_schema(
         summary="Resolve an incident",
@@ -244,7 +253,7 @@ class Incidents(Resource[Incident]):
     @idempotent
     def resolve(self, request: Request, **path: object) -> Response:
         incident, text = self.row(), read_body(RemarkBody, request).get("text", "")
-        return _detail(resolve(incident=incident, actor=self.actor, text=text))
+        return Response(self.full_answer(resolve(incident=incident, actor=self.actor, text=text)))
 
     @extend_schema(
         summary="Snooze an incident: notify no one for a while",
@@ -254,7 +263,7 @@ class Incidents(Resource[Incident]):
     @idempotent
     def snooze(self, request: Request, **path: object) -> Response:
         incident, until = self.row(), read_body(SnoozeBody, request)["until"]
-        return _detail(snooze(incident=incident, actor=self.actor, until=until))
+        return Response(self.full_answer(snooze(incident=incident, actor=self.actor, until=until)))
 
     @extend_schema(
         summary="Add a comment to an incident's timeline, even after it was resolved",
@@ -264,7 +273,7 @@ class Incidents(Resource[Incident]):
     @idempotent
     def comment(self, request: Request, **path: object) -> Response:
         incident, text = self.row(), read_body(CommentBody, request)["text"]
-        return _detail(comment(incident=incident, actor=self.actor, text=text))
+        return Response(self.full_answer(comment(incident=incident, actor=self.actor, text=text)))
 
 
 def _filters(request: Request) -> Q:
@@ -313,20 +322,6 @@ def incident_answer(
         link=link_to(incident.id),
         **further,
     )
-
-
-def _detail(incident: Incident) -> Response:
-    entries = list(incident.entries.order_by("-id")[:TIMELINE_MAX])
-    anomalies = incident.anomalies.order_by("-id")[:ANOMALIES_MAX]
-    deliveries = incident.delivery_set.order_by("-id")[:DELIVERIES_MAX]
-    answer = incident_answer(
-        incident,
-        IncidentDetailAnswer,
-        timeline=[EntryAnswer.of(entry) for entry in reversed(entries)],
-        anomalies=[_anomaly_answer(anomaly) for anomaly in anomalies],
-        deliveries=[delivery_answer(delivery) for delivery in deliveries],
-    )
-    return Response(answer)
 
 
 def _anomaly_answer(anomaly: Anomaly) -> AnomalyAnswer:

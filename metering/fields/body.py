@@ -11,8 +11,12 @@ from rest_framework import serializers
 
 from common.api.fields import Spoken, StrictSerializer, unknown_members
 from common.expectations import must_be_object
-from common.spelling import did_you_mean
-from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_match
+from metering.core.dimensions import (
+    MATCHABLE,
+    VALUE_CHARACTERS_MAX,
+    normal_match,
+    unknown_dimension,
+)
 from metering.core.match import problems_by_dimension
 
 _VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARACTERS_MAX}
@@ -36,12 +40,6 @@ MATCH_SCHEMA: Final = {
 MATCH_REFERENCE: Final = {"$ref": "#/components/schemas/Match"}
 
 
-def unknown_match_member(name: str) -> str:
-    """Return what is wrong with a name that is no dimension."""
-    near = did_you_mean(name, MATCHABLE)
-    return f"Unknown dimension {name[:100]!r}.{near} Dimensions are {', '.join(MATCHABLE)}."
-
-
 @extend_schema_field(MATCH_REFERENCE)
 class Match(Spoken):
     """Which events a budget counts, by dimension; empty means all."""
@@ -53,7 +51,7 @@ class Match(Spoken):
         if not isinstance(data, dict):
             raise serializers.ValidationError(must_be_object(self.example))
         if not data.keys() <= set(MATCHABLE):
-            errors = unknown_members(data, MATCHABLE, words=unknown_match_member)
+            errors = unknown_members(data, MATCHABLE, words=unknown_dimension)
             raise serializers.ValidationError(errors)
         match = normal_match(data)
         if problems := problems_by_dimension(match):

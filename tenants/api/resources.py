@@ -64,6 +64,10 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
             return [self.answer.of(row) for row in rows]
         return [self.answer(row).data for row in rows]
 
+    def full_answer(self, row: Row) -> object:
+        """Return one row as it is answered by itself."""
+        return self.answers([row])[0]
+
     def create_row(self, fields: JsonObject) -> Row:
         raise NotImplementedError
 
@@ -95,15 +99,15 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
     @idempotent
     def create(self, request: Request, **path: object) -> Response:
         row = self.create_row(read_body(self.body, request))
-        return Response(self.answers([row])[0], status=201)
+        return Response(self.full_answer(row), status=201)
 
     def retrieve(self, request: Request, **path: object) -> Response:
-        return Response(self.answers([self.row()])[0])
+        return Response(self.full_answer(self.row()))
 
     def partial_update(self, request: Request, **path: object) -> Response:
         row = self.row()
         changed = self.update_row(row, read_body(self.body, request, row))
-        return Response(self.answers([changed])[0])
+        return Response(self.full_answer(changed))
 
     def destroy(self, request: Request, **path: object) -> Response:
         self.delete_row(self.row())

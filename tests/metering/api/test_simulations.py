@@ -595,7 +595,7 @@ def test_the_command_says_what_is_wrong(account: Account, tmp_path: Path) -> Non
     path.write_text(json.dumps({"budget": {**DAILY, "period": "age"}}))
     with pytest.raises(CommandError, match="/budget/period: must be one of hour, day"):
         run(account, "--json", str(path))
-    with pytest.raises(CommandError, match="There is no budget 99"):
+    with pytest.raises(CommandError, match="No budget has the id '99'"):
         run(account, "--budget-id", "99")
     with pytest.raises(CommandError, match="must be RFC 3339"):
         run(account, "--budget-id", "1", "--from", "yesterday")
