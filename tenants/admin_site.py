@@ -47,7 +47,7 @@ from tenants.admin_questions import (
     ask_about_form,
 )
 from tenants.form_tokens import (
-    FORM_TOKEN,
+    FORM_FIELD,
     AlreadySent,
     claim_form,
     is_of_other_tenant,
@@ -265,7 +265,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
             assert not request.FILES, "a GET brings no files"
             request.method = "POST"
             request.POST = kept  # type: ignore[assignment]
-        token = request.POST.get(FORM_TOKEN, "")
+        token = request.POST.get(FORM_FIELD, "")
         if is_of_other_tenant(request, tenant_of(request)):
             words = (
                 f"This form was opened for another tenant; you are in “{tenant_of(request)}” now."
@@ -274,7 +274,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
             token = ""
         context = {
             **(extra_context or {}),
-            FORM_TOKEN: token or new_form_token(tenant_of(request)),
+            FORM_FIELD: token or new_form_token(tenant_of(request)),
             "show_save_and_add_another": False,
             "show_save_and_continue": False,
             "end_verb": self.end_verb,

@@ -15,3 +15,9 @@ def change_settings(*, tenant: Tenant, actor: str, changes: Mapping[str, object]
     change_configuration(tenant.id)
     with audited_change(tenant, actor=actor, changes=changes) as change:
         return change.row
+
+
+def bump_all_configurations() -> None:
+    """After a change of the catalogue: every tenant reads its prices again. In a platform scope."""
+    for tenant_id in Tenant.objects.order_by("id").values_list("id", flat=True):
+        change_configuration(tenant_id)
