@@ -35,7 +35,7 @@ class OneRepresentation(BaseContentNegotiation):
 
 class ApiView(APIView):
     """A view of the API. `parameters` are the query parameters of each method, or of each action of
-    a resource; a GET with `filters` also takes `filter[name]` for each of these.
+    a resource; a list with `filters` also takes `filter[name]` for each of these.
     """
 
     content_negotiation_class = OneRepresentation
@@ -63,9 +63,9 @@ class ApiView(APIView):
         super().initial(request, *args, **kwargs)
         method = "GET" if request.method == "HEAD" else request.method or ""
         if hasattr(self, method.lower()):
-            known = self.parameters.get(getattr(self, "action", None) or method, ())
-            filters = self.filters if method == "GET" else ()
-            require_known_parameters(request, known, filters=filters)
+            action = getattr(self, "action", None) or method
+            filters = self.filters if action in ("GET", "list") else ()
+            require_known_parameters(request, self.parameters.get(action, ()), filters=filters)
 
 
 def tenant_of(request: Request) -> Tenant:

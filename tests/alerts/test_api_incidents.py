@@ -125,6 +125,14 @@ def test_a_wrong_filter_is_refused(api: Caller) -> None:
         assert refused.code in codes, parameters
 
 
+@pytest.mark.parametrize("name", ["filter[agent]", "filter[tags.x]", "severity", "limit"])
+def test_an_incident_takes_no_parameters_of_the_list(
+    account: Account, api: Caller, name: str
+) -> None:
+    refused = api.get(f"/v1/incidents/{make_incident(account).id}", **{name: "1"})
+    assert (refused.status, refused.code) == (400, "unknown_parameter")
+
+
 def test_it_is_acknowledged_assigned_snoozed_commented_and_resolved_once(
     account: Account, api: Caller
 ) -> None:
