@@ -32,7 +32,8 @@ def _start_postgres(data_dir: Path) -> str:
         running_postgres(data_dir, settings=FAST, statements=("ALTER ROLE spendgate CREATEDB;",))
     )
     parts = embedded_connection(data_dir)
-    options = urlencode({"host": parts["host"]})
+    # On a busy machine a server may take long to begin a session.
+    options = urlencode({"host": parts["host"], "connect_timeout": 60})
     return f"postgresql://{parts['user']}:{quote(parts['password'])}@/{parts['dbname']}?{options}"
 
 

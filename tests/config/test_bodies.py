@@ -144,7 +144,7 @@ def test_a_caller_of_a_lane_has_a_share_of_its_threads_and_a_bound_on_what_waits
         await asyncio.sleep(0)
         # Two run, three wait, one was refused at once; there is room for another caller.
         assert await lane.run("other", lambda: "served") == "served"
-        await asyncio.sleep(0.1)
+        await asyncio.wait(tasks[2:], timeout=30)
         end.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         lane.stop()

@@ -23,6 +23,7 @@ from metering.rollups import long_tail
 from metering.rollups.sets import SETS
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import (
     make_events,
     measures_of,
@@ -99,7 +100,7 @@ def as_sums(rows: Sequence[UsageRow]) -> dict[tuple[Any, ...], tuple[int, ...]]:
     return {(row.start, *row.key): tuple(row.measures) for row in rows}
 
 
-QUESTIONS: list[dict[str, Any]] = [
+QUESTIONS: list[JsonObject] = [
     {},
     {"interval": "none"},
     {"interval": "15min", "group_by": ("customer",)},
@@ -135,7 +136,7 @@ def busy(account: Account) -> Account:
 
 
 @pytest.mark.parametrize("fields", QUESTIONS, ids=str)
-def test_an_answer_equals_the_events(busy: Account, fields: dict[str, Any]) -> None:
+def test_an_answer_equals_the_events(busy: Account, fields: JsonObject) -> None:
     question = ask(busy, **fields)
     wanted = expected(busy, question)
     assert wanted
@@ -262,7 +263,7 @@ def test_a_cursor_is_for_its_own_question(busy: Account) -> None:
         ),
     ],
 )
-def test_a_question_without_sense_is_refused(fields: dict[str, Any], code: str) -> None:
+def test_a_question_without_sense_is_refused(fields: JsonObject, code: str) -> None:
     fields = {
         "starts_at": datetime(2026, 11, 1, tzinfo=UTC),
         "ends_at": datetime(2026, 11, 2, tzinfo=UTC),
@@ -309,7 +310,7 @@ def test_whole_days_inside_a_bucket_come_from_days() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"interval": "none"}, {"group_by": ("model",)}])
-def test_percentiles_are_within_five_percent(account: Account, fields: dict[str, Any]) -> None:
+def test_percentiles_are_within_five_percent(account: Account, fields: JsonObject) -> None:
     chance = seeded(5)
     time = datetime.now(UTC) - timedelta(days=1)
     values = [round(chance.lognormvariate(6, 1.5)) for _ in range(200)]

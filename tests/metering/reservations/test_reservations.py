@@ -28,16 +28,17 @@ from metering.reservations.committer import PROCESS_ENFORCER
 from metering.reservations.transaction import expire_due
 from tenants import keys
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 
 MODEL = {"provider": "anthropic", "model": "claude-sonnet-4-5"}
 
 
-def ask(api: Caller, amount_usd: str = "1", **fields: Any) -> Answer:
+def ask(api: Caller, amount_usd: str = "1", **fields: object) -> Answer:
     return api.post("/v1/reservations", {"amount_usd": amount_usd, **fields})
 
 
-def settle(api: Caller, answer: Answer, cost_usd: str, **fields: Any) -> Answer:
+def settle(api: Caller, answer: Answer, cost_usd: str, **fields: object) -> Answer:
     path = f"/v1/reservations/{answer.body['id']}/settle"
     return api.post(path, {"id": f"call-{answer.body['id']}", "cost_usd": cost_usd, **fields})
 
@@ -241,7 +242,7 @@ def test_leaving_out_a_dimension_escapes_nothing(account: Account) -> None:
     ],
 )
 def test_each_single_call_has_limits_of_its_own(
-    account: Account, limits: dict[str, Any], asked: dict[str, Any]
+    account: Account, limits: JsonObject, asked: JsonObject
 ) -> None:
     make_budget(account, cost_usd=None, per=["request"], period="lifetime", **limits)
     api = caller(account)
@@ -563,7 +564,7 @@ def test_a_lockout_by_a_call_that_asked_too_much_ends_with_a_higher_limit(accoun
 
 
 def test_what_is_used_includes_the_time_everywhere(account: Account) -> None:
-    limits: dict[str, Any] = {"cost_usd": 10, "limit_seconds": 100, "levels": [(400, "block")]}
+    limits: JsonObject = {"cost_usd": 10, "limit_seconds": 100, "levels": [(400, "block")]}
     budget = make_budget(account, per=["session"], period="lifetime", **limits)
     api = caller(account)
     first = ask(api, "1", session="s")
