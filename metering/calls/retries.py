@@ -38,17 +38,21 @@ def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
             if is_conflict(error):
                 continue
             renewals += 1
-            if renewals > RENEWALS_MAX or connection.in_atomic_block or _cannot_connect(error):
+            if renewals > RENEWALS_MAX or not _renew_connection(error):
                 raise
-            # Events that a broken commit did store will be found as duplicates.
-            connection.close()
         else:
             return
 
 
-def _cannot_connect(error: Exception) -> bool:
-    """Whether no connection was made: callers should not wait for another attempt."""
+def _renew_connection(error: Exception) -> bool:
+    """Reconnect, unless connecting is what failed: callers should not wait for that again.
+
+    Events that a broken commit did store will be found as duplicates.
+    """
     cause = error.__cause__
-    if isinstance(cause, psycopg.errors.ConnectionTimeout):
-        return True
-    return isinstance(cause, psycopg.Error) and cause.pgconn is not None
+    is_timeout = isinstance(cause, psycopg.errors.ConnectionTimeout)
+    cannot_connect = is_timeout or (isinstance(cause, psycopg.Error) and cause.pgconn is not None)
+    if cannot_connect or connection.in_atomic_block:
+        return False
+    connection.close()
+    return True

@@ -50,7 +50,7 @@ def daily(account: Account) -> Account:
 
 @pytest.fixture(autouse=True)
 def _claims_do_not_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How much is claimed goes by the time that the last claims took, so by how busy a machine is."""
+    """A claim is smaller after one that took long, as on a busy machine."""
     monkeypatch.setattr(CLAIM_CROSSINGS, "of", lambda _: 500)
 
 
