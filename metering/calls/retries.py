@@ -38,21 +38,20 @@ def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
             if is_conflict(error):
                 continue
             renewals += 1
-            if renewals > RENEWALS_MAX or not _renew_connection(error):
-                raise
+            _renew_connection(error, number=renewals)
         else:
             return
 
 
-def _renew_connection(error: Exception) -> bool:
-    """Reconnect, unless connecting is what failed: callers should not wait for that again.
+def _renew_connection(error: Exception, *, number: int) -> None:
+    """Reconnect, or raise the error: also where connecting failed, for which callers should not
+    wait again.
 
     Events that a broken commit did store will be found as duplicates.
     """
     cause = error.__cause__
     is_timeout = isinstance(cause, psycopg.errors.ConnectionTimeout)
     cannot_connect = is_timeout or (isinstance(cause, psycopg.Error) and cause.pgconn is not None)
-    if cannot_connect or connection.in_atomic_block:
-        return False
+    if number > RENEWALS_MAX or cannot_connect or connection.in_atomic_block:
+        raise error
     connection.close()
-    return True
