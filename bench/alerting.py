@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench.kit.figures import Row
 from bench.kit.service import Service, free_port, kill
+from bench.kit.wire import JsonObject
 
 CROSSINGS: Final = 30
 # Gaps of varying length, so that events meet the schedule at every moment of its period.
@@ -33,7 +34,7 @@ class Arrival(NamedTuple):
 
     at: float
     reference: str
-    body: dict[str, Any]
+    body: JsonObject
 
 
 class Receiver:
@@ -73,9 +74,9 @@ class Receiver:
     def wait_for(self, count: int, *, seconds: float) -> None:
         """Wait until this number of different messages has come, or the time is over."""
         end = time.monotonic() + seconds
-        while (
-            len({arrival.reference for arrival in self.arrivals}) < count and time.monotonic() < end
-        ):
+        while time.monotonic() < end:
+            if len({arrival.reference for arrival in self.arrivals}) >= count:
+                return
             time.sleep(0.02)
 
 
@@ -83,26 +84,11 @@ def measure(service: Service, note: Row) -> None:
     """Measure on a service that may reach loopback, and print the figures."""
     service.create_tenant("alerting")
     receiver = Receiver()
-    service.call(
-        "POST",
-        "/v1/channels",
-        {
-            "name": "bench",
-            "kind": "webhook",
-            "config": {"url": f"http://127.0.0.1:{receiver.port}/hook"},
-        },
-    )
-    service.call(
-        "POST",
-        "/v1/budgets",
-        {
-            "name": "each agent",
-            "per": ["agent"],
-            "period": "day",
-            "limit": {"cost_usd": "1"},
-            "levels": [{"percent": 100, "notify": ["engineering"], "action": "block"}],
-        },
-    )
+    hook = {"url": f"http://127.0.0.1:{receiver.port}/hook"}
+    service.call("POST", "/v1/channels", {"name": "bench", "kind": "webhook", "config": hook})
+    level = {"percent": 100, "notify": ["engineering"], "action": "block"}
+    budget = {"name": "each agent", "per": ["agent"], "period": "day", "limit": {"cost_usd": "1"}}
+    service.call("POST", "/v1/budgets", {**budget, "levels": [level]})
     with receiver.up():
         _latency(service, receiver, note)
     _away(service, receiver, note)

@@ -3,7 +3,6 @@
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.markup import escape
@@ -68,9 +67,3 @@ def result_row(*cells: str) -> str:
         git, cwd=CHECKOUT, capture_output=True, text=True, check=False
     ).stdout.strip()
     return f"| {datetime.now(UTC):%Y-%m-%d} | {' | '.join(cells)} | {commit or 'unknown'} |"
-
-
-def append_result(file: Path, row: str) -> None:
-    """Add a line to a table that ends a file."""
-    with file.open("a") as output:
-        output.write(row + "\n")

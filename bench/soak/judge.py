@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from bench.kit.money import nanos_of
 from bench.kit.wire import Answer
 from bench.soak.records import Event, Fate, Grant, Hold, Memory
-from bench.soak.world import CALL_LIMIT_NANOS, HALTED_AGENTS, ROUGH, TIDY, nanos_of
+from bench.soak.world import CALL_LIMIT_NANOS, HALTED_AGENTS, ROUGH, TIDY
 
 # Clocks of one machine; what is written may be judged a little later.
 TOLERANCE: Final = timedelta(seconds=2)

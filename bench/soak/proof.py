@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
-from bench.kit.faults import WEB_SKEW_SECONDS
 from bench.soak.books import OPEN, SETTLED, Books, EventRow, ReservationRow, Rows, WindowRow
+from bench.soak.faults import WEB_SKEW_SECONDS
 from bench.soak.model import Balance, Booking, book
 from bench.soak.overseer import HaltSpan
 from bench.soak.records import RETOLD, Event, Fate, Frame, Grant, Hold
