@@ -97,7 +97,7 @@ def _commits_per_second(service: Service, clients: int, statement: str) -> float
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(statement)
         script.flush()
-        done = subprocess.run(  # noqa: S603 - the wheel's own program
+        done = subprocess.run(
             [
                 *(PGBENCH, "--no-vacuum", "--protocol", "prepared", "--file", script.name),
                 *("--client", str(clients), "--jobs", "1", "--time", str(SECONDS)),

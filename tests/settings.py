@@ -68,7 +68,7 @@ os.environ.update(
 )
 prepare_role(os.environ["DATABASE_URL"], may_create_databases=True)
 
-from config.settings import *  # noqa: E402, F403 - the environment above must be set first
+from config.settings import *  # noqa: F403 - the environment above must be set first
 
 # A slow hash protects real passwords; the tests hash hundreds that protect nothing.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

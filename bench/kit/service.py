@@ -63,7 +63,7 @@ class Service:
 
     def _spawn(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
-            return subprocess.Popen(  # noqa: S603 - our own command
+            return subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 cwd=CHECKOUT,
                 env={**self.environ, **environ},
@@ -104,7 +104,7 @@ class Service:
 
     def manage(self, *arguments: str) -> str:
         """Run a management command and return what it printed."""
-        done = subprocess.run(  # noqa: S603 - our own command
+        done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=CHECKOUT,
             env=self.environ,

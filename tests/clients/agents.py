@@ -68,7 +68,7 @@ class Service:
         self.plan = plan
 
     def post(self, path: str, body: JsonObject) -> tuple[int, JsonObject]:
-        request = urllib.request.Request(  # noqa: S310 - loopback
+        request = urllib.request.Request(
             f"{self.plan.service_url}{path}",
             json.dumps(body).encode(),
             {
@@ -77,7 +77,7 @@ class Service:
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)

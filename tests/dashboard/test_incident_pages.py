@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -52,10 +52,13 @@ def make_incident(account: Account, cause: str = "anomaly:agent=a", **fields: ob
         return observe(tenant_id=account.tenant.id, observation=seen(cause, **fields))
 
 
-def again(account: Account, row: Model) -> Any:
+Row = TypeVar("Row", bound=Model)
+
+
+def again(account: Account, row: Row) -> Row:
     """The row as it is stored now."""
     with account.scope():
-        return type(row).objects.get(pk=row.pk)  # type: ignore[attr-defined]
+        return type(row)._default_manager.get(pk=row.pk)
 
 
 def delivery_of(account: Account, **changes: object) -> Delivery:

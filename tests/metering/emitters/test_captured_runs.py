@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -103,9 +103,9 @@ FRAMEWORK_CALLS: Final[Mapping[str, tuple[list[tuple[int, int]], int]]] = {
 DIALECTS: Final = (("logfire",), ("openllmetry",), ("logfire", "openllmetry"))
 
 RUNS: Final[Mapping[str, Callable[[], Recording]]] = {
-    **{run: lambda run=run: captured(run) for run in CAPTURED},  # type: ignore[misc]
-    **{name: lambda name=name: framework(name) for name in FRAMEWORK_CALLS},  # type: ignore[misc]
-    **{"+".join(some): lambda some=some: replayed(*some) for some in DIALECTS},  # type: ignore[misc]
+    **{run: partial(captured, run) for run in CAPTURED},
+    **{name: partial(framework, name) for name in FRAMEWORK_CALLS},
+    **{"+".join(some): partial(replayed, *some) for some in DIALECTS},
 }
 every_run = pytest.mark.parametrize("run", RUNS)
 

@@ -1,5 +1,6 @@
 """Nothing without a rate reads as $0, and what the price library lacks has a source and a date."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import cache
@@ -238,7 +239,7 @@ def test_output_of_an_image_model_without_a_breakdown_is_images(
 
 
 def test_the_supplement_adds_and_never_overrides() -> None:
-    own = {(row.provider, row.model): [] for row in catalogue_rows()}  # type: ignore[var-annotated]
+    own: defaultdict[tuple[str, str], list[CatalogueRow]] = defaultdict(list)
     for row in supplemented():
         own[row.provider, row.model].append(row)
     for row in catalogue_rows():

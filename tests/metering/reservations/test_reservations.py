@@ -20,13 +20,17 @@ from metering.models import (
     Decision,
     Halt,
     LedgerEntry,
+    LimitIncrease,
     Reservation,
     UsageEvent,
 )
 from metering.reservations import increase_requests, transaction
+from metering.reservations.commands import Reserve
 from metering.reservations.committer import PROCESS_ENFORCER
+from metering.reservations.request import ReservationBody, ReservationRequest
 from metering.reservations.transaction import expire_due
 from tenants import keys
+from tenants.scope import change_configuration
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
 from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
@@ -202,12 +206,6 @@ def test_two_processes_never_pass_the_limit_together(account: Account) -> None:
 
 
 def _own_batch(account: Account) -> tuple[Any, Any]:
-    from metering.reservations.commands import Reserve  # noqa: PLC0415 - this test's own
-    from metering.reservations.request import (  # noqa: PLC0415 - this test's own
-        ReservationBody,
-        ReservationRequest,
-    )
-
     body = ReservationBody(amount_usd="1")
     request = ReservationRequest(body, key_prefix="", at=datetime.now(UTC))
     command = Reserve(account.tenant.id, request, ttl_seconds=60)
@@ -706,9 +704,6 @@ def test_a_raise_counts_until_it_ends(account: Account) -> None:
     granted = ask(api, "1.5")
     assert granted.body["budgets"][0]["limit_usd"] == "2"
     with account.scope():
-        from metering.models import LimitIncrease  # noqa: PLC0415 - this test's own
-        from tenants.scope import change_configuration  # noqa: PLC0415 - this test's own
-
         LimitIncrease.objects.update(ends_at=datetime.now(UTC))
         change_configuration(account.tenant.id)
     assert ask(api, "0.1").status == 402

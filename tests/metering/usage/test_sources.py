@@ -30,12 +30,16 @@ ACCEPTED = SourceOutcome.ACCEPTED
 REJECTED = SourceOutcome.REJECTED
 
 
+class RecorderByHand(SourceRecorder):
+    """Without a thread: what it writes, and when, is the test's."""
+
+    def _start(self) -> None:
+        """Nothing."""
+
+
 @pytest.fixture
-def recorder() -> Any:
-    """A recorder without a thread: what it writes, and when, is the test's."""
-    found = SourceRecorder()
-    found._start = lambda: None  # type: ignore[method-assign]
-    return found
+def recorder() -> SourceRecorder:
+    return RecorderByHand()
 
 
 def accepted(source: str, count: int = 1) -> Tally:
@@ -204,10 +208,9 @@ def test_a_snapshot_counts_what_it_does_not_see_once(
 
 
 def test_processes_that_write_at_once_count_everything(account: Account) -> None:
-    recorders = [SourceRecorder() for _ in range(4)]
+    recorders = [RecorderByHand() for _ in range(4)]
 
     def work(number: int, recorder: SourceRecorder) -> None:
-        recorder._start = lambda: None  # type: ignore[method-assign]
         try:
             for turn in range(10):
                 names = [f"{number}-{turn}-{place}" for place in range(10)]
