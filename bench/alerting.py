@@ -121,13 +121,12 @@ def _away(service: Service, receiver: Receiver, note: Row) -> None:
         _cross(service, f"away-{number}")
     time.sleep(15)
     with receiver.up():
-        receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
-        time.sleep(5)
-    note(
-        f"Receiver down for 15 s while {AWAY_CROSSINGS} incidents opened",
-        _kept(receiver.arrivals[before:], AWAY_CROSSINGS),
-        "all, no duplicate without its id",
-    )
+        _note_kept(
+            receiver,
+            before,
+            note,
+            f"Receiver down for 15 s while {AWAY_CROSSINGS} incidents opened",
+        )
 
 
 def _killed(service: Service, receiver: Receiver, note: Row) -> None:
@@ -139,22 +138,21 @@ def _killed(service: Service, receiver: Receiver, note: Row) -> None:
                 # As a full memory would.
                 kill(service.celery_workers())
             time.sleep(0.7)
-        receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
-        time.sleep(5)
-    note(
-        "Workers killed (SIGKILL) 4 times meanwhile",
-        _kept(receiver.arrivals[before:], AWAY_CROSSINGS),
-        "all, no duplicate without its id",
-    )
+        _note_kept(receiver, before, note, "Workers killed (SIGKILL) 4 times meanwhile")
 
 
-def _kept(arrivals: list[Arrival], wanted: int) -> str:
+def _note_kept(receiver: Receiver, before: int, note: Row, what: str) -> None:
+    """Wait for the messages of all incidents, and a little for repeats."""
+    receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
+    time.sleep(5)
+    arrivals = receiver.arrivals[before:]
     times = Counter(arrival.reference for arrival in arrivals)
     agents = {_agent(arrival) for arrival in arrivals}
-    repeats = sum(times.values()) - len(times)
-    return (
-        f"{len(agents)} of {wanted} incidents told, {len(times) - len(agents)} told under two ids,"
-        f" {repeats} repeats under one id"
+    note(
+        what,
+        f"{len(agents)} of {AWAY_CROSSINGS} incidents told, {len(times) - len(agents)} told under"
+        f" two ids, {times.total() - len(times)} repeats under one id",
+        "all, no duplicate without its id",
     )
 
 

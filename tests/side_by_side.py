@@ -31,7 +31,7 @@ def share_of(nodeid: str) -> str:
     return SERVICES if file in SERVICE_FILES else file
 
 
-class SideBySide(LoadFileScheduling):
+class SideBySide(LoadFileScheduling):  # type: ignore[misc] # it ships no types
     """Deals out shares in the order in which they were collected."""
 
     def __init__(self, config: pytest.Config, log: object) -> None:

@@ -199,7 +199,7 @@ class Actor:
         self._note_settled(hold, event, self._ask(request), asked_at)
 
     def _event(self, hold: Hold) -> Event:
-        return self._calls.event(hold.ask, hold.amounts.nanos)
+        return self._calls.event(hold.ask, hold.ask.amounts.nanos)
 
     def _settle_request(self, hold: Hold, event: Event) -> bytes:
         path = f"/v1/reservations/{hold.id}/settle"

@@ -168,16 +168,6 @@ class Hold:
     # Events that were sent to settle it, and what became of each.
     settles: list[tuple[Event, Fate]] = field(default_factory=list)
 
-    @property
-    def values(self) -> Mapping[str, str]:
-        """All that the call counts by."""
-        return self.ask.values
-
-    @property
-    def amounts(self) -> Amounts:
-        """What must be held."""
-        return self.ask.amounts
-
     def is_over(self, at: datetime, tolerance: timedelta) -> bool:
         """Whether its time was over at a moment, give or take."""
         return self.expires_at is not None and at > self.expires_at + tolerance

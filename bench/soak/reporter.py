@@ -40,13 +40,6 @@ AGENTS_PER_TEAM: Final = 5
 CUSTOMERS: Final = 200
 
 
-class Told(deque[Event]):
-    """The latest calls of all clients of a process, acknowledged or not."""
-
-    def __init__(self) -> None:
-        super().__init__(maxlen=TOLD_MAX)
-
-
 class _Body(NamedTuple):
     request: bytes
     fresh: list[Event]
@@ -57,7 +50,9 @@ class _Body(NamedTuple):
 class Reporter:
     """One client and its connection."""
 
-    def __init__(self, seat: Seat, *, prices: Prices, progress: Progress, told: Told) -> None:
+    def __init__(
+        self, seat: Seat, *, prices: Prices, progress: Progress, told: deque[Event]
+    ) -> None:
         self.seat = seat
         self.memory = Memory()
         self._judge = Judge(seat.tenant, self.memory)

@@ -164,13 +164,8 @@ class Trial:
         return random.Random(seed)
 
     def _caller(self, tenant: str, tally: Tally) -> Caller:
-        return Caller(
-            port=self.service.port,
-            headers=self.headers[tenant],
-            tally=tally,
-            pick=self._pick(tenant),
-            progress=Progress([0, 0]),
-        )
+        pick = self._pick(tenant)
+        return Caller(self.service.port, self.headers[tenant], tally, pick, Progress([0, 0]))
 
     def _make(self, budget: Budget) -> Budget:
         made = replace(budget, id=self._post(budget.tenant, "/v1/budgets", budget.body())["id"])
