@@ -130,7 +130,7 @@ def test_a_usage_that_falls_short_of_the_flat_counts_is_not_believed() -> None:
 def test_a_success_that_tells_no_tokens_lacks_its_usage_and_is_not_free(
     counts: JsonObject,
 ) -> None:
-    nothing = {"prompt_tokens": None, "completion_tokens": None, "response": None}
+    nothing: JsonObject = {"prompt_tokens": None, "completion_tokens": None, "response": None}
     usage = {"usage_object": {"prompt_tokens": 0, "completion_tokens": 0}} if counts else None
     item = event(**nothing | counts, metadata=usage)
     assert (item.is_usage_missing, item.usage) == (True, None)
@@ -147,7 +147,12 @@ def test_a_success_that_tells_no_tokens_lacks_its_usage_and_is_not_free(
     ],
 )
 def test_what_failed_or_was_cached_lacks_nothing(changes: JsonObject) -> None:
-    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None, "response": None}
+    nothing: JsonObject = {
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "metadata": None,
+        "response": None,
+    }
     assert event(**nothing | changes).is_usage_missing is None
 
 
@@ -436,7 +441,8 @@ def test_the_providers_id_of_the_request_is_kept() -> None:
 def test_a_session_is_known_wherever_litellm_puts_it(
     changes: JsonObject, session: str | None, trace: str | None
 ) -> None:
-    item = event(**{"session_id": "", "trace_id": None, "metadata": None} | changes)
+    nothing: JsonObject = {"session_id": "", "trace_id": None, "metadata": None}
+    item = event(**nothing | changes)
     assert (item.session, item.trace) == (session, trace)
 
 
