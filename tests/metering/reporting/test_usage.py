@@ -28,9 +28,9 @@ from tests.metering.rollups.test_batches import (
     make_events,
     measures_of,
     roll_everything_up,
-    seeded,
     void,
 )
+from tests.seed import dice
 
 NANOS = 10**9
 
@@ -153,7 +153,7 @@ def test_an_answer_equals_the_events(busy: Account, fields: JsonObject) -> None:
 
 
 def test_any_edges_are_exact(busy: Account) -> None:
-    chance = seeded(3)
+    chance = dice("usage", 3)
     now = datetime.now(UTC)
     for _ in range(25):
         starts_at = now - timedelta(seconds=chance.uniform(3600, 4 * 86_400))
@@ -311,7 +311,7 @@ def test_whole_days_inside_a_bucket_come_from_days() -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"interval": "none"}, {"group_by": ("model",)}])
 def test_percentiles_are_within_five_percent(account: Account, fields: JsonObject) -> None:
-    chance = seeded(5)
+    chance = dice("usage", 5)
     time = datetime.now(UTC) - timedelta(days=1)
     values = [round(chance.lognormvariate(6, 1.5)) for _ in range(200)]
     sent = [

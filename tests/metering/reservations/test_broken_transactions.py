@@ -9,7 +9,7 @@ from django.db import OperationalError, connection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from metering.ledger.posting import Planned
+from metering.ledger.posting import Planned, plan_move
 from metering.models import Reservation, UsageEvent
 from metering.reservations import batch
 from metering.reservations.batch import Batch
@@ -41,7 +41,7 @@ def once(break_it: Callable[[], None]) -> Callable[[], None]:
 
 def break_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection ends when everything is locked and nothing written."""
-    plan_move, break_once = batch.plan_move, once(end_own_connection)
+    break_once = once(end_own_connection)
 
     def broken(**arguments: Any) -> Planned | None:
         break_once()
