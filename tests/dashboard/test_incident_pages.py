@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -52,10 +52,7 @@ def make_incident(account: Account, cause: str = "anomaly:agent=a", **fields: ob
         return observe(tenant_id=account.tenant.id, observation=seen(cause, **fields))
 
 
-Row = TypeVar("Row", bound=Model)
-
-
-def again(account: Account, row: Row) -> Row:
+def again(account: Account, row: Model) -> Any:
     """The row as it is stored now."""
     with account.scope():
         return type(row)._default_manager.get(pk=row.pk)
