@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
-from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
+from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
 
 from common.api.parsing import BODY_BYTES_MAX
 from config.answers import Answer, Headers, is_api_path, send_answer, send_refusal

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -62,7 +62,7 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
     """Answer what failed outside of any view, such as a database that cannot be reached."""
     if not is_api(request):
         return defaults.server_error(request)
-    error: Any = sys.exception()
+    error = sys.exception()
     body = problem_of(error) if isinstance(error, Exception) else problem(500, detail="Failed.")
     return problem_response(body)
 

@@ -95,7 +95,7 @@ def test_lists_are_filtered_and_paged(account: Account, api: Caller) -> None:
     with account.scope():
         end(tenant_id=account.tenant.id, cause="c")
 
-    def found(**parameters: Any) -> list[int]:
+    def found(**parameters: object) -> list[int]:
         answer = api.get("/v1/incidents", **parameters)
         assert answer.status == 200, answer.body
         return [one["id"] for one in answer.body["data"]]

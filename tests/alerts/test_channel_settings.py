@@ -1,7 +1,6 @@
 """Channels as configuration: what is shown, what is kept secret, and what changes keep."""
 
 import json
-from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -23,6 +22,7 @@ from tenants.audit import facts_of
 from tenants.models import AuditEntry
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_account
+from tests.json_object import JsonObject
 
 SLACK_URL = "https://hooks.slack.com/services/T0/B0/s3cret"
 
@@ -32,7 +32,7 @@ def owner(transactional_db: None) -> Account:
     return make_account()
 
 
-def change(owner: Account, channel: Channel, **changes: Any) -> Channel:
+def change(owner: Account, channel: Channel, **changes: object) -> Channel:
     with owner.scope():
         return update_channel(channel=channel, actor="ada@example.com", changes=changes)
 
@@ -87,7 +87,7 @@ def test_a_kind_s_own_severities_apply_unless_others_are_given(owner: Account) -
     ],
 )
 def test_a_wrong_change_is_refused_and_changes_nothing(
-    owner: Account, changes: dict[str, Any], field: str, reason: str
+    owner: Account, changes: JsonObject, field: str, reason: str
 ) -> None:
     make_channel(owner, "slack")
     channel = make_channel(owner, "pagerduty")

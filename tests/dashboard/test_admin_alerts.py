@@ -4,7 +4,6 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -17,6 +16,7 @@ from tenants.roles import Role
 from tests.alerts.scene import make_channel
 from tests.dashboard.test_admin import changed, errors_of, saved_form
 from tests.factories import Account
+from tests.json_object import JsonObject
 
 CHANNELS = "/admin/alerts/channel"
 SETTINGS = "/admin/alerts/alertsettings"
@@ -25,7 +25,7 @@ MANAGERS = {Role.OWNER, Role.ADMIN, Role.FINANCE}
 SECRET_URL = "https://hooks.slack.com/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx"
 
 
-def channel_form(**fields: Any) -> dict[str, Any]:
+def channel_form(**fields: object) -> JsonObject:
     return {
         "form_token": uuid.uuid4().hex,
         "name": "Chat",
@@ -37,7 +37,7 @@ def channel_form(**fields: Any) -> dict[str, Any]:
     }
 
 
-def window_form(**fields: Any) -> dict[str, Any]:
+def window_form(**fields: object) -> JsonObject:
     now = datetime.now(UTC)
     return {
         "form_token": uuid.uuid4().hex,

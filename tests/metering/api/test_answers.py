@@ -298,7 +298,7 @@ def test_a_misspelt_model_is_named_with_its_nearest(account: Account) -> None:
     assert "Did you mean 'claude-sonnet-4-5'?" in refused.body["detail"]
 
 
-def wait_of(account: Account, **ask: Any) -> int | None:
+def wait_of(account: Account, **ask: object) -> int | None:
     """When a refused ask may be repeated; the header and the body say the same."""
     client = Client(headers=account.headers)
     answer = client.post("/v1/reservations", {"amount_usd": "1", **ask}, "application/json")

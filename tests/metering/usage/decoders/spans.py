@@ -12,17 +12,18 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from common.errors import EventRejected
 from metering.usage.decoders.native import Decoded, EventBody
 from metering.usage.decoders.otlp import decode_otlp_json, decode_otlp_protobuf
+from tests.json_object import JsonObject
 
 STARTED_NANOS = 1_795_305_007_049_640_164
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-Attributes = dict[str, Any]
+Attributes = JsonObject
 
 
 class Export:
     """One export request in the making. Spans get ids 1, 2, 3 … in the order they are added."""
 
-    def __init__(self, scope: str = "test", **resource: Any) -> None:
+    def __init__(self, scope: str = "test", **resource: object) -> None:
         self.request = ExportTraceServiceRequest()
         group = self.request.resource_spans.add()
         for key, value in resource.items():

@@ -17,6 +17,7 @@ from common.errors import EventRejected
 from metering.usage.decoders.native import EventBody, decode_json
 from metering.usage.decoders.otlp import decode_otlp_json, decode_otlp_protobuf
 from metering.usage.shapes import Tokens, normalise_usage
+from tests.json_object import JsonObject
 from tests.metering.usage.decoders.spans import Attributes, Export
 
 DATA = Path(__file__).parents[4].parent / "shared" / "data"
@@ -137,7 +138,7 @@ def parsed(field: Any) -> Any:
 UNCOUNTED = frozenset({"openinference.instrumentation.agno", "openinference.instrumentation.beeai"})
 
 
-def attributes_of(observation: dict[str, Any]) -> Attributes:
+def attributes_of(observation: JsonObject) -> Attributes:
     """The span's attributes, with what Langfuse moved out of them put back."""
     metadata = parsed(observation["metadata"])
     attributes: Attributes = parsed(metadata.get("attributes"))
