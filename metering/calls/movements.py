@@ -23,27 +23,38 @@ from metering.usage.event_keys import key_of_id
 
 def sums_by_posting(book: BudgetIndex, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
     """Return what these events add to each window (and grain of a rolling one)."""
-    # Added up in place: this runs once for every event and budget.
-    sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
     rules = book.rules
-    rolling = {rule.id for rule in rules.values() if rule.is_rolling}
+    has_rolling = any(rule.is_rolling for rule in rules.values())
+    # First those that count in the same windows, and leave rolling ones at the same time: all with
+    # one tuple of keys, which is told apart by identity.
+    alike: dict[tuple[int, datetime | None], tuple[PreparedEvent, list[int]]] = {}
     for event in events:
         cost_nanos, tokens, requests, tool_calls = event.amounts
-        for key in event.windows:
-            is_rolling = key[0] in rolling
-            place = (key, rules[key[0]].grain_at(event.at) if is_rolling else None)
+        place = (id(event.windows), event.at if has_rolling else None)
+        known = alike.get(place)
+        if known is None:
+            alike[place] = event, [cost_nanos, tokens, requests, tool_calls]
+        else:
+            added = known[1]
+            added[0] += cost_nanos
+            added[1] += tokens
+            added[2] += requests
+            added[3] += tool_calls
+    # Then by window. Added up in place: this runs once for every event and budget.
+    sums: dict[tuple[int, datetime | None], list[int]] = {}
+    for event, added in alike.values():
+        for key, window_id in zip(event.windows, book.ids_of(event.windows), strict=True):
+            rule = rules[key[0]]
+            place = (window_id, rule.grain_at(event.at) if rule.is_rolling else None)
             sum_ = sums.get(place)
             if sum_ is None:
-                sums[place] = [cost_nanos, tokens, requests, tool_calls]
+                sums[place] = added.copy()
             else:
-                sum_[0] += cost_nanos
-                sum_[1] += tokens
-                sum_[2] += requests
-                sum_[3] += tool_calls
-    window_ids = book.window_ids
-    return {
-        Posting(window_ids[key], grain_at): Amounts(*sum_) for (key, grain_at), sum_ in sums.items()
-    }
+                sum_[0] += added[0]
+                sum_[1] += added[1]
+                sum_[2] += added[2]
+                sum_[3] += added[3]
+    return {Posting(*place): Amounts(*sum_) for place, sum_ in sums.items()}
 
 
 class Change(NamedTuple):
