@@ -149,8 +149,8 @@ def _run(
     granted.
     """
     # Many of them have the same keys, in one tuple.
-    distinct = {id(keys): keys for keys in map(Command.window_keys, commands)}
-    keys = set(chain.from_iterable(distinct.values()))
+    wanted = [command.window_keys() for command in commands]
+    keys = set(chain.from_iterable({id(each): each for each in wanted}.values()))
     own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
     strategy = Strategy.COMBINED if may_combine(own, commands) else Strategy.STEPWISE
     while True:
