@@ -24,37 +24,32 @@ from metering.usage.event_keys import key_of_id
 def sums_by_posting(book: BudgetIndex, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
     """Return what these events add to each window (and grain of a rolling one)."""
     rules = book.rules
-    has_rolling = any(rule.is_rolling for rule in rules.values())
-    # First those that count in the same windows, and leave rolling ones at the same time: all with
-    # one tuple of keys, which is told apart by identity.
-    alike: dict[tuple[int, datetime | None], tuple[PreparedEvent, list[int]]] = {}
+    rolling = {rule.id for rule in rules.values() if rule.is_rolling}
+    # First by those that count in the same windows, and leave rolling ones at the same time. They
+    # have one tuple of keys, which is told apart by identity.
+    alike: dict[tuple[int, datetime | None], tuple[PreparedEvent, Amounts]] = {}
     for event in events:
-        cost_nanos, tokens, requests, tool_calls = event.amounts
-        place = (id(event.windows), event.at if has_rolling else None)
+        place = (id(event.windows), event.at if rolling else None)
         known = alike.get(place)
-        if known is None:
-            alike[place] = event, [cost_nanos, tokens, requests, tool_calls]
-        else:
-            added = known[1]
-            added[0] += cost_nanos
-            added[1] += tokens
-            added[2] += requests
-            added[3] += tool_calls
-    # Then by window. Added up in place: this runs once for every event and budget.
-    sums: dict[tuple[int, datetime | None], list[int]] = {}
-    for event, added in alike.values():
-        for key, window_id in zip(event.windows, book.ids_of(event.windows), strict=True):
-            rule = rules[key[0]]
-            place = (window_id, rule.grain_at(event.at) if rule.is_rolling else None)
-            sum_ = sums.get(place)
+        amounts = event.amounts if known is None else add_amounts(known[1], event.amounts)
+        alike[place] = event, amounts
+    # Then by window. Added up in place: of most bodies, this runs once for every event and budget.
+    sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
+    for event, (cost_nanos, tokens, requests, tool_calls) in alike.values():
+        for key in event.windows:
+            where = (key, rules[key[0]].grain_at(event.at) if key[0] in rolling else None)
+            sum_ = sums.get(where)
             if sum_ is None:
-                sums[place] = added.copy()
+                sums[where] = [cost_nanos, tokens, requests, tool_calls]
             else:
-                sum_[0] += added[0]
-                sum_[1] += added[1]
-                sum_[2] += added[2]
-                sum_[3] += added[3]
-    return {Posting(*place): Amounts(*sum_) for place, sum_ in sums.items()}
+                sum_[0] += cost_nanos
+                sum_[1] += tokens
+                sum_[2] += requests
+                sum_[3] += tool_calls
+    window_ids = book.window_ids
+    return {
+        Posting(window_ids[key], grain_at): Amounts(*sum_) for (key, grain_at), sum_ in sums.items()
+    }
 
 
 class Change(NamedTuple):
