@@ -6,7 +6,7 @@ compares cannot change before what it grants is written.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from metering.budgets.index import WindowKey
 from metering.budgets.levels import (
@@ -15,6 +15,7 @@ from metering.budgets.levels import (
     Passed,
     WindowBalance,
     passed_level,
+    passes_a_level,
     throttle_rate,
 )
 from metering.budgets.rules import BudgetRule
@@ -137,6 +138,8 @@ class Judge:
         self.rate_counters = rate_counters
         self.limit_reductions = limit_reductions
         self.now = now
+        # By window, what the answers to this transaction's calls say of it alike.
+        self.answers: dict[int, dict[str, Any]] = {}
 
     def rule_on(self, request: Request) -> Ruling:
         """Grant what is asked, or a cheaper model, or nothing; what is granted is held."""
@@ -171,11 +174,17 @@ class Judge:
                 default=100,
             )
         objections: list[Objection] = []
-        book = self.book
+        book, balances, now = self.book, self.balances, self.now
+        rules, window_ids, asked = book.rules, book.window_ids, candidate.checked
+        is_priced = not candidate.is_unpriced
         for key in candidate.windows:
-            window_id = book.window_ids[key]
-            window, balance = self.windows[window_id], self.balances[window_id]
-            place = _Place(book.rules[key.budget_id], key, window, balance)
+            rule, window_id = rules[key[0]], window_ids[key]
+            balance = balances[window_id]
+            if is_priced and not passes_a_level(
+                rule, balance, asked, now=now, limit_percent=limit_percent
+            ):
+                continue
+            place = _Place(rule, key, self.windows[window_id], balance)
             objections += self._object(candidate, place, limit_percent)
         for rule in book.request_rules:
             if rule.group(candidate.values) is not None and self.now >= rule.counts_from:

@@ -10,7 +10,7 @@ from common.errors import ApprovalNeeded, BudgetExceeded, Halted, MeteringError,
 from common.formats import moment
 from common.money import usd_from_nanos
 from metering.budgets.index import WindowKey
-from metering.budgets.levels import WindowBalance, use_of
+from metering.budgets.levels import PARTS, WindowBalance, use_of
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
 from metering.ledger.windows import WindowState
@@ -194,7 +194,12 @@ def _budgets(
         window_id = judge.book.window_ids[key]
         rule = judge.book.rules[key.budget_id]
         window, balance = judge.windows[window_id], judge.balances[window_id]
-        row = budget_answer(rule, window, balance, key, now=judge.now)
+        same = judge.answers.get(window_id)
+        if same is None:
+            same = judge.answers[window_id] = _lasting_answer(
+                rule, window, balance, key, now=judge.now
+            )
+        row = {**same, **_reserved_answer(rule, balance)}
         if refusals:
             row["refused"] = (rule.id, window_id) in refusing
         rows.append(row)
@@ -322,8 +327,22 @@ def budget_answer(
     now: datetime,
 ) -> dict[str, Any]:
     """Return a window as reservations, refusals and balances show it."""
+    return {
+        **_lasting_answer(rule, window, balance, key, now=now),
+        **_reserved_answer(rule, balance),
+    }
+
+
+def _lasting_answer(
+    rule: BudgetRule,
+    window: WindowState | None,
+    balance: WindowBalance,
+    key: WindowKey | None,
+    *,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return what a batch's answers say of a window, however much its calls reserve."""
     limit = balance.limit(rule, 0)
-    left = None if limit is None else limit - balance.spent[0] - balance.reserved[0]
     answer: dict[str, Any] = {
         "budget": rule.id,
         "name": rule.name,
@@ -333,20 +352,35 @@ def budget_answer(
         "window_end": moment(window.ends_at) if window and window.ends_at else None,
         "limit_usd": None if limit is None else usd_from_nanos(limit),
         "spent_usd": usd_from_nanos(balance.spent[0]),
-        "reserved_usd": usd_from_nanos(balance.reserved[0]),
-        "remaining_usd": None if left is None else usd_from_nanos(left),
         "used_percent": float(use_of(rule, balance, now=now).percent),
         "level": (window.level_percent or None) if window else None,
     }
-    for place, part in ((1, "tokens"), (2, "requests"), (3, "tool_calls")):
-        limit = balance.limit(rule, place)
-        if limit is not None:
-            answer[f"limit_{part}"] = limit
-            answer[f"spent_{part}"] = balance.spent[place]
-            answer[f"reserved_{part}"] = balance.reserved[place]
-            answer[f"remaining_{part}"] = limit - balance.spent[place] - balance.reserved[place]
+    for place in rule.limited_places:
+        if place:
+            answer[f"limit_{PARTS[place]}"] = balance.limit(rule, place)
+            answer[f"spent_{PARTS[place]}"] = balance.spent[place]
     if rule.limit_seconds is not None:
         answer["limit_seconds"] = balance.limit_seconds(rule)
+    return answer
+
+
+def _reserved_answer(rule: BudgetRule, balance: WindowBalance) -> dict[str, Any]:
+    """Return what an answer says of a window that changes with every call."""
+    spent, reserved = balance.spent, balance.reserved
+    limit = balance.limit(rule, 0)
+    answer: dict[str, Any] = {
+        "reserved_usd": usd_from_nanos(reserved[0]),
+        "remaining_usd": (
+            None if limit is None else usd_from_nanos(limit - spent[0] - reserved[0])
+        ),
+    }
+    for place in rule.limited_places:
+        if place:
+            part, limit = PARTS[place], balance.limit(rule, place)
+            assert limit is not None, "the part is limited"
+            answer[f"reserved_{part}"] = reserved[place]
+            answer[f"remaining_{part}"] = limit - spent[place] - reserved[place]
+    if rule.limit_seconds is not None:
         first_used_at = balance.first_used_at
         answer["first_used_at"] = moment(first_used_at) if first_used_at else None
     return answer
