@@ -1,5 +1,6 @@
 """One event, ready to be written: tokens normalized, rated, matched to windows. No database."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
@@ -40,8 +41,13 @@ COST_SOURCES: Final = {source.label: source for source in CostSource}
 NO_TOKENS: Final = Tokens()
 
 encode: Final[Callable[[Any], bytes]] = msgspec.json.Encoder(order="deterministic").encode
-# Of a line of COPY, as CSV: what is absent. JSON spells it so, and a string within quotes.
-NULL: Final = "null"
+# NUL, which PostgreSQL cannot store, and what its COPY text format spells with a backslash.
+_SPECIAL: Final = re.compile(r"[\x00\\\t\n\r\x08\x0b\x0c]")
+_ESCAPES: Final = str.maketrans(
+    {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\v": "\\v", "\f": "\\f"}
+)
+NULL: Final = "\\N"
+_TABS: Final = bytes.maketrans(b",", b"\t")
 # What reports may leave out: the bits of `usage_event.filled`, in this order.
 FILLABLE: Final = (
     *("team", "customer", "agent", "user", "feature", "session", "task", "trace"),
@@ -244,28 +250,36 @@ class PreparedEvent:
         self.price_id = rating.price_id
 
     def line(self, event_id: int) -> str:
-        """Return the event as a line of CSV: the columns of COPIED."""
+        """Return the event as a line of COPY text: the columns of COPIED."""
         cost = NULL if self.cost_nanos is None else self.cost_nanos
         price = NULL if self.price_id is None else self.price_id
-        return f"{event_id},{cost},{price},{self.cost_source.value},{self.rest_of_line}"
+        return f"{event_id}\t{cost}\t{price}\t{self.cost_source.value}\t{self.rest_of_line}"
 
     def write_line(self, *, tenant_id: int) -> None:
-        """Write the part of the line that neither a new rating nor a new id changes."""
-        numbers = (
+        """Write the part of the COPY line that neither a new rating nor a new id changes."""
+        plain = (
             tenant_id,
             *plain_values(self),
             *[count or None for count in rare_counts(self)],
             *key_values(self),
         )
-        words = (*dimension_values(self.values), *texts(self))
-        # An array of JSON is a line of CSV, unless one of its strings needs an escape.
-        line = encode((*numbers, *words))[1:-1].decode()
-        if "\\" in line:
-            if any("\x00" in word for word in words if word is not None):
-                raise RejectEvent("invalid_value", "A string holds the character NUL.")
-            line = ",".join([encode(numbers)[1:-1].decode(), *map(_quoted, words)])
-        in_json = [encode(value).decode() if value else None for value in objects(self)]
-        self.rest_of_line = f"{line},{','.join(map(_quoted, in_json))}\n"
+        # The JSON of numbers, times and hashes is COPY text but for these marks.
+        numbers = encode(plain)[1:-1].translate(_TABS, b'"').replace(b"null", b"\\N").decode()
+        words = [
+            *dimension_values(self.values),
+            *texts(self),
+            *[encode(value).decode() if value else None for value in objects(self)],
+        ]
+        special = _SPECIAL.search("".join(filter(None, words)))
+        if special is None:
+            written = "\t".join([NULL if word is None else word for word in words])
+        elif special[0] == "\x00":
+            raise RejectEvent("invalid_value", "A string holds the character NUL.")
+        else:
+            written = "\t".join(
+                [NULL if word is None else word.translate(_ESCAPES) for word in words]
+            )
+        self.rest_of_line = f"{numbers}\t{written}\n"
 
     def row(self, event_id: int, *, tenant_id: int) -> dict[str, Any]:
         """Return the event as a row of `usage_event`, by column; what is absent is NULL."""
@@ -278,10 +292,6 @@ class PreparedEvent:
             *[value or None for value in objects(self)],
         )
         return dict(zip(WRITTEN, values, strict=True))
-
-
-def _quoted(text: str | None) -> str:
-    return NULL if text is None else '"' + text.replace('"', '""') + '"'
 
 
 def _completeness(body: EventBody, tokens: Tokens) -> int:

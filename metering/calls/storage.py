@@ -16,7 +16,7 @@ from django.db import connection
 from metering.calls.ingest_job import BatchReports, IngestJob
 from metering.calls.merge_transaction import NOTHING_MERGED, MergeTransaction
 from metering.calls.movements import movements
-from metering.calls.prepared_event import NULL, PreparedEvent
+from metering.calls.prepared_event import PreparedEvent
 from metering.calls.settlement import Stored
 from metering.ledger.holds import LockedReservation
 from metering.models import BATCH_ID_STRIDE, SourceOutcome
@@ -34,7 +34,7 @@ _CREATE_INCOMING: Final = """
         span_key uuid, fingerprint uuid
     ) ON COMMIT DELETE ROWS
 """
-_COPY: Final = f"COPY incoming ({column_list(COPIED)}) FROM STDIN (FORMAT csv, NULL '{NULL}')"
+_COPY: Final = f"COPY incoming ({column_list(COPIED)}) FROM STDIN"
 _CLAIM_KEYS: Final = f"""
     INSERT INTO event_key (tenant_id, {_KEY_COLUMNS}, event_id, event_at)
     SELECT tenant_id, {_KEY_COLUMNS}, id, time FROM incoming

@@ -33,7 +33,7 @@ def tokens_of(counts: Iterable[int | None], extra: dict[str, Any] | None = None)
 class Source(NamedTuple):
     """How a column is written, and where a `PreparedEvent` has its value ("*": the column's name).
 
-    A `text` may need escapes in CSV; a `rare` count is NULL instead of zero, as few calls have it.
+    A `text` may need escapes in COPY; a `rare` count is NULL instead of zero, as few calls have it.
     """
 
     kind: Literal["plain", "rare", "dimension", "text", "json"]

@@ -29,7 +29,7 @@ def test_a_value_that_postgresql_refuses_costs_no_other_event(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(event: PreparedEvent, line: str) -> str:
-        return line.replace(",", ",no number", 1) if event.body.id == "bad" else line
+        return line.replace("\t", "\tno number", 1) if event.body.id == "bad" else line
 
     write_lines_with(monkeypatch, spoil)
 
