@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from common.csv_files import csv_lines
 from dashboard import charts, findings, spend
-from dashboard.access import PageRequest, cached_page, may_halt, may_manage
+from dashboard.access import PageRequest, cached_page
 from dashboard.budget_windows import bar_of, watched_windows
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
@@ -65,8 +65,6 @@ def overview(request: PageRequest) -> HttpResponse:
         "has_rows": bool(totals.requests or totals.tool_calls),
         "windows": [(one, bar_of(one)) for one in watch.windows[:OVERVIEW_WINDOWS_MAX]],
         "windows_title": findings.budgets_headline(watch),
-        "may_edit_budgets": may_manage(request),
-        "may_halt": may_halt(request),
     }
     return render(request, "dashboard/overview.html", context)
 
@@ -145,8 +143,6 @@ def budgets(request: PageRequest) -> HttpResponse:
         "windows": [(one, bar_of(one)) for one in watch.windows],
         "unused": [rule for rule in book.rules.values() if rule.id not in shown],
         "budget_count": len(book.rules),
-        "may_edit_budgets": may_manage(request),
-        "may_halt": may_halt(request),
     }
     return render(request, "dashboard/budgets.html", context)
 
@@ -165,7 +161,6 @@ def unpriced(request: PageRequest) -> HttpResponse:
     context = frame(request, bar, page="unpriced") | {
         "headline": findings.unpriced_headline(models),
         "models": models,
-        "may_add_prices": may_manage(request),
     }
     return render(request, "dashboard/unpriced.html", context)
 
