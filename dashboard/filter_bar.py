@@ -136,11 +136,22 @@ class FilterBar:
 
     def query(self, *, path: str = "") -> str:
         """This bar as a query string, without what is the default anyway."""
-        pairs: list[tuple[str, str]] = []
+        return f"{path}?{urlencode(self.pairs, safe='[],')}"
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The parameters of the address."""
+        period: list[tuple[str, str]] = []
         if self.days is not None:
-            pairs += [("from", self.days[0].isoformat()), ("to", self.days[1].isoformat())]
+            period = [("from", self.days[0].isoformat()), ("to", self.days[1].isoformat())]
         elif self.preset != DEFAULT_PRESET:
-            pairs.append(("period", self.preset))
+            period = [("period", self.preset)]
+        return period + self.pairs_without_period
+
+    @property
+    def pairs_without_period(self) -> list[tuple[str, str]]:
+        """The parameters that the form for other days keeps."""
+        pairs: list[tuple[str, str]] = []
         if self.group_by != SPLITS[:1]:
             pairs.append(("group_by", ",".join(self.group_by)))
         if self.chosen_interval is not None:
@@ -150,8 +161,7 @@ class FilterBar:
         if not self.has_comparison:
             pairs.append(("compare", "off"))
         pairs += [(parameter_of(name), value) for name, value in self.chips]
-        pairs += self.further
-        return f"{path}?{urlencode(pairs, safe='[],')}"
+        return [*pairs, *self.further]
 
     def with_period(self, preset: str) -> "FilterBar":
         return replace(self, preset=preset, days=None)

@@ -52,8 +52,6 @@ urlpatterns = [
     path("incidents/<int:incident_id>/comment", actions.comment, name="comment"),
     path("incidents/<int:incident_id>/resolve", actions.resolve, name="resolve"),
     path("settings/sources", sources.page, name="sources"),
-    # With the version in its address, it can be cached indefinitely.
-    path("assets/plotly-<str:version>.min.js", views.plotly_script, name="plotly_script"),
     path("login", accounts.LoginPage.as_view(), name="login"),
     path("logout", accounts.LogoutPage.as_view(), name="logout"),
     path("password", accounts.password, name="password"),

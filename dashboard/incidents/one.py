@@ -4,18 +4,18 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from django.http import Http404, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from alerts.models import Anomaly, Incident, IncidentKind
-from dashboard import charts
 from dashboard.access import PageRequest, cached_page, member_page
 from dashboard.filter_bar import CHIPS_MAX, CUSTOM_DAYS_MAX, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.actions import TEXT_CHARACTERS_MAX, find, members_of
+from dashboard.incidents.chart import incident_figure
 from dashboard.incidents.course import MEASURES, Course, Stretch, cause_of, filters_of, read_course
 from dashboard.incidents.figures import figures_of, findings_of
 from dashboard.incidents.lines import SNOOZES, IncidentLine
@@ -61,15 +61,12 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
 @require_safe
 @cached_page
 def chart(request: PageRequest, incident_id: int) -> HttpResponse:
-    """The figure of an incident, for the theme that the browser has."""
-    theme = charts.THEMES.get(request.GET.get("theme", "light"))
-    if theme is None:
-        raise Http404("There is no such theme.")
+    """The figure of an incident."""
     bar = filter_bar_of(request)
     course = _course(request, incident_id, bar)
     starts = [local(start, bar) for start in course.starts]
     cause = Stretch(*(local(at, bar) for at in course.cause))
-    return JsonResponse(charts.incident_figure(course, starts=starts, cause=cause, theme=theme))
+    return JsonResponse(incident_figure(course, starts=starts, cause=cause))
 
 
 @require_safe
