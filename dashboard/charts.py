@@ -1,7 +1,7 @@
 """The one template of all charts, and the only place that knows plotly (with `chart_notes.py`).
-Pure: numbers in, plain dictionaries in plotly's schema out. Building them from plotly's classes costs
-a web process a second and tens of megabytes; the tests validate them with those classes.
 
+Pure: numbers in, plain dictionaries in plotly's schema out. Building them from plotly's classes
+costs a web process a second and tens of megabytes; the tests validate them with those classes.
 Colors are names of tokens, which the browser resolves for the theme in force
 (`static/dashboard/js/charts.js`, which also shows the hover from `layout.meta`).
 """
@@ -102,8 +102,8 @@ def stacked_bars(
 ) -> Figure:
     """Amounts over time, the first column at the bottom; the previous period as a ghost behind.
 
-    The bucket that is running is hatched, and filled up with a dashed outline to what is expected of
-    it. `parameter` is the filter that a click adds to.
+    The bucket that is running is hatched, and filled up with a dashed outline to what is expected
+    of it. `parameter` is the filter that a click adds to.
     """
     starts, interval, unfinished, expected = buckets
     places = [start.replace(tzinfo=None).isoformat() for start in starts]
