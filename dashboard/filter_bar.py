@@ -33,6 +33,7 @@ GROUPS_MAX: Final = 2
 INTERVALS: Final = ("hour", "day", "month")
 COST: Final = "cost"
 CHIPS_MAX: Final = 20
+EN_DASH: Final = "\u2013"
 
 
 Pairs = tuple[tuple[str, str], ...]
@@ -112,6 +113,12 @@ class FilterBar:
         if length <= timedelta(days=2, hours=1):
             return "hour"
         return "day" if length <= timedelta(days=100) else "month"
+
+    @property
+    def period_words(self) -> str:
+        """The days that are shown, with a year only where it is not this one."""
+        first, end = self._days(0)
+        return days_words(first, end - timedelta(days=1), this_year=self.now.year)
 
     @property
     def previous_words(self) -> str:
@@ -199,6 +206,17 @@ class FilterBar:
 def parameter_of(dimension: str) -> str:
     """The name of a dimension's filter in an address."""
     return f"filter[{dimension}]"
+
+
+def days_words(first: date, last: date, *, this_year: int) -> str:
+    """Two days and what lies between, the year only where it is another one."""
+    year = "" if first.year == last.year == this_year else f", {last.year}"
+    if first == last:
+        return f"{first:%b %-d}{year}"
+    if (first.year, first.month) == (last.year, last.month):
+        return f"{first:%b %-d}{EN_DASH}{last.day}{year}"
+    first_year = f", {first.year}" if first.year != last.year else ""
+    return f"{first:%b %-d}{first_year} {EN_DASH} {last:%b %-d}{year}"
 
 
 def _month(day: date, months: int) -> date:

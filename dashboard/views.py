@@ -56,6 +56,7 @@ def overview(request: PageRequest) -> HttpResponse:
         ),
         "totals": totals,
         "tokens": totals.input_tokens + totals.output_tokens,
+        "total_calls": totals.requests + totals.tool_calls,
         "unpriced_link": bar.without_chips().query(path=reverse("dashboard:unpriced")),
         "month_query": bar.with_period("30d").query(),
         "before": before,

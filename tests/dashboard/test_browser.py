@@ -98,7 +98,7 @@ def test_the_overview_draws_filters_and_tells_the_numbers(
     browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
 ) -> None:
     page = open_page(browser, live_server, busy, complaints)
-    page.goto("/?by=agent")
+    page.goto("/?group_by=agent")
     page.wait_for_selector(".chart[data-ready=light]")
     assert page.locator(".chart .bars path").count() == 21
     assert page.locator(".chart .legendtext").first.text_content() == "researcher"
@@ -107,7 +107,7 @@ def test_the_overview_draws_filters_and_tells_the_numbers(
     expect(page.locator(".numbers tbody tr").first).to_contain_text("so far")
     page.get_by_role("link", name="researcher", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("$12.00 spent")
-    assert "agent=researcher" in page.url
+    assert "filter[agent]=researcher" in page.url
     page.wait_for_selector(".chart[data-ready=light]")
     page.get_by_label("Remove agent researcher").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("$16.00 spent")
@@ -119,15 +119,15 @@ def test_days_are_chosen_and_a_bar_leads_to_its_value(
     browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
 ) -> None:
     page = open_page(browser, live_server, busy, complaints)
-    page.goto("/?by=agent&team=growth")
+    page.goto("/?group_by=agent&filter[team]=growth")
     page.get_by_text("Dates", exact=True).click()
     today = datetime.now(UTC).date().isoformat()
     page.get_by_label("From", exact=True).fill(today)
     page.get_by_label("To (inclusive)").fill(today)
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_role("heading", name="Spend by hour")).to_be_visible()
-    assert f"from={today}&to={today}&by=agent" in page.url
-    assert "team=growth" in page.url
+    assert f"from={today}&to={today}&group_by=agent" in page.url
+    assert "filter[team]=growth" in page.url
     page.wait_for_selector(".chart[data-ready=light]")
     bars = page.locator(".chart .bars path").evaluate_all(
         "paths => paths.map(path => path.getBBox()).map(box => box.height)"
@@ -164,7 +164,7 @@ def test_a_phone_shows_everything_within_its_width(
     expect(menu).to_have_attribute("aria-expanded", "true")
     page.get_by_role("link", name="Budgets", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("run out")
-    for path in ("/budgets", "/unpriced", "/?by=team", "/password"):
+    for path in ("/budgets", "/unpriced", "/?group_by=team", "/password"):
         page.goto(path)
         assert overflow(page) == 0, path
     assert complaints == []
@@ -174,7 +174,7 @@ def test_an_agent_is_halted_from_the_overview_and_let_go_on(
     browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
 ) -> None:
     page = open_page(browser, live_server, busy, complaints, width=390, scheme="dark")
-    page.goto("/?by=agent")
+    page.goto("/?group_by=agent")
     page.get_by_role("link", name="Halt agent <img").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(
         f"Halt calls by agent “{HOSTILE[:30]}"

@@ -609,7 +609,7 @@ def test_decisions_say_who_asked_what_was_decided_and_why(account: Account, owne
     assert "1 call was refused" in said
     # What refused comes before what only objects.
     assert "Refused budget_exceeded The budget 'Daily' has no room. 2 reasons" in said
-    assert "a team growth $0.75 1.1k tokens" in said
+    assert "a team growth $0.75 1.1K tokens" in said
     assert "Limit at this level $50 Spent $49.5 Reserved $0 Requested $0.75" in said
     assert said.index("Budget “Daily”") < said.index("Budget “Watching”")
 
@@ -653,21 +653,21 @@ def test_decisions_are_filtered_by_agent_decision_code_and_budget(
     )
     shown = {
         "": {"One.", "Two.", "Three."},
-        "agent=alpha": {"One."},
-        "agent=": {"Three."},
+        "filter[agent]=alpha": {"One."},
+        "filter[agent]=": {"Three."},
         "decision=allow": {"Three."},
         "code=halted": {"Two."},
         f"budget={budget.id}": {"One."},
-        "decision=refuse&agent=beta": {"Two."},
-        "decision=allow&agent=beta": set(),
+        "decision=refuse&filter[agent]=beta": {"Two."},
+        "decision=allow&filter[agent]=beta": set(),
     }
     for query, details in shown.items():
         said = words(owner, f"/enforcement/decisions?{query}")
         found = {detail for detail in ("One.", "Two.", "Three.") if detail in said}
         assert found == details, query
     assert "No decision matches these filters" in said
-    html = page(owner, "/enforcement/decisions?agent=beta&code=halted")
-    assert "?agent=beta&amp;decision=refuse&amp;code=halted" in html
+    html = page(owner, "/enforcement/decisions?filter[agent]=beta&code=halted")
+    assert "?filter[agent]=beta&amp;decision=refuse&amp;code=halted" in html
 
 
 def test_decisions_come_page_by_page_newest_first(account: Account, owner: Client) -> None:
@@ -701,13 +701,14 @@ def test_nonsense_in_the_address_is_said_and_no_error(account: Account, owner: C
     huge = "9" * 22
     for query in (
         *("cursor=x", "decision=dance", "code=%00", "budget=-1", f"budget={huge}", "budget=x"),
-        *("agent=%00", "agent=a&agent=b", "team=x", "period=x", "group=x", "before=x"),
+        *("filter[agent]=%00", "filter[agent]=a&filter[agent]=b", "filter[team]=x"),
+        *("period=x", "group=x", "before=x"),
         f"before={huge}",
     ):
         for path in PAGES:
             join = "&" if "?" in path else "?"
             assert owner.get(f"{path}{join}{query}").status_code == 200, query
-    said = words(owner, "/enforcement/decisions?cursor=x&decision=dance&team=x")
+    said = words(owner, "/enforcement/decisions?cursor=x&decision=dance&filter[team]=x")
     for notice in ("the newest are shown", "so all are shown", "filtered by one agent only"):
         assert notice in said
 
@@ -850,7 +851,7 @@ def test_agents_are_one_click_away_from_a_halt_for_who_may(
     link = "/enforcement/halts/confirm?dimension=agent&amp;value=a+b%26c"
     for role in Role:
         client = as_role(role)
-        for path in ("/?by=agent", "/budgets"):
+        for path in ("/?group_by=agent", "/budgets"):
             assert (f'href="{link}"' in page(client, path)) is (role != Role.VIEWER), path
 
 

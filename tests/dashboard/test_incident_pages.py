@@ -93,7 +93,7 @@ def test_a_line_says_what_it_cost_since_when_and_who_has_it(
     assert 'title="$41">$41.00' in html
     assert "more than usual" in html
     assert f'<time datetime="{made.opened_at:%Y-%m-%dT%H:%M:%SZ}"' in html
-    assert 'href="?agent=a"' in html
+    assert 'href="?filter[agent]=a"' in html
     press(owner, f"/incidents/{made.id}/take")
     assert f"assigned to {account.email}" in words(owner, "/incidents")
 
@@ -106,8 +106,8 @@ def test_filters_narrow_by_status_kind_severity_and_chips(account: Account, owne
         resolve(incident=ended, actor="Ana")
     shown = {
         "kind=loop": {"The loop"},
-        "agent=": {"The rule"},
-        "agent=b&agent=": {"The loop", "The rule"},
+        "filter[agent]=": {"The rule"},
+        "filter[agent]=b&filter[agent]=": {"The loop", "The rule"},
         "severity=critical": {"The end"},
         "status=resolved": {"The end"},
         "status=open": {"The loop", "The rule"},
@@ -363,7 +363,7 @@ def test_spenders_are_the_values_that_the_match_leaves_open(
     said = text_of(html)
     assert "feature mail $3.00 75% new feature search $1.00 25% new model" in said
     assert "agent" not in said
-    assert re.search(r'href="/\?from=[^"]*&amp;agent=a&amp;feature=mail"', html)
+    assert re.search(r'href="/\?from=[^"]*&amp;filter\[agent]=a&amp;filter\[feature]=mail"', html)
 
 
 def test_incidents_are_marks_on_the_chart_of_spend_that_lead_to_them(
@@ -371,11 +371,11 @@ def test_incidents_are_marks_on_the_chart_of_spend_that_lead_to_them(
 ) -> None:
     send(account, [make_event(agent="a"), make_event(agent="b")])
     made = make_incident(account, "a", title="<b>Up")
-    assert marks_of(owner, "?agent=a") == [(f"/incidents/{made.id}", "▲", "&lt;b&gt;Up")]
+    assert marks_of(owner, "?filter[agent]=a") == [(f"/incidents/{made.id}", "▲", "&lt;b&gt;Up")]
     make_incident(account, "b", severity=Severity.CRITICAL, title="Worse")
     day = timezone.now().date().isoformat()
     assert marks_of(owner) == [(f"/incidents?from={day}&amp;to={day}", "◆", "Worse and 1 more")]
-    assert marks_of(owner, "?agent=b") == []
+    assert marks_of(owner, "?filter[agent]=b") == []
 
 
 def marks_of(client: Client, query: str = "") -> list[tuple[str, str, str]]:
@@ -598,7 +598,7 @@ def test_figures_are_told_in_their_own_units() -> None:
     [
         ("cost", "$10.00"),
         ("requests", "4"),
-        ("tokens", "1.1k"),
+        ("tokens", "1.1K"),
         ("cost_per_request", "$2.50"),
         ("error_rate", "25%"),
         ("cache_hit_share", "50%"),

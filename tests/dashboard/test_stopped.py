@@ -24,7 +24,7 @@ SOME = ("/budgets", "/admin/metering/budget/add/")
 
 
 def is_stopped(client: Client, path: str) -> bool:
-    return 'class="stopped" role="alert"' in client.get(path).content.decode()
+    return 'class="banner critical stopped" role="alert"' in client.get(path).content.decode()
 
 
 def test_a_halt_of_the_whole_tenant_is_above_every_page(
