@@ -70,11 +70,14 @@ def percent_text(value: Decimal) -> str:
 
 
 def fixed_money(nanos: int, places: int) -> str:
-    """Dollars with so many decimals, as a column has them: $1,234.50, $0.0123."""
+    """Dollars with so many decimals, as a column has them: $1,234.50, $0.0123, <$0.01."""
     usd = (Decimal(abs(nanos)) / NANOS_PER_USD).quantize(
         Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP
     )
-    return f"{MINUS if nanos < 0 else ''}${usd:,}"
+    sign = MINUS if nanos < 0 else ""
+    if nanos and not usd:
+        return f"{sign}<${Decimal(1).scaleb(-places)}"
+    return f"{sign}${usd:,}"
 
 
 def change(now: int, before: int) -> Decimal | None:

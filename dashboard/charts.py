@@ -61,6 +61,7 @@ class Unit(NamedTuple):
     text: Callable[[Any], str]
     exact: Callable[[Any], str]
     divisor: int
+    is_share: bool = False
 
 
 def _share(value: Amount) -> str:
@@ -69,7 +70,7 @@ def _share(value: Amount) -> str:
 
 MONEY: Final = Unit(money, exact_money, NANOS_PER_USD)
 COUNT: Final = Unit(count, exact_count, 1)
-SHARE: Final = Unit(_share, _share, 1)
+SHARE: Final = Unit(_share, _share, 1, is_share=True)
 
 
 class Buckets(NamedTuple):
@@ -245,12 +246,12 @@ def over_time(
 ) -> Figure:
     """Lines (or bars that do not stack) on an axis of time, by the tenant's clock."""
     drawn = [value for trace in traces for value in trace.get("y", []) if value is not None]
-    highest = round(Decimal(max(drawn, default=0)) * unit.divisor) if unit is not SHARE else 1
+    highest = round(Decimal(max(drawn, default=0)) * unit.divisor) if not unit.is_share else 1
     layout = template() | {
         "hovermode": "x",
         "xaxis": _axis() | {"type": "date", "tickformat": _TICKS[interval], "nticks": TICKS_MAX},
         "yaxis": _axis()
-        | ({"tickformat": ".0%"} if unit is SHARE else amount_ticks(highest, unit)),
+        | ({"tickformat": ".0%"} if unit.is_share else amount_ticks(highest, unit)),
         "meta": {"hover": [[start.strftime(_LABELS[interval]), "", "", ""] for start in starts]},
     }
     return {"data": list(traces), "layout": layout}

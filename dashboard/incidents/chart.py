@@ -27,7 +27,8 @@ def incident_figure(course: Course, *, starts: Sequence[datetime], cause: Stretc
 
     `starts` and `cause` are by the tenant's clock.
     """
-    unit = UNITS[course.measure.unit]
+    # Ratios are no whole nano-dollars: the measure rounds them.
+    unit = UNITS[course.measure.unit]._replace(text=course.measure.text, exact=course.measure.exact)
     places = _places(starts)
     actual = line(course.measure.words, course.actual, places, unit=unit)
     if course.measure.is_sum:

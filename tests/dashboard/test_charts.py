@@ -117,9 +117,8 @@ def test_limits_shades_and_marks_are_drawn_over_any_chart() -> None:
     assert [one["type"] for one in figure["layout"]["shapes"]] == ["line", "line", "rect"]
     assert "No data" in figure["layout"]["shapes"][2]["label"]["text"]
     accepted(figure)
-    accepted(
-        over_time([line("Rate", [0.1, None], places)], starts=STARTS, interval="hour", unit=SHARE)
-    )
+    rates = line("Rate", [0.1, None, 0.2], places, unit=SHARE)
+    accepted(over_time([rates], starts=STARTS, interval="hour", unit=SHARE))
 
 
 def test_the_largest_change_stands_on_top_and_out() -> None:
