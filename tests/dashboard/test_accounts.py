@@ -320,7 +320,7 @@ def test_a_person_of_two_tenants_switches_and_sees_one_at_a_time(account: Accoun
     page = client.get("/?group_by=agent").content
     assert b"second-agent" in page
     assert b"first-agent" not in page
-    assert b"viewer" in page
+    assert b"Viewer" in page
 
 
 @pytest.mark.parametrize("chosen", ["", "abc", "999999999", "-1"])

@@ -82,7 +82,7 @@ def test_the_worst_that_waits_comes_first_and_is_the_headline(
     order = ("Critical one", "Warning one", "For your information", "Info one")
     places = [lines.index(words_of) for words_of in order]
     assert places == sorted(places)
-    assert "Incidents 2 unresolved" in words(owner, "/budgets")
+    assert "Incidents 2 2 need attention" in words(owner, "/budgets")
 
 
 def test_a_line_says_what_it_cost_since_when_and_who_has_it(
@@ -116,7 +116,7 @@ def test_filters_narrow_by_status_kind_severity_and_chips(account: Account, owne
     }
     for query, titles in shown.items():
         html = page(owner, f"/incidents?{query}")
-        found = set(re.findall(r"<h3><a[^>]*>(.*?)</a>", html))
+        found = set(re.findall(r'<a class="name strong"[^>]*>(.*?)</a>', html))
         assert found == titles, query
     assert "No incident matches these filters" in words(owner, "/incidents?status=snoozed")
     assert "This kind is not known" in words(owner, "/incidents?kind=dance")
@@ -136,7 +136,7 @@ def test_resolved_ones_come_page_by_page(account: Account, owner: Client) -> Non
             for number in range(27)
         )
     first = page(owner, "/incidents")
-    assert first.count("<h3>") == 25
+    assert first.count('id="incident-') == 25
     older = re.search(r'href="(\?before=\d+)', first)
     assert older is not None
     second = page(owner, f"/incidents{older[1]}")
@@ -304,7 +304,7 @@ def test_the_timeline_says_what_did_not_arrive_and_lets_it_be_sent_again(
     here = f"/incidents/{made.id}"
     said = words(owner, here)
     told = "Notified On call (Webhook) (opened) Failed 9 attempts no answer Attempts"
-    assert f"{told} Loading the attempts … Send again" in said
+    assert f"{told} Send again" in said
     assert "1 failed" in said
     press(owner, f"/incidents/deliveries/{dead.id}/resend", back=here)
     resent = again(account, dead)
