@@ -153,7 +153,11 @@ def _bars(
     return _points(column.amounts, places, unit) | {
         "type": "bar",
         "name": name,
-        "meta": {"isValue": True, "name": shortened(column.name), "value": column.value},
+        "meta": {
+            "isValue": True,
+            "name": shortened(column.name) or NO_VALUE,
+            "value": column.value,
+        },
         "base": [height(base, unit) for base in bases],
         "width": BAR_WIDTH,
         "marker": {
@@ -176,7 +180,6 @@ def _ghost(amounts: Sequence[int], places: list[str], unit: Unit) -> Figure:
         "name": "Previous period",
         "width": GHOST_WIDTH,
         "marker": {"color": GHOST, "line": {"width": 0}},
-        "legendrank": 2000,
     }
 
 
@@ -275,7 +278,6 @@ def change_bars(changes: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figur
         "marker": {"color": [CRITICAL if abs(amount) == largest else OTHER for _, amount in rows]},
     }
     layout = template() | {
-        "showlegend": False,
         "xaxis": {"visible": False, "fixedrange": True},
         "yaxis": _axis() | {"type": "category", "showgrid": False},
         "margin": {"l": 8, "r": 72, "t": 8, "b": 8},
@@ -305,19 +307,7 @@ def template() -> Figure:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-        "showlegend": True,
-        "legend": {
-            "orientation": "h",
-            "yref": "container",
-            "yanchor": "bottom",
-            "y": 0,
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "traceorder": "normal",
-            "itemclick": False,
-            "itemdoubleclick": False,
-        },
+        "showlegend": False,
     }
 
 

@@ -6,6 +6,7 @@
 (() => {
   const library = document.currentScript.dataset.plotly;
   const VALUES_MAX = 8;
+  const NARROW = 480;
   const CONFIG = { displayModeBar: false, responsive: true };
   let plotly = null;
   let tip = null;
@@ -66,6 +67,8 @@
       if (!box.isConnected) return;
       box.querySelector(":scope > .skeleton, :scope > .note")?.remove();
       const { data, layout } = resolver(box)(figure);
+      if (box.clientWidth < NARROW) thinOut(layout.xaxis);
+      showLegend(box, data);
       const isNew = !box.classList.contains("js-plotly-plot");
       await drawing.react(box, data, layout, CONFIG);
       if (!box.isConnected) return drawing.purge(box);
@@ -79,6 +82,30 @@
       console.error(error);
       box.replaceChildren(words("The chart could not be drawn. Its numbers are in the table below; reload the page to try again."));
     }
+  }
+
+  // Every second label, the newest among them.
+  function thinOut(axis) {
+    if (!axis.tickvals || axis.tickvals.length < 5) return;
+    const isKept = (_, at) => (axis.tickvals.length - 1 - at) % 2 === 0;
+    axis.ticktext = axis.ticktext.filter(isKept);
+    axis.tickvals = axis.tickvals.filter(isKept);
+  }
+
+  // The legend stands below the box, in the order of the series, and wraps as text does.
+  function showLegend(box, data) {
+    const place = document.getElementById(`${box.id}-legend`);
+    const shown = data.filter((trace) => trace.name && trace.showlegend !== false);
+    place?.replaceChildren(...(shown.length > 1 ? shown : []).map(legendEntry));
+  }
+
+  function legendEntry(trace) {
+    const entry = document.createElement("span");
+    const swatch = document.createElement("i");
+    swatch.className = trace.line?.dash && trace.line.dash !== "solid" ? "swatch dashed" : "swatch";
+    swatch.style.color = trace.marker?.color ?? trace.line?.color;
+    entry.append(swatch, trace.meta?.name || trace.name);
+    return entry;
   }
 
   function words(text) {
