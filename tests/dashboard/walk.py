@@ -45,7 +45,7 @@ def problems_of(page: Page) -> list[str]:
     found = [f"{wider} px wider than the window"] if wider > 0 else []
     if find_spec("axe_playwright_python") is None:
         return found
-    from axe_playwright_python.sync_playwright import Axe
+    from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415 - may not be installed
 
     response = Axe().run(page).response
     return found + [
