@@ -31,7 +31,7 @@ def test_a_page_without_a_mark_does_not_ask_again(owner: Client) -> None:
     assert b"data-live-page" not in owner.get("/enforcement/halts").content
 
 
-def test_the_style_guide_is_for_development(settings: object) -> None:
+def test_the_style_guide_is_for_development(db: None, settings: object) -> None:
     assert Client().get("/styleguide").status_code == 200
     settings.HAS_STYLEGUIDE = False  # type: ignore[attr-defined]
     assert Client().get("/styleguide").status_code == 404

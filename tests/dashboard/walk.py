@@ -47,7 +47,7 @@ def problems_of(page: Page) -> list[str]:
         return found
     from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415 - may not be installed
 
-    response = Axe().run(page).response
+    response = Axe().run(page, options={"preload": False}).response
     return found + [
         f"axe {one['id']}: {one['help']}: {node['html'][:120]}"
         for one in response["violations"]
@@ -72,7 +72,6 @@ def walk(
                 viewport={"width": width, "height": 900},
                 color_scheme="dark" if scheme == "dark" else "light",
                 base_url=server_url,
-                bypass_csp=False,
             )
             context.add_cookies(
                 [{"name": one["name"], "value": one["value"], "url": server_url} for one in cookies]
