@@ -95,7 +95,10 @@
   // The legend stands below the box, in the order of the series, and wraps as text does.
   function showLegend(box, data) {
     const place = document.getElementById(`${box.id}-legend`);
-    const shown = data.filter((trace) => trace.name && trace.showlegend !== false);
+    const isBehind = (trace) => Number(!trace.meta?.isValue); // the previous period comes last
+    const shown = data
+      .filter((trace) => trace.name && trace.showlegend !== false)
+      .sort((a, b) => isBehind(a) - isBehind(b));
     place?.replaceChildren(...(shown.length > 1 ? shown : []).map(legendEntry));
   }
 
