@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import plotly.graph_objects as go
 import pytest
 
+from common.json_bodies import JsonObject
 from common.money import NANOS_PER_USD
 from dashboard.chart_notes import Level, Mark, with_levels, with_marks, with_shade
 from dashboard.charts import (
@@ -25,7 +26,6 @@ from dashboard.colors import OTHER, PALETTE
 from dashboard.spend import Series
 from dashboard.spend_chart import spend_figure
 from tests.dashboard.tokens import resolved
-from tests.json_object import JsonObject
 
 START = datetime(2026, 11, 16, tzinfo=UTC)
 STARTS = [START + timedelta(days=day) for day in range(3)]

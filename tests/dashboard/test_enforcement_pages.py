@@ -13,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from dashboard.amounts import listed
 from dashboard.budget_windows import full_parts, watched_windows
 from dashboard.enforcement.matches import calls_of
@@ -38,7 +39,6 @@ from tenants.limits import set_limit
 from tenants.models import AuditEntry
 from tenants.roles import Role
 from tests.factories import NANOS, Account, make_budget, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 PAGES = (

@@ -13,9 +13,9 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
+from common.json_bodies import JsonObject
 from tenants.roles import Role
 from tests.factories import Account, make_budget, make_event, send
-from tests.json_object import JsonObject
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from dashboard.findings import sources_headline, unknown_headline
 from dashboard.sources import SEVERITIES
 from metering.jobs.tasks import expire_reservations
@@ -16,7 +17,6 @@ from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.roles import Role
 from tests.dashboard.test_enforcement_pages import HOSTILE, Handlers, page, words
 from tests.factories import NANOS, Account, make_budget
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, caller
 from tests.metering.reservations.test_reservations import ask, expire, settle
 

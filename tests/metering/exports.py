@@ -4,9 +4,9 @@ import json
 import time
 from typing import Any
 
+from common.json_bodies import JsonObject
 from metering.api import fast_path
 from tests.factories import Account
-from tests.json_object import JsonObject
 
 TRACE = "a" * 32
 # One moment for the whole run: a span that is sent again has the same times.

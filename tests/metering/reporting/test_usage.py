@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from common.cursors import InvalidCursor
 from common.errors import NotFound
+from common.json_bodies import JsonObject
 from metering import reporting
 from metering.core.periods import PeriodClock, floor_seconds
 from metering.models import MEASURES, Operation, Status, UsageEvent
@@ -23,7 +24,6 @@ from metering.rollups import long_tail
 from metering.rollups.sets import SETS
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import (
     make_events,
     measures_of,
@@ -232,10 +232,13 @@ def test_a_long_tail_at_the_edge_of_a_range_is_read_from_events(
     ]
     send(account, events)
     roll_everything_up(account)
-    fields = {"starts_at": day + timedelta(hours=2), "ends_at": day + timedelta(hours=23)}
+    fields: JsonObject = {
+        "starts_at": day + timedelta(hours=2),
+        "ends_at": day + timedelta(hours=23),
+        "group_by": ("team", "customer"),
+    }
     for interval in ("none", "day"):
-        fields = {**fields, "interval": interval}
-        question = ask(account, group_by=("team", "customer"), **fields)
+        question = ask(account, interval=interval, **fields)
         assert as_sums(read_all(account, question)) == expected(account, question)
 
 
