@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from alerts.incident_lists import having_status
 from alerts.models import Delivery, DeliveryState, Incident, Severity
-from dashboard.budget_windows import open_requests
 from dashboard.filter_bar import FilterBar
 from metering.models import Halt
+from metering.reporting.budget_windows import open_requests
 
 Count = Callable[[int], int]
 

@@ -4,6 +4,8 @@ from django.urls import path
 from django.views.generic import RedirectView
 
 from dashboard import accounts, invitations, sources, styleguide, views
+from dashboard.budgets import one as one_budget
+from dashboard.budgets import views as budget_list
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
@@ -14,7 +16,12 @@ urlpatterns = [
     path("charts/spend.json", views.spend_chart, name="spend_chart"),
     path("charts/spend.html", views.spend_table, name="spend_table"),
     path("charts/spend.csv", views.spend_csv, name="spend_csv"),
-    path("budgets", views.budgets, name="budgets"),
+    path("budgets", budget_list.page, name="budgets"),
+    path("budgets/<int:budget_id>", one_budget.page, name="budget"),
+    path("budgets/<int:budget_id>/chart.json", one_budget.chart, name="budget_chart"),
+    path("budgets/<int:budget_id>/chart.html", one_budget.table, name="budget_table"),
+    path("budgets/<int:budget_id>/chart.csv", one_budget.csv, name="budget_csv"),
+    path("budgets/<int:budget_id>/archive", one_budget.archive, name="archive_budget"),
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),
     path("enforcement/requests", raises.page, name="requests"),

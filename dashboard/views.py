@@ -12,19 +12,19 @@ from django.views.decorators.http import require_safe
 from common.csv_files import csv_lines
 from dashboard import findings, spend
 from dashboard.access import PageRequest, cached_page
-from dashboard.budget_windows import bar_of, watched_windows
+from dashboard.budgets.bars import bar_of
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
 from dashboard.spend_chart import spend_figure
 from dashboard.tables import csv_rows, table_rows
 from metering.budgets.reading import read_budget_index
+from metering.reporting.budget_windows import watched_windows
 from metering.reporting.unpriced_models import unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope
 
 OVERVIEW_WINDOWS_PER_BUDGET = 2
 OVERVIEW_WINDOWS_MAX = 8
-WINDOWS_PER_BUDGET_MAX = 25
 UNPRICED_MAX = 200
 
 
@@ -122,25 +122,6 @@ def spend_csv(request: PageRequest) -> HttpResponse:
     response["Content-Disposition"] = f'attachment; filename="spend-by-{bar.split}.csv"'
     response.writelines(csv_lines(csv_rows(spend.read_rows(request.tenant.id, bar), bar)))
     return response
-
-
-@require_safe
-@cached_page
-def budgets(request: PageRequest) -> HttpResponse:
-    """Every budget with its fullest windows."""
-    bar = filter_bar_of(request)
-    book = read_budget_index(request.tenant.id)
-    watch = watched_windows(
-        tenant_id=request.tenant.id, book=book, now=bar.now, per_budget=WINDOWS_PER_BUDGET_MAX
-    )
-    shown = {one.rule.id for one in watch.windows}
-    context = frame(request, bar, page="budgets") | {
-        "headline": findings.budgets_headline(watch),
-        "windows": [(one, bar_of(one)) for one in watch.windows],
-        "unused": [rule for rule in book.rules.values() if rule.id not in shown],
-        "budget_count": len(book.rules),
-    }
-    return render(request, "dashboard/budgets.html", context)
 
 
 @require_safe

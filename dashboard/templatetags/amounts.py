@@ -100,7 +100,7 @@ def delta(now: int, before: int | str | None, kind: str = "spend") -> SafeString
 @register.simple_tag
 def moment(at: datetime | None, form: str = "short") -> SafeString:
     """An instant that the browser shows in the viewer's zone; UTC until it does. `form` is "short",
-    or "seconds".
+    "weekday" or "seconds".
     """
     if at is None:
         return SafeString("never")
@@ -150,10 +150,10 @@ def words_of_value(value: str) -> str:
 
 
 @register.simple_tag
-def amount_of(part: str, amount: int) -> SafeString:
-    """An amount of a budget's limit in its own unit."""
+def amount_of(part: str, amount: int, places: int | None = None) -> SafeString:
+    """An amount of a budget's limit in its own unit; `places` are the decimals of money."""
     if part == "cost_nanos":
-        return money(amount)
+        return money(amount, places)
     if part == "seconds":
         return format_html("{}", timedelta(seconds=amount))
     return format_html("{} {}", count(amount), part.replace("_", " "))

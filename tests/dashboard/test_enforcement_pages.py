@@ -15,7 +15,6 @@ from django.utils import timezone
 
 from common.json_bodies import JsonObject
 from dashboard.amounts import listed
-from dashboard.budget_windows import full_parts, watched_windows
 from dashboard.enforcement.matches import calls_of
 from dashboard.findings import decisions_headline
 from metering.budgets.reading import read_budget_index
@@ -34,6 +33,7 @@ from metering.limits.limit_increases import (
     refuse_increase,
 )
 from metering.models import Breaker, Budget, Decision, Halt, LimitIncrease
+from metering.reporting.budget_windows import full_parts, watched_windows
 from tenants.keys import create_api_key
 from tenants.limits import set_limit
 from tenants.models import AuditEntry

@@ -15,7 +15,7 @@
     const form = {
       ...clock,
       ...(element.dataset.form === "seconds" ? { second: "2-digit" } : {}),
-      ...(isToday ? {} : day),
+      ...(isToday ? {} : element.dataset.form === "weekday" ? { weekday: "short", ...day } : day),
       ...(isThisYear ? {} : { year: "numeric" }),
     };
     element.textContent = at.toLocaleString("en-US", form);
