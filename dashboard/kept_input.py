@@ -46,6 +46,9 @@ CHECK: Final = "Check and save again."
 NEVER_KEPT: Final = re.compile(
     "csrfmiddlewaretoken|password|secret|credential|_save|_edit|_confirmed|_preview", re.IGNORECASE
 )
+View = Callable[..., HttpResponse]
+# Pages that show what was typed in their own form.
+FILLED_IN: Final[set[Callable[..., Any]]] = set()
 # What is sent there has no page to come back to.
 NO_PAGES: Final = frozenset({"dashboard:switch_tenant"})
 # Kept, and not shown.
@@ -126,7 +129,7 @@ class KeptInputMiddleware:
         if kept.person != _present_person(request):
             return _in_its_tenant(request, kept)
         _drop(request)
-        if _is_admin_form(request.resolver_match):
+        if _shows_it_itself(request.resolver_match):
             request.kept_input = kept.data  # type: ignore[attr-defined]
         elif kept.shown:
             return _form_again(request, kept)
@@ -248,14 +251,26 @@ def _in_its_tenant(request: HttpRequest, kept: KeptInput) -> HttpResponse | None
     return None
 
 
-def _is_admin_form(match: ResolverMatch | None) -> bool:
-    """Whether the admin shows the form again by itself, with its rows and its errors."""
-    name = (match.url_name or "") if match else ""
-    return (
-        match is not None
-        and hasattr(match.func, "model_admin")
-        and (name.endswith(("_add", "_change")))
+def fills_in_kept_input(view: View) -> View:
+    """A page that shows its form again by itself, from `request.kept_input`."""
+    FILLED_IN.add(view)
+    return view
+
+
+def kept_input_of(request: HttpRequest) -> QueryDict | None:
+    """What was typed into the form of such a page before its person was signed out."""
+    kept: QueryDict | None = getattr(request, "kept_input", None)
+    return kept
+
+
+def _shows_it_itself(match: ResolverMatch | None) -> bool:
+    """Whether the page shows the form again by itself, with its rows and its errors."""
+    if match is None:
+        return False
+    is_admin_form = hasattr(match.func, "model_admin") and (match.url_name or "").endswith(
+        ("_add", "_change")
     )
+    return is_admin_form or match.func in FILLED_IN
 
 
 def _form_again(request: HttpRequest, kept: KeptInput) -> HttpResponse:

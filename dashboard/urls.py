@@ -4,6 +4,7 @@ from django.urls import path
 from django.views.generic import RedirectView
 
 from dashboard import accounts, invitations, sources, styleguide, views
+from dashboard.budgets import editing, previewing
 from dashboard.budgets import one as one_budget
 from dashboard.budgets import views as budget_list
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
@@ -17,6 +18,11 @@ urlpatterns = [
     path("charts/spend.html", views.spend_table, name="spend_table"),
     path("charts/spend.csv", views.spend_csv, name="spend_csv"),
     path("budgets", budget_list.page, name="budgets"),
+    path("budgets/new", editing.page, name="add_budget"),
+    path("budgets/preview", previewing.preview, name="preview_budget"),
+    path("budgets/previews/<int:simulation_id>", previewing.progress, name="preview_progress"),
+    path("budgets/<int:budget_id>/edit", editing.page, name="edit_budget"),
+    path("budgets/<int:budget_id>/preview", previewing.preview, name="preview_change"),
     path("budgets/<int:budget_id>", one_budget.page, name="budget"),
     path("budgets/<int:budget_id>/chart.json", one_budget.chart, name="budget_chart"),
     path("budgets/<int:budget_id>/chart.html", one_budget.table, name="budget_table"),

@@ -158,18 +158,23 @@ def _headline(subject: Subject, bar: FilterBar) -> str:
         return f"{name} checks each call by itself"
     if window is None:
         return f"Nothing has been spent under {name} yet"
-    who = group_words(subject.rule.dimensions, window.state.group_key) or name
+    who = group_words(window.rule.dimensions, window.state.group_key) or name
+    return f"{who} {_going(window, bar)}"
+
+
+def _going(window: WatchedWindow, bar: FilterBar) -> str:
+    """Where a window stands and where it is going, as the rest of a sentence."""
     outlook = window.outlook
     if outlook.is_over:
-        return f"{who} is over its limit, at {window.percent:.0f}%"
+        return f"is over its limit, at {window.percent:.0f}%"
     if outlook.runs_out_at is not None:
         at = local(outlook.runs_out_at, bar)
         when = f"at {at:%-I:%M %p}" if at.date() == local(bar.now, bar).date() else ""
         when = when or day_words(outlook.runs_out_at, now=bar.now, zone=bar.zone)
-        return f"{who} runs out {when}{_before_reset(window)}"
+        return f"runs out {when}{_before_reset(window)}"
     if outlook.end_percent is not None:
-        return f"{who} will end at about {outlook.end_percent:.0f}% of its limit"
-    return f"{who} has used {window.percent:.0f}% of its limit"
+        return f"will end at about {outlook.end_percent:.0f}% of its limit"
+    return f"has used {window.percent:.0f}% of its limit"
 
 
 def _before_reset(window: WatchedWindow) -> str:
