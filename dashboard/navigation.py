@@ -83,6 +83,7 @@ NAVIGATION: Final = (
             Tab("budgets", "Budgets"),
             Tab("requests", "Increase requests", pending_requests, "pending"),
             Tab("halts", "Halts", halts_in_force, "in force"),
+            Tab("breakers", "Breakers"),
             Tab("decisions", "Decisions"),
             Tab("estimates", "Estimates"),
             Tab("unknown", "Outcome unknown"),

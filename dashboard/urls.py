@@ -1,16 +1,35 @@
 """Addresses of the pages."""
 
-from django.urls import path
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
 from dashboard import accounts, invitations, sources, styleguide, views
 from dashboard.budgets import editing, previewing
 from dashboard.budgets import one as one_budget
 from dashboard.budgets import views as budget_list
-from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
+from dashboard.enforcement import (
+    decisions,
+    estimates,
+    halts,
+    raise_form,
+    raises,
+    rule_forms,
+    rules,
+    unknown,
+)
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
 app_name = "dashboard"
+
+
+class KindConverter(StringConverter):
+    """A kind of rule that has a form."""
+
+    regex = "|".join(rule_forms.KINDS)
+
+
+register_converter(KindConverter, "kind")
 
 urlpatterns = [
     path("", views.overview, name="overview"),
@@ -40,6 +59,10 @@ urlpatterns = [
     path("enforcement/halts/make", halts.make, name="make_halt"),
     path("enforcement/halts/<int:halt_id>/lift", halts.lift, name="lift_halt"),
     path("enforcement/breakers/<int:breaker_id>/close", halts.close, name="close_breaker"),
+    path("enforcement/breakers", rules.page, name="breakers"),
+    path("enforcement/<kind:kind>/new", rule_forms.page, name="add_rule"),
+    path("enforcement/<kind:kind>/<int:rule_id>/edit", rule_forms.page, name="edit_rule"),
+    path("enforcement/<kind:kind>/<int:rule_id>/remove", rule_forms.remove, name="remove_rule"),
     path("enforcement/decisions", decisions.page, name="decisions"),
     path("enforcement/estimates", estimates.page, name="estimates"),
     path("enforcement/unknown", unknown.page, name="unknown"),

@@ -250,7 +250,11 @@ def _levels(window: WatchedWindow, is_raised: bool, unit: Unit) -> list[Level]:
         if percent != 100
     ]
     if not is_raised:
-        levels.append(Level(window.limit, f"Limit {unit.text(window.limit)}", is_limit=True))
+        levels.append(
+            Level(
+                window.limit, f"Limit {unit.text(window.limit).removesuffix('.00')}", is_limit=True
+            )
+        )
     return levels
 
 
@@ -274,12 +278,10 @@ def _steps(burn: Burn, place: Place, unit: Unit) -> Figure:
 def _circles(burn: Burn, place: Place, unit: Unit) -> Figure:
     return {
         "type": "scatter",
-        "mode": "markers+text",
+        "mode": "markers",
         "name": "Level reached",
         "x": [place(at) for at, _, _ in burn.crossings],
         "y": [height(amount, unit) for _, amount, _ in burn.crossings],
-        "text": [words for _, _, words in burn.crossings],
-        "textposition": "top left",
         "marker": {"size": 8, "color": SURFACE, "line": {"color": CRITICAL, "width": 2}},
         **_silent(),
     }

@@ -7,6 +7,7 @@ from zoneinfo import available_timezones
 from django import forms
 from django.core.exceptions import ValidationError
 
+from dashboard.match_rows import match_rows
 from metering.budgets.presets import PRESETS
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import (
@@ -23,7 +24,6 @@ from metering.configuration.budgets import (
 from metering.core.dimensions import REQUEST
 from metering.core.periods import EPOCH
 from metering.fields.forms import UsdField, count_field
-from metering.fields.match_widget import DIMENSION_CHOICES, MatchField, MatchWidget, rows_for
 from metering.models import Action, Budget, Mode, Period
 from metering.simulation import Proposal, ProposedBudget
 from tenants.models import Tenant
@@ -81,38 +81,12 @@ class Start(NamedTuple):
     levels: Sequence[LevelRule]
 
 
-class RuleMatchWidget(MatchWidget):
-    """The rows of a match, the first of them as a part of the sentence."""
-
-    template_name = "components/match_rows.html"
-
-    def __init__(self, rows: int) -> None:
-        super().__init__(rows)
-        plain: list[forms.Widget] = []
-        for row in range(rows):
-            label = f"row {row + 1}"
-            plain += [
-                forms.Select(
-                    choices=DIMENSION_CHOICES,
-                    attrs={"class": "slot", "aria-label": f"Applies to, {label}"},
-                ),
-                forms.Textarea(
-                    attrs={
-                        "class": "slot",
-                        "rows": 1,
-                        "aria-label": f"Values, {label}, one a line",
-                        "placeholder": "all",
-                    }
-                ),
-                forms.CheckboxInput(attrs={"aria-label": f"Include calls without one, {label}"}),
-            ]
-        self.widgets = plain
-
-
 class BudgetForm(forms.Form):
     """A budget as people think of it: money in USD, values one a line."""
 
-    name = forms.CharField(label="Name", max_length=200)
+    name = forms.CharField(
+        label="Name", max_length=200, error_messages={"required": "Give the budget a name."}
+    )
     mode = forms.ChoiceField(choices=[(value, words) for value, words, _ in MODE_CHOICES])
     period = forms.ChoiceField(
         choices=PERIOD_CHOICES, widget=forms.Select(attrs={"class": "slot", "aria-label": "Period"})
@@ -159,18 +133,16 @@ class BudgetForm(forms.Form):
         )
         zones = sorted(available_timezones() | {self.initial["timezone"]})
         self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
-        rows = rows_for(self.initial["match"])
-        self.fields["match"] = MatchField(rows=rows, label="Applies to", required=False)
-        self.fields["match"].widget = RuleMatchWidget(rows)
+        self.fields["match"] = match_rows(self.initial["match"])
         self._add_per(max(PER_ROWS, len(self.initial["per"]) + 1))
 
     def _add_per(self, rows: int) -> None:
         names = [(name, "single call" if name == REQUEST else name) for name in PER_NAMES]
+        first = [("", "All usage together"), *((name, f"Each {words}") for name, words in names)]
         for place in range(rows):
-            none = "all usage together" if place == 0 else "–"  # noqa: RUF001 - a dash
             self.fields[f"per_{place}"] = forms.ChoiceField(
                 required=False,
-                choices=[("", none), *names],
+                choices=first if place == 0 else [("", "no other"), *names],
                 initial=dict(enumerate(self.initial["per"])).get(place, ""),
                 widget=forms.Select(
                     attrs={"class": "slot", "aria-label": f"A separate limit for each, {place + 1}"}
