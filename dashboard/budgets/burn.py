@@ -250,11 +250,8 @@ def _levels(window: WatchedWindow, is_raised: bool, unit: Unit) -> list[Level]:
         if percent != 100
     ]
     if not is_raised:
-        levels.append(
-            Level(
-                window.limit, f"Limit {unit.text(window.limit).removesuffix('.00')}", is_limit=True
-            )
-        )
+        words = f"Limit {unit.text(window.limit).removesuffix('.00')}"
+        levels.append(Level(window.limit, words, is_limit=True))
     return levels
 
 

@@ -17,6 +17,7 @@ from common.errors import InvalidRequest
 from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.amounts import listed
 from dashboard.budgets.bars import Bar, bar_of
+from dashboard.budgets.visible import is_visible, teams_of
 from dashboard.buttons import button_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of, frame
@@ -136,7 +137,12 @@ class NoteForm(forms.Form):
 def page(request: PageRequest) -> HttpResponse:
     """What waits for a decision, what is raised now, and what was decided before."""
     bar = filter_bar_of(request)
+    budgets = Budget.objects.filter(tenant=request.tenant)
     raises = LimitIncrease.objects.filter(tenant=request.tenant).select_related("budget")
+    if (teams := teams_of(request)) is not None:
+        # Of budgets with a window for each team, the groups of others are no one else's business.
+        seen = [row.id for row in budgets if is_visible(row.match, [], teams)]
+        raises = raises.filter(budget_id__in=seen)
     is_over = Q(ends_at__lte=bar.now)
     waiting = raises.filter(~is_over, status=LimitIncreaseStatus.ASKED).order_by("asked_at", "id")
     in_force = raises.filter(~is_over, status=LimitIncreaseStatus.APPROVED).order_by(
@@ -155,7 +161,7 @@ def page(request: PageRequest) -> HttpResponse:
         "is_first_page": before is None,
         "shown_max": SHOWN_MAX,
         "note_characters_max": NOTE_CHARACTERS_MAX,
-        "budgets": Budget.objects.filter(tenant=request.tenant, archived_at=None).order_by("name"),
+        "budgets": budgets.filter(archived_at=None).order_by("name"),
     }
     return render(request, "dashboard/enforcement/requests.html", context)
 

@@ -104,9 +104,7 @@ class BreakerForm(RuleForm):
     )
 
     per_names = KNOWN_BEFORE_CALL
-    per_hint = (
-        f"Each is watched and stopped separately; none: all calls together. At most {PER_MAX}."
-    )
+    per_hint = f"Each is watched and stopped by itself. None: all together. At most {PER_MAX}."
 
 
 class RateLimitForm(RuleForm):
@@ -126,7 +124,7 @@ class RateLimitForm(RuleForm):
     )
 
     per_names = rate_limits.PER_NAMES
-    per_hint = f"Each has the whole rate; key is the API key that asks; none: all together. At most {PER_MAX}."
+    per_hint = f"Each has the whole rate. Key: the API key that asks. At most {PER_MAX}."
 
 
 class Kind(NamedTuple):

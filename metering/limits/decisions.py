@@ -73,6 +73,8 @@ class DecisionQuestion(NamedTuple):
     code: str | None = None
     # A budget that is among the reasons.
     budget_id: int | None = None
+    # Of calls of these teams alone.
+    teams: Sequence[str] | None = None
 
 
 def list_decisions(
@@ -91,6 +93,8 @@ def list_decisions(
     decisions = decisions.filter(**named)
     if question.budget_id is not None:
         decisions = decisions.filter(reasons__contains=[{"budget": question.budget_id}])
+    if question.teams is not None:
+        decisions = decisions.filter(dimensions__team__in=list(question.teams))
     if after is not None:
         decided_at, decision_id = after
         # The first condition is what an index is entered by.

@@ -42,7 +42,10 @@ _BY_WINDOW: Final = f"""
         ON asked.window_id = held_window.id AND held.created_at >= asked.starts_at
     GROUP BY asked.window_id
 """
-_IN_PERIOD: Final = "expires_at >= %(starts_at)s AND expires_at < %(ends_at)s"
+_IN_PERIOD: Final = (
+    "expires_at >= %(starts_at)s AND expires_at < %(ends_at)s"
+    " AND (%(teams)s::text[] IS NULL OR dimensions ->> 'team' = ANY(%(teams)s))"
+)
 _LIST: Final = f"""
     SELECT * FROM ({
     _OF_TIME.format(
@@ -64,6 +67,26 @@ class Window(NamedTuple):
 
     id: int
     starts_at: datetime
+
+
+class UnknownQuestion(NamedTuple):
+    """Holds of a tenant that ended in a range; of calls of these teams alone, where they are named."""
+
+    tenant_id: int
+    starts_at: datetime
+    ends_at: datetime
+    now: datetime
+    teams: Sequence[str] | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """What the statements take."""
+        return {
+            "tenant": self.tenant_id,
+            "now": self.now,
+            "starts_at": self.starts_at,
+            "ends_at": self.ends_at,
+            "teams": None if self.teams is None else list(self.teams),
+        }
 
 
 class UnknownHold(NamedTuple):
@@ -118,29 +141,15 @@ def unknown_by_window(
 
 
 def list_unknown(
-    tenant_id: int,
-    *,
-    starts_at: datetime,
-    ends_at: datetime,
-    now: datetime,
-    limit: int,
-    before: tuple[datetime, UUID] | None = None,
+    question: UnknownQuestion, *, limit: int, before: tuple[datetime, UUID] | None = None
 ) -> list[UnknownHold]:
-    """Return holds of an unknown outcome that ended in the range, the latest first."""
-    before_at, before_id = before or (ends_at, _LAST_ID)
+    """Return holds of an unknown outcome, the latest first; `before` is where the page before
+    ended.
+    """
+    before_at, before_id = before or (question.ends_at, _LAST_ID)
+    place = {"before_at": before_at, "before_id": before_id, "limit": limit}
     with connection.cursor() as cursor:
-        cursor.execute(
-            _LIST,
-            {
-                "tenant": tenant_id,
-                "now": now,
-                "starts_at": starts_at,
-                "ends_at": ends_at,
-                "before_at": before_at,
-                "before_id": before_id,
-                "limit": limit,
-            },
-        )
+        cursor.execute(_LIST, question.parameters() | place)
         return [_hold(row) for row in cursor.fetchall()]
 
 
@@ -149,20 +158,9 @@ def _hold(row: Sequence[Any]) -> UnknownHold:
     return hold._replace(dimensions=json.loads(row[3]))
 
 
-def sum_unknown(
-    tenant_id: int, *, starts_at: datetime, ends_at: datetime, now: datetime
-) -> UnknownSum:
-    """Return the number of holds of an unknown outcome that ended in the range, and their sum."""
+def sum_unknown(question: UnknownQuestion) -> UnknownSum:
+    """Return the number of holds of an unknown outcome, and their sum."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            _SUM,
-            {
-                "tenant": tenant_id,
-                "now": now,
-                "starts_at": starts_at,
-                "ends_at": ends_at,
-                "limit": HOLDS_MAX,
-            },
-        )
+        cursor.execute(_SUM, question.parameters() | {"limit": HOLDS_MAX})
         holds, nanos = cursor.fetchone()
     return UnknownSum(min(holds, HOLDS_MAX), nanos)

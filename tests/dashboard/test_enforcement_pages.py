@@ -748,7 +748,7 @@ def test_a_window_shows_its_raise_and_the_requests_that_wait(
         approve_increase(limit_increase=approved, actor="tests")
     make_raise(account, budget, usd=7)
     make_raise(account, budget, usd=9, agent="other")
-    said = words(owner, "/budgets")
+    said = words(owner, f"/budgets?open={budget.id}")
     assert "$120.00 of $150.00" in said
     assert "80% · ends at about" in said
     assert "Raised by $50.00 until" in said
