@@ -70,7 +70,7 @@ class Window(NamedTuple):
 
 
 class UnknownQuestion(NamedTuple):
-    """Holds of a tenant that ended in a range; of calls of these teams alone, where they are named."""
+    """Holds of a tenant that ended in a range; where teams are named, of their calls alone."""
 
     tenant_id: int
     starts_at: datetime
