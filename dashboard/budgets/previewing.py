@@ -35,6 +35,7 @@ REPLACES: Final = "simulation"
 # By what the proposals of previews are known among simulations.
 ASKED: Final = {"preview": True}
 GROUPS_NAMED: Final = 3
+UNFINISHED: Final = frozenset({SimulationStatus.WAITING, SimulationStatus.RUNNING})
 
 
 class Outcome(NamedTuple):
@@ -90,12 +91,14 @@ def _preview(request: PageRequest, budget_id: int | None) -> HttpResponse:
 @require_safe
 @member_page
 def progress(request: PageRequest, simulation_id: int) -> HttpResponse:
-    """A preview that a worker replays: whether it is done."""
+    """A preview that a worker replays, once it is done; until then the page keeps what it shows."""
     simulation = Simulation.objects.filter(
         tenant=request.tenant, id=simulation_id, actor=actor_of(request)[:300]
     ).first()
     if simulation is None:
         raise Http404
+    if simulation.status in UNFINISHED:
+        return HttpResponse(status=204)
     proposal = Proposal.from_facts(simulation.proposal["rules"])
     present = proposal.present.budget.id if proposal.present else None
     budget_of(request, present)
@@ -154,7 +157,7 @@ def _full_words(full: FullGroup) -> str:
 
 def _replay(simulation: Simulation, budget_id: int | None) -> dict[str, Any]:
     context: dict[str, Any] = {"simulation": simulation, "budget_id": budget_id}
-    if simulation.status in {SimulationStatus.WAITING, SimulationStatus.RUNNING}:
+    if simulation.status in UNFINISHED:
         return context | {"is_waiting": True}
     result = simulation.result
     if simulation.status != SimulationStatus.DONE or result is None:

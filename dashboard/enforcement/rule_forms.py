@@ -56,6 +56,7 @@ class RuleForm(forms.Form):
         self.fields["per"].choices = [(name, name) for name in self.per_names]  # type: ignore[attr-defined]
         self.fields["per"].help_text = self.per_hint
         self.fields["match"] = match_rows(self.initial["match"])
+        self.order_fields(["name", "mode", "match", "per"])
 
     def values(self) -> dict[str, Any]:
         """The columns that the form says."""
