@@ -168,6 +168,7 @@ def _replay(simulation: Simulation, budget_id: int | None) -> dict[str, Any]:
         "now": now,
         "before": _outcome(before) if before else None,
         "calls": result["calls"],
+        "assumptions": result["assumptions"],
         "figure": _figure(result),
     }
 
