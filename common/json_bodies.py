@@ -3,13 +3,15 @@
 import codecs
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from common.errors import MalformedBody
 
 DEPTH_MAX: Final = 32
+# The members of an object, each of any kind that JSON has.
+JsonObject = dict[str, Any]
 _UTF8_PIECE_BYTES: Final = 1 << 20
 # Possessive, and a string that never ends ends with the text: every byte is looked at once.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from multiprocessing.util import Finalize
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -99,7 +99,7 @@ class _Batch:
         self.transaction: str | None = None
         self.written_at: float | None = None
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         return [
             {
                 "day": key.day,
@@ -164,7 +164,7 @@ class SourceRecorder:
             found = counts.setdefault(key, _Count(at))
         found.add(count, at, *told)
 
-    def unwritten(self, tenant_id: int) -> list[dict[str, Any]]:
+    def unwritten(self, tenant_id: int) -> list[dict[str, object]]:
         """Return the counts that a reader's snapshot may lack, as rows.
 
         Where `transaction` is not null the row counts only if the snapshot does not see it.
@@ -328,6 +328,6 @@ def record_reports(tenant_id: int, tallies: Iterable[Tally]) -> None:
     PROCESS_RECORDER.record(tenant_id, tallies)
 
 
-def unwritten_counts(tenant_id: int) -> list[dict[str, Any]]:
+def unwritten_counts(tenant_id: int) -> list[dict[str, object]]:
     """Return what this process has counted and a reader's snapshot may lack."""
     return PROCESS_RECORDER.unwritten(tenant_id)

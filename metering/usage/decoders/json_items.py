@@ -7,7 +7,7 @@ must not make an item unreadable.
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -28,7 +28,25 @@ _ESCAPES: Final = re.compile(
 )
 _REPLACEMENT: Final = rb"\ufffd"
 
+# A member that is decoded where it is needed, if at all.
+Part = msgspec.Raw | msgspec.UnsetType
+T = TypeVar("T")
+
+# By the type that they decode: to make one takes longer than to use it.
+_decoders: Final[dict[object, msgspec.json.Decoder[Any]]] = {}
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read_part(raw: str | Part, form: type[T]) -> T | None:
+    """Return a part of a payload; None where there is none, or it has another form."""
+    if isinstance(raw, msgspec.UnsetType):
+        return None
+    decoder = _decoders.get(form) or _decoders.setdefault(form, msgspec.json.Decoder(form))
+    try:
+        part: T = decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+    return part
 
 
 def items_of(body: bytes) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import json
 import re
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
+from typing import Annotated, Final, Literal, NamedTuple, NoReturn
 
 import msgspec
 
@@ -62,7 +62,7 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     provider: Dimension | None = None
     model: Dimension | None = None
     requested_model: Name | None = None
-    usage: dict[str, Any] | None = None
+    usage: dict[str, object] | None = None
     team: Dimension | None = None
     customer: Dimension | None = None
     agent: Dimension | None = None
@@ -324,8 +324,8 @@ def _sentence(error: Exception) -> str:
 
 
 class _Members(msgspec.Struct):
-    id: Any = None
-    time: Any = None
+    id: object = None
+    time: object = None
 
 
 def _members_in(raw: bytes) -> _Members:

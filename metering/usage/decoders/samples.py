@@ -7,7 +7,7 @@ names of models, operations or programs, and look like such a name.
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class _Source(msgspec.Struct):
-    source: Any = None
+    source: object = None
 
 
 def with_sample(item: T, raw: bytes, *, source: str | None = None) -> T:
@@ -93,7 +93,7 @@ def redacted_sample(value: object) -> str:
     return '"…"'
 
 
-def _decoded(raw: bytes) -> Any:
+def _decoded(raw: bytes) -> object:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -124,7 +124,7 @@ def _redacted_scalar(value: object) -> object:
 
 
 def _redacted_object(
-    value: Mapping[Any, Any], levels: int, members: int, budget: list[int]
+    value: Mapping[object, object], levels: int, members: int, budget: list[int]
 ) -> object:
     if not levels or budget[0] <= 0:
         return f"object[{len(value)}]"

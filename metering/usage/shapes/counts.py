@@ -1,7 +1,7 @@
 """Reading counts out of a usage object, and refusing what cannot be one."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from metering.usage.shapes.tokens import UnknownUsage
 
@@ -104,13 +104,13 @@ def refuse_unknown(holder: Usage, known: frozenset[str]) -> None:
         raise UnknownUsage(f"{key} counts tokens in a way that is not known")
 
 
-def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[str, Any]:
+def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[str, object]:
     """Return what no one knows in objects, each beside the keys that are known in it.
 
     Where the counts add up to the total without it, it says more of what is counted already, and is
     kept; else it is refused.
     """
-    unknown: dict[str, Any] = {}
+    unknown: dict[str, object] = {}
     for holder, known in parts:
         if not is_whole:
             refuse_unknown(holder, known)
@@ -119,7 +119,7 @@ def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[
     return unknown
 
 
-def unknown_parts(holder: Usage, known: frozenset[str]) -> dict[str, Any]:
+def unknown_parts(holder: Usage, known: frozenset[str]) -> dict[str, object]:
     """Return the members that count tokens under keys that no one has given a meaning."""
     if holder.keys() <= known:
         return {}

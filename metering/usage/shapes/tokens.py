@@ -1,11 +1,11 @@
 """What one call used, in the service's own meaning of each count."""
 
-from typing import Any
-
 import msgspec
 
+from common.json_bodies import JsonObject
+
 # A count; parts of the call by model; what no one knows; or a word that changes the price.
-ExtraValue = int | float | str | dict[str, Any]
+ExtraValue = int | float | str | JsonObject
 
 OVERLAP = "cache_overlap_tokens"
 OTHER_MODELS = "other_models"
@@ -41,7 +41,7 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     extra: dict[str, ExtraValue] | None = None
 
 
-def with_unknown(tokens: Tokens, unknown: dict[str, Any]) -> Tokens:
+def with_unknown(tokens: Tokens, unknown: dict[str, object]) -> Tokens:
     """Return the counts, with what no one knows kept beside them."""
     if not unknown:
         return tokens

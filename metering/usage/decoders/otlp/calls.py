@@ -9,9 +9,10 @@ tool or another agent are calls of their own.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from common.errors import EventRejected
+from common.json_bodies import JsonObject
 from metering.core.disjoint_sets import DisjointSets
 from metering.usage.decoders.assembly import assemble
 from metering.usage.decoders.native import EventBody
@@ -322,7 +323,7 @@ def _model_call(group: list[SpanRecord], tree: Tree) -> SpanCall:
     """One call out of all its spans: what the most telling one says first."""
     spans = sorted(group, key=lambda span: _telling(span, group, tree))
     first = spans[0]
-    fields: dict[str, Any] = {}
+    fields: JsonObject = {}
     for span in spans:
         for name, value in span.fields.items():
             fields.setdefault(name, value)
@@ -348,7 +349,7 @@ def _answering_model(model: str | None, spans: Sequence[SpanRecord]) -> dict[str
     return {}
 
 
-def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> dict[str, object]:
+def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> JsonObject:
     """Return the fields of an event that tell these tokens, with the provider's object if there is
     one.
     """
@@ -359,7 +360,7 @@ def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> dict[str, object]:
     return objects[0].fields() | searches
 
 
-def _telling(span: SpanRecord, group: Sequence[SpanRecord], tree: Tree) -> tuple[Any, ...]:
+def _telling(span: SpanRecord, group: Sequence[SpanRecord], tree: Tree) -> tuple[object, ...]:
     """Return the order of a call's spans: the provider's usage object, innermost, most classes,
     time.
     """
@@ -396,9 +397,7 @@ def _whose(spans: Sequence[SpanRecord], tree: Tree) -> dict[str, str]:
     return dims
 
 
-def _model_around(
-    fields: dict[str, Any], spans: Sequence[SpanRecord], tree: Tree
-) -> dict[str, object]:
+def _model_around(fields: JsonObject, spans: Sequence[SpanRecord], tree: Tree) -> JsonObject:
     """Return the model of the span around, for usage that stands apart from it."""
     if fields.get("model"):
         return {}

@@ -11,13 +11,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
 from common.json_bodies import require_utf8
-from metering.usage.decoders.json_items import without_deep_parts, without_lone_surrogates
+from metering.usage.decoders.json_items import (
+    Part,
+    without_deep_parts,
+    without_lone_surrogates,
+)
 from metering.usage.decoders.native import EVENTS_MAX
 from metering.usage.decoders.otlp.parts import json_parts, require_few_parts
 from metering.usage.decoders.otlp.signals import Foreign
@@ -40,12 +44,9 @@ _NANOS_MAX: Final = 2**64 - 1
 _LEVELS_KEPT: Final = 400
 
 
-_Part = msgspec.Raw | msgspec.UnsetType
-
-
 class _Pair(msgspec.Struct):
     key: str = ""
-    value: _Part = msgspec.UNSET
+    value: Part = msgspec.UNSET
 
 
 class _Holder(msgspec.Struct):
@@ -83,10 +84,10 @@ class _Span(msgspec.Struct):
 class _Ids(msgspec.Struct):
     """Which span it is, where nothing else of it can be read."""
 
-    trace_id: Any = msgspec.field(name="traceId", default=None)
-    snake_trace_id: Any = msgspec.field(name="trace_id", default=None)
-    span_id: Any = msgspec.field(name="spanId", default=None)
-    snake_span_id: Any = msgspec.field(name="span_id", default=None)
+    trace_id: object = msgspec.field(name="traceId", default=None)
+    snake_trace_id: object = msgspec.field(name="trace_id", default=None)
+    span_id: object = msgspec.field(name="spanId", default=None)
+    snake_span_id: object = msgspec.field(name="span_id", default=None)
 
 
 class _ScopeSpans(msgspec.Struct):
@@ -147,7 +148,7 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_group = msgspec.json.Decoder(_ResourceSpans).decode
 _decode_span = msgspec.json.Decoder(_Span).decode
 _decode_ids = msgspec.json.Decoder(_Ids).decode
-_decode_value = msgspec.json.Decoder(Any).decode
+_decode_value = msgspec.json.Decoder(object).decode
 
 
 def read_json(body: bytes) -> list[Span | EventRejected]:
@@ -309,7 +310,7 @@ def _resource(holder: _Holder | None) -> Attributes:
     return found
 
 
-def _read_value(raw: _Part) -> Any:
+def _read_value(raw: Part) -> object:
     if isinstance(raw, msgspec.UnsetType):
         return None
     try:
@@ -318,7 +319,7 @@ def _read_value(raw: _Part) -> Any:
         return _value(_decode_value(without_deep_parts(bytes(raw), levels=_LEVELS_KEPT)))
 
 
-def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> Any:
+def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> object:
     """Return the plain value of OTLP's AnyValue. What is none of its kinds, or deeper than anyone
     needs, is left out.
     """
@@ -332,31 +333,31 @@ def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> Any:
     return None
 
 
-def _plain(found: object) -> Any:
+def _plain(found: object) -> object:
     return found if isinstance(found, str | bool) else None
 
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 
 
-def _integer(found: object) -> Any:
+def _integer(found: object) -> object:
     if isinstance(found, str) and _INTEGER.fullmatch(found):
         return int(found)
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
-def _double(found: object) -> Any:
+def _double(found: object) -> object:
     if found in ("NaN", "Infinity", "-Infinity"):
         return math.nan if found == "NaN" else math.inf
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
-def _array(found: object, levels: int) -> Any:
+def _array(found: object, levels: int) -> object:
     values = found.get("values") if isinstance(found, Mapping) else None
     return [_value(inner, levels) for inner in values] if isinstance(values, list) else []
 
 
-def _pairs(found: object, levels: int) -> Any:
+def _pairs(found: object, levels: int) -> object:
     values = found.get("values") if isinstance(found, Mapping) else None
     pairs = [inner for inner in values or [] if isinstance(inner, Mapping)]
     return {str(pair.get("key")): _value(pair.get("value"), levels) for pair in pairs}

@@ -3,7 +3,7 @@ went.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -181,7 +181,7 @@ _TO_FIRST_SECONDS: Final = (
 _ENVIRONMENT: Final = ("deployment.environment.name", "deployment.environment")
 
 
-def provider_of(attributes: Mapping[str, Any]) -> str | None:
+def provider_of(attributes: Mapping[str, object]) -> str | None:
     """Return the provider in the catalogue's spelling, passing over names of frameworks."""
     for key in _PROVIDER:
         if provider := canonical_provider(attributes.get(key)):
@@ -191,7 +191,7 @@ def provider_of(attributes: Mapping[str, Any]) -> str | None:
     return "google" if is_vertex else None
 
 
-def models_of(attributes: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def models_of(attributes: Mapping[str, object]) -> tuple[str | None, str | None]:
     """Return the model that answered and the one that was asked for."""
     asked = _model(first(attributes, _REQUEST_MODEL))
     return _model(first(attributes, _RESPONSE_MODEL)) or asked, asked
@@ -204,7 +204,7 @@ def _model(given: object) -> str | None:
     return name(given)
 
 
-def _response_id(attributes: Mapping[str, Any], answer: Answer) -> str | None:
+def _response_id(attributes: Mapping[str, object], answer: Answer) -> str | None:
     # An id of the request is none of the answer.
     given = first(attributes, _RESPONSE_ID)
     if isinstance(given, str) and given.startswith(_REQUEST_PREFIX):
@@ -212,7 +212,7 @@ def _response_id(attributes: Mapping[str, Any], answer: Answer) -> str | None:
     return identity(given or answer.id)
 
 
-def _request_id(attributes: Mapping[str, Any]) -> str | None:
+def _request_id(attributes: Mapping[str, object]) -> str | None:
     """Return the provider's id of the request, by which logs and gateways know the call as well."""
     given = first(attributes, _REQUEST_ID)
     if given is None:
@@ -282,7 +282,7 @@ def _codex_conversation(attributes: Attributes) -> str | None:
     return name(thread) if isinstance(thread, str) and not thread.isdigit() else None
 
 
-def dimensions_of_resource(resource: Mapping[str, Any]) -> dict[str, str]:
+def dimensions_of_resource(resource: Mapping[str, object]) -> dict[str, str]:
     """Return what a process says of all its calls, by resource attributes."""
     keys = ((dimension, f"{_OWN}{dimension}") for dimension in DIMENSIONS)
     return {
@@ -310,7 +310,7 @@ def pairs_of(span: Span) -> dict[str, object]:
     return pairs
 
 
-def source_of(resource: Mapping[str, Any]) -> str:
+def source_of(resource: Mapping[str, object]) -> str:
     service = name(resource.get("service.name"))
     return f"otlp:{service}"[:200] if service else "otlp"
 
@@ -401,19 +401,19 @@ def outcome_fields(span: Span) -> dict[str, object]:
     return fields
 
 
-def given_cost(attributes: Mapping[str, Any]) -> str | None:
+def given_cost(attributes: Mapping[str, object]) -> str | None:
     """Return the cost that the sender worked out. Raises ValueError for what is no amount."""
     return usd(first(attributes, _COST))
 
 
-def _max_output(attributes: Mapping[str, Any]) -> int | None:
+def _max_output(attributes: Mapping[str, object]) -> int | None:
     try:
         return count(attributes.get("gen_ai.request.max_tokens"))
     except ValueError:  # what was asked for does not change what was spent
         return None
 
 
-def _to_first_token(attributes: Mapping[str, Any]) -> int | None:
+def _to_first_token(attributes: Mapping[str, object]) -> int | None:
     in_milliseconds = attributes.get("ai.response.msToFirstChunk")
     if isinstance(in_milliseconds, int | float) and 0 <= in_milliseconds <= COUNT_MAX:
         return round(in_milliseconds)

@@ -5,7 +5,7 @@ its children used, so it is never a call; its name and session still tell whose 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 Kind = Literal["llm", "embedding", "tool", "agent", "around", "unknown"]
 
@@ -119,17 +119,17 @@ def is_of_interest(keys: Iterable[str]) -> bool:
     return any(key.startswith(_PREFIXES) or key in _KEYS_OF_INTEREST for key in keys)
 
 
-def has_usage(attributes: Mapping[str, Any]) -> bool:
+def has_usage(attributes: Mapping[str, object]) -> bool:
     """Return whether the span tells tokens that were used."""
     return any(key.startswith(_USAGE_PREFIXES) for key in attributes)
 
 
-def has_model(attributes: Mapping[str, Any]) -> bool:
+def has_model(attributes: Mapping[str, object]) -> bool:
     """Return whether the span itself names a model."""
     return any(key in attributes for key in _MODEL_KEYS)
 
 
-def kind_of(attributes: Mapping[str, Any], span_name: str = "") -> Kind:
+def kind_of(attributes: Mapping[str, object], span_name: str = "") -> Kind:
     """Return what the span stands for. `unknown` uses tokens of a model under a word no one knows.
 
     A call may name no model (Codex's: the spans around it do) or no usage (Gemini CLI's streams).
@@ -158,7 +158,7 @@ def _kind_of_vercel(operation: str) -> Kind:
     return "tool" if operation == "ai.toolCall" else "around"
 
 
-def _kind_by_shape(attributes: Mapping[str, Any], span_name: str) -> Kind:
+def _kind_by_shape(attributes: Mapping[str, object], span_name: str) -> Kind:
     is_used, is_modelled = has_usage(attributes), has_model(attributes)
     if is_used and is_modelled:
         # A response of its own marks a call even where the word for it is new.
@@ -169,7 +169,7 @@ def _kind_by_shape(attributes: Mapping[str, Any], span_name: str) -> Kind:
     return "tool" if "gen_ai.tool.name" in attributes else "around"
 
 
-def _is_codex_call(attributes: Mapping[str, Any], span_name: str) -> bool:
+def _is_codex_call(attributes: Mapping[str, object], span_name: str) -> bool:
     module = attributes.get("code.module.name")
     is_codex = isinstance(module, str) and module.startswith(_CODEX_MODULE)
     return span_name == _CODEX_CALL or (is_codex and "codex.usage.total_tokens" in attributes)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from common.errors import EventRejected
+from common.json_bodies import JsonObject
 from metering.usage.decoders.assembly import digest, tags
 from metering.usage.decoders.native import PassedOver, TagValue
 from metering.usage.decoders.otlp.span_fields import (
@@ -48,7 +49,7 @@ class SpanRecord(msgspec.Struct, omit_defaults=True, gc=False):
     process: str = ""
     started_us: int = 0
     ended_us: int = 0
-    fields: dict[str, Any] = {}
+    fields: JsonObject = {}
     dims: dict[str, str] = {}
     process_dims: dict[str, str] = {}
     tags: dict[str, TagValue] | None = None

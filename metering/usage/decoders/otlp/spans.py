@@ -1,11 +1,11 @@
 """A span as this decoder sees it, whichever of OTLP's encodings it came in."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-Attributes = dict[str, Any]
+Attributes = dict[str, object]
 
 STATUS_ERROR = 2
 # Structured attributes are kept so deep; only their hashes are ever looked at.
@@ -44,7 +44,7 @@ class Span(msgspec.Struct, gc=False):
     status_message: str
     exception: str | None
     attributes: Attributes
-    resource: Mapping[str, Any]
+    resource: Mapping[str, object]
 
     @property
     def key(self) -> tuple[str, str]:
@@ -55,7 +55,7 @@ class Span(msgspec.Struct, gc=False):
         return f"{self.trace}-{self.span}"
 
 
-def first(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+def first(attributes: Mapping[str, object], keys: tuple[str, ...]) -> object:
     """Return the first of these attributes that says something."""
     for key in keys:
         value = attributes.get(key)

@@ -5,7 +5,7 @@ object of the provider's own beside them is believed before them.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -146,7 +146,7 @@ class Counted(msgspec.Struct, frozen=True):
     """
 
     tokens: Tokens
-    usage: dict[str, Any] | None
+    usage: dict[str, object] | None
     has_searches_apart: bool = False
     beside: tuple[int, int] = (0, 0)
 
@@ -170,15 +170,15 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 class _Metadata(msgspec.Struct):
-    anthropic: Any = None
+    anthropic: object = None
 
 
 class _GoogleAnswer(msgspec.Struct):
-    usage_metadata: Any = None
+    usage_metadata: object = None
 
 
 class _ToolUse(msgspec.Struct):
-    web_search_requests: Any = None
+    web_search_requests: object = None
 
 
 class _AnswerMetadata(msgspec.Struct):
@@ -187,7 +187,7 @@ class _AnswerMetadata(msgspec.Struct):
     server_tool_use: _ToolUse | None = None
 
 
-def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
+def count_tokens(attributes: Mapping[str, object], provider: str | None) -> Counted | None:
     """Return what the span says about tokens, None when it says nothing.
 
     Raises ValueError for counts that cannot be.
@@ -203,7 +203,9 @@ def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted
     return msgspec.structs.replace(counted, tokens=tokens, has_searches_apart=True)
 
 
-def _counted(attributes: Mapping[str, Any], provider: str | None, answer: Answer) -> Counted | None:
+def _counted(
+    attributes: Mapping[str, object], provider: str | None, answer: Answer
+) -> Counted | None:
     flat = _flat(attributes, provider)
     for usage in _own_objects(attributes, answer):
         counted = _from_usage(usage, provider)
@@ -212,7 +214,7 @@ def _counted(attributes: Mapping[str, Any], provider: str | None, answer: Answer
     return flat or _from_langfuse(attributes)
 
 
-def _own_objects(attributes: Mapping[str, Any], answer: Answer) -> list[dict[str, Any]]:
+def _own_objects(attributes: Mapping[str, object], answer: Answer) -> list[dict[str, object]]:
     found: list[object] = [attributes.get("gen_ai.usage.raw")]
     if metadata := decode_text(attributes.get("ai.response.providerMetadata"), _Metadata):
         own = metadata.anthropic
@@ -225,7 +227,7 @@ def _own_objects(attributes: Mapping[str, Any], answer: Answer) -> list[dict[str
     return [each for each in objects if each]
 
 
-def _searches(attributes: Mapping[str, Any], answer: Answer) -> int:
+def _searches(attributes: Mapping[str, object], answer: Answer) -> int:
     """Web searches that stand beside the counts, in whichever place the dialect has for them."""
     counted = count(first(attributes, _SEARCHES))
     if counted is not None:
@@ -241,7 +243,7 @@ def _encode(found: object) -> str | None:
     return msgspec.json.encode(found).decode() if isinstance(found, dict) else None
 
 
-def _from_usage(usage: dict[str, Any], provider: str | None) -> Counted | None:
+def _from_usage(usage: dict[str, object], provider: str | None) -> Counted | None:
     try:
         tokens = normalise_usage(usage, provider=provider)
         plain = tokens
@@ -262,7 +264,7 @@ def _covers(own: Tokens, flat: Tokens) -> bool:
     return own.input_tokens >= flat.input_tokens and own.output_tokens >= flat.output_tokens
 
 
-def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
+def _flat(attributes: Mapping[str, object], provider: str | None) -> Counted | None:
     given, output = count(first(attributes, _INPUT)), count(first(attributes, _OUTPUT))
     total = count(first(attributes, _TOTAL))
     is_claude_code = given is None and output is None and _is_claude_code(attributes)
@@ -303,7 +305,7 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
     )
 
 
-def _compaction(attributes: Mapping[str, Any]) -> Tokens:
+def _compaction(attributes: Mapping[str, object]) -> Tokens:
     def used(*names: str) -> int:
         keys = tuple(f"{prefix}{name}" for prefix in _COMPACTION for name in names)
         return count(first(attributes, keys)) or 0
@@ -323,11 +325,11 @@ def _plus(tokens: Tokens, more: Tokens) -> Tokens:
     return msgspec.structs.replace(tokens, **sums)
 
 
-def _is_claude_code(attributes: Mapping[str, Any]) -> bool:
+def _is_claude_code(attributes: Mapping[str, object]) -> bool:
     return attributes.get("span.type") == "llm_request"
 
 
-def _leaves_cache_out(attributes: Mapping[str, Any], provider: str | None) -> bool:
+def _leaves_cache_out(attributes: Mapping[str, object], provider: str | None) -> bool:
     """Vercel's SDK passes Anthropic's input on as it is, up to its version with details."""
     return (
         provider == "anthropic"
@@ -336,7 +338,7 @@ def _leaves_cache_out(attributes: Mapping[str, Any], provider: str | None) -> bo
     )
 
 
-def _from_langfuse(attributes: Mapping[str, Any]) -> Counted | None:
+def _from_langfuse(attributes: Mapping[str, object]) -> Counted | None:
     """Langfuse's own attribute: counts by kind, beside one another where they fill the total."""
     details = attributes.get(_LANGFUSE)
     details = decode_object(details) if isinstance(details, str) else details
