@@ -178,9 +178,9 @@ def handle_traces(request: HotRequest) -> Steps:
         kind = content_type(request.headers)
         if kind not in (JSON, PROTOBUF):
             raise UnsupportedMediaType(f"Send {PROTOBUF} or {JSON}; this is {kind or 'nothing'!r}.")
-        read = otlp.read_otlp_protobuf if kind == PROTOBUF else otlp.read_otlp_json
+        read = protobuf.read_protobuf if kind == PROTOBUF else json_mapping.read_json
         trusts = known_configuration(holder.tenant_id).trusts_given_costs
-        export = read(body, trusts_given_costs=trusts)
+        export = otlp.read_export(read(body), trusts_given_costs=trusts)
         foreign = None
         if not export.spans and not export.rejected:
             foreign = (protobuf if kind == PROTOBUF else json_mapping).foreign_export(body)

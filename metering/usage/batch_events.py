@@ -7,7 +7,7 @@ compares each with each.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from metering.models import BATCH_ID_STRIDE
 
@@ -18,7 +18,7 @@ STRETCH_GAP_MAX: Final = 1_000
 STRETCHES_MAX: Final = 100
 
 
-def events_of_batches(batch_ids: Sequence[int]) -> tuple[str, list[int | list[int]]]:
+def events_of_batches(batch_ids: Sequence[int]) -> tuple[str, list[Any]]:
     """Return a condition on `id`, with its parameters: events of these batches, given in order."""
     if not batch_ids:
         return "false", []

@@ -19,6 +19,7 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.models import Route, SourceOutcome
 from tenants.scope import tenant_scope
 
@@ -99,7 +100,7 @@ class _Batch:
         self.transaction: str | None = None
         self.written_at: float | None = None
 
-    def rows(self) -> list[dict[str, object]]:
+    def rows(self) -> list[JsonObject]:
         return [
             {
                 "day": key.day,
@@ -164,7 +165,7 @@ class SourceRecorder:
             found = counts.setdefault(key, _Count(at))
         found.add(count, at, *told)
 
-    def unwritten(self, tenant_id: int) -> list[dict[str, object]]:
+    def unwritten(self, tenant_id: int) -> list[JsonObject]:
         """Return the counts that a reader's snapshot may lack, as rows.
 
         Where `transaction` is not null the row counts only if the snapshot does not see it.
@@ -328,6 +329,6 @@ def record_reports(tenant_id: int, tallies: Iterable[Tally]) -> None:
     PROCESS_RECORDER.record(tenant_id, tallies)
 
 
-def unwritten_counts(tenant_id: int) -> list[dict[str, object]]:
+def unwritten_counts(tenant_id: int) -> list[JsonObject]:
     """Return what this process has counted and a reader's snapshot may lack."""
     return PROCESS_RECORDER.unwritten(tenant_id)

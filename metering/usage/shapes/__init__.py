@@ -24,20 +24,6 @@ from metering.usage.shapes.tokens import (
     check_tokens,
 )
 
-__all__ = [
-    "INFERENCE_GEO",
-    "OTHER_MODELS",
-    "OVERLAP",
-    "UNITS",
-    "UNKNOWN_PARTS",
-    "ExtraValue",
-    "Tokens",
-    "UnknownUsage",
-    "check_tokens",
-    "normalise_usage",
-    "service_tier",
-]
-
 Shape = Callable[[Usage, str | None], Tokens]
 
 # Where providers put the usage object in their answers and in the events of their streams.
