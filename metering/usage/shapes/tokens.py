@@ -1,11 +1,11 @@
 """What one call used, in the service's own meaning of each count."""
 
+from typing import Any
+
 import msgspec
 
-from common.json_bodies import JsonObject
-
 # A count; parts of the call by model; what no one knows; or a word that changes the price.
-ExtraValue = int | float | str | JsonObject
+ExtraValue = int | float | str | dict[str, Any]
 
 OVERLAP = "cache_overlap_tokens"
 OTHER_MODELS = "other_models"

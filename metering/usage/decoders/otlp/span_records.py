@@ -10,6 +10,7 @@ from common.errors import EventRejected
 from common.json_bodies import JsonObject
 from metering.usage.decoders.assembly import digest, tags
 from metering.usage.decoders.native import PassedOver, TagValue
+from metering.usage.decoders.otlp.dialects import Kind
 from metering.usage.decoders.otlp.span_fields import (
     call_fields,
     dimensions_of,
@@ -23,7 +24,7 @@ from metering.usage.decoders.otlp.span_fields import (
     source_of,
     tool_fields,
 )
-from metering.usage.decoders.otlp.span_kinds import Kind, kind_of
+from metering.usage.decoders.otlp.span_kinds import kind_of
 from metering.usage.decoders.otlp.spans import SPAN_LENGTH, TRACE_LENGTH, Span, is_id
 from metering.usage.decoders.otlp.token_counts import Counted, count_tokens
 

@@ -11,6 +11,7 @@ import msgspec
 
 from metering.usage.columns import TOKEN_COUNTS
 from metering.usage.decoders.assembly import count
+from metering.usage.decoders.otlp.dialects import TOKENS
 from metering.usage.decoders.otlp.quoted import (
     Answer,
     answer_of,
@@ -22,115 +23,11 @@ from metering.usage.decoders.otlp.spans import first
 from metering.usage.shapes import Tokens, UnknownUsage, normalise_usage
 from metering.usage.shapes.arithmetic import Reported, settle
 
-_INPUT: Final = (
-    "gen_ai.usage.input_tokens",
-    "gen_ai.usage.prompt_tokens",
-    "llm.usage.prompt_tokens",
-    "llm.token_count.prompt",
-    "ai.usage.inputTokens",
-    "ai.usage.promptTokens",
-    "ai.usage.tokens",
-)
-_OUTPUT: Final = (
-    "gen_ai.usage.output_tokens",
-    "gen_ai.usage.completion_tokens",
-    "llm.usage.completion_tokens",
-    "llm.token_count.completion",
-    "ai.usage.outputTokens",
-    "ai.usage.completionTokens",
-)
-_CACHE_READ: Final = (
-    "gen_ai.usage.cache_read.input_tokens",
-    "gen_ai.usage.cache_read_input_tokens",
-    "gen_ai.usage.cache_read_tokens",
-    "gen_ai.usage.cached_tokens",
-    "gen_ai.usage.cached_input_tokens",
-    "gen_ai.usage.cache_read_input_token_count",
-    "gen_ai.usage.input_tokens.cached",
-    "gen_ai.usage.details.cache_read_tokens",
-    "gen_ai.usage.details.cache_read_input_tokens",
-    "gen_ai.usage.details.cached_tokens",
-    "llm.usage.cache_read_input_tokens",
-    "llm.token_count.prompt_details.cache_read",
-    "ai.usage.inputTokenDetails.cacheReadTokens",
-    "ai.usage.cachedInputTokens",
-    "cache_read_tokens",
-)
-_CACHE_WRITE: Final = (
-    "gen_ai.usage.cache_creation.input_tokens",
-    "gen_ai.usage.cache_write.input_tokens",
-    "gen_ai.usage.cache_creation_input_tokens",
-    "gen_ai.usage.cache_write_tokens",
-    "gen_ai.usage.cache_write_input_tokens",
-    "gen_ai.usage.cache_creation_tokens",
-    "gen_ai.usage.input_tokens.cache_write",
-    "gen_ai.usage.details.cache_write_tokens",
-    "gen_ai.usage.details.cache_creation_input_tokens",
-    "llm.usage.cache_creation_input_tokens",
-    "llm.token_count.prompt_details.cache_write",
-    "ai.usage.inputTokenDetails.cacheWriteTokens",
-    "cache_creation_tokens",
-)
-_CACHE_WRITE_1H: Final = (
-    "anthropic.usage.cache_creation.ephemeral_1h_input_tokens",
-    "gen_ai.usage.cache_creation.ephemeral_1h_input_tokens",
-    "gen_ai.usage.cache_creation.ephemeral_1h.input_tokens",
-    "gen_ai.usage.cache_write.ephemeral_1h_input_tokens",
-    "gen_ai.usage.cache_creation_ephemeral_1h_input_tokens",
-    "gen_ai.usage.cache_creation_1h_tokens",
-    "gen_ai.usage.cache_creation_1h.input_tokens",
-    "gen_ai.usage.cache_write_1h_tokens",
-    "gen_ai.usage.cache_write_1h.input_tokens",
-    "gen_ai.usage.details.ephemeral_1h_input_tokens",
-    "gen_ai.usage.details.cache_write_1h_tokens",
-    "llm.usage.cache_creation.ephemeral_1h_input_tokens",
-    "llm.token_count.prompt_details.cache_write_1h",
-    "llm.token_count.prompt_details.cache_write.ephemeral_1h",
-    "cache_creation_1h_tokens",
-)
-_CACHE_WRITE_5M: Final = tuple(key.replace("1h", "5m") for key in _CACHE_WRITE_1H)
-_REASONING: Final = (
-    "gen_ai.usage.reasoning.output_tokens",
-    "gen_ai.usage.reasoning_tokens",
-    "gen_ai.usage.output_tokens.reasoning",
-    "gen_ai.usage.details.reasoning_tokens",
-    "gen_ai.usage.details.thoughts_tokens",
-    "llm.usage.reasoning_tokens",
-    "codex.usage.reasoning_output_tokens",
-    "llm.token_count.completion_details.reasoning",
-    "ai.usage.outputTokenDetails.reasoningTokens",
-    "ai.usage.reasoningTokens",
-)
-_INPUT_AUDIO: Final = (
-    "gen_ai.usage.input_audio_tokens",
-    "gen_ai.usage.details.input_audio_tokens",
-    "llm.token_count.prompt_details.audio",
-)
-_OUTPUT_AUDIO: Final = (
-    "gen_ai.usage.output_audio_tokens",
-    "gen_ai.usage.details.output_audio_tokens",
-    "llm.token_count.completion_details.audio",
-)
-_TOTAL: Final = (
-    "gen_ai.usage.total_tokens",
-    "llm.usage.total_tokens",
-    "llm.token_count.total",
-    "ai.usage.totalTokens",
-)
+_CACHE_WRITE_5M: Final = tuple(key.replace("1h", "5m") for key in TOKENS.cache_write_1h)
 _LANGFUSE: Final = "langfuse.observation.usage_details"
 # Claude Code's own names, which it sends alone where it is old.
 _CLAUDE_CODE: Final = ("input_tokens", "output_tokens")
-_SEARCHES: Final = (
-    "gen_ai.usage.details.web_search_requests",
-    "gen_ai.usage.details.web_searches",
-    "gen_ai.usage.server_tool_use.web_search_requests",
-    "gen_ai.usage.web_search_requests",
-    "gen_ai.usage.web_searches",
-    "anthropic.usage.server_tool_use.web_search_requests",
-    "anthropic.usage.web_search_requests",
-    "llm.usage.web_search_requests",
-)
-_KEPT_BY_TIME: Final = frozenset((*_CACHE_WRITE_1H, *_CACHE_WRITE_5M))
+_KEPT_BY_TIME: Final = frozenset((*TOKENS.cache_write_1h, *_CACHE_WRITE_5M))
 # A compaction of the context is billed beside the answer that it was made for.
 _COMPACTION: Final = ("anthropic.usage.compaction.", "gen_ai.usage.compaction.")
 _STEPS: Final = "iterations"
@@ -229,7 +126,7 @@ def _own_objects(attributes: Mapping[str, object], answer: Answer) -> list[dict[
 
 def _searches(attributes: Mapping[str, object], answer: Answer) -> int:
     """Web searches that stand beside the counts, in whichever place the dialect has for them."""
-    counted = count(first(attributes, _SEARCHES))
+    counted = count(first(attributes, TOKENS.web_searches))
     if counted is not None:
         return counted
     metadata = decode_text(attributes.get("metadata"), _AnswerMetadata)
@@ -265,8 +162,8 @@ def _covers(own: Tokens, flat: Tokens) -> bool:
 
 
 def _flat(attributes: Mapping[str, object], provider: str | None) -> Counted | None:
-    given, output = count(first(attributes, _INPUT)), count(first(attributes, _OUTPUT))
-    total = count(first(attributes, _TOTAL))
+    given, output = count(first(attributes, TOKENS.input)), count(first(attributes, TOKENS.output))
+    total = count(first(attributes, TOKENS.total))
     is_claude_code = given is None and output is None and _is_claude_code(attributes)
     if is_claude_code:
         given, output = (count(attributes.get(key)) for key in _CLAUDE_CODE)
@@ -276,9 +173,15 @@ def _flat(attributes: Mapping[str, object], provider: str | None) -> Counted | N
     def used(keys: tuple[str, ...]) -> int:
         return count(first(attributes, keys)) or 0
 
-    read, write, reasoning = used(_CACHE_READ), used(_CACHE_WRITE), used(_REASONING)
+    read, write, reasoning = (
+        used(TOKENS.cache_read),
+        used(TOKENS.cache_write),
+        used(TOKENS.reasoning),
+    )
     is_split = not attributes.keys().isdisjoint(_KEPT_BY_TIME)
-    write_1h, write_5m = (used(_CACHE_WRITE_1H), used(_CACHE_WRITE_5M)) if is_split else (0, 0)
+    write_1h, write_5m = (
+        (used(TOKENS.cache_write_1h), used(_CACHE_WRITE_5M)) if is_split else (0, 0)
+    )
     write = max(write, write_1h + write_5m)
     given, output = given or 0, output or 0
     is_left_out = is_claude_code or _leaves_cache_out(attributes, provider)
@@ -295,7 +198,9 @@ def _flat(attributes: Mapping[str, object], provider: str | None) -> Counted | N
         is_cache_apart=read + write > given or is_left_out,
     )
     tokens = settle(
-        reported, input_audio_tokens=used(_INPUT_AUDIO), output_audio_tokens=used(_OUTPUT_AUDIO)
+        reported,
+        input_audio_tokens=used(TOKENS.input_audio),
+        output_audio_tokens=used(TOKENS.output_audio),
     )
     beside = _compaction(attributes)
     return Counted(
