@@ -17,16 +17,17 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
 )
 
+from common.json_bodies import JsonObject
 from metering.admin.budget_questions import ask_about, format_limit
 from metering.admin.levels import LevelInline, format_level, levels_of
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.budgets.presets import PRESETS
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import (
+    BUDGETS,
     DEFAULT_LEVELS,
     PER_NAMES,
     ROLLOVER_PERCENT_MAX,
-    archive_budget,
     create_budget,
     update_budget,
     validate_budget,
@@ -36,11 +37,7 @@ from metering.fields.forms import UsdField, count_field
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget
 from tenants.admin_questions import PREVIEWS, Question
-from tenants.admin_site import (
-    actor_of,
-    site,
-    tenant_of,
-)
+from tenants.admin_site import RowForm, RowFormSet, actor_of, site, tenant_of
 
 PRESET: Final = "preset"
 
@@ -114,7 +111,7 @@ class ArchivedFilter(SimpleListFilter):
     title = "state"
     parameter_name = "archived"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
         return [("yes", "Archived")]
 
     def choices(self, changelist: Any) -> Iterator[Any]:
@@ -131,6 +128,7 @@ class ArchivedFilter(SimpleListFilter):
 class BudgetAdmin(LimitAdmin):
     """Limits on what is spent, with the levels at which people hear of it and calls are stopped."""
 
+    kind = BUDGETS
     form = BudgetForm
     inlines = (LevelInline,)
     actions_list = ("add_session_limits",)
@@ -220,7 +218,7 @@ class BudgetAdmin(LimitAdmin):
         return () if self.is_only_shown(request, obj) else self.inlines
 
     def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> Budget:
         fields = {name: form.cleaned_data[name] for name in BudgetForm.Meta.fields}
         levels, actor = levels_of(formsets), actor_of(request)
@@ -237,15 +235,12 @@ class BudgetAdmin(LimitAdmin):
         return budget
 
     def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> Question | None:
         """What the budget would refuse, where that is more than is refused as it is."""
         proposal = _proposal(request, form, levels_of(formsets), change)
         is_asked_for = PREVIEWS in request.POST
         return ask_about(proposal, now=timezone.now(), is_asked_for=is_asked_for)
-
-    def end(self, request: HttpRequest, obj: Budget) -> None:
-        archive_budget(budget=obj, actor=actor_of(request))
 
     @action(  # type: ignore[untyped-decorator]
         description="Add session limits", permissions=["add"], icon="timer"
@@ -257,7 +252,7 @@ class BudgetAdmin(LimitAdmin):
             f"{reverse('admin:metering_budget_add')}?{urlencode({PRESET: 'session'})}"
         )
 
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+    def get_changeform_initial_data(self, request: HttpRequest) -> JsonObject:
         given = super().get_changeform_initial_data(request)
         initial = {"timezone": tenant_of(request).timezone, "period": Period.MONTH, **given}
         preset = PRESETS.get(initial.pop(PRESET, ""))
@@ -265,11 +260,11 @@ class BudgetAdmin(LimitAdmin):
 
     def get_formset_kwargs(
         self, request: HttpRequest, obj: Any, inline: Any, prefix: str
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """A new budget starts with its levels. Only when it is shown: what is sent back unchanged
         must count as given.
         """
-        kwargs: dict[str, Any] = super().get_formset_kwargs(request, obj, inline, prefix)
+        kwargs: JsonObject = super().get_formset_kwargs(request, obj, inline, prefix)
         if request.method == "GET" and obj.pk is None:
             preset = PRESETS.get(request.GET.get(PRESET, ""))
             levels = preset.levels if preset else DEFAULT_LEVELS

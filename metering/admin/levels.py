@@ -62,7 +62,7 @@ class LevelFormSet(RowFormSet):
             raise ValidationError(error.messages) from error
 
 
-def levels_of(formsets: Sequence[Any]) -> list[LevelRule]:
+def levels_of(formsets: Sequence[RowFormSet]) -> list[LevelRule]:
     """The levels of a form, the lowest first."""
     levels = [
         form.level()

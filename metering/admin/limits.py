@@ -5,15 +5,20 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.admin import display
+from django.core.exceptions import ValidationError
+from django.db.models import Model
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
+from common.errors import MeteringError
+from common.json_bodies import JsonObject
 from metering.core.match import wanted_values
 from metering.fields.forms import MONEY_ROLES, match_field, match_words
 from metering.fields.match_widget import rows_for
 from metering.models import Mode
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import RowForm, TenantModelAdmin
+from tenants.admin_site import RowForm, RowFormSet, TenantModelAdmin, actor_of, tenant_of
+from tenants.kinds import Kind
 
 
 def per_field(label: str, names: Sequence[str], help_text: str) -> forms.MultipleChoiceField:
@@ -49,13 +54,13 @@ class GroupedForm(RowForm):
         kept = [name for name in self.instance.per if name in chosen]
         return kept + [name for name in chosen if name not in kept]
 
-    def clean_match(self) -> dict[str, Any]:
-        match: dict[str, Any] = self.cleaned_data["match"]
+    def clean_match(self) -> JsonObject:
+        match: JsonObject = self.cleaned_data["match"]
         stored = self.instance.match
         return stored if _meaning(match) == _meaning(stored) else match
 
 
-def _meaning(match: dict[str, Any]) -> dict[str, frozenset[str]]:
+def _meaning(match: JsonObject) -> dict[str, frozenset[str]]:
     return {name: wanted_values(value) for name, value in match.items()}
 
 
@@ -66,6 +71,7 @@ class LimitAdmin(TenantModelAdmin):
     search_fields: Sequence[str] = ("name",)
     ordering = ("name",)
     end_done = "removed."
+    kind: ClassVar[Kind]
     # The columns in words.
     shown_fields: ClassVar[Sequence[str]] = ()
 
@@ -76,6 +82,21 @@ class LimitAdmin(TenantModelAdmin):
     @display(description="For each")
     def for_each(self, obj: Any) -> str:
         return ", ".join(obj.per) or "—"
+
+    def write(
+        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
+    ) -> Any:
+        fields = {name: form.cleaned_data[name] for name in form._meta.fields or ()}
+        actor = actor_of(request)
+        try:
+            if change:
+                return self.kind.update(form.instance, actor=actor, changes=fields)
+            return self.kind.create(tenant=tenant_of(request), actor=actor, **fields)
+        except MeteringError as error:
+            raise ValidationError(error.detail) from error
+
+    def end(self, request: HttpRequest, obj: Model) -> None:
+        self.kind.delete(obj, actor=actor_of(request))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request, obj)
@@ -93,7 +114,7 @@ class LimitAdmin(TenantModelAdmin):
         return self.shown_fields if self.is_only_shown(request, obj) else ()
 
     def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> Question | None:
         """Ask about a limit that acts and would no longer act."""
         name, mode = form.cleaned_data["name"], form.cleaned_data.get("mode")

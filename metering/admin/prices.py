@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos, usd_words
 from metering.admin.slips import rate_slips, tool_price_slips
 from metering.configuration.prices import Validity, add_price, add_tool_price, end_price
@@ -22,6 +23,7 @@ from tenants.admin_questions import Question, question_about
 from tenants.admin_site import (
     ReadOnlyAdmin,
     RowForm,
+    RowFormSet,
     TenantModelAdmin,
     actor_of,
     site,
@@ -39,8 +41,8 @@ def _rate_field(key: str, label: str) -> UsdField:
 class _DatedPriceForm(RowForm):
     """What prices of models and of tools have in common."""
 
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
+    def clean(self) -> JsonObject:
+        data: JsonObject = super().clean() or self.cleaned_data
         starts_at, ends_at = data.get("effective_from"), data.get("effective_to")
         if starts_at and ends_at and ends_at <= starts_at:
             self.add_error("effective_to", "The end must be later than the start.")
@@ -74,7 +76,7 @@ class ModelPriceForm(_DatedPriceForm):
     def _post_clean(self) -> None:
         """The rates are judged here; the row itself is made and checked by the domain."""
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> JsonObject:
         data = super().clean()
         rates = {
             key: {"nanos": str(data[f"rate_{key}"]), "per": units().units[key].per}
@@ -89,7 +91,7 @@ class ModelPriceForm(_DatedPriceForm):
         return data
 
 
-def validity_of(data: Mapping[str, Any]) -> Validity:
+def validity_of(data: JsonObject) -> Validity:
     """When a price applies, from a form's values."""
     return Validity(data["effective_from"], data["effective_to"], data["note"])
 
@@ -128,7 +130,7 @@ class PriceAdmin(TenantModelAdmin):
     def end(self, request: HttpRequest, obj: Any) -> None:
         end_price(price=obj, actor=actor_of(request))
 
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+    def get_changeform_initial_data(self, request: HttpRequest) -> JsonObject:
         """From now on; or, for a model of the list without a price, for all that is stored."""
         initial = dict(super().get_changeform_initial_data(request))
         now = timezone.now().replace(second=0, microsecond=0)
@@ -176,7 +178,7 @@ class ModelPriceAdmin(PriceAdmin):
         return () if obj is None else ("any_provider", "rates_shown")
 
     def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> Question | None:
         """Rates that may not be per million."""
         data = form.cleaned_data
@@ -190,7 +192,7 @@ class ModelPriceAdmin(PriceAdmin):
         return question_about(f"Add this price of {data['model']}?", warnings)
 
     def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> TenantPrice:
         data = form.cleaned_data
         return add_price(
@@ -248,7 +250,7 @@ class ToolPriceAdmin(PriceAdmin):
         return () if obj is None else ("call_price",)
 
     def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> Question | None:
         """A price that may be for a thousand calls."""
         data = form.cleaned_data
@@ -256,7 +258,7 @@ class ToolPriceAdmin(PriceAdmin):
         return question_about(f"Add this price of {data['tool']}?", warnings)
 
     def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
+        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> ToolPrice:
         data = form.cleaned_data
         return add_tool_price(
@@ -268,7 +270,7 @@ class ToolPriceAdmin(PriceAdmin):
         )
 
 
-def format_rates(rates: Mapping[str, Any]) -> str:
+def format_rates(rates: Mapping[str, object]) -> str:
     """Rates as people read them: "input $3, output $15 per million; requests $1 per thousand"."""
     by_unit: dict[str, list[str]] = {}
     parsed = parse_rates(rates)

@@ -1,25 +1,19 @@
 """Admin pages of rate limits."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from django.contrib.admin import display, register
-from django.http import HttpRequest
 
 from common.money import usd_words
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.configuration.rate_limits import (
     PER_NAMES,
     RATE_FIELDS,
-    create_rate_limit,
-    delete_rate_limit,
-    update_rate_limit,
+    RATE_LIMITS,
     validate_rate_limit,
 )
 from metering.core.match import PER_MAX
 from metering.fields.forms import UsdField, count_field
 from metering.models import RateLimit
-from tenants.admin_site import actor_of, site, tenant_of
+from tenants.admin_site import site
 
 
 class RateLimitForm(GroupedForm):
@@ -48,6 +42,7 @@ class RateLimitForm(GroupedForm):
 class RateLimitAdmin(LimitAdmin):
     """How much may be asked for within any minute."""
 
+    kind = RATE_LIMITS
     form = RateLimitForm
     list_display = ("name", "rates", "counts", "for_each", "mode")
     shown_fields = ("name", "mode", "rates", "counts", "for_each")
@@ -78,14 +73,3 @@ class RateLimitAdmin(LimitAdmin):
         if obj.requests_per_minute is not None:
             parts.append(f"{obj.requests_per_minute:,} requests")
         return ", ".join(parts)
-
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> RateLimit:
-        fields = {name: form.cleaned_data[name] for name in RateLimitForm.Meta.fields}
-        if change:
-            return update_rate_limit(limit=form.instance, actor=actor_of(request), changes=fields)
-        return create_rate_limit(tenant=tenant_of(request), actor=actor_of(request), **fields)
-
-    def end(self, request: HttpRequest, obj: RateLimit) -> None:
-        delete_rate_limit(limit=obj, actor=actor_of(request))

@@ -1,28 +1,24 @@
 """Admin pages of the routing table."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
 from django.contrib.admin import display, register
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from common.errors import MeteringError
+from common.json_bodies import JsonObject
 from metering.admin.limits import LimitAdmin
 from metering.configuration.routes import (
-    create_route,
-    delete_route,
-    update_route,
+    ROUTES,
     validate_tiers,
 )
 from metering.limits.routes import Tier
 from metering.models import ModelRoute
-from tenants.admin_site import RowForm, actor_of, site, tenant_of
+from tenants.admin_site import RowForm, site
 
 
-def tier_line(tier: Mapping[str, Any]) -> str:
+def tier_line(tier: JsonObject) -> str:
     """A tier as it is typed: provider, model and the complexity that it takes."""
     bound = tier["max_complexity"]
     parts = [tier["provider"], tier["model"], *([] if bound is None else [str(bound)])]
@@ -84,6 +80,7 @@ class RouteForm(RowForm):
 class RouteAdmin(LimitAdmin):
     """Which models do a kind of task: what a level that downgrades chooses from."""
 
+    kind = ROUTES
     form = RouteForm
     list_display = ("name", "tasks", "models_label")
     search_fields = ("name", "task_type")
@@ -102,17 +99,3 @@ class RouteAdmin(LimitAdmin):
     @display(description="Models, cheapest first")
     def models_label(self, obj: ModelRoute) -> str:
         return " → ".join(tier["model"] for tier in obj.tiers)
-
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> ModelRoute:
-        fields = {name: form.cleaned_data[name] for name in RouteForm.Meta.fields}
-        try:
-            if change:
-                return update_route(route=form.instance, actor=actor_of(request), changes=fields)
-            return create_route(tenant=tenant_of(request), actor=actor_of(request), **fields)
-        except MeteringError as error:
-            raise ValidationError(error.detail) from error
-
-    def end(self, request: HttpRequest, obj: ModelRoute) -> None:
-        delete_route(route=obj, actor=actor_of(request))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from common.api.pagination import PAGE_PARAMETERS, page_answer, page_of, read_page
 from common.api.parameters import ID_SCHEMA, read_choice, read_id, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
+from common.json_bodies import JsonObject
 from metering.fields.parameters import RANGE_PARAMETERS, read_value
 from metering.limits.decisions import DecisionQuestion, list_decisions
 from metering.models import Decision
@@ -41,7 +42,7 @@ class DecisionAnswer(Answer):
     asked_tokens: int | None
     saved_usd: Annotated[AmountUsd | None, about("Against the best model of the route.")]
     reasons: Annotated[
-        list[dict[str, Any]],
+        list[JsonObject],
         about(
             "A budget's reason names it, its group, window, level, mode and part, and what was"
             " spent, reserved and asked of which limit; money in fields that end in `_usd`."

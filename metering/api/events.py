@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from common.api.pagination import PAGE_PARAMETERS, page_of, read_limit
 from common.api.parameters import read_flag, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
+from common.json_bodies import JsonObject
 from metering.api.fast_views import FastView
 from metering.api.ingest import EVENT_BODIES, INGEST_ANSWERS
 from metering.core.dimensions import MATCHABLE
@@ -71,7 +72,7 @@ class EventAnswer(Answer):
     complexity: int | None
     price_id: int | None
     extra_usage: Annotated[
-        dict[str, Any],
+        JsonObject,
         about(
             "What was used beside the counts above: units such as `input_characters` or"
             " `audio_seconds`, and `unknown_parts` of a usage object that adds up without them."
@@ -95,13 +96,13 @@ class EventAnswer(Answer):
     conflict: Annotated[bool, about("It shares an identity with another call and contradicts it.")]
     saved_usd: AmountUsd | None
     reservation: str | None
-    tags: dict[str, Any]
+    tags: JsonObject
     void: Annotated[bool, about("Taken back by a correction.")]
 
     @classmethod
     def telling(cls, event: UsageEvent, **further: Any) -> Self:
         """Return an event as it is answered; an empty dimension is null, as it was sent."""
-        computed: dict[str, Any] = {
+        computed: JsonObject = {
             "id": event.sent_id,
             "operation": Operation(event.operation).label,
             "status": Status(event.status).label,

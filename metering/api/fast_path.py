@@ -17,6 +17,7 @@ from django.db import close_old_connections
 from common.api.parsing import BODY_BYTES_MAX, LARGE_BODY_BYTES_MAX, BodyTooLarge, decompress
 from common.api.problems import CONTENT_TYPE, problem, problem_of, retry_headers
 from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents, without_frames
+from common.json_bodies import JsonObject
 from metering.api.counters import count_job, count_refused_body
 from metering.calls.ingest_job import IngestJob
 from metering.core.committer import Committer
@@ -318,9 +319,7 @@ def _reasons(errors: list[tuple[int, EventRejected]]) -> str:
     return ", ".join(sorted({error.code for _, error in errors}))
 
 
-def problem_answer(
-    body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-) -> HotResponse:
+def problem_answer(body: JsonObject, headers: Mapping[str, str] | None = None) -> HotResponse:
     """A problem as a plain response."""
     return HotResponse(
         body["status"],

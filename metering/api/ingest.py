@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from common.api.problems import CONTENT_TYPE
 from common.api.structs import Answer, about
+from common.json_bodies import JsonObject
 from metering.api.fast_path import JSON
 
 EVENT: Final = {"$ref": "#/components/schemas/Event"}
@@ -14,11 +15,11 @@ CLOUD_EVENT: Final = {"$ref": "#/components/schemas/CloudEvent"}
 PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
 
 
-def _many(item: dict[str, str]) -> dict[str, Any]:
+def _many(item: dict[str, str]) -> JsonObject:
     return {"type": "array", "items": item, "maxItems": 10_000}
 
 
-EVENT_BODIES: Final[dict[str, Any]] = {
+EVENT_BODIES: Final[JsonObject] = {
     JSON: {"oneOf": [EVENT, _many(EVENT)]},
     "application/x-ndjson": {"type": "string", "description": "One event a line."},
     "application/cloudevents+json": CLOUD_EVENT,

@@ -5,7 +5,7 @@ by people.
 import json
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -40,6 +40,7 @@ from common.api.structs import (
     one_of,
     usd_or_none,
 )
+from common.json_bodies import JsonObject
 from metering.api.budgets import find_budget
 from metering.core.dimensions import VALUE_CHARACTERS_MAX, normal_match
 from metering.core.validation import group_key_of
@@ -71,10 +72,10 @@ DURATION_SECONDS_MAX: Final = 31 * 86_400
         "example": {"agent": "researcher"},
     }
 )
-class Group(serializers.Field[dict[str, str], Any, Any, Any]):
+class Group(serializers.Field[dict[str, str], object, object, object]):
     """One group of a budget, by dimension."""
 
-    def to_internal_value(self, data: Any) -> dict[str, str]:
+    def to_internal_value(self, data: object) -> dict[str, str]:
         if not isinstance(data, dict):
             raise serializers.ValidationError('must be an object, as in {"agent": "researcher"}')
         values = {name: value or "" for name, value in normal_match(data).items()}
@@ -108,7 +109,7 @@ class LimitIncreaseBody(StrictSerializer):
     )
     reason = Text(max_length=1000)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if ("ends_at" in attrs) == ("duration_seconds" in attrs):
             raise problem_at("ends_at", "give this or 'duration_seconds', and not both", "required")
         now = timezone.now()
@@ -120,7 +121,7 @@ class LimitIncreaseBody(StrictSerializer):
             attrs["ask"] = self._ask(attrs)
         return attrs
 
-    def _ask(self, attrs: dict[str, Any]) -> IncreaseAsk:
+    def _ask(self, attrs: JsonObject) -> IncreaseAsk:
         budget: Budget = self.context["budget"]
         group = attrs.get("group")
         ask = IncreaseAsk(
@@ -173,7 +174,7 @@ class ObstacleAnswer(Answer):
 
     code: Annotated[str, one_of(["halted", "breaker_open", "locked_out", "budget_exceeded"])]
     detail: str
-    match: Annotated[dict[str, Any], about("The calls that it refuses.")]
+    match: Annotated[JsonObject, about("The calls that it refuses.")]
     affects: Annotated[
         str, one_of(["all", "some"], "Every call of the group, or maybe some of them.")
     ]
@@ -239,7 +240,7 @@ class LimitIncreases(Resource[LimitIncrease]):
         responses={200: ApprovedAnswer},
     )
     @idempotent
-    def approve(self, request: Request, **path: Any) -> Response:
+    def approve(self, request: Request, **path: object) -> Response:
         row, note = self.row(), read_body(NoteBody, request).get("note", "")
         approved = approve_increase(limit_increase=row, actor=self.actor, note=note)
         obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
@@ -254,7 +255,7 @@ class LimitIncreases(Resource[LimitIncrease]):
 
     @extend_schema(summary="Refuse a raise", request=NoteBody, responses={200: LimitIncreaseAnswer})
     @idempotent
-    def refuse(self, request: Request, **path: Any) -> Response:
+    def refuse(self, request: Request, **path: object) -> Response:
         row, note = self.row(), read_body(NoteBody, request).get("note", "")
         refused = refuse_increase(limit_increase=row, actor=self.actor, note=note)
         return Response(raise_answer(refused))
@@ -277,7 +278,7 @@ class RaisesOfBudget(LimitIncreases):
         responses={201: LimitIncreaseAnswer},
     )
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         budget = find_budget(self.tenant, self.kwargs["budget_id"])
         ask = read_body(LimitIncreaseBody, request, budget=budget)["ask"]
         asked = ask_for_increase(budget=budget, actor=self.actor, ask=ask)
@@ -302,7 +303,7 @@ def _obstacle_answer(obstacle: Obstacle) -> ObstacleAnswer:
 
 
 def raise_answer(
-    row: LimitIncrease, kind: type[LimitIncreaseAnswer] = LimitIncreaseAnswer, **computed: Any
+    row: LimitIncrease, kind: type[LimitIncreaseAnswer] = LimitIncreaseAnswer, **computed: object
 ) -> LimitIncreaseAnswer:
     """Return a raise as it is answered."""
     group = None

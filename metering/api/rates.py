@@ -8,6 +8,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from common.json_bodies import JsonObject
 from common.money import nanos_from_usd
 from metering.pricing.rates import Rate, check_rates, units
 
@@ -35,7 +36,7 @@ RATE_USD_MAX: Final = 1_000_000
 TIERS_MAX: Final = 10
 
 _RATE_SCHEMA: Final = {"type": "string", "example": "3.75"}
-RATES_SCHEMA: Final[dict[str, Any]] = {
+RATES_SCHEMA: Final[JsonObject] = {
     "type": "object",
     "properties": dict.fromkeys(KEY_BY_FIELD, _RATE_SCHEMA),
     "additionalProperties": False,
@@ -57,10 +58,10 @@ TIERS_SCHEMA: Final = {"type": "array", "maxItems": TIERS_MAX, "items": _TIER_SC
 
 
 @extend_schema_field(RATES_REFERENCE)
-class NamedRates(serializers.Field[dict[str, int], Any, Any, Any]):
+class NamedRates(serializers.Field[dict[str, int], object, object, object]):
     """Rates by class of usage, as whole nano-dollars by the price library's keys."""
 
-    def to_internal_value(self, data: Any) -> dict[str, int]:
+    def to_internal_value(self, data: object) -> dict[str, int]:
         if not isinstance(data, dict) or not data:
             raise serializers.ValidationError(
                 'must be an object of rates, as in {"input_per_mtok_usd": "3"}'
@@ -76,15 +77,15 @@ class NamedRates(serializers.Field[dict[str, int], Any, Any, Any]):
             raise serializers.ValidationError(errors)
         return rates
 
-    def to_representation(self, value: Any) -> Any:
+    def to_representation(self, value: object) -> object:
         return value
 
 
 @extend_schema_field(TIERS_SCHEMA)
-class Tiers(serializers.Field[list[tuple[int, dict[str, int]]], Any, Any, Any]):
+class Tiers(serializers.Field[list[tuple[int, dict[str, int]]], object, object, object]):
     """Rates of whole calls with more input than a number of tokens, in rising order."""
 
-    def to_internal_value(self, data: Any) -> list[tuple[int, dict[str, int]]]:
+    def to_internal_value(self, data: object) -> list[tuple[int, dict[str, int]]]:
         if not isinstance(data, list) or len(data) > TIERS_MAX:
             raise serializers.ValidationError(f"must be a list of at most {TIERS_MAX} tiers")
         return [self._tier(item) for item in data]
@@ -97,15 +98,13 @@ class Tiers(serializers.Field[list[tuple[int, dict[str, int]]], Any, Any, Any]):
             raise serializers.ValidationError("'above_input_tokens' must be a whole number")
         return above, NamedRates().to_internal_value(item["rates"])
 
-    def to_representation(self, value: Any) -> Any:
+    def to_representation(self, value: object) -> object:
         return value
 
 
-def stored_rates(
-    rates: Mapping[str, int], tiers: list[tuple[int, dict[str, int]]]
-) -> dict[str, Any]:
+def stored_rates(rates: Mapping[str, int], tiers: list[tuple[int, dict[str, int]]]) -> JsonObject:
     """Rates and tiers as a price row holds them. Raises ValidationError for what is no price."""
-    stored: dict[str, Any] = {
+    stored: JsonObject = {
         key: {"nanos": str(nanos), "per": units().units[key].per} for key, nanos in rates.items()
     }
     for above, tier in tiers:
@@ -119,7 +118,7 @@ def stored_rates(
     return stored
 
 
-def rates_answer(rates: Mapping[str, Rate]) -> dict[str, Any]:
+def rates_answer(rates: Mapping[str, Rate]) -> JsonObject:
     """The members `rates` and `tiers` of a price, from its parsed rates."""
     tiers: dict[int, dict[str, str]] = {}
     for key, rate in rates.items():

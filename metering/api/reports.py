@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from common.api.fields import Choice, Flag, StrictSerializer, Text, Usd, Value, read_body
 from common.api.structs import AmountUsd, Answer, one_of, usd_or_none
 from common.errors import InvalidRequest
+from common.json_bodies import JsonObject
 from metering.intake.corrections import REPLACE, VOID, correct_event
 from metering.usage.decoders.native import EventBody
 from metering.usage.outcomes import report_outcome
@@ -28,7 +29,7 @@ class OutcomeBody(StrictSerializer):
     success = Flag()
     value_usd = Usd(required=False, allow_null=True)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if ("task" in attrs) == ("session" in attrs):
             raise serializers.ValidationError("Send either 'task' or 'session'.")
         return attrs
@@ -49,7 +50,7 @@ class CorrectionBody(StrictSerializer):
             "reason": Text(max_length=1000),
         }
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if (attrs["action"] == REPLACE) != ("event" in attrs):
             raise serializers.ValidationError(
                 "'event' belongs to the action 'replace', and only there."
@@ -129,7 +130,7 @@ class CorrectionsView(ApiView):
         )
 
 
-def _replacement(fields: dict[str, Any]) -> EventBody | None:
+def _replacement(fields: JsonObject) -> EventBody | None:
     if "event" not in fields:
         return None
     # The event keeps its name; the replacement may repeat it and may leave it out.

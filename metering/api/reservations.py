@@ -1,7 +1,7 @@
 """`/v1/reservations` and `/v1/balances`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from django.utils import timezone
@@ -26,6 +26,7 @@ from common.api.structs import (
     usd_or_none,
 )
 from common.errors import InvalidRequest, NotFound
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from common.values import normal_value
 from metering.api.fast_halts import READERS
@@ -302,7 +303,7 @@ class BalancesView(ApiView):
         return Response({"budgets": [_balance_answer(balance, now) for balance in balances]})
 
 
-def _balance_answer(balance: Balance, now: datetime) -> dict[str, Any]:
+def _balance_answer(balance: Balance, now: datetime) -> JsonObject:
     answer = budget_answer(balance.rule, balance.window, balance.balance, balance.key, now=now)
     if balance.unknown_nanos:
         answer["unknown_usd"] = usd_from_nanos(balance.unknown_nanos)

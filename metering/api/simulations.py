@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from celery import current_app
 from django.db import transaction
@@ -18,6 +18,7 @@ from common.api.fields import Count, StrictSerializer, Timestamp, problem_at, re
 from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, one_of
 from common.cursors import ID_MAX
 from common.errors import Conflict
+from common.json_bodies import JsonObject
 from metering.api.breakers import BreakerBody
 from metering.api.budgets import BudgetBody, NewBudgetBody, find_budget, levels_of, new_budget
 from metering.configuration.breakers import PER_DEFAULT
@@ -38,19 +39,19 @@ PERIOD: Final = frozenset({"from", "to"})
 
 
 @extend_schema_field(NewBudgetBody)
-class BudgetMember(serializers.Field[ProposedBudget, Any, Any, Any]):
+class BudgetMember(serializers.Field[ProposedBudget, object, object, object]):
     """A budget as for `POST /v1/budgets`, presets included."""
 
-    def to_internal_value(self, data: Any) -> ProposedBudget:
+    def to_internal_value(self, data: object) -> ProposedBudget:
         fields, levels = new_budget(data)
         return ProposedBudget.of(Budget(counts_from=EPOCH, **fields), levels)
 
 
 @extend_schema_field(BreakerBody)
-class BreakerMember(serializers.Field[Breaker, Any, Any, Any]):
+class BreakerMember(serializers.Field[Breaker, object, object, object]):
     """A breaker as for `POST /v1/breakers`."""
 
-    def to_internal_value(self, data: Any) -> Breaker:
+    def to_internal_value(self, data: object) -> Breaker:
         body = BreakerBody(data=data)
         body.is_valid(raise_exception=True)
         return Breaker(**{"per": list(PER_DEFAULT), **body.validated_data})
@@ -70,12 +71,12 @@ class SimulationBody(StrictSerializer):
     breaker = BreakerMember(required=False, help_text="A breaker, as for `POST /v1/breakers`.")
     to = Timestamp(required=False, help_text="Not included. Now, if left out.")
 
-    def get_fields(self) -> dict[str, Any]:
+    def get_fields(self) -> JsonObject:
         # `from` is a word of Python's own, so it cannot be declared as the others are.
         from_ = Timestamp(required=False, help_text="Included. 30 days before `to`, if left out.")
         return {**super().get_fields(), "from": from_}
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         named = [name for name in PROPOSALS if name in attrs]
         if len(named) != 1:
             message = f"needs one proposal: one of {', '.join(PROPOSALS)}"
@@ -179,7 +180,7 @@ class SimulationAnswer(Answer):
     status: Annotated[str, one_of(SimulationStatus.values)]
     from_: UtcTimestamp = field(name="from")
     to: UtcTimestamp
-    proposal: Annotated[dict[str, Any], about("As it was sent.")]
+    proposal: Annotated[JsonObject, about("As it was sent.")]
     created_at: UtcTimestamp
     finished_at: UtcTimestamp | None
     detail: Annotated[str, about("Why it failed.")]
@@ -222,7 +223,7 @@ class Simulations(Resource[Simulation]):
     def answers(self, rows: Sequence[Simulation]) -> Sequence[SimulationAnswer]:
         return [SimulationAnswer.telling(row) for row in rows]
 
-    def retrieve(self, request: Request, **path: Any) -> Response:
+    def retrieve(self, request: Request, **path: object) -> Response:
         return Response(SimulationResultAnswer.telling(self.row()))
 
     @extend_schema(
@@ -233,7 +234,7 @@ class Simulations(Resource[Simulation]):
         responses={201: SimulationResultAnswer, 202: SimulationResultAnswer},
     )
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         fields = read_body(SimulationBody, request)
         assert isinstance(request.data, dict), "what is no object is no valid body"
         simulation = create_simulation(
@@ -256,7 +257,7 @@ def _wake_worker() -> None:
     current_app.send_task(WORK_OFF, retry=False)
 
 
-def proposal_of(fields: Mapping[str, Any], *, tenant: Tenant) -> Proposal:
+def proposal_of(fields: JsonObject, *, tenant: Tenant) -> Proposal:
     """Return the proposal of a validated body. Raises ValidationError for changes that make no
     budget, NotFound, and Conflict for an archived budget.
     """
@@ -270,7 +271,7 @@ def proposal_of(fields: Mapping[str, Any], *, tenant: Tenant) -> Proposal:
     return _changed(budget, fields.get("changes", {}))
 
 
-def _changed(budget: Budget, changes: Mapping[str, Any]) -> Proposal:
+def _changed(budget: Budget, changes: Mapping[str, object]) -> Proposal:
     body = BudgetBody(budget, data=changes, partial=True)
     try:
         body.is_valid(raise_exception=True)

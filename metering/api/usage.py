@@ -18,6 +18,7 @@ from common.api.structs import (
     about,
     usd_or_none,
 )
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from metering.core.dimensions import MATCHABLE
 from metering.fields.parameters import (
@@ -55,7 +56,7 @@ class MeasuresAnswer(Answer):
     tool_calls: int
 
     @classmethod
-    def counting(cls, measures: Measures, **further: Any) -> Self:
+    def counting(cls, measures: Measures, **further: object) -> Self:
         """Return measures as they are answered, alone or as a part of something."""
         return cls.of(measures, cost_usd=usd_from_nanos(measures.cost_nanos), **further)
 
@@ -159,7 +160,7 @@ def _question(request: Request, cursor: str | None) -> UsageQuestion:
 
 
 def _row_answer(row: UsageRow, percentiles: Percentiles | None) -> UsageRowAnswer:
-    further: dict[str, Any] = {"is_other": True} if row.is_other else {}
+    further: JsonObject = {"is_other": True} if row.is_other else {}
     if percentiles is not None:
         costs = {percent: usd_or_none(cost) for percent, cost in percentiles.cost_nanos.items()}
         further |= {
@@ -172,5 +173,5 @@ def _row_answer(row: UsageRow, percentiles: Percentiles | None) -> UsageRowAnswe
     return UsageRowAnswer.counting(row.measures, group=row.group, start=row.start, **further)
 
 
-def _named(values: Mapping[int, Any]) -> dict[str, Any]:
+def _named(values: Mapping[int, Any]) -> JsonObject:
     return {f"p{percent}": value for percent, value in values.items()}

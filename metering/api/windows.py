@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import UNSET, UnsetType
 
 from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, usd_or_none
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from metering.budgets.levels import PARTS, use_of
 from metering.budgets.rules import BudgetRule
@@ -88,7 +89,7 @@ def _window_answer(
         "reserved": balance.reserved,
         "remaining": remaining,
     }
-    counts: dict[str, Any] = {
+    counts: JsonObject = {
         f"{name}_{part}": values[place]
         for name, values in figures.items()
         for place, part in enumerate(PARTS)

@@ -1,6 +1,6 @@
 """Fields of request bodies: matches; and bodies of rows that the domain judges."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -10,6 +10,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from common.api.fields import StrictSerializer, unknown_members
+from common.json_bodies import JsonObject
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_match
 from metering.core.match import problems_by_dimension
 
@@ -35,10 +36,10 @@ MATCH_REFERENCE: Final = {"$ref": "#/components/schemas/Match"}
 
 
 @extend_schema_field(MATCH_REFERENCE)
-class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
+class Match(serializers.Field[JsonObject, Any, JsonObject, Any]):
     """Which events a budget counts, by dimension; empty means all."""
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
+    def to_internal_value(self, data: object) -> JsonObject:
         if not isinstance(data, dict):
             raise serializers.ValidationError('must be an object, as in {"team": "growth"}')
         if not data.keys() <= set(MATCHABLE):
@@ -49,7 +50,7 @@ class Match(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
             raise serializers.ValidationError(problems)
         return match
 
-    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+    def to_representation(self, value: JsonObject) -> JsonObject:
         return value
 
 
@@ -57,17 +58,15 @@ class RowBody(StrictSerializer):
     """The body of a row of configuration, which the domain judges as the row would be."""
 
     model: ClassVar[type[models.Model]]
+    # Raises ValidationError with the domain's errors by field.
+    judge: ClassVar[Callable[..., None]]
 
-    def judge(self, row: Any) -> None:
-        """Raise ValidationError with the domain's errors by field."""
-        raise NotImplementedError
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         with errors_at_members(self):
             self.judge(self.proposed_row(attrs))
         return attrs
 
-    def proposed_row(self, attrs: Mapping[str, Any]) -> Any:
+    def proposed_row(self, attrs: Mapping[str, object]) -> Any:
         """Return the row with these attributes, unsaved."""
         stored = self.instance if isinstance(self.instance, self.model) else self.model()
         return self.model(
@@ -84,7 +83,7 @@ def errors_at_members(body: StrictSerializer) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        detail: dict[str, Any] = {}
+        detail: JsonObject = {}
         for name, errors in error.error_dict.items():
             *outer, last = _member_path(body, name.split("."))
             place = detail

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
@@ -146,7 +147,7 @@ def _all_tenants() -> list[int]:
     return list(Tenant.objects.values_list("id", flat=True))
 
 
-def _remove_chunk(cursor: Any, table: str, condition: str, parameters: list[Any]) -> int:
+def _remove_chunk(cursor: CursorWrapper, table: str, condition: str, parameters: list[Any]) -> int:
     """Remove a chunk of the rows that fit. One that changes meanwhile is left for the next."""
     cursor.execute(
         f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} r"
@@ -159,7 +160,7 @@ def _remove_chunk(cursor: Any, table: str, condition: str, parameters: list[Any]
 def _by_age(table: str, column: str, now: datetime) -> Callable[[Any], int]:
     before = now - keys_kept()
 
-    def remove(cursor: Any) -> int:
+    def remove(cursor: CursorWrapper) -> int:
         return _remove_chunk(cursor, table, f"{column} < %s", [before])
 
     return remove

@@ -15,6 +15,7 @@ from common.api.structs import Answer
 from common.errors import NotFound
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.kinds import Kind
 from tenants.models import Tenant
 
 Row = TypeVar("Row", bound=Model)
@@ -32,11 +33,13 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
     """Rows of one model that belong to a tenant.
 
     `body` reads requests, and shows rows unless `answer` says what they are answered as. The
-    functions of the domain are called by `create_row`, `update_row` and `delete_row`; an address
-    offers the actions that it is routed to. What a key may not see is answered 404.
+    functions of the domain are those of `kind`, or are called by `create_row`, `update_row` and
+    `delete_row`; an address offers the actions that it is routed to. What a key may not see is
+    answered 404.
     """
 
     model: type[Row]
+    kind: ClassVar[Kind]
     # As errors name a row.
     noun: ClassVar[str]
     body: ClassVar[type[Serializer[Any]]]
@@ -64,13 +67,15 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         return [self.answer(row).data for row in rows]
 
     def create_row(self, fields: dict[str, Any]) -> Row:
-        raise NotImplementedError
+        row: Row = self.kind.create(tenant=self.tenant, actor=self.actor, **fields)
+        return row
 
     def update_row(self, row: Row, changes: dict[str, Any]) -> Row:
-        raise NotImplementedError
+        changed: Row = self.kind.update(row, actor=self.actor, changes=changes)
+        return changed
 
     def delete_row(self, row: Row) -> object:
-        raise NotImplementedError
+        return self.kind.delete(row, actor=self.actor)
 
     @property
     def tenant(self) -> Tenant:

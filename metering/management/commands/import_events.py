@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.progress import Progress
 
+from common.json_bodies import JsonObject
 from metering.intake.ingest import ingest
 from metering.management.arguments import find_tenant
 from metering.models import Route
@@ -41,7 +42,7 @@ class Command(BaseCommand):
         parser.add_argument("--tenant", required=True, metavar="NAME")
         parser.add_argument("--quiet", action="store_true", help="No progress bar.")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         path: Path = options["file"]
         tenant_id = find_tenant(options["tenant"]).id
         counts = {"accepted": 0, "duplicates": 0, "rejected": 0, "unpriced": 0}
@@ -112,8 +113,8 @@ def _csv_events(lines: IO[bytes]) -> Iterator[bytes]:
         yield msgspec.json.encode(_event_of(row))
 
 
-def _event_of(row: dict[str | Any, Any]) -> dict[str, Any]:
-    event: dict[str, Any] = {}
+def _event_of(row: dict[str | Any, Any]) -> JsonObject:
+    event: JsonObject = {}
     for name, value in row.items():
         if name is None:
             event["more cells than the header"] = value
