@@ -50,21 +50,6 @@ class BreakerForm(GroupedForm):
     cool_down_seconds = count_field("Cool-down, seconds", maximum=COOL_DOWN_SECONDS_MAX)
 
     class Meta:
-        model = Breaker
-        fields = (
-            "name",
-            "mode",
-            "match",
-            "per",
-            "cost_nanos_per_minute",
-            "error_percent",
-            "error_min_calls",
-            "tokens_times",
-            "usual_min_calls",
-            "limit_percent",
-            "close",
-            "cool_down_seconds",
-        )
         labels = {"close": "Closes"}
         help_texts = {
             "close": "Manually, or by a probe: one call is let through after a cool-down."

@@ -67,7 +67,6 @@ class BudgetForm(GroupedForm):
     shown_at = {"limit": "limit_cost_nanos"}
 
     class Meta:
-        model = Budget
         labels = {
             "anchor_at": "Periods begin at",
             "is_rolling": "Rolling",
@@ -77,23 +76,6 @@ class BudgetForm(GroupedForm):
             "anchor_at": "UTC. Leave empty to follow the calendar; otherwise periods repeat from "
             "this time.",
         }
-        fields = (
-            "name",
-            "mode",
-            "match",
-            "per",
-            "period",
-            "timezone",
-            "anchor_at",
-            "is_rolling",
-            "has_rollover",
-            "rollover_max_percent",
-            "limit_cost_nanos",
-            "limit_tokens",
-            "limit_requests",
-            "limit_tool_calls",
-            "limit_seconds",
-        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -220,7 +202,7 @@ class BudgetAdmin(LimitAdmin):
     def write(
         self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> Budget:
-        fields = {name: form.cleaned_data[name] for name in BudgetForm.Meta.fields}
+        fields = {name: form.cleaned_data[name] for name in form.fields}
         levels, actor = levels_of(formsets), actor_of(request)
         if change:
             budget = update_budget(budget=form.instance, actor=actor, changes=fields, levels=levels)
@@ -277,7 +259,7 @@ class BudgetAdmin(LimitAdmin):
 def _proposal(
     request: HttpRequest, form: Any, levels: Sequence[LevelRule], change: bool
 ) -> Proposal:
-    fields = {name: form.cleaned_data[name] for name in BudgetForm.Meta.fields}
+    fields = {name: form.cleaned_data[name] for name in form.fields}
     if not change:
         budget = Budget(tenant=tenant_of(request), counts_from=EPOCH, **fields)
         return Proposal(budget=ProposedBudget.of(budget, levels))

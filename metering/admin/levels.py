@@ -37,10 +37,6 @@ class LevelForm(RowForm):
     cost_nanos_per_minute = UsdField(label="Throttle to USD a minute", required=False)
     tokens_per_minute = count_field("and tokens a minute", required=False)
 
-    class Meta:
-        model = BudgetLevel
-        fields = ("percent", "action", "notify", *LEVEL_RATE_FIELDS)
-
     def judge(self) -> None:
         validate_level(self.level())
 

@@ -64,16 +64,33 @@ def _meaning(match: JsonObject) -> dict[str, frozenset[str]]:
     return {name: wanted_values(value) for name, value in match.items()}
 
 
-class LimitAdmin(TenantModelAdmin):
-    """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
+class MoneyAdmin(TenantModelAdmin):
+    """What those who may manage write, and everyone else reads in words."""
 
     writers = MONEY_ROLES
+    # The columns in words.
+    shown_fields: ClassVar[Sequence[str]] = ()
+
+    def is_only_shown(self, request: HttpRequest, obj: Model | None) -> bool:
+        """Return whether the page of a row shows words in place of inputs."""
+        return obj is not None and not self.has_change_permission(request, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        if self.is_only_shown(request, obj):
+            return ((None, {"fields": self.shown_fields}),)
+        return super().get_fieldsets(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[str]:
+        return self.shown_fields if self.is_only_shown(request, obj) else ()
+
+
+class LimitAdmin(MoneyAdmin):
+    """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
+
     search_fields: Sequence[str] = ("name",)
     ordering = ("name",)
     end_done = "removed."
     kind: ClassVar[Kind]
-    # The columns in words.
-    shown_fields: ClassVar[Sequence[str]] = ()
 
     @display(description="Counts")
     def counts(self, obj: Any) -> str:
@@ -86,7 +103,7 @@ class LimitAdmin(TenantModelAdmin):
     def write(
         self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
     ) -> Any:
-        fields = {name: form.cleaned_data[name] for name in form._meta.fields or ()}
+        fields = {name: form.cleaned_data[name] for name in form.fields}
         actor = actor_of(request)
         try:
             if change:
@@ -100,18 +117,6 @@ class LimitAdmin(TenantModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request, obj)
-
-    def is_only_shown(self, request: HttpRequest, obj: Any) -> bool:
-        """Whether the page of a row shows words in place of inputs."""
-        return obj is not None and not self.has_change_permission(request, obj)
-
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        if self.is_only_shown(request, obj):
-            return ((None, {"fields": self.shown_fields}),)
-        return super().get_fieldsets(request, obj)
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
-        return self.shown_fields if self.is_only_shown(request, obj) else ()
 
     def question(
         self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool

@@ -6,7 +6,6 @@ from common.money import usd_words
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.configuration.rate_limits import (
     PER_NAMES,
-    RATE_FIELDS,
     RATE_LIMITS,
     validate_rate_limit,
 )
@@ -29,10 +28,6 @@ class RateLimitForm(GroupedForm):
     tokens_per_minute = count_field("Tokens", required=False, help_text="Input and output.")
     requests_per_minute = count_field("Requests", required=False, help_text="Model and tool calls.")
     shown_at = {"limit": "cost_nanos_per_minute"}
-
-    class Meta:
-        model = RateLimit
-        fields = ("name", "mode", "match", "per", *RATE_FIELDS)
 
     def judge(self) -> None:
         validate_rate_limit(self.instance)

@@ -69,8 +69,6 @@ class RouteForm(RowForm):
     )
 
     class Meta:
-        model = ModelRoute
-        fields = ("name", "task_type", "tiers")
         help_texts = {
             "task_type": "As named in calls. Leave empty for every task that no other route names."
         }

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, NamedTuple, NoReturn
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, RejectEvent, TooManyEvents
-from common.json_bodies import DEPTH_MAX, holds_nul, require_shallow, require_utf8
+from common.json_bodies import DEPTH_MAX, JsonObject, holds_nul, require_shallow, require_utf8
 from common.money import USD_PATTERN
 from common.spelling import did_you_mean
 from common.times import parse_timestamp
@@ -62,7 +62,7 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     provider: Dimension | None = None
     model: Dimension | None = None
     requested_model: Name | None = None
-    usage: dict[str, object] | None = None
+    usage: JsonObject | None = None
     team: Dimension | None = None
     customer: Dimension | None = None
     agent: Dimension | None = None
