@@ -307,11 +307,13 @@ def _committed(job: IngestJob) -> Generator[Submission, None, None]:
 
 def _answer(job: IngestJob) -> HotResponse:
     answer = job.answer()
-    if job.event_count and answer["rejected"] == job.event_count:
+    if job.event_count and answer.rejected == job.event_count:
         what = "The event was" if job.event_count == 1 else f"All {job.event_count:,} events were"
         detail = f"{what} rejected: {_reasons(job.errors)}."
         # The sender needs the error of each event, however many there are.
-        return problem_answer(problem(422, code="all_rejected", detail=detail) | answer)
+        return problem_answer(
+            problem(422, code="all_rejected", detail=detail) | msgspec.to_builtins(answer)
+        )
     return HotResponse(200, {"Content-Type": JSON}, msgspec.json.encode(answer))
 
 

@@ -11,7 +11,7 @@ from drf_spectacular.utils import (
     extend_schema,
     extend_schema_view,
 )
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -26,7 +26,6 @@ from common.api.structs import (
     usd_or_none,
 )
 from common.errors import InvalidRequest, NotFound
-from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from common.values import normal_value
 from metering.api.fast_halts import READERS
@@ -43,6 +42,13 @@ from metering.reporting.reservations import (
     outcome_of,
     read_balances,
 )
+from metering.reservations.answers import (
+    BudgetRoom,
+    ExtendAnswer,
+    GrantAnswer,
+    ReleaseAnswer,
+    SettleAnswer,
+)
 from metering.reservations.verdicts import budget_answer
 from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope
@@ -54,98 +60,6 @@ EXTENSION: Final = {"$ref": "#/components/schemas/Extension"}
 KNOWN_BEFORE_CALL: Final = tuple(
     name for name in (*DIMENSIONS, *FURTHER_DIMENSIONS) if name != "status"
 )
-
-
-class BudgetRoom(Answer):
-    """A window and what is left of it. Tokens, requests, tool calls and seconds where limited."""
-
-    budget: int
-    name: str
-    mode: str
-    group: GroupValues
-    window_start: UtcTimestamp | None
-    window_end: UtcTimestamp | None
-    limit_usd: AmountUsd | None
-    spent_usd: AmountUsd
-    reserved_usd: AmountUsd
-    remaining_usd: Annotated[AmountUsd | None, about("Below zero when overspent.")]
-    used_percent: Annotated[float, about("Of the fullest part of the limit.")]
-    level: int | None
-    limit_tokens: int | UnsetType = UNSET
-    spent_tokens: int | UnsetType = UNSET
-    reserved_tokens: int | UnsetType = UNSET
-    remaining_tokens: int | UnsetType = UNSET
-    limit_requests: int | UnsetType = UNSET
-    spent_requests: int | UnsetType = UNSET
-    reserved_requests: int | UnsetType = UNSET
-    remaining_requests: int | UnsetType = UNSET
-    limit_tool_calls: int | UnsetType = UNSET
-    spent_tool_calls: int | UnsetType = UNSET
-    reserved_tool_calls: int | UnsetType = UNSET
-    remaining_tool_calls: int | UnsetType = UNSET
-    limit_seconds: int | UnsetType = UNSET
-    first_used_at: UtcTimestamp | UnsetType | None = UNSET
-    refused: Annotated[bool | UnsetType, about("In a refusal: this one did.")] = UNSET
-    unknown_usd: Annotated[
-        AmountUsd | UnsetType,
-        about(
-            "In balances, where above zero: what was held for calls that may have run, until"
-            " their time was over. It is neither spent nor reserved."
-        ),
-    ] = UNSET
-
-
-class WarningAnswer(Answer):
-    """Something that did not stop the call."""
-
-    code: str
-    detail: str
-    budget: int | UnsetType = UNSET
-    mode: str | UnsetType = UNSET
-
-
-class GrantAnswer(Answer):
-    """What is held. `downgrade` names a cheaper model to use instead."""
-
-    id: UUID
-    status: str
-    decision: Annotated[str, one_of(["allow", "downgrade"])]
-    model: str | None
-    provider: str | None
-    reserved_usd: AmountUsd
-    reserved_tokens: int
-    estimate: Annotated[str, one_of(["max", "expected", "amount"])]
-    expires_at: UtcTimestamp
-    budgets: list[BudgetRoom]
-    warnings: list[WarningAnswer]
-    requested_model: str | UnsetType = UNSET
-
-
-class SettleAnswer(Answer):
-    """What the call cost, and what became of the hold."""
-
-    id: UUID
-    status: str
-    cost_usd: AmountUsd
-    released_usd: AmountUsd
-    overrun_usd: Annotated[AmountUsd, about("What the call cost above what was reserved for it.")]
-    late: Annotated[bool, about("The hold had ended before.")]
-
-
-class ReleaseAnswer(Answer):
-    """What was given back."""
-
-    id: UUID
-    status: Annotated[str, about("released, or expired where it had expired before.")]
-    released_usd: AmountUsd
-
-
-class ExtendAnswer(Answer):
-    """Until when it holds now."""
-
-    id: UUID
-    status: str
-    expires_at: UtcTimestamp
 
 
 class HeldWindowAnswer(Answer):
@@ -300,13 +214,15 @@ class BalancesView(ApiView):
         values = tuple([given.get(name, defaults.get(name, "")) for name in MATCHABLE])
         balances = read_balances(tenant_of(request).id, values)
         now = timezone.now()
-        return Response({"budgets": [_balance_answer(balance, now) for balance in balances]})
+        return Response(
+            BalancesAnswer(budgets=[_balance_answer(balance, now) for balance in balances])
+        )
 
 
-def _balance_answer(balance: Balance, now: datetime) -> JsonObject:
+def _balance_answer(balance: Balance, now: datetime) -> BudgetRoom:
     answer = budget_answer(balance.rule, balance.window, balance.balance, balance.key, now=now)
     if balance.unknown_nanos:
-        answer["unknown_usd"] = usd_from_nanos(balance.unknown_nanos)
+        answer.unknown_usd = usd_from_nanos(balance.unknown_nanos)
     return answer
 
 
@@ -322,7 +238,6 @@ def _answer(row: Reservation) -> ReservationAnswer:
         decision="allow" if row.requested_model is None else "downgrade",
         model=row.model or None,
         provider=row.provider or None,
-        reserved_usd=usd_from_nanos(row.reserved_nanos),
         cost_usd=usd_from_nanos(cost) if is_settled else None,
         released_usd=usd_or_none(released),
         overrun_usd=usd_from_nanos(max(0, cost - row.reserved_nanos)) if is_settled else None,

@@ -6,8 +6,10 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, Final, NamedTuple
 
+from common.api.structs import usd_or_none
 from common.errors import ApprovalNeeded, BudgetExceeded, Halted, MeteringError, Throttled, Unpriced
 from common.formats import moment
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from metering.budgets.index import WindowKey
 from metering.budgets.levels import WindowBalance, use_of
@@ -17,6 +19,7 @@ from metering.ledger.windows import WindowState
 from metering.limits.halts import ActiveHalt, match_of_group
 from metering.limits.rate_limits import RateRule
 from metering.pricing.model_names import near_model
+from metering.reservations.answers import BudgetRoom, WarningAnswer
 from metering.reservations.judge import ENFORCE, Assessment, Judge, Objection, Ruling
 from metering.reservations.request import Candidate, ReservationRequest
 
@@ -52,8 +55,8 @@ class Verdict:
     error: MeteringError | None = None
     is_downgrade: bool = False
     reasons: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[dict[str, Any]] = field(default_factory=list)
-    budgets: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[WarningAnswer] = field(default_factory=list)
+    budgets: list[BudgetRoom] = field(default_factory=list)
     lockout: LockoutRequest | None = None
     increase: IncreaseRequest | None = None
 
@@ -103,20 +106,15 @@ def _grant(
     if verdict.is_downgrade:
         verdict.reasons += [_reason(each, asked.candidate) for each in asked.objections]
     elif asked.wants_cheaper:
-        verdict.warnings.append(
-            {
-                "code": "no_cheaper_model",
-                "detail": "A budget asks for a cheaper model, and no route names one for this"
-                " call.",
-            }
-        )
+        detail = "A budget asks for a cheaper model, and no route names one for this call."
+        verdict.warnings.append(WarningAnswer(code="no_cheaper_model", detail=detail))
     if (rule := ruling.rate_limit) is not None:
         detail = (
             f"The rate limit {rule.name!r} would make this call wait for {ruling.wait_seconds} s."
         )
         verdict.reasons.append(_rate_reason(rule, detail))
         if rule.mode != SHADOW:
-            verdict.warnings.append({"code": "throttled", "detail": detail})
+            verdict.warnings.append(WarningAnswer(code="throttled", detail=detail))
     # What objects without refusing. Callers are not told of a budget in shadow.
     for objection in granted.objections:
         if not verdict.is_downgrade or objection.rule.mode != ENFORCE:
@@ -186,7 +184,7 @@ def _free_at(refusals: Sequence[Objection], *, now: datetime) -> datetime | None
 
 def _budgets(
     judge: Judge, candidate: Candidate, *, refusals: Sequence[Objection]
-) -> list[dict[str, Any]]:
+) -> list[BudgetRoom]:
     """Return every matching window as the contract shows it; if any refuse, those are marked."""
     refusing = {(each.rule.id, each.window.id if each.window else None) for each in refusals}
     rows = []
@@ -196,13 +194,14 @@ def _budgets(
         window, balance = judge.windows[window_id], judge.balances[window_id]
         row = budget_answer(rule, window, balance, key, now=judge.now)
         if refusals:
-            row["refused"] = (rule.id, window_id) in refusing
+            row.refused = (rule.id, window_id) in refusing
         rows.append(row)
     for refusal in refusals:
         if refusal.window is None:
             balance = WindowBalance(reserved=candidate.amounts, raised=refusal.balance.raised)
             row = budget_answer(refusal.rule, None, balance, None, now=judge.now)
-            rows.append({**row, "refused": True})
+            row.refused = True
+            rows.append(row)
     return rows
 
 
@@ -229,13 +228,13 @@ def _reason(objection: Objection, candidate: Candidate) -> dict[str, Any]:
     return reason
 
 
-def _warning(objection: Objection, candidate: Candidate) -> dict[str, Any]:
-    return {
-        "code": objection.action,
-        "budget": objection.rule.id,
-        "mode": objection.rule.mode,
-        "detail": _detail(objection, candidate),
-    }
+def _warning(objection: Objection, candidate: Candidate) -> WarningAnswer:
+    return WarningAnswer(
+        code=objection.action,
+        budget=objection.rule.id,
+        mode=objection.rule.mode,
+        detail=_detail(objection, candidate),
+    )
 
 
 def _rate_reason(rule: RateRule, detail: str) -> dict[str, Any]:
@@ -320,35 +319,36 @@ def budget_answer(
     key: WindowKey | None,
     *,
     now: datetime,
-) -> dict[str, Any]:
+) -> BudgetRoom:
     """Return a window as reservations, refusals and balances show it."""
     limit = balance.limit(rule, 0)
     left = None if limit is None else limit - balance.spent[0] - balance.reserved[0]
-    answer: dict[str, Any] = {
-        "budget": rule.id,
-        "name": rule.name,
-        "mode": rule.mode,
-        "group": group_answer(rule, key),
-        "window_start": moment(window.starts_at) if window else None,
-        "window_end": moment(window.ends_at) if window and window.ends_at else None,
-        "limit_usd": None if limit is None else usd_from_nanos(limit),
-        "spent_usd": usd_from_nanos(balance.spent[0]),
-        "reserved_usd": usd_from_nanos(balance.reserved[0]),
-        "remaining_usd": None if left is None else usd_from_nanos(left),
-        "used_percent": float(use_of(rule, balance, now=now).percent),
-        "level": (window.level_percent or None) if window else None,
-    }
-    for place, part in ((1, "tokens"), (2, "requests"), (3, "tool_calls")):
-        limit = balance.limit(rule, place)
-        if limit is not None:
-            answer[f"limit_{part}"] = limit
-            answer[f"spent_{part}"] = balance.spent[place]
-            answer[f"reserved_{part}"] = balance.reserved[place]
-            answer[f"remaining_{part}"] = limit - balance.spent[place] - balance.reserved[place]
-    if rule.limit_seconds is not None:
-        answer["limit_seconds"] = balance.limit_seconds(rule)
-        first_used_at = balance.first_used_at
-        answer["first_used_at"] = moment(first_used_at) if first_used_at else None
+    counts: JsonObject = {}
+    for index, part in ((1, "tokens"), (2, "requests"), (3, "tool_calls")):
+        most = balance.limit(rule, index)
+        if most is not None:
+            counts[f"limit_{part}"] = most
+            counts[f"spent_{part}"] = balance.spent[index]
+            counts[f"reserved_{part}"] = balance.reserved[index]
+            counts[f"remaining_{part}"] = most - balance.spent[index] - balance.reserved[index]
+    answer = BudgetRoom(
+        budget=rule.id,
+        name=rule.name,
+        mode=rule.mode,
+        group=group_answer(rule, key),
+        window_start=window.starts_at if window else None,
+        window_end=window.ends_at if window else None,
+        limit_usd=usd_or_none(limit),
+        spent_usd=usd_from_nanos(balance.spent[0]),
+        reserved_usd=usd_from_nanos(balance.reserved[0]),
+        remaining_usd=usd_or_none(left),
+        used_percent=float(use_of(rule, balance, now=now).percent),
+        level=(window.level_percent or None) if window else None,
+        **counts,
+    )
+    if (limit_seconds := balance.limit_seconds(rule)) is not None:
+        answer.limit_seconds = limit_seconds
+        answer.first_used_at = balance.first_used_at
     return answer
 
 

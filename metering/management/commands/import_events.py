@@ -5,7 +5,8 @@ import gzip
 import itertools
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +48,7 @@ class Command(BaseCommand):
         tenant_id = find_tenant(options["tenant"]).id
         counts = {"accepted": 0, "duplicates": 0, "rejected": 0, "unpriced": 0}
         shown = 0
-        with self._open(path) as (raw, lines), self._bar(options["quiet"]) as bar:
+        with _opened(path) as (raw, lines), self._bar(options["quiet"]) as bar:
             task = bar.add_task(f"Importing {path.name}", total=path.stat().st_size)
             events = _csv_events(lines) if ".csv" in path.suffixes else _json_events(lines)
             for chunk in _chunks(events):
@@ -55,11 +56,11 @@ class Command(BaseCommand):
                 items = native.decode_ndjson(b"\n".join(chunk))
                 answer = ingest(items, tenant_id=tenant_id, route=Route.FILE).answer()
                 for name in counts:
-                    counts[name] += answer[name]
-                for error in answer["errors"][: ERRORS_SHOWN - shown]:
+                    counts[name] += getattr(answer, name)
+                for error in answer.errors[: ERRORS_SHOWN - shown]:
                     shown += 1
                     self.stderr.write(
-                        f"event {first + error['index'] + 1:,}: {error['code']}: {error['detail']}"
+                        f"event {first + error.index + 1:,}: {error.code}: {error.detail}"
                     )
                 bar.update(task, completed=raw.tell())
         self.stdout.write(
@@ -72,29 +73,18 @@ class Command(BaseCommand):
     def _bar(self, is_quiet: bool) -> Progress:
         return Progress(console=Console(stderr=True), transient=True, disable=is_quiet)
 
-    def _open(self, path: Path) -> "_Opened":
-        if not path.is_file():
-            raise CommandError(f"There is no file {str(path)!r}.")
-        return _Opened(path)
 
-
-class _Opened:
-    """A file, and its lines; the first tells how far reading has got, compressed or not."""
-
-    def __init__(self, path: Path) -> None:
-        self.raw: IO[bytes] = path.open("rb")
-        self.lines: IO[bytes] = (
-            gzip.open(self.raw)  # noqa: SIM115 - closed by __exit__
-            if path.suffix == ".gz"
-            else self.raw  # type: ignore[assignment]
-        )
-
-    def __enter__(self) -> tuple[IO[bytes], IO[bytes]]:
-        return self.raw, self.lines
-
-    def __exit__(self, *error: object) -> None:
-        self.lines.close()
-        self.raw.close()
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], Iterable[bytes]]]:
+    """Open a file; yield it, which tells how far reading has got, and its lines."""
+    if not path.is_file():
+        raise CommandError(f"There is no file {str(path)!r}.")
+    with path.open("rb") as raw:
+        if path.suffix != ".gz":
+            yield raw, raw
+            return
+        with gzip.open(raw) as lines:
+            yield raw, lines
 
 
 def _chunks(events: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -102,11 +92,11 @@ def _chunks(events: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield chunk
 
 
-def _json_events(lines: IO[bytes]) -> Iterator[bytes]:
+def _json_events(lines: Iterable[bytes]) -> Iterator[bytes]:
     return (line.strip() for line in lines if line.strip())
 
 
-def _csv_events(lines: IO[bytes]) -> Iterator[bytes]:
+def _csv_events(lines: Iterable[bytes]) -> Iterator[bytes]:
     """One event a row; the header names the fields of the contract, `tags.<name>` a single tag."""
     texts = (line.decode("utf-8" if number else "utf-8-sig") for number, line in enumerate(lines))
     for row in csv.DictReader(texts):
