@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, usd_or_none
+from common.api.structs import AmountUsd, Answer, UtcTimestamp, about
 from common.money import usd_from_nanos
 from metering.api.events import EventAnswer
 from metering.api.usage import MeasuresAnswer
@@ -79,7 +79,6 @@ class TraceView(ApiView):
             TraceAnswer.of(
                 tree,
                 trace=trace,
-                cost_usd=usd_from_nanos(tree.cost_nanos),
                 roots=[_node_answer(root) for root in tree.roots],
             )
         )
@@ -95,17 +94,14 @@ class SessionView(ApiView):
         calls = read_session(tenant_id=tenant_of(request).id, session=session)
         outcome = None
         if calls.outcome is not None:
-            outcome = SessionOutcomeAnswer(
-                success=calls.outcome.is_success,
-                value_usd=usd_or_none(calls.outcome.value_nanos),
-                reported_at=calls.outcome.reported_at,
-            )
+            is_success = calls.outcome.is_success
+            outcome = SessionOutcomeAnswer.of(calls.outcome, success=is_success)
         return Response(
             SessionAnswer(
                 session=session,
-                total=MeasuresAnswer.counting(calls.total),
+                total=MeasuresAnswer.of(calls.total),
                 **{
-                    f"by_{name}": [ShareAnswer.counting(row.measures, **row.group) for row in rows]
+                    f"by_{name}": [ShareAnswer.of(row.measures, **row.group) for row in rows]
                     for name, rows in calls.by_dimension.items()
                 },
                 outcome=outcome,

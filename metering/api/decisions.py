@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from common.api.pagination import PAGE_PARAMETERS, page_answer, page_of, read_page
 from common.api.parameters import ID_SCHEMA, read_choice, read_id, read_timestamp
-from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
+from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
 from common.json_bodies import JsonObject
 from metering.fields.parameters import RANGE_PARAMETERS, read_value
 from metering.limits.decisions import DecisionQuestion, list_decisions
@@ -90,12 +90,4 @@ class DecisionsView(ApiView):
 
 
 def _answers(rows: Sequence[Decision]) -> Sequence[DecisionAnswer]:
-    return [
-        DecisionAnswer.of(
-            row,
-            reservation=row.reservation_id,
-            asked_usd=usd_or_none(row.asked_nanos),
-            saved_usd=usd_or_none(row.saved_nanos),
-        )
-        for row in rows
-    ]
+    return [DecisionAnswer.of(row, reservation=row.reservation_id) for row in rows]

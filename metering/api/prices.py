@@ -25,7 +25,6 @@ from common.api.parameters import TIMESTAMP_SCHEMA, read_flag, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
 from common.errors import Conflict, InvalidRequest, NotFound
 from common.json_bodies import JsonObject
-from common.money import usd_from_nanos
 from common.values import normal_value
 from metering.api.jobs import JobAnswer, RerateAnswer, accepted, job_answer, rerate_answer
 from metering.api.rates import (
@@ -301,7 +300,6 @@ def price_answer(
         }
     if isinstance(price, ToolPrice):
         computed |= {**dict.fromkeys(("model", "provider", "rates")), "tiers": []}
-        computed["call_usd"] = usd_from_nanos(price.call_nanos)
     else:
         computed |= {"provider": price.provider or None, "tool": None, "call_usd": None}
         computed |= rates_answer(parse_rates(price.rates) if rates is None else rates)

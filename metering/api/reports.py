@@ -94,11 +94,11 @@ class OutcomesView(ApiView):
             value_nanos=fields.get("value_usd"),
         )
         return Response(
-            OutcomeAnswer(
+            OutcomeAnswer.of(
+                outcome,
                 task=outcome.task or UNSET,
                 session=outcome.session or UNSET,
                 success=outcome.is_success,
-                value_usd=usd_or_none(outcome.value_nanos),
             )
         )
 

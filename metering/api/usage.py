@@ -1,7 +1,7 @@
 """`GET /v1/usage`: what was used and what it cost, by bucket and group."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from msgspec import UNSET, UnsetType
@@ -19,7 +19,6 @@ from common.api.structs import (
     usd_or_none,
 )
 from common.json_bodies import JsonObject
-from common.money import usd_from_nanos
 from metering.core.dimensions import MATCHABLE
 from metering.fields.parameters import (
     FILTER_PARAMETERS,
@@ -28,7 +27,6 @@ from metering.fields.parameters import (
     read_range,
 )
 from metering.reporting import (
-    Measures,
     Percentiles,
     UsageQuestion,
     UsageRow,
@@ -54,11 +52,6 @@ class MeasuresAnswer(Answer):
     cache_write_tokens: int
     reasoning_tokens: int
     tool_calls: int
-
-    @classmethod
-    def counting(cls, measures: Measures, **further: object) -> Self:
-        """Return measures as they are answered, alone or as a part of something."""
-        return cls.of(measures, cost_usd=usd_from_nanos(measures.cost_nanos), **further)
 
 
 class PercentilesAnswer(Answer):
@@ -139,7 +132,7 @@ class UsageView(ApiView):
         return Response(
             UsageAnswer(
                 data=[_row_answer(*row) for row in zip(page.rows, percentiles, strict=True)],
-                total=MeasuresAnswer.counting(page.total),
+                total=MeasuresAnswer.of(page.total),
                 next_cursor=page.next_cursor,
             )
         )
@@ -170,7 +163,7 @@ def _row_answer(row: UsageRow, percentiles: Percentiles | None) -> UsageRowAnswe
             ),
             "request_cost_usd": AmountPercentilesAnswer(**_named(costs)),
         }
-    return UsageRowAnswer.counting(row.measures, group=row.group, start=row.start, **further)
+    return UsageRowAnswer.of(row.measures, group=row.group, start=row.start, **further)
 
 
 def _named(values: Mapping[int, Any]) -> JsonObject:

@@ -95,7 +95,8 @@ def _window_answer(
         for place, part in enumerate(PARTS)
         if place > 0
     }
-    return WindowAnswer(
+    return WindowAnswer.of(
+        window,
         group=_group_of(rule, window.group_key),
         window_start=window.starts_at,
         window_end=window.ends_at,
@@ -103,12 +104,9 @@ def _window_answer(
         spent_usd=usd_from_nanos(balance.spent[0]),
         reserved_usd=usd_from_nanos(balance.reserved[0]),
         remaining_usd=usd_or_none(remaining[0]),
-        overrun_usd=usd_from_nanos(window.overrun_nanos),
-        carried_usd=usd_from_nanos(window.carried_nanos),
         unknown_usd=usd_from_nanos(unknown_nanos) if unknown_nanos else UNSET,
         limit_seconds=balance.limit_seconds(rule),
         spent_seconds=balance.used_seconds(now),
-        first_used_at=window.first_used_at,
         used_percent=float(use_of(rule, balance, now=now).percent),
         level=window.level_percent or None,
         **counts,
