@@ -1,6 +1,5 @@
 """`GET /v1/decisions`: what was refused, made cheaper or objected to, and why; newest first."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
@@ -16,7 +15,6 @@ from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
 from common.json_bodies import JsonObject
 from metering.fields.parameters import RANGE_PARAMETERS, read_value
 from metering.limits.decisions import DecisionQuestion, list_decisions
-from metering.models import Decision
 from tenants.api.views import ApiView, tenant_of
 
 DECISIONS: Final = ("allow", "downgrade", "refuse", "open", "close")
@@ -83,11 +81,13 @@ class DecisionsView(ApiView):
         )
         after = None if page.after is None else (page.after[0], page.after[1])
         rows = list_decisions(question, limit=page.limit + 1, after=after)
-        answer = page_answer(
-            rows, page=page, answers=_answers, key=lambda row: [row.decided_at, row.id]
+        return Response(
+            page_answer(
+                rows,
+                page=page,
+                answers=lambda rows: [
+                    DecisionAnswer.of(row, reservation=row.reservation_id) for row in rows
+                ],
+                key=lambda row: [row.decided_at, row.id],
+            )
         )
-        return Response(answer)
-
-
-def _answers(rows: Sequence[Decision]) -> Sequence[DecisionAnswer]:
-    return [DecisionAnswer.of(row, reservation=row.reservation_id) for row in rows]

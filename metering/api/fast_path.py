@@ -16,7 +16,7 @@ from django.db import close_old_connections
 
 from common.api.parsing import BODY_BYTES_MAX, LARGE_BODY_BYTES_MAX, BodyTooLarge, decompress
 from common.api.problems import CONTENT_TYPE, problem, problem_of, retry_headers
-from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents, without_frames
+from common.errors import MalformedBody, MeteringError, TooManyEvents, without_frames
 from common.json_bodies import JsonObject
 from metering.api.counters import count_job, count_refused_body
 from metering.calls.ingest_job import IngestJob
@@ -309,16 +309,13 @@ def _answer(job: IngestJob) -> HotResponse:
     answer = job.answer()
     if job.event_count and answer.rejected == job.event_count:
         what = "The event was" if job.event_count == 1 else f"All {job.event_count:,} events were"
-        detail = f"{what} rejected: {_reasons(job.errors)}."
+        reasons = sorted({error.code for _, error in job.errors})
+        detail = f"{what} rejected: {', '.join(reasons)}."
         # The sender needs the error of each event, however many there are.
         return problem_answer(
             problem(422, code="all_rejected", detail=detail) | msgspec.to_builtins(answer)
         )
     return HotResponse(200, {"Content-Type": JSON}, msgspec.json.encode(answer))
-
-
-def _reasons(errors: list[tuple[int, EventRejected]]) -> str:
-    return ", ".join(sorted({error.code for _, error in errors}))
 
 
 def problem_answer(body: JsonObject, headers: Mapping[str, str] | None = None) -> HotResponse:

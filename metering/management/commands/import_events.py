@@ -48,9 +48,11 @@ class Command(BaseCommand):
         tenant_id = find_tenant(options["tenant"]).id
         counts = {"accepted": 0, "duplicates": 0, "rejected": 0, "unpriced": 0}
         shown = 0
-        with _opened(path) as (raw, lines), self._bar(options["quiet"]) as bar:
+        bar = Progress(console=Console(stderr=True), transient=True, disable=options["quiet"])
+        with _opened(path) as (raw, lines), bar:
             task = bar.add_task(f"Importing {path.name}", total=path.stat().st_size)
-            events = _csv_events(lines) if ".csv" in path.suffixes else _json_events(lines)
+            is_csv = ".csv" in path.suffixes
+            events = _csv_events(lines) if is_csv else filter(None, map(bytes.strip, lines))
             for chunk in _chunks(events):
                 first = sum(counts[name] for name in ("accepted", "duplicates", "rejected"))
                 items = native.decode_ndjson(b"\n".join(chunk))
@@ -70,9 +72,6 @@ class Command(BaseCommand):
         if counts["rejected"]:
             raise CommandError(f"{counts['rejected']:,} events were rejected.", returncode=1)
 
-    def _bar(self, is_quiet: bool) -> Progress:
-        return Progress(console=Console(stderr=True), transient=True, disable=is_quiet)
-
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], Iterable[bytes]]]:
@@ -90,10 +89,6 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], Iterable[bytes]]]:
 def _chunks(events: Iterator[bytes]) -> Iterator[list[bytes]]:
     while chunk := list(itertools.islice(events, CHUNK_EVENTS)):
         yield chunk
-
-
-def _json_events(lines: Iterable[bytes]) -> Iterator[bytes]:
-    return (line.strip() for line in lines if line.strip())
 
 
 def _csv_events(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -119,7 +119,8 @@ def _redacted_scalar(value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        return value if _is_plain_number(value) else "number"
+        is_plain = abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
+        return value if is_plain else "number"
     return f"bytes[{len(value)}]" if isinstance(value, bytes) else type(value).__name__
 
 
@@ -136,7 +137,3 @@ def _redacted_object(
         word = str(key) if _KEY.fullmatch(str(key)) else f"key[{len(str(key))}]"
         kept[word] = _redacted(inner, str(key), levels - 1, members, budget)
     return kept
-
-
-def _is_plain_number(value: float) -> bool:
-    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

@@ -1,7 +1,6 @@
 """Reading counts out of a usage object, and refusing what cannot be one."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from metering.usage.shapes.tokens import UnknownUsage
 
@@ -10,25 +9,6 @@ Usage = Mapping[str, object]
 MOST_TOKENS = 2**53  # larger whole numbers do not survive a JSON reader that uses doubles
 
 NOTHING: Usage = {}
-
-# What stands beside the counts and is none of them.
-INFORMATION: Final = frozenset(
-    {
-        "service_tier",
-        "serviceTier",
-        "inference_geo",
-        "speed",
-        "trafficType",
-        "cost",
-        "cost_details",
-        "is_byok",
-        # Seconds, as Groq tells them.
-        "queue_time",
-        "prompt_time",
-        "completion_time",
-        "total_time",
-    }
-)
 
 # Words of keys that speak of tokens but count none that were used.
 _NOT_A_COUNT = ("per_second", "persecond", "max", "limit", "remaining", "cost", "price", "time")

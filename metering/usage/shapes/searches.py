@@ -4,19 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from metering.usage.shapes.counts import Usage, count, part
+from metering.usage.shapes.keys import KEYS
 from metering.usage.shapes.tokens import ExtraValue
 
-SEARCH_KEYS: Final = frozenset(
-    {
-        "server_tool_use",
-        "server_tool_use_details",
-        "server_side_tool_usage",
-        "server_side_tool_usage_details",
-        "tool_calls_details",
-        "num_search_queries",
-        "num_sources_used",
-    }
-)
 _WEB: Final = "web_searches"
 # Runs by their name at xAI, in the Responses API, its SDK's map, and its own protocol. Tools that
 # somebody else runs, and looking at what a search found, are billed as tokens alone.
@@ -47,7 +37,7 @@ def searches(usage: Usage) -> tuple[int, dict[str, ExtraValue]]:
 
     A run whose name no one knows keeps it as its key, for which no price can have a rate.
     """
-    if usage.keys().isdisjoint(SEARCH_KEYS):
+    if usage.keys().isdisjoint(KEYS.common.searches):
         return 0, {}
     runs: dict[str, int] = {}
     for key, suffix, names in (

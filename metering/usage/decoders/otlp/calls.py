@@ -234,16 +234,12 @@ def may_be_one(one: SpanRecord, two: SpanRecord) -> bool:
         and not any(one.dims[name] != two.dims[name] for name in one.dims.keys() & two.dims.keys())
         and _may_be_one_model(one, two)
         and (_contains(one, two) or _contains(two, one))
-        and (_is_same(one, two) or _both_failed(one, two))
+        and (_is_same(one, two) or all(call.has_failed and not call.used for call in (one, two)))
     )
 
 
 def _contains(outer: SpanRecord, inner: SpanRecord) -> bool:
     return outer.started_us <= inner.started_us and inner.ended_us <= outer.ended_us
-
-
-def _both_failed(one: SpanRecord, two: SpanRecord) -> bool:
-    return one.has_failed and two.has_failed and one.used is None and two.used is None
 
 
 def _join_across(calls: Sequence[SpanRecord], groups: _Groups, tree: Tree) -> None:

@@ -164,7 +164,9 @@ def _covers(own: Tokens, flat: Tokens) -> bool:
 def _flat(attributes: Mapping[str, object], provider: str | None) -> Counted | None:
     given, output = count(first(attributes, TOKENS.input)), count(first(attributes, TOKENS.output))
     total = count(first(attributes, TOKENS.total))
-    is_claude_code = given is None and output is None and _is_claude_code(attributes)
+    is_claude_code = (
+        given is None and output is None and attributes.get("span.type") == _CLAUDE_CODE_TYPE
+    )
     if is_claude_code:
         given, output = (count(attributes.get(key)) for key in _CLAUDE_CODE)
     if given is None and output is None:
@@ -228,10 +230,6 @@ def _compaction(attributes: Mapping[str, object]) -> Tokens:
 def _plus(tokens: Tokens, more: Tokens) -> Tokens:
     sums = {name: getattr(tokens, name) + getattr(more, name) for name in TOKEN_COUNTS}
     return msgspec.structs.replace(tokens, **sums)
-
-
-def _is_claude_code(attributes: Mapping[str, object]) -> bool:
-    return attributes.get("span.type") == "llm_request"
 
 
 def _leaves_cache_out(attributes: Mapping[str, object], provider: str | None) -> bool:
