@@ -98,8 +98,8 @@ class ArchivedFilter(SimpleListFilter):
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         """The first choice is what the list shows by itself."""
-        for place, choice in enumerate(super().choices(changelist)):
-            yield {**choice, "display": "In force"} if place == 0 else choice
+        for index, choice in enumerate(super().choices(changelist)):
+            yield {**choice, "display": "In force"} if index == 0 else choice
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """In force, unless the archived ones are asked for; a budget's own page shows either."""

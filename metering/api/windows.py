@@ -78,7 +78,7 @@ def _window_answer(
     rule: BudgetRule, window: BudgetWindow, unknown_nanos: int | None, *, now: datetime
 ) -> WindowAnswer:
     balance = balance_of(rule, state_of(window), now=now)
-    limits = [balance.limit(rule, place) for place in range(len(PARTS))]
+    limits = [balance.limit(rule, index) for index in range(len(PARTS))]
     remaining = [
         None if limit is None else limit - spent - reserved
         for limit, spent, reserved in zip(limits, balance.spent, balance.reserved, strict=True)
@@ -90,10 +90,10 @@ def _window_answer(
         "remaining": remaining,
     }
     counts: JsonObject = {
-        f"{name}_{part}": values[place]
+        f"{name}_{part}": values[index]
         for name, values in figures.items()
-        for place, part in enumerate(PARTS)
-        if place > 0
+        for index, part in enumerate(PARTS)
+        if index > 0
     }
     return WindowAnswer.of(
         window,

@@ -149,9 +149,9 @@ def _problems_of_levels(levels: Sequence[LevelRule]) -> Iterator[Problem]:
         yield Problem("levels", f"Give at most {LEVELS_MAX} levels.")
     if len({level.percent for level in levels}) < len(levels):
         yield Problem("levels", "Two levels are at the same percentage.")
-    for place, level in enumerate(levels):
+    for index, level in enumerate(levels):
         for problem in _level_problems(level):
-            yield problem._replace(field=f"levels.{place}.{problem.field}")
+            yield problem._replace(field=f"levels.{index}.{problem.field}")
 
 
 @transaction.atomic

@@ -86,10 +86,10 @@ def errors_at_members(body: StrictSerializer) -> Iterator[None]:
         detail: JsonObject = {}
         for name, errors in error.error_dict.items():
             *outer, last = _member_path(body, name.split("."))
-            place = detail
+            holder = detail
             for member in outer:
-                place = place.setdefault(member, {})
-            place[last] = [
+                holder = holder.setdefault(member, {})
+            holder[last] = [
                 serializers.ErrorDetail(message, code=each.code or "invalid")
                 for each in errors
                 for message in each.messages

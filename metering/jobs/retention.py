@@ -101,8 +101,8 @@ def remove_old_rows(*, seconds: float) -> None:
     ended = BackgroundJob.objects.filter(Exists(later), finished_at__isnull=False)
     run.remove_by_id(ended, at="created_at", before=decided_before)
     occurred_before = now - settings.RETENTION_INCIDENTS
-    told = Crossing.objects.filter(claimed_at__isnull=False)
-    run.remove_by_id(told, at="crossed_at", before=occurred_before)
+    claimed = Crossing.objects.filter(claimed_at__isnull=False)
+    run.remove_by_id(claimed, at="crossed_at", before=occurred_before)
     run.remove_by_id(_halts_over(occurred_before), at="since", before=occurred_before)
     eased = LimitReduction.objects.filter(ended_at__lt=occurred_before)
     run.remove_by_id(eased, at="since", before=occurred_before)
@@ -278,9 +278,9 @@ def _remove_rollups(
 ) -> int:
     with connection.cursor() as cursor:
         for table, sets in tables.items():
-            for one in sets:
+            for dimension_set in sets:
                 condition = "tenant_id = %s AND dimension_set = %s AND starts_at < %s"
-                parameters = [tenant_id, one.number, before]
+                parameters = [tenant_id, dimension_set.number, before]
                 if count := _remove_chunk(cursor, table, condition, parameters):
                     return count
     return 0

@@ -154,8 +154,8 @@ def _age_windows_of(*, tenant_id: int, now: datetime) -> int:
         book = read_budget_index(tenant_id)
         window_ids = windows_letting_go(book, now)
     aged: set[int] = set()
-    for place in range(0, len(window_ids), WINDOWS_AT_ONCE):
-        some = window_ids[place : place + WINDOWS_AT_ONCE]
+    for first in range(0, len(window_ids), WINDOWS_AT_ONCE):
+        some = window_ids[first : first + WINDOWS_AT_ONCE]
         with tenant_scope(tenant_id):
             book = _book_in_force(book)
             aged |= _age(book, some, now=now, waits=False)

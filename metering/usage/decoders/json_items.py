@@ -58,12 +58,12 @@ def items_of(body: bytes) -> Iterator[bytes]:
     Raises MalformedBody for what is no array, TooManyEvents beyond the limit.
     """
     try:
-        found: list[msgspec.Raw] | list[bytes] = _decode_items(body)
+        items: list[msgspec.Raw] | list[bytes] = _decode_items(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        found = _cut(body, error)
-    if len(found) > EVENTS_MAX:
-        raise TooManyEvents(len(found))
-    return (bytes(item) for item in found)
+        items = _cut(body, error)
+    if len(items) > EVENTS_MAX:
+        raise TooManyEvents(len(items))
+    return (bytes(item) for item in items)
 
 
 def without_deep_parts(raw: bytes, *, levels: int = KEPT_LEVELS) -> bytes:
@@ -96,7 +96,7 @@ def without_lone_surrogates(raw: bytes) -> bytes:
     """
     if b"\\ud" not in raw and b"\\uD" not in raw:
         return raw
-    return _ESCAPES.sub(lambda found: _REPLACEMENT if found[1] else found[0], raw)
+    return _ESCAPES.sub(lambda escape: _REPLACEMENT if escape[1] else escape[0], raw)
 
 
 def _cut(body: bytes, error: Exception) -> list[bytes]:

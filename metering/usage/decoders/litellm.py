@@ -396,8 +396,8 @@ def _provider_response_id(given: object) -> object:
         inner = base64.b64decode(given.removeprefix("resp_"), validate=True).decode()
     except (binascii.Error, ValueError):
         return given
-    head, found, own = inner.partition("response_id:")
-    return own.partition(";")[0] if found and head.startswith("litellm:") else given
+    head, mark, own = inner.partition("response_id:")
+    return own.partition(";")[0] if mark and head.startswith("litellm:") else given
 
 
 def _model(payload: _Payload, provider: str | None) -> str | None:
@@ -455,7 +455,7 @@ def _dimensions(payload: _Payload, metadata: _Metadata) -> dict[str, object]:
     """Who spent it: as callers wrote into metadata, headers or tags, else as LiteLLM knows."""
     pairs = _tag_pairs(payload.request_tags)
     headers = _given(_part(metadata.requester_custom_headers, _Headers))
-    told: list[dict[str, object]] = [
+    holders: list[dict[str, object]] = [
         _told(payload.metadata),
         _told(metadata.spend_logs_metadata),
         _told(metadata.requester_metadata),
@@ -468,9 +468,9 @@ def _dimensions(payload: _Payload, metadata: _Metadata) -> dict[str, object]:
         "customer": payload.end_user or metadata.user_api_key_end_user_id,
         "user": None if user in _NO_USERS else user,
     }
-    own = _first_of(told, [(field, f"{_OWN}{field}") for field in _FIELDS])
+    own = _first_of(holders, [(field, f"{_OWN}{field}") for field in _FIELDS])
     # LiteLLM's own metadata has ids of its own in it, so it is asked for ours alone.
-    usual = _first_of(told[1:], _USUAL_KEYS)
+    usual = _first_of(holders[1:], _USUAL_KEYS)
     fields: dict[str, object] = {
         field: own.get(field) or usual.get(field) or name(known.get(field)) for field in _DIMENSIONS
     }
@@ -554,8 +554,8 @@ def _tokens(
             return {"usage": {**usage, **beside}} | ({"web_searches": searches} if is_apart else {})
     flat = {"input_tokens": flat_input or 0, "output_tokens": flat_output or 0}
     units = {**runs, **_units(payload, response)}
-    told: dict[str, object] = {"usage": {**flat, **units}} if units else {**flat}
-    return told | {"web_searches": searches or None}
+    counts: dict[str, object] = {"usage": {**flat, **units}} if units else {**flat}
+    return counts | {"web_searches": searches or None}
 
 
 def _units(payload: _Payload, response: _Response) -> dict[str, int | float]:

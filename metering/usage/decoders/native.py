@@ -134,8 +134,8 @@ def decode_json(body: bytes) -> list[Decoded]:
     require_utf8(body)
     if body.lstrip()[:1] == b"[":
         items = [bytes(item) for item in split_array(body)]
-        found = [decode_item(item, index=index, depth=1) for index, item in enumerate(items)]
-        return _with_samples(found, items)
+        decoded = [decode_item(item, index=index, depth=1) for index, item in enumerate(items)]
+        return _with_samples(decoded, items)
     return _with_samples([decode_item(body)], [body])
 
 
@@ -145,16 +145,16 @@ def decode_ndjson(body: bytes) -> list[Decoded]:
     lines = [line for line in body.split(b"\n") if line.strip()]
     if len(lines) > EVENTS_MAX:
         raise TooManyEvents(len(lines))
-    found = [_decode_line(index, line) for index, line in enumerate(lines)]
-    return _with_samples(found, lines)
+    decoded = [_decode_line(index, line) for index, line in enumerate(lines)]
+    return _with_samples(decoded, lines)
 
 
-def _with_samples(found: list[Decoded], items: list[bytes]) -> list[Decoded]:
+def _with_samples(decoded: list[Decoded], items: list[bytes]) -> list[Decoded]:
     """Add source and sample to the first items that were rejected."""
-    rejected = (each for each in zip(found, items, strict=True) if type(each[0]) is EventRejected)
+    rejected = (each for each in zip(decoded, items, strict=True) if type(each[0]) is EventRejected)
     for item, raw in islice(rejected, SAMPLES_MAX):
         with_sample(item, raw)
-    return found
+    return decoded
 
 
 def split_array(body: bytes) -> list[msgspec.Raw]:
@@ -260,14 +260,14 @@ def field_problem(error: msgspec.ValidationError, known: tuple[str, ...]) -> Fie
     unknown.
     """
     message, _, path = str(error).partition(" - at `$")
-    if found := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
-        field = found[1][:100]
-        detail = f"Unknown field {field!r}.{did_you_mean(found[1], known)}"
+    if match := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
+        field = match[1][:100]
+        detail = f"Unknown field {field!r}.{did_you_mean(match[1], known)}"
         pointer = "/" + field.replace("~", "~0").replace("/", "~1")
         return FieldProblem("unknown_field", detail, pointer)
-    if found := re.match(r"Object missing required field `(.*)`", message):
-        detail = f"The field {found[1]!r} is missing."
-        return FieldProblem("missing_field", detail, f"/{found[1]}")
+    if match := re.match(r"Object missing required field `(.*)`", message):
+        detail = f"The field {match[1]!r} is missing."
+        return FieldProblem("missing_field", detail, f"/{match[1]}")
     pointer = path.rstrip("`").replace("[...]", "").replace(".", "/")
     where = f"{pointer[1:]!r}: " if pointer else ""
     return FieldProblem("invalid_value", f"{where}{message}.", pointer or None)
@@ -337,7 +337,7 @@ def _id_in(raw: bytes) -> str | None:
     it.
     """
     try:
-        found = _members_in(raw).id
+        event_id = _members_in(raw).id
     except (msgspec.DecodeError, RecursionError):
         return None
-    return found[:200] if isinstance(found, str) else None
+    return event_id[:200] if isinstance(event_id, str) else None

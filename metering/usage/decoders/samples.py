@@ -75,10 +75,10 @@ def with_sample(item: T, raw: bytes, *, source: str | None = None) -> T:
 
 def _source_in(raw: bytes) -> str | None:
     try:
-        found = msgspec.json.decode(raw, type=_Source).source
+        source = msgspec.json.decode(raw, type=_Source).source
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return found[:200] if isinstance(found, str) else None
+    return source[:200] if isinstance(source, str) else None
 
 
 def redacted_sample(value: object) -> str:

@@ -58,10 +58,10 @@ def _shape_of(usage: Usage) -> tuple[Usage, Shape]:
             if usage.get(key) is not None:
                 return usage, shape
         inner = (usage.get(key) for key in KEYS.common.wrappers)
-        found = next((each for each in inner if isinstance(each, Mapping)), None)
-        if found is None:
+        wrapped = next((each for each in inner if isinstance(each, Mapping)), None)
+        if wrapped is None:
             break
-        usage = found
+        usage = wrapped
     raise UnknownUsage("the usage object has no shape that is known")
 
 

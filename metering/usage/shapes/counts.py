@@ -55,8 +55,8 @@ def part(holder: Usage, key: str) -> Usage:
 
 def merged_parts(holder: Usage, keys: Iterable[str]) -> Usage:
     """Return the objects under several names for the same thing, as one."""
-    found = [inner for key in keys if (inner := part(holder, key))]
-    return found[0] if len(found) == 1 else {key: each[key] for each in found for key in each}
+    parts = [inner for key in keys if (inner := part(holder, key))]
+    return parts[0] if len(parts) == 1 else {key: each[key] for each in parts for key in each}
 
 
 def require_one(holder: Usage, keys: Iterable[str]) -> None:

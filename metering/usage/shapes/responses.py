@@ -104,14 +104,14 @@ def _with_more_keys(
     heard = max(largest(into, ("audio_tokens", "audio")), count(usage, "input_audio_tokens"))
     spoken = max(largest(out, ("audio_tokens", "audio")), count(usage, "output_audio_tokens"))
     cached = part(into, "cached_tokens_details")
-    told = {
+    by_kind = {
         "input_image_tokens": max(count(into, "image_tokens"), count(usage, "image_tokens")),
         "input_video_tokens": count(into, "video_tokens"),
         "output_image_tokens": count(out, "image_tokens"),
         "output_video_tokens": count(out, "video_tokens"),
         **{f"cache_{kind}_read_tokens": count(cached, f"{kind}_tokens") for kind in _KINDS},
     }
-    for key, used in told.items():
+    for key, used in by_kind.items():
         if most := max(used, count(usage, key)):
             extra[key] = most
     if "image_tokens" in out and (written := count(out, "text_tokens")):

@@ -51,9 +51,9 @@ def searches(usage: Usage) -> tuple[int, dict[str, ExtraValue]]:
     _take_largest(
         runs,
         {
-            _PERPLEXITY_TOOLS.get(name, name): count(told, "invocation")
-            for name, told in invoked.items()
-            if isinstance(told, Mapping)
+            _PERPLEXITY_TOOLS.get(name, name): count(tool, "invocation")
+            for name, tool in invoked.items()
+            if isinstance(tool, Mapping)
         },
     )
     _take_largest(runs, {_WEB: count(usage, "num_search_queries")})
@@ -64,16 +64,16 @@ def searches(usage: Usage) -> tuple[int, dict[str, ExtraValue]]:
     return web, {**runs}
 
 
-def _runs(told: Usage, suffix: str, names: Mapping[str, str]) -> dict[str, int]:
+def _runs(counts: Usage, suffix: str, names: Mapping[str, str]) -> dict[str, int]:
     """Return how often each tool ran, by usage key. What is told beside such counts is none."""
     runs: dict[str, int] = {}
-    for name, value in told.items():
+    for name, value in counts.items():
         if not name.endswith(suffix):
             continue
         tool = name.lower().removeprefix("server_side_tool_").removesuffix(suffix)
         key = names.get(tool, name)
         if key and type(value) in (int, float):
-            runs[key] = runs.get(key, 0) + count(told, name)
+            runs[key] = runs.get(key, 0) + count(counts, name)
     return runs
 
 

@@ -174,12 +174,12 @@ def foreign_export(body: bytes) -> Foreign | None:
     """Return what a body is that holds logs or metrics instead of spans."""
     json_parts.begin()
     try:
-        found = msgspec.json.decode(body, type=_Foreign)
+        foreign = msgspec.json.decode(body, type=_Foreign)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if logs := found.logs or found.snake_logs:
+    if logs := foreign.logs or foreign.snake_logs:
         return Foreign("logs", _source(logs[0]))
-    if metrics := found.metrics or found.snake_metrics:
+    if metrics := foreign.metrics or foreign.snake_metrics:
         return Foreign("metrics", _source(metrics[0]))
     return None
 
@@ -303,11 +303,11 @@ def _attributes(pairs: list[_Pair] | None) -> Attributes:
 
 def _resource(holder: _Holder | None) -> Attributes:
     """Return what a process says of itself. What cannot be read of it is no fault of its spans."""
-    found: Attributes = {}
+    attributes: Attributes = {}
     for pair in (holder and holder.attributes) or []:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            found[pair.key] = _read_value(pair.value)
-    return found
+            attributes[pair.key] = _read_value(pair.value)
+    return attributes
 
 
 def _read_value(raw: Part) -> object:
@@ -325,40 +325,40 @@ def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> object:
     """
     if not isinstance(value, Mapping):
         return None
-    for kind, found in value.items():
+    for kind, inner in value.items():
         if kind in _READERS:
-            return _READERS[kind](found)
+            return _READERS[kind](inner)
         if kind in _HOLDERS:
-            return _HOLDERS[kind](found, levels - 1) if levels else None
+            return _HOLDERS[kind](inner, levels - 1) if levels else None
     return None
 
 
-def _plain(found: object) -> object:
-    return found if isinstance(found, str | bool) else None
+def _plain(inner: object) -> object:
+    return inner if isinstance(inner, str | bool) else None
 
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 
 
-def _integer(found: object) -> object:
-    if isinstance(found, str) and _INTEGER.fullmatch(found):
-        return int(found)
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+def _integer(inner: object) -> object:
+    if isinstance(inner, str) and _INTEGER.fullmatch(inner):
+        return int(inner)
+    return inner if isinstance(inner, int | float) and not isinstance(inner, bool) else None
 
 
-def _double(found: object) -> object:
-    if found in ("NaN", "Infinity", "-Infinity"):
-        return math.nan if found == "NaN" else math.inf
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+def _double(inner: object) -> object:
+    if inner in ("NaN", "Infinity", "-Infinity"):
+        return math.nan if inner == "NaN" else math.inf
+    return inner if isinstance(inner, int | float) and not isinstance(inner, bool) else None
 
 
-def _array(found: object, levels: int) -> object:
-    values = found.get("values") if isinstance(found, Mapping) else None
+def _array(inner: object, levels: int) -> object:
+    values = inner.get("values") if isinstance(inner, Mapping) else None
     return [_value(inner, levels) for inner in values] if isinstance(values, list) else []
 
 
-def _pairs(found: object, levels: int) -> object:
-    values = found.get("values") if isinstance(found, Mapping) else None
+def _pairs(inner: object, levels: int) -> object:
+    values = inner.get("values") if isinstance(inner, Mapping) else None
     pairs = [inner for inner in values or [] if isinstance(inner, Mapping)]
     return {str(pair.get("key")): _value(pair.get("value"), levels) for pair in pairs}
 

@@ -224,11 +224,11 @@ def _value(value: AnyValue, levels: int = VALUE_LEVELS_MAX) -> object:
     kind = value.WhichOneof("value")
     if kind is None:
         return None
-    found = getattr(value, kind)
+    content = getattr(value, kind)
     if kind in ("array_value", "kvlist_value"):
         if not levels:
             return None
         if kind == "array_value":
-            return [_value(inner, levels - 1) for inner in found.values]
-        return {pair.key: _value(pair.value, levels - 1) for pair in found.values}
-    return None if kind == "bytes_value" else found
+            return [_value(inner, levels - 1) for inner in content.values]
+        return {pair.key: _value(pair.value, levels - 1) for pair in content.values}
+    return None if kind == "bytes_value" else content

@@ -72,8 +72,8 @@ def provider_of(attributes: Mapping[str, object]) -> str | None:
 
 def models_of(attributes: Mapping[str, object]) -> tuple[str | None, str | None]:
     """Return the model that answered and the one that was asked for."""
-    asked = _model(first(attributes, CALL.request_model))
-    return _model(first(attributes, CALL.response_model)) or asked, asked
+    requested = _model(first(attributes, CALL.request_model))
+    return _model(first(attributes, CALL.response_model)) or requested, requested
 
 
 def _model(given: object) -> str | None:
@@ -145,11 +145,11 @@ def _plain(raw: msgspec.Raw) -> object:
 
 def _agent_that_asks(attributes: Attributes) -> str | None:
     """Return the agent of Claude Code's that made the call; its main loop is none."""
-    asked = first(attributes, _QUERY_SOURCE)
-    if not isinstance(asked, str):
+    source = first(attributes, _QUERY_SOURCE)
+    if not isinstance(source, str):
         return None
-    mark = ":" if ":" in asked else "."
-    kind, *origin_and_name = asked.split(mark, 2)
+    mark = ":" if ":" in source else "."
+    kind, *origin_and_name = source.split(mark, 2)
     return name(origin_and_name[-1]) if kind == "agent" and origin_and_name else None
 
 
@@ -198,14 +198,14 @@ def call_fields(span: Span) -> dict[str, object]:
     """Return the fields of a model call beside its tokens."""
     attributes = span.attributes
     answer = answer_of(attributes)
-    model, asked = models_of(attributes)
+    model, requested = models_of(attributes)
     if answer.model is not None and first(attributes, CALL.response_model) is None:
         model = _model(answer.model)
     provider = provider_of(attributes) or _PROVIDER_BY_SCOPE.get(span.scope)
     return {
         "provider": provider,
         "model": model,
-        "requested_model": asked if asked != model else None,
+        "requested_model": requested if requested != model else None,
         "response_id": _response_id(attributes, answer),
         "request_id": _request_id(attributes),
         "reservation": _reservation(attributes),

@@ -197,9 +197,9 @@ def ancestors(span: SpanRecord, tree: Tree) -> Iterator[SpanRecord]:
     seen = {span.key}
     current = span
     while current.parent is not None and len(seen) <= ANCESTORS_MAX:
-        found = tree.get((current.trace, current.parent))
-        if found is None or found.key in seen:
+        around = tree.get((current.trace, current.parent))
+        if around is None or around.key in seen:
             return
-        current = found
+        current = around
         seen.add(current.key)
         yield current

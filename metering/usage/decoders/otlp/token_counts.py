@@ -112,15 +112,15 @@ def _counted(
 
 
 def _own_objects(attributes: Mapping[str, object], answer: Answer) -> list[dict[str, object]]:
-    found: list[object] = [attributes.get("gen_ai.usage.raw")]
+    usages: list[object] = [attributes.get("gen_ai.usage.raw")]
     if metadata := decode_text(attributes.get("ai.response.providerMetadata"), _Metadata):
         own = metadata.anthropic
-        found.append(own.get("usage") if isinstance(own, dict) else None)
+        usages.append(own.get("usage") if isinstance(own, dict) else None)
     if google := decode_text(attributes.get("gcp.vertex.agent.llm_response"), _GoogleAnswer):
-        found.append(google.usage_metadata)
-    found += answer.usages
-    found.append(attributes.get("langsmith.metadata.usage_metadata"))
-    objects = [decode_object(each if isinstance(each, str) else _encode(each)) for each in found]
+        usages.append(google.usage_metadata)
+    usages += answer.usages
+    usages.append(attributes.get("langsmith.metadata.usage_metadata"))
+    objects = [decode_object(each if isinstance(each, str) else _encode(each)) for each in usages]
     return [each for each in objects if each]
 
 
@@ -135,9 +135,9 @@ def _searches(attributes: Mapping[str, object], answer: Answer) -> int:
     return counted or answer.web_searches or searches_in_messages(attributes)
 
 
-def _encode(found: object) -> str | None:
+def _encode(usage: object) -> str | None:
     """JSON again, in which there is no NaN."""
-    return msgspec.json.encode(found).decode() if isinstance(found, dict) else None
+    return msgspec.json.encode(usage).decode() if isinstance(usage, dict) else None
 
 
 def _from_usage(usage: dict[str, object], provider: str | None) -> Counted | None:
@@ -164,9 +164,8 @@ def _covers(own: Tokens, flat: Tokens) -> bool:
 def _flat(attributes: Mapping[str, object], provider: str | None) -> Counted | None:
     given, output = count(first(attributes, TOKENS.input)), count(first(attributes, TOKENS.output))
     total = count(first(attributes, TOKENS.total))
-    is_claude_code = (
-        given is None and output is None and attributes.get("span.type") == _CLAUDE_CODE_TYPE
-    )
+    is_named = given is not None or output is not None
+    is_claude_code = not is_named and attributes.get("span.type") == "llm_request"
     if is_claude_code:
         given, output = (count(attributes.get(key)) for key in _CLAUDE_CODE)
     if given is None and output is None:
