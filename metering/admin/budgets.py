@@ -79,9 +79,10 @@ class BudgetForm(GroupedForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "timezone" in self.fields:
+        field = self.fields.get("timezone")
+        if isinstance(field, forms.ChoiceField):
             zones = sorted(available_timezones() | {self.instance.timezone})
-            self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
+            field.choices = [(name, name) for name in zones]
 
     def judge(self) -> None:
         validate_budget(self.instance)

@@ -195,7 +195,7 @@ class PresetAnswer(serializers.Serializer[Any]):
     name = serializers.CharField()
     per = serializers.ListField(child=serializers.CharField())
     period = serializers.CharField()
-    limit = LimitBody()
+    limit = LimitBody(source="*")
     mode = serializers.CharField()
     levels = LevelBody(many=True)
 
@@ -258,7 +258,17 @@ class Budgets(Resource[Budget]):
         answer = page_answer(
             list(enumerate(PRESETS.items(), start=1))[max(0, first) :],
             page=page,
-            answers=lambda rows: [_preset_answer(*preset) for _, preset in rows],
+            answers=lambda rows: [
+                PresetAnswer(
+                    {
+                        **vars(Budget(**preset.fields)),
+                        "preset": name,
+                        "description": preset.description,
+                        "levels": preset.levels,
+                    }
+                ).data
+                for _, (name, preset) in rows
+            ],
             key=lambda row: [row[0]],
         )
         return Response(answer)
@@ -277,20 +287,6 @@ class Budgets(Resource[Budget]):
         rule = read_budget_index(budget.tenant_id).rules.get(budget.id) or BudgetRule(budget, [])
         answer = partial(window_answers, rule, now=timezone.now())
         return Response(paginate(request, windows, answer, order=("-starts_at", "-id")))
-
-
-def _preset_answer(name: str, preset: Preset) -> JsonObject:
-    budget = Budget(**preset.fields)
-    return {
-        "preset": name,
-        "description": preset.description,
-        "name": budget.name,
-        "per": budget.per,
-        "period": budget.period,
-        "limit": LimitBody(budget).data,
-        "mode": budget.mode,
-        "levels": [LevelBody(level).data for level in preset.levels],
-    }
 
 
 def new_budget(data: Any) -> tuple[JsonObject, Sequence[LevelRule]]:

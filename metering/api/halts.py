@@ -67,7 +67,7 @@ class Halts(Resource[Halt]):
         description="Answered from memory while the database is away.",
         responses={200: HaltsAnswer, 304: OpenApiResponse(description="As the `ETag` says.")},
     )
-    def list(self, request: Request, **path: object) -> HttpResponse:  # type: ignore[override]
+    def list(self, request: Request, **path: object) -> HttpResponse:
         return answer_fast(request)
 
     def create_row(self, fields: JsonObject) -> Halt:

@@ -77,9 +77,6 @@ class NamedRates(serializers.Field[dict[str, int], object, object, object]):
             raise serializers.ValidationError(errors)
         return rates
 
-    def to_representation(self, value: object) -> object:
-        return value
-
 
 @extend_schema_field(TIERS_SCHEMA)
 class Tiers(serializers.Field[list[tuple[int, dict[str, int]]], object, object, object]):
@@ -97,9 +94,6 @@ class Tiers(serializers.Field[list[tuple[int, dict[str, int]]], object, object, 
         if type(above) is not int or not 0 <= above <= 2**53:
             raise serializers.ValidationError("'above_input_tokens' must be a whole number")
         return above, NamedRates().to_internal_value(item["rates"])
-
-    def to_representation(self, value: object) -> object:
-        return value
 
 
 def stored_rates(rates: Mapping[str, int], tiers: list[tuple[int, dict[str, int]]]) -> JsonObject:

@@ -9,7 +9,6 @@ from drf_spectacular.utils import (
     OpenApiParameter,
     OpenApiResponse,
     extend_schema,
-    extend_schema_view,
 )
 from msgspec import Meta
 from rest_framework.request import Request
@@ -30,9 +29,10 @@ from common.money import usd_from_nanos
 from common.values import normal_value
 from metering.api.fast_halts import READERS
 from metering.api.fast_path import JSON
-from metering.api.fast_views import FastView
+from metering.api.fast_views import fast_post
 from metering.api.ingest import PROBLEM
-from metering.core.dimensions import DIMENSIONS, FURTHER_DIMENSIONS, MATCHABLE, VALUE_CHARACTERS_MAX
+from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
+from metering.core.match import KNOWN_BEFORE_CALL
 from metering.ledger.holds import OPEN, SETTLED, STATES
 from metering.models import Reservation
 from metering.reporting.reservations import (
@@ -56,10 +56,6 @@ from tenants.roles import Scope
 ASK: Final = {"$ref": "#/components/schemas/Ask"}
 EVENT: Final = {"$ref": "#/components/schemas/SettledEvent"}
 EXTENSION: Final = {"$ref": "#/components/schemas/Extension"}
-# `status` is how a call ended; what is left does not depend on it.
-KNOWN_BEFORE_CALL: Final = tuple(
-    name for name in (*DIMENSIONS, *FURTHER_DIMENSIONS) if name != "status"
-)
 
 
 class HeldWindowAnswer(Answer):
@@ -119,17 +115,15 @@ REFUSALS: Final = {
 }
 
 
-@extend_schema_view(
-    post=extend_schema(
+class ReservationsView(ApiView):
+    """Reservations."""
+
+    post = fast_post(
         summary="Ask before spending",
         description="Holds the amount in every window that the call counts in, or in none.",
         request={JSON: ASK},
         responses={201: GrantAnswer, **REFUSALS},
     )
-)
-class ReservationsView(FastView):
-    """Reservations."""
-
     write_scope = Scope.ENFORCE
     takes_idempotency_key = True
 
@@ -147,44 +141,41 @@ class ReservationView(ApiView):
         return Response(_answer(row))
 
 
-class _ActionView(FastView):
+class _ActionView(ApiView):
     write_scope = Scope.ENFORCE
     also_answers = {"POST": (409,)}
 
 
-@extend_schema_view(
-    post=extend_schema(
+class SettleView(_ActionView):
+    """Settle a reservation."""
+
+    post = fast_post(
         summary="Report what the call cost",
         description="The true cost is always booked: above the hold as an overrun, after the hold"
         " has ended as late. The same settle again gets the same answer.",
         request={JSON: EVENT},
         responses=SettleAnswer,
     )
-)
-class SettleView(_ActionView):
-    """Settle a reservation."""
 
 
-@extend_schema_view(
-    post=extend_schema(
+class ReleaseView(_ActionView):
+    """Release a reservation."""
+
+    post = fast_post(
         summary="Release the hold: the call was not made",
         request=None,
         responses=ReleaseAnswer,
     )
-)
-class ReleaseView(_ActionView):
-    """Release a reservation."""
 
 
-@extend_schema_view(
-    post=extend_schema(
+class ExtendView(_ActionView):
+    """Extend a reservation."""
+
+    post = fast_post(
         summary="Extend the hold: the call is still running",
         request={JSON: EXTENSION},
         responses={200: ExtendAnswer, **REFUSALS},
     )
-)
-class ExtendView(_ActionView):
-    """Extend a reservation."""
 
 
 class BalancesView(ApiView):

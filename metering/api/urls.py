@@ -1,7 +1,7 @@
 """Addresses of the API."""
 
 from django.urls import path, register_converter
-from django.urls.converters import StringConverter
+from django.urls.converters import IntConverter
 
 from metering.api import (
     calls,
@@ -38,13 +38,10 @@ from tenants.api.resources import (
 from tenants.api.teams import Teams
 
 
-class SignedConverter(StringConverter):
+class SignedConverter(IntConverter):
     """A whole number that may be below zero, as the ids of a tenant's own prices are."""
 
     regex = "-?[0-9]{1,18}"
-
-    def to_python(self, value: str) -> int:  # type: ignore[override]
-        return int(value)
 
 
 register_converter(SignedConverter, "signed")

@@ -2,12 +2,10 @@
 
 from typing import Final
 
-import msgspec
-
-from metering.usage.tables import read_table
+from metering.usage.tables import Table, read_table
 
 
-class Advice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Advice(Table, frozen=True):
     """What a code means where the report itself does not say, and what its sender should set.
 
     `is_harmless` is true of what is passed over, and rightly so.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from django.db.models import Model, QuerySet
+from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -93,7 +94,7 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
             raise NotFound(f"There is no {self.noun} {row_id}.")
         return row
 
-    def list(self, request: Request, **path: Any) -> Response:
+    def list(self, request: Request, **path: Any) -> HttpResponse:
         return Response(paginate(request, self.listed_rows(), self.answers, order=self.order))
 
     @idempotent

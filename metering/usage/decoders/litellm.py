@@ -109,9 +109,9 @@ class _Payload(msgspec.Struct):
     response_cost: object = None
     saved_cache_cost: object = None
     cache_hit: object = None
-    startTime: object = None  # noqa: N815 -- LiteLLM's own spelling
-    endTime: object = None  # noqa: N815
-    completionStartTime: object = None  # noqa: N815
+    started: object = msgspec.field(name="startTime", default=None)
+    ended: object = msgspec.field(name="endTime", default=None)
+    first_token: object = msgspec.field(name="completionStartTime", default=None)
     metadata: Part = msgspec.UNSET
     request_tags: object = None
     end_user: object = None
@@ -373,7 +373,7 @@ def _identity(
 ) -> dict[str, object]:
     if payload.status == "failure":
         # Attempts of one request share LiteLLM's id; each is a call of its own.
-        return {"id": identity(f"{payload.id}:failure:{payload.startTime}")}
+        return {"id": identity(f"{payload.id}:failure:{payload.started}")}
     fields: dict[str, object] = {"id": identity(payload.id)}
     if payload.cache_hit is True:
         return fields
@@ -418,7 +418,7 @@ def _operation(call_type: object) -> str:
 
 
 def _times(payload: _Payload) -> dict[str, object]:
-    started = payload.startTime
+    started = payload.started
     fields: dict[str, object] = {}
     if started is None:
         return fields
@@ -430,9 +430,9 @@ def _times(payload: _Payload) -> dict[str, object]:
         fields["time"] = at if at.timestamp() <= started else at - timedelta.resolution
     except (OverflowError, OSError, ValueError):
         raise ValueError(f"startTime {str(started)[:50]} is no time") from None
-    fields["latency_ms"] = _between(started, payload.endTime)
+    fields["latency_ms"] = _between(started, payload.ended)
     if payload.stream is True:
-        fields["time_to_first_token_ms"] = _between(started, payload.completionStartTime)
+        fields["time_to_first_token_ms"] = _between(started, payload.first_token)
     return fields
 
 

@@ -6,12 +6,10 @@ with one spelling, that of the price catalogue: `provider_names.toml`.
 
 from typing import Final
 
-import msgspec
-
-from metering.usage.tables import read_table
+from metering.usage.tables import Table, read_table
 
 
-class _ProviderNames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _ProviderNames(Table, frozen=True):
     """Spellings by the catalogue's name, and names that are of no provider."""
 
     spellings: dict[str, list[str]]

@@ -38,8 +38,8 @@ def seconds(holder: Usage, key: str) -> int | float:
     value = holder.get(key)
     if value is None or value == {}:
         return 0
-    if type(value) in (int, float) and 0 <= value <= MOST_TOKENS:  # type: ignore[operator]
-        return value  # type: ignore[return-value]
+    if isinstance(value, int | float) and type(value) is not bool and 0 <= value <= MOST_TOKENS:
+        return value
     raise UnknownUsage(f"{key} must be a number from 0 to 2**53")
 
 

@@ -2,25 +2,19 @@
 
 from typing import Final
 
-import msgspec
-
-from metering.usage.tables import read_table
+from metering.usage.tables import Table, read_table
 
 Names = tuple[str, ...]
 
 
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the file."""
-
-
-class _Common(_Table, frozen=True):
+class _Common(Table, frozen=True):
     wrappers: Names
     information: frozenset[str]
     units: frozenset[str]
     searches: frozenset[str]
 
 
-class _Chat(_Table, frozen=True):
+class _Chat(Table, frozen=True):
     plain: frozenset[str]
     cache_read: Names
     cache_write: Names
@@ -29,7 +23,7 @@ class _Chat(_Table, frozen=True):
     completion_details: frozenset[str]
 
 
-class _Responses(_Table, frozen=True):
+class _Responses(Table, frozen=True):
     plain: frozenset[str]
     input_details: Names
     output_details: Names
@@ -40,7 +34,7 @@ class _Responses(_Table, frozen=True):
     details: frozenset[str]
 
 
-class _Keys(_Table, frozen=True):
+class _Keys(Table, frozen=True):
     common: _Common
     chat: _Chat
     responses: _Responses

@@ -2,19 +2,13 @@
 
 from typing import Final, Literal
 
-import msgspec
-
-from metering.usage.tables import read_table
+from metering.usage.tables import Table, read_table
 
 Kind = Literal["llm", "embedding", "tool", "agent", "around", "unknown"]
 Names = tuple[str, ...]
 
 
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the file. What it says of a field is there."""
-
-
-class _Kinds(_Table, frozen=True):
+class _Kinds(Table, frozen=True):
     of_interest: Names
     also_of_interest: frozenset[str]
     unused: Names
@@ -23,7 +17,7 @@ class _Kinds(_Table, frozen=True):
     words: dict[Kind, Names]
 
 
-class _Tokens(_Table, frozen=True):
+class _Tokens(Table, frozen=True):
     input: Names
     output: Names
     cache_read: Names
@@ -36,7 +30,7 @@ class _Tokens(_Table, frozen=True):
     web_searches: Names
 
 
-class _Call(_Table, frozen=True):
+class _Call(Table, frozen=True):
     provider: Names
     response_model: Names
     request_model: Names
@@ -54,7 +48,7 @@ class _Call(_Table, frozen=True):
     environment: Names
 
 
-class _Dimensions(_Table, frozen=True):
+class _Dimensions(Table, frozen=True):
     prefixes: Names
     noise: Names
     agent_itself: Names
@@ -62,7 +56,7 @@ class _Dimensions(_Table, frozen=True):
     words: dict[str, Names]
 
 
-class _Dialects(_Table, frozen=True):
+class _Dialects(Table, frozen=True):
     kinds: _Kinds
     tokens: _Tokens
     call: _Call

@@ -50,7 +50,7 @@ class _Quoted(msgspec.Struct):
     stop_reason: object = None
     usage: Part = msgspec.UNSET
     usage_metadata: Part = msgspec.UNSET
-    usageMetadata: Part = msgspec.UNSET  # noqa: N815 -- Gemini's own spelling
+    camel_usage_metadata: Part = msgspec.field(name="usageMetadata", default=msgspec.UNSET)
     choices: Part = msgspec.UNSET
     content: Part = msgspec.UNSET
     output: Part = msgspec.UNSET
@@ -122,7 +122,7 @@ def answer_of(attributes: Mapping[str, object]) -> Answer:
         id=_word(quoted.id),
         model=_word(quoted.model),
         service_tier=_word(quoted.service_tier),
-        usages=_usages(quoted.usage, quoted.usage_metadata, quoted.usageMetadata),
+        usages=_usages(quoted.usage, quoted.usage_metadata, quoted.camel_usage_metadata),
         web_searches=_searches_in(quoted.content) or _searches_in(quoted.output),
         has_ended=bool(quoted.stop_reason)
         or quoted.status == "completed"
