@@ -37,7 +37,7 @@ LONG_FUNCTIONS: Final[dict[str, tuple[int, str]]] = {
 # Found by a framework by what they are, or named by migrations and tests alone.
 USED_ELSEWHERE: Final = re.compile(
     r"application|urlpatterns|app_name|handler\d+|\w+Config|\w+Scheme|\w+Extension|forget_\w+"
-    r"|ForceRowSecurity|Attempt|request_of"
+    r"|ForceRowSecurity|Attempt"
 )
 
 

@@ -6,7 +6,6 @@ on one thread. `run` drives a handler to its end for those who may block, such a
 the same address.
 """
 
-import io
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -325,9 +324,3 @@ def problem_answer(body: JsonObject, headers: Mapping[str, str] | None = None) -
         {"Content-Type": CONTENT_TYPE, **retry_headers(body), **(headers or {})},
         msgspec.json.encode(body),
     )
-
-
-def request_of(headers: Mapping[str, str], body: bytes) -> HotRequest:
-    """A request whose body is at hand already (Django's, or a test's)."""
-    lower = {name.lower(): value for name, value in headers.items()}
-    return HotRequest(lower, io.BytesIO(body).read, len(body))

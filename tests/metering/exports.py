@@ -6,6 +6,7 @@ from typing import Any
 
 from metering.api import fast_path
 from tests.factories import Account
+from tests.metering.requests import request_of
 
 TRACE = "a" * 32
 # One moment for the whole run: a span that is sent again has the same times.
@@ -63,7 +64,7 @@ def export_spans(
     group = {"resource": resource, "scopeSpans": [{"scope": {"name": scope}, "spans": spans}]}
     headers = {**account.headers, "Content-Type": "application/json"}
     body = json.dumps({"resourceSpans": [group]}).encode()
-    answer = fast_path.run(fast_path.handle_traces(fast_path.request_of(headers, body)))
+    answer = fast_path.run(fast_path.handle_traces(request_of(headers, body)))
     assert answer.status == 200, answer.body
     partial = json.loads(answer.body).get("partialSuccess", {})
     return {
