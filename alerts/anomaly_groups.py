@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from alerts.causes import Overlaps
 from alerts.explanations import SHARE_MIN, Narrative, noun_of, summary, title
@@ -11,6 +11,7 @@ from alerts.incidents import Observation
 from alerts.models import Anomaly, Incident, IncidentKind, Severity
 from alerts.series import COST, MONEY_MEASURES, QUARTER, REQUESTS, SeriesKey, Usage
 from alerts.severity import SECONDS_PER_HOUR, Activity, Finding, most_telling, severity_of
+from common.json_bodies import JsonObject
 from metering.reporting.series import SeriesSince, series_costs
 from metering.rollups.sets import QUARTER_SECONDS
 
@@ -65,7 +66,7 @@ class AnomalyGroup:
         return min(anomaly.began_at for anomaly in self.anomalies)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """What was known of it before."""
         return dict(self.incident.facts) if self.incident else {}
 
@@ -90,7 +91,7 @@ def observation_of(
     )
 
 
-def _figures(group: AnomalyGroup, scan: ScanResult, costs: Costs, now: datetime) -> dict[str, Any]:
+def _figures(group: AnomalyGroup, scan: ScanResult, costs: Costs, now: datetime) -> JsonObject:
     """Return the figures of a cause.
 
     The expectation is fixed when the incident is opened: what a detector expects moves towards what
@@ -158,15 +159,15 @@ def _measured(telling: Finding) -> dict[str, float]:
     return {"actual_nanos": round(telling.actual), "expected_nanos": round(telling.expected)}
 
 
-def _read_measured(facts: Mapping[str, Any]) -> tuple[float, float]:
+def _read_measured(facts: JsonObject) -> tuple[float, float]:
     """Return what `_measured` wrote: actual, expected."""
     unit = "_nanos" if facts["measure"] in MONEY_MEASURES else ""
     return facts[f"actual{unit}"], facts[f"expected{unit}"]
 
 
 def _contributors(
-    group: AnomalyGroup, before: Mapping[str, Any], overlaps: Overlaps | None
-) -> list[dict[str, Any]]:
+    group: AnomalyGroup, before: JsonObject, overlaps: Overlaps | None
+) -> list[JsonObject]:
     """Return the values that made most of it, as of when its last anomaly was found."""
     if overlaps is None or not (group.joined or group.incident is None):
         return list(before.get("contributors", []))
@@ -177,7 +178,7 @@ def _contributors(
     ]
 
 
-def _narrative(key: SeriesKey, facts: Mapping[str, Any]) -> Narrative:
+def _narrative(key: SeriesKey, facts: JsonObject) -> Narrative:
     actual, expected = _read_measured(facts)
     return Narrative(
         key=key,

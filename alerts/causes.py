@@ -39,37 +39,37 @@ class Overlaps:
 
     def __init__(self, used: Sequence[Combination]) -> None:
         self._values = [
-            np.array([row.values[place] for row in used], dtype=object)
-            for place in range(len(COMBINED_DIMENSIONS))
+            np.array([row.values[column] for row in used], dtype=object)
+            for column in range(len(COMBINED_DIMENSIONS))
         ]
         # Exact whatever their sum: Python's own numbers.
         self._cost_nanos = np.array([row.cost_nanos for row in used], dtype=object)
         self._requests = np.array([row.requests for row in used], np.int64)
         self._known: dict[SeriesKey, NDArray[np.bool_]] = {}
 
-    def cost_nanos(self, one: SeriesKey, other: SeriesKey) -> int:
+    def cost_nanos(self, series: SeriesKey, other: SeriesKey) -> int:
         """What cost counts in both."""
-        return int(self._cost_nanos[self._rows(one) & self._rows(other)].sum())
+        return int(self._cost_nanos[self._rows(series) & self._rows(other)].sum())
 
-    def requests(self, one: SeriesKey, other: SeriesKey) -> int:
+    def requests(self, series: SeriesKey, other: SeriesKey) -> int:
         """The requests that count in both."""
-        return int(self._requests[self._rows(one) & self._rows(other)].sum())
+        return int(self._requests[self._rows(series) & self._rows(other)].sum())
 
     def shares(self, key: SeriesKey) -> list[tuple[SeriesKey, float]]:
         """For each other dimension the value that most of the series' cost is of, and its share."""
         total = self.cost_nanos(key, TENANT)
         if total <= 0:
             return []
-        found = []
-        for place, dimension in enumerate(COMBINED_DIMENSIONS):
+        shares = []
+        for column, dimension in enumerate(COMBINED_DIMENSIONS):
             if dimension != key.dimension:
-                values = set(self._values[place][self._rows(key)])
+                values = set(self._values[column][self._rows(key)])
                 costs = {
                     value: self.cost_nanos(key, SeriesKey(dimension, value)) for value in values
                 }
                 most = max(costs, key=lambda value: (costs[value], value))
-                found.append((SeriesKey(dimension, most), costs[most] / total))
-        return found
+                shares.append((SeriesKey(dimension, most), costs[most] / total))
+        return shares
 
     def _rows(self, key: SeriesKey) -> NDArray[np.bool_]:
         if key not in self._known:
@@ -125,9 +125,9 @@ def find_causes(
     return causes
 
 
-def are_apart(one: SeriesKey, other: SeriesKey) -> bool:
+def are_apart(series: SeriesKey, other: SeriesKey) -> bool:
     """Whether no call can be of both: they are two values of one dimension."""
-    return one.dimension == other.dimension and one != other
+    return series.dimension == other.dimension and series != other
 
 
 class _Shares(NamedTuple):

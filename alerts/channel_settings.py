@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from alerts.channels import KINDS, Settings
@@ -12,7 +12,9 @@ from alerts.channels.webhook import rotated
 from alerts.errors import ChannelUnavailable, SecretsUnreadable, WrongChannel
 from alerts.models import Channel, ChannelKind, Delivery, DeliveryState, Digest, Severity
 from alerts.sealing import seal, unseal
-from tenants.audit import facts_of, record_change
+from common.database_errors import name_once
+from common.json_bodies import JsonObject
+from tenants.audit import audited_change, create_audited, facts_of
 from tenants.limits import require_room
 from tenants.models import Tenant
 
@@ -39,52 +41,49 @@ def create_channel(
     channel = Channel(tenant=tenant, kind=kind, severities=list(KINDS[kind].severities))
     _apply(channel, {"name": name, **settings})
     _keep(channel, _read(kind, fields, known={}))
-    _save(channel)
-    _record(channel, actor, "create", {}, channel_facts(channel))
-    return channel
+    with name_once("channel", channel.name):
+        return create_audited(channel, actor=actor)
 
 
 @transaction.atomic
-def update_channel(*, channel: Channel, actor: str, changes: Mapping[str, Any]) -> Channel:
+def update_channel(*, channel: Channel, actor: str, changes: Fields) -> Channel:
     """Change what is named: name, contacts, severities, digest, is_paused, and `fields`, of which
     those that are not named stay.
 
     A secret that is given as it is shown, or not at all, stays too; it has to be given again if it
     can no longer be read, or would from now on be sent to another address. Raises WrongChannel.
     """
-    stored = _lock(channel)
-    before = channel_facts(stored)
-    fields = changes.get("fields", {})
-    _apply(stored, {name: value for name, value in changes.items() if name != "fields"})
-    after: dict[str, Any] = {}
-    if fields:
-        known = _known_fields(stored)
-        typed = _without_shown(stored, fields)
-        _require_keys(stored.kind, typed, known)
-        read = _read(stored.kind, typed, known=known)
-        after["replaced_secrets"] = sorted(
-            name for name, value in read.secrets.items() if value != known.get(name)
-        )
-        _keep(stored, Settings(read.config, {**_hidden(stored, known), **read.secrets}))
-    _save(stored)
-    if after:
-        before["replaced_secrets"] = []
-    _record(stored, actor, "update", before, {**channel_facts(stored), **after})
+    replaced: set[str] = set()
+    with (
+        name_once("channel", str(changes.get("name", channel.name))),
+        audited_change(
+            channel,
+            actor=actor,
+            facts=lambda row: {**facts_of(row), "replaced_secrets": sorted(replaced)},
+        ) as change,
+    ):
+        stored = _present(change.row)
+        fields: Fields = changes.get("fields", {})
+        _apply(stored, {name: value for name, value in changes.items() if name != "fields"})
+        if fields:
+            known = _known_fields(stored)
+            typed = _without_shown(stored, fields)
+            _require_keys(stored.kind, typed, known)
+            read = _read(stored.kind, typed, known=known)
+            replaced |= {name for name, value in read.secrets.items() if value != known.get(name)}
+            _keep(stored, Settings(read.config, {**_hidden(stored, known), **read.secrets}))
     return stored
 
 
 @transaction.atomic
 def remove_channel(*, channel: Channel, actor: str) -> None:
     """Remove a channel. Its deliveries stay readable; those that wait are not sent."""
-    stored = _lock(channel)
-    before = channel_facts(stored)
-    stored.removed_at = timezone.now()
-    stored.secrets = seal({})
-    stored.save(update_fields=["removed_at", "secrets"])
-    Delivery.objects.filter(channel=stored, state=DeliveryState.WAITING).update(
+    with audited_change(channel, actor=actor, action="delete") as change:
+        _present(change.row).removed_at = timezone.now()
+        change.row.secrets = seal({})
+    Delivery.objects.filter(channel=change.row, state=DeliveryState.WAITING).update(
         state=DeliveryState.SUPERSEDED
     )
-    _record(stored, actor, "delete", before, channel_facts(stored))
 
 
 @transaction.atomic
@@ -93,14 +92,16 @@ def rotate_secret(*, channel: Channel, actor: str) -> str:
 
     The previous secret signs too for `alerts.channels.webhook.ROTATION`; the one before it no more.
     """
-    stored = _lock(channel)
-    if stored.kind != ChannelKind.WEBHOOK:
+    if channel.kind != ChannelKind.WEBHOOK:
         raise WrongChannel("kind", "only webhooks have a signing secret")
-    secrets = rotated(unseal(stored.secrets), timezone.now())
-    stored.secrets = seal(secrets)
-    stored.save(update_fields=["secrets"])
-    after = {"old_secret_until": secrets["old_until"]}
-    _record(stored, actor, "rotate_secret", {"old_secret_until": None}, after)
+    with audited_change(
+        channel,
+        actor=actor,
+        action="rotate_secret",
+        facts=lambda row: {"old_secret_until": unseal(row.secrets).get("old_until")},
+    ) as change:
+        secrets = rotated(unseal(_present(change.row).secrets), timezone.now())
+        change.row.secrets = seal(secrets)
     return str(secrets["secret"])
 
 
@@ -110,7 +111,7 @@ def signing_secret(channel: Channel) -> str | None:
     return None if secret is None else str(secret)
 
 
-def shown_fields(channel: Channel) -> dict[str, Any]:
+def shown_fields(channel: Channel) -> JsonObject:
     """Return the kind's fields, without secrets: of an address only what may be shown."""
     return {
         field.name: channel.config.get(field.name, [] if field.is_list else "")
@@ -118,41 +119,10 @@ def shown_fields(channel: Channel) -> dict[str, Any]:
     }
 
 
-def channel_facts(channel: Channel) -> dict[str, Any]:
-    """Return a channel as the audit log holds it, without what is encrypted."""
-    unlogged = ("secrets", "digested_at", "delivered_at", "failed_at", "last_error")
-    return {name: value for name, value in facts_of(channel).items() if name not in unlogged}
-
-
-def _record(
-    channel: Channel, actor: str, action: str, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> None:
-    record_change(
-        tenant_id=channel.tenant_id,
-        actor=actor,
-        action=action,
-        subject=channel,
-        before=before,
-        after=after,
-    )
-
-
-def _lock(channel: Channel) -> Channel:
-    # No stronger, since what refers to a channel is written with other rows locked.
-    rows = Channel.objects.select_for_update(no_key=True)
-    stored = rows.get(tenant_id=channel.tenant_id, id=channel.id)
-    if stored.removed_at is not None:
+def _present(channel: Channel) -> Channel:
+    if channel.removed_at is not None:
         raise ChannelUnavailable("This channel was removed.")
-    return stored
-
-
-def _save(channel: Channel) -> None:
-    try:
-        with transaction.atomic():
-            channel.save()
-    except IntegrityError as error:
-        # Everything else that the table demands was checked before.
-        raise WrongChannel("name", f"another channel is named {channel.name!r}") from error
+    return channel
 
 
 def _keep(channel: Channel, settings: Settings) -> None:
@@ -168,7 +138,7 @@ def _read(kind: str, fields: Fields, *, known: Fields) -> Settings:
     return KINDS[kind].read({**known, **fields})
 
 
-def _known_fields(channel: Channel) -> dict[str, Any]:
+def _known_fields(channel: Channel) -> JsonObject:
     """Return what is set, secrets included; without what can no longer be read."""
     lists = {field.name for field in KINDS[channel.kind].fields if field.is_list}
     shown = {name: value for name, value in channel.config.items() if name in lists}
@@ -178,13 +148,13 @@ def _known_fields(channel: Channel) -> dict[str, Any]:
         return shown
 
 
-def _hidden(channel: Channel, known: Fields) -> dict[str, Any]:
+def _hidden(channel: Channel, known: Fields) -> JsonObject:
     """Return secrets that are no fields: a webhook's."""
     names = {field.name for field in KINDS[channel.kind].fields}
     return {name: value for name, value in known.items() if name not in names}
 
 
-def _without_shown(channel: Channel, fields: Fields) -> dict[str, Any]:
+def _without_shown(channel: Channel, fields: Fields) -> JsonObject:
     """Return the fields that were typed, and not sent back as a form or an answer showed them."""
     return {
         name: value
@@ -204,7 +174,7 @@ def _require_keys(kind: str, typed: Fields, known: Fields) -> None:
             raise WrongChannel(field.name, "enter it again: it would be sent to another address")
 
 
-def _apply(channel: Channel, settings: Mapping[str, Any]) -> None:
+def _apply(channel: Channel, settings: Mapping[str, object]) -> None:
     for name, value in settings.items():
         if name not in READ_BY_SETTING:
             raise WrongChannel(name, "is not a setting of a channel")
@@ -213,15 +183,15 @@ def _apply(channel: Channel, settings: Mapping[str, Any]) -> None:
         raise WrongChannel("digest", f"{KINDS[channel.kind].label} gets no digests")
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     name = value.strip() if isinstance(value, str) else ""
     if not 1 <= len(name) <= NAME_MAX_CHARACTERS or not name.isprintable():
         raise WrongChannel("name", f"must be 1 to {NAME_MAX_CHARACTERS} printable characters")
     return name
 
 
-def _contacts(value: Any) -> list[str]:
-    given: Sequence[Any] = value if isinstance(value, list | tuple) else [None]
+def _contacts(value: object) -> list[str]:
+    given: Sequence[object] = value if isinstance(value, list | tuple) else [None]
     contacts = [contact.strip() if isinstance(contact, str) else "" for contact in given]
     if len(contacts) > CONTACTS_MAX or not all(
         1 <= len(contact) <= CONTACT_MAX_CHARACTERS and contact.isprintable()
@@ -235,26 +205,26 @@ def _contacts(value: Any) -> list[str]:
     return list(dict.fromkeys(contacts))
 
 
-def _severities(value: Any) -> list[str]:
-    given: Sequence[Any] = value if isinstance(value, list | tuple) else [None]
+def _severities(value: object) -> list[str]:
+    given: Sequence[object] = value if isinstance(value, list | tuple) else [None]
     if not all(severity in Severity.values for severity in given):
         raise WrongChannel("severities", f"must be some of {', '.join(Severity.values)}")
     return [severity for severity in Severity.values if severity in given]
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     if value not in Digest.values:
         raise WrongChannel("digest", f"must be one of {', '.join(Digest.values)}")
     return str(value)
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise WrongChannel("is_paused", "must be true or false")
     return value
 
 
-READ_BY_SETTING: Final[Mapping[str, Callable[[Any], Any]]] = {
+READ_BY_SETTING: Final[Mapping[str, Callable[[object], object]]] = {
     "name": _name,
     "contacts": _contacts,
     "severities": _severities,

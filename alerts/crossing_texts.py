@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from alerts.models import Severity
 from common.formats import format_time
+from common.json_bodies import JsonObject
 from common.money import money
 from metering.budgets.levels import SECONDS, use_of
 from metering.budgets.rules import BudgetRule
@@ -76,12 +77,12 @@ def figures_of(rule: BudgetRule, window: BudgetWindow, now: datetime) -> Figures
     if use.part == SECONDS:
         amounts = f"{balance.used_seconds(now):,} of {balance.limit_seconds(rule):,} seconds"
     else:
-        place = list(rule.limits).index(use.part)
-        whole = balance.limit(rule, place)
-        if place == 0:
+        index = list(rule.limits).index(use.part)
+        whole = balance.limit(rule, index)
+        if index == 0:
             amounts = money(balance.spent[0]) + ("" if whole is None else f" of {money(whole)}")
         else:
-            amounts = f"{balance.spent[place]:,} of {whole:,} {use.part.replace('_', ' ')}"
+            amounts = f"{balance.spent[index]:,} of {whole:,} {use.part.replace('_', ' ')}"
     return Figures(float(use.percent), window.spent_nanos, balance.limit(rule, 0), amounts)
 
 
@@ -122,7 +123,7 @@ def summary_of(reached: Reached, now: datetime) -> str:
     return f"{figures.label}{since}. {consequence}{until}"
 
 
-def facts_of_level(reached: Reached, episode: int) -> dict[str, Any]:
+def facts_of_level(reached: Reached, episode: int) -> JsonObject:
     """Return the same for programs."""
     window, figures = reached.window, reached.figures
     return {

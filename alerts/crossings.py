@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 from django.db import connection, transaction
@@ -315,7 +315,7 @@ def observation_of(
     )
 
 
-def _observation(reached: Reached, now: datetime, facts: Mapping[str, Any]) -> Observation:
+def _observation(reached: Reached, now: datetime, facts: Mapping[str, object]) -> Observation:
     """Return what is observed of a level, but for the cause and its match."""
     return Observation(
         kind=IncidentKind.CROSSING,
@@ -341,6 +341,6 @@ def _cause(budget: Budget, group: Sequence[str], window: BudgetWindow, top: Cros
     return f"budget:{budget.id}:{window.id}"
 
 
-def _windows(tenant_id: int, ids: Iterable[Any]) -> dict[int, BudgetWindow]:
+def _windows(tenant_id: int, ids: Iterable[int]) -> dict[int, BudgetWindow]:
     windows = BudgetWindow.objects.filter(tenant_id=tenant_id, id__in=list(ids))
     return {window.id: window for window in windows}

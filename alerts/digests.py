@@ -22,7 +22,7 @@ from alerts.models import (
     Incident,
     Severity,
 )
-from alerts.routing import NEVER_GATHERED, link_to, link_to_incidents
+from alerts.routing import NEVER_GATHERED, Target, link_to, link_to_incidents
 from alerts.settings import settings_of
 from common.formats import format_time
 from tenants.models import Tenant
@@ -95,12 +95,10 @@ def _gather(deliveries: Sequence[Delivery], now: datetime) -> None:
     reasons = ", ".join(sorted({delivery.held_by for delivery in deliveries}))
     _write(
         first.tenant_id,
-        first.channel,
-        first.recipients,
+        Target(first.channel, tuple(first.recipients)),
         title=f"{len(lines)} incidents that were held back",
-        summary=f"Held back since {format_time(first.created_at)} ({reasons}).",
+        summary=f"Held back since {format_time(first.created_at)} ({reasons}).{_more(len(lines))}",
         lines=lines,
-        count=len(lines),
         now=now,
     )
     ids = [delivery.id for delivery in deliveries]
@@ -174,40 +172,40 @@ def _write_digest(channel: Channel, since: datetime, until: datetime, now: datet
     unresolved = of_tenant.filter(resolved_at=None).count()
     _write(
         channel.tenant_id,
-        channel,
-        [],
+        Target(channel),
         title=f"{count} incident{'s'[: count != 1]} since {since:%Y-%m-%d %H:%M %Z}",
-        summary=f"Unresolved now, older ones among them: {unresolved}.",
+        summary=f"Unresolved now, older ones among them: {unresolved}.{_more(count)}",
         lines=[
             Line(incident.severity, incident.title, incident.status, link_to(incident.id))
             for severity in reversed(Severity.values)
             for incident in reported.filter(severity=severity).order_by("-id")[:LINES_MAX]
         ],
-        count=count,
         now=now,
     )
 
 
-def _write(  # noqa: PLR0913 - the parts of one message
+def _more(count: int) -> str:
+    """Return what a summary says of those that its message does not list."""
+    return f" {count - LINES_MAX} more are on the page." if count > LINES_MAX else ""
+
+
+def _write(
     tenant_id: int,
-    channel: Channel | None,
-    recipients: Sequence[str],
+    target: Target,
     *,
     title: str,
     summary: str,
     lines: Iterable[Line],
-    count: int,
     now: datetime,
 ) -> None:
-    """Write one message of many lines, the most severe first, of `count` that there are."""
+    """Write one message of many lines, the most severe first."""
     ordered = sorted(lines, key=lambda line: -RANK[line.severity])
-    further = count - LINES_MAX
     message = Message(
         event=DeliveryEvent.DIGEST,
         severity=ordered[0].severity if ordered else Severity.INFO,
         kind="digest",
         title=title,
-        summary=summary + (f" {further} more are on the page." if further > 0 else ""),
+        summary=summary,
         tenant=Tenant.objects.get(id=tenant_id).name,
         incident=None,
         cause=f"spendgate-digest-{tenant_id}-{format_timestamp(now)}",
@@ -218,8 +216,8 @@ def _write(  # noqa: PLR0913 - the parts of one message
     )
     Delivery.objects.create(
         tenant_id=tenant_id,
-        channel=channel,
-        recipients=list(recipients),
+        channel=target.channel,
+        recipients=list(target.recipients),
         event=DeliveryEvent.DIGEST,
         severity=message.severity,
         message=encode(message),

@@ -26,6 +26,8 @@ def having_values(filters: Mapping[str, Sequence[str]]) -> Q:
     for name, values in filters.items():
         # A match holds a value or a list of them, and null or an empty string for the missing one.
         stored = [form for value in values for form in ([value] if value else [value, None])]
-        named = (Q(match__contains={name: form}) for one in stored for form in (one, [one]))
+        named = (
+            Q(match__contains={name: form}) for form in (*stored, *([each] for each in stored))
+        )
         condition &= Q(*named, _connector=Q.OR)
     return condition

@@ -7,7 +7,7 @@ written in the same transaction.
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -39,8 +39,8 @@ class Observation(NamedTuple):
     severity: Severity
     title: str
     summary: str
-    match: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    match: Mapping[str, object]
+    facts: Mapping[str, object]
     excess_nanos: int | None = None
     # Contacts that a budget's level names; None: the channels of that severity.
     contacts: tuple[str, ...] | None = None

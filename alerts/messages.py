@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 
 NANOS_SUFFIX: Final = "_nanos"
@@ -44,20 +45,20 @@ class Message(msgspec.Struct, frozen=True):
     # (label, text) for people.
     facts: list[tuple[str, str]] = []
     # Dimensions and values that it is about.
-    match: dict[str, Any] = {}
+    match: JsonObject = {}
     # Figures for machines.
-    data: dict[str, Any] = {}
+    data: JsonObject = {}
     # Of a digest.
     lines: list[Line] = []
 
 
-def encode(message: Message) -> dict[str, Any]:
+def encode(message: Message) -> JsonObject:
     """Return the message as JSON values."""
-    encoded: dict[str, Any] = msgspec.to_builtins(message)
+    encoded: JsonObject = msgspec.to_builtins(message)
     return encoded
 
 
-def decode(stored: Mapping[str, Any]) -> Message:
+def decode(stored: Mapping[str, object]) -> Message:
     """Return the message that `encode` made."""
     return msgspec.convert(stored, Message)
 
@@ -67,7 +68,7 @@ def format_timestamp(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def outside(facts: Any) -> Any:
+def outside(facts: object) -> Any:
     """Return facts as they leave the service: what ends in `_nanos` is decimal USD in `_usd`."""
     if isinstance(facts, Mapping):
         return dict(_outside_pair(name, value) for name, value in facts.items())
@@ -76,7 +77,7 @@ def outside(facts: Any) -> Any:
     return facts
 
 
-def _outside_pair(name: str, value: Any) -> tuple[str, Any]:
+def _outside_pair(name: str, value: Any) -> tuple[str, object]:
     if not name.endswith(NANOS_SUFFIX):
         return name, outside(value)
     renamed = name.removesuffix(NANOS_SUFFIX) + USD_SUFFIX

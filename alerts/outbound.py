@@ -77,7 +77,7 @@ class Call:
         self._descriptors: list[int] = []
         self._lock = threading.Lock()
 
-    def judge(self, connection: socket.socket, address: Any) -> None:
+    def judge(self, connection: socket.socket, address: object) -> None:
         """Let the connection be made, or raise AddressRefused."""
         if not may_connect(address, reach=self.reach, family=connection.family):
             self.refusal = refusal(self.reach)
@@ -128,7 +128,7 @@ def calling_out(*, reach: Reach, seconds: float = CALL_SECONDS) -> Iterator[Call
         call.close()
 
 
-def may_connect(address: Any, *, reach: Reach, family: int = socket.AF_INET) -> bool:
+def may_connect(address: object, *, reach: Reach, family: int = socket.AF_INET) -> bool:
     """Whether a socket may connect to this address, given as the operating system takes it."""
     if reach is Reach.ANYWHERE:
         return True

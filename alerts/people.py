@@ -4,7 +4,7 @@ Mail is sent through the operator's own server, so only to members of the tenant
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from alerts.channels.email import can_mail_people
 from alerts.quiet import values_of
@@ -21,7 +21,7 @@ RECIPIENTS_MAX: Final = 50
 
 
 def mail_of_contacts(
-    *, tenant_id: int, names: Sequence[str], match: Mapping[str, Any]
+    *, tenant_id: int, names: Sequence[str], match: Mapping[str, object]
 ) -> tuple[str, ...]:
     """Return the addresses of the people that these contacts stand for, in order; none if the
     service cannot send mail.
@@ -37,7 +37,7 @@ def mail_of_contacts(
     return tuple(sorted(addresses)[:RECIPIENTS_MAX])
 
 
-def _addresses(tenant_id: int, name: str, match: Mapping[str, Any]) -> set[str]:
+def _addresses(tenant_id: int, name: str, match: Mapping[str, object]) -> set[str]:
     if name == TEAM_LEAD:
         return _leads(tenant_id, match)
     if name in ROLE_BY_CONTACT:
@@ -46,7 +46,7 @@ def _addresses(tenant_id: int, name: str, match: Mapping[str, Any]) -> set[str]:
     return set(members.values_list("user__email", flat=True))
 
 
-def _leads(tenant_id: int, match: Mapping[str, Any]) -> set[str]:
+def _leads(tenant_id: int, match: Mapping[str, object]) -> set[str]:
     if "team" not in match:
         return set()
     leads = TeamMember.objects.filter(

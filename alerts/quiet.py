@@ -5,7 +5,7 @@ Quiet hours are local: on the days on which clocks change they are as long as th
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, time, timedelta
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from alerts.models import MaintenanceWindow
@@ -31,7 +31,7 @@ def quiet_until(now: datetime, *, begins: time, ends: time, timezone: str) -> da
 
 
 def paused_until(
-    now: datetime, windows: Iterable[MaintenanceWindow], match: Mapping[str, Any]
+    now: datetime, windows: Iterable[MaintenanceWindow], match: Mapping[str, object]
 ) -> datetime | None:
     """Return when the last of the windows ends that cover this time and what an incident is about.
 
@@ -44,7 +44,7 @@ def paused_until(
     return ends_at if ends_at > now else None
 
 
-def covers(wanted: Mapping[str, Any], match: Mapping[str, Any]) -> bool:
+def covers(wanted: Mapping[str, object], match: Mapping[str, object]) -> bool:
     """Whether an incident about `match` lies within `wanted` (empty: all do).
 
     Values are one or a list; an incident that does not name a dimension is not covered by it.

@@ -12,6 +12,7 @@ from django.db.models.expressions import RawSQL
 from alerts import rules
 from alerts.rules import Spend
 from common.formats import format_time, format_times, quote
+from common.json_bodies import JsonObject
 from common.money import money
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule
@@ -62,8 +63,8 @@ class Met(NamedTuple):
     subject: tuple[str, ...]
     title: str
     summary: str
-    match: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    match: Mapping[str, object]
+    facts: Mapping[str, object]
     excess_nanos: int | None = None
 
 
@@ -292,12 +293,12 @@ def _windows(rule: BudgetRule, check: Check, condition: Q | RawSQL) -> list[Wind
     return [state_of(window) for window in windows]
 
 
-def _match(rule: BudgetRule, window: WindowState) -> dict[str, Any]:
+def _match(rule: BudgetRule, window: WindowState) -> JsonObject:
     return match_of_group(rule.match, rule.per, json.loads(window.group_key))
 
 
 def _met_by_window(
-    rule: BudgetRule, window: WindowState, *, facts: Mapping[str, Any], **described: Any
+    rule: BudgetRule, window: WindowState, *, facts: Mapping[str, object], **described: Any
 ) -> Met:
     return Met(
         subject=(str(window.id),),

@@ -7,9 +7,13 @@ reporting, whatever the ratio: a cent instead of a tenth of a cent is ten times 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from statistics import median_high
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 from common.money import NANOS_PER_USD
+
+# What a tenant may set.
+COOL_DOWN_SECONDS_MAX: Final = 86_400
+THRESHOLD_MAX: Final = 1_000_000
 
 INFO: Final = "info"
 WARNING: Final = "warning"
@@ -95,6 +99,25 @@ RULES: Final[Mapping[str, RuleSpec]] = {
 }
 
 
+class RuleValues(TypedDict):
+    """What a rule is judged by."""
+
+    threshold: float
+    severity: str
+    on: bool
+
+
+class RuleChange(TypedDict, total=False):
+    """The parts of a rule that are not as by default, or that change."""
+
+    threshold: float
+    severity: str
+    on: bool
+
+
+RuleChanges = Mapping[str, RuleChange | None]
+
+
 class RuleOverride(NamedTuple):
     """What an active rule is judged by: its defaults, unless the tenant's settings override
     them. The threshold is exact, as its decimal was written.
@@ -111,15 +134,38 @@ class Spend(NamedTuple):
     requests: int
 
 
-def active_rules(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, RuleOverride]:
+def default_rule(name: str) -> RuleValues:
+    """Return what a rule is judged by unless the tenant overrides it."""
+    rule = RULES[name]
+    return {"threshold": rule.threshold, "severity": rule.severity, "on": rule.is_on}
+
+
+def rule_values(name: str, stored: Mapping[str, RuleChange]) -> RuleValues:
+    """Return what a rule is judged by; `stored` says how it differs from its default."""
+    return {**default_rule(name), **stored.get(name, {})}
+
+
+def differing_rules(
+    stored: Mapping[str, RuleChange], changes: RuleChanges
+) -> dict[str, dict[str, object]]:
+    """Return the rules as they differ from their defaults after the changes."""
+    differing = {}
+    for name in RULES:
+        change = changes.get(name, {})
+        wanted = {} if change is None else {**stored.get(name, {}), **change}
+        kept = wanted.items() - default_rule(name).items()
+        if kept:
+            differing[name] = dict(sorted(kept))
+    return differing
+
+
+def active_rules(stored: Mapping[str, RuleChange]) -> dict[str, RuleOverride]:
     """Return the rules that are on, by name; `stored` says how they differ from their defaults."""
-    active = {}
-    for name, rule in RULES.items():
-        changed = stored.get(name, {})
-        if changed.get("on", rule.is_on):
-            threshold = Fraction(str(changed.get("threshold", rule.threshold)))
-            active[name] = RuleOverride(threshold, changed.get("severity", rule.severity))
-    return active
+    return {
+        name: RuleOverride(Fraction(str(values["threshold"])), values["severity"])
+        for name in RULES
+        if (values := rule_values(name, stored))["on"]
+    }
 
 
 def is_costly_request(*, cost_nanos: int, usual: Spend, times: Fraction) -> bool:

@@ -240,7 +240,7 @@ def _learn_portion(
         for known, quarter in zip(portion.used_at, last.tolist(), strict=True)
     ]
     save(tenant_id=tenant_id, learned=Learned(portion.keys, watch.records(), used_at))
-    return {portion.keys[place] for place in np.flatnonzero(verdicts.is_open.any(axis=1))}
+    return {portion.keys[row] for row in np.flatnonzero(verdicts.is_open.any(axis=1))}
 
 
 class _Step(NamedTuple):
@@ -383,8 +383,8 @@ def _is_open(step: _Step) -> NDArray[np.bool_]:
         stopped = POSITION[REQUESTS]
         counts[:, stopped] |= step.frame.values[:, stopped] == 0
     # That a series forms a new pattern is reported of the whole tenant only.
-    found: NDArray[np.bool_] = verdicts.is_open & ~verdicts.is_novel & counts
-    return found
+    is_reported: NDArray[np.bool_] = verdicts.is_open & ~verdicts.is_novel & counts
+    return is_reported
 
 
 def _usage(tenant_id: int, starts_at: datetime, ends_at: datetime) -> Usage:

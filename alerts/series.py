@@ -4,14 +4,15 @@ A series is one value of one dimension; the tenant as a whole is the series of n
 has a record of the detector for every measure.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Final, LiteralString, NamedTuple
 
 import numpy as np
 from django.db import connection
 from numpy.typing import NDArray
 from psycopg import Cursor
+from psycopg.rows import TupleRow
 
 from alerts import anomaly
 from alerts.anomaly import Verdicts
@@ -19,7 +20,7 @@ from metering.reporting.series import SERIES_DIMENSIONS, QuarterSums
 from metering.rollups.sets import QUARTER_SECONDS
 
 Numbers = NDArray[np.float64]
-States = NDArray[Any]
+States = NDArray[np.void]
 
 
 class Measure(NamedTuple):
@@ -48,7 +49,7 @@ MEASURES: Final = (
 )
 # Their figures are nano-USD.
 MONEY_MEASURES: Final = frozenset({COST, COST_PER_REQUEST})
-POSITION: Final = {measure.name: place for place, measure in enumerate(MEASURES)}
+POSITION: Final = {measure.name: index for index, measure in enumerate(MEASURES)}
 WIDTH: Final = len(MEASURES)
 SUMS: Final = sum(measure.is_sum for measure in MEASURES)
 # What they are made of.
@@ -98,7 +99,7 @@ class Watch:
     def __init__(self, records: States) -> None:
         self._shapes = [(len(records), SUMS), (len(records), WIDTH - SUMS)]
         # Apart, since a ratio is unknown when a sum is zero.
-        self._states = [np.array(records[:, place]).reshape(-1) for place in _PARTS]
+        self._states = [np.array(records[:, part]).reshape(-1) for part in _PARTS]
 
     def observe(self, frame: Frame) -> Verdicts:
         """Judge a whole quarter and learn from it."""
@@ -113,17 +114,17 @@ class Watch:
         parts = zip(self._states, self._shapes, strict=True)
         return np.concatenate([part.reshape(shape) for part, shape in parts], axis=1)
 
-    def _both(self, function: Any, frame: Frame) -> Verdicts:
-        found = [
+    def _both(self, function: Callable[..., Verdicts], frame: Frame) -> Verdicts:
+        verdicts = [
             function(
                 states,
                 at=frame.quarter,
                 step_seconds=QUARTER_SECONDS,
-                values=np.ascontiguousarray(frame.values[:, place]).reshape(-1),
-                weights=np.ascontiguousarray(frame.weights[:, place]).reshape(-1),
+                values=np.ascontiguousarray(frame.values[:, part]).reshape(-1),
+                weights=np.ascontiguousarray(frame.weights[:, part]).reshape(-1),
                 is_ratio=is_ratio,
             )
-            for states, place, is_ratio in zip(self._states, _PARTS, (False, True), strict=True)
+            for states, part, is_ratio in zip(self._states, _PARTS, (False, True), strict=True)
         ]
         return Verdicts(
             *(
@@ -131,7 +132,7 @@ class Watch:
                     [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)],
                     axis=1,
                 )
-                for parts in zip(*found, strict=True)
+                for parts in zip(*verdicts, strict=True)
             )
         )
 
@@ -153,10 +154,10 @@ class Usage(NamedTuple):
 
     def rows_of(self, keys: Sequence[SeriesKey]) -> NDArray[np.int64]:
         """Return for each row of the sums its index in `keys`; -1 if it is of none of them."""
-        place_of = {key: place for place, key in enumerate(keys)}
-        places = np.array([place_of.get(key, NOWHERE) for key in self.keys], np.int64)
-        found: NDArray[np.int64] = places[self.codes]
-        return found
+        index_of = {key: index for index, key in enumerate(keys)}
+        indexes = np.array([index_of.get(key, NOWHERE) for key in self.keys], np.int64)
+        rows: NDArray[np.int64] = indexes[self.codes]
+        return rows
 
     def bounds(self, keys: Sequence[SeriesKey]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For each of `keys` the first and the last quarter with usage; of none the end of time
@@ -180,8 +181,10 @@ def usage_of(sums: QuarterSums) -> Usage:
     """The sums with their series."""
     numbers: dict[SeriesKey, int] = {}
     codes = np.empty(len(sums.values), np.int64)
-    for row, (place, value) in enumerate(zip(sums.dimensions.tolist(), sums.values, strict=True)):
-        key = SeriesKey(SERIES_DIMENSIONS[place], value)
+    for row, (dimension, value) in enumerate(
+        zip(sums.dimensions.tolist(), sums.values, strict=True)
+    ):
+        key = SeriesKey(SERIES_DIMENSIONS[dimension], value)
         codes[row] = numbers.setdefault(key, len(numbers))
     return Usage(sums, list(numbers), codes)
 
@@ -307,28 +310,28 @@ def forget_other_version(*, tenant_id: int) -> bool:
     return True
 
 
-def _plain_cursor() -> Cursor[Any]:
+def _plain_cursor() -> Cursor[TupleRow]:
     # Django's own cursor transfers bytes as text twice as long.
     connection.ensure_connection()
     return Cursor(connection.connection)
 
 
-def _read(query: LiteralString, parameters: list[Any]) -> list[Any]:
+def _read(query: LiteralString, parameters: list[object]) -> list[TupleRow]:
     with _plain_cursor() as cursor:
         cursor.execute(query, parameters, binary=True)
         return cursor.fetchall()
 
 
-def _learned(keys: Sequence[SeriesKey], rows: Sequence[Any]) -> Learned:
+def _learned(keys: Sequence[SeriesKey], rows: Sequence[TupleRow]) -> Learned:
     """Series with what is stored of them. Records of another version are begun again."""
     stored = {SeriesKey(*row[:2]): row[2:] for row in rows}
     records = new_records(len(keys))
     used_at = []
-    for place, key in enumerate(keys):
+    for index, key in enumerate(keys):
         known, used = stored.get(key, (b"", NEVER))
         used_at.append(used)
         if (restored := _restored(known)) is not None:
-            records[place] = restored
+            records[index] = restored
     return Learned(list(keys), records, used_at)
 
 

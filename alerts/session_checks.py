@@ -77,8 +77,8 @@ def check_sessions(*, tenant_id: int, now: datetime) -> int:
         sessions = sorted(
             sessions_of_batches(tenant_id=tenant_id, batch_ids=fresh, since=now - RECENT)
         )
-    for place in range(0, len(sessions), SESSIONS_PER_TRANSACTION):
-        _check(tenant_id, sessions[place : place + SESSIONS_PER_TRANSACTION], now)
+    for start in range(0, len(sessions), SESSIONS_PER_TRANSACTION):
+        _check(tenant_id, sessions[start : start + SESSIONS_PER_TRANSACTION], now)
     if batches:
         with tenant_scope(tenant_id):
             waiting = IngestBatch.objects.filter(tenant_id=tenant_id, sessions_checked_at=None)

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
 from alerts.models import AlertSettings, Delivery, DeliveryState, HeldBy, MaintenanceWindow
-from tenants.audit import facts_of, record_change
+from alerts.rules import RuleChanges, differing_rules
+from common.json_bodies import JsonObject
+from metering.core.validation import Problem, require
+from tenants.audit import audited_change, create_audited, delete_audited, lock_stored
 from tenants.models import Tenant
 
 MAINTENANCE_MAX: Final = timedelta(days=31)
@@ -23,25 +25,30 @@ def settings_of(tenant_id: int) -> AlertSettings:
 
 @transaction.atomic
 def change_alert_settings(
-    *, tenant: Tenant, actor: str, changes: Mapping[str, Any]
+    *, tenant: Tenant, actor: str, changes: Mapping[str, object], rules: RuleChanges | None = None
 ) -> AlertSettings:
-    """Change settings, for what is sent from now on; what waits already leaves as before."""
-    AlertSettings.objects.get_or_create(tenant=tenant)
-    stored = AlertSettings.objects.select_for_update().get(tenant=tenant)
-    before = facts_of(stored)
-    for name, value in changes.items():
-        setattr(stored, name, value)
-    stored.full_clean(validate_unique=False)
-    stored.save(update_fields=list(changes) or None)
-    record_change(
-        tenant_id=tenant.id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before=before,
-        after=facts_of(stored),
-    )
-    return stored
+    """Change settings, and of rules the members that are named; None resets a rule to its default.
+
+    For what is sent from now on; what waits already leaves as before. Two simultaneous changes both
+    count, since the row is locked before it is read.
+    """
+    stored, _ = AlertSettings.objects.get_or_create(tenant=tenant)
+    with audited_change(stored, actor=actor, changes=changes) as change:
+        change.row.rules = differing_rules(change.row.rules, rules or {})
+        change.row.full_clean(validate_unique=False)
+    return change.row
+
+
+def validate_period(starts_at: datetime, ends_at: datetime) -> None:
+    """Raise ValidationError for a maintenance window that is over already, or longer than a month:
+    if it is forgotten, no one is notified of anything.
+    """
+    if ends_at <= max(starts_at, timezone.now()):
+        require([Problem("ends_at", "Must be after the start, and in the future.")])
+    if ends_at - starts_at > MAINTENANCE_MAX:
+        require(
+            [Problem("ends_at", f"Must be at most {MAINTENANCE_MAX.days} days after it begins.")]
+        )
 
 
 @transaction.atomic
@@ -51,28 +58,20 @@ def create_maintenance_window(
     actor: str,
     starts_at: datetime,
     ends_at: datetime,
-    match: Mapping[str, Any],
+    match: JsonObject,
     reason: str,
 ) -> MaintenanceWindow:
-    """Announce a time in which unusual spend is expected. Raises ValidationError for one that is
-    over already, or longer than a month: if it is forgotten, no one is notified of anything.
-    """
-    if ends_at <= max(starts_at, timezone.now()):
-        raise ValidationError("A maintenance window must end after it begins, and not in the past.")
-    if ends_at - starts_at > MAINTENANCE_MAX:
-        raise ValidationError(f"A maintenance window lasts at most {MAINTENANCE_MAX.days} days.")
-    window = MaintenanceWindow.objects.create(
+    """Announce a time in which unusual spend is expected. Raises ValidationError."""
+    validate_period(starts_at, ends_at)
+    window = MaintenanceWindow(
         tenant=tenant,
         starts_at=starts_at,
         ends_at=ends_at,
-        match=dict(match),
+        match=match,
         reason=reason,
         created_by=actor[:300],
     )
-    record_change(
-        tenant_id=tenant.id, actor=actor, action="create", subject=window, after=facts_of(window)
-    )
-    return window
+    return create_audited(window, actor=actor)
 
 
 @transaction.atomic
@@ -81,11 +80,9 @@ def end_maintenance_window(*, window: MaintenanceWindow, actor: str) -> None:
 
     What waits for its end is sent immediately.
     """
-    stored = MaintenanceWindow.objects.select_for_update().filter(id=window.id).first()
-    now = timezone.now()
-    if stored is None or stored.ends_at <= now:
+    stored, now = lock_stored(window), timezone.now()
+    if stored.ends_at <= now:
         return
-    before = facts_of(stored)
     Delivery.objects.filter(
         tenant_id=stored.tenant_id,
         state=DeliveryState.WAITING,
@@ -93,18 +90,7 @@ def end_maintenance_window(*, window: MaintenanceWindow, actor: str) -> None:
         due_at=stored.ends_at,
     ).update(due_at=now)
     if stored.starts_at >= now:
-        record_change(
-            tenant_id=stored.tenant_id, actor=actor, action="delete", subject=stored, before=before
-        )
-        stored.delete()
+        delete_audited(stored, actor=actor)
         return
-    stored.ends_at = now
-    stored.save(update_fields=["ends_at"])
-    record_change(
-        tenant_id=stored.tenant_id,
-        actor=actor,
-        action="update",
-        subject=stored,
-        before=before,
-        after=facts_of(stored),
-    )
+    with audited_change(stored, actor=actor, changes={"ends_at": now}):
+        pass

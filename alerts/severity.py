@@ -109,12 +109,12 @@ def severity_of(findings: Iterable[Finding], usual_nanos_per_hour: float) -> str
     whole usually spends in an hour. Warning: any other money, and requests that fail. Info: usage
     that stopped, and what costs nothing.
     """
-    found = list(findings)
-    hourly = (finding.activity.excess_nanos_per_hour for finding in found if finding.is_costly)
+    reported = list(findings)
+    hourly = (finding.activity.excess_nanos_per_hour for finding in reported if finding.is_costly)
     excess = max(hourly, default=0.0)
     if excess >= max(CRITICAL_NANOS_PER_HOUR, CRITICAL_SHARE * usual_nanos_per_hour):
         return "critical"
-    if any(finding.measure in (ERROR_RATE, CACHE_HIT_SHARE) for finding in found):
+    if any(finding.measure in (ERROR_RATE, CACHE_HIT_SHARE) for finding in reported):
         return "warning"
     return "warning" if excess >= FLOOR_NANOS_PER_HOUR else "info"
 

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench.kit.figures import Row
 from bench.kit.service import Service, free_port, kill
+from bench.kit.wire import JsonObject
 
 CROSSINGS: Final = 30
 # Gaps of varying length, so that events meet the schedule at every moment of its period.
@@ -33,7 +34,7 @@ class Arrival(NamedTuple):
 
     at: float
     reference: str
-    body: dict[str, Any]
+    body: JsonObject
 
 
 class Receiver:
@@ -73,9 +74,9 @@ class Receiver:
     def wait_for(self, count: int, *, seconds: float) -> None:
         """Wait until this number of different messages has come, or the time is over."""
         end = time.monotonic() + seconds
-        while (
-            len({arrival.reference for arrival in self.arrivals}) < count and time.monotonic() < end
-        ):
+        while time.monotonic() < end:
+            if len({arrival.reference for arrival in self.arrivals}) >= count:
+                return
             time.sleep(0.02)
 
 
@@ -83,26 +84,11 @@ def measure(service: Service, note: Row) -> None:
     """Measure on a service that may reach loopback, and print the figures."""
     service.create_tenant("alerting")
     receiver = Receiver()
-    service.call(
-        "POST",
-        "/v1/channels",
-        {
-            "name": "bench",
-            "kind": "webhook",
-            "config": {"url": f"http://127.0.0.1:{receiver.port}/hook"},
-        },
-    )
-    service.call(
-        "POST",
-        "/v1/budgets",
-        {
-            "name": "each agent",
-            "per": ["agent"],
-            "period": "day",
-            "limit": {"cost_usd": "1"},
-            "levels": [{"percent": 100, "notify": ["engineering"], "action": "block"}],
-        },
-    )
+    hook = {"url": f"http://127.0.0.1:{receiver.port}/hook"}
+    service.call("POST", "/v1/channels", {"name": "bench", "kind": "webhook", "config": hook})
+    level = {"percent": 100, "notify": ["engineering"], "action": "block"}
+    budget = {"name": "each agent", "per": ["agent"], "period": "day", "limit": {"cost_usd": "1"}}
+    service.call("POST", "/v1/budgets", {**budget, "levels": [level]})
     with receiver.up():
         _latency(service, receiver, note)
     _away(service, receiver, note)
@@ -135,13 +121,12 @@ def _away(service: Service, receiver: Receiver, note: Row) -> None:
         _cross(service, f"away-{number}")
     time.sleep(15)
     with receiver.up():
-        receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
-        time.sleep(5)
-    note(
-        f"Receiver down for 15 s while {AWAY_CROSSINGS} incidents opened",
-        _kept(receiver.arrivals[before:], AWAY_CROSSINGS),
-        "all, no duplicate without its id",
-    )
+        _note_kept(
+            receiver,
+            before,
+            note,
+            f"Receiver down for 15 s while {AWAY_CROSSINGS} incidents opened",
+        )
 
 
 def _killed(service: Service, receiver: Receiver, note: Row) -> None:
@@ -153,22 +138,21 @@ def _killed(service: Service, receiver: Receiver, note: Row) -> None:
                 # As a full memory would.
                 kill(service.celery_workers())
             time.sleep(0.7)
-        receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
-        time.sleep(5)
-    note(
-        "Workers killed (SIGKILL) 4 times meanwhile",
-        _kept(receiver.arrivals[before:], AWAY_CROSSINGS),
-        "all, no duplicate without its id",
-    )
+        _note_kept(receiver, before, note, "Workers killed (SIGKILL) 4 times meanwhile")
 
 
-def _kept(arrivals: list[Arrival], wanted: int) -> str:
+def _note_kept(receiver: Receiver, before: int, note: Row, what: str) -> None:
+    """Wait for the messages of all incidents, and a little for repeats."""
+    receiver.wait_for(before + AWAY_CROSSINGS, seconds=COMES_BACK_WITHIN_SECONDS)
+    time.sleep(5)
+    arrivals = receiver.arrivals[before:]
     times = Counter(arrival.reference for arrival in arrivals)
     agents = {_agent(arrival) for arrival in arrivals}
-    repeats = sum(times.values()) - len(times)
-    return (
-        f"{len(agents)} of {wanted} incidents told, {len(times) - len(agents)} told under two ids,"
-        f" {repeats} repeats under one id"
+    note(
+        what,
+        f"{len(agents)} of {AWAY_CROSSINGS} incidents told, {len(times) - len(agents)} told under"
+        f" two ids, {times.total() - len(times)} repeats under one id",
+        "all, no duplicate without its id",
     )
 
 

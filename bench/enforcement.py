@@ -19,10 +19,12 @@ from typing import Any, Final, NamedTuple
 from bench.attacks import report, watched
 from bench.events import Load as Events
 from bench.events import budget_bodies
+from bench.kit.database import fetch_rows
 from bench.kit.figures import Row as Note
 from bench.kit.load import percentile
+from bench.kit.money import nanos_of
 from bench.kit.service import Service, headers_of
-from bench.kit.wire import Answer, Connection, Conversation, Requests, converse
+from bench.kit.wire import Answer, Connection, Conversation, JsonObject, Requests, converse
 from bench.raw_limit import updates_per_second
 
 WARM_UP_SECONDS: Final = 3.0
@@ -32,7 +34,6 @@ TENANTS: Final = 1_000
 MEETING_SECONDS_MAX: Final = 120.0
 BUSY_CLIENTS: Final = 8
 BUSY_BODIES: Final = 400
-NANO_DIGITS: Final = 9
 RESERVATION_ID: Final = re.compile(rb'"id":\s?"([0-9a-f-]{36})"')
 COST: Final = re.compile(rb'"cost_usd":\s?"([0-9.]+)"')
 MODEL: Final = {"provider": "openai", "model": "gpt-4o-mini"}
@@ -50,12 +51,12 @@ class Row(NamedTuple):
     wanted: str
     connections: int
     agents: int
-    budgets: Sequence[dict[str, Any]]
+    budgets: Sequence[JsonObject]
     # In how many budgets each call counts.
     matching: int = 1
 
 
-def _budget(name: str, **fields: Any) -> dict[str, Any]:
+def _budget(name: str, **fields: Any) -> JsonObject:
     return {
         "name": name,
         "match": {},
@@ -99,12 +100,7 @@ class Tally:
     @property
     def booked_nanos(self) -> int:
         """What the service says it has booked."""
-        return sum(map(_nanos, self.costs))
-
-
-def _nanos(usd: bytes) -> int:
-    whole, _, part = usd.partition(b".")
-    return int(whole) * 10**NANO_DIGITS + int(part.ljust(NANO_DIGITS, b"0"))
+        return sum(nanos_of(cost.decode()) for cost in self.costs)
 
 
 class Load:
@@ -238,14 +234,14 @@ def _require_exact(
     service: Service, budget_ids: Sequence[int], tally: Tally, *, matching: int = 1
 ) -> None:
     """What is spent is the sum of the answers, and nothing is held any more."""
-    with service.connect() as connection, connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'bench'")
-        found = connection.execute(
+    with service.connect() as connection:
+        (found,) = fetch_rows(
+            connection,
             "SELECT coalesce(sum(spent_nanos), 0)::bigint, coalesce(sum(spent_requests), 0)::bigint"
             ", coalesce(sum(reserved_nanos + reserved_requests), 0)::bigint"
             " FROM budget_window WHERE budget_id = ANY(%s)",
             [list(budget_ids)],
-        ).fetchone()
+        )
     wanted = (tally.booked_nanos * matching, len(tally.costs) * matching, 0)
     if found != wanted:
         raise SystemExit(f"Spent, settled, held must be {wanted}, are {found}; {_errors(tally)}")
@@ -275,17 +271,10 @@ def _measure_tenants(service: Service, note: Note, *, seconds: float, first: flo
     tally = _run(keys, service, row, seconds=seconds)
     note(f"{row.what}: reserve and settle", _figure(tally, seconds, first), row.wanted)
     tally.costs += meeting.tally.costs
-    _require_exact(service, _budgets_of_many(service), tally)
-
-
-def _budgets_of_many(service: Service) -> list[int]:
-    with service.connect() as connection, connection.transaction():
-        connection.execute("SET LOCAL spendgate.platform = 'bench'")
-        found = connection.execute(
-            "SELECT b.id FROM budget b JOIN tenant t ON t.id = b.tenant_id"
-            " WHERE t.name LIKE 'many-%'"
-        ).fetchall()
-    return [row[0] for row in found]
+    query = "SELECT b.id FROM budget b JOIN tenant t ON t.id = b.tenant_id WHERE t.name LIKE %s"
+    with service.connect() as connection:
+        budget_ids = [row[0] for row in fetch_rows(connection, query, ["many-%"])]
+    _require_exact(service, budget_ids, tally)
 
 
 def _measure_quiet(service: Service, note: Note, *, seconds: float) -> None:

@@ -14,10 +14,11 @@ import timeit
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from alerts.loops import CALLS_MAX, Call, SessionVerdict, judge
 from bench.kit.figures import Row
+from bench.kit.wire import JsonObject
 
 DATA: Final = Path(__file__).resolve().parents[2] / "shared" / "data"
 LMCACHE: Final = "lmcache_agent_traces"
@@ -198,7 +199,7 @@ def tau_bench() -> list[Session]:
     ]
 
 
-def _conversation(messages: Sequence[dict[str, Any]]) -> Iterator[Call]:
+def _conversation(messages: Sequence[JsonObject]) -> Iterator[Call]:
     context = 0
     asked: dict[str, str] = {}
     for number, message in enumerate(messages):
@@ -221,7 +222,7 @@ def who_and_when() -> list[Session]:
     ]
 
 
-def _turns(messages: Sequence[dict[str, Any]]) -> Iterator[Call]:
+def _turns(messages: Sequence[JsonObject]) -> Iterator[Call]:
     context = 0
     for number, message in enumerate(messages):
         text = message["content"].strip()
@@ -237,7 +238,7 @@ def swe_agent() -> list[Session]:
     ]
 
 
-def _steps(steps: Sequence[dict[str, Any]]) -> Iterator[Call]:
+def _steps(steps: Sequence[JsonObject]) -> Iterator[Call]:
     context = 0
     for number, step in enumerate(steps):
         said = step["thought"] + step["action"]
@@ -337,6 +338,6 @@ def _csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def _json_lines(path: str) -> list[dict[str, Any]]:
+def _json_lines(path: str) -> list[JsonObject]:
     with gzip.open(DATA / path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]

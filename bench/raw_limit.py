@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench.kit.database import Connection, seeing_all_tenants
+from bench.kit.database import Connection, fetch_number, seeing_all_tenants
 from bench.kit.service import Service
 
 BATCH_ROWS: Final = 1_000
@@ -41,7 +41,11 @@ def rows_per_second(connection: Connection) -> float:
         ) as copy:
             sample = b"".join(bytes(block) for block in copy).decode()
     lines = sample.splitlines()
-    column = _column_of_sent_id(connection)
+    column = fetch_number(
+        connection,
+        "SELECT attnum - 1 FROM pg_attribute"
+        " WHERE attrelid = 'usage_event'::regclass AND attname = 'sent_id'",
+    )
     batches = [_batch(lines, column, number) for number in range(BATCHES)]
     begun = time.perf_counter()
     for batch in batches:
@@ -54,14 +58,6 @@ def rows_per_second(connection: Connection) -> float:
     seconds = time.perf_counter() - begun
     connection.execute("DROP TABLE raw_limit; DROP TABLE raw_incoming")
     return BATCHES * len(lines) / seconds
-
-
-def _column_of_sent_id(connection: Connection) -> int:
-    row = connection.execute(
-        "SELECT attnum - 1 FROM pg_attribute WHERE attrelid = 'usage_event'::regclass"
-        " AND attname = 'sent_id'"
-    ).fetchone()
-    return int(row[0]) if row is not None else 0
 
 
 def _batch(lines: list[str], column: int, number: int) -> bytes:
@@ -97,7 +93,7 @@ def _commits_per_second(service: Service, clients: int, statement: str) -> float
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(statement)
         script.flush()
-        done = subprocess.run(  # noqa: S603 - the wheel's own program
+        done = subprocess.run(
             [
                 *(PGBENCH, "--no-vacuum", "--protocol", "prepared", "--file", script.name),
                 *("--client", str(clients), "--jobs", "1", "--time", str(SECONDS)),

@@ -23,7 +23,7 @@ class InvalidCursor(InvalidRequest):
         super().__init__("'cursor' must be the 'next_cursor' of the page before, unchanged.")
 
 
-def write_cursor(position: Any) -> str:
+def write_cursor(position: object) -> str:
     """Return where a page ended as text."""
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
 

@@ -1,12 +1,33 @@
 """What PostgreSQL's refusals mean, by SQLSTATE: the words of its messages depend on the server."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
-from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    transaction,
+)
+
+from common.errors import NameTaken
 
 # Data that is out of range, limits of PostgreSQL itself, and constraints.
 _VALUE_CLASSES: Final = frozenset({"22", "54", "23"})
+
+
+@contextmanager
+def name_once(noun: str, name: str) -> Iterator[None]:
+    """Write a row whose name must be free. Raises NameTaken."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as error:
+        raise NameTaken(noun, name) from error
 
 
 def is_conflict(error: DatabaseError) -> bool:

@@ -63,6 +63,11 @@ class NotFound(MeteringError):
 
     code = "not_found"
 
+    @classmethod
+    def of(cls, noun: str, row_id: object) -> "NotFound":
+        """Return the refusal of an id."""
+        return cls(f"No {noun} has the id '{row_id}'.")
+
 
 class InvalidRequest(MeteringError):
     """A request's own words are wrong; `errors` says which, as {"pointer", "code", "detail"}."""
@@ -80,6 +85,14 @@ class Conflict(MeteringError):
     """The request contradicts what is stored."""
 
     code = "conflict"
+
+
+class NameTaken(Conflict):
+    """Another row has the name."""
+
+    def __init__(self, noun: str, name: str) -> None:
+        detail = f"There is already a {noun} named {name!r}."
+        super().__init__(detail, errors=[{"pointer": "/name", "code": "taken", "detail": detail}])
 
 
 class BudgetExceeded(MeteringError):

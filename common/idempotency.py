@@ -4,22 +4,19 @@ A key is claimed in the transaction that does the work, so both are there or nei
 is kept unreadable without SECRET_KEY, since one of them is a new API key.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import msgspec
-from cryptography.fernet import Fernet, InvalidToken
-from django.conf import settings
-from django.utils.crypto import salted_hmac
+from django.db.backends.utils import CursorWrapper
 
 from common.errors import Conflict, IdempotencyConflict, InvalidRequest
+from common.sealing import Unreadable, seal, unseal
 
 HEADER: Final = "Idempotency-Key"
 KEY_MAX_CHARACTERS: Final = 200
+PURPOSE: Final = "answers for retries"
 
 
 class InvalidIdempotencyKey(InvalidRequest):
@@ -39,7 +36,7 @@ class KeptAnswer(NamedTuple):
     """An earlier answer to the same request."""
 
     status: int
-    data: Any
+    data: object
 
 
 def require_key(key: str) -> None:
@@ -50,14 +47,14 @@ def require_key(key: str) -> None:
         )
 
 
-def hash_of(method: str, path: str, value: Any) -> bytes:
+def hash_of(method: str, path: str, value: object) -> bytes:
     """What makes two requests the same: method, address and the value of the body."""
     body = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(f"{method} {path}\n{body}".encode()).digest()
 
 
 def claim_keys(
-    cursor: Any, tenant_id: int, wanted: Iterable[RequestKey]
+    cursor: CursorWrapper, tenant_id: int, wanted: Iterable[RequestKey]
 ) -> dict[str, KeptAnswer | IdempotencyConflict | Conflict]:
     """Claim keys for this transaction; answer those that were used before, with their answers.
 
@@ -92,17 +89,17 @@ def claim_keys(
     }
 
 
-def keep_answers(cursor: Any, tenant_id: int, answers: Mapping[str, KeptAnswer]) -> None:
+def keep_answers(cursor: CursorWrapper, tenant_id: int, answers: Mapping[str, KeptAnswer]) -> None:
     """Keep the answers of claimed keys."""
     for key, (status, data) in answers.items():
         cursor.execute(
             "UPDATE idempotency_record SET status = %s, body = %s"
             " WHERE tenant_id = %s AND key = %s",
-            [status, sealed(data), tenant_id, key],
+            [status, seal(data, purpose=PURPOSE).decode(), tenant_id, key],
         )
 
 
-def free_keys(cursor: Any, tenant_id: int, keys: Iterable[str]) -> None:
+def free_keys(cursor: CursorWrapper, tenant_id: int, keys: Iterable[str]) -> None:
     """Give claimed keys back: a refusal leaves them free."""
     if names := list(keys):
         cursor.execute(
@@ -111,30 +108,9 @@ def free_keys(cursor: Any, tenant_id: int, keys: Iterable[str]) -> None:
         )
 
 
-def sealed(data: Any) -> str:
-    """An answer as it is stored."""
-    return _cipher().encrypt(msgspec.json.encode(data)).decode()
-
-
-def opened(body: str) -> Any:
-    """An answer out of what is stored. Raises Conflict where SECRET_KEY was replaced since."""
-    try:
-        return json.loads(_cipher().decrypt(body.encode()))
-    except InvalidToken as error:
-        # The work was done and must not be done again.
-        raise Conflict(f"This {HEADER} was used, and its answer can no longer be read.") from error
-
-
 def _read(status: int, body: str) -> KeptAnswer | Conflict:
     try:
-        return KeptAnswer(status, opened(body))
-    except Conflict as error:
-        return error
-
-
-@cache
-def _cipher() -> Fernet:
-    digest = salted_hmac(
-        "tenants.api.idempotency", "answers", secret=settings.SECRET_KEY, algorithm="sha256"
-    ).digest()
-    return Fernet(base64.urlsafe_b64encode(digest))
+        return KeptAnswer(status, unseal(body.encode(), purpose=PURPOSE))
+    except Unreadable:
+        # The work was done and must not be done again.
+        return Conflict(f"This {HEADER} was used, and its answer can no longer be read.")

@@ -10,7 +10,7 @@ import msgspec
 from common.errors import MalformedBody
 
 DEPTH_MAX: Final = 32
-# The members of an object, each of any kind that JSON has.
+# A JSON object, or one that becomes one: its members, each of any kind that JSON has.
 JsonObject = dict[str, Any]
 _UTF8_PIECE_BYTES: Final = 1 << 20
 # Possessive, and a string that never ends ends with the text: every byte is looked at once.

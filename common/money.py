@@ -7,6 +7,8 @@ import re
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
+from common.expectations import USD
+
 NANOS_PER_USD: Final = 1_000_000_000
 # The most that an amount may be: enough for any limit, and it fits a bigint in nano-dollars.
 USD_MAX: Final = Decimal(1_000_000_000)
@@ -27,9 +29,9 @@ def nanos_from_usd(value: str | int | float) -> int:
     """
     if isinstance(value, str):
         if _USD.fullmatch(value) is None:
-            raise ValueError('must be a decimal number of USD, as in "0.0123"')
+            raise ValueError(USD)
     elif isinstance(value, bool):
-        raise ValueError('must be a decimal number of USD, as in "0.0123"')
+        raise ValueError(USD)
     usd = Decimal(repr(value) if isinstance(value, float) else value)
     if not usd.is_finite() or usd < 0 or usd > USD_MAX:
         raise ValueError("must be from 0 to 1,000,000,000 USD")

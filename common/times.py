@@ -4,6 +4,8 @@ import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 
+from common.expectations import TIMESTAMP
+
 # With the two liberties that msgspec takes in events: a space for the T, which RFC 3339 allows and
 # Python writes, and an offset without its colon.
 _TIME: Final = re.compile(
@@ -12,7 +14,6 @@ _TIME: Final = re.compile(
 )
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _LENGTH_MAX: Final = 64
-_NOT_A_TIME: Final = "must be RFC 3339 with a zone, as in 2026-11-21T12:00:00Z"
 
 
 def parse_timestamp(text: str) -> datetime:
@@ -24,7 +25,7 @@ def parse_timestamp(text: str) -> datetime:
     """
     match = _TIME.fullmatch(text) if len(text) <= _LENGTH_MAX else None
     if match is None:
-        raise ValueError(_NOT_A_TIME)
+        raise ValueError(TIMESTAMP)
     year, month, day, hour, minute, second = (int(digits) for digits in match.groups()[:6])
     micros = int((match[7] or "")[:6].ljust(6, "0"))
     zone = _zone(match)

@@ -6,7 +6,7 @@ import tempfile
 from http import HTTPStatus
 from typing import IO, Final, NamedTuple
 
-from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]
+from granian.rsgi import HTTPProtocol, Scope
 
 from common.api.problems import CONTENT_TYPE, problem
 

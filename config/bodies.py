@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import suppress
 from typing import IO, Final
 
-from granian.rsgi import HTTPProtocol  # type: ignore[attr-defined]
+from granian.rsgi import HTTPProtocol
 
 from common.api.parsing import DRAIN_BYTES_MAX, MEMORY_BYTES_MAX
 

@@ -139,7 +139,7 @@ def configure(environment: Environment) -> dict[str, Any]:
     }
 
 
-def be_nice(sender: str, **_: Any) -> None:
+def be_nice(sender: str, **_: object) -> None:
     """Lower the priority of this worker and of the processes that it forks, but not of `alerts`."""
     if sender.startswith("worker@"):
         os.nice(NICENESS)

@@ -1,7 +1,5 @@
 """The OpenAPI document and its page, whose scripts come from an installed package."""
 
-from typing import Any
-
 from drf_spectacular.renderers import OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.renderers import TemplateHTMLRenderer
@@ -19,8 +17,8 @@ class SchemaView(SpectacularAPIView):
     """`GET /v1/schema`: JSON, or YAML where only that is accepted."""
 
     renderer_classes = [JsonDocument, OpenApiYamlRenderer]
-    permission_classes: list[Any] = []
-    authentication_classes: list[Any] = []
+    permission_classes = ()
+    authentication_classes = ()
 
 
 class DocumentationView(SpectacularSwaggerSplitView):
@@ -29,5 +27,5 @@ class DocumentationView(SpectacularSwaggerSplitView):
     url_name = "schema"
     renderer_classes = [TemplateHTMLRenderer]
     content_negotiation_class = OneRepresentation
-    permission_classes: list[Any] = []
-    authentication_classes: list[Any] = []
+    permission_classes = ()
+    authentication_classes = ()

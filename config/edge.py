@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
-from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
+from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
 
 from common.api.parsing import BODY_BYTES_MAX
 from config.answers import Answer, Headers, is_api_path, send_answer, send_refusal
@@ -142,7 +142,16 @@ class Edge:
         # Judging bodies is work for Python alone: more threads would not be faster.
         self._batches = Lane("batches", threads=2, caller_share=0.5)
         self._large_batches = Lane("large batches", threads=1)
-        self._lanes = (self._views, self._reads, self._batches, self._large_batches)
+        # What is left to do for a body of many events once it is committed: to count them, and to
+        # let go of them, takes milliseconds in which the loop would answer no one.
+        self._endings = Lane("endings", threads=1)
+        self._lanes = (
+            self._views,
+            self._reads,
+            self._batches,
+            self._large_batches,
+            self._endings,
+        )
         self._quota = BodyQuota(KEPT_BYTES_MAX, CALLER_BYTES_MAX)
         # Requests without a key have a quota of their own, and take none from those with one.
         self._strangers_quota = BodyQuota(STRANGERS_BYTES_MAX, STRANGER_BYTES_MAX)
@@ -225,10 +234,15 @@ class Edge:
     ) -> Answer:
         """Drive a handler to its answer: from here, unless that takes reading or is much work."""
         started_at = time.perf_counter()
-        steps, reached = await self._first_step(endpoint, request, caller)
+        steps, reached, is_large = await self._first_step(endpoint, request, caller)
         while not isinstance(reached, HotResponse):
-            failure = await self._completions.wait_for(reached)
-            reached = next_step(steps, failure)
+            committed = self._completions.wait_for(reached)
+            del reached  # the work goes with the last step that has it
+            failure = await committed
+            if is_large:
+                reached = await self._endings.run(caller, partial(next_step, steps, failure))
+            else:
+                reached = next_step(steps, failure)
         status, headers, body = reached
         seconds = time.perf_counter() - started_at
         note_answer(method=scope.method, route=endpoint.route, status=status, seconds=seconds)
@@ -236,14 +250,16 @@ class Edge:
 
     async def _first_step(
         self, endpoint: Endpoint, request: HotRequest, caller: Hashable
-    ) -> tuple[Steps, Submission | HotResponse]:
-        """Begin a handler where its body fits, which is known once it is decompressed."""
+    ) -> tuple[Steps, Submission | HotResponse, bool]:
+        """Begin a handler where its body fits, which is known once it is decompressed; return also
+        whether it is one of many events.
+        """
         small = request._replace(plain_bytes_max=SMALL_PLAIN_BYTES)
         lane = self._reads
         if request.size <= SMALL_BYTES:
             steps = endpoint.begin(small)
             try:
-                return steps, next_step(steps, None)
+                return steps, next_step(steps, None), False
             except SynchronousOnlyOperation:
                 pass
             except TooLargeHere:
@@ -254,7 +270,8 @@ class Edge:
         while True:
             steps = endpoint.begin(sized.get(lane, request))
             try:
-                return steps, await lane.run(caller, partial(next_step, steps, None))
+                reached = await lane.run(caller, partial(next_step, steps, None))
+                return steps, reached, lane is not self._reads
             except TooLargeHere:
                 lane = self._batches if lane is self._reads else self._large_batches
 

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -18,6 +18,7 @@ from common.api.problems import (
     problem_response,
     unreadable_problem,
 )
+from common.errors import NotFound
 from common.spelling import did_you_mean
 
 # What names an object, in an address that was asked for and in the pattern of one.
@@ -42,16 +43,26 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Answer an address that does not exist."""
     if is_api(request):
-        near = did_you_mean(_OBJECT.sub("/{id}", request.path), api_paths())
-        return problem_response(problem(404, detail=f"There is nothing at this address.{near}"))
+        return problem_response(problem(404, detail=_nothing_at(request.path)))
     return defaults.page_not_found(request, exception)
+
+
+def _nothing_at(path: str) -> str:
+    parts = path.split("/")
+    for index in range(3, len(parts)):
+        address = "/".join([*parts[:index], "{id}", *parts[index + 1 :]])
+        if address in api_paths():
+            noun = parts[index - 1].replace("-", " ").replace("ies", "ys").removesuffix("s")
+            return NotFound.of(noun, parts[index]).detail
+    near = did_you_mean(_OBJECT.sub("/{id}", path), api_paths())
+    return f"There is nothing at this address.{near}"
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
     """Answer what failed outside of any view, such as a database that cannot be reached."""
     if not is_api(request):
         return defaults.server_error(request)
-    error: Any = sys.exception()
+    error = sys.exception()
     body = problem_of(error) if isinstance(error, Exception) else problem(500, detail="Failed.")
     return problem_response(body)
 

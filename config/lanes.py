@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from django.db import close_old_connections, connection
 
@@ -30,9 +30,9 @@ class Overloaded(Exception):
 class _Call:
     __slots__ = ("result", "timer", "work")
 
-    def __init__(self, work: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, work: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
         self.work = work
-        self.result: asyncio.Future[Any] = loop.create_future()
+        self.result: asyncio.Future[object] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
 
     def give_up(self) -> None:
@@ -80,8 +80,7 @@ class Lane:
         if call in queue:
             call.timer = loop.call_later(WAIT_SECONDS, call.give_up)
         try:
-            result: Result = await call.result
-            return result
+            return cast(Result, await call.result)
         finally:
             del call  # an error's traceback holds this frame, and the call holds the error
 
@@ -123,7 +122,7 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         caller: Hashable,
         call: _Call,
-        result: Any,
+        result: object,
         failure: Exception | None,
     ) -> None:
         self._free += 1

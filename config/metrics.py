@@ -33,7 +33,7 @@ REQUEST_SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 # When each series began doubles their number and tells little.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+disable_created_metrics()
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

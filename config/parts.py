@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     command = arguments_of(arguments[0], environment)
     if VARIABLE not in os.environ:
         os.environ.update(shared_by_part(arguments[0], environment))
-    return os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    return os.execv(command[0], command)
 
 
 if __name__ == "__main__":

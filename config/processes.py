@@ -9,7 +9,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import IO, Any, TypedDict
+
+import psutil
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
@@ -76,21 +78,28 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
 def is_running(pid: int) -> bool:
     """Whether a process lives; one that has ended and waits to be collected does not."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
         return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def with_environment(marker: str) -> list[int]:
     """Return processes whose environment holds `NAME=value`, this one left out."""
-    needle = b"\0" + marker.encode() + b"\0"
-    return [pid for pid in _all() if needle in b"\0" + _content(pid, "environ") and is_running(pid)]
+    name, _, value = marker.partition("=")
+    return [pid for pid, known in _others("environ") if known.get(name) == value]
 
 
 def with_title(text: str) -> list[int]:
     """Return processes whose command line or title holds a text, this one left out."""
-    return [pid for pid in _all() if text.encode() in _content(pid, "cmdline") and is_running(pid)]
+    return [pid for pid, arguments in _others("cmdline") if text in "\0".join(arguments)]
+
+
+def _others(attribute: str) -> Iterator[tuple[int, Any]]:
+    """Yield what this user may see of each other process that has not ended."""
+    for process in psutil.process_iter([attribute]):
+        known = process.info[attribute]
+        if known and process.pid != os.getpid() and is_running(process.pid):
+            yield process.pid, known
 
 
 def end_all(pids: Sequence[int], *, patience_seconds: float) -> None:
@@ -111,16 +120,3 @@ def wait_until(is_done: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def _all() -> Iterator[int]:
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and int(name) != os.getpid():
-            yield int(name)
-
-
-def _content(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""  # it has ended, or belongs to someone else

@@ -5,7 +5,9 @@ own.
 """
 
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
+
+from celery import Task
 
 DEFAULT_QUEUE: Final = "default"
 ALERTS_QUEUE: Final = "alerts"
@@ -49,7 +51,7 @@ def queue_of(task: str) -> str:
     return next(fitting, DEFAULT_QUEUE)
 
 
-def route(name: str, *arguments: Any, **options: Any) -> dict[str, str]:
+def route(name: str, *arguments: object, **options: object) -> dict[str, str]:
     """Return `queue_of`, as Celery asks for it."""
     return {"queue": queue_of(name)}
 
@@ -57,7 +59,7 @@ def route(name: str, *arguments: Any, **options: Any) -> dict[str, str]:
 class LimitsByQueue:
     """Gives each task that has none of its own the time limits of its queue."""
 
-    def annotate(self, task: Any) -> dict[str, int]:
+    def annotate(self, task: Task[..., object]) -> dict[str, int]:
         limits = {"soft_time_limit": SOFT_LIMIT_SECONDS, "time_limit": HARD_LIMIT_SECONDS}
         if queue_of(task.name) == ALERTS_QUEUE:
             limits = {

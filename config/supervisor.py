@@ -11,11 +11,12 @@ import selectors
 import signal
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -310,11 +311,12 @@ def answers(environment: Environment) -> Callable[[Child], bool]:
     """Judge the web process: it is up if it says that the service is ready."""
 
     def judge(child: Child) -> bool:
-        try:
-            with urllib.request.urlopen(f"{environment.url}/readyz", timeout=2) as answer:  # noqa: S310
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        with closing(HTTPConnection(urlsplit(environment.url).netloc, timeout=2)) as connection:
+            try:
+                connection.request("GET", "/readyz")
+                return connection.getresponse().status == 200
+            except (OSError, HTTPException):
+                return False
 
     return judge
 

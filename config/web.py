@@ -15,13 +15,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup()
 
 # Models can be imported only once Django is set up.
-from config.connections import BUSY, limit_process  # noqa: E402
-from config.edge import Edge  # noqa: E402
-from metering.intake.committer import PROCESS_COMMITTER  # noqa: E402
-from metering.limits.halt_watch import stop_watching  # noqa: E402
-from metering.reservations.committer import PROCESS_ENFORCER  # noqa: E402
-from metering.usage.sources import PROCESS_RECORDER  # noqa: E402
-from tenants.changes import PROCESS_LISTENER  # noqa: E402
+from config.connections import BUSY, limit_process
+from config.edge import Edge
+from metering.intake.committer import PROCESS_COMMITTER
+from metering.limits.halt_watch import stop_watching
+from metering.reservations.committer import PROCESS_ENFORCER
+from metering.usage.sources import PROCESS_RECORDER
+from tenants.changes import PROCESS_LISTENER
 
 # A client that takes nothing of its answer for so long has gone away, whatever it says.
 UNREAD_SECONDS: Final = 30

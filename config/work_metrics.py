@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Task
 from celery.signals import (
     before_task_publish,
     task_postrun,
@@ -55,17 +56,17 @@ def listen() -> None:
     worker_ready.connect(serve_metrics)
 
 
-def serve_metrics(**_: Any) -> None:
+def serve_metrics(**_: object) -> None:
     """Answer Prometheus for this worker and its processes on METRICS_PORT, if that is set."""
     environment = read_environment()
     if environment.metrics_port is None:
         return
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)
     start_http_server(environment.metrics_port, addr=environment.host, registry=registry)
 
 
-def note_publication(headers: dict[str, Any], **_: Any) -> None:
+def note_publication(headers: dict[str, Any], **_: object) -> None:
     """Stamp a message with the time from which its worker is awaited."""
     due_at = headers.get("eta")
     headers[PUBLISHED_AT] = (
@@ -73,7 +74,7 @@ def note_publication(headers: dict[str, Any], **_: Any) -> None:
     )
 
 
-def note_start(task_id: str, task: Any, **_: Any) -> None:
+def note_start(task_id: str, task: Task[..., object], **_: object) -> None:
     """Measure how long the message waited. One that comes again has waited since the first time."""
     _started_at[task_id] = time.perf_counter()
     published_at = getattr(task.request, PUBLISHED_AT, None)
@@ -82,7 +83,9 @@ def note_start(task_id: str, task: Any, **_: Any) -> None:
         LAG_SECONDS.labels(queue_of(task.name)).observe(waited_seconds)
 
 
-def note_end(task_id: str, task: Any, state: str | None, retval: Any, **_: Any) -> None:
+def note_end(
+    task_id: str, task: Task[..., object], state: str | None, retval: object, **_: object
+) -> None:
     """Count a task that ended in its own process, well or not."""
     if state is None:
         return  # its process is being ended, and its killer counts it
@@ -94,7 +97,7 @@ def note_end(task_id: str, task: Any, state: str | None, retval: Any, **_: Any) 
         RUN_SECONDS.labels(queue_of(task.name), task.name).observe(ran_seconds)
 
 
-def note_revocation(sender: Any, expired: bool, **_: Any) -> None:
+def note_revocation(sender: Task[..., object], expired: bool, **_: object) -> None:
     """Count a message that no worker began."""
     count_run(sender.name, "expired" if expired else "revoked")
 

@@ -1,7 +1,6 @@
 """What the demo knows of one call, before it is written as an event."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -78,8 +77,7 @@ class Call(msgspec.Struct, kw_only=True, gc=False):
     prefix_hash: str | None = None
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(NamedTuple):
     """Modelled latency of many calls."""
 
     first_ms: list[int]

@@ -3,12 +3,12 @@
 import gzip
 import time
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from threading import Event
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
+import requests
 
 TIMEOUT_SECONDS = 60
 PATIENCE_SECONDS = 120
@@ -16,6 +16,7 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 # The service is busy or starting; it has taken nothing that a second try would not recognize.
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+JsonObject = dict[str, Any]
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -52,17 +53,18 @@ class Client:
         stopping: Event | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self.parts = parse(self.url)
-        self.api_key = api_key
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise LoadFailed(f"{url!r} is not an address like http://127.0.0.1:8000.")
         self.patience_seconds = patience_seconds
-        self.is_packing = self.parts.hostname not in LOOPBACK  # it costs more than it saves there
+        self.is_packing = parts.hostname not in LOOPBACK  # it costs more than it saves there
         self.stopping = stopping or Event()
-        self.connection: HTTPConnection | None = None
+        self.session = requests.Session()
+        self.session.trust_env = False  # a proxy, or a key, of the caller's is not for this service
+        self.session.headers["Authorization"] = f"Bearer {api_key}"
 
     def close(self) -> None:
-        if self.connection:
-            self.connection.close()
-        self.connection = None
+        self.session.close()
 
     def get(self, path: str) -> Answer:
         return self.ask("GET", path, body=None, headers={})
@@ -85,44 +87,31 @@ class Client:
         while True:
             wanted_seconds = 0.0
             try:
-                response, content = self.send(method, path, body=body, headers=headers)
-                if response.status not in RETRIED_STATUSES:
-                    return Answer(response.status, parsed(content))
-                trouble = f"it answered {response.status}"
-                wanted_seconds = retry_after_seconds(response)
-            except (OSError, HTTPException) as error:
-                self.close()
+                response = self.session.request(
+                    method,
+                    self.url + path,
+                    data=body,
+                    headers=headers,
+                    timeout=TIMEOUT_SECONDS,
+                    allow_redirects=False,
+                )
+                if response.status_code not in RETRIED_STATUSES:
+                    return Answer(response.status_code, parsed(response.content))
+                trouble = f"it answered {response.status_code}"
+                # A date in its place is not worth reading.
+                wanted = response.headers.get("Retry-After", "")
+                wanted_seconds = float(wanted) if wanted.isdecimal() else 0.0
+            except requests.RequestException as error:
                 trouble = str(error) or type(error).__name__
             if time.monotonic() >= give_up_at:
                 raise LoadFailed(
                     f"The service at {self.url} could not be used for "
                     f"{self.patience_seconds:g} seconds: {trouble}."
                 )
+            wanted_seconds = min(wanted_seconds, LONGEST_PAUSE_SECONDS)
             if self.stopping.wait(max(pause_seconds, wanted_seconds)):
                 raise LoadFailed("The load was stopped.")
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
-
-    def send(
-        self, method: str, path: str, *, body: bytes | None, headers: dict[str, str]
-    ) -> tuple[HTTPResponse, bytes]:
-        if self.connection is None:
-            self.connection = connect(self.parts)
-        headers = {**headers, "Authorization": f"Bearer {self.api_key}"}
-        self.connection.request(method, self.parts.path + path, body=body, headers=headers)
-        response = self.connection.getresponse()
-        return response, response.read()
-
-
-def parse(url: str) -> SplitResult:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise LoadFailed(f"{url!r} is not an address like http://127.0.0.1:8000.")
-    return parts
-
-
-def connect(parts: SplitResult) -> HTTPConnection:
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return kind(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
 
 
 def parsed(content: bytes) -> Any:
@@ -130,9 +119,3 @@ def parsed(content: bytes) -> Any:
         return msgspec.json.decode(content)
     except msgspec.DecodeError:
         return None
-
-
-def retry_after_seconds(response: HTTPResponse) -> float:
-    """Return what the service asks for, within reason; a date in its place is not worth reading."""
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_PAUSE_SECONDS) if text.isdecimal() else 0.0

@@ -7,10 +7,9 @@ and one is over.
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Any
 
 from demo.calls import Call, epoch_ms
-from demo.client import Answer, Client
+from demo.client import Answer, Client, JsonObject
 from demo.spend import NANOS, TOOL_PRICES, spend_by
 
 TEAMS = (
@@ -24,8 +23,6 @@ TEAMS = (
     "support",
 )
 PRICES_FROM = timedelta(days=35)
-
-Body = dict[str, Any]
 
 
 def configure(client: Client, *, calls: Sequence[Call], seed: int, end: datetime) -> list[str]:
@@ -43,7 +40,7 @@ def configure(client: Client, *, calls: Sequence[Call], seed: int, end: datetime
 
 
 def make_missing(
-    client: Client, *, path: str, key: str, bodies: Sequence[Body], load: str
+    client: Client, *, path: str, key: str, bodies: Sequence[JsonObject], load: str
 ) -> list[str]:
     """Post each body whose key the list at `path` does not show; stop at a refusal."""
     present = {item.get(key) for item in items(client.get(f"{path}?limit=500"))}
@@ -56,7 +53,7 @@ def make_missing(
     return []
 
 
-def items(answer: Answer) -> list[Body]:
+def items(answer: Answer) -> list[JsonObject]:
     listed = answer.body.get("data") if isinstance(answer.body, dict) else None
     return [item for item in listed or [] if isinstance(item, dict)]
 
@@ -67,14 +64,14 @@ def remark(path: str, name: str, answer: Answer) -> str:
     return f"{path} did not take {name!r} ({answer.status}): {answer.detail}"
 
 
-def tool_prices(end: datetime) -> list[Body]:
+def tool_prices(end: datetime) -> list[JsonObject]:
     return [
         {"tool": tool, "call_usd": usd, "effective_from": (end - PRICES_FROM).isoformat()}
         for tool, usd in TOOL_PRICES.items()
     ]
 
 
-def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
+def budgets(calls: Sequence[Call], *, end: datetime) -> list[JsonObject]:
     """Return six budgets, each of another kind."""
     day = end.replace(hour=0, minute=0, second=0, microsecond=0)
     month = day.replace(day=1)
@@ -94,8 +91,6 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
     return [
         {
             "name": "All spend, monthly",
-            "match": {},
-            "per": [],
             "period": "month",
             "limit": {"cost_usd": limit_usd(everything, used_percent=78)},
             "mode": "enforce",
@@ -110,10 +105,7 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
             "match": {"team": "research"},
             "per": ["agent"],
             "period": "day",
-            "limit": {
-                "cost_usd": limit_usd(researcher, used_percent=95),
-                "tool_calls": 500,
-            },
+            "limit": {"cost_usd": limit_usd(researcher, used_percent=95), "tool_calls": 500},
             "mode": "enforce",
             "levels": [
                 level(70, "none", "team_lead"),
@@ -123,7 +115,6 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
         },
         {
             "name": "Customers, monthly",
-            "match": {},
             "per": ["customer"],
             "period": "month",
             "limit": {"cost_usd": limit_usd(customer, used_percent=106)},
@@ -142,7 +133,6 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
         {
             "name": "Contract review, whole project",
             "match": {"feature": "contract_review"},
-            "per": [],
             "period": "lifetime",
             "limit": {"cost_usd": limit_usd(contracts, used_percent=92)},
             "mode": "enforce",
@@ -155,7 +145,6 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
         {
             "name": "Code completion, monthly tokens",
             "match": {"team": "developer-tools"},
-            "per": [],
             "period": "month",
             "limit": {"tokens": max(1, round(completion_tokens / 0.62))},
             "mode": "warn",
@@ -164,7 +153,7 @@ def budgets(calls: Sequence[Call], *, end: datetime) -> list[Body]:
     ]
 
 
-def level(percent: int, action: str, *notify: str) -> Body:
+def level(percent: int, action: str, *notify: str) -> JsonObject:
     return {"percent": percent, "notify": list(notify), "action": action}
 
 

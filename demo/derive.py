@@ -155,15 +155,11 @@ AZURE_HEADER = ("offset_ms", "input_tokens", "output_tokens")
 def azure_requests(source: Path) -> Iterator[Sequence[object]]:
     """Yield the recorded hour, each request with its distance from the first."""
     rows = read_csv(source / "azure_llm_2023" / "AzureLLMInferenceTrace_code.csv.gz")
-    times = [azure_time(row["TIMESTAMP"]) for row in rows]
+    # The trace's times have seven digits after the point; Python reads six.
+    times = [datetime.fromisoformat(f"{row['TIMESTAMP'][:26]}+00:00") for row in rows]
     for row, time in zip(rows, times, strict=True):
         offset_ms = round((time - times[0]).total_seconds() * 1000)
         yield offset_ms, int(row["ContextTokens"]), int(row["GeneratedTokens"])
-
-
-def azure_time(text: str) -> datetime:
-    """Read a time of the trace, which has seven digits after the point; Python reads six."""
-    return datetime.fromisoformat(f"{text[:26]}+00:00")
 
 
 AGENT_HEADER = (

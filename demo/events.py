@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from heapq import merge
-from typing import Any
 
 import numpy as np
 
 from demo.agents import agent_calls
 from demo.calls import Call, epoch_ms
+from demo.client import JsonObject
 from demo.customers import customer_calls
 from demo.developers import developer_calls, recorded_requests
 
@@ -23,10 +23,8 @@ DEVELOPER_SHARE = 0.06
 SOURCE = re.compile(r"demo-(?P<seed>\d+)-(?P<count>\d+)-(?P<end>\d{8}T\d{4}Z)")
 END_FORMAT = "%Y%m%dT%H%MZ"
 
-Event = dict[str, Any]
 
-
-def demo_events(*, count: int, seed: int, end: datetime) -> Iterator[Event]:
+def demo_events(*, count: int, seed: int, end: datetime) -> Iterator[JsonObject]:
     """Yield exactly `count` events of the fortnight before `end`, oldest first."""
     source = source_name(count=count, seed=seed, end=end)
     for call in demo_calls(count=count, seed=seed, end=end):
@@ -64,16 +62,12 @@ def end_of_source(source: str, *, count: int, seed: int) -> datetime | None:
     return datetime.strptime(parts["end"], END_FORMAT).replace(tzinfo=UTC)
 
 
-def whole_hour(time: datetime) -> datetime:
-    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def event_of(call: Call, *, source: str) -> Event:
+def event_of(call: Call, *, source: str) -> JsonObject:
     """Return an event as the ingest contract has it; fields without a value are left out."""
-    event: Event = {
+    event: JsonObject = {
         "id": call.id,
         "source": source,
         "time": (EPOCH + timedelta(milliseconds=call.time_ms)).isoformat(),
@@ -115,14 +109,14 @@ OPTIONAL = (
 )
 
 
-def tokens_of(call: Call, *, usage_format: str) -> Event:
+def tokens_of(call: Call, *, usage_format: str) -> JsonObject:
     """Return token counts as flat fields or as the provider's own usage object."""
     if call.input_tokens is None or usage_format == "flat":
         return flat_tokens(call)
     return {"usage": USAGE_BY_FORMAT[usage_format](call, call.input_tokens)}
 
 
-def flat_tokens(call: Call) -> Event:
+def flat_tokens(call: Call) -> JsonObject:
     """Return all input and output; a count that was not recorded is left out, not zero."""
     tokens = {"output_tokens": call.output_tokens}
     if call.input_tokens is not None:
@@ -132,7 +126,7 @@ def flat_tokens(call: Call) -> Event:
     return tokens
 
 
-def anthropic_usage(call: Call, input_tokens: int) -> Event:
+def anthropic_usage(call: Call, input_tokens: int) -> JsonObject:
     """Return counts as Anthropic has them: cache reads and writes beside the input, not in it."""
     return {
         "input_tokens": input_tokens - call.cache_read_tokens - call.cache_write_tokens,
@@ -142,7 +136,7 @@ def anthropic_usage(call: Call, input_tokens: int) -> Event:
     }
 
 
-def openai_usage(call: Call, input_tokens: int) -> Event:
+def openai_usage(call: Call, input_tokens: int) -> JsonObject:
     """Return counts as OpenAI has them: cache reads in the prompt."""
     return {
         "prompt_tokens": input_tokens,
@@ -152,7 +146,7 @@ def openai_usage(call: Call, input_tokens: int) -> Event:
     }
 
 
-def google_usage(call: Call, input_tokens: int) -> Event:
+def google_usage(call: Call, input_tokens: int) -> JsonObject:
     return {
         "promptTokenCount": input_tokens,
         "candidatesTokenCount": call.output_tokens,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +107,10 @@ def servegen_windows() -> Windows:
     )
 
 
-def rank(stream: Any, window: Any) -> Any:
+Number = TypeVar("Number", int, Integers)
+
+
+def rank(stream: Number, window: Number) -> Number:
     """Order by stream, then window, as one number; for plain numbers and for arrays."""
     return stream * 10_000 + window
 

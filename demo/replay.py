@@ -21,15 +21,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from demo.calls import Call
-from demo.client import Answer, Client, LoadFailed
+from demo.client import Answer, Client, JsonObject, LoadFailed
 from demo.configuration import configure, items
 from demo.events import (
-    Event,
     demo_calls,
     end_of_source,
     event_of,
     source_name,
-    whole_hour,
 )
 
 EVENTS = 150_000
@@ -57,7 +55,7 @@ class Summary:
     def processed(self) -> int:
         return self.accepted + self.duplicates + self.rejected
 
-    def add(self, body: Event) -> None:
+    def add(self, body: JsonObject) -> None:
         """Count the answer to one batch."""
         for name in ("accepted", "duplicates", "rejected", "unpriced"):
             setattr(self, name, getattr(self, name) + int(body.get(name, 0)))
@@ -89,7 +87,8 @@ def load(
     """
     started = time.monotonic()
     with closing(Client(url=url, api_key=api_key)) as client:
-        chosen_end = end or earlier_end(client, count=count, seed=seed) or whole_hour(now())
+        last_hour = now().replace(minute=0, second=0, microsecond=0)
+        chosen_end = end or earlier_end(client, count=count, seed=seed) or last_hour
         calls = list(demo_calls(count=count, seed=seed, end=chosen_end))
         summary = Summary(end=chosen_end)
         summary.remarks = configure(client, calls=calls, seed=seed, end=chosen_end)
@@ -117,7 +116,7 @@ def earlier_end(client: Client, *, count: int, seed: int) -> datetime | None:
     return None
 
 
-def batches(calls: Sequence[Call], *, source: str) -> Iterator[list[Event]]:
+def batches(calls: Sequence[Call], *, source: str) -> Iterator[list[JsonObject]]:
     """Yield the events in order of time, a batch at a time."""
     events = (event_of(call, source=source) for call in calls)
     while batch := list(islice(events, BATCH)):
@@ -126,7 +125,7 @@ def batches(calls: Sequence[Call], *, source: str) -> Iterator[list[Event]]:
 
 def send_all(
     client_of: Callable[[threading.Event], Client],
-    batches: Iterator[list[Event]],
+    batches: Iterator[list[JsonObject]],
     *,
     summary: Summary,
     progress: Callable[[int], None],
@@ -138,7 +137,7 @@ def send_all(
     """
     taking, counting, stopping = threading.Lock(), threading.Lock(), threading.Event()
 
-    def take() -> list[Event]:
+    def take() -> list[JsonObject]:
         with taking:
             return [] if stopping.is_set() else next(batches, [])
 
@@ -158,7 +157,7 @@ def send_all(
             stopping.set()
 
 
-def counts_of(answer: Answer) -> Event:
+def counts_of(answer: Answer) -> JsonObject:
     """Return the counts of a batch; one that was rejected as a whole says so with a 422."""
     if isinstance(answer.body, dict) and "accepted" in answer.body:
         return answer.body

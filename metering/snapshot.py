@@ -95,7 +95,11 @@ def _read(tenant_id: int, known: Configuration | None) -> Configuration:
             tenant_id=tenant_id,
             version=tenant.configuration_version,
             prices=load_price_book(tenant_id, has_own=not used.isdisjoint(_PRICES)),
-            budgets=read_budget_index(tenant_id, version=tenant.configuration_version),
+            budgets=read_budget_index(
+                tenant_id,
+                version=tenant.configuration_version,
+                has_raises="limit_increase" in used,
+            ),
             trusts_given_costs=tenant.trusts_given_costs,
             unpriced_policy=tenant.unpriced_policy,
             assumed_rates=_assumed_rates(tenant),
@@ -118,7 +122,7 @@ def as_configured(tenant_id: int, work: Callable[[Configuration], T]) -> T:
 
 
 _PRICES: Final = ("tenant_price", "tool_price")
-_OPTIONAL: Final = (*_PRICES, "model_route", "rate_limit", "breaker")
+_OPTIONAL: Final = (*_PRICES, "model_route", "rate_limit", "breaker", "limit_increase")
 _IN_USE: Final = " UNION ALL ".join(
     f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table} WHERE tenant_id = %(tenant_id)s)"
     for table in _OPTIONAL

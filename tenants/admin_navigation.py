@@ -91,7 +91,7 @@ NAVIGATION: Final = (
 )
 
 
-def sidebar(path: str) -> list[dict[str, Any]]:
+def sidebar(path: str) -> list[dict[str, object]]:
     """Return the navigation as the sidebar shows it on the page at this path."""
     return [
         {

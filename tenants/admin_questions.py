@@ -1,10 +1,10 @@
 """The page that asks once more before a person's deed is done, and what it needs to know."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from django import forms
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.template.response import TemplateResponse
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Unconfirmed(Exception):
         self.question = question
 
 
-def sent(request: HttpRequest) -> Any:
+def sent(request: HttpRequest) -> QueryDict | None:
     """What a form was sent with; None while the question is only asked."""
     return request.POST if request.method == "POST" else None
 
@@ -76,7 +76,7 @@ def ask_about_form(page: "ModelAdmin", request: HttpRequest, question: Question)
 
 
 def _page(
-    page: "ModelAdmin", request: HttpRequest, question: Question, further: dict[str, Any]
+    page: "ModelAdmin", request: HttpRequest, question: Question, further: dict[str, object]
 ) -> HttpResponse:
     return TemplateResponse(
         request,

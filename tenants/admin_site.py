@@ -6,26 +6,37 @@ keep the audit log, so Django's log of admin actions is off.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 from urllib.parse import urlencode
 
 from csp.constants import SELF, UNSAFE_EVAL
+from csp.decorators import csp_replace
 from django.contrib import messages
+from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.options import BaseModelAdmin
 from django.core.exceptions import (
-    NON_FIELD_ERRORS,
     PermissionDenied,
     SuspiciousOperation,
     ValidationError,
 )
-from django.forms import BaseForm, ModelForm
-from django.forms.models import BaseInlineFormSet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.forms import BaseForm
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    QueryDict,
+)
 from django.templatetags.static import static
 from django.urls import reverse
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.sites import UnfoldAdminSite
 
+from common.errors import MeteringError
+from tenants.admin_forms import FilledForm
 from tenants.admin_navigation import ACCENT, model_groups, sidebar
 from tenants.admin_questions import (
     CONFIRMED,
@@ -36,22 +47,25 @@ from tenants.admin_questions import (
     ask_about_form,
 )
 from tenants.form_tokens import (
-    FORM_TOKEN,
+    FORM_FIELD,
     AlreadySent,
     claim_form,
     is_of_other_tenant,
     new_form_token,
 )
+from tenants.middleware import TenantRequest
 from tenants.models import Tenant
 from tenants.roles import Role
 
+# What a view adds to what its template is rendered with.
+Context = dict[str, Any] | None
+View = TypeVar("View", bound=Callable[..., HttpResponseBase])
+
 # Django's own classes take type arguments for the type checker alone.
 if TYPE_CHECKING:
-    BaseRowForm = ModelForm[Any]
-    RowFormSet = BaseInlineFormSet[Any, Any, Any]
+    AnyModelAdmin = BaseModelAdmin[Any]
 else:
-    BaseRowForm = ModelForm
-    RowFormSet = BaseInlineFormSet
+    AnyModelAdmin = BaseModelAdmin
 
 # The admin's Alpine evaluates expressions; under its paths alone that is allowed.
 SCRIPT_SOURCES: Final = [SELF, UNSAFE_EVAL]
@@ -63,39 +77,14 @@ PARAMETER_CHARACTERS_MAX: Final = 2000
 FILTER_LOOKUPS: Final = ("", "__exact", "__isnull")
 
 
-class RowForm(BaseRowForm):
-    """A form of a row, which the domain judges once each of its fields can be read."""
-
-    # Where errors are shown of what has no field of that name.
-    shown_at: ClassVar[Mapping[str, str]] = {}
-
-    def judge(self) -> None:
-        """Raise ValidationError with the domain's errors by field."""
-
-    def _post_clean(self) -> None:
-        super()._post_clean()  # type: ignore[misc]
-        if not self.errors.keys() <= {NON_FIELD_ERRORS}:
-            return
-        try:
-            self.judge()
-        except ValidationError as error:
-            # It says at the fields what a constraint says of the row.
-            self.errors.pop(NON_FIELD_ERRORS, None)
-            for name, errors in error.error_dict.items():
-                field = name.partition(".")[0]
-                self.add_error(self.shown_at.get(field, field), errors)
-
-
 def tenant_of(request: HttpRequest) -> Tenant:
     """The tenant that the person looks at."""
-    tenant: Tenant = request.tenant  # type: ignore[attr-defined]
-    return tenant
+    return cast(TenantRequest, request).tenant
 
 
 def role_of(request: HttpRequest) -> Role | None:
     """The person's role in the present tenant; None without a membership."""
-    role: Role | None = getattr(request, "role", None)
-    return role
+    return getattr(request, "role", None)
 
 
 def actor_of(request: HttpRequest) -> str:
@@ -103,7 +92,7 @@ def actor_of(request: HttpRequest) -> str:
     return str(request.user)
 
 
-class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
+class TenantAdminSite(UnfoldAdminSite):
     """The admin of the tenant that the person looks at."""
 
     index_title = "Settings"
@@ -112,21 +101,18 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
         """Let every member look; what one may change follows from the role."""
         return bool(request.user.is_active and role_of(request) is not None)
 
-    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
-        inner = super().admin_view(view, cacheable)
+    def admin_view(self, view: View, cacheable: bool = False) -> View:
+        inner = csp_replace({"script-src": SCRIPT_SOURCES})(super().admin_view(view, cacheable))
 
-        def with_policy(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        @wraps(inner)
+        def judged(request: HttpRequest, *args: object, **kwargs: Any) -> HttpResponseBase:
             _judge_address(request, kwargs.get("object_id"))
-            response: HttpResponse = inner(request, *args, **kwargs)
-            response._csp_replace = {"script-src": SCRIPT_SOURCES}  # type: ignore[attr-defined]
+            response: HttpResponseBase = inner(request, *args, **kwargs)
             return response
 
-        with_policy.csrf_exempt = getattr(inner, "csrf_exempt", False)  # type: ignore[attr-defined]
-        return with_policy
+        return cast(View, judged)
 
-    def login(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def login(self, request: HttpRequest, extra_context: Context = None) -> HttpResponse:
         """Lead to the one page to sign in, with its limits."""
         if request.user.is_authenticated and not self.has_permission(request):
             raise PermissionDenied("You are not a member of this tenant.")
@@ -135,15 +121,11 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
             f"{reverse('dashboard:login')}?{urlencode({'next': following})}"
         )
 
-    def logout(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def logout(self, request: HttpRequest, extra_context: Context = None) -> Any:
         # 307 keeps the POST: signing out is never a GET.
         return HttpResponse(status=307, headers={"Location": reverse("dashboard:logout")})
 
-    def password_change(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def password_change(self, request: HttpRequest, extra_context: Context = None) -> Any:
         return HttpResponseRedirect(reverse("dashboard:password"))
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
@@ -155,7 +137,7 @@ class TenantAdminSite(UnfoldAdminSite):  # type: ignore[misc]
             "colors": {**context["colors"], "primary": ACCENT},
         }
 
-    def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
+    def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, object]]:
         return sidebar(request.path)
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
@@ -177,7 +159,7 @@ def _judge_address(request: HttpRequest, object_id: str | None) -> None:
 site = TenantAdminSite(name="admin")
 
 
-class OfTenant:
+class OfTenant(AnyModelAdmin):
     """What every page of the admin has in common: the tenant's rows alone, and rights by role."""
 
     # Who may write. Every other member may look.
@@ -204,7 +186,7 @@ class OfTenant:
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Filter by tenant, although row-level security does so too."""
-        rows = super().get_queryset(request)  # type: ignore[misc]
+        rows = super().get_queryset(request)
         return rows if self.is_global else rows.filter(tenant_id=tenant_of(request).id)
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -212,10 +194,18 @@ class OfTenant:
         related = db_field.remote_field.model
         if any(field.name == "tenant" for field in related._meta.fields):
             kwargs["queryset"] = related._default_manager.filter(tenant=tenant_of(request))
-        return super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
-class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
+def _sentence(refusal: ValidationError | MeteringError) -> str:
+    return refusal.detail if isinstance(refusal, MeteringError) else " ".join(refusal.messages)
+
+
+def _leave_to_audit_log(*args: object) -> None:
+    """Take the place of Django's own log of the admin's actions."""
+
+
+class TenantModelAdmin(OfTenant, ModelAdmin):
     """A model of one tenant. Subclasses write through the domain in `write` and `end`."""
 
     actions = None
@@ -234,29 +224,30 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     # Fields whose values are never kept for a person who has to sign in first.
     secret_fields: ClassVar[frozenset[str]] = frozenset()
 
-    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+    def lookup_allowed(
+        self, lookup: str, value: object, request: HttpRequest | None = None
+    ) -> bool:
         """Allow only what the list's filters ask for. Django takes every lookup on a row's own
         columns, and some fail in the database: `?name__regex=\\`.
         """
         names = [
-            each if isinstance(each, str) else each.parameter_name for each in self.list_filter
+            each if isinstance(each, str) else cast(type[SimpleListFilter], each).parameter_name
+            for each in self.list_filter
         ]
         return lookup in {
             *self.linked_lookups,
             *(f"{name}{suffix}" for name in names for suffix in FILTER_LOOKUPS),
         }
 
-    def write(self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool) -> Any:
-        """Call the domain and return the row. ValidationError is shown as a message."""
+    def write(self, request: HttpRequest, filled: FilledForm) -> Any:
+        """Call the domain and return the row. What it refuses is shown as a message."""
         raise NotImplementedError
 
     def end(self, request: HttpRequest, obj: Any) -> None:
         """Call the domain function that ends a row."""
         raise NotImplementedError
 
-    def question(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Question | None:
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """Return what to ask the person before a valid form is written, if anything."""
         return None
 
@@ -265,7 +256,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
         request: HttpRequest,
         object_id: str | None = None,
         form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+        extra_context: Context = None,
     ) -> Any:
         kept: QueryDict | None = getattr(request, "kept_input", None)
         if kept is not None:
@@ -274,7 +265,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
             assert not request.FILES, "a GET brings no files"
             request.method = "POST"
             request.POST = kept  # type: ignore[assignment]
-        token = request.POST.get(FORM_TOKEN, "")
+        token = request.POST.get(FORM_FIELD, "")
         if is_of_other_tenant(request, tenant_of(request)):
             words = (
                 f"This form was opened for another tenant; you are in “{tenant_of(request)}” now."
@@ -283,7 +274,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
             token = ""
         context = {
             **(extra_context or {}),
-            FORM_TOKEN: token or new_form_token(tenant_of(request)),
+            FORM_FIELD: token or new_form_token(tenant_of(request)),
             "show_save_and_add_another": False,
             "show_save_and_continue": False,
             "end_verb": self.end_verb,
@@ -295,9 +286,9 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
             return ask_about_form(self, request, unconfirmed.question)
         except AlreadySent:
             messages.info(request, "This form was sent already; nothing was done twice.")
-        except ValidationError as error:
+        except (ValidationError, MeteringError) as error:
             # A rule that only the domain can judge. Nothing was written.
-            messages.error(request, " ".join(error.messages))
+            messages.error(request, _sentence(error))
             return HttpResponseRedirect(request.get_full_path())
         return HttpResponseRedirect(reverse(f"admin:{self._address()}_changelist"))
 
@@ -307,7 +298,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        form = super().get_form(request, obj, change, **kwargs)
+        form: Any = super().get_form(request, obj, change, **kwargs)
         is_kept = hasattr(request, "kept_input")
         if is_kept or EDITS in request.POST or is_of_other_tenant(request, tenant_of(request)):
             form.is_valid = _check_only
@@ -319,53 +310,52 @@ class TenantModelAdmin(OfTenant, ModelAdmin):  # type: ignore[misc]
     def save_related(
         self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
     ) -> None:
-        is_confirmed = CONFIRMED in request.POST
-        question = None if is_confirmed else self.question(request, form, formsets, change)
+        filled = FilledForm(form, formsets, change)
+        question = None if CONFIRMED in request.POST else self.question(request, filled)
         if question is not None:
             raise Unconfirmed(question)
         if not change:
             claim_form(request, tenant_of(request))
-        form.instance.pk = self.write(request, form, formsets, change).pk
+        form.instance.pk = self.write(request, filled).pk
         for formset in formsets:
             formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
 
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+    def get_deleted_objects(self, objs: Iterable[object], request: HttpRequest) -> Any:
         """Name only the rows: ending one removes nothing that belongs to others."""
         return [str(obj) for obj in objs], {}, set(), []
 
     def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+        self, request: HttpRequest, object_id: str, extra_context: Context = None
     ) -> Any:
         back = reverse(f"admin:{self._address()}_change", args=[object_id])
         question = Question(f"{self.end_verb}?", self.end_verb, self.end_consequence, back=back)
         context = {**question._asdict(), **(extra_context or {})}
         try:
             return super().delete_view(request, object_id, context)
-        except ValidationError as error:
-            messages.error(request, " ".join(error.messages))
+        except (ValidationError, MeteringError) as error:
+            messages.error(request, _sentence(error))
             return HttpResponseRedirect(back)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.end(request, obj)
 
-    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: Any) -> HttpResponse:
+    def response_delete(
+        self, request: HttpRequest, obj_display: str, obj_id: object
+    ) -> HttpResponse:
         messages.success(request, f"{obj_display}: {self.end_done}")
         return HttpResponseRedirect(reverse(f"admin:{self._address()}_changelist"))
 
     def history_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+        self, request: HttpRequest, object_id: str, extra_context: Context = None
     ) -> HttpResponse:
         """Lead to the audit log of this row."""
         query = urlencode({"object_type": self.opts.model_name, "object_id": object_id})
         return HttpResponseRedirect(f"{reverse('admin:tenants_auditentry_changelist')}?{query}")
 
-    def _log_nothing(self, *args: Any) -> None:
-        """Leave it to the audit log."""
-
-    log_addition = log_change = log_deletions = _log_nothing
+    log_addition = log_change = log_deletions = cast(Any, _leave_to_audit_log)
 
 
-class TenantInline(OfTenant, TabularInline):  # type: ignore[misc]
+class TenantInline(OfTenant, TabularInline):
     """Rows that are edited within the form of what they belong to."""
 
     extra = 0

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from django.db import models
 
 from common.errors import NotFound
+from common.json_bodies import JsonObject
 from tenants.models import AuditEntry, Tenant
 
 # What must never reach the log, even hashed.
@@ -27,7 +28,7 @@ class RowChange(Generic[Row]):
     """A locked row that is being changed, and what the log knows of it from before."""
 
     row: Row
-    before: Mapping[str, Any]
+    before: Mapping[str, object]
 
     def concerns(self, names: Sequence[str]) -> bool:
         """Return whether one of these columns has changed by now."""
@@ -48,8 +49,8 @@ def audited_change(
     *,
     actor: str,
     action: str = "update",
-    changes: Mapping[str, Any] | None = None,
-    facts: Callable[[Row], Mapping[str, Any]] | None = None,
+    changes: Mapping[str, object] | None = None,
+    facts: Callable[[Row], Mapping[str, object]] | None = None,
 ) -> Iterator[RowChange[Row]]:
     """Lock a row as it is stored and make the changes; save it after the block, which may change
     more of it. `facts` returns what the log knows of a row if that is more than its columns.
@@ -69,7 +70,7 @@ def lock_stored(row: Row) -> Row:
     # Not against foreign keys: who adds a row that refers to this one need not wait.
     stored = _stored(row).select_for_update(no_key=True).first()
     if stored is None:
-        raise NotFound(f"There is no {row._meta.verbose_name} {row.pk}.")
+        raise NotFound.of(str(row._meta.verbose_name), row.pk)
     return stored
 
 
@@ -86,8 +87,7 @@ def _stored(row: Row) -> models.QuerySet[Row]:
 
 
 def _tenant_id(row: models.Model) -> int:
-    tenant_id: int = row.pk if isinstance(row, Tenant) else row.tenant_id  # type: ignore[attr-defined]
-    return tenant_id
+    return int(row.pk if isinstance(row, Tenant) else row.serializable_value("tenant_id"))
 
 
 def _record(row: models.Model, **entry: Any) -> None:
@@ -100,8 +100,8 @@ def record_change(
     actor: str,
     action: str,
     subject: models.Model,
-    before: Mapping[str, Any] | None = None,
-    after: Mapping[str, Any] | None = None,
+    before: Mapping[str, object] | None = None,
+    after: Mapping[str, object] | None = None,
 ) -> AuditEntry | None:
     """Write who changed what, in values of `facts_of`; nothing if it is as it was before."""
     changes = _differences(before or {}, after or {})
@@ -117,7 +117,7 @@ def record_change(
     )
 
 
-def facts_of(subject: models.Model) -> dict[str, Any]:
+def facts_of(subject: models.Model) -> JsonObject:
     """A model's own columns as JSON values, without secrets."""
     return {
         field.attname: _as_json(getattr(subject, field.attname))
@@ -126,7 +126,9 @@ def facts_of(subject: models.Model) -> dict[str, Any]:
     }
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _differences(
+    before: Mapping[str, object], after: Mapping[str, object]
+) -> dict[str, list[object]]:
     return {
         name: [before.get(name), after.get(name)]
         for name in sorted({*before, *after})
@@ -134,7 +136,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
     }
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> object:
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, Decimal):

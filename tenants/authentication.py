@@ -1,7 +1,7 @@
 """API keys for DRF: who calls, and whether the key's scopes reach."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
@@ -35,7 +35,7 @@ class HasScope(BasePermission):
     """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
-        holder: Any = request.auth
+        holder = cast(KeyHolder | None, request.auth)
         if holder is None:
             raise NotAuthenticated("Send an API key: Authorization: Bearer sg_<prefix>_<secret>.")
         lack = lacks_scopes(holder, needed_scopes(request.method or "GET", view))

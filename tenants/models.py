@@ -1,7 +1,7 @@
 """Tenants, people, keys, and the log of what was changed."""
 
 import unicodedata
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
@@ -26,14 +26,14 @@ class UserManager(BaseUserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> "User":
         return self.get(email=normalize_email(username or ""))
 
-    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+    def create_user(self, email: str, password: str | None = None, **fields: bool) -> "User":
         """Add a person. Raises IntegrityError when the address is taken."""
         user = self.model(email=normalize_email(email), **fields)
         user.set_password(password)
         user.save(using=self._db)
         return user
 
-    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+    def create_superuser(self, email: str, password: str | None = None, **fields: bool) -> "User":
         """Add an operator of the service, for `manage.py createsuperuser`."""
         return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
 

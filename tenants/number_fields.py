@@ -30,7 +30,7 @@ class AmountField(forms.CharField):
         super().__init__(**options)
         self.maximum = maximum
 
-    def clean(self, value: Any) -> Any:
+    def clean(self, value: object) -> Any:
         """Raises ValidationError with the way to write it for what is no such amount."""
         text = super().clean(value)
         if not text:
@@ -48,7 +48,7 @@ class WholeNumberField(forms.IntegerField):
         options.setdefault("widget", UnfoldAdminTextInputWidget(attrs={"inputmode": "numeric"}))
         super().__init__(**options)
 
-    def to_python(self, value: Any) -> int | None:
+    def to_python(self, value: object) -> int | None:
         """Raises ValidationError with the way to write it for what is no whole number."""
         text = "" if value is None else str(value).strip()
         if not text:

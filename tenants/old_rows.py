@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.db.models import QuerySet
 
 from tenants.scope import platform_scope
@@ -27,7 +28,7 @@ class ChunkedRun:
         """Whether the run's time is over."""
         return time.monotonic() >= self._ends_at
 
-    def repeat(self, reason: str, remove: Callable[[Any], int]) -> int:
+    def repeat(self, reason: str, remove: Callable[[CursorWrapper], int]) -> int:
         """Remove chunk after chunk of all tenants' rows until one is empty; return the number of
         rows. `remove` takes a cursor.
         """
@@ -47,7 +48,7 @@ class ChunkedRun:
         at: str,
         before: datetime,
         limit: int = ROWS_A_CHUNK,
-        prepare: Callable[[Any], None] = lambda cursor: None,
+        prepare: Callable[[CursorWrapper], None] = lambda cursor: None,
     ) -> int:
         """Remove those of `rows` whose `at` is before then; return their number.
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
+from common.database_errors import name_once
 from tenants.audit import create_audited
 from tenants.keys import create_api_key
 from tenants.limits import require_room
@@ -63,6 +64,7 @@ def add_member(*, tenant: Tenant, user: User, role: Role, actor: str) -> Members
 
 @transaction.atomic
 def create_team(*, tenant: Tenant, name: str, actor: str) -> Team:
-    """Add a team. Raises IntegrityError when the tenant has one of that name."""
+    """Add a team. Raises NameTaken when the tenant has one of that name."""
     require_room(tenant.id, "teams", Team.objects.filter(tenant_id=tenant.id))
-    return create_audited(Team(tenant=tenant, name=name), actor=actor)
+    with name_once("team", name):
+        return create_audited(Team(tenant=tenant, name=name), actor=actor)

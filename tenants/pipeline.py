@@ -28,7 +28,7 @@ class Pipeline:
         # Nothing else is set there: what SET LOCAL set ended with the transaction before.
         self._send(f"SET LOCAL {TENANT_SETTING} = '{int(tenant_id)}'", (), is_kept=False)
 
-    def send(self, statement: str, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
+    def send(self, statement: str, parameters: Sequence[object] = ()) -> psycopg.Cursor[Any]:
         """Send one statement with placeholders as %s; its cursor is read within the block."""
         return self._send(statement, parameters, is_kept=True)
 
@@ -41,7 +41,7 @@ class Pipeline:
         self._send("COMMIT", (), is_kept=True)
 
     def _send(
-        self, statement: str, parameters: Sequence[Any], *, is_kept: bool
+        self, statement: str, parameters: Sequence[object], *, is_kept: bool
     ) -> psycopg.Cursor[Any]:
         cursor: psycopg.Cursor[Any] = psycopg.Cursor(self._raw)
         self._queue.is_queueing = True
@@ -88,7 +88,7 @@ class PipelineCursor:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+    def execute(self, statement: str, parameters: Sequence[object] = ()) -> None:
         """Send one statement."""
         self._pipeline.send(statement, parameters)
 

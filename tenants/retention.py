@@ -1,9 +1,10 @@
 """How long what every tenant has is kept: answers for retries, and the audit log."""
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.conf import settings
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from tenants.models import AuditEntry, IdempotencyRecord
@@ -27,6 +28,6 @@ def remove_old_rows(*, seconds: float) -> int:
     )
 
 
-def permit_removal(cursor: Any) -> None:
+def permit_removal(cursor: CursorWrapper) -> None:
     """Let this transaction remove rows of tables to which rows are only added otherwise."""
     cursor.execute("SET LOCAL spendgate.retention = 'on'")

@@ -1,9 +1,10 @@
 """Row-level security: the operation that migrations use, and the policy it installs."""
 
-from typing import Any
-
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from common.json_bodies import JsonObject
 
 POLICY = "tenant_isolation"
 
@@ -35,18 +36,18 @@ class ForceRowSecurity(Operation):
         self.tables = tables
         self.column = column
 
-    def deconstruct(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    def deconstruct(self) -> tuple[str, tuple[str, ...], JsonObject]:
         return self.__class__.__name__, self.tables, {"column": self.column}
 
-    def state_forwards(self, app_label: str, state: Any) -> None:
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
         """The models do not change."""
 
     def database_forwards(
         self,
         app_label: str,
         schema_editor: BaseDatabaseSchemaEditor,
-        from_state: Any,
-        to_state: Any,
+        from_state: ProjectState,
+        to_state: ProjectState,
     ) -> None:
         for table in self.tables:
             schema_editor.execute(row_security_sql(table, column=self.column))
@@ -55,8 +56,8 @@ class ForceRowSecurity(Operation):
         self,
         app_label: str,
         schema_editor: BaseDatabaseSchemaEditor,
-        from_state: Any,
-        to_state: Any,
+        from_state: ProjectState,
+        to_state: ProjectState,
     ) -> None:
         for table in self.tables:
             schema_editor.execute(f"DROP POLICY IF EXISTS {POLICY} ON {table}")

@@ -110,11 +110,3 @@ def change_configuration(tenant_id: int) -> None:
             [tenant_id],
         )
     tell_change("configuration", tenant_id)
-
-
-def bump_all_configurations() -> None:
-    """After a change of the catalogue: every tenant reads its prices again. In a platform scope."""
-    from tenants.models import Tenant  # noqa: PLC0415 - models import roles, which must load first
-
-    for tenant_id in Tenant.objects.order_by("id").values_list("id", flat=True):
-        change_configuration(tenant_id)

@@ -1,7 +1,6 @@
 """A tenant's settings: its time zone, what it does without a price, whose costs it trusts."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from django.db import transaction
 
@@ -11,8 +10,14 @@ from tenants.scope import change_configuration
 
 
 @transaction.atomic
-def change_settings(*, tenant: Tenant, actor: str, changes: Mapping[str, Any]) -> Tenant:
+def change_settings(*, tenant: Tenant, actor: str, changes: Mapping[str, object]) -> Tenant:
     """Change a tenant's settings. Usage that arrives after the commit is judged by the new ones."""
     change_configuration(tenant.id)
     with audited_change(tenant, actor=actor, changes=changes) as change:
         return change.row
+
+
+def bump_all_configurations() -> None:
+    """After a change of the catalogue: every tenant reads its prices again. In a platform scope."""
+    for tenant_id in Tenant.objects.order_by("id").values_list("id", flat=True):
+        change_configuration(tenant_id)

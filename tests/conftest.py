@@ -1,6 +1,7 @@
 """Fixtures for all tests: accounts, and the proof that no test left the ledger unbalanced."""
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,9 +19,23 @@ from tenants.keys import forget_known_keys
 from tenants.runs import forget_pauses
 from tests.empty_tables import replace_flush
 from tests.factories import Account, make_account
+from tests.seed import SEED, VARIABLE
 from tests.side_by_side import SERVICES, SideBySide, share_of
 
 replace_flush()
+
+# Longer than a test takes in which a period must not end.
+BORDER_SECONDS = 10.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = SEED
+
+
+def pytest_report_header() -> str:
+    return f"{VARIABLE}={SEED}"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -67,7 +82,14 @@ def catalogue(transactional_db: None) -> None:
 
 @pytest.fixture
 def account(catalogue: None) -> Iterator[Account]:
-    """A tenant with prices. Afterwards every balance in the database must be provable."""
+    """A tenant with prices. Afterwards every balance in the database must be provable.
+
+    Just before the hour is full it waits for the next: what a test sends must not fall into
+    different hours, days or months.
+    """
+    seconds_left = 3600 - time.time() % 3600
+    if seconds_left < BORDER_SECONDS:
+        time.sleep(seconds_left)
     yield make_account()
     call_command("audit_ledger", verbosity=0)
 

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
-from typing import Any
 
 import msgspec
 
@@ -18,6 +17,7 @@ from metering.usage.decoders import native
 from tenants.models import Tenant
 from tenants.people import NewTenant, create_tenant
 from tenants.scope import tenant_scope
+from tests.json_object import JsonObject
 
 NANOS = 1_000_000_000
 _numbers = count(1)
@@ -51,12 +51,13 @@ def make_account(name: str | None = None) -> Account:
     return Account(new.tenant, new.api_key, new.email, new.password)
 
 
-def make_event(**fields: Any) -> dict[str, Any]:
+def make_event(**fields: object) -> JsonObject:
     """A usage event of 1,000 input and 100 output tokens, unless told otherwise."""
-    event: dict[str, Any] = {
+    event: JsonObject = {
         "id": f"event-{next(_numbers)}",
         "source": "tests",
-        "time": (datetime.now(UTC) - timedelta(seconds=1)).isoformat(),
+        # Not before now: the budgets' periods may have begun this second.
+        "time": datetime.now(UTC).isoformat(),
         "provider": "anthropic",
         "model": "claude-sonnet-4-5",
         "input_tokens": 1000,
@@ -66,11 +67,11 @@ def make_event(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in event.items() if value is not ...}
 
 
-def send(account: Account, events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def send(account: Account, events: Sequence[JsonObject]) -> JsonObject:
     """Take events in as the service does, without HTTP; answers what the client would read."""
     items = native.decode_json(msgspec.json.encode(list(events)))
     job = ingest(items, tenant_id=account.tenant.id, route=Route.NATIVE)
-    answer: dict[str, Any] = msgspec.to_builtins(job.answer())
+    answer: JsonObject = msgspec.to_builtins(job.answer())
     return answer
 
 
@@ -79,7 +80,7 @@ def make_budget(
     *,
     levels: Sequence[tuple[int, str]] = ((100, "block"),),
     cost_usd: int | None = 100,
-    **fields: Any,
+    **fields: object,
 ) -> Budget:
     """A budget of 100 USD a month for everything, unless told otherwise."""
     fields = {"name": f"budget-{next(_numbers)}", "period": "month", **fields}

@@ -32,7 +32,8 @@ def _start_postgres(data_dir: Path) -> str:
         running_postgres(data_dir, settings=FAST, statements=("ALTER ROLE spendgate CREATEDB;",))
     )
     parts = embedded_connection(data_dir)
-    options = urlencode({"host": parts["host"]})
+    # On a busy machine a server may take long to begin a session.
+    options = urlencode({"host": parts["host"], "connect_timeout": 60})
     return f"postgresql://{parts['user']}:{quote(parts['password'])}@/{parts['dbname']}?{options}"
 
 
@@ -67,7 +68,7 @@ os.environ.update(
 )
 prepare_role(os.environ["DATABASE_URL"], may_create_databases=True)
 
-from config.settings import *  # noqa: E402, F403 - the environment above must be set first
+from config.settings import *  # noqa: F403 - the environment above must be set first
 
 # A slow hash protects real passwords; the tests hash hundreds that protect nothing.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -17,14 +17,13 @@ FILE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 50
 # Longer files, each about one thing: how long it may be, and why it is not cut.
 LONG_FILES: Final[dict[str, tuple[int, str]]] = {
-    "bench/enforcement.py": (410, "every row of one report, in its order"),
     "config/embedded_postgres.py": (415, "the whole life of one server"),
     "metering/calls/merge_transaction.py": (530, "one transaction's memory of calls and traces"),
     "metering/models/enforcement.py": (
         540,
         "tables of limits and of reservations, one area",
     ),
-    "metering/usage/decoders/litellm.py": (610, "one dialect, whose fields explain each other"),
+    "metering/usage/decoders/litellm.py": (615, "one dialect, whose fields explain each other"),
     "metering/usage/decoders/otlp/calls.py": (440, "the conventions of one standard"),
 }
 LONG_FUNCTIONS: Final[dict[str, tuple[int, str]]] = {
@@ -34,6 +33,8 @@ LONG_FUNCTIONS: Final[dict[str, tuple[int, str]]] = {
     "metering/budgets/rules.py:__init__": (55, "compiles one row, field by field"),
     "metering/calls/prepared_event.py:__init__": (70, "prepares one event, field by field"),
 }
+# Written so that this file holds none of them.
+ESCAPES_MAX: Final = {"# " + "noqa": 41, "# " + "type: ignore": 66}
 # Found by a framework by what they are, or named by migrations and tests alone.
 USED_ELSEWHERE: Final = re.compile(
     r"application|urlpatterns|app_name|handler\d+|\w+Config|\w+Scheme|\w+Extension|forget_\w+"
@@ -129,6 +130,15 @@ def test_every_public_name_is_used_by_the_service_itself() -> None:
 )
 def test_a_package_says_what_it_owns(package: str) -> None:
     assert (ROOT / package / "README.md").exists()
+
+
+def test_checkers_are_seldom_told_to_look_away() -> None:
+    sources_of_all = [*sources(*PACKAGES), *(ROOT / "tests").rglob("*.py")]
+    counts = {
+        escape: sum(path.read_text().count(escape) for path in sources_of_all)
+        for escape in ESCAPES_MAX
+    }
+    assert {escape: n for escape, n in counts.items() if n > ESCAPES_MAX[escape]} == {}
 
 
 def test_nothing_is_left_to_do_later() -> None:

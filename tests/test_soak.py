@@ -1,7 +1,6 @@
 """The short form of the soak in `bench.soak`; its long form is `make soak`, in parts of an hour."""
 
-from bench.kit import faults
-from bench.soak import Scale, run
+from bench.soak import Scale, faults, run
 
 WANTED = (faults.CLOCKS, faults.POSTGRES_HUNG, faults.POSTGRES_KILLED)
 

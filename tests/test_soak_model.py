@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,14 @@ NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-def make_budget(**fields: object) -> Budget:
+def make_budget(**fields: Any) -> Budget:
     budget = Budget(TIDY, "all", "lifetime", Limit(nanos=100), per=("agent",), id=1)
-    return replace(budget, **fields)  # type: ignore[arg-type]
+    return replace(budget, **fields)
 
 
-def make_booking(agent: str = "a", nanos: int = 10, **fields: object) -> Booking:
+def make_booking(agent: str = "a", nanos: int = 10, **fields: Any) -> Booking:
     booking = Booking({"agent": agent}, NOON, Amounts(nanos, 1, 1, 0), {}, 0)
-    return booking._replace(**fields)  # type: ignore[arg-type]
+    return booking._replace(**fields)
 
 
 def balances_of(budget: Budget, *bookings: Booking) -> dict[WindowKey, Balance]:

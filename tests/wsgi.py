@@ -12,8 +12,9 @@ from config.django_answers import django_application
 from config.metrics import note_answer
 from metering.api.fast_path import Endpoint, HotRequest, HotResponse, run
 from metering.api.fast_reservations import find_endpoint
+from tests.json_object import JsonObject
 
-Environ = dict[str, Any]
+Environ = JsonObject
 StartResponse = Callable[..., Any]
 REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 

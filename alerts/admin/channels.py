@@ -1,13 +1,11 @@
 """Admin pages of channels: a form for each kind, and a new secret."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import display, register
 from django.contrib.postgres.forms import SimpleArrayField
-from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -32,17 +30,20 @@ from alerts.channel_settings import (
     update_channel,
 )
 from alerts.channels import KINDS, Field
-from alerts.errors import AlertError, WrongChannel
+from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Severity
 from common.formats import format_time
 from metering.fields.forms import MONEY_ROLES
 from tenants.admin.secrets import shown_once
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, ask, sent
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_site import Context, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.middleware import TenantRequest
 
 VALUE_CHARACTERS_MAX: Final = 2000
 ROUTING_FIELDS: Final = ("severities", "contacts", "digest", "is_paused")
 OWN_FIELDS: Final = ("name", *ROUTING_FIELDS)
+ABOUT: Final = ("name", "kind", "to", "severities_shown", "contacts_shown")
 # Begins the names of the kind's fields on the form: some columns have the same names.
 PREFIX: Final = "config_"
 SIGNING_NOTE: Final = (
@@ -77,8 +78,7 @@ class ChannelForm(RowForm):
         labels = {"is_paused": "Paused"}
         help_texts = {"is_paused": "Nothing is sent while it is paused."}
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
         if self.instance._state.adding:
             self.initial["severities"] = list(KINDS[self.kind].severities)
             return
@@ -95,7 +95,7 @@ class ChannelForm(RowForm):
         """Validate a new channel here, so that its form is shown again. A change is validated with
         what is stored.
         """
-        data: dict[str, Any] = super().clean() or self.cleaned_data
+        data = super().clean() or self.cleaned_data
         if self.instance._state.adding and not self.errors:
             try:
                 KINDS[self.kind].read(self.changed_fields())
@@ -161,15 +161,7 @@ class ChannelAdmin(TenantModelAdmin):
     secret_fields = frozenset(
         PREFIX + field.name for kind in KINDS.values() for field in kind.fields if field.is_secret
     )
-    list_display = (
-        "name",
-        "kind",
-        "to",
-        "severities_shown",
-        "contacts_shown",
-        "state",
-        "delivered",
-    )
+    list_display = (*ABOUT, "state", "delivered")
     list_filter = ("kind",)
     search_fields = ("name",)
     ordering = ("name",)
@@ -179,17 +171,7 @@ class ChannelAdmin(TenantModelAdmin):
         "Nothing more is sent here, including pending messages. Sent messages can still be viewed."
     )
     end_done = "removed."
-    shown = (
-        "name",
-        "kind",
-        "to",
-        "severities_shown",
-        "contacts_shown",
-        "digest",
-        "state",
-        "delivered",
-        "last_error",
-    )
+    shown = (*ABOUT, "digest", "state", "delivered", "last_error")
 
     @display(description="To")
     def to(self, obj: Channel) -> str:
@@ -204,7 +186,7 @@ class ChannelAdmin(TenantModelAdmin):
     def contacts_shown(self, obj: Channel) -> str:
         return ", ".join(obj.contacts) or "—"
 
-    @labelled(  # type: ignore[untyped-decorator]
+    @labelled(
         description="State", label={"ready": "success", "failing": "danger", "paused": "warning"}
     )
     def state(self, obj: Channel) -> str:
@@ -218,10 +200,10 @@ class ChannelAdmin(TenantModelAdmin):
         rows: QuerySet[Channel] = super().get_queryset(request)
         return rows.filter(removed_at__isnull=True)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Channel | None = None) -> bool:
         return self.may_write(request)
 
-    def has_rotate_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+    def has_rotate_permission(self, request: HttpRequest, object_id: str = "0") -> bool:
         """Only webhooks have a secret that is made here."""
         webhooks = Channel.objects.filter(
             tenant=tenant_of(request), id=object_id, kind=ChannelKind.WEBHOOK
@@ -229,7 +211,10 @@ class ChannelAdmin(TenantModelAdmin):
         return self.may_write(request) and webhooks.exists()
 
     def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+        self,
+        request: HttpRequest,
+        form_url: str = "",
+        extra_context: Context = None,
     ) -> HttpResponse:
         """Choose the kind first: it has its own form."""
         if self.has_add_permission(request) and _kind_asked_for(request) is None:
@@ -247,13 +232,13 @@ class ChannelAdmin(TenantModelAdmin):
         return response
 
     def get_form(
-        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+        self, request: HttpRequest, obj: Channel | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         if self.may_write(request):
             kwargs["form"] = form_of(_kind(request, obj))
         return super().get_form(request, obj, change, **kwargs)
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+    def get_fieldsets(self, request: HttpRequest, obj: Channel | None = None) -> Any:
         if not self.may_write(request):
             return ((None, {"fields": self.shown}),)
         kind = _kind(request, obj)
@@ -265,39 +250,33 @@ class ChannelAdmin(TenantModelAdmin):
             ("What is sent", {"fields": tuple(routing)}),
         )
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Channel | None = None
+    ) -> tuple[str, ...]:
         return ("state", "last_error") if self.may_write(request) else self.shown
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Channel:
-        data = form.cleaned_data
-        fields = {name: data[name] for name in OWN_FIELDS if name in data}
-        try:
-            return self._write(request, form, fields, change)
-        except AlertError as error:
-            raise ValidationError(error.detail) from error
-
-    def _write(
-        self, request: HttpRequest, form: Any, fields: Mapping[str, Any], change: bool
-    ) -> Channel:
-        if change:
-            changes = {**fields, "fields": form.changed_fields()}
-            return update_channel(channel=form.instance, actor=actor_of(request), changes=changes)
+    def write(self, request: HttpRequest, filled: FilledForm) -> Channel:
+        actor, form = actor_of(request), filled.form
+        fields: dict[str, Any] = {
+            name: filled.data[name] for name in OWN_FIELDS if name in filled.data
+        }
+        if filled.is_change:
+            fields["fields"] = form.changed_fields()
+            return update_channel(channel=filled.row, actor=actor, changes=fields)
         channel = create_channel(
             tenant=tenant_of(request),
-            actor=actor_of(request),
+            actor=actor,
             kind=_kind(request, None),
             fields=form.changed_fields(),
             **fields,
         )
-        request.shown_once = signing_secret(channel)  # type: ignore[attr-defined]
+        cast(TenantRequest, request).shown_once = signing_secret(channel)
         return channel
 
     def response_add(
         self, request: HttpRequest, obj: Channel, post_url_continue: str | None = None
     ) -> HttpResponse:
-        secret: str | None = getattr(request, "shown_once", None)
+        secret = cast(TenantRequest, request).shown_once
         if secret is not None:
             return shown_once(
                 self,
@@ -312,9 +291,7 @@ class ChannelAdmin(TenantModelAdmin):
     def end(self, request: HttpRequest, obj: Channel) -> None:
         remove_channel(channel=obj, actor=actor_of(request))
 
-    @action(  # type: ignore[untyped-decorator]
-        description="New secret", permissions=["rotate"], icon="key"
-    )
+    @action(description="New secret", permissions=["rotate"], icon="key")
     def new_secret(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask for confirmation, then show the secret once."""
         channel = self._find(request, object_id)

@@ -1,7 +1,6 @@
 """Admin pages of maintenance windows: announce them, and end them early."""
 
-from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib.admin import SimpleListFilter, display, register
@@ -11,12 +10,12 @@ from django.utils import timezone
 from unfold.decorators import display as labelled
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from alerts.api.maintenance import DURATION_SECONDS_MAX
 from alerts.models import MaintenanceWindow
-from alerts.settings import create_maintenance_window, end_maintenance_window
+from alerts.settings import create_maintenance_window, end_maintenance_window, validate_period
 from metering.fields.forms import MONEY_ROLES, match_words
 from metering.fields.match_widget import MatchField
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
 
 
 class MaintenanceWindowForm(RowForm):
@@ -41,16 +40,8 @@ class MaintenanceWindowForm(RowForm):
     class Media:
         css = {"all": ["dashboard/admin.css"]}
 
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        starts_at, ends_at = data.get("starts_at"), data.get("ends_at")
-        if starts_at is None or ends_at is None:
-            return data
-        if ends_at <= max(starts_at, timezone.now()):
-            self.add_error("ends_at", "The end must be after the start, and not in the past.")
-        elif ends_at > starts_at + timedelta(seconds=DURATION_SECONDS_MAX):
-            self.add_error("ends_at", "At most 31 days after it begins.")
-        return data
+    def judge(self) -> None:
+        validate_period(self.cleaned_data["starts_at"], self.cleaned_data["ends_at"])
 
 
 class OverFilter(SimpleListFilter):
@@ -59,7 +50,7 @@ class OverFilter(SimpleListFilter):
     title = "state"
     parameter_name = "over"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
         return [("yes", "Over")]
 
     def choices(self, changelist: Any) -> Iterator[Any]:
@@ -67,7 +58,9 @@ class OverFilter(SimpleListFilter):
         first, *others = super().choices(changelist)
         return iter([{**first, "display": "Now and planned"}, *others])
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[MaintenanceWindow]
+    ) -> QuerySet[MaintenanceWindow]:
         now = timezone.now()
         if self.value() == "yes":
             return queryset.filter(ends_at__lte=now)
@@ -95,22 +88,24 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
     def about(self, obj: MaintenanceWindow) -> str:
         return match_words(obj.match) if obj.match else "all incidents"
 
-    @labelled(  # type: ignore[untyped-decorator]
-        description="State", label={"now": "warning", "planned": "info", "over": "success"}
-    )
+    @labelled(description="State", label={"now": "warning", "planned": "info", "over": "success"})
     def state(self, obj: MaintenanceWindow) -> str:
         now = timezone.now()
         if obj.ends_at <= now:
             return "over"
         return "now" if obj.starts_at <= now else "planned"
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(
+        self, request: HttpRequest, obj: MaintenanceWindow | None = None
+    ) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(
+        self, request: HttpRequest, obj: MaintenanceWindow | None = None
+    ) -> bool:
         return self.may_write(request) and (obj is None or obj.ends_at > timezone.now())
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+    def get_fieldsets(self, request: HttpRequest, obj: MaintenanceWindow | None = None) -> Any:
         if obj is None:
             description = (
                 "Incidents that are not critical wait until it is over, and are sent then."
@@ -127,13 +122,13 @@ class MaintenanceWindowAdmin(TenantModelAdmin):
         shown = ("reason", "about", "starts_at", "ends_at", "state", "created_by", "created_at")
         return ((None, {"fields": shown}),)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: MaintenanceWindow | None = None
+    ) -> tuple[str, ...]:
         return () if obj is None else ("about", "state", "created_by", "created_at")
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> MaintenanceWindow:
-        fields = {name: form.cleaned_data[name] for name in MaintenanceWindowForm.Meta.fields}
+    def write(self, request: HttpRequest, filled: FilledForm) -> MaintenanceWindow:
+        fields = {name: filled.data[name] for name in MaintenanceWindowForm.Meta.fields}
         return create_maintenance_window(
             tenant=tenant_of(request), actor=actor_of(request), **fields
         )

@@ -1,7 +1,6 @@
 """The admin page of alert settings: what the tenant is notified of, and when not."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django import forms
 from django.contrib import messages
@@ -16,16 +15,11 @@ from unfold.widgets import (
 )
 
 from alerts.models import AlertSettings, Severity
-from alerts.rule_settings import (
-    COOL_DOWN_SECONDS_MAX,
-    THRESHOLD_MAX,
-    change_settings_and_rules,
-    rule_values,
-)
-from alerts.rules import RULES
-from alerts.settings import settings_of
+from alerts.rules import COOL_DOWN_SECONDS_MAX, RULES, THRESHOLD_MAX, rule_values
+from alerts.settings import change_alert_settings, settings_of
 from metering.fields.forms import MONEY_ROLES, count_field
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_site import Context, TenantModelAdmin, actor_of, site, tenant_of
 
 SETTINGS_FIELDS: Final = (
     "quiet_from",
@@ -98,15 +92,14 @@ class AlertSettingsBase(RowForm):
         labels = {"halts_loops": "Halt sessions that loop"}
         help_texts = {"halts_loops": "Their next calls are refused until someone lifts the halt."}
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
         for name in RULES:
             values = rule_values(name, self.instance.rules)
             for part in RULE_PARTS:
                 self.initial[f"{name}_{part}"] = values[part]
 
     def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
+        data = super().clean() or self.cleaned_data
         begins, ends = data.get("quiet_from"), data.get("quiet_until")
         if (begins is None) != (ends is None):
             missing = "quiet_from" if begins is None else "quiet_until"
@@ -139,7 +132,7 @@ class AlertSettingsAdmin(TenantModelAdmin):
 
     form = AlertSettingsForm
     writers = MONEY_ROLES
-    fieldsets = (
+    fieldsets: ClassVar[Any] = (
         (
             "Quiet hours",
             {
@@ -169,35 +162,33 @@ class AlertSettingsAdmin(TenantModelAdmin):
         tenant = tenant_of(request)
         return settings_of(tenant.id) if object_id == str(tenant.id) else None
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: AlertSettings | None = None) -> bool:
         return False
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+    def get_fieldsets(self, request: HttpRequest, obj: AlertSettings | None = None) -> Any:
         return (
             self.fieldsets if self.may_write(request) else ((None, {"fields": self.shown_fields}),)
         )
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: AlertSettings | None = None
+    ) -> tuple[str, ...]:
         return () if self.may_write(request) else self.shown_fields
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, str] | None = None
-    ) -> HttpResponse:
+    def changelist_view(self, request: HttpRequest, extra_context: Context = None) -> HttpResponse:
         """Show the form of the only row."""
         return HttpResponseRedirect(
             reverse("admin:alerts_alertsettings_change", args=[tenant_of(request).id])
         )
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> AlertSettings:
-        return change_settings_and_rules(
+    def write(self, request: HttpRequest, filled: FilledForm) -> AlertSettings:
+        return change_alert_settings(
             tenant=tenant_of(request),
             actor=actor_of(request),
-            changes={name: form.cleaned_data[name] for name in SETTINGS_FIELDS},
-            rules=form.rules(),
+            changes={name: filled.data[name] for name in SETTINGS_FIELDS},
+            rules=filled.form.rules(),
         )
 
-    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
+    def response_change(self, request: HttpRequest, obj: AlertSettings) -> HttpResponse:
         messages.success(request, "The alert settings were changed.")
         return HttpResponseRedirect(request.path)

@@ -72,10 +72,10 @@ def observe(
     requests is unknown; a sum over none is zero.
     """
     step = _step(at, step_seconds, values, weights, is_ratio=is_ratio)
-    found = judge_step(states, step)
-    transition = follow(states, step, found, is_new_pattern(states, step))
-    learn(states, step, found, transition)
-    return _verdicts(states, found, transition.is_open)
+    judgement = judge_step(states, step)
+    transition = follow(states, step, judgement, is_new_pattern(states, step))
+    learn(states, step, judgement, transition)
+    return _verdicts(states, judgement, transition.is_open)
 
 
 def judge(
@@ -92,10 +92,10 @@ def judge(
     A running sum can only grow, so that only one already too high opens an anomaly.
     """
     step = _step(at, step_seconds, values, weights, is_ratio=is_ratio)
-    found = judge_step(states, step)
-    surprise = found.surprise if is_ratio else np.maximum(found.surprise, 0.0)
+    judgement = judge_step(states, step)
+    surprise = judgement.surprise if is_ratio else np.maximum(judgement.surprise, 0.0)
     is_open = states["is_open"] | (np.abs(surprise) >= 1)
-    return _verdicts(states, found._replace(surprise=surprise), is_open)
+    return _verdicts(states, judgement._replace(surprise=surprise), is_open)
 
 
 def _step(
@@ -116,16 +116,16 @@ def _step(
     )
 
 
-def _verdicts(states: States, found: Judgement, is_open: Bools) -> Verdicts:
-    surprise = np.abs(found.surprise)
+def _verdicts(states: States, judgement: Judgement, is_open: Bools) -> Verdicts:
+    surprise = np.abs(judgement.surprise)
     score = surprise / (1 + surprise)
     is_novel = is_open & states["is_novel"] & (surprise < 1)
     return Verdicts(
         score=np.where(is_novel, np.maximum(score, THRESHOLD), score),
         is_open=is_open,
         is_novel=is_novel,
-        is_above=np.where(states["is_open"], states["is_above"], found.miss > 0),
-        expected=found.usual,
-        low=from_scale(found.low_limit, found.noise),
-        high=from_scale(found.high_limit, found.noise),
+        is_above=np.where(states["is_open"], states["is_above"], judgement.miss > 0),
+        expected=judgement.usual,
+        low=from_scale(judgement.low_limit, judgement.noise),
+        high=from_scale(judgement.high_limit, judgement.noise),
     )

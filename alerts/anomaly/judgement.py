@@ -27,7 +27,7 @@ class Judgement(NamedTuple):
     noise: Floats
     usual: Floats  # what is reported as expected, in the measure's own unit
     middle: Floats  # of this hour of the week, this hour of the day and the last hour
-    place: Floats  # of the value, drawn towards expectation when it rests on few requests
+    position: Floats  # of the value, drawn towards expectation when it rests on few requests
     lowest: Floats  # what the experts expect, widened by chance
     highest: Floats
     range_low: Floats  # the usual range, not widened
@@ -50,7 +50,7 @@ def judge_step(states: States, step: Step) -> Judgement:
     range_low, range_high = to_scale(low, noise), to_scale(high, noise)
     wide_low = to_scale(low - _below(states, step, low), noise)
     wide_high = to_scale(high + chance_width(states, step, high), noise)
-    place = _weighed(step, to_scale(step.values, noise), lowest, highest)
+    position = _weighed(step, to_scale(step.values, noise), lowest, highest)
     is_idle = (np.abs(states["recent"]) < IDLE_SHARE * np.abs(high)) & (not step.is_ratio)
     low_margins, high_margins = _margins(states, step)
     # A series that wakes up is judged by its range alone: no one expected just this hour.
@@ -61,7 +61,7 @@ def judge_step(states: States, step: Step) -> Judgement:
     low_limit = lowest - low_margins[0]
     low_limit = np.where(step.is_busy, np.maximum(low_limit, by_range), low_limit)
     middle = _middle(states, step, noise)
-    miss = place - np.clip(place, lowest, highest)
+    miss = position - np.clip(position, lowest, highest)
     gap = np.where(miss > 0, high_limit - highest, lowest - low_limit)
     has_history = (states["age_hours"] >= WARM_UP_HOURS) & (states["busy_hours"] >= WARM_UP_HOURS)
     return Judgement(
@@ -72,13 +72,13 @@ def judge_step(states: States, step: Step) -> Judgement:
             from_scale(high_limit, noise),
         ),
         middle=middle,
-        place=place,
+        position=position,
         lowest=lowest,
         highest=highest,
         range_low=range_low,
         range_high=range_high,
         miss=np.where(step.is_known, miss, 0.0),
-        excess=np.where(step.is_busy, place - np.clip(place, wide_low, wide_high), 0.0),
+        excess=np.where(step.is_busy, position - np.clip(position, wide_low, wide_high), 0.0),
         low_margin=low_margins[0],
         high_margin=high_margins[0],
         low_limit=low_limit,
@@ -141,14 +141,14 @@ def _below(states: States, step: Step, level: Floats) -> Floats:
     return np.zeros(len(level))
 
 
-def _weighed(step: Step, place: Floats, lowest: Floats, highest: Floats) -> Floats:
+def _weighed(step: Step, position: Floats, lowest: Floats, highest: Floats) -> Floats:
     """Draw a place towards expectation by as much as a handful of requests is too few."""
     if step.weights is None:
-        return place
-    expected = np.clip(place, lowest, highest)
+        return position
+    expected = np.clip(position, lowest, highest)
     trust = step.weights / (step.weights + HANDFUL)
-    drawn: Floats = expected + (place - expected) * trust
-    return drawn if step.is_ratio else np.where(place > expected, drawn, place)
+    drawn: Floats = expected + (position - expected) * trust
+    return drawn if step.is_ratio else np.where(position > expected, drawn, position)
 
 
 def _margins(states: States, step: Step) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:

@@ -22,10 +22,10 @@ class Transition(NamedTuple):
     is_open: Bools  # in this step, the one that opens it included, the one that closes it not
 
 
-def follow(states: States, step: Step, found: Judgement, is_new_pattern: Bools) -> Transition:
+def follow(states: States, step: Step, judgement: Judgement, is_new_pattern: Bools) -> Transition:
     """Open, carry on and close anomalies."""
     was_open = states["is_open"].copy()
-    is_surprise = np.abs(found.surprise) >= 1
+    is_surprise = np.abs(judgement.surprise) >= 1
     has_rested = (states["rest_hours"] >= REST_HOURS) & (step.hours > 0)
     is_novel = ~was_open & ~is_surprise & is_new_pattern & has_rested
     # A value far off while a new pattern is open is what that was the beginning of.
@@ -33,11 +33,11 @@ def follow(states: States, step: Step, found: Judgement, is_new_pattern: Bools) 
     opens = (~was_open & is_surprise) | is_novel | turns
     states["is_novel"] = (states["is_novel"] | is_novel) & ~is_surprise
     states["rest_hours"] = np.where(opens, 0.0, states["rest_hours"] + step.hours)
-    states["is_above"] = np.where(opens, found.surprise > 0, states["is_above"])
+    states["is_above"] = np.where(opens, judgement.surprise > 0, states["is_above"])
     states["open_hours"] = np.where(opens, 0.0, states["open_hours"] + step.hours)
-    lasts = opens | (was_open & (_towards(states, found.surprise) >= LASTS_SHARE))
+    lasts = opens | (was_open & (_towards(states, judgement.surprise) >= LASTS_SHARE))
     states["calm_hours"] = np.where(lasts, 0.0, states["calm_hours"] + _calm(states, step))
-    _track_new_level(states, step, found, opens)
+    _track_new_level(states, step, judgement, opens)
     accepted = was_open & (states["open_hours"] >= ACCEPTED_HOURS)
     _accept_new_level(states, accepted)
     is_calm = states["calm_hours"] >= CALM_HOURS * (1 - 1e-9)
@@ -56,13 +56,13 @@ def _calm(states: States, step: Step) -> Floats:
     return calm
 
 
-def _track_new_level(states: States, step: Step, found: Judgement, opens: Bools) -> None:
+def _track_new_level(states: States, step: Step, judgement: Judgement, opens: Bools) -> None:
     start = np.where(opens, step.values, states["new_level"])
     share = np.minimum(1.0, step.hours / SETTLE_HOURS)
-    place = to_scale(start, found.noise)
-    place += share * (to_scale(step.values, found.noise) - place)
+    position = to_scale(start, judgement.noise)
+    position += share * (to_scale(step.values, judgement.noise) - position)
     follows = states["is_open"] & step.is_known
-    states["new_level"] = np.where(follows, from_scale(place, found.noise), start)
+    states["new_level"] = np.where(follows, from_scale(position, judgement.noise), start)
 
 
 def _accept_new_level(states: States, accepted: Bools) -> None:

@@ -57,8 +57,8 @@ def _count(states: States, rows: Places, values: Floats) -> Places:
     low, high = states["first_low"][rows], states["first_high"][rows]
     width = BIN_WIDTH * (high - low)
     width = np.where(width > 0, width, np.maximum(np.abs(high) * BIN_WIDTH, 1e-9))
-    place = np.floor((values[rows] - low) / width)
-    bins = (np.clip(place, -BINS_BELOW, BINS - BINS_BELOW - 1) + BINS_BELOW).astype(np.intp)
+    position = np.floor((values[rows] - low) / width)
+    bins = (np.clip(position, -BINS_BELOW, BINS - BINS_BELOW - 1) + BINS_BELOW).astype(np.intp)
     counted = states["steps"][rows].astype(np.intp) - FIRST_STEPS
     slots = counted % PATTERN_STEPS
     is_full = counted >= PATTERN_STEPS
@@ -89,9 +89,9 @@ def _matches_any(states: States, rows: Places) -> Bools:
     distance[np.arange(PATTERNS) >= states["pattern_count"][rows][:, None]] = np.inf
     nearest = distance.argmin(axis=1) if len(rows) else np.zeros(0, np.intp)
     matches: Bools = distance[np.arange(len(rows)), nearest] < LIMIT
-    found, place = rows[matches], nearest[matches]
-    states["pattern"][found] = place
-    states["matched_at"][found, place] = states["steps"][found]
+    matching, position = rows[matches], nearest[matches]
+    states["pattern"][matching] = position
+    states["matched_at"][matching, position] = states["steps"][matching]
     return matches
 
 
@@ -99,8 +99,8 @@ def _keep(states: States, rows: Places) -> None:
     """Keep patterns, in place of those that were not seen for longest."""
     count = states["pattern_count"][rows]
     oldest = states["matched_at"][rows].argmin(axis=1) if len(rows) else np.zeros(0, np.intp)
-    place = np.where(count < PATTERNS, count, oldest)
-    states["patterns"][rows, place] = states["histogram"][rows]
-    states["matched_at"][rows, place] = states["steps"][rows]
-    states["pattern"][rows] = place
+    position = np.where(count < PATTERNS, count, oldest)
+    states["patterns"][rows, position] = states["histogram"][rows]
+    states["matched_at"][rows, position] = states["steps"][rows]
+    states["pattern"][rows] = position
     states["pattern_count"][rows] = np.minimum(count + 1, PATTERNS)

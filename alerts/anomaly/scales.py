@@ -60,9 +60,9 @@ def to_scale(values: Floats, noise: Floats) -> Floats:
     return placed
 
 
-def from_scale(places: Floats, noise: Floats) -> Floats:
+def from_scale(positions: Floats, noise: Floats) -> Floats:
     """Return the amounts at these places."""
-    values: Floats = 2 * noise * np.sinh(places)
+    values: Floats = 2 * noise * np.sinh(positions)
     return values
 
 
@@ -88,12 +88,12 @@ def chance_width(states: States, step: Step, level: Floats) -> Floats:
     return width
 
 
-def range_end(end: Floats, place: Floats, rate: Floats, furthest: Floats) -> Floats:
+def range_end(end: Floats, position: Floats, rate: Floats, furthest: Floats) -> Floats:
     """Move the high end of a range towards a value: a running power mean, near the high values.
 
     On the scale, a power mean of amounts is a mean of exponentials; the low end is the high end
     of everything negated.
     """
-    distance = np.clip(place - end, -FURTHEST, furthest)
+    distance = np.clip(position - end, -FURTHEST, furthest)
     moved: Floats = end + np.log1p(rate * np.expm1(RANGE_POWER * distance)) / RANGE_POWER
     return moved

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
@@ -29,6 +29,7 @@ from common.api.fields import (
     Choice,
     Flag,
     Items,
+    Spoken,
     StrictSerializer,
     Text,
     Timestamp,
@@ -36,6 +37,8 @@ from common.api.fields import (
     read_body,
 )
 from common.api.structs import Answer
+from common.expectations import must_be_object
+from common.json_bodies import JsonObject
 from tenants.api.idempotency import idempotent
 from tenants.api.resources import Resource
 
@@ -43,7 +46,7 @@ VALUE_CHARACTERS_MAX: Final = 2000
 VALUES_MAX: Final = 50
 
 
-def _field_schema(field: Field) -> dict[str, Any]:
+def _field_schema(field: Field) -> JsonObject:
     text = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARACTERS_MAX}
     shown = "Shown masked." if field.is_secret else ""
     described = {"description": " ".join(filter(None, (field.help, shown)))}
@@ -67,15 +70,17 @@ def _field_schema(field: Field) -> dict[str, Any]:
         "example": {"url": "https://hooks.example.com/services/T0/B0/secret"},
     }
 )
-class Config(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
+class Config(Spoken):
     """Fields by name, as the channel's kind has them."""
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
+    def to_internal_value(self, data: object) -> JsonObject:
         if not isinstance(data, dict):
-            raise serializers.ValidationError("must be an object of the kind's fields")
+            raise serializers.ValidationError(
+                must_be_object({"url": "https://hooks.example.com/x"})
+            )
         return data
 
-    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+    def to_representation(self, value: JsonObject) -> JsonObject:
         return value
 
 
@@ -105,7 +110,7 @@ class ChannelBody(StrictSerializer):
     failed_at = Timestamp(read_only=True, allow_null=True)
     last_error = serializers.CharField(read_only=True, allow_blank=True)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if (
             self.instance is not None
             and attrs.pop("kind", self.instance.kind) != self.instance.kind
@@ -152,7 +157,7 @@ class Channels(Resource[Channel]):
     def rows(self) -> QuerySet[Channel]:
         return super().rows().filter(removed_at__isnull=True)
 
-    def answers(self, rows: Sequence[Channel]) -> Sequence[dict[str, Any]]:
+    def answers(self, rows: Sequence[Channel]) -> Sequence[JsonObject]:
         return [channel_answer(row) for row in rows]
 
     @extend_schema(
@@ -161,14 +166,14 @@ class Channels(Resource[Channel]):
         responses={201: NewChannelAnswer},
     )
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         fields = read_body(ChannelBody, request)
         with refusals():
             channel = create_channel(tenant=self.tenant, actor=self.actor, **fields)
         answer = {**channel_answer(channel), "secret": signing_secret(channel)}
         return Response(answer, status=201)
 
-    def update_row(self, row: Channel, changes: dict[str, Any]) -> Channel:
+    def update_row(self, row: Channel, changes: JsonObject) -> Channel:
         with refusals():
             return update_channel(channel=row, actor=self.actor, changes=changes)
 
@@ -183,7 +188,7 @@ class Channels(Resource[Channel]):
         responses={202: DeliveryDetailAnswer},
     )
     @idempotent
-    def test(self, request: Request, **path: Any) -> Response:
+    def test(self, request: Request, **path: object) -> Response:
         delivery = test_channel(channel=self.row(), actor=self.actor)
         return Response(detail_answer(delivery), status=202)
 
@@ -194,7 +199,7 @@ class Channels(Resource[Channel]):
         responses={200: SecretAnswer},
     )
     @idempotent
-    def rotate_secret(self, request: Request, **path: Any) -> Response:
+    def rotate_secret(self, request: Request, **path: object) -> Response:
         with refusals():
             secret = rotate_secret(channel=self.row(), actor=self.actor)
         return Response(SecretAnswer(secret=secret))
@@ -211,7 +216,7 @@ def refusals() -> Iterator[None]:
         raise serializers.ValidationError(wrong if is_own else {"config": wrong}) from error
 
 
-def channel_answer(channel: Channel) -> dict[str, Any]:
+def channel_answer(channel: Channel) -> JsonObject:
     """A channel as the API shows it."""
-    answer: dict[str, Any] = ChannelBody({**vars(channel), "fields": shown_fields(channel)}).data
+    answer: JsonObject = ChannelBody({**vars(channel), "fields": shown_fields(channel)}).data
     return answer

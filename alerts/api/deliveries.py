@@ -102,8 +102,8 @@ class Deliveries(Resource[Delivery]):
     def answers(self, rows: Sequence[Delivery]) -> Sequence[DeliveryAnswer]:
         return [delivery_answer(row) for row in rows]
 
-    def retrieve(self, request: Request, **path: Any) -> Response:
-        return Response(detail_answer(self.row()))
+    def full_answer(self, row: Delivery) -> DeliveryAnswer:
+        return detail_answer(row)
 
     @extend_schema(
         summary="Send a delivery again, with its message and reference as they were",
@@ -112,7 +112,7 @@ class Deliveries(Resource[Delivery]):
         responses={202: DeliveryDetailAnswer},
     )
     @idempotent
-    def resend(self, request: Request, **path: Any) -> Response:
+    def resend(self, request: Request, **path: object) -> Response:
         again = resend(delivery=self.row(), actor=self.actor)
         return Response(detail_answer(again), status=202)
 

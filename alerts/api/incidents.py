@@ -31,6 +31,7 @@ from common.api.fields import (
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.parameters import TIMESTAMP_SCHEMA, InvalidParameter, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from metering.core.dimensions import MATCHABLE
 from metering.fields.parameters import FILTER_PARAMETERS, read_filters
@@ -61,9 +62,9 @@ class IncidentAnswer(Answer):
     status: Annotated[str, one_of(STATUSES)]
     title: str
     summary: Annotated[str, about("With the figures as last observed.")]
-    match: Annotated[dict[str, Any], about("Dimensions and the values that it is about.")]
+    match: Annotated[JsonObject, about("Dimensions and the values that it is about.")]
     facts: Annotated[
-        dict[str, Any], about("Figures, by kind of incident; money in members that end in `_usd`.")
+        JsonObject, about("Figures, by kind of incident; money in members that end in `_usd`.")
     ]
     excess_usd: Annotated[
         AmountUsd | None, about("Spent beyond what was expected or allowed, as far as it is known.")
@@ -150,7 +151,7 @@ class SnoozeBody(StrictSerializer):
     until = Timestamp(required=False, allow_null=True, help_text="At most 90 days from now.")
     seconds = Count(required=False, max_value=SNOOZE_SECONDS_MAX, help_text="Instead of `until`.")
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if ("until" in attrs) == ("seconds" in attrs):
             raise problem_at("until", "give this or 'seconds', and not both", "required")
         now = timezone.now()
@@ -210,18 +211,27 @@ class Incidents(Resource[Incident]):
     def answers(self, rows: Sequence[Incident]) -> Sequence[IncidentAnswer]:
         return [incident_answer(row) for row in rows]
 
-    def retrieve(self, request: Request, **path: Any) -> Response:
-        return _detail(self.row())
+    def full_answer(self, row: Incident) -> IncidentAnswer:
+        entries = list(row.entries.order_by("-id")[:TIMELINE_MAX])
+        anomalies = row.anomalies.order_by("-id")[:ANOMALIES_MAX]
+        deliveries = row.delivery_set.order_by("-id")[:DELIVERIES_MAX]
+        return incident_answer(
+            row,
+            IncidentDetailAnswer,
+            timeline=[EntryAnswer.of(entry) for entry in reversed(entries)],
+            anomalies=[_anomaly_answer(anomaly) for anomaly in anomalies],
+            deliveries=[delivery_answer(delivery) for delivery in deliveries],
+        )
 
     @extend_schema(
         summary="Assign an incident to a member, or to no one",
         request=AssignBody,
         responses=IncidentDetailAnswer,
     )
-    def partial_update(self, request: Request, **path: Any) -> Response:
+    def partial_update(self, request: Request, **path: object) -> Response:
         incident = self.row()
         user = read_body(AssignBody, request, tenant=self.tenant)["assigned_to"]
-        return _detail(assign(incident=incident, actor=self.actor, user=user))
+        return Response(self.full_answer(assign(incident=incident, actor=self.actor, user=user)))
 
     @extend_schema(
         summary="Acknowledge an incident",
@@ -230,8 +240,8 @@ class Incidents(Resource[Incident]):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def acknowledge(self, request: Request, **path: Any) -> Response:
-        return _detail(acknowledge(incident=self.row(), actor=self.actor))
+    def acknowledge(self, request: Request, **path: object) -> Response:
+        return Response(self.full_answer(acknowledge(incident=self.row(), actor=self.actor)))
 
     @extend_schema(
         summary="Resolve an incident",
@@ -241,9 +251,9 @@ class Incidents(Resource[Incident]):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def resolve(self, request: Request, **path: Any) -> Response:
+    def resolve(self, request: Request, **path: object) -> Response:
         incident, text = self.row(), read_body(RemarkBody, request).get("text", "")
-        return _detail(resolve(incident=incident, actor=self.actor, text=text))
+        return Response(self.full_answer(resolve(incident=incident, actor=self.actor, text=text)))
 
     @extend_schema(
         summary="Snooze an incident: notify no one for a while",
@@ -251,9 +261,9 @@ class Incidents(Resource[Incident]):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def snooze(self, request: Request, **path: Any) -> Response:
+    def snooze(self, request: Request, **path: object) -> Response:
         incident, until = self.row(), read_body(SnoozeBody, request)["until"]
-        return _detail(snooze(incident=incident, actor=self.actor, until=until))
+        return Response(self.full_answer(snooze(incident=incident, actor=self.actor, until=until)))
 
     @extend_schema(
         summary="Add a comment to an incident's timeline, even after it was resolved",
@@ -261,9 +271,9 @@ class Incidents(Resource[Incident]):
         responses={200: IncidentDetailAnswer},
     )
     @idempotent
-    def comment(self, request: Request, **path: Any) -> Response:
+    def comment(self, request: Request, **path: object) -> Response:
         incident, text = self.row(), read_body(CommentBody, request)["text"]
-        return _detail(comment(incident=incident, actor=self.actor, text=text))
+        return Response(self.full_answer(comment(incident=incident, actor=self.actor, text=text)))
 
 
 def _filters(request: Request) -> Q:
@@ -312,20 +322,6 @@ def incident_answer(
         link=link_to(incident.id),
         **further,
     )
-
-
-def _detail(incident: Incident) -> Response:
-    entries = list(incident.entries.order_by("-id")[:TIMELINE_MAX])
-    anomalies = incident.anomalies.order_by("-id")[:ANOMALIES_MAX]
-    deliveries = incident.delivery_set.order_by("-id")[:DELIVERIES_MAX]
-    answer = incident_answer(
-        incident,
-        IncidentDetailAnswer,
-        timeline=[EntryAnswer.of(entry) for entry in reversed(entries)],
-        anomalies=[_anomaly_answer(anomaly) for anomaly in anomalies],
-        deliveries=[delivery_answer(delivery) for delivery in deliveries],
-    )
-    return Response(answer)
 
 
 def _anomaly_answer(anomaly: Anomaly) -> AnomalyAnswer:

@@ -1,16 +1,22 @@
 """`/v1/maintenance-windows`: times in which unusual spend is expected."""
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from alerts.models import MaintenanceWindow
-from alerts.settings import MAINTENANCE_MAX, create_maintenance_window, end_maintenance_window
+from alerts.settings import (
+    MAINTENANCE_MAX,
+    create_maintenance_window,
+    end_maintenance_window,
+    validate_period,
+)
 from common.api.fields import Count, StrictSerializer, Text, Timestamp, problem_at
-from metering.fields.body import Match
+from common.json_bodies import JsonObject
+from metering.fields.body import Match, errors_at_members
 from tenants.api.resources import Resource
 
 DURATION_SECONDS_MAX: Final = int(MAINTENANCE_MAX.total_seconds())
@@ -36,17 +42,14 @@ class MaintenanceWindowBody(StrictSerializer):
     created_at = Timestamp(read_only=True)
     created_by = serializers.CharField(read_only=True)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if ("ends_at" in attrs) == ("duration_seconds" in attrs):
             raise problem_at("ends_at", "give this or 'duration_seconds', and not both", "required")
-        now = timezone.now()
-        starts_at = attrs.setdefault("starts_at", now)
+        starts_at = attrs.setdefault("starts_at", timezone.now())
         if "duration_seconds" in attrs:
             attrs["ends_at"] = starts_at + timedelta(seconds=attrs.pop("duration_seconds"))
-        if attrs["ends_at"] <= max(starts_at, now):
-            raise problem_at("ends_at", "must lie after 'starts_at', and in the future")
-        if attrs["ends_at"] > starts_at + timedelta(seconds=DURATION_SECONDS_MAX):
-            raise problem_at("ends_at", "must be at most 31 days after 'starts_at'")
+        with errors_at_members(self):
+            validate_period(starts_at, attrs["ends_at"])
         return attrs
 
 
@@ -70,7 +73,7 @@ class MaintenanceWindows(Resource[MaintenanceWindow]):
     body = MaintenanceWindowBody
     order = ("-id",)
 
-    def create_row(self, fields: dict[str, Any]) -> MaintenanceWindow:
+    def create_row(self, fields: JsonObject) -> MaintenanceWindow:
         return create_maintenance_window(
             tenant=self.tenant, actor=self.actor, **{"match": {}, **fields}
         )

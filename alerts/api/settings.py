@@ -2,7 +2,7 @@
 
 import re
 from datetime import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from drf_spectacular.utils import extend_schema, extend_schema_field
@@ -13,17 +13,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.models import AlertSettings, Severity
-from alerts.rule_settings import (
-    COOL_DOWN_SECONDS_MAX,
-    THRESHOLD_MAX,
-    change_settings_and_rules,
-    default_rule,
-    rule_values,
-)
-from alerts.rules import RULES
-from alerts.settings import settings_of
-from common.api.fields import Choice, Count, Flag, StrictSerializer, problem_at, read_body
+from alerts.rules import COOL_DOWN_SECONDS_MAX, RULES, THRESHOLD_MAX, default_rule, rule_values
+from alerts.settings import change_alert_settings, settings_of
+from common.api.fields import Choice, Count, Flag, Spoken, StrictSerializer, read_body
 from common.api.structs import Answer, about, one_of
+from common.json_bodies import JsonObject
+from common.spelling import did_you_mean
 from tenants.api.views import ApiView, actor_of, tenant_of
 
 CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -39,12 +34,12 @@ ClockTime = Annotated[str, Meta(extra_json_schema=CLOCK_SCHEMA)]
 
 
 @extend_schema_field(CLOCK_SCHEMA)
-class Clock(serializers.Field[time, Any, str, Any]):
+class Clock(Spoken):
     """A time of day in the tenant's zone, as 22:00."""
 
-    def to_internal_value(self, data: Any) -> time:
+    def to_internal_value(self, data: object) -> time:
         if not isinstance(data, str) or not CLOCK.fullmatch(data):
-            raise serializers.ValidationError("must be a time of day, as 22:00")
+            raise serializers.ValidationError("must be a time of day, such as 22:00")
         return time.fromisoformat(data)
 
 
@@ -52,10 +47,10 @@ class QuietHoursBody(StrictSerializer):
     """When people are left in peace. They go past midnight if `until` is earlier."""
 
     # `from` is no name that Python lets a class have.
-    def get_fields(self) -> dict[str, Any]:
+    def get_fields(self) -> JsonObject:
         return {"from": Clock(), "until": Clock()}
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if attrs["from"] == attrs["until"]:
             raise serializers.ValidationError("must not end when they begin; send null for none")
         return attrs
@@ -88,18 +83,17 @@ class RuleAnswer(RuleValues):
 class RulesBody(StrictSerializer):
     """Rules by name, each with the members that change; null resets a rule to its defaults."""
 
-    def get_fields(self) -> dict[str, Any]:
+    unknown_code = "unknown_rule"
+
+    def get_fields(self) -> JsonObject:
         return {
             name: RuleBody(required=False, allow_null=True, help_text=rule.description)
             for name, rule in RULES.items()
         }
 
-    def to_internal_value(self, data: Any) -> Any:
-        unknown = [name for name in data if name not in RULES] if isinstance(data, dict) else []
-        if unknown:
-            message = f"is no rule; rules are {', '.join(RULES)}"
-            raise problem_at(str(unknown[0])[:100], message, "unknown_rule")
-        return super().to_internal_value(data)
+    def unknown(self, name: str) -> str:
+        near = did_you_mean(name, tuple(RULES))
+        return f"Unknown rule {name[:100]!r}.{near} Rules are {', '.join(RULES)}."
 
 
 class AlertSettingsBody(StrictSerializer):
@@ -132,7 +126,7 @@ class AlertSettingsBody(StrictSerializer):
     )
     rules = RulesBody(required=False)
 
-    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+    def run_validation(self, data: object = empty) -> JsonObject:
         """The body as changes of the row."""
         attrs = dict(super().run_validation(data))
         if "quiet_hours" in attrs:
@@ -174,7 +168,7 @@ class AlertSettingsView(ApiView):
     )
     def patch(self, request: Request) -> Response:
         changes = read_body(AlertSettingsBody, request)
-        changed = change_settings_and_rules(
+        changed = change_alert_settings(
             tenant=tenant_of(request),
             actor=actor_of(request),
             rules=changes.pop("rules", {}),
@@ -193,10 +187,10 @@ def _answer(stored: AlertSettings) -> AlertSettingsAnswer:
         else None,
         digest_at=f"{stored.digest_at:%H:%M}",
         rules={
-            name: RuleAnswer(
+            name: RuleAnswer.of(
+                rule,
                 words=rule.description,
-                unit=rule.unit,
-                default=RuleValues(**default_rule(name)),
+                default=RuleValues.of(rule, **default_rule(name)),
                 **rule_values(name, stored.rules),
             )
             for name, rule in RULES.items()

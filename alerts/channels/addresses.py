@@ -1,6 +1,6 @@
 """Fields of channels as people type them: addresses on the web, keys, lists."""
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
@@ -15,7 +15,7 @@ FORM: Final = "must be an address such as https://host/path"
 
 def read_text(given: Fields, name: str) -> str:
     """Return a text, stripped. Raises WrongChannel if it is missing or not a text."""
-    value: Any = given.get(name)
+    value = given.get(name)
     if not isinstance(value, str) or not value.strip():
         raise WrongChannel(name, "is required")
     text = value.strip()

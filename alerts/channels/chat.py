@@ -1,7 +1,7 @@
 """Chats that take messages at an incoming webhook: Slack, Microsoft Teams, Discord."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from alerts.channels.addresses import read_url, shown_url
 from alerts.channels.http import post_json
@@ -20,7 +20,7 @@ COLOR_BY_SEVERITY: Final = {
 }
 
 
-def chat_kind(label: str, help_text: str, payload_of: Callable[[Message, str], Any]) -> Kind:
+def chat_kind(label: str, help_text: str, payload_of: Callable[[Message, str], object]) -> Kind:
     """Return a kind of chat whose messages `payload_of` builds from a message and a reference."""
 
     def send(config: Fields, secrets: Fields, message: Message, reference: str) -> Sent:

@@ -1,12 +1,11 @@
 """Discord."""
 
-from typing import Any
-
 from alerts.channels.chat import body_of, chat_kind, color_of, signature_of, title_of
 from alerts.messages import Message
+from common.json_bodies import JsonObject
 
 
-def payload_of(message: Message, reference: str) -> dict[str, Any]:
+def payload_of(message: Message, reference: str) -> JsonObject:
     """Return the message as one embed, which mentions no one."""
     embed = {
         "author": {"name": signature_of(message, reference)},

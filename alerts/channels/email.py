@@ -8,7 +8,7 @@ from datetime import datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from typing import Any, Final
+from typing import Final
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -25,6 +25,7 @@ from alerts.mail_server import MailServer, WrongMailServer, read_mail_server
 from alerts.messages import Message
 from alerts.models import Severity
 from alerts.outbound import CALL_SECONDS, Call, Reach, calling_out
+from common.json_bodies import JsonObject
 
 RECIPIENTS_MAX: Final = 50
 SUBJECT_MAX_CHARACTERS: Final = 150
@@ -161,7 +162,7 @@ def _talk(
 def _connect(server: MailServer) -> smtplib.SMTP:
     """Connect, encrypted if the server can. It must be before a password is sent."""
     trust = ssl.create_default_context()
-    limits: dict[str, Any] = {"local_hostname": server.domain, "timeout": CALL_SECONDS}
+    limits: JsonObject = {"local_hostname": server.domain, "timeout": CALL_SECONDS}
     if server.is_encrypted_first:
         return EncryptedConversation(server.host, server.port, context=trust, **limits)
     client = Conversation(server.host, server.port, **limits)
@@ -206,7 +207,7 @@ def _answered(code: int, answer: bytes | str) -> NotDelivered:
 
 
 def _read(given: Fields) -> Settings:
-    config: dict[str, Any] = {"to": _recipients(given.get("to"))}
+    config: JsonObject = {"to": _recipients(given.get("to"))}
     if not given.get("smtp_url"):
         if not can_mail_people():
             raise WrongChannel(
@@ -224,14 +225,14 @@ def _read(given: Fields) -> Settings:
     return Settings(config, {"smtp_url": url})
 
 
-def _recipients(given: Any) -> list[str]:
+def _recipients(given: object) -> list[str]:
     recipients = list(given) if isinstance(given, list | tuple) else []
     if not 1 <= len(recipients) <= RECIPIENTS_MAX:
         raise WrongChannel("to", f"must be 1 to {RECIPIENTS_MAX} addresses")
     return list(dict.fromkeys(_address(recipient) for recipient in recipients))
 
 
-def _address(given: Any) -> str:
+def _address(given: object) -> str:
     address = str(given).strip()
     try:
         validate_email(address)

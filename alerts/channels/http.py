@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import requests
@@ -45,7 +45,7 @@ class _Session(requests.Session):
         return None
 
 
-def post_json(url: str, value: Any, *, seconds: float = CALL_SECONDS) -> Sent:
+def post_json(url: str, value: object, *, seconds: float = CALL_SECONDS) -> Sent:
     """Post a value as JSON. Raises NotDelivered unless the answer is a success."""
     return post(url, msgspec.json.encode(value), seconds=seconds)
 

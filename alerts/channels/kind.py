@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from alerts.messages import Message
+from common.json_bodies import JsonObject
 
 Fields = Mapping[str, Any]
 
@@ -25,8 +26,8 @@ class Settings(NamedTuple):
     Of a secret field that is an address, `config` holds what may be shown of it.
     """
 
-    config: dict[str, Any]
-    secrets: dict[str, Any]
+    config: JsonObject
+    secrets: JsonObject
 
 
 class Sent(NamedTuple):

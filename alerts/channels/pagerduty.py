@@ -1,7 +1,7 @@
 """PagerDuty's Events API v2: one alert for one incident, from its trigger to its resolution."""
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from alerts.channels.addresses import read_text, read_url, shown_url
 from alerts.channels.http import post_json
@@ -11,6 +11,7 @@ from alerts.errors import WrongChannel
 from alerts.messages import Message
 from alerts.models import Severity
 from alerts.outbound import CALL_SECONDS
+from common.json_bodies import JsonObject
 
 EVENTS_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
@@ -19,7 +20,7 @@ SUMMARY_MAX_CHARACTERS: Final = 1024
 ACTION_BY_EVENT: Final = {"acknowledged": "acknowledge", "resolved": "resolve"}
 
 
-def event_of(message: Message, reference: str, action: str) -> dict[str, Any]:
+def event_of(message: Message, reference: str, action: str) -> JsonObject:
     """Return the event, without its key. PagerDuty keeps one alert for a `message.cause`."""
     return {
         "event_action": action,

@@ -2,7 +2,7 @@
 
 import smtplib
 from io import BufferedReader
-from typing import Any, Final
+from typing import Final
 
 # All that a mail server has to say, many times over.
 REPLIES_MAX_BYTES: Final = 1_000_000
@@ -26,22 +26,14 @@ class _Replies:
         self._lines.close()
 
 
-class _Short:
-    """Makes the library read replies up to a limit, again after encryption has begun."""
-
-    file: Any
-    sock: Any
+class Conversation(smtplib.SMTP):
+    """One that may be encrypted later: replies are read up to a limit, again after that."""
 
     def getreply(self) -> tuple[int, bytes]:
-        if self.file is None:
+        if self.file is None and self.sock is not None:
             self.file = _Replies(self.sock.makefile("rb"))
-        reply: tuple[int, bytes] = super().getreply()  # type: ignore[misc]
-        return reply
+        return super().getreply()
 
 
-class Conversation(_Short, smtplib.SMTP):
-    """One that may be encrypted later."""
-
-
-class EncryptedConversation(_Short, smtplib.SMTP_SSL):
+class EncryptedConversation(Conversation, smtplib.SMTP_SSL):
     """One that is encrypted from its beginning."""

@@ -2,13 +2,13 @@
 
 import time
 from html import escape
-from typing import Any
 
 from alerts.channels.chat import body_of, chat_kind, color_of, signature_of, title_of
 from alerts.messages import Message
+from common.json_bodies import JsonObject
 
 
-def payload_of(message: Message, reference: str) -> dict[str, Any]:
+def payload_of(message: Message, reference: str) -> JsonObject:
     """Return an attachment without blocks, which compatible servers understand too."""
     # Slack reads these three characters as markup wherever they stand: &, < and >.
     title = escape(title_of(message), quote=False)

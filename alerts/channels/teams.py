@@ -1,12 +1,11 @@
 """Microsoft Teams, through a workflow that posts what it receives."""
 
-from typing import Any
-
 from alerts.channels.chat import body_of, chat_kind, signature_of, title_of
 from alerts.messages import Message
+from common.json_bodies import JsonObject
 
 
-def payload_of(message: Message, reference: str) -> dict[str, Any]:
+def payload_of(message: Message, reference: str) -> JsonObject:
     """Return the message as an Adaptive Card."""
     lines = [*body_of(message).split("\n"), signature_of(message, reference)]
     title = {"type": "TextBlock", "text": title_of(message), "wrap": True}

@@ -4,7 +4,7 @@ import base64
 import secrets as random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from standardwebhooks import Webhook
@@ -14,6 +14,7 @@ from alerts.channels.http import post
 from alerts.channels.kind import Field, Fields, Kind, Sent, Settings
 from alerts.messages import Message
 from alerts.models import Severity
+from common.json_bodies import JsonObject
 
 SECRET_BYTES: Final = 32
 # An old secret signs too for this time, so that the receiver can switch without losing anything.
@@ -23,7 +24,7 @@ ROTATION: Final = timedelta(hours=24)
 def body_of(message: Message) -> bytes:
     """Return the message for programs; money in `figures` is decimal USD."""
     is_incident = message.incident is not None
-    data: dict[str, Any] = {
+    data: JsonObject = {
         "incident": message.incident,
         "cause": message.cause,
         "kind": message.kind,
@@ -59,7 +60,7 @@ def new_secret() -> str:
     return f"whsec_{base64.b64encode(random.token_bytes(SECRET_BYTES)).decode()}"
 
 
-def rotated(secrets: Fields, now: datetime) -> dict[str, Any]:
+def rotated(secrets: Fields, now: datetime) -> JsonObject:
     """Return secrets with a new signing secret; the previous one signs too for a while."""
     return {
         **secrets,

@@ -1,9 +1,9 @@
 """One attempt to send a delivery, and its record."""
 
-import random
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
+from random import SystemRandom
 from typing import Final, NamedTuple
 
 import structlog
@@ -118,8 +118,9 @@ def _record_success(delivery: Delivery) -> str:
 
 def _record_failure(claimed: Claim, failure: NotDelivered) -> str:
     delivery, now = claimed.delivery, timezone.now()
-    asked = failure.retry_after_seconds
-    wait = wait_seconds(delivery.tries, chance=random.random(), asked_seconds=asked)  # noqa: S311
+    requested = failure.retry_after_seconds
+    chance = SystemRandom().random()
+    wait = wait_seconds(delivery.tries, chance=chance, asked_seconds=requested)
     error = failure.detail[:ERROR_MAX_CHARACTERS]
     is_over = wait is None or failure.is_final
     held = Delivery.objects.filter(
@@ -136,7 +137,7 @@ def _record_failure(claimed: Claim, failure: NotDelivered) -> str:
         if failure.is_final:
             _pause(delivery.channel)
         elif failure.is_receiver_down and wait is not None:
-            rest = timedelta(seconds=rest_seconds(wait, asked_seconds=asked))
+            rest = timedelta(seconds=rest_seconds(wait, asked_seconds=requested))
             _let_rest(delivery.channel, now + rest)
     return DeliveryState.DEAD if is_over else DeliveryState.WAITING
 

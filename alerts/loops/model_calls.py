@@ -72,14 +72,14 @@ def _repeated(steps: Sequence[Step]) -> Evidence | None:
     """Half of the latest calls repeat, or one call did so twice among a dozen."""
     repeats = _repeats(steps)
     suspect = None
-    for place, repeat in enumerate(repeats):
-        latest = repeats[max(0, place - ROUND_CALLS + 1) : place + 1]
+    for index, repeat in enumerate(repeats):
+        latest = repeats[max(0, index - ROUND_CALLS + 1) : index + 1]
         recent = sum(repeat.number - other.number < ROUND_CALLS for other in latest)
         needed = ROUND_REPEATS_SIZED if steps[repeat.number].is_sized else ROUND_REPEATS
         if _is_often(steps, repeat) or (recent >= needed and not _is_chance(steps, repeat.number)):
-            return _evidence(repeats, place, Strength.LOOP)
+            return _evidence(repeats, index, Strength.LOOP)
         if not suspect and recent >= SUSPECT_REPEATS and not _is_chance(steps, repeat.number):
-            suspect = _evidence(repeats, place, Strength.SUSPECT)
+            suspect = _evidence(repeats, index, Strength.SUSPECT)
     return suspect
 
 
@@ -94,18 +94,18 @@ def _repeats(steps: Sequence[Step]) -> list[Repeat]:
     recent: defaultdict[tuple[str, str], deque[int]] = defaultdict(
         lambda: deque(maxlen=WINDOW_CALLS)
     )
-    found = []
+    repeats = []
     for number, step in enumerate(steps):
         if step.output is None:
             continue
         earlier = recent[step.agent, step.output]
-        window = [steps[place] for place in earlier if number - place < WINDOW_CALLS]
+        window = [steps[index] for index in earlier if number - index < WINDOW_CALLS]
         same = [other for other in window if is_same(other, step)]
         if same:
             unchanged = sum(other.input_tokens == step.input_tokens for other in same)
-            found.append(Repeat(number, step.position, step.output, len(same) + 1, unchanged + 1))
+            repeats.append(Repeat(number, step.position, step.output, len(same) + 1, unchanged + 1))
         earlier.append(number)
-    return found
+    return repeats
 
 
 def _is_chance(steps: Sequence[Step], number: int, *, alone: bool = False) -> bool:
@@ -120,9 +120,9 @@ def _is_chance(steps: Sequence[Step], number: int, *, alone: bool = False) -> bo
         equal = [pair for pair in equal if pair[0].output == steps[number].output]
     repeated = {step.position for pair in equal for step in pair}
     near = sum(
-        _is_like(one, other)
-        for one, other in pairs
-        if one.position in repeated or other.position in repeated
+        _is_like(earlier, later)
+        for earlier, later in pairs
+        if earlier.position in repeated or later.position in repeated
     )
     needed_percent = EQUAL_OF_NEAR_ALONE_PERCENT if alone else EQUAL_OF_NEAR_PERCENT
     if len(equal) * 100 < near * needed_percent:
@@ -143,15 +143,15 @@ def _usual_percent(earlier: Sequence[Step], step: Step) -> int:
     return sum(is_same(*pair) for pair in pairs) * 100 // max(1, len(pairs))
 
 
-def _is_like(one: Step, other: Step) -> bool:
-    return is_near(one.output_tokens, other.output_tokens, NEAR_OUTPUT_PERCENT) and (
-        is_near(one.input_tokens, other.input_tokens, NEAR_INPUT_PERCENT)
-        or is_near(one.grown_tokens, other.grown_tokens, NEAR_INPUT_PERCENT)
+def _is_like(earlier: Step, later: Step) -> bool:
+    return is_near(earlier.output_tokens, later.output_tokens, NEAR_OUTPUT_PERCENT) and (
+        is_near(earlier.input_tokens, later.input_tokens, NEAR_INPUT_PERCENT)
+        or is_near(earlier.grown_tokens, later.grown_tokens, NEAR_INPUT_PERCENT)
     )
 
 
-def _evidence(repeats: Sequence[Repeat], place: int, strength: Strength) -> Evidence:
-    first, last = chain_around([repeat.number for repeat in repeats], place, WINDOW_CALLS)
+def _evidence(repeats: Sequence[Repeat], index: int, strength: Strength) -> Evidence:
+    first, last = chain_around([repeat.number for repeat in repeats], index, WINDOW_CALLS)
     chain = repeats[first : last + 1]
     outputs = len({repeat.output for repeat in chain})
     span = chain[-1].number - chain[0].number + 1
@@ -160,7 +160,7 @@ def _evidence(repeats: Sequence[Repeat], place: int, strength: Strength) -> Evid
         kind=Kind.REPEATED_CALL if outputs == 1 else Kind.CYCLE,
         strength=strength,
         first_repeat=chain[0].position,
-        found=repeats[place].position,
+        found=repeats[index].position,
         last=chain[-1].position,
         calls=len(chain),
         what=f"{len(chain)} of {span} model calls gave {which} again with nothing changed",

@@ -23,24 +23,24 @@ def news_by_position(calls: Iterable[Placed]) -> dict[int, News]:
     """Return for each model call, by its position, what was new to its agent until then."""
     counts: defaultdict[str, int] = defaultdict(int)
     asking: dict[str, int] = {}
-    found: dict[int, News] = {}
+    news: dict[int, News] = {}
     results: dict[tuple[str, str, str], str] = {}
     for position, call in calls:
         if is_model_call(call):
             asking[call.agent] = position
-            found[position] = News(counts[call.agent], counts[call.agent])
+            news[position] = News(counts[call.agent], counts[call.agent])
         elif call.tool and call.tool_arguments_hash:
             key = (call.agent, call.tool, call.tool_arguments_hash)
             before, after = results.get(key), call.output_hash or UNKNOWN
             results[key] = after
             if before is None:
-                _excuse(found, asking.get(call.agent))
+                _excuse(news, asking.get(call.agent))
             if before is None or (after != before and UNKNOWN not in (before, after)):
                 counts[call.agent] += 1
-    return found
+    return news
 
 
-def _excuse(found: dict[int, News], position: int | None) -> None:
+def _excuse(news: dict[int, News], position: int | None) -> None:
     """A new tool call is no news next to the model call that asked for it."""
     if position is not None:
-        found[position] = found[position]._replace(asked=found[position].asked + 1)
+        news[position] = news[position]._replace(asked=news[position].asked + 1)

@@ -18,9 +18,9 @@ def output_names(hashes: Iterable[str | None]) -> list[str | None]:
 
 
 def _name(output_hash: str | None, known: deque[tuple[int, str]]) -> str | None:
-    if not output_hash or (found := SIMHASH.fullmatch(output_hash)) is None:
+    if not output_hash or (match := SIMHASH.fullmatch(output_hash)) is None:
         return output_hash or None
-    bits = int(found[1], 16)
+    bits = int(match[1], 16)
     for earlier, name in known:
         if (bits ^ earlier).bit_count() <= DISTANCE_MAX_BITS:
             return name

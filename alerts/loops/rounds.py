@@ -23,10 +23,12 @@ REPEATS_MIN: Final = 6
 def rounds(steps: Sequence[Step]) -> Evidence | None:
     """The first cycle of an agent's calls that comes round again, call by call, nothing changed."""
     runs: dict[int, int] = {}
-    places: defaultdict[str | None, deque[int]] = defaultdict(lambda: deque(maxlen=ROUND_CALLS_MAX))
+    numbers: defaultdict[str | None, deque[int]] = defaultdict(
+        lambda: deque(maxlen=ROUND_CALLS_MAX)
+    )
     for number, step in enumerate(steps):
-        earlier = places[step.output]
-        lengths = (number - place for place in earlier if is_same(steps[place], step))
+        earlier = numbers[step.output]
+        lengths = (number - before for before in earlier if is_same(steps[before], step))
         # Cycles of other lengths end here.
         runs = {length: runs.get(length, 0) + 1 for length in lengths}
         earlier.append(number)

@@ -87,6 +87,6 @@ def is_same(earlier: Step, later: Step) -> bool:
     return is_near(earlier.grown_tokens, later.grown_tokens, NEAR_INPUT_PERCENT)
 
 
-def is_near(one: int, other: int, percent: int) -> bool:
+def is_near(tokens: int, other: int, percent: int) -> bool:
     """Whether two numbers of tokens differ by a few, or by a percentage, at most."""
-    return abs(one - other) <= max(NEAR_TOKENS, max(one, other) * percent // 100)
+    return abs(tokens - other) <= max(NEAR_TOKENS, max(tokens, other) * percent // 100)

@@ -92,18 +92,18 @@ def _agent_evidence(uses: Sequence[Use]) -> Iterator[Evidence]:
     for number in repeats:
         recent = uses[max(0, number - SUSPECT_WINDOW + 1) : number + 1]
         if sum(use.key == uses[number].key for use in recent) >= SUSPECT_CALLS:
-            found = _Found(number, Kind.REPEATED_CALL, 1)
-            yield _evidence(uses, found, Strength.SUSPECT)
+            repetition = _Repetition(number, Kind.REPEATED_CALL, 1)
+            yield _evidence(uses, repetition, Strength.SUSPECT)
             return
 
 
-class _Found(NamedTuple):
+class _Repetition(NamedTuple):
     number: int
     kind: Kind
     cycle_length: int
 
 
-def _cycle(uses: Sequence[Use]) -> _Found | None:
+def _cycle(uses: Sequence[Use]) -> _Repetition | None:
     """The first use that completes a row of one call, or a few rounds of the same calls."""
     runs = dict.fromkeys((1, *CYCLE_LENGTHS), 0)
     for number, use in enumerate(uses):
@@ -111,43 +111,43 @@ def _cycle(uses: Sequence[Use]) -> _Found | None:
             goes_on = use.goes_on and number >= length and uses[number - length].key == use.key
             runs[length] = run + 1 if goes_on else 0
         if runs[1] + 1 >= (IN_A_ROW if use.call.status == "success" else IN_A_ROW_FAILING):
-            return _Found(number, Kind.REPEATED_CALL, 1)
+            return _Repetition(number, Kind.REPEATED_CALL, 1)
         for length in CYCLE_LENGTHS:
             needed = max(length, min(length * (CYCLE_ROUNDS - 1), ROUND_REPEATS))
             if runs[length] >= needed and runs[1] == 0:
-                return _Found(number, Kind.CYCLE, length)
+                return _Repetition(number, Kind.CYCLE, length)
     return None
 
 
-def _often(uses: Sequence[Use], repeats: Sequence[int]) -> _Found | None:
+def _often(uses: Sequence[Use], repeats: Sequence[int]) -> _Repetition | None:
     """The first use by which most of the latest calls repeat, though in no order."""
-    for place, number in enumerate(repeats):
+    for index, number in enumerate(repeats):
         recent = sum(
-            number - earlier < ROUND_CALLS for earlier in repeats[: place + 1][-ROUND_CALLS:]
+            number - earlier < ROUND_CALLS for earlier in repeats[: index + 1][-ROUND_CALLS:]
         )
         if recent >= ROUND_REPEATS or uses[number].proven >= SAME_RESULT_CALLS:
-            return _Found(number, Kind.REPEATED_CALL, 1)
+            return _Repetition(number, Kind.REPEATED_CALL, 1)
     return None
 
 
-def _evidence(uses: Sequence[Use], found: _Found, strength: Strength) -> Evidence:
+def _evidence(uses: Sequence[Use], repetition: _Repetition, strength: Strength) -> Evidence:
     again = [number for number, use in enumerate(uses) if use.goes_on]
-    first, last = chain_around(again, again.index(found.number), WINDOW_CALLS)
+    first, last = chain_around(again, again.index(repetition.number), WINDOW_CALLS)
     chain = again[first : last + 1]
     return Evidence(
-        kind=found.kind,
+        kind=repetition.kind,
         strength=strength,
         first_repeat=uses[chain[0]].position,
-        found=uses[found.number].position,
+        found=uses[repetition.number].position,
         last=uses[chain[-1]].position,
         calls=len(chain),
-        what=_describe(uses, chain, found),
+        what=_describe(uses, chain, repetition),
     )
 
 
-def _describe(uses: Sequence[Use], chain: Sequence[int], found: _Found) -> str:
+def _describe(uses: Sequence[Use], chain: Sequence[int], repetition: _Repetition) -> str:
     span = chain[-1] - chain[0] + 1
     again = f"{len(chain)} of {span} tool calls repeat earlier ones with the same arguments"
-    if found.kind is Kind.CYCLE:
-        return f"{again}, in a cycle of {found.cycle_length}"
-    return f"{again}, mostly {uses[found.number].call.tool}"
+    if repetition.kind is Kind.CYCLE:
+        return f"{again}, in a cycle of {repetition.cycle_length}"
+    return f"{again}, mostly {uses[repetition.number].call.tool}"

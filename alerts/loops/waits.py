@@ -65,7 +65,9 @@ def needed_calls(*, pause_seconds: float, is_costly: bool) -> int:
 def waits_in_vain(calls: Sequence[Placed]) -> Iterator[Evidence]:
     """Find for each agent the call it repeated in vain, and from where on that was certain."""
     spent = [0, *accumulate(placed.call.cost_nanos for placed in calls)]
-    tool_calls = by_agent(calls, lambda one: bool(one.call.tool and one.call.tool_arguments_hash))
+    tool_calls = by_agent(
+        calls, lambda placed: bool(placed.call.tool and placed.call.tool_arguments_hash)
+    )
     for agent, own in tool_calls.items():
         own_costs = (placed.call.cost_nanos * (placed.call.agent == agent) for placed in calls)
         own_spent = [0, *accumulate(own_costs)]

@@ -3,7 +3,9 @@
 import gzip
 import socket
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
+
+from bench.kit.wire import JsonObject
 
 GZIP: Final = {"Content-Encoding": "gzip"}
 CONNECT_SECONDS: Final = 2.0
@@ -27,11 +29,11 @@ def empty_members(count: int) -> bytes:
     return gzip.compress(b"") * count
 
 
-def fortunes(name: str, count: int) -> list[dict[str, Any]]:
+def fortunes(name: str, count: int) -> list[JsonObject]:
     """Return events whose costs together are more than 64 bits of nano-dollars hold."""
     return [{"id": f"{name}-{n}", "cost_usd": str(FORTUNE_USD)} for n in range(count)]
 
 
-def wrong_events(count: int) -> list[dict[str, Any]]:
+def wrong_events(count: int) -> list[JsonObject]:
     """Return events that are all refused, each with a field of its own."""
     return [{"id": 1, f"field-{n}": "x" * 150} for n in range(count)]

@@ -59,7 +59,6 @@ class Caller:
 
     def __init__(
         self,
-        *,
         port: int,
         headers: Mapping[str, str],
         tally: Tally,

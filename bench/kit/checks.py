@@ -3,7 +3,6 @@
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.markup import escape
@@ -64,13 +63,7 @@ def checks_table(title: str, checks: Iterable[Check]) -> Table:
 def result_row(*cells: str) -> str:
     """Return a line of the table in docs/proof.md: the day, these cells, and the commit."""
     git = ("git", "describe", "--always", "--dirty", "--exclude=*")
-    commit = subprocess.run(  # noqa: S603 - constant words
+    commit = subprocess.run(
         git, cwd=CHECKOUT, capture_output=True, text=True, check=False
     ).stdout.strip()
     return f"| {datetime.now(UTC):%Y-%m-%d} | {' | '.join(cells)} | {commit or 'unknown'} |"
-
-
-def append_result(file: Path, row: str) -> None:
-    """Add a line to a table that ends a file."""
-    with file.open("a") as output:
-        output.write(row + "\n")

@@ -6,16 +6,18 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bench.kit.wire import Conversation, Requests, converse
+
+COUNTS: Final = ("accepted", "merged", "duplicates", "rejected")
 
 
 class Sent(NamedTuple):
     """What a run of requests took. `latencies_ms` is one figure a request, in no order."""
 
     seconds: float
-    # "accepted", "merged", "duplicates", "rejected".
+    # By the names in COUNTS.
     counts: Counter[str]
     latencies_ms: list[float]
 
@@ -74,9 +76,6 @@ def _send(
     converse(port, [run() for _ in range(connections)])
     seconds = time.perf_counter() - begun
     counts = Counter[str]()
-    for body in answers:
-        told = json.loads(body)
-        counts.update(
-            {name: told[name] for name in ("accepted", "merged", "duplicates", "rejected")}
-        )
+    for told in map(json.loads, answers):
+        counts.update({name: told[name] for name in COUNTS})
     results.put(Sent(seconds, counts, latencies))

@@ -11,17 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import psutil
 import psycopg
 
 from bench.kit.clock.sitecustomize import FILE as CLOCKS_VARIABLE
+from bench.kit.wire import Connection, Requests
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
 READY_SECONDS: Final = 120.0
@@ -63,7 +63,7 @@ class Service:
 
     def _spawn(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
-            return subprocess.Popen(  # noqa: S603 - our own command
+            return subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 cwd=CHECKOUT,
                 env={**self.environ, **environ},
@@ -104,7 +104,7 @@ class Service:
 
     def manage(self, *arguments: str) -> str:
         """Run a management command and return what it printed."""
-        done = subprocess.run(  # noqa: S603 - our own command
+        done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=CHECKOUT,
             env=self.environ,
@@ -136,19 +136,13 @@ class Service:
         return headers_of(self.api_key)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """Make one request of the API and return its JSON."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers=self.headers,
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - loopback
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            error.msg = f"{method} {path}: {error.read().decode(errors='replace')[:500]}"
-            raise
+        """Make one request of the API and return its JSON. Raises OSError where it is refused."""
+        content = b"" if body is None else msgspec.json.encode(body)
+        with contextlib.closing(Connection(self.port)) as connection:
+            answer = connection.ask(Requests(self.headers).make(method, path, content))
+        if answer.status >= 400:
+            raise OSError(f"{method} {path}: {answer}")
+        return answer.json()
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connect to the service's own PostgreSQL, as its own role."""
@@ -195,9 +189,10 @@ class Service:
         parents = self._children("celery", "worker")
         return [*parents, *_below(parents)]
 
-    def schedulers(self) -> list[psutil.Process]:
-        """Return Celery's beat, if it runs."""
-        return self._children("celery", "beat")
+    def with_clocks(self) -> list[psutil.Process]:
+        """Return what reads its clock's shift when it starts: web, workers and Celery's beat."""
+        beat = self._children("celery", "beat")
+        return [*self.web_parents(), *self.web_workers(), *self.celery_workers(), *beat]
 
     def postmasters(self) -> list[psutil.Process]:
         """Return PostgreSQL's main process, if it runs."""
@@ -291,11 +286,8 @@ def running_service(
 
     Without a folder it gets an empty one, which goes at the end unless the block fails.
     """
-    if folder is None:
-        place = Path(tempfile.mkdtemp(prefix="spendgate-bench-"))
-    else:
-        place = folder
-        place.mkdir(parents=True, exist_ok=True)
+    place = folder or Path(tempfile.mkdtemp(prefix="spendgate-bench-"))
+    place.mkdir(parents=True, exist_ok=True)
     service = Service(place, more)
     try:
         service.wait_until_ready()

@@ -20,6 +20,9 @@ PATIENCE_SECONDS: Final = 30.0
 DRIP_SECONDS: Final = 0.002
 
 
+JsonObject = dict[str, Any]
+
+
 class Broken(ConnectionError):
     """The connection ended before an answer was complete."""
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from bench.kit.caller import Progress
-from bench.kit.wire import Answer
+from bench.kit.wire import Answer, JsonObject
 from bench.soak.calls import Calls, Prices
 from bench.soak.judge import Judge
 from bench.soak.plan import Seat
@@ -199,7 +199,7 @@ class Actor:
         self._note_settled(hold, event, self._ask(request), asked_at)
 
     def _event(self, hold: Hold) -> Event:
-        return self._calls.event(hold.ask, hold.amounts.nanos)
+        return self._calls.event(hold.ask, hold.ask.amounts.nanos)
 
     def _settle_request(self, hold: Hold, event: Event) -> bytes:
         path = f"/v1/reservations/{hold.id}/settle"
@@ -338,7 +338,7 @@ class Actor:
         if fate is Fate.DONE:
             self._reported += fresh
 
-    def _send_report(self, bodies: list[dict[str, Any]]) -> Fate:
+    def _send_report(self, bodies: list[JsonObject]) -> Fate:
         request = self._report_request(bodies)
         if self._pick.random() < HANG_UP_SHARE:
             self._caller.hang_up_on(request)
@@ -346,7 +346,7 @@ class Actor:
         self.judge.check_report(len(bodies), self._caller.ask(request))
         return Fate.DONE
 
-    def _report_request(self, bodies: list[dict[str, Any]]) -> bytes:
+    def _report_request(self, bodies: list[JsonObject]) -> bytes:
         return self._caller.request("POST", "/v1/events", bodies)
 
     def _retell(self) -> None:

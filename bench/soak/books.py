@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from bench.kit.database import Connection, fetch_number, fetch_rows
+from bench.kit.database import Connection, fetch_rows
 from bench.soak.records import RETOLD, Frame
 from bench.soak.world import Amounts, WindowKey, group_of, integers
 
@@ -154,16 +154,11 @@ class Archive:
         return int(number)
 
 
-def count_open(connection: Connection, tenant_ids: Sequence[int]) -> int:
-    """Return the number of reservations that still hold something."""
-    query = "SELECT count(*) FROM reservation WHERE state = 1 AND tenant_id = ANY(%s)"
-    return fetch_number(connection, query, list(tenant_ids))
-
-
-def count_waiting_batches(connection: Connection, tenant_ids: Sequence[int]) -> int:
-    """Return the number of batches that are not rolled up."""
-    query = "SELECT count(*) FROM ingest_batch WHERE rolled_up_at IS NULL AND tenant_id = ANY(%s)"
-    return fetch_number(connection, query, list(tenant_ids))
+# Until these find nothing there is more to come.
+OPEN_RESERVATIONS: Final = "SELECT FROM reservation WHERE state = 1 AND tenant_id = ANY(%s)"
+WAITING_BATCHES: Final = (
+    "SELECT FROM ingest_batch WHERE rolled_up_at IS NULL AND tenant_id = ANY(%s)"
+)
 
 
 def tenants_named(connection: Connection, names: Sequence[str]) -> list[int]:

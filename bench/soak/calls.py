@@ -4,21 +4,21 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP
-from typing import Any, Final
+from typing import Final
 
 from genai_prices import Usage, calc_price
 
+from bench.kit.money import NANOS, usd
+from bench.kit.wire import JsonObject
 from bench.soak.records import RETOLD, SOURCE, Ask, Event, Model
 from bench.soak.world import (
     AGENTS,
     FEATURES,
     LATE_FEATURE,
-    NANOS,
     PACED_AGENT,
     ROUGH,
     TIDY,
     Amounts,
-    usd,
 )
 
 MODELS: Final = (("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5"))
@@ -72,7 +72,7 @@ class Calls:
         named = self._dimensions()
         kind = pick.random()
         given, most = pick.choice(INPUTS), pick.choice(OUTPUTS)
-        body: dict[str, Any] = {**named, "ttl_seconds": ttl_seconds, "source": SOURCE}
+        body: JsonObject = {**named, "ttl_seconds": ttl_seconds, "source": SOURCE}
         values = {**named, "source": SOURCE}
         if kind < 0.15:
             nanos = pick.randrange(1, NANOS // 200)

@@ -3,6 +3,7 @@
 import ctypes
 import signal
 import threading
+from collections import deque
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -12,8 +13,8 @@ from bench.kit.caller import Progress
 from bench.soak.actor import Actor
 from bench.soak.calls import Prices
 from bench.soak.plan import Plan
-from bench.soak.records import Memory
-from bench.soak.reporter import Reporter, Told
+from bench.soak.records import Event, Memory
+from bench.soak.reporter import TOLD_MAX, Reporter
 
 NUMBERS: Final = 2
 PR_SET_PDEATHSIG: Final = 1
@@ -82,7 +83,9 @@ def _work(plan: Plan, process: int, numbers: Any, results: "Queue[Memory]") -> N
     """Run the clients of one process, then hand over all that they remember."""
     # Whatever ends the one that started it ends this one too.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    prices, progress, told = Prices(plan.now), Progress(numbers), Told()
+    prices, progress = Prices(plan.now), Progress(numbers)
+    # The latest calls of all clients of this process, acknowledged or not.
+    told: deque[Event] = deque(maxlen=TOLD_MAX)
     clients: list[Actor | Reporter] = [
         *(Actor(seat, prices=prices, progress=progress) for seat in plan.seats(process)),
         *(

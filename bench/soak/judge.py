@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from bench.kit.wire import Answer
+from bench.kit.money import nanos_of
+from bench.kit.wire import Answer, JsonObject
 from bench.soak.records import Event, Fate, Grant, Hold, Memory
-from bench.soak.world import CALL_LIMIT_NANOS, HALTED_AGENTS, ROUGH, TIDY, nanos_of
+from bench.soak.world import CALL_LIMIT_NANOS, HALTED_AGENTS, ROUGH, TIDY
 
 # Clocks of one machine; what is written may be judged a little later.
 TOLERANCE: Final = timedelta(seconds=2)
@@ -30,6 +31,11 @@ class Judge:
         """Note an answer that is wrong."""
         if not holds:
             self.note_wrong(f"{what}, but {answer}")
+
+    def _told(self, what: str, answer: Answer) -> JsonObject:
+        """Return what an answer says; nothing where it is no success, which is noted."""
+        self.require(answer.status == 200, what, answer)
+        return answer.json() if answer.status == 200 else {}
 
     def note_wrong(self, words: str) -> None:
         """Note that something is wrong."""
@@ -56,7 +62,7 @@ class Judge:
         body = answer.json()
         hold.id, hold.answered_at = body["id"], datetime.now(UTC)
         hold.expires_at = datetime.fromisoformat(body["expires_at"])
-        held, wanted = nanos_of(body["reserved_usd"]), hold.amounts.nanos
+        held, wanted = nanos_of(body["reserved_usd"]), hold.ask.amounts.nanos
         self.require(held == wanted, f"{wanted} nanos are to be held", answer)
         is_above = self._tenant == TIDY and held > CALL_LIMIT_NANOS
         self.require(not is_above, "a call above the limit of single calls", answer)
@@ -75,7 +81,7 @@ class Judge:
         hold.late = body["late"]
         self.require(nanos_of(body["cost_usd"]) == event.nanos, f"costs {event.nanos}", answer)
         if not hold.late:
-            spared = hold.amounts.nanos - event.nanos
+            spared = hold.ask.amounts.nanos - event.nanos
             told = nanos_of(body["released_usd"]), nanos_of(body["overrun_usd"])
             self.require(told == (max(0, spared), max(0, -spared)), f"spares {spared}", answer)
         # Late is what comes after a release or the expiry, and nothing else.
@@ -118,7 +124,7 @@ class Judge:
             hold.expires_at = datetime.fromisoformat(answer.json()["expires_at"])
             self._note_grant(hold, began, ended)
             return
-        is_halted = answer.status == 423 and hold.values.get("agent") in HALTED_AGENTS
+        is_halted = answer.status == 423 and hold.ask.values.get("agent") in HALTED_AGENTS
         is_over = answer.status == 409 and self._may_be_over(hold)
         self.require(is_halted or is_over, "extend", answer)
 
@@ -131,33 +137,26 @@ class Judge:
 
     def check_report(self, count: int, answer: Answer) -> None:
         """Check a report of events, none of them wrong."""
-        self.require(answer.status == 200, "report", answer)
-        if answer.status == 200:
-            body = answer.json()
+        if body := self._told("report", answer):
             taken = body["accepted"] + body["merged"] + body["duplicates"]
             self.require(taken == count and not body["unpriced"], f"{count} events", answer)
 
     def check_callback(self, answer: Answer) -> None:
         """Check that a known call, reported by a callback, counts no second time."""
-        self.require(answer.status == 200, "a callback", answer)
-        if answer.status == 200:
-            told = answer.json()
+        if told := self._told("a callback", answer):
             known = told["merged"] + told["duplicates"]
             self.require((told["accepted"], known) == (0, 1), "one known call", answer)
 
     def check_span(self, answer: Answer) -> None:
         """Check that a known call, reported by a span, is not refused."""
-        self.require(answer.status == 200, "a span", answer)
-        if answer.status == 200:
-            partial = answer.json().get("partialSuccess") or {}
-            refused = int(partial.get("rejectedSpans") or 0)
-            self.require(refused == 0, "a span that can be read", answer)
+        partial = self._told("a span", answer).get("partialSuccess") or {}
+        refused = int(partial.get("rejectedSpans") or 0)
+        self.require(refused == 0, "a span that can be read", answer)
 
     def check_void(self, event: Event, answer: Answer) -> None:
         """Check that a call was voided."""
-        self.require(answer.status == 200, "void", answer)
-        if answer.status == 200:
-            cost = nanos_of(answer.json()["voided_cost_usd"])
+        if told := self._told("void", answer):
+            cost = nanos_of(told["voided_cost_usd"])
             self.require(cost == event.nanos, f"it cost {event.nanos}", answer)
             self._memory.voided.add(event.sent_id)
 
@@ -179,7 +178,7 @@ class Judge:
         return hold.is_over(datetime.now(UTC), -TOLERANCE)
 
     def _note_grant(self, hold: Hold, began: float, ended: float) -> None:
-        agent = hold.values.get("agent")
+        agent = hold.ask.values.get("agent")
         if self._tenant == ROUGH and agent in HALTED_AGENTS:
             self._memory.grants.append(Grant(str(agent), began, ended))
 

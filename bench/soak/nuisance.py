@@ -13,9 +13,9 @@ import msgspec
 
 from bench.kit.abuse import FORTUNE_USD, GZIP, empty_members, fortunes, left_open, wrong_events
 from bench.kit.caller import Caller
+from bench.kit.money import NANOS
 from bench.kit.wire import Connection, Requests
 from bench.soak.records import Memory
-from bench.soak.world import NANOS
 
 NUISANCE: Final = "nuisance"
 MISUSE: Final = "misuse"

@@ -10,20 +10,18 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from bench.kit.caller import Caller
-from bench.kit.faults import WEB_SKEW_SECONDS
+from bench.kit.money import NANOS, nanos_of, usd
 from bench.kit.wire import Answer
 from bench.soak.caps import Caps
+from bench.soak.faults import WEB_SKEW_SECONDS
 from bench.soak.records import Memory
 from bench.soak.world import (
     HALTED_AGENTS,
-    NANOS,
     ROLLING_GRAIN,
     ROUGH,
     Budget,
     Limit,
     floor_to_minute,
-    nanos_of,
-    usd,
 )
 
 EVERY_SECONDS: Final = (0.05, 0.4)

@@ -82,13 +82,7 @@ class Seat(NamedTuple):
 
     def caller(self, tally: Tally, pick: random.Random, progress: Progress) -> Caller:
         """Open a connection of this client."""
-        return Caller(
-            port=self.plan.port,
-            headers=self.plan.headers[self.tenant],
-            tally=tally,
-            pick=pick,
-            progress=progress,
-        )
+        return Caller(self.plan.port, self.plan.headers[self.tenant], tally, pick, progress)
 
     def wait_for_turn(self, number: int) -> None:
         """Come back when an operation is due."""

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
-from bench.kit.faults import WEB_SKEW_SECONDS
 from bench.soak.books import OPEN, SETTLED, Books, EventRow, ReservationRow, Rows, WindowRow
+from bench.soak.faults import WEB_SKEW_SECONDS
 from bench.soak.model import Balance, Booking, book
 from bench.soak.overseer import HaltSpan
 from bench.soak.records import RETOLD, Event, Fate, Frame, Grant, Hold
@@ -102,9 +102,9 @@ class Proof:
 
     def _hold(self, hold: Hold, row: ReservationRow) -> None:
         require = self.findings.require
-        require(row.amounts == hold.amounts, "reservations of other amounts", (hold, row))
+        require(row.amounts == hold.ask.amounts, "reservations of other amounts", (hold, row))
         require(row.state != OPEN, "reservations still open", (hold, row))
-        if hold.tenant == ROUGH and hold.values.get("agent") == PACED_AGENT:
+        if hold.tenant == ROUGH and hold.ask.values.get("agent") == PACED_AGENT:
             self._paced.append(row.created_at)
         self._held_windows(hold, row)
         stored = [
@@ -124,7 +124,7 @@ class Proof:
             require(is_told, "late and told not to be, or not", (hold, row))
         held = self.books.held_keys(row)
         for event, event_row in stored:
-            free_nanos = hold.amounts.nanos if event in settling and not row.is_late else 0
+            free_nanos = hold.ask.amounts.nanos if event in settling and not row.is_late else 0
             overrun_nanos = max(0, event.nanos - free_nanos)
             self._book(hold.tenant, event, event_row, held, overrun_nanos)
 
@@ -142,7 +142,7 @@ class Proof:
         for budget in self.budgets.values():
             if budget.tenant != hold.tenant or budget.is_per_request:
                 continue
-            keys = {budget.window_key(hold.values, at) for at in times}
+            keys = {budget.window_key(hold.ask.values, at) for at in times}
             key = held.pop(budget.id, None)
             if budget.is_revised and key is not None:
                 # Its periods were others then.

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bench.kit.caller import Tally
-from bench.soak.world import Amounts, usd
+from bench.kit.money import usd
+from bench.kit.wire import JsonObject
+from bench.soak.world import Amounts
 
 SOURCE: Final = "soak"
 # What a second report of a call adds to its id.
@@ -75,9 +77,9 @@ class Event(NamedTuple):
         """What it adds to a window."""
         return Amounts(self.nanos, sum(self.tokens), int(not self.is_tool), int(self.is_tool))
 
-    def body(self, *, reservation: str | None = None) -> dict[str, Any]:
+    def body(self, *, reservation: str | None = None) -> JsonObject:
         """Return it as the API takes it."""
-        body: dict[str, Any] = {
+        body: JsonObject = {
             "id": self.sent_id,
             "source": SOURCE,
             "time": self.at.isoformat(),
@@ -99,11 +101,11 @@ class Event(NamedTuple):
             body["reservation"] = reservation
         return body
 
-    def seen_by_gateway(self) -> dict[str, Any]:
+    def seen_by_gateway(self) -> JsonObject:
         """Return the call as another source tells of it, which does not know the client's id."""
         return {**self.body(), "id": self.sent_id + RETOLD, "source": GATEWAY}
 
-    def callback(self) -> dict[str, Any]:
+    def callback(self) -> JsonObject:
         """Return the same call as LiteLLM's callback reports it."""
         provider, model = self.model or ("", "")
         return {
@@ -119,7 +121,7 @@ class Event(NamedTuple):
             "endTime": self.at.timestamp(),
         }
 
-    def span(self, trace: str, span: str) -> dict[str, Any]:
+    def span(self, trace: str, span: str) -> JsonObject:
         """Return the same call as an instrumentation reports it, in an export of its own."""
         provider, model = self.model or ("", "")
         texts = {
@@ -129,7 +131,7 @@ class Event(NamedTuple):
             "gen_ai.response.id": self.response_id,
         }
         counts = {"input": self.tokens[0], "output": self.tokens[1]}
-        attributes: list[dict[str, Any]] = [
+        attributes: list[JsonObject] = [
             {"key": name, "value": {"stringValue": value}} for name, value in texts.items()
         ]
         attributes += [
@@ -165,16 +167,6 @@ class Hold:
     expires_at: datetime | None = None
     # Events that were sent to settle it, and what became of each.
     settles: list[tuple[Event, Fate]] = field(default_factory=list)
-
-    @property
-    def values(self) -> Mapping[str, str]:
-        """All that the call counts by."""
-        return self.ask.values
-
-    @property
-    def amounts(self) -> Amounts:
-        """What must be held."""
-        return self.ask.amounts
 
     def is_over(self, at: datetime, tolerance: timedelta) -> bool:
         """Whether its time was over at a moment, give or take."""

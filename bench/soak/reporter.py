@@ -8,18 +8,18 @@ gateway that knows the provider's response but not the client's id.
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from bench.kit.caller import PATIENCE_SECONDS, PAUSE_SECONDS, GaveUp, Progress
-from bench.kit.wire import Requests
+from bench.kit.money import NANOS
+from bench.kit.wire import JsonObject, Requests
 from bench.soak.actor import WRITTEN_EVERY
 from bench.soak.calls import INPUTS, MODELS, OUTPUTS, Prices
 from bench.soak.judge import Judge
 from bench.soak.plan import Seat
 from bench.soak.records import REPEATED, SOURCE, Event, Fate, Memory
-from bench.soak.world import NANOS
 
 # Bodies by their number of events; as many of one as of another would leave no small ones.
 SIZES: Final = (1, 37, 500, 1_000)
@@ -40,13 +40,6 @@ AGENTS_PER_TEAM: Final = 5
 CUSTOMERS: Final = 200
 
 
-class Told(deque[Event]):
-    """The latest calls of all clients of a process, acknowledged or not."""
-
-    def __init__(self) -> None:
-        super().__init__(maxlen=TOLD_MAX)
-
-
 class _Body(NamedTuple):
     request: bytes
     fresh: list[Event]
@@ -57,7 +50,9 @@ class _Body(NamedTuple):
 class Reporter:
     """One client and its connection."""
 
-    def __init__(self, seat: Seat, *, prices: Prices, progress: Progress, told: Told) -> None:
+    def __init__(
+        self, seat: Seat, *, prices: Prices, progress: Progress, told: deque[Event]
+    ) -> None:
         self.seat = seat
         self.memory = Memory()
         self._judge = Judge(seat.tenant, self.memory)
@@ -115,7 +110,7 @@ class Reporter:
 
     def _next_body(self) -> _Body:
         (size,) = self._pick.choices(SIZES, SIZE_WEIGHTS)
-        events: list[dict[str, Any]] = []
+        events: list[JsonObject] = []
         fresh: list[Event] = []
         while len(events) < size and self._count < self.seat.operations:
             if self._told and self._pick.random() < REPEATED_SHARE / (1 + REPEATED_SHARE):
@@ -128,14 +123,14 @@ class Reporter:
         self.memory.operations["events in bodies"] += len(events)
         return _Body(self._request(events), fresh, len(events))
 
-    def _request(self, events: list[dict[str, Any]]) -> bytes:
+    def _request(self, events: list[JsonObject]) -> bytes:
         if len(events) == NDJSON_SIZE:
             return self._lines.make(
                 "POST", "/v1/events", b"\n".join(msgspec.json.encode(event) for event in events)
             )
         return self._caller.request("POST", "/v1/events", events[0] if len(events) == 1 else events)
 
-    def _told_again(self) -> dict[str, Any]:
+    def _told_again(self) -> JsonObject:
         self.memory.tally.faults[REPEATED] += 1
         event = self._pick.choice(list(self._told))
         if event.response_id is not None and self._pick.random() < GATEWAY_SHARE:

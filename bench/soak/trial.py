@@ -11,23 +11,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import psycopg
 from rich.console import Console
 from rich.progress import Progress as Bar
 
 from bench.kit.caller import Caller, Progress, Tally
 from bench.kit.checks import Check, audit, lines
-from bench.kit.faults import WORKER_SKEW_SECONDS, Due, FaultInjector, Rhythm
+from bench.kit.database import fetch_rows
+from bench.kit.money import nanos_of
 from bench.kit.service import Service, ServiceEnded, headers_of
 from bench.soak.books import (
+    OPEN_RESERVATIONS,
+    WAITING_BATCHES,
     Archive,
-    count_open,
-    count_waiting_batches,
     sums_by_tenant,
     tenants_named,
 )
 from bench.soak.caps import Caps
 from bench.soak.clients import Clients
+from bench.soak.faults import WORKER_SKEW_SECONDS, Due, FaultInjector, Rhythm
 from bench.soak.nuisance import NUISANCE, Nuisance
 from bench.soak.overseer import Overseer
 from bench.soak.parts import Outcome, Parts
@@ -47,7 +48,6 @@ from bench.soak.world import (
     Amounts,
     Budget,
     budgets_of_the_soak,
-    nanos_of,
 )
 
 LONG_OPERATIONS: Final = 50_000
@@ -164,13 +164,8 @@ class Trial:
         return random.Random(seed)
 
     def _caller(self, tenant: str, tally: Tally) -> Caller:
-        return Caller(
-            port=self.service.port,
-            headers=self.headers[tenant],
-            tally=tally,
-            pick=self._pick(tenant),
-            progress=Progress([0, 0]),
-        )
+        pick = self._pick(tenant)
+        return Caller(self.service.port, self.headers[tenant], tally, pick, Progress([0, 0]))
 
     def _make(self, budget: Budget) -> Budget:
         made = replace(budget, id=self._post(budget.tenant, "/v1/budgets", budget.body())["id"])
@@ -277,7 +272,8 @@ class Trial:
         yield Check(looked, "none", lines(self.watch.found))
         yield Check("reservations open after all have expired", 0, still_open)
         if awaits_roll_ups:
-            yield Check("batches not rolled up after a while", 0, self._wait_for_roll_ups())
+            left = self._until_none(WAITING_BATCHES, ROLLED_UP_WITHIN_SECONDS)
+            yield Check("batches not rolled up after a while", 0, left)
             yield self._usage("rolled up")
         spent = self._total(NUISANCE).nanos
         yield Check("what the misbehaving tenant spent", self.nuisance.spent_nanos, spent)
@@ -300,7 +296,11 @@ class Trial:
             proof.add(frame, archive.rows(frame))
             for grant in grants_while_halted(frame.grants, self.overseer.halts):
                 proof.findings.note("given although halted", grant)
-            unknown += [hold for hold in frame.holds if hold.id and _is_unknown(hold)]
+            unknown += [
+                hold
+                for hold in frame.holds
+                if hold.id and any(fate is Fate.UNKNOWN for _, fate in hold.settles)
+            ]
             sent += [event for tenant, event, _ in frame.events if tenant == BULK]
             self._pick("sample").shuffle(sent)
             del unknown[ASKED_AGAIN:], sent[SENT_AGAIN:]
@@ -366,27 +366,20 @@ class Trial:
                 body = {"amount_usd": TOO_MUCH_USD, "agent": "nobody"}
                 self.callers[tenant].call("POST", "/v1/reservations", body)
 
-        return self._until_zero(count_open, EXPIRED_WITHIN_SECONDS, ask_in_vain)
+        return self._until_none(OPEN_RESERVATIONS, EXPIRED_WITHIN_SECONDS, ask_in_vain)
 
-    def _wait_for_roll_ups(self) -> int:
-        return self._until_zero(count_waiting_batches, ROLLED_UP_WITHIN_SECONDS, lambda: None)
-
-    def _until_zero(
-        self,
-        count: Callable[[psycopg.Connection[Any], Sequence[int]], int],
-        seconds: float,
-        meanwhile: Callable[[], None],
+    def _until_none(
+        self, query: str, seconds: float, meanwhile: Callable[[], None] = lambda: None
     ) -> int:
+        """Return how many rows are left when there are none, or the time is over."""
         end = time.monotonic() + seconds
         with self.service.connect() as connection:
-            while (left := count(connection, self.tenant_ids)) and time.monotonic() < end:
+            while (
+                left := len(fetch_rows(connection, query, [self.tenant_ids]))
+            ) and time.monotonic() < end:
                 time.sleep(0.3)
                 meanwhile()
         return left
-
-
-def _is_unknown(hold: Hold) -> bool:
-    return any(fate is Fate.UNKNOWN for _, fate in hold.settles)
 
 
 def _amounts(row: Mapping[str, Any]) -> Amounts:

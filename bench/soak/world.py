@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from bench.kit.money import NANOS, usd
+from bench.kit.wire import JsonObject
+
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-NANOS: Final = 1_000_000_000
 # What leaves a rolling hour leaves it by the minute.
 ROLLING_GRAIN: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
@@ -67,28 +69,15 @@ class Limit(NamedTuple):
     requests: int | None = None
     tool_calls: int | None = None
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> JsonObject:
         """Return it as the API takes it."""
-        parts: dict[str, Any] = {
+        parts: JsonObject = {
             "cost_usd": None if self.nanos is None else usd(self.nanos),
             "tokens": self.tokens,
             "requests": self.requests,
             "tool_calls": self.tool_calls,
         }
         return {name: value for name, value in parts.items() if value is not None}
-
-
-def usd(nanos: int) -> str:
-    """Return nano-dollars as the decimal string of the API."""
-    sign, (dollars, part) = "-" if nanos < 0 else "", divmod(abs(nanos), NANOS)
-    return f"{sign}{dollars}.{part:09d}"
-
-
-def nanos_of(text: str) -> int:
-    """Return the reverse of `usd`."""
-    sign = -1 if text.startswith("-") else 1
-    dollars, _, part = text.lstrip("-").partition(".")
-    return sign * (int(dollars) * NANOS + int(part.ljust(9, "0")))
 
 
 class WindowKey(NamedTuple):
@@ -129,7 +118,7 @@ class Budget:
         """Whether it limits each call by itself; such budgets have no windows of their own."""
         return "request" in self.per
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> JsonObject:
         """Return it as the API takes it."""
         return {
             "name": self.name,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
+from types import GenericAlias
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ from rest_framework.request import Request
 from common.api.parameters import InvalidParameter
 from common.api.structs import Answer, about
 from common.cursors import read_sort_key, write_cursor
+from common.json_bodies import JsonObject
 
 Row = TypeVar("Row")
 Stored = TypeVar("Stored", bound=Model)
@@ -34,7 +36,7 @@ def page_of(row: type[Any]) -> type[Any]:
     name = row.__name__.removesuffix("Answer").removesuffix("Body") + "Page"
     if issubclass(row, Answer):
         cursor = Annotated[str | None, about("Null on the last page.")]
-        fields = [("data", list[row]), ("next_cursor", cursor)]  # type: ignore[valid-type]
+        fields = [("data", GenericAlias(list, (row,))), ("next_cursor", cursor)]
         return msgspec.defstruct(name, fields, bases=(Answer,), namespace={"__doc__": PAGE})
     members = {
         "__doc__": PAGE,
@@ -71,9 +73,9 @@ def page_answer(
     rows: Sequence[Row],
     *,
     page: Page,
-    answers: Callable[[Sequence[Row]], Sequence[Any]],
-    key: Callable[[Row], Sequence[Any]],
-) -> dict[str, Any]:
+    answers: Callable[[Sequence[Row]], Sequence[object]],
+    key: Callable[[Row], Sequence[object]],
+) -> JsonObject:
     """Return the body of a list, from one row more than the page holds where there are more."""
     shown = rows[: page.limit]
     has_more = len(rows) > page.limit
@@ -86,10 +88,10 @@ def page_answer(
 def paginate(
     request: Request,
     rows: QuerySet[Stored],
-    answers: Callable[[Sequence[Stored]], Sequence[Any]],
+    answers: Callable[[Sequence[Stored]], Sequence[object]],
     *,
     order: Sequence[str] = ("id",),
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the body of a list of stored rows: by `order`, as of a query set, all rising or all
     falling, whose last field is unique.
     """
@@ -107,7 +109,7 @@ def paginate(
     )
 
 
-def _follows(names: Sequence[str], values: Sequence[Any], comparison: str) -> Q:
+def _follows(names: Sequence[str], values: Sequence[object], comparison: str) -> Q:
     """The condition that a row comes after a sort key."""
     name, value = names[0], values[0]
     beyond = Q(**{f"{name}__{comparison}": value})

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from common.api.fields import Timestamp
 from common.cursors import ID_MAX
 from common.errors import InvalidRequest
+from common.expectations import BOOLEAN, TIMESTAMP, must_be_one_of
 from common.spelling import did_you_mean
 
 NAME_CHARACTERS_MAX: Final = 100
@@ -39,7 +40,7 @@ def read_flag(request: Request, name: str) -> bool | None:
     """Return true, false, or None if the parameter is not given."""
     text = request.query_params.get(name)
     if text not in (None, "true", "false"):
-        raise InvalidParameter.of(name, "invalid_flag", f"{name!r} must be true or false.")
+        raise InvalidParameter.of(name, "invalid_flag", f"{name!r} {BOOLEAN}.")
     return None if text is None else text == "true"
 
 
@@ -51,7 +52,7 @@ def read_timestamp(request: Request, name: str) -> datetime | None:
     try:
         return Timestamp().to_internal_value(UNESCAPED_PLUS.sub("+", text))
     except ValidationError as error:
-        detail = f"{name!r} must be RFC 3339 with a zone, as in 2026-11-21T12:00:00Z."
+        detail = f"{name!r} {TIMESTAMP}."
         raise InvalidParameter.of(name, "invalid_time", detail) from error
 
 
@@ -60,7 +61,7 @@ def read_choice(request: Request, name: str, choices: Iterable[str]) -> str | No
     text = request.query_params.get(name)
     known = tuple(choices)
     if text is not None and text not in known:
-        detail = f"{name!r} must be one of {', '.join(known)}."
+        detail = f"{name!r} {must_be_one_of(known)}."
         raise InvalidParameter.of(name, "invalid_request", detail)
     return text
 
@@ -108,5 +109,5 @@ def _did_you_mean(name: str, known: Iterable[str], *, filters: tuple[str, ...]) 
     if not filters:
         return did_you_mean(name, tuple(sorted(known)))
     if name in filters:
-        return f" Did you mean 'filter[{name}]'?"
+        return f" Use 'filter[{name}]='."
     return did_you_mean(name, (*sorted(known), *(f"filter[{each}]" for each in filters)))

@@ -32,6 +32,7 @@ from common.errors import (
     TooManyEvents,
     shortened,
 )
+from common.json_bodies import JsonObject
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +89,7 @@ CODE_BY_STATUS: Final = {
 }
 
 
-def problem(status: int, *, code: str | None = None, detail: str, **members: Any) -> dict[str, Any]:
+def problem(status: int, *, code: str | None = None, detail: str, **members: Any) -> JsonObject:
     """Return a problem as its JSON object. `members` are those beyond the standard's.
 
     Of more than ERRORS_MAX `errors` the first are kept, and `error_count` is their number.
@@ -110,7 +111,7 @@ def problem(status: int, *, code: str | None = None, detail: str, **members: Any
     }
 
 
-def _shortened_error(error: Mapping[str, Any]) -> dict[str, Any]:
+def _shortened_error(error: Mapping[str, object]) -> JsonObject:
     return {
         name: shortened(value, DETAIL_CHARACTERS_MAX if name == "detail" else QUOTED_CHARACTERS_MAX)
         if isinstance(value, str)
@@ -127,7 +128,7 @@ def status_of(error: MeteringError) -> int:
     return 400
 
 
-def problem_of(error: Exception) -> dict[str, Any]:
+def problem_of(error: Exception) -> JsonObject:
     """The problem that an exception becomes. Never a stack trace: what is not known is logged."""
     if isinstance(error, MeteringError):
         return problem(status_of(error), code=error.code, detail=error.detail, **error.members)
@@ -155,7 +156,7 @@ def problem_of(error: Exception) -> dict[str, Any]:
     )
 
 
-def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
+def exception_handler(error: Exception, context: Mapping[str, object]) -> HttpResponse:
     """DRF's hook: every error of a view becomes a problem, whatever the view renders, and its
     transaction is rolled back.
     """
@@ -164,7 +165,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
     return problem_response(*_problem_and_headers(error))
 
 
-def _problem_and_headers(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
+def _problem_and_headers(error: Exception) -> tuple[JsonObject, dict[str, str]]:
     if isinstance(error, exceptions.ValidationError):
         return _validation_problem(error), {}
     if isinstance(error, exceptions.APIException):
@@ -172,7 +173,7 @@ def _problem_and_headers(error: Exception) -> tuple[dict[str, Any], dict[str, st
     return _problem_of_djangos(error) or problem_of(error), {}
 
 
-def _problem_of_djangos(error: Exception) -> dict[str, Any] | None:
+def _problem_of_djangos(error: Exception) -> JsonObject | None:
     """The problem that one of Django's own exceptions becomes, None for any other."""
     if isinstance(error, Http404):
         return problem(404, detail="There is nothing at this address for this key.")
@@ -185,7 +186,7 @@ def _problem_of_djangos(error: Exception) -> dict[str, Any] | None:
     return None
 
 
-def unreadable_problem(error: Exception) -> dict[str, Any]:
+def unreadable_problem(error: Exception) -> JsonObject:
     """A request that Django itself refuses to read."""
     if isinstance(error, TooManyFieldsSent):
         return problem(
@@ -196,7 +197,7 @@ def unreadable_problem(error: Exception) -> dict[str, Any]:
     return problem(400, detail="The request cannot be read.")
 
 
-def _domain_problem(error: DjangoValidationError) -> dict[str, Any]:
+def _domain_problem(error: DjangoValidationError) -> JsonObject:
     """A rule that only the domain can judge."""
     detail = " ".join(error.messages)
     if isinstance(error, LimitReached):
@@ -205,13 +206,13 @@ def _domain_problem(error: DjangoValidationError) -> dict[str, Any]:
     return problem(400, detail=detail)
 
 
-def retry_headers(body: Mapping[str, Any]) -> dict[str, str]:
+def retry_headers(body: Mapping[str, object]) -> dict[str, str]:
     """When to ask again, where the problem says so."""
     seconds = body.get("retry_after_seconds")
     return {"Retry-After": str(seconds)} if seconds else {}
 
 
-def _api_problem(error: exceptions.APIException) -> tuple[dict[str, Any], dict[str, str]]:
+def _api_problem(error: exceptions.APIException) -> tuple[JsonObject, dict[str, str]]:
     headers = {}
     if header := getattr(error, "auth_header", None):
         headers["WWW-Authenticate"] = header
@@ -234,24 +235,26 @@ class CountedCode(str):
         return counted
 
 
-def _validation_problem(error: exceptions.ValidationError) -> dict[str, Any]:
+def _validation_problem(error: exceptions.ValidationError) -> JsonObject:
     named = list(islice(_validation_errors(error.detail), ERRORS_MAX))
     codes = (getattr(message, "code", None) for _, message in _messages(error.detail))
     count = sum(getattr(code, "stands_for", 1) for code in codes)
-    detail = "; ".join(f"{each['pointer'] or 'body'}: {each['detail']}" for each in named[:5])
-    members: dict[str, Any] = {"errors": named}
+    wrong = (f"{each['pointer'] or 'body'}: {each['detail'].removesuffix('.')}" for each in named)
+    detail = "; ".join(islice(wrong, 5))
+    members: JsonObject = {"errors": named}
     if count > len(named):
         members["error_count"] = count
-    return problem(400, code="invalid_request", detail=detail, **members)
+    end = "" if detail.endswith(("?", "…")) else "."
+    return problem(400, code="invalid_request", detail=f"{detail}{end}", **members)
 
 
-def _validation_errors(detail: Any) -> Iterator[dict[str, str]]:
+def _validation_errors(detail: object) -> Iterator[dict[str, str]]:
     for pointer, message in _messages(detail):
         code = str(getattr(message, "code", "invalid"))
         yield _shortened_error({"pointer": pointer, "code": code, "detail": str(message)})
 
 
-def _messages(detail: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
+def _messages(detail: object, pointer: str = "") -> Iterator[tuple[str, object]]:
     """DRF's nested messages one by one, each with its JSON pointer."""
     if isinstance(detail, Mapping):
         for key, inner in detail.items():
@@ -270,7 +273,7 @@ def _escaped(key: object) -> str:
 
 
 def problem_response(
-    body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    body: Mapping[str, object], headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
     """A problem as a Django response."""
     return HttpResponse(

@@ -1,7 +1,6 @@
 """How answers become JSON. Settings name the renderer, so nothing here imports views."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from rest_framework.renderers import BaseRenderer
@@ -16,8 +15,8 @@ class JsonRenderer(BaseRenderer):
 
     def render(
         self,
-        data: Any,
+        data: object,
         accepted_media_type: str | None = None,
-        renderer_context: Mapping[str, Any] | None = None,
+        renderer_context: Mapping[str, object] | None = None,
     ) -> bytes:
         return b"" if data is None else msgspec.json.encode(data)

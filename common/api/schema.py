@@ -14,9 +14,10 @@ from drf_spectacular.utils import Direction
 from common.api.pagination import page_of
 from common.api.problems import CONTENT_TYPE, ERRORS_MAX, TITLE_BY_STATUS
 from common.idempotency import HEADER, KEY_MAX_CHARACTERS
+from common.json_bodies import JsonObject
 
 REFERENCE: Final = "#/components/schemas/{name}"
-PROBLEM: Final[dict[str, Any]] = {
+PROBLEM: Final[JsonObject] = {
     "type": "object",
     "description": "What went wrong, as RFC 9457 has it.",
     "properties": {
@@ -69,13 +70,13 @@ def spell_out_nullable(part: Any) -> Any:
     return spelled
 
 
-class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class ApiKeyScheme(OpenApiAuthenticationExtension):
     """How `ApiKeyAuthentication` is described."""
 
     target_class = "tenants.authentication.ApiKeyAuthentication"
     name = "apiKey"
 
-    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+    def get_security_definition(self, auto_schema: AutoSchema) -> JsonObject:
         return {
             "type": "http",
             "scheme": "bearer",
@@ -113,7 +114,7 @@ class ContractSchema(AutoSchema):
             return {200: page_of(answer)}
         return {"create": {201: answer}, "destroy": {204: None}}.get(self._action, {200: answer})
 
-    def _is_list_view(self, serializer: Any = None) -> bool:
+    def _is_list_view(self, serializer: object = None) -> bool:
         """A page is described as an object."""
         return False
 
@@ -129,8 +130,8 @@ class ContractSchema(AutoSchema):
         """Nothing but what an operation says of itself: its summary is not repeated."""
         return ""
 
-    def _get_parameters(self) -> list[dict[str, Any]]:
-        parameters: list[dict[str, Any]] = super()._get_parameters()
+    def _get_parameters(self) -> list[JsonObject]:
+        parameters: list[JsonObject] = super()._get_parameters()
         if self._takes_idempotency_key():
             parameters.append(
                 {
@@ -142,8 +143,8 @@ class ContractSchema(AutoSchema):
             )
         return parameters
 
-    def _get_response_bodies(self, direction: Direction = "response") -> dict[str, Any]:
-        responses: dict[str, Any] = super()._get_response_bodies(direction)
+    def _get_response_bodies(self, direction: Direction = "response") -> JsonObject:
+        responses: JsonObject = super()._get_response_bodies(direction)
         for status in self._problem_statuses():
             responses.setdefault(str(status), self._problem(status))
         return responses
@@ -160,7 +161,7 @@ class ContractSchema(AutoSchema):
         statuses += self._of_action("also_answers")
         return sorted(set(statuses))
 
-    def _problem(self, status: int) -> dict[str, Any]:
+    def _problem(self, status: int) -> JsonObject:
         return {
             "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             "description": TITLE_BY_STATUS[status],
@@ -171,7 +172,7 @@ class ContractSchema(AutoSchema):
         return any(getattr(part, "takes_idempotency_key", False) for part in (handler, self.view))
 
 
-class AnswerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+class AnswerExtension(OpenApiSerializerExtension):
     """Describes an answer, and the answers within it, as components of their names."""
 
     target_class = "common.api.structs.Answer"
@@ -182,16 +183,16 @@ class AnswerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-ca
         return name
 
     def get_identity(self, auto_schema: AutoSchema, direction: Direction) -> ComponentIdentity:
-        return ComponentIdentity(self.target.__name__)  # type: ignore[no-untyped-call]
+        return ComponentIdentity(self.target.__name__)
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> JsonObject:
         _, schemas = msgspec.json.schema_components([self.target], ref_template=REFERENCE)
-        described: dict[str, Any] = schemas.pop(self.target.__name__)
+        described: JsonObject = schemas.pop(self.target.__name__)
         for name, schema in schemas.items():
             component = ResolvedComponent(
                 name=name,
                 type=ResolvedComponent.SCHEMA,
-                object=ComponentIdentity(name),  # type: ignore[no-untyped-call]
+                object=ComponentIdentity(name),
                 schema=schema,
             )
             auto_schema.registry.register_on_missing(component)

@@ -36,8 +36,9 @@ from metering.core.periods import EPOCH
 from metering.fields.forms import UsdField, count_field
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget
+from tenants.admin_forms import FilledForm
 from tenants.admin_questions import PREVIEWS, Question
-from tenants.admin_site import RowForm, RowFormSet, actor_of, site, tenant_of
+from tenants.admin_site import actor_of, site, tenant_of
 
 PRESET: Final = "preset"
 
@@ -196,17 +197,15 @@ class BudgetAdmin(LimitAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may_write(request) and (obj is None or obj.archived_at is None)
 
-    def get_inlines(self, request: HttpRequest, obj: Any) -> Sequence[Any]:
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         """Who only looks reads the levels as words."""
         return () if self.is_only_shown(request, obj) else self.inlines
 
-    def write(
-        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
-    ) -> Budget:
-        fields = {name: form.cleaned_data[name] for name in form.fields}
-        levels, actor = levels_of(formsets), actor_of(request)
-        if change:
-            budget = update_budget(budget=form.instance, actor=actor, changes=fields, levels=levels)
+    def write(self, request: HttpRequest, filled: FilledForm) -> Budget:
+        fields = {name: filled.data[name] for name in filled.form.fields}
+        levels, actor = levels_of(filled.formsets), actor_of(request)
+        if filled.is_change:
+            budget = update_budget(budget=filled.row, actor=actor, changes=fields, levels=levels)
         else:
             budget = create_budget(tenant=tenant_of(request), actor=actor, levels=levels, **fields)
         if budget.is_counting:
@@ -217,17 +216,13 @@ class BudgetAdmin(LimitAdmin):
             )
         return budget
 
-    def question(
-        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
-    ) -> Question | None:
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """What the budget would refuse, where that is more than is refused as it is."""
-        proposal = _proposal(request, form, levels_of(formsets), change)
+        proposal = _proposal(request, filled.form, levels_of(filled.formsets), filled.is_change)
         is_asked_for = PREVIEWS in request.POST
         return ask_about(proposal, now=timezone.now(), is_asked_for=is_asked_for)
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Add session limits", permissions=["add"], icon="timer"
-    )
+    @action(description="Add session limits", permissions=["add"], icon="timer")
     def add_session_limits(self, request: HttpRequest) -> HttpResponse:
         """The form of a new budget, filled in: nothing is made before it is saved."""
         messages.info(request, PRESETS["session"].description)
@@ -236,7 +231,7 @@ class BudgetAdmin(LimitAdmin):
         )
 
     def get_changeform_initial_data(self, request: HttpRequest) -> JsonObject:
-        given = super().get_changeform_initial_data(request)
+        given: JsonObject = {**super().get_changeform_initial_data(request)}
         initial = {"timezone": tenant_of(request).timezone, "period": Period.MONTH, **given}
         preset = PRESETS.get(initial.pop(PRESET, ""))
         return {**initial, **preset.fields} if preset else initial

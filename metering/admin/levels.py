@@ -21,7 +21,8 @@ from metering.configuration.budgets import (
 )
 from metering.fields.forms import MONEY_ROLES, UsdField, count_field
 from metering.models import BudgetLevel
-from tenants.admin_site import RowForm, RowFormSet, TenantInline
+from tenants.admin_forms import RowForm, RowFormSet
+from tenants.admin_site import TenantInline
 
 
 class LevelForm(RowForm):

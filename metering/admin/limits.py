@@ -16,8 +16,9 @@ from metering.core.match import wanted_values
 from metering.fields.forms import MONEY_ROLES, match_field, match_words
 from metering.fields.match_widget import rows_for
 from metering.models import Mode
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import RowForm, RowFormSet, TenantModelAdmin, actor_of, tenant_of
+from tenants.admin_site import TenantModelAdmin, actor_of, tenant_of
 from tenants.kinds import Kind
 
 
@@ -69,7 +70,7 @@ class MoneyAdmin(TenantModelAdmin):
 
     writers = MONEY_ROLES
     # The columns in words.
-    shown_fields: ClassVar[Sequence[str]] = ()
+    shown_fields: ClassVar[tuple[str, ...]] = ()
 
     def is_only_shown(self, request: HttpRequest, obj: Model | None) -> bool:
         """Return whether the page of a row shows words in place of inputs."""
@@ -80,14 +81,16 @@ class MoneyAdmin(TenantModelAdmin):
             return ((None, {"fields": self.shown_fields}),)
         return super().get_fieldsets(request, obj)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[str]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Model | None = None
+    ) -> tuple[str, ...]:
         return self.shown_fields if self.is_only_shown(request, obj) else ()
 
 
 class LimitAdmin(MoneyAdmin):
     """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
 
-    search_fields: Sequence[str] = ("name",)
+    search_fields: ClassVar[tuple[str, ...]] = ("name",)
     ordering = ("name",)
     end_done = "removed."
     kind: ClassVar[Kind]
@@ -100,14 +103,12 @@ class LimitAdmin(MoneyAdmin):
     def for_each(self, obj: Any) -> str:
         return ", ".join(obj.per) or "—"
 
-    def write(
-        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
-    ) -> Any:
-        fields = {name: form.cleaned_data[name] for name in form.fields}
+    def write(self, request: HttpRequest, filled: FilledForm) -> Any:
+        fields = {name: filled.data[name] for name in filled.form.fields}
         actor = actor_of(request)
         try:
-            if change:
-                return self.kind.update(form.instance, actor=actor, changes=fields)
+            if filled.is_change:
+                return self.kind.update(filled.row, actor=actor, changes=fields)
             return self.kind.create(tenant=tenant_of(request), actor=actor, **fields)
         except MeteringError as error:
             raise ValidationError(error.detail) from error
@@ -118,11 +119,13 @@ class LimitAdmin(MoneyAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request, obj)
 
-    def question(
-        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
-    ) -> Question | None:
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """Ask about a limit that acts and would no longer act."""
-        name, mode = form.cleaned_data["name"], form.cleaned_data.get("mode")
-        stops = change and form.initial.get("mode") == Mode.ENFORCE and mode != Mode.ENFORCE
+        name, mode = filled.data["name"], filled.data.get("mode")
+        stops = (
+            filled.is_change
+            and filled.form.initial.get("mode") == Mode.ENFORCE
+            and mode != Mode.ENFORCE
+        )
         warning = f"“{name}” stops acting from the moment you save it: mode {mode}."
         return question_about(f"Save “{name}”?", [warning] if stops else [])

@@ -20,15 +20,9 @@ from metering.configuration.prices import Validity, add_price, add_tool_price, e
 from metering.fields.forms import UsdField
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing.rates import check_rates, parse_rates, units
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import (
-    ReadOnlyAdmin,
-    RowForm,
-    RowFormSet,
-    actor_of,
-    site,
-    tenant_of,
-)
+from tenants.admin_site import ReadOnlyAdmin, actor_of, site, tenant_of
 
 UNIT_WORDS: Final = {1_000_000: "per million", 1000: "per thousand", 1: "each"}
 
@@ -114,16 +108,12 @@ class PriceAdmin(MoneyAdmin):
         """Return what the form may not mean."""
         raise NotImplementedError
 
-    def question(
-        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
-    ) -> Question | None:
-        data = form.cleaned_data
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
+        data = filled.data
         return question_about(f"Add this price of {data[self.priced]}?", self.slips(request, data))
 
-    def write(
-        self, request: HttpRequest, form: RowForm, formsets: Sequence[RowFormSet], change: bool
-    ) -> TenantPrice | ToolPrice:
-        data = form.cleaned_data
+    def write(self, request: HttpRequest, filled: FilledForm) -> TenantPrice | ToolPrice:
+        data = filled.data
         return self.add(
             tenant=tenant_of(request),
             actor=actor_of(request),
@@ -133,7 +123,7 @@ class PriceAdmin(MoneyAdmin):
 
     def get_changeform_initial_data(self, request: HttpRequest) -> JsonObject:
         """From now on; or, for a model of the list without a price, for all that is stored."""
-        initial = dict(super().get_changeform_initial_data(request))
+        initial: dict[str, Any] = {**super().get_changeform_initial_data(request)}
         now = timezone.now().replace(second=0, microsecond=0)
         is_for_stored = "model" in initial
         initial["effective_from"] = now - settings.EVENT_MAX_AGE if is_for_stored else now

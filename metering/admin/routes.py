@@ -15,7 +15,8 @@ from metering.configuration.routes import (
 )
 from metering.limits.routes import Tier
 from metering.models import ModelRoute
-from tenants.admin_site import RowForm, site
+from tenants.admin_forms import RowForm
+from tenants.admin_site import site
 
 
 def tier_line(tier: JsonObject) -> str:

@@ -107,7 +107,7 @@ class LevelBody(StrictSerializer):
     def validate(self, attrs: JsonObject) -> JsonObject:
         if "percent" not in attrs:
             # Left out of a PATCH, whose members are optional; those of a level are not.
-            raise problem_at("percent", "This field is required.", "required")
+            raise problem_at("percent", "is required", "required")
         return attrs
 
     def to_representation(self, instance: Any) -> JsonObject:
@@ -311,7 +311,7 @@ def find_budget(tenant: Tenant, budget_id: int) -> Budget:
     """Return a budget of the tenant. Raises NotFound."""
     budgets = Budget.objects.filter(tenant=tenant, id=budget_id)
     if (budget := budgets.prefetch_related("levels").first()) is None:
-        raise NotFound(f"There is no budget {budget_id}.")
+        raise NotFound.of("budget", budget_id)
     return budget
 
 

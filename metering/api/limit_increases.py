@@ -3,9 +3,9 @@ by people.
 """
 
 import json
-from collections.abc import Sequence
-from datetime import timedelta
-from typing import Annotated, Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, ClassVar, Final
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -22,11 +22,11 @@ from rest_framework.response import Response
 from common.api.fields import (
     Count,
     OptionalBody,
+    Spoken,
     StrictSerializer,
     Text,
     Timestamp,
     Usd,
-    problem_at,
     read_body,
 )
 from common.api.pagination import PAGE_PARAMETERS
@@ -40,10 +40,12 @@ from common.api.structs import (
     one_of,
     usd_or_none,
 )
+from common.expectations import must_be_object
 from common.json_bodies import JsonObject
 from metering.api.budgets import find_budget
 from metering.core.dimensions import VALUE_CHARACTERS_MAX, normal_match
-from metering.core.validation import group_key_of
+from metering.core.match import group_key
+from metering.core.validation import Problem, group_problems, require
 from metering.fields.body import errors_at_members
 from metering.limits.limit_increases import (
     Added,
@@ -51,8 +53,8 @@ from metering.limits.limit_increases import (
     approve_increase,
     ask_for_increase,
     end_increase,
+    increase_problems,
     refuse_increase,
-    validate_increase,
 )
 from metering.limits.obstacles import Obstacle, read_obstacles
 from metering.models import Budget, LimitIncrease, LimitIncreaseStatus
@@ -72,12 +74,14 @@ DURATION_SECONDS_MAX: Final = 31 * 86_400
         "example": {"agent": "researcher"},
     }
 )
-class Group(serializers.Field[dict[str, str], object, object, object]):
+class Group(Spoken):
     """One group of a budget, by dimension."""
+
+    example: ClassVar[dict[str, str]] = {"agent": "researcher"}
 
     def to_internal_value(self, data: object) -> dict[str, str]:
         if not isinstance(data, dict):
-            raise serializers.ValidationError('must be an object, as in {"agent": "researcher"}')
+            raise serializers.ValidationError(must_be_object(self.example))
         values = {name: value or "" for name, value in normal_match(data).items()}
         for name, value in values.items():
             if not isinstance(value, str) or len(value) > VALUE_CHARACTERS_MAX:
@@ -110,28 +114,42 @@ class LimitIncreaseBody(StrictSerializer):
     reason = Text(max_length=1000)
 
     def validate(self, attrs: JsonObject) -> JsonObject:
-        if ("ends_at" in attrs) == ("duration_seconds" in attrs):
-            raise problem_at("ends_at", "give this or 'duration_seconds', and not both", "required")
-        now = timezone.now()
-        if "duration_seconds" in attrs:
-            attrs["ends_at"] = now + timedelta(seconds=attrs.pop("duration_seconds"))
-        if attrs["ends_at"] > now + timedelta(seconds=DURATION_SECONDS_MAX):
-            raise problem_at("ends_at", "must be at most 31 days from now")
-        with errors_at_members(self):
-            attrs["ask"] = self._ask(attrs)
+        attrs["ask"] = self._ask(attrs)
         return attrs
 
-    def _ask(self, attrs: JsonObject) -> IncreaseAsk:
+    def judge_readable(self, faulty: Collection[str]) -> None:
+        self._ask(self.readable, faulty)
+
+    def _ask(self, attrs: JsonObject, faulty: Collection[str] = ()) -> IncreaseAsk:
+        """Return what is asked for. Raises ValidationError with what is wrong with each member."""
         budget: Budget = self.context["budget"]
-        group = attrs.get("group")
+        group: Mapping[str, str] | None = attrs.get("group")
+        now = timezone.now()
+        seconds = timedelta(seconds=attrs.get("duration_seconds", 1))
         ask = IncreaseAsk(
-            add=Added(**{part: amount or 0 for part, amount in attrs["by"].items()}),
-            reason=attrs["reason"],
-            ends_at=attrs["ends_at"],
-            group_key="" if group is None else group_key_of(budget.per, group),
+            add=Added(**{part: amount or 0 for part, amount in attrs.get("by", {}).items()}),
+            reason=attrs.get("reason", ""),
+            ends_at=attrs.get("ends_at", now + seconds),
+            group_key="" if group is None else group_key(list(group.values())),
         )
-        validate_increase(budget, ask)
-        return ask
+        with errors_at_members(self):
+            require(
+                [
+                    *_end_problems(ask.ends_at, {*attrs, *faulty}, now),
+                    *(() if group is None else group_problems(budget.per, group)),
+                    *increase_problems(budget, ask),
+                ]
+            )
+        if group is None:
+            return ask
+        return ask._replace(group_key=group_key([group[name] for name in budget.per]))
+
+
+def _end_problems(ends_at: datetime, given: Collection[str], now: datetime) -> Iterator[Problem]:
+    if ("ends_at" in given) == ("duration_seconds" in given):
+        yield Problem("ends_at", "give this or 'duration_seconds', and not both", "required")
+    elif ends_at > now + timedelta(seconds=DURATION_SECONDS_MAX):
+        yield Problem("ends_at", "must be at most 31 days from now")
 
 
 class NoteBody(OptionalBody):

@@ -264,7 +264,7 @@ def _find(request: Request, price_id: int) -> AnyPrice:
         rows = rows.filter(tenant=tenant_of(request))
     price: AnyPrice | None = rows.first()
     if price is None:
-        raise NotFound(f"There is no price {price_id}.")
+        raise NotFound.of("price", price_id)
     return price
 
 

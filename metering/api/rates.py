@@ -8,6 +8,8 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from common.api.fields import Spoken
+from common.expectations import must_be_object
 from common.json_bodies import JsonObject
 from common.money import nanos_from_usd
 from metering.pricing.rates import Rate, check_rates, units
@@ -58,14 +60,12 @@ TIERS_SCHEMA: Final = {"type": "array", "maxItems": TIERS_MAX, "items": _TIER_SC
 
 
 @extend_schema_field(RATES_REFERENCE)
-class NamedRates(serializers.Field[dict[str, int], object, object, object]):
+class NamedRates(Spoken):
     """Rates by class of usage, as whole nano-dollars by the price library's keys."""
 
     def to_internal_value(self, data: object) -> dict[str, int]:
         if not isinstance(data, dict) or not data:
-            raise serializers.ValidationError(
-                'must be an object of rates, as in {"input_per_mtok_usd": "3"}'
-            )
+            raise serializers.ValidationError(must_be_object({"input_per_mtok_usd": "3"}))
         errors: dict[str, str] = {}
         rates: dict[str, int] = {}
         for field, value in data.items():
@@ -79,7 +79,7 @@ class NamedRates(serializers.Field[dict[str, int], object, object, object]):
 
 
 @extend_schema_field(TIERS_SCHEMA)
-class Tiers(serializers.Field[list[tuple[int, dict[str, int]]], object, object, object]):
+class Tiers(Spoken):
     """Rates of whole calls with more input than a number of tokens, in rising order."""
 
     def to_internal_value(self, data: object) -> list[tuple[int, dict[str, int]]]:

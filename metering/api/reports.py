@@ -9,12 +9,21 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Choice, Flag, StrictSerializer, Text, Usd, Value, read_body
+from common.api.fields import (
+    Choice,
+    Flag,
+    JsonMembers,
+    StrictSerializer,
+    Text,
+    Usd,
+    Value,
+    read_body,
+)
 from common.api.structs import AmountUsd, Answer, one_of, usd_or_none
 from common.errors import InvalidRequest
 from common.json_bodies import JsonObject
 from metering.intake.corrections import REPLACE, VOID, correct_event
-from metering.usage.decoders.native import EventBody
+from metering.usage.decoders.native import EventBody, field_problem
 from metering.usage.outcomes import report_outcome
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, holder_of
@@ -44,9 +53,7 @@ class CorrectionBody(StrictSerializer):
             "id": Text(),
             "source": Value(min_length=0, allow_blank=True, default=""),
             "action": Choice([VOID, REPLACE]),
-            "event": serializers.DictField(
-                required=False, help_text="The event that is true instead."
-            ),
+            "event": JsonMembers(required=False, help_text="The event that is true instead."),
             "reason": Text(max_length=1000),
         }
 
@@ -138,7 +145,8 @@ def _replacement(fields: JsonObject) -> EventBody | None:
     try:
         body = msgspec.convert({**named, **fields["event"]}, EventBody)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"The replacement is not an event: {error}.") from error
+        detail = field_problem(error, EventBody).detail
+        raise InvalidRequest(f"The replacement is not an event: {detail}") from error
     if (body.id, body.source or "") != (fields["id"], fields["source"]):
         raise InvalidRequest("The replacement must keep the event's 'id' and 'source'.")
     return body

@@ -137,7 +137,7 @@ class ReservationView(ApiView):
     def get(self, request: Request, reservation_id: UUID) -> Response:
         row = find_reservation(tenant_of(request).id, reservation_id)
         if row is None:
-            raise NotFound(f"There is no reservation {reservation_id}.")
+            raise NotFound.of("reservation", reservation_id)
         return Response(_answer(row))
 
 

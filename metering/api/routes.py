@@ -36,7 +36,7 @@ class TierBody(StrictSerializer):
         # Left out of a PATCH, whose members are optional; those of a tier are not.
         for name in ("provider", "model"):
             if name not in attrs:
-                raise problem_at(name, "This field is required.", "required")
+                raise problem_at(name, "is required", "required")
         return attrs
 
 

@@ -14,7 +14,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Count, StrictSerializer, Timestamp, problem_at, read_body
+from common.api.fields import (
+    Count,
+    JsonMembers,
+    Spoken,
+    StrictSerializer,
+    Timestamp,
+    problem_at,
+    read_body,
+)
 from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, one_of
 from common.cursors import ID_MAX
 from common.errors import Conflict
@@ -39,7 +47,7 @@ PERIOD: Final = frozenset({"from", "to"})
 
 
 @extend_schema_field(NewBudgetBody)
-class BudgetMember(serializers.Field[ProposedBudget, object, object, object]):
+class BudgetMember(Spoken):
     """A budget as for `POST /v1/budgets`, presets included."""
 
     def to_internal_value(self, data: object) -> ProposedBudget:
@@ -48,7 +56,7 @@ class BudgetMember(serializers.Field[ProposedBudget, object, object, object]):
 
 
 @extend_schema_field(BreakerBody)
-class BreakerMember(serializers.Field[Breaker, object, object, object]):
+class BreakerMember(Spoken):
     """A breaker as for `POST /v1/breakers`."""
 
     def to_internal_value(self, data: object) -> Breaker:
@@ -64,7 +72,7 @@ class SimulationBody(StrictSerializer):
     budget_id = Count(
         required=False, max_value=ID_MAX, help_text="A budget in force, with `changes`."
     )
-    changes = serializers.DictField(
+    changes = JsonMembers(
         required=False,
         help_text="Of `budget_id`, as for `PATCH /v1/budgets/{budget_id}`. None: as it is.",
     )

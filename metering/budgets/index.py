@@ -1,8 +1,10 @@
 """Which windows a usage event counts in: a tenant's budgets, indexed by the dimensions they use."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from copy import copy
 from datetime import datetime
+from itertools import chain, count
 from typing import Final, NamedTuple
 
 from common.bounded_memory import BoundedMemory
@@ -27,12 +29,39 @@ class WindowKey(NamedTuple):
     starts_at: datetime
 
 
-class _Group(NamedTuple):
-    """A group of a budget, and its windows by quarter of an hour as far as they are known."""
+class _Groups:
+    """The groups that events fall into which agree in what a shape's budgets look at, and their
+    windows as far as they are known.
+    """
 
-    rule: BudgetRule
-    group: Values
-    keys: dict[int, WindowKey]
+    __slots__ = ("_groups", "_is_aligned", "_starts", "_windows")
+
+    def __init__(self, groups: Sequence[tuple[BudgetRule, Values]]) -> None:
+        self._groups = groups
+        self._is_aligned = all(rule.clock.is_aligned for rule, _ in groups)
+        self._starts = sorted({rule.counts_from for rule, _ in groups})
+        # By quarter of an hour, and how many of `_starts` lie behind.
+        self._windows: dict[tuple[int, int], tuple[WindowKey, ...]] = {}
+
+    def windows_at(self, at: datetime, quantum: int) -> tuple[WindowKey, ...]:
+        """Return the windows of a moment: the same tuple for events of the same windows, so that
+        what is found out of it need not be found out again.
+        """
+        place = (quantum, bisect_right(self._starts, at))
+        windows = self._windows.get(place)
+        if windows is None:
+            windows = tuple(
+                [
+                    WindowKey(rule.id, group, rule.clock.span(at).starts_at)
+                    for rule, group in self._groups
+                    if at >= rule.counts_from
+                ]
+            )
+            if self._is_aligned:
+                if len(self._windows) >= WINDOWS_OF_GROUP_MAX:
+                    self._windows.clear()
+                self._windows[place] = windows
+        return windows
 
 
 class _Shape:
@@ -44,19 +73,19 @@ class _Shape:
         self.rules = rules
         self.relevant = group_getter(list(places))
 
-    def groups(self, values: Values) -> list[_Group]:
-        """The group of each of the budgets that match these values; no windows are known yet."""
-        return [
-            _Group(rule, group, {})
-            for rule in self.rules
-            if (group := rule.group(values)) is not None
-        ]
+    def groups(self, values: Values) -> _Groups:
+        """Return the group of each of the budgets that match these values."""
+        groups = [(rule, rule.group(values)) for rule in self.rules]
+        return _Groups([(rule, group) for rule, group in groups if group is not None])
 
 
-_GROUPS: Final = BoundedMemory[tuple[_Shape, Values], list[_Group]](KNOWN_GROUPS_MAX)
+_GROUPS: Final = BoundedMemory[tuple[_Shape, Values], _Groups](KNOWN_GROUPS_MAX)
 # The committed windows that a process knows of, by the version of their tenant's configuration:
 # code that removes a window that may be used again makes a new one.
 _WINDOW_IDS: Final = BoundedMemory[tuple[int, WindowKey], int](KNOWN_WINDOWS_MAX)
+
+
+_SERIALS: Final = count()
 
 
 def forget_windows() -> None:
@@ -76,13 +105,17 @@ class BudgetIndex:
     def __init__(self, *, tenant_id: int, version: int, rules: Iterable[BudgetRule]) -> None:
         self.tenant_id = tenant_id
         self.version = version
+        # Tells the budgets that it was made of from those of any other; its copies have them too.
+        self.serial = next(_SERIALS)
         self.rules = {rule.id: rule for rule in rules}
         self.window_ids: dict[WindowKey, int] = {}
+        # By the identity of the keys, which are kept so that nothing else takes it.
+        self._ids_of: dict[int, tuple[tuple[WindowKey, ...], tuple[int, ...]]] = {}
         self.has_rollover = any(rule.has_rollover for rule in self.rules.values())
         self.has_throttles = any(rule.throttles for rule in self.rules.values())
         plain = [rule for rule in self.rules.values() if not rule.is_per_request]
         self.request_rules = [rule for rule in self.rules.values() if rule.is_per_request]
-        self._shapes = [_Shape(places, rules) for places, rules in _rules_by_places(plain).items()]
+        self._shapes = [_Shape(places, rules) for places, rules in _rules_by_places(plain)]
 
     def windows_of(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
         """The windows in which an event with these values at this time counts.
@@ -92,27 +125,14 @@ class BudgetIndex:
         window.
         """
         quantum = int(at.timestamp()) // QUANTUM_SECONDS
-        windows: list[WindowKey] = []
+        found: list[tuple[WindowKey, ...]] = []
         for shape in self._shapes:
             place = (shape, shape.relevant(values))
             groups = _GROUPS.get(place)
             if groups is None:
                 groups = _GROUPS.keep(place, shape.groups(values))
-            for rule, group, keys in groups:
-                if at >= rule.counts_from:
-                    key = keys.get(quantum)
-                    windows.append(key or self._learn_window(keys, rule, group, at))
-        return tuple(windows)
-
-    def _learn_window(
-        self, keys: dict[int, WindowKey], rule: BudgetRule, group: Values, at: datetime
-    ) -> WindowKey:
-        key = WindowKey(rule.id, group, rule.clock.span(at).starts_at)
-        if rule.clock.is_aligned:
-            if len(keys) >= WINDOWS_OF_GROUP_MAX:
-                keys.clear()
-            keys[int(at.timestamp()) // QUANTUM_SECONDS] = key
-        return key
+            found.append(groups.windows_at(at, quantum))
+        return found[0] if len(found) == 1 else tuple(chain.from_iterable(found))
 
     def request_windows_of(
         self, values: Values, request: str, at: datetime, amounts: Amounts
@@ -134,8 +154,19 @@ class BudgetIndex:
         """
         book = copy(self)
         book.window_ids = dict(self.window_ids)
+        book._ids_of = {}
         book.lacking(keys)
         return book
+
+    def ids_of(self, keys: tuple[WindowKey, ...]) -> tuple[int, ...]:
+        """Return the ids of windows that this transaction asked for, in the order of their keys.
+        What many calls share is looked up once.
+        """
+        known = self._ids_of.get(id(keys))
+        if known is None:
+            window_ids = self.window_ids
+            known = self._ids_of[id(keys)] = keys, tuple([window_ids[key] for key in keys])
+        return known[1]
 
     def lacking(self, keys: Iterable[WindowKey]) -> set[WindowKey]:
         """The windows of these whose ids are not known; `window_ids` has the others afterwards."""
@@ -163,10 +194,14 @@ class BudgetIndex:
             _WINDOW_IDS.keep((self.version, key), window_id)
 
 
-def _rules_by_places(rules: Iterable[BudgetRule]) -> dict[tuple[int, ...], list[BudgetRule]]:
-    """The budgets by the places of the dimensions that they look at."""
-    shapes: dict[tuple[int, ...], list[BudgetRule]] = {}
+def _rules_by_places(
+    rules: Iterable[BudgetRule],
+) -> list[tuple[tuple[int, ...], list[BudgetRule]]]:
+    """The budgets by the places of the dimensions that they look at, and by whether their periods
+    begin with quarters of an hour.
+    """
+    shapes: dict[tuple[bool, tuple[int, ...]], list[BudgetRule]] = {}
     for rule in rules:
         places = {*rule.places, *(place for place, _ in rule.wanted)}
-        shapes.setdefault(tuple(sorted(places)), []).append(rule)
-    return shapes
+        shapes.setdefault((rule.clock.is_aligned, tuple(sorted(places))), []).append(rule)
+    return [(places, found) for (_, places), found in shapes.items()]

@@ -174,16 +174,33 @@ def passed_level(
     )
 
 
+def passes_a_level(
+    rule: BudgetRule,
+    balance: WindowBalance,
+    asked: Amounts,
+    *,
+    now: datetime,
+    limit_percent: int = 100,
+) -> bool:
+    """Whether a call would pass any level that acts. Few do, so this is asked first."""
+    levels = rule.acting_levels
+    if not levels:
+        return False
+    return _passed_place(rule, balance, asked, levels[0].percent * limit_percent, now) is not None
+
+
 def _passed_place(
     rule: BudgetRule, balance: WindowBalance, asked: Amounts, percent: int, now: datetime
 ) -> int | None:
     """Return the first part that would be beyond hundredths of a percent of its limit."""
+    spent, reserved = balance.spent, balance.reserved
     for place in rule.limited_places:
         whole = balance.limit(rule, place)
         assert whole is not None
-        used = balance.spent[place] + balance.reserved[place] + asked[place]
-        if used * 10_000 > percent * whole:
+        if (spent[place] + reserved[place] + asked[place]) * 10_000 > percent * whole:
             return place
+    if rule.limit_seconds is None:
+        return None
     whole_seconds = balance.limit_seconds(rule)
     if whole_seconds is None or balance.first_used_at is None:
         return None

@@ -11,10 +11,14 @@ from tenants.models import Tenant
 
 
 def read_budget_index(
-    tenant_id: int, *, version: int | None = None, budget_id: int | None = None
+    tenant_id: int,
+    *,
+    version: int | None = None,
+    budget_id: int | None = None,
+    has_raises: bool = True,
 ) -> BudgetIndex:
     """The tenant's budgets in force, or one of them, as of now; `version` where the caller holds
-    the configuration lock.
+    the configuration lock. `has_raises` is False where no limit is known to have been raised.
     """
     only = {} if budget_id is None else {"budget_id": budget_id}
     if version is None:
@@ -22,7 +26,7 @@ def read_budget_index(
     levels: dict[int, list[LevelRule]] = {}
     for level in BudgetLevel.objects.filter(tenant_id=tenant_id, **only).order_by("percent"):
         levels.setdefault(level.budget_id, []).append(LevelRule.of(level))
-    raises = _read_raises(tenant_id)
+    raises = _read_raises(tenant_id) if has_raises else {}
     budgets = Budget.objects.filter(tenant_id=tenant_id, archived_at=None).order_by("id")
     if budget_id is not None:
         budgets = budgets.filter(id=budget_id)

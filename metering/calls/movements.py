@@ -23,18 +23,24 @@ from metering.usage.event_keys import key_of_id
 
 def sums_by_posting(book: BudgetIndex, events: Iterable[PreparedEvent]) -> dict[Posting, Amounts]:
     """Return what these events add to each window (and grain of a rolling one)."""
-    # Added up in place: this runs once for every event and budget.
-    sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
     rules = book.rules
     rolling = {rule.id for rule in rules.values() if rule.is_rolling}
+    # First by those that count in the same windows, and leave rolling ones at the same time. They
+    # have one tuple of keys, which is told apart by identity.
+    alike: dict[tuple[int, datetime | None], tuple[PreparedEvent, Amounts]] = {}
     for event in events:
-        cost_nanos, tokens, requests, tool_calls = event.amounts
+        place = (id(event.windows), event.at if rolling else None)
+        known = alike.get(place)
+        amounts = event.amounts if known is None else add_amounts(known[1], event.amounts)
+        alike[place] = event, amounts
+    # Then by window. Added up in place: of most bodies, this runs once for every event and budget.
+    sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
+    for event, (cost_nanos, tokens, requests, tool_calls) in alike.values():
         for key in event.windows:
-            is_rolling = key[0] in rolling
-            place = (key, rules[key[0]].grain_at(event.at) if is_rolling else None)
-            sum_ = sums.get(place)
+            where = (key, rules[key[0]].grain_at(event.at) if key[0] in rolling else None)
+            sum_ = sums.get(where)
             if sum_ is None:
-                sums[place] = [cost_nanos, tokens, requests, tool_calls]
+                sums[where] = [cost_nanos, tokens, requests, tool_calls]
             else:
                 sum_[0] += cost_nanos
                 sum_[1] += tokens

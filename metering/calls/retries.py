@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+import psycopg
 from django.conf import settings
 from django.db import IntegrityError, InternalError, OperationalError, connection
 from django.utils import timezone
@@ -12,6 +13,8 @@ from metering.usage.partitions import make_due_partitions
 from tenants.scope import tenant_scope
 
 ATTEMPTS_MAX: Final = 5
+# A connection that the thread kept may have been dead for long, and the next one may break too.
+RENEWALS_MAX: Final = 2
 
 
 def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
@@ -20,6 +23,7 @@ def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
 
     `commit` must be safe to repeat after a commit whose answer was lost.
     """
+    renewals = 0
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
             commit()
@@ -29,19 +33,25 @@ def with_retries(tenant_id: int, commit: Callable[[], None]) -> None:
             with tenant_scope(tenant_id):
                 make_due_partitions(now=timezone.now(), max_age_days=settings.EVENT_MAX_AGE.days)
         except (OperationalError, InternalError) as error:
-            is_over = attempt == ATTEMPTS_MAX or not is_away(error)
-            if is_over or not (is_conflict(error) or _renew_connection(attempt)):
+            if attempt == ATTEMPTS_MAX or not is_away(error):
                 raise
+            if is_conflict(error):
+                continue
+            renewals += 1
+            _renew_connection(error, number=renewals)
         else:
             return
 
 
-def _renew_connection(attempt: int) -> bool:
-    """Reconnect, once: the server may have closed the connection, which is not always known yet.
+def _renew_connection(error: Exception, *, number: int) -> None:
+    """Reconnect, or raise the error: also where connecting failed, for which callers should not
+    wait again.
 
     Events that a broken commit did store will be found as duplicates.
     """
-    if attempt > 1 or connection.in_atomic_block:
-        return False
+    cause = error.__cause__
+    is_timeout = isinstance(cause, psycopg.errors.ConnectionTimeout)
+    cannot_connect = is_timeout or (isinstance(cause, psycopg.Error) and cause.pgconn is not None)
+    if number > RENEWALS_MAX or cannot_connect or connection.in_atomic_block:
+        raise error
     connection.close()
-    return True

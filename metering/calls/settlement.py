@@ -78,7 +78,7 @@ def settle_with_events(
         if amounts is None:
             continue
         if is_fresh:
-            moves.add(_beyond_holds(event, book))
+            _add_beyond_holds(moves, event, book)
         if reservation.state == SETTLED:
             if is_fresh:
                 moves.add_overrun(event.held, book, amounts.cost_nanos)
@@ -97,7 +97,7 @@ def settle_with_events(
             now=now,
         )
     for change, move in zip(stored.changes, stored.moves, strict=True):
-        moves.add(_beyond_holds_of_change(change, move, book, held_nanos))
+        _add_beyond_holds_of_change(moves, change, move, book, held_nanos)
     return moves
 
 
@@ -132,42 +132,44 @@ def _confirm(
         )
 
 
-def _beyond_holds_of_change(
+def _add_beyond_holds_of_change(
+    moves: HoldMoves,
     change: Change,
     move: Mapping[Posting, Amounts],
     book: BudgetIndex,
     held_nanos: Mapping[UUID, int],
-) -> dict[int, HoldMove]:
-    """Return what a call of a reservation adds to windows beyond what was held there."""
+) -> None:
+    """Add what a call of a reservation adds to windows beyond what was held there."""
     after = change.after
     if after is None or after.reservation_id is None:
-        return {}
+        return
     id_ = after.reservation_id
     held = find_held(book.tenant_id, [id_]).get(id_)
     if held is None:
-        return {}
-    holding = {window.window_id for window in held.windows}
+        return
+    holding = set(held.windows.ids)
     added: dict[int, int] = {}
     for posting, amounts in move.items():
         added[posting.window_id] = added.get(posting.window_id, 0) + amounts.cost_nanos
-    beyond = {
-        window_id: nanos - (held_nanos.get(id_, 0) if window_id in holding else 0)
-        for window_id, nanos in added.items()
-    }
-    return {window_id: HoldMove(NOTHING, nanos) for window_id, nanos in beyond.items() if nanos > 0}
+    for window_id, nanos in added.items():
+        beyond = nanos - (held_nanos.get(id_, 0) if window_id in holding else 0)
+        if beyond > 0:
+            moves.add((window_id,), HoldMove(NOTHING, beyond))
 
 
-def _beyond_holds(event: PreparedEvent, book: BudgetIndex) -> dict[int, HoldMove]:
-    """Return what an event books in windows that its reservation does not hold: of a budget that it
+def _add_beyond_holds(moves: HoldMoves, event: PreparedEvent, book: BudgetIndex) -> None:
+    """Add what an event books in windows that its reservation does not hold: of a budget that it
     did not match then, or that has begun to count again since. Nothing was held there.
     """
     assert event.held is not None, "only an event of a reservation goes beyond its hold"
     cost_nanos = event.amounts.cost_nanos
-    if cost_nanos <= 0:
-        return {}
-    held = {window.budget_id for window in event.held.counting(book)}
-    return {
-        book.window_ids[key]: HoldMove(NOTHING, cost_nanos)
+    counting = event.held.windows.counting(book)
+    if cost_nanos <= 0 or event.windows is counting.keys:
+        return
+    others = [
+        key
         for key in event.windows
-        if key.budget_id not in held and not book.rules[key.budget_id].is_per_request
-    }
+        if key.budget_id not in counting.budget_ids and not book.rules[key.budget_id].is_per_request
+    ]
+    if others:
+        moves.add(tuple([book.window_ids[key] for key in others]), HoldMove(NOTHING, cost_nanos))

@@ -7,6 +7,7 @@ nothing either.
 
 from typing import Any, Final
 
+from common.spelling import did_you_mean
 from common.values import normal_value
 
 DIMENSIONS: Final = (
@@ -27,6 +28,12 @@ MATCHABLE: Final = (*DIMENSIONS, *FURTHER_DIMENSIONS)
 REQUEST: Final = "request"
 
 VALUE_CHARACTERS_MAX: Final = 200
+
+
+def unknown_dimension(name: str) -> str:
+    """Return what is wrong with a name that is no dimension, with the nearest that is."""
+    near = did_you_mean(name, MATCHABLE)
+    return f"Unknown dimension {name[:60]!r}.{near} Dimensions are {', '.join(MATCHABLE)}."
 
 
 def normal_match(match: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
+from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, unknown_dimension
 from metering.models import Operation, Status
 
 POSITION: Final = {name: place for place, name in enumerate(MATCHABLE)}
@@ -44,7 +44,7 @@ def problems_by_dimension(match: Mapping[str, Any]) -> dict[str, str]:
 
 def _match_problem(name: str, wanted: object) -> str | None:
     if name not in POSITION:
-        return f"Not a dimension; dimensions are {', '.join(MATCHABLE)}."
+        return unknown_dimension(name)
     values = wanted if isinstance(wanted, list) else [wanted]
     if not 1 <= len(values) <= MATCH_VALUES_MAX:
         return f"Give 1 to {MATCH_VALUES_MAX} values."

@@ -80,7 +80,11 @@ def group_key_of(per: Sequence[str], values: Mapping[str, str]) -> str:
     """Return the key of the group with these values of `per`. Raises ValidationError unless each
     dimension of it is named.
     """
-    if values.keys() != set(per):
-        names = ", ".join(per) or "no dimension"
-        require([Problem("group", f"Must name {names}, as 'per' does.")])
+    require(group_problems(per, values))
     return group_key([values[name] for name in per])
+
+
+def group_problems(per: Sequence[str], values: Mapping[str, str]) -> Iterator[Problem]:
+    """Judge the dimensions of a group: those of `per`."""
+    if values.keys() != set(per):
+        yield Problem("group", f"Must name {', '.join(per) or 'no dimension'}, as 'per' does.")

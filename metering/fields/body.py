@@ -9,9 +9,15 @@ from django.db import models
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from common.api.fields import StrictSerializer, unknown_members
+from common.api.fields import Spoken, StrictSerializer, unknown_members
+from common.expectations import must_be_object
 from common.json_bodies import JsonObject
-from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, normal_match
+from metering.core.dimensions import (
+    MATCHABLE,
+    VALUE_CHARACTERS_MAX,
+    normal_match,
+    unknown_dimension,
+)
 from metering.core.match import problems_by_dimension
 
 _VALUE_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARACTERS_MAX}
@@ -36,15 +42,18 @@ MATCH_REFERENCE: Final = {"$ref": "#/components/schemas/Match"}
 
 
 @extend_schema_field(MATCH_REFERENCE)
-class Match(serializers.Field[JsonObject, Any, JsonObject, Any]):
+class Match(Spoken):
     """Which events a budget counts, by dimension; empty means all."""
+
+    example: ClassVar[dict[str, str]] = {"team": "growth"}
+    member_names = MATCHABLE
 
     def to_internal_value(self, data: object) -> JsonObject:
         if not isinstance(data, dict):
-            raise serializers.ValidationError('must be an object, as in {"team": "growth"}')
+            raise serializers.ValidationError(must_be_object(self.example))
         if not data.keys() <= set(MATCHABLE):
-            message = f"Not a dimension; dimensions are {', '.join(MATCHABLE)}."
-            raise serializers.ValidationError(unknown_members(data, MATCHABLE, message))
+            errors = unknown_members(data, MATCHABLE, words=unknown_dimension)
+            raise serializers.ValidationError(errors)
         match = normal_match(data)
         if problems := problems_by_dimension(match):
             raise serializers.ValidationError(problems)

@@ -194,7 +194,7 @@ def _write(configuration: Configuration, jobs: Sequence[IngestJob]) -> None:
         sums=stored.sums(book),
         kind=EntryKind.USAGE,
         batch_id=stored.batch_id,
-        holds=moves,
+        holds=moves.by_window(),
     )
     follow_levels(book, changes)
 

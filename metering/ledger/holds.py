@@ -19,6 +19,12 @@ from metering.budgets.index import BudgetIndex, WindowKey
 from metering.core.amounts import NOTHING, Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import Values
+from metering.ledger.held_windows import (
+    HeldWindow,
+    HeldWindows,
+    forget_held_windows,
+    share_windows,
+)
 from metering.ledger.posting import HoldMove
 from metering.models import ReservationState
 
@@ -34,53 +40,24 @@ DUE_MAX: Final = 500
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class HeldWindow(NamedTuple):
-    """A window that a reservation holds, and which budget's revision, group and period it is."""
-
-    window_id: int
-    budget_id: int
-    revision: int
-    group: Values
-    starts_at: datetime
-
-
 class Held(NamedTuple):
     """What never changes of a reservation."""
 
     id: UUID
     values: Values
     amounts: Amounts
-    windows: tuple[HeldWindow, ...]
+    windows: HeldWindows
     created_at: datetime
     # (provider, model) of the best model, against which a cheaper one saves.
     top: tuple[str, str] | None
-
-    def counting(self, book: BudgetIndex) -> list[HeldWindow]:
-        """The held windows that still count. A window of an older revision, or of an archived
-        budget, is posted to no more.
-        """
-        return [
-            window
-            for window in self.windows
-            if (rule := book.rules.get(window.budget_id)) is not None
-            and rule.revision == window.revision
-        ]
-
-    def window_keys(self, book: BudgetIndex) -> dict[int, WindowKey]:
-        """By budget, the held windows that still count, which the book's process then knows."""
-        keys = {}
-        for window in self.counting(book):
-            key = WindowKey(window.budget_id, window.group, window.starts_at)
-            book.remember(key, window.window_id)
-            keys[window.budget_id] = key
-        return keys
 
     def windows_with(self, own: Iterable[WindowKey], book: BudgetIndex) -> tuple[WindowKey, ...]:
         """Where an event of this reservation counts: in the windows that it holds, and for other
         budgets in the event's own.
         """
-        held = self.window_keys(book)
-        return (*held.values(), *(key for key in own if key.budget_id not in held))
+        counting = self.windows.counting(book)
+        others = [key for key in own if key.budget_id not in counting.budget_ids]
+        return (*counting.keys, *others) if others else counting.keys
 
 
 _HELD: Final = BoundedMemory[tuple[int, UUID], Held](HELD_MAX)
@@ -104,6 +81,7 @@ def find_held(tenant_id: int, ids: Collection[UUID]) -> dict[UUID, Held]:
 def forget_held() -> None:
     """Empty this process's memory (tests change what is stored under it)."""
     _HELD.forget_all()
+    forget_held_windows()
 
 
 def are_known(tenant_id: int, ids: Iterable[UUID]) -> bool:
@@ -129,7 +107,7 @@ def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
             values=values_from(json.loads(dimensions)),
             amounts=Amounts(*amounts),
             # Retention removes windows that are over.
-            windows=tuple([windows[id_] for id_ in window_ids if id_ in windows]),
+            windows=share_windows([windows[id_] for id_ in window_ids if id_ in windows]),
             created_at=created_at,
             top=(top_provider or "", top_model) if top_model is not None else None,
         )
@@ -146,7 +124,7 @@ def _read_windows(cursor: Any, tenant_id: int, ids: Collection[int]) -> dict[int
         [tenant_id, list(ids)],
     )
     return {
-        row[0]: HeldWindow(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4])
+        row[0]: HeldWindow(row[0], row[2], WindowKey(row[1], tuple(json.loads(row[3])), row[4]))
         for row in cursor.fetchall()
     }
 
@@ -224,10 +202,11 @@ class LockedReservation:
         self.fingerprint = fingerprint
         self.is_changed = True
 
-    def returned(self) -> dict[int, HoldMove]:
-        """What its end gives back, by window."""
-        move = HoldMove(Amounts(*(-amount for amount in self.held.amounts)))
-        return {window.window_id: move for window in self.held.windows}
+    def give_back(self, moves: "HoldMoves") -> None:
+        """Add what its end gives back, in every window that it holds."""
+        cost_nanos, tokens, requests, tool_calls = self.held.amounts
+        given_back = Amounts(-cost_nanos, -tokens, -requests, -tool_calls)
+        moves.add(self.held.windows.ids, HoldMove(given_back))
 
     def row(self) -> dict[str, Any]:
         """Return the columns that change."""
@@ -316,20 +295,40 @@ def write_reservations(
         reservation.is_changed = False
 
 
-class HoldMoves(dict[int, HoldMove]):
-    """How reserved amounts move, by window, added up."""
+class HoldMoves:
+    """How reserved amounts move, added up. Most reservations hold the same windows as others, so
+    moves are kept by windows that move alike.
+    """
 
-    def add(self, moves: Mapping[int, HoldMove]) -> None:
-        for window_id, move in moves.items():
-            known = self.get(window_id)
-            self[window_id] = move if known is None else known.plus(move)
+    def __init__(self) -> None:
+        self._moves: dict[tuple[int, ...], HoldMove] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._moves)
+
+    def add(self, window_ids: tuple[int, ...], move: HoldMove) -> None:
+        """Add the same move to each of these windows."""
+        known = self._moves.get(window_ids)
+        self._moves[window_ids] = move if known is None else known.plus(move)
+
+    def add_all(self, moves: "HoldMoves") -> None:
+        """Add other moves."""
+        for window_ids, move in moves._moves.items():
+            self.add(window_ids, move)
 
     def add_overrun(self, held: Held, book: BudgetIndex, nanos: int) -> None:
         """Note in the held windows that count what was booked beyond what was held."""
-        if nanos <= 0:
-            return
-        counting = held.counting(book)
-        self.add({window.window_id: HoldMove(NOTHING, nanos) for window in counting})
+        if nanos > 0:
+            self.add(held.windows.counting(book).ids, HoldMove(NOTHING, nanos))
+
+    def by_window(self) -> dict[int, HoldMove]:
+        """Return the moves of each window, added up."""
+        found: dict[int, HoldMove] = {}
+        for window_ids, move in self._moves.items():
+            for window_id in window_ids:
+                known = found.get(window_id)
+                found[window_id] = move if known is None else known.plus(move)
+        return found
 
 
 def settle_with(  # noqa: PLR0913 - all of it is what a settle records
@@ -352,10 +351,10 @@ def settle_with(  # noqa: PLR0913 - all of it is what a settle records
     """
     if reservation.is_due:
         reservation.finish(EXPIRED, now)
-        moves.add(reservation.returned())
+        reservation.give_back(moves)
     held_nanos = 0
     if reservation.state == OPEN:
-        moves.add(reservation.returned())
+        reservation.give_back(moves)
         held_nanos = reservation.held.amounts.cost_nanos
     reservation.settle(
         cost_nanos=cost_nanos,

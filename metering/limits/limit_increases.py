@@ -81,10 +81,11 @@ class IncreaseAsk(NamedTuple):
 
 def validate_increase(budget: Budget, ask: IncreaseAsk) -> None:
     """Raise ValidationError with an error for each field that is wrong."""
-    require(_problems(budget, ask))
+    require(increase_problems(budget, ask))
 
 
-def _problems(budget: Budget, ask: IncreaseAsk) -> Iterator[Problem]:
+def increase_problems(budget: Budget, ask: IncreaseAsk) -> Iterator[Problem]:
+    """Judge what is asked for."""
     if not any(ask.add):
         yield Problem("by", "Raise at least one part.")
     for part, amount in ask.add._asdict().items():

@@ -8,7 +8,8 @@ from django.utils import timezone
 from metering.models.prices import CataloguePrice
 from metering.pricing.catalogue import CatalogueRow, catalogue_version
 from metering.pricing.supplement import supplemented_rows
-from tenants.scope import bump_all_configurations, platform_scope
+from tenants.scope import platform_scope
+from tenants.settings import bump_all_configurations
 
 _Place = tuple[str, str, int]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from common.errors import InvalidRequest
-from common.spelling import did_you_mean
+from metering.core import dimensions
 from metering.core.dimensions import MATCHABLE
 from metering.models import Operation, Status
 
@@ -111,11 +111,7 @@ def is_tag(name: str) -> bool:
 
 def unknown_dimension(name: str) -> InvalidQuestion:
     """Return the refusal of a name that is no dimension."""
-    return InvalidQuestion(
-        "unknown_dimension",
-        f"{name[:60]!r} is none of the dimensions: {', '.join(MATCHABLE)}."
-        f"{did_you_mean(name, MATCHABLE)}",
-    )
+    return InvalidQuestion("unknown_dimension", dimensions.unknown_dimension(name))
 
 
 def _check_value(name: str, value: str) -> None:

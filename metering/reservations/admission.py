@@ -14,7 +14,8 @@ from django.db import transaction
 from common.errors import IdempotencyConflict
 from common.idempotency import KeptAnswer, claim_keys, free_keys, keep_answers
 from metering.budgets.levels import WindowBalance
-from metering.ledger.holds import Held, HeldWindow
+from metering.ledger.held_windows import windows_to_hold
+from metering.ledger.holds import Held
 from metering.ledger.posting import HoldMove
 from metering.ledger.windows import WindowState, balance_of
 from metering.limits.breakers import forget_probes, try_probe
@@ -109,9 +110,7 @@ class Admission:
 
     def window_ids(self) -> set[int]:
         """Return every window that may be held."""
-        return {
-            self.book.window_ids[key] for command in self.pending for key in command.window_keys()
-        }
+        return set().union(*{self.book.ids_of(command.window_keys()) for command in self.pending})
 
     def decide(
         self,
@@ -156,7 +155,7 @@ class Admission:
         for posting, amounts in settlement.sums.items():
             if posting.window_id in balances:
                 balances[posting.window_id].spend(amounts)
-        for window_id, hold in settlement.moves.items():
+        for window_id, hold in settlement.moves.by_window().items():
             if window_id in balances:
                 balances[window_id].hold(hold.reserved)
         return balances
@@ -169,26 +168,15 @@ class Admission:
         latest = latest_end(self.book, candidate.values, now)
         if latest is not None:
             expires_at = min(expires_at, latest)
-        windows = [
-            HeldWindow(
-                self.book.window_ids[key],
-                key.budget_id,
-                self.book.rules[key.budget_id].revision,
-                key.group,
-                key.starts_at,
-            )
-            for key in candidate.windows
-        ]
         held = Held(
             command.id,
             candidate.values,
             candidate.amounts,
-            tuple(windows),
+            windows_to_hold(self.book, candidate.windows),
             now,
             command.request.top,
         )
-        hold = HoldMove(candidate.amounts)
-        settlement.moves.add({window.window_id: hold for window in windows})
+        settlement.moves.add(held.windows.ids, HoldMove(candidate.amounts))
         self.rows.append(reservation_row(held, verdict, expires_at))
         self.made.append(held)
         command.grant(verdict, expires_at)

@@ -168,9 +168,9 @@ class Batch:
             if isinstance(command, Settle):
                 first.setdefault(command.reservation_id, command)
         settles = list(first.values())
-        window_ids = self.admission.window_ids()
-        window_ids |= {self.book.window_ids[key] for each in settles for key in each.event.windows}
-        window_ids |= {each.window_id for held in self.held.values() for each in held.windows}
+        sets = {self.book.ids_of(settle.event.windows) for settle in settles}
+        sets |= {held.windows.ids for held in self.held.values()}
+        window_ids = self.admission.window_ids().union(*sets)
         with pipelined() as pipeline:
             begun = self._send_begin(pipeline)
             storing = self._send_events(pipeline, settles)
@@ -308,7 +308,7 @@ class Batch:
             book=self.book,
             locked=locked,
             sums=self.settlement.sums,
-            holds=self.settlement.moves,
+            holds=self.settlement.moves.by_window(),
             kind=EntryKind.SETTLE,
             batch_id=self.batch_id,
         )

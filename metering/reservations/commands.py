@@ -3,7 +3,7 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Self
 from uuid import UUID
@@ -77,7 +77,7 @@ class Command(ABC):
     def prepare(self, configuration: Configuration, held: Held | None) -> None:
         """Do what needs no lock; nothing if that is done already. Raises MeteringError."""
 
-    def window_keys(self) -> Collection[WindowKey]:
+    def window_keys(self) -> tuple[WindowKey, ...]:
         """Return the windows that must exist before they are locked."""
         return ()
 
@@ -108,7 +108,7 @@ class Reserve(Command):
             self.request.price(configuration)
             self._priced_by = configuration.version
 
-    def window_keys(self) -> Collection[WindowKey]:
+    def window_keys(self) -> tuple[WindowKey, ...]:
         return self.request.window_keys()
 
     def grant(self, verdict: Verdict, expires_at: datetime) -> None:
@@ -182,7 +182,7 @@ class Settle(ReservationCommand):
         # Of one attempt: it collects what becomes of the event.
         self.job = IngestJob(self.tenant_id, Route.SETTLE, 1, [self.event], configuration)
 
-    def window_keys(self) -> Collection[WindowKey]:
+    def window_keys(self) -> tuple[WindowKey, ...]:
         return self.event.windows
 
     def confirm(self, reservation: LockedReservation) -> None:

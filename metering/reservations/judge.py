@@ -15,6 +15,7 @@ from metering.budgets.levels import (
     Passed,
     WindowBalance,
     passed_level,
+    passes_a_level,
     throttle_rate,
 )
 from metering.budgets.rules import BudgetRule
@@ -22,6 +23,7 @@ from metering.ledger.windows import WindowState
 from metering.limits.limit_reductions import ActiveLimitReduction
 from metering.limits.rate_counters import RateCounterKey, RateCounterState
 from metering.limits.rate_limits import RateRule
+from metering.reservations.answers import BudgetRoom
 from metering.reservations.request import Candidate
 from metering.snapshot import Configuration
 from tenants.models import UnpricedPolicy
@@ -137,6 +139,8 @@ class Judge:
         self.rate_counters = rate_counters
         self.limit_reductions = limit_reductions
         self.now = now
+        # By window, what the answers to this transaction's calls say of it alike.
+        self.answers: dict[int, BudgetRoom] = {}
 
     def rule_on(self, request: Request) -> Ruling:
         """Grant what is asked, or a cheaper model, or nothing; what is granted is held."""
@@ -171,11 +175,17 @@ class Judge:
                 default=100,
             )
         objections: list[Objection] = []
-        book = self.book
+        book, balances, now = self.book, self.balances, self.now
+        rules, window_ids, asked = book.rules, book.window_ids, candidate.checked
+        is_priced = not candidate.is_unpriced
         for key in candidate.windows:
-            window_id = book.window_ids[key]
-            window, balance = self.windows[window_id], self.balances[window_id]
-            place = _Place(book.rules[key.budget_id], key, window, balance)
+            rule, window_id = rules[key[0]], window_ids[key]
+            balance = balances[window_id]
+            if is_priced and not passes_a_level(
+                rule, balance, asked, now=now, limit_percent=limit_percent
+            ):
+                continue
+            place = _Place(rule, key, self.windows[window_id], balance)
             objections += self._object(candidate, place, limit_percent)
         for rule in book.request_rules:
             if rule.group(candidate.values) is not None and self.now >= rule.counts_from:

@@ -52,7 +52,7 @@ def reservation_row(held: Held, verdict: Verdict, expires_at: datetime) -> dict[
         "reserved_tokens": held.amounts.tokens,
         "reserved_requests": held.amounts.requests,
         "reserved_tool_calls": held.amounts.tool_calls,
-        "window_ids": [window.window_id for window in held.windows],
+        "window_ids": held.windows.ids,
     }
 
 

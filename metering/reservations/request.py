@@ -109,7 +109,7 @@ def _decode(decode: Any, data: bytes, kind: type[msgspec.Struct]) -> Any:
     try:
         body = decode(data)
     except msgspec.ValidationError as error:
-        code, detail, pointer = field_problem(error, kind.__struct_fields__)
+        code, detail, pointer = field_problem(error, kind)
         raise _invalid(pointer, code, detail) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error

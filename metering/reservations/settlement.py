@@ -6,6 +6,7 @@ is admitted.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from uuid import UUID
 
 from common.errors import BudgetExceeded, Conflict, ReservationFinished
@@ -73,13 +74,9 @@ class Settlement:
 
     def window_ids(self) -> set[int]:
         """Return every window that may move."""
-        ids = {
-            window.window_id
-            for reservation in self.reservations.values()
-            for window in reservation.held.windows
-        }
-        for command in self.booking:
-            ids.update(self.book.window_ids[key] for key in command.event.windows)
+        sets = {reservation.held.windows.ids for reservation in self.reservations.values()}
+        sets |= {self.book.ids_of(command.event.windows) for command in self.booking}
+        ids = set(chain.from_iterable(sets))
         # Once the events are stored: also where calls that were known counted before.
         ids.update(posting.window_id for posting in self.sums)
         return ids
@@ -93,7 +90,9 @@ class Settlement:
             if id(command.event) in fresh and not job.counts:
                 job.accept(command.event)
         events = [command.event for command in self.booking]
-        self.moves.add(settle_with_events(self.configuration, stored, self.reservations, events))
+        self.moves.add_all(
+            settle_with_events(self.configuration, stored, self.reservations, events)
+        )
         self.sums = stored.sums(self.book)
         for command in self.booking:
             _answer_settle(command, self.reservations[command.reservation_id])
@@ -118,7 +117,7 @@ class Settlement:
 
     def _finish(self, reservation: LockedReservation, state: int, now: datetime) -> None:
         reservation.finish(state, now)
-        self.moves.add(reservation.returned())
+        reservation.give_back(self.moves)
 
     def _release(self, command: Release, reservation: LockedReservation, now: datetime) -> None:
         if reservation.state == SETTLED:

@@ -5,6 +5,7 @@ writes.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from uuid import UUID
 
 import structlog
@@ -133,7 +134,7 @@ def _prepare(command: Command, configuration: Configuration, held: dict[UUID, He
         if isinstance(command, ReservationCommand):
             reservation = held.get(command.reservation_id)
             if reservation is None:
-                raise NotFound(f"There is no reservation {command.reservation_id}.")
+                raise NotFound.of("reservation", command.reservation_id)
         command.prepare(configuration, reservation)
     except MeteringError as error:
         command.error = without_frames(error)
@@ -147,7 +148,9 @@ def _run(
     """Run prepared commands in one transaction, in the fastest way that can; return what is
     granted.
     """
-    keys = {key for command in commands for key in command.window_keys()}
+    # Many of them have the same keys, in one tuple.
+    wanted = [command.window_keys() for command in commands]
+    keys = set(chain.from_iterable({id(each): each for each in wanted}.values()))
     own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
     strategy = Strategy.COMBINED if may_combine(own, commands) else Strategy.STEPWISE
     while True:
@@ -179,17 +182,18 @@ def expire_due(tenant_id: int) -> int:
         now = timezone.now()
         for reservation in due.values():
             reservation.finish(EXPIRED, now)
-            moves.add(reservation.returned())
+            reservation.give_back(moves)
             ended += 1
         with connection.cursor() as cursor:
             write_reservations(cursor, tenant_id, due.values())
         if moves:
-            locked = lock_windows(book=book, window_ids=set(moves))
+            held = moves.by_window()
+            locked = lock_windows(book=book, window_ids=set(held))
             changes = move(
                 book=book,
                 locked=locked,
                 sums={},
-                holds=moves,
+                holds=moves.by_window(),
                 kind=EntryKind.SETTLE,
                 batch_id=None,
             )

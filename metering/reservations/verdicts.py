@@ -6,13 +6,15 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from common.api.structs import usd_or_none
 from common.errors import ApprovalNeeded, BudgetExceeded, Halted, MeteringError, Throttled, Unpriced
 from common.formats import moment
 from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from metering.budgets.index import WindowKey
-from metering.budgets.levels import WindowBalance, use_of
+from metering.budgets.levels import PARTS, WindowBalance, use_of
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
 from metering.ledger.windows import WindowState
@@ -192,7 +194,11 @@ def _budgets(
         window_id = judge.book.window_ids[key]
         rule = judge.book.rules[key.budget_id]
         window, balance = judge.windows[window_id], judge.balances[window_id]
-        row = budget_answer(rule, window, balance, key, now=judge.now)
+        row = judge.answers.get(window_id)
+        if row is None:
+            row = budget_answer(rule, window, balance, key, now=judge.now)
+            judge.answers[window_id] = row
+        row = msgspec.structs.replace(row, **_reserved_answer(rule, balance))
         if refusals:
             row.refused = (rule.id, window_id) in refusing
         rows.append(row)
@@ -321,16 +327,6 @@ def budget_answer(
     now: datetime,
 ) -> BudgetRoom:
     """Return a window as reservations, refusals and balances show it."""
-    limit = balance.limit(rule, 0)
-    left = None if limit is None else limit - balance.spent[0] - balance.reserved[0]
-    counts: JsonObject = {}
-    for index, part in ((1, "tokens"), (2, "requests"), (3, "tool_calls")):
-        most = balance.limit(rule, index)
-        if most is not None:
-            counts[f"limit_{part}"] = most
-            counts[f"spent_{part}"] = balance.spent[index]
-            counts[f"reserved_{part}"] = balance.reserved[index]
-            counts[f"remaining_{part}"] = most - balance.spent[index] - balance.reserved[index]
     answer = BudgetRoom(
         budget=rule.id,
         name=rule.name,
@@ -338,17 +334,37 @@ def budget_answer(
         group=group_answer(rule, key),
         window_start=window.starts_at if window else None,
         window_end=window.ends_at if window else None,
-        limit_usd=usd_or_none(limit),
+        limit_usd=usd_or_none(balance.limit(rule, 0)),
         spent_usd=usd_from_nanos(balance.spent[0]),
-        reserved_usd=usd_from_nanos(balance.reserved[0]),
-        remaining_usd=usd_or_none(left),
         used_percent=float(use_of(rule, balance, now=now).percent),
         level=(window.level_percent or None) if window else None,
-        **counts,
+        **_reserved_answer(rule, balance),
     )
+    for place in rule.limited_places:
+        if place:
+            setattr(answer, f"limit_{PARTS[place]}", balance.limit(rule, place))
+            setattr(answer, f"spent_{PARTS[place]}", balance.spent[place])
     if (limit_seconds := balance.limit_seconds(rule)) is not None:
         answer.limit_seconds = limit_seconds
-        answer.first_used_at = balance.first_used_at
+    return answer
+
+
+def _reserved_answer(rule: BudgetRule, balance: WindowBalance) -> JsonObject:
+    """Return the part of a window's answer that changes with every call of a batch."""
+    spent, reserved = balance.spent, balance.reserved
+    limit = balance.limit(rule, 0)
+    answer: JsonObject = {
+        "reserved_usd": usd_from_nanos(reserved[0]),
+        "remaining_usd": usd_or_none(None if limit is None else limit - spent[0] - reserved[0]),
+    }
+    for place in rule.limited_places:
+        if place:
+            part, limit = PARTS[place], balance.limit(rule, place)
+            assert limit is not None, "the part is limited"
+            answer[f"reserved_{part}"] = reserved[place]
+            answer[f"remaining_{part}"] = limit - spent[place] - reserved[place]
+    if rule.limit_seconds is not None:
+        answer["first_used_at"] = balance.first_used_at
     return answer
 
 

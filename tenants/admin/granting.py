@@ -1,13 +1,8 @@
-"""What the pages of members and of invitations share: roles that may be given, and refusals."""
+"""What the pages of members and of invitations share: roles that may be given."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from tenants.admin_site import role_of
-from tenants.members import MembershipRefused
 from tenants.roles import Role
 
 ROLE_LABELS = {
@@ -30,12 +25,3 @@ def granting_role(request: HttpRequest) -> Role:
     role = role_of(request)
     assert role is not None, "the admin is for members"
     return role
-
-
-@contextmanager
-def refusals_as_messages() -> Iterator[None]:
-    """Show what breaks a rule of members as the form's message."""
-    try:
-        yield
-    except MembershipRefused as error:
-        raise ValidationError(str(error)) from error

@@ -1,7 +1,6 @@
 """Admin pages of invitations: who was invited, sent again, taken back."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import messages
@@ -14,10 +13,11 @@ from unfold.decorators import display as labelled
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminEmailInputWidget, UnfoldAdminSelectWidget
 
-from tenants.admin.granting import granting_role, refusals_as_messages, role_choices
+from tenants.admin.granting import granting_role, role_choices
 from tenants.admin.secrets import shown_once
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, ask
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
 from tenants.invitations import (
     InvitationState,
     invite,
@@ -27,6 +27,7 @@ from tenants.invitations import (
 )
 from tenants.links import can_mail, shown_link
 from tenants.members import MembershipRefused
+from tenants.middleware import TenantRequest
 from tenants.models import Invitation
 from tenants.roles import ROLES_THAT_GRANT, Role
 
@@ -49,8 +50,7 @@ class InvitationForm(RowForm):
         model = Invitation
         fields = ("email", "role")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
         if "email" in self.fields:
             self.fields["email"].help_text = (
                 "The person gets an email with a link and chooses their own password."
@@ -73,7 +73,7 @@ class InvitationAdmin(TenantModelAdmin):
     end_consequence = "Its link stops working immediately. You can invite the person again."
     end_done = "the invitation was revoked."
 
-    @labelled(  # type: ignore[untyped-decorator]
+    @labelled(
         description="State",
         label={"pending": "info", "accepted": "success", "revoked": "danger", "expired": "warning"},
     )
@@ -88,49 +88,50 @@ class InvitationAdmin(TenantModelAdmin):
             return f"not delivered: {obj.mail_error}"
         return "waiting to be sent" if obj.mail_due_at is not None else "by link"
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_fields(self, request: HttpRequest, obj: Invitation | None = None) -> tuple[str, ...]:
         more = ("state", "sent", "expires_at", "invited_by", "created_at")
         return ("email", "role") if obj is None else ("email", "role", *more)
 
     def get_form(
-        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+        self,
+        request: HttpRequest,
+        obj: Invitation | None = None,
+        change: bool = False,
+        **kwargs: Any,
     ) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if "role" in form.base_fields:
             form.base_fields["role"].choices = role_choices(request)
         return form
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Invitation | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Invitation | None = None) -> bool:
         return self.may_write(request) and (obj is None or state_of(obj) in OPEN)
 
-    def has_send_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+    def has_send_permission(self, request: HttpRequest, object_id: str = "0") -> bool:
         invitation = self._find(request, object_id)
         return self.may_write(request) and invitation is not None and state_of(invitation) in OPEN
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Invitation:
-        with refusals_as_messages():
-            new = invite(
-                tenant=tenant_of(request),
-                email=form.cleaned_data["email"],
-                role=Role(form.cleaned_data["role"]),
-                actor=actor_of(request),
-                actor_role=granting_role(request),
-            )
-        request.shown_once = new.token  # type: ignore[attr-defined]
+    def write(self, request: HttpRequest, filled: FilledForm) -> Invitation:
+        new = invite(
+            tenant=tenant_of(request),
+            email=filled.data["email"],
+            role=Role(filled.data["role"]),
+            actor=actor_of(request),
+            actor_role=granting_role(request),
+        )
+        cast(TenantRequest, request).shown_once = new.token
         return new.invitation
 
     def response_add(
-        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+        self, request: HttpRequest, obj: Invitation, post_url_continue: str | None = None
     ) -> HttpResponse:
-        token: str | None = request.shown_once  # type: ignore[attr-defined]
+        token = cast(TenantRequest, request).shown_once
         return self._answer(request, obj, token)
 
-    @action(  # type: ignore[untyped-decorator]
+    @action(
         description="Send again",
         permissions=["send"],
         icon="forward_to_inbox",
@@ -160,10 +161,9 @@ class InvitationAdmin(TenantModelAdmin):
         return self._answer(request, new.invitation, new.token)
 
     def end(self, request: HttpRequest, obj: Invitation) -> None:
-        with refusals_as_messages():
-            revoke_invitation(
-                invitation=obj, actor=actor_of(request), actor_role=granting_role(request)
-            )
+        revoke_invitation(
+            invitation=obj, actor=actor_of(request), actor_role=granting_role(request)
+        )
 
     def _answer(
         self, request: HttpRequest, invitation: Invitation, token: str | None
@@ -183,6 +183,6 @@ class InvitationAdmin(TenantModelAdmin):
             words=LINK_ADVICE,
         )
 
-    def _find(self, request: HttpRequest, object_id: Any) -> Invitation | None:
+    def _find(self, request: HttpRequest, object_id: str) -> Invitation | None:
         rows: QuerySet[Invitation] = self.get_queryset(request)
         return rows.filter(id=object_id).first()

@@ -1,20 +1,20 @@
 """Admin pages of API keys."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django import forms
 from django.contrib.admin import display, register
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.decorators import display as labelled
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from tenants.admin.secrets import shown_once
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
 from tenants.keys import create_api_key, revoke_api_key
+from tenants.middleware import TenantRequest
 from tenants.models import ApiKey, User
 from tenants.roles import ALL_SCOPES, ROLES_THAT_GRANT
 
@@ -60,6 +60,7 @@ class KeyAdmin(TenantModelAdmin):
 
     form = KeyForm
     writers = ROLES_THAT_GRANT
+    list_select_related = ("created_by",)
     list_display = ("name", "begins_with", "may", "state", "last_used_at", "created_by")
     search_fields = ("name", "prefix")
     ordering = ("-id",)
@@ -79,7 +80,7 @@ class KeyAdmin(TenantModelAdmin):
     def may(self, obj: ApiKey) -> str:
         return ", ".join(obj.scopes)
 
-    @labelled(  # type: ignore[untyped-decorator]
+    @labelled(
         description="State",
         label={"in use": "success", "revoked": "danger", "expired": "warning"},
     )
@@ -89,54 +90,39 @@ class KeyAdmin(TenantModelAdmin):
         is_expired = obj.expires_at is not None and obj.expires_at <= timezone.now()
         return "expired" if is_expired else "in use"
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
-        rows: QuerySet[ApiKey] = super().get_queryset(request)
-        return rows.select_related("created_by")
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return ("name", "scopes", "expires_at")
-        return (
-            "name",
-            "begins_with",
-            "may",
-            "state",
-            "expires_at",
-            "revoked_at",
-            "last_used_at",
-            "created_by",
-            "created_at",
-        )
+        shown = ("name", "begins_with", "may", "state", "expires_at", "revoked_at", "last_used_at")
+        return (*shown, "created_by", "created_at")
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return self.may_write(request) and (obj is None or obj.revoked_at is None)
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> ApiKey:
+    def write(self, request: HttpRequest, filled: FilledForm) -> ApiKey:
         assert isinstance(request.user, User)
         key, text = create_api_key(
             tenant=tenant_of(request),
-            name=form.cleaned_data["name"],
-            scopes=form.cleaned_data["scopes"],
-            expires_at=form.cleaned_data["expires_at"],
+            name=filled.data["name"],
+            scopes=filled.data["scopes"],
+            expires_at=filled.data["expires_at"],
             created_by=request.user,
             actor=actor_of(request),
         )
-        request.shown_once = text  # type: ignore[attr-defined]
+        cast(TenantRequest, request).shown_once = text
         return key
 
     def response_add(
-        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
         return shown_once(
             self,
             request,
             title=f"The key “{obj.name}”",
-            secret=request.shown_once,  # type: ignore[attr-defined]
+            secret=cast(TenantRequest, request).shown_once or "",
             words="Only its hash is stored. Copy it now to where it is used; anyone who has it can "
             "act for this tenant.",
         )

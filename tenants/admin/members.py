@@ -1,6 +1,5 @@
 """Admin pages of members."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib.admin import display, register
@@ -12,10 +11,10 @@ from django.urls import reverse
 from tenants.admin.granting import (
     ROLE_LABELS,
     granting_role,
-    refusals_as_messages,
     role_choices,
 )
-from tenants.admin_site import TenantModelAdmin, actor_of, site
+from tenants.admin_forms import FilledForm
+from tenants.admin_site import Context, TenantModelAdmin, actor_of, site
 from tenants.members import change_role, remove_member, working_keys_of
 from tenants.models import Membership
 from tenants.roles import ROLES_THAT_GRANT, Role
@@ -47,7 +46,10 @@ class MemberAdmin(TenantModelAdmin):
         return rows.select_related("user").order_by("user__email")
 
     def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+        self,
+        request: HttpRequest,
+        form_url: str = "",
+        extra_context: Context = None,
     ) -> HttpResponse:
         """People join by invitation."""
         if not self.has_add_permission(request):
@@ -55,7 +57,11 @@ class MemberAdmin(TenantModelAdmin):
         return HttpResponseRedirect(reverse("admin:tenants_invitation_add"))
 
     def get_form(
-        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+        self,
+        request: HttpRequest,
+        obj: Membership | None = None,
+        change: bool = False,
+        **kwargs: Any,
     ) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if "role" in form.base_fields:
@@ -65,22 +71,19 @@ class MemberAdmin(TenantModelAdmin):
             form.base_fields["role"].choices = choices
         return form
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Membership | None = None) -> bool:
         return self.may_write(request)
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Membership:
-        with refusals_as_messages():
-            return change_role(
-                membership=form.instance,
-                role=Role(form.cleaned_data["role"]),
-                actor=actor_of(request),
-                actor_role=granting_role(request),
-            )
+    def write(self, request: HttpRequest, filled: FilledForm) -> Membership:
+        return change_role(
+            membership=filled.row,
+            role=Role(filled.data["role"]),
+            actor=actor_of(request),
+            actor_role=granting_role(request),
+        )
 
     def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+        self, request: HttpRequest, object_id: str, extra_context: Context = None
     ) -> Any:
         member = self.get_object(request, object_id)
         keys = working_keys_of(member) if member is not None else ()
@@ -88,10 +91,9 @@ class MemberAdmin(TenantModelAdmin):
 
     def end(self, request: HttpRequest, obj: Membership) -> None:
         chosen = request.POST.getlist("revoked_keys")
-        with refusals_as_messages():
-            remove_member(
-                membership=obj,
-                actor=actor_of(request),
-                actor_role=granting_role(request),
-                revoked_keys=[key.id for key in working_keys_of(obj) if str(key.id) in chosen],
-            )
+        remove_member(
+            membership=obj,
+            actor=actor_of(request),
+            actor_role=granting_role(request),
+            revoked_keys=[key.id for key in working_keys_of(obj) if str(key.id) in chosen],
+        )

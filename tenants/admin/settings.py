@@ -1,7 +1,6 @@
 """Admin page of a tenant's settings."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from zoneinfo import available_timezones
 
 from django import forms
@@ -12,7 +11,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from tenants.admin_site import RowForm, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_site import Context, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.models import Tenant
 from tenants.number_fields import AmountField
 from tenants.roles import ROLES_THAT_GRANT
@@ -44,12 +44,11 @@ class SettingsForm(RowForm):
         model = Tenant
         fields = ("timezone", "unpriced_policy", "trusts_given_costs")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
         if "timezone" not in self.fields:
             return
         names = sorted(available_timezones() | {self.instance.timezone})
-        self.fields["timezone"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
+        cast(forms.ChoiceField, self.fields["timezone"]).choices = [(name, name) for name in names]
         for side in ("input", "output"):
             nanos = getattr(self.instance, f"assumed_{side}_nanos_per_mtok")
             if nanos is not None:
@@ -57,7 +56,7 @@ class SettingsForm(RowForm):
                 self.initial[f"assumed_{side}_usd"] = f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
 
     def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
+        data = super().clean() or self.cleaned_data
         sides = ("assumed_input_usd", "assumed_output_usd")
         is_complete = all(data.get(side) is not None for side in sides)
         if data.get("unpriced_policy") == "assume" and not is_complete:
@@ -86,32 +85,28 @@ class SettingsAdmin(TenantModelAdmin):
         rows: QuerySet[Tenant] = super().get_queryset(request)
         return rows.filter(id=tenant_of(request).id)
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Tenant | None = None) -> bool:
         return False
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+    def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
         if self.may_write(request):
             return self.fieldsets
         return ((None, {"fields": ("name", "timezone", "unpriced_policy", "trusts_given_costs")}),)
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, str] | None = None
-    ) -> HttpResponse:
+    def changelist_view(self, request: HttpRequest, extra_context: Context = None) -> HttpResponse:
         """There is one row: its form."""
         return HttpResponseRedirect(
             reverse("admin:tenants_tenant_change", args=[tenant_of(request).id])
         )
 
-    def write(
-        self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool
-    ) -> Tenant:
-        data = form.cleaned_data
+    def write(self, request: HttpRequest, filled: FilledForm) -> Tenant:
+        data = filled.data
         changes = {name: data[name] for name in SettingsForm.Meta.fields}
         for side in ("input", "output"):
             usd = data[f"assumed_{side}_usd"]
             changes[f"assumed_{side}_nanos_per_mtok"] = None if usd is None else int(usd * 10**9)
         return change_settings(tenant=tenant_of(request), actor=actor_of(request), changes=changes)
 
-    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
+    def response_change(self, request: HttpRequest, obj: Tenant) -> HttpResponse:
         messages.success(request, "The settings were changed.")
         return HttpResponseRedirect(request.path)

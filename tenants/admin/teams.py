@@ -8,14 +8,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from tenants.admin_site import (
-    RowFormSet,
-    TenantInline,
-    TenantModelAdmin,
-    actor_of,
-    site,
-    tenant_of,
-)
+from tenants.admin_forms import FilledForm, RowFormSet
+from tenants.admin_site import TenantInline, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.members import change_team_members
 from tenants.models import Team, TeamMember, Tenant, User
 from tenants.people import create_team
@@ -93,12 +87,12 @@ class TeamAdmin(TenantModelAdmin):
         rows: QuerySet[Team] = super().get_queryset(request)
         return rows.prefetch_related("members__user")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> tuple[str, ...]:
         # Events carry the name: another name would be another team.
         return () if obj is None else ("name",)
 
     def get_form(
-        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+        self, request: HttpRequest, obj: Team | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if "name" in form.base_fields:
@@ -110,16 +104,16 @@ class TeamAdmin(TenantModelAdmin):
             form.clean_name = _unused_team_name(tenant_of(request))
         return form
 
-    def write(self, request: HttpRequest, form: Any, formsets: Sequence[Any], change: bool) -> Team:
+    def write(self, request: HttpRequest, filled: FilledForm) -> Team:
         team: Team = (
-            form.instance
-            if change
+            filled.row
+            if filled.is_change
             else create_team(
-                tenant=tenant_of(request), name=form.cleaned_data["name"], actor=actor_of(request)
+                tenant=tenant_of(request), name=filled.data["name"], actor=actor_of(request)
             )
         )
-        leads = _leads_by_user(formsets)
-        if change or leads:
+        leads = _leads_by_user(filled.formsets)
+        if filled.is_change or leads:
             change_team_members(team=team, leads_by_user=leads, actor=actor_of(request))
         return team
 

@@ -1,12 +1,13 @@
 """`/v1/audit-log`: who changed what, newest first."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.structs import Answer, UtcTimestamp, about
+from common.json_bodies import JsonObject
 from tenants.api.resources import Resource
 from tenants.models import AuditEntry
 
@@ -22,7 +23,7 @@ class AuditEntryAnswer(Answer):
     action: str
     object_type: str
     object_id: str
-    changes: Annotated[dict[str, Any], about("Field to its values before and after.")]
+    changes: Annotated[JsonObject, about("Field to its values before and after.")]
 
 
 @extend_schema_view(list=extend_schema(summary="List changes of configuration, newest first"))

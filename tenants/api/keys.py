@@ -1,7 +1,6 @@
 """`/v1/keys`: API keys, whose text is answered once."""
 
 from datetime import datetime
-from typing import Any
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_view
@@ -19,6 +18,7 @@ from common.api.fields import (
     problem_at,
     read_body,
 )
+from common.json_bodies import JsonObject
 from tenants.api.idempotency import idempotent
 from tenants.api.resources import Resource
 from tenants.api.views import holder_of
@@ -42,7 +42,7 @@ class KeyBody(StrictSerializer):
     def get_prefix(self, key: ApiKey) -> str:
         return f"sg_{key.prefix}_"
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         expires_at = attrs.get("expires_at")
         if expires_at is not None and expires_at <= timezone.now():
             raise problem_at("expires_at", "must lie in the future")
@@ -68,7 +68,7 @@ class Keys(Resource[ApiKey]):
     body = KeyBody
 
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         fields = read_body(KeyBody, request)
         # Processes learn a little later that a key was revoked: what it makes would outlive it.
         makers = self.rows().select_related("created_by").select_for_update(of=("self",))

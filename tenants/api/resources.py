@@ -14,6 +14,7 @@ from common.api.fields import read_body
 from common.api.pagination import PAGE_PARAMETERS, paginate
 from common.api.structs import Answer
 from common.errors import NotFound
+from common.json_bodies import JsonObject
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
 from tenants.kinds import Kind
@@ -21,7 +22,7 @@ from tenants.models import Tenant
 
 Row = TypeVar("Row", bound=Model)
 # What the methods at the two addresses of a resource do, for `as_view`.
-Actions = dict[str, Any]
+Actions = JsonObject
 LIST: Final[Actions] = {"get": "list"}
 LIST_AND_CREATE: Final[Actions] = {**LIST, "post": "create"}
 SHOW: Final[Actions] = {"get": "retrieve"}
@@ -61,17 +62,21 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         """Return the rows that a list has, by its query parameters."""
         return self.rows()
 
-    def answers(self, rows: Sequence[Row]) -> Sequence[Any]:
+    def answers(self, rows: Sequence[Row]) -> Sequence[object]:
         """Return rows as they are answered."""
         if issubclass(self.answer, Answer):
             return [self.answer.of(row) for row in rows]
         return [self.answer(row).data for row in rows]
 
-    def create_row(self, fields: dict[str, Any]) -> Row:
+    def full_answer(self, row: Row) -> object:
+        """Return one row as it is answered by itself."""
+        return self.answers([row])[0]
+
+    def create_row(self, fields: JsonObject) -> Row:
         row: Row = self.kind.create(tenant=self.tenant, actor=self.actor, **fields)
         return row
 
-    def update_row(self, row: Row, changes: dict[str, Any]) -> Row:
+    def update_row(self, row: Row, changes: JsonObject) -> Row:
         changed: Row = self.kind.update(row, actor=self.actor, changes=changes)
         return changed
 
@@ -91,25 +96,25 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         *_, row_id = self.kwargs.values()
         row = self.rows().filter(id=row_id).first()
         if row is None:
-            raise NotFound(f"There is no {self.noun} {row_id}.")
+            raise NotFound.of(self.noun, row_id)
         return row
 
-    def list(self, request: Request, **path: Any) -> HttpResponse:
+    def list(self, request: Request, **path: object) -> HttpResponse:
         return Response(paginate(request, self.listed_rows(), self.answers, order=self.order))
 
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         row = self.create_row(read_body(self.body, request))
-        return Response(self.answers([row])[0], status=201)
+        return Response(self.full_answer(row), status=201)
 
-    def retrieve(self, request: Request, **path: Any) -> Response:
-        return Response(self.answers([self.row()])[0])
+    def retrieve(self, request: Request, **path: object) -> Response:
+        return Response(self.full_answer(self.row()))
 
-    def partial_update(self, request: Request, **path: Any) -> Response:
+    def partial_update(self, request: Request, **path: object) -> Response:
         row = self.row()
         changed = self.update_row(row, read_body(self.body, request, row))
-        return Response(self.answers([changed])[0])
+        return Response(self.full_answer(changed))
 
-    def destroy(self, request: Request, **path: Any) -> Response:
+    def destroy(self, request: Request, **path: object) -> Response:
         self.delete_row(self.row())
         return Response(status=204)

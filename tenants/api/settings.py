@@ -1,13 +1,12 @@
 """`/v1/settings`: how the tenant's usage is judged where its budgets and prices do not say."""
 
-from typing import Any
-
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.api.fields import Choice, Flag, StrictSerializer, Timezone, Usd, problem_at, read_body
+from common.json_bodies import JsonObject
 from tenants.api.views import ApiView, actor_of, tenant_of
 from tenants.models import Tenant, UnpricedPolicy
 from tenants.settings import change_settings
@@ -33,7 +32,7 @@ class SettingsBody(StrictSerializer):
         required=False, help_text="Take cost attributes inside OTLP and LiteLLM payloads as true."
     )
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         assert isinstance(self.instance, Tenant)
         merged = {**vars(self.instance), **attrs}
         has_rates = (

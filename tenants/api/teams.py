@@ -1,13 +1,10 @@
 """`/v1/teams`: the teams of a tenant, whose names events carry."""
 
-from typing import Any
-
-from django.db import IntegrityError
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from common.api.fields import StrictSerializer, Timestamp, Value
-from common.errors import Conflict
+from common.json_bodies import JsonObject
 from tenants.api.resources import Resource
 from tenants.models import Team
 from tenants.people import create_team
@@ -32,8 +29,5 @@ class Teams(Resource[Team]):
     noun = "team"
     body = TeamBody
 
-    def create_row(self, fields: dict[str, Any]) -> Team:
-        try:
-            return create_team(tenant=self.tenant, actor=self.actor, **fields)
-        except IntegrityError as error:
-            raise Conflict(f"There is already a team named {fields['name']!r}.") from error
+    def create_row(self, fields: JsonObject) -> Team:
+        return create_team(tenant=self.tenant, actor=self.actor, **fields)

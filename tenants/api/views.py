@@ -1,7 +1,7 @@
 """What every view of the API has in common: strict parameters, one representation, who acts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from common.api.parameters import require_known_parameters
 from tenants.keys import KeyHolder
+from tenants.middleware import TenantRequest
 from tenants.models import Tenant
 from tenants.roles import Scope
 
@@ -34,7 +35,7 @@ class OneRepresentation(BaseContentNegotiation):
 
 class ApiView(APIView):
     """A view of the API. `parameters` are the query parameters of each method, or of each action of
-    a resource; a GET with `filters` also takes `filter[name]` for each of these.
+    a resource; a list with `filters` also takes `filter[name]` for each of these.
     """
 
     content_negotiation_class = OneRepresentation
@@ -47,7 +48,7 @@ class ApiView(APIView):
     read_scopes: tuple[Scope, ...] = (Scope.READ,)
     write_scope = Scope.MANAGE
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def dispatch(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         """Answer, and let go of what the body held. The framework's requests and serializers are
         cycles, which this process looks for rarely: they would keep it for many requests more.
         """
@@ -58,19 +59,18 @@ class ApiView(APIView):
             if type(data) in (dict, list):  # not a form, which is immutable
                 data.clear()
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
         method = "GET" if request.method == "HEAD" else request.method or ""
         if hasattr(self, method.lower()):
-            known = self.parameters.get(getattr(self, "action", None) or method, ())
-            filters = self.filters if method == "GET" else ()
-            require_known_parameters(request, known, filters=filters)
+            action = getattr(self, "action", None) or method
+            filters = self.filters if action in ("GET", "list") else ()
+            require_known_parameters(request, self.parameters.get(action, ()), filters=filters)
 
 
 def tenant_of(request: Request) -> Tenant:
     """The tenant that the key of this request belongs to."""
-    tenant: Tenant = request._request.tenant  # type: ignore[attr-defined]
-    return tenant
+    return cast(TenantRequest, request._request).tenant
 
 
 def actor_of(request: Request) -> str:
@@ -80,6 +80,6 @@ def actor_of(request: Request) -> str:
 
 def holder_of(request: Request) -> KeyHolder:
     """What the key of this request stands for."""
-    holder: Any = request.auth
+    holder: object = request.auth
     assert isinstance(holder, KeyHolder), "views without a key have no holder"
     return holder

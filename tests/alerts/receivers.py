@@ -21,6 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.json_object import JsonObject
+
 # What an operator sets to let channels reach these.
 LOOPBACK = "127.0.0.0/8"
 
@@ -91,7 +93,7 @@ def _handler(receiver: WebReceiver) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_: object) -> None:
             """Tests need no access log."""
 
     return Handler
@@ -167,7 +169,7 @@ class _AnyPort(Controller):
 def mail_receiver(certificate: Path | None = None) -> Iterator[MailReceiver]:
     """A mail server; with a certificate it offers encryption, and lets people in after that."""
     receiver = MailReceiver()
-    encrypted: dict[str, Any] = {}
+    encrypted: JsonObject = {}
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)

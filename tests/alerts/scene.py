@@ -7,8 +7,9 @@ from alerts.channel_settings import create_channel
 from alerts.incidents import Observation
 from alerts.models import Channel, Delivery, Incident, IncidentKind, Severity
 from tests.factories import Account
+from tests.json_object import JsonObject
 
-FIELDS: Final[dict[str, dict[str, Any]]] = {
+FIELDS: Final[dict[str, JsonObject]] = {
     "webhook": {"url": "https://hooks.example.com/spendgate"},
     "slack": {
         "url": "https://hooks.slack.com/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx"
@@ -32,7 +33,7 @@ def make_channel(account: Account, kind: str = "webhook", **fields: Any) -> Chan
 
 def seen(cause: str = "anomaly:agent=a", **fields: Any) -> Observation:
     """A warning about agent a, unless told otherwise."""
-    values: dict[str, Any] = {
+    values: JsonObject = {
         "kind": IncidentKind.ANOMALY,
         "cause": cause,
         "severity": Severity.WARNING,

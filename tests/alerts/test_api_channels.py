@@ -1,7 +1,5 @@
 """Channels over HTTP: made and changed, tested, their secrets shown once."""
 
-from typing import Any
-
 import pytest
 
 from alerts.channel_settings import signing_secret
@@ -9,9 +7,10 @@ from alerts.channels import KINDS
 from alerts.models import Channel, ChannelKind, Delivery
 from tenants.models import AuditEntry
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
-HOOK: dict[str, Any] = {
+HOOK: JsonObject = {
     "name": "On call",
     "kind": "webhook",
     "config": {"url": "https://hooks.example.com/in?token=hidden"},
@@ -21,8 +20,8 @@ HOOK: dict[str, Any] = {
     "is_paused": False,
 }
 SECRET_URL = "https://hooks.slack.com/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx"
-SLACK: dict[str, Any] = {"name": "Chat", "kind": "slack", "config": {"url": SECRET_URL}}
-WRONG: list[tuple[dict[str, Any], str]] = [
+SLACK: JsonObject = {"name": "Chat", "kind": "slack", "config": {"url": SECRET_URL}}
+WRONG: list[tuple[JsonObject, str]] = [
     ({"name": ...}, "/name"),
     ({"name": "  "}, "/name"),
     ({"kind": "pigeon"}, "/kind"),
@@ -47,7 +46,7 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-def change(**members: Any) -> dict[str, Any]:
+def change(**members: object) -> JsonObject:
     return {name: value for name, value in {**HOOK, **members}.items() if value is not ...}
 
 

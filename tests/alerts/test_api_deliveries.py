@@ -1,7 +1,6 @@
 """Deliveries over HTTP: what was told, what could not be, and sending it again."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -59,7 +58,7 @@ def test_deliveries_are_filtered_and_paged(account: Account, api: Caller, dead: 
     with account.scope():
         second = Delivery.objects.get(incident=incident)
 
-    def found(**parameters: Any) -> list[int]:
+    def found(**parameters: object) -> list[int]:
         return [one["id"] for one in api.get("/v1/deliveries", **parameters).body["data"]]
 
     assert found() == [second.id, dead.id]

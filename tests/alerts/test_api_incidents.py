@@ -95,7 +95,7 @@ def test_lists_are_filtered_and_paged(account: Account, api: Caller) -> None:
     with account.scope():
         end(tenant_id=account.tenant.id, cause="c")
 
-    def found(**parameters: Any) -> list[int]:
+    def found(**parameters: object) -> list[int]:
         answer = api.get("/v1/incidents", **parameters)
         assert answer.status == 200, answer.body
         return [one["id"] for one in answer.body["data"]]
@@ -123,6 +123,14 @@ def test_a_wrong_filter_is_refused(api: Caller) -> None:
         refused = api.get("/v1/incidents", **parameters)
         assert refused.status == 400, parameters
         assert refused.code in codes, parameters
+
+
+@pytest.mark.parametrize("name", ["filter[agent]", "filter[tags.x]", "severity", "limit"])
+def test_an_incident_takes_no_parameters_of_the_list(
+    account: Account, api: Caller, name: str
+) -> None:
+    refused = api.get(f"/v1/incidents/{make_incident(account).id}", **{name: "1"})
+    assert (refused.status, refused.code) == (400, "unknown_parameter")
 
 
 def test_it_is_acknowledged_assigned_snoozed_commented_and_resolved_once(

@@ -1,7 +1,6 @@
 """Alert settings and maintenance windows over HTTP."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -9,6 +8,7 @@ from alerts.models import AlertSettings, MaintenanceWindow
 from alerts.rules import RULES
 from tenants.models import AuditEntry
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 SETTINGS = "/v1/alert-settings"
@@ -20,7 +20,7 @@ def from_now(**ahead: int) -> str:
     return (NOW + timedelta(**ahead)).isoformat().replace("+00:00", "Z")
 
 
-WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
+WRONG_SETTINGS: list[tuple[JsonObject, str]] = [
     ({"quiet_hours": {"from": "22:00"}}, "/quiet_hours/until"),
     ({"quiet_hours": {"from": "25:00", "until": "07:00"}}, "/quiet_hours/from"),
     ({"quiet_hours": {"from": "07:00", "until": "07:00"}}, "/quiet_hours"),
@@ -40,7 +40,7 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"rules": None}, "/rules"),
     ({"tenant": 1}, "/tenant"),
 ]
-NO_WINDOWS: list[tuple[dict[str, Any], str]] = [
+NO_WINDOWS: list[tuple[JsonObject, str]] = [
     ({"reason": "r"}, "/ends_at"),
     ({"reason": "r", "duration_seconds": 5, "ends_at": from_now(days=1)}, "/ends_at"),
     ({"reason": "r", "ends_at": from_now(hours=-1)}, "/ends_at"),
@@ -102,7 +102,7 @@ def test_a_patch_changes_what_it_names_and_is_audited_once(account: Account, api
 
 
 def test_rules_keep_what_differs_from_their_defaults(account: Account, api: Caller) -> None:
-    def stored() -> dict[str, Any]:
+    def stored() -> JsonObject:
         with account.scope():
             return dict(AlertSettings.objects.get().rules)
 
@@ -128,6 +128,13 @@ def test_wrong_settings_are_refused_at_the_member_that_is_wrong(
     assert unknown["code"] == "unknown_rule"
     with account.scope():
         assert not AlertSettings.objects.exists()
+
+
+def test_everything_that_is_wrong_with_settings_is_named_at_once(api: Caller) -> None:
+    hours = {"from": "07:00", "until": "07:00"}
+    wrong = {"quiet_hours": hours, "digest_at": "8", "rules": {"weather": {}}, "colour": "red"}
+    refused = api.patch(SETTINGS, wrong)
+    assert refused.pointers == {"/quiet_hours", "/digest_at", "/rules/weather", "/colour"}
 
 
 def test_a_window_is_announced_listed_and_ended(account: Account, api: Caller) -> None:

@@ -1,7 +1,6 @@
 """Open breakers become incidents, and end with them."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -25,7 +24,7 @@ def test_of_many_that_open_at_once_each_turn_tells_some(
         OpenGroup(breaker.id, f'["{agent}"]', now, "Too fast.", None, None) for agent in "abc"
     ]
 
-    def open_groups(*_: Any, **__: Any) -> dict[int, list[OpenGroup]]:
+    def open_groups(*_: object, **__: object) -> dict[int, list[OpenGroup]]:
         return {breaker.id: opened}
 
     monkeypatch.setattr(breakers, "open_groups", open_groups)

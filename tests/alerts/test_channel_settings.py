@@ -1,7 +1,6 @@
 """Channels as configuration: what is shown, what is kept secret, and what changes keep."""
 
 import json
-from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -9,7 +8,6 @@ from django.db import connection
 from pytest_django import Settings
 
 from alerts.channel_settings import (
-    channel_facts,
     remove_channel,
     rotate_secret,
     shown_fields,
@@ -19,10 +17,12 @@ from alerts.channel_settings import (
 from alerts.errors import ChannelUnavailable, SecretsUnreadable, WrongChannel
 from alerts.models import Channel, Delivery, DeliveryState
 from alerts.sealing import seal, unseal
-from common.errors import LimitReached
+from common.errors import LimitReached, NameTaken, NotFound
+from tenants.audit import facts_of
 from tenants.models import AuditEntry
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_account
+from tests.json_object import JsonObject
 
 SLACK_URL = "https://hooks.slack.com/services/T0/B0/s3cret"
 
@@ -32,7 +32,7 @@ def owner(transactional_db: None) -> Account:
     return make_account()
 
 
-def change(owner: Account, channel: Channel, **changes: Any) -> Channel:
+def change(owner: Account, channel: Channel, **changes: object) -> Channel:
     with owner.scope():
         return update_channel(channel=channel, actor="ada@example.com", changes=changes)
 
@@ -70,7 +70,6 @@ def test_a_kind_s_own_severities_apply_unless_others_are_given(owner: Account) -
     ("changes", "field", "reason"),
     [
         ({"name": " "}, "name", "must be 1 to 200 printable characters"),
-        ({"name": "slack channel"}, "name", "another channel is named 'slack channel'"),
         ({"severities": ["urgent"]}, "severities", "must be some of info, warning, critical"),
         ({"contacts": ["x" * 101]}, "contacts", "must be at most 50 names"),
         ({"digest": "yearly"}, "digest", "must be one of none, hourly, daily, weekly"),
@@ -88,11 +87,11 @@ def test_a_kind_s_own_severities_apply_unless_others_are_given(owner: Account) -
     ],
 )
 def test_a_wrong_change_is_refused_and_changes_nothing(
-    owner: Account, changes: dict[str, Any], field: str, reason: str
+    owner: Account, changes: JsonObject, field: str, reason: str
 ) -> None:
     make_channel(owner, "slack")
     channel = make_channel(owner, "pagerduty")
-    before = channel_facts(channel)
+    before = facts_of(channel)
     with pytest.raises(WrongChannel) as refusal:
         change(owner, channel, **changes)
     assert refusal.value.field == field
@@ -100,7 +99,16 @@ def test_a_wrong_change_is_refused_and_changes_nothing(
     assert refusal.value.members["errors"][0]["pointer"] == f"/{field}"
     with owner.scope():
         channel.refresh_from_db()
-    assert channel_facts(channel) == before
+    assert facts_of(channel) == before
+
+
+def test_a_channel_takes_no_name_that_another_has(owner: Account) -> None:
+    make_channel(owner, "slack")
+    channel = make_channel(owner, "pagerduty")
+    with pytest.raises(NameTaken, match="There is already a channel named 'slack channel'"):
+        change(owner, channel, name="slack channel")
+    with pytest.raises(NameTaken):
+        make_channel(owner, "slack")
 
 
 def test_a_change_keeps_the_secrets_it_does_not_name(owner: Account) -> None:
@@ -177,7 +185,7 @@ def test_a_removed_channel_sends_nothing_more_and_frees_its_name(owner: Account)
 def test_another_tenant_s_channel_is_not_there(owner: Account) -> None:
     channel = make_channel(owner, "slack")
     stranger = make_account()
-    with stranger.scope(), pytest.raises(Channel.DoesNotExist):
+    with stranger.scope(), pytest.raises(NotFound):
         update_channel(channel=channel, actor="tests", changes={"name": "mine"})
 
 

@@ -29,6 +29,7 @@ from tests.alerts.receivers import (
     web_receiver,
     write_certificate,
 )
+from tests.json_object import JsonObject
 
 REFERENCE = "3f9a2c00-0000-4000-8000-000000000001"
 LINK = "https://spend.example/incidents/12"
@@ -59,7 +60,7 @@ def make_message(**fields: Any) -> Message:
     )
 
 
-def send(kind: str, fields: dict[str, Any], message: Message) -> Sent:
+def send(kind: str, fields: JsonObject, message: Message) -> Sent:
     config, secrets = KINDS[kind].read(fields)
     return KINDS[kind].send(config, secrets, message, REFERENCE)
 
@@ -421,7 +422,7 @@ def test_what_is_not_a_success_says_why(
     ],
 )
 def test_wrong_fields_are_refused_by_name(
-    kind: str, fields: dict[str, Any], field: str, reason: str
+    kind: str, fields: JsonObject, field: str, reason: str
 ) -> None:
     with pytest.raises(WrongChannel) as refusal:
         KINDS[kind].read(fields)

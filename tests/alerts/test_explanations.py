@@ -16,6 +16,7 @@ from alerts.explanations import (
 from alerts.series import TENANT, SeriesKey
 from common.formats import format_share, format_times
 from tests.factories import NANOS
+from tests.json_object import JsonObject
 
 AT = datetime(2026, 3, 4, 12, 15, tzinfo=UTC)
 RESEARCH = SeriesKey("agent", "research")
@@ -68,7 +69,7 @@ TITLES = [
 
 
 @pytest.mark.parametrize(("fields", "expected"), TITLES)
-def test_a_title_says_what_is_wrong_with_what(fields: dict[str, Any], expected: str) -> None:
+def test_a_title_says_what_is_wrong_with_what(fields: JsonObject, expected: str) -> None:
     assert title(narrative_of(**fields)) == expected
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
@@ -20,9 +21,9 @@ from tests.factories import Account
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
-def open_one(account: Account, **fields: object) -> Incident:
+def open_one(account: Account, **fields: Any) -> Incident:
     with account.scope():
-        return observe(tenant_id=account.tenant.id, observation=seen(**fields))  # type: ignore[arg-type]
+        return observe(tenant_id=account.tenant.id, observation=seen(**fields))
 
 
 def test_a_cause_that_goes_on_is_one_incident_told_once(account: Account) -> None:

@@ -1,6 +1,5 @@
 """When a session's calls count as a loop, and which honest work does not."""
 
-import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from alerts.loops import CALLS_MAX, Call, Finding, Kind, SessionVerdict, Strength, judge
 from bench import loops as recorded
+from tests.seed import dice
 
 BLANK = recorded.BLANK
 
@@ -128,7 +128,7 @@ def test_a_conversation_that_goes_round_is_a_loop() -> None:
 
 @pytest.mark.parametrize("length", [4, 5, 6, 10, 15])
 def test_a_cycle_of_alike_sizes_is_a_loop_once_hashes_prove_a_second_round(length: int) -> None:
-    pick = random.Random(length)
+    pick = dice("cycle", length)
     cycle = [says(f"o{one}", output_tokens=pick.randint(48, 52)) for one in range(length)]
     found = length + max(length, 6)
     assert loops((cycle * 3)[:found]) == [Kind.CYCLE]
@@ -151,7 +151,7 @@ def test_the_same_words_after_something_else_was_read_are_no_loop() -> None:
 
 
 def test_a_batch_of_nearly_equal_calls_is_no_loop() -> None:
-    pick = random.Random(1)
+    pick = dice("batch")
     sizes = [(pick.randint(990, 999), pick.randint(50, 59)) for _ in range(CALLS_MAX)]
     rows = [says(input_tokens=before, output_tokens=after) for before, after in sizes]
     assert judge(timed(rows)) is None
@@ -351,7 +351,7 @@ def test_one_tool_over_four_fifths_of_the_latest_calls_is_suspect() -> None:
 
 
 def test_one_tool_and_steps_that_are_all_alike_are_a_loop_together() -> None:
-    pick = random.Random(2)
+    pick = dice("alike")
     steps = talk([says(output_tokens=pick.randint(48, 52)) for _ in range(12)], grown=[299, 301])
     calls = [one for step in steps for one in (step, uses(None))]
     assert suspicions(steps) == [Kind.NO_PROGRESS]
@@ -373,7 +373,7 @@ def test_a_context_that_only_grows_to_four_times_is_suspect_and_wastes_nothing()
 
 def test_the_order_of_arrival_makes_no_difference() -> None:
     calls = timed([*different(7), *[says("x")] * 5])
-    shuffled = random.Random(3).sample(calls, len(calls))
+    shuffled = dice("arrival").sample(calls, len(calls))
     assert judge(shuffled) == judge(calls)
     at_once = [one._replace(at=0.0) for one in calls]
     assert judge(at_once[::-1]) == judge(at_once)

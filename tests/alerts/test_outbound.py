@@ -127,7 +127,7 @@ def test_a_name_that_resolves_to_something_else_the_second_time_gains_nothing(
     answers = iter(["1.1.1.1", "127.0.0.1", "::ffff:127.0.0.1"])
     port = int(web.url.rpartition(":")[2])
 
-    def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
+    def resolve(host: str, *_: object, **__: object) -> list[Any]:
         address = next(answers)
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         return [(family, socket.SOCK_STREAM, 6, "", (address, port))]

@@ -1,7 +1,6 @@
 """Incidents of levels say what is true now: they end for their reason, and are told again."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import time_machine
@@ -28,7 +27,7 @@ def budget(account: Account) -> Budget:
     return make_budget(account, name="Monthly", cost_usd=1, levels=LEVELS)
 
 
-def spend(account: Account, usd: str, **fields: Any) -> None:
+def spend(account: Account, usd: str, **fields: object) -> None:
     send(account, [make_event(cost_usd=usd, **fields)])
 
 

@@ -26,6 +26,7 @@ from tenants.scope import platform_scope
 from tests.alerts.scene import seen
 from tests.alerts.usage_history import QUARTER, Stream, write_usage
 from tests.factories import NANOS, Account, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import roll_everything_up
 
 pytestmark = [
@@ -66,7 +67,7 @@ def incidents_of(account: Account) -> list[Incident]:
         return list(Incident.objects.filter(tenant=account.tenant).order_by("id"))
 
 
-def anomalies_of(account: Account, **fields: Any) -> set[tuple[str, str, str]]:
+def anomalies_of(account: Account, **fields: object) -> set[tuple[str, str, str]]:
     with account.scope():
         return set(
             Anomaly.objects.filter(tenant=account.tenant, **fields).values_list(
@@ -434,7 +435,7 @@ def test_a_critical_incident_tightens_budgets_while_it_lasts(
             tenant=used.tenant, actor="tests", changes={"anomaly_limit_percent": 50}
         )
 
-    def tightened() -> list[tuple[dict[str, Any], int]]:
+    def tightened() -> list[tuple[JsonObject, int]]:
         with used.scope(), connection.cursor() as cursor:
             return [
                 (dict(one.match), one.limit_percent)

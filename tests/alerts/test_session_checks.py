@@ -18,6 +18,7 @@ from metering.rollups import roll_up
 from tenants.scope import platform_scope
 from tests.alerts.scene import timeline
 from tests.factories import Account, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.api.caller import caller
 
 
@@ -27,8 +28,8 @@ def turns(
     session: str = "s-1",
     cost_usd: str = "0.05",
     seconds: int = 20,
-    **fields: Any,
-) -> Iterator[dict[str, Any]]:
+    **fields: object,
+) -> Iterator[JsonObject]:
     """An agent that asks the same tool the same thing again and again, the last time just now."""
     began_at = datetime.now(UTC) - timedelta(seconds=seconds * count)
     for number in range(count):

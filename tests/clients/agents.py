@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from tests.json_object import JsonObject
+
 OPENAI_MODEL: Final = "gpt-4o"
 ANTHROPIC_MODEL: Final = "claude-sonnet-4-5"
 PROMPT: Final = [{"role": "user", "content": "Say ok."}]
@@ -43,7 +45,7 @@ class Used(NamedTuple):
     """What a client learned of its call."""
 
     response_id: str
-    usage: dict[str, Any]
+    usage: JsonObject
 
 
 Call = Callable[[], Used]
@@ -65,8 +67,8 @@ class Service:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        request = urllib.request.Request(  # noqa: S310 - loopback
+    def post(self, path: str, body: JsonObject) -> tuple[int, JsonObject]:
+        request = urllib.request.Request(
             f"{self.plan.service_url}{path}",
             json.dumps(body).encode(),
             {
@@ -75,7 +77,7 @@ class Service:
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -211,7 +213,7 @@ def _messages(plan: Plan) -> Call:
     from anthropic import Anthropic
 
     messages = Anthropic(base_url=plan.provider_url, api_key="none", max_retries=0).messages
-    asked: dict[str, Any] = {"model": ANTHROPIC_MODEL, "max_tokens": 1024, "messages": PROMPT}
+    asked: JsonObject = {"model": ANTHROPIC_MODEL, "max_tokens": 1024, "messages": PROMPT}
 
     def call() -> Used:
         answer = messages.create(**asked)

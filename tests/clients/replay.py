@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
+from tests.json_object import JsonObject
+
 RECORDINGS: Final = Path(__file__).parent / "data" / "recordings.jsonl"
 WIRES: Final = {
     "/v1/chat/completions": "chat-completions",
@@ -68,17 +70,17 @@ class Provider:
             self.charges.append(made)
         return made
 
-    def response(self, wire: str, charge: Charge) -> dict[str, Any]:
+    def response(self, wire: str, charge: Charge) -> JsonObject:
         """The recorded answer, as that of this charge."""
-        answer: dict[str, Any] = copy.deepcopy(self._answers[(wire, "response")])
+        answer: JsonObject = copy.deepcopy(self._answers[(wire, "response")])
         answer |= {"id": charge.response_id, "model": charge.model}
         answer["usage"] = usage_of(wire, charge)
         return answer
 
-    def events(self, wire: str, charge: Charge, *, has_usage: bool) -> Iterator[dict[str, Any]]:
+    def events(self, wire: str, charge: Charge, *, has_usage: bool) -> Iterator[JsonObject]:
         """The recorded stream, as that of this charge."""
         for recorded in self._answers[(wire, "stream")]:
-            event: dict[str, Any] = copy.deepcopy(recorded)
+            event: JsonObject = copy.deepcopy(recorded)
             if wire == "chat-completions":
                 event |= {"id": charge.response_id, "model": charge.model}
             for name in ("message", "response"):
@@ -93,7 +95,7 @@ class Provider:
             yield {**event, "choices": [], "usage": usage_of(wire, charge)}
 
 
-def usage_of(wire: str, charge: Charge, *, is_final: bool | None = None) -> dict[str, Any]:
+def usage_of(wire: str, charge: Charge, *, is_final: bool | None = None) -> JsonObject:
     """The usage object of a wire. A stream of Anthropic's begins with one token of output."""
     both = {"input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
     total = charge.input_tokens + charge.output_tokens
@@ -117,7 +119,7 @@ def usage_of(wire: str, charge: Charge, *, is_final: bool | None = None) -> dict
     }
 
 
-def frames(wire: str, events: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+def frames(wire: str, events: Iterator[JsonObject]) -> Iterator[bytes]:
     """Events as server-sent events: chat names none and says when it is done."""
     for event in events:
         named = "" if wire == "chat-completions" else f"event: {event['type']}\n"
@@ -172,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("x-request-id", request_id)
         self.send_header("request-id", request_id)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: object) -> None:
         """Tests need no access log."""
 
 

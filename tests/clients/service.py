@@ -10,6 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from django.db import connections
 
+from tests.json_object import JsonObject
 from tests.wsgi import application
 
 
@@ -19,11 +20,11 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: object) -> None:
         """Tests need no access log."""
 
 
-def _answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def _answer(environ: JsonObject, start_response: Any) -> Iterable[bytes]:
     """One request on a thread of its own, which leaves no connection behind."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
     environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))

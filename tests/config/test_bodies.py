@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.db import OperationalError
+from granian.rsgi import HTTPProtocol, Scope
 
 from config import bodies, edge
 from config.bodies import Body, BodyQuota, Incomplete, QuotaExceeded, TooSlow, drain
@@ -39,9 +40,13 @@ def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bodies, name, 0.05)
 
 
-def receive(sender: Any, *, length: str = "", bytes_max: int = 1000) -> Body:
+def protocol(sender: Sender) -> HTTPProtocol:
+    return cast(HTTPProtocol, sender)
+
+
+def receive(sender: Sender, *, length: str = "", bytes_max: int = 1000) -> Body:
     body = Body(BodyQuota(10_000, 10_000), "tenant", bytes_max)
-    asyncio.run(body.receive(sender, length))
+    asyncio.run(body.receive(protocol(sender), length))
     return body
 
 
@@ -80,20 +85,20 @@ def test_of_a_body_over_the_limit_one_byte_more_is_kept_and_the_rest_read() -> N
 
 def test_a_body_that_nobody_reads_is_drained_for_a_little_while() -> None:
     sender = Sender([b"x"] * 3)
-    asyncio.run(drain(sender))  # type: ignore[arg-type]
+    asyncio.run(drain(protocol(sender)))
     assert sender.sent == 3
-    asyncio.run(drain(Sender([b"x"], stalls=True)))  # type: ignore[arg-type]
+    asyncio.run(drain(protocol(Sender([b"x"], stalls=True))))
 
 
 def test_bodies_of_one_caller_leave_room_for_others() -> None:
     quota = BodyQuota(1500, 1000)
     kept = [Body(quota, caller, 2000) for caller in ("greedy", "greedy", "other", "third")]
-    asyncio.run(kept[0].receive(Sender([b"x" * 900]), ""))  # type: ignore[arg-type]
+    asyncio.run(kept[0].receive(protocol(Sender([b"x" * 900])), ""))
     with pytest.raises(QuotaExceeded):
-        asyncio.run(kept[1].receive(Sender([b"x" * 200]), ""))  # type: ignore[arg-type]
-    asyncio.run(kept[2].receive(Sender([b"x" * 500]), ""))  # type: ignore[arg-type]
+        asyncio.run(kept[1].receive(protocol(Sender([b"x" * 200])), ""))
+    asyncio.run(kept[2].receive(protocol(Sender([b"x" * 500])), ""))
     with pytest.raises(QuotaExceeded):
-        asyncio.run(kept[3].receive(Sender([b"x" * 200]), ""))  # type: ignore[arg-type]
+        asyncio.run(kept[3].receive(protocol(Sender([b"x" * 200])), ""))
     for body in kept:
         body.close()
     assert (quota._size, quota._by_caller) == (0, {})
@@ -144,7 +149,7 @@ def test_a_caller_of_a_lane_has_a_share_of_its_threads_and_a_bound_on_what_waits
         await asyncio.sleep(0)
         # Two run, three wait, one was refused at once; there is room for another caller.
         assert await lane.run("other", lambda: "served") == "served"
-        await asyncio.sleep(0.1)
+        await asyncio.wait(tasks[2:], timeout=30)
         end.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         lane.stop()
@@ -169,9 +174,9 @@ def test_a_body_is_not_taken_for_empty_where_its_key_cannot_be_looked_up(
         client="127.0.0.1:1",
         headers={"authorization": "Bearer sg_a_b", "content-length": "2"},
     )
-    protocol = SimpleNamespace(
+    proto = SimpleNamespace(
         response_bytes=lambda status, headers, body: answers.append((status, body))
     )
     monkeypatch.setattr(edge, "find_key_holder", fail)
-    asyncio.run(Edge(threads=1).__rsgi__(scope, protocol))  # type: ignore[arg-type]
+    asyncio.run(Edge(threads=1).__rsgi__(cast(Scope, scope), cast(HTTPProtocol, proto)))
     assert [(status, b"database" in body) for status, body in answers] == [(503, True)]

@@ -1,7 +1,7 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from celery import Task
 
 from config.celery import BEAT_SCHEDULE, NICENESS, application, be_nice, broker
 from config.environment import read_environment
@@ -56,7 +56,8 @@ def test_jobs_take_one_process_of_a_worker_and_leave_it_the_others() -> None:
 
 def test_tasks_that_tell_people_are_stopped_sooner() -> None:
     def limits(name: str, own: int | None = None) -> dict[str, int]:
-        task = SimpleNamespace(name=name, soft_time_limit=own, time_limit=own)
+        task: Task[..., object] = Task()
+        task.name, task.soft_time_limit, task.time_limit = name, own, own
         return LimitsByQueue().annotate(task)
 
     assert limits("alerts.tasks.deliver") == {"soft_time_limit": 30, "time_limit": 45}

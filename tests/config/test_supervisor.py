@@ -17,7 +17,8 @@ from config.data_folder import DataFolderInUse, own_data_folder
 from config.database import embedded_conninfo
 from config.supervisor import folder_identity
 
-PATIENCE_SECONDS = 15.0
+# Only a failure waits so long: a busy machine takes many seconds to start PostgreSQL.
+PATIENCE_SECONDS = 90.0
 
 
 class Service:

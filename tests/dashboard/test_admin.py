@@ -18,6 +18,7 @@ from tenants.models import ApiKey, AuditEntry, Membership, Team, TeamMember, Ten
 from tenants.roles import Role
 from tests.dashboard.conftest import make_member, sign_in
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
+from tests.json_object import JsonObject
 
 LISTS = (
     "metering/budget",
@@ -35,9 +36,9 @@ MONEY_FORMS = ("metering/budget", "metering/tenantprice", "metering/toolprice")
 ACCESS_FORMS = ("tenants/invitation", "tenants/team", "tenants/apikey")
 
 
-def levels(*rows: tuple[int | str, str, str]) -> dict[str, Any]:
+def levels(*rows: tuple[int | str, str, str]) -> JsonObject:
     """The level rows of a form that had none."""
-    fields: dict[str, Any] = {
+    fields: JsonObject = {
         "levels-TOTAL_FORMS": len(rows),
         "levels-INITIAL_FORMS": 0,
         "levels-MIN_NUM_FORMS": 0,
@@ -52,7 +53,7 @@ def levels(*rows: tuple[int | str, str, str]) -> dict[str, Any]:
     return fields
 
 
-def budget_form(*rows: tuple[int | str, str, str], **changes: Any) -> dict[str, Any]:
+def budget_form(*rows: tuple[int | str, str, str], **changes: object) -> JsonObject:
     return {
         "form_token": uuid.uuid4().hex,
         "name": "Research agents",
@@ -75,7 +76,7 @@ def budget_form(*rows: tuple[int | str, str, str], **changes: Any) -> dict[str, 
     }
 
 
-def price_form(**changes: Any) -> dict[str, Any]:
+def price_form(**changes: object) -> JsonObject:
     return {
         "form_token": uuid.uuid4().hex,
         "model": "house-model",
@@ -205,7 +206,7 @@ class FormReader(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fields: dict[str, Any] = {}
+        self.fields: JsonObject = {}
         self.name: str | None = None
         self.is_text = False
 
@@ -232,7 +233,7 @@ class FormReader(HTMLParser):
             self.fields[self.name] += data.removeprefix("\n")
 
 
-def saved_form(client: Client, path: str) -> dict[str, Any]:
+def saved_form(client: Client, path: str) -> JsonObject:
     """A change form's fields, unchanged."""
     reader = FormReader()
     reader.feed(client.get(path).content.decode())
@@ -315,7 +316,7 @@ def test_a_change_of_levels_and_limit_is_made_and_logged(account: Account, owner
     ],
 )
 def test_what_is_no_budget_is_refused_in_words(
-    account: Account, owner: Client, changes: dict[str, Any], words: str
+    account: Account, owner: Client, changes: JsonObject, words: str
 ) -> None:
     answer = owner.post("/admin/metering/budget/add/", budget_form(**changes))
     assert words in errors_of(answer)
@@ -372,7 +373,7 @@ def test_a_price_in_usd_prices_what_had_none(account: Account, owner: Client) ->
     ],
 )
 def test_what_is_no_price_is_refused_in_words(
-    account: Account, owner: Client, changes: dict[str, Any], words: str
+    account: Account, owner: Client, changes: JsonObject, words: str
 ) -> None:
     answer = owner.post("/admin/metering/tenantprice/add/", price_form(**changes))
     assert words in errors_of(answer)
@@ -405,7 +406,7 @@ def test_prices_are_ended_and_stay(account: Account, owner: Client) -> None:
     assert price.effective_to <= timezone.now()
 
 
-def key_form(**changes: Any) -> dict[str, Any]:
+def key_form(**changes: object) -> JsonObject:
     return {
         "form_token": uuid.uuid4().hex,
         "name": "production",
@@ -456,7 +457,7 @@ def test_a_key_that_is_over_already_is_refused(account: Account, owner: Client) 
         assert ApiKey.objects.filter(tenant=account.tenant).count() == 1
 
 
-def member_form(email: str, role: str) -> dict[str, Any]:
+def member_form(email: str, role: str) -> JsonObject:
     return {"form_token": uuid.uuid4().hex, "email": email, "role": role}
 
 
@@ -627,7 +628,7 @@ def test_old_addresses_of_the_admins_own_accounts_lead_to_the_pages(owner: Clien
     ],
 )
 def test_a_form_is_saved_as_it_was_shown(
-    account: Account, client: Client, address: str, fields: dict[str, Any]
+    account: Account, client: Client, address: str, fields: JsonObject
 ) -> None:
     """With the token that the page holds, as a browser sends it."""
     client.login(username=account.email, password=account.password)

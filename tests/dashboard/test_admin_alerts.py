@@ -4,7 +4,6 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -17,6 +16,7 @@ from tenants.roles import Role
 from tests.alerts.scene import make_channel
 from tests.dashboard.test_admin import changed, errors_of, saved_form
 from tests.factories import Account
+from tests.json_object import JsonObject
 
 CHANNELS = "/admin/alerts/channel"
 SETTINGS = "/admin/alerts/alertsettings"
@@ -25,7 +25,7 @@ MANAGERS = {Role.OWNER, Role.ADMIN, Role.FINANCE}
 SECRET_URL = "https://hooks.slack.com/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx"
 
 
-def channel_form(**fields: Any) -> dict[str, Any]:
+def channel_form(**fields: object) -> JsonObject:
     return {
         "form_token": uuid.uuid4().hex,
         "name": "Chat",
@@ -37,7 +37,7 @@ def channel_form(**fields: Any) -> dict[str, Any]:
     }
 
 
-def window_form(**fields: Any) -> dict[str, Any]:
+def window_form(**fields: object) -> JsonObject:
     now = datetime.now(UTC)
     return {
         "form_token": uuid.uuid4().hex,
@@ -137,7 +137,7 @@ def test_a_wrong_channel_is_refused_in_words(account: Account, owner: Client) ->
         assert not Channel.objects.exists()
     make_channel(account, "slack", name="Chat")
     twice = owner.post(slack, channel_form(), follow=True)
-    assert "another channel is named" in errors_of(twice)
+    assert "There is already a channel named" in errors_of(twice)
 
 
 def test_settings_have_one_form_with_a_row_for_each_rule(account: Account, owner: Client) -> None:
@@ -191,8 +191,8 @@ def test_a_maintenance_window_is_announced_and_ended(account: Account, owner: Cl
         assert MaintenanceWindow.objects.get().ends_at <= datetime.now(UTC)
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
     for fields, words in (
-        ({"ends_at_0": "2026-01-01"}, "The end must be after the start, and not in the past."),
-        ({"ends_at_0": "2099-01-01"}, "At most 31 days"),
+        ({"ends_at_0": "2026-01-01"}, "Must be after the start, and in the future."),
+        ({"ends_at_0": "2099-01-01"}, "Must be at most 31 days"),
         ({"reason": ""}, "This field is required"),
     ):
         assert words in errors_of(owner.post(f"{WINDOWS}/add/", window_form(**fields))), fields

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -16,13 +15,14 @@ from metering.models import Breaker, Halt, RateLimit
 from tenants.roles import Role
 from tests.dashboard.test_admin import changed, errors_of, saved_form
 from tests.factories import NANOS, Account, make_event, send
+from tests.json_object import JsonObject
 
 BREAKERS = "/admin/metering/breaker"
 RATES = "/admin/metering/ratelimit"
 MAY = {Role.OWNER, Role.ADMIN, Role.FINANCE}
 
 
-def breaker_form(**changes: Any) -> dict[str, Any]:
+def breaker_form(**changes: object) -> JsonObject:
     return {
         "form_token": uuid.uuid4().hex,
         "name": "Research",
@@ -42,7 +42,7 @@ def breaker_form(**changes: Any) -> dict[str, Any]:
     }
 
 
-def rate_form(**changes: Any) -> dict[str, Any]:
+def rate_form(**changes: object) -> JsonObject:
     return {
         "form_token": uuid.uuid4().hex,
         "name": "Keys",
@@ -56,7 +56,7 @@ def rate_form(**changes: Any) -> dict[str, Any]:
     }
 
 
-def make_breaker(account: Account, **fields: Any) -> Breaker:
+def make_breaker(account: Account, **fields: object) -> Breaker:
     fields = {"name": "Research", "cost_nanos_per_minute": 10 * NANOS, **fields}
     with account.scope():
         return create_breaker(tenant=account.tenant, actor="tests", **fields)
@@ -105,7 +105,10 @@ def test_a_breaker_is_made_changed_and_removed(account: Account, owner: Client) 
     ("changes", "words"),
     [
         ({"name": ""}, "This field is required"),
-        ({"cost_nanos_per_minute": "", "error_percent": ""}, "Give what opens it: a cost per minute"),
+        (
+            {"cost_nanos_per_minute": "", "error_percent": ""},
+            "Give what opens it: a cost per minute",
+        ),
         ({"cost_nanos_per_minute": "0"}, "Give more than 0"),
         ({"error_percent": "101"}, "less than or equal to 100"),
         ({"tokens_times": "1"}, "greater than or equal to 2"),
@@ -116,7 +119,7 @@ def test_a_breaker_is_made_changed_and_removed(account: Account, owner: Client) 
     ],
 )
 def test_what_is_no_breaker_is_refused_in_words(
-    account: Account, owner: Client, changes: dict[str, Any], words: str
+    account: Account, owner: Client, changes: JsonObject, words: str
 ) -> None:
     assert words in errors_of(owner.post(f"{BREAKERS}/add/", breaker_form(**changes)))
     with account.scope():
@@ -183,7 +186,10 @@ def test_a_rate_limit_is_made_changed_and_removed(account: Account, owner: Clien
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"cost_nanos_per_minute": "", "requests_per_minute": ""}, "Give at least one rate: cost, tokens or requests."),
+        (
+            {"cost_nanos_per_minute": "", "requests_per_minute": ""},
+            "Give at least one rate: cost, tokens or requests.",
+        ),
         ({"cost_nanos_per_minute": "0"}, "Give more than 0"),
         ({"requests_per_minute": "0"}, "greater than or equal to 1"),
         ({"tokens_per_minute": str(2**53 + 1)}, "less than or equal to"),
@@ -191,7 +197,7 @@ def test_a_rate_limit_is_made_changed_and_removed(account: Account, owner: Clien
     ],
 )
 def test_what_is_no_rate_limit_is_refused_in_words(
-    account: Account, owner: Client, changes: dict[str, Any], words: str
+    account: Account, owner: Client, changes: JsonObject, words: str
 ) -> None:
     assert words in errors_of(owner.post(f"{RATES}/add/", rate_form(**changes)))
     with account.scope():

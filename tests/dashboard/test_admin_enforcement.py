@@ -1,7 +1,6 @@
 """The admin of what enforces: levels that throttle, session limits and routes."""
 
 import uuid
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -13,11 +12,12 @@ from metering.models import Budget, ModelRoute
 from tenants.models import AuditEntry
 from tests.dashboard.test_admin import budget_form, changed, errors_of, levels, saved_form
 from tests.factories import Account
+from tests.json_object import JsonObject
 
 ROUTES = "/admin/metering/modelroute"
 
 
-def route_form(**changes: Any) -> dict[str, Any]:
+def route_form(**changes: object) -> JsonObject:
     return {
         "form_token": uuid.uuid4().hex,
         "name": "Summaries",

@@ -17,12 +17,13 @@ from tests.dashboard.test_admin import (
     saved_form,
 )
 from tests.factories import Account, make_budget, make_event, send
+from tests.json_object import JsonObject
 
 ADD = "/admin/metering/budget/add/"
-EVERYTHING: dict[str, Any] = {"match_0": "", "match_1": "", "per": []}
+EVERYTHING: JsonObject = {"match_0": "", "match_1": "", "per": []}
 
 
-def question_of(answer: Any) -> dict[str, Any]:
+def question_of(answer: Any) -> JsonObject:
     """The fields that the question sends on when it is confirmed."""
     assert "Nothing is saved yet." in errors_of(answer)
     reader = FormReader()

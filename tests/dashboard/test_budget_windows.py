@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import time_machine
@@ -41,8 +42,8 @@ def make_state(*, spent: int, ends_at: datetime | None = START + timedelta(days=
     )  # fmt: skip
 
 
-def judge(percent: int, hours: float, **changes: object) -> Outlook:
-    state = make_state(spent=percent * NANOS, **changes)  # type: ignore[arg-type]
+def judge(percent: int, hours: float, **changes: Any) -> Outlook:
+    state = make_state(spent=percent * NANOS, **changes)
     now = START + timedelta(hours=hours)
     return outlook(make_rule(), state, percent=Decimal(percent), now=now)
 

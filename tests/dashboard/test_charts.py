@@ -7,12 +7,13 @@ import pytest
 
 from dashboard.charts import THEMES, spend_figure
 from dashboard.spend import Series
+from tests.json_object import JsonObject
 
 START = datetime(2026, 11, 16, tzinfo=UTC)
 
 
 def make_series(**changes: object) -> Series:
-    fields: dict[str, object] = {
+    fields: JsonObject = {
         "starts": [START + timedelta(days=day) for day in range(3)],
         "interval": "day",
         "amounts": {"one": [1_000_000_001, 0, 5], "": [0, 0, 7]},
@@ -20,7 +21,7 @@ def make_series(**changes: object) -> Series:
         "unfinished": 2,
         "before": [4, 5, 6],
     }
-    return Series(**{**fields, **changes})  # type: ignore[arg-type]
+    return Series(**{**fields, **changes})
 
 
 @pytest.mark.parametrize("theme", THEMES)

@@ -38,6 +38,7 @@ from tenants.limits import set_limit
 from tenants.models import AuditEntry
 from tenants.roles import Role
 from tests.factories import NANOS, Account, make_budget, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 PAGES = (
@@ -115,7 +116,7 @@ def make_breaker(account: Account, **fields: Any) -> Breaker:
         )
 
 
-def record(account: Account, *rows: dict[str, Any]) -> None:
+def record(account: Account, *rows: JsonObject) -> None:
     """Decisions, a minute apart, the newest first."""
     now = timezone.now()
     decided = [
@@ -137,7 +138,7 @@ def record(account: Account, *rows: dict[str, Any]) -> None:
         insert_decisions(cursor, account.tenant.id, decided)
 
 
-def stored(account: Account, model: Any) -> list[dict[str, Any]]:
+def stored(account: Account, model: Any) -> list[JsonObject]:
     with account.scope():
         return list(model.objects.order_by("id").values())
 
@@ -314,7 +315,7 @@ def test_decided_requests_come_page_by_page(account: Account, owner: Client) -> 
     assert "agent “a26”" not in second
 
 
-def raise_form(**changes: Any) -> dict[str, Any]:
+def raise_form(**changes: Any) -> JsonObject:
     ends_at = timezone.now() + timedelta(hours=1)
     return {
         "cost_nanos": "12.50",
@@ -372,7 +373,7 @@ def test_a_raise_with_a_digit_too_many_is_asked_about(account: Account, owner: C
     ],
 )
 def test_what_is_no_raise_is_refused_in_words(
-    account: Account, owner: Client, changes: dict[str, Any], words: str
+    account: Account, owner: Client, changes: JsonObject, words: str
 ) -> None:
     path = f"/enforcement/requests/new?budget={make_budget(account).id}"
     answer = owner.post(path, raise_form(**changes))
@@ -1021,7 +1022,7 @@ def test_what_is_decided_about_is_named_exactly() -> None:
         ({"team": ["b", "a", None]}, "calls by team “a” or “b” or without a team"),
     ],
 )
-def test_matches_are_told_as_calls(match: dict[str, Any], said: str) -> None:
+def test_matches_are_told_as_calls(match: JsonObject, said: str) -> None:
     assert calls_of(match) == said
 
 

@@ -47,7 +47,7 @@ HANDLERS = {Role.OWNER, Role.ADMIN, Role.FINANCE, Role.ENGINEER}
 MANAGERS = {Role.OWNER, Role.ADMIN, Role.FINANCE}
 
 
-def make_incident(account: Account, cause: str = "anomaly:agent=a", **fields: Any) -> Incident:
+def make_incident(account: Account, cause: str = "anomaly:agent=a", **fields: object) -> Incident:
     with account.scope():
         return observe(tenant_id=account.tenant.id, observation=seen(cause, **fields))
 
@@ -55,10 +55,10 @@ def make_incident(account: Account, cause: str = "anomaly:agent=a", **fields: An
 def again(account: Account, row: Model) -> Any:
     """The row as it is stored now."""
     with account.scope():
-        return type(row).objects.get(pk=row.pk)  # type: ignore[attr-defined]
+        return type(row)._default_manager.get(pk=row.pk)
 
 
-def delivery_of(account: Account, **changes: Any) -> Delivery:
+def delivery_of(account: Account, **changes: object) -> Delivery:
     """The newest delivery, changed as a worker would have."""
     with account.scope():
         found = Delivery.objects.filter(tenant=account.tenant).latest("id")

@@ -22,6 +22,7 @@ from tenants.roles import Role
 from tests.alerts.receivers import mail_receiver
 from tests.dashboard.conftest import make_member, sign_in
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import caller
 
 NEW = "correct horse battery staple"
@@ -29,7 +30,7 @@ CHOSEN = {"form": "new", "new_password1": NEW, "new_password2": NEW}
 ADD = "/admin/tenants/invitation/add/"
 
 
-def invitation_form(email: str, role: str = "engineer") -> dict[str, Any]:
+def invitation_form(email: str, role: str = "engineer") -> JsonObject:
     return {"form_token": uuid.uuid4().hex, "email": email, "role": role}
 
 

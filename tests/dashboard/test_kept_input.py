@@ -16,6 +16,7 @@ from tenants.roles import Role
 from tests.dashboard.conftest import BACKEND, make_member, sign_in
 from tests.dashboard.test_admin import FormReader, budget_form, changed, errors_of
 from tests.factories import Account, make_account
+from tests.json_object import JsonObject
 
 ADD = "/admin/metering/budget/add/"
 MAKE = "/enforcement/halts/make"
@@ -52,7 +53,7 @@ def log_in(client: Client, account: Account, answer: Any, *, follow: bool = True
     return client.post("/login", query, follow=follow)
 
 
-def sent_again(page: Any) -> dict[str, Any]:
+def sent_again(page: Any) -> JsonObject:
     reader = FormReader()
     reader.feed(page.content.decode())
     return reader.fields

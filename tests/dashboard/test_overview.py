@@ -15,6 +15,7 @@ from django.test import Client
 from dashboard.charts import PLOTLY_VERSION
 from tenants.roles import Role
 from tests.factories import Account, make_budget, make_event, send
+from tests.json_object import JsonObject
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -34,8 +35,8 @@ def page(client: Client, path: str = "/") -> str:
     return answer.content.decode()
 
 
-def figure(client: Client, query: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = client.get(f"/charts/spend.json?{query}").json()
+def figure(client: Client, query: str = "") -> JsonObject:
+    found: JsonObject = client.get(f"/charts/spend.json?{query}").json()
     return found
 
 

@@ -16,6 +16,7 @@ from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.roles import Role
 from tests.dashboard.test_enforcement_pages import HOSTILE, Handlers, page, words
 from tests.factories import NANOS, Account, make_budget
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, caller
 from tests.metering.reservations.test_reservations import ask, expire, settle
 
@@ -141,7 +142,7 @@ def test_others_see_nothing(account: Account, stranger: Account, owner: Client) 
 
 def test_hostile_words_are_shown_and_do_nothing(account: Account, owner: Client) -> None:
     for value in HOSTILE:
-        fields: dict[str, Any] = {"code": value[:100], "detail": value, "sample": value}
+        fields: JsonObject = {"code": value[:100], "detail": value, "sample": value}
         record(account, *(tally(value, one, **fields) for one in SEVERITIES))
         killed(account, agent=value, model=value, user=value)
     for path in PAGES:

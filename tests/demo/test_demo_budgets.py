@@ -9,12 +9,13 @@ from demo.configuration import budgets, limit_usd
 from demo.customers import LARGE
 from demo.events import demo_calls
 from demo.spend import cost_nanos, spend_by
+from tests.json_object import JsonObject
 
 END = datetime(2026, 11, 21, 13, tzinfo=UTC)
 
 
 def call(**changes: object) -> Call:
-    fields: dict[str, object] = {
+    fields: JsonObject = {
         "id": "1",
         "time_ms": epoch_ms(END),
         "dataset": "test",
@@ -24,7 +25,7 @@ def call(**changes: object) -> Call:
         "user": "u",
         "latency_ms": 1,
     }
-    return Call(**{**fields, **changes})  # type: ignore[arg-type]  # the fields are checked by name
+    return Call(**{**fields, **changes})
 
 
 def test_a_call_costs_what_the_price_library_says() -> None:

@@ -3,7 +3,6 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from demo.customers import PRODUCTS
 from demo.events import demo_events, end_of_source, source_name
 from demo.recordings import DATA_FOLDER, agent_sessions, servegen_windows
 from demo.sizes import fit
+from tests.json_object import JsonObject
 
 END = datetime(2026, 11, 21, 13, tzinfo=UTC)
 COUNT = 40_000
@@ -28,7 +28,7 @@ FIELDS = frozenset(
 )
 DIMENSIONS = ("team", "customer", "agent", "user", "feature", "session", "task", "trace", "model")
 
-Event = dict[str, Any]
+Event = JsonObject
 
 
 @pytest.fixture(scope="module")

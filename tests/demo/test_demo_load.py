@@ -14,6 +14,7 @@ import pytest
 from demo import client as demo_client
 from demo import replay
 from demo.client import Client, LoadFailed
+from tests.json_object import JsonObject
 
 END = datetime(2026, 11, 21, 13, tzinfo=UTC)
 COUNT = 12_000
@@ -27,8 +28,8 @@ class Service(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock = Lock()
-        self.stored: dict[str, dict[str, Any]] = {}
-        self.made: dict[str, list[dict[str, Any]]] = {"/v1/teams": [], "/v1/budgets": []}
+        self.stored: dict[str, JsonObject] = {}
+        self.made: dict[str, list[JsonObject]] = {"/v1/teams": [], "/v1/budgets": []}
         self.requests = 0
         self.fails_every = 3
         self.refuses_with: int | None = None
@@ -38,9 +39,9 @@ class Service(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def take(self, events: list[dict[str, Any]]) -> dict[str, Any]:
+    def take(self, events: list[JsonObject]) -> JsonObject:
         """Store what is new; answer as the ingest contract has it."""
-        answer: dict[str, Any] = {
+        answer: JsonObject = {
             "accepted": 0,
             "merged": 0,
             "duplicates": 0,

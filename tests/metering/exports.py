@@ -6,6 +6,7 @@ from typing import Any
 
 from metering.api import fast_path
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.requests import request_of
 
 TRACE = "a" * 32
@@ -23,11 +24,11 @@ def chat_span(  # noqa: PLR0913 - what a span may tell
     response_id: str | None = "r-1",
     seconds: int = 1,
     **dimensions: str,
-) -> dict[str, Any]:
+) -> JsonObject:
     """A span of a call of 1,000 input and 100 output tokens, unless told otherwise. A span of an
     agent has no usage.
     """
-    attributes: dict[str, Any] = {f"spendgate.{name}": value for name, value in dimensions.items()}
+    attributes: JsonObject = {f"spendgate.{name}": value for name, value in dimensions.items()}
     if kind == "agent":
         attributes["gen_ai.operation.name"] = "invoke_agent"
     else:
@@ -52,13 +53,11 @@ def chat_span(  # noqa: PLR0913 - what a span may tell
     }
 
 
-def _value(value: Any) -> dict[str, Any]:
+def _value(value: Any) -> JsonObject:
     return {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}
 
 
-def export_spans(
-    account: Account, spans: list[dict[str, Any]], *, scope: str = "tests"
-) -> dict[str, Any]:
+def export_spans(account: Account, spans: list[JsonObject], *, scope: str = "tests") -> JsonObject:
     """Send spans in one export; answers how many were rejected, and the message."""
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "tests"}}]}
     group = {"resource": resource, "scopeSpans": [{"scope": {"name": scope}, "spans": spans}]}

@@ -12,9 +12,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django.setup()
 
 # Prices are models, which can be imported only once Django is set up.
-from metering.usage.shapes import Tokens, normalise_usage  # noqa: E402
-from tests.metering.pricing.test_book import NOON, book  # noqa: E402
-from tests.metering.usage.test_shapes import RECORDED  # noqa: E402
+from metering.usage.shapes import Tokens, normalise_usage
+from tests.metering.pricing.test_book import NOON, book
+from tests.metering.usage.test_shapes import RECORDED
 
 RUNS = 20_000
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from metering.api import fast_path
 from metering.api.fast_reservations import find_endpoint
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.emitters.pieces import JSON, LITELLM, PROTOBUF, TRACES
 from tests.metering.requests import request_of
 from tests.metering.usage.decoders.spans import Attributes, Export
@@ -43,7 +44,7 @@ def span_body(
     span: str,
     parent: str = "",
     at_nanos: int | None = None,
-    **resource: Any,
+    **resource: object,
 ) -> bytes:
     """An export of one span that lasted a second and ended at `at_nanos`."""
     made = Export("opentelemetry.instrumentation.openai_v2", **resource)
@@ -60,7 +61,7 @@ def post_span(account: Account, body: bytes) -> Posted:
     return post(account, TRACES, body, content_type=PROTOBUF)
 
 
-def post_callback(account: Account, payload: dict[str, Any]) -> Posted:
+def post_callback(account: Account, payload: JsonObject) -> Posted:
     return post(account, LITELLM, [payload])
 
 
@@ -73,8 +74,8 @@ def callback_payload(  # noqa: PLR0913 - what a payload is made of
     at_nanos: int,
     cache_read_tokens: int = 0,
     cache_write_tokens: int = 0,
-    **fields: Any,
-) -> dict[str, Any]:
+    **fields: object,
+) -> JsonObject:
     """LiteLLM's payload of an Anthropic call; cached input is inside the prompt."""
     at = at_nanos / SECOND_NANOS
     return {

@@ -4,9 +4,9 @@ The service looks at an object's keys. This looks at which API answered, and tak
 the provider's own total where it gives one: what is not input was generated.
 """
 
-from typing import Any
+from tests.json_object import JsonObject
 
-Usage = dict[str, Any]
+Usage = JsonObject
 KINDS = {
     "AUDIO": "audio",
     "IMAGE": "image",
@@ -16,7 +16,7 @@ KINDS = {
 }
 
 
-def expected_counts(url_path: str | None, usage: Usage) -> dict[str, Any]:
+def expected_counts(url_path: str | None, usage: Usage) -> JsonObject:
     """The fields of Tokens that are not zero."""
     if "generateContent" in (url_path or "") or "promptTokenCount" in usage:
         counts = _gemini(usage)

@@ -86,7 +86,7 @@ def test_a_change_of_a_row_that_is_gone_says_so(account: Account) -> None:
     with account.scope():
         delete_audited(team, actor="cid")
         with (
-            pytest.raises(NotFound, match="There is no team"),
+            pytest.raises(NotFound, match="No team has the id"),
             audited_change(team, actor="ben", changes={"name": "sales"}),
         ):
             pytest.fail("there is nothing to change")

@@ -35,6 +35,7 @@ from tenants.scope import platform_scope, tenant_scope
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_budget, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.exports import chat_span, export_spans
 
@@ -341,7 +342,7 @@ VIEWS = {route: view for route, view, _ in addresses()}
 
 
 @pytest.fixture
-def objects(filled: Account) -> dict[str, Any]:
+def objects(filled: Account) -> JsonObject:
     """The first tenant's objects, by the name that addresses give them."""
     api = caller(filled)
     return {
@@ -370,12 +371,12 @@ def _any_reservation(account: Account) -> Any:
         return Reservation.objects.values_list("id", flat=True)[0]
 
 
-def fill(route: str, objects: dict[str, Any]) -> str:
+def fill(route: str, objects: JsonObject) -> str:
     return re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(objects[found[1]]), route)
 
 
 def test_a_stranger_gets_nothing_of_anothers(
-    filled: Account, stranger: Account, objects: dict[str, Any]
+    filled: Account, stranger: Account, objects: JsonObject
 ) -> None:
     api = caller(stranger)
     for method, route in OPERATIONS:
@@ -400,7 +401,7 @@ def prefix(account: Account) -> str:
     return account.api_key.split("_")[1]
 
 
-def _is_own(body: dict[str, Any]) -> bool:
+def _is_own(body: JsonObject) -> bool:
     """Whether a list holds at most what every tenant has: its first key, presets, how it began,
     and what it sent just now, which names no source or is LiteLLM's.
     """
@@ -411,14 +412,14 @@ def _is_own(body: dict[str, Any]) -> bool:
     return is_empty and kinds <= {"tenant", "membership", "apikey", "First key", "Session limits"}
 
 
-def test_without_a_key_there_is_no_answer(filled: Account, objects: dict[str, Any]) -> None:
+def test_without_a_key_there_is_no_answer(filled: Account, objects: JsonObject) -> None:
     for key in (None, "sg_wrong_wrong", filled.api_key[:-1]):
         for method, route in OPERATIONS:
             answer = Caller(key).send(method, fill(route, objects), {})
             assert (answer.status, answer.code) == (401, "unauthenticated"), (method, route)
 
 
-def test_a_key_without_the_scope_is_refused(filled: Account, objects: dict[str, Any]) -> None:
+def test_a_key_without_the_scope_is_refused(filled: Account, objects: JsonObject) -> None:
     without: dict[tuple[Scope, ...], str] = {}
     for method, route in OPERATIONS:
         needed = needed_scopes(method, VIEWS[route])

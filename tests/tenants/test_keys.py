@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -20,9 +21,9 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-def make_key(account: Account, **fields: object) -> tuple[ApiKey, str]:
+def make_key(account: Account, **fields: Any) -> tuple[ApiKey, str]:
     with account.scope():
-        return create_api_key(tenant=account.tenant, name="key", actor="tests", **fields)  # type: ignore[arg-type]
+        return create_api_key(tenant=account.tenant, name="key", actor="tests", **fields)
 
 
 def test_a_keys_text_is_in_the_answer_that_makes_it_and_nowhere_else(

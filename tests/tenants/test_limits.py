@@ -3,7 +3,6 @@
 import threading
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -17,6 +16,7 @@ from tenants.limits import LIMITS, set_limit
 from tenants.roles import Role
 from tests.dashboard.conftest import sign_in
 from tests.factories import Account, make_account, make_budget
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,7 +29,7 @@ def limit(account: Account, name: str, value: int) -> None:
 def test_everything_that_is_limited_is_refused_with_one_code(account: Account) -> None:
     api = Caller(account.api_key)
     budget = make_budget(account)
-    bodies: dict[str, tuple[str, dict[str, Any]]] = {
+    bodies: dict[str, tuple[str, JsonObject]] = {
         "budgets": ("/v1/budgets", {"name": "b", "period": "day", "limit": {"cost_usd": "1"}}),
         "halts": ("/v1/halts", {"match": {"agent": "x"}, "reason": "r"}),
         "breakers": ("/v1/breakers", {"name": "b", "error_percent": 20}),

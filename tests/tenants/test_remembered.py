@@ -142,7 +142,7 @@ def test_those_used_longest_ago_give_way() -> None:
 def test_a_revoked_key_is_refused_as_soon_as_that_is_told(
     account: Account, listener: ChangeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = Remembered("key", str, size_max=10, listener=listener)  # type: ignore[var-annotated]
+    known = Remembered[str, object]("key", str, size_max=10, listener=listener)
     monkeypatch.setattr("tenants.keys._KNOWN", known)
     # Without a word of the change it would count for ever.
     monkeypatch.setattr(remembered, "UNTOLD_SECONDS", 1e9)

@@ -62,7 +62,7 @@ STEPS: list[tuple[Any, Any, str, Any, str]] = [
 
 
 def failing_for(tenant_id: int, served: list[int]) -> Callable[..., int]:
-    def work(*, tenant_id: int, wanted: int = tenant_id, **options: Any) -> int:
+    def work(*, tenant_id: int, wanted: int = tenant_id, **options: object) -> int:
         if tenant_id == wanted:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT (9223372036854775807 + length(%s))::bigint", ["x"])

@@ -1,7 +1,5 @@
 """`manage.py load_demo`: what the service does once it is up, unless DEMO=0."""
 
-from typing import Any
-
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 
@@ -12,7 +10,7 @@ from config.environment import read_environment
 class Command(BaseCommand):
     help = "Fill an empty database with the demo over HTTP, and say where to look at it."
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: object) -> None:
         environment = read_environment()
         access = open_demo(data_dir=environment.data_dir, url=environment.url)
         if access is None:

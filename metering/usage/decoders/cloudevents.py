@@ -22,6 +22,7 @@ from metering.usage.decoders.native import (
     Decoded,
     EventBody,
     decode_item,
+    field_problem,
     require_json,
     split_array,
 )
@@ -108,9 +109,8 @@ def _decode_event(raw: bytes) -> Decoded:
         envelope = _decode_envelope(raw)
     except msgspec.ValidationError as error:
         require_json(raw)
-        message, _, path = str(error).partition(" - at `$")
-        pointer = path.rstrip("`").replace(".", "/") or None
-        return EventRejected("invalid_value", f"The envelope: {message}.", pointer=pointer)
+        _, detail, pointer = field_problem(error, _Envelope)
+        return EventRejected("invalid_value", f"The envelope: {detail}", pointer=pointer)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error
     return _open(envelope)

@@ -34,7 +34,13 @@ from metering.usage.decoders.json_items import (
     without_deep_parts,
     without_lone_surrogates,
 )
-from metering.usage.decoders.native import EVENTS_MAX, Decoded, TagValue, require_json
+from metering.usage.decoders.native import (
+    EVENTS_MAX,
+    Decoded,
+    TagValue,
+    field_problem,
+    require_json,
+)
 from metering.usage.decoders.provider_names import canonical_provider
 from metering.usage.decoders.samples import redacted_sample
 from metering.usage.shapes import Tokens, UnknownUsage, normalise_usage
@@ -254,7 +260,8 @@ def _decode_item(raw: bytes, trusts_given_costs: bool) -> Decoded:
         payload = _read(raw)
     except msgspec.ValidationError as error:
         require_json(raw)
-        return _rejected("invalid_value", f"The payload: {error}.", raw)
+        detail = f"The payload: {field_problem(error, _Payload).detail}"
+        return _rejected("invalid_value", detail, raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error
     if not isinstance(payload.id, str) or not payload.id:

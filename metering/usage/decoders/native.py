@@ -13,9 +13,9 @@ from typing import Annotated, Final, Literal, NamedTuple, NoReturn
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, RejectEvent, TooManyEvents
+from common.expectations import TIMESTAMP, expectation_at, unknown_field
 from common.json_bodies import DEPTH_MAX, JsonObject, holds_nul, require_shallow, require_utf8
 from common.money import USD_PATTERN
-from common.spelling import did_you_mean
 from common.times import parse_timestamp
 from common.values import COUNT_MAX, RAW_CHARACTERS_MAX
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
@@ -118,6 +118,12 @@ class PassedOver(msgspec.Struct, frozen=True):
 
 
 EVENT_FIELDS: Final = EventBody.__struct_fields__
+_USAGE_HINT: Final = " Put the provider's own usage object into 'usage'."
+HINT_BY_FIELD: Final = {
+    "/events": " Send the array itself.",
+    "/prompt_tokens": _USAGE_HINT,
+    "/completion_tokens": _USAGE_HINT,
+}
 # What an item of a body turned into.
 Decoded = EventBody | EventRejected
 
@@ -222,7 +228,7 @@ def _time_as_written(raw: bytes) -> datetime | EventRejected:
     time = _members_in(raw).time
     try:
         if not isinstance(time, str):
-            raise ValueError("must be a string")
+            raise ValueError(TIMESTAMP)
         return parse_timestamp(time)
     except ValueError as error:
         detail = f"'time' {error}."
@@ -255,29 +261,28 @@ class FieldProblem(NamedTuple):
     pointer: str | None
 
 
-def field_problem(error: msgspec.ValidationError, known: tuple[str, ...]) -> FieldProblem:
-    """Return what msgspec says of a body, with the nearest of the `known` fields where one is
-    unknown.
-    """
-    message, _, path = str(error).partition(" - at `$")
-    if match := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
-        field = match[1][:100]
-        detail = f"Unknown field {field!r}.{did_you_mean(match[1], known)}"
-        pointer = "/" + field.replace("~", "~0").replace("/", "~1")
+def field_problem(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> FieldProblem:
+    """Return what msgspec says of a body of this kind, in the words of the API."""
+    message, _, path = str(error).partition(" - at `")
+    if unknown := re.match(r"Object contains unknown field `(.*)`", message, re.DOTALL):
+        detail = unknown_field(unknown[1], kind.__struct_fields__)
+        pointer = "/" + unknown[1][:100].replace("~", "~0").replace("/", "~1")
         return FieldProblem("unknown_field", detail, pointer)
-    if match := re.match(r"Object missing required field `(.*)`", message):
-        detail = f"The field {match[1]!r} is missing."
-        return FieldProblem("missing_field", detail, f"/{match[1]}")
-    pointer = path.rstrip("`").replace("[...]", "").replace(".", "/")
-    where = f"{pointer[1:]!r}: " if pointer else ""
-    return FieldProblem("invalid_value", f"{where}{message}.", pointer or None)
+    if missing := re.match(r"Object missing required field `(.*)`", message):
+        return FieldProblem("missing_field", f"{missing[1]!r} is required.", f"/{missing[1]}")
+    # As in `$.tags[...]`; of a name of an object as in `key` in `$.tags`.
+    member = path.removeprefix("key` in `").removeprefix("$").rstrip("`")
+    pointer = member.replace("[...]", "").replace(".", "/")
+    expected = expectation_at(kind, member.replace("[...]", ".").replace(".", "/"))
+    subject = f"{pointer[1:]!r}" if pointer else "The body"
+    return FieldProblem("invalid_value", f"{subject} {expected}.", pointer or None)
 
 
 def rejected(error: msgspec.ValidationError, raw: bytes) -> EventRejected:
     """Return what the contract says about an item that does not fit it."""
-    code, detail, pointer = field_problem(error, EVENT_FIELDS)
+    code, detail, pointer = field_problem(error, EventBody)
     if code == "unknown_field":
-        detail += " Put custom key-value pairs into 'tags'."
+        detail += HINT_BY_FIELD.get(pointer or "", " Put custom key-value pairs into 'tags'.")
     event_id = None if code == "missing_field" else _id_in(raw)
     return EventRejected(code, detail, pointer=pointer, event_id=event_id)
 

@@ -21,7 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("--owner", required=True, metavar="EMAIL")
         parser.add_argument("--json", action="store_true", help="Print one JSON object last.")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         name, owner = options["name"].strip(), options["owner"].strip()
         if not 1 <= len(name) <= 200 or not name.isprintable():
             raise CommandError("NAME must have 1 to 200 printable characters.")

@@ -20,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument("name", choices=sorted(LIMITS))
         parser.add_argument("value", help="a number, or 'default'")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         text = options["value"]
         if text != "default" and not (text.isascii() and text.isdigit()):
             raise CommandError(f"The value is {text!r}: it must be a number or 'default'.")

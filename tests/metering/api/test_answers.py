@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.test import Client
@@ -60,7 +61,6 @@ def test_near_names_are_told(account: Account) -> None:
         ("GET", "/v1/event", None, "/v1/events"),
         ("GET", "/v1/budgets/7/window", None, "/v1/budgets/{id}/windows"),
         ("GET", "/v1/usage?groupby=team", None, "group_by"),
-        ("GET", "/v1/usage?agent=x", None, "filter[agent]"),
         ("GET", "/v1/usage?filter[agnet]=x", None, "agent"),
         ("GET", "/v1/usage?group_by=custommer", None, "customer"),
         ("GET", "/v1/balances?agnt=x", None, "agent"),
@@ -86,6 +86,84 @@ def test_near_names_are_told(account: Account) -> None:
         answer = api.send(method, address, body)
         assert answer.status >= 400, address
         assert f"Did you mean {near!r}?" in json.dumps(answer.body), (address, answer.body)
+    assert "Use 'filter[agent]='." in api.get("/v1/usage", agent="x").body["detail"]
+    own = api.post("/v1/halts", {"agent": "x", "reason": "x"}).body["errors"]
+    assert "Did you mean 'match.agent'?" in json.dumps(own)
+    array = api.post("/v1/events", {"events": [make_event()]}).body["errors"]
+    assert "Send the array itself." in json.dumps(array)
+
+
+def test_an_address_with_an_id_that_is_none_says_whose_id_it_is(account: Account) -> None:
+    api = caller(account)
+    for address, detail in (
+        ("/v1/reservations/abc", "No reservation has the id 'abc'."),
+        ("/v1/reservations/abc/settle", "No reservation has the id 'abc'."),
+        (f"/v1/reservations/{UUID(int=7)}", f"No reservation has the id '{UUID(int=7)}'."),
+        ("/v1/rate-limits/abc", "No rate limit has the id 'abc'."),
+        ("/v1/deliveries/abc", "No delivery has the id 'abc'."),
+        ("/v1/deliveries/7", "No delivery has the id '7'."),
+        ("/v1/budgets/7", "No budget has the id '7'."),
+        ("/v1/abc", "There is nothing at this address."),
+    ):
+        answer = api.get(address)
+        assert (answer.status, answer.code, answer.body["detail"]) == (404, "not_found", detail)
+
+
+def test_every_validator_says_what_a_value_must_be_in_the_same_words(account: Account) -> None:
+    api = caller(account)
+    channel = {"name": "Chat", "kind": "slack", "config": {"url": "https://hooks.example.com/x"}}
+    budget = {"name": "x", "period": "day", "limit": {"cost_usd": "5"}}
+    text = 'must be a string, such as "call-123"'
+    number = "must be a whole number from 0 to 9,007,199,254,740,992"
+    wrong: list[tuple[str, Any, str, str]] = [
+        ("/v1/events", make_event(id=5), "/id", f"'id' {text}, of at most 200 characters."),
+        ("/v1/events", make_event(input_tokens="5"), "/input_tokens", f"'input_tokens' {number}."),
+        ("/v1/events", make_event(input_tokens=-5), "/input_tokens", f"'input_tokens' {number}."),
+        (
+            "/v1/events",
+            make_event(operation="guess"),
+            "/operation",
+            "'operation' must be one of embedding, llm, other, tool.",
+        ),
+        (
+            "/v1/events",
+            make_event(time=5),
+            "/time",
+            "'time' must be RFC 3339 with a zone, as in 2026-11-21T12:00:00Z.",
+        ),
+        (
+            "/v1/events",
+            make_event(tags={"a": {}}),
+            "/tags",
+            f"'tags' {text} or a whole number, such as 5 or a number, such as 0.5 or true or",
+        ),
+        (
+            "/v1/reservations",
+            {"amount_usd": True},
+            "/amount_usd",
+            "'amount_usd' must be a decimal number of USD, as in \"0.0123\".",
+        ),
+        ("/v1/budgets", {**budget, "name": 5}, "/name", text),
+        (
+            "/v1/budgets",
+            {**budget, "limit": 5},
+            "/limit",
+            'must be an object, such as {"cost_usd": "5"}',
+        ),
+        ("/v1/budgets", {**budget, "per": "agent"}, "/per", 'must be a list, such as ["'),
+        ("/v1/budgets", {**budget, "period": "daily"}, "/period", "must be one of hour, day, "),
+        ("/v1/budgets", {"period": "day", "limit": {"cost_usd": "5"}}, "/name", "is required"),
+        ("/v1/budgets", {**budget, "levels": [{"percent": None}]}, "/levels/0/percent", "must not"),
+        ("/v1/channels", {**channel, "kind": "mail"}, "/kind", "must be one of email, slack, "),
+        ("/v1/channels", {**channel, "is_paused": 1}, "/is_paused", "must be true or false"),
+        ("/v1/channels", [], "", 'must be an object, such as {"name": "research"}'),
+        ("/v1/keys", {"name": "x", "scopes": None}, "/scopes", "must not be null"),
+        ("/v1/keys", {"name": "x", "scopes": [None]}, "/scopes/0", "must not be null"),
+        ("/v1/keys", {"name": "x", "scopes": ["own"]}, "/scopes/0", "must be one of ingest, "),
+    ]
+    for path, body, pointer, detail in wrong:
+        (error,) = api.post(path, body).body["errors"]
+        assert (error["pointer"], error["detail"][: len(detail)]) == (pointer, detail), body
 
 
 def test_a_problem_names_the_first_hundred_errors_and_how_many_there_are(account: Account) -> None:
@@ -93,7 +171,7 @@ def test_a_problem_names_the_first_hundred_errors_and_how_many_there_are(account
     unknown = {f"colour{number}/~": number for number in range(5_000)}
     answer = api.post("/v1/budgets", {"name": "x", **unknown})
     assert (answer.status, answer.code) == (400, "invalid_request")
-    assert (len(answer.body["errors"]), answer.body["error_count"]) == (100, 5_000)
+    assert (len(answer.body["errors"]), answer.body["error_count"]) == (100, 5_002)
     assert answer.body["errors"][0]["pointer"] == "/colour0~1~0"
     assert len(json.dumps(answer.body)) < 20_000
     match = api.post("/v1/halts", {"match": unknown, "reason": "x"})
@@ -220,7 +298,7 @@ def test_a_misspelt_model_is_named_with_its_nearest(account: Account) -> None:
     assert "Did you mean 'claude-sonnet-4-5'?" in refused.body["detail"]
 
 
-def wait_of(account: Account, **ask: Any) -> int | None:
+def wait_of(account: Account, **ask: object) -> int | None:
     """When a refused ask may be repeated; the header and the body say the same."""
     client = Client(headers=account.headers)
     answer = client.post("/v1/reservations", {"amount_usd": "1", **ask}, "application/json")

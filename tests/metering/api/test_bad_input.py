@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from common.api.parsing import StrictJSONParser
 from metering.models import UsageEvent
 from tests.factories import Account, make_event
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.wsgi import application
 
@@ -44,7 +45,7 @@ def call_wsgi(
     """POST as the web server does, to the application of the web process."""
     stream = io.BytesIO(body) if isinstance(body, bytes) else body
     size = len(body) if isinstance(body, bytes) else length
-    environ: dict[str, Any] = {
+    environ: JsonObject = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": path,
         "SCRIPT_NAME": "",
@@ -63,7 +64,7 @@ def call_wsgi(
     }
     if "transfer_encoding" in headers:
         del environ["CONTENT_LENGTH"]
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
 
     def start_response(status: str, response_headers: list[tuple[str, str]]) -> None:
         found["status"] = int(status.split(maxsplit=1)[0])
@@ -160,7 +161,7 @@ def test_depth_that_nobody_looks_into_refuses_no_telemetry(send: Send, name: str
     assert (alone.status, alone.body["errors"][0]["code"]) == (422, "missing_field")
 
 
-BAD_EVENTS: dict[str, tuple[dict[str, Any] | bytes, str]] = {
+BAD_EVENTS: dict[str, tuple[JsonObject | bytes, str]] = {
     "negative tokens": ({"input_tokens": -1}, "invalid_value"),
     "fractions of tokens": ({"input_tokens": 1.5}, "invalid_value"),
     "more tokens than there can be": ({"input_tokens": 2**53 + 1}, "invalid_value"),
@@ -331,7 +332,7 @@ def test_a_body_of_the_largest_size_is_taken(account: Account, send: Send) -> No
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_a_large_batch_of_telemetry_is_taken_up_to_64_mib(account: Account, encoding: str) -> None:
     def send(body: bytes) -> Answer:
-        headers: dict[str, Any] = {} if encoding == "identity" else {"content_encoding": encoding}
+        headers: JsonObject = {} if encoding == "identity" else {"content_encoding": encoding}
         return call_wsgi(account, "/v1/integrations/litellm", body, **headers)
 
     def payload(number: int) -> bytes:
@@ -401,7 +402,7 @@ def test_a_body_of_metrics_in_protobuf_is_told_apart_as_well(account: Account) -
 def test_an_event_in_binary_mode_needs_no_content_type(account: Account) -> None:
     event = make_event()
     del event["id"], event["source"]
-    headers: dict[str, Any] = {
+    headers: JsonObject = {
         "ce_specversion": "1.0",
         "ce_id": "one",
         "ce_source": "/svc",

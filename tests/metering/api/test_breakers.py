@@ -1,17 +1,17 @@
 """Breakers over HTTP: they open for what is reported, stop what is asked for, and close."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import time_machine
 
 from metering.models import Breaker, Decision
 from tests.factories import Account, make_budget, make_event
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-RESEARCH: dict[str, Any] = {
+RESEARCH: JsonObject = {
     "name": "Research",
     "match": {"team": "growth"},
     "per": ["agent"],
@@ -25,7 +25,7 @@ RESEARCH: dict[str, Any] = {
     "close": "trial",
     "cool_down_seconds": 60,
 }
-ASK: dict[str, Any] = {"team": "growth", "agent": "researcher", "amount_usd": "0.1"}
+ASK: JsonObject = {"team": "growth", "agent": "researcher", "amount_usd": "0.1"}
 
 
 @pytest.fixture
@@ -33,18 +33,18 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-def change(**members: Any) -> dict[str, Any]:
+def change(**members: object) -> JsonObject:
     return {name: value for name, value in {**RESEARCH, **members}.items() if value is not ...}
 
 
-def spend(api: Caller, usd: str, **fields: Any) -> None:
+def spend(api: Caller, usd: str, **fields: object) -> None:
     event = make_event(
         **{"cost_usd": usd, "team": "growth", "agent": "researcher", "time": ..., **fields}
     )
     assert api.post("/v1/events", event).body["accepted"] == 1
 
 
-def ask(api: Caller, **members: Any) -> tuple[int, str]:
+def ask(api: Caller, **members: object) -> tuple[int, str]:
     answer = api.post("/v1/reservations", {**ASK, **members})
     return answer.status, answer.body["decision"] if answer.status == 201 else answer.code
 
@@ -103,7 +103,7 @@ def test_a_breaker_needs_a_name_and_a_rule_only(api: Caller) -> None:
     ],
 )
 def test_a_wrong_breaker_is_refused_at_the_member_that_is_wrong(
-    account: Account, api: Caller, members: dict[str, Any], pointer: str
+    account: Account, api: Caller, members: JsonObject, pointer: str
 ) -> None:
     refused = api.post("/v1/breakers", change(**members))
     assert (refused.status, refused.code) == (400, "invalid_request")

@@ -14,11 +14,12 @@ from metering.jobs.tasks import remove_old_rows
 from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.models import Decision
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 RESERVATION = UUID("0197a1b2-0000-7000-8000-000000000001")
-REASON: dict[str, Any] = {
+REASON: JsonObject = {
     "budget": 5,
     "name": "Daily",
     "group": {"agent": "researcher"},
@@ -58,10 +59,10 @@ def record(account: Account, rows: Sequence[DecisionRow]) -> None:
         insert_decisions(cursor, account.tenant.id, rows)
 
 
-def listed(api: Caller, **parameters: Any) -> list[dict[str, Any]]:
+def listed(api: Caller, **parameters: Any) -> list[JsonObject]:
     answer = api.get("/v1/decisions", **parameters)
     assert answer.status == 200, answer.body
-    found: list[dict[str, Any]] = answer.body["data"]
+    found: list[JsonObject] = answer.body["data"]
     return found
 
 
@@ -114,7 +115,7 @@ def test_decisions_come_newest_first_in_pages_whatever_their_ids(
     assert times == sorted(times, reverse=True)
     pages, cursor = [], None
     while True:
-        more: dict[str, Any] = {"cursor": cursor} if cursor else {}
+        more: JsonObject = {"cursor": cursor} if cursor else {}
         body = api.get("/v1/decisions", limit=3, **more).body
         pages.append(body["data"])
         cursor = body["next_cursor"]

@@ -10,6 +10,7 @@ from metering.models import Reservation
 from metering.reporting.cursors import fingerprint, write_cursor
 from tenants.keys import create_api_key
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 
 # A dollar buys this many input tokens of the model.
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def hold(account: Account, usd: float, *, kind: str = "amount", **fields: Any) -> str:
     """Reserve so many dollars, by an estimate of that kind."""
-    asked: dict[str, Any] = {"amount_usd": usd}
+    asked: JsonObject = {"amount_usd": usd}
     if kind != "amount":
         tokens = {"input_tokens": round(usd * TOKENS_PER_USD), "max_output_tokens": 0}
         asked = {**MODEL, **tokens, "estimate": kind}
@@ -172,7 +173,7 @@ def test_pages_make_the_whole(account: Account) -> None:
     whole = estimates(account).body["data"]
     assert len(whole) == 8
     found: list[Any] = []
-    parameters: dict[str, Any] = {"limit": 3}
+    parameters: JsonObject = {"limit": 3}
     while True:
         body = estimates(account, **parameters).body
         found.append(body["data"])
@@ -208,7 +209,7 @@ def test_what_makes_no_sense_is_refused(
     [{}, {"after": ["a"]}, {"after": ["a", 1]}, {"after": ["\x00", ""]}],
 )
 def test_a_cursor_that_no_page_handed_out_is_refused(
-    account: Account, position: dict[str, Any]
+    account: Account, position: JsonObject
 ) -> None:
     cursor = write_cursor(fingerprint("estimates", "agent"), position)
     answer = estimates(account, cursor=cursor)

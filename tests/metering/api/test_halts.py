@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
@@ -19,10 +18,11 @@ from metering.models import Halt
 from tenants import keys, remembered
 from tenants.models import ApiKey, AuditEntry
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 from tests.metering.requests import request_of
 
-RESEARCHER: dict[str, Any] = {"match": {"agent": "researcher"}, "reason": "it loops"}
+RESEARCHER: JsonObject = {"match": {"agent": "researcher"}, "reason": "it loops"}
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_django_answers_as_the_plain_handler_does(account: Account, api: Caller)
     ],
 )
 def test_a_wrong_halt_is_refused_and_halts_nothing(
-    account: Account, api: Caller, body: dict[str, Any], pointer: str
+    account: Account, api: Caller, body: JsonObject, pointer: str
 ) -> None:
     refused = api.post("/v1/halts", body)
     assert (refused.status, refused.code) == (400, "invalid_request")

@@ -3,7 +3,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.db import connections
@@ -15,10 +14,11 @@ from tenants.api import idempotency
 from tenants.keys import find_key_holder
 from tenants.models import ApiKey, IdempotencyRecord, Team
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 
 KEY = {"Idempotency_Key": "retry-1"}
-MONTHLY: dict[str, Any] = {"name": "All", "period": "month", "limit": {"cost_usd": "5"}}
+MONTHLY: JsonObject = {"name": "All", "period": "month", "limit": {"cost_usd": "5"}}
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Work that is too long for a request: 202, a job whose progress can be read, and its result."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -11,6 +10,7 @@ from metering.intake.job_steps import take_step
 from metering.ledger import crossings
 from metering.models import BackgroundJob, Crossing
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 from tests.metering.intake.test_rerate import set_price
 
@@ -34,7 +34,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rerate, "CHUNK_EVENTS", 2)
 
 
-def period(**members: Any) -> dict[str, Any]:
+def period(**members: object) -> JsonObject:
     now = datetime.now(UTC)
     day = timedelta(days=1)
     return {"from": (now - day).isoformat(), "to": (now + day).isoformat(), **members}

@@ -1,7 +1,6 @@
 """Temporary raises over HTTP: an agent asks, and somebody else decides."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -9,9 +8,10 @@ from metering.budgets.reading import read_budget_index
 from metering.configuration.budgets import archive_budget
 from metering.models import Budget, LimitIncrease
 from tests.factories import Account, make_budget, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
-ASK: dict[str, Any] = {
+ASK: JsonObject = {
     "by": {"cost_usd": "5.25"},
     "duration_seconds": 3600,
     "reason": "A large import",
@@ -35,7 +35,7 @@ def budget(account: Account) -> Budget:
     return make_budget(account, per=["team", "agent"], limit_tool_calls=10)
 
 
-def change(**members: Any) -> dict[str, Any]:
+def change(**members: object) -> JsonObject:
     return {name: value for name, value in {**ASK, **members}.items() if value is not ...}
 
 
@@ -191,12 +191,37 @@ def test_raises_are_listed_newest_first_by_status_and_budget(
     ],
 )
 def test_what_is_no_raise_is_refused_and_not_kept(
-    account: Account, api: Caller, budget: Budget, members: dict[str, Any], pointer: str
+    account: Account, api: Caller, budget: Budget, members: JsonObject, pointer: str
 ) -> None:
     refused = api.post(f"/v1/budgets/{budget.id}/raises", change(**members))
     assert (refused.status, refused.code, refused.pointers) == (400, "invalid_request", {pointer})
     with account.scope():
         assert not LimitIncrease.objects.exists()
+
+
+def test_everything_that_is_wrong_with_a_request_is_named_at_once(
+    api: Caller, budget: Budget
+) -> None:
+    path = f"/v1/budgets/{budget.id}/raises"
+    wrong = api.post(
+        path,
+        {
+            "by": {"cost_usd": "much", "tokens": 5},
+            "group": {"user": "u"},
+            "ends_at": "2100-01-01T00:00:00Z",
+            "reason": " ",
+            "colour": "red",
+        },
+    )
+    assert (wrong.status, wrong.code) == (400, "invalid_request")
+    assert wrong.pointers == {
+        "/by/cost_usd",
+        "/by/tokens",
+        "/group",
+        "/ends_at",
+        "/reason",
+        "/colour",
+    }
 
 
 def test_a_budget_on_single_calls_is_raised_for_all_of_them(account: Account, api: Caller) -> None:

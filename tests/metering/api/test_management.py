@@ -1,7 +1,6 @@
 """Configuration over HTTP: what is made, changed, ended, and refused with a sentence."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -12,9 +11,10 @@ from metering.core.periods import EPOCH
 from metering.models import Budget, TenantPrice
 from tenants.models import ApiKey, AuditEntry, Tenant
 from tests.factories import Account, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
-RESEARCH: dict[str, Any] = {
+RESEARCH: JsonObject = {
     "name": "Research agents, daily",
     "match": {"team": "growth"},
     "per": ["agent"],
@@ -36,7 +36,7 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-def change(**members: Any) -> dict[str, Any]:
+def change(**members: object) -> JsonObject:
     return {name: value for name, value in {**RESEARCH, **members}.items() if value is not ...}
 
 
@@ -117,7 +117,7 @@ def test_a_level_that_throttles_keeps_its_rates(account: Account, api: Caller) -
     ],
 )
 def test_a_wrong_level_is_refused_and_changes_nothing(
-    api: Caller, method: str, level: dict[str, Any], pointer: str
+    api: Caller, method: str, level: JsonObject, pointer: str
 ) -> None:
     budget = api.post("/v1/budgets", RESEARCH).body
     path = "/v1/budgets" if method == "POST" else f"/v1/budgets/{budget['id']}"
@@ -176,7 +176,7 @@ def test_a_wrong_level_is_refused_and_changes_nothing(
     ],
 )
 def test_a_wrong_budget_is_refused_at_the_member_that_is_wrong(
-    account: Account, api: Caller, members: dict[str, Any], pointer: str
+    account: Account, api: Caller, members: JsonObject, pointer: str
 ) -> None:
     refused = api.post("/v1/budgets", change(**members))
     assert (refused.status, refused.code) == (400, "invalid_request")
@@ -351,7 +351,7 @@ def test_prices_are_listed_in_pages_and_ended(account: Account, api: Caller) -> 
     ],
 )
 def test_a_wrong_price_is_refused(
-    account: Account, api: Caller, body: dict[str, Any], pointer: str
+    account: Account, api: Caller, body: JsonObject, pointer: str
 ) -> None:
     refused = api.post("/v1/prices", body)
     assert (refused.status, refused.code) == (400, "invalid_request")

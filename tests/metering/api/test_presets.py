@@ -1,11 +1,10 @@
 """Budgets that are ready to use: listed, made, and overridden member by member."""
 
-from typing import Any
-
 import pytest
 
 from metering.models import Budget
 from tests.factories import Account, make_event, send, windows_of
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 LIMIT = {
@@ -82,7 +81,7 @@ def test_null_takes_a_part_out_of_a_presets_limit(api: Caller) -> None:
     ],
 )
 def test_what_a_preset_does_not_make_right_is_refused(
-    account: Account, api: Caller, body: dict[str, Any], pointer: str
+    account: Account, api: Caller, body: JsonObject, pointer: str
 ) -> None:
     answer = api.post("/v1/budgets", body)
     assert (answer.status, answer.code, answer.pointers) == (400, "invalid_request", {pointer})

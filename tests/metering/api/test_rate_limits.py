@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import time_machine
@@ -15,10 +14,11 @@ from metering.limits.rate_limits import RateRule, read_rate_rules
 from metering.models import Decision, RateCounter, RateLimit, Reservation
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-AGENTS: dict[str, Any] = {
+AGENTS: JsonObject = {
     "name": "Agents of growth",
     "match": {"team": "growth"},
     "per": ["agent", "key"],
@@ -32,7 +32,7 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-def change(**members: Any) -> dict[str, Any]:
+def change(**members: object) -> JsonObject:
     return {name: value for name, value in {**AGENTS, **members}.items() if value is not ...}
 
 
@@ -83,7 +83,7 @@ def test_a_rate_limit_needs_a_name_and_a_rate_only(api: Caller) -> None:
     ],
 )
 def test_a_wrong_rate_limit_is_refused_at_the_member_that_is_wrong(
-    account: Account, api: Caller, members: dict[str, Any], pointer: str
+    account: Account, api: Caller, members: JsonObject, pointer: str
 ) -> None:
     refused = api.post("/v1/rate-limits", change(**members))
     assert (refused.status, refused.code) == (400, "invalid_request")
@@ -206,7 +206,7 @@ def test_many_that_ask_at_once_get_the_rate_and_not_one_more(account: Account, a
         assert sum(RateCounter.objects.get(tenant=account.tenant).requests) == 10
 
 
-def make_rule(**fields: Any) -> RateRule:
+def make_rule(**fields: object) -> RateRule:
     return RateRule.of(RateLimit(id=7, name="Rates", **fields))
 
 

@@ -18,6 +18,7 @@ from metering.reporting.focus import COLUMNS
 from tenants.keys import create_api_key
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import make_events, roll_everything_up, void
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,7 +31,7 @@ ADDRESSES = [
 ]
 
 
-def get(client: Client, account: Account, address: str, **parameters: Any) -> Any:
+def get(client: Client, account: Account, address: str, **parameters: object) -> Any:
     query = urlencode(parameters, doseq=True)
     return client.get(f"{address}?{query}" if query else address, headers=account.headers)
 
@@ -40,7 +41,7 @@ def refusal(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["code"]
 
 
-def pages(client: Client, account: Account, address: str, **parameters: Any) -> Iterator[Any]:
+def pages(client: Client, account: Account, address: str, **parameters: object) -> Iterator[Any]:
     while True:
         answer = get(client, account, address, **parameters).json()
         yield answer
@@ -128,7 +129,7 @@ def test_usage_is_filtered_by_any_of_several_values(client: Client, account: Acc
         ],
     )
 
-    def cost(**filters: Any) -> str:
+    def cost(**filters: object) -> str:
         found = get(client, account, "/v1/usage", **filters).json()
         return str(found["total"]["cost_usd"])
 
@@ -184,7 +185,7 @@ def test_percentiles_come_when_asked_for(client: Client, account: Account) -> No
     ],
 )
 def test_wrong_parameters_of_usage_are_refused(
-    client: Client, account: Account, parameters: dict[str, Any], code: str
+    client: Client, account: Account, parameters: JsonObject, code: str
 ) -> None:
     assert refusal(get(client, account, "/v1/usage", **parameters)) == (400, code)
 
@@ -257,7 +258,7 @@ def test_events_are_filtered(client: Client, account: Account) -> None:
     send(account, events)
     void(account, events[2])
 
-    def ids(**parameters: Any) -> set[str]:
+    def ids(**parameters: object) -> set[str]:
         found = get(client, account, "/v1/events", **parameters).json()["data"]
         return {event["id"] for event in found}
 
@@ -294,7 +295,7 @@ def test_pages_of_events_make_the_whole(client: Client, account: Account) -> Non
     ],
 )
 def test_wrong_parameters_of_events_are_refused(
-    client: Client, account: Account, parameters: dict[str, Any], code: str
+    client: Client, account: Account, parameters: JsonObject, code: str
 ) -> None:
     assert refusal(get(client, account, "/v1/events", **parameters)) == (400, code)
 

@@ -1,17 +1,16 @@
 """The routing table over HTTP."""
 
-from typing import Any
-
 import pytest
 
 from metering.limits.routes import Tier, read_routes
 from metering.models import ModelRoute
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 SMALL = {"provider": "openai", "model": "gpt-5-nano", "max_complexity": 4}
 BEST = {"provider": "anthropic", "model": "claude-sonnet-4-5", "max_complexity": None}
-SUMMARIES: dict[str, Any] = {"name": "Summaries", "task_type": "summary", "tiers": [SMALL, BEST]}
+SUMMARIES: JsonObject = {"name": "Summaries", "task_type": "summary", "tiers": [SMALL, BEST]}
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-def change(**members: Any) -> dict[str, Any]:
+def change(**members: object) -> JsonObject:
     return {name: value for name, value in {**SUMMARIES, **members}.items() if value is not ...}
 
 
@@ -71,7 +70,7 @@ def test_a_route_is_answered_as_it_was_made_changed_and_removed(
     ],
 )
 def test_what_is_no_route_is_refused_and_changes_nothing(
-    account: Account, api: Caller, members: dict[str, Any], pointer: str
+    account: Account, api: Caller, members: JsonObject, pointer: str
 ) -> None:
     refused = api.post("/v1/routes", change(**members))
     assert (refused.status, refused.code) == (400, "invalid_request")

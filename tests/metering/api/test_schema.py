@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_budget, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.api.caller import caller
 from tests.wsgi import application
 
@@ -38,15 +39,15 @@ CHECKS = [
 
 
 @pytest.fixture
-def document(client: Client) -> dict[str, Any]:
+def document(client: Client) -> JsonObject:
     response = client.get("/v1/schema")
     assert response.status_code == 200
     assert response["Content-Type"] == "application/json"
-    found: dict[str, Any] = response.json()
+    found: JsonObject = response.json()
     return found
 
 
-def test_the_document_names_every_address_of_the_api(document: dict[str, Any]) -> None:
+def test_the_document_names_every_address_of_the_api(document: JsonObject) -> None:
     def routes(patterns: list[Any], prefix: str = "/") -> set[str]:
         found: set[str] = set()
         for pattern in patterns:
@@ -62,7 +63,7 @@ def test_the_document_names_every_address_of_the_api(document: dict[str, Any]) -
     assert document["openapi"] == "3.1.0"
 
 
-def test_every_operation_wants_a_key_and_may_answer_a_problem(document: dict[str, Any]) -> None:
+def test_every_operation_wants_a_key_and_may_answer_a_problem(document: JsonObject) -> None:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             where = f"{method} {path}"
@@ -112,7 +113,7 @@ ALERTS = (
 )
 
 
-def make_objects(account: Account, label: str) -> dict[str, Any]:
+def make_objects(account: Account, label: str) -> JsonObject:
     """One object of each kind, by the name of the path parameter that finds it: of those that the
     operation may be about.
     """
@@ -120,7 +121,7 @@ def make_objects(account: Account, label: str) -> dict[str, Any]:
     return make_alerts(account) if is_of_alerts else make_configuration(account)
 
 
-def make_alerts(account: Account) -> dict[str, Any]:
+def make_alerts(account: Account) -> JsonObject:
     channel = make_channel(account)
     incident = make_incident(account)
     make_anomaly(account, incident)
@@ -134,7 +135,7 @@ def make_alerts(account: Account) -> dict[str, Any]:
     }
 
 
-def make_configuration(account: Account) -> dict[str, Any]:
+def make_configuration(account: Account) -> JsonObject:
     send(account, [make_event(team="growth", trace="t", session="s"), make_event(model="m")])
     api = caller(account)
     price = {"model": "m", "rates": {"input_per_mtok_usd": "1"}}

@@ -1,7 +1,6 @@
 """`GET /v1/sources`: what a client sent is in its next answer, with reasons and what to set."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import time_machine
@@ -9,6 +8,7 @@ import time_machine
 from metering.models import Route, SourceOutcome
 from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tests.factories import Account, make_event
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 NOTHING = {
@@ -27,10 +27,10 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-def listed(api: Caller, **parameters: Any) -> list[dict[str, Any]]:
+def listed(api: Caller, **parameters: object) -> list[JsonObject]:
     answer = api.get("/v1/sources", **parameters)
     assert answer.status == 200, answer.body
-    found: list[dict[str, Any]] = answer.body["data"]
+    found: list[JsonObject] = answer.body["data"]
     return found
 
 
@@ -40,7 +40,7 @@ def record(account: Account, *sources: str) -> None:
     PROCESS_RECORDER.flush()
 
 
-def counts_of(row: dict[str, Any]) -> dict[str, int]:
+def counts_of(row: JsonObject) -> dict[str, int]:
     return {name: row[name] for name in NOTHING}
 
 

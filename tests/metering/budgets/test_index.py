@@ -12,12 +12,13 @@ from django.db import connection
 
 from common.bounded_memory import BoundedMemory
 from metering.budgets import index
-from metering.budgets.index import WindowKey
+from metering.budgets.index import WindowKey, forget_windows
 from metering.budgets.reading import read_budget_index
 from metering.core.periods import EPOCH
 from metering.ledger import opening
 from metering.ledger.opening import open_windows
 from metering.models import BudgetWindow
+from tenants.pipeline import Pipeline
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
 
@@ -27,23 +28,46 @@ def spent_nanos(account: Account) -> list[int]:
         return list(BudgetWindow.objects.values_list("spent_nanos", flat=True))
 
 
-def test_a_window_whose_opening_was_rolled_back_is_opened_again(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def open_and_fail(**arguments: Any) -> None:
-        open_windows(**arguments)
-        raise ConnectionError("the server ended before the commit")
+def fail_before_the_commit(*_: Any, **__: Any) -> None:
+    raise ConnectionError("the server ended before the commit")
 
-    with account.scope():
-        make_budget(account, period="month")
-    monkeypatch.setattr(opening, "open_windows", open_and_fail)
-    with pytest.raises(ConnectionError):
-        send(account, [make_event(cost_usd="1")])
-    monkeypatch.setattr(opening, "open_windows", open_windows)
+
+# Windows that carry something over are opened step by step, others in one round trip.
+@pytest.mark.parametrize(
+    ("has_rollover", "step"),
+    [(True, (opening, "_note_ids")), (False, (Pipeline, "commit"))],
+)
+def test_a_window_whose_opening_was_rolled_back_is_opened_again(
+    account: Account, monkeypatch: pytest.MonkeyPatch, has_rollover: bool, step: tuple[Any, str]
+) -> None:
+    make_budget(account, period="month", has_rollover=has_rollover)
+    with monkeypatch.context() as patched:
+        patched.setattr(*step, fail_before_the_commit)
+        with pytest.raises(ConnectionError):
+            send(account, [make_event(cost_usd="1")])
+    assert spent_nanos(account) == []
 
     send(account, [make_event(cost_usd="2")])
 
     assert spent_nanos(account) == [2_000_000_000]
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_window_that_someone_else_opened_is_found(
+    account: Account, monkeypatch: pytest.MonkeyPatch, is_seen: bool
+) -> None:
+    """Committed before, or while the statement that opens windows ran."""
+    make_budget(account, period="month")
+    send(account, [make_event(cost_usd="1")])
+    forget_windows()
+    if not is_seen:
+        # As the statement's snapshot would have it, had the other one committed a little later.
+        blind = opening._OPEN.replace("ON w.tenant_id = %s", "ON w.tenant_id = %s AND false")
+        monkeypatch.setattr(opening, "_OPEN", blind)
+
+    send(account, [make_event(cost_usd="2")])
+
+    assert spent_nanos(account) == [3_000_000_000]
 
 
 def test_nobody_posts_to_a_window_before_its_opening_is_committed(
@@ -60,8 +84,7 @@ def test_nobody_posts_to_a_window_before_its_opening_is_committed(
         send(account, [make_event(cost_usd="1")])
         connection.close()
 
-    with account.scope():
-        make_budget(account, period="month")
+    make_budget(account, period="month", has_rollover=True)
     monkeypatch.setattr(opening, "open_windows", open_and_wait)
     first = threading.Thread(target=send_first)
     first.start()

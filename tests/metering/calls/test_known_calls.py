@@ -7,6 +7,7 @@ import pytest
 from metering.models import CallReport, Crossing, EventKey, Reservation, UsageEvent
 from metering.rollups import roll_up
 from tests.factories import Account, make_budget, make_event, send, windows_of
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller
 from tests.metering.exports import chat_span, export_spans
 
@@ -59,7 +60,7 @@ def test_a_span_before_the_settle_escapes_no_budget_that_it_does_not_name(accoun
     ],
 )
 def test_a_used_response_is_no_way_past_a_budget(
-    account: Account, used: dict[str, Any], given: dict[str, Any]
+    account: Account, used: JsonObject, given: JsonObject
 ) -> None:
     budget = make_budget(account, cost_usd=10)
     api = Caller(account.api_key)

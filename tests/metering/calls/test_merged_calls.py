@@ -26,6 +26,7 @@ from metering.models import Budget, Reservation, TenantPrice, UsageEvent
 from metering.usage.decoders.native import EventBody
 from tenants.scope import change_configuration
 from tests.factories import NANOS, Account, make_account, make_budget, windows_of
+from tests.json_object import JsonObject
 from tests.metering.api.caller import caller
 from tests.metering.merging_model import (
     CALLBACK,
@@ -166,7 +167,7 @@ class World:
     def _send_event(self, report: Report) -> None:
         used = self.facts[report.call].used(report)
         call, ended_at = report.call, self._ended_at_nanos(report)
-        body: dict[str, Any] = {
+        body: JsonObject = {
             "id": f"report-{call}-{report.number}",
             "source": f"client-{report.number}",
             "time": datetime.fromtimestamp(ended_at // NANOS, UTC).isoformat(),
@@ -186,7 +187,7 @@ class World:
             if report.tells_cache:
                 body["cache_read_tokens"] = used.cache_read
                 body["cache_write_tokens"] = used.cache_write
-        names: dict[str, dict[str, Any]] = {
+        names: dict[str, JsonObject] = {
             "response": {"response_id": f"msg_{call}"},
             "request": {"request_id": f"req_{call}"},
             "span": {"trace": f"{call + 1:032x}", "span": f"{call + 1:016x}"},
@@ -207,7 +208,7 @@ class World:
 
     def _send_span(self, report: Report) -> None:
         used, call = self.facts[report.call].used(report), report.call
-        attributes: dict[str, Any] = {
+        attributes: JsonObject = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "anthropic",
             "gen_ai.request.model": MODEL,
@@ -407,10 +408,10 @@ def correct(world: World, report: Report, is_replaced: bool) -> None:
 
 # What contradicts is another call.
 
-FULL: Final[dict[str, Any]] = {"provider": "anthropic", "model": MODEL, "response_id": "msg_1"}
+FULL: Final[JsonObject] = {"provider": "anthropic", "model": MODEL, "response_id": "msg_1"}
 
 
-def contradictions() -> dict[str, list[dict[str, Any]]]:
+def contradictions() -> dict[str, list[JsonObject]]:
     now = datetime.now(UTC) - timedelta(minutes=1)
     first = {**FULL, "id": "one", "time": now.isoformat(), "input_tokens": 900}
     first["output_tokens"] = 90
@@ -502,7 +503,7 @@ wild_reports = st.lists(
 @given(reports=wild_reports, data=st.data())
 @bounded
 def test_what_contradicts_is_told_apart_alike_in_any_order(
-    account: Account, reports: list[dict[str, Any]], data: st.DataObject
+    account: Account, reports: list[JsonObject], data: st.DataObject
 ) -> None:
     now = datetime.now(UTC) - timedelta(minutes=5)
     bodies = [wild_body(number, report, now) for number, report in enumerate(reports)]
@@ -518,7 +519,7 @@ def test_what_contradicts_is_told_apart_alike_in_any_order(
     assert found[0] == found[1] == found[2]
 
 
-def wild_body(number: int, report: dict[str, Any], now: datetime) -> dict[str, Any]:
+def wild_body(number: int, report: JsonObject, now: datetime) -> JsonObject:
     body = {**report, "id": f"event-{number}"}
     at = now - timedelta(hours=body.pop("hours"), seconds=body.pop("seconds"))
     trace = {"trace": "1" * 32} if "span" in body else {}

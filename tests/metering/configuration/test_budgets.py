@@ -2,7 +2,6 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 import pytest
@@ -30,6 +29,7 @@ from metering.models import (
 from metering.usage.decoders.native import EventBody
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
+from tests.json_object import JsonObject
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -40,7 +40,7 @@ def crossings(account: Account) -> list[tuple[int, str]]:
         return [(row.percent, row.action) for row in rows]
 
 
-def spend(account: Account, usd: str, **fields: Any) -> None:
+def spend(account: Account, usd: str, **fields: object) -> None:
     assert send(account, [make_event(cost_usd=usd, **fields)])["accepted"] == 1
 
 
@@ -287,7 +287,7 @@ def levels_of(account: Account, budget: Budget) -> list[int]:
     return [window.level_percent for window in windows_of(account, budget)]
 
 
-def set_limit(account: Account, budget: Budget, usd: int, **changes: Any) -> None:
+def set_limit(account: Account, budget: Budget, usd: int, **changes: object) -> None:
     with account.scope():
         changes = {"limit_cost_nanos": usd * NANOS, **changes}
         update_budget(budget=budget, actor="tests", changes=changes)
@@ -328,13 +328,13 @@ def test_a_level_falls_with_a_raised_limit_and_is_reached_and_locks_out_again(
 )
 def test_a_level_falls_and_rises_in_every_part(account: Account, part: str) -> None:
     kind = {"operation": "tool", "tool": "search"} if part == "limit_tool_calls" else {}
-    limit: dict[str, Any] = {
+    limit: JsonObject = {
         "limit_tokens": 2000,
         "limit_requests": 2,
         "limit_tool_calls": 2,
         "limit_seconds": 60,
     }
-    fields: dict[str, Any] = {part: limit[part], "period": "lifetime"}
+    fields: JsonObject = {part: limit[part], "period": "lifetime"}
     budget = make_budget(account, cost_usd=None, **fields)
     now = datetime.now(UTC)
     with time_machine.travel(now, tick=False):

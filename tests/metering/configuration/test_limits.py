@@ -20,7 +20,7 @@ def test_a_breaker_that_is_gone_is_not_found(account: Account) -> None:
             tenant=account.tenant, actor="tests", name="gone", cost_nanos_per_minute=1
         )
         delete_breaker(breaker=breaker, actor="tests")
-        with pytest.raises(NotFound, match="There is no breaker"):
+        with pytest.raises(NotFound, match="No breaker has the id"):
             update_breaker(breaker=breaker, actor="tests", changes={"name": "new"})
 
 
@@ -30,5 +30,5 @@ def test_a_rate_limit_that_is_gone_is_not_found(account: Account) -> None:
             tenant=account.tenant, actor="tests", name="gone", requests_per_minute=1
         )
         delete_rate_limit(limit=limit, actor="tests")
-        with pytest.raises(NotFound, match="There is no rate limit"):
+        with pytest.raises(NotFound, match="No rate limit has the id"):
             update_rate_limit(limit=limit, actor="tests", changes={"name": "new"})

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -16,16 +15,17 @@ from metering.limits.routes import Tier
 from metering.models import Breaker, Budget, ModelRoute, RateLimit
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account
+from tests.json_object import JsonObject
 
-BUDGET: dict[str, Any] = {
+BUDGET: JsonObject = {
     "name": "Daily",
     "period": "day",
     "limit_cost_nanos": NANOS,
     "levels": [LevelRule(100, "block", ())],
 }
-BREAKER: dict[str, Any] = {"name": "Runaway", "cost_nanos_per_minute": NANOS}
-RATE: dict[str, Any] = {"name": "Keys", "requests_per_minute": 10}
-ROUTE: dict[str, Any] = {"name": "Summaries", "tiers": [Tier("openai", "gpt-5", None)]}
+BREAKER: JsonObject = {"name": "Runaway", "cost_nanos_per_minute": NANOS}
+RATE: JsonObject = {"name": "Keys", "requests_per_minute": 10}
+ROUTE: JsonObject = {"name": "Summaries", "tiers": [Tier("openai", "gpt-5", None)]}
 BIG = 2**53 + 1
 Problems = dict[str, list[str | None]]
 
@@ -38,11 +38,11 @@ def refused(call: Callable[[], object]) -> Problems:
     return {field: [each.code for each in errors] for field, errors in found.items()}
 
 
-def level(percent: int = 80, action: str = "none", **rates: int) -> dict[str, Any]:
+def level(percent: int = 80, action: str = "none", **rates: int) -> JsonObject:
     return {"levels": [LevelRule(percent, action, (), **rates)]}
 
 
-BUDGETS: list[tuple[dict[str, Any], Problems]] = [
+BUDGETS: list[tuple[JsonObject, Problems]] = [
     ({"limit_cost_nanos": None}, {"limit": ["missing_limit"]}),
     ({"limit_tokens": -1}, {"limit_tokens": ["invalid"]}),
     ({"limit_tokens": BIG}, {"limit_tokens": ["invalid"]}),
@@ -85,7 +85,7 @@ BUDGETS: list[tuple[dict[str, Any], Problems]] = [
 
 @pytest.mark.parametrize(("changes", "problems"), BUDGETS)
 def test_a_budget_that_contradicts_itself_is_not_made(
-    account: Account, changes: dict[str, Any], problems: Problems
+    account: Account, changes: JsonObject, problems: Problems
 ) -> None:
     with account.scope():
         found = refused(
@@ -116,7 +116,7 @@ def test_a_budget_that_contradicts_itself_is_not_made(
     ],
 )
 def test_a_limit_that_means_nothing_is_not_made(
-    account: Account, make: Callable[..., object], fields: dict[str, Any], problems: list[str]
+    account: Account, make: Callable[..., object], fields: JsonObject, problems: list[str]
 ) -> None:
     with account.scope():
         found = refused(lambda: make(tenant=account.tenant, actor="t", **fields))
@@ -125,7 +125,7 @@ def test_a_limit_that_means_nothing_is_not_made(
 
 
 def test_a_change_that_is_refused_changes_nothing(account: Account) -> None:
-    made: dict[str, Any] = {"tenant": account.tenant, "actor": "t"}
+    made: JsonObject = {"tenant": account.tenant, "actor": "t"}
     with account.scope():
         budget = create_budget(**made, **BUDGET)
         breaker = create_breaker(**made, **BREAKER)

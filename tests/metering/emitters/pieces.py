@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+from tests.json_object import JsonObject
+
 TRACES: Final = "/v1/traces"
 LITELLM: Final = "/v1/integrations/litellm"
 JSON: Final = "application/json"
@@ -145,7 +147,7 @@ def _split_json(body: Body) -> Iterator[Piece]:
 
 
 def _join_json(pieces: Sequence[Piece]) -> bytes:
-    resources: list[dict[str, Any]] = []
+    resources: list[JsonObject] = []
     last: Any = None
     for piece in pieces:
         outer, inner = piece.around
@@ -158,7 +160,7 @@ def _join_json(pieces: Sequence[Piece]) -> bytes:
     return json.dumps({"resourceSpans": resources}).encode()
 
 
-def _moved_json(span: dict[str, Any], by_nanos: int) -> dict[str, Any]:
+def _moved_json(span: JsonObject, by_nanos: int) -> JsonObject:
     found = copy.deepcopy(span)
     for holder in (found, *found.get("events", ())):
         for name in (*SPAN_TIMES, "timeUnixNano"):
@@ -178,7 +180,7 @@ def _split_callback(body: Body) -> Iterator[Piece]:
         yield Piece(*body[:2], None, payload, ended_at_nanos)
 
 
-def _moved_payload(payload: dict[str, Any], by_nanos: int) -> dict[str, Any]:
+def _moved_payload(payload: JsonObject, by_nanos: int) -> JsonObject:
     times = {name: payload[name] for name in CALLBACK_TIMES if payload.get(name)}
     return {
         **payload,

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.json_object import JsonObject
 from tests.metering.emitters.pieces import (
     JSON,
     LITELLM,
@@ -88,9 +89,9 @@ def captured(run: str) -> Recording:
     return to_the_present(bodies)
 
 
-def truth_of(run: str) -> list[dict[str, Any]]:
+def truth_of(run: str) -> list[JsonObject]:
     """The calls that the replayed providers served."""
-    served: list[dict[str, Any]] = json.loads((folder_of(run) / "meta.json").read_bytes())["truth"]
+    served: list[JsonObject] = json.loads((folder_of(run) / "meta.json").read_bytes())["truth"]
     return served
 
 
@@ -108,7 +109,7 @@ def framework(name: str) -> Recording:
     return to_the_present([join([piece for span in spans for piece in split(span)])])
 
 
-def _export_of(observation: dict[str, Any]) -> Body:
+def _export_of(observation: JsonObject) -> Body:
     """An observation as an export of the one span that it was made of."""
     metadata = parsed(observation["metadata"])
     request = ExportTraceServiceRequest()

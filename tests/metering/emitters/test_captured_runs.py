@@ -3,18 +3,16 @@ is what the providers served.
 
 Only the bodies for `/v1/traces` and `/v1/integrations/litellm` are sent: logs and metrics have no
 address yet. Most recordings lie beside the repository; where they are not, their tests are skipped.
-SPENDGATE_FULL_ORDERS=1 tries 50 random orders of each instead of 5, and SPENDGATE_SEED repeats
-those of an earlier run, which printed it.
+SPENDGATE_FULL_ORDERS=1 tries 50 random orders of each instead of 5.
 """
 
 import base64
 import json
 import os
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +24,7 @@ from metering.intake.ingest import commit_jobs
 from metering.snapshot import read_configuration
 from metering.usage.shapes import Tokens, normalise_usage
 from tests.factories import Account, make_account
+from tests.json_object import JsonObject
 from tests.metering.emitters.outcomes import Call, Outcome, outcome_at_once, outcome_of
 from tests.metering.emitters.pieces import at_random, in_order_of_end
 from tests.metering.emitters.recordings import (
@@ -37,12 +36,12 @@ from tests.metering.emitters.recordings import (
 )
 from tests.metering.emitters.untold import UNTOLD
 from tests.metering.usage.decoders.test_otlp_recorded import RECORDED, UNTOLD_WRITES, expected
+from tests.seed import dice
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 IS_FULL: Final = os.environ.get("SPENDGATE_FULL_ORDERS") == "1"
 ORDERS: Final = 50 if IS_FULL else 5
-SEED: Final = os.environ.get("SPENDGATE_SEED") or str(random.SystemRandom().randrange(10**6))
 
 # Each captured run, with how many calls failed in it and how many tools were called.
 CAPTURED: Final[Mapping[str, tuple[int, int]]] = {
@@ -104,9 +103,9 @@ FRAMEWORK_CALLS: Final[Mapping[str, tuple[list[tuple[int, int]], int]]] = {
 DIALECTS: Final = (("logfire",), ("openllmetry",), ("logfire", "openllmetry"))
 
 RUNS: Final[Mapping[str, Callable[[], Recording]]] = {
-    **{run: lambda run=run: captured(run) for run in CAPTURED},  # type: ignore[misc]
-    **{name: lambda name=name: framework(name) for name in FRAMEWORK_CALLS},  # type: ignore[misc]
-    **{"+".join(some): lambda some=some: replayed(*some) for some in DIALECTS},  # type: ignore[misc]
+    **{run: partial(captured, run) for run in CAPTURED},
+    **{name: partial(framework, name) for name in FRAMEWORK_CALLS},
+    **{"+".join(some): partial(replayed, *some) for some in DIALECTS},
 }
 every_run = pytest.mark.parametrize("run", RUNS)
 
@@ -209,10 +208,10 @@ def _replayed_calls(*, is_whole: bool) -> dict[str, Tokens]:
     return calls
 
 
-def _told(run: str) -> Iterator[dict[str, Any]]:
+def _told(run: str) -> Iterator[JsonObject]:
     """The calls that were served, as far as the run tells of them."""
     for call in truth_of(run):
-        told: dict[str, Any] | None = {"web": 0, "is_priced": True, **call}
+        told: JsonObject | None = {"web": 0, "is_priced": True, **call}
         for untold in UNTOLD.get(run, ()):
             if not untold.ends or str(call["id"]).endswith(untold.ends):
                 told = (
@@ -308,9 +307,7 @@ def test_every_body_three_times_is_booked_alike(catalogue: None, run: str) -> No
 def test_random_orders_and_splits_are_booked_alike(catalogue: None, run: str) -> None:
     pieces = RUNS[run]().pieces
     for number in range(ORDERS):
-        seed = f"{SEED} {run} {number}"
-        print(f"SPENDGATE_SEED={SEED}, order {number}")  # noqa: T201 - shown where it fails
-        assert_same(outcome_of(at_random(pieces, random.Random(seed))), whole(run))
+        assert_same(outcome_of(at_random(pieces, dice(run, number))), whole(run))
 
 
 @pytest.mark.parametrize(
@@ -322,6 +319,5 @@ def test_several_exporters_at_once_are_booked_alike(
     wanted = whole(run)
     # Each body in a transaction of its own, as if each came to another process.
     monkeypatch.setattr(PROCESS_COMMITTER, "submit", lambda job: commit_jobs(job.tenant_id, [job]))
-    seed = f"{SEED} {run} at once"
-    bodies = at_random(RUNS[run]().pieces, random.Random(seed))
+    bodies = at_random(RUNS[run]().pieces, dice(run, "at once"))
     assert_same(outcome_at_once([*bodies, *bodies], threads=6), wanted)

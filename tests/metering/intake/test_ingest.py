@@ -1,12 +1,15 @@
 """Taking usage in: once, priced, in every balance, whatever else happens."""
 
+import select
 import threading
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import msgspec
+import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from metering.calls.answers import IngestAnswer
 from metering.calls.retries import with_retries
@@ -190,8 +193,47 @@ def test_a_connection_that_ran_out_of_time_in_a_transaction_is_made_anew(account
         with transaction.atomic(), connection.cursor() as cursor:
             if len(attempts) == 1:
                 cursor.execute("SET idle_in_transaction_session_timeout = '20ms'")
-                time.sleep(0.2)
+                # PostgreSQL hangs up, which makes the socket readable.
+                assert select.select([connection.connection], [], [], 30)[0]
             cursor.execute("SELECT 1")
 
     with_retries(account.tenant.id, commit)
     assert len(attempts) == 2
+
+
+def lose_connection() -> NoReturn:
+    """What Django raises where the server has gone."""
+    raise OperationalError from psycopg.OperationalError("server closed the connection")
+
+
+def test_a_connection_that_breaks_after_a_conflict_is_made_anew_twice_at_most(
+    account: Account,
+) -> None:
+    failures: list[Callable[[], None]] = [conflict, lose_connection, conflict, lose_connection]
+
+    def commit() -> None:
+        if failures:
+            failures.pop(0)()
+
+    with_retries(account.tenant.id, commit)
+    assert failures == []
+    failures += [lose_connection] * 4
+    with pytest.raises(OperationalError):
+        with_retries(account.tenant.id, commit)
+    assert len(failures) == 1
+
+
+def conflict() -> NoReturn:
+    raise OperationalError from psycopg.errors.DeadlockDetected()
+
+
+def test_a_database_that_cannot_be_reached_is_not_asked_again(account: Account) -> None:
+    attempts: list[int] = []
+
+    def commit() -> None:
+        attempts.append(1)
+        raise OperationalError from psycopg.errors.ConnectionTimeout()
+
+    with pytest.raises(OperationalError):
+        with_retries(account.tenant.id, commit)
+    assert len(attempts) == 1

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import permutations
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 from django.db import connection
@@ -18,6 +18,7 @@ from metering.intake.committer import PROCESS_COMMITTER
 from metering.intake.ingest import commit_jobs
 from metering.models import Budget, BudgetWindow, Reservation, ReservationState, UsageEvent
 from tests.factories import Account, make_budget, windows_of
+from tests.json_object import JsonObject
 from tests.metering.reports import (
     EVENTS,
     RESERVATIONS,
@@ -128,7 +129,7 @@ class Telling:
             self.faults.append(f"the settle is answered {answer.body['cost_usd']} USD")
 
     def event(self) -> None:
-        body: dict[str, Any] = {
+        body: JsonObject = {
             **MODEL,
             "id": f"event-{self.id}",
             "source": "client",

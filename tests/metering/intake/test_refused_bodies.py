@@ -17,13 +17,16 @@ from metering.intake import ingest as ingesting
 from metering.models import UsageEvent
 from metering.reservations.commands import new_id
 from tests.factories import Account, make_budget, make_event, send, windows_of
+from tests.json_object import JsonObject
 from tests.metering.requests import request_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NUL_IN_TAGS: Any = {"tags": {"a": "x\x00y"}}
 
 
-def post(account: Account, body: bytes, handle: Any = handle_events, **options: Any) -> HotResponse:
+def post(
+    account: Account, body: bytes, handle: Any = handle_events, **options: object
+) -> HotResponse:
     headers = {**account.headers, "content-type": "application/json"}
     return run(handle(request_of(headers, body), **options))
 
@@ -57,7 +60,7 @@ def test_values_are_judged_before_the_database_sees_them(
         pytest.fail("the database refused a value")
 
     monkeypatch.setattr(IngestJob, "without_what_failed", unexpected)
-    bad: list[dict[str, Any]] = [
+    bad: list[JsonObject] = [
         *({name: "x\x00y"} for name in ("id", "customer", "model", "session", "error_type")),
         NUL_IN_TAGS,
         {"tags": {"\x00": 1}},
@@ -71,7 +74,7 @@ def test_values_are_judged_before_the_database_sees_them(
         {"time": "9999-12-31T23:59:59Z"},
         {"customer": "c" * 201},
     ]
-    good: list[dict[str, Any]] = [
+    good: list[JsonObject] = [
         {
             "tags": {
                 "a": "\\u0000",
@@ -133,7 +136,7 @@ def test_refusals_leave_nothing_that_only_a_search_for_cycles_frees(account: Acc
     """Such a search is rare in a web process, and a body may have megabytes."""
     make_budget(account, cost_usd=0)
     bad = [make_event(cost_usd="-1"), make_event(usage={"what": 1}), make_event(**NUL_IN_TAGS)]
-    bodies: list[tuple[bytes, Any, dict[str, Any]]] = [
+    bodies: list[tuple[bytes, Any, JsonObject]] = [
         (msgspec.json.encode(bad), handle_events, {}),
         (msgspec.json.encode([{**bad[1], "unknown": 1}, {}, 7]), handle_events, {}),
         (msgspec.json.encode([bad[0], make_event()]), handle_events, {}),

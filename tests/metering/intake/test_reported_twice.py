@@ -7,7 +7,6 @@ The recordings lie beside the repository; where they are not, these tests are sk
 import gzip
 import json
 import time
-from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -19,6 +18,7 @@ from metering.api import fast_path
 from metering.models import UsageEvent
 from metering.usage.shapes import normalise_usage
 from tests.factories import Account, make_budget, windows_of
+from tests.json_object import JsonObject
 from tests.metering.requests import request_of
 from tests.metering.usage.decoders.test_otlp_recorded import RECORDED, needs_recordings
 
@@ -66,7 +66,7 @@ def export(account: Account, dialect: str) -> int:
     return rejected
 
 
-def post_natively(account: Account) -> dict[str, Any]:
+def post_natively(account: Account) -> JsonObject:
     events = []
     for line in (RECORDED / "expected_usage.jsonl").read_text().splitlines():
         call = json.loads(line)
@@ -85,7 +85,7 @@ def post_natively(account: Account) -> dict[str, Any]:
         fast_path.handle_events(request_of(headers, json.dumps(events).encode()))
     )
     assert answer.status == 200, answer.body
-    body: dict[str, Any] = json.loads(answer.body)
+    body: JsonObject = json.loads(answer.body)
     return body
 
 

@@ -1,5 +1,6 @@
 """Nothing without a rate reads as $0, and what the price library lacks has a source and a date."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import cache
@@ -13,6 +14,7 @@ from metering.pricing.rates import CompiledRates, check_rates, parse_rates, unit
 from metering.pricing.schedule import Catalogue
 from metering.pricing.supplement import supplement_lines, supplemented_rows
 from metering.usage.shapes import Tokens, normalise_usage
+from tests.json_object import JsonObject
 from tests.metering.pricing.test_book import NOON, CatalogueStandIn, TenantStandIn, flat, rate
 
 # One of everything that a usage object can hold, by usage key.
@@ -96,7 +98,7 @@ def test_each_unit_that_each_price_has_no_rate_for_is_named() -> None:
     ],
 )
 def test_use_without_a_rate_is_unpriced(
-    provider: str, model: str, usage: dict[str, Any], unrated: tuple[str, ...] | None
+    provider: str, model: str, usage: JsonObject, unrated: tuple[str, ...] | None
 ) -> None:
     rating = rate(book(), provider, model, tokens=normalise_usage(usage, provider=provider))
     assert rating.source == "unpriced"
@@ -162,7 +164,7 @@ def test_a_model_that_is_free_stays_free(provider: str, model: str) -> None:
     ],
 )
 def test_searches_and_tools_are_billed_beside_tokens(
-    provider: str, model: str, usage: dict[str, Any], nanos: int
+    provider: str, model: str, usage: JsonObject, nanos: int
 ) -> None:
     counts = {"input_tokens": 1000, "output_tokens": 100, **usage}
     rating = rate(book(), provider, model, tokens=normalise_usage(counts, provider=provider))
@@ -227,7 +229,7 @@ def test_a_batch_costs_half_wherever_it_runs(provider: str, model: str) -> None:
     ],
 )
 def test_output_of_an_image_model_without_a_breakdown_is_images(
-    usage: dict[str, Any], nanos: int
+    usage: JsonObject, nanos: int
 ) -> None:
     counts = {"input_tokens": 10, "output_tokens": 100, "total_tokens": 110, **usage}
     tokens = normalise_usage(counts, provider="openai")
@@ -237,7 +239,7 @@ def test_output_of_an_image_model_without_a_breakdown_is_images(
 
 
 def test_the_supplement_adds_and_never_overrides() -> None:
-    own = {(row.provider, row.model): [] for row in catalogue_rows()}  # type: ignore[var-annotated]
+    own: defaultdict[tuple[str, str], list[CatalogueRow]] = defaultdict(list)
     for row in supplemented():
         own[row.provider, row.model].append(row)
     for row in catalogue_rows():

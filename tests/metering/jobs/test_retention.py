@@ -62,6 +62,7 @@ from metering.usage.partitions import MONTHS_AHEAD, drop_sealed_partitions, part
 from tenants.models import User
 from tests.dashboard.conftest import BACKEND
 from tests.factories import NANOS, Account, make_account, make_budget, make_event, send, windows_of
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, caller
 from tests.metering.intake.test_rerate import set_price
 
@@ -158,7 +159,7 @@ class Year:
 
 
 def make_budgets(account: Account) -> dict[str, Budget]:
-    fields: dict[str, dict[str, Any]] = {
+    fields: dict[str, JsonObject] = {
         "month": {"per": ["agent"]},
         "hour": {"period": "hour", "per": ["agent"]},
         "rollover": {"has_rollover": True, "rollover_max_percent": 50},
@@ -416,7 +417,7 @@ def simulated(account: Account, at: datetime, **members: Any) -> Answer:
         return caller(account).post("/v1/simulations", members)
 
 
-MONTHLY: dict[str, Any] = {
+MONTHLY: JsonObject = {
     "name": "Proposed",
     "period": "month",
     "limit": {"cost_usd": "1"},
@@ -639,7 +640,7 @@ def test_a_lockout_that_a_person_lifted_and_the_newest_halt_stay(account: Accoun
 
 def test_increases_go_once_no_window_is_left_that_they_explain(account: Account) -> None:
     long_ago = datetime.now(UTC) - settings.RETENTION_INCIDENTS - timedelta(days=40)
-    kinds: dict[str, dict[str, Any]] = {
+    kinds: dict[str, JsonObject] = {
         "month": {},
         "lifetime": {"period": "lifetime"},
         "rolling": {"period": "day", "is_rolling": True},

@@ -319,7 +319,7 @@ def at_once(*works: Callable[[], object]) -> None:
 
 def wait_for_lock(class_id: int) -> None:
     """Until somebody waits for an advisory lock."""
-    ends_at = time.monotonic() + 10
+    ends_at = time.monotonic() + 60
     with connection.cursor() as cursor:
         while time.monotonic() < ends_at:
             cursor.execute(

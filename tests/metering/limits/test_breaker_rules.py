@@ -1,7 +1,6 @@
 """What a breaker decides, call by call, without a database."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 from metering.limits.breakers import BreakerRule, Call, GroupState, Transition
@@ -11,7 +10,7 @@ from tests.factories import NANOS
 NOW = datetime(2026, 11, 21, 12, 0, 0, 500_000, tzinfo=UTC)
 
 
-def rule(**fields: Any) -> BreakerRule:
+def rule(**fields: object) -> BreakerRule:
     return BreakerRule.of(Breaker(id=7, name="Research", per=["agent"], **fields))
 
 

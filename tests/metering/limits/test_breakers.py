@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -40,6 +39,7 @@ from metering.limits.limit_reductions import (
 from metering.models import Breaker, BreakerState, Decision, Halt, LimitReduction
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_account
+from tests.json_object import JsonObject
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -73,7 +73,7 @@ def feed(account: Account, *calls: ReportedCall, seconds: float = 0) -> list[Bre
         return feed_breakers(tenant_id=account.tenant.id, rules=rules, calls=calls, now=now)
 
 
-def make_breaker(account: Account, **fields: Any) -> Breaker:
+def make_breaker(account: Account, **fields: object) -> Breaker:
     fields = {"name": "Research", "cost_nanos_per_minute": 10 * NANOS, **fields}
     with account.scope():
         return create_breaker(tenant=account.tenant, actor="tests", **fields)
@@ -127,7 +127,7 @@ def in_threads(runs: Sequence[Callable[[], None]]) -> None:
 
 def test_one_that_opens_halts_its_group_and_says_why(account: Account) -> None:
     breaker = make_breaker(account, match={"team": ["growth", "sales"]})
-    spent: dict[str, Any] = {"team": "growth", "feature": "email"}
+    spent: JsonObject = {"team": "growth", "feature": "email"}
     assert feed(account, reported("6", **spent), reported("20", team="other")) == []
     (change,) = feed(account, reported("6.4", **spent))
     (halt,) = halts(account)
@@ -249,7 +249,7 @@ def test_one_with_a_percent_tightens_budgets_instead_of_stopping(account: Accoun
 
 
 def test_a_tightening_is_one_for_a_cause(account: Account, stranger: Account) -> None:
-    new: dict[str, Any] = {"tenant_id": account.tenant.id, "match": {}, "reason": "odd"}
+    new: JsonObject = {"tenant_id": account.tenant.id, "match": {}, "reason": "odd"}
     with account.scope():
         assert open_limit_reduction(**new, limit_percent=50, cause="anomaly:1") is not None
         assert open_limit_reduction(**new, limit_percent=60, cause="anomaly:1") is None

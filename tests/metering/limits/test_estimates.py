@@ -20,6 +20,7 @@ from metering.rollups import batches, call_sizes
 from metering.rollups.bins import bins_of, largest
 from metering.rollups.call_sizes import CALLS, COST, KEYS, OUTPUT, TOKENS
 from tests.factories import NANOS, Account, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import roll_everything_up, void
 
 MODEL = "claude-sonnet-4-5"
@@ -33,13 +34,13 @@ def _nothing_remembered() -> Iterator[None]:
     forget_estimates()
 
 
-def calls(count: int, **fields: Any) -> list[dict[str, Any]]:
+def calls(count: int, **fields: object) -> list[JsonObject]:
     """Calls of one agent and feature that cost 0.02 USD, unless told otherwise."""
     fields = {"agent": "researcher", "feature": "search", "cost_usd": "0.02", **fields}
     return [make_event(**fields) for _ in range(count)]
 
 
-def learned(account: Account, events: list[dict[str, Any]]) -> None:
+def learned(account: Account, events: list[JsonObject]) -> None:
     send(account, events)
     roll_everything_up(account)
     forget_estimates()

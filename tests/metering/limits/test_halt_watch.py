@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
+from pytest_django.fixtures import DjangoAssertNumQueries
 
 from metering.limits import halt_watch
 from metering.limits.decisions import DecisionRow
 from metering.limits.halt_watch import (
-    PROCESS_WATCHER,
     HaltWatcher,
     known_halts,
     remember_refusal,
@@ -23,6 +23,7 @@ from metering.limits.halt_watch import (
 from metering.limits.halts import insert_halt, remembered_halts
 from metering.models import Decision
 from tests.factories import Account
+from tests.json_object import JsonObject
 from tests.metering.limits.test_halts import lift, make_halt
 
 
@@ -40,16 +41,15 @@ def watcher() -> Iterator[HaltWatcher]:
     watcher.forget()
 
 
-def wait_for(is_so: Callable[[], object]) -> float:
-    """How many seconds it took until something was so."""
-    began = time.monotonic()
+def wait_for(is_so: Callable[[], object]) -> None:
+    """Wait until something is so. How soon it is, `make bench` measures."""
+    end = time.monotonic() + 60
     while not is_so():
-        assert time.monotonic() < began + 5
+        assert time.monotonic() < end
         time.sleep(0.005)
-    return time.monotonic() - began
 
 
-def halt_elsewhere(account: Account, match: dict[str, Any]) -> None:
+def halt_elsewhere(account: Account, match: JsonObject) -> None:
     """As another process does: nothing tells this one."""
     with account.scope(), connection.cursor() as cursor:
         insert_halt(
@@ -78,14 +78,14 @@ def decisions(account: Account) -> int:
         return Decision.objects.filter(tenant=account.tenant).count()
 
 
-def test_a_halt_made_elsewhere_is_known_within_a_second_without_other_traffic(
+def test_a_halt_made_elsewhere_is_known_without_other_traffic(
     account: Account,
 ) -> None:
     tenant_id = account.tenant.id
     assert known_halts(tenant_id) == ()
     wait_for(lambda: remembered_halts(tenant_id) is not None)
     halt_elsewhere(account, {"agent": "researcher"})
-    assert wait_for(lambda: remembered_halts(tenant_id)) < 1
+    wait_for(lambda: remembered_halts(tenant_id))
     assert [one.match for one in known_halts(tenant_id)] == [{"agent": "researcher"}]
 
 
@@ -115,7 +115,7 @@ def test_the_thread_makes_its_connection_anew_when_it_broke(
         )
         assert cursor.fetchone() != (0,)
     halt_elsewhere(account, {"agent": "researcher"})
-    assert wait_for(lambda: known_halts(tenant_id)) < 2
+    wait_for(lambda: known_halts(tenant_id))
 
 
 def test_one_look_reads_the_halts_of_all_tenants(
@@ -183,12 +183,10 @@ def test_a_refusal_that_cannot_be_written_holds_up_no_other(
         assert [one.asked_tokens for one in Decision.objects.all()] == [7]
 
 
-def test_a_refusal_is_recorded_within_a_second_with_its_tenant(
-    account: Account, stranger: Account
-) -> None:
+def test_a_refusal_is_recorded_soon_with_its_tenant(account: Account, stranger: Account) -> None:
     remember_refusal(account.tenant.id, refusal())
     remember_refusal(stranger.tenant.id, refusal())
-    assert wait_for(lambda: decisions(account) and decisions(stranger)) < 1
+    wait_for(lambda: decisions(account) and decisions(stranger))
     with account.scope():
         (row,) = Decision.objects.all()
     assert (row.tenant_id, row.agent, row.code) == (account.tenant.id, "researcher", "halted")
@@ -220,13 +218,10 @@ def test_the_thread_is_stopped_with_its_refusals_written_and_starts_again(
 
 
 def test_an_idle_process_leaves_the_database_alone(
-    account: Account, monkeypatch: pytest.MonkeyPatch
+    account: Account, watcher: HaltWatcher, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    known_halts(account.tenant.id)
-    wait_for(lambda: remembered_halts(account.tenant.id) is not None)
-    PROCESS_WATCHER.forget()
-    time.sleep(halt_watch.PAUSE_SECONDS)
-    readings: list[int] = []
-    monkeypatch.setattr(PROCESS_WATCHER, "_read", lambda: readings.append(1))
-    time.sleep(halt_watch.PAUSE_SECONDS * 2)
-    assert readings == []
+    watcher.watch(account.tenant.id)
+    assert watcher.look()
+    watcher.forget()
+    with django_assert_num_queries(0):
+        assert not watcher.look()

@@ -25,6 +25,7 @@ from metering.models import Breaker, BreakerState, Halt
 from tenants.models import AuditEntry
 from tenants.scope import change_configuration
 from tests.factories import Account
+from tests.json_object import JsonObject
 
 
 def values(**dimensions: str) -> tuple[str, ...]:
@@ -36,7 +37,7 @@ def in_force(account: Account) -> ActiveHalts:
         return read_halts(cursor, account.tenant.id)
 
 
-def make_halt(account: Account, match: dict[str, Any], reason: str = "it loops") -> Halt:
+def make_halt(account: Account, match: JsonObject, reason: str = "it loops") -> Halt:
     with account.scope():
         return halt(tenant=account.tenant, match=match, reason=reason, actor="tests")
 
@@ -306,9 +307,7 @@ def test_an_older_reading_never_replaces_a_newer_one(account: Account) -> None:
         ({"agent": ["researcher", "writer"], "team": None}, False),
     ],
 )
-def test_a_match_that_may_be_about_every_call_is_wide(
-    match: dict[str, Any], expected: bool
-) -> None:
+def test_a_match_that_may_be_about_every_call_is_wide(match: JsonObject, expected: bool) -> None:
     assert is_wide(match) is expected
 
 
@@ -323,6 +322,6 @@ def test_a_match_that_may_be_about_every_call_is_wide(
     ],
 )
 def test_the_match_of_a_group_names_its_values(
-    match: dict[str, Any], per: list[str], group: list[str], expected: dict[str, Any]
+    match: JsonObject, per: list[str], group: list[str], expected: JsonObject
 ) -> None:
     assert match_of_group(match, per, group) == expected

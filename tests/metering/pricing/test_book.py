@@ -1,4 +1,3 @@
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -20,6 +19,8 @@ from metering.pricing.model_names import CatalogueModel, canonical_provider, fin
 from metering.pricing.rates import CompiledRates, check_rates, parse_rates
 from metering.pricing.schedule import Catalogue
 from metering.usage.shapes import Tokens, normalise_usage
+from tests.json_object import JsonObject
+from tests.seed import dice
 
 CONTEXTS: dict[str | None, dict[str, str]] = {
     None: {},
@@ -50,7 +51,7 @@ class CatalogueStandIn:
 
 @dataclass
 class TenantStandIn:
-    rates: dict[str, Any]
+    rates: JsonObject
     model: str = "gpt-4o"
     provider: str = ""
     effective_from: datetime = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,8 +86,8 @@ def catalogue() -> Catalogue:
     )
 
 
-def rate(book: PriceBook, provider: str | None, model: str | None, **given: Any) -> Rating:
-    arguments: dict[str, Any] = {
+def rate(book: PriceBook, provider: str | None, model: str | None, **given: object) -> Rating:
+    arguments: JsonObject = {
         "at": NOON,
         "tokens": Tokens(1000, 100),
         "service_tier": None,
@@ -101,7 +102,7 @@ def book() -> PriceBook:
     return PriceBook(catalogue=catalogue())
 
 
-def flat(input_nanos: int, output_nanos: int, **more: int) -> dict[str, Any]:
+def flat(input_nanos: int, output_nanos: int, **more: int) -> JsonObject:
     """Rates in nano-dollars for a million tokens."""
     rates = {"input_tokens": input_nanos, "output_tokens": output_nanos, **more}
     return {key: {"nanos": str(nanos), "per": 1_000_000} for key, nanos in rates.items()}
@@ -116,7 +117,7 @@ def usages(draw: st.DrawFn) -> Tokens:
     audio, audio_read, image, image_read = draw(some), draw(some), draw(some), draw(some)
     video, video_read = draw(some), draw(some)
     text, reasoning, spoken, drawn, filmed = [draw(some) for _ in range(5)]
-    extra: dict[str, Any] = {
+    extra: JsonObject = {
         "input_image_tokens": image + image_read,
         "input_video_tokens": video + video_read,
         "output_image_tokens": drawn,
@@ -159,7 +160,7 @@ def library_usage(tokens: Tokens) -> genai_prices.Usage:
     )
 
 
-def _with_zero_joints(extra: Mapping[str, Any]) -> dict[str, Any]:
+def _with_zero_joints(extra: Mapping[str, Any]) -> JsonObject:
     # The library refuses to guess how much of cached input was audio; here none was.
     joints = {f"cache_{kind}_read_tokens": 0 for kind in ("audio", "image", "video")}
     return {**joints, **extra}
@@ -201,7 +202,7 @@ def test_any_usage_of_any_model_costs_what_the_library_says(
 
 
 def test_every_model_costs_what_the_library_says_at_every_boundary() -> None:
-    seeded = random.Random(20261121)
+    seeded = dice("boundaries")
     boundaries = [128_000, 199_999, 200_000, 200_001, 272_001, 524_289]
     for provider, model in MODELS:
         for tier in CONTEXTS if model.price_variants else [None]:

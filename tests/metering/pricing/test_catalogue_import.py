@@ -16,12 +16,13 @@ from metering.pricing.supplement import supplemented_rows
 from metering.usage.shapes import Tokens
 from tenants.models import Tenant
 from tests.factories import Account
+from tests.json_object import JsonObject
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 GPT_4O = {"input_tokens": 1_000_000_000, "output_tokens": 2_000_000_000}
 
 
-def rates() -> dict[str, Any]:
+def rates() -> JsonObject:
     return {key: {"nanos": str(nanos), "per": 1_000_000} for key, nanos in GPT_4O.items()}
 
 

@@ -9,8 +9,10 @@ import pytest
 from metering.pricing.rates import CompiledRates, parse_rates, units
 from metering.pricing.worst_case import Shape, worst_case_nanos
 from metering.usage.shapes import Tokens
+from tests.json_object import JsonObject
 from tests.metering.intake.test_unrated import supplemented
 from tests.metering.pricing.test_book import flat
+from tests.seed import dice
 
 RATES = flat(
     1_000_000,
@@ -24,7 +26,7 @@ RATES = flat(
 RATES["web_searches"] = {"nanos": "10000", "per": 1000}
 
 
-def held(rates: dict[str, Any], **fields: Any) -> int:
+def held(rates: JsonObject, **fields: Any) -> int:
     shape = Shape(**{"input_tokens": 100, "output_tokens": 10, "units": {}, **fields})
     return worst_case_nanos(CompiledRates(parse_rates(rates)), shape)
 
@@ -41,7 +43,7 @@ def held(rates: dict[str, Any], **fields: Any) -> int:
         ({"input_tokens": 0, "output_tokens": 0}, 0),
     ],
 )
-def test_what_the_request_says_narrows_what_is_held(fields: dict[str, Any], nanos: int) -> None:
+def test_what_the_request_says_narrows_what_is_held(fields: JsonObject, nanos: int) -> None:
     assert held(RATES, **fields) == nanos
 
 
@@ -64,7 +66,7 @@ def test_the_sum_is_rounded_once() -> None:
 
 
 def test_no_call_within_its_request_costs_more_than_is_held() -> None:
-    seeded = random.Random(20261129)
+    seeded = dice("worst case")
     kinds = {(frozenset(row.rates), bool(row.context)): row for row in supplemented() if row.rates}
     for row in kinds.values():
         if row.context:

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from metering.reporting import UsageQuestion, usage, usage_cursors
 from tests.factories import Account, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -80,7 +81,7 @@ def rest(api: Caller, path: str, first: Any, **parameters: Any) -> list[Any]:
 def test_events_that_arrive_between_two_pages_displace_none(account: Account) -> None:
     now = datetime.now(UTC)
 
-    def at(minutes: int) -> dict[str, Any]:
+    def at(minutes: int) -> JsonObject:
         return make_event(time=(now - timedelta(minutes=minutes)).isoformat())
 
     events = [at(minutes) for minutes in (1, 5, 5, 5, 9)]

@@ -23,13 +23,14 @@ from metering.rollups import long_tail
 from metering.rollups.sets import SETS
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
+from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import (
     make_events,
     measures_of,
     roll_everything_up,
-    seeded,
     void,
 )
+from tests.seed import dice
 
 NANOS = 10**9
 
@@ -99,7 +100,7 @@ def as_sums(rows: Sequence[UsageRow]) -> dict[tuple[Any, ...], tuple[int, ...]]:
     return {(row.start, *row.key): tuple(row.measures) for row in rows}
 
 
-QUESTIONS: list[dict[str, Any]] = [
+QUESTIONS: list[JsonObject] = [
     {},
     {"interval": "none"},
     {"interval": "15min", "group_by": ("customer",)},
@@ -135,7 +136,7 @@ def busy(account: Account) -> Account:
 
 
 @pytest.mark.parametrize("fields", QUESTIONS, ids=str)
-def test_an_answer_equals_the_events(busy: Account, fields: dict[str, Any]) -> None:
+def test_an_answer_equals_the_events(busy: Account, fields: JsonObject) -> None:
     question = ask(busy, **fields)
     wanted = expected(busy, question)
     assert wanted
@@ -152,7 +153,7 @@ def test_an_answer_equals_the_events(busy: Account, fields: dict[str, Any]) -> N
 
 
 def test_any_edges_are_exact(busy: Account) -> None:
-    chance = seeded(3)
+    chance = dice("usage", 3)
     now = datetime.now(UTC)
     for _ in range(25):
         starts_at = now - timedelta(seconds=chance.uniform(3600, 4 * 86_400))
@@ -262,7 +263,7 @@ def test_a_cursor_is_for_its_own_question(busy: Account) -> None:
         ),
     ],
 )
-def test_a_question_without_sense_is_refused(fields: dict[str, Any], code: str) -> None:
+def test_a_question_without_sense_is_refused(fields: JsonObject, code: str) -> None:
     fields = {
         "starts_at": datetime(2026, 11, 1, tzinfo=UTC),
         "ends_at": datetime(2026, 11, 2, tzinfo=UTC),
@@ -309,8 +310,8 @@ def test_whole_days_inside_a_bucket_come_from_days() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"interval": "none"}, {"group_by": ("model",)}])
-def test_percentiles_are_within_five_percent(account: Account, fields: dict[str, Any]) -> None:
-    chance = seeded(5)
+def test_percentiles_are_within_five_percent(account: Account, fields: JsonObject) -> None:
+    chance = dice("usage", 5)
     time = datetime.now(UTC) - timedelta(days=1)
     values = [round(chance.lognormvariate(6, 1.5)) for _ in range(200)]
     sent = [

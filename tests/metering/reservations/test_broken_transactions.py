@@ -3,20 +3,35 @@
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import OperationalError, connection
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
 
+from metering.ledger.posting import Planned, plan_move
 from metering.models import Reservation, UsageEvent
-from metering.reservations import batch, transaction
+from metering.reservations import batch
+from metering.reservations.batch import Batch
 from tests.factories import Account, make_budget, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 
 
+def raw_connection() -> psycopg.Connection[TupleRow]:
+    connection.ensure_connection()
+    raw = connection.connection
+    assert isinstance(raw, psycopg.Connection)
+    return raw
+
+
 def end_own_connection() -> None:
-    """As the server does where it is stopped or loses its patience."""
-    own: Any = connection.connection
-    with type(own).connect(own.info.dsn, password=own.info.password) as other:
-        other.execute("SELECT pg_terminate_backend(%s)", [own.info.backend_pid])
+    """End it as the server does where it is stopped or loses its patience, and wait until it is:
+    on a busy machine it would still commit what comes next.
+    """
+    info = raw_connection().info
+    with psycopg.connect(info.dsn, password=info.password) as other:
+        row = other.execute("SELECT pg_terminate_backend(%s, 10000)", [info.backend_pid]).fetchone()
+    assert row == (True,)
 
 
 def once(break_it: Callable[[], None]) -> Callable[[], None]:
@@ -26,30 +41,43 @@ def once(break_it: Callable[[], None]) -> Callable[[], None]:
 
 def break_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection ends when everything is locked and nothing written."""
-    write, break_once = batch.Batch._write, once(end_own_connection)
+    break_once = once(end_own_connection)
 
-    def broken(self: batch.Batch, *arguments: Any) -> None:
+    def broken(**arguments: Any) -> Planned | None:
         break_once()
-        write(self, *arguments)
+        return plan_move(**arguments)
 
-    monkeypatch.setattr(batch.Batch, "_write", broken)
+    monkeypatch.setattr(batch, "plan_move", broken)
 
 
 def break_after_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commit succeeds, and its answer does not arrive."""
 
     def lose() -> None:
+        status = raw_connection().info.transaction_status
+        assert status == TransactionStatus.IDLE, "the batch has committed"
         connection.close()
         raise OperationalError("server closed the connection unexpectedly")
 
-    run, break_once = transaction._run, once(lose)
+    run, break_once = Batch.run, once(lose)
 
-    def broken(*arguments: Any, **more: Any) -> Any:
-        made = run(*arguments, **more)
+    def broken(self: Batch) -> None:
+        run(self)
         break_once()
-        return made
 
-    monkeypatch.setattr(transaction, "_run", broken)
+    monkeypatch.setattr(Batch, "run", broken)
+
+
+def end_idle_connections() -> None:
+    """PostgreSQL ends the connections that threads keep, and none of them has noticed yet."""
+    own = raw_connection().info.backend_pid
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid, pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> %s",
+            [own],
+        )
+        assert all(is_ended for _, is_ended in cursor.fetchall())
 
 
 def reserve(api: Caller) -> Answer:
@@ -79,6 +107,24 @@ def test_a_call_whose_connection_breaks_is_held_once(
     with account.scope():
         assert [str(one.id) for one in Reservation.objects.all()] == [answer.body["id"]]
     assert [one.reserved_nanos for one in windows_of(account, budget)] == [10**9]
+
+
+@pytest.mark.parametrize("break_connection", BREAKS)
+def test_a_call_whose_kept_connection_was_dead_before_the_next_breaks_is_held_once(
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    break_connection: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    budget = make_budget(account, cost_usd=10)
+    api = caller(account)
+    reserve(api)
+    end_idle_connections()
+    break_connection(monkeypatch)
+
+    answer = reserve(api)
+
+    assert (answer.status, answer.body["reserved_usd"]) == (201, "1")
+    assert [one.reserved_nanos for one in windows_of(account, budget)] == [2 * 10**9]
 
 
 @pytest.mark.parametrize("break_connection", BREAKS)

@@ -20,25 +20,30 @@ from metering.models import (
     Decision,
     Halt,
     LedgerEntry,
+    LimitIncrease,
     Reservation,
     UsageEvent,
 )
 from metering.reservations import increase_requests, transaction
+from metering.reservations.commands import Reserve
 from metering.reservations.committer import PROCESS_ENFORCER
+from metering.reservations.request import ReservationBody, ReservationRequest
 from metering.reservations.transaction import expire_due
 from tenants import keys
+from tenants.scope import change_configuration
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.requests import request_of
 
 MODEL = {"provider": "anthropic", "model": "claude-sonnet-4-5"}
 
 
-def ask(api: Caller, amount_usd: str = "1", **fields: Any) -> Answer:
+def ask(api: Caller, amount_usd: str = "1", **fields: object) -> Answer:
     return api.post("/v1/reservations", {"amount_usd": amount_usd, **fields})
 
 
-def settle(api: Caller, answer: Answer, cost_usd: str, **fields: Any) -> Answer:
+def settle(api: Caller, answer: Answer, cost_usd: str, **fields: object) -> Answer:
     path = f"/v1/reservations/{answer.body['id']}/settle"
     return api.post(path, {"id": f"call-{answer.body['id']}", "cost_usd": cost_usd, **fields})
 
@@ -202,12 +207,6 @@ def test_two_processes_never_pass_the_limit_together(account: Account) -> None:
 
 
 def _own_batch(account: Account) -> tuple[Any, Any]:
-    from metering.reservations.commands import Reserve  # noqa: PLC0415 - this test's own
-    from metering.reservations.request import (  # noqa: PLC0415 - this test's own
-        ReservationBody,
-        ReservationRequest,
-    )
-
     body = ReservationBody(amount_usd="1")
     request = ReservationRequest(body, key_prefix="", at=datetime.now(UTC))
     command = Reserve(account.tenant.id, request, ttl_seconds=60)
@@ -242,7 +241,7 @@ def test_leaving_out_a_dimension_escapes_nothing(account: Account) -> None:
     ],
 )
 def test_each_single_call_has_limits_of_its_own(
-    account: Account, limits: dict[str, Any], asked: dict[str, Any]
+    account: Account, limits: JsonObject, asked: JsonObject
 ) -> None:
     make_budget(account, cost_usd=None, per=["request"], period="lifetime", **limits)
     api = caller(account)
@@ -564,7 +563,7 @@ def test_a_lockout_by_a_call_that_asked_too_much_ends_with_a_higher_limit(accoun
 
 
 def test_what_is_used_includes_the_time_everywhere(account: Account) -> None:
-    limits: dict[str, Any] = {"cost_usd": 10, "limit_seconds": 100, "levels": [(400, "block")]}
+    limits: JsonObject = {"cost_usd": 10, "limit_seconds": 100, "levels": [(400, "block")]}
     budget = make_budget(account, per=["session"], period="lifetime", **limits)
     api = caller(account)
     first = ask(api, "1", session="s")
@@ -706,9 +705,6 @@ def test_a_raise_counts_until_it_ends(account: Account) -> None:
     granted = ask(api, "1.5")
     assert granted.body["budgets"][0]["limit_usd"] == "2"
     with account.scope():
-        from metering.models import LimitIncrease  # noqa: PLC0415 - this test's own
-        from tenants.scope import change_configuration  # noqa: PLC0415 - this test's own
-
         LimitIncrease.objects.update(ends_at=datetime.now(UTC))
         change_configuration(account.tenant.id)
     assert ask(api, "0.1").status == 402

@@ -12,6 +12,7 @@ from metering.models import Reservation
 from metering.reporting import unknown_holds
 from metering.reporting.unknown_holds import UnknownHold, UnknownSum, list_unknown, sum_unknown
 from tests.factories import NANOS, Account, make_budget, make_event, windows_of
+from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.reservations.test_reservations import ask, balances, expire, settle
 
@@ -32,7 +33,7 @@ def unknown(api: Caller, **dimensions: str) -> list[str | None]:
     return [one.get("unknown_usd") for one in found]
 
 
-def last_day(account: Account) -> dict[str, Any]:
+def last_day(account: Account) -> JsonObject:
     now = timezone.now()
     return {
         "tenant_id": account.tenant.id,

@@ -24,6 +24,7 @@ from metering.simulation.budget_replay import BudgetReplay
 from metering.simulation.calls import Call, Earlier
 from metering.snapshot import Configuration
 from tests.factories import NANOS
+from tests.json_object import JsonObject
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)  # a Wednesday
 BLOCK = ((100, "block"),)
@@ -93,7 +94,7 @@ def replay(
     return replayed
 
 
-def answer(replayed: BudgetReplay | BreakerReplay) -> dict[str, Any]:
+def answer(replayed: BudgetReplay | BreakerReplay) -> JsonObject:
     return replayed.tally.answer(levels=[], assumptions=[], group_answer=replayed.group_answer)
 
 
@@ -166,7 +167,7 @@ def test_money_is_exact_to_the_nano_dollar() -> None:
         ({"usd": 9, "limit_tokens": 250}, [call(0), call(1), call(2), call(3, tokens=50)]),
     ],
 )
-def test_each_part_of_a_limit_refuses(fields: dict[str, Any], calls: list[Call]) -> None:
+def test_each_part_of_a_limit_refuses(fields: JsonObject, calls: list[Call]) -> None:
     assert outcome(rule(**fields), calls) == [True, True, False, True]
 
 

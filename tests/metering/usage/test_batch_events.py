@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from django.db import connection
@@ -12,6 +11,7 @@ from metering.models import BATCH_ID_STRIDE, IngestBatch
 from metering.reporting.series import costly_calls, quarter_sums
 from metering.usage.batch_events import STRETCH_GAP_MAX, STRETCHES_MAX, events_of_batches
 from tests.factories import Account, make_event, send
+from tests.json_object import JsonObject
 
 BATCHES = 60
 
@@ -86,7 +86,7 @@ def rows_thrown_away(account: Account, statement: str) -> float:
     )
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes(plan: JsonObject) -> Iterator[JsonObject]:
     yield plan
     for part in plan.get("Plans", []):
         yield from nodes(part)

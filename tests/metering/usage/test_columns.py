@@ -1,7 +1,6 @@
 """The table of event columns, the database and both ways of writing agree."""
 
 import json
-from typing import Any
 
 from django.db import connection
 from django.utils import timezone
@@ -14,6 +13,7 @@ from metering.models import BATCH_ID_STRIDE, Route
 from metering.usage.columns import WRITTEN, StoredEvent, column_list
 from metering.usage.decoders.native import EventBody
 from tests.factories import Account
+from tests.json_object import JsonObject
 
 AWKWARD = "a\tb\\c\nd"
 TEXT_FIELDS = (
@@ -37,7 +37,7 @@ def full_event() -> EventBody:
         "server_tool_use": {"web_search_requests": 2},
         "inference_geo": "us",
     }
-    texts: dict[str, Any] = {
+    texts: JsonObject = {
         name: f"{name} {AWKWARD}" if name in ESCAPED else name for name in TEXT_FIELDS
     }
     return EventBody(

@@ -2,7 +2,6 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from metering.usage.shapes import (
     normalise_usage,
     service_tier,
 )
+from tests.json_object import JsonObject
 from tests.metering.usage_oracle import expected_counts
 
 DATA = Path(__file__).parents[1] / "data" / "recorded_usages.jsonl"
@@ -24,22 +24,22 @@ ALL_RECORDED = (
 GUARDRAIL = {"at": "invocationMetrics", "shape": "topicPolicyUnits"}
 
 
-def counts_of(tokens: Tokens) -> dict[str, Any]:
+def counts_of(tokens: Tokens) -> JsonObject:
     named = {name: getattr(tokens, name) for name in Tokens.__struct_fields__}
     return {name: value for name, value in named.items() if value}
 
 
-def normalised(usage: dict[str, Any], provider: str | None = None) -> dict[str, Any]:
+def normalised(usage: JsonObject, provider: str | None = None) -> JsonObject:
     tokens = normalise_usage(usage, provider=provider)
     assert check_tokens(tokens) is None
     return counts_of(tokens)
 
 
-RECORDED: list[dict[str, Any]] = [json.loads(line) for line in DATA.read_text().splitlines()]
+RECORDED: list[JsonObject] = [json.loads(line) for line in DATA.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("call", RECORDED, ids=lambda call: call["host"])
-def test_each_recorded_shape_gives_exactly_its_counts(call: dict[str, Any]) -> None:
+def test_each_recorded_shape_gives_exactly_its_counts(call: JsonObject) -> None:
     assert normalised(call["usage"]) == call["counts"]
 
 
@@ -69,7 +69,7 @@ def test_every_recorded_call_gives_exactly_its_counts() -> None:
     assert outcomes["counted"] == 2056 + 2159
 
 
-HAND_MADE: list[tuple[str, str | None, dict[str, Any], dict[str, Any]]] = [
+HAND_MADE: list[tuple[str, str | None, JsonObject, JsonObject]] = [
     (
         "xAI totals reasoning beside the completion",
         "xai",
@@ -558,7 +558,7 @@ HAND_MADE: list[tuple[str, str | None, dict[str, Any], dict[str, Any]]] = [
     ("provider", "usage", "counts"), [case[1:] for case in HAND_MADE], ids=[c[0] for c in HAND_MADE]
 )
 def test_a_documented_shape_gives_exactly_its_counts(
-    provider: str | None, usage: dict[str, Any], counts: dict[str, Any]
+    provider: str | None, usage: JsonObject, counts: JsonObject
 ) -> None:
     assert normalised(usage, provider) == counts
 
@@ -597,7 +597,7 @@ def test_an_advisor_and_a_compaction_are_counted_beside_the_messages() -> None:
         {"metadata": {"usage": {"inputTokens": 3, "outputTokens": 0, "totalTokens": 3}}},
     ],
 )
-def test_the_object_is_found_where_its_provider_puts_it(wrapped: dict[str, Any]) -> None:
+def test_the_object_is_found_where_its_provider_puts_it(wrapped: JsonObject) -> None:
     assert normalised(wrapped) == {"input_tokens": 3}
 
 
@@ -632,7 +632,7 @@ def test_the_object_is_found_where_its_provider_puts_it(wrapped: dict[str, Any])
         {"topicPolicyUnits": 1, "wordPolicyUnits": 0},
     ],
 )
-def test_what_nobody_can_read_is_refused(usage: dict[str, Any]) -> None:
+def test_what_nobody_can_read_is_refused(usage: JsonObject) -> None:
     with pytest.raises(UnknownUsage):
         normalise_usage(usage, provider=None)
 
@@ -651,7 +651,7 @@ def test_what_nobody_can_read_is_refused(usage: dict[str, Any]) -> None:
         {"total_tokens": 9, "dream_tokens": 5},
     ],
 )
-def test_tokens_that_nobody_can_place_are_refused(usage: dict[str, Any]) -> None:
+def test_tokens_that_nobody_can_place_are_refused(usage: JsonObject) -> None:
     with pytest.raises(UnknownUsage, match="not known"):
         normalise_usage(usage, provider=None)
 
@@ -763,7 +763,7 @@ def test_tokens_that_nobody_can_place_are_refused(usage: dict[str, Any]) -> None
     ],
 )
 def test_what_nobody_knows_is_kept_where_the_total_leaves_it_no_room(
-    provider: str | None, usage: dict[str, Any], counts: dict[str, Any]
+    provider: str | None, usage: JsonObject, counts: JsonObject
 ) -> None:
     assert normalised(usage, provider) == counts
 
@@ -830,7 +830,7 @@ def test_counts_that_agree_pass() -> None:
         ({}, None),
     ],
 )
-def test_the_tier_is_read_from_the_object(usage: dict[str, Any], tier: str | None) -> None:
+def test_the_tier_is_read_from_the_object(usage: JsonObject, tier: str | None) -> None:
     assert service_tier(usage) == tier
 
 
@@ -928,7 +928,7 @@ def test_the_tier_is_read_from_the_object(usage: dict[str, Any], tier: str | Non
     ],
 )
 def test_what_is_billed_beside_tokens_is_counted_in_every_shape(
-    usage: dict[str, Any], counts: dict[str, Any]
+    usage: JsonObject, counts: JsonObject
 ) -> None:
     assert normalised(usage) == counts
 

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
+from common.expectations import must_be_object
 from common.json_bodies import require_utf8
 from metering.usage.decoders.json_items import (
     Part,
@@ -97,11 +98,11 @@ class _ScopeSpans(msgspec.Struct):
 
 class _ResourceSpans(msgspec.Struct):
     resource: _Holder | None = None
-    scopes: list[_ScopeSpans] | None = msgspec.field(name="scopeSpans", default=None)
-    snake_scopes: list[_ScopeSpans] | None = msgspec.field(name="scope_spans", default=None)
+    scopes: list[_ScopeSpans | None] | None = msgspec.field(name="scopeSpans", default=None)
+    snake_scopes: list[_ScopeSpans | None] | None = msgspec.field(name="scope_spans", default=None)
 
     @property
-    def all_scopes(self) -> list[_ScopeSpans]:
+    def all_scopes(self) -> list[_ScopeSpans | None]:
         return [*(self.scopes or []), *(self.snake_scopes or [])]
 
 
@@ -162,7 +163,8 @@ def read_json(body: bytes) -> list[Span | EventRejected]:
     entries = _request(body).all_groups
     groups = [entry for entry in entries if isinstance(entry, _ResourceSpans)]
     rejected = [entry for entry in entries if isinstance(entry, EventRejected)]
-    count = sum(len(scope.spans or []) for group in groups for scope in group.all_scopes)
+    scopes = [scope for group in groups for scope in group.all_scopes if scope is not None]
+    count = sum(len(scope.spans or []) for scope in scopes)
     if count > EVENTS_MAX:
         raise TooManyEvents(count, what="spans")
     if not count:
@@ -208,6 +210,9 @@ def _request(body: bytes) -> _Request:
 def _spans(group: _ResourceSpans) -> Iterator[Span | EventRejected]:
     resource = _resource(group.resource)
     for scope in group.all_scopes:
+        if scope is None:
+            yield EventRejected("invalid_value", f"An entry of scopeSpans {must_be_object()}.")
+            continue
         scope_name = (scope.scope.name if scope.scope else None) or ""
         for raw in scope.spans or []:
             yield _read(bytes(raw), scope_name, resource)

@@ -64,8 +64,8 @@ class _Scope(msgspec.Struct):
 
 
 class _Group(msgspec.Struct):
-    scopes: list[_Scope] | None = msgspec.field(name="scopeSpans", default=None)
-    snake_scopes: list[_Scope] | None = msgspec.field(name="scope_spans", default=None)
+    scopes: list[_Scope | None] | None = msgspec.field(name="scopeSpans", default=None)
+    snake_scopes: list[_Scope | None] | None = msgspec.field(name="scope_spans", default=None)
 
     def __post_init__(self) -> None:
         json_parts.count("resources")

@@ -15,11 +15,12 @@ from metering.usage.decoders.otlp import calls_of_spans, read_export
 from metering.usage.decoders.otlp.json_mapping import read_json
 from metering.usage.decoders.otlp.protobuf import read_protobuf
 from metering.usage.decoders.otlp.spans import Span as ReadSpan
+from tests.json_object import JsonObject
 
 STARTED_NANOS = 1_795_305_007_049_640_164
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-Attributes = dict[str, Any]
+Attributes = JsonObject
 
 
 def decode_otlp_protobuf(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
@@ -40,7 +41,7 @@ def _events(items: list[ReadSpan | EventRejected], trusts_given_costs: bool) -> 
 class Export:
     """One export request in the making. Spans get ids 1, 2, 3 … in the order they are added."""
 
-    def __init__(self, scope: str = "test", **resource: Any) -> None:
+    def __init__(self, scope: str = "test", **resource: object) -> None:
         self.request = ExportTraceServiceRequest()
         group = self.request.resource_spans.add()
         for key, value in resource.items():

@@ -4,16 +4,16 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
 from metering.usage.decoders.cloudevents import decode_batch, decode_binary, decode_structured
 from metering.usage.decoders.native import Decoded, EventBody
+from tests.json_object import JsonObject
 
 DATA = {"provider": "openai", "model": "gpt-4o", "input_tokens": 3, "output_tokens": 4}
-ENVELOPE: dict[str, Any] = {
+ENVELOPE: JsonObject = {
     "specversion": "1.0",
     "type": "ai.call",
     "id": "e-1",
@@ -35,12 +35,12 @@ EVENT = EventBody(
 )
 
 
-def structured(**changes: Any) -> Decoded:
+def structured(**changes: object) -> Decoded:
     (item,) = decode_structured(json.dumps(ENVELOPE | changes).encode())
     return item
 
 
-def without(*names: str) -> dict[str, Any]:
+def without(*names: str) -> JsonObject:
     return {name: value for name, value in ENVELOPE.items() if name not in names}
 
 
@@ -184,7 +184,7 @@ def test_what_is_no_json_fails_the_body(body: bytes, code: str) -> None:
     ],
 )
 def test_openmeters_data_count_one_kind_of_token(
-    data: dict[str, Any], counts: tuple[int, int], tags: dict[str, Any] | None
+    data: JsonObject, counts: tuple[int, int], tags: JsonObject | None
 ) -> None:
     event = structured(data=data)
     assert isinstance(event, EventBody)
@@ -204,7 +204,7 @@ def test_openmeters_data_count_one_kind_of_token(
         ({"tokens": 10**400, "type": "input"}, "no number of tokens"),
     ],
 )
-def test_tokens_of_which_nobody_knows_the_kind_are_refused(data: dict[str, Any], word: str) -> None:
+def test_tokens_of_which_nobody_knows_the_kind_are_refused(data: JsonObject, word: str) -> None:
     item = structured(data=data)
     assert isinstance(item, EventRejected)
     assert (item.code, item.event_id, item.source) == ("invalid_value", "e-1", "/research")

@@ -14,6 +14,7 @@ from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEv
 from metering.usage.decoders.litellm import decode_litellm
 from metering.usage.decoders.native import EventBody
 from metering.usage.shapes import Tokens, normalise_usage
+from tests.json_object import JsonObject
 
 # LiteLLM's own form of Anthropic's usage: cached input is inside the prompt.
 USAGE = {
@@ -36,7 +37,7 @@ USAGE = {
     "cache_read_input_tokens": 8845,
     "server_tool_use": {"web_search_requests": 2},
 }
-PAYLOAD: dict[str, Any] = {
+PAYLOAD: JsonObject = {
     "id": "msg_01ABC",
     "litellm_call_id": "5b1c3e0e-9e4b-4f7c-9d57-0d9c4a1e9d11",
     "trace_id": "trace-1",
@@ -127,9 +128,9 @@ def test_a_usage_that_falls_short_of_the_flat_counts_is_not_believed() -> None:
 
 @pytest.mark.parametrize("counts", [{}, {"prompt_tokens": 0, "completion_tokens": 0}])
 def test_a_success_that_tells_no_tokens_lacks_its_usage_and_is_not_free(
-    counts: dict[str, Any],
+    counts: JsonObject,
 ) -> None:
-    nothing = {"prompt_tokens": None, "completion_tokens": None, "response": None}
+    nothing: JsonObject = {"prompt_tokens": None, "completion_tokens": None, "response": None}
     usage = {"usage_object": {"prompt_tokens": 0, "completion_tokens": 0}} if counts else None
     item = event(**nothing | counts, metadata=usage)
     assert (item.is_usage_missing, item.usage) == (True, None)
@@ -145,8 +146,13 @@ def test_a_success_that_tells_no_tokens_lacks_its_usage_and_is_not_free(
         {"trusts_given_costs": True},
     ],
 )
-def test_what_failed_or_was_cached_lacks_nothing(changes: dict[str, Any]) -> None:
-    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "metadata": None, "response": None}
+def test_what_failed_or_was_cached_lacks_nothing(changes: JsonObject) -> None:
+    nothing: JsonObject = {
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "metadata": None,
+        "response": None,
+    }
     assert event(**nothing | changes).is_usage_missing is None
 
 
@@ -168,7 +174,7 @@ def test_an_answer_from_litellms_cache_used_no_tokens() -> None:
 
 
 def test_failures_of_one_request_are_events_of_their_own() -> None:
-    failure: dict[str, Any] = {
+    failure: JsonObject = {
         "id": PAYLOAD["litellm_call_id"],
         "status": "failure",
         "prompt_tokens": 0,
@@ -317,7 +323,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(PAYLOAD)), JSON, max_size=5), st.booleans())
-def test_any_payload_is_an_event_or_a_refusal(changes: dict[str, Any], trusts: bool) -> None:
+def test_any_payload_is_an_event_or_a_refusal(changes: JsonObject, trusts: bool) -> None:
     body = json.dumps([PAYLOAD | changes]).encode()
     try:
         (item,) = decode_litellm(body, trusts_given_costs=trusts)
@@ -433,9 +439,10 @@ def test_the_providers_id_of_the_request_is_kept() -> None:
     ],
 )
 def test_a_session_is_known_wherever_litellm_puts_it(
-    changes: dict[str, Any], session: str | None, trace: str | None
+    changes: JsonObject, session: str | None, trace: str | None
 ) -> None:
-    item = event(**{"session_id": "", "trace_id": None, "metadata": None} | changes)
+    nothing: JsonObject = {"session_id": "", "trace_id": None, "metadata": None}
+    item = event(**nothing | changes)
     assert (item.session, item.trace) == (session, trace)
 
 
@@ -458,7 +465,7 @@ def test_searches_are_read_of_the_usage_or_of_what_was_put_out() -> None:
         "total_tokens": 110,
         "prompt_tokens_details": {"web_search_requests": 3, "cached_tokens": 0},
     }
-    flat: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 10}
+    flat: JsonObject = {"prompt_tokens": 100, "completion_tokens": 10}
     item = event(**flat, metadata={"usage_object": usage})
     assert (tokens(item), item.web_searches) == (Tokens(100, 10, web_searches=3), None)
     output = [
@@ -486,7 +493,7 @@ def test_a_cost_beyond_all_floats_rejects_its_payload() -> None:
     assert item.code == "invalid_value"
 
 
-SILENT: dict[str, Any] = {
+SILENT: JsonObject = {
     "prompt_tokens": 0,
     "completion_tokens": 0,
     "metadata": None,
@@ -539,7 +546,7 @@ def test_what_only_manages_things_costs_nothing(call_type: str) -> None:
     ],
 )
 def test_units_that_are_no_tokens_are_counted(
-    call_type: str, response: dict[str, Any], extra: dict[str, Any]
+    call_type: str, response: JsonObject, extra: JsonObject
 ) -> None:
     item = event(**SILENT | {"call_type": call_type, "response": response})
     assert tokens(item) == Tokens(extra=extra)
@@ -569,8 +576,8 @@ def test_tools_that_the_provider_ran_are_read_of_what_was_put_out() -> None:
         {"type": "image_generation_call"},
     ]
     usage = {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110}
-    flat: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 10, "metadata": None}
-    extra: dict[str, Any] = {"storage_searches": 1, "code_executions": 1, "output_images": 1}
+    flat: JsonObject = {"prompt_tokens": 100, "completion_tokens": 10, "metadata": None}
+    extra: JsonObject = {"storage_searches": 1, "code_executions": 1, "output_images": 1}
     told = event(**flat, response={"output": output, "usage": usage})
     untold = event(**flat, response={"output": output})
     for item in (told, untold):

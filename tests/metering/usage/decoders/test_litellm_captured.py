@@ -6,13 +6,13 @@ What was captured lies beside the repository; where it does not, these tests are
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from metering.usage.decoders.litellm import decode_litellm
 from metering.usage.decoders.native import EventBody
 from metering.usage.shapes import Tokens, normalise_usage
+from tests.json_object import JsonObject
 
 CAPTURED = Path(__file__).parents[4].parent / "shared" / "data" / "emitters" / "captured"
 
@@ -40,7 +40,7 @@ def events(run: str) -> list[EventBody]:
     return [item for item in found if isinstance(item, EventBody)]
 
 
-def served(run: str) -> list[dict[str, Any]]:
+def served(run: str) -> list[JsonObject]:
     meta = json.loads((CAPTURED / run / "meta.json").read_text())
     return list(meta["truth"])
 

@@ -121,7 +121,7 @@ def test_a_missing_id_is_named() -> None:
     assert item.as_error(3) == {
         "index": 3,
         "code": "missing_field",
-        "detail": "The field 'id' is missing.",
+        "detail": "'id' is required.",
         "pointer": "/id",
     }
 

@@ -787,3 +787,13 @@ def test_an_entry_that_cannot_be_read_loses_no_other() -> None:
         assert isinstance(rejected, EventRejected)
         assert rejected.code == "invalid_value"
         assert isinstance(event, EventBody)
+
+
+def test_a_scope_that_is_null_loses_no_other_of_its_resource() -> None:
+    entry = json.loads(export(chat(1, 2)).json())["resourceSpans"][0]
+    entry["scopeSpans"].insert(0, None)
+    body = json.dumps({"resourceSpans": [entry]}).encode()
+    rejected, event = decode_otlp_json(body, trusts_given_costs=False)
+    assert isinstance(rejected, EventRejected)
+    assert rejected.detail == "An entry of scopeSpans must be an object."
+    assert isinstance(event, EventBody)

@@ -7,7 +7,6 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +17,7 @@ from metering.usage.decoders.otlp.span_fields import call_fields
 from metering.usage.decoders.otlp.span_kinds import kind_of
 from metering.usage.decoders.otlp.spans import Span
 from metering.usage.decoders.otlp.token_counts import count_tokens
+from tests.json_object import JsonObject
 
 CAPTURED = Path(__file__).parents[4].parent / "shared" / "data" / "emitters" / "captured"
 
@@ -59,7 +59,7 @@ def spans(run: str) -> Iterator[Span]:
             yield item
 
 
-def truth(run: str) -> dict[str, dict[str, Any]]:
+def truth(run: str) -> dict[str, JsonObject]:
     meta = json.loads((CAPTURED / run / "meta.json").read_text())
     return {call["id"]: call for call in meta["truth"] if call["id"]}
 

@@ -1,7 +1,6 @@
 """What single spans tell: whose call it was, which, what it used and how it ended."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -22,6 +21,7 @@ from metering.usage.decoders.otlp.span_kinds import (
 from metering.usage.decoders.otlp.spans import STATUS_ERROR, Span
 from metering.usage.decoders.otlp.token_counts import Counted, count_tokens
 from metering.usage.shapes import Tokens, normalise_usage
+from tests.json_object import JsonObject
 from tests.metering.usage.decoders.spans import (
     CHAT,
     STARTED_NANOS,
@@ -64,7 +64,7 @@ def is_estimate(attributes: Attributes, scope: str = "test") -> bool:
 
 
 def langchain(
-    metadata: dict[str, Any], used: dict[str, Any] | None, content: object = "Paris.", **more: Any
+    metadata: JsonObject, used: JsonObject | None, content: object = "Paris.", **more: object
 ) -> str:
     """An `LLMResult` as LangChain writes it, with the parts that are read."""
     kwargs = {
@@ -79,7 +79,7 @@ def langchain(
 
 OPENINFERENCE: Attributes = {"openinference.span.kind": "LLM", "llm.provider": "anthropic"}
 LANGSMITH: Attributes = {"langsmith.span.kind": "llm", "gen_ai.system": "anthropic"}
-ANTHROPIC: dict[str, Any] = {
+ANTHROPIC: JsonObject = {
     "id": "msg_01NH",
     "model_name": "claude-sonnet-4-5-20250929",
     "stop_reason": "end_turn",

@@ -16,6 +16,7 @@ import pytest
 from common.errors import EventRejected
 from metering.usage.decoders.native import EventBody, decode_json
 from metering.usage.shapes import Tokens, normalise_usage
+from tests.json_object import JsonObject
 from tests.metering.usage.decoders.spans import (
     Attributes,
     Export,
@@ -141,7 +142,7 @@ def parsed(field: Any) -> Any:
 UNCOUNTED = frozenset({"openinference.instrumentation.agno", "openinference.instrumentation.beeai"})
 
 
-def attributes_of(observation: dict[str, Any]) -> Attributes:
+def attributes_of(observation: JsonObject) -> Attributes:
     """The span's attributes, with what Langfuse moved out of them put back."""
     metadata = parsed(observation["metadata"])
     attributes: Attributes = parsed(metadata.get("attributes"))

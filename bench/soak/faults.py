@@ -6,11 +6,12 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import psutil
 
 from bench.kit.service import Service, kill
+from bench.soak.clients import Clients
 
 # The supervisor gives up on what ends again and again before it is up, and that is right. So the
 # web process usually lives to serve for a moment, and dies during its start once in a while.
@@ -34,25 +35,6 @@ POSTGRES_STOPPED: Final = "immediate shutdown of PostgreSQL"
 POSTGRES_HUNG: Final = "PostgreSQL hung for seconds"
 CLOCKS: Final = "web and worker clocks changed"
 EVERYTHING: Final = "kill -9 of the whole service"
-
-
-class Clients(Protocol):
-    """Clients at work."""
-
-    def is_going(self) -> bool:
-        """Return whether any of them still has something to do."""
-
-    @property
-    def done(self) -> int:
-        """The number of operations that are done."""
-
-    @property
-    def in_flight(self) -> int:
-        """The number of requests on their way."""
-
-    @property
-    def share(self) -> float:
-        """The share of all work that is done."""
 
 
 class Rhythm(NamedTuple):
@@ -140,10 +122,7 @@ class FaultInjector:
         }
         self._service.clocks.write_text(json.dumps(shifts))
         self._wait_for_request()
-        service = self._service
-        parts = [*service.web_parents(), *service.web_workers(), *service.celery_workers()]
-        killed = kill([*parts, *service.schedulers()])
-        self.counts[CLOCKS] += killed > 0
+        self.counts[CLOCKS] += kill(self._service.with_clocks()) > 0
         self._begin_anew()
 
     def kill_everything(self) -> None:

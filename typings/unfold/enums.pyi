@@ -1,0 +1,5 @@
+from enum import Enum
+
+class ActionVariant(Enum):
+    DEFAULT = "default"
+    PRIMARY = "primary"
