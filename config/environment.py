@@ -130,6 +130,7 @@ class Environment(BaseModel):
     port: Port = 8000
     secret_key: Annotated[str, Field(min_length=32)] | None = Secret
     demo: bool = True
+    styleguide: bool = False
     event_max_age_days: Annotated[int, Field(ge=1, le=400)] = 35
     # Events outlive every change to them, and every window that may still count them.
     retention_events_days: Days = Field(

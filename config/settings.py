@@ -1,6 +1,7 @@
 """Django settings. Everything that differs between installations comes from the environment."""
 
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -12,11 +13,22 @@ from config.database import database_parameters
 from config.environment import read_environment
 from config.output import LogOutput
 
+
+def package_folder(name: str) -> Path:
+    """Return where a package is installed, without importing it."""
+    found = find_spec(name)
+    assert found is not None, "requirements/run.txt has it"
+    assert found.origin is not None, "a package has a file"
+    return Path(found.origin).parent
+
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = read_environment()
 
 SECRET_KEY = ENVIRONMENT.secret_key or read_secret_key(ENVIRONMENT.data_dir)
 DEBUG = False
+# Whether /styleguide shows every part of the pages.
+HAS_STYLEGUIDE = ENVIRONMENT.styleguide
 ALLOWED_HOSTS = ENVIRONMENT.allowed_hosts
 CSRF_TRUSTED_ORIGINS = [ENVIRONMENT.public_url] if ENVIRONMENT.public_url else []
 
@@ -48,6 +60,9 @@ MIDDLEWARE = [
     "config.metrics.RequestMetrics",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # Pads each answer by chance, and form tokens are masked anew in each: what is compressed
+    # together gives nothing away by its length (BREACH).
+    "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -103,7 +118,15 @@ USE_I18N = False
 USE_TZ = True
 
 STATIC_URL = "/static/"
-# Served straight from the installed packages and the app folders: no collectstatic step to forget.
+# Collected at the start (`config.static_files`); until then, and in tests, served straight from the
+# installed packages and the app folders.
+STATIC_ROOT = ENVIRONMENT.data_dir / "static"
+STATICFILES_DIRS = [("plotly", package_folder("plotly") / "package_data")]
+STORAGES: dict[str, Any] = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "config.static_files.StaticFiles"},
+}
+WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 

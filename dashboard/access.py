@@ -20,6 +20,10 @@ from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 # Another process may have other templates: what it answered is not compared with ours.
 STARTED_AT: Final = timezone.now().isoformat()
 
+# Set by pages that ask for themselves.
+LIVE_HEADER: Final = "X-Live"
+QUIET_MINUTES: Final = 15
+
 # A batch with a lower id may be committed after one with a higher, so the newest id alone does not
 # tell whether anything came: what waits and what was rolled up last do.
 LATE_BATCHES_MAX: Final = 500
@@ -49,6 +53,7 @@ class PageRequest(HttpRequest):
     tenant: Tenant
     role: Role
     memberships: list[Membership]
+    is_live: bool
 
 
 Page = Callable[..., HttpResponse]
@@ -82,15 +87,26 @@ def may_halt(request: PageRequest) -> bool:
 
 
 def cached_page(view: Page) -> Page:
-    """A member page that is answered with 304 while nothing that it shows has changed."""
-    return member_page(condition(etag_func=_mark)(view))
+    """A member page that is answered with 304 while nothing that it shows has changed, so that an
+    open one can keep itself current (`static/dashboard/js/live.js`).
+    """
+
+    @wraps(view)
+    def live(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        request.is_live = True
+        return view(request, *args, **kwargs)
+
+    return member_page(condition(etag_func=_mark)(live))
 
 
 def _mark(request: HttpRequest, *args: Any, **kwargs: Any) -> str:
-    """What a page depends on: the newest batch and change, who looks, and the minute.
+    """What a page depends on: the newest batch and change, who looks, and the time.
 
-    The minute is in it because estimates and running periods move with the clock.
+    Estimates and running periods move with the clock: a page that is opened is at most a minute
+    old, one that stays open while nothing comes is made anew every quarter of an hour.
     """
+    now = timezone.now()
+    minutes = QUIET_MINUTES if LIVE_HEADER in request.headers else 1
     member = cast(PageRequest, request)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -107,7 +123,7 @@ def _mark(request: HttpRequest, *args: Any, **kwargs: Any) -> str:
         member.tenant.id,
         member.tenant.configuration_version,
         newest,
-        timezone.now().strftime("%Y%m%d%H%M"),
+        int(now.timestamp()) // (60 * minutes),
         request.META.get("CSRF_COOKIE", ""),
     ]
     return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
-from common.money import MINUS, exact_money, money
+from common.money import MINUS, NANOS_PER_USD, exact_money, money
 
 __all__ = [
     "MINUS",
@@ -12,21 +12,22 @@ __all__ = [
     "count",
     "exact_count",
     "exact_money",
+    "fixed_money",
     "listed",
     "money",
     "percent",
     "percent_text",
 ]
 
-_SCALES: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
+_SCALES: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K"))
 
 
 def count(number: int) -> str:
-    """A count with a scale: 950, 1.2k, 12.3M, 123M."""
+    """A count with a scale: 950, 1.2K, 12.3M, 123M."""
     sign = MINUS if number < 0 else ""
     size = abs(number)
     for scale, letter in _SCALES:
-        # From 999,500 on it is a million, and would read as 1000k.
+        # From 999,500 on it is a million, and would read as 1000K.
         if size >= 1000 and size * 2000 >= scale * 1999:
             return f"{sign}{_scaled(size, scale)}{letter}"
     return f"{sign}{size}"
@@ -66,6 +67,17 @@ def percent_text(value: Decimal) -> str:
     if rounded == rounded.to_integral_value():
         rounded = rounded.quantize(Decimal(1))
     return f"{sign}{rounded:,}%"
+
+
+def fixed_money(nanos: int, places: int) -> str:
+    """Dollars with so many decimals, as a column has them: $1,234.50, $0.0123, <$0.01."""
+    usd = (Decimal(abs(nanos)) / NANOS_PER_USD).quantize(
+        Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP
+    )
+    sign = MINUS if nanos < 0 else ""
+    if nanos and not usd:
+        return f"{sign}<${Decimal(1).scaleb(-places)}"
+    return f"{sign}${usd:,}"
 
 
 def change(now: int, before: int) -> Decimal | None:

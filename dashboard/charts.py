@@ -1,232 +1,288 @@
-"""Figures: the one place that knows plotly. Pure: numbers in, a figure's JSON values out.
+"""The one template of all charts, and the only place that knows plotly (with `chart_notes.py`).
 
-Figures are plain dictionaries in plotly's schema; building them from its classes costs a web
-process a second and tens of megabytes. The tests validate them with those classes.
+Pure: numbers in, plain dictionaries in plotly's schema out. Building them from plotly's classes
+costs a web process a second and tens of megabytes; the tests validate them with those classes.
+Colors are names of tokens, which the browser resolves for the theme in force
+(`static/dashboard/js/charts.js`, which also shows the hover from `layout.meta`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import cache
-from pathlib import Path
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-import plotly
-
 from common.money import NANOS_PER_USD
-from dashboard.amounts import exact_money, money
-from dashboard.colours import (
-    DARK,
-    DARK_OTHER,
-    LIGHT,
-    LIGHT_OTHER,
-    places_of,
+from dashboard.amounts import (
+    MINUS,
+    change,
+    count,
+    exact_count,
+    exact_money,
+    money,
+    percent_text,
 )
+from dashboard.colors import OTHER
 from dashboard.findings import shortened
-from dashboard.incidents.course import Amount, Course, Measure, Stretch
-from dashboard.spend import Mark, Series
 
 Figure = dict[str, Any]
+# What is drawn: nano-dollars, a count, or a share from 0 to 1.
+Amount = int | float
 
-PLOTLY_VERSION: Final[str] = plotly.__version__
-HATCH: Final = "/"
+TEXT: Final = "var(--text)"
+MUTED: Final = "var(--muted)"
+LINE: Final = "var(--control-line)"
+GRID: Final = "var(--grid)"
+SURFACE: Final = "var(--surface-1)"
+GHOST: Final = "var(--ghost)"
+BAND: Final = "var(--band)"
+FIRST: Final = "var(--c1)"
+CRITICAL: Final = "var(--critical-fill)"
+WARNING: Final = "var(--warning-fill)"
+
+BAR_WIDTH: Final = 0.62
+GHOST_WIDTH: Final = 0.84
 NAME_CHARACTERS: Final = 26
-TITLE_CHARACTERS: Final = 60
+TICKS_MAX: Final = 7
 OTHERS: Final = "other"
 NO_VALUE: Final = "(none)"
-MARGIN: Final = {"l": 8, "r": 8, "t": 8, "b": 8}
-FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-
-
-class Theme(NamedTuple):
-    """The colours of a figure on one background."""
-
-    palette: tuple[str, ...]
-    other: str
-    surface: str
-    text: str
-    muted: str
-    grid: str
-    warning: str
-    critical: str
-
-    @property
-    def by_severity(self) -> dict[str, str]:
-        """The colour of a mark."""
-        return {"critical": self.critical, "warning": self.warning, "info": self.muted}
-
-
-THEMES: Final = {
-    "light": Theme(
-        LIGHT, LIGHT_OTHER, "#ffffff", "#1b1f27", "#5b6370", "#e6e8ec", "#c98500", "#b3261e"
-    ),
-    "dark": Theme(
-        DARK, DARK_OTHER, "#17191f", "#e8eaee", "#a3aab6", "#2b2f38", "#d79a22", "#ff8a80"
-    ),
-}
-_HOVER_TIMES: Final = {
-    "15min": "%a %-d %b, %H:%M",
-    "hour": "%a %-d %b, %H:%M",
-    "day": "%a %-d %b %Y",
+_LABELS: Final = {
+    "15min": "%a, %b %-d, %-I:%M %p",
+    "hour": "%a, %b %-d, %-I %p",
+    "day": "%a, %b %-d",
     "month": "%B %Y",
 }
-# The shape tells the severity, too; the pages use the same ones.
-_SYMBOLS: Final = {"critical": "◆", "warning": "▲", "info": "●"}
+_TICKS: Final = {"15min": "%-I:%M %p", "hour": "%-I %p", "day": "%b %-d", "month": "%b %Y"}
+_STEPS: Final = (1, 2, Decimal("2.5"), 5, 10)
 
 
-@cache
-def script_path() -> Path:
-    """plotly.js as the package ships it."""
-    return Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+class Unit(NamedTuple):
+    """How an amount reads, and how many of it make one on the axis."""
+
+    text: Callable[[Any], str]
+    exact: Callable[[Any], str]
+    divisor: int
+    is_share: bool = False
 
 
-def spend_figure(
-    series: Series,
+def _share(value: Amount) -> str:
+    return percent_text(Decimal(value) * 100)
+
+
+MONEY: Final = Unit(money, exact_money, NANOS_PER_USD)
+COUNT: Final = Unit(count, exact_count, 1)
+SHARE: Final = Unit(_share, _share, 1, is_share=True)
+
+
+class Buckets(NamedTuple):
+    """Where the bars of a chart begin, by the tenant's clock. The one at the place `unfinished` is
+    still running; `expected` is what it will come to.
+    """
+
+    starts: Sequence[datetime]
+    interval: str
+    unfinished: int | None = None
+    expected: int | None = None
+
+
+class Column(NamedTuple):
+    """One part of stacked bars. A click on it filters by `value`, unless that is None."""
+
+    name: str
+    amounts: Sequence[int]
+    color: str
+    value: str | None = None
+
+
+def stacked_bars(
+    columns: Sequence[Column],
+    buckets: Buckets,
     *,
-    greatest: list[str],
-    starts: list[datetime],
-    theme: Theme,
-    marks: Sequence[Mark] = (),
+    unit: Unit = MONEY,
+    before: Sequence[int] | None = None,
+    parameter: str | None = None,
 ) -> Figure:
-    """Spend over time: stacked bars, the running one hatched, the period before as a dotted line,
-    incidents as marks above the bars that lead to them.
+    """Amounts over time, the first column at the bottom; the previous period as a ghost behind.
 
-    `starts` are the buckets' beginnings by the tenant's clock; `greatest` are the values that own
-    the colours.
+    The bucket that is running is hatched, and filled up with a dashed outline to what is expected
+    of it. `parameter` is the filter that a click adds to.
     """
-    labels = _labels(starts)
-    places = places_of(greatest, list(series.amounts))
-    bars = [
-        # A click on the bar asks for the value itself, which its name may shorten.
-        _bars(
-            series, labels, name=named(value), amounts=amounts, colour=theme.palette[places[value]]
-        )
-        | {"meta": {"value": value}}
-        for value, amounts in series.amounts.items()
-    ]
-    if series.others is not None:
-        bars.append(_bars(series, labels, name=OTHERS, amounts=series.others, colour=theme.other))
-    lines = [_line_before(series.before, labels, theme)] if series.before else []
-    layout = _layout(theme) | {
-        "barmode": "stack",
-        "xaxis": _time_axis(theme, series.interval) | _ticks(series),
-        "yaxis": _amount_axis(theme) | {"tickformat": _axis_format(series.totals)},
-        "annotations": _marks(marks, labels, theme),
+    starts, interval, unfinished, expected = buckets
+    places = [start.replace(tzinfo=None).isoformat() for start in starts]
+    totals = [sum(column.amounts[at] for column in columns) for at in range(len(places))]
+    bases = [0] * len(places)
+    traces = [_ghost(before, places, unit)] if before else []
+    for column in columns:
+        traces.append(_bars(column, places, bases, unit, unfinished))
+        bases = [base + amount for base, amount in zip(bases, column.amounts, strict=True)]
+    highest = max([*totals, *(before or []), expected or 0], default=0)
+    layout = template() | {
+        "barmode": "overlay",
+        "hovermode": "x",
+        "xaxis": _axis() | _category_ticks(buckets, places),
+        "yaxis": _axis() | amount_ticks(highest, unit),
+        "meta": {
+            "hover": [
+                [start.strftime(_LABELS[interval]), *_compared(total, before, at, unit)]
+                for at, (start, total) in enumerate(zip(starts, totals, strict=True))
+            ],
+            "parameter": parameter,
+        },
     }
-    if marks:
-        layout["margin"] = MARGIN | {"t": 28}
-    return {"data": [*bars, *lines], "layout": layout}
-
-
-def incident_figure(
-    course: Course, *, starts: list[datetime], cause: Stretch, theme: Theme
-) -> Figure:
-    """The measure of an incident by time, the incident shaded, the week before as a dotted line.
-
-    `starts` and `cause` are by the tenant's clock.
-    """
-    labels = _labels(starts)
-    measure = course.measure
-    traces = [_course_trace(course, labels, theme)]
-    if course.before is not None:
-        traces.append(_line(course.before, labels, measure, theme) | {"name": "a week earlier"})
-    is_money = measure.unit == "money"
-    axis = {"tickprefix": "$"} if is_money else {"tickprefix": "", "tickformat": ".2~s"}
-    if measure.unit == "share":
-        axis = {"tickprefix": "", "tickformat": ".0%"}
-    layout = _layout(theme) | {
-        "xaxis": _time_axis(theme, course.interval),
-        "yaxis": _amount_axis(theme) | axis,
-        "shapes": _shapes(course, _labels(list(cause)), theme),
-    }
+    if expected is not None and unfinished is not None and expected > totals[unfinished]:
+        layout["shapes"] = [_outline(unfinished, totals[unfinished], expected, unit)]
     return {"data": traces, "layout": layout}
 
 
-def _course_trace(course: Course, labels: list[str], theme: Theme) -> Figure:
-    """Bars of what adds up, a line of what does not."""
-    colour = theme.palette[0]
-    look: Figure = {"type": "bar", "marker": {"color": colour, "line": {"width": 0}}}
-    if not course.measure.is_sum:
-        look = {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "line": {"color": colour, "width": 2},
-            "marker": {"size": 4},
-        }
-    return look | _points(course.actual, labels, course.measure) | {"name": course.measure.words}
+def _compared(
+    total: int, before: Sequence[int] | None, at: int, unit: Unit
+) -> tuple[str, str, str]:
+    """A total in words, the same of the previous period, and the change."""
+    if not before:
+        return unit.text(total), "", ""
+    grown = change(total, before[at])
+    if grown is None:
+        return unit.text(total), unit.text(before[at]), ""
+    sign = "+" if grown > 0 else MINUS if grown < 0 else ""
+    return unit.text(total), unit.text(before[at]), f"{sign}{percent_text(abs(grown))}"
 
 
-def _line(
-    amounts: Sequence[Amount | None], labels: list[str], measure: Measure, theme: Theme
+def _bars(
+    column: Column, places: list[str], bases: list[int], unit: Unit, unfinished: int | None
 ) -> Figure:
-    return _points(amounts, labels, measure) | {
+    name = named(column.name)
+    return _points(column.amounts, places, unit) | {
+        "type": "bar",
+        "name": name,
+        "meta": {
+            "isValue": True,
+            "name": shortened(column.name) or NO_VALUE,
+            "value": column.value,
+        },
+        "base": [height(base, unit) for base in bases],
+        "width": BAR_WIDTH,
+        "marker": {
+            "color": column.color,
+            "line": {"width": 1, "color": SURFACE},
+            "pattern": {
+                "shape": ["/" if at == unfinished else "" for at in range(len(places))],
+                "fgcolor": SURFACE,
+                "fillmode": "overlay",
+                "size": 6,
+                "solidity": 0.35,
+            },
+        },
+    }
+
+
+def _ghost(amounts: Sequence[int], places: list[str], unit: Unit) -> Figure:
+    return _points(amounts, places, unit) | {
+        "type": "bar",
+        "name": "Previous period",
+        "width": GHOST_WIDTH,
+        "marker": {"color": GHOST, "line": {"width": 0}},
+    }
+
+
+def _points(amounts: Sequence[Amount | None], places: Sequence[str], unit: Unit) -> Figure:
+    return {
+        "x": list(places),
+        "y": [height(amount, unit) for amount in amounts],
+        "customdata": [
+            ["no data", ""] if amount is None else [unit.text(amount), unit.exact(amount)]
+            for amount in amounts
+        ],
+        "hoverinfo": "none",
+    }
+
+
+def _outline(place: int, lower: int, upper: int, unit: Unit) -> Figure:
+    """The rest of a running bucket."""
+    return {
+        "type": "rect",
+        "xref": "x",
+        "x0": place - BAR_WIDTH / 2,
+        "x1": place + BAR_WIDTH / 2,
+        "y0": height(lower, unit),
+        "y1": height(upper, unit),
+        "line": {"color": FIRST, "width": 1.5, "dash": "dash"},
+    }
+
+
+def line(
+    name: str,
+    amounts: Sequence[Amount | None],
+    places: Sequence[str],
+    *,
+    unit: Unit = MONEY,
+    color: str = FIRST,
+    dash: str = "solid",
+) -> Figure:
+    """A line over time; dotted grey for the previous period, dashed for a forecast."""
+    return _points(amounts, places, unit) | {
         "type": "scatter",
         "mode": "lines",
-        "line": {"color": theme.muted, "width": 1.5, "dash": "dot", "shape": "hvh"},
+        "name": name,
+        "meta": {"isValue": True, "name": name},
+        "line": {"color": color, "width": 1.5 if dash == "dot" else 2, "dash": dash},
     }
 
 
-def _points(amounts: Sequence[Amount | None], labels: list[str], measure: Measure) -> Figure:
-    return {
-        "x": labels,
-        "y": [_height(amount, measure) for amount in amounts],
-        "customdata": [[measure.text(amount), measure.exact(amount)] for amount in amounts],
-        "hovertemplate": "%{customdata[0]}",
+def band(
+    low: Sequence[int], high: Sequence[int], places: Sequence[str], unit: Unit = MONEY
+) -> list[Figure]:
+    """Between what a forecast says at least and at most; it goes before the forecast's line."""
+    edge = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(places),
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
     }
+    lower = edge | {"y": [height(amount, unit) for amount in low]}
+    upper = edge | {"y": [height(amount, unit) for amount in high]}
+    return [lower, upper | {"fill": "tonexty", "fillcolor": BAND}]
 
 
-def _height(amount: Amount | None, measure: Measure) -> float | None:
-    if amount is None:
-        return None
-    return amount / NANOS_PER_USD if measure.unit == "money" else float(amount)
+def over_time(
+    traces: Sequence[Figure], *, starts: Sequence[datetime], interval: str, unit: Unit = MONEY
+) -> Figure:
+    """Lines (or bars that do not stack) on an axis of time, by the tenant's clock."""
+    drawn = [value for trace in traces for value in trace.get("y", []) if value is not None]
+    highest = round(Decimal(max(drawn, default=0)) * unit.divisor) if not unit.is_share else 1
+    layout = template() | {
+        "hovermode": "x",
+        "xaxis": _axis() | {"type": "date", "tickformat": _TICKS[interval], "nticks": TICKS_MAX},
+        "yaxis": _axis()
+        | ({"tickformat": ".0%"} if unit.is_share else amount_ticks(highest, unit)),
+        "meta": {"hover": [[start.strftime(_LABELS[interval]), "", "", ""] for start in starts]},
+    }
+    return {"data": list(traces), "layout": layout}
 
 
-def _shapes(course: Course, cause: list[str], theme: Theme) -> list[Figure]:
-    """The incident's time, and what was expected then."""
-    stretch = {"xref": "x", "x0": cause[0], "x1": cause[1]}
-    shade = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
-    look = {"fillcolor": theme.critical, "opacity": 0.1, "line": {"width": 0}}
-    shapes = [{**stretch, **shade, **look}]
-    if course.expected is not None:
-        height = _height(course.expected, course.measure)
-        line = {"color": theme.text, "width": 1.5, "dash": "dash"}
-        words = {"text": "expected", "textposition": "top left", "font": {"color": theme.text}}
-        shapes.append(
-            {**stretch, "type": "line", "y0": height, "y1": height, "line": line, "label": words}
-        )
-    return shapes
-
-
-def _marks(marks: Sequence[Mark], labels: list[str], theme: Theme) -> list[Figure]:
-    """Incidents of each bucket, above the bars: links, so that the keyboard reaches them too."""
-    return [
-        {
-            "x": labels[mark.place],
-            "y": 1,
-            "yref": "paper",
-            "yanchor": "bottom",
-            "showarrow": False,
-            "text": _link(mark, theme.by_severity[mark.severity]),
-            "font": {"size": 16},
-            "hovertext": _mark_words(mark),
-        }
-        for mark in marks
-    ]
-
-
-def _link(mark: Mark, colour: str) -> str:
-    """In plotly's markup, which opens links elsewhere unless told otherwise."""
-    address, symbol = escaped(mark.link), _SYMBOLS[mark.severity]
-    return f'<a href="{address}" target="_self" style="color:{colour}">{symbol}</a>'
-
-
-def _mark_words(mark: Mark) -> str:
-    title = escaped(shortened(mark.title, TITLE_CHARACTERS))
-    return title if mark.number == 1 else f"{title} and {mark.number - 1} more"
-
-
-def _labels(starts: Sequence[datetime]) -> list[str]:
-    """Moments as plotly takes them: the clock's time, without a zone."""
-    return [start.replace(tzinfo=None).isoformat() for start in starts]
+def change_bars(changes: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figure:
+    """What moved a total, the largest change on top and in the critical color, the rest grey."""
+    rows = [*changes][::-1]
+    largest = max((abs(amount) for _, amount in rows), default=0)
+    texts = [f"{'+' if amount > 0 else ''}{unit.text(amount)}" for _, amount in rows]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [named(name) for name, _ in rows],
+        "x": [height(amount, unit) for _, amount in rows],
+        "text": texts,
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hoverinfo": "none",
+        "width": 0.5,
+        "marker": {"color": [CRITICAL if abs(amount) == largest else OTHER for _, amount in rows]},
+    }
+    layout = template() | {
+        "xaxis": {"visible": False, "fixedrange": True},
+        "yaxis": _axis() | {"type": "category", "showgrid": False},
+        "margin": {"l": 8, "r": 72, "t": 8, "b": 8},
+    }
+    return {"data": [bars], "layout": layout}
 
 
 def named(value: str) -> str:
@@ -239,108 +295,69 @@ def escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def usd(nanos: int) -> float:
+def height(amount: Amount | None, unit: Unit) -> float | None:
     """For drawing alone: a bar's height need not be exact."""
-    return nanos / NANOS_PER_USD
+    return None if amount is None else amount / unit.divisor
 
 
-def _bars(
-    series: Series, labels: list[str], *, name: str, amounts: list[int], colour: str
-) -> Figure:
-    shapes = [HATCH if place == series.unfinished else "" for place in range(len(labels))]
+def template() -> Figure:
+    """The layout that every chart begins with."""
     return {
-        "type": "bar",
-        "name": name,
-        "x": labels,
-        "y": [usd(amount) for amount in amounts],
-        "customdata": [[money(amount), exact_money(amount)] for amount in amounts],
-        "hovertemplate": "%{customdata[0]}",
-        "marker": {
-            "color": colour,
-            "line": {"width": 0},
-            "pattern": {"shape": shapes, "fillmode": "replace", "size": 6, "solidity": 0.45},
-        },
-    }
-
-
-def _line_before(amounts: list[int], labels: list[str], theme: Theme) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "previous period",
-        "x": labels,
-        "y": [usd(amount) for amount in amounts],
-        "customdata": [[money(amount), exact_money(amount)] for amount in amounts],
-        "hovertemplate": "%{customdata[0]}",
-        "line": {"color": theme.muted, "width": 1.5, "dash": "dot", "shape": "linear"},
-    }
-
-
-def _layout(theme: Theme) -> Figure:
-    return {
-        "bargap": 0.18,
-        "hovermode": "x unified",
-        "font": {"family": FONT, "size": 12, "color": theme.muted},
+        "font": {"size": 12, "color": MUTED},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": MARGIN,
-        "showlegend": True,
-        "legend": {
-            "orientation": "h",
-            "yref": "container",
-            "yanchor": "bottom",
-            "y": 0,
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "traceorder": "normal",
-            "font": {"color": theme.text},
-            "itemclick": "toggle",
-        },
-        "hoverlabel": {
-            "bgcolor": theme.surface,
-            "bordercolor": theme.grid,
-            "font": {"color": theme.text, "size": 12},
-        },
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "showlegend": False,
     }
 
 
-def _time_axis(theme: Theme, interval: str) -> Figure:
+def _axis() -> Figure:
     return {
-        "type": "date",
-        "hoverformat": _HOVER_TIMES[interval],
-        "showgrid": False,
-        "linecolor": theme.grid,
         "automargin": True,
         "fixedrange": True,
-    }
-
-
-def _amount_axis(theme: Theme) -> Figure:
-    return {
-        "tickprefix": "$",
-        "gridcolor": theme.grid,
         "zeroline": False,
-        "rangemode": "tozero",
-        "automargin": True,
-        "fixedrange": True,
-        "nticks": 5,
+        "showgrid": False,
+        "linecolor": GRID,
+        "tickangle": 0,
     }
 
 
-def _axis_format(totals: list[int]) -> str:
-    highest = max(totals, default=0)
-    if highest >= 8 * NANOS_PER_USD:
-        return ",.0f"
-    return ",.2f" if highest >= NANOS_PER_USD // 5 else "~g"
+def _category_ticks(buckets: Buckets, places: list[str]) -> Figure:
+    """A tick for each bar where there are few, so that no label stands between two bars."""
+    starts, interval, unfinished, _ = buckets
+    step = -(-len(places) // TICKS_MAX) or 1
+    # Counted from the newest, which always has its label.
+    shown = range((len(places) - 1) % step, len(places), step)
+    form = "%a %-d" if interval == "day" and len(places) <= TICKS_MAX else _TICKS[interval]
+    texts = [
+        "<b>Today</b>" if interval == "day" and at == unfinished else starts[at].strftime(form)
+        for at in shown
+    ]
+    return {
+        "type": "category",
+        "tickvals": [places[at] for at in shown],
+        "ticktext": texts,
+        "range": [-0.5, len(places) - 0.5],
+    }
 
 
-def _ticks(series: Series) -> Figure:
-    """One tick a bar where there are few, so that no label stands between two bars."""
-    if series.interval == "day":
-        every_day = {"dtick": 86_400_000} if len(series.starts) <= 10 else {}
-        # The month stands in a second line, once.
-        return {"tickformat": "%-d\n%b", "tickangle": 0, **every_day}
-    if series.interval == "month":
-        return {"tickformat": "%b %Y", "dtick": "M1"}
-    return {"tickformat": "%H:%M", "nticks": 9}
+def amount_ticks(highest: int, unit: Unit) -> Figure:
+    """Three to five round amounts from zero on, in the words of the unit."""
+    step = _round_step(max(highest, 1))
+    ticks = [step * at for at in range(-(-highest // step) + 1)] if highest else [0, step]
+    return {
+        "tickvals": [height(tick, unit) for tick in ticks],
+        "ticktext": [unit.text(tick).removesuffix(".00") for tick in ticks],
+        "range": [0, (height(max(highest, ticks[-1]), unit) or 1) * 1.05],
+        "showgrid": True,
+        "gridcolor": GRID,
+    }
+
+
+def _round_step(highest: int) -> int:
+    """A round amount that fits three to five times below the highest."""
+    magnitude = 10 ** (len(str(highest)) - 1)
+    steps = [int(step * magnitude) // 10 or 1 for step in _STEPS] + [
+        int(step * magnitude) for step in _STEPS
+    ]
+    return next(step for step in steps if highest <= step * 4)

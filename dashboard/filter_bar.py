@@ -1,6 +1,10 @@
-"""The filter bar: which time and which usage a page shows. It lives in the URL and nowhere else."""
+"""The filter bar: which time and which usage a page shows. It lives in the URL and nowhere else.
 
-from collections.abc import Mapping, Sequence
+Parameters have the names of `GET /v1/usage`: `from`, `to` (days here), `group_by`, `interval`,
+`metric`, `compare`, `filter[team]`. `period` names a preset, which moves with the clock.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
@@ -25,7 +29,11 @@ CUSTOM: Final = "custom"
 CUSTOM_DAYS_MAX: Final = 366
 # What a chart can be split by, in the order in which it is offered.
 SPLITS: Final = ("model", "team", "agent", "feature", "customer", "provider", "user")
+GROUPS_MAX: Final = 2
+INTERVALS: Final = ("hour", "day", "month")
+COST: Final = "cost"
 CHIPS_MAX: Final = 20
+EN_DASH: Final = "\u2013"
 
 
 Pairs = tuple[tuple[str, str], ...]
@@ -41,16 +49,26 @@ class TimeRange(NamedTuple):
 
 @dataclass(frozen=True)
 class FilterBar:
-    """What a page was asked to show. `notices` says in words what was not understood."""
+    """What a page was asked to show. `notices` says in words what was not understood; `further`
+    are parameters of the page itself, which every link of the bar keeps.
+    """
 
     preset: str
     days: tuple[date, date] | None
     zone: ZoneInfo
     now: datetime
-    split: str
+    group_by: tuple[str, ...]
     has_comparison: bool
     chips: Pairs
+    chosen_interval: str | None = None
+    metric: str = COST
+    further: Pairs = ()
     notices: tuple[str, ...] = ()
+
+    @property
+    def split(self) -> str:
+        """The dimension that a chart is split by."""
+        return self.group_by[0]
 
     @property
     def range(self) -> TimeRange:
@@ -89,10 +107,18 @@ class FilterBar:
     @property
     def interval(self) -> str:
         """How wide a bar of the chart is."""
+        if self.chosen_interval is not None:
+            return self.chosen_interval
         length = self.range.ends_at - self.range.starts_at
         if length <= timedelta(days=2, hours=1):
             return "hour"
         return "day" if length <= timedelta(days=100) else "month"
+
+    @property
+    def period_words(self) -> str:
+        """The days that are shown, with a year only where it is not this one."""
+        first, end = self._days(0)
+        return days_words(first, end - timedelta(days=1), this_year=self.now.year)
 
     @property
     def previous_words(self) -> str:
@@ -117,17 +143,32 @@ class FilterBar:
 
     def query(self, *, path: str = "") -> str:
         """This bar as a query string, without what is the default anyway."""
-        pairs: list[tuple[str, str]] = []
+        return f"{path}?{urlencode(self.pairs, safe='[],')}"
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The parameters of the address."""
+        period: list[tuple[str, str]] = []
         if self.days is not None:
-            pairs += [("from", self.days[0].isoformat()), ("to", self.days[1].isoformat())]
+            period = [("from", self.days[0].isoformat()), ("to", self.days[1].isoformat())]
         elif self.preset != DEFAULT_PRESET:
-            pairs.append(("period", self.preset))
-        if self.split != SPLITS[0]:
-            pairs.append(("by", self.split))
+            period = [("period", self.preset)]
+        return period + self.pairs_without_period
+
+    @property
+    def pairs_without_period(self) -> list[tuple[str, str]]:
+        """The parameters that the form for other days keeps."""
+        pairs: list[tuple[str, str]] = []
+        if self.group_by != SPLITS[:1]:
+            pairs.append(("group_by", ",".join(self.group_by)))
+        if self.chosen_interval is not None:
+            pairs.append(("interval", self.chosen_interval))
+        if self.metric != COST:
+            pairs.append(("metric", self.metric))
         if not self.has_comparison:
             pairs.append(("compare", "off"))
-        pairs += self.chips
-        return f"{path}?{urlencode(pairs)}"
+        pairs += [(parameter_of(name), value) for name, value in self.chips]
+        return [*pairs, *self.further]
 
     def with_period(self, preset: str) -> "FilterBar":
         return replace(self, preset=preset, days=None)
@@ -136,10 +177,14 @@ class FilterBar:
         return replace(self, preset=CUSTOM, days=(first, last))
 
     def with_split(self, split: str) -> "FilterBar":
-        return replace(self, split=split)
+        return replace(self, group_by=(split,))
 
     def with_comparison(self, has_comparison: bool) -> "FilterBar":
         return replace(self, has_comparison=has_comparison)
+
+    def with_further(self, further: Mapping[str, str]) -> "FilterBar":
+        """These parameters of the page, in place of those that it has."""
+        return replace(self, further=tuple(further.items()))
 
     def with_chip(self, name: str, value: str) -> "FilterBar":
         pair = (name, value)
@@ -158,6 +203,22 @@ class FilterBar:
         return replace(self, chips=(*others, *chosen))
 
 
+def parameter_of(dimension: str) -> str:
+    """The name of a dimension's filter in an address."""
+    return f"filter[{dimension}]"
+
+
+def days_words(first: date, last: date, *, this_year: int) -> str:
+    """Two days and what lies between, the year only where it is another one."""
+    year = "" if first.year == last.year == this_year else f", {last.year}"
+    if first == last:
+        return f"{first:%b %-d}{year}"
+    if (first.year, first.month) == (last.year, last.month):
+        return f"{first:%b %-d}{EN_DASH}{last.day}{year}"
+    first_year = f", {first.year}" if first.year != last.year else ""
+    return f"{first:%b %-d}{first_year} {EN_DASH} {last:%b %-d}{year}"
+
+
 def _month(day: date, months: int) -> date:
     """Return the first day of the month a number of months after a day's own."""
     years, month = divmod(day.month - 1 + months, 12)
@@ -168,20 +229,30 @@ def read_filter_bar(query: QueryDict, *, timezone: str, now: datetime) -> Filter
     """The bar that a query string asks for. What is not understood is left out and said."""
     notices: list[str] = []
     preset, days = _read_period(query, notices)
-    split = query.get("by", SPLITS[0])
-    if split not in SPLITS:
-        notices.append("Spend cannot be split that way, so it is split by model.")
-        split = SPLITS[0]
+    interval = query.get("interval")
+    if interval is not None and interval not in INTERVALS:
+        notices.append("This interval is not known, so the usual one is shown.")
+        interval = None
     return FilterBar(
         preset=preset,
         days=days,
         zone=ZoneInfo(timezone),
         now=now,
-        split=split,
+        group_by=_read_groups(query, notices),
         has_comparison=query.get("compare") != "off",
         chips=_read_chips(query, notices),
+        chosen_interval=interval,
+        metric=query.get("metric", COST),
         notices=tuple(notices),
     )
+
+
+def _read_groups(query: QueryDict, notices: list[str]) -> tuple[str, ...]:
+    names = tuple(query.get("group_by", SPLITS[0]).split(","))
+    if len(set(names)) == len(names) <= GROUPS_MAX and set(names) <= set(SPLITS):
+        return names
+    notices.append("Spend cannot be split that way, so it is split by model.")
+    return SPLITS[:1]
 
 
 def _read_period(
@@ -214,15 +285,23 @@ def _read_days(first: str, last: str) -> tuple[date, date] | None:
 
 
 def _read_chips(query: QueryDict, notices: list[str]) -> Pairs:
+    """The chips of the address, and the one that the form "Add a filter" asks for."""
+    added = query.get("dimension", ""), query.get("value", "")
     pairs = [
         (name, value)
         for name in MATCHABLE
-        for value, given in {normal_value(given): given for given in query.getlist(name)}.items()
+        for value, given in _values_of(query, name, added).items()
         if is_possible(name, value) and bool(value) == bool(given)
     ]
     if len(pairs) > CHIPS_MAX:
         notices.append(f"Only the first {CHIPS_MAX} filters are used.")
     return tuple(pairs[:CHIPS_MAX])
+
+
+def _values_of(query: QueryDict, name: str, added: tuple[str, str]) -> dict[str, str]:
+    """The values of a dimension as they are stored, and as they were given."""
+    given = query.getlist(parameter_of(name)) + [value for of, value in [added] if of == name]
+    return {normal_value(value): value for value in given}
 
 
 def is_possible(name: str, value: str) -> bool:
@@ -233,9 +312,18 @@ def is_possible(name: str, value: str) -> bool:
     return len(value) <= VALUE_CHARACTERS_MAX and "\0" not in value
 
 
-def choices(bar: FilterBar) -> Sequence[tuple[str, str, bool]]:
-    """The presets as (query, words, is chosen)."""
+class Choice(NamedTuple):
+    """One of several that a page offers, with how many rows it would show."""
+
+    query: str
+    words: str
+    number: int
+    is_chosen: bool
+
+
+def choices(bar: FilterBar) -> list[Choice]:
+    """The presets."""
     return [
-        (bar.with_period(name).query(), words, name == bar.preset)
+        Choice(bar.with_period(name).query(), words, 0, name == bar.preset)
         for name, words in PRESETS.items()
     ]

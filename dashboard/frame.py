@@ -4,25 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
-from django.urls import reverse
 from django.utils import timezone
 
-from alerts.models import Incident, Severity
-from dashboard import charts
-from dashboard.access import PageRequest
-from dashboard.filter_bar import SPLITS, FilterBar, choices, read_filter_bar
+from dashboard.access import PageRequest, may_halt, may_manage
+from dashboard.filter_bar import SPLITS, Choice, FilterBar, choices, read_filter_bar
+from dashboard.navigation import links_of
 from metering.calls.seals import read_sealed
+from metering.core.dimensions import MATCHABLE
 from tenants.models import Team
 
 TEAMS_MAX = 200
-# Page, words, and the address that leads there.
-NAVIGATION = (
-    ("overview", "Overview", "dashboard:overview"),
-    ("budgets", "Budgets", "dashboard:budgets"),
-    ("incidents", "Incidents", "dashboard:incidents"),
-    ("enforcement", "Enforcement", "dashboard:requests"),
-    ("sources", "Sources", "dashboard:sources"),
-)
 
 
 def filter_bar_of(request: PageRequest) -> FilterBar:
@@ -35,49 +26,44 @@ def filter_bar_of(request: PageRequest) -> FilterBar:
     if starts_at >= kept_from:
         return bar
     notice = (
-        f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept; totals may not include them."
+        f"Calls before {kept_from:%b %-d, %Y} UTC are no longer kept; totals may not include them."
     )
     return replace(bar, notices=(*bar.notices, notice))
 
 
 def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
-    """Values of the base template. Only pages that exist are linked."""
-    counts = {"incidents": unresolved_incidents(request.tenant.id)}
+    """Values of the base template. `page` is the name of the page's URL (`navigation.py`)."""
+    sidebar, tabs = links_of(request.tenant.id, bar, page)
     return {
         "page": page,
         "bar": bar,
         "periods": choices(bar),
-        "splits": [(bar.with_split(name).query(), name, name == bar.split) for name in SPLITS],
+        "splits": [
+            Choice(bar.with_split(name).query(), name.capitalize(), 0, name == bar.split)
+            for name in SPLITS
+        ],
         "chips": [
             (name, value, bar.without_chip(name, value).query()) for name, value in bar.chips
         ],
+        "dimensions": MATCHABLE,
         "cleared_query": bar.without_chips().query(),
         "compare_query": bar.with_comparison(not bar.has_comparison).query(),
-        # The other pages show the whole tenant.
-        "teams": _teams(request, bar) if page == "overview" else [],
-        "navigation": [
-            (name, words, bar.query(path=reverse(address)), name == page, counts.get(name, 0))
-            for name, words, address in NAVIGATION
-        ],
+        "teams": _teams(request, bar),
+        "navigation": sidebar,
+        "tabs": tabs,
         "tenant": request.tenant,
         "role": request.role,
+        "may_manage": may_manage(request),
+        "may_halt": may_halt(request),
         "other_tenants": [
             one.tenant for one in request.memberships if one.tenant_id != request.tenant.id
         ],
-        "plotly_version": charts.PLOTLY_VERSION,
-        "last_day": bar.days[1] if bar.days else None,
-        "first_day": bar.days[0] if bar.days else None,
+        "here": request.get_full_path(),
     }
 
 
-def unresolved_incidents(tenant_id: int) -> int:
-    """Return the number of incidents that need to be resolved; informational ones do not."""
-    rows = Incident.objects.filter(tenant_id=tenant_id, resolved_at=None)
-    return rows.exclude(severity=Severity.INFO).count()
-
-
-def _teams(request: PageRequest, bar: FilterBar) -> list[tuple[str, str, bool]]:
-    """The team filter as (query, words, is chosen)."""
+def _teams(request: PageRequest, bar: FilterBar) -> list[Choice]:
+    """The team filter: every team, then each; empty where there is nothing to choose."""
     chosen = bar.filters.get("team", [])
     names = list(
         Team.objects.filter(tenant=request.tenant)
@@ -85,7 +71,9 @@ def _teams(request: PageRequest, bar: FilterBar) -> list[tuple[str, str, bool]]:
         .values_list("name", flat=True)[:TEAMS_MAX]
     )
     names += [value for value in chosen if value and value not in names]
-    everything = [(bar.with_only("team", None).query(), "All teams", not chosen)]
-    return everything + [
-        (bar.with_only("team", name).query(), name, chosen == [name]) for name in names
+    if not names:
+        return []
+    everything = Choice(bar.with_only("team", None).query(), "All teams", 0, not chosen)
+    return [everything] + [
+        Choice(bar.with_only("team", name).query(), name, 0, chosen == [name]) for name in names
     ]

@@ -10,7 +10,6 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, member_page
-from dashboard.enforcement.tabs import periods_of
 from dashboard.findings import sources_headline
 from dashboard.frame import filter_bar_of, frame
 from dashboard.views import curl_context
@@ -134,7 +133,6 @@ def page(request: PageRequest) -> HttpResponse:
     )
     context = frame(request, bar, page="sources") | {
         "headline": headline_of(lines, problems),
-        "periods": periods_of(bar, {}),
         "lines": lines,
         "problems": problems[:PROBLEMS_MAX],
         "problem_count": len(problems),

@@ -1,16 +1,16 @@
 """What the overview shows of spending: totals, series over time, and who spends most."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
-from dashboard.colours import SERIES_MAX
+from dashboard.colors import SERIES_MAX
 from dashboard.filter_bar import FilterBar, TimeRange
 from metering.models import IngestBatch
 from metering.reporting.intervals import buckets
 from metering.reporting.question import UsageQuestion
-from metering.reporting.usage import Measures, total_usage, usage
+from metering.reporting.usage import Measures, UsageRow, total_usage, usage
 
 SPENDERS_MAX: Final = 10
 # Every bucket times every series: a year of days, or two days of hours.
@@ -60,16 +60,6 @@ class Series:
     def totals(self) -> list[int]:
         columns = [*self.amounts.values(), *([self.others] if self.others is not None else [])]
         return [sum(column[place] for column in columns) for place in range(len(self.starts))]
-
-
-class Mark(NamedTuple):
-    """Incidents that were opened in one bucket of a chart. `title` is of the worst of them."""
-
-    place: int
-    severity: str
-    title: str
-    number: int
-    link: str
 
 
 def has_usage(tenant_id: int) -> bool:
@@ -140,7 +130,7 @@ def _rest(totals: Measures, parts: Sequence[Measures]) -> Measures:
 
 
 def read_greatest(tenant_id: int, bar: FilterBar) -> list[str]:
-    """The values of the split that spent most lately, whatever the filter: they own the colours."""
+    """The values of the split that spent most lately, whatever the filter: they own the colors."""
     month = replace(bar, preset="30d", days=None, chips=()).range
     asked = question(tenant_id, replace(bar, chips=()), month, group_by=bar.split, interval="none")
     return [row.group[bar.split] for row in usage(asked, limit=SERIES_MAX).rows if not row.is_other]
@@ -178,13 +168,27 @@ def read_series(tenant_id: int, bar: FilterBar) -> Series:
     )
 
 
+def read_rows(tenant_id: int, bar: FilterBar) -> Iterator[UsageRow]:
+    """What each value of the split used in each bucket, all of it."""
+    span = bar.range
+    if span.starts_at >= span.until:
+        return
+    asked = question(tenant_id, bar, span, group_by=bar.split, interval=bar.interval)
+    cursor = None
+    while True:
+        page = usage(asked, limit=POINTS_MAX, cursor=cursor)
+        yield from page.rows
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
 def _amounts_before(tenant_id: int, bar: FilterBar, length: int) -> list[int] | None:
     span = bar.previous
     if not bar.has_comparison or span.starts_at >= span.ends_at:
         return None
-    # The whole of the stretch before: the line extends to where this period has not come yet.
-    whole = span._replace(until=span.ends_at)
-    amounts = read_amounts(tenant_id, bar, whole, bucket_starts(bar, whole))
+    # Cut at the same elapsed time: a whole day beside half of one would look like a fall.
+    amounts = read_amounts(tenant_id, bar, span, bucket_starts(bar, span))
     # Months and days of a clock change differ in length; what has no counterpart is left out.
     return (amounts + [0] * length)[:length] if any(amounts) else None
 

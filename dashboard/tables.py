@@ -1,13 +1,14 @@
 """The table behind a chart, on a page and as CSV. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from common.money import usd_from_nanos
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Series, local
+from metering.reporting.usage import UsageRow
 
-_FORMS = {"hour": "%a %-d %b %H:%M", "day": "%a %-d %b %Y", "month": "%B %Y"}
+_FORMS = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
 
 
 class TableRow(NamedTuple):
@@ -35,15 +36,17 @@ def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
     return rows[::-1]
 
 
-def csv_rows(series: Series, bar: FilterBar) -> Iterator[list[str]]:
-    """A head, then start, value and exact USD for every bucket and value that spent."""
-    yield ["start", bar.split, "cost_usd"]
-    names = [*series.amounts, "(other)"]
-    for place, start in enumerate(series.starts):
-        moment = local(start, bar).isoformat()
-        for name, column in zip(names, _columns(series), strict=False):
-            if column[place]:
-                yield [moment, name, usd_from_nanos(column[place])]
+def csv_rows(rows: Iterable[UsageRow], bar: FilterBar) -> Iterator[list[str]]:
+    """A head, then what each value used in each bucket, exact."""
+    yield ["start", bar.split, "cost_usd", "requests", "input_tokens", "output_tokens"]
+    for row in rows:
+        counts = (row.measures.requests, row.measures.input_tokens, row.measures.output_tokens)
+        yield [
+            local(row.start, bar).isoformat(),
+            row.group[bar.split],
+            usd_from_nanos(row.measures.cost_nanos),
+            *map(str, counts),
+        ]
 
 
 def _columns(series: Series) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from django.urls import path
 from django.views.generic import RedirectView
 
-from dashboard import accounts, invitations, sources, views
+from dashboard import accounts, invitations, sources, styleguide, views
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
@@ -52,8 +52,7 @@ urlpatterns = [
     path("incidents/<int:incident_id>/comment", actions.comment, name="comment"),
     path("incidents/<int:incident_id>/resolve", actions.resolve, name="resolve"),
     path("settings/sources", sources.page, name="sources"),
-    # With the version in its address, it can be cached indefinitely.
-    path("assets/plotly-<str:version>.min.js", views.plotly_script, name="plotly_script"),
+    path("styleguide", styleguide.styleguide, name="styleguide"),
     path("login", accounts.LoginPage.as_view(), name="login"),
     path("logout", accounts.LogoutPage.as_view(), name="logout"),
     path("password", accounts.password, name="password"),

@@ -1,22 +1,21 @@
 """Pages: each reads the filter bar, asks the domain, and renders."""
 
-import gzip
-from functools import cache
 from typing import Any
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from common.csv_files import csv_lines
-from dashboard import charts, findings, spend
-from dashboard.access import PageRequest, cached_page, may_halt, may_manage
+from dashboard import findings, spend
+from dashboard.access import PageRequest, cached_page
 from dashboard.budget_windows import bar_of, watched_windows
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
+from dashboard.spend_chart import spend_figure
 from dashboard.tables import csv_rows, table_rows
 from metering.budgets.reading import read_budget_index
 from metering.reporting.unpriced_models import unpriced_models
@@ -27,7 +26,6 @@ OVERVIEW_WINDOWS_PER_BUDGET = 2
 OVERVIEW_WINDOWS_MAX = 8
 WINDOWS_PER_BUDGET_MAX = 25
 UNPRICED_MAX = 200
-FOR_EVER = "public, max-age=31536000, immutable"
 
 
 @require_safe
@@ -58,6 +56,7 @@ def overview(request: PageRequest) -> HttpResponse:
         ),
         "totals": totals,
         "tokens": totals.input_tokens + totals.output_tokens,
+        "total_calls": totals.requests + totals.tool_calls,
         "unpriced_link": bar.without_chips().query(path=reverse("dashboard:unpriced")),
         "month_query": bar.with_period("30d").query(),
         "before": before,
@@ -65,8 +64,6 @@ def overview(request: PageRequest) -> HttpResponse:
         "has_rows": bool(totals.requests or totals.tool_calls),
         "windows": [(one, bar_of(one)) for one in watch.windows[:OVERVIEW_WINDOWS_MAX]],
         "windows_title": findings.budgets_headline(watch),
-        "may_edit_budgets": may_manage(request),
-        "may_halt": may_halt(request),
     }
     return render(request, "dashboard/overview.html", context)
 
@@ -93,17 +90,14 @@ def curl_context(request: PageRequest, scope: Scope) -> dict[str, Any]:
 @require_safe
 @cached_page
 def spend_chart(request: PageRequest) -> HttpResponse:
-    """The figure of the overview, for the theme that the browser has."""
-    theme = charts.THEMES.get(request.GET.get("theme", "light"))
-    if theme is None:
-        raise Http404("There is no such theme.")
+    """The figure of the overview."""
     bar = filter_bar_of(request)
     series = spend.read_series(request.tenant.id, bar)
-    figure = charts.spend_figure(
+    figure = spend_figure(
         series,
+        split=bar.split,
         greatest=spend.read_greatest(request.tenant.id, bar),
         starts=[spend.local(start, bar) for start in series.starts],
-        theme=theme,
         marks=read_marks(request.tenant.id, bar, series.starts),
     )
     return JsonResponse(figure)
@@ -126,7 +120,7 @@ def spend_csv(request: PageRequest) -> HttpResponse:
     bar = filter_bar_of(request)
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="spend-by-{bar.split}.csv"'
-    response.writelines(csv_lines(csv_rows(spend.read_series(request.tenant.id, bar), bar)))
+    response.writelines(csv_lines(csv_rows(spend.read_rows(request.tenant.id, bar), bar)))
     return response
 
 
@@ -145,8 +139,6 @@ def budgets(request: PageRequest) -> HttpResponse:
         "windows": [(one, bar_of(one)) for one in watch.windows],
         "unused": [rule for rule in book.rules.values() if rule.id not in shown],
         "budget_count": len(book.rules),
-        "may_edit_budgets": may_manage(request),
-        "may_halt": may_halt(request),
     }
     return render(request, "dashboard/budgets.html", context)
 
@@ -165,28 +157,5 @@ def unpriced(request: PageRequest) -> HttpResponse:
     context = frame(request, bar, page="unpriced") | {
         "headline": findings.unpriced_headline(models),
         "models": models,
-        "may_add_prices": may_manage(request),
     }
     return render(request, "dashboard/unpriced.html", context)
-
-
-@require_safe
-def plotly_script(request: HttpRequest, version: str) -> HttpResponse:
-    """plotly.js from the installed package; its address changes with its version."""
-    if version != charts.PLOTLY_VERSION:
-        raise Http404("Another version is installed.")
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        response = HttpResponse(_compressed_script(), content_type="text/javascript; charset=utf-8")
-        response["Content-Encoding"] = "gzip"
-    else:
-        response = HttpResponse(
-            charts.script_path().read_bytes(), content_type="text/javascript; charset=utf-8"
-        )
-    response["Vary"] = "Accept-Encoding"
-    response["Cache-Control"] = FOR_EVER
-    return response
-
-
-@cache
-def _compressed_script() -> bytes:
-    return gzip.compress(charts.script_path().read_bytes(), compresslevel=6, mtime=0)

@@ -8,6 +8,7 @@ from itertools import count
 
 import msgspec
 
+from common.json_bodies import JsonObject
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import create_budget
 from metering.intake.ingest import ingest
@@ -17,7 +18,6 @@ from metering.usage.decoders import native
 from tenants.models import Tenant
 from tenants.people import NewTenant, create_tenant
 from tenants.scope import tenant_scope
-from tests.json_object import JsonObject
 
 NANOS = 1_000_000_000
 _numbers = count(1)

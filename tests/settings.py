@@ -76,3 +76,5 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # Else every client of a test looks through all static files before its first request. Where a
 # service is started, it does (tests/config/test_edge.py).
 WHITENOISE_AUTOREFRESH = True
+
+HAS_STYLEGUIDE = True

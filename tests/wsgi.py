@@ -8,11 +8,11 @@ from http import HTTPStatus
 from typing import Any
 
 from common.api.parsing import BODY_BYTES_MAX, keep_body
+from common.json_bodies import JsonObject
 from config.django_answers import django_application
 from config.metrics import note_answer
 from metering.api.fast_path import Endpoint, HotRequest, HotResponse, run
 from metering.api.fast_reservations import find_endpoint
-from tests.json_object import JsonObject
 
 Environ = JsonObject
 StartResponse = Callable[..., Any]

@@ -16,10 +16,10 @@ from django.views.decorators.http import require_safe
 from common.cursors import InvalidCursor, read_sort_key, write_cursor
 from dashboard.access import PageRequest, member_page
 from dashboard.enforcement.matches import pairs_of
-from dashboard.enforcement.tabs import enforcement_frame, number_of, periods_of, query_of
-from dashboard.filter_bar import FilterBar
+from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import decisions_headline
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
+from dashboard.paging import number_of
 from dashboard.views import curl_context
 from metering.budgets.levels import SEVERITY
 from metering.core.dimensions import DIMENSIONS
@@ -96,7 +96,7 @@ class Filter:
     def query(self, **changes: Any) -> str:
         """This filter, changed, as a query string."""
         changed = replace(self, **changes)
-        return query_of(changed.bar, changed.further)
+        return changed.bar.with_further(changed.further).query()
 
     def question(self, tenant_id: int) -> DecisionQuestion:
         return DecisionQuestion(
@@ -163,15 +163,6 @@ class DecisionLine:
         return self.reasons[0].detail if self.reasons else "No reason was recorded."
 
 
-class Choice(NamedTuple):
-    """A filter that can be chosen, with how many decisions it would show."""
-
-    query: str
-    words: str
-    number: int
-    is_chosen: bool
-
-
 @require_safe
 @member_page
 def page(request: PageRequest) -> HttpResponse:
@@ -180,19 +171,18 @@ def page(request: PageRequest) -> HttpResponse:
     after, chosen = _read_cursor(request.GET.get("cursor"), chosen)
     rows = list_decisions(chosen.question(request.tenant.id), limit=PER_PAGE + 1, after=after)
     counts = _counts(request.tenant.id, chosen.bar)
-    context = enforcement_frame(request, chosen.bar, tab="decisions") | {
+    context = frame(request, chosen.bar.with_further(chosen.further), page="decisions") | {
         "headline": _headline(chosen, counts),
         "lines": _lines(request.tenant.id, chosen, rows[:PER_PAGE]),
         "older": _older_query(chosen, rows) if len(rows) > PER_PAGE else None,
         "newest": chosen.query() if after else None,
-        "periods": periods_of(chosen.bar, chosen.further),
         "decisions": _decision_choices(chosen, counts),
         "codes": _code_choices(chosen, counts),
         "agents": _agent_choices(chosen, counts),
         "budget": _budget(request.tenant.id, chosen.budget_id),
         "without_budget": chosen.query(budget_id=None),
         "is_narrow": chosen.is_narrow,
-        "cleared": query_of(chosen.bar.without_chips(), {}),
+        "cleared": chosen.bar.without_chips().with_further({}).query(),
         "month": chosen.query(bar=chosen.bar.with_period("30d")),
     }
     if not rows and not chosen.is_narrow:
@@ -236,7 +226,7 @@ def _read_cursor(text: str | None, chosen: Filter) -> tuple[tuple[datetime, int]
 def _older_query(chosen: Filter, rows: Sequence[Decision]) -> str:
     last = rows[PER_PAGE - 1]
     cursor = write_cursor([last.decided_at, last.id])
-    return query_of(chosen.bar, {**chosen.further, "cursor": cursor})
+    return chosen.bar.with_further({**chosen.further, "cursor": cursor}).query()
 
 
 # Decision, code and agent, and how many there are of them.

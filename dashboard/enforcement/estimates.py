@@ -8,9 +8,9 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, member_page
-from dashboard.enforcement.tabs import enforcement_frame, periods_of, query_of
+from dashboard.filter_bar import Choice
 from dashboard.findings import estimates_headline
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
 from metering.reporting.estimates import GROUPS, EstimateError, EstimateQuestion, estimate_errors
 
 ROWS_MAX: Final = 200
@@ -29,7 +29,8 @@ def page(request: PageRequest) -> HttpResponse:
     bar = filter_bar_of(request)
     asked = request.GET.get("group", GROUP_DEFAULT)
     group = asked if asked in GROUPS else GROUP_DEFAULT
-    further = {} if group == GROUP_DEFAULT else {"group": group}
+    if group != GROUP_DEFAULT:
+        bar = bar.with_further({"group": group})
     found = estimate_errors(
         EstimateQuestion(
             tenant_id=request.tenant.id,
@@ -40,15 +41,17 @@ def page(request: PageRequest) -> HttpResponse:
         limit=ROWS_MAX,
     )
     rows = sorted(found.rows, key=lambda row: (-row.cost_nanos, row.value, row.estimate))
-    context = enforcement_frame(request, bar, tab="estimates") | {
+    context = frame(request, bar, page="estimates") | {
         "headline": estimates_headline(
             settled=sum(row.settled for row in rows),
             reserved_nanos=sum(row.reserved_nanos for row in rows),
             cost_nanos=sum(row.cost_nanos for row in rows),
         ),
         "group": group,
-        "groups": [(query_of(bar, {"group": name}), name, name == group) for name in GROUPS],
-        "periods": periods_of(bar, further),
+        "groups": [
+            Choice(bar.with_further({"group": name}).query(), name.capitalize(), 0, name == group)
+            for name in GROUPS
+        ],
         "rows": [(row, KIND_WORDS.get(row.estimate, row.estimate), _ratio(row)) for row in rows],
         "is_cut": found.next_cursor is not None,
         "rows_max": ROWS_MAX,

@@ -18,10 +18,11 @@ from django.views.decorators.http import require_safe
 from common.errors import InvalidRequest, LimitReached
 from common.values import normal_value
 from dashboard.access import PageRequest, may_halt, may_manage, member_page
+from dashboard.buttons import button_of
 from dashboard.enforcement.matches import calls_of, pairs_of
-from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
 from dashboard.findings import halts_headline
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
+from dashboard.paging import number_of
 from metering.configuration.breakers import close_breaker
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.core.match import KNOWN_BEFORE_CALL, problems_by_dimension, wanted_values
@@ -140,7 +141,7 @@ def page(request: PageRequest) -> HttpResponse:
     past = halts.filter(lifted_at__isnull=False).order_by("-version")
     older = list((past.filter(version__lt=before) if before else past)[: PAST_PER_PAGE + 1])
     breakers = Breaker.objects.filter(tenant=request.tenant).in_bulk()
-    context = enforcement_frame(request, bar, tab="halts")
+    context = frame(request, bar, page="halts")
     context |= {
         "headline": halts_headline(in_force.count()),
         "in_force": _lines(in_force[:IN_FORCE_MAX], breakers),
@@ -196,7 +197,7 @@ def confirm(request: PageRequest) -> HttpResponse:
         messages.error(request, "Name what to halt: an agent, for example. Nothing was halted.")
         return HttpResponseRedirect(reverse("dashboard:halts"))
     bar = filter_bar_of(request)
-    context = enforcement_frame(request, bar, tab="halts")
+    context = frame(request, bar, page="halts")
     context |= {
         "chosen": [f"{name}={value}" for name, values in pairs_of(match) for value in values],
         "calls": calls_of(match),

@@ -15,8 +15,8 @@ from common.errors import MeteringError
 from common.values import normal_value
 from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.enforcement.raises import describe_approval
-from dashboard.enforcement.tabs import enforcement_frame, number_of
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
+from dashboard.paging import number_of
 from metering.core.amounts import describe_unusual_rise
 from metering.core.dimensions import REQUEST, VALUE_CHARACTERS_MAX
 from metering.core.validation import group_key_of
@@ -107,7 +107,7 @@ def page(request: PageRequest) -> HttpResponse:
         is_meant = request.POST.get(CONFIRMED, "") == " ".join(warnings)
         if is_meant and _raise(request, form, ask):
             return HttpResponseRedirect(reverse("dashboard:requests"))
-    context = enforcement_frame(request, filter_bar_of(request), tab="requests")
+    context = frame(request, filter_bar_of(request), page="requests")
     context |= {"budget": budget, "form": form, "warnings": warnings, "confirmed": CONFIRMED}
     return render(request, "dashboard/enforcement/add_raise.html", context)
 

@@ -23,9 +23,10 @@ from dashboard.budget_windows import (
     group_of,
     windows_of_groups,
 )
-from dashboard.enforcement.tabs import button_of, enforcement_frame, number_of
+from dashboard.buttons import button_of
 from dashboard.findings import requests_headline, shortened
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
+from dashboard.paging import number_of
 from metering.budgets.reading import read_budget_index
 from metering.core.amounts import format_amount
 from metering.core.dimensions import REQUEST
@@ -128,7 +129,7 @@ def page(request: PageRequest) -> HttpResponse:
     past = raises.filter(is_over | Q(status=LimitIncreaseStatus.REFUSED)).order_by("-id")
     before = number_of(request.GET.get("before", ""))
     older = list((past.filter(id__lt=before) if before else past)[: PAST_PER_PAGE + 1])
-    context = enforcement_frame(request, bar, tab="requests")
+    context = frame(request, bar, page="requests")
     context |= {
         "headline": requests_headline(waiting.count()),
         "waiting": _with_windows(request.tenant.id, waiting[:SHOWN_MAX], bar.now),

@@ -11,10 +11,9 @@ from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, member_page
-from dashboard.enforcement.tabs import enforcement_frame, periods_of, query_of
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import unknown_headline
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
 from dashboard.views import curl_context
 from metering.reporting.unknown_holds import UnknownHold, list_unknown, sum_unknown
 from tenants.roles import Scope
@@ -40,13 +39,12 @@ def page(request: PageRequest) -> HttpResponse:
     before = _place_of(request.GET.get(BEFORE, ""))
     rows = list_unknown(request.tenant.id, **period, limit=SHOWN_MAX + 1, before=before)
     total = sum_unknown(request.tenant.id, **period)
-    context = enforcement_frame(request, bar, tab="unknown") | {
+    context = frame(request, bar, page="unknown") | {
         "headline": unknown_headline(
             holds=total.holds, nanos=total.nanos, is_capped=total.is_capped
         ),
-        "periods": periods_of(bar, {}),
         "lines": [(row, _further(row)) for row in rows[:SHOWN_MAX]],
-        "newest": query_of(bar, {}) if before else None,
+        "newest": bar.with_further({}).query() if before else None,
         "older": _older(bar, rows),
         **curl_context(request, Scope.ENFORCE),
     }
@@ -63,7 +61,7 @@ def _older(bar: FilterBar, rows: Sequence[UnknownHold]) -> str | None:
         return None
     last = rows[SHOWN_MAX - 1]
     at = last.expires_at.astimezone(UTC).isoformat()
-    return query_of(bar, {BEFORE: f"{at}~{last.id}"})
+    return bar.with_further({BEFORE: f"{at}~{last.id}"}).query()
 
 
 def _place_of(text: str) -> Place | None:

@@ -11,9 +11,9 @@ from django.utils import timezone
 from alerts import incidents
 from alerts.models import Incident
 from common.errors import InvalidRequest
-from dashboard.access import PageRequest
+from dashboard.access import PageRequest, may_halt
+from dashboard.buttons import button_of
 from dashboard.incidents.lines import SNOOZES, snooze_until
-from dashboard.incidents.tabs import button_back_to, may_handle
 from tenants.admin_site import actor_of
 from tenants.models import User
 
@@ -40,14 +40,14 @@ def members_of(request: PageRequest) -> QuerySet[User]:
     return User.objects.filter(memberships__tenant=request.tenant).order_by("email")
 
 
-@button_back_to("incidents", may=may_handle)
+@button_of("incidents", may=may_halt)
 def acknowledge(request: PageRequest, incident_id: int) -> str:
     """Record that the person is looking into it."""
     incidents.acknowledge(incident=find(request, incident_id), actor=actor_of(request))
     return "Acknowledged. Everyone can see that you are looking into it."
 
 
-@button_back_to("incidents", may=may_handle)
+@button_of("incidents", may=may_halt)
 def take(request: PageRequest, incident_id: int) -> str:
     """Take it on."""
     found = find(request, incident_id)
@@ -55,14 +55,14 @@ def take(request: PageRequest, incident_id: int) -> str:
     return "Assigned to you."
 
 
-@button_back_to("incidents", may=may_handle)
+@button_of("incidents", may=may_halt)
 def give_back(request: PageRequest, incident_id: int) -> str:
     """Unassign it."""
     incidents.assign(incident=find(request, incident_id), actor=actor_of(request), user=None)
     return "Unassigned."
 
 
-@button_back_to("incidents", may=may_handle)
+@button_of("incidents", may=may_halt)
 def assign(request: PageRequest, incident_id: int) -> str:
     """Assign it to a member."""
     incident, user_id = find(request, incident_id), request.POST.get("user", "")
@@ -74,7 +74,7 @@ def assign(request: PageRequest, incident_id: int) -> str:
     return f"Assigned to {user}."
 
 
-@button_back_to("incidents", may=may_handle)
+@button_of("incidents", may=may_halt)
 def snooze(request: PageRequest, incident_id: int) -> str:
     """Be told nothing of it for a while."""
     found, choice = find(request, incident_id), request.POST.get("for", "")
@@ -86,14 +86,14 @@ def snooze(request: PageRequest, incident_id: int) -> str:
     return f"Snoozed: {SNOOZES[choice].lower()}. It comes back sooner if it becomes critical."
 
 
-@button_back_to("incidents", may=may_handle)
+@button_of("incidents", may=may_halt)
 def wake(request: PageRequest, incident_id: int) -> str:
     """End a snooze."""
     incidents.snooze(incident=find(request, incident_id), actor=actor_of(request), until=None)
     return "Snooze ended."
 
 
-@button_back_to("incidents", may=may_handle)
+@button_of("incidents", may=may_halt)
 def comment(request: PageRequest, incident_id: int) -> str:
     """Write into its timeline."""
     found, text = find(request, incident_id), _text(request)
@@ -103,7 +103,7 @@ def comment(request: PageRequest, incident_id: int) -> str:
     return "Your comment was added to the timeline."
 
 
-@button_back_to("incidents", may=may_handle)
+@button_of("incidents", may=may_halt)
 def resolve(request: PageRequest, incident_id: int) -> str:
     """Say that it is dealt with."""
     found = find(request, incident_id)

@@ -15,12 +15,12 @@ from alerts.channel_settings import shown_fields, update_channel
 from alerts.channels import KINDS
 from alerts.delivery import test_channel
 from alerts.models import Channel, Delivery, DeliveryEvent, DeliveryState, Digest
-from dashboard.access import PageRequest, member_page
+from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.amounts import listed
+from dashboard.buttons import button_of
 from dashboard.findings import channels_headline
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.filters import SEVERITIES
-from dashboard.incidents.tabs import button_back_to, incidents_frame, may_change_channels
 from dashboard.views import curl_context
 from tenants.admin_site import actor_of
 from tenants.roles import Scope
@@ -95,7 +95,7 @@ def page(request: PageRequest) -> HttpResponse:
     bar = filter_bar_of(request)
     lines = _lines(request.tenant.id, bar.now)
     failing = sum(line.row.is_failing for line in lines)
-    context = incidents_frame(request, bar, tab="channels") | {
+    context = frame(request, bar, page="channels") | {
         "headline": channels_headline(channels=len(lines), failing=failing),
         "lines": lines,
     }
@@ -116,7 +116,7 @@ def test_state(request: PageRequest, delivery_id: int) -> HttpResponse:
     return render(request, "dashboard/incidents/test_state.html", context)
 
 
-@button_back_to("channels", may=may_change_channels)
+@button_of("channels", may=may_manage)
 def test(request: PageRequest, channel_id: int) -> str:
     """Send a message that says that it is a test."""
     found = _find(request, channel_id)
@@ -124,7 +124,7 @@ def test(request: PageRequest, channel_id: int) -> str:
     return f"A test was queued for “{found.name}”."
 
 
-@button_back_to("channels", may=may_change_channels)
+@button_of("channels", may=may_manage)
 def pause(request: PageRequest, channel_id: int) -> str:
     """Tell nothing over a channel until it is resumed."""
     found = _find(request, channel_id)
@@ -132,7 +132,7 @@ def pause(request: PageRequest, channel_id: int) -> str:
     return f"“{found.name}” is paused. It sends no notifications until it is resumed."
 
 
-@button_back_to("channels", may=may_change_channels)
+@button_of("channels", may=may_manage)
 def resume(request: PageRequest, channel_id: int) -> str:
     """Tell over a channel again."""
     found = _find(request, channel_id)

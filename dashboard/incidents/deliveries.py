@@ -10,19 +10,13 @@ from django.views.decorators.http import require_safe
 
 from alerts.delivery import resend as resend_delivery
 from alerts.models import Channel, Delivery, DeliveryState
-from dashboard.access import PageRequest, member_page
-from dashboard.enforcement.tabs import number_of, query_of
-from dashboard.filter_bar import FilterBar
+from dashboard.access import PageRequest, may_manage, member_page
+from dashboard.buttons import button_of
+from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import deliveries_headline
-from dashboard.frame import filter_bar_of
-from dashboard.incidents.lists import Choice
-from dashboard.incidents.tabs import (
-    button_back_to,
-    incidents_frame,
-    may_change_channels,
-    newest_before,
-)
+from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.timeline import DeliveryLine
+from dashboard.paging import newest_before, number_of
 from tenants.admin_site import actor_of
 
 PER_PAGE: Final = 50
@@ -47,7 +41,7 @@ def page(request: PageRequest) -> HttpResponse:
     channel_id = number_of(request.GET.get("channel", ""))
     further = _further(state, channel_id)
     counts = _counts(request.tenant.id, channel_id)
-    context = incidents_frame(request, bar, tab="deliveries") | {
+    context = frame(request, bar, page="deliveries") | {
         "headline": deliveries_headline(
             dead=counts.get(DeliveryState.DEAD, 0), waiting=counts.get(DeliveryState.WAITING, 0)
         ),
@@ -68,7 +62,7 @@ def attempts(request: PageRequest, delivery_id: int) -> HttpResponse:
     return render(request, "dashboard/incidents/attempts.html", context)
 
 
-@button_back_to("deliveries", may=may_change_channels)
+@button_of("deliveries", may=may_manage)
 def resend(request: PageRequest, delivery_id: int) -> str:
     """Send a message once more, the same one under the same reference."""
     resend_delivery(delivery=_find(request, delivery_id), actor=actor_of(request))
@@ -103,8 +97,8 @@ def _rows(
     older = {**further, "before": str(found.older)}
     return {
         "lines": [DeliveryLine(row) for row in found.rows],
-        "older": query_of(bar, older) if found.older else None,
-        "newest": query_of(bar, further) if before else None,
+        "older": bar.with_further(older).query() if found.older else None,
+        "newest": bar.with_further(further).query() if before else None,
     }
 
 
@@ -123,7 +117,7 @@ def _states(
     words = {"": "Undelivered", **STATES}
     return [
         Choice(
-            query_of(bar, _further(name, channel_id)),
+            bar.with_further(_further(name, channel_id)).query(),
             text,
             counts.get(name, 0) if name else sum(counts.values()),
             name == state,
@@ -134,8 +128,10 @@ def _states(
 
 def _channels(tenant_id: int, bar: FilterBar, state: str, channel_id: int | None) -> list[Choice]:
     rows = Channel.objects.filter(tenant_id=tenant_id).order_by("name", "id")[:CHANNELS_MAX]
-    every = Choice(query_of(bar, _further(state, None)), "Any channel", 0, channel_id is None)
+    every = Choice(
+        bar.with_further(_further(state, None)).query(), "Any channel", 0, channel_id is None
+    )
     return [every] + [
-        Choice(query_of(bar, _further(state, row.id)), row.name, 0, row.id == channel_id)
+        Choice(bar.with_further(_further(state, row.id)).query(), row.name, 0, row.id == channel_id)
         for row in rows
     ]

@@ -8,7 +8,6 @@ from django.db.models import Q, QuerySet
 from alerts.incident_lists import having_values
 from alerts.models import Incident, IncidentKind, Severity
 from dashboard.access import PageRequest
-from dashboard.enforcement.tabs import query_of
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of
 
@@ -55,7 +54,7 @@ class Filter:
     def query(self, **changes: Any) -> str:
         """This filter, changed, as a query string."""
         changed = replace(self, **changes)
-        return query_of(changed.bar, changed.further)
+        return changed.bar.with_further(changed.further).query()
 
 
 def read_filter(request: PageRequest) -> Filter:

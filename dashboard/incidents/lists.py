@@ -13,8 +13,9 @@ from django.views.decorators.http import require_safe
 from alerts.incident_lists import having_status
 from alerts.models import Channel, Incident, IncidentKind, Severity
 from dashboard.access import PageRequest, member_page
-from dashboard.enforcement.tabs import number_of, query_of
+from dashboard.filter_bar import Choice
 from dashboard.findings import incidents_headline
+from dashboard.frame import frame
 from dashboard.incidents.filters import (
     KINDS,
     SEVERITIES,
@@ -24,7 +25,7 @@ from dashboard.incidents.filters import (
     read_filter,
 )
 from dashboard.incidents.lines import SNOOZES, IncidentLine, lines_of
-from dashboard.incidents.tabs import incidents_frame, newest_before
+from dashboard.paging import newest_before, number_of
 from dashboard.views import curl_context
 from tenants.roles import Scope
 
@@ -60,15 +61,6 @@ WATCHED: Final = (
 )
 
 
-class Choice(NamedTuple):
-    """A filter that can be chosen, with how many incidents it would show."""
-
-    query: str
-    words: str
-    number: int
-    is_chosen: bool
-
-
 class Section(NamedTuple):
     """Unresolved incidents that want the same of people, the worst first."""
 
@@ -91,7 +83,7 @@ def page(request: PageRequest) -> HttpResponse:
     rows = incidents_of(request.tenant.id, chosen.bar)
     counts = _counts(rows, chosen.bar.now)
     unresolved = _sections(chosen, rows)
-    context = incidents_frame(request, chosen.bar, tab="incidents") | {
+    context = frame(request, chosen.bar.with_further(chosen.further), page="incidents") | {
         "headline": _headline(counts, chosen, unresolved),
         "sections": unresolved,
         "shown_max": SHOWN_MAX,
@@ -100,7 +92,7 @@ def page(request: PageRequest) -> HttpResponse:
         "kinds": _choices(chosen, counts, 1, "kind", {"": "Any kind", **KINDS}),
         "severities": _choices(chosen, counts, 2, "severity", {"": "Any severity", **SEVERITIES}),
         "is_narrow": chosen.is_narrow,
-        "cleared": query_of(chosen.bar.without_chips(), {}),
+        "cleared": chosen.bar.without_chips().with_further({}).query(),
         "month": chosen.query(bar=chosen.bar.with_period("30d")),
     }
     context |= _resolved(request, chosen, rows)
@@ -189,7 +181,7 @@ def _resolved(request: PageRequest, chosen: Filter, rows: QuerySet[Incident]) ->
     older = {**chosen.further, "before": str(found.older)}
     return {
         "resolved": lines_of(found.rows),
-        "older": query_of(chosen.bar, older) if found.older else None,
+        "older": chosen.bar.with_further(older).query() if found.older else None,
         "newest": chosen.query() if before else None,
     }
 

@@ -8,10 +8,11 @@ from django.urls import reverse
 
 from alerts.incident_lists import having_values
 from alerts.models import Incident
+from dashboard.chart_notes import Mark
 from dashboard.filter_bar import FilterBar
 from dashboard.incidents.course import Stretch
 from dashboard.incidents.filters import SEVERITIES
-from dashboard.spend import Mark, local
+from dashboard.spend import local
 
 # The newest of the period; more do not fit beside each other.
 MARKED_MAX: Final = 200

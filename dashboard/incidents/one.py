@@ -4,23 +4,22 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from django.http import Http404, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from alerts.models import Anomaly, Incident, IncidentKind
-from dashboard import charts
-from dashboard.access import PageRequest, cached_page, may_halt, member_page
+from dashboard.access import PageRequest, cached_page, member_page
 from dashboard.filter_bar import CHIPS_MAX, CUSTOM_DAYS_MAX, FilterBar
 from dashboard.findings import shortened
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.actions import TEXT_CHARACTERS_MAX, find, members_of
+from dashboard.incidents.chart import incident_figure
 from dashboard.incidents.course import MEASURES, Course, Stretch, cause_of, filters_of, read_course
 from dashboard.incidents.figures import figures_of, findings_of
 from dashboard.incidents.lines import SNOOZES, IncidentLine
 from dashboard.incidents.spenders import read_spenders
-from dashboard.incidents.tabs import incidents_frame
 from dashboard.incidents.timeline import timeline_of
 from dashboard.spend import local
 
@@ -44,7 +43,7 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
     incident = find(request, incident_id)
     bar = filter_bar_of(request)
     anomalies = _anomalies(incident)
-    context = incidents_frame(request, bar, tab="incidents") | {
+    context = frame(request, bar, page="incidents") | {
         "headline": incident.title,
         "line": IncidentLine(incident, incident.status),
         "figures": figures_of(incident.facts),
@@ -54,7 +53,6 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
         "snoozes": SNOOZES,
         "members": members_of(request),
         "links": _links(incident, cause_of(incident, anomalies, bar.now), bar),
-        "may_halt": may_halt(request),
         "text_characters_max": TEXT_CHARACTERS_MAX,
     }
     return render(request, "dashboard/incidents/incident.html", context)
@@ -63,15 +61,12 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
 @require_safe
 @cached_page
 def chart(request: PageRequest, incident_id: int) -> HttpResponse:
-    """The figure of an incident, for the theme that the browser has."""
-    theme = charts.THEMES.get(request.GET.get("theme", "light"))
-    if theme is None:
-        raise Http404("There is no such theme.")
+    """The figure of an incident."""
     bar = filter_bar_of(request)
     course = _course(request, incident_id, bar)
     starts = [local(start, bar) for start in course.starts]
     cause = Stretch(*(local(at, bar) for at in course.cause))
-    return JsonResponse(charts.incident_figure(course, starts=starts, cause=cause, theme=theme))
+    return JsonResponse(incident_figure(course, starts=starts, cause=cause))
 
 
 @require_safe

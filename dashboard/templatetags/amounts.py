@@ -1,6 +1,6 @@
 """Template tags that print amounts, times and values as every page shows them."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
 
@@ -9,6 +9,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from common.money import usd_from_nanos
 from dashboard import amounts
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import shortened
@@ -20,28 +21,41 @@ from metering.reporting.unpriced_models import UnpricedModel
 register = template.Library()
 
 VALUE_CHARACTERS = 44
+# Smaller changes are noise, and have no color.
+DELTA_PERCENT_MIN = 10
 # What a budget or breaker does that does not enforce.
 MODE_WORDS = {"shadow": "Shadow: monitors only", "warn": "Warn: never refuses"}
 
 
 @register.simple_tag
-def money(nanos: int) -> SafeString:
-    """Dollars, with the exact amount on hover."""
+def money(nanos: int, places: int | None = None) -> SafeString:
+    """Dollars, with the exact amount for machines and on hover. `places` fixes the decimals: 2 in a
+    column of amounts and in "x of y", 4 in a column of amounts per call.
+    """
+    words = amounts.money(nanos) if places is None else amounts.fixed_money(nanos, places)
     return format_html(
-        '<span class="number" title="{}">{}</span>',
+        '<data value="{}" title="{}">{}</data>',
+        usd_from_nanos(nanos),
         amounts.exact_money(nanos),
-        amounts.money(nanos),
+        words,
     )
 
 
 @register.simple_tag
 def count(number: int) -> SafeString:
-    """A count, with the exact one on hover."""
+    """A count, with the exact one for machines and on hover."""
     return format_html(
-        '<span class="number" title="{}">{}</span>',
+        '<data value="{}" title="{}">{}</data>',
+        number,
         amounts.exact_count(number),
         amounts.count(number),
     )
+
+
+@register.simple_tag
+def missing(why: str) -> SafeString:
+    """What stands where a figure would: the reason that there is none."""
+    return format_html('<span class="muted">{}</span>', why)
 
 
 @register.simple_tag
@@ -56,7 +70,8 @@ def percent(value: Decimal) -> str:
 
 @register.simple_tag
 def delta(now: int, before: int | str | None, kind: str = "spend") -> SafeString:
-    """A change with sign, arrow and colour; more spending is bad news, more requests are neither.
+    """A change with sign and arrow, colored from 10% on: more spend is bad news, more calls are
+    neither.
 
     Nothing at all where the page is not compared: `before` is None, or "" as templates have it.
     """
@@ -65,15 +80,16 @@ def delta(now: int, before: int | str | None, kind: str = "spend") -> SafeString
     grown = amounts.change(now, before)
     if grown is None:
         words, why = (
-            ("new", "Nothing in the previous period") if now else ("—", "Nothing in either period")
+            ("new", "Nothing in the previous period") if now else ("0%", "Nothing in either period")
         )
-        return format_html('<span class="delta" title="{}">{}</span>', why, words)
+        return format_html('<span class="delta flat" title="{}">{}</span>', why, words)
     if abs(grown) < Decimal("0.05"):
-        return format_html('<span class="delta">{}</span>', "±0%")
-    tone = ("worse" if grown > 0 else "better") if kind == "spend" else "neutral"
-    sign, arrow = ("+", "▲") if grown > 0 else (amounts.MINUS, "▼")
+        return format_html('<span class="delta flat">{}</span>', "0%")
+    is_noise = kind != "spend" or abs(grown) < DELTA_PERCENT_MIN
+    tone = "flat" if is_noise else "bad" if grown > 0 else "good"
+    sign, arrow = ("+", "↑") if grown > 0 else (amounts.MINUS, "↓")
     return format_html(
-        '<span class="delta {}">{}{}<span class="arrow" aria-hidden="true">{}</span></span>',
+        '<span class="delta {}">{}{} <span aria-hidden="true">{}</span></span>',
         tone,
         sign,
         amounts.percent_text(abs(grown)),
@@ -83,16 +99,18 @@ def delta(now: int, before: int | str | None, kind: str = "spend") -> SafeString
 
 @register.simple_tag
 def moment(at: datetime | None, form: str = "short") -> SafeString:
-    """A time that the browser shows in the viewer's zone; UTC until it does."""
+    """An instant that the browser shows in the viewer's zone; UTC until it does. `form` is "short",
+    or "seconds".
+    """
     if at is None:
         return SafeString("never")
-    iso = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = at.astimezone(UTC)
     return format_html(
         '<time datetime="{}" data-form="{}" title="{} UTC">{}</time>',
-        iso,
+        at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         form,
-        at.strftime("%Y-%m-%d %H:%M:%S"),
-        at.strftime("%a %-d %b %H:%M UTC"),
+        at.strftime("%b %-d, %Y, %-I:%M:%S %p"),
+        at.strftime("%b %-d, %-I:%M %p UTC"),
     )
 
 
@@ -100,7 +118,7 @@ def moment(at: datetime | None, form: str = "short") -> SafeString:
 def chip_link(bar: FilterBar, name: str, value: str) -> SafeString:
     """A dimension value that filters the page by itself when clicked."""
     return format_html(
-        '<a class="value" href="{}" title="{}">{}</a>',
+        '<a class="name" href="{}" title="{}">{}</a>',
         bar.with_chip(name, value).query(),
         f"Show only {name} {value}" if value else f"Show only usage without a {name}",
         shortened(value, VALUE_CHARACTERS) if value else "(none)",
@@ -110,7 +128,8 @@ def chip_link(bar: FilterBar, name: str, value: str) -> SafeString:
 @register.simple_tag
 def chip_query(bar: FilterBar, name: str, value: str) -> str:
     """The overview of one value alone."""
-    return bar.with_chip(name, value).query(path=reverse("dashboard:overview"))
+    plain = bar.with_further({}).with_chip(name, value)
+    return plain.query(path=reverse("dashboard:overview"))
 
 
 @register.simple_tag
@@ -136,7 +155,7 @@ def amount_of(part: str, amount: int) -> SafeString:
     if part == "cost_nanos":
         return money(amount)
     if part == "seconds":
-        return format_html('<span class="number">{}</span>', timedelta(seconds=amount))
+        return format_html("{}", timedelta(seconds=amount))
     return format_html("{} {}", count(amount), part.replace("_", " "))
 
 
@@ -151,7 +170,7 @@ def raised_words(raised: LimitIncreaseRule) -> str:
 def mode_tag(mode: str) -> SafeString:
     """A mark on what refuses nothing; nothing on what enforces."""
     words = MODE_WORDS.get(mode)
-    return format_html('<span class="tag mode">{}</span>', words) if words else SafeString("")
+    return format_html('<span class="badge outline">{}</span>', words) if words else SafeString("")
 
 
 @register.simple_tag
@@ -159,7 +178,7 @@ def halt_link(name: str, value: str) -> SafeString:
     """The way to halt what has this value; it asks once more."""
     query = urlencode({"dimension": name, "value": value})
     return format_html(
-        '<a class="halt-link" href="{}?{}" aria-label="Halt {} {} …">Halt …</a>',
+        '<a class="link small" href="{}?{}" aria-label="Halt {} {}…">Halt…</a>',
         reverse("dashboard:confirm_halt"),
         query,
         name,
@@ -171,7 +190,7 @@ def halt_link(name: str, value: str) -> SafeString:
 def agent_decisions(bar: FilterBar, agent: str) -> SafeString:
     """An agent that shows only its decisions when clicked."""
     return format_html(
-        '<a class="value" href="{}" title="Show only agent {}">{}</a>',
+        '<a class="name" href="{}" title="Show only agent {}">{}</a>',
         bar.with_only("agent", agent).query(),
         agent,
         shortened(agent, VALUE_CHARACTERS),

@@ -146,8 +146,8 @@ class BudgetIndex:
             found.append(WindowKey(rule.id, (*group, request), rule.clock.span(at).starts_at))
         return found
 
-    def for_transaction(self, keys: Iterable[WindowKey] = ()) -> "BudgetIndex":
-        """This book for one transaction, with the ids of those of these windows that are known.
+    def for_transaction(self) -> "BudgetIndex":
+        """This book for one transaction.
 
         What a transaction opens is not there for others before it commits, and never if it does
         not: had they the id, they would post to a window that is not found.
@@ -155,7 +155,6 @@ class BudgetIndex:
         book = copy(self)
         book.window_ids = dict(self.window_ids)
         book._ids_of = {}
-        book.lacking(keys)
         return book
 
     def ids_of(self, keys: tuple[WindowKey, ...]) -> tuple[int, ...]:

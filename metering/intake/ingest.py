@@ -187,7 +187,7 @@ def _write(configuration: Configuration, jobs: Sequence[IngestJob]) -> None:
     feed_breakers(
         tenant_id=configuration.tenant_id,
         rules=configuration.breakers,
-        calls=[event.breaker_call() for event in (*stored.fresh, *stored.inserted)],
+        calls=(event.breaker_call() for event in (*stored.fresh, *stored.inserted)),
     )
     changes = post(
         book=book,

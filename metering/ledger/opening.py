@@ -88,7 +88,7 @@ def with_windows(book: BudgetIndex, keys: Collection[WindowKey]) -> BudgetIndex:
     """The book of one transaction, which knows all these windows; those that lack are opened by a
     short transaction of its own, before the one that is to lock them.
     """
-    own = book.for_transaction(keys)
+    own = book.for_transaction()
     if missing := own.lacking(keys):
         opened = book.for_transaction()
         if book.has_rollover:

@@ -11,7 +11,7 @@ from metering.calls.seals import read_sealed
 from metering.reporting.intervals import Bucket, buckets
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import sets_for, stretches
-from metering.reporting.usage import is_folded
+from metering.reporting.usage_branches import is_folded
 from metering.rollups.sets import DAY_SECONDS
 
 
@@ -80,5 +80,14 @@ def _are_days(
     with connection.cursor() as database:
         return not (
             question.filters
-            and any(is_folded(database, question, dimension_set) for dimension_set in sets)
+            and any(
+                is_folded(
+                    database,
+                    tenant_id=question.tenant_id,
+                    dimension_set=dimension_set,
+                    starts_at=question.starts_at,
+                    ends_at=question.ends_at,
+                )
+                for dimension_set in sets
+            )
         )

@@ -16,7 +16,8 @@ from metering.reporting.conditions import NO_CONDITION, Condition, event_value, 
 from metering.reporting.intervals import Bucket, buckets
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import Stretch, stretches
-from metering.reporting.usage import UsageRow, bucket_of, not_rolled_up, waiting_batches
+from metering.reporting.usage import UsageRow, waiting_batches
+from metering.reporting.usage_branches import bucket_of, not_rolled_up
 from metering.rollups.bins import (
     BIN_SQL,
     COST,

@@ -13,7 +13,7 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from metering.models import MEASURES, Operation
-from metering.reporting.usage import EVENT_MEASURE_LIST
+from metering.reporting.usage_branches import EVENT_MEASURE_LIST
 from metering.rollups.bins import middle
 from metering.rollups.call_sizes import COST, known_model
 from metering.rollups.sets import (

@@ -1,7 +1,8 @@
 """What was used and what it cost: exactly, and without delay.
 
 answer = roll-ups of the buckets that lie inside the range + events of batches not yet rolled up in
-the same buckets + events of the edges that cut a bucket. All statements of an answer must see the
+the same buckets + events of the edges that cut a bucket; where most of a bucket lies inside, its
+roll-up - the events outside instead. All statements of an answer must see the
 same snapshot: call these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
 
 A request is any event that is not a tool call (`operation` tool); those count in `tool_calls`.
@@ -9,27 +10,20 @@ Tokens are as normalised: input includes cached, output includes reasoning. Void
 nowhere.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from metering.models import MEASURES, CostSource, Operation, Status
-from metering.reporting.conditions import (
-    NO_CONDITION,
-    Condition,
-    event_value,
-    join,
-    on_events,
-    on_rollup,
-    rollup_value,
-)
+from metering.models import MEASURES
+from metering.reporting.conditions import NO_CONDITION, Condition
 from metering.reporting.cursors import write_cursor
 from metering.reporting.intervals import Bucket, buckets
 from metering.reporting.question import UsageQuestion
-from metering.reporting.sources import Stretch, sets_for, stretches
+from metering.reporting.sources import sets_for
+from metering.reporting.usage_branches import Source, branches_of, is_folded
 from metering.reporting.usage_cursors import (
     end_of_page,
     mark_of_group,
@@ -37,24 +31,13 @@ from metering.reporting.usage_cursors import (
     position_of,
     shown_by,
 )
-from metering.rollups.sets import MEASURE_LIST, OTHER, SUM_LIST, DimensionSet
-from metering.usage.batch_events import events_of_batches
+from metering.rollups.sets import OTHER, SUM_LIST
 
 # A page reads as few buckets as it needs: one of events or two of roll-ups first, then twice as
 # many each time.
 BUCKETS_MAX: Final = 256
 # Compiling a query takes longer than running one of these.
 TUNING: Final = "SET LOCAL jit = off; SET LOCAL work_mem = '32MB'"
-EVENT_MEASURES: Final = {
-    "cost_nanos": "coalesce(cost_nanos, 0)",
-    "requests": f"(operation <> {Operation.TOOL.value})::int::bigint",
-    "errors": f"(status = {Status.ERROR.value})::int::bigint",
-    "unpriced": f"(cost_source = {CostSource.UNPRICED.value})::int::bigint",
-    "tool_calls": f"(operation = {Operation.TOOL.value})::int::bigint",
-}
-EVENT_MEASURE_LIST: Final = ", ".join(
-    f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
-)
 
 
 class Measures(NamedTuple):
@@ -102,13 +85,6 @@ class UsagePage(NamedTuple):
     rows: list[UsageRow]
     total: Measures
     next_cursor: str | None
-
-
-class Source(NamedTuple):
-    """What a question is answered from: roll-ups (none: events), and batches they lack yet."""
-
-    sets: list[DimensionSet]
-    waiting: list[int]
 
 
 def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = None) -> UsagePage:
@@ -159,43 +135,25 @@ def _source(
 ) -> Source:
     sets = sets_for(dimensions)
     if question.filters and any(
-        is_folded(database, question, dimension_set) for dimension_set in sets
+        is_folded(
+            database,
+            tenant_id=question.tenant_id,
+            dimension_set=dimension_set,
+            starts_at=question.starts_at,
+            ends_at=question.ends_at,
+        )
+        for dimension_set in sets
     ):
         # A value that was asked for by name may be part of the long tail, where it cannot be found.
         sets = []
     return Source(sets, waiting)
 
 
-def is_folded(database: Any, question: UsageQuestion, dimension_set: DimensionSet) -> bool:
-    database.execute(
-        """
-        SELECT EXISTS (
-            SELECT FROM generate_series(
-                to_timestamp(floor(extract(epoch FROM %s::timestamptz) / %s) * %s),
-                %s::timestamptz, make_interval(secs => %s)
-            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %s AND r.dimension_set = %s
-                AND r.starts_at = bucket AND r.value_1 = %s
-        )
-        """,
-        [
-            question.starts_at,
-            dimension_set.grain_seconds,
-            dimension_set.grain_seconds,
-            question.ends_at,
-            dimension_set.grain_seconds,
-            question.tenant_id,
-            dimension_set.number,
-            OTHER,
-        ],
-    )
-    return bool(database.fetchone()[0])
-
-
 def _total(database: Any, question: UsageQuestion, waiting: list[int]) -> Measures:
     """Return the sum over all rows, from the smallest roll-up that knows the filters."""
     source = _source(database, question, frozenset(question.filters), waiting)
     whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    branches = _branches(question, source, whole, group_by=())
+    branches = branches_of(question, source, whole, group_by=())
     database.execute(
         f"SELECT {SUM_LIST} FROM ({branches.sql}) parts",
         branches.parameters,
@@ -251,7 +209,7 @@ def _read_rows(
     """Return rows of these buckets by start and group, unless another order comes first; of the
     first bucket those after a group.
     """
-    branches = _branches(question, source, portion, group_by=question.group_by)
+    branches = branches_of(question, source, portion, group_by=question.group_by)
     groups = [f"group_{place}" for place in range(len(question.group_by))]
     condition = NO_CONDITION
     if after:
@@ -269,98 +227,6 @@ def _read_rows(
             _row(question, portion[bucket - 1].start, values)
             for bucket, *values in database.fetchall()
         ]
-
-
-def _branches(
-    question: UsageQuestion,
-    source: Source,
-    portion: Sequence[Bucket],
-    *,
-    group_by: tuple[str, ...],
-) -> Condition:
-    """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
-    parts = stretches(portion, source.sets)
-    selects = [_select(question, portion, part, group_by) for part in parts]
-    waiting = not_rolled_up(parts, source.waiting)
-    if waiting is not None:
-        selects.append(_select_events(question, portion, waiting, group_by))
-    return join(" UNION ALL ", selects)
-
-
-def _select(
-    question: UsageQuestion,
-    portion: Sequence[Bucket],
-    stretch: Stretch,
-    group_by: tuple[str, ...],
-) -> Condition:
-    if stretch.source is None:
-        within = Condition("time >= %s AND time < %s", [stretch.starts_at, stretch.ends_at])
-        return _select_events(question, portion, within, group_by)
-    bucket = bucket_of("starts_at", portion)
-    filters = on_rollup(question.filters, stretch.source)
-    columns = [
-        f"{bucket.sql} AS bucket",
-        *(
-            f"{rollup_value(name, stretch.source)} AS group_{place}"
-            for place, name in enumerate(group_by)
-        ),
-        MEASURE_LIST,
-    ]
-    return Condition(
-        f"SELECT {', '.join(columns)} FROM usage_rollup"
-        f" WHERE tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
-        f" AND {filters.sql}",
-        [
-            *bucket.parameters,
-            question.tenant_id,
-            stretch.source.number,
-            stretch.starts_at,
-            stretch.ends_at,
-            *filters.parameters,
-        ],
-    )
-
-
-def not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
-    """Return a condition for the events that the roll-ups of these stretches do not hold yet; None
-    if there are none.
-    """
-    rolled_up = [part for part in parts if part.source is not None]
-    if not rolled_up or not waiting:
-        return None
-    ranges = " OR ".join(["time >= %s AND time < %s"] * len(rolled_up))
-    bounds = [bound for part in rolled_up for bound in (part.starts_at, part.ends_at)]
-    batches, parameters = events_of_batches(waiting)
-    return Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
-
-
-def _select_events(
-    question: UsageQuestion,
-    portion: Sequence[Bucket],
-    within: Condition,
-    group_by: tuple[str, ...],
-) -> Condition:
-    bucket = bucket_of("time", portion)
-    filters = on_events(question.filters)
-    selected = [
-        f"{bucket.sql} AS bucket",
-        *(f"{event_value(name)} AS group_{place}" for place, name in enumerate(group_by)),
-        EVENT_MEASURE_LIST,
-    ]
-    return Condition(
-        f"SELECT {', '.join(selected)} FROM usage_event"
-        f" WHERE tenant_id = %s AND NOT is_void AND {within.sql} AND {filters.sql}",
-        [*bucket.parameters, question.tenant_id, *within.parameters, *filters.parameters],
-    )
-
-
-def bucket_of(column: str, portion: Sequence[Bucket]) -> Condition:
-    """Return the SQL of the place of a time's bucket in the portion, from 1."""
-    if len(portion) == 1:
-        return Condition("1", [])
-    return Condition(
-        f"width_bucket({column}, %s::timestamptz[])", [[bucket.start for bucket in portion]]
-    )
 
 
 def _buckets_from(question: UsageQuestion, position: dict[str, Any] | None) -> Iterator[Bucket]:

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.json_object import JsonObject
+from common.json_bodies import JsonObject
 
 # What an operator sets to let channels reach these.
 LOOPBACK = "127.0.0.0/8"

@@ -6,8 +6,8 @@ from typing import Any, Final
 from alerts.channel_settings import create_channel
 from alerts.incidents import Observation
 from alerts.models import Channel, Delivery, Incident, IncidentKind, Severity
+from common.json_bodies import JsonObject
 from tests.factories import Account
-from tests.json_object import JsonObject
 
 FIELDS: Final[dict[str, JsonObject]] = {
     "webhook": {"url": "https://hooks.example.com/spendgate"},

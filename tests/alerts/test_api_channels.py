@@ -5,9 +5,9 @@ import pytest
 from alerts.channel_settings import signing_secret
 from alerts.channels import KINDS
 from alerts.models import Channel, ChannelKind, Delivery
+from common.json_bodies import JsonObject
 from tenants.models import AuditEntry
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 HOOK: JsonObject = {

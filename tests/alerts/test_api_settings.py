@@ -6,9 +6,9 @@ import pytest
 
 from alerts.models import AlertSettings, MaintenanceWindow
 from alerts.rules import RULES
+from common.json_bodies import JsonObject
 from tenants.models import AuditEntry
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 SETTINGS = "/v1/alert-settings"

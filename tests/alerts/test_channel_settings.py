@@ -18,11 +18,11 @@ from alerts.errors import ChannelUnavailable, SecretsUnreadable, WrongChannel
 from alerts.models import Channel, Delivery, DeliveryState
 from alerts.sealing import seal, unseal
 from common.errors import LimitReached, NameTaken, NotFound
+from common.json_bodies import JsonObject
 from tenants.audit import facts_of
 from tenants.models import AuditEntry
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_account
-from tests.json_object import JsonObject
 
 SLACK_URL = "https://hooks.slack.com/services/T0/B0/s3cret"
 

@@ -20,6 +20,7 @@ from alerts.channels.webhook import headers_of, rotated
 from alerts.channels.wording import headline
 from alerts.errors import WrongChannel
 from alerts.messages import Line, Message
+from common.json_bodies import JsonObject
 from tests.alerts.receivers import (
     LOOPBACK,
     Answer,
@@ -29,7 +30,6 @@ from tests.alerts.receivers import (
     web_receiver,
     write_certificate,
 )
-from tests.json_object import JsonObject
 
 REFERENCE = "3f9a2c00-0000-4000-8000-000000000001"
 LINK = "https://spend.example/incidents/12"

@@ -15,8 +15,8 @@ from alerts.explanations import (
 )
 from alerts.series import TENANT, SeriesKey
 from common.formats import format_share, format_times
+from common.json_bodies import JsonObject
 from tests.factories import NANOS
-from tests.json_object import JsonObject
 
 AT = datetime(2026, 3, 4, 12, 15, tzinfo=UTC)
 RESEARCH = SeriesKey("agent", "research")

@@ -19,6 +19,7 @@ from alerts.models import Anomaly, EntryKind, Incident, ScanProgress, SeriesStat
 from alerts.scans import scan_tenant, tenants_to_scan
 from alerts.series import SeriesKey
 from alerts.settings import change_alert_settings
+from common.json_bodies import JsonObject
 from metering.core.periods import floor_seconds
 from metering.limits.limit_reductions import read_limit_reductions
 from tenants.claims import ClaimSize
@@ -26,7 +27,6 @@ from tenants.scope import platform_scope
 from tests.alerts.scene import seen
 from tests.alerts.usage_history import QUARTER, Stream, write_usage
 from tests.factories import NANOS, Account, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import roll_everything_up
 
 pytestmark = [

@@ -12,13 +12,13 @@ from alerts.loops import SessionVerdict
 from alerts.models import Incident, Severity
 from alerts.session_checks import check_sessions, end_loops, tenants_to_check
 from alerts.settings import change_alert_settings
+from common.json_bodies import JsonObject
 from metering.limits.halts import lift_halt
 from metering.models import Halt
 from metering.rollups import roll_up
 from tenants.scope import platform_scope
 from tests.alerts.scene import timeline
 from tests.factories import Account, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.api.caller import caller
 
 

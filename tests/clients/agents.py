@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from tests.json_object import JsonObject
+from common.json_bodies import JsonObject
 
 OPENAI_MODEL: Final = "gpt-4o"
 ANTHROPIC_MODEL: Final = "claude-sonnet-4-5"

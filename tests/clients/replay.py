@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from tests.json_object import JsonObject
+from common.json_bodies import JsonObject
 
 RECORDINGS: Final = Path(__file__).parent / "data" / "recordings.jsonl"
 WIRES: Final = {

@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from django.db import connections
 
-from tests.json_object import JsonObject
+from common.json_bodies import JsonObject
 from tests.wsgi import application
 
 

@@ -315,12 +315,12 @@ def test_a_person_of_two_tenants_switches_and_sees_one_at_a_time(account: Accoun
     send(account, [make_event(agent="first-agent")])
     send(other, [make_event(agent="second-agent")])
     client = sign_in(account.email)
-    assert b"first-agent" in client.get("/?by=agent").content
+    assert b"first-agent" in client.get("/?group_by=agent").content
     assert client.post("/tenant", {"tenant": other.tenant.id})["Location"] == "/"
-    page = client.get("/?by=agent").content
+    page = client.get("/?group_by=agent").content
     assert b"second-agent" in page
     assert b"first-agent" not in page
-    assert b"viewer" in page
+    assert b"Viewer" in page
 
 
 @pytest.mark.parametrize("chosen", ["", "abc", "999999999", "-1"])

@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.ledger import counting
 from metering.models import Budget, Crossing, TenantPrice, ToolPrice
 from tenants.keys import find_key_holder
@@ -18,7 +19,6 @@ from tenants.models import ApiKey, AuditEntry, Membership, Team, TeamMember, Ten
 from tenants.roles import Role
 from tests.dashboard.conftest import make_member, sign_in
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
-from tests.json_object import JsonObject
 
 LISTS = (
     "metering/budget",

@@ -11,12 +11,12 @@ from django.test import Client
 from alerts.channel_settings import signing_secret
 from alerts.models import AlertSettings, Channel, MaintenanceWindow
 from alerts.sealing import unseal
+from common.json_bodies import JsonObject
 from tenants.models import AuditEntry
 from tenants.roles import Role
 from tests.alerts.scene import make_channel
 from tests.dashboard.test_admin import changed, errors_of, saved_form
 from tests.factories import Account
-from tests.json_object import JsonObject
 
 CHANNELS = "/admin/alerts/channel"
 SETTINGS = "/admin/alerts/alertsettings"

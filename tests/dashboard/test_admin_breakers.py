@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.configuration.breakers import create_breaker
 from metering.configuration.rate_limits import create_rate_limit
 from metering.limits.rate_limits import read_rate_rules
@@ -15,7 +16,6 @@ from metering.models import Breaker, Halt, RateLimit
 from tenants.roles import Role
 from tests.dashboard.test_admin import changed, errors_of, saved_form
 from tests.factories import NANOS, Account, make_event, send
-from tests.json_object import JsonObject
 
 BREAKERS = "/admin/metering/breaker"
 RATES = "/admin/metering/ratelimit"

@@ -5,6 +5,7 @@ import uuid
 import pytest
 from django.test import Client
 
+from common.json_bodies import JsonObject
 from metering.budgets.reading import read_budget_index
 from metering.configuration.routes import create_route
 from metering.limits.routes import Tier, read_routes
@@ -12,7 +13,6 @@ from metering.models import Budget, ModelRoute
 from tenants.models import AuditEntry
 from tests.dashboard.test_admin import budget_form, changed, errors_of, levels, saved_form
 from tests.factories import Account
-from tests.json_object import JsonObject
 
 ROUTES = "/admin/metering/modelroute"
 

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from dashboard.amounts import change, count, exact_money, money, percent
+from dashboard.amounts import change, count, exact_money, fixed_money, money, percent
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,10 @@ def test_money_beyond_what_a_float_holds_is_exact() -> None:
     [
         (0, "0"),
         (999, "999"),
-        (1000, "1.0k"),
-        (12_345, "12.3k"),
-        (123_456, "123k"),
-        (999_499, "999k"),
+        (1000, "1.0K"),
+        (12_345, "12.3K"),
+        (123_456, "123K"),
+        (999_499, "999K"),
         (999_500, "1.0M"),
         (1_234_567, "1.2M"),
         (2_400_000_000, "2.4B"),
@@ -55,3 +55,17 @@ def test_shares_and_changes() -> None:
     assert percent(5, 0) == "—"
     assert change(150, 100) == Decimal(50)
     assert change(1, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("nanos", "places", "words"),
+    [
+        (1_234_500_000_000, 2, "$1,234.50"),
+        (12_345_678, 4, "$0.0123"),
+        (-5_000_000, 2, "\u2212$0.01"),
+        (4_999_999, 2, "<$0.01"),
+        (0, 2, "$0.00"),
+    ],
+)
+def test_amounts_of_a_column_have_the_same_decimals(nanos: int, places: int, words: str) -> None:
+    assert fixed_money(nanos, places) == words

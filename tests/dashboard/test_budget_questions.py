@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from common.json_bodies import JsonObject
 from metering.models import Budget, RateLimit, TenantPrice
 from metering.simulation import preview
 from tests.dashboard.test_admin import (
@@ -17,7 +18,6 @@ from tests.dashboard.test_admin import (
     saved_form,
 )
 from tests.factories import Account, make_budget, make_event, send
-from tests.json_object import JsonObject
 
 ADD = "/admin/metering/budget/add/"
 EVERYTHING: JsonObject = {"match_0": "", "match_1": "", "per": []}

@@ -52,8 +52,10 @@ def test_days_begin_at_the_tenants_midnight_across_a_clock_change() -> None:
         "from=yesterday&to=today",
         "from=0001-01-01&to=0001-01-02",
         "from=2020-01-01&to=2026-01-01",
-        "by=shoe_size",
-        "&".join(f"agent=a{number}" for number in range(30)),
+        "group_by=shoe_size",
+        "group_by=agent,agent",
+        "interval=daily",
+        "&".join(f"filter[agent]=a{number}" for number in range(30)),
         "from=2026-11-01",
     ],
 )
@@ -66,22 +68,50 @@ def test_what_is_not_understood_is_said_and_left_out(query: str) -> None:
 
 
 def test_values_that_no_event_can_have_are_left_out() -> None:
-    assert bar("agent=%00&agent=" + "x" * 300 + "&agent=fine&nothing=1").chips == (
-        ("agent", "fine"),
-    )
-    assert bar("status=unheard_of&status=error").chips == (("status", "error"),)
+    values = ["%00", "x" * 300, "fine"]
+    query = "&".join(f"filter[agent]={value}" for value in values)
+    assert bar(f"{query}&nothing=1").chips == (("agent", "fine"),)
+    assert bar("filter[status]=unheard_of&filter[status]=error").chips == (("status", "error"),)
 
 
 def test_the_query_of_a_bar_means_the_bar() -> None:
-    query = "?from=2026-11-01&to=2026-11-03&by=agent&compare=off&team=a%26b&agent=%3Cx%3E&agent="
+    query = (
+        "?from=2026-11-01&to=2026-11-03&group_by=agent,model&interval=hour&metric=tokens&compare=off"
+        "&filter[team]=a%26b&filter[agent]=%3Cx%3E&filter[agent]="
+    )
     assert bar(query[1:]).query() == query
     assert bar().query() == "?"
-    assert bar("period=7d&by=model").query() == "?"
+    assert bar("period=7d&group_by=model").query() == "?"
 
 
 def test_chips_are_added_once_and_removed() -> None:
-    chosen = bar("team=a").with_chip("team", "b").with_chip("team", "b")
+    chosen = bar("filter[team]=a").with_chip("team", "b").with_chip("team", "b")
     assert chosen.filters == {"team": ["a", "b"]}
     assert chosen.without_chip("team", "a").chips == (("team", "b"),)
     assert chosen.with_only("team", "c").filters == {"team": ["c"]}
     assert chosen.without_chips().chips == ()
+
+
+def test_the_form_adds_a_filter_to_those_of_the_address() -> None:
+    added = bar("filter[team]=a&dimension=agent&value=writer")
+    assert added.query() == "?filter[team]=a&filter[agent]=writer"
+    assert bar("dimension=shoe&value=x").chips == ()
+
+
+def test_links_of_the_bar_keep_the_parameters_of_the_page() -> None:
+    chosen = bar("filter[team]=a").with_further({"status": "open"})
+    assert chosen.with_period("30d").query() == "?period=30d&filter[team]=a&status=open"
+    assert chosen.with_further({}).query() == "?filter[team]=a"
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("period=today", "Nov 18"),
+        ("period=7d", "Nov 12\u201318"),
+        ("from=2026-10-28&to=2026-11-03", "Oct 28 \u2013 Nov 3"),
+        ("from=2025-12-30&to=2026-01-02", "Dec 30, 2025 \u2013 Jan 2, 2026"),
+    ],
+)
+def test_days_are_named_with_the_year_where_it_is_another(query: str, words: str) -> None:
+    assert bar(query).period_words == words

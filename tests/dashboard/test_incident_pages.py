@@ -82,7 +82,7 @@ def test_the_worst_that_waits_comes_first_and_is_the_headline(
     order = ("Critical one", "Warning one", "For your information", "Info one")
     places = [lines.index(words_of) for words_of in order]
     assert places == sorted(places)
-    assert "Incidents 2 unresolved" in words(owner, "/budgets")
+    assert "Incidents 2 2 need attention" in words(owner, "/budgets")
 
 
 def test_a_line_says_what_it_cost_since_when_and_who_has_it(
@@ -93,7 +93,7 @@ def test_a_line_says_what_it_cost_since_when_and_who_has_it(
     assert 'title="$41">$41.00' in html
     assert "more than usual" in html
     assert f'<time datetime="{made.opened_at:%Y-%m-%dT%H:%M:%SZ}"' in html
-    assert 'href="?agent=a"' in html
+    assert 'href="?filter[agent]=a"' in html
     press(owner, f"/incidents/{made.id}/take")
     assert f"assigned to {account.email}" in words(owner, "/incidents")
 
@@ -106,8 +106,8 @@ def test_filters_narrow_by_status_kind_severity_and_chips(account: Account, owne
         resolve(incident=ended, actor="Ana")
     shown = {
         "kind=loop": {"The loop"},
-        "agent=": {"The rule"},
-        "agent=b&agent=": {"The loop", "The rule"},
+        "filter[agent]=": {"The rule"},
+        "filter[agent]=b&filter[agent]=": {"The loop", "The rule"},
         "severity=critical": {"The end"},
         "status=resolved": {"The end"},
         "status=open": {"The loop", "The rule"},
@@ -116,7 +116,7 @@ def test_filters_narrow_by_status_kind_severity_and_chips(account: Account, owne
     }
     for query, titles in shown.items():
         html = page(owner, f"/incidents?{query}")
-        found = set(re.findall(r"<h3><a[^>]*>(.*?)</a>", html))
+        found = set(re.findall(r'<a class="name strong"[^>]*>(.*?)</a>', html))
         assert found == titles, query
     assert "No incident matches these filters" in words(owner, "/incidents?status=snoozed")
     assert "This kind is not known" in words(owner, "/incidents?kind=dance")
@@ -136,7 +136,7 @@ def test_resolved_ones_come_page_by_page(account: Account, owner: Client) -> Non
             for number in range(27)
         )
     first = page(owner, "/incidents")
-    assert first.count("<h3>") == 25
+    assert first.count('id="incident-') == 25
     older = re.search(r'href="(\?before=\d+)', first)
     assert older is not None
     second = page(owner, f"/incidents{older[1]}")
@@ -304,7 +304,7 @@ def test_the_timeline_says_what_did_not_arrive_and_lets_it_be_sent_again(
     here = f"/incidents/{made.id}"
     said = words(owner, here)
     told = "Notified On call (Webhook) (opened) Failed 9 attempts no answer Attempts"
-    assert f"{told} Loading the attempts … Send again" in said
+    assert f"{told} Send again" in said
     assert "1 failed" in said
     press(owner, f"/incidents/deliveries/{dead.id}/resend", back=here)
     resent = again(account, dead)
@@ -333,7 +333,7 @@ def test_the_chart_has_the_usage_around_and_the_table_the_same_numbers(
             actual=3 * NANOS,
             expected=NANOS / 2,
         )
-    figure = owner.get(f"/incidents/{made.id}/chart.json?theme=dark").json()
+    figure = owner.get(f"/incidents/{made.id}/chart.json").json()
     actual, before = figure["data"]
     assert sum(actual["y"]) == 3
     assert sum(before["y"]) == 1
@@ -344,7 +344,6 @@ def test_the_chart_has_the_usage_around_and_the_table_the_same_numbers(
     assert table.count("$1.00") == 1
     said = words(owner, f"/incidents/{made.id}")
     assert "Cost of agent a $3.00 $0.50" in said
-    assert owner.get(f"/incidents/{made.id}/chart.json?theme=pink").status_code == 404
 
 
 def test_spenders_are_the_values_that_the_match_leaves_open(
@@ -363,7 +362,7 @@ def test_spenders_are_the_values_that_the_match_leaves_open(
     said = text_of(html)
     assert "feature mail $3.00 75% new feature search $1.00 25% new model" in said
     assert "agent" not in said
-    assert re.search(r'href="/\?from=[^"]*&amp;agent=a&amp;feature=mail"', html)
+    assert re.search(r'href="/\?from=[^"]*&amp;filter\[agent]=a&amp;filter\[feature]=mail"', html)
 
 
 def test_incidents_are_marks_on_the_chart_of_spend_that_lead_to_them(
@@ -371,11 +370,11 @@ def test_incidents_are_marks_on_the_chart_of_spend_that_lead_to_them(
 ) -> None:
     send(account, [make_event(agent="a"), make_event(agent="b")])
     made = make_incident(account, "a", title="<b>Up")
-    assert marks_of(owner, "?agent=a") == [(f"/incidents/{made.id}", "▲", "&lt;b&gt;Up")]
+    assert marks_of(owner, "?filter[agent]=a") == [(f"/incidents/{made.id}", "▲", "&lt;b&gt;Up")]
     make_incident(account, "b", severity=Severity.CRITICAL, title="Worse")
     day = timezone.now().date().isoformat()
     assert marks_of(owner) == [(f"/incidents?from={day}&amp;to={day}", "◆", "Worse and 1 more")]
-    assert marks_of(owner, "?agent=b") == []
+    assert marks_of(owner, "?filter[agent]=b") == []
 
 
 def marks_of(client: Client, query: str = "") -> list[tuple[str, str, str]]:
@@ -598,7 +597,7 @@ def test_figures_are_told_in_their_own_units() -> None:
     [
         ("cost", "$10.00"),
         ("requests", "4"),
-        ("tokens", "1.1k"),
+        ("tokens", "1.1K"),
         ("cost_per_request", "$2.50"),
         ("error_rate", "25%"),
         ("cache_hit_share", "50%"),

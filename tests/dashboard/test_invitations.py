@@ -12,6 +12,7 @@ from django.db import connection
 from django.test import Client
 from time_machine import TimeMachineFixture as Clock
 
+from common.json_bodies import JsonObject
 from dashboard.tasks import forget_old_links, mail_links
 from tenants.invitations import InvitationEnded, accept_with_new_account, invite
 from tenants.keys import create_api_key, find_key_holder
@@ -22,7 +23,6 @@ from tenants.roles import Role
 from tests.alerts.receivers import mail_receiver
 from tests.dashboard.conftest import make_member, sign_in
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import caller
 
 NEW = "correct horse battery staple"

@@ -8,6 +8,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 
 from alerts.models import Channel
+from common.json_bodies import JsonObject
 from dashboard import kept_input
 from metering.models import Budget, Halt
 from tenants.models import Membership, User
@@ -16,7 +17,6 @@ from tenants.roles import Role
 from tests.dashboard.conftest import BACKEND, make_member, sign_in
 from tests.dashboard.test_admin import FormReader, budget_form, changed, errors_of
 from tests.factories import Account, make_account
-from tests.json_object import JsonObject
 
 ADD = "/admin/metering/budget/add/"
 MAKE = "/enforcement/halts/make"

@@ -24,7 +24,7 @@ SOME = ("/budgets", "/admin/metering/budget/add/")
 
 
 def is_stopped(client: Client, path: str) -> bool:
-    return 'class="stopped" role="alert"' in client.get(path).content.decode()
+    return 'class="banner critical stopped" role="alert"' in client.get(path).content.decode()
 
 
 def test_a_halt_of_the_whole_tenant_is_above_every_page(
@@ -45,7 +45,7 @@ def test_a_halt_of_the_whole_tenant_is_above_every_page(
     assert "by ops@example.com: “A &lt;runaway&gt; at night”" in page
     assert f"{row.since:%Y-%m-%dT%H:%M:%SZ}" in page
     assert f'href="/enforcement/halts#halt-{row.id}"' in page
-    assert ">Lift …</a>" in page
+    assert ">Lift…</a>" in page
     assert ">View halt</a>" in as_role(Role.VIEWER).get("/budgets").content.decode()
     assert not is_stopped(Client(), "/login")
     with account.scope():

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from common.json_bodies import JsonObject
 from demo.calls import Call, Model, epoch_ms
 from demo.configuration import budgets, limit_usd
 from demo.customers import LARGE
 from demo.events import demo_calls
 from demo.spend import cost_nanos, spend_by
-from tests.json_object import JsonObject
 
 END = datetime(2026, 11, 21, 13, tzinfo=UTC)
 

@@ -7,12 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from common.json_bodies import JsonObject
 from demo.agents import PROGRAMS
 from demo.customers import PRODUCTS
 from demo.events import demo_events, end_of_source, source_name
 from demo.recordings import DATA_FOLDER, agent_sessions, servegen_windows
 from demo.sizes import fit
-from tests.json_object import JsonObject
 
 END = datetime(2026, 11, 21, 13, tzinfo=UTC)
 COUNT = 40_000

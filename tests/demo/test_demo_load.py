@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from common.json_bodies import JsonObject
 from demo import client as demo_client
 from demo import replay
 from demo.client import Client, LoadFailed
-from tests.json_object import JsonObject
 
 END = datetime(2026, 11, 21, 13, tzinfo=UTC)
 COUNT = 12_000

@@ -4,9 +4,9 @@ import json
 import time
 from typing import Any
 
+from common.json_bodies import JsonObject
 from metering.api import fast_path
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.requests import request_of
 
 TRACE = "a" * 32

@@ -5,10 +5,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+from common.json_bodies import JsonObject
 from metering.api import fast_path
 from metering.api.fast_reservations import find_endpoint
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.emitters.pieces import JSON, LITELLM, PROTOBUF, TRACES
 from tests.metering.requests import request_of
 from tests.metering.usage.decoders.spans import Attributes, Export

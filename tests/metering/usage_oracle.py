@@ -4,7 +4,7 @@ The service looks at an object's keys. This looks at which API answered, and tak
 the provider's own total where it gives one: what is not input was generated.
 """
 
-from tests.json_object import JsonObject
+from common.json_bodies import JsonObject
 
 Usage = JsonObject
 KINDS = {

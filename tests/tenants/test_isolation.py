@@ -12,6 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from psycopg import sql
 
 from alerts.models import Delivery, DeliveryAttempt, ScanProgress, SeriesState
+from common.json_bodies import JsonObject
 from metering.core.periods import EPOCH
 from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.limits.rate_counters import lock_rate_counters
@@ -35,7 +36,6 @@ from tenants.scope import platform_scope, tenant_scope
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_budget, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.exports import chat_span, export_spans
 

@@ -9,6 +9,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from common.errors import LimitReached
+from common.json_bodies import JsonObject
 from metering.models import Budget
 from tenants.invitations import invite
 from tenants.keys import create_api_key
@@ -16,7 +17,6 @@ from tenants.limits import LIMITS, set_limit
 from tenants.roles import Role
 from tests.dashboard.conftest import sign_in
 from tests.factories import Account, make_account, make_budget
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -19,9 +19,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from common.api.parsing import StrictJSONParser
+from common.json_bodies import JsonObject
 from metering.models import UsageEvent
 from tests.factories import Account, make_event
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.wsgi import application
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import time_machine
 
+from common.json_bodies import JsonObject
 from metering.models import Breaker, Decision
 from tests.factories import Account, make_budget, make_event
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 NOW = datetime.now(UTC).replace(microsecond=0)

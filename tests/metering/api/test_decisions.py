@@ -10,11 +10,11 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.jobs.tasks import remove_old_rows
 from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.models import Decision
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

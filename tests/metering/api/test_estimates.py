@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation
 from metering.reporting.cursors import fingerprint, write_cursor
 from tenants.keys import create_api_key
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 
 # A dollar buys this many input tokens of the model.

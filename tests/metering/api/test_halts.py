@@ -7,6 +7,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.api import fast_halts
 from metering.api.fast_halts import handle_halts
 from metering.api.fast_path import HotResponse, run
@@ -18,7 +19,6 @@ from metering.models import Halt
 from tenants import keys, remembered
 from tenants.models import ApiKey, AuditEntry
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 from tests.metering.requests import request_of
 

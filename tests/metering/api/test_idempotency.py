@@ -8,13 +8,13 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.models import Budget
 from tenants import retention
 from tenants.api import idempotency
 from tenants.keys import find_key_holder
 from tenants.models import ApiKey, IdempotencyRecord, Team
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 
 KEY = {"Idempotency_Key": "retry-1"}

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.core import event_stretches
 from metering.intake import rerate
 from metering.intake.job_steps import take_step
 from metering.ledger import crossings
 from metering.models import BackgroundJob, Crossing
 from tests.factories import NANOS, Account, finish_jobs, make_budget, make_event, send, windows_of
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 from tests.metering.intake.test_rerate import set_price
 

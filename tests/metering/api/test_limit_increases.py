@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.budgets.reading import read_budget_index
 from metering.configuration.budgets import archive_budget
 from metering.models import Budget, LimitIncrease
 from tests.factories import Account, make_budget, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 ASK: JsonObject = {

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import LevelRule
 from metering.core.periods import EPOCH
 from metering.models import Budget, TenantPrice
 from tenants.models import ApiKey, AuditEntry, Tenant
 from tests.factories import Account, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 RESEARCH: JsonObject = {

@@ -2,9 +2,9 @@
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.models import Budget
 from tests.factories import Account, make_event, send, windows_of
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 LIMIT = {

@@ -7,6 +7,7 @@ import pytest
 import time_machine
 from django.db import connection
 
+from common.json_bodies import JsonObject
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.limits.rate_counters import MEASURES, RateCounterState, SlidingMinute
@@ -14,7 +15,6 @@ from metering.limits.rate_limits import RateRule, read_rate_rules
 from metering.models import Decision, RateCounter, RateLimit, Reservation
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 NOW = datetime.now(UTC).replace(microsecond=0)

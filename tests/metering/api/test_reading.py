@@ -13,12 +13,12 @@ from urllib.parse import urlencode
 import pytest
 from django.test import Client
 
+from common.json_bodies import JsonObject
 from metering.reporting import focus
 from metering.reporting.focus import COLUMNS
 from tenants.keys import create_api_key
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import make_events, roll_everything_up, void
 
 pytestmark = pytest.mark.django_db(transaction=True)

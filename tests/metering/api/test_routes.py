@@ -2,10 +2,10 @@
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.limits.routes import Tier, read_routes
 from metering.models import ModelRoute
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 SMALL = {"provider": "openai", "model": "gpt-5-nano", "max_complexity": 4}

@@ -20,10 +20,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from common.json_bodies import JsonObject
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
 from tests.factories import Account, make_budget, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.api.caller import caller
 from tests.wsgi import application
 

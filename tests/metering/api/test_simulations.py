@@ -14,6 +14,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from config.celery import application
 from metering.configuration.budgets import archive_budget
@@ -23,7 +24,6 @@ from metering.models import Budget, BudgetWindow, Crossing, Decision, Halt, Simu
 from metering.simulation import store
 from tenants.keys import forget_known_keys
 from tests.factories import NANOS, Account, make_account, make_budget, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 # Yesterday at noon, so that nothing of it depends on the time of day.

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import time_machine
 
+from common.json_bodies import JsonObject
 from metering.models import Route, SourceOutcome
 from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tests.factories import Account, make_event
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 NOTHING = {

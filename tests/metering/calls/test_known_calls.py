@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.models import CallReport, Crossing, EventKey, Reservation, UsageEvent
 from metering.rollups import roll_up
 from tests.factories import Account, make_budget, make_event, send, windows_of
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller
 from tests.metering.exports import chat_span, export_spans
 

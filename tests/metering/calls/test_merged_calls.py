@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from common.errors import NotFound
+from common.json_bodies import JsonObject
 from metering.audit.ledger import audit_tenant
 from metering.intake.corrections import AlreadyCorrected, correct_event
 from metering.intake.rerate import rerate
@@ -26,7 +27,6 @@ from metering.models import Budget, Reservation, TenantPrice, UsageEvent
 from metering.usage.decoders.native import EventBody
 from tenants.scope import change_configuration
 from tests.factories import NANOS, Account, make_account, make_budget, windows_of
-from tests.json_object import JsonObject
 from tests.metering.api.caller import caller
 from tests.metering.merging_model import (
     CALLBACK,

@@ -11,6 +11,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from common.json_bodies import JsonObject
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import archive_budget, update_budget
 from metering.intake.corrections import correct_event
@@ -29,7 +30,6 @@ from metering.models import (
 from metering.usage.decoders.native import EventBody
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_budget, make_event, send, windows_of
-from tests.json_object import JsonObject
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

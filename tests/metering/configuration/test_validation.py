@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from django.core.exceptions import ValidationError
 
+from common.json_bodies import JsonObject
 from metering.budgets.rules import LevelRule
 from metering.configuration.breakers import create_breaker, update_breaker
 from metering.configuration.budgets import create_budget, update_budget
@@ -15,7 +16,6 @@ from metering.limits.routes import Tier
 from metering.models import Breaker, Budget, ModelRoute, RateLimit
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account
-from tests.json_object import JsonObject
 
 BUDGET: JsonObject = {
     "name": "Daily",

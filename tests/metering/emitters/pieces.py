@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from tests.json_object import JsonObject
+from common.json_bodies import JsonObject
 
 TRACES: Final = "/v1/traces"
 LITELLM: Final = "/v1/integrations/litellm"

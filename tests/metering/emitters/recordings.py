@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.json_object import JsonObject
+from common.json_bodies import JsonObject
 from tests.metering.emitters.pieces import (
     JSON,
     LITELLM,

@@ -19,12 +19,12 @@ import msgspec
 import pytest
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.intake.committer import PROCESS_COMMITTER
 from metering.intake.ingest import commit_jobs
 from metering.snapshot import read_configuration
 from metering.usage.shapes import Tokens, normalise_usage
 from tests.factories import Account, make_account
-from tests.json_object import JsonObject
 from tests.metering.emitters.outcomes import Call, Outcome, outcome_at_once, outcome_of
 from tests.metering.emitters.pieces import at_random, in_order_of_end
 from tests.metering.emitters.recordings import (

@@ -119,7 +119,21 @@ def test_one_bad_event_loses_no_good_one(account: Account) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["tab\there", "back\\slash", "line\nfeed", "\\N", "'quote\"", "\u202e", "💸", "\x01\x7f", "{}"],
+    [
+        "tab\there",
+        "back\\slash",
+        "line\nfeed",
+        "\\N",
+        "'quote\"",
+        "\u202e",
+        "💸",
+        "\x01\x7f",
+        "{}",
+        "null",
+        "a,b",
+        "\n\\.\n",
+        "\r\n",
+    ],
 )
 def test_strings_are_stored_as_they_came(account: Account, text: str) -> None:
     assert send(account, [make_event(error_type=text, tags={text: text})])["accepted"] == 1

@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 import pytest
 from django.db import connection
 
+from common.json_bodies import JsonObject
 from metering.audit.ledger import audit_tenant
 from metering.intake.committer import PROCESS_COMMITTER
 from metering.intake.ingest import commit_jobs
 from metering.models import Budget, BudgetWindow, Reservation, ReservationState, UsageEvent
 from tests.factories import Account, make_budget, windows_of
-from tests.json_object import JsonObject
 from tests.metering.reports import (
     EVENTS,
     RESERVATIONS,

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.api.fast_path import HotResponse, handle_events, run
 from metering.api.fast_reservations import handle_reserve, handle_settle
 from metering.calls import ingest_job as jobs
@@ -17,7 +18,6 @@ from metering.intake import ingest as ingesting
 from metering.models import UsageEvent
 from metering.reservations.commands import new_id
 from tests.factories import Account, make_budget, make_event, send, windows_of
-from tests.json_object import JsonObject
 from tests.metering.requests import request_of
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -14,11 +14,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from common.json_bodies import JsonObject
 from metering.api import fast_path
 from metering.models import UsageEvent
 from metering.usage.shapes import normalise_usage
 from tests.factories import Account, make_budget, windows_of
-from tests.json_object import JsonObject
 from tests.metering.requests import request_of
 from tests.metering.usage.decoders.test_otlp_recorded import RECORDED, needs_recordings
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.pricing.book import PriceBook, Rating
 from metering.pricing.catalogue import CatalogueRow, catalogue_rows
 from metering.pricing.rates import CompiledRates, check_rates, parse_rates, units
 from metering.pricing.schedule import Catalogue
 from metering.pricing.supplement import supplement_lines, supplemented_rows
 from metering.usage.shapes import Tokens, normalise_usage
-from tests.json_object import JsonObject
 from tests.metering.pricing.test_book import NOON, CatalogueStandIn, TenantStandIn, flat, rate
 
 # One of everything that a usage object can hold, by usage key.

@@ -14,6 +14,7 @@ from django.db import DatabaseError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from metering import rollups
 from metering.audit.ledger import audit_tenant, count_seals
@@ -62,7 +63,6 @@ from metering.usage.partitions import MONTHS_AHEAD, drop_sealed_partitions, part
 from tenants.models import User
 from tests.dashboard.conftest import BACKEND
 from tests.factories import NANOS, Account, make_account, make_budget, make_event, send, windows_of
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, caller
 from tests.metering.intake.test_rerate import set_price
 

@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from common.json_bodies import JsonObject
 from metering.configuration.breakers import (
     close_breaker,
     create_breaker,
@@ -39,7 +40,6 @@ from metering.limits.limit_reductions import (
 from metering.models import Breaker, BreakerState, Decision, Halt, LimitReduction
 from tenants.models import AuditEntry
 from tests.factories import NANOS, Account, make_account
-from tests.json_object import JsonObject
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -13,6 +13,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import OperationalError, connection
 
 from common.bounded_memory import BoundedMemory
+from common.json_bodies import JsonObject
 from metering.limits import estimates
 from metering.limits.estimates import ExpectedSize, expected_size, forget_estimates
 from metering.models import CallSize
@@ -20,7 +21,6 @@ from metering.rollups import batches, call_sizes
 from metering.rollups.bins import bins_of, largest
 from metering.rollups.call_sizes import CALLS, COST, KEYS, OUTPUT, TOKENS
 from tests.factories import NANOS, Account, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.rollups.test_batches import roll_everything_up, void
 
 MODEL = "claude-sonnet-4-5"

@@ -12,6 +12,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 from pytest_django.fixtures import DjangoAssertNumQueries
 
+from common.json_bodies import JsonObject
 from metering.limits import halt_watch
 from metering.limits.decisions import DecisionRow
 from metering.limits.halt_watch import (
@@ -23,7 +24,6 @@ from metering.limits.halt_watch import (
 from metering.limits.halts import insert_halt, remembered_halts
 from metering.models import Decision
 from tests.factories import Account
-from tests.json_object import JsonObject
 from tests.metering.limits.test_halts import lift, make_halt
 
 

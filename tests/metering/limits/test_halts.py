@@ -9,6 +9,7 @@ import time_machine
 from django.db import connection
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.core.dimensions import MATCHABLE
 from metering.limits.halts import (
     ActiveHalts,
@@ -25,7 +26,6 @@ from metering.models import Breaker, BreakerState, Halt
 from tenants.models import AuditEntry
 from tenants.scope import change_configuration
 from tests.factories import Account
-from tests.json_object import JsonObject
 
 
 def values(**dimensions: str) -> tuple[str, ...]:

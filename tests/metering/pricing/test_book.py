@@ -13,13 +13,13 @@ from genai_prices.types import ModelInfo, Provider
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.json_bodies import JsonObject
 from metering.pricing.book import PriceBook, Rating
 from metering.pricing.catalogue import catalogue_rows
 from metering.pricing.model_names import CatalogueModel, canonical_provider, find_model
 from metering.pricing.rates import CompiledRates, check_rates, parse_rates
 from metering.pricing.schedule import Catalogue
 from metering.usage.shapes import Tokens, normalise_usage
-from tests.json_object import JsonObject
 from tests.seed import dice
 
 CONTEXTS: dict[str | None, dict[str, str]] = {

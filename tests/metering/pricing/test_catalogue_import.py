@@ -7,6 +7,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 
+from common.json_bodies import JsonObject
 from metering.configuration.prices import Validity, add_price
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.models.prices import price_row, tenant_price_id, tool_price_id
@@ -16,7 +17,6 @@ from metering.pricing.supplement import supplemented_rows
 from metering.usage.shapes import Tokens
 from tenants.models import Tenant
 from tests.factories import Account
-from tests.json_object import JsonObject
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 GPT_4O = {"input_tokens": 1_000_000_000, "output_tokens": 2_000_000_000}

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.pricing.rates import CompiledRates, parse_rates, units
 from metering.pricing.worst_case import Shape, worst_case_nanos
 from metering.usage.shapes import Tokens
-from tests.json_object import JsonObject
 from tests.metering.intake.test_unrated import supplemented
 from tests.metering.pricing.test_book import flat
 from tests.seed import dice

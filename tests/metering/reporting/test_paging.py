@@ -9,9 +9,9 @@ from unittest.mock import Mock
 import pytest
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.reporting import UsageQuestion, usage, usage_cursors
 from tests.factories import Account, make_event, send
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Caller, caller
 
 pytestmark = pytest.mark.django_db(transaction=True)

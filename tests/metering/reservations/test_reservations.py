@@ -10,6 +10,7 @@ import pytest
 import time_machine
 from django.db import connection
 
+from common.json_bodies import JsonObject
 from metering.api import fast_path, fast_reservations
 from metering.jobs.tasks import expire_reservations
 from metering.ledger import holds
@@ -32,7 +33,6 @@ from metering.reservations.transaction import expire_due
 from tenants import keys
 from tenants.scope import change_configuration
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.requests import request_of
 

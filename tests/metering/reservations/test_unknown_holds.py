@@ -7,12 +7,12 @@ import pytest
 import time_machine
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation
 from metering.reporting import unknown_holds
 from metering.reporting.unknown_holds import UnknownHold, UnknownSum, list_unknown, sum_unknown
 from tests.factories import NANOS, Account, make_budget, make_event, windows_of
-from tests.json_object import JsonObject
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.reservations.test_reservations import ask, balances, expire, settle
 

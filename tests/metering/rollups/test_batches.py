@@ -14,6 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
+from common.json_bodies import JsonObject
 from metering import rollups
 from metering.audit.ledger import audit_tenant
 from metering.core.periods import floor_seconds
@@ -37,7 +38,6 @@ from tenants import claims
 from tenants.claims import TRANSACTION_SECONDS, ClaimSize
 from tenants.scope import platform_scope
 from tests.factories import Account, make_event, send
-from tests.json_object import JsonObject
 from tests.seed import dice
 
 TEAMS = ["growth", "platform", ""]

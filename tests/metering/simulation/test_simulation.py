@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.json_bodies import JsonObject
 from metering.budgets.index import BudgetIndex
 from metering.budgets.rules import BudgetRule, LevelRule, LimitIncreaseRule
 from metering.core.amounts import Amounts
@@ -24,7 +25,6 @@ from metering.simulation.budget_replay import BudgetReplay
 from metering.simulation.calls import Call, Earlier
 from metering.snapshot import Configuration
 from tests.factories import NANOS
-from tests.json_object import JsonObject
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)  # a Wednesday
 BLOCK = ((100, "block"),)

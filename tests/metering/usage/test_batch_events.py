@@ -7,11 +7,11 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from common.json_bodies import JsonObject
 from metering.models import BATCH_ID_STRIDE, IngestBatch
 from metering.reporting.series import costly_calls, quarter_sums
 from metering.usage.batch_events import STRETCH_GAP_MAX, STRETCHES_MAX, events_of_batches
 from tests.factories import Account, make_event, send
-from tests.json_object import JsonObject
 
 BATCHES = 60
 

@@ -5,6 +5,7 @@ import json
 from django.db import connection
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.calls.ingest_job import IngestJob
 from metering.calls.prepared_event import PreparedEvent
 from metering.calls.storage import copy_incoming
@@ -13,7 +14,6 @@ from metering.models import BATCH_ID_STRIDE, Route
 from metering.usage.columns import WRITTEN, StoredEvent, column_list
 from metering.usage.decoders.native import EventBody
 from tests.factories import Account
-from tests.json_object import JsonObject
 
 AWKWARD = "a\tb\\c\nd"
 TEXT_FIELDS = (

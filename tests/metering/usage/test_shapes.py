@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.usage.shapes import (
     OTHER_MODELS,
     Tokens,
@@ -13,7 +14,6 @@ from metering.usage.shapes import (
     normalise_usage,
     service_tier,
 )
-from tests.json_object import JsonObject
 from tests.metering.usage_oracle import expected_counts
 
 DATA = Path(__file__).parents[1] / "data" / "recorded_usages.jsonl"

@@ -13,6 +13,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from common.errors import EventRejected, MalformedBody
+from common.json_bodies import JsonObject
 from metering.api.counters import count_job, count_refused_body
 from metering.calls.ingest_job import IngestJob
 from metering.intake.ingest import ingest
@@ -24,7 +25,6 @@ from metering.usage.decoders.native import PassedOver
 from metering.usage.source_advice import ADVICE, what_to_set
 from metering.usage.sources import OTHER, PROCESS_RECORDER, SourceRecorder, Tally, record_reports
 from tests.factories import Account, make_event
-from tests.json_object import JsonObject
 
 ACCEPTED = SourceOutcome.ACCEPTED
 REJECTED = SourceOutcome.REJECTED

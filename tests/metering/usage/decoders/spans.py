@@ -10,12 +10,12 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from common.errors import EventRejected
+from common.json_bodies import JsonObject
 from metering.usage.decoders.native import Decoded, EventBody
 from metering.usage.decoders.otlp import calls_of_spans, read_export
 from metering.usage.decoders.otlp.json_mapping import read_json
 from metering.usage.decoders.otlp.protobuf import read_protobuf
 from metering.usage.decoders.otlp.spans import Span as ReadSpan
-from tests.json_object import JsonObject
 
 STARTED_NANOS = 1_795_305_007_049_640_164
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
+from common.json_bodies import JsonObject
 from metering.usage.decoders.cloudevents import decode_batch, decode_binary, decode_structured
 from metering.usage.decoders.native import Decoded, EventBody
-from tests.json_object import JsonObject
 
 DATA = {"provider": "openai", "model": "gpt-4o", "input_tokens": 3, "output_tokens": 4}
 ENVELOPE: JsonObject = {

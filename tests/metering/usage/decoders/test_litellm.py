@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
+from common.json_bodies import JsonObject
 from metering.usage.decoders.litellm import decode_litellm
 from metering.usage.decoders.native import EventBody
 from metering.usage.shapes import Tokens, normalise_usage
-from tests.json_object import JsonObject
 
 # LiteLLM's own form of Anthropic's usage: cached input is inside the prompt.
 USAGE = {

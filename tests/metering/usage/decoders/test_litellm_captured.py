@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.usage.decoders.litellm import decode_litellm
 from metering.usage.decoders.native import EventBody
 from metering.usage.shapes import Tokens, normalise_usage
-from tests.json_object import JsonObject
 
 CAPTURED = Path(__file__).parents[4].parent / "shared" / "data" / "emitters" / "captured"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import EventRejected
+from common.json_bodies import JsonObject
 from metering.usage.decoders.otlp.json_mapping import read_json
 from metering.usage.decoders.otlp.protobuf import read_protobuf
 from metering.usage.decoders.otlp.span_fields import call_fields
 from metering.usage.decoders.otlp.span_kinds import kind_of
 from metering.usage.decoders.otlp.spans import Span
 from metering.usage.decoders.otlp.token_counts import count_tokens
-from tests.json_object import JsonObject
 
 CAPTURED = Path(__file__).parents[4].parent / "shared" / "data" / "emitters" / "captured"
 

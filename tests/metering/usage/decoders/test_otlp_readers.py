@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from common.json_bodies import JsonObject
 from metering.usage.decoders.otlp.dialects import Kind
 from metering.usage.decoders.otlp.span_fields import (
     call_fields,
@@ -21,7 +22,6 @@ from metering.usage.decoders.otlp.span_kinds import (
 from metering.usage.decoders.otlp.spans import STATUS_ERROR, Span
 from metering.usage.decoders.otlp.token_counts import Counted, count_tokens
 from metering.usage.shapes import Tokens, normalise_usage
-from tests.json_object import JsonObject
 from tests.metering.usage.decoders.spans import (
     CHAT,
     STARTED_NANOS,

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from common.errors import EventRejected
+from common.json_bodies import JsonObject
 from metering.usage.decoders.native import EventBody, decode_json
 from metering.usage.shapes import Tokens, normalise_usage
-from tests.json_object import JsonObject
 from tests.metering.usage.decoders.spans import (
     Attributes,
     Export,

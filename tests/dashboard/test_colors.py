@@ -1,4 +1,4 @@
-"""Colours of dimension values: stable, and told apart by everybody on both backgrounds."""
+"""Colors of dimension values: stable, and told apart by everybody on both backgrounds."""
 
 from itertools import combinations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dashboard.charts import THEMES
-from dashboard.colours import SERIES_MAX, places_of
+from dashboard.colors import OTHER, PALETTE, SERIES_MAX, places_of
+from tests.dashboard.tokens import THEMES, resolved, tokens
 
 Vector = NDArray[np.float64]
 
@@ -42,14 +42,14 @@ TO_LAB = [
 ]
 
 
-def linear(colour: str) -> Vector:
-    parts = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+def linear(color: str) -> Vector:
+    parts = np.array([int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)])
     return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
 
 
 def contrast(one: str, two: str) -> float:
     light, dark = sorted(
-        (float(linear(colour) @ [0.2126, 0.7152, 0.0722]) for colour in (one, two)), reverse=True
+        (float(linear(color) @ [0.2126, 0.7152, 0.0722]) for color in (one, two)), reverse=True
     )
     return (light + 0.05) / (dark + 0.05)
 
@@ -59,24 +59,36 @@ def oklab(rgb: Vector) -> Vector:
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_every_colour_stands_out_from_its_background(theme: str) -> None:
-    colours = [*THEMES[theme].palette, THEMES[theme].other]
-    assert all(contrast(colour, THEMES[theme].surface) >= 3 for colour in colours)
-    assert contrast(THEMES[theme].muted, THEMES[theme].surface) >= 4.5
+def test_every_color_stands_out_from_its_background(theme: str) -> None:
+    surface = tokens(theme)["--surface-1"]
+    for color in resolved([*PALETTE, OTHER], theme):
+        assert contrast(color, surface) >= 3, color
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", ["text", "muted", "accent", "ok", "warning", "critical"])
+@pytest.mark.parametrize("behind", ["surface-0", "surface-1", "surface-2"])
+def test_text_can_be_read_on_every_surface(theme: str, name: str, behind: str) -> None:
+    assert contrast(tokens(theme)[f"--{name}"], tokens(theme)[f"--{behind}"]) >= 4.5
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", ["ok", "warning", "critical"])
+def test_text_can_be_read_on_its_own_soft_surface(theme: str, name: str) -> None:
+    assert contrast(tokens(theme)[f"--{name}"], tokens(theme)[f"--{name}-soft"]) >= 4.5
 
 
 @pytest.mark.parametrize("sight", SIGHT)
-@pytest.mark.parametrize("theme", THEMES)
-def test_no_two_colours_look_alike(theme: str, sight: str) -> None:
+def test_no_two_colors_look_alike(sight: str) -> None:
     seen = [
-        oklab(np.clip(np.array(SIGHT[sight]) @ linear(colour), 0, 1))
-        for colour in THEMES[theme].palette
+        oklab(np.clip(np.array(SIGHT[sight]) @ linear(color), 0, 1))
+        for color in resolved([*PALETTE])
     ]
     # A distance of 0.02 is just noticeable side by side.
     assert min(float(np.linalg.norm(a - b)) for a, b in combinations(seen, 2)) >= 0.06
 
 
-def test_a_value_keeps_its_colour_whatever_else_is_shown() -> None:
+def test_a_value_keeps_its_color_whatever_else_is_shown() -> None:
     known = [f"agent-{number}" for number in range(SERIES_MAX)]
     everything = places_of(known, known)
     assert sorted(everything.values()) == list(range(SERIES_MAX))
@@ -84,7 +96,7 @@ def test_a_value_keeps_its_colour_whatever_else_is_shown() -> None:
         assert places_of(reversed(known), [name])[name] == everything[name]
 
 
-def test_values_beyond_the_known_ones_get_colours_of_their_own() -> None:
+def test_values_beyond_the_known_ones_get_colors_of_their_own() -> None:
     known = [f"agent-{number}" for number in range(SERIES_MAX)]
     shown = ["new", known[0], "newer"]
     places = places_of(known, shown)

@@ -1,36 +1,17 @@
-"""Which colour a dimension value has, on every page. Pure.
+"""Which color a dimension value has, on every page. Pure.
 
-The eight colours differ for people with each of the common colour blindnesses, and stand out from
-their background by three to one at least; `tests/dashboard/test_colours.py` computes both.
+The eight colors differ for people with each of the common color blindnesses, and stand out from
+their background by three to one at least; `tests/dashboard/test_colors.py` computes both.
 """
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
-LIGHT: Final = (
-    "#1d3c86",
-    "#bc3d17",
-    "#359bd9",
-    "#aa9117",
-    "#7f51c1",
-    "#037465",
-    "#da60a4",
-    "#683110",
-)
-DARK: Final = (
-    "#3295f6",
-    "#bc3d17",
-    "#42d9fa",
-    "#aa9117",
-    "#8f4ab4",
-    "#1d8071",
-    "#ed86a7",
-    "#f6c88f",
-)
-LIGHT_OTHER: Final = "#868b95"
-DARK_OTHER: Final = "#858b97"
-SERIES_MAX: Final = len(LIGHT)
+# Names of tokens (static/dashboard/css/tokens.css). What has no place of its own is grey.
+PALETTE: Final = tuple(f"var(--c{place})" for place in range(1, 9))
+OTHER: Final = "var(--c0)"
+SERIES_MAX: Final = len(PALETTE)
 
 
 def places_of(known: Iterable[str], shown: Sequence[str]) -> dict[str, int]:
@@ -38,9 +19,9 @@ def places_of(known: Iterable[str], shown: Sequence[str]) -> dict[str, int]:
 
     A value's place follows from its name. Where two names want the same place, the `known` values
     (the greatest of the tenant, whatever the filter) are placed first and in the order of their
-    names, so that filtering or another rank never changes a colour.
+    names, so that filtering or another rank never changes a color.
     """
-    assert len(shown) <= SERIES_MAX, "there is a colour for each"
+    assert len(shown) <= SERIES_MAX, "there is a color for each"
     greatest = sorted(set(known))[:SERIES_MAX]
     places = _fill({}, greatest)
     kept = {name: places[name] for name in shown if name in places}

@@ -1,0 +1,51 @@
+"""Buttons that act: a POST by who may, a sentence for the person, and back to where they were."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_http_methods
+
+from common.errors import MeteringError
+from dashboard.access import Page, PageRequest, member_page
+
+# Which page a form was on, so that the person comes back to it.
+BACK: Final = "back"
+
+
+def button_of(page: str, *, may: Callable[[PageRequest], bool]) -> Callable[..., Page]:
+    """What a button posts to. The view acts, and answers what to tell the person.
+
+    Leads back to where the button was, else to `page`; so does a GET, which is what signing in
+    again makes of a POST.
+    """
+
+    def decorate(view: Callable[..., str]) -> Page:
+        @wraps(view)
+        def act(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if request.method == "POST":
+                if not may(request):
+                    raise PermissionDenied
+                try:
+                    messages.success(request, view(request, *args, **kwargs))
+                except MeteringError as error:
+                    messages.error(request, error.detail)
+            return HttpResponseRedirect(_back(request) or reverse(f"dashboard:{page}"))
+
+        return require_http_methods(["GET", "HEAD", "POST"])(member_page(act))
+
+    return decorate
+
+
+def _back(request: PageRequest) -> str | None:
+    """The page that the form names. One of another site is none."""
+    address = request.POST.get(BACK, "")
+    is_ours = address.startswith("/") and url_has_allowed_host_and_scheme(
+        address, allowed_hosts=None
+    )
+    return address if is_ours else None

@@ -1,0 +1,143 @@
+"""Which pages there are, where they stand in the sidebar, and what waits on them.
+
+A new page is one line here: an entry of the sidebar, or a tab of one. Names are those of the URLs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from django.urls import reverse
+from django.utils import timezone
+
+from alerts.incident_lists import having_status
+from alerts.models import Delivery, DeliveryState, Incident, Severity
+from dashboard.budget_windows import open_requests
+from dashboard.filter_bar import FilterBar
+from metering.models import Halt
+
+Count = Callable[[int], int]
+
+
+class Tab(NamedTuple):
+    """A page among those of one entry. `counts` is what waits on it, said in `unit`."""
+
+    name: str
+    words: str
+    counts: Count | None = None
+    unit: str = ""
+
+
+class Entry(NamedTuple):
+    """An entry of the sidebar: its first tab is where it leads; `badges` are the tabs whose counts
+    it shows.
+    """
+
+    words: str
+    icon: str
+    tabs: tuple[Tab, ...]
+    badges: tuple[str, ...] = ()
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """An entry or a tab as a page shows it."""
+
+    words: str
+    address: str
+    is_here: bool
+    count: int = 0
+    unit: str = ""
+    icon: str = ""
+    tone: str = ""
+
+
+def incidents_needing_attention(tenant_id: int) -> int:
+    """Open incidents that are more than informational: the headline, the section and the badge."""
+    rows = Incident.objects.filter(
+        having_status("open", timezone.now()), tenant_id=tenant_id, resolved_at=None
+    )
+    return rows.exclude(severity=Severity.INFO).count()
+
+
+def pending_requests(tenant_id: int) -> int:
+    """Requests to raise a limit that no one has decided."""
+    return open_requests(tenant_id, timezone.now()).total()
+
+
+def halts_in_force(tenant_id: int) -> int:
+    return Halt.objects.filter(tenant_id=tenant_id, lifted_at=None).count()
+
+
+def failed_deliveries(tenant_id: int) -> int:
+    return Delivery.objects.filter(tenant_id=tenant_id, state=DeliveryState.DEAD).count()
+
+
+NAVIGATION: Final = (
+    Entry("Overview", "chart", (Tab("overview", "Overview"),)),
+    Entry(
+        "Budgets",
+        "gauge",
+        (
+            Tab("budgets", "Budgets"),
+            Tab("requests", "Increase requests", pending_requests, "pending"),
+            Tab("halts", "Halts", halts_in_force, "in force"),
+            Tab("decisions", "Decisions"),
+            Tab("estimates", "Estimates"),
+            Tab("unknown", "Outcome unknown"),
+        ),
+        badges=("requests", "halts"),
+        tone="wait",
+    ),
+    Entry(
+        "Incidents",
+        "alert",
+        (
+            Tab("incidents", "Incidents", incidents_needing_attention, "need attention"),
+            Tab("channels", "Channels"),
+            Tab("deliveries", "Deliveries", failed_deliveries, "failed"),
+        ),
+        badges=("incidents",),
+        tone="hot",
+    ),
+    Entry(
+        "Settings",
+        "sliders",
+        (Tab("sources", "Sources"), Tab("unpriced", "Unpriced models")),
+    ),
+)
+
+
+def links_of(tenant_id: int, bar: FilterBar, page: str) -> tuple[list[Link], list[Link]]:
+    """The sidebar, and the tabs of the entry that `page` belongs to; none where it has but one."""
+    plain = bar.with_further({})
+    here = next(entry for entry in NAVIGATION if page in [tab.name for tab in entry.tabs])
+    shown = here.tabs if len(here.tabs) > 1 else ()
+    wanted = {*shown, *(tab for entry in NAVIGATION for tab in _badges(entry))}
+    counts = {tab.name: tab.counts(tenant_id) for tab in wanted if tab.counts}
+    sidebar = [
+        Link(
+            entry.words,
+            _address(entry.tabs[0], plain),
+            entry is here,
+            sum(counts[tab.name] for tab in _badges(entry)),
+            ", ".join(f"{counts[tab.name]} {tab.unit}" for tab in _badges(entry)),
+            entry.icon,
+            entry.tone,
+        )
+        for entry in NAVIGATION
+    ]
+    tabs = [
+        Link(tab.words, _address(tab, plain), tab.name == page, counts.get(tab.name, 0), tab.unit)
+        for tab in shown
+    ]
+    return sidebar, tabs
+
+
+def _badges(entry: Entry) -> list[Tab]:
+    return [tab for tab in entry.tabs if tab.name in entry.badges]
+
+
+def _address(tab: Tab, bar: FilterBar) -> str:
+    return bar.query(path=reverse(f"dashboard:{tab.name}"))
