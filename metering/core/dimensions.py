@@ -43,5 +43,9 @@ def normal_match(match: dict[str, Any]) -> dict[str, Any]:
 
 def _normal_wanted(wanted: Any) -> Any:
     if isinstance(wanted, list):
-        return list(dict.fromkeys(map(_normal_wanted, wanted)))
+        values = [_normal_wanted(each) for each in wanted]
+        # What cannot be a value stays, for the check that names it.
+        if any(isinstance(each, dict | list) for each in values):
+            return values
+        return list(dict.fromkeys(values))
     return normal_value(wanted) if isinstance(wanted, str) else wanted
