@@ -178,6 +178,8 @@ def test_every_answer_is_as_the_document_says(account: Account, label: str) -> N
             # Made-up ids seldom find anything.
             names = case.path_parameters.keys() & known.keys()
             case.path_parameters.update({name: known[name] for name in names})
-        case.call_and_validate(headers=account.headers, checks=CHECKS)
+        # The client of tests does not unpack what is compressed.
+        headers = {**account.headers, "Accept-Encoding": "identity"}
+        case.call_and_validate(headers=headers, checks=CHECKS)
 
     hold()
