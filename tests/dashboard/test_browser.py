@@ -343,8 +343,9 @@ def test_a_page_that_is_swapped_200_times_keeps_no_charts_of_before(
     def swap(times: int) -> None:
         for _ in range(times):
             page.evaluate(
-                "new Promise((done) => { document.addEventListener('htmx:afterSettle', () => done(),"
-                " { once: true }); document.querySelector('.seg a').click(); })"
+                "new Promise((done) => {"
+                " document.addEventListener('htmx:afterSettle', () => done(), { once: true });"
+                " document.querySelector('.seg a').click(); })"
             )
             page.wait_for_selector(".chart[data-ready]")
 
