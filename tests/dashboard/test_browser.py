@@ -332,10 +332,12 @@ def test_a_page_that_is_swapped_200_times_keeps_no_charts_of_before(
     browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
 ) -> None:
     page = open_page(browser, live_server, busy, complaints)
+    # A handle to an element, as wait_for_selector returns it, would keep the element alive.
+    drawn = page.locator(".chart[data-ready]")
     devtools = page.context.new_cdp_session(page)
 
     def kept() -> dict[str, int]:
-        page.wait_for_selector(".chart[data-ready]")
+        drawn.wait_for()
         devtools.send("HeapProfiler.collectGarbage")
         counters = devtools.send("Memory.getDOMCounters")
         return {"nodes": counters["nodes"], "listeners": counters["jsEventListeners"]}
@@ -343,11 +345,10 @@ def test_a_page_that_is_swapped_200_times_keeps_no_charts_of_before(
     def swap(times: int) -> None:
         for _ in range(times):
             page.evaluate(
-                "new Promise((done) => {"
-                " document.addEventListener('htmx:afterSettle', () => done(), { once: true });"
-                " document.querySelector('.seg a').click(); })"
+                "new Promise((end) => { document.addEventListener('htmx:afterSettle', () => end(),"
+                " { once: true }); document.querySelector('.seg a').click(); })"
             )
-            page.wait_for_selector(".chart[data-ready]")
+            drawn.wait_for()
 
     swap(10)
     before = kept()
