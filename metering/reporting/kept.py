@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.conf import settings
-from django.db import connection
 from django.utils import timezone
 
 from metering.calls.seals import read_sealed
-from metering.reporting.intervals import Bucket, buckets
+from metering.reporting.intervals import Bucket
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import sets_for, stretches
 from metering.reporting.usage import is_folded
@@ -43,21 +42,12 @@ def require_sums(question: UsageQuestion) -> None:
             f"Usage before {days_from:%Y-%m-%d} UTC is no longer kept: ask for a range from then"
             " on.",
         )
-    ends_at = min(question.ends_at, events_from)
-    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    by_interval = whole
-    if question.interval != "none":
-        by_interval = list(
-            buckets(
-                interval=question.interval,
-                timezone=question.timezone,
-                starts_at=question.starts_at,
-                ends_at=ends_at,
-            )
-        )
-    is_kept = _are_days(question, question.dimensions, by_interval, events_from)
+    portion = list(question.buckets(ends_at=min(question.ends_at, events_from)))
+    is_kept = _are_days(question, question.dimensions, portion, events_from)
     # The total is of the filters alone, over the whole range.
-    if not (is_kept and _are_days(question, frozenset(question.filters), whole, events_from)):
+    if not (
+        is_kept and _are_days(question, frozenset(question.filters), [question.whole], events_from)
+    ):
         raise InvalidQuestion(
             "no_longer_kept",
             f"Before {events_from:%Y-%m-%d} UTC, only sums of whole days in UTC are kept, by one"
@@ -77,8 +67,4 @@ def _are_days(
     parts = [stretch for stretch in stretches(portion, sets) if stretch.starts_at < events_from]
     if any(part.source is None or part.source.grain_seconds != DAY_SECONDS for part in parts):
         return False
-    with connection.cursor() as database:
-        return not (
-            question.filters
-            and any(is_folded(database, question, dimension_set) for dimension_set in sets)
-        )
+    return not any(is_folded(question, dimension_set) for dimension_set in sets)

@@ -1,15 +1,16 @@
 """What may be asked about usage, and what is refused before anything is read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from common.errors import InvalidRequest
 from common.spelling import did_you_mean
 from metering.core.dimensions import MATCHABLE
 from metering.models import Operation, Status
+from metering.reporting.intervals import Bucket, buckets
 
 INTERVALS: Final = ("15min", "hour", "day", "week", "month", "none")
 GROUP_BY_MAX: Final = 5
@@ -24,8 +25,8 @@ LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 TAG_PREFIX: Final = "tags."
 # Dimensions that events store as numbers, and the names of these.
 NUMBERED: Final[dict[str, dict[str, int]]] = {
-    "operation": {one.label: one.value for one in Operation},
-    "status": {one.label: one.value for one in Status},
+    "operation": {kind.label: kind.value for kind in Operation},
+    "status": {status.label: status.value for status in Status},
 }
 
 Filters = Mapping[str, tuple[str, ...]]
@@ -34,8 +35,8 @@ Filters = Mapping[str, tuple[str, ...]]
 class InvalidQuestion(InvalidRequest):
     """What was asked makes no sense; `code` says which part."""
 
-    def __init__(self, code: str, detail: str, **facts: Any) -> None:
-        super().__init__(detail, **facts)
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
         self.code = code
 
 
@@ -73,6 +74,24 @@ class UsageQuestion:
     def dimensions(self) -> frozenset[str]:
         """Every dimension that the answer depends on."""
         return frozenset(self.group_by) | frozenset(self.filters)
+
+    @property
+    def whole(self) -> Bucket:
+        """The range as one bucket."""
+        return Bucket(self.starts_at, self.starts_at, self.ends_at)
+
+    def buckets(
+        self, *, starts_at: datetime | None = None, ends_at: datetime | None = None
+    ) -> Iterator[Bucket]:
+        """Yield the buckets of the range, or of a part of it; without interval the whole."""
+        if self.interval == "none":
+            return iter([self.whole])
+        return buckets(
+            interval=self.interval,
+            timezone=self.timezone,
+            starts_at=starts_at or self.starts_at,
+            ends_at=ends_at or self.ends_at,
+        )
 
 
 def check_range(starts_at: datetime, ends_at: datetime) -> None:

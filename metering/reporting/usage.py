@@ -9,13 +9,12 @@ Tokens are as normalised: input includes cached, output includes reasoning. Void
 nowhere.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from django.db import connection
-
+from common.queries import fetch_row, fetch_rows
 from metering.models import MEASURES, CostSource, Operation, Status
 from metering.reporting.conditions import (
     NO_CONDITION,
@@ -26,11 +25,12 @@ from metering.reporting.conditions import (
     on_rollup,
     rollup_value,
 )
-from metering.reporting.cursors import write_cursor
-from metering.reporting.intervals import Bucket, buckets
-from metering.reporting.question import UsageQuestion
+from metering.reporting.cursors import cut_page
+from metering.reporting.intervals import Bucket
+from metering.reporting.question import Filters, UsageQuestion
 from metering.reporting.sources import Stretch, sets_for, stretches
 from metering.reporting.usage_cursors import (
+    UsagePosition,
     end_of_page,
     mark_of_group,
     mark_of_question,
@@ -99,7 +99,7 @@ class UsageRow(NamedTuple):
 class UsagePage(NamedTuple):
     """A page of rows, and the total over all pages."""
 
-    rows: list[UsageRow]
+    rows: Sequence[UsageRow]
     total: Measures
     next_cursor: str | None
 
@@ -107,8 +107,21 @@ class UsagePage(NamedTuple):
 class Source(NamedTuple):
     """What a question is answered from: roll-ups (none: events), and batches they lack yet."""
 
-    sets: list[DimensionSet]
+    sets: Sequence[DimensionSet]
     waiting: list[int]
+
+
+class Table(NamedTuple):
+    """What is added up: the columns of a table of roll-ups, and the same made of events."""
+
+    rollups: str
+    columns: str
+    events: str
+    event_columns: str
+    event_condition: str = "NOT is_void"
+
+
+SUMS: Final = Table("usage_rollup", MEASURE_LIST, "usage_event", EVENT_MEASURE_LIST)
 
 
 def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = None) -> UsagePage:
@@ -120,102 +133,90 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
     """
     mark = mark_of_question(question)
     position = position_of(cursor, mark, question)
-    with connection.cursor() as database:
-        database.execute(TUNING)
-        waiting = waiting_batches(database, question)
-        source = _source(database, question, question.dimensions, waiting)
-        if question.interval == "none":
-            rows = _rows_by_cost(question, source, position, limit + 1)
-        else:
-            rows = _rows_by_start(question, source, position, limit + 1)
-        total = _total(database, question, waiting)
-    page = rows[:limit]
-    next_cursor = None
-    if len(rows) > limit:
-        keys = [row.key for row in page]
-        end = end_of_page(question, keys, start=page[-1].start, before=position)
-        next_cursor = write_cursor(mark, end)
-    return UsagePage(page, total, next_cursor)
+    waiting = waiting_batches(question)
+    source = _source(question, question.dimensions, waiting)
+    read = _rows_by_cost if question.interval == "none" else _rows_by_start
+    rows = read(question, source, position, limit + 1)
+    page = cut_page(
+        rows,
+        limit=limit,
+        question=mark,
+        after=lambda last: end_of_page(
+            question, [row.key for row in rows[:limit]], start=last.start, before=position
+        ),
+        bounds=(question.starts_at, question.ends_at),
+    )
+    return UsagePage(page.rows, _total(question, waiting), page.next_cursor)
 
 
 def total_usage(question: UsageQuestion) -> Measures:
     """Return the total of a question alone."""
-    with connection.cursor() as database:
-        database.execute(TUNING)
-        return _total(database, question, waiting_batches(database, question))
+    return _total(question, waiting_batches(question))
 
 
-def waiting_batches(database: Any, question: UsageQuestion) -> list[int]:
+def waiting_batches(question: UsageQuestion) -> list[int]:
     """Return batches that no roll-up holds yet, in order of id."""
-    database.execute(
+    rows = fetch_rows(
         "SELECT id FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id",
         [question.tenant_id],
     )
-    return [row[0] for row in database.fetchall()]
+    return [batch_id for (batch_id,) in rows]
 
 
-def _source(
-    database: Any, question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]
-) -> Source:
+def _source(question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]) -> Source:
     sets = sets_for(dimensions)
-    if question.filters and any(
-        is_folded(database, question, dimension_set) for dimension_set in sets
-    ):
-        # A value that was asked for by name may be part of the long tail, where it cannot be found.
-        sets = []
-    return Source(sets, waiting)
+    # A value that was asked for by name may be part of the long tail, where it cannot be found.
+    is_usable = not any(is_folded(question, dimension_set) for dimension_set in sets)
+    return Source(sets if is_usable else [], waiting)
 
 
-def is_folded(database: Any, question: UsageQuestion, dimension_set: DimensionSet) -> bool:
-    database.execute(
+def is_folded(question: UsageQuestion, dimension_set: DimensionSet) -> bool:
+    """Whether values that a question names may be in a set's long tail."""
+    if not question.filters:
+        return False
+    (is_folded,) = fetch_row(
         """
         SELECT EXISTS (
             SELECT FROM generate_series(
-                to_timestamp(floor(extract(epoch FROM %s::timestamptz) / %s) * %s),
-                %s::timestamptz, make_interval(secs => %s)
-            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %s AND r.dimension_set = %s
-                AND r.starts_at = bucket AND r.value_1 = %s
+                to_timestamp(floor(extract(epoch FROM %(from)s::timestamptz) / %(grain)s)
+                    * %(grain)s),
+                %(to)s::timestamptz, make_interval(secs => %(grain)s)
+            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %(tenant)s
+                AND r.dimension_set = %(set)s AND r.starts_at = bucket AND r.value_1 = %(other)s
         )
         """,
-        [
-            question.starts_at,
-            dimension_set.grain_seconds,
-            dimension_set.grain_seconds,
-            question.ends_at,
-            dimension_set.grain_seconds,
-            question.tenant_id,
-            dimension_set.number,
-            OTHER,
-        ],
+        {
+            "from": question.starts_at,
+            "to": question.ends_at,
+            "grain": dimension_set.grain_seconds,
+            "tenant": question.tenant_id,
+            "set": dimension_set.number,
+            "other": OTHER,
+        },
     )
-    return bool(database.fetchone()[0])
+    return bool(is_folded)
 
 
-def _total(database: Any, question: UsageQuestion, waiting: list[int]) -> Measures:
+def _total(question: UsageQuestion, waiting: list[int]) -> Measures:
     """Return the sum over all rows, from the smallest roll-up that knows the filters."""
-    source = _source(database, question, frozenset(question.filters), waiting)
-    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    branches = _branches(question, source, whole, group_by=())
-    database.execute(
-        f"SELECT {SUM_LIST} FROM ({branches.sql}) parts",
-        branches.parameters,
+    source = _source(question, frozenset(question.filters), waiting)
+    parts = rows_to_add(question, source, [question.whole], group_by=())
+    (sums,) = fetch_rows(
+        f"SELECT {SUM_LIST} FROM ({parts.sql}) parts", parts.parameters, tuning=TUNING
     )
-    return Measures(*(value or 0 for value in database.fetchone()))
+    return Measures(*(value or 0 for value in sums))
 
 
 def _rows_by_start(
-    question: UsageQuestion,
-    source: Source,
-    position: dict[str, Any] | None,
-    limit: int,
+    question: UsageQuestion, source: Source, position: UsagePosition | None, limit: int
 ) -> list[UsageRow]:
     """Return rows after the position, reading only as many buckets as hold them."""
     rows: list[UsageRow] = []
-    after = None if position is None else list(position["group"])
-    remaining = _buckets_from(question, position)
+    after = None if position is None else position.group
+    starts_at = question.starts_at if position is None else max(question.starts_at, position.start)
+    remaining = question.buckets(starts_at=starts_at)
     if after == []:
-        next(remaining)  # without groups a bucket has one row, which the page before ended with
-        after = None
+        next(remaining, None)  # without groups a bucket has one row, which ended the page before
     size = 2 if source.sets else 1
     while len(rows) < limit and (portion := list(islice(remaining, size))):
         rows += _read_rows(question, source, portion, after, limit - len(rows))
@@ -225,17 +226,14 @@ def _rows_by_start(
 
 
 def _rows_by_cost(
-    question: UsageQuestion,
-    source: Source,
-    position: dict[str, Any] | None,
-    limit: int,
+    question: UsageQuestion, source: Source, position: UsagePosition | None, limit: int
 ) -> list[UsageRow]:
     """Return rows that no page has shown."""
     shown = frozenset(shown_by(position))
-    after = None if position is None else position.get("group")
+    after = None if position is None else position.group
     order = "sum(cost_nanos) DESC, " if after is None else ""
-    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    rows = _read_rows(question, source, whole, after, limit + len(shown), order=order)
+    most = limit + len(shown)
+    rows = _read_rows(question, source, [question.whole], after, most, order=order)
     return [row for row in rows if mark_of_group(row.key) not in shown][:limit]
 
 
@@ -251,77 +249,74 @@ def _read_rows(
     """Return rows of these buckets by start and group, unless another order comes first; of the
     first bucket those after a group.
     """
-    branches = _branches(question, source, portion, group_by=question.group_by)
-    groups = [f"group_{place}" for place in range(len(question.group_by))]
+    width = len(question.group_by)
+    parts = rows_to_add(question, source, portion, group_by=question.group_by)
+    groups = [f"group_{index}" for index in range(width)]
     condition = NO_CONDITION
     if after:
         values = ", ".join(["%s"] * len(after))
         condition = Condition(f"(bucket > 1 OR ({', '.join(groups)}) > ({values}))", after)
     key = ", ".join(["bucket", *groups])
-    with connection.cursor() as database:
-        database.execute(
-            f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"
-            f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
-            f" ORDER BY {order}{key} LIMIT %s",
-            [*branches.parameters, *condition.parameters, limit],
+    rows = fetch_rows(
+        f"SELECT {key}, {SUM_LIST} FROM ({parts.sql}) parts"
+        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
+        f" ORDER BY {order}{key} LIMIT %s",
+        [*parts.parameters, *condition.parameters, limit],
+        tuning=TUNING,
+    )
+    return [
+        UsageRow(
+            question.group_by,
+            tuple(values[:width]),
+            portion[bucket - 1].start,
+            Measures(*values[width:]),
         )
-        return [
-            _row(question, portion[bucket - 1].start, values)
-            for bucket, *values in database.fetchall()
-        ]
+        for bucket, *values in rows
+    ]
 
 
-def _branches(
+def rows_to_add(
     question: UsageQuestion,
     source: Source,
     portion: Sequence[Bucket],
     *,
     group_by: tuple[str, ...],
+    table: Table = SUMS,
+    filters: Filters | None = None,
 ) -> Condition:
-    """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
+    """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the table's columns.
+    `filters`, unless they are the question's own, name values as well.
+    """
+    filters = question.filters if filters is None else filters
     parts = stretches(portion, source.sets)
-    selects = [_select(question, portion, part, group_by) for part in parts]
-    waiting = not_rolled_up(parts, source.waiting)
+    selects = []
+    for part in parts:
+        bounds = [part.starts_at, part.ends_at]
+        if part.source is None:
+            within = Condition("time >= %s AND time < %s", bounds)
+            selects.append(_select_events(question, portion, within, group_by, table, filters))
+            continue
+        names = (rollup_value(name, part.source) for name in group_by)
+        wanted = on_rollup(filters, part.source)
+        bucket = _bucket_of("starts_at", portion)
+        selects.append(
+            Condition(
+                f"SELECT {_columns(bucket, names, table.columns)} FROM {table.rollups} WHERE"
+                " tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
+                f" AND {wanted.sql}",
+                [
+                    *(*bucket.parameters, question.tenant_id, part.source.number),
+                    *(*bounds, *wanted.parameters),
+                ],
+            )
+        )
+    waiting = _not_rolled_up(parts, source.waiting)
     if waiting is not None:
-        selects.append(_select_events(question, portion, waiting, group_by))
+        selects.append(_select_events(question, portion, waiting, group_by, table, filters))
     return join(" UNION ALL ", selects)
 
 
-def _select(
-    question: UsageQuestion,
-    portion: Sequence[Bucket],
-    stretch: Stretch,
-    group_by: tuple[str, ...],
-) -> Condition:
-    if stretch.source is None:
-        within = Condition("time >= %s AND time < %s", [stretch.starts_at, stretch.ends_at])
-        return _select_events(question, portion, within, group_by)
-    bucket = bucket_of("starts_at", portion)
-    filters = on_rollup(question.filters, stretch.source)
-    columns = [
-        f"{bucket.sql} AS bucket",
-        *(
-            f"{rollup_value(name, stretch.source)} AS group_{place}"
-            for place, name in enumerate(group_by)
-        ),
-        MEASURE_LIST,
-    ]
-    return Condition(
-        f"SELECT {', '.join(columns)} FROM usage_rollup"
-        f" WHERE tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
-        f" AND {filters.sql}",
-        [
-            *bucket.parameters,
-            question.tenant_id,
-            stretch.source.number,
-            stretch.starts_at,
-            stretch.ends_at,
-            *filters.parameters,
-        ],
-    )
-
-
-def not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
+def _not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
     """Return a condition for the events that the roll-ups of these stretches do not hold yet; None
     if there are none.
     """
@@ -339,42 +334,28 @@ def _select_events(
     portion: Sequence[Bucket],
     within: Condition,
     group_by: tuple[str, ...],
+    table: Table,
+    filters: Filters,
 ) -> Condition:
-    bucket = bucket_of("time", portion)
-    filters = on_events(question.filters)
-    selected = [
-        f"{bucket.sql} AS bucket",
-        *(f"{event_value(name)} AS group_{place}" for place, name in enumerate(group_by)),
-        EVENT_MEASURE_LIST,
-    ]
+    bucket = _bucket_of("time", portion)
+    wanted = on_events(filters)
+    columns = _columns(bucket, map(event_value, group_by), table.event_columns)
     return Condition(
-        f"SELECT {', '.join(selected)} FROM usage_event"
-        f" WHERE tenant_id = %s AND NOT is_void AND {within.sql} AND {filters.sql}",
-        [*bucket.parameters, question.tenant_id, *within.parameters, *filters.parameters],
+        f"SELECT {columns} FROM {table.events} WHERE tenant_id = %s AND {table.event_condition}"
+        f" AND {within.sql} AND {wanted.sql}",
+        [*bucket.parameters, question.tenant_id, *within.parameters, *wanted.parameters],
     )
 
 
-def bucket_of(column: str, portion: Sequence[Bucket]) -> Condition:
-    """Return the SQL of the place of a time's bucket in the portion, from 1."""
+def _columns(bucket: Condition, names: Iterable[str], further: str) -> str:
+    groups = (f"{name} AS group_{index}" for index, name in enumerate(names))
+    return ", ".join([f"{bucket.sql} AS bucket", *groups, further])
+
+
+def _bucket_of(column: str, portion: Sequence[Bucket]) -> Condition:
+    """Return the SQL of the number of a time's bucket in the portion, from 1."""
     if len(portion) == 1:
         return Condition("1", [])
     return Condition(
         f"width_bucket({column}, %s::timestamptz[])", [[bucket.start for bucket in portion]]
     )
-
-
-def _buckets_from(question: UsageQuestion, position: dict[str, Any] | None) -> Iterator[Bucket]:
-    starts_at = question.starts_at
-    if position is not None:
-        starts_at = max(starts_at, datetime.fromisoformat(position["start"]))
-    return buckets(
-        interval=question.interval,
-        timezone=question.timezone,
-        starts_at=starts_at,
-        ends_at=question.ends_at,
-    )
-
-
-def _row(question: UsageQuestion, start: datetime, values: Sequence[Any]) -> UsageRow:
-    width = len(question.group_by)
-    return UsageRow(question.group_by, tuple(values[:width]), start, Measures(*values[width:]))
