@@ -36,10 +36,10 @@ from metering.core.dimensions import DIMENSIONS, FURTHER_DIMENSIONS, MATCHABLE, 
 from metering.ledger.holds import OPEN, SETTLED, STATES
 from metering.models import Reservation
 from metering.reporting.reservations import (
+    OUTCOMES,
     Balance,
     find_reservation,
     held_windows,
-    outcome_of,
     read_balances,
 )
 from metering.reservations.verdicts import budget_answer
@@ -326,6 +326,6 @@ def _answer(row: Reservation) -> ReservationAnswer:
         released_usd=usd_or_none(released),
         overrun_usd=usd_from_nanos(max(0, cost - row.reserved_nanos)) if is_settled else None,
         late=row.is_late,
-        outcome=outcome_of(row),
-        windows=[HeldWindowAnswer(**window) for window in held_windows(row.tenant_id, row)],
+        outcome=OUTCOMES[row.state],
+        windows=[HeldWindowAnswer.of(window) for window in held_windows(row.tenant_id, row)],
     )

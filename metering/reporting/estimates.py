@@ -1,10 +1,9 @@
 """How far estimates were from what calls cost: reservations against their settles."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from django.db import connection
@@ -129,11 +128,14 @@ def estimate_errors(
             [position.value, position.estimate],
         )
     statement = READ_ERRORS.format(value=GROUPS[question.group_by], after=after.sql)
-    bounds: list[Any] = [question.tenant_id, question.starts_at, question.ends_at]
+    range_ = (question.tenant_id, question.starts_at, question.ends_at)
     with connection.cursor() as database:
         database.execute(READ_IN_ORDER)
-        database.execute(statement, [*bounds, *after.parameters, limit + 1])
-        rows = [_row(row) for row in database.fetchall()]
+        database.execute(statement, [*range_, *after.parameters, limit + 1])
+        rows = [
+            EstimateError._make([value, estimate, *map(int, counts), p50, p95])
+            for value, estimate, *counts, p50, p95 in database.fetchall()
+        ]
         database.execute(READ_AS_BEFORE)
     return cut_page(
         rows,
@@ -142,8 +144,3 @@ def estimate_errors(
         after=lambda row: _Position(row.value, row.estimate),
         bounds=(question.starts_at, question.ends_at),
     )
-
-
-def _row(row: Sequence[Any]) -> EstimateError:
-    value, estimate, *counts, p50, p95 = row
-    return EstimateError._make([value, estimate, *map(int, counts), p50, p95])

@@ -1,14 +1,13 @@
 """What each source sent by each route: what was counted, what was lost, and why."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
-from django.db import connection
 from django.utils import timezone
 
+from common.queries import Rows, fetch_rows
 from metering.models import Route, SourceOutcome
 from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import InvalidQuestion, check_range
@@ -127,22 +126,20 @@ def read_sources(
     mark = fingerprint("sources", *question.days)
     after = None if cursor is None else position_after(cursor, mark, _Position)
     first, last = question.days
-    with connection.cursor() as database:
-        database.execute(
-            _READ,
-            {
-                "tenant": question.tenant_id,
-                "first": first,
-                "last": last,
-                "unwritten": msgspec.json.encode(unwritten_counts(question.tenant_id)).decode(),
-                "source": None if after is None else after.source,
-                "route": 0 if after is None else after.route,
-                "limit": limit + 1,
-            },
-        )
-        rows = _gather(database.fetchall())
+    rows = fetch_rows(
+        _READ,
+        {
+            "tenant": question.tenant_id,
+            "first": first,
+            "last": last,
+            "unwritten": msgspec.json.encode(unwritten_counts(question.tenant_id)).decode(),
+            "source": None if after is None else after.source,
+            "route": 0 if after is None else after.route,
+            "limit": limit + 1,
+        },
+    )
     return cut_page(
-        rows,
+        _gather(rows),
         limit=limit,
         question=mark,
         after=lambda row: _Position(row.source, row.route.value),
@@ -150,7 +147,7 @@ def read_sources(
     )
 
 
-def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
+def _gather(rows: Rows) -> list[SourceRow]:
     gathered: dict[tuple[str, int], SourceRow] = {}
     for source, route, outcome, code, count, first_at, last_at, detail, sample in rows:
         row = gathered.setdefault(
