@@ -3,7 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from metering.budgets.index import BudgetIndex, WindowKey
 from metering.budgets.levels import REFUSING, WindowBalance, count_reached, passed_level
@@ -19,6 +19,7 @@ from metering.models import Mode
 from metering.reservations.judge import Judge, Ruling
 from metering.reservations.request import Candidate
 from metering.simulation.calls import Call, Cheaper, Earlier, no_cheaper
+from metering.simulation.outcome import LevelOutcome
 from metering.simulation.tally import DayTally, GroupTally, Tally
 from metering.snapshot import Configuration
 
@@ -62,7 +63,7 @@ class _Window:
     def __init__(
         self,
         *,
-        tally: GroupTally,
+        tally: GroupTally[Values],
         group_key: str,
         keys: tuple[WindowKey, ...],
         ends_at: datetime | None,
@@ -146,7 +147,7 @@ class BudgetReplay:
         self.rule = rule
         # Whether it may refuse.
         self.acts = rule.mode == Mode.ENFORCE.value
-        self.tally = Tally(timezone=rule.clock.zone.key)
+        self.tally = Tally[Values](timezone=rule.clock.zone.key)
         self._crossed = [0] * len(rule.levels)
         self.cheaper = cheaper
         self._span: Span | None = None
@@ -241,10 +242,10 @@ class BudgetReplay:
                 full.append(FullGroup(group_answer, first.part, first.limit, first.spent))
         return sorted(full, key=lambda each: (each.limit - each.spent, each.values))
 
-    def levels_answer(self) -> list[dict[str, Any]]:
-        """Return the levels as JSON values, and the number of times that windows crossed each."""
+    def level_outcomes(self) -> list[LevelOutcome]:
+        """Return the levels, and the number of times that windows crossed each."""
         return [
-            {"percent": level.percent, "action": level.action, "crossed": crossed}
+            LevelOutcome(level.percent, level.action, crossed)
             for level, crossed in zip(self.rule.levels, self._crossed, strict=True)
         ]
 

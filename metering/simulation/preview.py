@@ -2,11 +2,12 @@
 answer: bounded in calls and in time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from django.db import OperationalError, connection, transaction
+from msgspec import UNSET
 
 from common.errors import MeteringError
 from metering.calls.seals import read_sealed
@@ -14,6 +15,7 @@ from metering.core.match import Values
 from metering.models import Mode
 from metering.simulation.budget_replay import BudgetReplay, FullGroup
 from metering.simulation.earlier import remember_earlier
+from metering.simulation.outcome import SimulationOutcome
 from metering.simulation.proposals import Proposal, ProposedBudget
 from metering.simulation.reading import Stretch
 from metering.simulation.running import (
@@ -39,13 +41,13 @@ class Replay(NamedTuple):
 
     starts_at: datetime
     is_whole: bool
-    result: Mapping[str, Any]
+    result: SimulationOutcome
     present_refused: int
 
     @property
     def refused(self) -> int:
         """The number of calls that the proposal would have refused."""
-        return int(self.result["refused"]["calls"])
+        return self.result.refused.calls
 
 
 class Preview(NamedTuple):
@@ -139,12 +141,12 @@ def _replay(tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[
     starts_at = _replayed_from(tenant_id, now)
     period = Replayed(starts_at or now - LOOK_BACK, now, check)
     result = simulate(tenant_id=tenant_id, proposal=proposal, period=period)
-    present = result.get("compared_with")
+    present = result.compared_with
     return Replay(
         starts_at=period.starts_at,
         is_whole=starts_at is None,
         result=result,
-        present_refused=present["refused"]["calls"] if present else 0,
+        present_refused=present.refused.calls if present is not UNSET else 0,
     )
 
 

@@ -8,6 +8,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import structlog
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
@@ -73,9 +74,10 @@ def create_simulation(
     if not are_few_events(tenant_id=tenant.id, from_=first_read(proposal, starts_at), to=ends_at):
         _require_few_waiting(tenant.id)
     else:
-        simulation.result = simulate(
+        outcome = simulate(
             tenant_id=tenant.id, proposal=proposal, period=Replayed(starts_at, ends_at)
         )
+        simulation.result = msgspec.to_builtins(outcome)
         simulation.status = SimulationStatus.DONE
         simulation.finished_at = timezone.now()
     simulation.save()
@@ -139,7 +141,7 @@ def _replay(claim: Claim) -> dict[str, Any]:
         with tenant_scope(claim.tenant_id):
             simulation = Simulation.objects.get(tenant_id=claim.tenant_id, id=claim.id)
             proposal = Proposal.from_facts(simulation.proposal["rules"])
-        result = simulate(
+        outcome = simulate(
             tenant_id=claim.tenant_id,
             proposal=proposal,
             period=Replayed(simulation.from_at, simulation.to_at, time_limit(REPLAY_SECONDS)),
@@ -160,7 +162,7 @@ def _replay(claim: Claim) -> dict[str, Any]:
         log.exception("simulation failed", simulation=claim.id, tenant=claim.tenant_id)
         detail = "Something went wrong on our side; the error was logged."
         return {"status": SimulationStatus.FAILED, "detail": detail}
-    return {"status": SimulationStatus.DONE, "result": result}
+    return {"status": SimulationStatus.DONE, "result": msgspec.to_builtins(outcome)}
 
 
 def _finish(claim: Claim, **columns: Any) -> None:
