@@ -25,7 +25,7 @@ from metering.pricing.schedule import (
     Schedule,
 )
 from metering.pricing.worst_case import Shape, worst_case_nanos
-from metering.usage.columns import token_counts
+from metering.usage.columns import token_counts, tokens_of
 from metering.usage.shapes import INFERENCE_GEO, OTHER_MODELS, Tokens
 
 Content = TypeVar("Content")
@@ -277,7 +277,7 @@ def _without(tokens: Tokens, part: Tokens) -> Tokens:
     """Return the counts that are left when a part of the call is taken out."""
     left = map(sub, token_counts(tokens), token_counts(part))
     extra = {key: value for key, value in (tokens.extra or {}).items() if key != OTHER_MODELS}
-    return Tokens(*left, extra=extra or None)
+    return tokens_of(left, extra or None)
 
 
 _catalogues = BoundedMemory[Row, Catalogue](size_max=1)

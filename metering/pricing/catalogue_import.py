@@ -10,8 +10,6 @@ from metering.pricing.catalogue import CatalogueRow, catalogue_version
 from metering.pricing.supplement import supplemented_rows
 from tenants.scope import bump_all_configurations, platform_scope
 
-_Place = tuple[str, str, int]
-
 
 class Imported(NamedTuple):
     """What an import did, in rows. `superseded` were replaced or are no longer in the catalogue."""
@@ -35,21 +33,21 @@ def import_catalogue() -> Imported:
             (row.provider, row.model, row.ordinal): row
             for row in CataloguePrice.objects.filter(superseded_at=None).select_for_update()
         }
-        wanted = {_place(row): row for row in rows}
-        old = [row.id for place, row in current.items() if not _is_kept(row, wanted.get(place))]
-        kept = {place for place, row in current.items() if _is_kept(row, wanted.get(place))}
-        new = [_model_of(row) for place, row in wanted.items() if place not in kept]
+        wanted = {(row.provider, row.model, row.ordinal): row for row in rows}
+        kept = {key for key, row in current.items() if _is_kept(row, wanted.get(key))}
+        old = [row.id for key, row in current.items() if key not in kept]
+        new = [
+            CataloguePrice(**row._asdict(), catalogue_version=catalogue_version())
+            for key, row in wanted.items()
+            if key not in kept
+        ]
         if old or new:
-            # The old rows leave first: a place holds one row in force.
+            # The old rows leave first: a key has one row in force.
             CataloguePrice.objects.filter(id__in=old).update(superseded_at=timezone.now())
             CataloguePrice.objects.bulk_create(new, batch_size=1000)
             bump_all_configurations()
     models = len({(row.provider, row.model) for row in rows})
     return Imported(catalogue_version(), models, len(rows), len(new), len(old))
-
-
-def _place(row: CatalogueRow) -> _Place:
-    return row.provider, row.model, row.ordinal
 
 
 def _is_kept(stored: CataloguePrice, row: CatalogueRow | None) -> bool:
@@ -61,7 +59,3 @@ def _is_kept(stored: CataloguePrice, row: CatalogueRow | None) -> bool:
         # As JSON, so that what the database gives back compares equal to what was sent.
         and stored.rates == json.loads(json.dumps(row.rates))
     )
-
-
-def _model_of(row: CatalogueRow) -> CataloguePrice:
-    return CataloguePrice(**row._asdict(), catalogue_version=catalogue_version())

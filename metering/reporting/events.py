@@ -1,17 +1,18 @@
 """Stored events, newest first."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
 
 import msgspec
+from django.db.models import BooleanField, Q, QuerySet
+from django.db.models.expressions import RawSQL
 
 from common.errors import NotFound
 from common.values import normal_value
 from metering.core.periods import EPOCH
 from metering.models import CostSource, UsageEvent
-from metering.reporting.conditions import NO_CONDITION, Condition, join, on_events
+from metering.reporting.conditions import on_events
 from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import Filters, check_filters
 
@@ -52,38 +53,37 @@ def list_events(
         question.is_unpriced,
         question.is_conflict,
     )
-    after = NO_CONDITION
+    matching = _matching(question)
     if cursor is not None:
         position = position_after(cursor, mark, _Position)
         time = EPOCH + position.microseconds * _MICROSECOND
         # The first condition is what the index is entered by.
-        after = Condition("time <= %s AND (time, id) < (%s, %s)", [time, time, position.id])
-    wanted = join(" AND ", [*_conditions(question), after])
-    events = UsageEvent.objects.raw(
-        f"SELECT * FROM usage_event WHERE {wanted.sql} ORDER BY time DESC, id DESC LIMIT %s",
-        [*wanted.parameters, limit + 1],
-    )
+        matching = matching.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=position.id))
+    events = list(matching.order_by("-time", "-id")[: limit + 1])
     return cut_page(
-        list(events),
+        events,
         limit=limit,
         question=mark,
         after=lambda event: _Position((event.time - EPOCH) // _MICROSECOND, event.id),
     )
 
 
-def _conditions(question: EventQuestion) -> Iterator[Condition]:
-    yield Condition("tenant_id = %s", [question.tenant_id])
+def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
+    events = UsageEvent.objects.filter(tenant_id=question.tenant_id)
     if question.starts_at is not None:
-        yield Condition("time >= %s", [question.starts_at])
+        events = events.filter(time__gte=question.starts_at)
     if question.ends_at is not None:
-        yield Condition("time < %s", [question.ends_at])
-    yield on_events(question.filters)
-    if question.is_unpriced is not None:
-        is_or_not = "=" if question.is_unpriced else "<>"
-        # The number is written out, so that the partial index of unpriced events fits.
-        yield Condition(f"cost_source {is_or_not} {CostSource.UNPRICED.value}", [])
+        events = events.filter(time__lt=question.ends_at)
+    if question.filters:
+        wanted = on_events(question.filters)
+        events = events.filter(RawSQL(wanted.sql, wanted.parameters, BooleanField()))  # noqa: S611
+    if question.is_unpriced is True:
+        events = events.filter(cost_source=CostSource.UNPRICED)
+    elif question.is_unpriced is False:
+        events = events.exclude(cost_source=CostSource.UNPRICED)
     if question.is_conflict is not None:
-        yield Condition("is_conflict = %s", [question.is_conflict])
+        events = events.filter(is_conflict=question.is_conflict)
+    return events
 
 
 def events_of(

@@ -39,7 +39,7 @@ NUMBER_COLUMNS: Final = (
 )
 EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBER_COLUMNS)
 NOT_KNOWN: Final = -1
-# Up to this many possible groups are added up in an array with a place for each.
+# Up to this many possible groups are added up in an array with an element for each.
 DENSE_MAX: Final = 1 << 18
 # The largest number of 64 bits, and the number of bits in a half of one.
 WHOLE_MAX: Final = 2**63 - 1
@@ -71,18 +71,10 @@ class SetCounts(NamedTuple):
 
 
 class _Coded(NamedTuple):
-    """A column as places in the sorted list of its distinct values."""
+    """A column as positions in the sorted list of its distinct values."""
 
     codes: Whole
-    values: list[Any]
-
-
-class _Numbering(dict[Any, int]):
-    """Numbers what it has not seen before."""
-
-    def __missing__(self, value: Any) -> int:
-        number = self[value] = len(self)
-        return number
+    values: Sequence[Any]
 
 
 class EventColumns:
@@ -98,7 +90,7 @@ class EventColumns:
             DAY_SECONDS: _code_numbers(quarters * QUARTER_SECONDS // DAY_SECONDS, unit=DAY_SECONDS),
         }
         is_tool = operation == Operation.TOOL
-        by_name: dict[str, NDArray[Any]] = {
+        by_name: dict[str, Whole | NDArray[np.bool_]] = {
             "cost_nanos": np.maximum(cost, 0),
             "requests": ~is_tool,
             "errors": status == Status.ERROR,
@@ -142,11 +134,11 @@ class _Groups:
             key = key * len(part.values) + part.codes
             size *= len(part.values)
         if size > DENSE_MAX:
-            keys, self.place = np.unique(key, return_inverse=True)
-            self.events = np.bincount(self.place)
+            keys, self.group = np.unique(key, return_inverse=True)
+            self.events = np.bincount(self.group)
             self.present = np.arange(keys.size)
         else:
-            self.place = key
+            self.group = key
             self.events = np.bincount(key, minlength=size)
             self.present = np.flatnonzero(self.events)
             keys = np.arange(size)
@@ -165,7 +157,7 @@ class _Groups:
 
     def _sum_of(self, measure: Whole) -> list[int]:
         sums = np.zeros(self.events.size, np.int64)
-        np.add.at(sums, self.place, measure)
+        np.add.at(sums, self.group, measure)
         added_up: list[int] = sums[self.present].tolist()
         return added_up
 
@@ -208,12 +200,9 @@ def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
 
 
 def _code(column: list[str]) -> _Coded:
-    numbering = _Numbering()
-    numbers = np.fromiter(map(numbering.__getitem__, column), np.int64, len(column))
-    values = sorted(numbering)
-    place_of = np.empty(len(values), np.int64)
-    place_of[[numbering[value] for value in values]] = np.arange(len(values))
-    return _Coded(place_of[numbers], values)
+    values = sorted(set(column))
+    code_of = {value: code for code, value in enumerate(values)}
+    return _Coded(np.fromiter(map(code_of.__getitem__, column), np.int64, len(column)), values)
 
 
 def _code_numbers(column: Whole, *, unit: int) -> _Coded:
