@@ -5,7 +5,8 @@ values that look alike are one value (`normal_value`), so that spelling one diff
 nothing either.
 """
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from common.values import normal_value
 
@@ -29,12 +30,12 @@ REQUEST: Final = "request"
 VALUE_CHARACTERS_MAX: Final = 200
 
 
-def normal_match(match: dict[str, Any]) -> dict[str, Any]:
+def normal_match(match: Mapping[str, object]) -> dict[str, object]:
     """A match with normal values; None stays the absence of one."""
     return {name: _normal_wanted(wanted) for name, wanted in match.items()}
 
 
-def _normal_wanted(wanted: Any) -> Any:
+def _normal_wanted(wanted: object) -> object:
     if isinstance(wanted, list):
         return list(dict.fromkeys(map(_normal_wanted, wanted)))
     return normal_value(wanted) if isinstance(wanted, str) else wanted
