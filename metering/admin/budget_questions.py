@@ -14,6 +14,7 @@ from metering.simulation import Proposal, ProposedBudget
 from metering.simulation.budget_replay import FullGroup
 from metering.simulation.preview import Preview, Replay, preview
 from tenants.admin_questions import Question
+from tenants.audit import facts_of
 
 PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")
 # What a limit of nothing refuses.
@@ -40,7 +41,7 @@ def acts_alike(proposed: ProposedBudget, present: ProposedBudget) -> bool:
 
 
 def _acting(proposed: ProposedBudget) -> tuple[Any, ...]:
-    columns = proposed.facts()["budget"]
+    columns = facts_of(proposed.budget)
     levels = [level._replace(notify=()) for level in proposed.levels]
     return {name: value for name, value in columns.items() if name != "name"}, levels
 

@@ -5,8 +5,9 @@ another takes the row up again; both would answer the same.
 """
 
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -53,7 +54,7 @@ def create_simulation(
     *,
     tenant: Tenant,
     actor: str,
-    asked: Any,
+    asked: Mapping[str, object],
     proposal: Proposal,
     period: tuple[datetime, datetime],
 ) -> Simulation:
@@ -67,7 +68,7 @@ def create_simulation(
     simulation = Simulation(
         tenant=tenant,
         actor=actor[:300],
-        proposal={"asked": asked, "rules": proposal.facts()},
+        proposal={"asked": asked, "rules": proposal.to_json()},
         from_at=starts_at,
         to_at=ends_at,
     )
@@ -135,12 +136,12 @@ def _give_up(now: datetime) -> None:
     )
 
 
-def _replay(claim: Claim) -> dict[str, Any]:
+def _replay(claim: Claim) -> Mapping[str, object]:
     """Return the columns that say how a claimed simulation ended."""
     try:
         with tenant_scope(claim.tenant_id):
             simulation = Simulation.objects.get(tenant_id=claim.tenant_id, id=claim.id)
-            proposal = Proposal.from_facts(simulation.proposal["rules"])
+            proposal = Proposal.from_json(simulation.proposal["rules"])
         outcome = simulate(
             tenant_id=claim.tenant_id,
             proposal=proposal,
@@ -165,7 +166,7 @@ def _replay(claim: Claim) -> dict[str, Any]:
     return {"status": SimulationStatus.DONE, "result": msgspec.to_builtins(outcome)}
 
 
-def _finish(claim: Claim, **columns: Any) -> None:
+def _finish(claim: Claim, **columns: object) -> None:
     """Store how it ended, unless the lease ran out and another worker has it."""
     with tenant_scope(claim.tenant_id):
         Simulation.objects.filter(

@@ -1,6 +1,7 @@
 """What a replay counts: calls, refusals, what was saved; as a whole, by day and by group."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from heapq import nsmallest
 from operator import itemgetter
@@ -26,18 +27,16 @@ GROUPS_SHOWN: Final = 50
 OPENINGS_SHOWN: Final = 50
 
 
+@dataclass(slots=True, eq=False)
 class GroupTally(Generic[Name]):
     """One group of the proposal."""
 
-    __slots__ = ("calls", "first_refused_at", "lockout_at", "name", "refused", "saved_nanos")
-
-    def __init__(self, name: Name) -> None:
-        self.name: Name = name
-        self.calls = 0
-        self.refused = 0
-        self.saved_nanos = 0
-        self.first_refused_at: datetime | None = None
-        self.lockout_at: datetime | None = None
+    name: Name
+    calls: int = 0
+    refused: int = 0
+    saved_nanos: int = 0
+    first_refused_at: datetime | None = None
+    lockout_at: datetime | None = None
 
     @property
     def is_touched(self) -> bool:
@@ -45,15 +44,13 @@ class GroupTally(Generic[Name]):
         return bool(self.refused or self.saved_nanos or self.lockout_at)
 
 
+@dataclass(slots=True, eq=False)
 class DayTally:
     """One day in the proposal's time zone."""
 
-    __slots__ = ("cost_nanos", "refused", "saved_nanos")
-
-    def __init__(self) -> None:
-        self.cost_nanos = 0
-        self.saved_nanos = 0
-        self.refused = 0
+    cost_nanos: int = 0
+    saved_nanos: int = 0
+    refused: int = 0
 
 
 class Tally(Generic[Name]):
@@ -82,10 +79,7 @@ class Tally(Generic[Name]):
 
     def group(self, name: Name) -> GroupTally[Name]:
         """Return the counts of a group."""
-        group = self._groups.get(name)
-        if group is None:
-            group = self._groups[name] = GroupTally(name)
-        return group
+        return self._groups.get(name) or self._groups.setdefault(name, GroupTally(name))
 
     def count(self, group: GroupTally[Name], call: Call) -> DayTally:
         """Count a call as it was; answers its day."""
