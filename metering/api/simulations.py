@@ -159,7 +159,7 @@ class Simulations(Resource[Simulation]):
         simulation = create_simulation(
             tenant=self.tenant,
             actor=self.actor,
-            asked={name: value for name, value in request.data.items() if name not in PERIOD},
+            sent={name: value for name, value in request.data.items() if name not in PERIOD},
             proposal=proposal_of(fields, tenant=self.tenant),
             period=(fields["from"], fields["to"]),
         )

@@ -14,7 +14,7 @@ from django.utils import timezone
 from common.queries import fetch_row, fetch_rows
 from metering.audit.drift import Drift
 from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
-from metering.reporting.usage import EVENT_MEASURE_LIST
+from metering.reporting.usage_branches import EVENT_MEASURE_LIST
 from metering.rollups.bins import MEASURE_COLUMNS
 from metering.rollups.sets import (
     DAY_SECONDS,

@@ -10,7 +10,7 @@ from metering.calls.seals import read_sealed
 from metering.reporting.intervals import Bucket
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import sets_for, stretches
-from metering.reporting.usage import is_folded
+from metering.reporting.usage_branches import hides_values
 from metering.rollups.sets import DAY_SECONDS
 
 
@@ -67,4 +67,4 @@ def _are_days(
     parts = [stretch for stretch in stretches(portion, sets) if stretch.starts_at < events_from]
     if any(part.source is None or part.source.grain_seconds != DAY_SECONDS for part in parts):
         return False
-    return not any(is_folded(question, dimension_set) for dimension_set in sets)
+    return not hides_values(question, sets)

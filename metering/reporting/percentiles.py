@@ -15,7 +15,8 @@ from metering.models import Operation
 from metering.reporting.intervals import Bucket
 from metering.reporting.question import Filters, InvalidQuestion, UsageQuestion
 from metering.reporting.sources import stretches
-from metering.reporting.usage import Source, Table, UsageRow, rows_to_add, waiting_batches
+from metering.reporting.usage import UsageRow, waiting_batches
+from metering.reporting.usage_branches import Source, Table, rows_to_add
 from metering.rollups.bins import (
     BIN_SQL,
     COST,

@@ -58,9 +58,20 @@ class UsageQuestion:
 
     def __post_init__(self) -> None:
         check_range(self.starts_at, self.ends_at)
-        check_timezone(self.timezone)
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise InvalidQuestion(
+                "unknown_timezone", "timezone is a name as in Europe/Berlin."
+            ) from error
         check_filters(self.filters)
-        _check_group_by(self.group_by)
+        for name in self.group_by:
+            if name not in MATCHABLE:
+                raise unknown_dimension(name)
+        if len(self.group_by) > GROUP_BY_MAX or len(set(self.group_by)) != len(self.group_by):
+            raise InvalidQuestion(
+                "invalid_group_by", f"group_by names up to {GROUP_BY_MAX} different dimensions."
+            )
         if self.interval not in INTERVALS:
             raise InvalidQuestion("unknown_interval", f"interval is one of {', '.join(INTERVALS)}.")
         longest = RANGE_MAX.get(self.interval)
@@ -102,16 +113,6 @@ def check_range(starts_at: datetime, ends_at: datetime) -> None:
         raise InvalidQuestion("time_out_of_range", "Times are from 2000 to 2100.")
 
 
-def check_timezone(name: str) -> None:
-    """Refuse a name that is no time zone."""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InvalidQuestion(
-            "unknown_timezone", "timezone is a name as in Europe/Berlin."
-        ) from error
-
-
 def check_filters(filters: Filters) -> None:
     """Refuse filters on what is no dimension, and values that no event can have."""
     for name, values in filters.items():
@@ -120,7 +121,11 @@ def check_filters(filters: Filters) -> None:
         if not 1 <= len(values) <= VALUES_MAX:
             raise InvalidQuestion("too_many_values", f"A filter names 1 to {VALUES_MAX} values.")
         for value in values:
-            _check_value(name, value)
+            if value not in NUMBERED.get(name, {value: 0}):
+                known = ", ".join(NUMBERED[name])
+                raise InvalidQuestion("unknown_value", f"{name} is one of {known}.")
+            if "\x00" in value:
+                raise InvalidQuestion("invalid_value", f"A value of {name} holds a NUL character.")
 
 
 def is_tag(name: str) -> bool:
@@ -135,20 +140,3 @@ def unknown_dimension(name: str) -> InvalidQuestion:
         f"{name[:60]!r} is none of the dimensions: {', '.join(MATCHABLE)}."
         f"{did_you_mean(name, MATCHABLE)}",
     )
-
-
-def _check_value(name: str, value: str) -> None:
-    if name in NUMBERED and value not in NUMBERED[name]:
-        raise InvalidQuestion("unknown_value", f"{name} is one of {', '.join(NUMBERED[name])}.")
-    if "\x00" in value:
-        raise InvalidQuestion("invalid_value", f"A value of {name} holds a NUL character.")
-
-
-def _check_group_by(names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in MATCHABLE:
-            raise unknown_dimension(name)
-    if len(names) > GROUP_BY_MAX or len(set(names)) != len(names):
-        raise InvalidQuestion(
-            "invalid_group_by", f"group_by names up to {GROUP_BY_MAX} different dimensions."
-        )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common.queries import fetch_row, fetch_rows
 from metering.models import MEASURES, Operation
-from metering.reporting.usage import EVENT_MEASURE_LIST
+from metering.reporting.usage_branches import EVENT_MEASURE_LIST
 from metering.rollups.bins import middle
 from metering.rollups.call_sizes import COST, known_model
 from metering.rollups.sets import (
@@ -232,24 +232,24 @@ def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> Q
 
 
 def series_costs(
-    *, tenant_id: int, asked: Sequence[SeriesSince], ends_at: datetime
+    *, tenant_id: int, series: Sequence[SeriesSince], ends_at: datetime
 ) -> dict[SeriesSince, int]:
     """Return what each of these series cost from a quarter on, in nano-dollars.
 
     A value that was part of the long tail in some quarter counts without it.
     """
-    if not asked:
+    if not series:
         return {}
     parameters = {
         "tenant_id": tenant_id,
-        "sets": [_SET_OF[series.dimension] for series in asked],
-        "values": [series.value for series in asked],
-        "starts": [series.starts_at for series in asked],
-        "starts_at": min(series.starts_at for series in asked),
+        "sets": [_SET_OF[each.dimension] for each in series],
+        "values": [each.value for each in series],
+        "starts": [each.starts_at for each in series],
+        "starts_at": min(each.starts_at for each in series),
         "ends_at": ends_at,
     }
     rows = fetch_rows(_SERIES_COSTS, parameters, tuning=_TUNING)
-    return {series: int(nanos) for series, (nanos,) in zip(asked, rows, strict=True)}
+    return {each: int(nanos) for each, (nanos,) in zip(series, rows, strict=True)}
 
 
 def value_sums(

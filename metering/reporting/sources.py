@@ -4,20 +4,27 @@ Every zone's offset is a multiple of 15 minutes, so buckets of any zone are whol
 a UTC day is used where it lies inside one bucket.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from metering.core.periods import floor_seconds
 from metering.reporting.intervals import Bucket
 from metering.rollups.sets import DAY_SECONDS, QUARTER_SECONDS, DimensionSet, find_set
 
 
 class Stretch(NamedTuple):
-    """A range of time and the roll-up that answers it; None: events."""
+    """A range of time and the roll-up that answers it; None: events.
+
+    `bucket` says which one (from 1) all of it counts in; None: each time in its own. One that
+    `overlaps` is a roll-up that reaches beyond its bucket, or the events there, to be subtracted.
+    """
 
     source: DimensionSet | None
     starts_at: datetime
     ends_at: datetime
+    bucket: int | None = None
+    overlaps: bool = False
 
 
 def sets_for(dimensions: frozenset[str]) -> list[DimensionSet]:
@@ -26,17 +33,28 @@ def sets_for(dimensions: frozenset[str]) -> list[DimensionSet]:
     return [dimension_set for dimension_set in sets if dimension_set is not None]
 
 
-def stretches(buckets: Iterable[Bucket], sets: Sequence[DimensionSet]) -> list[Stretch]:
-    """Cover each bucket with the coarsest sources that fit into it, then join neighbours."""
+def stretches(
+    buckets: Sequence[Bucket], sets: Sequence[DimensionSet], *, now: datetime | None = None
+) -> list[Stretch]:
+    """Cover each bucket with the coarsest sources that fit into it, then join neighbours.
+
+    With `now`, an edge that no roll-up fits into is covered by one that overlaps, and by the events
+    to subtract, where these are fewer.
+    """
     joined: list[Stretch] = []
-    for bucket in buckets:
-        for stretch in _cover(bucket.reads_from, bucket.reads_to, sets):
-            if (
-                joined
-                and joined[-1].source == stretch.source
-                and joined[-1].ends_at == stretch.starts_at
+    for number, bucket in enumerate(buckets, 1):
+        cover = _cover(bucket.reads_from, bucket.reads_to, sets)
+        if now is not None and sets:
+            of_bucket = number if len(buckets) > 1 else None
+            cover = [
+                piece for part in cover for piece in _overlapped(part, sets[-1], now, of_bucket)
+            ]
+        for stretch in cover:
+            last = joined[-1] if joined else None
+            if last is not None and last == stretch._replace(
+                starts_at=last.starts_at, ends_at=stretch.starts_at
             ):
-                joined[-1] = joined[-1]._replace(ends_at=stretch.ends_at)
+                joined[-1] = last._replace(ends_at=stretch.ends_at)
             else:
                 joined.append(stretch)
     return joined
@@ -57,3 +75,29 @@ def _cover(starts_at: datetime, ends_at: datetime, sets: Sequence[DimensionSet])
         Stretch(sets[0], inner_start, inner_end),
         *_cover(inner_end, ends_at, sets[1:]),
     ]
+
+
+def _overlapped(
+    part: Stretch, finest: DimensionSet, now: datetime, bucket: int | None
+) -> list[Stretch]:
+    """Return the part as it is read with the fewest events.
+
+    How many there are is taken to go by the time that is over: clocks that are ahead bring few.
+    """
+    if part.source is not None:
+        return [part]
+    pieces: list[Stretch] = []
+    starts_at, grain = part.starts_at, timedelta(seconds=finest.grain_seconds)
+    while starts_at < part.ends_at:
+        first = floor_seconds(starts_at, finest.grain_seconds)
+        last = first + grain
+        ends_at = min(last, part.ends_at)
+        inside = min(ends_at, now) - starts_at
+        if min(last, now) - first < 2 * inside:
+            beyond = ((first, starts_at), (ends_at, last))
+            pieces.append(Stretch(finest, first, last, bucket, overlaps=True))
+            pieces += [Stretch(None, *edge, bucket, True) for edge in beyond if edge[0] < edge[1]]
+        else:
+            pieces.append(Stretch(None, starts_at, ends_at))
+        starts_at = ends_at
+    return pieces

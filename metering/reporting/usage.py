@@ -1,34 +1,28 @@
 """What was used and what it cost: exactly, and without delay.
 
 answer = roll-ups of the buckets that lie inside the range + events of batches not yet rolled up in
-the same buckets + events of the edges that cut a bucket. All statements of an answer must see the
-same snapshot: call these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
+the same buckets + events of the edges that cut a bucket; where most of a bucket lies inside, its
+roll-up - the events outside instead. All statements of an answer must see the same snapshot: call
+these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
 
 A request is any event that is not a tool call (`operation` tool); those count in `tool_calls`.
 Tokens are as normalised: input includes cached, output includes reasoning. Void events count
 nowhere.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Final, NamedTuple
 
-from common.queries import fetch_row, fetch_rows
-from metering.models import MEASURES, CostSource, Operation, Status
-from metering.reporting.conditions import (
-    NO_CONDITION,
-    Condition,
-    event_value,
-    join,
-    on_events,
-    on_rollup,
-    rollup_value,
-)
+from common.queries import fetch_rows
+from metering.models import MEASURES
+from metering.reporting.conditions import NO_CONDITION, Condition
 from metering.reporting.cursors import cut_page
 from metering.reporting.intervals import Bucket
-from metering.reporting.question import Filters, UsageQuestion
-from metering.reporting.sources import Stretch, sets_for, stretches
+from metering.reporting.question import UsageQuestion
+from metering.reporting.sources import sets_for
+from metering.reporting.usage_branches import Source, hides_values, rows_to_add
 from metering.reporting.usage_cursors import (
     UsagePosition,
     end_of_page,
@@ -37,24 +31,13 @@ from metering.reporting.usage_cursors import (
     position_of,
     shown_by,
 )
-from metering.rollups.sets import MEASURE_LIST, OTHER, SUM_LIST, DimensionSet
-from metering.usage.batch_events import events_of_batches
+from metering.rollups.sets import OTHER, SUM_LIST
 
 # A page reads as few buckets as it needs: one of events or two of roll-ups first, then twice as
 # many each time.
 BUCKETS_MAX: Final = 256
 # Compiling a query takes longer than running one of these.
 TUNING: Final = "SET LOCAL jit = off; SET LOCAL work_mem = '32MB'"
-EVENT_MEASURES: Final = {
-    "cost_nanos": "coalesce(cost_nanos, 0)",
-    "requests": f"(operation <> {Operation.TOOL.value})::int::bigint",
-    "errors": f"(status = {Status.ERROR.value})::int::bigint",
-    "unpriced": f"(cost_source = {CostSource.UNPRICED.value})::int::bigint",
-    "tool_calls": f"(operation = {Operation.TOOL.value})::int::bigint",
-}
-EVENT_MEASURE_LIST: Final = ", ".join(
-    f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
-)
 
 
 class Measures(NamedTuple):
@@ -104,26 +87,6 @@ class UsagePage(NamedTuple):
     next_cursor: str | None
 
 
-class Source(NamedTuple):
-    """What a question is answered from: roll-ups (none: events), and batches they lack yet."""
-
-    sets: Sequence[DimensionSet]
-    waiting: list[int]
-
-
-class Table(NamedTuple):
-    """What is added up: the columns of a table of roll-ups, and the same made of events."""
-
-    rollups: str
-    columns: str
-    events: str
-    event_columns: str
-    event_condition: str = "NOT is_void"
-
-
-SUMS: Final = Table("usage_rollup", MEASURE_LIST, "usage_event", EVENT_MEASURE_LIST)
-
-
 def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = None) -> UsagePage:
     """Return a page of the answer: by start, then group; without interval the highest cost first.
 
@@ -165,36 +128,7 @@ def waiting_batches(question: UsageQuestion) -> list[int]:
 
 def _source(question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]) -> Source:
     sets = sets_for(dimensions)
-    # A value that was asked for by name may be part of the long tail, where it cannot be found.
-    is_usable = not any(is_folded(question, dimension_set) for dimension_set in sets)
-    return Source(sets if is_usable else [], waiting)
-
-
-def is_folded(question: UsageQuestion, dimension_set: DimensionSet) -> bool:
-    """Whether values that a question names may be in a set's long tail."""
-    if not question.filters:
-        return False
-    (is_folded,) = fetch_row(
-        """
-        SELECT EXISTS (
-            SELECT FROM generate_series(
-                to_timestamp(floor(extract(epoch FROM %(from)s::timestamptz) / %(grain)s)
-                    * %(grain)s),
-                %(to)s::timestamptz, make_interval(secs => %(grain)s)
-            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %(tenant)s
-                AND r.dimension_set = %(set)s AND r.starts_at = bucket AND r.value_1 = %(other)s
-        )
-        """,
-        {
-            "from": question.starts_at,
-            "to": question.ends_at,
-            "grain": dimension_set.grain_seconds,
-            "tenant": question.tenant_id,
-            "set": dimension_set.number,
-            "other": OTHER,
-        },
-    )
-    return bool(is_folded)
+    return Source([] if hides_values(question, sets) else sets, waiting)
 
 
 def _total(question: UsageQuestion, waiting: list[int]) -> Measures:
@@ -273,89 +207,3 @@ def _read_rows(
         )
         for bucket, *values in rows
     ]
-
-
-def rows_to_add(
-    question: UsageQuestion,
-    source: Source,
-    portion: Sequence[Bucket],
-    *,
-    group_by: tuple[str, ...],
-    table: Table = SUMS,
-    filters: Filters | None = None,
-) -> Condition:
-    """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the table's columns.
-    `filters`, unless they are the question's own, name values as well.
-    """
-    filters = question.filters if filters is None else filters
-    parts = stretches(portion, source.sets)
-    selects = []
-    for part in parts:
-        bounds = [part.starts_at, part.ends_at]
-        if part.source is None:
-            within = Condition("time >= %s AND time < %s", bounds)
-            selects.append(_select_events(question, portion, within, group_by, table, filters))
-            continue
-        names = (rollup_value(name, part.source) for name in group_by)
-        wanted = on_rollup(filters, part.source)
-        bucket = _bucket_of("starts_at", portion)
-        selects.append(
-            Condition(
-                f"SELECT {_columns(bucket, names, table.columns)} FROM {table.rollups} WHERE"
-                " tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
-                f" AND {wanted.sql}",
-                [
-                    *(*bucket.parameters, question.tenant_id, part.source.number),
-                    *(*bounds, *wanted.parameters),
-                ],
-            )
-        )
-    waiting = _not_rolled_up(parts, source.waiting)
-    if waiting is not None:
-        selects.append(_select_events(question, portion, waiting, group_by, table, filters))
-    return join(" UNION ALL ", selects)
-
-
-def _not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
-    """Return a condition for the events that the roll-ups of these stretches do not hold yet; None
-    if there are none.
-    """
-    rolled_up = [part for part in parts if part.source is not None]
-    if not rolled_up or not waiting:
-        return None
-    ranges = " OR ".join(["time >= %s AND time < %s"] * len(rolled_up))
-    bounds = [bound for part in rolled_up for bound in (part.starts_at, part.ends_at)]
-    batches, parameters = events_of_batches(waiting)
-    return Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
-
-
-def _select_events(
-    question: UsageQuestion,
-    portion: Sequence[Bucket],
-    within: Condition,
-    group_by: tuple[str, ...],
-    table: Table,
-    filters: Filters,
-) -> Condition:
-    bucket = _bucket_of("time", portion)
-    wanted = on_events(filters)
-    columns = _columns(bucket, map(event_value, group_by), table.event_columns)
-    return Condition(
-        f"SELECT {columns} FROM {table.events} WHERE tenant_id = %s AND {table.event_condition}"
-        f" AND {within.sql} AND {wanted.sql}",
-        [*bucket.parameters, question.tenant_id, *within.parameters, *wanted.parameters],
-    )
-
-
-def _columns(bucket: Condition, names: Iterable[str], further: str) -> str:
-    groups = (f"{name} AS group_{index}" for index, name in enumerate(names))
-    return ", ".join([f"{bucket.sql} AS bucket", *groups, further])
-
-
-def _bucket_of(column: str, portion: Sequence[Bucket]) -> Condition:
-    """Return the SQL of the number of a time's bucket in the portion, from 1."""
-    if len(portion) == 1:
-        return Condition("1", [])
-    return Condition(
-        f"width_bucket({column}, %s::timestamptz[])", [[bucket.start for bucket in portion]]
-    )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering.models import MEASURES, CostSource, Operation, Status
-from metering.rollups.bins import COST, LATENCY, TIME_TO_FIRST_TOKEN, bins_of
+from metering.rollups.bins import MEASURE_COLUMNS, bins_of
 from metering.rollups.sets import (
     DAY_SECONDS,
     HISTOGRAM_SETS,
@@ -23,21 +23,21 @@ from metering.rollups.sets import (
 Whole = NDArray[np.int64]
 
 # What is read of an event after its dimensions, in this order: bigint without NULL.
-NUMBER_COLUMNS: Final = (
-    f"floor(extract(epoch FROM time) / {QUARTER_SECONDS})::bigint",
-    "coalesce(cost_nanos, -1)",
-    "operation::bigint",
-    "status::bigint",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "coalesce(latency_ms, -1)",
-    "coalesce(time_to_first_token_ms, -1)",
-    "cost_source::bigint",
-)
-EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBER_COLUMNS)
+NUMBERS: Final = {
+    "quarter": f"floor(extract(epoch FROM time) / {QUARTER_SECONDS})::bigint",
+    "cost_nanos": "coalesce(cost_nanos, -1)",
+    "operation": "operation::bigint",
+    "status": "status::bigint",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cache_read_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "reasoning_tokens": "reasoning_tokens",
+    "latency_ms": "coalesce(latency_ms, -1)",
+    "time_to_first_token_ms": "coalesce(time_to_first_token_ms, -1)",
+    "cost_source": "cost_source::bigint",
+}
+EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBERS.values())
 NOT_KNOWN: Final = -1
 # Up to this many possible groups are added up in an array with an element for each.
 DENSE_MAX: Final = 1 << 18
@@ -78,10 +78,11 @@ class _Coded(NamedTuple):
 
 
 class EventColumns:
-    """Events as columns: texts in the order of ROLLED_UP_DIMENSIONS, numbers as NUMBER_COLUMNS."""
+    """Events as columns: texts in the order of ROLLED_UP_DIMENSIONS, numbers in that of NUMBERS."""
 
     def __init__(self, *, texts: Sequence[list[str]], numbers: Sequence[Whole]) -> None:
-        quarters, cost, operation, status = numbers[:4]
+        number = dict(zip(NUMBERS, numbers, strict=True))
+        quarters, cost, status = number["quarter"], number["cost_nanos"], number["status"]
         self.dimensions = {
             name: _code(column) for name, column in zip(ROLLED_UP_DIMENSIONS, texts, strict=True)
         }
@@ -89,29 +90,24 @@ class EventColumns:
             QUARTER_SECONDS: _code_numbers(quarters, unit=QUARTER_SECONDS),
             DAY_SECONDS: _code_numbers(quarters * QUARTER_SECONDS // DAY_SECONDS, unit=DAY_SECONDS),
         }
-        is_tool = operation == Operation.TOOL
+        is_tool = number["operation"] == Operation.TOOL
         by_name: dict[str, Whole | NDArray[np.bool_]] = {
+            **number,
             "cost_nanos": np.maximum(cost, 0),
             "requests": ~is_tool,
             "errors": status == Status.ERROR,
             # Such an event may have a cost all the same, where the tenant has one assumed.
-            "unpriced": numbers[11] == CostSource.UNPRICED,
+            "unpriced": number["cost_source"] == CostSource.UNPRICED,
             "tool_calls": is_tool,
-            "input_tokens": numbers[4],
-            "output_tokens": numbers[5],
-            "cache_read_tokens": numbers[6],
-            "cache_write_tokens": numbers[7],
-            "reasoning_tokens": numbers[8],
         }
         self.measures = [by_name[name].astype(np.int64) for name in MEASURES]
         # What a call took and cost; tool calls are no requests and would blur a model's
         # percentiles.
         self.observed = {
-            LATENCY: np.where(is_tool, NOT_KNOWN, numbers[9]),
-            TIME_TO_FIRST_TOKEN: np.where(is_tool, NOT_KNOWN, numbers[10]),
-            COST: np.where(is_tool, NOT_KNOWN, cost),
+            measure: np.where(is_tool, NOT_KNOWN, number[column])
+            for measure, column in MEASURE_COLUMNS.items()
         }
-        is_model_call = (operation == Operation.LLM) | (operation == Operation.EMBEDDING)
+        is_model_call = np.isin(number["operation"], (Operation.LLM, Operation.EMBEDDING))
         # What estimates learn from: model calls that did what they were asked, at a known cost.
         self.is_learned = is_model_call & (status == Status.SUCCESS) & (cost != NOT_KNOWN)
 

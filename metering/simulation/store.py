@@ -54,13 +54,13 @@ def create_simulation(
     *,
     tenant: Tenant,
     actor: str,
-    asked: Mapping[str, object],
+    sent: Mapping[str, object],
     proposal: Proposal,
     period: tuple[datetime, datetime],
 ) -> Simulation:
     """Replay a proposal immediately if the period is short, else leave it to a worker.
 
-    `asked` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion if calls
+    `sent` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion if calls
     that it needs are no longer kept.
     """
     starts_at, ends_at = period
@@ -68,12 +68,17 @@ def create_simulation(
     simulation = Simulation(
         tenant=tenant,
         actor=actor[:300],
-        proposal={"asked": asked, "rules": proposal.to_json()},
+        proposal={"asked": sent, "rules": proposal.to_json()},
         from_at=starts_at,
         to_at=ends_at,
     )
     if not are_few_events(tenant_id=tenant.id, from_=first_read(proposal, starts_at), to=ends_at):
-        _require_few_waiting(tenant.id)
+        unfinished = (SimulationStatus.WAITING, SimulationStatus.RUNNING)
+        waiting = Simulation.objects.filter(tenant=tenant, status__in=unfinished).count()
+        if waiting >= WAITING_MAX:
+            raise TooManyWaiting(
+                f"{waiting} simulations wait already. Try again when some are done."
+            )
     else:
         outcome = simulate(
             tenant_id=tenant.id, proposal=proposal, period=Replayed(starts_at, ends_at)
@@ -83,13 +88,6 @@ def create_simulation(
         simulation.finished_at = timezone.now()
     simulation.save()
     return simulation
-
-
-def _require_few_waiting(tenant_id: int) -> None:
-    unfinished = (SimulationStatus.WAITING, SimulationStatus.RUNNING)
-    waiting = Simulation.objects.filter(tenant_id=tenant_id, status__in=unfinished).count()
-    if waiting >= WAITING_MAX:
-        raise TooManyWaiting(f"{waiting} simulations wait already. Try again when some are done.")
 
 
 def work_off(*, seconds: float) -> int:

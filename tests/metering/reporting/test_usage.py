@@ -220,6 +220,23 @@ def test_the_long_tail_is_one_row_and_its_values_are_found_by_name(
     assert as_sums(read_all(account, named)) == expected(account, named)
 
 
+def test_a_long_tail_at_the_edge_of_a_range_is_read_from_events(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_tail, "SETS", tuple(one._replace(values_max=2) for one in SETS))
+    day = floor_seconds(datetime.now(UTC) - timedelta(days=1), 86_400)
+    events = [
+        make_event(time=(day + timedelta(hours=hour)).isoformat(), customer=f"c-{hour}")
+        for hour in (1, 8, 12, 20)
+    ]
+    send(account, events)
+    roll_everything_up(account)
+    range_ = {"starts_at": day + timedelta(hours=2), "ends_at": day + timedelta(hours=23)}
+    for interval in ("none", "day"):
+        question = ask(account, group_by=("team", "customer"), interval=interval, **range_)
+        assert as_sums(read_all(account, question)) == expected(account, question)
+
+
 def test_a_page_reads_only_the_buckets_it_needs(busy: Account) -> None:
     starts_at = floor_seconds(datetime.now(UTC) - timedelta(days=2), 86_400)
     question = ask(busy, starts_at=starts_at, group_by=("user", "agent"))
@@ -306,6 +323,42 @@ def test_whole_days_inside_a_bucket_come_from_days() -> None:
     ]
     pair = stretches([Bucket(starts_at, starts_at, ends_at)], sets_for(frozenset({"team", "user"})))
     assert [part.source for part in pair] == [None]
+
+
+def test_an_edge_is_a_roll_up_less_the_events_outside_where_these_are_fewer() -> None:
+    days = [datetime(2026, 11, day, tzinfo=UTC) for day in range(1, 6)]
+    early, late = days[0] + timedelta(hours=9), days[3] + timedelta(hours=13)
+    pair = sets_for(frozenset({"team", "agent"}))
+
+    def parts(*portion: tuple[datetime, datetime], now: datetime) -> list[tuple[Any, ...]]:
+        found = stretches([Bucket(start, start, end) for start, end in portion], pair, now=now)
+        return [(part.source is not None, *part[1:]) for part in found]
+
+    assert parts((early, late), now=days[4]) == [
+        (True, days[0], days[1], None, True),
+        (False, days[0], early, None, True),
+        (True, days[1], days[3], None, False),
+        (True, days[3], days[4], None, True),
+        (False, late, days[4], None, True),
+    ]
+    # Nearly nothing is stored of what is still to come, and less than half of a day is read as it
+    # is.
+    morning = days[3] + timedelta(hours=2)
+    assert parts((days[2], morning), now=days[4])[1:] == [(False, days[3], morning, None, False)]
+    assert parts((days[2], morning), now=morning)[1:] == [
+        (True, days[3], days[4], None, True),
+        (False, morning, days[4], None, True),
+    ]
+    # Days of another zone: each counts what it reads, wherever that lies.
+    zone = timedelta(hours=1)
+    assert parts(*((days[at] - zone, days[at + 1] - zone) for at in (1, 2)), now=days[4]) == [
+        (False, days[1] - zone, days[1], None, False),
+        (True, days[1], days[2], 1, True),
+        (False, days[2] - zone, days[2], 1, True),
+        (False, days[2] - zone, days[2], None, False),
+        (True, days[2], days[3], 2, True),
+        (False, days[3] - zone, days[3], 2, True),
+    ]
 
 
 @pytest.mark.parametrize("fields", [{}, {"interval": "none"}, {"group_by": ("model",)}])
