@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import repeat
 from typing import Final, Literal
 
@@ -20,8 +21,7 @@ from metering.rollups.sets import MEASURE_LIST, QUARTER_SECONDS, ROLLED_UP_DIMEN
 from metering.rollups.sums import (
     EVENT_COLUMNS,
     EventColumns,
-    SetCounts,
-    SetSums,
+    SetRows,
     Whole,
     counts_by_set,
     sums_by_set,
@@ -40,6 +40,9 @@ CLAIM_EVENTS: Final = ClaimSize(least=4_000, first=10_000, most=200_000)
 # What is worth gathering before it is added up: less than a transaction's events, of more than a
 # span.
 COMPACT_SPAN: Final = timedelta(days=1)
+
+# Times and values come again in many sets: this many are remembered as COPY reads them.
+WORDS_REMEMBERED: Final = 1 << 15
 
 CREATE_DELTAS: Final = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta ON COMMIT DELETE ROWS AS
@@ -266,64 +269,35 @@ def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1,
     with connection.cursor() as cursor:
         cursor.execute(CREATE_DELTAS)
         for events in portions:
-            lines = _Lines()
             cursor.execute(EMPTY_DELTAS)
             with connection.wrap_database_errors, cursor.cursor.copy(COPY_DELTAS) as copy:
-                for sums in sums_by_set(events, sign=sign):
-                    copy.write(lines.of_sums(sums))
+                for rows in sums_by_set(events, sign=sign):
+                    copy.write(_lines(rows))
             with connection.wrap_database_errors, cursor.cursor.copy(COPY_HISTOGRAMS) as copy:
-                for counts in counts_by_set(events, sign=sign):
-                    copy.write(lines.of_counts(counts))
+                for rows in counts_by_set(events, sign=sign):
+                    copy.write(_lines(rows))
             fold_long_tail(cursor, tenant_id, sign=sign)
             cursor.execute(ADD_DELTAS, [tenant_id])
             cursor.execute(ADD_HISTOGRAMS, [tenant_id])
 
 
-class _Lines:
-    """Writes rows as COPY reads them."""
-
-    def __init__(self) -> None:
-        self._timestamps = _Timestamps()
-        self._texts = _Escaped()
-
-    def of_sums(self, sums: SetSums) -> str:
-        """Return the rows of `usage_delta`."""
-        columns = (
-            map(self._timestamps.__getitem__, sums.starts),
-            map(self._texts.__getitem__, sums.values_1),
-            map(self._texts.__getitem__, sums.values_2),
-            *(map(str, measure) for measure in sums.measures),
-        )
-        return self._of(sums.set_number, columns)
-
-    def of_counts(self, counts: SetCounts) -> str:
-        """Return the rows of `usage_histogram_delta`."""
-        columns = (
-            map(self._timestamps.__getitem__, counts.starts),
-            map(self._texts.__getitem__, counts.values),
-            map(str, counts.measures),
-            map(str, counts.bins),
-            map(str, counts.counts),
-        )
-        return self._of(counts.set_number, columns)
-
-    def _of(self, set_number: int, columns: Sequence[Iterable[str]]) -> str:
-        lines = map("\t".join, zip(repeat(str(set_number)), *columns, strict=False))
-        return "\n".join([*lines, ""])
+def _lines(rows: SetRows) -> str:
+    """Return rows as COPY reads them."""
+    columns = (
+        map(_timestamp, rows.starts),
+        *(map(_escape, values) for values in rows.values),
+        *(map(str, numbers) for numbers in rows.numbers),
+    )
+    lines = map("\t".join, zip(repeat(str(rows.set_number)), *columns, strict=False))
+    return "\n".join([*lines, ""])
 
 
-class _Timestamps(dict[int, str]):
-    """Seconds since the epoch as PostgreSQL reads a timestamp."""
-
-    def __missing__(self, seconds: int) -> str:
-        text = self[seconds] = datetime.fromtimestamp(seconds, UTC).isoformat()
-        return text
+@lru_cache(maxsize=WORDS_REMEMBERED)
+def _timestamp(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-class _Escaped(dict[str, str]):
-    """Texts as COPY reads them."""
-
-    def __missing__(self, text: str) -> str:
-        escaped = text.replace("\\", "\\\\").replace("\t", "\\t")
-        escaped = self[text] = escaped.replace("\n", "\\n").replace("\r", "\\r")
-        return escaped
+@lru_cache(maxsize=WORDS_REMEMBERED)
+def _escape(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("\t", "\\t")
+    return escaped.replace("\n", "\\n").replace("\r", "\\r")

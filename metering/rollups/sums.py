@@ -46,28 +46,15 @@ WHOLE_MAX: Final = 2**63 - 1
 HALF_BITS: Final = 32
 
 
-class SetSums(NamedTuple):
-    """Sums of one set as columns: each bucket's start (seconds since the epoch), values, measures.
-
-    In the order of start and values.
+class SetRows(NamedTuple):
+    """Rows of one set as columns, in the order of its table: each bucket's start (seconds since the
+    epoch), values and numbers. Sums are in the order of start and values.
     """
 
     set_number: int
     starts: list[int]
-    values_1: list[str]
-    values_2: list[str]
-    measures: list[list[int]]
-
-
-class SetCounts(NamedTuple):
-    """Histogram of one set: per row the day's start, value, measure, bin and count."""
-
-    set_number: int
-    starts: list[int]
-    values: list[str]
-    measures: list[int]
-    bins: list[int]
-    counts: list[int]
+    values: list[list[str]]
+    numbers: list[list[int]]
 
 
 class _Coded(NamedTuple):
@@ -167,17 +154,17 @@ class _Groups:
         return columns[::-1]
 
 
-def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetSums]:
+def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetRows]:
     """Add the events' measures up for every set, times `sign`."""
     for dimension_set in SETS:
         groups = _Groups(events.parts(dimension_set))
         measures = [[sign * sum_ for sum_ in groups.sum_of(measure)] for measure in events.measures]
         starts, *values = groups.names()
         values += [[""] * len(starts)] * (2 - len(values))
-        yield SetSums(dimension_set.number, starts, values[0], values[1], measures)
+        yield SetRows(dimension_set.number, starts, values, measures)
 
 
-def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
+def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetRows]:
     """Count how often each measure fell into each bin, per set with histograms, times `sign`."""
     observed = np.concatenate(list(events.observed.values()))
     known = np.flatnonzero(observed != NOT_KNOWN)
@@ -191,8 +178,8 @@ def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
         groups = _Groups([*parts, measures, bins])
         starts, *values, numbers, bin_numbers = groups.names()
         counts = (groups.events[groups.present] * sign).tolist()
-        named = values[0] if values else [""] * len(starts)
-        yield SetCounts(dimension_set.number, starts, named, numbers, bin_numbers, counts)
+        named = values or [[""] * len(starts)]
+        yield SetRows(dimension_set.number, starts, named, [numbers, bin_numbers, counts])
 
 
 def _code(column: list[str]) -> _Coded:
