@@ -9,7 +9,7 @@ calls of a `context`. `unsplit`: output that the provider does not break down is
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -56,21 +56,20 @@ class Line(NamedTuple):
 
 def supplement_lines() -> list[Line]:
     with FILE.open(encoding="utf-8", newline="") as file:
-        return [_line(raw) for raw in csv.DictReader(file)]
-
-
-def _line(raw: Mapping[str, str]) -> Line:
-    return Line(
-        raw["kind"],
-        raw["provider"],
-        tuple(raw["models"].split()),
-        dict(pair.split("=", 1) for pair in raw["context"].split()),
-        raw["unit"],
-        Decimal(raw["value"] or 0),
-        date.fromisoformat(raw["from"]) if raw["from"] else None,
-        raw["source"],
-        date.fromisoformat(raw["read"]),
-    )
+        return [
+            Line(
+                raw["kind"],
+                raw["provider"],
+                tuple(raw["models"].split()),
+                dict(pair.split("=", 1) for pair in raw["context"].split()),
+                raw["unit"],
+                Decimal(raw["value"] or 0),
+                date.fromisoformat(raw["from"]) if raw["from"] else None,
+                raw["source"],
+                date.fromisoformat(raw["read"]),
+            )
+            for raw in csv.DictReader(file)
+        ]
 
 
 def supplemented_rows() -> list[CatalogueRow]:

@@ -47,11 +47,8 @@ def list_events(
 ) -> Page[UsageEvent]:
     """Return a page of events by time and id, the newest first."""
     mark = fingerprint(
-        question.starts_at,
-        question.ends_at,
-        question.filters,
-        question.is_unpriced,
-        question.is_conflict,
+        *(question.starts_at, question.ends_at, question.filters),
+        *(question.is_unpriced, question.is_conflict),
     )
     matching = _matching(question)
     if cursor is not None:
@@ -69,20 +66,22 @@ def list_events(
 
 
 def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
-    events = UsageEvent.objects.filter(tenant_id=question.tenant_id)
-    if question.starts_at is not None:
-        events = events.filter(time__gte=question.starts_at)
-    if question.ends_at is not None:
-        events = events.filter(time__lt=question.ends_at)
+    wanted = {
+        "time__gte": question.starts_at,
+        "time__lt": question.ends_at,
+        "is_conflict": question.is_conflict,
+    }
+    events = UsageEvent.objects.filter(
+        tenant_id=question.tenant_id,
+        **{name: value for name, value in wanted.items() if value is not None},
+    )
     if question.filters:
-        wanted = on_events(question.filters)
-        events = events.filter(RawSQL(wanted.sql, wanted.parameters, BooleanField()))  # noqa: S611
+        condition = on_events(question.filters)
+        events = events.filter(RawSQL(*condition, BooleanField()))  # noqa: S611
     if question.is_unpriced is True:
         events = events.filter(cost_source=CostSource.UNPRICED)
     elif question.is_unpriced is False:
         events = events.exclude(cost_source=CostSource.UNPRICED)
-    if question.is_conflict is not None:
-        events = events.filter(is_conflict=question.is_conflict)
     return events
 
 

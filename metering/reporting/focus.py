@@ -11,12 +11,8 @@ from datetime import UTC, date, datetime, timedelta
 from operator import add
 from typing import Final, NamedTuple
 
-from django.db import connection
-from psycopg import sql
-
 from common.money import usd_from_nanos
-from metering.core.event_stretches import Position, next_stretch, within_stretch
-from tenants.scope import tenant_scope
+from metering.core.event_stretches import Position, read_stretches
 
 GROUP: Final = ("provider", "model", "tool", "team", "customer", "agent", "feature")
 TAGS: Final = ("team", "customer", "agent", "feature")
@@ -39,7 +35,7 @@ _NAMES: Final = ", ".join(f"e.{name}" for name in GROUP)
 _READ: Final = f"""
     SELECT date_trunc('day', e.time, 'UTC'), {_NAMES}, sum(coalesce(e.cost_nanos, 0)),
         sum(e.input_tokens + e.output_tokens), count(*)
-    FROM usage_event e WHERE e.tenant_id = {{tenant}} AND NOT e.is_void AND {{within}}
+    FROM usage_event e WHERE e.tenant_id = %s AND NOT e.is_void AND {{within}}
     GROUP BY 1, {_NAMES}
 """
 
@@ -93,22 +89,21 @@ def _timestamp(at: datetime) -> str:
 def _read_days(tenant_id: int, after: Position, until: datetime) -> Iterator[tuple[_Group, _Sums]]:
     """Yield what each day's groups add up to, once the day is over."""
     sums: dict[_Group, _Sums] = {}
-    while after.time < until:
-        with tenant_scope(tenant_id), connection.cursor() as cursor:
-            stretch = next_stretch(tenant_id=tenant_id, after=after, to=until, limit=STEP_EVENTS)
-            rows = []
-            if stretch is not None:
-                within = within_stretch(after, stretch.end)
-                query = sql.SQL(_READ).format(tenant=sql.Literal(tenant_id), within=within)
-                cursor.execute(query.as_string(cursor.cursor))
-                rows = cursor.fetchall()
+
+    def finished(at: datetime) -> Iterator[tuple[_Group, _Sums]]:
+        for group in sorted(group for group in sums if group.day + timedelta(days=1) <= at):
+            yield group, sums.pop(group)
+
+    pieces = read_stretches(
+        _READ, [tenant_id], tenant_id=tenant_id, after=after, to=until, limit=STEP_EVENTS
+    )
+    for end, rows in pieces:
         for day, *values, cost_nanos, tokens, events in rows:
             group = _Group(day, tuple(values))
             before = sums.get(group, _Sums())
             sums[group] = _Sums(*map(add, before, (cost_nanos, tokens, events)))
-        after = Position(until) if stretch is None else stretch.end
-        for group in sorted(group for group in sums if group.day + timedelta(days=1) <= after.time):
-            yield group, sums.pop(group)
+        yield from finished(end.time)
+    yield from finished(until)
 
 
 def _charge(values: Mapping[str, str], sums: _Sums) -> dict[str, str]:

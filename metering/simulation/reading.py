@@ -7,13 +7,11 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from django.db import connection
-
-from common.queries import Row, Rows, fetch_rows
+from common.queries import Row, Rows
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
-from metering.core.event_stretches import Position, next_stretch, within_stretch
+from metering.core.event_stretches import Position, read_stretches
 from metering.core.match import POSITION, Values, wanted_values
 from metering.core.periods import EPOCH, GRAIN_SECONDS, QUANTUM_SECONDS
 from metering.limits.breakers.rules import BreakerRule
@@ -23,7 +21,6 @@ from metering.simulation.calls import Call, Cheaper, Earlier
 from metering.snapshot import Configuration
 from metering.usage.columns import TOKEN_COUNTS, tokens_of
 from metering.usage.shapes import Tokens
-from tenants.scope import tenant_scope
 
 # What one transaction reads.
 CHUNK_EVENTS: Final = 10_000
@@ -106,31 +103,23 @@ def read_calls(
         f"SELECT {MICROSECONDS}, cost_nanos, input_tokens, output_tokens, operation, status"
         f"{columns} FROM usage_event e WHERE {{where}} ORDER BY time, id"
     )
-    for rows in _read_pieces(stretch, select, []):
+    for _, rows in _read_pieces(stretch, select, []):
         check()
         yield from map(call_of, rows)
 
 
-def _read_pieces(stretch: Stretch, select: str, parameters: Sequence[object]) -> Iterator[Rows]:
-    """Run a statement for one piece of the stretch after another.
-
-    Each is read in a transaction of its own, unless the caller has one, so that a long replay keeps
-    no old rows alive and takes no more memory.
-    """
+def _read_pieces(
+    stretch: Stretch, select: str, parameters: Sequence[object]
+) -> Iterator[tuple[Position, Rows]]:
     where = stretch.where()
-    after = Position(stretch.starts_at)
-    while True:
-        with tenant_scope(stretch.tenant_id), connection.cursor() as cursor:
-            piece = next_stretch(
-                tenant_id=stretch.tenant_id, after=after, to=stretch.ends_at, limit=CHUNK_EVENTS
-            )
-            if piece is None:
-                return
-            within = within_stretch(after, piece.end).as_string(cursor.cursor)
-            statement = select.format(where=f"{where.sql} AND {within}")
-            rows = fetch_rows(statement, [*parameters, *where.parameters])
-        yield rows
-        after = piece.end
+    return read_stretches(
+        select.format(where=f"{where.sql} AND {{within}}"),
+        [*parameters, *where.parameters],
+        tenant_id=stretch.tenant_id,
+        after=Position(stretch.starts_at),
+        to=stretch.ends_at,
+        limit=CHUNK_EVENTS,
+    )
 
 
 def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
@@ -148,7 +137,7 @@ def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
         f" count(*) FILTER (WHERE operation = {TOOL}){columns}"
         f" FROM usage_event e WHERE {{where}} GROUP BY 1{columns} ORDER BY 1"
     )
-    for rows in _read_pieces(stretch, select, parameters):
+    for _, rows in _read_pieces(stretch, select, parameters):
         for at, first_at, cost_nanos, tokens, requests, tool_calls, *read in rows:
             amounts = Amounts(cost_nanos, tokens, requests, tool_calls)
             yield Earlier(at, first_at, values_of(tuple(read)), amounts)

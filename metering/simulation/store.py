@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 import structlog
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from common.errors import Conflict, MeteringError
+from common.queries import fetch_rows
 from metering.core.event_stretches import are_few_events
 from metering.models import Simulation, SimulationStatus
 from metering.simulation.earlier import first_read, require_kept
@@ -106,9 +107,9 @@ def claim_next() -> Claim | None:
     One at a time in the whole service: they must not take the workers from what is urgent.
     """
     now = timezone.now()
-    with platform_scope("simulations that wait"), connection.cursor() as cursor:
+    with platform_scope("simulations that wait"):
         _give_up(now)
-        cursor.execute(
+        rows = fetch_rows(
             "UPDATE simulation SET status = 'running', claimed_until = %s WHERE id = ("
             " SELECT id FROM simulation WHERE status = 'waiting'"
             " OR (status = 'running' AND claimed_until <= %s)"
@@ -117,8 +118,7 @@ def claim_next() -> Claim | None:
             " AND claimed_until > %s) RETURNING id, tenant_id, claimed_until",
             [now + LEASE, now, now],
         )
-        row = cursor.fetchone()
-    return None if row is None else Claim(*row)
+    return Claim(*rows[0]) if rows else None
 
 
 def _give_up(now: datetime) -> None:
