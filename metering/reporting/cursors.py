@@ -28,7 +28,7 @@ def cut_page(
     *,
     limit: int,
     question: str,
-    after: Callable[[Row], msgspec.Struct],
+    after: Callable[[Row], object],
     bounds: tuple[datetime, datetime] | None = None,
 ) -> Page[Row]:
     """Return the page of these rows, of which one more was read than fits.

@@ -5,7 +5,6 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, NamedTuple
 
-import msgspec
 from django.db import connection
 
 from metering.models import ReservationState
@@ -108,13 +107,6 @@ class EstimateError(NamedTuple):
         return percent.quantize(Decimal("0.1"), rounding=ROUND_HALF_UP)
 
 
-class _Position(msgspec.Struct, array_like=True):
-    """The place of a row in the list."""
-
-    value: str
-    estimate: str
-
-
 def estimate_errors(
     question: EstimateQuestion, *, limit: int = 100, cursor: str | None = None
 ) -> Page[EstimateError]:
@@ -122,10 +114,10 @@ def estimate_errors(
     mark = fingerprint("estimates", question.group_by, question.starts_at, question.ends_at)
     after = NO_CONDITION
     if cursor is not None:
-        position = position_after(cursor, mark, _Position)
+        position = position_after(cursor, mark, tuple[str, str])
         after = Condition(
             f'({GROUPS[question.group_by]} COLLATE "C", estimate COLLATE "C") > (%s, %s)',
-            [position.value, position.estimate],
+            position,
         )
     statement = READ_ERRORS.format(value=GROUPS[question.group_by], after=after.sql)
     range_ = (question.tenant_id, question.starts_at, question.ends_at)
@@ -141,6 +133,6 @@ def estimate_errors(
         rows,
         limit=limit,
         question=mark,
-        after=lambda row: _Position(row.value, row.estimate),
+        after=lambda row: (row.value, row.estimate),
         bounds=(question.starts_at, question.ends_at),
     )

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 from django.db.models import BooleanField, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
+from common.cursors import ID_MAX
 from common.errors import NotFound
 from common.values import normal_value
 from metering.core.periods import EPOCH
@@ -35,11 +36,11 @@ class EventQuestion:
         check_filters(self.filters)
 
 
-class _Position(msgspec.Struct, array_like=True):
-    """The place of an event in the list, its time in microseconds since the epoch."""
+class _Position(NamedTuple):
+    """Where a page ended: a time in microseconds since the epoch, and an event."""
 
     microseconds: Annotated[int, msgspec.Meta(ge=0, lt=1 << 57)]
-    id: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+    id: Annotated[int, msgspec.Meta(ge=0, le=ID_MAX)]
 
 
 def list_events(
@@ -52,16 +53,16 @@ def list_events(
     )
     matching = _matching(question)
     if cursor is not None:
-        position = position_after(cursor, mark, _Position)
-        time = EPOCH + position.microseconds * _MICROSECOND
+        microseconds, event_id = position_after(cursor, mark, _Position)
+        time = EPOCH + microseconds * _MICROSECOND
         # The first condition is what the index is entered by.
-        matching = matching.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=position.id))
+        matching = matching.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=event_id))
     events = list(matching.order_by("-time", "-id")[: limit + 1])
     return cut_page(
         events,
         limit=limit,
         question=mark,
-        after=lambda event: _Position((event.time - EPOCH) // _MICROSECOND, event.id),
+        after=lambda event: ((event.time - EPOCH) // _MICROSECOND, event.id),
     )
 
 

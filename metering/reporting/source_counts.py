@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from django.utils import timezone
@@ -102,8 +102,8 @@ class SourceRow:
         return self.counts.get(outcome, 0)
 
 
-class _Position(msgspec.Struct, array_like=True):
-    """The place of a row in the list, with the number of its route."""
+class _Position(NamedTuple):
+    """Where a page ended: a source, and the number of its route."""
 
     source: Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
     route: Annotated[int, msgspec.Meta(ge=0, lt=1 << 15)]
@@ -124,7 +124,7 @@ def read_sources(
     snapshot, as every GET has.
     """
     mark = fingerprint("sources", *question.days)
-    after = None if cursor is None else position_after(cursor, mark, _Position)
+    source, route = (None, 0) if cursor is None else position_after(cursor, mark, _Position)
     first, last = question.days
     rows = fetch_rows(
         _READ,
@@ -133,8 +133,8 @@ def read_sources(
             "first": first,
             "last": last,
             "unwritten": msgspec.json.encode(unwritten_counts(question.tenant_id)).decode(),
-            "source": None if after is None else after.source,
-            "route": 0 if after is None else after.route,
+            "source": source,
+            "route": route,
             "limit": limit + 1,
         },
     )
@@ -142,7 +142,7 @@ def read_sources(
         _gather(rows),
         limit=limit,
         question=mark,
-        after=lambda row: _Position(row.source, row.route.value),
+        after=lambda row: (row.source, row.route.value),
         bounds=(question.starts_at, question.ends_at),
     )
 

@@ -119,7 +119,10 @@ def learn(*, tenant_id: int, events: EventColumns) -> None:
     # Twice as many, since some will turn out to be well known.
     calls = calls_of(events, _some(places, 2 * most))
     with connection.cursor() as cursor:
-        known = _find_known(cursor, tenant_id, calls.keys)
+        cursor.execute(FIND_KNOWN, [*calls.keys, tenant_id, CALLS])
+        known = np.zeros(len(calls.keys.agents), np.int64)
+        for number, count in cursor.fetchall():
+            known[number - 1] = count
         learned = _some(np.flatnonzero(_is_news(known[calls.places])), most)
         _add(cursor, tenant_id, calls, learned)
         counts = known + np.bincount(calls.places[learned], minlength=known.size)
@@ -164,15 +167,6 @@ def _keys_of(events: EventColumns, chosen: Whole) -> tuple[Keys, Whole]:
         [names[number] for number in model_numbers.tolist()],
     )
     return keys, places
-
-
-def _find_known(cursor: CursorWrapper, tenant_id: int, keys: Keys) -> Whole:
-    """Return the number of known calls of each key."""
-    cursor.execute(FIND_KNOWN, [*keys, tenant_id, CALLS])
-    known = np.zeros(len(keys.agents), np.int64)
-    for number, count in cursor.fetchall():
-        known[number - 1] = count
-    return known
 
 
 def _some(places: Whole, most: int) -> Whole:
