@@ -10,8 +10,7 @@ from typing import Final, Literal, NamedTuple
 from django.conf import settings
 
 from common.queries import fetch_row, fetch_rows
-from metering.audit.drift import Drift
-from metering.audit.rollups import rollup_drifts
+from metering.audit.rollups import Drift, rollup_drifts
 from metering.budgets.index import BudgetIndex
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule

@@ -6,13 +6,12 @@ days whose events are sealed, and may be gone, every set must add up to the same
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.conf import settings
 from django.utils import timezone
 
 from common.queries import fetch_row, fetch_rows
-from metering.audit.drift import Drift
 from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
 from metering.reporting.usage_branches import EVENT_MEASURE_LIST
 from metering.rollups.bins import MEASURE_COLUMNS
@@ -31,6 +30,22 @@ from metering.rollups.sets import (
 
 DAY: Final = timedelta(days=1)
 _TUNING: Final = "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
+
+
+class Drift(NamedTuple):
+    """A balance that is not what it must be: `subject` says which, both numbers are in its unit."""
+
+    subject: str
+    part: str
+    expected: int
+    stored: int
+
+    def __str__(self) -> str:
+        difference = self.stored - self.expected
+        return (
+            f"{self.subject}: {self.part} is {self.stored:,}, must be {self.expected:,}"
+            f" ({difference:+,})"
+        )
 
 
 def _quoted(name: str) -> str:
@@ -154,8 +169,6 @@ _DAYS: Final = f"""
 """
 
 
-_DAY_NUMBERS: Final = [days.number for days in DAY_SETS]
-_HISTOGRAM_NUMBERS: Final = [days.number for days in HISTOGRAM_SETS]
 # Each event is in a row of every set of days, and each measured call in every histogram.
 _DAY_TOTALS: Final = f"""
     WITH totals AS (
@@ -223,12 +236,12 @@ def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
         compare, count = _COMPARE, _COUNT
         if starts_at < sealed_until:
             compare, count = _DAY_TOTALS, _HISTOGRAM_TOTALS
-        for row in fetch_rows(compare, {**parameters, "sets": _DAY_NUMBERS}):
+        for row in fetch_rows(compare, {**parameters, "sets": [days.number for days in DAY_SETS]}):
             number, at, value_1, value_2, *sums = row
             for name, expected, stored in zip(MEASURES, sums[:half], sums[half:], strict=True):
                 if expected != stored:
                     yield Drift(_subject(number, at, (value_1, value_2)), name, expected, stored)
-        rows = fetch_rows(count, {**parameters, "sets": _HISTOGRAM_NUMBERS})
+        rows = fetch_rows(count, {**parameters, "sets": [days.number for days in HISTOGRAM_SETS]})
         for number, at, measure, expected, stored in rows:
             name = f"calls with {MEASURE_COLUMNS[measure]}"
             yield Drift(_subject(number, at, ("", "")), name, expected, stored)

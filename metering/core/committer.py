@@ -190,18 +190,16 @@ class Committer(Generic[Item]):
                 self._changed.wait()
             tenant_id, _ = self._ready.popitem(last=False)
             queue = self._queues[tenant_id]
-            taken = self._cut_off(queue, self._weight_of_batch(tenant_id))
+            most = self._weight_max
+            if self._ready:
+                allowed = self._speeds.get(tenant_id, most)
+                most = min(most, max(self._weight_min, allowed))
+            taken = self._cut_off(queue, most)
             if not queue:
                 del self._queues[tenant_id]
             self._running[tenant_id] += 1
             self._queue(tenant_id, [])
             return _Batch(tenant_id, taken)
-
-    def _weight_of_batch(self, tenant_id: int) -> int:
-        if not self._ready:
-            return self._weight_max
-        allowed = self._speeds.get(tenant_id, self._weight_max)
-        return min(self._weight_max, max(self._weight_min, allowed))
 
     def _cut_off(self, queue: deque[_Entry[Item]], weight_max: int) -> list[_Entry[Item]]:
         """Take entries from the front: one at least, cut where it alone is too heavy."""

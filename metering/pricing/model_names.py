@@ -162,16 +162,6 @@ def _strip_gateway_prefix(provider: str | None, name: str) -> tuple[Provider | N
     return (known, rest) if known else (None, name)
 
 
-def _spellings(name: str, seller: Provider) -> list[str]:
-    """Return the name, then the name without the path before it."""
-    spellings = [name]
-    if "models/" in name:
-        spellings.append(name.rpartition("models/")[2])
-    if name.startswith(f"{seller.id}/"):
-        spellings.append(name.removeprefix(f"{seller.id}/"))
-    return spellings
-
-
 def _maker(name: str) -> Provider | None:
     """Whose model the library takes a bare name for."""
     bare = name.rpartition("models/")[2]
@@ -184,7 +174,9 @@ def _maker(name: str) -> Provider | None:
 def _model_of(seller: Provider, name: str) -> ModelInfo | None:
     """Return the library's answer, or the model with this very id if its patterns miss it."""
     providers = get_snapshot().providers
-    for reference in _spellings(name, seller):
+    # The name, then the name without the path before it.
+    bare = (name.rpartition("models/")[2], name.removeprefix(f"{seller.id}/"))
+    for reference in dict.fromkeys((name, *bare)):
         if model := seller.find_model(reference, all_providers=providers):
             return model
     return next((each for each in seller.models if each.id.lower() == name), None)

@@ -103,7 +103,10 @@ def _supplemented(rows: list[CatalogueRow], lines: list[Line]) -> list[Catalogue
             narrower += _multiplied(variants, line)
     together = [*standard, *narrower, *variants, *wider]
     for line in _of_kind(lines, "unsplit"):
-        together = [_marked(row, line) for row in together]
+        for index, row in enumerate(together):
+            if rate := row.rates.get(line.unit):
+                marked: StoredRate = {**rate, "is_unsplit": True}
+                together[index] = row._replace(rates={**row.rates, line.unit: marked})
     return [row._replace(ordinal=ordinal) for ordinal, row in enumerate(together)]
 
 
@@ -148,13 +151,6 @@ def _times_factor(rates: StoredRates, line: Line) -> StoredRates:
                 {**tier, "nanos": _times(tier["nanos"], line.value)} for tier in rate["tiers"]
             ]
     return multiplied
-
-
-def _marked(row: CatalogueRow, line: Line) -> CatalogueRow:
-    if line.unit not in row.rates:
-        return row
-    marked: StoredRate = {**row.rates[line.unit], "is_unsplit": True}
-    return row._replace(rates={**row.rates, line.unit: marked})
 
 
 def _times(nanos: str, factor: Decimal) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from operator import add
 from typing import Final, NamedTuple
 
+from common.formats import moment
 from common.money import usd_from_nanos
 from metering.core.event_stretches import Position, read_stretches
 
@@ -66,8 +67,8 @@ def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[lis
         "BillingAccountId": str(tenant_id),
         "BillingAccountName": tenant_name,
         "BillingCurrency": "USD",
-        "BillingPeriodStart": _timestamp(first),
-        "BillingPeriodEnd": _timestamp(until),
+        "BillingPeriodStart": moment(first),
+        "BillingPeriodEnd": moment(until),
         "ChargeCategory": "Usage",
         "ChargeFrequency": "Usage-Based",
         "PricingCategory": "Standard",
@@ -75,15 +76,11 @@ def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[lis
     }
     for group, sums in _read_days(tenant_id, Position(first), until):
         period = {
-            "ChargePeriodStart": _timestamp(group.day),
-            "ChargePeriodEnd": _timestamp(group.day + timedelta(days=1)),
+            "ChargePeriodStart": moment(group.day),
+            "ChargePeriodEnd": moment(group.day + timedelta(days=1)),
         }
         cells = {**account, **period, **_charge(dict(zip(GROUP, group.values, strict=True)), sums)}
         yield [cells.get(column, "") for column in COLUMNS]
-
-
-def _timestamp(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _read_days(tenant_id: int, after: Position, until: datetime) -> Iterator[tuple[_Group, _Sums]]:

@@ -19,7 +19,7 @@ from metering.limits.rate_counters import MEASURES, RateCounterKey, RateCounterS
 from metering.models import Mode
 from metering.reservations.judge import Judge, Ruling
 from metering.reservations.request import Candidate
-from metering.simulation.calls import Call, Cheaper, Earlier, no_cheaper
+from metering.simulation.calls import Call, Cheaper, Earlier
 from metering.simulation.outcome import LevelOutcome
 from metering.simulation.tally import DayTally, GroupTally, Tally
 from metering.snapshot import Configuration
@@ -92,7 +92,8 @@ class _Request:
 
     @property
     def cheaper(self) -> Candidate | None:
-        cheaper = self._replay.cheaper(self._call)
+        find = self._replay.cheaper
+        cheaper = None if find is None else find(self._call)
         if cheaper is None:
             return None
         self.cheaper_window = self._replay.window_of(cheaper)
@@ -133,7 +134,7 @@ class BudgetReplay:
     """
 
     def __init__(
-        self, rule: BudgetRule, configuration: Configuration, *, cheaper: Cheaper = no_cheaper
+        self, rule: BudgetRule, configuration: Configuration, *, cheaper: Cheaper | None = None
     ) -> None:
         self.rule = rule
         # Whether it may refuse.

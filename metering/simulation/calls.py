@@ -39,8 +39,3 @@ class Earlier(NamedTuple):
 
 # The same call with the cheaper model of a route; None if no route names one.
 Cheaper = Callable[[Call], Call | None]
-
-
-def no_cheaper(call: Call) -> Call | None:
-    """Return None: the tenant has no routes."""
-    return None

@@ -11,7 +11,6 @@ from metering.models import Breaker, LimitIncrease, LimitIncreaseStatus, Mode
 from metering.simulation.assumptions import breaker_assumptions, budget_assumptions
 from metering.simulation.breaker_replay import BreakerReplay
 from metering.simulation.budget_replay import BudgetReplay
-from metering.simulation.calls import no_cheaper
 from metering.simulation.earlier import remember_earlier, require_kept, require_unchanged
 from metering.simulation.outcome import PresentOutcome, SimulationOutcome
 from metering.simulation.proposals import Proposal, ProposedBudget
@@ -103,7 +102,7 @@ def _replay_budget(
     is_routed = bool(configuration.routes) and any(
         level.action == "downgrade" for level in rule.levels
     )
-    cheaper = cheaper_by_routes(configuration) if is_routed else no_cheaper
+    cheaper = cheaper_by_routes(configuration) if is_routed else None
     replay = BudgetReplay(rule, configuration, cheaper=cheaper)
     stretch = Stretch(
         *(configuration.tenant_id, period.starts_at, period.ends_at),
