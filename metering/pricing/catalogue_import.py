@@ -51,11 +51,10 @@ def import_catalogue() -> Imported:
 
 
 def _is_kept(stored: CataloguePrice, row: CatalogueRow | None) -> bool:
-    return row is not None and (
-        stored.effective_from == row.effective_from
-        and stored.daily_from == row.daily_from
-        and stored.daily_to == row.daily_to
-        and stored.context == row.context
+    columns = ("effective_from", "daily_from", "daily_to", "context")
+    return (
+        row is not None
+        and all(getattr(stored, name) == getattr(row, name) for name in columns)
         # As JSON, so that what the database gives back compares equal to what was sent.
         and stored.rates == json.loads(json.dumps(row.rates))
     )

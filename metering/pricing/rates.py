@@ -162,17 +162,8 @@ class Bracket:
     """
 
     __slots__ = (
-        "fixed",
-        "half",
-        "input",
-        "leaves",
-        "output",
-        "read",
-        "reasoning",
-        "scale",
-        "web",
-        "write",
-        "write_1h",
+        *("fixed", "half", "input", "leaves", "output", "read", "reasoning", "scale", "web"),
+        *("write", "write_1h"),
     )
 
     def __init__(self, nanos_by_key: Mapping[str, Fraction]) -> None:

@@ -16,10 +16,7 @@ INTERVALS: Final = ("15min", "hour", "day", "week", "month", "none")
 GROUP_BY_MAX: Final = 5
 VALUES_MAX: Final = 100
 # The longest range of each interval, so that no question has more buckets than anyone reads.
-RANGE_MAX: Final = {
-    "15min": timedelta(days=93),
-    "hour": timedelta(days=366),
-}
+RANGE_MAX: Final = {"15min": timedelta(days=93), "hour": timedelta(days=366)}
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 TAG_PREFIX: Final = "tags."

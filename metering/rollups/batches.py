@@ -270,12 +270,13 @@ def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1,
         cursor.execute(CREATE_DELTAS)
         for events in portions:
             cursor.execute(EMPTY_DELTAS)
-            with connection.wrap_database_errors, cursor.cursor.copy(COPY_DELTAS) as copy:
-                for rows in sums_by_set(events, sign=sign):
-                    copy.write(_lines(rows))
-            with connection.wrap_database_errors, cursor.cursor.copy(COPY_HISTOGRAMS) as copy:
-                for rows in counts_by_set(events, sign=sign):
-                    copy.write(_lines(rows))
+            for statement, add_up in (
+                (COPY_DELTAS, sums_by_set),
+                (COPY_HISTOGRAMS, counts_by_set),
+            ):
+                with connection.wrap_database_errors, cursor.cursor.copy(statement) as copy:
+                    for rows in add_up(events, sign=sign):
+                        copy.write(_lines(rows))
             fold_long_tail(cursor, tenant_id, sign=sign)
             cursor.execute(ADD_DELTAS, [tenant_id])
             cursor.execute(ADD_HISTOGRAMS, [tenant_id])

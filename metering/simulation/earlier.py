@@ -18,17 +18,12 @@ from metering.simulation.reading import Stretch, first_watched, read_earlier
 from tenants.scope import tenant_scope
 
 
-def first_read(proposal: Proposal, starts_at: datetime) -> datetime:
-    """Return the time from which a replay reads: windows have begun before its period."""
-    return _first_counted(proposal, starts_at, keeps_carried=True)
-
-
 def require_kept(*, tenant_id: int, proposal: Proposal, starts_at: datetime) -> datetime:
     """Refuse a replay of calls that are gone; return from when on all are kept."""
     with tenant_scope(tenant_id):
         kept_from = read_sealed(tenant_id).sealed_until
     # What earlier periods left unused may be missing, which the answer says.
-    reads_from = _first_counted(proposal, starts_at, keeps_carried=False)
+    reads_from = first_counted(proposal, starts_at, keeps_carried=False)
     if reads_from < kept_from:
         why = "" if reads_from == starts_at else ", and what the replay begins with is older"
         raise InvalidQuestion(
@@ -48,8 +43,10 @@ def require_unchanged(*, tenant_id: int, kept_from: datetime) -> None:
             raise Conflict("A month of usage was sealed meanwhile. Replay again in a few minutes.")
 
 
-def _first_counted(proposal: Proposal, starts_at: datetime, *, keeps_carried: bool) -> datetime:
-    """Return the time from which calls count, with or without what earlier periods left unused."""
+def first_counted(proposal: Proposal, starts_at: datetime, *, keeps_carried: bool) -> datetime:
+    """Return the time from which calls count, since windows have begun before the period; with or
+    without what earlier periods left unused.
+    """
     if proposal.breaker is not None:
         return first_watched(BreakerRule.of(proposal.breaker), starts_at)
     starts = [

@@ -18,7 +18,7 @@ from common.errors import Conflict, MeteringError
 from common.queries import fetch_rows
 from metering.core.event_stretches import are_few_events
 from metering.models import Simulation, SimulationStatus
-from metering.simulation.earlier import first_read, require_kept
+from metering.simulation.earlier import first_counted, require_kept
 from metering.simulation.proposals import Proposal
 from metering.simulation.running import Replayed, TooManyCalls, simulate, time_limit
 from tenants.models import Tenant
@@ -73,7 +73,8 @@ def create_simulation(
         from_at=starts_at,
         to_at=ends_at,
     )
-    if not are_few_events(tenant_id=tenant.id, from_=first_read(proposal, starts_at), to=ends_at):
+    reads_from = first_counted(proposal, starts_at, keeps_carried=True)
+    if not are_few_events(tenant_id=tenant.id, from_=reads_from, to=ends_at):
         unfinished = (SimulationStatus.WAITING, SimulationStatus.RUNNING)
         waiting = Simulation.objects.filter(tenant=tenant, status__in=unfinished).count()
         if waiting >= WAITING_MAX:

@@ -89,15 +89,12 @@ class Tally(Generic[Name]):
         self.unpriced += call.is_unpriced
         group.calls += 1
         if call.at >= self._day_ends_at:
-            self._begin_day(call.at)
+            span = self._clock.span(call.at)
+            assert span.ends_at is not None, "a day ends"
+            self._day_ends_at = span.ends_at
+            self._day = self._days[span.starts_at] = DayTally()
         self._day.cost_nanos += cost_nanos
         return self._day
-
-    def _begin_day(self, at: datetime) -> None:
-        span = self._clock.span(at)
-        assert span.ends_at is not None, "a day ends"
-        self._day_ends_at = span.ends_at
-        self._day = self._days[span.starts_at] = DayTally()
 
     def refuse(self, group: GroupTally[Name], day: DayTally, call: Call) -> None:
         """Count a call that would not have been made."""
