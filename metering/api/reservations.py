@@ -38,6 +38,7 @@ from metering.models import Reservation
 from metering.reporting.reservations import (
     OUTCOMES,
     Balance,
+    HeldWindowAnswer,
     find_reservation,
     held_windows,
     read_balances,
@@ -145,16 +146,6 @@ class ExtendAnswer(Answer):
     id: UUID
     status: str
     expires_at: UtcTimestamp
-
-
-class HeldWindowAnswer(Answer):
-    """A window that it holds, or held."""
-
-    budget: int
-    name: str
-    group: GroupValues
-    window_start: UtcTimestamp
-    window_end: UtcTimestamp | None
 
 
 class ReservationAnswer(Answer):
@@ -327,5 +318,5 @@ def _answer(row: Reservation) -> ReservationAnswer:
         overrun_usd=usd_from_nanos(max(0, cost - row.reserved_nanos)) if is_settled else None,
         late=row.is_late,
         outcome=OUTCOMES[row.state],
-        windows=[HeldWindowAnswer.of(window) for window in held_windows(row.tenant_id, row)],
+        windows=held_windows(row.tenant_id, row),
     )

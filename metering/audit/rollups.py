@@ -28,7 +28,7 @@ from metering.rollups.sets import (
     DimensionSet,
 )
 
-DAY: Final = timedelta(days=1)
+
 _TUNING: Final = "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
 
 
@@ -228,7 +228,7 @@ def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
         parameters = {
             "tenant_id": tenant_id,
             "starts_at": starts_at,
-            "ends_at": starts_at + DAY,
+            "ends_at": starts_at + timedelta(days=1),
             "waiting": waiting,
             "other": OTHER,
             "whole": HISTOGRAM_DIMENSIONS[()],

@@ -4,12 +4,12 @@ not it has been given back yet.
 
 import json
 from collections.abc import Collection
-from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.utils import timezone
 
+from common.api.structs import Answer, GroupValues, UtcTimestamp
 from common.queries import fetch_rows
 from metering.budgets.index import WindowKey
 from metering.budgets.levels import WindowBalance
@@ -39,14 +39,14 @@ class Balance(NamedTuple):
     unknown_nanos: int
 
 
-class HeldWindow(NamedTuple):
-    """A window that a reservation holds or held; `budget` is an id."""
+class HeldWindowAnswer(Answer):
+    """A window that it holds, or held."""
 
     budget: int
     name: str
-    group: dict[str, str]
-    window_start: datetime
-    window_end: datetime | None
+    group: GroupValues
+    window_start: UtcTimestamp
+    window_end: UtcTimestamp | None
 
 
 def read_balances(tenant_id: int, values: Values) -> list[Balance]:
@@ -107,7 +107,7 @@ def find_reservation(tenant_id: int, reservation_id: UUID) -> Reservation | None
     return reservation
 
 
-def held_windows(tenant_id: int, reservation: Reservation) -> list[HeldWindow]:
+def held_windows(tenant_id: int, reservation: Reservation) -> list[HeldWindowAnswer]:
     """Return the windows that a reservation holds or held."""
     rows = fetch_rows(
         "SELECT w.budget_id, b.name, b.per, w.group_key, w.starts_at, w.ends_at"
@@ -116,6 +116,6 @@ def held_windows(tenant_id: int, reservation: Reservation) -> list[HeldWindow]:
         [tenant_id, reservation.window_ids],
     )
     return [
-        HeldWindow(budget_id, name, dict(zip(per, json.loads(key), strict=False)), *period)
+        HeldWindowAnswer(budget_id, name, dict(zip(per, json.loads(key), strict=False)), *period)
         for budget_id, name, per, key, *period in rows
     ]
