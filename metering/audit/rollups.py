@@ -28,7 +28,6 @@ from metering.rollups.sets import (
     DimensionSet,
 )
 
-
 _TUNING: Final = "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
 
 
