@@ -113,6 +113,7 @@ def rows_to_add(
     `filters`, unless they are the question's own, name values as well.
     """
     filters = question.filters if filters is None else filters
+    tenant_id = question.tenant_id
     parts = stretches(portion, source.sets)
     if table.negative_columns is not None:
         parts = _with_overlaps(question, source, portion, has_groups=bool(group_by)) or parts
@@ -122,7 +123,7 @@ def rows_to_add(
         return Condition(
             f"SELECT {_columns(number, map(event_value, group_by), columns)} FROM {table.events}"
             f" WHERE tenant_id = %s AND {table.event_condition} AND {within.sql} AND {wanted.sql}",
-            [*number.parameters, question.tenant_id, *within.parameters, *wanted.parameters],
+            [*number.parameters, tenant_id, *within.parameters, *wanted.parameters],
         )
 
     def select(part: Stretch) -> Condition:
@@ -131,19 +132,14 @@ def rows_to_add(
             within = Condition("time >= %s AND time < %s", bounds)
             columns = table.negative_columns if part.overlaps else table.event_columns
             return select_events(within, part.bucket, columns or table.event_columns)
-        number, wanted = (
-            _bucket_of("starts_at", portion, part.bucket),
-            on_rollup(filters, part.source),
-        )
+        number = _bucket_of("starts_at", portion, part.bucket)
+        wanted = on_rollup(filters, part.source)
         names = [rollup_value(name, part.source) for name in group_by]
         return Condition(
             f"SELECT {_columns(number, names, table.columns)} FROM {table.rollups} WHERE"
             " tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
             f" AND {wanted.sql}",
-            [
-                *(*number.parameters, question.tenant_id, part.source.number),
-                *(*bounds, *wanted.parameters),
-            ],
+            [*number.parameters, tenant_id, part.source.number, *bounds, *wanted.parameters],
         )
 
     selects = [select(part) for part in parts]
