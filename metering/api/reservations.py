@@ -18,7 +18,6 @@ from common.api.problems import CONTENT_TYPE
 from common.api.structs import (
     AmountUsd,
     Answer,
-    GroupValues,
     UtcTimestamp,
     about,
     one_of,
@@ -36,10 +35,11 @@ from metering.core.match import KNOWN_BEFORE_CALL
 from metering.ledger.holds import OPEN, SETTLED, STATES
 from metering.models import Reservation
 from metering.reporting.reservations import (
+    OUTCOMES,
     Balance,
+    HeldWindowAnswer,
     find_reservation,
     held_windows,
-    outcome_of,
     read_balances,
 )
 from metering.reservations.answers import (
@@ -56,16 +56,6 @@ from tenants.roles import Scope
 ASK: Final = {"$ref": "#/components/schemas/Ask"}
 EVENT: Final = {"$ref": "#/components/schemas/SettledEvent"}
 EXTENSION: Final = {"$ref": "#/components/schemas/Extension"}
-
-
-class HeldWindowAnswer(Answer):
-    """A window that it holds, or held."""
-
-    budget: int
-    name: str
-    group: GroupValues
-    window_start: UtcTimestamp
-    window_end: UtcTimestamp | None
 
 
 class ReservationAnswer(Answer):
@@ -233,6 +223,6 @@ def _answer(row: Reservation) -> ReservationAnswer:
         released_usd=usd_or_none(released),
         overrun_usd=usd_from_nanos(max(0, cost - row.reserved_nanos)) if is_settled else None,
         late=row.is_late,
-        outcome=outcome_of(row),
-        windows=[HeldWindowAnswer(**window) for window in held_windows(row.tenant_id, row)],
+        outcome=OUTCOMES[row.state],
+        windows=held_windows(row.tenant_id, row),
     )
