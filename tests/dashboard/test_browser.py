@@ -151,7 +151,7 @@ def test_a_change_of_the_theme_draws_the_chart_anew(
     page = open_page(browser, live_server, busy, complaints, scheme="dark")
     page.wait_for_selector(".chart[data-ready]")
     page.emulate_media(color_scheme="light")
-    page.wait_for_function("document.querySelector('.chart[data-ready]')")
+    page.wait_for_selector(".chart[data-ready]")
     assert complaints == []
 
 
