@@ -53,6 +53,7 @@ class Measures(NamedTuple):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     tool_calls: int = 0
+    given_nanos: int = 0
 
 
 assert Measures._fields == MEASURES

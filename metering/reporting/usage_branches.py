@@ -28,6 +28,8 @@ EVENT_MEASURES: Final = {
     "errors": f"(status = {Status.ERROR.value})::int::bigint",
     "unpriced": f"(cost_source = {CostSource.UNPRICED.value})::int::bigint",
     "tool_calls": f"(operation = {Operation.TOOL.value})::int::bigint",
+    "given_nanos": f"CASE WHEN cost_source = {CostSource.GIVEN.value} THEN coalesce(cost_nanos, 0)"
+    " ELSE 0 END",
 }
 EVENT_MEASURE_LIST: Final = ", ".join(
     f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
