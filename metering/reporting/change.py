@@ -1,17 +1,17 @@
 """What moved the cost between two times: more or fewer calls, another mix of them, other prices.
 
-Exactly and in whole nano-dollars, for each group and in total. With requests `n` in all, and of a
-group `g` its requests `n_g`, cost `c_g` and so its cost per request `p_g`, before (0) and after (1):
+Exactly and in whole nano-dollars, for each group and in total. With `n` requests in all, and of a
+group `n_g` requests, its cost `c_g` and so its cost per request `p_g`, before (0) and after (1):
 
-- volume: what the change of the number of requests would have cost at the old mix and prices,
-  `(n1 - n0) * n0_g / n0 * p0_g`;
-- mix: what the group has more or less than that, at the old price, `(n1_g - n0_g * n1 / n0) * p0_g`;
-- price: what its requests cost more or less than they would have, `n1_g * (p1_g - p0_g)`.
+- volume: the change of all requests at the old mix and price, `(n1 - n0) * n0_g/n0 * p0_g`
+- mix: what the group has more or less of all requests, `(n1_g - n1 * n0_g/n0) * p0_g`
+- price: what its requests cost more or less than at the old price, `c1_g - n1_g * p0_g`
 
-A group that is new has no old price, so all its cost is mix, at its own price; one that vanished is
-volume and mix. Cost without requests (that of tool calls) is price. Where there were no requests at
-all before, or are none after, the whole change of requests is volume. Volume and price are rounded
-half up and mix is the rest, in each group; totals are the sums of the groups.
+A new group has no old price and takes its new one: all its cost is mix. One that vanished is volume
+and mix. From nothing, everything is volume. Cost without requests (of tool calls) is price.
+
+The sums volume and volume + mix are rounded half up, and price is what is left of the change: a
+part that is nothing stays nothing, and the three always add up. Totals are sums of the groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,16 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from django.utils import timezone
+
 from metering.reporting.comparison import Comparison
 from metering.reporting.intervals import Bucket
 from metering.reporting.kept import require_sums
-from metering.reporting.question import UsageQuestion
-from metering.reporting.usage import groups_in
+from metering.reporting.question import InvalidQuestion, UsageQuestion
+from metering.reporting.usage import measures_in
 
 HALF: Final = Fraction(1, 2)
+GROUPS_MAX: Final = 10_000
 
 
 class Used(NamedTuple):
@@ -84,27 +87,47 @@ def split_change(before: Mapping[str, Used], after: Mapping[str, Used]) -> Chang
 
 
 def _group_change(value: str, before: Used, after: Used, growth: Fraction | None) -> GroupChange:
-    """Split the change of one group; `growth` is that of all requests, None from nothing."""
-    old_price = _price(before)
-    price = old_price if old_price is not None else _price(after)
+    """Split the change of one group; `growth` is how all requests grew, None from nothing."""
+    priced = before if before.requests else after
+    price = Fraction(priced.cost_nanos, priced.requests) if priced.requests else Fraction()
+    volume = after.requests * price if growth is None else before.requests * (growth - 1) * price
+    volume_nanos = _rounded(volume)
+    # Volume and mix together are the change of the group's own requests at one price.
+    quantity_nanos = _rounded((after.requests - before.requests) * price)
     change = after.cost_nanos - before.cost_nanos
-    if price is None:
-        return GroupChange(value, before, after, 0, 0, change)
-    if growth is None:
-        volume = _rounded(after.requests * price)
-    else:
-        volume = _rounded(before.requests * (growth - 1) * price)
-    of_price = _rounded(after.cost_nanos - after.requests * price)
-    if not before.requests:
-        of_price -= before.cost_nanos
-    elif growth is None or not after.requests:
-        of_price = after.cost_nanos
-    return GroupChange(value, before, after, volume, change - volume - of_price, of_price)
-
-
-def _price(used: Used) -> Fraction | None:
-    return Fraction(used.cost_nanos, used.requests) if used.requests else None
+    return GroupChange(
+        value,
+        before,
+        after,
+        volume_nanos,
+        quantity_nanos - volume_nanos,
+        change - quantity_nanos,
+    )
 
 
 def _rounded(amount: Fraction) -> int:
     return (amount + HALF).__floor__()
+
+
+def what_moved_it(
+    question: UsageQuestion, *, dimension: str = "model", now: datetime | None = None
+) -> Change:
+    """Return how the cost of the question's range moved against the range before it (`comparison`),
+    by the values of a dimension. Raises InvalidQuestion, also for more than 10,000 values.
+    """
+    now = now or timezone.now()
+    comparison = Comparison(question, now=now)
+    both = replace(question, starts_at=comparison.starts_at, group_by=(dimension,), interval="none")
+    before = Bucket(comparison.starts_at, comparison.starts_at, comparison.ends_at)
+    portion = [before, question.whole]
+    require_sums(both, portion)
+    used = measures_in(both, portion, (dimension,), None, limit=2 * GROUPS_MAX + 1)
+    if len(used) > 2 * GROUPS_MAX:
+        raise InvalidQuestion(
+            "too_many_values",
+            f"{dimension} has more than {GROUPS_MAX:,} values in this range: choose another.",
+        )
+    sides: tuple[dict[str, Used], dict[str, Used]] = ({}, {})
+    for (bucket, (value,)), measures in used.items():
+        sides[bucket - 1][value] = Used(measures.cost_nanos, measures.requests)
+    return split_change(*sides)

@@ -1,10 +1,9 @@
 """Metrics, comparisons and running sums equal what the events say, in any zone and range."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from functools import partial
 from typing import Any
@@ -14,14 +13,12 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metering.models import Status, UsageEvent
-from metering.reporting import InvalidQuestion, Measures, UsageQuestion, UsageReport, usage_report
-from metering.reporting import bounded, distinct
+from metering.models import Outcome, Status, UsageEvent
+from metering.reporting import Measures, UsageQuestion, UsageReport, usage_report
 from metering.reporting.comparison import Comparison
 from metering.reporting.report import ReportRow
-from metering.rollups import long_tail
 from metering.usage.outcomes import report_outcome
-from tests.factories import Account, make_event, send
+from tests.factories import Account, send
 from tests.metering.reporting.test_usage import dimension, snapshot, start_of
 from tests.metering.rollups.test_batches import (
     make_events,
@@ -221,8 +218,6 @@ def test_metrics_equal_the_events(busy: Account) -> None:
 def last_calls(account: Account, events: list[UsageEvent]) -> Mapping[int, int]:
     """By event, how many successful tasks and sessions ended with it."""
     successes: dict[int, int] = defaultdict(int)
-    from metering.models import Outcome
-
     with account.scope():
         outcomes = list(Outcome.objects.filter(tenant=account.tenant, is_success=True))
     for outcome in outcomes:
