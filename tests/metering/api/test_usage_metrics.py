@@ -46,8 +46,8 @@ def test_coverage_says_what_has_no_price_and_what_was_given(account: Account) ->
         account,
         [
             make_event(model="a model nobody knows"),
-            make_event(model="claude-sonnet-4-5", input_tokens=1_000_000, output_tokens=0),
-            make_event(cost_usd="9"),
+            make_event(model="claude-sonnet-4-5", input_tokens=100_000, output_tokens=0),
+            make_event(cost_usd="0.9"),
         ],
     )
     assert api.get("/v1/usage").body["coverage"] == {
