@@ -44,8 +44,8 @@ class FocusExportView(ApiView):
     @extend_schema(
         summary="A month of usage as FOCUS 1.0, in CSV",
         description="By UTC day, provider, model, tool, team, customer, agent and feature. Sums to"
-        " exactly what `/v1/usage` answers for the month in UTC and the same filters; usage that comes while it is read"
-        " may be in it or not.",
+        " exactly what `/v1/usage` answers for the month in UTC and the same filters; usage that"
+        " comes while it is read may be in it or not.",
         responses={(200, "text/csv"): OpenApiTypes.STR},
     )
     def get(self, request: Request) -> FileResponse:

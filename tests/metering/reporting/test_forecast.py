@@ -37,10 +37,8 @@ def spend(account: Account, noon: datetime, days: range, **fields: Any) -> None:
 
 def ask(account: Account, noon: datetime, **fields: Any) -> Forecast:
     with snapshot(account):
-        return forecast(
-            **{"tenant_id": account.tenant.id, "period": "day", "timezone": "UTC", "now": noon}
-            | fields
-        )
+        asked: dict[str, Any] = {"period": "day", "timezone": "UTC", "now": noon, **fields}
+        return forecast(tenant_id=account.tenant.id, **asked)
 
 
 def test_nothing_before_today_is_a_forecast_of_what_is_spent(
