@@ -71,7 +71,9 @@ def usage_report(  # noqa: PLR0913 - what may be asked
     cells = {(number[row.start], row.key): row.measures for row in rows}
     if is_cumulative:
         cells = _running(question, portion, question.group_by, cells, cells)
-    found = figures_in(question, portion, question.group_by, cells, metrics)
+    found = {whole: total}
+    if question.group_by or question.interval != "none":  # else the only row is the total
+        found = figures_in(question, portion, question.group_by, cells, metrics)
     before: Mapping[Cell, Figures] = {}
     previous_total = None
     if is_compared:
