@@ -28,6 +28,8 @@ EVENT_MEASURES: Final = {
     "errors": f"(status = {Status.ERROR.value})::int::bigint",
     "unpriced": f"(cost_source = {CostSource.UNPRICED.value})::int::bigint",
     "tool_calls": f"(operation = {Operation.TOOL.value})::int::bigint",
+    "given_nanos": f"CASE WHEN cost_source = {CostSource.GIVEN.value} THEN coalesce(cost_nanos, 0)"
+    " ELSE 0 END",
 }
 EVENT_MEASURE_LIST: Final = ", ".join(
     f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
@@ -69,11 +71,11 @@ def hides_values(question: UsageQuestion, sets: Iterable[DimensionSet]) -> bool:
     """
     range_ = question.starts_at, question.ends_at
     return bool(question.filters) and any(
-        _is_folded(question.tenant_id, dimension_set, *range_) for dimension_set in sets
+        is_folded(question.tenant_id, dimension_set, *range_) for dimension_set in sets
     )
 
 
-def _is_folded(
+def is_folded(
     tenant_id: int, dimension_set: DimensionSet, starts_at: datetime, ends_at: datetime
 ) -> bool:
     """Whether a bucket of this time has a long tail."""
@@ -158,13 +160,13 @@ def _with_overlaps(
     long tail has no row that its events could be taken off.
     """
     parts = stretches(portion, source.sets, now=timezone.now())
-    is_folded = has_groups and any(
+    hides_some = has_groups and any(
         part.overlaps
         and part.source is not None
-        and _is_folded(question.tenant_id, part.source, part.starts_at, part.starts_at)
+        and is_folded(question.tenant_id, part.source, part.starts_at, part.starts_at)
         for part in parts
     )
-    return None if is_folded else parts
+    return None if hides_some else parts
 
 
 def _not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:

@@ -86,6 +86,9 @@ class EventColumns:
             # Such an event may have a cost all the same, where the tenant has one assumed.
             "unpriced": number["cost_source"] == CostSource.UNPRICED,
             "tool_calls": is_tool,
+            "given_nanos": np.where(
+                number["cost_source"] == CostSource.GIVEN, np.maximum(cost, 0), 0
+            ),
         }
         self.measures = [by_name[name].astype(np.int64) for name in MEASURES]
         # What a call took and cost; tool calls are no requests and would blur a model's

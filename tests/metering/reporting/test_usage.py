@@ -177,7 +177,7 @@ def test_what_was_acknowledged_is_in_the_next_answer(busy: Account) -> None:
     with snapshot(busy):
         after = reporting.total_usage(ask(busy))
     change = Measures(*(new - old for new, old in zip(after, before, strict=True)))
-    assert change == Measures(cost_nanos=1, requests=1, input_tokens=7)
+    assert change == Measures(cost_nanos=1, requests=1, input_tokens=7, given_nanos=1)
 
 
 def test_void_events_count_nowhere(busy: Account) -> None:

@@ -23,6 +23,7 @@ from metering.jobs import tasks
 from metering.models import (
     BATCH_ID_STRIDE,
     MEASURES,
+    CostSource,
     IngestBatch,
     Operation,
     Status,
@@ -61,6 +62,7 @@ def make_events(count: int, *, seed: int = 1) -> list[JsonObject]:
             provider=chance.choice(["anthropic", "openai"]),
             status=chance.choice(["success", "success", "error"]),
             latency_ms=chance.choice([0, 1, 812, 40_000, ...]),
+            cost_usd=chance.choice([..., ..., "0.000000007", "1.25"]),
             **chance.choice([{}, {"operation": "tool", "tool": "web_search"}]),
         )
         for number in range(count)
@@ -105,6 +107,7 @@ def measures_of(event: UsageEvent) -> tuple[int, ...]:
         "errors": int(event.status == Status.ERROR),
         "unpriced": int(event.cost_nanos is None),
         "tool_calls": int(is_tool),
+        "given_nanos": (event.cost_nanos or 0) if event.cost_source == CostSource.GIVEN else 0,
     }
     return tuple(by_name.get(name, getattr(event, name, 0)) for name in MEASURES)
 
