@@ -11,6 +11,7 @@ from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, usd_or_no
 from common.money import usd_from_nanos
 from metering.api.events import EventAnswer
 from metering.api.usage import MeasuresAnswer
+from metering.models import UsageEvent
 from metering.reporting import CallNode, call_tree, read_session
 from tenants.api.views import ApiView, tenant_of
 
@@ -120,7 +121,7 @@ class SessionView(ApiView):
         )
 
 
-def _node_answer(node: CallNode) -> NodeAnswer:
+def _node_answer(node: CallNode[UsageEvent]) -> NodeAnswer:
     # A tree is at most reporting.traces.DEPTH_MAX deep.
     return NodeAnswer.telling(
         node.event,

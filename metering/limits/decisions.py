@@ -73,6 +73,9 @@ class DecisionQuestion(NamedTuple):
     code: str | None = None
     # A budget that is among the reasons.
     budget_id: int | None = None
+    # Calls of one session, and of these teams.
+    session: str | None = None
+    teams: Sequence[str] | None = None
 
 
 def list_decisions(
@@ -91,6 +94,10 @@ def list_decisions(
     decisions = decisions.filter(**named)
     if question.budget_id is not None:
         decisions = decisions.filter(reasons__contains=[{"budget": question.budget_id}])
+    if question.session is not None:
+        decisions = decisions.filter(dimensions__session=question.session)
+    if question.teams is not None:
+        decisions = decisions.filter(dimensions__team__in=list(question.teams))
     if after is not None:
         decided_at, decision_id = after
         # The first condition is what an index is entered by.

@@ -36,11 +36,13 @@ class Balance(NamedTuple):
     unknown_nanos: int
 
 
-def read_balances(tenant_id: int, values: Values) -> list[Balance]:
-    """Return every window that a call with these values would count in now, in order of budgets."""
+def read_balances(tenant_id: int, values: Values, *, at: datetime | None = None) -> list[Balance]:
+    """Return every window that a call with these values counts in at a time, or else would count in
+    now, in order of budgets.
+    """
     now = timezone.now()
     book = read_budget_index(tenant_id)
-    keys = book.windows_of(values, now)
+    keys = book.windows_of(values, at or now)
     windows = read_windows(book, keys)
     due = _due_holds(tenant_id, [window.id for window in windows.values()])
     unknown = unknown_by_window(

@@ -418,7 +418,7 @@ def span_event(span: str | None, parent: str | None, cost: int, **fields: Any) -
     return UsageEvent(span=span, parent_span=parent, cost_nanos=cost, **fields)
 
 
-def shape(nodes: Sequence[CallNode]) -> list[Any]:
+def shape(nodes: Sequence[CallNode[UsageEvent]]) -> list[Any]:
     return [[node.event.span, node.subtree_cost_nanos, *shape(node.children)] for node in nodes]
 
 
