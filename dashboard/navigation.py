@@ -86,6 +86,7 @@ def failed_deliveries(reader: Reader) -> int:
 
 NAVIGATION: Final = (
     Entry("Overview", "chart", (Tab("overview", "Overview"),)),
+    Entry("Sessions", "lines", (Tab("sessions", "Sessions"),)),
     Entry(
         "Budgets",
         "gauge",

@@ -94,20 +94,20 @@ class SessionView(ApiView):
     )
     def get(self, request: Request, session: str) -> Response:
         calls = read_session(tenant_id=tenant_of(request).id, session=session)
-        outcome = None
-        if calls.outcome is not None:
+        totals, outcome = calls.totals, None
+        if totals.outcome is not None:
             outcome = SessionOutcomeAnswer(
-                success=calls.outcome.is_success,
-                value_usd=usd_or_none(calls.outcome.value_nanos),
-                reported_at=calls.outcome.reported_at,
+                success=totals.outcome.is_success,
+                value_usd=usd_or_none(totals.outcome.value_nanos),
+                reported_at=totals.outcome.reported_at,
             )
         return Response(
             SessionAnswer(
                 session=session,
-                total=MeasuresAnswer.counting(calls.total),
+                total=MeasuresAnswer.counting(totals.total),
                 **{
                     f"by_{name}": [ShareAnswer.counting(row.measures, **row.group) for row in rows]
-                    for name, rows in calls.by_dimension.items()
+                    for name, rows in totals.by_dimension.items()
                 },
                 outcome=outcome,
                 is_truncated=calls.is_truncated,

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from common.errors import NotFound
+from common.values import normal_value
 from metering.calls.report import report_from_text
 from metering.models import CallReport, EventKey, UsageEvent
 from metering.usage.event_keys import key_of_id
@@ -32,7 +33,8 @@ def read_call(
     """Return the call that a report with this source and id told of. `teams` leaves out the calls
     of all other teams. Raises NotFound.
     """
-    key = EventKey.objects.filter(tenant_id=tenant_id, key=key_of_id(source, sent_id)).first()
+    own_key = key_of_id(normal_value(source), sent_id)
+    key = EventKey.objects.filter(tenant_id=tenant_id, key=own_key).first()
     event = None
     if key is not None:
         found = UsageEvent.objects.filter(tenant_id=tenant_id, id=key.event_id)
@@ -41,7 +43,7 @@ def read_call(
         raise NotFound("There is no such call.")
     own = ReportOfCall(event.source, event.sent_id, event.route, event.time)
     # Groups are found by their own index; a call that is told of once is in none.
-    group = CallReport.objects.filter(tenant_id=tenant_id, key=key_of_id(source, sent_id)).first()
+    group = CallReport.objects.filter(tenant_id=tenant_id, key=own_key).first()
     if group is None:
         return OneCall(event, [own])
     rows = CallReport.objects.filter(tenant_id=tenant_id, group_id=group.group_id)

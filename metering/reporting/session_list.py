@@ -1,8 +1,8 @@
 """Sessions of a period with what they cost, beside the usual of their agent and feature.
 
 Sessions have no roll-up: there are nearly as many as there are events. What is read is the newest
-100,000 calls of the period, so the cost of an answer has a bound, and the answer says when there
-were more. A session's agent and feature are those of its costliest part.
+50,000 calls of the period that belong to a session, so the cost of an answer has a bound, and the
+answer says when there were more. A session's agent and feature are those of its costliest part.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,7 @@ from metering.reporting.conditions import on_events
 from metering.reporting.question import Filters
 from metering.reporting.usage import TUNING
 
-# Half of what a list reads: a session's page has more to ask.
-CALLS_READ_MAX: Final = 100_000
-USUAL_CALLS_READ_MAX: Final = 50_000
+CALLS_READ_MAX: Final = 50_000
 USUAL_LOOK_BACK: Final = timedelta(days=30)
 # With fewer sessions of an agent and feature nothing is usual.
 USUAL_SESSIONS_MIN: Final = 5
@@ -33,10 +31,10 @@ _KEYS: Final[dict[Order, str]] = {
 _SESSIONS: Final = f"""
     calls AS MATERIALIZED (
         SELECT session, agent, feature, model, time, status, coalesce(cost_nanos, 0) AS cost_nanos,
-            session <> '' AND NOT is_void AND {{condition}} AS is_wanted
+            NOT is_void AND {{condition}} AS is_wanted
         FROM (
             SELECT * FROM usage_event
-            WHERE tenant_id = %s AND time >= %s AND time < %s
+            WHERE tenant_id = %s AND time >= %s AND time < %s AND session <> ''
             ORDER BY time DESC, id DESC LIMIT %s
         ) newest
     ), parts AS (
@@ -77,7 +75,8 @@ _LIST: Final = f"""
 """
 # None where the period has no more calls than are read.
 _READ_SINCE: Final = """
-    SELECT time FROM usage_event WHERE tenant_id = %s AND time >= %s AND time < %s
+    SELECT time FROM usage_event
+    WHERE tenant_id = %s AND time >= %s AND time < %s AND session <> ''
     ORDER BY time DESC, id DESC OFFSET %s LIMIT 1
 """
 
@@ -165,7 +164,7 @@ def earlier_costs(
     teams: Sequence[str] | None,
 ) -> list[int]:
     """Return what other sessions of an agent and feature cost, the cheapest first: those with calls
-    among the newest 50,000 of the 30 days before.
+    among the newest 50,000 calls of sessions in the 30 days before.
     """
     wanted = on_events({} if teams is None else {"team": tuple(teams)})
     with connection.cursor() as cursor:
@@ -178,7 +177,7 @@ def earlier_costs(
                 tenant_id,
                 until - USUAL_LOOK_BACK,
                 until,
-                USUAL_CALLS_READ_MAX,
+                CALLS_READ_MAX,
                 agent,
                 feature,
                 session,
