@@ -1,11 +1,17 @@
 """Addresses of the pages."""
 
-from django.urls import path
+from django.urls import path, register_converter
 from django.views.generic import RedirectView
 
 from dashboard import accounts, invitations, sources, styleguide, views
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
+from dashboard.sessions import addresses, call, trace
+from dashboard.sessions import lists as session_lists
+from dashboard.sessions import one as session
+
+register_converter(addresses.AnyText, "text")
+register_converter(addresses.Segment, "segment")
 
 app_name = "dashboard"
 
@@ -51,6 +57,11 @@ urlpatterns = [
     path("incidents/<int:incident_id>/wake", actions.wake, name="wake"),
     path("incidents/<int:incident_id>/comment", actions.comment, name="comment"),
     path("incidents/<int:incident_id>/resolve", actions.resolve, name="resolve"),
+    path("sessions", session_lists.page, name="sessions"),
+    path("sessions/<text:session>", session.page, name="session"),
+    path("traces/<text:trace>", trace.page, name="trace"),
+    path("calls/<segment:source>/<segment:sent_id>", call.page, name="call"),
+    path("calls/<segment:source>/<segment:sent_id>/facts", call.facts, name="call_facts"),
     path("settings/sources", sources.page, name="sources"),
     path("styleguide", styleguide.styleguide, name="styleguide"),
     path("login", accounts.LoginPage.as_view(), name="login"),

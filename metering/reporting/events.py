@@ -16,6 +16,7 @@ from metering.models import CostSource, UsageEvent
 from metering.reporting.conditions import on_events
 from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import Filters, check_filters
+from metering.reporting.session_steps import Step
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -104,6 +105,6 @@ def events_of(
     return events
 
 
-def cost_of(event: UsageEvent) -> int:
+def cost_of(event: UsageEvent | Step) -> int:
     """Return what an event counts: nothing if it is void or has no price."""
     return 0 if event.is_void or event.cost_nanos is None else event.cost_nanos

@@ -49,11 +49,13 @@ class HeldWindowAnswer(Answer):
     window_end: UtcTimestamp | None
 
 
-def read_balances(tenant_id: int, values: Values) -> list[Balance]:
-    """Return every window that a call with these values would count in now, in order of budgets."""
+def read_balances(tenant_id: int, values: Values, *, at: datetime | None = None) -> list[Balance]:
+    """Return every window that a call with these values counts in at a time, or else would count in
+    now, in order of budgets.
+    """
     now = timezone.now()
     budgets = read_budget_index(tenant_id)
-    keys = budgets.windows_of(values, now)
+    keys = budgets.windows_of(values, at or now)
     windows = read_windows(budgets, keys)
     due = _due_holds(tenant_id, [window.id for window in windows.values()])
     unknown = unknown_by_window(

@@ -33,7 +33,7 @@ from tests.metering.rollups.test_batches import (
     make_events,
     measures_of,
     roll_everything_up,
-    seeded,
+    dice,
     void,
 )
 
@@ -65,7 +65,7 @@ random_examples = partial(
 
 
 def sessions_of(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    chance = seeded(9)
+    chance = dice(9)
     return [
         {**event, "session": f"s-{chance.randrange(20)}", "task": f"t-{chance.randrange(30)}"}
         for event in events
