@@ -25,6 +25,8 @@ PRESETS: Final = {
     "last_month": "Last month",
 }
 DEFAULT_PRESET: Final = "7d"
+# Presets that are whole months.
+MONTHS: Final = frozenset({"month", "last_month"})
 CUSTOM: Final = "custom"
 CUSTOM_DAYS_MAX: Final = 366
 # What a chart can be split by, in the order in which it is offered.
@@ -91,7 +93,7 @@ class FilterBar:
     def _days(self, back: int) -> tuple[date, date]:
         """The first day, and the day after the last one."""
         today = self.now.astimezone(self.zone).date()
-        if self.preset in {"month", "last_month"}:
+        if self.preset in MONTHS:
             months = back + (self.preset == "last_month")
             return _month(today, -months), _month(today, 1 - months)
         if self.days is not None:

@@ -2,43 +2,89 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from dashboard.colors import SERIES_MAX
-from dashboard.filter_bar import FilterBar, TimeRange
+from dashboard.filter_bar import MONTHS, FilterBar, TimeRange
 from metering.models import IngestBatch
+from metering.reporting.comparison import range_before
 from metering.reporting.intervals import buckets
 from metering.reporting.question import UsageQuestion
 from metering.reporting.usage import Measures, UsageRow, total_usage, usage
 
 SPENDERS_MAX: Final = 10
+# More values of a dimension are not counted one by one.
+VALUES_MAX: Final = 1_000
+CURVE_DAYS: Final = 14
 # Every bucket times every series: a year of days, or two days of hours.
 POINTS_MAX: Final = 5_000
 
 
 @dataclass(frozen=True)
 class Spender:
-    """One value of a dimension, with what it spent in the period and in the one before."""
+    """One value of a dimension, with what it spent in the period and in the one before, and on each
+    of the last days.
+    """
 
     value: str
     measures: Measures
     before_nanos: int | None
     is_other: bool = False
+    days: Sequence[int] = ()
 
     @property
     def calls(self) -> int:
         """Model calls and tool calls."""
-        return self.measures.requests + self.measures.tool_calls
+        return calls_of(self.measures)
 
     @property
     def tokens(self) -> int:
-        return self.measures.input_tokens + self.measures.output_tokens
+        return tokens_of(self.measures)
+
+    @property
+    def per_call_nanos(self) -> int:
+        return per_call(self.measures)
 
     @property
     def is_only_unpriced(self) -> bool:
         """Whether there is no cost because no call has a price."""
         return self.measures.unpriced > 0 and self.measures.unpriced == self.calls
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What was spent in a period, by whom, and in the same time before (None: not compared).
+
+    `values` is how many values of the split there are, at least, where there `are_more`; all that
+    are not shown are the last of `spenders`.
+    """
+
+    total: Measures
+    before: Measures | None
+    spenders: Sequence[Spender]
+    values: int
+    are_more: bool
+
+    @property
+    def named(self) -> list[Spender]:
+        """The spenders that are shown by themselves."""
+        return [one for one in self.spenders if not one.is_other]
+
+
+def calls_of(measures: Measures) -> int:
+    """Model calls and tool calls."""
+    return measures.requests + measures.tool_calls
+
+
+def tokens_of(measures: Measures) -> int:
+    return measures.input_tokens + measures.output_tokens
+
+
+def per_call(measures: Measures) -> int:
+    """What a call cost on average, in whole nano-dollars."""
+    calls = calls_of(measures)
+    return (2 * measures.cost_nanos + calls) // (2 * calls) if calls else 0
 
 
 @dataclass(frozen=True)
@@ -82,45 +128,93 @@ def question(
     )
 
 
-def read_totals(tenant_id: int, bar: FilterBar, span: TimeRange) -> Measures:
-    """Everything in a stretch of time."""
-    if span.starts_at >= span.until:
-        return Measures()
-    return total_usage(question(tenant_id, bar, span, group_by=None, interval="none"))
+def compared_question(tenant_id: int, bar: FilterBar) -> UsageQuestion | None:
+    """The period as a question whose range is compared: with as many months before where it is a
+    month, else with as many days. None where nothing is compared.
+    """
+    span = bar.range
+    if not bar.has_comparison or span.starts_at >= span.until:
+        return None
+    interval = "month" if bar.preset in MONTHS else "none"
+    asked = question(tenant_id, bar, span, group_by=None, interval=interval)
+    return replace(asked, ends_at=span.ends_at)
 
 
-def read_spenders(tenant_id: int, bar: FilterBar, totals: Measures) -> list[Spender]:
-    """The values of the chosen split that spent most, then all others as one."""
+def previous_range(tenant_id: int, bar: FilterBar) -> TimeRange | None:
+    """The stretch before, up to the same time as this one has come to. None: not compared."""
+    asked = compared_question(tenant_id, bar)
+    if asked is None:
+        return None
+    starts_at, until = range_before(asked, now=bar.now)
+    ends_at = bar.previous.ends_at
+    return TimeRange(starts_at, ends_at, until) if starts_at < until else None
+
+
+def read_spending(tenant_id: int, bar: FilterBar) -> Spending:
+    """The total, and the values of the split that spent most, then all others as one."""
     span = bar.range
     if span.starts_at >= span.until:
-        return []
-    asked = question(tenant_id, bar, span, group_by=bar.split, interval="none")
-    rows = usage(asked, limit=SPENDERS_MAX + 1).rows
-    shown = [row for row in rows if not row.is_other][:SPENDERS_MAX]
-    before = _before(tenant_id, bar, [row.group[bar.split] for row in shown])
+        return Spending(Measures(), None, [], 0, False)
+    page = usage(
+        question(tenant_id, bar, span, group_by=bar.split, interval="none"), limit=VALUES_MAX
+    )
+    rows = [row for row in page.rows if not row.is_other]
+    values = [row.group[bar.split] for row in rows[:SPENDERS_MAX]]
+    total_before, before = _read_before(tenant_id, bar, values)
+    days = _read_days(tenant_id, bar, values)
     spenders = [
         Spender(
-            value=row.group[bar.split],
+            value=value,
             measures=row.measures,
-            before_nanos=before.get(row.group[bar.split], 0) if before is not None else None,
+            before_nanos=None if total_before is None else before.get(value, 0),
+            days=days[value],
         )
-        for row in shown
+        for value, row in zip(values, rows, strict=False)
     ]
-    rest = _rest(totals, [one.measures for one in spenders])
-    if rest.requests or rest.tool_calls:
-        spenders.append(Spender("", rest, before_nanos=None, is_other=True))
-    return spenders
+    rest = _rest(page.total, [one.measures for one in spenders])
+    if calls_of(rest):
+        rest_before = total_before.cost_nanos - sum(before.values()) if total_before else None
+        spenders.append(Spender("", rest, before_nanos=rest_before, is_other=True))
+    are_more = page.next_cursor is not None or len(rows) < len(page.rows)
+    return Spending(page.total, total_before, spenders, len(rows), are_more)
 
 
-def _before(tenant_id: int, bar: FilterBar, values: Sequence[str]) -> dict[str, int] | None:
-    """What these values spent in the period before; None when it is not compared."""
-    span = bar.previous
-    if not bar.has_comparison or not values or span.starts_at >= span.until:
-        return None
-    asked = question(tenant_id, bar, span, group_by=bar.split, interval="none")
-    asked = replace(asked, filters={**asked.filters, bar.split: tuple(values)})
+def _read_before(
+    tenant_id: int, bar: FilterBar, values: Sequence[str]
+) -> tuple[Measures | None, dict[str, int]]:
+    """The total of the period before, and what these values spent in it."""
+    span = previous_range(tenant_id, bar)
+    if span is None:
+        return None, {}
+    asked = question(tenant_id, bar, span, group_by=None, interval="none")
+    total = total_usage(asked)
+    if not values or not calls_of(total):
+        return total, {}
+    asked = replace(
+        asked, group_by=(bar.split,), filters={**asked.filters, bar.split: tuple(values)}
+    )
     rows = usage(asked, limit=len(values)).rows
-    return {row.group[bar.split]: row.measures.cost_nanos for row in rows}
+    return total, {row.group[bar.split]: row.measures.cost_nanos for row in rows}
+
+
+def _read_days(tenant_id: int, bar: FilterBar, values: Sequence[str]) -> dict[str, list[int]]:
+    """What these values spent on each of the days that end with the period, for small curves."""
+    span = bar.range
+    days: dict[str, list[int]] = {value: [0] * CURVE_DAYS for value in values}
+    if not values:
+        return days
+    last = local(span.until - datetime.resolution, bar).date()
+    dates = [last - timedelta(days=back) for back in range(CURVE_DAYS)][::-1]
+    first = datetime.combine(dates[0], time(), tzinfo=bar.zone).astimezone(UTC)
+    asked = question(
+        tenant_id, bar, TimeRange(first, span.until, span.until), group_by=bar.split, interval="day"
+    )
+    asked = replace(asked, filters={**asked.filters, bar.split: tuple(values)})
+    place_of = {day: place for place, day in enumerate(dates)}
+    for row in usage(asked, limit=CURVE_DAYS * len(values)).rows:
+        place = place_of[local(row.start, bar).date()]
+        days[row.group[bar.split]][place] = row.measures.cost_nanos
+    return days
 
 
 def _rest(totals: Measures, parts: Sequence[Measures]) -> Measures:
@@ -184,10 +278,10 @@ def read_rows(tenant_id: int, bar: FilterBar) -> Iterator[UsageRow]:
 
 
 def _amounts_before(tenant_id: int, bar: FilterBar, length: int) -> list[int] | None:
-    span = bar.previous
-    if not bar.has_comparison or span.starts_at >= span.ends_at:
-        return None
     # Cut at the same elapsed time: a whole day beside half of one would look like a fall.
+    span = previous_range(tenant_id, bar)
+    if span is None:
+        return None
     amounts = read_amounts(tenant_id, bar, span, bucket_starts(bar, span))
     # Months and days of a clock change differ in length; what has no counterpart is left out.
     return (amounts + [0] * length)[:length] if any(amounts) else None
