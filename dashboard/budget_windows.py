@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.db import connection
 from psycopg.types.json import Jsonb
@@ -183,7 +183,12 @@ def watched_windows(
         }
         for name, values in filters.items()
     }
-    asked = {"tenant": tenant_id, "now": now, "per_budget": per_budget, "filters": Jsonb(about)}
+    asked: dict[str, Any] = {
+        "tenant": tenant_id,
+        "now": now,
+        "per_budget": per_budget,
+        "filters": Jsonb(about),
+    }
     with connection.cursor() as cursor:
         cursor.execute(_FULLEST, asked)
         rows = cursor.fetchall()

@@ -188,6 +188,9 @@ class FilterBar:
     def with_split(self, split: str) -> "FilterBar":
         return replace(self, group_by=(split,))
 
+    def with_interval(self, interval: str) -> "FilterBar":
+        return replace(self, chosen_interval=interval)
+
     def with_comparison(self, has_comparison: bool) -> "FilterBar":
         return replace(self, has_comparison=has_comparison)
 

@@ -1,13 +1,32 @@
-"""Spend over time as a figure. Pure."""
+"""Spend over time, and where the month ends, as figures. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import accumulate
+from typing import Final
 
-from dashboard.chart_notes import Mark, with_marks
-from dashboard.charts import OTHERS, Buckets, Column, Figure, stacked_bars
+from dashboard.chart_notes import Level, with_levels
+from dashboard.charts import (
+    LINE,
+    MONEY,
+    OTHERS,
+    Buckets,
+    Column,
+    Figure,
+    amount_ticks,
+    band,
+    line,
+    over_time,
+    stacked_bars,
+)
 from dashboard.colors import OTHER, PALETTE, places_of
 from dashboard.filter_bar import parameter_of
+from dashboard.findings import value_words
 from dashboard.spend import Series
+from metering.reporting.forecast import Forecast
+
+# A limit this many times as high as the highest bar would flatten the chart.
+FLATTENED_BY: Final = 2
 
 
 def spend_figure(
@@ -16,23 +35,75 @@ def spend_figure(
     split: str,
     greatest: Sequence[str],
     starts: Sequence[datetime],
-    marks: Sequence[Mark] = (),
+    expected: int | None = None,
+    levels: Sequence[Level] = (),
 ) -> Figure:
-    """Stacked bars by the values of `split`, and incidents above them.
+    """Stacked bars by the values of `split`.
 
-    `starts` are by the tenant's clock; `greatest` are the values that own the colors.
+    `starts` are by the tenant's clock; `greatest` are the values that own the colors; `expected` is
+    what the running bucket will come to, and `levels` are of budgets that count in each bucket
+    exactly what is shown.
     """
     places = places_of(greatest, list(series.amounts))
     columns = [
-        Column(value, amounts, PALETTE[places[value]], value)
+        Column(value_words(split, value), amounts, PALETTE[places[value]], value)
         for value, amounts in series.amounts.items()
     ]
     if series.others is not None:
         columns.append(Column(OTHERS, series.others, OTHER))
     figure = stacked_bars(
         columns,
-        Buckets(starts, series.interval, series.unfinished),
+        Buckets(starts, series.interval, series.unfinished, expected),
         before=series.before,
         parameter=parameter_of(split),
     )
-    return with_marks(figure, marks)
+    highest = max([*series.totals, *(series.before or []), expected or 0], default=0)
+    return _with_levels(figure, levels, highest)
+
+
+def month_figure(
+    days: Sequence[int],
+    *,
+    before: Sequence[int],
+    starts: Sequence[datetime],
+    today: int,
+    outlook: Forecast,
+    levels: Sequence[Level] = (),
+) -> Figure:
+    """The running sum of a month, dashed to where it ends, with the month before dotted.
+
+    `days` and `before` are amounts by day, of which the place `today` is still running; `starts`
+    has every day of the month by the tenant's clock.
+    """
+    places = [start.replace(tzinfo=None).isoformat() for start in starts]
+    so_far: list[int | None] = [*accumulate(days[: today + 1])]
+    so_far += [None] * (len(places) - today - 1)
+    traces = [line("This month", so_far, places)]
+    if outlook.method != "none":
+        ahead = len(places) - today - 1
+        ends = (outlook.low_nanos, outlook.forecast_nanos, outlook.high_nanos)
+        low, middle, high = (list(_straight(outlook.spent_nanos, end, ahead)) for end in ends)
+        traces += band(low, high, places[today:])
+        expected = [*[None] * today, *middle]
+        traces.append(line("Forecast", expected, places, dash="dash"))
+    if any(before):
+        earlier: list[int | None] = [*accumulate(before[: len(places)])]
+        earlier += [None] * (len(places) - len(earlier))
+        traces.append(line("Previous month", earlier, places, color=LINE, dash="dot"))
+    highest = max(outlook.high_nanos, outlook.spent_nanos, sum(before))
+    return _with_levels(over_time(traces, starts=starts, interval="day"), levels, highest)
+
+
+def _with_levels(figure: Figure, levels: Sequence[Level], highest: int) -> Figure:
+    """The figure with those lines that are near enough to what is drawn not to flatten it."""
+    shown = [level for level in levels if level.amount <= FLATTENED_BY * highest]
+    top = max([highest, *(level.amount for level in shown)])
+    axis = figure["layout"]["yaxis"] | amount_ticks(top, MONEY)
+    return with_levels({**figure, "layout": figure["layout"] | {"yaxis": axis}}, shown)
+
+
+def _straight(first: int, last: int, steps: int) -> Iterator[int]:
+    """Amounts from one to another in equal steps; the last alone where there is no step."""
+    yield first if steps else last
+    for step in range(1, steps + 1):
+        yield first + (last - first) * step // steps

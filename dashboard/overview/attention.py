@@ -28,11 +28,13 @@ _RANK: Final = Case(
 
 @dataclass(frozen=True)
 class Attention:
-    """The worst incidents out of `incidents` open ones, and the windows that matter most."""
+    """The worst incidents out of `incidents` open ones, and the windows that matter most, each with
+    whether calls are refused once it is exhausted.
+    """
 
     lines: Sequence[IncidentLine]
     incidents: int
-    windows: Sequence[tuple[WatchedWindow, Bar]]
+    windows: Sequence[tuple[WatchedWindow, Bar, bool]]
     watch: Watch
 
 
@@ -51,7 +53,7 @@ def read_attention(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Attenti
     return Attention(
         lines=lines_of(worst[:INCIDENTS_SHOWN]),
         incidents=rows.count(),
-        windows=[(one, bar_of(one)) for one in ranked],
+        windows=[(one, bar_of(one), refuses(one)) for one in ranked],
         watch=watch,
     )
 

@@ -36,7 +36,7 @@ class Month:
 
     @property
     def tightest(self) -> Covering | None:
-        """The budget that is exceeded first; those that do not enforce count after those that do."""
+        """The budget that is exceeded first; one that only monitors comes after all others."""
         return min(
             self.budgets,
             key=lambda one: (one.rule.mode == Mode.SHADOW, one.limit_nanos),
@@ -49,19 +49,29 @@ class Month:
         tightest = self.tightest
         return self.forecast.forecast_nanos - tightest.limit_nanos if tightest else None
 
+    @property
+    def left_nanos(self) -> int | None:
+        """How much of the tightest limit the month will leave."""
+        return None if self.over_nanos is None else -self.over_nanos
+
 
 def read_month(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Month:
     """The running month of what the bar's filters let pass."""
-    found = forecast(
+    found = read_forecast(tenant_id, bar, "month")
+    span = Span(found.period_start, found.period_end)
+    rules = [rule for rule in book.rules.values() if _counts_in(rule, span)]
+    return Month(found, covering_budgets(tenant_id, bar, book, rules))
+
+
+def read_forecast(tenant_id: int, bar: FilterBar, period: str) -> Forecast:
+    """What the running day or month of the shown usage will come to."""
+    return forecast(
         tenant_id=tenant_id,
-        period="month",
+        period=period,
         timezone=str(bar.zone),
         filters={name: tuple(values) for name, values in bar.filters.items()},
         now=bar.now,
     )
-    span = Span(found.period_start, found.period_end)
-    rules = [rule for rule in book.rules.values() if _counts_in(rule, span)]
-    return Month(found, covering_budgets(tenant_id, bar, book, rules))
 
 
 def covering_budgets(

@@ -1,4 +1,4 @@
-"""What moved the total: the change split into volume, mix and price, and the groups that made it."""
+"""What moved the total: its change by volume, mix and price, and the groups that made it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,11 +36,16 @@ class Moved:
     def parts(self) -> list[Part]:
         """The largest first."""
         parts = [
-            Part("Volume", self.change.volume_nanos, "more or fewer calls"),
-            Part("Mix", self.change.mix_nanos, "a different share of each group"),
-            Part("Price", self.change.price_nanos, "a different cost per call"),
+            Part("Volume", self.change.volume_nanos, "the number of requests"),
+            Part("Mix", self.change.mix_nanos, "which of them are made"),
+            Part("Price", self.change.price_nanos, "what each of them costs"),
         ]
         return sorted(parts, key=lambda part: -abs(part.nanos))
+
+    @property
+    def bars(self) -> list[tuple[GroupChange, int]]:
+        """The groups, each with how long its bar is."""
+        return [(one, abs(one.change_nanos)) for one in self.groups]
 
     @property
     def largest_nanos(self) -> int:
