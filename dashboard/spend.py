@@ -8,9 +8,10 @@ from typing import Final
 from dashboard.colors import SERIES_MAX
 from dashboard.filter_bar import MONTHS, FilterBar, TimeRange
 from metering.models import IngestBatch
+from metering.reporting.change import Change, what_moved_it
 from metering.reporting.comparison import range_before
 from metering.reporting.intervals import buckets
-from metering.reporting.question import UsageQuestion
+from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.usage import Measures, UsageRow, total_usage, usage
 
 SPENDERS_MAX: Final = 10
@@ -150,51 +151,49 @@ def previous_range(tenant_id: int, bar: FilterBar) -> TimeRange | None:
     return TimeRange(starts_at, ends_at, until) if starts_at < until else None
 
 
-def read_spending(tenant_id: int, bar: FilterBar) -> Spending:
+def read_change(tenant_id: int, bar: FilterBar) -> Change | None:
+    """What moved spending against the period before, by the split. None where that is not compared,
+    or cannot be told: what is that old is no longer kept, or there are too many values.
+    """
+    asked = compared_question(tenant_id, bar)
+    if asked is None:
+        return None
+    try:
+        return what_moved_it(asked, dimension=bar.split, now=bar.now)
+    except InvalidQuestion:
+        return None
+
+
+def read_spending(tenant_id: int, bar: FilterBar, change: Change | None) -> Spending:
     """The total, and the values of the split that spent most, then all others as one."""
-    span = bar.range
+    span, earlier = bar.range, previous_range(tenant_id, bar)
     if span.starts_at >= span.until:
         return Spending(Measures(), None, [], 0, False)
-    page = usage(
-        question(tenant_id, bar, span, group_by=bar.split, interval="none"), limit=VALUES_MAX
-    )
+    asked = question(tenant_id, bar, span, group_by=bar.split, interval="none")
+    page = usage(asked, limit=VALUES_MAX)
     rows = [row for row in page.rows if not row.is_other]
-    values = [row.group[bar.split] for row in rows[:SPENDERS_MAX]]
-    total_before, before = _read_before(tenant_id, bar, values)
-    days = _read_days(tenant_id, bar, values)
+    days = _read_days(tenant_id, bar, [row.group[bar.split] for row in rows[:SPENDERS_MAX]])
+    before = {one.value: one.before.cost_nanos for one in change.groups} if change else {}
     spenders = [
-        Spender(
-            value=value,
-            measures=row.measures,
-            before_nanos=None if total_before is None else before.get(value, 0),
-            days=days[value],
-        )
-        for value, row in zip(values, rows, strict=False)
+        Spender(value, row.measures, before.get(value, 0) if change else None, days=days[value])
+        for value, row in zip(days, rows, strict=False)
     ]
     rest = _rest(page.total, [one.measures for one in spenders])
     if calls_of(rest):
-        rest_before = total_before.cost_nanos - sum(before.values()) if total_before else None
-        spenders.append(Spender("", rest, before_nanos=rest_before, is_other=True))
-    are_more = page.next_cursor is not None or len(rows) < len(page.rows)
-    return Spending(page.total, total_before, spenders, len(rows), are_more)
-
-
-def _read_before(
-    tenant_id: int, bar: FilterBar, values: Sequence[str]
-) -> tuple[Measures | None, dict[str, int]]:
-    """The total of the period before, and what these values spent in it."""
-    span = previous_range(tenant_id, bar)
-    if span is None:
-        return None, {}
-    asked = question(tenant_id, bar, span, group_by=None, interval="none")
-    total = total_usage(asked)
-    if not values or not calls_of(total):
-        return total, {}
-    asked = replace(
-        asked, group_by=(bar.split,), filters={**asked.filters, bar.split: tuple(values)}
+        rest_before = sum(before.values()) - sum(before.get(value, 0) for value in days)
+        spenders.append(Spender("", rest, rest_before if change else None, is_other=True))
+    return Spending(
+        total=page.total,
+        before=read_total(tenant_id, bar, earlier) if earlier else None,
+        spenders=spenders,
+        values=len(rows),
+        are_more=page.next_cursor is not None or len(rows) < len(page.rows),
     )
-    rows = usage(asked, limit=len(values)).rows
-    return total, {row.group[bar.split]: row.measures.cost_nanos for row in rows}
+
+
+def read_total(tenant_id: int, bar: FilterBar, span: TimeRange) -> Measures:
+    """All usage in a stretch of time."""
+    return total_usage(question(tenant_id, bar, span, group_by=None, interval="none"))
 
 
 def _read_days(tenant_id: int, bar: FilterBar, values: Sequence[str]) -> dict[str, list[int]]:

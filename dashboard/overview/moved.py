@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dashboard.filter_bar import FilterBar
-from dashboard.spend import compared_question
-from metering.reporting.change import Change, GroupChange, what_moved_it
+from metering.reporting.change import Change, GroupChange
 
-GROUPS_SHOWN: Final = 6
+GROUPS_SHOWN: Final = 5
 
 
 class Part(NamedTuple):
@@ -54,20 +52,17 @@ class Moved:
         return max([*shown, abs(self.others_nanos)], default=0)
 
 
-def read_moved(tenant_id: int, bar: FilterBar) -> Moved | None:
-    """What moved the spending of the period; None where it is not compared, or nothing changed."""
-    question = compared_question(tenant_id, bar)
-    if question is None:
+def moved_by(change: Change | None) -> Moved | None:
+    """What to show of a change; None where nothing changed. Pure."""
+    if change is None:
         return None
-    found = what_moved_it(question, dimension=bar.split, now=bar.now)
-    ranked = sorted(found.groups, key=lambda one: -abs(one.change_nanos))
-    shown = [one for one in ranked[:GROUPS_SHOWN] if one.change_nanos]
+    shown = [one for one in change.groups[:GROUPS_SHOWN] if one.change_nanos]
     if not shown:
         return None
-    change_nanos = found.after_nanos - found.before_nanos
+    further = change.groups[len(shown) :]
     return Moved(
-        change=found,
+        change=change,
         groups=shown,
-        others=sum(one.change_nanos != 0 for one in ranked[len(shown) :]),
-        others_nanos=change_nanos - sum(one.change_nanos for one in shown),
+        others=sum(one.change_nanos != 0 for one in further),
+        others_nanos=sum(one.change_nanos for one in further),
     )

@@ -14,12 +14,22 @@ from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
 from dashboard.overview.attention import read_attention
 from dashboard.overview.month import read_forecast, read_month
-from dashboard.overview.moved import Moved, read_moved
+from dashboard.overview.moved import moved_by
 from dashboard.overview.spenders import EXPLORE, spender_rows
-from dashboard.spend import Spending, calls_of, has_usage, local, per_call, read_spending, tokens_of
+from dashboard.spend import (
+    Spending,
+    calls_of,
+    has_usage,
+    local,
+    per_call,
+    read_change,
+    read_spending,
+    tokens_of,
+)
 from dashboard.views import curl_context
 from metering.budgets.reading import read_budget_index
 from metering.models import Status
+from metering.reporting.change import Change
 from metering.reporting.kept import first_event_at
 from metering.reporting.metrics import coverage_of
 from tenants.roles import Scope
@@ -38,12 +48,12 @@ def page(request: PageRequest) -> HttpResponse:
     if not has_usage(tenant_id):
         context |= curl_context(request, Scope.INGEST)
         return render(request, "dashboard/overview/welcome.html", context)
-    spending = read_spending(tenant_id, bar)
+    change = read_change(tenant_id, bar)
+    spending = read_spending(tenant_id, bar, change)
     context |= _totals(tenant_id, bar, spending)
     context |= _spenders(request, bar, spending)
     context |= _outlook(tenant_id, bar)
-    moved = read_moved(tenant_id, bar) if spending.before else None
-    context |= {"moved": moved, "headline": _headline(bar, spending, moved)}
+    context |= {"moved": moved_by(change), "headline": _headline(bar, spending, change)}
     return render(request, "dashboard/overview/page.html", context)
 
 
@@ -103,14 +113,12 @@ def _outlook(tenant_id: int, bar: FilterBar) -> dict[str, Any]:
     }
 
 
-def _headline(bar: FilterBar, spending: Spending, moved: Moved | None) -> str:
-    if moved is None:
+def _headline(bar: FilterBar, spending: Spending, change: Change | None) -> str:
+    if change is None:
         groups = [(one.value, one.measures.cost_nanos, 0) for one in spending.named]
     else:
         # Also values that spend nothing any more, which are none of the spenders.
-        groups = [
-            (one.value, one.after.cost_nanos, one.change_nanos) for one in moved.change.groups
-        ]
+        groups = [(one.value, one.after.cost_nanos, one.change_nanos) for one in change.groups]
     return findings.headline(
         bar,
         spent_nanos=spending.total.cost_nanos,

@@ -166,7 +166,7 @@ def words_of_value(value: str) -> str:
 def amount_of(part: str, amount: int) -> SafeString:
     """An amount of a budget's limit in its own unit."""
     if part == "cost_nanos":
-        return money(amount)
+        return money(amount, 2)  # beside another, so both have the same decimals
     if part == "seconds":
         return format_html("{}", timedelta(seconds=amount))
     return format_html("{} {}", count(amount), part.replace("_", " "))

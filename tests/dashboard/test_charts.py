@@ -44,7 +44,8 @@ def make_series(**changes: object) -> Series:
 
 
 def drawn(series: Series, marks: list[Mark] | None = None) -> Figure:
-    return spend_figure(series, split="agent", greatest=[], starts=series.starts, marks=marks or [])
+    figure = spend_figure(series, split="agent", greatest=[], starts=series.starts)
+    return with_marks(figure, marks or [])
 
 
 def accepted(figure: Figure) -> go.Figure:
