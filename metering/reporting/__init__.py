@@ -5,6 +5,7 @@ from metering.reporting.cursors import range_of_cursor
 from metering.reporting.estimates import EstimateError, EstimateQuestion, estimate_errors
 from metering.reporting.events import EventQuestion, list_events
 from metering.reporting.focus import focus_rows
+from metering.reporting.forecast import Forecast, forecast
 from metering.reporting.kept import require_events, require_sums
 from metering.reporting.metrics import METRICS, MONEY_METRICS, NOT_ADDITIVE, Coverage, Figures
 from metering.reporting.percentiles import Percentiles, percentiles_of

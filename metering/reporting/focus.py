@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 from common.formats import moment
 from common.money import usd_from_nanos
 from metering.core.event_stretches import Position, read_stretches
+from metering.reporting.conditions import Condition, on_events
+from metering.reporting.question import EVERYTHING, Filters
 
 GROUP: Final = ("provider", "model", "tool", "team", "customer", "agent", "feature")
 TAGS: Final = ("team", "customer", "agent", "feature")
@@ -36,7 +38,7 @@ _NAMES: Final = ", ".join(f"e.{name}" for name in GROUP)
 _READ: Final = f"""
     SELECT date_trunc('day', e.time, 'UTC'), {_NAMES}, sum(coalesce(e.cost_nanos, 0)),
         sum(e.input_tokens + e.output_tokens), count(*)
-    FROM usage_event e WHERE e.tenant_id = %s AND NOT e.is_void AND {{within}}
+    FROM usage_event e WHERE e.tenant_id = %s AND NOT e.is_void AND {{within}} AND {{wanted}}
     GROUP BY 1, {_NAMES}
 """
 
@@ -54,8 +56,11 @@ class _Sums(NamedTuple):
     events: int = 0
 
 
-def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[list[str]]:
-    """Yield the heading, then the rows of the month of `month`.
+def focus_rows(
+    *, tenant_id: int, tenant_name: str, month: date, filters: Filters = EVERYTHING
+) -> Iterator[list[str]]:
+    """Yield the heading, then the rows of the month of `month`: of the events that pass filters,
+    which were checked before.
 
     Reads in transactions of its own, a stretch of events each, so that a month of millions keeps no
     old rows alive: usage that arrives meanwhile may be in it or not. Holds a day in memory at most.
@@ -74,7 +79,7 @@ def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[lis
         "PricingCategory": "Standard",
         "ServiceCategory": "AI and Machine Learning",
     }
-    for group, sums in _read_days(tenant_id, Position(first), until):
+    for group, sums in _read_days(tenant_id, Position(first), until, on_events(filters)):
         period = {
             "ChargePeriodStart": moment(group.day),
             "ChargePeriodEnd": moment(group.day + timedelta(days=1)),
@@ -83,7 +88,9 @@ def focus_rows(*, tenant_id: int, tenant_name: str, month: date) -> Iterator[lis
         yield [cells.get(column, "") for column in COLUMNS]
 
 
-def _read_days(tenant_id: int, after: Position, until: datetime) -> Iterator[tuple[_Group, _Sums]]:
+def _read_days(
+    tenant_id: int, after: Position, until: datetime, wanted: Condition
+) -> Iterator[tuple[_Group, _Sums]]:
     """Yield what each day's groups add up to, once the day is over."""
     sums: dict[_Group, _Sums] = {}
 
@@ -92,7 +99,12 @@ def _read_days(tenant_id: int, after: Position, until: datetime) -> Iterator[tup
             yield group, sums.pop(group)
 
     pieces = read_stretches(
-        _READ, [tenant_id], tenant_id=tenant_id, after=after, to=until, limit=STEP_EVENTS
+        _READ.replace("{wanted}", wanted.sql),
+        [tenant_id, *wanted.parameters],
+        tenant_id=tenant_id,
+        after=after,
+        to=until,
+        limit=STEP_EVENTS,
     )
     for end, rows in pieces:
         for day, *values, cost_nanos, tokens, events in rows:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,6 +28,7 @@ NUMBERED: Final[dict[str, dict[str, int]]] = {
 }
 
 Filters = Mapping[str, tuple[str, ...]]
+EVERYTHING: Final[Filters] = MappingProxyType({})
 
 
 class InvalidQuestion(InvalidRequest):
