@@ -116,6 +116,8 @@ def today_note(today: Forecast) -> str:
 
 def month_headline(name: str, month: Month) -> str:
     """Where the month ends, and how that compares with what is allowed."""
+    if month.forecast is None:
+        return f"{name}: no forecast for these filters, too many calls to read"
     if not month.is_known:
         return f"{name}: {money(month.forecast.spent_nanos)} so far, not enough data to project"
     ends = f"{name} ends at about {money(month.forecast.forecast_nanos)}"

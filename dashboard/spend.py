@@ -146,7 +146,10 @@ def previous_range(tenant_id: int, bar: FilterBar) -> TimeRange | None:
     asked = compared_question(tenant_id, bar)
     if asked is None:
         return None
-    starts_at, until = range_before(asked, now=bar.now)
+    try:
+        starts_at, until = range_before(asked, now=bar.now)
+    except InvalidQuestion:  # so early that no usage is stored
+        return None
     ends_at = bar.previous.ends_at
     return TimeRange(starts_at, ends_at, until) if starts_at < until else None
 
@@ -306,6 +309,13 @@ def bucket_starts(bar: FilterBar, span: TimeRange) -> list[datetime]:
             ends_at=span.ends_at,
         )
     ]
+
+
+def places_before(starts: Sequence[datetime], first_at: datetime | None) -> int:
+    """How many of the buckets end before the first event of all: there is no data for them."""
+    if first_at is None:
+        return 0
+    return max(0, sum(start <= first_at for start in starts) - 1)
 
 
 def unfinished_place(starts: Sequence[datetime], span: TimeRange) -> int | None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Final
 
-from dashboard.chart_notes import Level, with_levels
+from dashboard.chart_notes import Level, with_levels, with_shade
 from dashboard.charts import (
     LINE,
     MONEY,
@@ -27,6 +27,7 @@ from metering.reporting.forecast import Forecast
 
 # A limit this many times as high as the highest bar would flatten the chart.
 FLATTENED_BY: Final = 2
+NO_DATA: Final = "no data"
 
 
 def spend_figure(
@@ -36,13 +37,11 @@ def spend_figure(
     greatest: Sequence[str],
     starts: Sequence[datetime],
     expected: int | None = None,
-    levels: Sequence[Level] = (),
 ) -> Figure:
     """Stacked bars by the values of `split`.
 
     `starts` are by the tenant's clock; `greatest` are the values that own the colors; `expected` is
-    what the running bucket will come to, and `levels` are of budgets that count in each bucket
-    exactly what is shown.
+    what the running bucket will come to.
     """
     places = places_of(greatest, list(series.amounts))
     columns = [
@@ -51,14 +50,12 @@ def spend_figure(
     ]
     if series.others is not None:
         columns.append(Column(OTHERS, series.others, OTHER))
-    figure = stacked_bars(
+    return stacked_bars(
         columns,
         Buckets(starts, series.interval, series.unfinished, expected),
         before=series.before,
         parameter=parameter_of(split),
     )
-    highest = max([*series.totals, *(series.before or []), expected or 0], default=0)
-    return _with_levels(figure, levels, highest)
 
 
 def month_figure(
@@ -67,19 +64,19 @@ def month_figure(
     before: Sequence[int],
     starts: Sequence[datetime],
     today: int,
-    outlook: Forecast,
-    levels: Sequence[Level] = (),
+    empty: int,
+    outlook: Forecast | None,
 ) -> Figure:
     """The running sum of a month, dashed to where it ends, with the month before dotted.
 
-    `days` and `before` are amounts by day, of which the place `today` is still running; `starts`
-    has every day of the month by the tenant's clock.
+    `days` and `before` are amounts by day, of which the place `today` is still running and the
+    first `empty` have no data; `starts` has every day of the month by the tenant's clock.
     """
     places = [start.replace(tzinfo=None).isoformat() for start in starts]
     so_far: list[int | None] = [*accumulate(days[: today + 1])]
-    so_far += [None] * (len(places) - today - 1)
+    so_far = [*[None] * empty, *so_far[empty:], *[None] * (len(places) - today - 1)]
     traces = [line("This month", so_far, places)]
-    if outlook.method != "none":
+    if outlook is not None and outlook.method != "none":
         ahead = len(places) - today - 1
         ends = (outlook.low_nanos, outlook.forecast_nanos, outlook.high_nanos)
         low, middle, high = (list(_straight(outlook.spent_nanos, end, ahead)) for end in ends)
@@ -90,16 +87,19 @@ def month_figure(
         earlier: list[int | None] = [*accumulate(before[: len(places)])]
         earlier += [None] * (len(places) - len(earlier))
         traces.append(line("Previous month", earlier, places, color=LINE, dash="dot"))
-    highest = max(outlook.high_nanos, outlook.spent_nanos, sum(before))
-    return _with_levels(over_time(traces, starts=starts, interval="day"), levels, highest)
+    figure = over_time(traces, starts=starts, interval="day")
+    return with_shade(figure, places[0], places[empty], NO_DATA) if empty else figure
 
 
-def _with_levels(figure: Figure, levels: Sequence[Level], highest: int) -> Figure:
+def with_near_levels(figure: Figure, levels: Sequence[Level]) -> Figure:
     """The figure with those lines that are near enough to what is drawn not to flatten it."""
-    shown = [level for level in levels if level.amount <= FLATTENED_BY * highest]
-    top = max([highest, *(level.amount for level in shown)])
-    axis = figure["layout"]["yaxis"] | amount_ticks(top, MONEY)
-    return with_levels({**figure, "layout": figure["layout"] | {"yaxis": axis}}, shown)
+    top = figure["layout"]["yaxis"]["range"][1] * MONEY.divisor
+    shown = [level for level in levels if level.amount <= FLATTENED_BY * top]
+    highest = max((level.amount for level in shown), default=0)
+    if highest > top:
+        axis = figure["layout"]["yaxis"] | amount_ticks(highest, MONEY)
+        figure = {**figure, "layout": figure["layout"] | {"yaxis": axis}}
+    return with_levels(figure, shown)
 
 
 def _straight(first: int, last: int, steps: int) -> Iterator[int]:

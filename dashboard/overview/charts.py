@@ -13,7 +13,7 @@ from common.csv_files import csv_lines
 from common.money import usd_from_nanos
 from dashboard import spend
 from dashboard.access import PageRequest, cached_page
-from dashboard.chart_notes import Level, with_marks
+from dashboard.chart_notes import Level, with_marks, with_shade
 from dashboard.filter_bar import FilterBar, TimeRange
 from dashboard.frame import filter_bar_of
 from dashboard.incidents.marks import read_marks
@@ -24,9 +24,10 @@ from dashboard.overview.month import (
     read_forecast,
     read_month,
 )
-from dashboard.spend_chart import month_figure, spend_figure
+from dashboard.spend_chart import NO_DATA, month_figure, spend_figure, with_near_levels
 from dashboard.tables import csv_rows, table_rows
 from metering.budgets.reading import read_budget_index
+from metering.reporting.kept import first_event_at
 
 # Intervals of a chart whose running bucket has a forecast.
 FORECASTS = frozenset({"day", "month"})
@@ -45,8 +46,10 @@ def spend_chart(request: PageRequest) -> HttpResponse:
         greatest=spend.read_greatest(tenant_id, bar),
         starts=[spend.local(start, bar) for start in series.starts],
         expected=_expected(tenant_id, bar, series),
-        levels=_levels(tenant_id, bar, series),
     )
+    figure = with_near_levels(figure, _levels(tenant_id, bar, series))
+    if empty := spend.places_before(series.starts, first_event_at(tenant_id)):
+        figure = with_shade(figure, -0.5, empty - 0.5, NO_DATA)
     return JsonResponse(with_marks(figure, read_marks(tenant_id, bar, series.starts)))
 
 
@@ -55,7 +58,7 @@ def _expected(tenant_id: int, bar: FilterBar, series: spend.Series) -> int | Non
     if series.unfinished is None or series.interval not in FORECASTS:
         return None
     found = read_forecast(tenant_id, bar, series.interval)
-    return found.forecast_nanos if found.method != "none" else None
+    return found.forecast_nanos if found and found.method != "none" else None
 
 
 def _levels(tenant_id: int, bar: FilterBar, series: spend.Series) -> list[Level]:
@@ -116,12 +119,15 @@ class MonthDay(NamedTuple):
 
 
 class MonthDays(NamedTuple):
-    """What was spent on the days of the running month, and of the one before."""
+    """What was spent on the days of the running month, of which the first `empty` have no data, and
+    of the month before.
+    """
 
     starts: Sequence[datetime]
     amounts: Sequence[int]
     before: Sequence[int]
     today: int
+    empty: int
 
     @property
     def rows(self) -> list[MonthDay]:
@@ -149,6 +155,7 @@ def read_days(tenant_id: int, bar: FilterBar) -> MonthDays:
         amounts=spend.read_amounts(tenant_id, month, month.range, starts),
         before=spend.read_amounts(tenant_id, month, before, starts_before),
         today=_place_of(starts, month.range),
+        empty=spend.places_before(starts, first_event_at(tenant_id)),
     )
 
 
@@ -170,10 +177,10 @@ def month_chart(request: PageRequest) -> HttpResponse:
         before=days.before,
         starts=days.starts,
         today=days.today,
+        empty=days.empty,
         outlook=month.forecast,
-        levels=levels_of(month.budgets),
     )
-    return JsonResponse(figure)
+    return JsonResponse(with_near_levels(figure, levels_of(month.budgets)))
 
 
 @require_safe

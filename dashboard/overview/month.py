@@ -13,6 +13,7 @@ from metering.core.match import group_key, wanted_values
 from metering.core.periods import Span
 from metering.models import Mode
 from metering.reporting.forecast import Forecast, forecast
+from metering.reporting.question import InvalidQuestion
 
 
 class Covering(NamedTuple):
@@ -24,15 +25,18 @@ class Covering(NamedTuple):
 
 @dataclass(frozen=True)
 class Month:
-    """The month that is running: what is spent, what it will come to, and what is allowed."""
+    """The month that is running: what is spent, what it will come to, and what is allowed. No
+    forecast: there are too many calls to read for these filters.
+    """
 
-    forecast: Forecast
+    span: Span
+    forecast: Forecast | None
     budgets: Sequence[Covering]
 
     @property
     def is_known(self) -> bool:
         """Whether there is anything to tell a forecast from."""
-        return self.forecast.method != "none"
+        return self.forecast is not None and self.forecast.method != "none"
 
     @property
     def tightest(self) -> Covering | None:
@@ -47,7 +51,9 @@ class Month:
     def over_nanos(self) -> int | None:
         """How far beyond the tightest limit the month will end; negative: how much will be left."""
         tightest = self.tightest
-        return self.forecast.forecast_nanos - tightest.limit_nanos if tightest else None
+        if tightest is None or self.forecast is None:
+            return None
+        return self.forecast.forecast_nanos - tightest.limit_nanos
 
     @property
     def left_nanos(self) -> int | None:
@@ -57,21 +63,27 @@ class Month:
 
 def read_month(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Month:
     """The running month of what the bar's filters let pass."""
+    month = bar.with_period("month").range
+    span = Span(month.starts_at, month.ends_at)
+    rules = [rule for rule in book.rules.values() if rule.clock.span(month.starts_at) == span]
     found = read_forecast(tenant_id, bar, "month")
-    span = Span(found.period_start, found.period_end)
-    rules = [rule for rule in book.rules.values() if _counts_in(rule, span)]
-    return Month(found, covering_budgets(tenant_id, bar, book, rules))
+    return Month(span, found, covering_budgets(tenant_id, bar, book, rules))
 
 
-def read_forecast(tenant_id: int, bar: FilterBar, period: str) -> Forecast:
-    """What the running day or month of the shown usage will come to."""
-    return forecast(
-        tenant_id=tenant_id,
-        period=period,
-        timezone=str(bar.zone),
-        filters={name: tuple(values) for name, values in bar.filters.items()},
-        now=bar.now,
-    )
+def read_forecast(tenant_id: int, bar: FilterBar, period: str) -> Forecast | None:
+    """What the running day or month of the shown usage will come to; None where too many calls
+    would have to be read one by one.
+    """
+    try:
+        return forecast(
+            tenant_id=tenant_id,
+            period=period,
+            timezone=str(bar.zone),
+            filters={name: tuple(values) for name, values in bar.filters.items()},
+            now=bar.now,
+        )
+    except InvalidQuestion:
+        return None
 
 
 def covering_budgets(
@@ -122,7 +134,3 @@ def budgets_per(interval: str, at: datetime, book: BudgetIndex) -> list[BudgetRu
         for rule in book.rules.values()
         if rule.period == interval and rule.clock.span(at).starts_at == at
     ]
-
-
-def _counts_in(rule: BudgetRule, span: Span) -> bool:
-    return rule.clock.span(span.starts_at) == span

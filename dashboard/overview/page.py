@@ -97,9 +97,9 @@ def _outlook(tenant_id: int, bar: FilterBar) -> dict[str, Any]:
     month = read_month(tenant_id, bar, book)
     today = read_forecast(tenant_id, bar, "day")
     attention = read_attention(tenant_id, bar, book)
-    first = local(month.forecast.period_start, bar)
+    first = local(month.span.starts_at, bar)
     note = ""
-    if bar.interval == "day" and bar.range.until < bar.range.ends_at:
+    if today and bar.interval == "day" and bar.range.until < bar.range.ends_at:
         note = findings.today_note(today)
     return {
         "today": today,
