@@ -16,6 +16,7 @@ from django.http import QueryDict
 from common.values import normal_value
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
 from metering.core.match import WORDS_BY_DIMENSION
+from metering.reporting.question import EARLIEST, LATEST
 
 PRESETS: Final = {
     "today": "Today",
@@ -304,8 +305,9 @@ def _read_days(first: str, last: str) -> tuple[date, date] | None:
     except ValueError:
         return None
     is_usable = days[0] <= days[1] and (days[1] - days[0]).days < CUSTOM_DAYS_MAX
-    # Far from the ends of the calendar, where the stretch before could not be computed.
-    return days if is_usable and days[0].year >= 1971 and days[1].year <= 9000 else None
+    # In every zone within the times that can be asked for.
+    is_known = days[0].year > EARLIEST.year and days[1].year < LATEST.year
+    return days if is_usable and is_known else None
 
 
 def _read_chips(query: QueryDict, notices: list[str]) -> Pairs:

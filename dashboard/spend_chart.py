@@ -95,7 +95,8 @@ def with_near_levels(figure: Figure, levels: Sequence[Level]) -> Figure:
     """The figure with those lines that are near enough to what is drawn not to flatten it."""
     top = figure["layout"]["yaxis"]["range"][1] * MONEY.divisor
     shown = [level for level in levels if level.amount <= FLATTENED_BY * top]
-    highest = max((level.amount for level in shown), default=0)
+    # With room for the label of the highest.
+    highest = max((level.amount for level in shown), default=0) * 6 // 5
     if highest > top:
         axis = figure["layout"]["yaxis"] | amount_ticks(highest, MONEY)
         figure = {**figure, "layout": figure["layout"] | {"yaxis": axis}}

@@ -53,8 +53,8 @@ class Moved:
 
 
 def moved_by(change: Change | None) -> Moved | None:
-    """What to show of a change; None where nothing changed. Pure."""
-    if change is None:
+    """What to show of a change; None where there was nothing before, or nothing changed. Pure."""
+    if change is None or not change.before_nanos:
         return None
     shown = [one for one in change.groups[:GROUPS_SHOWN] if one.change_nanos]
     if not shown:
