@@ -14,11 +14,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metering.models import Outcome, Status, UsageEvent
-from metering.reporting import Measures, UsageQuestion, UsageReport, usage_report
+from metering.reporting import (
+    InvalidQuestion,
+    Measures,
+    UsageQuestion,
+    UsageReport,
+    bounded,
+    usage_report,
+)
 from metering.reporting.comparison import Comparison
 from metering.reporting.report import ReportRow
+from metering.rollups import long_tail
+from metering.rollups.sets import SETS
 from metering.usage.outcomes import report_outcome
-from tests.factories import Account, send
+from tests.factories import Account, make_event, send
 from tests.metering.reporting.test_usage import dimension, snapshot, start_of
 from tests.metering.rollups.test_batches import (
     make_events,
@@ -318,3 +327,55 @@ def test_what_was_before_equals_the_events_of_that_time(busy: Account) -> None:
 
 
 MOMENT = timedelta(microseconds=1)
+
+
+def test_distinct_values_of_a_long_tail_are_counted_by_events(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        long_tail, "SETS", tuple(one._replace(values_max=2) for one in SETS)
+    )
+    send(account, [make_event(user=f"u-{number}", customer="acme") for number in range(9)])
+    roll_everything_up(account)
+    now = timezone.now()
+    question = UsageQuestion(
+        tenant_id=account.tenant.id,
+        starts_at=now - timedelta(days=2),
+        ends_at=now + timedelta(days=1),
+        group_by=("user",),
+        interval="none",
+    )
+    report = read_report(account, question, metrics=("users", "customers"))
+    assert report.total.metrics == {"users": 9, "customers": 1}
+    by_kind = {row.row.is_other: row.figures.metrics for row in report.rows}
+    assert by_kind[True] == {"users": None, "customers": None}
+    assert by_kind[False] == {"users": 1, "customers": 1}
+
+
+def test_too_many_events_are_refused_and_never_read_in_part(
+    busy: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = timezone.now()
+    question = UsageQuestion(
+        tenant_id=busy.tenant.id, starts_at=now - timedelta(days=4), ends_at=now, interval="none"
+    )
+    monkeypatch.setattr(bounded, "EVENTS_MAX", 50)
+    for metric in ("sessions", "p95_latency_ms"):
+        filtered = replace(question, filters={"team": ("growth",)})
+        with snapshot(busy), pytest.raises(InvalidQuestion) as caught:
+            usage_report(filtered, metrics=(metric,))
+        assert caught.value.code == "too_much_to_read"
+    # Those of one session are found one by one.
+    one = replace(question, filters={"session": ("s-1",)})
+    assert read_report(busy, one, metrics=("users",)).rows
+
+
+def test_a_statement_that_takes_too_long_is_refused_and_the_transaction_goes_on(
+    busy: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "STATEMENT_MS", 20)
+    with snapshot(busy):
+        with pytest.raises(InvalidQuestion) as caught:
+            bounded.fetch_in_time("SELECT pg_sleep(5)", [], what="Users")
+        assert caught.value.code == "too_much_to_read"
+        assert bounded.fetch_in_time("SELECT current_setting('statement_timeout')", [], what="")
