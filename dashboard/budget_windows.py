@@ -9,13 +9,12 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
-from psycopg.types.json import Jsonb
 
+from dashboard.window_filters import wanted_windows
 from metering.budgets.index import BudgetIndex
 from metering.budgets.levels import REFUSING
 from metering.budgets.rules import BudgetRule, LimitIncreaseRule
 from metering.core.dimensions import REQUEST
-from metering.core.match import wanted_values
 from metering.core.periods import ROLLING_SECONDS
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent, used_share_sql
 from metering.models import LimitIncrease, LimitIncreaseStatus
@@ -176,19 +175,8 @@ def watched_windows(
 
     Budgets on single calls have no window that fills, and are not here.
     """
-    about = {
-        name: {
-            "values": list(values),
-            "budgets": [one.id for one in book.rules.values() if _is_about(one, name, values)],
-        }
-        for name, values in filters.items()
-    }
-    asked: dict[str, Any] = {
-        "tenant": tenant_id,
-        "now": now,
-        "per_budget": per_budget,
-        "filters": Jsonb(about),
-    }
+    asked: dict[str, Any] = {"tenant": tenant_id, "now": now, "per_budget": per_budget}
+    asked["filters"] = wanted_windows(book, filters)
     with connection.cursor() as cursor:
         cursor.execute(_FULLEST, asked)
         rows = cursor.fetchall()
@@ -205,11 +193,6 @@ def watched_windows(
     # Windows without an end have no rate in SQL; those that are shown have one here.
     endless = sum(one.state.ends_at is None and bool(one.outlook.runs_out_at) for one in found)
     return Watch(found, over, running_out + endless)
-
-
-def _is_about(rule: BudgetRule, name: str, values: Sequence[str]) -> bool:
-    """Whether the budget counts calls with these values of a dimension and no others."""
-    return name in rule.match and wanted_values(rule.match[name]) <= frozenset(values)
 
 
 def _with_unknown(
