@@ -33,9 +33,9 @@ from tests.metering.rollups.test_batches import (
     make_events,
     measures_of,
     roll_everything_up,
-    seeded,
     void,
 )
+from tests.seed import dice
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ZONES = (
@@ -65,7 +65,7 @@ random_examples = partial(
 
 
 def sessions_of(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    chance = seeded(9)
+    chance = dice("reports")
     return [
         {**event, "session": f"s-{chance.randrange(20)}", "task": f"t-{chance.randrange(30)}"}
         for event in events
@@ -332,9 +332,7 @@ MOMENT = timedelta(microseconds=1)
 def test_distinct_values_of_a_long_tail_are_counted_by_events(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        long_tail, "SETS", tuple(one._replace(values_max=2) for one in SETS)
-    )
+    monkeypatch.setattr(long_tail, "SETS", tuple(one._replace(values_max=2) for one in SETS))
     send(account, [make_event(user=f"u-{number}", customer="acme") for number in range(9)])
     roll_everything_up(account)
     now = timezone.now()
