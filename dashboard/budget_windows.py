@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.db import connection
-from psycopg.types.json import Jsonb
 
+from dashboard.window_filters import wanted_windows
 from metering.budgets.index import BudgetIndex
 from metering.budgets.levels import REFUSING
 from metering.budgets.rules import BudgetRule, LimitIncreaseRule
@@ -176,14 +176,8 @@ def watched_windows(
 
     Budgets on single calls have no window that fills, and are not here.
     """
-    about = {
-        name: {
-            "values": list(values),
-            "budgets": [one.id for one in book.rules.values() if _is_about(one, name, values)],
-        }
-        for name, values in filters.items()
-    }
-    asked = {"tenant": tenant_id, "now": now, "per_budget": per_budget, "filters": Jsonb(about)}
+    asked: dict[str, Any] = {"tenant": tenant_id, "now": now, "per_budget": per_budget}
+    asked["filters"] = wanted_windows(book, filters)
     with connection.cursor() as cursor:
         cursor.execute(_FULLEST, asked)
         rows = cursor.fetchall()

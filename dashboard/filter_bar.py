@@ -16,6 +16,7 @@ from django.http import QueryDict
 from common.values import normal_value
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
 from metering.core.match import WORDS_BY_DIMENSION
+from metering.reporting.question import EARLIEST, LATEST
 
 PRESETS: Final = {
     "today": "Today",
@@ -25,6 +26,8 @@ PRESETS: Final = {
     "last_month": "Last month",
 }
 DEFAULT_PRESET: Final = "7d"
+# Presets that are whole months.
+MONTHS: Final = frozenset({"month", "last_month"})
 CUSTOM: Final = "custom"
 CUSTOM_DAYS_MAX: Final = 366
 # What a chart can be split by, in the order in which it is offered.
@@ -91,7 +94,7 @@ class FilterBar:
     def _days(self, back: int) -> tuple[date, date]:
         """The first day, and the day after the last one."""
         today = self.now.astimezone(self.zone).date()
-        if self.preset in {"month", "last_month"}:
+        if self.preset in MONTHS:
             months = back + (self.preset == "last_month")
             return _month(today, -months), _month(today, 1 - months)
         if self.days is not None:
@@ -185,6 +188,9 @@ class FilterBar:
 
     def with_split(self, split: str) -> "FilterBar":
         return replace(self, group_by=(split,))
+
+    def with_interval(self, interval: str) -> "FilterBar":
+        return replace(self, chosen_interval=interval)
 
     def with_comparison(self, has_comparison: bool) -> "FilterBar":
         return replace(self, has_comparison=has_comparison)
@@ -299,8 +305,9 @@ def _read_days(first: str, last: str) -> tuple[date, date] | None:
     except ValueError:
         return None
     is_usable = days[0] <= days[1] and (days[1] - days[0]).days < CUSTOM_DAYS_MAX
-    # Far from the ends of the calendar, where the stretch before could not be computed.
-    return days if is_usable and days[0].year >= 1971 and days[1].year <= 9000 else None
+    # In every zone within the times that can be asked for.
+    is_known = days[0].year > EARLIEST.year and days[1].year < LATEST.year
+    return days if is_usable and is_known else None
 
 
 def _read_chips(query: QueryDict, notices: list[str]) -> Pairs:

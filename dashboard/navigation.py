@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 from django.urls import reverse
 from django.utils import timezone
 
-from alerts.incident_lists import having_status, having_values
-from alerts.models import Delivery, DeliveryState, Incident, Severity
+from alerts.incident_lists import needing_attention
+from alerts.models import Delivery, DeliveryState, Incident
 from dashboard.budget_windows import open_requests
 from dashboard.filter_bar import FilterBar
 from metering.models import Halt
@@ -63,12 +63,9 @@ class Link:
 
 def incidents_needing_attention(reader: Reader) -> int:
     """Open incidents that are more than informational: the headline, the section and the badge."""
-    rows = Incident.objects.filter(
-        having_status("open", timezone.now()),
-        having_values({"team": reader.teams} if reader.teams is not None else {}),
-        tenant_id=reader.tenant_id,
-    )
-    return rows.exclude(severity=Severity.INFO).count()
+    filters = {"team": reader.teams} if reader.teams is not None else {}
+    wanted = needing_attention(filters, timezone.now())
+    return Incident.objects.filter(wanted, tenant_id=reader.tenant_id).count()
 
 
 def pending_requests(reader: Reader) -> int:

@@ -1,13 +1,14 @@
 """The table behind a chart, on a page and as CSV. Pure."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from common.money import usd_from_nanos
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Series, local
-from metering.reporting.usage import UsageRow
+from metering.reporting.usage import Measures, UsageRow
 
+COUNTS: Final = tuple(name for name in Measures._fields if not name.endswith("_nanos"))
 _FORMS = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
 
 
@@ -38,14 +39,13 @@ def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
 
 def csv_rows(rows: Iterable[UsageRow], bar: FilterBar) -> Iterator[list[str]]:
     """A head, then what each value used in each bucket, exact."""
-    yield ["start", bar.split, "cost_usd", "requests", "input_tokens", "output_tokens"]
+    yield ["start", bar.split, "cost_usd", *COUNTS]
     for row in rows:
-        counts = (row.measures.requests, row.measures.input_tokens, row.measures.output_tokens)
         yield [
             local(row.start, bar).isoformat(),
             row.group[bar.split],
             usd_from_nanos(row.measures.cost_nanos),
-            *map(str, counts),
+            *(str(getattr(row.measures, name)) for name in COUNTS),
         ]
 
 

@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 from dashboard import accounts, invitations, sources, styleguide, views
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
+from dashboard.overview import charts, page
 from dashboard.sessions import addresses, call, trace
 from dashboard.sessions import lists as session_lists
 from dashboard.sessions import one as session
@@ -16,10 +17,13 @@ register_converter(addresses.Segment, "segment")
 app_name = "dashboard"
 
 urlpatterns = [
-    path("", views.overview, name="overview"),
-    path("charts/spend.json", views.spend_chart, name="spend_chart"),
-    path("charts/spend.html", views.spend_table, name="spend_table"),
-    path("charts/spend.csv", views.spend_csv, name="spend_csv"),
+    path("", page.page, name="overview"),
+    path("charts/spend.json", charts.spend_chart, name="spend_chart"),
+    path("charts/spend.html", charts.spend_table, name="spend_table"),
+    path("charts/spend.csv", charts.spend_csv, name="spend_csv"),
+    path("charts/month.json", charts.month_chart, name="month_chart"),
+    path("charts/month.html", charts.month_table, name="month_table"),
+    path("charts/month.csv", charts.month_csv, name="month_csv"),
     path("budgets", views.budgets, name="budgets"),
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),

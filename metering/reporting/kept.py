@@ -6,12 +6,25 @@ from datetime import datetime
 from django.conf import settings
 from django.utils import timezone
 
+from common.queries import fetch_rows
 from metering.calls.seals import read_sealed
+from metering.core.periods import EPOCH
 from metering.reporting.intervals import Bucket
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import sets_for, stretches
 from metering.reporting.usage_branches import hides_values
 from metering.rollups.sets import DAY_SECONDS
+
+
+def first_event_at(tenant_id: int) -> datetime | None:
+    """Return the time of the first event; None if there is none, or if older ones were removed."""
+    if read_sealed(tenant_id).sealed_until > EPOCH:
+        return None
+    # The partitions are read in order, each by its index, and the first that has a row ends it.
+    rows = fetch_rows(
+        "SELECT time FROM usage_event WHERE tenant_id = %s ORDER BY time LIMIT 1", [tenant_id]
+    )
+    return rows[0][0] if rows else None
 
 
 def require_events(*, tenant_id: int, starts_at: datetime) -> None:

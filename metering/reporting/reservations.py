@@ -4,6 +4,7 @@ not it has been given back yet.
 
 import json
 from collections.abc import Collection
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 

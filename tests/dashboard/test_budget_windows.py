@@ -127,6 +127,7 @@ def test_the_fullest_windows_of_each_budget_come_first(account: Account) -> None
             book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=1,
+            filters={},
         )
     windows = watch.windows
     assert [(one.rule.name, one.group, one.part, one.percent) for one in windows] == [
@@ -147,6 +148,7 @@ def test_all_windows_are_counted_and_not_the_shown_ones_alone(account: Account) 
             book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=1,
+            filters={},
         )
     assert [one.percent for one in watch.windows] == [Decimal(250)]
     assert watch.over == 2
@@ -169,6 +171,7 @@ def test_of_windows_without_end_the_newest_and_those_at_a_level_are_ranked(
             book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=9,
+            filters={},
         )
     assert [one.group[0][1] for one in watch.windows] == ["full", "newer", "new"]
     assert all(one.has_more for one in watch.windows)
@@ -187,6 +190,7 @@ def test_rolling_windows_that_count_nothing_are_not_ranked(account: Account) -> 
             book=read_budget_index(account.tenant.id),
             now=now,
             per_budget=9,
+            filters={},
         )
     assert [one.group[0][1] for one in watch.windows] == ["b"]
     assert not watch.windows[0].has_more

@@ -775,6 +775,7 @@ def test_raises_of_every_group_count_in_all_windows_and_all_parts(account: Accou
             book=read_budget_index(account.tenant.id),
             now=now,
             per_budget=5,
+            filters={},
         )
     assert [(one.part, one.spent, one.limit) for one in watch.windows] == [
         ("requests", 2, 3),
@@ -789,6 +790,7 @@ def test_raises_of_every_group_count_in_all_windows_and_all_parts(account: Accou
             book=read_budget_index(account.tenant.id),
             now=asked.ends_at,
             per_budget=5,
+            filters={},
         )
     assert over.over == 2
     assert full_parts(over.windows[0], Added(requests=1), now=asked.ends_at) == ["requests"]

@@ -43,34 +43,34 @@ def team_client(account: Account) -> Client:
 
 
 def test_budgets_of_other_teams_are_not_shown(account: Account) -> None:
-    send(account, [make_event(team="own", cost_usd="1"), make_event(team="rest", cost_usd="7")])
+    send(account, [make_event(team="own", cost_usd="1"), make_event(team="foreign", cost_usd="7")])
     make_budget(account, name="every team", per=["team"], cost_usd=10)
     make_budget(account, name="own alone", match={"team": "own"}, cost_usd=20)
-    make_budget(account, name="both", match={"team": ["own", "rest"]}, cost_usd=30)
+    make_budget(account, name="both", match={"team": ["own", "foreign"]}, cost_usd=30)
     make_budget(account, name="whole tenant", cost_usd=40)
     html = team_client(account).get("/").content.decode()
-    shown = html[html.index('id="windows"') :]
+    shown = html[html.index('id="attention"') :]
     assert "every team" in shown
     assert "own alone" in shown
-    assert "rest" not in shown
+    assert "foreign" not in shown
     assert "both" not in shown
     assert "whole tenant" not in shown
     assert "$7" not in html
 
 
 def test_another_teams_usage_cannot_be_asked_for(account: Account) -> None:
-    send(account, [make_event(team="own", cost_usd="1"), make_event(team="rest", cost_usd="7")])
+    send(account, [make_event(team="own", cost_usd="1"), make_event(team="foreign", cost_usd="7")])
     client = team_client(account)
-    for path in ("/", "/?filter[team]=rest", "/?filter[team]=rest&filter[team]=own"):
+    for path in ("/", "/?filter[team]=foreign", "/?filter[team]=foreign&filter[team]=own"):
         html = client.get(path).content.decode()
         assert "$1.00" in html
         assert "$7" not in html
         assert "$8" not in html
-        assert ("your own teams only" in html) is ("rest" in path)
+        assert ("your own teams only" in html) is ("foreign" in path)
     for path in ("/charts/spend.json", "/charts/spend.html", "/charts/spend.csv"):
-        answer = client.get(path + "?group_by=team&filter[team]=rest").content.decode()
+        answer = client.get(path + "?group_by=team&filter[team]=foreign").content.decode()
         assert "own" in answer
-        assert "rest" not in answer
+        assert "foreign" not in answer
 
 
 def test_the_team_switch_offers_own_teams_alone(account: Account) -> None:

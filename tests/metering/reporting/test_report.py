@@ -33,9 +33,9 @@ from tests.metering.rollups.test_batches import (
     make_events,
     measures_of,
     roll_everything_up,
-    dice,
     void,
 )
+from tests.seed import dice
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ZONES = (
@@ -65,7 +65,7 @@ random_examples = partial(
 
 
 def sessions_of(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    chance = dice(9)
+    chance = dice("reports")
     return [
         {**event, "session": f"s-{chance.randrange(20)}", "task": f"t-{chance.randrange(30)}"}
         for event in events
