@@ -1,5 +1,6 @@
 """Rows of metering: configuration (prices, budgets) and facts (usage, ledger, roll-ups)."""
 
+from metering.models.annotations import Annotation, UnitCount
 from metering.models.background_jobs import UNFINISHED, BackgroundJob, JobKind, JobState
 from metering.models.budgets import (
     Action,
@@ -60,6 +61,7 @@ __all__ = [
     "MEASURES",
     "UNFINISHED",
     "Action",
+    "Annotation",
     "Authority",
     "BackgroundJob",
     "Breaker",
@@ -106,6 +108,7 @@ __all__ = [
     "TenantPrice",
     "ToolPrice",
     "TraceSpan",
+    "UnitCount",
     "UsageEvent",
     "UsageHistogram",
     "UsageRollup",
