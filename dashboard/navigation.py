@@ -77,6 +77,11 @@ def failed_deliveries(tenant_id: int) -> int:
 NAVIGATION: Final = (
     Entry("Overview", "chart", (Tab("overview", "Overview"),)),
     Entry(
+        "Explore",
+        "panes",
+        (Tab("annotations", "Annotations"),),
+    ),
+    Entry(
         "Budgets",
         "gauge",
         (

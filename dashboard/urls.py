@@ -3,7 +3,7 @@
 from django.urls import path
 from django.views.generic import RedirectView
 
-from dashboard import accounts, invitations, sources, styleguide, views
+from dashboard import accounts, annotations_page, invitations, sources, styleguide, views
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
@@ -15,6 +15,7 @@ urlpatterns = [
     path("charts/spend.html", views.spend_table, name="spend_table"),
     path("charts/spend.csv", views.spend_csv, name="spend_csv"),
     path("budgets", views.budgets, name="budgets"),
+    path("annotations", annotations_page.page, name="annotations"),
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),
     path("enforcement/requests", raises.page, name="requests"),

@@ -12,7 +12,9 @@ from django.views.decorators.http import require_safe
 from common.csv_files import csv_lines
 from dashboard import findings, spend
 from dashboard.access import PageRequest, cached_page
+from dashboard.annotations import read_chart_notes
 from dashboard.budget_windows import bar_of, watched_windows
+from dashboard.chart_notes import with_annotations
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.marks import read_marks
 from dashboard.spend_chart import spend_figure
@@ -100,7 +102,8 @@ def spend_chart(request: PageRequest) -> HttpResponse:
         starts=[spend.local(start, bar) for start in series.starts],
         marks=read_marks(request.tenant.id, bar, series.starts),
     )
-    return JsonResponse(figure)
+    notes = read_chart_notes(request.tenant.id, bar, series.starts)
+    return JsonResponse(with_annotations(figure, notes))
 
 
 @require_safe

@@ -11,13 +11,21 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Annotation",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("time", models.DateTimeField()),
                 ("text", models.CharField(max_length=300)),
                 ("match", models.JSONField(blank=True, default=dict)),
                 ("actor", models.CharField(max_length=300)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
-                ("tenant", models.ForeignKey(on_delete=models.deletion.CASCADE, to="tenants.tenant")),
+                (
+                    "tenant",
+                    models.ForeignKey(on_delete=models.deletion.CASCADE, to="tenants.tenant"),
+                ),
             ],
             options={
                 "db_table": "annotation",
@@ -27,18 +35,30 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="UnitCount",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("name", models.CharField(max_length=200)),
                 ("day", models.DateField()),
                 ("count", models.BigIntegerField()),
                 ("updated_at", models.DateTimeField(auto_now=True)),
-                ("tenant", models.ForeignKey(on_delete=models.deletion.CASCADE, to="tenants.tenant")),
+                (
+                    "tenant",
+                    models.ForeignKey(on_delete=models.deletion.CASCADE, to="tenants.tenant"),
+                ),
             ],
             options={
                 "db_table": "unit_count",
                 "constraints": [
-                    models.UniqueConstraint(fields=["tenant", "name", "day"], name="unit_count_once_a_day"),
-                    models.CheckConstraint(condition=Q(count__gte=0), name="unit_count_not_negative"),
+                    models.UniqueConstraint(
+                        fields=["tenant", "name", "day"], name="unit_count_once_a_day"
+                    ),
+                    models.CheckConstraint(
+                        condition=Q(count__gte=0), name="unit_count_not_negative"
+                    ),
                 ],
             },
         ),
