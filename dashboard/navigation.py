@@ -79,7 +79,7 @@ NAVIGATION: Final = (
     Entry(
         "Explore",
         "panes",
-        (Tab("annotations", "Annotations"),),
+        (Tab("unit_economics", "Unit economics"), Tab("annotations", "Annotations")),
     ),
     Entry(
         "Budgets",

@@ -1,14 +1,15 @@
 """The table behind a chart, on a page and as CSV. Pure."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from common.money import usd_from_nanos
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Series, local
 from metering.reporting.usage import UsageRow
 
-_FORMS = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
+# How a bucket of each interval is named in a table.
+LABELS: Final = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
 
 
 class TableRow(NamedTuple):
@@ -25,7 +26,7 @@ def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
     columns = _columns(series)
     rows = [
         TableRow(
-            label=local(start, bar).strftime(_FORMS[series.interval]),
+            label=local(start, bar).strftime(LABELS[series.interval]),
             amounts=[column[place] for column in columns],
             total=sum(column[place] for column in columns),
             is_unfinished=place == series.unfinished,

@@ -3,7 +3,7 @@
 from django.urls import path
 from django.views.generic import RedirectView
 
-from dashboard import accounts, annotations_page, invitations, sources, styleguide, views
+from dashboard import accounts, annotations_page, invitations, sources, styleguide, units, views
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
@@ -15,6 +15,11 @@ urlpatterns = [
     path("charts/spend.html", views.spend_table, name="spend_table"),
     path("charts/spend.csv", views.spend_csv, name="spend_csv"),
     path("budgets", views.budgets, name="budgets"),
+    path("unit-economics", units.page, name="unit_economics"),
+    path("unit-economics/chart.json", units.chart, name="units_chart"),
+    path("unit-economics/units.csv", units.csv_file, name="units_csv"),
+    path("unit-economics/all", units.every_unit, name="units_all"),
+    path("unit-economics/agents", units.agents, name="units_agents"),
     path("annotations", annotations_page.page, name="annotations"),
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),

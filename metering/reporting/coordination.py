@@ -42,9 +42,10 @@ class Coordination(NamedTuple):
     produced_tokens: int
 
     @property
-    def overhead(self) -> Decimal | None:
-        """Tokens passed on per token that agents wrote; None where they wrote none."""
-        return share(self.passed_on_tokens, self.produced_tokens)
+    def overhead_percent(self) -> Decimal | None:
+        """Tokens passed on in percent of those that agents wrote; None where they wrote none."""
+        passed_on = share(self.passed_on_tokens, self.produced_tokens)
+        return None if passed_on is None else passed_on * 100
 
 
 def coordination(question: UsageQuestion) -> Coordination:

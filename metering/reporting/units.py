@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 from common.queries import fetch_rows
 from metering.models import UnitCount
-from metering.reporting.comparison import Comparison
 from metering.reporting.distinct import distinct_in
 from metering.reporting.intervals import Bucket
 from metering.reporting.kept import require_sums
@@ -49,7 +48,7 @@ class UnitFigures(NamedTuple):
 
 
 class UnitRow(NamedTuple):
-    """One bucket, and the same elapsed time before it where that is compared."""
+    """One bucket, and the one at its place in the range before; None where there is none."""
 
     start: datetime
     figures: UnitFigures
@@ -57,7 +56,7 @@ class UnitRow(NamedTuple):
 
 
 class UnitReport(NamedTuple):
-    """The buckets of a range up to now, and the whole of it."""
+    """The buckets of a range, and the whole of it."""
 
     rows: Sequence[UnitRow]
     total: UnitFigures
@@ -71,38 +70,34 @@ def posted_units(tenant_id: int) -> list[Unit]:
 
 
 def unit_total(
-    question: UsageQuestion, unit: Unit, *, is_compared: bool, now: datetime
+    question: UsageQuestion, unit: Unit, *, previous: UsageQuestion | None = None
 ) -> tuple[UnitFigures, UnitFigures | None]:
-    """Return the whole of a range, and of the same elapsed time before it. Raises InvalidQuestion,
-    for what cannot be counted in time as well.
+    """Return the whole of a range, and of the range that it is compared with. Raises
+    InvalidQuestion, for what cannot be counted in time as well.
     """
     require_sums(question)
-    total = _figures_in(question, [_until(question.whole, now)], unit)[0]
-    if not is_compared:
+    total = _figures_in(question, [question.whole], unit)[0]
+    if previous is None:
         return total, None
-    comparison = Comparison(question, now=now)
-    return total, _figures_in(question, [comparison.bucket(question.whole)], unit)[0]
+    require_sums(previous)
+    return total, _figures_in(previous, [previous.whole], unit)[0]
 
 
 def unit_report(
-    question: UsageQuestion, unit: Unit, *, is_compared: bool, now: datetime
+    question: UsageQuestion, unit: Unit, *, previous: UsageQuestion | None = None
 ) -> UnitReport:
-    """Return what a unit cost in each bucket of a range. Raises as `unit_total`."""
-    total, previous_total = unit_total(question, unit, is_compared=is_compared, now=now)
-    portion = [_until(bucket, now) for bucket in question.buckets() if bucket.start <= now]
+    """Return what a unit cost in each bucket of a range, beside the bucket at the same place of the
+    range that it is compared with. Raises as `unit_total`.
+    """
+    total, previous_total = unit_total(question, unit, previous=previous)
+    portion = list(question.buckets())
     figures = _figures_in(question, portion, unit)
-    before: Sequence[UnitFigures | None] = [None] * len(portion)
-    if is_compared:
-        earlier = Comparison(question, now=now).buckets(portion)
-        before = _figures_in(question, earlier, unit)
+    earlier = _figures_in(previous, list(previous.buckets()), unit) if previous else []
     rows = [
-        UnitRow(bucket.start, *both) for bucket, *both in zip(portion, figures, before, strict=True)
+        UnitRow(bucket.start, figures[place], earlier[place] if place < len(earlier) else None)
+        for place, bucket in enumerate(portion)
     ]
     return UnitReport(rows, total, previous_total)
-
-
-def _until(bucket: Bucket, now: datetime) -> Bucket:
-    return bucket._replace(reads_to=max(bucket.reads_from, min(bucket.reads_to, now)))
 
 
 def _figures_in(

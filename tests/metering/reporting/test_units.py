@@ -22,19 +22,21 @@ from metering.usage.unit_counts import report_unit_count
 from tests.factories import Account, make_account, make_event, send
 from tests.metering.reporting.test_usage import snapshot
 
-NOW = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
-TODAY = NOW.replace(hour=0)
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
 TICKETS = Unit("tickets solved", is_posted=True)
 
 
-def question(account: Account, **fields: Any) -> UsageQuestion:
-    fields = {"starts_at": TODAY - timedelta(days=1), "ends_at": TODAY + timedelta(days=1)} | fields
+def question(account: Account, days: int = 0, **fields: Any) -> UsageQuestion:
+    """The two days that end so many days before tomorrow."""
+    ends_at = TODAY + timedelta(days=1 - days)
+    fields = {"starts_at": ends_at - timedelta(days=2), "ends_at": ends_at} | fields
     return UsageQuestion(tenant_id=account.tenant.id, **fields)
 
 
 def report(account: Account, unit: Unit, **fields: Any) -> UnitReport:
     with snapshot(account):
-        return unit_report(question(account, **fields), unit, is_compared=True, now=NOW)
+        before = question(account, days=2, **fields)
+        return unit_report(question(account, **fields), unit, previous=before)
 
 
 def call(days: int, cost_usd: str, **fields: object) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def test_a_handoff_passes_on_no_more_than_was_written_or_read(account: Account) 
     ]
     assert (found.count, found.passed_on_tokens, found.cost_nanos) == (3, 330, 3_000_000_000)
     assert found.produced_tokens == 300 + 50 + 60 + 100 + 40 + 30 + 20 + 40
-    assert found.overhead == Decimal("0.515625")
+    assert found.overhead_percent == Decimal("51.5625")
     with snapshot(account):
         growth = coordination(question(account, filters={"team": ("growth",)}))
     assert (growth.count, growth.passed_on_tokens, growth.produced_tokens) == (1, 100, 140)
@@ -169,4 +171,4 @@ def test_without_agents_there_is_no_coordination(account: Account, filters: Any)
     send(account, [call(0, "1", session="s")])
     with snapshot(account):
         found = coordination(question(account, filters=filters))
-    assert (found.pairs, found.count, found.overhead) == ([], 0, None)
+    assert (found.pairs, found.count, found.overhead_percent) == ([], 0, None)
