@@ -106,6 +106,7 @@ NAVIGATION: Final = (
         badges=("incidents",),
         tone="hot",
     ),
+    Entry("Savings", "percent", (Tab("savings", "Savings"),)),
     Entry(
         "Settings",
         "sliders",

@@ -3,7 +3,16 @@
 from django.urls import path
 from django.views.generic import RedirectView
 
-from dashboard import accounts, annotations_page, invitations, sources, styleguide, units, views
+from dashboard import (
+    accounts,
+    annotations_page,
+    invitations,
+    savings,
+    sources,
+    styleguide,
+    units,
+    views,
+)
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 
@@ -20,6 +29,7 @@ urlpatterns = [
     path("unit-economics/units.csv", units.csv_file, name="units_csv"),
     path("unit-economics/all", units.every_unit, name="units_all"),
     path("unit-economics/agents", units.agents, name="units_agents"),
+    path("savings", savings.page, name="savings"),
     path("annotations", annotations_page.page, name="annotations"),
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),

@@ -3,6 +3,12 @@ from django.db.models import Q
 
 from tenants.row_security import ForceRowSecurity
 
+# What savings are made of: few calls of many. Status 2 is "error". Later partitions get these, too.
+SAVINGS_INDEXES = """
+    CREATE INDEX usage_event_saved ON usage_event (tenant_id, time) WHERE saved_nanos IS NOT NULL;
+    CREATE INDEX usage_event_failed ON usage_event (tenant_id, time) WHERE status = 2;
+"""
+
 
 class Migration(migrations.Migration):
     dependencies = [("metering", "0002_storage"), ("tenants", "0003_audit_entry_of_type")]
@@ -63,4 +69,5 @@ class Migration(migrations.Migration):
             },
         ),
         ForceRowSecurity("annotation", "unit_count"),
+        migrations.RunSQL(SAVINGS_INDEXES, "DROP INDEX usage_event_saved, usage_event_failed"),
     ]
