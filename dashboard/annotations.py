@@ -1,6 +1,6 @@
 """What happened, as flags on time charts."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.urls import reverse
@@ -11,9 +11,7 @@ from dashboard.spend import local
 from metering.reporting.annotations import TimeNote, annotations
 
 
-def read_annotations(
-    tenant_id: int, bar: FilterBar, teams: Collection[str] | None = None
-) -> list[TimeNote]:
+def read_annotations(tenant_id: int, bar: FilterBar) -> list[TimeNote]:
     """What concerns the usage that the bar shows, oldest first."""
     span = bar.range
     return annotations(
@@ -21,19 +19,14 @@ def read_annotations(
         starts_at=span.starts_at,
         ends_at=span.ends_at,
         filters={name: tuple(values) for name, values in bar.filters.items()},
-        teams=teams,
+        teams=bar.teams,
     )
 
 
-def read_chart_notes(
-    tenant_id: int,
-    bar: FilterBar,
-    starts: Sequence[datetime],
-    teams: Collection[str] | None = None,
-) -> list[ChartNote]:
+def read_chart_notes(tenant_id: int, bar: FilterBar, starts: Sequence[datetime]) -> list[ChartNote]:
     """One flag for each bucket (by its start) of a chart in which something happened."""
     texts: dict[int, list[str]] = {}
-    for note in read_annotations(tenant_id, bar, teams):
+    for note in read_annotations(tenant_id, bar):
         places = [place for place, start in enumerate(starts) if start <= note.at]
         if places:
             texts.setdefault(places[-1], []).append(note.text)

@@ -53,6 +53,8 @@ def coordination(question: UsageQuestion) -> Coordination:
     starts_at, ends_at = question.starts_at, question.ends_at
     require_few_events(question, [(starts_at, ends_at)], what=WHAT)
     wanted = on_events(question.filters)
+    # Who may see one team's usage is not told what other teams' agents wrote.
+    of_teams = on_events({"team": question.filters["team"]} if "team" in question.filters else {})
     rows = fetch_in_time(
         f"""
         WITH chosen AS MATERIALIZED (
@@ -67,7 +69,7 @@ def coordination(question: UsageQuestion) -> Coordination:
             FROM usage_event
             WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void AND agent <> ''
                 AND trace <> '' AND span IS NOT NULL
-                AND trace IN (SELECT trace FROM receiving)
+                AND trace IN (SELECT trace FROM receiving) AND {of_teams.sql}
             GROUP BY trace, span
         ), pairs AS (
             SELECT p.agent AS giver, r.agent AS receiver, count(*) AS count,
@@ -84,7 +86,7 @@ def coordination(question: UsageQuestion) -> Coordination:
         """,
         [
             *(question.tenant_id, starts_at, ends_at, *wanted.parameters),
-            *(question.tenant_id, starts_at - PARENT_BEFORE, ends_at),
+            *(question.tenant_id, starts_at - PARENT_BEFORE, ends_at, *of_teams.parameters),
         ],
         what=WHAT,
     )
