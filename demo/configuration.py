@@ -1,4 +1,4 @@
-"""Teams, tool prices, budgets and annotations of the demo, made through the public API like everything else.
+"""Teams, tool prices, budgets and annotations of the demo, made through the public API.
 
 Limits follow from what the demo's calls will spend, so that on any day some windows are nearly full
 and one is over.
