@@ -201,13 +201,13 @@ def csv_file(request: PageRequest) -> HttpResponse:
 def _csv_rows(asked: Asked, report: UnitReport) -> Iterator[list[str]]:
     yield ["start", "unit", "cost_usd", "count", "cost_per_unit_usd"]
     for row in report.rows:
-        cost_nanos, count = row.figures
+        cost_nanos, units = row.figures
         each = row.figures.each_nanos
         yield [
             local(row.start, asked.bar).isoformat(),
             asked.unit.name,
             usd_from_nanos(cost_nanos),
-            str(count),
+            str(units),
             "" if each is None else usd_from_nanos(each),
         ]
 

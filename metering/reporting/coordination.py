@@ -27,7 +27,7 @@ class Handoffs(NamedTuple):
 
     giver: str
     receiver: str
-    count: int
+    handoffs: int
     passed_on_tokens: int
     cost_nanos: int
 
@@ -36,7 +36,7 @@ class Coordination(NamedTuple):
     """Handoffs of a range: the pairs with most tokens, and the sums of all pairs."""
 
     pairs: list[Handoffs]
-    count: int
+    handoffs: int
     passed_on_tokens: int
     cost_nanos: int
     produced_tokens: int

@@ -39,12 +39,12 @@ class UnitFigures(NamedTuple):
     """A cost and how many units it was for."""
 
     cost_nanos: int
-    count: int
+    units: int
 
     @property
     def each_nanos(self) -> int | None:
         """What one of them cost, rounded half up to a nano-dollar; None where there was none."""
-        return per_unit(self.cost_nanos, self.count)
+        return per_unit(self.cost_nanos, self.units)
 
 
 class UnitRow(NamedTuple):

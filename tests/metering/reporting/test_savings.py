@@ -21,11 +21,12 @@ CHEAP = {"provider": "openai", "model": "gpt-5-nano"}
 
 
 def question(account: Account, **fields: Any) -> UsageQuestion:
-    fields = {
+    fields: dict[str, Any] = {
         "starts_at": NOON - timedelta(hours=12),
         "ends_at": NOON + timedelta(hours=12),
         "interval": "none",
-    } | fields
+        **fields,
+    }
     return UsageQuestion(tenant_id=account.tenant.id, **fields)
 
 
@@ -42,7 +43,7 @@ def call(**fields: object) -> dict[str, Any]:
     return make_event(time=NOON.isoformat(), **fields)
 
 
-def cost(account: Account, model: dict[str, str], **tokens: int) -> int:
+def cost(account: Account, model: dict[str, str], **tokens: Any) -> int:
     with account.scope():
         price = load_price_book(account.tenant.id).price_at(**model, at=NOON)
     assert price is not None

@@ -74,9 +74,9 @@ def test_costs_are_divided_by_how_many_there_were(account: Account) -> None:
     assert customers.total == UnitFigures(3_000_000_001, 2)
     assert customers.total.each_nanos == 1_500_000_001
     assert customers.previous_total == UnitFigures(11_000_000_000, 1)
-    assert report(account, Unit("user")).total.count == 2
-    assert report(account, Unit("session")).total.count == 2
-    assert report(account, Unit("feature")).total.count == 1
+    assert report(account, Unit("user")).total.units == 2
+    assert report(account, Unit("session")).total.units == 2
+    assert report(account, Unit("feature")).total.units == 1
     only_a = report(account, Unit("user"), filters={"customer": ("a",)})
     assert only_a.total == UnitFigures(2_000_000_001, 2)
 
@@ -93,7 +93,7 @@ def test_a_success_counts_at_the_last_call_of_its_work(account: Account) -> None
                 value_nanos=None,
             )
     successes = report(account, Unit("success"))
-    assert [row.figures.count for row in successes.rows] == [0, 1]
+    assert [row.figures.units for row in successes.rows] == [0, 1]
     assert successes.rows[0].figures.each_nanos is None
     assert successes.total == UnitFigures(7_000_000_000, 1)
 
@@ -107,8 +107,8 @@ def test_the_last_count_of_a_day_counts_and_days_are_the_tenants(account: Accoun
     post(account, TODAY.date(), 100, name="other")
     post(make_account(), TODAY.date(), 100)
     tickets = report(account, TICKETS)
-    assert [row.figures.count for row in tickets.rows] == [5, 2]
-    assert [row.previous and row.previous.count for row in tickets.rows] == [0, 7]
+    assert [row.figures.units for row in tickets.rows] == [5, 2]
+    assert [row.previous and row.previous.units for row in tickets.rows] == [0, 7]
     assert tickets.total.each_nanos == 1_142_857_143
     with account.scope():
         assert posted_units(account.tenant.id) == [Unit("other", True), TICKETS]
@@ -158,12 +158,12 @@ def test_a_handoff_passes_on_no_more_than_was_written_or_read(account: Account) 
         Handoffs("lead", "writer", 2, 300, 2_000_000_000),
         Handoffs("writer", "lead", 1, 30, 1_000_000_000),
     ]
-    assert (found.count, found.passed_on_tokens, found.cost_nanos) == (3, 330, 3_000_000_000)
+    assert (found.handoffs, found.passed_on_tokens, found.cost_nanos) == (3, 330, 3_000_000_000)
     assert found.produced_tokens == 300 + 50 + 60 + 100 + 40 + 30 + 20 + 40
     assert found.overhead_percent == Decimal("51.5625")
     with snapshot(account):
         growth = coordination(question(account, filters={"team": ("growth",)}))
-    assert (growth.count, growth.passed_on_tokens, growth.produced_tokens) == (1, 100, 140)
+    assert (growth.handoffs, growth.passed_on_tokens, growth.produced_tokens) == (1, 100, 140)
 
 
 @pytest.mark.parametrize("filters", [{}, {"session": ("s",)}])
@@ -171,4 +171,4 @@ def test_without_agents_there_is_no_coordination(account: Account, filters: Any)
     send(account, [call(0, "1", session="s")])
     with snapshot(account):
         found = coordination(question(account, filters=filters))
-    assert (found.pairs, found.count, found.overhead_percent) == ([], 0, None)
+    assert (found.pairs, found.handoffs, found.overhead_percent) == ([], 0, None)
