@@ -53,7 +53,7 @@ def _headline(notes: Sequence[TimeNote], bar: FilterBar) -> str:
     if not notes:
         return "Nothing was deployed or changed in this period"
     many = f"{len(notes)} moments" if len(notes) > 1 else "1 moment"
-    return f"{many} may explain costs of {bar.period_words}: the last is “{notes[0].text}”"
+    return f"{many} may explain costs of {bar.period_words}; the latest: {notes[0].text}"
 
 
 def _source_of(note: TimeNote) -> str:

@@ -188,7 +188,7 @@ class Search:
             parts = (f"Halt {name} {hit.parts[0]}", hit.parts[1], f"{hit.parts[2]}…")
             yield Hit(parts, address, "stop", meta="confirm first")
         parts = (f"Filter this page by {name} {hit.parts[0]}", *hit.parts[1:])
-        yield Hit(parts, hit.filter_address, "panes", meta="⌘↵")
+        yield Hit(parts, hit.filter_address, "panes", meta="this page")
 
 
 def parts_of(name: str, text: str) -> tuple[str, str, str]:

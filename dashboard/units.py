@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any, Final
 
 from django.http import HttpResponse, JsonResponse
@@ -16,7 +17,7 @@ from dashboard.amounts import change, money, percent_text
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations
 from dashboard.charts import LINE, Figure, line, over_time
-from dashboard.filter_bar import Choice, FilterBar
+from dashboard.filter_bar import Choice, FilterBar, TimeRange
 from dashboard.findings import STEADY_PERCENT, shortened
 from dashboard.frame import filter_bar_of, frame
 from dashboard.spend import local, question
@@ -55,11 +56,15 @@ class Asked:
 
 
 def _asked(request: PageRequest) -> Asked:
-    bar = filter_bar_of(request)
-    unit = _unit_of(request)
-    bar = _with_unit(bar, unit)
+    return _asked_of(request, _unit_of(request))
+
+
+def _asked_of(request: PageRequest, unit: Unit) -> Asked:
+    bar = _with_unit(filter_bar_of(request), unit)
     interval = "day" if unit.is_posted and bar.interval == "hour" else bar.interval
     spans = [bar.range, *([bar.previous] if bar.has_comparison else [])]
+    if unit.is_posted:
+        spans = [_whole_days(span, bar) for span in spans]
     asked = [
         question(request.tenant.id, bar, span, group_by=None, interval=interval)
         if span.starts_at < span.until
@@ -67,6 +72,14 @@ def _asked(request: PageRequest) -> Asked:
         for span in spans
     ]
     return Asked(bar, unit, asked[0], asked[1] if len(asked) > 1 else None)
+
+
+def _whole_days(span: TimeRange, bar: FilterBar) -> TimeRange:
+    """The span without the day that is not over: its posted count is of a whole day."""
+    if span.until >= span.ends_at:
+        return span
+    until = local(span.until, bar).replace(hour=0, minute=0, second=0, microsecond=0)
+    return span._replace(until=until.astimezone(UTC))
 
 
 def _unit_of(request: PageRequest) -> Unit:
@@ -218,7 +231,7 @@ def every_unit(request: PageRequest) -> HttpResponse:
     """What each kind of unit costs in the period: a fragment that is read after the page."""
     asked = _asked(request)
     units = (*map(Unit, BUILT_IN), *posted_units(request.tenant.id)) if asked.question else ()
-    lines = [_line_of(asked, unit) for unit in units]
+    lines = [_line_of(_asked_of(request, unit), unit) for unit in units]
     return render(request, "dashboard/units_all.html", {"lines": lines, "bar": asked.bar})
 
 
@@ -227,7 +240,8 @@ def _line_of(asked: Asked, unit: Unit) -> dict[str, Any]:
         "unit": unit,
         "address": _with_unit(asked.bar, unit).query(path=reverse("dashboard:unit_economics")),
     }
-    assert asked.question is not None
+    if asked.question is None:
+        return line
     try:
         total, previous = unit_total(asked.question, unit, previous=asked.previous)
     except InvalidQuestion:

@@ -28,6 +28,8 @@ from metering.reporting.usage import Measures, usage
 MODELS_MAX: Final = 30
 ROWS_MAX: Final = 12_000
 EACH_MAX: Final = 20
+# Models that would save less than so much of the cost are not named.
+SAVED_PERCENT_MIN: Final = 10
 # Below a hundredth of a cent a finding is noise.
 NANOS_MIN: Final = 100_000
 
@@ -104,6 +106,11 @@ class _ModelSums(NamedTuple):
     calls: int
     days: list[tuple[datetime, Measures, Price | None]]
 
+    @property
+    def provider(self) -> str | None:
+        """Who sells the model, as its price says."""
+        return next((price.provider for _, _, price in self.days if price), None)
+
 
 def _by_models(question: UsageQuestion) -> Iterator[Finding]:
     book = load_price_book(question.tenant_id)
@@ -158,20 +165,25 @@ def _cache_saving(at: datetime, day: Measures, price: Price | None) -> Fraction:
 def _cheapest_other(
     book: PriceBook, model: _ModelSums, models: list[_ModelSums]
 ) -> Iterator[Finding]:
-    """The model, of those in use, that would have saved most on this one's tokens."""
-    best = Finding(Kind.CHEAPER_MODEL, 0, model.calls, {"model": model.model})
+    """The next cheaper model, of those in use of the same provider, on this one's tokens: what is
+    much cheaper seldom does the same work.
+    """
     if any(day.unpriced for _, day, _ in model.days):
         return  # what it cost is not known
+    found: list[Finding] = []
     for other in models:
+        if other is model or other.provider != model.provider:
+            continue
         costs = [
             _cost_at(day, book.price_at(provider=None, model=other.model, at=at))
             for at, day, _ in model.days
         ]
         known = [cost for cost in costs if cost is not None]
         saved = model.cost_nanos - _rounded(sum(known, Fraction()))
-        if other is not model and len(known) == len(costs) and saved > best.nanos:
-            best = best._replace(nanos=saved, other_model=other.model)
-    yield best
+        if len(known) == len(costs) and saved * 100 >= model.cost_nanos * SAVED_PERCENT_MIN:
+            filters = {"model": model.model}
+            found.append(Finding(Kind.CHEAPER_MODEL, saved, model.calls, filters, other.model))
+    yield from sorted(found, key=lambda one: one.nanos)[:1]
 
 
 def _cost_at(day: Measures, price: Price | None) -> Fraction | None:

@@ -10,12 +10,12 @@ from tenants.roles import Role
 from tests.dashboard.test_enforcement_pages import HOSTILE, page, words
 from tests.factories import Account, make_account, make_event, send
 from tests.metering.api.caller import Caller, caller
-from tests.metering.reporting.test_savings import CHEAP, DEAR
+from tests.metering.reporting.test_savings import CHEAP, DEAR, NEXT
 
 
 def use(account: Account) -> None:
     tokens = {"input_tokens": 10_000, "cache_read_tokens": 8_000, "output_tokens": 1_000}
-    send(account, [make_event(**DEAR, **tokens), make_event(**CHEAP, input_tokens=10)])
+    send(account, [make_event(**DEAR, **tokens), make_event(**NEXT, input_tokens=10)])
     send(account, [make_event(**DEAR, cost_usd="0.5", status="error", input_tokens=1)])
 
 
@@ -48,7 +48,7 @@ def test_what_if_is_rated_to_the_nano_dollar(account: Account, owner: Client) ->
     assert answer.body["saved_usd"] == "0.02286"
     query = f"model={DEAR['model']}&filter[status]=success&instead={CHEAP['model']}"
     assert "$0.0229 less : 1 call cost $0.0234" in words(owner, f"/savings?{query}")
-    query = f"model={CHEAP['model']}&instead={DEAR['model']}"
+    query = f"model={NEXT['model']}&instead={DEAR['model']}"
     assert " more : 1 call cost" in words(owner, f"/savings?{query}")
 
 

@@ -72,10 +72,14 @@ def test_the_headline_is_what_one_costs(account: Account, owner: Client) -> None
     assert "1.500000001" in values(html)  # half up of 3.000000001 for two
     assert "One user costs $3.00" in words(owner, "/unit-economics?unit=user")
     assert "No successes in this period" in words(owner, "/unit-economics?unit=success")
-    caller(account).post(
-        "/v1/unit-counts", {"name": "tickets", "day": TODAY.isoformat(), "count": 3}
-    )
-    assert "$1.00 per “tickets”" in words(owner, "/unit-economics?posted=tickets")
+    for days, count in ((0, 100), (1, 3)):  # today is not over
+        day = TODAY - timedelta(days=days)
+        body = {"name": "tickets", "day": day.isoformat(), "count": count}
+        assert caller(account).post("/v1/unit-counts", body).status == 200
+    at = datetime.now(UTC) - timedelta(days=1)
+    send(account, [make_event(cost_usd="6", time=at.isoformat())])
+    assert "$2.00 per “tickets”" in words(owner, "/unit-economics?posted=tickets")
+    assert "No “tickets” in" in words(owner, "/unit-economics?posted=tickets&period=today")
     assert "One customer costs" in words(owner, "/unit-economics?unit=nonsense")
 
 
@@ -116,7 +120,7 @@ def test_what_is_too_much_to_count_is_said(
     use(account)
     monkeypatch.setattr(bounded, "EVENTS_MAX", 1)
     assert "could not be counted" in page(owner, "/unit-economics?unit=session")
-    assert "choose fewer days" in page(owner, "/unit-economics/all")
+    assert "choose other days" in page(owner, "/unit-economics/all")
     assert "shorter range" in page(owner, "/unit-economics/agents")
     assert owner.get("/unit-economics/chart.json?unit=session").status_code == 200
 

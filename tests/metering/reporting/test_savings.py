@@ -17,6 +17,8 @@ from tests.metering.rollups.test_batches import roll_everything_up
 
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 DEAR = {"provider": "anthropic", "model": "claude-sonnet-4-5"}
+NEXT = {"provider": "anthropic", "model": "claude-haiku-4-5"}
+CHEAPEST = {"provider": "anthropic", "model": "claude-3-haiku-20240307"}
 CHEAP = {"provider": "openai", "model": "gpt-5-nano"}
 
 
@@ -66,20 +68,22 @@ def test_cached_input_saved_what_it_would_have_cost_in_full(account: Account) ->
     assert read(make_account()) == Savings([], ())
 
 
-def test_a_cheaper_model_in_use_is_named_with_what_it_would_have_saved(account: Account) -> None:
+def test_the_next_cheaper_model_in_use_is_named_with_what_it_would_save(account: Account) -> None:
     tokens = {"input_tokens": 100_000, "cache_read_tokens": 1_000, "output_tokens": 5_000}
-    send(account, [call(**DEAR, **tokens), call(**CHEAP, input_tokens=10, output_tokens=1)])
+    send(account, [call(**DEAR, **tokens)])
+    for model in (NEXT, CHEAPEST, CHEAP):  # cheaper still, and of another provider
+        send(account, [call(**model, input_tokens=10, output_tokens=1)])
     (found,) = of_kind(read(account), Kind.CHEAPER_MODEL)
     assert found == Finding(
         Kind.CHEAPER_MODEL,
-        cost(account, DEAR, **tokens) - cost(account, CHEAP, **tokens),
+        cost(account, DEAR, **tokens) - cost(account, NEXT, **tokens),
         1,
         {"model": DEAR["model"]},
-        CHEAP["model"],
+        NEXT["model"],
     )
     with snapshot(account):
         asked = question(account, filters={"model": (DEAR["model"],)})
-        rated = what_if(asked, **CHEAP)
+        rated = what_if(asked, **NEXT)
     assert rated.saved_nanos == found.nanos
 
 
@@ -181,4 +185,3 @@ def test_without_a_price_nothing_is_guessed(account: Account) -> None:
     with snapshot(account), pytest.raises(InvalidQuestion) as refused:
         what_if(question(account), provider=None, model="nobody-knows")
     assert refused.value.code == "no_price"
-
