@@ -85,6 +85,11 @@ NAVIGATION: Final = (
     Entry("Overview", "chart", (Tab("overview", "Overview"),)),
     Entry("Sessions", "lines", (Tab("sessions", "Sessions"),)),
     Entry(
+        "Explore",
+        "panes",
+        (Tab("unit_economics", "Unit economics"), Tab("annotations", "Annotations")),
+    ),
+    Entry(
         "Budgets",
         "gauge",
         (
@@ -109,6 +114,7 @@ NAVIGATION: Final = (
         badges=("incidents",),
         tone="hot",
     ),
+    Entry("Savings", "percent", (Tab("savings", "Savings"),)),
     Entry(
         "Settings",
         "sliders",

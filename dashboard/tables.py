@@ -9,7 +9,8 @@ from dashboard.spend import Series, local
 from metering.reporting.usage import Measures, UsageRow
 
 COUNTS: Final = tuple(name for name in Measures._fields if not name.endswith("_nanos"))
-_FORMS = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
+# How a bucket of each interval is named in a table.
+LABELS: Final = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
 
 
 class TableRow(NamedTuple):
@@ -26,7 +27,7 @@ def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
     columns = _columns(series)
     rows = [
         TableRow(
-            label=local(start, bar).strftime(_FORMS[series.interval]),
+            label=local(start, bar).strftime(LABELS[series.interval]),
             amounts=[column[place] for column in columns],
             total=sum(column[place] for column in columns),
             is_unfinished=place == series.unfinished,

@@ -3,7 +3,17 @@
 from django.urls import path, register_converter
 from django.views.generic import RedirectView
 
-from dashboard import accounts, invitations, sources, styleguide, views
+from dashboard import (
+    accounts,
+    annotations_page,
+    invitations,
+    savings,
+    search,
+    sources,
+    styleguide,
+    units,
+    views,
+)
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channels, deliveries, lists, one
 from dashboard.overview import charts, page
@@ -25,6 +35,15 @@ urlpatterns = [
     path("charts/month.html", charts.month_table, name="month_table"),
     path("charts/month.csv", charts.month_csv, name="month_csv"),
     path("budgets", views.budgets, name="budgets"),
+    path("unit-economics", units.page, name="unit_economics"),
+    path("unit-economics/chart.json", units.chart, name="units_chart"),
+    path("unit-economics/units.csv", units.csv_file, name="units_csv"),
+    path("unit-economics/all", units.every_unit, name="units_all"),
+    path("unit-economics/agents", units.agents, name="units_agents"),
+    path("savings", savings.page, name="savings"),
+    path("search", search.page, name="search"),
+    path("search/results", search.results, name="search_results"),
+    path("annotations", annotations_page.page, name="annotations"),
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),
     path("enforcement/requests", raises.page, name="requests"),

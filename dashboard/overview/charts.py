@@ -13,7 +13,8 @@ from common.csv_files import csv_lines
 from common.money import usd_from_nanos
 from dashboard import spend
 from dashboard.access import PageRequest, cached_page
-from dashboard.chart_notes import Level, with_marks, with_shade
+from dashboard.annotations import read_chart_notes
+from dashboard.chart_notes import Level, with_annotations, with_marks, with_shade
 from dashboard.filter_bar import FilterBar, TimeRange
 from dashboard.frame import filter_bar_of
 from dashboard.incidents.marks import read_marks
@@ -50,7 +51,9 @@ def spend_chart(request: PageRequest) -> HttpResponse:
     figure = with_near_levels(figure, _levels(tenant_id, bar, series))
     if empty := spend.places_before(series.starts, first_event_at(tenant_id)):
         figure = with_shade(figure, -0.5, empty - 0.5, NO_DATA)
-    return JsonResponse(with_marks(figure, read_marks(tenant_id, bar, series.starts)))
+    figure = with_marks(figure, read_marks(tenant_id, bar, series.starts))
+    notes = read_chart_notes(tenant_id, bar, series.starts)
+    return JsonResponse(with_annotations(figure, notes))
 
 
 def _expected(tenant_id: int, bar: FilterBar, series: spend.Series) -> int | None:

@@ -15,9 +15,12 @@ from metering.api import (
     prices,
     reports,
     reservations,
+    savings,
     sources,
+    unit_counts,
     usage,
 )
+from metering.api.annotations import AnnotationRemoval, Annotations
 from metering.api.breakers import Breakers
 from metering.api.budgets import Budgets
 from metering.api.jobs import Jobs
@@ -96,6 +99,11 @@ urlpatterns = [
     path("settings", settings.SettingsView.as_view()),
     path("audit-log", AuditLog.as_view(LIST)),
     path("sources", sources.SourcesView.as_view()),
+    path("savings", savings.SavingsView.as_view()),
+    path("what-if", savings.WhatIfView.as_view()),
+    path("unit-counts", unit_counts.UnitCountsView.as_view()),
+    path("annotations", Annotations.as_view(LIST_AND_CREATE)),
+    path("annotations/<int:annotation_id>", AnnotationRemoval.as_view(REMOVE)),
     path("usage", usage.UsageView.as_view()),
     path("forecast", forecast.ForecastView.as_view()),
     path("traces/<path:trace>", calls.TraceView.as_view()),

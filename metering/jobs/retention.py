@@ -33,6 +33,7 @@ from metering.limits.breakers import forget_idle_states
 from metering.limits.rate_counters import forget_idle_rate_counters
 from metering.models import (
     BY_LEVEL,
+    Annotation,
     BackgroundJob,
     BudgetWindow,
     Correction,
@@ -44,6 +45,7 @@ from metering.models import (
     Outcome,
     Simulation,
     SimulationStatus,
+    UnitCount,
 )
 from metering.rollups.sets import DAY_SETS, HISTOGRAM_SETS, QUARTER_SETS, DimensionSet
 from metering.usage.partitions import drop_sealed_partitions
@@ -110,6 +112,9 @@ def remove_old_rows(*, seconds: float) -> None:
     counted_before = now - settings.RETENTION_EVENTS
     run.remove_by_id(Correction.objects.all(), at="created_at", before=counted_before)
     run.remove_by_id(Outcome.objects.all(), at="reported_at", before=counted_before)
+    read_until = now - settings.RETENTION_HISTORY
+    run.remove_by_id(Annotation.objects.all(), at="created_at", before=read_until)
+    run.remove_by_id(UnitCount.objects.all(), at="updated_at", before=read_until)
     tenants = TenantRun(seconds / 2)
     remove = partial(_remove_decisions, before=decided_before)
     tenants.repeat("remove_decisions", shuffled(_all_tenants), scoped(remove))

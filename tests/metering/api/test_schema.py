@@ -153,6 +153,7 @@ def make_configuration(account: Account) -> JsonObject:
         "halt_id": api.post("/v1/halts", {"match": {"agent": "a"}, "reason": "r"}).body["id"],
         "rate_limit_id": api.post("/v1/rate-limits", rate).body["id"],
         "breaker_id": api.post("/v1/breakers", breaker).body["id"],
+        "annotation_id": api.post("/v1/annotations", {"text": "Deployed"}).body["id"],
         "job_id": api.get("/v1/jobs").body["data"][0]["id"],
         "trace": "t",
         "session": "s",
