@@ -8,7 +8,12 @@ from dashboard.filter_bar import FilterBar
 from dashboard.spend import Series, local
 from metering.reporting.usage import UsageRow
 
-_FORMS = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
+_FORMS = {
+    "hour": "%a, %b %-d, %-I %p",
+    "day": "%a, %b %-d, %Y",
+    "week": "Week of %b %-d, %Y",
+    "month": "%B %Y",
+}
 
 
 class TableRow(NamedTuple):
