@@ -2,18 +2,20 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from django.db import connection
+from psycopg.types.json import Jsonb
 
 from metering.budgets.index import BudgetIndex
 from metering.budgets.levels import REFUSING
 from metering.budgets.rules import BudgetRule, LimitIncreaseRule
 from metering.core.dimensions import REQUEST
+from metering.core.match import wanted_values
 from metering.core.periods import ROLLING_SECONDS
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent, used_share_sql
 from metering.models import LimitIncrease, LimitIncreaseStatus
@@ -69,6 +71,12 @@ _FULLEST: Final = f"""
         LEFT JOIN raised every ON every.budget_id = b.id AND every.group_key = ''
         LEFT JOIN raised own ON own.budget_id = b.id AND own.group_key = w.group_key
         WHERE b.tenant_id = %(tenant)s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
+            AND NOT EXISTS (
+                SELECT FROM jsonb_each(%(filters)s::jsonb) AS wanted (name, by)
+                WHERE NOT (wanted.by -> 'budgets' @> to_jsonb(b.id))
+                    AND NOT coalesce(wanted.by -> 'values' ? (w.group_key::jsonb ->>
+                        (array_position(b.per, wanted.name::varchar) - 1)), false)
+            )
     ), ranked AS (
         SELECT tenant_id, id, count(*) OVER (PARTITION BY budget_id) AS windows,
             count(*) FILTER (WHERE used >= 1) OVER () AS over,
@@ -155,13 +163,29 @@ class Watch:
     running_out: int
 
 
-def watched_windows(*, tenant_id: int, book: BudgetIndex, now: datetime, per_budget: int) -> Watch:
-    """The windows that count now, the fullest first.
+def watched_windows(
+    *,
+    tenant_id: int,
+    book: BudgetIndex,
+    now: datetime,
+    per_budget: int,
+    filters: Mapping[str, Sequence[str]],
+) -> Watch:
+    """The windows that count now, the fullest first: those that are about the values of `filters`
+    alone, because the budget's match or the window's group names one of them for each dimension.
 
     Budgets on single calls have no window that fills, and are not here.
     """
+    about = {
+        name: {
+            "values": list(values),
+            "budgets": [one.id for one in book.rules.values() if _is_about(one, name, values)],
+        }
+        for name, values in filters.items()
+    }
+    asked = {"tenant": tenant_id, "now": now, "per_budget": per_budget, "filters": Jsonb(about)}
     with connection.cursor() as cursor:
-        cursor.execute(_FULLEST, {"tenant": tenant_id, "now": now, "per_budget": per_budget})
+        cursor.execute(_FULLEST, asked)
         rows = cursor.fetchall()
     width = len(WindowState._fields)
     waiting = open_requests(tenant_id, now)
@@ -176,6 +200,11 @@ def watched_windows(*, tenant_id: int, book: BudgetIndex, now: datetime, per_bud
     # Windows without an end have no rate in SQL; those that are shown have one here.
     endless = sum(one.state.ends_at is None and bool(one.outlook.runs_out_at) for one in found)
     return Watch(found, over, running_out + endless)
+
+
+def _is_about(rule: BudgetRule, name: str, values: Sequence[str]) -> bool:
+    """Whether the budget counts calls with these values of a dimension and no others."""
+    return name in rule.match and wanted_values(rule.match[name]) <= frozenset(values)
 
 
 def _with_unknown(

@@ -52,7 +52,8 @@ class TimeRange(NamedTuple):
 @dataclass(frozen=True)
 class FilterBar:
     """What a page was asked to show. `notices` says in words what was not understood; `further`
-    are parameters of the page itself, which every link of the bar keeps.
+    are parameters of the page itself, which every link of the bar keeps. `teams` are those whose
+    usage the person may see; None: that of the whole tenant.
     """
 
     preset: str
@@ -66,6 +67,7 @@ class FilterBar:
     metric: str = COST
     further: Pairs = ()
     notices: tuple[str, ...] = ()
+    teams: tuple[str, ...] | None = None
 
     @property
     def split(self) -> str:
@@ -137,10 +139,15 @@ class FilterBar:
 
     @property
     def filters(self) -> dict[str, list[str]]:
-        """The chips as queries take them: any of the values of each dimension."""
+        """The chips as queries take them: any of the values of each dimension. Where the person
+        may see some teams alone, these are among them whatever the chips say.
+        """
         found: dict[str, list[str]] = {}
         for name, value in self.chips:
             found.setdefault(name, []).append(value)
+        if self.teams is not None:
+            found["team"] = [one for one in found.get("team", self.teams) if one in self.teams]
+            assert found["team"], "`limited_to` leaves no chip of another team"
         return found
 
     def query(self, *, path: str = "") -> str:
@@ -187,6 +194,18 @@ class FilterBar:
     def with_further(self, further: Mapping[str, str]) -> "FilterBar":
         """These parameters of the page, in place of those that it has."""
         return replace(self, further=tuple(further.items()))
+
+    def limited_to(self, teams: tuple[str, ...] | None) -> "FilterBar":
+        """The bar of a person who may see these teams alone: chips of others are left out."""
+        if teams is None:
+            return self
+        kept = tuple(
+            (name, value) for name, value in self.chips if name != "team" or value in teams
+        )
+        notices = self.notices
+        if kept != self.chips:
+            notices = (*notices, "You can see the usage of your own teams only.")
+        return replace(self, chips=kept, notices=notices, teams=teams)
 
     def with_chip(self, name: str, value: str) -> "FilterBar":
         pair = (name, value)

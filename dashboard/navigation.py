@@ -10,13 +10,21 @@ from typing import Final, NamedTuple
 from django.urls import reverse
 from django.utils import timezone
 
-from alerts.incident_lists import having_status
+from alerts.incident_lists import having_status, having_values
 from alerts.models import Delivery, DeliveryState, Incident, Severity
 from dashboard.budget_windows import open_requests
 from dashboard.filter_bar import FilterBar
 from metering.models import Halt
 
-Count = Callable[[int], int]
+
+class Reader(NamedTuple):
+    """Whom pages are for: a tenant's person who may see these teams alone (None: all of it)."""
+
+    tenant_id: int
+    teams: tuple[str, ...] | None
+
+
+Count = Callable[[Reader], int]
 
 
 class Tab(NamedTuple):
@@ -53,25 +61,27 @@ class Link:
     tone: str = ""
 
 
-def incidents_needing_attention(tenant_id: int) -> int:
+def incidents_needing_attention(reader: Reader) -> int:
     """Open incidents that are more than informational: the headline, the section and the badge."""
     rows = Incident.objects.filter(
-        having_status("open", timezone.now()), tenant_id=tenant_id, resolved_at=None
+        having_status("open", timezone.now()),
+        having_values({"team": reader.teams} if reader.teams is not None else {}),
+        tenant_id=reader.tenant_id,
     )
     return rows.exclude(severity=Severity.INFO).count()
 
 
-def pending_requests(tenant_id: int) -> int:
+def pending_requests(reader: Reader) -> int:
     """Requests to raise a limit that no one has decided."""
-    return open_requests(tenant_id, timezone.now()).total()
+    return open_requests(reader.tenant_id, timezone.now()).total()
 
 
-def halts_in_force(tenant_id: int) -> int:
-    return Halt.objects.filter(tenant_id=tenant_id, lifted_at=None).count()
+def halts_in_force(reader: Reader) -> int:
+    return Halt.objects.filter(tenant_id=reader.tenant_id, lifted_at=None).count()
 
 
-def failed_deliveries(tenant_id: int) -> int:
-    return Delivery.objects.filter(tenant_id=tenant_id, state=DeliveryState.DEAD).count()
+def failed_deliveries(reader: Reader) -> int:
+    return Delivery.objects.filter(tenant_id=reader.tenant_id, state=DeliveryState.DEAD).count()
 
 
 NAVIGATION: Final = (
@@ -115,7 +125,8 @@ def links_of(tenant_id: int, bar: FilterBar, page: str) -> tuple[list[Link], lis
     here = next(entry for entry in NAVIGATION if page in [tab.name for tab in entry.tabs])
     shown = here.tabs if len(here.tabs) > 1 else ()
     wanted = {*shown, *(tab for entry in NAVIGATION for tab in _badges(entry))}
-    counts = {tab.name: tab.counts(tenant_id) for tab in wanted if tab.counts}
+    reader = Reader(tenant_id, bar.teams)
+    counts = {tab.name: tab.counts(reader) for tab in wanted if tab.counts}
     sidebar = [
         Link(
             entry.words,

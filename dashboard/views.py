@@ -45,6 +45,7 @@ def overview(request: PageRequest) -> HttpResponse:
         book=read_budget_index(request.tenant.id),
         now=bar.now,
         per_budget=OVERVIEW_WINDOWS_PER_BUDGET,
+        filters=bar.filters,
     )
     context |= {
         "headline": findings.headline(
@@ -131,7 +132,11 @@ def budgets(request: PageRequest) -> HttpResponse:
     bar = filter_bar_of(request)
     book = read_budget_index(request.tenant.id)
     watch = watched_windows(
-        tenant_id=request.tenant.id, book=book, now=bar.now, per_budget=WINDOWS_PER_BUDGET_MAX
+        tenant_id=request.tenant.id,
+        book=book,
+        now=bar.now,
+        per_budget=WINDOWS_PER_BUDGET_MAX,
+        filters=bar.filters,
     )
     shown = {one.rule.id for one in watch.windows}
     context = frame(request, bar, page="budgets") | {

@@ -9,7 +9,7 @@ from common.errors import Conflict
 from tenants.audit import audited_change, delete_audited, record_change
 from tenants.keys import revoke_api_key
 from tenants.models import ApiKey, Membership, Team, TeamMember, Tenant
-from tenants.roles import Role
+from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 
 
 class MembershipRefused(Conflict):
@@ -31,6 +31,18 @@ def change_role(*, membership: Membership, role: Role, actor: str, actor_role: R
             _require_another_owner(stored)
         stored.role = role.value
     return stored
+
+
+def visible_teams(*, tenant_id: int, user_id: int, role: Role) -> tuple[str, ...] | None:
+    """Return the teams whose usage a member may see; None: that of the whole tenant.
+
+    Engineers and viewers who belong to a team see their teams alone. Those who manage budgets see
+    everything, and so does a member of no team.
+    """
+    if Scope.MANAGE in SCOPES_BY_ROLE[role]:
+        return None
+    teams = TeamMember.objects.filter(tenant_id=tenant_id, user_id=user_id)
+    return tuple(teams.order_by("team__name").values_list("team__name", flat=True)) or None
 
 
 def working_keys_of(membership: Membership) -> QuerySet[ApiKey]:
