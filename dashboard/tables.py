@@ -1,6 +1,7 @@
 """The table behind a chart, on a page and as CSV. Pure."""
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import NamedTuple
 
 from common.money import usd_from_nanos
@@ -25,12 +26,17 @@ class TableRow(NamedTuple):
     is_unfinished: bool
 
 
+def bucket_words(start: datetime, interval: str) -> str:
+    """A bucket's time, by the tenant's clock, in words."""
+    return start.strftime(_FORMS[interval])
+
+
 def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
     """The newest bucket first; what lies ahead is left out."""
     columns = _columns(series)
     rows = [
         TableRow(
-            label=local(start, bar).strftime(_FORMS[series.interval]),
+            label=bucket_words(local(start, bar), series.interval),
             amounts=[column[place] for column in columns],
             total=sum(column[place] for column in columns),
             is_unfinished=place == series.unfinished,

@@ -24,12 +24,11 @@ LEVELS: Final = ("team", "agent", "feature", "session", "trace")
 
 @dataclass(frozen=True)
 class Exploration:
-    """A view of usage. `teams` are those whose usage the reader may see; None: every team's."""
+    """A view of usage. Its bar's filters are those that the reader may use."""
 
     tenant_id: int
     bar: FilterBar
     metric: Metric
-    teams: tuple[str, ...] | None = None
     is_cumulative: bool = False
     search: str = ""
     page: int = 1
@@ -46,9 +45,8 @@ class Exploration:
         interval: str = "none",
         only: Mapping[str, tuple[str, ...]] | None = None,
     ) -> UsageQuestion | None:
-        """The question for a stretch of time, of these values alone; None: nothing can match."""
-        filters = seen_filters({**self.filters, **(only or {})}, self.teams)
-        if filters is None or span.starts_at >= span.until:
+        """The question for a stretch of time, of these values alone; None: it has not begun."""
+        if span.starts_at >= span.until:
             return None
         return UsageQuestion(
             tenant_id=self.tenant_id,
@@ -57,7 +55,7 @@ class Exploration:
             group_by=group_by,
             interval=interval,
             timezone=str(self.bar.zone),
-            filters=filters,
+            filters={**self.filters, **(only or {})},
         )
 
     @property
@@ -77,28 +75,15 @@ class Exploration:
     def deeper(self, dimension: str, value: str) -> FilterBar:
         """The view of one value: grouped by what comes after it, where it was grouped by it."""
         groups = [name for name in self.group_by if name != dimension]
-        if not groups or LEVELS[-1] in groups:
-            groups = []
         after = LEVELS.index(dimension) + 1 if dimension in LEVELS else 0
-        taken = {*self.bar.filters, dimension, *groups}
+        taken = {*(name for name, _ in self.bar.chips), dimension, *groups}
         following = [name for name in LEVELS[after:] if name not in taken]
         groups = [*groups, *following][: max(1, len(self.group_by))] or [LEVELS[-1]]
         bar = replace(self.bar.with_chip(dimension, value), group_by=tuple(groups))
         return bar.with_further({CUMULATIVE: "true"} if self.is_cumulative else {})
 
 
-def seen_filters(filters: Filters, teams: tuple[str, ...] | None) -> Filters | None:
-    """The filters, narrowed to the teams whose usage the reader may see; None: to none of them."""
-    if teams is None:
-        return filters
-    wanted = filters.get("team", teams)
-    seen = tuple(team for team in wanted if team in teams)
-    return {**filters, "team": seen} if seen else None
-
-
-def read_exploration(
-    query: QueryDict, bar: FilterBar, *, tenant_id: int, teams: tuple[str, ...] | None
-) -> Exploration:
+def read_exploration(query: QueryDict, bar: FilterBar, *, tenant_id: int) -> Exploration:
     """The view that an address asks for. What is not understood is left out and said."""
     notices = list(bar.notices)
     metric = METRICS.get(bar.metric)
@@ -116,6 +101,4 @@ def read_exploration(
     bar = replace(
         bar, metric=metric.name, chosen_interval=interval, notices=tuple(notices)
     ).with_further({CUMULATIVE: "true"} if is_cumulative else {})
-    return Exploration(
-        tenant_id, bar, metric, teams, is_cumulative, search, max(1, min(page, PAGE_MAX))
-    )
+    return Exploration(tenant_id, bar, metric, is_cumulative, search, max(1, min(page, PAGE_MAX)))

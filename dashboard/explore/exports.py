@@ -1,0 +1,166 @@
+"""The view as files for other programs: every row as CSV, FOCUS of the same usage, and the
+request that answers it.
+"""
+
+import io
+import shlex
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import IO, Final
+from urllib.parse import urlencode
+
+from django.http import FileResponse, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from common.csv_files import csv_lines
+from common.money import usd_from_nanos
+from dashboard.access import PageRequest, member_page
+from dashboard.explore.exploration import Exploration, read_exploration
+from dashboard.explore.metrics import Metric, Value
+from dashboard.filter_bar import parameter_of
+from dashboard.frame import filter_bar_of
+from dashboard.spend import local
+from metering.models import MEASURES
+from metering.reporting.focus import focus_rows
+from metering.reporting.report import ReportRow, usage_report
+from tenants.models import Tenant
+from tenants.scope import tenant_scope
+
+ROWS_A_READ: Final = 2_000
+# A spreadsheet opens a million; more than this is asked for with narrower filters.
+ROWS_MAX: Final = 200_000
+COUNTS: Final = MEASURES[1:]
+KEY: Final = "YOUR_KEY"
+
+
+class TooManyRows(Exception):
+    """The view has more rows than one file holds."""
+
+
+def usage_rows(view: Exploration) -> Iterator[list[str]]:
+    """A head, then every group in every bucket: exact measures, and the metric where it is not one.
+
+    Raises TooManyRows.
+    """
+    further = [view.metric.name] if view.metric.asked else []
+    yield ["start", *view.group_by, "cost_usd", *COUNTS, *further]
+    asked = view.question(view.bar.range, group_by=view.group_by, interval=view.bar.interval)
+    cursor, number = None, 0
+    while asked is not None:
+        report = usage_report(asked, metrics=view.metric.asked, limit=ROWS_A_READ, cursor=cursor)
+        number += len(report.rows)
+        if number > ROWS_MAX:
+            raise TooManyRows
+        for row in report.rows:
+            yield _cells(view, row)
+        cursor = report.next_cursor
+        if cursor is None:
+            return
+
+
+def _cells(view: Exploration, row: ReportRow) -> list[str]:
+    group, measures = row.row.group, row.figures.measures
+    cells = [
+        local(row.row.start, view.bar).isoformat(),
+        *(group[name] for name in view.group_by),
+        usd_from_nanos(measures.cost_nanos),
+        *(str(getattr(measures, name)) for name in COUNTS),
+    ]
+    if view.metric.asked:
+        cells.append(exact(view.metric, view.metric.value(row.figures)))
+    return cells
+
+
+def exact(metric: Metric, value: Value) -> str:
+    """A value as programs read it; nothing where it is not known."""
+    if value is None:
+        return ""
+    return usd_from_nanos(int(value)) if metric.has_money else str(value)
+
+
+@require_safe
+@member_page
+def usage_csv(request: PageRequest) -> HttpResponse | FileResponse:
+    """Every row of the view."""
+    view = read_exploration(request.GET, filter_bar_of(request), tenant_id=request.tenant.id)
+    try:
+        file = _written(usage_rows(view))
+    except TooManyRows:
+        return render(request, "dashboard/explore/too_many.html", {"most": ROWS_MAX}, status=413)
+    return _download(file, f"usage-by-{'-and-'.join(view.group_by)}.csv")
+
+
+def focus_csv(request: HttpRequest) -> HttpResponse | FileResponse:
+    """FOCUS of the view's range and filters.
+
+    It reads in transactions of its own (see the middleware), so that an export of millions keeps no
+    old rows alive; the view itself is read in one before.
+    """
+    view: list[Exploration] = []
+    tenant_id = getattr(request, "tenant_id", None)
+    if tenant_id is None:
+        return _read_view(request)
+    with tenant_scope(tenant_id, is_snapshot=True):
+        request.tenant = Tenant.objects.get(id=tenant_id)  # type: ignore[attr-defined]
+        response = _read_view(request, view)
+    if not view:
+        return response
+    span = view[0].bar.range
+    rows = focus_rows(
+        tenant_id=tenant_id,
+        tenant_name=request.tenant.name,  # type: ignore[attr-defined]
+        starts_at=span.starts_at,
+        ends_at=span.until,
+        filters=view[0].filters,
+    )
+    first, last = (local(at, view[0].bar).date() for at in (span.starts_at, span.until))
+    return _download(_written(rows), f"focus-{first}-{last}.csv")
+
+
+@require_safe
+@member_page
+def _read_view(request: PageRequest, found: list[Exploration] | None = None) -> HttpResponse:
+    if found is not None:
+        bar = filter_bar_of(request)
+        found.append(read_exploration(request.GET, bar, tenant_id=request.tenant.id))
+    return HttpResponse()
+
+
+def _download(file: IO[bytes], name: str) -> FileResponse:
+    return FileResponse(
+        file, as_attachment=True, filename=name, content_type="text/csv; charset=utf-8"
+    )
+
+
+def _written(rows: Iterable[list[str]]) -> IO[bytes]:
+    """The lines as a file, which a browser may take its time to read: no connection waits for it."""
+    file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the response closes it
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    text.writelines(csv_lines(rows))
+    text.detach()
+    file.seek(0)
+    return file
+
+
+def curl_line(view: Exploration, url: str) -> str:
+    """The view as a request of the API, for a shell: every value is quoted."""
+    span = view.bar.range
+    pairs = [
+        ("from", local(span.starts_at, view.bar).isoformat()),
+        ("to", local(span.ends_at, view.bar).isoformat()),
+        ("group_by", ",".join(view.group_by)),
+        ("interval", view.bar.interval),
+        ("timezone", str(view.bar.zone)),
+    ]
+    pairs += [("metrics", name) for name in view.metric.asked]
+    if view.bar.has_comparison:
+        pairs.append(("compare", "previous"))
+    if view.is_cumulative:
+        pairs.append(("cumulative", "true"))
+    pairs += [
+        (parameter_of(name), value) for name, values in view.filters.items() for value in values
+    ]
+    address = f"{url}/v1/usage?{urlencode(pairs, safe='[],:/')}"
+    header = shlex.quote(f"Authorization: Bearer {KEY}")
+    return f"curl -s -g {shlex.quote(address)} \\\n  -H {header}"
