@@ -14,6 +14,7 @@ from metering.simulation import Proposal, ProposedBudget
 from metering.simulation.budget_replay import FullGroup
 from metering.simulation.preview import Preview, Replay, preview
 from tenants.admin_questions import Question
+from tenants.audit import facts_of
 
 PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")
 # What a limit of nothing refuses.
@@ -40,7 +41,7 @@ def acts_alike(proposed: ProposedBudget, present: ProposedBudget) -> bool:
 
 
 def _acting(proposed: ProposedBudget) -> tuple[Any, ...]:
-    columns = proposed.facts()["budget"]
+    columns = facts_of(proposed.budget)
     levels = [level._replace(notify=()) for level in proposed.levels]
     return {name: value for name, value in columns.items() if name != "name"}, levels
 
@@ -152,16 +153,16 @@ def _describe_group(full: FullGroup) -> str:
 
 
 def _describe_refusals(replay: Replay) -> str:
-    result, refused = replay.result, replay.result["refused"]
+    result, refused = replay.result, replay.result.refused
     words = (
-        f"{_since(replay)} it would have refused {replay.refused:,} of {result['calls']:,} calls "
-        f"({_money(refused['cost_usd'])} of {_money(result['cost_usd'])})"
+        f"{_since(replay)} it would have refused {replay.refused:,} of {result.calls:,} calls "
+        f"({_money(refused.cost_usd)} of {_money(result.cost_usd)})"
     )
-    groups = [group for group in result["groups"] if group["refused"]]
-    if groups and groups[0]["group"]:
+    groups = [group for group in result.groups if group.refused]
+    if groups and groups[0].group:
         count = (
             f"at least {len(groups)}"
-            if len(groups) == len(result["groups"]) == 50
+            if len(groups) == len(result.groups) == 50
             else (f"{len(groups)}")
         )
         words += f" in {count} {'group' if len(groups) == 1 else 'groups'}"
@@ -240,6 +241,6 @@ def _describe_present(found: Preview, *, has_groups: bool) -> str:
 def _describe_replay(replay: Replay, *, is_enforced: bool) -> str:
     result = replay.result
     mode = "" if is_enforced else "in mode enforce "
-    calls = f"{replay.refused:,} of {result['calls']:,} calls"
-    saved = _money(result["saved_usd"])
+    calls = f"{replay.refused:,} of {result.calls:,} calls"
+    saved = _money(result.saved_usd)
     return f"{_since(replay)} {mode}it would have refused {calls} and saved {saved}."

@@ -81,11 +81,13 @@ class Group(Spoken):
     def to_internal_value(self, data: Any) -> dict[str, str]:
         if not isinstance(data, dict):
             raise serializers.ValidationError(must_be_object(self.example))
-        values = {name: value or "" for name, value in normal_match(data).items()}
-        for name, value in values.items():
-            if not isinstance(value, str) or len(value) > VALUE_CHARACTERS_MAX:
+        values = {}
+        for name, value in normal_match(data).items():
+            text = value or ""
+            if not isinstance(text, str) or len(text) > VALUE_CHARACTERS_MAX:
                 most = f"at most {VALUE_CHARACTERS_MAX} characters"
                 raise serializers.ValidationError({name: f"must be a string of {most}, or null"})
+            values[name] = text
         return values
 
 

@@ -36,10 +36,11 @@ from metering.core.dimensions import DIMENSIONS, FURTHER_DIMENSIONS, MATCHABLE, 
 from metering.ledger.holds import OPEN, SETTLED, STATES
 from metering.models import Reservation
 from metering.reporting.reservations import (
+    OUTCOMES,
     Balance,
+    HeldWindowAnswer,
     find_reservation,
     held_windows,
-    outcome_of,
     read_balances,
 )
 from metering.reservations.verdicts import budget_answer
@@ -145,16 +146,6 @@ class ExtendAnswer(Answer):
     id: UUID
     status: str
     expires_at: UtcTimestamp
-
-
-class HeldWindowAnswer(Answer):
-    """A window that it holds, or held."""
-
-    budget: int
-    name: str
-    group: GroupValues
-    window_start: UtcTimestamp
-    window_end: UtcTimestamp | None
 
 
 class ReservationAnswer(Answer):
@@ -326,6 +317,6 @@ def _answer(row: Reservation) -> ReservationAnswer:
         released_usd=usd_or_none(released),
         overrun_usd=usd_from_nanos(max(0, cost - row.reserved_nanos)) if is_settled else None,
         late=row.is_late,
-        outcome=outcome_of(row),
-        windows=[HeldWindowAnswer(**window) for window in held_windows(row.tenant_id, row)],
+        outcome=OUTCOMES[row.state],
+        windows=held_windows(row.tenant_id, row),
     )

@@ -1,7 +1,7 @@
 """`/v1/simulations`: what a proposed budget or breaker would have done in a past period."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Final, Self
 
 from celery import current_app
@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
-from msgspec import UNSET, UnsetType, field
+from msgspec import field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,7 +23,7 @@ from common.api.fields import (
     problem_at,
     read_body,
 )
-from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, one_of
+from common.api.structs import Answer, UtcTimestamp, about, one_of
 from common.cursors import ID_MAX
 from common.errors import Conflict
 from metering.api.breakers import BreakerBody
@@ -33,6 +33,7 @@ from metering.core.event_stretches import AT_ONCE_MAX
 from metering.core.periods import EPOCH
 from metering.models import Breaker, Budget, Simulation, SimulationStatus
 from metering.simulation import Proposal, ProposedBudget, create_simulation
+from metering.simulation.outcome import SimulationOutcome
 from tenants.api.idempotency import idempotent
 from tenants.api.resources import Resource
 from tenants.models import Tenant
@@ -97,87 +98,6 @@ class SimulationBody(StrictSerializer):
         if ends_at - starts_at > RANGE_MAX:
             raise problem_at("from", f"must be at most {RANGE_MAX.days} days before 'to'")
         return attrs
-
-
-class RefusedAnswer(Answer):
-    """What would not have been made."""
-
-    calls: int
-    cost_usd: AmountUsd
-    tokens: int
-
-
-class GroupOutcome(Answer):
-    """What one group of the proposal would have met."""
-
-    group: GroupValues
-    calls: Annotated[int, about("That were made, refused ones included.")]
-    refused: int
-    saved_usd: AmountUsd
-    first_refused_at: UtcTimestamp | None
-    lockout_at: Annotated[UtcTimestamp | None, about("When a level first locked it out.")]
-
-
-class DayOutcome(Answer):
-    """A day with calls, in the budget's time zone."""
-
-    date: date
-    cost_usd: AmountUsd
-    would_have_cost_usd: AmountUsd
-    refused: int
-
-
-class LevelOutcome(Answer):
-    """A level of the budget."""
-
-    percent: int
-    action: str
-    crossed: Annotated[int, about("How often the level was reached; each would have notified.")]
-
-
-class OpeningAnswer(Answer):
-    """A breaker that opens for a group."""
-
-    at: UtcTimestamp
-    group: GroupValues
-    why: str
-
-
-class Outcome(Answer):
-    """What became of the calls that the proposal matches."""
-
-    calls: Annotated[int, about("That match, tool calls included.")]
-    cost_usd: Annotated[AmountUsd, about("What they cost.")]
-    would_have_cost_usd: AmountUsd
-    saved_usd: Annotated[AmountUsd, about("By refusals and by cheaper models.")]
-    refused: Annotated[RefusedAnswer, about("Throttled ones included.")]
-    throttled: Annotated[int, about("Of the refused ones.")]
-    downgraded: Annotated[int, about("For which a cheaper model is asked for.")]
-    unpriced: Annotated[int, about("Calls without a known cost; they count as free.")]
-    first_refusal_at: UtcTimestamp | None
-    groups: Annotated[
-        list[GroupOutcome],
-        about("The 50 that save most, of those for which anything changes."),
-    ]
-    days: list[DayOutcome]
-    levels: list[LevelOutcome]
-    opened: Annotated[int, about("How often a breaker opens.")]
-    openings: Annotated[list[OpeningAnswer], about("The first 50 of them.")]
-    assumptions: Annotated[list[str], about("What the figures take for granted.")]
-
-
-class PresentOutcome(Outcome):
-    """What the budget in force would have done, in its own mode."""
-
-    budget_id: int
-    name: str
-    mode: str
-
-
-class SimulationOutcome(Outcome):
-    """What the proposal would have done, in mode enforce whatever mode it names."""
-
-    compared_with: Annotated[PresentOutcome | UnsetType, about("With `budget_id` alone.")] = UNSET
 
 
 class SimulationAnswer(Answer):
@@ -247,7 +167,7 @@ class Simulations(Resource[Simulation]):
         simulation = create_simulation(
             tenant=self.tenant,
             actor=self.actor,
-            asked={name: value for name, value in request.data.items() if name not in PERIOD},
+            sent={name: value for name, value in request.data.items() if name not in PERIOD},
             proposal=proposal_of(fields, tenant=self.tenant),
             period=(fields["from"], fields["to"]),
         )

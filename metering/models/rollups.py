@@ -18,6 +18,8 @@ MEASURES = (
     "cache_write_tokens",
     "reasoning_tokens",
     "tool_calls",
+    # The part of the cost that reports gave.
+    "given_nanos",
 )
 
 
@@ -46,6 +48,7 @@ class UsageRollup(models.Model):
     cache_write_tokens = SumField()
     reasoning_tokens = SumField()
     tool_calls = models.BigIntegerField()
+    given_nanos = SumField()
 
     class Meta:
         db_table = "usage_rollup"

@@ -1,11 +1,7 @@
 """Reading: what was used, by whom, and what it cost (see README.md)."""
 
 from metering.reporting.cursors import range_of_cursor
-from metering.reporting.estimates import (
-    EstimateError,
-    EstimateQuestion,
-    estimate_errors,
-)
+from metering.reporting.estimates import EstimateError, EstimateQuestion, estimate_errors
 from metering.reporting.events import EventQuestion, list_events
 from metering.reporting.focus import focus_rows
 from metering.reporting.kept import require_events, require_sums
@@ -15,32 +11,3 @@ from metering.reporting.sessions import Session, SessionStep, read_session
 from metering.reporting.traces import CallNode, CallTree, call_tree
 from metering.reporting.unpriced_models import UnpricedModel, unpriced_models
 from metering.reporting.usage import Measures, UsagePage, UsageRow, total_usage, usage
-
-__all__ = [
-    "CallNode",
-    "CallTree",
-    "EstimateError",
-    "EstimateQuestion",
-    "EventQuestion",
-    "InvalidQuestion",
-    "Measures",
-    "Percentiles",
-    "Session",
-    "SessionStep",
-    "UnpricedModel",
-    "UsagePage",
-    "UsageQuestion",
-    "UsageRow",
-    "call_tree",
-    "estimate_errors",
-    "focus_rows",
-    "list_events",
-    "percentiles_of",
-    "range_of_cursor",
-    "read_session",
-    "require_events",
-    "require_sums",
-    "total_usage",
-    "unpriced_models",
-    "usage",
-]

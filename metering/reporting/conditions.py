@@ -17,7 +17,7 @@ class Condition(NamedTuple):
     """A piece of SQL with its parameters."""
 
     sql: str
-    parameters: list[Any]
+    parameters: Sequence[Any]
 
 
 NO_CONDITION: Final = Condition("true", [])

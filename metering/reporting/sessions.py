@@ -1,5 +1,6 @@
 """A session in the order in which it happened, with its running cost and what made it up."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from common.values import normal_value
@@ -26,7 +27,7 @@ class Session(NamedTuple):
     steps: list[SessionStep]
     is_truncated: bool
     total: Measures
-    by_dimension: dict[str, list[UsageRow]]
+    by_dimension: dict[str, Sequence[UsageRow]]
     outcome: Outcome | None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from rest_framework.exceptions import ValidationError
 
@@ -13,6 +14,7 @@ from common.errors import MeteringError
 from metering.api.simulations import SimulationBody, proposal_of
 from metering.management.arguments import find_tenant, read_time
 from metering.simulation import Replayed, simulate
+from metering.simulation.outcome import SimulationOutcome
 from tenants.models import Tenant
 from tenants.scope import tenant_scope
 
@@ -50,15 +52,15 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         tenant = find_tenant(options["tenant"])
         try:
-            result = _simulate(tenant, _body(options))
+            outcome = _simulate(tenant, _body(options))
         except MeteringError as error:
             raise CommandError(error.detail) from error
         except ValidationError as error:
             raise CommandError("; ".join(_sentences(error.detail))) from error
-        self.stdout.write(json.dumps(result, indent=2))
+        self.stdout.write(json.dumps(msgspec.to_builtins(outcome), indent=2))
 
 
-def _simulate(tenant: Tenant, body: Mapping[str, Any]) -> dict[str, Any]:
+def _simulate(tenant: Tenant, body: Mapping[str, Any]) -> SimulationOutcome:
     with tenant_scope(tenant.id):
         checked = SimulationBody(data=body)
         checked.is_valid(raise_exception=True)

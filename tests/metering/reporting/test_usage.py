@@ -177,7 +177,7 @@ def test_what_was_acknowledged_is_in_the_next_answer(busy: Account) -> None:
     with snapshot(busy):
         after = reporting.total_usage(ask(busy))
     change = Measures(*(new - old for new, old in zip(after, before, strict=True)))
-    assert change == Measures(cost_nanos=1, requests=1, input_tokens=7)
+    assert change == Measures(cost_nanos=1, requests=1, input_tokens=7, given_nanos=1)
 
 
 def test_void_events_count_nowhere(busy: Account) -> None:
@@ -232,13 +232,9 @@ def test_a_long_tail_at_the_edge_of_a_range_is_read_from_events(
     ]
     send(account, events)
     roll_everything_up(account)
-    fields: JsonObject = {
-        "starts_at": day + timedelta(hours=2),
-        "ends_at": day + timedelta(hours=23),
-        "group_by": ("team", "customer"),
-    }
+    range_ = {"starts_at": day + timedelta(hours=2), "ends_at": day + timedelta(hours=23)}
     for interval in ("none", "day"):
-        question = ask(account, interval=interval, **fields)
+        question = ask(account, group_by=("team", "customer"), interval=interval, **range_)
         assert as_sums(read_all(account, question)) == expected(account, question)
 
 
