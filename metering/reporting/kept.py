@@ -1,11 +1,13 @@
 """What can still be read of usage whose events are gone: sums of whole days in UTC, and no more."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.conf import settings
 from django.utils import timezone
 
 from metering.calls.seals import read_sealed
+from metering.reporting.intervals import Bucket
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import sets_for, stretches
 from metering.reporting.usage_branches import hides_values
@@ -23,9 +25,9 @@ def require_events(*, tenant_id: int, starts_at: datetime) -> None:
         )
 
 
-def require_sums(question: UsageQuestion) -> None:
+def require_sums(question: UsageQuestion, portion: Sequence[Bucket] | None = None) -> None:
     """Refuse a question of which some part can be answered neither from events nor from sums of
-    days.
+    days. `portion` has its buckets unless they are those of its interval.
     """
     # A month that is being sealed still has its events: its first day is not cut.
     events_from = read_sealed(question.tenant_id).sealed_until.replace(
@@ -41,12 +43,13 @@ def require_sums(question: UsageQuestion) -> None:
             " on.",
         )
     # The total is of the filters alone, over the whole range.
-    for dimensions, portion in (
-        (question.dimensions, question.buckets(ends_at=min(question.ends_at, events_from))),
+    of_rows = portion or [*question.buckets(ends_at=min(question.ends_at, events_from))]
+    for dimensions, buckets in (
+        (question.dimensions, of_rows),
         (frozenset(question.filters), [question.whole]),
     ):
         sets = sets_for(dimensions)
-        parts = [part for part in stretches([*portion], sets) if part.starts_at < events_from]
+        parts = [part for part in stretches(buckets, sets) if part.starts_at < events_from]
         grains = {part.source and part.source.grain_seconds for part in parts}
         if grains - {DAY_SECONDS} or hides_values(question, sets):
             raise InvalidQuestion(

@@ -6,16 +6,22 @@ one snapshot. Tool calls are no requests and do not count.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from itertools import takewhile
+from datetime import timedelta
 from typing import Final, NamedTuple
 
-from common.queries import fetch_rows
 from metering.models import Operation
+from metering.reporting.bounded import fetch_in_time, require_few_events
 from metering.reporting.intervals import Bucket
-from metering.reporting.question import Filters, InvalidQuestion, UsageQuestion
+from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import stretches
-from metering.reporting.usage import UsageRow, waiting_batches
+from metering.reporting.usage import (
+    Cell,
+    Keys,
+    UsageRow,
+    filters_of,
+    portion_of,
+    waiting_batches,
+)
 from metering.reporting.usage_branches import Source, Table, rows_to_add
 from metering.rollups.bins import (
     BIN_SQL,
@@ -56,41 +62,67 @@ def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Pe
     Raises InvalidQuestion for groupings without histograms: these exist by UTC day, for the whole
     and for agent, feature and model by themselves, with no filter on another dimension.
     """
-    dimension_set = find_set(question.dimensions, grain_seconds=DAY_SECONDS)
-    if dimension_set is None or dimension_set.dimensions not in HISTOGRAM_DIMENSIONS:
+    dimension_set = _histograms_of(question.dimensions)
+    if dimension_set is None:
         raise InvalidQuestion(
             "percentiles_unavailable",
             "percentiles are known for the whole and for agent, feature or model alone.",
         )
     if not rows:
         return []
-    first, last = min(row.start for row in rows), max(row.start for row in rows)
-    buckets = question.buckets(starts_at=max(question.starts_at, first))
-    portion = list(takewhile(lambda bucket: bucket.start <= last, buckets))
+    portion = portion_of(question, rows)
     _require_days(portion, dimension_set)
+    found = percentiles_in(question, portion, question.group_by, {row.key for row in rows})
+    place_of = {bucket.start: place for place, bucket in enumerate(portion, 1)}
+    nothing = dict.fromkeys(PERCENTS)
+    return [
+        found.get((place_of[row.start], row.key), Percentiles(nothing, nothing, nothing))
+        for row in rows
+    ]
+
+
+def percentiles_in(
+    question: UsageQuestion, portion: Sequence[Bucket], group_by: tuple[str, ...], keys: Keys
+) -> dict[Cell, Percentiles]:
+    """Return the percentiles of these groups in these buckets: from histograms where there are any,
+    else from events. Raises TooMuchToRead.
+    """
+    dimension_set = _histograms_of(frozenset(group_by) | frozenset(question.filters))
+    sets = [dimension_set] if dimension_set is not None else []
+    of_events = [part for part in stretches(portion, sets) if part.source is None]
+    what = "Percentiles"
+    require_few_events(question, [(part.starts_at, part.ends_at) for part in of_events], what=what)
     parts = rows_to_add(
         question,
-        Source([dimension_set], waiting_batches(question)),
+        Source(sets, waiting_batches(question)),
         portion,
-        group_by=question.group_by,
+        group_by=group_by,
         table=HISTOGRAMS,
-        filters=_filters(question, rows),
+        filters=filters_of(question, group_by, keys),
     )
-    value = "group_0" if question.group_by else "''"
-    counts: dict[tuple[datetime, str, int], dict[int, int]] = defaultdict(dict)
-    for bucket, group, measure, bin_number, count in fetch_rows(
-        f"SELECT bucket, {value} AS value, measure, bin, sum(count)::bigint"
-        f" FROM ({parts.sql}) parts GROUP BY bucket, value, measure, bin",
+    groups = [f"group_{index}" for index in range(len(group_by))]
+    columns = ", ".join(["bucket", *groups, "measure", "bin"])
+    counts: dict[Cell, dict[int, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+    for bucket, *key, measure, bin_number, count in fetch_in_time(
+        f"SELECT {columns}, sum(count)::bigint FROM ({parts.sql}) parts GROUP BY {columns}",
         parts.parameters,
+        what=what,
     ):
-        counts[portion[bucket - 1].start, group, measure][bin_number] = count
+        counts[bucket, tuple(key)][measure][bin_number] = count
+    return {
+        cell: Percentiles(
+            *(
+                {percent: percentile(bins.get(measure, {}), percent) for percent in PERCENTS}
+                for measure in (LATENCY, TIME_TO_FIRST_TOKEN, COST)
+            )
+        )
+        for cell, bins in counts.items()
+    }
 
-    def percentiles(row: UsageRow, measure: int) -> dict[int, int | None]:
-        bins = counts.get((row.start, row.key[0] if row.key else "", measure), {})
-        return {percent: percentile(bins, percent) for percent in PERCENTS}
 
-    measures = LATENCY, TIME_TO_FIRST_TOKEN, COST
-    return [Percentiles(*(percentiles(row, measure) for measure in measures)) for row in rows]
+def _histograms_of(dimensions: frozenset[str]) -> DimensionSet | None:
+    days = find_set(dimensions, grain_seconds=DAY_SECONDS)
+    return days if days is not None and days.dimensions in HISTOGRAM_DIMENSIONS else None
 
 
 def _require_days(portion: Sequence[Bucket], dimension_set: DimensionSet) -> None:
@@ -101,9 +133,3 @@ def _require_days(portion: Sequence[Bucket], dimension_set: DimensionSet) -> Non
             "percentiles_unavailable",
             "percentiles are kept by UTC day: ask for days in UTC, or without interval.",
         )
-
-
-def _filters(question: UsageQuestion, rows: Sequence[UsageRow]) -> Filters:
-    """Return the question's filters, which leave nothing but the values of the rows to read."""
-    values = {name: tuple(sorted({row.key[0] for row in rows})) for name in question.group_by}
-    return {**values, **question.filters}

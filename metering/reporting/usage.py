@@ -10,9 +10,9 @@ Tokens are as normalised: input includes cached, output includes reasoning. Void
 nowhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final, NamedTuple
 
 from common.queries import fetch_rows
@@ -20,7 +20,7 @@ from metering.models import MEASURES
 from metering.reporting.conditions import NO_CONDITION, Condition
 from metering.reporting.cursors import cut_page
 from metering.reporting.intervals import Bucket
-from metering.reporting.question import UsageQuestion
+from metering.reporting.question import Filters, UsageQuestion
 from metering.reporting.sources import sets_for
 from metering.reporting.usage_branches import Source, hides_values, rows_to_add
 from metering.reporting.usage_cursors import (
@@ -80,6 +80,11 @@ class UsageRow(NamedTuple):
         return dict(zip(self.dimensions, self.key, strict=True))
 
 
+# A group in a bucket: the bucket's number in a portion, from 1, and the group's values.
+Cell = tuple[int, tuple[str, ...]]
+Keys = Collection[tuple[str, ...]]
+
+
 class UsagePage(NamedTuple):
     """A page of rows, and the total over all pages."""
 
@@ -116,6 +121,51 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
 def total_usage(question: UsageQuestion) -> Measures:
     """Return the total of a question alone."""
     return _total(question, waiting_batches(question))
+
+
+def portion_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Bucket]:
+    """Return the buckets from the first of these rows to the last."""
+    first, last = min(row.start for row in rows), max(row.start for row in rows)
+    buckets = question.buckets(starts_at=max(question.starts_at, first))
+    return list(takewhile(lambda bucket: bucket.start <= last, buckets))
+
+
+def are_empty(portion: Iterable[Bucket]) -> bool:
+    """Whether no time lies in these buckets."""
+    return all(bucket.reads_from >= bucket.reads_to for bucket in portion)
+
+
+def filters_of(question: UsageQuestion, group_by: Sequence[str], keys: Keys) -> Filters:
+    """Return the question's filters, and that nothing but the values of these groups is read."""
+    values = {
+        name: tuple(sorted({key[place] for key in keys})) for place, name in enumerate(group_by)
+    }
+    return {**question.filters, **values}
+
+
+def measures_in(
+    question: UsageQuestion, portion: Sequence[Bucket], group_by: tuple[str, ...], keys: Keys
+) -> dict[Cell, Measures]:
+    """Return the usage of these groups in these buckets, from what `usage` reads for its rows."""
+    if not keys or are_empty(portion):
+        return {}
+    dimensions = frozenset(group_by) | frozenset(question.filters)
+    source = _source(question, dimensions, waiting_batches(question))
+    parts = rows_to_add(
+        question,
+        source,
+        portion,
+        group_by=group_by,
+        filters=filters_of(question, group_by, keys),
+    )
+    columns = ", ".join(["bucket", *(f"group_{index}" for index in range(len(group_by)))])
+    rows = fetch_rows(
+        f"SELECT {columns}, {SUM_LIST} FROM ({parts.sql}) parts GROUP BY {columns}",
+        parts.parameters,
+        tuning=TUNING,
+    )
+    width = 1 + len(group_by)
+    return {(row[0], row[1:width]): Measures(*row[width:]) for row in rows}
 
 
 def waiting_batches(question: UsageQuestion) -> list[int]:

@@ -71,11 +71,11 @@ def hides_values(question: UsageQuestion, sets: Iterable[DimensionSet]) -> bool:
     """
     range_ = question.starts_at, question.ends_at
     return bool(question.filters) and any(
-        _is_folded(question.tenant_id, dimension_set, *range_) for dimension_set in sets
+        is_folded(question.tenant_id, dimension_set, *range_) for dimension_set in sets
     )
 
 
-def _is_folded(
+def is_folded(
     tenant_id: int, dimension_set: DimensionSet, starts_at: datetime, ends_at: datetime
 ) -> bool:
     """Whether a bucket of this time has a long tail."""
@@ -163,7 +163,7 @@ def _with_overlaps(
     is_folded = has_groups and any(
         part.overlaps
         and part.source is not None
-        and _is_folded(question.tenant_id, part.source, part.starts_at, part.starts_at)
+        and is_folded(question.tenant_id, part.source, part.starts_at, part.starts_at)
         for part in parts
     )
     return None if is_folded else parts
