@@ -2,27 +2,26 @@
 request that answers it.
 """
 
-import io
 import shlex
-import tempfile
-from collections.abc import Iterable, Iterator
-from typing import IO, Final
+from collections.abc import Iterator
+from typing import Final
 from urllib.parse import urlencode
 
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from common.csv_files import csv_lines
+from common.csv_downloads import csv_download
 from common.money import usd_from_nanos
 from dashboard.access import PageRequest, member_page
 from dashboard.explore.exploration import Exploration, read_exploration
 from dashboard.explore.metrics import Metric, Value
 from dashboard.filter_bar import parameter_of
-from dashboard.frame import filter_bar_of
+from dashboard.frame import filter_bar_of, frame
 from dashboard.spend import local
 from metering.models import MEASURES
 from metering.reporting.focus import focus_rows
+from metering.reporting.question import InvalidQuestion
 from metering.reporting.report import ReportRow, usage_report
 from tenants.models import Tenant
 from tenants.scope import tenant_scope
@@ -30,7 +29,8 @@ from tenants.scope import tenant_scope
 ROWS_A_READ: Final = 2_000
 # A spreadsheet opens a million; more than this is asked for with narrower filters.
 ROWS_MAX: Final = 200_000
-COUNTS: Final = MEASURES[1:]
+# As `/v1/usage` answers them.
+COUNTS: Final = tuple(name for name in MEASURES if not name.endswith("_nanos"))
 KEY: Final = "YOUR_KEY"
 
 
@@ -85,10 +85,16 @@ def usage_csv(request: PageRequest) -> HttpResponse | FileResponse:
     """Every row of the view."""
     view = read_exploration(request.GET, filter_bar_of(request), tenant_id=request.tenant.id)
     try:
-        file = _written(usage_rows(view))
+        return csv_download(usage_rows(view), name=f"usage-by-{'-and-'.join(view.group_by)}.csv")
     except TooManyRows:
-        return render(request, "dashboard/explore/too_many.html", {"most": ROWS_MAX}, status=413)
-    return _download(file, f"usage-by-{'-and-'.join(view.group_by)}.csv")
+        return _refused(request, view, f"This export has more than {ROWS_MAX:,} rows")
+    except InvalidQuestion as refusal:
+        return _refused(request, view, refusal.detail)
+
+
+def _refused(request: PageRequest, view: Exploration, why: str) -> HttpResponse:
+    context = frame(request, view.bar, page="explore") | {"headline": why, "back": view.link()}
+    return render(request, "dashboard/explore/refused.html", context, status=422)
 
 
 def focus_csv(request: HttpRequest) -> HttpResponse | FileResponse:
@@ -115,7 +121,7 @@ def focus_csv(request: HttpRequest) -> HttpResponse | FileResponse:
         filters=view[0].filters,
     )
     first, last = (local(at, view[0].bar).date() for at in (span.starts_at, span.until))
-    return _download(_written(rows), f"focus-{first}-{last}.csv")
+    return csv_download(rows, name=f"focus-{first}-{last}.csv")
 
 
 @require_safe
@@ -125,22 +131,6 @@ def _read_view(request: PageRequest, found: list[Exploration] | None = None) -> 
         bar = filter_bar_of(request)
         found.append(read_exploration(request.GET, bar, tenant_id=request.tenant.id))
     return HttpResponse()
-
-
-def _download(file: IO[bytes], name: str) -> FileResponse:
-    return FileResponse(
-        file, as_attachment=True, filename=name, content_type="text/csv; charset=utf-8"
-    )
-
-
-def _written(rows: Iterable[list[str]]) -> IO[bytes]:
-    """The lines as a file, which a browser may take its time to read: no connection waits for it."""
-    file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the response closes it
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    text.writelines(csv_lines(rows))
-    text.detach()
-    file.seek(0)
-    return file
 
 
 def curl_line(view: Exploration, url: str) -> str:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from dashboard.amounts import exact_count
 from dashboard.charts import COUNT, MONEY, SHARE, Unit
 from dashboard.filter_bar import COST
-from metering.reporting.report import NOT_ADDITIVE, Figures
+from metering.reporting.metrics import NOT_ADDITIVE, Figures
 
 Value = int | Decimal | None
 
@@ -28,7 +28,12 @@ class Metric(NamedTuple):
     @property
     def is_additive(self) -> bool:
         """Whether rows sum to the total."""
-        return not self.asked or not NOT_ADDITIVE.intersection(self.asked)
+        return self.is_measure or not NOT_ADDITIVE.intersection(self.asked)
+
+    @property
+    def is_measure(self) -> bool:
+        """Whether it is one of the sums that every answer has."""
+        return not self.asked
 
     @property
     def has_money(self) -> bool:
@@ -79,6 +84,7 @@ _ALL: Final = (
     _asked("cost_per_request", "Cost per call", MONEY),
     _asked("cost_per_success_usd", "Cost per success", MONEY, "no outcomes"),
     Metric("cost_per_user", "Cost per user", MONEY, _cost_per_user, ("users",), "no users"),
+    _asked("successes", "Successes", COUNT, "no outcomes"),
     _asked("error_rate", "Error rate", SHARE),
     _asked("cache_hit_share", "Cache hit rate", SHARE, "no input"),
     _asked("users", "Users", COUNT),

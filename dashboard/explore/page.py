@@ -21,9 +21,14 @@ from dashboard.explore.exports import curl_line
 from dashboard.explore.finding import headline
 from dashboard.explore.metrics import METRICS
 from dashboard.explore.ranking import PER_PAGE, Ranking, found, page_of, read_ranking, rest_of
-from dashboard.filter_bar import GROUPS, INTERVALS, Choice
+from dashboard.filter_bar import COST, GROUPS, INTERVALS, Choice
 from dashboard.frame import filter_bar_of, frame
-from dashboard.reports.saved_views import may_save, pinned_of, readable_views
+from dashboard.reports.saved_views import (
+    may_save,
+    pinned_of,
+    readable_views,
+    reader_choices,
+)
 from dashboard.spend import has_usage, local
 from dashboard.tables import bucket_words
 from dashboard.views import service_url
@@ -50,6 +55,7 @@ def page(request: PageRequest) -> HttpResponse:
         "metric": view.metric,
         **_builder(view),
         **_saved(request, view),
+        "overview_address": bar.query(path=reverse("dashboard:overview")),
         "curl": curl_line(view, service_url(request)),
         "has_usage": has_usage(request.tenant.id),
     }
@@ -57,6 +63,7 @@ def page(request: PageRequest) -> HttpResponse:
         context |= _table(view, read_ranking(view))
     except InvalidQuestion as refusal:
         context |= {"headline": "This cannot be shown together", "refusal": refusal.detail}
+        context["spend_address"] = replace(bar, metric=COST).query()
     return render(request, "dashboard/explore/page.html", context)
 
 
@@ -143,6 +150,7 @@ def _saved(request: PageRequest, view: Exploration) -> dict[str, Any]:
             for one in views
         ],
         "may_save": may_save(request),
+        "readers": reader_choices(request),
     }
 
 

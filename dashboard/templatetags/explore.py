@@ -1,5 +1,6 @@
 """Template tags of the explore page: figures of a metric, and where a value leads."""
 
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from dashboard.amounts import percent_text
 from dashboard.charts import COUNT
 from dashboard.explore.exploration import Exploration
 from dashboard.explore.metrics import Metric, Value
@@ -102,6 +104,19 @@ def value_link(view: Exploration, dimension: str, row: Ranked) -> SafeString:
     title = f"Show only {dimension} {row.value}" if row.value else f"Show only usage {words}"
     address = view.deeper(dimension, row.value).query()
     return format_html('<a class="name" href="{}" title="{}">{}</a>', address, title, words)
+
+
+@register.simple_tag
+def rest_address(view: Exploration, value: str) -> str:
+    """All values of the second dimension in one of the first, as a ranking of their own."""
+    bar = view.bar.with_chip(view.group_by[0], value)
+    return replace(bar, group_by=view.group_by[1:]).query()
+
+
+@register.simple_tag
+def share_of(share: Decimal) -> str:
+    """A share from 0 to 1 in words."""
+    return percent_text(share * 100)
 
 
 @register.simple_tag
