@@ -52,7 +52,13 @@ _LABELS: Final = {
     "week": "Week of %b %-d",
     "month": "%B %Y",
 }
-_TICKS: Final = {"15min": "%-I:%M %p", "hour": "%-I %p", "day": "%b %-d", "week": "%b %-d", "month": "%b %Y"}
+_TICKS: Final = {
+    "15min": "%-I:%M %p",
+    "hour": "%-I %p",
+    "day": "%b %-d",
+    "week": "%b %-d",
+    "month": "%b %Y",
+}
 _STEPS: Final = (1, 2, Decimal("2.5"), 5, 10)
 
 

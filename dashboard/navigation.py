@@ -87,6 +87,15 @@ def failed_deliveries(reader: Reader) -> int:
 NAVIGATION: Final = (
     Entry("Overview", "chart", (Tab("overview", "Overview"),)),
     Entry(
+        "Explore",
+        "panes",
+        (
+            Tab("explore", "Explore"),
+            Tab("calls", "Calls"),
+            Tab("reports", "Saved views and reports"),
+        ),
+    ),
+    Entry(
         "Budgets",
         "gauge",
         (

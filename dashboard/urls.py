@@ -5,7 +5,9 @@ from django.views.generic import RedirectView
 
 from dashboard import accounts, invitations, sources, styleguide, views
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
+from dashboard.explore import calls, exports, page
 from dashboard.incidents import actions, channels, deliveries, lists, one
+from dashboard.reports import pages
 
 app_name = "dashboard"
 
@@ -14,6 +16,23 @@ urlpatterns = [
     path("charts/spend.json", views.spend_chart, name="spend_chart"),
     path("charts/spend.html", views.spend_table, name="spend_table"),
     path("charts/spend.csv", views.spend_csv, name="spend_csv"),
+    path("home", pages.home, name="home"),
+    path("explore", page.page, name="explore"),
+    path("explore/chart.json", page.time_chart, name="explore_chart"),
+    path("explore/chart.html", page.time_table, name="explore_table"),
+    path("explore/composition.json", page.composition_chart, name="explore_composition"),
+    path("explore/usage.csv", exports.usage_csv, name="explore_csv"),
+    path("explore/focus.csv", exports.focus_csv, name="explore_focus"),
+    path("calls", calls.page, name="calls"),
+    path("reports", pages.page, name="reports"),
+    path("reports/views/save", pages.save, name="save_view"),
+    path("reports/views/<int:view_id>/rename", pages.rename, name="rename_view"),
+    path("reports/views/<int:view_id>/delete", pages.delete, name="delete_view"),
+    path("reports/views/<int:view_id>/pin", pages.pin, name="pin_view"),
+    path("reports/views/unpin", pages.unpin, name="unpin_view"),
+    path("reports/views/<int:view_id>/schedule", pages.schedule, name="schedule_report"),
+    path("reports/<int:schedule_id>/delete", pages.unschedule, name="delete_report"),
+    path("reports/<int:schedule_id>/test", pages.test, name="test_report"),
     path("budgets", views.budgets, name="budgets"),
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),

@@ -62,9 +62,7 @@ class Ranking:
 
 def measures_left(whole: Measures, parts: Sequence[Measures]) -> Measures:
     """What the parts leave of the whole."""
-    return Measures(
-        *(amount - sum(part[at] for part in parts) for at, amount in enumerate(whole))
-    )
+    return Measures(*(amount - sum(part[at] for part in parts) for at, amount in enumerate(whole)))
 
 
 def read_ranking(view: Exploration) -> Ranking:
@@ -170,9 +168,7 @@ def _parts(view: Exploration, values: Sequence[str]) -> dict[str, list[Ranked]]:
 
 def rest_of(ranking: Ranking, lines: Sequence[Line]) -> Rest | None:
     """All values that are on no line of the page; None: there are none."""
-    left = measures_left(
-        ranking.total.measures, [line.ranked.figures.measures for line in lines]
-    )
+    left = measures_left(ranking.total.measures, [line.ranked.figures.measures for line in lines])
     if not any(left):
         return None
     return Rest(max(1, len(ranking.ranked) - len(lines)), ranking.has_more, left)

@@ -87,23 +87,30 @@ def cost_per_call(measures: Measures) -> SafeString:
     if not calls:
         return amounts.missing("no calls")
     average = Decimal(measures.cost_nanos) / calls
-    return amounts.money(
-        int(average.to_integral_value(rounding=ROUND_HALF_UP)), SMALL_MONEY_PLACES
-    )
+    return amounts.money(int(average.to_integral_value(rounding=ROUND_HALF_UP)), SMALL_MONEY_PLACES)
 
 
 @register.simple_tag
 def value_link(view: Exploration, dimension: str, row: Ranked) -> SafeString:
     """A value that leads deeper: to its own page, or to the view of it alone."""
-    words = shortened(row.value, amounts.VALUE_CHARACTERS) if row.value else f"No {dimension}"
     if row.value and dimension in PAGES:
-        address = f"{PAGES[dimension]}{quote(row.value, safe='')}"
-        return format_html(
-            '<a class="name" href="{}" title="{}">{}</a>', address, f"Open {row.value}", words
-        )
-    title = f"Show only {dimension} {row.value}" if row.value else f"Show only usage {words}"
+        return page_link(dimension, row.value)
+    words = shortened(row.value, amounts.VALUE_CHARACTERS) if row.value else f"No {dimension}"
+    title = (
+        f"Show only {dimension} {row.value}" if row.value else f"Show only what has {words.lower()}"
+    )
     address = view.deeper(dimension, row.value).query()
     return format_html('<a class="name" href="{}" title="{}">{}</a>', address, title, words)
+
+
+@register.simple_tag
+def page_link(dimension: str, value: str) -> SafeString:
+    """A session or a trace, which leads to its page."""
+    if not value:
+        return amounts.missing("none")
+    address = f"{PAGES[dimension]}{quote(value, safe='')}"
+    words = shortened(value, amounts.VALUE_CHARACTERS)
+    return format_html('<a class="name" href="{}" title="Open {}">{}</a>', address, value, words)
 
 
 @register.simple_tag
