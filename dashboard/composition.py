@@ -8,7 +8,7 @@ from dashboard.charts import MONEY, SURFACE, Figure, Unit, height, named, templa
 
 
 class Part(NamedTuple):
-    """A part of the whole, which may have parts itself. A click opens `address`, if there is one."""
+    """A part of the whole, which may have parts itself. A click opens `address`, if given."""
 
     name: str
     amount: int

@@ -1,4 +1,4 @@
-"""What people keep of the pages: saved views, their home, and reports that are sent by the clock."""
+"""What people keep of the pages: saved views, their home, and scheduled reports."""
 
 from django.db import models
 from django.db.models import Q
@@ -67,7 +67,7 @@ class PinnedView(models.Model):
 
 
 class Cadence(models.TextChoices):
-    """How often a report is sent, and of what: always the last whole period of the tenant's zone."""
+    """How often a report is sent; it is of the last whole period of the tenant's zone."""
 
     DAILY = "daily"
     WEEKLY = "weekly"

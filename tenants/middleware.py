@@ -30,7 +30,6 @@ OWN_TRANSACTIONS = frozenset(
         ("POST", "/v1/corrections"),
         ("POST", "/v1/prices/rerate"),
         ("GET", "/v1/export/focus.csv"),
-        ("GET", "/explore/focus.csv"),
         ("GET", "/v1/halts"),
         ("HEAD", "/v1/halts"),
     }

@@ -15,7 +15,8 @@ from dashboard.explore.metrics import Metric, Value
 from dashboard.explore.ranking import Ranked, page_of, read_ranking, rest_of
 from dashboard.filter_bar import TimeRange, parameter_of
 from dashboard.spend import bucket_starts, local, read_greatest, unfinished_place
-from metering.reporting.report import Figures, usage_report
+from metering.reporting.metrics import Figures
+from metering.reporting.report import usage_report
 
 # Buckets times series: a month of hours of eight values.
 POINTS_MAX: Final = 10_000

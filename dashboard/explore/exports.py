@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlencode
 
-from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http import FileResponse, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
@@ -23,8 +23,6 @@ from metering.models import MEASURES
 from metering.reporting.focus import focus_rows
 from metering.reporting.question import InvalidQuestion
 from metering.reporting.report import ReportRow, usage_report
-from tenants.models import Tenant
-from tenants.scope import tenant_scope
 
 ROWS_A_READ: Final = 2_000
 # A spreadsheet opens a million; more than this is asked for with narrower filters.
@@ -97,40 +95,21 @@ def _refused(request: PageRequest, view: Exploration, why: str) -> HttpResponse:
     return render(request, "dashboard/explore/refused.html", context, status=422)
 
 
-def focus_csv(request: HttpRequest) -> HttpResponse | FileResponse:
-    """FOCUS of the view's range and filters.
-
-    It reads in transactions of its own (see the middleware), so that an export of millions keeps no
-    old rows alive; the view itself is read in one before.
-    """
-    view: list[Exploration] = []
-    tenant_id = getattr(request, "tenant_id", None)
-    if tenant_id is None:
-        return _read_view(request)
-    with tenant_scope(tenant_id, is_snapshot=True):
-        request.tenant = Tenant.objects.get(id=tenant_id)  # type: ignore[attr-defined]
-        response = _read_view(request, view)
-    if not view:
-        return response
-    span = view[0].bar.range
-    rows = focus_rows(
-        tenant_id=tenant_id,
-        tenant_name=request.tenant.name,  # type: ignore[attr-defined]
-        starts_at=span.starts_at,
-        ends_at=span.until,
-        filters=view[0].filters,
-    )
-    first, last = (local(at, view[0].bar).date() for at in (span.starts_at, span.until))
-    return csv_download(rows, name=f"focus-{first}-{last}.csv")
-
-
 @require_safe
 @member_page
-def _read_view(request: PageRequest, found: list[Exploration] | None = None) -> HttpResponse:
-    if found is not None:
-        bar = filter_bar_of(request)
-        found.append(read_exploration(request.GET, bar, tenant_id=request.tenant.id))
-    return HttpResponse()
+def focus_csv(request: PageRequest) -> FileResponse:
+    """FOCUS of the view's range and filters."""
+    view = read_exploration(request.GET, filter_bar_of(request), tenant_id=request.tenant.id)
+    span = view.bar.range
+    rows = focus_rows(
+        tenant_id=request.tenant.id,
+        tenant_name=request.tenant.name,
+        starts_at=span.starts_at,
+        ends_at=span.until,
+        filters=view.filters,
+    )
+    first, last = (local(at, view.bar).date() for at in (span.starts_at, span.until))
+    return csv_download(rows, name=f"focus-{first}-{last}.csv")
 
 
 def curl_line(view: Exploration, url: str) -> str:

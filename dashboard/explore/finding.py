@@ -8,7 +8,7 @@ from dashboard.explore.exploration import Exploration
 from dashboard.explore.metrics import Metric
 from dashboard.explore.ranking import Line, Ranked, Ranking
 from dashboard.findings import shortened
-from metering.reporting.report import Figures
+from metering.reporting.metrics import Figures
 
 # A smaller part is not worth a sentence.
 NOTABLE_PERCENT: Final = 10

@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 
 from dashboard.explore.exploration import Exploration
 from dashboard.explore.metrics import Value
-from metering.reporting.report import Figures, UsageReport, usage_report
+from metering.reporting.metrics import Figures
+from metering.reporting.report import UsageReport, usage_report
 from metering.reporting.usage import Measures
 
 # Values that are ranked, those that cost most first; the rest counts in the row of all others.

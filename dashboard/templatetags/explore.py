@@ -17,7 +17,7 @@ from dashboard.explore.metrics import Metric, Value
 from dashboard.explore.ranking import Ranked
 from dashboard.findings import shortened
 from dashboard.templatetags import amounts
-from metering.reporting.report import Figures
+from metering.reporting.metrics import Figures
 from metering.reporting.usage import Measures
 
 register = template.Library()
