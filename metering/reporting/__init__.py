@@ -1,5 +1,6 @@
 """Reading: what was used, by whom, and what it cost (see README.md)."""
 
+from metering.reporting.change import Change, GroupChange, Used, what_moved_it
 from metering.reporting.cursors import range_of_cursor
 from metering.reporting.estimates import EstimateError, EstimateQuestion, estimate_errors
 from metering.reporting.events import EventQuestion, list_events

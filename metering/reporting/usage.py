@@ -144,24 +144,34 @@ def filters_of(question: UsageQuestion, group_by: Sequence[str], keys: Keys) -> 
 
 
 def measures_in(
-    question: UsageQuestion, portion: Sequence[Bucket], group_by: tuple[str, ...], keys: Keys
+    question: UsageQuestion,
+    portion: Sequence[Bucket],
+    group_by: tuple[str, ...],
+    keys: Keys | None,
+    *,
+    limit: int | None = None,
 ) -> dict[Cell, Measures]:
-    """Return the usage of these groups in these buckets, from what `usage` reads for its rows."""
-    if not keys or are_empty(portion):
+    """Return the usage of these groups (None: of all) in these buckets, from what `usage` reads for
+    its rows.
+    """
+    if (keys is not None and not keys) or are_empty(portion):
         return {}
-    dimensions = frozenset(group_by) | frozenset(question.filters)
-    source = _source(question, dimensions, waiting_batches(question))
     parts = rows_to_add(
         question,
-        source,
+        _source(
+            question,
+            frozenset(group_by) | frozenset(question.filters),
+            waiting_batches(question),
+        ),
         portion,
         group_by=group_by,
-        filters=filters_of(question, group_by, keys),
+        filters=None if keys is None else filters_of(question, group_by, keys),
     )
     columns = ", ".join(["bucket", *(f"group_{index}" for index in range(len(group_by)))])
     rows = fetch_rows(
-        f"SELECT {columns}, {SUM_LIST} FROM ({parts.sql}) parts GROUP BY {columns}",
-        parts.parameters,
+        f"SELECT {columns}, {SUM_LIST} FROM ({parts.sql}) parts GROUP BY {columns}"
+        " HAVING sum(requests) + sum(tool_calls) > 0 LIMIT %s",
+        [*parts.parameters, limit],
         tuning=TUNING,
     )
     width = 1 + len(group_by)

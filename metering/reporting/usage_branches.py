@@ -160,13 +160,13 @@ def _with_overlaps(
     long tail has no row that its events could be taken off.
     """
     parts = stretches(portion, source.sets, now=timezone.now())
-    is_folded = has_groups and any(
+    hides_some = has_groups and any(
         part.overlaps
         and part.source is not None
         and is_folded(question.tenant_id, part.source, part.starts_at, part.starts_at)
         for part in parts
     )
-    return None if is_folded else parts
+    return None if hides_some else parts
 
 
 def _not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:

@@ -107,7 +107,7 @@ def measures_of(event: UsageEvent) -> tuple[int, ...]:
         "errors": int(event.status == Status.ERROR),
         "unpriced": int(event.cost_nanos is None),
         "tool_calls": int(is_tool),
-        "given_nanos": event.cost_nanos if event.cost_source == CostSource.GIVEN else 0,
+        "given_nanos": (event.cost_nanos or 0) if event.cost_source == CostSource.GIVEN else 0,
     }
     return tuple(by_name.get(name, getattr(event, name, 0)) for name in MEASURES)
 
