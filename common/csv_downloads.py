@@ -3,6 +3,7 @@
 import io
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 from django.http import FileResponse
 
@@ -11,11 +12,13 @@ from common.csv_files import csv_lines
 
 def csv_download(rows: Iterable[Sequence[str]], *, name: str) -> FileResponse:
     """The rows as a file, which a client may take its time to read: no connection waits for it."""
-    file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the response closes it
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    text.writelines(csv_lines(rows))
-    text.detach()
-    file.seek(0)
+    with ExitStack() as on_failure:
+        file = on_failure.enter_context(tempfile.NamedTemporaryFile())
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        text.writelines(csv_lines(rows))
+        text.detach()
+        file.seek(0)
+        on_failure.pop_all()  # the response closes it
     return FileResponse(
         file, as_attachment=True, filename=name, content_type="text/csv; charset=utf-8"
     )

@@ -48,7 +48,7 @@ def treemap(parts: Sequence[Part], *, unit: Unit = MONEY) -> Figure:
         "branchvalues": "total",
         "text": [unit.text(cell.part.amount) for cell in cells],
         "texttemplate": "<b>%{label}</b><br>%{text}",
-        "textfont": {"size": 12},
+        "textfont": {"size": 12, "color": SURFACE},
         "textposition": "top left",
         "hoverinfo": "none",
         "sort": False,
@@ -71,6 +71,8 @@ def treemap(parts: Sequence[Part], *, unit: Unit = MONEY) -> Figure:
     addresses = [cell.part.address for cell in cells]
     layout = template() | {
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
+        # Words that do not fit are left out; the hover has them.
+        "uniformtext": {"minsize": 11, "mode": "hide"},
         "meta": {"hover": hover, "addresses": addresses},
     }
     return {"data": [trace], "layout": layout}

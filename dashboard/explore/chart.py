@@ -70,13 +70,15 @@ def _values(
     """The metric of each name in each bucket; without a dimension of everything."""
     nothing: Value = 0 if view.metric.is_additive else None
     values = {name: [nothing] * len(starts) for name in names}
+    if not names:
+        return values
     asked = view.question(
         span,
         group_by=(dimension,) if dimension else (),
         interval=view.bar.interval,
         only={dimension: tuple(names)} if dimension else None,
     )
-    if asked is None or not names:
+    if asked is None:
         return values
     place_of = {start: place for place, start in enumerate(starts)}
     report = usage_report(asked, metrics=view.metric.asked, limit=POINTS_MAX)

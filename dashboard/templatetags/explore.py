@@ -24,6 +24,8 @@ register = template.Library()
 
 # Dimensions whose values have a page of their own.
 PAGES: Final = {"session": "/sessions/", "trace": "/traces/"}
+# Names of sessions and traces are long, and nobody reads them.
+ID_CHARACTERS: Final = 20
 MONEY_PLACES: Final = 2
 SMALL_MONEY_PLACES: Final = 4
 
@@ -109,7 +111,7 @@ def page_link(dimension: str, value: str) -> SafeString:
     if not value:
         return amounts.missing("none")
     address = f"{PAGES[dimension]}{quote(value, safe='')}"
-    words = shortened(value, amounts.VALUE_CHARACTERS)
+    words = shortened(value, ID_CHARACTERS)
     return format_html('<a class="name" href="{}" title="Open {}">{}</a>', address, value, words)
 
 

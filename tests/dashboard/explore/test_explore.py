@@ -39,7 +39,7 @@ def table_of(html: str) -> str:
 
 def exact_money(html: str) -> list[Decimal]:
     """The amounts of a table, row by row and the total last."""
-    return [Decimal(found) for found in re.findall(r'<data value="(-?[0-9.]+)" title="−?\$', html)]
+    return [Decimal(found) for found in re.findall(r'<data value="(-?[0-9.]+)" title="\D?\$', html)]
 
 
 def row_amounts(html: str, name: str) -> Decimal:
@@ -61,9 +61,7 @@ def body_amounts(html: str) -> list[Decimal]:
 
 
 def usage(client: Client, account: Account, **asked: str) -> JsonObject:
-    answer: JsonObject = client.get(
-        f"/v1/usage?{urlencode(asked)}", headers=account.headers
-    ).json()
+    answer: JsonObject = client.get(f"/v1/usage?{urlencode(asked)}", headers=account.headers).json()
     return answer
 
 
@@ -161,13 +159,11 @@ def test_every_view_adds_up(
 
 
 def test_what_is_not_shown_is_a_row_of_its_own(account: Account, owner: Client) -> None:
-    send(
-        account, [make_event(agent=f"a{n:02}", cost_usd=f"0.{n + 10}") for n in range(25)]
-    )
+    send(account, [make_event(agent=f"a{n:02}", cost_usd=f"0.{n + 10}") for n in range(25)])
     html = page(owner, f"{TODAY}&group_by=agent")
     assert "15 others" in table_of(html)
     assert sum(body_amounts(html)) == total_of(html)
-    assert "1–10 of" in table_of(html)
+    assert "1\u201310 of" in table_of(html)
     third = page(owner, f"{TODAY}&group_by=agent&page=3")
     assert sum(body_amounts(third)) == total_of(third) == total_of(html)
     assert "20 others" in table_of(third)
@@ -191,7 +187,7 @@ def test_every_metric_is_shown_and_drawn(account: Account, owner: Client, metric
     assert ("not additive" in table_of(html)) == (not METRICS[metric].is_additive)
     assert owner.get(f"/explore/chart.json?{query}").json()["data"]
     assert owner.get(f"/explore/chart.html?{query}").status_code == 200
-    assert owner.get(f"/explore/usage.csv?{query}").status_code == 200
+    assert len(csv_of(owner, f"/explore/usage.csv?{query}")) == 2
 
 
 def test_metrics_are_those_of_the_api(account: Account, owner: Client) -> None:
@@ -308,8 +304,10 @@ def test_the_curl_line_asks_for_the_same_and_runs_nothing(
     html = page(
         owner, f"{TODAY}&group_by=customer&{urlencode({'filter[agent]': value})}&metric=users"
     )
-    line = unescape(re.search(r'<pre class="code" id="curl"[^>]*><code>(.*?)</code>', html, re.S)[1])  # type: ignore[index]
-    words = shlex.split(line)
+    line = unescape(
+        re.search(r'<pre class="code" id="curl"[^>]*><code>(.*?)</code>', html, re.S)[1]
+    )  # type: ignore[index]
+    words = shlex.split(line.replace("\\\n", ""))
     assert words[:3] == ["curl", "-s", "-g"]
     assert words[4:] == ["-H", "Authorization: Bearer YOUR_KEY"]
     address = urlsplit(words[3])
@@ -351,7 +349,7 @@ def test_a_period_is_compared_and_added_up(account: Account, owner: Client) -> N
     assert lines["Previous period"][-1] == 2
 
 
-@pytest.mark.parametrize("path", ["/explore", "/calls", "/reports", "/explore/usage.csv"])
+@pytest.mark.parametrize("path", ["/explore", "/calls", "/reports", "/explore/chart.html"])
 def test_who_may_open_the_pages(
     account: Account, as_role: Callable[[Role], Client], path: str
 ) -> None:
