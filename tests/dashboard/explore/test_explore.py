@@ -304,10 +304,9 @@ def test_the_curl_line_asks_for_the_same_and_runs_nothing(
     html = page(
         owner, f"{TODAY}&group_by=customer&{urlencode({'filter[agent]': value})}&metric=users"
     )
-    line = unescape(
-        re.search(r'<pre class="code" id="curl"[^>]*><code>(.*?)</code>', html, re.S)[1]
-    )  # type: ignore[index]
-    words = shlex.split(line.replace("\\\n", ""))
+    line = re.search(r'<pre class="code" id="curl"[^>]*><code>(.*?)</code>', html, re.S)
+    assert line is not None
+    words = shlex.split(unescape(line[1]).replace("\\\n", ""))
     assert words[:3] == ["curl", "-s", "-g"]
     assert words[4:] == ["-H", "Authorization: Bearer YOUR_KEY"]
     address = urlsplit(words[3])
