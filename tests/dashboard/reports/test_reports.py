@@ -410,7 +410,7 @@ def test_a_report_goes_to_a_channel_and_stops_with_it(
     make_due(account)
     send_reports()
     assert deliver_due(seconds=2) == 1
-    body = web.received[0].json()
+    body = web.received[0].json
     assert body["type"] == "report"
     assert "Mine: " in body["data"]["title"]
     with account.scope():
