@@ -1,5 +1,6 @@
 """The explore page: usage by any two dimensions and any metric; its address is the view."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -9,6 +10,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, cached_page
+from dashboard.chart_notes import words_alone
+from dashboard.charts import Figure
 from dashboard.explore import chart
 from dashboard.explore.exploration import (
     CUMULATIVE,
@@ -32,10 +35,12 @@ from dashboard.reports.saved_views import (
 from dashboard.spend import has_usage, local
 from dashboard.tables import bucket_words
 from dashboard.views import service_url
+from metering.reporting.bounded import in_time
 from metering.reporting.question import InvalidQuestion
 
 # From so many values on there is a field to search them.
 SEARCHED_FROM: Final = 21
+WHAT: Final = "These figures"
 VIEWS_MAX: Final = 8
 
 
@@ -60,7 +65,8 @@ def page(request: PageRequest) -> HttpResponse:
         "has_usage": has_usage(request.tenant.id),
     }
     try:
-        context |= _table(view, read_ranking(view))
+        with in_time(what=WHAT):
+            context |= _table(view, read_ranking(view))
     except InvalidQuestion as refusal:
         context |= {"headline": "This cannot be shown together", "refusal": refusal.detail}
         context["spend_address"] = replace(bar, metric=COST).query()
@@ -159,14 +165,24 @@ def _saved(request: PageRequest, view: Exploration) -> dict[str, Any]:
 def time_chart(request: PageRequest) -> HttpResponse:
     """The metric over time, as a figure."""
     view = exploration_of(request)
-    return JsonResponse(chart.time_figure(view, chart.read_course(view)))
+    return _figure(lambda: chart.time_figure(view, chart.read_course(view)))
 
 
 @require_safe
 @cached_page
 def composition_chart(request: PageRequest) -> HttpResponse:
     """What the total is composed of, as a figure."""
-    return JsonResponse(chart.composition_figure(exploration_of(request)))
+    view = exploration_of(request)
+    return _figure(lambda: chart.composition_figure(view))
+
+
+def _figure(draw: Callable[[], Figure]) -> JsonResponse:
+    """A figure; where what was asked cannot be drawn, one that says why."""
+    try:
+        with in_time(what=WHAT):
+            return JsonResponse(draw())
+    except InvalidQuestion as refusal:
+        return JsonResponse(words_alone(refusal.detail))
 
 
 @require_safe
@@ -174,7 +190,11 @@ def composition_chart(request: PageRequest) -> HttpResponse:
 def time_table(request: PageRequest) -> HttpResponse:
     """The numbers behind the chart over time, the newest bucket first."""
     view = exploration_of(request)
-    course = chart.read_course(view)
+    try:
+        with in_time(what=WHAT):
+            course = chart.read_course(view)
+    except InvalidQuestion as refusal:
+        return render(request, "dashboard/explore/course.html", {"refusal": refusal.detail})
     rows = [
         (
             bucket_words(local(start, view.bar), view.bar.interval),

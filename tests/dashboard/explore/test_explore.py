@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.json_bodies import JsonObject
+from dashboard.explore import exports
 from dashboard.explore.metrics import METRICS
+from metering.reporting import bounded
 from tenants.roles import Role
 from tests.dashboard.conftest import sign_in
 from tests.dashboard.test_overview import HOSTILE
@@ -365,3 +367,30 @@ def test_the_address_is_the_view(account: Account, owner: Client) -> None:
     download = re.search(r'href="/explore/usage.csv\?([^"]*)"', html)
     assert download is not None
     assert sorted(parse_qsl(unescape(download[1]))) == sorted(parse_qsl(query))
+
+
+def test_what_would_read_too_much_is_refused_in_words(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, [make_event(agent="a", feature="f", cost_usd="1", latency_ms=5)])
+    monkeypatch.setattr(bounded, "EVENTS_MAX", -1)
+    query = f"{TODAY}&group_by=customer&metric=p95_latency_ms"
+    html = page(owner, query)
+    assert "one by one: ask for a shorter range" in html
+    assert "metric=" not in re.search(r'href="(/explore)?\?[^"]*"[^>]*>Show spend', html)[0]  # type: ignore[index]
+    drawn = owner.get(f"/explore/chart.json?{query}").json()
+    assert "shorter range" in drawn["layout"]["annotations"][0]["text"].replace("<br>", " ")
+    assert b"shorter range" in owner.get(f"/explore/chart.html?{query}").content
+    refused = owner.get(f"/explore/usage.csv?{query}")
+    assert refused.status_code == 422
+    assert b"Nothing was exported" in refused.content
+
+
+def test_an_export_ends_where_a_file_is_full(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, [make_event(agent=name, cost_usd="1") for name in "abc"])
+    monkeypatch.setattr(exports, "ROWS_MAX", 2)
+    refused = owner.get(f"/explore/usage.csv?{TODAY}&group_by=agent")
+    assert refused.status_code == 422
+    assert b"more than 2 rows" in refused.content
