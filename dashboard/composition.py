@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dashboard.amounts import percent
-from dashboard.charts import MONEY, SURFACE, Figure, Unit, height, named, template
+from dashboard.charts import MONEY, NO_VALUE, SURFACE, Figure, Unit, height, named, template
 
 
 class Part(NamedTuple):
@@ -59,20 +59,20 @@ def treemap(parts: Sequence[Part], *, unit: Unit = MONEY) -> Figure:
             "line": {"width": 1, "color": SURFACE},
         },
     }
-    hover = [
-        [
-            cell.part.name or "(none)",
-            f"{unit.exact(cell.part.amount)} · {percent(cell.part.amount, total)}",
-            "",
-            "",
-        ]
-        for cell in cells
-    ]
     addresses = [cell.part.address for cell in cells]
     layout = template() | {
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
         # Words that do not fit are left out; the hover has them.
         "uniformtext": {"minsize": 11, "mode": "hide"},
-        "meta": {"hover": hover, "addresses": addresses},
+        "meta": {
+            "hover": [_hover(cell.part, total, unit) for cell in cells],
+            "addresses": addresses,
+        },
     }
     return {"data": [trace], "layout": layout}
+
+
+def _hover(part: Part, total: int, unit: Unit) -> list[str]:
+    """A line of the hover, in the form that `charts.js` shows."""
+    share = percent(part.amount, total)
+    return [part.name or NO_VALUE, f"{unit.exact(part.amount)} · {share}", "", ""]
