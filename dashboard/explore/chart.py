@@ -166,7 +166,8 @@ def composition_figure(view: Exploration) -> Figure:
         color = OTHER
         if at < len(shown) and not one.ranked.is_tail:
             color = PALETTE[places[one.ranked.value]]
-        inner = [_part(view, part, view.group_by[-1], color) for part in one.parts]
+        around = view.within(one.ranked.value)
+        inner = [_part(around, part, view.group_by[-1], color) for part in one.parts]
         rest = one.rest
         if rest is not None and one.parts:
             inner.append(Part(OTHERS, _value(view.metric, rest.figures), color, ""))

@@ -72,11 +72,16 @@ class Exploration:
         pairs = {name: value for name, value in {**own, **further}.items() if value}
         return self.bar.with_further(pairs).query(path=path)
 
+    def within(self, value: str) -> "Exploration":
+        """The same of one value of the first dimension."""
+        return replace(self, bar=self.bar.with_chip(self.group_by[0], value))
+
     def deeper(self, dimension: str, value: str) -> FilterBar:
         """The view of one value: grouped by what comes after it, where it was grouped by it."""
-        groups = [name for name in self.group_by if name != dimension]
+        chosen = {dimension, *(name for name, _ in self.bar.chips)}
+        groups = [name for name in self.group_by if name not in chosen]
         after = LEVELS.index(dimension) + 1 if dimension in LEVELS else 0
-        taken = {*(name for name, _ in self.bar.chips), dimension, *groups}
+        taken = {*chosen, *groups}
         following = [name for name in LEVELS[after:] if name not in taken]
         groups = [*groups, *following][: max(1, len(self.group_by))] or [LEVELS[-1]]
         bar = replace(self.bar.with_chip(dimension, value), group_by=tuple(groups))

@@ -93,15 +93,20 @@ def cost_per_call(measures: Measures) -> SafeString:
 
 
 @register.simple_tag
-def value_link(view: Exploration, dimension: str, row: Ranked) -> SafeString:
-    """A value that leads deeper: to its own page, or to the view of it alone."""
+def value_link(
+    view: Exploration, dimension: str, row: Ranked, parent: Ranked | None = None
+) -> SafeString:
+    """A value, in its `parent` if it has one, that leads deeper: to its own page, or to the view of
+    it alone.
+    """
     if row.value and dimension in PAGES:
         return page_link(dimension, row.value)
     words = shortened(row.value, amounts.VALUE_CHARACTERS) if row.value else f"No {dimension}"
     title = (
         f"Show only {dimension} {row.value}" if row.value else f"Show only what has {words.lower()}"
     )
-    address = view.deeper(dimension, row.value).query()
+    around = view.within(parent.value) if parent else view
+    address = around.deeper(dimension, row.value).query()
     return format_html('<a class="name" href="{}" title="{}">{}</a>', address, title, words)
 
 

@@ -394,3 +394,15 @@ def test_an_export_ends_where_a_file_is_full(
     refused = owner.get(f"/explore/usage.csv?{TODAY}&group_by=agent")
     assert refused.status_code == 422
     assert b"more than 2 rows" in refused.content
+
+
+def test_a_value_within_another_leads_to_both(account: Account, owner: Client) -> None:
+    send(account, [make_event(team=team, agent="a", cost_usd="1") for team in ("red", "blue")])
+    query = f"{TODAY}&group_by=team,agent&filter[customer]="
+    html = table_of(page(owner, query))
+    links = {unescape(one) for one in re.findall(r'href="([^"]+)"[^>]*>a</a>', html)}
+    found = {tuple(sorted(parse_qs(link, keep_blank_values=True).items())) for link in links}
+    assert len(found) == 2
+    for link in links:
+        answer = page(owner, link.removeprefix("?"))
+        assert total_of(answer) == 1
