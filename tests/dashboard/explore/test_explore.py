@@ -401,8 +401,7 @@ def test_a_value_within_another_leads_to_both(account: Account, owner: Client) -
     query = f"{TODAY}&group_by=team,agent&filter[customer]="
     html = table_of(page(owner, query))
     links = {unescape(one) for one in re.findall(r'href="([^"]+)"[^>]*>a</a>', html)}
-    found = {tuple(sorted(parse_qs(link, keep_blank_values=True).items())) for link in links}
-    assert len(found) == 2
+    assert len(links) == 2
     for link in links:
         answer = page(owner, link.removeprefix("?"))
         assert total_of(answer) == 1
