@@ -1,9 +1,21 @@
 """What is drawn over a chart: limits, shades, incidents, and what happened. Pure."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Final, NamedTuple
 
-from dashboard.charts import CRITICAL, GHOST, MONEY, MUTED, WARNING, Figure, Unit, escaped, height
+from dashboard.charts import (
+    CRITICAL,
+    GHOST,
+    MONEY,
+    MUTED,
+    WARNING,
+    Figure,
+    Unit,
+    escaped,
+    height,
+    template,
+)
 from dashboard.colors import OTHER
 from dashboard.findings import shortened
 
@@ -142,6 +154,23 @@ def _with_room_above(figure: Figure, notes: list[Figure]) -> Figure:
     if notes:
         extended["layout"]["margin"] = {**extended["layout"]["margin"], "t": 28}
     return extended
+
+
+def words_alone(text: str) -> Figure:
+    """A figure that says why nothing is drawn."""
+    words = {
+        "text": "<br>".join(wrap(escaped(text), 60)),
+        "showarrow": False,
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0.5,
+        "y": 0.5,
+    }
+    axis = {"visible": False, "fixedrange": True}
+    return {
+        "data": [],
+        "layout": template() | {"annotations": [words], "xaxis": axis, "yaxis": axis},
+    }
 
 
 def _extended(figure: Figure, **further: list[Figure]) -> Figure:

@@ -32,8 +32,10 @@ CUSTOM: Final = "custom"
 CUSTOM_DAYS_MAX: Final = 366
 # What a chart can be split by, in the order in which it is offered.
 SPLITS: Final = ("model", "team", "agent", "feature", "customer", "provider", "user")
+# By what else a page can group.
+GROUPS: Final = (*SPLITS, *(name for name in MATCHABLE if name not in SPLITS))
 GROUPS_MAX: Final = 2
-INTERVALS: Final = ("hour", "day", "month")
+INTERVALS: Final = ("hour", "day", "week", "month")
 COST: Final = "cost"
 CHIPS_MAX: Final = 20
 EN_DASH: Final = "\u2013"
@@ -274,7 +276,7 @@ def read_filter_bar(query: QueryDict, *, timezone: str, now: datetime) -> Filter
 
 def _read_groups(query: QueryDict, notices: list[str]) -> tuple[str, ...]:
     names = tuple(query.get("group_by", SPLITS[0]).split(","))
-    if len(set(names)) == len(names) <= GROUPS_MAX and set(names) <= set(SPLITS):
+    if len(set(names)) == len(names) <= GROUPS_MAX and set(names) <= set(GROUPS):
         return names
     notices.append("Spend cannot be split that way, so it is split by model.")
     return SPLITS[:1]

@@ -83,12 +83,18 @@ def failed_deliveries(reader: Reader) -> int:
 
 NAVIGATION: Final = (
     Entry("Overview", "chart", (Tab("overview", "Overview"),)),
-    Entry("Sessions", "lines", (Tab("sessions", "Sessions"),)),
     Entry(
         "Explore",
         "panes",
-        (Tab("unit_economics", "Unit economics"), Tab("annotations", "Annotations")),
+        (
+            Tab("explore", "Explore"),
+            Tab("calls", "Calls"),
+            Tab("unit_economics", "Unit economics"),
+            Tab("reports", "Saved views and reports"),
+            Tab("annotations", "Annotations"),
+        ),
     ),
+    Entry("Sessions", "lines", (Tab("sessions", "Sessions"),)),
     Entry(
         "Budgets",
         "gauge",

@@ -1,6 +1,7 @@
 """The table behind a chart, on a page and as CSV. Pure."""
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from common.money import usd_from_nanos
@@ -9,8 +10,12 @@ from dashboard.spend import Series, local
 from metering.reporting.usage import Measures, UsageRow
 
 COUNTS: Final = tuple(name for name in Measures._fields if not name.endswith("_nanos"))
-# How a bucket of each interval is named in a table.
-LABELS: Final = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
+_FORMS = {
+    "hour": "%a, %b %-d, %-I %p",
+    "day": "%a, %b %-d, %Y",
+    "week": "Week of %b %-d, %Y",
+    "month": "%B %Y",
+}
 
 
 class TableRow(NamedTuple):
@@ -22,12 +27,17 @@ class TableRow(NamedTuple):
     is_unfinished: bool
 
 
+def bucket_words(start: datetime, interval: str) -> str:
+    """A bucket's time, by the tenant's clock, in words."""
+    return start.strftime(_FORMS[interval])
+
+
 def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
     """The newest bucket first; what lies ahead is left out."""
     columns = _columns(series)
     rows = [
         TableRow(
-            label=local(start, bar).strftime(LABELS[series.interval]),
+            label=bucket_words(local(start, bar), series.interval),
             amounts=[column[place] for column in columns],
             total=sum(column[place] for column in columns),
             is_unfinished=place == series.unfinished,

@@ -21,7 +21,7 @@ from dashboard.filter_bar import Choice, FilterBar, TimeRange
 from dashboard.findings import STEADY_PERCENT, shortened
 from dashboard.frame import filter_bar_of, frame
 from dashboard.spend import local, question
-from dashboard.tables import LABELS
+from dashboard.tables import bucket_words
 from dashboard.views import curl_context
 from metering.reporting import InvalidQuestion, UsageQuestion
 from metering.reporting.coordination import coordination
@@ -130,7 +130,7 @@ def page(request: PageRequest) -> HttpResponse:
         "report": report,
         "rows": [
             {
-                "label": local(row.start, asked.bar).strftime(LABELS[_interval(asked)]),
+                "label": bucket_words(local(row.start, asked.bar), _interval(asked)),
                 "figures": row.figures,
                 "previous": row.previous,
             }

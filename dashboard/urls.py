@@ -15,8 +15,12 @@ from dashboard import (
     views,
 )
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
+from dashboard.explore import calls, exports
+from dashboard.explore import page as explore
 from dashboard.incidents import actions, channels, deliveries, lists, one
-from dashboard.overview import charts, page
+from dashboard.overview import charts
+from dashboard.overview import page as overview
+from dashboard.reports import pages
 from dashboard.sessions import addresses, call, trace
 from dashboard.sessions import lists as session_lists
 from dashboard.sessions import one as session
@@ -27,13 +31,30 @@ register_converter(addresses.Segment, "segment")
 app_name = "dashboard"
 
 urlpatterns = [
-    path("", page.page, name="overview"),
+    path("", overview.page, name="overview"),
     path("charts/spend.json", charts.spend_chart, name="spend_chart"),
     path("charts/spend.html", charts.spend_table, name="spend_table"),
     path("charts/spend.csv", charts.spend_csv, name="spend_csv"),
     path("charts/month.json", charts.month_chart, name="month_chart"),
     path("charts/month.html", charts.month_table, name="month_table"),
     path("charts/month.csv", charts.month_csv, name="month_csv"),
+    path("home", pages.home, name="home"),
+    path("explore", explore.page, name="explore"),
+    path("explore/chart.json", explore.time_chart, name="explore_chart"),
+    path("explore/chart.html", explore.time_table, name="explore_table"),
+    path("explore/composition.json", explore.composition_chart, name="explore_composition"),
+    path("explore/usage.csv", exports.usage_csv, name="explore_csv"),
+    path("explore/focus.csv", exports.focus_csv, name="explore_focus"),
+    path("calls", calls.page, name="calls"),
+    path("reports", pages.page, name="reports"),
+    path("reports/views/save", pages.save, name="save_view"),
+    path("reports/views/<int:view_id>/rename", pages.rename, name="rename_view"),
+    path("reports/views/<int:view_id>/delete", pages.delete, name="delete_view"),
+    path("reports/views/<int:view_id>/pin", pages.pin, name="pin_view"),
+    path("reports/views/unpin", pages.unpin, name="unpin_view"),
+    path("reports/views/<int:view_id>/schedule", pages.schedule, name="schedule_report"),
+    path("reports/<int:schedule_id>/delete", pages.unschedule, name="delete_report"),
+    path("reports/<int:schedule_id>/test", pages.test, name="test_report"),
     path("budgets", views.budgets, name="budgets"),
     path("unit-economics", units.page, name="unit_economics"),
     path("unit-economics/chart.json", units.chart, name="units_chart"),

@@ -1,6 +1,7 @@
 """Reading events for figures that no roll-up has: within bounds, and never in part."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
@@ -52,8 +53,9 @@ def require_few_events(
         raise TooMuchToRead(what)
 
 
-def fetch_in_time(statement: str, parameters: Parameters, *, what: str) -> Rows:
-    """Return every row of a statement, or raise TooMuchToRead when it takes too long; the caller's
+@contextmanager
+def in_time(*, what: str) -> Iterator[None]:
+    """Let the statements within take so long and no longer, or raise TooMuchToRead; the caller's
     transaction stays usable.
     """
     try:
@@ -61,10 +63,17 @@ def fetch_in_time(statement: str, parameters: Parameters, *, what: str) -> Rows:
             before: Any
             (before,) = fetch_row("SELECT current_setting('statement_timeout')")
             fetch_row(_SET_TIMEOUT, [str(STATEMENT_MS)])
-            rows = fetch_rows(statement, parameters, tuning=_TUNING)
+            yield
             fetch_row(_SET_TIMEOUT, [before])
-            return rows
     except OperationalError as error:
         if is_cut_short(error):
             raise TooMuchToRead(what) from error
         raise
+
+
+def fetch_in_time(statement: str, parameters: Parameters, *, what: str) -> Rows:
+    """Return every row of a statement, or raise TooMuchToRead when it takes too long; the caller's
+    transaction stays usable.
+    """
+    with in_time(what=what):
+        return fetch_rows(statement, parameters, tuning=_TUNING)

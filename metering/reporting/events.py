@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
-from django.db.models import BooleanField, Q, QuerySet
+from django.db.models import BooleanField, F, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from common.cursors import ID_MAX
@@ -65,6 +65,14 @@ def list_events(
         question=mark,
         after=lambda event: ((event.time - EPOCH) // _MICROSECOND, event.id),
     )
+
+
+def costliest_events(question: EventQuestion, *, limit: int) -> list[UsageEvent]:
+    """Return the events that cost most, void ones left out; the newest first where they cost the
+    same. Reads all that match.
+    """
+    matching = _matching(question).filter(is_void=False)
+    return list(matching.order_by(F("cost_nanos").desc(nulls_last=True), "-time", "-id")[:limit])
 
 
 def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:

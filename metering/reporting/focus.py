@@ -1,20 +1,21 @@
-"""A month of usage as rows of FOCUS 1.0, the billing format of the FinOps Foundation.
+"""Usage as rows of FOCUS 1.0, the billing format of the FinOps Foundation.
 
 One row per UTC day and combination of provider, model, tool, team, customer, agent and feature:
-what finance tools group by themselves. The rows sum to exactly what `usage` answers for the month
-in UTC.
+what finance tools group by themselves. The rows sum to exactly what `usage` answers for the range.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import add
 from typing import Final, NamedTuple
+
+from dateutil.relativedelta import relativedelta
 
 from common.formats import moment
 from common.money import usd_from_nanos
 from metering.core.event_stretches import Position, read_stretches
-from metering.reporting.conditions import Condition, on_events
+from metering.reporting.conditions import on_events
 from metering.reporting.question import EVERYTHING, Filters
 
 GROUP: Final = ("provider", "model", "tool", "team", "customer", "agent", "feature")
@@ -38,7 +39,7 @@ _NAMES: Final = ", ".join(f"e.{name}" for name in GROUP)
 _READ: Final = f"""
     SELECT date_trunc('day', e.time, 'UTC'), {_NAMES}, sum(coalesce(e.cost_nanos, 0)),
         sum(e.input_tokens + e.output_tokens), count(*)
-    FROM usage_event e WHERE e.tenant_id = %s AND NOT e.is_void AND {{within}} AND {{wanted}}
+    FROM usage_event e WHERE e.tenant_id = %s AND NOT e.is_void AND {{within}} AND {{matching}}
     GROUP BY 1, {_NAMES}
 """
 
@@ -57,50 +58,54 @@ class _Sums(NamedTuple):
 
 
 def focus_rows(
-    *, tenant_id: int, tenant_name: str, month: date, filters: Filters = EVERYTHING
+    *,
+    tenant_id: int,
+    tenant_name: str,
+    starts_at: datetime,
+    ends_at: datetime,
+    filters: Filters = EVERYTHING,
 ) -> Iterator[list[str]]:
-    """Yield the heading, then the rows of the month of `month`: of the events that pass filters,
-    which were checked before.
+    """Yield the heading, then the rows of the usage from `starts_at` up to `ends_at` that matches.
 
     Reads in transactions of its own, a stretch of events each, so that a month of millions keeps no
     old rows alive: usage that arrives meanwhile may be in it or not. Holds a day in memory at most.
     """
     yield list(COLUMNS)
-    first = datetime(month.year, month.month, 1, tzinfo=UTC)
-    until = (first + timedelta(days=32)).replace(day=1)
     account = {
         "BillingAccountId": str(tenant_id),
         "BillingAccountName": tenant_name,
         "BillingCurrency": "USD",
-        "BillingPeriodStart": moment(first),
-        "BillingPeriodEnd": moment(until),
         "ChargeCategory": "Usage",
         "ChargeFrequency": "Usage-Based",
         "PricingCategory": "Standard",
         "ServiceCategory": "AI and Machine Learning",
     }
-    for group, sums in _read_days(tenant_id, Position(first), until, on_events(filters)):
+    for group, sums in _read_days(tenant_id, Position(starts_at), ends_at, filters):
+        month = group.day.replace(day=1)
         period = {
-            "ChargePeriodStart": moment(group.day),
-            "ChargePeriodEnd": moment(group.day + timedelta(days=1)),
+            "BillingPeriodStart": moment(month),
+            "BillingPeriodEnd": moment(month + relativedelta(months=1)),
+            "ChargePeriodStart": moment(max(group.day, starts_at)),
+            "ChargePeriodEnd": moment(min(group.day + timedelta(days=1), ends_at)),
         }
         cells = {**account, **period, **_charge(dict(zip(GROUP, group.values, strict=True)), sums)}
         yield [cells.get(column, "") for column in COLUMNS]
 
 
 def _read_days(
-    tenant_id: int, after: Position, until: datetime, wanted: Condition
+    tenant_id: int, after: Position, until: datetime, filters: Filters
 ) -> Iterator[tuple[_Group, _Sums]]:
     """Yield what each day's groups add up to, once the day is over."""
     sums: dict[_Group, _Sums] = {}
+    matching = on_events(filters)
 
     def finished(at: datetime) -> Iterator[tuple[_Group, _Sums]]:
         for group in sorted(group for group in sums if group.day + timedelta(days=1) <= at):
             yield group, sums.pop(group)
 
     pieces = read_stretches(
-        _READ.replace("{wanted}", wanted.sql),
-        [tenant_id, *wanted.parameters],
+        _READ.replace("{matching}", matching.sql),
+        [tenant_id, *matching.parameters],
         tenant_id=tenant_id,
         after=after,
         to=until,
@@ -112,7 +117,7 @@ def _read_days(
             before = sums.get(group, _Sums())
             sums[group] = _Sums(*map(add, before, (cost_nanos, tokens, events)))
         yield from finished(end.time)
-    yield from finished(until)
+    yield from finished(until + timedelta(days=1))
 
 
 def _charge(values: Mapping[str, str], sums: _Sums) -> dict[str, str]:

@@ -321,8 +321,12 @@ def test_no_page_breaks_a_rule_in_any_theme_or_width(
         made = observe(
             tenant_id=busy.tenant.id, observation=seen(title=HOSTILE, match={"agent": HOSTILE})
         )
-    session = sign_in(busy.email).cookies["sessionid"].value
+    client = sign_in(busy.email)
+    client.post("/reports/views/save", {"name": "Mine", "query": "", "readers": "tenant"})
+    session = client.cookies["sessionid"].value
     paths = ["/", "/budgets", "/incidents", f"/incidents/{made.id}", "/enforcement/halts"]
+    paths += ["/explore?group_by=agent,customer", "/explore?metric=p95_cost_usd&group_by=agent"]
+    paths += ["/calls", "/reports"]
     paths += ["/styleguide", "/settings/sources", "/password"]
     cookies = [{"name": "sessionid", "value": session}]
     assert walk(browser, live_server.url, paths, cookies=cookies) == {}
