@@ -225,7 +225,7 @@ def costs_of(scan: ScanResult, groups: Sequence[AnomalyGroup]) -> Costs:
     }
     older = series_costs(
         tenant_id=scan.tenant_id,
-        asked=sorted(series for series in asked if series.starts_at < scan.usage_from),
+        series=sorted(series for series in asked if series.starts_at < scan.usage_from),
         ends_at=scan.usage_from,
     )
     return {

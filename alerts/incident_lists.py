@@ -5,6 +5,8 @@ from datetime import datetime
 
 from django.db.models import Q
 
+from alerts.models import Severity
+
 
 def having_status(status: str, now: datetime) -> Q:
     """Incidents that have this status at that time."""
@@ -15,6 +17,11 @@ def having_status(status: str, now: datetime) -> Q:
     if status == "snoozed":
         return unresolved & is_snoozed
     return unresolved & ~is_snoozed & Q(acknowledged_at__isnull=status == "open")
+
+
+def needing_attention(filters: Mapping[str, Sequence[str]], now: datetime) -> Q:
+    """Open incidents that are more than informational, of these dimension values."""
+    return having_status("open", now) & ~Q(severity=Severity.INFO) & having_values(filters)
 
 
 def having_values(filters: Mapping[str, Sequence[str]]) -> Q:

@@ -25,13 +25,20 @@ class Line(msgspec.Struct, frozen=True):
     link: str
 
 
+class Attachment(msgspec.Struct, frozen=True):
+    """A file that goes with a mail; other channels have the link."""
+
+    name: str
+    text: str
+
+
 class Message(msgspec.Struct, frozen=True):
     """One message. Times are RFC 3339 in UTC, or empty; money in `data` is decimal USD."""
 
     # A `DeliveryEvent`.
     event: str
     severity: str
-    # An `IncidentKind`, "digest" or "test".
+    # An `IncidentKind`, "digest", "report" or "test".
     kind: str
     title: str
     summary: str
@@ -50,6 +57,8 @@ class Message(msgspec.Struct, frozen=True):
     data: JsonObject = {}
     # Of a digest.
     lines: list[Line] = []
+    # Of a report: CSV.
+    attachments: list[Attachment] = []
 
 
 def encode(message: Message) -> JsonObject:

@@ -41,7 +41,7 @@ def read_cursor(text: str) -> Any:
 
 
 def read_sort_key(text: str, kinds: Sequence[type]) -> tuple[Any, ...]:
-    """Return the sort key in a cursor: whole numbers and times. Raises InvalidCursor."""
+    """Return the sort key in a cursor: whole numbers, texts and times. Raises InvalidCursor."""
     values = read_cursor(text)
     try:
         if not isinstance(values, list):
@@ -53,6 +53,8 @@ def read_sort_key(text: str, kinds: Sequence[type]) -> tuple[Any, ...]:
 
 def _convert(value: object, kind: type) -> object:
     if kind is int and type(value) is int and abs(value) <= ID_MAX:
+        return value
+    if kind is str and isinstance(value, str):
         return value
     if kind is datetime and isinstance(value, str):
         timestamp = datetime.fromisoformat(value)

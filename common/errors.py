@@ -160,9 +160,9 @@ class EventRejected:
         if self.pointer is not None:
             self.pointer = shortened(self.pointer, QUOTED_CHARACTERS_MAX)
 
-    def as_error(self, index: int) -> dict[str, object]:
+    def as_error(self, index: int) -> dict[str, Any]:
         """The event's line in an answer's `errors`."""
-        error: dict[str, object] = {"index": index, "code": self.code, "detail": self.detail}
+        error: dict[str, Any] = {"index": index, "code": self.code, "detail": self.detail}
         if self.event_id is not None:
             error["id"] = self.event_id[:QUOTED_CHARACTERS_MAX]
         if self.pointer is not None:

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 from django.db.backends.utils import CursorWrapper
 
 from common.errors import Conflict, IdempotencyConflict, InvalidRequest
-from common.json_bodies import JsonObject
 from common.sealing import Unreadable, seal, unseal
 
 HEADER: Final = "Idempotency-Key"
@@ -37,7 +36,7 @@ class KeptAnswer(NamedTuple):
     """An earlier answer to the same request."""
 
     status: int
-    data: JsonObject
+    data: object
 
 
 def require_key(key: str) -> None:

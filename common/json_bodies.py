@@ -9,10 +9,9 @@ import msgspec
 
 from common.errors import MalformedBody
 
-# A JSON object, or one that becomes one.
-JsonObject = dict[str, Any]
-
 DEPTH_MAX: Final = 32
+# A JSON object, or one that becomes one: its members, each of any kind that JSON has.
+JsonObject = dict[str, Any]
 _UTF8_PIECE_BYTES: Final = 1 << 20
 # Possessive, and a string that never ends ends with the text: every byte is looked at once.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)

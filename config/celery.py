@@ -48,6 +48,7 @@ BEAT_SCHEDULE = {
     "tell of what metering left": every(2, "alerts.tasks.notify"),
     "send what is due": every(2, "alerts.tasks.deliver"),
     "mail links to people": every(5, "dashboard.tasks.mail_links"),
+    "send scheduled reports": every(30, "dashboard.tasks.send_reports"),
     "look for loops": every(5, "alerts.tasks.check_sessions"),
     "end what is over": every(10, "alerts.tasks.end_incidents"),
     "scan for anomalies": every(15, "alerts.tasks.scan_anomalies"),
@@ -63,6 +64,7 @@ BEAT_SCHEDULE = {
     "remove alerts too old to be kept": every(900, "alerts.tasks.remove_old_rows"),
     "remove answers and audits too old to be kept": every(900, "tenants.tasks.remove_old_rows"),
     "forget links that ended long ago": every(900, "dashboard.tasks.forget_old_links"),
+    "remove reports too old to be kept": every(900, "dashboard.tasks.remove_old_reports"),
     "make partitions ahead": daily(0, "metering.jobs.tasks.make_partitions"),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.http import HttpRequest, HttpResponseBase
 from prometheus_client import (
     CollectorRegistry,
@@ -112,7 +112,7 @@ def _waiting_work() -> list[tuple[str, int, float]]:
         with platform_scope("metrics"), connection.cursor() as cursor:
             cursor.execute(" UNION ALL ".join(map(_counted, WAITING_WORK)))
             return list(cursor.fetchall())
-    except DatabaseError as error:
+    except Error as error:
         log.warning("metrics without the database", error=str(error))
         return []
 

@@ -106,7 +106,7 @@ AUTH_PASSWORD_VALIDATORS = [
 # Widgets have their templates where pages have theirs.
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 LOGIN_URL = "/login"
-LOGIN_REDIRECT_URL = "/"
+LOGIN_REDIRECT_URL = "/home"
 LOGOUT_REDIRECT_URL = "/login"
 
 # Proxies whose word on where a request comes from is believed.

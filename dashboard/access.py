@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from django.contrib.auth.decorators import login_required
 from django.db import connection
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
@@ -56,14 +56,14 @@ class PageRequest(HttpRequest):
     is_live: bool
 
 
-Page = Callable[..., HttpResponse]
+Page = Callable[..., HttpResponseBase]
 
 
 def member_page(view: Page) -> Page:
     """A page for signed-in members of a tenant, any role. Others sign in, or learn what to do."""
 
     @wraps(view)
-    def for_members(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def for_members(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if getattr(request, "tenant", None) is None:
             return render(request, "dashboard/no_tenant.html", status=403)
         response = view(cast(PageRequest, request), *args, **kwargs)
@@ -92,7 +92,7 @@ def cached_page(view: Page) -> Page:
     """
 
     @wraps(view)
-    def live(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def live(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         request.is_live = True
         return view(request, *args, **kwargs)
 

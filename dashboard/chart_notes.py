@@ -1,13 +1,30 @@
-"""What is drawn over a chart: limits, shades, and incidents. Pure."""
+"""What is drawn over a chart: limits, shades, incidents, and what happened. Pure."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Final, NamedTuple
 
-from dashboard.charts import CRITICAL, GHOST, MONEY, MUTED, WARNING, Figure, Unit, escaped, height
+from dashboard.charts import (
+    CRITICAL,
+    GHOST,
+    MONEY,
+    MUTED,
+    WARNING,
+    Figure,
+    Unit,
+    escaped,
+    height,
+    template,
+)
 from dashboard.colors import OTHER
 from dashboard.findings import shortened
 
 TITLE_CHARACTERS: Final = 60
+FLAG: Final = "⚑"
+# How far to the left of an incident's mark a flag stands, in pixels.
+FLAG_SHIFT: Final = 18
+# How many texts a flag shows on hover.
+NOTE_LINES_MAX: Final = 3
 BY_SEVERITY: Final = {"critical": CRITICAL, "warning": WARNING, "info": OTHER}
 # The shape tells the severity, too; the pages use the same ones.
 _SYMBOLS: Final = {"critical": "◆", "warning": "▲", "info": "●"}
@@ -28,6 +45,14 @@ class Mark(NamedTuple):
     severity: str
     title: str
     number: int
+    link: str
+
+
+class ChartNote(NamedTuple):
+    """What happened in one bucket, such as a deploy: a flag above the bars that leads to `link`."""
+
+    place: int
+    texts: Sequence[str]
     link: str
 
 
@@ -93,10 +118,59 @@ def with_marks(figure: Figure, marks: Sequence[Mark]) -> Figure:
         for mark in marks
         if mark.place < len(places)
     ]
+    return _with_room_above(figure, notes)
+
+
+def with_annotations(figure: Figure, notes: Sequence[ChartNote]) -> Figure:
+    """The figure with flags where something happened, to the left of an incident's mark."""
+    places = figure["data"][0]["x"] if figure["data"] else []
+    marked = {mark["x"] for mark in figure["layout"].get("annotations", [])}
+    flags = [
+        {
+            "x": places[note.place],
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "xshift": -FLAG_SHIFT if places[note.place] in marked else 0,
+            "showarrow": False,
+            "text": _anchor(note.link, MUTED, FLAG),
+            "font": {"size": 16},
+            "hovertext": _note_words(note.texts),
+        }
+        for note in notes
+        if note.place < len(places)
+    ]
+    return _with_room_above(figure, flags)
+
+
+def _note_words(texts: Sequence[str]) -> str:
+    shown = [escaped(shortened(text, TITLE_CHARACTERS)) for text in texts[:NOTE_LINES_MAX]]
+    further = len(texts) - len(shown)
+    return "<br>".join([*shown, *([f"and {further} more"] if further else [])])
+
+
+def _with_room_above(figure: Figure, notes: list[Figure]) -> Figure:
     extended = _extended(figure, annotations=notes)
     if notes:
         extended["layout"]["margin"] = {**extended["layout"]["margin"], "t": 28}
     return extended
+
+
+def words_alone(text: str) -> Figure:
+    """A figure that says why nothing is drawn."""
+    words = {
+        "text": "<br>".join(wrap(escaped(text), 60)),
+        "showarrow": False,
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0.5,
+        "y": 0.5,
+    }
+    axis = {"visible": False, "fixedrange": True}
+    return {
+        "data": [],
+        "layout": template() | {"annotations": [words], "xaxis": axis, "yaxis": axis},
+    }
 
 
 def _extended(figure: Figure, **further: list[Figure]) -> Figure:
@@ -106,10 +180,12 @@ def _extended(figure: Figure, **further: list[Figure]) -> Figure:
 
 
 def _link(mark: Mark) -> str:
+    return _anchor(mark.link, BY_SEVERITY[mark.severity], _SYMBOLS[mark.severity])
+
+
+def _anchor(address: str, color: str, symbol: str) -> str:
     """In plotly's markup, which opens links elsewhere unless told otherwise."""
-    color = BY_SEVERITY[mark.severity]
-    address, symbol = escaped(mark.link), _SYMBOLS[mark.severity]
-    return f'<a href="{address}" target="_self" style="color:{color}">{symbol}</a>'
+    return f'<a href="{escaped(address)}" target="_self" style="color:{color}">{symbol}</a>'
 
 
 def _mark_words(mark: Mark) -> str:

@@ -49,9 +49,16 @@ _LABELS: Final = {
     "15min": "%a, %b %-d, %-I:%M %p",
     "hour": "%a, %b %-d, %-I %p",
     "day": "%a, %b %-d",
+    "week": "Week of %b %-d",
     "month": "%B %Y",
 }
-_TICKS: Final = {"15min": "%-I:%M %p", "hour": "%-I %p", "day": "%b %-d", "month": "%b %Y"}
+_TICKS: Final = {
+    "15min": "%-I:%M %p",
+    "hour": "%-I %p",
+    "day": "%b %-d",
+    "week": "%b %-d",
+    "month": "%b %Y",
+}
 _STEPS: Final = (1, 2, Decimal("2.5"), 5, 10)
 
 

@@ -16,6 +16,7 @@ from django.http import QueryDict
 from common.values import normal_value
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
 from metering.core.match import WORDS_BY_DIMENSION
+from metering.reporting.question import EARLIEST, LATEST
 
 PRESETS: Final = {
     "today": "Today",
@@ -25,12 +26,16 @@ PRESETS: Final = {
     "last_month": "Last month",
 }
 DEFAULT_PRESET: Final = "7d"
+# Presets that are whole months.
+MONTHS: Final = frozenset({"month", "last_month"})
 CUSTOM: Final = "custom"
 CUSTOM_DAYS_MAX: Final = 366
 # What a chart can be split by, in the order in which it is offered.
 SPLITS: Final = ("model", "team", "agent", "feature", "customer", "provider", "user")
+# By what else a page can group.
+GROUPS: Final = (*SPLITS, *(name for name in MATCHABLE if name not in SPLITS))
 GROUPS_MAX: Final = 2
-INTERVALS: Final = ("hour", "day", "month")
+INTERVALS: Final = ("hour", "day", "week", "month")
 COST: Final = "cost"
 CHIPS_MAX: Final = 20
 EN_DASH: Final = "\u2013"
@@ -50,7 +55,8 @@ class TimeRange(NamedTuple):
 @dataclass(frozen=True)
 class FilterBar:
     """What a page was asked to show. `notices` says in words what was not understood; `further`
-    are parameters of the page itself, which every link of the bar keeps.
+    are parameters of the page itself, which every link of the bar keeps. `teams` are those whose
+    usage the person may see; None: that of the whole tenant.
     """
 
     preset: str
@@ -64,6 +70,7 @@ class FilterBar:
     metric: str = COST
     further: Pairs = ()
     notices: tuple[str, ...] = ()
+    teams: tuple[str, ...] | None = None
 
     @property
     def split(self) -> str:
@@ -89,7 +96,7 @@ class FilterBar:
     def _days(self, back: int) -> tuple[date, date]:
         """The first day, and the day after the last one."""
         today = self.now.astimezone(self.zone).date()
-        if self.preset in {"month", "last_month"}:
+        if self.preset in MONTHS:
             months = back + (self.preset == "last_month")
             return _month(today, -months), _month(today, 1 - months)
         if self.days is not None:
@@ -135,10 +142,15 @@ class FilterBar:
 
     @property
     def filters(self) -> dict[str, list[str]]:
-        """The chips as queries take them: any of the values of each dimension."""
+        """The chips as queries take them: any of the values of each dimension. Where the person
+        may see some teams alone, these are among them whatever the chips say.
+        """
         found: dict[str, list[str]] = {}
         for name, value in self.chips:
             found.setdefault(name, []).append(value)
+        if self.teams is not None:
+            found["team"] = [one for one in found.get("team", self.teams) if one in self.teams]
+            assert found["team"], "`limited_to` leaves no chip of another team"
         return found
 
     def query(self, *, path: str = "") -> str:
@@ -179,12 +191,27 @@ class FilterBar:
     def with_split(self, split: str) -> "FilterBar":
         return replace(self, group_by=(split,))
 
+    def with_interval(self, interval: str) -> "FilterBar":
+        return replace(self, chosen_interval=interval)
+
     def with_comparison(self, has_comparison: bool) -> "FilterBar":
         return replace(self, has_comparison=has_comparison)
 
     def with_further(self, further: Mapping[str, str]) -> "FilterBar":
         """These parameters of the page, in place of those that it has."""
         return replace(self, further=tuple(further.items()))
+
+    def limited_to(self, teams: tuple[str, ...] | None) -> "FilterBar":
+        """The bar of a person who may see these teams alone: chips of others are left out."""
+        if teams is None:
+            return self
+        kept = tuple(
+            (name, value) for name, value in self.chips if name != "team" or value in teams
+        )
+        notices = self.notices
+        if kept != self.chips:
+            notices = (*notices, "You can see the usage of your own teams only.")
+        return replace(self, chips=kept, notices=notices, teams=teams)
 
     def with_chip(self, name: str, value: str) -> "FilterBar":
         pair = (name, value)
@@ -249,7 +276,7 @@ def read_filter_bar(query: QueryDict, *, timezone: str, now: datetime) -> Filter
 
 def _read_groups(query: QueryDict, notices: list[str]) -> tuple[str, ...]:
     names = tuple(query.get("group_by", SPLITS[0]).split(","))
-    if len(set(names)) == len(names) <= GROUPS_MAX and set(names) <= set(SPLITS):
+    if len(set(names)) == len(names) <= GROUPS_MAX and set(names) <= set(GROUPS):
         return names
     notices.append("Spend cannot be split that way, so it is split by model.")
     return SPLITS[:1]
@@ -280,8 +307,9 @@ def _read_days(first: str, last: str) -> tuple[date, date] | None:
     except ValueError:
         return None
     is_usable = days[0] <= days[1] and (days[1] - days[0]).days < CUSTOM_DAYS_MAX
-    # Far from the ends of the calendar, where the stretch before could not be computed.
-    return days if is_usable and days[0].year >= 1971 and days[1].year <= 9000 else None
+    # In every zone within the times that can be asked for.
+    is_known = days[0].year > EARLIEST.year and days[1].year < LATEST.year
+    return days if is_usable and is_known else None
 
 
 def _read_chips(query: QueryDict, notices: list[str]) -> Pairs:

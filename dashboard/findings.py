@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from dashboard.amounts import change, money, percent, percent_text
 from dashboard.filter_bar import FilterBar
-from dashboard.spend import Spender
+from dashboard.overview.month import Month
 from metering.models import SourceOutcome
 from metering.reporting.budget_windows import Watch
+from metering.reporting.forecast import Forecast
+from metering.reporting.metrics import Coverage
 from metering.reporting.unpriced_models import UnpricedModel
 
 # Within this many percent spending counts as steady.
@@ -19,21 +21,22 @@ def headline(
     spent_nanos: int,
     unpriced: int,
     before_nanos: int | None,
-    spenders: Sequence[Spender],
+    groups: Sequence[tuple[str, int, int]],
 ) -> str:
-    """One sentence: how much, against before, and who made most of it. `unpriced` is the number of
-    calls without a price.
+    """How much, against before, and who made the difference. `unpriced` is the number of calls
+    without a price; `groups` has the values of the split, what each spent, and its change.
     """
     if spent_nanos == 0 and unpriced:
         calls = "1 call has" if unpriced == 1 else f"{unpriced:,} calls have"
         return f"{calls} no price yet, so spend is unknown"
     if spent_nanos == 0:
         return "Nothing was spent in this period"
-    parts = [trend(bar, spent_nanos=spent_nanos, before_nanos=before_nanos)]
-    greatest = greatest_share(spent_nanos, spenders)
-    if greatest is not None:
-        parts.append(greatest)
-    return "; ".join(parts)
+    found = trend(bar, spent_nanos=spent_nanos, before_nanos=before_nanos)
+    cause = None
+    if before_nanos and _is_moving(spent_nanos, before_nanos):
+        cause = greatest_change(bar.split, spent_nanos - before_nanos, groups)
+    cause = cause or greatest_share(bar.split, spent_nanos, groups)
+    return f"{found}. {cause}." if cause else found
 
 
 def trend(bar: FilterBar, *, spent_nanos: int, before_nanos: int | None) -> str:
@@ -43,27 +46,86 @@ def trend(bar: FilterBar, *, spent_nanos: int, before_nanos: int | None) -> str:
         return spent
     grown = change(spent_nanos, before_nanos)
     if grown is None:
-        return f"{spent}; nothing in the previous period"
-    if abs(grown) < STEADY_PERCENT:
-        return f"Spend is steady compared to {bar.previous_words}"
+        return f"{spent}, nothing in the previous period"
+    if not _is_moving(spent_nanos, before_nanos):
+        return f"{spent}, about the same as {bar.previous_words}"
     way = "up" if grown > 0 else "down"
     return f"Spend is {way} {percent_text(abs(grown))} from {bar.previous_words}"
 
 
-def greatest_share(spent_nanos: int, spenders: Sequence[Spender]) -> str | None:
+def _is_moving(spent_nanos: int, before_nanos: int) -> bool:
+    return abs(spent_nanos - before_nanos) * 100 >= STEADY_PERCENT * before_nanos
+
+
+def greatest_change(
+    split: str, change_nanos: int, groups: Sequence[tuple[str, int, int]]
+) -> str | None:
+    """Whose change made most of the total's; None where no single value stands out by name."""
+    sign = 1 if change_nanos > 0 else -1
+    named = [(grown * sign, value) for value, _, grown in groups if value]
+    most, value = max(named, default=(0, ""))
+    if len(groups) < 2 or most * 10 < abs(change_nanos):
+        return None
+    name = f"{split.capitalize()} “{shortened(value)}”"
+    if most > abs(change_nanos):
+        return f"{name} spent {money(most)} {'more' if sign > 0 else 'less'}"
+    way = "increase" if sign > 0 else "decrease"
+    return f"{name} accounts for {percent(most, abs(change_nanos))} of the {way}"
+
+
+def greatest_share(
+    split: str, spent_nanos: int, groups: Sequence[tuple[str, int, int]]
+) -> str | None:
     """Who made the largest part; None where no single value stands out by name."""
-    named = [one for one in spenders if not one.is_other and one.value]
-    if not named or len(spenders) < 2:
+    most, value = max(((spent, value) for value, spent, _ in groups if value), default=(0, ""))
+    if len(groups) < 2 or most * 10 < spent_nanos:
         return None
-    top = named[0]
-    if top.measures.cost_nanos * 10 < spent_nanos:
-        return None
-    return f"“{shortened(top.value)}” accounts for {percent(top.measures.cost_nanos, spent_nanos)}"
+    return (
+        f"{split.capitalize()} “{shortened(value)}” accounts for {percent(most, spent_nanos)} of it"
+    )
+
+
+def value_words(split: str, value: str) -> str:
+    """What people read for a value of a dimension; calls of tools have no model."""
+    if value:
+        return value
+    return "tool calls" if split == "model" else f"no {split}"
 
 
 def shortened(value: str, length: int = 40) -> str:
     """A value that fits into a sentence."""
     return value if len(value) <= length else value[: length - 1] + "…"
+
+
+def coverage_words(coverage: Coverage) -> str:
+    """How much of the usage has a price. Never rounded up: only all of it is 100%."""
+    if coverage.priced_share is None:
+        return "No calls in this period"
+    tenths = int(coverage.priced_share * 1000)
+    words = f"{tenths // 10}.{tenths % 10}".removesuffix(".0")
+    return f"{words}% priced"
+
+
+def today_note(today: Forecast) -> str:
+    """What the hatched bar of a running day, and the outline above it, are."""
+    so_far = f"Today is hatched: {money(today.spent_nanos)} so far"
+    if today.method == "none" or today.forecast_nanos <= today.spent_nanos:
+        return f"{so_far}."
+    return f"{so_far}, about {money(today.forecast_nanos)} by midnight (dashed)."
+
+
+def month_headline(name: str, month: Month) -> str:
+    """Where the month ends, and how that compares with what is allowed."""
+    if month.forecast is None:
+        return f"{name}: no forecast for these filters, too many calls to read"
+    if not month.is_known:
+        return f"{name}: {money(month.forecast.spent_nanos)} so far, not enough data to project"
+    ends = f"{name} ends at about {money(month.forecast.forecast_nanos)}"
+    over, tightest = month.over_nanos, month.tightest
+    if over is None or tightest is None:
+        return ends
+    way = "over" if over > 0 else "under"
+    return f"{ends}, {money(abs(over))} {way} the limit of “{shortened(tightest.rule.name)}”"
 
 
 def budgets_headline(watch: Watch) -> str:

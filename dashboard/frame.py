@@ -11,6 +11,7 @@ from dashboard.filter_bar import SPLITS, Choice, FilterBar, choices, read_filter
 from dashboard.navigation import links_of
 from metering.calls.seals import read_sealed
 from metering.core.dimensions import MATCHABLE
+from tenants.members import visible_teams
 from tenants.models import Team
 
 TEAMS_MAX = 200
@@ -19,6 +20,9 @@ TEAMS_MAX = 200
 def filter_bar_of(request: PageRequest) -> FilterBar:
     """The filter bar that the page's address asks for."""
     bar = read_filter_bar(request.GET, timezone=request.tenant.timezone, now=timezone.now())
+    bar = bar.limited_to(
+        visible_teams(tenant_id=request.tenant.id, user_id=request.user.pk, role=request.role)
+    )
     starts_at = bar.range.starts_at
     if starts_at >= bar.now - settings.RETENTION_EVENTS:
         return bar
@@ -64,16 +68,17 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
 
 def _teams(request: PageRequest, bar: FilterBar) -> list[Choice]:
     """The team filter: every team, then each; empty where there is nothing to choose."""
-    chosen = bar.filters.get("team", [])
-    names = list(
-        Team.objects.filter(tenant=request.tenant)
-        .order_by("name")
-        .values_list("name", flat=True)[:TEAMS_MAX]
-    )
+    chosen = [value for name, value in bar.chips if name == "team"]
+    if bar.teams is not None:
+        names = list(bar.teams)
+    else:
+        teams = Team.objects.filter(tenant=request.tenant).order_by("name")
+        names = list(teams.values_list("name", flat=True)[:TEAMS_MAX])
     names += [value for value in chosen if value and value not in names]
     if not names:
         return []
-    everything = Choice(bar.with_only("team", None).query(), "All teams", 0, not chosen)
+    words = "All teams" if bar.teams is None else "My teams"
+    everything = Choice(bar.with_only("team", None).query(), words, 0, not chosen)
     return [everything] + [
         Choice(bar.with_only("team", name).query(), name, 0, chosen == [name]) for name in names
     ]

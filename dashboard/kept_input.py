@@ -46,7 +46,7 @@ CHECK: Final = "Check and save again."
 NEVER_KEPT: Final = re.compile(
     "csrfmiddlewaretoken|password|secret|credential|_save|_edit|_confirmed|_preview", re.IGNORECASE
 )
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 # Pages that show what was typed in their own form.
 FILLED_IN: Final[set[Callable[..., Any]]] = set()
 # What is sent there has no page to come back to.

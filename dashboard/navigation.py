@@ -10,13 +10,22 @@ from typing import Final, NamedTuple
 from django.urls import reverse
 from django.utils import timezone
 
-from alerts.incident_lists import having_status
-from alerts.models import Delivery, DeliveryState, Incident, Severity
+from alerts.incident_lists import needing_attention
+from alerts.models import Delivery, DeliveryState, Incident
+from dashboard.budgets.visible import budgets_of_teams
 from dashboard.filter_bar import FilterBar
 from metering.models import Halt
 from metering.reporting.budget_windows import open_requests
 
-Count = Callable[[int], int]
+
+class Reader(NamedTuple):
+    """Whom pages are for: a tenant's person who may see these teams alone (None: all of it)."""
+
+    tenant_id: int
+    teams: tuple[str, ...] | None
+
+
+Count = Callable[[Reader], int]
 
 
 class Tab(NamedTuple):
@@ -53,29 +62,44 @@ class Link:
     tone: str = ""
 
 
-def incidents_needing_attention(tenant_id: int) -> int:
+def incidents_needing_attention(reader: Reader) -> int:
     """Open incidents that are more than informational: the headline, the section and the badge."""
-    rows = Incident.objects.filter(
-        having_status("open", timezone.now()), tenant_id=tenant_id, resolved_at=None
-    )
-    return rows.exclude(severity=Severity.INFO).count()
+    filters = {"team": reader.teams} if reader.teams is not None else {}
+    wanted = needing_attention(filters, timezone.now())
+    return Incident.objects.filter(wanted, tenant_id=reader.tenant_id).count()
 
 
-def pending_requests(tenant_id: int) -> int:
+def pending_requests(reader: Reader) -> int:
     """Requests to raise a limit that no one has decided."""
-    return open_requests(tenant_id, timezone.now()).total()
+    waiting = open_requests(reader.tenant_id, timezone.now())
+    if reader.teams is None:
+        return waiting.total()
+    own = set(budgets_of_teams(reader.tenant_id, reader.teams))
+    return sum(number for group, number in waiting.items() if group.budget_id in own)
 
 
-def halts_in_force(tenant_id: int) -> int:
-    return Halt.objects.filter(tenant_id=tenant_id, lifted_at=None).count()
+def halts_in_force(reader: Reader) -> int:
+    return Halt.objects.filter(tenant_id=reader.tenant_id, lifted_at=None).count()
 
 
-def failed_deliveries(tenant_id: int) -> int:
-    return Delivery.objects.filter(tenant_id=tenant_id, state=DeliveryState.DEAD).count()
+def failed_deliveries(reader: Reader) -> int:
+    return Delivery.objects.filter(tenant_id=reader.tenant_id, state=DeliveryState.DEAD).count()
 
 
 NAVIGATION: Final = (
     Entry("Overview", "chart", (Tab("overview", "Overview"),)),
+    Entry(
+        "Explore",
+        "panes",
+        (
+            Tab("explore", "Explore"),
+            Tab("calls", "Calls"),
+            Tab("unit_economics", "Unit economics"),
+            Tab("reports", "Saved views and reports"),
+            Tab("annotations", "Annotations"),
+        ),
+    ),
+    Entry("Sessions", "lines", (Tab("sessions", "Sessions"),)),
     Entry(
         "Budgets",
         "gauge",
@@ -102,6 +126,7 @@ NAVIGATION: Final = (
         badges=("incidents",),
         tone="hot",
     ),
+    Entry("Savings", "percent", (Tab("savings", "Savings"),)),
     Entry(
         "Settings",
         "sliders",
@@ -116,7 +141,8 @@ def links_of(tenant_id: int, bar: FilterBar, page: str) -> tuple[list[Link], lis
     here = next(entry for entry in NAVIGATION if page in [tab.name for tab in entry.tabs])
     shown = here.tabs if len(here.tabs) > 1 else ()
     wanted = {*shown, *(tab for entry in NAVIGATION for tab in _badges(entry))}
-    counts = {tab.name: tab.counts(tenant_id) for tab in wanted if tab.counts}
+    reader = Reader(tenant_id, bar.teams)
+    counts = {tab.name: tab.counts(reader) for tab in wanted if tab.counts}
     sidebar = [
         Link(
             entry.words,

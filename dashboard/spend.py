@@ -2,43 +2,90 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from dashboard.colors import SERIES_MAX
-from dashboard.filter_bar import FilterBar, TimeRange
+from dashboard.filter_bar import MONTHS, FilterBar, TimeRange
 from metering.models import IngestBatch
+from metering.reporting.change import Change, what_moved_it
+from metering.reporting.comparison import range_before
 from metering.reporting.intervals import buckets
-from metering.reporting.question import UsageQuestion
+from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.usage import Measures, UsageRow, total_usage, usage
 
 SPENDERS_MAX: Final = 10
+# More values of a dimension are not counted one by one.
+VALUES_MAX: Final = 1_000
+CURVE_DAYS: Final = 14
 # Every bucket times every series: a year of days, or two days of hours.
 POINTS_MAX: Final = 5_000
 
 
 @dataclass(frozen=True)
 class Spender:
-    """One value of a dimension, with what it spent in the period and in the one before."""
+    """One value of a dimension, with what it spent in the period and in the one before, and on each
+    of the last days.
+    """
 
     value: str
     measures: Measures
     before_nanos: int | None
     is_other: bool = False
+    days: Sequence[int] = ()
 
     @property
     def calls(self) -> int:
         """Model calls and tool calls."""
-        return self.measures.requests + self.measures.tool_calls
+        return calls_of(self.measures)
 
     @property
     def tokens(self) -> int:
-        return self.measures.input_tokens + self.measures.output_tokens
+        return tokens_of(self.measures)
+
+    @property
+    def per_call_nanos(self) -> int:
+        return per_call(self.measures)
 
     @property
     def is_only_unpriced(self) -> bool:
         """Whether there is no cost because no call has a price."""
         return self.measures.unpriced > 0 and self.measures.unpriced == self.calls
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What was spent in a period, by whom, and in the same time before (None: not compared).
+
+    `values` is how many values of the split there are, at least, where there `are_more`; all that
+    are not shown are the last of `spenders`.
+    """
+
+    total: Measures
+    before: Measures | None
+    spenders: Sequence[Spender]
+    values: int
+    are_more: bool
+
+    @property
+    def named(self) -> list[Spender]:
+        """The spenders that are shown by themselves."""
+        return [one for one in self.spenders if not one.is_other]
+
+
+def calls_of(measures: Measures) -> int:
+    """Model calls and tool calls."""
+    return measures.requests + measures.tool_calls
+
+
+def tokens_of(measures: Measures) -> int:
+    return measures.input_tokens + measures.output_tokens
+
+
+def per_call(measures: Measures) -> int:
+    """What a call cost on average, in whole nano-dollars."""
+    calls = calls_of(measures)
+    return (2 * measures.cost_nanos + calls) // (2 * calls) if calls else 0
 
 
 @dataclass(frozen=True)
@@ -82,45 +129,94 @@ def question(
     )
 
 
-def read_totals(tenant_id: int, bar: FilterBar, span: TimeRange) -> Measures:
-    """Everything in a stretch of time."""
+def compared_question(tenant_id: int, bar: FilterBar) -> UsageQuestion | None:
+    """The period as a question whose range is compared: with as many months before where it is a
+    month, else with as many days. None where nothing is compared.
+    """
+    span = bar.range
+    if not bar.has_comparison or span.starts_at >= span.until:
+        return None
+    interval = "month" if bar.preset in MONTHS else "none"
+    asked = question(tenant_id, bar, span, group_by=None, interval=interval)
+    return replace(asked, ends_at=span.ends_at)
+
+
+def previous_range(tenant_id: int, bar: FilterBar) -> TimeRange | None:
+    """The stretch before, up to the same time as this one has come to. None: not compared."""
+    asked = compared_question(tenant_id, bar)
+    if asked is None:
+        return None
+    try:
+        starts_at, until = range_before(asked, now=bar.now)
+    except InvalidQuestion:  # so early that no usage is stored
+        return None
+    ends_at = bar.previous.ends_at
+    return TimeRange(starts_at, ends_at, until) if starts_at < until else None
+
+
+def read_change(tenant_id: int, bar: FilterBar) -> Change | None:
+    """What moved spending against the period before, by the split. None where that is not compared,
+    or cannot be told: what is that old is no longer kept, or there are too many values.
+    """
+    asked = compared_question(tenant_id, bar)
+    if asked is None:
+        return None
+    try:
+        return what_moved_it(asked, dimension=bar.split, now=bar.now)
+    except InvalidQuestion:
+        return None
+
+
+def read_spending(tenant_id: int, bar: FilterBar, change: Change | None) -> Spending:
+    """The total, and the values of the split that spent most, then all others as one."""
+    span, earlier = bar.range, previous_range(tenant_id, bar)
     if span.starts_at >= span.until:
-        return Measures()
+        return Spending(Measures(), None, [], 0, False)
+    asked = question(tenant_id, bar, span, group_by=bar.split, interval="none")
+    page = usage(asked, limit=VALUES_MAX)
+    rows = [row for row in page.rows if not row.is_other]
+    days = _read_days(tenant_id, bar, [row.group[bar.split] for row in rows[:SPENDERS_MAX]])
+    before = {one.value: one.before.cost_nanos for one in change.groups} if change else {}
+    spenders = [
+        Spender(value, row.measures, before.get(value, 0) if change else None, days=days[value])
+        for value, row in zip(days, rows, strict=False)
+    ]
+    rest = _rest(page.total, [one.measures for one in spenders])
+    if calls_of(rest):
+        rest_before = sum(before.values()) - sum(before.get(value, 0) for value in days)
+        spenders.append(Spender("", rest, rest_before if change else None, is_other=True))
+    return Spending(
+        total=page.total,
+        before=read_total(tenant_id, bar, earlier) if earlier else None,
+        spenders=spenders,
+        values=len(rows),
+        are_more=page.next_cursor is not None or len(rows) < len(page.rows),
+    )
+
+
+def read_total(tenant_id: int, bar: FilterBar, span: TimeRange) -> Measures:
+    """All usage in a stretch of time."""
     return total_usage(question(tenant_id, bar, span, group_by=None, interval="none"))
 
 
-def read_spenders(tenant_id: int, bar: FilterBar, totals: Measures) -> list[Spender]:
-    """The values of the chosen split that spent most, then all others as one."""
+def _read_days(tenant_id: int, bar: FilterBar, values: Sequence[str]) -> dict[str, list[int]]:
+    """What these values spent on each of the days that end with the period, for small curves."""
     span = bar.range
-    if span.starts_at >= span.until:
-        return []
-    asked = question(tenant_id, bar, span, group_by=bar.split, interval="none")
-    rows = usage(asked, limit=SPENDERS_MAX + 1).rows
-    shown = [row for row in rows if not row.is_other][:SPENDERS_MAX]
-    before = _before(tenant_id, bar, [row.group[bar.split] for row in shown])
-    spenders = [
-        Spender(
-            value=row.group[bar.split],
-            measures=row.measures,
-            before_nanos=before.get(row.group[bar.split], 0) if before is not None else None,
-        )
-        for row in shown
-    ]
-    rest = _rest(totals, [one.measures for one in spenders])
-    if rest.requests or rest.tool_calls:
-        spenders.append(Spender("", rest, before_nanos=None, is_other=True))
-    return spenders
-
-
-def _before(tenant_id: int, bar: FilterBar, values: Sequence[str]) -> dict[str, int] | None:
-    """What these values spent in the period before; None when it is not compared."""
-    span = bar.previous
-    if not bar.has_comparison or not values or span.starts_at >= span.until:
-        return None
-    asked = question(tenant_id, bar, span, group_by=bar.split, interval="none")
+    days: dict[str, list[int]] = {value: [0] * CURVE_DAYS for value in values}
+    if not values:
+        return days
+    last = local(span.until - datetime.resolution, bar).date()
+    dates = [last - timedelta(days=back) for back in range(CURVE_DAYS)][::-1]
+    first = datetime.combine(dates[0], time(), tzinfo=bar.zone).astimezone(UTC)
+    asked = question(
+        tenant_id, bar, TimeRange(first, span.until, span.until), group_by=bar.split, interval="day"
+    )
     asked = replace(asked, filters={**asked.filters, bar.split: tuple(values)})
-    rows = usage(asked, limit=len(values)).rows
-    return {row.group[bar.split]: row.measures.cost_nanos for row in rows}
+    place_of = {day: place for place, day in enumerate(dates)}
+    for row in usage(asked, limit=CURVE_DAYS * len(values)).rows:
+        place = place_of[local(row.start, bar).date()]
+        days[row.group[bar.split]][place] = row.measures.cost_nanos
+    return days
 
 
 def _rest(totals: Measures, parts: Sequence[Measures]) -> Measures:
@@ -184,10 +280,10 @@ def read_rows(tenant_id: int, bar: FilterBar) -> Iterator[UsageRow]:
 
 
 def _amounts_before(tenant_id: int, bar: FilterBar, length: int) -> list[int] | None:
-    span = bar.previous
-    if not bar.has_comparison or span.starts_at >= span.ends_at:
-        return None
     # Cut at the same elapsed time: a whole day beside half of one would look like a fall.
+    span = previous_range(tenant_id, bar)
+    if span is None:
+        return None
     amounts = read_amounts(tenant_id, bar, span, bucket_starts(bar, span))
     # Months and days of a clock change differ in length; what has no counterpart is left out.
     return (amounts + [0] * length)[:length] if any(amounts) else None
@@ -213,6 +309,13 @@ def bucket_starts(bar: FilterBar, span: TimeRange) -> list[datetime]:
             ends_at=span.ends_at,
         )
     ]
+
+
+def places_before(starts: Sequence[datetime], first_at: datetime | None) -> int:
+    """How many of the buckets end before the first event of all: there is no data for them."""
+    if first_at is None:
+        return 0
+    return max(0, sum(start <= first_at for start in starts) - 1)
 
 
 def unfinished_place(starts: Sequence[datetime], span: TimeRange) -> int | None:

@@ -1,14 +1,21 @@
 """The table behind a chart, on a page and as CSV. Pure."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from datetime import datetime
+from typing import Final, NamedTuple
 
 from common.money import usd_from_nanos
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Series, local
-from metering.reporting.usage import UsageRow
+from metering.reporting.usage import Measures, UsageRow
 
-_FORMS = {"hour": "%a, %b %-d, %-I %p", "day": "%a, %b %-d, %Y", "month": "%B %Y"}
+COUNTS: Final = tuple(name for name in Measures._fields if not name.endswith("_nanos"))
+_FORMS = {
+    "hour": "%a, %b %-d, %-I %p",
+    "day": "%a, %b %-d, %Y",
+    "week": "Week of %b %-d, %Y",
+    "month": "%B %Y",
+}
 
 
 class TableRow(NamedTuple):
@@ -20,12 +27,17 @@ class TableRow(NamedTuple):
     is_unfinished: bool
 
 
+def bucket_words(start: datetime, interval: str) -> str:
+    """A bucket's time, by the tenant's clock, in words."""
+    return start.strftime(_FORMS[interval])
+
+
 def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
     """The newest bucket first; what lies ahead is left out."""
     columns = _columns(series)
     rows = [
         TableRow(
-            label=local(start, bar).strftime(_FORMS[series.interval]),
+            label=bucket_words(local(start, bar), series.interval),
             amounts=[column[place] for column in columns],
             total=sum(column[place] for column in columns),
             is_unfinished=place == series.unfinished,
@@ -38,14 +50,13 @@ def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
 
 def csv_rows(rows: Iterable[UsageRow], bar: FilterBar) -> Iterator[list[str]]:
     """A head, then what each value used in each bucket, exact."""
-    yield ["start", bar.split, "cost_usd", "requests", "input_tokens", "output_tokens"]
+    yield ["start", bar.split, "cost_usd", *COUNTS]
     for row in rows:
-        counts = (row.measures.requests, row.measures.input_tokens, row.measures.output_tokens)
         yield [
             local(row.start, bar).isoformat(),
             row.group[bar.split],
             usd_from_nanos(row.measures.cost_nanos),
-            *map(str, counts),
+            *(str(getattr(row.measures, name)) for name in COUNTS),
         ]
 
 

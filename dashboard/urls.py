@@ -4,7 +4,17 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
-from dashboard import accounts, invitations, sources, styleguide, views
+from dashboard import (
+    accounts,
+    annotations_page,
+    invitations,
+    savings,
+    search,
+    sources,
+    styleguide,
+    units,
+    views,
+)
 from dashboard.budgets import editing, previewing
 from dashboard.budgets import one as one_budget
 from dashboard.budgets import views as budget_list
@@ -18,7 +28,15 @@ from dashboard.enforcement import (
     rules,
     unknown,
 )
+from dashboard.explore import calls, exports
+from dashboard.explore import page as explore
 from dashboard.incidents import actions, channels, deliveries, lists, one
+from dashboard.overview import charts
+from dashboard.overview import page as overview
+from dashboard.reports import pages
+from dashboard.sessions import addresses, call, trace
+from dashboard.sessions import lists as session_lists
+from dashboard.sessions import one as session
 
 app_name = "dashboard"
 
@@ -30,12 +48,34 @@ class KindConverter(StringConverter):
 
 
 register_converter(KindConverter, "kind")
+register_converter(addresses.AnyText, "text")
+register_converter(addresses.Segment, "segment")
 
 urlpatterns = [
-    path("", views.overview, name="overview"),
-    path("charts/spend.json", views.spend_chart, name="spend_chart"),
-    path("charts/spend.html", views.spend_table, name="spend_table"),
-    path("charts/spend.csv", views.spend_csv, name="spend_csv"),
+    path("", overview.page, name="overview"),
+    path("charts/spend.json", charts.spend_chart, name="spend_chart"),
+    path("charts/spend.html", charts.spend_table, name="spend_table"),
+    path("charts/spend.csv", charts.spend_csv, name="spend_csv"),
+    path("charts/month.json", charts.month_chart, name="month_chart"),
+    path("charts/month.html", charts.month_table, name="month_table"),
+    path("charts/month.csv", charts.month_csv, name="month_csv"),
+    path("home", pages.home, name="home"),
+    path("explore", explore.page, name="explore"),
+    path("explore/chart.json", explore.time_chart, name="explore_chart"),
+    path("explore/chart.html", explore.time_table, name="explore_table"),
+    path("explore/composition.json", explore.composition_chart, name="explore_composition"),
+    path("explore/usage.csv", exports.usage_csv, name="explore_csv"),
+    path("explore/focus.csv", exports.focus_csv, name="explore_focus"),
+    path("calls", calls.page, name="calls"),
+    path("reports", pages.page, name="reports"),
+    path("reports/views/save", pages.save, name="save_view"),
+    path("reports/views/<int:view_id>/rename", pages.rename, name="rename_view"),
+    path("reports/views/<int:view_id>/delete", pages.delete, name="delete_view"),
+    path("reports/views/<int:view_id>/pin", pages.pin, name="pin_view"),
+    path("reports/views/unpin", pages.unpin, name="unpin_view"),
+    path("reports/views/<int:view_id>/schedule", pages.schedule, name="schedule_report"),
+    path("reports/<int:schedule_id>/delete", pages.unschedule, name="delete_report"),
+    path("reports/<int:schedule_id>/test", pages.test, name="test_report"),
     path("budgets", budget_list.page, name="budgets"),
     path("budgets/new", editing.page, name="add_budget"),
     path("budgets/preview", previewing.preview, name="preview_budget"),
@@ -47,6 +87,15 @@ urlpatterns = [
     path("budgets/<int:budget_id>/chart.html", one_budget.table, name="budget_table"),
     path("budgets/<int:budget_id>/chart.csv", one_budget.csv, name="budget_csv"),
     path("budgets/<int:budget_id>/archive", one_budget.archive, name="archive_budget"),
+    path("unit-economics", units.page, name="unit_economics"),
+    path("unit-economics/chart.json", units.chart, name="units_chart"),
+    path("unit-economics/units.csv", units.csv_file, name="units_csv"),
+    path("unit-economics/all", units.every_unit, name="units_all"),
+    path("unit-economics/agents", units.agents, name="units_agents"),
+    path("savings", savings.page, name="savings"),
+    path("search", search.page, name="search"),
+    path("search/results", search.results, name="search_results"),
+    path("annotations", annotations_page.page, name="annotations"),
     path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),
     path("enforcement/requests", raises.page, name="requests"),
@@ -87,6 +136,11 @@ urlpatterns = [
     path("incidents/<int:incident_id>/wake", actions.wake, name="wake"),
     path("incidents/<int:incident_id>/comment", actions.comment, name="comment"),
     path("incidents/<int:incident_id>/resolve", actions.resolve, name="resolve"),
+    path("sessions", session_lists.page, name="sessions"),
+    path("sessions/<text:session>", session.page, name="session"),
+    path("traces/<text:trace>", trace.page, name="trace"),
+    path("calls/<segment:source>/<segment:sent_id>", call.page, name="call"),
+    path("calls/<segment:source>/<segment:sent_id>/facts", call.facts, name="call_facts"),
     path("settings/sources", sources.page, name="sources"),
     path("styleguide", styleguide.styleguide, name="styleguide"),
     path("login", accounts.LoginPage.as_view(), name="login"),

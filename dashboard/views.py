@@ -3,69 +3,19 @@
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from common.csv_files import csv_lines
-from dashboard import findings, spend
+from dashboard import findings
 from dashboard.access import PageRequest, cached_page
-from dashboard.budgets.bars import bar_of
 from dashboard.frame import filter_bar_of, frame
-from dashboard.incidents.marks import read_marks
-from dashboard.spend_chart import spend_figure
-from dashboard.tables import csv_rows, table_rows
-from metering.budgets.reading import read_budget_index
-from metering.reporting.budget_windows import watched_windows
 from metering.reporting.unpriced_models import unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope
 
-OVERVIEW_WINDOWS_PER_BUDGET = 2
-OVERVIEW_WINDOWS_MAX = 8
 UNPRICED_MAX = 200
-
-
-@require_safe
-@cached_page
-def overview(request: PageRequest) -> HttpResponse:
-    """What are we spending, on what, and is anything about to run out?"""
-    bar = filter_bar_of(request)
-    context: dict[str, Any] = frame(request, bar, page="overview")
-    if not spend.has_usage(request.tenant.id):
-        context |= {"url": service_url(request), "may_make_keys": request.role in ROLES_THAT_GRANT}
-        return render(request, "dashboard/welcome.html", context)
-    totals = spend.read_totals(request.tenant.id, bar, bar.range)
-    before = spend.read_totals(request.tenant.id, bar, bar.previous) if bar.has_comparison else None
-    spenders = spend.read_spenders(request.tenant.id, bar, totals)
-    watch = watched_windows(
-        tenant_id=request.tenant.id,
-        book=read_budget_index(request.tenant.id),
-        now=bar.now,
-        per_budget=OVERVIEW_WINDOWS_PER_BUDGET,
-    )
-    context |= {
-        "headline": findings.headline(
-            bar,
-            spent_nanos=totals.cost_nanos,
-            unpriced=totals.unpriced,
-            before_nanos=before.cost_nanos if before else None,
-            spenders=spenders,
-        ),
-        "totals": totals,
-        "tokens": totals.input_tokens + totals.output_tokens,
-        "total_calls": totals.requests + totals.tool_calls,
-        "unpriced_link": bar.without_chips().query(path=reverse("dashboard:unpriced")),
-        "month_query": bar.with_period("30d").query(),
-        "before": before,
-        "spenders": spenders,
-        "has_rows": bool(totals.requests or totals.tool_calls),
-        "windows": [(one, bar_of(one)) for one in watch.windows[:OVERVIEW_WINDOWS_MAX]],
-        "windows_title": findings.budgets_headline(watch),
-    }
-    return render(request, "dashboard/overview.html", context)
 
 
 def service_url(request: HttpRequest) -> str:
@@ -89,41 +39,6 @@ def curl_context(request: PageRequest, scope: Scope) -> dict[str, Any]:
 
 @require_safe
 @cached_page
-def spend_chart(request: PageRequest) -> HttpResponse:
-    """The figure of the overview."""
-    bar = filter_bar_of(request)
-    series = spend.read_series(request.tenant.id, bar)
-    figure = spend_figure(
-        series,
-        split=bar.split,
-        greatest=spend.read_greatest(request.tenant.id, bar),
-        starts=[spend.local(start, bar) for start in series.starts],
-        marks=read_marks(request.tenant.id, bar, series.starts),
-    )
-    return JsonResponse(figure)
-
-
-@require_safe
-@cached_page
-def spend_table(request: PageRequest) -> HttpResponse:
-    """The numbers behind the chart, as a table."""
-    bar = filter_bar_of(request)
-    series = spend.read_series(request.tenant.id, bar)
-    context = {"bar": bar, "series": series, "rows": table_rows(series, bar)}
-    return render(request, "dashboard/spend_table.html", context)
-
-
-@require_safe
-@cached_page
-def spend_csv(request: PageRequest) -> HttpResponse:
-    """The numbers behind the chart, exact, for spreadsheets."""
-    bar = filter_bar_of(request)
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="spend-by-{bar.split}.csv"'
-    response.writelines(csv_lines(csv_rows(spend.read_rows(request.tenant.id, bar), bar)))
-    return response
-
-
 @require_safe
 @cached_page
 def unpriced(request: PageRequest) -> HttpResponse:

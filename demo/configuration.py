@@ -1,4 +1,4 @@
-"""Teams, tool prices and budgets of the demo, made through the public API like everything else.
+"""Teams, tool prices, budgets and annotations of the demo, made through the public API.
 
 Limits follow from what the demo's calls will spend, so that on any day some windows are nearly full
 and one is over.
@@ -11,6 +11,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from demo.calls import Call, epoch_ms
 from demo.client import Answer, Client, JsonObject
 from demo.spend import NANOS, TOOL_PRICES, spend_by
+from demo.work import deploys, unit_counts
 
 TEAMS = (
     "analysis",
@@ -32,6 +33,8 @@ def configure(client: Client, *, calls: Sequence[Call], seed: int, end: datetime
         ("/v1/teams", "name", [{"name": team} for team in TEAMS]),
         ("/v1/prices", "tool", tool_prices(end)),
         ("/v1/budgets", "name", budgets(calls, end=end)),
+        ("/v1/unit-counts", "day", unit_counts(calls)),
+        ("/v1/annotations", "text", deploys(end)),
     ):
         remarks += make_missing(
             client, path=path, key=key, bodies=bodies, load=f"{seed}-{end:%Y%m%dT%H%M}"

@@ -25,6 +25,8 @@ LIMITS: Final[Mapping[str, int]] = {
     "keys": 500,
     "members": 500,
     "teams": 500,
+    "saved_views": 1_000,
+    "scheduled_reports": 200,
 }
 # The most that the operator may allow: beyond it processes would not bear it.
 LIMIT_MAX: Final = 100_000

@@ -273,7 +273,10 @@ class AuditEntry(models.Model):
     class Meta:
         db_table = "audit_entry"
         verbose_name_plural = "audit entries"
-        indexes = [models.Index(fields=["tenant", "-id"], name="audit_entry_newest")]
+        indexes = [
+            models.Index(fields=["tenant", "-id"], name="audit_entry_newest"),
+            models.Index(fields=["tenant", "object_type", "-at"], name="audit_entry_of_type"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.actor} {self.action} {self.object_type} {self.object_id}"

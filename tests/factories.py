@@ -70,7 +70,9 @@ def make_event(**fields: object) -> JsonObject:
 def send(account: Account, events: Sequence[JsonObject]) -> JsonObject:
     """Take events in as the service does, without HTTP; answers what the client would read."""
     items = native.decode_json(msgspec.json.encode(list(events)))
-    return ingest(items, tenant_id=account.tenant.id, route=Route.NATIVE).answer()
+    job = ingest(items, tenant_id=account.tenant.id, route=Route.NATIVE)
+    answer: JsonObject = msgspec.to_builtins(job.answer())
+    return answer
 
 
 def make_budget(

@@ -95,6 +95,8 @@ def _mail(
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(_text(message, reference))
     mail.add_alternative(_html(message, reference), subtype="html")
+    for attachment in message.attachments:
+        mail.add_attachment(attachment.text, subtype="csv", filename=attachment.name)
     return mail
 
 

@@ -57,7 +57,7 @@ def cut(text: str, characters: int) -> str:
 
 def headline(message: Message) -> str:
     """Say in one line what happened."""
-    if message.event == "digest":
+    if message.event in {"digest", "report"}:
         return plain(message.title)
     if message.event == "escalated":
         return plain(f"Now {message.severity}: {message.title}")

@@ -1,5 +1,6 @@
 """Requests of people: a test of a channel, and a delivery again."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -76,6 +77,26 @@ def test_channel(*, channel: Channel, actor: str) -> Delivery:
         tenant_id=channel.tenant_id,
         channel=channel,
         event=DeliveryEvent.TEST,
+        severity=Severity.INFO,
+        message=encode(message),
+    )
+    send_on_commit()
+    return delivery
+
+
+@transaction.atomic
+def queue_report(
+    *, tenant_id: int, channel: Channel | None, recipients: Sequence[str], message: Message
+) -> Delivery:
+    """Send a report over a channel, or by mail to people through the operator's server. Raises
+    ChannelUnavailable.
+    """
+    _require_way(channel)
+    delivery = Delivery.objects.create(
+        tenant_id=tenant_id,
+        channel=channel,
+        recipients=list(recipients),
+        event=DeliveryEvent.REPORT,
         severity=Severity.INFO,
         message=encode(message),
     )

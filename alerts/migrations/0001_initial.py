@@ -302,6 +302,7 @@ class Migration(migrations.Migration):
                             ("acknowledged", "Acknowledged"),
                             ("resolved", "Resolved"),
                             ("digest", "Digest"),
+                            ("report", "Report"),
                             ("test", "Test"),
                         ],
                         max_length=12,

@@ -93,6 +93,7 @@ class DeliveryEvent(models.TextChoices):
     ACKNOWLEDGED = "acknowledged"
     RESOLVED = "resolved"
     DIGEST = "digest"
+    REPORT = "report"
     TEST = "test"
 
 

@@ -2,8 +2,13 @@
 
 from typing import Any, Final
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+import msgspec
+from drf_spectacular.extensions import (
+    OpenApiAuthenticationExtension,
+    OpenApiSerializerExtension,
+)
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ComponentIdentity, ResolvedComponent
 from drf_spectacular.utils import Direction
 
 from common.api.pagination import page_of
@@ -11,6 +16,7 @@ from common.api.problems import CONTENT_TYPE, ERRORS_MAX, TITLE_BY_STATUS
 from common.idempotency import HEADER, KEY_MAX_CHARACTERS
 from common.json_bodies import JsonObject
 
+REFERENCE: Final = "#/components/schemas/{name}"
 PROBLEM: Final[JsonObject] = {
     "type": "object",
     "description": "What went wrong, as RFC 9457 has it.",
@@ -164,3 +170,30 @@ class ContractSchema(AutoSchema):
     def _takes_idempotency_key(self) -> bool:
         handler = getattr(self.view, self._action.lower(), None)
         return any(getattr(part, "takes_idempotency_key", False) for part in (handler, self.view))
+
+
+class AnswerExtension(OpenApiSerializerExtension):
+    """Describes an answer, and the answers within it, as components of their names."""
+
+    target_class = "common.api.structs.Answer"
+    match_subclasses = True
+
+    def get_name(self, auto_schema: AutoSchema, direction: Direction) -> str:
+        name: str = self.target.__name__
+        return name
+
+    def get_identity(self, auto_schema: AutoSchema, direction: Direction) -> ComponentIdentity:
+        return ComponentIdentity(self.target.__name__)
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> JsonObject:
+        _, schemas = msgspec.json.schema_components([self.target], ref_template=REFERENCE)
+        described: JsonObject = schemas.pop(self.target.__name__)
+        for name, schema in schemas.items():
+            component = ResolvedComponent(
+                name=name,
+                type=ResolvedComponent.SCHEMA,
+                object=ComponentIdentity(name),
+                schema=schema,
+            )
+            auto_schema.registry.register_on_missing(component)
+        return described

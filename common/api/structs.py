@@ -6,19 +6,13 @@ comes last, is left out where there is nothing to say.
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
 import msgspec
-from drf_spectacular.extensions import OpenApiSerializerExtension
-from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.plumbing import ComponentIdentity, ResolvedComponent
-from drf_spectacular.utils import Direction
 from msgspec import Meta
 
-from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 
-REFERENCE: Final = "#/components/schemas/{name}"
 # Sent as RFC 3339; what comes from the database is in UTC.
 UtcTimestamp = Annotated[datetime, Meta(tz=True)]
 # An exact decimal string. What is left of a limit may be below zero.
@@ -54,39 +48,17 @@ class Answer(msgspec.Struct):
 
     @classmethod
     def of(cls, row: object, **computed: Any) -> Self:
-        """Fill an answer from what is computed, else from the row's attributes of the same names.
-        A field with a default keeps it where there is neither.
+        """Fill an answer from what is computed, else from the row's attributes of the same names,
+        an amount in USD from one in nano-dollars. A field with a default keeps it where there is
+        neither.
         """
-        values = {
-            name: getattr(row, name)
-            for name in cls.__struct_fields__
-            if name not in computed and hasattr(row, name)
-        }
-        return cls(**values, **computed)
-
-
-class AnswerExtension(OpenApiSerializerExtension):
-    """Describes an answer, and the answers within it, as components of their names."""
-
-    target_class = "common.api.structs.Answer"
-    match_subclasses = True
-
-    def get_name(self, auto_schema: AutoSchema, direction: Direction) -> str:
-        name: str = self.target.__name__
-        return name
-
-    def get_identity(self, auto_schema: AutoSchema, direction: Direction) -> ComponentIdentity:
-        return ComponentIdentity(self.target.__name__)
-
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> JsonObject:
-        _, schemas = msgspec.json.schema_components([self.target], ref_template=REFERENCE)
-        described: JsonObject = schemas.pop(self.target.__name__)
-        for name, schema in schemas.items():
-            component = ResolvedComponent(
-                name=name,
-                type=ResolvedComponent.SCHEMA,
-                object=ComponentIdentity(name),
-                schema=schema,
-            )
-            auto_schema.registry.register_on_missing(component)
-        return described
+        values = computed
+        for name in cls.__struct_fields__:
+            if name in computed:
+                continue
+            nanos = f"{name.removesuffix('_usd')}_nanos"
+            if hasattr(row, name):
+                values[name] = getattr(row, name)
+            elif name.endswith("_usd") and hasattr(row, nanos):
+                values[name] = usd_or_none(getattr(row, nanos))
+        return cls(**values)

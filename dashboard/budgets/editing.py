@@ -32,6 +32,7 @@ from metering.simulation.warnings import (
     slips,
 )
 from tenants.admin_site import actor_of
+from tenants.audit import facts_of
 
 CONFIRMED: Final = "_confirmed"
 AS_SHADOW: Final = "as_shadow"
@@ -114,7 +115,7 @@ def warnings_of(proposal: Proposal, *, tenant_id: int) -> Warnings:
         elif found.groups is None:
             sentences.append(NOT_ADDED_UP)
             kinds.append("unknown")
-    facts = repr((proposal.facts()["budget"], kinds))
+    facts = repr((facts_of(proposed.budget), proposed.levels, kinds))
     return Warnings(sentences, hashlib.sha256(facts.encode()).hexdigest(), stops)
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from django.db import transaction
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 @fills_in_kept_input
 @require_http_methods(["GET", "HEAD", "POST"])
-def preview(request: PageRequest, budget_id: int | None = None) -> HttpResponse:
+def preview(request: PageRequest, budget_id: int | None = None) -> HttpResponseBase:
     """What the form as it stands would do. Who was signed out meanwhile comes back to the form."""
     if request.method != "POST":
         return page(request, budget_id)
@@ -72,7 +72,7 @@ def _preview(request: PageRequest, budget_id: int | None) -> HttpResponse:
         simulation = create_simulation(
             tenant=request.tenant,
             actor=actor_of(request),
-            asked=ASKED,
+            sent=ASKED,
             proposal=proposal,
             period=(now - LOOK_BACK, now),
         )
@@ -99,7 +99,7 @@ def progress(request: PageRequest, simulation_id: int) -> HttpResponse:
         raise Http404
     if simulation.status in UNFINISHED:
         return HttpResponse(status=204)
-    proposal = Proposal.from_facts(simulation.proposal["rules"])
+    proposal = Proposal.from_json(simulation.proposal["rules"])
     present = proposal.present.budget.id if proposal.present else None
     budget_of(request, present)
     context = _standing(proposal, request.tenant.id) | _replay(simulation, present)

@@ -27,6 +27,14 @@ def is_visible(match: Mapping[str, Any], per: Sequence[str], teams: Collection[s
     return TEAM in per
 
 
+def budgets_of_teams(tenant_id: int, teams: Collection[str]) -> list[int]:
+    """The budgets that count these teams' calls alone. One with a window for each team is not among
+    them, whose other groups are no one else's business.
+    """
+    budgets = Budget.objects.filter(tenant_id=tenant_id)
+    return [row.id for row in budgets if is_visible(row.match, [], teams)]
+
+
 def values_shown(
     chips: Mapping[str, Collection[str]], teams: Collection[str] | None
 ) -> dict[str, Collection[str]]:

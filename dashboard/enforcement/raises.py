@@ -17,7 +17,7 @@ from common.errors import InvalidRequest
 from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.amounts import listed
 from dashboard.budgets.bars import Bar, bar_of
-from dashboard.budgets.visible import is_visible, teams_of
+from dashboard.budgets.visible import budgets_of_teams, teams_of
 from dashboard.buttons import button_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of, frame
@@ -140,9 +140,7 @@ def page(request: PageRequest) -> HttpResponse:
     budgets = Budget.objects.filter(tenant=request.tenant)
     raises = LimitIncrease.objects.filter(tenant=request.tenant).select_related("budget")
     if (teams := teams_of(request)) is not None:
-        # Of budgets with a window for each team, the groups of others are no one else's business.
-        seen = [row.id for row in budgets if is_visible(row.match, [], teams)]
-        raises = raises.filter(budget_id__in=seen)
+        raises = raises.filter(budget_id__in=budgets_of_teams(request.tenant.id, teams))
     is_over = Q(ends_at__lte=bar.now)
     waiting = raises.filter(~is_over, status=LimitIncreaseStatus.ASKED).order_by("asked_at", "id")
     in_force = raises.filter(~is_over, status=LimitIncreaseStatus.APPROVED).order_by(

@@ -14,7 +14,6 @@ from dashboard.amounts import count, exact_money, money, percent_text
 from dashboard.spend import POINTS_MAX
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import wanted_values
-from metering.reporting.intervals import buckets
 from metering.reporting.question import VALUES_MAX, UsageQuestion
 from metering.reporting.usage import Measures, usage
 
@@ -177,15 +176,7 @@ def _a_week_before(question: UsageQuestion) -> UsageQuestion:
 
 
 def _starts(question: UsageQuestion) -> list[datetime]:
-    return [
-        bucket.start
-        for bucket in buckets(
-            interval=question.interval,
-            timezone=question.timezone,
-            starts_at=question.starts_at,
-            ends_at=question.ends_at,
-        )
-    ]
+    return [bucket.start for bucket in question.buckets()]
 
 
 def _read(

@@ -22,6 +22,7 @@ from dashboard.incidents.lines import SNOOZES, IncidentLine
 from dashboard.incidents.spenders import read_spenders
 from dashboard.incidents.timeline import timeline_of
 from dashboard.spend import local
+from metering.core.match import wanted_values
 
 # An incident of more series than this is described by those that were seen first.
 ANOMALIES_MAX: Final = 50
@@ -131,6 +132,9 @@ def _links(incident: Incident, cause: Stretch, bar: FilterBar) -> list[tuple[str
     """Where the next question is answered, as (words, address)."""
     around = _around(incident, cause, bar)
     links = [("Open in overview", around.query(path=reverse("dashboard:overview")))]
+    sessions = wanted_values(incident.match["session"]) if "session" in incident.match else ()
+    for session in sorted(filter(None, sessions))[:1]:
+        links.insert(0, ("Open session", reverse("dashboard:session", args=[session])))
     agents = around.filters.get("agent", [])
     if len(agents) == 1 and agents[0]:
         decisions = around.with_only("agent", agents[0]).query(path=reverse("dashboard:decisions"))

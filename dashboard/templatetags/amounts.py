@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from common.money import usd_from_nanos
 from dashboard import amounts
 from dashboard.filter_bar import FilterBar
-from dashboard.findings import shortened
+from dashboard.findings import shortened, value_words
 from metering.budgets.rules import LimitIncreaseRule
 from metering.core.amounts import format_amount
 from metering.limits.limit_increases import Added
@@ -38,6 +38,18 @@ def money(nanos: int, places: int | None = None) -> SafeString:
         usd_from_nanos(nanos),
         amounts.exact_money(nanos),
         words,
+    )
+
+
+@register.simple_tag
+def money_change(nanos: int) -> SafeString:
+    """An amount by which something grew, with its sign, and the exact one as `money` has it."""
+    return format_html(
+        '<data value="{}" title="{}">{}{}</data>',
+        usd_from_nanos(nanos),
+        amounts.exact_money(nanos),
+        "+" if nanos > 0 else "",
+        amounts.money(nanos),
     )
 
 
@@ -100,7 +112,7 @@ def delta(now: int, before: int | str | None, kind: str = "spend") -> SafeString
 @register.simple_tag
 def moment(at: datetime | None, form: str = "short") -> SafeString:
     """An instant that the browser shows in the viewer's zone; UTC until it does. `form` is "short",
-    "weekday" or "seconds".
+    "seconds", or "weekday" for what comes soon.
     """
     if at is None:
         return SafeString("never")
@@ -117,11 +129,12 @@ def moment(at: datetime | None, form: str = "short") -> SafeString:
 @register.simple_tag
 def chip_link(bar: FilterBar, name: str, value: str) -> SafeString:
     """A dimension value that filters the page by itself when clicked."""
+    words = value_words(name, value)
     return format_html(
         '<a class="name" href="{}" title="{}">{}</a>',
         bar.with_chip(name, value).query(),
-        f"Show only {name} {value}" if value else f"Show only usage without a {name}",
-        shortened(value, VALUE_CHARACTERS) if value else "(none)",
+        f"Show only {name} {value}" if value else f"Show only {words}",
+        shortened(words, VALUE_CHARACTERS),
     )
 
 

@@ -4,5 +4,3 @@ Each module registers its pages when it is imported, so every one of them is nam
 """
 
 from metering.admin import breakers, budgets, jobs, prices, rate_limits, routes
-
-__all__ = ["breakers", "budgets", "jobs", "prices", "rate_limits", "routes"]

@@ -3,25 +3,21 @@
 from typing import Any
 
 from django.contrib.admin import display, register
-from django.http import HttpRequest
 
 from common.money import usd_words
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.configuration.breakers import (
+    BREAKERS,
     CALLS_MAX,
     COOL_DOWN_SECONDS_MAX,
     LIMIT_PERCENT_MAX,
     PER_DEFAULT,
-    create_breaker,
-    delete_breaker,
-    update_breaker,
     validate_breaker,
 )
 from metering.core.match import KNOWN_BEFORE_CALL, PER_MAX
 from metering.fields.forms import UsdField, count_field
 from metering.models import Breaker, BreakerClose, Mode
-from tenants.admin_forms import FilledForm
-from tenants.admin_site import actor_of, site, tenant_of
+from tenants.admin_site import site
 
 
 class BreakerForm(GroupedForm):
@@ -54,21 +50,6 @@ class BreakerForm(GroupedForm):
     cool_down_seconds = count_field("Cool-down, seconds", maximum=COOL_DOWN_SECONDS_MAX)
 
     class Meta:
-        model = Breaker
-        fields = (
-            "name",
-            "mode",
-            "match",
-            "per",
-            "cost_nanos_per_minute",
-            "error_percent",
-            "error_min_calls",
-            "tokens_times",
-            "usual_min_calls",
-            "limit_percent",
-            "close",
-            "cool_down_seconds",
-        )
         labels = {"close": "Closes"}
         help_texts = {
             "close": "Manually, or by a probe: one call is let through after a cool-down."
@@ -89,6 +70,7 @@ class BreakerForm(GroupedForm):
 class BreakerAdmin(LimitAdmin):
     """Stops calls that spend too fast, fail too often, or use far more tokens than usual."""
 
+    kind = BREAKERS
     form = BreakerForm
     list_display = ("name", "opens_when", "counts", "for_each", "does")
     shown_fields = ("name", "mode", "opens_when", "counts", "for_each", "does")
@@ -132,12 +114,3 @@ class BreakerAdmin(LimitAdmin):
         act = f"budgets at {obj.limit_percent}%" if obj.limit_percent else "stops calls"
         how = "by a probe" if obj.close == BreakerClose.PROBE else "manually"
         return f"{act} until closed {how}"
-
-    def write(self, request: HttpRequest, filled: FilledForm) -> Breaker:
-        fields = {name: filled.data[name] for name in BreakerForm.Meta.fields}
-        if filled.is_change:
-            return update_breaker(breaker=filled.row, actor=actor_of(request), changes=fields)
-        return create_breaker(tenant=tenant_of(request), actor=actor_of(request), **fields)
-
-    def end(self, request: HttpRequest, obj: Breaker) -> None:
-        delete_breaker(breaker=obj, actor=actor_of(request))

@@ -26,16 +26,16 @@ def ask_about(proposal: Proposal, *, now: datetime, is_asked_for: bool) -> Quest
     assert proposed is not None, "a budget is proposed"
     is_same = present is not None and acts_alike(proposed, present)
     warnings = [] if is_same else slips(proposal)
-    found: Preview | None = None
+    effect: Preview | None = None
     if is_asked_for or (refuses(proposed) and not is_same):
-        found = preview(tenant_id=proposed.budget.tenant_id, proposal=proposal, now=now)
+        effect = preview(tenant_id=proposed.budget.tenant_id, proposal=proposal, now=now)
         # That a limit of nothing refuses everything says it all.
         if refuses(proposed) and not is_nothing(proposed):
-            warnings += warnings_of(found, proposed)
+            warnings += warnings_of(effect, proposed)
     if not warnings and not is_asked_for:
         return None
     sentences = ["Nothing is saved yet."]
-    if found is not None and found.replay is not None:
+    if effect is not None and effect.replay is not None:
         sentences.insert(
             0, "Each past call is replayed at its actual cost, against this budget alone."
         )
@@ -43,41 +43,41 @@ def ask_about(proposal: Proposal, *, now: datetime, is_asked_for: bool) -> Quest
         title=f"Save “{proposed.budget.name}”?",
         verb="Save anyway" if warnings else "Save",
         consequence=" ".join(sentences),
-        facts=_facts(proposed, found),
+        facts=_facts(proposed, effect),
         warnings=warnings,
     )
 
 
-def _facts(proposed: ProposedBudget, found: Preview | None) -> list[tuple[str, str]]:
+def _facts(proposed: ProposedBudget, effect: Preview | None) -> list[tuple[str, str]]:
     budget = proposed.budget
     each = f" for each {', '.join(budget.per)}" if budget.per else ""
     limit = f"{' or '.join(format_limit(budget))}{each}, {budget.period}"
-    facts = [("Limit", limit), ("Mode", budget.mode)]
-    if found is None:
-        return facts
-    if found.groups is not None:
-        facts.append(("Now", _describe_present(found, has_groups=bool(budget.per))))
-    if found.replay is not None and not refuses_more(found.replay, proposed):
-        facts.append(
-            ("Recent calls", _describe_replay(found.replay, is_enforced=refuses(proposed)))
+    rows = [("Limit", limit), ("Mode", budget.mode)]
+    if effect is None:
+        return rows
+    if effect.groups is not None:
+        rows.append(("Now", _describe_present(effect, has_groups=bool(budget.per))))
+    if effect.replay is not None and not refuses_more(effect.replay, proposed):
+        rows.append(
+            ("Recent calls", _describe_replay(effect.replay, is_enforced=refuses(proposed)))
         )
-    return facts
+    return rows
 
 
-def _describe_present(found: Preview, *, has_groups: bool) -> str:
-    full = len(found.newly_full) + found.still_full
-    if not found.groups:
+def _describe_present(effect: Preview, *, has_groups: bool) -> str:
+    full = len(effect.newly_full) + effect.still_full
+    if not effect.groups:
         return "Nothing has been spent yet in the current period."
     if not has_groups:
         return "At or over the limit." if full else "Below the limit."
-    words = f"{found.groups:,} {'group has' if found.groups == 1 else 'groups have'} spent"
-    still = f", {found.still_full:,} of them already" if found.still_full else ""
+    words = f"{effect.groups:,} {'group has' if effect.groups == 1 else 'groups have'} spent"
+    still = f", {effect.still_full:,} of them already" if effect.still_full else ""
     return f"{words}; {full:,} {'is' if full == 1 else 'are'} at the limit or over{still}."
 
 
 def _describe_replay(replay: Replay, *, is_enforced: bool) -> str:
     result = replay.result
     mode = "" if is_enforced else "in mode enforce "
-    calls = f"{replay.refused:,} of {result['calls']:,} calls"
-    saved = usd_text(result["saved_usd"])
+    calls = f"{replay.refused:,} of {result.calls:,} calls"
+    saved = usd_text(result.saved_usd)
     return f"{describe_since(replay)} {mode}it would have refused {calls} and saved {saved}."

@@ -17,16 +17,17 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
 )
 
+from common.json_bodies import JsonObject
 from metering.admin.budget_questions import ask_about
 from metering.admin.levels import LevelInline, format_level, levels_of
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.budgets.presets import PRESETS
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import (
+    BUDGETS,
     DEFAULT_LEVELS,
     PER_NAMES,
     ROLLOVER_PERCENT_MAX,
-    archive_budget,
     create_budget,
     update_budget,
     validate_budget,
@@ -68,7 +69,6 @@ class BudgetForm(GroupedForm):
     shown_at = {"limit": "limit_cost_nanos"}
 
     class Meta:
-        model = Budget
         labels = {
             "anchor_at": "Periods begin at",
             "is_rolling": "Rolling",
@@ -78,29 +78,13 @@ class BudgetForm(GroupedForm):
             "anchor_at": "UTC. Leave empty to follow the calendar; otherwise periods repeat from "
             "this time.",
         }
-        fields = (
-            "name",
-            "mode",
-            "match",
-            "per",
-            "period",
-            "timezone",
-            "anchor_at",
-            "is_rolling",
-            "has_rollover",
-            "rollover_max_percent",
-            "limit_cost_nanos",
-            "limit_tokens",
-            "limit_requests",
-            "limit_tool_calls",
-            "limit_seconds",
-        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "timezone" in self.fields:
+        field = self.fields.get("timezone")
+        if isinstance(field, forms.ChoiceField):
             zones = sorted(available_timezones() | {self.instance.timezone})
-            self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
+            field.choices = [(name, name) for name in zones]
 
     def judge(self) -> None:
         validate_budget(self.instance)
@@ -112,13 +96,13 @@ class ArchivedFilter(SimpleListFilter):
     title = "state"
     parameter_name = "archived"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
         return [("yes", "Archived")]
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         """The first choice is what the list shows by itself."""
-        for place, choice in enumerate(super().choices(changelist)):
-            yield {**choice, "display": "In force"} if place == 0 else choice
+        for index, choice in enumerate(super().choices(changelist)):
+            yield {**choice, "display": "In force"} if index == 0 else choice
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """In force, unless the archived ones are asked for; a budget's own page shows either."""
@@ -129,6 +113,7 @@ class ArchivedFilter(SimpleListFilter):
 class BudgetAdmin(LimitAdmin):
     """Limits on what is spent, with the levels at which people hear of it and calls are stopped."""
 
+    kind = BUDGETS
     form = BudgetForm
     inlines = (LevelInline,)
     actions_list = ("add_session_limits",)
@@ -218,7 +203,7 @@ class BudgetAdmin(LimitAdmin):
         return () if self.is_only_shown(request, obj) else self.inlines
 
     def write(self, request: HttpRequest, filled: FilledForm) -> Budget:
-        fields = {name: filled.data[name] for name in BudgetForm.Meta.fields}
+        fields = {name: filled.data[name] for name in filled.form.fields}
         levels, actor = levels_of(filled.formsets), actor_of(request)
         if filled.is_change:
             budget = update_budget(budget=filled.row, actor=actor, changes=fields, levels=levels)
@@ -238,9 +223,6 @@ class BudgetAdmin(LimitAdmin):
         is_asked_for = PREVIEWS in request.POST
         return ask_about(proposal, now=timezone.now(), is_asked_for=is_asked_for)
 
-    def end(self, request: HttpRequest, obj: Budget) -> None:
-        archive_budget(budget=obj, actor=actor_of(request))
-
     @action(description="Add session limits", permissions=["add"], icon="timer")
     def add_session_limits(self, request: HttpRequest) -> HttpResponse:
         """The form of a new budget, filled in: nothing is made before it is saved."""
@@ -249,19 +231,19 @@ class BudgetAdmin(LimitAdmin):
             f"{reverse('admin:metering_budget_add')}?{urlencode({PRESET: 'session'})}"
         )
 
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        given: dict[str, Any] = {**super().get_changeform_initial_data(request)}
+    def get_changeform_initial_data(self, request: HttpRequest) -> JsonObject:
+        given: JsonObject = {**super().get_changeform_initial_data(request)}
         initial = {"timezone": tenant_of(request).timezone, "period": Period.MONTH, **given}
         preset = PRESETS.get(initial.pop(PRESET, ""))
         return {**initial, **preset.fields} if preset else initial
 
     def get_formset_kwargs(
         self, request: HttpRequest, obj: Any, inline: Any, prefix: str
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """A new budget starts with its levels. Only when it is shown: what is sent back unchanged
         must count as given.
         """
-        kwargs: dict[str, Any] = super().get_formset_kwargs(request, obj, inline, prefix)
+        kwargs: JsonObject = super().get_formset_kwargs(request, obj, inline, prefix)
         if request.method == "GET" and obj.pk is None:
             preset = PRESETS.get(request.GET.get(PRESET, ""))
             levels = preset.levels if preset else DEFAULT_LEVELS
@@ -274,7 +256,7 @@ class BudgetAdmin(LimitAdmin):
 def _proposal(
     request: HttpRequest, form: Any, levels: Sequence[LevelRule], change: bool
 ) -> Proposal:
-    fields = {name: form.cleaned_data[name] for name in BudgetForm.Meta.fields}
+    fields = {name: form.cleaned_data[name] for name in form.fields}
     if not change:
         budget = Budget(tenant=tenant_of(request), counts_from=EPOCH, **fields)
         return Proposal(budget=ProposedBudget.of(budget, levels))

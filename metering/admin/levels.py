@@ -38,10 +38,6 @@ class LevelForm(RowForm):
     cost_nanos_per_minute = UsdField(label="Throttle to USD a minute", required=False)
     tokens_per_minute = count_field("and tokens a minute", required=False)
 
-    class Meta:
-        model = BudgetLevel
-        fields = ("percent", "action", "notify", *LEVEL_RATE_FIELDS)
-
     def judge(self) -> None:
         validate_level(self.level())
 
@@ -63,7 +59,7 @@ class LevelFormSet(RowFormSet):
             raise ValidationError(error.messages) from error
 
 
-def levels_of(formsets: Sequence[Any]) -> list[LevelRule]:
+def levels_of(formsets: Sequence[RowFormSet]) -> list[LevelRule]:
     """The levels of a form, the lowest first."""
     levels = [
         form.level()

@@ -5,16 +5,21 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.admin import display
+from django.core.exceptions import ValidationError
+from django.db.models import Model
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
+from common.errors import MeteringError
+from common.json_bodies import JsonObject
 from metering.core.match import wanted_values
 from metering.fields.forms import MONEY_ROLES, match_field, match_words
 from metering.fields.match_widget import rows_for
 from metering.models import Mode
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import TenantModelAdmin
+from tenants.admin_site import TenantModelAdmin, actor_of, tenant_of
+from tenants.kinds import Kind
 
 
 def per_field(label: str, names: Sequence[str], help_text: str) -> forms.MultipleChoiceField:
@@ -50,25 +55,45 @@ class GroupedForm(RowForm):
         kept = [name for name in self.instance.per if name in chosen]
         return kept + [name for name in chosen if name not in kept]
 
-    def clean_match(self) -> dict[str, Any]:
-        match: dict[str, Any] = self.cleaned_data["match"]
+    def clean_match(self) -> JsonObject:
+        match: JsonObject = self.cleaned_data["match"]
         stored = self.instance.match
         return stored if _meaning(match) == _meaning(stored) else match
 
 
-def _meaning(match: dict[str, Any]) -> dict[str, frozenset[str]]:
+def _meaning(match: JsonObject) -> dict[str, frozenset[str]]:
     return {name: wanted_values(value) for name, value in match.items()}
 
 
-class LimitAdmin(TenantModelAdmin):
-    """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
+class MoneyAdmin(TenantModelAdmin):
+    """What those who may manage write, and everyone else reads in words."""
 
     writers = MONEY_ROLES
+    # The columns in words.
+    shown_fields: ClassVar[tuple[str, ...]] = ()
+
+    def is_only_shown(self, request: HttpRequest, obj: Model | None) -> bool:
+        """Return whether the page of a row shows words in place of inputs."""
+        return obj is not None and not self.has_change_permission(request, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        if self.is_only_shown(request, obj):
+            return ((None, {"fields": self.shown_fields}),)
+        return super().get_fieldsets(request, obj)
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Model | None = None
+    ) -> tuple[str, ...]:
+        return self.shown_fields if self.is_only_shown(request, obj) else ()
+
+
+class LimitAdmin(MoneyAdmin):
+    """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
+
     search_fields: ClassVar[tuple[str, ...]] = ("name",)
     ordering = ("name",)
     end_done = "removed."
-    # The columns in words.
-    shown_fields: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[Kind]
 
     @display(description="Counts")
     def counts(self, obj: Any) -> str:
@@ -78,20 +103,21 @@ class LimitAdmin(TenantModelAdmin):
     def for_each(self, obj: Any) -> str:
         return ", ".join(obj.per) or "—"
 
+    def write(self, request: HttpRequest, filled: FilledForm) -> Any:
+        fields = {name: filled.data[name] for name in filled.form.fields}
+        actor = actor_of(request)
+        try:
+            if filled.is_change:
+                return self.kind.update(filled.row, actor=actor, changes=fields)
+            return self.kind.create(tenant=tenant_of(request), actor=actor, **fields)
+        except MeteringError as error:
+            raise ValidationError(error.detail) from error
+
+    def end(self, request: HttpRequest, obj: Model) -> None:
+        self.kind.delete(obj, actor=actor_of(request))
+
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request, obj)
-
-    def is_only_shown(self, request: HttpRequest, obj: Any) -> bool:
-        """Whether the page of a row shows words in place of inputs."""
-        return obj is not None and not self.has_change_permission(request, obj)
-
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        if self.is_only_shown(request, obj):
-            return ((None, {"fields": self.shown_fields}),)
-        return super().get_fieldsets(request, obj)
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return self.shown_fields if self.is_only_shown(request, obj) else ()
 
     def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """Ask about a limit that acts and would no longer act."""

@@ -1,7 +1,7 @@
 """Admin pages of prices: the tenant's own and the catalogue."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 from django.conf import settings
 from django.contrib import messages
@@ -12,15 +12,17 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos, usd_words
+from metering.admin.limits import MoneyAdmin
 from metering.admin.slips import rate_slips, tool_price_slips
 from metering.configuration.prices import Validity, add_price, add_tool_price, end_price
-from metering.fields.forms import MONEY_ROLES, UsdField
+from metering.fields.forms import UsdField
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing.rates import check_rates, parse_rates, units
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import ReadOnlyAdmin, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_site import ReadOnlyAdmin, actor_of, site, tenant_of
 
 UNIT_WORDS: Final = {1_000_000: "per million", 1000: "per thousand", 1: "each"}
 
@@ -30,18 +32,7 @@ def _rate_field(key: str, label: str) -> UsdField:
     return UsdField(label=label, required=False, help_text=f"USD {unit}")
 
 
-class _DatedPriceForm(RowForm):
-    """What prices of models and of tools have in common."""
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        starts_at, ends_at = data.get("effective_from"), data.get("effective_to")
-        if starts_at and ends_at and ends_at <= starts_at:
-            self.add_error("effective_to", "The end must be later than the start.")
-        return data
-
-
-class ModelPriceForm(_DatedPriceForm):
+class ModelPriceForm(RowForm):
     """Rates in USD as price lists state them."""
 
     rate_input_tokens = _rate_field("input_tokens", "Input tokens")
@@ -56,8 +47,6 @@ class ModelPriceForm(_DatedPriceForm):
     rate_requests = _rate_field("requests", "Requests")
 
     class Meta:
-        model = TenantPrice
-        fields = ("provider", "model", "effective_from", "effective_to", "note")
         help_texts = {
             "provider": "As named in events. Leave empty for any provider.",
             "model": "As named in events; aliases and dated names of a known model are resolved.",
@@ -65,15 +54,12 @@ class ModelPriceForm(_DatedPriceForm):
             "effective_to": "UTC. Leave empty to keep it until you end it.",
         }
 
-    def _post_clean(self) -> None:
-        """The rates are judged here; the row itself is made and checked by the domain."""
-
-    def clean(self) -> dict[str, Any]:
-        data = super().clean()
+    def clean(self) -> JsonObject:
+        data: JsonObject = super().clean() or self.cleaned_data
         rates = {
-            key: {"nanos": str(data[f"rate_{key}"]), "per": units().units[key].per}
-            for key in RATE_KEYS
-            if data.get(f"rate_{key}") is not None
+            key: {"nanos": str(data[field]), "per": units().units[key].per}
+            for field in RATE_FIELDS
+            if data.get(field) is not None and (key := field.removeprefix("rate_"))
         }
         if not rates:
             self.add_error("rate_input_tokens", "Give at least one rate.")
@@ -83,21 +69,17 @@ class ModelPriceForm(_DatedPriceForm):
         return data
 
 
-def validity_of(data: Mapping[str, Any]) -> Validity:
-    """When a price applies, from a form's values."""
-    return Validity(data["effective_from"], data["effective_to"], data["note"])
-
-
 # What the form offers; the API takes every class of usage that the price library knows.
-RATE_KEYS: Final = tuple(
-    name.removeprefix("rate_") for name in ModelPriceForm.base_fields if name.startswith("rate_")
-)
+RATE_FIELDS: Final = tuple(name for name in ModelPriceForm.base_fields if name.startswith("rate_"))
 
 
-class PriceAdmin(TenantModelAdmin):
+class PriceAdmin(MoneyAdmin):
     """Prices are added and ended, never changed: what was priced by one can still name it."""
 
-    writers = MONEY_ROLES
+    # The domain's function, what it takes of a form besides the validity, and whose price it is.
+    add: ClassVar[Callable[..., TenantPrice | ToolPrice]]
+    taken: ClassVar[Sequence[str]]
+    priced: ClassVar[str]
     end_verb = "End price"
     end_consequence = (
         "It no longer prices new calls. What it has priced keeps its cost, until someone has the "
@@ -122,7 +104,24 @@ class PriceAdmin(TenantModelAdmin):
     def end(self, request: HttpRequest, obj: Any) -> None:
         end_price(price=obj, actor=actor_of(request))
 
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+    def slips(self, request: HttpRequest, data: JsonObject) -> list[str]:
+        """Return what the form may not mean."""
+        raise NotImplementedError
+
+    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
+        data = filled.data
+        return question_about(f"Add this price of {data[self.priced]}?", self.slips(request, data))
+
+    def write(self, request: HttpRequest, filled: FilledForm) -> TenantPrice | ToolPrice:
+        data = filled.data
+        return self.add(
+            tenant=tenant_of(request),
+            actor=actor_of(request),
+            validity=Validity(*(data[name] for name in Validity._fields)),
+            **{name: data[name] for name in self.taken},
+        )
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> JsonObject:
         """From now on; or, for a model of the list without a price, for all that is stored."""
         initial: dict[str, Any] = {**super().get_changeform_initial_data(request)}
         now = timezone.now().replace(second=0, microsecond=0)
@@ -136,6 +135,9 @@ class ModelPriceAdmin(PriceAdmin):
     """The tenant's own prices of models; they beat the catalogue."""
 
     form = ModelPriceForm
+    add = staticmethod(add_price)
+    taken = ("provider", "model", "rates")
+    priced = "model"
     list_display = ("model", "any_provider", "rates_shown", "in_force", "note")
     search_fields = ("model", "provider")
     ordering = ("model", "-effective_from")
@@ -148,48 +150,20 @@ class ModelPriceAdmin(PriceAdmin):
     def rates_shown(self, obj: TenantPrice) -> str:
         return format_rates(obj.rates)
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        if obj is not None:
-            names = (
-                "model",
-                "any_provider",
-                "rates_shown",
-                "effective_from",
-                "effective_to",
-                "note",
-            )
-            return ((None, {"fields": names}),)
-        keys = [f"rate_{key}" for key in RATE_KEYS]
-        return (
-            (None, {"fields": (("model", "provider"),)}),
-            ("Rates", {"fields": tuple(zip(keys[::2], keys[1::2], strict=True))}),
-            ("In force", {"fields": ("effective_from", "effective_to", "note")}),
-        )
+    fieldsets = (
+        (None, {"fields": (("model", "provider"),)}),
+        ("Rates", {"fields": tuple(zip(RATE_FIELDS[::2], RATE_FIELDS[1::2], strict=True))}),
+        ("In force", {"fields": Validity._fields}),
+    )
+    shown_fields = ("model", "any_provider", "rates_shown", *Validity._fields)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return () if obj is None else ("any_provider", "rates_shown")
-
-    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
-        """Rates that may not be per million."""
-        data = filled.data
-        warnings = rate_slips(
+    def slips(self, request: HttpRequest, data: JsonObject) -> list[str]:
+        return rate_slips(
             tenant_id=tenant_of(request).id,
             provider=data["provider"],
             model=data["model"],
             rates=data["rates"],
             now=timezone.now(),
-        )
-        return question_about(f"Add this price of {data['model']}?", warnings)
-
-    def write(self, request: HttpRequest, filled: FilledForm) -> TenantPrice:
-        data = filled.data
-        return add_price(
-            tenant=tenant_of(request),
-            actor=actor_of(request),
-            provider=data["provider"],
-            model=data["model"],
-            rates=data["rates"],
-            validity=validity_of(data),
         )
 
     def response_add(
@@ -200,14 +174,12 @@ class ModelPriceAdmin(PriceAdmin):
         return HttpResponseRedirect(reverse("admin:metering_tenantprice_changelist"))
 
 
-class ToolPriceForm(_DatedPriceForm):
+class ToolPriceForm(RowForm):
     """What one call of a tool costs."""
 
     call_nanos = UsdField(label="Price of a call", help_text="USD")
 
     class Meta:
-        model = ToolPrice
-        fields = ("tool", "call_nanos", "effective_from", "effective_to", "note")
         help_texts = {
             "tool": "As named in events.",
             "effective_from": "UTC.",
@@ -220,41 +192,24 @@ class ToolPriceAdmin(PriceAdmin):
     """What calls of tools cost. A tool without a price is free."""
 
     form = ToolPriceForm
+    add = staticmethod(add_tool_price)
+    taken = ("tool", "call_nanos")
+    priced = "tool"
     list_display = ("tool", "call_price", "in_force", "note")
     search_fields = ("tool",)
     ordering = ("tool", "-effective_from")
-    fields = ("tool", "call_nanos", "effective_from", "effective_to", "note")
+    fields = ("tool", "call_nanos", *Validity._fields)
+    shown_fields = ("tool", "call_price", *Validity._fields)
 
     @display(description="Price of a call", ordering="call_nanos")
     def call_price(self, obj: ToolPrice) -> str:
         return usd_words(obj.call_nanos)
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        if obj is None:
-            return self.fields
-        return ("tool", "call_price", "effective_from", "effective_to", "note")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return () if obj is None else ("call_price",)
-
-    def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
-        """A price that may be for a thousand calls."""
-        data = filled.data
-        warnings = tool_price_slips(data["tool"], data["call_nanos"])
-        return question_about(f"Add this price of {data['tool']}?", warnings)
-
-    def write(self, request: HttpRequest, filled: FilledForm) -> ToolPrice:
-        data = filled.data
-        return add_tool_price(
-            tenant=tenant_of(request),
-            actor=actor_of(request),
-            tool=data["tool"],
-            call_nanos=data["call_nanos"],
-            validity=validity_of(data),
-        )
+    def slips(self, request: HttpRequest, data: JsonObject) -> list[str]:
+        return tool_price_slips(data["tool"], data["call_nanos"])
 
 
-def format_rates(rates: Mapping[str, Any]) -> str:
+def format_rates(rates: Mapping[str, object]) -> str:
     """Rates as people read them: "input $3, output $15 per million; requests $1 per thousand"."""
     by_unit: dict[str, list[str]] = {}
     parsed = parse_rates(rates)

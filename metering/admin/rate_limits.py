@@ -1,23 +1,18 @@
 """Admin pages of rate limits."""
 
 from django.contrib.admin import display, register
-from django.http import HttpRequest
 
 from common.money import usd_words
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.configuration.rate_limits import (
     PER_NAMES,
-    RATE_FIELDS,
-    create_rate_limit,
-    delete_rate_limit,
-    update_rate_limit,
+    RATE_LIMITS,
     validate_rate_limit,
 )
 from metering.core.match import PER_MAX
 from metering.fields.forms import UsdField, count_field
 from metering.models import RateLimit
-from tenants.admin_forms import FilledForm
-from tenants.admin_site import actor_of, site, tenant_of
+from tenants.admin_site import site
 
 
 class RateLimitForm(GroupedForm):
@@ -34,10 +29,6 @@ class RateLimitForm(GroupedForm):
     requests_per_minute = count_field("Requests", required=False, help_text="Model and tool calls.")
     shown_at = {"limit": "cost_nanos_per_minute"}
 
-    class Meta:
-        model = RateLimit
-        fields = ("name", "mode", "match", "per", *RATE_FIELDS)
-
     def judge(self) -> None:
         validate_rate_limit(self.instance)
 
@@ -46,6 +37,7 @@ class RateLimitForm(GroupedForm):
 class RateLimitAdmin(LimitAdmin):
     """How much may be asked for within any minute."""
 
+    kind = RATE_LIMITS
     form = RateLimitForm
     list_display = ("name", "rates", "counts", "for_each", "mode")
     shown_fields = ("name", "mode", "rates", "counts", "for_each")
@@ -76,12 +68,3 @@ class RateLimitAdmin(LimitAdmin):
         if obj.requests_per_minute is not None:
             parts.append(f"{obj.requests_per_minute:,} requests")
         return ", ".join(parts)
-
-    def write(self, request: HttpRequest, filled: FilledForm) -> RateLimit:
-        fields = {name: filled.data[name] for name in RateLimitForm.Meta.fields}
-        if filled.is_change:
-            return update_rate_limit(limit=filled.row, actor=actor_of(request), changes=fields)
-        return create_rate_limit(tenant=tenant_of(request), actor=actor_of(request), **fields)
-
-    def end(self, request: HttpRequest, obj: RateLimit) -> None:
-        delete_rate_limit(limit=obj, actor=actor_of(request))

@@ -1,28 +1,25 @@
 """Admin pages of the routing table."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from django import forms
 from django.contrib.admin import display, register
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from common.json_bodies import JsonObject
 from metering.admin.limits import LimitAdmin
 from metering.configuration.routes import (
-    create_route,
-    delete_route,
-    update_route,
+    ROUTES,
     validate_tiers,
 )
 from metering.limits.routes import Tier
 from metering.models import ModelRoute
-from tenants.admin_forms import FilledForm, RowForm
-from tenants.admin_site import actor_of, site, tenant_of
+from tenants.admin_forms import RowForm
+from tenants.admin_site import site
 
 
-def tier_line(tier: Mapping[str, Any]) -> str:
+def tier_line(tier: JsonObject) -> str:
     """A tier as it is typed: provider, model and the complexity that it takes."""
     bound = tier["max_complexity"]
     parts = [tier["provider"], tier["model"], *([] if bound is None else [str(bound)])]
@@ -73,8 +70,6 @@ class RouteForm(RowForm):
     )
 
     class Meta:
-        model = ModelRoute
-        fields = ("name", "task_type", "tiers")
         help_texts = {
             "task_type": "As named in calls. Leave empty for every task that no other route names."
         }
@@ -84,6 +79,7 @@ class RouteForm(RowForm):
 class RouteAdmin(LimitAdmin):
     """Which models do a kind of task: what a level that downgrades chooses from."""
 
+    kind = ROUTES
     form = RouteForm
     list_display = ("name", "tasks", "models_label")
     search_fields = ("name", "task_type")
@@ -102,12 +98,3 @@ class RouteAdmin(LimitAdmin):
     @display(description="Models, cheapest first")
     def models_label(self, obj: ModelRoute) -> str:
         return " → ".join(tier["model"] for tier in obj.tiers)
-
-    def write(self, request: HttpRequest, filled: FilledForm) -> ModelRoute:
-        fields = {name: filled.data[name] for name in RouteForm.Meta.fields}
-        if filled.is_change:
-            return update_route(route=filled.row, actor=actor_of(request), changes=fields)
-        return create_route(tenant=tenant_of(request), actor=actor_of(request), **fields)
-
-    def end(self, request: HttpRequest, obj: ModelRoute) -> None:
-        delete_route(route=obj, actor=actor_of(request))

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
+from common.json_bodies import JsonObject
 from common.money import NANOS_PER_USD, usd_words
 from metering.snapshot import known_configuration, read_configuration
 from metering.usage.shapes import Tokens
@@ -21,7 +22,7 @@ SAMPLE_TOKENS: Final = 1000
 
 
 def rate_slips(
-    *, tenant_id: int, provider: str, model: str, rates: Mapping[str, Any], now: datetime
+    *, tenant_id: int, provider: str, model: str, rates: JsonObject, now: datetime
 ) -> list[str]:
     """Rates that may be for one token, or for a thousand, in place of a million."""
     per_million = {key: int(rate["nanos"]) for key, rate in rates.items() if rate["per"] == MILLION}

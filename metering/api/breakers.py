@@ -23,15 +23,14 @@ from common.api.fields import (
     read_body,
 )
 from common.api.structs import Answer, GroupValues, UtcTimestamp, about
+from common.json_bodies import JsonObject
 from metering.api.limit_increases import Group
 from metering.configuration.breakers import (
+    BREAKERS,
     CALLS_MAX,
     COOL_DOWN_SECONDS_MAX,
     LIMIT_PERCENT_MAX,
     close_breaker,
-    create_breaker,
-    delete_breaker,
-    update_breaker,
     validate_breaker,
 )
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
@@ -102,9 +101,7 @@ class BreakerBody(RowBody):
     created_at = Timestamp(read_only=True)
 
     model = Breaker
-
-    def judge(self, row: Any) -> None:
-        validate_breaker(row)
+    judge = staticmethod(validate_breaker)
 
 
 class OpenGroupAnswer(Answer):
@@ -121,7 +118,7 @@ class OpenGroupAnswer(Answer):
 
 
 @extend_schema_field(OpenGroupAnswer)  # type: ignore[arg-type]  # described by an extension
-class OpenGroupField(serializers.Field[Any, Any, Any, Any]):
+class OpenGroupField(serializers.Field[Any, object, object, object]):
     """A group as it is answered."""
 
 
@@ -149,7 +146,7 @@ class CloseBody(OptionalBody):
 
     group = GroupToClose(required=False, allow_null=True)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if attrs.get("group") is not None:
             with errors_at_members(self):
                 attrs["group"] = group_key_of(self.context["breaker"].per, attrs["group"])
@@ -171,6 +168,7 @@ class Breakers(Resource[Breaker]):
 
     model = Breaker
     noun = "breaker"
+    kind = BREAKERS
     body = BreakerBody
     answer = BreakerAnswer
 
@@ -187,15 +185,6 @@ class Breakers(Resource[Breaker]):
             }
             for breaker in rows
         ]
-
-    def create_row(self, fields: dict[str, Any]) -> Breaker:
-        return create_breaker(tenant=self.tenant, actor=self.actor, **fields)
-
-    def update_row(self, row: Breaker, changes: dict[str, Any]) -> Breaker:
-        return update_breaker(breaker=row, actor=self.actor, changes=changes)
-
-    def delete_row(self, row: Breaker) -> None:
-        delete_breaker(breaker=row, actor=self.actor)
 
     @extend_schema(
         summary="Close a breaker for one group or for all, and let them spend again",

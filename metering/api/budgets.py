@@ -1,6 +1,6 @@
 """`/v1/budgets`: limits on what matches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -27,11 +27,13 @@ from common.api.fields import (
 from common.api.pagination import PAGE_PARAMETERS, page_answer, page_of, paginate, read_page
 from common.api.parameters import read_flag
 from common.errors import Conflict, NotFound
+from common.json_bodies import JsonObject
 from metering.api.windows import WindowAnswer, window_answers
 from metering.budgets.presets import PRESETS, Preset
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.configuration.budgets import (
+    BUDGETS,
     LEVEL_RATE_FIELDS,
     LEVELS_MAX,
     NOTIFY_CHARACTERS_MAX,
@@ -39,7 +41,6 @@ from metering.configuration.budgets import (
     PER_NAMES,
     PERCENT_MAX,
     ROLLOVER_PERCENT_MAX,
-    archive_budget,
     create_budget,
     update_budget,
     validate_budget,
@@ -75,7 +76,7 @@ class ThrottleBody(OptionalBody):
     cost_usd_per_minute = Usd(source="cost_nanos_per_minute", required=False, allow_null=True)
     tokens_per_minute = Count(required=False, allow_null=True, help_text="Input and output.")
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if all(value is None for value in attrs.values()):
             raise serializers.ValidationError("needs at least one rate")
         return attrs
@@ -103,14 +104,14 @@ class LevelBody(StrictSerializer):
         " over what is left of the period.",
     )
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if "percent" not in attrs:
             # Left out of a PATCH, whose members are optional; those of a level are not.
             raise problem_at("percent", "is required", "required")
         return attrs
 
-    def to_representation(self, instance: Any) -> dict[str, Any]:
-        shown: dict[str, Any] = super().to_representation(instance)
+    def to_representation(self, instance: Any) -> JsonObject:
+        shown: JsonObject = super().to_representation(instance)
         if all(getattr(instance, rate) is None for rate in LEVEL_RATE_FIELDS):
             shown["throttle"] = None
         return shown
@@ -168,7 +169,7 @@ class BudgetBody(RowBody):
 
     model = Budget
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         levels = [level_of(level) for level in attrs.get("levels", ())]
         with errors_at_members(self):
             validate_budget(self.proposed_row(attrs), levels)
@@ -194,7 +195,7 @@ class PresetAnswer(serializers.Serializer[Any]):
     name = serializers.CharField()
     per = serializers.ListField(child=serializers.CharField())
     period = serializers.CharField()
-    limit = LimitBody()
+    limit = LimitBody(source="*")
     mode = serializers.CharField()
     levels = LevelBody(many=True)
 
@@ -214,6 +215,7 @@ class Budgets(Resource[Budget]):
 
     model = Budget
     noun = "budget"
+    kind = BUDGETS
     body = BudgetBody
     parameters = {
         "list": (
@@ -238,19 +240,16 @@ class Budgets(Resource[Budget]):
         responses={201: BudgetBody},
     )
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         fields, levels = new_budget(request.data)
         budget = create_budget(tenant=self.tenant, actor=self.actor, levels=levels, **fields)
         return Response(BudgetBody(budget).data, status=201)
 
-    def update_row(self, row: Budget, changes: dict[str, Any]) -> Budget:
+    def update_row(self, row: Budget, changes: JsonObject) -> Budget:
         if row.archived_at is not None:
             raise Conflict("The budget is archived and cannot be changed.")
         levels = levels_of(changes.pop("levels")) if "levels" in changes else None
         return update_budget(budget=row, actor=self.actor, changes=changes, levels=levels)
-
-    def delete_row(self, row: Budget) -> None:
-        archive_budget(budget=row, actor=self.actor)
 
     @extend_schema(summary="List presets of budgets", responses=page_of(PresetAnswer))
     def presets(self, request: Request) -> Response:
@@ -259,7 +258,17 @@ class Budgets(Resource[Budget]):
         answer = page_answer(
             list(enumerate(PRESETS.items(), start=1))[max(0, first) :],
             page=page,
-            answers=lambda rows: [_preset_answer(*preset) for _, preset in rows],
+            answers=lambda rows: [
+                PresetAnswer(
+                    {
+                        **vars(Budget(**preset.fields)),
+                        "preset": name,
+                        "description": preset.description,
+                        "levels": preset.levels,
+                    }
+                ).data
+                for _, (name, preset) in rows
+            ],
             key=lambda row: [row[0]],
         )
         return Response(answer)
@@ -280,21 +289,7 @@ class Budgets(Resource[Budget]):
         return Response(paginate(request, windows, answer, order=("-starts_at", "-id")))
 
 
-def _preset_answer(name: str, preset: Preset) -> dict[str, Any]:
-    budget = Budget(**preset.fields)
-    return {
-        "preset": name,
-        "description": preset.description,
-        "name": budget.name,
-        "per": budget.per,
-        "period": budget.period,
-        "limit": LimitBody(budget).data,
-        "mode": budget.mode,
-        "levels": [LevelBody(level).data for level in preset.levels],
-    }
-
-
-def new_budget(data: Any) -> tuple[dict[str, Any], Sequence[LevelRule]]:
+def new_budget(data: Any) -> tuple[JsonObject, Sequence[LevelRule]]:
     """The fields and levels of a budget to make; a preset fills what the body leaves out."""
     if not isinstance(data, dict) or "preset" not in data:
         body = BudgetBody(data=data)
@@ -320,11 +315,11 @@ def find_budget(tenant: Tenant, budget_id: int) -> Budget:
     return budget
 
 
-def levels_of(levels: Sequence[Mapping[str, Any]]) -> list[LevelRule]:
+def levels_of(levels: Sequence[JsonObject]) -> list[LevelRule]:
     return sorted(map(level_of, levels), key=lambda level: level.percent)
 
 
-def level_of(level: Mapping[str, Any]) -> LevelRule:
+def level_of(level: JsonObject) -> LevelRule:
     """Return a level of a body as a rule."""
     return LevelRule(
         level["percent"],

@@ -7,10 +7,11 @@ from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, usd_or_none
+from common.api.structs import AmountUsd, Answer, UtcTimestamp, about
 from common.money import usd_from_nanos
 from metering.api.events import EventAnswer
 from metering.api.usage import MeasuresAnswer
+from metering.models import UsageEvent
 from metering.reporting import CallNode, call_tree, read_session
 from tenants.api.views import ApiView, tenant_of
 
@@ -79,7 +80,6 @@ class TraceView(ApiView):
             TraceAnswer.of(
                 tree,
                 trace=trace,
-                cost_usd=usd_from_nanos(tree.cost_nanos),
                 roots=[_node_answer(root) for root in tree.roots],
             )
         )
@@ -93,20 +93,17 @@ class SessionView(ApiView):
     )
     def get(self, request: Request, session: str) -> Response:
         calls = read_session(tenant_id=tenant_of(request).id, session=session)
-        outcome = None
-        if calls.outcome is not None:
-            outcome = SessionOutcomeAnswer(
-                success=calls.outcome.is_success,
-                value_usd=usd_or_none(calls.outcome.value_nanos),
-                reported_at=calls.outcome.reported_at,
-            )
+        totals, outcome = calls.totals, None
+        if totals.outcome is not None:
+            is_success = totals.outcome.is_success
+            outcome = SessionOutcomeAnswer.of(totals.outcome, success=is_success)
         return Response(
             SessionAnswer(
                 session=session,
-                total=MeasuresAnswer.counting(calls.total),
+                total=MeasuresAnswer.of(totals.total),
                 **{
-                    f"by_{name}": [ShareAnswer.counting(row.measures, **row.group) for row in rows]
-                    for name, rows in calls.by_dimension.items()
+                    f"by_{name}": [ShareAnswer.of(row.measures, **row.group) for row in rows]
+                    for name, rows in totals.by_dimension.items()
                 },
                 outcome=outcome,
                 is_truncated=calls.is_truncated,
@@ -120,7 +117,7 @@ class SessionView(ApiView):
         )
 
 
-def _node_answer(node: CallNode) -> NodeAnswer:
+def _node_answer(node: CallNode[UsageEvent]) -> NodeAnswer:
     # A tree is at most reporting.traces.DEPTH_MAX deep.
     return NodeAnswer.telling(
         node.event,

@@ -1,8 +1,7 @@
 """`GET /v1/decisions`: what was refused, made cheaper or objected to, and why; newest first."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -12,10 +11,10 @@ from rest_framework.response import Response
 
 from common.api.pagination import PAGE_PARAMETERS, page_answer, page_of, read_page
 from common.api.parameters import ID_SCHEMA, read_choice, read_id, read_timestamp
-from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
+from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
+from common.json_bodies import JsonObject
 from metering.fields.parameters import RANGE_PARAMETERS, read_value
 from metering.limits.decisions import DecisionQuestion, list_decisions
-from metering.models import Decision
 from tenants.api.views import ApiView, tenant_of
 
 DECISIONS: Final = ("allow", "downgrade", "refuse", "open", "close")
@@ -41,7 +40,7 @@ class DecisionAnswer(Answer):
     asked_tokens: int | None
     saved_usd: Annotated[AmountUsd | None, about("Against the best model of the route.")]
     reasons: Annotated[
-        list[dict[str, Any]],
+        list[JsonObject],
         about(
             "A budget's reason names it, its group, window, level, mode and part, and what was"
             " spent, reserved and asked of which limit; money in fields that end in `_usd`."
@@ -82,19 +81,13 @@ class DecisionsView(ApiView):
         )
         after = None if page.after is None else (page.after[0], page.after[1])
         rows = list_decisions(question, limit=page.limit + 1, after=after)
-        answer = page_answer(
-            rows, page=page, answers=_answers, key=lambda row: [row.decided_at, row.id]
+        return Response(
+            page_answer(
+                rows,
+                page=page,
+                answers=lambda rows: [
+                    DecisionAnswer.of(row, reservation=row.reservation_id) for row in rows
+                ],
+                key=lambda row: [row.decided_at, row.id],
+            )
         )
-        return Response(answer)
-
-
-def _answers(rows: Sequence[Decision]) -> Sequence[DecisionAnswer]:
-    return [
-        DecisionAnswer.of(
-            row,
-            reservation=row.reservation_id,
-            asked_usd=usd_or_none(row.asked_nanos),
-            saved_usd=usd_or_none(row.saved_nanos),
-        )
-        for row in rows
-    ]

@@ -11,7 +11,6 @@ from rest_framework.response import Response
 from common.api.pagination import PAGE_PARAMETERS, page_of, read_limit
 from common.api.parameters import read_timestamp
 from common.api.structs import AmountUsd, Answer, GroupValues, about, one_of
-from common.money import usd_from_nanos
 from metering.fields.parameters import RANGE_PARAMETERS
 from metering.reporting import EstimateError, EstimateQuestion, estimate_errors
 from metering.reporting.cursors import range_of_cursor
@@ -99,9 +98,6 @@ def _row_answer(question: EstimateQuestion, row: EstimateError) -> EstimateError
     return EstimateErrorAnswer.of(
         row,
         group={question.group_by: row.value},
-        reserved_usd=usd_from_nanos(row.reserved_nanos),
-        cost_usd=usd_from_nanos(row.cost_nanos),
-        overrun_usd=usd_from_nanos(row.overrun_nanos),
         used_percent=UsedPercentAnswer.of(row),
         mean_absolute_error_percent=None if error_percent is None else float(error_percent),
     )

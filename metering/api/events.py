@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Self, get_type_hints
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -10,13 +10,14 @@ from rest_framework.response import Response
 from common.api.pagination import PAGE_PARAMETERS, page_of, read_limit
 from common.api.parameters import read_flag, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
-from metering.api.fast_views import FastView
+from common.json_bodies import JsonObject
+from metering.api.fast_views import fast_post
 from metering.api.ingest import EVENT_BODIES, INGEST_ANSWERS
 from metering.core.dimensions import MATCHABLE
 from metering.fields.parameters import FILTER_PARAMETERS, RANGE_PARAMETERS, read_filters
 from metering.models import Completeness, CostSource, Operation, Route, Status, UsageEvent
 from metering.reporting import EventQuestion, list_events, require_events
-from tenants.api.views import tenant_of
+from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope
 
 UNPRICED_REASONS: Final = ("usage_missing", "no_price", "no_rate")
@@ -71,7 +72,7 @@ class EventAnswer(Answer):
     complexity: int | None
     price_id: int | None
     extra_usage: Annotated[
-        dict[str, Any],
+        JsonObject,
         about(
             "What was used beside the counts above: units such as `input_characters` or"
             " `audio_seconds`, and `unknown_parts` of a usage object that adds up without them."
@@ -95,13 +96,13 @@ class EventAnswer(Answer):
     conflict: Annotated[bool, about("It shares an identity with another call and contradicts it.")]
     saved_usd: AmountUsd | None
     reservation: str | None
-    tags: dict[str, Any]
+    tags: JsonObject
     void: Annotated[bool, about("Taken back by a correction.")]
 
     @classmethod
     def telling(cls, event: UsageEvent, **further: Any) -> Self:
         """Return an event as it is answered; an empty dimension is null, as it was sent."""
-        computed: dict[str, Any] = {
+        computed: JsonObject = {
             "id": event.sent_id,
             "operation": Operation(event.operation).label,
             "status": Status(event.status).label,
@@ -128,18 +129,16 @@ _EMPTY: Final[dict[Any, Any]] = {int: 0, str | None: None}
 _TYPES: Final = get_type_hints(EventAnswer)
 
 
-@extend_schema_view(
-    post=extend_schema(
+class EventsView(ApiView):
+    """Usage events: taken in, and listed."""
+
+    post = fast_post(
         summary="Report usage",
         description="One event, an array, NDJSON, or CloudEvents in structured or batch mode; in"
         " binary mode (`ce-` headers) the event is the body. A bad event never loses a good one.",
         request=EVENT_BODIES,
         responses=INGEST_ANSWERS,
     )
-)
-class EventsView(FastView):
-    """Usage events: taken in, and listed."""
-
     write_scope = Scope.INGEST
     filters = MATCHABLE
     parameters = {
@@ -185,11 +184,11 @@ class EventsView(FastView):
         return Response({"data": data, "next_cursor": page.next_cursor})
 
 
-@extend_schema_view(post=extend_schema(exclude=True))
-class OpenMeterEventsView(FastView):
+class OpenMeterEventsView(ApiView):
     """OpenMeter's address for events, which only takes them in."""
 
     write_scope = Scope.INGEST
+    post = fast_post(exclude=True)
 
 
 def _unpriced_reason(event: UsageEvent) -> str | None:

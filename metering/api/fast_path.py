@@ -6,7 +6,6 @@ on one thread. `run` drives a handler to its end for those who may block, such a
 the same address.
 """
 
-import io
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +15,8 @@ from django.db import close_old_connections
 
 from common.api.parsing import BODY_BYTES_MAX, LARGE_BODY_BYTES_MAX, BodyTooLarge, decompress
 from common.api.problems import CONTENT_TYPE, problem, problem_of, retry_headers
-from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents, without_frames
+from common.errors import MalformedBody, MeteringError, TooManyEvents, without_frames
+from common.json_bodies import JsonObject
 from metering.api.counters import count_job, count_refused_body
 from metering.calls.ingest_job import IngestJob
 from metering.core.committer import Committer
@@ -178,9 +178,9 @@ def handle_traces(request: HotRequest) -> Steps:
         kind = content_type(request.headers)
         if kind not in (JSON, PROTOBUF):
             raise UnsupportedMediaType(f"Send {PROTOBUF} or {JSON}; this is {kind or 'nothing'!r}.")
-        read = otlp.read_otlp_protobuf if kind == PROTOBUF else otlp.read_otlp_json
+        read = protobuf.read_protobuf if kind == PROTOBUF else json_mapping.read_json
         trusts = known_configuration(holder.tenant_id).trusts_given_costs
-        export = read(body, trusts_given_costs=trusts)
+        export = otlp.read_export(read(body), trusts_given_costs=trusts)
         foreign = None
         if not export.spans and not export.rejected:
             foreign = (protobuf if kind == PROTOBUF else json_mapping).foreign_export(body)
@@ -306,30 +306,21 @@ def _committed(job: IngestJob) -> Generator[Submission, None, None]:
 
 def _answer(job: IngestJob) -> HotResponse:
     answer = job.answer()
-    if job.event_count and answer["rejected"] == job.event_count:
+    if job.event_count and answer.rejected == job.event_count:
         what = "The event was" if job.event_count == 1 else f"All {job.event_count:,} events were"
-        detail = f"{what} rejected: {_reasons(job.errors)}."
+        reasons = sorted({error.code for _, error in job.errors})
+        detail = f"{what} rejected: {', '.join(reasons)}."
         # The sender needs the error of each event, however many there are.
-        return problem_answer(problem(422, code="all_rejected", detail=detail) | answer)
+        return problem_answer(
+            problem(422, code="all_rejected", detail=detail) | msgspec.to_builtins(answer)
+        )
     return HotResponse(200, {"Content-Type": JSON}, msgspec.json.encode(answer))
 
 
-def _reasons(errors: list[tuple[int, EventRejected]]) -> str:
-    return ", ".join(sorted({error.code for _, error in errors}))
-
-
-def problem_answer(
-    body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-) -> HotResponse:
+def problem_answer(body: JsonObject, headers: Mapping[str, str] | None = None) -> HotResponse:
     """A problem as a plain response."""
     return HotResponse(
         body["status"],
         {"Content-Type": CONTENT_TYPE, **retry_headers(body), **(headers or {})},
         msgspec.json.encode(body),
     )
-
-
-def request_of(headers: Mapping[str, str], body: bytes) -> HotRequest:
-    """A request whose body is at hand already (Django's, or a test's)."""
-    lower = {name.lower(): value for name, value in headers.items()}
-    return HotRequest(lower, io.BytesIO(body).read, len(body))

@@ -80,8 +80,8 @@ def handle_reserve(request: HotRequest) -> Steps:
     def take(holder: KeyHolder, data: bytes) -> Steps:
         _require_json(request.headers)
         body = decode_reservation(data)
-        asked = ReservationRequest(body, key_prefix=holder.prefix, at=timezone.now())
-        _raise_if(_halted(holder.tenant_id, asked))
+        reservation = ReservationRequest(body, key_prefix=holder.prefix, at=timezone.now())
+        _raise_if(_halted(holder.tenant_id, reservation))
         # Nothing is granted on what is only remembered of a key.
         if (current := find_key_holder(bearer(request.headers))) is None:
             return refuse(None, Scope.ENFORCE)
@@ -94,9 +94,9 @@ def handle_reserve(request: HotRequest) -> Steps:
             digest = hash_of("POST", RESERVATIONS, msgspec.to_builtins(body))
             request_key = RequestKey(key, digest)
         command = Reserve(
-            holder.tenant_id, asked, ttl_seconds=body.ttl_seconds, request_key=request_key
+            holder.tenant_id, reservation, ttl_seconds=body.ttl_seconds, request_key=request_key
         )
-        if asked.estimate == "expected":
+        if reservation.estimate == "expected":
             # It may read usual sizes, which must not hold up the thread that commits for others.
             command.prepare(known_configuration(holder.tenant_id))
         return (yield from _commit(command, status=201))

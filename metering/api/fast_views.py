@@ -2,9 +2,12 @@
 them, and serve whatever speaks to Django directly.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, extend_schema_view
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from common.api.parsing import keep_body
@@ -26,34 +29,33 @@ def answer_fast(request: Request) -> HttpResponse:
     return HttpResponse(answer.body, status=answer.status, headers=answer.headers)
 
 
-class FastView(ApiView):
-    """A POST that the web process answers."""
+def fast_post(**described: Any) -> Callable[..., HttpResponse]:
+    """Return the method of a view for a POST that the web process answers, and is described so."""
 
-    def post(self, request: Request, **path: object) -> HttpResponse:
+    @extend_schema(**described)
+    def post(self: ApiView, request: Request, **path: object) -> HttpResponse:
         return answer_fast(request)
 
+    return post
 
-@extend_schema_view(
-    post=extend_schema(
+
+class TracesView(ApiView):
+    """OTLP over HTTP."""
+
+    write_scope = Scope.INGEST
+    post = fast_post(
         summary="Report usage as OpenTelemetry traces (OTLP/HTTP)",
         request={PROTOBUF: OpenApiTypes.BINARY, JSON: OTLP_BODY},
         responses={(200, JSON): OTLP_ANSWER, (200, PROTOBUF): OpenApiTypes.BINARY},
     )
-)
-class TracesView(FastView):
-    """OTLP over HTTP."""
+
+
+class LitellmView(ApiView):
+    """LiteLLM's generic callback."""
 
     write_scope = Scope.INGEST
-
-
-@extend_schema_view(
-    post=extend_schema(
+    post = fast_post(
         summary="Report usage as LiteLLM's StandardLoggingPayload",
         request={JSON: LITELLM_BODY},
         responses=INGEST_ANSWERS,
     )
-)
-class LitellmView(FastView):
-    """LiteLLM's generic callback."""
-
-    write_scope = Scope.INGEST

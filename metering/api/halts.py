@@ -1,6 +1,6 @@
 """`/v1/halts`: the kill switch."""
 
-from typing import Any, Final
+from typing import Final
 
 from django.http import HttpResponse
 from drf_spectacular.utils import (
@@ -13,6 +13,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
 from common.api.fields import StrictSerializer, Text
+from common.json_bodies import JsonObject
 from metering.api.fast_halts import READERS, HaltAnswer, HaltsAnswer
 from metering.api.fast_views import answer_fast
 from metering.core.validation import require_known_before_call
@@ -37,7 +38,7 @@ class HaltBody(StrictSerializer):
     match = Match(required=False, help_text="Empty: the whole tenant.")
     reason = Text(max_length=1000)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         with errors_at_members(self):
             require_known_before_call(attrs.get("match", {}))
         return attrs
@@ -66,10 +67,10 @@ class Halts(Resource[Halt]):
         description="Answered from memory while the database is away.",
         responses={200: HaltsAnswer, 304: OpenApiResponse(description="As the `ETag` says.")},
     )
-    def list(self, request: Request, **path: Any) -> HttpResponse:  # type: ignore[override]
+    def list(self, request: Request, **path: object) -> HttpResponse:
         return answer_fast(request)
 
-    def create_row(self, fields: dict[str, Any]) -> Halt:
+    def create_row(self, fields: JsonObject) -> Halt:
         match = fields.get("match", {})
         if is_wide(match) and Scope.MANAGE.value not in holder_of(self.request).scopes:
             raise PermissionDenied("To halt everything this key lacks the scope 'manage'.")

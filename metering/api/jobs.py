@@ -8,7 +8,6 @@ from msgspec import Meta
 from rest_framework.response import Response
 
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
-from common.money import usd_from_nanos
 from metering.intake.rerate import RerateSummary
 from metering.models import BackgroundJob, JobKind, JobState
 from tenants.api.resources import Resource
@@ -92,8 +91,7 @@ def _result_of(job: BackgroundJob) -> Any:
 
 def rerate_answer(summary: RerateSummary, *, is_dry_run: bool) -> RerateAnswer:
     """What rating again found, as the API shows it."""
-    difference_usd = usd_from_nanos(summary.difference_nanos)
-    return RerateAnswer.of(summary, dry_run=is_dry_run, difference_usd=difference_usd)
+    return RerateAnswer.of(summary, dry_run=is_dry_run)
 
 
 def accepted(job: BackgroundJob) -> Response:

@@ -5,7 +5,7 @@ by people.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -41,6 +41,7 @@ from common.api.structs import (
     usd_or_none,
 )
 from common.expectations import must_be_object
+from common.json_bodies import JsonObject
 from metering.api.budgets import find_budget
 from metering.core.dimensions import VALUE_CHARACTERS_MAX, normal_match
 from metering.core.match import group_key
@@ -78,14 +79,16 @@ class Group(Spoken):
 
     example: ClassVar[dict[str, str]] = {"agent": "researcher"}
 
-    def to_internal_value(self, data: Any) -> dict[str, str]:
+    def to_internal_value(self, data: object) -> dict[str, str]:
         if not isinstance(data, dict):
             raise serializers.ValidationError(must_be_object(self.example))
-        values = {name: value or "" for name, value in normal_match(data).items()}
-        for name, value in values.items():
-            if not isinstance(value, str) or len(value) > VALUE_CHARACTERS_MAX:
+        values = {}
+        for name, value in normal_match(data).items():
+            text = value or ""
+            if not isinstance(text, str) or len(text) > VALUE_CHARACTERS_MAX:
                 most = f"at most {VALUE_CHARACTERS_MAX} characters"
                 raise serializers.ValidationError({name: f"must be a string of {most}, or null"})
+            values[name] = text
         return values
 
 
@@ -112,14 +115,14 @@ class LimitIncreaseBody(StrictSerializer):
     )
     reason = Text(max_length=1000)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         attrs["ask"] = self._ask(attrs)
         return attrs
 
     def judge_readable(self, faulty: Collection[str]) -> None:
         self._ask(self.readable, faulty)
 
-    def _ask(self, attrs: Mapping[str, Any], faulty: Collection[str] = ()) -> IncreaseAsk:
+    def _ask(self, attrs: JsonObject, faulty: Collection[str] = ()) -> IncreaseAsk:
         """Return what is asked for. Raises ValidationError with what is wrong with each member."""
         budget: Budget = self.context["budget"]
         group: Mapping[str, str] | None = attrs.get("group")
@@ -191,7 +194,7 @@ class ObstacleAnswer(Answer):
 
     code: Annotated[str, one_of(["halted", "breaker_open", "locked_out", "budget_exceeded"])]
     detail: str
-    match: Annotated[dict[str, Any], about("The calls that it refuses.")]
+    match: Annotated[JsonObject, about("The calls that it refuses.")]
     affects: Annotated[
         str, one_of(["all", "some"], "Every call of the group, or maybe some of them.")
     ]
@@ -257,7 +260,7 @@ class LimitIncreases(Resource[LimitIncrease]):
         responses={200: ApprovedAnswer},
     )
     @idempotent
-    def approve(self, request: Request, **path: Any) -> Response:
+    def approve(self, request: Request, **path: object) -> Response:
         row, note = self.row(), read_body(NoteBody, request).get("note", "")
         approved = approve_increase(limit_increase=row, actor=self.actor, note=note)
         obstacles = read_obstacles(approved.tenant_id, now=timezone.now())
@@ -272,7 +275,7 @@ class LimitIncreases(Resource[LimitIncrease]):
 
     @extend_schema(summary="Refuse a raise", request=NoteBody, responses={200: LimitIncreaseAnswer})
     @idempotent
-    def refuse(self, request: Request, **path: Any) -> Response:
+    def refuse(self, request: Request, **path: object) -> Response:
         row, note = self.row(), read_body(NoteBody, request).get("note", "")
         refused = refuse_increase(limit_increase=row, actor=self.actor, note=note)
         return Response(raise_answer(refused))
@@ -295,7 +298,7 @@ class RaisesOfBudget(LimitIncreases):
         responses={201: LimitIncreaseAnswer},
     )
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         budget = find_budget(self.tenant, self.kwargs["budget_id"])
         ask = read_body(LimitIncreaseBody, request, budget=budget)["ask"]
         asked = ask_for_increase(budget=budget, actor=self.actor, ask=ask)
@@ -320,7 +323,7 @@ def _obstacle_answer(obstacle: Obstacle) -> ObstacleAnswer:
 
 
 def raise_answer(
-    row: LimitIncrease, kind: type[LimitIncreaseAnswer] = LimitIncreaseAnswer, **computed: Any
+    row: LimitIncrease, kind: type[LimitIncreaseAnswer] = LimitIncreaseAnswer, **computed: object
 ) -> LimitIncreaseAnswer:
     """Return a raise as it is answered."""
     group = None

@@ -24,7 +24,7 @@ from common.api.pagination import PAGE_PARAMETERS, page_answer, page_of, read_pa
 from common.api.parameters import TIMESTAMP_SCHEMA, read_flag, read_timestamp
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of
 from common.errors import Conflict, InvalidRequest, NotFound
-from common.money import usd_from_nanos
+from common.json_bodies import JsonObject
 from common.values import normal_value
 from metering.api.jobs import JobAnswer, RerateAnswer, accepted, job_answer, rerate_answer
 from metering.api.rates import (
@@ -71,7 +71,7 @@ class PriceBody(StrictSerializer):
     effective_to = Timestamp(required=False, allow_null=True)
     note = Text(required=False, min_length=0, max_length=500, allow_blank=True)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if ("model" in attrs) == ("tool" in attrs):
             raise problem_at("model", "a price is for a 'model' or for a 'tool'")
         self._require_members(attrs)
@@ -83,7 +83,7 @@ class PriceBody(StrictSerializer):
             attrs["rates"] = stored_rates(attrs["rates"], attrs.pop("tiers", []))
         return attrs
 
-    def _require_members(self, attrs: Mapping[str, Any]) -> None:
+    def _require_members(self, attrs: Mapping[str, object]) -> None:
         kind = "model" if "model" in attrs else "tool"
         needed = "rates" if kind == "model" else "call_usd"
         if self.fields[needed].source not in attrs:
@@ -123,11 +123,11 @@ class RerateBody(StrictSerializer):
     to = Timestamp()
     dry_run = Flag(required=False, help_text="Report what would change, without changing anything.")
 
-    def get_fields(self) -> dict[str, Any]:
+    def get_fields(self) -> JsonObject:
         # `from` is a word of Python's own, so it cannot be declared as the others are.
         return {"from": Timestamp(), **super().get_fields()}
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if attrs["from"] >= attrs["to"]:
             raise problem_at("to", "must be later than 'from'")
         return attrs
@@ -223,7 +223,7 @@ class RerateView(ApiView):
     )
     def post(self, request: Request) -> Response:
         fields = read_body(RerateBody, request)
-        period: dict[str, Any] = {
+        period: JsonObject = {
             "tenant_id": holder_of(request).tenant_id,
             "from_": fields["from"],
             "to": fields["to"],
@@ -239,7 +239,7 @@ class RerateView(ApiView):
         return Response(rerate_answer(summary, is_dry_run=period["is_dry_run"]))
 
 
-def _add(request: Request, fields: dict[str, Any]) -> TenantPrice | ToolPrice:
+def _add(request: Request, fields: JsonObject) -> TenantPrice | ToolPrice:
     validity = Validity(
         fields.pop("effective_from"), fields.pop("effective_to", None), fields.pop("note", "")
     )
@@ -288,7 +288,7 @@ def price_answer(
     *,
     rates: Mapping[str, Rate] | None = None,
     kind: type[PriceAnswer] = PriceAnswer,
-    **computed: Any,
+    **computed: object,
 ) -> PriceAnswer:
     """A price as the API shows it. `rates` replace those of its row."""
     if isinstance(price, CataloguePrice):
@@ -300,7 +300,6 @@ def price_answer(
         }
     if isinstance(price, ToolPrice):
         computed |= {**dict.fromkeys(("model", "provider", "rates")), "tiers": []}
-        computed["call_usd"] = usd_from_nanos(price.call_nanos)
     else:
         computed |= {"provider": price.provider or None, "tool": None, "call_usd": None}
         computed |= rates_answer(parse_rates(price.rates) if rates is None else rates)

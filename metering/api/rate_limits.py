@@ -1,16 +1,12 @@
 """`/v1/rate-limits`: how much may be asked for within any minute."""
 
-from typing import Any
-
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from common.api.fields import Choice, Count, Items, StrictSerializer, Text, Timestamp, Usd
 from metering.configuration.rate_limits import (
     PER_NAMES,
-    create_rate_limit,
-    delete_rate_limit,
-    update_rate_limit,
+    RATE_LIMITS,
     validate_rate_limit,
 )
 from metering.core.match import PER_MAX
@@ -53,9 +49,7 @@ class RateLimitBody(RowBody):
     created_at = Timestamp(read_only=True)
 
     model = RateLimit
-
-    def judge(self, row: Any) -> None:
-        validate_rate_limit(row)
+    judge = staticmethod(validate_rate_limit)
 
 
 @extend_schema_view(
@@ -78,13 +72,5 @@ class RateLimits(Resource[RateLimit]):
 
     model = RateLimit
     noun = "rate limit"
+    kind = RATE_LIMITS
     body = RateLimitBody
-
-    def create_row(self, fields: dict[str, Any]) -> RateLimit:
-        return create_rate_limit(tenant=self.tenant, actor=self.actor, **fields)
-
-    def update_row(self, row: RateLimit, changes: dict[str, Any]) -> RateLimit:
-        return update_rate_limit(limit=row, actor=self.actor, changes=changes)
-
-    def delete_row(self, row: RateLimit) -> None:
-        delete_rate_limit(limit=row, actor=self.actor)

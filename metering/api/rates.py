@@ -10,6 +10,7 @@ from rest_framework import serializers
 
 from common.api.fields import Spoken
 from common.expectations import must_be_object
+from common.json_bodies import JsonObject
 from common.money import nanos_from_usd
 from metering.pricing.rates import Rate, check_rates, units
 
@@ -37,7 +38,7 @@ RATE_USD_MAX: Final = 1_000_000
 TIERS_MAX: Final = 10
 
 _RATE_SCHEMA: Final = {"type": "string", "example": "3.75"}
-RATES_SCHEMA: Final[dict[str, Any]] = {
+RATES_SCHEMA: Final[JsonObject] = {
     "type": "object",
     "properties": dict.fromkeys(KEY_BY_FIELD, _RATE_SCHEMA),
     "additionalProperties": False,
@@ -62,7 +63,7 @@ TIERS_SCHEMA: Final = {"type": "array", "maxItems": TIERS_MAX, "items": _TIER_SC
 class NamedRates(Spoken):
     """Rates by class of usage, as whole nano-dollars by the price library's keys."""
 
-    def to_internal_value(self, data: Any) -> dict[str, int]:
+    def to_internal_value(self, data: object) -> dict[str, int]:
         if not isinstance(data, dict) or not data:
             raise serializers.ValidationError(must_be_object({"input_per_mtok_usd": "3"}))
         errors: dict[str, str] = {}
@@ -76,15 +77,12 @@ class NamedRates(Spoken):
             raise serializers.ValidationError(errors)
         return rates
 
-    def to_representation(self, value: Any) -> Any:
-        return value
-
 
 @extend_schema_field(TIERS_SCHEMA)
 class Tiers(Spoken):
     """Rates of whole calls with more input than a number of tokens, in rising order."""
 
-    def to_internal_value(self, data: Any) -> list[tuple[int, dict[str, int]]]:
+    def to_internal_value(self, data: object) -> list[tuple[int, dict[str, int]]]:
         if not isinstance(data, list) or len(data) > TIERS_MAX:
             raise serializers.ValidationError(f"must be a list of at most {TIERS_MAX} tiers")
         return [self._tier(item) for item in data]
@@ -97,15 +95,10 @@ class Tiers(Spoken):
             raise serializers.ValidationError("'above_input_tokens' must be a whole number")
         return above, NamedRates().to_internal_value(item["rates"])
 
-    def to_representation(self, value: Any) -> Any:
-        return value
 
-
-def stored_rates(
-    rates: Mapping[str, int], tiers: list[tuple[int, dict[str, int]]]
-) -> dict[str, Any]:
+def stored_rates(rates: Mapping[str, int], tiers: list[tuple[int, dict[str, int]]]) -> JsonObject:
     """Rates and tiers as a price row holds them. Raises ValidationError for what is no price."""
-    stored: dict[str, Any] = {
+    stored: JsonObject = {
         key: {"nanos": str(nanos), "per": units().units[key].per} for key, nanos in rates.items()
     }
     for above, tier in tiers:
@@ -119,7 +112,7 @@ def stored_rates(
     return stored
 
 
-def rates_answer(rates: Mapping[str, Rate]) -> dict[str, Any]:
+def rates_answer(rates: Mapping[str, Rate]) -> JsonObject:
     """The members `rates` and `tiers` of a price, from its parsed rates."""
     tiers: dict[int, dict[str, str]] = {}
     for key, rate in rates.items():

@@ -21,6 +21,7 @@ from common.api.fields import (
 )
 from common.api.structs import AmountUsd, Answer, one_of, usd_or_none
 from common.errors import InvalidRequest
+from common.json_bodies import JsonObject
 from metering.intake.corrections import REPLACE, VOID, correct_event
 from metering.usage.decoders.native import EventBody, field_problem
 from metering.usage.outcomes import report_outcome
@@ -37,7 +38,7 @@ class OutcomeBody(StrictSerializer):
     success = Flag()
     value_usd = Usd(required=False, allow_null=True)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if ("task" in attrs) == ("session" in attrs):
             raise serializers.ValidationError("Send either 'task' or 'session'.")
         return attrs
@@ -56,7 +57,7 @@ class CorrectionBody(StrictSerializer):
             "reason": Text(max_length=1000),
         }
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if (attrs["action"] == REPLACE) != ("event" in attrs):
             raise serializers.ValidationError(
                 "'event' belongs to the action 'replace', and only there."
@@ -100,11 +101,11 @@ class OutcomesView(ApiView):
             value_nanos=fields.get("value_usd"),
         )
         return Response(
-            OutcomeAnswer(
+            OutcomeAnswer.of(
+                outcome,
                 task=outcome.task or UNSET,
                 session=outcome.session or UNSET,
                 success=outcome.is_success,
-                value_usd=usd_or_none(outcome.value_nanos),
             )
         )
 
@@ -136,7 +137,7 @@ class CorrectionsView(ApiView):
         )
 
 
-def _replacement(fields: dict[str, Any]) -> EventBody | None:
+def _replacement(fields: JsonObject) -> EventBody | None:
     if "event" not in fields:
         return None
     # The event keeps its name; the replacement may repeat it and may leave it out.

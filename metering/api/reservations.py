@@ -1,7 +1,7 @@
 """`/v1/reservations` and `/v1/balances`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from django.utils import timezone
@@ -9,9 +9,8 @@ from drf_spectacular.utils import (
     OpenApiParameter,
     OpenApiResponse,
     extend_schema,
-    extend_schema_view,
 )
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -19,7 +18,6 @@ from common.api.problems import CONTENT_TYPE
 from common.api.structs import (
     AmountUsd,
     Answer,
-    GroupValues,
     UtcTimestamp,
     about,
     one_of,
@@ -30,17 +28,26 @@ from common.money import usd_from_nanos
 from common.values import normal_value
 from metering.api.fast_halts import READERS
 from metering.api.fast_path import JSON
-from metering.api.fast_views import FastView
+from metering.api.fast_views import fast_post
 from metering.api.ingest import PROBLEM
-from metering.core.dimensions import DIMENSIONS, FURTHER_DIMENSIONS, MATCHABLE, VALUE_CHARACTERS_MAX
+from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX
+from metering.core.match import KNOWN_BEFORE_CALL
 from metering.ledger.holds import OPEN, SETTLED, STATES
 from metering.models import Reservation
 from metering.reporting.reservations import (
+    OUTCOMES,
     Balance,
+    HeldWindowAnswer,
     find_reservation,
     held_windows,
-    outcome_of,
     read_balances,
+)
+from metering.reservations.answers import (
+    BudgetRoom,
+    ExtendAnswer,
+    GrantAnswer,
+    ReleaseAnswer,
+    SettleAnswer,
 )
 from metering.reservations.verdicts import budget_answer
 from tenants.api.views import ApiView, tenant_of
@@ -49,112 +56,6 @@ from tenants.roles import Scope
 ASK: Final = {"$ref": "#/components/schemas/Ask"}
 EVENT: Final = {"$ref": "#/components/schemas/SettledEvent"}
 EXTENSION: Final = {"$ref": "#/components/schemas/Extension"}
-# `status` is how a call ended; what is left does not depend on it.
-KNOWN_BEFORE_CALL: Final = tuple(
-    name for name in (*DIMENSIONS, *FURTHER_DIMENSIONS) if name != "status"
-)
-
-
-class BudgetRoom(Answer):
-    """A window and what is left of it. Tokens, requests, tool calls and seconds where limited."""
-
-    budget: int
-    name: str
-    mode: str
-    group: GroupValues
-    window_start: UtcTimestamp | None
-    window_end: UtcTimestamp | None
-    limit_usd: AmountUsd | None
-    spent_usd: AmountUsd
-    reserved_usd: AmountUsd
-    remaining_usd: Annotated[AmountUsd | None, about("Below zero when overspent.")]
-    used_percent: Annotated[float, about("Of the fullest part of the limit.")]
-    level: int | None
-    limit_tokens: int | UnsetType = UNSET
-    spent_tokens: int | UnsetType = UNSET
-    reserved_tokens: int | UnsetType = UNSET
-    remaining_tokens: int | UnsetType = UNSET
-    limit_requests: int | UnsetType = UNSET
-    spent_requests: int | UnsetType = UNSET
-    reserved_requests: int | UnsetType = UNSET
-    remaining_requests: int | UnsetType = UNSET
-    limit_tool_calls: int | UnsetType = UNSET
-    spent_tool_calls: int | UnsetType = UNSET
-    reserved_tool_calls: int | UnsetType = UNSET
-    remaining_tool_calls: int | UnsetType = UNSET
-    limit_seconds: int | UnsetType = UNSET
-    first_used_at: UtcTimestamp | UnsetType | None = UNSET
-    refused: Annotated[bool | UnsetType, about("In a refusal: this one did.")] = UNSET
-    unknown_usd: Annotated[
-        AmountUsd | UnsetType,
-        about(
-            "In balances, where above zero: what was held for calls that may have run, until"
-            " their time was over. It is neither spent nor reserved."
-        ),
-    ] = UNSET
-
-
-class WarningAnswer(Answer):
-    """Something that did not stop the call."""
-
-    code: str
-    detail: str
-    budget: int | UnsetType = UNSET
-    mode: str | UnsetType = UNSET
-
-
-class GrantAnswer(Answer):
-    """What is held. `downgrade` names a cheaper model to use instead."""
-
-    id: UUID
-    status: str
-    decision: Annotated[str, one_of(["allow", "downgrade"])]
-    model: str | None
-    provider: str | None
-    reserved_usd: AmountUsd
-    reserved_tokens: int
-    estimate: Annotated[str, one_of(["max", "expected", "amount"])]
-    expires_at: UtcTimestamp
-    budgets: list[BudgetRoom]
-    warnings: list[WarningAnswer]
-    requested_model: str | UnsetType = UNSET
-
-
-class SettleAnswer(Answer):
-    """What the call cost, and what became of the hold."""
-
-    id: UUID
-    status: str
-    cost_usd: AmountUsd
-    released_usd: AmountUsd
-    overrun_usd: Annotated[AmountUsd, about("What the call cost above what was reserved for it.")]
-    late: Annotated[bool, about("The hold had ended before.")]
-
-
-class ReleaseAnswer(Answer):
-    """What was given back."""
-
-    id: UUID
-    status: Annotated[str, about("released, or expired where it had expired before.")]
-    released_usd: AmountUsd
-
-
-class ExtendAnswer(Answer):
-    """Until when it holds now."""
-
-    id: UUID
-    status: str
-    expires_at: UtcTimestamp
-
-
-class HeldWindowAnswer(Answer):
-    """A window that it holds, or held."""
-
-    budget: int
-    name: str
-    group: GroupValues
-    window_start: UtcTimestamp
-    window_end: UtcTimestamp | None
 
 
 class ReservationAnswer(Answer):
@@ -204,17 +105,15 @@ REFUSALS: Final = {
 }
 
 
-@extend_schema_view(
-    post=extend_schema(
+class ReservationsView(ApiView):
+    """Reservations."""
+
+    post = fast_post(
         summary="Ask before spending",
         description="Holds the amount in every window that the call counts in, or in none.",
         request={JSON: ASK},
         responses={201: GrantAnswer, **REFUSALS},
     )
-)
-class ReservationsView(FastView):
-    """Reservations."""
-
     write_scope = Scope.ENFORCE
     takes_idempotency_key = True
 
@@ -232,44 +131,41 @@ class ReservationView(ApiView):
         return Response(_answer(row))
 
 
-class _ActionView(FastView):
+class _ActionView(ApiView):
     write_scope = Scope.ENFORCE
     also_answers = {"POST": (409,)}
 
 
-@extend_schema_view(
-    post=extend_schema(
+class SettleView(_ActionView):
+    """Settle a reservation."""
+
+    post = fast_post(
         summary="Report what the call cost",
         description="The true cost is always booked: above the hold as an overrun, after the hold"
         " has ended as late. The same settle again gets the same answer.",
         request={JSON: EVENT},
         responses=SettleAnswer,
     )
-)
-class SettleView(_ActionView):
-    """Settle a reservation."""
 
 
-@extend_schema_view(
-    post=extend_schema(
+class ReleaseView(_ActionView):
+    """Release a reservation."""
+
+    post = fast_post(
         summary="Release the hold: the call was not made",
         request=None,
         responses=ReleaseAnswer,
     )
-)
-class ReleaseView(_ActionView):
-    """Release a reservation."""
 
 
-@extend_schema_view(
-    post=extend_schema(
+class ExtendView(_ActionView):
+    """Extend a reservation."""
+
+    post = fast_post(
         summary="Extend the hold: the call is still running",
         request={JSON: EXTENSION},
         responses={200: ExtendAnswer, **REFUSALS},
     )
-)
-class ExtendView(_ActionView):
-    """Extend a reservation."""
 
 
 class BalancesView(ApiView):
@@ -299,13 +195,15 @@ class BalancesView(ApiView):
         values = tuple([given.get(name, defaults.get(name, "")) for name in MATCHABLE])
         balances = read_balances(tenant_of(request).id, values)
         now = timezone.now()
-        return Response({"budgets": [_balance_answer(balance, now) for balance in balances]})
+        return Response(
+            BalancesAnswer(budgets=[_balance_answer(balance, now) for balance in balances])
+        )
 
 
-def _balance_answer(balance: Balance, now: datetime) -> dict[str, Any]:
+def _balance_answer(balance: Balance, now: datetime) -> BudgetRoom:
     answer = budget_answer(balance.rule, balance.window, balance.balance, balance.key, now=now)
     if balance.unknown_nanos:
-        answer["unknown_usd"] = usd_from_nanos(balance.unknown_nanos)
+        answer.unknown_usd = usd_from_nanos(balance.unknown_nanos)
     return answer
 
 
@@ -321,11 +219,10 @@ def _answer(row: Reservation) -> ReservationAnswer:
         decision="allow" if row.requested_model is None else "downgrade",
         model=row.model or None,
         provider=row.provider or None,
-        reserved_usd=usd_from_nanos(row.reserved_nanos),
         cost_usd=usd_from_nanos(cost) if is_settled else None,
         released_usd=usd_or_none(released),
         overrun_usd=usd_from_nanos(max(0, cost - row.reserved_nanos)) if is_settled else None,
         late=row.is_late,
-        outcome=outcome_of(row),
-        windows=[HeldWindowAnswer(**window) for window in held_windows(row.tenant_id, row)],
+        outcome=OUTCOMES[row.state],
+        windows=held_windows(row.tenant_id, row),
     )

@@ -6,12 +6,11 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from common.api.fields import Count, StrictSerializer, Text, Timestamp, Value, problem_at
+from common.json_bodies import JsonObject
 from metering.configuration.routes import (
     COMPLEXITY_MAX,
+    ROUTES,
     TIERS_MAX,
-    create_route,
-    delete_route,
-    update_route,
     validate_tiers,
 )
 from metering.fields.body import errors_at_members
@@ -33,7 +32,7 @@ class TierBody(StrictSerializer):
         help_text="Larger from tier to tier. Null for the last one alone, which takes everything.",
     )
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         # Left out of a PATCH, whose members are optional; those of a tier are not.
         for name in ("provider", "model"):
             if name not in attrs:
@@ -61,7 +60,7 @@ class RouteBody(StrictSerializer):
     def validate_task_type(self, value: str | None) -> str:
         return value or ""
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         if "tiers" in attrs:
             attrs["tiers"] = [
                 Tier(tier["provider"], tier["model"], tier.get("max_complexity"))
@@ -71,8 +70,8 @@ class RouteBody(StrictSerializer):
                 validate_tiers(attrs["tiers"])
         return attrs
 
-    def to_representation(self, instance: Any) -> dict[str, Any]:
-        shown: dict[str, Any] = super().to_representation(instance)
+    def to_representation(self, instance: Any) -> JsonObject:
+        shown: JsonObject = super().to_representation(instance)
         return {**shown, "task_type": shown["task_type"] or None}
 
 
@@ -88,13 +87,5 @@ class Routes(Resource[ModelRoute]):
 
     model = ModelRoute
     noun = "route"
+    kind = ROUTES
     body = RouteBody
-
-    def create_row(self, fields: dict[str, Any]) -> ModelRoute:
-        return create_route(tenant=self.tenant, actor=self.actor, **fields)
-
-    def update_row(self, row: ModelRoute, changes: dict[str, Any]) -> ModelRoute:
-        return update_route(route=row, actor=self.actor, changes=changes)
-
-    def delete_row(self, row: ModelRoute) -> None:
-        delete_route(route=row, actor=self.actor)

@@ -1,16 +1,17 @@
 """The shapes of usage and reservations in the OpenAPI document, which are no serializer's."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from common.api.schema import PROBLEM, spell_out_nullable
+from common.json_bodies import JsonObject
 from metering.api.rates import RATES_SCHEMA
 from metering.fields.body import MATCH_SCHEMA
 from metering.reservations.request import ExtendBody, ReservationBody
 from metering.usage.decoders.native import EventBody
 
-CLOUD_EVENT: Final[dict[str, Any]] = {
+CLOUD_EVENT: Final[JsonObject] = {
     "type": "object",
     "description": "CloudEvents 1.0 around an event. `id`, `source` and `time` are the event's;"
     " `subject` is the customer when the data names none.",
@@ -55,8 +56,8 @@ ASK_FIELDS: Final = {
 
 
 def add_components(
-    result: dict[str, Any], generator: object, request: object, public: bool
-) -> dict[str, Any]:
+    result: JsonObject, generator: object, request: object, public: bool
+) -> JsonObject:
     """Hook of drf-spectacular: shapes that are no serializer's."""
     schemas = result.setdefault("components", {}).setdefault("schemas", {})
     _, parts = msgspec.json.schema_components(
@@ -86,5 +87,5 @@ def add_components(
         "Match": MATCH_SCHEMA,
         "Rates": RATES_SCHEMA,
     }
-    spelled_out: dict[str, Any] = spell_out_nullable(result)
+    spelled_out: JsonObject = spell_out_nullable(result)
     return spelled_out

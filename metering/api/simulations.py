@@ -1,15 +1,15 @@
 """`/v1/simulations`: what a proposed budget or breaker would have done in a past period."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
-from typing import Annotated, Any, Final, Self
+from datetime import timedelta
+from typing import Annotated, Final, Self
 
 from celery import current_app
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
-from msgspec import UNSET, UnsetType, field
+from msgspec import field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,9 +23,10 @@ from common.api.fields import (
     problem_at,
     read_body,
 )
-from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, one_of
+from common.api.structs import Answer, UtcTimestamp, about, one_of
 from common.cursors import ID_MAX
 from common.errors import Conflict
+from common.json_bodies import JsonObject
 from metering.api.breakers import BreakerBody
 from metering.api.budgets import BudgetBody, NewBudgetBody, find_budget, levels_of, new_budget
 from metering.configuration.breakers import PER_DEFAULT
@@ -33,6 +34,7 @@ from metering.core.event_stretches import AT_ONCE_MAX
 from metering.core.periods import EPOCH
 from metering.models import Breaker, Budget, Simulation, SimulationStatus
 from metering.simulation import Proposal, ProposedBudget, create_simulation
+from metering.simulation.outcome import SimulationOutcome
 from tenants.api.idempotency import idempotent
 from tenants.api.resources import Resource
 from tenants.models import Tenant
@@ -49,7 +51,7 @@ PERIOD: Final = frozenset({"from", "to"})
 class BudgetMember(Spoken):
     """A budget as for `POST /v1/budgets`, presets included."""
 
-    def to_internal_value(self, data: Any) -> ProposedBudget:
+    def to_internal_value(self, data: object) -> ProposedBudget:
         fields, levels = new_budget(data)
         return ProposedBudget.of(Budget(counts_from=EPOCH, **fields), levels)
 
@@ -58,7 +60,7 @@ class BudgetMember(Spoken):
 class BreakerMember(Spoken):
     """A breaker as for `POST /v1/breakers`."""
 
-    def to_internal_value(self, data: Any) -> Breaker:
+    def to_internal_value(self, data: object) -> Breaker:
         body = BreakerBody(data=data)
         body.is_valid(raise_exception=True)
         return Breaker(**{"per": list(PER_DEFAULT), **body.validated_data})
@@ -78,12 +80,12 @@ class SimulationBody(StrictSerializer):
     breaker = BreakerMember(required=False, help_text="A breaker, as for `POST /v1/breakers`.")
     to = Timestamp(required=False, help_text="Not included. Now, if left out.")
 
-    def get_fields(self) -> dict[str, Any]:
+    def get_fields(self) -> JsonObject:
         # `from` is a word of Python's own, so it cannot be declared as the others are.
         from_ = Timestamp(required=False, help_text="Included. 30 days before `to`, if left out.")
         return {**super().get_fields(), "from": from_}
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         named = [name for name in PROPOSALS if name in attrs]
         if len(named) != 1:
             message = f"needs one proposal: one of {', '.join(PROPOSALS)}"
@@ -99,87 +101,6 @@ class SimulationBody(StrictSerializer):
         return attrs
 
 
-class RefusedAnswer(Answer):
-    """What would not have been made."""
-
-    calls: int
-    cost_usd: AmountUsd
-    tokens: int
-
-
-class GroupOutcome(Answer):
-    """What one group of the proposal would have met."""
-
-    group: GroupValues
-    calls: Annotated[int, about("That were made, refused ones included.")]
-    refused: int
-    saved_usd: AmountUsd
-    first_refused_at: UtcTimestamp | None
-    lockout_at: Annotated[UtcTimestamp | None, about("When a level first locked it out.")]
-
-
-class DayOutcome(Answer):
-    """A day with calls, in the budget's time zone."""
-
-    date: date
-    cost_usd: AmountUsd
-    would_have_cost_usd: AmountUsd
-    refused: int
-
-
-class LevelOutcome(Answer):
-    """A level of the budget."""
-
-    percent: int
-    action: str
-    crossed: Annotated[int, about("How often the level was reached; each would have notified.")]
-
-
-class OpeningAnswer(Answer):
-    """A breaker that opens for a group."""
-
-    at: UtcTimestamp
-    group: GroupValues
-    why: str
-
-
-class Outcome(Answer):
-    """What became of the calls that the proposal matches."""
-
-    calls: Annotated[int, about("That match, tool calls included.")]
-    cost_usd: Annotated[AmountUsd, about("What they cost.")]
-    would_have_cost_usd: AmountUsd
-    saved_usd: Annotated[AmountUsd, about("By refusals and by cheaper models.")]
-    refused: Annotated[RefusedAnswer, about("Throttled ones included.")]
-    throttled: Annotated[int, about("Of the refused ones.")]
-    downgraded: Annotated[int, about("For which a cheaper model is asked for.")]
-    unpriced: Annotated[int, about("Calls without a known cost; they count as free.")]
-    first_refusal_at: UtcTimestamp | None
-    groups: Annotated[
-        list[GroupOutcome],
-        about("The 50 that save most, of those for which anything changes."),
-    ]
-    days: list[DayOutcome]
-    levels: list[LevelOutcome]
-    opened: Annotated[int, about("How often a breaker opens.")]
-    openings: Annotated[list[OpeningAnswer], about("The first 50 of them.")]
-    assumptions: Annotated[list[str], about("What the figures take for granted.")]
-
-
-class PresentOutcome(Outcome):
-    """What the budget in force would have done, in its own mode."""
-
-    budget_id: int
-    name: str
-    mode: str
-
-
-class SimulationOutcome(Outcome):
-    """What the proposal would have done, in mode enforce whatever mode it names."""
-
-    compared_with: Annotated[PresentOutcome | UnsetType, about("With `budget_id` alone.")] = UNSET
-
-
 class SimulationAnswer(Answer):
     """A simulation, and where it stands."""
 
@@ -187,7 +108,7 @@ class SimulationAnswer(Answer):
     status: Annotated[str, one_of(SimulationStatus.values)]
     from_: UtcTimestamp = field(name="from")
     to: UtcTimestamp
-    proposal: Annotated[dict[str, Any], about("As it was sent.")]
+    proposal: Annotated[JsonObject, about("As it was sent.")]
     created_at: UtcTimestamp
     finished_at: UtcTimestamp | None
     detail: Annotated[str, about("Why it failed.")]
@@ -230,7 +151,7 @@ class Simulations(Resource[Simulation]):
     def answers(self, rows: Sequence[Simulation]) -> Sequence[SimulationAnswer]:
         return [SimulationAnswer.telling(row) for row in rows]
 
-    def retrieve(self, request: Request, **path: Any) -> Response:
+    def retrieve(self, request: Request, **path: object) -> Response:
         return Response(SimulationResultAnswer.telling(self.row()))
 
     @extend_schema(
@@ -241,13 +162,13 @@ class Simulations(Resource[Simulation]):
         responses={201: SimulationResultAnswer, 202: SimulationResultAnswer},
     )
     @idempotent
-    def create(self, request: Request, **path: Any) -> Response:
+    def create(self, request: Request, **path: object) -> Response:
         fields = read_body(SimulationBody, request)
         assert isinstance(request.data, dict), "what is no object is no valid body"
         simulation = create_simulation(
             tenant=self.tenant,
             actor=self.actor,
-            asked={name: value for name, value in request.data.items() if name not in PERIOD},
+            sent={name: value for name, value in request.data.items() if name not in PERIOD},
             proposal=proposal_of(fields, tenant=self.tenant),
             period=(fields["from"], fields["to"]),
         )
@@ -264,7 +185,7 @@ def _wake_worker() -> None:
     current_app.send_task(WORK_OFF, retry=False)
 
 
-def proposal_of(fields: Mapping[str, Any], *, tenant: Tenant) -> Proposal:
+def proposal_of(fields: JsonObject, *, tenant: Tenant) -> Proposal:
     """Return the proposal of a validated body. Raises ValidationError for changes that make no
     budget, NotFound, and Conflict for an archived budget.
     """
@@ -278,7 +199,7 @@ def proposal_of(fields: Mapping[str, Any], *, tenant: Tenant) -> Proposal:
     return _changed(budget, fields.get("changes", {}))
 
 
-def _changed(budget: Budget, changes: Mapping[str, Any]) -> Proposal:
+def _changed(budget: Budget, changes: Mapping[str, object]) -> Proposal:
     body = BudgetBody(budget, data=changes, partial=True)
     try:
         body.is_valid(raise_exception=True)

@@ -1,7 +1,7 @@
 """Addresses of the API."""
 
 from django.urls import path, register_converter
-from django.urls.converters import StringConverter
+from django.urls.converters import IntConverter
 
 from metering.api import (
     calls,
@@ -10,13 +10,17 @@ from metering.api import (
     events,
     export,
     fast_views,
+    forecast,
     halts,
     prices,
     reports,
     reservations,
+    savings,
     sources,
+    unit_counts,
     usage,
 )
+from metering.api.annotations import AnnotationRemoval, Annotations
 from metering.api.breakers import Breakers
 from metering.api.budgets import Budgets
 from metering.api.jobs import Jobs
@@ -38,13 +42,10 @@ from tenants.api.resources import (
 from tenants.api.teams import Teams
 
 
-class SignedConverter(StringConverter):
+class SignedConverter(IntConverter):
     """A whole number that may be below zero, as the ids of a tenant's own prices are."""
 
     regex = "-?[0-9]{1,18}"
-
-    def to_python(self, value: str) -> int:  # type: ignore[override]
-        return int(value)
 
 
 register_converter(SignedConverter, "signed")
@@ -98,7 +99,13 @@ urlpatterns = [
     path("settings", settings.SettingsView.as_view()),
     path("audit-log", AuditLog.as_view(LIST)),
     path("sources", sources.SourcesView.as_view()),
+    path("savings", savings.SavingsView.as_view()),
+    path("what-if", savings.WhatIfView.as_view()),
+    path("unit-counts", unit_counts.UnitCountsView.as_view()),
+    path("annotations", Annotations.as_view(LIST_AND_CREATE)),
+    path("annotations/<int:annotation_id>", AnnotationRemoval.as_view(REMOVE)),
     path("usage", usage.UsageView.as_view()),
+    path("forecast", forecast.ForecastView.as_view()),
     path("traces/<path:trace>", calls.TraceView.as_view()),
     path("sessions/<path:session>", calls.SessionView.as_view()),
     path("decisions", decisions.DecisionsView.as_view()),

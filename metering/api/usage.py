@@ -1,15 +1,16 @@
 """`GET /v1/usage`: what was used and what it cost, by bucket and group."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from decimal import Decimal
+from typing import Annotated, Any, Final, Self
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.api.pagination import PAGE_PARAMETERS, read_limit
-from common.api.parameters import read_flag
+from common.api.parameters import read_choice, read_flag
 from common.api.structs import (
     AmountUsd,
     Answer,
@@ -18,7 +19,7 @@ from common.api.structs import (
     about,
     usd_or_none,
 )
-from common.money import usd_from_nanos
+from common.json_bodies import JsonObject
 from metering.core.dimensions import MATCHABLE
 from metering.fields.parameters import (
     FILTER_PARAMETERS,
@@ -27,14 +28,16 @@ from metering.fields.parameters import (
     read_range,
 )
 from metering.reporting import (
-    Measures,
+    METRICS,
+    MONEY_METRICS,
+    Figures,
     Percentiles,
+    ReportRow,
     UsageQuestion,
-    UsageRow,
     percentiles_of,
     range_of_cursor,
     require_sums,
-    usage,
+    usage_report,
 )
 from metering.reporting.question import INTERVALS
 from tenants.api.views import ApiView, tenant_of
@@ -54,11 +57,6 @@ class MeasuresAnswer(Answer):
     reasoning_tokens: int
     tool_calls: int
 
-    @classmethod
-    def counting(cls, measures: Measures, **further: Any) -> Self:
-        """Return measures as they are answered, alone or as a part of something."""
-        return cls.of(measures, cost_usd=usd_from_nanos(measures.cost_nanos), **further)
-
 
 class PercentilesAnswer(Answer):
     """Percentiles; null where nothing was measured."""
@@ -76,7 +74,68 @@ class AmountPercentilesAnswer(Answer):
     p99: AmountUsd | None
 
 
-class UsageRowAnswer(MeasuresAnswer):
+_DISTINCT: Final = "Different values in the row's time. They do not add up over rows."
+_RATIO: Final = "Null where there is nothing to divide by. Ratios do not add up over rows."
+_PERCENTILE: Final = "Within 5%; null where nothing was measured. Does not add up over rows."
+Share = Annotated[float, Meta(ge=0)]
+ShareMetric = Annotated[Share | UnsetType | None, about(f"A share, from 0 to 1. {_RATIO}")]
+AmountMetric = Annotated[AmountUsd | UnsetType | None, about(_RATIO)]
+DistinctMetric = Annotated[int | UnsetType | None, about(_DISTINCT)]
+AmountPercentile = Annotated[AmountUsd | UnsetType | None, about(_PERCENTILE)]
+LatencyPercentile = Annotated[int | UnsetType | None, about(_PERCENTILE)]
+
+
+class FiguresAnswer(MeasuresAnswer, kw_only=True):
+    """What was counted, and the metrics that were asked for."""
+
+    cost_per_request: AmountMetric = UNSET
+    error_rate: ShareMetric = UNSET
+    cache_hit_share: ShareMetric = UNSET
+    users: DistinctMetric = UNSET
+    sessions: DistinctMetric = UNSET
+    customers: DistinctMetric = UNSET
+    p50_cost_usd: AmountPercentile = UNSET
+    p95_cost_usd: AmountPercentile = UNSET
+    p99_cost_usd: AmountPercentile = UNSET
+    p50_latency_ms: LatencyPercentile = UNSET
+    p95_latency_ms: LatencyPercentile = UNSET
+    p99_latency_ms: LatencyPercentile = UNSET
+    successes: Annotated[
+        int | UnsetType | None,
+        about("Successful tasks and sessions, each counted at its last call."),
+    ] = UNSET
+    cost_per_success_usd: AmountMetric = UNSET
+
+    @classmethod
+    def showing(cls, figures: Figures, **further: Any) -> Self:
+        """Return figures as they are answered."""
+        shown = {name: _shown(name, figure) for name, figure in figures.metrics.items()}
+        return cls.of(figures.measures, **shown, **further)
+
+
+class PreviousAnswer(FiguresAnswer):
+    """The same figures of the time before."""
+
+
+class TotalAnswer(FiguresAnswer, kw_only=True):
+    """The total of all pages. Metrics are of the whole range, not sums of rows."""
+
+    previous: Annotated[
+        PreviousAnswer | UnsetType, about("The whole time before. Present with `compare`.")
+    ] = UNSET
+
+
+class CoverageAnswer(Answer):
+    """How much of the usage has a price; shares are rounded down, null where there is nothing."""
+
+    priced_share: Annotated[Share | None, about("Of calls.")]
+    unpriced_requests: int
+    given_cost_share: Annotated[
+        Share | None, about("The share of the cost that was given instead of rated by prices.")
+    ]
+
+
+class UsageRowAnswer(FiguresAnswer, kw_only=True):
     """Usage of one group in one bucket of time."""
 
     group: GroupValues
@@ -87,14 +146,19 @@ class UsageRowAnswer(MeasuresAnswer):
     latency_ms: PercentilesAnswer | UnsetType = UNSET
     time_to_first_token_ms: PercentilesAnswer | UnsetType = UNSET
     request_cost_usd: AmountPercentilesAnswer | UnsetType = UNSET
+    previous: Annotated[
+        PreviousAnswer | UnsetType,
+        about("The same group in the same elapsed time before. Present with `compare`."),
+    ] = UNSET
 
 
 class UsageAnswer(Answer):
     """A page of usage, and the total of all pages."""
 
     data: list[UsageRowAnswer]
-    total: MeasuresAnswer
+    total: TotalAnswer
     next_cursor: str | None
+    coverage: CoverageAnswer
 
 
 class UsageView(ApiView):
@@ -114,6 +178,24 @@ class UsageView(ApiView):
                 description="Latency, time to first token and cost of requests, within 5%: for the"
                 " whole and for agent, feature or model alone, by UTC days.",
             ),
+            OpenApiParameter(
+                "metrics",
+                {"type": "string", "examples": ["users,p95_cost_usd"]},
+                description="Further figures of every row, with commas between:"
+                f" {', '.join(METRICS)}. Only `successes` adds up over rows.",
+            ),
+            OpenApiParameter(
+                "compare",
+                str,
+                enum=["previous"],
+                description="Adds `previous` to every row and the total: the same elapsed time"
+                " before, by the wall clock of `timezone`.",
+            ),
+            OpenApiParameter(
+                "cumulative",
+                bool,
+                description="Sums run up from `from`, for each group by itself.",
+            ),
             *FILTER_PARAMETERS,
         )
     }
@@ -130,16 +212,28 @@ class UsageView(ApiView):
         cursor = request.query_params.get("cursor")
         question = _question(request, cursor)
         require_sums(question)
-        has_percentiles = read_flag(request, "percentiles") or False
-        page = usage(question, limit=read_limit(request), cursor=cursor)
-        percentiles: Sequence[Percentiles | None] = [None] * len(page.rows)
-        if has_percentiles:
-            percentiles = percentiles_of(question, page.rows)
+        metrics = request.query_params.get("metrics", "")
+        report = usage_report(
+            question,
+            metrics=tuple(dict.fromkeys(metrics.split(","))) if metrics else (),
+            is_compared=read_choice(request, "compare", ("previous",)) is not None,
+            is_cumulative=read_flag(request, "cumulative") or False,
+            limit=read_limit(request),
+            cursor=cursor,
+        )
+        percentiles: Sequence[Percentiles | None] = [None] * len(report.rows)
+        if read_flag(request, "percentiles"):
+            percentiles = percentiles_of(question, [row.row for row in report.rows])
         return Response(
             UsageAnswer(
-                data=[_row_answer(*row) for row in zip(page.rows, percentiles, strict=True)],
-                total=MeasuresAnswer.counting(page.total),
-                next_cursor=page.next_cursor,
+                data=[_row_answer(*row) for row in zip(report.rows, percentiles, strict=True)],
+                total=TotalAnswer.showing(report.total, **_previous(report.previous_total)),
+                next_cursor=report.next_cursor,
+                coverage=CoverageAnswer(
+                    priced_share=_share(report.coverage.priced_share),
+                    unpriced_requests=report.coverage.unpriced_requests,
+                    given_cost_share=_share(report.coverage.given_cost_share),
+                ),
             )
         )
 
@@ -158,8 +252,10 @@ def _question(request: Request, cursor: str | None) -> UsageQuestion:
     )
 
 
-def _row_answer(row: UsageRow, percentiles: Percentiles | None) -> UsageRowAnswer:
-    further: dict[str, Any] = {"is_other": True} if row.is_other else {}
+def _row_answer(report: ReportRow, percentiles: Percentiles | None) -> UsageRowAnswer:
+    row = report.row
+    further: JsonObject = {"is_other": True} if row.is_other else {}
+    further |= _previous(report.previous)
     if percentiles is not None:
         costs = {percent: usd_or_none(cost) for percent, cost in percentiles.cost_nanos.items()}
         further |= {
@@ -169,8 +265,22 @@ def _row_answer(row: UsageRow, percentiles: Percentiles | None) -> UsageRowAnswe
             ),
             "request_cost_usd": AmountPercentilesAnswer(**_named(costs)),
         }
-    return UsageRowAnswer.counting(row.measures, group=row.group, start=row.start, **further)
+    return UsageRowAnswer.showing(report.figures, group=row.group, start=row.start, **further)
 
 
-def _named(values: Mapping[int, Any]) -> dict[str, Any]:
+def _previous(figures: Figures | None) -> dict[str, PreviousAnswer]:
+    return {} if figures is None else {"previous": PreviousAnswer.showing(figures)}
+
+
+def _shown(name: str, figure: int | Decimal | None) -> str | float | int | None:
+    if isinstance(figure, Decimal):
+        return float(figure)
+    return usd_or_none(figure) if name in MONEY_METRICS else figure
+
+
+def _share(share: Decimal | None) -> float | None:
+    return None if share is None else float(share)
+
+
+def _named(values: Mapping[int, Any]) -> JsonObject:
     return {f"p{percent}": value for percent, value in values.items()}

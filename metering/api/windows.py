@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import UNSET, UnsetType
 
 from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, usd_or_none
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from metering.budgets.levels import PARTS, use_of
 from metering.budgets.rules import BudgetRule
@@ -77,7 +78,7 @@ def _window_answer(
     rule: BudgetRule, window: BudgetWindow, unknown_nanos: int | None, *, now: datetime
 ) -> WindowAnswer:
     balance = balance_of(rule, state_of(window), now=now)
-    limits = [balance.limit(rule, place) for place in range(len(PARTS))]
+    limits = [balance.limit(rule, index) for index in range(len(PARTS))]
     remaining = [
         None if limit is None else limit - spent - reserved
         for limit, spent, reserved in zip(limits, balance.spent, balance.reserved, strict=True)
@@ -88,13 +89,14 @@ def _window_answer(
         "reserved": balance.reserved,
         "remaining": remaining,
     }
-    counts: dict[str, Any] = {
-        f"{name}_{part}": values[place]
+    counts: JsonObject = {
+        f"{name}_{part}": values[index]
         for name, values in figures.items()
-        for place, part in enumerate(PARTS)
-        if place > 0
+        for index, part in enumerate(PARTS)
+        if index > 0
     }
-    return WindowAnswer(
+    return WindowAnswer.of(
+        window,
         group=_group_of(rule, window.group_key),
         window_start=window.starts_at,
         window_end=window.ends_at,
@@ -102,12 +104,9 @@ def _window_answer(
         spent_usd=usd_from_nanos(balance.spent[0]),
         reserved_usd=usd_from_nanos(balance.reserved[0]),
         remaining_usd=usd_or_none(remaining[0]),
-        overrun_usd=usd_from_nanos(window.overrun_nanos),
-        carried_usd=usd_from_nanos(window.carried_nanos),
         unknown_usd=usd_from_nanos(unknown_nanos) if unknown_nanos else UNSET,
         limit_seconds=balance.limit_seconds(rule),
         spent_seconds=balance.used_seconds(now),
-        first_used_at=window.first_used_at,
         used_percent=float(use_of(rule, balance, now=now).percent),
         level=window.level_percent or None,
         **counts,

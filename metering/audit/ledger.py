@@ -5,12 +5,12 @@ the seals of those that retention took away.
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from django.conf import settings
-from django.db import connection
 
-from metering.audit.rollups import rollup_drifts
+from common.queries import fetch_row, fetch_rows
+from metering.audit.rollups import Drift, rollup_drifts
 from metering.budgets.index import BudgetIndex
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule
@@ -19,31 +19,12 @@ from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.core.match import group_key
 from metering.ledger.counting import held_amounts, stored_amounts
 from metering.models import Operation, ReservationState
-from metering.rollups.sets import DAY_SECONDS
 from metering.usage.event_keys import key_of_id
 from tenants.scope import tenant_scope
 
 # This many are enough to see that roll-ups drift; a wrong day may have a hundred thousand rows.
 ROLLUP_DRIFTS_MAX: Final = 1_000
 PARTS: Final = ("nanos", "tokens", "requests", "tool_calls")
-
-
-class Drift(NamedTuple):
-    """A balance that is not what it must be. `subject` says which, `expected` and `found` in its
-    unit.
-    """
-
-    subject: str
-    part: str
-    expected: int
-    found: int
-
-    def __str__(self) -> str:
-        difference = self.found - self.expected
-        return (
-            f"{self.subject}: {self.part} is {self.found:,}, must be {self.expected:,}"
-            f" ({difference:+,})"
-        )
 
 
 class Seals(NamedTuple):
@@ -63,50 +44,27 @@ def audit_tenant(tenant_id: int) -> list[Drift]:
         sealed_until = read_sealed(tenant_id).sealed_until
         drifts = [
             *_balances_drift(tenant_id, "spent", _ENTRIES, "its entries"),
-            *_orphans(tenant_id),
             *_balances_drift(tenant_id, "reserved", _HOLDS, "its open reservations, reserved"),
-            *_settled_drift(tenant_id, sealed_until),
-            *_repeated_events(tenant_id),
+            *_lost_rows(tenant_id, sealed_until),
         ]
         for rule in book.rules.values():
             if rule.is_per_request:
                 drifts += _requests_drift(book, rule)
             else:
                 drifts += _events_drift(book, rule, sealed_until)
-        drifts += _rollup_drifts(tenant_id, sealed_until)
+        drifts += islice(rollup_drifts(tenant_id, sealed_until), ROLLUP_DRIFTS_MAX)
         return drifts
 
 
 def count_seals(tenant_id: int) -> Seals:
     """Count what of a tenant is provable by seals alone."""
-    with tenant_scope(tenant_id, is_snapshot=True), connection.cursor() as cursor:
-        cursor.execute(
+    with tenant_scope(tenant_id, is_snapshot=True):
+        windows, entries = fetch_row(
             "SELECT count(*), coalesce(sum(entry_count), 0)::bigint FROM window_seal"
             " WHERE tenant_id = %s",
             [tenant_id],
         )
-        windows, entries = cursor.fetchone()
         return Seals(windows, entries, read_sealed(tenant_id).sealed_until)
-
-
-def _rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
-    """Yield roll-ups that are not the sums of the events of their batches; of days whose events are
-    sealed, those that differ from the sums of the whole day.
-    """
-    for drift in islice(rollup_drifts(tenant_id, sealed_until), ROLLUP_DRIFTS_MAX):
-        dimensions = drift.dimension_set.dimensions
-        values = " ".join(
-            f"{name}={value.strip()!r}"
-            for name, value in zip(dimensions, drift.values, strict=False)
-        )
-        grain = "day" if drift.dimension_set.grain_seconds == DAY_SECONDS else "quarter of an hour"
-        yield Drift(
-            f"roll-up of the {grain} from {drift.starts_at:%Y-%m-%d %H:%M} UTC"
-            f"{f', {values}' if values else ''}, against its events",
-            drift.measure,
-            drift.expected,
-            drift.stored,
-        )
 
 
 _ENTRIES: Final = """
@@ -133,74 +91,71 @@ _BALANCE_DRIFTS: Final = f"""
     WHERE w.tenant_id = %(tenant_id)s AND ({", ".join(f"w.{{balance}}_{part}" for part in PARTS)})
         IS DISTINCT FROM ({", ".join(f"coalesce(s.{part}, 0)" for part in PARTS)})
 """
+_ORPHANS: Final = """
+    SELECT count(*) FROM {table} e WHERE tenant_id = %(tenant)s AND NOT EXISTS (
+        SELECT FROM budget_window w WHERE w.tenant_id = e.tenant_id AND w.id = e.window_id)
+"""
+_SETTLED_WITHOUT_EVENT: Final = f"""
+    SELECT count(*) FROM reservation r WHERE r.tenant_id = %(tenant)s
+        AND r.state = {ReservationState.SETTLED.value} AND r.created_at >= %(settled_from)s
+        AND NOT EXISTS (
+            SELECT FROM usage_event e WHERE e.tenant_id = r.tenant_id AND e.id = r.event_id)
+"""
+_REPEATED_EVENTS: Final = """
+    SELECT count(*) - count(DISTINCT (source, sent_id, route, reservation_id))
+    FROM usage_event WHERE tenant_id = %(tenant)s AND NOT is_void
+"""
+# The windows of a revision of a budget.
+_WINDOWS: Final = "FROM budget_window WHERE tenant_id = %s AND budget_id = %s AND revision = %s"
 
 
 def _balances_drift(
     tenant_id: int, balance: Literal["spent", "reserved"], rows: str, against: str
 ) -> Iterator[Drift]:
-    with connection.cursor() as cursor:
-        statement = _BALANCE_DRIFTS.format(balance=balance, rows=rows)
-        cursor.execute(statement, {"tenant_id": tenant_id})
-        for window_id, *amounts in cursor.fetchall():
-            expected, stored = Amounts(*map(int, amounts[:4])), Amounts(*map(int, amounts[4:]))
-            yield from _compare(f"window {window_id} against {against}", expected, stored)
+    statement = _BALANCE_DRIFTS.format(balance=balance, rows=rows)
+    for window_id, *amounts in fetch_rows(statement, {"tenant_id": tenant_id}):
+        expected, stored = Amounts(*map(int, amounts[:4])), Amounts(*map(int, amounts[4:]))
+        yield from _compare(f"window {window_id} against {against}", expected, stored)
 
 
-def _orphans(tenant_id: int) -> Iterator[Drift]:
-    with connection.cursor() as cursor:
-        for rows, table in (("entries", "ledger_entry"), ("seals", "window_seal")):
-            cursor.execute(
-                f"SELECT count(*) FROM {table} e WHERE tenant_id = %s AND NOT EXISTS (SELECT FROM"
-                " budget_window w WHERE w.tenant_id = e.tenant_id AND w.id = e.window_id)",
-                [tenant_id],
-            )
-            (orphans,) = cursor.fetchone()
-            if orphans:
-                yield Drift(f"{rows} without a window", rows, 0, orphans)
+def _lost_rows(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
+    """Yield rows without the row that they belong to, and events that are counted twice.
 
-
-def _settled_drift(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
-    """Count settled reservations whose event is not there, unless it may be sealed and gone: it may
-    be older than its reservation. What it cost may have been rated again.
+    A settled reservation may be without its event where that may be sealed and gone: it may be
+    older than its reservation. What it cost may have been rated again.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT count(*) FROM reservation r WHERE r.tenant_id = %s
-                AND r.state = {ReservationState.SETTLED.value} AND r.created_at >= %s
-                AND NOT EXISTS (SELECT FROM usage_event e WHERE e.tenant_id = r.tenant_id
-                    AND e.id = r.event_id)
-            """,
-            [tenant_id, sealed_until + settings.EVENT_MAX_AGE],
-        )
-        (lost,) = cursor.fetchone()
-    if lost:
-        yield Drift("settled reservations without their event", "events", 0, lost)
-
-
-def _repeated_events(tenant_id: int) -> Iterator[Drift]:
-    """Count events that are stored, and so counted, more than once."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) - count(DISTINCT (source, sent_id, route, reservation_id))"
-            " FROM usage_event"
-            " WHERE tenant_id = %s AND NOT is_void",
-            [tenant_id],
-        )
-        (repeats,) = cursor.fetchone()
-    if repeats:
-        yield Drift("events stored more than once", "events", 0, repeats)
+    tenant, settled_from = {"tenant": tenant_id}, sealed_until + settings.EVENT_MAX_AGE
+    for subject, part, statement, parameters in (
+        ("entries without a window", "entries", _ORPHANS.format(table="ledger_entry"), tenant),
+        ("seals without a window", "seals", _ORPHANS.format(table="window_seal"), tenant),
+        (
+            "settled reservations without their event",
+            "events",
+            _SETTLED_WITHOUT_EVENT,
+            {**tenant, "settled_from": settled_from},
+        ),
+        ("events stored more than once", "events", _REPEATED_EVENTS, tenant),
+    ):
+        (count,) = fetch_row(statement, parameters)
+        if count:
+            yield Drift(subject, part, 0, count)
 
 
 def _events_drift(book: BudgetIndex, rule: BudgetRule, sealed_until: datetime) -> Iterator[Drift]:
     """Compare the windows of a budget in force with the sum of the events that count there, older
     ones by the window's seal.
     """
-    counted_from = _counted_from(book.tenant_id, rule) if rule.is_rolling else {}
-    expected: dict[tuple[str, Any], Amounts] = {}
+    windows = fetch_rows(
+        "SELECT group_key, starts_at, counted_from, spent_nanos, spent_tokens, spent_requests,"
+        f" spent_tool_calls {_WINDOWS}",
+        [book.tenant_id, rule.id, rule.revision],
+    )
+    counted_from = {key: at for key, _, at, *_ in windows if at is not None}
+    balances = {(key, starts_at): Amounts(*spent) for key, starts_at, _, *spent in windows}
+    expected: dict[tuple[str, datetime], Amounts] = {}
 
     def count(at: datetime, key: str, starts_at: datetime, amounts: Amounts) -> None:
-        if key in counted_from and rule.grain_at(at) < counted_from[key]:
+        if rule.is_rolling and key in counted_from and rule.grain_at(at) < counted_from[key]:
             return
         window = (key, starts_at)
         expected[window] = add_amounts(expected.get(window, NOTHING), amounts)
@@ -215,7 +170,6 @@ def _events_drift(book: BudgetIndex, rule: BudgetRule, sealed_until: datetime) -
         rule, tenant_id=book.tenant_id, since=sealed_until
     ):
         count(at, key, starts_at, amounts)
-    balances = _balances(book.tenant_id, rule)
     for window in sorted(expected.keys() | balances.keys()):
         yield from _compare(
             f"budget {rule.name!r}, group {window[0]}, window from {window[1]:%Y-%m-%d %H:%M} UTC,"
@@ -225,59 +179,34 @@ def _events_drift(book: BudgetIndex, rule: BudgetRule, sealed_until: datetime) -
         )
 
 
-def _counted_from(tenant_id: int, rule: BudgetRule) -> dict[str, Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT group_key, counted_from FROM budget_window WHERE tenant_id = %s AND"
-            " budget_id = %s"
-            " AND revision = %s AND counted_from IS NOT NULL",
-            [tenant_id, rule.id, rule.revision],
-        )
-        return dict(cursor.fetchall())
-
-
-def _balances(tenant_id: int, rule: BudgetRule) -> dict[tuple[str, Any], Amounts]:
-    """Return what the windows of a rule hold."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT group_key, starts_at, spent_nanos, spent_tokens, spent_requests,"
-            " spent_tool_calls FROM budget_window"
-            " WHERE tenant_id = %s AND budget_id = %s AND revision = %s",
-            [tenant_id, rule.id, rule.revision],
-        )
-        return {(row[0], row[1]): Amounts(*row[2:]) for row in cursor.fetchall()}
-
-
 def _requests_drift(book: BudgetIndex, rule: BudgetRule) -> Iterator[Drift]:
     """Compare the windows of a budget on single calls with their one call, for as long as the call
     is known by its key.
 
     A report that no longer names the call may have left an empty window behind.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT w.id, w.group_key::jsonb ->> -1, e.source, e.sent_id,
-                w.spent_nanos, w.spent_tokens, w.spent_requests, w.spent_tool_calls,
-                coalesce(e.cost_nanos, 0), coalesce(e.input_tokens + e.output_tokens, 0),
-                CASE WHEN e.id IS NULL OR e.operation = {Operation.TOOL.value} THEN 0 ELSE 1 END,
-                CASE WHEN e.operation = {Operation.TOOL.value} THEN 1 ELSE 0 END
-            FROM budget_window w
-            JOIN event_key k ON k.tenant_id = w.tenant_id
-                AND k.key = (w.group_key::jsonb ->> -1)::uuid
-            LEFT JOIN usage_event e ON e.tenant_id = w.tenant_id AND e.id = k.event_id
-                AND e.time = k.event_at AND NOT e.is_void
-            WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s
-            """,
-            [book.tenant_id, rule.id, rule.revision],
+    for window_id, key, source, sent_id, *amounts in fetch_rows(
+        f"""
+        SELECT w.id, w.group_key::jsonb ->> -1, e.source, e.sent_id,
+            w.spent_nanos, w.spent_tokens, w.spent_requests, w.spent_tool_calls,
+            coalesce(e.cost_nanos, 0), coalesce(e.input_tokens + e.output_tokens, 0),
+            CASE WHEN e.id IS NULL OR e.operation = {Operation.TOOL.value} THEN 0 ELSE 1 END,
+            CASE WHEN e.operation = {Operation.TOOL.value} THEN 1 ELSE 0 END
+        FROM budget_window w
+        JOIN event_key k ON k.tenant_id = w.tenant_id
+            AND k.key = (w.group_key::jsonb ->> -1)::uuid
+        LEFT JOIN usage_event e ON e.tenant_id = w.tenant_id AND e.id = k.event_id
+            AND e.time = k.event_at AND NOT e.is_void
+        WHERE w.tenant_id = %s AND w.budget_id = %s AND w.revision = %s
+        """,
+        [book.tenant_id, rule.id, rule.revision],
+    ):
+        is_its_call = source is not None and key_of_id(source, sent_id) == key
+        yield from _compare(
+            f"budget {rule.name!r}, window {window_id}, against its call",
+            Amounts(*amounts[4:]) if is_its_call else NOTHING,
+            Amounts(*amounts[:4]),
         )
-        for window_id, key, source, sent_id, *amounts in cursor.fetchall():
-            is_its_call = source is not None and key_of_id(source, sent_id) == key
-            yield from _compare(
-                f"budget {rule.name!r}, window {window_id}, against its call",
-                Amounts(*amounts[4:]) if is_its_call else NOTHING,
-                Amounts(*amounts[:4]),
-            )
 
 
 def _compare(subject: str, expected: Amounts, stored: Amounts) -> Iterator[Drift]:

@@ -4,14 +4,14 @@ PostgreSQL adds up again what Python added up on the way in, a day and a stateme
 days whose events are sealed, and may be gone, every set must add up to the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from django.conf import settings
-from django.db import connection
 from django.utils import timezone
 
+from common.queries import fetch_row, fetch_rows
 from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
 from metering.reporting.usage_branches import EVENT_MEASURE_LIST
 from metering.rollups.bins import MEASURE_COLUMNS
@@ -28,20 +28,23 @@ from metering.rollups.sets import (
     DimensionSet,
 )
 
-DAY: Final = timedelta(days=1)
+_TUNING: Final = "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
 
 
-class RollupDrift(NamedTuple):
-    """Rows of a set and bucket that are not the sum of their events; the long tail counts with its
-    bucket.
-    """
+class Drift(NamedTuple):
+    """A balance that is not what it must be: `subject` says which, both numbers are in its unit."""
 
-    dimension_set: DimensionSet
-    starts_at: datetime
-    values: tuple[str, str]
-    measure: str
+    subject: str
+    part: str
     expected: int
     stored: int
+
+    def __str__(self) -> str:
+        difference = self.stored - self.expected
+        return (
+            f"{self.subject}: {self.part} is {self.stored:,}, must be {self.expected:,}"
+            f" ({difference:+,})"
+        )
 
 
 def _quoted(name: str) -> str:
@@ -58,21 +61,21 @@ def _grain(dimension_set: DimensionSet) -> str:
 def _mask(dimension_set: DimensionSet) -> int:
     """Return GROUPING's answer for a set: a bit for each column its rows are not grouped by."""
     grouped = {_grain(dimension_set), *dimension_set.dimensions}
-    return sum(1 << place for place, name in enumerate(reversed(_COLUMNS)) if name not in grouped)
+    return sum(1 << index for index, name in enumerate(reversed(_COLUMNS)) if name not in grouped)
 
 
-def _by_set(place: int) -> str:
+def _by_set(index: int) -> str:
     """Return the SQL of the value of a row's first or second dimension, by its set."""
     cases = " ".join(
-        f"WHEN {_mask(dimension_set)} THEN {_quoted(dimension_set.dimensions[place])}"
+        f"WHEN {_mask(dimension_set)} THEN {_quoted(dimension_set.dimensions[index])}"
         for dimension_set in SETS
-        if len(dimension_set.dimensions) > place
+        if len(dimension_set.dimensions) > index
     )
     return f"CASE mask {cases} ELSE '' END"
 
 
 _GROUPING_SETS: Final = ", ".join(
-    f"({', '.join(map(_quoted, (_grain(one), *one.dimensions)))})" for one in SETS
+    f"({', '.join(map(_quoted, (_grain(s), *s.dimensions)))})" for s in SETS
 )
 _SET_NUMBER: Final = f"CASE mask {' '.join(f'WHEN {_mask(s)} THEN {s.number}' for s in SETS)} END"
 _EVENTS: Final = f"""
@@ -134,7 +137,7 @@ _COUNT: Final = f"""
     )
 }), expected AS (
         SELECT s.number, day AS starts_at, m.measure, sum(m.is_known) AS count
-        FROM events, (VALUES {", ".join(f"({one.number})" for one in HISTOGRAM_SETS)}) s (number),
+        FROM events, (VALUES {", ".join(f"({s.number})" for s in HISTOGRAM_SETS)}) s (number),
             LATERAL (VALUES {
     ", ".join(f"({number}, has_{number})" for number in MEASURE_COLUMNS)
 }) m (measure, is_known)
@@ -165,9 +168,6 @@ _DAYS: Final = f"""
 """
 
 
-_DAY_NUMBERS: Final = [one.number for one in DAY_SETS]
-_HISTOGRAM_NUMBERS: Final = [one.number for one in HISTOGRAM_SETS]
-_WHOLE_DAY: Final = HISTOGRAM_DIMENSIONS[()]
 # Each event is in a row of every set of days, and each measured call in every histogram.
 _DAY_TOTALS: Final = f"""
     WITH totals AS (
@@ -207,45 +207,53 @@ _HISTOGRAM_TOTALS: Final = """
 """
 
 
-def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[RollupDrift]:
+def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
     """Yield every row of a tenant that is not the sum of its events, day by day; before
-    `sealed_until` every set of a day that does not add up to what the whole day does.
+    `sealed_until` every set of a day that does not add up to what the whole day does. A bucket with
+    a long tail counts as one row.
 
     Call it in the tenant's scope, in a snapshot: batches become rolled up meanwhile.
     """
-    set_of = {dimension_set.number: dimension_set for dimension_set in SETS}
     oldest = timezone.now() - settings.RETENTION_HISTORY
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")
-        cursor.execute(
-            "SELECT coalesce(array_agg(id), '{}') FROM ingest_batch"
-            " WHERE tenant_id = %s AND rolled_up_at IS NULL",
-            [tenant_id],
-        )
-        (waiting,) = cursor.fetchone()
-        cursor.execute(_DAYS, {"tenant_id": tenant_id})
-        for (starts_at,) in cursor.fetchall():
-            if starts_at < oldest:
-                continue  # retention removes what there still is of it
-            parameters = {
-                "tenant_id": tenant_id,
-                "starts_at": starts_at,
-                "ends_at": starts_at + DAY,
-                "waiting": waiting,
-                "other": OTHER,
-            }
-            compare, count = _COMPARE, _COUNT
-            if starts_at < sealed_until:
-                compare, count = _DAY_TOTALS, _HISTOGRAM_TOTALS
-            cursor.execute(compare, {**parameters, "sets": _DAY_NUMBERS, "whole": _WHOLE_DAY})
-            for number, at, value_1, value_2, *sums in cursor.fetchall():
-                half = len(MEASURES)
-                pairs = zip(MEASURES, sums[:half], sums[half:], strict=True)
-                for name, expected, stored in pairs:
-                    if expected != stored:
-                        values = (value_1, value_2)
-                        yield RollupDrift(set_of[number], at, values, name, expected, stored)
-            cursor.execute(count, {**parameters, "sets": _HISTOGRAM_NUMBERS, "whole": _WHOLE_DAY})
-            for number, at, measure, expected, stored in cursor.fetchall():
-                name = f"calls with {MEASURE_COLUMNS[measure]}"
-                yield RollupDrift(set_of[number], at, ("", ""), name, expected, stored)
+    (waiting,) = fetch_row(
+        "SELECT coalesce(array_agg(id), '{}') FROM ingest_batch"
+        " WHERE tenant_id = %s AND rolled_up_at IS NULL",
+        [tenant_id],
+    )
+    half = len(MEASURES)
+    for (starts_at,) in fetch_rows(_DAYS, {"tenant_id": tenant_id}, tuning=_TUNING):
+        if starts_at < oldest:
+            continue  # retention removes what there still is of it
+        parameters = {
+            "tenant_id": tenant_id,
+            "starts_at": starts_at,
+            "ends_at": starts_at + timedelta(days=1),
+            "waiting": waiting,
+            "other": OTHER,
+            "whole": HISTOGRAM_DIMENSIONS[()],
+        }
+        compare, count = _COMPARE, _COUNT
+        if starts_at < sealed_until:
+            compare, count = _DAY_TOTALS, _HISTOGRAM_TOTALS
+        for row in fetch_rows(compare, {**parameters, "sets": [days.number for days in DAY_SETS]}):
+            number, at, value_1, value_2, *sums = row
+            for name, expected, stored in zip(MEASURES, sums[:half], sums[half:], strict=True):
+                if expected != stored:
+                    yield Drift(_subject(number, at, (value_1, value_2)), name, expected, stored)
+        rows = fetch_rows(count, {**parameters, "sets": [days.number for days in HISTOGRAM_SETS]})
+        for number, at, measure, expected, stored in rows:
+            name = f"calls with {MEASURE_COLUMNS[measure]}"
+            yield Drift(_subject(number, at, ("", "")), name, expected, stored)
+
+
+def _subject(number: int, starts_at: datetime, values: Sequence[str]) -> str:
+    dimension_set = next(each for each in SETS if each.number == number)
+    named = " ".join(
+        f"{name}={value.strip()!r}"
+        for name, value in zip(dimension_set.dimensions, values, strict=False)
+    )
+    grain = "day" if dimension_set.grain_seconds == DAY_SECONDS else "quarter of an hour"
+    return (
+        f"roll-up of the {grain} from {starts_at:%Y-%m-%d %H:%M} UTC"
+        f"{f', {named}' if named else ''}, against its events"
+    )

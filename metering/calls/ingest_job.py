@@ -4,9 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, Final
+from typing import Final
+
+from msgspec import UNSET
 
 from common.errors import EventRejected, RejectEvent
+from metering.calls.answers import EventErrorAnswer, EventWarningAnswer, IngestAnswer
 from metering.calls.merge_transaction import MergeResult
 from metering.calls.prepared_event import MISSING, PreparedEvent
 from metering.core.match import POSITION
@@ -27,11 +30,6 @@ NOT_TRIED: Final = (
     "Too many events of this body hold values that cannot be stored; this one may be among them."
     " Send it again by itself."
 )
-_ANSWERED: Final = {
-    "accepted": SourceOutcome.ACCEPTED,
-    "merged": SourceOutcome.MERGED,
-    "duplicates": SourceOutcome.DUPLICATE,
-}
 
 
 @dataclass
@@ -186,22 +184,24 @@ class IngestJob:
         self.errors += self.traced_errors
         self.traced_errors = []
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> IngestAnswer:
         """Return the counts and errors of the contract, and a warning for each misspelled model."""
         self.collect()
         self.errors.sort(key=itemgetter(0))
         warnings = [
-            {"code": "unpriced", "model": model, "detail": f"{model!r} has no price.{near}"}
+            EventWarningAnswer("unpriced", model, f"{model!r} has no price.{near}")
             for provider, model in sorted(self.unpriced_models)
             if (near := near_model(provider, model))
         ]
-        return {
-            **{name: self.counts[outcome] for name, outcome in _ANSWERED.items()},
-            "rejected": len(self.errors),
-            "unpriced": self.counts[SourceOutcome.UNPRICED],
-            "errors": [error.as_error(index) for index, error in self.errors],
-            **({"warnings": warnings} if warnings else {}),
-        }
+        return IngestAnswer(
+            accepted=self.counts[SourceOutcome.ACCEPTED],
+            merged=self.counts[SourceOutcome.MERGED],
+            duplicates=self.counts[SourceOutcome.DUPLICATE],
+            rejected=len(self.errors),
+            unpriced=self.counts[SourceOutcome.UNPRICED],
+            errors=[EventErrorAnswer(**error.as_error(index)) for index, error in self.errors],
+            warnings=warnings or UNSET,
+        )
 
 
 def _id_conflict(event: PreparedEvent) -> EventRejected:

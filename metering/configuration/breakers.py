@@ -32,6 +32,7 @@ from tenants.audit import (
     lock_stored,
     record_change,
 )
+from tenants.kinds import Kind
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -89,7 +90,7 @@ def create_breaker(*, tenant: Tenant, actor: str, **fields: Any) -> Breaker:
 
 
 @transaction.atomic
-def update_breaker(*, breaker: Breaker, actor: str, changes: Mapping[str, Any]) -> Breaker:
+def update_breaker(breaker: Breaker, *, actor: str, changes: Mapping[str, object]) -> Breaker:
     """Change a breaker. What it has open stays so, unless it would count or do something else.
     Raises ValidationError.
     """
@@ -107,7 +108,7 @@ def update_breaker(*, breaker: Breaker, actor: str, changes: Mapping[str, Any]) 
 
 
 @transaction.atomic
-def delete_breaker(*, breaker: Breaker, actor: str) -> None:
+def delete_breaker(breaker: Breaker, *, actor: str) -> None:
     """Remove a breaker, and lift what it has open."""
     change_configuration(breaker.tenant_id)
     for stored in Breaker.objects.filter(tenant_id=breaker.tenant_id, id=breaker.id):
@@ -165,3 +166,6 @@ def _renew_halts(breaker: Breaker) -> None:
             [breaker.tenant_id, breaker.id],
         )
     forget_halts_on_commit(breaker.tenant_id)
+
+
+BREAKERS: Final = Kind(create_breaker, update_breaker, delete_breaker)

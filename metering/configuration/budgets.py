@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from django.db import transaction
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from common.money import USD_NANOS_MAX
 from common.values import COUNT_MAX
 from metering.budgets.reading import read_budget_index
@@ -29,6 +30,7 @@ from metering.limits.limit_increases import end_increases_of_groups
 from metering.limits.lockouts import follow_levels, lift_lockouts_of_budget
 from metering.models import Action, Budget, BudgetLevel, FellBy, Period
 from tenants.audit import audited_change, facts_of, record_change
+from tenants.kinds import Kind
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -147,9 +149,9 @@ def _problems_of_levels(levels: Sequence[LevelRule]) -> Iterator[Problem]:
         yield Problem("levels", f"Give at most {LEVELS_MAX} levels.")
     if len({level.percent for level in levels}) < len(levels):
         yield Problem("levels", "Two levels are at the same percentage.")
-    for place, level in enumerate(levels):
+    for index, level in enumerate(levels):
         for problem in _level_problems(level):
-            yield problem._replace(field=f"levels.{place}.{problem.field}")
+            yield problem._replace(field=f"levels.{index}.{problem.field}")
 
 
 @transaction.atomic
@@ -182,10 +184,10 @@ def create_budget(
 
 @transaction.atomic
 def update_budget(
-    *,
     budget: Budget,
+    *,
     actor: str,
-    changes: Mapping[str, Any],
+    changes: Mapping[str, object],
     levels: Sequence[LevelRule] | None = None,
 ) -> Budget:
     """Change a budget. What changes its counting starts a new revision with windows of its own.
@@ -207,7 +209,7 @@ def update_budget(
     if is_new_revision:
         lift_lockouts_of_budget(tenant_id=stored.tenant_id, budget_id=stored.id)
         _count_past(stored, actor=actor)
-    elif (effect := _change_of_levels(change.before, budget_facts(stored))) is not None:
+    elif (effect := _change_of_levels(dict(change.before), budget_facts(stored))) is not None:
         book = read_budget_index(stored.tenant_id, budget_id=stored.id)
         follow_levels(book, judge_windows_again(book=book, budget_id=stored.id, change=effect))
     return stored
@@ -219,7 +221,7 @@ def _count_past(budget: Budget, *, actor: str) -> None:
         follow_levels(read_budget_index(budget.tenant_id, budget_id=budget.id), changes)
 
 
-def _change_of_levels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:
+def _change_of_levels(before: JsonObject, after: JsonObject) -> Change | None:
     """What a change of a budget means for the levels of its windows; None: nothing. Pure."""
     limits = [(before[name], after[name]) for name in LIMIT_FIELDS if before[name] != after[name]]
     is_other_mode = before["mode"] != after["mode"]
@@ -245,7 +247,7 @@ def _change_of_levels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ch
 
 
 @transaction.atomic
-def archive_budget(*, budget: Budget, actor: str) -> Budget:
+def archive_budget(budget: Budget, *, actor: str) -> Budget:
     """End a budget: nothing is counted in it any more; its windows and entries stay."""
     change_configuration(budget.tenant_id)
     with audited_change(budget, actor=actor, action="archive") as change:
@@ -255,7 +257,7 @@ def archive_budget(*, budget: Budget, actor: str) -> Budget:
     return change.row
 
 
-def budget_facts(budget: Budget) -> dict[str, Any]:
+def budget_facts(budget: Budget) -> JsonObject:
     """A budget with its levels as JSON values, for the audit log."""
     levels = BudgetLevel.objects.filter(tenant_id=budget.tenant_id, budget_id=budget.id)
     return {
@@ -301,3 +303,7 @@ def _write_levels(budget: Budget, levels: Sequence[LevelRule]) -> None:
         )
         for level in levels or DEFAULT_LEVELS
     )
+
+
+# A budget is archived, not deleted.
+BUDGETS: Final = Kind(create_budget, update_budget, archive_budget)

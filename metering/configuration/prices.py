@@ -7,7 +7,7 @@ before it was committed. Usage that had no price is priced by a job.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -40,7 +40,7 @@ def add_price(
     actor: str,
     model: str,
     provider: str = "",
-    rates: Mapping[str, Any],
+    rates: Mapping[str, object],
     validity: Validity,
 ) -> TenantPrice:
     """Add a price for a model; an empty provider means any. `rates` as in `metering.pricing.rates`.
@@ -92,7 +92,7 @@ def _require_room(tenant_id: int) -> None:
 
 
 @transaction.atomic
-def end_price(*, price: TenantPrice | ToolPrice, actor: str) -> TenantPrice | ToolPrice:
+def end_price(price: TenantPrice | ToolPrice, *, actor: str) -> TenantPrice | ToolPrice:
     """Let a price end now; one that has ended stays as it is, one that has not begun never does.
 
     The row stays, since events may name it.

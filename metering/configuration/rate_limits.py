@@ -17,6 +17,7 @@ from metering.core.validation import (
 )
 from metering.models import RateLimit
 from tenants.audit import audited_change, create_audited, delete_audited
+from tenants.kinds import Kind
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -55,7 +56,7 @@ def create_rate_limit(*, tenant: Tenant, actor: str, **fields: Any) -> RateLimit
 
 
 @transaction.atomic
-def update_rate_limit(*, limit: RateLimit, actor: str, changes: Mapping[str, Any]) -> RateLimit:
+def update_rate_limit(limit: RateLimit, *, actor: str, changes: Mapping[str, object]) -> RateLimit:
     """Change a rate limit. What its groups asked for within the last minute still counts. Raises
     ValidationError.
     """
@@ -66,7 +67,10 @@ def update_rate_limit(*, limit: RateLimit, actor: str, changes: Mapping[str, Any
 
 
 @transaction.atomic
-def delete_rate_limit(*, limit: RateLimit, actor: str) -> None:
+def delete_rate_limit(limit: RateLimit, *, actor: str) -> None:
     """Remove a rate limit. What was counted for it is removed by a job."""
     change_configuration(limit.tenant_id)
     delete_audited(limit, actor=actor)
+
+
+RATE_LIMITS: Final = Kind(create_rate_limit, update_rate_limit, delete_rate_limit)

@@ -1,17 +1,19 @@
 """The routing table as configuration: routes made, changed, removed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
 from django.db import transaction
 
 from common.errors import Conflict
+from common.json_bodies import JsonObject
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.core.validation import Problem, require, require_row
 from metering.limits.routes import Tier
 from metering.models import ModelRoute
 from tenants.audit import audited_change, create_audited, delete_audited
+from tenants.kinds import Kind
 from tenants.limits import require_room
 from tenants.models import Tenant
 from tenants.scope import change_configuration
@@ -54,7 +56,7 @@ def _tier_problems(tiers: Sequence[Tier]) -> Iterator[Problem]:
         )
 
 
-def _row_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _row_fields(fields: JsonObject) -> JsonObject:
     """Return a route's fields as its columns have them. Raises ValidationError."""
     if "tiers" not in fields:
         return dict(fields)
@@ -76,7 +78,7 @@ def create_route(*, tenant: Tenant, actor: str, **fields: Any) -> ModelRoute:
 
 
 @transaction.atomic
-def update_route(*, route: ModelRoute, actor: str, changes: Mapping[str, Any]) -> ModelRoute:
+def update_route(route: ModelRoute, *, actor: str, changes: JsonObject) -> ModelRoute:
     """Change a route's name, task type or tiers. Raises ValidationError and RouteExists."""
     change_configuration(route.tenant_id)
     with audited_change(route, actor=actor, changes=_row_fields(changes)) as change:
@@ -86,7 +88,7 @@ def update_route(*, route: ModelRoute, actor: str, changes: Mapping[str, Any]) -
 
 
 @transaction.atomic
-def delete_route(*, route: ModelRoute, actor: str) -> None:
+def delete_route(route: ModelRoute, *, actor: str) -> None:
     """Remove a route; the next reservation that begins does not know it."""
     change_configuration(route.tenant_id)
     delete_audited(route, actor=actor)
@@ -98,3 +100,6 @@ def _require_own_task_type(route: ModelRoute) -> None:
     if others.exclude(id=route.id).exists():
         kind = f"the task type {route.task_type!r}" if route.task_type else "all other task types"
         raise RouteExists(f"There is a route for {kind} already.")
+
+
+ROUTES: Final = Kind(create_route, update_route, delete_route)

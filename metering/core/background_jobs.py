@@ -3,7 +3,8 @@
 The rows are the queue. The worker that does a step holds the job's row until it is committed.
 """
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from django.db.models import F
 from django.utils import timezone
@@ -18,7 +19,7 @@ OUR_FAULT: Final = "Something went wrong on our side; the error was logged."
 
 
 def start_job(
-    *, tenant_id: int, kind: JobKind, actor: str, total: int, **columns: Any
+    *, tenant_id: int, kind: JobKind, actor: str, total: int, **columns: object
 ) -> BackgroundJob:
     """Leave work to the workers, from commit on."""
     return BackgroundJob.objects.create(
@@ -54,7 +55,7 @@ def move_on(job: BackgroundJob, *, position: Position, count: int) -> None:
     job.done += count
 
 
-def finish_job(job: BackgroundJob, result: dict[str, Any]) -> None:
+def finish_job(job: BackgroundJob, result: Mapping[str, object]) -> None:
     """Note that all is done; the caller saves the job."""
     job.state, job.result, job.error = JobState.DONE, result, ""
     job.total = job.done

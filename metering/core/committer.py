@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Generic, Protocol, Self, TypeVar
 
 import structlog
@@ -59,15 +60,13 @@ Item = TypeVar("Item", bound=Combinable)
 Done = Callable[[Exception | None], None]
 
 
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A caller, and the number of pieces of its item that are not done."""
 
-    __slots__ = ("done", "error", "pieces_left")
-
-    def __init__(self, done: Done) -> None:
-        self.done = done
-        self.error: Exception | None = None
-        self.pieces_left = 1
+    done: Done
+    error: Exception | None = None
+    pieces_left: int = 1
 
     def end(self) -> None:
         """Tell the caller. What is kept of it does not hold the error."""
@@ -75,16 +74,14 @@ class _Waiting:
         self.done(error)
 
 
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[Item]):
     """A caller's item, or a piece of it, that waits for a batch."""
 
-    __slots__ = ("is_alone", "item", "waiting")
-
-    def __init__(self, item: Item, waiting: _Waiting, *, is_alone: bool = False) -> None:
-        self.item = item
-        self.waiting = waiting
-        # What failed together with others is committed by itself.
-        self.is_alone = is_alone
+    item: Item
+    waiting: _Waiting
+    # What failed together with others is committed by itself.
+    is_alone: bool = False
 
 
 class Committer(Generic[Item]):
@@ -193,18 +190,16 @@ class Committer(Generic[Item]):
                 self._changed.wait()
             tenant_id, _ = self._ready.popitem(last=False)
             queue = self._queues[tenant_id]
-            taken = self._cut_off(queue, self._weight_of_batch(tenant_id))
+            most = self._weight_max
+            if self._ready:
+                allowed = self._speeds.get(tenant_id, most)
+                most = min(most, max(self._weight_min, allowed))
+            taken = self._cut_off(queue, most)
             if not queue:
                 del self._queues[tenant_id]
             self._running[tenant_id] += 1
             self._queue(tenant_id, [])
             return _Batch(tenant_id, taken)
-
-    def _weight_of_batch(self, tenant_id: int) -> int:
-        if not self._ready:
-            return self._weight_max
-        allowed = self._speeds.get(tenant_id, self._weight_max)
-        return min(self._weight_max, max(self._weight_min, allowed))
 
     def _cut_off(self, queue: deque[_Entry[Item]], weight_max: int) -> list[_Entry[Item]]:
         """Take entries from the front: one at least, cut where it alone is too heavy."""
@@ -252,17 +247,15 @@ class Committer(Generic[Item]):
                 entry.waiting.error = without_frames(error)
 
 
+@dataclass(slots=True, eq=False)
 class _Batch(Generic[Item]):
     """A batch of a tenant: what was taken, and what of it is left to do."""
 
-    __slots__ = ("is_apart", "pieces", "taken", "tenant_id")
-
-    def __init__(self, tenant_id: int, taken: Sequence[_Entry[Item]]) -> None:
-        self.tenant_id = tenant_id
-        self.taken = taken
-        # Each of the items is to be committed by itself; or the only one in these pieces.
-        self.is_apart = False
-        self.pieces: Sequence[Item] = ()
+    tenant_id: int
+    taken: Sequence[_Entry[Item]]
+    # Each of the items is to be committed by itself; or the only one in these pieces.
+    is_apart: bool = False
+    pieces: Sequence[Item] = ()
 
     def done(self) -> list[_Waiting]:
         """The callers whose items are done."""

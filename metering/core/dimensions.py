@@ -5,7 +5,8 @@ values that look alike are one value (`normal_value`), so that spelling one diff
 nothing either.
 """
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from common.spelling import did_you_mean
 from common.values import normal_value
@@ -36,12 +37,16 @@ def unknown_dimension(name: str) -> str:
     return f"Unknown dimension {name[:60]!r}.{near} Dimensions are {', '.join(MATCHABLE)}."
 
 
-def normal_match(match: dict[str, Any]) -> dict[str, Any]:
+def normal_match(match: Mapping[str, object]) -> dict[str, object]:
     """A match with normal values; None stays the absence of one."""
     return {name: _normal_wanted(wanted) for name, wanted in match.items()}
 
 
-def _normal_wanted(wanted: Any) -> Any:
+def _normal_wanted(wanted: object) -> object:
     if isinstance(wanted, list):
-        return list(dict.fromkeys(map(_normal_wanted, wanted)))
+        values = [_normal_wanted(each) for each in wanted]
+        # What cannot be a value stays, for the check that names it.
+        if any(isinstance(each, dict | list) for each in values):
+            return values
+        return list(dict.fromkeys(values))
     return normal_value(wanted) if isinstance(wanted, str) else wanted

@@ -19,9 +19,9 @@ class DisjointSets(Generic[Thing]):
             thing = parent
         return thing
 
-    def join(self, one: Thing, two: Thing) -> None:
+    def join(self, first: Thing, second: Thing) -> None:
         """Make the sets of two things one."""
-        self._parents[self.root(one)] = self.root(two)
+        self._parents[self.root(first)] = self.root(second)
 
     def groups(self, things: Iterable[Thing]) -> list[list[Thing]]:
         """These things by set, in their order."""

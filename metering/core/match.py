@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
 from metering.core.dimensions import MATCHABLE, VALUE_CHARACTERS_MAX, unknown_dimension
 from metering.models import Operation, Status
 
-POSITION: Final = {name: place for place, name in enumerate(MATCHABLE)}
+POSITION: Final = {name: index for index, name in enumerate(MATCHABLE)}
 # Not a dimension of usage: the API key that asks.
 KEY: Final = "key"
 # How a call ended is not known when it is asked for, so no rule that stops calls goes by it.
@@ -31,12 +31,12 @@ def wanted_values(value: object) -> frozenset[str]:
     return frozenset("" if value is None else str(value) for value in values)
 
 
-def wanted_of(match: Mapping[str, Any]) -> Wanted:
+def wanted_of(match: Mapping[str, object]) -> Wanted:
     """Return what a match asks for, by position in the values."""
     return tuple(sorted((POSITION[name], wanted_values(value)) for name, value in match.items()))
 
 
-def problems_by_dimension(match: Mapping[str, Any]) -> dict[str, str]:
+def problems_by_dimension(match: Mapping[str, object]) -> dict[str, str]:
     """Return what is wrong with a match of normal values, by dimension."""
     problems = {name: _match_problem(name, wanted) for name, wanted in match.items()}
     return {name: problem for name, problem in problems.items() if problem is not None}
@@ -59,13 +59,13 @@ def _match_problem(name: str, wanted: object) -> str | None:
     return None
 
 
-def group_getter(places: list[int]) -> Callable[[Values], Values]:
-    if not places:
+def group_getter(positions: list[int]) -> Callable[[Values], Values]:
+    if not positions:
         return lambda values: ()
-    if len(places) == 1:
-        place = places[0]
-        return lambda values: (values[place],)
-    return itemgetter(*places)
+    if len(positions) == 1:
+        position = positions[0]
+        return lambda values: (values[position],)
+    return itemgetter(*positions)
 
 
 def group_key(group: Sequence[str]) -> str:
@@ -76,18 +76,20 @@ def group_key(group: Sequence[str]) -> str:
 class Grouping:
     """A match and the dimensions of `per`, ready to judge calls by their values."""
 
-    __slots__ = ("match", "per", "places", "wanted")
+    __slots__ = ("match", "per", "positions", "wanted")
 
-    def __init__(self, match: Mapping[str, Any], per: Sequence[str]) -> None:
+    def __init__(self, match: Mapping[str, object], per: Sequence[str]) -> None:
         self.match = dict(match)
         self.per = tuple(per)
         self.wanted = wanted_of(match)
         # None stands for the key that asks.
-        self.places = [None if name == KEY else POSITION[name] for name in per]
+        self.positions = [None if name == KEY else POSITION[name] for name in per]
 
     def group(self, values: Values, *, key_prefix: str = "") -> str | None:
         """The call's group as the text that rows are kept by; None where the match is another's."""
-        for place, wanted in self.wanted:
-            if values[place] not in wanted:
+        for position, wanted in self.wanted:
+            if values[position] not in wanted:
                 return None
-        return group_key([key_prefix if place is None else values[place] for place in self.places])
+        return group_key(
+            [key_prefix if position is None else values[position] for position in self.positions]
+        )

@@ -92,7 +92,10 @@ class PeriodClock:
             starts_at = at.astimezone(UTC) - timedelta(
                 minutes=local.minute, seconds=local.second, microseconds=local.microsecond
             )
-            return Span(starts_at, starts_at + timedelta(hours=1))
+            ends_at = starts_at + timedelta(hours=1)
+            # After a change by half an hour, the hour before it is over: this one begins there.
+            change = _offset(at, self.zone) - _offset(starts_at, self.zone)
+            return Span(starts_at + abs(change), ends_at)
         first = self._calendar_start(local)
         return Span(_utc(first), _utc(first + STEPS[self.period]))
 
@@ -135,6 +138,12 @@ class PeriodClock:
 
 def _utc(local: datetime) -> datetime:
     return local.astimezone(UTC)
+
+
+def _offset(at: datetime, zone: ZoneInfo) -> timedelta:
+    offset = at.astimezone(zone).utcoffset()
+    assert offset is not None, "a zone has an offset"
+    return offset
 
 
 def floor_seconds(at: datetime, seconds: int) -> datetime:

@@ -4,7 +4,7 @@ shows at the member of the body and a form beside its input.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -38,19 +38,19 @@ def require_row(row: models.Model, problems: Iterable[Problem]) -> None:
     require(problems)
 
 
-def require_known_before_call(match: Mapping[str, Any]) -> None:
+def require_known_before_call(match: Mapping[str, object]) -> None:
     """Raise ValidationError unless this is a match of calls that have not run yet."""
     require(askable_match_problems(match))
 
 
-def askable_match_problems(match: Mapping[str, Any]) -> Iterator[Problem]:
+def askable_match_problems(match: Mapping[str, object]) -> Iterator[Problem]:
     """Judge a match of calls that have not run yet."""
     yield from match_problems(match)
     if "status" in match:
         yield Problem("match.status", "How a call ends is not known before it has run.")
 
 
-def match_problems(match: Mapping[str, Any]) -> Iterator[Problem]:
+def match_problems(match: Mapping[str, object]) -> Iterator[Problem]:
     """Judge a match of calls."""
     for name, message in problems_by_dimension(match).items():
         yield Problem(f"match.{name}", message)
@@ -66,7 +66,7 @@ def per_problems(per: Sequence[str], names: Sequence[str], *, most: int) -> Iter
         yield Problem("per", f"{', '.join(unknown)}: not one of {', '.join(names)}.")
 
 
-def amount_problems(row: Any, **bounds: tuple[int, int]) -> Iterator[Problem]:
+def amount_problems(row: object, **bounds: tuple[int, int]) -> Iterator[Problem]:
     """Judge numbers that may be left out, by the least and the most that each may be."""
     for name, (least, most) in bounds.items():
         value = getattr(row, name)

@@ -1,6 +1,6 @@
 """Fields of request bodies: matches; and bodies of rows that the domain judges."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -11,6 +11,7 @@ from rest_framework import serializers
 
 from common.api.fields import Spoken, StrictSerializer, unknown_members
 from common.expectations import must_be_object
+from common.json_bodies import JsonObject
 from metering.core.dimensions import (
     MATCHABLE,
     VALUE_CHARACTERS_MAX,
@@ -47,7 +48,7 @@ class Match(Spoken):
     example: ClassVar[dict[str, str]] = {"team": "growth"}
     member_names = MATCHABLE
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
+    def to_internal_value(self, data: object) -> JsonObject:
         if not isinstance(data, dict):
             raise serializers.ValidationError(must_be_object(self.example))
         if not data.keys() <= set(MATCHABLE):
@@ -58,7 +59,7 @@ class Match(Spoken):
             raise serializers.ValidationError(problems)
         return match
 
-    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+    def to_representation(self, value: JsonObject) -> JsonObject:
         return value
 
 
@@ -66,17 +67,15 @@ class RowBody(StrictSerializer):
     """The body of a row of configuration, which the domain judges as the row would be."""
 
     model: ClassVar[type[models.Model]]
+    # Raises ValidationError with the domain's errors by field.
+    judge: ClassVar[Callable[..., None]]
 
-    def judge(self, row: Any) -> None:
-        """Raise ValidationError with the domain's errors by field."""
-        raise NotImplementedError
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, attrs: JsonObject) -> JsonObject:
         with errors_at_members(self):
             self.judge(self.proposed_row(attrs))
         return attrs
 
-    def proposed_row(self, attrs: Mapping[str, Any]) -> Any:
+    def proposed_row(self, attrs: Mapping[str, object]) -> Any:
         """Return the row with these attributes, unsaved."""
         stored = self.instance if isinstance(self.instance, self.model) else self.model()
         return self.model(
@@ -93,13 +92,13 @@ def errors_at_members(body: StrictSerializer) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        detail: dict[str, Any] = {}
+        detail: JsonObject = {}
         for name, errors in error.error_dict.items():
             *outer, last = _member_path(body, name.split("."))
-            place = detail
+            holder = detail
             for member in outer:
-                place = place.setdefault(member, {})
-            place[last] = [
+                holder = holder.setdefault(member, {})
+            holder[last] = [
                 serializers.ErrorDetail(message, code=each.code or "invalid")
                 for each in errors
                 for message in each.messages

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from common.json_bodies import JsonObject
 from common.money import nanos_from_usd, usd_from_nanos
 from common.values import COUNT_MAX
 from metering.core.match import wanted_values
@@ -42,7 +43,7 @@ def match_field(*, rows: int) -> MatchField:
     )
 
 
-def match_words(match: dict[str, Any]) -> str:
+def match_words(match: JsonObject) -> str:
     """What a match picks, for people."""
     parts = []
     for name, wanted in match.items():

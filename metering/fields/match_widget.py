@@ -11,6 +11,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
+from common.json_bodies import JsonObject
 from common.values import normal_value
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import problems_by_dimension, wanted_values
@@ -54,7 +55,7 @@ class MatchWidget(forms.MultiWidget):
             parts += [name, "\n".join(sorted(values - {""})), "" in values]
         return parts + ["", "", False] * (self.row_count - len(parts) // 3)
 
-    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+    def get_context(self, name: str, value: Any, attrs: Any) -> JsonObject:
         """The widgets as rows, for the template."""
         context = super().get_context(name, value, attrs)
         parts = context["widget"]["subwidgets"]
@@ -77,9 +78,9 @@ class MatchField(forms.MultiValueField):
             fields=fields, widget=MatchWidget(rows), require_all_fields=False, **kwargs
         )
 
-    def compress(self, data_list: list[Any]) -> dict[str, Any]:
+    def compress(self, data_list: list[Any]) -> JsonObject:
         """The rows as a match. Raises ValidationError with a sentence."""
-        match: dict[str, Any] = {}
+        match: JsonObject = {}
         for first in range(0, len(data_list), 3):
             name, values = _read_row(tuple(data_list[first : first + 3]))
             if not name:
@@ -110,6 +111,6 @@ def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
     return name, values
 
 
-def rows_for(match: Mapping[str, Any]) -> int:
+def rows_for(match: Mapping[str, object]) -> int:
     """How many rows show a match with room for one dimension more."""
     return min(len(MATCHABLE), max(ROWS, len(match) + 1))

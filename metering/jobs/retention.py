@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
@@ -32,6 +33,7 @@ from metering.limits.breakers import forget_idle_states
 from metering.limits.rate_counters import forget_idle_rate_counters
 from metering.models import (
     BY_LEVEL,
+    Annotation,
     BackgroundJob,
     BudgetWindow,
     Correction,
@@ -43,6 +45,7 @@ from metering.models import (
     Outcome,
     Simulation,
     SimulationStatus,
+    UnitCount,
 )
 from metering.rollups.sets import DAY_SETS, HISTOGRAM_SETS, QUARTER_SETS, DimensionSet
 from metering.usage.partitions import drop_sealed_partitions
@@ -100,8 +103,8 @@ def remove_old_rows(*, seconds: float) -> None:
     ended = BackgroundJob.objects.filter(Exists(later), finished_at__isnull=False)
     run.remove_by_id(ended, at="created_at", before=decided_before)
     occurred_before = now - settings.RETENTION_INCIDENTS
-    told = Crossing.objects.filter(claimed_at__isnull=False)
-    run.remove_by_id(told, at="crossed_at", before=occurred_before)
+    claimed = Crossing.objects.filter(claimed_at__isnull=False)
+    run.remove_by_id(claimed, at="crossed_at", before=occurred_before)
     run.remove_by_id(_halts_over(occurred_before), at="since", before=occurred_before)
     eased = LimitReduction.objects.filter(ended_at__lt=occurred_before)
     run.remove_by_id(eased, at="since", before=occurred_before)
@@ -109,6 +112,9 @@ def remove_old_rows(*, seconds: float) -> None:
     counted_before = now - settings.RETENTION_EVENTS
     run.remove_by_id(Correction.objects.all(), at="created_at", before=counted_before)
     run.remove_by_id(Outcome.objects.all(), at="reported_at", before=counted_before)
+    read_until = now - settings.RETENTION_HISTORY
+    run.remove_by_id(Annotation.objects.all(), at="created_at", before=read_until)
+    run.remove_by_id(UnitCount.objects.all(), at="updated_at", before=read_until)
     tenants = TenantRun(seconds / 2)
     remove = partial(_remove_decisions, before=decided_before)
     tenants.repeat("remove_decisions", shuffled(_all_tenants), scoped(remove))
@@ -146,7 +152,7 @@ def _all_tenants() -> list[int]:
     return list(Tenant.objects.values_list("id", flat=True))
 
 
-def _remove_chunk(cursor: Any, table: str, condition: str, parameters: list[Any]) -> int:
+def _remove_chunk(cursor: CursorWrapper, table: str, condition: str, parameters: list[Any]) -> int:
     """Remove a chunk of the rows that fit. One that changes meanwhile is left for the next."""
     cursor.execute(
         f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} r"
@@ -159,7 +165,7 @@ def _remove_chunk(cursor: Any, table: str, condition: str, parameters: list[Any]
 def _by_age(table: str, column: str, now: datetime) -> Callable[[Any], int]:
     before = now - keys_kept()
 
-    def remove(cursor: Any) -> int:
+    def remove(cursor: CursorWrapper) -> int:
         return _remove_chunk(cursor, table, f"{column} < %s", [before])
 
     return remove
@@ -277,9 +283,9 @@ def _remove_rollups(
 ) -> int:
     with connection.cursor() as cursor:
         for table, sets in tables.items():
-            for one in sets:
+            for dimension_set in sets:
                 condition = "tenant_id = %s AND dimension_set = %s AND starts_at < %s"
-                parameters = [tenant_id, one.number, before]
+                parameters = [tenant_id, dimension_set.number, before]
                 if count := _remove_chunk(cursor, table, condition, parameters):
                     return count
     return 0

@@ -62,14 +62,6 @@ def roll_up() -> None:
     run.report()
 
 
-def _tenants_with_due_holds() -> list[int]:
-    return _tenants_with(f"reservation WHERE state = {OPEN} AND expires_at <= now()")
-
-
-def _tenants_with_ended_lockouts() -> list[int]:
-    return _tenants_with("halt WHERE lifted_at IS NULL AND ends_at <= now()")
-
-
 def _tenants_with(condition: str) -> list[int]:
     """Return the tenants with rows that fit; the condition begins with a table."""
     with connection.cursor() as cursor:
@@ -81,7 +73,8 @@ def _tenants_with(condition: str) -> list[int]:
 def expire_reservations() -> int:
     """Give back what expired reservations of all tenants hold; return their number."""
     run = TenantRun(EXPIRE_SECONDS)
-    count = run.repeat("expire_reservations", shuffled(_tenants_with_due_holds), expire_due)
+    due = f"reservation WHERE state = {OPEN} AND expires_at <= now()"
+    count = run.repeat("expire_reservations", shuffled(partial(_tenants_with, due)), expire_due)
     run.report()
     return count
 
@@ -95,9 +88,9 @@ def end_what_is_over() -> int:
     ended = run.repeat(
         "judge_ended_raises", tenants_with_ended_increases, scoped(judge_ended_increases)
     )
-    ended += run.repeat(
-        "lift_ended_lockouts", _tenants_with_ended_lockouts, scoped(lift_ended_lockouts)
-    )
+    over = "halt WHERE lifted_at IS NULL AND ends_at <= now()"
+    lift = scoped(lift_ended_lockouts)
+    ended += run.repeat("lift_ended_lockouts", partial(_tenants_with, over), lift)
     run.report()
     return ended
 
@@ -154,8 +147,8 @@ def _age_windows_of(*, tenant_id: int, now: datetime) -> int:
         book = read_budget_index(tenant_id)
         window_ids = windows_letting_go(book, now)
     aged: set[int] = set()
-    for place in range(0, len(window_ids), WINDOWS_AT_ONCE):
-        some = window_ids[place : place + WINDOWS_AT_ONCE]
+    for first in range(0, len(window_ids), WINDOWS_AT_ONCE):
+        some = window_ids[first : first + WINDOWS_AT_ONCE]
         with tenant_scope(tenant_id):
             book = _book_in_force(book)
             aged |= _age(book, some, now=now, waits=False)

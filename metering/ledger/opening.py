@@ -91,7 +91,7 @@ def with_windows(book: BudgetIndex, keys: Collection[WindowKey]) -> BudgetIndex:
     own = book.for_transaction()
     if missing := own.lacking(keys):
         opened = book.for_transaction()
-        if book.has_rollover:
+        if book.has_rollover or connection.in_atomic_block:
             with tenant_scope(book.tenant_id):
                 open_windows(book=opened, keys=missing)
         else:
@@ -103,7 +103,8 @@ def with_windows(book: BudgetIndex, keys: Collection[WindowKey]) -> BudgetIndex:
 
 def _open_in_one_round_trip(book: BudgetIndex, missing: Sequence[WindowKey]) -> None:
     """Open windows that carry nothing over, in a transaction of their own: most of what a tenant's
-    first call waits for is the way to the database and back.
+    first call waits for is the way to the database and back. It commits: never call it inside a
+    transaction.
     """
     with transaction.atomic(), pipelined() as pipeline:
         pipeline.enter_tenant(book.tenant_id)

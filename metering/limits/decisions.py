@@ -1,11 +1,13 @@
 """Decisions other than a plain allow, each with its reasons: written with what was decided."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Q
 
 from metering.models import Decision
@@ -73,7 +75,8 @@ class DecisionQuestion(NamedTuple):
     code: str | None = None
     # A budget that is among the reasons.
     budget_id: int | None = None
-    # Of calls of these teams alone.
+    # Calls of one session, and of these teams.
+    session: str | None = None
     teams: Sequence[str] | None = None
 
 
@@ -93,6 +96,8 @@ def list_decisions(
     decisions = decisions.filter(**named)
     if question.budget_id is not None:
         decisions = decisions.filter(reasons__contains=[{"budget": question.budget_id}])
+    if question.session is not None:
+        decisions = decisions.filter(dimensions__session=question.session)
     if question.teams is not None:
         decisions = decisions.filter(dimensions__team__in=list(question.teams))
     if after is not None:
@@ -102,3 +107,21 @@ def list_decisions(
             Q(decided_at__lt=decided_at) | Q(id__lt=decision_id)
         )
     return list(decisions.order_by("-decided_at", "-id")[:limit])
+
+
+_REFUSALS: Final = """
+    SELECT dimensions ->> 'session', count(*) FROM decision
+    WHERE tenant_id = %s AND decision = 'refuse'
+        AND dimensions -> 'session' = ANY(SELECT to_jsonb(unnest(%s::text[])))
+        AND (%s OR dimensions ->> 'team' = ANY(%s))
+    GROUP BY 1
+"""
+
+
+def refusals_by_session(
+    tenant_id: int, sessions: Sequence[str], *, teams: Sequence[str] | None = None
+) -> Counter[str]:
+    """Return how many calls of each session were refused; with `teams`, calls of these."""
+    with connection.cursor() as cursor:
+        cursor.execute(_REFUSALS, [tenant_id, list(sessions), teams is None, list(teams or ())])
+        return Counter(dict(cursor.fetchall()))

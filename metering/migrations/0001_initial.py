@@ -1350,6 +1350,7 @@ class Migration(migrations.Migration):
                 ("cache_write_tokens", metering.models.sums.SumField()),
                 ("reasoning_tokens", metering.models.sums.SumField()),
                 ("tool_calls", models.BigIntegerField()),
+                ("given_nanos", metering.models.sums.SumField()),
                 (
                     "tenant",
                     models.ForeignKey(

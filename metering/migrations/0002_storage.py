@@ -73,6 +73,7 @@ USAGE_EVENT = """
     CREATE INDEX usage_event_time ON usage_event (tenant_id, time, id);
     CREATE INDEX usage_event_id ON usage_event (tenant_id, id);
     CREATE INDEX usage_event_session ON usage_event (tenant_id, session) WHERE session <> '';
+    CREATE INDEX usage_event_task ON usage_event (tenant_id, task) WHERE task <> '';
     CREATE INDEX usage_event_trace ON usage_event (tenant_id, trace) WHERE trace <> '';
     -- Cost source 4 is "unpriced".
     CREATE INDEX usage_event_unpriced ON usage_event (tenant_id, time) WHERE cost_source = 4;

@@ -5,6 +5,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from metering.models.facts import Fact
 from metering.models.sums import SumField
 from tenants.models import Tenant
 
@@ -132,7 +133,7 @@ class BudgetLevel(models.Model):
         return f"{self.percent}%: {self.action}"
 
 
-class BudgetWindow(models.Model):
+class BudgetWindow(Fact):
     """One budget, one group, one period: what was spent and what is reserved.
 
     Invariant: `spent_*` is the sum of the window's ledger entries, sealed ones included, and
@@ -141,9 +142,6 @@ class BudgetWindow(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     id = models.BigIntegerField()
     budget_id = models.BigIntegerField()
     revision = models.IntegerField()
@@ -218,9 +216,6 @@ class BudgetWindow(models.Model):
             ),
         ]
 
-    def __str__(self) -> str:
-        return f"window {self.id}"
-
 
 class EntryKind(models.IntegerChoices):
     """Why a balance moved."""
@@ -233,15 +228,12 @@ class EntryKind(models.IntegerChoices):
     SETTLE = 6, "settle"
 
 
-class LedgerEntry(models.Model):
+class LedgerEntry(Fact):
     """Append-only: why a window's balance moved. A trigger refuses updates, and removals by all but
     retention, which adds what it removes to the window's seal.
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     id = models.BigIntegerField()
     window_id = models.BigIntegerField()
     kind = models.SmallIntegerField(choices=EntryKind.choices)
@@ -259,9 +251,6 @@ class LedgerEntry(models.Model):
         indexes = [
             models.Index(fields=["tenant", "window_id", "grain_at"], name="ledger_entry_of_grain")
         ]
-
-    def __str__(self) -> str:
-        return f"entry {self.id}"
 
 
 class Crossing(models.Model):

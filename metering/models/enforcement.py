@@ -12,6 +12,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from metering.models.budgets import Budget, Mode
+from metering.models.facts import Fact
 from metering.models.sums import SumField
 from tenants.models import Tenant
 
@@ -25,7 +26,7 @@ class ReservationState(models.IntegerChoices):
     EXPIRED = 4, "expired"
 
 
-class Reservation(models.Model):
+class Reservation(Fact):
     """Money held before a call, in every window that the call counts in.
 
     Invariant: while `state` is open, each window of `window_ids` holds exactly `reserved_*`; in
@@ -33,9 +34,6 @@ class Reservation(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     id = models.UUIDField()
     state = models.SmallIntegerField(choices=ReservationState.choices)
     created_at = models.DateTimeField()
@@ -88,17 +86,11 @@ class Reservation(models.Model):
             ),
         ]
 
-    def __str__(self) -> str:
-        return f"reservation {self.id}"
 
-
-class Decision(models.Model):
+class Decision(Fact):
     """A decision other than a plain allow, with its reasons. Written with what it decided."""
 
     pk = models.CompositePrimaryKey("tenant_id", "id")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     id = models.BigIntegerField()
     decided_at = models.DateTimeField()
     # allow (where a budget in shadow or warn objected), downgrade, refuse, open or close (breakers)
@@ -117,9 +109,6 @@ class Decision(models.Model):
         db_table = "decision"
         # Ids come in portions to each connection: they are not in order of time.
         indexes = [models.Index(fields=["tenant", "-decided_at", "-id"], name="decision_newest")]
-
-    def __str__(self) -> str:
-        return f"{self.decision} {self.code}".strip()
 
 
 class HaltKind(models.TextChoices):
@@ -313,7 +302,7 @@ def last_hour_field() -> models.GeneratedField:
     )
 
 
-class RateCounter(models.Model):
+class RateCounter(Fact):
     """What was asked for within the last minute, by second, for one subject.
 
     `subject` is a rate limit (`limit:7`), or a level that throttles (`level:12:80`). Item
@@ -322,9 +311,6 @@ class RateCounter(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "id")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     id = models.BigIntegerField()
     subject = models.TextField()
     group_key = models.TextField()
@@ -344,9 +330,6 @@ class RateCounter(models.Model):
                 name="rate_counter_once_a_subject_and_group",
             )
         ]
-
-    def __str__(self) -> str:
-        return f"rate counter of {self.subject} {self.group_key}"
 
 
 class BreakerClose(models.TextChoices):
@@ -401,13 +384,10 @@ class Breaker(models.Model):
         return self.name
 
 
-class BreakerState(models.Model):
+class BreakerState(Fact):
     """What a breaker knows of one group: the last minute by second, and what is usual."""
 
     pk = models.CompositePrimaryKey("tenant_id", "id")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     id = models.BigIntegerField()
     breaker_id = models.BigIntegerField()
     group_key = models.TextField()
@@ -447,9 +427,6 @@ class BreakerState(models.Model):
             )
         ]
 
-    def __str__(self) -> str:
-        return f"breaker {self.breaker_id} {self.group_key}"
-
 
 class LimitReduction(models.Model):
     """Limits of budgets count less for what matches, while an anomaly or a breaker is open."""
@@ -481,13 +458,10 @@ class LimitReduction(models.Model):
         return f"{self.limit_percent} % while {self.cause}"
 
 
-class CallSize(models.Model):
+class CallSize(Fact):
     """How large an agent's calls usually are: counts by bin, as in `UsageHistogram`."""
 
     pk = models.CompositePrimaryKey("tenant_id", "agent", "feature", "model", "measure", "bin")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     agent = models.TextField(db_collation="C")
     feature = models.TextField(db_collation="C")
     model = models.TextField(db_collation="C")
@@ -497,9 +471,6 @@ class CallSize(models.Model):
 
     class Meta:
         db_table = "call_size"
-
-    def __str__(self) -> str:
-        return f"calls of {self.agent} {self.feature} {self.model}"
 
 
 class SimulationStatus(models.TextChoices):

@@ -11,15 +11,10 @@ own id, which is positive, and below zero the tenant's rows, even for model pric
 prices.
 """
 
-from typing import TYPE_CHECKING
-
 from django.core.exceptions import ValidationError
 from django.db import models
 
 from tenants.models import Tenant
-
-if TYPE_CHECKING:
-    pass
 
 
 class CataloguePrice(models.Model):

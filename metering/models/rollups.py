@@ -4,8 +4,8 @@ against them.
 
 from django.db import models
 
+from metering.models.facts import Fact
 from metering.models.sums import SumField
-from tenants.models import Tenant
 
 MEASURES = (
     "cost_nanos",
@@ -18,10 +18,12 @@ MEASURES = (
     "cache_write_tokens",
     "reasoning_tokens",
     "tool_calls",
+    # The part of the cost that reports gave.
+    "given_nanos",
 )
 
 
-class UsageRollup(models.Model):
+class UsageRollup(Fact):
     """Sums of one bucket of time (15 minutes, or a UTC day) for one value or pair of values.
 
     `dimension_set` names the grain and the dimensions (see `metering.rollups`); `value_1` and
@@ -29,9 +31,6 @@ class UsageRollup(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "dimension_set", "starts_at", "value_1", "value_2")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     dimension_set = models.SmallIntegerField()
     starts_at = models.DateTimeField()
     value_1 = models.TextField(db_collation="C")
@@ -46,24 +45,19 @@ class UsageRollup(models.Model):
     cache_write_tokens = SumField()
     reasoning_tokens = SumField()
     tool_calls = models.BigIntegerField()
+    given_nanos = SumField()
 
     class Meta:
         db_table = "usage_rollup"
 
-    def __str__(self) -> str:
-        return f"{self.value_1} {self.value_2} from {self.starts_at}"
 
-
-class UsageHistogram(models.Model):
+class UsageHistogram(Fact):
     """How often a measure fell into a bin, for percentiles: bin `b` holds values up to GROWTH **
     b.
     """
 
     pk = models.CompositePrimaryKey(
         "tenant_id", "dimension_set", "starts_at", "value_1", "measure", "bin"
-    )
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
     )
     dimension_set = models.SmallIntegerField()
     starts_at = models.DateTimeField()
@@ -74,6 +68,3 @@ class UsageHistogram(models.Model):
 
     class Meta:
         db_table = "usage_histogram"
-
-    def __str__(self) -> str:
-        return f"{self.value_1} from {self.starts_at}"

@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from metering.models.facts import Fact
 from metering.models.sums import SumField
 from tenants.models import Tenant
 
@@ -26,7 +27,7 @@ class UsageSeal(models.Model):
         return f"sealed until {self.sealed_until}"
 
 
-class WindowSeal(models.Model):
+class WindowSeal(Fact):
     """What is gone of a window: the sum of its removed entries, and that of its sealed events.
 
     Invariant: `entry_*` and the entries that remain add up to what the window spent, and so do
@@ -36,9 +37,6 @@ class WindowSeal(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "window_id")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     window_id = models.BigIntegerField()
     entry_count = models.BigIntegerField(db_default=0)
     entry_nanos = SumField(db_default=0)
@@ -52,6 +50,3 @@ class WindowSeal(models.Model):
 
     class Meta:
         db_table = "window_seal"
-
-    def __str__(self) -> str:
-        return f"seal of window {self.window_id}"

@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from tenants.models import Tenant
+from metering.models.facts import Fact
 
 
 class SourceOutcome(models.IntegerChoices):
@@ -19,7 +19,7 @@ class SourceOutcome(models.IntegerChoices):
     PASSED_OVER = 7, "passed_over"
 
 
-class SourceCount(models.Model):
+class SourceCount(Fact):
     """The number of reports of one source, route and outcome on a UTC day.
 
     `code` says why, and is empty where nothing need be said. `detail` and `sample` are those of the
@@ -27,9 +27,6 @@ class SourceCount(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "day", "source", "route", "outcome", "code")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     day = models.DateField()
     source = models.TextField(db_collation="C")
     # A `Route`.
@@ -46,6 +43,3 @@ class SourceCount(models.Model):
     class Meta:
         db_table = "source_count"
         indexes = [models.Index(fields=["day"], name="source_count_by_age")]
-
-    def __str__(self) -> str:
-        return f"{self.source}: {self.count} {SourceOutcome(self.outcome).label}"

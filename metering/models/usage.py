@@ -6,6 +6,7 @@ for reading. `usage_event` is partitioned by month, so Django does not manage it
 
 from django.db import models
 
+from metering.models.facts import Fact
 from tenants.models import Tenant
 
 # An event's id is its batch's id times this, plus its place in the batch: the events of a batch are
@@ -107,7 +108,7 @@ class IngestBatch(models.Model):
         return f"batch {self.id}"
 
 
-class EventKey(models.Model):
+class EventKey(Fact):
     """What a report is known by: hashes of its (source, id) and of the identities of its call.
 
     `fingerprint` is a hash of the report as it was sent, `event_id` its call. An
@@ -117,9 +118,6 @@ class EventKey(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "key")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     key = models.UUIDField()
     response_key = models.UUIDField(null=True)
     request_key = models.UUIDField(null=True)
@@ -151,11 +149,8 @@ class EventKey(models.Model):
             ),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.key}"
 
-
-class CallReport(models.Model):
+class CallReport(Fact):
     """What one report told, for reports that share an identity with others.
 
     The calls of a group are a function of its reports (`metering.calls.merging`), so their order
@@ -163,9 +158,6 @@ class CallReport(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "key")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     key = models.UUIDField()
     group_id = models.BigIntegerField()
     event_id = models.BigIntegerField()
@@ -179,11 +171,8 @@ class CallReport(models.Model):
             models.Index(fields=["event_at"], name="call_report_by_age"),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.key}"
 
-
-class TraceSpan(models.Model):
+class TraceSpan(Fact):
     """A span of a trace that may still grow: who its parent is, and what it tells, if anything.
 
     Kept for an hour after the trace's last span. `call_fingerprint` is of the report that was made
@@ -191,9 +180,6 @@ class TraceSpan(models.Model):
     """
 
     pk = models.CompositePrimaryKey("tenant_id", "trace", "span")
-    tenant = models.ForeignKey(
-        Tenant, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
     trace = models.CharField(max_length=32)
     span = models.CharField(max_length=16)
     parent = models.CharField(max_length=16, null=True)
@@ -215,9 +201,6 @@ class TraceSpan(models.Model):
             ),
             models.Index(fields=["received_at"], name="trace_span_by_age"),
         ]
-
-    def __str__(self) -> str:
-        return f"{self.trace}-{self.span}"
 
 
 class UsageEvent(models.Model):

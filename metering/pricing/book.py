@@ -7,12 +7,14 @@ holder replaces it when the tenant's configuration changes.
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol
+from operator import sub
+from typing import Final, Generic, NamedTuple, TypeVar
 
-from django.db import connection
-
+from common.bounded_memory import BoundedMemory
+from common.queries import Row, fetch_row
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing import model_names
+from metering.pricing.model_names import CatalogueModel
 from metering.pricing.rates import CompiledRates, parse_rates
 from metering.pricing.schedule import (
     CATALOGUE,
@@ -23,7 +25,10 @@ from metering.pricing.schedule import (
     Schedule,
 )
 from metering.pricing.worst_case import Shape, worst_case_nanos
+from metering.usage.columns import token_counts, tokens_of
 from metering.usage.shapes import INFERENCE_GEO, OTHER_MODELS, Tokens
+
+Content = TypeVar("Content")
 
 OVERRIDE: Final = "override"
 UNPRICED: Final = "unpriced"
@@ -51,41 +56,16 @@ _NO_PRICE: Final = Rating(0, None, UNPRICED)
 _FREE_TOOL: Final = Rating(0, None, CATALOGUE)
 
 
-class DatedPriceLike(Protocol):
-    """What a tenant's price must tell; `TenantPrice` and `ToolPrice` do."""
-
-    @property
-    def price_id(self) -> int: ...
+class _Dated(NamedTuple, Generic[Content]):
+    """What a tenant's price gives while it is in force."""
 
     effective_from: datetime
     effective_to: datetime | None
-
-
-class TenantPriceLike(DatedPriceLike, Protocol):
-    provider: str
-    model: str
-    rates: Any
-
-
-class ToolPriceLike(DatedPriceLike, Protocol):
-    tool: str
-    call_nanos: int
-
-
-class _Override(NamedTuple):
-    effective_from: datetime
-    effective_to: datetime | None
-    price: Price
-
-
-class _ToolCall(NamedTuple):
-    effective_from: datetime
-    effective_to: datetime | None
-    rating: Rating
+    content: Content
 
 
 class _Entry(NamedTuple):
-    overrides: tuple[_Override, ...]
+    overrides: tuple[_Dated[Price], ...]
     schedule: Schedule | None
 
 
@@ -96,19 +76,19 @@ class PriceBook:
         self,
         *,
         catalogue: Catalogue,
-        tenant_prices: Iterable[TenantPriceLike] = (),
-        tool_prices: Iterable[ToolPriceLike] = (),
+        tenant_prices: Iterable[TenantPrice] = (),
+        tool_prices: Iterable[ToolPrice] = (),
     ) -> None:
         self._catalogue = catalogue
-        self._overrides: dict[str, list[TenantPriceLike]] = {}
+        self._overrides: dict[str, list[TenantPrice]] = {}
         for row in tenant_prices:
             self._overrides.setdefault(_folded(row.model), []).append(row)
-        self._tools: dict[str, list[_ToolCall]] = {}
+        self._tools: dict[str, list[_Dated[Rating]]] = {}
         for tool in sorted(tool_prices, key=_newest_first, reverse=True):
             rating = Rating(tool.call_nanos, tool.price_id, OVERRIDE)
-            call = _ToolCall(tool.effective_from, tool.effective_to, rating)
+            call = _Dated(tool.effective_from, tool.effective_to, rating)
             self._tools.setdefault(tool.tool, []).append(call)
-        self._entry = lru_cache(maxsize=NAMES_REMEMBERED)(self._find_entry)
+        self.entry = lru_cache(maxsize=NAMES_REMEMBERED)(self._find_entry)
 
     def rate(  # noqa: PLR0913 - a rating depends on all of these
         self,
@@ -125,7 +105,7 @@ class PriceBook:
         'unpriced'.
         """
         if operation == "tool":
-            return self._rate_tool(tool, at)
+            return _in_force(self._tools.get(tool or "", ()), at) or _FREE_TOOL
         extra = tokens.extra
         geo = extra.get(INFERENCE_GEO) if extra is not None else None
         price = self.price_at(
@@ -163,7 +143,7 @@ class PriceBook:
             unrated = price.compiled.unrated(shape.as_tokens())
             ratings.append(_rating(price, nanos, unrated)._replace(is_free=price.compiled.is_free))
         # One that lacks a rate comes before all that lack none.
-        return max(ratings, key=lambda one: (one.source == UNPRICED, one.cost_nanos))
+        return max(ratings, key=lambda rating: (rating.source == UNPRICED, rating.cost_nanos))
 
     def price_at(
         self,
@@ -177,20 +157,11 @@ class PriceBook:
         """Return the price in force for a model, if any; `geo` is where the call must run."""
         if not model:
             return None
-        overrides, schedule = self._entry(provider or None, model, service_tier, geo)
-        for override in overrides:
-            if _is_at(override, at):
-                return override.price
-        return schedule.at(at) if schedule is not None else None
-
-    def names_remembered(self) -> int:
-        return self._entry.cache_info().currsize
-
-    def _rate_tool(self, tool: str | None, at: datetime) -> Rating:
-        for call in self._tools.get(tool or "", ()):
-            if _is_at(call, at):
-                return call.rating
-        return _FREE_TOOL
+        overrides, schedule = self.entry(provider or None, model, service_tier, geo)
+        override = _in_force(overrides, at)
+        if override is not None or schedule is None:
+            return override
+        return schedule.at(at)
 
     def _rate_parts(
         self, provider: str | None, price: Price, at: datetime, tokens: Tokens
@@ -214,36 +185,42 @@ class PriceBook:
     def _find_entry(
         self, provider: str | None, model: str, service_tier: str | None, geo: str | None
     ) -> _Entry:
-        found = model_names.find_model(provider, model)
-        overrides = self._find_overrides(provider, model, found)
+        known = model_names.find_model(provider, model)
+        overrides = self._find_overrides(provider, model, known)
+        if known is None:
+            return _Entry(overrides, None)
         tier = (service_tier or "").lower()
-        tier_known = tier if tier in CONTEXT_BY_TIER else None
-        geo_known = geo if geo in PRICED_GEOS else None
-        schedule = (
-            self._catalogue.schedule(found, tier_known, geo_known) if found is not None else None
+        return _Entry(
+            overrides,
+            self._catalogue.schedule(
+                known,
+                tier if tier in CONTEXT_BY_TIER else None,
+                geo if geo in PRICED_GEOS else None,
+            ),
         )
-        return _Entry(overrides, schedule)
 
     def _find_overrides(
-        self, provider: str | None, model: str, found: model_names.CatalogueModel | None
-    ) -> tuple[_Override, ...]:
+        self, provider: str | None, model: str, known: CatalogueModel | None
+    ) -> tuple[_Dated[Price], ...]:
         """Return the tenant's prices for a model, those that name it most closely first.
 
         A price for the name as sent beats one for the model that the name means; one that names the
         provider beats one that does not; a later one beats an earlier.
         """
         names = [_folded(model)]
-        if found is not None and found.model != names[0]:
-            names.append(found.model)
-        ranked: list[_Override] = []
+        if known is not None and known.model != names[0]:
+            names.append(known.model)
+        ranked: list[_Dated[Price]] = []
         for name in names:
-            rows = [
-                row
-                for row in self._overrides.get(name, ())
-                if _is_of(row.provider, provider, found)
-            ]
-            rows.sort(key=lambda row: (bool(row.provider), *_newest_first(row)), reverse=True)
-            ranked.extend(_override(row) for row in rows)
+            rows = self._overrides.get(name, ())
+            for row in sorted(
+                (row for row in rows if _is_of(row.provider, provider, known)),
+                key=lambda row: (bool(row.provider), *_newest_first(row)),
+                reverse=True,
+            ):
+                compiled = CompiledRates(parse_rates(row.rates))
+                price = Price(row.price_id, OVERRIDE, row.provider, row.model, compiled)
+                ranked.append(_Dated(row.effective_from, row.effective_to, price))
         return tuple(ranked)
 
 
@@ -253,13 +230,7 @@ def _rating(price: Price, cost_nanos: int, unrated: tuple[str, ...]) -> Rating:
     return Rating(cost_nanos, price.price_id, price.source)
 
 
-def _override(row: TenantPriceLike) -> _Override:
-    compiled = CompiledRates(parse_rates(row.rates))
-    price = Price(row.price_id, OVERRIDE, row.provider, row.model, compiled)
-    return _Override(row.effective_from, row.effective_to, price)
-
-
-def _is_of(named: str, provider: str | None, found: model_names.CatalogueModel | None) -> bool:
+def _is_of(named: str, provider: str | None, model: CatalogueModel | None) -> bool:
     """Return whether a price for the provider `named` is for this call; without a name it is for
     any.
     """
@@ -271,14 +242,18 @@ def _is_of(named: str, provider: str | None, found: model_names.CatalogueModel |
     seller = model_names.find_provider(provider)
     if seller is not None:
         return seller.id == known.id
-    return not provider and found is not None and found.provider == known.id
+    return not provider and model is not None and model.provider == known.id
 
 
-def _is_at(row: _Override | _ToolCall, at: datetime) -> bool:
-    return row.effective_from <= at and (row.effective_to is None or at < row.effective_to)
+def _in_force(prices: Iterable[_Dated[Content]], at: datetime) -> Content | None:
+    """Return the first of what is in force at a time."""
+    for starts_at, ends_at, content in prices:
+        if starts_at <= at and (ends_at is None or at < ends_at):
+            return content
+    return None
 
 
-def _newest_first(row: DatedPriceLike) -> tuple[datetime, int]:
+def _newest_first(row: TenantPrice | ToolPrice) -> tuple[datetime, int]:
     # Of two that start together the row written later holds; tenant ids fall below zero.
     return row.effective_from, abs(row.price_id)
 
@@ -300,16 +275,12 @@ def _tokens_of(keys: Mapping[str, int]) -> Tokens:
 
 def _without(tokens: Tokens, part: Tokens) -> Tokens:
     """Return the counts that are left when a part of the call is taken out."""
-    left = {
-        name: getattr(tokens, name) - getattr(part, name)
-        for name in Tokens.__struct_fields__
-        if name != "extra"
-    }
+    left = map(sub, token_counts(tokens), token_counts(part))
     extra = {key: value for key, value in (tokens.extra or {}).items() if key != OTHER_MODELS}
-    return Tokens(**left, extra=extra or None)
+    return tokens_of(left, extra or None)
 
 
-_remembered: tuple[tuple[Any, ...], Catalogue] | None = None
+_catalogues = BoundedMemory[Row, Catalogue](size_max=1)
 
 
 def load_price_book(tenant_id: int, *, has_own: bool = True) -> PriceBook:
@@ -325,15 +296,13 @@ def load_price_book(tenant_id: int, *, has_own: bool = True) -> PriceBook:
 
 def _load_catalogue() -> Catalogue:
     """Return the catalogue as stored, read again only when an import has changed it."""
-    global _remembered  # noqa: PLW0603 - one catalogue a process, since it is the same for all
     # Rows are only added and superseded, so these change with every change.
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT max(id), max(created_at), max(superseded_at),"
-            " count(*) FILTER (WHERE superseded_at IS NULL) FROM catalogue_price"
-        )
-        version = cursor.fetchone()
-    if _remembered is None or _remembered[0] != version:
-        rows = CataloguePrice.objects.filter(superseded_at=None)
-        _remembered = (version, Catalogue(list(rows)))
-    return _remembered[1]
+    version = fetch_row(
+        "SELECT max(id), max(created_at), max(superseded_at),"
+        " count(*) FILTER (WHERE superseded_at IS NULL) FROM catalogue_price"
+    )
+    catalogue = _catalogues.get(version)
+    if catalogue is None:
+        catalogue = Catalogue(CataloguePrice.objects.filter(superseded_at=None))
+        _catalogues.keep(version, catalogue)
+    return catalogue

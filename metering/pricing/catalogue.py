@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, NotRequired, TypedDict
 
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import (
@@ -28,6 +28,28 @@ _LEAST_SECONDS_MODELS: Final = {
 Constraint = StartDateConstraint | TimeOfDateConstraint | None
 
 
+class StoredTier(TypedDict):
+    """A tier of a rate as JSON."""
+
+    above: int
+    nanos: str
+
+
+class StoredRate(TypedDict):
+    """A rate as JSON: see `Rate`. One that a supplement made says where it was read, and when."""
+
+    per: int
+    nanos: str
+    tiers: NotRequired[list[StoredTier]]
+    minimum: NotRequired[int]
+    is_unsplit: NotRequired[bool]
+    source: NotRequired[str]
+    read: NotRequired[str]
+
+
+StoredRates = dict[str, StoredRate]
+
+
 class CatalogueRow(NamedTuple):
     """One price; see `CataloguePrice` for how rows of a model play together."""
 
@@ -39,7 +61,7 @@ class CatalogueRow(NamedTuple):
     daily_from: time | None
     daily_to: time | None
     context: dict[str, str]
-    rates: dict[str, dict[str, Any]]
+    rates: StoredRates
 
 
 @cache
@@ -89,33 +111,31 @@ def _limits(constraint: Constraint) -> tuple[date | None, time | None, time | No
     return None, None, None
 
 
-def _in_utc(moment: time) -> time:
-    if moment.tzinfo is None:
-        return moment
-    on_a_day = datetime.combine(date(1970, 1, 1), moment)
-    return on_a_day.astimezone(UTC).time()
+def _in_utc(daily: time) -> time:
+    if daily.tzinfo is None:
+        return daily
+    return datetime.combine(date(1970, 1, 1), daily).astimezone(UTC).time()
 
 
-def _rates_of(price: ModelPrice, has_minimum: bool) -> dict[str, dict[str, Any]]:
-    rates: dict[str, dict[str, Any]] = {}
+def _rates_of(price: ModelPrice, has_minimum: bool) -> StoredRates:
+    rates: StoredRates = {}
     for price_key, value in sorted(vars(price).items()):
         if value is None or price_key.startswith("_"):
             continue
         unit = units().unit_for_price_key(price_key)
-        rate: dict[str, Any] = {"per": unit.per}
-        if isinstance(value, TieredPrices):
-            rate["nanos"] = _nanos(value.base)
+        is_tiered = isinstance(value, TieredPrices)
+        rate = StoredRate(per=unit.per, nanos=nanos_text(value.base if is_tiered else value))
+        if is_tiered:
             rate["tiers"] = [
-                {"above": tier.start, "nanos": _nanos(tier.price)} for tier in value.tiers
+                {"above": tier.start, "nanos": nanos_text(tier.price)} for tier in value.tiers
             ]
-        else:
-            rate["nanos"] = _nanos(value)
         if has_minimum and unit.usage_key in ("audio_seconds", "input_audio_seconds"):
             rate["minimum"] = _LEAST_SECONDS
         rates[unit.usage_key] = rate
     return rates
 
 
-def _nanos(usd: Decimal) -> str:
+def nanos_text(usd: Decimal) -> str:
+    """Return dollars as nano-dollars, in as many digits as they have."""
     nanos = f"{usd.scaleb(9):f}"
     return nanos.rstrip("0").rstrip(".") if "." in nanos else nanos

@@ -11,8 +11,6 @@ from metering.pricing.supplement import supplemented_rows
 from tenants.scope import platform_scope
 from tenants.settings import bump_all_configurations
 
-_Place = tuple[str, str, int]
-
 
 class Imported(NamedTuple):
     """What an import did, in rows. `superseded` were replaced or are no longer in the catalogue."""
@@ -36,12 +34,16 @@ def import_catalogue() -> Imported:
             (row.provider, row.model, row.ordinal): row
             for row in CataloguePrice.objects.filter(superseded_at=None).select_for_update()
         }
-        wanted = {_place(row): row for row in rows}
-        old = [row.id for place, row in current.items() if not _is_kept(row, wanted.get(place))]
-        kept = {place for place, row in current.items() if _is_kept(row, wanted.get(place))}
-        new = [_model_of(row) for place, row in wanted.items() if place not in kept]
+        wanted = {(row.provider, row.model, row.ordinal): row for row in rows}
+        kept = {key for key, row in current.items() if _is_kept(row, wanted.get(key))}
+        old = [row.id for key, row in current.items() if key not in kept]
+        new = [
+            CataloguePrice(**row._asdict(), catalogue_version=catalogue_version())
+            for key, row in wanted.items()
+            if key not in kept
+        ]
         if old or new:
-            # The old rows leave first: a place holds one row in force.
+            # The old rows leave first: a key has one row in force.
             CataloguePrice.objects.filter(id__in=old).update(superseded_at=timezone.now())
             CataloguePrice.objects.bulk_create(new, batch_size=1000)
             bump_all_configurations()
@@ -49,20 +51,11 @@ def import_catalogue() -> Imported:
     return Imported(catalogue_version(), models, len(rows), len(new), len(old))
 
 
-def _place(row: CatalogueRow) -> _Place:
-    return row.provider, row.model, row.ordinal
-
-
 def _is_kept(stored: CataloguePrice, row: CatalogueRow | None) -> bool:
-    return row is not None and (
-        stored.effective_from == row.effective_from
-        and stored.daily_from == row.daily_from
-        and stored.daily_to == row.daily_to
-        and stored.context == row.context
+    columns = ("effective_from", "daily_from", "daily_to", "context")
+    return (
+        row is not None
+        and all(getattr(stored, name) == getattr(row, name) for name in columns)
         # As JSON, so that what the database gives back compares equal to what was sent.
         and stored.rates == json.loads(json.dumps(row.rates))
     )
-
-
-def _model_of(row: CatalogueRow) -> CataloguePrice:
-    return CataloguePrice(**row._asdict(), catalogue_version=catalogue_version())

@@ -66,8 +66,8 @@ def find_model(provider: str | None, model: str) -> CatalogueModel | None:
     if known is None and _is_gateway(provider):
         known, name = _strip_gateway_prefix(provider, name)
     seller = known or (_maker(name) if _is_gateway(provider) else None)
-    if seller is not None and (found := _model_of(seller, name)):
-        return _catalogued(seller, found)
+    if seller is not None and (model_info := _model_of(seller, name)):
+        return _catalogued(seller, model_info)
     if known is None and _is_gateway(provider) and _BEDROCK_NAME.match(name):
         return find_model("aws", name)
     return _at_makers_price(name)
@@ -118,9 +118,9 @@ def find_provider(provider: str | None) -> Provider | None:
         return None
     name = provider.lower().strip()
     providers = get_snapshot().providers
-    found = find_provider_by_id(providers, _PROVIDER_BY_ALIAS.get(name, name))
-    if found is not None or "." not in name:
-        return found
+    known = find_provider_by_id(providers, _PROVIDER_BY_ALIAS.get(name, name))
+    if known is not None or "." not in name:
+        return known
     url = name if "://" in name else f"https://{name}"
     return next((each for each in providers if re.match(each.api_pattern, url)), None)
 
@@ -133,17 +133,13 @@ def canonical_provider(provider: str | None, model: str | None) -> str:
     spelled as the maker.
     """
     known = find_provider(provider)
+    passes_on = _is_gateway(provider) if known is None else bool(known.fallback_model_providers)
+    maker = _maker(model.lower()) if model and passes_on else None
+    if maker is not None:
+        return maker.id
     if known is None:
-        if provider and not _is_gateway(provider):
-            return provider.lower().strip()
-        maker = _maker(model.lower()) if model else None
-        return maker.id if maker else (provider or "").lower().strip()
-    if known.fallback_model_providers:
-        maker = _maker(model.lower()) if model else None
-        if maker is not None:
-            return maker.id
-        return "openai" if known.id == "azure" else known.id
-    return known.id
+        return (provider or "").lower().strip()
+    return "openai" if known.id == "azure" and passes_on else known.id
 
 
 def _is_gateway(provider: str | None) -> bool:
@@ -159,21 +155,11 @@ def _strip_gateway_prefix(provider: str | None, name: str) -> tuple[Provider | N
     providers = get_snapshot().providers
     if provider is None:
         # Without LiteLLM's word for it, `mistralai/…` may be a name of the model's files.
-        found = next((each for each in providers if each.id == prefix), None)
-        found = found or find_provider_by_id(providers, _PROVIDER_BY_ALIAS.get(prefix, "-"))
+        known = next((each for each in providers if each.id == prefix), None)
+        known = known or find_provider_by_id(providers, _PROVIDER_BY_ALIAS.get(prefix, "-"))
     else:
-        found = find_provider(prefix)
-    return (found, rest) if found else (None, name)
-
-
-def _spellings(name: str, seller: Provider) -> list[str]:
-    """Return the name, then the name without the path before it."""
-    spellings = [name]
-    if "models/" in name:
-        spellings.append(name.rpartition("models/")[2])
-    if name.startswith(f"{seller.id}/"):
-        spellings.append(name.removeprefix(f"{seller.id}/"))
-    return spellings
+        known = find_provider(prefix)
+    return (known, rest) if known else (None, name)
 
 
 def _maker(name: str) -> Provider | None:
@@ -188,10 +174,12 @@ def _maker(name: str) -> Provider | None:
 def _model_of(seller: Provider, name: str) -> ModelInfo | None:
     """Return the library's answer, or the model with this very id if its patterns miss it."""
     providers = get_snapshot().providers
-    for reference in _spellings(name, seller):
-        if found := seller.find_model(reference, all_providers=providers):
-            return found
-    return next((model for model in seller.models if model.id.lower() == name), None)
+    # The name, then the name without the path before it.
+    bare = (name.rpartition("models/")[2], name.removeprefix(f"{seller.id}/"))
+    for reference in dict.fromkeys((name, *bare)):
+        if model := seller.find_model(reference, all_providers=providers):
+            return model
+    return next((each for each in seller.models if each.id.lower() == name), None)
 
 
 def _at_makers_price(name: str) -> CatalogueModel | None:
@@ -199,14 +187,14 @@ def _at_makers_price(name: str) -> CatalogueModel | None:
     maker = _maker(bare)
     if maker is None or maker.id not in _SOLD_AT_MAKERS_PRICE:
         return None
-    found = maker.find_model(bare)
-    if found is None or any(word in found.id for word in _OPEN_WEIGHTS):
+    model = maker.find_model(bare)
+    if model is None or any(word in model.id for word in _OPEN_WEIGHTS):
         return None
-    return _catalogued(maker, found)
+    return _catalogued(maker, model)
 
 
-def _catalogued(seller: Provider, found: ModelInfo) -> CatalogueModel:
-    owner, model = _owners()[id(found)]
+def _catalogued(seller: Provider, model_info: ModelInfo) -> CatalogueModel:
+    owner, model = _owners()[id(model_info)]
     is_own = owner == seller.id
     return CatalogueModel(owner, model, has_variants=is_own, reseller="" if is_own else seller.id)
 

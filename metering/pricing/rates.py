@@ -49,6 +49,7 @@ _OWN_UNITS: Final = {
     ),
     "url_fetches": ("_kcount", 1000, {"family": "tool_calls", "tool_type": "url_fetch"}),
 }
+_CACHED: Final = frozenset({"cache_read_tokens", "cache_write_tokens"})
 # Kinds of input that may have been read from the cache without the provider saying how much.
 _CACHED_KINDS: Final = ("audio", "image", "video")
 
@@ -161,17 +162,8 @@ class Bracket:
     """
 
     __slots__ = (
-        "fixed",
-        "half",
-        "input",
-        "leaves",
-        "output",
-        "read",
-        "reasoning",
-        "scale",
-        "web",
-        "write",
-        "write_1h",
+        *("fixed", "half", "input", "leaves", "output", "read", "reasoning", "scale", "web"),
+        *("write", "write_1h"),
     )
 
     def __init__(self, nanos_by_key: Mapping[str, Fraction]) -> None:
@@ -207,7 +199,10 @@ class CompiledRates:
             Bracket({key: _nanos_each(rate, above) for key, rate in rates.items()})
             for above in (-1, *thresholds)
         )
-        self._parts = {key: _parts_of(key, rates) for key in rates}
+        self._parts = {
+            key: [part for part in rates if key in units().ancestor_usage_keys(part)]
+            for key in rates
+        }
         self._plain = tuple(
             key in rates for key in ("input_tokens", "output_tokens", "web_searches")
         )
@@ -243,6 +238,7 @@ class CompiledRates:
             extra = {**(tokens.extra or {}), self._unsplit: tokens.output_tokens}
             tokens = msgspec.structs.replace(tokens, extra=extra)
         given = tokens.input_tokens
+        bracket = self._bracket(given)
         read = tokens.cache_read_tokens
         write = tokens.cache_write_tokens
         if (
@@ -251,8 +247,7 @@ class CompiledRates:
             or tokens.output_audio_tokens
             or read + write > given
         ):
-            return self._cost_of_parts(tokens)
-        bracket = self._bracket(given)
+            return (self.unrounded(bracket, tokens) + bracket.half) // bracket.scale
         total = bracket.fixed + given * bracket.input + tokens.output_tokens * bracket.output
         if read:
             total += read * bracket.read
@@ -275,29 +270,13 @@ class CompiledRates:
         """Each range of input sizes that a call of at most so much input may fall into, with the
         largest input in it.
         """
-        reached = bisect_left(self._thresholds, input_tokens)
-        return list(
-            zip(
-                (*self._thresholds[:reached], input_tokens),
-                self._brackets[: reached + 1],
-                strict=True,
-            )
-        )
+        reached = self._thresholds[: bisect_left(self._thresholds, input_tokens)]
+        return list(zip((*reached, input_tokens), self._brackets, strict=False))
 
     def _bracket(self, input_tokens: int) -> Bracket:
         if self._thresholds:
             return self._brackets[bisect_left(self._thresholds, input_tokens)]
         return self._brackets[0]
-
-    def _cost_of_parts(self, tokens: Tokens) -> int:
-        """As `cost_nanos`, for usage of any class."""
-        bracket = self._bracket(tokens.input_tokens)
-        total = self.unrounded(bracket, tokens) + bracket.half
-        return (
-            math.floor(total / bracket.scale)
-            if isinstance(total, Fraction)
-            else int(total // bracket.scale)
-        )
 
     def unrounded(self, bracket: Bracket, tokens: Tokens) -> int | Fraction:
         """Return the cost in the bracket's unit: splits the counts as the price library does.
@@ -309,10 +288,7 @@ class CompiledRates:
         total: int | Fraction = 0
         for key, nanos in bracket.leaves:
             used = self._count(key, counts) - sum(billed[part] for part in self._parts[key])
-            if key == "input_tokens" and billed.keys() >= {
-                "cache_read_tokens",
-                "cache_write_tokens",
-            }:
+            if key == "input_tokens" and billed.keys() >= _CACHED:
                 used += counts.get(OVERLAP, 0)
             billed[key] = max(used, 0)
             total += billed[key] * nanos
@@ -320,26 +296,28 @@ class CompiledRates:
 
     def _count(self, key: str, counts: Mapping[str, int | Fraction]) -> int | Fraction:
         used = counts.get(key, 0)
-        # A whole that was not told is at least as large as its parts.
-        used = used or max((counts[part] for part in _told_parts(key, counts)), default=0)
+        if not used and key not in _FIELD_BY_KEY:
+            # A whole that was not told is at least as large as its parts.
+            known = units()
+            parts = (part for part in counts if part in known.units)
+            sizes = [counts[part] for part in parts if key in known.ancestor_usage_keys(part)]
+            used = max(sizes, default=0)
         minimum = self.rates[key].minimum
         return max(used, minimum) if used else used
 
 
 def _is_output_split(tokens: Tokens) -> bool:
-    told = tokens.output_audio_tokens or tokens.reasoning_tokens
-    return bool(told) or any(key.startswith("output_") for key in tokens.extra or ())
+    is_split = tokens.output_audio_tokens or tokens.reasoning_tokens
+    return bool(is_split) or any(key.startswith("output_") for key in tokens.extra or ())
 
 
 def _used(tokens: Tokens) -> list[str]:
     """Every unit that a call used some of."""
-    used = [key for key, field in _FIELD_BY_KEY.items() if getattr(tokens, field)]
-    used += [
-        key
-        for key, value in (tokens.extra or {}).items()
-        if isinstance(value, int | float) and value and key != OVERLAP
+    extra = (tokens.extra or {}).items()
+    return [
+        *(key for key, field in _FIELD_BY_KEY.items() if getattr(tokens, field)),
+        *(key for key, used in extra if isinstance(used, int | float) and used and key != OVERLAP),
     ]
-    return used
 
 
 def _nanos_each(rate: Rate, above: int) -> Fraction:
@@ -355,42 +333,20 @@ def _most_specific_first(keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=lambda key: (-len(registry[key].dimensions), key))
 
 
-def _parts_of(key: str, priced: Iterable[str]) -> tuple[str, ...]:
-    return tuple(other for other in priced if key in units().ancestor_usage_keys(other))
-
-
-def _told_parts(key: str, counts: Mapping[str, int | Fraction]) -> list[str]:
-    if key in _FIELD_BY_KEY:
-        return []
-    return [
-        other
-        for other in counts
-        if other in units().units and key in units().ancestor_usage_keys(other)
-    ]
-
-
 def _counts(tokens: Tokens) -> dict[str, int | Fraction]:
     """Every count of a call by the library's key: one request, and cached audio that must be."""
-    counts: dict[str, int | Fraction] = {"requests": 1}
-    for key, field in _FIELD_BY_KEY.items():
-        if used := getattr(tokens, field):
-            counts[key] = used
+    counted = ((key, getattr(tokens, field)) for key, field in _FIELD_BY_KEY.items())
+    counts: dict[str, int | Fraction] = {"requests": 1, **{key: n for key, n in counted if n}}
     for key, value in (tokens.extra or {}).items():
         if isinstance(value, float):
             counts[key] = Fraction(Decimal(repr(value)))
         elif isinstance(value, int):
             counts[key] = value
     for kind in _CACHED_KINDS:
-        _count_forced_overlap(kind, counts)
+        joint, whole = f"cache_{kind}_read_tokens", f"input_{kind}_tokens"
+        if joint not in counts and whole in counts:
+            # When cached tokens and tokens of a kind do not both fit in the input, some are both.
+            cached, given = counts.get("cache_read_tokens", 0), counts.get("input_tokens", 0)
+            if cached + counts[whole] > given:
+                counts[joint] = cached + counts[whole] - given
     return counts
-
-
-def _count_forced_overlap(kind: str, counts: dict[str, int | Fraction]) -> None:
-    """When cached tokens and tokens of a kind do not both fit in the input, some are both."""
-    joint = f"cache_{kind}_read_tokens"
-    whole = f"input_{kind}_tokens"
-    if joint in counts or whole not in counts:
-        return
-    both = counts.get("cache_read_tokens", 0) + counts[whole] - counts.get("input_tokens", 0)
-    if both > 0:
-        counts[joint] = both

@@ -3,9 +3,10 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-from metering.pricing import model_names
+from metering.models.prices import CataloguePrice
+from metering.pricing.model_names import CatalogueModel
 from metering.pricing.rates import CompiledRates, Rate, parse_rates
 from metering.usage.shapes import INFERENCE_GEO, Tokens
 
@@ -21,22 +22,6 @@ CONTEXT_BY_TIER: Final[dict[str, dict[str, str]]] = {
 }
 # Where a call may be bound to run at another price.
 PRICED_GEOS: Final = frozenset({"us"})
-
-
-class CataloguePriceLike(Protocol):
-    """What a catalogue row must tell; `CataloguePrice` does."""
-
-    @property
-    def price_id(self) -> int: ...
-
-    provider: str
-    model: str
-    ordinal: int
-    effective_from: date | None
-    daily_from: time | None
-    daily_to: time | None
-    context: Any
-    rates: Any
 
 
 class Price(NamedTuple):
@@ -59,38 +44,33 @@ class Price(NamedTuple):
 class Catalogue:
     """The global prices by provider and model, compiled when first asked for."""
 
-    def __init__(self, rows: Iterable[CataloguePriceLike]) -> None:
-        self._rows: dict[tuple[str, str], list[CataloguePriceLike]] = {}
-        for row in rows:
+    def __init__(self, rows: Iterable[CataloguePrice]) -> None:
+        self._rows: dict[tuple[str, str], list[CataloguePrice]] = {}
+        for row in sorted(rows, key=lambda row: row.ordinal):
             self._rows.setdefault((row.provider, row.model), []).append(row)
-        for prices in self._rows.values():
-            prices.sort(key=lambda row: row.ordinal)
         self._schedules: dict[_Key, Schedule] = {}
 
     def schedule(
-        self, found: model_names.CatalogueModel, tier: str | None, geo: str | None = None
+        self, model: CatalogueModel, tier: str | None, geo: str | None = None
     ) -> "Schedule | None":
         """Return the model's prices over time. What is remembered is bounded by the catalogue's
         size.
         """
-        key = (found, tier, geo)
+        key = (model, tier, geo)
         schedule = self._schedules.get(key)
-        if schedule is None:
-            rows = self._rows.get((found.provider, found.model))
-            if rows is None:
-                return None
-            schedule = Schedule(rows, _context(found, tier, geo))
-            self._schedules[key] = schedule
+        rows = self._rows.get((model.provider, model.model))
+        if schedule is None and rows is not None:
+            schedule = self._schedules[key] = Schedule(rows, _context(model, tier, geo))
         return schedule
 
 
-_Key = tuple[model_names.CatalogueModel, str | None, str | None]
+_Key = tuple[CatalogueModel, str | None, str | None]
 
 
 class Schedule:
     """The prices of one model for one tier of service: by date, and within a day by time."""
 
-    def __init__(self, rows: Sequence[CataloguePriceLike], context: Mapping[str, str]) -> None:
+    def __init__(self, rows: Sequence[CataloguePrice], context: Mapping[str, str]) -> None:
         self._standard = [row for row in rows if not row.context]
         self._variants = [
             row
@@ -140,7 +120,7 @@ class Schedule:
         return self._made[key]
 
 
-def _is_in_force(row: CataloguePriceLike, day: date, moment: time) -> bool:
+def _is_in_force(row: CataloguePrice, day: date, moment: time) -> bool:
     if row.effective_from is not None and day < row.effective_from:
         return False
     if row.daily_from is None or row.daily_to is None:
@@ -150,12 +130,10 @@ def _is_in_force(row: CataloguePriceLike, day: date, moment: time) -> bool:
     return row.daily_from <= moment < row.daily_to
 
 
-def _context(
-    found: model_names.CatalogueModel, tier: str | None, geo: str | None
-) -> dict[str, str]:
+def _context(model: CatalogueModel, tier: str | None, geo: str | None) -> dict[str, str]:
     """Return what the variants of a model's price are chosen by."""
-    if not found.has_variants:
+    if not model.has_variants:
         # A reseller's tiers are not its maker's.
-        return {"batch_at": found.reseller} if tier == "batch" else {}
+        return {"batch_at": model.reseller} if tier == "batch" else {}
     context = CONTEXT_BY_TIER[tier] if tier is not None else {}
     return context if geo is None else {**context, INFERENCE_GEO: geo}

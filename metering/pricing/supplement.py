@@ -9,22 +9,26 @@ calls of a `context`. `unsplit`: output that the provider does not break down is
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from metering.pricing.catalogue import CatalogueRow, catalogue_rows
+from metering.pricing.catalogue import (
+    CatalogueRow,
+    StoredRate,
+    StoredRates,
+    catalogue_rows,
+    nanos_text,
+)
 from metering.pricing.rates import units
 
 FILE: Final = Path(__file__).with_suffix(".csv")
 _EVERYWHERE: Final = "*"
 _GEO: Final = "inference_geo"
-
-Rates = dict[str, dict[str, Any]]
 
 
 class Line(NamedTuple):
@@ -45,28 +49,27 @@ class Line(NamedTuple):
             fnmatchcase(model, pattern) for pattern in self.models
         )
 
-    def origin(self) -> dict[str, str]:
-        """Return what a rate made by this line says of itself."""
-        return {"source": self.source, "read": self.read_on.isoformat()}
+    def rate(self, per: int, nanos: str) -> StoredRate:
+        """Return a rate made by this line, which says where it is from."""
+        return StoredRate(per=per, nanos=nanos, source=self.source, read=self.read_on.isoformat())
 
 
 def supplement_lines() -> list[Line]:
     with FILE.open(encoding="utf-8", newline="") as file:
-        return [_line(raw) for raw in csv.DictReader(file)]
-
-
-def _line(raw: Mapping[str, str]) -> Line:
-    return Line(
-        raw["kind"],
-        raw["provider"],
-        tuple(raw["models"].split()),
-        dict(pair.split("=", 1) for pair in raw["context"].split()),
-        raw["unit"],
-        Decimal(raw["value"] or 0),
-        date.fromisoformat(raw["from"]) if raw["from"] else None,
-        raw["source"],
-        date.fromisoformat(raw["read"]),
-    )
+        return [
+            Line(
+                raw["kind"],
+                raw["provider"],
+                tuple(raw["models"].split()),
+                dict(pair.split("=", 1) for pair in raw["context"].split()),
+                raw["unit"],
+                Decimal(raw["value"] or 0),
+                date.fromisoformat(raw["from"]) if raw["from"] else None,
+                raw["source"],
+                date.fromisoformat(raw["read"]),
+            )
+            for raw in csv.DictReader(file)
+        ]
 
 
 def supplemented_rows() -> list[CatalogueRow]:
@@ -100,7 +103,10 @@ def _supplemented(rows: list[CatalogueRow], lines: list[Line]) -> list[Catalogue
             narrower += _multiplied(variants, line)
     together = [*standard, *narrower, *variants, *wider]
     for line in _of_kind(lines, "unsplit"):
-        together = [_marked(row, line) for row in together]
+        for index, row in enumerate(together):
+            if rate := row.rates.get(line.unit):
+                marked: StoredRate = {**rate, "is_unsplit": True}
+                together[index] = row._replace(rates={**row.rates, line.unit: marked})
     return [row._replace(ordinal=ordinal) for ordinal, row in enumerate(together)]
 
 
@@ -112,12 +118,8 @@ def _with_rates(
     row: CatalogueRow, lines: list[Line], starts_on: date | None
 ) -> Iterator[CatalogueRow]:
     """Yield a price with the rates that it lacks, beside itself until then if they begin later."""
-    rates: Rates = {
-        line.unit: {
-            "per": units().units[line.unit].per,
-            "nanos": _decimal(line.value * 10**9),
-            **line.origin(),
-        }
+    rates: StoredRates = {
+        line.unit: line.rate(units().units[line.unit].per, nanos_text(line.value))
         for line in lines
         if line.unit not in row.rates
     }
@@ -138,12 +140,12 @@ def _multiplied(rows: Iterable[CatalogueRow], line: Line) -> list[CatalogueRow]:
     ]
 
 
-def _times_factor(rates: Rates, line: Line) -> Rates:
-    multiplied: Rates = {}
+def _times_factor(rates: StoredRates, line: Line) -> StoredRates:
+    multiplied: StoredRates = {}
     for key, rate in rates.items():
         if units().units[key].dimensions["family"] != line.unit:
             continue
-        multiplied[key] = {**rate, "nanos": _times(rate["nanos"], line.value), **line.origin()}
+        multiplied[key] = {**rate, **line.rate(rate["per"], _times(rate["nanos"], line.value))}
         if "tiers" in rate:
             multiplied[key]["tiers"] = [
                 {**tier, "nanos": _times(tier["nanos"], line.value)} for tier in rate["tiers"]
@@ -151,17 +153,5 @@ def _times_factor(rates: Rates, line: Line) -> Rates:
     return multiplied
 
 
-def _marked(row: CatalogueRow, line: Line) -> CatalogueRow:
-    if line.unit not in row.rates:
-        return row
-    marked = {**row.rates[line.unit], "is_unsplit": True}
-    return row._replace(rates={**row.rates, line.unit: marked})
-
-
 def _times(nanos: str, factor: Decimal) -> str:
-    return _decimal(Decimal(nanos) * factor)
-
-
-def _decimal(nanos: Decimal) -> str:
-    text = f"{nanos:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return nanos_text(Decimal(nanos).scaleb(-9) * factor)

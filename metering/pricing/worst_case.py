@@ -48,40 +48,42 @@ def worst_case_nanos(compiled: CompiledRates, shape: Shape) -> int:
     A tier of the price is chosen by the whole input, of which the request may use less: each tier
     that it reaches counts, should a higher one be cheaper.
     """
-    wish = _wish(shape)
+    allowed = _Allowed(
+        shape.cache,
+        None if shape.input_modalities is None else frozenset(shape.input_modalities),
+        None if shape.output_modalities is None else frozenset(shape.output_modalities),
+    )
     beside = shape._replace(input_tokens=0, output_tokens=0).as_tokens()
     worst = 0
     for input_tokens, bracket in compiled.brackets_up_to(shape.input_tokens):
         total = compiled.unrounded(bracket, beside)
         for used, direction in ((input_tokens, "input"), (shape.output_tokens, "output")):
-            rates = [rate for key, rate in bracket.leaves if _is_allowed(key, direction, wish)]
+            rates = [rate for key, rate in bracket.leaves if _is_allowed(key, direction, allowed)]
             total += used * max(rates, default=0)
         worst = max(worst, int(Fraction(total + bracket.half) // bracket.scale))
     return worst
 
 
-_Wish = tuple[str | None, frozenset[str] | None, frozenset[str] | None]
+class _Allowed(NamedTuple):
+    """What of a shape decides which rates its tokens may be billed at."""
 
-
-def _wish(shape: Shape) -> _Wish:
-    given, wanted = (
-        None if said is None else frozenset(said)
-        for said in (shape.input_modalities, shape.output_modalities)
-    )
-    return shape.cache, given, wanted
+    cache: str | None
+    input: frozenset[str] | None
+    output: frozenset[str] | None
 
 
 @lru_cache(maxsize=4096)
-def _is_allowed(key: str, direction: str, wish: _Wish) -> bool:
+def _is_allowed(key: str, direction: str, allowed: _Allowed) -> bool:
     """Return whether tokens of the call may be billed at this key's rate."""
-    cache, *modalities = wish
     dimensions = units().units[key].dimensions
     if dimensions["family"] != "tokens" or dimensions.get("direction") != direction:
         return False
-    wanted = modalities[direction == "output"]
+    wanted = allowed.output if direction == "output" else allowed.input
     modality = dimensions.get("modality")
     if wanted is not None and modality is not None and modality not in wanted:
         return False
     if dimensions.get("token_type") != "cache_write":
         return True
-    return cache != CACHE_NONE and not (cache == CACHE_5M and dimensions.get("cache_ttl") == "1h")
+    return allowed.cache != CACHE_NONE and not (
+        allowed.cache == CACHE_5M and dimensions.get("cache_ttl") == "1h"
+    )

@@ -14,6 +14,7 @@ from metering.budgets.index import BudgetIndex
 from metering.budgets.levels import REFUSING
 from metering.budgets.rules import BudgetRule, LimitIncreaseRule
 from metering.core.dimensions import REQUEST
+from metering.core.match import wanted_values
 from metering.core.periods import ROLLING_SECONDS
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent
 from metering.models import LimitIncrease, LimitIncreaseStatus
@@ -163,6 +164,23 @@ def watched_window(
     if is_past:
         found = replace(found, outlook=Outlook(is_over=found.percent >= WHOLE), requests=0)
     return _with_unknown(tenant_id, [found], now)[0]
+
+
+def windows_about(book: BudgetIndex, filters: Mapping[str, Sequence[str]]) -> WindowFilter:
+    """The windows that are about these values alone: for each dimension, the budget's match or the
+    window's group names one of them.
+    """
+    budget_ids = [
+        rule.id
+        for rule in book.rules.values()
+        if all(name in rule.per or _is_about(rule, name, filters[name]) for name in filters)
+    ]
+    return WindowFilter(budget_ids, values=filters)
+
+
+def _is_about(rule: BudgetRule, name: str, values: Sequence[str]) -> bool:
+    """Whether the budget counts calls with these values of a dimension and no others."""
+    return name in rule.match and wanted_values(rule.match[name]) <= frozenset(values)
 
 
 def _with_unknown(

@@ -8,7 +8,7 @@ from metering.reporting.question import NUMBERED, TAG_PREFIX, Filters, is_tag
 from metering.rollups.sets import DimensionSet
 
 # The columns that are indexed for events which have a value.
-SPARSE = frozenset({"session", "trace"})
+SPARSE = frozenset({"session", "task", "trace"})
 # What JSON takes for a number, of a size that PostgreSQL takes for one too.
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][+-]?[0-9]{1,3})?")
 
@@ -17,7 +17,7 @@ class Condition(NamedTuple):
     """A piece of SQL with its parameters."""
 
     sql: str
-    parameters: list[Any]
+    parameters: Sequence[Any]
 
 
 NO_CONDITION: Final = Condition("true", [])

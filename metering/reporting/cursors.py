@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from common.cursors import InvalidCursor
 
 Row = TypeVar("Row")
 Position = TypeVar("Position")
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Page(NamedTuple, Generic[Row]):
@@ -27,7 +28,7 @@ def cut_page(
     *,
     limit: int,
     question: str,
-    after: Callable[[Row], msgspec.Struct],
+    after: Callable[[Row], object],
     bounds: tuple[datetime, datetime] | None = None,
 ) -> Page[Row]:
     """Return the page of these rows, of which one more was read than fits.
@@ -37,17 +38,16 @@ def cut_page(
     page = rows[:limit]
     if len(page) == len(rows):
         return Page(page, None)
-    key = msgspec.to_builtins(after(page[-1]))
-    range_ = {} if bounds is None else range_part(*bounds)
-    return Page(page, write_cursor(question, {**range_, "after": key}))
+    range_ = {} if bounds is None else {"range": bounds}
+    return Page(page, write_cursor(question, {**range_, "after": after(page[-1])}))
 
 
 def position_after(cursor: str, question: str, kind: type[Position]) -> Position:
     """Return the sort key at which the page before ended. Raises InvalidCursor for one of
     another question, or a key that is not of this kind.
     """
-    asked, position = read_cursor(cursor)
-    if asked != question:
+    mark, position = read_cursor(cursor)
+    if mark != question:
         raise InvalidCursor
     try:
         return msgspec.convert(position.get("after"), kind)
@@ -55,28 +55,23 @@ def position_after(cursor: str, question: str, kind: type[Position]) -> Position
         raise InvalidCursor from error
 
 
-def fingerprint(*parts: Any) -> str:
+def fingerprint(*parts: object) -> str:
     """Return a short mark of a question, so that its cursors serve no other."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def write_cursor(question: str, position: dict[str, Any]) -> str:
+def write_cursor(question: str, position: Mapping[str, object]) -> str:
     """Return where the page of this question ended as text."""
     return cursors.write_cursor([question, position])
 
 
-def read_cursor(text: str) -> tuple[str, dict[str, Any]]:
+def read_cursor(text: str) -> tuple[str, dict[str, object]]:
     """Return the mark of the question and the position. Raises InvalidCursor."""
     match cursors.read_cursor(text):
         case [str(question), dict(position)]:
             return question, position
     raise InvalidCursor
-
-
-def range_part(starts_at: datetime, ends_at: datetime) -> dict[str, Any]:
-    """Return what a position says of the range of its question."""
-    return {"range": [starts_at.isoformat(), ends_at.isoformat()]}
 
 
 def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
@@ -85,9 +80,6 @@ def range_of_cursor(cursor: str) -> tuple[datetime, datetime]:
     """
     _, position = read_cursor(cursor)
     try:
-        starts_at, ends_at = (datetime.fromisoformat(text) for text in position["range"])
-    except (KeyError, TypeError, ValueError) as error:
+        return msgspec.convert(position.get("range"), tuple[Time, Time])
+    except msgspec.ValidationError as error:
         raise InvalidCursor from error
-    if starts_at.tzinfo is None or ends_at.tzinfo is None:
-        raise InvalidCursor
-    return starts_at, ends_at

@@ -1,12 +1,10 @@
 """How far estimates were from what calls cost: reservations against their settles."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import msgspec
 from django.db import connection
 
 from metering.models import ReservationState
@@ -112,13 +110,6 @@ class EstimateError(NamedTuple):
         return percent.quantize(Decimal("0.1"), rounding=ROUND_HALF_UP)
 
 
-class _Position(msgspec.Struct, array_like=True):
-    """The place of a row in the list."""
-
-    value: str
-    estimate: str
-
-
 def estimate_errors(
     question: EstimateQuestion, *, limit: int = 100, cursor: str | None = None
 ) -> Page[EstimateError]:
@@ -126,28 +117,26 @@ def estimate_errors(
     mark = fingerprint("estimates", question.group_by, question.starts_at, question.ends_at)
     after = NO_CONDITION
     if cursor is not None:
-        position = position_after(cursor, mark, _Position)
+        position = position_after(cursor, mark, tuple[str, str])
         after = Condition(
             f'({GROUPS[question.group_by]} COLLATE "C", estimate COLLATE "C") > (%s, %s)',
-            [position.value, position.estimate],
+            position,
         )
     statement = READ_ERRORS.format(value=GROUPS[question.group_by], after=after.sql)
-    bounds: list[Any] = [question.tenant_id, question.starts_at, question.ends_at]
+    range_ = (question.tenant_id, question.starts_at, question.ends_at)
     teams = None if question.teams is None else list(question.teams)
     with connection.cursor() as database:
         database.execute(READ_IN_ORDER)
-        database.execute(statement, [*bounds, *after.parameters, teams, teams, limit + 1])
-        rows = [_row(row) for row in database.fetchall()]
+        database.execute(statement, [*range_, *after.parameters, teams, teams, limit + 1])
+        rows = [
+            EstimateError._make([value, estimate, *map(int, counts), p50, p95])
+            for value, estimate, *counts, p50, p95 in database.fetchall()
+        ]
         database.execute(READ_AS_BEFORE)
     return cut_page(
         rows,
         limit=limit,
         question=mark,
-        after=lambda row: _Position(row.value, row.estimate),
+        after=lambda row: (row.value, row.estimate),
         bounds=(question.starts_at, question.ends_at),
     )
-
-
-def _row(row: Sequence[Any]) -> EstimateError:
-    value, estimate, *counts, p50, p95 = row
-    return EstimateError._make([value, estimate, *map(int, counts), p50, p95])

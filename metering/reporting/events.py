@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
-from django.db.models import BooleanField, Q, QuerySet
+from django.db.models import BooleanField, F, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
+from common.cursors import ID_MAX
 from common.errors import NotFound
 from common.values import normal_value
 from metering.core.periods import EPOCH
@@ -15,6 +16,7 @@ from metering.models import CostSource, UsageEvent
 from metering.reporting.conditions import on_events
 from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import Filters, check_filters
+from metering.reporting.session_steps import Step
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -35,11 +37,11 @@ class EventQuestion:
         check_filters(self.filters)
 
 
-class _Position(msgspec.Struct, array_like=True):
-    """The place of an event in the list, its time in microseconds since the epoch."""
+class _Position(NamedTuple):
+    """Where a page ended: a time in microseconds since the epoch, and an event."""
 
     microseconds: Annotated[int, msgspec.Meta(ge=0, lt=1 << 57)]
-    id: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+    id: Annotated[int, msgspec.Meta(ge=0, le=ID_MAX)]
 
 
 def list_events(
@@ -47,42 +49,49 @@ def list_events(
 ) -> Page[UsageEvent]:
     """Return a page of events by time and id, the newest first."""
     mark = fingerprint(
-        question.starts_at,
-        question.ends_at,
-        question.filters,
-        question.is_unpriced,
-        question.is_conflict,
+        *(question.starts_at, question.ends_at, question.filters),
+        *(question.is_unpriced, question.is_conflict),
     )
     matching = _matching(question)
     if cursor is not None:
-        position = position_after(cursor, mark, _Position)
-        time = EPOCH + position.microseconds * _MICROSECOND
+        microseconds, event_id = position_after(cursor, mark, _Position)
+        time = EPOCH + microseconds * _MICROSECOND
         # The first condition is what the index is entered by.
-        matching = matching.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=position.id))
+        matching = matching.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=event_id))
     events = list(matching.order_by("-time", "-id")[: limit + 1])
     return cut_page(
         events,
         limit=limit,
         question=mark,
-        after=lambda event: _Position((event.time - EPOCH) // _MICROSECOND, event.id),
+        after=lambda event: ((event.time - EPOCH) // _MICROSECOND, event.id),
     )
 
 
+def costliest_events(question: EventQuestion, *, limit: int) -> list[UsageEvent]:
+    """Return the events that cost most, void ones left out; the newest first where they cost the
+    same. Reads all that match.
+    """
+    matching = _matching(question).filter(is_void=False)
+    return list(matching.order_by(F("cost_nanos").desc(nulls_last=True), "-time", "-id")[:limit])
+
+
 def _matching(question: EventQuestion) -> QuerySet[UsageEvent]:
-    events = UsageEvent.objects.filter(tenant_id=question.tenant_id)
-    if question.starts_at is not None:
-        events = events.filter(time__gte=question.starts_at)
-    if question.ends_at is not None:
-        events = events.filter(time__lt=question.ends_at)
+    wanted = {
+        "time__gte": question.starts_at,
+        "time__lt": question.ends_at,
+        "is_conflict": question.is_conflict,
+    }
+    events = UsageEvent.objects.filter(
+        tenant_id=question.tenant_id,
+        **{name: value for name, value in wanted.items() if value is not None},
+    )
     if question.filters:
-        wanted = on_events(question.filters)
-        events = events.filter(RawSQL(wanted.sql, wanted.parameters, BooleanField()))  # noqa: S611
+        condition = on_events(question.filters)
+        events = events.filter(RawSQL(*condition, BooleanField()))  # noqa: S611
     if question.is_unpriced is True:
         events = events.filter(cost_source=CostSource.UNPRICED)
     elif question.is_unpriced is False:
         events = events.exclude(cost_source=CostSource.UNPRICED)
-    if question.is_conflict is not None:
-        events = events.filter(is_conflict=question.is_conflict)
     return events
 
 
@@ -104,6 +113,6 @@ def events_of(
     return events
 
 
-def cost_of(event: UsageEvent) -> int:
+def cost_of(event: UsageEvent | Step) -> int:
     """Return what an event counts: nothing if it is void or has no price."""
     return 0 if event.is_void or event.cost_nanos is None else event.cost_nanos

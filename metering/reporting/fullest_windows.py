@@ -69,8 +69,9 @@ _FULLEST: Final = f"""
             AND (%(needle)s::text IS NULL OR w.group_key ILIKE %(needle)s)
             AND NOT EXISTS (
                 SELECT FROM jsonb_each(%(values)s::jsonb) AS narrowed (name, wanted)
-                WHERE narrowed.name = ANY(b.per) AND NOT jsonb_exists(narrowed.wanted,
-                    w.group_key::jsonb ->> (array_position(b.per::text[], narrowed.name) - 1))
+                WHERE narrowed.name = ANY(b.per) AND NOT coalesce(jsonb_exists(narrowed.wanted,
+                    w.group_key::jsonb ->> (array_position(b.per::text[], narrowed.name) - 1)),
+                    false)
             )
     ), ranked AS (
         SELECT tenant_id, id, count(*) OVER (PARTITION BY budget_id) AS windows,

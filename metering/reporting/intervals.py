@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from metering.core.periods import PeriodClock, floor_seconds
+from metering.core.periods import PeriodClock, Span, floor_seconds
 from metering.rollups.sets import QUARTER_SECONDS
-
-QUARTER: Final = timedelta(seconds=QUARTER_SECONDS)
 
 
 class Bucket(NamedTuple):
@@ -28,15 +26,9 @@ def buckets(
     clock = None if interval == "15min" else PeriodClock(period=interval, timezone=timezone)
     at = starts_at
     while at < ends_at:
-        start, end = _around(clock, at)
+        quarter = floor_seconds(at, QUARTER_SECONDS)
+        quarter_span = Span(quarter, quarter + timedelta(seconds=QUARTER_SECONDS))
+        start, end = quarter_span if clock is None else clock.span(at)
+        assert end is not None, "an interval ends"
         yield Bucket(start, max(start, starts_at), min(end, ends_at))
         at = end
-
-
-def _around(clock: PeriodClock | None, at: datetime) -> tuple[datetime, datetime]:
-    if clock is None:
-        start = floor_seconds(at, QUARTER_SECONDS)
-        return start, start + QUARTER
-    span = clock.span(at)
-    assert span.ends_at is not None, "an interval ends"
-    return span.starts_at, span.ends_at

@@ -4,15 +4,27 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.conf import settings
-from django.db import connection
 from django.utils import timezone
 
+from common.queries import fetch_rows
 from metering.calls.seals import read_sealed
-from metering.reporting.intervals import Bucket, buckets
+from metering.core.periods import EPOCH
+from metering.reporting.intervals import Bucket
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import sets_for, stretches
-from metering.reporting.usage_branches import is_folded
+from metering.reporting.usage_branches import hides_values
 from metering.rollups.sets import DAY_SECONDS
+
+
+def first_event_at(tenant_id: int) -> datetime | None:
+    """Return the time of the first event; None if there is none, or if older ones were removed."""
+    if read_sealed(tenant_id).sealed_until > EPOCH:
+        return None
+    # The partitions are read in order, each by its index, and the first that has a row ends it.
+    rows = fetch_rows(
+        "SELECT time FROM usage_event WHERE tenant_id = %s ORDER BY time LIMIT 1", [tenant_id]
+    )
+    return rows[0][0] if rows else None
 
 
 def require_events(*, tenant_id: int, starts_at: datetime) -> None:
@@ -26,9 +38,9 @@ def require_events(*, tenant_id: int, starts_at: datetime) -> None:
         )
 
 
-def require_sums(question: UsageQuestion) -> None:
+def require_sums(question: UsageQuestion, portion: Sequence[Bucket] | None = None) -> None:
     """Refuse a question of which some part can be answered neither from events nor from sums of
-    days.
+    days. `portion` has its buckets unless they are those of its interval.
     """
     # A month that is being sealed still has its events: its first day is not cut.
     events_from = read_sealed(question.tenant_id).sealed_until.replace(
@@ -43,51 +55,19 @@ def require_sums(question: UsageQuestion) -> None:
             f"Usage before {days_from:%Y-%m-%d} UTC is no longer kept: ask for a range from then"
             " on.",
         )
-    ends_at = min(question.ends_at, events_from)
-    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    by_interval = whole
-    if question.interval != "none":
-        by_interval = list(
-            buckets(
-                interval=question.interval,
-                timezone=question.timezone,
-                starts_at=question.starts_at,
-                ends_at=ends_at,
-            )
-        )
-    is_kept = _are_days(question, question.dimensions, by_interval, events_from)
     # The total is of the filters alone, over the whole range.
-    if not (is_kept and _are_days(question, frozenset(question.filters), whole, events_from)):
-        raise InvalidQuestion(
-            "no_longer_kept",
-            f"Before {events_from:%Y-%m-%d} UTC, only sums of whole days in UTC are kept, by one"
-            " dimension or a pair of team, customer, agent, feature and model: ask for days of UTC,"
-            " or for a range from then on.",
-        )
-
-
-def _are_days(
-    question: UsageQuestion,
-    dimensions: frozenset[str],
-    portion: Sequence[Bucket],
-    events_from: datetime,
-) -> bool:
-    """Whether sums of days answer what lies before the first event that is kept."""
-    sets = sets_for(dimensions)
-    parts = [stretch for stretch in stretches(portion, sets) if stretch.starts_at < events_from]
-    if any(part.source is None or part.source.grain_seconds != DAY_SECONDS for part in parts):
-        return False
-    with connection.cursor() as database:
-        return not (
-            question.filters
-            and any(
-                is_folded(
-                    database,
-                    tenant_id=question.tenant_id,
-                    dimension_set=dimension_set,
-                    starts_at=question.starts_at,
-                    ends_at=question.ends_at,
-                )
-                for dimension_set in sets
+    of_rows = portion or [*question.buckets(ends_at=min(question.ends_at, events_from))]
+    for dimensions, buckets in (
+        (question.dimensions, of_rows),
+        (frozenset(question.filters), [question.whole]),
+    ):
+        sets = sets_for(dimensions)
+        parts = [part for part in stretches(buckets, sets) if part.starts_at < events_from]
+        grains = {part.source and part.source.grain_seconds for part in parts}
+        if grains - {DAY_SECONDS} or hides_values(question, sets):
+            raise InvalidQuestion(
+                "no_longer_kept",
+                f"Before {events_from:%Y-%m-%d} UTC, only sums of whole days in UTC are kept, by"
+                " one dimension or a pair of team, customer, agent, feature and model: ask for days"
+                " of UTC, or for a range from then on.",
             )
-        )

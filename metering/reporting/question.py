@@ -1,41 +1,41 @@
 """What may be asked about usage, and what is refused before anything is read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from common.errors import InvalidRequest
 from metering.core import dimensions
 from metering.core.dimensions import MATCHABLE
 from metering.models import Operation, Status
+from metering.reporting.intervals import Bucket, buckets
 
 INTERVALS: Final = ("15min", "hour", "day", "week", "month", "none")
 GROUP_BY_MAX: Final = 5
 VALUES_MAX: Final = 100
 # The longest range of each interval, so that no question has more buckets than anyone reads.
-RANGE_MAX: Final = {
-    "15min": timedelta(days=93),
-    "hour": timedelta(days=366),
-}
+RANGE_MAX: Final = {"15min": timedelta(days=93), "hour": timedelta(days=366)}
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 TAG_PREFIX: Final = "tags."
 # Dimensions that events store as numbers, and the names of these.
 NUMBERED: Final[dict[str, dict[str, int]]] = {
-    "operation": {one.label: one.value for one in Operation},
-    "status": {one.label: one.value for one in Status},
+    "operation": {kind.label: kind.value for kind in Operation},
+    "status": {status.label: status.value for status in Status},
 }
 
 Filters = Mapping[str, tuple[str, ...]]
+EVERYTHING: Final[Filters] = MappingProxyType({})
 
 
 class InvalidQuestion(InvalidRequest):
     """What was asked makes no sense; `code` says which part."""
 
-    def __init__(self, code: str, detail: str, **facts: Any) -> None:
-        super().__init__(detail, **facts)
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
         self.code = code
 
 
@@ -57,9 +57,20 @@ class UsageQuestion:
 
     def __post_init__(self) -> None:
         check_range(self.starts_at, self.ends_at)
-        check_timezone(self.timezone)
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise InvalidQuestion(
+                "unknown_timezone", "timezone is a name as in Europe/Berlin."
+            ) from error
         check_filters(self.filters)
-        _check_group_by(self.group_by)
+        for name in self.group_by:
+            if name not in MATCHABLE:
+                raise unknown_dimension(name)
+        if len(self.group_by) > GROUP_BY_MAX or len(set(self.group_by)) != len(self.group_by):
+            raise InvalidQuestion(
+                "invalid_group_by", f"group_by names up to {GROUP_BY_MAX} different dimensions."
+            )
         if self.interval not in INTERVALS:
             raise InvalidQuestion("unknown_interval", f"interval is one of {', '.join(INTERVALS)}.")
         longest = RANGE_MAX.get(self.interval)
@@ -74,6 +85,24 @@ class UsageQuestion:
         """Every dimension that the answer depends on."""
         return frozenset(self.group_by) | frozenset(self.filters)
 
+    @property
+    def whole(self) -> Bucket:
+        """The range as one bucket."""
+        return Bucket(self.starts_at, self.starts_at, self.ends_at)
+
+    def buckets(
+        self, *, starts_at: datetime | None = None, ends_at: datetime | None = None
+    ) -> Iterator[Bucket]:
+        """Yield the buckets of the range, or of a part of it; without interval the whole."""
+        if self.interval == "none":
+            return iter([self.whole])
+        return buckets(
+            interval=self.interval,
+            timezone=self.timezone,
+            starts_at=starts_at or self.starts_at,
+            ends_at=ends_at or self.ends_at,
+        )
+
 
 def check_range(starts_at: datetime, ends_at: datetime) -> None:
     """Refuse a range that is empty or far outside of what can be stored."""
@@ -81,16 +110,6 @@ def check_range(starts_at: datetime, ends_at: datetime) -> None:
         raise InvalidQuestion("invalid_range", "from must be before to.")
     if starts_at < EARLIEST or ends_at > LATEST:
         raise InvalidQuestion("time_out_of_range", "Times are from 2000 to 2100.")
-
-
-def check_timezone(name: str) -> None:
-    """Refuse a name that is no time zone."""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InvalidQuestion(
-            "unknown_timezone", "timezone is a name as in Europe/Berlin."
-        ) from error
 
 
 def check_filters(filters: Filters) -> None:
@@ -101,7 +120,11 @@ def check_filters(filters: Filters) -> None:
         if not 1 <= len(values) <= VALUES_MAX:
             raise InvalidQuestion("too_many_values", f"A filter names 1 to {VALUES_MAX} values.")
         for value in values:
-            _check_value(name, value)
+            if value not in NUMBERED.get(name, {value: 0}):
+                known = ", ".join(NUMBERED[name])
+                raise InvalidQuestion("unknown_value", f"{name} is one of {known}.")
+            if "\x00" in value:
+                raise InvalidQuestion("invalid_value", f"A value of {name} holds a NUL character.")
 
 
 def is_tag(name: str) -> bool:
@@ -112,20 +135,3 @@ def is_tag(name: str) -> bool:
 def unknown_dimension(name: str) -> InvalidQuestion:
     """Return the refusal of a name that is no dimension."""
     return InvalidQuestion("unknown_dimension", dimensions.unknown_dimension(name))
-
-
-def _check_value(name: str, value: str) -> None:
-    if name in NUMBERED and value not in NUMBERED[name]:
-        raise InvalidQuestion("unknown_value", f"{name} is one of {', '.join(NUMBERED[name])}.")
-    if "\x00" in value:
-        raise InvalidQuestion("invalid_value", f"A value of {name} holds a NUL character.")
-
-
-def _check_group_by(names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in MATCHABLE:
-            raise unknown_dimension(name)
-    if len(names) > GROUP_BY_MAX or len(set(names)) != len(names):
-        raise InvalidQuestion(
-            "invalid_group_by", f"group_by names up to {GROUP_BY_MAX} different dimensions."
-        )

@@ -6,12 +6,12 @@ batches that they do not hold yet. Read-only.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-from django.db import connection
 from numpy.typing import NDArray
 
+from common.queries import fetch_row, fetch_rows
 from metering.models import MEASURES, Operation
 from metering.reporting.usage_branches import EVENT_MEASURE_LIST
 from metering.rollups.bins import middle
@@ -40,12 +40,12 @@ _TUNING: Final = """
     SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL work_mem = '32MB'
 """
 _SET_OF: Final = {
-    "".join(one.dimensions): one.number
-    for one in QUARTER_SETS
-    if "".join(one.dimensions) in SERIES_DIMENSIONS
+    "".join(quarters.dimensions): quarters.number
+    for quarters in QUARTER_SETS
+    if "".join(quarters.dimensions) in SERIES_DIMENSIONS
 }
-_PLACE_OF_SET: Final = {
-    _SET_OF[dimension]: place for place, dimension in enumerate(SERIES_DIMENSIONS)
+_INDEX_OF_SET: Final = {
+    _SET_OF[dimension]: index for index, dimension in enumerate(SERIES_DIMENSIONS)
 }
 _GROUPING_SETS: Final = ", ".join(
     f"(quarter, {dimension})" if dimension else "(quarter)" for dimension in SERIES_DIMENSIONS
@@ -98,8 +98,8 @@ _SERIES_COSTS: Final = f"""
         WHERE w.set_number = a.set_number AND w.value = a.value AND w.at >= a.starts_at
     )
     FROM unnest(%(sets)s::smallint[], %(values)s::text[], %(starts)s::timestamptz[])
-        WITH ORDINALITY AS a (set_number, value, starts_at, place)
-    ORDER BY place
+        WITH ORDINALITY AS a (set_number, value, starts_at, number)
+    ORDER BY number
 """
 _VALUE_SUMS: Final = f"""
     SELECT value, width_bucket(at, %(bounds)s::timestamptz[]) - 1, sum(cost_nanos),
@@ -134,7 +134,9 @@ _USUAL_COST: Final = """
         AND c.model = k.model AND c.measure = %s
 """
 _COMBINATIONS: Final = f"""
-    SELECT {", ".join(COMBINED_DIMENSIONS)}, {SUM_LIST} FROM (
+    SELECT {", ".join(COMBINED_DIMENSIONS)}, sum(cost_nanos), sum(requests), sum(errors),
+        sum(input_tokens + output_tokens)
+    FROM (
         SELECT {", ".join(COMBINED_DIMENSIONS)}, {EVENT_MEASURE_LIST} FROM usage_event
         WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void
     ) events GROUP BY {", ".join(COMBINED_DIMENSIONS)}
@@ -159,8 +161,8 @@ class QuarterSums(NamedTuple):
 
     def column(self, name: str) -> Floats:
         """Return a measure of all rows."""
-        found: Floats = self.measures[:, MEASURES.index(name)]
-        return found
+        column: Floats = self.measures[:, MEASURES.index(name)]
+        return column
 
 
 class SeriesSince(NamedTuple):
@@ -208,47 +210,46 @@ def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> Q
     The long tail of values that roll-ups keep as one is left out: it is another set of values in
     every quarter.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_TUNING)
-        cursor.execute(
-            _QUARTER_SUMS,
-            {
-                "tenant_id": tenant_id,
-                "starts_at": starts_at,
-                "ends_at": ends_at,
-                "sets": list(_PLACE_OF_SET),
-                "other": OTHER,
-            },
-        )
-        return _columns(cursor.fetchall())
+    parameters = {
+        "tenant_id": tenant_id,
+        "starts_at": starts_at,
+        "ends_at": ends_at,
+        "sets": list(_INDEX_OF_SET),
+        "other": OTHER,
+    }
+    rows = fetch_rows(_QUARTER_SUMS, parameters, tuning=_TUNING)
+    if not rows:
+        nothing = np.zeros(0, np.int64)
+        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES))), np.zeros(0, object))
+    sets, quarters, values, *measures = zip(*rows, strict=True)
+    return QuarterSums(
+        np.array([_INDEX_OF_SET[number] for number in sets], np.int64),
+        list(values),
+        np.array(quarters, np.int64),
+        np.array(measures, np.float64).T,
+        np.array(measures[MEASURES.index("cost_nanos")], object),
+    )
 
 
 def series_costs(
-    *, tenant_id: int, asked: Sequence[SeriesSince], ends_at: datetime
+    *, tenant_id: int, series: Sequence[SeriesSince], ends_at: datetime
 ) -> dict[SeriesSince, int]:
     """Return what each of these series cost from a quarter on, in nano-dollars.
 
     A value that was part of the long tail in some quarter counts without it.
     """
-    if not asked:
+    if not series:
         return {}
-    with connection.cursor() as cursor:
-        cursor.execute(_TUNING)
-        cursor.execute(
-            _SERIES_COSTS,
-            {
-                "tenant_id": tenant_id,
-                "sets": [_SET_OF[series.dimension] for series in asked],
-                "values": [series.value for series in asked],
-                "starts": [series.starts_at for series in asked],
-                "starts_at": min(series.starts_at for series in asked),
-                "ends_at": ends_at,
-            },
-        )
-        return {
-            series: int(cost_nanos)
-            for series, (cost_nanos,) in zip(asked, cursor.fetchall(), strict=True)
-        }
+    parameters = {
+        "tenant_id": tenant_id,
+        "sets": [_SET_OF[each.dimension] for each in series],
+        "values": [each.value for each in series],
+        "starts": [each.starts_at for each in series],
+        "starts_at": min(each.starts_at for each in series),
+        "ends_at": ends_at,
+    }
+    rows = fetch_rows(_SERIES_COSTS, parameters, tuning=_TUNING)
+    return {each: int(nanos) for each, (nanos,) in zip(series, rows, strict=True)}
 
 
 def value_sums(
@@ -265,23 +266,19 @@ def value_sums(
         frozenset({dimension} - {""}), grain_seconds=DAY_SECONDS if are_days else QUARTER_SECONDS
     )
     assert dimension_set is not None, "each of these dimensions has sums of both grains"
+    parameters = {
+        "tenant_id": tenant_id,
+        "set": dimension_set.number,
+        "bounds": list(bounds),
+        "starts_at": bounds[0],
+        "ends_at": bounds[-1],
+        "other": OTHER,
+    }
+    statement = _VALUE_SUMS.format(value=dimension or "''")
     sums: dict[str, list[Spent]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(_TUNING)
-        cursor.execute(
-            _VALUE_SUMS.format(value=dimension or "''"),
-            {
-                "tenant_id": tenant_id,
-                "set": dimension_set.number,
-                "bounds": list(bounds),
-                "starts_at": bounds[0],
-                "ends_at": bounds[-1],
-                "other": OTHER,
-            },
-        )
-        for value, span, cost_nanos, requests in cursor.fetchall():
-            spans = sums.setdefault(value, [Spent()] * (len(bounds) - 1))
-            spans[span] = Spent(cost_nanos, requests)
+    for value, span, cost_nanos, requests in fetch_rows(statement, parameters, tuning=_TUNING):
+        spans = sums.setdefault(value, [Spent()] * (len(bounds) - 1))
+        spans[span] = Spent(cost_nanos, requests)
     return sums
 
 
@@ -291,29 +288,22 @@ def costly_calls(
     """Return, for each agent, feature and model, the costliest call that was received since then,
     if it cost `nanos_min` or more.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_TUNING)
-        cursor.execute(
-            _COSTLIEST,
-            {
-                "tenant_id": tenant_id,
-                "received_from": received_from,
-                "batches_max": BATCHES_MAX,
-                "nanos_min": nanos_min,
-                "operations": [Operation.LLM.value, Operation.EMBEDDING.value],
-                "limit": limit,
-            },
-        )
-        rows = cursor.fetchall()
-        keys = [(agent, feature, known_model(model)) for agent, feature, model, *_ in rows]
-        columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
-        cursor.execute(_USUAL_COST, [*columns, tenant_id, COST])
-        usual: dict[tuple[str, str, str], Spent] = {}
-        for agent, feature, model, bin_number, count in cursor.fetchall():
-            before = usual.get((agent, feature, model), Spent())
-            usual[agent, feature, model] = Spent(
-                before.cost_nanos + middle(bin_number) * count, before.requests + count
-            )
+    parameters = {
+        "tenant_id": tenant_id,
+        "received_from": received_from,
+        "batches_max": BATCHES_MAX,
+        "nanos_min": nanos_min,
+        "operations": [Operation.LLM.value, Operation.EMBEDDING.value],
+        "limit": limit,
+    }
+    rows = fetch_rows(_COSTLIEST, parameters, tuning=_TUNING)
+    keys = [(agent, feature, known_model(model)) for agent, feature, model, *_ in rows]
+    columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
+    usual: dict[tuple[str, str, str], Spent] = {}
+    for row in fetch_rows(_USUAL_COST, [*columns, tenant_id, COST]):
+        agent, feature, model, bin_number, count = row
+        nanos, requests = usual.get((agent, feature, model), Spent())
+        usual[agent, feature, model] = Spent(nanos + middle(bin_number) * count, requests + count)
     return [
         CostlyCall._make((*row, usual.get(key, Spent())))
         for row, key in zip(rows, keys, strict=True)
@@ -327,56 +317,30 @@ def combinations(
 
     Reads the events of the range: meant for an hour, not for a month.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_TUNING)
-        cursor.execute(_COMBINATIONS, [tenant_id, starts_at, ends_at, limit])
-        return [_combination(row) for row in cursor.fetchall()]
+    parameters = [tenant_id, starts_at, ends_at, limit]
+    width = len(COMBINED_DIMENSIONS)
+    return [
+        Combination(row[:width], *row[width:])
+        for row in fetch_rows(_COMBINATIONS, parameters, tuning=_TUNING)
+    ]
 
 
 def first_usage_at(*, tenant_id: int, since: datetime) -> datetime | None:
     """Return the first quarter with usage at or after `since`; None if there is none."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT least((SELECT min(starts_at) FROM usage_rollup WHERE tenant_id = %(tenant_id)s"
-            " AND dimension_set = %(set)s AND starts_at >= %(since)s),"
-            " (SELECT min(greatest(first_at, %(since)s)) FROM ingest_batch"
-            " WHERE tenant_id = %(tenant_id)s AND rolled_up_at IS NULL AND last_at >= %(since)s))",
-            {"tenant_id": tenant_id, "set": _SET_OF[""], "since": since},
-        )
-        found: datetime | None = cursor.fetchone()[0]
-        return found
+    first_at: datetime | None
+    (first_at,) = fetch_row(
+        "SELECT least((SELECT min(starts_at) FROM usage_rollup WHERE tenant_id = %(tenant_id)s"
+        " AND dimension_set = %(set)s AND starts_at >= %(since)s),"
+        " (SELECT min(greatest(first_at, %(since)s)) FROM ingest_batch"
+        " WHERE tenant_id = %(tenant_id)s AND rolled_up_at IS NULL AND last_at >= %(since)s))",
+        {"tenant_id": tenant_id, "set": _SET_OF[""], "since": since},
+    )
+    return first_at
 
 
 def newest_batch(*, tenant_id: int) -> int:
     """Return the highest id of the tenant's batches; 0 if there is none."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT coalesce(max(id), 0) FROM ingest_batch WHERE tenant_id = %s", [tenant_id]
-        )
-        return int(cursor.fetchone()[0])
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> QuarterSums:
-    if not rows:
-        nothing = np.zeros(0, np.int64)
-        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES))), np.zeros(0, object))
-    sets, quarters, values, *measures = zip(*rows, strict=True)
-    return QuarterSums(
-        np.array([_PLACE_OF_SET[number] for number in sets], np.int64),
-        list(values),
-        np.array(quarters, np.int64),
-        np.array(measures, np.float64).T,
-        np.array(measures[MEASURES.index("cost_nanos")], object),
+    (batch_id,) = fetch_row(
+        "SELECT coalesce(max(id), 0) FROM ingest_batch WHERE tenant_id = %s", [tenant_id]
     )
-
-
-def _combination(row: tuple[Any, ...]) -> Combination:
-    width = len(COMBINED_DIMENSIONS)
-    sums = dict(zip(MEASURES, row[width:], strict=True))
-    return Combination(
-        row[:width],
-        sums["cost_nanos"],
-        sums["requests"],
-        sums["errors"],
-        sums["input_tokens"] + sums["output_tokens"],
-    )
+    return int(batch_id)

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from django.db import connection
-
+from common.queries import fetch_rows
 from metering.usage.batch_events import events_of_batches
 
 
@@ -58,14 +57,13 @@ def sessions_of_batches(
     since.
     """
     condition, parameters = events_of_batches(batch_ids)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT session, max(time) FROM usage_event"
-            f" WHERE tenant_id = %s AND {condition} AND session <> '' AND NOT is_void"
-            " AND time >= %s GROUP BY session ORDER BY session",
-            [tenant_id, *parameters, since],
-        )
-        return dict(cursor.fetchall())
+    rows = fetch_rows(
+        "SELECT session, max(time) FROM usage_event"
+        f" WHERE tenant_id = %s AND {condition} AND session <> '' AND NOT is_void"
+        " AND time >= %s GROUP BY session ORDER BY session",
+        [tenant_id, *parameters, since],
+    )
+    return dict(rows)
 
 
 def latest_calls(
@@ -73,21 +71,18 @@ def latest_calls(
 ) -> dict[str, list[SessionCall]]:
     """Return each session's newest calls since a time, oldest first."""
     calls: dict[str, list[SessionCall]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(LATEST_CALLS, [list(sessions), tenant_id, since, limit])
-        for row in cursor.fetchall():
-            call = SessionCall(*row)
-            calls.setdefault(call.session, []).append(call)
+    for row in fetch_rows(LATEST_CALLS, [list(sessions), tenant_id, since, limit]):
+        call = SessionCall(*row)
+        calls.setdefault(call.session, []).append(call)
     return calls
 
 
 def session_costs(*, tenant_id: int, sessions: Iterable[str]) -> dict[str, int]:
     """Return what each of these sessions has cost in all, in nano-dollars."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT session, coalesce(sum(cost_nanos), 0) FROM usage_event"
-            " WHERE tenant_id = %s AND session = ANY(%s) AND session <> '' AND NOT is_void"
-            " GROUP BY session",
-            [tenant_id, list(sessions)],
-        )
-        return dict(cursor.fetchall())
+    rows = fetch_rows(
+        "SELECT session, coalesce(sum(cost_nanos), 0) FROM usage_event"
+        " WHERE tenant_id = %s AND session = ANY(%s) AND session <> '' AND NOT is_void"
+        " GROUP BY session",
+        [tenant_id, list(sessions)],
+    )
+    return dict(rows)

@@ -1,11 +1,12 @@
 """A session in the order in which it happened, with its running cost and what made it up."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from common.values import normal_value
 from metering.models import Outcome, UsageEvent
 from metering.reporting.events import cost_of, events_of
-from metering.reporting.question import EARLIEST, LATEST, UsageQuestion
+from metering.reporting.question import EARLIEST, LATEST, Filters, UsageQuestion
 from metering.reporting.usage import Measures, UsageRow, total_usage, usage
 
 EVENTS_MAX: Final = 10_000
@@ -20,14 +21,20 @@ class SessionStep(NamedTuple):
     running_cost_nanos: int
 
 
+class SessionTotals(NamedTuple):
+    """What all of a session comes to, and its outcome where one was reported."""
+
+    total: Measures
+    by_dimension: dict[str, Sequence[UsageRow]]
+    outcome: Outcome | None
+
+
 class Session(NamedTuple):
-    """A session's steps, its totals, and its outcome where one was reported."""
+    """A session's steps and its totals."""
 
     steps: list[SessionStep]
     is_truncated: bool
-    total: Measures
-    by_dimension: dict[str, list[UsageRow]]
-    outcome: Outcome | None
+    totals: SessionTotals
 
 
 def read_session(*, tenant_id: int, session: str) -> Session:
@@ -42,9 +49,21 @@ def read_session(*, tenant_id: int, session: str) -> Session:
     return Session(
         steps=steps,
         is_truncated=len(events) > EVENTS_MAX,
-        total=total_usage(_question(tenant_id, session)),
+        totals=read_totals(tenant_id=tenant_id, session=session),
+    )
+
+
+def read_totals(
+    *, tenant_id: int, session: str, teams: Sequence[str] | None = None
+) -> SessionTotals:
+    """Return what all events of a session come to. `teams` leaves out those of all other teams."""
+    filters: dict[str, tuple[str, ...]] = {"session": (session,)}
+    if teams is not None:
+        filters["team"] = tuple(teams)
+    return SessionTotals(
+        total=total_usage(_question(tenant_id, filters)),
         by_dimension={
-            name: usage(_question(tenant_id, session, name), limit=VALUES_MAX).rows
+            name: usage(_question(tenant_id, filters, name), limit=VALUES_MAX).rows
             for name in ("agent", "model", "tool")
         },
         outcome=Outcome.objects.filter(tenant_id=tenant_id, session=session)
@@ -53,12 +72,12 @@ def read_session(*, tenant_id: int, session: str) -> Session:
     )
 
 
-def _question(tenant_id: int, session: str, *group_by: str) -> UsageQuestion:
+def _question(tenant_id: int, filters: Filters, *group_by: str) -> UsageQuestion:
     return UsageQuestion(
         tenant_id=tenant_id,
         starts_at=EARLIEST,
         ends_at=LATEST,
         group_by=group_by,
         interval="none",
-        filters={"session": (session,)},
+        filters=filters,
     )

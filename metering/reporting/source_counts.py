@@ -1,14 +1,13 @@
 """What each source sent by each route: what was counted, what was lost, and why."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
-from django.db import connection
 from django.utils import timezone
 
+from common.queries import Rows, fetch_rows
 from metering.models import Route, SourceOutcome
 from metering.reporting.cursors import Page, cut_page, fingerprint, position_after
 from metering.reporting.question import InvalidQuestion, check_range
@@ -103,8 +102,8 @@ class SourceRow:
         return self.counts.get(outcome, 0)
 
 
-class _Position(msgspec.Struct, array_like=True):
-    """The place of a row in the list, with the number of its route."""
+class _Position(NamedTuple):
+    """Where a page ended: a source, and the number of its route."""
 
     source: Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
     route: Annotated[int, msgspec.Meta(ge=0, lt=1 << 15)]
@@ -125,32 +124,30 @@ def read_sources(
     snapshot, as every GET has.
     """
     mark = fingerprint("sources", *question.days)
-    after = None if cursor is None else position_after(cursor, mark, _Position)
+    source, route = (None, 0) if cursor is None else position_after(cursor, mark, _Position)
     first, last = question.days
-    with connection.cursor() as database:
-        database.execute(
-            _READ,
-            {
-                "tenant": question.tenant_id,
-                "first": first,
-                "last": last,
-                "unwritten": msgspec.json.encode(unwritten_counts(question.tenant_id)).decode(),
-                "source": None if after is None else after.source,
-                "route": 0 if after is None else after.route,
-                "limit": limit + 1,
-            },
-        )
-        rows = _gather(database.fetchall())
+    rows = fetch_rows(
+        _READ,
+        {
+            "tenant": question.tenant_id,
+            "first": first,
+            "last": last,
+            "unwritten": msgspec.json.encode(unwritten_counts(question.tenant_id)).decode(),
+            "source": source,
+            "route": route,
+            "limit": limit + 1,
+        },
+    )
     return cut_page(
-        rows,
+        _gather(rows),
         limit=limit,
         question=mark,
-        after=lambda row: _Position(row.source, row.route.value),
+        after=lambda row: (row.source, row.route.value),
         bounds=(question.starts_at, question.ends_at),
     )
 
 
-def _gather(rows: Sequence[Sequence[Any]]) -> list[SourceRow]:
+def _gather(rows: Rows) -> list[SourceRow]:
     gathered: dict[tuple[str, int], SourceRow] = {}
     for source, route, outcome, code, count, first_at, last_at, detail, sample in rows:
         row = gathered.setdefault(

@@ -16,14 +16,14 @@ from metering.rollups.sets import DAY_SECONDS, QUARTER_SECONDS, DimensionSet, fi
 class Stretch(NamedTuple):
     """A range of time and the roll-up that answers it; None: events.
 
-    `place` says which bucket (from 1) all of it counts in; None: each time in its own. One that
+    `bucket` says which one (from 1) all of it counts in; None: each time in its own. One that
     `overlaps` is a roll-up that reaches beyond its bucket, or the events there, to be subtracted.
     """
 
     source: DimensionSet | None
     starts_at: datetime
     ends_at: datetime
-    place: int | None = None
+    bucket: int | None = None
     overlaps: bool = False
 
 
@@ -45,8 +45,10 @@ def stretches(
     for number, bucket in enumerate(buckets, 1):
         cover = _cover(bucket.reads_from, bucket.reads_to, sets)
         if now is not None and sets:
-            place = number if len(buckets) > 1 else None
-            cover = [piece for part in cover for piece in _overlapped(part, sets[-1], now, place)]
+            of_bucket = number if len(buckets) > 1 else None
+            cover = [
+                piece for part in cover for piece in _overlapped(part, sets[-1], now, of_bucket)
+            ]
         for stretch in cover:
             last = joined[-1] if joined else None
             if last is not None and last == stretch._replace(
@@ -76,7 +78,7 @@ def _cover(starts_at: datetime, ends_at: datetime, sets: Sequence[DimensionSet])
 
 
 def _overlapped(
-    part: Stretch, finest: DimensionSet, now: datetime, place: int | None
+    part: Stretch, finest: DimensionSet, now: datetime, bucket: int | None
 ) -> list[Stretch]:
     """Return the part as it is read with the fewest events.
 
@@ -93,8 +95,8 @@ def _overlapped(
         inside = min(ends_at, now) - starts_at
         if min(last, now) - first < 2 * inside:
             beyond = ((first, starts_at), (ends_at, last))
-            pieces.append(Stretch(finest, first, last, place, overlaps=True))
-            pieces += [Stretch(None, *edge, place, True) for edge in beyond if edge[0] < edge[1]]
+            pieces.append(Stretch(finest, first, last, bucket, overlaps=True))
+            pieces += [Stretch(None, *edge, bucket, True) for edge in beyond if edge[0] < edge[1]]
         else:
             pieces.append(Stretch(None, starts_at, ends_at))
         starts_at = ends_at

@@ -1,11 +1,13 @@
 """A trace as the tree of its calls, with what each call and everything below it cost."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from metering.models import UsageEvent
 from metering.reporting.events import cost_of, events_of
+from metering.reporting.session_steps import Step
 
 EVENTS_MAX: Final = 10_000
 # Deeper calls are shown as children of the last call on this depth: readers' JSON parsers have
@@ -13,20 +15,23 @@ EVENTS_MAX: Final = 10_000
 DEPTH_MAX: Final = 100
 
 
+Event = TypeVar("Event", UsageEvent, Step)
+
+
 @dataclass
-class CallNode:
+class CallNode(Generic[Event]):
     """One event of a trace. `subtree_cost_nanos` includes its own cost."""
 
-    event: UsageEvent
+    event: Event
     depth: int = 0
     subtree_cost_nanos: int = 0
-    children: list["CallNode"] = field(default_factory=list)
+    children: list["CallNode[Event]"] = field(default_factory=list)
 
 
 class CallTree(NamedTuple):
     """The roots of a trace in order of time, its cost, and whether it has further events."""
 
-    roots: list[CallNode]
+    roots: list[CallNode[UsageEvent]]
     cost_nanos: int
     event_count: int
     is_truncated: bool
@@ -45,8 +50,8 @@ def call_tree(*, tenant_id: int, trace: str) -> CallTree:
     return CallTree(roots, cost_nanos, len(shown), len(events) > EVENTS_MAX)
 
 
-def build_tree(events: list[UsageEvent]) -> list[CallNode]:
-    """Hang events, given in order of time, below their parents. Pure."""
+def build_tree(events: Sequence[Event]) -> list[CallNode[Event]]:
+    """Hang events, given in order of time, below their parents: spans of the same trace. Pure."""
     nodes = [CallNode(event) for event in events]
     roots, below = _parents(nodes)
     reached: set[int] = set()
@@ -61,16 +66,18 @@ def build_tree(events: list[UsageEvent]) -> list[CallNode]:
     return roots
 
 
-def _parents(nodes: list[CallNode]) -> tuple[list[CallNode], dict[int, list[CallNode]]]:
+def _parents(
+    nodes: list[CallNode[Event]],
+) -> tuple[list[CallNode[Event]], dict[int, list[CallNode[Event]]]]:
     """Return the nodes without a parent, and those below each other one."""
-    node_by_span: dict[str, CallNode] = {}
+    node_by_span: dict[tuple[str, str], CallNode[Event]] = {}
     for node in nodes:
         if node.event.span:
-            node_by_span.setdefault(node.event.span, node)
-    below: dict[int, list[CallNode]] = defaultdict(list)
+            node_by_span.setdefault((node.event.trace, node.event.span), node)
+    below: dict[int, list[CallNode[Event]]] = defaultdict(list)
     roots = []
     for node in nodes:
-        parent = node_by_span.get(node.event.parent_span or "")
+        parent = node_by_span.get((node.event.trace, node.event.parent_span or ""))
         if parent is None or parent is node:
             roots.append(node)
         else:
@@ -78,7 +85,9 @@ def _parents(nodes: list[CallNode]) -> tuple[list[CallNode], dict[int, list[Call
     return roots, below
 
 
-def _hang(root: CallNode, below: dict[int, list[CallNode]], reached: set[int]) -> list[CallNode]:
+def _hang(
+    root: CallNode[Event], below: dict[int, list[CallNode[Event]]], reached: set[int]
+) -> list[CallNode[Event]]:
     """Attach everything below a root to it; answer the nodes, parents before their children."""
     reached.add(id(root))
     order = []

@@ -11,8 +11,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from django.db import connection
-
+from common.queries import fetch_row, fetch_rows
 from metering.budgets.rules import BudgetRule
 from metering.models import ReservationState
 
@@ -29,7 +28,7 @@ _OF_TIME: Final = f"""
         ORDER BY expires_at DESC, id DESC LIMIT %(limit)s)
 """
 _BY_WINDOW: Final = f"""
-    SELECT asked.window_id, sum(held.reserved_nanos)
+    SELECT w.window_id, sum(held.reserved_nanos)
     FROM ({
     _OF_TIME.format(
         columns="expires_at, created_at, window_ids, reserved_nanos",
@@ -38,9 +37,9 @@ _BY_WINDOW: Final = f"""
 }) held
     CROSS JOIN unnest(held.window_ids) AS held_window (id)
     JOIN unnest(%(window_ids)s::bigint[], %(window_starts)s::timestamptz[])
-        AS asked (window_id, starts_at)
-        ON asked.window_id = held_window.id AND held.created_at >= asked.starts_at
-    GROUP BY asked.window_id
+        AS w (window_id, starts_at)
+        ON w.window_id = held_window.id AND held.created_at >= w.starts_at
+    GROUP BY w.window_id
 """
 _IN_PERIOD: Final = (
     "expires_at >= %(starts_at)s AND expires_at < %(ends_at)s"
@@ -125,19 +124,15 @@ def unknown_by_window(
     """Return what holds of an unknown outcome had held, in nano-dollars, by window that has any."""
     if not windows:
         return {}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _BY_WINDOW,
-            {
-                "tenant": tenant_id,
-                "now": now,
-                "since": min(window.starts_at for window in windows),
-                "window_ids": [window.id for window in windows],
-                "window_starts": [window.starts_at for window in windows],
-                "limit": HOLDS_MAX,
-            },
-        )
-        return {window_id: nanos for window_id, nanos in cursor.fetchall() if nanos}
+    parameters = {
+        "tenant": tenant_id,
+        "now": now,
+        "limit": HOLDS_MAX,
+        "since": min(window.starts_at for window in windows),
+        "window_ids": [window.id for window in windows],
+        "window_starts": [window.starts_at for window in windows],
+    }
+    return {window_id: nanos for window_id, nanos in fetch_rows(_BY_WINDOW, parameters) if nanos}
 
 
 def list_unknown(
@@ -148,19 +143,11 @@ def list_unknown(
     """
     before_at, before_id = before or (question.ends_at, _LAST_ID)
     place = {"before_at": before_at, "before_id": before_id, "limit": limit}
-    with connection.cursor() as cursor:
-        cursor.execute(_LIST, question.parameters() | place)
-        return [_hold(row) for row in cursor.fetchall()]
-
-
-def _hold(row: Sequence[Any]) -> UnknownHold:
-    hold = UnknownHold._make(row)
-    return hold._replace(dimensions=json.loads(row[3]))
+    rows = fetch_rows(_LIST, question.parameters() | place)
+    return [UnknownHold._make((*row[:3], json.loads(row[3]), *row[4:])) for row in rows]
 
 
 def sum_unknown(question: UnknownQuestion) -> UnknownSum:
     """Return the number of holds of an unknown outcome, and their sum."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SUM, question.parameters() | {"limit": HOLDS_MAX})
-        holds, nanos = cursor.fetchone()
+    holds, nanos = fetch_row(_SUM, question.parameters() | {"limit": HOLDS_MAX})
     return UnknownSum(min(holds, HOLDS_MAX), nanos)

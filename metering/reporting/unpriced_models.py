@@ -3,8 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db import connection
-
+from common.queries import fetch_rows
 from metering.models import Completeness, CostSource
 from metering.pricing.model_names import nearest_model
 
@@ -28,14 +27,12 @@ def unpriced_models(
     *, tenant_id: int, starts_at: datetime, ends_at: datetime, limit: int = 100
 ) -> list[UnpricedModel]:
     """Return models without a price that were used, those with most events first."""
-    with connection.cursor() as database:
-        # The number is written out, so that the partial index of unpriced events fits.
-        database.execute(
-            f"SELECT provider, model, completeness = {Completeness.MISSING.value}, count(*),"
-            " max(time) FROM usage_event"
-            f" WHERE tenant_id = %s AND cost_source = {CostSource.UNPRICED.value} AND NOT is_void"
-            " AND time >= %s AND time < %s"
-            " GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2, 3 LIMIT %s",
-            [tenant_id, starts_at, ends_at, limit],
-        )
-        return [UnpricedModel(*row) for row in database.fetchall()]
+    # The number is written out, so that the partial index of unpriced events fits.
+    rows = fetch_rows(
+        f"SELECT provider, model, completeness = {Completeness.MISSING.value}, count(*), max(time)"
+        f" FROM usage_event WHERE tenant_id = %s AND cost_source = {CostSource.UNPRICED.value}"
+        " AND NOT is_void AND time >= %s AND time < %s"
+        " GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2, 3 LIMIT %s",
+        [tenant_id, starts_at, ends_at, limit],
+    )
+    return [UnpricedModel(*row) for row in rows]

@@ -2,29 +2,29 @@
 
 answer = roll-ups of the buckets that lie inside the range + events of batches not yet rolled up in
 the same buckets + events of the edges that cut a bucket; where most of a bucket lies inside, its
-roll-up - the events outside instead. All statements of an answer must see the
-same snapshot: call these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
+roll-up - the events outside instead. All statements of an answer must see the same snapshot: call
+these inside `tenant_scope(..., is_snapshot=True)`, as every GET does.
 
 A request is any event that is not a tool call (`operation` tool); those count in `tool_calls`.
 Tokens are as normalised: input includes cached, output includes reasoning. Void events count
 nowhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from itertools import islice
-from typing import Any, Final, NamedTuple
+from itertools import islice, takewhile
+from typing import Final, NamedTuple
 
-from django.db import connection
-
+from common.queries import fetch_rows
 from metering.models import MEASURES
 from metering.reporting.conditions import NO_CONDITION, Condition
-from metering.reporting.cursors import write_cursor
-from metering.reporting.intervals import Bucket, buckets
-from metering.reporting.question import UsageQuestion
+from metering.reporting.cursors import cut_page
+from metering.reporting.intervals import Bucket
+from metering.reporting.question import Filters, UsageQuestion
 from metering.reporting.sources import sets_for
-from metering.reporting.usage_branches import Source, branches_of, is_folded
+from metering.reporting.usage_branches import Source, hides_values, rows_to_add
 from metering.reporting.usage_cursors import (
+    UsagePosition,
     end_of_page,
     mark_of_group,
     mark_of_question,
@@ -53,6 +53,7 @@ class Measures(NamedTuple):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     tool_calls: int = 0
+    given_nanos: int = 0
 
 
 assert Measures._fields == MEASURES
@@ -79,10 +80,15 @@ class UsageRow(NamedTuple):
         return dict(zip(self.dimensions, self.key, strict=True))
 
 
+# A group in a bucket: the bucket's number in a portion, from 1, and the group's values.
+Cell = tuple[int, tuple[str, ...]]
+Keys = Collection[tuple[str, ...]]
+
+
 class UsagePage(NamedTuple):
     """A page of rows, and the total over all pages."""
 
-    rows: list[UsageRow]
+    rows: Sequence[UsageRow]
     total: Measures
     next_cursor: str | None
 
@@ -96,84 +102,116 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
     """
     mark = mark_of_question(question)
     position = position_of(cursor, mark, question)
-    with connection.cursor() as database:
-        database.execute(TUNING)
-        waiting = waiting_batches(database, question)
-        source = _source(database, question, question.dimensions, waiting)
-        if question.interval == "none":
-            rows = _rows_by_cost(question, source, position, limit + 1)
-        else:
-            rows = _rows_by_start(question, source, position, limit + 1)
-        total = _total(database, question, waiting)
-    page = rows[:limit]
-    next_cursor = None
-    if len(rows) > limit:
-        keys = [row.key for row in page]
-        end = end_of_page(question, keys, start=page[-1].start, before=position)
-        next_cursor = write_cursor(mark, end)
-    return UsagePage(page, total, next_cursor)
+    waiting = waiting_batches(question)
+    source = _source(question, question.dimensions, waiting)
+    read = _rows_by_cost if question.interval == "none" else _rows_by_start
+    rows = read(question, source, position, limit + 1)
+    page = cut_page(
+        rows,
+        limit=limit,
+        question=mark,
+        after=lambda last: end_of_page(
+            question, [row.key for row in rows[:limit]], start=last.start, before=position
+        ),
+        bounds=(question.starts_at, question.ends_at),
+    )
+    return UsagePage(page.rows, _total(question, waiting), page.next_cursor)
 
 
 def total_usage(question: UsageQuestion) -> Measures:
     """Return the total of a question alone."""
-    with connection.cursor() as database:
-        database.execute(TUNING)
-        return _total(database, question, waiting_batches(database, question))
+    return _total(question, waiting_batches(question))
 
 
-def waiting_batches(database: Any, question: UsageQuestion) -> list[int]:
+def portion_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Bucket]:
+    """Return the buckets from the first of these rows to the last."""
+    first, last = min(row.start for row in rows), max(row.start for row in rows)
+    buckets = question.buckets(starts_at=max(question.starts_at, first))
+    return list(takewhile(lambda bucket: bucket.start <= last, buckets))
+
+
+def are_empty(portion: Iterable[Bucket]) -> bool:
+    """Whether no time lies in these buckets."""
+    return all(bucket.reads_from >= bucket.reads_to for bucket in portion)
+
+
+def filters_of(question: UsageQuestion, group_by: Sequence[str], keys: Keys) -> Filters:
+    """Return the question's filters, and that nothing but the values of these groups is read."""
+    values = {
+        name: tuple(sorted({key[place] for key in keys})) for place, name in enumerate(group_by)
+    }
+    return {**question.filters, **values}
+
+
+def measures_in(
+    question: UsageQuestion,
+    portion: Sequence[Bucket],
+    group_by: tuple[str, ...],
+    keys: Keys | None,
+    *,
+    limit: int | None = None,
+) -> dict[Cell, Measures]:
+    """Return the usage of these groups (None: of all) in these buckets, from what `usage` reads for
+    its rows.
+    """
+    if (keys is not None and not keys) or are_empty(portion):
+        return {}
+    parts = rows_to_add(
+        question,
+        _source(
+            question,
+            frozenset(group_by) | frozenset(question.filters),
+            waiting_batches(question),
+        ),
+        portion,
+        group_by=group_by,
+        filters=None if keys is None else filters_of(question, group_by, keys),
+    )
+    columns = ", ".join(["bucket", *(f"group_{index}" for index in range(len(group_by)))])
+    rows = fetch_rows(
+        f"SELECT {columns}, {SUM_LIST} FROM ({parts.sql}) parts GROUP BY {columns}"
+        " HAVING sum(requests) + sum(tool_calls) > 0 LIMIT %s",
+        [*parts.parameters, limit],
+        tuning=TUNING,
+    )
+    width = 1 + len(group_by)
+    return {(row[0], row[1:width]): Measures(*row[width:]) for row in rows}
+
+
+def waiting_batches(question: UsageQuestion) -> list[int]:
     """Return batches that no roll-up holds yet, in order of id."""
-    database.execute(
+    rows = fetch_rows(
         "SELECT id FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id",
         [question.tenant_id],
     )
-    return [row[0] for row in database.fetchall()]
+    return [batch_id for (batch_id,) in rows]
 
 
-def _source(
-    database: Any, question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]
-) -> Source:
+def _source(question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]) -> Source:
     sets = sets_for(dimensions)
-    if question.filters and any(
-        is_folded(
-            database,
-            tenant_id=question.tenant_id,
-            dimension_set=dimension_set,
-            starts_at=question.starts_at,
-            ends_at=question.ends_at,
-        )
-        for dimension_set in sets
-    ):
-        # A value that was asked for by name may be part of the long tail, where it cannot be found.
-        sets = []
-    return Source(sets, waiting)
+    return Source([] if hides_values(question, sets) else sets, waiting)
 
 
-def _total(database: Any, question: UsageQuestion, waiting: list[int]) -> Measures:
+def _total(question: UsageQuestion, waiting: list[int]) -> Measures:
     """Return the sum over all rows, from the smallest roll-up that knows the filters."""
-    source = _source(database, question, frozenset(question.filters), waiting)
-    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    branches = branches_of(question, source, whole, group_by=())
-    database.execute(
-        f"SELECT {SUM_LIST} FROM ({branches.sql}) parts",
-        branches.parameters,
+    source = _source(question, frozenset(question.filters), waiting)
+    parts = rows_to_add(question, source, [question.whole], group_by=())
+    (sums,) = fetch_rows(
+        f"SELECT {SUM_LIST} FROM ({parts.sql}) parts", parts.parameters, tuning=TUNING
     )
-    return Measures(*(value or 0 for value in database.fetchone()))
+    return Measures(*(value or 0 for value in sums))
 
 
 def _rows_by_start(
-    question: UsageQuestion,
-    source: Source,
-    position: dict[str, Any] | None,
-    limit: int,
+    question: UsageQuestion, source: Source, position: UsagePosition | None, limit: int
 ) -> list[UsageRow]:
     """Return rows after the position, reading only as many buckets as hold them."""
     rows: list[UsageRow] = []
-    after = None if position is None else list(position["group"])
-    remaining = _buckets_from(question, position)
+    after = None if position is None else position.group
+    starts_at = question.starts_at if position is None else max(question.starts_at, position.start)
+    remaining = question.buckets(starts_at=starts_at)
     if after == []:
-        next(remaining)  # without groups a bucket has one row, which the page before ended with
-        after = None
+        next(remaining, None)  # without groups a bucket has one row, which ended the page before
     size = 2 if source.sets else 1
     while len(rows) < limit and (portion := list(islice(remaining, size))):
         rows += _read_rows(question, source, portion, after, limit - len(rows))
@@ -183,17 +221,14 @@ def _rows_by_start(
 
 
 def _rows_by_cost(
-    question: UsageQuestion,
-    source: Source,
-    position: dict[str, Any] | None,
-    limit: int,
+    question: UsageQuestion, source: Source, position: UsagePosition | None, limit: int
 ) -> list[UsageRow]:
     """Return rows that no page has shown."""
     shown = frozenset(shown_by(position))
-    after = None if position is None else position.get("group")
+    after = None if position is None else position.group
     order = "sum(cost_nanos) DESC, " if after is None else ""
-    whole = [Bucket(question.starts_at, question.starts_at, question.ends_at)]
-    rows = _read_rows(question, source, whole, after, limit + len(shown), order=order)
+    most = limit + len(shown)
+    rows = _read_rows(question, source, [question.whole], after, most, order=order)
     return [row for row in rows if mark_of_group(row.key) not in shown][:limit]
 
 
@@ -209,38 +244,27 @@ def _read_rows(
     """Return rows of these buckets by start and group, unless another order comes first; of the
     first bucket those after a group.
     """
-    branches = branches_of(question, source, portion, group_by=question.group_by)
-    groups = [f"group_{place}" for place in range(len(question.group_by))]
+    width = len(question.group_by)
+    parts = rows_to_add(question, source, portion, group_by=question.group_by)
+    groups = [f"group_{index}" for index in range(width)]
     condition = NO_CONDITION
     if after:
         values = ", ".join(["%s"] * len(after))
         condition = Condition(f"(bucket > 1 OR ({', '.join(groups)}) > ({values}))", after)
     key = ", ".join(["bucket", *groups])
-    with connection.cursor() as database:
-        database.execute(
-            f"SELECT {key}, {SUM_LIST} FROM ({branches.sql}) parts"
-            f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
-            f" ORDER BY {order}{key} LIMIT %s",
-            [*branches.parameters, *condition.parameters, limit],
-        )
-        return [
-            _row(question, portion[bucket - 1].start, values)
-            for bucket, *values in database.fetchall()
-        ]
-
-
-def _buckets_from(question: UsageQuestion, position: dict[str, Any] | None) -> Iterator[Bucket]:
-    starts_at = question.starts_at
-    if position is not None:
-        starts_at = max(starts_at, datetime.fromisoformat(position["start"]))
-    return buckets(
-        interval=question.interval,
-        timezone=question.timezone,
-        starts_at=starts_at,
-        ends_at=question.ends_at,
+    rows = fetch_rows(
+        f"SELECT {key}, {SUM_LIST} FROM ({parts.sql}) parts"
+        f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
+        f" ORDER BY {order}{key} LIMIT %s",
+        [*parts.parameters, *condition.parameters, limit],
+        tuning=TUNING,
     )
-
-
-def _row(question: UsageQuestion, start: datetime, values: Sequence[Any]) -> UsageRow:
-    width = len(question.group_by)
-    return UsageRow(question.group_by, tuple(values[:width]), start, Measures(*values[width:]))
+    return [
+        UsageRow(
+            question.group_by,
+            tuple(values[:width]),
+            portion[bucket - 1].start,
+            Measures(*values[width:]),
+        )
+        for bucket, *values in rows
+    ]

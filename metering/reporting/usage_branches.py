@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from django.db import connection
 from django.utils import timezone
 
+from common.queries import fetch_row
 from metering.models import MEASURES, CostSource, Operation, Status
 from metering.reporting.conditions import (
     Condition,
@@ -17,7 +17,7 @@ from metering.reporting.conditions import (
     rollup_value,
 )
 from metering.reporting.intervals import Bucket
-from metering.reporting.question import UsageQuestion
+from metering.reporting.question import Filters, UsageQuestion
 from metering.reporting.sources import Stretch, stretches
 from metering.rollups.sets import MEASURE_LIST, OTHER, DimensionSet
 from metering.usage.batch_events import events_of_batches
@@ -28,130 +28,148 @@ EVENT_MEASURES: Final = {
     "errors": f"(status = {Status.ERROR.value})::int::bigint",
     "unpriced": f"(cost_source = {CostSource.UNPRICED.value})::int::bigint",
     "tool_calls": f"(operation = {Operation.TOOL.value})::int::bigint",
+    "given_nanos": f"CASE WHEN cost_source = {CostSource.GIVEN.value} THEN coalesce(cost_nanos, 0)"
+    " ELSE 0 END",
 }
 EVENT_MEASURE_LIST: Final = ", ".join(
     f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
-)
-_NEGATIVE_MEASURE_LIST: Final = ", ".join(
-    f"-{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES
 )
 
 
 class Source(NamedTuple):
     """What a question is answered from: roll-ups (none: events), and batches they lack yet."""
 
-    sets: list[DimensionSet]
+    sets: Sequence[DimensionSet]
     waiting: list[int]
 
 
+class Table(NamedTuple):
+    """What is added up: the columns of a table of roll-ups, and the same made of events. Events are
+    taken off a roll-up by their `negative_columns`, if there are any.
+    """
+
+    rollups: str
+    columns: str
+    events: str
+    event_columns: str
+    event_condition: str = "NOT is_void"
+    negative_columns: str | None = None
+
+
+SUMS: Final = Table(
+    rollups="usage_rollup",
+    columns=MEASURE_LIST,
+    events="usage_event",
+    event_columns=EVENT_MEASURE_LIST,
+    negative_columns=", ".join(f"-{EVENT_MEASURES.get(name, name)} AS {name}" for name in MEASURES),
+)
+
+
+def hides_values(question: UsageQuestion, sets: Iterable[DimensionSet]) -> bool:
+    """Whether a value that is asked for by name may be part of the long tail, where it cannot be
+    found.
+    """
+    range_ = question.starts_at, question.ends_at
+    return bool(question.filters) and any(
+        is_folded(question.tenant_id, dimension_set, *range_) for dimension_set in sets
+    )
+
+
 def is_folded(
-    database: Any,
-    *,
-    tenant_id: int,
-    dimension_set: DimensionSet,
-    starts_at: datetime,
-    ends_at: datetime,
+    tenant_id: int, dimension_set: DimensionSet, starts_at: datetime, ends_at: datetime
 ) -> bool:
-    """Return whether a bucket of this time has a long tail, in which values cannot be found."""
-    database.execute(
+    """Whether a bucket of this time has a long tail."""
+    (is_folded,) = fetch_row(
         """
         SELECT EXISTS (
             SELECT FROM generate_series(
-                to_timestamp(floor(extract(epoch FROM %s::timestamptz) / %s) * %s),
-                %s::timestamptz, make_interval(secs => %s)
-            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %s AND r.dimension_set = %s
-                AND r.starts_at = bucket AND r.value_1 = %s
+                to_timestamp(floor(extract(epoch FROM %(from)s::timestamptz) / %(grain)s)
+                    * %(grain)s),
+                %(to)s::timestamptz, make_interval(secs => %(grain)s)
+            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %(tenant)s
+                AND r.dimension_set = %(set)s AND r.starts_at = bucket AND r.value_1 = %(other)s
         )
         """,
-        [
-            starts_at,
-            dimension_set.grain_seconds,
-            dimension_set.grain_seconds,
-            ends_at,
-            dimension_set.grain_seconds,
-            tenant_id,
-            dimension_set.number,
-            OTHER,
-        ],
+        {
+            "from": starts_at,
+            "to": ends_at,
+            "grain": dimension_set.grain_seconds,
+            "tenant": tenant_id,
+            "set": dimension_set.number,
+            "other": OTHER,
+        },
     )
-    return bool(database.fetchone()[0])
+    return bool(is_folded)
 
 
-def branches_of(
+def rows_to_add(
     question: UsageQuestion,
     source: Source,
     portion: Sequence[Bucket],
     *,
     group_by: tuple[str, ...],
+    table: Table = SUMS,
+    filters: Filters | None = None,
 ) -> Condition:
-    """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the measures."""
-    parts = stretches(portion, source.sets, now=timezone.now())
-    if group_by and _has_long_tail(question, parts):
-        # A value that is part of a long tail has no row that its events could be taken off.
-        parts = stretches(portion, source.sets)
-    selects = [_select(question, portion, part, group_by) for part in parts]
-    for place in dict.fromkeys(part.place for part in parts):
-        waiting = not_rolled_up([part for part in parts if part.place == place], source.waiting)
+    """Return the rows to add up, as `bucket` (from 1), `group_0` ... and the table's columns.
+    `filters`, unless they are the question's own, name values as well.
+    """
+    filters = question.filters if filters is None else filters
+    tenant_id = question.tenant_id
+    parts = stretches(portion, source.sets)
+    if table.negative_columns is not None:
+        parts = _with_overlaps(question, source, portion, has_groups=bool(group_by)) or parts
+
+    def select_events(within: Condition, bucket: int | None, columns: str) -> Condition:
+        number, wanted = _bucket_of("time", portion, bucket), on_events(filters)
+        return Condition(
+            f"SELECT {_columns(number, map(event_value, group_by), columns)} FROM {table.events}"
+            f" WHERE tenant_id = %s AND {table.event_condition} AND {within.sql} AND {wanted.sql}",
+            [*number.parameters, tenant_id, *within.parameters, *wanted.parameters],
+        )
+
+    def select(part: Stretch) -> Condition:
+        bounds = [part.starts_at, part.ends_at]
+        if part.source is None:
+            within = Condition("time >= %s AND time < %s", bounds)
+            columns = table.negative_columns if part.overlaps else table.event_columns
+            return select_events(within, part.bucket, columns or table.event_columns)
+        number = _bucket_of("starts_at", portion, part.bucket)
+        wanted = on_rollup(filters, part.source)
+        names = [rollup_value(name, part.source) for name in group_by]
+        return Condition(
+            f"SELECT {_columns(number, names, table.columns)} FROM {table.rollups} WHERE"
+            " tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
+            f" AND {wanted.sql}",
+            [*number.parameters, tenant_id, part.source.number, *bounds, *wanted.parameters],
+        )
+
+    selects = [select(part) for part in parts]
+    for bucket in dict.fromkeys(part.bucket for part in parts):
+        of_bucket = [part for part in parts if part.bucket == bucket]
+        waiting = _not_rolled_up(of_bucket, source.waiting)
         if waiting is not None:
-            bucket = _bucket_at(place, "time", portion)
-            selects.append(_select_events(question, bucket, waiting, group_by))
+            selects.append(select_events(waiting, bucket, table.event_columns))
     return join(" UNION ALL ", selects)
 
 
-def _has_long_tail(question: UsageQuestion, parts: Sequence[Stretch]) -> bool:
-    """Return whether events would be taken off a bucket that has a long tail."""
-    less = [part for part in parts if part.source is not None and part.overlaps]
-    with connection.cursor() as database:
-        return any(
-            is_folded(
-                database,
-                tenant_id=question.tenant_id,
-                dimension_set=part.source,
-                starts_at=part.starts_at,
-                ends_at=part.starts_at,
-            )
-            for part in less
-            if part.source is not None
-        )
-
-
-def _select(
-    question: UsageQuestion,
-    portion: Sequence[Bucket],
-    stretch: Stretch,
-    group_by: tuple[str, ...],
-) -> Condition:
-    if stretch.source is None:
-        within = Condition("time >= %s AND time < %s", [stretch.starts_at, stretch.ends_at])
-        bucket = _bucket_at(stretch.place, "time", portion)
-        measures = _NEGATIVE_MEASURE_LIST if stretch.overlaps else EVENT_MEASURE_LIST
-        return _select_events(question, bucket, within, group_by, measures)
-    bucket = _bucket_at(stretch.place, "starts_at", portion)
-    filters = on_rollup(question.filters, stretch.source)
-    columns = [
-        f"{bucket.sql} AS bucket",
-        *(
-            f"{rollup_value(name, stretch.source)} AS group_{place}"
-            for place, name in enumerate(group_by)
-        ),
-        MEASURE_LIST,
-    ]
-    return Condition(
-        f"SELECT {', '.join(columns)} FROM usage_rollup"
-        f" WHERE tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
-        f" AND {filters.sql}",
-        [
-            *bucket.parameters,
-            question.tenant_id,
-            stretch.source.number,
-            stretch.starts_at,
-            stretch.ends_at,
-            *filters.parameters,
-        ],
+def _with_overlaps(
+    question: UsageQuestion, source: Source, portion: Sequence[Bucket], *, has_groups: bool
+) -> list[Stretch] | None:
+    """Return how the portion is covered with fewer events; None where a value that is part of a
+    long tail has no row that its events could be taken off.
+    """
+    parts = stretches(portion, source.sets, now=timezone.now())
+    hides_some = has_groups and any(
+        part.overlaps
+        and part.source is not None
+        and is_folded(question.tenant_id, part.source, part.starts_at, part.starts_at)
+        for part in parts
     )
+    return None if hides_some else parts
 
 
-def not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
+def _not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition | None:
     """Return a condition for the events that the roll-ups of these stretches do not hold yet; None
     if there are none.
     """
@@ -164,34 +182,15 @@ def not_rolled_up(parts: Iterable[Stretch], waiting: Sequence[int]) -> Condition
     return Condition(f"({ranges}) AND {batches}", [*bounds, *parameters])
 
 
-def _select_events(
-    question: UsageQuestion,
-    bucket: Condition,
-    within: Condition,
-    group_by: tuple[str, ...],
-    measures: str = EVENT_MEASURE_LIST,
-) -> Condition:
-    filters = on_events(question.filters)
-    selected = [
-        f"{bucket.sql} AS bucket",
-        *(f"{event_value(name)} AS group_{place}" for place, name in enumerate(group_by)),
-        measures,
-    ]
+def _columns(bucket: Condition, names: Iterable[str], further: str) -> str:
+    groups = (f"{name} AS group_{index}" for index, name in enumerate(names))
+    return ", ".join([f"{bucket.sql} AS bucket", *groups, further])
+
+
+def _bucket_of(column: str, portion: Sequence[Bucket], bucket: int | None) -> Condition:
+    """Return the SQL of a bucket's number in the portion, from 1: this one's, or that of a time."""
+    if bucket is not None or len(portion) == 1:
+        return Condition(str(bucket or 1), [])
     return Condition(
-        f"SELECT {', '.join(selected)} FROM usage_event"
-        f" WHERE tenant_id = %s AND NOT is_void AND {within.sql} AND {filters.sql}",
-        [*bucket.parameters, question.tenant_id, *within.parameters, *filters.parameters],
-    )
-
-
-def _bucket_at(place: int | None, column: str, portion: Sequence[Bucket]) -> Condition:
-    return bucket_of(column, portion) if place is None else Condition(f"{place}", [])
-
-
-def bucket_of(column: str, portion: Sequence[Bucket]) -> Condition:
-    """Return the SQL of the place of a time's bucket in the portion, from 1."""
-    if len(portion) == 1:
-        return Condition("1", [])
-    return Condition(
-        f"width_bucket({column}, %s::timestamptz[])", [[bucket.start for bucket in portion]]
+        f"width_bucket({column}, %s::timestamptz[])", [[each.start for each in portion]]
     )

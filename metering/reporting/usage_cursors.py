@@ -4,16 +4,28 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from common.cursors import InvalidCursor
-from metering.reporting.cursors import fingerprint, range_part, read_cursor
+from metering.reporting.cursors import Time, fingerprint, position_after
 from metering.reporting.question import UsageQuestion
 
 # The number of groups a cursor names, so that an address with it stays below 8 KB.
 SHOWN_MAX: Final = 600
 MARK_BYTES: Final = 6
 MARK_CHARACTERS: Final = 8
+
+
+class UsagePosition(msgspec.Struct):
+    """Where a page ended: at a bucket and, unless rows come by cost, a group. `shown` has the marks
+    of the groups that came by cost.
+    """
+
+    start: Time
+    group: list[str] | None
+    shown: str = ""
 
 
 def mark_of_question(question: UsageQuestion) -> str:
@@ -36,62 +48,42 @@ def mark_of_group(key: Sequence[str]) -> str:
     return urlsafe_b64encode(digest).decode()
 
 
-def shown_by(position: dict[str, Any] | None) -> list[str]:
+def shown_by(position: UsagePosition | None) -> list[str]:
     """Return the marks of the groups that earlier pages have shown while they came by cost."""
-    text = "" if position is None else position.get("shown", "")
+    text = "" if position is None else position.shown
     return [text[at : at + MARK_CHARACTERS] for at in range(0, len(text), MARK_CHARACTERS)]
 
 
 def end_of_page(
     question: UsageQuestion,
-    page: Sequence[Sequence[str]],
+    keys: Sequence[Sequence[str]],
     *,
     start: datetime,
-    before: dict[str, Any] | None,
-) -> dict[str, Any]:
+    before: UsagePosition | None,
+) -> UsagePosition:
     """Return where a page of groups ended that began after `before`; its last row is of `start`."""
-    end: dict[str, Any] = {
-        **range_part(question.starts_at, question.ends_at),
-        "start": start.isoformat(),
-        "group": list(page[-1]),
-    }
+    end = UsagePosition(start, list(keys[-1]))
     if question.interval != "none":
         return end
     shown = shown_by(before)
-    if before is None or "group" not in before:
-        shown += [mark_of_group(key) for key in page]
-        # What follows comes by cost as long as its marks find room, too.
-        if len(shown) + len(page) <= SHOWN_MAX:
-            del end["group"]
-        else:
-            # Beyond what is named, groups come by their values, from the first one on.
-            end["group"] = []
-    return {**end, "shown": "".join(shown)}
+    if before is None or before.group is None:
+        shown += map(mark_of_group, keys)
+        # What follows comes by cost as long as its marks find room, too. Beyond what is named,
+        # groups come by their values, from the first one on.
+        end.group = None if len(shown) + len(keys) <= SHOWN_MAX else []
+    end.shown = "".join(shown)
+    return end
 
 
-def position_of(cursor: str | None, mark: str, question: UsageQuestion) -> dict[str, Any] | None:
-    """Return where the page before ended, None without one. Raises InvalidQuestion for a cursor of
+def position_of(cursor: str | None, mark: str, question: UsageQuestion) -> UsagePosition | None:
+    """Return where the page before ended, None without one. Raises InvalidCursor for a cursor of
     another question.
     """
     if cursor is None:
         return None
-    asked, position = read_cursor(cursor)
-    if asked != mark or not _is_position(position, question):
+    position = position_after(cursor, mark, UsagePosition)
+    is_by_cost = question.interval == "none"
+    width = None if position.group is None else len(position.group)
+    if width != len(question.group_by) and not (is_by_cost and width in (None, 0)):
         raise InvalidCursor
     return position
-
-
-def _is_position(position: dict[str, Any], question: UsageQuestion) -> bool:
-    is_by_cost = question.interval == "none"
-    group = position.get("group", [] if is_by_cost else None)
-    widths = {0, len(question.group_by)} if is_by_cost else {len(question.group_by)}
-    try:
-        datetime.fromisoformat(position["start"]).astimezone()
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return False
-    return (
-        isinstance(group, list)
-        and len(group) in widths
-        and all(isinstance(value, str) for value in group)
-        and isinstance(position.get("shown", ""), str)
-    )

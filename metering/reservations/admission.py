@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.db import transaction
 
 from common.errors import IdempotencyConflict
@@ -22,6 +23,7 @@ from metering.limits.decisions import DecisionRow
 from metering.limits.halts import ActiveHalt, ActiveHalts, halts_changed
 from metering.limits.limit_reductions import ActiveLimitReduction
 from metering.limits.rate_counters import RateCounterKey, RateCounterState
+from metering.reservations.answers import GrantAnswer
 from metering.reservations.commands import Command, Reserve
 from metering.reservations.increase_requests import request_increase
 from metering.reservations.judge import Judge, rate_key, throttle_key
@@ -66,7 +68,7 @@ class Admission:
             answer = known.get(command.request_key.key)
             earlier = first[command.request_key.key]
             if isinstance(answer, KeptAnswer):
-                command.answer = answer.data
+                command.answer = msgspec.convert(answer.data, GrantAnswer)
             elif answer is not None:
                 command.error = answer
             elif earlier is not command:

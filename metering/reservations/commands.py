@@ -5,15 +5,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Final, Self
 from uuid import UUID
 
 import msgspec
 from django.utils import timezone
 from prometheus_client import Counter
 
+from common.api.structs import Answer
 from common.errors import EventRejected, InvalidRequest, MeteringError, ReservationFinished
-from common.formats import moment
 from common.idempotency import RequestKey
 from common.money import usd_from_nanos
 from metering.budgets.index import WindowKey
@@ -22,6 +22,7 @@ from metering.calls.preparation import IncomingReport, prepare_event
 from metering.calls.prepared_event import PreparedEvent
 from metering.ledger.holds import EXPIRED, RELEASED, SETTLED, STATES, Held, LockedReservation
 from metering.models import Route
+from metering.reservations.answers import ExtendAnswer, GrantAnswer, ReleaseAnswer, SettleAnswer
 from metering.reservations.request import ReservationRequest
 from metering.reservations.verdicts import Verdict
 from metering.snapshot import Configuration
@@ -48,7 +49,7 @@ class Command(ABC):
 
     def __init__(self, tenant_id: int) -> None:
         self.tenant_id = tenant_id
-        self.answer: dict[str, Any] | None = None
+        self.answer: Answer | None = None
         self.error: MeteringError | None = None
         # Whether an earlier attempt may have been committed without an answer.
         self.was_attempted = False
@@ -113,27 +114,27 @@ class Reserve(Command):
     def grant(self, verdict: Verdict, expires_at: datetime) -> None:
         """Answer that the reservation is made."""
         candidate = verdict.granted
-        self.answer = {
-            "id": str(self.id),
-            "status": "open",
-            "decision": verdict.decision,
-            "model": candidate.model or None,
-            "provider": candidate.provider or None,
-            "reserved_usd": usd_from_nanos(candidate.amounts.cost_nanos),
-            "reserved_tokens": candidate.amounts.tokens,
-            "estimate": self.request.estimate,
-            "expires_at": moment(expires_at),
-            "budgets": verdict.budgets,
-            "warnings": verdict.warnings,
-        }
-        if verdict.is_downgrade:
-            self.answer["requested_model"] = self.request.body.model
+        self.answer = GrantAnswer(
+            id=self.id,
+            status="open",
+            decision=verdict.decision,
+            model=candidate.model or None,
+            provider=candidate.provider or None,
+            reserved_usd=usd_from_nanos(candidate.amounts.cost_nanos),
+            reserved_tokens=candidate.amounts.tokens,
+            estimate=self.request.estimate,
+            expires_at=expires_at,
+            budgets=verdict.budgets,
+            warnings=verdict.warnings,
+        )
+        if verdict.is_downgrade and self.request.body.model is not None:
+            self.answer.requested_model = self.request.body.model
 
     def count(self) -> None:
         if self.error is not None:
             DECISIONS.labels("refuse", self.error.code).inc()
-        elif self.answer is not None:
-            DECISIONS.labels(self.answer["decision"], "").inc()
+        elif isinstance(self.answer, GrantAnswer):
+            DECISIONS.labels(self.answer.decision, "").inc()
 
 
 class ReservationCommand(Command):
@@ -186,18 +187,18 @@ class Settle(ReservationCommand):
 
     def confirm(self, reservation: LockedReservation) -> None:
         """Answer that it is settled, by what is stored, so that the answer is always the same."""
-        self.answer = {
-            "id": str(reservation.held.id),
-            "status": "settled",
-            "cost_usd": usd_from_nanos(reservation.cost_nanos or 0),
-            "released_usd": usd_from_nanos(reservation.released_nanos),
-            "overrun_usd": usd_from_nanos(reservation.overrun_nanos),
-            "late": reservation.is_late,
-        }
+        self.answer = SettleAnswer(
+            id=reservation.held.id,
+            status="settled",
+            cost_usd=usd_from_nanos(reservation.cost_nanos or 0),
+            released_usd=usd_from_nanos(reservation.released_nanos),
+            overrun_usd=usd_from_nanos(reservation.overrun_nanos),
+            late=reservation.is_late,
+        )
 
     def count(self) -> None:
-        if self.answer is not None:
-            SETTLES.labels("yes" if self.answer["late"] else "no").inc()
+        if isinstance(self.answer, SettleAnswer):
+            SETTLES.labels("yes" if self.answer.late else "no").inc()
 
 
 class Release(ReservationCommand):
@@ -207,11 +208,11 @@ class Release(ReservationCommand):
         """Answer how the reservation ended."""
         is_released = reservation.state == RELEASED
         nanos = reservation.held.amounts.cost_nanos if is_released else 0
-        self.answer = {
-            "id": str(reservation.held.id),
-            "status": STATES[reservation.state],
-            "released_usd": usd_from_nanos(nanos),
-        }
+        self.answer = ReleaseAnswer(
+            id=reservation.held.id,
+            status=STATES[reservation.state],
+            released_usd=usd_from_nanos(nanos),
+        )
 
 
 class Extend(ReservationCommand):
@@ -223,11 +224,11 @@ class Extend(ReservationCommand):
 
     def confirm(self, reservation: LockedReservation) -> None:
         """Answer until when it holds."""
-        self.answer = {
-            "id": str(reservation.held.id),
-            "status": STATES[reservation.state],
-            "expires_at": moment(reservation.expires_at),
-        }
+        self.answer = ExtendAnswer(
+            id=reservation.held.id,
+            status=STATES[reservation.state],
+            expires_at=reservation.expires_at,
+        )
 
 
 def invalid_event(error: EventRejected) -> InvalidRequest:

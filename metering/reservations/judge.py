@@ -6,7 +6,7 @@ compares cannot change before what it grants is written.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from metering.budgets.index import WindowKey
 from metering.budgets.levels import (
@@ -23,6 +23,7 @@ from metering.ledger.windows import WindowState
 from metering.limits.limit_reductions import ActiveLimitReduction
 from metering.limits.rate_counters import RateCounterKey, RateCounterState
 from metering.limits.rate_limits import RateRule
+from metering.reservations.answers import BudgetRoom
 from metering.reservations.request import Candidate
 from metering.snapshot import Configuration
 from tenants.models import UnpricedPolicy
@@ -139,7 +140,7 @@ class Judge:
         self.limit_reductions = limit_reductions
         self.now = now
         # By window, what the answers to this transaction's calls say of it alike.
-        self.answers: dict[int, dict[str, Any]] = {}
+        self.answers: dict[int, BudgetRoom] = {}
 
     def rule_on(self, request: Request) -> Ruling:
         """Grant what is asked, or a cheaper model, or nothing; what is granted is held."""

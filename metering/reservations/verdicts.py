@@ -6,8 +6,12 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
+from common.api.structs import usd_or_none
 from common.errors import ApprovalNeeded, BudgetExceeded, Halted, MeteringError, Throttled, Unpriced
 from common.formats import moment
+from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
 from metering.budgets.index import WindowKey
 from metering.budgets.levels import PARTS, WindowBalance, use_of
@@ -17,6 +21,7 @@ from metering.ledger.windows import WindowState
 from metering.limits.halts import ActiveHalt, match_of_group
 from metering.limits.rate_limits import RateRule
 from metering.pricing.model_names import near_model
+from metering.reservations.answers import BudgetRoom, WarningAnswer
 from metering.reservations.judge import ENFORCE, Assessment, Judge, Objection, Ruling
 from metering.reservations.request import Candidate, ReservationRequest
 
@@ -52,8 +57,8 @@ class Verdict:
     error: MeteringError | None = None
     is_downgrade: bool = False
     reasons: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[dict[str, Any]] = field(default_factory=list)
-    budgets: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[WarningAnswer] = field(default_factory=list)
+    budgets: list[BudgetRoom] = field(default_factory=list)
     lockout: LockoutRequest | None = None
     increase: IncreaseRequest | None = None
 
@@ -103,20 +108,15 @@ def _grant(
     if verdict.is_downgrade:
         verdict.reasons += [_reason(each, asked.candidate) for each in asked.objections]
     elif asked.wants_cheaper:
-        verdict.warnings.append(
-            {
-                "code": "no_cheaper_model",
-                "detail": "A budget asks for a cheaper model, and no route names one for this"
-                " call.",
-            }
-        )
+        detail = "A budget asks for a cheaper model, and no route names one for this call."
+        verdict.warnings.append(WarningAnswer(code="no_cheaper_model", detail=detail))
     if (rule := ruling.rate_limit) is not None:
         detail = (
             f"The rate limit {rule.name!r} would make this call wait for {ruling.wait_seconds} s."
         )
         verdict.reasons.append(_rate_reason(rule, detail))
         if rule.mode != SHADOW:
-            verdict.warnings.append({"code": "throttled", "detail": detail})
+            verdict.warnings.append(WarningAnswer(code="throttled", detail=detail))
     # What objects without refusing. Callers are not told of a budget in shadow.
     for objection in granted.objections:
         if not verdict.is_downgrade or objection.rule.mode != ENFORCE:
@@ -186,7 +186,7 @@ def _free_at(refusals: Sequence[Objection], *, now: datetime) -> datetime | None
 
 def _budgets(
     judge: Judge, candidate: Candidate, *, refusals: Sequence[Objection]
-) -> list[dict[str, Any]]:
+) -> list[BudgetRoom]:
     """Return every matching window as the contract shows it; if any refuse, those are marked."""
     refusing = {(each.rule.id, each.window.id if each.window else None) for each in refusals}
     rows = []
@@ -194,20 +194,20 @@ def _budgets(
         window_id = judge.book.window_ids[key]
         rule = judge.book.rules[key.budget_id]
         window, balance = judge.windows[window_id], judge.balances[window_id]
-        same = judge.answers.get(window_id)
-        if same is None:
-            same = judge.answers[window_id] = _lasting_answer(
-                rule, window, balance, key, now=judge.now
-            )
-        row = {**same, **_reserved_answer(rule, balance)}
+        row = judge.answers.get(window_id)
+        if row is None:
+            row = budget_answer(rule, window, balance, key, now=judge.now)
+            judge.answers[window_id] = row
+        row = msgspec.structs.replace(row, **_reserved_answer(rule, balance))
         if refusals:
-            row["refused"] = (rule.id, window_id) in refusing
+            row.refused = (rule.id, window_id) in refusing
         rows.append(row)
     for refusal in refusals:
         if refusal.window is None:
             balance = WindowBalance(reserved=candidate.amounts, raised=refusal.balance.raised)
             row = budget_answer(refusal.rule, None, balance, None, now=judge.now)
-            rows.append({**row, "refused": True})
+            row.refused = True
+            rows.append(row)
     return rows
 
 
@@ -234,13 +234,13 @@ def _reason(objection: Objection, candidate: Candidate) -> dict[str, Any]:
     return reason
 
 
-def _warning(objection: Objection, candidate: Candidate) -> dict[str, Any]:
-    return {
-        "code": objection.action,
-        "budget": objection.rule.id,
-        "mode": objection.rule.mode,
-        "detail": _detail(objection, candidate),
-    }
+def _warning(objection: Objection, candidate: Candidate) -> WarningAnswer:
+    return WarningAnswer(
+        code=objection.action,
+        budget=objection.rule.id,
+        mode=objection.rule.mode,
+        detail=_detail(objection, candidate),
+    )
 
 
 def _rate_reason(rule: RateRule, detail: str) -> dict[str, Any]:
@@ -325,54 +325,37 @@ def budget_answer(
     key: WindowKey | None,
     *,
     now: datetime,
-) -> dict[str, Any]:
+) -> BudgetRoom:
     """Return a window as reservations, refusals and balances show it."""
-    return {
-        **_lasting_answer(rule, window, balance, key, now=now),
+    answer = BudgetRoom(
+        budget=rule.id,
+        name=rule.name,
+        mode=rule.mode,
+        group=group_answer(rule, key),
+        window_start=window.starts_at if window else None,
+        window_end=window.ends_at if window else None,
+        limit_usd=usd_or_none(balance.limit(rule, 0)),
+        spent_usd=usd_from_nanos(balance.spent[0]),
+        used_percent=float(use_of(rule, balance, now=now).percent),
+        level=(window.level_percent or None) if window else None,
         **_reserved_answer(rule, balance),
-    }
-
-
-def _lasting_answer(
-    rule: BudgetRule,
-    window: WindowState | None,
-    balance: WindowBalance,
-    key: WindowKey | None,
-    *,
-    now: datetime,
-) -> dict[str, Any]:
-    """Return what a batch's answers say of a window, however much its calls reserve."""
-    limit = balance.limit(rule, 0)
-    answer: dict[str, Any] = {
-        "budget": rule.id,
-        "name": rule.name,
-        "mode": rule.mode,
-        "group": group_answer(rule, key),
-        "window_start": moment(window.starts_at) if window else None,
-        "window_end": moment(window.ends_at) if window and window.ends_at else None,
-        "limit_usd": None if limit is None else usd_from_nanos(limit),
-        "spent_usd": usd_from_nanos(balance.spent[0]),
-        "used_percent": float(use_of(rule, balance, now=now).percent),
-        "level": (window.level_percent or None) if window else None,
-    }
+    )
     for place in rule.limited_places:
         if place:
-            answer[f"limit_{PARTS[place]}"] = balance.limit(rule, place)
-            answer[f"spent_{PARTS[place]}"] = balance.spent[place]
-    if rule.limit_seconds is not None:
-        answer["limit_seconds"] = balance.limit_seconds(rule)
+            setattr(answer, f"limit_{PARTS[place]}", balance.limit(rule, place))
+            setattr(answer, f"spent_{PARTS[place]}", balance.spent[place])
+    if (limit_seconds := balance.limit_seconds(rule)) is not None:
+        answer.limit_seconds = limit_seconds
     return answer
 
 
-def _reserved_answer(rule: BudgetRule, balance: WindowBalance) -> dict[str, Any]:
-    """Return what an answer says of a window that changes with every call."""
+def _reserved_answer(rule: BudgetRule, balance: WindowBalance) -> JsonObject:
+    """Return the part of a window's answer that changes with every call of a batch."""
     spent, reserved = balance.spent, balance.reserved
     limit = balance.limit(rule, 0)
-    answer: dict[str, Any] = {
+    answer: JsonObject = {
         "reserved_usd": usd_from_nanos(reserved[0]),
-        "remaining_usd": (
-            None if limit is None else usd_from_nanos(limit - spent[0] - reserved[0])
-        ),
+        "remaining_usd": usd_or_none(None if limit is None else limit - spent[0] - reserved[0]),
     }
     for place in rule.limited_places:
         if place:
@@ -381,8 +364,7 @@ def _reserved_answer(rule: BudgetRule, balance: WindowBalance) -> dict[str, Any]
             answer[f"reserved_{part}"] = reserved[place]
             answer[f"remaining_{part}"] = limit - spent[place] - reserved[place]
     if rule.limit_seconds is not None:
-        first_used_at = balance.first_used_at
-        answer["first_used_at"] = moment(first_used_at) if first_used_at else None
+        answer["first_used_at"] = balance.first_used_at
     return answer
 
 

@@ -2,5 +2,3 @@
 
 from metering.rollups.batches import lock_batches, post_deltas, roll_up, tenants_waiting
 from metering.rollups.sets import OTHER
-
-__all__ = ["OTHER", "lock_batches", "post_deltas", "roll_up", "tenants_waiting"]

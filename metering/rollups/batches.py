@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import repeat
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from django.db import connection, transaction
@@ -12,6 +13,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
+from common.queries import Rows, fetch_row, fetch_rows
 from metering.models import MEASURES
 from metering.rollups.call_sizes import learn
 from metering.rollups.long_tail import fold_long_tail
@@ -19,8 +21,7 @@ from metering.rollups.sets import MEASURE_LIST, QUARTER_SECONDS, ROLLED_UP_DIMEN
 from metering.rollups.sums import (
     EVENT_COLUMNS,
     EventColumns,
-    SetCounts,
-    SetSums,
+    SetRows,
     Whole,
     counts_by_set,
     sums_by_set,
@@ -39,6 +40,9 @@ CLAIM_EVENTS: Final = ClaimSize(least=4_000, first=10_000, most=200_000)
 # What is worth gathering before it is added up: less than a transaction's events, of more than a
 # span.
 COMPACT_SPAN: Final = timedelta(days=1)
+
+# Times and values come again in many sets: this many are remembered as COPY reads them.
+WORDS_REMEMBERED: Final = 1 << 15
 
 CREATE_DELTAS: Final = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_delta ON COMMIT DELETE ROWS AS
@@ -96,7 +100,8 @@ def roll_up(
     come. Few events of many days (old ones that are sent late) are left to gather for as long as
     `patience`: what is added up together writes fewer rows.
     """
-    if not _try_lock(tenant_id) or _shall_gather(tenant_id, patience):
+    (is_locked,) = fetch_row("SELECT pg_try_advisory_xact_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
+    if not is_locked or _shall_gather(tenant_id, patience):
         return 0
     counts = _claim(tenant_id, CLAIM_EVENTS.of(tenant_id), grace)
     if not counts:
@@ -105,7 +110,7 @@ def roll_up(
         CLAIM_EVENTS.measured(tenant_id, count=sum(counts.values())),
         connection.cursor() as cursor,
     ):
-        _post(tenant_id, _learned(tenant_id, _portions(tenant_id, counts)), sign=1)
+        _post(tenant_id, _portions(tenant_id, counts), sign=1)
         cursor.execute(
             "UPDATE ingest_batch SET rolled_up_at = now() WHERE tenant_id = %s AND id = ANY(%s)",
             [tenant_id, list(counts)],
@@ -120,14 +125,12 @@ def lock_batches(*, tenant_id: int, batch_ids: Iterable[int]) -> set[int]:
     Code that changes events' rating or voids them calls this first and posts deltas for the events
     of those batches; the others count as they are when their turn comes.
     """
-    ids = sorted(set(batch_ids))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, rolled_up_at IS NOT NULL FROM ingest_batch"
-            " WHERE tenant_id = %s AND id = ANY(%s) ORDER BY id FOR SHARE",
-            [tenant_id, ids],
-        )
-        return {batch_id for batch_id, is_rolled_up in cursor.fetchall() if is_rolled_up}
+    rows = fetch_rows(
+        "SELECT id, rolled_up_at IS NOT NULL FROM ingest_batch"
+        " WHERE tenant_id = %s AND id = ANY(%s) ORDER BY id FOR SHARE",
+        [tenant_id, sorted(set(batch_ids))],
+    )
+    return {batch_id for batch_id, is_rolled_up in rows if is_rolled_up}
 
 
 def post_deltas(*, tenant_id: int, event_ids: Sequence[int], sign: Literal[-1, 1]) -> None:
@@ -139,43 +142,28 @@ def post_deltas(*, tenant_id: int, event_ids: Sequence[int], sign: Literal[-1, 1
     """
     if not event_ids:
         return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
+    fetch_row("SELECT pg_advisory_xact_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
     events = _read_events(tenant_id, "id = ANY(%s)", [list(event_ids)])
     _post(tenant_id, [] if events is None else [events], sign=sign)
 
 
 def tenants_waiting() -> list[int]:
     """Return tenants with batches to roll up. Needs a platform scope."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT DISTINCT tenant_id FROM ingest_batch WHERE rolled_up_at IS NULL")
-        return sorted(row[0] for row in cursor.fetchall())
-
-
-def _try_lock(tenant_id: int) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
-        return bool(cursor.fetchone()[0])
+    rows = fetch_rows("SELECT DISTINCT tenant_id FROM ingest_batch WHERE rolled_up_at IS NULL")
+    return sorted(tenant_id for (tenant_id,) in rows)
 
 
 def _shall_gather(tenant_id: int, patience: timedelta) -> bool:
     """Whether what waits is scattered over time, is not much yet, and has not waited for long."""
     if not patience:
         return False
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT sum(event_count) < %s"
-            " AND max(last_at) - min(first_at) > make_interval(secs => %s)"
-            " AND min(received_at) > now() - make_interval(secs => %s)"
-            " FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL",
-            [
-                CLAIM_EVENTS.of(tenant_id),
-                COMPACT_SPAN.total_seconds(),
-                patience.total_seconds(),
-                tenant_id,
-            ],
-        )
-        return bool(cursor.fetchone()[0])
+    (is_scattered,) = fetch_row(
+        "SELECT sum(event_count) < %s AND max(last_at) - min(first_at) > %s"
+        " AND min(received_at) > now() - %s"
+        " FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL",
+        [CLAIM_EVENTS.of(tenant_id), COMPACT_SPAN, patience, tenant_id],
+    )
+    return bool(is_scattered)
 
 
 def _claim(tenant_id: int, events_max: int, grace: timedelta) -> dict[int, int]:
@@ -183,72 +171,58 @@ def _claim(tenant_id: int, events_max: int, grace: timedelta) -> dict[int, int]:
 
     Return the number of events of each.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT id FROM (
-                SELECT id, event_count,
-                    sum(event_count) OVER (ORDER BY id) - event_count AS events_before
-                FROM (
-                    SELECT id, event_count FROM ingest_batch
-                    WHERE tenant_id = %s AND rolled_up_at IS NULL
-                    AND received_at <= now() - make_interval(secs => %s) ORDER BY id LIMIT %s
-                ) oldest
-            ) waiting WHERE events_before = 0 OR events_before + event_count <= %s
-            """,
-            [tenant_id, grace.total_seconds(), events_max, events_max],
-        )
-        waiting = [row[0] for row in cursor.fetchall()]
-        cursor.execute(
+    waiting = fetch_rows(
+        """
+        SELECT id FROM (
+            SELECT id, event_count,
+                sum(event_count) OVER (ORDER BY id) - event_count AS events_before
+            FROM (
+                SELECT id, event_count FROM ingest_batch
+                WHERE tenant_id = %s AND rolled_up_at IS NULL
+                AND received_at <= now() - %s ORDER BY id LIMIT %s
+            ) oldest
+        ) waiting WHERE events_before = 0 OR events_before + event_count <= %s
+        """,
+        [tenant_id, grace, events_max, events_max],
+    )
+    return dict(
+        fetch_rows(
             "SELECT id, event_count FROM ingest_batch WHERE tenant_id = %s AND id = ANY(%s)"
             " AND rolled_up_at IS NULL ORDER BY id FOR UPDATE SKIP LOCKED",
-            [tenant_id, waiting],
+            [tenant_id, [batch_id for (batch_id,) in waiting]],
         )
-        return dict(cursor.fetchall())
+    )
 
 
 def _portions(tenant_id: int, counts: dict[int, int]) -> Iterator[EventColumns]:
-    """Read the batches' events in portions that fit into memory.
+    """Read the batches' events in portions that fit into memory, and learn from each.
 
     Cut by time, not by batch: events that are near each other in time share most of their sums.
     """
     condition, parameters = events_of_batches(list(counts))
-    spans: list[tuple[int, int] | None] = [None]
-    if sum(counts.values()) > PORTION_EVENTS_MAX:
-        spans = list(_cut(_events_by_quarter(tenant_id, condition, parameters)))
-    for span in spans:
-        within, bounds = condition, parameters
-        if span is not None:
-            within = f"time >= to_timestamp(%s) AND time < to_timestamp(%s) AND {condition}"
-            bounds = [*span, *parameters]
-        events = _read_events(tenant_id, within, bounds)
-        if events is not None:
-            yield events
-
-
-def _learned(tenant_id: int, portions: Iterable[EventColumns]) -> Iterator[EventColumns]:
-    """Yield the portions as they are, after learning from each."""
-    for events in portions:
-        learn(tenant_id=tenant_id, events=events)
-        yield events
-
-
-def _events_by_quarter(
-    tenant_id: int, condition: str, parameters: list[Any]
-) -> list[tuple[int, int]]:
-    """Count the events of each quarter of an hour, in order; quarters as epoch seconds."""
-    with connection.cursor() as cursor:
-        cursor.execute(
+    if sum(counts.values()) <= PORTION_EVENTS_MAX:
+        spans: Sequence[Sequence[int]] = [()]
+        within = condition
+    else:
+        quarters = fetch_rows(
             "SELECT floor(extract(epoch FROM time) / %s)::bigint * %s AS quarter, count(*)"
             f" FROM usage_event WHERE tenant_id = %s AND {condition}"
             " GROUP BY quarter ORDER BY quarter",
             [QUARTER_SECONDS, QUARTER_SECONDS, tenant_id, *parameters],
         )
-        return [(quarter, count) for quarter, count in cursor.fetchall()]
+        spans = list(_cut(quarters))
+        within = f"time >= to_timestamp(%s) AND time < to_timestamp(%s) AND {condition}"
+    for span in spans:
+        events = _read_events(tenant_id, within, [*span, *parameters])
+        if events is not None:
+            learn(tenant_id=tenant_id, events=events)
+            yield events
 
 
-def _cut(counts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield spans of whole quarters, each of a portion's events or of one quarter."""
+def _cut(counts: Rows) -> Iterator[tuple[int, int]]:
+    """Yield spans of whole quarters, in epoch seconds: each of a portion's events or of one
+    quarter.
+    """
     starts_at, total = counts[0][0], 0
     for quarter, count in counts:
         if total and total + count > PORTION_EVENTS_MAX:
@@ -258,7 +232,9 @@ def _cut(counts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     yield starts_at, counts[-1][0] + QUARTER_SECONDS
 
 
-def _read_events(tenant_id: int, condition: str, parameters: list[Any]) -> EventColumns | None:
+def _read_events(
+    tenant_id: int, condition: str, parameters: Sequence[object]
+) -> EventColumns | None:
     """Read the events as columns; None if there are none."""
     connection.ensure_connection()
     # Django's own cursor transfers numbers as text; arrays of binary ones are read in one go.
@@ -293,64 +269,36 @@ def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1,
     with connection.cursor() as cursor:
         cursor.execute(CREATE_DELTAS)
         for events in portions:
-            lines = _Lines()
             cursor.execute(EMPTY_DELTAS)
-            with connection.wrap_database_errors, cursor.cursor.copy(COPY_DELTAS) as copy:
-                for sums in sums_by_set(events, sign=sign):
-                    copy.write(lines.of_sums(sums))
-            with connection.wrap_database_errors, cursor.cursor.copy(COPY_HISTOGRAMS) as copy:
-                for counts in counts_by_set(events, sign=sign):
-                    copy.write(lines.of_counts(counts))
+            for statement, add_up in (
+                (COPY_DELTAS, sums_by_set),
+                (COPY_HISTOGRAMS, counts_by_set),
+            ):
+                with connection.wrap_database_errors, cursor.cursor.copy(statement) as copy:
+                    for rows in add_up(events, sign=sign):
+                        copy.write(_lines(rows))
             fold_long_tail(cursor, tenant_id, sign=sign)
             cursor.execute(ADD_DELTAS, [tenant_id])
             cursor.execute(ADD_HISTOGRAMS, [tenant_id])
 
 
-class _Lines:
-    """Writes rows as COPY reads them."""
-
-    def __init__(self) -> None:
-        self._timestamps = _Timestamps()
-        self._texts = _Escaped()
-
-    def of_sums(self, sums: SetSums) -> str:
-        """Return the rows of `usage_delta`."""
-        columns = (
-            map(self._timestamps.__getitem__, sums.starts),
-            map(self._texts.__getitem__, sums.values_1),
-            map(self._texts.__getitem__, sums.values_2),
-            *(map(str, measure) for measure in sums.measures),
-        )
-        return self._of(sums.set_number, columns)
-
-    def of_counts(self, counts: SetCounts) -> str:
-        """Return the rows of `usage_histogram_delta`."""
-        columns = (
-            map(self._timestamps.__getitem__, counts.starts),
-            map(self._texts.__getitem__, counts.values),
-            map(str, counts.measures),
-            map(str, counts.bins),
-            map(str, counts.counts),
-        )
-        return self._of(counts.set_number, columns)
-
-    def _of(self, set_number: int, columns: Sequence[Iterable[str]]) -> str:
-        lines = map("\t".join, zip(repeat(str(set_number)), *columns, strict=False))
-        return "\n".join([*lines, ""])
+def _lines(rows: SetRows) -> str:
+    """Return rows as COPY reads them."""
+    columns = (
+        map(_timestamp, rows.starts),
+        *(map(_escape, values) for values in rows.values),
+        *(map(str, numbers) for numbers in rows.numbers),
+    )
+    lines = map("\t".join, zip(repeat(str(rows.set_number)), *columns, strict=False))
+    return "\n".join([*lines, ""])
 
 
-class _Timestamps(dict[int, str]):
-    """Seconds since the epoch as PostgreSQL reads a timestamp."""
-
-    def __missing__(self, seconds: int) -> str:
-        text = self[seconds] = datetime.fromtimestamp(seconds, UTC).isoformat()
-        return text
+@lru_cache(maxsize=WORDS_REMEMBERED)
+def _timestamp(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-class _Escaped(dict[str, str]):
-    """Texts as COPY reads them."""
-
-    def __missing__(self, text: str) -> str:
-        escaped = text.replace("\\", "\\\\").replace("\t", "\\t")
-        escaped = self[text] = escaped.replace("\n", "\\n").replace("\r", "\\r")
-        return escaped
+@lru_cache(maxsize=WORDS_REMEMBERED)
+def _escape(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("\t", "\\t")
+    return escaped.replace("\n", "\\n").replace("\r", "\\r")

@@ -7,10 +7,12 @@ of many calls only some are learned, old ones fade, and what corrections and rat
 not taken back.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
+from numpy.typing import NDArray
 
 from metering.models import MEASURES
 from metering.pricing.model_names import find_model
@@ -43,9 +45,9 @@ BIN_STRIDE: Final = 1 << 10
 MEASURE_STRIDE: Final = 1 << 3
 
 FIND_KNOWN: Final = """
-    SELECT k.place, c.count
+    SELECT k.number, c.count
     FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY
-        AS k (agent, feature, model, place)
+        AS k (agent, feature, model, number)
     JOIN call_size c ON c.tenant_id = %s AND c.agent = k.agent AND c.feature = k.feature
         AND c.model = k.model AND c.measure = %s AND c.bin = 0
 """
@@ -92,9 +94,9 @@ class Keys(NamedTuple):
     features: list[str]
     models: list[str]
 
-    def chosen(self, places: Whole) -> "Keys":
-        """Return the keys at these places."""
-        return Keys(*([column[place] for place in places.tolist()] for column in self))
+    def chosen(self, indexes: Whole) -> "Keys":
+        """Return the keys at these positions."""
+        return Keys(*([column[index] for index in indexes.tolist()] for column in self))
 
 
 class Calls(NamedTuple):
@@ -117,7 +119,10 @@ def learn(*, tenant_id: int, events: EventColumns) -> None:
     # Twice as many, since some will turn out to be well known.
     calls = calls_of(events, _some(places, 2 * most))
     with connection.cursor() as cursor:
-        known = _find_known(cursor, tenant_id, calls.keys)
+        cursor.execute(FIND_KNOWN, [*calls.keys, tenant_id, CALLS])
+        known = np.zeros(len(calls.keys.agents), np.int64)
+        for number, count in cursor.fetchall():
+            known[number - 1] = count
         learned = _some(np.flatnonzero(_is_news(known[calls.places])), most)
         _add(cursor, tenant_id, calls, learned)
         counts = known + np.bincount(calls.places[learned], minlength=known.size)
@@ -164,15 +169,6 @@ def _keys_of(events: EventColumns, chosen: Whole) -> tuple[Keys, Whole]:
     return keys, places
 
 
-def _find_known(cursor: Any, tenant_id: int, keys: Keys) -> Whole:
-    """Return the number of known calls of each key."""
-    cursor.execute(FIND_KNOWN, [*keys, tenant_id, CALLS])
-    known = np.zeros(len(keys.agents), np.int64)
-    for place, count in cursor.fetchall():
-        known[place - 1] = count
-    return known
-
-
 def _some(places: Whole, most: int) -> Whole:
     """Choose at most this many, by chance: no pattern in how calls are sent decides which."""
     if places.size <= most:
@@ -181,13 +177,14 @@ def _some(places: Whole, most: int) -> Whole:
     return some
 
 
-def _is_news(known: Whole) -> Any:
+def _is_news(known: Whole) -> NDArray[np.bool_]:
     """Choose the calls worth learning, given the number of known ones of each one's key."""
     chance = np.random.default_rng().random(known.size)
-    return (known < WELL_KNOWN_CALLS) | (chance * WELL_KNOWN_ONE_IN < 1)
+    is_news: NDArray[np.bool_] = (known < WELL_KNOWN_CALLS) | (chance * WELL_KNOWN_ONE_IN < 1)
+    return is_news
 
 
-def _add(cursor: Any, tenant_id: int, calls: Calls, learned: Whole) -> None:
+def _add(cursor: CursorWrapper, tenant_id: int, calls: Calls, learned: Whole) -> None:
     """Count these calls, each in one bin of every measure."""
     places = calls.places[learned]
     bins = {measure: bins_of(values[learned]) for measure, values in calls.sizes.items()}
@@ -203,7 +200,7 @@ def _add(cursor: Any, tenant_id: int, calls: Calls, learned: Whole) -> None:
     cursor.execute(ADD, [tenant_id, *calls.keys.chosen(key_places), *rows])
 
 
-def _fade(cursor: Any, tenant_id: int, keys: Keys, counts: Whole) -> None:
+def _fade(cursor: CursorWrapper, tenant_id: int, keys: Keys, counts: Whole) -> None:
     """Let what is known of keys with many calls count as half of CALLS_MAX calls."""
     many = np.flatnonzero(counts > CALLS_MAX)
     if not many.size:
@@ -213,11 +210,11 @@ def _fade(cursor: Any, tenant_id: int, keys: Keys, counts: Whole) -> None:
     cursor.execute(FORGET_EMPTY, [*faded, tenant_id])
 
 
-def _make_room(cursor: Any, tenant_id: int, *, new_keys: int) -> None:
+def _make_room(cursor: CursorWrapper, tenant_id: int, *, new_keys: int) -> None:
     """Count the tenant's keys, and forget those with the fewest calls when there are too many."""
     if not new_keys:
         return
-    row = [tenant_id, *KEYS_ROW, KEYS]
+    row = (tenant_id, *KEYS_ROW, KEYS)
     cursor.execute(COUNT_KEYS, [*row, new_keys])
     (count,) = cursor.fetchone()
     if count > KEYS_MAX:

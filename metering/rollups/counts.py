@@ -2,9 +2,7 @@
 
 from datetime import datetime
 
-from django.db import connection
-from psycopg import sql
-
+from common.queries import fetch_row
 from metering.rollups.sets import QUARTER_SECONDS, find_set
 
 
@@ -16,18 +14,17 @@ def estimated_events(
     """
     quarters = find_set(frozenset(), grain_seconds=QUARTER_SECONDS)
     assert quarters is not None
-    measure = sql.SQL("unpriced" if is_unpriced else "requests + tool_calls")
-    query = sql.SQL(
-        "SELECT coalesce((SELECT sum({measure}) FROM usage_rollup WHERE tenant_id = %(tenant)s"
-        " AND dimension_set = %(set)s AND starts_at >= %(from)s - interval '15 minutes'"
-        " AND starts_at < coalesce(%(to)s, 'infinity'::timestamptz)), 0)"
-        " + coalesce((SELECT sum(event_count) FROM ingest_batch WHERE tenant_id = %(tenant)s"
-        " AND rolled_up_at IS NULL AND last_at >= %(from)s"
-        " AND first_at < coalesce(%(to)s, 'infinity'::timestamptz)), 0)"
-    ).format(measure=measure)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            query.as_string(cursor.cursor),
-            {"tenant": tenant_id, "set": quarters.number, "from": from_, "to": to},
-        )
-        return int(cursor.fetchone()[0])
+    measure = "unpriced" if is_unpriced else "requests + tool_calls"
+    parameters = {"tenant": tenant_id, "set": quarters.number, "from": from_, "to": to}
+    (count,) = fetch_row(
+        f"""
+        SELECT coalesce((SELECT sum({measure}) FROM usage_rollup WHERE tenant_id = %(tenant)s
+            AND dimension_set = %(set)s AND starts_at >= %(from)s - interval '15 minutes'
+            AND starts_at < coalesce(%(to)s, 'infinity'::timestamptz)), 0)
+        + coalesce((SELECT sum(event_count) FROM ingest_batch WHERE tenant_id = %(tenant)s
+            AND rolled_up_at IS NULL AND last_at >= %(from)s
+            AND first_at < coalesce(%(to)s, 'infinity'::timestamptz)), 0)
+        """,
+        parameters,
+    )
+    return int(count)

@@ -6,12 +6,14 @@ and grows again gets one with what came since: no more than it had when it was a
 missing from it, and is in OTHER.
 """
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from django.db.backends.utils import CursorWrapper
 
 from metering.rollups.sets import MEASURE_LIST, OTHER, SETS, SUM_LIST
 
 # The set that adds up a whole bucket, by its grain.
-_WHOLE_SETS: Final = {one.grain_seconds: one.number for one in SETS if not one.dimensions}
+_WHOLE_SETS: Final = {whole.grain_seconds: whole.number for whole in SETS if not whole.dimensions}
 # Buckets that may hold more values than their set keeps. Almost always there are none. A bucket has
 # no more values than events, so these are looked up first; rows of values whose events were all
 # taken away again do not count.
@@ -123,7 +125,7 @@ _FOLD_HISTOGRAMS: Final = """
 """
 
 
-def fold_long_tail(cursor: Any, tenant_id: int, *, sign: Literal[-1, 1]) -> None:
+def fold_long_tail(cursor: CursorWrapper, tenant_id: int, *, sign: Literal[-1, 1]) -> None:
     """Give what the deltas and the rows beside them hold beyond a set's largest values to OTHER."""
     if sign < 0:
         cursor.execute(_FIND_FOLDED, [tenant_id, OTHER])

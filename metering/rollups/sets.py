@@ -1,5 +1,6 @@
 """The dimension sets: what is added up, by which grain of time, and the values each set keeps."""
 
+from itertools import combinations
 from typing import Final, NamedTuple
 
 from metering.models import MEASURES
@@ -31,63 +32,37 @@ class DimensionSet(NamedTuple):
     values_max: int
 
 
-QUARTER_SETS: Final = (
-    DimensionSet(1, QUARTER_SECONDS, (), QUARTER_VALUES_MAX),
-    DimensionSet(2, QUARTER_SECONDS, ("team",), QUARTER_VALUES_MAX),
-    DimensionSet(3, QUARTER_SECONDS, ("customer",), QUARTER_VALUES_MAX),
-    DimensionSet(4, QUARTER_SECONDS, ("agent",), QUARTER_VALUES_MAX),
-    DimensionSet(5, QUARTER_SECONDS, ("feature",), QUARTER_VALUES_MAX),
-    DimensionSet(6, QUARTER_SECONDS, ("model",), QUARTER_VALUES_MAX),
-    DimensionSet(7, QUARTER_SECONDS, ("provider",), QUARTER_VALUES_MAX),
-)
-DAY_SETS: Final = (
-    DimensionSet(21, DAY_SECONDS, (), DAY_VALUES_MAX),
-    DimensionSet(22, DAY_SECONDS, ("team",), DAY_VALUES_MAX),
-    DimensionSet(23, DAY_SECONDS, ("customer",), DAY_VALUES_MAX),
-    DimensionSet(24, DAY_SECONDS, ("agent",), DAY_VALUES_MAX),
-    DimensionSet(25, DAY_SECONDS, ("feature",), DAY_VALUES_MAX),
-    DimensionSet(26, DAY_SECONDS, ("model",), DAY_VALUES_MAX),
-    DimensionSet(27, DAY_SECONDS, ("provider",), DAY_VALUES_MAX),
-    DimensionSet(28, DAY_SECONDS, ("user",), DAY_VALUES_MAX),
-    DimensionSet(29, DAY_SECONDS, ("tool",), DAY_VALUES_MAX),
-    # Pairs with user are not here: they have about as many rows as there are events.
-    DimensionSet(41, DAY_SECONDS, ("team", "customer"), PAIR_VALUES_MAX),
-    DimensionSet(42, DAY_SECONDS, ("team", "agent"), PAIR_VALUES_MAX),
-    DimensionSet(43, DAY_SECONDS, ("team", "feature"), PAIR_VALUES_MAX),
-    DimensionSet(44, DAY_SECONDS, ("team", "model"), PAIR_VALUES_MAX),
-    DimensionSet(45, DAY_SECONDS, ("customer", "agent"), PAIR_VALUES_MAX),
-    DimensionSet(46, DAY_SECONDS, ("customer", "feature"), PAIR_VALUES_MAX),
-    DimensionSet(47, DAY_SECONDS, ("customer", "model"), PAIR_VALUES_MAX),
-    DimensionSet(48, DAY_SECONDS, ("agent", "feature"), PAIR_VALUES_MAX),
-    DimensionSet(49, DAY_SECONDS, ("agent", "model"), PAIR_VALUES_MAX),
-    DimensionSet(50, DAY_SECONDS, ("feature", "model"), PAIR_VALUES_MAX),
-)
-SETS: Final = (*QUARTER_SETS, *DAY_SETS)
 # Every dimension that some set has, in the order in which a set names them.
 ROLLED_UP_DIMENSIONS: Final = (
-    "team",
-    "customer",
-    "agent",
-    "feature",
-    "model",
-    "provider",
-    "user",
-    "tool",
+    *("team", "customer", "agent", "feature", "model"),
+    *("provider", "user", "tool"),
 )
+_WHOLE_AND_EACH: Final = ((), *((name,) for name in ROLLED_UP_DIMENSIONS))
+QUARTER_SETS: Final = tuple(
+    DimensionSet(number, QUARTER_SECONDS, names, QUARTER_VALUES_MAX)
+    for number, names in enumerate(_WHOLE_AND_EACH[:7], 1)
+)
+DAY_SETS: Final = (
+    *(
+        DimensionSet(number, DAY_SECONDS, names, DAY_VALUES_MAX)
+        for number, names in enumerate(_WHOLE_AND_EACH, 21)
+    ),
+    # No pair has the user: it would have about as many rows as there are events.
+    *(
+        DimensionSet(number, DAY_SECONDS, pair, PAIR_VALUES_MAX)
+        for number, pair in enumerate(combinations(ROLLED_UP_DIMENSIONS[:5], 2), 41)
+    ),
+)
+SETS: Final = (*QUARTER_SETS, *DAY_SETS)
 
 # Sets whose days have histograms beside them.
 HISTOGRAM_SETS: Final = tuple(
-    one for one in DAY_SETS if one.dimensions in {(), ("agent",), ("feature",), ("model",)}
+    days for days in DAY_SETS if days.dimensions in {(), ("agent",), ("feature",), ("model",)}
 )
-HISTOGRAM_DIMENSIONS: Final = {one.dimensions: one.number for one in HISTOGRAM_SETS}
+HISTOGRAM_DIMENSIONS: Final = {days.dimensions: days.number for days in HISTOGRAM_SETS}
+_SET_BY_GRAIN: Final = {(each.grain_seconds, frozenset(each.dimensions)): each for each in SETS}
 
 
 def find_set(dimensions: frozenset[str], *, grain_seconds: int) -> DimensionSet | None:
     """Return the set of that grain with exactly these dimensions."""
-    for dimension_set in SETS:
-        if (
-            dimension_set.grain_seconds == grain_seconds
-            and frozenset(dimension_set.dimensions) == dimensions
-        ):
-            return dimension_set
-    return None
+    return _SET_BY_GRAIN.get((grain_seconds, dimensions))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering.models import MEASURES, CostSource, Operation, Status
-from metering.rollups.bins import COST, LATENCY, TIME_TO_FIRST_TOKEN, bins_of
+from metering.rollups.bins import MEASURE_COLUMNS, bins_of
 from metering.rollups.sets import (
     DAY_SECONDS,
     HISTOGRAM_SETS,
@@ -23,73 +23,53 @@ from metering.rollups.sets import (
 Whole = NDArray[np.int64]
 
 # What is read of an event after its dimensions, in this order: bigint without NULL.
-NUMBER_COLUMNS: Final = (
-    f"floor(extract(epoch FROM time) / {QUARTER_SECONDS})::bigint",
-    "coalesce(cost_nanos, -1)",
-    "operation::bigint",
-    "status::bigint",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "coalesce(latency_ms, -1)",
-    "coalesce(time_to_first_token_ms, -1)",
-    "cost_source::bigint",
-)
-EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBER_COLUMNS)
+NUMBERS: Final = {
+    "quarter": f"floor(extract(epoch FROM time) / {QUARTER_SECONDS})::bigint",
+    "cost_nanos": "coalesce(cost_nanos, -1)",
+    "operation": "operation::bigint",
+    "status": "status::bigint",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cache_read_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "reasoning_tokens": "reasoning_tokens",
+    "latency_ms": "coalesce(latency_ms, -1)",
+    "time_to_first_token_ms": "coalesce(time_to_first_token_ms, -1)",
+    "cost_source": "cost_source::bigint",
+}
+EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBERS.values())
 NOT_KNOWN: Final = -1
-# Up to this many possible groups are added up in an array with a place for each.
+# Up to this many possible groups are added up in an array with an element for each.
 DENSE_MAX: Final = 1 << 18
 # The largest number of 64 bits, and the number of bits in a half of one.
 WHOLE_MAX: Final = 2**63 - 1
 HALF_BITS: Final = 32
 
 
-class SetSums(NamedTuple):
-    """Sums of one set as columns: each bucket's start (seconds since the epoch), values, measures.
-
-    In the order of start and values.
+class SetRows(NamedTuple):
+    """Rows of one set as columns, in the order of its table: each bucket's start (seconds since the
+    epoch), values and numbers. Sums are in the order of start and values.
     """
 
     set_number: int
     starts: list[int]
-    values_1: list[str]
-    values_2: list[str]
-    measures: list[list[int]]
-
-
-class SetCounts(NamedTuple):
-    """Histogram of one set: per row the day's start, value, measure, bin and count."""
-
-    set_number: int
-    starts: list[int]
-    values: list[str]
-    measures: list[int]
-    bins: list[int]
-    counts: list[int]
+    values: list[list[str]]
+    numbers: list[list[int]]
 
 
 class _Coded(NamedTuple):
-    """A column as places in the sorted list of its distinct values."""
+    """A column as positions in the sorted list of its distinct values."""
 
     codes: Whole
-    values: list[Any]
-
-
-class _Numbering(dict[Any, int]):
-    """Numbers what it has not seen before."""
-
-    def __missing__(self, value: Any) -> int:
-        number = self[value] = len(self)
-        return number
+    values: Sequence[Any]
 
 
 class EventColumns:
-    """Events as columns: texts in the order of ROLLED_UP_DIMENSIONS, numbers as NUMBER_COLUMNS."""
+    """Events as columns: texts in the order of ROLLED_UP_DIMENSIONS, numbers in that of NUMBERS."""
 
     def __init__(self, *, texts: Sequence[list[str]], numbers: Sequence[Whole]) -> None:
-        quarters, cost, operation, status = numbers[:4]
+        number = dict(zip(NUMBERS, numbers, strict=True))
+        quarters, cost, status = number["quarter"], number["cost_nanos"], number["status"]
         self.dimensions = {
             name: _code(column) for name, column in zip(ROLLED_UP_DIMENSIONS, texts, strict=True)
         }
@@ -97,29 +77,27 @@ class EventColumns:
             QUARTER_SECONDS: _code_numbers(quarters, unit=QUARTER_SECONDS),
             DAY_SECONDS: _code_numbers(quarters * QUARTER_SECONDS // DAY_SECONDS, unit=DAY_SECONDS),
         }
-        is_tool = operation == Operation.TOOL
-        by_name: dict[str, NDArray[Any]] = {
+        is_tool = number["operation"] == Operation.TOOL
+        by_name: dict[str, Whole | NDArray[np.bool_]] = {
+            **number,
             "cost_nanos": np.maximum(cost, 0),
             "requests": ~is_tool,
             "errors": status == Status.ERROR,
             # Such an event may have a cost all the same, where the tenant has one assumed.
-            "unpriced": numbers[11] == CostSource.UNPRICED,
+            "unpriced": number["cost_source"] == CostSource.UNPRICED,
             "tool_calls": is_tool,
-            "input_tokens": numbers[4],
-            "output_tokens": numbers[5],
-            "cache_read_tokens": numbers[6],
-            "cache_write_tokens": numbers[7],
-            "reasoning_tokens": numbers[8],
+            "given_nanos": np.where(
+                number["cost_source"] == CostSource.GIVEN, np.maximum(cost, 0), 0
+            ),
         }
         self.measures = [by_name[name].astype(np.int64) for name in MEASURES]
         # What a call took and cost; tool calls are no requests and would blur a model's
         # percentiles.
         self.observed = {
-            LATENCY: np.where(is_tool, NOT_KNOWN, numbers[9]),
-            TIME_TO_FIRST_TOKEN: np.where(is_tool, NOT_KNOWN, numbers[10]),
-            COST: np.where(is_tool, NOT_KNOWN, cost),
+            measure: np.where(is_tool, NOT_KNOWN, number[column])
+            for measure, column in MEASURE_COLUMNS.items()
         }
-        is_model_call = (operation == Operation.LLM) | (operation == Operation.EMBEDDING)
+        is_model_call = np.isin(number["operation"], (Operation.LLM, Operation.EMBEDDING))
         # What estimates learn from: model calls that did what they were asked, at a known cost.
         self.is_learned = is_model_call & (status == Status.SUCCESS) & (cost != NOT_KNOWN)
 
@@ -142,11 +120,11 @@ class _Groups:
             key = key * len(part.values) + part.codes
             size *= len(part.values)
         if size > DENSE_MAX:
-            keys, self.place = np.unique(key, return_inverse=True)
-            self.events = np.bincount(self.place)
+            keys, self.group = np.unique(key, return_inverse=True)
+            self.events = np.bincount(self.group)
             self.present = np.arange(keys.size)
         else:
-            self.place = key
+            self.group = key
             self.events = np.bincount(key, minlength=size)
             self.present = np.flatnonzero(self.events)
             keys = np.arange(size)
@@ -165,7 +143,7 @@ class _Groups:
 
     def _sum_of(self, measure: Whole) -> list[int]:
         sums = np.zeros(self.events.size, np.int64)
-        np.add.at(sums, self.place, measure)
+        np.add.at(sums, self.group, measure)
         added_up: list[int] = sums[self.present].tolist()
         return added_up
 
@@ -179,17 +157,17 @@ class _Groups:
         return columns[::-1]
 
 
-def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetSums]:
+def sums_by_set(events: EventColumns, *, sign: int) -> Iterator[SetRows]:
     """Add the events' measures up for every set, times `sign`."""
     for dimension_set in SETS:
         groups = _Groups(events.parts(dimension_set))
         measures = [[sign * sum_ for sum_ in groups.sum_of(measure)] for measure in events.measures]
         starts, *values = groups.names()
         values += [[""] * len(starts)] * (2 - len(values))
-        yield SetSums(dimension_set.number, starts, values[0], values[1], measures)
+        yield SetRows(dimension_set.number, starts, values, measures)
 
 
-def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
+def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetRows]:
     """Count how often each measure fell into each bin, per set with histograms, times `sign`."""
     observed = np.concatenate(list(events.observed.values()))
     known = np.flatnonzero(observed != NOT_KNOWN)
@@ -203,17 +181,14 @@ def counts_by_set(events: EventColumns, *, sign: int) -> Iterator[SetCounts]:
         groups = _Groups([*parts, measures, bins])
         starts, *values, numbers, bin_numbers = groups.names()
         counts = (groups.events[groups.present] * sign).tolist()
-        named = values[0] if values else [""] * len(starts)
-        yield SetCounts(dimension_set.number, starts, named, numbers, bin_numbers, counts)
+        named = values or [[""] * len(starts)]
+        yield SetRows(dimension_set.number, starts, named, [numbers, bin_numbers, counts])
 
 
 def _code(column: list[str]) -> _Coded:
-    numbering = _Numbering()
-    numbers = np.fromiter(map(numbering.__getitem__, column), np.int64, len(column))
-    values = sorted(numbering)
-    place_of = np.empty(len(values), np.int64)
-    place_of[[numbering[value] for value in values]] = np.arange(len(values))
-    return _Coded(place_of[numbers], values)
+    values = sorted(set(column))
+    code_of = {value: code for code, value in enumerate(values)}
+    return _Coded(np.fromiter(map(code_of.__getitem__, column), np.int64, len(column)), values)
 
 
 def _code_numbers(column: Whole, *, unit: int) -> _Coded:

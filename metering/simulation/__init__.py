@@ -3,12 +3,3 @@
 from metering.simulation.proposals import Proposal, ProposedBudget
 from metering.simulation.running import Replayed, simulate
 from metering.simulation.store import create_simulation, work_off
-
-__all__ = [
-    "Proposal",
-    "ProposedBudget",
-    "Replayed",
-    "create_simulation",
-    "simulate",
-    "work_off",
-]

@@ -1,15 +1,15 @@
 """What the figures of a replay take for granted, as sentences for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
+from metering.budgets.rules import BudgetRule
 from metering.core.periods import EPOCH, ROLLING_SECONDS
 from metering.limits.breakers.rules import BreakerRule
 from metering.models import BreakerClose, Mode
 from metering.simulation.budget_replay import BudgetReplay
 
-Sentences = Iterable[tuple[object, str]]
 COMMON: Final = (
     "Each call is asked for at its true cost, at the time it happened; in force, an estimate is"
     " held until the cost is known, so that a limit is reached a little earlier.",
@@ -26,8 +26,8 @@ def budget_assumptions(
     return [
         *COMMON,
         *_mode_sentences(mode, acts=replay.acts),
-        *_true_of(_of_calls(replay)),
-        *_true_of(_of_windows(replay, keeps_carried=keeps_carried, kept_from=kept_from)),
+        *_of_calls(replay),
+        *_of_windows(replay, keeps_carried=keeps_carried, kept_from=kept_from),
     ]
 
 
@@ -47,10 +47,6 @@ def breaker_assumptions(rule: BreakerRule, *, mode: str) -> list[str]:
     ]
 
 
-def _true_of(sentences: Sentences) -> list[str]:
-    return [sentence for condition, sentence in sentences if condition]
-
-
 def _mode_sentences(mode: str, *, acts: bool) -> list[str]:
     if mode == Mode.ENFORCE:
         return []
@@ -58,45 +54,35 @@ def _mode_sentences(mode: str, *, acts: bool) -> list[str]:
     return [f"{sentence}; this is what it would do in 'enforce'." if acts else f"{sentence}."]
 
 
-def _of_calls(replay: BudgetReplay) -> Sentences:
+def _of_calls(replay: BudgetReplay) -> Iterator[str]:
     rule, tally = replay.rule, replay.tally
     actions = {level.action for level in rule.acting_levels} if replay.acts else set()
-    policy = (
-        "; by the present 'unpriced_policy' they are refused for it"
-        if replay.refuses_unpriced
-        else ""
-    )
-    return (
-        (
-            tally.unpriced,
-            f"{tally.unpriced:,} calls have no price and count as costing nothing{policy}.",
-        ),
-        (
-            "throttle" in actions,
+    if tally.unpriced:
+        refused = "; by the present 'unpriced_policy' they are refused for it"
+        policy = refused if replay.refuses_unpriced else ""
+        yield f"{tally.unpriced:,} calls have no price and count as costing nothing{policy}."
+    if "throttle" in actions:
+        yield (
             "A throttled call counts as refused. A client that waits and asks again makes it"
-            " later after all, so what throttling saves is the most that it could be.",
-        ),
-        (
-            "downgrade" in actions,
+            " later after all, so what throttling saves is the most that it could be."
+        )
+    if "downgrade" in actions:
+        yield (
             "A downgraded call costs what its tokens cost with the cheaper model that the routes"
             f" name now; {tally.downgraded_in_vain:,} of {tally.downgraded:,} have no such model,"
-            " and save nothing.",
-        ),
-        (
-            "status" in rule.match or "status" in rule.per,
-            "How a call ends is not known when it is asked for: all are asked for as successes.",
-        ),
-        (
-            rule.is_per_request and rule.limit_seconds is not None,
-            "How long a single call lasts is not replayed.",
-        ),
-        ("hold" in actions, "No one approves a limit increase where a level holds calls."),
-        ("lockout" in actions, _lockout_sentence(replay)),
-    )
+            " and save nothing."
+        )
+    if "status" in rule.match or "status" in rule.per:
+        yield "How a call ends is not known when it is asked for: all are asked for as successes."
+    if rule.is_per_request and rule.limit_seconds is not None:
+        yield "How long a single call lasts is not replayed."
+    if "hold" in actions:
+        yield "No one approves a limit increase where a level holds calls."
+    if "lockout" in actions:
+        yield _lockout_sentence(rule)
 
 
-def _lockout_sentence(replay: BudgetReplay) -> str:
-    rule = replay.rule
+def _lockout_sentence(rule: BudgetRule) -> str:
     if rule.is_rolling:
         hours = ROLLING_SECONDS[rule.period] // 3600
         until = f"enough has left its window, {hours:,} h at most"
@@ -107,18 +93,16 @@ def _lockout_sentence(replay: BudgetReplay) -> str:
     return f"A lockout stops its group until {until}: no one lifts it before."
 
 
-def _of_windows(replay: BudgetReplay, *, keeps_carried: bool, kept_from: datetime) -> Sentences:
+def _of_windows(replay: BudgetReplay, *, keeps_carried: bool, kept_from: datetime) -> Iterator[str]:
     rule = replay.rule
-    return (
-        (
-            not rule.is_per_request,
-            "What a window had spent before the period counts, as for a budget made then.",
-        ),
-        (rule.raises, "Limit increases that were approved count for as long as they did."),
-        (rule.has_rollover and not keeps_carried, "Nothing is carried over into the first window."),
-        (
-            kept_from > EPOCH and (rule.counts_from == EPOCH or rule.has_rollover),
+    if not rule.is_per_request:
+        yield "What a window had spent before the period counts, as for a budget made then."
+    if rule.raises:
+        yield "Limit increases that were approved count for as long as they did."
+    if rule.has_rollover and not keeps_carried:
+        yield "Nothing is carried over into the first window."
+    if kept_from > EPOCH and (rule.counts_from == EPOCH or rule.has_rollover):
+        yield (
             f"Calls before {kept_from:%Y-%m-%d} UTC are no longer kept: of them, windows in force"
-            " count the sums, and nothing is carried over.",
-        ),
-    )
+            " count the sums, and nothing is carried over."
+        )

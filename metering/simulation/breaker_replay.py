@@ -1,6 +1,6 @@
 """A breaker, shown one stored call after the other. Pure: no database, no clock."""
 
-from datetime import datetime
+from collections import defaultdict
 
 from metering.limits.breakers.rules import BreakerRule, GroupState, Transition
 from metering.limits.breakers.rules import Call as Reported
@@ -18,14 +18,14 @@ class BreakerReplay:
 
     def __init__(self, rule: BreakerRule) -> None:
         self.rule = rule._replace(mode=Mode.ENFORCE.value)
-        self.tally = Tally(timezone="UTC")
-        self._groups: dict[str, GroupState] = {}
+        self.tally = Tally[str](timezone="UTC")
+        self._groups = defaultdict[str, GroupState](GroupState)
 
     def remember(self, call: Call) -> None:
         """Learn from a call before the replay begins: nothing is open then."""
         group = self.rule.group(call.values)
         if group is not None:
-            state = self._state_of(group)
+            state = self._groups[group]
             state.feed(self.rule, _reported(call))
             # Not `close`: the minute up to the first call counts.
             state.opened_at, state.why = None, ""
@@ -35,7 +35,7 @@ class BreakerReplay:
         group = self.rule.group(call.values)
         if group is None:
             return
-        state = self._state_of(group)
+        state = self._groups[group]
         counts = self.tally.group(group)
         day = self.tally.count(counts, call)
         is_probe = self.rule.halts and state.may_probe(self.rule, call.at)
@@ -49,13 +49,6 @@ class BreakerReplay:
         """Return a group as dimension to value."""
         return group_values(self.rule.grouping, group)
 
-    def _state_of(self, group: str) -> GroupState:
-        state = self._groups.get(group)
-        if state is None:
-            state = self._groups[group] = GroupState()
-        return state
-
 
 def _reported(call: Call) -> Reported:
-    at: datetime = call.at
-    return Reported(at, call.amounts.cost_nanos, call.amounts.tokens, call.is_error)
+    return Reported(call.at, call.amounts.cost_nanos, call.amounts.tokens, call.is_error)

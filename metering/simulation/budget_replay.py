@@ -2,8 +2,9 @@
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from metering.budgets.index import BudgetIndex, WindowKey
 from metering.budgets.levels import REFUSING, WindowBalance, count_reached, passed_level
@@ -18,7 +19,8 @@ from metering.limits.rate_counters import MEASURES, RateCounterKey, RateCounterS
 from metering.models import Mode
 from metering.reservations.judge import Judge, Ruling
 from metering.reservations.request import Candidate
-from metering.simulation.calls import Call, Cheaper, Earlier, no_cheaper
+from metering.simulation.calls import Call, Cheaper, Earlier
+from metering.simulation.outcome import LevelOutcome
 from metering.simulation.tally import DayTally, GroupTally, Tally
 from metering.snapshot import Configuration
 
@@ -54,29 +56,19 @@ class _Lockout(NamedTuple):
     ends_at: datetime | None
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Window:
     """A group's window as it would have stood. `reached` counts the levels that it has crossed."""
 
-    __slots__ = ("balance", "ends_at", "grains", "group_key", "keys", "lockout", "reached", "tally")
-
-    def __init__(
-        self,
-        *,
-        tally: GroupTally,
-        group_key: str,
-        keys: tuple[WindowKey, ...],
-        ends_at: datetime | None,
-        balance: WindowBalance,
-    ) -> None:
-        self.tally = tally
-        self.group_key = group_key
-        # What the Judge knows it by; a budget on single calls is judged without windows.
-        self.keys = keys
-        self.ends_at = ends_at
-        self.balance = balance
-        self.reached = 0
-        self.lockout: _Lockout | None = None
-        self.grains = deque[_Grain]()
+    tally: GroupTally[Values]
+    # What the Judge knows it by; a budget on single calls is judged without windows.
+    keys: tuple[WindowKey, ...] = ()
+    group_key: str = ""
+    ends_at: datetime | None = None
+    balance: WindowBalance = field(default_factory=WindowBalance)
+    reached: int = 0
+    lockout: _Lockout | None = None
+    grains: deque[_Grain] = field(default_factory=deque)
 
     def is_locked_out(self, at: datetime) -> bool:
         lockout = self.lockout
@@ -100,7 +92,8 @@ class _Request:
 
     @property
     def cheaper(self) -> Candidate | None:
-        cheaper = self._replay.cheaper(self._call)
+        find = self._replay.cheaper
+        cheaper = None if find is None else find(self._call)
         if cheaper is None:
             return None
         self.cheaper_window = self._replay.window_of(cheaper)
@@ -141,12 +134,12 @@ class BudgetReplay:
     """
 
     def __init__(
-        self, rule: BudgetRule, configuration: Configuration, *, cheaper: Cheaper = no_cheaper
+        self, rule: BudgetRule, configuration: Configuration, *, cheaper: Cheaper | None = None
     ) -> None:
         self.rule = rule
         # Whether it may refuse.
         self.acts = rule.mode == Mode.ENFORCE.value
-        self.tally = Tally(timezone=rule.clock.zone.key)
+        self.tally = Tally[Values](timezone=rule.clock.zone.key)
         self._crossed = [0] * len(rule.levels)
         self.cheaper = cheaper
         self._span: Span | None = None
@@ -155,7 +148,9 @@ class BudgetReplay:
         self._before: Mapping[Values, _Window] = {}
         self._window_states: dict[int, WindowState] = {}
         self._balances: dict[int, WindowBalance] = {}
-        self._counters = defaultdict[RateCounterKey, RateCounterState](_new_rate_counter)
+        self._counters = defaultdict[RateCounterKey, RateCounterState](
+            lambda: RateCounterState(0, SlidingMinute.empty(MEASURES))
+        )
         self._book = BudgetIndex(tenant_id=configuration.tenant_id, version=0, rules=[rule])
         self._judge = Judge(
             configuration=configuration._replace(budgets=self._book, rate_limits=()),
@@ -239,12 +234,12 @@ class BudgetReplay:
             if first is not None and first.level.action in REFUSING:
                 group_answer = self.group_answer(group)
                 full.append(FullGroup(group_answer, first.part, first.limit, first.spent))
-        return sorted(full, key=lambda each: (each.limit - each.spent, each.values))
+        return sorted(full, key=lambda group: (group.limit - group.spent, group.values))
 
-    def levels_answer(self) -> list[dict[str, Any]]:
-        """Return the levels as JSON values, and the number of times that windows crossed each."""
+    def level_outcomes(self) -> list[LevelOutcome]:
+        """Return the levels, and the number of times that windows crossed each."""
         return [
-            {"percent": level.percent, "action": level.action, "crossed": crossed}
+            LevelOutcome(level.percent, level.action, crossed)
             for level, crossed in zip(self.rule.levels, self._crossed, strict=True)
         ]
 
@@ -311,9 +306,7 @@ class BudgetReplay:
         rule = self.rule
         tally = self.tally.group(group)
         if rule.is_per_request:
-            return _Window(
-                tally=tally, group_key="", keys=(), ends_at=None, balance=WindowBalance()
-            )
+            return _Window(tally=tally)
         window = _Window(
             tally=tally,
             group_key=group_key(group),
@@ -391,7 +384,3 @@ class BudgetReplay:
             window.lockout = _Lockout(percent, lockout_ends_at(self.rule, window.ends_at, at))
         if window.tally.lockout_at is None:
             window.tally.lockout_at = at
-
-
-def _new_rate_counter() -> RateCounterState:
-    return RateCounterState(0, SlidingMinute.empty(MEASURES))

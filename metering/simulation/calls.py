@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from common.queries import Row
 from metering.core.amounts import Amounts
 from metering.core.match import Values
 
@@ -23,7 +24,7 @@ class Call(NamedTuple):
     is_error: bool
     # What a cheaper model is priced by, in the order of the reader's columns; empty unless a
     # replay asks for one.
-    facts: tuple[Any, ...] = ()
+    priced_by: Row = ()
 
 
 class Earlier(NamedTuple):
@@ -38,8 +39,3 @@ class Earlier(NamedTuple):
 
 # The same call with the cheaper model of a route; None if no route names one.
 Cheaper = Callable[[Call], Call | None]
-
-
-def no_cheaper(call: Call) -> Call | None:
-    """Return None: the tenant has no routes."""
-    return None

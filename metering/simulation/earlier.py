@@ -13,29 +13,17 @@ from metering.core.periods import EPOCH
 from metering.limits.breakers.rules import BreakerRule
 from metering.reporting.question import InvalidQuestion
 from metering.simulation.budget_replay import BudgetReplay
-from metering.simulation.proposals import Proposal, ProposedBudget
+from metering.simulation.proposals import Proposal
 from metering.simulation.reading import Stretch, first_watched, read_earlier
 from tenants.scope import tenant_scope
-
-
-def first_read(proposal: Proposal, starts_at: datetime) -> datetime:
-    """Return the time from which a replay reads: windows have begun before its period."""
-    if proposal.breaker is not None:
-        return first_watched(BreakerRule.of(proposal.breaker), starts_at)
-    starts = [
-        budget.rule_from(
-            starts_at, keeps_carried=budget.keeps_carried(proposal.present)
-        ).counts_from
-        for budget in _budgets(proposal)
-    ]
-    return min(starts_at, *starts)
 
 
 def require_kept(*, tenant_id: int, proposal: Proposal, starts_at: datetime) -> datetime:
     """Refuse a replay of calls that are gone; return from when on all are kept."""
     with tenant_scope(tenant_id):
         kept_from = read_sealed(tenant_id).sealed_until
-    reads_from = _first_needed(proposal, starts_at)
+    # What earlier periods left unused may be missing, which the answer says.
+    reads_from = first_counted(proposal, starts_at, keeps_carried=False)
     if reads_from < kept_from:
         why = "" if reads_from == starts_at else ", and what the replay begins with is older"
         raise InvalidQuestion(
@@ -55,23 +43,21 @@ def require_unchanged(*, tenant_id: int, kept_from: datetime) -> None:
             raise Conflict("A month of usage was sealed meanwhile. Replay again in a few minutes.")
 
 
-def _first_needed(proposal: Proposal, starts_at: datetime) -> datetime:
-    """Return the time from which calls themselves are needed.
-
-    Sums of a window without an end are kept for longer, and what earlier periods left unused may be
-    missing, which the answer says.
+def first_counted(proposal: Proposal, starts_at: datetime, *, keeps_carried: bool) -> datetime:
+    """Return the time from which calls count, since windows have begun before the period; with or
+    without what earlier periods left unused.
     """
     if proposal.breaker is not None:
         return first_watched(BreakerRule.of(proposal.breaker), starts_at)
     starts = [
-        budget.rule_from(starts_at, keeps_carried=False).counts_from
-        for budget in _budgets(proposal)
+        budget.rule_from(
+            starts_at, keeps_carried=keeps_carried and budget.keeps_carried(proposal.present)
+        ).counts_from
+        for budget in (proposal.budget, proposal.present)
+        if budget is not None
     ]
-    return min([starts_at, *(at for at in starts if at > EPOCH)])
-
-
-def _budgets(proposal: Proposal) -> list[ProposedBudget]:
-    return [budget for budget in (proposal.budget, proposal.present) if budget is not None]
+    # Sums of a window without an end are kept for longer than calls.
+    return min([starts_at, *(at for at in starts if keeps_carried or at > EPOCH)])
 
 
 def remember_earlier(

@@ -2,18 +2,21 @@
 answer: bounded in calls and in time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
+from msgspec import UNSET
 
 from common.errors import MeteringError
+from common.queries import fetch_row, fetch_rows
 from metering.calls.seals import read_sealed
 from metering.core.match import Values
 from metering.models import Mode
 from metering.simulation.budget_replay import BudgetReplay, FullGroup
 from metering.simulation.earlier import remember_earlier
+from metering.simulation.outcome import SimulationOutcome
 from metering.simulation.proposals import Proposal, ProposedBudget
 from metering.simulation.reading import Stretch
 from metering.simulation.running import (
@@ -32,6 +35,7 @@ LOOK_BACK: Final = timedelta(days=30)
 CALLS_MAX: Final = 10_000
 SECONDS_MAX: Final = 3.0
 STATEMENT_MS: Final = 2_500
+SET_TIMEOUT: Final = "SELECT set_config('statement_timeout', %s, true)"
 
 
 class Replay(NamedTuple):
@@ -39,13 +43,13 @@ class Replay(NamedTuple):
 
     starts_at: datetime
     is_whole: bool
-    result: Mapping[str, Any]
+    result: SimulationOutcome
     present_refused: int
 
     @property
     def refused(self) -> int:
         """The number of calls that the proposal would have refused."""
-        return int(self.result["refused"]["calls"])
+        return self.result.refused.calls
 
 
 class Preview(NamedTuple):
@@ -96,12 +100,11 @@ def _present(
 def _within(find: Callable[[], Result]) -> Result | None:
     """Return what can be found in time, else None; the caller's transaction stays usable."""
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT current_setting('statement_timeout')")
-            (before,) = cursor.fetchone()
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(STATEMENT_MS)])
+        with transaction.atomic():
+            (before,) = fetch_row("SELECT current_setting('statement_timeout')")
+            fetch_row(SET_TIMEOUT, [str(STATEMENT_MS)])
             result = find()
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
+            fetch_row(SET_TIMEOUT, [before])
             return result
     except (TooManyCalls, OperationalError):
         return None
@@ -116,9 +119,8 @@ def _standing(
     budget, present = proposal.budget, proposal.present
     assert budget is not None, "a budget is proposed"
     groups, full = _full_groups(tenant_id, budget, present, now, check)
-    if present is None or present.budget.mode != Mode.ENFORCE:
-        return groups, full, frozenset()
-    if present.budget.per != budget.budget.per:
+    is_refusing = present is not None and present.budget.mode == Mode.ENFORCE
+    if present is None or not is_refusing or present.budget.per != budget.budget.per:
         return groups, full, frozenset()
     _, before = _full_groups(tenant_id, present, present, now, check)
     return groups, full, frozenset(each.values for each in before)
@@ -150,24 +152,22 @@ def _replay(tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[
     starts_at = _replayed_from(tenant_id, now)
     period = Replayed(starts_at or now - LOOK_BACK, now, check)
     result = simulate(tenant_id=tenant_id, proposal=proposal, period=period)
-    present = result.get("compared_with")
+    present = result.compared_with
     return Replay(
         starts_at=period.starts_at,
         is_whole=starts_at is None,
         result=result,
-        present_refused=present["refused"]["calls"] if present else 0,
+        present_refused=present.refused.calls if present is not UNSET else 0,
     )
 
 
 def _replayed_from(tenant_id: int, now: datetime) -> datetime | None:
     """Return the time from which there are few enough calls; None for the whole 30 days."""
     since = now - LOOK_BACK
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT time FROM usage_event WHERE tenant_id = %s AND time >= %s AND time < %s"
-            " ORDER BY time DESC OFFSET %s LIMIT 2",
-            [tenant_id, since, now, CALLS_MAX - 1],
-        )
-        rows = cursor.fetchall()
+    rows = fetch_rows(
+        "SELECT time FROM usage_event WHERE tenant_id = %s AND time >= %s AND time < %s"
+        " ORDER BY time DESC OFFSET %s LIMIT 2",
+        [tenant_id, since, now, CALLS_MAX - 1],
+    )
     # The second is one more than are replayed.
     return rows[0][0] if len(rows) == 2 else None

@@ -5,9 +5,11 @@ changes nothing of the answer.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
+import msgspec
 from django.db import models
 
 from metering.budgets.rules import BudgetRule, LevelRule, LimitIncreaseRule
@@ -17,6 +19,21 @@ from metering.models import Breaker, Budget, Mode
 from tenants.audit import facts_of
 
 Row = TypeVar("Row", bound=models.Model)
+
+
+class StoredBudget(msgspec.Struct):
+    """A proposed budget as JSON: the columns of its row, and its levels."""
+
+    budget: dict[str, object]
+    levels: tuple[LevelRule, ...]
+
+
+class StoredProposal(msgspec.Struct):
+    """A proposal as JSON."""
+
+    budget: StoredBudget | None
+    breaker: dict[str, object] | None
+    present: StoredBudget | None
 
 
 class ProposedBudget(NamedTuple):
@@ -36,10 +53,10 @@ class ProposedBudget(NamedTuple):
         return cls(budget, tuple(map(LevelRule.of, budget.levels.order_by("percent"))))
 
     def changed(
-        self, changes: Mapping[str, Any], levels: Sequence[LevelRule] | None
+        self, changes: Mapping[str, object], levels: Sequence[LevelRule] | None
     ) -> "ProposedBudget":
         """Return a copy with these changes, in a new revision if they change what counts."""
-        budget = _copy(self.budget)
+        budget = copy(self.budget)
         for name, value in changes.items():
             setattr(budget, name, value)
         if any(getattr(budget, name) != getattr(self.budget, name) for name in COUNTING_FIELDS):
@@ -72,7 +89,7 @@ class ProposedBudget(NamedTuple):
         With `keeps_carried` it counts as long as the budget itself does, except for periods that
         began before `kept_from`: what they left unused is no longer known.
         """
-        budget = _copy(self.budget)
+        budget = copy(self.budget)
         budget.mode = mode
         counts_from = _first_counted(budget, at)
         if not keeps_carried:
@@ -82,19 +99,6 @@ class ProposedBudget(NamedTuple):
             budget.counts_from = min(kept_whole_from, counts_from)
         return BudgetRule(budget, self.levels, raises)
 
-    def facts(self) -> dict[str, Any]:
-        """Return JSON values, which `from_facts` reads."""
-        return {"budget": facts_of(self.budget), "levels": [list(level) for level in self.levels]}
-
-    @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> "ProposedBudget":
-        """Return what `facts` wrote."""
-        levels = [
-            LevelRule(percent, action, tuple(notify), *rates)
-            for percent, action, notify, *rates in facts["levels"]
-        ]
-        return cls(_row(Budget, facts["budget"]), tuple(levels))
-
 
 class Proposal(NamedTuple):
     """What is replayed: a budget or a breaker; and what is in force instead of the budget."""
@@ -103,23 +107,31 @@ class Proposal(NamedTuple):
     breaker: Breaker | None = None
     present: ProposedBudget | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """Return JSON values, which `from_facts` reads."""
-        return {
-            "budget": self.budget.facts() if self.budget else None,
-            "breaker": facts_of(self.breaker) if self.breaker else None,
-            "present": self.present.facts() if self.present else None,
-        }
+    def to_json(self) -> object:
+        """Return JSON values, which `from_json` reads."""
+        stored = StoredProposal(
+            _to_stored(self.budget),
+            None if self.breaker is None else facts_of(self.breaker),
+            _to_stored(self.present),
+        )
+        return msgspec.to_builtins(stored)
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> "Proposal":
-        """Return what `facts` wrote."""
-        budget, breaker, present = facts["budget"], facts["breaker"], facts["present"]
-        return cls(
-            ProposedBudget.from_facts(budget) if budget else None,
-            _row(Breaker, breaker) if breaker else None,
-            ProposedBudget.from_facts(present) if present else None,
-        )
+    def from_json(cls, values: object) -> "Proposal":
+        """Return what `to_json` wrote."""
+        stored = msgspec.convert(values, StoredProposal)
+        breaker = None if stored.breaker is None else _row(Breaker, stored.breaker)
+        return cls(_from_stored(stored.budget), breaker, _from_stored(stored.present))
+
+
+def _to_stored(proposed: ProposedBudget | None) -> StoredBudget | None:
+    return proposed and StoredBudget(facts_of(proposed.budget), proposed.levels)
+
+
+def _from_stored(stored: StoredBudget | None) -> ProposedBudget | None:
+    if stored is None:
+        return None
+    return ProposedBudget(_row(Budget, stored.budget), stored.levels)
 
 
 def _first_counted(budget: Budget, at: datetime) -> datetime:
@@ -139,15 +151,11 @@ def _next_period(budget: Budget, at: datetime) -> datetime:
     return at if span.starts_at == at else span.ends_at or at
 
 
-def _copy(budget: Budget) -> Budget:
-    return _row(Budget, facts_of(budget))
-
-
-def _row(model: type[Row], facts: Mapping[str, Any]) -> Row:
+def _row(model: type[Row], columns: Mapping[str, object]) -> Row:
     """Return a row that is not stored, from `facts_of` one."""
     return model(
         **{
-            field.attname: field.to_python(facts[field.attname])
+            field.attname: field.to_python(columns[field.attname])
             for field in model._meta.concrete_fields
         }
     )

@@ -4,16 +4,14 @@ at.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import starmap
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from django.db import connection
-
+from common.queries import Row, Rows
 from metering.budgets.rules import BudgetRule
 from metering.core.amounts import Amounts
 from metering.core.dimensions import MATCHABLE
-from metering.core.event_stretches import Position, next_stretch, within_stretch
+from metering.core.event_stretches import Position, read_stretches
 from metering.core.match import POSITION, Values, wanted_values
 from metering.core.periods import EPOCH, GRAIN_SECONDS, QUANTUM_SECONDS
 from metering.limits.breakers.rules import BreakerRule
@@ -23,7 +21,6 @@ from metering.simulation.calls import Call, Cheaper, Earlier
 from metering.snapshot import Configuration
 from metering.usage.columns import TOKEN_COUNTS, tokens_of
 from metering.usage.shapes import Tokens
-from tenants.scope import tenant_scope
 
 # What one transaction reads.
 CHUNK_EVENTS: Final = 10_000
@@ -48,7 +45,7 @@ class Stretch(NamedTuple):
     tenant_id: int
     starts_at: datetime
     ends_at: datetime
-    match: Mapping[str, Any]
+    match: Mapping[str, object]
     dimensions: Collection[str]
     # Whether a cheaper model may be asked for.
     is_routed: bool = False
@@ -73,10 +70,10 @@ class Stretch(NamedTuple):
         return [name for name in MATCHABLE if name in wanted and name != STATUS]
 
 
-def _values_getter(names: list[str]) -> Callable[[tuple[Any, ...]], Values]:
+def _values_getter(names: list[str]) -> Callable[[Row], Values]:
     """Return what makes the values in the order of MATCHABLE of those of these dimensions."""
-    places = {name: place for place, name in enumerate([*names, "", STATUS])}
-    get = itemgetter(*[places.get(name, places[""]) for name in MATCHABLE])
+    positions = {name: index for index, name in enumerate([*names, "", STATUS])}
+    get = itemgetter(*[positions.get(name, positions[""]) for name in MATCHABLE])
     return lambda read: get((*read, "", ASKED_STATUS))
 
 
@@ -89,15 +86,8 @@ def read_calls(
     columns = "".join([f", {column}" for column in (*map(event_value, names), *priced_by)])
     values_of, end = _values_getter(names), len(names)
 
-    def call_of(
-        microseconds: int,
-        cost_nanos: int | None,
-        input_tokens: int,
-        output_tokens: int,
-        operation: int,
-        status: int,
-        *rest: Any,
-    ) -> Call:
+    def call_of(row: Row) -> Call:
+        microseconds, cost_nanos, input_tokens, output_tokens, operation, status, *rest = row
         tools = 1 if operation == TOOL else 0
         amounts = Amounts(cost_nanos or 0, input_tokens + output_tokens, 1 - tools, tools)
         checked = amounts
@@ -106,42 +96,30 @@ def read_calls(
             tokens = Tokens(input_tokens=input_tokens, output_tokens=output_tokens)
             checked = amounts._replace(cost_nanos=assumed_nanos(tokens) or 1)
         at = EPOCH + timedelta(microseconds=microseconds)
-        values = values_of(rest[:end])
-        return Call(at, values, amounts, checked, cost_nanos is None, status == ERROR, rest[end:])
+        values, priced_by = values_of(tuple(rest[:end])), tuple(rest[end:])
+        return Call(at, values, amounts, checked, cost_nanos is None, status == ERROR, priced_by)
 
     select = (
         f"SELECT {MICROSECONDS}, cost_nanos, input_tokens, output_tokens, operation, status"
         f"{columns} FROM usage_event e WHERE {{where}} ORDER BY time, id"
     )
-    for rows in _read_pieces(stretch, select, []):
+    for _, rows in _read_pieces(stretch, select, []):
         check()
-        yield from starmap(call_of, rows)
+        yield from map(call_of, rows)
 
 
 def _read_pieces(
-    stretch: Stretch, select: str, parameters: Sequence[Any]
-) -> Iterator[list[tuple[Any, ...]]]:
-    """Run a statement for one piece of the stretch after another.
-
-    Each is read in a transaction of its own, unless the caller has one, so that a long replay keeps
-    no old rows alive and takes no more memory.
-    """
+    stretch: Stretch, select: str, parameters: Sequence[object]
+) -> Iterator[tuple[Position, Rows]]:
     where = stretch.where()
-    after = Position(stretch.starts_at)
-    while True:
-        with tenant_scope(stretch.tenant_id), connection.cursor() as cursor:
-            piece = next_stretch(
-                tenant_id=stretch.tenant_id, after=after, to=stretch.ends_at, limit=CHUNK_EVENTS
-            )
-            if piece is None:
-                return
-            within = within_stretch(after, piece.end).as_string(cursor.cursor)
-            cursor.execute(
-                select.format(where=f"{where.sql} AND {within}"), [*parameters, *where.parameters]
-            )
-            rows = cursor.fetchall()
-        yield rows
-        after = piece.end
+    return read_stretches(
+        select.format(where=f"{where.sql} AND {{within}}"),
+        [*parameters, *where.parameters],
+        tenant_id=stretch.tenant_id,
+        after=Position(stretch.starts_at),
+        to=stretch.ends_at,
+        limit=CHUNK_EVENTS,
+    )
 
 
 def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
@@ -159,13 +137,13 @@ def read_earlier(stretch: Stretch, rule: BudgetRule) -> Iterator[Earlier]:
         f" count(*) FILTER (WHERE operation = {TOOL}){columns}"
         f" FROM usage_event e WHERE {{where}} GROUP BY 1{columns} ORDER BY 1"
     )
-    for rows in _read_pieces(stretch, select, parameters):
+    for _, rows in _read_pieces(stretch, select, parameters):
         for at, first_at, cost_nanos, tokens, requests, tool_calls, *read in rows:
             amounts = Amounts(cost_nanos, tokens, requests, tool_calls)
             yield Earlier(at, first_at, values_of(tuple(read)), amounts)
 
 
-def _portion(rule: BudgetRule, starts_at: datetime) -> tuple[str, list[Any]]:
+def _portion(rule: BudgetRule, starts_at: datetime) -> tuple[str, list[datetime]]:
     """Return the SQL of the portion of time that usage is added up by: all of it, unless some
     leaves before the rest or belongs to a period of its own.
     """
@@ -188,7 +166,7 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
     prices, routes = configuration.prices, configuration.routes
 
     def cheaper(call: Call) -> Call | None:
-        *counts, service_tier, task_type, complexity = call.facts
+        *counts, service_tier, task_type, complexity = call.priced_by
         route = routes.choose(task_type)
         model, operation = call.values[POSITION["model"]], call.values[POSITION["operation"]]
         if route is None or not model or operation == Operation.TOOL.label:
@@ -208,13 +186,10 @@ def cheaper_by_routes(configuration: Configuration) -> Cheaper:
         if rating.source == "unpriced" or rating.cost_nanos >= call.amounts.cost_nanos:
             return None
         amounts = Amounts(rating.cost_nanos, *call.amounts[1:])
-        values = _with_model(call.values, tier.provider, tier.model)
-        return Call(call.at, values, amounts, amounts, is_unpriced=False, is_error=call.is_error)
+        values = list(call.values)
+        values[POSITION["provider"]], values[POSITION["model"]] = tier.provider, tier.model
+        return call._replace(
+            values=tuple(values), amounts=amounts, checked=amounts, is_unpriced=False, priced_by=()
+        )
 
     return cheaper
-
-
-def _with_model(values: Values, provider: str, model: str) -> Values:
-    changed = list(values)
-    changed[POSITION["provider"]], changed[POSITION["model"]] = provider, model
-    return tuple(changed)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from metering.budgets.rules import BudgetRule, LimitIncreaseRule
 from metering.limits.breakers.rules import BreakerRule
@@ -11,15 +11,10 @@ from metering.models import Breaker, LimitIncrease, LimitIncreaseStatus, Mode
 from metering.simulation.assumptions import breaker_assumptions, budget_assumptions
 from metering.simulation.breaker_replay import BreakerReplay
 from metering.simulation.budget_replay import BudgetReplay
-from metering.simulation.calls import no_cheaper
 from metering.simulation.earlier import remember_earlier, require_kept, require_unchanged
+from metering.simulation.outcome import PresentOutcome, SimulationOutcome
 from metering.simulation.proposals import Proposal, ProposedBudget
-from metering.simulation.reading import (
-    Stretch,
-    cheaper_by_routes,
-    first_watched,
-    read_calls,
-)
+from metering.simulation.reading import Stretch, cheaper_by_routes, first_watched, read_calls
 from metering.snapshot import Configuration, known_configuration, read_configuration
 from tenants.scope import tenant_scope
 
@@ -47,41 +42,42 @@ def time_limit(seconds: float) -> Callable[[], None]:
     return check
 
 
-def simulate(*, tenant_id: int, proposal: Proposal, period: Replayed) -> dict[str, Any]:
-    """Return what the proposal would have refused and saved in the period, as JSON values.
+def simulate(*, tenant_id: int, proposal: Proposal, period: Replayed) -> SimulationOutcome:
+    """Return what the proposal would have refused and saved in the period.
 
     Reads in many short transactions, unless the caller has one. The proposal acts whatever its
     mode; what is in force is replayed over the same period in its own mode, as `compared_with`.
     Raises InvalidQuestion if calls that it needs are no longer kept.
     """
     kept_from = require_kept(tenant_id=tenant_id, proposal=proposal, starts_at=period.starts_at)
-    answer = _simulate(tenant_id, proposal, period, kept_from)
-    require_unchanged(tenant_id=tenant_id, kept_from=kept_from)
-    return answer
-
-
-def _simulate(
-    tenant_id: int, proposal: Proposal, period: Replayed, kept_from: datetime
-) -> dict[str, Any]:
     # As it is now, not as it was within the last second.
     configuration = read_configuration(tenant_id, known=known_configuration(tenant_id))
     if proposal.breaker is not None:
-        return _replay_breaker(proposal.breaker, configuration, period)
+        outcome = _replay_breaker(proposal.breaker, configuration, period)
+    else:
+        outcome = _replay_budgets(proposal, configuration, period, kept_from)
+    require_unchanged(tenant_id=tenant_id, kept_from=kept_from)
+    return outcome
+
+
+def _replay_budgets(
+    proposal: Proposal, configuration: Configuration, period: Replayed, kept_from: datetime
+) -> SimulationOutcome:
     proposed, present = proposal.budget, proposal.present
     assert proposed is not None, "a budget or a breaker is proposed"
 
-    def replay(budget: ProposedBudget, mode: str) -> dict[str, Any]:
+    def replay(budget: ProposedBudget, mode: str) -> SimulationOutcome:
         keeps_carried = budget.keeps_carried(present)
         rule = budget.rule_from(
             period.starts_at,
             keeps_carried=keeps_carried,
             kept_from=kept_from,
             mode=mode,
-            raises=read_increases(tenant_id, budget.budget.id, period),
+            raises=read_increases(configuration.tenant_id, budget.budget.id, period),
         )
         replayed = _replay_budget(rule, configuration, period, kept_from)
-        return replayed.tally.answer(
-            levels=replayed.levels_answer(),
+        return replayed.tally.outcome(
+            levels=replayed.level_outcomes(),
             assumptions=budget_assumptions(
                 replayed,
                 mode=budget.budget.mode,
@@ -91,12 +87,13 @@ def _simulate(
             group_answer=replayed.group_answer,
         )
 
-    answer = replay(proposed, Mode.ENFORCE)
+    outcome = replay(proposed, Mode.ENFORCE)
     if present is not None:
         budget = present.budget
-        named = {"budget_id": budget.id, "name": budget.name, "mode": budget.mode}
-        answer["compared_with"] = {**named, **replay(present, budget.mode)}
-    return answer
+        outcome.compared_with = PresentOutcome.of(
+            replay(present, budget.mode), budget_id=budget.id, name=budget.name, mode=budget.mode
+        )
+    return outcome
 
 
 def _replay_budget(
@@ -105,11 +102,8 @@ def _replay_budget(
     is_routed = bool(configuration.routes) and any(
         level.action == "downgrade" for level in rule.levels
     )
-    replay = BudgetReplay(
-        rule,
-        configuration,
-        cheaper=cheaper_by_routes(configuration) if is_routed else no_cheaper,
-    )
+    cheaper = cheaper_by_routes(configuration) if is_routed else None
+    replay = BudgetReplay(rule, configuration, cheaper=cheaper)
     stretch = Stretch(
         *(configuration.tenant_id, period.starts_at, period.ends_at),
         match=rule.match,
@@ -126,22 +120,20 @@ def _replay_budget(
 
 def _replay_breaker(
     breaker: Breaker, configuration: Configuration, period: Replayed
-) -> dict[str, Any]:
+) -> SimulationOutcome:
     rule = BreakerRule.of(breaker)
     replay = BreakerReplay(rule)
     stretch = Stretch(
-        configuration.tenant_id,
-        first_watched(rule, period.starts_at),
-        period.ends_at,
-        rule.grouping.match,
-        rule.grouping.per,
+        *(configuration.tenant_id, first_watched(rule, period.starts_at), period.ends_at),
+        match=rule.grouping.match,
+        dimensions=rule.grouping.per,
     )
     for call in read_calls(stretch, assumed_nanos=configuration.assumed_nanos, check=period.check):
         if call.at < period.starts_at:
             replay.remember(call)
         else:
             replay.ask(call)
-    return replay.tally.answer(
+    return replay.tally.outcome(
         levels=[],
         assumptions=breaker_assumptions(rule, mode=breaker.mode),
         group_answer=replay.group_answer,

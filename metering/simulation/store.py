@@ -5,17 +5,20 @@ another takes the row up again; both would answer the same.
 """
 
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+import msgspec
 import structlog
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from common.errors import Conflict, MeteringError
+from common.queries import fetch_rows
 from metering.core.event_stretches import are_few_events
 from metering.models import Simulation, SimulationStatus
-from metering.simulation.earlier import first_read, require_kept
+from metering.simulation.earlier import first_counted, require_kept
 from metering.simulation.proposals import Proposal
 from metering.simulation.running import Replayed, TooManyCalls, simulate, time_limit
 from tenants.models import Tenant
@@ -52,13 +55,13 @@ def create_simulation(
     *,
     tenant: Tenant,
     actor: str,
-    asked: Any,
+    sent: Mapping[str, object],
     proposal: Proposal,
     period: tuple[datetime, datetime],
 ) -> Simulation:
     """Replay a proposal immediately if the period is short, else leave it to a worker.
 
-    `asked` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion if calls
+    `sent` is kept as the proposal was worded. Raises TooManyWaiting, and InvalidQuestion if calls
     that it needs are no longer kept.
     """
     starts_at, ends_at = period
@@ -66,27 +69,27 @@ def create_simulation(
     simulation = Simulation(
         tenant=tenant,
         actor=actor[:300],
-        proposal={"asked": asked, "rules": proposal.facts()},
+        proposal={"asked": sent, "rules": proposal.to_json()},
         from_at=starts_at,
         to_at=ends_at,
     )
-    if not are_few_events(tenant_id=tenant.id, from_=first_read(proposal, starts_at), to=ends_at):
-        _require_few_waiting(tenant.id)
+    reads_from = first_counted(proposal, starts_at, keeps_carried=True)
+    if not are_few_events(tenant_id=tenant.id, from_=reads_from, to=ends_at):
+        unfinished = (SimulationStatus.WAITING, SimulationStatus.RUNNING)
+        waiting = Simulation.objects.filter(tenant=tenant, status__in=unfinished).count()
+        if waiting >= WAITING_MAX:
+            raise TooManyWaiting(
+                f"{waiting} simulations wait already. Try again when some are done."
+            )
     else:
-        simulation.result = simulate(
+        outcome = simulate(
             tenant_id=tenant.id, proposal=proposal, period=Replayed(starts_at, ends_at)
         )
+        simulation.result = msgspec.to_builtins(outcome)
         simulation.status = SimulationStatus.DONE
         simulation.finished_at = timezone.now()
     simulation.save()
     return simulation
-
-
-def _require_few_waiting(tenant_id: int) -> None:
-    unfinished = (SimulationStatus.WAITING, SimulationStatus.RUNNING)
-    waiting = Simulation.objects.filter(tenant_id=tenant_id, status__in=unfinished).count()
-    if waiting >= WAITING_MAX:
-        raise TooManyWaiting(f"{waiting} simulations wait already. Try again when some are done.")
 
 
 def work_off(*, seconds: float) -> int:
@@ -105,9 +108,9 @@ def claim_next() -> Claim | None:
     One at a time in the whole service: they must not take the workers from what is urgent.
     """
     now = timezone.now()
-    with platform_scope("simulations that wait"), connection.cursor() as cursor:
+    with platform_scope("simulations that wait"):
         _give_up(now)
-        cursor.execute(
+        rows = fetch_rows(
             "UPDATE simulation SET status = 'running', claimed_until = %s WHERE id = ("
             " SELECT id FROM simulation WHERE status = 'waiting'"
             " OR (status = 'running' AND claimed_until <= %s)"
@@ -116,8 +119,7 @@ def claim_next() -> Claim | None:
             " AND claimed_until > %s) RETURNING id, tenant_id, claimed_until",
             [now + LEASE, now, now],
         )
-        row = cursor.fetchone()
-    return None if row is None else Claim(*row)
+    return Claim(*rows[0]) if rows else None
 
 
 def _give_up(now: datetime) -> None:
@@ -133,13 +135,13 @@ def _give_up(now: datetime) -> None:
     )
 
 
-def _replay(claim: Claim) -> dict[str, Any]:
+def _replay(claim: Claim) -> Mapping[str, object]:
     """Return the columns that say how a claimed simulation ended."""
     try:
         with tenant_scope(claim.tenant_id):
             simulation = Simulation.objects.get(tenant_id=claim.tenant_id, id=claim.id)
-            proposal = Proposal.from_facts(simulation.proposal["rules"])
-        result = simulate(
+            proposal = Proposal.from_json(simulation.proposal["rules"])
+        outcome = simulate(
             tenant_id=claim.tenant_id,
             proposal=proposal,
             period=Replayed(simulation.from_at, simulation.to_at, time_limit(REPLAY_SECONDS)),
@@ -160,10 +162,10 @@ def _replay(claim: Claim) -> dict[str, Any]:
         log.exception("simulation failed", simulation=claim.id, tenant=claim.tenant_id)
         detail = "Something went wrong on our side; the error was logged."
         return {"status": SimulationStatus.FAILED, "detail": detail}
-    return {"status": SimulationStatus.DONE, "result": result}
+    return {"status": SimulationStatus.DONE, "result": msgspec.to_builtins(outcome)}
 
 
-def _finish(claim: Claim, **columns: Any) -> None:
+def _finish(claim: Claim, **columns: object) -> None:
     """Store how it ended, unless the lease ran out and another worker has it."""
     with tenant_scope(claim.tenant_id):
         Simulation.objects.filter(

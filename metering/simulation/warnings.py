@@ -12,6 +12,7 @@ from metering.models import Budget, Mode
 from metering.simulation.budget_replay import FullGroup
 from metering.simulation.preview import Preview, Replay
 from metering.simulation.proposals import Proposal, ProposedBudget
+from tenants.audit import facts_of
 
 PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")
 # What a limit of nothing refuses.
@@ -38,7 +39,7 @@ def acts_alike(proposed: ProposedBudget, present: ProposedBudget) -> bool:
 
 
 def _acting(proposed: ProposedBudget) -> tuple[Any, ...]:
-    columns = proposed.facts()["budget"]
+    columns = facts_of(proposed.budget)
     levels = [level._replace(notify=()) for level in proposed.levels]
     return {name: value for name, value in columns.items() if name != "name"}, levels
 
@@ -100,19 +101,19 @@ def format_limit(budget: Budget) -> list[str]:
     return [format_amount(part, limit) for part, limit in limits.items() if limit is not None]
 
 
-def warnings_of(found: Preview, proposed: ProposedBudget) -> list[str]:
+def warnings_of(effect: Preview, proposed: ProposedBudget) -> list[str]:
     """What a budget that refuses would refuse that goes through as it is."""
     warnings = []
-    if found.newly_full:
-        warnings.append(describe_full(found.newly_full, found.groups or 0))
-    replay = found.replay
+    if effect.newly_full:
+        warnings.append(describe_full(effect.newly_full, effect.groups or 0))
+    replay = effect.replay
     if replay is not None and refuses_more(replay, proposed):
         warnings.append(_describe_refusals(replay))
-    if found.groups is None:
+    if effect.groups is None:
         warnings.append(NOT_ADDED_UP)
     if replay is None:
-        refusal = f"The last 30 days cannot be replayed. {found.refusal}"
-        warnings.append(refusal if found.refusal else NOT_REPLAYED)
+        refusal = f"The last 30 days cannot be replayed. {effect.refusal}"
+        warnings.append(refusal if effect.refusal else NOT_REPLAYED)
     return warnings
 
 
@@ -151,17 +152,17 @@ def _describe_group(full: FullGroup) -> str:
 
 
 def _describe_refusals(replay: Replay) -> str:
-    result, refused = replay.result, replay.result["refused"]
+    result, refused = replay.result, replay.result.refused
     words = (
         f"{describe_since(replay)} it would have refused "
-        f"{replay.refused:,} of {result['calls']:,} calls "
-        f"({usd_text(refused['cost_usd'])} of {usd_text(result['cost_usd'])})"
+        f"{replay.refused:,} of {result.calls:,} calls "
+        f"({usd_text(refused.cost_usd)} of {usd_text(result.cost_usd)})"
     )
-    groups = [group for group in result["groups"] if group["refused"]]
-    if groups and groups[0]["group"]:
+    groups = [group for group in result.groups if group.refused]
+    if groups and groups[0].group:
         count = (
             f"at least {len(groups)}"
-            if len(groups) == len(result["groups"]) == 50
+            if len(groups) == len(result.groups) == 50
             else (f"{len(groups)}")
         )
         words += f" in {count} {'group' if len(groups) == 1 else 'groups'}"

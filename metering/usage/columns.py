@@ -7,13 +7,13 @@ the model and in the migration.
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from operator import attrgetter, itemgetter
-from typing import Annotated, Any, Final, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Final, Literal, NamedTuple, get_type_hints
 from uuid import UUID
 
 from metering.core.amounts import Amounts
 from metering.core.match import POSITION, Values
 from metering.models import BATCH_ID_STRIDE, Operation, Status
-from metering.usage.shapes import Tokens
+from metering.usage.shapes import ExtraValue, Tokens
 
 OPERATIONS: Final = {operation.value: operation.label for operation in Operation}
 STATUSES: Final = {status.value: status.label for status in Status}
@@ -25,7 +25,7 @@ token_counts: Final = attrgetter(*TOKEN_COUNTS)
 _make_tokens: Final[Callable[..., Tokens]] = Tokens
 
 
-def tokens_of(counts: Iterable[int | None], extra: dict[str, Any] | None = None) -> Tokens:
+def tokens_of(counts: Iterable[int | None], extra: dict[str, ExtraValue] | None = None) -> Tokens:
     """Return counts in the order of TOKEN_COUNTS as tokens; None is zero."""
     return _make_tokens(*[count or 0 for count in counts], extra)
 
@@ -106,8 +106,8 @@ class StoredEvent(NamedTuple):
     task_type: Text
     output_hash: Text
     prefix_hash: Text
-    extra_usage: Annotated[dict[str, Any] | None, Source("json", "tokens.extra")]
-    tags: Annotated[dict[str, Any] | None, Source("json", "body.*")]
+    extra_usage: Annotated[dict[str, ExtraValue] | None, Source("json", "tokens.extra")]
+    tags: Annotated[dict[str, object] | None, Source("json", "body.*")]
 
     @property
     def tokens(self) -> Tokens:

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from multiprocessing.util import Finalize
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
+from common.json_bodies import JsonObject
 from metering.models import Route, SourceOutcome
 from tenants.scope import tenant_scope
 
@@ -99,7 +100,7 @@ class _Batch:
         self.transaction: str | None = None
         self.written_at: float | None = None
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[JsonObject]:
         return [
             {
                 "day": key.day,
@@ -151,26 +152,26 @@ class SourceRecorder:
             self._start()
 
     def _add(
-        self, tenant_id: int, key: _Key, count: int, at: datetime, told: tuple[str, str | None]
+        self, tenant_id: int, key: _Key, count: int, at: datetime, latest: tuple[str, str | None]
     ) -> None:
         counts = self._waiting.setdefault(tenant_id, {})
-        found = counts.get(key)
-        if found is None:
+        counted = counts.get(key)
+        if counted is None:
             if len(counts) >= TENANT_COUNTS_MAX or self._size >= COUNTS_MAX:
                 key = key._replace(source=OTHER)
-                told = (told[0], None)
+                latest = (latest[0], None)
             if key not in counts:
                 self._size += 1
-            found = counts.setdefault(key, _Count(at))
-        found.add(count, at, *told)
+            counted = counts.setdefault(key, _Count(at))
+        counted.add(count, at, *latest)
 
-    def unwritten(self, tenant_id: int) -> list[dict[str, Any]]:
+    def unwritten(self, tenant_id: int) -> list[JsonObject]:
         """Return the counts that a reader's snapshot may lack, as rows.
 
         Where `transaction` is not null the row counts only if the snapshot does not see it.
         """
         with self._lock:
-            batches = [one for one in self._batches if one.tenant_id == tenant_id]
+            batches = [batch for batch in self._batches if batch.tenant_id == tenant_id]
             if waiting := self._waiting.get(tenant_id):
                 batches.append(_Batch(tenant_id, waiting))
             return [row for batch in batches for row in batch.rows()]
@@ -180,13 +181,13 @@ class SourceRecorder:
         with self._turn:
             since = time.monotonic() - REMEMBERED_SECONDS
             with self._lock:
-                batches = [_Batch(*one) for one in self._waiting.items()]
+                batches = [_Batch(*item) for item in self._waiting.items()]
                 self._waiting = {}
                 self._size = 0
                 self._batches = [
-                    one
-                    for one in self._batches
-                    if one.written_at is not None and one.written_at > since
+                    batch
+                    for batch in self._batches
+                    if batch.written_at is not None and batch.written_at > since
                 ]
                 self._batches += batches
             while batches:
@@ -203,11 +204,11 @@ class SourceRecorder:
 
     def _put_back(self, batches: list[_Batch]) -> None:
         with self._lock:
-            self._batches = [one for one in self._batches if one not in batches]
+            self._batches = [batch for batch in self._batches if batch not in batches]
             for batch in batches:
                 for key, count in batch.counts.items():
-                    told = (count.detail, count.sample)
-                    self._add(batch.tenant_id, key, count.count, count.last_at, told)
+                    latest = (count.detail, count.sample)
+                    self._add(batch.tenant_id, key, count.count, count.last_at, latest)
         self._recorded.set()
 
     def _complain(self, error: Exception) -> None:
@@ -328,6 +329,6 @@ def record_reports(tenant_id: int, tallies: Iterable[Tally]) -> None:
     PROCESS_RECORDER.record(tenant_id, tallies)
 
 
-def unwritten_counts(tenant_id: int) -> list[dict[str, Any]]:
+def unwritten_counts(tenant_id: int) -> list[JsonObject]:
     """Return what this process has counted and a reader's snapshot may lack."""
     return PROCESS_RECORDER.unwritten(tenant_id)

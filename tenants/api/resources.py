@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from django.db.models import Model, QuerySet
+from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -16,6 +17,7 @@ from common.errors import NotFound
 from common.json_bodies import JsonObject
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, actor_of, tenant_of
+from tenants.kinds import Kind
 from tenants.models import Tenant
 
 Row = TypeVar("Row", bound=Model)
@@ -33,11 +35,13 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
     """Rows of one model that belong to a tenant.
 
     `body` reads requests, and shows rows unless `answer` says what they are answered as. The
-    functions of the domain are called by `create_row`, `update_row` and `delete_row`; an address
-    offers the actions that it is routed to. What a key may not see is answered 404.
+    functions of the domain are those of `kind`, or are called by `create_row`, `update_row` and
+    `delete_row`; an address offers the actions that it is routed to. What a key may not see is
+    answered 404.
     """
 
     model: type[Row]
+    kind: ClassVar[Kind]
     # As errors name a row.
     noun: ClassVar[str]
     body: ClassVar[type[Serializer[Any]]]
@@ -69,13 +73,15 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         return self.answers([row])[0]
 
     def create_row(self, fields: JsonObject) -> Row:
-        raise NotImplementedError
+        row: Row = self.kind.create(tenant=self.tenant, actor=self.actor, **fields)
+        return row
 
     def update_row(self, row: Row, changes: JsonObject) -> Row:
-        raise NotImplementedError
+        changed: Row = self.kind.update(row, actor=self.actor, changes=changes)
+        return changed
 
     def delete_row(self, row: Row) -> object:
-        raise NotImplementedError
+        return self.kind.delete(row, actor=self.actor)
 
     @property
     def tenant(self) -> Tenant:
@@ -93,7 +99,7 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
             raise NotFound.of(self.noun, row_id)
         return row
 
-    def list(self, request: Request, **path: object) -> Response:
+    def list(self, request: Request, **path: object) -> HttpResponse:
         return Response(paginate(request, self.listed_rows(), self.answers, order=self.order))
 
     @idempotent

@@ -17,9 +17,9 @@ from metering.api.fast_path import (
     Steps,
     Submission,
     TooLargeHere,
-    request_of,
 )
 from metering.core.committer import Done
+from tests.metering.requests import request_of
 
 
 class Work:

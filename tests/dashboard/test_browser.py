@@ -151,7 +151,7 @@ def test_a_change_of_the_theme_draws_the_chart_anew(
     page = open_page(browser, live_server, busy, complaints, scheme="dark")
     page.wait_for_selector(".chart[data-ready]")
     page.emulate_media(color_scheme="light")
-    page.wait_for_function("document.querySelector('.chart[data-ready]')")
+    page.wait_for_selector(".chart[data-ready]")
     assert complaints == []
 
 
@@ -321,8 +321,12 @@ def test_no_page_breaks_a_rule_in_any_theme_or_width(
         made = observe(
             tenant_id=busy.tenant.id, observation=seen(title=HOSTILE, match={"agent": HOSTILE})
         )
-    session = sign_in(busy.email).cookies["sessionid"].value
+    client = sign_in(busy.email)
+    client.post("/reports/views/save", {"name": "Mine", "query": "", "readers": "tenant"})
+    session = client.cookies["sessionid"].value
     paths = ["/", "/budgets", "/incidents", f"/incidents/{made.id}", "/enforcement/halts"]
+    paths += ["/explore?group_by=agent,customer", "/explore?metric=p95_cost_usd&group_by=agent"]
+    paths += ["/calls", "/reports"]
     paths += ["/styleguide", "/settings/sources", "/password"]
     cookies = [{"name": "sessionid", "value": session}]
     assert walk(browser, live_server.url, paths, cookies=cookies) == {}
@@ -332,10 +336,12 @@ def test_a_page_that_is_swapped_200_times_keeps_no_charts_of_before(
     browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
 ) -> None:
     page = open_page(browser, live_server, busy, complaints)
+    # A handle to an element, as wait_for_selector returns it, would keep the element alive.
+    drawn = page.locator(".chart[data-ready]")
     devtools = page.context.new_cdp_session(page)
 
     def kept() -> dict[str, int]:
-        page.wait_for_selector(".chart[data-ready]")
+        drawn.wait_for()
         devtools.send("HeapProfiler.collectGarbage")
         counters = devtools.send("Memory.getDOMCounters")
         return {"nodes": counters["nodes"], "listeners": counters["jsEventListeners"]}
@@ -343,10 +349,10 @@ def test_a_page_that_is_swapped_200_times_keeps_no_charts_of_before(
     def swap(times: int) -> None:
         for _ in range(times):
             page.evaluate(
-                "new Promise((done) => { document.addEventListener('htmx:afterSettle', done,"
+                "new Promise((end) => { document.addEventListener('htmx:afterSettle', () => end(),"
                 " { once: true }); document.querySelector('.seg a').click(); })"
             )
-            page.wait_for_selector(".chart[data-ready]")
+            drawn.wait_for()
 
     swap(10)
     before = kept()

@@ -44,7 +44,8 @@ def make_series(**changes: object) -> Series:
 
 
 def drawn(series: Series, marks: list[Mark] | None = None) -> Figure:
-    return spend_figure(series, split="agent", greatest=[], starts=series.starts, marks=marks or [])
+    figure = spend_figure(series, split="agent", greatest=[], starts=series.starts)
+    return with_marks(figure, marks or [])
 
 
 def accepted(figure: Figure) -> go.Figure:
@@ -61,7 +62,7 @@ def test_bars_stand_on_each_other_with_exact_amounts_and_the_running_one_hatched
     before, first, nameless, others = drawn(make_series())["data"]
     assert first["customdata"][0] == ["$1.00", "$1.000000001"]
     assert first["marker"]["pattern"]["shape"] == ["", "", "/"]
-    assert nameless["name"] == "(none)"
+    assert nameless["name"] == "no agent"
     assert nameless["base"] == [1.000000001, 0, 5e-9]
     assert others["base"] == [1.000000001, 0, 12e-9]
     assert before["width"] > first["width"]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,8 +151,31 @@ def test_teams_and_budgets_are_made_once_and_what_is_missing_is_said(service: Se
     names = [budget["name"] for budget in service.made["/v1/budgets"]]
     assert len(names) == len(set(names)) == 6
     assert len(service.made["/v1/teams"]) == 8
-    assert len(summary.remarks) == 1
+    assert [remark.partition(" ")[0] for remark in summary.remarks] == [
+        "/v1/prices",
+        "/v1/unit-counts",
+        "/v1/annotations",
+    ]
     assert summary.remarks[0].startswith("/v1/prices is not offered")
+
+
+def test_tickets_are_those_of_the_days_answers_and_deploys_are_posted_once(
+    service: Service,
+) -> None:
+    service.made |= {"/v1/unit-counts": [], "/v1/annotations": []}
+    for _ in range(2):
+        replay.load(service.url, "sg_key", count=5_000, end=END)
+    answers = Counter(
+        event["time"][:10]
+        for event in service.stored.values()
+        if event.get("feature") == "ticket_answers" and event.get("status", "success") == "success"
+    )
+    counts = service.made["/v1/unit-counts"]
+    assert {count["name"] for count in counts} == {"tickets solved"}
+    assert {count["day"]: count["count"] for count in counts} == {
+        day: number // 3 for day, number in answers.items()
+    }
+    assert len(service.made["/v1/annotations"]) == 2
 
 
 def test_a_refused_key_fails_with_a_sentence(

@@ -7,6 +7,7 @@ from typing import Any
 from common.json_bodies import JsonObject
 from metering.api import fast_path
 from tests.factories import Account
+from tests.metering.requests import request_of
 
 TRACE = "a" * 32
 # One moment for the whole run: a span that is sent again has the same times.
@@ -62,7 +63,7 @@ def export_spans(account: Account, spans: list[JsonObject], *, scope: str = "tes
     group = {"resource": resource, "scopeSpans": [{"scope": {"name": scope}, "spans": spans}]}
     headers = {**account.headers, "Content-Type": "application/json"}
     body = json.dumps({"resourceSpans": [group]}).encode()
-    answer = fast_path.run(fast_path.handle_traces(fast_path.request_of(headers, body)))
+    answer = fast_path.run(fast_path.handle_traces(request_of(headers, body)))
     assert answer.status == 200, answer.body
     partial = json.loads(answer.body).get("partialSuccess", {})
     return {

@@ -10,6 +10,7 @@ from metering.api import fast_path
 from metering.api.fast_reservations import find_endpoint
 from tests.factories import Account
 from tests.metering.emitters.pieces import JSON, LITELLM, PROTOBUF, TRACES
+from tests.metering.requests import request_of
 from tests.metering.usage.decoders.spans import Attributes, Export
 
 SECOND_NANOS: Final = 10**9
@@ -31,7 +32,7 @@ def post(account: Account, path: str, body: Any, *, content_type: str = JSON) ->
     assert endpoint is not None, path
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {**account.headers, "Content-Type": content_type}
-    answer = fast_path.run(endpoint.begin(fast_path.request_of(headers, content)))
+    answer = fast_path.run(endpoint.begin(request_of(headers, content)))
     kind = answer.headers.get("Content-Type", "")
     return Posted(answer.status, json.loads(answer.body) if "json" in kind else answer.body)
 

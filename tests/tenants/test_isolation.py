@@ -140,6 +140,8 @@ def filled(account: Account) -> Account:
         api.post("/v1/prices", {"model": "m", "rates": {"input_per_mtok_usd": "1"}}),
         api.post("/v1/prices", {"tool": "t", "call_usd": "1"}),
         api.post("/v1/outcomes", {"task": "t", "success": True}),
+        api.post("/v1/unit-counts", {"name": "tickets", "day": "2026-11-21", "count": 3}),
+        api.post("/v1/annotations", {"text": "Deployed"}),
         api.post(
             "/v1/corrections",
             {"id": "event-0", "source": "tests", "action": "void", "reason": "test"},

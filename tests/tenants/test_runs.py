@@ -26,7 +26,7 @@ STEPS: list[tuple[Any, Any, str, Any, str]] = [
     (
         metering_tasks.expire_reservations,
         metering_tasks,
-        "_tenants_with_due_holds",
+        "_tenants_with",
         metering_tasks,
         "expire_due",
     ),

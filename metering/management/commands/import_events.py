@@ -5,7 +5,8 @@ import gzip
 import itertools
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.progress import Progress
 
+from common.json_bodies import JsonObject
 from metering.intake.ingest import ingest
 from metering.management.arguments import find_tenant
 from metering.models import Route
@@ -41,24 +43,26 @@ class Command(BaseCommand):
         parser.add_argument("--tenant", required=True, metavar="NAME")
         parser.add_argument("--quiet", action="store_true", help="No progress bar.")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         path: Path = options["file"]
         tenant_id = find_tenant(options["tenant"]).id
         counts = {"accepted": 0, "duplicates": 0, "rejected": 0, "unpriced": 0}
         shown = 0
-        with self._open(path) as (raw, lines), self._bar(options["quiet"]) as bar:
+        bar = Progress(console=Console(stderr=True), transient=True, disable=options["quiet"])
+        with _opened(path) as (raw, lines), bar:
             task = bar.add_task(f"Importing {path.name}", total=path.stat().st_size)
-            events = _csv_events(lines) if ".csv" in path.suffixes else _json_events(lines)
+            is_csv = ".csv" in path.suffixes
+            events = _csv_events(lines) if is_csv else filter(None, map(bytes.strip, lines))
             for chunk in _chunks(events):
                 first = sum(counts[name] for name in ("accepted", "duplicates", "rejected"))
                 items = native.decode_ndjson(b"\n".join(chunk))
                 answer = ingest(items, tenant_id=tenant_id, route=Route.FILE).answer()
                 for name in counts:
-                    counts[name] += answer[name]
-                for error in answer["errors"][: ERRORS_SHOWN - shown]:
+                    counts[name] += getattr(answer, name)
+                for error in answer.errors[: ERRORS_SHOWN - shown]:
                     shown += 1
                     self.stderr.write(
-                        f"event {first + error['index'] + 1:,}: {error['code']}: {error['detail']}"
+                        f"event {first + error.index + 1:,}: {error.code}: {error.detail}"
                     )
                 bar.update(task, completed=raw.tell())
         self.stdout.write(
@@ -68,32 +72,18 @@ class Command(BaseCommand):
         if counts["rejected"]:
             raise CommandError(f"{counts['rejected']:,} events were rejected.", returncode=1)
 
-    def _bar(self, is_quiet: bool) -> Progress:
-        return Progress(console=Console(stderr=True), transient=True, disable=is_quiet)
 
-    def _open(self, path: Path) -> "_Opened":
-        if not path.is_file():
-            raise CommandError(f"There is no file {str(path)!r}.")
-        return _Opened(path)
-
-
-class _Opened:
-    """A file, and its lines; the first tells how far reading has got, compressed or not."""
-
-    def __init__(self, path: Path) -> None:
-        self.raw: IO[bytes] = path.open("rb")
-        self.lines: IO[bytes] = (
-            gzip.open(self.raw)  # noqa: SIM115 - closed by __exit__
-            if path.suffix == ".gz"
-            else self.raw  # type: ignore[assignment]
-        )
-
-    def __enter__(self) -> tuple[IO[bytes], IO[bytes]]:
-        return self.raw, self.lines
-
-    def __exit__(self, *error: object) -> None:
-        self.lines.close()
-        self.raw.close()
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], Iterable[bytes]]]:
+    """Open a file; yield it, which tells how far reading has got, and its lines."""
+    if not path.is_file():
+        raise CommandError(f"There is no file {str(path)!r}.")
+    with path.open("rb") as raw:
+        if path.suffix != ".gz":
+            yield raw, raw
+            return
+        with gzip.open(raw) as lines:
+            yield raw, lines
 
 
 def _chunks(events: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -101,19 +91,15 @@ def _chunks(events: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield chunk
 
 
-def _json_events(lines: IO[bytes]) -> Iterator[bytes]:
-    return (line.strip() for line in lines if line.strip())
-
-
-def _csv_events(lines: IO[bytes]) -> Iterator[bytes]:
+def _csv_events(lines: Iterable[bytes]) -> Iterator[bytes]:
     """One event a row; the header names the fields of the contract, `tags.<name>` a single tag."""
     texts = (line.decode("utf-8" if number else "utf-8-sig") for number, line in enumerate(lines))
     for row in csv.DictReader(texts):
         yield msgspec.json.encode(_event_of(row))
 
 
-def _event_of(row: dict[str | Any, Any]) -> dict[str, Any]:
-    event: dict[str, Any] = {}
+def _event_of(row: dict[str | Any, Any]) -> JsonObject:
+    event: JsonObject = {}
     for name, value in row.items():
         if name is None:
             event["more cells than the header"] = value

@@ -31,7 +31,7 @@ class Command(BaseCommand):
             "--dry-run", action="store_true", help="Report what would change; change nothing."
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         from_, to = read_time(options["from_"], "--from"), read_time(options["to"], "--to")
         if from_ >= to:
             raise CommandError("--from must be before --to.")

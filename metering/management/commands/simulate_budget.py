@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from rest_framework.exceptions import ValidationError
 
 from common.errors import MeteringError
+from common.json_bodies import JsonObject
 from metering.api.simulations import SimulationBody, proposal_of
 from metering.management.arguments import find_tenant, read_time
 from metering.simulation import Replayed, simulate
+from metering.simulation.outcome import SimulationOutcome
 from tenants.models import Tenant
 from tenants.scope import tenant_scope
 
@@ -47,18 +50,18 @@ class Command(BaseCommand):
         parser.add_argument("--from", dest="from_", metavar="TIME", help="30 days before --to")
         parser.add_argument("--to", metavar="TIME", help="RFC 3339 or a date (UTC); else now")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         tenant = find_tenant(options["tenant"])
         try:
-            result = _simulate(tenant, _body(options))
+            outcome = _simulate(tenant, _body(options))
         except MeteringError as error:
             raise CommandError(error.detail) from error
         except ValidationError as error:
             raise CommandError("; ".join(_sentences(error.detail))) from error
-        self.stdout.write(json.dumps(result, indent=2))
+        self.stdout.write(json.dumps(msgspec.to_builtins(outcome), indent=2))
 
 
-def _simulate(tenant: Tenant, body: Mapping[str, Any]) -> dict[str, Any]:
+def _simulate(tenant: Tenant, body: Mapping[str, object]) -> SimulationOutcome:
     with tenant_scope(tenant.id):
         checked = SimulationBody(data=body)
         checked.is_valid(raise_exception=True)
@@ -68,7 +71,7 @@ def _simulate(tenant: Tenant, body: Mapping[str, Any]) -> dict[str, Any]:
     return simulate(tenant_id=tenant.id, proposal=proposal, period=period)
 
 
-def _body(options: Mapping[str, Any]) -> dict[str, Any]:
+def _body(options: JsonObject) -> JsonObject:
     """Return the options as a body of `POST /v1/simulations`."""
     limit = {
         part: options[option]
@@ -87,7 +90,7 @@ def _body(options: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     try:
         body = json.loads(path.read_bytes())
     except OSError as error:

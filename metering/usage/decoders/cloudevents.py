@@ -10,7 +10,7 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
@@ -55,7 +55,7 @@ _FIELD_BY_TYPE: Final = {
 _FIELDS: Final = frozenset(EventBody.__struct_fields__)
 _COUNTS: Final = frozenset({"usage", "input_tokens", "output_tokens"})
 
-_decode_any = msgspec.json.Decoder(Any).decode
+_decode_any = msgspec.json.Decoder(object).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -196,7 +196,7 @@ def _read_openmeter(fields: dict[str, msgspec.Raw], envelope: _Envelope) -> Even
     return None
 
 
-def _plain(raw: msgspec.Raw | None) -> Any:
+def _plain(raw: msgspec.Raw | None) -> object:
     try:
         return None if raw is None else _decode_any(raw)
     except msgspec.ValidationError:  # a number that no computer holds

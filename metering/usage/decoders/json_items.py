@@ -7,7 +7,7 @@ must not make an item unreadable.
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -28,7 +28,25 @@ _ESCAPES: Final = re.compile(
 )
 _REPLACEMENT: Final = rb"\ufffd"
 
+# A member that is decoded where it is needed, if at all.
+Part = msgspec.Raw | msgspec.UnsetType
+T = TypeVar("T")
+
+# By the type that they decode: to make one takes longer than to use it.
+_decoders: Final[dict[object, msgspec.json.Decoder[Any]]] = {}
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read_part(raw: str | Part, form: type[T]) -> T | None:
+    """Return a part of a payload; None where there is none, or it has another form."""
+    if isinstance(raw, msgspec.UnsetType):
+        return None
+    decoder = _decoders.get(form) or _decoders.setdefault(form, msgspec.json.Decoder(form))
+    try:
+        part: T = decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+    return part
 
 
 def items_of(body: bytes) -> Iterator[bytes]:
@@ -40,12 +58,12 @@ def items_of(body: bytes) -> Iterator[bytes]:
     Raises MalformedBody for what is no array, TooManyEvents beyond the limit.
     """
     try:
-        found: list[msgspec.Raw] | list[bytes] = _decode_items(body)
+        items: list[msgspec.Raw] | list[bytes] = _decode_items(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        found = _cut(body, error)
-    if len(found) > EVENTS_MAX:
-        raise TooManyEvents(len(found))
-    return (bytes(item) for item in found)
+        items = _cut(body, error)
+    if len(items) > EVENTS_MAX:
+        raise TooManyEvents(len(items))
+    return (bytes(item) for item in items)
 
 
 def without_deep_parts(raw: bytes, *, levels: int = KEPT_LEVELS) -> bytes:
@@ -78,7 +96,7 @@ def without_lone_surrogates(raw: bytes) -> bytes:
     """
     if b"\\ud" not in raw and b"\\uD" not in raw:
         return raw
-    return _ESCAPES.sub(lambda found: _REPLACEMENT if found[1] else found[0], raw)
+    return _ESCAPES.sub(lambda escape: _REPLACEMENT if escape[1] else escape[0], raw)
 
 
 def _cut(body: bytes, error: Exception) -> list[bytes]:

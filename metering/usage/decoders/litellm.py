@@ -10,10 +10,8 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -29,7 +27,13 @@ from metering.usage.decoders.assembly import (
     tags,
     usd,
 )
-from metering.usage.decoders.json_items import items_of, without_deep_parts, without_lone_surrogates
+from metering.usage.decoders.json_items import (
+    Part,
+    items_of,
+    read_part,
+    without_deep_parts,
+    without_lone_surrogates,
+)
 from metering.usage.decoders.native import (
     EVENTS_MAX,
     Decoded,
@@ -88,88 +92,85 @@ _RUNS: Final = {
     "code_interpreter_call": "code_executions",
     "image_generation_call": "output_images",
 }
-
-
 T = TypeVar("T")
-_Part = msgspec.Raw | msgspec.UnsetType
 
 
 class _Payload(msgspec.Struct):
     """The fields of a StandardLoggingPayload that tell what was spent, by whom and on what."""
 
-    id: Any = None
-    litellm_call_id: Any = None
-    trace_id: Any = None
-    session_id: Any = None
-    call_type: Any = None
-    stream: Any = None
-    status: Any = None
-    custom_llm_provider: Any = None
-    model: Any = None
-    model_group: Any = None
-    model_map_information: _Part = msgspec.UNSET
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-    total_tokens: Any = None
-    response_cost: Any = None
-    saved_cache_cost: Any = None
-    cache_hit: Any = None
-    startTime: Any = None  # noqa: N815 -- LiteLLM's own spelling
-    endTime: Any = None  # noqa: N815
-    completionStartTime: Any = None  # noqa: N815
-    metadata: _Part = msgspec.UNSET
-    request_tags: Any = None
-    end_user: Any = None
-    error_str: Any = None
-    error_information: _Part = msgspec.UNSET
-    model_parameters: _Part = msgspec.UNSET
-    response: _Part = msgspec.UNSET
-    hidden_params: _Part = msgspec.UNSET
+    id: object = None
+    litellm_call_id: object = None
+    trace_id: object = None
+    session_id: object = None
+    call_type: object = None
+    stream: object = None
+    status: object = None
+    custom_llm_provider: object = None
+    model: object = None
+    model_group: object = None
+    model_map_information: Part = msgspec.UNSET
+    prompt_tokens: object = None
+    completion_tokens: object = None
+    total_tokens: object = None
+    response_cost: object = None
+    saved_cache_cost: object = None
+    cache_hit: object = None
+    started: object = msgspec.field(name="startTime", default=None)
+    ended: object = msgspec.field(name="endTime", default=None)
+    first_token: object = msgspec.field(name="completionStartTime", default=None)
+    metadata: Part = msgspec.UNSET
+    request_tags: object = None
+    end_user: object = None
+    error_str: object = None
+    error_information: Part = msgspec.UNSET
+    model_parameters: Part = msgspec.UNSET
+    response: Part = msgspec.UNSET
+    hidden_params: Part = msgspec.UNSET
 
 
 class _Metadata(msgspec.Struct):
-    session_id: Any = None
-    litellm_session_id: Any = None
-    spend_logs_metadata: _Part = msgspec.UNSET
-    requester_metadata: _Part = msgspec.UNSET
-    requester_custom_headers: _Part = msgspec.UNSET
-    user_api_key_team_alias: Any = None
-    user_api_key_team_id: Any = None
-    user_api_key_end_user_id: Any = None
-    user_api_key_user_id: Any = None
-    mcp_tool_call_metadata: Any = None
-    usage_object: _Part = msgspec.UNSET
+    session_id: object = None
+    litellm_session_id: object = None
+    spend_logs_metadata: Part = msgspec.UNSET
+    requester_metadata: Part = msgspec.UNSET
+    requester_custom_headers: Part = msgspec.UNSET
+    user_api_key_team_alias: object = None
+    user_api_key_team_id: object = None
+    user_api_key_end_user_id: object = None
+    user_api_key_user_id: object = None
+    mcp_tool_call_metadata: object = None
+    usage_object: Part = msgspec.UNSET
 
 
 class _Response(msgspec.Struct):
-    id: Any = None
-    service_tier: Any = None
-    usage: _Part = msgspec.UNSET
+    id: object = None
+    service_tier: object = None
+    usage: Part = msgspec.UNSET
     # As Mistral's document reading names it.
-    usage_info: _Part = msgspec.UNSET
-    output: _Part = msgspec.UNSET
+    usage_info: Part = msgspec.UNSET
+    output: Part = msgspec.UNSET
     # The length of what was transcribed, and the pictures that were made.
-    duration: Any = None
-    data: _Part = msgspec.UNSET
+    duration: object = None
+    data: Part = msgspec.UNSET
 
 
 class _Hidden(msgspec.Struct):
-    additional_headers: _Part = msgspec.UNSET
-    usage_object: _Part = msgspec.UNSET
+    additional_headers: Part = msgspec.UNSET
+    usage_object: Part = msgspec.UNSET
 
 
 class _MapInformation(msgspec.Struct):
-    model_map_key: Any = None
+    model_map_key: object = None
 
 
 class _Error(msgspec.Struct):
-    error_class: Any = None
-    error_code: Any = None
+    error_class: object = None
+    error_code: object = None
 
 
 class _Parameters(msgspec.Struct):
-    max_completion_tokens: Any = None
-    max_tokens: Any = None
+    max_completion_tokens: object = None
+    max_tokens: object = None
 
 
 _FIELDS: Final = (*_DIMENSIONS, "reservation")
@@ -182,7 +183,7 @@ _USUAL_KEYS: Final = (
 _Told = msgspec.defstruct(
     "_Told",
     [
-        (key, Any, None)
+        (key, object, None)
         for key in dict.fromkeys(
             (
                 *_DIMENSIONS,
@@ -195,7 +196,7 @@ _Told = msgspec.defstruct(
 )
 _Headers = msgspec.defstruct(
     "_Headers",
-    [("litellm_session", Any, None), *((field, Any, None) for field in _FIELDS)],
+    [("litellm_session", object, None), *((field, object, None) for field in _FIELDS)],
     rename={"litellm_session": "x-litellm-session-id"}
     | {field: f"x-spendgate-{field}" for field in _FIELDS},
 )
@@ -204,15 +205,15 @@ _Headers = msgspec.defstruct(
 class _ProviderHeaders(msgspec.Struct):
     """Where LiteLLM keeps the provider's id of the request."""
 
-    anthropic: Any = msgspec.field(name="llm_provider-request-id", default=None)
-    openai: Any = msgspec.field(name="llm_provider-x-request-id", default=None)
-    aws: Any = msgspec.field(name="llm_provider-x-amzn-requestid", default=None)
+    anthropic: object = msgspec.field(name="llm_provider-request-id", default=None)
+    openai: object = msgspec.field(name="llm_provider-x-request-id", default=None)
+    aws: object = msgspec.field(name="llm_provider-x-amzn-requestid", default=None)
 
 
 class _Item(msgspec.Struct):
-    type: Any = None
-    status: Any = None
-    action: Any = None
+    type: object = None
+    status: object = None
+    action: object = None
 
 
 _NOTHING: Final = Tokens()
@@ -299,33 +300,25 @@ def _rejected(
     )
 
 
-def _part(raw: _Part, form: type[T]) -> T:
+def _part(raw: Part, form: type[T]) -> T:
     """This part of a payload, empty where there is none or it has another form."""
-    if not isinstance(raw, msgspec.UnsetType):
-        with suppress(msgspec.ValidationError, RecursionError):
-            return _decoder(form).decode(raw)  # type: ignore[no-any-return, arg-type]
-    return form()
+    return read_part(raw, form) or form()
 
 
-@cache
-def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(form)
-
-
-def _told(raw: _Part) -> dict[str, object]:
+def _told(raw: Part) -> dict[str, object]:
     """Return what a caller's pairs tell of the fields of an event."""
     return {} if raw is msgspec.UNSET else _given(_part(raw, _Told))
 
 
-def _given(pairs: msgspec.Struct) -> dict[str, Any]:
+def _given(pairs: msgspec.Struct) -> dict[str, object]:
     return {key: value for key, value in msgspec.structs.asdict(pairs).items() if value is not None}
 
 
-def _usage(raw: _Part) -> dict[str, Any]:
+def _usage(raw: Part) -> dict[str, object]:
     """Return a usage object. Raises MalformedBody for one that nests too deeply to be read."""
     if not isinstance(raw, msgspec.UnsetType):
         require_shallow(bytes(raw))
-    return _part(raw, dict[str, Any])
+    return _part(raw, dict[str, object])
 
 
 def _fields(payload: _Payload, trusts_given_costs: bool) -> dict[str, object]:
@@ -387,7 +380,7 @@ def _identity(
 ) -> dict[str, object]:
     if payload.status == "failure":
         # Attempts of one request share LiteLLM's id; each is a call of its own.
-        return {"id": identity(f"{payload.id}:failure:{payload.startTime}")}
+        return {"id": identity(f"{payload.id}:failure:{payload.started}")}
     fields: dict[str, object] = {"id": identity(payload.id)}
     if payload.cache_hit is True:
         return fields
@@ -410,8 +403,8 @@ def _provider_response_id(given: object) -> object:
         inner = base64.b64decode(given.removeprefix("resp_"), validate=True).decode()
     except (binascii.Error, ValueError):
         return given
-    head, found, own = inner.partition("response_id:")
-    return own.partition(";")[0] if found and head.startswith("litellm:") else given
+    head, mark, own = inner.partition("response_id:")
+    return own.partition(";")[0] if mark and head.startswith("litellm:") else given
 
 
 def _model(payload: _Payload, provider: str | None) -> str | None:
@@ -432,7 +425,7 @@ def _operation(call_type: object) -> str:
 
 
 def _times(payload: _Payload) -> dict[str, object]:
-    started = payload.startTime
+    started = payload.started
     fields: dict[str, object] = {}
     if started is None:
         return fields
@@ -444,9 +437,9 @@ def _times(payload: _Payload) -> dict[str, object]:
         fields["time"] = at if at.timestamp() <= started else at - timedelta.resolution
     except (OverflowError, OSError, ValueError):
         raise ValueError(f"startTime {str(started)[:50]} is no time") from None
-    fields["latency_ms"] = _between(started, payload.endTime)
+    fields["latency_ms"] = _between(started, payload.ended)
     if payload.stream is True:
-        fields["time_to_first_token_ms"] = _between(started, payload.completionStartTime)
+        fields["time_to_first_token_ms"] = _between(started, payload.first_token)
     return fields
 
 
@@ -469,7 +462,7 @@ def _dimensions(payload: _Payload, metadata: _Metadata) -> dict[str, object]:
     """Who spent it: as callers wrote into metadata, headers or tags, else as LiteLLM knows."""
     pairs = _tag_pairs(payload.request_tags)
     headers = _given(_part(metadata.requester_custom_headers, _Headers))
-    told: list[dict[str, Any]] = [
+    holders: list[dict[str, object]] = [
         _told(payload.metadata),
         _told(metadata.spend_logs_metadata),
         _told(metadata.requester_metadata),
@@ -482,9 +475,9 @@ def _dimensions(payload: _Payload, metadata: _Metadata) -> dict[str, object]:
         "customer": payload.end_user or metadata.user_api_key_end_user_id,
         "user": None if user in _NO_USERS else user,
     }
-    own = _first_of(told, [(field, f"{_OWN}{field}") for field in _FIELDS])
+    own = _first_of(holders, [(field, f"{_OWN}{field}") for field in _FIELDS])
     # LiteLLM's own metadata has ids of its own in it, so it is asked for ours alone.
-    usual = _first_of(told[1:], _USUAL_KEYS)
+    usual = _first_of(holders[1:], _USUAL_KEYS)
     fields: dict[str, object] = {
         field: own.get(field) or usual.get(field) or name(known.get(field)) for field in _DIMENSIONS
     }
@@ -514,16 +507,16 @@ def _trace_and_session(
     return {"session": session, "trace": None if trace == session else trace}
 
 
-def _first_of(told: list[dict[str, Any]], keys: Iterable[tuple[str, str]]) -> dict[str, str | None]:
-    """By field what is told of it first, in the order of those who tell and then of the keys."""
-    found: dict[str, str | None] = {}
-    for each in told:
-        if not each:
-            continue
+def _first_of(
+    holders: list[dict[str, object]], keys: Iterable[tuple[str, str]]
+) -> dict[str, str | None]:
+    """Return what is said of each field first, in the order of the holders and then of the keys."""
+    values: dict[str, str | None] = {}
+    for holder in filter(None, holders):
         for field, key in keys:
-            if key in each and not found.get(field):
-                found[field] = name(each[key])
-    return found
+            if key in holder and not values.get(field):
+                values[field] = name(holder[key])
+    return values
 
 
 def _tag_pairs(given: object) -> dict[str, TagValue]:
@@ -568,30 +561,31 @@ def _tokens(
             return {"usage": {**usage, **beside}} | ({"web_searches": searches} if is_apart else {})
     flat = {"input_tokens": flat_input or 0, "output_tokens": flat_output or 0}
     units = {**runs, **_units(payload, response)}
-    told: dict[str, object] = {"usage": {**flat, **units}} if units else {**flat}
-    return told | {"web_searches": searches or None}
+    counts: dict[str, object] = {"usage": {**flat, **units}} if units else {**flat}
+    return counts | {"web_searches": searches or None}
 
 
 def _units(payload: _Payload, response: _Response) -> dict[str, int | float]:
     """Return what an answer without a usage object shows of what is billed by something else."""
     if _is(_TRANSCRIPTION, payload.call_type):
         length = response.duration
-        is_length = isinstance(length, int | float) and not isinstance(length, bool)
-        return {"input_audio_seconds": length} if is_length and length > 0 else {}
+        if isinstance(length, int | float) and not isinstance(length, bool) and length > 0:
+            return {"input_audio_seconds": length}
+        return {}
     if _is(_IMAGES, payload.call_type):
         images = len(_part(response.data, list[msgspec.Raw]))
         return {"output_images": images} if images else {}
     return {}
 
 
-def _read_usage(usage: dict[str, Any], provider: str | None) -> Tokens | None:
+def _read_usage(usage: dict[str, object], provider: str | None) -> Tokens | None:
     try:
         return normalise_usage(usage, provider=provider)
     except UnknownUsage:
         return None
 
 
-def _runs_in(output: _Part) -> dict[str, int]:
+def _runs_in(output: Part) -> dict[str, int]:
     """Return how often the provider ran each of its tools, by the items of an answer.
 
     Of the steps of a web search it bills the searches.

@@ -8,13 +8,13 @@ import json
 import re
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn
+from typing import Annotated, Final, Literal, NamedTuple, NoReturn
 
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, RejectEvent, TooManyEvents
 from common.expectations import TIMESTAMP, expectation_at, unknown_field
-from common.json_bodies import DEPTH_MAX, holds_nul, require_shallow, require_utf8
+from common.json_bodies import DEPTH_MAX, JsonObject, holds_nul, require_shallow, require_utf8
 from common.money import USD_PATTERN
 from common.times import parse_timestamp
 from common.values import COUNT_MAX, RAW_CHARACTERS_MAX
@@ -62,7 +62,7 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     provider: Dimension | None = None
     model: Dimension | None = None
     requested_model: Name | None = None
-    usage: dict[str, Any] | None = None
+    usage: JsonObject | None = None
     team: Dimension | None = None
     customer: Dimension | None = None
     agent: Dimension | None = None
@@ -140,8 +140,8 @@ def decode_json(body: bytes) -> list[Decoded]:
     require_utf8(body)
     if body.lstrip()[:1] == b"[":
         items = [bytes(item) for item in split_array(body)]
-        found = [decode_item(item, index=index, depth=1) for index, item in enumerate(items)]
-        return _with_samples(found, items)
+        decoded = [decode_item(item, index=index, depth=1) for index, item in enumerate(items)]
+        return _with_samples(decoded, items)
     return _with_samples([decode_item(body)], [body])
 
 
@@ -151,16 +151,16 @@ def decode_ndjson(body: bytes) -> list[Decoded]:
     lines = [line for line in body.split(b"\n") if line.strip()]
     if len(lines) > EVENTS_MAX:
         raise TooManyEvents(len(lines))
-    found = [_decode_line(index, line) for index, line in enumerate(lines)]
-    return _with_samples(found, lines)
+    decoded = [_decode_line(index, line) for index, line in enumerate(lines)]
+    return _with_samples(decoded, lines)
 
 
-def _with_samples(found: list[Decoded], items: list[bytes]) -> list[Decoded]:
+def _with_samples(decoded: list[Decoded], items: list[bytes]) -> list[Decoded]:
     """Add source and sample to the first items that were rejected."""
-    rejected = (each for each in zip(found, items, strict=True) if type(each[0]) is EventRejected)
+    rejected = (each for each in zip(decoded, items, strict=True) if type(each[0]) is EventRejected)
     for item, raw in islice(rejected, SAMPLES_MAX):
         with_sample(item, raw)
-    return found
+    return decoded
 
 
 def split_array(body: bytes) -> list[msgspec.Raw]:
@@ -329,8 +329,8 @@ def _sentence(error: Exception) -> str:
 
 
 class _Members(msgspec.Struct):
-    id: Any = None
-    time: Any = None
+    id: object = None
+    time: object = None
 
 
 def _members_in(raw: bytes) -> _Members:
@@ -342,7 +342,7 @@ def _id_in(raw: bytes) -> str | None:
     it.
     """
     try:
-        found = _members_in(raw).id
+        event_id = _members_in(raw).id
     except (msgspec.DecodeError, RecursionError):
         return None
-    return found[:200] if isinstance(found, str) else None
+    return event_id[:200] if isinstance(event_id, str) else None

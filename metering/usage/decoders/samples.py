@@ -7,7 +7,7 @@ names of models, operations or programs, and look like such a name.
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class _Source(msgspec.Struct):
-    source: Any = None
+    source: object = None
 
 
 def with_sample(item: T, raw: bytes, *, source: str | None = None) -> T:
@@ -75,10 +75,10 @@ def with_sample(item: T, raw: bytes, *, source: str | None = None) -> T:
 
 def _source_in(raw: bytes) -> str | None:
     try:
-        found = msgspec.json.decode(raw, type=_Source).source
+        source = msgspec.json.decode(raw, type=_Source).source
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return found[:200] if isinstance(found, str) else None
+    return source[:200] if isinstance(source, str) else None
 
 
 def redacted_sample(value: object) -> str:
@@ -93,7 +93,7 @@ def redacted_sample(value: object) -> str:
     return '"…"'
 
 
-def _decoded(raw: bytes) -> Any:
+def _decoded(raw: bytes) -> object:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -119,12 +119,13 @@ def _redacted_scalar(value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        return value if _is_plain_number(value) else "number"
+        is_plain = abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
+        return value if is_plain else "number"
     return f"bytes[{len(value)}]" if isinstance(value, bytes) else type(value).__name__
 
 
 def _redacted_object(
-    value: Mapping[Any, Any], levels: int, members: int, budget: list[int]
+    value: Mapping[object, object], levels: int, members: int, budget: list[int]
 ) -> object:
     if not levels or budget[0] <= 0:
         return f"object[{len(value)}]"
@@ -136,7 +137,3 @@ def _redacted_object(
         word = str(key) if _KEY.fullmatch(str(key)) else f"key[{len(str(key))}]"
         kept[word] = _redacted(inner, str(key), levels - 1, members, budget)
     return kept
-
-
-def _is_plain_number(value: float) -> bool:
-    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

@@ -12,6 +12,7 @@ import msgspec
 
 from metering.usage.shapes import camel, chat, gemini, messages, responses, smaller
 from metering.usage.shapes.counts import Usage, count, seconds
+from metering.usage.shapes.keys import KEYS
 from metering.usage.shapes.smaller import UNITS
 from metering.usage.shapes.tokens import (
     INFERENCE_GEO,
@@ -24,38 +25,8 @@ from metering.usage.shapes.tokens import (
     check_tokens,
 )
 
-__all__ = [
-    "INFERENCE_GEO",
-    "OTHER_MODELS",
-    "OVERLAP",
-    "UNITS",
-    "UNKNOWN_PARTS",
-    "ExtraValue",
-    "Tokens",
-    "UnknownUsage",
-    "check_tokens",
-    "normalise_usage",
-    "service_tier",
-]
-
 Shape = Callable[[Usage, str | None], Tokens]
 
-# Where providers put the usage object in their answers and in the events of their streams.
-_WRAPPERS: Final = (
-    "usage",
-    "usageMetadata",
-    "usage_metadata",
-    "tokenUsage",
-    "token_usage",
-    "usage_info",
-    "amazon-bedrock-invocationMetrics",
-    "response",
-    "message",
-    "metadata",
-    "result",
-    "meta",
-    "x_groq",
-)
 _WRAPPED_DEEPEST: Final = 3
 # What an answer says of its place where the call was bound to none.
 _ANYWHERE: Final = frozenset({"", "global", "not_available"})
@@ -86,11 +57,11 @@ def _shape_of(usage: Usage) -> tuple[Usage, Shape]:
         for key, shape in _BY_KEY:
             if usage.get(key) is not None:
                 return usage, shape
-        inner = (usage.get(key) for key in _WRAPPERS)
-        found = next((each for each in inner if isinstance(each, Mapping)), None)
-        if found is None:
+        inner = (usage.get(key) for key in KEYS.common.wrappers)
+        wrapped = next((each for each in inner if isinstance(each, Mapping)), None)
+        if wrapped is None:
             break
-        usage = found
+        usage = wrapped
     raise UnknownUsage("the usage object has no shape that is known")
 
 

@@ -70,9 +70,9 @@ def from_camel(usage: Usage, provider: str | None) -> Tokens:
     return with_unknown(tokens, unknown)
 
 
-def _server_runs(told: Usage) -> tuple[int, dict[str, ExtraValue]]:
+def _server_runs(tools: Usage) -> tuple[int, dict[str, ExtraValue]]:
     """Web searches, and other runs under the names they came with."""
-    runs: dict[str, ExtraValue] = {name: used for name in told if (used := count(told, name))}
+    runs: dict[str, ExtraValue] = {name: used for name in tools if (used := count(tools, name))}
     web = runs.pop("webSearchRequests", 0)
     return web if isinstance(web, int) else 0, runs
 

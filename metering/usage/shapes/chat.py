@@ -6,7 +6,6 @@ reasoning is inside the completion (OpenAI, Groq, DeepSeek) or beside it (xAI, P
 
 from metering.usage.shapes.arithmetic import Reported, settle
 from metering.usage.shapes.counts import (
-    INFORMATION,
     Usage,
     count,
     fills_total,
@@ -16,74 +15,15 @@ from metering.usage.shapes.counts import (
     require_one,
     seconds,
 )
-from metering.usage.shapes.searches import SEARCH_KEYS, searches
+from metering.usage.shapes.keys import KEYS
+from metering.usage.shapes.searches import searches
 from metering.usage.shapes.tokens import ExtraValue, Tokens, with_unknown
 
-_PLAIN = INFORMATION | frozenset(
-    {
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "prompt_tokens_details",
-        "completion_tokens_details",
-    }
-)
-_CACHE_READ = (
-    "cached_tokens",
-    "num_cached_tokens",
-    "prompt_cache_hit_tokens",
-    "cached_prompt_text_tokens",
-    "cache_read_input_tokens",
-)
-_CACHE_WRITE = ("cache_creation_input_tokens", "cache_write_tokens")
-_KNOWN = (
-    _PLAIN
-    | SEARCH_KEYS
-    | frozenset(_CACHE_READ)
-    | frozenset(_CACHE_WRITE)
-    | frozenset(
-        {
-            "cache_creation",
-            "prompt_cache_miss_tokens",  # the prompt less its cached part
-            "prompt_text_tokens",
-            "prompt_image_tokens",
-            "prompt_audio_seconds",
-            "reasoning_tokens",
-            "citation_tokens",
-            "search_context_size",
-            "cost_in_usd_ticks",
-        }
-    )
-)
+_CHAT = KEYS.chat
+_PLAIN = KEYS.common.information | _CHAT.plain
+_KNOWN = _PLAIN | KEYS.common.searches | {*_CHAT.cache_read, *_CHAT.cache_write} | _CHAT.further
 # LiteLLM's place for the searches of every provider.
 _SEARCHES_INSIDE = "web_search_requests"
-_PROMPT_DETAILS = frozenset(
-    {
-        "cached_tokens",
-        "cache_write_tokens",
-        "cache_creation_tokens",
-        "cache_creation_token_details",
-        "audio_tokens",
-        "image_tokens",
-        "video_tokens",
-        "text_tokens",
-        "multimodal_tokens",
-        "cached_tokens_details",
-        _SEARCHES_INSIDE,
-    }
-)
-_COMPLETION_DETAILS = frozenset(
-    {
-        "reasoning_tokens",
-        "audio_tokens",
-        "image_tokens",
-        "video_tokens",
-        "text_tokens",
-        # Both are inside the completion and cost as the rest of it.
-        "accepted_prediction_tokens",
-        "rejected_prediction_tokens",
-    }
-)
 
 
 def from_chat(usage: Usage, provider: str | None) -> Tokens:
@@ -109,8 +49,8 @@ def from_chat(usage: Usage, provider: str | None) -> Tokens:
     unknown = judge_unknown(
         # Parts that no one knows are harmless only while the total leaves no room beside them.
         fills_total(total, prompt + completion, prompt + completion + reasoning),
-        (prompt_details, _PROMPT_DETAILS),
-        (completion_details, _COMPLETION_DETAILS),
+        (prompt_details, _CHAT.prompt_details),
+        (completion_details, _CHAT.completion_details),
         (usage, _KNOWN),
     )
     if usage.keys() <= _PLAIN:
@@ -125,16 +65,17 @@ def _with_more_keys(
     reported: Reported, usage: Usage, prompt_details: Usage, completion_details: Usage
 ) -> Tokens:
     """Read what providers tell beside the fields that all share."""
-    creation = _creation(usage, prompt_details)
+    # How long the written tokens are kept, under Anthropic's name for it or LiteLLM's.
+    creation = part(usage, "cache_creation") or part(prompt_details, "cache_creation_token_details")
     kept_an_hour = count(creation, "ephemeral_1h_input_tokens")
     written = kept_an_hour + count(creation, "ephemeral_5m_input_tokens")
     reasoning = count(usage, "reasoning_tokens")
     extra: dict[str, ExtraValue] = {}
     reported = reported._replace(
-        read_tokens=max(reported.read_tokens, largest(usage, _CACHE_READ)),
+        read_tokens=max(reported.read_tokens, largest(usage, _CHAT.cache_read)),
         write_tokens=max(
             reported.write_tokens,
-            largest(usage, _CACHE_WRITE),
+            largest(usage, _CHAT.cache_write),
             count(prompt_details, "cache_creation_tokens"),
             written,
         ),
@@ -159,11 +100,6 @@ def _with_perplexity(
     output = reported.output_tokens + reasoning + cited
     extra: dict[str, ExtraValue] = {"output_citation_tokens": cited} if cited else {}
     return reported._replace(output_tokens=output, total_tokens=0), extra
-
-
-def _creation(usage: Usage, details: Usage) -> Usage:
-    """How long the written tokens are kept, under Anthropic's name for it or LiteLLM's."""
-    return part(usage, "cache_creation") or part(details, "cache_creation_token_details")
 
 
 def _with_modalities(

@@ -43,31 +43,31 @@ def most_complete(usages: Sequence[Usage]) -> Usage:
     difference of one is a miscount, and the report that is believed more is right. Each class of
     tokens is taken from the report that knows most of it, as long as it fits into its whole.
     """
-    telling = [one for one in usages if one.tokens.input_tokens or one.tokens.output_tokens]
+    telling = [usage for usage in usages if usage.tokens.input_tokens or usage.tokens.output_tokens]
     if not telling:
-        used = next((one.tokens for one in usages if one.tokens != _NOTHING), _NOTHING)
+        used = next((usage.tokens for usage in usages if usage.tokens != _NOTHING), _NOTHING)
         # A call that failed, or came out of a cache, used nothing: that is known.
-        return Usage(used, min(one.completeness for one in usages))
-    whole = max(one.tokens.input_tokens for one in telling)
-    base = next(one for one in telling if one.tokens.input_tokens == whole)
-    output = max(one.tokens.output_tokens for one in telling)
+        return Usage(used, min(usage.completeness for usage in usages))
+    whole = max(usage.tokens.input_tokens for usage in telling)
+    base = next(usage for usage in telling if usage.tokens.input_tokens == whole)
+    output = max(usage.tokens.output_tokens for usage in telling)
     if output - base.tokens.output_tokens <= MISCOUNT_MAX:
         output = base.tokens.output_tokens
     tokens = msgspec.structs.replace(
         base.tokens,
         output_tokens=output,
-        web_searches=max(one.tokens.web_searches for one in telling),
+        web_searches=max(usage.tokens.web_searches for usage in telling),
     )
     for names in _CLASSES:
         tokens = _completed(tokens, telling, names)
-    final = [one for one in telling if one.tokens.output_tokens == output]
-    return Usage(tokens, min(one.completeness for one in final))
+    final = [usage for usage in telling if usage.tokens.output_tokens == output]
+    return Usage(tokens, min(usage.completeness for usage in final))
 
 
 def _completed(tokens: Tokens, usages: Sequence[Usage], names: tuple[str, ...]) -> Tokens:
-    best = max(usages, key=lambda one: sum(1 for name in names if getattr(one.tokens, name)))
-    for one in (best, *usages):
-        known = {name: getattr(one.tokens, name) for name in names}
+    best = max(usages, key=lambda usage: sum(1 for name in names if getattr(usage.tokens, name)))
+    for usage in (best, *usages):
+        known = {name: getattr(usage.tokens, name) for name in names}
         if any(known.values()):
             completed = msgspec.structs.replace(tokens, **known)
             if check_tokens(completed) is None:
@@ -82,10 +82,10 @@ def inputs_of(tokens: Tokens) -> set[int]:
     return {whole, whole - read - write, whole - read, whole - write}
 
 
-def do_outputs_agree(one: Tokens, two: Tokens) -> bool:
+def do_outputs_agree(first: Tokens, second: Tokens) -> bool:
     """Return whether two outputs are the same, with or without reasoning, but for a miscount."""
     outputs = [
         (tokens.output_tokens, tokens.output_tokens - tokens.reasoning_tokens)
-        for tokens in (one, two)
+        for tokens in (first, second)
     ]
     return any(abs(a - b) <= MISCOUNT_MAX for a in outputs[0] for b in outputs[1])

@@ -1,7 +1,6 @@
 """Reading counts out of a usage object, and refusing what cannot be one."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
 
 from metering.usage.shapes.tokens import UnknownUsage
 
@@ -10,25 +9,6 @@ Usage = Mapping[str, object]
 MOST_TOKENS = 2**53  # larger whole numbers do not survive a JSON reader that uses doubles
 
 NOTHING: Usage = {}
-
-# What stands beside the counts and is none of them.
-INFORMATION: Final = frozenset(
-    {
-        "service_tier",
-        "serviceTier",
-        "inference_geo",
-        "speed",
-        "trafficType",
-        "cost",
-        "cost_details",
-        "is_byok",
-        # Seconds, as Groq tells them.
-        "queue_time",
-        "prompt_time",
-        "completion_time",
-        "total_time",
-    }
-)
 
 # Words of keys that speak of tokens but count none that were used.
 _NOT_A_COUNT = ("per_second", "persecond", "max", "limit", "remaining", "cost", "price", "time")
@@ -58,8 +38,8 @@ def seconds(holder: Usage, key: str) -> int | float:
     value = holder.get(key)
     if value is None or value == {}:
         return 0
-    if type(value) in (int, float) and 0 <= value <= MOST_TOKENS:  # type: ignore[operator]
-        return value  # type: ignore[return-value]
+    if isinstance(value, int | float) and type(value) is not bool and 0 <= value <= MOST_TOKENS:
+        return value
     raise UnknownUsage(f"{key} must be a number from 0 to 2**53")
 
 
@@ -75,8 +55,8 @@ def part(holder: Usage, key: str) -> Usage:
 
 def merged_parts(holder: Usage, keys: Iterable[str]) -> Usage:
     """Return the objects under several names for the same thing, as one."""
-    found = [inner for key in keys if (inner := part(holder, key))]
-    return found[0] if len(found) == 1 else {key: each[key] for each in found for key in each}
+    parts = [inner for key in keys if (inner := part(holder, key))]
+    return parts[0] if len(parts) == 1 else {key: each[key] for each in parts for key in each}
 
 
 def require_one(holder: Usage, keys: Iterable[str]) -> None:
@@ -104,13 +84,13 @@ def refuse_unknown(holder: Usage, known: frozenset[str]) -> None:
         raise UnknownUsage(f"{key} counts tokens in a way that is not known")
 
 
-def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[str, Any]:
+def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[str, object]:
     """Return what no one knows in objects, each beside the keys that are known in it.
 
     Where the counts add up to the total without it, it says more of what is counted already, and is
     kept; else it is refused.
     """
-    unknown: dict[str, Any] = {}
+    unknown: dict[str, object] = {}
     for holder, known in parts:
         if not is_whole:
             refuse_unknown(holder, known)
@@ -119,7 +99,7 @@ def judge_unknown(is_whole: bool, *parts: tuple[Usage, frozenset[str]]) -> dict[
     return unknown
 
 
-def unknown_parts(holder: Usage, known: frozenset[str]) -> dict[str, Any]:
+def unknown_parts(holder: Usage, known: frozenset[str]) -> dict[str, object]:
     """Return the members that count tokens under keys that no one has given a meaning."""
     if holder.keys() <= known:
         return {}

@@ -9,7 +9,6 @@ from typing import Final
 
 from metering.usage.shapes.arithmetic import Reported, settle
 from metering.usage.shapes.counts import (
-    INFORMATION,
     Usage,
     count,
     fills_total,
@@ -17,27 +16,12 @@ from metering.usage.shapes.counts import (
     largest,
     require_one,
 )
+from metering.usage.shapes.keys import KEYS
 from metering.usage.shapes.tokens import ExtraValue, Tokens, UnknownUsage, with_unknown
 
 MARKS: Final = frozenset({"promptTokenCount", "candidatesTokenCount", "totalTokenCount"})
-_CAMEL_BY_SNAKE: Final = {
-    "prompt_token_count": "promptTokenCount",
-    "candidates_token_count": "candidatesTokenCount",
-    "response_token_count": "responseTokenCount",
-    # Llama on Bedrock counts its prompt as Gemini does and its output so.
-    "generation_token_count": "responseTokenCount",
-    "total_token_count": "totalTokenCount",
-    "cached_content_token_count": "cachedContentTokenCount",
-    "thoughts_token_count": "thoughtsTokenCount",
-    "tool_use_prompt_token_count": "toolUsePromptTokenCount",
-    "prompt_tokens_details": "promptTokensDetails",
-    "candidates_tokens_details": "candidatesTokensDetails",
-    "response_tokens_details": "responseTokensDetails",
-    "cache_tokens_details": "cacheTokensDetails",
-    "tool_use_prompt_tokens_details": "toolUsePromptTokensDetails",
-}
 _OUTPUT: Final = ("candidatesTokenCount", "responseTokenCount")
-_KNOWN: Final = INFORMATION | {*_CAMEL_BY_SNAKE.values(), "promptTokenDetails"}
+_KNOWN: Final = KEYS.common.information | {*KEYS.gemini_by_snake.values(), "promptTokenDetails"}
 # A page of a document is seen as an image and priced as one. Numbers are the enum of protobuf.
 _KIND_BY_MODALITY: Final[dict[str | int | None, str]] = {
     "IMAGE": "image",
@@ -61,7 +45,8 @@ _DETAILS: Final = (
 
 
 def from_snake_gemini(usage: Usage, provider: str | None) -> Tokens:
-    return from_gemini({_CAMEL_BY_SNAKE.get(key, key): usage[key] for key in usage}, provider)
+    names = KEYS.gemini_by_snake
+    return from_gemini({names.get(key, key): usage[key] for key in usage}, provider)
 
 
 def from_gemini(usage: Usage, provider: str | None) -> Tokens:

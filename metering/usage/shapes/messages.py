@@ -5,7 +5,6 @@ from typing import Final, NamedTuple
 
 from metering.usage.shapes.arithmetic import Reported, settle
 from metering.usage.shapes.counts import (
-    INFORMATION,
     Usage,
     count,
     fills_total,
@@ -14,7 +13,8 @@ from metering.usage.shapes.counts import (
     refuse_unknown,
     require_one,
 )
-from metering.usage.shapes.searches import SEARCH_KEYS, searches
+from metering.usage.shapes.keys import KEYS
+from metering.usage.shapes.searches import searches
 from metering.usage.shapes.tokens import OTHER_MODELS, Tokens, UnknownUsage, with_unknown
 
 MARKS: Final = frozenset(
@@ -22,8 +22,8 @@ MARKS: Final = frozenset(
 )
 _KNOWN: Final = (
     MARKS
-    | INFORMATION
-    | SEARCH_KEYS
+    | KEYS.common.information
+    | KEYS.common.searches
     | frozenset({"input_tokens", "output_tokens", "output_tokens_details", "total_tokens"})
 )
 # What the types of steps hold that are billed beside the answer.

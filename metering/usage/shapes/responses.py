@@ -8,7 +8,6 @@ from typing import Final
 
 from metering.usage.shapes.arithmetic import Reported, settle
 from metering.usage.shapes.counts import (
-    INFORMATION,
     Usage,
     count,
     fills_total,
@@ -19,27 +18,12 @@ from metering.usage.shapes.counts import (
     require_one,
     seconds,
 )
-from metering.usage.shapes.searches import SEARCH_KEYS, searches
+from metering.usage.shapes.keys import KEYS
+from metering.usage.shapes.searches import searches
 from metering.usage.shapes.tokens import Tokens, with_unknown
 
-_INPUT_DETAILS: Final = ("input_tokens_details", "input_token_details", "prompt_tokens_details")
-_OUTPUT_DETAILS: Final = (
-    "output_tokens_details",
-    "output_token_details",
-    "completion_tokens_details",
-)
-_PLAIN: Final = INFORMATION | frozenset(
-    {
-        "input_tokens",
-        "output_tokens",
-        "total_tokens",
-        "input_tokens_details",
-        "output_tokens_details",
-    }
-)
-_CACHE_READ: Final = ("cache_read_tokens", "cached_input_tokens", "input_tokens_cache_read")
-_CACHE_WRITE: Final = ("cache_write_tokens", "cache_write_input_tokens", "input_tokens_cache_write")
-_REASONING: Final = ("reasoning_tokens", "reasoning_output_tokens", "output_reasoning_tokens")
+_RESPONSES: Final = KEYS.responses
+_PLAIN: Final = KEYS.common.information | _RESPONSES.plain
 _READ_INSIDE: Final = ("cached_tokens", "cache_read_input_tokens", "cache_read")
 _WRITE_INSIDE: Final = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation")
 # LangChain splits what Anthropic wrote by how long it is kept.
@@ -59,42 +43,15 @@ _EXTRA_KEYS: Final = frozenset(
 )
 _KNOWN: Final = (
     _PLAIN
-    | SEARCH_KEYS
+    | KEYS.common.searches
     | _EXTRA_KEYS
-    | frozenset((*_INPUT_DETAILS, *_OUTPUT_DETAILS, *_CACHE_READ, *_CACHE_WRITE, *_REASONING))
-    | frozenset(
-        {
-            "cache_write_1h_tokens",
-            "cache_write_5m_tokens",
-            "input_audio_tokens",
-            "output_audio_tokens",
-            "web_searches",
-            "image_tokens",
-            "input_text_tokens",
-            "output_text_tokens",
-            "input_text_messages",
-            "billable_audio_seconds",
-            # Of client libraries: what they found beside the counts, and its split by request.
-            "details",
-            "request_usage_entries",
-        }
-    )
+    | {*_RESPONSES.input_details, *_RESPONSES.output_details, *_RESPONSES.reasoning}
+    | {*_RESPONSES.cache_read, *_RESPONSES.cache_write}
+    | _RESPONSES.further
 )
-_DETAILS: Final = frozenset(
-    {
-        *_READ_INSIDE,
-        *_WRITE_INSIDE,
-        _WRITE_5M,
-        _WRITE_1H,
-        *_REASONING_INSIDE,
-        *_KINDS,
-        *(f"{kind}_tokens" for kind in _KINDS),
-        "text_tokens",
-        "cached_tokens_details",
-        "grounding_tokens",
-        "accepted_prediction_tokens",
-        "rejected_prediction_tokens",
-    }
+_DETAILS: Final = _RESPONSES.details.union(
+    (*_READ_INSIDE, *_WRITE_INSIDE, _WRITE_5M, _WRITE_1H, *_REASONING_INSIDE),
+    (*_KINDS, *(f"{kind}_tokens" for kind in _KINDS)),
 )
 
 
@@ -108,8 +65,8 @@ def from_responses(usage: Usage, provider: str | None) -> Tokens:
         into = part(usage, "input_tokens_details")
         out = part(usage, "output_tokens_details")
     else:
-        into = merged_parts(usage, _INPUT_DETAILS)
-        out = merged_parts(usage, _OUTPUT_DETAILS)
+        into = merged_parts(usage, _RESPONSES.input_details)
+        out = merged_parts(usage, _RESPONSES.output_details)
     unknown = judge_unknown(
         fills_total(total, given + output), (usage, _KNOWN), (into, _DETAILS), (out, _DETAILS)
     )
@@ -137,22 +94,24 @@ def _with_more_keys(
     kept_an_hour = max(count(usage, "cache_write_1h_tokens"), count(into, _WRITE_1H))
     written = kept_an_hour + max(count(usage, "cache_write_5m_tokens"), count(into, _WRITE_5M))
     reported = reported._replace(
-        read_tokens=max(largest(into, _READ_INSIDE), largest(usage, _CACHE_READ)),
-        write_tokens=max(largest(into, _WRITE_INSIDE), largest(usage, _CACHE_WRITE), written),
+        read_tokens=max(largest(into, _READ_INSIDE), largest(usage, _RESPONSES.cache_read)),
+        write_tokens=max(
+            largest(into, _WRITE_INSIDE), largest(usage, _RESPONSES.cache_write), written
+        ),
         write_1h_tokens=kept_an_hour,
-        reasoning_tokens=max(largest(out, _REASONING_INSIDE), largest(usage, _REASONING)),
+        reasoning_tokens=max(largest(out, _REASONING_INSIDE), largest(usage, _RESPONSES.reasoning)),
     )
     heard = max(largest(into, ("audio_tokens", "audio")), count(usage, "input_audio_tokens"))
     spoken = max(largest(out, ("audio_tokens", "audio")), count(usage, "output_audio_tokens"))
     cached = part(into, "cached_tokens_details")
-    told = {
+    by_kind = {
         "input_image_tokens": max(count(into, "image_tokens"), count(usage, "image_tokens")),
         "input_video_tokens": count(into, "video_tokens"),
         "output_image_tokens": count(out, "image_tokens"),
         "output_video_tokens": count(out, "video_tokens"),
         **{f"cache_{kind}_read_tokens": count(cached, f"{kind}_tokens") for kind in _KINDS},
     }
-    for key, used in told.items():
+    for key, used in by_kind.items():
         if most := max(used, count(usage, key)):
             extra[key] = most
     if "image_tokens" in out and (written := count(out, "text_tokens")):

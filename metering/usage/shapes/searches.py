@@ -4,19 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from metering.usage.shapes.counts import Usage, count, part
+from metering.usage.shapes.keys import KEYS
 from metering.usage.shapes.tokens import ExtraValue
 
-SEARCH_KEYS: Final = frozenset(
-    {
-        "server_tool_use",
-        "server_tool_use_details",
-        "server_side_tool_usage",
-        "server_side_tool_usage_details",
-        "tool_calls_details",
-        "num_search_queries",
-        "num_sources_used",
-    }
-)
 _WEB: Final = "web_searches"
 # Runs by their name at xAI, in the Responses API, its SDK's map, and its own protocol. Tools that
 # somebody else runs, and looking at what a search found, are billed as tokens alone.
@@ -47,7 +37,7 @@ def searches(usage: Usage) -> tuple[int, dict[str, ExtraValue]]:
 
     A run whose name no one knows keeps it as its key, for which no price can have a rate.
     """
-    if usage.keys().isdisjoint(SEARCH_KEYS):
+    if usage.keys().isdisjoint(KEYS.common.searches):
         return 0, {}
     runs: dict[str, int] = {}
     for key, suffix, names in (
@@ -61,9 +51,9 @@ def searches(usage: Usage) -> tuple[int, dict[str, ExtraValue]]:
     _take_largest(
         runs,
         {
-            _PERPLEXITY_TOOLS.get(name, name): count(told, "invocation")
-            for name, told in invoked.items()
-            if isinstance(told, Mapping)
+            _PERPLEXITY_TOOLS.get(name, name): count(tool, "invocation")
+            for name, tool in invoked.items()
+            if isinstance(tool, Mapping)
         },
     )
     _take_largest(runs, {_WEB: count(usage, "num_search_queries")})
@@ -74,16 +64,16 @@ def searches(usage: Usage) -> tuple[int, dict[str, ExtraValue]]:
     return web, {**runs}
 
 
-def _runs(told: Usage, suffix: str, names: Mapping[str, str]) -> dict[str, int]:
+def _runs(counts: Usage, suffix: str, names: Mapping[str, str]) -> dict[str, int]:
     """Return how often each tool ran, by usage key. What is told beside such counts is none."""
     runs: dict[str, int] = {}
-    for name, value in told.items():
+    for name, value in counts.items():
         if not name.endswith(suffix):
             continue
         tool = name.lower().removeprefix("server_side_tool_").removesuffix(suffix)
         key = names.get(tool, name)
         if key and type(value) in (int, float):
-            runs[key] = runs.get(key, 0) + count(told, name)
+            runs[key] = runs.get(key, 0) + count(counts, name)
     return runs
 
 

@@ -12,31 +12,10 @@ from metering.usage.shapes.counts import (
     require_one,
     seconds,
 )
+from metering.usage.shapes.keys import KEYS
 from metering.usage.shapes.tokens import ExtraValue, Tokens
 
-# Usage keys of what is no token. They may stand in an object of any shape, or alone.
-UNITS: Final = frozenset(
-    {
-        "audio_seconds",
-        "input_audio_seconds",
-        "output_audio_seconds",
-        "output_video_seconds",
-        "input_characters",
-        "input_pixels",
-        "input_text_messages",
-        "input_document_pages",
-        "input_annotated_document_pages",
-        "output_images",
-        "rerank_searches",
-        "web_searches",
-        "social_searches",
-        "storage_searches",
-        "document_searches",
-        "search_sources",
-        "url_fetches",
-        "code_executions",
-    }
-)
+UNITS: Final = KEYS.common.units
 _BILLED: Final = (
     "input_tokens",
     "output_tokens",

@@ -10,7 +10,7 @@ from django.utils import timezone
 from common.json_bodies import JsonObject
 from metering.api import fast_halts
 from metering.api.fast_halts import handle_halts
-from metering.api.fast_path import HotResponse, request_of, run
+from metering.api.fast_path import HotResponse, run
 from metering.api.fast_reservations import handle_reserve
 from metering.limits import halt_watch
 from metering.limits.halt_watch import stop_watching
@@ -20,6 +20,7 @@ from tenants import keys, remembered
 from tenants.models import ApiKey, AuditEntry
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
+from tests.metering.requests import request_of
 
 RESEARCHER: JsonObject = {"match": {"agent": "researcher"}, "reason": "it loops"}
 

@@ -139,6 +139,8 @@ def test_a_wrong_level_is_refused_and_changes_nothing(
         ({"match": {"team": 5}}, "/match/team"),
         ({"match": {"team": []}}, "/match/team"),
         ({"match": {"team": ["a", 1]}}, "/match/team"),
+        ({"match": {"team": [{"a": "b"}]}}, "/match/team"),
+        ({"match": {"team": ["a", ["a"]]}}, "/match/team"),
         ({"match": {"status": "lost"}}, "/match/status"),
         ({"match": ["team"]}, "/match"),
         ({"per": ["colour"]}, "/per/0"),

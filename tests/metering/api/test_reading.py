@@ -408,7 +408,7 @@ def test_the_focus_export_reads_a_stretch_a_transaction(
         transactions.append(tenant_id)
         return tenant_scope(tenant_id)
 
-    monkeypatch.setattr("metering.reporting.focus.tenant_scope", counted)
+    monkeypatch.setattr("metering.core.event_stretches.tenant_scope", counted)
     assert get(client, account, "/v1/export/focus.csv", month=month).getvalue() == whole
     assert len(transactions) > 5 * len(days) // 3
 

@@ -14,6 +14,7 @@ from metering.audit.ledger import audit_tenant
 from metering.models import Budget, Operation, Status, UsageEvent
 from tests.factories import Account, make_account, make_budget, windows_of
 from tests.metering.emitters.pieces import Body
+from tests.metering.requests import request_of
 
 # Ids that are given in the order of arrival.
 OWN_COLUMNS: Final = frozenset({"id", "tenant_id", "price_id"})
@@ -97,7 +98,7 @@ def post(account: Account, body: Body) -> None:
     endpoint = find_endpoint("POST", body.path)
     assert endpoint is not None
     headers = {**account.headers, "Content-Type": body.content_type}
-    answer = fast_path.run(endpoint.begin(fast_path.request_of(headers, body.content)))
+    answer = fast_path.run(endpoint.begin(request_of(headers, body.content)))
     assert answer.status == 200, (body.path, answer.status, answer.body[:1000])
 
 

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
 
+from metering.calls.answers import IngestAnswer
 from metering.calls.retries import with_retries
 from metering.core.committer import Committer
 from metering.intake.ingest import commit_jobs, prepare_job
@@ -165,7 +166,7 @@ def test_callers_of_one_process_are_combined_and_each_gets_its_own_answer(accoun
     budget = make_budget(account, per=["agent"])
     other = make_account()
     committer = Committer(commit_jobs, name="test")
-    answers: dict[int, dict[str, int]] = {}
+    answers: dict[int, IngestAnswer] = {}
 
     def call(number: int) -> None:
         tenant = (account if number % 3 else other).tenant
@@ -183,7 +184,7 @@ def test_callers_of_one_process_are_combined_and_each_gets_its_own_answer(accoun
     for thread in threads:
         thread.join()
     committer.stop()
-    shared = [answer["accepted"] - 20 for answer in answers.values()]
+    shared = [answer.accepted - 20 for answer in answers.values()]
     assert sorted(shared) == [0] * 22 + [1] * 2
     assert sum(window.spent_requests for window in windows_of(account, budget)) == 16 * 20 + 1
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from common.json_bodies import JsonObject
-from metering.api.fast_path import HotResponse, handle_events, request_of, run
+from metering.api.fast_path import HotResponse, handle_events, run
 from metering.api.fast_reservations import handle_reserve, handle_settle
 from metering.calls import ingest_job as jobs
 from metering.calls.ingest_job import IngestJob
@@ -18,6 +18,7 @@ from metering.intake import ingest as ingesting
 from metering.models import UsageEvent
 from metering.reservations.commands import new_id
 from tests.factories import Account, make_budget, make_event, send, windows_of
+from tests.metering.requests import request_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NUL_IN_TAGS: Any = {"tags": {"a": "x\x00y"}}

@@ -19,6 +19,7 @@ from metering.api import fast_path
 from metering.models import UsageEvent
 from metering.usage.shapes import normalise_usage
 from tests.factories import Account, make_budget, windows_of
+from tests.metering.requests import request_of
 from tests.metering.usage.decoders.test_otlp_recorded import RECORDED, needs_recordings
 
 pytestmark = [pytest.mark.django_db(transaction=True), needs_recordings]
@@ -58,7 +59,7 @@ def export(account: Account, dialect: str) -> int:
             "Content-Type": "application/x-protobuf",
             "Content-Encoding": "gzip",
         }
-        answer = fast_path.run(fast_path.handle_traces(fast_path.request_of(headers, body)))
+        answer = fast_path.run(fast_path.handle_traces(request_of(headers, body)))
         assert answer.status == 200, answer.body
         partial = ExportTraceServiceResponse.FromString(answer.body).partial_success
         rejected += partial.rejected_spans
@@ -81,7 +82,7 @@ def post_natively(account: Account) -> JsonObject:
         )
     headers = {**account.headers, "Content-Type": "application/json"}
     answer = fast_path.run(
-        fast_path.handle_events(fast_path.request_of(headers, json.dumps(events).encode()))
+        fast_path.handle_events(request_of(headers, json.dumps(events).encode()))
     )
     assert answer.status == 200, answer.body
     body: JsonObject = json.loads(answer.body)

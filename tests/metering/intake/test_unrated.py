@@ -15,7 +15,7 @@ from metering.pricing.rates import CompiledRates, check_rates, parse_rates, unit
 from metering.pricing.schedule import Catalogue
 from metering.pricing.supplement import supplement_lines, supplemented_rows
 from metering.usage.shapes import Tokens, normalise_usage
-from tests.metering.pricing.test_book import NOON, CatalogueStandIn, TenantStandIn, flat, rate
+from tests.metering.pricing.test_book import NOON, catalogue_of, flat, rate, tenant_price
 
 # One of everything that a usage object can hold, by usage key.
 EVERY_UNIT: dict[str, Tokens] = {
@@ -49,15 +49,7 @@ def supplemented() -> tuple[CatalogueRow, ...]:
 
 @cache
 def book() -> PriceBook:
-    rows = [
-        CatalogueStandIn(
-            price_id,
-            *(row.provider, row.model, row.ordinal, row.effective_from),
-            *(row.daily_from, row.daily_to, row.context, row.rates),
-        )
-        for price_id, row in enumerate(supplemented(), start=1)
-    ]
-    return PriceBook(catalogue=Catalogue(rows))
+    return PriceBook(catalogue=catalogue_of(supplemented()))
 
 
 def is_rated(key: str, rates: Mapping[str, Any]) -> bool:
@@ -120,7 +112,7 @@ def test_a_part_of_another_model_without_a_rate_is_unpriced_too() -> None:
 
 
 def test_a_tenants_price_without_the_rate_is_no_free_price() -> None:
-    price = TenantStandIn(flat(1_000_000_000, 2_000_000_000))
+    price = tenant_price(flat(1_000_000_000, 2_000_000_000))
     own = PriceBook(catalogue=Catalogue([]), tenant_prices=[price])
     rating = rate(own, "openai", "gpt-4o", tokens=Tokens(1000, 100, web_searches=1))
     assert rating == Rating(1_200_000, price.price_id, "unpriced", ("web_searches",))

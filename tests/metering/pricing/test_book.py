@@ -1,6 +1,5 @@
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from itertools import count
@@ -14,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.json_bodies import JsonObject
+from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing.book import PriceBook, Rating
-from metering.pricing.catalogue import catalogue_rows
+from metering.pricing.catalogue import CatalogueRow, catalogue_rows
 from metering.pricing.model_names import CatalogueModel, canonical_provider, find_model
 from metering.pricing.rates import CompiledRates, check_rates, parse_rates
 from metering.pricing.schedule import Catalogue
@@ -34,56 +34,31 @@ MODELS: list[tuple[Provider, ModelInfo]] = [
     (provider, model) for provider in get_snapshot().providers for model in provider.models
 ]
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@dataclass
-class CatalogueStandIn:
-    price_id: int
-    provider: str
-    model: str
-    ordinal: int
-    effective_from: date | None
-    daily_from: time | None
-    daily_to: time | None
-    context: Any
-    rates: Any
+_numbers = count(1)
 
 
-@dataclass
-class TenantStandIn:
-    rates: JsonObject
-    model: str = "gpt-4o"
-    provider: str = ""
-    effective_from: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-    effective_to: datetime | None = None
-    price_id: int = field(default_factory=count(-2, -2).__next__)
+def tenant_price(rates: JsonObject, **given: Any) -> TenantPrice:
+    fields = {"model": "gpt-4o", "provider": "", "effective_from": YEAR, **given}
+    return TenantPrice(id=next(_numbers), rates=rates, **fields)
 
 
-@dataclass
-class ToolStandIn:
-    tool: str
-    call_nanos: int
-    effective_from: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-    effective_to: datetime | None = None
-    price_id: int = field(default_factory=count(-3, -2).__next__)
+def tool_price(call_nanos: int, **given: Any) -> ToolPrice:
+    fields = {"tool": "web_search", "effective_from": YEAR, **given}
+    return ToolPrice(id=next(_numbers), call_nanos=call_nanos, **fields)
+
+
+def catalogue_of(rows: Iterable[CatalogueRow]) -> Catalogue:
+    return Catalogue(
+        CataloguePrice(id=number, **row._asdict()) for number, row in enumerate(rows, 1)
+    )
 
 
 @cache
 def catalogue() -> Catalogue:
-    return Catalogue(
-        CatalogueStandIn(
-            price_id,
-            row.provider,
-            row.model,
-            row.ordinal,
-            row.effective_from,
-            row.daily_from,
-            row.daily_to,
-            row.context,
-            row.rates,
-        )
-        for price_id, row in enumerate(catalogue_rows(), start=1)
-    )
+    return catalogue_of(catalogue_rows())
 
 
 def rate(book: PriceBook, provider: str | None, model: str | None, **given: object) -> Rating:
@@ -182,8 +157,8 @@ def agrees(
         genai_request_timestamp=at,
         price_context=CONTEXTS[tier] or None,
     )
-    found = CatalogueModel(provider.id, model.id, has_variants=True)
-    schedule = catalogue().schedule(found, tier)
+    known = CatalogueModel(provider.id, model.id, has_variants=True)
+    schedule = catalogue().schedule(known, tier)
     assert schedule is not None
     return schedule.at(at).cost_nanos(tokens) == nanos(reference.total_price)
 
@@ -427,7 +402,7 @@ def test_an_advisor_is_rated_at_its_own_price() -> None:
 
 
 def test_a_tenants_price_beats_the_catalogue_while_it_is_in_force() -> None:
-    price = TenantStandIn(
+    price = tenant_price(
         flat(1_000_000_000, 2_000_000_000),
         effective_from=NOON - timedelta(days=1),
         effective_to=NOON + timedelta(days=1),
@@ -444,17 +419,17 @@ def test_a_tenants_price_beats_the_catalogue_while_it_is_in_force() -> None:
 
 
 def test_a_tenant_prices_a_model_that_the_catalogue_lacks() -> None:
-    price = TenantStandIn(flat(1_000_000, 0), model="our-llama", provider="in-house")
+    price = tenant_price(flat(1_000_000, 0), model="our-llama", provider="in-house")
     own = PriceBook(catalogue=catalogue(), tenant_prices=[price])
     assert rate(own, "In-House", "our-llama") == Rating(1000, price.price_id, "override")
     assert rate(own, "elsewhere", "our-llama") == Rating(0, None, "unpriced")
 
 
 def test_the_price_that_names_the_call_most_closely_holds() -> None:
-    general = TenantStandIn(flat(1_000_000, 0))
-    by_provider = TenantStandIn(flat(2_000_000, 0), provider="azure")
-    by_name = TenantStandIn(flat(3_000_000, 0), model="gpt-4o-2024-08-06")
-    later = TenantStandIn(flat(4_000_000, 0), effective_from=NOON - timedelta(hours=1))
+    general = tenant_price(flat(1_000_000, 0))
+    by_provider = tenant_price(flat(2_000_000, 0), provider="azure")
+    by_name = tenant_price(flat(3_000_000, 0), model="gpt-4o-2024-08-06")
+    later = tenant_price(flat(4_000_000, 0), effective_from=NOON - timedelta(hours=1))
     own = PriceBook(catalogue=catalogue(), tenant_prices=[general, later, by_provider, by_name])
     assert rate(own, "azure", "gpt-4o").price_id == by_provider.price_id
     assert rate(own, "openai", "gpt-4o-2024-08-06").price_id == by_name.price_id
@@ -464,8 +439,8 @@ def test_the_price_that_names_the_call_most_closely_holds() -> None:
 
 
 def test_a_tool_is_priced_by_the_call_or_is_free() -> None:
-    old = ToolStandIn("web_search", 5_000_000, effective_to=NOON)
-    new = ToolStandIn("web_search", 7_000_000, effective_from=NOON)
+    old = tool_price(5_000_000, effective_to=NOON)
+    new = tool_price(7_000_000, effective_from=NOON)
     own = PriceBook(catalogue=catalogue(), tool_prices=[old, new])
     assert rate(own, None, None, operation="tool", tool="web_search") == Rating(
         7_000_000, new.price_id, "override"
@@ -483,7 +458,7 @@ def test_hostile_names_do_not_fill_the_memory() -> None:
     own = PriceBook(catalogue=catalogue())
     for number in range(9000):
         rate(own, f"host-{number}", f"claude-sonnet-4-5-{number}")
-    assert own.names_remembered() <= 4096
+    assert own.entry.cache_info().currsize <= 4096
     assert find_model.cache_info().currsize <= 8192
 
 

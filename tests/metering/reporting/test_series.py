@@ -101,8 +101,8 @@ def test_the_cost_of_a_series_counts_what_waits(account: Account) -> None:
         SeriesSince("", "", later): 0,
     }
     with account.scope(), CaptureQueriesContext(connection) as queries:
-        found = series_costs(tenant_id=account.tenant.id, asked=list(costs), ends_at=now + 2 * DAY)
-        assert series_costs(tenant_id=account.tenant.id, asked=[], ends_at=now) == {}
+        found = series_costs(tenant_id=account.tenant.id, series=list(costs), ends_at=now + 2 * DAY)
+        assert series_costs(tenant_id=account.tenant.id, series=[], ends_at=now) == {}
     assert found == costs
     # However many are asked for, what waits is read once.
     assert sum("usage_event" in one["sql"] for one in queries) == 1

@@ -177,7 +177,7 @@ def test_what_was_acknowledged_is_in_the_next_answer(busy: Account) -> None:
     with snapshot(busy):
         after = reporting.total_usage(ask(busy))
     change = Measures(*(new - old for new, old in zip(after, before, strict=True)))
-    assert change == Measures(cost_nanos=1, requests=1, input_tokens=7)
+    assert change == Measures(cost_nanos=1, requests=1, input_tokens=7, given_nanos=1)
 
 
 def test_void_events_count_nowhere(busy: Account) -> None:
@@ -418,7 +418,7 @@ def span_event(span: str | None, parent: str | None, cost: int, **fields: Any) -
     return UsageEvent(span=span, parent_span=parent, cost_nanos=cost, **fields)
 
 
-def shape(nodes: Sequence[CallNode]) -> list[Any]:
+def shape(nodes: Sequence[CallNode[UsageEvent]]) -> list[Any]:
     return [[node.event.span, node.subtree_cost_nanos, *shape(node.children)] for node in nodes]
 
 
@@ -482,9 +482,9 @@ def test_a_session_adds_up_in_order(account: Account) -> None:
     with snapshot(account):
         session = reporting.read_session(tenant_id=account.tenant.id, session="s-1")
     assert [step.running_cost_nanos // NANOS for step in session.steps] == [1, 1, 4]
-    assert session.total.cost_nanos == 4 * NANOS
-    assert [row.measures.cost_nanos for row in session.by_dimension["agent"]] == [4 * NANOS]
-    assert session.outcome is None
+    assert session.totals.total.cost_nanos == 4 * NANOS
+    assert [row.measures.cost_nanos for row in session.totals.by_dimension["agent"]] == [4 * NANOS]
+    assert session.totals.outcome is None
 
 
 def test_events_are_listed_newest_first_by_page(busy: Account) -> None:

@@ -34,6 +34,7 @@ from tenants import keys
 from tenants.scope import change_configuration
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
+from tests.metering.requests import request_of
 
 MODEL = {"provider": "anthropic", "model": "claude-sonnet-4-5"}
 
@@ -811,7 +812,7 @@ def test_a_known_halt_refuses_without_asking_the_database(
     monkeypatch.setattr(keys, "_read_key", hang)
     monkeypatch.setattr(PROCESS_ENFORCER, "enqueue", hang)
     forget = {"authorization": account.headers["Authorization"], "content-type": "application/json"}
-    request = fast_path.request_of(forget, b'{"amount_usd": "1", "agent": "a"}')
+    request = request_of(forget, b'{"amount_usd": "1", "agent": "a"}')
     assert fast_path.run(fast_reservations.handle_reserve(request)).status == 423
 
 

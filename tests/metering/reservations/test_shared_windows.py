@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from django.utils import timezone
 
@@ -49,8 +50,8 @@ def test_each_answer_of_a_batch_says_what_is_reserved_by_then(account: Account) 
 
     *granted, refused = commands
     assert refused.error is not None
-    said = [command.answer["budgets"] for command in granted if command.answer is not None]
-    said.append(refused.error.members["budgets"])
+    said = [msgspec.to_builtins(command.answer)["budgets"] for command in granted]
+    said.append(msgspec.to_builtins(refused.error.members["budgets"]))
     assert [[(row["reserved_usd"], row["remaining_usd"]) for row in rows] for rows in said] == [
         [("1", "9"), ("1", "1")],
         [("1.5", "8.5"), ("0.5", "1.5")],

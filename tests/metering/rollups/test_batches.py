@@ -23,6 +23,7 @@ from metering.jobs import tasks
 from metering.models import (
     BATCH_ID_STRIDE,
     MEASURES,
+    CostSource,
     IngestBatch,
     Operation,
     Status,
@@ -61,6 +62,7 @@ def make_events(count: int, *, seed: int = 1) -> list[JsonObject]:
             provider=chance.choice(["anthropic", "openai"]),
             status=chance.choice(["success", "success", "error"]),
             latency_ms=chance.choice([0, 1, 812, 40_000, ...]),
+            cost_usd=chance.choice([..., ..., "0.000000007", "1.25"]),
             **chance.choice([{}, {"operation": "tool", "tool": "web_search"}]),
         )
         for number in range(count)
@@ -105,6 +107,7 @@ def measures_of(event: UsageEvent) -> tuple[int, ...]:
         "errors": int(event.status == Status.ERROR),
         "unpriced": int(event.cost_nanos is None),
         "tool_calls": int(is_tool),
+        "given_nanos": (event.cost_nanos or 0) if event.cost_source == CostSource.GIVEN else 0,
     }
     return tuple(by_name.get(name, getattr(event, name, 0)) for name in MEASURES)
 
@@ -166,19 +169,19 @@ def test_sums_are_distinct_and_come_in_the_order_of_the_index(
 ) -> None:
     written: list[list[tuple[Any, ...]]] = []
 
-    def watch(name: str, *columns: str) -> None:
+    def watch(name: str, *, numbers_in_key: int) -> None:
         add_up = getattr(batches, name)
 
         def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
-            for one in add_up(*arguments, **options):
-                rows = zip(*(getattr(one, column) for column in columns), strict=True)
-                written.append([(one.set_number, *row) for row in rows])
-                yield one
+            for rows in add_up(*arguments, **options):
+                key = (rows.starts, *rows.values, *rows.numbers[:numbers_in_key])
+                written.append([(rows.set_number, *row) for row in zip(*key, strict=True)])
+                yield rows
 
         monkeypatch.setattr(batches, name, watched)
 
-    watch("sums_by_set", "starts", "values_1", "values_2")
-    watch("counts_by_set", "starts", "values", "measures", "bins")
+    watch("sums_by_set", numbers_in_key=0)
+    watch("counts_by_set", numbers_in_key=2)
     send(account, make_events(200))
     roll_everything_up(account)
     assert len(written) == len(SETS) + len(HISTOGRAM_SETS)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from metering.pricing.schedule import Catalogue
 from metering.simulation.breaker_replay import BreakerReplay
 from metering.simulation.budget_replay import BudgetReplay
 from metering.simulation.calls import Call, Earlier
+from metering.simulation.outcome import LevelOutcome
 from metering.snapshot import Configuration
 from tests.factories import NANOS
 
@@ -95,7 +97,10 @@ def replay(
 
 
 def answer(replayed: BudgetReplay | BreakerReplay) -> JsonObject:
-    return replayed.tally.answer(levels=[], assumptions=[], group_answer=replayed.group_answer)
+    spelled: Any = replayed.group_answer
+    outcome = replayed.tally.outcome(levels=[], assumptions=[], group_answer=spelled)
+    built: JsonObject = msgspec.to_builtins(outcome)
+    return built
 
 
 def outcome(by: BudgetRule, calls: Sequence[Call], **options: Any) -> list[bool]:
@@ -145,7 +150,7 @@ def test_what_is_refused_is_not_spent_so_later_calls_find_room() -> None:
         "openings": [],
         "assumptions": [],
     }
-    assert replayed.levels_answer() == [{"percent": 100, "action": "block", "crossed": 1}]
+    assert replayed.level_outcomes() == [LevelOutcome(100, "block", 1)]
 
 
 def test_money_is_exact_to_the_nano_dollar() -> None:
@@ -225,7 +230,7 @@ def test_a_level_that_holds_refuses_and_one_that_only_tells_does_not() -> None:
     levels = [(50, "none"), (80, "hold"), (100, "block")]
     replayed = replay(rule(usd=10, levels=levels), [call(0, usd=6), call(1, usd=3), call(2, usd=2)])
     assert (replayed.tally.refused_calls, replayed.tally.saved_nanos) == (1, 3 * NANOS)
-    crossed = [level["crossed"] for level in replayed.levels_answer()]
+    crossed = [level.crossed for level in replayed.level_outcomes()]
     assert crossed == [1, 1, 0]
 
 
@@ -286,7 +291,7 @@ def test_a_rolling_window_lets_go_of_what_is_older_than_its_period() -> None:
     calls = [call(0), call(30), call(59), call(60), call(61), call(62)]
     assert outcome(by, calls) == [True, True, False, False, True, False]
     # It fell below its level at 13:01, and reached it again.
-    assert replay(by, calls).levels_answer()[0]["crossed"] == 2
+    assert replay(by, calls).level_outcomes()[0].crossed == 2
 
 
 def test_what_a_period_leaves_unused_is_carried_over() -> None:
@@ -321,7 +326,7 @@ def test_seconds_count_from_the_first_call_of_the_window() -> None:
 def test_each_single_call_is_judged_by_itself() -> None:
     by = rule(usd=2, per=["request"])
     assert outcome(by, [call(0, usd=2), call(1, usd=2.1), call(2)]) == [True, False, True]
-    assert replay(by, [call(0, usd=2), call(1, usd=2)]).levels_answer()[0]["crossed"] == 2
+    assert replay(by, [call(0, usd=2), call(1, usd=2)]).level_outcomes()[0].crossed == 2
 
 
 def test_a_call_without_a_price_is_refused_where_the_policy_is_to() -> None:
@@ -363,7 +368,7 @@ def test_a_limit_increase_ends_a_lockout_and_its_end_makes_another() -> None:
     calls = [call(0, usd=10), call(1, usd=1), call(6, usd=2), call(11, usd=0)]
     replayed = replay(by, calls)
     assert outcome(by, calls) == [True, False, True, False]
-    assert replayed.levels_answer()[0]["crossed"] == 2
+    assert replayed.level_outcomes()[0].crossed == 2
     asked_too_much = [call(0, usd=9), call(1, usd=2), call(2, usd=1), call(6, usd=2)]
     assert outcome(by, asked_too_much) == [True, False, False, True]
 
@@ -380,7 +385,7 @@ def test_what_was_spent_before_counts_and_may_lock_out_at_once() -> None:
         replayed.ask(one)
     tally = replayed.tally
     assert (tally.calls, tally.cost_nanos, tally.refused_calls) == (3, 2 * NANOS, 2)
-    assert [level["crossed"] for level in replayed.levels_answer()] == [2, 2]
+    assert [level.crossed for level in replayed.level_outcomes()] == [2, 2]
     lockouts = {one["group"]["agent"]: one["lockout_at"] for one in answer(replayed)["groups"]}
     assert lockouts == {"a": "2026-11-18T12:00:00Z", "b": "2026-11-18T12:00:00Z"}
 
@@ -389,7 +394,7 @@ def test_a_budget_that_does_not_act_only_counts_its_crossings() -> None:
     by = rule(usd=2, levels=[(50, "none"), (100, "lockout")], mode="warn")
     replayed = replay(by, [call(minute) for minute in range(5)])
     assert (replayed.tally.refused_calls, replayed.tally.saved_nanos) == (0, 0)
-    assert [level["crossed"] for level in replayed.levels_answer()] == [1, 1]
+    assert [level.crossed for level in replayed.level_outcomes()] == [1, 1]
 
 
 @st.composite

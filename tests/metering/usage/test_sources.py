@@ -263,7 +263,7 @@ def test_a_body_is_counted_by_source_outcome_and_reason(account: Account) -> Non
     event = make_event(source="app", id="one")
     take(account, [event, make_event(source="app", model="nobody-knows-it")])
     job = take(account, [event, {**event, "input_tokens": 5}, make_event(source="app", usage={})])
-    assert job.answer()["duplicates"] == 1
+    assert job.answer().duplicates == 1
     route = Route.NATIVE.value
     rows = {(row[0], row[2], row[3]): row[4] for row in stored(account)}
     assert {row[1] for row in stored(account)} == {route}
@@ -323,7 +323,7 @@ def test_a_failure_to_count_fails_no_request(
         raise ZeroDivisionError
 
     monkeypatch.setattr("metering.api.counters.tallies_of", fail)
-    assert take(account, [make_event()]).answer()["accepted"] == 1
+    assert take(account, [make_event()]).answer().accepted == 1
 
 
 def test_counts_go_after_35_days(account: Account, recorder: SourceRecorder) -> None:

@@ -67,12 +67,14 @@
       if (!box.isConnected) return;
       box.querySelector(":scope > .skeleton, :scope > .note")?.remove();
       const { data, layout } = resolver(box)(figure);
-      if (box.clientWidth < NARROW) thinOut(layout.xaxis);
+      if (layout.xaxis && box.clientWidth < NARROW) thinOut(layout.xaxis);
       showLegend(box, data);
       const isNew = !box.classList.contains("js-plotly-plot");
       await drawing.react(box, data, layout, CONFIG);
       if (!box.isConnected) return drawing.purge(box);
       if (isNew) {
+        // A treemap would zoom in; here a click opens the view of the part.
+        box.on("plotly_treemapclick", (event) => (choose(box, event), false));
         box.on("plotly_hover", (event) => showTip(box, event));
         box.on("plotly_unhover", hideTip);
         box.on("plotly_click", (event) => choose(box, event));
@@ -118,10 +120,13 @@
     return note;
   }
 
+  // Points of a treemap are numbered otherwise than those of bars and lines.
+  const placeOf = (event) => event.points[0].pointIndex ?? event.points[0].pointNumber;
+
   // The table beside the cursor: total, values by size, and the period before. `meta.hover` of the
   // layout holds a line of text for each place: label, total, period before, change.
   function showTip(box, event) {
-    const place = event.points[0].pointIndex;
+    const place = placeOf(event);
     const told = box.layout.meta?.hover?.[place];
     if (!told) return;
     const [label, total, before, change] = told;
@@ -156,6 +161,8 @@
   // A click shows only the value of the segment under the cursor: plotly itself names every trace of
   // the column. `meta.parameter` of the layout is the filter's name in the address.
   function choose(box, event) {
+    const address = box.layout.meta?.addresses?.[placeOf(event)];
+    if (address) return location.assign(new URL(address, location.href));
     const parameter = box.layout.meta?.parameter;
     const axis = box._fullLayout.yaxis;
     if (!parameter) return;
@@ -167,10 +174,10 @@
       return trace.meta?.isValue && height >= base && height < base + trace.y[place];
     });
     if (hit?.meta.value === undefined) return;
-    const address = new URL(location.href);
-    if (address.searchParams.getAll(parameter).includes(hit.meta.value)) return;
-    address.searchParams.append(parameter, hit.meta.value);
-    location.assign(address);
+    const filtered = new URL(location.href);
+    if (filtered.searchParams.getAll(parameter).includes(hit.meta.value)) return;
+    filtered.searchParams.append(parameter, hit.meta.value);
+    location.assign(filtered);
   }
 
   function begin(root) {

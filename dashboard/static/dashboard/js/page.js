@@ -5,6 +5,7 @@
 (() => {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const clock = { hour: "numeric", minute: "2-digit" };
+  const WEEK = 6 * 24 * 3600 * 1000;
   const day = { month: "short", day: "numeric" };
   const full = { dateStyle: "medium", timeStyle: "long" };
 
@@ -12,10 +13,11 @@
     const at = new Date(element.dateTime);
     const isToday = at.toDateString() === new Date().toDateString();
     const isThisYear = at.getFullYear() === new Date().getFullYear();
+    const isSoon = element.dataset.form === "weekday" && at - new Date() < WEEK && at > new Date();
     const form = {
       ...clock,
       ...(element.dataset.form === "seconds" ? { second: "2-digit" } : {}),
-      ...(isToday ? {} : element.dataset.form === "weekday" ? { weekday: "short", ...day } : day),
+      ...(isToday ? {} : isSoon ? { weekday: "short" } : day),
       ...(isThisYear ? {} : { year: "numeric" }),
     };
     element.textContent = at.toLocaleString("en-US", form);

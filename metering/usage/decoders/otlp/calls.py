@@ -9,9 +9,10 @@ tool or another agent are calls of their own.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from common.errors import EventRejected
+from common.json_bodies import JsonObject
 from metering.core.disjoint_sets import DisjointSets
 from metering.usage.decoders.assembly import assemble
 from metering.usage.decoders.native import EventBody
@@ -60,9 +61,11 @@ def calls_of_spans(spans: Iterable[SpanRecord]) -> list[SpanCall]:
     kept = [call for call in calls if call.key not in dropped]
     _join_by_response(kept, groups)
     _join_across(kept, groups, tree)
-    found = [_model_call(group, tree) for group in groups.of(kept)]
-    found += [_tool_call(span, tree) for span in ordered if _is_outer_tool(span, tree)]
-    return sorted(found, key=lambda call: (call.span.started_us, call.span.key))
+    model_and_tool_calls = [_model_call(group, tree) for group in groups.of(kept)]
+    model_and_tool_calls += [
+        _tool_call(span, tree) for span in ordered if _is_outer_tool(span, tree)
+    ]
+    return sorted(model_and_tool_calls, key=lambda call: (call.span.started_us, call.span.key))
 
 
 class _Groups:
@@ -74,8 +77,8 @@ class _Groups:
     def root(self, call: SpanRecord) -> SpanKey:
         return self._sets.root(call.key)
 
-    def join(self, one: SpanRecord, two: SpanRecord) -> None:
-        self._sets.join(one.key, two.key)
+    def join(self, first: SpanRecord, second: SpanRecord) -> None:
+        self._sets.join(first.key, second.key)
 
     def of(self, calls: Iterable[SpanRecord]) -> list[list[SpanRecord]]:
         """Return the groups, each in the order of its spans."""
@@ -160,9 +163,9 @@ def _inputs(used: Counted) -> set[int]:
     return {count - less for count in inputs_of(used.tokens) for less in (0, beside)}
 
 
-def _may_be_one_model(one: SpanRecord, two: SpanRecord) -> bool:
+def _may_be_one_model(first: SpanRecord, second: SpanRecord) -> bool:
     """Names agree when one is the other with a date or a provider's prefix."""
-    mine, others = _names(one), _names(two)
+    mine, others = _names(first), _names(second)
     return not mine or not others or any(a in b or b in a for a in mine for b in others)
 
 
@@ -222,18 +225,23 @@ def _marks(call: SpanRecord) -> list[tuple[object, ...]]:
 # By time and counts
 
 
-def may_be_one(one: SpanRecord, two: SpanRecord) -> bool:
+def may_be_one(first: SpanRecord, second: SpanRecord) -> bool:
     """Return whether two spans may be of one call although neither is around the other."""
-    is_named = [call.fields.get("response_id") is not None for call in (one, two)]
+    is_named = [call.fields.get("response_id") is not None for call in (first, second)]
     return (
-        one.process == two.process
-        and one.scope != two.scope
-        and one.kind == two.kind
+        first.process == second.process
+        and first.scope != second.scope
+        and first.kind == second.kind
         and not all(is_named)
-        and not any(one.dims[name] != two.dims[name] for name in one.dims.keys() & two.dims.keys())
-        and _may_be_one_model(one, two)
-        and (_contains(one, two) or _contains(two, one))
-        and (_is_same(one, two) or _both_failed(one, two))
+        and not any(
+            first.dims[name] != second.dims[name] for name in first.dims.keys() & second.dims.keys()
+        )
+        and _may_be_one_model(first, second)
+        and (_contains(first, second) or _contains(second, first))
+        and (
+            _is_same(first, second)
+            or all(call.has_failed and not call.used for call in (first, second))
+        )
     )
 
 
@@ -241,20 +249,16 @@ def _contains(outer: SpanRecord, inner: SpanRecord) -> bool:
     return outer.started_us <= inner.started_us and inner.ended_us <= outer.ended_us
 
 
-def _both_failed(one: SpanRecord, two: SpanRecord) -> bool:
-    return one.has_failed and two.has_failed and one.used is None and two.used is None
-
-
 def _join_across(calls: Sequence[SpanRecord], groups: _Groups, tree: Tree) -> None:
-    """Join calls that two instrumentations told of, the closest in time first, each once."""
+    """Join calls that two instrumentations report, the closest in time first, each once."""
     pairs = [
-        (_slack(one, two), one.key, two.key, one, two)
+        (_slack(first, second), first.key, second.key, first, second)
         for alike in _alike(calls)
-        for place, one in enumerate(alike)
-        for two in _overlapping(alike, place)
-        if may_be_one(one, two)
-        and groups.root(one) != groups.root(two)
-        and not _is_around(one, two, tree)
+        for index, first in enumerate(alike)
+        for second in _overlapping(alike, index)
+        if may_be_one(first, second)
+        and groups.root(first) != groups.root(second)
+        and not _is_around(first, second, tree)
     ]
     _join_pairs(sorted(pairs, key=lambda pair: pair[:3]), groups)
 
@@ -276,43 +280,44 @@ def _alike(calls: Sequence[SpanRecord]) -> list[list[SpanRecord]]:
     return list(alike.values())
 
 
-def _overlapping(calls: Sequence[SpanRecord], place: int) -> Iterable[SpanRecord]:
+def _overlapping(calls: Sequence[SpanRecord], index: int) -> Iterable[SpanRecord]:
     """Yield the next calls, in order of their begin, that begin before this one ends."""
-    ended_us = calls[place].ended_us
-    for later in range(place + 1, min(len(calls), place + 1 + _OVERLAPPING_MAX)):
+    ended_us = calls[index].ended_us
+    for later in range(index + 1, min(len(calls), index + 1 + _OVERLAPPING_MAX)):
         if calls[later].started_us > ended_us:
             return
         yield calls[later]
 
 
-def _is_around(one: SpanRecord, two: SpanRecord, tree: Tree) -> bool:
+def _is_around(first: SpanRecord, second: SpanRecord, tree: Tree) -> bool:
     """Return whether one is an ancestor of the other, which is judged elsewhere."""
     return any(
         span.key == other.key
-        for call, other in ((one, two), (two, one))
+        for call, other in ((first, second), (second, first))
         for span in ancestors(call, tree)
     )
 
 
-def _slack(one: SpanRecord, two: SpanRecord) -> int:
-    return abs(one.started_us - two.started_us) + abs(one.ended_us - two.ended_us)
+def _slack(first: SpanRecord, second: SpanRecord) -> int:
+    return abs(first.started_us - second.started_us) + abs(first.ended_us - second.ended_us)
 
 
 _Pair = tuple[int, SpanKey, SpanKey, SpanRecord, SpanRecord]
 
 
 def _join_pairs(pairs: Iterable[_Pair], groups: _Groups) -> None:
-    """Join pairs, but never two spans of one instrumentation: it tells each call once."""
+    """Join pairs, but never two spans of one instrumentation: it reports each call once."""
     scopes: dict[SpanKey, set[str]] = {}
-    for *_, one, two in pairs:
-        roots = [groups.root(call) for call in (one, two)]
+    for *_, first, second in pairs:
+        roots = [groups.root(call) for call in (first, second)]
         mine = [
-            scopes.get(root, {call.scope}) for root, call in zip(roots, (one, two), strict=True)
+            scopes.get(root, {call.scope})
+            for root, call in zip(roots, (first, second), strict=True)
         ]
         if roots[0] == roots[1] or mine[0] & mine[1]:
             continue
-        groups.join(one, two)
-        scopes[groups.root(two)] = mine[0] | mine[1]
+        groups.join(first, second)
+        scopes[groups.root(second)] = mine[0] | mine[1]
 
 
 # What a call is
@@ -322,7 +327,7 @@ def _model_call(group: list[SpanRecord], tree: Tree) -> SpanCall:
     """One call out of all its spans: what the most telling one says first."""
     spans = sorted(group, key=lambda span: _telling(span, group, tree))
     first = spans[0]
-    fields: dict[str, Any] = {}
+    fields: JsonObject = {}
     for span in spans:
         for name, value in span.fields.items():
             fields.setdefault(name, value)
@@ -348,7 +353,7 @@ def _answering_model(model: str | None, spans: Sequence[SpanRecord]) -> dict[str
     return {}
 
 
-def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> dict[str, object]:
+def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> JsonObject:
     """Return the fields of an event that tell these tokens, with the provider's object if there is
     one.
     """
@@ -359,7 +364,7 @@ def _counted(spans: Sequence[SpanRecord], tokens: Tokens) -> dict[str, object]:
     return objects[0].fields() | searches
 
 
-def _telling(span: SpanRecord, group: Sequence[SpanRecord], tree: Tree) -> tuple[Any, ...]:
+def _telling(span: SpanRecord, group: Sequence[SpanRecord], tree: Tree) -> tuple[object, ...]:
     """Return the order of a call's spans: the provider's usage object, innermost, most classes,
     time.
     """
@@ -386,19 +391,17 @@ def _usage_of(span: SpanRecord) -> Usage:
 def _whose(spans: Sequence[SpanRecord], tree: Tree) -> dict[str, str]:
     """Return dimensions of the call's spans, then of those around them, then of their processes."""
     dims: dict[str, str] = {}
-    for told in (
+    for values in (
         *(span.dims for span in spans),
         *(around.dims for span in spans for around in ancestors(span, tree)),
         *(span.process_dims for span in spans),
     ):
-        for name, value in told.items():
+        for name, value in values.items():
             dims.setdefault(name, value)
     return dims
 
 
-def _model_around(
-    fields: dict[str, Any], spans: Sequence[SpanRecord], tree: Tree
-) -> dict[str, object]:
+def _model_around(fields: JsonObject, spans: Sequence[SpanRecord], tree: Tree) -> JsonObject:
     """Return the model of the span around, for usage that stands apart from it."""
     if fields.get("model"):
         return {}

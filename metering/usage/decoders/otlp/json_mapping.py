@@ -11,14 +11,18 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from common.errors import EventRejected, MalformedBody, TooManyEvents
 from common.expectations import must_be_object
 from common.json_bodies import require_utf8
-from metering.usage.decoders.json_items import without_deep_parts, without_lone_surrogates
+from metering.usage.decoders.json_items import (
+    Part,
+    without_deep_parts,
+    without_lone_surrogates,
+)
 from metering.usage.decoders.native import EVENTS_MAX
 from metering.usage.decoders.otlp.parts import json_parts, require_few_parts
 from metering.usage.decoders.otlp.signals import Foreign
@@ -41,12 +45,9 @@ _NANOS_MAX: Final = 2**64 - 1
 _LEVELS_KEPT: Final = 400
 
 
-_Part = msgspec.Raw | msgspec.UnsetType
-
-
 class _Pair(msgspec.Struct):
     key: str = ""
-    value: _Part = msgspec.UNSET
+    value: Part = msgspec.UNSET
 
 
 class _Holder(msgspec.Struct):
@@ -84,10 +85,10 @@ class _Span(msgspec.Struct):
 class _Ids(msgspec.Struct):
     """Which span it is, where nothing else of it can be read."""
 
-    trace_id: Any = msgspec.field(name="traceId", default=None)
-    snake_trace_id: Any = msgspec.field(name="trace_id", default=None)
-    span_id: Any = msgspec.field(name="spanId", default=None)
-    snake_span_id: Any = msgspec.field(name="span_id", default=None)
+    trace_id: object = msgspec.field(name="traceId", default=None)
+    snake_trace_id: object = msgspec.field(name="trace_id", default=None)
+    span_id: object = msgspec.field(name="spanId", default=None)
+    snake_span_id: object = msgspec.field(name="span_id", default=None)
 
 
 class _ScopeSpans(msgspec.Struct):
@@ -148,7 +149,7 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_group = msgspec.json.Decoder(_ResourceSpans).decode
 _decode_span = msgspec.json.Decoder(_Span).decode
 _decode_ids = msgspec.json.Decoder(_Ids).decode
-_decode_value = msgspec.json.Decoder(Any).decode
+_decode_value = msgspec.json.Decoder(object).decode
 
 
 def read_json(body: bytes) -> list[Span | EventRejected]:
@@ -175,12 +176,12 @@ def foreign_export(body: bytes) -> Foreign | None:
     """Return what a body is that holds logs or metrics instead of spans."""
     json_parts.begin()
     try:
-        found = msgspec.json.decode(body, type=_Foreign)
+        foreign = msgspec.json.decode(body, type=_Foreign)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if logs := found.logs or found.snake_logs:
+    if logs := foreign.logs or foreign.snake_logs:
         return Foreign("logs", _source(logs[0]))
-    if metrics := found.metrics or found.snake_metrics:
+    if metrics := foreign.metrics or foreign.snake_metrics:
         return Foreign("metrics", _source(metrics[0]))
     return None
 
@@ -307,14 +308,14 @@ def _attributes(pairs: list[_Pair] | None) -> Attributes:
 
 def _resource(holder: _Holder | None) -> Attributes:
     """Return what a process says of itself. What cannot be read of it is no fault of its spans."""
-    found: Attributes = {}
+    attributes: Attributes = {}
     for pair in (holder and holder.attributes) or []:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            found[pair.key] = _read_value(pair.value)
-    return found
+            attributes[pair.key] = _read_value(pair.value)
+    return attributes
 
 
-def _read_value(raw: _Part) -> Any:
+def _read_value(raw: Part) -> object:
     if isinstance(raw, msgspec.UnsetType):
         return None
     try:
@@ -323,46 +324,46 @@ def _read_value(raw: _Part) -> Any:
         return _value(_decode_value(without_deep_parts(bytes(raw), levels=_LEVELS_KEPT)))
 
 
-def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> Any:
+def _value(value: object, levels: int = VALUE_LEVELS_MAX) -> object:
     """Return the plain value of OTLP's AnyValue. What is none of its kinds, or deeper than anyone
     needs, is left out.
     """
     if not isinstance(value, Mapping):
         return None
-    for kind, found in value.items():
+    for kind, inner in value.items():
         if kind in _READERS:
-            return _READERS[kind](found)
+            return _READERS[kind](inner)
         if kind in _HOLDERS:
-            return _HOLDERS[kind](found, levels - 1) if levels else None
+            return _HOLDERS[kind](inner, levels - 1) if levels else None
     return None
 
 
-def _plain(found: object) -> Any:
-    return found if isinstance(found, str | bool) else None
+def _plain(inner: object) -> object:
+    return inner if isinstance(inner, str | bool) else None
 
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 
 
-def _integer(found: object) -> Any:
-    if isinstance(found, str) and _INTEGER.fullmatch(found):
-        return int(found)
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+def _integer(inner: object) -> object:
+    if isinstance(inner, str) and _INTEGER.fullmatch(inner):
+        return int(inner)
+    return inner if isinstance(inner, int | float) and not isinstance(inner, bool) else None
 
 
-def _double(found: object) -> Any:
-    if found in ("NaN", "Infinity", "-Infinity"):
-        return math.nan if found == "NaN" else math.inf
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+def _double(inner: object) -> object:
+    if inner in ("NaN", "Infinity", "-Infinity"):
+        return math.nan if inner == "NaN" else math.inf
+    return inner if isinstance(inner, int | float) and not isinstance(inner, bool) else None
 
 
-def _array(found: object, levels: int) -> Any:
-    values = found.get("values") if isinstance(found, Mapping) else None
+def _array(inner: object, levels: int) -> object:
+    values = inner.get("values") if isinstance(inner, Mapping) else None
     return [_value(inner, levels) for inner in values] if isinstance(values, list) else []
 
 
-def _pairs(found: object, levels: int) -> Any:
-    values = found.get("values") if isinstance(found, Mapping) else None
+def _pairs(inner: object, levels: int) -> object:
+    values = inner.get("values") if isinstance(inner, Mapping) else None
     pairs = [inner for inner in values or [] if isinstance(inner, Mapping)]
     return {str(pair.get("key")): _value(pair.get("value"), levels) for pair in pairs}
 

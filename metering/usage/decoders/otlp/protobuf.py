@@ -6,7 +6,7 @@ the protobuf library reads (100 levels) is left out.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -38,6 +38,7 @@ _ITEMS: Final = 2
 # The repeated messages of a span that hold attributes, and those of a resource.
 _IN_A_SPAN: Final[dict[int, type[Message]]] = {9: KeyValue, 11: SpanMessage.Event}
 _IN_A_RESOURCE: Final[dict[int, type[Message]]] = {1: KeyValue}
+M = TypeVar("M", bound=Message)
 _TRACE_BYTES: Final = TRACE_LENGTH // 2
 _SPAN_BYTES: Final = SPAN_LENGTH // 2
 
@@ -174,7 +175,7 @@ def _read(raw: memoryview, group: _Group) -> Span | EventRejected:
     )
 
 
-def _parse(form: Any, raw: memoryview, holders: dict[int, type[Message]]) -> Any:
+def _parse(form: type[M], raw: memoryview, holders: dict[int, type[Message]]) -> M:
     """Return the message, without the attributes that cannot be read. Raises DecodeError or
     ValueError.
     """
@@ -218,16 +219,16 @@ def _attributes(pairs: Iterable[KeyValue]) -> Attributes:
     return {pair.key: _value(pair.value) for pair in pairs if is_needed(pair.key)}
 
 
-def _value(value: AnyValue, levels: int = VALUE_LEVELS_MAX) -> Any:
+def _value(value: AnyValue, levels: int = VALUE_LEVELS_MAX) -> object:
     """Return the plain value. What nests deeper than anyone needs is left out."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
-    found = getattr(value, kind)
+    content = getattr(value, kind)
     if kind in ("array_value", "kvlist_value"):
         if not levels:
             return None
         if kind == "array_value":
-            return [_value(inner, levels - 1) for inner in found.values]
-        return {pair.key: _value(pair.value, levels - 1) for pair in found.values}
-    return None if kind == "bytes_value" else found
+            return [_value(inner, levels - 1) for inner in content.values]
+        return {pair.key: _value(pair.value, levels - 1) for pair in content.values}
+    return None if kind == "bytes_value" else content

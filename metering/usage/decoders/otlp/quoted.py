@@ -6,15 +6,15 @@ its own reading of the counts in `usage_metadata` beside them.
 """
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from common.errors import MalformedBody
 from common.json_bodies import require_shallow
+from metering.usage.decoders.json_items import Part, read_part
 
-_Part = msgspec.Raw | msgspec.UnsetType
+T = TypeVar("T")
 
 # What providers' ids of responses begin with. LangChain's own ids of messages begin otherwise.
 _ID_PREFIXES: Final = ("chatcmpl-", "resp_", "msg_", "gen-", "cmpl-")
@@ -35,7 +35,7 @@ class Answer(msgspec.Struct, frozen=True):
     id: str | None = None
     model: str | None = None
     service_tier: str | None = None
-    usages: tuple[dict[str, Any], ...] = ()
+    usages: tuple[dict[str, object], ...] = ()
     web_searches: int = 0
     has_ended: bool = False
 
@@ -43,57 +43,57 @@ class Answer(msgspec.Struct, frozen=True):
 class _Quoted(msgspec.Struct):
     """A provider's answer, or LangChain's `LLMResult` around one."""
 
-    id: Any = None
-    model: Any = None
-    service_tier: Any = None
-    status: Any = None
-    stop_reason: Any = None
-    usage: _Part = msgspec.UNSET
-    usage_metadata: _Part = msgspec.UNSET
-    usageMetadata: _Part = msgspec.UNSET  # noqa: N815 -- Gemini's own spelling
-    choices: _Part = msgspec.UNSET
-    content: _Part = msgspec.UNSET
-    output: _Part = msgspec.UNSET
-    generations: _Part = msgspec.UNSET
+    id: object = None
+    model: object = None
+    service_tier: object = None
+    status: object = None
+    stop_reason: object = None
+    usage: Part = msgspec.UNSET
+    usage_metadata: Part = msgspec.UNSET
+    camel_usage_metadata: Part = msgspec.field(name="usageMetadata", default=msgspec.UNSET)
+    choices: Part = msgspec.UNSET
+    content: Part = msgspec.UNSET
+    output: Part = msgspec.UNSET
+    generations: Part = msgspec.UNSET
 
 
 class _Choice(msgspec.Struct):
-    finish_reason: Any = None
+    finish_reason: object = None
 
 
 class _Block(msgspec.Struct):
-    type: Any = None
-    id: Any = None
-    name: Any = None
-    status: Any = None
-    action: Any = None
+    type: object = None
+    id: object = None
+    name: object = None
+    status: object = None
+    action: object = None
 
 
 class _Generation(msgspec.Struct):
-    message: _Part = msgspec.UNSET
+    message: Part = msgspec.UNSET
 
 
 class _Serialised(msgspec.Struct):
-    kwargs: _Part = msgspec.UNSET
+    kwargs: Part = msgspec.UNSET
 
 
 class _Message(msgspec.Struct):
-    id: Any = None
-    content: _Part = msgspec.UNSET
-    usage_metadata: _Part = msgspec.UNSET
-    response_metadata: _Part = msgspec.UNSET
+    id: object = None
+    content: Part = msgspec.UNSET
+    usage_metadata: Part = msgspec.UNSET
+    response_metadata: Part = msgspec.UNSET
 
 
 class _ResponseMetadata(msgspec.Struct):
-    id: Any = None
-    model: Any = None
-    model_name: Any = None
-    service_tier: Any = None
-    status: Any = None
-    stop_reason: Any = None
-    finish_reason: Any = None
-    usage: _Part = msgspec.UNSET
-    token_usage: _Part = msgspec.UNSET
+    id: object = None
+    model: object = None
+    model_name: object = None
+    service_tier: object = None
+    status: object = None
+    stop_reason: object = None
+    finish_reason: object = None
+    usage: Part = msgspec.UNSET
+    token_usage: Part = msgspec.UNSET
 
 
 class _Said(msgspec.Struct):
@@ -101,14 +101,14 @@ class _Said(msgspec.Struct):
 
 
 class _VercelCall(msgspec.Struct, rename="camel"):
-    tool_call_id: Any = None
-    tool_name: Any = None
+    tool_call_id: object = None
+    tool_name: object = None
 
 
 NOTHING: Final = Answer()
 
 
-def answer_of(attributes: Mapping[str, Any]) -> Answer:
+def answer_of(attributes: Mapping[str, object]) -> Answer:
     """Return the answer that the span quotes; an empty one if none can be read."""
     text = attributes.get("output.value") if "openinference.span.kind" in attributes else None
     if text is None:
@@ -122,7 +122,7 @@ def answer_of(attributes: Mapping[str, Any]) -> Answer:
         id=_word(quoted.id),
         model=_word(quoted.model),
         service_tier=_word(quoted.service_tier),
-        usages=_usages(quoted.usage, quoted.usage_metadata, quoted.usageMetadata),
+        usages=_usages(quoted.usage, quoted.usage_metadata, quoted.camel_usage_metadata),
         web_searches=_searches_in(quoted.content) or _searches_in(quoted.output),
         has_ended=bool(quoted.stop_reason)
         or quoted.status == "completed"
@@ -130,18 +130,18 @@ def answer_of(attributes: Mapping[str, Any]) -> Answer:
     )
 
 
-def _of_langchain(generations: _Part) -> Answer:
-    listed = _decode(generations, list[list[_Generation]]) or [[]]
+def _of_langchain(generations: Part) -> Answer:
+    listed = read_part(generations, list[list[_Generation]]) or [[]]
     if not listed or not listed[0]:
         return NOTHING
     raw = listed[0][0].message
-    inner = _decode(raw, _Serialised)
+    inner = read_part(raw, _Serialised)
     if inner is not None and inner.kwargs is not msgspec.UNSET:
         raw = inner.kwargs
-    message = _decode(raw, _Message)
+    message = read_part(raw, _Message)
     if message is None:
         return NOTHING
-    metadata = _decode(message.response_metadata, _ResponseMetadata) or _ResponseMetadata()
+    metadata = read_part(message.response_metadata, _ResponseMetadata) or _ResponseMetadata()
     own_id = _word(message.id)
     if own_id is not None and not own_id.startswith(_ID_PREFIXES):
         own_id = None
@@ -156,7 +156,7 @@ def _of_langchain(generations: _Part) -> Answer:
     )
 
 
-def searches_in_messages(attributes: Mapping[str, Any]) -> int:
+def searches_in_messages(attributes: Mapping[str, object]) -> int:
     """Return the number of web searches by the provider that the span's messages show."""
     for find in (_in_flat_messages, _in_messages, _in_vercels_calls):
         if searches := find(attributes):
@@ -164,7 +164,7 @@ def searches_in_messages(attributes: Mapping[str, Any]) -> int:
     return 0
 
 
-def _in_flat_messages(attributes: Mapping[str, Any]) -> set[object]:
+def _in_flat_messages(attributes: Mapping[str, object]) -> set[object]:
     if not any(key in attributes for key in _FIRST_CALLS):
         return set()
     return {
@@ -177,7 +177,7 @@ def _in_flat_messages(attributes: Mapping[str, Any]) -> set[object]:
     }
 
 
-def _in_messages(attributes: Mapping[str, Any]) -> set[object]:
+def _in_messages(attributes: Mapping[str, object]) -> set[object]:
     said = attributes.get("gen_ai.output.messages")
     if not isinstance(said, str) or "web_search" not in said:
         return set()
@@ -185,7 +185,7 @@ def _in_messages(attributes: Mapping[str, Any]) -> set[object]:
     return {block.id for block in blocks if block.type in _CALL_TYPES and _is_search(block)}
 
 
-def _in_vercels_calls(attributes: Mapping[str, Any]) -> set[object]:
+def _in_vercels_calls(attributes: Mapping[str, object]) -> set[object]:
     calls = attributes.get("ai.response.toolCalls")
     if not isinstance(calls, str) or "web_search" not in calls:
         return set()
@@ -194,16 +194,16 @@ def _in_vercels_calls(attributes: Mapping[str, Any]) -> set[object]:
     return {block.id for block in blocks if _is_search(block)}
 
 
-def decode_text(text: object, form: type) -> Any:
+def decode_text(text: object, form: type[T]) -> T | None:
     """Return the JSON object in an attribute; None for anything else. What the form lacks is
     skipped.
     """
     if not isinstance(text, str) or not text.lstrip().startswith("{"):
         return None
-    return _decode(text, form)
+    return read_part(text, form)
 
 
-def decode_object(raw: object) -> dict[str, Any] | None:
+def decode_object(raw: object) -> dict[str, object] | None:
     """Return a whole object out of JSON, where it nests no deeper than a usage object may."""
     if not isinstance(raw, str | msgspec.Raw):
         return None
@@ -211,39 +211,24 @@ def decode_object(raw: object) -> dict[str, Any] | None:
         require_shallow(raw.encode(errors="replace") if isinstance(raw, str) else bytes(raw))
     except MalformedBody:
         return None
-    decoded: dict[str, Any] | None = _decode(raw, dict[str, Any])
-    return decoded
+    return read_part(raw, dict[str, object])
 
 
-def _decode(raw: str | _Part, form: Any) -> Any:
-    if isinstance(raw, msgspec.UnsetType):
-        return None
-    try:
-        return _decoder(form).decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        return None
-
-
-@cache
-def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(form)
-
-
-def _list(raw: str | _Part, form: type) -> list[Any]:
+def _list(raw: str | Part, form: type[T]) -> list[T]:
     """Return the items of an array that have this form; others may stand between them."""
-    items = _decode(raw, list[msgspec.Raw]) or []
-    return [found for item in items if (found := _decode(item, form)) is not None]
+    items = read_part(raw, list[msgspec.Raw]) or []
+    return [read for item in items if (read := read_part(item, form)) is not None]
 
 
-def _usages(*parts: _Part) -> tuple[dict[str, Any], ...]:
-    return tuple(found for part in parts if (found := decode_object(part)))
+def _usages(*parts: Part) -> tuple[dict[str, object], ...]:
+    return tuple(usage for part in parts if (usage := decode_object(part)))
 
 
 def _word(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _searches_in(blocks: _Part) -> int:
+def _searches_in(blocks: Part) -> int:
     """Web searches among the blocks of an answer: what the provider ran, and no error."""
     return sum(
         (block.type == "server_tool_use" and block.name in _SEARCH_NAMES)
@@ -263,7 +248,7 @@ def _is_search(block: _Block) -> bool:
     return is_remote and block.name in _SEARCH_NAMES
 
 
-def _names_a_search(attributes: Mapping[str, Any], key: str) -> bool:
+def _names_a_search(attributes: Mapping[str, object], key: str) -> bool:
     """Return whether the tool call whose id stands under `key` is a web search."""
     holder = key.removesuffix("id")
     names = (attributes.get(f"{holder}function.name"), attributes.get(f"{holder}name"))

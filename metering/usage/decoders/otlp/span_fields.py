@@ -3,14 +3,15 @@ went.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from common.values import COUNT_MAX
 from metering.usage.decoders.assembly import count, digest, identity, milliseconds, name, usd
+from metering.usage.decoders.otlp.dialects import CALL, DIMENSION_NAMES, Kind
 from metering.usage.decoders.otlp.quoted import Answer, answer_of, decode_text
-from metering.usage.decoders.otlp.span_kinds import Kind, kind_of
+from metering.usage.decoders.otlp.span_kinds import kind_of
 from metering.usage.decoders.otlp.spans import STATUS_ERROR, Attributes, Span, first
 from metering.usage.decoders.otlp.token_counts import count_tokens
 from metering.usage.decoders.provider_names import canonical_provider
@@ -18,183 +19,61 @@ from metering.usage.decoders.samples import redacted_sample
 
 DIMENSIONS: Final = ("team", "customer", "agent", "user", "feature", "session", "task")
 
-# Attributes that callers set themselves; each is followed by a dimension's name. OpenInference puts
-# them into one attribute as JSON, which is read as if its pairs stood beside the others.
 _OWN: Final = "spendgate."
 _METADATA: Final = "metadata"
-_FREE: Final = (
-    "traceloop.association.properties.",
-    "ai.telemetry.metadata.",
-    "langfuse.trace.metadata.",
-    "langfuse.observation.metadata.",
-    "langsmith.metadata.",
-    f"{_METADATA}.",
-    "baggage.",
-)
 _TAGS: Final = (
     f"{_OWN}tags.",
-    *(f"{prefix}{_OWN}tags." for prefix in _FREE),
+    *(f"{prefix}{_OWN}tags." for prefix in DIMENSION_NAMES.prefixes),
     "traceloop.association.properties.",
     "ai.telemetry.metadata.",
 )
-# What frameworks put among the pairs that callers set.
-_NOISE: Final = ("lc_", "ls_", "langgraph_", "checkpoint_", "__", "LANGSMITH_", _OWN)
-_USUAL: Final[dict[str, tuple[str, ...]]] = {
-    "agent": ("gen_ai.agent.name", "agent.name", "agent_name"),
-    "user": ("user.id", "enduser.id", "enduser.pseudo.id", "langfuse.user.id"),
-    "feature": ("gen_ai.workflow.name", "traceloop.workflow.name", "ai.telemetry.functionId"),
-    # A part of a session may be a conversation of its own, as a subagent of Claude Code's is.
-    "session": (
-        "session.id",
-        "gen_ai.conversation.id",
-        "langfuse.session.id",
-        "langsmith.trace.session_id",
-        "gcp.vertex.agent.session_id",
-    ),
-}
-# Further words among the pairs that callers set.
-_WORDS: Final[dict[str, tuple[str, ...]]] = {
-    "agent": ("agent_name", "agentName", "lc_agent_name"),
-    "session": ("thread_id", "threadId", "conversation_id", "conversationId"),
-}
 # Some name a conversation by the response before, which is a new name in every turn.
 _RESPONSE_PREFIX: Final = "resp_"
-# How the span of an agent names it, beside the usual ways.
-_AGENT_ITSELF: Final = ("graph.node.id", "traceloop.entity.name", "gen_ai.agent.id")
 # Which part of Claude Code asked: `agent:builtin:general-purpose` or, made safe, with dots.
 _QUERY_SOURCE: Final = ("query_source", "query_source_safe")
 _AGENT_TAGS: Final = ("agent_id", "parent_agent_id")
 
 
 def _spellings(dimension: str) -> tuple[str, ...]:
-    words = (dimension, f"{dimension}_id", f"{dimension}Id", *_WORDS.get(dimension, ()))
-    own = tuple(f"{prefix}{_OWN}{dimension}" for prefix in _FREE)
-    free = tuple(f"{prefix}{word}" for prefix in _FREE for word in words)
-    return (f"{_OWN}{dimension}", *own, *free, *_USUAL.get(dimension, ()))
+    words = (
+        dimension,
+        f"{dimension}_id",
+        f"{dimension}Id",
+        *DIMENSION_NAMES.words.get(dimension, ()),
+    )
+    own = tuple(f"{prefix}{_OWN}{dimension}" for prefix in DIMENSION_NAMES.prefixes)
+    free = tuple(f"{prefix}{word}" for prefix in DIMENSION_NAMES.prefixes for word in words)
+    return (f"{_OWN}{dimension}", *own, *free, *DIMENSION_NAMES.usual.get(dimension, ()))
 
 
 _SPELLINGS: Final = {dimension: _spellings(dimension) for dimension in DIMENSIONS}
 _DIMENSION_KEYS: Final = frozenset(key for keys in _SPELLINGS.values() for key in keys)
-_RESERVATION: Final = (f"{_OWN}reservation", *(f"{prefix}{_OWN}reservation" for prefix in _FREE))
+_RESERVATION: Final = (
+    f"{_OWN}reservation",
+    *(f"{prefix}{_OWN}reservation" for prefix in DIMENSION_NAMES.prefixes),
+)
 
-_PROVIDER: Final = (
-    "gen_ai.provider.name",
-    "gen_ai.system",
-    "llm.provider",
-    "llm.system",
-    "llm.vendor",
-    "ai.model.provider",
-)
-_RESPONSE_MODEL: Final = (
-    "gen_ai.response.model",
-    "llm.response.model",
-    "llm.response.model_name",
-    "ai.response.model",
-    "llm.model_name",
-    "embedding.model_name",
-    "langfuse.observation.model.name",
-)
-_REQUEST_MODEL: Final = (
-    "gen_ai.request.model",
-    "llm.request.model",
-    "llm.request.model_name",
-    "ai.model.id",
-    "model",
-)
 _VERTEX_PREFIX: Final = "projects/"
 # Programs that trace themselves and leave out whom they ask.
 _PROVIDER_BY_SCOPE: Final = {"gemini-cli": "google"}
-_RESPONSE_ID: Final = ("gen_ai.response.id", "llm.response.id", "ai.response.id")
-_REQUEST_ID: Final = (
-    "anthropic.request.id",
-    "anthropic.request_id",
-    "openai.request.id",
-    "openai.request_id",
-    "gen_ai.response.request_id",
-    "llm.response.request_id",
-    "aws.request_id",
-    "az.service_request_id",
-)
-# Names that also stand for a request of the caller's own, which looks otherwise.
-_PERHAPS_REQUEST_ID: Final = ("request_id", "gen_ai.request.id", "gen_ai.response.id")
 _REQUEST_PREFIX: Final = "req_"
-# Why an answer ended, in each dialect.
-_ENDINGS: Final = (
-    "gen_ai.response.finish_reasons",
-    "llm.finish_reason",
-    "llm.response.finish_reason",
-    "llm.response.stop_reason",
-    "ai.response.finishReason",
-    "anthropic.message.stop_reason",
-    "gen_ai.completion.0.finish_reason",
-    "stop_reason",
-)
-# Instrumentations that name it for every answer that came to its end, by how scopes begin.
-_NAME_ENDINGS: Final = (
-    "openinference.",
-    "com.anthropic.",
-    "@ai-sdk/",
-    "pydantic-ai",
-    "langsmith",
-    "langchain",
-)
 _VERCEL_SCOPE: Final = "ai"
-_SERVICE_TIER: Final = (
-    "gen_ai.response.service_tier",
-    "openai.response.service_tier",
-    "gen_ai.openai.response.service_tier",
-    "anthropic.response.service_tier",
-)
-_TOOL: Final = (
-    "gen_ai.tool.name",
-    "tool.name",
-    "tool_call.function.name",
-    "ai.toolCall.name",
-    "traceloop.entity.name",
-    "tool_name",
-)
-_ARGUMENTS: Final = (
-    "gen_ai.tool.call.arguments",
-    "tool.parameters",
-    "tool_arguments",
-    "ai.toolCall.args",
-    "gcp.vertex.agent.tool_call_args",
-    "traceloop.entity.input",
-    "input.value",
-)
-_OUTPUT: Final = (
-    "gen_ai.output.messages",
-    "gen_ai.completion.0.content",
-    "llm.output_messages.0.message.content",
-    "ai.response.text",
-)
-_COST: Final = (
-    "spendgate.cost_usd",
-    "operation.cost",
-    "gen_ai.usage.cost",
-    "llm.cost.total",
-)
-_TO_FIRST_SECONDS: Final = (
-    "gen_ai.response.time_to_first_chunk",
-    "gen_ai.server.time_to_first_token",
-)
-_ENVIRONMENT: Final = ("deployment.environment.name", "deployment.environment")
 
 
-def provider_of(attributes: Mapping[str, Any]) -> str | None:
+def provider_of(attributes: Mapping[str, object]) -> str | None:
     """Return the provider in the catalogue's spelling, passing over names of frameworks."""
-    for key in _PROVIDER:
+    for key in CALL.provider:
         if provider := canonical_provider(attributes.get(key)):
             return provider
-    model = first(attributes, _RESPONSE_MODEL)
+    model = first(attributes, CALL.response_model)
     is_vertex = isinstance(model, str) and model.startswith(_VERTEX_PREFIX)
     return "google" if is_vertex else None
 
 
-def models_of(attributes: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def models_of(attributes: Mapping[str, object]) -> tuple[str | None, str | None]:
     """Return the model that answered and the one that was asked for."""
-    asked = _model(first(attributes, _REQUEST_MODEL))
-    return _model(first(attributes, _RESPONSE_MODEL)) or asked, asked
+    requested = _model(first(attributes, CALL.request_model))
+    return _model(first(attributes, CALL.response_model)) or requested, requested
 
 
 def _model(given: object) -> str | None:
@@ -204,19 +83,19 @@ def _model(given: object) -> str | None:
     return name(given)
 
 
-def _response_id(attributes: Mapping[str, Any], answer: Answer) -> str | None:
+def _response_id(attributes: Mapping[str, object], answer: Answer) -> str | None:
     # An id of the request is none of the answer.
-    given = first(attributes, _RESPONSE_ID)
+    given = first(attributes, CALL.response_id)
     if isinstance(given, str) and given.startswith(_REQUEST_PREFIX):
         given = None
     return identity(given or answer.id)
 
 
-def _request_id(attributes: Mapping[str, Any]) -> str | None:
+def _request_id(attributes: Mapping[str, object]) -> str | None:
     """Return the provider's id of the request, by which logs and gateways know the call as well."""
-    given = first(attributes, _REQUEST_ID)
+    given = first(attributes, CALL.request_id)
     if given is None:
-        perhaps = (attributes.get(key) for key in _PERHAPS_REQUEST_ID)
+        perhaps = (attributes.get(key) for key in CALL.perhaps_request_id)
         words = (value for value in perhaps if isinstance(value, str))
         given = next((value for value in words if value.startswith(_REQUEST_PREFIX)), None)
     return identity(given)
@@ -237,7 +116,7 @@ def dimensions_of(attributes: Attributes, kind: Kind) -> dict[str, str]:
     if "agent" not in dimensions and (agent := _agent_that_asks(attributes)):
         dimensions["agent"] = agent
     if kind == "agent" and "agent" not in dimensions:
-        itself = name(first(attributes, _AGENT_ITSELF))
+        itself = name(first(attributes, DIMENSION_NAMES.agent_itself))
         if itself is not None:
             dimensions["agent"] = itself
     return dimensions
@@ -266,11 +145,11 @@ def _plain(raw: msgspec.Raw) -> object:
 
 def _agent_that_asks(attributes: Attributes) -> str | None:
     """Return the agent of Claude Code's that made the call; its main loop is none."""
-    asked = first(attributes, _QUERY_SOURCE)
-    if not isinstance(asked, str):
+    source = first(attributes, _QUERY_SOURCE)
+    if not isinstance(source, str):
         return None
-    mark = ":" if ":" in asked else "."
-    kind, *origin_and_name = asked.split(mark, 2)
+    mark = ":" if ":" in source else "."
+    kind, *origin_and_name = source.split(mark, 2)
     return name(origin_and_name[-1]) if kind == "agent" and origin_and_name else None
 
 
@@ -282,7 +161,7 @@ def _codex_conversation(attributes: Attributes) -> str | None:
     return name(thread) if isinstance(thread, str) and not thread.isdigit() else None
 
 
-def dimensions_of_resource(resource: Mapping[str, Any]) -> dict[str, str]:
+def dimensions_of_resource(resource: Mapping[str, object]) -> dict[str, str]:
     """Return what a process says of all its calls, by resource attributes."""
     keys = ((dimension, f"{_OWN}{dimension}") for dimension in DIMENSIONS)
     return {
@@ -299,18 +178,18 @@ def pairs_of(span: Span) -> dict[str, object]:
         if key.startswith(_TAGS) and key not in _DIMENSION_KEYS:
             prefix = next(prefix for prefix in _TAGS if key.startswith(prefix))
             word = key.removeprefix(prefix)
-            if not word.startswith(_NOISE):
+            if not word.startswith(DIMENSION_NAMES.noise):
                 pairs[word] = value
     for key in _AGENT_TAGS:
         if isinstance(span.attributes.get(key), str):
             pairs.setdefault(key, span.attributes[key])
-    environment = first(span.attributes, _ENVIRONMENT) or first(span.resource, _ENVIRONMENT)
+    environment = first(span.attributes, CALL.environment) or first(span.resource, CALL.environment)
     if environment is not None:
         pairs.setdefault("environment", environment)
     return pairs
 
 
-def source_of(resource: Mapping[str, Any]) -> str:
+def source_of(resource: Mapping[str, object]) -> str:
     service = name(resource.get("service.name"))
     return f"otlp:{service}"[:200] if service else "otlp"
 
@@ -319,21 +198,21 @@ def call_fields(span: Span) -> dict[str, object]:
     """Return the fields of a model call beside its tokens."""
     attributes = span.attributes
     answer = answer_of(attributes)
-    model, asked = models_of(attributes)
-    if answer.model is not None and first(attributes, _RESPONSE_MODEL) is None:
+    model, requested = models_of(attributes)
+    if answer.model is not None and first(attributes, CALL.response_model) is None:
         model = _model(answer.model)
     provider = provider_of(attributes) or _PROVIDER_BY_SCOPE.get(span.scope)
     return {
         "provider": provider,
         "model": model,
-        "requested_model": asked if asked != model else None,
+        "requested_model": requested if requested != model else None,
         "response_id": _response_id(attributes, answer),
         "request_id": _request_id(attributes),
         "reservation": _reservation(attributes),
-        "service_tier": name(first(attributes, _SERVICE_TIER)) or name(answer.service_tier),
+        "service_tier": name(first(attributes, CALL.service_tier)) or name(answer.service_tier),
         "max_output_tokens": _max_output(attributes),
         "time_to_first_token_ms": _to_first_token(attributes),
-        "output_hash": _hash(first(attributes, _OUTPUT)),
+        "output_hash": _hash(first(attributes, CALL.output)),
         "is_estimate": True if _has_broken_off(span, provider, answer) else None,
     }
 
@@ -349,7 +228,7 @@ def _has_broken_off(span: Span, provider: str | None, answer: Answer) -> bool:
     attributes = span.attributes
     if span.status_code == STATUS_ERROR or attributes.get("error.type"):
         return False
-    if answer.has_ended or first(attributes, _ENDINGS) or not _generates(span):
+    if answer.has_ended or first(attributes, CALL.ending) or not _generates(span):
         return False
     try:
         counted = count_tokens(attributes, provider)
@@ -359,7 +238,7 @@ def _has_broken_off(span: Span, provider: str | None, answer: Answer) -> bool:
         return False
     if not counted.tokens.output_tokens:
         return True
-    names_endings = span.scope == _VERCEL_SCOPE or span.scope.startswith(_NAME_ENDINGS)
+    names_endings = span.scope == _VERCEL_SCOPE or span.scope.startswith(CALL.scopes_with_endings)
     return (
         counted.tokens.output_tokens == 1 and names_endings and provider not in ("openai", "azure")
     )
@@ -382,8 +261,8 @@ def tool_fields(span: Span) -> dict[str, object]:
     """Return the fields of a tool call."""
     return {
         "operation": "tool",
-        "tool": name(first(span.attributes, _TOOL)) or name(span.name) or "unknown",
-        "tool_arguments_hash": _hash(first(span.attributes, _ARGUMENTS)),
+        "tool": name(first(span.attributes, CALL.tool)) or name(span.name) or "unknown",
+        "tool_arguments_hash": _hash(first(span.attributes, CALL.tool_arguments)),
         "reservation": _reservation(span.attributes),
     }
 
@@ -401,23 +280,23 @@ def outcome_fields(span: Span) -> dict[str, object]:
     return fields
 
 
-def given_cost(attributes: Mapping[str, Any]) -> str | None:
+def given_cost(attributes: Mapping[str, object]) -> str | None:
     """Return the cost that the sender worked out. Raises ValueError for what is no amount."""
-    return usd(first(attributes, _COST))
+    return usd(first(attributes, CALL.cost))
 
 
-def _max_output(attributes: Mapping[str, Any]) -> int | None:
+def _max_output(attributes: Mapping[str, object]) -> int | None:
     try:
         return count(attributes.get("gen_ai.request.max_tokens"))
     except ValueError:  # what was asked for does not change what was spent
         return None
 
 
-def _to_first_token(attributes: Mapping[str, Any]) -> int | None:
+def _to_first_token(attributes: Mapping[str, object]) -> int | None:
     in_milliseconds = attributes.get("ai.response.msToFirstChunk")
     if isinstance(in_milliseconds, int | float) and 0 <= in_milliseconds <= COUNT_MAX:
         return round(in_milliseconds)
-    return milliseconds(first(attributes, _TO_FIRST_SECONDS))
+    return milliseconds(first(attributes, CALL.first_token_seconds))
 
 
 def sample_of(span: Span) -> str:

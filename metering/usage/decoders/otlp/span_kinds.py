@@ -5,110 +5,12 @@ its children used, so it is never a call; its name and session still tell whose 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Final
 
-Kind = Literal["llm", "embedding", "tool", "agent", "around", "unknown"]
+from metering.usage.decoders.otlp.dialects import CALL, KINDS, Kind
 
-_PREFIXES: Final = (
-    "gen_ai.",
-    "llm.",
-    "openinference.",
-    "traceloop.",
-    "ai.",
-    "langfuse.",
-    "langsmith.",
-    "spendgate.",
-    "session.",
-    "user.",
-    "enduser.",
-    "agent",
-    "codex.",
-)
-# Not ours by their names, but told by spans around calls.
-_KEYS_OF_INTEREST: Final = frozenset({"model", "query_source", "query_source_safe"})
-
-_WORDS: Final[dict[str, Kind]] = {
-    "llm": "llm",
-    "chat": "llm",
-    "chat_completion": "llm",
-    "chat.completions": "llm",
-    "llm_call": "llm",
-    "acompletion": "llm",
-    "atext_completion": "llm",
-    "aresponses": "llm",
-    "anthropic_messages": "llm",
-    "aembedding": "embedding",
-    "completion": "llm",
-    "completions": "llm",
-    "text_completion": "llm",
-    "text-completion": "llm",
-    "generate_content": "llm",
-    "generation": "llm",
-    "message": "llm",
-    "messages": "llm",
-    "response": "llm",
-    "responses": "llm",
-    "embed": "embedding",
-    "embedding": "embedding",
-    "embeddings": "embedding",
-    "tool": "tool",
-    "execute_tool": "tool",
-    "tool_call": "tool",
-    "agent": "agent",
-    "agent_call": "agent",
-    "create_agent": "agent",
-    "invoke_agent": "agent",
-    "handoff": "agent",
-    "chain": "around",
-    "count_tokens": "around",
-    "create_memory": "around",
-    "decision": "around",
-    "delete_memory": "around",
-    "evaluator": "around",
-    "event": "around",
-    "guardrail": "around",
-    "invoke_workflow": "around",
-    "parser": "around",
-    "plan": "around",
-    "prompt": "around",
-    "rerank": "around",
-    "reranker": "around",
-    "retrieval": "around",
-    "retriever": "around",
-    "schedule_tool_calls": "around",
-    "search_memory": "around",
-    "span": "around",
-    "system_prompt": "around",
-    "task": "around",
-    "update_memory": "around",
-    "upsert_memory": "around",
-    "user_prompt": "around",
-    "workflow": "around",
-}
-# The first of these that a span carries decides.
-_KEYS: Final = (
-    "gen_ai.operation.name",
-    "openinference.span.kind",
-    "llm.request.type",
-    "traceloop.span.kind",
-    "langsmith.span.kind",
-    "langfuse.observation.type",
-    "gen_ai.span.kind",
-)
-_MODEL_KEYS: Final = (
-    "gen_ai.request.model",
-    "gen_ai.response.model",
-    "llm.request.model",
-    "llm.response.model",
-    "llm.model_name",
-    "llm.request.model_name",
-    "llm.response.model_name",
-    "ai.model.id",
-    "ai.response.model",
-    "embedding.model_name",
-    "langfuse.observation.model.name",
-)
-_USAGE_PREFIXES: Final = ("gen_ai.usage.", "llm.usage.", "llm.token_count.", "ai.usage.")
+_KIND_BY_WORD: Final = {word: kind for kind, words in KINDS.words.items() for word in words}
+_MODEL_KEYS: Final = frozenset({*CALL.response_model, *CALL.request_model} - {"model"})
 # Codex tells what a request used where it reads the answer, and the model in a span around that.
 _CODEX_CALL: Final = "handle_responses"
 _CODEX_MODULE: Final = "codex_core"
@@ -116,20 +18,20 @@ _CODEX_MODULE: Final = "codex_core"
 
 def is_of_interest(keys: Iterable[str]) -> bool:
     """Return whether a span with these attributes can be a call or tell of the calls below it."""
-    return any(key.startswith(_PREFIXES) or key in _KEYS_OF_INTEREST for key in keys)
+    return any(key.startswith(KINDS.of_interest) or key in KINDS.also_of_interest for key in keys)
 
 
-def has_usage(attributes: Mapping[str, Any]) -> bool:
+def has_usage(attributes: Mapping[str, object]) -> bool:
     """Return whether the span tells tokens that were used."""
-    return any(key.startswith(_USAGE_PREFIXES) for key in attributes)
+    return any(key.startswith(KINDS.usage) for key in attributes)
 
 
-def has_model(attributes: Mapping[str, Any]) -> bool:
+def has_model(attributes: Mapping[str, object]) -> bool:
     """Return whether the span itself names a model."""
-    return any(key in attributes for key in _MODEL_KEYS)
+    return not _MODEL_KEYS.isdisjoint(attributes)
 
 
-def kind_of(attributes: Mapping[str, Any], span_name: str = "") -> Kind:
+def kind_of(attributes: Mapping[str, object], span_name: str = "") -> Kind:
     """Return what the span stands for. `unknown` uses tokens of a model under a word no one knows.
 
     A call may name no model (Codex's: the spans around it do) or no usage (Gemini CLI's streams).
@@ -139,9 +41,9 @@ def kind_of(attributes: Mapping[str, Any], span_name: str = "") -> Kind:
     vercel = attributes.get("ai.operationId")
     if isinstance(vercel, str):
         return _kind_of_vercel(vercel)
-    for key in _KEYS:
+    for key in KINDS.attributes:
         word = attributes.get(key)
-        if isinstance(word, str) and (kind := _WORDS.get(word.lower())):
+        if isinstance(word, str) and (kind := _KIND_BY_WORD.get(word.lower())):
             return kind
     if attributes.get("span.type") == "llm_request":
         return "llm"  # Claude Code's, before it named the operation
@@ -158,7 +60,7 @@ def _kind_of_vercel(operation: str) -> Kind:
     return "tool" if operation == "ai.toolCall" else "around"
 
 
-def _kind_by_shape(attributes: Mapping[str, Any], span_name: str) -> Kind:
+def _kind_by_shape(attributes: Mapping[str, object], span_name: str) -> Kind:
     is_used, is_modelled = has_usage(attributes), has_model(attributes)
     if is_used and is_modelled:
         # A response of its own marks a call even where the word for it is new.
@@ -169,7 +71,7 @@ def _kind_by_shape(attributes: Mapping[str, Any], span_name: str) -> Kind:
     return "tool" if "gen_ai.tool.name" in attributes else "around"
 
 
-def _is_codex_call(attributes: Mapping[str, Any], span_name: str) -> bool:
+def _is_codex_call(attributes: Mapping[str, object], span_name: str) -> bool:
     module = attributes.get("code.module.name")
     is_codex = isinstance(module, str) and module.startswith(_CODEX_MODULE)
     return span_name == _CODEX_CALL or (is_codex and "codex.usage.total_tokens" in attributes)

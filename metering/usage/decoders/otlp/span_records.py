@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from common.errors import EventRejected
+from common.json_bodies import JsonObject
 from metering.usage.decoders.assembly import digest, tags
 from metering.usage.decoders.native import PassedOver, TagValue
+from metering.usage.decoders.otlp.dialects import Kind
 from metering.usage.decoders.otlp.span_fields import (
     call_fields,
     dimensions_of,
@@ -22,7 +24,7 @@ from metering.usage.decoders.otlp.span_fields import (
     source_of,
     tool_fields,
 )
-from metering.usage.decoders.otlp.span_kinds import Kind, kind_of
+from metering.usage.decoders.otlp.span_kinds import kind_of
 from metering.usage.decoders.otlp.spans import SPAN_LENGTH, TRACE_LENGTH, Span, is_id
 from metering.usage.decoders.otlp.token_counts import Counted, count_tokens
 
@@ -48,7 +50,7 @@ class SpanRecord(msgspec.Struct, omit_defaults=True, gc=False):
     process: str = ""
     started_us: int = 0
     ended_us: int = 0
-    fields: dict[str, Any] = {}
+    fields: JsonObject = {}
     dims: dict[str, str] = {}
     process_dims: dict[str, str] = {}
     tags: dict[str, TagValue] | None = None
@@ -195,9 +197,9 @@ def ancestors(span: SpanRecord, tree: Tree) -> Iterator[SpanRecord]:
     seen = {span.key}
     current = span
     while current.parent is not None and len(seen) <= ANCESTORS_MAX:
-        found = tree.get((current.trace, current.parent))
-        if found is None or found.key in seen:
+        around = tree.get((current.trace, current.parent))
+        if around is None or around.key in seen:
             return
-        current = found
+        current = around
         seen.add(current.key)
         yield current

@@ -1,33 +1,17 @@
 """A span as this decoder sees it, whichever of OTLP's encodings it came in."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-Attributes = dict[str, Any]
+from metering.usage.decoders.otlp.dialects import KINDS
+
+Attributes = dict[str, object]
 
 STATUS_ERROR = 2
 # Structured attributes are kept so deep; only their hashes are ever looked at.
 VALUE_LEVELS_MAX: Final = 32
-# Prompts, tools and what else makes spans large, of which nothing is used.
-_UNUSED: Final = (
-    "ai.prompt",
-    "ai.request.headers.",
-    "gen_ai.input.messages",
-    "gen_ai.prompt",
-    "gen_ai.system_instructions",
-    "gen_ai.tool.definitions",
-    "llm.input_messages.",
-    "llm.invocation_parameters",
-    "llm.prompts",
-    "llm.request.functions.",
-    "llm.tools.",
-    "logfire.json_schema",
-    "model_request_parameters",
-    "pydantic_ai.all_messages",
-    "request_data",
-)
 
 
 class Span(msgspec.Struct, gc=False):
@@ -44,7 +28,7 @@ class Span(msgspec.Struct, gc=False):
     status_message: str
     exception: str | None
     attributes: Attributes
-    resource: Mapping[str, Any]
+    resource: Mapping[str, object]
 
     @property
     def key(self) -> tuple[str, str]:
@@ -55,7 +39,7 @@ class Span(msgspec.Struct, gc=False):
         return f"{self.trace}-{self.span}"
 
 
-def first(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+def first(attributes: Mapping[str, object], keys: tuple[str, ...]) -> object:
     """Return the first of these attributes that says something."""
     for key in keys:
         value = attributes.get(key)
@@ -66,7 +50,7 @@ def first(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
 
 def is_needed(key: str) -> bool:
     """Return whether this attribute is read."""
-    return not key.startswith(_UNUSED)
+    return not key.startswith(KINDS.unused)
 
 
 def is_id(text: str, length: int) -> bool:

@@ -5,12 +5,13 @@ object of the provider's own beside them is believed before them.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from metering.usage.columns import TOKEN_COUNTS
 from metering.usage.decoders.assembly import count
+from metering.usage.decoders.otlp.dialects import TOKENS
 from metering.usage.decoders.otlp.quoted import (
     Answer,
     answer_of,
@@ -22,115 +23,11 @@ from metering.usage.decoders.otlp.spans import first
 from metering.usage.shapes import Tokens, UnknownUsage, normalise_usage
 from metering.usage.shapes.arithmetic import Reported, settle
 
-_INPUT: Final = (
-    "gen_ai.usage.input_tokens",
-    "gen_ai.usage.prompt_tokens",
-    "llm.usage.prompt_tokens",
-    "llm.token_count.prompt",
-    "ai.usage.inputTokens",
-    "ai.usage.promptTokens",
-    "ai.usage.tokens",
-)
-_OUTPUT: Final = (
-    "gen_ai.usage.output_tokens",
-    "gen_ai.usage.completion_tokens",
-    "llm.usage.completion_tokens",
-    "llm.token_count.completion",
-    "ai.usage.outputTokens",
-    "ai.usage.completionTokens",
-)
-_CACHE_READ: Final = (
-    "gen_ai.usage.cache_read.input_tokens",
-    "gen_ai.usage.cache_read_input_tokens",
-    "gen_ai.usage.cache_read_tokens",
-    "gen_ai.usage.cached_tokens",
-    "gen_ai.usage.cached_input_tokens",
-    "gen_ai.usage.cache_read_input_token_count",
-    "gen_ai.usage.input_tokens.cached",
-    "gen_ai.usage.details.cache_read_tokens",
-    "gen_ai.usage.details.cache_read_input_tokens",
-    "gen_ai.usage.details.cached_tokens",
-    "llm.usage.cache_read_input_tokens",
-    "llm.token_count.prompt_details.cache_read",
-    "ai.usage.inputTokenDetails.cacheReadTokens",
-    "ai.usage.cachedInputTokens",
-    "cache_read_tokens",
-)
-_CACHE_WRITE: Final = (
-    "gen_ai.usage.cache_creation.input_tokens",
-    "gen_ai.usage.cache_write.input_tokens",
-    "gen_ai.usage.cache_creation_input_tokens",
-    "gen_ai.usage.cache_write_tokens",
-    "gen_ai.usage.cache_write_input_tokens",
-    "gen_ai.usage.cache_creation_tokens",
-    "gen_ai.usage.input_tokens.cache_write",
-    "gen_ai.usage.details.cache_write_tokens",
-    "gen_ai.usage.details.cache_creation_input_tokens",
-    "llm.usage.cache_creation_input_tokens",
-    "llm.token_count.prompt_details.cache_write",
-    "ai.usage.inputTokenDetails.cacheWriteTokens",
-    "cache_creation_tokens",
-)
-_CACHE_WRITE_1H: Final = (
-    "anthropic.usage.cache_creation.ephemeral_1h_input_tokens",
-    "gen_ai.usage.cache_creation.ephemeral_1h_input_tokens",
-    "gen_ai.usage.cache_creation.ephemeral_1h.input_tokens",
-    "gen_ai.usage.cache_write.ephemeral_1h_input_tokens",
-    "gen_ai.usage.cache_creation_ephemeral_1h_input_tokens",
-    "gen_ai.usage.cache_creation_1h_tokens",
-    "gen_ai.usage.cache_creation_1h.input_tokens",
-    "gen_ai.usage.cache_write_1h_tokens",
-    "gen_ai.usage.cache_write_1h.input_tokens",
-    "gen_ai.usage.details.ephemeral_1h_input_tokens",
-    "gen_ai.usage.details.cache_write_1h_tokens",
-    "llm.usage.cache_creation.ephemeral_1h_input_tokens",
-    "llm.token_count.prompt_details.cache_write_1h",
-    "llm.token_count.prompt_details.cache_write.ephemeral_1h",
-    "cache_creation_1h_tokens",
-)
-_CACHE_WRITE_5M: Final = tuple(key.replace("1h", "5m") for key in _CACHE_WRITE_1H)
-_REASONING: Final = (
-    "gen_ai.usage.reasoning.output_tokens",
-    "gen_ai.usage.reasoning_tokens",
-    "gen_ai.usage.output_tokens.reasoning",
-    "gen_ai.usage.details.reasoning_tokens",
-    "gen_ai.usage.details.thoughts_tokens",
-    "llm.usage.reasoning_tokens",
-    "codex.usage.reasoning_output_tokens",
-    "llm.token_count.completion_details.reasoning",
-    "ai.usage.outputTokenDetails.reasoningTokens",
-    "ai.usage.reasoningTokens",
-)
-_INPUT_AUDIO: Final = (
-    "gen_ai.usage.input_audio_tokens",
-    "gen_ai.usage.details.input_audio_tokens",
-    "llm.token_count.prompt_details.audio",
-)
-_OUTPUT_AUDIO: Final = (
-    "gen_ai.usage.output_audio_tokens",
-    "gen_ai.usage.details.output_audio_tokens",
-    "llm.token_count.completion_details.audio",
-)
-_TOTAL: Final = (
-    "gen_ai.usage.total_tokens",
-    "llm.usage.total_tokens",
-    "llm.token_count.total",
-    "ai.usage.totalTokens",
-)
+_CACHE_WRITE_5M: Final = tuple(key.replace("1h", "5m") for key in TOKENS.cache_write_1h)
 _LANGFUSE: Final = "langfuse.observation.usage_details"
 # Claude Code's own names, which it sends alone where it is old.
 _CLAUDE_CODE: Final = ("input_tokens", "output_tokens")
-_SEARCHES: Final = (
-    "gen_ai.usage.details.web_search_requests",
-    "gen_ai.usage.details.web_searches",
-    "gen_ai.usage.server_tool_use.web_search_requests",
-    "gen_ai.usage.web_search_requests",
-    "gen_ai.usage.web_searches",
-    "anthropic.usage.server_tool_use.web_search_requests",
-    "anthropic.usage.web_search_requests",
-    "llm.usage.web_search_requests",
-)
-_KEPT_BY_TIME: Final = frozenset((*_CACHE_WRITE_1H, *_CACHE_WRITE_5M))
+_KEPT_BY_TIME: Final = frozenset((*TOKENS.cache_write_1h, *_CACHE_WRITE_5M))
 # A compaction of the context is billed beside the answer that it was made for.
 _COMPACTION: Final = ("anthropic.usage.compaction.", "gen_ai.usage.compaction.")
 _STEPS: Final = "iterations"
@@ -146,7 +43,7 @@ class Counted(msgspec.Struct, frozen=True):
     """
 
     tokens: Tokens
-    usage: dict[str, Any] | None
+    usage: dict[str, object] | None
     has_searches_apart: bool = False
     beside: tuple[int, int] = (0, 0)
 
@@ -170,15 +67,15 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 class _Metadata(msgspec.Struct):
-    anthropic: Any = None
+    anthropic: object = None
 
 
 class _GoogleAnswer(msgspec.Struct):
-    usage_metadata: Any = None
+    usage_metadata: object = None
 
 
 class _ToolUse(msgspec.Struct):
-    web_search_requests: Any = None
+    web_search_requests: object = None
 
 
 class _AnswerMetadata(msgspec.Struct):
@@ -187,7 +84,7 @@ class _AnswerMetadata(msgspec.Struct):
     server_tool_use: _ToolUse | None = None
 
 
-def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
+def count_tokens(attributes: Mapping[str, object], provider: str | None) -> Counted | None:
     """Return what the span says about tokens, None when it says nothing.
 
     Raises ValueError for counts that cannot be.
@@ -203,7 +100,9 @@ def count_tokens(attributes: Mapping[str, Any], provider: str | None) -> Counted
     return msgspec.structs.replace(counted, tokens=tokens, has_searches_apart=True)
 
 
-def _counted(attributes: Mapping[str, Any], provider: str | None, answer: Answer) -> Counted | None:
+def _counted(
+    attributes: Mapping[str, object], provider: str | None, answer: Answer
+) -> Counted | None:
     flat = _flat(attributes, provider)
     for usage in _own_objects(attributes, answer):
         counted = _from_usage(usage, provider)
@@ -212,22 +111,22 @@ def _counted(attributes: Mapping[str, Any], provider: str | None, answer: Answer
     return flat or _from_langfuse(attributes)
 
 
-def _own_objects(attributes: Mapping[str, Any], answer: Answer) -> list[dict[str, Any]]:
-    found: list[object] = [attributes.get("gen_ai.usage.raw")]
+def _own_objects(attributes: Mapping[str, object], answer: Answer) -> list[dict[str, object]]:
+    usages: list[object] = [attributes.get("gen_ai.usage.raw")]
     if metadata := decode_text(attributes.get("ai.response.providerMetadata"), _Metadata):
         own = metadata.anthropic
-        found.append(own.get("usage") if isinstance(own, dict) else None)
+        usages.append(own.get("usage") if isinstance(own, dict) else None)
     if google := decode_text(attributes.get("gcp.vertex.agent.llm_response"), _GoogleAnswer):
-        found.append(google.usage_metadata)
-    found += answer.usages
-    found.append(attributes.get("langsmith.metadata.usage_metadata"))
-    objects = [decode_object(each if isinstance(each, str) else _encode(each)) for each in found]
+        usages.append(google.usage_metadata)
+    usages += answer.usages
+    usages.append(attributes.get("langsmith.metadata.usage_metadata"))
+    objects = [decode_object(each if isinstance(each, str) else _encode(each)) for each in usages]
     return [each for each in objects if each]
 
 
-def _searches(attributes: Mapping[str, Any], answer: Answer) -> int:
+def _searches(attributes: Mapping[str, object], answer: Answer) -> int:
     """Web searches that stand beside the counts, in whichever place the dialect has for them."""
-    counted = count(first(attributes, _SEARCHES))
+    counted = count(first(attributes, TOKENS.web_searches))
     if counted is not None:
         return counted
     metadata = decode_text(attributes.get("metadata"), _AnswerMetadata)
@@ -236,12 +135,12 @@ def _searches(attributes: Mapping[str, Any], answer: Answer) -> int:
     return counted or answer.web_searches or searches_in_messages(attributes)
 
 
-def _encode(found: object) -> str | None:
+def _encode(usage: object) -> str | None:
     """JSON again, in which there is no NaN."""
-    return msgspec.json.encode(found).decode() if isinstance(found, dict) else None
+    return msgspec.json.encode(usage).decode() if isinstance(usage, dict) else None
 
 
-def _from_usage(usage: dict[str, Any], provider: str | None) -> Counted | None:
+def _from_usage(usage: dict[str, object], provider: str | None) -> Counted | None:
     try:
         tokens = normalise_usage(usage, provider=provider)
         plain = tokens
@@ -262,10 +161,11 @@ def _covers(own: Tokens, flat: Tokens) -> bool:
     return own.input_tokens >= flat.input_tokens and own.output_tokens >= flat.output_tokens
 
 
-def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None:
-    given, output = count(first(attributes, _INPUT)), count(first(attributes, _OUTPUT))
-    total = count(first(attributes, _TOTAL))
-    is_claude_code = given is None and output is None and _is_claude_code(attributes)
+def _flat(attributes: Mapping[str, object], provider: str | None) -> Counted | None:
+    given, output = count(first(attributes, TOKENS.input)), count(first(attributes, TOKENS.output))
+    total = count(first(attributes, TOKENS.total))
+    is_named = given is not None or output is not None
+    is_claude_code = not is_named and attributes.get("span.type") == "llm_request"
     if is_claude_code:
         given, output = (count(attributes.get(key)) for key in _CLAUDE_CODE)
     if given is None and output is None:
@@ -274,9 +174,15 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
     def used(keys: tuple[str, ...]) -> int:
         return count(first(attributes, keys)) or 0
 
-    read, write, reasoning = used(_CACHE_READ), used(_CACHE_WRITE), used(_REASONING)
+    read, write, reasoning = (
+        used(TOKENS.cache_read),
+        used(TOKENS.cache_write),
+        used(TOKENS.reasoning),
+    )
     is_split = not attributes.keys().isdisjoint(_KEPT_BY_TIME)
-    write_1h, write_5m = (used(_CACHE_WRITE_1H), used(_CACHE_WRITE_5M)) if is_split else (0, 0)
+    write_1h, write_5m = (
+        (used(TOKENS.cache_write_1h), used(_CACHE_WRITE_5M)) if is_split else (0, 0)
+    )
     write = max(write, write_1h + write_5m)
     given, output = given or 0, output or 0
     is_left_out = is_claude_code or _leaves_cache_out(attributes, provider)
@@ -293,7 +199,9 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
         is_cache_apart=read + write > given or is_left_out,
     )
     tokens = settle(
-        reported, input_audio_tokens=used(_INPUT_AUDIO), output_audio_tokens=used(_OUTPUT_AUDIO)
+        reported,
+        input_audio_tokens=used(TOKENS.input_audio),
+        output_audio_tokens=used(TOKENS.output_audio),
     )
     beside = _compaction(attributes)
     return Counted(
@@ -303,7 +211,7 @@ def _flat(attributes: Mapping[str, Any], provider: str | None) -> Counted | None
     )
 
 
-def _compaction(attributes: Mapping[str, Any]) -> Tokens:
+def _compaction(attributes: Mapping[str, object]) -> Tokens:
     def used(*names: str) -> int:
         keys = tuple(f"{prefix}{name}" for prefix in _COMPACTION for name in names)
         return count(first(attributes, keys)) or 0
@@ -323,11 +231,7 @@ def _plus(tokens: Tokens, more: Tokens) -> Tokens:
     return msgspec.structs.replace(tokens, **sums)
 
 
-def _is_claude_code(attributes: Mapping[str, Any]) -> bool:
-    return attributes.get("span.type") == "llm_request"
-
-
-def _leaves_cache_out(attributes: Mapping[str, Any], provider: str | None) -> bool:
+def _leaves_cache_out(attributes: Mapping[str, object], provider: str | None) -> bool:
     """Vercel's SDK passes Anthropic's input on as it is, up to its version with details."""
     return (
         provider == "anthropic"
@@ -336,7 +240,7 @@ def _leaves_cache_out(attributes: Mapping[str, Any], provider: str | None) -> bo
     )
 
 
-def _from_langfuse(attributes: Mapping[str, Any]) -> Counted | None:
+def _from_langfuse(attributes: Mapping[str, object]) -> Counted | None:
     """Langfuse's own attribute: counts by kind, beside one another where they fill the total."""
     details = attributes.get(_LANGFUSE)
     details = decode_object(details) if isinstance(details, str) else details

@@ -51,10 +51,10 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     if byte < 0x80:
         return byte, at + 1
     value = shift = 0
-    for place in range(at, min(at + _VARINT_BYTES_MAX, len(message))):
-        byte = message[place]
+    for index in range(at, min(at + _VARINT_BYTES_MAX, len(message))):
+        byte = message[index]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place + 1
+            return value, index + 1
         shift += 7
     raise ValueError("a number has no end")

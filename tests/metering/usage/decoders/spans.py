@@ -12,12 +12,30 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from common.errors import EventRejected
 from common.json_bodies import JsonObject
 from metering.usage.decoders.native import Decoded, EventBody
-from metering.usage.decoders.otlp import decode_otlp_json, decode_otlp_protobuf
+from metering.usage.decoders.otlp import calls_of_spans, read_export
+from metering.usage.decoders.otlp.json_mapping import read_json
+from metering.usage.decoders.otlp.protobuf import read_protobuf
+from metering.usage.decoders.otlp.spans import Span as ReadSpan
 
 STARTED_NANOS = 1_795_305_007_049_640_164
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 Attributes = JsonObject
+
+
+def decode_otlp_protobuf(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
+    """Return the events of an export that is whole by itself (`application/x-protobuf`)."""
+    return _events(read_protobuf(body), trusts_given_costs)
+
+
+def decode_otlp_json(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
+    """Return the events of an export that is whole by itself (`application/json`)."""
+    return _events(read_json(body), trusts_given_costs)
+
+
+def _events(items: list[ReadSpan | EventRejected], trusts_given_costs: bool) -> list[Decoded]:
+    export = read_export(items, trusts_given_costs=trusts_given_costs)
+    return [*export.rejected, *(call.body for call in calls_of_spans(export.spans))]
 
 
 class Export:

@@ -16,12 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from common.errors import EventRejected, MalformedBody, MeteringError, TooManyEvents
 from metering.usage.decoders.native import EventBody
-from metering.usage.decoders.otlp import (
-    decode_otlp_json,
-    decode_otlp_protobuf,
-    encode_otlp_response,
-    json_mapping,
-)
+from metering.usage.decoders.otlp import encode_otlp_response, json_mapping
 from metering.usage.decoders.otlp.token_counts import count_tokens
 from metering.usage.shapes import Tokens, normalise_usage
 from tests.metering.usage.decoders.spans import (
@@ -33,6 +28,8 @@ from tests.metering.usage.decoders.spans import (
     Attributes,
     Export,
     chat,
+    decode_otlp_json,
+    decode_otlp_protobuf,
     export,
     without_id,
 )

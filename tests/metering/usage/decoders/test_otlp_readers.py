@@ -5,6 +5,7 @@ import json
 import pytest
 
 from common.json_bodies import JsonObject
+from metering.usage.decoders.otlp.dialects import Kind
 from metering.usage.decoders.otlp.span_fields import (
     call_fields,
     dimensions_of,
@@ -13,7 +14,6 @@ from metering.usage.decoders.otlp.span_fields import (
     tool_fields,
 )
 from metering.usage.decoders.otlp.span_kinds import (
-    Kind,
     has_model,
     has_usage,
     is_of_interest,

@@ -16,9 +16,13 @@ import pytest
 from common.errors import EventRejected
 from common.json_bodies import JsonObject
 from metering.usage.decoders.native import EventBody, decode_json
-from metering.usage.decoders.otlp import decode_otlp_json, decode_otlp_protobuf
 from metering.usage.shapes import Tokens, normalise_usage
-from tests.metering.usage.decoders.spans import Attributes, Export
+from tests.metering.usage.decoders.spans import (
+    Attributes,
+    Export,
+    decode_otlp_json,
+    decode_otlp_protobuf,
+)
 
 DATA = Path(__file__).parents[4].parent / "shared" / "data"
 RECORDED = DATA / "otlp_genai"

@@ -1,0 +1,78 @@
+"""What a whole is composed of, as a treemap. Pure; knows plotly, as `charts.py` does."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dashboard.amounts import percent
+from dashboard.charts import MONEY, NO_VALUE, SURFACE, Figure, Unit, height, named, template
+
+
+class Part(NamedTuple):
+    """A part of the whole, which may have parts itself. A click opens `address`, if given."""
+
+    name: str
+    amount: int
+    color: str
+    address: str
+    parts: "Sequence[Part]" = ()
+
+
+class _Cell(NamedTuple):
+    part: Part
+    parent: str
+    id: str
+
+
+def treemap(parts: Sequence[Part], *, unit: Unit = MONEY) -> Figure:
+    """Rectangles as large as their amounts, those of one part beside each other.
+
+    What is not above zero has no rectangle; the inner parts of one sum to it.
+    """
+    cells: list[_Cell] = []
+    for at, part in enumerate(parts):
+        if part.amount <= 0:
+            continue
+        cells.append(_Cell(part, "", str(at)))
+        cells += [
+            _Cell(inner, str(at), f"{at}/{place}")
+            for place, inner in enumerate(part.parts)
+            if inner.amount > 0
+        ]
+    total = sum(cell.part.amount for cell in cells if not cell.parent)
+    trace = {
+        "type": "treemap",
+        "ids": [cell.id for cell in cells],
+        "parents": [cell.parent for cell in cells],
+        "labels": [named(cell.part.name) for cell in cells],
+        "values": [height(cell.part.amount, unit) for cell in cells],
+        "branchvalues": "total",
+        "text": [unit.text(cell.part.amount) for cell in cells],
+        "texttemplate": "<b>%{label}</b><br>%{text}",
+        "textfont": {"size": 12, "color": SURFACE},
+        "textposition": "top left",
+        "hoverinfo": "none",
+        "sort": False,
+        "tiling": {"packing": "squarify", "pad": 2},
+        "pathbar": {"visible": False},
+        "marker": {
+            "colors": [cell.part.color for cell in cells],
+            "line": {"width": 1, "color": SURFACE},
+        },
+    }
+    addresses = [cell.part.address for cell in cells]
+    layout = template() | {
+        "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
+        # Words that do not fit are left out; the hover has them.
+        "uniformtext": {"minsize": 11, "mode": "hide"},
+        "meta": {
+            "hover": [_hover(cell.part, total, unit) for cell in cells],
+            "addresses": addresses,
+        },
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _hover(part: Part, total: int, unit: Unit) -> list[str]:
+    """A line of the hover, in the form that `charts.js` shows."""
+    share = percent(part.amount, total)
+    return [part.name or NO_VALUE, f"{unit.exact(part.amount)} · {share}", "", ""]

@@ -1,0 +1,109 @@
+"""What the explore page is asked, read from its address, and the questions that this makes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from django.http import QueryDict
+
+from dashboard.explore.metrics import METRICS, Metric
+from dashboard.filter_bar import COST, FilterBar, TimeRange
+from metering.reporting.question import Filters, UsageQuestion
+
+CUMULATIVE: Final = "cumulative"
+SEARCH: Final = "search"
+PAGE: Final = "page"
+SEARCH_CHARACTERS_MAX: Final = 200
+PAGE_MAX: Final = 1_000
+# More bars than that are no picture: a month of hours is 744.
+HOURLY_MAX: Final = timedelta(days=32)
+# From the whole to the single call: a click on a value leads to the next of these.
+LEVELS: Final = ("team", "agent", "feature", "session", "trace")
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A view of usage. Its bar's filters are those that the reader may use."""
+
+    tenant_id: int
+    bar: FilterBar
+    metric: Metric
+    is_cumulative: bool = False
+    search: str = ""
+    page: int = 1
+
+    @property
+    def group_by(self) -> tuple[str, ...]:
+        return self.bar.group_by
+
+    def question(
+        self,
+        span: TimeRange,
+        *,
+        group_by: tuple[str, ...] = (),
+        interval: str = "none",
+        only: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> UsageQuestion | None:
+        """The question for a stretch of time, of these values alone; None: it has not begun."""
+        if span.starts_at >= span.until:
+            return None
+        return UsageQuestion(
+            tenant_id=self.tenant_id,
+            starts_at=span.starts_at,
+            ends_at=span.until,
+            group_by=group_by,
+            interval=interval,
+            timezone=str(self.bar.zone),
+            filters={**self.filters, **(only or {})},
+        )
+
+    @property
+    def filters(self) -> Filters:
+        return {name: tuple(values) for name, values in self.bar.filters.items()}
+
+    def link(self, *, path: str = "", **further: str) -> str:
+        """The address of this view with other parameters of the page; an empty one is left out."""
+        own = {
+            CUMULATIVE: "true" if self.is_cumulative else "",
+            SEARCH: self.search,
+            PAGE: str(self.page) if self.page > 1 else "",
+        }
+        pairs = {name: value for name, value in {**own, **further}.items() if value}
+        return self.bar.with_further(pairs).query(path=path)
+
+    def within(self, value: str) -> "Exploration":
+        """The same of one value of the first dimension."""
+        return replace(self, bar=self.bar.with_chip(self.group_by[0], value))
+
+    def deeper(self, dimension: str, value: str) -> FilterBar:
+        """The view of one value: grouped by what comes after it, where it was grouped by it."""
+        chosen = {dimension, *(name for name, _ in self.bar.chips)}
+        groups = [name for name in self.group_by if name not in chosen]
+        after = LEVELS.index(dimension) + 1 if dimension in LEVELS else 0
+        taken = {*chosen, *groups}
+        following = [name for name in LEVELS[after:] if name not in taken]
+        groups = [*groups, *following][: max(1, len(self.group_by))] or [LEVELS[-1]]
+        bar = replace(self.bar.with_chip(dimension, value), group_by=tuple(groups))
+        return bar.with_further({CUMULATIVE: "true"} if self.is_cumulative else {})
+
+
+def read_exploration(query: QueryDict, bar: FilterBar, *, tenant_id: int) -> Exploration:
+    """The view that an address asks for. What is not understood is left out and said."""
+    notices = list(bar.notices)
+    metric = METRICS.get(bar.metric)
+    if metric is None:
+        notices.append("This metric is not known, so spend is shown.")
+        metric = METRICS[COST]
+    interval = bar.chosen_interval
+    if interval == "hour" and bar.range.ends_at - bar.range.starts_at > HOURLY_MAX:
+        notices.append(f"The chart shows hours for at most {HOURLY_MAX.days} days.")
+        interval = None
+    is_cumulative = query.get(CUMULATIVE) == "true"
+    search = query.get(SEARCH, "").strip()[:SEARCH_CHARACTERS_MAX]
+    text = query.get(PAGE, "")
+    page = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 1
+    bar = replace(
+        bar, metric=metric.name, chosen_interval=interval, notices=tuple(notices)
+    ).with_further({CUMULATIVE: "true"} if is_cumulative else {})
+    return Exploration(tenant_id, bar, metric, is_cumulative, search, max(1, min(page, PAGE_MAX)))

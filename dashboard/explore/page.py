@@ -1,0 +1,209 @@
+"""The explore page: usage by any two dimensions and any metric; its address is the view."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from django.http import HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from dashboard.access import PageRequest, cached_page
+from dashboard.chart_notes import words_alone
+from dashboard.charts import Figure
+from dashboard.explore import chart
+from dashboard.explore.exploration import (
+    CUMULATIVE,
+    PAGE,
+    SEARCH,
+    Exploration,
+    read_exploration,
+)
+from dashboard.explore.exports import curl_line
+from dashboard.explore.finding import headline
+from dashboard.explore.metrics import METRICS
+from dashboard.explore.ranking import PER_PAGE, Ranking, found, page_of, read_ranking, rest_of
+from dashboard.filter_bar import COST, GROUPS, INTERVALS, Choice
+from dashboard.frame import filter_bar_of, frame
+from dashboard.reports.saved_views import (
+    may_save,
+    pinned_of,
+    readable_views,
+    reader_choices,
+)
+from dashboard.spend import has_usage, local
+from dashboard.tables import bucket_words
+from dashboard.views import service_url
+from metering.reporting.bounded import in_time
+from metering.reporting.question import InvalidQuestion
+
+# From so many values on there is a field to search them.
+SEARCHED_FROM: Final = 21
+WHAT: Final = "These figures"
+VIEWS_MAX: Final = 8
+
+
+def exploration_of(request: PageRequest) -> Exploration:
+    """The view that the page's address asks for, within what the reader may see."""
+    return read_exploration(request.GET, filter_bar_of(request), tenant_id=request.tenant.id)
+
+
+@require_safe
+@cached_page
+def page(request: PageRequest) -> HttpResponse:
+    """What is usage made of?"""
+    view = exploration_of(request)
+    bar = view.bar
+    context: dict[str, Any] = frame(request, bar, page="explore") | {
+        "view": view,
+        "metric": view.metric,
+        **_builder(view),
+        **_saved(request, view),
+        "overview_address": bar.query(path=reverse("dashboard:overview")),
+        "curl": curl_line(view, service_url(request)),
+        "has_usage": has_usage(request.tenant.id),
+    }
+    try:
+        with in_time(what=WHAT):
+            context |= _table(view, read_ranking(view))
+    except InvalidQuestion as refusal:
+        context |= {"headline": "This cannot be shown together", "refusal": refusal.detail}
+        context["spend_address"] = replace(bar, metric=COST).query()
+    return render(request, "dashboard/explore/page.html", context)
+
+
+def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
+    lines = page_of(view, ranking)
+    matching = found(view, ranking)
+    first = (view.page - 1) * PER_PAGE + 1
+    further = {SEARCH: view.search}
+    return {
+        "headline": headline(view, ranking, lines),
+        "ranking": ranking,
+        "lines": lines,
+        "rest": rest_of(ranking, lines),
+        "coverage": ranking.report.coverage if ranking.report else None,
+        "number": len(ranking.ranked),
+        "matching": len(matching),
+        "first": first,
+        "last": min(first + PER_PAGE - 1, len(matching)),
+        "is_searched": len(ranking.ranked) >= SEARCHED_FROM or bool(view.search),
+        "newer": view.link(**further, **{PAGE: str(view.page - 1) if view.page > 2 else ""})
+        if view.page > 1
+        else None,
+        "older": view.link(**further, **{PAGE: str(view.page + 1)})
+        if len(matching) > first + PER_PAGE - 1
+        else None,
+    }
+
+
+def _builder(view: Exploration) -> dict[str, Any]:
+    """The sentence that builds a view: metric, two dimensions, interval, and what is summed up."""
+    bar = replace(view, search="", page=1).bar
+    first, second = view.group_by[0], view.group_by[1] if len(view.group_by) > 1 else ""
+
+    def grouped(*names: str) -> str:
+        return replace(bar, group_by=tuple(dict.fromkeys(name for name in names if name))).query()
+
+    thens = [Choice(grouped(first), "nothing", 0, not second)]
+    thens += [
+        Choice(grouped(first, name), name.capitalize(), 0, name == second)
+        for name in GROUPS
+        if name != first
+    ]
+    intervals = [
+        Choice(replace(bar, chosen_interval=name).query(), name, 0, name == bar.interval)
+        for name in INTERVALS
+    ]
+    plain = bar.with_further({})
+    return {
+        "metrics": [
+            Choice(replace(bar, metric=one.name).query(), one.words, 0, one is view.metric)
+            for one in METRICS.values()
+        ],
+        "firsts": [
+            Choice(
+                grouped(name, second if second != name else first),
+                name.capitalize(),
+                0,
+                name == first,
+            )
+            for name in GROUPS
+        ]
+        if second
+        else [Choice(grouped(name), name.capitalize(), 0, name == first) for name in GROUPS],
+        "thens": thens,
+        "intervals": intervals,
+        "sums": [
+            Choice(plain.query(), f"Per {bar.interval}", 0, not view.is_cumulative),
+            Choice(
+                plain.with_further({CUMULATIVE: "true"}).query(), "Running", 0, view.is_cumulative
+            ),
+        ],
+    }
+
+
+def _saved(request: PageRequest, view: Exploration) -> dict[str, Any]:
+    """The saved views that the reader may open, and which of them this is."""
+    here = view.link(**{SEARCH: "", PAGE: ""}).removeprefix("?")
+    views = list(readable_views(request)[:VIEWS_MAX])
+    pinned = pinned_of(request)
+    return {
+        "query": here,
+        "views": [
+            (one, f"{reverse('dashboard:explore')}?{one.query}", one.query == here, one == pinned)
+            for one in views
+        ],
+        "may_save": may_save(request),
+        "readers": reader_choices(request),
+    }
+
+
+@require_safe
+@cached_page
+def time_chart(request: PageRequest) -> HttpResponse:
+    """The metric over time, as a figure."""
+    view = exploration_of(request)
+    return _figure(lambda: chart.time_figure(view, chart.read_course(view)))
+
+
+@require_safe
+@cached_page
+def composition_chart(request: PageRequest) -> HttpResponse:
+    """What the total is composed of, as a figure."""
+    view = exploration_of(request)
+    return _figure(lambda: chart.composition_figure(view))
+
+
+def _figure(draw: Callable[[], Figure]) -> JsonResponse:
+    """A figure; where what was asked cannot be drawn, one that says why."""
+    try:
+        with in_time(what=WHAT):
+            return JsonResponse(draw())
+    except InvalidQuestion as refusal:
+        return JsonResponse(words_alone(refusal.detail))
+
+
+@require_safe
+@cached_page
+def time_table(request: PageRequest) -> HttpResponse:
+    """The numbers behind the chart over time, the newest bucket first."""
+    view = exploration_of(request)
+    try:
+        with in_time(what=WHAT):
+            course = chart.read_course(view)
+    except InvalidQuestion as refusal:
+        return render(request, "dashboard/explore/course.html", {"refusal": refusal.detail})
+    rows = [
+        (
+            bucket_words(local(start, view.bar), view.bar.interval),
+            course.totals[at],
+            [amounts[at] for amounts in course.values.values()],
+            at == course.unfinished,
+        )
+        for at, start in enumerate(course.starts)
+        if start <= view.bar.range.until
+    ]
+    context = {"view": view, "bar": view.bar, "names": list(course.values), "rows": rows[::-1]}
+    return render(request, "dashboard/explore/course.html", context)

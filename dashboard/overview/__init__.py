@@ -1,0 +1,1 @@
+"""The overview: what is spent, where it is heading, what moved it, and what needs attention."""

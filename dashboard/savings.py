@@ -1,0 +1,129 @@
+"""Savings: what caching and cheaper models saved, what was wasted, what would save more."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from common.values import normal_value
+from dashboard.access import PageRequest, cached_page
+from dashboard.amounts import money
+from dashboard.filter_bar import FilterBar
+from dashboard.findings import shortened
+from dashboard.frame import filter_bar_of, frame
+from dashboard.spend import question
+from metering.core.dimensions import VALUE_CHARACTERS_MAX
+from metering.reporting import InvalidQuestion, UsageQuestion
+from metering.reporting.savings import SAVED, WASTED, Finding, Kind, Savings, savings
+from metering.reporting.what_if import what_if
+
+SECTIONS: Final = (
+    ("Saved", SAVED),
+    ("Wasted", WASTED),
+    ("Could be saved", frozenset({Kind.CHEAPER_MODEL})),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A finding in words, where its calls are, and what would do better."""
+
+    finding: Finding
+    words: str
+    address: str
+    next_words: str = ""
+    next_address: str = ""
+
+
+def _question(request: PageRequest, bar: FilterBar) -> UsageQuestion | None:
+    if bar.range.starts_at >= bar.range.until:
+        return None
+    return question(request.tenant.id, bar, bar.range, group_by=None, interval="none")
+
+
+@require_safe
+@cached_page
+def page(request: PageRequest) -> HttpResponse:
+    """Where does money leak, and what has stopped it from leaking?"""
+    bar = filter_bar_of(request)
+    context: dict[str, Any] = frame(request, bar, page="savings") | _tried(request, bar)
+    asked = _question(request, bar)
+    found = Savings([], ())
+    try:
+        found = savings(asked) if asked else found
+    except InvalidQuestion as error:
+        context["why"] = error.detail
+    context |= {
+        "headline": _headline(found),
+        "found": found,
+        "sections": [
+            {
+                "title": title,
+                "is_total": kinds != SECTIONS[2][1],
+                "nanos": sum(one.nanos for one in found.findings if one.kind in kinds),
+                "lines": [_line(one, bar) for one in found.findings if one.kind in kinds],
+            }
+            for title, kinds in SECTIONS
+        ],
+        "left_out": found.left_out,
+    }
+    return render(request, "dashboard/savings.html", context)
+
+
+def _headline(found: Savings) -> str:
+    parts = []
+    if found.saved_nanos:
+        parts.append(f"{money(found.saved_nanos)} saved")
+    if found.wasted_nanos:
+        parts.append(f"{money(found.wasted_nanos)} wasted")
+    best = next((one for one in found.findings if one.kind is Kind.CHEAPER_MODEL), None)
+    if best is not None:
+        model, other = shortened(best.filters["model"]), shortened(best.other_model)
+        parts.append(f"“{other}” instead of “{model}” would have saved {money(best.nanos)}")
+    return f"{'; '.join(parts)}" if parts else "Nothing was saved or wasted in this period"
+
+
+def _line(finding: Finding, bar: FilterBar) -> Line:
+    overview = bar
+    for name, value in finding.filters.items():
+        overview = overview.with_only(name, value)
+    address = overview.query(path=reverse("dashboard:overview"))
+    if finding.kind is not Kind.CHEAPER_MODEL:
+        return Line(finding, _words(finding), address)
+    tried = bar.with_further({"model": finding.filters["model"], "instead": finding.other_model})
+    return Line(finding, _words(finding), address, "Rate call by call", f"{tried.query()}#what-if")
+
+
+def _words(finding: Finding) -> str:
+    model = f"“{shortened(finding.filters.get('model', ''))}”"
+    tool = f"“{shortened(finding.filters.get('tool', ''))}”"
+    what = f"tool {tool}" if "tool" in finding.filters else model
+    agent = f"“{shortened(finding.filters['agent'])}”" if finding.filters.get("agent") else "no one"
+    return {
+        Kind.CACHING: f"Cached input of {model}",
+        Kind.ROUTE: f"Routes chose {model} instead of a better model",
+        Kind.REPORTED: f"Saved as reported with calls of {model}",
+        Kind.FAILED: f"Failed calls of {what}",
+        Kind.REPEATED: f"Calls of {what} that {agent} had made before in the session",
+        Kind.CHEAPER_MODEL: f"{model} → “{shortened(finding.other_model)}”",
+    }[finding.kind]
+
+
+def _tried(request: PageRequest, bar: FilterBar) -> dict[str, Any]:
+    """The answer of the form "What if": calls of one model, rated at the prices of another."""
+    model, instead = (
+        normal_value(request.GET.get(name, ""))[:VALUE_CHARACTERS_MAX].replace("\0", "")
+        for name in ("model", "instead")
+    )
+    tried: dict[str, Any] = {"model": model, "instead": instead}
+    asked = _question(request, bar.with_only("model", model or None))
+    if not instead or asked is None:
+        return tried
+    try:
+        tried["answer"] = what_if(asked, provider=None, model=instead)
+    except InvalidQuestion as error:
+        tried["refusal"] = error.detail
+    return tried

@@ -1,0 +1,1 @@
+"""Pages of sessions, traces and single calls: why something cost what it did, call by call."""

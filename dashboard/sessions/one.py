@@ -1,0 +1,309 @@
+"""One session: what it cost, why, and whether that is usual."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.dateparse import parse_datetime
+from django.utils.http import urlencode
+from django.views.decorators.http import require_safe
+
+from alerts.incident_lists import having_values
+from alerts.models import Incident
+from common.errors import NotFound
+from common.values import normal_value
+from dashboard.access import PageRequest, cached_page, may_halt
+from dashboard.enforcement.decisions import DECISION_WORDS
+from dashboard.filter_bar import FilterBar
+from dashboard.frame import filter_bar_of, frame
+from dashboard.sessions.columns import Chart, chart_of, histogram_of, jumps_of
+from dashboard.sessions.findings import Loop, Usual, headline, times_usual
+from dashboard.sessions.repeats import Repeats, repeats_of
+from dashboard.sessions.waterfall import Line, lines_of
+from metering.core.match import POSITION
+from metering.limits.decisions import DecisionQuestion, list_decisions
+from metering.models import Decision, Operation
+from metering.reporting.events import cost_of
+from metering.reporting.reservations import Balance, read_balances
+from metering.reporting.session_list import earlier_costs
+from metering.reporting.session_steps import Step, read_steps
+from metering.reporting.sessions import EVENTS_MAX, SessionTotals, read_totals
+from metering.reporting.traces import CallNode, build_tree
+
+LINES_MAX: Final = 200
+COSTLIEST_MAX: Final = 10
+DECISIONS_MAX: Final = 20
+JUMPS_MAX: Final = 3
+# A session whose last call is older has nothing left to stop.
+RUNS_WITHIN: Final = timedelta(minutes=15)
+# What a session's calls usually have in common, in the order of its subline.
+SHARED: Final = ("agent", "team", "customer", "feature", "user")
+
+
+class DecisionLine(NamedTuple):
+    """A decision on a call of the session."""
+
+    row: Decision
+
+    @property
+    def words(self) -> str:
+        return DECISION_WORDS.get(self.row.decision, self.row.decision)
+
+    @property
+    def reasons(self) -> list[str]:
+        return [str(reason.get("detail", "")) for reason in self.row.reasons]
+
+
+class BudgetLine(NamedTuple):
+    """A budget window in which the session counts: (part, spent, limit) of what it limits."""
+
+    balance: Balance
+
+    @property
+    def parts(self) -> list[tuple[str, int, int | None]]:
+        rule, balance = self.balance.rule, self.balance.balance
+        names = list(rule.limits)
+        return [
+            (names[place], balance.spent[place], balance.limit(rule, place))
+            for place in rule.limited_places
+        ]
+
+
+class Facts(NamedTuple):
+    """What the page is made of."""
+
+    steps: list[Step]
+    totals: SessionTotals
+    repeats: Repeats
+    usual: Usual
+    main: tuple[str, str]
+    incident: Incident | None
+
+    @property
+    def loop(self) -> Loop | None:
+        """What the incident found; None without one."""
+        if self.incident is None:
+            return None
+        told = self.incident.facts
+        return Loop(
+            words=next((str(one["words"]) for one in told.get("findings", [])), ""),
+            cost_nanos=int(told.get("wasted_nanos") or 0),
+            began_at=parse_datetime(str(told.get("began_at", ""))),
+        )
+
+
+@require_safe
+@cached_page
+def page(request: PageRequest, session: str) -> HttpResponse:
+    """Why did it cost that?"""
+    bar = filter_bar_of(request)
+    session = normal_value(session)
+    facts = _facts(request.tenant.id, session, bar.teams)
+    lines = lines_of(
+        facts.steps,
+        times=facts.repeats.times,
+        subtree_nanos=_subtrees(facts.steps),
+    )
+    part = _part(request, len(lines))
+    context = (
+        frame(request, bar, page="sessions")
+        | _figures(facts, lines)
+        | {
+            "session": session,
+            "is_limited": bar.teams is not None,
+            "lines": lines[part * LINES_MAX : (part + 1) * LINES_MAX],
+            "first": part * LINES_MAX + 1,
+            "last": min((part + 1) * LINES_MAX, len(lines)),
+            "older": _part_query(bar, part + 1) if (part + 1) * LINES_MAX < len(lines) else None,
+            "newest": _part_query(bar, 0) if part else None,
+            "decisions": _decisions(request.tenant.id, session, bar.teams),
+            "balances": _balances(request.tenant.id, facts.steps, bar.teams),
+            "incident": facts.incident,
+            "halt_query": _halt_query(request, session, facts.steps[-1].time, bar.now),
+            "sessions": bar.query(path=reverse("dashboard:sessions")),
+        }
+    )
+    return render(request, "dashboard/sessions/session.html", context)
+
+
+def _facts(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> Facts:
+    try:
+        found = read_steps(
+            tenant_id=tenant_id, dimension="session", value=session, teams=teams, limit=EVENTS_MAX
+        )
+    except NotFound as error:
+        raise Http404 from error
+    steps = found[:EVENTS_MAX]
+    main = _main(steps)
+    costs = earlier_costs(
+        tenant_id=tenant_id,
+        session=session,
+        agent=main[0],
+        feature=main[1],
+        until=steps[-1].time,
+        teams=teams,
+    )
+    totals = read_totals(tenant_id=tenant_id, session=session, teams=teams)
+    return Facts(
+        steps,
+        totals,
+        repeats_of(steps),
+        Usual(costs),
+        main,
+        _incident(tenant_id, session, teams),
+    )
+
+
+def _main(steps: Sequence[Step]) -> tuple[str, str]:
+    """The agent and feature of the costliest part, as the list of sessions has them."""
+    costs: Counter[tuple[str, str]] = Counter()
+    for step in steps:
+        if not step.is_void:
+            costs[step.agent, step.feature] += cost_of(step)
+    return min(costs, key=lambda pair: (-costs[pair], pair), default=("", ""))
+
+
+def _subtrees(steps: Sequence[Step]) -> dict[int, int]:
+    """What each call and everything below it cost."""
+    found: dict[int, int] = {}
+    waiting: list[CallNode[Step]] = build_tree(steps)
+    while waiting:
+        node = waiting.pop()
+        found[node.event.id] = node.subtree_cost_nanos
+        waiting += node.children
+    return found
+
+
+def _figures(facts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
+    """The headline, tiles and charts."""
+    total, usual, loop = facts.totals.total, facts.usual, facts.loop
+    began_at = loop.began_at if loop is not None else None
+    looping = {line.number for line in lines if began_at and line.step.time >= began_at}
+    models = [(line.number, line.step) for line in lines if line.step.operation != Operation.TOOL]
+    traces = {line.step.trace for line in lines if line.step.trace}
+    return {
+        "headline": headline(
+            facts.steps,
+            cost_nanos=total.cost_nanos,
+            repeats=facts.repeats,
+            loop=loop,
+            usual=usual,
+            whose="/".join(filter(None, facts.main)),
+        ),
+        "total": total,
+        "calls": total.requests + total.tool_calls,
+        "is_truncated": total.requests + total.tool_calls > len(lines),
+        "repeats": facts.repeats,
+        "loop": loop,
+        "loop_begins": min(looping, default=0),
+        "usual": usual,
+        "times_usual": times_usual(total.cost_nanos, usual.median) if usual.is_known else "",
+        "shares": [
+            (f"By {name}", [row for row in rows if row.key[0]])
+            for name, rows in facts.totals.by_dimension.items()
+        ],
+        "outcome": facts.totals.outcome,
+        "shared": _shared(facts.steps),
+        "span": lines[0].span,
+        "costliest": _costliest(lines),
+        "running": chart_of(
+            [
+                (line.number, line.running_nanos, "fcrit" if line.number in looping else "f1")
+                for line in lines
+            ]
+        ),
+        "inputs": chart_of(
+            [
+                (number, step.input_tokens, "fcrit" if step.id in facts.repeats.times else "f1")
+                for number, step in models
+            ]
+        ),
+        "jumps": jumps_of(models, limit=JUMPS_MAX),
+        "histogram": _histogram(usual, total.cost_nanos),
+        "dearer": usual.dearer_than(total.cost_nanos),
+        "trace": traces.pop() if len(traces) == 1 else "",
+    }
+
+
+def _costliest(lines: Sequence[Line]) -> list[Line]:
+    """The costliest calls of a session that has more than are shown at once."""
+    ordered = sorted(lines, key=lambda line: (-line.cost_nanos, line.number))
+    return ordered[:COSTLIEST_MAX] if len(lines) > LINES_MAX else []
+
+
+def _histogram(usual: Usual, cost_nanos: int) -> Chart | None:
+    if not usual.is_known:
+        return None
+    return histogram_of(usual.costs, cost_nanos, [("p50", usual.median), ("p95", usual.p95)])
+
+
+def _shared(steps: Sequence[Step]) -> list[tuple[str, list[str]]]:
+    """The values of the calls, by dimension; those that have many say how many."""
+    return [
+        (name, sorted({value for step in steps if (value := getattr(step, name))}))
+        for name in SHARED
+    ]
+
+
+def _part(request: PageRequest, lines: int) -> int:
+    """Which two hundred calls are shown: those with the call that the address names."""
+    text = request.GET.get("call", "1")
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 1
+    return (min(max(number, 1), lines) - 1) // LINES_MAX
+
+
+def _part_query(bar: FilterBar, part: int) -> str:
+    return bar.with_further({"call": str(part * LINES_MAX + 1)}).query()
+
+
+def _decisions(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> list[DecisionLine]:
+    question = DecisionQuestion(tenant_id=tenant_id, session=session, teams=teams)
+    return [DecisionLine(row) for row in list_decisions(question, limit=DECISIONS_MAX)]
+
+
+def _balances(
+    tenant_id: int, steps: Sequence[Step], teams: tuple[str, ...] | None
+) -> list[BudgetLine]:
+    """The budget windows that its last call counts in; a window that others share with a team is
+    not shown to those who may see that team alone.
+    """
+    last = steps[-1]
+    values = [""] * len(POSITION)
+    for name in POSITION:
+        if name in Step._fields and isinstance(value := getattr(last, name), str):
+            values[POSITION[name]] = value
+    values[POSITION["operation"]] = Operation(last.operation).label
+    found = read_balances(tenant_id, tuple(values), at=last.time)
+    return [
+        BudgetLine(one)
+        for one in found
+        if one.window is not None and (teams is None or _is_of_teams(one, teams))
+    ]
+
+
+def _is_of_teams(balance: Balance, teams: tuple[str, ...]) -> bool:
+    rule = balance.rule
+    if "team" in rule.per:
+        return True
+    wanted = rule.match.get("team")
+    named = wanted if isinstance(wanted, list) else [wanted]
+    return wanted is not None and set(named) <= set(teams)
+
+
+def _incident(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> Incident | None:
+    """The latest incident about this session."""
+    rows = Incident.objects.filter(tenant_id=tenant_id, cause=f"loop:{session}")
+    if teams is not None:
+        rows = rows.filter(having_values({"team": teams}))
+    return rows.order_by("-id").first()
+
+
+def _halt_query(request: PageRequest, session: str, last_at: datetime, now: datetime) -> str:
+    """Where a session that still runs can be halted; empty where there is nothing to stop."""
+    if not may_halt(request) or now - last_at > RUNS_WITHIN:
+        return ""
+    return urlencode({"dimension": "session", "value": session})

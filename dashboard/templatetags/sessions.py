@@ -1,0 +1,49 @@
+"""Template tags of the pages of sessions, traces and calls."""
+
+from datetime import timedelta
+
+from django import template
+from django.utils.safestring import SafeString
+
+from dashboard import amounts
+from dashboard.sessions.waterfall import Span
+from dashboard.templatetags.amounts import count
+from metering.reporting.usage import Measures
+
+register = template.Library()
+
+
+@register.simple_tag
+def plain_money(nanos: int) -> str:
+    """Dollars where no element fits, as in a drawing."""
+    return amounts.money(nanos)
+
+
+@register.simple_tag
+def duration(milliseconds: int) -> str:
+    """How long something took: 812 ms, 4.1 s, 2 min 5 s, 3 h 20 min."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    seconds, rest = divmod(milliseconds, 1000)
+    if seconds < 60:
+        return f"{seconds}.{rest // 100} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+
+
+@register.simple_tag
+def axis_of(span: Span) -> list[tuple[int, str]]:
+    """Places along a waterfall and the time that had passed there."""
+    return [
+        (place, duration(span.length * place // 100 // timedelta(milliseconds=1)))
+        for place in (0, 25, 50, 75)
+    ]
+
+
+@register.simple_tag
+def tokens_of(total: Measures) -> SafeString:
+    """Input and output together."""
+    return count(total.input_tokens + total.output_tokens)

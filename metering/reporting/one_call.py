@@ -1,0 +1,56 @@
+"""One call and the reports that told of it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from common.errors import NotFound
+from common.values import normal_value
+from metering.calls.report import report_from_text
+from metering.models import CallReport, EventKey, UsageEvent
+from metering.usage.event_keys import key_of_id
+
+
+class ReportOfCall(NamedTuple):
+    """What one report said of itself. `route` is the number that is stored."""
+
+    source: str
+    sent_id: str
+    route: int
+    at: datetime
+
+
+class OneCall(NamedTuple):
+    """A call as it is stored, and its reports; the first names the call."""
+
+    event: UsageEvent
+    reports: list[ReportOfCall]
+
+
+def read_call(
+    *, tenant_id: int, source: str, sent_id: str, teams: Sequence[str] | None = None
+) -> OneCall:
+    """Return the call that a report with this source and id told of. `teams` leaves out the calls
+    of all other teams. Raises NotFound.
+    """
+    own_key = key_of_id(normal_value(source), sent_id)
+    key = EventKey.objects.filter(tenant_id=tenant_id, key=own_key).first()
+    event = None
+    if key is not None:
+        found = UsageEvent.objects.filter(tenant_id=tenant_id, id=key.event_id)
+        event = found.filter(time=key.event_at).first()
+    if event is None or (teams is not None and event.team not in teams):
+        raise NotFound("There is no such call.")
+    own = ReportOfCall(event.source, event.sent_id, event.route, event.time)
+    # Groups are found by their own index; a call that is told of once is in none.
+    group = CallReport.objects.filter(tenant_id=tenant_id, key=own_key).first()
+    if group is None:
+        return OneCall(event, [own])
+    rows = CallReport.objects.filter(tenant_id=tenant_id, group_id=group.group_id)
+    stored = [report_from_text(row.report) for row in rows if row.event_id == event.id]
+    further = [
+        ReportOfCall(one.body.source or "", one.body.id, one.route, one.at)
+        for one in stored
+        if (one.body.source or "", one.body.id) != (event.source, event.sent_id)
+    ]
+    return OneCall(event, [own, *sorted(further, key=lambda one: one.at)])

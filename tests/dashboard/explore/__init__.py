@@ -1,0 +1,1 @@
+"""The explore page, its exports and the list of calls."""
