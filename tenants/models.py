@@ -46,6 +46,8 @@ class User(AbstractUser):
     # Whether the person behind the address chose the password: not where it was made with a link
     # that was shown to someone else. What the operator gives goes to proven accounts alone.
     is_address_proven = models.BooleanField(default=False, editable=False)
+    # The zone in which pages show the person instants; empty: the browser's.
+    timezone = models.CharField(max_length=64, blank=True, editable=False)
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
@@ -202,6 +204,8 @@ class Invitation(Link):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="invitations")
     email = models.EmailField("email address")
     role = models.CharField(max_length=10, choices=[(role.value, role.value) for role in Role])
+    # Teams that the person joins with the tenant; those that are gone by then are left out.
+    team_ids = ArrayField(models.BigIntegerField(), default=list, editable=False)
     invited_by = models.CharField(max_length=300, editable=False)
     accepted_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)

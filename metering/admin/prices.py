@@ -1,7 +1,7 @@
 """Admin pages of prices: the tenant's own and the catalogue."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
@@ -12,22 +12,16 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
-from common.money import usd_from_nanos, usd_words
-from metering.admin.slips import rate_slips, tool_price_slips
+from common.money import usd_words
+from metering.configuration.price_slips import rate_slips, tool_price_slips
 from metering.configuration.prices import Validity, add_price, add_tool_price, end_price
 from metering.fields.forms import MONEY_ROLES, UsdField
+from metering.fields.rates import RATE_LABELS, format_rates, rate_unit, read_rates
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
-from metering.pricing.rates import check_rates, parse_rates, units
+from metering.pricing.rates import check_rates
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
 from tenants.admin_site import ReadOnlyAdmin, TenantModelAdmin, actor_of, site, tenant_of
-
-UNIT_WORDS: Final = {1_000_000: "per million", 1000: "per thousand", 1: "each"}
-
-
-def _rate_field(key: str, label: str) -> UsdField:
-    unit = UNIT_WORDS[units().units[key].per]
-    return UsdField(label=label, required=False, help_text=f"USD {unit}")
 
 
 class _DatedPriceForm(RowForm):
@@ -41,19 +35,8 @@ class _DatedPriceForm(RowForm):
         return data
 
 
-class ModelPriceForm(_DatedPriceForm):
+class ModelPriceBase(_DatedPriceForm):
     """Rates in USD as price lists state them."""
-
-    rate_input_tokens = _rate_field("input_tokens", "Input tokens")
-    rate_output_tokens = _rate_field("output_tokens", "Output tokens")
-    rate_cache_read_tokens = _rate_field("cache_read_tokens", "Read from a cache")
-    rate_cache_write_tokens = _rate_field("cache_write_tokens", "Written to a cache")
-    rate_cache_write_1h_tokens = _rate_field("cache_write_1h_tokens", "Written for an hour")
-    rate_output_reasoning_tokens = _rate_field("output_reasoning_tokens", "Reasoning tokens")
-    rate_input_audio_tokens = _rate_field("input_audio_tokens", "Audio input tokens")
-    rate_output_audio_tokens = _rate_field("output_audio_tokens", "Audio output tokens")
-    rate_web_searches = _rate_field("web_searches", "Web searches")
-    rate_requests = _rate_field("requests", "Requests")
 
     class Meta:
         model = TenantPrice
@@ -70,11 +53,7 @@ class ModelPriceForm(_DatedPriceForm):
 
     def clean(self) -> dict[str, Any]:
         data = super().clean()
-        rates = {
-            key: {"nanos": str(data[f"rate_{key}"]), "per": units().units[key].per}
-            for key in RATE_KEYS
-            if data.get(f"rate_{key}") is not None
-        }
+        rates = read_rates(data)
         if not rates:
             self.add_error("rate_input_tokens", "Give at least one rate.")
         elif problem := check_rates(rates):
@@ -88,9 +67,14 @@ def validity_of(data: Mapping[str, Any]) -> Validity:
     return Validity(data["effective_from"], data["effective_to"], data["note"])
 
 
-# What the form offers; the API takes every class of usage that the price library knows.
-RATE_KEYS: Final = tuple(
-    name.removeprefix("rate_") for name in ModelPriceForm.base_fields if name.startswith("rate_")
+# A field for each rate that forms offer.
+ModelPriceForm: Any = type(
+    "ModelPriceForm",
+    (ModelPriceBase,),
+    {
+        f"rate_{key}": UsdField(label=label, required=False, help_text=f"USD {rate_unit(key)}")
+        for key, label in RATE_LABELS.items()
+    },
 )
 
 
@@ -159,7 +143,7 @@ class ModelPriceAdmin(PriceAdmin):
                 "note",
             )
             return ((None, {"fields": names}),)
-        keys = [f"rate_{key}" for key in RATE_KEYS]
+        keys = [f"rate_{key}" for key in RATE_LABELS]
         return (
             (None, {"fields": (("model", "provider"),)}),
             ("Rates", {"fields": tuple(zip(keys[::2], keys[1::2], strict=True))}),
@@ -252,22 +236,6 @@ class ToolPriceAdmin(PriceAdmin):
             call_nanos=data["call_nanos"],
             validity=validity_of(data),
         )
-
-
-def format_rates(rates: Mapping[str, Any]) -> str:
-    """Rates as people read them: "input $3, output $15 per million; requests $1 per thousand"."""
-    by_unit: dict[str, list[str]] = {}
-    parsed = parse_rates(rates)
-    for key, rate in parsed.items():
-        per = units().units[key].per
-        words = key.removeprefix("output_") if key == "output_reasoning_tokens" else key
-        amount = usd_from_nanos(round(rate.nanos * per / rate.per))
-        words = words.removesuffix("_tokens").replace("_", " ")
-        by_unit.setdefault(UNIT_WORDS.get(per, f"per {per:,}"), []).append(f"{words} ${amount}")
-    parts = [f"{', '.join(amounts)} {unit}" for unit, amounts in by_unit.items()]
-    if any(rate.tiers for rate in parsed.values()):
-        parts.append("other rates for long input")
-    return "; ".join(parts)
 
 
 @register(CataloguePrice, site=site)

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from common.json_bodies import JsonObject
 from dashboard.findings import sources_headline, unknown_headline
-from dashboard.sources import SEVERITIES
+from dashboard.settings.sources import SEVERITIES
 from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation, Route, SourceOutcome
 from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
