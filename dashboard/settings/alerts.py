@@ -2,6 +2,7 @@
 contacts of budgets reach, and maintenance windows.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -101,7 +102,7 @@ class AlertsForm(forms.Form):
         initial = {name: getattr(settings, name) for name in FIELDS}
         for name in RULES:
             values = rule_values(name, settings.rules)
-            initial |= {f"{name}_{part}": values[part] for part in PARTS}  # type: ignore[literal-required]
+            initial |= {f"{name}_{part}": values[part] for part in PARTS}
         super().__init__(sent_data(request), initial=initial)
         for name, rule in RULES.items():
             about = rule.description
@@ -165,7 +166,8 @@ class MaintenanceForm(forms.Form):
     )
 
 
-class WindowLine(NamedTuple):
+@dataclass(frozen=True)
+class WindowLine:
     """A maintenance window as the page shows it."""
 
     row: MaintenanceWindow

@@ -181,7 +181,7 @@ def _names(tenant_id: int, rows: Sequence[AuditEntry]) -> dict[tuple[str, str], 
     for row in rows:
         if row.object_type in NAMED and row.object_id.isdecimal():
             ids.setdefault(row.object_type, set()).add(int(row.object_id))
-    names = {}
+    names: dict[tuple[str, str], str] = {}
     for kind, wanted in ids.items():
         model, field = NAMED[kind]
         stored: Any = model._default_manager.filter(tenant_id=tenant_id, id__in=wanted)

@@ -1,10 +1,10 @@
 """API keys: which programs act for the tenant, a new one, and an end to one."""
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from django import forms
-from django.core.exceptions import ValidationError
 from django.db.models import F, Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
@@ -26,7 +26,7 @@ from dashboard.frame import filter_bar_of, frame
 from tenants.admin_site import actor_of
 from tenants.keys import create_api_key, revoke_api_key
 from tenants.models import ApiKey
-from tenants.roles import ALL_SCOPES, Scope
+from tenants.roles import Scope
 
 KEYS_MAX: Final = 500
 ENDED_MAX: Final = 50
@@ -36,12 +36,14 @@ SCOPE_WORDS: Final = {
     Scope.READ: "read usage, budgets and events",
     Scope.MANAGE: "change budgets, prices, keys and teams",
 }
+SCOPE_CHOICES: Final = [(scope.value, f"{scope}: {words}") for scope, words in SCOPE_WORDS.items()]
 ADVICE: Final = (
     "Only its hash is stored. Put it where it is used; anyone who has it can act for this tenant."
 )
 
 
-class KeyLine(NamedTuple):
+@dataclass(frozen=True)
+class KeyLine:
     """A key as the page shows it."""
 
     row: ApiKey
@@ -76,7 +78,7 @@ class KeyForm(forms.Form):
     )
     scopes = forms.MultipleChoiceField(
         label="Scopes",
-        choices=[(scope, f"{scope}: {SCOPE_WORDS[Scope(scope)]}") for scope in ALL_SCOPES],
+        choices=SCOPE_CHOICES,
         widget=forms.CheckboxSelectMultiple(),
         error_messages={"required": "Choose at least one scope."},
     )
@@ -87,13 +89,13 @@ class KeyForm(forms.Form):
         zone = request.tenant.timezone
         self.fields["expires_at"].help_text = f"Time in {zone}. Leave empty to never expire."
 
-    def clean_expires_at(self) -> Any:
-        expires_at = self.cleaned_data["expires_at"]
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        expires_at = data.get("expires_at")
         if expires_at is not None and expires_at <= timezone.now():
-            raise ValidationError(
-                "This time is in the past. Choose a later one, or leave it empty."
-            )
-        return expires_at
+            words = "This time is in the past. Choose a later one, or leave it empty."
+            self.add_error("expires_at", words)
+        return data
 
 
 @require_safe

@@ -80,7 +80,9 @@ class ModelPriceForm(PriceForm):
 
     def __init__(self, request: PageRequest) -> None:
         # One for a model of the list of those without a price is for all that is stored of it.
-        named = {name: request.GET.get(name, "")[:200] for name in ("provider", "model")}
+        named: dict[str, Any] = {
+            name: request.GET.get(name, "")[:200] for name in ("provider", "model")
+        }
         if named["model"]:
             named["effective_from"] = timezone.now() - settings.EVENT_MAX_AGE
         super().__init__(request, **named)
